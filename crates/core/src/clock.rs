@@ -1,0 +1,52 @@
+//! The API server's clock.
+//!
+//! A laptop's clock may be minutes off, and a deadline that a colleague's terminal has written must mean the same
+//! here. So "now" is what the API server says: every response carries a `Date` header (seconds), from which the
+//! client keeps the difference to the local clock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+/// The time as one API server tells it. Clones share what was learned.
+#[derive(Clone, Debug, Default)]
+pub struct ServerClock {
+    /// Seconds to add to the local clock.
+    offset: Arc<AtomicI64>,
+}
+
+impl ServerClock {
+    /// Now, by the server's clock; by the local one until a first response was seen.
+    pub fn now(&self) -> Timestamp {
+        let offset = SignedDuration::from_secs(self.offset.load(Ordering::Relaxed));
+        Timestamp::now().saturating_add(offset).unwrap_or(Timestamp::MAX)
+    }
+
+    /// How far the server's clock is ahead of the local one, in seconds.
+    pub fn offset_seconds(&self) -> i64 {
+        self.offset.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of a `Date` header that has just arrived. A difference of a second is within the header's resolution
+    /// and leaves the offset alone, so that time does not jitter between two responses.
+    pub fn observe(&self, server: Timestamp) {
+        let seen = server.as_second() - Timestamp::now().as_second();
+        if (seen - self.offset_seconds()).abs() > 1 {
+            self.offset.store(seen, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn follows_a_server_that_is_ten_minutes_ahead() {
+        let clock = ServerClock::default();
+        clock.observe(Timestamp::now().saturating_add(SignedDuration::from_mins(10)).unwrap());
+        let ahead = clock.now().duration_since(Timestamp::now());
+        assert!((ahead.as_secs() - 600).abs() <= 1, "{ahead}");
+    }
+}
