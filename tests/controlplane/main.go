@@ -1,8 +1,22 @@
 // Command controlplane is a whole Kubernetes in one binary, for tests and the demo.
 //
-// Its first argument (or the name it is called by) picks the component; everything after it goes to that component
-// unchanged. The components share global registries (metrics, feature gates, flags), so each one runs in a process of
-// its own: start the same file several times.
+// Its first argument (or the name it is called by) picks what it is; everything after it goes there unchanged.
+//
+// Components. They share global registries (metrics, feature gates, flags), so each one runs in a process of its own:
+// start the same file several times.
+//
+//	etcd                     the store
+//	kube-apiserver
+//	kube-controller-manager
+//	kube-scheduler
+//	kubelet                  the real kubelet with a fake container runtime (kubemark's hollow node)
+//	kubeadm
+//	kubectl                  also finds plugins; made for a symlink of that name
+//
+// Helpers, for what a process of its own must not do to the machine that it runs on:
+//
+//	private-network COMMAND…  runs COMMAND in a network of its own that has nothing but a loopback interface
+//	guard COMPONENT|FILE …    runs a component (or another program) that ends when standard input is closed
 package main
 
 import (
@@ -38,6 +52,13 @@ var components = map[string]func(args []string) error{
 	"kubeadm": func([]string) error { return kubeadm.Run() },
 }
 
+// helpers maps the other names. They are apart from the components because a component may run under one of them.
+var helpers = map[string]func(args []string) error{
+	"private-network":       privateNetwork,
+	"private-network-inner": privateNetworkInner,
+	"guard":                 guard,
+}
+
 func cobraMain(command func() *cobra.Command) func([]string) error {
 	return func([]string) error {
 		os.Exit(cli.Run(command()))
@@ -67,11 +88,14 @@ func pick(argv []string) (func([]string) error, []string, error) {
 		if run, ok := components[argv[1]]; ok {
 			return run, argv[1:], nil
 		}
+		if run, ok := helpers[argv[1]]; ok {
+			return run, argv[1:], nil
+		}
 	}
-	names := make([]string, 0, len(components))
+	names := []string{"private-network", "guard"}
 	for name := range components {
 		names = append(names, name)
 	}
 	sort.Strings(names)
-	return nil, nil, fmt.Errorf("name a component first: %s", strings.Join(names, ", "))
+	return nil, nil, fmt.Errorf("name what to run first: %s", strings.Join(names, ", "))
 }
