@@ -1,1 +1,33 @@
-//! Placeholder until its first module lands.
+//! A real Kubernetes for tests and for the demo: etcd, API server, controllers, scheduler and kubelet as plain
+//! processes on 127.0.0.1, the Rancher stand-in on top of them, and a proxy that breaks things on purpose.
+//!
+//! ```no_run
+//! # async fn story() -> anyhow::Result<()> {
+//! use testbed::{Bed, Era};
+//! let bed = Bed::shared().await?; // started once per process, ended with it
+//! let rancher = bed.rancher(Era::Secret).await?; // starts what it needs: a management and a downstream cluster
+//! let cluster = rancher.register("berlin").await?;
+//! println!("{} is connected", cluster.id);
+//! # Ok(()) }
+//! ```
+//!
+//! Everything is built by the first test that asks for it, and kept in the user's cache directory ([`Programs`]).
+//! Whatever is started ends with the process that started it, however that one ends ([`Component`]).
+//!
+//! Environment: `TESTBED_KEEP` keeps the bed's directory (logs, kubeconfigs) and prints its path; `KUBEBUILDER_ASSETS`
+//! names a directory whose etcd, kube-apiserver and kubectl are used in place of ours.
+
+mod bed;
+mod component;
+mod control_plane;
+mod kubeconfig;
+mod pki;
+mod ports;
+mod programs;
+
+pub use bed::{Bed, Era};
+pub use component::Component;
+pub use control_plane::{ControlPlane, Shape};
+pub use kubeconfig::{Identity, Kubeconfig};
+pub use pki::{Authority, KeyPairPem};
+pub use programs::Programs;

@@ -1,0 +1,127 @@
+//! One bed for a whole test process: started on first use, part by part, and gone with the process.
+
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+
+use anyhow::{Context, Result, anyhow};
+use tokio::sync::OnceCell;
+
+use crate::control_plane::{ControlPlane, Shape};
+use crate::programs::Programs;
+
+/// The two kinds of Rancher: where a registration token stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Era {
+    /// In the status of the ClusterRegistrationToken.
+    Plain,
+    /// In a Secret, with a time to live and a grace time.
+    Secret,
+}
+
+impl Era {
+    /// Both, for tests that walk through both.
+    pub const ALL: [Self; 2] = [Self::Plain, Self::Secret];
+
+    /// The word for it on command lines and in configurations.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Secret => "secret",
+        }
+    }
+}
+
+/// The shared bed. Its parts start when they are first asked for, side by side, and serve every test of the process;
+/// tests keep apart by namespaces and by clusters of their own.
+pub struct Bed {
+    programs: Programs,
+    dir: PathBuf,
+    downstream: Part<ControlPlane>,
+    management: [Part<ControlPlane>; 2],
+    // Held, not used: when it closes, the janitor removes the directory.
+    _janitor: Option<ChildStdin>,
+}
+
+/// A part that is started at most once; a failure is remembered, so that every test says the same at once.
+type Part<T> = OnceCell<Result<T, String>>;
+
+async fn once<T>(part: &Part<T>, start: impl Future<Output = Result<T>> + Send) -> Result<&T> {
+    let outcome = part
+        .get_or_init(async || start.await.map_err(|error| format!("{error:#}")))
+        .await;
+    outcome.as_ref().map_err(|error| anyhow!("{error}"))
+}
+
+impl Bed {
+    /// The bed of this process. Builds the control plane's binary the first time (minutes); starts nothing else yet.
+    pub async fn shared() -> Result<&'static Self> {
+        static SHARED: Part<Bed> = OnceCell::const_new();
+        once(&SHARED, Self::new()).await
+    }
+
+    /// A bed of one's own, for the demo and for tests that break theirs. Ends when it is dropped.
+    pub async fn new() -> Result<Self> {
+        let programs = tokio::task::spawn_blocking(Programs::ensure).await??;
+        let dir = tempfile::Builder::new()
+            .prefix("testbed-")
+            .tempdir()
+            .context("make the bed's directory")?
+            .keep();
+        let janitor = if std::env::var_os("TESTBED_KEEP").is_some() {
+            writeln!(std::io::stderr(), "The test bed keeps its directory: {}", dir.display())?;
+            None
+        } else {
+            Some(start_janitor(&dir)?)
+        };
+        Ok(Self {
+            programs,
+            dir,
+            downstream: OnceCell::new(),
+            management: Default::default(),
+            _janitor: janitor,
+        })
+    }
+
+    /// Where the binaries are.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// The bed's directory, for files that shall go with it.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The cluster where agents run: with a scheduler and a node.
+    pub async fn downstream(&self) -> Result<&ControlPlane> {
+        let dir = self.dir.join("downstream");
+        let start = ControlPlane::start(&self.programs, &dir, "downstream", Shape::Full);
+        once(&self.downstream, start).await
+    }
+
+    /// The cluster where Rancher's objects are, one for each era.
+    pub async fn management(&self, era: Era) -> Result<&ControlPlane> {
+        let name = format!("management-{}", era.word());
+        let dir = self.dir.join(&name);
+        let start = ControlPlane::start(&self.programs, &dir, &name, Shape::WithoutNodes);
+        once(&self.management[era as usize], start).await
+    }
+}
+
+/// Starts a small shell that outlives us by a moment and removes the directory, however we ended. The components end
+/// at the same time as we do and may still write a last line, hence "until it is gone".
+fn start_janitor(dir: &Path) -> Result<ChildStdin> {
+    const SCRIPT: &str = r#"trap "" INT TERM HUP; cat >/dev/null; until rm -rf "$1" 2>/dev/null; do sleep 0.1; done"#;
+    let mut janitor = Command::new("sh")
+        .args(["-c", SCRIPT, "janitor"])
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .context("start the janitor of the bed's directory")?;
+    janitor.stdin.take().context("the janitor has no input")
+}

@@ -1,0 +1,194 @@
+//! One process of the bed: started with its output in a log file, watched, and never left behind.
+//!
+//! Its standard input is a pipe whose other end we hold. However this process ends, the kernel closes that pipe, and
+//! the component (run under the control plane's `guard`, or made to do so itself) ends too.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use tokio::sync::watch;
+
+/// A running (or ended) process of the bed.
+pub struct Component {
+    name: String,
+    log: PathBuf,
+    pid: Pid,
+    child: Arc<Mutex<Child>>,
+    ended: watch::Receiver<Option<ExitStatus>>,
+    // Held, not used: dropping it tells the component to end.
+    _leash: Option<ChildStdin>,
+}
+
+/// Everything that a component is started with.
+pub(crate) struct Launch<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) argv: Vec<OsString>,
+    /// Working and temporary directory, and home.
+    pub(crate) dir: &'a Path,
+    /// Where standard error goes, and standard output unless it is taken.
+    pub(crate) log: PathBuf,
+}
+
+impl Component {
+    /// Starts it. Output is appended to the log, so that a restart does not lose what was before.
+    pub(crate) fn start(launch: Launch<'_>) -> Result<Self> {
+        let (component, _) = Self::spawn(launch, false)?;
+        Ok(component)
+    }
+
+    /// Starts it and hands out its standard output.
+    pub(crate) fn start_with_stdout(launch: Launch<'_>) -> Result<(Self, std::process::ChildStdout)> {
+        let (component, stdout) = Self::spawn(launch, true)?;
+        Ok((component, stdout.context("standard output was asked for")?))
+    }
+
+    fn spawn(launch: Launch<'_>, take_stdout: bool) -> Result<(Self, Option<std::process::ChildStdout>)> {
+        let Launch { name, argv, dir, log } = launch;
+        let [program, args @ ..] = argv.as_slice() else {
+            bail!("{name}: nothing to run")
+        };
+        let file = OpenOptions::new().create(true).append(true).open(&log)?;
+        let mut child = Command::new(program)
+            .args(args)
+            .current_dir(dir)
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+            .env("HOME", dir)
+            .env("TMPDIR", dir)
+            // A group of its own: Ctrl-C in the terminal is for us, and we decide what ends in which order.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(if take_stdout {
+                Stdio::piped()
+            } else {
+                Stdio::from(file.try_clone()?)
+            })
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("start {name} ({})", program.display()))?;
+        let pid = Pid::from_child(&child);
+        let (leash, stdout) = (child.stdin.take(), child.stdout.take());
+        let child = Arc::new(Mutex::new(child));
+        let ended = watch_for_end(pid, Arc::clone(&child));
+        Ok((
+            Self {
+                name: name.to_owned(),
+                log,
+                pid,
+                child,
+                ended,
+                _leash: leash,
+            },
+            stdout,
+        ))
+    }
+
+    /// What it is called: `kube-apiserver`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Where its output goes.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&self) -> Option<ExitStatus> {
+        *self.ended.borrow()
+    }
+
+    /// Returns when it has ended.
+    pub async fn wait_ended(&self) {
+        // An error would mean that the watching thread is gone, and it only goes after the last word.
+        let _ = self.ended.clone().wait_for(Option::is_some).await;
+    }
+
+    /// The error of a component that ended when it should not have: how, and the last lines that it wrote.
+    pub(crate) fn death(&self) -> anyhow::Error {
+        let how = self
+            .ended()
+            .map_or_else(|| "is running".to_owned(), |status| format!("ended ({status})"));
+        anyhow!(
+            "{} {how}; the end of {}:\n{}",
+            self.name,
+            self.log.display(),
+            tail(&self.log, 15)
+        )
+    }
+
+    /// Sends a signal; to one that has ended, nothing happens.
+    pub fn signal(&self, signal: Signal) {
+        // The lock keeps the watching thread from reaping it meanwhile, so the number is still this process's.
+        let _held = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.ended().is_none() {
+            let _ = kill_process(self.pid, signal);
+        }
+    }
+
+    /// Asks it to end by SIGTERM, and kills it when it has not within `patience`.
+    pub async fn terminate(&self, patience: Duration) {
+        self.signal(Signal::TERM);
+        if tokio::time::timeout(patience, self.wait_ended()).await.is_err() {
+            self.kill().await;
+        }
+    }
+
+    /// Kills it by SIGKILL, and returns when it is gone.
+    pub async fn kill(&self) {
+        self.signal(Signal::KILL);
+        self.wait_ended().await;
+    }
+}
+
+impl Drop for Component {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+/// Tells by the channel how the child ended. It is awaited without being reaped first, so that a signal sent under the
+/// lock can never reach a stranger with the same number.
+fn watch_for_end(pid: Pid, child: Arc<Mutex<Child>>) -> watch::Receiver<Option<ExitStatus>> {
+    let (sender, receiver) = watch::channel(None);
+    std::thread::spawn(move || {
+        while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+        {
+        }
+        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+        sender.send_replace(child.wait().ok());
+    });
+    receiver
+}
+
+/// The last `lines` lines of a file, or why there are none.
+pub(crate) fn tail(path: &Path, lines: usize) -> String {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(16 * 1024)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    match read() {
+        Ok(text) => {
+            let all: Vec<&str> = text.lines().collect();
+            all[all.len().saturating_sub(lines)..].join("\n")
+        }
+        Err(error) => format!("(unreadable: {error})"),
+    }
+}

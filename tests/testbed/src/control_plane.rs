@@ -1,0 +1,430 @@
+//! One Kubernetes control plane as a set of plain processes, which can be stopped and started one by one.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{Namespace, Node, ServiceAccount};
+use kube::config::{KubeConfigOptions, Kubeconfig as KubeKubeconfig};
+use kube::{Api, Client, Config};
+use tokio::sync::Mutex;
+
+use crate::component::{Component, Launch};
+use crate::kubeconfig::{Identity, Kubeconfig};
+use crate::pki::{Authority, KeyPairPem, write_service_account_key};
+use crate::ports;
+use crate::programs::Programs;
+
+/// Long enough for a machine that is busy with everything else; nothing waits this long when all is well.
+const PATIENCE: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(50);
+
+/// What runs in a control plane besides etcd, the API server and the controllers (the garbage collector is one).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Nothing: objects live, Deployments make pods, but no pod runs.
+    WithoutNodes,
+    /// The scheduler and one node, whose pods "run" at once without any container.
+    Full,
+}
+
+/// A control plane. Dropping it kills its processes; [`stop`](Self::stop) ends them in good order.
+pub struct ControlPlane {
+    name: String,
+    dir: PathBuf,
+    programs: Programs,
+    authority: Authority,
+    admin: KeyPairPem,
+    url: String,
+    kubeconfig: PathBuf,
+    etcd_url: String,
+    apiserver_port: u16,
+    // In the order in which they must go: who depends on another goes first.
+    others: Mutex<Vec<Component>>,
+    apiserver: Mutex<Option<Component>>,
+    etcd: Mutex<Option<Component>>,
+}
+
+impl ControlPlane {
+    /// Starts one in `dir` and returns when it serves (and, if full, when its node is Ready).
+    pub async fn start(programs: &Programs, dir: &Path, name: &str, shape: Shape) -> Result<Self> {
+        let plane = Self::prepare(programs, dir, name)?;
+        *plane.etcd.lock().await = Some(plane.launch_etcd()?);
+        // The API server waits for its etcd by itself.
+        plane.start_apiserver().await?;
+        plane.add(plane.launch_controller_manager()?).await;
+        if shape == Shape::Full {
+            plane.add(plane.launch_scheduler()?).await;
+            plane.add_node(&format!("{name}-node-1")).await?;
+        }
+        // Pods and many controllers need it, and only the controllers make it.
+        plane
+            .wait_for("the default service account", |client| {
+                async move {
+                    Ok(Api::<ServiceAccount>::namespaced(client, "default")
+                        .get_opt("default")
+                        .await?
+                        .is_some())
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(plane)
+    }
+
+    fn prepare(programs: &Programs, dir: &Path, name: &str) -> Result<Self> {
+        std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+        let authority = Authority::new(&format!("{name} CA"))?;
+        let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+        let serving = authority.server("kube-apiserver", &names)?;
+        for (file, text) in [
+            ("ca.crt", authority.ca_pem()),
+            ("ca.key", authority.key_pem()),
+            ("apiserver.crt", &serving.certificate),
+            ("apiserver.key", &serving.key),
+        ] {
+            std::fs::write(dir.join(file), text)?;
+        }
+        write_service_account_key(dir)?;
+        let apiserver_port = ports::free()?;
+        let url = format!("https://127.0.0.1:{apiserver_port}");
+        let admin = authority.client("kubernetes-admin", Some("system:masters"))?;
+        let kubeconfig = Kubeconfig::new()
+            .context(name, &url, authority.ca_pem(), &Identity::Certificate(admin.clone()))
+            .write(dir.join("admin.kubeconfig"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            dir: dir.to_owned(),
+            programs: programs.clone(),
+            authority,
+            admin,
+            url,
+            kubeconfig,
+            etcd_url: format!("http://127.0.0.1:{}", ports::free()?),
+            apiserver_port,
+            others: Mutex::default(),
+            apiserver: Mutex::default(),
+            etcd: Mutex::default(),
+        })
+    }
+
+    /// `management-secret`, `downstream`: also its context in the kubeconfig.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The API server's base URL, without a path.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A kubeconfig file of `system:masters`, by client certificate.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// What signs this plane's servers and clients.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The client certificate in [`kubeconfig`](Self::kubeconfig).
+    pub fn admin(&self) -> &KeyPairPem {
+        &self.admin
+    }
+
+    /// Where certificates, data and logs are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A client of `system:masters`. A fresh one belongs to the runtime that it was made in, so every test makes its own.
+    pub async fn client(&self) -> Result<Client> {
+        let kubeconfig = KubeKubeconfig::read_from(&self.kubeconfig)?;
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        Ok(Client::try_from(config)?)
+    }
+
+    /// A new namespace with a name that begins with `prefix`, where a test is alone.
+    pub async fn namespace(&self, prefix: &str) -> Result<String> {
+        let mut namespace = Namespace::default();
+        namespace.metadata.generate_name = Some(format!("{prefix}-"));
+        let made = Api::all(self.client().await?)
+            .create(&kube::api::PostParams::default(), &namespace)
+            .await?;
+        made.metadata.name.context("the API server gave the namespace no name")
+    }
+
+    /// Stops the API server, orderly but without waiting for open watches; etcd and the controllers stay.
+    pub async fn stop_apiserver(&self) {
+        if let Some(apiserver) = self.apiserver.lock().await.take() {
+            apiserver.terminate(Duration::from_secs(5)).await;
+        }
+    }
+
+    /// Kills the API server as a crash would.
+    pub async fn kill_apiserver(&self) {
+        if let Some(apiserver) = self.apiserver.lock().await.take() {
+            apiserver.kill().await;
+        }
+    }
+
+    /// Starts the API server again, on the same port, and returns when it is ready.
+    pub async fn start_apiserver(&self) -> Result<()> {
+        {
+            let mut apiserver = self.apiserver.lock().await;
+            if apiserver.is_none() {
+                *apiserver = Some(self.launch_apiserver()?);
+            }
+        }
+        self.wait_for("/readyz", |client| {
+            async move {
+                Ok(client
+                    .request_text(http::Request::get("/readyz").body(Vec::new())?)
+                    .await?
+                    == "ok")
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Stops and starts the API server.
+    pub async fn restart_apiserver(&self) -> Result<()> {
+        self.stop_apiserver().await;
+        self.start_apiserver().await
+    }
+
+    /// Adds a node and returns when it is Ready. A second one, once the first has its hundreds of pods.
+    pub async fn add_node(&self, node: &str) -> Result<()> {
+        self.add(self.launch_kubelet(node)?).await;
+        let name = node.to_owned();
+        self.wait_for(&format!("node {node} to be Ready"), move |client| {
+            let name = name.clone();
+            async move {
+                Ok(Api::<Node>::all(client)
+                    .get_opt(&name)
+                    .await?
+                    .is_some_and(|node| is_ready(&node)))
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Resident memory of each of its processes, in MiB, by name.
+    pub async fn memory(&self) -> Vec<(String, u64)> {
+        let (others, apiserver, etcd) = (
+            self.others.lock().await,
+            self.apiserver.lock().await,
+            self.etcd.lock().await,
+        );
+        let all = etcd.iter().chain(apiserver.iter()).chain(others.iter());
+        all.map(|component| (component.name().to_owned(), resident(component.pid())))
+            .collect()
+    }
+
+    /// Ends everything, in an order in which nobody waits for one who has gone before.
+    pub async fn stop(&self) {
+        for component in self.others.lock().await.drain(..) {
+            component.kill().await;
+        }
+        self.stop_apiserver().await;
+        if let Some(etcd) = self.etcd.lock().await.take() {
+            etcd.kill().await;
+        }
+    }
+
+    /// Waits until `condition` holds; fails at once when a process of this plane dies meanwhile.
+    async fn wait_for(
+        &self,
+        what: &str,
+        condition: impl Fn(Client) -> BoxFuture<'static, Result<bool>> + Send + Sync,
+    ) -> Result<()> {
+        let client = self.client().await?;
+        let waiting = async {
+            loop {
+                let answer = condition(client.clone()).await;
+                if matches!(answer, Ok(true)) {
+                    return Ok(());
+                }
+                if let Some(death) = self.first_death().await {
+                    return Err(death.context(format!("{}: waiting for {what}", self.name)));
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(outcome) => outcome,
+            Err(_) => bail!(
+                "{}: {what} did not come within {PATIENCE:?}; logs are in {}",
+                self.name,
+                self.dir.display()
+            ),
+        }
+    }
+
+    async fn first_death(&self) -> Option<anyhow::Error> {
+        let (others, apiserver, etcd) = (
+            self.others.lock().await,
+            self.apiserver.lock().await,
+            self.etcd.lock().await,
+        );
+        let mut all = etcd.iter().chain(apiserver.iter()).chain(others.iter());
+        all.find(|component| component.ended().is_some()).map(Component::death)
+    }
+
+    async fn add(&self, component: Component) {
+        self.others.lock().await.push(component);
+    }
+
+    fn launch(&self, component: &str, instance: &str, flags: impl IntoIterator<Item = String>) -> Result<Component> {
+        let mut argv = self.programs.guarded(component);
+        argv.extend(flags.into_iter().map(OsString::from));
+        let log = self.dir.join(format!("{instance}.log"));
+        Component::start(Launch {
+            name: instance,
+            argv,
+            dir: &self.dir,
+            log,
+        })
+    }
+
+    fn launch_etcd(&self) -> Result<Component> {
+        let (client, peer) = (&self.etcd_url, format!("http://127.0.0.1:{}", ports::free()?));
+        self.launch(
+            "etcd",
+            "etcd",
+            [
+                "--data-dir=etcd".to_owned(),
+                format!("--listen-client-urls={client}"),
+                format!("--advertise-client-urls={client}"),
+                format!("--listen-peer-urls={peer}"),
+                format!("--initial-advertise-peer-urls={peer}"),
+                format!("--initial-cluster=default={peer}"),
+                // Nothing here is meant to survive a power cut.
+                "--unsafe-no-fsync".to_owned(),
+            ],
+        )
+    }
+
+    fn launch_apiserver(&self) -> Result<Component> {
+        let fixed = [
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            "--service-cluster-ip-range=10.0.0.0/24",
+            "--allow-privileged",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--enable-bootstrap-token-auth=true",
+            "--endpoint-reconciler-type=none",
+            "--client-ca-file=ca.crt",
+            "--tls-cert-file=apiserver.crt",
+            "--tls-private-key-file=apiserver.key",
+            "--service-account-key-file=sa.pub",
+            "--service-account-signing-key-file=sa.key",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--cert-dir=.",
+            // A stop must not wait a minute for watches that nobody closes.
+            "--shutdown-delay-duration=0s",
+        ];
+        let flags = fixed.map(str::to_owned).into_iter();
+        let own = [
+            format!("--etcd-servers={}", self.etcd_url),
+            format!("--secure-port={}", self.apiserver_port),
+        ];
+        self.launch("kube-apiserver", "kube-apiserver", flags.chain(own))
+    }
+
+    fn launch_controller_manager(&self) -> Result<Component> {
+        let kubeconfig = self.identity("system:kube-controller-manager", None)?;
+        let fixed = [
+            "--cluster-signing-cert-file=ca.crt",
+            "--cluster-signing-key-file=ca.key",
+            "--root-ca-file=ca.crt",
+            "--service-account-private-key-file=sa.key",
+            "--use-service-account-credentials",
+            "--controllers=*,bootstrap-signer-controller,token-cleaner-controller",
+            "--leader-elect=false",
+            "--bind-address=127.0.0.1",
+            // Many tests roll out at once; the default of 20 requests a second would make them wait for each other.
+            "--kube-api-qps=500",
+            "--kube-api-burst=1000",
+        ];
+        let own = [
+            format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--secure-port={}", ports::free()?),
+        ];
+        let flags = fixed.map(str::to_owned).into_iter();
+        self.launch("kube-controller-manager", "kube-controller-manager", flags.chain(own))
+    }
+
+    fn launch_scheduler(&self) -> Result<Component> {
+        let kubeconfig = self.identity("system:kube-scheduler", None)?;
+        self.launch(
+            "kube-scheduler",
+            "kube-scheduler",
+            [
+                format!("--kubeconfig={}", kubeconfig.display()),
+                "--leader-elect=false".to_owned(),
+                "--bind-address=127.0.0.1".to_owned(),
+                format!("--secure-port={}", ports::free()?),
+                "--kube-api-qps=500".to_owned(),
+                "--kube-api-burst=1000".to_owned(),
+            ],
+        )
+    }
+
+    fn launch_kubelet(&self, node: &str) -> Result<Component> {
+        let kubeconfig = self.identity(&format!("system:node:{node}"), Some("system:nodes"))?;
+        let (port, read_only) = (ports::free()?, ports::free()?);
+        self.launch(
+            "kubelet",
+            &format!("kubelet-{node}"),
+            [
+                "--morph=kubelet".to_owned(),
+                format!("--kubeconfig={}", kubeconfig.display()),
+                format!("--name={node}"),
+                format!("--kubelet-port={port}"),
+                format!("--kubelet-read-only-port={read_only}"),
+                // The default dials a real image service.
+                "--use-host-image-service=false".to_owned(),
+                "--max-pods=1000".to_owned(),
+                "--kube-api-qps=200".to_owned(),
+                "--kube-api-burst=400".to_owned(),
+            ],
+        )
+    }
+
+    /// A kubeconfig file for one of the plane's own parts, under the name that Kubernetes knows it by.
+    fn identity(&self, user: &str, group: Option<&str>) -> Result<PathBuf> {
+        let certificate = self.authority.client(user, group)?;
+        Kubeconfig::new()
+            .context(
+                &self.name,
+                &self.url,
+                self.authority.ca_pem(),
+                &Identity::Certificate(certificate),
+            )
+            .write(self.dir.join(format!("{}.kubeconfig", user.replace(':', "-"))))
+    }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Resident memory in MiB; 0 for a process that has ended.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
+        .unwrap_or_default()
+        / 1024
+}
