@@ -1,0 +1,154 @@
+//! The Secrets `cattle-credentials-<hash>` that agents read URL and token from.
+//!
+//! An agent removes those that its Deployment does not name once they are an hour old, once an hour (since Rancher 2.9.9,
+//! 2.10.5, 2.11.1; `pkg/agent/clean/credentials.go`). Older agents never do.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::jiff::Timestamp;
+use kubectl_core::secret::Secret;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::NAMESPACE;
+use crate::credential_name::{Formula, PREFIX};
+use crate::error::Result;
+use crate::object::{Metadata, Observed, Problem, Write};
+use crate::token::text;
+use crate::wire::{self, Data, SECRET, Wanted};
+
+/// One such Secret.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// Name, uid and version of the object.
+    pub object: Observed,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Where the agent connects to.
+    pub url: Option<String>,
+    /// The registration token.
+    pub token: Option<Secret>,
+    /// The cluster's id, or empty from the import manifest; see [`Origin`](crate::credential_name::Origin).
+    pub namespace: String,
+    /// Values that make no sense.
+    pub problems: Vec<Problem>,
+}
+
+impl Credentials {
+    /// The formula that it was named by. None: by hand, or its values do not make a whole.
+    pub fn formula(&self) -> Option<Formula> {
+        Formula::recognise(
+            &self.object.name,
+            self.url.as_deref()?,
+            self.token.as_ref()?,
+            &self.namespace,
+        )
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawSecret {
+    metadata: Metadata,
+    data: Option<Data>,
+}
+
+impl RawSecret {
+    fn read(self) -> Credentials {
+        let data = self.data.unwrap_or_default();
+        let mut problems = Vec::new();
+        let url = text(&data, "url", "data.url", &mut problems);
+        let token = text(&data, "token", "data.token", &mut problems);
+        let namespace = text(&data, "namespace", "data.namespace", &mut problems);
+        if token.as_ref().is_some_and(|token| token.trim() != token) {
+            // The classic of a value encoded by hand: Rancher compares byte by byte.
+            problems.push(Problem {
+                field: "data.token",
+                what: "has white space or a line break around it",
+            });
+        }
+        Credentials {
+            object: self.metadata.observed(),
+            created: self.metadata.created(),
+            deleting: self.metadata.deletion_timestamp.is_some(),
+            labels: self.metadata.labels.unwrap_or_default(),
+            annotations: self.metadata.annotations.unwrap_or_default(),
+            url,
+            token: token.map(Secret::new),
+            namespace: namespace.unwrap_or_default(),
+            problems,
+        }
+    }
+}
+
+/// What such a Secret holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialsContent {
+    /// Where the agent connects to.
+    pub url: String,
+    /// The registration token.
+    pub token: Secret,
+    /// The cluster's id, or empty; part of the name.
+    pub namespace: String,
+}
+
+/// A Secret by its name; None if there is none.
+pub async fn credentials(client: &kube::Client, name: &str) -> Result<Option<Credentials>> {
+    let raw: Option<RawSecret> = wire::get(client, SECRET, Some(NAMESPACE), name).await?;
+    Ok(raw.map(RawSecret::read))
+}
+
+/// All Secrets of the agent's namespace that are called `cattle-credentials-*`.
+pub async fn list_credentials(client: &kube::Client) -> Result<Vec<Credentials>> {
+    let wanted = Wanted {
+        namespace: Some(NAMESPACE),
+        fields: Some("type=Opaque"),
+        labels: None,
+    };
+    let raw = wire::list_all::<RawSecret>(client, SECRET, &wanted).await?;
+    let ours = raw.into_iter().filter(|raw| raw.metadata.name.starts_with(PREFIX));
+    Ok(ours.map(RawSecret::read).collect())
+}
+
+/// Makes a Secret for the agent to read. One of that name is a conflict
+/// ([`Error::is_already_exists`](crate::Error::is_already_exists)): look what it holds.
+pub async fn create_credentials(
+    client: &kube::Client,
+    name: &str,
+    content: &CredentialsContent,
+    annotations: &BTreeMap<String, String>,
+    write: &Write,
+) -> Result<Credentials> {
+    if content.token.expose().trim().is_empty() {
+        return Err(crate::Error::BlankToken);
+    }
+    let mut body = json!({
+        "apiVersion": SECRET.api_version,
+        "kind": SECRET.kind,
+        "metadata": { "name": name, "namespace": NAMESPACE },
+        "type": "Opaque",
+        "data": {
+            "url": STANDARD.encode(&content.url),
+            "token": STANDARD.encode(content.token.expose()),
+            "namespace": STANDARD.encode(&content.namespace),
+        },
+    });
+    if !annotations.is_empty() {
+        body["metadata"]["annotations"] = json!(annotations);
+    }
+    let raw: RawSecret = wire::create(client, SECRET, NAMESPACE, name, &body, write).await?;
+    Ok(raw.read())
+}
+
+/// Removes such a Secret. Pods that have mounted it go on until they start anew.
+pub async fn delete_credentials(client: &kube::Client, secret: &Observed, write: &Write) -> Result<()> {
+    wire::delete(client, SECRET, secret, write).await
+}

@@ -1,0 +1,79 @@
+//! `stv-aggregation`: what an agent writes when it has connected, and so the best record of the token it connected with.
+//!
+//! Every agent that connects writes it, the last one wins, and all of them open their second tunnel with what it says
+//! (`pkg/agent/rancher` and steve's `pkg/aggregation/watch.go`; seen on Rancher 2.15.0 and 2.12.0).
+
+use kubectl_core::secret::Fingerprint;
+use serde::Deserialize;
+
+use super::NAMESPACE;
+use crate::error::Result;
+use crate::object::{Metadata, Observed, Problem};
+use crate::token::text;
+use crate::wire::{self, Data, SECRET};
+
+/// The Secret's name.
+const NAME: &str = "stv-aggregation";
+/// What stands before the token in the credential of the second tunnel.
+pub(crate) const STV_PREFIX: &str = "stv-cluster-";
+
+/// What the agent that connected last has written. The token itself is not kept: only which one it is matters.
+#[derive(Clone, Debug)]
+pub struct StvAggregation {
+    /// Name, uid and version of the object.
+    pub object: Observed,
+    /// Which token that agent connected with (`CATTLE_TOKEN`).
+    pub token: Option<Fingerprint>,
+    /// Which token the second tunnel is opened with (`token`, without `stv-cluster-`).
+    pub tunnel_token: Option<Fingerprint>,
+    /// `CATTLE_SERVER`: Rancher's URL.
+    pub server_url: Option<String>,
+    /// `url`: where the second tunnel is opened, e.g. `https://rancher.example.com/v3/connect`.
+    pub tunnel_url: Option<String>,
+    /// Values that make no sense.
+    pub problems: Vec<Problem>,
+}
+
+impl StvAggregation {
+    /// Both of its keys name this token.
+    pub fn names(&self, token: Fingerprint) -> bool {
+        self.token == Some(token) && self.tunnel_token == Some(token)
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawSecret {
+    metadata: Metadata,
+    data: Option<Data>,
+}
+
+impl RawSecret {
+    fn read(self) -> StvAggregation {
+        let data = self.data.unwrap_or_default();
+        let mut problems = Vec::new();
+        let token = text(&data, "CATTLE_TOKEN", "data.CATTLE_TOKEN", &mut problems);
+        let tunnel = text(&data, "token", "data.token", &mut problems);
+        let tunnel_token = tunnel.as_deref().and_then(|text| text.strip_prefix(STV_PREFIX));
+        if tunnel.is_some() && tunnel_token.is_none() {
+            problems.push(Problem {
+                field: "data.token",
+                what: "does not begin with stv-cluster-",
+            });
+        }
+        StvAggregation {
+            object: self.metadata.observed(),
+            token: token.as_deref().map(Fingerprint::of),
+            tunnel_token: tunnel_token.map(Fingerprint::of),
+            server_url: text(&data, "CATTLE_SERVER", "data.CATTLE_SERVER", &mut problems),
+            tunnel_url: text(&data, "url", "data.url", &mut problems),
+            problems,
+        }
+    }
+}
+
+/// Reads it; None if no agent has ever connected.
+pub async fn stv_aggregation(client: &kube::Client) -> Result<Option<StvAggregation>> {
+    let raw: Option<RawSecret> = wire::get(client, SECRET, Some(NAMESPACE), NAME).await?;
+    Ok(raw.map(RawSecret::read))
+}

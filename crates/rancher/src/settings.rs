@@ -1,0 +1,146 @@
+//! Rancher's own settings and features: `settings` and `features.management.cattle.io`, both cluster-scoped.
+
+use serde::Deserialize;
+
+use crate::error::Result;
+use crate::wire::{self, Resource};
+
+const SETTING: Resource = Resource::management("Setting", "settings");
+const FEATURE: Resource = Resource::management("Feature", "features");
+
+/// The feature that only servers of era S have. On by default from Rancher 2.15.0, off in 2.13.8 and 2.14.4.
+pub const TTL_ROTATION: &str = "crt-token-ttl-rotation";
+
+/// One setting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setting {
+    /// What an administrator, the environment or Rancher itself has set; may be empty.
+    pub value: String,
+    /// What it is otherwise; may be empty.
+    pub default: String,
+}
+
+impl Setting {
+    /// The value, else the default; None if both are empty. (`server-version` may have a default only, seen on Rancher
+    /// 2.15.0.)
+    pub fn effective(&self) -> Option<&str> {
+        [self.value.as_str(), self.default.as_str()]
+            .into_iter()
+            .find(|text| !text.is_empty())
+    }
+}
+
+#[derive(Deserialize)]
+struct RawSetting {
+    #[serde(default)]
+    value: Option<String>,
+    #[serde(default)]
+    default: Option<String>,
+}
+
+/// A setting by name; None if the server has none of that name.
+pub async fn setting(client: &kube::Client, name: &str) -> Result<Option<Setting>> {
+    let raw: Option<RawSetting> = wire::get(client, SETTING, None, name).await?;
+    Ok(raw.map(|raw| Setting {
+        value: raw.value.unwrap_or_default(),
+        default: raw.default.unwrap_or_default(),
+    }))
+}
+
+/// The settings that registration depends on, each as it takes effect; None where it is unset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `server-url`: where agents connect to.
+    pub server_url: Option<String>,
+    /// `cacerts`: the PEM that agents trust Rancher by; unset behind a public certificate.
+    pub cacerts: Option<String>,
+    /// `server-version`, e.g. `v2.15.0`. To be shown; nothing is decided by it.
+    pub server_version: Option<String>,
+    /// `agent-image`, e.g. `rancher/rancher-agent:v2.15.0`.
+    pub agent_image: Option<String>,
+}
+
+impl Settings {
+    /// The checksum that Rancher gives its agents as `CATTLE_CA_CHECKSUM`: hexadecimal SHA-256 of `cacerts` with one
+    /// line break at its end (`pkg/systemtemplate/import.go` of Rancher 2.15.0, `CAChecksum`). None without `cacerts`.
+    pub fn ca_checksum(&self) -> Option<String> {
+        use std::fmt::Write as _;
+
+        use sha2::{Digest as _, Sha256};
+        let mut pem = self.cacerts.clone()?;
+        if !pem.ends_with('\n') {
+            pem.push('\n');
+        }
+        Some(
+            Sha256::digest(pem.as_bytes())
+                .iter()
+                .fold(String::new(), |mut hex, byte| {
+                    let _ = write!(hex, "{byte:02x}");
+                    hex
+                }),
+        )
+    }
+}
+
+/// Reads them, four requests at once.
+pub async fn read(client: &kube::Client) -> Result<Settings> {
+    let one = |name| async move {
+        setting(client, name)
+            .await
+            .map(|setting| setting.and_then(|found| found.effective().map(str::to_owned)))
+    };
+    let (server_url, cacerts, server_version, agent_image) = futures::future::try_join4(
+        one("server-url"),
+        one("cacerts"),
+        one("server-version"),
+        one("agent-image"),
+    )
+    .await?;
+    Ok(Settings {
+        server_url,
+        cacerts,
+        server_version,
+        agent_image,
+    })
+}
+
+/// One feature flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// It is on: locked, else set, else by default.
+    pub enabled: bool,
+}
+
+#[derive(Deserialize)]
+struct RawFeature {
+    #[serde(default)]
+    spec: RawFeatureSpec,
+    #[serde(default)]
+    status: RawFeatureStatus,
+}
+
+#[derive(Default, Deserialize)]
+struct RawFeatureSpec {
+    #[serde(default)]
+    value: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawFeatureStatus {
+    default: Option<bool>,
+    locked_value: Option<bool>,
+}
+
+/// A feature flag by name; None if the server has none of that name.
+pub async fn feature(client: &kube::Client, name: &str) -> Result<Option<Feature>> {
+    let raw: Option<RawFeature> = wire::get(client, FEATURE, None, name).await?;
+    Ok(raw.map(|raw| Feature {
+        enabled: raw
+            .status
+            .locked_value
+            .or(raw.spec.value)
+            .or(raw.status.default)
+            .unwrap_or_default(),
+    }))
+}
