@@ -1,0 +1,280 @@
+//! The loop: observe, decide, act, until the goal is reached.
+//!
+//! A rotation is a small controller that is run once. It is level-triggered: it never asks "what did I do last?", only
+//! "what is there now, and what is the next safe step?". So resuming is nothing special: it is running again.
+//!
+//! Each write is preceded by a compare-and-swap of the journal. That is the journaled intent (names and fingerprints
+//! are known before the objects exist), and it is what fences a holder that lost its lock without noticing.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::event::{Event, Listener};
+use crate::journal::Journal;
+use crate::lock::{End, Held};
+use crate::phase::{Goal, Phase};
+use crate::protocol::{Actor, Next, Obstacle, Protocol, RunOf, Step, Trouble, ViewOf, Wait};
+
+/// How often the world is looked at while waiting.
+const LOOK: Duration = Duration::from_millis(400);
+/// How often at most when it does not answer.
+const SLOW_LOOK: Duration = Duration::from_secs(2);
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The new credential is in use and the old one is refused.
+    Done,
+    /// The start is restored, and why.
+    Undone(String),
+    /// Nothing was begun, and why.
+    Refused(Vec<Obstacle>),
+    /// It stands where it is and can be gone on with.
+    Pending {
+        /// The farthest phase that was begun.
+        phase: Phase,
+        /// Which way it goes on.
+        goal: Goal,
+        /// What stopped it.
+        because: Pause,
+    },
+}
+
+/// What stops a run that is not at its end.
+#[derive(Debug)]
+pub enum Pause {
+    /// Somebody asked for it (Ctrl-C).
+    Asked,
+    /// The world did not move for as long as the patience lasts. The text is what was waited for.
+    OutOfPatience(String),
+    /// It is not safe to go on.
+    Obstacles(Vec<Obstacle>),
+    /// The lock was lost: another process may be going on with this run.
+    LockLost,
+    /// A call failed in a way that will not pass by itself.
+    Error(kubectl_core::error::Error),
+}
+
+/// One run of the engine over one subject whose lock is held.
+pub struct Engine<'a, A: Actor, L> {
+    /// Reads and writes the world.
+    pub actor: &'a A,
+    /// Is told what happens.
+    pub listener: &'a L,
+    /// Turns true when the user wants to stop.
+    pub stop: watch::Receiver<bool>,
+    /// How long one wait may last before the run is left pending.
+    pub patience: Duration,
+    /// Who can resume, in words, for the journal.
+    pub resumable_by: String,
+}
+
+/// What one turn of the loop came to.
+enum Turn {
+    Again,
+    After(Duration),
+    End(Outcome),
+}
+
+struct State<A: Actor> {
+    journal: Option<Journal<A::Protocol>>,
+    lock: Held,
+    /// The wait under way, and since when.
+    waiting: Option<(String, Instant)>,
+    conflicts: u32,
+}
+
+impl<A: Actor, L: Listener> Engine<'_, A, L> {
+    /// Runs to the end, or to where it must stop. `journal` is what was read when the lock was taken.
+    ///
+    /// The lock is released in every case; the journal stays unless the goal was reached.
+    pub async fn run(mut self, lock: Held, journal: Option<Journal<A::Protocol>>) -> Outcome {
+        if let Some(journal) = &journal {
+            self.listener.hear(Event::Resumed { goal: journal.goal, reason: journal.reason.clone() });
+        }
+        let mut state = State { journal, lock, waiting: None, conflicts: 0 };
+        let outcome = loop {
+            if *self.stop.borrow() {
+                break self.pending(&state, Pause::Asked);
+            }
+            match self.turn(&mut state).await {
+                Turn::Again => {}
+                Turn::After(pause) => {
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        _ = self.stop.wait_for(|stop| *stop) => {}
+                    }
+                }
+                Turn::End(outcome) => break outcome,
+            }
+        };
+        self.finish(state, outcome).await
+    }
+
+    async fn turn(&self, state: &mut State<A>) -> Turn {
+        let run = self.run_now(state);
+        let view = match self.actor.observe(run.as_ref()).await {
+            Ok(view) => view,
+            Err(trouble) => return self.troubled(state, trouble),
+        };
+        match A::Protocol::decide(&view, run.as_ref()) {
+            Next::Begin(notes) => {
+                let now = self.actor.clock().now();
+                state.journal = Some(Journal::begin(notes, self.resumable_by.clone(), now));
+                self.saved(state).await
+            }
+            Next::Do(step) => self.step(state, &view, step).await,
+            Next::Wait(wait) => self.wait(state, wait).await,
+            Next::TurnBack(reason) => self.turn_back(state, reason).await,
+            Next::Done => Turn::End(self.reached(state)),
+            Next::Refuse(obstacles) if state.journal.is_none() => Turn::End(Outcome::Refused(obstacles)),
+            Next::Refuse(obstacles) => Turn::End(self.pending(state, Pause::Obstacles(obstacles))),
+        }
+    }
+
+    fn run_now(&self, state: &State<A>) -> Option<RunOf<A>> {
+        state.journal.as_ref().map(|journal| journal.as_of(self.actor.clock().now()))
+    }
+
+    async fn step(&self, state: &mut State<A>, _seen: &ViewOf<A>, step: Step<A::Protocol>) -> Turn {
+        let Some(run) = self.run_now(state) else { return Turn::End(Outcome::Refused(Vec::new())) };
+        let notes = A::Protocol::intend(&step.write, &run, &mut *self.actor.draw());
+        let what = step.write.to_string();
+        if let Some(journal) = &mut state.journal {
+            journal.notes = notes;
+            journal.phase = journal.phase.max(step.phase);
+            journal.step = Some(what.clone());
+            let now = self.actor.clock().now();
+            for timer in step.starts {
+                journal.start(timer, now, self.actor.lasts(timer));
+            }
+        }
+        if let end @ Turn::End(_) = self.saved(state).await {
+            return end;
+        }
+        self.listener.hear(Event::Step { phase: step.phase, what });
+        let Some(run) = self.run_now(state) else { return Turn::Again };
+        match self.actor.act(&step.write, &run, state.lock.fence()).await {
+            Ok(()) => {
+                self.listener.hear(Event::Stepped);
+                state.waiting = None;
+                state.conflicts = 0;
+                Turn::Again
+            }
+            Err(trouble) => self.troubled(state, trouble),
+        }
+    }
+
+    async fn wait(&self, state: &mut State<A>, wait: Wait<A::Protocol>) -> Turn {
+        if let Some(journal) = &mut state.journal {
+            let now = self.actor.clock().now();
+            let news: Vec<_> = wait.starts.into_iter().filter(|timer| journal.deadline(*timer).is_none()).collect();
+            for timer in &news {
+                journal.start(*timer, now, self.actor.lasts(*timer));
+            }
+            let phase_moves = journal.phase < wait.phase;
+            journal.phase = journal.phase.max(wait.phase);
+            if (phase_moves || !news.is_empty())
+                && let end @ Turn::End(_) = self.saved(state).await
+            {
+                return end;
+            }
+        }
+        self.be_patient(state, wait.phase, wait.what, LOOK)
+    }
+
+    fn be_patient(&self, state: &mut State<A>, phase: Phase, what: String, look: Duration) -> Turn {
+        let since = match &state.waiting {
+            Some((before, since)) if *before == what => *since,
+            _ => {
+                self.listener.hear(Event::Waiting { phase, what: what.clone() });
+                let since = Instant::now();
+                state.waiting = Some((what.clone(), since));
+                since
+            }
+        };
+        if since.elapsed() >= self.patience {
+            return Turn::End(self.pending(state, Pause::OutOfPatience(what)));
+        }
+        Turn::After(look)
+    }
+
+    async fn turn_back(&self, state: &mut State<A>, reason: String) -> Turn {
+        if let Some(journal) = &mut state.journal {
+            journal.turn_back(reason.clone());
+        }
+        state.waiting = None;
+        let turn = self.saved(state).await;
+        if matches!(turn, Turn::Again) {
+            self.listener.hear(Event::TurnedBack(reason));
+        }
+        turn
+    }
+
+    async fn saved(&self, state: &mut State<A>) -> Turn {
+        let text = match state.journal.as_ref().map(Journal::to_text).transpose() {
+            Ok(text) => text.unwrap_or_default(),
+            Err(error) => {
+                let error = kubectl_core::error::Error::failed(format!("the journal cannot be written: {error}"));
+                return Turn::End(self.pending(state, Pause::Error(error)));
+            }
+        };
+        match state.lock.save(text).await {
+            Ok(()) => Turn::Again,
+            Err(_) => Turn::End(self.pending(state, Pause::LockLost)),
+        }
+    }
+
+    /// While the engine runs, a call that fails means "not yet", until patience ends.
+    fn troubled(&self, state: &mut State<A>, trouble: Trouble) -> Turn {
+        match trouble {
+            Trouble::Changed => {
+                state.conflicts += 1;
+                Turn::After(Duration::from_millis(50) * state.conflicts.min(20))
+            }
+            Trouble::LockLost => Turn::End(self.pending(state, Pause::LockLost)),
+            Trouble::Fatal(error) => Turn::End(self.pending(state, Pause::Error(error))),
+            // Nothing is under way yet: say what is wrong instead of waiting for it.
+            Trouble::NotYet(error) if state.journal.is_none() => Turn::End(self.pending(state, Pause::Error(error))),
+            Trouble::NotYet(error) => {
+                self.listener.hear(Event::Hiccup(error.to_string()));
+                let phase = state.journal.as_ref().map_or(Phase::Survey, |journal| journal.phase);
+                let what = state.waiting.as_ref().map_or_else(|| "an answer".to_owned(), |(what, _)| what.clone());
+                self.be_patient(state, phase, what, SLOW_LOOK)
+            }
+        }
+    }
+
+    fn pending(&self, state: &State<A>, because: Pause) -> Outcome {
+        let (phase, goal) =
+            state.journal.as_ref().map_or((Phase::Survey, Goal::Forward), |journal| (journal.phase, journal.goal));
+        Outcome::Pending { phase, goal, because }
+    }
+
+    fn reached(&self, state: &State<A>) -> Outcome {
+        let goal = state.journal.as_ref().map_or(Goal::Forward, |journal| journal.goal);
+        self.listener.hear(Event::Done(goal));
+        match goal {
+            Goal::Forward => Outcome::Done,
+            Goal::Back => {
+                let reason = state.journal.as_ref().and_then(|journal| journal.reason.clone());
+                Outcome::Undone(reason.unwrap_or_else(|| "asked for".to_owned()))
+            }
+        }
+    }
+
+    /// Gives the lock back. What cannot be given back any more runs out by itself.
+    async fn finish(&self, state: State<A>, outcome: Outcome) -> Outcome {
+        let end = match &outcome {
+            Outcome::Done => End::Finished("rotated".to_owned()),
+            Outcome::Undone(reason) => End::Finished(format!("undone: {reason}")),
+            Outcome::Refused(_) | Outcome::Pending { .. } => End::Pending,
+        };
+        if let Err(lost) = state.lock.release(end).await {
+            tracing::debug!(%lost, "the lock was not released");
+        }
+        outcome
+    }
+}

@@ -1,0 +1,429 @@
+//! Exhaustive exploration of a protocol: every interleaving of the tool with its environment, over a small world.
+//!
+//! Because [`Protocol::decide`] is pure, the very function that rotates a credential can be walked through every state
+//! that it can get into. The tool's own moves are the same for every protocol and are given here:
+//!
+//! * it observes, decides and journals its intent; it sends the write, or is killed before that, and runs again;
+//! * it is paused with a write in hand, loses the lock, and wakes up later: the write goes through only when the
+//!   object is still what it saw, as the API server's precondition demands, and never if it creates an object: creates
+//!   are fenced by the lock itself;
+//! * a colleague asks for the rollback at any moment before *retire*;
+//! * a timer passes.
+//!
+//! What the environment does (a roll-out, an agent that connects, a redeploy) is an [`Environment`]. In every state
+//! its safety property is asserted; afterwards a search backward from the ends shows that every state can reach one by
+//! moves that only help, so nothing is ever stuck.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::{self, Debug};
+use std::hash::Hash;
+
+use kubectl_core::secret::Fingerprint;
+
+use crate::phase::{Goal, Phase};
+use crate::protocol::{Draw, Next, Protocol, Run, RunId};
+
+/// The world around a protocol.
+pub trait Environment {
+    /// The protocol that is explored.
+    type Protocol: Protocol;
+    /// What the environment remembers beyond the view, such as how many moves of a kind it has left.
+    type Memory: Clone + Debug + Eq + Hash;
+    /// The part of the view that a write is conditional on.
+    type Target: Clone + Debug + Eq + Hash;
+
+    /// The worlds to start from.
+    fn starts(&self) -> Vec<World<Self>>;
+
+    /// What the environment may do now.
+    fn moves(&self, world: &World<Self>) -> Vec<Move<Self>>;
+
+    /// Whether this timer may pass now, and whether its passing is of help. `None`: not yet.
+    fn timer(&self, world: &World<Self>, timer: <Self::Protocol as Protocol>::Timer) -> Option<Help>;
+
+    /// What the tool's write is conditional on: the API server refuses it when this has changed since it was observed.
+    /// `None` for a write that creates an object.
+    fn target(&self, view: &<Self::Protocol as Protocol>::View, write: &WriteOf<Self>) -> Option<Self::Target>;
+
+    /// What else a write of the tool brings about, beyond what `predict` says.
+    fn written(&self, world: &mut World<Self>, write: &WriteOf<Self>);
+
+    /// Why this state must never be, if so.
+    fn unsafe_because(&self, world: &World<Self>) -> Option<String>;
+}
+
+type WriteOf<E> = <<E as Environment>::Protocol as Protocol>::Write;
+
+/// Whether a move brings the end nearer. Only such moves count for the proof that the end can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Help {
+    /// The tool, Kubernetes and Rancher doing their ordinary work.
+    Helps,
+    /// A disturbance.
+    Disturbs,
+}
+
+/// One move of the environment.
+pub struct Move<E: Environment + ?Sized> {
+    /// What it is called in a trace.
+    pub name: String,
+    /// Whether it brings the end nearer.
+    pub help: Help,
+    /// Where it leads.
+    pub to: World<E>,
+}
+
+/// One state.
+pub struct World<E: Environment + ?Sized> {
+    /// What is really there.
+    pub view: <E::Protocol as Protocol>::View,
+    /// What the environment remembers.
+    pub memory: E::Memory,
+    /// What the journal says.
+    pub run: Option<Run<E::Protocol>>,
+    /// The goal that was reached.
+    pub ended: Option<Goal>,
+    /// The write that the holder of the lock has journaled and not sent yet.
+    sending: Option<Sending<E>>,
+    /// A write in the hand of a former holder.
+    stale: Option<Sending<E>>,
+    stale_left: u8,
+    rollbacks_left: u8,
+    drawn: u8,
+}
+
+struct Sending<E: Environment + ?Sized> {
+    write: WriteOf<E>,
+    run: Run<E::Protocol>,
+    seen: Option<E::Target>,
+}
+
+impl<E: Environment + ?Sized> World<E> {
+    /// A world before any run, with one stale holder and one rollback to come.
+    pub fn new(view: <E::Protocol as Protocol>::View, memory: E::Memory) -> Self {
+        Self {
+            view,
+            memory,
+            run: None,
+            ended: None,
+            sending: None,
+            stale: None,
+            stale_left: 1,
+            rollbacks_left: 1,
+            drawn: 0,
+        }
+    }
+
+    /// Without stale holders and rollbacks, for an environment that has enough moves of its own.
+    #[must_use]
+    pub fn calm(mut self) -> Self {
+        self.stale_left = 0;
+        self.rollbacks_left = 0;
+        self
+    }
+}
+
+macro_rules! by_fields {
+    ($type:ident { $($field:ident),* }) => {
+        impl<E: Environment + ?Sized> Clone for $type<E> {
+            fn clone(&self) -> Self { Self { $($field: self.$field.clone()),* } }
+        }
+        impl<E: Environment + ?Sized> PartialEq for $type<E> {
+            fn eq(&self, other: &Self) -> bool { $(self.$field == other.$field)&&* }
+        }
+        impl<E: Environment + ?Sized> Eq for $type<E> {}
+        impl<E: Environment + ?Sized> Hash for $type<E> {
+            fn hash<H: std::hash::Hasher>(&self, state: &mut H) { $(self.$field.hash(state);)* }
+        }
+        impl<E: Environment + ?Sized> Debug for $type<E> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($type))$(.field(stringify!($field), &self.$field))*.finish()
+            }
+        }
+    };
+}
+// Derives would ask for bounds on the environment itself.
+by_fields!(World { view, memory, run, ended, sending, stale, stale_left, rollbacks_left, drawn });
+by_fields!(Sending { write, run, seen });
+
+/// What an exploration found to be true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explored {
+    /// How many different states there are.
+    pub states: usize,
+    /// How many moves lead from one to another.
+    pub moves: usize,
+    /// How many of the states are the end of a rotation.
+    pub done: usize,
+    /// How many of them are the end of a rollback.
+    pub undone: usize,
+}
+
+impl fmt::Display for Explored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { states, moves, done, undone } = self;
+        write!(f, "{states} states, {moves} moves, {done} ends of a rotation, {undone} of a rollback")
+    }
+}
+
+/// A way to a state that must not be.
+#[derive(Clone, Debug)]
+pub struct Counterexample {
+    /// What is wrong with it.
+    pub because: String,
+    /// The moves that lead there.
+    pub trace: Vec<String>,
+}
+
+impl fmt::Display for Counterexample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.because)?;
+        self.trace.iter().enumerate().try_for_each(|(at, name)| writeln!(f, "{:>3} {name}", at + 1))
+    }
+}
+
+/// Explores everything.
+///
+/// # Errors
+/// The shortest way to a state that is unsafe, or from which no end can be reached; also when there are more than
+/// `limit` states, since then nothing is shown.
+pub fn explore<E: Environment>(environment: &E, limit: usize) -> Result<Explored, Counterexample> {
+    let mut graph = Graph::new(environment);
+    while let Some(at) = graph.frontier.pop_front() {
+        let world = graph.worlds[at].clone();
+        if let Some(because) = environment.unsafe_because(&world) {
+            return Err(graph.way_to(at, because));
+        }
+        for Move { name, help, to } in successors(environment, &world).map_err(|why| graph.way_to(at, why))? {
+            graph.add(at, name, help, to);
+        }
+        if graph.worlds.len() > limit {
+            return Err(graph.way_to(at, format!("more than {limit} states")));
+        }
+    }
+    if let Some(stuck) = graph.cannot_reach_an_end() {
+        return Err(graph.way_to(stuck, format!("no end can be reached from {:#?}", graph.worlds[stuck])));
+    }
+    let ends = |goal| graph.worlds.iter().filter(|world| world.ended == Some(goal)).count();
+    Ok(Explored { states: graph.worlds.len(), moves: graph.moves, done: ends(Goal::Forward), undone: ends(Goal::Back) })
+}
+
+/// The graph of all states, with one way to each and the helpful moves backward.
+struct Graph<E: Environment> {
+    worlds: Vec<World<E>>,
+    known: HashMap<World<E>, usize>,
+    came_from: Vec<Option<(usize, String)>>,
+    helped_from: Vec<Vec<usize>>,
+    frontier: VecDeque<usize>,
+    moves: usize,
+}
+
+impl<E: Environment> Graph<E> {
+    fn new(environment: &E) -> Self {
+        let mut graph = Self {
+            worlds: Vec::new(),
+            known: HashMap::new(),
+            came_from: Vec::new(),
+            helped_from: Vec::new(),
+            frontier: VecDeque::new(),
+            moves: 0,
+        };
+        for start in environment.starts() {
+            graph.find_or_insert(start, None);
+        }
+        graph
+    }
+
+    fn find_or_insert(&mut self, world: World<E>, from: Option<(usize, String)>) -> usize {
+        if let Some(at) = self.known.get(&world) {
+            return *at;
+        }
+        let at = self.worlds.len();
+        self.known.insert(world.clone(), at);
+        self.worlds.push(world);
+        self.came_from.push(from);
+        self.helped_from.push(Vec::new());
+        self.frontier.push_back(at);
+        at
+    }
+
+    fn add(&mut self, from: usize, name: String, help: Help, to: World<E>) {
+        let to = self.find_or_insert(to, Some((from, name)));
+        self.moves += 1;
+        if help == Help::Helps && to != from {
+            self.helped_from[to].push(from);
+        }
+    }
+
+    /// A state from which helpful moves lead to no end.
+    fn cannot_reach_an_end(&self) -> Option<usize> {
+        let mut reaches: Vec<bool> = self.worlds.iter().map(|world| world.ended.is_some()).collect();
+        let mut next: Vec<usize> = (0..self.worlds.len()).filter(|at| reaches[*at]).collect();
+        while let Some(at) = next.pop() {
+            for before in &self.helped_from[at] {
+                if !std::mem::replace(&mut reaches[*before], true) {
+                    next.push(*before);
+                }
+            }
+        }
+        (0..self.worlds.len()).find(|at| self.worlds[*at].run.is_some() && !reaches[*at])
+    }
+
+    fn way_to(&self, mut at: usize, because: String) -> Counterexample {
+        let mut trace = Vec::new();
+        while let Some((before, name)) = &self.came_from[at] {
+            trace.push(name.clone());
+            at = *before;
+        }
+        trace.reverse();
+        Counterexample { because, trace }
+    }
+}
+
+fn successors<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<Move<E>>, String> {
+    let mut moves = environment.moves(world);
+    moves.extend(tool(environment, world)?);
+    moves.extend(timers(environment, world));
+    moves.extend(stale_holder(environment, world));
+    moves.extend(rollback(world));
+    Ok(moves)
+}
+
+/// The moves of the holder of the lock.
+fn tool<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<Move<E>>, String> {
+    if world.ended.is_some() {
+        return Ok(Vec::new());
+    }
+    let Some(sending) = &world.sending else {
+        return Ok(decided(environment, world)?.into_iter().collect());
+    };
+    let mut killed = world.clone();
+    killed.sending = None;
+    let mut sent = killed.clone();
+    arrive(environment, &mut sent, sending);
+    let mut moves = vec![
+        Move { name: format!("sends: {}", sending.write), help: Help::Helps, to: sent },
+        Move { name: "is killed, and run again".to_owned(), help: Help::Disturbs, to: killed.clone() },
+    ];
+    if world.stale.is_none() && world.stale_left > 0 {
+        killed.stale.clone_from(&world.sending);
+        killed.stale_left -= 1;
+        moves.push(Move { name: "is paused; a colleague goes on".to_owned(), help: Help::Disturbs, to: killed });
+    }
+    Ok(moves)
+}
+
+fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<Move<E>>, String> {
+    let mut to = world.clone();
+    let name = match E::Protocol::decide(&world.view, world.run.as_ref()) {
+        Next::Begin(notes) => {
+            let id = RunId::placeholder();
+            to.run = Some(Run { id, goal: Goal::Forward, phase: Phase::Survey, notes, timers: [].into() });
+            "begins".to_owned()
+        }
+        Next::Do(step) => {
+            let Some(run) = &mut to.run else { return Err("a write before a journal".to_owned()) };
+            let mut draw = Counter(&mut to.drawn);
+            run.notes = E::Protocol::intend(&step.write, run, &mut draw);
+            run.phase = run.phase.max(step.phase);
+            run.timers.extend(step.starts.iter().map(|timer| (*timer, false)));
+            let seen = environment.target(&world.view, &step.write);
+            let name = format!("{}: intends {}", step.phase, step.write);
+            to.sending = Some(Sending { write: step.write, run: run.clone(), seen });
+            name
+        }
+        Next::Wait(wait) => {
+            let Some(run) = &mut to.run else { return Err("a wait before a journal".to_owned()) };
+            run.phase = run.phase.max(wait.phase);
+            for timer in &wait.starts {
+                run.timers.entry(*timer).or_insert(false);
+            }
+            format!("{}: waits for {}", wait.phase, wait.what)
+        }
+        Next::TurnBack(reason) => {
+            let Some(run) = &mut to.run else { return Err("a turn before a journal".to_owned()) };
+            if run.goal == Goal::Back || !run.phase.may_be_undone() {
+                return Err(format!("turns back where it must not ({}, {})", run.goal, run.phase));
+            }
+            turn_back(run);
+            format!("turns back: {reason}")
+        }
+        Next::Done => {
+            to.ended = to.run.as_ref().map(|run| run.goal);
+            to.run = None;
+            "is done".to_owned()
+        }
+        Next::Refuse(_) if world.run.is_none() => return Ok(None),
+        Next::Refuse(obstacles) => return Err(format!("gives up in the middle: {obstacles:?}")),
+    };
+    Ok(Some(Move { name, help: Help::Helps, to }))
+}
+
+/// A write reaches the API server, which holds it against what the sender had observed.
+fn arrive<E: Environment>(environment: &E, world: &mut World<E>, sending: &Sending<E>) {
+    if environment.target(&world.view, &sending.write) == sending.seen {
+        E::Protocol::predict(&mut world.view, &sending.run, &sending.write);
+        environment.written(world, &sending.write);
+    }
+}
+
+fn timers<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> {
+    let Some(run) = &world.run else { return Vec::new() };
+    let running = run.timers.iter().filter(|(_, passed)| !**passed);
+    running
+        .filter_map(|(timer, _)| {
+            let help = environment.timer(world, *timer)?;
+            let mut to = world.clone();
+            if let Some(run) = &mut to.run {
+                run.timers.insert(*timer, true);
+            }
+            Some(Move { name: format!("the timer {timer:?} passes"), help, to })
+        })
+        .collect()
+}
+
+fn stale_holder<E: Environment>(environment: &E, world: &World<E>) -> Option<Move<E>> {
+    let sending = world.stale.as_ref()?;
+    let mut to = world.clone();
+    to.stale = None;
+    if sending.seen.is_some() {
+        arrive(environment, &mut to, sending);
+    }
+    Some(Move { name: format!("the former holder wakes up and sends: {}", sending.write), help: Help::Disturbs, to })
+}
+
+fn rollback<E: Environment>(world: &World<E>) -> Option<Move<E>> {
+    let run = world.run.as_ref()?;
+    if world.rollbacks_left == 0 || run.goal == Goal::Back || !run.phase.may_be_undone() || world.sending.is_some() {
+        return None;
+    }
+    let mut to = world.clone();
+    to.rollbacks_left -= 1;
+    turn_back(to.run.as_mut()?);
+    Some(Move { name: "a colleague asks for the rollback".to_owned(), help: Help::Disturbs, to })
+}
+
+fn turn_back<P: Protocol>(run: &mut Run<P>) {
+    run.goal = Goal::Back;
+    run.timers.clear();
+}
+
+/// Draws values that are all different, and few: an exploration must be finite.
+struct Counter<'a>(&'a mut u8);
+
+impl Counter<'_> {
+    fn next(&mut self) -> u8 {
+        *self.0 = (*self.0 + 1) % 4;
+        *self.0
+    }
+}
+
+impl Draw for Counter<'_> {
+    fn credential(&mut self) -> Fingerprint {
+        Fingerprint::of(&format!("new {}", self.next()))
+    }
+
+    fn mark(&mut self) -> String {
+        format!("mark {}", self.next())
+    }
+}

@@ -1,0 +1,412 @@
+//! The Lease that is lock and journal at once.
+//!
+//! One task, the keeper, is the only writer of the Lease while we hold it: it renews every 10 s and writes the journal
+//! by compare-and-swap. A lock lasts 30 s. It is taken over
+//! * at once, when its holder is a process of this host that is known to be gone;
+//! * else only after *we* have watched it unchanged for 30 s. Its times are never compared with our clock;
+//! * or by force.
+//!
+//! A holder that was paused and wakes up finds its [`Fence`] closed: the fence counts time that includes a suspended
+//! machine, and every write asks it right before it is sent.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kubectl_core::clock::ServerClock;
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+use crate::identity::Identity;
+
+/// How long a lock lasts without being renewed.
+pub const DURATION: Duration = Duration::from_secs(30);
+/// How often it is renewed.
+pub const RENEWAL: Duration = Duration::from_secs(10);
+/// After this long without a renewal nothing is written any more: it leaves a third of the lock for a write under way.
+const SAFE: Duration = Duration::from_secs(20);
+/// How often a lock of somebody else is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The label that every Lease of a rotation carries; its value is the kind ("crt").
+pub const KIND_LABEL: &str = "kubectl-rotation.github.io/kind";
+const JOURNAL: &str = "kubectl-rotation.github.io/journal";
+const LAST_RUN: &str = "kubectl-rotation.github.io/last-run";
+const LAST_RESULT: &str = "kubectl-rotation.github.io/last-result";
+
+/// Where the lock of one subject is, and by whose clock.
+#[derive(Clone)]
+pub struct Lock {
+    api: Api<Lease>,
+    name: String,
+    kind: &'static str,
+    manager: &'static str,
+    clock: ServerClock,
+}
+
+/// What a Lease says, read without holding it.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// Who holds the lock, if anybody.
+    pub holder: Option<String>,
+    /// When the holder renewed it last.
+    pub renewed: Option<Timestamp>,
+    /// The text of the journal, where a rotation is under way.
+    pub journal: Option<String>,
+    /// When the last rotation ended.
+    pub last_run: Option<Timestamp>,
+    /// How it ended, in words.
+    pub last_result: Option<String>,
+}
+
+impl Record {
+    /// Reads what a Lease says. Annotations that are not ours to understand count as absent.
+    pub fn of(lease: &Lease) -> Self {
+        let spec = lease.spec.clone().unwrap_or_default();
+        let note = |key: &str| lease.metadata.annotations.as_ref().and_then(|notes| notes.get(key)).cloned();
+        Self {
+            holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
+            renewed: spec.renew_time.map(|MicroTime(at)| at),
+            journal: note(JOURNAL),
+            last_run: note(LAST_RUN).and_then(|at| at.parse().ok()),
+            last_result: note(LAST_RESULT),
+        }
+    }
+
+    /// The holder, for people, with how long ago it renewed: "process 4711 on laptop, renewed 4s ago".
+    pub fn describe_holder(&self, now: Timestamp) -> Option<String> {
+        let holder = self.holder.as_deref()?;
+        let place = holder.parse::<Identity>().map_or_else(|_| holder.to_owned(), |identity| identity.place());
+        let ago = self.renewed.map(|at| now.duration_since(at).as_secs().max(0));
+        Some(ago.map_or_else(|| place.clone(), |ago| format!("{place}, renewed {ago}s ago")))
+    }
+
+    /// Whether the holder is known to have ended without releasing the lock.
+    pub fn holder_is_gone(&self) -> bool {
+        self.holder.as_deref().and_then(|holder| holder.parse::<Identity>().ok()).is_some_and(|id| id.is_known_to_be_gone())
+    }
+}
+
+/// Why a lock could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTaken {
+    /// A living holder. The text names it.
+    #[error("held by {0}")]
+    Held(String),
+    /// The API server refused or did not answer.
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+}
+
+/// How a run ends, for the Lease.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// The journal stays: somebody goes on later.
+    Pending,
+    /// The journal goes, and this stays as the record of the last run.
+    Finished(String),
+}
+
+impl Lock {
+    /// The lock of one subject. `clock` must be the one that the client of `api` feeds.
+    pub fn new(
+        api: Api<Lease>,
+        name: impl Into<String>,
+        kind: &'static str,
+        manager: &'static str,
+        clock: ServerClock,
+    ) -> Self {
+        Self { api, name: name.into(), kind, manager, clock }
+    }
+
+    /// Looks at the Lease without touching it.
+    pub async fn read(&self) -> Result<Record, kube::Error> {
+        Ok(self.api.get_opt(&self.name).await?.as_ref().map(Record::of).unwrap_or_default())
+    }
+
+    /// Takes the lock, and reads what stands in it then.
+    ///
+    /// `watching` is told, once, when a holder that may be alive has to be watched.
+    ///
+    /// # Errors
+    /// [`NotTaken::Held`] when the holder was seen to be alive.
+    pub async fn take(&self, by_force: bool, watching: impl FnOnce(&str)) -> Result<(Held, Record), NotTaken> {
+        let mut watching = Some(watching);
+        let mut watched: Option<(Record, u64)> = None;
+        loop {
+            let Some(lease) = self.api.get_opt(&self.name).await? else {
+                match self.create().await {
+                    Ok(lease) => return Ok(self.keep(lease)),
+                    Err(error) if is_conflict(&error) => continue,
+                    Err(error) => return Err(error.into()),
+                }
+            };
+            let record = Record::of(&lease);
+            let free = record.holder.is_none() || record.holder_is_gone() || by_force;
+            let unchanged_for_long = match &watched {
+                Some((first, _)) if first.holder != record.holder || first.renewed != record.renewed => {
+                    let now = self.clock.now();
+                    return Err(NotTaken::Held(record.describe_holder(now).unwrap_or_default()));
+                }
+                Some((_, since)) => uptime_ms().saturating_sub(*since) >= DURATION.as_millis() as u64,
+                None => false,
+            };
+            if free || unchanged_for_long {
+                match self.seize(&lease).await {
+                    Ok(lease) => return Ok(self.keep(lease)),
+                    Err(error) if is_conflict(&error) => continue,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if watched.is_none() {
+                if let Some(tell) = watching.take() {
+                    tell(&record.describe_holder(self.clock.now()).unwrap_or_default());
+                }
+                watched = Some((record, uptime_ms()));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn create(&self) -> Result<Lease, kube::Error> {
+        let now = MicroTime(self.clock.now());
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                labels: Some([(KIND_LABEL.to_owned(), self.kind.to_owned())].into()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(Identity::of_this_process().to_string()),
+                lease_duration_seconds: Some(DURATION.as_secs() as i32),
+                acquire_time: Some(now.clone()),
+                renew_time: Some(now),
+                lease_transitions: Some(0),
+                ..LeaseSpec::default()
+            }),
+        };
+        let params = PostParams { field_manager: Some(self.manager.to_owned()), ..PostParams::default() };
+        self.api.create(&params, &lease).await
+    }
+
+    async fn seize(&self, lease: &Lease) -> Result<Lease, kube::Error> {
+        let now = MicroTime(self.clock.now());
+        let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
+        let patch = json!({
+            "metadata": {
+                "resourceVersion": lease.metadata.resource_version,
+                "uid": lease.metadata.uid,
+                "labels": { KIND_LABEL: self.kind },
+            },
+            "spec": {
+                "holderIdentity": Identity::of_this_process().to_string(),
+                "leaseDurationSeconds": DURATION.as_secs(),
+                "acquireTime": now,
+                "renewTime": now,
+                "leaseTransitions": transitions.saturating_add(1),
+            },
+        });
+        self.api.patch(&self.name, &PatchParams::apply(self.manager), &Patch::Merge(patch)).await
+    }
+
+    fn keep(&self, lease: Lease) -> (Held, Record) {
+        let record = Record::of(&lease);
+        let fence = Fence { renewed: Arc::new(Mutex::new(Some(uptime_ms()))) };
+        let (orders, inbox) = mpsc::channel(4);
+        let keeper = Keeper { lock: self.clone(), lease, fence: fence.clone() };
+        tokio::spawn(keeper.run(inbox));
+        (Held { orders, fence }, record)
+    }
+}
+
+/// Says whether a write may still be sent under the lock.
+#[derive(Clone, Debug)]
+pub struct Fence {
+    /// Milliseconds of uptime at the last renewal; `None` once the lock is known to be lost.
+    renewed: Arc<Mutex<Option<u64>>>,
+}
+
+impl Fence {
+    /// Whether the lock is surely ours right now.
+    pub fn is_open(&self) -> bool {
+        let renewed = self.renewed.lock().map_or(None, |guard| *guard);
+        renewed.is_some_and(|at| uptime_ms().saturating_sub(at) < SAFE.as_millis() as u64)
+    }
+
+    /// A fence that never closes, for tests of single writes.
+    pub fn always_open() -> Self {
+        Self { renewed: Arc::new(Mutex::new(Some(u64::MAX))) }
+    }
+
+    fn set(&self, renewed: Option<u64>) {
+        if let Ok(mut guard) = self.renewed.lock() {
+            *guard = renewed;
+        }
+    }
+}
+
+/// A lock that is ours, until it is released or lost.
+pub struct Held {
+    orders: mpsc::Sender<Order>,
+    fence: Fence,
+}
+
+/// The lock is not ours any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the lock was taken over by somebody else, or could not be renewed in time; nothing was written since")]
+pub struct Lost;
+
+enum Order {
+    Save(String, oneshot::Sender<Result<(), Lost>>),
+    Release(End, oneshot::Sender<Result<(), Lost>>),
+}
+
+impl Held {
+    /// The fence of this lock.
+    pub fn fence(&self) -> &Fence {
+        &self.fence
+    }
+
+    /// Writes the journal, by compare-and-swap. It renews the lock too.
+    pub async fn save(&self, journal: String) -> Result<(), Lost> {
+        self.order(|reply| Order::Save(journal, reply)).await
+    }
+
+    /// Gives the lock back.
+    pub async fn release(self, end: End) -> Result<(), Lost> {
+        self.order(|reply| Order::Release(end, reply)).await
+    }
+
+    async fn order(&self, order: impl FnOnce(oneshot::Sender<Result<(), Lost>>) -> Order) -> Result<(), Lost> {
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(order(reply)).await.map_err(|_| Lost)?;
+        answer.await.map_err(|_| Lost)?
+    }
+}
+
+/// The one writer of a Lease that we hold.
+struct Keeper {
+    lock: Lock,
+    lease: Lease,
+    fence: Fence,
+}
+
+impl Keeper {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Order>) {
+        let mut renewal = tokio::time::interval(RENEWAL);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        renewal.tick().await;
+        loop {
+            let kept = tokio::select! {
+                order = inbox.recv() => match order {
+                    None => return,
+                    Some(Order::Save(journal, reply)) => {
+                        let kept = self.write(&json!({ "annotations": { JOURNAL: journal } }), true).await;
+                        let _ = reply.send(kept.as_ref().map(|()| ()).map_err(|_| Lost));
+                        kept
+                    }
+                    Some(Order::Release(end, reply)) => {
+                        let _ = reply.send(self.release(end).await);
+                        return;
+                    }
+                },
+                _ = renewal.tick() => self.write(&json!({}), true).await,
+            };
+            if kept.is_err() {
+                self.fence.set(None);
+                return;
+            }
+        }
+    }
+
+    /// Writes these metadata and renews (or gives up) the lock, by compare-and-swap. Tries again until the lock cannot
+    /// be ours any more.
+    async fn write(&mut self, metadata: &serde_json::Value, hold: bool) -> Result<(), Lost> {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let sent = uptime_ms();
+            match self.try_write(metadata, hold).await {
+                Ok(lease) => {
+                    self.lease = lease;
+                    self.fence.set(Some(sent));
+                    return Ok(());
+                }
+                // Either somebody took the lock, or somebody touched a label, or an answer to our own write was lost.
+                Err(error) if is_conflict(&error) => self.look_again().await?,
+                Err(error) if matches!(&error, kube::Error::Api(status) if status.is_not_found()) => return Err(Lost),
+                Err(error) => tracing::debug!(%error, "the Lease could not be written"),
+            }
+            if !self.fence.is_open() {
+                return Err(Lost);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    async fn try_write(&self, metadata: &serde_json::Value, hold: bool) -> Result<Lease, kube::Error> {
+        let mut metadata = metadata.clone();
+        metadata["resourceVersion"] = json!(self.lease.metadata.resource_version);
+        metadata["uid"] = json!(self.lease.metadata.uid);
+        let spec = if hold {
+            json!({ "renewTime": MicroTime(self.lock.clock.now()) })
+        } else {
+            json!({ "holderIdentity": null, "acquireTime": null, "renewTime": null, "leaseDurationSeconds": null })
+        };
+        let patch = Patch::Merge(json!({ "metadata": metadata, "spec": spec }));
+        self.lock.api.patch(&self.lock.name, &PatchParams::apply(self.lock.manager), &patch).await
+    }
+
+    async fn look_again(&mut self) -> Result<(), Lost> {
+        if let Ok(Some(lease)) = self.lock.api.get_opt(&self.lock.name).await {
+            let ours = Identity::of_this_process().to_string();
+            if Record::of(&lease).holder.as_deref() != Some(ours.as_str()) || lease.metadata.uid != self.lease.metadata.uid
+            {
+                return Err(Lost);
+            }
+            self.lease = lease;
+        }
+        Ok(())
+    }
+
+    async fn release(&mut self, end: End) -> Result<(), Lost> {
+        let notes = match end {
+            End::Pending => json!({}),
+            End::Finished(result) => {
+                json!({ JOURNAL: null, LAST_RUN: self.lock.clock.now(), LAST_RESULT: result })
+            }
+        };
+        self.write(&json!({ "annotations": notes }), false).await?;
+        let record = Record::of(&self.lease);
+        if record.journal.is_none() && record.last_run.is_none() {
+            // Nothing ever happened under this lock: leave no trace of it.
+            let unchanged = Preconditions {
+                uid: self.lease.metadata.uid.clone(),
+                resource_version: self.lease.metadata.resource_version.clone(),
+            };
+            let params = DeleteParams::default().preconditions(unchanged);
+            if let Err(error) = self.lock.api.delete(&self.lock.name, &params).await {
+                tracing::debug!(%error, "an unused Lease stays");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
+}
+
+/// Milliseconds since boot, those of a suspended machine included: a laptop that slept must not believe its lock.
+fn uptime_ms() -> u64 {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic;
+    let now = rustix::time::clock_gettime(clock);
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}

@@ -1,0 +1,221 @@
+//! What a kind of rotation must say about itself: [`Protocol`], which is pure, and [`Actor`], which touches the world.
+//!
+//! The safety of a rotation lives in [`Protocol::decide`] alone. It has no I/O, no clock and no randomness, and it sees
+//! fingerprints only, so it can be read in one sitting, explored exhaustively (see [`crate::explore`]), folded into the
+//! plan that `--dry-run` prints (see [`crate::plan`]), and resumed by anybody at any time (see [`crate::engine`]).
+
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Display};
+use std::hash::Hash;
+
+use kubectl_core::clock::ServerClock;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::lock::Fence;
+use crate::phase::{Goal, Phase};
+
+/// The pure half of a rotation.
+pub trait Protocol: Sized + 'static {
+    /// What is there now, on both sides: names and fingerprints, no secret and no time.
+    type View: Clone + Debug + Eq + Hash;
+    /// What this kind of rotation keeps in the journal: fingerprints, names, originals to restore. Never a secret.
+    type Notes: Clone + Debug + Eq + Hash + Serialize + DeserializeOwned + Send + Sync;
+    /// One single write. Its `Display` is the line that the plan and the progress show.
+    type Write: Clone + Debug + Display + Eq + Hash + Send + Sync;
+    /// The deadlines that this kind of rotation knows.
+    type Timer: Copy + Debug + Ord + Hash + Serialize + DeserializeOwned + Send + Sync;
+
+    /// Says what is the next safe step, from nothing but what is there now.
+    ///
+    /// `run` is `None` while no rotation of this subject is journaled; then only [`Next::Begin`] and [`Next::Refuse`]
+    /// make sense.
+    fn decide(view: &Self::View, run: Option<&Run<Self>>) -> Next<Self>;
+
+    /// What the world looks like right after a write.
+    fn predict(view: &mut Self::View, run: &Run<Self>, write: &Self::Write);
+
+    /// What the world comes to by itself when nobody interferes: roll-outs settle, agents connect, deadlines pass.
+    /// Only the plan needs it.
+    fn rest(view: &mut Self::View, run: &mut Run<Self>);
+
+    /// The journal's notes once this write is intended: the names and fingerprints that must be known before the write
+    /// is sent. What has to be drawn comes from `draw`.
+    fn intend(write: &Self::Write, run: &Run<Self>, draw: &mut dyn Draw) -> Self::Notes;
+}
+
+/// Where new values come from: the operating system in a real run, a counter in the plan and in the exploration.
+pub trait Draw {
+    /// The fingerprint of a new credential. The credential itself stays with whoever draws.
+    fn credential(&mut self) -> kubectl_core::secret::Fingerprint;
+    /// A mark that no object carries yet, such as the present time.
+    fn mark(&mut self) -> String;
+}
+
+/// The half of a rotation that touches the world.
+#[expect(async_fn_in_trait, reason = "the engine runs one actor on one task and never spawns its futures")]
+pub trait Actor {
+    /// The protocol that this actor carries out.
+    type Protocol: Protocol;
+
+    /// Reads both sides.
+    async fn observe(&self, run: Option<&RunOf<Self>>) -> Result<ViewOf<Self>, Trouble>;
+
+    /// Where new values come from. What was drawn is kept until the write that needs it.
+    fn draw(&self) -> Box<dyn Draw + '_>;
+
+    /// Carries out one write, with the identity of the objects that were observed last as its precondition. Asks the
+    /// fence right before it sends.
+    async fn act(&self, write: &WriteOf<Self>, run: &RunOf<Self>, fence: &Fence) -> Result<(), Trouble>;
+
+    /// How long a timer runs, from the moment it is started.
+    fn lasts(&self, timer: <Self::Protocol as Protocol>::Timer) -> std::time::Duration;
+
+    /// The clock by which deadlines are journaled: that of the API server which keeps the Lease.
+    fn clock(&self) -> ServerClock;
+}
+
+/// The view of an actor's protocol.
+pub type ViewOf<A> = <<A as Actor>::Protocol as Protocol>::View;
+/// The write of an actor's protocol.
+pub type WriteOf<A> = <<A as Actor>::Protocol as Protocol>::Write;
+/// The run of an actor's protocol.
+pub type RunOf<A> = Run<<A as Actor>::Protocol>;
+
+/// What went wrong between us and the world, as far as the engine must know.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// The object is not what was observed (409): observe again, decide again.
+    #[error("the object has changed meanwhile")]
+    Changed,
+    /// No answer, or one that may be another in a moment: while waiting, "not yet".
+    #[error("{0}")]
+    NotYet(#[source] kubectl_core::error::Error),
+    /// An answer that will not change by asking again, such as missing rights.
+    #[error("{0}")]
+    Fatal(#[source] kubectl_core::error::Error),
+    /// The lock is not ours any more: nothing may be written.
+    #[error("the lock was lost")]
+    LockLost,
+}
+
+/// A rotation under way, as `decide` sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Run<P: Protocol> {
+    /// Drawn when the rotation began; part of the name of everything that it makes.
+    pub id: RunId,
+    /// Which credential it shall end on.
+    pub goal: Goal,
+    /// The farthest phase that a step was begun in. Never moves back.
+    pub phase: Phase,
+    /// What the protocol has written down for itself.
+    pub notes: P::Notes,
+    /// The timers that were started, and whether their deadline has passed.
+    pub timers: BTreeMap<P::Timer, bool>,
+}
+
+impl<P: Protocol> Run<P> {
+    /// Whether the timer was started and its deadline has passed.
+    pub fn passed(&self, timer: P::Timer) -> bool {
+        self.timers.get(&timer).copied().unwrap_or(false)
+    }
+
+    /// Whether the timer was started and its deadline is still to come.
+    pub fn running(&self, timer: P::Timer) -> bool {
+        self.timers.get(&timer).is_some_and(|passed| !passed)
+    }
+}
+
+/// The name of one run: five characters of the alphabet that Kubernetes uses for generated names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize)]
+pub struct RunId(String);
+
+impl RunId {
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+    /// Draws one from the operating system.
+    pub fn draw() -> Self {
+        use rand::seq::IndexedRandom as _;
+        let mut rng = rand::rng();
+        Self((0..5).filter_map(|_| Self::LETTERS.choose(&mut rng)).map(|letter| char::from(*letter)).collect())
+    }
+
+    /// The one that a plan shows before any is drawn, and that explorations use.
+    pub fn placeholder() -> Self {
+        Self("new".to_owned())
+    }
+}
+
+impl Display for RunId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// What `decide` answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next<P: Protocol> {
+    /// Nothing is under way and nothing stands in the way: journal these notes.
+    Begin(P::Notes),
+    /// Do this single write.
+    Do(Step<P>),
+    /// Nothing is to be written until the world has moved.
+    Wait(Wait<P>),
+    /// The new credential cannot be proven in time: make the old one the goal.
+    TurnBack(String),
+    /// The goal is reached.
+    Done,
+    /// It is not safe to go on, or not known to be.
+    Refuse(Vec<Obstacle>),
+}
+
+/// One write, and what it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step<P: Protocol> {
+    /// The phase that it is shown under, and that the journal moves on to.
+    pub phase: Phase,
+    /// The write.
+    pub write: P::Write,
+    /// Timers that start with it, again if they ran before.
+    pub starts: Vec<P::Timer>,
+}
+
+/// A wait, and for what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait<P: Protocol> {
+    /// The phase that it is shown under.
+    pub phase: Phase,
+    /// What is waited for, as a fragment that follows "waiting for".
+    pub what: String,
+    /// Timers that start with it unless they run already.
+    pub starts: Vec<P::Timer>,
+}
+
+/// One reason not to go on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Obstacle {
+    /// The name of the check, for `--force=CHECK`; none where nothing may override it.
+    pub check: Option<&'static str>,
+    /// What is wrong, in one sentence.
+    pub reason: String,
+    /// The way out.
+    pub hint: String,
+}
+
+impl<P: Protocol> Next<P> {
+    /// A step that starts no timer.
+    pub fn write(phase: Phase, write: P::Write) -> Self {
+        Self::Do(Step { phase, write, starts: Vec::new() })
+    }
+
+    /// A step that starts timers.
+    pub fn write_and_start(phase: Phase, write: P::Write, starts: impl Into<Vec<P::Timer>>) -> Self {
+        Self::Do(Step { phase, write, starts: starts.into() })
+    }
+
+    /// A wait that starts no timer.
+    pub fn wait(phase: Phase, what: impl Into<String>) -> Self {
+        Self::Wait(Wait { phase, what: what.into(), starts: Vec::new() })
+    }
+}
