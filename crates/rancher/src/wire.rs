@@ -54,12 +54,12 @@ impl Resource {
         })
     }
 
-    fn named(&self, namespace: Option<&str>, name: Option<&str>) -> Box<ObjectName> {
-        Box::new(ObjectName {
+    fn named(&self, namespace: Option<&str>, name: Option<&str>) -> ObjectName {
+        ObjectName {
             kind: self.kind,
             namespace: namespace.map(ToOwned::to_owned),
             name: name.map(ToOwned::to_owned),
-        })
+        }
     }
 }
 
@@ -268,11 +268,11 @@ pub(crate) async fn delete(
 
 /// A path of the API that is no object.
 pub(crate) async fn get_path<T: DeserializeOwned>(client: &kube::Client, path: &str, what: &'static str) -> Result<T> {
-    let object = Box::new(ObjectName {
+    let object = ObjectName {
         kind: what,
         namespace: None,
         name: Some(path.to_owned()),
-    });
+    };
     let request = http::Request::get(path)
         .body(Vec::new())
         .map_err(kube::core::request::Error::BuildRequest);
@@ -282,7 +282,7 @@ pub(crate) async fn get_path<T: DeserializeOwned>(client: &kube::Client, path: &
 async fn send<T: DeserializeOwned>(
     client: &kube::Client,
     verb: Verb,
-    object: Box<ObjectName>,
+    object: ObjectName,
     request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
 ) -> Result<T> {
     let answer = match request {
@@ -292,12 +292,12 @@ async fn send<T: DeserializeOwned>(
     match answer {
         Err(source) => Err(Error::Request {
             verb,
-            object,
+            object: Box::new(object),
             source: Box::new(source),
         }),
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| Error::Unreadable {
             verb,
-            object,
+            object: Box::new(object),
             line: error.line(),
             column: error.column(),
         }),
@@ -354,7 +354,7 @@ pub(crate) type Data = BTreeMap<String, String>;
 pub(crate) fn nameless(resource: Resource) -> Error {
     Error::Unreadable {
         verb: Verb::Patch,
-        object: resource.named(None, None),
+        object: Box::new(resource.named(None, None)),
         line: 0,
         column: 0,
     }

@@ -136,11 +136,6 @@ pub struct Placement {
 }
 
 impl Deployment {
-    /// The Secret that new pods read the token from.
-    pub fn secret(&self) -> Option<&str> {
-        self.volume_secret.as_deref()
-    }
-
     /// The variables say the same as the volume. If not, the agent would remove the Secret that it lives on.
     pub fn agrees_with_itself(&self) -> bool {
         self.variables
