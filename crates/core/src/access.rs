@@ -1,0 +1,160 @@
+//! "May I?", asked before the first write rather than found out in the middle of it.
+
+use std::fmt;
+
+use futures::stream::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use kube::api::{Api, PostParams};
+
+use crate::connection::Server;
+use crate::error::{Doing as _, Error, Kind};
+
+/// How many questions are asked at once.
+const AT_ONCE: usize = 8;
+
+/// One right: a verb on a resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Right {
+    /// `get`, `list`, `watch`, `create`, `patch`, `delete`, …
+    pub verb: String,
+    /// The API group; empty for the core group.
+    pub group: String,
+    /// The resource, plural.
+    pub resource: String,
+    /// The subresource, or empty.
+    pub subresource: String,
+    /// The namespace; empty for cluster-scoped resources and for "in all namespaces".
+    pub namespace: String,
+    /// The name; empty for any.
+    pub name: String,
+}
+
+impl Right {
+    /// A right on a resource of the whole cluster.
+    pub fn new(verb: &str, group: &str, resource: &str) -> Self {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        Self {
+            verb: verb.into(),
+            group: group.into(),
+            resource: resource.into(),
+            subresource: subresource.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Within one namespace.
+    #[must_use]
+    pub fn in_namespace(mut self, namespace: &str) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// On one object.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The rule to add, as it would stand in a Role or ClusterRole.
+    pub fn rule(&self) -> String {
+        let names = if self.name.is_empty() {
+            String::new()
+        } else {
+            format!(", resourceNames: [\"{}\"]", self.name)
+        };
+        let place = if self.namespace.is_empty() {
+            "a ClusterRole".to_owned()
+        } else {
+            format!("a Role in namespace {}", self.namespace)
+        };
+        let (group, resource, verb) = (&self.group, self.path(), &self.verb);
+        format!("in {place}: {{apiGroups: [\"{group}\"], resources: [\"{resource}\"]{names}, verbs: [\"{verb}\"]}}")
+    }
+
+    fn path(&self) -> String {
+        match self.subresource.as_str() {
+            "" => self.resource.clone(),
+            subresource => format!("{}/{subresource}", self.resource),
+        }
+    }
+
+    fn review(&self) -> SelfSubjectAccessReview {
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(ResourceAttributes {
+                    verb: given(&self.verb),
+                    group: given(&self.group),
+                    resource: given(&self.resource),
+                    subresource: given(&self.subresource),
+                    namespace: given(&self.namespace),
+                    name: given(&self.name),
+                    ..ResourceAttributes::default()
+                }),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        }
+    }
+}
+
+impl fmt::Display for Right {
+    /// `patch deployments.apps "cattle-cluster-agent" in namespace cattle-system`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.verb, self.resource)?;
+        if !self.group.is_empty() {
+            write!(f, ".{}", self.group)?;
+        }
+        if !self.subresource.is_empty() {
+            write!(f, "/{}", self.subresource)?;
+        }
+        if !self.name.is_empty() {
+            write!(f, " \"{}\"", self.name)?;
+        }
+        if !self.namespace.is_empty() {
+            write!(f, " in namespace {}", self.namespace)?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks the API server which of these rights the current identity lacks; the order is kept.
+pub async fn missing(server: &Server, rights: &[Right]) -> Result<Vec<Right>, Error> {
+    let api: Api<SelfSubjectAccessReview> = Api::all(server.client.clone());
+    let answers: Vec<bool> = futures::stream::iter(rights.iter().map(Right::review))
+        .map(|review| {
+            let api = api.clone();
+            async move {
+                let answer = api
+                    .create(&PostParams::default(), &review)
+                    .await
+                    .doing("ask which rights are granted")?;
+                Ok::<_, Error>(answer.status.is_some_and(|status| status.allowed))
+            }
+        })
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+    Ok(rights
+        .iter()
+        .zip(answers)
+        .filter(|(_, allowed)| !allowed)
+        .map(|(right, _)| right.clone())
+        .collect())
+}
+
+/// Refuses to go on when a right is missing on `side` ("the downstream cluster"), naming each with the rule to add.
+pub async fn require(server: &Server, side: &str, rights: &[Right]) -> Result<(), Error> {
+    let missing = missing(server, rights)
+        .await
+        .map_err(|error| error.doing(format!("check the rights on {side}")))?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.iter().map(Right::to_string).collect::<Vec<_>>().join(", ");
+    let error = Error::new(Kind::Forbidden, format!("on {side} you may not: {list}"));
+    Err(missing.iter().fold(error, |error, right| {
+        error.hint(format!("the missing rule, {}", right.rule()))
+    }))
+}

@@ -1,0 +1,162 @@
+//! The life of a plugin's process, so that a `main` stays a few lines: arguments, runtime, signals, the last word, the
+//! exit code.
+//!
+//! Arguments are parsed before anything else exists: `--help`, `--version` and a usage error cost no runtime, no client
+//! and no file.
+
+mod completion;
+mod signals;
+
+use std::future::Future;
+use std::process::ExitCode as ProcessExit;
+
+pub use self::completion::{Candidate, CompletionRequest};
+use crate::connection::{ConnectionFlags, Environment, user_agent};
+use crate::error::{Error, ExitCode, Kind};
+use crate::ui::{Ui, UiFlags};
+
+/// The flags that every plugin has. Flatten them into the root command.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct GlobalFlags {
+    /// How to connect.
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+    /// How to talk.
+    #[command(flatten)]
+    pub ui: UiFlags,
+}
+
+/// What a verb works with.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The terminal. Its [`Ui::interrupt`] is cancelled by the first Ctrl-C or SIGTERM.
+    pub ui: Ui,
+    /// The surroundings, for [`ConnectionFlags::load`].
+    pub environment: Environment,
+}
+
+/// A plugin: its command line and what it does with it.
+///
+/// ```no_run
+/// use kubectl_core::app::{self, Context, GlobalFlags, Plugin};
+/// use kubectl_core::error::{Error, ExitCode};
+///
+/// /// Says hello
+/// #[derive(clap::Parser)]
+/// #[command(name = "kubectl-hello", bin_name = "kubectl hello", version)]
+/// struct Hello {
+///     #[command(flatten)]
+///     global: GlobalFlags,
+/// }
+///
+/// impl Plugin for Hello {
+///     const NAME: &'static str = "hello";
+///     fn global(&self) -> &GlobalFlags {
+///         &self.global
+///     }
+///     async fn run(self, context: Context) -> Result<ExitCode, Error> {
+///         context.ui.out("hello")?;
+///         Ok(ExitCode::Done)
+///     }
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     app::run::<Hello>()
+/// }
+/// ```
+pub trait Plugin: clap::Parser + Send + 'static {
+    /// The word after `kubectl`: `crt`.
+    const NAME: &'static str;
+
+    /// The common flags.
+    fn global(&self) -> &GlobalFlags;
+
+    /// Does what was asked for. Await [`Ui::interrupt`] beside long work; after it was cancelled, come to an orderly end
+    /// and return an error of kind [`Kind::Interrupted`] or a code.
+    fn run(self, context: Context) -> impl Future<Output = Result<ExitCode, Error>> + Send;
+
+    /// Names for the word under the cursor that only the server knows. It has two seconds, and failure is silence.
+    fn candidates(request: CompletionRequest, context: Context) -> impl Future<Output = Vec<Candidate>> + Send {
+        let _ = (request, context);
+        std::future::ready(Vec::new())
+    }
+}
+
+/// Runs a plugin from the process' arguments to its exit code.
+pub fn run<P: Plugin>() -> ProcessExit {
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if let Some(words) = completion::asked(&arguments) {
+        return completion::answer::<P>(words);
+    }
+    let plugin = match P::try_parse_from(arguments) {
+        Ok(plugin) => plugin,
+        Err(error) => return usage(&error),
+    };
+    let ui = Ui::of_process(&plugin.global().ui);
+    quiet_panics(&ui);
+    let outcome = with_runtime(&ui, |context| plugin.run(context), P::NAME);
+    last_word(&ui, outcome).into()
+}
+
+/// clap prints help and errors itself, to the stream where each belongs.
+fn usage(error: &clap::Error) -> ProcessExit {
+    let printed = error.print();
+    match printed {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::Done.into(),
+        _ if error.use_stderr() => ExitCode::Usage.into(),
+        _ => ExitCode::Done.into(),
+    }
+}
+
+fn with_runtime<F, R>(ui: &Ui, work: F, name: &str) -> Result<ExitCode, Error>
+where
+    F: FnOnce(Context) -> R,
+    R: Future<Output = Result<ExitCode, Error>>,
+{
+    // Whoever links another provider too must not make rustls choose by panicking.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::from(error).doing("start the runtime"))?;
+    let agent = user_agent(&format!("kubectl-{name}"), env!("CARGO_PKG_VERSION"));
+    let context = Context {
+        ui: ui.clone(),
+        environment: Environment::of_process(ui, agent),
+    };
+    let outcome = runtime.block_on(signals::guarded(ui, work(context)));
+    // A thread that waits for a terminal or a name server must not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// The one funnel for exit codes.
+fn last_word(ui: &Ui, outcome: Result<ExitCode, Error>) -> ExitCode {
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            ui.error(&error);
+            error.exit_code()
+        }
+    }
+}
+
+/// A panic is a bug of ours: one line says where. Its payload is not shown, for it may quote anything.
+fn quiet_panics(ui: &Ui) {
+    let ui = ui.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic
+            .location()
+            .map(|at| format!(" at {}:{}", at.file(), at.line()))
+            .unwrap_or_default();
+        ui.error(
+            &Error::new(Kind::Failed, format!("internal error{place}"))
+                .hint("this is a bug; run the same command again to continue, and please report the line above"),
+        );
+    }));
+}
+
+/// The root command under the name that a user types, for help, man pages and completion.
+pub fn command<P: Plugin>() -> clap::Command {
+    P::command().bin_name(format!("kubectl {}", P::NAME))
+}

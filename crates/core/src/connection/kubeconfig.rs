@@ -1,0 +1,178 @@
+//! Finds, reads and merges kubeconfig files as client-go does; kube's own loading differs in what it refuses.
+//!
+//! (kubernetes/client-go v0.33, `tools/clientcmd/loader.go`.)
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use kube::config::{AuthInfo, Cluster, Context, Kubeconfig};
+use serde_saphyr::options::DuplicateKeyPolicy;
+
+use super::environment::Environment;
+use crate::error::{Error, io_words};
+
+/// All kubeconfig files merged: the first file that has a name wins, and paths are relative to the file they stand in.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Merged {
+    pub(super) current_context: Option<String>,
+    pub(super) contexts: Vec<(String, Context)>,
+    pub(super) clusters: Vec<(String, Cluster)>,
+    pub(super) users: Vec<(String, AuthInfo)>,
+    /// The files that were read, for messages.
+    pub(super) files: Vec<PathBuf>,
+}
+
+impl Merged {
+    /// Reads `explicit` (`--kubeconfig`), else the files of `KUBECONFIG`, else `~/.kube/config`. A file that is missing
+    /// is skipped, but not one that was named by the flag.
+    pub(super) fn load(explicit: Option<&Path>, environment: &Environment) -> Result<Self, Error> {
+        let mut merged = Self::default();
+        for file in candidates(explicit, environment) {
+            match std::fs::read(&file) {
+                Ok(bytes) => {
+                    merged.add(parse(&file, &bytes)?, &file);
+                    merged.files.push(file);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && explicit.is_none() => {}
+                Err(error) => {
+                    return Err(Error::failed(format!(
+                        "cannot read kubeconfig {}: {}",
+                        file.display(),
+                        io_words(&error)
+                    )));
+                }
+            }
+        }
+        Ok(merged)
+    }
+
+    fn add(&mut self, file: Kubeconfig, path: &Path) {
+        let directory = path.parent().unwrap_or(Path::new(""));
+        if self.current_context.is_none() {
+            self.current_context = given(file.current_context);
+        }
+        for named in file.contexts {
+            first_wins(&mut self.contexts, named.name, named.context.unwrap_or_default());
+        }
+        for named in file.clusters {
+            let mut cluster = named.cluster.unwrap_or_default();
+            anchor(directory, &mut cluster.certificate_authority);
+            first_wins(&mut self.clusters, named.name, cluster);
+        }
+        for named in file.auth_infos {
+            let mut user = named.auth_info.unwrap_or_default();
+            for path in [&mut user.client_certificate, &mut user.client_key, &mut user.token_file] {
+                anchor(directory, path);
+            }
+            if let Some(exec) = &mut user.exec {
+                anchor_command(directory, &mut exec.command);
+            }
+            first_wins(&mut self.users, named.name, user);
+        }
+    }
+}
+
+fn candidates(explicit: Option<&Path>, environment: &Environment) -> Vec<PathBuf> {
+    if let Some(file) = explicit {
+        return vec![file.to_owned()];
+    }
+    if let Some(list) = environment.variable("KUBECONFIG") {
+        let mut seen = HashSet::new();
+        return std::env::split_paths(list)
+            .filter(|file| !file.as_os_str().is_empty() && seen.insert(file.clone()))
+            .collect();
+    }
+    environment
+        .home()
+        .map(|home| home.join(".kube/config"))
+        .into_iter()
+        .collect()
+}
+
+/// Only the place of a mistake is told: what stands there may be a credential.
+fn parse(file: &Path, bytes: &[u8]) -> Result<Kubeconfig, Error> {
+    let text = decode(bytes).ok_or_else(|| {
+        Error::failed(format!(
+            "error loading config file \"{}\": it is not text",
+            file.display()
+        ))
+    })?;
+    if text.trim().is_empty() {
+        return Ok(Kubeconfig::default());
+    }
+    // Go's YAML library lets the last of two equal keys win.
+    let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
+    let parsed: Option<Kubeconfig> = serde_saphyr::from_str_with_options(&text, options).map_err(|error| {
+        let place = error
+            .location()
+            .map(|at| format!(" (line {}, column {})", at.line(), at.column()))
+            .unwrap_or_default();
+        Error::failed(format!(
+            "error loading config file \"{}\": it is not a valid kubeconfig{place}",
+            file.display()
+        ))
+    })?;
+    let parsed = parsed.unwrap_or_default();
+    let duplicate = first_duplicate(parsed.clusters.iter().map(|named| &named.name)).map(|name| ("cluster", name));
+    let duplicate = duplicate
+        .or_else(|| first_duplicate(parsed.auth_infos.iter().map(|named| &named.name)).map(|name| ("user", name)))
+        .or_else(|| first_duplicate(parsed.contexts.iter().map(|named| &named.name)).map(|name| ("context", name)));
+    match duplicate {
+        Some((what, name)) => Err(Error::failed(format!(
+            "error loading config file \"{}\": duplicate {what} \"{name}\"",
+            file.display()
+        ))),
+        None => Ok(parsed),
+    }
+}
+
+fn first_duplicate<'a>(mut names: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    let mut seen = HashSet::new();
+    names.find(|name| !seen.insert(*name))
+}
+
+/// UTF-8 with or without a byte order mark; UTF-16 with one (Windows PowerShell writes it).
+fn decode(bytes: &[u8]) -> Option<String> {
+    let utf16 = |read: fn([u8; 2]) -> u16, bytes: &[u8]| {
+        String::from_utf16(
+            &bytes
+                .chunks_exact(2)
+                .map(|pair| read([pair[0], pair[1]]))
+                .collect::<Vec<_>>(),
+        )
+        .ok()
+    };
+    match bytes {
+        [0xff, 0xfe, rest @ ..] => utf16(u16::from_le_bytes, rest),
+        [0xfe, 0xff, rest @ ..] => utf16(u16::from_be_bytes, rest),
+        [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8(rest.to_vec()).ok(),
+        _ => String::from_utf8(bytes.to_vec()).ok(),
+    }
+}
+
+fn first_wins<T>(list: &mut Vec<(String, T)>, name: String, value: T) {
+    if !list.iter().any(|(known, _)| *known == name) {
+        list.push((name, value));
+    }
+}
+
+fn anchor(directory: &Path, path: &mut Option<String>) {
+    if let Some(relative) = path.as_deref().filter(|path| !path.is_empty()) {
+        *path = Some(directory.join(relative).to_string_lossy().into_owned());
+    }
+}
+
+/// A command with a slash is a path relative to the kubeconfig; a bare word is looked up in `PATH`.
+fn anchor_command(directory: &Path, command: &mut Option<String>) {
+    if command
+        .as_deref()
+        .is_some_and(|command| command.contains(std::path::MAIN_SEPARATOR))
+    {
+        anchor(directory, command);
+    }
+}
+
+/// Given but empty is absent.
+pub(super) fn given(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}

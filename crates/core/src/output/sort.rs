@@ -1,0 +1,68 @@
+//! `--sort-by`: a JSONPath expression gives each item its key; numbers and times sort as such, texts as kubectl sorts them.
+
+use std::cmp::Ordering;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::jsonpath::Template;
+use crate::error::Error;
+
+/// The order of the items by the value at `path`; those without one come first.
+pub(super) fn order<T: Serialize>(items: &[T], path: &str) -> Result<Vec<usize>, Error> {
+    let path = Template::expression(path)?;
+    let mut keys: Vec<(usize, Option<Value>)> = Vec::with_capacity(items.len());
+    for (at, item) in items.iter().enumerate() {
+        let value = serde_json::to_value(item).map_err(super::unprintable)?;
+        keys.push((at, path.find(&value)?.into_iter().next()));
+    }
+    if !items.is_empty() && keys.iter().all(|(_, key)| key.is_none()) {
+        return Err(Error::failed(
+            "couldn't find any field with the path given to --sort-by in the list of objects",
+        ));
+    }
+    keys.sort_by(|(_, a), (_, b)| compare(a.as_ref(), b.as_ref()));
+    Ok(keys.into_iter().map(|(at, _)| at).collect())
+}
+
+fn compare(a: Option<&Value>, b: Option<&Value>) -> Ordering {
+    match (a, b) {
+        (Some(Value::Number(a)), Some(Value::Number(b))) => {
+            a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal)
+        }
+        (Some(Value::String(a)), Some(Value::String(b))) => natural(a, b),
+        (Some(Value::Bool(a)), Some(Value::Bool(b))) => a.cmp(b),
+        (None | Some(Value::Null), None | Some(Value::Null)) => Ordering::Equal,
+        (None | Some(Value::Null), _) => Ordering::Less,
+        (_, None | Some(Value::Null)) => Ordering::Greater,
+        (Some(a), Some(b)) => a.to_string().cmp(&b.to_string()),
+    }
+}
+
+/// `node-9` before `node-10`: runs of digits compare as numbers. (fvbommel/sortorder, as used by kubectl.)
+fn natural(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a, b);
+    loop {
+        let (Some(x), Some(y)) = (a.chars().next(), b.chars().next()) else {
+            return a.len().cmp(&b.len());
+        };
+        if x.is_ascii_digit() && y.is_ascii_digit() {
+            let (m, rest_a) = digits(a);
+            let (n, rest_b) = digits(b);
+            let order = m.len().cmp(&n.len()).then_with(|| m.cmp(n));
+            if order != Ordering::Equal {
+                return order;
+            }
+            (a, b) = (rest_a, rest_b);
+        } else if x == y {
+            (a, b) = (&a[x.len_utf8()..], &b[y.len_utf8()..]);
+        } else {
+            return x.cmp(&y);
+        }
+    }
+}
+
+fn digits(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    (text[..end].trim_start_matches('0'), &text[end..])
+}

@@ -1,0 +1,173 @@
+//! Takes credentials out of texts that come from elsewhere: URLs for the request log, messages of a server.
+//!
+//! [`crate::secret::Secret`] guards what we know to be secret. This is for texts in which one may hide.
+
+/// What stands in the place of a credential.
+const HIDDEN: &str = "<hidden>";
+
+/// A URL or its path for the log: no user info, no query values but harmless ones, no token in the path.
+pub fn url(text: &str) -> String {
+    let (path, query) = text
+        .split_once('?')
+        .map_or((text, None), |(path, query)| (path, Some(query)));
+    let path = without_user_info(path);
+    let mut shown: Vec<String> = Vec::new();
+    let mut after_import = false;
+    for segment in path.split('/') {
+        // Rancher: `/v3/import/<token>_<cluster id>.yaml` (seen on Rancher 2.15.0).
+        shown.push(if after_import { HIDDEN.into() } else { words(segment) });
+        after_import = segment == "import";
+    }
+    let path = shown.join("/");
+    match query {
+        None => path,
+        Some(query) => format!(
+            "{path}?{}",
+            query.split('&').map(parameter).collect::<Vec<_>>().join("&")
+        ),
+    }
+}
+
+/// A text of a server or a library: everything that has the shape of a credential is taken out.
+pub fn text(text: &str) -> String {
+    text.split_inclusive(char::is_whitespace)
+        .map(|word| {
+            let body = word.trim_end_matches(char::is_whitespace);
+            let shown = if body.contains("/import/") {
+                url(body)
+            } else {
+                words(body)
+            };
+            format!("{shown}{}", &word[body.len()..])
+        })
+        .collect()
+}
+
+/// Parameters that Kubernetes itself defines; the value of any other may be anything.
+const PLAIN_PARAMETERS: &[&str] = &[
+    "allowWatchBookmarks",
+    "dryRun",
+    "fieldManager",
+    "fieldSelector",
+    "fieldValidation",
+    "force",
+    "gracePeriodSeconds",
+    "labelSelector",
+    "limit",
+    "propagationPolicy",
+    "resourceVersion",
+    "resourceVersionMatch",
+    "sendInitialEvents",
+    "timeout",
+    "timeoutSeconds",
+    "watch",
+];
+
+fn parameter(pair: &str) -> String {
+    match pair.split_once('=') {
+        Some((name, value)) if PLAIN_PARAMETERS.contains(&name) => format!("{name}={}", words(value)),
+        Some((name, _)) => format!("{name}={HIDDEN}"),
+        None => words(pair),
+    }
+}
+
+fn without_user_info(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    format!("{scheme}://{host}{path}")
+}
+
+/// Hides each run of token characters that looks like a credential.
+fn words(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut run = String::new();
+    for c in text.chars() {
+        if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '+' | '=') {
+            run.push(c);
+        } else {
+            shown.push_str(visible(&run));
+            run.clear();
+            shown.push(c);
+        }
+    }
+    shown.push_str(visible(&run));
+    shown
+}
+
+fn visible(run: &str) -> &str {
+    if looks_like_a_credential(run) { HIDDEN } else { run }
+}
+
+/// JSON Web Tokens, Rancher's API tokens (`token-abcde:…`, `kubeconfig-u-…:…`), bootstrap tokens (`[a-z0-9]{6}.[a-z0-9]{16}`)
+/// and any unbroken run of 40 letters and digits or more (Rancher's registration tokens have 54).
+fn looks_like_a_credential(run: &str) -> bool {
+    let unbroken = |text: &str, least: usize| text.len() >= least && text.chars().all(|c| c.is_ascii_alphanumeric());
+    let jwt = run.starts_with("eyJ") && run.contains('.');
+    let rancher = run.rsplit_once(':').is_some_and(|(_, key)| unbroken(key, 30));
+    let bootstrap = run.split_once('.').is_some_and(|(id, secret)| {
+        let lower = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        id.len() == 6 && secret.len() == 16 && lower(id) && lower(secret) && secret.chars().any(|c| c.is_ascii_digit())
+    });
+    jwt || rancher || bootstrap || run.split(['-', '_', '.', ':', '+', '=']).any(|part| unbroken(part, 40))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "dk6nhzh5vr9ks8c2kkdss2c6snr5dw42b8k6zhwprjh598fbclkk87";
+
+    #[test]
+    fn the_import_url_of_rancher_shows_no_token() {
+        let shown = url(&format!("https://rancher.example/v3/import/{TOKEN}_c-abcde.yaml"));
+        assert_eq!(shown, "https://rancher.example/v3/import/<hidden>");
+        assert_eq!(url("/v3/import/short_c-1.yaml"), "/v3/import/<hidden>");
+    }
+
+    #[test]
+    fn a_query_shows_only_values_that_kubernetes_defines() {
+        assert_eq!(
+            url("/api/v1/secrets?limit=500&continue=abc&token=x"),
+            "/api/v1/secrets?limit=500&continue=<hidden>&token=<hidden>"
+        );
+        assert_eq!(
+            url(&format!("/x?labelSelector=a%3D{TOKEN}")),
+            "/x?labelSelector=a%<hidden>"
+        );
+    }
+
+    #[test]
+    fn user_info_of_a_url_is_dropped() {
+        assert_eq!(url("https://user:pass@host:8443/path"), "https://host:8443/path");
+    }
+
+    #[test]
+    fn a_servers_message_loses_whatever_looks_like_a_credential() {
+        for secret in [
+            TOKEN,
+            "token-abcde:bcdfghjklmnpqrstvwxz24567890abcdef",
+            "abcdef.0123456789abcdef",
+            "eyJhbGciOi.eyJpc3MiOi.sig",
+        ] {
+            let message = text(&format!(
+                "Secret \"x\" is invalid: data: Invalid value: \"{secret}\": no"
+            ));
+            assert!(!message.contains(secret), "{message}");
+            assert!(message.starts_with("Secret \"x\" is invalid"), "{message}");
+        }
+    }
+
+    #[test]
+    fn names_and_uids_are_left_alone() {
+        for plain in [
+            "deployments.apps \"cattle-cluster-agent\" not found",
+            "uid 6b1d5bf2-1f2b-4a43-9d53-0d6c1a6f3a4e",
+            "cattle-credentials-0123456789abcdef",
+        ] {
+            assert_eq!(text(plain), plain);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Text from elsewhere must not steer the terminal: annotations, descriptions and error messages are written by others.
+
+/// Makes control characters visible (`ESC` becomes `^[`), but for line ends and tabs.
+pub fn clean(text: &str) -> String {
+    if !text.contains(|c: char| is_steering(c) && c != '\n' && c != '\t') {
+        return text.to_owned();
+    }
+    text.chars()
+        .fold(String::with_capacity(text.len() + 8), |shown, c| match c {
+            '\n' | '\t' => push(shown, c),
+            c => visible(shown, c),
+        })
+}
+
+/// A text for one cell of a table: cut with `...` where a line ends, control characters made visible.
+///
+/// (kubernetes/cli-runtime v0.33, `pkg/printers/terminal.go` and `tableprinter.go`.)
+pub fn cell(text: &str) -> String {
+    let (line, cut) = match text.find(['\n', '\r', '\u{c}']) {
+        Some(end) => (&text[..end], "..."),
+        None => (text, ""),
+    };
+    let mut shown = line.chars().fold(String::with_capacity(line.len() + 3), visible);
+    shown.push_str(cut);
+    shown
+}
+
+fn visible(mut shown: String, c: char) -> String {
+    match c {
+        // Caret notation, as cat -v and kubectl do.
+        '\0'..='\u{1f}' => {
+            shown.push('^');
+            shown.push(char::from(c as u8 + b'@'));
+            shown
+        }
+        c if is_steering(c) => shown + &c.escape_unicode().to_string(),
+        c => push(shown, c),
+    }
+}
+
+/// C0 and C1 controls, DEL, and the marks that turn the direction of text.
+fn is_steering(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn push(mut shown: String, c: char) -> String {
+    shown.push(c);
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_escape_sequence_is_shown_not_obeyed() {
+        assert_eq!(cell("\u{1b}[31mred\u{7}"), "^[[31mred^G");
+        assert_eq!(clean("a\u{1b}]0;title\nb\u{9b}1m"), "a^[]0;title\nb\\u{9b}1m");
+    }
+
+    #[test]
+    fn a_cell_ends_where_its_first_line_ends() {
+        assert_eq!(cell("first\nsecond"), "first...");
+        assert_eq!(cell("first\r\n"), "first...");
+        assert_eq!(cell("plain é"), "plain é");
+    }
+}
