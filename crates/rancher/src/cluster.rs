@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::error::Result;
-use crate::object::{Metadata, Observed, Problem, Write, time};
-use crate::wire::{self, Merge, Resource, Wanted};
+use crate::object::{Metadata, Observed, Problem, WRONG_TYPE, Write, time};
+use crate::wire::{self, Item, Merge, Resource, Wanted};
 
 pub use find::{Candidate, find};
 pub use kind::ClusterKind;
@@ -185,8 +185,20 @@ impl Cluster {
 #[serde(default)]
 struct RawCluster {
     metadata: Metadata,
-    spec: RawSpec,
-    status: RawStatus,
+    spec: Option<RawSpec>,
+    status: Option<RawStatus>,
+    #[serde(skip)]
+    broken: bool,
+}
+
+impl Item for RawCluster {
+    fn unreadable(metadata: Metadata) -> Self {
+        Self {
+            metadata,
+            broken: true,
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -247,9 +259,15 @@ impl RawCondition {
 impl RawCluster {
     /// None for an object whose name is no id: the API server would not have stored it.
     fn read(self) -> Option<Cluster> {
-        let Self { metadata, spec, status } = self;
+        let Self {
+            metadata,
+            spec,
+            status,
+            broken,
+        } = self;
+        let (spec, status) = (spec.unwrap_or_default(), status.unwrap_or_default());
         let id: ClusterId = metadata.name.parse().ok()?;
-        let mut problems = Vec::new();
+        let mut problems = Vec::from_iter(broken.then_some(WRONG_TYPE));
         let conditions = status
             .conditions
             .unwrap_or_default()

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -70,6 +72,12 @@ impl fmt::Display for Problem {
     }
 }
 
+/// An object with a field of the wrong type, of which only the metadata is known.
+pub(crate) const WRONG_TYPE: Problem = Problem {
+    field: "the object",
+    what: "has a field of the wrong type",
+};
+
 /// The part of `metadata` that is used. The server's own has more; this is read, never written back.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -95,6 +103,21 @@ pub(crate) struct Owner {
 }
 
 impl Metadata {
+    /// What is usable of an object that does not parse.
+    pub(crate) fn salvage(object: &Value) -> Self {
+        let metadata = &object["metadata"];
+        Self::deserialize(metadata).unwrap_or_else(|_| {
+            let text = |key: &str| metadata[key].as_str().unwrap_or_default().to_owned();
+            Self {
+                name: text("name"),
+                namespace: text("namespace"),
+                uid: text("uid"),
+                resource_version: text("resourceVersion"),
+                ..Self::default()
+            }
+        })
+    }
+
     pub(crate) fn observed(&self) -> Observed {
         Observed {
             namespace: self.namespace.clone(),
@@ -129,4 +152,24 @@ pub(crate) fn time(text: Option<&str>, field: &'static str, problems: &mut Vec<P
 /// A time as Rancher's Go code formats it (`time.RFC3339`): whole seconds, UTC.
 pub(crate) fn rfc3339(time: Timestamp) -> String {
     Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
+}
+
+/// One value of a Secret's `data` as text; None if it is missing or empty, or (then it is a problem) no text.
+pub(crate) fn decoded(encoded: Option<&str>, field: &'static str, problems: &mut Vec<Problem>) -> Option<String> {
+    let encoded = encoded.filter(|encoded| !encoded.is_empty())?;
+    let Ok(bytes) = STANDARD.decode(encoded) else {
+        problems.push(Problem {
+            field,
+            what: "is not base64",
+        });
+        return None;
+    };
+    let Ok(text) = String::from_utf8(bytes) else {
+        problems.push(Problem {
+            field,
+            what: "is not text",
+        });
+        return None;
+    };
+    Some(text).filter(|text| !text.is_empty())
 }

@@ -11,16 +11,14 @@ mod write;
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::jiff::Timestamp;
 use kubectl_core::secret::Secret;
 use serde::Deserialize;
 
 use crate::cluster::ClusterId;
 use crate::error::{Error, Result};
-use crate::object::{Metadata, Observed, Problem, time};
-use crate::wire::{self, Data, Resource, SECRET, Wanted};
+use crate::object::{Metadata, Observed, Problem, WRONG_TYPE, decoded, time};
+use crate::wire::{self, Item, Resource, SECRET, Wanted};
 
 pub use generate::{ALPHABET, LENGTH, generate};
 pub use listing::{Batch, Listing};
@@ -190,8 +188,20 @@ impl TokenSecret {
 #[serde(default)]
 struct RawToken {
     metadata: Metadata,
-    spec: RawSpec,
+    spec: Option<RawSpec>,
     status: Option<RawStatus>,
+    #[serde(skip)]
+    broken: bool,
+}
+
+impl Item for RawToken {
+    fn unreadable(metadata: Metadata) -> Self {
+        Self {
+            metadata,
+            broken: true,
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -223,17 +233,23 @@ impl<'de> Deserialize<'de> for Presence {
 
 impl RawToken {
     fn read(self) -> RegistrationToken {
-        let Self { metadata, spec, status } = self;
+        let Self {
+            metadata,
+            spec,
+            status,
+            broken,
+        } = self;
         let status = status.unwrap_or_default();
-        let mut problems = Vec::new();
+        let mut problems = Vec::from_iter(broken.then_some(WRONG_TYPE));
         let in_status = status.token.filter(|token| !token.is_empty()).map(Secret::new);
         let secret_name = status.token_secret_name.filter(|name| !name.is_empty());
         let (value, leftover) = match &secret_name {
             Some(_) => (Err(Unknown::NoSecret), in_status),
+            None if broken => (Err(Unknown::Malformed), None),
             None => (in_status.ok_or(Unknown::NotYet), None),
         };
-        let cluster_name = spec.cluster_name.unwrap_or_default();
-        if cluster_name != metadata.namespace {
+        let cluster_name = spec.and_then(|spec| spec.cluster_name).unwrap_or_default();
+        if !broken && cluster_name != metadata.namespace {
             problems.push(Problem {
                 field: "spec.clusterName",
                 what: "is not the namespace that it stands in",
@@ -262,11 +278,33 @@ impl RawToken {
     }
 }
 
+/// Only the keys that are used: other Secrets are listed too, and may be large.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct RawSecret {
     metadata: Metadata,
-    data: Option<Data>,
+    data: Option<RawData>,
+    #[serde(skip)]
+    broken: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawData {
+    token: Option<String>,
+    previous_token: Option<String>,
+    expires_at: Option<String>,
+    grace_period_expires_at: Option<String>,
+}
+
+impl Item for RawSecret {
+    fn unreadable(metadata: Metadata) -> Self {
+        Self {
+            metadata,
+            data: None,
+            broken: true,
+        }
+    }
 }
 
 impl RawSecret {
@@ -276,16 +314,12 @@ impl RawSecret {
             return None;
         }
         let data = self.data.unwrap_or_default();
-        let mut problems = Vec::new();
-        let current = text(&data, "token", "data.token", &mut problems);
-        let previous = text(&data, "previousToken", "data.previousToken", &mut problems);
-        let expires_at = text(&data, "expiresAt", "data.expiresAt", &mut problems);
-        let grace_ends_at = text(
-            &data,
-            "gracePeriodExpiresAt",
-            "data.gracePeriodExpiresAt",
-            &mut problems,
-        );
+        let mut problems = Vec::from_iter(self.broken.then_some(WRONG_TYPE));
+        let mut text = |encoded: Option<String>, field| decoded(encoded.as_deref(), field, &mut problems);
+        let current = text(data.token, "data.token");
+        let previous = text(data.previous_token, "data.previousToken");
+        let expires_at = text(data.expires_at, "data.expiresAt");
+        let grace_ends_at = text(data.grace_period_expires_at, "data.gracePeriodExpiresAt");
         let owner = self
             .metadata
             .owner_references
@@ -304,26 +338,6 @@ impl RawSecret {
             problems,
         })
     }
-}
-
-/// One key of a Secret as text; None if it is missing or empty, or (then it is a problem) no text.
-pub(crate) fn text(data: &Data, key: &str, field: &'static str, problems: &mut Vec<Problem>) -> Option<String> {
-    let encoded = data.get(key).filter(|encoded| !encoded.is_empty())?;
-    let Ok(bytes) = STANDARD.decode(encoded) else {
-        problems.push(Problem {
-            field,
-            what: "is not base64",
-        });
-        return None;
-    };
-    let Ok(text) = String::from_utf8(bytes) else {
-        problems.push(Problem {
-            field,
-            what: "is not text",
-        });
-        return None;
-    };
-    Some(text).filter(|text| !text.is_empty())
 }
 
 /// The tokens of one cluster, and the Secrets that look like a token's but have none.

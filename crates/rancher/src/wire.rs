@@ -3,21 +3,23 @@
 //! `kube::Client` has request functions of its own. They are not used because they log the whole answer when it cannot
 //! be parsed, and serde's message repeats the value that did not fit: either would put a token on the terminal.
 
-use std::collections::BTreeMap;
-
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use kube::core::Status;
 use kube::core::params::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kubectl_core::redact;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Error, ObjectName, Result, Verb};
-use crate::object::{Observed, Write};
+use crate::object::{Metadata, Observed, Write};
 
 /// How many objects one answer of a list holds, as with kubectl.
 pub(crate) const PAGE: u32 = 500;
+
+/// How much of an answer that is no `Status` is worth keeping, in characters.
+const LONGEST_MESSAGE: usize = 300;
 
 /// A kind of object and where it is served.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +63,12 @@ impl Resource {
             name: name.map(ToOwned::to_owned),
         }
     }
+}
+
+/// An object as it is parsed in a list.
+pub(crate) trait Item: DeserializeOwned {
+    /// What is left of one with a field of the wrong type. (The schemas of some Rancher releases let such pass.)
+    fn unreadable(metadata: Metadata) -> Self;
 }
 
 /// Some objects of a list, and where the next ones begin.
@@ -112,7 +120,7 @@ pub(crate) async fn get<T: DeserializeOwned>(
 ///
 /// A page asked for too late (410) is followed by the one that the server offers in its place, as kubectl does: the
 /// rest of the list then shows a later state.
-pub(crate) async fn list_page<T: DeserializeOwned>(
+pub(crate) async fn list_page<T: Item>(
     client: &kube::Client,
     resource: Resource,
     wanted: &Wanted<'_>,
@@ -127,7 +135,7 @@ pub(crate) async fn list_page<T: DeserializeOwned>(
     }
 }
 
-async fn try_list_page<T: DeserializeOwned>(
+async fn try_list_page<T: Item>(
     client: &kube::Client,
     resource: Resource,
     wanted: &Wanted<'_>,
@@ -142,11 +150,22 @@ async fn try_list_page<T: DeserializeOwned>(
     };
     let object = resource.named(wanted.namespace, None);
     let request = resource.request(wanted.namespace).list(&params);
-    let list: RawList<T> = send(client, Verb::List, object, request).await?;
+    let bytes = fetch(client, Verb::List, &object, request).await?;
+    let list = parse::<RawList<T>>(Verb::List, &object, &bytes).or_else(|error| one_by_one(&bytes).ok_or(error))?;
     let next = Some(list.metadata.next).filter(|next| !next.is_empty());
     Ok(Page {
         items: list.items.unwrap_or_default(),
         next,
+    })
+}
+
+/// A list in which something is of the wrong type: all the other objects, and of that one what makes sense.
+fn one_by_one<T: Item>(bytes: &[u8]) -> Option<RawList<T>> {
+    let list: RawList<Value> = serde_json::from_slice(bytes).ok()?;
+    let read = |item: Value| T::deserialize(&item).unwrap_or_else(|_| T::unreadable(Metadata::salvage(&item)));
+    Some(RawList {
+        metadata: list.metadata,
+        items: list.items.map(|items| items.into_iter().map(read).collect()),
     })
 }
 
@@ -166,7 +185,7 @@ fn offered_instead(error: &Error) -> Option<String> {
 }
 
 /// All objects of a list that is known to be short.
-pub(crate) async fn list_all<T: DeserializeOwned>(
+pub(crate) async fn list_all<T: Item>(
     client: &kube::Client,
     resource: Resource,
     wanted: &Wanted<'_>,
@@ -285,23 +304,34 @@ async fn send<T: DeserializeOwned>(
     object: ObjectName,
     request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
 ) -> Result<T> {
+    let bytes = fetch(client, verb, &object, request).await?;
+    parse(verb, &object, &bytes)
+}
+
+async fn fetch(
+    client: &kube::Client,
+    verb: Verb,
+    object: &ObjectName,
+    request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+) -> Result<Vec<u8>> {
     let answer = match request {
         Ok(request) => answer(client, request).await,
         Err(error) => Err(kube::Error::BuildRequest(error)),
     };
-    match answer {
-        Err(source) => Err(Error::Request {
-            verb,
-            object: Box::new(object),
-            source: Box::new(source),
-        }),
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| Error::Unreadable {
-            verb,
-            object: Box::new(object),
-            line: error.line(),
-            column: error.column(),
-        }),
-    }
+    answer.map_err(|source| Error::Request {
+        verb,
+        object: Box::new(object.clone()),
+        source: Box::new(source),
+    })
+}
+
+fn parse<T: DeserializeOwned>(verb: Verb, object: &ObjectName, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| Error::Unreadable {
+        verb,
+        object: Box::new(object.clone()),
+        line: error.line(),
+        column: error.column(),
+    })
 }
 
 /// The body of a success; anything else is the API server's `Status`, made up if the answer was none.
@@ -316,39 +346,17 @@ async fn answer(client: &kube::Client, request: http::Request<Vec<u8>>) -> Resul
     let mut status = serde_json::from_str::<Status>(&text)
         .ok()
         .filter(|status| status.code != 0)
-        .unwrap_or_else(|| Status::failure(text.trim(), "").with_code(code.as_u16()));
-    status.message = without_credentials(&status.message);
+        .unwrap_or_else(|| {
+            // No API server's: a proxy's page, which may be long.
+            let beginning: String = text.trim().chars().take(LONGEST_MESSAGE).collect();
+            Status::failure(&beginning, "").with_code(code.as_u16())
+        });
+    status.message = redact::text(&status.message);
     for cause in status.details.iter_mut().flat_map(|details| &mut details.causes) {
-        cause.message = without_credentials(&cause.message);
+        cause.message = redact::text(&cause.message);
     }
     Err(kube::Error::Api(status.boxed()))
 }
-
-/// Whether a character may be part of a token or of its base64. No `-` and no `.`: names are full of them.
-fn of_a_credential(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '+' | '=' | '_')
-}
-
-/// The text with every word replaced that could be a credential: servers and admission webhooks like to repeat what
-/// they did not like. A registration token has 54 characters; the longest unbroken word of an honest message is shorter
-/// than 40.
-pub(crate) fn without_credentials(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find(of_a_credential) {
-        let (before, from) = rest.split_at(start);
-        let end = from.find(|c| !of_a_credential(c)).unwrap_or(from.len());
-        let (word, after) = from.split_at(end);
-        clean.push_str(before);
-        clean.push_str(if word.len() < 40 { word } else { "…" });
-        rest = after;
-    }
-    clean.push_str(rest);
-    clean
-}
-
-/// The `data` of a Secret, still in base64.
-pub(crate) type Data = BTreeMap<String, String>;
 
 /// The error for a success whose object has no usable name: no API server sends one.
 pub(crate) fn nameless(resource: Resource) -> Error {

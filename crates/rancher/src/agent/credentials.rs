@@ -15,9 +15,8 @@ use serde_json::json;
 use super::NAMESPACE;
 use crate::credential_name::{Formula, PREFIX};
 use crate::error::Result;
-use crate::object::{Metadata, Observed, Problem, Write};
-use crate::token::text;
-use crate::wire::{self, Data, SECRET, Wanted};
+use crate::object::{Metadata, Observed, Problem, WRONG_TYPE, Write, decoded};
+use crate::wire::{self, Item, SECRET, Wanted};
 
 /// One such Secret.
 #[derive(Clone, Debug)]
@@ -58,16 +57,37 @@ impl Credentials {
 #[serde(default)]
 struct RawSecret {
     metadata: Metadata,
-    data: Option<Data>,
+    data: Option<RawData>,
+    #[serde(skip)]
+    broken: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawData {
+    url: Option<String>,
+    token: Option<String>,
+    namespace: Option<String>,
+}
+
+impl Item for RawSecret {
+    fn unreadable(metadata: Metadata) -> Self {
+        Self {
+            metadata,
+            data: None,
+            broken: true,
+        }
+    }
 }
 
 impl RawSecret {
     fn read(self) -> Credentials {
         let data = self.data.unwrap_or_default();
-        let mut problems = Vec::new();
-        let url = text(&data, "url", "data.url", &mut problems);
-        let token = text(&data, "token", "data.token", &mut problems);
-        let namespace = text(&data, "namespace", "data.namespace", &mut problems);
+        let mut problems = Vec::from_iter(self.broken.then_some(WRONG_TYPE));
+        let mut text = |encoded: Option<String>, field| decoded(encoded.as_deref(), field, &mut problems);
+        let url = text(data.url, "data.url");
+        let token = text(data.token, "data.token");
+        let namespace = text(data.namespace, "data.namespace");
         if token.as_ref().is_some_and(|token| token.trim() != token) {
             // The classic of a value encoded by hand: Rancher compares byte by byte.
             problems.push(Problem {

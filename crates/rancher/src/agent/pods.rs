@@ -7,7 +7,7 @@ use super::deployment::RawPodSpec;
 use super::{NAME, NAMESPACE};
 use crate::error::Result;
 use crate::object::Metadata;
-use crate::wire::{self, Resource, Wanted};
+use crate::wire::{self, Item, Resource, Wanted};
 
 const POD: Resource = Resource {
     kind: "Pod",
@@ -84,6 +84,16 @@ struct RawState {
 #[serde(default)]
 struct RawWaiting {
     reason: Option<String>,
+}
+
+impl Item for RawPod {
+    /// Counts as one that has mounted nothing and is not ready.
+    fn unreadable(metadata: Metadata) -> Self {
+        Self {
+            metadata,
+            ..Self::default()
+        }
+    }
 }
 
 impl RawPod {

@@ -8,9 +8,8 @@ use serde::Deserialize;
 
 use super::NAMESPACE;
 use crate::error::Result;
-use crate::object::{Metadata, Observed, Problem};
-use crate::token::text;
-use crate::wire::{self, Data, SECRET};
+use crate::object::{Metadata, Observed, Problem, decoded};
+use crate::wire::{self, SECRET};
 
 /// The Secret's name.
 const NAME: &str = "stv-aggregation";
@@ -45,15 +44,29 @@ impl StvAggregation {
 #[serde(default)]
 struct RawSecret {
     metadata: Metadata,
-    data: Option<Data>,
+    data: Option<RawData>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawData {
+    #[serde(rename = "CATTLE_TOKEN")]
+    cattle_token: Option<String>,
+    #[serde(rename = "CATTLE_SERVER")]
+    cattle_server: Option<String>,
+    token: Option<String>,
+    url: Option<String>,
 }
 
 impl RawSecret {
     fn read(self) -> StvAggregation {
         let data = self.data.unwrap_or_default();
         let mut problems = Vec::new();
-        let token = text(&data, "CATTLE_TOKEN", "data.CATTLE_TOKEN", &mut problems);
-        let tunnel = text(&data, "token", "data.token", &mut problems);
+        let mut text = |encoded: Option<String>, field| decoded(encoded.as_deref(), field, &mut problems);
+        let token = text(data.cattle_token, "data.CATTLE_TOKEN");
+        let server_url = text(data.cattle_server, "data.CATTLE_SERVER");
+        let tunnel = text(data.token, "data.token");
+        let tunnel_url = text(data.url, "data.url");
         let tunnel_token = tunnel.as_deref().and_then(|text| text.strip_prefix(STV_PREFIX));
         if tunnel.is_some() && tunnel_token.is_none() {
             problems.push(Problem {
@@ -65,8 +78,8 @@ impl RawSecret {
             object: self.metadata.observed(),
             token: token.as_deref().map(Fingerprint::of),
             tunnel_token: tunnel_token.map(Fingerprint::of),
-            server_url: text(&data, "CATTLE_SERVER", "data.CATTLE_SERVER", &mut problems),
-            tunnel_url: text(&data, "url", "data.url", &mut problems),
+            server_url,
+            tunnel_url,
             problems,
         }
     }
