@@ -1,0 +1,293 @@
+//! `/standin/…`: how tests make things happen and see what did. No authentication: it listens on the loopback only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use k8s_openapi::jiff::SignedDuration;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::api::{MERGE, paths, read};
+use crate::config::{Era, User, optional_duration};
+use crate::server::{Body, json_answer};
+use crate::world::World;
+use crate::{agent, clusters, deploy, upgrade};
+
+/// What went wrong: an HTTP status and a sentence.
+struct Failure(u16, String);
+
+impl<E: std::fmt::Display> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(500, format!("{error:#}"))
+    }
+}
+
+type Outcome = Result<Value, Failure>;
+
+/// Answers one control request.
+pub(crate) async fn handle(world: &Arc<World>, request: Request<Incoming>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let words: Vec<&str> = path.trim_matches('/').split('/').skip(1).collect();
+    let body = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return json_answer(400, &json!({"error": error.to_string()})),
+    };
+    if parts.method != Method::GET {
+        world
+            .log
+            .line("control", json!({"method": parts.method.as_str(), "path": path}));
+    }
+    let outcome = match (&parts.method, words.as_slice()) {
+        (&Method::GET, ["state"]) => Ok(state(world)),
+        (&Method::GET, ["clusters"]) => Ok(json!(
+            world.clusters.all().iter().map(|c| read::name(c)).collect::<Vec<_>>()
+        )),
+        (&Method::POST, ["clusters"]) => register(world, &body).await,
+        (&Method::POST, ["faults"]) => faults(world, &body),
+        (&Method::POST, ["users"]) => add_user(world, &body),
+        (&Method::DELETE, ["users", name]) => Ok(remove_user(world, name)),
+        (&Method::POST, ["upgrade"]) => upgrade::upgrade(world).await.map(|()| json!({})).map_err(Failure::from),
+        (method, ["clusters", id, rest @ ..]) => cluster(world, method, id, rest, &body).await,
+        _ => Err(Failure(404, format!("no such control: {} {path}", parts.method))),
+    };
+    match outcome {
+        Ok(value) => json_answer(200, &value),
+        Err(Failure(status, error)) => json_answer(status, &json!({"error": error})),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|error| Failure(400, error.to_string()))
+}
+
+fn state(world: &World) -> Value {
+    let timing = world.timing();
+    json!({
+        "era": match world.era() { Era::Plain => "plain", Era::Secret => "secret" },
+        "url": world.url, "version": world.era().version(), "timing": format!("{timing:?}"),
+    })
+}
+
+async fn register(world: &Arc<World>, body: &[u8]) -> Outcome {
+    let id = clusters::register(world, parse(body)?).await?;
+    Ok(json!({"id": id}))
+}
+
+async fn cluster(world: &Arc<World>, method: &Method, id: &str, rest: &[&str], body: &[u8]) -> Outcome {
+    if world.cluster(id).is_none() {
+        return Err(Failure(404, format!("no cluster {id}")));
+    }
+    match (method, rest) {
+        (&Method::GET, []) => clusters::report(world, id).ok_or_else(|| Failure(404, format!("no cluster {id}"))),
+        (&Method::DELETE, []) => Ok(clusters::remove(world, id).await.map(|()| json!({}))?),
+        (&Method::POST, ["redeploy"]) => redeploy(world, id, parse(body)?).await,
+        (&Method::POST, ["drop-tunnels"]) => {
+            let wanted: Drop = parse(body)?;
+            let gap = wanted.gap.unwrap_or(Duration::from_millis(500));
+            Ok(json!({"order": agent::drop_tunnels(world, id, gap, wanted.oldest_last.unwrap_or(true))}))
+        }
+        (&Method::POST, ["offline"]) => {
+            let wanted: Offline = parse(body)?;
+            let until = Instant::now() + wanted.length.unwrap_or(Duration::from_secs(365 * 24 * 3600));
+            world.change_traits(id, |traits| traits.offline_until = Some(until));
+            agent::drop_tunnels(world, id, Duration::ZERO, false);
+            Ok(json!({}))
+        }
+        (&Method::POST, ["online"]) => {
+            world.change_traits(id, |traits| traits.offline_until = None);
+            Ok(json!({}))
+        }
+        (&Method::POST, ["agent-cleanup"]) => {
+            let wanted: Cleanup = parse(body)?;
+            let pretended = SignedDuration::try_from(wanted.pretended_age.unwrap_or(Duration::from_secs(7200)))?;
+            Ok(json!({"deleted": agent::clean_now(world, id, pretended).await}))
+        }
+        (&Method::POST, ["cluster-event"]) => Ok(clusters::event(world, id).await.map(|()| json!({}))?),
+        (&Method::POST, ["reset"]) => {
+            world.sessions.reset(id);
+            Ok(json!({}))
+        }
+        _ => Err(Failure(
+            404,
+            format!("no such control of a cluster: {}", rest.join("/")),
+        )),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Redeploy {
+    /// The token in the manifest is the one of now, not of when it lands.
+    #[serde(default)]
+    rendered_now: bool,
+    #[serde(default, deserialize_with = "optional_duration")]
+    lands_after: Option<Duration>,
+    /// Answer only once it has landed.
+    #[serde(default)]
+    wait: bool,
+}
+
+/// Rancher deploys the agent again. Without times it is what `force.deploy` does; with them, a redeploy that races.
+async fn redeploy(world: &Arc<World>, id: &str, wanted: Redeploy) -> Outcome {
+    let Some(after) = wanted.lands_after else {
+        let patch = json!({"metadata": {"annotations": {deploy::FORCE: "true"}}});
+        world.management.patch(&paths::cluster(id), MERGE, &patch).await?;
+        if wanted.wait {
+            forced(world, id).await?;
+        }
+        return Ok(json!({}));
+    };
+    let early = if wanted.rendered_now {
+        Some(deploy::render(world, id).await?)
+    } else {
+        None
+    };
+    let (world, id) = (world.clone(), id.to_owned());
+    let task = tokio::spawn(async move {
+        tokio::time::sleep(after).await;
+        let rendered = match early {
+            Some(rendered) => rendered,
+            None => deploy::render(&world, &id).await?,
+        };
+        deploy::land(&world, &id, rendered, "racing").await
+    });
+    if wanted.wait {
+        task.await??;
+    }
+    Ok(json!({}))
+}
+
+/// Returns when Rancher has set the annotation back.
+async fn forced(world: &World, id: &str) -> Result<(), Failure> {
+    let mut version = world.clusters.version();
+    let done = async {
+        // The annotation was written before: the cache may still show the cluster without it.
+        let mut seen = false;
+        loop {
+            let value = world
+                .cluster(id)
+                .map(|cluster| read::annotation(&cluster, deploy::FORCE).to_owned());
+            seen |= value.as_deref() == Some("true");
+            if seen && value.as_deref() == Some("false") {
+                return;
+            }
+            if version.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), done)
+        .await
+        .map_err(|_| Failure(504, "the redeploy did not land".into()))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Drop {
+    #[serde(default, deserialize_with = "optional_duration")]
+    gap: Option<Duration>,
+    oldest_last: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Offline {
+    #[serde(default, rename = "for", deserialize_with = "optional_duration")]
+    length: Option<Duration>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Cleanup {
+    #[serde(default, deserialize_with = "optional_duration")]
+    pretended_age: Option<Duration>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Faults {
+    /// By how much the authoriser is late.
+    #[serde(default, deserialize_with = "optional_duration")]
+    replica_lag: Option<Duration>,
+    /// 1: the late one answers. 2: an up to date one and the late one in turn.
+    replicas: Option<usize>,
+    /// No controller acts for this long.
+    #[serde(default, deserialize_with = "optional_duration")]
+    leader_gap: Option<Duration>,
+    /// Fingerprints that are refused everywhere.
+    #[serde(default)]
+    refuse: Vec<String>,
+    /// Clusters whose tunnels are refused to every token that is made from now on; probes find it live.
+    #[serde(default)]
+    refuse_new_tokens: Vec<String>,
+    /// Fingerprints that are refused no more; `["*"]` for all refusals of both sorts.
+    #[serde(default)]
+    admit: Vec<String>,
+    #[serde(default, deserialize_with = "optional_duration")]
+    agent_start: Option<Duration>,
+    #[serde(default, deserialize_with = "optional_duration")]
+    agent_retry: Option<Duration>,
+    #[serde(default, deserialize_with = "optional_duration")]
+    connected_tick: Option<Duration>,
+    #[serde(default, deserialize_with = "optional_duration")]
+    redeploy: Option<Duration>,
+    #[serde(default, deserialize_with = "optional_duration")]
+    disconnected_wait: Option<Duration>,
+}
+
+fn faults(world: &World, body: &[u8]) -> Outcome {
+    let wanted: Faults = parse(body)?;
+    let fields = String::from_utf8_lossy(body).into_owned();
+    world.log.line("fault", json!({"wanted": fields}));
+    if let Some(lag) = wanted.replica_lag {
+        world.index.set_lag(lag);
+    }
+    if let Some(count) = wanted.replicas {
+        world.index.set_replicas(count);
+    }
+    if let Some(gap) = wanted.leader_gap {
+        world.leader_gap(gap);
+    }
+    for fingerprint in &wanted.admit {
+        world.index.admit((fingerprint != "*").then_some(fingerprint));
+    }
+    for fingerprint in &wanted.refuse {
+        world.index.refuse(fingerprint);
+    }
+    for cluster in &wanted.refuse_new_tokens {
+        world.index.refuse_new(cluster);
+    }
+    world.change_timing(|timing| {
+        timing.agent_start = wanted.agent_start.unwrap_or(timing.agent_start);
+        timing.agent_retry = wanted.agent_retry.unwrap_or(timing.agent_retry);
+        timing.connected_tick = wanted.connected_tick.unwrap_or(timing.connected_tick);
+        timing.redeploy = wanted.redeploy.unwrap_or(timing.redeploy);
+        timing.disconnected_wait = wanted.disconnected_wait.unwrap_or(timing.disconnected_wait);
+    });
+    Ok(json!({}))
+}
+
+fn add_user(world: &World, body: &[u8]) -> Outcome {
+    let user: User = parse(body)?;
+    let mut users = world.users.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+    users.retain(|other| other.name != user.name);
+    users.push(user);
+    Ok(json!({}))
+}
+
+/// The user's tokens are dead from now on.
+fn remove_user(world: &World, name: &str) -> Value {
+    world
+        .users
+        .write()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .retain(|user| user.name != name);
+    json!({})
+}

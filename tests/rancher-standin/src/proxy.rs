@@ -1,0 +1,537 @@
+//! The ways to an API server: through Rancher and an agent's tunnel (`/k8s/clusters/<id>`), to Rancher's own cluster
+//! (`/k8s/clusters/local`, the bare host), and, for tests, to a downstream cluster without any tunnel (`/direct/<id>`).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{HeaderMap, Method, Request, Response, header};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use serde_json::{Value, json};
+
+use crate::api::{Api, paths};
+use crate::config::User;
+use crate::rewrite::{Rewriter, in_uri};
+use crate::server::{Body, bearer, json_answer, text};
+use crate::sessions::{Session, Tunnel};
+use crate::world::{AGENT_NAMESPACE, World, agent_namespace};
+
+/// Who a Rancher token belongs to.
+pub(crate) fn user(world: &World, token: &str) -> Option<User> {
+    let users = world.users.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    users.iter().find(|user| user.token == token).cloned()
+}
+
+/// Where a request goes.
+struct Target<'a> {
+    api: &'a Api,
+    /// The rest of the path with its query.
+    uri: String,
+    /// The cluster whose agents' namespace is to be exchanged.
+    mapped: Option<String>,
+    /// The tunnel that carries the call.
+    session: Option<Arc<Session>>,
+    user: Option<User>,
+}
+
+/// Everything that is none of Rancher's own paths.
+pub(crate) async fn handle(world: &Arc<World>, request: Request<Incoming>) -> Response<Body> {
+    let uri = request
+        .uri()
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str)
+        .to_owned();
+    if let Some(rest) = uri.strip_prefix("/direct/") {
+        let (id, uri) = split(rest);
+        return direct(world, &id, uri, request).await;
+    }
+    match uri.strip_prefix("/k8s/clusters/").map(split) {
+        Some((id, uri)) if id != "local" => downstream(world, &id, uri, request).await,
+        Some((_, uri)) => local(world, uri, request).await,
+        None => local(world, uri, request).await,
+    }
+}
+
+/// `<id>/<rest>` → id and `/<rest>`.
+fn split(rest: &str) -> (String, String) {
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (id, uri) = rest.split_at(end);
+    let uri = if uri.starts_with('/') {
+        uri.to_owned()
+    } else {
+        format!("/{uri}")
+    };
+    (id.to_owned(), uri)
+}
+
+fn forbidden(id: &str, user: &str) -> Response<Body> {
+    let message = format!(
+        "clusters.management.cattle.io \"{id}\" is forbidden: User \"{user}\" cannot get resource \"clusters\" in API group \
+         \"management.cattle.io\" at the cluster scope"
+    );
+    text(
+        403,
+        json!({
+            "Code": {"Code": "Forbidden", "Status": 403}, "Message": message, "Cause": null, "FieldName": "",
+        })
+        .to_string(),
+    )
+}
+
+fn unauthorized_status() -> Response<Body> {
+    json_answer(
+        401,
+        &json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "Unauthorized",
+            "reason": "Unauthorized", "code": 401,
+        }),
+    )
+}
+
+/// `/v3/…`, of which only the refusal of a dead token is stood in for (seen on Rancher 2.15.0 and 2.12.0).
+pub(crate) fn norman<B>(world: &World, request: &Request<B>) -> Response<Body> {
+    if bearer(request).and_then(|token| user(world, token)).is_none() {
+        let body = json!({"type": "error", "status": "401", "message": "Unauthorized 401: must authenticate"});
+        return json_answer(401, &body);
+    }
+    json_answer(
+        404,
+        &json!({"type": "error", "status": 404, "code": "NotFound", "message": "not found"}),
+    )
+}
+
+/// May this user see the cluster? Asked of the management cluster's real RBAC, as Rancher does.
+async fn may_get(world: &World, user: &User, id: &str) -> bool {
+    if user.groups.iter().any(|group| group == "system:masters") {
+        return true;
+    }
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+        "spec": {
+            "user": user.name, "groups": groups(user),
+            "resourceAttributes": {"group": "management.cattle.io", "resource": "clusters", "verb": "get", "name": id},
+        },
+    });
+    let answer = world
+        .management
+        .create("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review)
+        .await;
+    answer.is_ok_and(|answer| answer["status"]["allowed"] == true)
+}
+
+fn groups(user: &User) -> Vec<String> {
+    let mut groups = user.groups.clone();
+    groups.push("system:authenticated".to_owned());
+    groups
+}
+
+async fn downstream(world: &Arc<World>, id: &str, uri: String, request: Request<Incoming>) -> Response<Body> {
+    // A dead token is refused before anything else, and as nobody (seen on Rancher 2.15.0 and 2.12.0).
+    let Some(user) = bearer(&request).and_then(|token| user(world, token)) else {
+        return forbidden(id, "system:unauthenticated");
+    };
+    if world.cluster(id).is_none() && may_get(world, &user, id).await {
+        let message = format!("clusters.management.cattle.io \"{id}\" not found");
+        let body =
+            json!({"Code": {"Code": "NotFound", "Status": 404}, "Message": message, "Cause": null, "FieldName": ""});
+        return text(404, body.to_string());
+    }
+    if !may_get(world, &user, id).await {
+        return forbidden(id, &user.name);
+    }
+    let Some(session) = tunnel(world, id).await else {
+        // Seen on Rancher 2.15.0 and 2.12.0, after a wait of 27 to 38 s.
+        return text(500, "error trying to reach service: cluster agent disconnected");
+    };
+    let mapped = Some(session.home.clone());
+    let target = Target {
+        api: &world.downstream,
+        uri,
+        mapped,
+        session: Some(session),
+        user: Some(user),
+    };
+    forward(target, request).await
+}
+
+/// The oldest tunnel of a cluster; without one, a call waits for a while.
+async fn tunnel(world: &World, id: &str) -> Option<Arc<Session>> {
+    let mut changed = world.sessions.changed();
+    let wait = async {
+        loop {
+            if let Some(session) = world.sessions.oldest(Tunnel::Agent, id) {
+                return Some(session);
+            }
+            changed.changed().await.ok()?;
+        }
+    };
+    tokio::time::timeout(world.timing().disconnected_wait, wait)
+        .await
+        .ok()
+        .flatten()
+}
+
+/// Rancher's own cluster. Without the right to see `local` nearly everything is 403 with an empty body
+/// (`pkg/api/steve/disallow` and `pkg/api/steve/proxy/proxy.go`, 2.15.0; seen on 2.15.0 and 2.12.0).
+async fn local(world: &Arc<World>, uri: String, request: Request<Incoming>) -> Response<Body> {
+    let Some(user) = bearer(&request).and_then(|token| user(world, token)) else {
+        return unauthorized_status();
+    };
+    let open = ["/version", "/healthz", "/readyz", "/livez", "/api", "/apis", "/openapi"];
+    let path = uri.split('?').next().unwrap_or_default().trim_end_matches('/');
+    if !open.contains(&path) && !may_get(world, &user, "local").await {
+        let mut response = text(403, "");
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        return response;
+    }
+    forward(
+        Target {
+            api: &world.management,
+            uri,
+            mapped: None,
+            session: None,
+            user: Some(user),
+        },
+        request,
+    )
+    .await
+}
+
+/// As an admin of that cluster reaches it: its own API server, no tunnel, no Rancher.
+async fn direct(world: &Arc<World>, id: &str, uri: String, request: Request<Incoming>) -> Response<Body> {
+    if bearer(&request).and_then(|token| user(world, token)).is_none() {
+        return unauthorized_status();
+    }
+    if world
+        .downstream
+        .get(&paths::namespace(&agent_namespace(id)))
+        .await
+        .ok()
+        .flatten()
+        .is_none()
+    {
+        return text(404, "404 page not found\n");
+    }
+    let mapped = Some(id.to_owned());
+    forward(
+        Target {
+            api: &world.downstream,
+            uri,
+            mapped,
+            session: None,
+            user: None,
+        },
+        request,
+    )
+    .await
+}
+
+/// Headers that go on to the API server. The caller's identity stays here; only JSON can be rewritten.
+fn onward(headers: &HeaderMap, mapped: bool) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for (name, value) in headers {
+        let text = name.as_str();
+        let dropped = matches!(
+            text,
+            "authorization" | "host" | "accept-encoding" | "content-length" | "connection" | "te"
+        ) || text.starts_with("impersonate-")
+            || text.starts_with("transfer-");
+        if !dropped {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    if mapped && let Some(accept) = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()) {
+        let json: Vec<&str> = accept
+            .split(',')
+            .map(str::trim)
+            .filter(|kind| !kind.contains("protobuf"))
+            .collect();
+        let accept = if json.is_empty() {
+            "application/json".to_owned()
+        } else {
+            json.join(",")
+        };
+        if let Ok(accept) = accept.parse() {
+            kept.insert(header::ACCEPT, accept);
+        }
+    }
+    kept
+}
+
+async fn forward(target: Target<'_>, request: Request<Incoming>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = body.collect().await else {
+        return text(400, "cannot read the request's body");
+    };
+    let mut body = body.to_bytes().to_vec();
+    let mut uri = target.uri;
+    let names = target.mapped.map(|id| (agent_namespace(&id), id));
+    if let Some((there, _)) = &names {
+        let content = parts
+            .headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        if content.contains("protobuf") {
+            return text(415, "the stand-in maps namespaces in JSON only");
+        }
+        uri = in_uri(AGENT_NAMESPACE, there, &uri);
+        body = Rewriter::whole(AGENT_NAMESPACE, there, &body);
+    }
+    let mut onward = onward(&parts.headers, names.is_some());
+    if let Some(user) = &target.user
+        && let Err(response) = impersonate(&mut onward, user)
+    {
+        return *response;
+    }
+    let Ok(mut request) = Request::builder()
+        .method(parts.method.clone())
+        .uri(&uri)
+        .body(kube::client::Body::from(body))
+    else {
+        return text(400, "bad request");
+    };
+    *request.headers_mut() = onward;
+    let cut = async {
+        match &target.session {
+            Some(session) => session.closed().await,
+            None => std::future::pending().await,
+        }
+    };
+    let answer = tokio::select! {
+        answer = target.api.client.send(request) => answer,
+        () = cut => return text(502, "error trying to reach service: tunnel disconnect"),
+    };
+    match answer {
+        Ok(answer) => back(answer, names, target.session, &parts.method, &uri),
+        Err(error) => text(502, format!("error trying to reach service: {error}")),
+    }
+}
+
+/// Requests are made as the Rancher user, on both sides (`pkg/k8sproxy`, 2.15.0).
+fn impersonate(headers: &mut HeaderMap, user: &User) -> Result<(), Box<Response<Body>>> {
+    let bad = || Box::new(text(500, "a configured user has a name that no header can carry"));
+    headers.insert("impersonate-user", user.name.parse().map_err(|_| bad())?);
+    for group in groups(user) {
+        headers.append("impersonate-group", group.parse().map_err(|_| bad())?);
+    }
+    Ok(())
+}
+
+/// The answer, with the names as the client knows them, for as long as the tunnel is open.
+fn back(
+    answer: Response<kube::client::Body>,
+    names: Option<(String, String)>,
+    session: Option<Arc<Session>>,
+    method: &Method,
+    uri: &str,
+) -> Response<Body> {
+    let (mut parts, body) = answer.into_parts();
+    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION] {
+        parts.headers.remove(name);
+    }
+    let kind = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
+    let everywhere = *method == Method::GET && kind.contains("json") && is_cluster_wide(uri);
+    let changed = names.map(|(there, id)| {
+        let filter = everywhere.then(|| Filter::new(&id, is_watch(uri)));
+        (filter, Rewriter::new(&there, AGENT_NAMESPACE))
+    });
+    let state = Flow {
+        data: body.into_data_stream(),
+        changed,
+        session,
+        done: false,
+    };
+    let stream = futures::stream::unfold(
+        state,
+        |mut flow| async move { flow.next().await.map(|item| (item, flow)) },
+    );
+    Response::from_parts(parts, BodyExt::boxed_unsync(StreamBody::new(stream)))
+}
+
+fn is_watch(uri: &str) -> bool {
+    uri.contains("watch=true") || uri.contains("watch=1")
+}
+
+/// Does the answer hold objects of several namespaces, or namespaces?
+fn is_cluster_wide(uri: &str) -> bool {
+    let path = uri.split('?').next().unwrap_or_default();
+    (path.starts_with("/api/") || path.starts_with("/apis/")) && !path.contains("/namespaces/")
+}
+
+/// A body on its way back.
+struct Flow {
+    data: http_body_util::BodyDataStream<kube::client::Body>,
+    changed: Option<(Option<Filter>, Rewriter)>,
+    session: Option<Arc<Session>>,
+    done: bool,
+}
+
+impl Flow {
+    async fn next(&mut self) -> Option<Result<Frame<Bytes>, std::io::Error>> {
+        if self.done {
+            return None;
+        }
+        loop {
+            let closed = async {
+                match &self.session {
+                    Some(session) => session.closed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let chunk = tokio::select! {
+                chunk = self.data.next() => chunk,
+                () = closed => {
+                    self.done = true;
+                    return Some(Err(std::io::Error::other("tunnel disconnect")));
+                }
+            };
+            let out = match chunk {
+                Some(Ok(chunk)) => self.change(&chunk),
+                Some(Err(error)) => {
+                    self.done = true;
+                    return Some(Err(std::io::Error::other(error)));
+                }
+                None => {
+                    self.done = true;
+                    self.rest()
+                }
+            };
+            if !out.is_empty() {
+                return Some(Ok(Frame::data(out)));
+            }
+            if self.done {
+                return None;
+            }
+        }
+    }
+
+    fn change(&mut self, chunk: &Bytes) -> Bytes {
+        match &mut self.changed {
+            None => chunk.clone(),
+            Some((None, rewriter)) => rewriter.push(chunk).into(),
+            Some((Some(filter), rewriter)) => rewriter.push(&filter.push(chunk)).into(),
+        }
+    }
+
+    fn rest(&mut self) -> Bytes {
+        let Some((filter, rewriter)) = &mut self.changed else {
+            return Bytes::new();
+        };
+        let mut out = filter
+            .as_mut()
+            .map(|filter| rewriter.push(&filter.finish()))
+            .unwrap_or_default();
+        out.extend(rewriter.finish());
+        out.into()
+    }
+}
+
+/// Takes the agents of other clusters out of answers that span namespaces. A list is judged as a whole, a watch by line.
+struct Filter {
+    other: String,
+    own: String,
+    by_line: bool,
+    held: Vec<u8>,
+}
+
+impl Filter {
+    fn new(id: &str, by_line: bool) -> Self {
+        Self {
+            other: format!("{AGENT_NAMESPACE}-c-"),
+            own: agent_namespace(id),
+            by_line,
+            held: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, chunk: &[u8]) -> Vec<u8> {
+        self.held.extend_from_slice(chunk);
+        let mut out = Vec::new();
+        while self.by_line
+            && let Some(end) = self.held.iter().position(|byte| *byte == b'\n')
+        {
+            let line: Vec<u8> = self.held.drain(..=end).collect();
+            let event: Value = serde_json::from_slice(&line).unwrap_or_default();
+            if !self.is_other(&event["object"]) {
+                out.extend(line);
+            }
+        }
+        out
+    }
+
+    fn finish(&mut self) -> Vec<u8> {
+        let held = std::mem::take(&mut self.held);
+        let Ok(mut list) = serde_json::from_slice::<Value>(&held) else {
+            return held;
+        };
+        for key in ["items", "rows"] {
+            if let Some(items) = list[key].as_array_mut() {
+                items.retain(|item| !self.is_other(item) && !self.is_other(&item["object"]));
+            }
+        }
+        list.to_string().into_bytes()
+    }
+
+    fn is_other(&self, object: &Value) -> bool {
+        let is = |key: &str| {
+            let name = object["metadata"][key].as_str().unwrap_or_default();
+            name.starts_with(&self.other) && name != self.own
+        };
+        is("namespace") || is("name")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_and_the_rest_of_a_path_are_told_apart() {
+        assert_eq!(
+            split("c-abcde/api/v1?x=y"),
+            ("c-abcde".to_owned(), "/api/v1?x=y".to_owned())
+        );
+        assert_eq!(split("c-abcde"), ("c-abcde".to_owned(), "/".to_owned()));
+    }
+
+    #[test]
+    fn a_list_over_all_namespaces_shows_one_cluster_only() {
+        let mut filter = Filter::new("c-aaaaa", false);
+        let list = json!({"items": [
+            {"metadata": {"namespace": "cattle-system-c-aaaaa"}}, {"metadata": {"namespace": "cattle-system-c-bbbbb"}},
+            {"metadata": {"namespace": "default"}},
+        ]});
+        assert!(filter.push(list.to_string().as_bytes()).is_empty());
+        let left: Value = serde_json::from_slice(&filter.finish()).unwrap();
+        assert_eq!(left["items"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_watch_is_filtered_line_by_line() {
+        let mut filter = Filter::new("c-aaaaa", true);
+        let other = json!({"type": "ADDED", "object": {"metadata": {"name": "cattle-system-c-bbbbb"}}});
+        let own = json!({"type": "ADDED", "object": {"metadata": {"name": "cattle-system-c-aaaaa"}}});
+        let out = filter.push(format!("{other}\n{own}\n").as_bytes());
+        assert_eq!(out, format!("{own}\n").into_bytes());
+    }
+
+    #[test]
+    fn the_callers_identity_does_not_go_on() {
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", "Bearer x".parse().unwrap());
+        headers.insert("impersonate-user", "root".parse().unwrap());
+        headers.insert(
+            "accept",
+            "application/vnd.kubernetes.protobuf,application/json".parse().unwrap(),
+        );
+        let kept = onward(&headers, true);
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept["accept"], "application/json");
+    }
+}

@@ -1,0 +1,322 @@
+//! Everything that the parts of the stand-in share: both API servers and what they hold, the tunnels, the clock's settings.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::agent::Agents;
+use crate::api::{Api, read};
+use crate::config::{Era, Timing, User};
+use crate::deploy::Deployers;
+use crate::index::Index;
+use crate::log::Log;
+use crate::registration::Registrars;
+use crate::sessions::{Lack, Sessions, Tunnel};
+use crate::store::{Cache, Kind};
+use crate::token::NamePattern;
+
+/// The agents' namespace, as a client sees it.
+pub(crate) const AGENT_NAMESPACE: &str = "cattle-system";
+
+/// Where it really is: all registered clusters share one API server.
+pub(crate) fn agent_namespace(cluster: &str) -> String {
+    format!("{AGENT_NAMESPACE}-{cluster}")
+}
+
+/// The cluster whose agents live in this namespace.
+pub(crate) fn cluster_of(namespace: &str) -> Option<&str> {
+    namespace.strip_prefix(AGENT_NAMESPACE)?.strip_prefix('-')
+}
+
+/// What the stand-in knows of a cluster beyond its objects.
+#[derive(Clone, Copy)]
+pub(crate) struct Traits {
+    pub(crate) pattern: NamePattern,
+    /// No connection is possible before this moment.
+    pub(crate) offline_until: Option<Instant>,
+}
+
+impl Default for Traits {
+    fn default() -> Self {
+        Self {
+            pattern: NamePattern::Sha256,
+            offline_until: None,
+        }
+    }
+}
+
+pub(crate) struct World {
+    era: RwLock<Era>,
+    /// `server-url`: where the stand-in itself listens.
+    pub(crate) url: String,
+    pub(crate) cacerts: String,
+    pub(crate) management: Api,
+    pub(crate) downstream: Api,
+    pub(crate) log: Log,
+    timing: RwLock<Timing>,
+    pub(crate) users: RwLock<Vec<User>>,
+    pub(crate) clusters: Arc<Cache>,
+    pub(crate) crts: Arc<Cache>,
+    pub(crate) secrets: Arc<Cache>,
+    pub(crate) settings: Arc<Cache>,
+    pub(crate) features: Arc<Cache>,
+    pub(crate) deployments: Arc<Cache>,
+    pub(crate) pods: Arc<Cache>,
+    pub(crate) downstream_secrets: Arc<Cache>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) sessions: Sessions,
+    pub(crate) agents: Agents,
+    pub(crate) registrars: Registrars,
+    pub(crate) deployers: Deployers,
+    traits: Mutex<HashMap<String, Traits>>,
+    leader_back: watch::Sender<Option<Instant>>,
+    pub(crate) version_in_default_only: bool,
+    pub(crate) install_uuid: String,
+}
+
+/// What is needed to make a world.
+pub(crate) struct Parts {
+    pub(crate) config: crate::config::Config,
+    pub(crate) url: String,
+    pub(crate) cacerts: String,
+    pub(crate) management: Api,
+    pub(crate) downstream: Api,
+    pub(crate) log: Log,
+}
+
+fn read_lock<T: Clone>(lock: &RwLock<T>) -> T {
+    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+}
+
+impl World {
+    /// Makes the world and starts to follow both API servers. Returns once everything was read once.
+    pub(crate) async fn start(parts: Parts) -> Arc<Self> {
+        let (applied, mut changed) = mpsc::unbounded_channel();
+        let timing = parts.config.timing;
+        let world = Arc::new(Self {
+            era: RwLock::new(parts.config.era),
+            url: parts.url,
+            cacerts: parts.cacerts,
+            management: parts.management,
+            downstream: parts.downstream,
+            log: parts.log,
+            timing: RwLock::new(timing),
+            users: RwLock::new(parts.config.users),
+            clusters: Cache::new(),
+            crts: Cache::new(),
+            secrets: Cache::new(),
+            settings: Cache::new(),
+            features: Cache::new(),
+            deployments: Cache::new(),
+            pods: Cache::new(),
+            downstream_secrets: Cache::new(),
+            index: Index::start(timing.replica_lag, applied),
+            sessions: Sessions::new(),
+            agents: Agents::default(),
+            registrars: Registrars::default(),
+            deployers: Deployers::default(),
+            traits: Mutex::default(),
+            leader_back: watch::Sender::new(None),
+            version_in_default_only: parts.config.server_version_in_default_only,
+            install_uuid: "3e527d52-0db4-4d39-bd48-49d0495c4833".to_owned(),
+        });
+        world.clone().wire();
+        let this = world.clone();
+        tokio::spawn(async move {
+            while let Some(cluster) = changed.recv().await {
+                this.note(&cluster);
+            }
+        });
+        world.clone().watch().await;
+        world
+    }
+
+    /// Connects changes with those who act on them, before the first change arrives.
+    fn wire(self: Arc<Self>) {
+        crate::registration::wire(&self);
+        crate::deploy::wire(&self);
+        crate::agent::wire(&self);
+        let this = self.clone();
+        let mut crts = self.crts.subscribe();
+        let mut secrets = self.secrets.subscribe();
+        let mut deployments = self.deployments.subscribe();
+        let mut credentials = self.downstream_secrets.subscribe();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    Some(change) = crts.recv() => this.index.crt(change.key, change.new.as_deref()),
+                    Some(change) = secrets.recv() => this.index.secret(change.key, change.new.as_deref()),
+                    Some(change) = deployments.recv() => this.note_namespace(&change.key.0),
+                    Some(change) = credentials.recv() => this.note_namespace(&change.key.0),
+                    else => return,
+                }
+            }
+        });
+    }
+
+    async fn watch(self: Arc<Self>) {
+        let kind = |group, version, kind, plural| Kind {
+            group,
+            version,
+            kind,
+            plural,
+        };
+        let all = || kube::runtime::watcher::Config::default();
+        let rancher = |name, plural| kind("management.cattle.io", "v3", name, plural);
+        let management = || self.management.client.clone();
+        let downstream = || self.downstream.client.clone();
+        self.settings
+            .start(management(), &rancher("Setting", "settings"), all());
+        self.features
+            .start(management(), &rancher("Feature", "features"), all());
+        self.clusters
+            .start(management(), &rancher("Cluster", "clusters"), all());
+        self.crts.start(
+            management(),
+            &rancher("ClusterRegistrationToken", "clusterregistrationtokens"),
+            all(),
+        );
+        self.secrets
+            .start(management(), &kind("", "v1", "Secret", "secrets"), all());
+        let agents = || all().labels("app=cattle-cluster-agent");
+        let named = || all().fields("metadata.name=cattle-cluster-agent");
+        self.pods.start(downstream(), &kind("", "v1", "Pod", "pods"), agents());
+        self.deployments
+            .start(downstream(), &kind("apps", "v1", "Deployment", "deployments"), named());
+        self.downstream_secrets
+            .start(downstream(), &kind("", "v1", "Secret", "secrets"), all());
+        for cache in [
+            &self.settings,
+            &self.features,
+            &self.clusters,
+            &self.crts,
+            &self.secrets,
+            &self.pods,
+            &self.deployments,
+            &self.downstream_secrets,
+        ] {
+            cache.ready().await;
+        }
+    }
+
+    pub(crate) fn era(&self) -> Era {
+        read_lock(&self.era)
+    }
+
+    pub(crate) fn set_era(&self, era: Era) {
+        *self.era.write().unwrap_or_else(std::sync::PoisonError::into_inner) = era;
+    }
+
+    pub(crate) fn timing(&self) -> Timing {
+        read_lock(&self.timing)
+    }
+
+    pub(crate) fn change_timing(&self, change: impl FnOnce(&mut Timing)) {
+        change(&mut self.timing.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    pub(crate) fn traits(&self, cluster: &str) -> Traits {
+        let traits = self.traits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        traits.get(cluster).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn change_traits(&self, cluster: &str, change: impl FnOnce(&mut Traits)) {
+        let mut traits = self.traits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        change(traits.entry(cluster.to_owned()).or_default());
+    }
+
+    /// A setting as Rancher reads it: `value`, else `default` (`pkg/settings/setting.go`, 2.15.0).
+    pub(crate) fn setting(&self, name: &str) -> String {
+        let Some(setting) = self.settings.get("", name) else {
+            return String::new();
+        };
+        let value = read::text(&setting, "/value");
+        if value.is_empty() {
+            read::text(&setting, "/default")
+        } else {
+            value
+        }
+        .to_owned()
+    }
+
+    pub(crate) fn cluster(&self, id: &str) -> Option<Arc<Value>> {
+        self.clusters.get("", id)
+    }
+
+    /// From now on no controller acts for this long: the leader has gone and the next one is not elected yet.
+    pub(crate) fn leader_gap(&self, gap: Duration) {
+        self.leader_back.send_replace(Some(Instant::now() + gap));
+    }
+
+    /// Returns when there is a leader. Every controller asks before it acts.
+    pub(crate) async fn leader(&self) {
+        loop {
+            let back = *self.leader_back.borrow();
+            match back {
+                Some(back) if back > Instant::now() => tokio::time::sleep_until(back).await,
+                _ => return,
+            }
+        }
+    }
+
+    fn note_namespace(&self, namespace: &str) {
+        if let Some(cluster) = cluster_of(namespace) {
+            self.note(cluster);
+        }
+    }
+
+    /// Looks what a cluster is without, and keeps the record of it.
+    pub(crate) fn note(&self, cluster: &str) {
+        if self
+            .cluster(cluster)
+            .is_none_or(|cluster| cluster["spec"]["internal"] == true)
+        {
+            return;
+        }
+        let mut lacks = Vec::new();
+        if self.sessions.oldest(Tunnel::Agent, cluster).is_none() {
+            lacks.push(Lack::Tunnel);
+        }
+        if self.sessions.oldest(Tunnel::Steve, cluster).is_none() {
+            lacks.push(Lack::Steve);
+        }
+        let admits = |token: &str| self.index.admits(self.era(), cluster, token);
+        if !self.agents.tokens(cluster).iter().any(|token| admits(token)) {
+            lacks.push(Lack::WayBack);
+        }
+        if !self.named_token(cluster).is_some_and(|token| admits(&token)) {
+            lacks.push(Lack::RestartSafety);
+        }
+        for (lack, began) in self.sessions.note(cluster, &lacks) {
+            let kind = if began { "without" } else { "with" };
+            self.log.line(kind, json!({"cluster": cluster, "what": lack}));
+        }
+    }
+
+    /// The token in the Secret that the agent's Deployment names.
+    pub(crate) fn named_token(&self, cluster: &str) -> Option<String> {
+        let namespace = agent_namespace(cluster);
+        let deployment = self.deployments.get(&namespace, "cattle-cluster-agent")?;
+        let name = mounted_secret(&deployment["spec"]["template"]["spec"])?;
+        read::secret(self.downstream_secrets.get(&namespace, &name)?.as_ref(), "token")
+    }
+}
+
+/// The Secret behind the volume `cattle-credentials` of a pod.
+pub(crate) fn mounted_secret(pod_spec: &Value) -> Option<String> {
+    let volumes = pod_spec["volumes"].as_array()?;
+    let volume = volumes.iter().find(|volume| volume["name"] == "cattle-credentials")?;
+    volume["secret"]["secretName"].as_str().map(str::to_owned)
+}
+
+/// A variable of a pod's first container.
+pub(crate) fn variable(pod_spec: &Value, name: &str) -> Option<String> {
+    let env = pod_spec["containers"][0]["env"].as_array()?;
+    env.iter().find(|entry| entry["name"] == name)?["value"]
+        .as_str()
+        .map(str::to_owned)
+}
