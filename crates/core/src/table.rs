@@ -158,9 +158,7 @@ mod tests {
                 wide: true,
                 no_headers: true
             }),
-            "*   kind-kind   a               w\n    b           default   user\n"
-                .replace("*   ", "*     ")
-                .replace("\n    b", "\n      b")
+            "*     kind-kind   a                w\n      b           default   user\n"
         );
     }
 

@@ -10,7 +10,7 @@ mod signals;
 use std::future::Future;
 use std::process::ExitCode as ProcessExit;
 
-pub use self::completion::{Candidate, CompletionRequest};
+pub use self::completion::{Candidate, CompletionRequest, shim};
 use crate::connection::{ConnectionFlags, Environment, user_agent};
 use crate::error::{Error, ExitCode, Kind};
 use crate::ui::{Ui, UiFlags};

@@ -16,6 +16,8 @@ pub struct Environment {
     variables: HashMap<String, String>,
     home: Option<PathBuf>,
     service_account: PathBuf,
+    /// Credential plugins must not write to stderr.
+    pub(super) hushed: bool,
     /// `kubectl-crt/v0.1.0 (linux/amd64)`
     pub(super) user_agent: String,
     pub(super) ui: Ui,
@@ -31,6 +33,7 @@ impl Environment {
             variables: std::env::vars_os().filter_map(text).collect(),
             home: std::env::home_dir(),
             service_account: SERVICE_ACCOUNT.into(),
+            hushed: false,
             user_agent,
             ui: ui.clone(),
         }
@@ -42,6 +45,7 @@ impl Environment {
             variables: HashMap::new(),
             home: None,
             service_account: "/nonexistent".into(),
+            hushed: false,
             user_agent: user_agent("kubectl-test", "0.0.0"),
             ui: ui.clone(),
         }
@@ -70,6 +74,13 @@ impl Environment {
     #[must_use]
     pub fn with_service_account(mut self, directory: &Path) -> Self {
         self.service_account = directory.to_owned();
+        self
+    }
+
+    /// For completion: a credential plugin's talk would land in the user's command line.
+    #[must_use]
+    pub(crate) fn for_completion(mut self) -> Self {
+        self.hushed = true;
         self
     }
 

@@ -41,6 +41,7 @@ pub(super) struct Plugin {
     install_hint: Option<String>,
     cluster: Option<Value>,
     ui: Ui,
+    hushed: bool,
     given: Mutex<Given>,
 }
 
@@ -104,6 +105,7 @@ impl Plugin {
             install_hint: given(exec.install_hint),
             cluster: exec.provide_cluster_info.then(|| cluster_info(cluster, server, trust)),
             ui: environment.ui.clone(),
+            hushed: environment.hushed,
             given: Mutex::default(),
         })
     }
@@ -151,7 +153,7 @@ impl Plugin {
             .env("KUBERNETES_EXEC_INFO", info.to_string())
             .stdin(if interactive { Stdio::inherit() } else { Stdio::null() })
             // Its prompts ("open this address …") are for the user's eyes.
-            .stderr(Stdio::inherit())
+            .stderr(if self.hushed { Stdio::null() } else { Stdio::inherit() })
             .kill_on_drop(true)
             .output()
             .await

@@ -44,6 +44,6 @@ fn cell(path: &Template, item: &Value) -> Result<String, Error> {
     Ok(if found.is_empty() {
         "<none>".into()
     } else {
-        found.iter().map(plain).collect::<Vec<_>>().join(",")
+        found.into_iter().map(plain).collect::<Vec<_>>().join(",")
     })
 }

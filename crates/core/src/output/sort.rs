@@ -14,7 +14,7 @@ pub(super) fn order<T: Serialize>(items: &[T], path: &str) -> Result<Vec<usize>,
     let mut keys: Vec<(usize, Option<Value>)> = Vec::with_capacity(items.len());
     for (at, item) in items.iter().enumerate() {
         let value = serde_json::to_value(item).map_err(super::unprintable)?;
-        keys.push((at, path.find(&value)?.into_iter().next()));
+        keys.push((at, path.find(&value)?.into_iter().next().cloned()));
     }
     if !items.is_empty() && keys.iter().all(|(_, key)| key.is_none()) {
         return Err(Error::failed(
