@@ -172,11 +172,13 @@ fn start(world: &Arc<World>, home: &str, pod: &Value) {
             world,
             handle: handle.clone(),
             spec,
+            joined: watch::Sender::new(false),
         };
         let mut ended = handle.ended.subscribe();
         tokio::select! {
-            () = agent.run() => {}
+            biased;
             _ = ended.wait_for(|ended| *ended) => {}
+            () = agent.run() => {}
         }
     });
 }
@@ -186,6 +188,8 @@ struct Agent {
     world: Arc<World>,
     handle: Arc<Handle>,
     spec: Value,
+    /// Set after the first connection: the steve client is started by it.
+    joined: watch::Sender<bool>,
 }
 
 /// Closes its tunnel when the agent's task ends, however that happens.
@@ -325,6 +329,8 @@ impl Agent {
             if let Err(error) = self.write_aggregation(credential).await {
                 tracing::warn!(cluster = self.handle.home, %error, "cannot write stv-aggregation");
             }
+            self.see_aggregation(credential).await;
+            self.joined.send_replace(true);
             crate::clusters::connected(&self.world, &held.1.cluster).await;
             // The sender is in the handle, which outlives this task.
             let _ = cut.changed().await;
@@ -370,6 +376,20 @@ impl Agent {
         written.map(|_| ())
     }
 
+    /// The steve client reads what this agent has just written; somebody else may have overwritten it meanwhile.
+    async fn see_aggregation(&self, credential: &Credential) {
+        let mut version = self.world.downstream_secrets.version();
+        let seen = async {
+            while self.aggregation().is_none_or(|now| now.token != credential.token) {
+                if version.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Not seen: then it is as somebody else wrote it.
+        let _ = tokio::time::timeout(Duration::from_millis(500), seen).await;
+    }
+
     /// What the steve client of every pod follows: not its own files, but `stv-aggregation`
     /// (`github.com/rancher/steve` `pkg/aggregation/watch.go`).
     fn aggregation(&self) -> Option<Credential> {
@@ -392,6 +412,7 @@ impl Agent {
         {
             return;
         }
+        let _ = self.joined.subscribe().wait_for(|joined| *joined).await;
         let mut version = self.world.downstream_secrets.version();
         loop {
             version.borrow_and_update();

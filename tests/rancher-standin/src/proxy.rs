@@ -65,18 +65,20 @@ fn split(rest: &str) -> (String, String) {
     (id.to_owned(), uri)
 }
 
+/// An error as Rancher's proxy writes it: JSON in an answer that says it is text (seen on Rancher 2.15.0 and 2.12.0).
+fn refusal(status: u16, code: &str, message: &str) -> Response<Body> {
+    let message = json!(message);
+    let body =
+        format!(r#"{{"Code":{{"Code":"{code}","Status":{status}}},"Message":{message},"Cause":null,"FieldName":""}}"#);
+    text(status, body)
+}
+
 fn forbidden(id: &str, user: &str) -> Response<Body> {
     let message = format!(
         "clusters.management.cattle.io \"{id}\" is forbidden: User \"{user}\" cannot get resource \"clusters\" in API group \
          \"management.cattle.io\" at the cluster scope"
     );
-    text(
-        403,
-        json!({
-            "Code": {"Code": "Forbidden", "Status": 403}, "Message": message, "Cause": null, "FieldName": "",
-        })
-        .to_string(),
-    )
+    refusal(403, "Forbidden", &message)
 }
 
 fn unauthorized_status() -> Response<Body> {
@@ -132,10 +134,11 @@ async fn downstream(world: &Arc<World>, id: &str, uri: String, request: Request<
         return forbidden(id, "system:unauthenticated");
     };
     if world.cluster(id).is_none() && may_get(world, &user, id).await {
-        let message = format!("clusters.management.cattle.io \"{id}\" not found");
-        let body =
-            json!({"Code": {"Code": "NotFound", "Status": 404}, "Message": message, "Cause": null, "FieldName": ""});
-        return text(404, body.to_string());
+        return refusal(
+            404,
+            "NotFound",
+            &format!("clusters.management.cattle.io \"{id}\" not found"),
+        );
     }
     if !may_get(world, &user, id).await {
         return forbidden(id, &user.name);
