@@ -7,6 +7,8 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
 use super::environment::Environment;
 use super::{Connection, resolve};
 use crate::duration;
@@ -18,7 +20,7 @@ use crate::secret::Secret;
 #[command(next_help_heading = "Connection options")]
 pub struct ConnectionFlags {
     /// Path to the kubeconfig file to use
-    #[arg(long, global = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    #[arg(long, global = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath, value_parser = path())]
     pub kubeconfig: Option<PathBuf>,
 
     /// The name of the kubeconfig context to use
@@ -88,6 +90,11 @@ pub struct ConnectionFlags {
     /// Do not ask the server for compressed answers
     #[arg(long, global = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
     pub disable_compression: Option<bool>,
+}
+
+/// clap's own parser of paths refuses an empty one.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// Never fails, so that clap has no reason to quote it.

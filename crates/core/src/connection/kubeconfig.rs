@@ -100,16 +100,13 @@ fn parse(file: &Path, bytes: &[u8]) -> Result<Kubeconfig, Error> {
     if text.trim().is_empty() {
         return Ok(Kubeconfig::default());
     }
-    // Go's YAML library lets the last of two equal keys win.
-    let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
-    let parsed: Option<Kubeconfig> = serde_saphyr::from_str_with_options(&text, options).map_err(|error| {
+    let parsed = read(&text).map_err(|error| {
         let place = error
             .location()
-            .map(|at| format!(" (line {}, column {})", at.line(), at.column()))
-            .unwrap_or_default();
+            .map(|at| format!(" (line {}, column {})", at.line(), at.column()));
+        let (file, place) = (file.display(), place.unwrap_or_default());
         Error::failed(format!(
-            "error loading config file \"{}\": it is not a valid kubeconfig{place}",
-            file.display()
+            "error loading config file \"{file}\": it is not a valid kubeconfig{place}"
         ))
     })?;
     let parsed = parsed.unwrap_or_default();
@@ -124,6 +121,16 @@ fn parse(file: &Path, bytes: &[u8]) -> Result<Kubeconfig, Error> {
         ))),
         None => Ok(parsed),
     }
+}
+
+/// Go's YAML library lets the last of two equal keys win. Read as a plain map ours does so too, but not as kube's type, in
+/// which unknown fields are flattened; so the map is the second try, and the first one knows where the mistake is.
+fn read(text: &str) -> Result<Option<Kubeconfig>, serde_saphyr::Error> {
+    serde_saphyr::from_str(text).or_else(|error| {
+        let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
+        let map: Result<serde_json::Value, _> = serde_saphyr::from_str_with_options(text, options);
+        map.ok().and_then(|map| serde_json::from_value(map).ok()).ok_or(error)
+    })
 }
 
 fn first_duplicate<'a>(mut names: impl Iterator<Item = &'a String>) -> Option<&'a String> {

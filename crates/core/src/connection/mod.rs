@@ -152,3 +152,6 @@ impl Connection {
         self
     }
 }
+
+#[cfg(test)]
+mod tests;
