@@ -8,10 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // guard runs `guard COMPONENT …` in this very process, or `guard FILE …` (an etcd or kube-apiserver that was built
@@ -24,6 +29,7 @@ func guard(args []string) error {
 	if run, ok := components[args[1]]; ok {
 		go func() {
 			waitForEnd(os.Stdin)
+			removeKubeletTraces()
 			fmt.Fprintln(os.Stderr, "guard: standard input was closed, so this process ends")
 			os.Exit(0)
 		}()
@@ -36,6 +42,71 @@ func guard(args []string) error {
 // waitForEnd returns when nobody can write to the pipe any more.
 func waitForEnd(pipe io.Reader) {
 	_, _ = io.Copy(io.Discard, pipe)
+}
+
+// removeKubeletTraces removes what the hollow kubelet in this process has put under /tmp, by names of its own choice: a
+// root directory, where it listens on sockets, and the socket of its fake runtime.
+func removeKubeletTraces() {
+	const root = "/tmp/hollow-kubelet."
+	for _, path := range ownSockets() {
+		if below, ok := strings.CutPrefix(path, root); ok {
+			unique, _, _ := strings.Cut(below, "/")
+			_ = os.RemoveAll(root + unique)
+		}
+	}
+	// This one was bound under another name and then moved, so only asking tells whose it is.
+	runtimes, _ := filepath.Glob("/tmp/kubelet_remote_*.sock")
+	for _, path := range runtimes {
+		if listener(path) == os.Getpid() {
+			_ = os.Remove(path)
+		}
+	}
+}
+
+// listener gives the process that listens on a Unix socket, or 0.
+func listener(path string) int {
+	connection, err := net.Dial("unix", path)
+	if err != nil {
+		return 0
+	}
+	defer connection.Close()
+	raw, err := connection.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	_ = raw.Control(func(descriptor uintptr) {
+		if peer, err := unix.GetsockoptUcred(int(descriptor), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(peer.Pid)
+		}
+	})
+	return pid
+}
+
+// ownSockets gives the paths of the Unix sockets that this process holds: the lines of /proc/net/unix (inode and path
+// are the last two fields) whose inode is among our open files.
+func ownSockets() []string {
+	table, err := os.ReadFile("/proc/self/net/unix")
+	if err != nil {
+		return nil
+	}
+	files, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		return nil
+	}
+	own := map[string]bool{}
+	for _, file := range files {
+		if target, err := os.Readlink(file); err == nil {
+			own[target] = true
+		}
+	}
+	var paths []string
+	for line := range strings.Lines(string(table)) {
+		if fields := strings.Fields(line); len(fields) == 8 && own["socket:["+fields[6]+"]"] {
+			paths = append(paths, fields[7])
+		}
+	}
+	return paths
 }
 
 func guardChild(argv []string) error {

@@ -5,6 +5,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -93,6 +95,21 @@ func TestGuardEndsTheProgramWhenItsInputIsClosed(t *testing.T) {
 	}
 	if code := command.ProcessState.ExitCode(); code != 128+int(syscall.SIGKILL) {
 		t.Errorf("exited with %d", code)
+	}
+}
+
+func TestOwnSocketsAreFoundByTheirPath(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	server, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	if pid := listener(path); pid != os.Getpid() {
+		t.Errorf("the listener is process %d", pid)
+	}
+	if sockets := ownSockets(); !slices.Contains(sockets, path) {
+		t.Errorf("%s is not among %v", path, sockets)
 	}
 }
 

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 
 use anyhow::{Context, Result, anyhow};
+use serde_json::json;
 use tokio::sync::OnceCell;
 
 use crate::control_plane::{ControlPlane, Shape};
 use crate::programs::Programs;
+use crate::standin::{Standin, StandinOptions};
 
 /// The two kinds of Rancher: where a registration token stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +42,7 @@ pub struct Bed {
     dir: PathBuf,
     downstream: Part<ControlPlane>,
     management: [Part<ControlPlane>; 2],
+    rancher: [Part<Standin>; 2],
     // Held, not used: when it closes, the janitor removes the directory.
     _janitor: Option<ChildStdin>,
 }
@@ -80,6 +83,7 @@ impl Bed {
             dir,
             downstream: OnceCell::new(),
             management: Default::default(),
+            rancher: Default::default(),
             _janitor: janitor,
         })
     }
@@ -107,6 +111,46 @@ impl Bed {
         let dir = self.dir.join(&name);
         let start = ControlPlane::start(&self.programs, &dir, &name, Shape::WithoutNodes);
         once(&self.management[era as usize], start).await
+    }
+
+    /// Rancher of one era, with the downstream cluster for its agents.
+    pub async fn rancher(&self, era: Era) -> Result<&Standin> {
+        let start = async {
+            let (management, downstream) = tokio::try_join!(self.management(era), self.downstream())?;
+            let dir = self.dir.join(format!("rancher-{}", era.word()));
+            Standin::start(StandinOptions {
+                era,
+                management,
+                downstream,
+                dir: &dir,
+                timing: json!({}),
+            })
+            .await
+        };
+        once(&self.rancher[era as usize], Box::pin(start)).await
+    }
+
+    /// A Rancher of one's own, on a management cluster of its own, for a test that upgrades it or takes it away. `name`
+    /// is its directory's. The downstream cluster is the shared one.
+    pub async fn separate_rancher(
+        &self,
+        name: &str,
+        era: Era,
+        timing: serde_json::Value,
+    ) -> Result<(ControlPlane, Standin)> {
+        let (dir, downstream) = (self.dir.join(name), self.downstream());
+        let own = ControlPlane::start(&self.programs, &dir, name, Shape::WithoutNodes);
+        let (management, downstream) = tokio::try_join!(own, downstream)?;
+        let dir = dir.join("rancher");
+        let options = StandinOptions {
+            era,
+            management: &management,
+            downstream,
+            dir: &dir,
+            timing,
+        };
+        let standin = Standin::start(options).await?;
+        Ok((management, standin))
     }
 }
 

@@ -15,6 +15,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::sync::watch;
 
+/// How long one that was let go may take to tidy up and end; all of them do so at once unless they are stopped.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// A running (or ended) process of the bed.
 pub struct Component {
     name: String,
@@ -22,8 +25,8 @@ pub struct Component {
     pid: Pid,
     child: Arc<Mutex<Child>>,
     ended: watch::Receiver<Option<ExitStatus>>,
-    // Held, not used: dropping it tells the component to end.
-    _leash: Option<ChildStdin>,
+    // Dropping it tells the component to end.
+    leash: Mutex<Option<ChildStdin>>,
 }
 
 /// Everything that a component is started with.
@@ -84,7 +87,7 @@ impl Component {
                 pid,
                 child,
                 ended,
-                _leash: leash,
+                leash: Mutex::new(leash),
             },
             stdout,
         ))
@@ -130,12 +133,8 @@ impl Component {
     }
 
     /// Sends a signal; to one that has ended, nothing happens.
-    pub fn signal(&self, signal: Signal) {
-        // The lock keeps the watching thread from reaping it meanwhile, so the number is still this process's.
-        let _held = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.ended().is_none() {
-            let _ = kill_process(self.pid, signal);
-        }
+    pub fn signal(&self, which: Signal) {
+        signal(self.pid, &self.child, &self.ended, which);
     }
 
     /// Asks it to end by SIGTERM, and kills it when it has not within `patience`.
@@ -144,6 +143,18 @@ impl Component {
         if tokio::time::timeout(patience, self.wait_ended()).await.is_err() {
             self.kill().await;
         }
+    }
+
+    /// Lets it go, as the end of this process would, and returns when it is gone.
+    pub async fn end(&self) {
+        self.let_go();
+        if tokio::time::timeout(PATIENCE, self.wait_ended()).await.is_err() {
+            self.kill().await;
+        }
+    }
+
+    fn let_go(&self) {
+        drop(self.leash.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Kills it by SIGKILL, and returns when it is gone.
@@ -155,7 +166,20 @@ impl Component {
 
 impl Drop for Component {
     fn drop(&mut self) {
-        self.signal(Signal::KILL);
+        self.let_go();
+        let (pid, child, ended) = (self.pid, Arc::clone(&self.child), self.ended.clone());
+        std::thread::spawn(move || {
+            std::thread::sleep(PATIENCE);
+            signal(pid, &child, &ended, Signal::KILL);
+        });
+    }
+}
+
+fn signal(pid: Pid, child: &Mutex<Child>, ended: &watch::Receiver<Option<ExitStatus>>, signal: Signal) {
+    // The lock keeps the watching thread from reaping it meanwhile, so the number is still this process's.
+    let _held = child.lock().unwrap_or_else(PoisonError::into_inner);
+    if ended.borrow().is_none() {
+        let _ = kill_process(pid, signal);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::ports;
 use crate::programs::Programs;
 
 /// Long enough for a machine that is busy with everything else; nothing waits this long when all is well.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(50);
 
 /// What runs in a control plane besides etcd, the API server and the controllers (the garbage collector is one).
@@ -161,7 +161,8 @@ impl ControlPlane {
     /// Stops the API server, orderly but without waiting for open watches; etcd and the controllers stay.
     pub async fn stop_apiserver(&self) {
         if let Some(apiserver) = self.apiserver.lock().await.take() {
-            apiserver.terminate(Duration::from_secs(5)).await;
+            // It stops listening at once, and would then wait a minute for watches that nobody closes.
+            apiserver.terminate(Duration::from_secs(1)).await;
         }
     }
 
@@ -230,11 +231,11 @@ impl ControlPlane {
     /// Ends everything, in an order in which nobody waits for one who has gone before.
     pub async fn stop(&self) {
         for component in self.others.lock().await.drain(..) {
-            component.kill().await;
+            component.end().await;
         }
         self.stop_apiserver().await;
         if let Some(etcd) = self.etcd.lock().await.take() {
-            etcd.kill().await;
+            etcd.end().await;
         }
     }
 
@@ -328,8 +329,6 @@ impl ControlPlane {
             "--service-account-signing-key-file=sa.key",
             "--service-account-issuer=https://kubernetes.default.svc",
             "--cert-dir=.",
-            // A stop must not wait a minute for watches that nobody closes.
-            "--shutdown-delay-duration=0s",
         ];
         let flags = fixed.map(str::to_owned).into_iter();
         let own = [

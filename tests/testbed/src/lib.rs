@@ -20,14 +20,18 @@
 mod bed;
 mod component;
 mod control_plane;
+mod fault_proxy;
 mod kubeconfig;
 mod pki;
 mod ports;
 mod programs;
+mod standin;
 
 pub use bed::{Bed, Era};
 pub use component::Component;
 pub use control_plane::{ControlPlane, Shape};
+pub use fault_proxy::{Fault, FaultProxy, Moment, On, Outage, Planned, Request, Upstream};
 pub use kubeconfig::{Identity, Kubeconfig};
 pub use pki::{Authority, KeyPairPem};
 pub use programs::Programs;
+pub use standin::{Interval, Registered, Registration, Report, Session, Standin, StandinOptions, User, Without, built};

@@ -130,12 +130,11 @@ fn key(module: &Path, version: &str) -> Result<String> {
         hash.update(bytes.len().to_be_bytes());
         hash.update(bytes);
     }
-    Ok(hash
-        .finalize()
+    let digest = hash.finalize();
+    Ok(digest
         .iter()
         .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+        .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")))
 }
 
 fn build_once(dir: &Path, binary: &Path, version: &str) -> Result<()> {
@@ -251,14 +250,18 @@ impl Progress {
 
     fn line(&self) -> String {
         let seconds = self.started.elapsed().as_secs();
-        let mut line = format!("{}m{:02}s  {}", seconds / 60, seconds % 60, self.doing);
+        let mut parts = vec![format!("{}m{:02}s  {}", seconds / 60, seconds % 60, self.doing)];
         if self.downloaded > 0 {
-            line += &format!(", {} modules downloaded", self.downloaded);
+            parts.push(format!("{} modules downloaded", self.downloaded));
         }
         if self.total > 0 {
-            line += &format!(", {} of {} packages", self.compiled, self.total.max(self.compiled));
+            parts.push(format!(
+                "{} of {} packages",
+                self.compiled,
+                self.total.max(self.compiled)
+            ));
         }
-        line
+        parts.join(", ")
     }
 
     fn end(&mut self, doing: &'static str) {

@@ -1,20 +1,219 @@
-//! The bed itself: it comes up, its parts can be broken and mended, and it leaves nothing behind.
+//! The bed itself: it comes up, its parts can be broken and mended, its proxy breaks what it is told to break.
 
-use std::time::Instant;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use testbed::{Bed, Era};
+use anyhow::{Context as _, Result};
+use futures::{StreamExt as _, TryStreamExt as _};
+use http::Method;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig as KubeKubeconfig};
+use kube::{Api, Client, Config};
+use serde_json::json;
+use testbed::{Bed, ControlPlane, Era, Fault, FaultProxy, Kubeconfig, Moment, On, Outage, Upstream};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_kinds_of_cluster_come_up_side_by_side() -> Result<()> {
     let bed = Bed::shared().await?;
     let begin = Instant::now();
-    let (management, downstream) = tokio::try_join!(bed.management(Era::Secret), bed.downstream())?;
+    let (management, downstream) = tokio::try_join!(bed.management(Era::Plain), bed.downstream())?;
     println!("both up after {:?}", begin.elapsed());
     for plane in [management, downstream] {
-        println!("{}: {:?}", plane.name(), plane.memory().await);
-        let version = plane.client().await?.apiserver_version().await?;
-        assert_eq!(version.git_version, "v1.36.3");
+        println!("{}: {:?} MiB", plane.name(), plane.memory().await);
+        assert_eq!(plane.client().await?.apiserver_version().await?.major, "1");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_was_killed_comes_back_with_its_objects() -> Result<()> {
+    let bed = Bed::shared().await?;
+    let own = ControlPlane::start(
+        bed.programs(),
+        &bed.dir().join("own"),
+        "own",
+        testbed::Shape::WithoutNodes,
+    )
+    .await?;
+    let namespace = own.namespace("kept").await?;
+    own.kill_apiserver().await;
+    assert!(
+        own.client().await?.apiserver_version().await.is_err(),
+        "a killed API server must not answer"
+    );
+    own.start_apiserver().await?;
+    let api = Api::<k8s_openapi::api::core::v1::Namespace>::all(own.client().await?);
+    assert!(api.get_opt(&namespace).await?.is_some());
+    let begin = Instant::now();
+    own.restart_apiserver().await?;
+    println!("restarted in {:?}", begin.elapsed());
+    own.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_dies_at_its_start_tells_why() -> Result<()> {
+    let bed = Bed::shared().await?;
+    let dir = bed.dir().join("broken");
+    // Where etcd wants its data there is a file.
+    std::fs::create_dir_all(&dir)?;
+    std::fs::write(dir.join("etcd"), "not a directory")?;
+    let start = ControlPlane::start(bed.programs(), &dir, "broken", testbed::Shape::WithoutNodes).await;
+    let error = format!("{:#}", start.err().context("it must fail")?);
+    assert!(
+        error.contains("etcd ended") && error.contains("not a directory"),
+        "{error}"
+    );
+    Ok(())
+}
+
+/// A proxy before a management cluster, and a client that goes through it.
+async fn proxied(namespace: &str) -> Result<(FaultProxy, Kubeconfig, Api<ConfigMap>)> {
+    let plane = Bed::shared().await?.management(Era::Plain).await?;
+    let namespace = plane.namespace(namespace).await?;
+    let proxy = FaultProxy::start([Upstream::admin_of(plane)]).await?;
+    let kubeconfig = proxy.redirect(Kubeconfig::read(plane.kubeconfig())?);
+    let config: KubeKubeconfig = serde_json::from_value(serde_json::to_value(&kubeconfig)?)?;
+    let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+    config.default_retry = false;
+    Ok((
+        proxy,
+        kubeconfig,
+        Api::namespaced(Client::try_from(config)?, &namespace),
+    ))
+}
+
+fn config_map(name: &str) -> ConfigMap {
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..ConfigMap::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_counts_writes_and_no_questions_or_dry_runs() -> Result<()> {
+    let (proxy, _, maps) = proxied("counted").await?;
+    maps.create(&PostParams::default(), &config_map("a")).await?;
+    maps.create(
+        &PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        },
+        &config_map("b"),
+    )
+    .await?;
+    maps.list(&kube::api::ListParams::default()).await?;
+    maps.delete("a", &kube::api::DeleteParams::default()).await?;
+    let writes: Vec<_> = proxy
+        .writes()
+        .into_iter()
+        .map(|write| (write.method, write.status))
+        .collect();
+    assert_eq!(
+        writes,
+        [(Method::POST, Some(201)), (Method::DELETE, Some(200))],
+        "{}",
+        proxy.transcript()
+    );
+    assert_eq!(proxy.requests().len(), 4);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planned_refusal_strikes_the_nth_fitting_request_only() -> Result<()> {
+    let (proxy, _, maps) = proxied("refused").await?;
+    let pause = Some(Duration::from_secs(3));
+    let planned = proxy.plan(
+        On::write().path("*/configmaps/*").nth(2),
+        Fault::Answer {
+            status: 409,
+            retry_after: pause,
+        },
+    );
+    maps.create(&PostParams::default(), &config_map("a")).await?;
+    let patch = Patch::Merge(json!({ "data": { "k": "v" } }));
+    maps.patch("a", &PatchParams::default(), &patch).await?;
+    let error = maps
+        .patch("a", &PatchParams::default(), &patch)
+        .await
+        .err()
+        .context("it must be refused")?;
+    assert!(
+        matches!(&error, kube::Error::Api(status) if status.code == 409),
+        "{error:?}"
+    );
+    assert_eq!(planned.struck(), 1);
+    maps.patch("a", &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_lost_after_the_server_has_carried_out_the_request() -> Result<()> {
+    let (proxy, _, maps) = proxied("lost").await?;
+    proxy.plan(On::write(), Fault::LoseAnswer);
+    assert!(maps.create(&PostParams::default(), &config_map("a")).await.is_err());
+    assert!(maps.get_opt("a").await?.is_some());
+    proxy.plan(On::read(), Fault::Cut);
+    assert!(maps.get("a").await.is_err(), "half an object is no object");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_breaks_open_watches_and_refuses_what_comes_until_it_is_over() -> Result<()> {
+    let (proxy, _, maps) = proxied("away").await?;
+    maps.create(&PostParams::default(), &config_map("a")).await?;
+    let mut watch = maps.watch(&WatchParams::default(), "0").await?.boxed();
+    assert!(matches!(watch.try_next().await?, Some(WatchEvent::Added(_))));
+    let begin = Instant::now();
+    proxy.away(Outage {
+        prefix: "/api/".into(),
+        lasts: Duration::from_millis(600),
+        status: Some(503),
+    });
+    while let Some(Ok(_)) = watch.next().await {}
+    assert!(maps.get("a").await.is_err());
+    while maps.get("a").await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(
+        begin.elapsed() >= Duration::from_millis(600),
+        "came back after {:?}",
+        begin.elapsed()
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_is_killed_right_before_and_right_after_its_write() -> Result<()> {
+    let bed = Bed::shared().await?;
+    for (moment, exists) in [(Moment::Before, false), (Moment::After, true)] {
+        let (proxy, kubeconfig, maps) = proxied("killed").await?;
+        let dir = tempfile::tempdir()?;
+        let file = kubeconfig.write(dir.path().join("kubeconfig"))?;
+        let kubectl = bed.programs().link_kubectl(dir.path())?;
+        let planned = proxy.plan(On::write(), Fault::Kill(moment));
+        let namespace = maps.resource_url().split('/').nth(4).unwrap_or_default().to_owned();
+        let mut child = Command::new(kubectl)
+            .args(["create", "configmap", "a", "--namespace", &namespace])
+            .env("KUBECONFIG", file)
+            .env("HOME", dir.path())
+            .stderr(Stdio::null())
+            .spawn()?;
+        proxy.victim(child.id());
+        let status = tokio::task::spawn_blocking(move || child.wait()).await??;
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(9),
+            "{}",
+            proxy.transcript()
+        );
+        assert_eq!(planned.struck(), 1);
+        assert_eq!(maps.get_opt("a").await?.is_some(), exists, "{moment:?}");
     }
     Ok(())
 }

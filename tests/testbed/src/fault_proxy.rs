@@ -1,0 +1,440 @@
+//! A proxy that stands between a program and its servers, counts what goes through, and breaks it where a test says so:
+//! the program is killed right before or right after its n-th write, an answer is lost, a server is away for a while.
+//! The program itself has no hook for any of this.
+
+mod carry;
+mod journal;
+mod rules;
+mod tls;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http::Response;
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, TRANSFER_ENCODING, USER_AGENT};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::control_plane::ControlPlane;
+use crate::kubeconfig::Kubeconfig;
+use crate::pki::{Authority, KeyPairPem};
+
+use carry::{cut, live};
+pub use journal::Request;
+use journal::is_write;
+use rules::{Begun, Rule};
+pub use rules::{Fault, Moment, On, Outage, Planned};
+use tls::{Dialer, acceptor};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
+
+/// A server behind the proxy.
+#[derive(Clone)]
+pub struct Upstream {
+    /// Its base URL, https.
+    pub url: String,
+    /// The CA that signed its certificate.
+    pub ca_pem: String,
+    /// A client certificate that the proxy shows to it. Where a client would show its own, the proxy must do so in its
+    /// place: it is the proxy that the server talks TLS with.
+    pub identity: Option<KeyPairPem>,
+}
+
+impl Upstream {
+    /// The API server of a control plane, where everybody who comes through the proxy is admin.
+    pub fn admin_of(plane: &ControlPlane) -> Self {
+        let ca_pem = plane.authority().ca_pem().to_owned();
+        Self {
+            url: plane.url().to_owned(),
+            ca_pem,
+            identity: Some(plane.admin().clone()),
+        }
+    }
+}
+
+/// The proxy; everything ends when it is dropped. One count of writes and one set of rules for all its upstreams.
+pub struct FaultProxy {
+    shared: Arc<Shared>,
+    ca_pem: String,
+    fronts: Vec<Front>,
+    _listeners: JoinSet<()>,
+}
+
+struct Front {
+    upstream: String,
+    url: String,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    victim: watch::Sender<Option<Pid>>,
+    // Goes up whenever an outage begins, so that open streams look whether they are meant.
+    outages_begun: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct State {
+    requests: Vec<Request>,
+    writes: usize,
+    rules: Vec<Rule>,
+    outages: Vec<Begun>,
+}
+
+impl FaultProxy {
+    /// Starts it in front of these servers, on one port of 127.0.0.1 for each.
+    pub async fn start(upstreams: impl IntoIterator<Item = Upstream>) -> Result<Self> {
+        let authority = Authority::new("fault proxy CA")?;
+        let acceptor = acceptor(&authority)?;
+        let shared = Arc::new(Shared::default());
+        let (mut fronts, mut listeners) = (Vec::new(), JoinSet::new());
+        for upstream in upstreams {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            fronts.push(Front {
+                upstream: upstream.url.clone(),
+                url: format!("https://{}", listener.local_addr()?),
+            });
+            let dialer = Arc::new(Dialer::new(&upstream)?);
+            listeners.spawn(listen(listener, acceptor.clone(), dialer, Arc::clone(&shared)));
+        }
+        Ok(Self {
+            shared,
+            ca_pem: authority.ca_pem().to_owned(),
+            fronts,
+            _listeners: listeners,
+        })
+    }
+
+    /// The proxy's address for the first upstream.
+    pub fn url(&self) -> &str {
+        self.fronts.first().map_or("", |front| &front.url)
+    }
+
+    /// The CA that clients of the proxy must trust.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// The same contexts, each by way of the proxy where it leads to one of the proxy's upstreams.
+    pub fn redirect(&self, kubeconfig: Kubeconfig) -> Kubeconfig {
+        self.fronts.iter().fold(kubeconfig, |kubeconfig, front| {
+            kubeconfig.moved(&front.upstream, &front.url, &self.ca_pem)
+        })
+    }
+
+    /// Says which process [`Fault::Kill`] and [`Fault::Stop`] are for. A fault that strikes earlier waits for it.
+    pub fn victim(&self, pid: u32) {
+        self.shared
+            .victim
+            .send_replace(i32::try_from(pid).ok().and_then(Pid::from_raw));
+    }
+
+    /// Plans a fault. Where several fit a request, the one that was planned first has it.
+    pub fn plan(&self, on: On, fault: Fault) -> Planned {
+        let (rule, planned) = Rule::new(on, fault);
+        self.shared.state().rules.push(rule);
+        planned
+    }
+
+    /// Begins an outage now.
+    pub fn away(&self, outage: Outage) {
+        self.shared.begin(outage);
+    }
+
+    /// Forgets every planned fault and ends every outage. What went through is kept.
+    pub fn heal(&self) {
+        let mut state = self.shared.state();
+        state.rules.clear();
+        state.outages.clear();
+    }
+
+    /// Everything that came so far.
+    pub fn requests(&self) -> Vec<Request> {
+        self.shared.state().requests.clone()
+    }
+
+    /// The writes among it.
+    pub fn writes(&self) -> Vec<Request> {
+        self.shared
+            .state()
+            .requests
+            .iter()
+            .filter(|request| request.write.is_some())
+            .cloned()
+            .collect()
+    }
+
+    /// The same for people: one line for each request.
+    pub fn transcript(&self) -> String {
+        self.requests()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, outage: Outage) {
+        let until = Instant::now() + outage.lasts;
+        self.state().outages.push(Begun { outage, until });
+        self.outages_begun.send_modify(|count| *count += 1);
+    }
+
+    /// The outage that this path is in now.
+    fn outage(&self, path: &str) -> Option<Outage> {
+        let mut state = self.state();
+        state.outages.retain(|begun| begun.until > Instant::now());
+        state
+            .outages
+            .iter()
+            .find(|begun| path.starts_with(&begun.outage.prefix))
+            .map(|begun| begun.outage.clone())
+    }
+
+    /// Writes the request down and finds the fault that is planned for it.
+    fn arrive(&self, request: &http::Request<Incoming>) -> (Ticket<'_>, Option<(Fault, Planned)>) {
+        let (method, path, query) = (
+            request.method(),
+            request.uri().path(),
+            request.uri().query().unwrap_or_default(),
+        );
+        let mut state = self.state();
+        let write = is_write(method, path, query).then(|| {
+            state.writes += 1;
+            state.writes
+        });
+        let agent = request
+            .headers()
+            .get(USER_AGENT)
+            .and_then(|agent| agent.to_str().ok())
+            .unwrap_or_default();
+        state.requests.push(Request {
+            at: SystemTime::now(),
+            method: method.clone(),
+            path: path.to_owned(),
+            query: query.to_owned(),
+            user_agent: agent.to_owned(),
+            write,
+            status: None,
+            fault: None,
+        });
+        // Every rule counts every request, whoever has it in the end.
+        let strikes: Vec<_> = state
+            .rules
+            .iter_mut()
+            .filter_map(|rule| rule.strike(method, path, query))
+            .collect();
+        (
+            Ticket {
+                shared: self,
+                index: state.requests.len() - 1,
+            },
+            strikes.into_iter().next(),
+        )
+    }
+
+    async fn signal_victim(&self, signal: Signal) {
+        let mut victim = self.victim.subscribe();
+        if let Ok(pid) = victim.wait_for(Option::is_some).await
+            && let Some(pid) = *pid
+        {
+            // One that has gone already needs no more of it.
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+/// A request's place in the journal.
+struct Ticket<'a> {
+    shared: &'a Shared,
+    index: usize,
+}
+
+impl Ticket<'_> {
+    fn note(&self, change: impl FnOnce(&mut Request)) {
+        if let Some(request) = self.shared.state().requests.get_mut(self.index) {
+            change(request);
+        }
+    }
+
+    fn struck(&self, what: String, planned: &Planned) {
+        self.note(|request| request.fault = Some(what));
+        self.shared
+            .state()
+            .rules
+            .iter()
+            .filter(|rule| rule.is(planned))
+            .for_each(Rule::has_struck);
+    }
+}
+
+async fn listen(listener: TcpListener, acceptor: TlsAcceptor, dialer: Arc<Dialer>, shared: Arc<Shared>) {
+    // Dropped with this task, and its connections with it.
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        while connections.try_join_next().is_some() {}
+        let (acceptor, dialer, shared) = (acceptor.clone(), Arc::clone(&dialer), Arc::clone(&shared));
+        connections.spawn(async move {
+            let Ok(stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            // HTTP/1.1 has one request at a time, so each client connection has its own one to the server.
+            let line = tokio::sync::Mutex::new(None);
+            let service = service_fn(|request| handle(request, &line, &dialer, &shared));
+            // A broken connection is what faults are made of, and a client may go whenever it likes.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+type Line = tokio::sync::Mutex<Option<SendRequest<Incoming>>>;
+
+/// Carries one request through. An error breaks the client's connection.
+async fn handle(
+    request: http::Request<Incoming>,
+    line: &Line,
+    dialer: &Dialer,
+    shared: &Arc<Shared>,
+) -> Result<Answer> {
+    let path = request.uri().path().to_owned();
+    let (ticket, planned) = shared.arrive(&request);
+    if let Some((Fault::Away(outage), planned)) = &planned {
+        shared.begin(outage.clone());
+        ticket.struck(format!("{} away for {:?}", outage.prefix, outage.lasts), planned);
+    }
+    if let Some(outage) = shared.outage(&path) {
+        ticket.note(|request| request.fault = Some("away".to_owned()));
+        let status = outage.status.context("away")?;
+        ticket.note(|request| request.status = Some(status));
+        return refusal(status, None);
+    }
+    let Some((fault, planned)) = planned else {
+        return Ok(live(forward(request, line, dialer, &ticket).await?, path, shared));
+    };
+    ticket.struck(format!("{fault:?}"), &planned);
+    match fault {
+        Fault::Kill(Moment::Before) => {
+            shared.signal_victim(Signal::KILL).await;
+            bail!("the client was killed")
+        }
+        Fault::Stop(Moment::Before) => {
+            shared.signal_victim(Signal::STOP).await;
+            let _ = planned.released.subscribe().wait_for(|released| *released).await;
+        }
+        Fault::Answer { status, retry_after } => {
+            ticket.note(|request| request.status = Some(status));
+            return refusal(status, retry_after);
+        }
+        Fault::Stall(pause) => tokio::time::sleep(pause).await,
+        _ => {}
+    }
+    let answer = forward(request, line, dialer, &ticket).await?;
+    match fault {
+        Fault::Kill(Moment::After) => {
+            shared.signal_victim(Signal::KILL).await;
+            bail!("the client was killed")
+        }
+        Fault::Stop(Moment::After) => shared.signal_victim(Signal::STOP).await,
+        Fault::LoseAnswer => bail!("the answer is lost"),
+        Fault::Cut => return cut(answer),
+        _ => {}
+    }
+    Ok(live(answer, path, shared))
+}
+
+/// Sends the request on as it is, but for the host, and notes what was answered.
+async fn forward(
+    mut request: http::Request<Incoming>,
+    line: &Line,
+    dialer: &Dialer,
+    ticket: &Ticket<'_>,
+) -> Result<Response<Incoming>> {
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |path| path.as_str())
+        .to_owned();
+    *request.uri_mut() = path.parse()?;
+    request.headers_mut().insert(HOST, dialer.host.clone());
+    let mut line = line.lock().await;
+    let usable = match line.as_mut() {
+        Some(sender) => sender.ready().await.is_ok(),
+        None => false,
+    };
+    if !usable {
+        *line = Some(
+            dialer
+                .dial()
+                .await
+                .inspect_err(|error| ticket.note(|r| r.fault = Some(format!("{error:#}"))))?,
+        );
+    }
+    let sender = line.as_mut().context("no connection to the server")?;
+    let mut answer = sender.send_request(request).await?;
+    ticket.note(|request| request.status = Some(answer.status().as_u16()));
+    for hop_by_hop in [CONNECTION, TRANSFER_ENCODING] {
+        answer.headers_mut().remove(hop_by_hop);
+    }
+    Ok(answer)
+}
+
+/// What an API server says when it refuses: a `kind: Status`, and `Retry-After` where it has an opinion.
+fn refusal(status: u16, retry_after: Option<Duration>) -> Result<Answer> {
+    let (reason, message) = match status {
+        409 => (
+            "Conflict",
+            "the object has been modified; please apply your changes to the latest version and try again",
+        ),
+        429 => (
+            "TooManyRequests",
+            "the server has received too many requests and has asked us to try again later",
+        ),
+        503 => (
+            "ServiceUnavailable",
+            "the server is currently unable to handle the request",
+        ),
+        504 => (
+            "Timeout",
+            "the server was unable to return a response in the time allotted, but may still be processing the request",
+        ),
+        _ => (
+            "InternalError",
+            "an error on the server has prevented the request from succeeding",
+        ),
+    };
+    let mut body = serde_json::json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": status,
+    });
+    let mut answer = Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, "application/json");
+    if let Some(pause) = retry_after {
+        body["details"] = serde_json::json!({ "retryAfterSeconds": pause.as_secs() });
+        answer = answer.header(RETRY_AFTER, pause.as_secs());
+    }
+    Ok(answer.body(
+        Full::from(body.to_string())
+            .map_err(|never| match never {})
+            .boxed_unsync(),
+    )?)
+}

@@ -1,0 +1,119 @@
+//! How an answer's body goes to the client: whole, until an outage interrupts it, or cut in the middle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use bytes::Bytes;
+use http::Response;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Body as _, Frame, Incoming};
+use tokio::sync::mpsc;
+
+use super::{Answer, BoxError, Shared};
+
+/// How an answer's body is carried on.
+enum Carry {
+    /// As it comes, until an outage of its path begins.
+    Whole { path: String, shared: Arc<Shared> },
+    /// So many bytes, then the connection breaks.
+    Until(usize),
+    /// The first piece of a stream without a known end, then the connection breaks.
+    FirstPiece,
+}
+
+pub(super) fn live(answer: Response<Incoming>, path: String, shared: &Arc<Shared>) -> Answer {
+    carry(
+        answer,
+        Carry::Whole {
+            path,
+            shared: Arc::clone(shared),
+        },
+    )
+}
+
+/// Half of the answer, then a broken connection.
+pub(super) fn cut(answer: Response<Incoming>) -> Result<Answer> {
+    match answer.body().size_hint().exact() {
+        Some(0) => bail!("there is no middle to cut in, so the whole answer is lost"),
+        Some(size) => Ok(carry(answer, Carry::Until(usize::try_from(size / 2)?))),
+        None => Ok(carry(answer, Carry::FirstPiece)),
+    }
+}
+
+/// Passes the body on piece by piece, from a task of its own that ends when either side does.
+fn carry(answer: Response<Incoming>, how: Carry) -> Answer {
+    answer.map(|body| {
+        if body.is_end_stream() {
+            return Full::default().map_err(|never| match never {}).boxed_unsync();
+        }
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(pump(body, how, sender));
+        let pieces = futures::stream::unfold(receiver, async |mut receiver| {
+            receiver.recv().await.map(|piece| (piece, receiver))
+        });
+        StreamBody::new(pieces).boxed_unsync()
+    })
+}
+
+async fn pump(mut body: Incoming, mut how: Carry, sender: mpsc::Sender<Result<Frame<Bytes>, BoxError>>) {
+    loop {
+        let piece = tokio::select! {
+            piece = body.frame() => piece,
+            () = how.interrupted() => return broken(&sender).await,
+            () = sender.closed() => return,
+        };
+        let Some(piece) = piece else { return };
+        let (piece, last) = match piece {
+            Ok(frame) => how.limit(frame),
+            Err(error) => {
+                let _ = sender.send(Err(error.into())).await;
+                return;
+            }
+        };
+        if sender.send(Ok(piece)).await.is_err() {
+            return;
+        }
+        if last {
+            // The server writes what it has when it sees that nothing more is there yet; at once, the error would
+            // come before the piece had left.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            return broken(&sender).await;
+        }
+    }
+}
+
+async fn broken(sender: &mpsc::Sender<Result<Frame<Bytes>, BoxError>>) {
+    let _ = sender.send(Err("the connection is cut".into())).await;
+}
+
+impl Carry {
+    /// Returns when an outage begins that concerns this body; else never.
+    async fn interrupted(&self) {
+        if let Self::Whole { path, shared } = self {
+            let mut begun = shared.outages_begun.subscribe();
+            while shared.outage(path).is_none() {
+                // The sender lives in `shared`, so it is never gone.
+                let _ = begun.changed().await;
+            }
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// What of this piece is passed on, and whether the connection breaks after it.
+    fn limit(&mut self, piece: Frame<Bytes>) -> (Frame<Bytes>, bool) {
+        match self {
+            Self::Whole { .. } => (piece, false),
+            Self::FirstPiece => (piece, true),
+            Self::Until(left) => match piece.into_data() {
+                Ok(mut data) => {
+                    data.truncate(*left);
+                    *left -= data.len();
+                    (Frame::data(data), *left == 0)
+                }
+                Err(trailers) => (trailers, true),
+            },
+        }
+    }
+}
