@@ -18,7 +18,7 @@ use crate::object::{Metadata, Observed, Problem, WRONG_TYPE, Write, time};
 use crate::wire::{self, Item, Merge, Resource, Wanted};
 
 pub use find::{Candidate, find};
-pub use kind::ClusterKind;
+pub use kind::{ClusterKind, Provider};
 pub use redeploy::{Redeploy, Rendered};
 
 const CLUSTER: Resource = Resource::management("Cluster", "clusters");

@@ -1,0 +1,13 @@
+//! What this crate sends, to the letter, and what it makes of the answers of real servers and of broken ones.
+
+mod agent;
+mod cluster;
+mod era;
+mod names;
+mod probe;
+mod reach;
+mod settings;
+mod support;
+mod token;
+mod token_listing;
+mod token_writes;
