@@ -129,13 +129,7 @@ pub enum Error {
 impl Error {
     /// The HTTP status that the API server answered with.
     pub fn code(&self) -> Option<u16> {
-        match self {
-            Self::Request { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => Some(status.code),
-                _ => None,
-            },
-            _ => None,
-        }
+        self.status().map(|status| status.code)
     }
 
     /// The object has changed since it was observed, or exists already (409): look again.
@@ -145,7 +139,7 @@ impl Error {
 
     /// A create met an object of that name.
     pub fn is_already_exists(&self) -> bool {
-        self.is_conflict() && self.reason() == Some("AlreadyExists")
+        self.is_conflict() && self.status().is_some_and(|status| status.reason == "AlreadyExists")
     }
 
     /// The object is not there, or the server does not serve this kind (404).
@@ -158,14 +152,43 @@ impl Error {
         self.code() == Some(403)
     }
 
-    fn reason(&self) -> Option<&str> {
+    /// Rancher could not pass the call on, because the cluster's agent has no tunnel open. Rancher takes some 30 s to say
+    /// so (seen on Rancher 2.15.0 and 2.12.0), and a call a moment later may go through.
+    pub fn is_agent_disconnected(&self) -> bool {
+        self.status()
+            .is_some_and(|status| status.message.contains("cluster agent disconnected"))
+    }
+
+    /// In the words of the terminal, with the side that it was on ("the downstream cluster").
+    pub fn on(self, side: &str) -> kubectl_core::error::Error {
+        self.worded(&format!(" on {side}"))
+    }
+
+    fn status(&self) -> Option<&kube::core::Status> {
         match self {
             Self::Request { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => Some(status.reason.as_str()),
+                kube::Error::Api(status) => Some(status),
                 _ => None,
             },
             _ => None,
         }
+    }
+
+    fn worded(self, side: &str) -> kubectl_core::error::Error {
+        use kubectl_core::error::{Error, Kind};
+        let message = self.to_string();
+        match self {
+            Self::Request { verb, object, source } => Error::from(*source).doing(format!("{verb} {object}{side}")),
+            Self::NoSuchCluster { .. } => Error::new(Kind::NotFound, message),
+            Self::AmbiguousCluster { .. } => Error::usage(message).hint("name the one that is meant by its id"),
+            _ => Error::failed(message),
+        }
+    }
+}
+
+impl From<Error> for kubectl_core::error::Error {
+    fn from(error: Error) -> Self {
+        error.worded("")
     }
 }
 

@@ -166,7 +166,7 @@ impl Probe {
         };
         let answer = self.knock("/cacerts", HeaderMap::new()).await.map_err(failed)?;
         if !answer.code.is_success() {
-            let status = kube::core::Status::failure("Rancher answers this with its CA certificates", "");
+            let status = kube::core::Status::failure("this is not answered as Rancher does", "");
             return Err(failed(kube::Error::Api(status.with_code(answer.code.as_u16()).boxed())));
         }
         let text = String::from_utf8(answer.body).map_err(|error| failed(kube::Error::FromUtf8(error)))?;

@@ -21,6 +21,9 @@ pub(crate) const PAGE: u32 = 500;
 /// How much of an answer that is no `Status` is worth keeping, in characters.
 const LONGEST_MESSAGE: usize = 300;
 
+/// The reason that kube gives to an answer that is no `Status`, by which it is known that the message is a raw body.
+const NO_STATUS: &str = "Failed to parse error data";
+
 /// A kind of object and where it is served.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Resource {
@@ -342,20 +345,38 @@ async fn answer(client: &kube::Client, request: http::Request<Vec<u8>>) -> Resul
     if code.is_success() {
         return Ok(body.into());
     }
-    let text = String::from_utf8_lossy(&body);
-    let mut status = serde_json::from_str::<Status>(&text)
-        .ok()
-        .filter(|status| status.code != 0)
-        .unwrap_or_else(|| {
-            // No API server's: a proxy's page, which may be long.
-            let beginning: String = text.trim().chars().take(LONGEST_MESSAGE).collect();
-            Status::failure(&beginning, "").with_code(code.as_u16())
-        });
+    let mut status = read_status(&body).unwrap_or_else(|| {
+        let text = String::from_utf8_lossy(&body);
+        let beginning: String = text.trim().chars().take(LONGEST_MESSAGE).collect();
+        Status::failure(&beginning, NO_STATUS)
+    });
+    status.code = code.as_u16();
     status.message = redact::text(&status.message);
     for cause in status.details.iter_mut().flat_map(|details| &mut details.causes) {
         cause.message = redact::text(&cause.message);
     }
     Err(kube::Error::Api(status.boxed()))
+}
+
+/// What the API server says, or what Rancher's proxy says in a form of its own (seen on Rancher 2.15.0 and 2.12.0):
+/// `{"Code":{"Code":"Forbidden","Status":403},"Message":"clusters.management.cattle.io \"c-…\" is forbidden: …"}`.
+fn read_status(body: &[u8]) -> Option<Status> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Refusal {
+        code: RefusalCode,
+        message: String,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct RefusalCode {
+        code: String,
+    }
+    let status: Option<Status> = serde_json::from_slice(body).ok();
+    status.filter(|status| status.status.is_some()).or_else(|| {
+        let refusal: Refusal = serde_json::from_slice(body).ok()?;
+        Some(Status::failure(&refusal.message, &refusal.code.code))
+    })
 }
 
 /// The error for a success whose object has no usable name: no API server sends one.

@@ -397,6 +397,7 @@ async fn a_tunnel_without_an_agent_is_an_error_with_ranchers_words() {
     let server = Server::new().on_text("GET", "/version", 500, &[("content-type", "text/plain")], text);
     let error = agent::version(&server.client()).await.unwrap_err();
     assert_eq!(error.code(), Some(500));
+    assert!(error.is_agent_disconnected());
     assert!(
         std::error::Error::source(&error)
             .unwrap()

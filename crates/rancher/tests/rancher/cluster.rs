@@ -455,3 +455,31 @@ async fn an_answer_that_is_no_json_is_reported_by_position() {
         "could not read Cluster c-gsrbc: the server's answer makes no sense at line 1, column 1"
     );
 }
+
+#[tokio::test]
+async fn the_refusal_of_ranchers_proxy_is_read_although_it_is_no_status() {
+    let text = r#"{"Code":{"Code":"Forbidden","Status":403},"Message":"clusters.management.cattle.io \"c-gsrbc\" is forbidden: User \"u-abcde\" cannot get resource \"clusters\""}"#;
+    let server = Server::new().on_text("GET", &format!("{CLUSTERS}/c-gsrbc"), 403, &[], text);
+    let error = cluster::get(&server.client(), &id("c-gsrbc")).await.unwrap_err();
+    assert!(error.is_forbidden());
+    let worded = error.on("the downstream cluster").to_string();
+    assert!(
+        worded.contains("cannot read Cluster c-gsrbc on the downstream cluster"),
+        "{worded}"
+    );
+    assert!(worded.contains(r#"User "u-abcde" cannot get"#), "{worded}");
+}
+
+#[tokio::test]
+async fn the_body_of_an_answer_that_is_no_status_is_not_worded() {
+    let server = Server::new().on_text(
+        "GET",
+        &format!("{CLUSTERS}/c-gsrbc"),
+        502,
+        &[],
+        "<html>upstream is away</html>",
+    );
+    let error = cluster::get(&server.client(), &id("c-gsrbc")).await.unwrap_err();
+    let worded = error.on("the management cluster").to_string();
+    assert!(!worded.contains("html"), "{worded}");
+}
