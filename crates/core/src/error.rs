@@ -404,23 +404,23 @@ pub(crate) fn io_words(error: &std::io::Error) -> String {
         .unwrap_or_default()
 }
 
-fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<T>() {
-            return Some(found);
-        }
-        next = error.source();
+/// What an error was caused by. An `io::Error` that wraps another error skips that one in its own `source()`.
+fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => error.source(),
     }
-    None
+}
+
+fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    std::iter::successors(Some(error), |error| cause(*error)).find_map(|error| error.downcast_ref::<T>())
 }
 
 /// The innermost message of a chain. Only this one is shown: the outer ones of hyper and kube repeat it.
 pub(crate) fn root_cause(error: &(dyn StdError + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
+    let error = std::iter::successors(Some(error), |error| cause(*error))
+        .last()
+        .unwrap_or(error);
     match error.downcast_ref::<std::io::Error>() {
         Some(io) => io_words(io),
         None => error.to_string(),
@@ -429,29 +429,17 @@ pub(crate) fn root_cause(error: &(dyn StdError + 'static)) -> String {
 
 /// Network failures in words that say what to look at. Certificates get the sentences people search for.
 fn network(error: &(dyn StdError + 'static)) -> Error {
-    match find::<rustls::Error>(error).or_else(|| io_inner::<rustls::Error>(error)) {
+    match find::<rustls::Error>(error) {
         Some(tls) => unreachable(tls_words(tls)).lasting(),
         None => unreachable(redact::text(&root_cause(error))),
     }
 }
 
-/// rustls errors travel inside an `io::Error`, whose `source()` skips the error itself.
-fn io_inner<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(found) = inner.and_then(|inner| inner.downcast_ref::<T>()) {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
-}
-
 fn tls_words(error: &rustls::Error) -> String {
     use rustls::CertificateError as Bad;
     match error {
-        rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => {
+        // Two clusters whose authorities have the same name, as all of kubeadm have, give a bad signature.
+        rustls::Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
             "tls: the server's certificate is signed by an unknown authority".into()
         }
         rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {

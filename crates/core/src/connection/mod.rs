@@ -154,4 +154,6 @@ impl Connection {
 }
 
 #[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
 mod tests;

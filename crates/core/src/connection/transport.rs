@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use base64::Engine as _;
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, DATE, RETRY_AFTER, USER_AGENT, WARNING};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Either};
@@ -142,7 +143,7 @@ impl Transport {
         let log = log::Attempt::begin(&self.connection, &request);
         let sent = client.send(request).await.map_err(|error| self.explained(error));
         let response = match sent {
-            Ok(response) if streamed => Ok(response),
+            Ok(response) if streamed && response.status().is_success() => Ok(response),
             Ok(response) => collected(response).await.map_err(|error| self.explained(error)),
             Err(error) => Err(error),
         };
@@ -284,7 +285,21 @@ fn is_streamed(request: &Request<Body>) -> bool {
 async fn collected(response: Response<Body>) -> Result<Response<Body>, kube::Error> {
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await?.to_bytes();
+    let failed = parts.status.is_client_error() || parts.status.is_server_error();
+    let bytes = if failed { as_status(parts.status, bytes) } else { bytes };
     Ok(Response::from_parts(parts, Body::from(bytes)))
+}
+
+/// kube takes the body of a failure that is no `Status` for its message. It is replaced by what the status code says:
+/// the body of a proxy's or another API's error may hold anything.
+fn as_status(code: StatusCode, bytes: Bytes) -> Bytes {
+    let parsed: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
+    if parsed.is_some_and(|body| body["kind"] == "Status" && body["code"] == code.as_u16()) {
+        return bytes;
+    }
+    let status =
+        serde_json::json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code.as_u16() });
+    Bytes::from(status.to_string())
 }
 
 /// The texts of a `Warning` header: `299 - "text"`, several of them after commas. (RFC 7234 §5.5.)
