@@ -1,5 +1,8 @@
 //! The Rancher stand-in as a process of the bed, and its control endpoints as methods.
 
+mod registration;
+mod report;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +12,7 @@ use http::Method;
 use kube::{Client, Config};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::bed::Era;
@@ -19,96 +22,11 @@ use crate::fault_proxy::Upstream;
 use crate::kubeconfig::{Identity, Kubeconfig};
 use crate::pki::Authority;
 
+pub use registration::{Registered, Registration, User};
+pub use report::{Interval, Report, Session, Without};
+
 /// How long the stand-in may take until it serves; it lists both clusters and creates its kinds first.
 const PATIENCE: Duration = Duration::from_mins(1);
-
-/// A user of the stand-in's Rancher.
-#[derive(Clone, Serialize)]
-pub struct User {
-    /// The Rancher user id: `u-abcde`.
-    pub name: String,
-    /// The whole bearer value, `token-…:…`.
-    pub token: String,
-    /// Groups on both sides.
-    pub groups: Vec<String>,
-}
-
-impl User {
-    /// One who may do everything, on both sides.
-    pub fn admin() -> Self {
-        Self {
-            name: "user-admin".into(),
-            token: "token-admin:8xk2vq5rnt7wz9bj4hd6lcfmgspxk3vq2rnt8wz5bj7hd9lcf4mgsp6x".into(),
-            groups: vec!["system:masters".into()],
-        }
-    }
-
-    /// One who may do nothing but what a test binds to the group `viewers`.
-    pub fn viewer() -> Self {
-        Self {
-            name: "u-viewer".into(),
-            token: "token-viewer:5bj7hd9lcf4mgsp6x8xk2vq5rnt7wz9bj4hd6lcfmgspxk3vq2rnt8wz".into(),
-            groups: vec!["viewers".into()],
-        }
-    }
-}
-
-/// A cluster to be registered. The default is a generic imported one as Rancher 2.13 and later deploy it.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Registration {
-    /// The name that people see.
-    pub display_name: String,
-    /// The id, if the test cares: `c-abcde`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// `imported`, `k3s`, `rke2`, `eks`, `harvester`, `rke2-provisioned`, `local`.
-    pub kind: String,
-    /// How the downstream Secret is named: `sha256`, `md5`, `import`.
-    pub name_pattern: String,
-}
-
-impl Registration {
-    /// A generic imported cluster of this name.
-    pub fn imported(display_name: &str) -> Self {
-        Self {
-            display_name: display_name.into(),
-            id: None,
-            kind: "imported".into(),
-            name_pattern: "sha256".into(),
-        }
-    }
-
-    /// The same of another kind.
-    #[must_use]
-    pub fn kind(mut self, kind: &str) -> Self {
-        kind.clone_into(&mut self.kind);
-        self
-    }
-
-    /// The same with another rule for the downstream Secret's name.
-    #[must_use]
-    pub fn name_pattern(mut self, pattern: &str) -> Self {
-        pattern.clone_into(&mut self.name_pattern);
-        self
-    }
-}
-
-/// A cluster that is registered and connected.
-#[derive(Clone, Debug)]
-pub struct Registered {
-    /// The id: `c-abcde`.
-    pub id: String,
-    /// The name that people see.
-    pub display_name: String,
-}
-
-impl Registered {
-    /// The namespace in the shared downstream API server that this cluster's `cattle-system` really is.
-    pub fn agent_namespace(&self) -> String {
-        format!("cattle-system-{}", self.id)
-    }
-}
 
 /// A running stand-in. Dropping it ends it; the clusters that it registered stay in the API servers.
 pub struct Standin {
@@ -276,35 +194,73 @@ impl Standin {
         })
     }
 
-    /// Lets Rancher render the agent's manifest, now or at the end, and apply it after `lands_after`.
-    pub async fn redeploy(&self, cluster: &Registered, rendered_now: bool, lands_after: Duration) -> Result<()> {
-        let body = json!({ "renderedNow": rendered_now, "landsAfter": go_duration(lands_after) });
-        self.of(cluster, "redeploy", &body).await
+    /// Takes a cluster away again, on both sides.
+    pub async fn remove(&self, cluster: &Registered) -> Result<()> {
+        self.control(Method::DELETE, &format!("clusters/{}", cluster.id), &Value::Null)
+            .await
+            .map(drop)
     }
 
-    /// Breaks every tunnel of the cluster; its agents come back by themselves.
-    pub async fn drop_tunnels(&self, cluster: &Registered) -> Result<()> {
-        self.of(cluster, "drop-tunnels", &json!({})).await
+    /// Lets Rancher deploy the agent again, as `force.deploy` does, and returns when that has landed.
+    pub async fn redeploy(&self, cluster: &Registered) -> Result<()> {
+        self.of(cluster, "redeploy", &json!({ "wait": true })).await.map(drop)
+    }
+
+    /// Lets a redeploy race: it is applied after `lands_after`, with the token of that moment or, `rendered_now`, of this
+    /// one. Returns at once.
+    pub async fn redeploy_later(&self, cluster: &Registered, rendered_now: bool, lands_after: Duration) -> Result<()> {
+        let body = json!({ "renderedNow": rendered_now, "landsAfter": go_duration(lands_after) });
+        self.of(cluster, "redeploy", &body).await.map(drop)
+    }
+
+    /// Breaks every tunnel of the cluster; its agents come back by themselves. The steve tunnels come back one after
+    /// another, so that the oldest pod (or, not `oldest_last`, the youngest) is the last to write what it runs with.
+    pub async fn drop_tunnels(&self, cluster: &Registered, oldest_last: bool) -> Result<()> {
+        self.of(cluster, "drop-tunnels", &json!({ "oldestLast": oldest_last }))
+            .await
+            .map(drop)
     }
 
     /// Lets no agent of the cluster connect for a while.
     pub async fn offline(&self, cluster: &Registered, lasts: Duration) -> Result<()> {
-        self.of(cluster, "offline", &json!({ "for": go_duration(lasts) })).await
+        self.of(cluster, "offline", &json!({ "for": go_duration(lasts) }))
+            .await
+            .map(drop)
     }
 
-    /// Lets the agents delete foreign credential Secrets, as they do once an hour.
-    pub async fn agent_cleanup(&self, cluster: &Registered) -> Result<()> {
-        self.of(cluster, "agent-cleanup", &json!({})).await
+    /// Ends such a while.
+    pub async fn online(&self, cluster: &Registered) -> Result<()> {
+        self.of(cluster, "online", &json!({})).await.map(drop)
+    }
+
+    /// Lets the agents delete foreign credential Secrets, as they do once an hour, pretending that all are old enough.
+    /// Gives the names of the deleted ones.
+    pub async fn agent_cleanup(&self, cluster: &Registered) -> Result<Vec<String>> {
+        let answer = self.of(cluster, "agent-cleanup", &json!({})).await?;
+        serde_json::from_value(answer["deleted"].clone()).with_context(|| format!("the stand-in answered {answer}"))
     }
 
     /// Wakes Rancher's controllers for this cluster, as any write to it does.
     pub async fn cluster_event(&self, cluster: &Registered) -> Result<()> {
-        self.of(cluster, "cluster-event", &json!({})).await
+        self.of(cluster, "cluster-event", &json!({})).await.map(drop)
     }
 
-    /// Makes Rancher itself misbehave; the stand-in's own documentation says what it knows.
-    pub async fn fault(&self, fault: &Value) -> Result<Value> {
-        self.control(Method::POST, "faults", fault).await
+    /// Forgets the interruptions so far: what the report says from now on is about what comes.
+    pub async fn reset(&self, cluster: &Registered) -> Result<()> {
+        self.of(cluster, "reset", &json!({})).await.map(drop)
+    }
+
+    /// Makes Rancher itself misbehave: `{"replicaLag": "2s", "replicas": 2, "leaderGap": "5s", "refuse": [fingerprint],
+    /// "refuseNewTokens": [cluster], "admit": ["*"]}`, or changes its timing.
+    pub async fn fault(&self, fault: &Value) -> Result<()> {
+        self.control(Method::POST, "faults", fault).await.map(drop)
+    }
+
+    /// Adds a user, or gives one another token.
+    pub async fn add_user(&self, user: &User) -> Result<()> {
+        self.control(Method::POST, "users", &serde_json::to_value(user)?)
+            .await
+            .map(drop)
     }
 
     /// Upgrades Rancher from [`Era::Plain`] to [`Era::Secret`]. Only for a stand-in of one's own.
@@ -342,14 +298,15 @@ impl Standin {
     pub fn client(&self, path: &str, user: Option<&User>) -> Result<Client> {
         let mut config = Config::new(format!("{}{path}", self.url).parse()?);
         config.root_cert = Some(vec![CertificateDer::from_pem_slice(self.ca_pem().as_bytes())?.to_vec()]);
+        // A test wants to see the first answer.
+        config.default_retry = false;
         config.auth_info.token = user.map(|user| user.token.clone().into());
         Ok(Client::try_from(config)?)
     }
 
-    async fn of(&self, cluster: &Registered, action: &str, body: &Value) -> Result<()> {
+    async fn of(&self, cluster: &Registered, action: &str, body: &Value) -> Result<Value> {
         self.control(Method::POST, &format!("clusters/{}/{action}", cluster.id), body)
             .await
-            .map(drop)
     }
 
     async fn control(&self, method: Method, path: &str, body: &Value) -> Result<Value> {
@@ -375,65 +332,6 @@ impl Standin {
         }
         serde_json::from_str(&text).with_context(|| format!("the stand-in answered {text:?}"))
     }
-}
-
-/// What the stand-in knows of one cluster.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Report {
-    /// Since when an agent tunnel is open (RFC 3339), if one is.
-    #[serde(default)]
-    pub connected_since: Option<String>,
-    /// The tunnels that are open.
-    #[serde(default)]
-    pub sessions: Vec<Session>,
-    /// When no agent tunnel was open, since the registration was done.
-    #[serde(default)]
-    pub disconnected: Vec<Interval>,
-    /// When something else was missing.
-    #[serde(default)]
-    pub without: Without,
-    /// Whatever else it says.
-    #[serde(flatten)]
-    pub rest: serde_json::Map<String, Value>,
-}
-
-/// One open tunnel.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Session {
-    /// `agent` or `steve`.
-    pub tunnel: String,
-    /// The pod that opened it.
-    pub pod: String,
-    /// Of the token that it was opened with.
-    pub fingerprint: String,
-    /// RFC 3339, milliseconds.
-    pub since: String,
-}
-
-/// From when to when something was missing.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Interval {
-    /// RFC 3339, milliseconds.
-    pub from: String,
-    /// Nothing while it still is.
-    pub to: Option<String>,
-    /// So far.
-    pub ms: u64,
-}
-
-/// What a cluster was without, and when.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Without {
-    /// No agent tunnel was open.
-    pub tunnel: Vec<Interval>,
-    /// No steve tunnel was open.
-    pub steve: Vec<Interval>,
-    /// No running agent held a token that would have been let in.
-    pub way_back: Vec<Interval>,
-    /// An agent that had started then, from the Secret that the Deployment named, would not have been let in.
-    pub restart_safety: Vec<Interval>,
 }
 
 /// Waits for the line that says where it serves.
