@@ -147,6 +147,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             journal.phase = journal.phase.max(step.phase);
             journal.step = Some(what.clone());
             let now = self.actor.clock().now();
+            step.stops.iter().for_each(|timer| journal.stop(*timer));
             for timer in step.starts {
                 journal.start(timer, now, self.actor.lasts(timer));
             }

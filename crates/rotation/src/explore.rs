@@ -14,7 +14,7 @@
 //! its safety property is asserted; afterwards a search backward from the ends shows that every state can reach one by
 //! moves that only help, so nothing is ever stuck.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::{self, Debug};
 use std::hash::Hash;
 
@@ -48,10 +48,19 @@ pub trait Environment {
     /// What else a write of the tool brings about, beyond what `predict` says.
     fn written(&self, world: &mut World<Self>, write: &WriteOf<Self>);
 
+    /// What the passing of a timer uses up.
+    fn timer_passed(&self, world: &mut World<Self>, timer: <Self::Protocol as Protocol>::Timer);
+
+    /// The credentials and marks that stand in the world or in the notes of a former holder. What is drawn is the first
+    /// one that does not: the same as any other new one, and an exploration must be finite.
+    fn in_use(&self, view: &ViewOf<Self>, former: Option<&NotesOf<Self>>) -> (BTreeSet<Fingerprint>, BTreeSet<String>);
+
     /// Why this state must never be, if so.
     fn unsafe_because(&self, world: &World<Self>) -> Option<String>;
 }
 
+type ViewOf<E> = <<E as Environment>::Protocol as Protocol>::View;
+type NotesOf<E> = <<E as Environment>::Protocol as Protocol>::Notes;
 type WriteOf<E> = <<E as Environment>::Protocol as Protocol>::Write;
 
 /// Whether a move brings the end nearer. Only such moves count for the proof that the end can be reached.
@@ -89,7 +98,6 @@ pub struct World<E: Environment + ?Sized> {
     stale: Option<Sending<E>>,
     stale_left: u8,
     rollbacks_left: u8,
-    drawn: u8,
 }
 
 struct Sending<E: Environment + ?Sized> {
@@ -110,7 +118,6 @@ impl<E: Environment + ?Sized> World<E> {
             stale: None,
             stale_left: 1,
             rollbacks_left: 1,
-            drawn: 0,
         }
     }
 
@@ -143,7 +150,7 @@ macro_rules! by_fields {
     };
 }
 // Derives would ask for bounds on the environment itself.
-by_fields!(World { view, memory, run, ended, sending, stale, stale_left, rollbacks_left, drawn });
+by_fields!(World { view, memory, run, ended, sending, stale, stale_left, rollbacks_left });
 by_fields!(Sending { write, run, seen });
 
 /// What an exploration found to be true.
@@ -323,9 +330,12 @@ fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<M
         }
         Next::Do(step) => {
             let Some(run) = &mut to.run else { return Err("a write before a journal".to_owned()) };
-            let mut draw = Counter(&mut to.drawn);
+            let former = world.stale.as_ref().map(|stale| &stale.run.notes);
+            let (credentials, marks) = environment.in_use(&world.view, former);
+            let mut draw = FirstUnused { credentials, marks };
             run.notes = E::Protocol::intend(&step.write, run, &mut draw);
             run.phase = run.phase.max(step.phase);
+            run.timers.retain(|timer, _| !step.stops.contains(timer));
             run.timers.extend(step.starts.iter().map(|timer| (*timer, false)));
             let seen = environment.target(&world.view, &step.write);
             let name = format!("{}: intends {}", step.phase, step.write);
@@ -377,6 +387,7 @@ fn timers<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> {
             if let Some(run) = &mut to.run {
                 run.timers.insert(*timer, true);
             }
+            environment.timer_passed(&mut to, *timer);
             Some(Move { name: format!("the timer {timer:?} passes"), help, to })
         })
         .collect()
@@ -408,22 +419,20 @@ fn turn_back<P: Protocol>(run: &mut Run<P>) {
     run.timers.clear();
 }
 
-/// Draws values that are all different, and few: an exploration must be finite.
-struct Counter<'a>(&'a mut u8);
-
-impl Counter<'_> {
-    fn next(&mut self) -> u8 {
-        *self.0 = (*self.0 + 1) % 4;
-        *self.0
-    }
+/// Draws the first value that is not in use.
+struct FirstUnused {
+    credentials: BTreeSet<Fingerprint>,
+    marks: BTreeSet<String>,
 }
 
-impl Draw for Counter<'_> {
+impl Draw for FirstUnused {
     fn credential(&mut self) -> Fingerprint {
-        Fingerprint::of(&format!("new {}", self.next()))
+        let mut drawn = (1..).map(|n: u8| Fingerprint::of(&format!("new {n}")));
+        drawn.find(|drawn| !self.credentials.contains(drawn)).unwrap_or_else(|| Fingerprint::of("new"))
     }
 
     fn mark(&mut self) -> String {
-        format!("mark {}", self.next())
+        let mut drawn = (1..).map(|n: u8| format!("mark {n}"));
+        drawn.find(|drawn| !self.marks.contains(drawn)).unwrap_or_default()
     }
 }

@@ -124,6 +124,11 @@ impl<P: Protocol> Journal<P> {
         self.deadlines.insert(timer, now.saturating_add(lasts).unwrap_or(Timestamp::MAX));
     }
 
+    /// Makes a timer count as never started.
+    pub fn stop(&mut self, timer: P::Timer) {
+        self.deadlines.remove(&timer);
+    }
+
     /// Makes the old credential the goal.
     pub fn turn_back(&mut self, reason: impl Into<String>) {
         self.goal = Goal::Back;

@@ -86,7 +86,8 @@ pub fn plan<P: Protocol>(mut view: P::View, run: Option<Run<P>>) -> Result<Plan<
             Next::Do(step) => {
                 run.notes = P::intend(&step.write, &run, &mut Placeholder);
                 run.phase = run.phase.max(step.phase);
-                run.timers.extend(step.starts.iter().map(|timer| (*timer, false)));
+                run.timers.retain(|timer, _| !step.stops.contains(timer));
+            run.timers.extend(step.starts.iter().map(|timer| (*timer, false)));
                 P::predict(&mut view, &run, &step.write);
                 steps.push(Planned::Write { phase: step.phase, write: step.write });
             }

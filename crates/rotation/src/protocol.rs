@@ -16,7 +16,7 @@ use crate::lock::Fence;
 use crate::phase::{Goal, Phase};
 
 /// The pure half of a rotation.
-pub trait Protocol: Sized + 'static {
+pub trait Protocol: Sized + Clone + Debug + Eq + Hash + 'static {
     /// What is there now, on both sides: names and fingerprints, no secret and no time.
     type View: Clone + Debug + Eq + Hash;
     /// What this kind of rotation keeps in the journal: fingerprints, names, originals to restore. Never a secret.
@@ -176,8 +176,10 @@ pub struct Step<P: Protocol> {
     pub phase: Phase,
     /// The write.
     pub write: P::Write,
-    /// Timers that start with it, again if they ran before.
+    /// Timers that start with it, again if they ran before. They run from the intent on, not from the answer.
     pub starts: Vec<P::Timer>,
+    /// Timers that it makes meaningless: they count as never started.
+    pub stops: Vec<P::Timer>,
 }
 
 /// A wait, and for what.
@@ -206,12 +208,31 @@ pub struct Obstacle {
 impl<P: Protocol> Next<P> {
     /// A step that starts no timer.
     pub fn write(phase: Phase, write: P::Write) -> Self {
-        Self::Do(Step { phase, write, starts: Vec::new() })
+        Self::write_and_start(phase, write, [])
     }
 
     /// A step that starts timers.
     pub fn write_and_start(phase: Phase, write: P::Write, starts: impl Into<Vec<P::Timer>>) -> Self {
-        Self::Do(Step { phase, write, starts: starts.into() })
+        Self::Do(Step { phase, write, starts: starts.into(), stops: Vec::new() })
+    }
+
+    /// The same step or wait, which also starts this timer.
+    #[must_use]
+    pub fn and_start(mut self, timer: P::Timer) -> Self {
+        match &mut self {
+            Self::Do(Step { starts, .. }) | Self::Wait(Wait { starts, .. }) => starts.push(timer),
+            Self::Begin(_) | Self::TurnBack(_) | Self::Done | Self::Refuse(_) => {}
+        }
+        self
+    }
+
+    /// The same step, which also stops this timer.
+    #[must_use]
+    pub fn and_stop(mut self, timer: P::Timer) -> Self {
+        if let Self::Do(Step { stops, .. }) = &mut self {
+            stops.push(timer);
+        }
+        self
     }
 
     /// A wait that starts no timer.

@@ -1,2 +1,2 @@
-//! Placeholder until its first module lands.
+//! `kubectl crt`
 fn main() {}

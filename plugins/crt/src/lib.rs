@@ -1,0 +1,3 @@
+//! `kubectl crt`: rotates Rancher's cluster registration tokens, and loses no cluster.
+
+pub mod rotation;

@@ -1,0 +1,102 @@
+//! What a write brings about, and what the world comes to by itself afterwards.
+
+use kubectl_core::secret::Fingerprint;
+use rancher::era::Era;
+use rotation::phase::Goal;
+use rotation::protocol::{Draw, Run};
+
+use super::view::{Age, Holder, Notes, Pod, View};
+use super::write::Write;
+use super::{Crt, Timer};
+
+/// What the journal must say before the write is sent.
+pub fn intend(write: &Write, run: &Run<Crt>, draw: &mut dyn Draw) -> Notes {
+    let mut notes = run.notes.clone();
+    match write {
+        Write::Adopt { token } => notes.new = Some(*token),
+        Write::Mint => notes.new = Some(draw.credential()),
+        Write::PointHeld { .. } => notes.mark = Some(draw.mark()),
+        _ => {}
+    }
+    notes
+}
+
+/// The world right after the write.
+pub fn predict(view: &mut View, run: &Run<Crt>, write: &Write) {
+    match write {
+        Write::Adopt { .. } | Write::Touch => {}
+        Write::Bridge { token } => drop(view.bridges.insert(*token)),
+        Write::Unbridge { token } => drop(view.bridges.remove(token)),
+        Write::PostponeGrace | Write::ClearGrace => view.status_grace_is_near = false,
+        Write::Mint => set_system(view, run, run.notes.new),
+        Write::Restore { token } => set_system(view, run, Some(*token)),
+        Write::Protect { token } => {
+            if let Some(holder) = &mut view.system {
+                holder.previous = Some(*token);
+                holder.protected = true;
+            }
+        }
+        Write::DropPrevious { .. } => {
+            if let Some(holder) = &mut view.system {
+                holder.previous = None;
+            }
+        }
+        Write::CreateCredentials { token } => drop(view.credentials.insert(*token, Age::Young)),
+        Write::DeleteCredentials { token } => drop(view.credentials.remove(token)),
+        Write::PointHeld { token } => {
+            view.names = Some(*token);
+            view.held = true;
+            view.mark.clone_from(&run.notes.mark);
+            view.deployment_going_back = run.goal == Goal::Back;
+        }
+        Write::PointBack { token } => {
+            view.names = Some(*token);
+            view.held = false;
+            view.deployment_going_back = true;
+            // The template is that of the pod which still runs, so that Kubernetes keeps it.
+            let stays = view.pods.iter().find(|pod| pod.token == Some(*token) && pod.ready && !pod.leaving);
+            if let Some(mark) = stays.map(|pod| pod.mark.clone()) {
+                view.mark = mark;
+            }
+        }
+        Write::Guard => view.deployment_going_back = true,
+        Write::Release => view.held = false,
+        Write::Renew { name } => drop(view.others.insert(name.clone(), Fingerprint::of(name))),
+    }
+}
+
+fn set_system(view: &mut View, run: &Run<Crt>, token: Option<Fingerprint>) {
+    let Some(token) = token else { return };
+    let previous = match view.era {
+        Era::Secret => view.system.as_ref().map(|holder| holder.token).filter(|before| *before != token),
+        Era::Plain => None,
+    };
+    view.system = Some(Holder { token, previous, protected: true, going_back: run.goal == Goal::Back });
+}
+
+/// The world when everything has come to rest and nobody interfered.
+pub fn rest(view: &mut View, run: &mut Run<Crt>) {
+    view.live = held_values(view).into_iter().collect();
+    let fresh = Pod { token: view.names, mark: view.mark.clone(), ready: true, leaving: false };
+    let is_new = !view.pods.contains(&fresh);
+    if !view.held {
+        view.pods.clear();
+    }
+    view.pods.insert(fresh);
+    if is_new {
+        view.connected = view.names;
+    }
+    if view.era == Era::Secret {
+        view.pushed = view.system.as_ref().map(|holder| holder.token);
+    }
+    view.answers = view.answers.map(|_| true);
+    for (timer, passed) in &mut run.timers {
+        *passed |= *timer == Timer::Settle;
+    }
+}
+
+/// Everything that Rancher's objects hold.
+pub fn held_values(view: &View) -> Vec<Fingerprint> {
+    let of_system = view.system.iter().flat_map(|holder| std::iter::once(holder.token).chain(holder.previous));
+    of_system.chain(view.bridges.iter().copied()).chain(view.others.values().copied()).collect()
+}

@@ -1,0 +1,155 @@
+//! What there is on both sides, as far as the next step depends on it: names and fingerprints, no secret, no time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kubectl_core::secret::Fingerprint;
+use rancher::era::Era;
+use rotation::protocol::Obstacle;
+use serde::{Deserialize, Serialize};
+
+/// Both sides of one cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// Which of Rancher's two kinds of tokens this server has.
+    pub era: Era,
+    /// What speaks against beginning a rotation. Once one is under way it is not asked any more.
+    pub obstacles: Vec<Obstacle>,
+    /// The registration token `system`, the one that Rancher deploys. `None` when it is absent.
+    pub system: Option<Holder>,
+    /// Era S: the status of `system` carries an end of grace that is not far away. Early builds read only this one, and
+    /// would drop the previous token by it.
+    pub status_grace_is_near: bool,
+    /// What the bridges of this run hold.
+    pub bridges: BTreeSet<Fingerprint>,
+    /// The other registration tokens of the cluster, by name; orphaned token Secrets among them.
+    pub others: BTreeMap<String, Fingerprint>,
+    /// Which values Rancher accepted when it was asked just now.
+    pub live: BTreeSet<Fingerprint>,
+    /// The downstream Secrets that hold a token for an agent, by what they hold.
+    pub credentials: BTreeMap<Fingerprint, Age>,
+    /// Whether the other tokens shall stay as they are (`--only-agent`).
+    pub only_agent: bool,
+    /// Name of the Secret that the agent's Deployment names.
+    pub named_secret: String,
+    /// The Deployment's roll-out settings; those of Kubernetes where a hold was left behind.
+    pub rollout: Rollout,
+    /// What the Secret holds that the agent's Deployment names, or would hold if it were there.
+    pub names: Option<Fingerprint>,
+    /// Whether the roll-out of the agent is held.
+    pub held: bool,
+    /// The Deployment was written on the way back of this run, as with [`Holder::going_back`].
+    pub deployment_going_back: bool,
+    /// The restart mark in the Deployment's pod template.
+    pub mark: Option<String>,
+    /// The pods of the agent.
+    pub pods: BTreeSet<Pod>,
+    /// The token that the agent which connected last has written into `stv-aggregation`. Only an agent that Rancher has
+    /// accepted writes it.
+    pub connected: Option<Fingerprint>,
+    /// Era S: the token that Rancher says it has applied downstream, by the annotation on the cluster.
+    pub pushed: Option<Fingerprint>,
+    /// Whether a fresh call through Rancher's tunnel has just succeeded. `None` where we have no way to try.
+    pub answers: Option<bool>,
+}
+
+/// What a registration token holds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Holder {
+    /// Its value.
+    pub token: Fingerprint,
+    /// Era S: the value before, which Rancher still accepts.
+    pub previous: Option<Fingerprint>,
+    /// Era S: neither the end of grace nor an expiry will drop the previous value within the next days.
+    pub protected: bool,
+    /// It was written on the way back of this run: a late write of a former holder of the lock does not fit any more.
+    pub going_back: bool,
+}
+
+/// How old a downstream Secret is. Each agent deletes foreign ones after an hour, once an hour
+/// (rancher/rancher `pkg/agent/clean/credentials.go`, since 2.9.9, 2.10.5 and 2.11.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Age {
+    /// Surely there for longer than a roll-out may take.
+    Young,
+    /// Older than a quarter of an hour: made again before a Deployment is pointed at it.
+    Old,
+}
+
+/// One pod of the agent.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pod {
+    /// What the Secret holds that it mounts. An agent reads it once, at its start
+    /// (rancher/rancher `cmd/agent/main.go`).
+    pub token: Option<Fingerprint>,
+    /// The restart mark of the template that it was made from.
+    pub mark: Option<String>,
+    /// Whether its containers run.
+    pub ready: bool,
+    /// Whether it is being deleted.
+    pub leaving: bool,
+}
+
+/// What the journal keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Notes {
+    /// The token that the agent ran with when the rotation began.
+    pub old: Fingerprint,
+    /// The token that it shall run with. `None` until it is drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<Fingerprint>,
+    /// What `system` held when the rotation began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<Fingerprint>,
+    /// The other registration tokens that get a new value, with the one that they had.
+    #[serde(default)]
+    pub others: BTreeMap<String, Fingerprint>,
+    /// The restart mark that was drawn last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<String>,
+    /// Name of the downstream Secret that the Deployment named at the start.
+    pub old_secret: String,
+    /// The Deployment's own roll-out settings, to be put back.
+    pub rollout: Rollout,
+}
+
+/// The two roll-out settings that a hold changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// `spec.minReadySeconds`.
+    pub min_ready_seconds: i32,
+    /// `spec.progressDeadlineSeconds`.
+    pub progress_deadline_seconds: i32,
+}
+
+impl Default for Rollout {
+    /// What Kubernetes sets where nothing is said, which is what Rancher's agent comes with.
+    fn default() -> Self {
+        Self { min_ready_seconds: 0, progress_deadline_seconds: 600 }
+    }
+}
+
+impl View {
+    /// Whether Rancher keeps accepting this value if `system` is given another one.
+    pub fn is_held_beside_system(&self, token: Fingerprint) -> bool {
+        self.bridges.contains(&token) || self.others.values().any(|held| *held == token)
+    }
+
+    /// Whether Rancher's objects hold this value anywhere, so that it is, or soon will be, accepted.
+    pub fn is_held(&self, token: Fingerprint) -> bool {
+        let by_system = |holder: &Holder| holder.token == token || holder.previous == Some(token);
+        self.system.as_ref().is_some_and(by_system) || self.is_held_beside_system(token)
+    }
+
+    /// Whether an agent may need this value: to go on, or to start again.
+    pub fn is_in_use(&self, token: Fingerprint) -> bool {
+        let token = Some(token);
+        self.names == token || self.connected == token || self.pods.iter().any(|pod| pod.token == token)
+    }
+
+    /// Whether an agent with this value runs and will go on running.
+    pub fn runs(&self, token: Fingerprint) -> bool {
+        self.pods.iter().any(|pod| pod.token == Some(token) && pod.ready && !pod.leaving)
+    }
+}

@@ -1,0 +1,453 @@
+//! The real `decide`, walked through every state of a small world of Rancher, Kubernetes, agents and two operators.
+//!
+//! What each move of the environment imitates is said beside it. The number of states is printed
+//! (`cargo test -p kubectl-crt --test exploration -- --nocapture`).
+
+use std::collections::BTreeSet;
+
+use kubectl_core::secret::Fingerprint;
+use kubectl_crt::rotation::view::{Age, Holder, Notes, Pod, Rollout, View};
+use kubectl_crt::rotation::write::Write;
+use kubectl_crt::rotation::{Crt, Timer, held_values};
+use rancher::era::Era;
+use rotation::explore::{Counterexample, Environment, Explored, Help, Move, World, explore};
+use rotation::phase::Goal;
+use rotation::protocol::{Protocol, Run};
+
+const LIMIT: usize = 400_000;
+
+/// How many moves of each disturbing kind the environment has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+struct Budget {
+    /// A redeploy by Rancher: rendered at one moment, landing at a later one.
+    redeploys: u8,
+    /// Every tunnel drops; any of the running agents reconnects last and writes `stv-aggregation`.
+    reconnects: u8,
+    /// An hour passes: the hold runs out, Secrets are old, and each agent cleans foreign ones away.
+    hours: u8,
+    /// Rancher is upgraded from era P to era S.
+    upgrades: u8,
+    /// An agent takes longer to connect than the tool waits before it restarts it.
+    slow_starts: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Memory {
+    left: Budget,
+    /// A redeploy that was rendered with this token and has not landed yet.
+    rendered: Option<Fingerprint>,
+    /// The templates whose pod has dialled Rancher. An agent dials once, and again only when its tunnel breaks.
+    dialled: BTreeSet<(Option<Fingerprint>, Option<String>)>,
+    /// Pods whose ReplicaSet was made while the roll-out was held: they do not count as available.
+    unavailable: BTreeSet<Pod>,
+    /// Era S: the cluster has changed and Rancher will look at it.
+    event: bool,
+}
+
+/// A world of one imported cluster.
+struct Small<P> {
+    era: Era,
+    budget: Budget,
+    /// Agents with a value drawn by us never get through, though Rancher accepts it (a broken image, no room for a pod).
+    new_agents_fail: bool,
+    variant: Variant,
+    /// Without a second operator: no former holder with a write in hand, no rollback.
+    alone: bool,
+    protocol: std::marker::PhantomData<P>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variant {
+    /// All is well at the start.
+    Ordinary,
+    /// Rancher began to redeploy before the rotation began.
+    RedeployUnderWay,
+    /// Era S: Rancher's time to live has rotated `system`, and nothing has pushed it.
+    RotatedByRancher,
+    /// Era S: an old end of grace stands in the status of `system`.
+    StaleGrace,
+    /// `system` was deleted; the agent runs with the token of another one.
+    NoSystem,
+}
+
+fn old() -> Fingerprint {
+    Fingerprint::of("old")
+}
+
+impl<P> Small<P> {
+    fn new(era: Era, variant: Variant, budget: Budget) -> Self {
+        Self { era, budget, new_agents_fail: false, variant, alone: false, protocol: std::marker::PhantomData }
+    }
+
+    fn view(&self) -> View {
+        let native = Fingerprint::of("rotated by Rancher");
+        let system = match self.variant {
+            Variant::NoSystem => None,
+            Variant::RotatedByRancher => Some(Holder { token: native, previous: Some(old()), protected: false, going_back: false }),
+            _ => Some(Holder { token: old(), previous: None, protected: true, going_back: false }),
+        };
+        let default = if self.variant == Variant::NoSystem { old() } else { Fingerprint::of("default") };
+        let mut view = View {
+            era: self.era,
+            obstacles: Vec::new(),
+            system,
+            status_grace_is_near: self.variant == Variant::StaleGrace,
+            bridges: [].into(),
+            others: [("default-token".to_owned(), default)].into(),
+            live: [].into(),
+            credentials: [(old(), Age::Old)].into(),
+            only_agent: false,
+            named_secret: String::new(),
+            rollout: Rollout::default(),
+            names: Some(old()),
+            held: false,
+            deployment_going_back: false,
+            mark: None,
+            pods: [Pod { token: Some(old()), mark: None, ready: true, leaving: false }].into(),
+            connected: Some(old()),
+            pushed: (self.era == Era::Secret).then(old),
+            answers: Some(true),
+        };
+        view.live = held_values(&view).into_iter().collect();
+        view
+    }
+}
+
+type W<P> = World<Small<P>>;
+
+fn step<P: CrtLike>(name: impl Into<String>, help: Help, to: W<P>) -> Move<Small<P>> {
+    Move { name: name.into(), help, to }
+}
+
+/// The protocol under exploration: the real one, or one with a mistake in it.
+trait CrtLike: Protocol<View = View, Notes = Notes, Write = Write, Timer = Timer> {}
+impl<P: Protocol<View = View, Notes = Notes, Write = Write, Timer = Timer>> CrtLike for P {}
+
+impl<P: CrtLike> Environment for Small<P> {
+    type Protocol = P;
+    type Memory = Memory;
+    type Target = Target;
+
+    fn starts(&self) -> Vec<World<Self>> {
+        let memory = Memory {
+            left: self.budget,
+            rendered: (self.variant == Variant::RedeployUnderWay).then(old),
+            dialled: [(Some(old()), None)].into(),
+            unavailable: [].into(),
+            event: false,
+        };
+        let world = World::new(self.view(), memory);
+        vec![if self.alone { world.calm() } else { world }]
+    }
+
+    fn moves(&self, world: &World<Self>) -> Vec<Move<Self>> {
+        let mut moves = Vec::new();
+        roll_out(world, &mut moves);
+        self.agents(world, &mut moves);
+        rancher(world, &mut moves);
+        disturbances(world, &mut moves);
+        moves
+    }
+
+    fn timer(&self, world: &World<Self>, timer: Timer) -> Option<Help> {
+        match timer {
+            // A redeploy lands or gives up within half a minute; --settle is longer.
+            Timer::Settle => {
+                let system = world.view.system.as_ref().map(|holder| holder.token);
+                (world.memory.rendered.is_none() || world.memory.rendered == system).then_some(Help::Helps)
+            }
+            // Rancher has looked, and has nothing under way.
+            Timer::Touch => (!world.memory.event && world.memory.rendered.is_none()).then_some(Help::Helps),
+            Timer::Reconnect => {
+                let dialled = world.memory.dialled.contains(&(world.view.names, world.view.mark.clone()));
+                let long = dialled || self.new_agents_fail || world.memory.left.slow_starts > 0;
+                long.then_some(Help::Helps)
+            }
+            // What follows is what follows a colleague's `rollback`, which may come at any moment.
+            Timer::Proof => self.new_agents_fail.then_some(Help::Helps),
+        }
+    }
+
+    fn timer_passed(&self, world: &mut World<Self>, timer: Timer) {
+        let dialled = world.memory.dialled.contains(&(world.view.names, world.view.mark.clone()));
+        if timer == Timer::Reconnect && !dialled {
+            world.memory.left.slow_starts = world.memory.left.slow_starts.saturating_sub(1);
+        }
+    }
+
+    fn in_use(&self, view: &View, former: Option<&Notes>) -> (BTreeSet<Fingerprint>, BTreeSet<String>) {
+        let mut credentials: BTreeSet<_> = held_values(view).into_iter().chain(view.live.iter().copied()).collect();
+        credentials.extend(view.credentials.keys().chain(&view.names).chain(&view.connected));
+        credentials.extend(former.and_then(|notes| notes.new));
+        let pods = view.pods.iter().filter_map(|pod| pod.mark.clone());
+        let marks = pods.chain(view.mark.clone()).chain(former.and_then(|notes| notes.mark.clone()));
+        (credentials, marks.collect())
+    }
+
+    fn target(&self, view: &View, write: &Write) -> Option<Target> {
+        Some(match write {
+            Write::Adopt { .. } | Write::Touch => Target::Nothing,
+            Write::Bridge { .. } | Write::CreateCredentials { .. } => return None,
+            Write::PostponeGrace | Write::ClearGrace => Target::Status(view.system.clone(), view.status_grace_is_near),
+            Write::Mint if view.system.is_none() => return None,
+            Write::Mint | Write::Restore { .. } | Write::Protect { .. } | Write::DropPrevious { .. } => {
+                Target::System(view.system.clone())
+            }
+            Write::DeleteCredentials { token } => Target::Credentials(view.credentials.get(token).copied()),
+            Write::PointHeld { .. } | Write::PointBack { .. } | Write::Guard | Write::Release => {
+                Target::Deployment(view.names, view.mark.clone(), view.held, view.deployment_going_back)
+            }
+            Write::Unbridge { token } => Target::Bridge(view.bridges.contains(token)),
+            Write::Renew { name } => Target::Other(view.others.get(name).copied()),
+        })
+    }
+
+    fn written(&self, world: &mut World<Self>, write: &Write) {
+        match write {
+            Write::Touch => world.memory.event = true,
+            // A new or changed template: its ReplicaSet takes the hold of this moment.
+            Write::PointHeld { .. } | Write::PointBack { .. } | Write::Release => settle_availability(world),
+            _ => {}
+        }
+    }
+
+    fn unsafe_because(&self, world: &World<Self>) -> Option<String> {
+        let view = &world.view;
+        let held: BTreeSet<_> = held_values(view).into_iter().collect();
+        let works = |pod: &&Pod| pod.ready && !pod.leaving && pod.token.is_some_and(|token| held.contains(&token));
+        let running: Vec<_> = view.pods.iter().filter(works).collect();
+        if running.is_empty() {
+            return Some(format!("no agent runs with a token that Rancher accepts: {view:#?}"));
+        }
+        if self.new_agents_fail && !running.iter().any(|pod| pod.token == Some(old())) {
+            return Some(format!("the only agent that gets through is gone: {view:#?}"));
+        }
+        if !view.names.is_some_and(|named| held.contains(&named)) {
+            return Some(format!("the Deployment names a token that Rancher does not accept: {view:#?}"));
+        }
+        if !held.contains(&old()) && !view.credentials.contains_key(&old()) && world.run.as_ref().is_some_and(undoable) {
+            return Some(format!("the old value is lost while it may still be needed: {view:#?}"));
+        }
+        ended_wrong(world)
+    }
+}
+
+fn undoable<P: CrtLike>(run: &Run<P>) -> bool {
+    run.goal == Goal::Back || run.phase.may_be_undone()
+}
+
+fn ended_wrong<P: CrtLike>(world: &W<P>) -> Option<String> {
+    let view = &world.view;
+    let goal = world.ended?;
+    if world.memory != (Memory { rendered: None, ..world.memory.clone() }) {
+        return None;
+    }
+    let target = view.system.as_ref().map(|holder| holder.token);
+    let right = match goal {
+        Goal::Back => target == Some(old()),
+        Goal::Forward => target != Some(old()) && !view.is_held(old()) && !view.credentials.contains_key(&old()),
+    };
+    let clean = view.bridges.is_empty() && view.system.as_ref().is_some_and(|holder| holder.previous.is_none());
+    let renewed = goal == Goal::Back || view.others.values().all(|held| *held != Fingerprint::of("default"));
+    // A former holder's write may still have landed after the end; what it can do is harmless, but not tidy.
+    (!right || !clean || !renewed).then(|| format!("ended wrong ({goal}): {view:#?}"))
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Target {
+    Nothing,
+    System(Option<Holder>),
+    Status(Option<Holder>, bool),
+    Credentials(Option<Age>),
+    Deployment(Option<Fingerprint>, Option<String>, bool, bool),
+    Bridge(bool),
+    Other(Option<Fingerprint>),
+}
+
+fn is_current(view: &View, pod: &Pod) -> bool {
+    pod.token == view.names && pod.mark == view.mark
+}
+
+/// The Deployment controller sets `minReadySeconds` of the ReplicaSet of the present template, and of no other one
+/// (kubernetes/kubernetes `pkg/controller/deployment/sync.go`, 1.36).
+fn settle_availability<P: CrtLike>(world: &mut W<P>) {
+    let current: Vec<_> = world.view.pods.iter().filter(|pod| is_current(&world.view, pod)).cloned().collect();
+    for pod in current {
+        if world.view.held {
+            world.memory.unavailable.insert(pod);
+        } else {
+            world.memory.unavailable.remove(&pod);
+        }
+    }
+}
+
+/// The Deployment controller with maxSurge 1 and maxUnavailable 0, one replica (rolling.go, 1.36), and the kubelet.
+fn roll_out<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
+    let view = &world.view;
+    let staying: Vec<_> = view.pods.iter().filter(|pod| !pod.leaving).collect();
+    let available = |pod: &Pod| pod.ready && !world.memory.unavailable.contains(pod);
+    let current = staying.iter().find(|pod| is_current(view, pod));
+    if current.is_none() && staying.len() < 2 {
+        let mut to = world.clone();
+        to.view.pods.insert(Pod { token: view.names, mark: view.mark.clone(), ready: false, leaving: false });
+        moves.push(step("Kubernetes makes a pod", Help::Helps, to));
+    }
+    let new_unavailable = usize::from(current.is_some_and(|pod| !available(pod)));
+    let available_now = staying.iter().filter(|pod| available(pod)).count();
+    for pod in staying.iter().filter(|pod| !is_current(view, pod)) {
+        let spare = staying.len() > 1 + new_unavailable;
+        if spare && (!available(pod) || available_now > 1) {
+            let mut to = world.clone();
+            to.view.pods.remove(*pod);
+            to.memory.unavailable.remove(*pod);
+            to.view.pods.insert(Pod { leaving: true, ..(*pod).clone() });
+            moves.push(step("Kubernetes removes a pod of another template", Help::Helps, to));
+        }
+    }
+    for pod in &view.pods {
+        let mut to = world.clone();
+        to.view.pods.remove(pod);
+        if pod.leaving {
+            to.memory.dialled.remove(&(pod.token, pod.mark.clone()));
+            moves.push(step("a pod ends", Help::Helps, to));
+        } else if !pod.ready && pod.token.is_some_and(|token| view.credentials.contains_key(&token)) {
+            let pod = Pod { ready: true, ..pod.clone() };
+            to.view.pods.insert(pod.clone());
+            if is_current(view, &pod) && view.held {
+                to.memory.unavailable.insert(pod);
+            }
+            moves.push(step("a pod starts", Help::Helps, to));
+        }
+    }
+}
+
+impl<P: CrtLike> Small<P> {
+    /// An agent dials once after its start, writes `stv-aggregation` when Rancher accepts it, and dials again only when its
+    /// tunnel breaks (rancher/rancher `cmd/agent/main.go`, `pkg/agent/rancher`).
+    fn agents(&self, world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
+        for pod in world.view.pods.iter().filter(|pod| pod.ready) {
+            let accepted = pod.token.is_some_and(|token| world.view.live.contains(&token));
+            let fails = self.new_agents_fail && pod.token != Some(old());
+            if !accepted || fails {
+                continue;
+            }
+            let template = (pod.token, pod.mark.clone());
+            let mut to = world.clone();
+            to.view.connected = pod.token;
+            if to.memory.dialled.insert(template) {
+                moves.push(step("an agent connects", Help::Helps, to));
+            } else if to.memory.left.reconnects > 0 && world.view.connected != pod.token {
+                to.memory.left.reconnects -= 1;
+                moves.push(step("an agent's tunnel breaks, and it connects again", Help::Disturbs, to));
+            }
+        }
+    }
+}
+
+/// What Rancher does of its own accord.
+fn rancher<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
+    let view = &world.view;
+    let held: BTreeSet<_> = held_values(view).into_iter().collect();
+    // Each replica has an index of its own, so that a change takes a moment.
+    for token in held.symmetric_difference(&view.live) {
+        let mut to = world.clone();
+        let learns = to.view.live.insert(*token);
+        if !learns {
+            to.view.live.remove(token);
+        }
+        moves.push(step(if learns { "Rancher learns a token" } else { "Rancher forgets a token" }, Help::Helps, to));
+    }
+    if let Some(token) = world.memory.rendered {
+        let mut to = world.clone();
+        to.memory.rendered = None;
+        land(&mut to, token);
+        moves.push(step("the redeploy lands", Help::Helps, to));
+    }
+    // Era S: at any event of the cluster it compares its token with the one applied last.
+    if world.memory.event && view.era == Era::Secret && world.memory.rendered.is_none() {
+        let mut to = world.clone();
+        to.memory.event = false;
+        let system = view.system.as_ref().map(|holder| holder.token);
+        if view.pushed != system {
+            to.memory.rendered = system;
+        }
+        moves.push(step("Rancher looks at the cluster", Help::Helps, to));
+    }
+}
+
+/// Rancher's apply: its Secret, and the Deployment's volume and environment; what others added to the template and to
+/// the roll-out settings survives (seen on Rancher 2.15.0 and 2.12.0).
+fn land<P: CrtLike>(world: &mut W<P>, token: Fingerprint) {
+    world.view.credentials.entry(token).or_insert(Age::Young);
+    world.view.names = Some(token);
+    if world.view.era == Era::Secret {
+        world.view.pushed = Some(token);
+    }
+    settle_availability(world);
+}
+
+fn disturbances<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
+    let left = world.memory.left;
+    let system = world.view.system.as_ref().map(|holder| holder.token);
+    if left.redeploys > 0 && world.memory.rendered.is_none() && system.is_some() {
+        let mut to = world.clone();
+        to.memory.left.redeploys -= 1;
+        to.memory.rendered = system;
+        moves.push(step("Rancher renders a redeploy", Help::Disturbs, to));
+    }
+    if left.hours > 0 {
+        let mut to = world.clone();
+        to.memory.left.hours -= 1;
+        to.memory.unavailable.clear();
+        to.view.credentials.values_mut().for_each(|age| *age = Age::Old);
+        moves.push(step("an hour passes", Help::Disturbs, to));
+    }
+    if left.hours < 1 {
+        for pod in world.view.pods.iter().filter(|pod| pod.ready) {
+            let mut to = world.clone();
+            to.view.credentials.retain(|token, age| *age == Age::Young || Some(*token) == pod.token);
+            if to.view.credentials != world.view.credentials {
+                moves.push(step("an agent cleans foreign Secrets away", Help::Disturbs, to));
+            }
+        }
+    }
+    if left.upgrades > 0 && world.view.era == Era::Plain {
+        let mut to = world.clone();
+        to.memory.left.upgrades -= 1;
+        to.view.era = Era::Secret;
+        to.memory.rendered = system;
+        moves.push(step("Rancher is upgraded to era S", Help::Disturbs, to));
+    }
+    // Early builds of era S decide by the status alone (seen on Rancher 2.15.0).
+    let previous = world.view.system.as_ref().and_then(|holder| holder.previous);
+    if world.view.status_grace_is_near && previous.is_some() {
+        let mut to = world.clone();
+        if let Some(holder) = &mut to.view.system {
+            holder.previous = None;
+        }
+        to.view.status_grace_is_near = false;
+        moves.push(step("Rancher ends the grace by the status", Help::Disturbs, to));
+    }
+}
+
+fn explored<P: CrtLike>(small: &Small<P>) -> Result<Explored, Counterexample> {
+    explore(small, LIMIT)
+}
+
+#[track_caller]
+fn nothing_is_lost(name: &str, small: &Small<Crt>) {
+    let began = std::time::Instant::now();
+    match explored(small) {
+        Ok(explored) => println!("{name}: {explored}; {:?}; {:.1?}", small.budget, began.elapsed()),
+        Err(counterexample) => panic!("{name}: {counterexample}"),
+    }
+}
+
+const QUIET: Budget = Budget { redeploys: 0, reconnects: 0, hours: 0, upgrades: 0, slow_starts: 0 };
+
+#[test]
+fn nothing_is_lost_in_either_era() {
+    for era in [Era::Plain, Era::Secret] {
+        nothing_is_lost("ordinary", &Small::new(era, Variant::Ordinary, QUIET));
+    }
+}
