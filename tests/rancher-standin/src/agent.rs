@@ -446,7 +446,7 @@ impl Agent {
 
     async fn clean_hourly(&self) {
         loop {
-            tokio::time::sleep(Duration::from_secs(3600)).await;
+            tokio::time::sleep(Duration::from_hours(1)).await;
             clean(&self.world, &self.handle.home, &self.spec, SignedDuration::ZERO).await;
         }
     }

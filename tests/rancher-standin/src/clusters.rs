@@ -365,7 +365,7 @@ async fn settle(world: &World, id: &str, replicas: u32) -> Result<()> {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(180), wait).await.map_err(|_| {
+    tokio::time::timeout(Duration::from_mins(3), wait).await.map_err(|_| {
         anyhow!(
             "cluster {id} did not settle in 180 s: {}",
             unsettled(world, id, replicas).unwrap_or("just now")

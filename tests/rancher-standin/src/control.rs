@@ -95,7 +95,7 @@ async fn cluster(world: &Arc<World>, method: &Method, id: &str, rest: &[&str], b
         }
         (&Method::POST, ["offline"]) => {
             let wanted: Offline = parse(body)?;
-            let until = Instant::now() + wanted.length.unwrap_or(Duration::from_secs(365 * 24 * 3600));
+            let until = Instant::now() + wanted.length.unwrap_or(Duration::from_hours(365 * 24));
             world.change_traits(id, |traits| traits.offline_until = Some(until));
             agent::drop_tunnels(world, id, Duration::ZERO, false);
             Ok(json!({}))
@@ -106,7 +106,7 @@ async fn cluster(world: &Arc<World>, method: &Method, id: &str, rest: &[&str], b
         }
         (&Method::POST, ["agent-cleanup"]) => {
             let wanted: Cleanup = parse(body)?;
-            let pretended = SignedDuration::try_from(wanted.pretended_age.unwrap_or(Duration::from_secs(7200)))?;
+            let pretended = SignedDuration::try_from(wanted.pretended_age.unwrap_or(Duration::from_hours(2)))?;
             Ok(json!({"deleted": agent::clean_now(world, id, pretended).await}))
         }
         (&Method::POST, ["cluster-event"]) => Ok(clusters::event(world, id).await.map(|()| json!({}))?),
@@ -183,7 +183,7 @@ async fn forced(world: &World, id: &str) -> Result<(), Failure> {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), done)
+    tokio::time::timeout(Duration::from_mins(1), done)
         .await
         .map_err(|_| Failure(504, "the redeploy did not land".into()))
 }

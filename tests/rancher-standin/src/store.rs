@@ -93,7 +93,7 @@ impl Cache {
         {
             return;
         }
-        self.tell(Change {
+        self.tell(&Change {
             key,
             old,
             new: Some(new),
@@ -103,11 +103,11 @@ impl Cache {
     fn remove(&self, key: Key) {
         let old = self.lock().remove(&key);
         if old.is_some() {
-            self.tell(Change { key, old, new: None });
+            self.tell(&Change { key, old, new: None });
         }
     }
 
-    fn tell(&self, change: Change) {
+    fn tell(&self, change: &Change) {
         self.listeners
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -164,13 +164,13 @@ impl Cache {
 pub(crate) struct Kind {
     pub(crate) group: &'static str,
     pub(crate) version: &'static str,
-    pub(crate) kind: &'static str,
+    pub(crate) name: &'static str,
     pub(crate) plural: &'static str,
 }
 
 impl Kind {
     fn resource(&self) -> ApiResource {
-        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(self.group, self.version, self.kind), self.plural)
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(self.group, self.version, self.name), self.plural)
     }
 }
 

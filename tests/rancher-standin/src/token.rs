@@ -87,7 +87,7 @@ mod tests {
     fn names_and_fingerprints_are_those_that_rancher_2_15_0_gave() {
         assert_eq!(fingerprint(TOKEN), "739e2d9420");
         assert_eq!(
-            NamePattern::Sha256.secret_name("https://10.99.0.1:8443", TOKEN, "c-gsrbc"),
+            NamePattern::Sha256.secret_name("https://rancher.example.com", TOKEN, "c-gsrbc"),
             "cattle-credentials-43cbefdd06"
         );
     }

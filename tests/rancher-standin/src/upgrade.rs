@@ -66,7 +66,7 @@ async fn migrated(world: &World) -> Result<()> {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), moved)
+    tokio::time::timeout(Duration::from_mins(1), moved)
         .await
         .context("registration tokens were not migrated in 60 s")
 }

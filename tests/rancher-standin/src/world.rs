@@ -159,10 +159,10 @@ impl World {
     }
 
     async fn watch(self: Arc<Self>) {
-        let kind = |group, version, kind, plural| Kind {
+        let kind = |group, version, name, plural| Kind {
             group,
             version,
-            kind,
+            name,
             plural,
         };
         let all = || kube::runtime::watcher::Config::default();
