@@ -158,3 +158,71 @@ pub async fn require(server: &Server, side: &str, rights: &[Right]) -> Result<()
         error.hint(format!("the missing rule, {}", right.rule()))
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ServerClock;
+
+    /// An API server that grants reading and nothing else.
+    fn server() -> Server {
+        let (service, mut handle) =
+            tower_test::mock::pair::<http::Request<kube::client::Body>, http::Response<kube::client::Body>>();
+        tokio::spawn(async move {
+            while let Some((request, send)) = handle.next_request().await {
+                let asked: serde_json::Value =
+                    serde_json::from_slice(&request.into_body().collect_bytes().await.unwrap()).unwrap();
+                let verb = asked["spec"]["resourceAttributes"]["verb"].as_str().unwrap().to_owned();
+                let answer = serde_json::json!({ "spec": asked["spec"], "status": { "allowed": verb == "get" } });
+                send.send_response(http::Response::new(answer.to_string().into_bytes().into()));
+            }
+        });
+        Server {
+            client: kube::Client::new(service, "default"),
+            clock: ServerClock::default(),
+            url: "https://x".parse().unwrap(),
+            namespace: "default".into(),
+        }
+    }
+
+    fn rights() -> Vec<Right> {
+        vec![
+            Right::new("patch", "apps", "deployments")
+                .in_namespace("cattle-system")
+                .named("agent"),
+            Right::new("get", "", "secrets"),
+            Right::new("create", "", "pods/eviction"),
+        ]
+    }
+
+    #[tokio::test]
+    async fn the_rights_that_are_missing_come_in_the_order_they_were_asked() {
+        let missing = missing(&server(), &rights()).await.unwrap();
+        let shown: Vec<String> = missing.iter().map(Right::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "patch deployments.apps \"agent\" in namespace cattle-system",
+                "create pods/eviction"
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_refusal_names_the_side_the_rights_and_the_rules() {
+        let error = require(&server(), "the downstream cluster", &rights())
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "error: on the downstream cluster you may not: patch deployments.apps \"agent\" in namespace cattle-system, create pods/eviction"
+        );
+        assert_eq!(
+            error.hints[0],
+            "the missing rule, in a Role in namespace cattle-system: \
+             {apiGroups: [\"apps\"], resources: [\"deployments\"], resourceNames: [\"agent\"], verbs: [\"patch\"]}"
+        );
+        assert_eq!(error.kind, Kind::Forbidden);
+        require(&server(), "x", &[Right::new("get", "", "pods")]).await.unwrap();
+    }
+}

@@ -196,8 +196,11 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.lead.is_empty() {
-            write!(f, "{}: ", self.lead)?;
+        match (self.lead.as_str(), self.tried.is_empty()) {
+            ("", true) => {}
+            // A sentence that stands alone needs a lead when something is put before it.
+            ("", false) => f.write_str("error: ")?,
+            (lead, _) => write!(f, "{lead}: ")?,
         }
         for what in &self.tried {
             write!(f, "cannot {what}: ")?;
@@ -309,9 +312,10 @@ pub(crate) fn from_network(error: kube::Error, url: &Url) -> Error {
 }
 
 fn status_error(status: &Status) -> Error {
-    let raw = status.reason == "Failed to parse error data";
+    // kube makes a Status of any answer. One that was none has no `status: Failure`, or this reason and the body itself
+    // for a message.
+    let raw = status.reason == "Failed to parse error data" || !status.is_failure();
     let reason = if raw { "" } else { status.reason.as_str() };
-    // The body of an answer that is no Status is what kube puts in `message`: it is not ours to show.
     let message = if raw || status.message.is_empty() {
         format!("the server answered {}", http_words(status.code))
     } else {
@@ -454,3 +458,6 @@ fn tls_words(error: &rustls::Error) -> String {
         other => format!("tls: {other}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -286,20 +286,20 @@ async fn collected(response: Response<Body>) -> Result<Response<Body>, kube::Err
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await?.to_bytes();
     let failed = parts.status.is_client_error() || parts.status.is_server_error();
-    let bytes = if failed { as_status(parts.status, bytes) } else { bytes };
+    let bytes = if failed { with_code(parts.status, bytes) } else { bytes };
     Ok(Response::from_parts(parts, Body::from(bytes)))
 }
 
-/// kube takes the body of a failure that is no `Status` for its message. It is replaced by what the status code says:
-/// the body of a proxy's or another API's error may hold anything.
-fn as_status(code: StatusCode, bytes: Bytes) -> Bytes {
-    let parsed: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
-    if parsed.is_some_and(|body| body["kind"] == "Status" && body["code"] == code.as_u16()) {
-        return bytes;
+/// kube reads any JSON object as a `Status`, and one without a `code` makes it forget that of the answer: it is put in.
+/// The rest is handed on as it came, for those who know the dialect of the server.
+fn with_code(code: StatusCode, bytes: Bytes) -> Bytes {
+    match serde_json::from_slice(&bytes) {
+        Ok(serde_json::Value::Object(mut body)) if !body.contains_key("code") => {
+            body.insert("code".into(), code.as_u16().into());
+            Bytes::from(serde_json::Value::Object(body).to_string())
+        }
+        _ => bytes,
     }
-    let status =
-        serde_json::json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code.as_u16() });
-    Bytes::from(status.to_string())
 }
 
 /// The texts of a `Warning` header: `299 - "text"`, several of them after commas. (RFC 7234 §5.5.)

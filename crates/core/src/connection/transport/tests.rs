@@ -267,7 +267,7 @@ async fn a_body_is_never_a_message() {
         "error: cannot read Pod x on the downstream cluster: You must be logged in to the server (Unauthorized)"
     );
     assert!(
-        shown[2].ends_with("the server's answer does not have the expected fields (line 1, column 36)"),
+        shown[2].ends_with("the server's answer does not have the expected fields (line 1, column 17)"),
         "{}",
         shown[2]
     );

@@ -1,0 +1,197 @@
+//! A plugin's process from the outside: what it prints where, how it ends on signals, and with which code.
+
+use std::io::{BufReader, Read as _};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+/// The example, which cargo builds beside the tests.
+fn hello() -> Command {
+    let mut path: PathBuf = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    let mut command = Command::new(path.join("examples/hello"));
+    command.env_clear().env("HOME", "/nonexistent").stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    hello().args(arguments).output().unwrap()
+}
+
+fn shown(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!(
+        "code {:?}\n--- stdout\n{}--- stderr\n{}",
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr)
+    )
+}
+
+/// Starts a verb that prints `waiting` when it is ready for a signal.
+fn waiting(verb: &str) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut child = hello()
+        .arg(verb)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    expect(&mut out, "waiting");
+    (child, out)
+}
+
+fn expect(out: &mut impl std::io::BufRead, expected: &str) {
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line.trim_end(), expected);
+}
+
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let id = rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(id, signal).unwrap();
+}
+
+fn ended(mut child: Child) -> (Option<i32>, String) {
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    (child.wait().unwrap().code(), said)
+}
+
+#[test]
+fn data_is_on_stdout_and_success_is_zero() {
+    insta::assert_snapshot!(shown(&run(&["greet", "world"])), @r"
+    code Some(0)
+    --- stdout
+    hello world
+    --- stderr
+    ");
+}
+
+#[test]
+fn an_error_says_what_to_do_next_and_has_its_own_code() {
+    insta::assert_snapshot!(shown(&run(&["fail"])), @r"
+    code Some(4)
+    --- stdout
+    --- stderr
+    error: stopped half-way
+    hint: run it again to continue
+    ");
+}
+
+#[test]
+fn a_wrong_command_line_is_code_two_and_calls_itself_kubectl() {
+    let output = run(&["greet", "--nonsense"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        said.starts_with("error: unexpected argument '--nonsense' found") && said.contains("kubectl hello greet"),
+        "{said}"
+    );
+}
+
+#[test]
+fn help_is_data_and_knows_every_connection_flag() {
+    let output = run(&["greet", "--help"]);
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    for flag in [
+        "--kubeconfig",
+        "--context",
+        "--cluster",
+        "--user",
+        "-n, --namespace",
+        "-s, --server",
+        "--token",
+        "--tls-server-name",
+        "--insecure-skip-tls-verify",
+        "--certificate-authority",
+        "--client-certificate",
+        "--client-key",
+        "--as ",
+        "--as-uid",
+        "--as-group",
+        "--as-user-extra",
+        "--request-timeout",
+        "--disable-compression",
+        "-v, --v",
+        "--color",
+    ] {
+        assert!(help.contains(flag), "{flag} is missing:\n{help}");
+    }
+    assert_eq!(help.matches("Connection options:").count(), 1);
+}
+
+#[test]
+fn nothing_configured_is_told_as_kubectl_tells_it() {
+    let output = run(&["version"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said.starts_with(
+            "error: cannot read the version of the server: The connection to the server localhost:8080 was refused - did you specify the right host or port?\nhint: no kubeconfig was found"
+        ),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = hello()
+        .arg("spill")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(ended(child), (Some(0), String::new()));
+}
+
+#[test]
+fn a_panic_is_one_line_without_its_payload() {
+    let output = run(&["panic"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.starts_with("error: internal error at ") && !said.contains("hunter2"),
+        "{said}"
+    );
+    assert!(!output.status.success());
+}
+
+#[test]
+fn the_first_signal_asks_for_an_orderly_end() {
+    for (which, code) in [
+        (rustix::process::Signal::INT, 130),
+        (rustix::process::Signal::TERM, 143),
+    ] {
+        let (child, _out) = waiting("wait");
+        signal(&child, which);
+        let (got, said) = ended(child);
+        assert_eq!(
+            (got, said.as_str()),
+            (Some(code), "error: stopped after what was begun was finished\n")
+        );
+    }
+}
+
+#[test]
+fn the_second_signal_ends_at_once() {
+    let (child, mut out) = waiting("ignore");
+    signal(&child, rustix::process::Signal::INT);
+    expect(&mut out, "once more");
+    signal(&child, rustix::process::Signal::INT);
+    assert_eq!(ended(child).0, Some(130));
+}
+
+#[test]
+fn without_a_terminal_a_question_is_refused_and_yes_answers_it() {
+    assert_eq!(run(&["ask"]).status.code(), Some(1));
+    assert_eq!(run(&["ask", "--yes"]).stdout, b"went on\n");
+}
+
+#[test]
+fn completion_answers_in_cobras_protocol() {
+    assert_eq!(run(&["__complete", "gr"]).stdout, b"greet\tGreets each name\n:4\n");
+    assert_eq!(run(&["__complete", "greet", ""]).stdout, b"world\tthe usual one\n:4\n");
+    assert_eq!(run(&["__complete", "--nonsense", "x", ""]).status.code(), Some(0));
+}
