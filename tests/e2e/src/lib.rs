@@ -1,1 +1,267 @@
-//! Placeholder until its first module lands.
+//! How a story runs the plugin: the built program, in a home of its own, with nothing from the outside. The stories
+//! themselves are in `tests/stories`.
+//!
+//! ```no_run
+//! # async fn story() -> anyhow::Result<()> {
+//! use testbed::{Era, Fault, Moment, On};
+//! let story = e2e::Story::begin(Era::Secret, "oslo").await?;
+//! let (proxy, desk) = story.behind_proxy().await?;
+//! proxy.plan(On::write().nth(3), Fault::Kill(Moment::After));
+//! let rotate = desk.crt(["rotate", &story.cluster.id, "--context", "rancher", "--yes"]).start().await?;
+//! proxy.victim(rotate.pid()?);
+//! rotate.finish().await?.expect_killed()?;
+//! desk.crt(["rotate", &story.cluster.id, "--context", "rancher", "--yes"]).run().await?.expect(0)?;
+//! # Ok(()) }
+//! ```
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+use testbed::{Bed, ControlPlane, Era, FaultProxy, Kubeconfig, Registered, Registration, Standin, Upstream, User};
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::{Child, Command};
+
+/// The plugin as the file that kubectl looks for.
+const PLUGIN: &str = "kubectl-crt";
+
+/// A registered cluster, and a user with a kubeconfig that leads to it.
+pub struct Story {
+    /// The Rancher of the era.
+    pub rancher: &'static Standin,
+    /// The API server with Rancher's objects.
+    pub management: &'static ControlPlane,
+    /// The API server with all agents.
+    pub downstream: &'static ControlPlane,
+    /// The cluster of this story.
+    pub cluster: Registered,
+    /// Where its user sits.
+    pub desk: Desk,
+}
+
+impl Story {
+    /// A generic imported cluster called `name`, connected, and its admin.
+    pub async fn begin(era: Era, name: &str) -> Result<Self> {
+        Self::begin_with(era, &Registration::imported(name).quick()).await
+    }
+
+    /// The same with any registration.
+    pub async fn begin_with(era: Era, registration: &Registration) -> Result<Self> {
+        let bed = Bed::shared().await?;
+        let rancher = bed.rancher(era).await?;
+        let (management, downstream) = (bed.management(era).await?, bed.downstream().await?);
+        let cluster = rancher.register_as(registration).await?;
+        let kubeconfig = rancher.with_cluster(rancher.kubeconfig(), &cluster, &User::admin());
+        let desk = Desk::new(bed, &kubeconfig)?;
+        Ok(Self {
+            rancher,
+            management,
+            downstream,
+            cluster,
+            desk,
+        })
+    }
+
+    /// A proxy in front of everything that the kubeconfig leads to, and a desk whose kubeconfig goes through it.
+    pub async fn behind_proxy(&self) -> Result<(FaultProxy, Desk)> {
+        let proxy = FaultProxy::start([self.rancher.upstream(), Upstream::admin_of(self.management)]).await?;
+        let kubeconfig = proxy.redirect(Kubeconfig::read(self.desk.kubeconfig())?);
+        let desk = Desk::new(Bed::shared().await?, &kubeconfig)?;
+        Ok((proxy, desk))
+    }
+}
+
+/// A home directory, a kubeconfig, and a `PATH` with nothing but kubectl and the plugin.
+pub struct Desk {
+    home: TempDir,
+    kubeconfig: PathBuf,
+}
+
+impl Desk {
+    /// A desk with this kubeconfig.
+    pub fn new(bed: &Bed, kubeconfig: &Kubeconfig) -> Result<Self> {
+        let home = tempfile::tempdir()?;
+        let bin = home.path().join("bin");
+        std::fs::create_dir(&bin)?;
+        bed.programs().link_kubectl(&bin)?;
+        std::os::unix::fs::symlink(testbed::built(PLUGIN)?, bin.join(PLUGIN))?;
+        let kubeconfig = kubeconfig.write(home.path().join("kubeconfig"))?;
+        Ok(Self { home, kubeconfig })
+    }
+
+    /// The home directory.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The kubeconfig file.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// `kubectl-crt ARGS`, the plugin alone.
+    pub fn crt(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Invocation {
+        Invocation::new(self, PLUGIN, args)
+    }
+
+    /// `kubectl ARGS`, the real one.
+    pub fn kubectl(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Invocation {
+        Invocation::new(self, "kubectl", args)
+    }
+}
+
+/// A command that is about to be run.
+pub struct Invocation {
+    command: std::process::Command,
+    stdin: Vec<u8>,
+}
+
+impl Invocation {
+    fn new(desk: &Desk, program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let bin = desk.home().join("bin");
+        let mut command = std::process::Command::new(bin.join(program));
+        command
+            .args(args)
+            .current_dir(desk.home())
+            .env_clear()
+            .env("HOME", desk.home())
+            .env("PATH", &bin)
+            .env("KUBECONFIG", &desk.kubeconfig)
+            .env("TZ", "UTC");
+        Self {
+            command,
+            stdin: Vec::new(),
+        }
+    }
+
+    /// Adds an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// What it reads on standard input; nothing otherwise.
+    #[must_use]
+    pub fn stdin(mut self, text: impl Into<Vec<u8>>) -> Self {
+        self.stdin = text.into();
+        self
+    }
+
+    /// Runs it to its end.
+    pub async fn run(self) -> Result<Outcome> {
+        self.start().await?.finish().await
+    }
+
+    /// Starts it, for a test that does something to it meanwhile. It is killed when the test forgets it.
+    pub async fn start(self) -> Result<Running> {
+        let line = self.line();
+        let mut command = Command::from(self.command);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let began = Instant::now();
+        let mut child = command.spawn().with_context(|| format!("start `{line}`"))?;
+        let mut stdin = child.stdin.take().context("no standard input")?;
+        // It may end without reading.
+        let _ = stdin.write_all(&self.stdin).await;
+        Ok(Running { line, child, began })
+    }
+
+    /// Starts it on a terminal of its own, where it asks and shows progress as it does to people.
+    pub fn on_terminal(mut self) -> Result<expectrl::session::OsSession> {
+        self.command.env("TERM", "xterm-256color");
+        let mut session = expectrl::Session::spawn(self.command)?;
+        session.set_expect_timeout(Some(Duration::from_mins(1)));
+        Ok(session)
+    }
+
+    /// As a user would have typed it.
+    fn line(&self) -> String {
+        let program = Path::new(self.command.get_program()).file_name().unwrap_or_default();
+        let words = std::iter::once(program).chain(self.command.get_args());
+        words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// A command that runs.
+pub struct Running {
+    line: String,
+    child: Child,
+    began: Instant,
+}
+
+impl Running {
+    /// Its process id, for signals and for [`FaultProxy::victim`].
+    pub fn pid(&self) -> Result<u32> {
+        self.child
+            .id()
+            .with_context(|| format!("`{}` has ended already", self.line))
+    }
+
+    /// Waits for its end.
+    pub async fn finish(self) -> Result<Outcome> {
+        let Self { line, child, began } = self;
+        let output = child.wait_with_output().await?;
+        Ok(Outcome {
+            line,
+            stdout: String::from_utf8(output.stdout)?,
+            stderr: String::from_utf8(output.stderr)?,
+            status: output.status,
+            took: began.elapsed(),
+        })
+    }
+}
+
+/// What a command has printed, and how it ended.
+#[derive(Debug)]
+pub struct Outcome {
+    line: String,
+    /// Data.
+    pub stdout: String,
+    /// Talk.
+    pub stderr: String,
+    /// Code or signal.
+    pub status: ExitStatus,
+    /// From start to end.
+    pub took: Duration,
+}
+
+impl Outcome {
+    /// The exit code; nothing if a signal ended it.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Fails, with everything that it printed, unless it exited with this code.
+    pub fn expect(self, code: i32) -> Result<Self> {
+        ensure!(self.code() == Some(code), "expected exit code {code} of\n{self}");
+        Ok(self)
+    }
+
+    /// Fails unless SIGKILL ended it.
+    pub fn expect_killed(self) -> Result<Self> {
+        use std::os::unix::process::ExitStatusExt as _;
+        ensure!(self.status.signal() == Some(9), "expected it to be killed:\n{self}");
+        Ok(self)
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    /// Everything together, as snapshots show it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            line,
+            stdout,
+            stderr,
+            status,
+            ..
+        } = self;
+        write!(f, "$ {line}\n{stdout}----- stderr -----\n{stderr}----- {status} -----")
+    }
+}

@@ -1,0 +1,5 @@
+//! What users live through, one file for each story, on a real control plane.
+//!
+//! One test binary, so that all stories share one bed. Each story has clusters, a home directory and a proxy of its own.
+
+mod registered_cluster;
