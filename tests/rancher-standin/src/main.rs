@@ -44,8 +44,7 @@ struct Arguments {
     config: PathBuf,
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
+fn main() -> Result<()> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(
@@ -56,10 +55,16 @@ async fn main() -> Result<()> {
     let config = Config::read(&Arguments::parse().config)?;
     // Fails only if somebody installed one before: then that one serves.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    tokio::select! {
-        result = run(config) => result,
-        result = asked_to_end() => result,
-    }
+    let runtime = tokio::runtime::Runtime::new()?;
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = run(config) => result,
+            result = asked_to_end() => result,
+        }
+    });
+    // The thread that reads stdin may be blocked there for ever: it is not waited for.
+    runtime.shutdown_background();
+    result
 }
 
 async fn run(config: Config) -> Result<()> {

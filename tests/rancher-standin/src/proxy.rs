@@ -474,7 +474,8 @@ impl Filter {
             return held;
         };
         for key in ["items", "rows"] {
-            if let Some(items) = list[key].as_array_mut() {
+            // Not by index: that would put an empty `items` into a table, and make a list of it.
+            if let Some(items) = list.get_mut(key).and_then(Value::as_array_mut) {
                 items.retain(|item| !self.is_other(item) && !self.is_other(&item["object"]));
             }
         }
@@ -513,6 +514,7 @@ mod tests {
         assert!(filter.push(list.to_string().as_bytes()).is_empty());
         let left: Value = serde_json::from_slice(&filter.finish()).unwrap();
         assert_eq!(left["items"].as_array().unwrap().len(), 2);
+        assert!(left.get("rows").is_none());
     }
 
     #[test]

@@ -182,23 +182,24 @@ impl World {
         );
         self.secrets
             .start(management(), &kind("", "v1", "Secret", "secrets"), all());
-        let agents = || all().labels("app=cattle-cluster-agent");
-        let named = || all().fields("metadata.name=cattle-cluster-agent");
-        self.pods.start(downstream(), &kind("", "v1", "Pod", "pods"), agents());
-        self.deployments
-            .start(downstream(), &kind("apps", "v1", "Deployment", "deployments"), named());
-        self.downstream_secrets
-            .start(downstream(), &kind("", "v1", "Secret", "secrets"), all());
         for cache in [
             &self.settings,
             &self.features,
             &self.clusters,
             &self.crts,
             &self.secrets,
-            &self.pods,
-            &self.deployments,
-            &self.downstream_secrets,
         ] {
+            cache.ready().await;
+        }
+        // Only now: a pod is looked at once when it comes, and whose it is must be known then.
+        let agents = all().labels("app=cattle-cluster-agent");
+        let named = all().fields("metadata.name=cattle-cluster-agent");
+        let deployment = kind("apps", "v1", "Deployment", "deployments");
+        self.downstream_secrets
+            .start(downstream(), &kind("", "v1", "Secret", "secrets"), all());
+        self.deployments.start(downstream(), &deployment, named);
+        self.pods.start(downstream(), &kind("", "v1", "Pod", "pods"), agents);
+        for cache in [&self.downstream_secrets, &self.deployments, &self.pods] {
             cache.ready().await;
         }
     }
