@@ -1,7 +1,5 @@
 //! The smallest plugin, with one verb for each way in which a process can end. The tests of this crate run it.
 
-use std::time::Duration;
-
 use kubectl_core::app::{self, Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
 use kubectl_core::error::{Doing as _, Error, ExitCode, Kind};
 
@@ -45,6 +43,7 @@ enum Verb {
 
 impl Plugin for Hello {
     const NAME: &'static str = "hello";
+    const LOGGED: &'static [&'static str] = &["hello"];
 
     fn global(&self) -> &GlobalFlags {
         &self.global
@@ -67,13 +66,14 @@ impl Plugin for Hello {
                 ui.out("waiting")?;
                 ui.interrupt().cancelled().await;
                 ui.out("once more")?;
-                tokio::time::sleep(Duration::from_secs(3600)).await;
+                std::future::pending::<()>().await;
             }
             Verb::Spill => loop {
                 ui.out("line")?;
             },
             Verb::Panic => panic!("hunter2"),
             Verb::Version => {
+                tracing::debug!("asking");
                 let server = self.global.connection.load(&context.environment)?.connect()?;
                 let version = server
                     .client

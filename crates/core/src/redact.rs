@@ -30,17 +30,17 @@ pub fn url(text: &str) -> String {
 
 /// A text of a server or a library: everything that has the shape of a credential is taken out.
 pub fn text(text: &str) -> String {
-    text.split_inclusive(char::is_whitespace)
-        .map(|word| {
-            let body = word.trim_end_matches(char::is_whitespace);
-            let shown = if body.contains("/import/") {
-                url(body)
-            } else {
-                words(body)
-            };
-            format!("{shown}{}", &word[body.len()..])
-        })
-        .collect()
+    let mut shown = String::with_capacity(text.len());
+    for word in text.split_inclusive(char::is_whitespace) {
+        let body = word.trim_end_matches(char::is_whitespace);
+        shown.push_str(&if body.contains("/import/") {
+            url(body)
+        } else {
+            words(body)
+        });
+        shown.push_str(&word[body.len()..]);
+    }
+    shown
 }
 
 /// Parameters that Kubernetes itself defines; the value of any other may be anything.

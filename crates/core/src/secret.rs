@@ -91,7 +91,7 @@ impl FromStr for Fingerprint {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let digits = text.as_bytes();
-        if digits.len() != 10 || !digits.iter().all(|d| d.is_ascii_hexdigit()) {
+        if digits.len() != 10 || !digits.iter().all(u8::is_ascii_hexdigit) {
             return Err(NotAFingerprint);
         }
         let mut bytes = [0; 5];

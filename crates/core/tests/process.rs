@@ -1,5 +1,7 @@
 //! A plugin's process from the outside: what it prints where, how it ends on signals, and with which code.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, and so may its helpers")]
+
 use std::io::{BufReader, Read as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -194,4 +196,14 @@ fn completion_answers_in_cobras_protocol() {
     assert_eq!(run(&["__complete", "gr"]).stdout, b"greet\tGreets each name\n:4\n");
     assert_eq!(run(&["__complete", "greet", ""]).stdout, b"world\tthe usual one\n:4\n");
     assert_eq!(run(&["__complete", "--nonsense", "x", ""]).status.code(), Some(0));
+}
+
+#[test]
+fn the_log_shows_requests_and_our_own_events_but_nobody_elses() {
+    let said = String::from_utf8(run(&["version", "-v=9"]).stderr).unwrap();
+    assert!(said.contains("DEBUG hello: asking"), "{said}");
+    assert!(said.contains("GET http://localhost:8080/version failed in "), "{said}");
+    assert!(!said.contains("kube_client") && !said.contains("hyper"), "{said}");
+    let said = String::from_utf8(run(&["version", "-v", "5"]).stderr).unwrap();
+    assert!(said.contains("asking") && !said.contains("GET "), "{said}");
 }

@@ -98,11 +98,12 @@ fn lines(mut found: Vec<Candidate>) -> String {
     let mut text = String::new();
     for Candidate { value, help } in found {
         let help = help.lines().next().unwrap_or_default();
-        text.push_str(&if help.is_empty() {
-            format!("{value}\n")
-        } else {
-            format!("{value}\t{help}\n")
-        });
+        text.push_str(&value);
+        if !help.is_empty() {
+            text.push('\t');
+            text.push_str(help);
+        }
+        text.push('\n');
     }
     format!("{text}:{directive}\n")
 }

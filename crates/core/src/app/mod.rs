@@ -5,6 +5,7 @@
 //! and no file.
 
 mod completion;
+mod log;
 mod signals;
 
 use std::future::Future;
@@ -43,7 +44,7 @@ pub struct Context {
 ///
 /// /// Says hello
 /// #[derive(clap::Parser)]
-/// #[command(name = "kubectl-hello", bin_name = "kubectl hello", version)]
+/// #[command(name = "kubectl-hello", version)]
 /// struct Hello {
 ///     #[command(flatten)]
 ///     global: GlobalFlags,
@@ -68,6 +69,10 @@ pub trait Plugin: clap::Parser + Send + 'static {
     /// The word after `kubectl`: `crt`.
     const NAME: &'static str;
 
+    /// The crates whose `tracing` events are shown from `-v=4` on, the plugin's own and its libraries'. Nobody else's are:
+    /// kube writes whole bodies to its log.
+    const LOGGED: &'static [&'static str] = &[];
+
     /// The common flags.
     fn global(&self) -> &GlobalFlags;
 
@@ -88,12 +93,16 @@ pub fn run<P: Plugin>() -> ProcessExit {
     if let Some(words) = completion::asked(&arguments) {
         return completion::answer::<P>(words);
     }
-    let plugin = match P::try_parse_from(arguments) {
+    let parsed = command::<P>()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| P::from_arg_matches(&matches));
+    let plugin = match parsed {
         Ok(plugin) => plugin,
         Err(error) => return usage(&error),
     };
     let ui = Ui::of_process(&plugin.global().ui);
     quiet_panics(&ui);
+    log::install(&ui, P::LOGGED);
     let outcome = with_runtime(&ui, |context| plugin.run(context), P::NAME);
     last_word(&ui, outcome).into()
 }
@@ -158,5 +167,11 @@ fn quiet_panics(ui: &Ui) {
 
 /// The root command under the name that a user types, for help, man pages and completion.
 pub fn command<P: Plugin>() -> clap::Command {
-    P::command().bin_name(format!("kubectl {}", P::NAME))
+    // clap looks at NO_COLOR only where it is not empty; kubectl takes its presence.
+    let color = if std::env::var_os("NO_COLOR").is_some() {
+        clap::ColorChoice::Never
+    } else {
+        clap::ColorChoice::Auto
+    };
+    P::command().bin_name(format!("kubectl {}", P::NAME)).color(color)
 }

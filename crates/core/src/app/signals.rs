@@ -7,8 +7,8 @@ use crate::ui::Ui;
 
 /// Runs `work`, turning the first SIGINT or SIGTERM into a cancelled [`Ui::interrupt`] and the second into the end.
 ///
-/// Work that comes to its end after a signal ends with the signal's code, unless it says something more exact
-/// (pending, held): a script must see that it was stopped.
+/// Work that says it was interrupted ends with the code of the signal that did it; what it says otherwise (done all the
+/// same, pending, held) is more exact and stands.
 pub(super) async fn guarded(ui: &Ui, work: impl Future<Output = Result<ExitCode, Error>>) -> Result<ExitCode, Error> {
     let mut signals = Signals::install().map_err(|error| Error::from(error).doing("listen for signals"))?;
     tokio::pin!(work);
@@ -20,6 +20,7 @@ pub(super) async fn guarded(ui: &Ui, work: impl Future<Output = Result<ExitCode,
     tokio::select! {
         outcome = &mut work => match outcome {
             Err(error) if error.kind == Kind::Interrupted => Err(error.of_kind(first)),
+            Ok(ExitCode::Interrupted) => Ok(first.exit_code()),
             outcome => outcome,
         },
         second = signals.next() => Err(Error::new(second, "stopped at once by a second signal")),

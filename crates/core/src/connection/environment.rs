@@ -73,7 +73,7 @@ impl Environment {
     /// With another place for the mounted service account.
     #[must_use]
     pub fn with_service_account(mut self, directory: &Path) -> Self {
-        self.service_account = directory.to_owned();
+        directory.clone_into(&mut self.service_account);
         self
     }
 

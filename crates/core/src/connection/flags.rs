@@ -3,11 +3,10 @@
 //! kubectl refuses flags before the plugin's name, so every plugin has to know them all. A flag that is given but empty
 //! counts as absent, as it does for kubectl.
 
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, StringValueParser, TypedValueParser};
 
 use super::environment::Environment;
 use super::{Connection, resolve};
@@ -44,7 +43,7 @@ pub struct ConnectionFlags {
     pub server: Option<String>,
 
     /// Bearer token for the API server; it is visible in the process list, prefer a kubeconfig
-    #[arg(long, global = true, value_name = "TOKEN", value_parser = secret)]
+    #[arg(long, global = true, value_name = "TOKEN", value_parser = secret())]
     pub token: Option<Secret>,
 
     /// Server name to use for the validation of the server's certificate
@@ -97,9 +96,9 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
-/// Never fails, so that clap has no reason to quote it.
-fn secret(text: &str) -> Result<Secret, Infallible> {
-    Ok(Secret::new(text))
+/// Of a type whose `Debug` shows nothing; it accepts everything, so that clap has no reason to quote it.
+fn secret() -> impl TypedValueParser<Value = Secret> {
+    StringValueParser::new().map(Secret::new)
 }
 
 fn timeout(text: &str) -> Result<Duration, duration::NotADuration> {

@@ -166,7 +166,7 @@ fn certificate(user: &AuthInfo) -> Result<Option<Arc<Certificate>>, Error> {
     let data = user
         .client_key_data
         .as_ref()
-        .map(|data| data.expose_secret())
+        .map(secrecy::ExposeSecret::expose_secret)
         .filter(|data| !data.is_empty());
     let key = match (data, given(user.client_key.clone())) {
         (Some(data), _) => pem_data(data, "client-key-data")?,

@@ -22,11 +22,12 @@ pub(super) fn resolve(flags: &ConnectionFlags, environment: &Environment) -> Res
     let explicit = flags.kubeconfig.as_deref().filter(|path| !path.as_os_str().is_empty());
     let merged = Merged::load(explicit, environment)?;
     let chosen = Chosen::from(flags, &merged)?;
-    let configured = flag(&flags.server).or_else(|| given(chosen.cluster.server.clone()));
-    if configured.is_none() && chosen.cluster_name.is_none() {
-        if let Some(in_cluster) = in_cluster(flags, environment)? {
-            return Ok(in_cluster);
-        }
+    let configured = flag(flags.server.as_ref()).or_else(|| given(chosen.cluster.server.clone()));
+    if configured.is_none()
+        && chosen.cluster_name.is_none()
+        && let Some(in_cluster) = in_cluster(flags, environment)?
+    {
+        return Ok(in_cluster);
     }
     if let (None, Some(name)) = (&configured, &chosen.cluster_name) {
         return Err(Error::failed(format!(
@@ -35,7 +36,7 @@ pub(super) fn resolve(flags: &ConnectionFlags, environment: &Environment) -> Res
     }
     let is_default = configured.is_none();
     let server = address(configured.as_deref().unwrap_or(DEFAULT_SERVER))?;
-    let namespace = flag(&flags.namespace).or_else(|| given(chosen.context.namespace.clone()));
+    let namespace = flag(flags.namespace.as_ref()).or_else(|| given(chosen.context.namespace.clone()));
     let trust = trust(flags, &chosen.cluster)?;
     let user = with_flags(flags, chosen.user);
     Ok(Connection {
@@ -56,8 +57,8 @@ pub(super) fn resolve(flags: &ConnectionFlags, environment: &Environment) -> Res
     })
 }
 
-fn flag(value: &Option<String>) -> Option<String> {
-    given(value.clone())
+fn flag(value: Option<&String>) -> Option<String> {
+    given(value.cloned())
 }
 
 /// The parts of the kubeconfig that the flags point at.
@@ -71,7 +72,7 @@ struct Chosen {
 
 impl Chosen {
     fn from(flags: &ConnectionFlags, merged: &Merged) -> Result<Self, Error> {
-        let by_flag = flag(&flags.context);
+        let by_flag = flag(flags.context.as_ref());
         let context_name = by_flag.clone().or_else(|| merged.current_context.clone());
         let context = match &context_name {
             None => Context::default(),
@@ -81,15 +82,15 @@ impl Chosen {
                 None => return Err(no_current_context(name, merged)),
             },
         };
-        let cluster_name = flag(&flags.cluster).or_else(|| given(Some(context.cluster.clone())));
+        let cluster_name = flag(flags.cluster.as_ref()).or_else(|| given(Some(context.cluster.clone())));
         let cluster = match &cluster_name {
             Some(name) => find(&merged.clusters, name),
             None => None,
         };
-        if let (Some(name), None, Some(_)) = (&cluster_name, &cluster, flag(&flags.cluster)) {
+        if let (Some(name), None, Some(_)) = (&cluster_name, &cluster, flag(flags.cluster.as_ref())) {
             return Err(unknown("cluster", name, &merged.clusters));
         }
-        let user = match (flag(&flags.user), given(context.user.clone())) {
+        let user = match (flag(flags.user.as_ref()), given(context.user.clone())) {
             (Some(name), _) => find(&merged.users, &name).ok_or_else(|| unknown("auth info", &name, &merged.users))?,
             // A context that names a user who is not there is anonymous, to kubectl too.
             (None, Some(name)) => find(&merged.users, &name).unwrap_or_default(),
@@ -164,8 +165,8 @@ fn trust(flags: &ConnectionFlags, cluster: &Cluster) -> Result<Trust, Error> {
         .insecure_skip_tls_verify
         .or(cluster.insecure_skip_tls_verify)
         .unwrap_or(false);
-    let server_name = flag(&flags.tls_server_name).or_else(|| given(cluster.tls_server_name.clone()));
-    let by_flag = flag(&flags.certificate_authority);
+    let server_name = flag(flags.tls_server_name.as_ref()).or_else(|| given(cluster.tls_server_name.clone()));
+    let by_flag = flag(flags.certificate_authority.as_ref());
     let authority = match (&by_flag, given(cluster.certificate_authority_data.clone())) {
         (Some(path), _) => Some(pem_file(path, "certificate authority")?),
         (None, Some(data)) => Some(pem_data(&data, "certificate-authority-data")?),
@@ -174,7 +175,8 @@ fn trust(flags: &ConnectionFlags, cluster: &Cluster) -> Result<Trust, Error> {
             None => None,
         },
     };
-    if insecure && by_flag.is_some() {
+    // The flag alone sets the kubeconfig's authority aside; two that contradict each other in one place are a mistake.
+    if insecure && (by_flag.is_some() || (flags.insecure_skip_tls_verify.is_none() && authority.is_some())) {
         return Err(Error::failed(
             "specifying a root certificates file with the insecure flag is not allowed",
         ));
@@ -219,11 +221,11 @@ fn with_flags(flags: &ConnectionFlags, mut user: AuthInfo) -> AuthInfo {
             user.impersonate_user_extra,
         ) = kept;
     }
-    if let Some(path) = flag(&flags.client_certificate) {
+    if let Some(path) = flag(flags.client_certificate.as_ref()) {
         user.client_certificate = Some(path);
         user.client_certificate_data = None;
     }
-    if let Some(path) = flag(&flags.client_key) {
+    if let Some(path) = flag(flags.client_key.as_ref()) {
         user.client_key = Some(path);
         user.client_key_data = None;
     }
@@ -257,8 +259,8 @@ fn impersonate(flags: &ConnectionFlags, user: &AuthInfo) -> Result<Impersonate, 
         extra.sort();
     }
     let impersonate = Impersonate {
-        user: flag(&flags.impersonate).or_else(|| given(user.impersonate.clone())),
-        uid: flag(&flags.impersonate_uid).or_else(|| given(user.impersonate_uid.clone())),
+        user: flag(flags.impersonate.as_ref()).or_else(|| given(user.impersonate.clone())),
+        uid: flag(flags.impersonate_uid.as_ref()).or_else(|| given(user.impersonate_uid.clone())),
         groups: if groups.is_empty() {
             user.impersonate_groups.clone().unwrap_or_default()
         } else {
@@ -294,7 +296,7 @@ fn in_cluster(flags: &ConnectionFlags, environment: &Environment) -> Result<Opti
         host.to_owned()
     };
     let server = address(&format!("https://{host}:{port}"))?;
-    let namespace = flag(&flags.namespace)
+    let namespace = flag(flags.namespace.as_ref())
         .or_else(|| environment.variable("POD_NAMESPACE").map(str::to_owned))
         .or_else(|| {
             given(

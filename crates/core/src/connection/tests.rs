@@ -439,3 +439,20 @@ fn kuberc_can_forbid_a_credential_plugin() {
     );
     assert!(load().is_ok());
 }
+
+#[test]
+fn insecure_sets_the_kubeconfigs_authority_aside_only_by_flag() {
+    let home = Home::new();
+    home.file("ca.crt", "PEM");
+    let file = home.file(
+        "config",
+        simple("a").replace("{server:", "{certificate-authority: ca.crt, server:"),
+    );
+    let connection = flags(&["--insecure-skip-tls-verify"])
+        .load(&home.environment(&[&file]))
+        .unwrap();
+    assert!(connection.trust.insecure && connection.trust.authority.is_none());
+    let both = "{certificate-authority: ca.crt, insecure-skip-tls-verify: true, server:";
+    let file = home.file("both", simple("a").replace("{server:", both));
+    assert!(flags(&[]).load(&home.environment(&[&file])).is_err());
+}

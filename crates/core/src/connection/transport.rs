@@ -118,13 +118,13 @@ impl Transport {
                 None
             };
             let outcome = self.attempt(credential, request).await;
-            let Some(asked) = worth_another_try(&outcome) else {
+            if !worth_another_try(&outcome) {
                 return outcome;
-            };
+            }
             let (Some(delay), Some(next)) = (delays.next(), again) else {
                 return outcome;
             };
-            let delay = asked.unwrap_or(delay);
+            let delay = asked_pause(&outcome).unwrap_or(delay);
             if began.elapsed() + delay > BUDGET {
                 return outcome;
             }
@@ -169,10 +169,10 @@ impl Transport {
 
     async fn client(&self, certificate: Option<&Arc<Certificate>>) -> Result<kube::Client, Error> {
         let mut current = self.current.lock().await;
-        if let Some((of, client)) = current.as_ref() {
-            if of.as_ref() == certificate {
-                return Ok(client.clone());
-            }
+        if let Some((of, client)) = current.as_ref()
+            && of.as_ref() == certificate
+        {
+            return Ok(client.clone());
         }
         let mut config = self.config.clone();
         if let Some(certificate) = certificate {
@@ -254,23 +254,18 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     Some(copy)
 }
 
-/// Whether another try may help, and the pause the server asked for.
-fn worth_another_try(outcome: &Result<Response<Body>, Error>) -> Option<Option<Duration>> {
+/// Whether another try may help: the server is busy, or the network failed in a way that may pass.
+fn worth_another_try(outcome: &Result<Response<Body>, Error>) -> bool {
     match outcome {
-        Ok(response) if matches!(response.status().as_u16(), 429 | 503 | 504) => {
-            let header = response
-                .headers()
-                .get(RETRY_AFTER)
-                .and_then(|value| value.to_str().ok());
-            Some(
-                header
-                    .and_then(|seconds| seconds.trim().parse().ok())
-                    .map(Duration::from_secs),
-            )
-        }
-        Ok(_) => None,
-        Err(error) => error.is_repeatable().then_some(None),
+        Ok(response) => matches!(response.status().as_u16(), 429 | 503 | 504),
+        Err(error) => error.is_repeatable(),
     }
+}
+
+/// The pause that a server asks for.
+fn asked_pause(outcome: &Result<Response<Body>, Error>) -> Option<Duration> {
+    let header = outcome.as_ref().ok()?.headers().get(RETRY_AFTER)?;
+    header.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// Answers that arrive bit by bit for as long as the caller likes: watches and followed logs.

@@ -128,22 +128,28 @@ pub(super) fn plain(value: &Value) -> String {
     }
 }
 
-/// Where the brace that is open is closed: not by one within quotes.
-fn closing(text: &str) -> Option<usize> {
-    let mut quote = None;
-    let mut escaped = false;
-    for (at, c) in text.char_indices() {
+/// The characters outside of quotes, with their places. A backslash takes the next one with it.
+fn bare(text: &str) -> impl Iterator<Item = (usize, char)> + '_ {
+    let (mut quote, mut escaped) = (None, false);
+    text.char_indices().filter(move |&(_, c)| {
+        if escaped {
+            escaped = false;
+            return false;
+        }
         match (quote, c) {
-            _ if escaped => escaped = false,
             (_, '\\') => escaped = true,
             (Some(open), c) if c == open => quote = None,
             (Some(_), _) => {}
             (None, '"' | '\'') => quote = Some(c),
-            (None, '}') => return Some(at),
-            (None, _) => {}
+            (None, _) => return true,
         }
-    }
-    None
+        false
+    })
+}
+
+/// Where the brace that is open is closed.
+fn closing(text: &str) -> Option<usize> {
+    bare(text).find(|&(_, c)| c == '}').map(|(at, _)| at)
 }
 
 /// The text of `"…"` or `'…'`, if that is all there is.
@@ -338,62 +344,35 @@ fn name(key: &str) -> String {
     Value::from(key).to_string()
 }
 
-/// The bracket that closes the first one: not one within quotes or of an inner pair.
+/// The bracket that closes the first one, not one of an inner pair.
 fn closing_bracket(text: &str) -> Option<usize> {
-    let (mut depth, mut quote, mut escaped) = (0, None, false);
-    for (at, c) in text.char_indices() {
-        match (quote, c) {
-            _ if escaped => escaped = false,
-            (_, '\\') => escaped = true,
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, '[') => depth += 1,
-            (None, ']') if depth == 1 => return Some(at),
-            (None, ']') => depth -= 1,
-            (None, _) => {}
-        }
-    }
-    None
+    let mut depth = 0;
+    let closes = |&(_, c): &(usize, char)| {
+        depth += i32::from(c == '[') - i32::from(c == ']');
+        depth == 0
+    };
+    bare(text).find(closes).map(|(at, _)| at)
 }
 
 fn split_union(text: &str) -> Vec<&str> {
-    let (mut parts, mut start, mut quote) = (Vec::new(), 0, None);
-    for (at, c) in text.char_indices() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, ',') => {
-                parts.push(text[start..at].trim());
-                start = at + 1;
-            }
-            (None, _) => {}
-        }
-    }
-    parts.push(text[start..].trim());
-    parts
+    let mut start = 0;
+    let commas = bare(text)
+        .filter(|&(_, c)| c == ',')
+        .map(|(at, _)| at)
+        .chain([text.len()]);
+    commas
+        .map(|at| text[std::mem::replace(&mut start, at + 1)..at].trim())
+        .collect()
 }
 
-/// The comparison outside of quotes, the longer ones first.
+/// The comparison, the longer ones first.
 fn operator(text: &str) -> Option<(usize, &'static str)> {
-    let mut quote = None;
-    for (at, c) in text.char_indices() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, _) => {
-                let found = ["==", "!=", "<=", ">=", "<", ">"]
-                    .into_iter()
-                    .find(|operator| text[at..].starts_with(operator));
-                if let Some(operator) = found {
-                    return Some((at, operator));
-                }
-            }
-        }
-    }
-    None
+    let operator = |at: usize| {
+        ["==", "!=", "<=", ">=", "<", ">"]
+            .into_iter()
+            .find(|known| text[at..].starts_with(known))
+    };
+    bare(text).find_map(|(at, _)| operator(at).map(|known| (at, known)))
 }
 
 fn refused(text: &str, why: &str) -> Error {

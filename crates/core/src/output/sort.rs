@@ -40,24 +40,23 @@ fn compare(a: Option<&Value>, b: Option<&Value>) -> Ordering {
 }
 
 /// `node-9` before `node-10`: runs of digits compare as numbers. (fvbommel/sortorder, as used by kubectl.)
-fn natural(a: &str, b: &str) -> Ordering {
-    let (mut a, mut b) = (a, b);
+fn natural(one: &str, other: &str) -> Ordering {
+    let (mut one, mut other) = (one, other);
     loop {
-        let (Some(x), Some(y)) = (a.chars().next(), b.chars().next()) else {
-            return a.len().cmp(&b.len());
+        let (Some(first), Some(second)) = (one.chars().next(), other.chars().next()) else {
+            return one.len().cmp(&other.len());
         };
-        if x.is_ascii_digit() && y.is_ascii_digit() {
-            let (m, rest_a) = digits(a);
-            let (n, rest_b) = digits(b);
-            let order = m.len().cmp(&n.len()).then_with(|| m.cmp(n));
+        if first.is_ascii_digit() && second.is_ascii_digit() {
+            let ((left, after_left), (right, after_right)) = (digits(one), digits(other));
+            let order = left.len().cmp(&right.len()).then_with(|| left.cmp(right));
             if order != Ordering::Equal {
                 return order;
             }
-            (a, b) = (rest_a, rest_b);
-        } else if x == y {
-            (a, b) = (&a[x.len_utf8()..], &b[y.len_utf8()..]);
+            (one, other) = (after_left, after_right);
+        } else if first == second {
+            (one, other) = (&one[first.len_utf8()..], &other[second.len_utf8()..]);
         } else {
-            return x.cmp(&y);
+            return first.cmp(&second);
         }
     }
 }

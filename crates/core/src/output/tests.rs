@@ -108,7 +108,7 @@ fn yaml_quotes_what_older_readers_would_misread() {
 
 #[test]
 fn nothing_is_said_on_stderr_only() {
-    let said = ("".to_owned(), "No resources found in default namespace.\n".to_owned());
+    let said = (String::new(), "No resources found in default namespace.\n".to_owned());
     assert_eq!(printed(&flags(""), &[]).unwrap(), said);
     assert_eq!(printed(&flags("name"), &[]).unwrap(), (String::new(), String::new()));
     assert!(printed(&flags("json"), &[]).unwrap().0.contains("\"items\": []"));

@@ -88,7 +88,7 @@ impl Step {
 
     /// The step is done; `result` replaces its text if it is not empty.
     pub fn done(mut self, result: impl Into<String>) {
-        self.end(Symbol::Good, result.into());
+        self.end(Symbol::Good, &result.into());
     }
 
     /// The step failed; `reason` stands after its text.
@@ -99,10 +99,10 @@ impl Step {
         } else {
             format!("{}: {reason}", self.what)
         };
-        self.end(Symbol::Bad, text);
+        self.end(Symbol::Bad, &text);
     }
 
-    fn end(&mut self, symbol: Symbol, text: String) {
+    fn end(&mut self, symbol: Symbol, text: &str) {
         self.ended = true;
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -111,7 +111,7 @@ impl Step {
         let text = if text.is_empty() {
             Cow::Borrowed(&self.what)
         } else {
-            Cow::Owned(clean(&text))
+            Cow::Owned(clean(text))
         };
         let took = match self.since.elapsed().as_secs() {
             0 => String::new(),
@@ -125,7 +125,7 @@ impl Step {
 impl Drop for Step {
     fn drop(&mut self) {
         if !self.ended {
-            self.end(Symbol::Stopped, String::new());
+            self.end(Symbol::Stopped, "");
         }
     }
 }

@@ -172,7 +172,7 @@ async fn an_anonymous_request_carries_nothing_of_ours() {
         encode(&key)
     );
     let connection = fake.connection(&user, &Environment::silent(), |flags| {
-        flags.impersonate = Some("bob".into())
+        flags.impersonate = Some("bob".into());
     });
     get(&connection.connect().unwrap()).await.unwrap();
     let public = connection.anonymous_at(fake.url.clone(), Some(&fake.ca));
@@ -301,7 +301,7 @@ async fn an_untrusted_certificate_is_told_at_once() {
     );
     assert!(began.elapsed() < Duration::from_millis(500));
     let insecure = fake.connection("{}", &Environment::silent(), |flags| {
-        flags.insecure_skip_tls_verify = Some(true)
+        flags.insecure_skip_tls_verify = Some(true);
     });
     get(&insecure.connect().unwrap()).await.unwrap();
 }
@@ -492,16 +492,15 @@ async fn a_plugin_is_told_whether_it_may_ask_the_user() {
         let fake = Fake::tls(|_, _| ok("{}")).await;
         let connection = fake.connection(&plugin.user(mode), &Environment::empty(&terminal(stdin)), |_| {});
         let outcome = get(&connection.connect().unwrap()).await;
-        match interactive {
-            Some(interactive) => assert_eq!(plugin.runs()[0]["spec"]["interactive"], interactive, "{mode} {stdin}"),
-            None => {
-                let error = outcome.unwrap_err().to_string();
-                assert!(
-                    error.ends_with("cannot support interactive mode: standard input is not a terminal"),
-                    "{error}"
-                );
-                assert_eq!(plugin.runs().len(), 0);
-            }
+        if let Some(interactive) = interactive {
+            assert_eq!(plugin.runs()[0]["spec"]["interactive"], interactive, "{mode} {stdin}");
+        } else {
+            let error = outcome.unwrap_err().to_string();
+            assert!(
+                error.ends_with("cannot support interactive mode: standard input is not a terminal"),
+                "{error}"
+            );
+            assert_eq!(plugin.runs().len(), 0);
         }
     }
 }
