@@ -1,6 +1,7 @@
 //! One Kubernetes control plane as a set of plain processes, which can be stopped and started one by one.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::programs::Programs;
 
 /// Long enough for a machine that is busy with everything else; nothing waits this long when all is well.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// Set by `controlplane private-network` for those inside.
+const PRIVATE_NETWORK: &str = "TESTBED_PRIVATE_NETWORK";
 const POLL: Duration = Duration::from_millis(50);
 
 /// What runs in a control plane besides etcd, the API server and the controllers (the garbage collector is one).
@@ -216,6 +219,20 @@ impl ControlPlane {
         .await
     }
 
+    /// The ids of its processes.
+    pub async fn pids(&self) -> Vec<u32> {
+        let (others, apiserver, etcd) = (
+            self.others.lock().await,
+            self.apiserver.lock().await,
+            self.etcd.lock().await,
+        );
+        etcd.iter()
+            .chain(apiserver.iter())
+            .chain(others.iter())
+            .map(Component::pid)
+            .collect()
+    }
+
     /// Resident memory of each of its processes, in MiB, by name.
     pub async fn memory(&self) -> Vec<(String, u64)> {
         let (others, apiserver, etcd) = (
@@ -380,6 +397,13 @@ impl ControlPlane {
     fn launch_kubelet(&self, node: &str) -> Result<Component> {
         let kubeconfig = self.identity(&format!("system:node:{node}"), Some("system:nodes"))?;
         let (port, read_only) = (ports::free()?, ports::free()?);
+        if std::env::var_os(PRIVATE_NETWORK).is_none() {
+            let warning = format!("warning: ports {port} and {read_only} of node {node} are open on all interfaces");
+            writeln!(
+                std::io::stderr(),
+                "{warning} (run under `controlplane private-network` to avoid it)"
+            )?;
+        }
         self.launch(
             "kubelet",
             &format!("kubelet-{node}"),

@@ -8,11 +8,12 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
+const PREFIX: &str = "controlplane-";
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../controlplane");
 
 /// Without these Kubernetes calls itself v0.0.0-master. They go with `k8s.io/kubernetes` in go.mod.
@@ -31,11 +32,15 @@ impl Programs {
     /// time. Two processes that ask at once build it once.
     pub fn ensure() -> Result<Self> {
         let version = go_version()?;
-        let dir = cache_dir()?.join(format!("controlplane-{}", key(Path::new(MODULE), &version)?));
+        let cache = cache_dir()?;
+        let dir = cache.join(format!("{PREFIX}{}", key(Path::new(MODULE), &version)?));
         let binary = dir.join("controlplane");
         if !binary.exists() {
             build_once(&dir, &binary, &version)?;
+            forget_unused(&cache);
         }
+        // What is in use is younger than what is forgotten.
+        let _ = File::open(&binary).and_then(|file| file.set_modified(SystemTime::now()));
         Ok(Self {
             controlplane: binary,
             assets: std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from),
@@ -81,6 +86,19 @@ fn cache_dir() -> Result<PathBuf> {
     Ok(base
         .context("neither XDG_CACHE_HOME nor HOME says where the cache is")?
         .join("kubectl-rotation"))
+}
+
+/// Removes binaries of older sources that nobody has used for a month; each is 160 MB.
+fn forget_unused(cache: &Path) {
+    let month = Duration::from_hours(30 * 24);
+    for entry in std::fs::read_dir(cache).into_iter().flatten().flatten() {
+        let used = std::fs::metadata(entry.path().join("controlplane")).and_then(|metadata| metadata.modified());
+        let unused = used.is_ok_and(|used| used.elapsed().is_ok_and(|ago| ago > month));
+        if unused && entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            // Housekeeping may fail; the next build tries again.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn go(args: &[&str]) -> Command {

@@ -217,3 +217,30 @@ async fn a_program_is_killed_right_before_and_right_after_its_write() -> Result<
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_programs_write_is_held_back_until_it_is_released() -> Result<()> {
+    let (proxy, _, maps) = proxied("stopped").await?;
+    // A process that may be stopped in place of a plugin; its request is ours.
+    let mut victim = Command::new("sleep").arg("600").spawn()?;
+    proxy.victim(victim.id());
+    let planned = proxy.plan(On::write(), Fault::Stop(Moment::Before));
+    let writer = maps.clone();
+    let write = tokio::spawn(async move { writer.create(&PostParams::default(), &config_map("a")).await });
+    planned.strikes().await;
+    let stopped = || {
+        std::fs::read_to_string(format!("/proc/{}/stat", victim.id()))
+            .unwrap_or_default()
+            .contains(" T ")
+    };
+    while !stopped() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(maps.get_opt("a").await?.is_none(), "the server has not seen it yet");
+    planned.release();
+    write.await??;
+    assert!(maps.get_opt("a").await?.is_some());
+    victim.kill()?;
+    victim.wait()?;
+    Ok(())
+}

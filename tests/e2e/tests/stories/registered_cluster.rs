@@ -95,3 +95,26 @@ async fn kubectl_finds_the_plugin_by_its_name() -> Result<()> {
     story.desk.kubectl(["crt", "--help"]).run().await?.expect(0)?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_on_a_terminal_is_asked_and_answers() -> Result<()> {
+    let story = Story::begin(Era::Secret, "rome").await?;
+    let delete = [
+        "--context",
+        "management",
+        "delete",
+        "clusters.management.cattle.io",
+        &story.cluster.id,
+        "--interactive",
+    ];
+    let mut terminal = story.desk.kubectl(delete).on_terminal()?;
+    tokio::task::spawn_blocking(move || -> Result<()> {
+        expectrl::Expect::expect(&mut terminal, "(y/N)")?;
+        expectrl::Expect::send_line(&mut terminal, "n")?;
+        expectrl::Expect::expect(&mut terminal, "cancelled")?;
+        Ok(())
+    })
+    .await??;
+    assert!(story.rancher.report(&story.cluster).await?.connected_since.is_some());
+    Ok(())
+}
