@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::api::{ApiResult, paths, read};
 use crate::sessions::{Session, Tunnel};
+use crate::store::Cache;
 use crate::token::{ca_checksum, fingerprint};
 use crate::world::{World, agent_namespace, cluster_of, mounted_secret, variable};
 
@@ -28,6 +29,8 @@ struct Credential {
 struct Handle {
     home: String,
     pod: String,
+    /// The Secret behind its volume.
+    mounts: Option<String>,
     /// From its start until its end: the token it holds in memory.
     credential: Mutex<Option<Credential>>,
     /// Set when the pod ends.
@@ -46,9 +49,16 @@ impl Agents {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The tokens that the running agents of a cluster hold.
-    pub(crate) fn tokens(&self, cluster: &str) -> Vec<String> {
-        let of = |handle: &Arc<Handle>| handle.credential().map(|credential| credential.token);
+    /// The tokens that the running agents of a cluster hold, or are about to read from what they mount.
+    pub(crate) fn tokens(&self, cluster: &str, secrets: &Cache) -> Vec<String> {
+        let about_to_read = |handle: &Arc<Handle>| {
+            let secret = secrets.get(&agent_namespace(cluster), handle.mounts.as_deref()?)?;
+            read::secret(&secret, "token")
+        };
+        let of = |handle: &Arc<Handle>| match handle.credential() {
+            Some(credential) => Some(credential.token),
+            None => about_to_read(handle),
+        };
         self.lock()
             .values()
             .filter(|handle| handle.home == cluster)
@@ -158,6 +168,7 @@ fn start(world: &Arc<World>, home: &str, pod: &Value) {
     let handle = Arc::new(Handle {
         home: home.to_owned(),
         pod: read::name(pod).to_owned(),
+        mounts: mounted_secret(&pod["spec"]),
         credential: Mutex::new(None),
         ended: watch::Sender::new(false),
         cut: watch::Sender::new((0, None)),
@@ -165,6 +176,7 @@ fn start(world: &Arc<World>, home: &str, pod: &Value) {
     });
     all.insert(uid, handle.clone());
     drop(all);
+    world.note(home);
     let spec = pod["spec"].clone();
     let world = world.clone();
     tokio::spawn(async move {
@@ -264,6 +276,7 @@ impl Agent {
     /// Returns when the server can be reached and nothing holds this pod back.
     async fn reachable(&self) {
         loop {
+            self.world.serves_tunnels().await;
             let offline = self.world.traits(&self.handle.home).offline_until;
             let Some(until) = offline
                 .max(self.handle.may_open())
@@ -508,11 +521,8 @@ pub(crate) fn drop_tunnels(world: &World, cluster: &str, gap: Duration, oldest_l
 }
 
 /// Cuts the tunnels of everybody: the server went away.
-pub(crate) fn drop_all(world: &World, back: Instant) {
+pub(crate) fn drop_all(world: &World) {
     for handle in world.agents.lock().values() {
-        handle.cut.send_modify(|(count, until)| {
-            *count += 1;
-            *until = Some(back);
-        });
+        handle.cut.send_modify(|(count, _)| *count += 1);
     }
 }

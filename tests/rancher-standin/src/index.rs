@@ -2,7 +2,7 @@
 //! replica of Rancher answers from its own copy, which may be behind.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -58,11 +58,12 @@ impl Replica {
         }
     }
 
-    fn find(&self, era: Era, token: &str) -> Option<&Entry> {
+    /// What an object of that era, or of any, says about the token.
+    fn find(&self, era: Option<Era>, token: &str) -> Option<&Entry> {
         self.tokens
             .get(token)?
             .iter()
-            .find(|((source, _), _)| *source == era)
+            .find(|((source, _), _)| era.is_none_or(|era| *source == era))
             .map(|(_, entry)| entry)
     }
 }
@@ -84,6 +85,8 @@ pub(crate) struct Index {
     lag: Mutex<Duration>,
     turn: AtomicUsize,
     count: AtomicUsize,
+    /// While tokens are being moved from one place to the other, both count.
+    either: AtomicBool,
     refusals: Mutex<Refusals>,
     applied: mpsc::UnboundedSender<String>,
 }
@@ -103,6 +106,7 @@ impl Index {
             lag: Mutex::new(lag),
             turn: AtomicUsize::new(0),
             count: AtomicUsize::new(1),
+            either: AtomicBool::new(false),
             refusals: Mutex::default(),
             applied,
         });
@@ -169,6 +173,15 @@ impl Index {
         self.change((Era::Secret, key), entries.unwrap_or_default());
     }
 
+    fn source(&self, era: Era) -> Option<Era> {
+        (!self.either.load(Ordering::Relaxed)).then_some(era)
+    }
+
+    /// From now on the objects of both eras count, or only those of one again.
+    pub(crate) fn accept_either(&self, either: bool) {
+        self.either.store(either, Ordering::Relaxed);
+    }
+
     /// The replica that answers this request.
     fn replica(&self) -> std::sync::MutexGuard<'_, Replica> {
         let late = match self.count.load(Ordering::Relaxed) {
@@ -189,7 +202,7 @@ impl Index {
             return None;
         }
         self.replica()
-            .find(era, token)
+            .find(self.source(era), token)
             .map(|entry| entry.cluster.clone())
             .filter(|cluster| !cluster.is_empty())
     }
@@ -199,7 +212,9 @@ impl Index {
         if self.refused(token) {
             return None;
         }
-        self.replica().find(era, token).map(|entry| entry.steve.clone())
+        self.replica()
+            .find(self.source(era), token)
+            .map(|entry| entry.steve.clone())
     }
 
     /// The live token that `/cacerts` was asked about by its hash.
@@ -208,7 +223,7 @@ impl Index {
         let token = replica
             .by_hash
             .get(hash)
-            .filter(|token| replica.find(era, token).is_some())?
+            .filter(|token| replica.find(self.source(era), token).is_some())?
             .clone();
         drop(replica);
         (!self.refused(&token)).then_some(token)
@@ -217,7 +232,7 @@ impl Index {
     /// Whether an agent of `cluster` that holds this token would be let in, as the late replica sees it.
     pub(crate) fn admits(&self, era: Era, cluster: &str, token: &str) -> bool {
         let found = lock(&self.replicas[1])
-            .find(era, token)
+            .find(self.source(era), token)
             .is_some_and(|entry| entry.cluster == cluster);
         found && !self.refused(token) && !self.refused_for_tunnels(cluster, token)
     }

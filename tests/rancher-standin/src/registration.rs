@@ -220,6 +220,20 @@ async fn write_missing(world: &World, crt: &Value, commands: Value) -> ApiResult
     Ok(())
 }
 
+/// Moves a token object of era P into era S (`pkg/rancher/migrations.go`, `migrateCRTTokensToSecretsFunc`, 2.15.0).
+pub(crate) async fn migrate(world: &World, id: &str, name: &str) -> ApiResult<()> {
+    for _ in 0..10 {
+        let Some(crt) = world.management.get(&paths::crt(id, name)).await? else {
+            return Ok(());
+        };
+        match keep_secret(world, crt).await {
+            Err(ApiError::Conflict) => tokio::time::sleep(Duration::from_millis(50)).await,
+            result => return result.map(|_| ()),
+        }
+    }
+    Err(ApiError::Conflict)
+}
+
 /// What the UI shows to copy; in the era of Secrets with a placeholder for the value (seen on both).
 fn commands(world: &World, crt: &Value, token: &str) -> Value {
     let url = world.setting("server-url");

@@ -55,7 +55,7 @@ pub(crate) enum Lack {
     Tunnel,
     /// No steve tunnel is open.
     Steve,
-    /// No running agent holds a token that would be let in.
+    /// No running agent holds, or is about to read, a token that would be let in.
     WayBack,
     /// An agent that started now, from the Secret that the Deployment names, would not be let in.
     RestartSafety,

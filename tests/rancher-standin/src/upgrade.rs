@@ -5,24 +5,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::time::Instant;
+use futures::{StreamExt, TryStreamExt};
 
-use crate::api::read;
+use crate::api::{ApiError, paths, read};
 use crate::config::Era;
 use crate::world::World;
 use crate::{agent, crds, deploy, registration};
 
-/// How long the server is away.
-const RESTART: Duration = Duration::from_secs(1);
-
-/// Upgrades. Returns when every token object names its Secret; the agents' redeploy follows by itself.
+/// Upgrades. While the server is replaced no controller acts and no tunnel opens; what was live stays live. Returns when
+/// every token has moved; the agents' redeploy follows by itself.
 pub(crate) async fn upgrade(world: &Arc<World>) -> Result<()> {
     if world.era() == Era::Secret {
         bail!("this is {} already", Era::Secret.version());
     }
     world.log.line("upgrade", serde_json::json!({"step": "begin"}));
-    world.leader_gap(RESTART);
-    agent::drop_all(world, Instant::now() + RESTART);
+    world.leader_gap(Duration::from_mins(10));
+    world.serve_tunnels(false);
+    agent::drop_all(world);
+    let result = migrate(world).await;
+    world.serve_tunnels(true);
+    world.leader_gap(Duration::ZERO);
+    result?;
+    for cluster in world.clusters.all() {
+        // Seen from 2.12.0 to 2.15.0: the agents are deployed again some seconds later, under the same Secret name.
+        deploy::poke(world, read::name(&cluster));
+        world.note(read::name(&cluster));
+    }
+    world.log.line("upgrade", serde_json::json!({"step": "end"}));
+    Ok(())
+}
+
+async fn migrate(world: &World) -> Result<()> {
     crds::install(&world.management, Era::Secret)
         .await
         .context("change the kinds")?;
@@ -36,37 +49,40 @@ pub(crate) async fn upgrade(world: &Arc<World>) -> Result<()> {
     )
     .await
     .context("write the settings")?;
-    // The schema is served a moment after it was accepted; a status written before would be pruned.
-    tokio::time::sleep(RESTART).await;
+    new_schema(world).await?;
+    world.index.accept_either(true);
+    futures::stream::iter(world.crts.all())
+        .map(|crt| async move {
+            registration::migrate(world, read::text(&crt, "/metadata/namespace"), read::name(&crt)).await
+        })
+        .buffer_unordered(16)
+        .try_collect::<Vec<()>>()
+        .await
+        .context("move registration tokens into Secrets")?;
     world.set_era(Era::Secret);
-    for crt in world.crts.all() {
-        registration::touch(world, read::text(&crt, "/metadata/namespace"), read::name(&crt));
-    }
-    migrated(world).await?;
-    for cluster in world.clusters.all() {
-        // Seen from 2.12.0 to 2.15.0: the agents are deployed again some seconds later, under the same Secret name.
-        deploy::poke(world, read::name(&cluster));
-        world.note(read::name(&cluster));
-    }
-    world.log.line("upgrade", serde_json::json!({"step": "end"}));
+    world.index.accept_either(false);
     Ok(())
 }
 
-async fn migrated(world: &World) -> Result<()> {
-    let mut version = world.crts.version();
-    let moved = async {
-        while world
-            .crts
-            .all()
-            .iter()
-            .any(|crt| read::text(crt, "/status/tokenSecretName").is_empty())
-        {
-            if version.changed().await.is_err() {
-                return;
-            }
+/// A new schema is served a moment after it was accepted; a status written before would be pruned. A dry run tells.
+async fn new_schema(world: &World) -> Result<()> {
+    let probe = serde_json::json!({
+        "apiVersion": "management.cattle.io/v3", "kind": "ClusterRegistrationToken",
+        "metadata": {"name": "schema-probe"}, "status": {"tokenSecretName": "x"},
+    });
+    let path = format!("{}?dryRun=All", paths::crts("default"));
+    // Twenty answers in a row: an API server takes a new schema up one handler at a time.
+    let mut kept = 0;
+    for _ in 0..600 {
+        match world.management.create(&path, &probe).await {
+            Ok(object) if read::text(&object, "/status/tokenSecretName") == "x" => kept += 1,
+            Ok(_) | Err(ApiError::NotFound) => kept = 0,
+            Err(error) => return Err(error).context("try the new schema"),
         }
-    };
-    tokio::time::timeout(Duration::from_mins(1), moved)
-        .await
-        .context("registration tokens were not migrated in 60 s")
+        if kept == 20 {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    bail!("the new schema of registration tokens was not served in 15 s")
 }

@@ -74,6 +74,7 @@ pub(crate) struct World {
     pub(crate) deployers: Deployers,
     traits: Mutex<HashMap<String, Traits>>,
     leader_back: watch::Sender<Option<Instant>>,
+    serving: watch::Sender<bool>,
     pub(crate) version_in_default_only: bool,
     pub(crate) install_uuid: String,
 }
@@ -121,6 +122,7 @@ impl World {
             deployers: Deployers::default(),
             traits: Mutex::default(),
             leader_back: watch::Sender::new(None),
+            serving: watch::Sender::new(true),
             version_in_default_only: parts.config.server_version_in_default_only,
             install_uuid: "3e527d52-0db4-4d39-bd48-49d0495c4833".to_owned(),
         });
@@ -132,6 +134,10 @@ impl World {
             }
         });
         world.clone().watch().await;
+        for cluster in world.clusters.all() {
+            // Registered with an earlier process.
+            world.sessions.arm(read::name(&cluster));
+        }
         world
     }
 
@@ -255,13 +261,28 @@ impl World {
 
     /// Returns when there is a leader. Every controller asks before it acts.
     pub(crate) async fn leader(&self) {
+        let mut changed = self.leader_back.subscribe();
         loop {
-            let back = *self.leader_back.borrow();
-            match back {
-                Some(back) if back > Instant::now() => tokio::time::sleep_until(back).await,
-                _ => return,
+            let back = *changed.borrow_and_update();
+            match back.filter(|back| *back > Instant::now()) {
+                None => return,
+                Some(back) => tokio::select! {
+                    () = tokio::time::sleep_until(back) => {}
+                    _ = changed.changed() => {}
+                },
             }
         }
+    }
+
+    /// Says whether tunnels can be opened at all: not while the server is being replaced.
+    pub(crate) fn serve_tunnels(&self, serving: bool) {
+        self.serving.send_replace(serving);
+    }
+
+    /// Returns when the server takes tunnels.
+    pub(crate) async fn serves_tunnels(&self) {
+        // The sender is in `self`: waiting cannot fail.
+        let _ = self.serving.subscribe().wait_for(|serving| *serving).await;
     }
 
     fn note_namespace(&self, namespace: &str) {
@@ -286,7 +307,12 @@ impl World {
             lacks.push(Lack::Steve);
         }
         let admits = |token: &str| self.index.admits(self.era(), cluster, token);
-        if !self.agents.tokens(cluster).iter().any(|token| admits(token)) {
+        if !self
+            .agents
+            .tokens(cluster, &self.downstream_secrets)
+            .iter()
+            .any(|token| admits(token))
+        {
             lacks.push(Lack::WayBack);
         }
         if !self.named_token(cluster).is_some_and(|token| admits(&token)) {
