@@ -297,6 +297,14 @@ pub(crate) fn request_timed_out(timeout: Duration) -> Error {
     ))
 }
 
+/// A connection that has gone silent.
+pub(crate) fn no_answer(patience: Duration) -> Error {
+    unreachable(format!(
+        "the server gave no answer within {}",
+        crate::duration::format(patience)
+    ))
+}
+
 /// An error of the way to the server at `url`.
 pub(crate) fn from_network(error: kube::Error, url: &Url) -> Error {
     let refused = find::<std::io::Error>(&error).is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused);

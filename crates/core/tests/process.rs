@@ -207,3 +207,28 @@ fn the_log_shows_requests_and_our_own_events_but_nobody_elses() {
     let said = String::from_utf8(run(&["version", "-v", "5"]).stderr).unwrap();
     assert!(said.contains("asking") && !said.contains("GET "), "{said}");
 }
+
+#[test]
+fn completion_knows_the_names_of_the_kubeconfig() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(
+        file.path(),
+        "contexts: [{name: kind}, {name: prod}]\nusers: [{name: bob}]\n",
+    )
+    .unwrap();
+    let flag = format!("--kubeconfig={}", file.path().display());
+    assert_eq!(
+        run(&["__complete", &flag, "greet", "--context", ""]).stdout,
+        b"kind\nprod\n:4\n"
+    );
+    assert_eq!(
+        run(&["__complete", &flag, "greet", "--context=p"]).stdout,
+        b"prod\n:4\n"
+    );
+    let output = hello()
+        .env("KUBECONFIG", file.path())
+        .args(["__complete", "greet", "--user", ""])
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, b"bob\n:4\n");
+}

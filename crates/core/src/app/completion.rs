@@ -146,48 +146,41 @@ fn from_command(mut command: clap::Command, words: &[String]) -> Vec<Candidate> 
     found
 }
 
-/// What only the server knows.
+/// What only the kubeconfig and the server know.
 fn from_plugin<P: Plugin>(command: clap::Command, words: &[String]) -> Vec<Candidate> {
     let Some(request) = request(command, words) else {
         return Vec::new();
     };
-    let current = request.current.clone();
     // stdin is not a terminal here, so no credential plugin that needs one can be started from a TAB.
-    let (ui, _) = Ui::buffered(
-        Terminal::default(),
-        UiFlags {
-            quiet: true,
-            ..UiFlags::default()
-        },
-        "",
-    );
-    let environment = Environment::of_process(
-        &ui,
-        user_agent(&format!("kubectl-{}", P::NAME), env!("CARGO_PKG_VERSION")),
-    );
-    let context = Context {
-        ui,
-        environment: environment.for_completion(),
+    let quiet = UiFlags {
+        quiet: true,
+        ..UiFlags::default()
     };
+    let (ui, _) = Ui::buffered(Terminal::default(), quiet, "");
+    let agent = user_agent(&format!("kubectl-{}", P::NAME), env!("CARGO_PKG_VERSION"));
+    let environment = Environment::of_process(&ui, agent).for_completion();
+    let flag = request.flag.as_deref().unwrap_or_default();
+    let names = request.global.connection.names_for(flag, &environment);
+    let mut found: Vec<Candidate> = names.into_iter().map(|name| Candidate::new(name, "")).collect();
+    let current = request.current.clone();
+    found.extend(ask::<P>(request, Context { ui, environment }));
+    found.retain(|candidate| candidate.value.starts_with(&current));
+    found.sort();
+    found
+}
+
+fn ask<P: Plugin>(request: CompletionRequest, context: Context) -> Vec<Candidate> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let Ok(runtime) = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
-        .build()
-    else {
+        .build();
+    let Ok(runtime) = runtime else {
         return Vec::new();
     };
-    let found = runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, P::candidates(request, context))
-            .await
-            .unwrap_or_default()
-    });
+    let answer = async { tokio::time::timeout(PATIENCE, P::candidates(request, context)).await };
+    let found = runtime.block_on(answer).unwrap_or_default();
     runtime.shutdown_background();
-    let mut found: Vec<Candidate> = found
-        .into_iter()
-        .filter(|candidate| candidate.value.starts_with(&current))
-        .collect();
-    found.sort();
     found
 }
 
@@ -316,7 +309,7 @@ mod tests {
                 (None, [verb]) if verb == "rotate" && !request.words.contains(&"c-1".to_owned()) => {
                     vec![Candidate::new("c-1", format!("in {context}"))]
                 }
-                (Some("context"), _) => vec![Candidate::new("kind", "")],
+                (Some("era"), _) => vec![Candidate::new("secret", "")],
                 _ => Vec::new(),
             }
         }
@@ -374,7 +367,7 @@ mod tests {
         assert_eq!(complete(&["--context", "prod", "rotate", "c"]), "c-1\tin prod\n:4\n");
         assert_eq!(complete(&["rotate", "--context=prod", ""]), "c-1\tin prod\n:4\n");
         assert_eq!(complete(&["rotate", "c-1", ""]), ":4\n");
-        assert_eq!(complete(&["rotate", "--context", ""]), "kind\n:4\n");
-        assert_eq!(complete(&["rotate", "--context=k"]), "kind\n:4\n");
+        assert_eq!(complete(&["rotate", "--era", ""]), "secret\n:4\n");
+        assert_eq!(complete(&["rotate", "--era=s"]), "secret\n:4\n");
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, StringValueParser, TypedValueParser};
 
 use super::environment::Environment;
+use super::kubeconfig::Merged;
 use super::{Connection, resolve};
 use crate::duration;
 use crate::error::Error;
@@ -113,6 +114,21 @@ impl ConnectionFlags {
     /// Finds the API server and the identity as kubectl would. Reads files, sends nothing.
     pub fn load(&self, environment: &Environment) -> Result<Connection, Error> {
         resolve::resolve(self, environment)
+    }
+
+    /// The names that a kubeconfig has for the value of a flag: contexts for `--context` and any flag of a plugin that
+    /// ends so, clusters and users for theirs. For completion: what cannot be read has no names.
+    pub(crate) fn names_for(&self, flag: &str, environment: &Environment) -> Vec<String> {
+        let explicit = self.kubeconfig.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let Ok(merged) = Merged::load(explicit, environment) else {
+            return Vec::new();
+        };
+        match flag {
+            "cluster" => merged.clusters.into_iter().map(|(name, _)| name).collect(),
+            "user" => merged.users.into_iter().map(|(name, _)| name).collect(),
+            flag if flag.ends_with("context") => merged.contexts.into_iter().map(|(name, _)| name).collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// The same flags pointed at another context of the same kubeconfig: what else was given (server, user, token, …)

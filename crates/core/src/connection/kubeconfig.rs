@@ -12,14 +12,13 @@ use super::environment::Environment;
 use crate::error::{Error, io_words};
 
 /// All kubeconfig files merged: the first file that has a name wins, and paths are relative to the file they stand in.
-#[derive(Clone, Debug, Default)]
+/// Not `Debug`: a plugin's variables and a provider's settings hold credentials as plain texts.
+#[derive(Clone, Default)]
 pub(super) struct Merged {
     pub(super) current_context: Option<String>,
     pub(super) contexts: Vec<(String, Context)>,
     pub(super) clusters: Vec<(String, Cluster)>,
     pub(super) users: Vec<(String, AuthInfo)>,
-    /// The files that were read, for messages.
-    pub(super) files: Vec<PathBuf>,
 }
 
 impl Merged {
@@ -29,10 +28,7 @@ impl Merged {
         let mut merged = Self::default();
         for file in candidates(explicit, environment) {
             match std::fs::read(&file) {
-                Ok(bytes) => {
-                    merged.add(parse(&file, &bytes)?, &file);
-                    merged.files.push(file);
-                }
+                Ok(bytes) => merged.add(parse(&file, &bytes)?, &file),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && explicit.is_none() => {}
                 Err(error) => {
                     return Err(Error::failed(format!(

@@ -30,6 +30,10 @@ const TRIES: usize = 5;
 /// … and not sent again later than this after the first time.
 const BUDGET: Duration = Duration::from_secs(5);
 
+/// An API server ends every request that is not a watch after a minute (`--request-timeout` of kube-apiserver). Where
+/// nothing has come for much longer, the connection is dead and nobody has told us.
+const PATIENCE: Duration = Duration::from_secs(90);
+
 pub(super) fn connect(connection: &Connection) -> Result<Server, Error> {
     let clock = ServerClock::default();
     let transport = Arc::new(Transport::new(connection.clone(), clock.clone())?);
@@ -141,7 +145,10 @@ impl Transport {
         }
         let streamed = is_streamed(&request);
         let log = log::Attempt::begin(&self.connection, &request);
-        let sent = client.send(request).await.map_err(|error| self.explained(error));
+        let sent = match tokio::time::timeout(PATIENCE, client.send(request)).await {
+            Ok(sent) => sent.map_err(|error| self.explained(error)),
+            Err(_) => Err(error::no_answer(PATIENCE)),
+        };
         let response = match sent {
             Ok(response) if streamed && response.status().is_success() => Ok(response),
             Ok(response) => collected(response).await.map_err(|error| self.explained(error)),

@@ -136,6 +136,20 @@ async fn the_request_timeout_covers_headers_and_body() {
 }
 
 #[tokio::test]
+async fn a_connection_that_has_gone_silent_is_given_up() {
+    let fake = Fake::tls(|_, before| if before == 0 { ok("{}") } else { Reply::Hang }).await;
+    let server = fake.simple().connect().unwrap();
+    get(&server).await.unwrap();
+    // From here on time jumps to the next deadline whenever everybody waits.
+    tokio::time::pause();
+    let error = get(&server).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Unable to connect to the server: the server gave no answer within 1m30s"
+    );
+}
+
+#[tokio::test]
 async fn a_path_of_the_address_stands_before_every_request() {
     let fake = Fake::tls(|_, _| ok("{}")).await;
     let connection = fake.simple().at(fake.url.join("/k8s/clusters/c-1/").unwrap());
