@@ -100,7 +100,9 @@ impl Management {
 
     /// A cluster by its id, display name, or `namespace/name` of its provisioning object.
     pub async fn cluster(&self, asked: &str) -> Result<Cluster, Error> {
-        cluster::find(&self.server.client, asked).await.map_err(|error| error.on(MANAGEMENT))
+        cluster::find(&self.server.client, asked)
+            .await
+            .map_err(|error| error.on(MANAGEMENT))
     }
 
     /// Rancher's settings; those of a caller who may not read them are empty.
@@ -130,10 +132,11 @@ impl Management {
             self.connection.anonymous_at(base.url().clone(), None)
         } else {
             let text = settings.server_url.as_deref().ok_or_else(no_server_url)?;
-            let url: Url = text
-                .parse()
-                .map_err(|_| Error::failed("Rancher's setting server-url holds no URL").hint("set it to where agents find Rancher"))?;
-            self.connection.anonymous_at(RancherUrl::new(&url).url().clone(), settings.cacerts.as_deref())
+            let url: Url = text.parse().map_err(|_| {
+                Error::failed("Rancher's setting server-url holds no URL").hint("set it to where agents find Rancher")
+            })?;
+            self.connection
+                .anonymous_at(RancherUrl::new(&url).url().clone(), settings.cacerts.as_deref())
         };
         Ok(Probe::new(connection.connect()?.client))
     }
@@ -153,7 +156,10 @@ impl Management {
     ) -> Result<Sides, Error> {
         let settings = self.settings().await?;
         let rancher = self.rancher().await?;
-        let proxied = rancher.as_ref().map(|base| self.through_rancher(base, &cluster.id)).transpose()?;
+        let proxied = rancher
+            .as_ref()
+            .map(|base| self.through_rancher(base, &cluster.id))
+            .transpose()?;
         let downstream = match downstream_context.filter(|name| !name.is_empty()) {
             Some(name) => Some(by_context(name, flags, environment, &cluster.id, proxied)?),
             None => proxied.map(|server| Downstream {
@@ -183,7 +189,9 @@ impl Sides {
         let management = Management::open(global, &context.environment)?;
         let cluster = management.cluster(asked).await?;
         let name = downstream.downstream_context.as_deref();
-        management.sides(cluster, &global.connection, name, &context.environment).await
+        management
+            .sides(cluster, &global.connection, name, &context.environment)
+            .await
     }
 
     /// The downstream side, or the sentence that says how to give one.
@@ -219,13 +227,19 @@ fn by_context(
         return Err(Error::failed(format!(
             "--downstream-context {name} leads to cluster {cluster}, not to {wanted}"
         ))
-        .hint(format!("give a context of cluster {wanted}, or leave --downstream-context out")));
+        .hint(format!(
+            "give a context of cluster {wanted}, or leave --downstream-context out"
+        )));
     }
     let server = connection.connect()?;
     let through_rancher = leads_to.downstream().is_some();
     Ok(Downstream {
         proxied: proxied.or_else(|| through_rancher.then(|| server.clone())),
-        path: if through_rancher { Path::Derived } else { Path::DirectContext(name.to_owned()) },
+        path: if through_rancher {
+            Path::Derived
+        } else {
+            Path::DirectContext(name.to_owned())
+        },
         server,
     })
 }

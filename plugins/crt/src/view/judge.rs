@@ -109,7 +109,8 @@ impl State {
         match self {
             Self::Previous(_) => "the value before is accepted too".to_owned(),
             Self::NotPushed => {
-                "Rancher has rotated it by itself and pushes the new value only at the next event of the cluster".to_owned()
+                "Rancher has rotated it by itself and pushes the new value only at the next event of the cluster"
+                    .to_owned()
             }
             Self::Stale(why) => (*why).to_owned(),
             Self::Orphan => "a Secret without a registration token, which Rancher accepts all the same".to_owned(),
@@ -248,11 +249,17 @@ mod tests {
     }
 
     fn system() -> Facts {
-        Facts { is_system: true, ..token() }
+        Facts {
+            is_system: true,
+            ..token()
+        }
     }
 
     fn around() -> Surroundings {
-        Surroundings { applied: Some(print("N")), ..Surroundings::default() }
+        Surroundings {
+            applied: Some(print("N")),
+            ..Surroundings::default()
+        }
     }
 
     #[rstest]
@@ -288,7 +295,11 @@ mod tests {
     }
 
     fn used_by(token: &Facts, around: &Surroundings) -> String {
-        users(token, around).iter().map(User::to_string).collect::<Vec<_>>().join(",")
+        users(token, around)
+            .iter()
+            .map(User::to_string)
+            .collect::<Vec<_>>()
+            .join(",")
     }
 
     #[rstest]
@@ -306,17 +317,44 @@ mod tests {
 
     #[test]
     fn the_nodes_of_a_provisioned_cluster_use_the_first_by_name() {
-        let first = Facts { is_first: true, ..token() };
-        let around = Surroundings { provisioned: true, ..around() };
+        let first = Facts {
+            is_first: true,
+            ..token()
+        };
+        let around = Surroundings {
+            provisioned: true,
+            ..around()
+        };
         assert_eq!(used_by(&first, &around), "first-by-name");
         assert_eq!(used_by(&token(), &around), "");
-        assert_eq!(used_by(&Facts { orphan: true, ..first.clone() }, &around), "");
-        assert_eq!(used_by(&first, &Surroundings { provisioned: false, ..around }), "");
+        assert_eq!(
+            used_by(
+                &Facts {
+                    orphan: true,
+                    ..first.clone()
+                },
+                &around
+            ),
+            ""
+        );
+        assert_eq!(
+            used_by(
+                &first,
+                &Surroundings {
+                    provisioned: false,
+                    ..around
+                }
+            ),
+            ""
+        );
     }
 
     #[test]
     fn a_token_with_the_value_of_system_is_used_as_system_is() {
-        let around = Surroundings { system: Some(print("N")), ..around() };
+        let around = Surroundings {
+            system: Some(print("N")),
+            ..around()
+        };
         assert_eq!(used_by(&token(), &around), "system");
     }
 

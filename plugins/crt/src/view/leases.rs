@@ -20,7 +20,7 @@ const PAGE: u32 = 500;
 pub const MANAGER: &str = "kubectl-crt";
 
 /// What the Lease of one cluster says.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Rotation {
     /// The Lease itself.
     pub record: Record,
@@ -63,7 +63,7 @@ impl Rotation {
 }
 
 /// The Leases of all clusters.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Rotations {
     by_cluster: BTreeMap<String, Rotation>,
     /// The caller may not list Leases.
@@ -79,7 +79,10 @@ impl Rotations {
         loop {
             let page = match api.list(&params).await {
                 Err(kube::Error::Api(status)) if status.is_forbidden() => {
-                    return Ok(Self { unknown: true, ..Self::default() });
+                    return Ok(Self {
+                        unknown: true,
+                        ..Self::default()
+                    });
                 }
                 other => other.doing(format!("list Leases on {MANAGEMENT}"))?,
             };

@@ -1,0 +1,106 @@
+//! `kubectl crt list`: every registration token, who uses it and what state it is in.
+//!
+//! Without `--probe` only the management side is read. Tables and names are printed page by page, so that the first row
+//! comes early and nothing is held; the other forms, and sorting, need all rows, which are small and hold no secret.
+
+mod group;
+mod printer;
+mod probing;
+mod source;
+
+use kubectl_core::app::{Context, GlobalFlags};
+use kubectl_core::error::{Error, ExitCode};
+use kubectl_core::output::OutputFlags;
+
+use self::printer::Printer;
+use self::probing::Prober;
+use self::source::Source;
+use crate::sides::Management;
+use crate::view::row::Scene;
+
+/// List registration tokens: who uses each, and what state it is in
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct List {
+    /// Clusters by id, display name, or namespace/name of the provisioning cluster; all if none is named
+    #[arg(value_name = "CLUSTER")]
+    pub subjects: Vec<String>,
+
+    /// Only clusters whose labels match, such as env=test,tier!=gold
+    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "subjects")]
+    pub selector: Option<String>,
+
+    /// Ask the agents which token they run with, and Rancher which tokens it accepts
+    #[arg(long)]
+    pub probe: bool,
+
+    /// In which form.
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # Every registration token of every cluster, by what the management side tells
+  kubectl crt list
+
+  # Those of two clusters, with all columns
+  kubectl crt list c-x7k2p staging -o wide
+
+  # Ask agents and Rancher, not only Rancher's objects
+  kubectl crt list -l env=production --probe
+
+  # Clusters with a token that Rancher has rotated and not pushed
+  kubectl crt list -o json | jq -r '.items[] | select(.state == \"rotated-not-pushed\") | .cluster.id'
+
+A token is shown by its fingerprint, the first ten hexadecimal digits of its SHA-256.";
+
+/// Runs it.
+pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+    let ui = &context.ui;
+    let mut printer = Printer::new(ui, &list.output, list.probe)?;
+    let management = Management::open(global, &context.environment)?;
+    let prober = if list.probe {
+        Some(Prober::open(&management, ui).await?)
+    } else {
+        None
+    };
+    let mut source = Source::open(&management, &list.subjects, list.selector.as_deref()).await?;
+    if source.rotations_unknown() {
+        ui.warn("no right to list Leases: rotations under way and LAST ROTATED are unknown");
+    }
+    while let Some(groups) = source.next().await? {
+        if source.secrets_unknown() {
+            ui.warn("no right to list Secrets: fingerprints are unknown where they stand in Secrets, and orphans are not listed");
+        }
+        for group in groups {
+            let cluster = source.cluster_of(&group);
+            let rotation = source.rotation_of(&group);
+            let mut around = group.surroundings(cluster, source.clusters_known());
+            let seen = match &prober {
+                Some(prober) => prober.look_downstream(&group, cluster, rotation).await,
+                None => None,
+            };
+            if let Some(agent) = seen {
+                around.agent = agent;
+            }
+            let name = group.cluster_name(cluster);
+            let scene = Scene {
+                cluster: &name,
+                around: &around,
+                rotation,
+                rotations_unknown: source.rotations_unknown(),
+                now: management.server.clock.now(),
+            };
+            let rows = group.rows(&scene);
+            let rows = match &prober {
+                Some(prober) => prober.ask(&group, rows).await,
+                None => rows,
+            };
+            printer.add(rows);
+        }
+        printer.flush()?;
+    }
+    printer.finish()?;
+    Ok(ExitCode::Done)
+}

@@ -1,0 +1,131 @@
+//! `list --probe`: the agents say which token they run with, and Rancher which ones it accepts.
+
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt as _};
+use kubectl_core::connection::Server;
+use kubectl_core::error::Error;
+use kubectl_core::secret::Secret;
+use kubectl_core::ui::Ui;
+use rancher::agent;
+use rancher::cluster::ClusterKind;
+use rancher::era::Era;
+use rancher::probe::{Probe, Verdict};
+use rancher::reach::RancherUrl;
+
+use super::group::{Group, Known};
+use crate::sides::Management;
+use crate::view::judge::Agent;
+use crate::view::leases::Rotation;
+use crate::view::row::{Accepted, Row};
+
+/// A cluster whose agent is gone takes Rancher half a minute to report; a list does not wait for that.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// How many tokens are asked about at once.
+const AT_ONCE: usize = 8;
+/// No manifest of Rancher's sets `minReadySeconds`; one this long (seconds) is a roll-out that is held.
+const HELD: i32 = 60;
+
+pub(super) struct Prober<'a> {
+    management: &'a Management,
+    ui: &'a Ui,
+    probe: Probe,
+    rancher: Option<RancherUrl>,
+}
+
+impl<'a> Prober<'a> {
+    pub(super) async fn open(management: &'a Management, ui: &'a Ui) -> Result<Self, Error> {
+        let settings = management.settings().await?;
+        let rancher = management.rancher().await?;
+        if rancher.is_none() {
+            ui.warn(
+                "the context is the management cluster's own, so agents cannot be asked: USED BY is what the management side tells",
+            );
+        }
+        let probe = management.probe(rancher.as_ref(), &settings)?;
+        Ok(Self {
+            management,
+            ui,
+            probe,
+            rancher,
+        })
+    }
+
+    /// Which token the agent runs with, by its own record; warns of a roll-out that is held and that nobody attends to.
+    pub(super) async fn look_downstream(
+        &self,
+        group: &Group,
+        cluster: Option<&Known>,
+        rotation: Option<&Rotation>,
+    ) -> Option<Agent> {
+        let has_agent = cluster.is_some_and(|cluster| cluster.kind != ClusterKind::Local);
+        let id = group.namespace.parse().ok().filter(|_| has_agent)?;
+        let server = self.management.through_rancher(self.rancher.as_ref()?, &id).ok()?;
+        let Ok(seen) = tokio::time::timeout(PATIENCE, agent_of(&server)).await else {
+            self.ui.warn(format!(
+                "cluster {id}: its agent did not answer within {}s",
+                PATIENCE.as_secs()
+            ));
+            return None;
+        };
+        match seen {
+            Ok((agent, held)) => {
+                if held && rotation.is_none_or(Rotation::is_unattended) {
+                    self.ui.warn(held_by_nobody(&group.namespace, rotation));
+                }
+                agent
+            }
+            Err(error) => {
+                self.ui
+                    .warn(format!("cluster {id}: {}", error.on("its own side").message));
+                None
+            }
+        }
+    }
+
+    /// Asks Rancher about each row's value.
+    pub(super) async fn ask(&self, group: &Group, rows: Vec<Row>) -> Vec<Row> {
+        let of_tokens = group.tokens.iter().map(|token| token.current().cloned());
+        let of_orphans = group.orphans.iter().map(|secret| secret.current.clone());
+        // Owned values: futures that borrow from a closure's argument are not `Send`.
+        let values: Vec<Option<Secret>> = of_tokens.chain(of_orphans).collect();
+        let era = era(group);
+        let answers = stream::iter(values.into_iter().zip(rows))
+            .map(|(value, row)| async move { row.asked(self.accepted(era, value.as_ref()).await) });
+        answers.buffered(AT_ONCE).collect().await
+    }
+
+    async fn accepted(&self, era: Era, value: Option<&Secret>) -> Accepted {
+        let Some(value) = value else { return Accepted::Unknown };
+        match self.probe.look(era, value).await {
+            Verdict::Live { .. } => Accepted::Yes,
+            Verdict::Dead => Accepted::No,
+            Verdict::Unknown(_) => Accepted::Unknown,
+        }
+    }
+}
+
+/// Era P unless there is a Secret: in era P a dead token must not be shown at every door.
+fn era(group: &Group) -> Era {
+    let in_secret = !group.orphans.is_empty() || group.tokens.iter().any(|token| token.secret_name.is_some());
+    if in_secret { Era::Secret } else { Era::Plain }
+}
+
+async fn agent_of(server: &Server) -> rancher::Result<(Option<Agent>, bool)> {
+    let (record, deployment) = futures::future::try_join(
+        agent::stv_aggregation(&server.client),
+        agent::deployment(&server.client),
+    )
+    .await?;
+    let held = deployment.is_some_and(|deployment| deployment.hold.min_ready_seconds >= HELD);
+    Ok((record.and_then(|record| record.token).map(Agent::Told), held))
+}
+
+fn held_by_nobody(cluster: &str, rotation: Option<&Rotation>) -> String {
+    let remedy = if rotation.is_some_and(Rotation::under_way) {
+        format!("`kubectl crt rotate {cluster}` goes on with the rotation")
+    } else {
+        format!("look at `kubectl crt status {cluster}`")
+    };
+    format!("cluster {cluster}: the roll-out of its agent is held, and no living run attends to it; {remedy}")
+}

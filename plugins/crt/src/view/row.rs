@@ -1,0 +1,341 @@
+//! One registration token as a row of `kubectl crt list`, for people and for machines. It holds fingerprints, no value.
+
+use k8s_openapi::jiff::Timestamp;
+use kubectl_core::age;
+use kubectl_core::output::Printable;
+use kubectl_core::secret::Fingerprint;
+use kubectl_core::table::Column;
+use rancher::era::Era;
+use rancher::token::{RegistrationToken, SYSTEM, TokenSecret};
+use rancher::{Observed, Problem};
+use rotation::lock::Record;
+use serde::Serialize;
+
+use super::API_VERSION;
+use super::judge::{self, Facts, State, Surroundings, User};
+use super::leases::Rotation;
+
+/// What begins the name of every registration token that a rotation makes to keep a value accepted. It sorts last, because the
+/// nodes of a provisioned cluster apply the first.
+pub const BRIDGE_PREFIX: &str = "zz-crt-";
+
+/// A row.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Metadata,
+    cluster: ClusterName,
+    era: Era,
+    fingerprint: Option<Fingerprint>,
+    previous_fingerprint: Option<Fingerprint>,
+    expires_at: Option<Timestamp>,
+    grace_ends_at: Option<Timestamp>,
+    used_by: Vec<User>,
+    state: &'static str,
+    reason: String,
+    /// What Rancher said of the value when it was asked just now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted: Option<Accepted>,
+    last_rotated: Option<Timestamp>,
+    last_result: Option<String>,
+    problems: Vec<String>,
+    #[serde(skip)]
+    shown: Shown,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: String,
+    namespace: String,
+    uid: String,
+    creation_timestamp: Option<Timestamp>,
+}
+
+/// The cluster of a row.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterName {
+    /// Its id.
+    pub id: String,
+    /// What the user calls it; `None` where clusters may not be read, or there is no such cluster.
+    pub display_name: Option<String>,
+    /// What sort of cluster it is.
+    pub kind: Option<String>,
+}
+
+/// What Rancher says of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accepted {
+    /// It is accepted.
+    Yes,
+    /// It is refused.
+    No,
+    /// Rancher did not say.
+    Unknown,
+}
+
+/// What only the table shows.
+#[derive(Clone, Debug, Default)]
+struct Shown {
+    orphan: bool,
+    age: String,
+    expires: String,
+    state: String,
+    last: String,
+}
+
+/// What a row needs to know besides the token.
+#[derive(Clone, Debug)]
+pub struct Scene<'a> {
+    /// The cluster.
+    pub cluster: &'a ClusterName,
+    /// What else is known of it.
+    pub around: &'a Surroundings,
+    /// Its Lease.
+    pub rotation: Option<&'a Rotation>,
+    /// Leases may not be read.
+    pub rotations_unknown: bool,
+    /// By the server's clock.
+    pub now: Timestamp,
+}
+
+impl Row {
+    /// The row of a registration token.
+    pub fn of_token(token: &RegistrationToken, is_first: bool, scene: &Scene<'_>) -> Self {
+        let facts = facts(token, is_first, scene.rotation);
+        let problems = token.problems.iter();
+        Self::new(&token.object, token.created, &facts, problems, scene)
+    }
+
+    /// The row of a Secret that has no registration token.
+    pub fn of_orphan(secret: &TokenSecret, scene: &Scene<'_>) -> Self {
+        let value = secret.current.as_ref().map(kubectl_core::secret::Secret::fingerprint);
+        let facts = Facts {
+            era: Era::Secret,
+            value: value.ok_or(rancher::token::Unknown::NotYet),
+            previous: secret.previous.as_ref().map(kubectl_core::secret::Secret::fingerprint),
+            grace_ends_at: secret.grace_ends_at,
+            expires_at: secret.expires_at,
+            deleting: secret.deleting,
+            orphan: true,
+            is_system: false,
+            bridge: false,
+            is_first: false,
+            rotating: scene
+                .rotation
+                .is_some_and(|rotation| rotation.changes(&secret.object.name)),
+        };
+        Self::new(&secret.object, secret.created, &facts, secret.problems.iter(), scene)
+    }
+
+    fn new<'p>(
+        object: &Observed,
+        created: Option<Timestamp>,
+        facts: &Facts,
+        problems: impl Iterator<Item = &'p Problem>,
+        scene: &Scene<'_>,
+    ) -> Self {
+        let state = judge::state(facts, scene.around, scene.now);
+        let record = scene.rotation.map(|rotation| &rotation.record);
+        Self {
+            api_version: API_VERSION,
+            kind: "RegistrationToken",
+            metadata: Metadata {
+                name: object.name.clone(),
+                namespace: object.namespace.clone(),
+                uid: object.uid.clone(),
+                creation_timestamp: created,
+            },
+            cluster: scene.cluster.clone(),
+            era: facts.era,
+            fingerprint: facts.value.as_ref().ok().copied(),
+            previous_fingerprint: facts.previous,
+            expires_at: facts.expires_at,
+            grace_ends_at: facts.grace_ends_at,
+            used_by: judge::users(facts, scene.around),
+            state: state.word(),
+            reason: state.reason(),
+            accepted: None,
+            last_rotated: record.and_then(|record| record.last_run),
+            last_result: record.and_then(|record| record.last_result.clone()),
+            problems: problems.map(ToString::to_string).collect(),
+            shown: Shown {
+                orphan: facts.orphan,
+                age: age::since(scene.now, created),
+                expires: age::until(scene.now, facts.expires_at),
+                state: shown_state(&state),
+                last: last_rotated(record, scene),
+            },
+        }
+    }
+
+    /// With what Rancher said of the value.
+    #[must_use]
+    pub fn asked(mut self, accepted: Accepted) -> Self {
+        self.accepted = Some(accepted);
+        self
+    }
+
+    /// The cells of the table, with or without the one that `--probe` adds.
+    fn cells_with(&self, probed: bool) -> Vec<String> {
+        let print =
+            |value: &Option<Fingerprint>, none: &str| value.map_or_else(|| none.to_owned(), |value| value.to_string());
+        let users: Vec<String> = self.used_by.iter().map(User::to_string).collect();
+        let mut cells = vec![
+            self.cluster
+                .display_name
+                .clone()
+                .unwrap_or_else(|| "<unknown>".to_owned()),
+            self.cluster.id.clone(),
+            self.metadata.name.clone(),
+            print(&self.fingerprint, "<unknown>"),
+            self.shown.age.clone(),
+            self.shown.expires.clone(),
+            if users.is_empty() {
+                "nobody".to_owned()
+            } else {
+                users.join(",")
+            },
+            self.shown.state.clone(),
+        ];
+        if probed {
+            cells.push(self.accepted_cell().to_owned());
+        }
+        cells.extend([
+            self.shown.last.clone(),
+            print(&self.previous_fingerprint, "<none>"),
+            self.cluster.kind.clone().unwrap_or_else(|| "<unknown>".to_owned()),
+            self.era.to_string(),
+            if self.problems.is_empty() {
+                "<none>".to_owned()
+            } else {
+                self.problems.join("; ")
+            },
+        ]);
+        cells
+    }
+
+    fn accepted_cell(&self) -> &'static str {
+        match self.accepted {
+            Some(Accepted::Yes) => "yes",
+            Some(Accepted::No) => "no",
+            _ => "<unknown>",
+        }
+    }
+}
+
+/// The judge's view of a token.
+pub fn facts(token: &RegistrationToken, is_first: bool, rotation: Option<&Rotation>) -> Facts {
+    let bridge = token.object.name.starts_with(BRIDGE_PREFIX);
+    let of_this_run = bridge && rotation.is_some_and(Rotation::under_way);
+    let in_secret = token.secret_name.is_some() || token.secret.is_some();
+    Facts {
+        era: if in_secret { Era::Secret } else { Era::Plain },
+        value: token
+            .value
+            .as_ref()
+            .map(kubectl_core::secret::Secret::fingerprint)
+            .map_err(|why| *why),
+        previous: token.previous().map(kubectl_core::secret::Secret::fingerprint),
+        grace_ends_at: token.grace_ends_at(),
+        expires_at: token.expires_at(),
+        deleting: token.deleting,
+        orphan: false,
+        is_system: token.object.name == SYSTEM,
+        bridge,
+        is_first,
+        rotating: of_this_run || rotation.is_some_and(|rotation| rotation.changes(&token.object.name)),
+    }
+}
+
+/// A word for the column; `rotated, not pushed` reads better there than with dashes.
+fn shown_state(state: &State) -> String {
+    match state {
+        State::NotPushed => "rotated, not pushed".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn last_rotated(record: Option<&Record>, scene: &Scene<'_>) -> String {
+    let undone = |record: &Record| {
+        record
+            .last_result
+            .as_deref()
+            .is_some_and(|result| result.starts_with("undone"))
+    };
+    match record {
+        _ if scene.rotations_unknown => "<unknown>".to_owned(),
+        Some(record) if record.last_run.is_some() => {
+            let ago = age::since(scene.now, record.last_run);
+            if undone(record) { format!("{ago} (undone)") } else { ago }
+        }
+        _ => "<never>".to_owned(),
+    }
+}
+
+impl Printable for Row {
+    const COLUMNS: &'static [Column] = &[
+        Column::new("CLUSTER"),
+        Column::new("ID"),
+        Column::new("NAME"),
+        Column::new("FINGERPRINT"),
+        Column::new("AGE"),
+        Column::new("EXPIRES"),
+        Column::new("USED BY"),
+        Column::new("STATE"),
+        Column::new("LAST ROTATED"),
+        Column::wide("PREVIOUS"),
+        Column::wide("KIND"),
+        Column::wide("ERA"),
+        Column::wide("PROBLEMS"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        self.cells_with(false)
+    }
+
+    fn name(&self) -> String {
+        let name = &self.metadata.name;
+        if self.shown.orphan {
+            format!("secret/{name}")
+        } else {
+            format!("clusterregistrationtoken.management.cattle.io/{name}")
+        }
+    }
+}
+
+/// A row of `list --probe`, which has one column more.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Probed(pub Row);
+
+impl Printable for Probed {
+    const COLUMNS: &'static [Column] = &[
+        Column::new("CLUSTER"),
+        Column::new("ID"),
+        Column::new("NAME"),
+        Column::new("FINGERPRINT"),
+        Column::new("AGE"),
+        Column::new("EXPIRES"),
+        Column::new("USED BY"),
+        Column::new("STATE"),
+        Column::new("ACCEPTED"),
+        Column::new("LAST ROTATED"),
+        Column::wide("PREVIOUS"),
+        Column::wide("KIND"),
+        Column::wide("ERA"),
+        Column::wide("PROBLEMS"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        self.0.cells_with(true)
+    }
+
+    fn name(&self) -> String {
+        self.0.name()
+    }
+}
