@@ -91,8 +91,8 @@ impl Plugin for Hello {
     }
 
     async fn candidates(request: CompletionRequest, _: Context) -> Vec<Candidate> {
-        match request.verbs.as_slice() {
-            [verb] if verb == "greet" => vec![Candidate::new("world", "the usual one")],
+        match (request.flag, request.verbs.as_slice()) {
+            (None, [verb]) if verb == "greet" => vec![Candidate::new("world", "the usual one")],
             _ => Vec::new(),
         }
     }

@@ -160,10 +160,11 @@ fn from_plugin<P: Plugin>(command: clap::Command, words: &[String]) -> Vec<Candi
     let agent = user_agent(&format!("kubectl-{}", P::NAME), env!("CARGO_PKG_VERSION"));
     let environment = Environment::of_process(&ui, agent).for_completion();
     let flag = request.flag.as_deref().unwrap_or_default();
-    let names = request.global.connection.names_for(flag, &environment);
-    let mut found: Vec<Candidate> = names.into_iter().map(|name| Candidate::new(name, "")).collect();
     let current = request.current.clone();
-    found.extend(ask::<P>(request, Context { ui, environment }));
+    let mut found = match request.global.connection.names_for(flag, &environment) {
+        Some(names) => names.into_iter().map(|name| Candidate::new(name, "")).collect(),
+        None => ask::<P>(request, Context { ui, environment }),
+    };
     found.retain(|candidate| candidate.value.starts_with(&current));
     found.sort();
     found

@@ -117,17 +117,15 @@ impl ConnectionFlags {
     }
 
     /// The names that a kubeconfig has for the value of a flag: contexts for `--context` and any flag of a plugin that
-    /// ends so, clusters and users for theirs. For completion: what cannot be read has no names.
-    pub(crate) fn names_for(&self, flag: &str, environment: &Environment) -> Vec<String> {
+    /// ends so, clusters and users for theirs; `None` for other flags. For completion: what cannot be read has no names.
+    pub(crate) fn names_for(&self, flag: &str, environment: &Environment) -> Option<Vec<String>> {
         let explicit = self.kubeconfig.as_deref().filter(|path| !path.as_os_str().is_empty());
-        let Ok(merged) = Merged::load(explicit, environment) else {
-            return Vec::new();
-        };
+        let merged = || Merged::load(explicit, environment).unwrap_or_default();
         match flag {
-            "cluster" => merged.clusters.into_iter().map(|(name, _)| name).collect(),
-            "user" => merged.users.into_iter().map(|(name, _)| name).collect(),
-            flag if flag.ends_with("context") => merged.contexts.into_iter().map(|(name, _)| name).collect(),
-            _ => Vec::new(),
+            "cluster" => Some(merged().clusters.into_iter().map(|(name, _)| name).collect()),
+            "user" => Some(merged().users.into_iter().map(|(name, _)| name).collect()),
+            flag if flag.ends_with("context") => Some(merged().contexts.into_iter().map(|(name, _)| name).collect()),
+            _ => None,
         }
     }
 
