@@ -344,7 +344,7 @@ impl Agent {
             }
             self.see_aggregation(credential).await;
             self.joined.send_replace(true);
-            crate::clusters::connected(&self.world, &held.1.cluster).await;
+            crate::conditions::connected(&self.world, &held.1.cluster).await;
             // The sender is in the handle, which outlives this task.
             let _ = cut.changed().await;
         }

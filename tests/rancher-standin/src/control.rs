@@ -1,4 +1,25 @@
 //! `/standin/…`: how tests make things happen and see what did. No authentication: it listens on the loopback only.
+//!
+//! ```text
+//! POST   clusters                  {"displayName", "id"?, "kind"?, "namePattern"?, "replicas"?, "quick"?} → {"id"}
+//!                                  kind: imported k3s rke2 eks harvester provisioned local; namePattern: sha256 md5 import.
+//!                                  Answers when the agent is connected and all roll-outs are over. quick: one instead of three.
+//! GET    clusters                  ids
+//! GET    clusters/<id>             sessions, agents, accepted (fingerprints), conditions, connectedSince, disconnected, and
+//!                                  without: intervals {from, to, ms} without a tunnel, a steve tunnel, a wayBack (an agent with a
+//!                                  live token), restartSafety (a live token in the Secret that the Deployment names)
+//! DELETE clusters/<id>
+//! POST   clusters/<id>/redeploy    {} = force.deploy; {"renderedNow", "landsAfter"} = one that races; "wait": answer once landed
+//! POST   clusters/<id>/drop-tunnels {"gap"?, "oldestLast"?} both tunnels of every pod; back one by one, so the last one writes last
+//! POST   clusters/<id>/offline     {"for"?}, and online
+//! POST   clusters/<id>/agent-cleanup {"pretendedAge"?} every agent deletes foreign credential Secrets
+//! POST   clusters/<id>/cluster-event an annotation that means nothing
+//! POST   clusters/<id>/reset       forget the intervals so far
+//! POST   faults                    replicaLag, replicas (1|2), leaderGap, refuse, refuseNewTokens, admit, and times
+//! POST   users, DELETE users/<name> a Rancher token begins or ceases to work
+//! POST   upgrade                   2.12.0 → 2.15.0
+//! GET    state
+//! ```
 
 use std::sync::Arc;
 use std::time::Duration;

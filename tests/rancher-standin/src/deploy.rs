@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::api::{ApiError, ApiResult, MERGE, paths, read};
 use crate::apply::apply;
-use crate::clusters::{Condition, write_cluster};
+use crate::conditions::{Condition, write_cluster};
 use crate::config::Era;
 use crate::manifest::{Values, agent_image, features};
 use crate::registration::secret_name;

@@ -320,6 +320,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn two_replicas_disagree_while_one_of_them_is_late() {
+        let index = index(Duration::from_secs(2));
+        index.set_replicas(2);
+        index.crt(key(), Some(&crt("new")));
+        let answers: Vec<bool> = (0..4).map(|_| index.tunnel(Era::Plain, "new").is_some()).collect();
+        assert_eq!(answers.iter().filter(|live| **live).count(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_tokens_can_be_refused_to_tunnels_while_probes_find_them_live() {
+        let index = index(Duration::ZERO);
+        index.crt(key(), Some(&crt("old")));
+        index.refuse_new("c-aaaaa");
+        index.crt(("c-aaaaa".to_owned(), "other".to_owned()), Some(&crt("new")));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(index.tunnel(Era::Plain, "new").is_some());
+        assert!(!index.admits(Era::Plain, "c-aaaaa", "new"));
+        assert!(index.admits(Era::Plain, "c-aaaaa", "old"));
+        index.refuse(&fingerprint("old"));
+        assert!(index.tunnel(Era::Plain, "old").is_none());
+        index.admit(None);
+        assert!(index.tunnel(Era::Plain, "old").is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_blank_token_opens_the_steve_tunnel_of_era_p_only() {
         let index = index(Duration::ZERO);
         index.crt(key(), Some(&crt("")));

@@ -6,10 +6,12 @@ mod agent;
 mod api;
 mod apply;
 mod clusters;
+mod conditions;
 mod config;
 mod control;
 mod crds;
 mod deploy;
+mod filter;
 mod index;
 mod log;
 mod manifest;
@@ -21,6 +23,7 @@ mod server;
 mod sessions;
 mod store;
 mod token;
+mod ttl;
 mod upgrade;
 mod world;
 
@@ -90,7 +93,7 @@ async fn run(config: Config) -> Result<()> {
         log,
     })
     .await;
-    tokio::spawn(clusters::keep_conditions(world.clone()));
+    tokio::spawn(conditions::keep_conditions(world.clone()));
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{}", serde_json::json!({"url": url}))
         .and_then(|()| stdout.flush())
