@@ -34,6 +34,8 @@ enum Verb {
     Panic,
     /// Asks the API server for its version
     Version,
+    /// Reports three steps
+    Steps,
     /// Asks before it goes on
     Ask {
         #[arg(long)]
@@ -81,6 +83,16 @@ impl Plugin for Hello {
                     .await
                     .doing("read the version of the server")?;
                 ui.out(version.git_version)?;
+            }
+            Verb::Steps => {
+                let progress = ui.progress();
+                let mut step = progress.start("make", "create the new token");
+                step.waiting("the server to accept it");
+                tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                ui.status("said in between");
+                step.done("created the new token");
+                progress.start("place", "point the agent at it").failed("refused");
+                drop(progress.start("prove", "call with it"));
             }
             Verb::Ask { yes } => {
                 let go = ui.confirm("This changes nothing.", yes).await?;

@@ -146,6 +146,7 @@ impl Plugin {
             spec["cluster"] = cluster.clone();
         }
         let info = json!({ "apiVersion": self.version, "kind": "ExecCredential", "spec": spec });
+        let _aside = self.ui.step_aside();
         let output = tokio::process::Command::new(&self.command)
             .args(&self.arguments)
             .env_clear()

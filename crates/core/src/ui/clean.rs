@@ -12,6 +12,19 @@ pub fn clean(text: &str) -> String {
         })
 }
 
+/// [`clean`], but for the sequences of `kept`: our own colours.
+pub(super) fn clean_but(text: &str, kept: &[String]) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\u{1b}') {
+        shown.push_str(&clean(&rest[..at]));
+        let sequence = kept.iter().find(|sequence| rest[at..].starts_with(*sequence));
+        shown.push_str(sequence.map_or("^[", String::as_str));
+        rest = &rest[at + sequence.map_or(1, String::len)..];
+    }
+    shown + &clean(rest)
+}
+
 /// A text for one cell of a table: cut with `...` where a line ends, control characters made visible.
 ///
 /// (kubernetes/cli-runtime v0.33, `pkg/printers/terminal.go` and `tableprinter.go`.)
@@ -56,6 +69,15 @@ mod tests {
     fn an_escape_sequence_is_shown_not_obeyed() {
         assert_eq!(cell("\u{1b}[31mred\u{7}"), "^[[31mred^G");
         assert_eq!(clean("a\u{1b}]0;title\nb\u{9b}1m"), "a^[]0;title\nb\\u{9b}1m");
+    }
+
+    #[test]
+    fn only_our_own_colours_stay() {
+        let kept = ["\u{1b}[1m".to_owned(), "\u{1b}[0m".to_owned()];
+        assert_eq!(
+            clean_but("\u{1b}[1mbold\u{1b}[0m \u{1b}[2J\u{1b}", &kept),
+            "\u{1b}[1mbold\u{1b}[0m ^[[2J^["
+        );
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub enum Tone {
 }
 
 impl Tone {
+    const ALL: [Self; 5] = [Self::Good, Self::Caution, Self::Bad, Self::Quiet, Self::Strong];
+
     fn style(self) -> Style {
         match self {
             Self::Good => AnsiColor::Green.on_default(),
@@ -183,22 +185,18 @@ impl Ui {
         terminal: Terminal,
         flags: UiFlags,
     ) -> Self {
-        let animated = terminal.stderr && !terminal.plain && !flags.quiet && flags.verbosity == 0;
-        let target = if animated {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        Self(Arc::new(Inner {
+        let ui = Self(Arc::new(Inner {
             out: Mutex::new(out),
             err: Mutex::new(err),
             input: Mutex::new(input),
             terminal,
             flags,
-            bars: MultiProgress::with_draw_target(target),
+            bars: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
             warned: Mutex::default(),
             interrupt: CancellationToken::new(),
-        }))
+        }));
+        ui.0.bars.set_draw_target(ui.draw_target());
+        ui
     }
 
     /// What this is connected to.
@@ -234,8 +232,18 @@ impl Ui {
     /// Says what is happening, on stderr; `--quiet` hushes it.
     pub fn status(&self, text: impl Display) {
         if !self.0.flags.quiet {
-            self.say(&clean(&text.to_string()));
+            self.say(&self.spoken(&text.to_string()));
         }
+    }
+
+    /// Text for stderr without control characters, but for what [`Ui::paint`] has put there.
+    fn spoken(&self, text: &str) -> String {
+        if !self.colored(Stream::Err) {
+            return clean(text);
+        }
+        let painted = Tone::ALL.map(|tone| format!("{}", tone.style()));
+        let reset = format!("{:#}", Tone::Good.style());
+        clean::clean_but(text, &[painted.as_slice(), &[reset]].concat())
     }
 
     /// `Warning: …`, on stderr. The same warning is given once.
@@ -327,7 +335,32 @@ impl Ui {
     }
 
     fn animated(&self) -> bool {
-        !self.0.bars.is_hidden()
+        let Terminal { stderr, plain, .. } = self.0.terminal;
+        stderr && !plain && !self.0.flags.quiet && self.0.flags.verbosity == 0
+    }
+
+    fn draw_target(&self) -> ProgressDrawTarget {
+        if self.animated() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        }
+    }
+
+    /// Takes the bars off the screen, because another program is going to talk to the user, until the value is dropped.
+    pub(crate) fn step_aside(&self) -> Aside {
+        let _ = self.0.bars.clear();
+        self.0.bars.set_draw_target(ProgressDrawTarget::hidden());
+        Aside(self.clone())
+    }
+}
+
+/// While it lives, no bar is drawn.
+pub(crate) struct Aside(Ui);
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.0.0.bars.set_draw_target(self.0.draw_target());
     }
 }
 

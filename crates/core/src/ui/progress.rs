@@ -44,7 +44,6 @@ impl Progress {
     }
 
     fn draw(&self, phase: &str, what: &str) -> ProgressBar {
-        let bar = self.ui.0.bars.add(ProgressBar::new_spinner());
         let ticks: &[&str] = if self.ui.0.terminal.utf8 {
             &["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "✔"]
         } else {
@@ -52,9 +51,12 @@ impl Progress {
         };
         let style = ProgressStyle::with_template("{spinner} {prefix} {wide_msg} {elapsed}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
-        bar.set_style(style.tick_strings(ticks));
-        bar.set_prefix(phase.to_owned());
-        bar.set_message(what.to_owned());
+        // Complete before it is shown: each setter draws.
+        let bar = ProgressBar::hidden()
+            .with_style(style.tick_strings(ticks))
+            .with_prefix(phase.to_owned())
+            .with_message(what.to_owned());
+        let bar = self.ui.0.bars.add(bar);
         bar.enable_steady_tick(Duration::from_millis(100));
         bar
     }
