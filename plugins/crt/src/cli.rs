@@ -1,6 +1,6 @@
 //! The command line: the verbs, the flags that all of them have, and the names that completion offers.
 
-use kubectl_core::app::{Context, GlobalFlags, Plugin};
+use kubectl_core::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
 use kubectl_core::error::{Error, ExitCode};
 
 use crate::cmd;
@@ -31,12 +31,22 @@ Examples:
 /// The verbs.
 #[derive(clap::Subcommand, Debug)]
 pub enum Verb {
+    /// List registration tokens: who uses each, and what state it is in
     #[command(visible_alias = "ls")]
     List(cmd::list::List),
+    /// Explain one cluster: cluster, agent, Secret, token, tunnels, and a rotation under way
+    Status(cmd::status::Status),
+    /// Prove which token a cluster's agent runs with, and that Rancher accepts it
+    Verify(cmd::verify::Verify),
+    /// Print the version of this program, of the management cluster and of its Rancher
+    Version(cmd::version::Version),
+    /// Print the file that lets kubectl complete this plugin's words
+    Completion(cmd::completion::Completion),
 }
 
 impl Plugin for Crt {
     const NAME: &'static str = "crt";
+    const LOGGED: &'static [&'static str] = &["kubectl_crt", "kubectl_core", "rancher", "rotation"];
 
     fn global(&self) -> &GlobalFlags {
         &self.global
@@ -46,6 +56,14 @@ impl Plugin for Crt {
         let Self { global, verb } = self;
         match verb {
             Verb::List(list) => cmd::list::run(list, &global, &context).await,
+            Verb::Status(status) => cmd::status::run(status, &global, &context).await,
+            Verb::Verify(verify) => cmd::verify::run(verify, &global, &context).await,
+            Verb::Version(version) => cmd::version::run(version, &global, &context).await,
+            Verb::Completion(completion) => cmd::completion::run(completion, &context),
         }
+    }
+
+    async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
+        cmd::completion::candidates(request, context).await
     }
 }

@@ -1,9 +1,13 @@
 //! What the verbs show: rows, chains of evidence, plans and progress. Everything that decides what is said stands here
 //! and does no I/O, except the modules that gather what is to be said ([`leases`], [`evidence`]).
 
+pub mod again;
+pub mod chain;
+pub mod evidence;
 pub mod judge;
 pub mod leases;
 pub mod row;
+pub mod under_way;
 
 use rotation::lock::KIND_LABEL;
 

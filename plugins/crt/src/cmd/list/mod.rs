@@ -18,7 +18,7 @@ use self::source::Source;
 use crate::sides::Management;
 use crate::view::row::Scene;
 
-/// List registration tokens: who uses each, and what state it is in
+/// What is typed after `kubectl crt list`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct List {

@@ -1,0 +1,203 @@
+//! `kubectl crt status`: one page that explains itself, and a rotation under way.
+
+use k8s_openapi::jiff::Timestamp;
+use kubectl_core::age;
+use kubectl_core::app::{Context, GlobalFlags};
+use kubectl_core::error::{Error, ExitCode};
+use kubectl_core::output::{self, OutputFlags, OutputFormat};
+use kubectl_core::secret::Fingerprint;
+use kubectl_core::ui::{self, Stream, Tone, Ui};
+use rancher::era::Era;
+use serde::Serialize;
+
+use crate::sides::{DownstreamFlags, Sides};
+use crate::view::API_VERSION;
+use crate::view::again::Again;
+use crate::view::chain::{self, Link, Standing};
+use crate::view::evidence::Evidence;
+use crate::view::leases::{self, Rotation};
+use crate::view::row::ClusterName;
+use crate::view::under_way::UnderWay;
+
+/// What is typed after `kubectl crt status`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Status {
+    /// The cluster by id, display name, or namespace/name of the provisioning cluster
+    #[arg(value_name = "CLUSTER")]
+    pub subject: String,
+
+    /// The other side.
+    #[command(flatten)]
+    pub downstream: DownstreamFlags,
+
+    /// Output format: json, yaml, jsonpath=TEMPLATE, custom-columns=SPEC
+    #[arg(short = 'o', long, value_name = "FORMAT", help_heading = "Output options")]
+    pub output: Option<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # Is the agent of this cluster well, and will it be after Rancher's next redeploy?
+  kubectl crt status staging
+
+  # Where a rotation stands, for a script
+  kubectl crt status c-x7k2p -o jsonpath='{.rotation.phase}'
+
+  # With a way to the cluster that does not depend on its agent
+  kubectl crt status c-x7k2p --downstream-context staging-direct
+
+It shows what the rights at hand allow; what they do not allow is marked with a question mark.";
+
+/// The document of `-o json`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ClusterStatus {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Metadata,
+    cluster: ClusterName,
+    era: Option<Era>,
+    rancher_version: Option<String>,
+    /// How the downstream side was reached; `null` if it was not.
+    path: Option<String>,
+    fingerprint: Option<Fingerprint>,
+    /// No link of the chain is bad. Links that could not be seen do not count.
+    healthy: bool,
+    chain: Vec<Link>,
+    rotation: Option<UnderWay>,
+    /// Leases may not be read.
+    rotation_unknown: bool,
+    last_rotated: Option<Timestamp>,
+    last_result: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Metadata {
+    name: String,
+}
+
+/// Runs it.
+pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+    let flags = OutputFlags {
+        output: status.output.clone(),
+        ..OutputFlags::default()
+    };
+    let format = flags.format()?;
+    if matches!(format, OutputFormat::Wide | OutputFormat::Name) {
+        return Err(Error::usage(
+            "status prints a page, json, yaml, jsonpath or custom-columns",
+        ));
+    }
+    let sides = Sides::open(global, &status.downstream, context, &status.subject).await?;
+    let again = Again::new(global, &status.downstream);
+    let (evidence, rotation) = futures::join!(
+        Evidence::gather(&sides),
+        leases::of(&sides.management, &sides.cluster.id)
+    );
+    let now = sides.management.clock.now();
+    let document = ClusterStatus::of(&sides, &evidence, rotation?.as_ref(), &again, now);
+    match format {
+        OutputFormat::Table => context.ui.write_out(&page(&context.ui, &document, now))?,
+        _ => output::print_value(&context.ui, &flags, &document)?,
+    }
+    Ok(ExitCode::Done)
+}
+
+impl ClusterStatus {
+    fn of(sides: &Sides, evidence: &Evidence, rotation: Option<&Rotation>, again: &Again, now: Timestamp) -> Self {
+        let cluster = &sides.cluster;
+        let chain = chain::chain(evidence);
+        let record = rotation.map(|rotation| &rotation.record);
+        Self {
+            api_version: API_VERSION,
+            kind: "ClusterStatus",
+            metadata: Metadata {
+                name: cluster.id.to_string(),
+            },
+            cluster: ClusterName {
+                id: cluster.id.to_string(),
+                display_name: Some(cluster.display_name.clone()),
+                kind: Some(cluster.kind.to_string()),
+            },
+            era: evidence.era.as_ref().ok().copied(),
+            rancher_version: sides.settings.server_version.clone(),
+            path: sides.downstream.as_ref().map(|downstream| downstream.path.to_string()),
+            fingerprint: evidence.token(),
+            healthy: chain.iter().all(|link| link.status != Standing::Bad),
+            chain,
+            rotation: rotation.and_then(|rotation| UnderWay::of(rotation, &cluster.id, again, now)),
+            rotation_unknown: rotation.is_none(),
+            last_rotated: record.and_then(|record| record.last_run),
+            last_result: record.and_then(|record| record.last_result.clone()),
+        }
+    }
+}
+
+/// The page for people.
+fn page(ui: &Ui, status: &ClusterStatus, now: Timestamp) -> String {
+    let name = status.cluster.display_name.as_deref().unwrap_or_default();
+    let mut lines = vec![
+        format!("Cluster {} ({})", ui::cell(name), status.cluster.id),
+        about_rancher(status),
+        String::new(),
+    ];
+    lines.extend(status.chain.iter().map(|link| line(ui, link)));
+    lines.push(String::new());
+    match &status.rotation {
+        Some(rotation) => {
+            lines.push(ui.paint(Stream::Out, Tone::Strong, "Rotation under way"));
+            let labelled = rotation.lines(now).into_iter();
+            lines.extend(labelled.map(|(label, text)| format!("  {label:<10}{}", ui::cell(&text))));
+        }
+        None => lines.push(last(status, now)),
+    }
+    lines.join("\n") + "\n"
+}
+
+fn about_rancher(status: &ClusterStatus) -> String {
+    let version = status.rancher_version.as_deref().unwrap_or("of unknown version");
+    let era = match status.era {
+        Some(Era::Secret) => "keeps registration tokens in Secrets (era secret)",
+        Some(Era::Plain) => "keeps registration tokens in plain (era plain)",
+        None => "keeps registration tokens in a way that could not be seen",
+    };
+    let path = status
+        .path
+        .as_deref()
+        .map_or_else(String::new, |path| format!("; the cluster was reached {path}"));
+    format!("Rancher {} {era}{path}", ui::cell(version))
+}
+
+/// One link: a mark, a word and a sentence.
+pub(super) fn line(ui: &Ui, link: &Link) -> String {
+    let (glyph, plain, tone) = match link.status {
+        Standing::Good => ("✔", "+", Tone::Good),
+        Standing::Bad => ("✖", "x", Tone::Bad),
+        Standing::Unknown => ("?", "?", Tone::Caution),
+        Standing::Skipped => ("–", "-", Tone::Quiet),
+    };
+    let mark = if ui.terminal().utf8 { glyph } else { plain };
+    format!(
+        "{} {:<10}{}",
+        ui.paint(Stream::Out, tone, mark),
+        link.name,
+        ui::cell(&link.message)
+    )
+}
+
+fn last(status: &ClusterStatus, now: Timestamp) -> String {
+    if status.rotation_unknown {
+        return "Whether a rotation is under way is not known: no right to read its Lease.".to_owned();
+    }
+    let before = match (status.last_rotated, &status.last_result) {
+        (Some(at), Some(result)) => format!(
+            "The last one ended {} ago: {}.",
+            age::since(now, Some(at)),
+            ui::cell(result)
+        ),
+        (Some(at), None) => format!("The last one ended {} ago.", age::since(now, Some(at))),
+        _ => "None was ever finished here.".to_owned(),
+    };
+    format!("No rotation is under way. {before}")
+}

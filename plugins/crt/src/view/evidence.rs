@@ -1,0 +1,160 @@
+//! Everything that can be seen of one cluster's registration, gathered with whatever rights and ways there are: what
+//! cannot be seen becomes a [`Gap`] with its reason, not a failure.
+
+use std::future::Future;
+use std::time::Duration;
+
+use kubectl_core::error::Error;
+use kubectl_core::secret::{Fingerprint, Secret};
+use rancher::agent::{self, Credentials, Deployment, Pod, StvAggregation};
+use rancher::cluster::Cluster;
+use rancher::era::{self, Era};
+use rancher::probe::Verdict;
+use rancher::token::{self, Tokens};
+
+use crate::sides::{DOWNSTREAM, Downstream, MANAGEMENT, Sides};
+
+/// With its agent gone, Rancher takes half a minute to say so; longer than this nobody wants to wait for a page.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why something is not known, in one sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap(pub String);
+
+impl From<Error> for Gap {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        Self(text.strip_prefix("error: ").unwrap_or(&text).to_owned())
+    }
+}
+
+/// What is seen, or why not.
+pub type Seen<T> = Result<T, Gap>;
+
+/// What is seen of one cluster.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// Which of Rancher's two kinds of tokens it is.
+    pub era: Seen<Era>,
+    /// The cluster as Rancher keeps it.
+    pub cluster: Cluster,
+    /// Its registration tokens.
+    pub tokens: Seen<Tokens>,
+    /// The agent's Deployment.
+    pub deployment: Seen<Option<Deployment>>,
+    /// The agent's pods.
+    pub pods: Seen<Vec<Pod>>,
+    /// What the agent that connected last has written.
+    pub record: Seen<Option<StvAggregation>>,
+    /// The Secret that the Deployment names.
+    pub credentials: Seen<Option<Credentials>>,
+    /// What Rancher says of the token in it.
+    pub verdict: Seen<Verdict>,
+    /// The version that a fresh call through Rancher's tunnel was answered with. `None`: there is no way to make one.
+    pub call: Option<Seen<String>>,
+}
+
+impl Evidence {
+    /// Looks at both sides.
+    pub async fn gather(sides: &Sides) -> Self {
+        let client = &sides.management.client;
+        let from_downstream = Agent::look(sides.downstream.as_ref());
+        let (era, tokens, agent, call) = futures::join!(
+            era::detect(client),
+            token::list(client, &sides.cluster.id),
+            from_downstream,
+            fresh_call(sides.downstream.as_ref()),
+        );
+        let era = era.map_err(|error| error.on(MANAGEMENT).into());
+        let verdict = verdict(sides, &era, &agent.credentials).await;
+        let Agent {
+            deployment,
+            pods,
+            record,
+            credentials,
+        } = agent;
+        Self {
+            era,
+            cluster: sides.cluster.clone(),
+            tokens: tokens.map_err(|error| error.on(MANAGEMENT).into()),
+            deployment,
+            pods,
+            record,
+            credentials,
+            verdict,
+            call,
+        }
+    }
+
+    /// The token that the agent's Deployment leads to.
+    pub fn token(&self) -> Option<Fingerprint> {
+        let credentials = self.credentials.as_ref().ok()?.as_ref()?;
+        credentials.token.as_ref().map(Secret::fingerprint)
+    }
+}
+
+/// The downstream half.
+struct Agent {
+    deployment: Seen<Option<Deployment>>,
+    pods: Seen<Vec<Pod>>,
+    record: Seen<Option<StvAggregation>>,
+    credentials: Seen<Option<Credentials>>,
+}
+
+impl Agent {
+    async fn look(downstream: Option<&Downstream>) -> Self {
+        let Some(Downstream { server, .. }) = downstream else {
+            let gap = Gap(format!(
+                "there is no way to {DOWNSTREAM}; give one with --downstream-context"
+            ));
+            return Self {
+                deployment: Err(gap.clone()),
+                pods: Err(gap.clone()),
+                record: Err(gap.clone()),
+                credentials: Err(gap),
+            };
+        };
+        let client = &server.client;
+        let (deployment, pods, record) = futures::join!(
+            patiently(agent::deployment(client)),
+            patiently(agent::pods(client)),
+            patiently(agent::stv_aggregation(client)),
+        );
+        let credentials = match &deployment {
+            Err(gap) => Err(gap.clone()),
+            Ok(deployment) => match deployment.as_ref().and_then(|found| found.volume_secret.as_deref()) {
+                None => Ok(None),
+                Some(name) => patiently(agent::credentials(client, name)).await,
+            },
+        };
+        Self {
+            deployment,
+            pods,
+            record,
+            credentials,
+        }
+    }
+}
+
+async fn patiently<T>(look: impl Future<Output = rancher::Result<T>>) -> Seen<T> {
+    match tokio::time::timeout(PATIENCE, look).await {
+        Ok(seen) => seen.map_err(|error| error.on(DOWNSTREAM).into()),
+        Err(_) => Err(Gap(format!(
+            "{DOWNSTREAM} did not answer within {}s",
+            PATIENCE.as_secs()
+        ))),
+    }
+}
+
+async fn fresh_call(downstream: Option<&Downstream>) -> Option<Seen<String>> {
+    let proxied = downstream?.proxied.as_ref()?;
+    Some(patiently(agent::version(&proxied.client)).await)
+}
+
+async fn verdict(sides: &Sides, era: &Seen<Era>, credentials: &Seen<Option<Credentials>>) -> Seen<Verdict> {
+    let era = era.clone()?;
+    match credentials.clone()?.and_then(|found| found.token) {
+        Some(token) => Ok(sides.probe.looks(era, &token, 2).await),
+        None => Err(Gap("there is no token to ask about".to_owned())),
+    }
+}
