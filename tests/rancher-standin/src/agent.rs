@@ -130,8 +130,11 @@ pub(crate) fn wire(world: &Arc<World>) {
     });
 }
 
+/// A pod counts from the moment it is Ready, which is what makes its Deployment remove the old one: with a fake runtime that
+/// is a moment before its phase says Running.
 fn runs(pod: &Value) -> bool {
-    read::text(pod, "/status/phase") == "Running" && pod["metadata"]["deletionTimestamp"].is_null()
+    let started = read::text(pod, "/status/phase") == "Running" || read::condition(pod, "Ready") == "True";
+    started && !has_ended(pod) && pod["metadata"]["deletionTimestamp"].is_null()
 }
 
 /// The process has gone: all its containers have, or the pod failed. A terminating pod's agent works until then.
