@@ -371,4 +371,14 @@ mod tests {
         assert_eq!(complete(&["rotate", "--era", ""]), "secret\n:4\n");
         assert_eq!(complete(&["rotate", "--era=s"]), "secret\n:4\n");
     }
+
+    #[test]
+    fn the_shim_calls_this_program_under_the_name_that_kubectl_looks_for() {
+        let text = shim::<Demo>().unwrap();
+        assert!(
+            text.starts_with("#!/bin/sh\n# Save this as kubectl_complete-demo,"),
+            "{text}"
+        );
+        assert!(text.ends_with("' __complete \"$@\"\n"), "{text}");
+    }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_saphyr::options::DuplicateKeyPolicy;
 
 use super::environment::Environment;
-use crate::error::Error;
+use crate::error::{Error, Kind, unreachable};
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -17,7 +17,7 @@ struct Preferences {
     credential_plugin_allowlist: Vec<Allowed>,
 }
 
-/// The key was called `name` when the feature was new, and `command` later.
+/// The key was called `name` in v1.35, when the feature was new, and `command` since kubernetes#137272.
 #[derive(Deserialize)]
 struct Allowed {
     #[serde(alias = "command")]
@@ -38,26 +38,42 @@ pub(super) fn check(command: &str, environment: &Environment) -> Result<(), Erro
         ))
     })?;
     let preferences = preferences.unwrap_or_default();
-    let base = |path: &str| path.rsplit('/').next().map(str::to_owned);
     let listed = preferences
         .credential_plugin_allowlist
         .iter()
         .filter_map(|allowed| allowed.name.as_deref());
-    let allowed = match preferences.credential_plugin_policy.as_deref() {
-        None | Some("" | "AllowAll") => true,
-        // A bare name allows the program wherever it lies; a path only that one.
-        Some("Allowlist") => listed
-            .into_iter()
-            .any(|name| name == command || Some(name.to_owned()) == base(command)),
-        Some(_) => false,
+    let reason = match preferences.credential_plugin_policy.as_deref() {
+        None | Some("" | "AllowAll") => return Ok(()),
+        Some("Allowlist") => match look_up(command, environment) {
+            Some(program)
+                if listed
+                    .into_iter()
+                    .any(|name| look_up(name, environment).as_ref() == Some(&program)) =>
+            {
+                return Ok(());
+            }
+            _ => "it is not on the allowlist".to_owned(),
+        },
+        Some(policy) => format!("policy set to \"{policy}\""),
     };
-    if allowed {
-        return Ok(());
+    let error = unreachable(format!(
+        "getting credentials: plugin \"{command}\" not allowed: {reason}"
+    ));
+    Err(error
+        .of_kind(Kind::Unauthorized)
+        .hint(format!("the policy stands in {}", file.display())))
+}
+
+/// The file that a command means, as Go's `exec.LookPath` finds it: both sides are looked up, so that the name of an
+/// allowed program does not let in another one of that name.
+fn look_up(command: &str, environment: &Environment) -> Option<PathBuf> {
+    if command.contains(std::path::MAIN_SEPARATOR) {
+        return std::path::absolute(command).ok().filter(|file| file.is_file());
     }
-    Err(Error::failed(format!(
-        "plugin policy of {} forbids the credential plugin \"{command}\"",
-        file.display()
-    )))
+    let path = environment.variable("PATH")?;
+    std::env::split_paths(path)
+        .map(|directory| directory.join(command))
+        .find(|file| file.is_file())
 }
 
 /// `KUBERC` names another file, or switches it `off`.

@@ -419,25 +419,34 @@ fn kuberc_can_forbid_a_credential_plugin() {
     let home = Home::new();
     let user = "{exec: {apiVersion: client.authentication.k8s.io/v1beta1, command: login-helper}}";
     let file = home.file("config", simple("a").replace("{token: token-of-a}", user));
-    let load = || flags(&[]).load(&home.environment(&[&file]));
-    assert!(load().is_ok());
+    let allowed = home.file("bin/login-helper", "");
+    home.file("other/login-helper", "");
+    let load = |directory: &str| {
+        let path = home.0.path().join(directory);
+        flags(&[]).load(&home.environment(&[&file]).with_variable("PATH", path.to_str().unwrap()))
+    };
+    assert!(load("bin").is_ok());
     home.file(".kube/kuberc", "kind: Preference\ncredentialPluginPolicy: DenyAll\n");
+    assert_eq!(
+        load("bin").unwrap_err().to_string(),
+        "Unable to connect to the server: getting credentials: plugin \"login-helper\" not allowed: policy set to \"DenyAll\""
+    );
+    let list = |entry: &str| {
+        home.file(
+            ".kube/kuberc",
+            format!("credentialPluginPolicy: Allowlist\ncredentialPluginAllowlist: [{entry}]\n"),
+        );
+    };
+    list("{name: another}");
+    assert!(load("bin").is_err());
+    list("{name: login-helper}");
+    assert!(load("bin").is_ok());
+    list(&format!("{{command: {}}}", allowed.display()));
+    assert!(load("bin").is_ok());
     assert!(
-        load()
-            .unwrap_err()
-            .to_string()
-            .contains("forbids the credential plugin \"login-helper\"")
+        load("other").is_err(),
+        "a program of the same name elsewhere is another program"
     );
-    home.file(
-        ".kube/kuberc",
-        "credentialPluginPolicy: Allowlist\ncredentialPluginAllowlist: [{name: other}]\n",
-    );
-    assert!(load().is_err());
-    home.file(
-        ".kube/kuberc",
-        "credentialPluginPolicy: Allowlist\ncredentialPluginAllowlist: [{name: login-helper}]\n",
-    );
-    assert!(load().is_ok());
 }
 
 #[test]
