@@ -11,7 +11,7 @@ mod stv;
 pub use credentials::{
     Credentials, CredentialsContent, create_credentials, credentials, delete_credentials, list_credentials,
 };
-pub use deployment::{CredentialVariable, Deployment, Hold, Placement, Strategy, deployment, place, release};
+pub use deployment::{CredentialVariable, Deployment, Hold, Placement, Strategy, deployment, mark, place, release};
 pub use pods::{Pod, pods};
 pub(crate) use stv::STV_PREFIX;
 pub use stv::{StvAggregation, stv_aggregation};

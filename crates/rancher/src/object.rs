@@ -24,8 +24,11 @@ pub struct Observed {
 
 impl Observed {
     /// The `metadata` of a patch that the server refuses with 409 if the object is another or has changed.
-    pub(crate) fn precondition(&self) -> serde_json::Map<String, Value> {
+    pub(crate) fn precondition(&self, write: &Write) -> serde_json::Map<String, Value> {
         let mut metadata = serde_json::Map::new();
+        if !write.annotations.is_empty() {
+            metadata.insert("annotations".to_owned(), json!(write.annotations));
+        }
         metadata.insert("uid".to_owned(), json!(self.uid));
         metadata.insert("resourceVersion".to_owned(), json!(self.resource_version));
         metadata
@@ -39,6 +42,8 @@ pub struct Write {
     pub field_manager: String,
     /// Let the server check everything and store nothing.
     pub dry_run: bool,
+    /// Annotations that a change of an object puts on it beside what it is for. Others stay.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Write {
@@ -47,6 +52,7 @@ impl Write {
         Self {
             field_manager: field_manager.into(),
             dry_run: false,
+            annotations: BTreeMap::new(),
         }
     }
 
@@ -54,6 +60,13 @@ impl Write {
     #[must_use]
     pub fn dry_run(self, dry_run: bool) -> Self {
         Self { dry_run, ..self }
+    }
+
+    /// The same, leaving an annotation on what it changes.
+    #[must_use]
+    pub fn marked(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.annotations.insert(key.into(), value.into());
+        self
     }
 }
 

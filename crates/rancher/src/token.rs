@@ -113,6 +113,8 @@ pub struct TokenSecret {
     /// `gracePeriodExpiresAt`: when `previousToken` is to be removed. Not what every release goes by; see
     /// [`RegistrationToken::status_grace_ends_at`].
     pub grace_ends_at: Option<Timestamp>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
     /// The uid of the registration token that owns it; none on one put there by hand.
     pub owner: Option<String>,
     /// Fields that make no sense.
@@ -328,6 +330,7 @@ impl RawSecret {
             .find(|owner| owner.kind == TOKEN.kind);
         Some(TokenSecret {
             object: self.metadata.observed(),
+            annotations: self.metadata.annotations.clone().unwrap_or_default(),
             created: self.metadata.created(),
             deleting: self.metadata.deletion_timestamp.is_some(),
             owner: owner.map(|owner| owner.uid.clone()),

@@ -247,8 +247,8 @@ pub(crate) async fn patch<T: DeserializeOwned>(
     let object = resource.named(namespace, Some(&observed.name));
     let metadata = &mut change["metadata"];
     match metadata {
-        Value::Object(fields) => fields.extend(observed.precondition()),
-        other => *other = Value::Object(observed.precondition()),
+        Value::Object(fields) => fields.extend(observed.precondition(write)),
+        other => *other = Value::Object(observed.precondition(write)),
     }
     let params = PatchParams {
         dry_run: write.dry_run,

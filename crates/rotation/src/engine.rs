@@ -92,9 +92,17 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
     /// The lock is released in every case; the journal stays unless the goal was reached.
     pub async fn run(mut self, lock: Held, journal: Option<Journal<A::Protocol>>) -> Outcome {
         if let Some(journal) = &journal {
-            self.listener.hear(Event::Resumed { goal: journal.goal, reason: journal.reason.clone() });
+            self.listener.hear(Event::Resumed {
+                goal: journal.goal,
+                reason: journal.reason.clone(),
+            });
         }
-        let mut state = State { journal, lock, waiting: None, conflicts: 0 };
+        let mut state = State {
+            journal,
+            lock,
+            waiting: None,
+            conflicts: 0,
+        };
         let outcome = loop {
             if *self.stop.borrow() {
                 break self.pending(&state, Pause::Asked);
@@ -135,11 +143,16 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
     }
 
     fn run_now(&self, state: &State<A>) -> Option<RunOf<A>> {
-        state.journal.as_ref().map(|journal| journal.as_of(self.actor.clock().now()))
+        state
+            .journal
+            .as_ref()
+            .map(|journal| journal.as_of(self.actor.clock().now()))
     }
 
     async fn step(&self, state: &mut State<A>, _seen: &ViewOf<A>, step: Step<A::Protocol>) -> Turn {
-        let Some(run) = self.run_now(state) else { return Turn::End(Outcome::Refused(Vec::new())) };
+        let Some(run) = self.run_now(state) else {
+            return Turn::End(Outcome::Refused(Vec::new()));
+        };
         let notes = A::Protocol::intend(&step.write, &run, &mut *self.actor.draw());
         let what = step.write.to_string();
         if let Some(journal) = &mut state.journal {
@@ -155,8 +168,13 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         if let end @ Turn::End(_) = self.saved(state).await {
             return end;
         }
-        self.listener.hear(Event::Step { phase: step.phase, what });
-        let Some(run) = self.run_now(state) else { return Turn::Again };
+        self.listener.hear(Event::Step {
+            phase: step.phase,
+            what,
+        });
+        let Some(run) = self.run_now(state) else {
+            return Turn::Again;
+        };
         match self.actor.act(&step.write, &run, state.lock.fence()).await {
             Ok(()) => {
                 self.listener.hear(Event::Stepped);
@@ -171,7 +189,11 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
     async fn wait(&self, state: &mut State<A>, wait: Wait<A::Protocol>) -> Turn {
         if let Some(journal) = &mut state.journal {
             let now = self.actor.clock().now();
-            let news: Vec<_> = wait.starts.into_iter().filter(|timer| journal.deadline(*timer).is_none()).collect();
+            let news: Vec<_> = wait
+                .starts
+                .into_iter()
+                .filter(|timer| journal.deadline(*timer).is_none())
+                .collect();
             for timer in &news {
                 journal.start(*timer, now, self.actor.lasts(*timer));
             }
@@ -190,7 +212,10 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         let since = match &state.waiting {
             Some((before, since)) if *before == what => *since,
             _ => {
-                self.listener.hear(Event::Waiting { phase, what: what.clone() });
+                self.listener.hear(Event::Waiting {
+                    phase,
+                    what: what.clone(),
+                });
                 let since = Instant::now();
                 state.waiting = Some((what.clone(), since));
                 since
@@ -242,15 +267,20 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             Trouble::NotYet(error) => {
                 self.listener.hear(Event::Hiccup(error.to_string()));
                 let phase = state.journal.as_ref().map_or(Phase::Survey, |journal| journal.phase);
-                let what = state.waiting.as_ref().map_or_else(|| "an answer".to_owned(), |(what, _)| what.clone());
+                let what = state
+                    .waiting
+                    .as_ref()
+                    .map_or_else(|| "an answer".to_owned(), |(what, _)| what.clone());
                 self.be_patient(state, phase, what, SLOW_LOOK)
             }
         }
     }
 
     fn pending(&self, state: &State<A>, because: Pause) -> Outcome {
-        let (phase, goal) =
-            state.journal.as_ref().map_or((Phase::Survey, Goal::Forward), |journal| (journal.phase, journal.goal));
+        let (phase, goal) = state
+            .journal
+            .as_ref()
+            .map_or((Phase::Survey, Goal::Forward), |journal| (journal.phase, journal.goal));
         Outcome::Pending { phase, goal, because }
     }
 

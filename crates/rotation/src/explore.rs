@@ -107,7 +107,7 @@ struct Sending<E: Environment + ?Sized> {
 }
 
 impl<E: Environment + ?Sized> World<E> {
-    /// A world before any run, with one stale holder and one rollback to come.
+    /// A world before any run, with nobody else about.
     pub fn new(view: <E::Protocol as Protocol>::View, memory: E::Memory) -> Self {
         Self {
             view,
@@ -116,17 +116,24 @@ impl<E: Environment + ?Sized> World<E> {
             ended: None,
             sending: None,
             stale: None,
-            stale_left: 1,
-            rollbacks_left: 1,
+            stale_left: 0,
+            rollbacks_left: 0,
         }
     }
 
-    /// Without stale holders and rollbacks, for an environment that has enough moves of its own.
+    /// With so many holders that lose the lock with a write in hand, and so many colleagues that ask for the rollback.
     #[must_use]
-    pub fn calm(mut self) -> Self {
-        self.stale_left = 0;
-        self.rollbacks_left = 0;
+    pub fn with(mut self, stale_holders: u8, rollbacks: u8) -> Self {
+        self.stale_left = stale_holders;
+        self.rollbacks_left = rollbacks;
         self
+    }
+}
+
+impl<E: Environment + ?Sized> World<E> {
+    /// Whether the holder of the lock has journaled a write and not sent it yet.
+    pub fn is_sending(&self) -> bool {
+        self.sending.is_some()
     }
 }
 
@@ -150,7 +157,16 @@ macro_rules! by_fields {
     };
 }
 // Derives would ask for bounds on the environment itself.
-by_fields!(World { view, memory, run, ended, sending, stale, stale_left, rollbacks_left });
+by_fields!(World {
+    view,
+    memory,
+    run,
+    ended,
+    sending,
+    stale,
+    stale_left,
+    rollbacks_left
+});
 by_fields!(Sending { write, run, seen });
 
 /// What an exploration found to be true.
@@ -168,8 +184,16 @@ pub struct Explored {
 
 impl fmt::Display for Explored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { states, moves, done, undone } = self;
-        write!(f, "{states} states, {moves} moves, {done} ends of a rotation, {undone} of a rollback")
+        let Self {
+            states,
+            moves,
+            done,
+            undone,
+        } = self;
+        write!(
+            f,
+            "{states} states, {moves} moves, {done} ends of a rotation, {undone} of a rollback"
+        )
     }
 }
 
@@ -185,7 +209,10 @@ pub struct Counterexample {
 impl fmt::Display for Counterexample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.because)?;
-        self.trace.iter().enumerate().try_for_each(|(at, name)| writeln!(f, "{:>3} {name}", at + 1))
+        self.trace
+            .iter()
+            .enumerate()
+            .try_for_each(|(at, name)| writeln!(f, "{:>3} {name}", at + 1))
     }
 }
 
@@ -212,7 +239,12 @@ pub fn explore<E: Environment>(environment: &E, limit: usize) -> Result<Explored
         return Err(graph.way_to(stuck, format!("no end can be reached from {:#?}", graph.worlds[stuck])));
     }
     let ends = |goal| graph.worlds.iter().filter(|world| world.ended == Some(goal)).count();
-    Ok(Explored { states: graph.worlds.len(), moves: graph.moves, done: ends(Goal::Forward), undone: ends(Goal::Back) })
+    Ok(Explored {
+        states: graph.worlds.len(),
+        moves: graph.moves,
+        done: ends(Goal::Forward),
+        undone: ends(Goal::Back),
+    })
 }
 
 /// The graph of all states, with one way to each and the helpful moves backward.
@@ -309,13 +341,25 @@ fn tool<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<Move<E>
     let mut sent = killed.clone();
     arrive(environment, &mut sent, sending);
     let mut moves = vec![
-        Move { name: format!("sends: {}", sending.write), help: Help::Helps, to: sent },
-        Move { name: "is killed, and run again".to_owned(), help: Help::Disturbs, to: killed.clone() },
+        Move {
+            name: format!("sends: {}", sending.write),
+            help: Help::Helps,
+            to: sent,
+        },
+        Move {
+            name: "is killed, and run again".to_owned(),
+            help: Help::Disturbs,
+            to: killed.clone(),
+        },
     ];
     if world.stale.is_none() && world.stale_left > 0 {
         killed.stale.clone_from(&world.sending);
         killed.stale_left -= 1;
-        moves.push(Move { name: "is paused; a colleague goes on".to_owned(), help: Help::Disturbs, to: killed });
+        moves.push(Move {
+            name: "is paused; a colleague goes on".to_owned(),
+            help: Help::Disturbs,
+            to: killed,
+        });
     }
     Ok(moves)
 }
@@ -325,11 +369,19 @@ fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<M
     let name = match E::Protocol::decide(&world.view, world.run.as_ref()) {
         Next::Begin(notes) => {
             let id = RunId::placeholder();
-            to.run = Some(Run { id, goal: Goal::Forward, phase: Phase::Survey, notes, timers: [].into() });
+            to.run = Some(Run {
+                id,
+                goal: Goal::Forward,
+                phase: Phase::Survey,
+                notes,
+                timers: [].into(),
+            });
             "begins".to_owned()
         }
         Next::Do(step) => {
-            let Some(run) = &mut to.run else { return Err("a write before a journal".to_owned()) };
+            let Some(run) = &mut to.run else {
+                return Err("a write before a journal".to_owned());
+            };
             let former = world.stale.as_ref().map(|stale| &stale.run.notes);
             let (credentials, marks) = environment.in_use(&world.view, former);
             let mut draw = FirstUnused { credentials, marks };
@@ -339,11 +391,17 @@ fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<M
             run.timers.extend(step.starts.iter().map(|timer| (*timer, false)));
             let seen = environment.target(&world.view, &step.write);
             let name = format!("{}: intends {}", step.phase, step.write);
-            to.sending = Some(Sending { write: step.write, run: run.clone(), seen });
+            to.sending = Some(Sending {
+                write: step.write,
+                run: run.clone(),
+                seen,
+            });
             name
         }
         Next::Wait(wait) => {
-            let Some(run) = &mut to.run else { return Err("a wait before a journal".to_owned()) };
+            let Some(run) = &mut to.run else {
+                return Err("a wait before a journal".to_owned());
+            };
             run.phase = run.phase.max(wait.phase);
             for timer in &wait.starts {
                 run.timers.entry(*timer).or_insert(false);
@@ -351,7 +409,9 @@ fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<M
             format!("{}: waits for {}", wait.phase, wait.what)
         }
         Next::TurnBack(reason) => {
-            let Some(run) = &mut to.run else { return Err("a turn before a journal".to_owned()) };
+            let Some(run) = &mut to.run else {
+                return Err("a turn before a journal".to_owned());
+            };
             if run.goal == Goal::Back || !run.phase.may_be_undone() {
                 return Err(format!("turns back where it must not ({}, {})", run.goal, run.phase));
             }
@@ -366,7 +426,11 @@ fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<M
         Next::Refuse(_) if world.run.is_none() => return Ok(None),
         Next::Refuse(obstacles) => return Err(format!("gives up in the middle: {obstacles:?}")),
     };
-    Ok(Some(Move { name, help: Help::Helps, to }))
+    Ok(Some(Move {
+        name,
+        help: Help::Helps,
+        to,
+    }))
 }
 
 /// A write reaches the API server, which holds it against what the sender had observed.
@@ -388,7 +452,11 @@ fn timers<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> {
                 run.timers.insert(*timer, true);
             }
             environment.timer_passed(&mut to, *timer);
-            Some(Move { name: format!("the timer {timer:?} passes"), help, to })
+            Some(Move {
+                name: format!("the timer {timer:?} passes"),
+                help,
+                to,
+            })
         })
         .collect()
 }
@@ -400,7 +468,11 @@ fn stale_holder<E: Environment>(environment: &E, world: &World<E>) -> Option<Mov
     if sending.seen.is_some() {
         arrive(environment, &mut to, sending);
     }
-    Some(Move { name: format!("the former holder wakes up and sends: {}", sending.write), help: Help::Disturbs, to })
+    Some(Move {
+        name: format!("the former holder wakes up and sends: {}", sending.write),
+        help: Help::Disturbs,
+        to,
+    })
 }
 
 fn rollback<E: Environment>(world: &World<E>) -> Option<Move<E>> {
@@ -411,7 +483,11 @@ fn rollback<E: Environment>(world: &World<E>) -> Option<Move<E>> {
     let mut to = world.clone();
     to.rollbacks_left -= 1;
     turn_back(to.run.as_mut()?);
-    Some(Move { name: "a colleague asks for the rollback".to_owned(), help: Help::Disturbs, to })
+    Some(Move {
+        name: "a colleague asks for the rollback".to_owned(),
+        help: Help::Disturbs,
+        to,
+    })
 }
 
 fn turn_back<P: Protocol>(run: &mut Run<P>) {
@@ -428,7 +504,9 @@ struct FirstUnused {
 impl Draw for FirstUnused {
     fn credential(&mut self) -> Fingerprint {
         let mut drawn = (1..).map(|n: u8| Fingerprint::of(&format!("new {n}")));
-        drawn.find(|drawn| !self.credentials.contains(drawn)).unwrap_or_else(|| Fingerprint::of("new"))
+        drawn
+            .find(|drawn| !self.credentials.contains(drawn))
+            .unwrap_or_else(|| Fingerprint::of("new"))
     }
 
     fn mark(&mut self) -> String {

@@ -67,7 +67,11 @@ impl FromStr for Identity {
             pid: part()?.parse().map_err(|_| Foreign)?,
             start: part()?.parse().map_err(|_| Foreign)?,
         };
-        if parts.next().is_some() { Err(Foreign) } else { Ok(identity) }
+        if parts.next().is_some() {
+            Err(Foreign)
+        } else {
+            Ok(identity)
+        }
     }
 }
 
@@ -104,13 +108,30 @@ mod tests {
         let pid = child.id();
         child.wait().unwrap();
         assert!(Identity { pid, ..here.clone() }.is_known_to_be_gone());
-        assert!(Identity { start: here.start + 1, ..here.clone() }.is_known_to_be_gone(), "the pid was given away");
-        assert!(Identity { boot: "another".into(), ..here }.is_known_to_be_gone());
+        assert!(
+            Identity {
+                start: here.start + 1,
+                ..here.clone()
+            }
+            .is_known_to_be_gone(),
+            "the pid was given away"
+        );
+        assert!(
+            Identity {
+                boot: "another".into(),
+                ..here
+            }
+            .is_known_to_be_gone()
+        );
     }
 
     #[test]
     fn a_process_of_another_host_is_never_known_to_be_gone() {
-        let there = Identity { host: "elsewhere".into(), pid: 0, ..Identity::of_this_process() };
+        let there = Identity {
+            host: "elsewhere".into(),
+            pid: 0,
+            ..Identity::of_this_process()
+        };
         assert!(!there.is_known_to_be_gone());
     }
 

@@ -52,7 +52,9 @@ pub enum Unreadable {
     )]
     Newer(u32),
     /// Not a journal of ours, or damaged.
-    #[error("the journal is malformed at line {line} column {column}; `--force=journal` discards it, after a look at the objects")]
+    #[error(
+        "the journal is malformed at line {line} column {column}; `--force=journal` discards it, after a look at the objects"
+    )]
     Malformed {
         /// Where, in the JSON text.
         line: usize,
@@ -64,7 +66,10 @@ pub enum Unreadable {
 impl From<serde_json::Error> for Unreadable {
     /// Keeps the position only: the error's own text quotes the input.
     fn from(error: serde_json::Error) -> Self {
-        Self::Malformed { line: error.line(), column: error.column() }
+        Self::Malformed {
+            line: error.line(),
+            column: error.column(),
+        }
     }
 }
 
@@ -109,7 +114,11 @@ impl<P: Protocol> Journal<P> {
             goal: self.goal,
             phase: self.phase,
             notes: self.notes.clone(),
-            timers: self.deadlines.iter().map(|(timer, deadline)| (*timer, *deadline <= now)).collect(),
+            timers: self
+                .deadlines
+                .iter()
+                .map(|(timer, deadline)| (*timer, *deadline <= now))
+                .collect(),
         }
     }
 
@@ -121,7 +130,8 @@ impl<P: Protocol> Journal<P> {
     /// Starts a timer, again if it ran before.
     pub fn start(&mut self, timer: P::Timer, now: Timestamp, lasts: Duration) {
         let lasts = SignedDuration::try_from(lasts).unwrap_or(SignedDuration::MAX);
-        self.deadlines.insert(timer, now.saturating_add(lasts).unwrap_or(Timestamp::MAX));
+        self.deadlines
+            .insert(timer, now.saturating_add(lasts).unwrap_or(Timestamp::MAX));
     }
 
     /// Makes a timer count as never started.

@@ -67,7 +67,14 @@ impl Record {
     /// Reads what a Lease says. Annotations that are not ours to understand count as absent.
     pub fn of(lease: &Lease) -> Self {
         let spec = lease.spec.clone().unwrap_or_default();
-        let note = |key: &str| lease.metadata.annotations.as_ref().and_then(|notes| notes.get(key)).cloned();
+        let note = |key: &str| {
+            lease
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|notes| notes.get(key))
+                .cloned()
+        };
         Self {
             holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
             renewed: spec.renew_time.map(|MicroTime(at)| at),
@@ -80,14 +87,19 @@ impl Record {
     /// The holder, for people, with how long ago it renewed: "process 4711 on laptop, renewed 4s ago".
     pub fn describe_holder(&self, now: Timestamp) -> Option<String> {
         let holder = self.holder.as_deref()?;
-        let place = holder.parse::<Identity>().map_or_else(|_| holder.to_owned(), |identity| identity.place());
+        let place = holder
+            .parse::<Identity>()
+            .map_or_else(|_| holder.to_owned(), |identity| identity.place());
         let ago = self.renewed.map(|at| now.duration_since(at).as_secs().max(0));
         Some(ago.map_or_else(|| place.clone(), |ago| format!("{place}, renewed {ago}s ago")))
     }
 
     /// Whether the holder is known to have ended without releasing the lock.
     pub fn holder_is_gone(&self) -> bool {
-        self.holder.as_deref().and_then(|holder| holder.parse::<Identity>().ok()).is_some_and(|id| id.is_known_to_be_gone())
+        self.holder
+            .as_deref()
+            .and_then(|holder| holder.parse::<Identity>().ok())
+            .is_some_and(|id| id.is_known_to_be_gone())
     }
 }
 
@@ -120,12 +132,24 @@ impl Lock {
         manager: &'static str,
         clock: ServerClock,
     ) -> Self {
-        Self { api, name: name.into(), kind, manager, clock }
+        Self {
+            api,
+            name: name.into(),
+            kind,
+            manager,
+            clock,
+        }
     }
 
     /// Looks at the Lease without touching it.
     pub async fn read(&self) -> Result<Record, kube::Error> {
-        Ok(self.api.get_opt(&self.name).await?.as_ref().map(Record::of).unwrap_or_default())
+        Ok(self
+            .api
+            .get_opt(&self.name)
+            .await?
+            .as_ref()
+            .map(Record::of)
+            .unwrap_or_default())
     }
 
     /// Takes the lock, and reads what stands in it then.
@@ -189,13 +213,20 @@ impl Lock {
                 ..LeaseSpec::default()
             }),
         };
-        let params = PostParams { field_manager: Some(self.manager.to_owned()), ..PostParams::default() };
+        let params = PostParams {
+            field_manager: Some(self.manager.to_owned()),
+            ..PostParams::default()
+        };
         self.api.create(&params, &lease).await
     }
 
     async fn seize(&self, lease: &Lease) -> Result<Lease, kube::Error> {
         let now = MicroTime(self.clock.now());
-        let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
+        let transitions = lease
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.lease_transitions)
+            .unwrap_or_default();
         let patch = json!({
             "metadata": {
                 "resourceVersion": lease.metadata.resource_version,
@@ -210,14 +241,22 @@ impl Lock {
                 "leaseTransitions": transitions.saturating_add(1),
             },
         });
-        self.api.patch(&self.name, &PatchParams::apply(self.manager), &Patch::Merge(patch)).await
+        self.api
+            .patch(&self.name, &PatchParams::apply(self.manager), &Patch::Merge(patch))
+            .await
     }
 
     fn keep(&self, lease: Lease) -> (Held, Record) {
         let record = Record::of(&lease);
-        let fence = Fence { renewed: Arc::new(Mutex::new(Some(uptime_ms()))) };
+        let fence = Fence {
+            renewed: Arc::new(Mutex::new(Some(uptime_ms()))),
+        };
         let (orders, inbox) = mpsc::channel(4);
-        let keeper = Keeper { lock: self.clone(), lease, fence: fence.clone() };
+        let keeper = Keeper {
+            lock: self.clone(),
+            lease,
+            fence: fence.clone(),
+        };
         tokio::spawn(keeper.run(inbox));
         (Held { orders, fence }, record)
     }
@@ -239,7 +278,9 @@ impl Fence {
 
     /// A fence that never closes, for tests of single writes.
     pub fn always_open() -> Self {
-        Self { renewed: Arc::new(Mutex::new(Some(u64::MAX))) }
+        Self {
+            renewed: Arc::new(Mutex::new(Some(u64::MAX))),
+        }
     }
 
     fn set(&self, renewed: Option<u64>) {
@@ -358,13 +399,17 @@ impl Keeper {
             json!({ "holderIdentity": null, "acquireTime": null, "renewTime": null, "leaseDurationSeconds": null })
         };
         let patch = Patch::Merge(json!({ "metadata": metadata, "spec": spec }));
-        self.lock.api.patch(&self.lock.name, &PatchParams::apply(self.lock.manager), &patch).await
+        self.lock
+            .api
+            .patch(&self.lock.name, &PatchParams::apply(self.lock.manager), &patch)
+            .await
     }
 
     async fn look_again(&mut self) -> Result<(), Lost> {
         if let Ok(Some(lease)) = self.lock.api.get_opt(&self.lock.name).await {
             let ours = Identity::of_this_process().to_string();
-            if Record::of(&lease).holder.as_deref() != Some(ours.as_str()) || lease.metadata.uid != self.lease.metadata.uid
+            if Record::of(&lease).holder.as_deref() != Some(ours.as_str())
+                || lease.metadata.uid != self.lease.metadata.uid
             {
                 return Err(Lost);
             }

@@ -24,7 +24,14 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Self; 6] = [Self::Survey, Self::Make, Self::Place, Self::Prove, Self::Retire, Self::Confirm];
+    pub const ALL: [Self; 6] = [
+        Self::Survey,
+        Self::Make,
+        Self::Place,
+        Self::Prove,
+        Self::Retire,
+        Self::Confirm,
+    ];
 
     /// Whether a rotation that has come this far may still be undone.
     pub fn may_be_undone(self) -> bool {

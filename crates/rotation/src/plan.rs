@@ -87,12 +87,18 @@ pub fn plan<P: Protocol>(mut view: P::View, run: Option<Run<P>>) -> Result<Plan<
                 run.notes = P::intend(&step.write, &run, &mut Placeholder);
                 run.phase = run.phase.max(step.phase);
                 run.timers.retain(|timer, _| !step.stops.contains(timer));
-            run.timers.extend(step.starts.iter().map(|timer| (*timer, false)));
+                run.timers.extend(step.starts.iter().map(|timer| (*timer, false)));
                 P::predict(&mut view, &run, &step.write);
-                steps.push(Planned::Write { phase: step.phase, write: step.write });
+                steps.push(Planned::Write {
+                    phase: step.phase,
+                    write: step.write,
+                });
             }
             Next::Wait(wait) => {
-                let next = Planned::Wait { phase: wait.phase, what: wait.what.clone() };
+                let next = Planned::Wait {
+                    phase: wait.phase,
+                    what: wait.what.clone(),
+                };
                 if steps.last() == Some(&next) {
                     return Err(NoPlan::Stuck(wait.what));
                 }
@@ -105,12 +111,24 @@ pub fn plan<P: Protocol>(mut view: P::View, run: Option<Run<P>>) -> Result<Plan<
             Next::TurnBack(reason) => return Err(NoPlan::Stuck(reason)),
             Next::Refuse(obstacles) => return Err(NoPlan::Refused(obstacles)),
             Next::Begin(_) => return Err(NoPlan::Stuck("a second beginning".to_owned())),
-            Next::Done => return Ok(Plan { steps, notes, goal: run.goal }),
+            Next::Done => {
+                return Ok(Plan {
+                    steps,
+                    notes,
+                    goal: run.goal,
+                });
+            }
         }
     }
     Err(NoPlan::Stuck("more steps than a rotation has".to_owned()))
 }
 
 fn fresh<P: Protocol>(notes: P::Notes) -> Run<P> {
-    Run { id: RunId::placeholder(), goal: Goal::Forward, phase: Phase::Survey, notes, timers: [].into() }
+    Run {
+        id: RunId::placeholder(),
+        goal: Goal::Forward,
+        phase: Phase::Survey,
+        notes,
+        timers: [].into(),
+    }
 }

@@ -53,7 +53,10 @@ pub trait Draw {
 }
 
 /// The half of a rotation that touches the world.
-#[expect(async_fn_in_trait, reason = "the engine runs one actor on one task and never spawns its futures")]
+#[expect(
+    async_fn_in_trait,
+    reason = "the engine runs one actor on one task and never spawns its futures"
+)]
 pub trait Actor {
     /// The protocol that this actor carries out.
     type Protocol: Protocol;
@@ -137,7 +140,12 @@ impl RunId {
     pub fn draw() -> Self {
         use rand::seq::IndexedRandom as _;
         let mut rng = rand::rng();
-        Self((0..5).filter_map(|_| Self::LETTERS.choose(&mut rng)).map(|letter| char::from(*letter)).collect())
+        Self(
+            (0..5)
+                .filter_map(|_| Self::LETTERS.choose(&mut rng))
+                .map(|letter| char::from(*letter))
+                .collect(),
+        )
     }
 
     /// The one that a plan shows before any is drawn, and that explorations use.
@@ -213,7 +221,12 @@ impl<P: Protocol> Next<P> {
 
     /// A step that starts timers.
     pub fn write_and_start(phase: Phase, write: P::Write, starts: impl Into<Vec<P::Timer>>) -> Self {
-        Self::Do(Step { phase, write, starts: starts.into(), stops: Vec::new() })
+        Self::Do(Step {
+            phase,
+            write,
+            starts: starts.into(),
+            stops: Vec::new(),
+        })
     }
 
     /// The same step or wait, which also starts this timer.
@@ -237,6 +250,10 @@ impl<P: Protocol> Next<P> {
 
     /// A wait that starts no timer.
     pub fn wait(phase: Phase, what: impl Into<String>) -> Self {
-        Self::Wait(Wait { phase, what: what.into(), starts: Vec::new() })
+        Self::Wait(Wait {
+            phase,
+            what: what.into(),
+            starts: Vec::new(),
+        })
     }
 }

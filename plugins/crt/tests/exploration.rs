@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use kubectl_core::secret::Fingerprint;
-use kubectl_crt::rotation::view::{Age, Holder, Notes, Pod, Rollout, View};
+use kubectl_crt::rotation::view::{Age, Grace, Holder, Notes, Pod, Rollout, View};
 use kubectl_crt::rotation::write::Write;
 use kubectl_crt::rotation::{Crt, Timer, held_values};
 use rancher::era::Era;
@@ -14,7 +14,7 @@ use rotation::explore::{Counterexample, Environment, Explored, Help, Move, World
 use rotation::phase::Goal;
 use rotation::protocol::{Protocol, Run};
 
-const LIMIT: usize = 400_000;
+const LIMIT: usize = 1_500_000;
 
 /// How many moves of each disturbing kind the environment has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -51,8 +51,8 @@ struct Small<P> {
     /// Agents with a value drawn by us never get through, though Rancher accepts it (a broken image, no room for a pod).
     new_agents_fail: bool,
     variant: Variant,
-    /// Without a second operator: no former holder with a write in hand, no rollback.
-    alone: bool,
+    /// How many holders lose the lock with a write in hand, and how many rollbacks are asked for.
+    others: (u8, u8),
     protocol: std::marker::PhantomData<P>,
 }
 
@@ -76,22 +76,43 @@ fn old() -> Fingerprint {
 
 impl<P> Small<P> {
     fn new(era: Era, variant: Variant, budget: Budget) -> Self {
-        Self { era, budget, new_agents_fail: false, variant, alone: false, protocol: std::marker::PhantomData }
+        Self {
+            era,
+            budget,
+            new_agents_fail: false,
+            variant,
+            others: (0, 0),
+            protocol: std::marker::PhantomData,
+        }
     }
 
     fn view(&self) -> View {
         let native = Fingerprint::of("rotated by Rancher");
         let system = match self.variant {
             Variant::NoSystem => None,
-            Variant::RotatedByRancher => Some(Holder { token: native, previous: Some(old()), protected: false, going_back: false }),
-            _ => Some(Holder { token: old(), previous: None, protected: true, going_back: false }),
+            Variant::RotatedByRancher => Some(Holder {
+                token: native,
+                previous: Some(old()),
+                protected: false,
+                going_back: false,
+            }),
+            _ => Some(Holder {
+                token: old(),
+                previous: None,
+                protected: true,
+                going_back: false,
+            }),
         };
-        let default = if self.variant == Variant::NoSystem { old() } else { Fingerprint::of("default") };
+        let default = if self.variant == Variant::NoSystem {
+            old()
+        } else {
+            Fingerprint::of("default")
+        };
         let mut view = View {
             era: self.era,
             obstacles: Vec::new(),
             system,
-            status_grace_is_near: self.variant == Variant::StaleGrace,
+            status_grace: (self.variant == Variant::StaleGrace).then_some(Grace::Near),
             bridges: [].into(),
             others: [("default-token".to_owned(), default)].into(),
             live: [].into(),
@@ -103,7 +124,13 @@ impl<P> Small<P> {
             held: false,
             deployment_going_back: false,
             mark: None,
-            pods: [Pod { token: Some(old()), mark: None, ready: true, leaving: false }].into(),
+            pods: [Pod {
+                token: Some(old()),
+                mark: None,
+                ready: true,
+                leaving: false,
+            }]
+            .into(),
             connected: Some(old()),
             pushed: (self.era == Era::Secret).then(old),
             answers: Some(true),
@@ -116,7 +143,11 @@ impl<P> Small<P> {
 type W<P> = World<Small<P>>;
 
 fn step<P: CrtLike>(name: impl Into<String>, help: Help, to: W<P>) -> Move<Small<P>> {
-    Move { name: name.into(), help, to }
+    Move {
+        name: name.into(),
+        help,
+        to,
+    }
 }
 
 /// The protocol under exploration: the real one, or one with a mistake in it.
@@ -136,8 +167,7 @@ impl<P: CrtLike> Environment for Small<P> {
             unavailable: [].into(),
             event: false,
         };
-        let world = World::new(self.view(), memory);
-        vec![if self.alone { world.calm() } else { world }]
+        vec![World::new(self.view(), memory).with(self.others.0, self.others.1)]
     }
 
     fn moves(&self, world: &World<Self>) -> Vec<Move<Self>> {
@@ -157,10 +187,10 @@ impl<P: CrtLike> Environment for Small<P> {
                 (world.memory.rendered.is_none() || world.memory.rendered == system).then_some(Help::Helps)
             }
             // Rancher has looked, and has nothing under way.
+            Timer::Touch | Timer::Reconnect if world.is_sending() => None,
             Timer::Touch => (!world.memory.event && world.memory.rendered.is_none()).then_some(Help::Helps),
             Timer::Reconnect => {
-                let dialled = world.memory.dialled.contains(&(world.view.names, world.view.mark.clone()));
-                let long = dialled || self.new_agents_fail || world.memory.left.slow_starts > 0;
+                let long = has_dialled(world) || world.memory.left.slow_starts > 0;
                 long.then_some(Help::Helps)
             }
             // What follows is what follows a colleague's `rollback`, which may come at any moment.
@@ -169,8 +199,7 @@ impl<P: CrtLike> Environment for Small<P> {
     }
 
     fn timer_passed(&self, world: &mut World<Self>, timer: Timer) {
-        let dialled = world.memory.dialled.contains(&(world.view.names, world.view.mark.clone()));
-        if timer == Timer::Reconnect && !dialled {
+        if timer == Timer::Reconnect && !has_dialled(world) {
             world.memory.left.slow_starts = world.memory.left.slow_starts.saturating_sub(1);
         }
     }
@@ -180,7 +209,9 @@ impl<P: CrtLike> Environment for Small<P> {
         credentials.extend(view.credentials.keys().chain(&view.names).chain(&view.connected));
         credentials.extend(former.and_then(|notes| notes.new));
         let pods = view.pods.iter().filter_map(|pod| pod.mark.clone());
-        let marks = pods.chain(view.mark.clone()).chain(former.and_then(|notes| notes.mark.clone()));
+        let marks = pods
+            .chain(view.mark.clone())
+            .chain(former.and_then(|notes| notes.mark.clone()));
         (credentials, marks.collect())
     }
 
@@ -188,7 +219,7 @@ impl<P: CrtLike> Environment for Small<P> {
         Some(match write {
             Write::Adopt { .. } | Write::Touch => Target::Nothing,
             Write::Bridge { .. } | Write::CreateCredentials { .. } => return None,
-            Write::PostponeGrace | Write::ClearGrace => Target::Status(view.system.clone(), view.status_grace_is_near),
+            Write::PostponeGrace | Write::ClearGrace => Target::Status(view.system.clone(), view.status_grace),
             Write::Mint if view.system.is_none() => return None,
             Write::Mint | Write::Restore { .. } | Write::Protect { .. } | Write::DropPrevious { .. } => {
                 Target::System(view.system.clone())
@@ -223,9 +254,12 @@ impl<P: CrtLike> Environment for Small<P> {
             return Some(format!("the only agent that gets through is gone: {view:#?}"));
         }
         if !view.names.is_some_and(|named| held.contains(&named)) {
-            return Some(format!("the Deployment names a token that Rancher does not accept: {view:#?}"));
+            return Some(format!(
+                "the Deployment names a token that Rancher does not accept: {view:#?}"
+            ));
         }
-        if !held.contains(&old()) && !view.credentials.contains_key(&old()) && world.run.as_ref().is_some_and(undoable) {
+        if !held.contains(&old()) && !view.credentials.contains_key(&old()) && world.run.as_ref().is_some_and(undoable)
+        {
             return Some(format!("the old value is lost while it may still be needed: {view:#?}"));
         }
         ended_wrong(world)
@@ -239,7 +273,12 @@ fn undoable<P: CrtLike>(run: &Run<P>) -> bool {
 fn ended_wrong<P: CrtLike>(world: &W<P>) -> Option<String> {
     let view = &world.view;
     let goal = world.ended?;
-    if world.memory != (Memory { rendered: None, ..world.memory.clone() }) {
+    if world.memory
+        != (Memory {
+            rendered: None,
+            ..world.memory.clone()
+        })
+    {
         return None;
     }
     let target = view.system.as_ref().map(|holder| holder.token);
@@ -257,7 +296,7 @@ fn ended_wrong<P: CrtLike>(world: &W<P>) -> Option<String> {
 enum Target {
     Nothing,
     System(Option<Holder>),
-    Status(Option<Holder>, bool),
+    Status(Option<Holder>, Option<Grace>),
     Credentials(Option<Age>),
     Deployment(Option<Fingerprint>, Option<String>, bool, bool),
     Bridge(bool),
@@ -268,10 +307,26 @@ fn is_current(view: &View, pod: &Pod) -> bool {
     pod.token == view.names && pod.mark == view.mark
 }
 
+/// Whether the agent that should connect has done so, and will not again before its tunnel breaks.
+fn has_dialled<P: CrtLike>(world: &W<P>) -> bool {
+    let view = &world.view;
+    let mut current = view
+        .pods
+        .iter()
+        .filter(|pod| is_current(view, pod) && pod.ready && !pod.leaving);
+    view.connected != view.names && current.any(|pod| world.memory.dialled.contains(&(pod.token, pod.mark.clone())))
+}
+
 /// The Deployment controller sets `minReadySeconds` of the ReplicaSet of the present template, and of no other one
 /// (kubernetes/kubernetes `pkg/controller/deployment/sync.go`, 1.36).
 fn settle_availability<P: CrtLike>(world: &mut W<P>) {
-    let current: Vec<_> = world.view.pods.iter().filter(|pod| is_current(&world.view, pod)).cloned().collect();
+    let current: Vec<_> = world
+        .view
+        .pods
+        .iter()
+        .filter(|pod| is_current(&world.view, pod))
+        .cloned()
+        .collect();
     for pod in current {
         if world.view.held {
             world.memory.unavailable.insert(pod);
@@ -289,7 +344,12 @@ fn roll_out<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
     let current = staying.iter().find(|pod| is_current(view, pod));
     if current.is_none() && staying.len() < 2 {
         let mut to = world.clone();
-        to.view.pods.insert(Pod { token: view.names, mark: view.mark.clone(), ready: false, leaving: false });
+        to.view.pods.insert(Pod {
+            token: view.names,
+            mark: view.mark.clone(),
+            ready: false,
+            leaving: false,
+        });
         moves.push(step("Kubernetes makes a pod", Help::Helps, to));
     }
     let new_unavailable = usize::from(current.is_some_and(|pod| !available(pod)));
@@ -300,7 +360,10 @@ fn roll_out<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
             let mut to = world.clone();
             to.view.pods.remove(*pod);
             to.memory.unavailable.remove(*pod);
-            to.view.pods.insert(Pod { leaving: true, ..(*pod).clone() });
+            to.view.pods.insert(Pod {
+                leaving: true,
+                ..(*pod).clone()
+            });
             moves.push(step("Kubernetes removes a pod of another template", Help::Helps, to));
         }
     }
@@ -311,7 +374,10 @@ fn roll_out<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
             to.memory.dialled.remove(&(pod.token, pod.mark.clone()));
             moves.push(step("a pod ends", Help::Helps, to));
         } else if !pod.ready && pod.token.is_some_and(|token| view.credentials.contains_key(&token)) {
-            let pod = Pod { ready: true, ..pod.clone() };
+            let pod = Pod {
+                ready: true,
+                ..pod.clone()
+            };
             to.view.pods.insert(pod.clone());
             if is_current(view, &pod) && view.held {
                 to.memory.unavailable.insert(pod);
@@ -338,7 +404,11 @@ impl<P: CrtLike> Small<P> {
                 moves.push(step("an agent connects", Help::Helps, to));
             } else if to.memory.left.reconnects > 0 && world.view.connected != pod.token {
                 to.memory.left.reconnects -= 1;
-                moves.push(step("an agent's tunnel breaks, and it connects again", Help::Disturbs, to));
+                moves.push(step(
+                    "an agent's tunnel breaks, and it connects again",
+                    Help::Disturbs,
+                    to,
+                ));
             }
         }
     }
@@ -355,7 +425,15 @@ fn rancher<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
         if !learns {
             to.view.live.remove(token);
         }
-        moves.push(step(if learns { "Rancher learns a token" } else { "Rancher forgets a token" }, Help::Helps, to));
+        moves.push(step(
+            if learns {
+                "Rancher learns a token"
+            } else {
+                "Rancher forgets a token"
+            },
+            Help::Helps,
+            to,
+        ));
     }
     if let Some(token) = world.memory.rendered {
         let mut to = world.clone();
@@ -405,7 +483,9 @@ fn disturbances<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
     if left.hours < 1 {
         for pod in world.view.pods.iter().filter(|pod| pod.ready) {
             let mut to = world.clone();
-            to.view.credentials.retain(|token, age| *age == Age::Young || Some(*token) == pod.token);
+            to.view
+                .credentials
+                .retain(|token, age| *age == Age::Young || Some(*token) == pod.token);
             if to.view.credentials != world.view.credentials {
                 moves.push(step("an agent cleans foreign Secrets away", Help::Disturbs, to));
             }
@@ -420,12 +500,12 @@ fn disturbances<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
     }
     // Early builds of era S decide by the status alone (seen on Rancher 2.15.0).
     let previous = world.view.system.as_ref().and_then(|holder| holder.previous);
-    if world.view.status_grace_is_near && previous.is_some() {
+    if world.view.status_grace == Some(Grace::Near) && previous.is_some() {
         let mut to = world.clone();
         if let Some(holder) = &mut to.view.system {
             holder.previous = None;
         }
-        to.view.status_grace_is_near = false;
+        to.view.status_grace = None;
         moves.push(step("Rancher ends the grace by the status", Help::Disturbs, to));
     }
 }
@@ -443,11 +523,101 @@ fn nothing_is_lost(name: &str, small: &Small<Crt>) {
     }
 }
 
-const QUIET: Budget = Budget { redeploys: 0, reconnects: 0, hours: 0, upgrades: 0, slow_starts: 0 };
+const QUIET: Budget = Budget {
+    redeploys: 0,
+    reconnects: 0,
+    hours: 0,
+    upgrades: 0,
+    slow_starts: 0,
+};
+
+/// One disturbance of each kind, one kind at a time.
+fn each_disturbance() -> [(&'static str, Budget); 4] {
+    [
+        ("a redeploy", Budget { redeploys: 1, ..QUIET }),
+        ("a reconnect", Budget { reconnects: 1, ..QUIET }),
+        ("an hour", Budget { hours: 1, ..QUIET }),
+        (
+            "a slow start",
+            Budget {
+                slow_starts: 1,
+                ..QUIET
+            },
+        ),
+    ]
+}
 
 #[test]
-fn nothing_is_lost_in_either_era() {
+fn one_disturbance_loses_nothing_in_era_p() {
+    for (name, budget) in each_disturbance() {
+        nothing_is_lost(name, &Small::new(Era::Plain, Variant::Ordinary, budget));
+        let rollback = Small {
+            others: (0, 1),
+            ..Small::new(Era::Plain, Variant::Ordinary, budget)
+        };
+        nothing_is_lost(&format!("{name} and a rollback"), &rollback);
+    }
+}
+
+#[test]
+fn one_disturbance_loses_nothing_in_era_s() {
+    for (name, budget) in each_disturbance() {
+        nothing_is_lost(name, &Small::new(Era::Secret, Variant::Ordinary, budget));
+    }
+}
+
+#[test]
+fn a_former_holder_and_a_rollback_lose_nothing() {
+    nothing_is_lost(
+        "both",
+        &Small {
+            others: (1, 1),
+            ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
+        },
+    );
+    nothing_is_lost(
+        "a former holder",
+        &Small {
+            others: (1, 0),
+            ..Small::new(Era::Secret, Variant::Ordinary, QUIET)
+        },
+    );
+    nothing_is_lost(
+        "a rollback",
+        &Small {
+            others: (0, 1),
+            ..Small::new(Era::Secret, Variant::Ordinary, QUIET)
+        },
+    );
+}
+
+#[test]
+fn odd_beginnings_lose_nothing() {
+    for variant in [Variant::RedeployUnderWay, Variant::NoSystem] {
+        nothing_is_lost(&format!("{variant:?}"), &Small::new(Era::Plain, variant, QUIET));
+    }
+    for variant in [
+        Variant::RedeployUnderWay,
+        Variant::RotatedByRancher,
+        Variant::StaleGrace,
+    ] {
+        nothing_is_lost(&format!("{variant:?}"), &Small::new(Era::Secret, variant, QUIET));
+    }
+}
+
+#[test]
+fn an_upgrade_in_the_middle_loses_nothing() {
+    let budget = Budget { upgrades: 1, ..QUIET };
+    nothing_is_lost("an upgrade", &Small::new(Era::Plain, Variant::Ordinary, budget));
+}
+
+#[test]
+fn new_agents_that_never_get_through_lead_back() {
     for era in [Era::Plain, Era::Secret] {
-        nothing_is_lost("ordinary", &Small::new(era, Variant::Ordinary, QUIET));
+        let failing = Small {
+            new_agents_fail: true,
+            ..Small::new(era, Variant::Ordinary, QUIET)
+        };
+        nothing_is_lost("failing agents", &failing);
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{NAME, NAMESPACE};
 use crate::error::{Error, Result};
 use crate::object::{Metadata, Observed, Write};
+use crate::token::Change;
 use crate::wire::{self, Merge, Resource};
 
 const DEPLOYMENT: Resource = Resource {
@@ -24,7 +25,7 @@ const VOLUME: &str = "cattle-credentials";
 /// removes old ones.
 const VARIABLE: &str = "CATTLE_CREDENTIAL_NAME";
 /// What `kubectl rollout restart` sets.
-const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
+pub(super) const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 /// What Kubernetes fills in where a Deployment says nothing.
 const PROGRESS_DEADLINE: i32 = 600;
 
@@ -33,6 +34,8 @@ const PROGRESS_DEADLINE: i32 = 600;
 pub struct Deployment {
     /// Name, uid and version of the object.
     pub object: Observed,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
     /// Counts the changes of its spec.
     pub generation: i64,
     /// The last change that Kubernetes' controller has seen.
@@ -132,7 +135,7 @@ pub struct Placement {
     pub hold: Option<Hold>,
     /// Another value for the pod template's `kubectl.kubernetes.io/restartedAt`, so that there are new pods even if an
     /// old template is wanted again (Kubernetes would else keep the old ones, whose tunnels never broke).
-    pub restarted_at: Option<String>,
+    pub restarted_at: Change<String>,
 }
 
 impl Deployment {
@@ -193,8 +196,12 @@ pub async fn place(
         pod.insert("containers".to_owned(), Value::Array(containers));
     }
     let mut template = json!({ "spec": pod });
-    if let Some(at) = &placement.restarted_at {
-        template["metadata"] = json!({ "annotations": { RESTARTED_AT: at } });
+    let mut annotations = Map::new();
+    placement
+        .restarted_at
+        .put(&mut annotations, RESTARTED_AT, String::clone);
+    if !annotations.is_empty() {
+        template["metadata"] = json!({ "annotations": annotations });
     }
     let mut spec = placement.hold.map_or_else(Map::new, hold_fields);
     spec.insert("template".to_owned(), template);
@@ -210,6 +217,11 @@ pub async fn release(
     write: &Write,
 ) -> Result<Deployment> {
     change(client, deployment, hold_fields(originals), write).await
+}
+
+/// Changes nothing but the annotations that `write` carries, and with them the version of the object.
+pub async fn mark(client: &kube::Client, deployment: &Deployment, write: &Write) -> Result<Deployment> {
+    change(client, deployment, Map::new(), write).await
 }
 
 fn hold_fields(hold: Hold) -> Map<String, Value> {
@@ -396,6 +408,7 @@ impl RawDeployment {
             .find(|c| c.kind == "ReplicaFailure" && c.status == "True");
         Deployment {
             object: metadata.observed(),
+            annotations: metadata.annotations.clone().unwrap_or_default(),
             generation: metadata.generation,
             observed_generation: status.observed_generation,
             replicas: spec.replicas.unwrap_or(1),

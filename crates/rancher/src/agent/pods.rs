@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
-use super::deployment::RawPodSpec;
+use super::deployment::{RESTARTED_AT, RawPodSpec};
 use super::{NAME, NAMESPACE};
 use crate::error::Result;
 use crate::object::Metadata;
@@ -31,6 +31,8 @@ pub struct Pod {
     pub terminating: bool,
     /// It has ended by itself or was evicted (`Failed`, `Succeeded`): it holds no tunnel and is only an object.
     pub finished: bool,
+    /// The mark of the last restart (`kubectl.kubernetes.io/restartedAt`) in the template that it was made from.
+    pub restarted_at: Option<String>,
     /// The ReplicaSet that made it.
     pub replica_set: Option<String>,
     /// The label `pod-template-hash`, one per template.
@@ -114,6 +116,11 @@ impl RawPod {
                 .any(|c| c.kind == "Ready" && c.status == "True"),
             terminating: metadata.deletion_timestamp.is_some(),
             finished: matches!(status.phase.as_str(), "Failed" | "Succeeded"),
+            restarted_at: metadata
+                .annotations
+                .as_ref()
+                .and_then(|all| all.get(RESTARTED_AT))
+                .cloned(),
             replica_set: owner.map(|owner| owner.name.clone()),
             template_hash: metadata
                 .labels

@@ -27,7 +27,7 @@ pub enum Change<T> {
 }
 
 impl<T> Change<T> {
-    fn put(&self, fields: &mut Map<String, Value>, key: &str, text: impl Fn(&T) -> String) {
+    pub(crate) fn put(&self, fields: &mut Map<String, Value>, key: &str, text: impl Fn(&T) -> String) {
         let value = match self {
             Self::Keep => return,
             Self::Set(value) => json!(text(value)),

@@ -2,6 +2,7 @@ use kubectl_core::secret::{Fingerprint, Secret};
 use rancher::Error;
 use rancher::agent::{self, CredentialVariable, CredentialsContent, Hold, Placement};
 use rancher::credential_name::Formula;
+use rancher::token::Change;
 use serde_json::{Value, json};
 
 use crate::support::{SYSTEM_S, Server, fixture, list_of, observed, status, write};
@@ -113,7 +114,7 @@ async fn a_placement_is_one_strategic_patch_by_name() {
             min_ready_seconds: 1200,
             progress_deadline_seconds: 3600,
         }),
-        restarted_at: Some("2026-11-22T09:00:00Z".to_owned()),
+        restarted_at: Change::Set("2026-11-22T09:00:00Z".to_owned()),
     };
     agent::place(&server.client(), &agent, &placement, &write())
         .await

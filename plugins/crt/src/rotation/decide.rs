@@ -38,7 +38,7 @@ use rancher::era::Era;
 use rotation::phase::{Goal, Phase};
 use rotation::protocol::{Next, Obstacle, Run};
 
-use super::view::{Age, Holder, Notes, View};
+use super::view::{Age, Grace, Holder, Notes, View};
 use super::write::{Shown, Write};
 use super::{Crt, Timer};
 
@@ -50,13 +50,31 @@ pub fn decide(view: &View, run: Option<&Run<Crt>>) -> Step {
     let old = run.notes.old;
     let step = match (run.goal, run.notes.new) {
         (Goal::Forward, None) => mint(view, run, None),
-        (Goal::Forward, Some(new)) => toward(view, run, Road { target: new, other: Some(old) }),
-        (Goal::Back, new) => toward(view, run, Road { target: old, other: new }),
+        (Goal::Forward, Some(new)) => toward(
+            view,
+            run,
+            Road {
+                target: new,
+                other: Some(old),
+            },
+        ),
+        (Goal::Back, new) => toward(
+            view,
+            run,
+            Road {
+                target: old,
+                other: new,
+            },
+        ),
     };
     // The settling runs from the first moment at which the last change of `system` was *seen*: a write that was only
     // intended may still be on its way, and a redeploy may begin just before it arrives.
     let changes_system = matches!(&step, Next::Do(step) if step.stops.contains(&Timer::Settle));
-    if changes_system || run.timers.contains_key(&Timer::Settle) { step } else { step.and_start(Timer::Settle) }
+    if changes_system || run.timers.contains_key(&Timer::Settle) {
+        step
+    } else {
+        step.and_start(Timer::Settle)
+    }
 }
 
 /// Which of the two tokens the rotation shall end on.
@@ -79,7 +97,11 @@ fn begin(view: &View) -> Step {
         old,
         new: rotated_by_rancher(view, old),
         system: view.system.as_ref().map(|holder| holder.token),
-        others: if view.only_agent { [].into() } else { view.others.clone() },
+        others: if view.only_agent {
+            [].into()
+        } else {
+            view.others.clone()
+        },
         mark: None,
         old_secret: view.named_secret.clone(),
         rollout: view.rollout,
@@ -115,7 +137,9 @@ fn make(view: &View, run: &Run<Crt>, road: Road) -> Option<Step> {
 /// Whether `system` holds T, and no write of a former holder of the lock can change that.
 fn system_is_at(view: &View, run: &Run<Crt>, target: Fingerprint) -> bool {
     let out_of_reach = |holder: &Holder| run.goal == Goal::Forward || run.notes.new.is_none() || holder.going_back;
-    view.system.as_ref().is_some_and(|holder| holder.token == target && out_of_reach(holder))
+    view.system
+        .as_ref()
+        .is_some_and(|holder| holder.token == target && out_of_reach(holder))
 }
 
 /// Lines 1–3. Without a target there is no new token yet.
@@ -142,22 +166,25 @@ fn mint(view: &View, run: &Run<Crt>, target: Option<Fingerprint>) -> Step {
 }
 
 /// Line 2: what `system` holds now must outlive the write that replaces it.
-fn keep_what_system_holds(
-    view: &View,
-    run: &Run<Crt>,
-    holder: &Holder,
-    target: Option<Fingerprint>,
-) -> Option<Step> {
+fn keep_what_system_holds(view: &View, run: &Run<Crt>, holder: &Holder, target: Option<Fingerprint>) -> Option<Step> {
     match view.era {
         Era::Plain => (!view.is_held_beside_system(holder.token))
             .then(|| Next::write(Phase::Make, Write::Bridge { token: holder.token })),
-        Era::Secret if view.status_grace_is_near => Some(Next::write(Phase::Make, Write::PostponeGrace)),
+        Era::Secret if view.status_grace == Some(Grace::Near) => Some(Next::write(Phase::Make, Write::PostponeGrace)),
         // There is one place for a previous token. Ours to overwrite are only the two of this run.
         Era::Secret => {
-            let ours = [Some(run.notes.old), run.notes.new, run.notes.system, target, Some(holder.token)];
+            let ours = [
+                Some(run.notes.old),
+                run.notes.new,
+                run.notes.system,
+                target,
+                Some(holder.token),
+            ];
             let foreign = holder.previous.filter(|previous| !ours.contains(&Some(*previous)));
             foreign.filter(|previous| view.is_in_use(*previous)).map(|previous| {
-                refuse(format!("registration token system holds a previous token {previous} that is neither of this run"))
+                refuse(format!(
+                    "registration token system holds a previous token {previous} that is neither of this run"
+                ))
             })
         }
     }
@@ -168,7 +195,7 @@ fn protect(view: &View, road: Road) -> Option<Step> {
     let token = road.other.filter(|other| view.is_in_use(*other))?;
     let holder = view.system.as_ref()?;
     let step = match view.era {
-        Era::Secret if view.status_grace_is_near && holder.previous.is_some() => Write::PostponeGrace,
+        Era::Secret if view.status_grace == Some(Grace::Near) && holder.previous.is_some() => Write::PostponeGrace,
         Era::Secret if holder.previous == Some(token) && holder.protected => return None,
         Era::Secret if holder.previous != Some(token) && view.is_held_beside_system(token) => return None,
         Era::Secret => Write::Protect { token },
@@ -196,7 +223,11 @@ fn place(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step>
     if undisturbed {
         return Some(Next::write(Phase::Place, Write::PointBack { token: target }));
     }
-    Some(Next::write_and_start(Phase::Place, Write::PointHeld { token: target }, [Timer::Reconnect]))
+    Some(Next::write_and_start(
+        Phase::Place,
+        Write::PointHeld { token: target },
+        [Timer::Reconnect],
+    ))
 }
 
 /// Lines 7–11: the agent works with T, by every sign that there is.
@@ -233,7 +264,11 @@ fn prove(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step>
 fn reconnect(view: &View, run: &Run<Crt>, target: Fingerprint) -> Step {
     let restarted = view.mark.is_some() && view.mark == run.notes.mark;
     if restarted && !run.passed(Timer::Reconnect) {
-        return wait(run, Phase::Prove, format!("the agent to connect with {}", Shown(&target)));
+        return wait(
+            run,
+            Phase::Prove,
+            format!("the agent to connect with {}", Shown(&target)),
+        );
     }
     Next::write_and_start(Phase::Prove, Write::PointHeld { token: target }, [Timer::Reconnect])
 }
@@ -255,7 +290,7 @@ fn retire(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step
     if let Some(token) = view.system.as_ref().and_then(|holder| holder.previous) {
         return retire(Write::DropPrevious { token });
     }
-    if view.era == Era::Secret && view.status_grace_is_near {
+    if view.era == Era::Secret && view.status_grace.is_some() {
         return retire(Write::ClearGrace);
     }
     if run.goal == Goal::Back {
@@ -270,7 +305,10 @@ fn retire(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step
 fn confirm(view: &View, run: &Run<Crt>, Road { other, target }: Road) -> Option<Step> {
     let renewed = run.notes.others.values().filter(|_| run.goal == Goal::Forward);
     let dead = other.iter().chain(renewed).filter(|token| **token != target);
-    if let Some(token) = dead.filter(|token| !view.is_held(**token)).find(|token| view.live.contains(token)) {
+    if let Some(token) = dead
+        .filter(|token| !view.is_held(**token))
+        .find(|token| view.live.contains(token))
+    {
         return Some(wait(run, Phase::Confirm, format!("Rancher to refuse {token}")));
     }
     let token = other.filter(|other| view.credentials.contains_key(other))?;

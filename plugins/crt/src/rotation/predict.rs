@@ -5,7 +5,7 @@ use rancher::era::Era;
 use rotation::phase::Goal;
 use rotation::protocol::{Draw, Run};
 
-use super::view::{Age, Holder, Notes, Pod, View};
+use super::view::{Age, Grace, Holder, Notes, Pod, View};
 use super::write::Write;
 use super::{Crt, Timer};
 
@@ -27,7 +27,8 @@ pub fn predict(view: &mut View, run: &Run<Crt>, write: &Write) {
         Write::Adopt { .. } | Write::Touch => {}
         Write::Bridge { token } => drop(view.bridges.insert(*token)),
         Write::Unbridge { token } => drop(view.bridges.remove(token)),
-        Write::PostponeGrace | Write::ClearGrace => view.status_grace_is_near = false,
+        Write::PostponeGrace => view.status_grace = Some(Grace::Far),
+        Write::ClearGrace => view.status_grace = None,
         Write::Mint => set_system(view, run, run.notes.new),
         Write::Restore { token } => set_system(view, run, Some(*token)),
         Write::Protect { token } => {
@@ -54,7 +55,10 @@ pub fn predict(view: &mut View, run: &Run<Crt>, write: &Write) {
             view.held = false;
             view.deployment_going_back = true;
             // The template is that of the pod which still runs, so that Kubernetes keeps it.
-            let stays = view.pods.iter().find(|pod| pod.token == Some(*token) && pod.ready && !pod.leaving);
+            let stays = view
+                .pods
+                .iter()
+                .find(|pod| pod.token == Some(*token) && pod.ready && !pod.leaving);
             if let Some(mark) = stays.map(|pod| pod.mark.clone()) {
                 view.mark = mark;
             }
@@ -68,16 +72,30 @@ pub fn predict(view: &mut View, run: &Run<Crt>, write: &Write) {
 fn set_system(view: &mut View, run: &Run<Crt>, token: Option<Fingerprint>) {
     let Some(token) = token else { return };
     let previous = match view.era {
-        Era::Secret => view.system.as_ref().map(|holder| holder.token).filter(|before| *before != token),
+        Era::Secret => view
+            .system
+            .as_ref()
+            .map(|holder| holder.token)
+            .filter(|before| *before != token),
         Era::Plain => None,
     };
-    view.system = Some(Holder { token, previous, protected: true, going_back: run.goal == Goal::Back });
+    view.system = Some(Holder {
+        token,
+        previous,
+        protected: true,
+        going_back: run.goal == Goal::Back,
+    });
 }
 
 /// The world when everything has come to rest and nobody interfered.
 pub fn rest(view: &mut View, run: &mut Run<Crt>) {
     view.live = held_values(view).into_iter().collect();
-    let fresh = Pod { token: view.names, mark: view.mark.clone(), ready: true, leaving: false };
+    let fresh = Pod {
+        token: view.names,
+        mark: view.mark.clone(),
+        ready: true,
+        leaving: false,
+    };
     let is_new = !view.pods.contains(&fresh);
     if !view.held {
         view.pods.clear();
@@ -97,6 +115,12 @@ pub fn rest(view: &mut View, run: &mut Run<Crt>) {
 
 /// Everything that Rancher's objects hold.
 pub fn held_values(view: &View) -> Vec<Fingerprint> {
-    let of_system = view.system.iter().flat_map(|holder| std::iter::once(holder.token).chain(holder.previous));
-    of_system.chain(view.bridges.iter().copied()).chain(view.others.values().copied()).collect()
+    let of_system = view
+        .system
+        .iter()
+        .flat_map(|holder| std::iter::once(holder.token).chain(holder.previous));
+    of_system
+        .chain(view.bridges.iter().copied())
+        .chain(view.others.values().copied())
+        .collect()
 }

@@ -16,9 +16,9 @@ pub struct View {
     pub obstacles: Vec<Obstacle>,
     /// The registration token `system`, the one that Rancher deploys. `None` when it is absent.
     pub system: Option<Holder>,
-    /// Era S: the status of `system` carries an end of grace that is not far away. Early builds read only this one, and
-    /// would drop the previous token by it.
-    pub status_grace_is_near: bool,
+    /// Era S: the end of grace in the status of `system`. Early builds read only this one, and drop the previous token by
+    /// it (seen on Rancher 2.15.0).
+    pub status_grace: Option<Grace>,
     /// What the bridges of this run hold.
     pub bridges: BTreeSet<Fingerprint>,
     /// The other registration tokens of the cluster, by name; orphaned token Secrets among them.
@@ -63,6 +63,15 @@ pub struct Holder {
     pub protected: bool,
     /// It was written on the way back of this run: a late write of a former holder of the lock does not fit any more.
     pub going_back: bool,
+}
+
+/// When a grace ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Grace {
+    /// Within days, or in the past.
+    Near,
+    /// Later than any rotation takes.
+    Far,
 }
 
 /// How old a downstream Secret is. Each agent deletes foreign ones after an hour, once an hour
@@ -126,7 +135,10 @@ pub struct Rollout {
 impl Default for Rollout {
     /// What Kubernetes sets where nothing is said, which is what Rancher's agent comes with.
     fn default() -> Self {
-        Self { min_ready_seconds: 0, progress_deadline_seconds: 600 }
+        Self {
+            min_ready_seconds: 0,
+            progress_deadline_seconds: 600,
+        }
     }
 }
 
@@ -150,6 +162,8 @@ impl View {
 
     /// Whether an agent with this value runs and will go on running.
     pub fn runs(&self, token: Fingerprint) -> bool {
-        self.pods.iter().any(|pod| pod.token == Some(token) && pod.ready && !pod.leaving)
+        self.pods
+            .iter()
+            .any(|pod| pod.token == Some(token) && pod.ready && !pod.leaving)
     }
 }

@@ -83,11 +83,19 @@ impl fmt::Display for Write {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Adopt { token } => write!(f, "adopt {}, which Rancher rotated to by itself", Shown(token)),
-            Self::Bridge { token } => write!(f, "bridge: keep {} accepted by a registration token of this run", Shown(token)),
+            Self::Bridge { token } => write!(
+                f,
+                "bridge: keep {} accepted by a registration token of this run",
+                Shown(token)
+            ),
             Self::PostponeGrace => f.write_str("postpone the end of grace in the status of registration token system"),
             Self::Mint => f.write_str("mint: registration token system gets a new value"),
             Self::Restore { token } => write!(f, "restore {} in registration token system", Shown(token)),
-            Self::Protect { token } => write!(f, "protect {} as the previous token of system for seven days", Shown(token)),
+            Self::Protect { token } => write!(
+                f,
+                "protect {} as the previous token of system for seven days",
+                Shown(token)
+            ),
             Self::CreateCredentials { token } => write!(f, "create the agent's Secret with {}", Shown(token)),
             Self::DeleteCredentials { token } => write!(f, "delete the agent's Secret with {}", Shown(token)),
             Self::PointHeld { token } => write!(f, "point the agent at {}, roll-out held", Shown(token)),
@@ -96,7 +104,9 @@ impl fmt::Display for Write {
             Self::Release => f.write_str("release the roll-out"),
             Self::Touch => f.write_str("touch the cluster, so that Rancher applies the token of system itself"),
             Self::Unbridge { token } => write!(f, "revoke {}: delete its bridge", Shown(token)),
-            Self::DropPrevious { token } => write!(f, "revoke {}: drop it as the previous token of system", Shown(token)),
+            Self::DropPrevious { token } => {
+                write!(f, "revoke {}: drop it as the previous token of system", Shown(token))
+            }
             Self::ClearGrace => f.write_str("clear the end of grace in the status of registration token system"),
             Self::Renew { name } => write!(f, "renew registration token {name}"),
         }
@@ -108,6 +118,10 @@ pub struct Shown<'a>(pub &'a Fingerprint);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self.0 == Placeholder::fingerprint() { f.write_str("<new>") } else { self.0.fmt(f) }
+        if *self.0 == Placeholder::fingerprint() {
+            f.write_str("<new>")
+        } else {
+            self.0.fmt(f)
+        }
     }
 }
