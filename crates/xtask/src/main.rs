@@ -1,2 +1,38 @@
-//! Placeholder until its first module lands.
-fn main() {}
+//! `cargo xtask`: what one does with this repository, each as one command.
+
+mod bench;
+mod cargo;
+mod demo;
+mod step;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::step::Failed;
+
+/// What one does with this repository
+#[derive(clap::Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Xtask {
+    Test(test::Test),
+    Demo(demo::Demo),
+    Bench(bench::Bench),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Xtask::parse() {
+        Xtask::Test(test) => test::run(&test),
+        Xtask::Demo(demo) => demo::run(&demo),
+        Xtask::Bench(bench) => bench::run(&bench),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("error: {error:#}");
+            // Who calls us learns what the step said.
+            ExitCode::from(error.downcast_ref::<Failed>().map_or(1, Failed::code))
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! How cargo is called, and where it puts what it builds.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+/// Builds every program. All members are selected, though few are needed, because their features are unified over the
+/// selection: so every dependency is the very one that the tests are built with, and is compiled once.
+pub(crate) const PROGRAMS: [&str; 3] = ["build", "--workspace", "--bins"];
+
+/// The root of the repository.
+pub(crate) fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+/// The cargo that runs us, in the root.
+pub(crate) fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(root());
+    command
+}
+
+/// A program that cargo has built: beside this one, or in the directory of another profile.
+pub(crate) fn built(profile: &str, program: &str) -> Result<PathBuf> {
+    let this = std::env::current_exe().context("find out where cargo builds to")?;
+    let target = this
+        .ancestors()
+        .nth(2)
+        .context("this program is not where cargo puts one")?;
+    let path = target.join(profile).join(program);
+    ensure!(path.is_file(), "{} was not built", path.display());
+    Ok(path)
+}
+
+/// Below the root by its relative path: cargo splits a runner at spaces, and a checkout may be anywhere.
+pub(crate) fn relative(path: &Path) -> &Path {
+    path.strip_prefix(root()).unwrap_or(path)
+}
+
+/// What this machine is called by rustc: `x86_64-unknown-linux-gnu`.
+pub(crate) fn host() -> Result<String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let out = Command::new(rustc).arg("-vV").output().context("run rustc")?;
+    let text = String::from_utf8(out.stdout)?;
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("rustc -vV names no host")
+}
+
+/// Whether the standard library of a target is installed.
+pub(crate) fn has_target(target: &str) -> bool {
+    let out = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", target])
+        .output();
+    out.is_ok_and(|out| Path::new(String::from_utf8_lossy(&out.stdout).trim()).is_dir())
+}

@@ -1,0 +1,19 @@
+//! `private-network COMMAND…`: builds the test control plane if need be (visibly), and becomes COMMAND in a network of
+//! its own that has nothing but a loopback interface, so that no port of the test bed is open to anybody else.
+//!
+//! `cargo xtask` starts the demo and the bench by it, and it is cargo's runner for the tests on the control plane.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use testbed::Programs;
+
+fn main() -> Result<()> {
+    let programs = Programs::ensure()?;
+    let error = Command::new(programs.controlplane())
+        .arg("private-network")
+        .args(std::env::args_os().skip(1))
+        .exec();
+    Err(error).with_context(|| format!("run {}", programs.controlplane().display()))
+}

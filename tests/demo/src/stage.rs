@@ -1,0 +1,138 @@
+//! What the demo plays on: the bed, three registered clusters, and a directory with a kubeconfig and the programs.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use testbed::{Bed, Era, Kubeconfig, Registered, Registration, Standin};
+use tokio::process::Command;
+
+const CLUSTERS: [&str; 3] = ["prod-eu", "prod-us", "edge-7"];
+
+/// The stage, set.
+pub(crate) struct Stage {
+    bed: Box<Bed>,
+    era: Era,
+    bin: PathBuf,
+    kubeconfig: PathBuf,
+    kubectl: String,
+}
+
+impl Stage {
+    /// Starts everything and says so. What takes long is said before it begins.
+    pub(crate) async fn build(era: Era) -> Result<Self> {
+        let bed = Box::new(Bed::new().await?);
+        let bin = bed.dir().join("bin");
+        std::fs::create_dir(&bin)?;
+        let plugin = testbed::built("kubectl-crt")?;
+        std::os::unix::fs::symlink(plugin, bin.join("kubectl-crt"))?;
+        let kubectl = find_kubectl(&bed, &bin).await?;
+
+        let began = Instant::now();
+        say("Starting a management and a downstream cluster: etcd, API server, controllers, scheduler, kubelet …");
+        tokio::try_join!(bed.management(era), bed.downstream())?;
+        say(&format!(
+            "… and {}, which stands in for Rancher's server side …",
+            match era {
+                Era::Plain => "a Rancher that keeps registration tokens in their objects",
+                Era::Secret => "a Rancher that keeps registration tokens in Secrets",
+            }
+        ));
+        let rancher = bed.rancher(era).await?;
+        let clusters = CLUSTERS.map(|name| register(rancher, name));
+        let clusters = futures::future::try_join_all(clusters).await?;
+        let ids: Vec<_> = clusters
+            .iter()
+            .map(|cluster| format!("{} ({})", cluster.display_name, cluster.id))
+            .collect();
+        say(&format!("… and three clusters with an agent each: {}.", ids.join(", ")));
+        say(&format!(
+            "Ready after {:.0} s. kubectl is {kubectl}.",
+            began.elapsed().as_secs_f32()
+        ));
+
+        let kubeconfig = kubeconfig(rancher, &clusters).write(bed.dir().join("kubeconfig"))?;
+        Ok(Self {
+            bed,
+            era,
+            bin,
+            kubeconfig,
+            kubectl,
+        })
+    }
+
+    /// A program on this stage: it finds kubectl, the plugin and the clusters, and leaves nothing in the user's home.
+    pub(crate) fn command(&self, program: &str) -> Result<Command> {
+        let mut path = vec![self.bin.clone()];
+        path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+        let path: OsString = std::env::join_paths(path)?;
+        // The program is looked up in our own PATH, not in the one that it is given.
+        let ours = self.bin.join(program);
+        let mut command = Command::new(if ours.exists() { ours } else { program.into() });
+        command
+            .env("PATH", path)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("KUBECACHEDIR", self.bed.dir().join("cache"))
+            .env("KUBERC", "off");
+        Ok(command)
+    }
+
+    /// Which kubectl runs the commands.
+    pub(crate) fn kubectl(&self) -> &str {
+        &self.kubectl
+    }
+
+    /// The kubeconfig with all contexts.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Ends everything, and returns when it is gone.
+    pub(crate) async fn end(self) {
+        if let Ok(rancher) = self.bed.rancher(self.era).await {
+            rancher.process().end().await;
+        }
+        let (management, downstream) = (self.bed.management(self.era).await, self.bed.downstream().await);
+        for plane in [management, downstream].into_iter().flatten() {
+            plane.stop().await;
+        }
+    }
+}
+
+async fn register(rancher: &Standin, name: &str) -> Result<Registered> {
+    rancher.register_as(&Registration::imported(name).quick()).await
+}
+
+/// The context of Rancher itself, then those of the clusters.
+fn kubeconfig(rancher: &Standin, clusters: &[Registered]) -> Kubeconfig {
+    let admin = testbed::User::admin();
+    clusters.iter().fold(rancher.kubeconfig(), |kubeconfig, cluster| {
+        rancher.with_cluster(kubeconfig, cluster, &admin)
+    })
+}
+
+/// The user's own kubectl if there is one that works, else ours, put into `bin`.
+async fn find_kubectl(bed: &Bed, bin: &Path) -> Result<String> {
+    if let Some(version) = version_of("kubectl".as_ref()).await {
+        return Ok(format!("your own, {version}"));
+    }
+    let ours = bed.programs().link_kubectl(bin)?;
+    let version = version_of(&ours)
+        .await
+        .context("the kubectl of the test control plane does not start")?;
+    Ok(format!("the one of the test control plane, {version}"))
+}
+
+async fn version_of(kubectl: &Path) -> Option<String> {
+    let mut command = Command::new(kubectl);
+    command.args(["version", "--client", "-o", "json"]).stdin(Stdio::null());
+    let answer: Value = serde_json::from_slice(&command.output().await.ok()?.stdout).ok()?;
+    Some(answer["clientVersion"]["gitVersion"].as_str()?.to_owned())
+}
+
+fn say(text: &str) {
+    anstream::println!("{text}");
+}
