@@ -12,7 +12,7 @@ use kubectl_crt::rotation::{Crt, Timer, held_values};
 use rancher::era::Era;
 use rotation::explore::{Counterexample, Environment, Explored, Help, Move, World, explore};
 use rotation::phase::Goal;
-use rotation::protocol::{Protocol, Run};
+use rotation::protocol::{Draw, Next, Protocol, Run, Step, Wait};
 
 const LIMIT: usize = 1_500_000;
 
@@ -53,6 +53,8 @@ struct Small<P> {
     variant: Variant,
     /// How many holders lose the lock with a write in hand, and how many rollbacks are asked for.
     others: (u8, u8),
+    /// No Secret is old enough to be cleaned away.
+    young: bool,
     protocol: std::marker::PhantomData<P>,
 }
 
@@ -82,6 +84,7 @@ impl<P> Small<P> {
             new_agents_fail: false,
             variant,
             others: (0, 0),
+            young: false,
             protocol: std::marker::PhantomData,
         }
     }
@@ -116,7 +119,7 @@ impl<P> Small<P> {
             bridges: [].into(),
             others: [("default-token".to_owned(), default)].into(),
             live: [].into(),
-            credentials: [(old(), Age::Old)].into(),
+            credentials: [(old(), if self.young { Age::Young } else { Age::Old })].into(),
             only_agent: false,
             named_secret: String::new(),
             rollout: Rollout::default(),
@@ -620,4 +623,148 @@ fn new_agents_that_never_get_through_lead_back() {
         };
         nothing_is_lost("failing agents", &failing);
     }
+}
+
+/// Mistakes that somebody might make in `decide`. The exploration must find each, or it proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Mistaken<const MISTAKE: u8>;
+
+/// A redeploy that began before is not waited for.
+const NO_SETTLING: u8 = 0;
+/// What `system` holds is overwritten without a bridge.
+const NO_BRIDGE: u8 = 1;
+/// The roll-out is not held.
+const NO_HOLD: u8 = 2;
+/// The old token is revoked while pods with it are still there.
+const PODS_NOT_AWAITED: u8 = 3;
+/// On the way back objects that look right already are left alone, so that a late write still fits them.
+const NO_GUARD: u8 = 4;
+/// The agent's own proof is not asked for.
+const NO_PROOF: u8 = 5;
+
+fn real<const M: u8>(run: &Run<Mistaken<M>>) -> Run<Crt> {
+    let Run {
+        id,
+        goal,
+        phase,
+        notes,
+        timers,
+    } = run.clone();
+    Run {
+        id,
+        goal,
+        phase,
+        notes,
+        timers,
+    }
+}
+
+fn mistaken_view<const M: u8>(view: &View, run: Option<&Run<Mistaken<M>>>) -> View {
+    let mut view = view.clone();
+    let run = run.map(real);
+    let target = run.as_ref().and_then(|run| {
+        if run.goal == Goal::Back {
+            Some(run.notes.old)
+        } else {
+            run.notes.new
+        }
+    });
+    match M {
+        NO_BRIDGE => view.bridges.extend(view.system.as_ref().map(|holder| holder.token)),
+        PODS_NOT_AWAITED => view.pods.retain(|pod| pod.token == target),
+        NO_GUARD => {
+            view.deployment_going_back = true;
+            view.system.iter_mut().for_each(|holder| holder.going_back = true);
+        }
+        NO_PROOF => view.connected = target,
+        _ => {}
+    }
+    view
+}
+
+impl<const M: u8> Protocol for Mistaken<M> {
+    type View = View;
+    type Notes = Notes;
+    type Write = Write;
+    type Timer = Timer;
+
+    fn decide(view: &View, run: Option<&Run<Self>>) -> Next<Self> {
+        let mut real_run = run.map(real);
+        if let Some(run) = real_run.as_mut().filter(|_| M == NO_SETTLING) {
+            run.timers.insert(Timer::Settle, true);
+        }
+        match Crt::decide(&mistaken_view(view, run), real_run.as_ref()) {
+            Next::Begin(notes) => Next::Begin(notes),
+            // The mistake may make it remove what is not there.
+            Next::Do(Step {
+                write: Write::Unbridge { token },
+                phase,
+                ..
+            }) if !view.bridges.contains(&token) => Next::wait(phase, "nothing"),
+            Next::Do(Step {
+                phase,
+                write,
+                starts,
+                stops,
+            }) => Next::Do(Step {
+                phase,
+                write,
+                starts,
+                stops,
+            }),
+            Next::Wait(Wait { phase, what, starts }) => Next::Wait(Wait { phase, what, starts }),
+            Next::TurnBack(reason) => Next::TurnBack(reason),
+            Next::Done => Next::Done,
+            Next::Refuse(obstacles) => Next::Refuse(obstacles),
+        }
+    }
+
+    fn predict(view: &mut View, run: &Run<Self>, write: &Write) {
+        Crt::predict(view, &real(run), write);
+        if M == NO_HOLD {
+            view.held = false;
+        }
+    }
+
+    fn rest(_: &mut View, _: &mut Run<Self>) {}
+
+    fn intend(write: &Write, run: &Run<Self>, draw: &mut dyn Draw) -> Notes {
+        Crt::intend(write, &real(run), draw)
+    }
+}
+
+#[track_caller]
+fn is_found<const M: u8>(small: &Small<Mistaken<M>>) -> Counterexample {
+    match explored(small) {
+        Ok(explored) => panic!("the mistake was not found in {explored}"),
+        Err(counterexample) => {
+            println!(
+                "found after {} moves: {}",
+                counterexample.trace.len(),
+                counterexample.trace.join("; ")
+            );
+            counterexample
+        }
+    }
+}
+
+#[test]
+fn seeded_mistakes_are_found() {
+    let redeploy = Budget { redeploys: 1, ..QUIET };
+    is_found::<NO_SETTLING>(&Small::new(Era::Plain, Variant::RedeployUnderWay, redeploy));
+    is_found::<NO_BRIDGE>(&Small::new(Era::Plain, Variant::Ordinary, QUIET));
+    is_found::<NO_HOLD>(&Small {
+        new_agents_fail: true,
+        ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
+    });
+    is_found::<PODS_NOT_AWAITED>(&Small::new(Era::Plain, Variant::Ordinary, redeploy));
+    is_found::<NO_GUARD>(&Small {
+        others: (1, 1),
+        young: true,
+        ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
+    });
+    is_found::<NO_PROOF>(&Small {
+        new_agents_fail: true,
+        ..Small::new(Era::Secret, Variant::Ordinary, QUIET)
+    });
 }

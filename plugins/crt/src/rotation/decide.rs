@@ -263,7 +263,7 @@ fn prove(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step>
 /// Line 7. A new pod is made only when the one that should connect had its time: each template change costs a roll-out.
 fn reconnect(view: &View, run: &Run<Crt>, target: Fingerprint) -> Step {
     let restarted = view.mark.is_some() && view.mark == run.notes.mark;
-    if restarted && !run.passed(Timer::Reconnect) {
+    if restarted && run.running(Timer::Reconnect) {
         return wait(
             run,
             Phase::Prove,
