@@ -36,6 +36,10 @@ pub enum Verb {
     List(cmd::list::List),
     /// Explain one cluster: cluster, agent, Secret, token, tunnels, and a rotation under way
     Status(cmd::status::Status),
+    /// Give a cluster's registration tokens new values, and lose no cluster
+    Rotate(cmd::rotate::Rotate),
+    /// Undo an unfinished rotation
+    Rollback(cmd::rollback::Rollback),
     /// Prove which token a cluster's agent runs with, and that Rancher accepts it
     Verify(cmd::verify::Verify),
     /// Print the version of this program, of the management cluster and of its Rancher
@@ -57,6 +61,8 @@ impl Plugin for Crt {
         match verb {
             Verb::List(list) => cmd::list::run(list, &global, &context).await,
             Verb::Status(status) => cmd::status::run(status, &global, &context).await,
+            Verb::Rotate(rotate) => cmd::rotate::run(rotate, &global, &context).await,
+            Verb::Rollback(rollback) => cmd::rollback::run(rollback, &global, &context).await,
             Verb::Verify(verify) => cmd::verify::run(verify, &global, &context).await,
             Verb::Version(version) => cmd::version::run(version, &global, &context).await,
             Verb::Completion(completion) => cmd::completion::run(completion, &context),

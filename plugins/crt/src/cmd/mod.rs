@@ -2,6 +2,9 @@
 
 pub mod completion;
 pub mod list;
+pub mod rollback;
+pub mod rotate;
+mod run;
 pub mod status;
 pub mod verify;
 pub mod version;

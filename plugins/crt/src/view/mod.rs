@@ -6,7 +6,10 @@ pub mod chain;
 pub mod evidence;
 pub mod judge;
 pub mod leases;
+pub mod outcome;
+pub mod plan;
 pub mod row;
+pub mod terminal;
 pub mod under_way;
 
 use rotation::lock::KIND_LABEL;

@@ -15,9 +15,8 @@ use super::API_VERSION;
 use super::judge::{self, Facts, State, Surroundings, User};
 use super::leases::Rotation;
 
-/// What begins the name of every registration token that a rotation makes to keep a value accepted. It sorts last, because the
-/// nodes of a provisioned cluster apply the first.
-pub const BRIDGE_PREFIX: &str = "zz-crt-";
+/// On a registration token that a rotation has made, to keep a value accepted.
+const BRIDGE_LABEL: &str = "kubectl-rotation.github.io/bridge";
 
 /// A row.
 #[derive(Clone, Debug, Serialize)]
@@ -230,7 +229,7 @@ impl Row {
 
 /// The judge's view of a token.
 pub fn facts(token: &RegistrationToken, is_first: bool, rotation: Option<&Rotation>) -> Facts {
-    let bridge = token.object.name.starts_with(BRIDGE_PREFIX);
+    let bridge = token.labels.contains_key(BRIDGE_LABEL);
     let of_this_run = bridge && rotation.is_some_and(Rotation::under_way);
     let in_secret = token.secret_name.is_some() || token.secret.is_some();
     Facts {

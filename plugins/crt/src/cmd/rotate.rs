@@ -1,0 +1,307 @@
+//! `kubectl crt rotate`: a cluster's registration tokens get new values, the agent's by the protocol.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use kubectl_core::app::{Context, GlobalFlags};
+use kubectl_core::duration;
+use kubectl_core::error::{Error, ExitCode, Kind};
+use kubectl_core::output::{self, OutputFlags, OutputFormat};
+use kubectl_core::ui::Ui;
+use rancher::cluster::{self, Cluster, ClusterKind};
+
+use super::run::{DryRun, Job};
+use crate::actor::{Check, Options};
+use crate::sides::{DownstreamFlags, MANAGEMENT, Management};
+use crate::view::again::Again;
+use crate::view::outcome::{Asked, RotationResult, RotationResultList};
+
+/// What is typed after `kubectl crt rotate`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = EXAMPLES, group = clap::ArgGroup::new("which").required(true).args(["subjects", "selector", "all"]))]
+pub struct Rotate {
+    /// Clusters by id, display name, or namespace/name of the provisioning cluster
+    #[arg(value_name = "CLUSTER")]
+    pub subjects: Vec<String>,
+
+    /// All clusters whose labels match, such as env=test,tier!=gold
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
+
+    /// All clusters but local, which has no agent
+    #[arg(long)]
+    pub all: bool,
+
+    /// Change only the token of the agent; other registration tokens of the cluster stay as they are
+    #[arg(long)]
+    pub only_agent: bool,
+
+    /// What both verbs have.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// The flags that `rotate` and `rollback` share.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Common {
+    /// Print the plan and change nothing; with "server" the servers check what can be checked alone
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", default_value_t, value_name = "MODE")]
+    pub dry_run: DryRun,
+
+    /// Do not ask before the first change
+    #[arg(short = 'y', long)]
+    pub yes: bool,
+
+    /// Override a check by its name; can be repeated
+    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = check())]
+    pub force: Vec<Check>,
+
+    /// How long the new token may take to be proven, before the old one is restored; at most 15m
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = timeout)]
+    pub timeout: Duration,
+
+    /// How long a redeploy that Rancher began before may take to land
+    #[arg(long, value_name = "DURATION", default_value = "45s", value_parser = duration::parse)]
+    pub settle: Duration,
+
+    /// The other side.
+    #[command(flatten)]
+    pub downstream: DownstreamFlags,
+
+    /// Output format: json, yaml, name, jsonpath=TEMPLATE
+    #[arg(short = 'o', long, value_name = "FORMAT", help_heading = "Output options")]
+    pub output: Option<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # See what would be done
+  kubectl crt rotate staging --dry-run
+
+  # Rotate one cluster; asks before the first change
+  kubectl crt rotate staging
+
+  # Only the agent's token, without a question, for a script
+  kubectl crt rotate c-x7k2p --only-agent --yes -o json
+
+  # Several, one after the other; the first that fails ends it
+  kubectl crt rotate -l env=test --yes
+
+It may be stopped or killed at any moment: the old token works until the new one is proven. The same command goes on
+where it was, and `kubectl crt rollback` restores the start until the old token is retired.
+
+Exit codes: 0 done, 1 failed or undone, 2 usage, 4 pending (run it again), 5 held by another run, 130 interrupted.";
+
+/// The longest `--timeout`: going back must fit into the twenty minutes after which Kubernetes ends a held roll-out.
+const LONGEST: Duration = Duration::from_mins(15);
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = duration::parse(text).map_err(|error| error.to_string())?;
+    if timeout > LONGEST {
+        return Err(format!(
+            "at most {}: a roll-out is held for twenty minutes, and going back must fit into them",
+            duration::format(LONGEST)
+        ));
+    }
+    Ok(timeout)
+}
+
+fn check() -> impl clap::builder::TypedValueParser<Value = Check> {
+    PossibleValuesParser::new(Check::ALL.map(Check::name)).try_map(|name| name.parse::<Check>())
+}
+
+/// Runs it.
+pub async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+    let printer = Results::new(&context.ui, &rotate.common, rotate.subjects.len() == 1)?;
+    let management = Management::open(global, &context.environment)?;
+    let clusters = clusters(&rotate, &management, &context.ui).await?;
+    if clusters.is_empty() {
+        context.ui.status("No clusters found.");
+        printer.print(&[])?;
+        return Ok(ExitCode::Done);
+    }
+    let work = Work {
+        asked: Asked::Rotate,
+        only_agent: rotate.only_agent,
+        common: &rotate.common,
+        global,
+        context,
+    };
+    let mut results = Vec::new();
+    let mut failed = None;
+    let mut waiting = clusters.into_iter();
+    for cluster in waiting.by_ref() {
+        let (result, ended) = work.on(&management, cluster).await;
+        printer.tell(&result, ended.is_ok())?;
+        results.push(result);
+        if let Err(error) = ended {
+            failed = Some(error);
+            break;
+        }
+    }
+    printer.print(&results)?;
+    let not_begun: Vec<String> = waiting.map(|cluster| cluster.id.to_string()).collect();
+    match failed {
+        None => Ok(ExitCode::Done),
+        Some(error) if not_begun.is_empty() => Err(error),
+        Some(error) => Err(error.hint(format!("not begun: {}", not_begun.join(", ")))),
+    }
+}
+
+/// The clusters that are meant, each once, in the order of the command line or by id.
+async fn clusters(rotate: &Rotate, management: &Management, ui: &Ui) -> Result<Vec<Cluster>, Error> {
+    if rotate.subjects.is_empty() {
+        let listed = cluster::list(&management.server.client, rotate.selector.as_deref()).await;
+        let mut clusters = listed.map_err(|error| error.on(MANAGEMENT))?;
+        let before = clusters.len();
+        clusters.retain(|cluster| cluster.kind != ClusterKind::Local);
+        if clusters.len() < before {
+            ui.status("Cluster local is left out: it has no agent.");
+        }
+        clusters.sort_by(|a, b| a.id.cmp(&b.id));
+        return Ok(clusters);
+    }
+    let mut clusters: Vec<Cluster> = Vec::new();
+    for name in &rotate.subjects {
+        let cluster = management.cluster(name).await?;
+        if clusters.iter().all(|known| known.id != cluster.id) {
+            clusters.push(cluster);
+        }
+    }
+    let several = clusters.len() > 1 && rotate.common.downstream.downstream_context.is_some();
+    if several {
+        return Err(Error::usage(
+            "--downstream-context leads to one cluster, and several are named",
+        ));
+    }
+    Ok(clusters)
+}
+
+/// What is the same for every cluster of one command.
+pub(super) struct Work<'a> {
+    pub(super) asked: Asked,
+    pub(super) only_agent: bool,
+    pub(super) common: &'a Common,
+    pub(super) global: &'a GlobalFlags,
+    pub(super) context: &'a Context,
+}
+
+impl Work<'_> {
+    /// Works on one cluster.
+    pub(super) async fn on(&self, management: &Management, cluster: Cluster) -> (RotationResult, Result<(), Error>) {
+        let mut result = RotationResult::of(&cluster);
+        let ended = self.try_on(management, cluster, &mut result).await;
+        if let Err(error) = &ended {
+            result.fail(error);
+        }
+        (result, ended)
+    }
+
+    async fn try_on(
+        &self,
+        management: &Management,
+        cluster: Cluster,
+        result: &mut RotationResult,
+    ) -> Result<(), Error> {
+        let Self {
+            common,
+            global,
+            context,
+            ..
+        } = self;
+        let name = common.downstream.downstream_context.as_deref();
+        let sides = management
+            .sides(cluster, &global.connection, name, &context.environment)
+            .await?;
+        let format = OutputFormat::parse(common.output.as_deref().unwrap_or_default())?;
+        let job = Job {
+            ui: &context.ui,
+            sides: &sides,
+            again: &Again::new(global, &common.downstream),
+            options: Options {
+                only_agent: self.only_agent,
+                forced: common.force.iter().copied().collect::<BTreeSet<_>>(),
+                timeout: common.timeout,
+                settle: common.settle,
+            },
+            asked: self.asked,
+            yes: common.yes,
+            dry_run: common.dry_run,
+            plan_is_data: common.dry_run != DryRun::None && matches!(format, OutputFormat::Table),
+        };
+        job.run(result).await
+    }
+}
+
+/// How results are printed.
+pub(super) struct Results<'a> {
+    ui: &'a Ui,
+    flags: OutputFlags,
+    format: OutputFormat,
+    dry_run: DryRun,
+    /// One cluster was named: its document stands alone.
+    single: bool,
+}
+
+impl<'a> Results<'a> {
+    pub(super) fn new(ui: &'a Ui, common: &Common, single: bool) -> Result<Self, Error> {
+        let flags = OutputFlags {
+            output: common.output.clone(),
+            ..OutputFlags::default()
+        };
+        let format = flags.format()?;
+        if matches!(format, OutputFormat::Wide) {
+            return Err(Error::usage(
+                "the result is printed as text, json, yaml, name, jsonpath or custom-columns",
+            ));
+        }
+        Ok(Self {
+            ui,
+            flags,
+            format,
+            dry_run: common.dry_run,
+            single,
+        })
+    }
+
+    /// One cluster has ended: the line that kubectl would print, and what is to be known besides.
+    pub(super) fn tell(&self, result: &RotationResult, well: bool) -> Result<(), Error> {
+        let object = format!("cluster.management.cattle.io/{}", result.id());
+        match (&self.format, self.dry_run) {
+            (OutputFormat::Name, _) if well => self.ui.out(object)?,
+            (OutputFormat::Table, DryRun::None) if well && result.outcome != "nothing-to-do" => {
+                self.ui.out(format!("{object} {}", result.outcome))?;
+            }
+            _ => {}
+        }
+        if result.outcome == "rotated"
+            && let Some(last) = result.remarks.last()
+        {
+            self.ui.status(last);
+        }
+        if let (true, Some(message)) = (well, &result.message) {
+            self.ui.status(message);
+        }
+        Ok(())
+    }
+
+    /// The document at the end.
+    pub(super) fn print(&self, results: &[RotationResult]) -> Result<(), Error> {
+        match (&self.format, results) {
+            (OutputFormat::Table | OutputFormat::Name, _) => Ok(()),
+            (_, [only]) if self.single => output::print_value(self.ui, &self.flags, only),
+            (_, all) => output::print_value(self.ui, &self.flags, &RotationResultList::from(all.to_vec())),
+        }
+    }
+}
+
+/// An error that says only that the user declined is no failure of the tool; it keeps exit code 1.
+pub(super) fn exit(ended: Result<(), Error>, nothing_to_do: bool, exit_code: bool) -> Result<ExitCode, Error> {
+    ended?;
+    Ok(if nothing_to_do && exit_code {
+        Kind::NothingToDo.exit_code()
+    } else {
+        ExitCode::Done
+    })
+}

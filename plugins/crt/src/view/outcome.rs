@@ -1,0 +1,281 @@
+//! How a run ended: a sentence, an exit code, a document, and the one command that continues or undoes it.
+
+use kubectl_core::error::{Error, ExitCode, Kind};
+use kubectl_core::secret::Fingerprint;
+use rancher::cluster::Cluster;
+use rotation::engine::{Outcome, Pause};
+use rotation::phase::{Goal, Phase};
+use rotation::protocol::Obstacle;
+use serde::Serialize;
+
+use super::API_VERSION;
+use super::again::Again;
+use super::plan::Line;
+use super::row::ClusterName;
+
+/// The document of `-o json`: how it ended for one cluster.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationResult {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Metadata,
+    cluster: ClusterName,
+    /// `rotated`, `undone`, `planned`, `refused`, `pending`, `held`, `interrupted`, `failed`, `nothing-to-do`.
+    pub outcome: &'static str,
+    /// The exit code of a run for this cluster alone.
+    pub exit_code: u8,
+    /// What went wrong, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The farthest phase that was begun, where it is pending.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// Which way it goes on, where it is pending.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goal: Option<Goal>,
+    /// The agent's token before.
+    pub old_fingerprint: Option<Fingerprint>,
+    /// The agent's token after; `None` where it was not changed.
+    pub new_fingerprint: Option<Fingerprint>,
+    /// The plan.
+    pub plan: Vec<Line>,
+    /// What stands in the way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub obstacles: Vec<Obstacle>,
+    /// What is to be known besides.
+    pub remarks: Vec<String>,
+    /// The command that goes on, where it is pending.
+    #[serde(rename = "continue", skip_serializing_if = "Option::is_none")]
+    pub go_on: Option<String>,
+    /// The command that undoes it, where that is still possible.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undo: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Metadata {
+    name: String,
+}
+
+/// The document of several clusters.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationResultList {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: serde_json::Value,
+    items: Vec<RotationResult>,
+}
+
+impl From<Vec<RotationResult>> for RotationResultList {
+    fn from(items: Vec<RotationResult>) -> Self {
+        Self {
+            api_version: API_VERSION,
+            kind: "RotationResultList",
+            metadata: serde_json::json!({}),
+            items,
+        }
+    }
+}
+
+impl RotationResult {
+    /// Nothing was done yet.
+    pub fn of(cluster: &Cluster) -> Self {
+        Self {
+            api_version: API_VERSION,
+            kind: "RotationResult",
+            metadata: Metadata {
+                name: cluster.id.to_string(),
+            },
+            cluster: ClusterName {
+                id: cluster.id.to_string(),
+                display_name: Some(cluster.display_name.clone()),
+                kind: Some(cluster.kind.to_string()),
+            },
+            outcome: "failed",
+            exit_code: ExitCode::Failed as u8,
+            message: None,
+            phase: None,
+            goal: None,
+            old_fingerprint: None,
+            new_fingerprint: None,
+            plan: Vec::new(),
+            obstacles: Vec::new(),
+            remarks: Vec::new(),
+            go_on: None,
+            undo: None,
+        }
+    }
+
+    /// The id of its cluster.
+    pub fn id(&self) -> &str {
+        &self.cluster.id
+    }
+
+    /// It ended well.
+    pub fn end(&mut self, outcome: &'static str) {
+        self.outcome = outcome;
+        self.exit_code = ExitCode::Done as u8;
+    }
+
+    /// It ended with an error, which is the word that goes with its kind unless `end_of` said a better one.
+    pub fn fail(&mut self, error: &Error) {
+        self.exit_code = error.exit_code() as u8;
+        self.message = Some(error.message.clone());
+        self.outcome = match error.kind {
+            Kind::Held => "held",
+            Kind::Pending => "pending",
+            Kind::Interrupted | Kind::Terminated => "interrupted",
+            _ if self.outcome == "undone" || self.outcome == "refused" => self.outcome,
+            _ => "failed",
+        };
+    }
+}
+
+/// What the run was asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// To rotate.
+    Rotate,
+    /// To undo.
+    Rollback,
+}
+
+/// Words an outcome: `Ok` where what was asked for was reached. `pending` says whether the journal is still there.
+pub fn end_of(
+    asked: Asked,
+    outcome: Outcome,
+    cluster: &Cluster,
+    again: &Again,
+    pending: bool,
+    result: &mut RotationResult,
+) -> Result<(), Error> {
+    let name = called(cluster);
+    match outcome {
+        Outcome::Done => {
+            result.end("rotated");
+            match asked {
+                Asked::Rotate => Ok(()),
+                // Somebody else's run went over the edge before ours took the lock.
+                Asked::Rollback => Err(Error::failed(format!(
+                    "the rotation of {name} could not be undone any more: it is finished"
+                ))),
+            }
+        }
+        Outcome::Undone(reason) => {
+            result.outcome = "undone";
+            match asked {
+                Asked::Rollback => {
+                    result.end("undone");
+                    Ok(())
+                }
+                Asked::Rotate => Err(Error::failed(format!(
+                    "the rotation of {name} was undone, and its agent runs with the old token as before: {reason}"
+                ))),
+            }
+        }
+        Outcome::Refused(obstacles) => Err(refusal(cluster, obstacles, result)),
+        Outcome::Pending {
+            because: Pause::Error(error),
+            ..
+        } if !pending => Err(error),
+        Outcome::Pending { phase, goal, because } => {
+            if pending {
+                result.phase = Some(phase);
+                result.goal = Some(goal);
+            }
+            Err(stopped(cluster, phase, goal, because, again, pending, result))
+        }
+    }
+}
+
+/// Why nothing was begun.
+pub fn refusal(cluster: &Cluster, obstacles: Vec<Obstacle>, result: &mut RotationResult) -> Error {
+    result.outcome = "refused";
+    let reasons: Vec<&str> = obstacles.iter().map(|obstacle| obstacle.reason.as_str()).collect();
+    let message = format!("{} is not rotated: {}", called(cluster), reasons.join("; "));
+    let error = obstacles.iter().fold(Error::failed(message), |error, obstacle| {
+        let error = if obstacle.hint.is_empty() {
+            error
+        } else {
+            error.hint(obstacle.hint.clone())
+        };
+        match obstacle.check {
+            Some(check) => error.hint(format!("--force={check} overrides this check")),
+            None => error,
+        }
+    });
+    result.obstacles = obstacles;
+    error
+}
+
+fn stopped(
+    cluster: &Cluster,
+    phase: Phase,
+    goal: Goal,
+    because: Pause,
+    again: &Again,
+    pending: bool,
+    result: &mut RotationResult,
+) -> Error {
+    let name = called(cluster);
+    if !pending {
+        let message = format!("stopped before anything of {name} was changed");
+        return match because {
+            Pause::Asked => Error::new(Kind::Interrupted, message),
+            other => Error::failed(format!("{message}: {}", reason(&other))),
+        };
+    }
+    let kind = if matches!(because, Pause::Asked) {
+        Kind::Interrupted
+    } else {
+        Kind::Pending
+    };
+    let stands = match goal {
+        Goal::Forward => format!("the rotation of {name} stands in phase {phase}"),
+        Goal::Back => format!("the rotation of {name} is going back"),
+    };
+    let mut error = Error::new(kind, format!("{stands}: {}", reason(&because)));
+    if let Pause::Error(cause) = &because {
+        error.hints.clone_from(&cause.hints);
+    }
+    let go_on = match goal {
+        Goal::Forward => again.rotate(&cluster.id),
+        Goal::Back => again.rollback(&cluster.id),
+    };
+    error = error.hint(format!("`{go_on}` continues it"));
+    if goal == Goal::Forward && phase.may_be_undone() {
+        let undo = again.rollback(&cluster.id);
+        error = error.hint(format!("`{undo}` undoes it"));
+        result.undo = Some(undo);
+    }
+    result.go_on = Some(go_on);
+    error
+}
+
+fn reason(because: &Pause) -> String {
+    match because {
+        Pause::Asked => "stopped as asked".to_owned(),
+        Pause::OutOfPatience(what) => format!("still waiting for {what}"),
+        Pause::Obstacles(obstacles) => obstacles
+            .iter()
+            .map(|obstacle| obstacle.reason.as_str())
+            .collect::<Vec<_>>()
+            .join("; "),
+        Pause::LockLost => "the lock was lost, and another run may be going on with it".to_owned(),
+        Pause::Error(error) => {
+            let text = error.to_string();
+            text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+        }
+    }
+}
+
+/// A cluster in a sentence: `cluster oslo (c-x7k2p)`.
+pub fn called(cluster: &Cluster) -> String {
+    if cluster.display_name.is_empty() || cluster.display_name == cluster.id.as_str() {
+        format!("cluster {}", cluster.id)
+    } else {
+        format!("cluster {} ({})", cluster.display_name, cluster.id)
+    }
+}

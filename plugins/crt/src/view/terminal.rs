@@ -1,0 +1,136 @@
+//! What is seen of a run while it runs: on a terminal the step at hand with how long it takes, in a pipe one line each.
+
+use std::sync::{Mutex, PoisonError};
+
+use kubectl_core::ui::{Progress, Step, Ui};
+use rotation::event::{Event, Listener};
+use rotation::phase::{Goal, Phase};
+
+/// Shows the events of one run.
+pub struct Terminal {
+    ui: Ui,
+    progress: Option<Progress>,
+    shown: Mutex<Shown>,
+}
+
+#[derive(Default)]
+struct Shown {
+    /// What is drawn on a terminal.
+    step: Option<Step>,
+    /// What was last said to have gone wrong in passing: an outage is told once, not twice a second.
+    hiccup: String,
+}
+
+impl Terminal {
+    /// On this terminal, or in this pipe.
+    pub fn new(ui: &Ui) -> Self {
+        let terminal = ui.terminal();
+        let drawn = terminal.stderr && !terminal.plain && ui.verbosity() == 0;
+        Self {
+            ui: ui.clone(),
+            progress: drawn.then(|| ui.progress()),
+            shown: Mutex::default(),
+        }
+    }
+
+    fn begin(&self, phase: Phase, what: &str) {
+        match &self.progress {
+            None => self.ui.status(format!("{phase:<8} {what}")),
+            Some(progress) => {
+                self.end();
+                self.shown().step = Some(progress.start(&phase.to_string(), what));
+            }
+        }
+        self.shown().hiccup.clear();
+    }
+
+    fn end(&self) {
+        let step = self.shown().step.take();
+        if let Some(step) = step {
+            step.done("");
+        }
+    }
+
+    fn hiccup(&self, text: String) {
+        let mut shown = self.shown();
+        if shown.hiccup == text {
+            return;
+        }
+        match &mut shown.step {
+            Some(step) => step.waiting(text.as_str()),
+            None => self.ui.status(format!("{:<8} tried again: {text}", "")),
+        }
+        shown.hiccup = text;
+    }
+
+    fn shown(&self) -> std::sync::MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listener for Terminal {
+    fn hear(&self, event: Event) {
+        match event {
+            Event::Resumed {
+                goal: Goal::Forward, ..
+            } => self.ui.status("Going on with the rotation under way."),
+            Event::Resumed {
+                goal: Goal::Back,
+                reason,
+            } => {
+                let because = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+                self.ui.status(format!("Going on with going back{because}."));
+            }
+            Event::Step { phase, what } => self.begin(phase, &what),
+            Event::Stepped => self.end(),
+            Event::Waiting { phase, what } => self.begin(phase, &format!("waiting for {what}")),
+            Event::Hiccup(text) => self.hiccup(text),
+            Event::TurnedBack(reason) => {
+                self.end();
+                self.ui.status(format!("Going back to the old token: {reason}"));
+            }
+            Event::Done(_) => self.end(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kubectl_core::ui::UiFlags;
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_gets_one_line_for_each_step_and_wait_and_an_outage_is_told_once() {
+        let (ui, captured) = Ui::buffered(kubectl_core::ui::Terminal::default(), UiFlags::default(), "");
+        let terminal = Terminal::new(&ui);
+        let waiting = Event::Waiting {
+            phase: Phase::Prove,
+            what: "the agent to connect with 739e2d9420".into(),
+        };
+        for event in [
+            Event::Resumed {
+                goal: Goal::Back,
+                reason: Some("still waiting when --timeout ran out".into()),
+            },
+            Event::Step {
+                phase: Phase::Make,
+                what: "mint: registration token system gets a new value".into(),
+            },
+            Event::Stepped,
+            waiting,
+            Event::Hiccup("no answer".into()),
+            Event::Hiccup("no answer".into()),
+            Event::Done(Goal::Back),
+        ] {
+            terminal.hear(event);
+        }
+        insta::assert_snapshot!(captured.err(), @r"
+        Going on with going back (still waiting when --timeout ran out).
+        make     mint: registration token system gets a new value
+        prove    waiting for the agent to connect with 739e2d9420
+                 tried again: no answer
+        ");
+        assert_eq!(captured.out(), "");
+    }
+}
