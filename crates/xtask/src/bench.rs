@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what the plugin costs, beside what kubectl costs for the like.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
@@ -11,7 +12,7 @@ use crate::step::Steps;
 #[derive(clap::Args)]
 pub(crate) struct Bench {
     /// What to measure; everything if nothing is named
-    #[arg(value_parser = ["size", "start", "list", "rotation"])]
+    #[arg(value_parser = ["size", "start", "list"])]
     what: Vec<String>,
 
     /// How many registration tokens there are for the listing, ten to a namespace
@@ -32,8 +33,11 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         .find(|target| has_target(target));
     let mut plugin = cargo(["build", "--profile", "dist", "-p", "kubectl-crt"]);
     plugin.args(target.iter().flat_map(|target| ["--target", target]));
-    steps.run("build the plugin as it is shipped", &mut plugin)?;
+    let named = target.clone().map_or_else(host, Ok)?;
+    steps.run(&format!("build the plugin as it is shipped, for {named}"), &mut plugin)?;
     steps.run("build the bench", &mut cargo(PROGRAMS))?;
+    let kubectl = built("debug", "bench")?.with_file_name("plain-kubectl");
+    steps.run("build a plain kubectl to compare with", &mut go_build(&kubectl))?;
 
     let profile = target
         .as_ref()
@@ -43,10 +47,23 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         .arg(built("debug", "bench")?)
         .arg("--plugin")
         .arg(built(&profile, "kubectl-crt")?)
-        .args(["--target", &target.map_or_else(host, Ok)?])
+        .arg("--kubectl")
+        .arg(kubectl)
         .args(["--tokens", &bench.tokens.to_string()])
         .args(["--pairs", &bench.pairs.to_string()])
         .args(&bench.what)
         .current_dir(root());
     steps.become_one("bench", &mut measure)
+}
+
+/// kubectl alone, of the version that the control plane has: the multi-call binary would start more slowly than one does.
+fn go_build(kubectl: &Path) -> Command {
+    let mut build = Command::new("go");
+    build
+        .args(["-C", "tests/controlplane", "build", "-ldflags", "-s -w", "-o"])
+        .arg(kubectl)
+        .arg("k8s.io/kubernetes/cmd/kubectl")
+        .envs([("CGO_ENABLED", "0"), ("GOTOOLCHAIN", "local")])
+        .current_dir(root());
+    build
 }

@@ -1,0 +1,206 @@
+//! What it costs to list many tokens, beside what kubectl needs for the same objects of the same server.
+//!
+//! The objects are copies of those that the stand-in made for one registered cluster, written straight into the API server; the
+//! stand-in is ended before, since it would go about rotating them.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures::{StreamExt as _, TryStreamExt as _};
+use http::Method;
+use kube::Client;
+use serde_json::{Value, json};
+use testbed::{Bed, ControlPlane, Era, Registration};
+
+use crate::cost::{Subject, pairs};
+use crate::figures::{COMPARISON, comparison, table};
+
+/// Tokens to a namespace, as many as clusters tend to have at most.
+const TO_A_NAMESPACE: u32 = 10;
+/// Writes under way at once.
+const AT_ONCE: usize = 64;
+
+/// Lists `tokens` registration tokens of a Rancher of this era.
+pub(crate) async fn list(bed: &Bed, era: Era, plugin: &Path, kubectl: &Path, tokens: u32, count: u32) -> Result<()> {
+    let management = populated(bed, era, tokens).await?;
+    let cache = bed.dir().join("list-cache");
+    let subject = |name: &str, program: &Path, args: &[&str]| {
+        Subject::new(name, program, args)
+            .env("KUBECONFIG", management.kubeconfig())
+            .env("KUBECACHEDIR", &cache)
+    };
+    let ours = subject("kubectl-crt list", plugin, &["list"]);
+    let kind = "clusterregistrationtokens.management.cattle.io";
+    let theirs = [
+        subject(&format!("kubectl get {kind} -A"), kubectl, &["get", kind, "-A"]),
+        subject("kubectl get secrets -A", kubectl, &["get", "secrets", "-A"]),
+    ];
+    let rows = ours.output()?.lines().count() as u32 - 1;
+    ensure!(rows >= tokens, "{rows} rows of {tokens} tokens");
+    let mut figures = table(&COMPARISON);
+    // In the era before Secrets there are none to list.
+    for theirs in theirs.iter().take(if era == Era::Secret { 2 } else { 1 }) {
+        theirs.output()?;
+        let (a, b) = pairs(&ours, theirs, count)?;
+        comparison(&mut figures, (&theirs.name, b), (&ours.name, a));
+    }
+    anstream::println!(
+        "\n{rows} tokens in {} namespaces, era {}:\n\n{figures}",
+        rows / TO_A_NAMESPACE,
+        era.word()
+    );
+    management.stop().await;
+    Ok(())
+}
+
+/// A management cluster with so many tokens and nobody who works on them.
+async fn populated(bed: &Bed, era: Era, tokens: u32) -> Result<ControlPlane> {
+    let name = format!("list-{}", era.word());
+    let (management, rancher) = bed.separate_rancher(&name, era, json!({})).await?;
+    let pattern = rancher.register_as(&Registration::imported("pattern").quick()).await?;
+    rancher.process().end().await;
+
+    let client = management.client().await?;
+    let copies = Copies::of(&client, &pattern.id, era).await?;
+    anstream::println!("Writing {tokens} registration tokens of era {} …", era.word());
+    let clusters = tokens / TO_A_NAMESPACE;
+    let made = (0..clusters).map(|number| copies.cluster(&client, number));
+    futures::stream::iter(made)
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<()>()
+        .await?;
+    quiet(&client, clusters).await?;
+    Ok(management)
+}
+
+/// Waits until the controllers have given every namespace what they give it.
+async fn quiet(client: &Client, namespaces: u32) -> Result<()> {
+    loop {
+        let accounts = request(client, Method::GET, "/api/v1/serviceaccounts", &Value::Null).await?;
+        let made = accounts["items"].as_array().map_or(0, Vec::len);
+        if made >= namespaces as usize {
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+}
+
+/// What one registered cluster looks like on the management side.
+struct Copies {
+    id: String,
+    cluster: Value,
+    token: Value,
+    secret: Option<Value>,
+}
+
+impl Copies {
+    async fn of(client: &Client, id: &str, era: Era) -> Result<Self> {
+        let get = async |path: String| request(client, Method::GET, &path, &Value::Null).await;
+        let secret = match era {
+            Era::Plain => None,
+            Era::Secret => Some(get(format!("/api/v1/namespaces/{id}/secrets/crt-token-system")).await?),
+        };
+        Ok(Self {
+            id: id.to_owned(),
+            cluster: get(format!("{CLUSTERS}/{id}")).await?,
+            token: get(format!("{}/system", tokens(id))).await?,
+            secret,
+        })
+    }
+
+    /// Another one like it, with ten tokens.
+    async fn cluster(&self, client: &Client, number: u32) -> Result<()> {
+        let id = format!("c-{number:05}");
+        request(
+            client,
+            Method::POST,
+            "/api/v1/namespaces",
+            &json!({"metadata": {"name": id}}),
+        )
+        .await?;
+        let mut cluster = fresh(&self.cluster, &id);
+        cluster["spec"]["displayName"] = json!(format!("cluster-{number:05}"));
+        request(client, Method::POST, CLUSTERS, &cluster).await?;
+        for place in 0..TO_A_NAMESPACE {
+            self.token(client, &id, number * TO_A_NAMESPACE + place, place).await?;
+        }
+        Ok(())
+    }
+
+    async fn token(&self, client: &Client, id: &str, number: u32, place: u32) -> Result<()> {
+        let name = match place {
+            0 => "system".to_owned(),
+            1 => "default-token".to_owned(),
+            place => format!("crt-{place:05}"),
+        };
+        // As long as those that Rancher draws, and each its own.
+        let value = format!("{number:0>54}");
+        let mut token = fresh(&self.token, &name);
+        let old = token["status"]["token"].as_str().unwrap_or_default().to_owned();
+        let mut text = token.to_string().replace(&self.id, id);
+        if !old.is_empty() {
+            text = text.replace(&old, &value);
+        }
+        token = serde_json::from_str(&text)?;
+        let secret_name = format!("crt-token-{name}");
+        if self.secret.is_some() {
+            token["status"]["tokenSecretName"] = json!(secret_name);
+        }
+        let made = request(client, Method::POST, &tokens(id), &token).await?;
+        if let Some(secret) = &self.secret {
+            let mut secret = fresh(secret, &secret_name);
+            secret["metadata"]["namespace"] = json!(id);
+            secret["metadata"]["ownerReferences"][0]["name"] = json!(name);
+            secret["metadata"]["ownerReferences"][0]["uid"] = made["metadata"]["uid"].clone();
+            secret["data"]["token"] = json!(STANDARD.encode(&value));
+            request(
+                client,
+                Method::POST,
+                &format!("/api/v1/namespaces/{id}/secrets"),
+                &secret,
+            )
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+const CLUSTERS: &str = "/apis/management.cattle.io/v3/clusters";
+
+fn tokens(namespace: &str) -> String {
+    format!("/apis/management.cattle.io/v3/namespaces/{namespace}/clusterregistrationtokens")
+}
+
+/// The object under another name, without what the API server gives.
+fn fresh(object: &Value, name: &str) -> Value {
+    let mut object = object.clone();
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        for field in [
+            "uid",
+            "resourceVersion",
+            "creationTimestamp",
+            "generation",
+            "managedFields",
+        ] {
+            metadata.remove(field);
+        }
+    }
+    object["metadata"]["name"] = json!(name);
+    object
+}
+
+async fn request(client: &Client, method: Method, path: &str, body: &Value) -> Result<Value> {
+    let body = if body.is_null() {
+        Vec::new()
+    } else {
+        serde_json::to_vec(body)?
+    };
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/json")
+        .body(body)?;
+    client.request(request).await.with_context(|| format!("ask for {path}"))
+}
