@@ -22,6 +22,10 @@ const LOOK: Duration = Duration::from_millis(400);
 /// How often at most when it does not answer.
 const SLOW_LOOK: Duration = Duration::from_secs(2);
 
+/// How long one look may take: the way to the downstream side may hang while the agent restarts, and a look that is made
+/// anew finds the new tunnel.
+const LONGEST_LOOK: Duration = Duration::from_secs(15);
+
 /// How a run ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -105,7 +109,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         };
         let outcome = loop {
             if *self.stop.borrow() {
-                break self.pending(&state, Pause::Asked);
+                break pending(&state, Pause::Asked);
             }
             match self.turn(&mut state).await {
                 Turn::Again => {}
@@ -123,8 +127,9 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
 
     async fn turn(&self, state: &mut State<A>) -> Turn {
         let run = self.run_now(state);
-        let view = match self.actor.observe(run.as_ref()).await {
-            Ok(view) => view,
+        let view = match self.observe(run.as_ref()).await {
+            Ok(Some(view)) => view,
+            Ok(None) => return Turn::End(pending(state, Pause::Asked)),
             Err(trouble) => return self.troubled(state, trouble),
         };
         match A::Protocol::decide(&view, run.as_ref()) {
@@ -133,12 +138,27 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
                 state.journal = Some(Journal::begin(notes, self.resumable_by.clone(), now));
                 self.saved(state).await
             }
-            Next::Do(step) => self.step(state, &view, step).await,
+            Next::Do(step) => self.step(state, step).await,
             Next::Wait(wait) => self.wait(state, wait).await,
             Next::TurnBack(reason) => self.turn_back(state, reason).await,
             Next::Done => Turn::End(self.reached(state)),
             Next::Refuse(obstacles) if state.journal.is_none() => Turn::End(Outcome::Refused(obstacles)),
-            Next::Refuse(obstacles) => Turn::End(self.pending(state, Pause::Obstacles(obstacles))),
+            Next::Refuse(obstacles) => Turn::End(pending(state, Pause::Obstacles(obstacles))),
+        }
+    }
+
+    /// Looks at both sides. A look may be given up at any moment, unlike a write: `None` when the user wants to stop.
+    async fn observe(&self, run: Option<&RunOf<A>>) -> Result<Option<ViewOf<A>>, Trouble> {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            seen = tokio::time::timeout(LONGEST_LOOK, self.actor.observe(run)) => match seen {
+                Ok(seen) => seen.map(Some),
+                Err(_) => Err(Trouble::NotYet(kubectl_core::error::Error::failed(format!(
+                    "no answer from both sides within {}s",
+                    LONGEST_LOOK.as_secs()
+                )))),
+            },
+            Ok(_) = stop.wait_for(|stop| *stop) => Ok(None),
         }
     }
 
@@ -149,7 +169,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             .map(|journal| journal.as_of(self.actor.clock().now()))
     }
 
-    async fn step(&self, state: &mut State<A>, _seen: &ViewOf<A>, step: Step<A::Protocol>) -> Turn {
+    async fn step(&self, state: &mut State<A>, step: Step<A::Protocol>) -> Turn {
         let Some(run) = self.run_now(state) else {
             return Turn::End(Outcome::Refused(Vec::new()));
         };
@@ -222,7 +242,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             }
         };
         if since.elapsed() >= self.patience {
-            return Turn::End(self.pending(state, Pause::OutOfPatience(what)));
+            return Turn::End(pending(state, Pause::OutOfPatience(what)));
         }
         Turn::After(look)
     }
@@ -244,12 +264,12 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             Ok(text) => text.unwrap_or_default(),
             Err(error) => {
                 let error = kubectl_core::error::Error::failed(format!("the journal cannot be written: {error}"));
-                return Turn::End(self.pending(state, Pause::Error(error)));
+                return Turn::End(pending(state, Pause::Error(error)));
             }
         };
         match state.lock.save(text).await {
             Ok(()) => Turn::Again,
-            Err(_) => Turn::End(self.pending(state, Pause::LockLost)),
+            Err(_) => Turn::End(pending(state, Pause::LockLost)),
         }
     }
 
@@ -260,10 +280,10 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
                 state.conflicts += 1;
                 Turn::After(Duration::from_millis(50) * state.conflicts.min(20))
             }
-            Trouble::LockLost => Turn::End(self.pending(state, Pause::LockLost)),
-            Trouble::Fatal(error) => Turn::End(self.pending(state, Pause::Error(error))),
+            Trouble::LockLost => Turn::End(pending(state, Pause::LockLost)),
+            Trouble::Fatal(error) => Turn::End(pending(state, Pause::Error(error))),
             // Nothing is under way yet: say what is wrong instead of waiting for it.
-            Trouble::NotYet(error) if state.journal.is_none() => Turn::End(self.pending(state, Pause::Error(error))),
+            Trouble::NotYet(error) if state.journal.is_none() => Turn::End(pending(state, Pause::Error(error))),
             Trouble::NotYet(error) => {
                 self.listener.hear(Event::Hiccup(error.to_string()));
                 let phase = state.journal.as_ref().map_or(Phase::Survey, |journal| journal.phase);
@@ -274,14 +294,6 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
                 self.be_patient(state, phase, what, SLOW_LOOK)
             }
         }
-    }
-
-    fn pending(&self, state: &State<A>, because: Pause) -> Outcome {
-        let (phase, goal) = state
-            .journal
-            .as_ref()
-            .map_or((Phase::Survey, Goal::Forward), |journal| (journal.phase, journal.goal));
-        Outcome::Pending { phase, goal, because }
     }
 
     fn reached(&self, state: &State<A>) -> Outcome {
@@ -308,4 +320,10 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         }
         outcome
     }
+}
+
+fn pending<A: Actor>(state: &State<A>, because: Pause) -> Outcome {
+    let journal = state.journal.as_ref();
+    let (phase, goal) = journal.map_or((Phase::Survey, Goal::Forward), |journal| (journal.phase, journal.goal));
+    Outcome::Pending { phase, goal, because }
 }

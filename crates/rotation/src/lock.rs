@@ -347,7 +347,7 @@ impl Keeper {
                     None => return,
                     Some(Order::Save(journal, reply)) => {
                         let kept = self.write(&json!({ "annotations": { JOURNAL: journal } }), true).await;
-                        let _ = reply.send(kept.as_ref().map(|()| ()).map_err(|_| Lost));
+                        let _ = reply.send(kept.as_ref().copied().map_err(|_| Lost));
                         kept
                     }
                     Some(Order::Release(end, reply)) => {
