@@ -14,6 +14,9 @@
 //! # Ok(()) }
 //! ```
 
+mod shown;
+mod wait;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -24,6 +27,9 @@ use tempfile::TempDir;
 use testbed::{Bed, ControlPlane, Era, FaultProxy, Kubeconfig, Registered, Registration, Standin, Upstream, User};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
+
+pub use shown::shown;
+pub use wait::until;
 
 /// The plugin as the file that kubectl looks for.
 const PLUGIN: &str = "kubectl-crt";
@@ -51,8 +57,26 @@ impl Story {
     /// The same with any registration.
     pub async fn begin_with(era: Era, registration: &Registration) -> Result<Self> {
         let bed = Bed::shared().await?;
-        let rancher = bed.rancher(era).await?;
-        let (management, downstream) = (bed.management(era).await?, bed.downstream().await?);
+        Self::in_rancher(bed.rancher(era).await?, bed.management(era).await?, registration).await
+    }
+
+    /// In a Rancher of its own, which the test may upgrade or slow down. `name` must be no other story's.
+    pub async fn begin_apart(era: Era, name: &str) -> Result<Self> {
+        let bed = Bed::shared().await?;
+        let timing = serde_json::json!({});
+        let (management, rancher) = bed.separate_rancher(name, era, timing).await?;
+        // They serve until the process ends, as the shared ones do.
+        let (management, rancher) = (Box::leak(Box::new(management)), Box::leak(Box::new(rancher)));
+        Self::in_rancher(rancher, management, &Registration::imported(name).quick()).await
+    }
+
+    async fn in_rancher(
+        rancher: &'static Standin,
+        management: &'static ControlPlane,
+        registration: &Registration,
+    ) -> Result<Self> {
+        let bed = Bed::shared().await?;
+        let downstream = bed.downstream().await?;
         let cluster = rancher.register_as(registration).await?;
         let kubeconfig = rancher.with_cluster(rancher.kubeconfig(), &cluster, &User::admin());
         let desk = Desk::new(bed, &kubeconfig)?;
@@ -63,6 +87,14 @@ impl Story {
             cluster,
             desk,
         })
+    }
+
+    /// The desk of another user of the same Rancher.
+    pub async fn desk_of(&self, user: &User) -> Result<Desk> {
+        let kubeconfig = self
+            .rancher
+            .with_cluster(self.rancher.kubeconfig_of(user), &self.cluster, user);
+        Desk::new(Bed::shared().await?, &kubeconfig)
     }
 
     /// A proxy in front of everything that the kubeconfig leads to, and a desk whose kubeconfig goes through it.
