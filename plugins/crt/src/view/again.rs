@@ -44,6 +44,11 @@ impl Again {
         self.verb("rollback", cluster)
     }
 
+    /// Shows where one stands.
+    pub fn status(&self, cluster: &ClusterId) -> String {
+        self.verb("status", cluster)
+    }
+
     fn verb(&self, verb: &str, cluster: &ClusterId) -> String {
         format!("kubectl crt {verb} {cluster}{}", self.flags)
     }

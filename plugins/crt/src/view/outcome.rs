@@ -220,6 +220,11 @@ fn stopped(
     result: &mut RotationResult,
 ) -> Error {
     let name = called(cluster);
+    if !pending && phase > Phase::Survey {
+        let status = again.status(&cluster.id);
+        let message = format!("another run has ended the rotation of {name} meanwhile");
+        return Error::failed(message).hint(format!("`{status}` shows how it stands"));
+    }
     if !pending {
         let message = format!("stopped before anything of {name} was changed");
         return match because {

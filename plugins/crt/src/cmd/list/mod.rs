@@ -8,15 +8,18 @@ mod printer;
 mod probing;
 mod source;
 
+use futures::stream::{self, StreamExt as _};
+use k8s_openapi::jiff::Timestamp;
 use kubectl_core::app::{Context, GlobalFlags};
 use kubectl_core::error::{Error, ExitCode};
 use kubectl_core::output::OutputFlags;
 
+use self::group::Group;
 use self::printer::Printer;
 use self::probing::Prober;
 use self::source::Source;
 use crate::sides::Management;
-use crate::view::row::Scene;
+use crate::view::row::{Row, Scene};
 
 /// What is typed after `kubectl crt list`.
 #[derive(clap::Args, Clone, Debug)]
@@ -38,6 +41,9 @@ pub struct List {
     #[command(flatten)]
     pub output: OutputFlags,
 }
+
+/// How many clusters are asked at once with `--probe`.
+const AT_ONCE: usize = 8;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,36 +77,46 @@ pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<
     }
     while let Some(groups) = source.next().await? {
         if source.secrets_unknown() {
-            ui.warn("no right to list Secrets: fingerprints are unknown where they stand in Secrets, and orphans are not listed");
+            ui.warn(
+                "no right to list Secrets: fingerprints are unknown where they stand in Secrets, and orphans are not listed",
+            );
         }
-        for group in groups {
-            let cluster = source.cluster_of(&group);
-            let rotation = source.rotation_of(&group);
-            let mut around = group.surroundings(cluster, source.clusters_known());
-            let seen = match &prober {
-                Some(prober) => prober.look_downstream(&group, cluster, rotation).await,
-                None => None,
-            };
-            if let Some(agent) = seen {
-                around.agent = agent;
-            }
-            let name = group.cluster_name(cluster);
-            let scene = Scene {
-                cluster: &name,
-                around: &around,
-                rotation,
-                rotations_unknown: source.rotations_unknown(),
-                now: management.server.clock.now(),
-            };
-            let rows = group.rows(&scene);
-            let rows = match &prober {
-                Some(prober) => prober.ask(&group, rows).await,
-                None => rows,
-            };
+        let now = management.server.clock.now();
+        let rows: Vec<_> = groups
+            .into_iter()
+            .map(|group| rows(group, &source, prober.as_ref(), now))
+            .collect();
+        let mut rows = stream::iter(rows).buffered(AT_ONCE);
+        while let Some(rows) = rows.next().await {
             printer.add(rows);
         }
         printer.flush()?;
     }
     printer.finish()?;
     Ok(ExitCode::Done)
+}
+
+/// The rows of one cluster.
+async fn rows(group: Group, source: &Source, prober: Option<&Prober<'_>>, now: Timestamp) -> Vec<Row> {
+    let cluster = source.cluster_of(&group);
+    let rotation = source.rotation_of(&group);
+    let mut around = group.surroundings(cluster, source.clusters_known());
+    if let Some(prober) = prober
+        && let Some(agent) = prober.look_downstream(&group, cluster, source.lease_of(&group)).await
+    {
+        around.agent = agent;
+    }
+    let name = group.cluster_name(cluster);
+    let scene = Scene {
+        cluster: &name,
+        around: &around,
+        rotation,
+        rotations_unknown: source.rotations_unknown(),
+        now,
+    };
+    let rows = group.rows(&scene);
+    match prober {
+        Some(prober) => prober.ask(&group, rows).await,
+        None => rows,
+    }
 }

@@ -14,6 +14,7 @@ use rancher::probe::{Probe, Verdict};
 use rancher::reach::RancherUrl;
 
 use super::group::{Group, Known};
+use super::source::NoRight;
 use crate::sides::Management;
 use crate::view::judge::Agent;
 use crate::view::leases::Rotation;
@@ -56,7 +57,7 @@ impl<'a> Prober<'a> {
         &self,
         group: &Group,
         cluster: Option<&Known>,
-        rotation: Option<&Rotation>,
+        lease: Result<Option<&Rotation>, NoRight>,
     ) -> Option<Agent> {
         let has_agent = cluster.is_some_and(|cluster| cluster.kind != ClusterKind::Local);
         let id = group.namespace.parse().ok().filter(|_| has_agent)?;
@@ -70,8 +71,8 @@ impl<'a> Prober<'a> {
         };
         match seen {
             Ok((agent, held)) => {
-                if held && rotation.is_none_or(Rotation::is_unattended) {
-                    self.ui.warn(held_by_nobody(&group.namespace, rotation));
+                if held && let Some(warning) = held_by_nobody(&group.namespace, lease) {
+                    self.ui.warn(warning);
                 }
                 agent
             }
@@ -121,11 +122,19 @@ async fn agent_of(server: &Server) -> rancher::Result<(Option<Agent>, bool)> {
     Ok((record.and_then(|record| record.token).map(Agent::Told), held))
 }
 
-fn held_by_nobody(cluster: &str, rotation: Option<&Rotation>) -> String {
-    let remedy = if rotation.is_some_and(Rotation::under_way) {
-        format!("`kubectl crt rotate {cluster}` goes on with the rotation")
-    } else {
-        format!("look at `kubectl crt status {cluster}`")
-    };
-    format!("cluster {cluster}: the roll-out of its agent is held, and no living run attends to it; {remedy}")
+/// A roll-out that is held should have a living run that ends it.
+fn held_by_nobody(cluster: &str, lease: Result<Option<&Rotation>, NoRight>) -> Option<String> {
+    let held = format!("cluster {cluster}: the roll-out of its agent is held, and");
+    match lease {
+        Err(NoRight) => Some(format!(
+            "{held} whether a living run attends to it cannot be seen without the right to list Leases"
+        )),
+        Ok(Some(rotation)) if !rotation.is_unattended() => None,
+        Ok(Some(rotation)) if rotation.under_way() => Some(format!(
+            "{held} no living run attends to it; `kubectl crt rotate {cluster}` goes on with the rotation"
+        )),
+        Ok(_) => Some(format!(
+            "{held} no living run attends to it; look at `kubectl crt status {cluster}`"
+        )),
+    }
 }

@@ -1,7 +1,8 @@
 //! Where the tokens come from: a few clusters one by one, or all of them in pages.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use kubectl_core::connection::Server;
 use kubectl_core::error::Error;
 use rancher::cluster::{self, Cluster, ClusterId};
@@ -13,6 +14,8 @@ use crate::view::leases::{Rotation, Rotations};
 
 /// Up to so many clusters are asked one by one (two requests each); for more, all tokens are read in pages.
 const FEW: usize = 40;
+/// How many of them at once.
+const AT_ONCE: usize = 8;
 
 /// The tokens that were asked for, and what is known of their clusters.
 pub(super) struct Source {
@@ -24,7 +27,7 @@ pub(super) struct Source {
 }
 
 enum Walk {
-    Few(VecDeque<ClusterId>),
+    Few(Vec<ClusterId>),
     /// In pages; only clusters that are known, where `chosen`.
     All {
         listing: Listing,
@@ -40,7 +43,7 @@ impl Source {
         let (clusters, rotations) =
             futures::future::try_join(clusters(management, named, selector), Rotations::read(&server)).await?;
         let chosen = !named.is_empty() || selector.is_some();
-        let ids: VecDeque<ClusterId> = clusters
+        let ids: Vec<ClusterId> = clusters
             .iter()
             .flatten()
             .filter(|_| chosen)
@@ -72,18 +75,14 @@ impl Source {
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Group>>, Error> {
         match &mut self.walk {
             Walk::Few(ids) => {
-                let Some(id) = ids.pop_front() else { return Ok(None) };
-                let found = token::list(&self.server.client, &id)
-                    .await
-                    .map_err(|error| error.on(MANAGEMENT))?;
-                let unreadable = |token: &token::RegistrationToken| token.value == Err(token::Unknown::NoRight);
-                self.secrets_unknown |= found.orphans_unknown && found.tokens.iter().any(unreadable);
-                let token::Tokens { tokens, orphans, .. } = found;
-                Ok(Some(vec![Group {
-                    namespace: id.to_string(),
-                    tokens,
-                    orphans,
-                }]))
+                if ids.is_empty() {
+                    return Ok(None);
+                }
+                let client = &self.server.client;
+                let asked: Vec<_> = std::mem::take(ids).into_iter().map(|id| one(client, id)).collect();
+                let found: Vec<(Group, bool)> = stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
+                self.secrets_unknown |= found.iter().any(|(_, unknown)| *unknown);
+                Ok(Some(found.into_iter().map(|(group, _)| group).collect()))
             }
             Walk::All { done: true, .. } => Ok(None),
             Walk::All {
@@ -117,6 +116,15 @@ impl Source {
         self.rotations.of(&group.namespace)
     }
 
+    /// Its Lease as a probe needs it: `Err` where Leases may not be read.
+    pub(super) fn lease_of(&self, group: &Group) -> Result<Option<&Rotation>, NoRight> {
+        if self.rotations.unknown {
+            Err(NoRight)
+        } else {
+            Ok(self.rotation_of(group))
+        }
+    }
+
     pub(super) fn rotations_unknown(&self) -> bool {
         self.rotations.unknown
     }
@@ -124,6 +132,25 @@ impl Source {
     pub(super) fn secrets_unknown(&self) -> bool {
         self.secrets_unknown
     }
+}
+
+/// The caller may not read it.
+pub(super) struct NoRight;
+
+/// The tokens of one cluster, and whether some could not be read for want of a right.
+async fn one(client: &kube::Client, id: ClusterId) -> Result<(Group, bool), Error> {
+    let found = token::list(client, &id).await.map_err(|error| error.on(MANAGEMENT))?;
+    let unreadable = |token: &token::RegistrationToken| token.value == Err(token::Unknown::NoRight);
+    let unknown = found.orphans_unknown && found.tokens.iter().any(unreadable);
+    let token::Tokens { tokens, orphans, .. } = found;
+    Ok((
+        Group {
+            namespace: id.to_string(),
+            tokens,
+            orphans,
+        },
+        unknown,
+    ))
 }
 
 /// The clusters that were asked for, each once; all without a name or a selector. `None`: they may not be read, and

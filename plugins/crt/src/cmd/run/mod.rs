@@ -15,7 +15,7 @@ use rancher::token::{self, SYSTEM};
 use rotation::engine::{Engine, Outcome};
 use rotation::journal::{Journal, Unreadable};
 use rotation::lock::{End, Held, NotTaken, Record};
-use rotation::phase::Goal;
+use rotation::phase::{Goal, Phase};
 use rotation::plan::{self, NoPlan, Plan};
 use rotation::protocol::{Actor as _, Trouble};
 use tokio::sync::watch;
@@ -24,10 +24,11 @@ use crate::actor::{Check, CrtActor, Options};
 use crate::rotation::Crt;
 use crate::rotation::view::View;
 use crate::sides::{MANAGEMENT, Sides};
+use crate::view::LEASE;
 use crate::view::again::Again;
 use crate::view::leases::{self, Rotation};
 use crate::view::outcome::{self, Asked, RotationResult, called, end_of};
-use crate::view::plan::{deaths, lines, text};
+use crate::view::plan::{Line, deaths, lines, text};
 use crate::view::terminal::Terminal;
 
 /// How much longer than the protocol's own deadlines one wait may last, before the run is left for later.
@@ -79,7 +80,10 @@ impl Job<'_> {
                 return other.and_then(|survey| survey.map(drop));
             }
         };
-        self.show(&survey, result).await?;
+        if let Err(error) = self.show(&survey, result).await {
+            release(held).await;
+            return Err(error);
+        }
         if self.dry_run != DryRun::None {
             result.end("planned");
             return Ok(());
@@ -117,16 +121,16 @@ impl Job<'_> {
         let lock = leases::lock(&self.sides.management, id);
         lock.read()
             .await
-            .doing(format!("read Lease {id}/{} on {MANAGEMENT}", crate::view::LEASE))
+            .doing(format!("read Lease {id}/{} on {MANAGEMENT}", LEASE))
     }
 
     async fn lock(&self) -> Result<(Held, Record), Error> {
         let cluster = &self.sides.cluster;
         let forced = self.options.forced.contains(&Check::Lock);
         let watching = |holder: &str| {
+            let name = called(cluster);
             self.ui.status(format!(
-                "The lock of {} is held by {holder}; watching whether it lives.",
-                called(cluster)
+                "The lock of {name} is held by {holder}; watching whether it lives."
             ));
         };
         match leases::lock(&self.sides.management, &cluster.id)
@@ -134,16 +138,14 @@ impl Job<'_> {
             .await
         {
             Ok(taken) => Ok(taken),
-            Err(NotTaken::Held(holder)) => Err(Error::new(
-                Kind::Held,
-                format!("the rotation of {} is held by {holder}", called(cluster)),
-            )
-            .hint(format!("`kubectl crt status {}` says where it stands", cluster.id))),
-            Err(NotTaken::Api(error)) => Err(error).doing(format!(
-                "take the lock, Lease {}/{} on {MANAGEMENT}",
-                cluster.id,
-                crate::view::LEASE
-            )),
+            Err(NotTaken::Held(holder)) => {
+                let message = format!("the rotation of {} is held by {holder}", called(cluster));
+                let status = self.again.status(&cluster.id);
+                Err(Error::new(Kind::Held, message).hint(format!("`{status}` says where it stands")))
+            }
+            Err(NotTaken::Api(error)) => {
+                Err(error).doing(format!("take the lock, Lease {}/{LEASE} on {MANAGEMENT}", cluster.id))
+            }
         }
     }
 
@@ -240,6 +242,9 @@ impl Job<'_> {
         if self.dry_run == DryRun::Server {
             server_check::check(self.sides, plan, &mut result.plan).await;
         }
+        if survey.journal.is_none() {
+            result.plan.insert(0, survey_line(&survey.view, plan));
+        }
         let mut deaths = deaths(plan);
         let text = text(&self.title(plan.goal), &result.plan, &deaths);
         result.remarks.append(&mut deaths);
@@ -307,9 +312,10 @@ impl Job<'_> {
         plan: Option<&Plan<Crt>>,
         result: &mut RotationResult,
     ) -> Result<(), Error> {
-        // Whether something is left to go on with is what the Lease says, whoever wrote it last.
+        // Whether something is left to go on with is what the Lease says, whoever wrote it last; where it does not
+        // answer, there is.
         let pending = matches!(outcome, Outcome::Pending { .. })
-            && self.read_lease().await.is_ok_and(|record| record.journal.is_some());
+            && !self.read_lease().await.is_ok_and(|record| record.journal.is_none());
         let done = matches!(outcome, Outcome::Done);
         end_of(self.asked, outcome, &self.sides.cluster, self.again, pending, result)?;
         if done {
@@ -364,6 +370,25 @@ fn under_way(journal: &Journal<Crt>, asked: Asked) -> String {
             format!("Rotation {run} is going back ({because}): this finishes going back, and rotates nothing.")
         }
         (Asked::Rollback, Goal::Back) => format!("Rotation {run}, which came as far as phase {phase}, is undone."),
+    }
+}
+
+/// Where the rotation starts from.
+fn survey_line(view: &View, plan: &Plan<Crt>) -> Line {
+    let notes = &plan.notes;
+    let system = match notes.system {
+        Some(system) if system == notes.old => "which registration token system holds".to_owned(),
+        Some(system) => format!("while registration token system holds {system}"),
+        None => "and there is no registration token system yet".to_owned(),
+    };
+    Line {
+        phase: Phase::Survey,
+        what: format!(
+            "the agent runs with {} from Secret {}, {system} (era {})",
+            notes.old, notes.old_secret, view.era
+        ),
+        wait: false,
+        checked: None,
     }
 }
 
