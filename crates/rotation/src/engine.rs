@@ -26,6 +26,9 @@ const SLOW_LOOK: Duration = Duration::from_secs(2);
 /// anew finds the new tunnel.
 const LONGEST_LOOK: Duration = Duration::from_secs(15);
 
+/// So many conflicts in a row are ordinary; more of them are a wait, which patience limits.
+const FEW: u32 = 5;
+
 /// How a run ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -111,12 +114,15 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             if *self.stop.borrow() {
                 break pending(&state, Pause::Asked);
             }
+            if state.lock.is_lost() {
+                break pending(&state, Pause::LockLost);
+            }
             match self.turn(&mut state).await {
                 Turn::Again => {}
                 Turn::After(pause) => {
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
-                        _ = self.stop.wait_for(|stop| *stop) => {}
+                        () = asked(&mut self.stop) => {}
                     }
                 }
                 Turn::End(outcome) => break outcome,
@@ -278,7 +284,13 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         match trouble {
             Trouble::Changed => {
                 state.conflicts += 1;
-                Turn::After(Duration::from_millis(50) * state.conflicts.min(20))
+                let pause = Duration::from_millis(50) * state.conflicts.min(20);
+                if state.conflicts <= FEW {
+                    return Turn::After(pause);
+                }
+                let phase = state.journal.as_ref().map_or(Phase::Survey, |journal| journal.phase);
+                let what = "somebody else to stop changing the same object".to_owned();
+                self.be_patient(state, phase, what, pause)
             }
             Trouble::LockLost => Turn::End(pending(state, Pause::LockLost)),
             Trouble::Fatal(error) => Turn::End(pending(state, Pause::Error(error))),
@@ -326,4 +338,11 @@ fn pending<A: Actor>(state: &State<A>, because: Pause) -> Outcome {
     let journal = state.journal.as_ref();
     let (phase, goal) = journal.map_or((Phase::Survey, Goal::Forward), |journal| (journal.phase, journal.goal));
     Outcome::Pending { phase, goal, because }
+}
+
+/// Returns when the user wants to stop; never when nobody is left who could want it.
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }

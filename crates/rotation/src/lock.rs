@@ -163,8 +163,9 @@ impl Lock {
         let mut watched: Option<(Record, u64)> = None;
         loop {
             let Some(lease) = self.api.get_opt(&self.name).await? else {
+                let sent = uptime_ms();
                 match self.create().await {
-                    Ok(lease) => return Ok(self.keep(lease)),
+                    Ok(lease) => return Ok(self.keep(lease, sent)),
                     Err(error) if is_conflict(&error) => continue,
                     Err(error) => return Err(error.into()),
                 }
@@ -173,16 +174,17 @@ impl Lock {
             let free = record.holder.is_none() || record.holder_is_gone() || by_force;
             let unchanged_for_long = match &watched {
                 Some((first, _)) if first.holder != record.holder || first.renewed != record.renewed => {
-                    let now = self.clock.now();
-                    return Err(NotTaken::Held(record.describe_holder(now).unwrap_or_default()));
+                    return Err(NotTaken::Held(self.describe_living(first, &record)));
                 }
                 Some((_, since)) => uptime_ms().saturating_sub(*since) >= DURATION.as_millis() as u64,
                 None => false,
             };
             if free || unchanged_for_long {
+                let sent = uptime_ms();
                 match self.seize(&lease).await {
-                    Ok(lease) => return Ok(self.keep(lease)),
-                    Err(error) if is_conflict(&error) => continue,
+                    Ok(lease) => return Ok(self.keep(lease, sent)),
+                    // Taken by somebody else, or gone: a run that did nothing removes its Lease.
+                    Err(error) if is_conflict(&error) || is_not_found(&error) => continue,
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -194,6 +196,16 @@ impl Lock {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// The holder that was seen to be alive. One that ended while it was watched counts: what it did is not what our
+    /// user had looked at before asking for a run.
+    fn describe_living(&self, first: &Record, now: &Record) -> String {
+        let at = self.clock.now();
+        now.describe_holder(at).unwrap_or_else(|| {
+            let before = first.describe_holder(at).unwrap_or_default();
+            format!("{before}, and released since")
+        })
     }
 
     async fn create(&self) -> Result<Lease, kube::Error> {
@@ -246,10 +258,11 @@ impl Lock {
             .await
     }
 
-    fn keep(&self, lease: Lease) -> (Held, Record) {
+    /// `sent` is the uptime at which the lock was asked for: a process may be paused before it sees the answer.
+    fn keep(&self, lease: Lease, sent: u64) -> (Held, Record) {
         let record = Record::of(&lease);
         let fence = Fence {
-            renewed: Arc::new(Mutex::new(Some(uptime_ms()))),
+            renewed: Arc::new(Mutex::new(Some(sent))),
         };
         let (orders, inbox) = mpsc::channel(4);
         let keeper = Keeper {
@@ -274,6 +287,13 @@ impl Fence {
     pub fn is_open(&self) -> bool {
         let renewed = self.renewed.lock().map_or(None, |guard| *guard);
         renewed.is_some_and(|at| uptime_ms().saturating_sub(at) < SAFE.as_millis() as u64)
+    }
+
+    /// How long it stays open if nothing renews it.
+    fn left(&self) -> Duration {
+        let renewed = self.renewed.lock().map_or(None, |guard| *guard);
+        let age = renewed.map(|at| Duration::from_millis(uptime_ms().saturating_sub(at)));
+        age.map_or(Duration::ZERO, |age| SAFE.saturating_sub(age))
     }
 
     /// A fence that never closes, for tests of single writes.
@@ -310,6 +330,11 @@ impl Held {
     /// The fence of this lock.
     pub fn fence(&self) -> &Fence {
         &self.fence
+    }
+
+    /// Whether the lock is known to be lost. Nothing gets it back.
+    pub fn is_lost(&self) -> bool {
+        self.orders.is_closed()
     }
 
     /// Writes the journal, by compare-and-swap. It renews the lock too.
@@ -351,7 +376,9 @@ impl Keeper {
                         kept
                     }
                     Some(Order::Release(end, reply)) => {
-                        let _ = reply.send(self.release(end).await);
+                        let released = self.release(end).await;
+                        self.fence.set(None);
+                        let _ = reply.send(released);
                         return;
                     }
                 },
@@ -365,8 +392,16 @@ impl Keeper {
     }
 
     /// Writes these metadata and renews (or gives up) the lock, by compare-and-swap. Tries again until the lock cannot
-    /// be ours any more.
+    /// be ours any more; a connection that has gone silent does not make it last longer.
     async fn write(&mut self, metadata: &serde_json::Value, hold: bool) -> Result<(), Lost> {
+        // After a pause the fence is closed, and one try says whether anybody has taken the lock.
+        let patience = self.fence.left().max(RENEWAL);
+        tokio::time::timeout(patience, self.write_until_kept(metadata, hold))
+            .await
+            .unwrap_or(Err(Lost))
+    }
+
+    async fn write_until_kept(&mut self, metadata: &serde_json::Value, hold: bool) -> Result<(), Lost> {
         let mut pause = Duration::from_millis(100);
         loop {
             let sent = uptime_ms();
@@ -378,7 +413,7 @@ impl Keeper {
                 }
                 // Either somebody took the lock, or somebody touched a label, or an answer to our own write was lost.
                 Err(error) if is_conflict(&error) => self.look_again().await?,
-                Err(error) if matches!(&error, kube::Error::Api(status) if status.is_not_found()) => return Err(Lost),
+                Err(error) if is_not_found(&error) => return Err(Lost),
                 Err(error) => tracing::debug!(%error, "the Lease could not be written"),
             }
             if !self.fence.is_open() {
@@ -444,6 +479,10 @@ impl Keeper {
 
 fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
+}
+
+fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_not_found())
 }
 
 /// Milliseconds since boot, those of a suspended machine included: a laptop that slept must not believe its lock.
