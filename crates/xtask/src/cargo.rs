@@ -16,9 +16,19 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// The cargo that runs us, in the root.
+///
+/// It must not see what `cargo run` has told us about our own package: the build script of ring looks at these
+/// variables, so that ring and all that stands on it would be compiled again each time that cargo is called in the
+/// other way.
 pub(crate) fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
+    const ABOUT_US: [&str; 3] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        if ABOUT_US.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

@@ -35,10 +35,10 @@ impl Stage {
         say("Starting a management and a downstream cluster: etcd, API server, controllers, scheduler, kubelet …");
         tokio::try_join!(bed.management(era), bed.downstream())?;
         say(&format!(
-            "… and {}, which stands in for Rancher's server side …",
+            "… and a stand-in for Rancher's server side, of the kind that keeps registration tokens in {} …",
             match era {
-                Era::Plain => "a Rancher that keeps registration tokens in their objects",
-                Era::Secret => "a Rancher that keeps registration tokens in Secrets",
+                Era::Plain => "their objects",
+                Era::Secret => "Secrets",
             }
         ));
         let rancher = bed.rancher(era).await?;
