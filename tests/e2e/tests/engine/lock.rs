@@ -1,0 +1,253 @@
+//! One run at a time: who holds the lock is left alone while it lives, and writes nothing once it has lost it.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::until;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use rstest::rstest;
+use serde_json::json;
+use testbed::{Fault, FaultProxy, Moment, On, Request};
+
+use crate::premises::{Consumer, PATIENCE, Premises};
+use crate::runner::Ended;
+
+/// Those writes that had an effect.
+fn carried_out(proxy: &FaultProxy, since: SystemTime) -> Vec<Request> {
+    let accepted = |write: &Request| write.at >= since && write.status.is_some_and(|status| status < 300);
+    proxy.writes().into_iter().filter(accepted).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_runs_at_once_one_wins_and_the_other_has_written_nothing() -> Result<()> {
+    let premises = Premises::open().await?;
+    premises.consumer(Consumer::Silent);
+    let (_first_proxy, first) = premises.order().await?;
+    let first = first.start()?;
+    premises.reaches("prove").await?;
+
+    let (proxy, second) = premises.order().await?;
+    let began = SystemTime::now();
+    let ended = second.start()?.finish().await?;
+    let took = began.elapsed()?;
+    let Some(Ended::Held(holder)) = ended else {
+        anyhow::bail!("{ended:?}")
+    };
+    ensure!(holder.starts_with(&format!("process {} on ", first.pid()?)), "{holder}");
+    ensure!(holder.contains(", renewed "), "{holder}");
+    ensure!(took < Duration::from_secs(25), "it took {took:?} to see one renewal");
+    ensure!(proxy.writes().is_empty(), "{}", proxy.transcript());
+
+    premises.consumer(Consumer::Calls);
+    first.expect(Ended::Done).await?;
+    premises.expect_rotated().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_runs_that_begin_at_once_rotate_once() -> Result<()> {
+    let premises = Premises::open().await?;
+    premises.consumer(Consumer::Silent);
+    let mut runs = Vec::new();
+    for _ in 0..4 {
+        let (proxy, order) = premises.order().await?;
+        runs.push((order.start()?, proxy));
+    }
+    premises.reaches("prove").await?;
+    // The losers see the winner's renewal while it still waits.
+    let calls = async {
+        tokio::time::timeout(PATIENCE, async {
+            let held =
+                |(_, proxy): &(_, FaultProxy)| proxy.writes().iter().any(|write| write.path.contains("/secrets/"));
+            until("one winner", PATIENCE, async || Ok(runs.iter().any(held).then_some(()))).await
+        })
+        .await
+    };
+    calls.await??;
+    let mut done = 0;
+    let mut losers = Vec::new();
+    let mut winner = None;
+    for (process, proxy) in runs {
+        if proxy.writes().iter().any(|write| write.path.contains("/secrets/")) {
+            winner = Some(process);
+        } else {
+            losers.push((process, proxy));
+        }
+    }
+    for (process, proxy) in losers {
+        let ended = process.finish().await?;
+        ensure!(
+            matches!(ended, Some(Ended::Held(_))),
+            "{ended:?}\n{}",
+            proxy.transcript()
+        );
+        ensure!(
+            carried_out(&proxy, SystemTime::UNIX_EPOCH).is_empty(),
+            "{}",
+            proxy.transcript()
+        );
+        done += 1;
+    }
+    ensure!(done == 3, "{done} losers");
+    premises.consumer(Consumer::Calls);
+    winner.context("no winner")?.expect(Ended::Done).await?;
+    premises.expect_rotated().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_process_of_this_host_is_taken_over_at_once() -> Result<()> {
+    let premises = Premises::open().await?;
+    let (proxy, order) = premises.order().await?;
+    proxy.plan(On::write().path("*/secrets/consumer"), Fault::Kill(Moment::Before));
+    let process = order.start()?;
+    proxy.victim(process.pid()?);
+    ensure!(process.finish().await?.is_none());
+    ensure!(premises.record().await?.is_some_and(|record| record.holder_is_gone()));
+
+    let (proxy, order) = premises.order().await?;
+    order.start()?.expect(Ended::Done).await?;
+    let (first, taken) = asked_and_taken(&proxy)?;
+    let took = taken.duration_since(first)?;
+    ensure!(took < Duration::from_secs(5), "{took:?}\n{}", proxy.transcript());
+    premises.expect_rotated().await
+}
+
+/// When the Lease was first looked at, and when it was first written.
+fn asked_and_taken(proxy: &FaultProxy) -> Result<(SystemTime, SystemTime)> {
+    let first = proxy.requests().first().context("no request")?.at;
+    let taken = proxy.writes().first().context("no write")?.at;
+    Ok((first, taken))
+}
+
+/// Its time says nothing: whose clock wrote it is not known.
+#[rstest]
+#[case::an_hour_ahead(1)]
+#[case::an_hour_behind(-1)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_elsewhere_is_taken_over_only_after_we_have_watched_it(#[case] hours: i64) -> Result<()> {
+    let premises = Premises::open().await?;
+    let renewed = Timestamp::now().saturating_add(SignedDuration::from_hours(hours))?;
+    premises
+        .plant_lease(json!({ "spec": {
+            "holderIdentity": "elsewhere/5f1f6e1e-0000-4000-8000-000000000000/4026531836/1/1",
+            "renewTime": format!("{renewed:.6}"), "leaseDurationSeconds": 30,
+        } }))
+        .await?;
+    let (proxy, order) = premises.order().await?;
+    let ended = order.run().await?;
+    ensure!(ended == Ended::Done, "{ended:?}\n{}", proxy.transcript());
+    let (first, taken) = asked_and_taken(&proxy)?;
+    let took = taken.duration_since(first)?;
+    let enough = Duration::from_secs(29)..Duration::from_secs(40);
+    ensure!(
+        enough.contains(&took),
+        "taken over after {took:?}\n{}",
+        proxy.transcript()
+    );
+    premises.expect_rotated().await
+}
+
+/// Stopped in the worst moment (the intent is journaled, the write not sent yet; or the write is on the wire) until a
+/// colleague has taken over and finished.
+#[rstest]
+#[case::before_the_write(On::write().path("*/leases/*").method(http::Method::PATCH).nth(3), Moment::After)]
+#[case::with_the_write_on_the_wire(On::write().path("*/secrets/consumer"), Moment::Before)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_holder_that_wakes_up_writes_nothing(#[case] on: On, #[case] moment: Moment) -> Result<()> {
+    let premises = Premises::open().await?;
+    let (proxy, order) = premises.order().await?;
+    let stopped = proxy.plan(on, Fault::Stop(moment));
+    let process = order.start()?;
+    proxy.victim(process.pid()?);
+    stopped.strikes().await;
+    ensure!(
+        premises.worn().await? == premises.start,
+        "stopped too late:\n{}",
+        proxy.transcript()
+    );
+    ensure!(
+        premises.issued().await?.len() == 2,
+        "stopped too early:\n{}",
+        proxy.transcript()
+    );
+
+    let (_proxy, colleague) = premises.order().await?;
+    colleague.start()?.expect(Ended::Done).await?;
+    premises.expect_rotated().await?;
+
+    let woken = SystemTime::now();
+    let before = proxy.writes().len();
+    stopped.release();
+    process.go_on()?;
+    let ended = process.finish().await?.context("it was killed")?;
+    ensure!(ended.lost_the_lock(), "{ended:?}\n{}", proxy.transcript());
+    ensure!(carried_out(&proxy, woken).is_empty(), "{}", proxy.transcript());
+    let product = |write: &Request| write.path.contains("/secrets/");
+    ensure!(!proxy.writes()[before..].iter().any(product), "{}", proxy.transcript());
+    let late = proxy
+        .writes()
+        .into_iter()
+        .filter(product)
+        .find(|write| write.path.ends_with("/consumer"));
+    ensure!(
+        late.is_none_or(|write| write.status == Some(409)),
+        "{}",
+        proxy.transcript()
+    );
+    premises.expect_rotated().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_taken_by_force_stops_the_former_holder() -> Result<()> {
+    let premises = Premises::open().await?;
+    premises.consumer(Consumer::Silent);
+    let (proxy, order) = premises.order().await?;
+    let former = order.start()?;
+    premises.reaches("prove").await?;
+    let holder = premises.record().await?.and_then(|record| record.holder);
+
+    let (force_proxy, mut order) = premises.order().await?;
+    order.by_force = true;
+    let thief = order.start()?;
+    until("the theft", PATIENCE, async || {
+        let now = premises.record().await?.and_then(|record| record.holder);
+        Ok((now != holder).then_some(()))
+    })
+    .await?;
+    let (first, stolen) = asked_and_taken(&force_proxy)?;
+    ensure!(
+        stolen.duration_since(first)? < Duration::from_secs(5),
+        "{}",
+        force_proxy.transcript()
+    );
+    // Both would go on now.
+    let stolen = SystemTime::now();
+    premises.consumer(Consumer::Calls);
+    thief.expect(Ended::Done).await?;
+    let ended = former.finish().await?.context("it was killed")?;
+    ensure!(ended.lost_the_lock(), "{ended:?}");
+    ensure!(carried_out(&proxy, stolen).is_empty(), "{}", proxy.transcript());
+    premises.expect_rotated().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_is_deleted_under_a_run_ends_it() -> Result<()> {
+    let premises = Premises::open().await?;
+    premises.consumer(Consumer::Silent);
+    let (proxy, order) = premises.order().await?;
+    let process = order.start()?;
+    premises.reaches("prove").await?;
+    let deleted = SystemTime::now();
+    premises.delete_lease().await?;
+    let ended = process.finish().await?.context("it was killed")?;
+    ensure!(ended.lost_the_lock(), "{ended:?}");
+    ensure!(carried_out(&proxy, deleted).is_empty(), "{}", proxy.transcript());
+    ensure!(premises.record().await?.is_none(), "the Lease came back");
+
+    // Both badges still work. The journal is gone, so what was begun is not guessed at.
+    ensure!(premises.issued().await?.len() == 2);
+    let (_proxy, order) = premises.order().await?;
+    let refused = "the issuer accepts a badge that nobody wears".to_owned();
+    order.start()?.expect(Ended::Refused(refused)).await?;
+    ensure!(premises.record().await?.is_none(), "a refused run leaves a Lease");
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! One run of the engine, in this process or in one of its own that can be killed and stopped: this very test binary,
+//! told to run the one test that does as the environment says.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::Api;
+use kubectl_core::connection::{ConnectionFlags, Environment, Server};
+use rotation::engine::{Engine, Outcome, Pause};
+use rotation::event::Event;
+use rotation::journal::Journal;
+use rotation::lock::{End, Lock, NotTaken};
+use rotation::phase::{Goal, Phase};
+use rotation::protocol::Obstacle;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::badge::Badge;
+use crate::premises::{KIND, LEASE, PATIENCE};
+use crate::registrar::{MANAGER, Registrar};
+
+const ORDER: &str = "ENGINE_STORY_ORDER";
+
+/// What a run shall do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) report: PathBuf,
+    pub(crate) namespace: String,
+    pub(crate) rollback: bool,
+    pub(crate) by_force: bool,
+    pub(crate) patience: Duration,
+    pub(crate) proof: Duration,
+    /// Seconds.
+    pub(crate) clock_is_off_by: i64,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Ended {
+    Done,
+    Undone(String),
+    Refused(String),
+    Pending {
+        phase: Phase,
+        goal: Goal,
+        because: Because,
+    },
+    Held(String),
+    Unreadable(String),
+    /// A rollback of nothing, or of what can only go forward.
+    NothingToUndo,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Because {
+    Asked,
+    OutOfPatience(String),
+    Obstacles(String),
+    LockLost,
+    Error(String),
+}
+
+impl Ended {
+    pub(crate) fn lost_the_lock(&self) -> bool {
+        matches!(
+            self,
+            Self::Pending {
+                because: Because::LockLost,
+                ..
+            }
+        )
+    }
+}
+
+impl Order {
+    fn server(&self) -> Result<Server> {
+        let flags = ConnectionFlags {
+            kubeconfig: Some(self.kubeconfig.clone()),
+            ..ConnectionFlags::default()
+        };
+        Ok(flags.load(&Environment::silent())?.connect()?)
+    }
+
+    /// Runs it here.
+    pub(crate) async fn run(&self) -> Result<Ended> {
+        let (_stays, stop) = watch::channel(false);
+        self.run_until(stop).await
+    }
+
+    /// Runs it here until somebody wants it to stop.
+    pub(crate) async fn run_until(&self, stop: watch::Receiver<bool>) -> Result<Ended> {
+        let server = self.server()?;
+        let off = SignedDuration::from_secs(self.clock_is_off_by);
+        server.clock.observe(Timestamp::now().saturating_add(off)?);
+        let leases = Api::namespaced(server.client.clone(), &self.namespace);
+        let lock = Lock::new(leases, LEASE, KIND, MANAGER, server.clock.clone());
+        let (held, record) = match lock.take(self.by_force, |_| {}).await {
+            Ok(taken) => taken,
+            Err(NotTaken::Held(holder)) => return Ok(Ended::Held(holder)),
+            Err(NotTaken::Api(error)) => return Err(error.into()),
+        };
+        let mut journal = match record.journal.as_deref().map(Journal::<Badge>::read).transpose() {
+            Ok(journal) => journal,
+            Err(error) => {
+                held.release(End::Pending).await?;
+                return Ok(Ended::Unreadable(error.to_string()));
+            }
+        };
+        if self.rollback {
+            match &mut journal {
+                Some(journal) if journal.goal == Goal::Back => {}
+                Some(journal) if journal.phase.may_be_undone() => journal.turn_back("asked for"),
+                _ => {
+                    held.release(End::Pending).await?;
+                    return Ok(Ended::NothingToUndo);
+                }
+            }
+        }
+        let engine = Engine {
+            actor: &Registrar::new(&server, &self.namespace, self.proof),
+            listener: &|_: Event| {},
+            stop,
+            patience: self.patience,
+            resumable_by: "any admin".to_owned(),
+        };
+        Ok(engine.run(held, journal).await.into())
+    }
+
+    /// Runs it in a process of its own.
+    pub(crate) fn start(&self) -> Result<Process> {
+        let child = tokio::process::Command::new(std::env::current_exe()?)
+            .args(["--ignored", "--exact", "runner::as_a_process_of_its_own", "--nocapture"])
+            .env(ORDER, serde_json::to_string(self)?)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        Ok(Process {
+            child,
+            report: self.report.clone(),
+        })
+    }
+
+    /// The same order once more, the other way.
+    pub(crate) fn back(&self) -> Self {
+        Self {
+            rollback: true,
+            ..self.clone()
+        }
+    }
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Self {
+        let reasons = |obstacles: Vec<Obstacle>| {
+            let reasons: Vec<_> = obstacles.into_iter().map(|obstacle| obstacle.reason).collect();
+            reasons.join("; ")
+        };
+        match outcome {
+            Outcome::Done => Self::Done,
+            Outcome::Undone(reason) => Self::Undone(reason),
+            Outcome::Refused(obstacles) => Self::Refused(reasons(obstacles)),
+            Outcome::Pending { phase, goal, because } => Self::Pending {
+                phase,
+                goal,
+                because: match because {
+                    Pause::Asked => Because::Asked,
+                    Pause::OutOfPatience(what) => Because::OutOfPatience(what),
+                    Pause::Obstacles(obstacles) => Because::Obstacles(reasons(obstacles)),
+                    Pause::LockLost => Because::LockLost,
+                    Pause::Error(error) => Because::Error(error.to_string()),
+                },
+            },
+        }
+    }
+}
+
+/// A run that can be killed.
+pub(crate) struct Process {
+    child: tokio::process::Child,
+    report: PathBuf,
+}
+
+impl Process {
+    pub(crate) fn pid(&self) -> Result<u32> {
+        self.child.id().context("it has ended already")
+    }
+
+    pub(crate) fn go_on(&self) -> Result<()> {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid()?)?).context("no pid")?;
+        Ok(rustix::process::kill_process(pid, rustix::process::Signal::CONT)?)
+    }
+
+    /// How it ended; nothing if it was killed.
+    pub(crate) async fn finish(mut self) -> Result<Option<Ended>> {
+        let status = tokio::time::timeout(2 * PATIENCE, self.child.wait()).await??;
+        if std::os::unix::process::ExitStatusExt::signal(&status) == Some(9) {
+            return Ok(None);
+        }
+        ensure!(status.success(), "the process of its own failed: {status}");
+        let ended = serde_json::from_str(&std::fs::read_to_string(&self.report)?)?;
+        Ok(Some(ended))
+    }
+
+    pub(crate) async fn expect(self, expected: Ended) -> Result<()> {
+        let ended = self.finish().await?;
+        ensure!(ended.as_ref() == Some(&expected), "expected {expected:?}: {ended:?}");
+        Ok(())
+    }
+}
+
+fn write_report(path: &Path, ended: &Ended) -> Result<()> {
+    Ok(std::fs::write(path, serde_json::to_string(ended)?)?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "not a test: what the others start as a process of its own"]
+async fn as_a_process_of_its_own() -> Result<()> {
+    let Some(order) = std::env::var_os(ORDER) else {
+        bail!("nothing in {ORDER}: only another test can start this one")
+    };
+    let order: Order = serde_json::from_str(order.to_str().context("not UTF-8")?)?;
+    write_report(&order.report, &order.run().await?)
+}
