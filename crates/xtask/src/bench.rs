@@ -12,7 +12,7 @@ use crate::step::Steps;
 #[derive(clap::Args)]
 pub(crate) struct Bench {
     /// What to measure; everything if nothing is named
-    #[arg(value_parser = ["size", "start", "list"])]
+    #[arg(value_parser = ["size", "start", "list", "rotation"])]
     what: Vec<String>,
 
     /// How many registration tokens there are for the listing, ten to a namespace

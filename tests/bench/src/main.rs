@@ -4,6 +4,7 @@
 mod cost;
 mod figures;
 mod list;
+mod rotation;
 mod start;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ use testbed::{Bed, Era};
 
 /// The largest binary that is shipped.
 const MOST_MIB: f64 = 8.0;
+
+/// How often a cluster is rotated.
+const ROTATIONS: u32 = 5;
 
 /// Measure the plugin against kubectl
 #[derive(Parser)]
@@ -44,6 +48,7 @@ enum What {
     Size,
     Start,
     List,
+    Rotation,
 }
 
 #[tokio::main]
@@ -59,11 +64,14 @@ async fn main() -> Result<()> {
         kubectls.extend(of_the_system());
         start::start(&bench.plugin, &kubectls, bench.pairs)?;
     }
-    if wanted(What::List) {
-        let bed = Box::pin(Bed::new()).await?;
-        for era in Era::ALL {
+    let bed = Box::new(Box::pin(Bed::new()).await?);
+    for era in Era::ALL {
+        if wanted(What::List) {
             let listing = list::list(&bed, era, &bench.plugin, &bench.kubectl, bench.tokens, bench.pairs);
             Box::pin(listing).await?;
+        }
+        if wanted(What::Rotation) {
+            Box::pin(rotation::rotation(&bed, era, &bench.plugin, ROTATIONS)).await?;
         }
     }
     anyhow::ensure!(fits, "the plugin is larger than {MOST_MIB} MiB");
