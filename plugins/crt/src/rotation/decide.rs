@@ -255,9 +255,9 @@ fn prove(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step>
     if view.answers == Some(false) {
         return Some(wait(run, Phase::Prove, "a call through the agent's tunnel"));
     }
-    // Once something was taken away the settling is over, and its timer must not be waited for again.
-    (!run.passed(Timer::Settle) && run.phase < Phase::Retire)
-        .then(|| Next::wait(Phase::Prove, "a redeploy that Rancher may have begun before (--settle)"))
+    // Once something was taken away the settling is over; before there was a new token there is nothing to settle.
+    let unsettled = !run.passed(Timer::Settle) && run.phase < Phase::Retire && run.notes.new.is_some();
+    unsettled.then(|| Next::wait(Phase::Prove, "a redeploy that Rancher may have begun before (--settle)"))
 }
 
 /// Line 7. A new pod is made only when the one that should connect had its time: each template change costs a roll-out.
@@ -282,12 +282,14 @@ fn touch(run: &Run<Crt>, target: Fingerprint) -> Step {
 }
 
 /// Lines 12 and 13: X goes.
-fn retire(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step> {
+fn retire(view: &View, run: &Run<Crt>, Road { target, other }: Road) -> Option<Step> {
     let retire = |write| Some(Next::write(Phase::Retire, write));
     if let Some(token) = view.bridges.iter().next() {
         return retire(Write::Unbridge { token: *token });
     }
-    if let Some(token) = view.system.as_ref().and_then(|holder| holder.previous) {
+    // On the way back only ours: what was there before us stays.
+    let ours = |previous: &Fingerprint| run.goal == Goal::Forward || Some(*previous) == other;
+    if let Some(token) = view.system.as_ref().and_then(|holder| holder.previous).filter(ours) {
         return retire(Write::DropPrevious { token });
     }
     if view.era == Era::Secret && view.status_grace.is_some() {
