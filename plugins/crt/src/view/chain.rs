@@ -257,7 +257,7 @@ fn token(evidence: &Evidence) -> Link {
         );
     }
     if tokens.tokens.iter().any(|token| token.value.is_err()) || tokens.orphans_unknown {
-        let text = format!("whose value {value} is cannot be told: not all registration tokens can be read");
+        let text = format!("whose value {value} is cannot be told: not all registration tokens may be read");
         return Link::unknown(name, &Gap(text));
     }
     Link::new(
@@ -408,3 +408,6 @@ fn call(evidence: &Evidence) -> Link {
         Some(Err(gap)) => Link::new(name, false, format!("a fresh call through Rancher failed: {}", gap.0)),
     }
 }
+
+#[cfg(test)]
+mod tests;

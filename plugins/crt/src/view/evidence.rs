@@ -17,6 +17,9 @@ use crate::sides::{DOWNSTREAM, Downstream, MANAGEMENT, Sides};
 /// With its agent gone, Rancher takes half a minute to say so; longer than this nobody wants to wait for a page.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What Rancher means by "cluster agent disconnected".
+pub const NO_TUNNEL: &str = "the cluster's agent has no tunnel to Rancher";
+
 /// Why something is not known, in one sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap(pub String);
@@ -121,7 +124,7 @@ impl Agent {
             patiently(agent::stv_aggregation(client)),
         );
         let credentials = match &deployment {
-            Err(gap) => Err(gap.clone()),
+            Err(_) => Err(Gap("which Secret the agent's Deployment names is not known".to_owned())),
             Ok(deployment) => match deployment.as_ref().and_then(|found| found.volume_secret.as_deref()) {
                 None => Ok(None),
                 Some(name) => patiently(agent::credentials(client, name)).await,
@@ -138,7 +141,13 @@ impl Agent {
 
 async fn patiently<T>(look: impl Future<Output = rancher::Result<T>>) -> Seen<T> {
     match tokio::time::timeout(PATIENCE, look).await {
-        Ok(seen) => seen.map_err(|error| error.on(DOWNSTREAM).into()),
+        Ok(seen) => seen.map_err(|error| {
+            if error.is_agent_disconnected() {
+                Gap(NO_TUNNEL.to_owned())
+            } else {
+                error.on(DOWNSTREAM).into()
+            }
+        }),
         Err(_) => Err(Gap(format!(
             "{DOWNSTREAM} did not answer within {}s",
             PATIENCE.as_secs()
@@ -153,8 +162,12 @@ async fn fresh_call(downstream: Option<&Downstream>) -> Option<Seen<String>> {
 
 async fn verdict(sides: &Sides, era: &Seen<Era>, credentials: &Seen<Option<Credentials>>) -> Seen<Verdict> {
     let era = era.clone()?;
-    match credentials.clone()?.and_then(|found| found.token) {
+    let token = credentials
+        .as_ref()
+        .ok()
+        .and_then(|found| found.as_ref()?.token.clone());
+    match token {
         Some(token) => Ok(sides.probe.looks(era, &token, 2).await),
-        None => Err(Gap("there is no token to ask about".to_owned())),
+        None => Err(Gap("the agent's token is not known".to_owned())),
     }
 }

@@ -53,9 +53,11 @@ pub struct Surroundings {
 /// What is known of the token that the agent runs with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Agent {
-    /// Nothing, or there is no agent.
+    /// Nothing.
     #[default]
     Unknown,
+    /// There is no agent.
+    Nobody,
     /// By inference: it should be this one.
     Inferred(Fingerprint),
     /// Rancher or the agent itself says so.
@@ -187,8 +189,8 @@ pub fn state(token: &Facts, around: &Surroundings, now: Timestamp) -> State {
     }
 }
 
-/// Who uses a token; nobody, as far as the management side tells, if it is empty.
-pub fn users(token: &Facts, around: &Surroundings) -> Vec<User> {
+/// Who uses a token; nobody, as far as can be seen, if it is empty. `None`: it cannot be told.
+pub fn users(token: &Facts, around: &Surroundings) -> Option<Vec<User>> {
     let mut users = Vec::new();
     let value = token.value.as_ref().ok().copied();
     match around.agent {
@@ -203,7 +205,8 @@ pub fn users(token: &Facts, around: &Surroundings) -> Vec<User> {
     if around.provisioned && token.is_first && !token.orphan {
         users.push(User::FirstByName);
     }
-    users
+    let blind = around.agent == Agent::Unknown || token.value == Err(Unknown::NoRight);
+    (!users.is_empty() || !blind).then_some(users)
 }
 
 /// What the agent runs with, by what the management side tells: in era S what Rancher says it has applied, else what
@@ -295,11 +298,8 @@ mod tests {
     }
 
     fn used_by(token: &Facts, around: &Surroundings) -> String {
-        users(token, around)
-            .iter()
-            .map(User::to_string)
-            .collect::<Vec<_>>()
-            .join(",")
+        let words = |users: Vec<User>| users.iter().map(User::to_string).collect::<Vec<_>>().join(",");
+        users(token, around).map_or_else(|| "<unknown>".to_owned(), words)
     }
 
     #[rstest]
@@ -307,8 +307,11 @@ mod tests {
     #[case::by_inference(system(), Agent::Inferred(print("N")), "agent?,system")]
     #[case::on_the_value_before(
         Facts { previous: Some(print("O")), ..system() }, Agent::Told(print("O")), "agent(previous),system")]
+    #[case::local(token(), Agent::Nobody, "")]
+    #[case::its_value_may_not_be_read(
+        Facts { value: Err(Unknown::NoRight), ..token() }, Agent::Told(print("N")), "<unknown>")]
     #[case::on_another(token(), Agent::Told(print("X")), "")]
-    #[case::nothing_is_known(token(), Agent::Unknown, "")]
+    #[case::nothing_is_known(token(), Agent::Unknown, "<unknown>")]
     #[case::system_without_a_readable_value(
         Facts { value: Err(Unknown::NoRight), ..system() }, Agent::Unknown, "system")]
     fn who_uses_it(#[case] token: Facts, #[case] agent: Agent, #[case] expected: &str) {
@@ -323,6 +326,7 @@ mod tests {
         };
         let around = Surroundings {
             provisioned: true,
+            agent: Agent::Nobody,
             ..around()
         };
         assert_eq!(used_by(&first, &around), "first-by-name");

@@ -154,9 +154,11 @@ pub fn end_of(
     let name = called(cluster);
     match outcome {
         Outcome::Done => {
-            result.end("rotated");
             match asked {
-                Asked::Rotate => Ok(()),
+                Asked::Rotate => {
+                    result.end("rotated");
+                    Ok(())
+                }
                 // Somebody else's run went over the edge before ours took the lock.
                 Asked::Rollback => Err(Error::failed(format!(
                     "the rotation of {name} could not be undone any more: it is finished"
@@ -282,5 +284,131 @@ pub fn called(cluster: &Cluster) -> String {
         format!("cluster {}", cluster.id)
     } else {
         format!("cluster {} ({})", cluster.display_name, cluster.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kubectl_core::app::GlobalFlags;
+    use rancher::Observed;
+    use rancher::cluster::ClusterKind;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::sides::DownstreamFlags;
+
+    fn cluster() -> Cluster {
+        Cluster {
+            object: Observed {
+                namespace: String::new(),
+                name: "c-x7k2p".into(),
+                uid: "u".into(),
+                resource_version: "1".into(),
+            },
+            id: "c-x7k2p".parse().unwrap(),
+            display_name: "oslo".into(),
+            workspace: None,
+            kind: ClusterKind::Imported,
+            internal: false,
+            driver: String::new(),
+            provider: String::new(),
+            labels: [].into(),
+            created: None,
+            deleting: false,
+            conditions: [].into(),
+            applied_token: None,
+            force_deploy: false,
+            desired_agent_image: None,
+            agent_image: None,
+            nodes: 1,
+            problems: Vec::new(),
+        }
+    }
+
+    fn pending(phase: Phase, goal: Goal, because: Pause) -> Outcome {
+        Outcome::Pending { phase, goal, because }
+    }
+
+    fn obstacle() -> Obstacle {
+        Obstacle {
+            check: Some("agent"),
+            reason: "its agent is away".into(),
+            hint: "wait for it".into(),
+        }
+    }
+
+    /// Exit code, outcome, what a user reads.
+    fn told(asked: Asked, outcome: Outcome, left: bool) -> String {
+        let again = Again::new(&GlobalFlags::default(), &DownstreamFlags::default());
+        let mut result = RotationResult::of(&cluster());
+        let ended = end_of(asked, outcome, &cluster(), &again, left, &mut result);
+        if let Err(error) = &ended {
+            result.fail(error);
+        }
+        let mut text = format!("{} {}", result.exit_code, result.outcome);
+        if let Err(error) = ended {
+            text += &format!(" | {}", error.message);
+            for hint in &error.hints {
+                text += &format!(" | {hint}");
+            }
+        }
+        text
+    }
+
+    #[rstest]
+    #[case::done(Asked::Rotate, Outcome::Done, false, "0 rotated")]
+    #[case::turned_back(Asked::Rotate, Outcome::Undone("no proof in time".into()), false,
+        "1 undone | the rotation of cluster oslo (c-x7k2p) was undone, and its agent runs with the old token as before: no proof in time")]
+    #[case::rolled_back(Asked::Rollback, Outcome::Undone("asked for".into()), false, "0 undone")]
+    #[case::refused(Asked::Rotate, Outcome::Refused(vec![obstacle()]), false,
+        "1 refused | cluster oslo (c-x7k2p) is not rotated: its agent is away | wait for it | --force=agent overrides this check")]
+    #[case::stopped_early(
+        Asked::Rotate,
+        pending(Phase::Survey, Goal::Forward, Pause::Asked),
+        false,
+        "130 interrupted | stopped before anything of cluster oslo (c-x7k2p) was changed"
+    )]
+    #[case::stopped(
+        Asked::Rotate,
+        pending(Phase::Prove, Goal::Forward, Pause::Asked),
+        true,
+        "130 interrupted | the rotation of cluster oslo (c-x7k2p) stands in phase prove: stopped as asked | \
+         `kubectl crt rotate c-x7k2p` continues it | `kubectl crt rollback c-x7k2p` undoes it"
+    )]
+    #[case::out_of_patience(Asked::Rotate, pending(Phase::Confirm, Goal::Forward, Pause::OutOfPatience("Rancher to refuse 739e2d9420".into())), true,
+        "4 pending | the rotation of cluster oslo (c-x7k2p) stands in phase confirm: still waiting for Rancher to refuse 739e2d9420 | \
+         `kubectl crt rotate c-x7k2p` continues it")]
+    #[case::going_back(
+        Asked::Rotate,
+        pending(Phase::Place, Goal::Back, Pause::LockLost),
+        true,
+        "4 pending | the rotation of cluster oslo (c-x7k2p) is going back: the lock was lost, and another run may be going on with it | \
+         `kubectl crt rollback c-x7k2p` continues it"
+    )]
+    #[case::another_run_ended_it(
+        Asked::Rotate,
+        pending(Phase::Prove, Goal::Forward, Pause::LockLost),
+        false,
+        "1 failed | another run has ended the rotation of cluster oslo (c-x7k2p) meanwhile | `kubectl crt status c-x7k2p` shows how it stands"
+    )]
+    #[case::failed_before_the_beginning(
+        Asked::Rotate,
+        pending(Phase::Survey, Goal::Forward, Pause::Error(Error::failed("no answer"))),
+        false,
+        "1 failed | no answer"
+    )]
+    #[case::nothing_to_undo_any_more(
+        Asked::Rollback,
+        Outcome::Done,
+        false,
+        "1 failed | the rotation of cluster oslo (c-x7k2p) could not be undone any more: it is finished"
+    )]
+    fn every_end_has_its_code_and_its_way_out(
+        #[case] asked: Asked,
+        #[case] outcome: Outcome,
+        #[case] left: bool,
+        #[case] expected: &str,
+    ) {
+        assert_eq!(told(asked, outcome, left), expected);
     }
 }

@@ -31,7 +31,8 @@ pub struct Row {
     previous_fingerprint: Option<Fingerprint>,
     expires_at: Option<Timestamp>,
     grace_ends_at: Option<Timestamp>,
-    used_by: Vec<User>,
+    /// `None`: it cannot be told.
+    used_by: Option<Vec<User>>,
     state: &'static str,
     reason: String,
     /// What Rancher said of the value when it was asked just now.
@@ -183,7 +184,11 @@ impl Row {
     fn cells_with(&self, probed: bool) -> Vec<String> {
         let print =
             |value: &Option<Fingerprint>, none: &str| value.map_or_else(|| none.to_owned(), |value| value.to_string());
-        let users: Vec<String> = self.used_by.iter().map(User::to_string).collect();
+        let users = match self.used_by.as_deref() {
+            None => "<unknown>".to_owned(),
+            Some([]) => "nobody".to_owned(),
+            Some(users) => users.iter().map(User::to_string).collect::<Vec<_>>().join(","),
+        };
         let mut cells = vec![
             self.cluster
                 .display_name
@@ -194,11 +199,7 @@ impl Row {
             print(&self.fingerprint, "<unknown>"),
             self.shown.age.clone(),
             self.shown.expires.clone(),
-            if users.is_empty() {
-                "nobody".to_owned()
-            } else {
-                users.join(",")
-            },
+            users,
             self.shown.state.clone(),
         ];
         if probed {
@@ -336,5 +337,117 @@ impl Printable for Probed {
 
     fn name(&self) -> String {
         self.0.name()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kubectl_core::secret::Secret;
+    use kubectl_core::table::{Look, Table};
+    use rancher::token::Unknown;
+
+    use super::*;
+    use crate::view::judge::Agent;
+
+    fn token(name: &str, value: Result<Secret, Unknown>) -> RegistrationToken {
+        RegistrationToken {
+            object: Observed {
+                namespace: "c-x7k2p".into(),
+                name: name.into(),
+                uid: "u".into(),
+                resource_version: "1".into(),
+            },
+            cluster_name: "c-x7k2p".into(),
+            labels: [].into(),
+            annotations: [].into(),
+            created: "2026-11-20T09:00:00Z".parse().ok(),
+            deleting: false,
+            value,
+            secret: None,
+            secret_name: Some(format!("crt-token-{name}")),
+            leftover: None,
+            status_expires_at: "2026-12-20T09:00:00Z".parse().ok(),
+            status_grace_ends_at: None,
+            has_commands: true,
+            problems: Vec::new(),
+        }
+    }
+
+    fn rows(rotation: Option<&Rotation>) -> Vec<Row> {
+        let value = Secret::new("throw-away");
+        let around = Surroundings {
+            agent: Agent::Told(value.fingerprint()),
+            system: Some(value.fingerprint()),
+            applied: Some(value.fingerprint()),
+            ..Surroundings::default()
+        };
+        let cluster = ClusterName {
+            id: "c-x7k2p".into(),
+            display_name: Some("oslo".into()),
+            kind: Some("imported".into()),
+        };
+        let now = "2026-11-22T09:00:00Z".parse().unwrap();
+        let scene = Scene {
+            cluster: &cluster,
+            around: &around,
+            rotation,
+            rotations_unknown: false,
+            now,
+        };
+        vec![
+            Row::of_token(&token("default-token", Err(Unknown::NoRight)), true, &scene),
+            Row::of_token(&token("system", Ok(value)), false, &scene),
+        ]
+    }
+
+    fn table<T: Printable>(rows: impl IntoIterator<Item = T>, wide: bool) -> String {
+        let mut table = Table::new(T::COLUMNS);
+        for row in rows {
+            table.row(row.cells());
+        }
+        table.render(Look {
+            wide,
+            no_headers: false,
+        })
+    }
+
+    #[test]
+    fn a_table_that_kubectl_could_have_printed() {
+        insta::assert_snapshot!(table(rows(None), false), @r"
+        CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE       LAST ROTATED
+        oslo      c-x7k2p   default-token   <unknown>     2d    28d       <unknown>      <unknown>   <never>
+        oslo      c-x7k2p   system          34a6910fab    2d    28d       agent,system   current     <never>
+        ");
+    }
+
+    #[test]
+    fn the_wide_table_and_the_one_of_a_probe_have_a_cell_for_each_column() {
+        for row in rows(None) {
+            assert_eq!(row.cells().len(), Row::COLUMNS.len());
+            let probed = Probed(row.asked(Accepted::Yes));
+            assert_eq!(probed.cells().len(), Probed::COLUMNS.len());
+        }
+    }
+
+    #[test]
+    fn the_last_rotation_is_that_of_the_cluster_and_one_that_was_undone_says_so() {
+        let record = Record {
+            last_run: "2026-11-22T08:00:00Z".parse().ok(),
+            last_result: Some("undone: no proof in time".into()),
+            ..Record::default()
+        };
+        let rotation = Rotation::from(record);
+        assert!(
+            table(rows(Some(&rotation)), false).ends_with("current     60m (undone)\n"),
+            "{}",
+            table(rows(Some(&rotation)), false)
+        );
+    }
+
+    #[test]
+    fn the_machine_form_has_no_value_in_it() {
+        let text = serde_json::to_string(&rows(None)).unwrap();
+        assert!(!text.contains("throw-away"), "{text}");
+        assert!(text.contains(r#""usedBy":["agent","system"]"#), "{text}");
     }
 }

@@ -47,15 +47,15 @@ impl Group {
         let kind = cluster.map(|cluster| &cluster.kind);
         let applied = cluster.and_then(|cluster| cluster.applied);
         let system = self.value_of(SYSTEM);
-        let has_agent = kind.is_some_and(|kind| *kind != ClusterKind::Local);
+        let agent = match kind {
+            Some(ClusterKind::Local) => Agent::Nobody,
+            None if clusters_known => Agent::Nobody,
+            _ => judge::agent(applied, system, self.value_of(DEFAULT)),
+        };
         Surroundings {
             gone: clusters_known && cluster.is_none(),
             provisioned: kind == Some(&ClusterKind::Provisioned),
-            agent: if has_agent {
-                judge::agent(applied, system, self.value_of(DEFAULT))
-            } else {
-                Agent::Unknown
-            },
+            agent,
             system,
             applied,
         }

@@ -15,7 +15,8 @@ use rancher::reach::RancherUrl;
 
 use super::group::{Group, Known};
 use super::source::NoRight;
-use crate::sides::Management;
+use crate::sides::{DOWNSTREAM, Management};
+use crate::view::evidence::{Gap, NO_TUNNEL};
 use crate::view::judge::Agent;
 use crate::view::leases::Rotation;
 use crate::view::row::{Accepted, Row};
@@ -77,8 +78,12 @@ impl<'a> Prober<'a> {
                 agent
             }
             Err(error) => {
-                self.ui
-                    .warn(format!("cluster {id}: {}", error.on("its own side").message));
+                let why = if error.is_agent_disconnected() {
+                    NO_TUNNEL.to_owned()
+                } else {
+                    Gap::from(error.on(DOWNSTREAM)).0
+                };
+                self.ui.warn(format!("cluster {id}: {why}"));
                 None
             }
         }

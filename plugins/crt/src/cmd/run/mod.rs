@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::actor::{Check, CrtActor, Options};
 use crate::rotation::Crt;
 use crate::rotation::view::View;
-use crate::sides::{MANAGEMENT, Sides};
+use crate::sides::{MANAGEMENT, Path, Sides};
 use crate::view::LEASE;
 use crate::view::again::Again;
 use crate::view::leases::{self, Rotation};
@@ -178,7 +178,8 @@ impl Job<'_> {
         let run = journal
             .as_ref()
             .map(|journal| journal.as_of(self.sides.management.clock.now()));
-        let view = actor.observe(run.as_ref()).await.map_err(in_words)?;
+        let seen = actor.observe(run.as_ref()).await;
+        let view = seen.map_err(|trouble| self.with_another_way(in_words(trouble)))?;
         let plan = match plan::plan(view.clone(), run) {
             Ok(plan) => Some(plan),
             Err(NoPlan::Stuck(_)) if journal.is_some() => None,
@@ -201,6 +202,21 @@ impl Job<'_> {
             view,
             plan,
         }))
+    }
+
+    /// The derived way rides on the agent's own tunnel, which may be what is missing.
+    fn with_another_way(&self, error: Error) -> Error {
+        let derived = self
+            .sides
+            .downstream
+            .as_ref()
+            .is_some_and(|downstream| downstream.path == Path::Derived);
+        if !derived || error.kind != Kind::Unavailable {
+            return error;
+        }
+        error
+            .hint("Rancher reaches the cluster through its agent, whose tunnel may be down: `kubectl crt status` says more")
+            .hint("a way past the agent can be given with --downstream-context")
     }
 
     /// Gives a journal the direction that was asked for. The outer `None`: there is nothing to do.
