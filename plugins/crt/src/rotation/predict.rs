@@ -104,7 +104,8 @@ pub fn rest(view: &mut View, run: &mut Run<Crt>) {
     if is_new {
         view.connected = view.names;
     }
-    if view.era == Era::Secret {
+    // Rancher looks at a cluster only when that changes: by itself it applies nothing (seen on Rancher 2.15.0).
+    if view.era == Era::Secret && run.timers.contains_key(&Timer::Touch) {
         view.pushed = view.system.as_ref().map(|holder| holder.token);
     }
     view.answers = view.answers.map(|_| true);

@@ -1,0 +1,311 @@
+//! What `kubectl crt rotate` refuses, in which words, and that it has written nothing when it does.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::{Desk, Story, shown, until};
+use insta::assert_snapshot;
+use rstest::rstest;
+use serde_json::{Value, json};
+use testbed::{Bed, ControlPlane, Era, FaultProxy, Kubeconfig, Registered, Registration, Upstream, User};
+
+/// Runs `kubectl crt` at this desk, by way of a proxy that must not see a write. Gives what people see of it.
+async fn refused(story: &Story, desk: &Desk, args: &[&str]) -> Result<String> {
+    let proxy = FaultProxy::start([story.rancher.upstream(), Upstream::admin_of(story.management)]).await?;
+    let kubeconfig = proxy.redirect(Kubeconfig::read(desk.kubeconfig())?);
+    let desk = Desk::new(Bed::shared().await?, &kubeconfig)?;
+    let outcome = desk.crt(args).run().await?;
+    ensure!(proxy.writes().is_empty(), "{outcome}\n{}", proxy.transcript());
+    ensure!(outcome.stdout.is_empty(), "{outcome}");
+    Ok(shown(&outcome.to_string()))
+}
+
+#[rstest]
+#[case::plain(Era::Plain)]
+#[case::secret(Era::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_not_one_cluster(#[case] era: Era) -> Result<()> {
+    let story = Story::begin(era, "marseille").await?;
+    let twins = Registration::imported("toulouse").quick();
+    tokio::try_join!(story.rancher.register_as(&twins), story.rancher.register_as(&twins))?;
+
+    let unknown = refused(&story, &story.desk, &["rotate", "marsaille", "--yes"]).await?;
+    assert_snapshot!(unknown, @"");
+    let ambiguous = refused(&story, &story.desk, &["rotate", "toulouse", "--yes"]).await?;
+    assert_snapshot!(ambiguous, @"");
+    Ok(())
+}
+
+#[rstest]
+#[case::plain(Era::Plain)]
+#[case::secret(Era::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cluster_of_rancher_itself(#[case] era: Era) -> Result<()> {
+    let story = Story::begin(era, "oslo").await?;
+    let mut local = Registration::imported("local").kind("local");
+    local.id = Some("local".to_owned());
+    // Another story may have registered it: there is one in a Rancher.
+    let _ = story.rancher.register_as(&local).await;
+    let refusal = refused(&story, &story.desk, &["rotate", "local", "--yes"]).await?;
+    assert_snapshot!(refusal, @"");
+    Ok(())
+}
+
+#[rstest]
+#[case::plain(Era::Plain)]
+#[case::secret(Era::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn kinds_of_clusters_that_are_not_rotated_yet(#[case] era: Era) -> Result<()> {
+    let story = Story::begin(era, "oslo").await?;
+    let mut all = String::new();
+    for kind in ["eks", "harvester", "k3s", "rke2", "rke2-provisioned"] {
+        let mut registration = Registration::imported(&format!("my-{kind}")).quick().kind(kind);
+        registration.id = Some(format!("c-{}", &format!("{kind}xxxx").replace('-', "")[..5]));
+        let cluster = story.rancher.register_as(&registration).await?;
+        let desk = desk_of(&story, &cluster, &User::admin()).await?;
+        all += &refused(&story, &desk, &["rotate", &cluster.id, "--yes"]).await?;
+        all.push('\n');
+    }
+    assert_snapshot!(all, @"");
+    Ok(())
+}
+
+async fn desk_of(story: &Story, cluster: &Registered, user: &User) -> Result<Desk> {
+    let kubeconfig = story.rancher.kubeconfig_of(user);
+    let kubeconfig = story.rancher.with_cluster(kubeconfig, cluster, user);
+    Desk::new(Bed::shared().await?, &kubeconfig)
+}
+
+#[rstest]
+#[case::plain(Era::Plain)]
+#[case::secret(Era::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_side_that_cannot_be_reached(#[case] era: Era) -> Result<()> {
+    let story = Story::begin(era, "oslo").await?;
+    let id = story.cluster.id.as_str();
+    let no_path = refused(&story, &story.desk, &["rotate", id, "--yes", "--context", "management"]).await?;
+    assert_snapshot!(no_path, @"");
+
+    let stranger = User {
+        token: "token-gone:vq5rnt7wz9bj4hd6lcfmgspxk3vq2rnt8wz5bj7hd9lcf4mgsp6x8xk2".to_owned(),
+        ..User::viewer()
+    };
+    let desk = desk_of(&story, &story.cluster, &stranger).await?;
+    let unknown_user = refused(&story, &desk, &["rotate", id, "--yes"]).await?;
+    assert_snapshot!(unknown_user, @"");
+    Ok(())
+}
+
+#[rstest]
+#[case::plain(Era::Plain)]
+#[case::secret(Era::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_terminal_nobody_can_be_asked(#[case] era: Era) -> Result<()> {
+    let story = Story::begin(era, "oslo").await?;
+    let unasked = refused(&story, &story.desk, &["rotate", &story.cluster.id]).await?;
+    let sentence = unasked
+        .lines()
+        .filter(|line| line.starts_with("error") || line.starts_with("hint"));
+    let end = unasked.lines().last().unwrap_or_default();
+    let sentence = sentence.chain([end]).collect::<Vec<_>>().join("\n");
+    assert_snapshot!(sentence, @"");
+    // The plan was shown: whoever adds --yes knows what for.
+    assert!(
+        unasked.contains("mint: registration token system gets a new value"),
+        "{unasked}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_command_lines() -> Result<()> {
+    let story = Story::begin(Era::Secret, "oslo").await?;
+    let id = story.cluster.id.as_str();
+    let mut all = String::new();
+    for args in [
+        vec!["rotate"],
+        vec!["rotate", id, "--all"],
+        vec!["rotate", id, "--timeout", "20m"],
+        vec!["rotate", id, "--settle", "soon"],
+        vec!["rotate", id, "--force=everything"],
+        vec!["rotate", id, "--dry-run=maybe"],
+        vec!["rotate", id, "-o", "wide"],
+        vec!["rollback", id, "--only-agent"],
+    ] {
+        let refusal = refused(&story, &story.desk, &args).await?;
+        ensure!(refusal.ends_with("exit status: 2 -----"), "{refusal}");
+        // Usage follows; what is wrong comes first.
+        let what = refusal
+            .lines()
+            .skip_while(|line| !line.starts_with("error"))
+            .take_while(|line| !line.is_empty());
+        all += &format!("$ {}\n{}\n", args.join(" "), what.collect::<Vec<_>>().join("\n"));
+    }
+    assert_snapshot!(shown(&all), @"");
+    Ok(())
+}
+
+#[rstest]
+#[case::plain(Era::Plain)]
+#[case::secret(Era::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_away(#[case] era: Era) -> Result<()> {
+    let story = Story::begin(era, "oslo").await?;
+    let id = story.cluster.id.as_str();
+    story.rancher.offline(&story.cluster, Duration::from_mins(10)).await?;
+    until("Rancher to miss the agent", Duration::from_secs(20), async || {
+        let report = story.rancher.report(&story.cluster).await?;
+        Ok((report.conditions["Connected"] == "False").then_some(()))
+    })
+    .await?;
+    let direct = format!("{id}-direct");
+    let by_context = refused(
+        &story,
+        &story.desk,
+        &["rotate", id, "--yes", "--downstream-context", &direct],
+    )
+    .await?;
+    assert_snapshot!(by_context, @"");
+    let derived = refused(&story, &story.desk, &["rotate", id, "--yes"]).await?;
+    assert_snapshot!(derived, @"");
+    Ok(())
+}
+
+#[rstest]
+#[case::plain(Era::Plain)]
+#[case::secret(Era::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roll_out_that_somebody_left_held(#[case] era: Era) -> Result<()> {
+    let story = Story::begin(era, "oslo").await?;
+    let id = story.cluster.id.as_str();
+    let hold = r#"{"spec":{"minReadySeconds":1200,"progressDeadlineSeconds":3600}}"#;
+    let patch = [
+        "--context",
+        id,
+        "-n",
+        "cattle-system",
+        "patch",
+        "deployment",
+        "cattle-cluster-agent",
+        "-p",
+        hold,
+    ];
+    story.desk.kubectl(patch).run().await?.expect(0)?;
+    until(
+        "the pods to count as not available",
+        Duration::from_secs(20),
+        async || {
+            let available = [
+                "--context",
+                id,
+                "-n",
+                "cattle-system",
+                "get",
+                "deployment",
+                "cattle-cluster-agent",
+            ];
+            let available = available.iter().chain(&["-o", "jsonpath={.status.availableReplicas}"]);
+            let status = story.desk.kubectl(available).run().await?.expect(0)?;
+            Ok(matches!(status.stdout.as_str(), "" | "0").then_some(()))
+        },
+    )
+    .await?;
+    let refusal = refused(&story, &story.desk, &["rotate", id, "--yes"]).await?;
+    assert_snapshot!(refusal, @"");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_both_eras_in_one_cluster() -> Result<()> {
+    let story = Story::begin(Era::Plain, "oslo").await?;
+    let id = story.cluster.id.as_str();
+    let half_done = r#"{"status":{"tokenSecretName":"crt-token-default-token"}}"#;
+    let token = [
+        "clusterregistrationtokens.management.cattle.io",
+        "default-token",
+        "-n",
+        id,
+    ];
+    let patch = ["--context", "management", "patch", "--type", "merge", "-p", half_done];
+    story.desk.kubectl(patch.iter().chain(&token)).run().await?.expect(0)?;
+    let refusal = refused(&story, &story.desk, &["rotate", id, "--yes"]).await?;
+    assert_snapshot!(refusal, @"");
+    Ok(())
+}
+
+/// The rights that a test gives to a group: rules of RBAC, on the whole server.
+async fn grant(plane: &ControlPlane, desk: &Desk, group: &str, rules: Value) -> Result<()> {
+    let role = format!("rotation-{group}");
+    let meta = json!({ "name": role });
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": [
+        { "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": meta, "rules": rules },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": meta,
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role },
+            "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group }],
+        },
+    ] });
+    let file = plane.kubeconfig().to_str().context("a path of text")?;
+    let apply = ["--kubeconfig", file, "apply", "-f", "-"];
+    desk.kubectl(apply).stdin(list.to_string()).run().await?.expect(0)?;
+    Ok(())
+}
+
+/// A user of Rancher with rights of its own on each side.
+async fn user_with(story: &Story, name: &str, above: Value, below: Value) -> Result<Desk> {
+    let group = format!("{name}-{}", story.cluster.id);
+    let user = User {
+        name: format!("u-{name}"),
+        token: format!(
+            "token-{name}-{}:2rnt8wz5bj7hd9lcf4mgsp6x8xk2vq5rnt7wz9bj4hd6lcfmgspxk3vq",
+            story.cluster.id
+        ),
+        groups: vec![group.clone()],
+    };
+    story.rancher.add_user(&user).await?;
+    grant(story.management, &story.desk, &group, above).await?;
+    grant(story.downstream, &story.desk, &group, below).await?;
+    story.desk_of(&user).await
+}
+
+fn everything() -> Value {
+    json!([{ "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] }])
+}
+
+/// May look at everything, and may ask what it may.
+fn reading() -> Value {
+    json!([
+        { "apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"] },
+        { "apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews"], "verbs": ["create"] },
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_rights_on_the_management_side_in_era_plain() -> Result<()> {
+    let story = Story::begin(Era::Plain, "oslo").await?;
+    let desk = user_with(&story, "below", reading(), everything()).await?;
+    let refusal = refused(&story, &desk, &["rotate", &story.cluster.id, "--yes"]).await?;
+    assert_snapshot!(refusal, @"");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_rights_on_the_management_side_in_era_secret() -> Result<()> {
+    let story = Story::begin(Era::Secret, "oslo").await?;
+    let desk = user_with(&story, "below", reading(), everything()).await?;
+    let refusal = refused(&story, &desk, &["rotate", &story.cluster.id, "--yes"]).await?;
+    assert_snapshot!(refusal, @"");
+    Ok(())
+}
+
+#[rstest]
+#[case::plain(Era::Plain)]
+#[case::secret(Era::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_rights_on_the_downstream_side(#[case] era: Era) -> Result<()> {
+    let story = Story::begin(era, "oslo").await?;
+    let desk = user_with(&story, "above", everything(), reading()).await?;
+    let refusal = refused(&story, &desk, &["rotate", &story.cluster.id, "--yes"]).await?;
+    assert_snapshot!(refusal, @"");
+    Ok(())
+}
