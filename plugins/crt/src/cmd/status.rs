@@ -92,7 +92,7 @@ pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Res
     let sides = Sides::open(global, &status.downstream, context, &status.subject).await?;
     let again = Again::new(global, &status.downstream);
     let (evidence, rotation) = futures::join!(
-        Evidence::gather(&sides),
+        Box::pin(Evidence::gather(&sides)),
         leases::of(&sides.management, &sides.cluster.id)
     );
     let now = sides.management.clock.now();

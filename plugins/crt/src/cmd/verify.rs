@@ -84,7 +84,7 @@ pub async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Res
         Some(subject) => {
             let sides = Sides::open(global, &verify.downstream, context, subject).await?;
             sides.downstream()?;
-            of_agent(&Evidence::gather(&sides).await)
+            of_agent(&Box::pin(Evidence::gather(&sides)).await)
         }
         None => return Err(Error::usage("name a cluster, or give a token with --token-stdin")),
     };

@@ -1,5 +1,7 @@
 //! The one command that goes on: as the user would have to type it, with the same contexts as now.
 
+use std::fmt::Write as _;
+
 use kubectl_core::app::GlobalFlags;
 use rancher::ClusterId;
 
@@ -24,14 +26,13 @@ impl Again {
             ("--context", connection.context.clone()),
             ("--downstream-context", downstream.downstream_context.clone()),
         ];
-        let given = given
-            .into_iter()
-            .filter_map(|(flag, value)| Some((flag, value.filter(|value| !value.is_empty())?)));
-        Self {
-            flags: given
-                .map(|(flag, value)| format!(" {flag} {}", quoted(&value)))
-                .collect(),
+        let mut flags = String::new();
+        for (flag, value) in given {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                let _ = write!(flags, " {flag} {}", quoted(&value));
+            }
         }
+        Self { flags }
     }
 
     /// Goes on with a rotation.

@@ -345,14 +345,12 @@ mod tests {
         if let Err(error) = &ended {
             result.fail(error);
         }
-        let mut text = format!("{} {}", result.exit_code, result.outcome);
+        let mut words = vec![format!("{} {}", result.exit_code, result.outcome)];
         if let Err(error) = ended {
-            text += &format!(" | {}", error.message);
-            for hint in &error.hints {
-                text += &format!(" | {hint}");
-            }
+            words.push(error.message);
+            words.extend(error.hints);
         }
-        text
+        words.join(" | ")
     }
 
     #[rstest]

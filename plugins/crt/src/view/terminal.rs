@@ -82,14 +82,13 @@ impl Listener for Terminal {
                 self.ui.status(format!("Going on with going back{because}."));
             }
             Event::Step { phase, what } => self.begin(phase, &what),
-            Event::Stepped => self.end(),
+            Event::Stepped | Event::Done(_) => self.end(),
             Event::Waiting { phase, what } => self.begin(phase, &format!("waiting for {what}")),
             Event::Hiccup(text) => self.hiccup(text),
             Event::TurnedBack(reason) => {
                 self.end();
                 self.ui.status(format!("Going back to the old token: {reason}"));
             }
-            Event::Done(_) => self.end(),
         }
     }
 }

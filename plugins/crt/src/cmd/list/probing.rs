@@ -72,7 +72,7 @@ impl<'a> Prober<'a> {
         };
         match seen {
             Ok((agent, held)) => {
-                if held && let Some(warning) = held_by_nobody(&group.namespace, lease) {
+                if held && let Some(warning) = held_by_nobody(&group.namespace, &lease) {
                     self.ui.warn(warning);
                 }
                 agent
@@ -128,7 +128,7 @@ async fn agent_of(server: &Server) -> rancher::Result<(Option<Agent>, bool)> {
 }
 
 /// A roll-out that is held should have a living run that ends it.
-fn held_by_nobody(cluster: &str, lease: Result<Option<&Rotation>, NoRight>) -> Option<String> {
+fn held_by_nobody(cluster: &str, lease: &Result<Option<&Rotation>, NoRight>) -> Option<String> {
     let held = format!("cluster {cluster}: the roll-out of its agent is held, and");
     match lease {
         Err(NoRight) => Some(format!(

@@ -30,7 +30,7 @@ enum Walk {
     Few(Vec<ClusterId>),
     /// In pages; only clusters that are known, where `chosen`.
     All {
-        listing: Listing,
+        listing: Box<Listing>,
         grouping: Grouping,
         chosen: bool,
         done: bool,
@@ -52,7 +52,7 @@ impl Source {
         let walk = if chosen && ids.len() <= FEW {
             Walk::Few(ids)
         } else {
-            let listing = Listing::new(server.client.clone(), None);
+            let listing = Box::new(Listing::new(server.client.clone(), None));
             Walk::All {
                 listing,
                 grouping: Grouping::default(),

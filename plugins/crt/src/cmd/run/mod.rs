@@ -73,7 +73,7 @@ impl Job<'_> {
     pub(super) async fn run(&self, result: &mut RotationResult) -> Result<(), Error> {
         let actor = CrtActor::new(self.sides, self.options.clone())?;
         let mut held = self.unless_interrupted(self.hold_if_held()).await??;
-        let survey = match self.unless_interrupted(self.survey(&actor, result)).await {
+        let survey = match self.unless_interrupted(Box::pin(self.survey(&actor, result))).await {
             Ok(Ok(Some(survey))) => survey,
             other => {
                 release(held).await;
@@ -99,7 +99,7 @@ impl Job<'_> {
             Some((lock, _)) => lock,
             None => self.unless_interrupted(self.take(&survey.record)).await??,
         };
-        let outcome = self.engine(&actor, lock, survey.journal).await;
+        let outcome = Box::pin(self.engine(&actor, lock, survey.journal)).await;
         self.finish(outcome, &survey.view, survey.plan.as_ref(), result).await
     }
 
@@ -121,7 +121,7 @@ impl Job<'_> {
         let lock = leases::lock(&self.sides.management, id);
         lock.read()
             .await
-            .doing(format!("read Lease {id}/{} on {MANAGEMENT}", LEASE))
+            .doing(format!("read Lease {id}/{LEASE} on {MANAGEMENT}"))
     }
 
     async fn lock(&self) -> Result<(Held, Record), Error> {
@@ -172,13 +172,16 @@ impl Job<'_> {
             Some(Err(Unreadable::Malformed { .. })) if self.options.forced.contains(&Check::Journal) => None,
             Some(Err(why)) => return Err(Error::failed(why.to_string())),
         };
-        let Some(journal) = self.direct(journal, result)? else {
+        if self.asked == Asked::Rollback && journal.is_none() {
+            result.end("nothing-to-do");
+            result.message = Some(format!("no rotation of {} is under way", called(&self.sides.cluster)));
             return Ok(None);
-        };
+        }
+        let journal = journal.map(|journal| self.directed(journal)).transpose()?;
         let run = journal
             .as_ref()
             .map(|journal| journal.as_of(self.sides.management.clock.now()));
-        let seen = actor.observe(run.as_ref()).await;
+        let seen = Box::pin(actor.observe(run.as_ref())).await;
         let view = seen.map_err(|trouble| self.with_another_way(in_words(trouble)))?;
         let plan = match plan::plan(view.clone(), run) {
             Ok(plan) => Some(plan),
@@ -219,33 +222,19 @@ impl Job<'_> {
             .hint("a way past the agent can be given with --downstream-context")
     }
 
-    /// Gives a journal the direction that was asked for. The outer `None`: there is nothing to do.
-    fn direct(
-        &self,
-        journal: Option<Journal<Crt>>,
-        result: &mut RotationResult,
-    ) -> Result<Option<Option<Journal<Crt>>>, Error> {
-        let name = called(&self.sides.cluster);
-        match (self.asked, journal) {
-            (Asked::Rotate, journal) => Ok(Some(journal)),
-            (Asked::Rollback, None) => {
-                result.end("nothing-to-do");
-                result.message = Some(format!("no rotation of {name} is under way"));
-                Ok(None)
-            }
-            (Asked::Rollback, Some(mut journal)) => {
-                if journal.goal == Goal::Forward && !journal.phase.may_be_undone() {
-                    let message =
-                        format!("the rotation of {name} has begun to retire the old token and can only be finished");
-                    let go_on = self.again.rotate(&self.sides.cluster.id);
-                    return Err(Error::failed(message).hint(format!("`{go_on}` finishes it")));
-                }
-                if journal.goal == Goal::Forward {
-                    journal.turn_back("asked for with rollback");
-                }
-                Ok(Some(Some(journal)))
-            }
+    /// Gives a journal the direction that was asked for.
+    fn directed(&self, mut journal: Journal<Crt>) -> Result<Journal<Crt>, Error> {
+        if self.asked == Asked::Rotate || journal.goal == Goal::Back {
+            return Ok(journal);
         }
+        if !journal.phase.may_be_undone() {
+            let name = called(&self.sides.cluster);
+            let message = format!("the rotation of {name} has begun to retire the old token and can only be finished");
+            let go_on = self.again.rotate(&self.sides.cluster.id);
+            return Err(Error::failed(message).hint(format!("`{go_on}` finishes it")));
+        }
+        journal.turn_back("asked for with rollback");
+        Ok(journal)
     }
 
     async fn show(&self, survey: &Survey, result: &mut RotationResult) -> Result<(), Error> {
@@ -265,13 +254,8 @@ impl Job<'_> {
         let text = text(&self.title(plan.goal), &result.plan, &deaths);
         result.remarks.append(&mut deaths);
         if self.plan_is_data {
-            self.ui.write_out(&text)
-        } else {
-            self.say(&text)
+            return self.ui.write_out(&text);
         }
-    }
-
-    fn say(&self, text: &str) -> Result<(), Error> {
         self.ui.status(text.trim_end());
         Ok(())
     }

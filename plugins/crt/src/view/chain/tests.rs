@@ -166,10 +166,10 @@ fn well() -> Evidence {
 }
 
 fn shown(links: &[Link]) -> String {
-    links
-        .iter()
-        .map(|link| format!("{:?} {}: {}\n", link.status, link.name, link.message))
-        .collect()
+    links.iter().fold(String::new(), |mut text, link| {
+        let _ = writeln!(text, "{:?} {}: {}", link.status, link.name, link.message);
+        text
+    })
 }
 
 #[test]
