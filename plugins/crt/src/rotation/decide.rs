@@ -20,7 +20,7 @@
 //! | 12 | X has a holder | remove it. **The only step that breaks anything** | retire |
 //! | 13 | other tokens are to change (forward only) | one write each | retire |
 //! | 14 | Rancher accepts X still | wait | confirm |
-//! | 15 | X's Secret is still there | delete it | confirm |
+//! | 15 | X's Secret is still there | delete it (on the way back before 12) | confirm |
 //!
 //! Why no cluster can be lost, whatever happens between two lines:
 //! * Lines 1–11 take nothing away: whatever an agent may hold, X or T, Rancher accepts it (2, 4), and no pod is removed
@@ -284,6 +284,11 @@ fn touch(run: &Run<Crt>, target: Fingerprint) -> Step {
 /// Lines 12 and 13: X goes.
 fn retire(view: &View, run: &Run<Crt>, Road { target, other }: Road) -> Option<Step> {
     let retire = |write| Some(Next::write(Phase::Retire, write));
+    // On the way back line 15 comes first: the name of N's Secret follows from N's value, which nobody holds afterwards.
+    let placed = other.filter(|other| run.goal == Goal::Back && view.credentials.contains_key(other));
+    if let Some(token) = placed {
+        return retire(Write::DeleteCredentials { token });
+    }
     if let Some(token) = view.bridges.iter().next() {
         return retire(Write::Unbridge { token: *token });
     }
