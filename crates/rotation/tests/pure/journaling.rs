@@ -10,17 +10,22 @@ use rotation::phase::{Goal, Phase};
 
 use crate::badge::{Badge, Notes, Timer};
 
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("a second of this century")
+}
+
 fn journal() -> Journal<Badge> {
     let notes = Notes {
         old: Fingerprint::of("old"),
         new: Some(Fingerprint::of("new")),
         mark: None,
     };
-    Journal::begin(notes, "any admin", Timestamp::from_second(1_700_000_000).unwrap())
+    Journal::begin(notes, "any admin", at(1_700_000_000))
 }
 
 fn value(journal: &Journal<Badge>) -> serde_json::Value {
-    serde_json::from_str(&journal.to_text().unwrap()).unwrap()
+    let text = journal.to_text().expect("it can be written");
+    serde_json::from_str(&text).expect("it is JSON")
 }
 
 fn read(value: &serde_json::Value) -> Result<Journal<Badge>, Unreadable> {
@@ -39,7 +44,7 @@ fn any_journal() -> impl Strategy<Value = Journal<Badge>> {
         proptest::option::of(any::<String>()),
     );
     (texts, phase, started, timer).prop_map(|((by, mark, reason, step), phase, started, timer)| {
-        let started = Timestamp::from_second(started).unwrap();
+        let started = at(started);
         let notes = Notes {
             old: Fingerprint::of(&by),
             new: mark.as_deref().map(Fingerprint::of),
@@ -78,7 +83,7 @@ proptest! {
         let mut journal = journal();
         let started = journal.started;
         journal.start(Timer::Proof, started, Duration::from_secs(lasts));
-        let then = Timestamp::from_second(started.as_second() + later).unwrap();
+        let then = at(started.as_second() + later);
         let run = journal.as_of(then);
         prop_assert_eq!(run.passed(Timer::Proof), later >= lasts as i64);
         prop_assert_eq!(run.running(Timer::Proof), later < lasts as i64);

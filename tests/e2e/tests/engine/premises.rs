@@ -234,7 +234,7 @@ impl Premises {
             "issued {issued:?}, worn {worn}"
         );
         let lease = self.leases().get(LEASE).await?;
-        let record = self.expect_at_rest(&lease)?;
+        let record = expect_at_rest(&lease)?;
         ensure!(record.last_result.as_deref() == Some("rotated"), "{record:?}");
         self.was_never_locked_out()
     }
@@ -247,24 +247,25 @@ impl Premises {
             "issued {issued:?}, worn {worn}"
         );
         if let Some(lease) = self.leases().get_opt(LEASE).await? {
-            let record = self.expect_at_rest(&lease)?;
+            let record = expect_at_rest(&lease)?;
             let result = record.last_result.clone().unwrap_or_default();
             ensure!(result.starts_with("undone: "), "{record:?}");
         }
         self.was_never_locked_out()
     }
+}
 
-    fn expect_at_rest(&self, lease: &Lease) -> Result<Record> {
-        let record = Record::of(lease);
-        ensure!(record.holder.is_none() && record.journal.is_none(), "{record:?}");
-        ensure!(
-            lease.labels().get(KIND_LABEL).map(String::as_str) == Some(KIND),
-            "{lease:?}"
-        );
-        let ago = Timestamp::now().duration_since(record.last_run.context("no last run")?);
-        ensure!(ago.as_secs().abs() < PATIENCE.as_secs() as i64, "last run {ago} ago");
-        Ok(record)
-    }
+/// Nobody holds it, nothing is under way, and it says how the last run ended.
+fn expect_at_rest(lease: &Lease) -> Result<Record> {
+    let record = Record::of(lease);
+    ensure!(record.holder.is_none() && record.journal.is_none(), "{record:?}");
+    ensure!(
+        lease.labels().get(KIND_LABEL).map(String::as_str) == Some(KIND),
+        "{lease:?}"
+    );
+    let ago = Timestamp::now().duration_since(record.last_run.context("no last run")?);
+    ensure!(ago.as_secs().abs() < PATIENCE.as_secs() as i64, "last run {ago} ago");
+    Ok(record)
 }
 
 pub(crate) fn issued(issuer: &Secret) -> BTreeSet<Fingerprint> {
