@@ -188,6 +188,13 @@ impl Invocation {
         self.start().await?.finish().await
     }
 
+    /// Runs it with a reader of its standard output that has gone away already, as after `| head -0`.
+    pub async fn run_with_closed_stdout(self) -> Result<Outcome> {
+        let mut running = self.start().await?;
+        drop(running.child.stdout.take());
+        running.finish().await
+    }
+
     /// Starts it, for a test that does something to it meanwhile. It is killed when the test forgets it.
     pub async fn start(self) -> Result<Running> {
         let line = self.line();

@@ -26,16 +26,22 @@ static RULES: LazyLock<Vec<(Regex, Mask)>> = LazyLock::new(|| {
         // A fingerprint; an object's name may end in one.
         (r"\b[0-9a-f]{10}\b", Mask::Lettered),
         (r"\bcattle-credentials-[0-9a-z]+", Mask::As("cattle-credentials-…")),
-        (r"\bcattle-cluster-agent-[0-9a-z]+-[0-9a-z]{5}\b", Mask::As("cattle-cluster-agent-…")),
+        (
+            r"\bcattle-cluster-agent-[0-9a-z]+-[0-9a-z]{5}\b",
+            Mask::As("cattle-cluster-agent-…"),
+        ),
         (r"\bc-[0-9a-z]{5}\b", Mask::As("c-id123")),
         (r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", Mask::As("<uid>")),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", Mask::As("<time>")),
         (r"process \d+ on [^\s,)]+", Mask::As("process <pid> on <host>")),
         (r"([Rr]otation|run {7}) [b-z2-9]{5}\b", Mask::As("$1 <run>")),
-        (r"(renewed|begun|ended|in|settle:|touch:|proof:|reconnect:)( in)? \d+[smhd]\d*s?( ago)?", Mask::As("$1$2 <age>$3")),
+        (
+            r"(renewed|begun|ended|in|settle:|touch:|proof:|reconnect:)( in)? \d+[smhd]\d*s?( ago)?",
+            Mask::As("$1$2 <age>$3"),
+        ),
         // In a table: the space after a short one belongs to the column.
         (r"\b3[01]d\b", Mask::As("30d")),
-        (r"\b(\d\ds|\ds )", Mask::As("<n>")),
+        (r"(?m)\b(\d\ds|\ds |\ds$)", Mask::As("<n>")),
         (r"127\.0\.0\.1:\d+", Mask::As("127.0.0.1:<port>")),
     ];
     rules

@@ -330,6 +330,11 @@ async fn handle(
     let Some((fault, planned)) = planned else {
         return Ok(live(forward(request, line, dialer, &ticket).await?, path, shared));
     };
+    if let Fault::Say { status, body } = fault {
+        ticket.struck("another answer".to_owned(), &planned);
+        ticket.note(|request| request.status = Some(status));
+        return said(status, body);
+    }
     ticket.struck(format!("{fault:?}"), &planned);
     match fault {
         Fault::Kill(Moment::Before) => {
@@ -395,6 +400,13 @@ async fn forward(
         answer.headers_mut().remove(hop_by_hop);
     }
     Ok(answer)
+}
+
+fn said(status: u16, body: String) -> Result<Answer> {
+    let answer = Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, "application/json");
+    Ok(answer.body(Full::from(body).map_err(|never| match never {}).boxed_unsync())?)
 }
 
 /// What an API server says when it refuses: a `kind: Status`, and `Retry-After` where it has an opinion.

@@ -110,6 +110,13 @@ pub enum Fault {
         /// A `Retry-After` header, in whole seconds.
         retry_after: Option<Duration>,
     },
+    /// The server never sees it; the client gets this status and this body, as JSON, however little it makes sense.
+    Say {
+        /// 200, 500 …
+        status: u16,
+        /// What stands in the answer.
+        body: String,
+    },
     /// The server carries it out, and the connection breaks before the client gets any answer.
     LoseAnswer,
     /// The connection breaks in the middle of the answer's body.
