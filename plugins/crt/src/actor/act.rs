@@ -197,13 +197,20 @@ impl CrtActor<'_> {
         if snapshot.era == Era::Plain {
             return Ok(Request::SetPlain(system.object.clone(), value));
         }
+        let secret = state.system_secret()?;
         let before = system.current().filter(|before| **before != value);
-        let change = SecretChange {
-            current: Some(value),
-            previous: before.map_or(Change::Keep, |before| Change::Set(before.clone())),
-            ..self.protection(state, expiry)?
+        // A grace without a previous token to protect would stay for ever.
+        let protection = if before.is_some() || secret.previous.is_some() {
+            self.protection(state, expiry)?
+        } else {
+            SecretChange::default()
         };
-        Ok(Request::ChangeSecret(state.system_secret()?.object.clone(), change))
+        let change = SecretChange {
+            previous: before.map_or(Change::Keep, |before| Change::Set(before.clone())),
+            current: Some(value),
+            ..protection
+        };
+        Ok(Request::ChangeSecret(secret.object.clone(), change))
     }
 
     /// Neither the end of grace nor Rancher's own rotation drops the previous token in the next days.
@@ -270,7 +277,7 @@ impl State {
                 .as_ref()
                 .and_then(|snapshot| snapshot.values().remove(&token))
         };
-        let value = self.drawn.get(&token).cloned().or_else(read);
+        let value = self.known.get(&token).cloned().or_else(read);
         value.ok_or_else(|| Trouble::NotYet(Error::failed(format!("no object holds the value of {token} any more"))))
     }
 
