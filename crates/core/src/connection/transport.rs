@@ -264,7 +264,7 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
 /// Whether another try may help: the server is busy, or the network failed in a way that may pass.
 fn worth_another_try(outcome: &Result<Response<Body>, Error>) -> bool {
     match outcome {
-        Ok(response) => matches!(response.status().as_u16(), 429 | 503 | 504),
+        Ok(response) => matches!(response.status().as_u16(), 429 | 502 | 503 | 504),
         Err(error) => error.is_repeatable(),
     }
 }
