@@ -38,7 +38,7 @@ pub(crate) async fn rotation(bed: &Bed, era: Era, plugin: &Path, count: u32) -> 
     let mut row = |what: &str, of: fn(&Run) -> u64| {
         rows.add_row([what.to_owned(), format!("{:.2} s", median(runs.iter().map(of)) / 1e3)]);
     };
-    row("from the first write to the end", |run| run.whole);
+    row("from the first write to the old token refused", |run| run.whole);
     row("until the new agent has connected", |run| run.new_agent);
     row("until Rancher has applied the token itself", |run| run.rancher);
     row("until the old agent is gone", |run| run.old_agent);
@@ -83,7 +83,11 @@ impl Run {
             line["method"] != "GET" && path.contains("/api") && !about_something_else
         });
         let first = writes.map(began).next().context("no write was logged")??;
-        let last = lines().rfind(ours).map(ended).context("no request was logged")??;
+        let probes = lines().filter(ours).filter(|line| line["path"] == "/v3/connect");
+        let last = probes
+            .map(ended)
+            .next_back()
+            .context("nobody asked whether the old token is refused")??;
 
         let mut deployment = patches("/deployments/cattle-cluster-agent".to_owned()).map(ended);
         let placed = deployment

@@ -95,10 +95,9 @@ impl Stage {
         if let Ok(rancher) = self.bed.rancher(self.era).await {
             rancher.process().end().await;
         }
-        let (management, downstream) = (self.bed.management(self.era).await, self.bed.downstream().await);
-        for plane in [management, downstream].into_iter().flatten() {
-            plane.stop().await;
-        }
+        let planes = [self.bed.management(self.era).await, self.bed.downstream().await];
+        let ending = planes.iter().flatten().map(|plane| plane.stop());
+        futures::future::join_all(ending).await;
     }
 }
 
