@@ -10,6 +10,11 @@ use anyhow::Result;
 use crate::cargo::{built, cargo, host, relative, root};
 use crate::step::Steps;
 
+/// The targets with tests on the control plane. They are named, since selecting their packages would be another selection.
+const OF_THE_BED: [&str; 2] = ["bed", "standin"];
+/// The stories come last.
+const END_TO_END: [&str; 2] = ["engine", "stories"];
+
 /// Check the format, lint, and run all tests, those on the real control plane last
 #[derive(clap::Args)]
 pub(crate) struct Test {
@@ -59,16 +64,19 @@ fn check(steps: &Steps) -> Result<()> {
 }
 
 fn unit(steps: &Steps) -> Result<()> {
-    let tests = [
+    let inner = ["test", "--workspace", "--lib", "--bins"];
+    steps.run("unit tests", &mut cargo(inner))?;
+    let outer = [
         "test",
         "--workspace",
         "--exclude",
         "e2e",
         "--exclude",
         "testbed",
-        "--all-targets",
+        "--test",
+        "*",
     ];
-    steps.run("unit tests", &mut cargo(tests))?;
+    steps.run("tests from the outside", &mut cargo(outer))?;
     steps.run(
         "examples in the documentation",
         &mut cargo(["test", "--workspace", "--doc"]),
@@ -98,10 +106,36 @@ fn on_the_control_plane(steps: &Steps, test: &Test) -> Result<()> {
         tests
     };
     if test.names.is_empty() {
-        let tests = ["--test", "bed", "--test", "standin"];
-        steps.run("tests of the test bed", &mut in_private_network(&tests))?;
+        steps.run("tests of the test bed", &mut in_private_network(&targets(&OF_THE_BED)))?;
     }
-    let mut stories = vec!["--test", "stories", "--"];
+    let mut stories: Vec<&str> = targets(&END_TO_END);
+    stories.push("--");
     stories.extend(test.names.iter().map(String::as_str));
     steps.run("end-to-end tests", &mut in_private_network(&stories))
+}
+
+fn targets(names: &[&'static str]) -> Vec<&'static str> {
+    names.iter().flat_map(|name| ["--test", name]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn no_test_on_the_control_plane_is_forgotten() {
+        for (package, named) in [("testbed", &OF_THE_BED), ("e2e", &END_TO_END)] {
+            let dir = root().join("tests").join(package).join("tests");
+            let there = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+            let is_target =
+                |path: &Path| path.extension().is_some_and(|end| end == "rs") || path.join("main.rs").exists();
+            let name = |path: std::path::PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
+            let there: BTreeSet<String> = there.filter(|path| is_target(path)).map(name).collect();
+            let named: BTreeSet<String> = named.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(there, named, "the test targets of {package}");
+        }
+    }
 }
