@@ -22,6 +22,9 @@ const LOOK: Duration = Duration::from_millis(400);
 /// How often at most when it does not answer.
 const SLOW_LOOK: Duration = Duration::from_secs(2);
 
+/// How long one write may take. The fence is open for 20 s after a renewal, and the lock lasts 30 s: what was sent under
+/// the lock has arrived, or never will, before anybody else can take it.
+const LONGEST_WRITE: Duration = Duration::from_secs(8);
 /// How long one look may take: the way to the downstream side may hang while the agent restarts, and a look that is made
 /// anew finds the new tunnel.
 const LONGEST_LOOK: Duration = Duration::from_secs(15);
@@ -139,6 +142,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             Err(trouble) => return self.troubled(state, trouble),
         };
         match A::Protocol::decide(&view, run.as_ref()) {
+            Next::Begin(_) if state.journal.is_some() => contradiction(state, "a second beginning"),
             Next::Begin(notes) => {
                 let now = self.actor.clock().now();
                 state.journal = Some(Journal::begin(notes, self.resumable_by.clone(), now));
@@ -159,10 +163,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         tokio::select! {
             seen = tokio::time::timeout(LONGEST_LOOK, self.actor.observe(run)) => match seen {
                 Ok(seen) => seen.map(Some),
-                Err(_) => Err(Trouble::NotYet(kubectl_core::error::Error::failed(format!(
-                    "no answer from both sides within {}s",
-                    LONGEST_LOOK.as_secs()
-                )))),
+                Err(_) => Err(no_answer(LONGEST_LOOK)),
             },
             Ok(_) = stop.wait_for(|stop| *stop) => Ok(None),
         }
@@ -177,7 +178,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
 
     async fn step(&self, state: &mut State<A>, step: Step<A::Protocol>) -> Turn {
         let Some(run) = self.run_now(state) else {
-            return Turn::End(Outcome::Refused(Vec::new()));
+            return contradiction(state, "a write before a journal");
         };
         let notes = A::Protocol::intend(&step.write, &run, &mut *self.actor.draw());
         let what = step.write.to_string();
@@ -201,7 +202,8 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         let Some(run) = self.run_now(state) else {
             return Turn::Again;
         };
-        match self.actor.act(&step.write, &run, state.lock.fence()).await {
+        let sent = tokio::time::timeout(LONGEST_WRITE, self.actor.act(&step.write, &run, state.lock.fence())).await;
+        match sent.unwrap_or_else(|_| Err(no_answer(LONGEST_WRITE))) {
             Ok(()) => {
                 self.listener.hear(Event::Stepped);
                 state.waiting = None;
@@ -254,8 +256,11 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
     }
 
     async fn turn_back(&self, state: &mut State<A>, reason: String) -> Turn {
-        if let Some(journal) = &mut state.journal {
-            journal.turn_back(reason.clone());
+        match &mut state.journal {
+            Some(journal) if journal.goal == Goal::Forward && journal.phase.may_be_undone() => {
+                journal.turn_back(reason.clone());
+            }
+            _ => return contradiction(state, "a way back where there is none"),
         }
         state.waiting = None;
         let turn = self.saved(state).await;
@@ -345,4 +350,18 @@ async fn asked(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }
+}
+
+fn no_answer(within: Duration) -> Trouble {
+    let message = format!("no answer within {}s", within.as_secs());
+    Trouble::NotYet(kubectl_core::error::Error::failed(message))
+}
+
+/// What no protocol may answer, and what the exploration of each shows that it does not.
+fn contradiction<A: Actor>(state: &State<A>, what: &str) -> Turn {
+    let error = kubectl_core::error::Error::failed(format!("the protocol contradicts itself: {what}"));
+    Turn::End(pending(
+        state,
+        Pause::Error(error.hint("this is a mistake in the program; nothing was written")),
+    ))
 }

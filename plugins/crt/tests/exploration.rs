@@ -3,6 +3,8 @@
 //! What each move of the environment imitates is said beside it. The number of states is printed
 //! (`cargo test -p kubectl-crt --test exploration -- --nocapture`).
 
+#![expect(clippy::print_stdout, reason = "the number of states is part of what the test says")]
+
 use std::collections::BTreeSet;
 
 use kubectl_core::secret::Fingerprint;

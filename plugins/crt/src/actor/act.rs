@@ -45,7 +45,7 @@ impl CrtActor<'_> {
             return Err(Trouble::LockLost);
         }
         let (above, below) = (&self.sides.management.client, &self.downstream.server.client);
-        let by = self.written_by(run);
+        let by = Self::written_by(run);
         match request {
             Request::Nothing => Ok(()),
             Request::CreateToken(new) => on_management(token::create(above, &self.sides.cluster.id, &new, &by).await),
@@ -71,7 +71,7 @@ impl CrtActor<'_> {
     }
 
     /// On the way back what is changed says so: it is how a later look knows that this run has changed it.
-    fn written_by(&self, run: &Run<Crt>) -> object::Write {
+    fn written_by(run: &Run<Crt>) -> object::Write {
         let by = object::Write::by(FIELD_MANAGER);
         if run.goal == Goal::Back {
             by.marked(BACK, run.id.to_string())

@@ -28,7 +28,9 @@ use rancher::era::Era;
 use rancher::probe::Verdict;
 use rancher::settings;
 use rancher::token::{self, Tokens, generate};
+pub(crate) use snapshot::BRIDGE_LABEL;
 use snapshot::{Names, Snapshot};
+pub use survey::not_rotated;
 
 use crate::rotation::view::View;
 use crate::rotation::write::Write;
@@ -66,8 +68,11 @@ pub struct CrtActor<'a> {
 struct State {
     snapshot: Option<Snapshot>,
     names: Names,
-    /// Values drawn by this process, until they are written.
-    drawn: BTreeMap<Fingerprint, Secret>,
+    /// Every value that this process has drawn or read. A value that no object holds any more can still be shown to be
+    /// refused.
+    known: BTreeMap<Fingerprint, Secret>,
+    /// Values that are to be refused and that Rancher could not be asked about, since nobody knows them any more.
+    unproven: BTreeSet<Fingerprint>,
     /// The answer about a value holds for as long as the tokens are the same.
     answered: Option<(Vec<String>, BTreeMap<Fingerprint, Verdict>)>,
     has_feature: Option<bool>,
@@ -90,6 +95,12 @@ impl<'a> CrtActor<'a> {
             options,
             state: Mutex::default(),
         })
+    }
+
+    /// The values that should be refused by now and could not be asked about: nobody knows them any more, since another
+    /// process revoked them and ended before it had asked.
+    pub fn unproven(&self) -> Vec<Fingerprint> {
+        self.state().unproven.iter().copied().collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -214,14 +225,14 @@ impl<'a> CrtActor<'a> {
         let wanted: Vec<&Secret> = wanted.filter_map(|token| values.get(&token)).collect();
         Names::new(
             wanted,
-            self.formula(snapshot),
+            Self::formula(snapshot),
             &self.server_url(snapshot),
             &snapshot.cluster.id,
             old,
         )
     }
 
-    fn formula(&self, snapshot: &Snapshot) -> Formula {
+    fn formula(snapshot: &Snapshot) -> Formula {
         let named = snapshot.named_credentials();
         let recognised = named.and_then(rancher::agent::Credentials::formula);
         recognised.unwrap_or_else(|| Formula::of_manifest(!snapshot.deployment.variables.is_empty()))
@@ -261,7 +272,16 @@ impl<'a> CrtActor<'a> {
             .filter(|(of, _)| *of == versions)
             .map(|(_, known)| known);
         let (wanted, looks) = worth_asking(view, run);
-        values.extend(self.state().drawn.clone());
+        {
+            let mut state = self.state();
+            state.known.append(&mut values);
+            values.clone_from(&state.known);
+            state.unproven = wanted
+                .iter()
+                .filter(|token| !values.contains_key(token))
+                .copied()
+                .collect();
+        }
         // A value that is to be refused is asked about again and again, until it is; one that is accepted stays so.
         let settled = |token: &Fingerprint| {
             known
@@ -289,7 +309,7 @@ impl<'a> CrtActor<'a> {
             .map(|(token, _)| *token)
             .collect();
         // What is to be accepted must be so without a doubt; what is to be refused counts as accepted while in doubt.
-        let target = run.map_or(view.names, |run| target(run));
+        let target = run.map_or(view.names, target);
         view.live
             .retain(|token| Some(*token) != target || verdicts.get(token).is_some_and(Verdict::is_live));
         snapshot.verdicts.clone_from(&verdicts);
@@ -347,7 +367,7 @@ impl Actor for CrtActor<'_> {
     type Protocol = Crt;
 
     async fn observe(&self, run: Option<&Run<Crt>>) -> Result<View, Trouble> {
-        self.look(run).await
+        Box::pin(self.look(run)).await
     }
 
     fn draw(&self) -> Box<dyn Draw + '_> {
@@ -388,7 +408,7 @@ impl Draw for FromTheSystem<'_> {
             return Fingerprint::of("");
         };
         let fingerprint = value.fingerprint();
-        self.state.drawn.insert(fingerprint, value);
+        self.state.known.insert(fingerprint, value);
         fingerprint
     }
 

@@ -14,7 +14,7 @@ use rancher::token::{RegistrationToken, SYSTEM, TokenSecret, Tokens};
 use crate::rotation::view::{Age, Grace, Holder, Notes, Pod as SeenPod, Rollout, View};
 
 /// On a registration token: it is a bridge of a run.
-pub(super) const BRIDGE_LABEL: &str = "kubectl-rotation.github.io/bridge";
+pub(crate) const BRIDGE_LABEL: &str = "kubectl-rotation.github.io/bridge";
 /// On an object that was written on the way back: the run.
 pub(super) const BACK: &str = "kubectl-rotation.github.io/back";
 

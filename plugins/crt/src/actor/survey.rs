@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kubectl_core::access::{self, Right};
 use kubectl_core::error::Error;
 use kubectl_core::secret::Secret;
-use rancher::cluster::{ClusterKind, ConditionStatus, Rendered};
+use rancher::cluster::{Cluster, ClusterKind, ConditionStatus, Rendered};
 use rancher::era::Era;
 use rotation::protocol::Obstacle;
 
@@ -42,9 +42,12 @@ fn unless(check: Check, reason: impl Into<String>, hint: impl Into<String>) -> O
     }
 }
 
-/// The kinds of clusters that this version rotates.
 pub(super) fn kind(snapshot: &Snapshot) -> Option<Obstacle> {
-    let cluster = &snapshot.cluster;
+    not_rotated(&snapshot.cluster)
+}
+
+/// Why a cluster is none of those that this version rotates; nothing if it is one.
+pub fn not_rotated(cluster: &Cluster) -> Option<Obstacle> {
     let name = &cluster.display_name;
     if cluster.deleting {
         return Some(firm(

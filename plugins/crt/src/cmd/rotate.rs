@@ -12,10 +12,10 @@ use kubectl_core::ui::Ui;
 use rancher::cluster::{self, Cluster, ClusterKind};
 
 use super::run::{DryRun, Job};
-use crate::actor::{Check, Options};
+use crate::actor::{Check, Options, not_rotated};
 use crate::sides::{DownstreamFlags, MANAGEMENT, Management};
 use crate::view::again::Again;
-use crate::view::outcome::{Asked, RotationResult, RotationResultList};
+use crate::view::outcome::{Asked, RotationResult, RotationResultList, refusal};
 
 /// What is typed after `kubectl crt rotate`.
 #[derive(clap::Args, Clone, Debug)]
@@ -210,6 +210,10 @@ impl Work<'_> {
             context,
             ..
         } = self;
+        // Known from the management side alone: there may be no agent to reach the other one by.
+        if let Some(obstacle) = not_rotated(&cluster) {
+            return Err(refusal(&cluster, vec![obstacle], result));
+        }
         let name = common.downstream.downstream_context.as_deref();
         let sides = management
             .sides(cluster, &global.connection, name, &context.environment)

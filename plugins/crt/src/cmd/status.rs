@@ -159,7 +159,7 @@ fn about_rancher(status: &ClusterStatus) -> String {
     let version = status.rancher_version.as_deref().unwrap_or("of unknown version");
     let era = match status.era {
         Some(Era::Secret) => "keeps registration tokens in Secrets (era secret)",
-        Some(Era::Plain) => "keeps registration tokens in plain (era plain)",
+        Some(Era::Plain) => "keeps registration tokens in their own objects (era plain)",
         None => "keeps registration tokens in a way that could not be seen",
     };
     let path = status

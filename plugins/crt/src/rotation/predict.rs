@@ -10,7 +10,7 @@ use super::write::Write;
 use super::{Crt, Timer};
 
 /// What the journal must say before the write is sent.
-pub fn intend(write: &Write, run: &Run<Crt>, draw: &mut dyn Draw) -> Notes {
+pub(super) fn intend(write: &Write, run: &Run<Crt>, draw: &mut dyn Draw) -> Notes {
     let mut notes = run.notes.clone();
     match write {
         Write::Adopt { token } => notes.new = Some(*token),
@@ -22,7 +22,7 @@ pub fn intend(write: &Write, run: &Run<Crt>, draw: &mut dyn Draw) -> Notes {
 }
 
 /// The world right after the write.
-pub fn predict(view: &mut View, run: &Run<Crt>, write: &Write) {
+pub(super) fn predict(view: &mut View, run: &Run<Crt>, write: &Write) {
     match write {
         Write::Adopt { .. } | Write::Touch => {}
         Write::Bridge { token } => drop(view.bridges.insert(*token)),
@@ -88,7 +88,8 @@ fn set_system(view: &mut View, run: &Run<Crt>, token: Option<Fingerprint>) {
 }
 
 /// The world when everything has come to rest and nobody interfered.
-pub fn rest(view: &mut View, run: &mut Run<Crt>) {
+pub(super) fn rest(view: &mut View, run: &mut Run<Crt>) {
+    let before = view.clone();
     view.live = held_values(view).into_iter().collect();
     let fresh = Pod {
         token: view.names,
@@ -109,8 +110,11 @@ pub fn rest(view: &mut View, run: &mut Run<Crt>) {
         view.pushed = view.system.as_ref().map(|holder| holder.token);
     }
     view.answers = view.answers.map(|_| true);
-    for (timer, passed) in &mut run.timers {
-        *passed |= *timer == Timer::Settle;
+    // Nothing moves any more: what is waited for now is time.
+    if *view == before
+        && let Some(passed) = run.timers.get_mut(&Timer::Settle)
+    {
+        *passed = true;
     }
 }
 

@@ -15,9 +15,6 @@ use super::API_VERSION;
 use super::judge::{self, Facts, State, Surroundings, User};
 use super::leases::Rotation;
 
-/// On a registration token that a rotation has made, to keep a value accepted.
-const BRIDGE_LABEL: &str = "kubectl-rotation.github.io/bridge";
-
 /// A row.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -230,7 +227,7 @@ impl Row {
 
 /// The judge's view of a token.
 pub fn facts(token: &RegistrationToken, is_first: bool, rotation: Option<&Rotation>) -> Facts {
-    let bridge = token.labels.contains_key(BRIDGE_LABEL);
+    let bridge = token.labels.contains_key(crate::actor::BRIDGE_LABEL);
     let of_this_run = bridge && rotation.is_some_and(Rotation::under_way);
     let in_secret = token.secret_name.is_some() || token.secret.is_some();
     Facts {

@@ -100,7 +100,8 @@ impl Job<'_> {
             None => self.unless_interrupted(self.take(&survey.record)).await??,
         };
         let outcome = Box::pin(self.engine(&actor, lock, survey.journal)).await;
-        self.finish(outcome, &survey.view, survey.plan.as_ref(), result).await
+        self.finish(&actor, outcome, &survey.view, survey.plan.as_ref(), result)
+            .await
     }
 
     /// Where the lock seems to be held by somebody alive, takes it or reports the holder.
@@ -152,7 +153,7 @@ impl Job<'_> {
     /// Takes the lock after the question, unless somebody else went on with the rotation since the survey.
     async fn take(&self, surveyed: &Record) -> Result<Held, Error> {
         let (lock, record) = self.lock().await?;
-        if record.journal == surveyed.journal {
+        if record.journal == surveyed.journal && record.last_run == surveyed.last_run {
             return Ok(lock);
         }
         release(Some((lock, record))).await;
@@ -307,6 +308,7 @@ impl Job<'_> {
 
     async fn finish(
         &self,
+        actor: &CrtActor<'_>,
         outcome: Outcome,
         before: &View,
         plan: Option<&Plan<Crt>>,
@@ -317,6 +319,11 @@ impl Job<'_> {
         let pending = matches!(outcome, Outcome::Pending { .. })
             && !self.read_lease().await.is_ok_and(|record| record.journal.is_none());
         let done = matches!(outcome, Outcome::Done);
+        let ended = matches!(outcome, Outcome::Done | Outcome::Undone(_));
+        let unproven = |token| format!("Not proven: that Rancher refuses {token}; nobody knows its value any more.");
+        result
+            .remarks
+            .extend(actor.unproven().into_iter().filter(|_| ended).map(unproven));
         end_of(self.asked, outcome, &self.sides.cluster, self.again, pending, result)?;
         if done {
             result.new_fingerprint = self.system_now().await;
