@@ -42,6 +42,7 @@ static RULES: LazyLock<Vec<(Regex, Mask)>> = LazyLock::new(|| {
         // In a table: the space after a short one belongs to the column.
         (r"\b3[01]d\b", Mask::As("30d")),
         (r"(?m)\b(\d\ds|\ds |\ds$)", Mask::As("<n>")),
+        (r"Kubernetes v1\.\d+\.\d+", Mask::As("Kubernetes <version>")),
         (r"127\.0\.0\.1:\d+", Mask::As("127.0.0.1:<port>")),
     ];
     rules
@@ -84,7 +85,7 @@ mod tests {
 
     #[test]
     fn every_rule_is_a_regular_expression() {
-        assert_eq!(RULES.len(), 12);
+        assert_eq!(RULES.len(), 13);
     }
 
     #[test]

@@ -1,0 +1,176 @@
+//! How many requests a rotation costs its servers: the writes to the number, as `docs/requests.md` tells them; the reads
+//! within bounds that follow from how often it looks.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anyhow::{Result, ensure};
+use e2e::Story;
+use rstest::rstest;
+use testbed::{Era, Request};
+
+use crate::writes::{essence, is_lease};
+
+/// What the user is told.
+const DOCUMENT: &str = include_str!("../../../../docs/requests.md");
+/// The survey before the question, the survey of the engine, and what is read once.
+const SURVEYS: usize = 42;
+/// Reads of one look: cluster, tokens, Secrets, feature; Deployment, pods, record; a Secret for each value; a probe of two
+/// doors for two values, twice; a call through the tunnel.
+const OF_A_LOOK: usize = 18;
+/// Looks in a second of waiting, and one for each step besides.
+const LOOKS_A_SECOND: f64 = 2.5;
+
+/// How the other side is reached and what is changed.
+#[derive(Clone, Copy, Debug)]
+enum Mode {
+    All,
+    OnlyAgent,
+    Direct,
+}
+
+impl Mode {
+    fn words(self) -> &'static str {
+        match self {
+            Self::All => "all tokens",
+            Self::OnlyAgent => "only the agent's token",
+            Self::Direct => "all tokens, with a context of the cluster itself",
+        }
+    }
+
+    fn args(self, id: &str) -> Vec<String> {
+        match self {
+            Self::All => Vec::new(),
+            Self::OnlyAgent => vec!["--only-agent".into()],
+            Self::Direct => vec!["--downstream-context".into(), format!("{id}-direct")],
+        }
+    }
+}
+
+/// The part of the document that is about one era and mode.
+fn table(era: Era, mode: Mode, writes: &[&Request]) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for write in writes {
+        *counts.entry(what(write)).or_default() += 1;
+    }
+    let word = match era {
+        Era::Plain => "Era P",
+        Era::Secret => "Era S",
+    };
+    let mut table = format!("### {word}, {}\n\n| write | count |\n|---|---:|\n", mode.words());
+    for (what, count) in &counts {
+        let _ = writeln!(table, "| {what} | {count} |");
+    }
+    let _ = writeln!(table, "| **together** | **{}** |", writes.len());
+    table
+}
+
+/// `PATCH clusterregistrationtokens` on which side.
+fn what(write: &Request) -> String {
+    let below = write.path.contains("/namespaces/cattle-system/");
+    let side = if below { "downstream" } else { "management" };
+    let kind = essence(write);
+    let kind = kind.split('/').next().unwrap_or_default();
+    format!("{kind}, {side}")
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn of_one_rotation_are_as_documented(
+    #[values(Era::Plain, Era::Secret)] era: Era,
+    #[values(Mode::All, Mode::OnlyAgent, Mode::Direct)] mode: Mode,
+) -> Result<()> {
+    let story = Story::begin(era, "lyon").await?;
+    let (proxy, desk) = story.behind_proxy().await?;
+    let id = story.cluster.id.as_str();
+    let rotate = ["rotate", id, "--yes", "--settle", "1s"].map(str::to_owned);
+    let outcome = desk
+        .crt(rotate.into_iter().chain(mode.args(id)))
+        .run()
+        .await?
+        .expect(0)?;
+
+    let all = proxy.requests();
+    let (leases, products): (Vec<_>, Vec<_>) = all.iter().filter(|r| r.write.is_some()).partition(|r| is_lease(r));
+    let table = table(era, mode, &products);
+    ensure!(
+        DOCUMENT.contains(&table),
+        "docs/requests.md does not say:\n{table}\n{}",
+        proxy.transcript()
+    );
+    // One that takes and one that begins, one before each write and at each new phase of waiting, one that ends; and a
+    // renewal every ten seconds.
+    let renewals = usize::try_from(outcome.took.as_secs() / 10)?;
+    let most = products.len() + 8 + renewals;
+    ensure!(
+        leases.len() <= most,
+        "{} writes of the Lease, at most {most}\n{}",
+        leases.len(),
+        proxy.transcript()
+    );
+
+    let reads: Vec<_> = all.iter().filter(|request| request.write.is_none()).collect();
+    let is_look = |request: &&&Request| request.path.ends_with(&format!("/clusters/{id}")) && request.method == "GET";
+    let looks = reads.iter().filter(is_look).count();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "seconds of a test, times two and a half"
+    )]
+    let waiting = (outcome.took.as_secs_f64() * LOOKS_A_SECOND) as usize;
+    let most_looks = products.len() + leases.len() + waiting;
+    ensure!(looks <= most_looks, "{looks} looks, at most {most_looks}");
+    let most_reads = SURVEYS + looks * OF_A_LOOK;
+    ensure!(
+        reads.len() <= most_reads,
+        "{} reads, at most {most_reads}\n{}",
+        reads.len(),
+        proxy.transcript()
+    );
+    println!(
+        "{era:?} {mode:?}: {} reads in {looks} looks, {} writes of the Lease, {} others, in {:?}",
+        reads.len(),
+        leases.len(),
+        products.len(),
+        outcome.took
+    );
+    ensure!(
+        all.iter().all(|request| request.user_agent.starts_with("kubectl-crt/")),
+        "{all:#?}"
+    );
+    Ok(())
+}
+
+#[rstest]
+#[case::plain(Era::Plain)]
+#[case::secret(Era::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn of_looking_are_reads_only(#[case] era: Era) -> Result<()> {
+    let story = Story::begin(era, "lyon").await?;
+    let (proxy, desk) = story.behind_proxy().await?;
+    let id = story.cluster.id.as_str();
+    for (args, most) in [
+        (vec!["list", id], 6),
+        (vec!["list", id, "--probe"], 18),
+        (vec!["list"], 6),
+        (vec!["status", id], 24),
+        (vec!["verify", id], 24),
+        (vec!["rotate", id, "--dry-run"], SURVEYS),
+        (vec!["rotate", id, "--dry-run=server"], SURVEYS + 10),
+        (vec!["rollback", id, "--dry-run"], 10),
+        (vec!["version"], 10),
+    ] {
+        let before = proxy.requests().len();
+        desk.crt(&args).run().await?.expect(0)?;
+        let sent = proxy.requests().split_off(before);
+        println!("{era:?} {args:?}: {}", sent.len());
+        ensure!(
+            sent.len() <= most,
+            "{args:?}: {} requests, at most {most}\n{}",
+            sent.len(),
+            proxy.transcript()
+        );
+    }
+    ensure!(proxy.writes().is_empty(), "{}", proxy.transcript());
+    Ok(())
+}
