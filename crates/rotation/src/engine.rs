@@ -19,6 +19,10 @@ use crate::protocol::{Actor, Next, Obstacle, Protocol, RunOf, Step, Trouble, Vie
 
 /// How often the world is looked at while waiting.
 const LOOK: Duration = Duration::from_millis(400);
+/// For how long it is looked at so often; afterwards once in [`LATER_LOOK`], since what has taken longer takes longer.
+const AT_FIRST: Duration = Duration::from_secs(10);
+/// How often the world is looked at in a longer wait: what becomes true is seen within a second.
+const LATER_LOOK: Duration = Duration::from_secs(1);
 /// How often at most when it does not answer.
 const SLOW_LOOK: Duration = Duration::from_secs(2);
 
@@ -252,6 +256,11 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         if since.elapsed() >= self.patience {
             return Turn::End(pending(state, Pause::OutOfPatience(what)));
         }
+        let look = if since.elapsed() < AT_FIRST {
+            look
+        } else {
+            look.max(LATER_LOOK)
+        };
         Turn::After(look)
     }
 
