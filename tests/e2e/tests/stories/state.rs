@@ -2,6 +2,7 @@
 //! that shares nothing with it. Stories compare one look with another.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -47,7 +48,7 @@ pub(crate) struct State {
 }
 
 /// What matters of the agent's Deployment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Rollout {
     /// The Secret in the volume.
     pub(crate) secret: String,
@@ -57,6 +58,19 @@ pub(crate) struct Rollout {
     pub(crate) settings: (i32, i32),
     /// All of the specification.
     pub(crate) spec: Value,
+}
+
+impl fmt::Debug for Rollout {
+    /// Without the whole specification, which is for comparing.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            secret,
+            variable,
+            settings,
+            ..
+        } = self;
+        write!(f, "{secret}, variable {variable:?}, settings {settings:?}")
+    }
 }
 
 /// What the Lease says.
@@ -403,23 +417,25 @@ fn never_without_a_way_back(c: &mut Complaints, state: &State) {
 /// machine.
 const AGENTS_RESTART: Duration = Duration::from_secs(3);
 
-/// Waits until Rancher sees nothing but tunnels of one token, and the cluster as connected; then looks at everything.
+/// Waits until Rancher sees nothing but the tunnels of one agent, and the cluster as connected; then looks at everything.
 async fn rancher_sees(story: &Story, token: impl Fn(&State) -> String) -> Result<State> {
-    let what = format!("the tunnels of cluster {} to be those of its token", story.cluster.id);
-    let seen = until(&what, Duration::from_secs(10), async || {
-        let state = State::of(story).await?;
-        let report = &state.report;
-        let connected = report
-            .conditions
-            .get("Connected")
-            .is_some_and(|status| status == "True");
-        let tunnels = report.sessions.len() == 2 && report.fingerprints() == [token(&state)];
-        Ok((connected && tunnels).then_some(state))
+    let what = format!("Rancher to see one agent of cluster {}, connected", story.cluster.id);
+    let seen = until(&what, Duration::from_secs(15), async || {
+        let report = story.rancher.report(&story.cluster).await?;
+        let condition = report.conditions.get("Connected");
+        let connected = condition.is_some_and(|status| status == "True");
+        let tunnels = report.sessions.len() == 2 && report.fingerprints().len() == 1;
+        Ok((connected && tunnels).then_some(()))
     });
-    match seen.await {
-        Ok(state) => Ok(state),
-        Err(error) => Err(error.context(format!("{:#?}", State::of(story).await?))),
-    }
+    let seen = seen.await;
+    let state = State::of(story).await?;
+    seen.with_context(|| format!("{state:#?}"))?;
+    let with = token(&state);
+    ensure!(
+        state.report.fingerprints() == [with.as_str()],
+        "not connected with {with}: {state:#?}"
+    );
+    Ok(state)
 }
 
 fn sorted(list: &[String]) -> Vec<&str> {

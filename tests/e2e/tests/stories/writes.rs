@@ -1,6 +1,6 @@
 //! The writes of a run as the proxy saw them, in few words.
 
-use testbed::{FaultProxy, Request};
+use testbed::{FaultProxy, On, Request};
 
 /// A write of the Lease, which is lock and journal.
 pub(crate) fn is_lease(request: &Request) -> bool {
@@ -24,4 +24,21 @@ pub(crate) fn essence(write: &Request) -> String {
 pub(crate) fn effective(proxy: &FaultProxy) -> Vec<String> {
     let done = |write: &&Request| write.status.is_some_and(|status| (200..300).contains(&status));
     proxy.writes().iter().filter(done).map(ToString::to_string).collect()
+}
+
+/// The next request of the same method to the same object (or, where names are drawn, to the same sort of object).
+pub(crate) fn same_as(write: &Request) -> On {
+    let on = On::write().method(write.method.clone());
+    if is_lease(write) {
+        // The first one creates it, in a cluster that was never rotated.
+        return On::write().path("*/leases*");
+    }
+    let essence = essence(write);
+    let object = essence.split_once(' ').map_or("", |(_, object)| object);
+    match object {
+        "clusters" => on.path("*/management.cattle.io/v3/clusters/*"),
+        "secrets" if write.method == "DELETE" => on.path("*/secrets/cattle-credentials-*"),
+        object if object.ends_with("/zz-") => on.path(format!("*/{object}*")),
+        object => on.path(format!("*/{object}")),
+    }
 }
