@@ -214,7 +214,9 @@ impl Invocation {
 
     /// Starts it on a terminal of its own, where it asks and shows progress as it does to people.
     pub fn on_terminal(mut self) -> Result<expectrl::session::OsSession> {
-        self.command.env("TERM", "xterm-256color");
+        if self.command.get_envs().all(|(name, _)| name != "TERM") {
+            self.command.env("TERM", "xterm-256color");
+        }
         let mut session = expectrl::Session::spawn(self.command)?;
         session.set_expect_timeout(Some(Duration::from_mins(1)));
         Ok(session)

@@ -173,8 +173,9 @@ async fn the_answer_to_every_write_is_lost(#[case] era: Era) -> Result<()> {
         scene.proxy.plan(On::write().path(LEASES).nth(nth), Fault::LoseAnswer);
     }
     scene.ends_well(scene.rotate("1s").await?).await?;
+    // In era S no token object is written, and in era P the cluster is not touched.
     let struck: Vec<_> = planned.iter().map(Planned::struck).collect();
-    ensure!(struck[..3].iter().all(|struck| *struck > 0), "{struck:?}");
+    ensure!(struck.iter().filter(|struck| **struck > 0).count() == 3, "{struck:?}");
     Ok(())
 }
 

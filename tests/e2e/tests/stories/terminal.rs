@@ -130,6 +130,9 @@ async fn ctrl_c_releases_the_lock_keeps_the_journal_and_names_the_one_command() 
 
     let words: Vec<_> = undo.split(' ').skip(1).chain(["--yes", "--settle", "1s"]).collect();
     story.desk.kubectl(words).run().await?.expect(0)?;
+    // The Deployment named a token that tunnels refuse, as was arranged; the old agent never went.
+    ensure!(state.report.without.way_back.is_empty(), "{state:#?}");
+    story.rancher.reset(&story.cluster).await?;
     state::restored(&story, &start, state.drawn()).await?;
     Ok(())
 }
@@ -155,7 +158,7 @@ async fn a_second_ctrl_c_leaves_at_once() -> Result<()> {
     terminal.send(ControlCode::EndOfText)?;
     // It says what it does, and that once more would be enough.
     let mut terminal = tokio::task::spawn_blocking(move || -> Result<OsSession> {
-        terminal.expect("Ctrl-C")?;
+        terminal.expect("another Ctrl-C leaves at once")?;
         Ok(terminal)
     })
     .await??;

@@ -297,6 +297,8 @@ impl Job<'_> {
         };
         let asked_to_stop = async {
             self.ui.interrupt().cancelled().await;
+            self.ui
+                .status("Stopping once the call under way is answered; another Ctrl-C leaves at once.");
             let _ = stop.send(true);
             std::future::pending::<Outcome>().await
         };
