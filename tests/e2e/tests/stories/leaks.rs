@@ -4,6 +4,7 @@
 //! A later plugin adds rows to [`COMMANDS`] and to [`broken_answers`].
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -339,7 +340,6 @@ async fn broken_kubeconfigs_and_credential_plugins_do_not_make_it_talk() -> Resu
     let script = format!("#!/bin/sh\necho 'no way: {token}' >&2\necho '{{\"token\": \"{token}\"'\nexit 3\n");
     std::fs::write(&plugin, script)?;
     std::os::unix::fs::symlink("/bin/sh", desk.home().join("bin/sh"))?;
-    use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755))?;
     let exec = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "c",

@@ -335,7 +335,7 @@ async fn a_token_that_rancher_has_rotated_by_itself_is_shown_until_the_agent_has
     ----- stderr -----
     ----- exit status: 0 -----
     ");
-    let reason = r#"jsonpath={.items[1].state}: {.items[1].reason}"#;
+    let reason = "jsonpath={.items[1].state}: {.items[1].reason}";
     assert_snapshot!(crt(&story, &["list", id, "-o", reason]).await?, @r"
     $ kubectl-crt list c-id123 -o jsonpath={.items[1].state}: {.items[1].reason}
     rotated-not-pushed: Rancher has rotated it by itself and pushes the new value only at the next event of the cluster----- stderr -----

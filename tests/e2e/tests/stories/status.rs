@@ -378,7 +378,7 @@ async fn a_cluster_whose_tunnel_is_gone_is_shown_by_what_the_management_side_tel
     let story = Story::begin(Era::Secret, "lyon").await?;
     let id = story.cluster.id.as_str();
     story.rancher.offline(&story.cluster, Duration::from_mins(10)).await?;
-    until("Rancher to see it", Duration::from_secs(60), async || {
+    until("Rancher to see it", Duration::from_mins(1), async || {
         let report = story.rancher.report(&story.cluster).await?;
         Ok(report
             .conditions
