@@ -189,6 +189,12 @@ async fn no_command_shows_a_token(#[case] era: Era) -> Result<()> {
     let given = hands::values(&story).await?["system"].clone();
     hunt.run_all(&story.desk, &story.cluster.id, &format!("{given}\n"), "rancher")
         .await?;
+    // What was searched is about these tokens: their fingerprints stand there.
+    let shown = crate::state::fingerprint(&given);
+    ensure!(
+        hunt.seen.iter().filter(|(_, text)| text.contains(&shown)).count() > 10,
+        "{shown} is nowhere"
+    );
     // What it has rotated to is as secret as what it has rotated from.
     for (name, value) in hands::values(&story).await? {
         ensure!(name != "system" || value != given, "nothing was rotated");
