@@ -15,9 +15,10 @@ use crate::writes::{essence, is_lease};
 #[case::secret(Era::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_by_its_name_gets_new_tokens_and_the_old_ones_are_dead(#[case] era: Era) -> Result<()> {
-    let story = Story::begin(era, "oslo").await?;
+    // A name that no other story has.
+    let story = Story::begin(era, "helsinki").await?;
     let start = State::of(&story).await?;
-    let rotate = ["crt", "rotate", "oslo", "--yes", "--settle", "1s"];
+    let rotate = ["crt", "rotate", "helsinki", "--yes", "--settle", "1s"];
     story.desk.kubectl(rotate).run().await?.expect(0)?;
     let rotated = state::rotated(&story, &start, Scope::All).await?;
     redeployed_without_a_change(&story, &rotated).await

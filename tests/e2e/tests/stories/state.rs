@@ -443,3 +443,76 @@ fn sorted(list: &[String]) -> Vec<&str> {
     list.sort_unstable();
     list
 }
+
+/// Spoils a restored cluster in one way after another, and sees that each is told.
+#[rstest::rstest]
+#[case::plain(testbed::Era::Plain)]
+#[case::secret(testbed::Era::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_left_behind_or_was_missing_for_a_moment_is_told(#[case] era: testbed::Era) -> Result<()> {
+    let story = Story::begin(era, "oslo").await?;
+    let start = State::of(&story).await?;
+    restored(&story, &start, None).await?;
+    let told = async |what: &str| -> Result<()> {
+        let error = restored(&story, &start, None).await.err();
+        let error = error.with_context(|| format!("{what}: nothing was told"))?.to_string();
+        ensure!(error.contains(what), "{what}: {error}");
+        Ok(())
+    };
+    let unrotated = rotated(&story, &start, Scope::All)
+        .await
+        .err()
+        .context("taken for a rotated one")?;
+    let unrotated = unrotated.to_string();
+    for what in ["token system: ", "token default-token: ", "old value ", "last result: "] {
+        ensure!(unrotated.contains(what), "{what}: {unrotated}");
+    }
+
+    let (id, token) = (story.cluster.id.as_str(), start.named().to_owned());
+    story.rancher.fault(&serde_json::json!({ "refuse": [token] })).await?;
+    until("the refusal to be noted", Duration::from_secs(10), async || {
+        story.rancher.cluster_event(&story.cluster).await?;
+        let without = story.rancher.report(&story.cluster).await?.without;
+        Ok((!without.way_back.is_empty() && !without.restart_safety.is_empty()).then_some(()))
+    })
+    .await?;
+    story.rancher.fault(&serde_json::json!({ "admit": [token] })).await?;
+    told("without a way back: ").await?;
+    told("without restart safety: ").await?;
+    story.rancher.reset(&story.cluster).await?;
+
+    let below = ["--context", id, "-n", "cattle-system"];
+    let above = ["--context", "management", "-n", id];
+    let by_hand =
+        async |side: &[&str], words: &[&str]| story.desk.kubectl(side.iter().chain(words)).run().await?.expect(0);
+    by_hand(
+        &below,
+        &["create", "secret", "generic", "cattle-credentials-0123456789"],
+    )
+    .await?;
+    told("credential Secrets: 2").await?;
+    let hold = r#"{"spec":{"progressDeadlineSeconds":3600}}"#;
+    by_hand(&below, &["patch", "deployment", "cattle-cluster-agent", "-p", hold]).await?;
+    told("roll-out settings: (0, 3600)").await?;
+    let lease = serde_json::json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": { "name": "kubectl-crt", "annotations": { JOURNAL: "{}" } }, "spec": { "holderIdentity": "me" },
+    });
+    let create = above.iter().chain(&["create", "-f", "-"]);
+    story
+        .desk
+        .kubectl(create)
+        .stdin(lease.to_string())
+        .run()
+        .await?
+        .expect(0)?;
+    told("holder of the Lease: ").await?;
+    told("a journal is left: ").await?;
+    let kind = "clusterregistrationtokens.management.cattle.io";
+    by_hand(
+        &above,
+        &["label", kind, "default-token", "kubectl-rotation.github.io/bridge=true"],
+    )
+    .await?;
+    told("bridges: [\"default-token\"]").await
+}
