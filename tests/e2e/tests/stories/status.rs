@@ -19,7 +19,7 @@ async fn in_era_p_a_healthy_cluster_is_explained_link_by_link() -> Result<()> {
     assert_snapshot!(shown(&story.desk.crt(["status", &story.cluster.id]).run().await?.to_string()), @r"
     $ kubectl-crt status c-id123
     Cluster lyon (c-id123)
-    Rancher v2.12.0 keeps registration tokens in plain (era plain); the cluster was reached through Rancher
+    Rancher v2.12.0 keeps registration tokens in their own objects (era plain); the cluster was reached through Rancher
 
     + cluster   c-id123 is of kind imported; Rancher says that its agent is connected
     + agent     Deployment cattle-cluster-agent has 1 of 1 pods available
