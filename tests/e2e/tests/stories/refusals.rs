@@ -1,5 +1,6 @@
 //! What `kubectl crt rotate` refuses, in which words, and that it has written nothing when it does.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -183,7 +184,7 @@ async fn wrong_command_lines() -> Result<()> {
             .lines()
             .skip_while(|line| !line.starts_with("error"))
             .take_while(|line| !line.is_empty() && !line.starts_with("-----"));
-        all += &format!("$ {}\n{}\n", args.join(" "), what.collect::<Vec<_>>().join("\n"));
+        writeln!(all, "$ {}\n{}", args.join(" "), what.collect::<Vec<_>>().join("\n"))?;
     }
     assert_snapshot!(shown(&all), @r#"
     $ rotate

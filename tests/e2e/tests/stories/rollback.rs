@@ -10,10 +10,10 @@ use crate::state::{self, Scope, State};
 /// Where a rotation is killed.
 #[derive(Clone, Copy, Debug)]
 enum Killed {
-    InMake,
-    InPlace,
-    InProve,
-    InRetire,
+    Make,
+    Place,
+    Prove,
+    Retire,
 }
 
 impl Killed {
@@ -24,20 +24,20 @@ impl Killed {
             Era::Secret => "*/secrets/crt-token-system",
         };
         match (self, era) {
-            (Self::InMake, _) => On::write().path(value),
-            (Self::InPlace, _) => On::write().path("*/namespaces/cattle-system/secrets"),
-            (Self::InProve, _) => On::write().path("*/deployments/cattle-cluster-agent").nth(2),
-            (Self::InRetire, Era::Plain) => On::write().path("*/clusterregistrationtokens/zz-*"),
-            (Self::InRetire, Era::Secret) => On::write().path(value).nth(2),
+            (Self::Make, _) => On::write().path(value),
+            (Self::Place, _) => On::write().path("*/namespaces/cattle-system/secrets"),
+            (Self::Prove, _) => On::write().path("*/deployments/cattle-cluster-agent").nth(2),
+            (Self::Retire, Era::Plain) => On::write().path("*/clusterregistrationtokens/zz-*"),
+            (Self::Retire, Era::Secret) => On::write().path(value).nth(2),
         }
     }
 
     fn phase(self) -> &'static str {
         match self {
-            Self::InMake => "make",
-            Self::InPlace => "place",
-            Self::InProve => "prove",
-            Self::InRetire => "retire",
+            Self::Make => "make",
+            Self::Place => "place",
+            Self::Prove => "prove",
+            Self::Retire => "retire",
         }
     }
 }
@@ -67,7 +67,7 @@ async fn run(story: &Story, verb: &str) -> Result<Outcome> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_start_is_restored_from_every_phase_before_retire(#[case] era: Era) -> Result<()> {
     let story = Story::begin(era, "oslo").await?;
-    for killed in [Killed::InMake, Killed::InPlace, Killed::InProve] {
+    for killed in [Killed::Make, Killed::Place, Killed::Prove] {
         story.rancher.reset(&story.cluster).await?;
         let start = State::of(&story).await?;
         let left = kill(&story, "rotate", killed.after(era)).await?;
@@ -94,8 +94,8 @@ async fn the_start_is_restored_from_every_phase_before_retire(#[case] era: Era) 
 async fn past_retire_it_is_refused_and_the_rotation_can_be_finished(#[case] era: Era) -> Result<()> {
     let story = Story::begin(era, "lima").await?;
     let start = State::of(&story).await?;
-    let left = kill(&story, "rotate", Killed::InRetire.after(era)).await?;
-    assert_eq!(left.phase(), Some(Killed::InRetire.phase()));
+    let left = kill(&story, "rotate", Killed::Retire.after(era)).await?;
+    assert_eq!(left.phase(), Some(Killed::Retire.phase()));
 
     let (proxy, desk) = story.behind_proxy().await?;
     let rollback = ["rollback", &story.cluster.id, "--yes"];
@@ -141,9 +141,9 @@ async fn with_nothing_under_way_it_says_so_and_writes_nothing(#[case] era: Era) 
 async fn rotate_after_a_killed_rollback_finishes_going_back(#[case] era: Era) -> Result<()> {
     let story = Story::begin(era, "rome").await?;
     let start = State::of(&story).await?;
-    kill(&story, "rotate", Killed::InPlace.after(era)).await?;
+    kill(&story, "rotate", Killed::Place.after(era)).await?;
     // The first product write of a way back gives `system` its old value again.
-    let left = kill(&story, "rollback", Killed::InMake.after(era)).await?;
+    let left = kill(&story, "rollback", Killed::Make.after(era)).await?;
     assert_eq!(left.lease.as_ref().and_then(|lease| lease.says("goal")), Some("back"));
 
     let outcome = run(&story, "rotate").await?.expect(1)?;

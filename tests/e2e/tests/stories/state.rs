@@ -308,7 +308,7 @@ impl Complaints {
         }
     }
 
-    fn same<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, is: T, should: T) {
+    fn same<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, is: &T, should: &T) {
         self.unless(is == should, || format!("{what}: {is:?}, should be {should:?}"));
     }
 
@@ -342,17 +342,17 @@ pub(crate) async fn rotated(story: &Story, start: &State, scope: Scope) -> Resul
         });
     }
     let old_names: Vec<_> = start.tokens.keys().collect();
-    c.same("registration tokens", state.tokens.keys().collect(), old_names);
+    c.same("registration tokens", &state.tokens.keys().collect(), &old_names);
     c.unless(
         state.report.accepted.iter().any(|token| token == state.system()),
         || format!("new value {} is not accepted", state.system()),
     );
-    c.same("the agent's token", state.named(), state.system());
+    c.same("the agent's token", &state.named(), &state.system());
     c.same("the Secret's name", &state.deployment.secret, &state.by_formula);
     nothing_left(c, &state);
     never_without_a_way_back(c, &state);
     let result = state.lease.as_ref().and_then(|lease| lease.result.as_deref());
-    c.same("last result", result, Some("rotated"));
+    c.same("last result", &result, &Some("rotated"));
     complaints.check(&state)?;
     Ok(state)
 }
@@ -365,8 +365,8 @@ pub(crate) async fn restored(story: &Story, start: &State, new: Option<&str>) ->
     c.same("registration tokens", &state.tokens, &start.tokens);
     c.same(
         "accepted",
-        sorted(&state.report.accepted),
-        sorted(&start.report.accepted),
+        &sorted(&state.report.accepted),
+        &sorted(&start.report.accepted),
     );
     if let Some(new) = new {
         c.unless(!state.report.accepted.iter().any(|token| token == new), || {
@@ -374,7 +374,7 @@ pub(crate) async fn restored(story: &Story, start: &State, new: Option<&str>) ->
         });
     }
     let named = |state: &State| (state.deployment.secret.clone(), state.deployment.variable.clone());
-    c.same("the Secret of the agent", named(&state), named(start));
+    c.same("the Secret of the agent", &named(&state), &named(start));
     c.same("credential Secrets", &state.credentials, &start.credentials);
     nothing_left(c, &state);
     never_without_a_way_back(c, &state);
@@ -386,16 +386,16 @@ pub(crate) async fn restored(story: &Story, start: &State, new: Option<&str>) ->
 fn nothing_left(c: &mut Complaints, state: &State) {
     c.none("bridges", &state.bridges);
     c.none("graces", &state.graces.iter().collect::<Vec<_>>());
-    c.same("credential Secrets", state.credentials.len(), 1);
-    c.same("roll-out settings", state.deployment.settings, (0, 600));
+    c.same("credential Secrets", &state.credentials.len(), &1);
+    c.same("roll-out settings", &state.deployment.settings, &(0, 600));
     if let Some(variable) = &state.deployment.variable {
         c.same("CATTLE_CREDENTIAL_NAME", variable, &state.deployment.secret);
     }
     let named = &state.deployment.secret;
-    c.same("Secrets of the pods", state.pods.values().collect(), vec![named]);
-    c.same("stv-aggregation", state.connected.as_deref(), Some(state.named()));
+    c.same("Secrets of the pods", &state.pods.values().collect(), &vec![named]);
+    c.same("stv-aggregation", &state.connected.as_deref(), &Some(state.named()));
     if let Some(lease) = &state.lease {
-        c.same("holder of the Lease", lease.holder.as_deref(), None);
+        c.same("holder of the Lease", &lease.holder.as_deref(), &None);
         c.unless(lease.journal.is_none(), || format!("a journal is left: {lease:?}"));
     }
 }
@@ -469,9 +469,20 @@ async fn whatever_is_left_behind_or_was_missing_for_a_moment_is_told(#[case] era
     }
 
     let (id, token) = (story.cluster.id.as_str(), start.named().to_owned());
+    let below = ["--context", id, "-n", "cattle-system"];
+    let above = ["--context", "management", "-n", id];
+    let by_hand =
+        async |side: &[&str], words: &[&str]| story.desk.kubectl(side.iter().chain(words)).run().await?.expect(0);
+    let began = std::time::Instant::now();
     story.rancher.fault(&serde_json::json!({ "refuse": [token] })).await?;
     until("the refusal to be noted", Duration::from_secs(10), async || {
-        story.rancher.cluster_event(&story.cluster).await?;
+        // Rancher's stand-in looks when something changes.
+        let now = format!("seen={}", began.elapsed().as_millis());
+        by_hand(
+            &below,
+            &["annotate", "--overwrite", "deployment", "cattle-cluster-agent", &now],
+        )
+        .await?;
         let without = story.rancher.report(&story.cluster).await?.without;
         Ok((!without.way_back.is_empty() && !without.restart_safety.is_empty()).then_some(()))
     })
@@ -481,10 +492,6 @@ async fn whatever_is_left_behind_or_was_missing_for_a_moment_is_told(#[case] era
     told("without restart safety: ").await?;
     story.rancher.reset(&story.cluster).await?;
 
-    let below = ["--context", id, "-n", "cattle-system"];
-    let above = ["--context", "management", "-n", id];
-    let by_hand =
-        async |side: &[&str], words: &[&str]| story.desk.kubectl(side.iter().chain(words)).run().await?.expect(0);
     by_hand(
         &below,
         &["create", "secret", "generic", "cattle-credentials-0123456789"],
