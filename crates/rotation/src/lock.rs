@@ -161,16 +161,28 @@ impl Lock {
     pub async fn take(&self, by_force: bool, watching: impl FnOnce(&str)) -> Result<(Held, Record), NotTaken> {
         let mut watching = Some(watching);
         let mut watched: Option<(Record, u64)> = None;
+        let mut unanswered = None;
         loop {
             let Some(lease) = self.api.get_opt(&self.name).await? else {
                 let sent = uptime_ms();
                 match self.create().await {
                     Ok(lease) => return Ok(self.keep(lease, sent)),
                     Err(error) if is_conflict(&error) => continue,
+                    // Whether it was carried out is not known, only the next look tells.
+                    Err(error) if !matches!(error, kube::Error::Api(_)) && unanswered.is_none() => {
+                        tracing::debug!(%error, "the creation of the Lease was not answered");
+                        unanswered = Some(sent);
+                        continue;
+                    }
                     Err(error) => return Err(error.into()),
                 }
             };
             let record = Record::of(&lease);
+            if let Some(sent) = unanswered
+                && record.holder == Some(Identity::of_this_process().to_string())
+            {
+                return Ok(self.keep(lease, sent));
+            }
             let free = record.holder.is_none() || record.holder_is_gone() || by_force;
             let unchanged_for_long = match &watched {
                 Some((first, _)) if first.holder != record.holder || first.renewed != record.renewed => {
