@@ -492,11 +492,17 @@ async fn whatever_is_left_behind_or_was_missing_for_a_moment_is_told(#[case] era
     told("without restart safety: ").await?;
     story.rancher.reset(&story.cluster).await?;
 
-    by_hand(
-        &below,
-        &["create", "secret", "generic", "cattle-credentials-0123456789"],
-    )
-    .await?;
+    let secret = serde_json::json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": format!("{CREDENTIALS}0123456789") },
+    });
+    let create = below.iter().chain(&["create", "-f", "-"]);
+    story
+        .desk
+        .kubectl(create)
+        .stdin(secret.to_string())
+        .run()
+        .await?
+        .expect(0)?;
     told("credential Secrets: 2").await?;
     let hold = r#"{"spec":{"progressDeadlineSeconds":3600}}"#;
     by_hand(&below, &["patch", "deployment", "cattle-cluster-agent", "-p", hold]).await?;
