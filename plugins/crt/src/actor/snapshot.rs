@@ -23,7 +23,7 @@ const FAR: SignedDuration = SignedDuration::from_hours(3 * 24);
 /// Each agent deletes foreign Secrets after an hour; this is well before.
 const YOUNG: SignedDuration = SignedDuration::from_mins(15);
 /// No Rancher sets `minReadySeconds`; from this many seconds on it is a hold that somebody left.
-const SURELY_A_HOLD: i32 = 300;
+pub(super) const SURELY_A_HOLD: i32 = 300;
 
 /// One look.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use rancher::era::Era;
 use rotation::protocol::Obstacle;
 
 use super::check::Check;
-use super::snapshot::Snapshot;
+use super::snapshot::{SURELY_A_HOLD, Snapshot};
 use crate::rotation::view::View;
 use crate::sides::{DOWNSTREAM, Downstream, MANAGEMENT, Sides};
 
@@ -48,21 +48,17 @@ pub(super) fn kind(snapshot: &Snapshot) -> Option<Obstacle> {
 
 /// Why a cluster is none of those that this version rotates; nothing if it is one.
 pub fn not_rotated(cluster: &Cluster) -> Option<Obstacle> {
-    let name = &cluster.display_name;
     if cluster.deleting {
-        return Some(firm(
-            format!("cluster {name} is being deleted"),
-            "there is nothing to rotate any more",
-        ));
+        return Some(firm("it is being deleted", "there is nothing to rotate any more"));
     }
     match &cluster.kind {
         ClusterKind::Imported => None,
         ClusterKind::Local => Some(firm(
-            "cluster local has no agent: it is the one that Rancher runs in",
+            "it has no agent, being the cluster that Rancher runs in",
             "its registration tokens are not used by an agent; on Harvester default-token is the token by which nodes join",
         )),
         kind => Some(firm(
-            format!("cluster {name} is of kind {kind}, which this version does not rotate"),
+            format!("it is of kind {kind}, which this version does not rotate"),
             "imported (generic) clusters are rotated",
         )),
     }
@@ -73,16 +69,13 @@ fn agent(snapshot: &Snapshot) -> Vec<Obstacle> {
     let mut found = Vec::new();
     if !cluster.is("Provisioned") || cluster.pre_bootstrap() {
         found.push(firm(
-            format!("cluster {} has not been connected yet", cluster.display_name),
+            "it has not been connected yet",
             "wait until Rancher shows it as active",
         ));
     } else if cluster.connected() != Some(ConditionStatus::True) {
         found.push(unless(
             Check::Agent,
-            format!(
-                "Rancher says that the agent of cluster {} is not connected",
-                cluster.display_name
-            ),
+            "Rancher says that its agent is not connected",
             "look at `kubectl crt status`: an agent whose token is dead needs to be rescued first",
         ));
     }
@@ -137,7 +130,16 @@ fn roll_out(snapshot: &Snapshot) -> Vec<Obstacle> {
             "give it the strategy RollingUpdate with maxUnavailable 0 and maxSurge 1, as Rancher does",
         ));
     }
-    if !deployment.settled() {
+    if deployment.hold.min_ready_seconds >= SURELY_A_HOLD {
+        found.push(unless(
+            Check::Agent,
+            format!(
+                "the roll-out of the agent is held (minReadySeconds {}), and no rotation is under way: a run that was lost has left it",
+                deployment.hold.min_ready_seconds
+            ),
+            "it completes by itself within twenty minutes; with --force=agent the rotation begins from here, and releases it at its end",
+        ));
+    } else if !deployment.settled() {
         let why = deployment
             .failure
             .clone()

@@ -10,17 +10,19 @@ use crate::runner::Ended;
 /// So many at a time on two cores.
 const AT_ONCE: usize = 4;
 
+/// Three writes of the product, the Lease's creation and release, and an intent for each. There are more when a phase
+/// begins with a wait or the lock is renewed, which depends on how fast the world moves.
+const LEAST: usize = 3 + 2 + 3;
+
 /// How many writes an undisturbed rotation has, those of the Lease included.
 async fn writes() -> Result<usize> {
     let premises = Premises::open().await?;
     let (proxy, order) = premises.order().await?;
     order.start()?.expect(Ended::Done).await?;
     premises.expect_rotated().await?;
-    // Three of the product. Fewer of the Lease than its creation, its release and two for each would mean that an
-    // intent was not written down.
     let all = proxy.writes();
     let of_the_product = all.iter().filter(|write| write.path.contains("/secrets/")).count();
-    ensure!(of_the_product == 3 && all.len() >= 3 + 2 + 3, "{}", proxy.transcript());
+    ensure!(of_the_product == 3 && all.len() >= LEAST, "{}", proxy.transcript());
     Ok(all.len())
 }
 
@@ -36,26 +38,31 @@ async fn each_point(story: impl AsyncFn(usize, Moment) -> Result<()>) -> Result<
     stream::iter(stories).buffer_unordered(AT_ONCE).try_collect().await
 }
 
-/// Starts a rotation and kills it there.
-async fn killed(premises: &Premises, nth: usize, moment: Moment) -> Result<()> {
+/// Starts a rotation and kills it there. False: this one had no such write, and is done.
+async fn killed(premises: &Premises, nth: usize, moment: Moment) -> Result<bool> {
     let (proxy, order) = premises.order().await?;
     let strike = proxy.plan(On::write().nth(nth), Fault::Kill(moment));
     let process = order.start()?;
     proxy.victim(process.pid()?);
     let ended = process.finish().await?;
+    if nth > LEAST && strike.struck() == 0 && matches!(ended, Some(Ended::Done)) {
+        return Ok(false);
+    }
     ensure!(
         strike.struck() == 1 && ended.is_none(),
         "{ended:?}\n{}",
         proxy.transcript()
     );
-    Ok(())
+    Ok(true)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_write_and_run_again_it_finishes() -> Result<()> {
     each_point(async |nth, moment| {
         let premises = Premises::open().await?;
-        killed(&premises, nth, moment).await?;
+        if !killed(&premises, nth, moment).await? {
+            return premises.expect_rotated().await;
+        }
         if premises.record().await?.is_some_and(|record| record.last_run.is_some()) {
             return premises.expect_rotated().await;
         }
@@ -70,7 +77,9 @@ async fn killed_at_any_write_and_run_again_it_finishes() -> Result<()> {
 async fn killed_at_any_write_and_rolled_back_the_start_is_restored() -> Result<()> {
     each_point(async |nth, moment| {
         let premises = Premises::open().await?;
-        killed(&premises, nth, moment).await?;
+        if !killed(&premises, nth, moment).await? {
+            return premises.expect_rotated().await;
+        }
         let journal = premises.journal().await?;
         let (_proxy, order) = premises.order().await?;
         let ended = order.back().start()?.finish().await?;

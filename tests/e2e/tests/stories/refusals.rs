@@ -60,7 +60,7 @@ async fn the_cluster_of_rancher_itself(#[case] era: Era) -> Result<()> {
     allow_duplicates! { assert_snapshot!(refusal, @r"
     $ kubectl-crt rotate local --yes
     ----- stderr -----
-    error: cluster local is not rotated: cluster local has no agent: it is the one that Rancher runs in
+    error: cluster local is not rotated: it has no agent, being the cluster that Rancher runs in
     hint: its registration tokens are not used by an agent; on Harvester default-token is the token by which nodes join
     ----- exit status: 1 -----
     ") }
@@ -85,17 +85,17 @@ async fn kinds_of_clusters_that_are_not_rotated_yet(#[case] era: Era) -> Result<
     allow_duplicates! { assert_snapshot!(all, @r"
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
-    error: cluster my-eks (c-id123) is not rotated: cluster my-eks is of kind EKS, which this version does not rotate
+    error: cluster my-eks (c-id123) is not rotated: it is of kind EKS, which this version does not rotate
     hint: imported (generic) clusters are rotated
     ----- exit status: 1 -----
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
-    error: cluster my-harvester (c-id123) is not rotated: cluster my-harvester is of kind harvester, which this version does not rotate
+    error: cluster my-harvester (c-id123) is not rotated: it is of kind harvester, which this version does not rotate
     hint: imported (generic) clusters are rotated
     ----- exit status: 1 -----
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
-    error: cluster my-rke2-provisioned (c-id123) is not rotated: cluster my-rke2-provisioned is of kind provisioned, which this version does not rotate
+    error: cluster my-rke2-provisioned (c-id123) is not rotated: it is of kind provisioned, which this version does not rotate
     hint: imported (generic) clusters are rotated
     ----- exit status: 1 -----
     ") }
@@ -238,7 +238,7 @@ async fn an_agent_that_is_away(#[case] era: Era) -> Result<()> {
     allow_duplicates! { assert_snapshot!(format!("{by_context}\n{derived}"), @r"
     $ kubectl-crt rotate c-id123 --yes --downstream-context c-id123-direct
     ----- stderr -----
-    error: cluster oslo (c-id123) is not rotated: Rancher says that the agent of cluster oslo is not connected
+    error: cluster oslo (c-id123) is not rotated: Rancher says that its agent is not connected
     hint: look at `kubectl crt status`: an agent whose token is dead needs to be rescued first
     hint: --force=agent overrides this check
     ----- exit status: 1 -----
@@ -295,8 +295,8 @@ async fn a_roll_out_that_somebody_left_held(#[case] era: Era) -> Result<()> {
     allow_duplicates! { assert_snapshot!(refusal, @r"
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
-    error: cluster oslo (c-id123) is not rotated: the agent's Deployment is not rolled out: not every pod is available
-    hint: wait for it, or look at its pods
+    error: cluster oslo (c-id123) is not rotated: the roll-out of the agent is held (minReadySeconds 1200), and no rotation is under way: a run that was lost has left it
+    hint: it completes by itself within twenty minutes; with --force=agent the rotation begins from here, and releases it at its end
     hint: --force=agent overrides this check
     ----- exit status: 1 -----
     ") }
