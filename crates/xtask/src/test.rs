@@ -12,6 +12,8 @@ use crate::step::Steps;
 
 /// The targets with tests on the control plane. They are named, since selecting their packages would be another selection.
 const OF_THE_BED: [&str; 2] = ["bed", "standin"];
+/// Stories wait more than they work.
+const STORIES_AT_ONCE: &str = "--test-threads=4";
 /// The stories come last.
 const END_TO_END: [&str; 2] = ["engine", "stories"];
 
@@ -109,7 +111,7 @@ fn on_the_control_plane(steps: &Steps, test: &Test) -> Result<()> {
         steps.run("tests of the test bed", &mut in_private_network(&targets(&OF_THE_BED)))?;
     }
     let mut stories: Vec<&str> = targets(&END_TO_END);
-    stories.push("--");
+    stories.extend(["--", STORIES_AT_ONCE]);
     stories.extend(test.names.iter().map(String::as_str));
     steps.run("end-to-end tests", &mut in_private_network(&stories))
 }
