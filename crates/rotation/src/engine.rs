@@ -6,6 +6,7 @@
 //! Each write is preceded by a compare-and-swap of the journal. That is the journaled intent (names and fingerprints
 //! are known before the objects exist), and it is what fences a holder that lost its lock without noticing.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -33,8 +34,12 @@ const LONGEST_WRITE: Duration = Duration::from_secs(8);
 /// anew finds the new tunnel.
 const LONGEST_LOOK: Duration = Duration::from_secs(15);
 
-/// So many conflicts in a row are ordinary; more of them are a wait, which patience limits.
+/// So many conflicts in a row, or repetitions of one write, are ordinary; more of them are a wait, which patience limits.
 const FEW: u32 = 5;
+/// For how long at most a write is repeated that is accepted each time and changes nothing.
+const IN_VAIN: Duration = Duration::from_secs(30);
+/// The pause before what has come to nothing is tried again, for each time that it has.
+const LONGER_EACH_TIME: Duration = Duration::from_millis(50);
 
 /// How a run ended.
 #[derive(Debug)]
@@ -98,6 +103,14 @@ struct State<A: Actor> {
     /// The wait under way, and since when.
     waiting: Option<(String, Instant)>,
     conflicts: u32,
+    /// The writes that were accepted.
+    accepted: HashMap<String, Accepted>,
+}
+
+/// A write that was accepted, perhaps more than once: a server that accepts and does nothing is not tried for ever.
+struct Accepted {
+    first: Instant,
+    times: u32,
 }
 
 impl<A: Actor, L: Listener> Engine<'_, A, L> {
@@ -116,6 +129,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             lock,
             waiting: None,
             conflicts: 0,
+            accepted: HashMap::new(),
         };
         let outcome = loop {
             if *self.stop.borrow() {
@@ -186,6 +200,10 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         };
         let notes = A::Protocol::intend(&step.write, &run, &mut *self.actor.draw());
         let what = step.write.to_string();
+        if self.is_in_vain(state, &what) {
+            let what = format!("an effect of \"{what}\", which was accepted");
+            return Turn::End(pending(state, Pause::OutOfPatience(what)));
+        }
         if let Some(journal) = &mut state.journal {
             journal.notes = notes;
             journal.phase = journal.phase.max(step.phase);
@@ -201,7 +219,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         }
         self.listener.hear(Event::Step {
             phase: step.phase,
-            what,
+            what: what.clone(),
         });
         let Some(run) = self.run_now(state) else {
             return Turn::Again;
@@ -212,10 +230,15 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
                 self.listener.hear(Event::Stepped);
                 state.waiting = None;
                 state.conflicts = 0;
-                Turn::Again
+                accepted(state, what)
             }
             Err(trouble) => self.troubled(state, trouble),
         }
+    }
+
+    fn is_in_vain(&self, state: &State<A>, what: &str) -> bool {
+        let before = state.accepted.get(what);
+        before.is_some_and(|before| before.times > FEW && before.first.elapsed() >= self.patience.min(IN_VAIN))
     }
 
     async fn wait(&self, state: &mut State<A>, wait: Wait<A::Protocol>) -> Turn {
@@ -298,7 +321,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         match trouble {
             Trouble::Changed => {
                 state.conflicts += 1;
-                let pause = Duration::from_millis(50) * state.conflicts.min(20);
+                let pause = LONGER_EACH_TIME * state.conflicts.min(20);
                 if state.conflicts <= FEW {
                     return Turn::After(pause);
                 }
@@ -345,6 +368,18 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             tracing::debug!(%lost, "the lock was not released");
         }
         outcome
+    }
+}
+
+fn accepted<A: Actor>(state: &mut State<A>, what: String) -> Turn {
+    let accepted = state.accepted.entry(what).or_insert_with(|| Accepted {
+        first: Instant::now(),
+        times: 0,
+    });
+    accepted.times += 1;
+    match accepted.times {
+        1 => Turn::Again,
+        times => Turn::After(LONGER_EACH_TIME * times.min(20)),
     }
 }
 

@@ -122,6 +122,33 @@ async fn conflicts_without_end_run_into_the_patience() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn writes_that_are_accepted_and_change_nothing_run_into_the_patience() -> Result<()> {
+    let premises = Premises::open().await?;
+    let (proxy, mut order) = premises.order().await?;
+    order.patience = Duration::from_secs(3);
+    let unchanged = json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "consumer"}});
+    let nothing = Fault::Say {
+        status: 200,
+        body: unchanged.to_string(),
+    };
+    let accepted = proxy.plan(On::write().path("*/secrets/consumer").always(), nothing);
+    let ended = order.run().await?;
+    let Ended::Pending {
+        because: Because::OutOfPatience(what),
+        ..
+    } = ended
+    else {
+        anyhow::bail!("{ended:?}")
+    };
+    ensure!(what.starts_with("an effect of \"hand "), "{what}");
+    // It is tried again, but not in a spin.
+    ensure!((6..20).contains(&accepted.struck()), "{} times", accepted.struck());
+    proxy.heal();
+    ensure!(order.run().await? == Ended::Done);
+    premises.expect_rotated().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_proven_in_time_is_undone() -> Result<()> {
     let premises = Premises::open().await?;
     premises.consumer(Consumer::Silent);
