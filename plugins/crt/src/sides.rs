@@ -8,7 +8,7 @@
 use std::fmt;
 
 use kubectl_core::app::{Context, GlobalFlags};
-use kubectl_core::connection::{Connection, ConnectionFlags, Environment, Server};
+use kubectl_core::connection::{Authority, Connection, ConnectionFlags, Environment, Server};
 use kubectl_core::error::{Doing as _, Error};
 use rancher::cluster::{self, Cluster, ClusterId};
 use rancher::probe::{Identity, Probe};
@@ -119,7 +119,12 @@ impl Management {
         match &self.reach {
             Reach::Proxy { base, .. } => Ok(Some(base.clone())),
             Reach::Root(base) => {
-                let probe = Probe::new(self.connection.anonymous_at(base.url().clone(), None).connect()?.client);
+                let probe = Probe::new(
+                    self.connection
+                        .anonymous_at(base.url().clone(), Authority::Same)
+                        .connect()?
+                        .client,
+                );
                 let found = probe.identify().await.map_err(|error| error.on(MANAGEMENT))?;
                 Ok(matches!(found, Identity::Rancher).then(|| base.clone()))
             }
@@ -129,14 +134,16 @@ impl Management {
     /// Rancher's public door: at the URL by which we reach Rancher, else at the one that its agents use.
     pub fn probe(&self, rancher: Option<&RancherUrl>, settings: &Settings) -> Result<Probe, Error> {
         let connection = if let Some(base) = rancher {
-            self.connection.anonymous_at(base.url().clone(), None)
+            self.connection.anonymous_at(base.url().clone(), Authority::Same)
         } else {
             let text = settings.server_url.as_deref().ok_or_else(no_server_url)?;
             let url: Url = text.parse().map_err(|_| {
                 Error::failed("Rancher's setting server-url holds no URL").hint("set it to where agents find Rancher")
             })?;
+            // As agents do it: without the setting, the certificate is a public one.
+            let authority = settings.cacerts.as_deref().map_or(Authority::Public, Authority::Pem);
             self.connection
-                .anonymous_at(RancherUrl::new(&url).url().clone(), settings.cacerts.as_deref())
+                .anonymous_at(RancherUrl::new(&url).url().clone(), authority)
         };
         Ok(Probe::new(connection.connect()?.client))
     }

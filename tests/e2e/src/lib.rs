@@ -23,6 +23,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use testbed::{Bed, ControlPlane, Era, FaultProxy, Kubeconfig, Registered, Registration, Standin, Upstream, User};
 use tokio::io::AsyncWriteExt as _;
@@ -31,6 +32,8 @@ use tokio::process::{Child, Command};
 pub use shown::shown;
 pub use wait::until;
 
+/// Longer than anything that a story runs: a program that hangs shall fail its story, with what it has printed.
+const LONGEST: Duration = Duration::from_mins(5);
 /// The plugin as the file that kubectl looks for.
 const PLUGIN: &str = "kubectl-crt";
 
@@ -218,7 +221,7 @@ impl Invocation {
             self.command.env("TERM", "xterm-256color");
         }
         let mut session = expectrl::Session::spawn(self.command)?;
-        session.set_expect_timeout(Some(Duration::from_mins(1)));
+        session.set_expect_timeout(Some(Duration::from_mins(2)));
         Ok(session)
     }
 
@@ -248,14 +251,25 @@ impl Running {
     /// Waits for its end.
     pub async fn finish(self) -> Result<Outcome> {
         let Self { line, child, began } = self;
-        let output = child.wait_with_output().await?;
-        Ok(Outcome {
+        let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let output = child.wait_with_output();
+        tokio::pin!(output);
+        let (output, hangs) = tokio::select! {
+            output = &mut output => (output?, false),
+            () = tokio::time::sleep(LONGEST) => {
+                kill_process(pid.context("it has no id")?, Signal::KILL)?;
+                (output.await?, true)
+            }
+        };
+        let outcome = Outcome {
             line,
             stdout: String::from_utf8(output.stdout)?,
             stderr: String::from_utf8(output.stderr)?,
             status: output.status,
             took: began.elapsed(),
-        })
+        };
+        ensure!(!hangs, "no end within {LONGEST:?} of\n{outcome}");
+        Ok(outcome)
     }
 }
 

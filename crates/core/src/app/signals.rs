@@ -7,8 +7,7 @@ use crate::ui::Ui;
 
 /// Runs `work`, turning the first SIGINT or SIGTERM into a cancelled [`Ui::interrupt`] and the second into the end.
 ///
-/// Work that says it was interrupted ends with the code of the signal that did it; what it says otherwise (done all the
-/// same, pending, held) is more exact and stands.
+/// Work that says it was interrupted ends with the code of the signal that did it ([`Ui::by_signal`]).
 pub(super) async fn guarded(ui: &Ui, work: impl Future<Output = Result<ExitCode, Error>>) -> Result<ExitCode, Error> {
     let mut signals = Signals::install().map_err(|error| Error::from(error).doing("listen for signals"))?;
     tokio::pin!(work);
@@ -16,12 +15,11 @@ pub(super) async fn guarded(ui: &Ui, work: impl Future<Output = Result<ExitCode,
         outcome = &mut work => return outcome,
         kind = signals.next() => kind,
     };
-    ui.interrupt().cancel();
+    ui.interrupt_by(first);
     tokio::select! {
         outcome = &mut work => match outcome {
-            Err(error) if error.kind == Kind::Interrupted => Err(error.of_kind(first)),
             Ok(ExitCode::Interrupted) => Ok(first.exit_code()),
-            outcome => outcome,
+            outcome => outcome.map_err(|error| ui.by_signal(error)),
         },
         second = signals.next() => Err(Error::new(second, "stopped at once by a second signal")),
     }

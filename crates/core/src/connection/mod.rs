@@ -61,6 +61,17 @@ struct Trust {
     server_name: Option<String>,
 }
 
+/// Whose certificate a server at another address must show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authority<'a> {
+    /// One that this connection believes.
+    Same,
+    /// One that the system's roots vouch for.
+    Public,
+    /// One of this PEM bundle.
+    Pem(&'a str),
+}
+
 /// Who we ask the server to treat us as.
 #[derive(Clone, Debug, Default)]
 struct Impersonate {
@@ -129,19 +140,21 @@ impl Connection {
         other
     }
 
-    /// No identity at all, for public endpoints: no credential of ours is sent, whatever is asked for. `authority` is a
-    /// PEM bundle; without one the trust of this connection is kept.
+    /// No identity at all, for public endpoints: no credential of ours is sent, whatever is asked for.
     #[must_use]
-    pub fn anonymous_at(&self, url: Url, authority: Option<&str>) -> Self {
+    pub fn anonymous_at(&self, url: Url, authority: Authority<'_>) -> Self {
         let mut other = self.at(url);
         other.identity = Arc::new(Identity::anonymous());
         other.impersonate = Impersonate::default();
-        if let Some(pem) = authority {
-            other.trust = Trust {
-                authority: Some(pem.to_owned()),
-                ..Trust::default()
-            };
-        }
+        let authority = match authority {
+            Authority::Same => return other,
+            Authority::Public => None,
+            Authority::Pem(pem) => Some(pem.to_owned()),
+        };
+        other.trust = Trust {
+            authority,
+            ..Trust::default()
+        };
         other
     }
 

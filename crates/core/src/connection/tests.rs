@@ -386,12 +386,21 @@ async fn a_derived_connection_keeps_the_identity_and_an_anonymous_one_has_none()
     assert_eq!(proxied.trust.server_name.as_deref(), Some("x"));
     let elsewhere = connection.at("https://b.example".parse().unwrap());
     assert_eq!(elsewhere.trust.server_name, None);
-    let public = connection.anonymous_at("https://a.example/cacerts".parse().unwrap(), Some("PEM"));
+    let public = connection.anonymous_at("https://a.example/cacerts".parse().unwrap(), Authority::Pem("PEM"));
     assert_eq!(header(&public).await, None);
     assert_eq!(
         (public.impersonate.user, public.trust.authority.as_deref()),
         (None, Some("PEM"))
     );
+    // A server behind a public certificate is not asked for one of the cluster's own authority.
+    let mut private = connection.clone();
+    private.trust.authority = Some("OF THE CLUSTER".into());
+    let authority = |given| {
+        let url = "https://a.example".parse().unwrap();
+        private.anonymous_at(url, given).trust.authority
+    };
+    assert_eq!(authority(Authority::Same).as_deref(), Some("OF THE CLUSTER"));
+    assert_eq!(authority(Authority::Public), None);
 }
 
 #[test]

@@ -60,6 +60,20 @@ impl OutputFlags {
         OutputFormat::parse(self.output.as_deref().unwrap_or_default())
     }
 
+    /// The format of a verb that prints one page, which has no wide form and no name.
+    pub fn of_page(output: Option<&String>, verb: &str) -> Result<(Self, OutputFormat), Error> {
+        let flags = Self {
+            output: output.cloned(),
+            ..Self::default()
+        };
+        match flags.format()? {
+            OutputFormat::Wide | OutputFormat::Name => Err(Error::usage(format!(
+                "{verb} prints a page, json, yaml, jsonpath or custom-columns"
+            ))),
+            format => Ok((flags, format)),
+        }
+    }
+
     fn look(&self, wide: bool) -> Look {
         Look {
             wide,

@@ -10,7 +10,7 @@ mod prompt;
 use std::collections::HashSet;
 use std::fmt::Display;
 use std::io::{self, BufRead, IsTerminal as _, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{MultiProgress, ProgressDrawTarget};
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::clean::{cell, clean};
 pub use self::progress::{Progress, Step};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::secret::Secret;
 
 /// The flags that say how to talk. Flatten them into a plugin's root command.
@@ -136,6 +136,7 @@ struct Inner {
     bars: MultiProgress,
     warned: Mutex<HashSet<String>>,
     interrupt: CancellationToken,
+    signal: OnceLock<Kind>,
 }
 
 impl std::fmt::Debug for Ui {
@@ -194,6 +195,7 @@ impl Ui {
             bars: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
             warned: Mutex::default(),
             interrupt: CancellationToken::new(),
+            signal: OnceLock::new(),
         }));
         ui.0.bars.set_draw_target(ui.draw_target());
         ui
@@ -212,6 +214,21 @@ impl Ui {
     /// Cancelled by the first Ctrl-C or SIGTERM. Verbs await it beside their work.
     pub fn interrupt(&self) -> &CancellationToken {
         &self.0.interrupt
+    }
+
+    /// Asks everybody to come to an orderly end, because of a signal.
+    pub(crate) fn interrupt_by(&self, signal: Kind) {
+        let _ = self.0.signal.set(signal);
+        self.0.interrupt.cancel();
+    }
+
+    /// An error that says "interrupted" gets the kind, and so the exit code, of the signal that did it. What work says
+    /// otherwise (pending, held, failed all the same) is more exact and stands.
+    pub fn by_signal(&self, error: Error) -> Error {
+        match self.0.signal.get() {
+            Some(signal) if error.kind == Kind::Interrupted => error.of_kind(*signal),
+            _ => error,
+        }
     }
 
     /// Writes one line of data to stdout.

@@ -36,6 +36,8 @@ const TOUCHED: &str = "kubectl-rotation.github.io/touched";
 const RUN: &str = "kubectl-rotation.github.io/run";
 /// Setting: how long Rancher lets a registration token live, in minutes.
 const DEFAULT_TTL: &str = "crt-default-ttl-minutes";
+/// What Rancher takes where that setting says nothing: 30 days.
+const USUAL_TTL: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 impl CrtActor<'_> {
     pub(super) async fn write(&self, write: &Write, run: &Run<Crt>, fence: &Fence) -> Result<(), Trouble> {
@@ -82,20 +84,19 @@ impl CrtActor<'_> {
 
     /// When a token that is written now is to be rotated by Rancher itself.
     async fn expiry(&self, write: &Write) -> Option<Timestamp> {
-        let minutes = match write {
-            Write::Mint | Write::DropPrevious { .. } | Write::Renew { .. } => {
-                let setting = settings::setting(&self.sides.management.client, DEFAULT_TTL)
-                    .await
-                    .ok()
-                    .flatten();
-                setting
-                    .as_ref()
-                    .and_then(|setting| setting.effective()?.parse::<i64>().ok())
-            }
-            _ => None,
+        let (Write::Mint | Write::DropPrevious { .. } | Write::Renew { .. }) = write else {
+            return None;
         };
-        let ttl = SignedDuration::from_mins(minutes.filter(|minutes| *minutes > 0).unwrap_or(43_200));
+        let ttl = self.ttl.get_or_try_init(|| self.read_ttl()).await;
+        let ttl = ttl.copied().unwrap_or(USUAL_TTL);
         self.sides.management.clock.now().checked_add(ttl).ok()
+    }
+
+    async fn read_ttl(&self) -> rancher::Result<SignedDuration> {
+        let setting = settings::setting(&self.sides.management.client, DEFAULT_TTL).await?;
+        let minutes = setting.and_then(|setting| setting.effective()?.parse().ok());
+        let minutes = minutes.filter(|minutes| *minutes > 0);
+        Ok(minutes.map_or(USUAL_TTL, SignedDuration::from_mins))
     }
 
     /// Finds the objects and values that a write needs, in what was read last.

@@ -17,7 +17,7 @@ use ::rotation::phase::{Goal, Phase};
 use ::rotation::protocol::{Actor, Draw, Run, Trouble};
 pub use check::{Check, NoSuchCheck};
 use futures::future::{join_all, try_join, try_join_all};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kubectl_core::clock::ServerClock;
 use kubectl_core::error::Error;
 use kubectl_core::secret::{Fingerprint, Secret};
@@ -31,6 +31,7 @@ use rancher::token::{self, Tokens, generate};
 pub(crate) use snapshot::BRIDGE_LABEL;
 use snapshot::{Names, Snapshot};
 pub use survey::not_rotated;
+use tokio::sync::OnceCell;
 
 use crate::rotation::view::View;
 use crate::rotation::write::Write;
@@ -60,6 +61,8 @@ pub struct CrtActor<'a> {
     sides: &'a Sides,
     downstream: &'a Downstream,
     options: Options,
+    /// How long Rancher lets a token live: asked once.
+    ttl: OnceCell<SignedDuration>,
     state: Mutex<State>,
 }
 
@@ -93,6 +96,7 @@ impl<'a> CrtActor<'a> {
             sides,
             downstream,
             options,
+            ttl: OnceCell::new(),
             state: Mutex::default(),
         })
     }

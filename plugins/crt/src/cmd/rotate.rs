@@ -192,6 +192,7 @@ impl Work<'_> {
     pub(super) async fn on(&self, management: &Management, cluster: Cluster) -> (RotationResult, Result<(), Error>) {
         let mut result = RotationResult::of(&cluster);
         let ended = self.try_on(management, cluster, &mut result).await;
+        let ended = ended.map_err(|error| self.context.ui.by_signal(error));
         if let Err(error) = &ended {
             result.fail(error);
         }

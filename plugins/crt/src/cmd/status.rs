@@ -79,16 +79,7 @@ struct Metadata {
 
 /// Runs it.
 pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
-    let flags = OutputFlags {
-        output: status.output.clone(),
-        ..OutputFlags::default()
-    };
-    let format = flags.format()?;
-    if matches!(format, OutputFormat::Wide | OutputFormat::Name) {
-        return Err(Error::usage(
-            "status prints a page, json, yaml, jsonpath or custom-columns",
-        ));
-    }
+    let (flags, format) = OutputFlags::of_page(status.output.as_ref(), "status")?;
     let sides = Sides::open(global, &status.downstream, context, &status.subject).await?;
     let again = Again::new(global, &status.downstream);
     let (evidence, rotation) = futures::join!(

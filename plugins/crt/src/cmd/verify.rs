@@ -69,16 +69,7 @@ struct Verification {
 
 /// Runs it.
 pub async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
-    let flags = OutputFlags {
-        output: verify.output.clone(),
-        ..OutputFlags::default()
-    };
-    let format = flags.format()?;
-    if matches!(format, OutputFormat::Wide | OutputFormat::Name) {
-        return Err(Error::usage(
-            "verify prints a page, json, yaml, jsonpath or custom-columns",
-        ));
-    }
+    let (flags, format) = OutputFlags::of_page(verify.output.as_ref(), "verify")?;
     let found = match &verify.subject {
         _ if verify.token_stdin => given(&verify, global, context).await?,
         Some(subject) => {

@@ -134,6 +134,23 @@ async fn with_nothing_under_way_it_says_so_and_writes_nothing(#[case] era: Era) 
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_killed_before_it_began_leaves_only_its_name_in_the_lock() -> Result<()> {
+    let story = Story::begin(Era::Secret, "kyiv").await?;
+    let start = State::of(&story).await?;
+    let left = kill(&story, "rotate", On::write().path("*/leases")).await?;
+    let lease = left.lease.context("no Lease")?;
+    assert!(lease.holder.is_some() && lease.journal.is_none(), "{lease:?}");
+
+    let outcome = run(&story, "rollback").await?.expect(0)?;
+    assert!(outcome.stderr.ends_with("is under way\n"), "{outcome}");
+    let after = State::of(&story).await?;
+    let lease = after.lease.context("no Lease")?;
+    assert!(lease.holder.is_none() && lease.journal.is_none(), "{lease:?}");
+    assert_eq!(after.tokens, start.tokens);
+    Ok(())
+}
+
 #[rstest]
 #[case::plain(Era::Plain)]
 #[case::secret(Era::Secret)]

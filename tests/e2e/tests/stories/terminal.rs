@@ -8,6 +8,7 @@ use e2e::Story;
 use expectrl::process::unix::WaitStatus;
 use expectrl::session::OsSession;
 use expectrl::{ControlCode, Eof, Expect as _};
+use rustix::process::{Pid, Signal, kill_process};
 use testbed::{Era, Fault, FaultProxy, On, Planned};
 
 use crate::state::{self, Scope, State};
@@ -134,6 +135,32 @@ async fn ctrl_c_releases_the_lock_keeps_the_journal_and_names_the_one_command() 
     ensure!(state.report.without.way_back.is_empty(), "{state:#?}");
     story.rancher.reset(&story.cluster).await?;
     state::restored(&story, &start, state.drawn()).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_termination_ends_it_in_the_same_order_and_all_accounts_agree_on_the_code() -> Result<()> {
+    let story = Story::begin(Era::Secret, "lyon").await?;
+    let fault = serde_json::json!({ "refuseNewTokens": [story.cluster.id] });
+    story.rancher.fault(&fault).await?;
+    let (proxy, desk) = story.behind_proxy().await?;
+    let held = proxy.plan(
+        On::write().path("*/deployments/*"),
+        Fault::Stall(Duration::from_secs(1)),
+    );
+    let rotate = ["rotate", &story.cluster.id, "--yes", "--settle", "1s", "-o", "json"];
+    let rotation = desk.crt(rotate).start().await?;
+    tokio::time::timeout(Duration::from_secs(30), held.strikes()).await?;
+    let pid = i32::try_from(rotation.pid()?).ok().and_then(Pid::from_raw);
+    kill_process(pid.context("no process")?, Signal::TERM)?;
+    let outcome = rotation.finish().await?.expect(143)?;
+    let document: serde_json::Value = serde_json::from_str(&outcome.stdout)?;
+    ensure!(
+        document["exitCode"] == 143 && document["outcome"] == "interrupted",
+        "{document:#}"
+    );
+    let lease = State::of(&story).await?.lease.context("no Lease")?;
+    ensure!(lease.holder.is_none() && lease.journal.is_some(), "{lease:?}");
     Ok(())
 }
 

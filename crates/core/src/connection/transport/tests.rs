@@ -4,8 +4,8 @@ use http::Request;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::connection::Environment;
 use crate::connection::fake::{Fake, Reply, ok, status};
+use crate::connection::{Authority, Environment};
 use crate::error::{Doing as _, Kind};
 use crate::ui::{Captured, Terminal, Ui, UiFlags};
 
@@ -189,7 +189,7 @@ async fn an_anonymous_request_carries_nothing_of_ours() {
         flags.impersonate = Some("bob".into());
     });
     get(&connection.connect().unwrap()).await.unwrap();
-    let public = connection.anonymous_at(fake.url.clone(), Some(&fake.ca));
+    let public = connection.anonymous_at(fake.url.clone(), Authority::Pem(&fake.ca));
     get(&public.connect().unwrap()).await.unwrap();
     let seen = fake.seen();
     assert!(seen[0].certified && seen[0].headers.contains_key("impersonate-user"));
@@ -306,7 +306,7 @@ async fn a_refused_connection_is_told_in_kubectls_words() {
 async fn an_untrusted_certificate_is_told_at_once() {
     let fake = Fake::tls(|_, _| ok("{}")).await;
     let other = Fake::tls(|_, _| ok("{}")).await;
-    let connection = fake.simple().anonymous_at(fake.url.clone(), Some(&other.ca));
+    let connection = fake.simple().anonymous_at(fake.url.clone(), Authority::Pem(&other.ca));
     let began = Instant::now();
     let error = get(&connection.connect().unwrap()).await.unwrap_err();
     assert_eq!(

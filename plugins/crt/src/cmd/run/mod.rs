@@ -104,14 +104,16 @@ impl Job<'_> {
             .await
     }
 
-    /// Where the lock seems to be held by somebody alive, takes it or reports the holder.
+    /// Where the lock seems to be held by somebody alive, takes it or reports the holder. A holder that died before it
+    /// had written a journal left nothing to undo but its name in the Lease.
     async fn hold_if_held(&self) -> Result<Option<(Held, Record)>, Error> {
         if self.dry_run != DryRun::None {
             return Ok(None);
         }
         let record = self.read_lease().await?;
         let forced = self.options.forced.contains(&Check::Lock);
-        if record.holder.is_none() || record.holder_is_gone() || forced {
+        let left_to_undo = self.asked == Asked::Rotate || record.journal.is_some();
+        if record.holder.is_none() || forced || (record.holder_is_gone() && left_to_undo) {
             return Ok(None);
         }
         self.lock().await.map(Some)
