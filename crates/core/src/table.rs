@@ -1,9 +1,14 @@
 //! Tables that kubectl could have printed: upper-case headers, three spaces between columns, no borders, no wrapping,
 //! and nothing at all, not even headers, when there is nothing to show.
 
-use comfy_table::{ColumnConstraint, ContentArrangement, Width, presets};
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::ui;
+
+/// Between columns. (kubernetes/cli-runtime v0.33, `pkg/printers/tabwriter.go`.)
+const PADDING: usize = 3;
+/// The least width of a column's content: with the padding it is kubectl's six.
+const LEAST: usize = 3;
 
 /// A column of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +51,9 @@ pub struct Look {
 #[derive(Clone, Debug)]
 pub struct Table {
     columns: Vec<(String, bool)>,
-    rows: Vec<Vec<String>>,
+    /// The cells that are not printed yet, one after the other, and where each ends: a list may have many.
+    text: String,
+    ends: Vec<usize>,
     /// Width of the content of each column as already printed: it only grows, as kubectl's does while it watches.
     printed: Vec<usize>,
     headed: bool,
@@ -67,7 +74,8 @@ impl Table {
         let printed = vec![0; columns.len()];
         Self {
             columns,
-            rows: Vec::new(),
+            text: String::new(),
+            ends: Vec::new(),
             printed,
             headed: false,
         }
@@ -79,15 +87,18 @@ impl Table {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let mut row: Vec<String> = cells.into_iter().map(|text| ui::cell(text.as_ref())).collect();
-        row.resize(self.columns.len(), String::new());
-        self.rows.push(row);
+        let end = self.ends.len() + self.columns.len();
+        for cell in cells.into_iter().take(self.columns.len()) {
+            ui::push_cell(&mut self.text, cell.as_ref());
+            self.ends.push(self.text.len());
+        }
+        self.ends.resize(end, self.text.len());
         self
     }
 
     /// Whether it has no rows.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.ends.is_empty()
     }
 
     /// The whole table, each line ended; an empty text without rows.
@@ -98,36 +109,42 @@ impl Table {
     /// What has been added since the last call, for long lists and for watching: the header comes with the first batch,
     /// and columns keep the width they had.
     pub fn take(&mut self, look: Look) -> String {
-        if self.rows.is_empty() {
+        if self.is_empty() {
             return String::new();
         }
-        let shown: Vec<usize> = (0..self.columns.len())
-            .filter(|&i| look.wide || !self.columns[i].1)
-            .collect();
-        let mut table = comfy_table::Table::new();
-        table
-            .load_style(presets::NOTHING)
-            .set_content_arrangement(ContentArrangement::Disabled);
-        if !look.no_headers && !self.headed {
-            table.set_header(shown.iter().map(|&i| self.columns[i].0.as_str()));
-        }
+        let (text, ends) = (std::mem::take(&mut self.text), std::mem::take(&mut self.ends));
+        let cell = |at: usize| {
+            let start = if at == 0 { 0 } else { ends[at - 1] };
+            &text[start..ends[at]]
+        };
+        let count = self.columns.len();
+        let shown: Vec<usize> = (0..count).filter(|&i| look.wide || !self.columns[i].1).collect();
+        let headed = !look.no_headers && !self.headed;
         self.headed = true;
-        for mut row in self.rows.drain(..) {
-            table.add_row(shown.iter().map(|&i| std::mem::take(&mut row[i])));
+        for &i in &shown {
+            let header = if headed { self.columns[i].0.width() } else { 0 };
+            let content = (i..ends.len()).step_by(count).map(|at| cell(at).width()).max();
+            self.printed[i] = self.printed[i].max(header).max(content.unwrap_or(0)).max(LEAST);
         }
-        let content = table.column_max_content_widths();
-        for (at, column) in table.column_iter_mut().enumerate() {
-            let printed = &mut self.printed[shown[at]];
-            // kubectl's tabwriter: cells of at least 6, of which 3 are padding.
-            *printed = (*printed)
-                .max(usize::from(content.get(at).copied().unwrap_or_default()))
-                .max(3);
-            column.set_padding((0, 3));
-            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed((*printed + 3) as u16)));
+        let mut out = String::with_capacity(text.len() * 2);
+        if headed {
+            self.line(&mut out, shown.iter().map(|&i| (i, self.columns[i].0.as_str())));
         }
-        let mut text = table.trim_fmt();
-        text.push('\n');
-        text
+        for row in (0..ends.len()).step_by(count) {
+            self.line(&mut out, shown.iter().map(|&i| (i, cell(row + i))));
+        }
+        out
+    }
+
+    /// One line of cells, each with the number of its column.
+    fn line<'c>(&self, out: &mut String, cells: impl Iterator<Item = (usize, &'c str)>) {
+        for (i, cell) in cells {
+            out.push_str(cell);
+            let padding = self.printed[i] + PADDING - cell.width();
+            out.extend(std::iter::repeat_n(' ', padding));
+        }
+        out.truncate(out.trim_end_matches(' ').len());
+        out.push('\n');
     }
 }
 

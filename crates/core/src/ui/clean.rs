@@ -5,11 +5,14 @@ pub fn clean(text: &str) -> String {
     if !text.contains(|c: char| is_steering(c) && c != '\n' && c != '\t') {
         return text.to_owned();
     }
-    text.chars()
-        .fold(String::with_capacity(text.len() + 8), |shown, c| match c {
-            '\n' | '\t' => push(shown, c),
-            c => visible(shown, c),
-        })
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => shown.push(c),
+            c => push_visible(&mut shown, c),
+        }
+    }
+    shown
 }
 
 /// [`clean`], but for the sequences of `kept`: our own colours.
@@ -29,36 +32,41 @@ pub(super) fn clean_but(text: &str, kept: &[String]) -> String {
 ///
 /// (kubernetes/cli-runtime v0.33, `pkg/printers/terminal.go` and `tableprinter.go`.)
 pub fn cell(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len() + 3);
+    push_cell(&mut shown, text);
+    shown
+}
+
+/// The same at the end of a text.
+pub(crate) fn push_cell(shown: &mut String, text: &str) {
+    // What nearly every cell is.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        shown.push_str(text);
+        return;
+    }
     let (line, cut) = match text.find(['\n', '\r', '\u{c}']) {
         Some(end) => (&text[..end], "..."),
         None => (text, ""),
     };
-    let mut shown = line.chars().fold(String::with_capacity(line.len() + 3), visible);
+    line.chars().for_each(|c| push_visible(shown, c));
     shown.push_str(cut);
-    shown
 }
 
-fn visible(mut shown: String, c: char) -> String {
+fn push_visible(shown: &mut String, c: char) {
     match c {
         // Caret notation, as cat -v and kubectl do.
         '\0'..='\u{1f}' => {
             shown.push('^');
             shown.push(char::from(c as u8 + b'@'));
-            shown
         }
-        c if is_steering(c) => shown + &c.escape_unicode().to_string(),
-        c => push(shown, c),
+        c if is_steering(c) => shown.extend(c.escape_unicode()),
+        c => shown.push(c),
     }
 }
 
 /// C0 and C1 controls, DEL, and the marks that turn the direction of text.
 fn is_steering(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-fn push(mut shown: String, c: char) -> String {
-    shown.push(c);
-    shown
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use anstyle::{AnsiColor, Style};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::clean::push_cell;
 pub use self::clean::{cell, clean};
 pub use self::progress::{Progress, Step};
 use crate::error::{Error, Kind};
