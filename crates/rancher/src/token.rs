@@ -330,10 +330,10 @@ impl RawSecret {
             .find(|owner| owner.kind == TOKEN.kind);
         Some(TokenSecret {
             object: self.metadata.observed(),
-            annotations: self.metadata.annotations.clone().unwrap_or_default(),
             created: self.metadata.created(),
             deleting: self.metadata.deletion_timestamp.is_some(),
             owner: owner.map(|owner| owner.uid.clone()),
+            annotations: self.metadata.annotations.unwrap_or_default(),
             current: current.map(Secret::new),
             previous: previous.map(Secret::new),
             expires_at: time(expires_at.as_deref(), "data.expiresAt", &mut problems),

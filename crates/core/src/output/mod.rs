@@ -7,6 +7,7 @@ mod columns;
 mod jsonpath;
 mod sort;
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde::Serialize;
@@ -150,8 +151,8 @@ pub trait Printable: Serialize {
     /// The columns of the table.
     const COLUMNS: &'static [Column];
 
-    /// The cells, one for each column.
-    fn cells(&self) -> Vec<String>;
+    /// The cells, one for each column. Lists may be long: what stands there already is borrowed.
+    fn cells(&self) -> Vec<Cow<'_, str>>;
 
     /// `kind/name`, with the group after the kind where there is one: `certificate.cert-manager.io/x`.
     fn name(&self) -> String;

@@ -11,8 +11,8 @@ struct Row {
 impl Printable for Row {
     const COLUMNS: &'static [Column] = &[Column::new("NAME"), Column::new("AGE"), Column::wide("WORD")];
 
-    fn cells(&self) -> Vec<String> {
-        vec![self.name.into(), self.age.to_string(), self.word.into()]
+    fn cells(&self) -> Vec<Cow<'_, str>> {
+        vec![self.name.into(), self.age.to_string().into(), self.word.into()]
     }
 
     fn name(&self) -> String {

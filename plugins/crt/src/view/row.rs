@@ -1,5 +1,7 @@
 //! One registration token as a row of `kubectl crt list`, for people and for machines. It holds fingerprints, no value.
 
+use std::borrow::Cow;
+
 use k8s_openapi::jiff::Timestamp;
 use kubectl_core::age;
 use kubectl_core::output::Printable;
@@ -178,39 +180,38 @@ impl Row {
     }
 
     /// The cells of the table, with or without the one that `--probe` adds.
-    fn cells_with(&self, probed: bool) -> Vec<String> {
-        let print =
-            |value: &Option<Fingerprint>, none: &str| value.map_or_else(|| none.to_owned(), |value| value.to_string());
+    fn cells_with(&self, probed: bool) -> Vec<Cow<'_, str>> {
+        let print = |value: &Option<Fingerprint>, none: &'static str| match value {
+            Some(value) => Cow::from(value.to_string()),
+            None => Cow::from(none),
+        };
         let users = match self.used_by.as_deref() {
-            None => "<unknown>".to_owned(),
-            Some([]) => "nobody".to_owned(),
-            Some(users) => users.iter().map(User::to_string).collect::<Vec<_>>().join(","),
+            None => Cow::from("<unknown>"),
+            Some([]) => Cow::from("nobody"),
+            Some(users) => Cow::from(users.iter().map(User::to_string).collect::<Vec<_>>().join(",")),
         };
         let mut cells = vec![
-            self.cluster
-                .display_name
-                .clone()
-                .unwrap_or_else(|| "<unknown>".to_owned()),
-            self.cluster.id.clone(),
-            self.metadata.name.clone(),
+            self.cluster.display_name.as_deref().unwrap_or("<unknown>").into(),
+            self.cluster.id.as_str().into(),
+            self.metadata.name.as_str().into(),
             print(&self.fingerprint, "<unknown>"),
-            self.shown.age.clone(),
-            self.shown.expires.clone(),
+            self.shown.age.as_str().into(),
+            self.shown.expires.as_str().into(),
             users,
-            self.shown.state.clone(),
+            self.shown.state.as_str().into(),
         ];
         if probed {
-            cells.push(self.accepted_cell().to_owned());
+            cells.push(self.accepted_cell().into());
         }
         cells.extend([
-            self.shown.last.clone(),
+            self.shown.last.as_str().into(),
             print(&self.previous_fingerprint, "<none>"),
-            self.cluster.kind.clone().unwrap_or_else(|| "<unknown>".to_owned()),
-            self.era.to_string(),
+            self.cluster.kind.as_deref().unwrap_or("<unknown>").into(),
+            self.era.to_string().into(),
             if self.problems.is_empty() {
-                "<none>".to_owned()
+                "<none>".into()
             } else {
-                self.problems.join("; ")
+                self.problems.join("; ").into()
             },
         ]);
         cells
@@ -291,7 +292,7 @@ impl Printable for Row {
         Column::wide("PROBLEMS"),
     ];
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self) -> Vec<Cow<'_, str>> {
         self.cells_with(false)
     }
 
@@ -328,7 +329,7 @@ impl Printable for Probed {
         Column::wide("PROBLEMS"),
     ];
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self) -> Vec<Cow<'_, str>> {
         self.0.cells_with(true)
     }
 

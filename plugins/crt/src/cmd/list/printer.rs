@@ -60,7 +60,11 @@ impl<'a> Printer<'a> {
             Form::Table { table, empty, .. } => {
                 *empty &= rows.is_empty();
                 for row in rows {
-                    table.row(if self.probed { Probed(row).cells() } else { row.cells() });
+                    if self.probed {
+                        table.row(Probed(row).cells());
+                    } else {
+                        table.row(row.cells());
+                    }
                 }
             }
         }
