@@ -31,7 +31,7 @@ const HOLD: i32 = 1200;
 /// `progressDeadlineSeconds` of a held roll-out; the API server wants it larger than `minReadySeconds`.
 const HELD_DEADLINE: i32 = 3600;
 /// The annotation that makes a change of the Cluster an event for Rancher.
-const TOUCHED: &str = "kubectl-rotation.github.io/touched";
+pub(crate) const TOUCHED: &str = "kubectl-rotation.github.io/touched";
 /// On what a run creates: the run.
 const RUN: &str = "kubectl-rotation.github.io/run";
 /// Setting: how long Rancher lets a registration token live, in minutes.

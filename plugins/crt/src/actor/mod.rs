@@ -15,6 +15,7 @@ use std::time::Duration;
 use ::rotation::lock::Fence;
 use ::rotation::phase::{Goal, Phase};
 use ::rotation::protocol::{Actor, Draw, Run, Trouble};
+pub(crate) use act::TOUCHED;
 pub use check::{Check, NoSuchCheck};
 use futures::future::{join_all, try_join, try_join_all};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};

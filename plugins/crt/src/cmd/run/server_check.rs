@@ -12,7 +12,7 @@ use rancher::token::{self, Change, NewToken, RegistrationToken, SYSTEM, SecretCh
 use rancher::{Result, cluster};
 use rotation::plan::{Plan, Planned};
 
-use crate::actor::FIELD_MANAGER;
+use crate::actor::{FIELD_MANAGER, TOUCHED};
 use crate::rotation::Crt;
 use crate::rotation::write::Write;
 use crate::sides::{DOWNSTREAM, MANAGEMENT, Sides};
@@ -107,7 +107,7 @@ impl Checker<'_> {
 
     async fn touch(&self) -> Result<bool> {
         let now = self.sides.management.clock.now().to_string();
-        let annotation = ("kubectl-rotation.github.io/touched", now.as_str());
+        let annotation = (TOUCHED, now.as_str());
         cluster::touch(
             &self.sides.management.client,
             &self.sides.cluster.object,
