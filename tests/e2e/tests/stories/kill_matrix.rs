@@ -225,9 +225,11 @@ async fn kill(story: &Story, point: &Point) -> Result<bool> {
     }
     outcome.expect_killed().with_context(|| proxy.transcript())?;
     let writes = proxy.writes();
-    let last = writes.last().context("it was killed before its first write")?;
-    // The server has answered, or has never seen it; and nothing came after it.
-    ensure!(last.fault.is_some(), "{}", proxy.transcript());
+    let mut rest = writes.iter().skip_while(|write| write.fault.is_none());
+    let last = rest.next().context("it was killed before its first write")?;
+    // The server has answered, or has never seen it; and nothing came after it, but for a renewal of the lock that was
+    // on the wire at that moment.
+    ensure!(rest.all(is_lease), "{}", proxy.transcript());
     ensure!(
         last.status.is_some() == (point.moment == Moment::After),
         "{}",
