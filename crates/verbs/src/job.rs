@@ -394,7 +394,7 @@ fn under_way<P: Product>(journal: &Journal<P>, asked: Asked) -> String {
         (Asked::Rotate, Goal::Back) => {
             format!("Rotation {run} is going back ({because}): this finishes going back, and rotates nothing.")
         }
-        (Asked::Rollback, Goal::Back) => format!("Rotation {run}, which came as far as phase {phase}, is undone."),
+        (Asked::Rollback, Goal::Back) => format!("Rotation {run} came as far as phase {phase}: this undoes it."),
     }
 }
 
