@@ -15,6 +15,9 @@ use rancher::probe::{Identity, Probe};
 use rancher::reach::{RancherUrl, Reach};
 use rancher::settings::{self, Settings};
 use url::Url;
+use verbs::{Again, Product as _};
+
+use crate::rotation::Crt;
 
 /// The management side in the words of a sentence.
 pub const MANAGEMENT: &str = "the management cluster";
@@ -27,6 +30,14 @@ pub struct DownstreamFlags {
     /// The kubeconfig context of the downstream cluster itself; by default it is reached through Rancher
     #[arg(long, value_name = "NAME", help_heading = "Connection options")]
     pub downstream_context: Option<String>,
+}
+
+impl DownstreamFlags {
+    /// The later commands about a cluster, with the same contexts as this one.
+    pub fn again(&self, cluster: &ClusterId, global: &GlobalFlags) -> Again {
+        let again = Again::new(Crt::KIND, cluster.to_string(), global);
+        again.with("--downstream-context", self.downstream_context.as_deref())
+    }
 }
 
 /// The management side alone: all that listing needs.

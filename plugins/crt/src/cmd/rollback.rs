@@ -2,10 +2,11 @@
 
 use kubectl_core::app::{Context, GlobalFlags};
 use kubectl_core::error::{Error, ExitCode};
+use verbs::Asked;
+use verbs::results::{Results, exit};
 
-use super::rotate::{Common, Results, Work, exit};
+use super::rotate::{Command, Common};
 use crate::sides::Management;
-use crate::view::outcome::Asked;
 
 /// What is typed after `kubectl crt rollback`.
 #[derive(clap::Args, Clone, Debug)]
@@ -39,19 +40,19 @@ Exit codes: 0 undone, or nothing to undo (3 with --exit-code), 1 failed, 2 usage
 
 /// Runs it.
 pub async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
-    let printer = Results::new(&context.ui, &rollback.common, true)?;
+    let results = Results::new(&context.ui, &rollback.common.run, true)?;
     let management = Management::open(global, &context.environment)?;
     let cluster = management.cluster(&rollback.subject).await?;
-    let work = Work {
+    let command = Command {
         asked: Asked::Rollback,
         only_agent: false,
         common: &rollback.common,
         global,
         context,
+        results: &results,
     };
-    let (result, ended) = work.on(&management, cluster).await;
-    printer.tell(&result, ended.is_ok())?;
+    let (result, ended) = command.on(&management, cluster).await?;
     let nothing_to_do = result.outcome == "nothing-to-do";
-    printer.print(&[result])?;
+    results.print(&[result])?;
     exit(ended, nothing_to_do, rollback.exit_code)
 }

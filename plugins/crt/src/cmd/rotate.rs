@@ -6,16 +6,17 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use kubectl_core::app::{Context, GlobalFlags};
 use kubectl_core::duration;
-use kubectl_core::error::{Error, ExitCode, Kind};
-use kubectl_core::output::{self, OutputFlags, OutputFormat};
+use kubectl_core::error::{Error, ExitCode};
 use kubectl_core::ui::Ui;
 use rancher::cluster::{self, Cluster, ClusterKind};
+use verbs::outcome::{Asked, RotationResult, refusal};
+use verbs::results::{Results, RunFlags};
+use verbs::{Job, Subject};
 
-use super::run::{DryRun, Job};
-use crate::actor::{Check, Options, not_rotated};
+use super::work::Work;
+use crate::actor::{Check, CrtActor, Options, not_rotated};
 use crate::sides::{DownstreamFlags, MANAGEMENT, Management};
-use crate::view::again::Again;
-use crate::view::outcome::{Asked, RotationResult, RotationResultList, refusal};
+use crate::view::product;
 
 /// What is typed after `kubectl crt rotate`.
 #[derive(clap::Args, Clone, Debug)]
@@ -45,13 +46,9 @@ pub struct Rotate {
 /// The flags that `rotate` and `rollback` share.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Common {
-    /// Print the plan and change nothing; with "server" the servers check what can be checked alone
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", default_value_t, value_name = "MODE")]
-    pub dry_run: DryRun,
-
-    /// Do not ask before the first change
-    #[arg(short = 'y', long)]
-    pub yes: bool,
+    /// What every plugin has.
+    #[command(flatten)]
+    pub run: RunFlags,
 
     /// Override a check by its name; can be repeated
     #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = check())]
@@ -68,10 +65,6 @@ pub struct Common {
     /// The other side.
     #[command(flatten)]
     pub downstream: DownstreamFlags,
-
-    /// Output format: json, yaml, name, jsonpath=TEMPLATE
-    #[arg(short = 'o', long, value_name = "FORMAT", help_heading = "Output options")]
-    pub output: Option<String>,
 }
 
 const EXAMPLES: &str = "\
@@ -113,34 +106,34 @@ fn check() -> impl clap::builder::TypedValueParser<Value = Check> {
 
 /// Runs it.
 pub async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
-    let printer = Results::new(&context.ui, &rotate.common, rotate.subjects.len() == 1)?;
+    let results = Results::new(&context.ui, &rotate.common.run, rotate.subjects.len() == 1)?;
     let management = Management::open(global, &context.environment)?;
     let clusters = clusters(&rotate, &management, &context.ui).await?;
     if clusters.is_empty() {
         context.ui.status("No clusters found.");
-        printer.print(&[])?;
+        results.print(&[])?;
         return Ok(ExitCode::Done);
     }
-    let work = Work {
+    let command = Command {
         asked: Asked::Rotate,
         only_agent: rotate.only_agent,
         common: &rotate.common,
         global,
         context,
+        results: &results,
     };
-    let mut results = Vec::new();
+    let mut all = Vec::new();
     let mut failed = None;
     let mut waiting = clusters.into_iter();
     for cluster in waiting.by_ref() {
-        let (result, ended) = work.on(&management, cluster).await;
-        printer.tell(&result, ended.is_ok())?;
-        results.push(result);
+        let (result, ended) = command.on(&management, cluster).await?;
+        all.push(result);
         if let Err(error) = ended {
             failed = Some(error);
             break;
         }
     }
-    printer.print(&results)?;
+    results.print(&all)?;
     let not_begun: Vec<String> = waiting.map(|cluster| cluster.id.to_string()).collect();
     match failed {
         None => Ok(ExitCode::Done),
@@ -179,30 +172,39 @@ async fn clusters(rotate: &Rotate, management: &Management, ui: &Ui) -> Result<V
 }
 
 /// What is the same for every cluster of one command.
-pub(super) struct Work<'a> {
+pub(super) struct Command<'a> {
     pub(super) asked: Asked,
     pub(super) only_agent: bool,
     pub(super) common: &'a Common,
     pub(super) global: &'a GlobalFlags,
     pub(super) context: &'a Context,
+    pub(super) results: &'a Results<'a>,
 }
 
-impl Work<'_> {
-    /// Works on one cluster.
-    pub(super) async fn on(&self, management: &Management, cluster: Cluster) -> (RotationResult, Result<(), Error>) {
-        let mut result = RotationResult::of(&cluster);
-        let ended = self.try_on(management, cluster, &mut result).await;
+impl Command<'_> {
+    /// Works on one cluster, and tells how it ended.
+    pub(super) async fn on(
+        &self,
+        management: &Management,
+        cluster: Cluster,
+    ) -> Result<(RotationResult, Result<(), Error>), Error> {
+        let again = self.common.downstream.again(&cluster.id, self.global);
+        let subject = product::subject(&cluster, again);
+        let mut result = RotationResult::of(&subject);
+        let ended = self.try_on(management, cluster, subject.clone(), &mut result).await;
         let ended = ended.map_err(|error| self.context.ui.by_signal(error));
         if let Err(error) = &ended {
             result.fail(error);
         }
-        (result, ended)
+        self.results.tell(&subject, &result, ended.is_ok())?;
+        Ok((result, ended))
     }
 
     async fn try_on(
         &self,
         management: &Management,
         cluster: Cluster,
+        subject: Subject,
         result: &mut RotationResult,
     ) -> Result<(), Error> {
         let Self {
@@ -213,100 +215,34 @@ impl Work<'_> {
         } = self;
         // Known from the management side alone: there may be no agent to reach the other one by.
         if let Some(obstacle) = not_rotated(&cluster) {
-            return Err(refusal(&cluster, vec![obstacle], result));
+            return Err(refusal(&subject, vec![obstacle], result));
         }
         let name = common.downstream.downstream_context.as_deref();
         let sides = management
             .sides(cluster, &global.connection, name, &context.environment)
             .await?;
-        let format = OutputFormat::parse(common.output.as_deref().unwrap_or_default())?;
+        let options = Options {
+            only_agent: self.only_agent,
+            forced: common.force.iter().copied().collect::<BTreeSet<_>>(),
+            timeout: common.timeout,
+            settle: common.settle,
+        };
+        let work = Work {
+            sides: &sides,
+            actor: CrtActor::new(&sides, options.clone())?,
+            options,
+            subject,
+        };
         let job = Job {
             ui: &context.ui,
-            sides: &sides,
-            again: &Again::new(global, &common.downstream),
-            options: Options {
-                only_agent: self.only_agent,
-                forced: common.force.iter().copied().collect::<BTreeSet<_>>(),
-                timeout: common.timeout,
-                settle: common.settle,
-            },
+            work: &work,
             asked: self.asked,
-            yes: common.yes,
-            dry_run: common.dry_run,
-            plan_is_data: common.dry_run != DryRun::None && matches!(format, OutputFormat::Table),
+            yes: common.run.yes,
+            dry_run: common.run.dry_run,
+            plan_is_data: self.results.plan_is_data(),
+            force_lock: common.force.contains(&Check::Lock),
+            force_journal: common.force.contains(&Check::Journal),
         };
         job.run(result).await
     }
-}
-
-/// How results are printed.
-pub(super) struct Results<'a> {
-    ui: &'a Ui,
-    flags: OutputFlags,
-    format: OutputFormat,
-    dry_run: DryRun,
-    /// One cluster was named: its document stands alone.
-    single: bool,
-}
-
-impl<'a> Results<'a> {
-    pub(super) fn new(ui: &'a Ui, common: &Common, single: bool) -> Result<Self, Error> {
-        let flags = OutputFlags {
-            output: common.output.clone(),
-            ..OutputFlags::default()
-        };
-        let format = flags.format()?;
-        if matches!(format, OutputFormat::Wide) {
-            return Err(Error::usage(
-                "the result is printed as text, json, yaml, name, jsonpath or custom-columns",
-            ));
-        }
-        Ok(Self {
-            ui,
-            flags,
-            format,
-            dry_run: common.dry_run,
-            single,
-        })
-    }
-
-    /// One cluster has ended: the line that kubectl would print, and what is to be known besides.
-    pub(super) fn tell(&self, result: &RotationResult, well: bool) -> Result<(), Error> {
-        let object = format!("cluster.management.cattle.io/{}", result.id());
-        match (&self.format, self.dry_run) {
-            (OutputFormat::Name, _) if well => self.ui.out(object)?,
-            (OutputFormat::Table, DryRun::None) if well && result.outcome != "nothing-to-do" => {
-                self.ui.out(format!("{object} {}", result.outcome))?;
-            }
-            _ => {}
-        }
-        if result.outcome == "rotated"
-            && let Some(last) = result.remarks.last()
-        {
-            self.ui.status(last);
-        }
-        if let (true, Some(message)) = (well, &result.message) {
-            self.ui.status(message);
-        }
-        Ok(())
-    }
-
-    /// The document at the end.
-    pub(super) fn print(&self, results: &[RotationResult]) -> Result<(), Error> {
-        match (&self.format, results) {
-            (OutputFormat::Table | OutputFormat::Name, _) => Ok(()),
-            (_, [only]) if self.single => output::print_value(self.ui, &self.flags, only),
-            (_, all) => output::print_value(self.ui, &self.flags, &RotationResultList::from(all.to_vec())),
-        }
-    }
-}
-
-/// An error that says only that the user declined is no failure of the tool; it keeps exit code 1.
-pub(super) fn exit(ended: Result<(), Error>, nothing_to_do: bool, exit_code: bool) -> Result<ExitCode, Error> {
-    ended?;
-    Ok(if nothing_to_do && exit_code {
-        Kind::NothingToDo.exit_code()
-    } else {
-        ExitCode::Done
-    })
 }

@@ -9,15 +9,16 @@ use kubectl_core::secret::Fingerprint;
 use kubectl_core::ui::{self, Stream, Tone, Ui};
 use rancher::era::Era;
 use serde::Serialize;
+use verbs::again::Again;
+use verbs::leases;
+use verbs::under_way::UnderWay;
 
 use crate::sides::{DownstreamFlags, Sides};
 use crate::view::API_VERSION;
-use crate::view::again::Again;
 use crate::view::chain::{self, Link, Standing};
 use crate::view::evidence::Evidence;
-use crate::view::leases::{self, Rotation};
+use crate::view::product::{self, Rotation};
 use crate::view::row::ClusterName;
-use crate::view::under_way::UnderWay;
 
 /// What is typed after `kubectl crt status`.
 #[derive(clap::Args, Clone, Debug)]
@@ -81,10 +82,11 @@ struct Metadata {
 pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(status.output.as_ref(), "status")?;
     let sides = Sides::open(global, &status.downstream, context, &status.subject).await?;
-    let again = Again::new(global, &status.downstream);
+    let again = status.downstream.again(&sides.cluster.id, global);
+    let lease = product::lease(&sides.cluster.id);
     let (evidence, rotation) = futures::join!(
         Box::pin(Evidence::gather(&sides)),
-        leases::of(&sides.management, &sides.cluster.id)
+        leases::of(&sides.management, &lease)
     );
     let now = sides.management.clock.now();
     let document = ClusterStatus::of(&sides, &evidence, rotation?.as_ref(), &again, now);
@@ -106,18 +108,14 @@ impl ClusterStatus {
             metadata: Metadata {
                 name: cluster.id.to_string(),
             },
-            cluster: ClusterName {
-                id: cluster.id.to_string(),
-                display_name: Some(cluster.display_name.clone()),
-                kind: Some(cluster.kind.to_string()),
-            },
+            cluster: ClusterName::of(cluster),
             era: evidence.era.as_ref().ok().copied(),
             rancher_version: sides.settings.server_version.clone(),
             path: sides.downstream.as_ref().map(|downstream| downstream.path.to_string()),
             fingerprint: evidence.token(),
             healthy: chain.iter().all(|link| link.status != Standing::Bad),
             chain,
-            rotation: rotation.and_then(|rotation| UnderWay::of(rotation, &cluster.id, again, now)),
+            rotation: rotation.and_then(|rotation| UnderWay::of(rotation, again, now)),
             rotation_unknown: rotation.is_none(),
             last_rotated: record.and_then(|record| record.last_run),
             last_result: record.and_then(|record| record.last_result.clone()),

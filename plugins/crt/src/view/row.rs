@@ -7,6 +7,7 @@ use kubectl_core::age;
 use kubectl_core::output::Printable;
 use kubectl_core::secret::Fingerprint;
 use kubectl_core::table::Column;
+use rancher::cluster::Cluster;
 use rancher::era::Era;
 use rancher::token::{RegistrationToken, SYSTEM, TokenSecret};
 use rancher::{Observed, Problem};
@@ -15,7 +16,7 @@ use serde::Serialize;
 
 use super::API_VERSION;
 use super::judge::{self, Facts, State, Surroundings, User};
-use super::leases::Rotation;
+use super::product::{Rotation, changes};
 
 /// A row.
 #[derive(Clone, Debug, Serialize)]
@@ -63,6 +64,17 @@ pub struct ClusterName {
     pub display_name: Option<String>,
     /// What sort of cluster it is.
     pub kind: Option<String>,
+}
+
+impl ClusterName {
+    /// Of a cluster that was found.
+    pub fn of(cluster: &Cluster) -> Self {
+        Self {
+            id: cluster.id.to_string(),
+            display_name: Some(cluster.display_name.clone()),
+            kind: Some(cluster.kind.to_string()),
+        }
+    }
 }
 
 /// What Rancher says of a value.
@@ -126,7 +138,7 @@ impl Row {
             is_first: false,
             rotating: scene
                 .rotation
-                .is_some_and(|rotation| rotation.changes(&secret.object.name)),
+                .is_some_and(|rotation| changes(rotation, &secret.object.name)),
         };
         Self::new(&secret.object, secret.created, &facts, secret.problems.iter(), scene)
     }
@@ -246,7 +258,7 @@ pub fn facts(token: &RegistrationToken, is_first: bool, rotation: Option<&Rotati
         is_system: token.object.name == SYSTEM,
         bridge,
         is_first,
-        rotating: of_this_run || rotation.is_some_and(|rotation| rotation.changes(&token.object.name)),
+        rotating: of_this_run || rotation.is_some_and(|rotation| changes(rotation, &token.object.name)),
     }
 }
 

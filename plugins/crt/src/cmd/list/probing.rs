@@ -18,7 +18,7 @@ use super::source::NoRight;
 use crate::sides::{DOWNSTREAM, Management};
 use crate::view::evidence::{Gap, NO_TUNNEL};
 use crate::view::judge::Agent;
-use crate::view::leases::Rotation;
+use crate::view::product::Rotation;
 use crate::view::row::{Accepted, Row};
 
 /// A cluster whose agent is gone takes Rancher half a minute to report; a list does not wait for that.

@@ -7,10 +7,12 @@ use kubectl_core::connection::Server;
 use kubectl_core::error::Error;
 use rancher::cluster::{self, Cluster, ClusterId};
 use rancher::token::{self, Listing};
+use verbs::leases::Rotations;
 
 use super::group::{Group, Grouping, Known};
+use crate::rotation::Crt;
 use crate::sides::{MANAGEMENT, Management};
-use crate::view::leases::{Rotation, Rotations};
+use crate::view::product::{LEASE, Rotation};
 
 /// Up to so many clusters are asked one by one (two requests each); for more, all tokens are read in pages.
 const FEW: usize = 40;
@@ -21,7 +23,7 @@ const AT_ONCE: usize = 8;
 pub(super) struct Source {
     server: Server,
     clusters: Option<BTreeMap<String, Known>>,
-    rotations: Rotations,
+    rotations: Rotations<Crt>,
     walk: Walk,
     secrets_unknown: bool,
 }
@@ -40,8 +42,11 @@ enum Walk {
 impl Source {
     pub(super) async fn open(management: &Management, named: &[String], selector: Option<&str>) -> Result<Self, Error> {
         let server = management.server.clone();
-        let (clusters, rotations) =
-            futures::future::try_join(clusters(management, named, selector), Rotations::read(&server)).await?;
+        let (clusters, rotations) = futures::future::try_join(
+            clusters(management, named, selector),
+            Rotations::read(&server, None, MANAGEMENT),
+        )
+        .await?;
         let chosen = !named.is_empty() || selector.is_some();
         let ids: Vec<ClusterId> = clusters
             .iter()
@@ -113,7 +118,7 @@ impl Source {
     }
 
     pub(super) fn rotation_of(&self, group: &Group) -> Option<&Rotation> {
-        self.rotations.of(&group.namespace)
+        self.rotations.of(&group.namespace, LEASE)
     }
 
     /// Its Lease as a probe needs it: `Err` where Leases may not be read.

@@ -2,13 +2,10 @@
 
 use std::fmt::Write as _;
 
-use kubectl_core::secret::Fingerprint;
-use rotation::phase::{Goal, Phase};
+use rotation::phase::Phase;
 use rotation::plan::{Plan, Planned};
+use rotation::protocol::Protocol;
 use serde::Serialize;
-
-use crate::rotation::Crt;
-use crate::rotation::write::Write;
 
 /// One line of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -26,8 +23,8 @@ pub struct Line {
 }
 
 /// The lines of a plan.
-pub fn lines(plan: &Plan<Crt>) -> Vec<Line> {
-    let line = |step: &Planned<Write>| match step {
+pub fn lines<P: Protocol>(plan: &Plan<P>) -> Vec<Line> {
+    let line = |step: &Planned<P::Write>| match step {
         Planned::Write { phase, write } => Line {
             phase: *phase,
             what: write.to_string(),
@@ -71,32 +68,6 @@ pub fn text(title: &str, lines: &[Line], deaths: &[String]) -> String {
         }
     }
     text
-}
-
-/// What stops working with each value that a plan retires: the token is also the secret of every command and URL that Rancher has ever
-/// shown for it.
-pub fn deaths(plan: &Plan<Crt>) -> Vec<String> {
-    let notes = &plan.notes;
-    if plan.goal == Goal::Back {
-        return Vec::new();
-    }
-    let with = |value: &Fingerprint, of: &str| {
-        format!("{value} ({of}): import URLs, registration and node join commands, and Terraform state that hold it")
-    };
-    let agents = notes
-        .others
-        .iter()
-        .filter(|(_, value)| **value == notes.old)
-        .map(|(name, _)| name.as_str());
-    let mut of = vec!["the agent's"];
-    of.extend(agents);
-    let mut deaths = vec![with(&notes.old, &of.join(", "))];
-    if let Some(system) = notes.system.filter(|system| *system != notes.old) {
-        deaths.push(with(&system, "system"));
-    }
-    let others = notes.others.iter().filter(|(_, value)| **value != notes.old);
-    deaths.extend(others.map(|(name, value)| with(value, name)));
-    deaths
 }
 
 #[cfg(test)]

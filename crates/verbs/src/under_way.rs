@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
 use kubectl_core::age;
-use rancher::ClusterId;
-use rotation::journal::{Journal, Unreadable};
+use rotation::journal::Journal;
 use rotation::phase::{Goal, Phase};
 use serde::Serialize;
 
-use super::again::Again;
-use super::leases::Rotation;
-use crate::rotation::{Crt, Timer};
+use crate::again::Again;
+use crate::leases::Rotation;
+use crate::subject::{Ends, Product};
 
 /// A rotation under way, for people and machines.
 #[derive(Clone, Debug, Serialize)]
@@ -56,27 +55,19 @@ pub struct Stand {
     pub deadlines: BTreeMap<&'static str, Timestamp>,
     /// Who can go on with it.
     pub resumable_by: String,
-    /// The agent's token at the start.
+    /// The token at the start.
     pub old_fingerprint: kubectl_core::secret::Fingerprint,
     /// The new one, once it is drawn.
     pub new_fingerprint: Option<kubectl_core::secret::Fingerprint>,
 }
 
-/// The names under which deadlines are shown.
-const TIMERS: [(Timer, &str); 4] = [
-    (Timer::Proof, "proof"),
-    (Timer::Settle, "settle"),
-    (Timer::Touch, "touch"),
-    (Timer::Reconnect, "reconnect"),
-];
-
 impl UnderWay {
     /// Of a Lease; `None` where nothing is under way.
-    pub fn of(rotation: &Rotation, cluster: &ClusterId, again: &Again, now: Timestamp) -> Option<Self> {
+    pub fn of<P: Product>(rotation: &Rotation<P>, again: &Again, now: Timestamp) -> Option<Self> {
         let journal = rotation.journal.as_ref()?;
         let (stand, unreadable) = match journal {
             Ok(journal) => (Some(Stand::of(journal)), None),
-            Err(why) => (None, Some(unreadable_words(why))),
+            Err(why) => (None, Some(why.to_string())),
         };
         let back = stand.as_ref().is_some_and(|stand| stand.goal == Goal::Back);
         let undoable = stand
@@ -86,12 +77,8 @@ impl UnderWay {
             holder: rotation.record.describe_holder(now),
             renewed: rotation.record.renewed.filter(|_| rotation.record.holder.is_some()),
             unattended: rotation.is_unattended(),
-            go_on: if back {
-                again.rollback(cluster)
-            } else {
-                again.rotate(cluster)
-            },
-            undo: undoable.then(|| again.rollback(cluster)),
+            go_on: if back { again.rollback() } else { again.rotate() },
+            undo: undoable.then(|| again.rollback()),
             stand,
             unreadable,
         })
@@ -116,15 +103,12 @@ impl UnderWay {
     }
 }
 
-fn unreadable_words(why: &Unreadable) -> String {
-    why.to_string()
-}
-
 impl Stand {
-    fn of(journal: &Journal<Crt>) -> Self {
-        let deadlines = TIMERS
-            .into_iter()
-            .filter_map(|(timer, name)| Some((name, journal.deadline(timer)?)));
+    fn of<P: Product>(journal: &Journal<P>) -> Self {
+        let deadlines = P::TIMERS
+            .iter()
+            .filter_map(|(timer, name)| Some((*name, journal.deadline(*timer)?)));
+        let Ends { old, new } = P::ends(&journal.notes);
         Self {
             run: journal.run.to_string(),
             goal: journal.goal,
@@ -134,8 +118,8 @@ impl Stand {
             started: journal.started,
             deadlines: deadlines.collect(),
             resumable_by: journal.resumable_by.clone(),
-            old_fingerprint: journal.notes.old,
-            new_fingerprint: journal.notes.new,
+            old_fingerprint: old,
+            new_fingerprint: new,
         }
     }
 

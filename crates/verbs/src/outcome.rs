@@ -2,28 +2,29 @@
 
 use kubectl_core::error::{Error, ExitCode, Kind};
 use kubectl_core::secret::Fingerprint;
-use rancher::cluster::Cluster;
 use rotation::engine::{Outcome, Pause};
 use rotation::phase::{Goal, Phase};
 use rotation::protocol::Obstacle;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
-use super::API_VERSION;
-use super::again::Again;
-use super::plan::Line;
-use super::row::ClusterName;
+use crate::API_VERSION;
+use crate::plan::Line;
+use crate::subject::Subject;
 
-/// The document of `-o json`: how it ended for one cluster.
+/// The document of `-o json`: how it ended for one subject.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RotationResult {
     api_version: &'static str,
     kind: &'static str,
     metadata: Metadata,
-    cluster: ClusterName,
+    /// What it is about.
+    #[serde(flatten)]
+    about: Map<String, Value>,
     /// `rotated`, `undone`, `planned`, `refused`, `pending`, `held`, `interrupted`, `failed`, `nothing-to-do`.
     pub outcome: &'static str,
-    /// The exit code of a run for this cluster alone.
+    /// The exit code of a run for this subject alone.
     pub exit_code: u8,
     /// What went wrong, in a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,9 +35,9 @@ pub struct RotationResult {
     /// Which way it goes on, where it is pending.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub goal: Option<Goal>,
-    /// The agent's token before.
+    /// The token before.
     pub old_fingerprint: Option<Fingerprint>,
-    /// The agent's token after; `None` where it was not changed.
+    /// The token after; `None` where it was not changed.
     pub new_fingerprint: Option<Fingerprint>,
     /// The plan.
     pub plan: Vec<Line>,
@@ -58,7 +59,7 @@ struct Metadata {
     name: String,
 }
 
-/// The document of several clusters.
+/// The document of several subjects.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RotationResultList {
@@ -81,18 +82,14 @@ impl From<Vec<RotationResult>> for RotationResultList {
 
 impl RotationResult {
     /// Nothing was done yet.
-    pub fn of(cluster: &Cluster) -> Self {
+    pub fn of(subject: &Subject) -> Self {
         Self {
             api_version: API_VERSION,
             kind: "RotationResult",
             metadata: Metadata {
-                name: cluster.id.to_string(),
+                name: subject.name.clone(),
             },
-            cluster: ClusterName {
-                id: cluster.id.to_string(),
-                display_name: Some(cluster.display_name.clone()),
-                kind: Some(cluster.kind.to_string()),
-            },
+            about: subject.about.clone(),
             outcome: "failed",
             exit_code: ExitCode::Failed as u8,
             message: None,
@@ -106,11 +103,6 @@ impl RotationResult {
             go_on: None,
             undo: None,
         }
-    }
-
-    /// The id of its cluster.
-    pub fn id(&self) -> &str {
-        &self.cluster.id
     }
 
     /// It ended well.
@@ -146,12 +138,11 @@ pub enum Asked {
 pub fn end_of(
     asked: Asked,
     outcome: Outcome,
-    cluster: &Cluster,
-    again: &Again,
+    subject: &Subject,
     pending: bool,
     result: &mut RotationResult,
 ) -> Result<(), Error> {
-    let name = called(cluster);
+    let name = &subject.called;
     match outcome {
         Outcome::Done => {
             match asked {
@@ -173,11 +164,12 @@ pub fn end_of(
                     Ok(())
                 }
                 Asked::Rotate => Err(Error::failed(format!(
-                    "the rotation of {name} was undone, and its agent runs with the old token as before: {reason}"
+                    "the rotation of {name} was undone, and {}: {reason}",
+                    subject.restored
                 ))),
             }
         }
-        Outcome::Refused(obstacles) => Err(refusal(cluster, obstacles, result)),
+        Outcome::Refused(obstacles) => Err(refusal(subject, obstacles, result)),
         Outcome::Pending {
             because: Pause::Error(error),
             ..
@@ -187,16 +179,16 @@ pub fn end_of(
                 result.phase = Some(phase);
                 result.goal = Some(goal);
             }
-            Err(stopped(cluster, phase, goal, because, again, pending, result))
+            Err(stopped(subject, phase, goal, because, pending, result))
         }
     }
 }
 
 /// Why nothing was begun.
-pub fn refusal(cluster: &Cluster, obstacles: Vec<Obstacle>, result: &mut RotationResult) -> Error {
+pub fn refusal(subject: &Subject, obstacles: Vec<Obstacle>, result: &mut RotationResult) -> Error {
     result.outcome = "refused";
     let reasons: Vec<&str> = obstacles.iter().map(|obstacle| obstacle.reason.as_str()).collect();
-    let message = format!("{} is not rotated: {}", called(cluster), reasons.join("; "));
+    let message = format!("{} is not rotated: {}", subject.called, reasons.join("; "));
     let error = obstacles.iter().fold(Error::failed(message), |error, obstacle| {
         let error = if obstacle.hint.is_empty() {
             error
@@ -213,17 +205,18 @@ pub fn refusal(cluster: &Cluster, obstacles: Vec<Obstacle>, result: &mut Rotatio
 }
 
 fn stopped(
-    cluster: &Cluster,
+    subject: &Subject,
     phase: Phase,
     goal: Goal,
     because: Pause,
-    again: &Again,
     pending: bool,
     result: &mut RotationResult,
 ) -> Error {
-    let name = called(cluster);
+    let Subject {
+        called: name, again, ..
+    } = subject;
     if !pending && phase > Phase::Survey {
-        let status = again.status(&cluster.id);
+        let status = again.status();
         let message = format!("another run has ended the rotation of {name} meanwhile");
         return Error::failed(message).hint(format!("`{status}` shows how it stands"));
     }
@@ -248,12 +241,12 @@ fn stopped(
         error.hints.clone_from(&cause.hints);
     }
     let go_on = match goal {
-        Goal::Forward => again.rotate(&cluster.id),
-        Goal::Back => again.rollback(&cluster.id),
+        Goal::Forward => again.rotate(),
+        Goal::Back => again.rollback(),
     };
     error = error.hint(format!("`{go_on}` continues it"));
     if goal == Goal::Forward && phase.may_be_undone() {
-        let undo = again.rollback(&cluster.id);
+        let undo = again.rollback();
         error = error.hint(format!("`{undo}` undoes it"));
         result.undo = Some(undo);
     }
@@ -278,50 +271,28 @@ fn reason(because: &Pause) -> String {
     }
 }
 
-/// A cluster in a sentence: `cluster oslo (c-x7k2p)`.
-pub fn called(cluster: &Cluster) -> String {
-    if cluster.display_name.is_empty() || cluster.display_name == cluster.id.as_str() {
-        format!("cluster {}", cluster.id)
-    } else {
-        format!("cluster {} ({})", cluster.display_name, cluster.id)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use kubectl_core::app::GlobalFlags;
-    use rancher::Observed;
-    use rancher::cluster::ClusterKind;
     use rstest::rstest;
 
     use super::*;
-    use crate::sides::DownstreamFlags;
+    use crate::again::Again;
+    use crate::subject::LeaseName;
 
-    fn cluster() -> Cluster {
-        Cluster {
-            object: Observed {
-                namespace: String::new(),
-                name: "c-x7k2p".into(),
-                uid: "u".into(),
-                resource_version: "1".into(),
+    fn subject() -> Subject {
+        Subject {
+            object: "cluster.management.cattle.io/c-x7k2p".into(),
+            name: "c-x7k2p".into(),
+            called: "cluster oslo (c-x7k2p)".into(),
+            about: Map::new(),
+            restored: "its agent runs with the old token as before",
+            again: Again::new("crt", "c-x7k2p", &GlobalFlags::default()),
+            lease: LeaseName {
+                namespace: "c-x7k2p".into(),
+                name: "kubectl-crt".into(),
+                side: "the management cluster",
             },
-            id: "c-x7k2p".parse().unwrap(),
-            display_name: "oslo".into(),
-            workspace: None,
-            kind: ClusterKind::Imported,
-            internal: false,
-            driver: String::new(),
-            provider: String::new(),
-            labels: [].into(),
-            created: None,
-            deleting: false,
-            conditions: [].into(),
-            applied_token: None,
-            force_deploy: false,
-            desired_agent_image: None,
-            agent_image: None,
-            nodes: 1,
-            problems: Vec::new(),
         }
     }
 
@@ -339,9 +310,8 @@ mod tests {
 
     /// Exit code, outcome, what a user reads.
     fn told(asked: Asked, outcome: Outcome, left: bool) -> String {
-        let again = Again::new(&GlobalFlags::default(), &DownstreamFlags::default());
-        let mut result = RotationResult::of(&cluster());
-        let ended = end_of(asked, outcome, &cluster(), &again, left, &mut result);
+        let mut result = RotationResult::of(&subject());
+        let ended = end_of(asked, outcome, &subject(), left, &mut result);
         if let Err(error) = &ended {
             result.fail(error);
         }

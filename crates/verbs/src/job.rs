@@ -3,33 +3,26 @@
 //! Until the question is answered nothing is written, with one exception: where somebody seems to hold the lock, it is
 //! tried at once, so that a living holder is reported before anybody reads a plan.
 
-mod server_check;
-
 use std::future::Future;
 use std::time::Duration;
 
+use kubectl_core::connection::Server;
 use kubectl_core::error::{Doing as _, Error, Kind};
-use kubectl_core::secret::Secret;
+use kubectl_core::secret::Fingerprint;
 use kubectl_core::ui::Ui;
-use rancher::token::{self, SYSTEM};
 use rotation::engine::{Engine, Outcome};
 use rotation::journal::{Journal, Unreadable};
 use rotation::lock::{End, Held, NotTaken, Record};
 use rotation::phase::{Goal, Phase};
 use rotation::plan::{self, NoPlan, Plan};
-use rotation::protocol::{Actor as _, Trouble};
+use rotation::protocol::{Actor, Trouble, ViewOf};
 use tokio::sync::watch;
 
-use crate::actor::{Check, CrtActor, Options};
-use crate::rotation::Crt;
-use crate::rotation::view::View;
-use crate::sides::{MANAGEMENT, Path, Sides};
-use crate::view::LEASE;
-use crate::view::again::Again;
-use crate::view::leases::{self, Rotation};
-use crate::view::outcome::{self, Asked, RotationResult, called, end_of};
-use crate::view::plan::{Line, deaths, lines, text};
-use crate::view::terminal::Terminal;
+use crate::leases::Rotation;
+use crate::outcome::{self, Asked, RotationResult, end_of};
+use crate::plan::{Line, lines, text};
+use crate::subject::{Product, Subject};
+use crate::terminal::Terminal;
 
 /// How much longer than the protocol's own deadlines one wait may last, before the run is left for later.
 const BEYOND_DEADLINES: Duration = Duration::from_secs(30);
@@ -46,34 +39,93 @@ pub enum DryRun {
     Server,
 }
 
-/// One cluster to work on.
-pub(super) struct Job<'a> {
-    pub(super) ui: &'a Ui,
-    pub(super) sides: &'a Sides,
-    pub(super) again: &'a Again,
-    pub(super) options: Options,
-    pub(super) asked: Asked,
-    pub(super) yes: bool,
-    pub(super) dry_run: DryRun,
+/// What a plugin brings to one run: the actor, and what only the product can say.
+#[expect(
+    async_fn_in_trait,
+    reason = "a job runs on one task, and its futures are never spawned"
+)]
+pub trait Work {
+    /// Reads and writes the world.
+    type Actor: Actor<Protocol: Product>;
+
+    /// The actor.
+    fn actor(&self) -> &Self::Actor;
+
+    /// What it is about.
+    fn subject(&self) -> &Subject;
+
+    /// The API server that keeps the Lease.
+    fn server(&self) -> &Server;
+
+    /// The longest of the protocol's deadlines: a wait may last a little longer, then the run is left for later.
+    fn patience(&self) -> Duration;
+
+    /// Who else can go on with the run, in words.
+    fn resumable_by(&self) -> String;
+
+    /// How the other side was reached, for the title of the plan: `, reached through Rancher`.
+    fn reached(&self) -> String {
+        String::new()
+    }
+
+    /// Adds what the product knows to help with an error of the first look.
+    fn explain(&self, error: Error) -> Error {
+        error
+    }
+
+    /// Lets the servers check what can be checked alone, and notes at each line what came of it.
+    async fn check(&self, plan: &PlanOf<Self>, lines: &mut [Line]);
+
+    /// What could not be proven at the end, a sentence each.
+    fn unproven(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// After a rotation: the credential that is in use now, and the last word.
+    async fn done(&self, before: &ViewOf<Self::Actor>, plan: Option<&PlanOf<Self>>) -> (Option<Fingerprint>, String);
+}
+
+/// The protocol of a work's actor.
+pub type ProtocolOf<W> = <<W as Work>::Actor as Actor>::Protocol;
+/// The plan of a work.
+pub type PlanOf<W> = Plan<ProtocolOf<W>>;
+/// The journal of a work.
+type JournalOf<W> = Journal<ProtocolOf<W>>;
+
+/// One subject to work on.
+pub struct Job<'a, W> {
+    /// The terminal.
+    pub ui: &'a Ui,
+    /// What the plugin brings.
+    pub work: &'a W,
+    /// To rotate, or to undo.
+    pub asked: Asked,
+    /// The question is answered already.
+    pub yes: bool,
+    /// How far to go.
+    pub dry_run: DryRun,
     /// The plan of a dry run goes to stdout: it is what was asked for.
-    pub(super) plan_is_data: bool,
+    pub plan_is_data: bool,
+    /// The lock may be taken from a living holder.
+    pub force_lock: bool,
+    /// A journal that cannot be read counts as none.
+    pub force_journal: bool,
 }
 
 /// What a survey found.
-struct Survey {
+struct Survey<W: Work> {
     record: Record,
-    journal: Option<Journal<Crt>>,
-    view: View,
+    journal: Option<JournalOf<W>>,
+    view: ViewOf<W::Actor>,
     /// `None` where a run under way cannot be told the end of.
-    plan: Option<Plan<Crt>>,
+    plan: Option<PlanOf<W>>,
 }
 
-impl Job<'_> {
+impl<W: Work> Job<'_, W> {
     /// Works on it to the end. `result` tells more than the error, also where there is none.
-    pub(super) async fn run(&self, result: &mut RotationResult) -> Result<(), Error> {
-        let actor = CrtActor::new(self.sides, self.options.clone())?;
+    pub async fn run(&self, result: &mut RotationResult) -> Result<(), Error> {
         let mut held = self.unless_interrupted(self.hold_if_held()).await??;
-        let survey = match self.unless_interrupted(Box::pin(self.survey(&actor, result))).await {
+        let survey = match self.unless_interrupted(Box::pin(self.survey(result))).await {
             Ok(Ok(Some(survey))) => survey,
             other => {
                 release(held).await;
@@ -99,9 +151,8 @@ impl Job<'_> {
             Some((lock, _)) => lock,
             None => self.unless_interrupted(self.take(&survey.record)).await??,
         };
-        let outcome = Box::pin(self.engine(&actor, lock, survey.journal)).await;
-        self.finish(&actor, outcome, &survey.view, survey.plan.as_ref(), result)
-            .await
+        let outcome = Box::pin(self.engine(lock, survey.journal)).await;
+        self.finish(outcome, &survey.view, survey.plan.as_ref(), result).await
     }
 
     /// Where the lock seems to be held by somebody alive, takes it or reports the holder. A holder that died before it
@@ -111,44 +162,40 @@ impl Job<'_> {
             return Ok(None);
         }
         let record = self.read_lease().await?;
-        let forced = self.options.forced.contains(&Check::Lock);
         let left_to_undo = self.asked == Asked::Rotate || record.journal.is_some();
-        if record.holder.is_none() || forced || (record.holder_is_gone() && left_to_undo) {
+        if record.holder.is_none() || self.force_lock || (record.holder_is_gone() && left_to_undo) {
             return Ok(None);
         }
         self.lock().await.map(Some)
     }
 
     async fn read_lease(&self) -> Result<Record, Error> {
-        let id = &self.sides.cluster.id;
-        let lock = leases::lock(&self.sides.management, id);
-        lock.read()
-            .await
-            .doing(format!("read Lease {id}/{LEASE} on {MANAGEMENT}"))
+        let lease = &self.work.subject().lease;
+        let lock = lease.lock::<ProtocolOf<W>>(self.work.server());
+        lock.read().await.doing(format!("read {lease}"))
     }
 
     async fn lock(&self) -> Result<(Held, Record), Error> {
-        let cluster = &self.sides.cluster;
-        let forced = self.options.forced.contains(&Check::Lock);
+        let Subject {
+            called: name,
+            again,
+            lease,
+            ..
+        } = self.work.subject();
         let watching = |holder: &str| {
-            let name = called(cluster);
             self.ui.status(format!(
                 "The lock of {name} is held by {holder}; watching whether it lives."
             ));
         };
-        match leases::lock(&self.sides.management, &cluster.id)
-            .take(forced, watching)
-            .await
-        {
+        let lock = lease.lock::<ProtocolOf<W>>(self.work.server());
+        match lock.take(self.force_lock, watching).await {
             Ok(taken) => Ok(taken),
             Err(NotTaken::Held(holder)) => {
-                let message = format!("the rotation of {} is held by {holder}", called(cluster));
-                let status = self.again.status(&cluster.id);
+                let message = format!("the rotation of {name} is held by {holder}");
+                let status = again.status();
                 Err(Error::new(Kind::Held, message).hint(format!("`{status}` says where it stands")))
             }
-            Err(NotTaken::Api(error)) => {
-                Err(error).doing(format!("take the lock, Lease {}/{LEASE} on {MANAGEMENT}", cluster.id))
-            }
+            Err(NotTaken::Api(error)) => Err(error).doing(format!("take the lock, {lease}")),
         }
     }
 
@@ -161,43 +208,43 @@ impl Job<'_> {
         release(Some((lock, record))).await;
         let message = format!(
             "another run has changed {} since it was looked at",
-            called(&self.sides.cluster)
+            self.work.subject().called
         );
         Err(Error::failed(message).hint("run the same command again: it looks again"))
     }
 
     /// Reads what is there and says what would be done. `None`: there is nothing to do, and `result` says so.
-    async fn survey(&self, actor: &CrtActor<'_>, result: &mut RotationResult) -> Result<Option<Survey>, Error> {
+    async fn survey(&self, result: &mut RotationResult) -> Result<Option<Survey<W>>, Error> {
         let record = self.read_lease().await?;
-        let journal = match Rotation::from(record.clone()).journal {
+        let journal = match Rotation::<ProtocolOf<W>>::from(record.clone()).journal {
             None => None,
             Some(Ok(journal)) => Some(journal),
-            Some(Err(Unreadable::Malformed { .. })) if self.options.forced.contains(&Check::Journal) => None,
+            Some(Err(Unreadable::Malformed { .. })) if self.force_journal => None,
             Some(Err(why)) => return Err(Error::failed(why.to_string())),
         };
         if self.asked == Asked::Rollback && journal.is_none() {
             result.end("nothing-to-do");
-            result.message = Some(format!("no rotation of {} is under way", called(&self.sides.cluster)));
+            result.message = Some(format!("no rotation of {} is under way", self.work.subject().called));
             return Ok(None);
         }
         let journal = journal.map(|journal| self.directed(journal)).transpose()?;
         let run = journal
             .as_ref()
-            .map(|journal| journal.as_of(self.sides.management.clock.now()));
-        let seen = Box::pin(actor.observe(run.as_ref())).await;
-        let view = seen.map_err(|trouble| self.with_another_way(in_words(trouble)))?;
+            .map(|journal| journal.as_of(self.work.server().clock.now()));
+        let seen = Box::pin(self.work.actor().observe(run.as_ref())).await;
+        let view = seen.map_err(|trouble| self.work.explain(in_words(trouble)))?;
         let plan = match plan::plan(view.clone(), run) {
             Ok(plan) => Some(plan),
             Err(NoPlan::Stuck(_)) if journal.is_some() => None,
             Err(NoPlan::Stuck(what)) => {
                 let message = format!(
                     "{} is not rotated: it would wait in vain for {what}",
-                    called(&self.sides.cluster)
+                    self.work.subject().called
                 );
                 return Err(Error::failed(message));
             }
             Err(NoPlan::Refused(obstacles)) if journal.is_none() => {
-                return Err(outcome::refusal(&self.sides.cluster, obstacles, result));
+                return Err(outcome::refusal(self.work.subject(), obstacles, result));
             }
             // What stands in the way of going on is for the engine to say, with the command that undoes it.
             Err(NoPlan::Refused(_)) => None,
@@ -210,50 +257,36 @@ impl Job<'_> {
         }))
     }
 
-    /// The derived way rides on the agent's own tunnel, which may be what is missing.
-    fn with_another_way(&self, error: Error) -> Error {
-        let derived = self
-            .sides
-            .downstream
-            .as_ref()
-            .is_some_and(|downstream| downstream.path == Path::Derived);
-        if !derived || error.kind != Kind::Unavailable {
-            return error;
-        }
-        error
-            .hint("Rancher reaches the cluster through its agent, whose tunnel may be down: `kubectl crt status` says more")
-            .hint("a way past the agent can be given with --downstream-context")
-    }
-
     /// Gives a journal the direction that was asked for.
-    fn directed(&self, mut journal: Journal<Crt>) -> Result<Journal<Crt>, Error> {
+    fn directed(&self, mut journal: JournalOf<W>) -> Result<JournalOf<W>, Error> {
         if self.asked == Asked::Rotate || journal.goal == Goal::Back {
             return Ok(journal);
         }
         if !journal.phase.may_be_undone() {
-            let name = called(&self.sides.cluster);
-            let message = format!("the rotation of {name} has begun to retire the old token and can only be finished");
-            let go_on = self.again.rotate(&self.sides.cluster.id);
+            let Subject { called, again, .. } = self.work.subject();
+            let message =
+                format!("the rotation of {called} has begun to retire the old token and can only be finished");
+            let go_on = again.rotate();
             return Err(Error::failed(message).hint(format!("`{go_on}` finishes it")));
         }
         journal.turn_back("asked for with rollback");
         Ok(journal)
     }
 
-    async fn show(&self, survey: &Survey, result: &mut RotationResult) -> Result<(), Error> {
+    async fn show(&self, survey: &Survey<W>, result: &mut RotationResult) -> Result<(), Error> {
         if let Some(journal) = &survey.journal {
             self.ui.status(under_way(journal, self.asked));
         }
         let Some(plan) = &survey.plan else { return Ok(()) };
-        result.old_fingerprint = Some(plan.notes.old);
+        result.old_fingerprint = Some(ProtocolOf::<W>::ends(&plan.notes).old);
         result.plan = lines(plan);
         if self.dry_run == DryRun::Server {
-            server_check::check(self.sides, plan, &mut result.plan).await;
+            self.work.check(plan, &mut result.plan).await;
         }
         if survey.journal.is_none() {
-            result.plan.insert(0, survey_line(&survey.view, plan));
+            result.plan.insert(0, survey_line::<W>(&survey.view, plan));
         }
-        let mut deaths = deaths(plan);
+        let mut deaths = ProtocolOf::<W>::deaths(plan);
         let text = text(&self.title(plan.goal), &result.plan, &deaths);
         result.remarks.append(&mut deaths);
         if self.plan_is_data {
@@ -264,19 +297,14 @@ impl Job<'_> {
     }
 
     fn title(&self, goal: Goal) -> String {
-        let cluster = called(&self.sides.cluster);
-        let path = self
-            .sides
-            .downstream
-            .as_ref()
-            .map_or_else(String::new, |downstream| format!(", reached {}", downstream.path));
+        let (name, reached) = (&self.work.subject().called, self.work.reached());
         match goal {
-            Goal::Forward => format!("Rotation of {cluster}{path}:"),
-            Goal::Back => format!("Rollback of {cluster}{path}:"),
+            Goal::Forward => format!("Rotation of {name}{reached}:"),
+            Goal::Back => format!("Rollback of {name}{reached}:"),
         }
     }
 
-    async fn engine(&self, actor: &CrtActor<'_>, lock: Held, journal: Option<Journal<Crt>>) -> Outcome {
+    async fn engine(&self, lock: Held, journal: Option<JournalOf<W>>) -> Outcome {
         // From the first moment on everybody who goes on with it shall go back.
         if let Some(text) = journal
             .as_ref()
@@ -288,14 +316,11 @@ impl Job<'_> {
         let terminal = Terminal::new(self.ui);
         let (stop, stopped) = watch::channel(false);
         let engine = Engine {
-            actor,
+            actor: self.work.actor(),
             listener: &terminal,
             stop: stopped,
-            patience: self.options.timeout.max(self.options.settle) + BEYOND_DEADLINES,
-            resumable_by: format!(
-                "anybody with the rights on the management cluster and on {} that the rotation was begun with",
-                self.sides.cluster.id
-            ),
+            patience: self.work.patience() + BEYOND_DEADLINES,
+            resumable_by: self.work.resumable_by(),
         };
         let asked_to_stop = async {
             self.ui.interrupt().cancelled().await;
@@ -312,10 +337,9 @@ impl Job<'_> {
 
     async fn finish(
         &self,
-        actor: &CrtActor<'_>,
         outcome: Outcome,
-        before: &View,
-        plan: Option<&Plan<Crt>>,
+        before: &ViewOf<W::Actor>,
+        plan: Option<&PlanOf<W>>,
         result: &mut RotationResult,
     ) -> Result<(), Error> {
         // Whether something is left to go on with is what the Lease says, whoever wrote it last; where it does not
@@ -323,26 +347,16 @@ impl Job<'_> {
         let pending = matches!(outcome, Outcome::Pending { .. })
             && !self.read_lease().await.is_ok_and(|record| record.journal.is_none());
         let done = matches!(outcome, Outcome::Done);
-        let ended = matches!(outcome, Outcome::Done | Outcome::Undone(_));
-        let unproven = |token| format!("Not proven: that Rancher refuses {token}; nobody knows its value any more.");
-        result
-            .remarks
-            .extend(actor.unproven().into_iter().filter(|_| ended).map(unproven));
-        end_of(self.asked, outcome, &self.sides.cluster, self.again, pending, result)?;
+        if matches!(outcome, Outcome::Done | Outcome::Undone(_)) {
+            result.remarks.extend(self.work.unproven());
+        }
+        end_of(self.asked, outcome, self.work.subject(), pending, result)?;
         if done {
-            result.new_fingerprint = self.system_now().await;
-            let last = last_line(before, plan);
+            let (new, last) = self.work.done(before, plan).await;
+            result.new_fingerprint = new;
             result.remarks.push(last);
         }
         Ok(())
-    }
-
-    async fn system_now(&self) -> Option<kubectl_core::secret::Fingerprint> {
-        let found = token::get(&self.sides.management.client, &self.sides.cluster.id, SYSTEM).await;
-        found
-            .ok()
-            .flatten()
-            .and_then(|token| token.current().map(Secret::fingerprint))
     }
 
     /// Nothing is under way yet: Ctrl-C ends it where it is.
@@ -372,7 +386,7 @@ fn in_words(trouble: Trouble) -> Error {
     }
 }
 
-fn under_way(journal: &Journal<Crt>, asked: Asked) -> String {
+fn under_way<P: Product>(journal: &Journal<P>, asked: Asked) -> String {
     let (run, phase) = (&journal.run, journal.phase);
     let because = journal.reason.as_deref().unwrap_or("asked for");
     match (asked, journal.goal) {
@@ -380,46 +394,16 @@ fn under_way(journal: &Journal<Crt>, asked: Asked) -> String {
         (Asked::Rotate, Goal::Back) => {
             format!("Rotation {run} is going back ({because}): this finishes going back, and rotates nothing.")
         }
-        (Asked::Rollback, Goal::Back) => format!("Rotation {run}, which came as far as phase {phase}, is undone."),
+        (Asked::Rollback, Goal::Back) => format!("Rotation {run} came as far as phase {phase}: this undoes it."),
     }
 }
 
 /// Where the rotation starts from.
-fn survey_line(view: &View, plan: &Plan<Crt>) -> Line {
-    let notes = &plan.notes;
-    let system = match notes.system {
-        Some(system) if system == notes.old => "which registration token system holds".to_owned(),
-        Some(system) => format!("while registration token system holds {system}"),
-        None => "and there is no registration token system yet".to_owned(),
-    };
+fn survey_line<W: Work>(view: &ViewOf<W::Actor>, plan: &PlanOf<W>) -> Line {
     Line {
         phase: Phase::Survey,
-        what: format!(
-            "the agent runs with {} from Secret {}, {system} (era {})",
-            notes.old, notes.old_secret, view.era
-        ),
+        what: ProtocolOf::<W>::start(view, &plan.notes),
         wait: false,
         checked: None,
     }
-}
-
-/// What was not changed, and what nobody can see.
-fn last_line(before: &View, plan: Option<&Plan<Crt>>) -> String {
-    let renewed = plan.map(|plan| &plan.notes.others);
-    let left: Vec<&str> = before
-        .others
-        .keys()
-        .filter(|name| renewed.is_some_and(|renewed| !renewed.contains_key(*name)))
-        .map(String::as_str)
-        .collect();
-    let old = plan.map_or_else(|| "the old token".to_owned(), |plan| plan.notes.old.to_string());
-    let unchanged = if left.is_empty() {
-        "No registration token of the cluster was left as it was.".to_owned()
-    } else {
-        format!("Not changed: registration token {}.", left.join(", "))
-    };
-    format!(
-        "{unchanged} A tunnel that a stranger opened earlier with {old} may still be open: a restart of Rancher \
-         (kubectl -n cattle-system rollout restart deployment/rancher, on the management cluster) cuts it."
-    )
 }

@@ -12,11 +12,12 @@ use rancher::token::{self, Change, NewToken, RegistrationToken, SYSTEM, SecretCh
 use rancher::{Result, cluster};
 use rotation::plan::{Plan, Planned};
 
+use verbs::plan::Line;
+
 use crate::actor::{FIELD_MANAGER, TOUCHED};
 use crate::rotation::Crt;
 use crate::rotation::write::Write;
 use crate::sides::{DOWNSTREAM, MANAGEMENT, Sides};
-use crate::view::plan::Line;
 
 /// Checks what can be checked, and notes at each line of the plan what came of it.
 pub(super) async fn check(sides: &Sides, plan: &Plan<Crt>, lines: &mut [Line]) {
