@@ -97,6 +97,17 @@ async fn out_of_patience_it_says_what_it_waited_for_and_can_be_gone_on_with() ->
     premises.expect_rotated().await
 }
 
+/// What a run waited for that has run out of patience.
+fn waited_for(ended: Ended) -> Result<String> {
+    match ended {
+        Ended::Pending {
+            because: Because::OutOfPatience(what),
+            ..
+        } => Ok(what),
+        other => anyhow::bail!("{other:?}"),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn conflicts_without_end_run_into_the_patience() -> Result<()> {
     let premises = Premises::open().await?;
@@ -107,14 +118,7 @@ async fn conflicts_without_end_run_into_the_patience() -> Result<()> {
         retry_after: None,
     };
     proxy.plan(On::write().path("*/secrets/consumer").always(), conflict);
-    let ended = order.run().await?;
-    let Ended::Pending {
-        because: Because::OutOfPatience(what),
-        ..
-    } = ended
-    else {
-        anyhow::bail!("{ended:?}")
-    };
+    let what = waited_for(order.run().await?)?;
     ensure!(what == "somebody else to stop changing the same object", "{what}");
     proxy.heal();
     ensure!(order.run().await? == Ended::Done);
@@ -132,14 +136,7 @@ async fn writes_that_are_accepted_and_change_nothing_run_into_the_patience() -> 
         body: unchanged.to_string(),
     };
     let accepted = proxy.plan(On::write().path("*/secrets/consumer").always(), nothing);
-    let ended = order.run().await?;
-    let Ended::Pending {
-        because: Because::OutOfPatience(what),
-        ..
-    } = ended
-    else {
-        anyhow::bail!("{ended:?}")
-    };
+    let what = waited_for(order.run().await?)?;
     ensure!(what.starts_with("an effect of \"hand "), "{what}");
     // It is tried again, but not in a spin.
     ensure!((6..20).contains(&accepted.struck()), "{} times", accepted.struck());
