@@ -64,6 +64,7 @@ async fn redeployed_without_a_change(story: &Story, before: &State) -> Result<()
     assert_eq!(after.deployment, before.deployment);
     assert_eq!(after.pods, before.pods);
     assert_eq!(after.credentials, before.credentials);
+    assert_eq!(after.contents, before.contents);
     Ok(())
 }
 

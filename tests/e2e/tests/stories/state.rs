@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub(crate) deployment: Rollout,
     /// The credential Secrets of the agent: name and fingerprint.
     pub(crate) credentials: BTreeMap<String, String>,
+    /// The same Secrets: name and fingerprint of everything that is in them.
+    pub(crate) contents: BTreeMap<String, String>,
     /// What the agent that connected last wrote down.
     pub(crate) connected: Option<String>,
     /// The agent's pods that have not ended: name and the Secret that each mounts.
@@ -127,6 +129,7 @@ impl State {
             graces: tokens.graces,
             deployment: Rollout::of(&deployment)?,
             credentials: BTreeMap::new(),
+            contents: BTreeMap::new(),
             connected: None,
             pods: pods
                 .iter()
@@ -142,6 +145,8 @@ impl State {
                 secret.data.clone().unwrap_or_default(),
             );
             if name.starts_with(CREDENTIALS) {
+                let all: Vec<_> = data.keys().map(|key| (key, text(&data, key))).collect();
+                state.contents.insert(name.clone(), fingerprint(&format!("{all:?}")));
                 state.credentials.insert(name, fingerprint(&text(&data, "token")));
             } else if name == "stv-aggregation" {
                 state.connected = Some(fingerprint(&text(&data, "CATTLE_TOKEN")));
