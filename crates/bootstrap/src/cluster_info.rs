@@ -1,6 +1,7 @@
 //! `kube-public/cluster-info`: how a node finds the API server, and, by the signatures in it, how it can believe that.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -51,12 +52,12 @@ pub async fn read(client: &kube::Client) -> Result<Option<ClusterInfo>> {
     let found = api.get_opt(NAME).await;
     let found = found.map_err(Error::request(Verb::Get, format!("ConfigMap {NAMESPACE}/{NAME}")))?;
     found
-        .map(|map| ClusterInfo::of(map.data.unwrap_or_default()))
+        .map(|map| ClusterInfo::of(&map.data.unwrap_or_default()))
         .transpose()
 }
 
 impl ClusterInfo {
-    fn of(data: BTreeMap<String, String>) -> Result<Self> {
+    fn of(data: &BTreeMap<String, String>) -> Result<Self> {
         let kubeconfig = data
             .get(KUBECONFIG)
             .ok_or(Error::StrangeClusterInfo("has no kubeconfig"))?;
@@ -145,16 +146,24 @@ pub fn pins(pem: &str) -> Result<Vec<String>> {
     let pin = |der: &Vec<u8>| {
         let (_, certificate) =
             x509_parser::certificate::X509Certificate::from_der(der).map_err(|_| Error::NotCertificates)?;
-        let digest = Sha256::digest(certificate.public_key().raw);
-        let hex = digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        Ok(format!("sha256:{hex}"))
+        Ok(pin_of(certificate.public_key().raw))
     };
     certificates(pem)?.iter().map(pin).collect()
+}
+
+/// The pin of a public key, DER.
+fn pin_of(key: &[u8]) -> String {
+    let digest = Sha256::digest(key);
+    digest.iter().fold("sha256:".to_owned(), |mut pin, byte| {
+        let _ = write!(pin, "{byte:02x}");
+        pin
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use kubectl_core::secret::Secret;
+    use rcgen::PublicKeyData as _;
 
     use super::*;
 
@@ -189,7 +198,7 @@ mod tests {
         if let Some(signature) = signature {
             data.insert("jws-kubeconfig-abcdef".to_owned(), signature.to_owned());
         }
-        ClusterInfo::of(data)
+        ClusterInfo::of(&data)
     }
 
     #[test]
@@ -207,12 +216,12 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_said_without_its_text() {
-        let of = |text: &str| ClusterInfo::of(BTreeMap::from([(KUBECONFIG.to_owned(), text.to_owned())]));
+        let of = |text: &str| ClusterInfo::of(&BTreeMap::from([(KUBECONFIG.to_owned(), text.to_owned())]));
         assert_eq!(
             of("clusters: 7").unwrap_err().to_string(),
             "ConfigMap kube-public/cluster-info has a kubeconfig that makes no sense"
         );
-        assert!(of("clusters: []").is_err() && ClusterInfo::of(BTreeMap::new()).is_err());
+        assert!(of("clusters: []").is_err() && ClusterInfo::of(&BTreeMap::new()).is_err());
     }
 
     #[test]
@@ -220,17 +229,8 @@ mod tests {
         let make = || rcgen::generate_simple_self_signed(vec!["x".to_owned()]).unwrap();
         let (one, other) = (make(), make());
         let bundle = one.cert.pem() + &other.cert.pem();
-        let expected: Vec<String> = [&one, &other]
-            .iter()
-            .map(|made| {
-                use rcgen::PublicKeyData as _;
-                let digest = Sha256::digest(made.signing_key.subject_public_key_info());
-                format!(
-                    "sha256:{}",
-                    digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-                )
-            })
-            .collect();
+        // Seen to be what `openssl x509 -pubkey | openssl pkey -pubin -outform der | sha256sum` prints.
+        let expected = [&one, &other].map(|made| pin_of(&made.signing_key.subject_public_key_info()));
         assert_eq!(pins(&bundle).unwrap(), expected);
         assert!(pins("no certificate").is_err());
     }
