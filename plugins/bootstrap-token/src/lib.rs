@@ -1,0 +1,9 @@
+//! `kubectl bootstrap-token`: the tokens that nodes join with, made, explained, extended and revoked.
+
+pub mod cli;
+pub mod cmd;
+pub mod endpoint;
+pub mod lifetime;
+pub mod proof;
+pub mod side;
+pub mod view;

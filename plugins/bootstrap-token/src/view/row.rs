@@ -1,0 +1,270 @@
+//! One token as a row of `kubectl bootstrap-token list`, for people and for machines. It holds no secret.
+
+use std::collections::BTreeMap;
+
+use bootstrap::judge::{self, Flaw, Usage};
+use bootstrap::{Expiration, TokenSecret};
+use k8s_openapi::jiff::Timestamp;
+use kubectl_core::age;
+use kubectl_core::output::Printable;
+use kubectl_core::secret::{Fingerprint, Secret};
+use kubectl_core::table::Column;
+use serde::Serialize;
+
+use super::API_VERSION;
+
+/// A row.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Metadata,
+    /// The id; `None` where the Secret's name holds none.
+    id: Option<String>,
+    fingerprint: Option<Fingerprint>,
+    /// `None`: never, or it makes no sense; the state tells which.
+    expires_at: Option<Timestamp>,
+    usages: Vec<String>,
+    groups: Vec<String>,
+    description: String,
+    state: State,
+    /// Why the API server refuses it, in the order in which it finds out.
+    reasons: Vec<Reason>,
+    /// What is not as it should be, and does not keep it from working.
+    warnings: Vec<&'static str>,
+    immutable: bool,
+    /// The token itself; only where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<Exposed>,
+    #[serde(skip)]
+    shown: Shown,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    /// Of the Secret.
+    name: String,
+    namespace: String,
+    uid: String,
+    creation_timestamp: Option<Timestamp>,
+    labels: BTreeMap<String, String>,
+}
+
+/// A flaw, for machines.
+#[derive(Clone, Debug, Serialize)]
+struct Reason {
+    reason: &'static str,
+    message: String,
+}
+
+/// What only the table shows.
+#[derive(Clone, Debug, Default)]
+struct Shown {
+    ttl: String,
+    expires: String,
+    age: String,
+    state: String,
+}
+
+/// Whether a token works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// The API server accepts it.
+    Active,
+    /// It only signs `cluster-info`, and was meant to.
+    SigningOnly,
+    /// It is for nothing that Kubernetes knows; kubeadm's own for its uploaded certificates is such a one.
+    NoUsage,
+    /// It has ended, and the cleaner has not come yet, or does not run.
+    Expired,
+    /// Its Secret is being deleted.
+    Deleting,
+    /// The API server refuses it, and always will.
+    Broken,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::SigningOnly => "signing-only",
+            Self::NoUsage => "no-usage",
+            Self::Expired => "expired",
+            Self::Deleting => "deleting",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// What the flaws of a token come to.
+pub fn state(secret: &TokenSecret, flaws: &[Flaw]) -> State {
+    let has = |wanted: fn(&Flaw) -> bool| flaws.iter().any(wanted);
+    if flaws.is_empty() {
+        State::Active
+    } else if has(|flaw| matches!(flaw, Flaw::Deleting)) {
+        State::Deleting
+    } else if let [Flaw::NotForAuthentication { present: false }] = flaws {
+        if secret.is_for(Usage::Signing) {
+            State::SigningOnly
+        } else {
+            State::NoUsage
+        }
+    } else if flaws
+        .iter()
+        .all(|flaw| matches!(flaw, Flaw::Expired(_) | Flaw::NotForAuthentication { present: false }))
+    {
+        State::Expired
+    } else {
+        State::Broken
+    }
+}
+
+impl Row {
+    /// The row of a token, by the server's clock.
+    pub fn new(secret: TokenSecret, now: Timestamp) -> Self {
+        let flaws = judge::why_not(&secret, now);
+        let state = state(&secret, &flaws);
+        let warnings = warnings(&secret);
+        let shown = Shown {
+            ttl: ttl(secret.expiration, now),
+            expires: expires(secret.expiration),
+            age: age::since(now, secret.created),
+            state: shown_state(state, &flaws, &warnings),
+        };
+        let reason = |flaw: &Flaw| Reason {
+            reason: flaw.word(),
+            message: flaw.to_string(),
+        };
+        Self {
+            api_version: API_VERSION,
+            kind: "BootstrapToken",
+            id: secret.id.as_ref().map(ToString::to_string),
+            fingerprint: secret.token.as_ref().map(bootstrap::Token::fingerprint),
+            expires_at: secret.expiration.at(),
+            state,
+            reasons: flaws.iter().map(reason).collect(),
+            warnings,
+            immutable: secret.immutable,
+            token: None,
+            shown,
+            metadata: Metadata {
+                name: secret.name,
+                namespace: secret.namespace,
+                uid: secret.uid,
+                creation_timestamp: secret.created,
+                labels: secret.labels,
+            },
+            usages: secret.usages,
+            groups: secret.groups,
+            description: secret.description,
+        }
+    }
+
+    /// With the token itself, because it was asked for.
+    #[must_use]
+    pub fn with_token(mut self, token: &bootstrap::Token) -> Self {
+        self.token = Some(Exposed(token.text()));
+        self
+    }
+}
+
+/// The one way in which a token gets into a document: [`Row::with_token`].
+#[derive(Clone, Debug)]
+struct Exposed(Secret);
+
+impl Serialize for Exposed {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.expose())
+    }
+}
+
+fn warnings(secret: &TokenSecret) -> Vec<&'static str> {
+    let weakness = secret.token.as_ref().and_then(bootstrap::Token::weakness);
+    let annotation = "kubectl apply has left the token in an annotation";
+    let annotation = secret.is_in_annotation.then_some(annotation);
+    weakness.into_iter().chain(annotation).collect()
+}
+
+/// How long a token lives yet.
+pub fn ttl(expiration: Expiration, now: Timestamp) -> String {
+    match expiration {
+        Expiration::Never => "<never>".to_owned(),
+        Expiration::At(end) => age::until(now, Some(end)),
+        Expiration::Unparsable => "<invalid>".to_owned(),
+    }
+}
+
+/// When it ends.
+pub fn expires(expiration: Expiration) -> String {
+    match expiration {
+        Expiration::Never => "<never>".to_owned(),
+        Expiration::At(end) => bootstrap::expiration::format(end),
+        Expiration::Unparsable => "<invalid>".to_owned(),
+    }
+}
+
+/// The word, and why. Of an expired token the time is told already, of one that only signs the word says it.
+fn shown_state(state: State, flaws: &[Flaw], warnings: &[&str]) -> String {
+    let tell = matches!(state, State::Broken | State::Expired | State::NoUsage);
+    let told = |flaw: &&Flaw| tell && !matches!((state, flaw), (State::Expired, Flaw::Expired(_)));
+    let why: Vec<String> = flaws.iter().filter(told).map(ToString::to_string).collect();
+    let why = why
+        .into_iter()
+        .chain(warnings.iter().map(|warning| (*warning).to_owned()));
+    let why = why.collect::<Vec<_>>().join("; ");
+    if why.is_empty() {
+        state.word().to_owned()
+    } else {
+        format!("{}: {why}", state.word())
+    }
+}
+
+fn joined(words: &[String]) -> String {
+    if words.is_empty() {
+        "<none>".to_owned()
+    } else {
+        words.join(",")
+    }
+}
+
+impl Printable for Row {
+    const COLUMNS: &'static [Column] = &[
+        Column::new("ID"),
+        Column::new("TTL"),
+        Column::new("EXPIRES"),
+        Column::new("USAGES"),
+        Column::new("GROUPS"),
+        Column::new("DESCRIPTION"),
+        Column::wide("AGE"),
+        Column::wide("FINGERPRINT"),
+        Column::wide("SECRET"),
+        Column::new("STATE"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let fingerprint = self
+            .fingerprint
+            .map_or_else(|| "<none>".to_owned(), |print| print.to_string());
+        let description = Some(self.description.clone()).filter(|text| !text.is_empty());
+        vec![
+            self.id.clone().unwrap_or_else(|| "<none>".to_owned()),
+            self.shown.ttl.clone(),
+            self.shown.expires.clone(),
+            joined(&self.usages),
+            joined(&self.groups),
+            description.unwrap_or_else(|| "<none>".to_owned()),
+            self.shown.age.clone(),
+            fingerprint,
+            format!("{}/{}", self.metadata.namespace, self.metadata.name),
+            self.shown.state.clone(),
+        ]
+    }
+
+    /// As `kubectl get -o name` would call the Secret: what can be given to kubectl again.
+    fn name(&self) -> String {
+        format!("secret/{}", self.metadata.name)
+    }
+}
