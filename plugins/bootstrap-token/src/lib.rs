@@ -1,0 +1,3 @@
+//! `kubectl bootstrap-token`: rotates the tokens with which nodes join, and leaves no node at the door.
+
+pub mod rotation;
