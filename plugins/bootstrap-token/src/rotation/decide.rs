@@ -192,13 +192,14 @@ impl<'a> Road<'a> {
         let (id, lost) = (self.new_id().cloned(), self.old().id.clone());
         match id.filter(|_| self.own().is_some() || self.target_names_new()) {
             Some(id) => Some(Next::write(Phase::Make, Write::Keep { id, lost })),
-            None => Some(Next::Done),
+            None => Some(self.confirm().unwrap_or(Next::Done)),
         }
     }
 
     /// Line 5. Only a signature shows that the signer works, so O's is the measure.
     fn sign(&self) -> Option<Step> {
-        let old_is_signed = self.view.old.signed && self.view.old.holds(self.old().value);
+        let lives = |token: &Token| token.value == Some(self.old().value) && token.standing != Standing::Dead;
+        let old_is_signed = self.view.old.signed && self.view.old.token.as_ref().is_some_and(lives);
         let id = self.new_id().filter(|_| self.target() == Which::New)?;
         if !old_is_signed || self.view.new.signed {
             return None;
