@@ -5,5 +5,6 @@ pub mod cmd;
 pub mod endpoint;
 pub mod lifetime;
 pub mod proof;
+pub mod rotation;
 pub mod side;
 pub mod view;

@@ -1,0 +1,1 @@
+//! The plan that `--dry-run` prints: `decide` folded over its own predictions.
