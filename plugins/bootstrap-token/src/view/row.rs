@@ -1,5 +1,6 @@
 //! One token as a row of `kubectl bootstrap-token list`, for people and for machines. It holds no secret.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bootstrap::judge::{self, Flaw, Usage};
@@ -244,22 +245,21 @@ impl Printable for Row {
         Column::new("STATE"),
     ];
 
-    fn cells(&self) -> Vec<String> {
-        let fingerprint = self
-            .fingerprint
-            .map_or_else(|| "<none>".to_owned(), |print| print.to_string());
-        let description = Some(self.description.clone()).filter(|text| !text.is_empty());
+    fn cells(&self) -> Vec<Cow<'_, str>> {
+        let fingerprint = self.fingerprint.map(|print| Cow::from(print.to_string()));
+        let none = || Cow::from("<none>");
+        let description = Some(self.description.as_str()).filter(|text| !text.is_empty());
         vec![
-            self.id.clone().unwrap_or_else(|| "<none>".to_owned()),
-            self.shown.ttl.clone(),
-            self.shown.expires.clone(),
-            joined(&self.usages),
-            joined(&self.groups),
-            description.unwrap_or_else(|| "<none>".to_owned()),
-            self.shown.age.clone(),
-            fingerprint,
-            format!("{}/{}", self.metadata.namespace, self.metadata.name),
-            self.shown.state.clone(),
+            self.id.as_deref().map_or_else(none, Cow::from),
+            self.shown.ttl.as_str().into(),
+            self.shown.expires.as_str().into(),
+            joined(&self.usages).into(),
+            joined(&self.groups).into(),
+            description.map_or_else(none, Cow::from),
+            self.shown.age.as_str().into(),
+            fingerprint.unwrap_or_else(none),
+            format!("{}/{}", self.metadata.namespace, self.metadata.name).into(),
+            self.shown.state.as_str().into(),
         ]
     }
 
