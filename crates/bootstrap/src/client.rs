@@ -198,13 +198,34 @@ pub async fn extend(
     patch(client, seen, change, write).await
 }
 
+/// Makes a token that is still as it was seen what `wanted` says: halves, usages, groups, end and annotations. A usage of
+/// Kubernetes, a group or an end that `wanted` has not goes; whatever else is in the Secret stays.
+pub async fn mend(client: &kube::Client, seen: &TokenSecret, wanted: &NewToken, write: &Write) -> Result<TokenSecret> {
+    patch(client, seen, wanted.changes(), write).await
+}
+
 /// Deletes exactly the Secret that was seen, whatever has changed in it. One that is gone already is no error.
 pub async fn delete(client: &kube::Client, seen: &TokenSecret, write: &Write) -> Result<()> {
+    delete_if(client, seen, None, write).await
+}
+
+/// Deletes exactly the Secret that was seen, if nothing in it has changed since; otherwise that is a conflict. One that is
+/// gone already is no error.
+pub async fn delete_as_seen(client: &kube::Client, seen: &TokenSecret, write: &Write) -> Result<()> {
+    delete_if(client, seen, Some(seen.resource_version.clone()), write).await
+}
+
+async fn delete_if(
+    client: &kube::Client,
+    seen: &TokenSecret,
+    resource_version: Option<String>,
+    write: &Write,
+) -> Result<()> {
     let params = DeleteParams {
         dry_run: write.dry_run,
         preconditions: Some(Preconditions {
             uid: Some(seen.uid.clone()),
-            resource_version: None,
+            resource_version,
         }),
         ..DeleteParams::default()
     };

@@ -243,6 +243,20 @@ impl NewToken {
         manifest
     }
 
+    /// A merge patch that makes another Secret of this id say the same: what is not wanted is taken out.
+    pub(crate) fn changes(&self) -> Value {
+        let mut manifest = self.manifest();
+        let mut data = manifest["data"].take();
+        let usages = [Usage::Authentication, Usage::Signing].map(Usage::key);
+        let keys = usages.iter().map(String::as_str).chain([GROUPS, EXPIRATION]);
+        for key in keys {
+            if data[key].is_null() {
+                data[key] = Value::Null;
+            }
+        }
+        json!({ "metadata": { "annotations": self.annotations }, "data": data })
+    }
+
     /// What the Secret would say, had it been made: for a dry run that asks nobody.
     pub fn preview(&self) -> TokenSecret {
         let secret = serde_json::from_value(self.manifest()).unwrap_or_default();
@@ -286,6 +300,21 @@ mod tests {
             ..new
         };
         assert_eq!(eternal.preview().expiration, Expiration::Never);
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_taken_out_of_a_secret_that_is_mended() {
+        let wanted = NewToken {
+            usages: vec![Usage::Authentication],
+            groups: Vec::new(),
+            expiration: None,
+            ..new()
+        };
+        let changes = wanted.changes();
+        for key in ["usage-bootstrap-signing", "auth-extra-groups", "expiration"] {
+            assert_eq!(changes["data"].get(key), Some(&Value::Null), "{key}");
+        }
+        assert_eq!(changes["data"]["usage-bootstrap-authentication"], json!("dHJ1ZQ=="));
     }
 
     #[test]

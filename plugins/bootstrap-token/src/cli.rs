@@ -5,7 +5,7 @@ use kubectl_core::error::{Error, ExitCode};
 
 use crate::cmd;
 
-/// Make, explain, extend and revoke the tokens that nodes join a cluster with
+/// Make, explain, extend, rotate and revoke the tokens that nodes join a cluster with
 #[derive(clap::Parser, Debug)]
 #[command(name = "kubectl-bootstrap_token", version, arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct BootstrapToken {
@@ -40,6 +40,12 @@ pub enum Verb {
     Generate(cmd::generate::Generate),
     /// Delete tokens, and wait until the API server refuses them
     Revoke(cmd::revoke::Revoke),
+    /// Explain one token: why it can or cannot work, and a rotation under way
+    Status(cmd::status::Status),
+    /// Put another token in the place of one, and leave nobody at the door
+    Rotate(cmd::rotate::Rotate),
+    /// Undo an unfinished rotation
+    Rollback(cmd::rollback::Rollback),
     /// Give a token a later end, or a sooner one
     Extend(cmd::extend::Extend),
     /// Ask the API server about a token, with the token itself
@@ -56,7 +62,7 @@ pub enum Verb {
 
 impl Plugin for BootstrapToken {
     const NAME: &'static str = "bootstrap-token";
-    const LOGGED: &'static [&'static str] = &["kubectl_bootstrap_token", "kubectl_core", "bootstrap"];
+    const LOGGED: &'static [&'static str] = &["kubectl_bootstrap_token", "kubectl_core", "bootstrap", "rotation"];
 
     fn global(&self) -> &GlobalFlags {
         &self.global
@@ -69,6 +75,9 @@ impl Plugin for BootstrapToken {
             Verb::List(list) => cmd::list::run(list, &global, &context).await,
             Verb::Generate(generate) => cmd::generate::run(generate, &context),
             Verb::Revoke(revoke) => cmd::revoke::run(revoke, &global, &context).await,
+            Verb::Status(status) => cmd::status::run(status, &global, &context).await,
+            Verb::Rotate(rotate) => cmd::rotate::run(rotate, &global, &context).await,
+            Verb::Rollback(rollback) => cmd::rollback::run(rollback, &global, &context).await,
             Verb::Extend(extend) => cmd::extend::run(extend, &global, &context).await,
             Verb::Verify(verify) => cmd::verify::run(verify, &global, &context).await,
             Verb::Rbac(rbac) => cmd::rbac::run(rbac, &global, &context).await,

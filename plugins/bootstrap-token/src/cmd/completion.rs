@@ -31,7 +31,7 @@ pub fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
 fn takes_ids(verb: &str) -> usize {
     match verb {
         "revoke" => usize::MAX,
-        "extend" | "verify" | "kubeconfig" => 1,
+        "extend" | "kubeconfig" | "rollback" | "rotate" | "status" | "verify" => 1,
         _ => 0,
     }
 }

@@ -8,8 +8,12 @@ pub mod kubeconfig;
 pub mod list;
 pub mod rbac;
 pub mod revoke;
+pub mod rollback;
+pub mod rotate;
+pub mod status;
 pub mod verify;
 pub mod version;
+pub mod work;
 
 /// Whether anything is changed.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]

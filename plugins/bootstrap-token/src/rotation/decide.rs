@@ -330,7 +330,7 @@ impl<'a> Road<'a> {
 }
 
 /// The leg that a run is on.
-pub(super) fn leg(run: &Run<BootstrapToken>) -> Leg {
+pub(crate) fn leg(run: &Run<BootstrapToken>) -> Leg {
     match run.goal {
         Goal::Forward => Leg::Forward,
         Goal::Back if run.notes.kept => Leg::Stay,

@@ -22,6 +22,7 @@ pub mod view;
 pub mod write;
 
 pub use decide::decide;
+pub(crate) use decide::leg;
 use rotation::protocol::{Draw, Next, Protocol, Run};
 use serde::{Deserialize, Serialize};
 

@@ -13,6 +13,7 @@ use kubectl_core::table::Column;
 use serde::Serialize;
 
 use super::API_VERSION;
+use super::product::Part;
 
 /// A row.
 #[derive(Clone, Debug, Serialize)]
@@ -35,6 +36,9 @@ pub struct Row {
     /// What is not as it should be, and does not keep it from working.
     warnings: Vec<&'static str>,
     immutable: bool,
+    /// What a rotation under way has to do with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotation: Option<Part>,
     /// The token itself; only where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<Exposed>,
@@ -88,7 +92,8 @@ pub enum State {
 }
 
 impl State {
-    fn word(self) -> &'static str {
+    /// As it is shown.
+    pub fn word(self) -> &'static str {
         match self {
             Self::Active => "active",
             Self::SigningOnly => "signing-only",
@@ -149,6 +154,7 @@ impl Row {
             reasons: flaws.iter().map(reason).collect(),
             warnings,
             immutable: secret.immutable,
+            rotation: None,
             token: None,
             shown,
             metadata: Metadata {
@@ -162,6 +168,16 @@ impl Row {
             groups: secret.groups,
             description: secret.description,
         }
+    }
+
+    /// With what a rotation under way has to do with it.
+    #[must_use]
+    pub fn with_rotation(mut self, part: Option<Part>) -> Self {
+        if let Some(part) = &part {
+            self.shown.state = format!("{}; {part}", self.shown.state);
+        }
+        self.rotation = part;
+        self
     }
 
     /// With the token itself, because it was asked for.
