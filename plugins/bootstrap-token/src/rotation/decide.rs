@@ -12,7 +12,7 @@
 //! | 5 | T is N, O is signed in cluster-info and N is not | wait; then touch N | make |
 //! | 6 | the target holds X, or a former value of N | give it T | place |
 //! | 7 | the target holds what is neither O nor N, or is gone | **leave it**: refuse, or go on where nothing depends on it | place |
-//! | 8 | the API server does not accept what is read back from the target | wait | prove |
+//! | 8 | the API server does not accept what is read back from the target; or as 5 | wait | prove |
 //! | 9 | the overlap since T was placed has not passed | wait: a node may have read X just before | prove |
 //! | 10 | X has a Secret | delete it. **The only step that breaks anything** | retire |
 //! | 11 | the API server accepts X still, and can be asked | wait | confirm |
@@ -151,7 +151,8 @@ impl<'a> Road<'a> {
             let accepted = side.answer == Answer::Accepted;
             (!accepted).then(|| self.wait(Phase::Make, format!("the API server to accept {}", Shown(id))))
         })
-        .or_else(|| self.sign())
+        // A target that names N already is better off with one that is not signed yet than with one that is gone.
+        .or_else(|| if self.target_names_new() { None } else { self.sign() })
     }
 
     /// Lines 1 and 2.
@@ -196,18 +197,20 @@ impl<'a> Road<'a> {
         }
     }
 
-    /// Line 5. Only a signature shows that the signer works, so O's is the measure.
+    /// Lines 5 and 8. Only a signature shows that the signer works, so O's is the measure. Where there is no way back any more
+    /// a signer that is off must not keep N from where it is needed.
     fn sign(&self) -> Option<Step> {
         let lives = |token: &Token| token.value == Some(self.old().value) && token.standing != Standing::Dead;
         let old_is_signed = self.view.old.signed && self.view.old.token.as_ref().is_some_and(lives);
-        let id = self.new_id().filter(|_| self.target() == Which::New)?;
-        if !old_is_signed || self.view.new.signed {
+        let undoable = self.leg() == Leg::Forward && self.run.phase.may_be_undone();
+        let id = self.new_id()?;
+        if !undoable || !old_is_signed || self.view.new.signed {
             return None;
         }
-        let wait = self.wait(Phase::Make, format!("cluster-info to be signed with {}", Shown(id)));
+        let wait = self.wait(self.run.phase.max(Phase::Make), format!("cluster-info to be signed with {}", Shown(id)));
         Some(match wait {
             Next::Wait(_) if self.run.passed(Timer::Touch) => {
-                Next::write_and_start(Phase::Make, Write::Touch { id: id.clone() }, [Timer::Touch])
+                Next::write_and_start(self.run.phase.max(Phase::Make), Write::Touch { id: id.clone() }, [Timer::Touch])
             }
             wait => wait.and_start(Timer::Touch),
         })
@@ -271,18 +274,20 @@ impl<'a> Road<'a> {
         } else {
             format!("revoke {old}, and run the same command again")
         };
-        let hint = format!("write {new} or {old} there and run the same command again; or {out}");
+        let good = if self.view.old.is_sound(self.old().value) { old } else { new };
+        let hint = format!("write {good} there and run the same command again; or {out}");
         Some(refuse(what, hint))
     }
 
     /// Line 8: what consumers read is asked with itself.
     fn prove(&self) -> Option<Step> {
         let (.., side) = self.named(self.target())?;
-        let Target::Holds { held, answer, .. } = &self.view.target else {
-            return None;
-        };
-        let waits = side.holds(held.value) && *answer != Answer::Accepted;
-        waits.then(|| self.wait(Phase::Prove, "the API server to accept what was delivered"))
+        match &self.view.target {
+            Target::Holds { held, answer, .. } if side.holds(held.value) && *answer != Answer::Accepted => {
+                Some(self.wait(Phase::Prove, "the API server to accept what was delivered"))
+            }
+            _ => self.sign(),
+        }
     }
 
     /// Lines 9 and 10: X goes.

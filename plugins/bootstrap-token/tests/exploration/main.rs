@@ -78,16 +78,15 @@ fn a_former_holder_and_a_rollback_lose_nothing() {
 
 #[test]
 fn tokens_that_expire_and_are_extended_lose_nothing() {
-    for to in [To::Nothing, To::Secret] {
+    for (to, late_proof) in [(To::Nothing, true), (To::Secret, false)] {
         let budget = Budget {
             expiries: 2,
             extensions: 1,
-            readers: 1,
             ..QUIET
         };
         let small = Small {
             others: (0, 1),
-            late_proof: true,
+            late_proof,
             ..Small::new(to, budget)
         };
         nothing_is_lost("two expiries and an extension", &small);
@@ -96,14 +95,17 @@ fn tokens_that_expire_and_are_extended_lose_nothing() {
 
 #[test]
 fn several_servers_that_learn_late_lose_nothing() {
-    for budget in [QUIET, Budget { deletions: 1, ..QUIET }] {
+    for (name, budget, others) in [
+        ("several servers", QUIET, (1, 1)),
+        ("several servers and a deletion", Budget { deletions: 1, ..QUIET }, (0, 1)),
+    ] {
         let small = Small {
             many_servers: true,
             late_proof: true,
-            others: (1, 1),
+            others,
             ..Small::new(To::Secret, budget)
         };
-        nothing_is_lost("several servers", &small);
+        nothing_is_lost(name, &small);
     }
 }
 

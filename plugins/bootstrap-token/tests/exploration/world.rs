@@ -398,8 +398,10 @@ fn fault<P: Like>(world: &W<P>, write: &Write) -> Option<&'static str> {
     let view = &world.view;
     match write {
         Write::Deliver { .. } if world.memory.stranger => Some("a stranger's value was overwritten"),
-        Write::Deliver { which: Which::New, .. } if view.old.signed && !view.new.signed => {
-            Some("delivered before cluster-info was signed")
+        Write::Deliver { which: Which::New, .. } => {
+            let forward = world.run.as_ref().is_some_and(|run| run.goal == Goal::Forward);
+            let early = view.old.signed && old_lives(view) && !view.new.signed;
+            (forward && early && !world.memory.hurt).then_some("delivered before cluster-info was signed")
         }
         Write::Delete { .. } if !old_lives(view) && !new_lives(view) => Some("the last token that lived was deleted"),
         _ => None,
@@ -525,31 +527,33 @@ impl<P: Like> Moves<'_, P> {
 
     /// What a refusal asks for.
     fn operators(&mut self) {
+        let refused = |run| matches!(BootstrapToken::decide(&self.world.view, Some(&real(run))), Next::Refuse(_));
+        if self.world.is_sending() || !self.world.run.as_ref().is_some_and(refused) {
+            return;
+        }
         if self.world.memory.away.is_some() {
             self.may(Kind::Works, "it is run again on its host", |to| {
                 to.view.target = to.memory.away.take().unwrap_or(Target::Missing);
             });
-        }
-        if !self.world.memory.stranger {
             return;
         }
-        self.may(Kind::Works, "the operator writes O into the target", |to| {
-            to.memory.stranger = false;
-            to.view.target = holds_old();
-        });
         let run = self.world.run.as_ref();
         let id = run.and_then(|run| run.notes.new.as_ref()).map(|new| new.id.clone());
-        let accepted = new_value(&self.world.view).filter(|value| works(&self.world.view, *value));
-        if let (Some(value), Some(id)) = (accepted, id) {
-            self.may(Kind::Works, "the operator writes N into the target", |to| {
-                to.memory.stranger = false;
-                to.view.target = Target::Holds {
-                    held: Held { id: Some(id), value },
-                    leg: Leg::Forward,
-                    answer: Answer::Refused,
-                };
-            });
-        }
+        let held = match new_value(&self.world.view) {
+            Some(value) if !self.world.view.old.is_sound(old()) => Held { id, value },
+            _ => Held {
+                id: Some(old_id()),
+                value: old(),
+            },
+        };
+        self.may(Kind::Works, "the operator writes a good token into the target", |to| {
+            to.memory.stranger = false;
+            to.view.target = Target::Holds {
+                held,
+                leg: Leg::Forward,
+                answer: Answer::Refused,
+            };
+        });
     }
 
     /// What is not about to expire when a write is intended does not expire before that arrives: five minutes are longer
