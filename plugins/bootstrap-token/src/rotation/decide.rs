@@ -73,7 +73,10 @@ fn begin(view: &View) -> Step {
     let Some(value) = token.value else {
         return doubt(Doubt::NoValue);
     };
-    if token.standing == Standing::Dead || view.old.answer != Answer::Accepted {
+    if token.standing == Standing::Dead {
+        return doubt(Doubt::CannotWork(vec!["it has expired, or breaks a rule".to_owned()]));
+    }
+    if view.old.answer != Answer::Accepted {
         return doubt(Doubt::NotAccepted);
     }
     match &view.target {
@@ -91,6 +94,7 @@ fn begin(view: &View) -> Step {
         new: None,
         recipe: view.recipe.clone(),
         place: view.place.clone(),
+        delivered: false,
         kept: false,
     })
 }
@@ -207,11 +211,16 @@ impl<'a> Road<'a> {
         if !undoable || !old_is_signed || self.view.new.signed {
             return None;
         }
-        let wait = self.wait(self.run.phase.max(Phase::Make), format!("cluster-info to be signed with {}", Shown(id)));
+        let wait = self.wait(
+            self.run.phase.max(Phase::Make),
+            format!("cluster-info to be signed with {}", Shown(id)),
+        );
         Some(match wait {
-            Next::Wait(_) if self.run.passed(Timer::Touch) => {
-                Next::write_and_start(self.run.phase.max(Phase::Make), Write::Touch { id: id.clone() }, [Timer::Touch])
-            }
+            Next::Wait(_) if self.run.passed(Timer::Touch) => Next::write_and_start(
+                self.run.phase.max(Phase::Make),
+                Write::Touch { id: id.clone() },
+                [Timer::Touch],
+            ),
             wait => wait.and_start(Timer::Touch),
         })
     }
@@ -238,8 +247,7 @@ impl<'a> Road<'a> {
     /// The mark that a target must carry so that no write which was decided on before this leg fits it.
     fn guarded_from(&self) -> Leg {
         match self.leg() {
-            // N was never to be delivered: no such write is under way.
-            Leg::Back if self.run.phase < Phase::Place => Leg::Forward,
+            Leg::Back if !self.run.notes.delivered => Leg::Forward,
             leg => leg,
         }
     }
@@ -274,7 +282,11 @@ impl<'a> Road<'a> {
         } else {
             format!("revoke {old}, and run the same command again")
         };
-        let good = if self.view.old.is_sound(self.old().value) { old } else { new };
+        let good = if self.view.old.is_sound(self.old().value) {
+            old
+        } else {
+            new
+        };
         let hint = format!("write {good} there and run the same command again; or {out}");
         Some(refuse(what, hint))
     }
@@ -301,7 +313,7 @@ impl<'a> Road<'a> {
             return None;
         }
         // On the way back from a token that was never to be delivered nobody can have read it.
-        let may_be_in_use = which == Which::Old || self.run.phase >= Phase::Place;
+        let may_be_in_use = which == Which::Old || self.run.notes.delivered;
         if may_be_in_use && !self.run.passed(Timer::Overlap) {
             let what = format!("whoever has read {} to use it (--overlap)", Shown(id));
             return Some(Next::wait(Phase::Prove, what).and_start(Timer::Overlap));

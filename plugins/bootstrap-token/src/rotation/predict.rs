@@ -19,6 +19,7 @@ pub(super) fn intend(write: &Write, run: &Run<BootstrapToken>, draw: &mut dyn Dr
             let value = draw.credential();
             notes.new = Some(Known { id, value });
         }
+        Write::Deliver { which: Which::New, .. } => notes.delivered = true,
         Write::Keep { .. } => notes.kept = true,
         _ => {}
     }
@@ -46,7 +47,11 @@ pub(super) fn predict(view: &mut View, run: &Run<BootstrapToken>, write: &Write)
         Write::Clear { .. } => view.new.token = None,
         Write::Deliver { which, id, value, .. } => {
             let side = side(view, *which);
-            let answer = if side.holds(*value) { side.answer } else { Answer::Refused };
+            let answer = if side.holds(*value) {
+                side.answer
+            } else {
+                Answer::Refused
+            };
             let held = Held {
                 id: Some(id.clone()),
                 value: *value,

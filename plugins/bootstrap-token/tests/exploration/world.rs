@@ -155,7 +155,10 @@ pub(crate) fn start(to: To, signing: bool) -> View {
     let (at, host) = match to {
         To::Nothing => (None, None),
         To::Secret => (Some("secret:kube-system/join/token"), None),
-        To::File => (Some("file:/etc/kubernetes/bootstrap-kubelet.conf"), Some("host-1".to_owned())),
+        To::File => (
+            Some("file:/etc/kubernetes/bootstrap-kubelet.conf"),
+            Some("host-1".to_owned()),
+        ),
     };
     View {
         obstacles: Vec::new(),
@@ -166,7 +169,11 @@ pub(crate) fn start(to: To, signing: bool) -> View {
             signed: signing,
         },
         new: Side::default(),
-        target: if to == To::Nothing { Target::Nothing } else { holds_old() },
+        target: if to == To::Nothing {
+            Target::Nothing
+        } else {
+            holds_old()
+        },
         place: at.map(|at| Place {
             at: at.to_owned(),
             host,
@@ -270,8 +277,9 @@ impl<P: Like> Environment for Small<P> {
     }
 
     fn written(&self, world: &mut World<Self>, write: &Write) {
-        let excused =
-            world.memory.raced || self.others.0 > 0 && world.memory.disturbed && world.ended.is_none();
+        // What was right when it was intended, and was made wrong by somebody else while it was under way: no write can be
+        // conditional on two objects. A former holder's write may be under way for any time, until the run has ended.
+        let excused = world.memory.raced || self.others.0 > 0 && world.memory.disturbed && world.ended.is_none();
         if let Some(fault) = fault(world, write)
             && !excused
         {
@@ -313,7 +321,10 @@ impl<P: Like> Environment for Small<P> {
             .chain(former.map(|new| new.value));
         let taken = view.new.token.iter().map(|_| "mark 1".to_owned());
         let ids = held.and_then(|held| held.id.clone()).map(|id| id.0);
-        (values.collect(), taken.chain(ids).chain(former.map(|new| new.id.0.clone())).collect())
+        (
+            values.collect(),
+            taken.chain(ids).chain(former.map(|new| new.id.0.clone())).collect(),
+        )
     }
 
     fn unsafe_because(&self, world: &World<Self>) -> Option<String> {
@@ -527,7 +538,12 @@ impl<P: Like> Moves<'_, P> {
 
     /// What a refusal asks for.
     fn operators(&mut self) {
-        let refused = |run| matches!(BootstrapToken::decide(&self.world.view, Some(&real(run))), Next::Refuse(_));
+        let refused = |run| {
+            matches!(
+                BootstrapToken::decide(&self.world.view, Some(&real(run))),
+                Next::Refuse(_)
+            )
+        };
         if self.world.is_sending() || !self.world.run.as_ref().is_some_and(refused) {
             return;
         }
@@ -689,10 +705,14 @@ impl<P: Like> Moves<'_, P> {
                 Which::New => world.view.new.token.is_none(),
             };
             if left.forgets > 0 && gone {
-                self.may(Kind::Disturbs, &format!("whoever knew the value of {which:?} is killed"), |to| {
-                    to.memory.left.forgets -= 1;
-                    side_mut(&mut to.view, which).answer = Answer::Unasked;
-                });
+                self.may(
+                    Kind::Disturbs,
+                    &format!("whoever knew the value of {which:?} is killed"),
+                    |to| {
+                        to.memory.left.forgets -= 1;
+                        side_mut(&mut to.view, which).answer = Answer::Unasked;
+                    },
+                );
             }
         }
         let drawn = world.run.as_ref().is_some_and(|run| run.notes.new.is_some());
