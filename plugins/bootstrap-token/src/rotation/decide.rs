@@ -211,16 +211,12 @@ impl<'a> Road<'a> {
         if !undoable || !old_is_signed || self.view.new.signed {
             return None;
         }
-        let wait = self.wait(
-            self.run.phase.max(Phase::Make),
-            format!("cluster-info to be signed with {}", Shown(id)),
-        );
+        let phase = self.run.phase.max(Phase::Make);
+        let wait = self.wait(phase, format!("cluster-info to be signed with {}", Shown(id)));
         Some(match wait {
-            Next::Wait(_) if self.run.passed(Timer::Touch) => Next::write_and_start(
-                self.run.phase.max(Phase::Make),
-                Write::Touch { id: id.clone() },
-                [Timer::Touch],
-            ),
+            Next::Wait(_) if self.run.passed(Timer::Touch) => {
+                Next::write_and_start(phase, Write::Touch { id: id.clone() }, [Timer::Touch])
+            }
             wait => wait.and_start(Timer::Touch),
         })
     }
@@ -282,11 +278,8 @@ impl<'a> Road<'a> {
         } else {
             format!("revoke {old}, and run the same command again")
         };
-        let good = if self.view.old.is_sound(self.old().value) {
-            old
-        } else {
-            new
-        };
+        let old_is_good = self.view.old.is_sound(self.old().value);
+        let good = if old_is_good { old } else { new };
         let hint = format!("write {good} there and run the same command again; or {out}");
         Some(refuse(what, hint))
     }

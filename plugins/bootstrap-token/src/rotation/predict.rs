@@ -44,7 +44,6 @@ pub(super) fn predict(view: &mut View, run: &Run<BootstrapToken>, write: &Write)
         Write::Mend { .. } => mark_token(view, leg(run), Some(Standing::Sound)),
         Write::GuardToken { .. } => mark_token(view, leg(run), None),
         Write::Touch { .. } | Write::Keep { .. } => {}
-        Write::Clear { .. } => view.new.token = None,
         Write::Deliver { which, id, value, .. } => {
             let side = side(view, *which);
             let answer = if side.holds(*value) {
@@ -65,7 +64,7 @@ pub(super) fn predict(view: &mut View, run: &Run<BootstrapToken>, write: &Write)
             }
         }
         Write::Delete { which: Which::Old, .. } => view.old.token = None,
-        Write::Delete { which: Which::New, .. } => view.new.token = None,
+        Write::Clear { .. } | Write::Delete { which: Which::New, .. } => view.new.token = None,
     }
 }
 
@@ -105,10 +104,10 @@ pub(super) fn rest(view: &mut View, run: &mut Run<BootstrapToken>) {
 }
 
 fn settled(side: &Side) -> Answer {
-    match &side.token {
-        Some(token) if token.standing != Standing::Dead => Answer::Accepted,
-        Some(_) => Answer::Refused,
-        None if side.answer == Answer::Unasked => Answer::Unasked,
-        None => Answer::Refused,
+    let lives = |token: &Token| token.standing != Standing::Dead;
+    match (&side.token, side.answer) {
+        (Some(token), _) if lives(token) => Answer::Accepted,
+        (None, Answer::Unasked) => Answer::Unasked,
+        _ => Answer::Refused,
     }
 }

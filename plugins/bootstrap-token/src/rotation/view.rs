@@ -212,7 +212,7 @@ pub enum Doubt {
     Unknown,
     /// It cannot work, for these reasons, so that there is nothing to rotate.
     CannotWork(Vec<String>),
-    /// Nothing speaks against it, and the API server refuses it.
+    /// Nothing speaks against it, and the API servers do not accept it.
     NotAccepted,
     /// Its Secret holds no value of the right form.
     NoValue,
@@ -260,7 +260,7 @@ impl Doubt {
             ),
             Self::NotAccepted => (
                 format!(
-                    "the API server refuses bootstrap token {}, against which nothing speaks",
+                    "the API server does not accept bootstrap token {}, against which nothing speaks",
                     Shown(id)
                 ),
                 "it must run with `--enable-bootstrap-token-auth`".to_owned(),

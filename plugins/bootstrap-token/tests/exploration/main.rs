@@ -68,6 +68,29 @@ fn one_disturbance_and_a_rollback_lose_nothing() {
 }
 
 #[test]
+fn two_disturbances_of_different_kinds_lose_nothing() {
+    let each = each_disturbance();
+    for (at, (first, one)) in each.iter().enumerate() {
+        for (second, other) in &each[at + 1..] {
+            let budget = Budget {
+                deletions: one.deletions + other.deletions,
+                expiries: one.expiries + other.expiries,
+                strangers: one.strangers + other.strangers,
+                tampers: one.tampers + other.tampers,
+                forgets: one.forgets + other.forgets,
+                collisions: one.collisions + other.collisions,
+                ..QUIET
+            };
+            let small = Small {
+                others: (0, 1),
+                ..Small::new(To::Secret, budget)
+            };
+            nothing_is_lost(&format!("{first}, {second} and a rollback"), &small);
+        }
+    }
+}
+
+#[test]
 fn a_former_holder_and_a_rollback_lose_nothing() {
     for to in [To::Nothing, To::Secret] {
         for (name, budget) in [("nothing else", QUIET)].into_iter().chain(each_disturbance()) {
@@ -86,6 +109,7 @@ fn tokens_that_expire_and_are_extended_lose_nothing() {
         let budget = Budget {
             expiries: 2,
             extensions: 1,
+            readers: 1,
             ..QUIET
         };
         let small = Small {
@@ -184,8 +208,7 @@ fn a_new_token_that_is_never_accepted_leads_back() {
 
 #[track_caller]
 fn is_found(mistake: Mistake, small: &Small<Perhaps>) {
-    mistake::make(mistake);
-    match explore(small, LIMIT) {
+    match mistake::with(mistake, || explore(small, LIMIT)) {
         Ok(explored) => panic!("{mistake:?} was not found in {explored}"),
         Err(counterexample) => {
             let because = counterexample.because.split(": ").next().unwrap_or_default().to_owned();

@@ -48,12 +48,15 @@ thread_local! {
     static MISTAKE: Cell<Mistake> = const { Cell::new(Mistake::None) };
 }
 
-/// Makes every exploration of this thread one of this mistake.
-pub(crate) fn make(mistake: Mistake) {
+/// Makes this mistake in everything that is done meanwhile.
+pub(crate) fn with<T>(mistake: Mistake, done: impl FnOnce() -> T) -> T {
     MISTAKE.set(mistake);
+    let done = done();
+    MISTAKE.set(Mistake::None);
+    done
 }
 
-/// The real protocol, with the mistake of this thread; with none it is the real one.
+/// The real protocol, with the mistake that is being made: none, but within [`with`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Perhaps;
 
@@ -123,10 +126,11 @@ fn lie(mistake: Mistake, view: &View, run: Option<&Run<Perhaps>>) -> View {
         }
         _ => {}
     }
-    if mistake == Mistake::NoGuard || mistake == Mistake::BackTooEarly && back {
-        if let Target::Holds { leg, .. } = &mut view.target {
-            *leg = Leg::Stay;
-        }
+    let unguarded = mistake == Mistake::NoGuard || mistake == Mistake::BackTooEarly && back;
+    if let Target::Holds { leg, .. } = &mut view.target
+        && unguarded
+    {
+        *leg = Leg::Stay;
     }
     view
 }

@@ -181,7 +181,7 @@ fn what_cannot_be_rotated_is_refused() {
     refused: there is no bootstrap token oldold; `kubectl bootstrap-token list` shows those that there are
     refused: the Secret of bootstrap token oldold holds no value of a token; revoke it, and make a new one with `kubectl bootstrap-token create`
     refused: bootstrap token oldold cannot work: it has expired, or breaks a rule; make a new one with `kubectl bootstrap-token create`
-    refused: the API server refuses bootstrap token oldold, against which nothing speaks; it must run with `--enable-bootstrap-token-auth`
+    refused: the API server does not accept bootstrap token oldold, against which nothing speaks; it must run with `--enable-bootstrap-token-auth`
     refused: secret:kube-system/join/token is not there; make it with the present token first, or rotate without --deliver
     refused: secret:kube-system/join/token is on the host where the rotation began, not here; run the same command on the host where the rotation began
     refused: secret:kube-system/join/token holds bootstrap token newnew, not oldold; rotate newnew instead, or leave --deliver out
