@@ -262,6 +262,7 @@ fn seeded_mistakes_are_found() {
             ..Small::new(To::Nothing, expiry)
         },
     );
+    is_found(Mistake::NoConfirmation, &Small::new(To::Nothing, QUIET));
     is_found(
         Mistake::NotSigned,
         &Small {

@@ -41,6 +41,8 @@ pub(crate) enum Mistake {
     OneServer,
     /// A token that is about to expire counts as good.
     NoMargin,
+    /// A token counts as refused as soon as its Secret is gone.
+    NoConfirmation,
 }
 
 thread_local! {
@@ -106,6 +108,7 @@ fn lie(mistake: Mistake, view: &View, run: Option<&Run<Perhaps>>) -> View {
         }
         Mistake::NoMark => view.new.token.iter_mut().for_each(|token| token.mark = Some(Leg::Stay)),
         Mistake::NotSigned => view.new.signed = true,
+        Mistake::NoConfirmation if view.old.token.is_none() => view.old.answer = Answer::Refused,
         Mistake::OneServer => {
             let target = match &mut view.target {
                 Target::Holds { answer, .. } => Some(answer),
