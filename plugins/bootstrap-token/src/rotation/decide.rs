@@ -12,7 +12,7 @@
 //! | 5 | T is N, O is signed in cluster-info and N is not | wait; then touch N | make |
 //! | 6 | the target holds X, or a former value of N | give it T | place |
 //! | 7 | the target holds what is neither O nor N, or is gone | **leave it**: refuse, or go on where nothing depends on it | place |
-//! | 8 | the API server does not accept what is read back from the target | wait | prove |
+//! | 8 | the API server does not accept what is read back from the target; or as 5 | wait | prove |
 //! | 9 | the overlap since T was placed has not passed | wait: a node may have read X just before | prove |
 //! | 10 | X has a Secret | delete it. **The only step that breaks anything** | retire |
 //! | 11 | the API server accepts X still, and can be asked | wait | confirm |
@@ -73,7 +73,10 @@ fn begin(view: &View) -> Step {
     let Some(value) = token.value else {
         return doubt(Doubt::NoValue);
     };
-    if token.standing == Standing::Dead || view.old.answer != Answer::Accepted {
+    if token.standing == Standing::Dead {
+        return doubt(Doubt::CannotWork(vec!["it has expired, or breaks a rule".to_owned()]));
+    }
+    if view.old.answer != Answer::Accepted {
         return doubt(Doubt::NotAccepted);
     }
     match &view.target {
@@ -91,6 +94,7 @@ fn begin(view: &View) -> Step {
         new: None,
         recipe: view.recipe.clone(),
         place: view.place.clone(),
+        delivered: false,
         kept: false,
     })
 }
@@ -151,7 +155,8 @@ impl<'a> Road<'a> {
             let accepted = side.answer == Answer::Accepted;
             (!accepted).then(|| self.wait(Phase::Make, format!("the API server to accept {}", Shown(id))))
         })
-        .or_else(|| self.sign())
+        // A target that names N already is better off with one that is not signed yet than with one that is gone.
+        .or_else(|| if self.target_names_new() { None } else { self.sign() })
     }
 
     /// Lines 1 and 2.
@@ -196,18 +201,21 @@ impl<'a> Road<'a> {
         }
     }
 
-    /// Line 5. Only a signature shows that the signer works, so O's is the measure.
+    /// Lines 5 and 8. Only a signature shows that the signer works, so O's is the measure. Where there is no way back any more
+    /// a signer that is off must not keep N from where it is needed.
     fn sign(&self) -> Option<Step> {
         let lives = |token: &Token| token.value == Some(self.old().value) && token.standing != Standing::Dead;
         let old_is_signed = self.view.old.signed && self.view.old.token.as_ref().is_some_and(lives);
-        let id = self.new_id().filter(|_| self.target() == Which::New)?;
-        if !old_is_signed || self.view.new.signed {
+        let undoable = self.leg() == Leg::Forward && self.run.phase.may_be_undone();
+        let id = self.new_id()?;
+        if !undoable || !old_is_signed || self.view.new.signed {
             return None;
         }
-        let wait = self.wait(Phase::Make, format!("cluster-info to be signed with {}", Shown(id)));
+        let phase = self.run.phase.max(Phase::Make);
+        let wait = self.wait(phase, format!("cluster-info to be signed with {}", Shown(id)));
         Some(match wait {
             Next::Wait(_) if self.run.passed(Timer::Touch) => {
-                Next::write_and_start(Phase::Make, Write::Touch { id: id.clone() }, [Timer::Touch])
+                Next::write_and_start(phase, Write::Touch { id: id.clone() }, [Timer::Touch])
             }
             wait => wait.and_start(Timer::Touch),
         })
@@ -235,8 +243,7 @@ impl<'a> Road<'a> {
     /// The mark that a target must carry so that no write which was decided on before this leg fits it.
     fn guarded_from(&self) -> Leg {
         match self.leg() {
-            // N was never to be delivered: no such write is under way.
-            Leg::Back if self.run.phase < Phase::Place => Leg::Forward,
+            Leg::Back if !self.run.notes.delivered => Leg::Forward,
             leg => leg,
         }
     }
@@ -271,18 +278,21 @@ impl<'a> Road<'a> {
         } else {
             format!("revoke {old}, and run the same command again")
         };
-        let hint = format!("write {new} or {old} there and run the same command again; or {out}");
+        let old_is_good = self.view.old.is_sound(self.old().value);
+        let good = if old_is_good { old } else { new };
+        let hint = format!("write {good} there and run the same command again; or {out}");
         Some(refuse(what, hint))
     }
 
     /// Line 8: what consumers read is asked with itself.
     fn prove(&self) -> Option<Step> {
         let (.., side) = self.named(self.target())?;
-        let Target::Holds { held, answer, .. } = &self.view.target else {
-            return None;
-        };
-        let waits = side.holds(held.value) && *answer != Answer::Accepted;
-        waits.then(|| self.wait(Phase::Prove, "the API server to accept what was delivered"))
+        match &self.view.target {
+            Target::Holds { held, answer, .. } if side.holds(held.value) && *answer != Answer::Accepted => {
+                Some(self.wait(Phase::Prove, "the API server to accept what was delivered"))
+            }
+            _ => self.sign(),
+        }
     }
 
     /// Lines 9 and 10: X goes.
@@ -296,7 +306,7 @@ impl<'a> Road<'a> {
             return None;
         }
         // On the way back from a token that was never to be delivered nobody can have read it.
-        let may_be_in_use = which == Which::Old || self.run.phase >= Phase::Place;
+        let may_be_in_use = which == Which::Old || self.run.notes.delivered;
         if may_be_in_use && !self.run.passed(Timer::Overlap) {
             let what = format!("whoever has read {} to use it (--overlap)", Shown(id));
             return Some(Next::wait(Phase::Prove, what).and_start(Timer::Overlap));

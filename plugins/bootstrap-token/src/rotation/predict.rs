@@ -19,6 +19,7 @@ pub(super) fn intend(write: &Write, run: &Run<BootstrapToken>, draw: &mut dyn Dr
             let value = draw.credential();
             notes.new = Some(Known { id, value });
         }
+        Write::Deliver { which: Which::New, .. } => notes.delivered = true,
         Write::Keep { .. } => notes.kept = true,
         _ => {}
     }
@@ -43,10 +44,13 @@ pub(super) fn predict(view: &mut View, run: &Run<BootstrapToken>, write: &Write)
         Write::Mend { .. } => mark_token(view, leg(run), Some(Standing::Sound)),
         Write::GuardToken { .. } => mark_token(view, leg(run), None),
         Write::Touch { .. } | Write::Keep { .. } => {}
-        Write::Clear { .. } => view.new.token = None,
         Write::Deliver { which, id, value, .. } => {
             let side = side(view, *which);
-            let answer = if side.holds(*value) { side.answer } else { Answer::Refused };
+            let answer = if side.holds(*value) {
+                side.answer
+            } else {
+                Answer::Refused
+            };
             let held = Held {
                 id: Some(id.clone()),
                 value: *value,
@@ -60,7 +64,7 @@ pub(super) fn predict(view: &mut View, run: &Run<BootstrapToken>, write: &Write)
             }
         }
         Write::Delete { which: Which::Old, .. } => view.old.token = None,
-        Write::Delete { which: Which::New, .. } => view.new.token = None,
+        Write::Clear { .. } | Write::Delete { which: Which::New, .. } => view.new.token = None,
     }
 }
 
@@ -100,10 +104,10 @@ pub(super) fn rest(view: &mut View, run: &mut Run<BootstrapToken>) {
 }
 
 fn settled(side: &Side) -> Answer {
-    match &side.token {
-        Some(token) if token.standing != Standing::Dead => Answer::Accepted,
-        Some(_) => Answer::Refused,
-        None if side.answer == Answer::Unasked => Answer::Unasked,
-        None => Answer::Refused,
+    let lives = |token: &Token| token.standing != Standing::Dead;
+    match (&side.token, side.answer) {
+        (Some(token), _) if lives(token) => Answer::Accepted,
+        (None, Answer::Unasked) => Answer::Unasked,
+        _ => Answer::Refused,
     }
 }

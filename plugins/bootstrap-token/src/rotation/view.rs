@@ -175,6 +175,9 @@ pub struct Notes {
     /// Where it is delivered to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// The new token was to be delivered, at least: somebody may have read it, and a late delivery may be under way.
+    #[serde(default)]
+    pub delivered: bool,
     /// The way back was cut off while it was walked: the old token has died, and the new one stays.
     #[serde(default)]
     pub kept: bool,
@@ -209,7 +212,7 @@ pub enum Doubt {
     Unknown,
     /// It cannot work, for these reasons, so that there is nothing to rotate.
     CannotWork(Vec<String>),
-    /// Nothing speaks against it, and the API server refuses it.
+    /// Nothing speaks against it, and the API servers do not accept it.
     NotAccepted,
     /// Its Secret holds no value of the right form.
     NoValue,
@@ -219,7 +222,7 @@ pub enum Doubt {
         /// By whom, such as `Secret kube-system/kubeadm-certs`.
         by: String,
     },
-    /// The new one would live hardly longer than the overlap lasts.
+    /// The new one would live for less than a quarter of an hour, and be about to expire for most of it.
     ShortLived,
     /// The target is not there.
     TargetMissing,
@@ -256,7 +259,10 @@ impl Doubt {
                 "make a new one with `kubectl bootstrap-token create`".to_owned(),
             ),
             Self::NotAccepted => (
-                format!("the API server refuses bootstrap token {}, against which nothing speaks", Shown(id)),
+                format!(
+                    "the API server does not accept bootstrap token {}, against which nothing speaks",
+                    Shown(id)
+                ),
                 "it must run with `--enable-bootstrap-token-auth`".to_owned(),
             ),
             Self::NoValue => (
@@ -268,8 +274,8 @@ impl Doubt {
                 "whatever made it looks after it; `--force=owner` rotates it all the same".to_owned(),
             ),
             Self::ShortLived => (
-                "the new token would live hardly longer than the overlap lasts".to_owned(),
-                "give a longer --ttl, or a shorter --overlap".to_owned(),
+                "the new token would live for less than a quarter of an hour".to_owned(),
+                "give a longer --ttl".to_owned(),
             ),
             Self::TargetMissing => (
                 format!("{at} is not there"),
@@ -301,5 +307,8 @@ fn elsewhere(place: Option<&Place>) -> (String, String) {
     let at = place.map_or("the target", |place| place.at.as_str());
     let host = place.and_then(|place| place.host.as_deref());
     let host = host.unwrap_or("the host where the rotation began");
-    (format!("{at} is on {host}, not here"), format!("run the same command on {host}"))
+    (
+        format!("{at} is on {host}, not here"),
+        format!("run the same command on {host}"),
+    )
 }

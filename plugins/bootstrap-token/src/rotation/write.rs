@@ -65,7 +65,7 @@ pub enum Write {
     Keep {
         /// The new token, which stays.
         id: Id,
-        /// The old one, which has died.
+        /// The old one, which is gone or about to expire.
         lost: Id,
     },
     /// The Secret of the new token gets the mark of the leg, as with [`Self::GuardTarget`].
@@ -94,13 +94,21 @@ impl fmt::Display for Write {
                 "put bootstrap token {} right: usages, groups and time to live",
                 Shown(id)
             ),
-            Self::Clear { id } => write!(f, "delete the Secret of bootstrap token {}, which lost its value", Shown(id)),
-            Self::Touch { id } => write!(f, "touch bootstrap token {}, so that cluster-info is signed with it", Shown(id)),
+            Self::Clear { id } => write!(
+                f,
+                "delete the Secret of bootstrap token {}, which lost its value",
+                Shown(id)
+            ),
+            Self::Touch { id } => write!(
+                f,
+                "touch bootstrap token {}, so that cluster-info is signed with it",
+                Shown(id)
+            ),
             Self::Deliver { id, at, .. } => write!(f, "deliver bootstrap token {} to {at}", Shown(id)),
             Self::GuardTarget { at } => write!(f, "mark {at}, so that no late write fits it"),
             Self::Keep { id, lost } => write!(
                 f,
-                "keep bootstrap token {}: {} has died, there is no way back to it",
+                "keep bootstrap token {}: {} is gone or about to expire, there is no way back to it",
                 Shown(id),
                 Shown(lost)
             ),
