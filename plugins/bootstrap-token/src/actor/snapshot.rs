@@ -14,7 +14,7 @@ use crate::target::{self, file, secret};
 pub(super) const MARK: &str = "kubectl-rotation.github.io/bootstrap-token";
 
 /// A token that ends sooner than this could end while a write is under way.
-pub(super) const NEAR: SignedDuration = SignedDuration::from_mins(5);
+const NEAR: SignedDuration = SignedDuration::from_mins(5);
 
 /// One look.
 #[derive(Debug, Default)]

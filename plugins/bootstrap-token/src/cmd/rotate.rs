@@ -18,7 +18,7 @@ pub struct Rotate {
     #[arg(value_name = "ID")]
     pub id: String,
 
-    /// How long the new one lives; an hour where nothing is said.
+    /// How long the new one lives; an hour where nothing is said, and a quarter of an hour at least.
     #[command(flatten)]
     pub lifetime: LifetimeFlags,
 
