@@ -154,34 +154,43 @@ async fn run_apply(apply: &Apply, global: &GlobalFlags, context: &Context) -> Re
     let ui = &context.ui;
     let side = Side::open(global, context)?;
     let survey = rbac::survey(side.client(), apply.group.as_str()).await?;
-    let write = side::write(apply.dry_run == DryRun::Server);
     for given in &survey.given {
-        let name = match &given.by {
-            Some(name) => {
-                ui.out(format!("clusterrolebinding.rbac.authorization.k8s.io/{name} unchanged"))?;
-                continue;
-            }
-            None if apply.dry_run == DryRun::Client => given.grant.binding_name(apply.group.as_str()),
-            None => rbac::apply(side.client(), given.grant, apply.group.as_str(), &write)
-                .await
-                .map_err(taken)?,
+        let (name, made) = one(given, apply, &side).await?;
+        let done = if made {
+            format!("created{}", apply.dry_run.suffix())
+        } else {
+            "unchanged".to_owned()
         };
-        let suffix = apply.dry_run.suffix();
-        ui.out(format!(
-            "clusterrolebinding.rbac.authorization.k8s.io/{name} created{suffix}"
-        ))?;
+        ui.out(format!("clusterrolebinding.rbac.authorization.k8s.io/{name} {done}"))?;
     }
     alarm(&survey, ui);
     Ok(ExitCode::Done)
 }
 
-fn taken(error: bootstrap::Error) -> Error {
-    let taken = error.is_already_exists();
-    let error = Error::from(error);
-    if taken {
-        error.hint("a binding of that name is there and binds something else: look at it, and delete or rename it")
-    } else {
-        error
+/// Makes what nothing gives yet; gives the name of the binding, and whether it is new.
+async fn one(given: &Given, apply: &Apply, side: &Side) -> Result<(String, bool), Error> {
+    let group = apply.group.as_str();
+    if let Some(name) = &given.by {
+        return Ok((name.clone(), false));
+    }
+    if apply.dry_run == DryRun::Client {
+        return Ok((given.grant.binding_name(group), true));
+    }
+    let write = side::write(apply.dry_run == DryRun::Server);
+    match rbac::apply(side.client(), given.grant, group, &write).await {
+        Ok(name) => Ok((name, true)),
+        // Somebody else may have made it in between; or the name is taken by something else.
+        Err(error) if error.is_already_exists() => {
+            let survey = rbac::survey(side.client(), group).await?;
+            let now = survey.given.into_iter().find(|now| now.grant == given.grant);
+            match now.and_then(|now| now.by) {
+                Some(name) => Ok((name, false)),
+                None => Err(Error::from(error).hint(
+                    "a binding of that name is there and binds something else: look at it, and delete or rename it",
+                )),
+            }
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -42,7 +42,10 @@ async fn a_kubelet_joins_with_what_was_printed_and_none_does_after_revoke() -> R
     let second = plane.join_node("too-late", &bootstrap)?;
     until("the second kubelet to be refused", SOON, async || {
         let log = std::fs::read_to_string(second.log())?;
-        Ok(log.contains("Unauthorized").then_some(()))
+        // In client-go's words: 401.
+        Ok(log
+            .contains("the server has asked for the client to provide credentials")
+            .then_some(()))
     })
     .await?;
     let nodes: Api<Node> = Api::all(plane.client().await?);

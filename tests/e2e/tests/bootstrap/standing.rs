@@ -8,6 +8,7 @@ use crate::cluster::{self, bare, desk};
 async fn the_table_has_its_columns_and_every_form_prints() -> Result<()> {
     let desk = desk(bare().await?).await?;
     let token = cluster::create(&desk, &["--ttl", "5h", "--description", "a\tb", "-l", "story=table"]).await?;
+    cluster::create(&desk, &[]).await?;
     let only = ["list", "-l", "story=table"];
     let list = async |more: &[&str]| desk.bootstrap_token(only.iter().chain(more)).run().await?.expect(0);
     let table = list(&[]).await?.stdout;
@@ -34,14 +35,16 @@ async fn the_table_has_its_columns_and_every_form_prints() -> Result<()> {
     );
     let yaml = list(&["-o", "yaml"]).await?.stdout;
     ensure!(yaml.contains("kind: BootstrapTokenList"), "{yaml}");
-    let sorted = desk
-        .bootstrap_token(["list", "--sort-by", "{.id}", "-o", "name"])
-        .run()
-        .await?
-        .expect(0)?
-        .stdout;
-    let names: Vec<&str> = sorted.lines().collect();
-    ensure!(names.is_sorted(), "{sorted}");
+    let by_age = [
+        "list",
+        "--sort-by",
+        "{.metadata.creationTimestamp}",
+        "-o",
+        "jsonpath={.items[*].metadata.creationTimestamp}",
+    ];
+    let sorted = desk.bootstrap_token(by_age).run().await?.expect(0)?.stdout;
+    let times: Vec<&str> = sorted.split(' ').collect();
+    ensure!(times.len() > 1 && times.is_sorted(), "{sorted}");
     let none = desk
         .bootstrap_token(["list", "-l", "story=none"])
         .run()
