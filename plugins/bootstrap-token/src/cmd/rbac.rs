@@ -1,7 +1,7 @@
 //! `kubectl bootstrap-token rbac`: the bindings that a node needs to join with a token, shown or made; and what tokens are
 //! given beyond that.
 
-use bootstrap::judge::{Group, KUBEADM_GROUP};
+use bootstrap::judge::{EVERY_TOKEN, Group, GroupFlaw, KUBEADM_GROUP};
 use bootstrap::rbac::{self, Excess, Given, Survey};
 use kubectl_core::app::{Context, GlobalFlags};
 use kubectl_core::error::{Error, ExitCode};
@@ -38,8 +38,8 @@ pub enum What {
 #[derive(clap::Args, Clone, Debug)]
 pub struct Show {
     /// The group of the tokens
-    #[arg(long, value_name = "GROUP", default_value = KUBEADM_GROUP)]
-    pub group: Group,
+    #[arg(long, value_name = "GROUP", default_value = KUBEADM_GROUP, value_parser = group)]
+    pub group: String,
 
     /// Output format: json, yaml, jsonpath=TEMPLATE, custom-columns=SPEC
     #[arg(short = 'o', long, value_name = "FORMAT", help_heading = "Output options")]
@@ -50,8 +50,8 @@ pub struct Show {
 #[derive(clap::Args, Clone, Debug)]
 pub struct Apply {
     /// The group of the tokens
-    #[arg(long, value_name = "GROUP", default_value = KUBEADM_GROUP)]
-    pub group: Group,
+    #[arg(long, value_name = "GROUP", default_value = KUBEADM_GROUP, value_parser = group)]
+    pub group: String,
 
     /// Make nothing; with "server" the API server checks what would be made
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", default_value_t, value_name = "MODE")]
@@ -70,13 +70,21 @@ Three bindings are needed: to ask for a certificate, to have the first one appro
 binding of any name counts, so that kubeadm's own are not made a second time. `kubeadm join` reads some ConfigMaps and
 nodes besides; `kubeadm init phase bootstrap-token` gives its own group the right to that.";
 
+/// A group that a binding may be for: that of every token too.
+fn group(text: &str) -> Result<String, GroupFlaw> {
+    if text == EVERY_TOKEN {
+        return Ok(text.to_owned());
+    }
+    Ok(text.parse::<Group>()?.to_string())
+}
+
 /// The document of `-o json`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Document<'a> {
     api_version: &'static str,
     kind: &'static str,
-    group: &'a Group,
+    group: &'a str,
     /// All three are there.
     complete: bool,
     grants: Vec<Row>,
@@ -141,11 +149,11 @@ async fn run_show(show: &Show, global: &GlobalFlags, context: &Context) -> Resul
     Ok(ExitCode::Done)
 }
 
-fn row(given: &Given, group: &Group) -> Row {
+fn row(given: &Given, group: &str) -> Row {
     Row {
         purpose: given.grant.purpose(),
         role: given.grant.role(),
-        subject: given.grant.subject(group.as_str()).to_owned(),
+        subject: given.grant.subject(group).to_owned(),
         binding: given.by.clone(),
     }
 }

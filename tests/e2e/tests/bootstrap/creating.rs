@@ -7,8 +7,9 @@ use e2e::Desk;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use rstest::rstest;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use testbed::{Bed, Fault, FaultProxy, Kubeconfig, On, Upstream};
+use testbed::{Bed, Fault, FaultProxy, Kubeconfig, Moment, On, Upstream};
 
 use crate::cluster::{self, KUBEADM_GROUP, Printed, Raw, bare, data_of, desk};
 
@@ -266,24 +267,59 @@ async fn extend_refuses_what_cannot_be_extended() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn extend_does_not_overwrite_what_somebody_else_has_changed() -> Result<()> {
-    let (proxy, desk) = behind_proxy().await?;
-    Raw::new("ext003")
-        .with("expiration", "2999-01-01T00:00:00Z")
-        .create(bare().await?)
-        .await?;
-    let conflict = Fault::Answer {
-        status: 409,
-        retry_after: None,
-    };
-    proxy.plan(On::write().path("*/bootstrap-token-ext003"), conflict);
+async fn a_token_that_has_ended_is_not_brought_back() -> Result<()> {
+    let plane = bare().await?;
+    let desk = desk(plane).await?;
+    // The finalizer keeps what the cleaner deletes at once.
+    let mut ended = Raw::new("ended1").with("expiration", "2020-01-01T00:00:00Z");
+    ended.secret.metadata.finalizers = Some(vec!["example.com/hold".to_owned()]);
+    ended.create(plane).await?;
     let refused = desk
-        .bootstrap_token(["extend", "ext003", "--ttl", "1h"])
+        .bootstrap_token(["extend", "ended1", "--ttl", "1h"])
         .run()
         .await?
         .expect(1)?;
+    ensure!(refused.stderr.contains("has ended already"), "{refused}");
+    e2e::until("the cleaner to delete it", cluster::SOON, async || {
+        Ok((cluster::row(&desk, "ended1").await?["state"] == "deleting").then_some(()))
+    })
+    .await?;
+    let release = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    let api = cluster::secrets(plane, "kube-system").await?;
+    api.patch("bootstrap-token-ended1", &PatchParams::default(), &release)
+        .await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn extend_does_not_overwrite_what_somebody_else_has_changed() -> Result<()> {
+    let plane = bare().await?;
+    let (proxy, desk) = behind_proxy().await?;
+    Raw::new("ext003")
+        .with("expiration", "2999-01-01T00:00:00Z")
+        .create(plane)
+        .await?;
+    // The change is on its way when somebody else makes one.
+    let held = proxy.plan(
+        On::write().path("*/bootstrap-token-ext003"),
+        Fault::Stop(Moment::Before),
+    );
+    let extending = desk
+        .bootstrap_token(["extend", "ext003", "--ttl", "1h"])
+        .start()
+        .await?;
+    let pid = extending.pid()?;
+    proxy.victim(pid);
+    tokio::time::timeout(cluster::SOON, held.strikes()).await?;
+    let theirs = Patch::Merge(json!({ "metadata": { "labels": { "theirs": "yes" } } }));
+    let api = cluster::secrets(plane, "kube-system").await?;
+    api.patch("bootstrap-token-ext003", &PatchParams::default(), &theirs)
+        .await?;
+    held.release();
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no process")?;
+    kill_process(pid, Signal::CONT)?;
+    let refused = extending.finish().await?.expect(1)?;
     ensure!(refused.stderr.contains("somebody else has changed it"), "{refused}");
-    let patches = proxy.writes();
-    ensure!(patches.len() == 1, "{}", proxy.transcript());
+    ensure!(data_of(plane, "ext003").await?["expiration"] == "2999-01-01T00:00:00Z");
     Ok(())
 }
