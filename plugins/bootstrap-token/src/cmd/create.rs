@@ -45,7 +45,7 @@ pub struct Create {
     pub groups: Option<String>,
 
     /// For people
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub description: String,
 
     /// Labels of its Secret

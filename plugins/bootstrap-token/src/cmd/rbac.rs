@@ -26,10 +26,10 @@ pub struct Rbac {
 /// Show or make.
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum What {
-    /// Show which bindings are there, and which give tokens more than they need
+    /// Show which of the bindings are there, and which others give tokens more than they need
     #[command(after_help = EXAMPLES)]
     Show(Show),
-    /// Make those that are missing
+    /// Make the bindings that are missing
     #[command(after_help = EXAMPLES)]
     Apply(Apply),
 }

@@ -10,3 +10,4 @@ mod refused_tokens;
 mod revoking;
 mod roles;
 mod standing;
+mod words;
