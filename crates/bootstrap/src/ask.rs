@@ -107,3 +107,74 @@ fn of_error(error: kube::Error) -> Answer {
         other => Answer::Unknown(Shown::from(other).to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::client::Body;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A server that answers the first kind of question, and the second, with these.
+    fn server(review: (u16, Value), older: (u16, Value)) -> kube::Client {
+        let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+        tokio::spawn(async move {
+            while let Some((request, answer)) = handle.next_request().await {
+                let (code, body) = match request.uri().path() {
+                    "/apis/authentication.k8s.io/v1/selfsubjectreviews" => &review,
+                    "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" => &older,
+                    _ => &(599, Value::Null),
+                };
+                let response = Response::builder().status(*code);
+                answer.send_response(response.body(Body::from(body.to_string().into_bytes())).unwrap());
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    fn review(user: &str) -> (u16, Value) {
+        let info = json!({ "username": user, "groups": ["system:bootstrappers"] });
+        (201, json!({ "metadata": {}, "status": { "userInfo": info } }))
+    }
+
+    fn status(code: u16, message: &str) -> (u16, Value) {
+        let status = json!({ "kind": "Status", "status": "Failure", "code": code, "reason": "", "message": message });
+        (code, status)
+    }
+
+    fn allowed() -> (u16, Value) {
+        (
+            201,
+            json!({ "metadata": {}, "spec": {}, "status": { "allowed": false } }),
+        )
+    }
+
+    const FORBIDDEN: &str = "x is forbidden: User \"system:bootstrap:abcdef\" cannot create resource";
+
+    #[rstest]
+    #[case::itself(review("system:bootstrap:abcdef"), allowed(), "accepted")]
+    #[case::refused(status(401, "Unauthorized"), allowed(), "refused")]
+    #[case::forbidden_is_no_refusal(status(403, FORBIDDEN), allowed(), "accepted")]
+    #[case::older(status(404, "not found"), allowed(), "accepted")]
+    #[case::older_and_refused(status(404, "not found"), status(401, "Unauthorized"), "refused")]
+    #[case::older_and_forbidden(status(404, "not found"), status(403, FORBIDDEN), "accepted")]
+    #[case::somebody_else(review("kubernetes-admin"), allowed(), "unknown")]
+    #[case::anonymous(status(403, "User \"system:anonymous\" cannot create"), allowed(), "unknown")]
+    #[case::broken(status(500, "no"), allowed(), "unknown")]
+    #[tokio::test]
+    async fn only_the_tokens_own_user_is_a_yes_and_only_401_is_a_no(
+        #[case] first: (u16, Value),
+        #[case] second: (u16, Value),
+        #[case] expected: &str,
+    ) {
+        let answer = ask(&server(first, second), &"abcdef".parse().unwrap()).await;
+        let word = match &answer {
+            Answer::Accepted { .. } => "accepted",
+            Answer::Refused => "refused",
+            Answer::Unknown(_) => "unknown",
+        };
+        assert_eq!(word, expected, "{answer:?}");
+    }
+}

@@ -6,7 +6,6 @@
 //! leap second). A parser with other limits would call a dead token alive.
 
 use k8s_openapi::jiff::civil::DateTime;
-use k8s_openapi::jiff::tz::TimeZone;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// When a token ends.
@@ -73,11 +72,10 @@ fn go_rfc3339(text: &str) -> Option<Timestamp> {
     }
     let [month, day, hour, minute, second] = [month, day, hour, minute, second].map(|part| i8::try_from(part).ok());
     let civil = DateTime::new(i16::try_from(year).ok()?, month?, day?, hour?, minute?, second?, nanos).ok()?;
-    // Within a day of the end of time there may be no such time in UTC; Go has one.
-    let utc = civil
-        .to_zoned(TimeZone::UTC)
-        .map_or(Timestamp::MAX, |zoned| zoned.timestamp());
-    Some(utc.saturating_sub(SignedDuration::from_secs(offset)).unwrap_or(utc))
+    let epoch = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+    let since = civil.duration_since(epoch) - SignedDuration::from_secs(offset);
+    // The last day of the year 9999 is more than a Timestamp holds.
+    Some(Timestamp::from_duration(since).unwrap_or(Timestamp::MAX))
 }
 
 /// What is still to be read.
@@ -207,6 +205,22 @@ mod tests {
         #[test]
         fn no_text_makes_the_parser_panic(text in "[0-9TZ:.,+-]{0,30}|\\PC{0,30}") {
             let _ = Expiration::parse(&text);
+        }
+    }
+
+    /// What `time.Parse(time.RFC3339, …)` of Go 1.26 made of texts that are nearly times: each with its second and
+    /// nanosecond, or with `ERR`.
+    #[test]
+    fn go_itself_reads_these_so() {
+        for line in include_str!("../tests/fixtures/go-times.tsv").lines() {
+            let (text, go) = line.split_once('\t').unwrap();
+            let expected = go
+                .split_once('.')
+                .map_or(Expiration::Unparsable, |(second, nanosecond)| {
+                    let time = Timestamp::new(second.parse().unwrap(), nanosecond.parse().unwrap());
+                    Expiration::At(time.unwrap_or(Timestamp::MAX))
+                });
+            assert_eq!(Expiration::parse(text), expected, "{text:?}");
         }
     }
 }

@@ -16,7 +16,7 @@ pub const DEFAULT: Duration = Duration::from_hours(1);
 /// The flags about it.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct LifetimeFlags {
-    /// How long from now, by the API server's clock (15m, 1h, 12h)
+    /// How long from now, by the API server's clock (15m, 12h, 1d); a new token lives 1h where nothing is said
     #[arg(long, value_name = "DURATION", value_parser = ttl, allow_hyphen_values = true)]
     pub ttl: Option<Duration>,
 

@@ -227,6 +227,8 @@ impl ControlPlane {
             // Written by the kubelet when it has its certificate.
             format!("--kubeconfig={node}.kubeconfig"),
             format!("--cert-dir={node}-pki"),
+            // From here on it says why the API server does not let it in.
+            "--v=2".to_owned(),
         ];
         self.start_kubelet(node, flags)
     }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bootstrap::judge::{Group, KUBEADM_GROUP, Usage};
+use bootstrap::judge::{EVERY_TOKEN, Group, KUBEADM_GROUP, Usage};
 use bootstrap::{NewToken, Token, TokenSecret, client, rbac};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kubectl_core::app::{Context, GlobalFlags};
@@ -45,7 +45,7 @@ pub struct Create {
     pub groups: Option<String>,
 
     /// For people
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub description: String,
 
     /// Labels of its Secret
@@ -98,6 +98,9 @@ pub async fn run(create: Create, global: &GlobalFlags, context: &Context) -> Res
         .token_stdin
         .then(|| side::token_from_stdin(&context.ui))
         .transpose()?;
+    if let Some(weakness) = given.as_ref().and_then(Token::weakness) {
+        context.ui.warn(format!("the given token can be guessed: {weakness}"));
+    }
     let side = Side::open(global, context)?;
     // Before anything is decided by its clock, the server must have spoken.
     side.version().await?;
@@ -274,11 +277,11 @@ async fn warn_if_it_cannot_join(new: &NewToken, side: &Side, context: &Context) 
         return;
     }
     let groups: Vec<String> = new.groups.iter().map(ToString::to_string).collect();
-    let named = new
-        .groups
-        .first()
-        .map_or(String::new(), |group| format!(" --group {group}"));
-    let hint = || context.ui.hint(format!("kubectl bootstrap-token rbac apply{named}"));
+    let named = new.groups.first().map_or(EVERY_TOKEN, Group::as_str);
+    let hint = || {
+        let hint = format!("kubectl bootstrap-token rbac apply --group {named}");
+        context.ui.hint(hint);
+    };
     match rbac::may_join(side.client(), &new.token.id, &groups).await {
         Ok([true, true]) => {}
         Ok([false, _]) => {

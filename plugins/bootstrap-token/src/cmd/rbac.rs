@@ -1,7 +1,7 @@
 //! `kubectl bootstrap-token rbac`: the bindings that a node needs to join with a token, shown or made; and what tokens are
 //! given beyond that.
 
-use bootstrap::judge::{Group, KUBEADM_GROUP};
+use bootstrap::judge::{EVERY_TOKEN, Group, GroupFlaw, KUBEADM_GROUP};
 use bootstrap::rbac::{self, Excess, Given, Survey};
 use kubectl_core::app::{Context, GlobalFlags};
 use kubectl_core::error::{Error, ExitCode};
@@ -26,10 +26,10 @@ pub struct Rbac {
 /// Show or make.
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum What {
-    /// Show which bindings are there, and which give tokens more than they need
+    /// Show which of the bindings are there, and which others give tokens more than they need
     #[command(after_help = EXAMPLES)]
     Show(Show),
-    /// Make those that are missing
+    /// Make the bindings that are missing
     #[command(after_help = EXAMPLES)]
     Apply(Apply),
 }
@@ -38,8 +38,8 @@ pub enum What {
 #[derive(clap::Args, Clone, Debug)]
 pub struct Show {
     /// The group of the tokens
-    #[arg(long, value_name = "GROUP", default_value = KUBEADM_GROUP)]
-    pub group: Group,
+    #[arg(long, value_name = "GROUP", default_value = KUBEADM_GROUP, value_parser = group)]
+    pub group: String,
 
     /// Output format: json, yaml, jsonpath=TEMPLATE, custom-columns=SPEC
     #[arg(short = 'o', long, value_name = "FORMAT", help_heading = "Output options")]
@@ -50,8 +50,8 @@ pub struct Show {
 #[derive(clap::Args, Clone, Debug)]
 pub struct Apply {
     /// The group of the tokens
-    #[arg(long, value_name = "GROUP", default_value = KUBEADM_GROUP)]
-    pub group: Group,
+    #[arg(long, value_name = "GROUP", default_value = KUBEADM_GROUP, value_parser = group)]
+    pub group: String,
 
     /// Make nothing; with "server" the API server checks what would be made
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", default_value_t, value_name = "MODE")]
@@ -70,13 +70,21 @@ Three bindings are needed: to ask for a certificate, to have the first one appro
 binding of any name counts, so that kubeadm's own are not made a second time. `kubeadm join` reads some ConfigMaps and
 nodes besides; `kubeadm init phase bootstrap-token` gives its own group the right to that.";
 
+/// A group that a binding may be for: that of every token too.
+fn group(text: &str) -> Result<String, GroupFlaw> {
+    if text == EVERY_TOKEN {
+        return Ok(text.to_owned());
+    }
+    Ok(text.parse::<Group>()?.to_string())
+}
+
 /// The document of `-o json`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Document<'a> {
     api_version: &'static str,
     kind: &'static str,
-    group: &'a Group,
+    group: &'a str,
     /// All three are there.
     complete: bool,
     grants: Vec<Row>,
@@ -141,11 +149,11 @@ async fn run_show(show: &Show, global: &GlobalFlags, context: &Context) -> Resul
     Ok(ExitCode::Done)
 }
 
-fn row(given: &Given, group: &Group) -> Row {
+fn row(given: &Given, group: &str) -> Row {
     Row {
         purpose: given.grant.purpose(),
         role: given.grant.role(),
-        subject: given.grant.subject(group.as_str()).to_owned(),
+        subject: given.grant.subject(group).to_owned(),
         binding: given.by.clone(),
     }
 }
@@ -154,34 +162,43 @@ async fn run_apply(apply: &Apply, global: &GlobalFlags, context: &Context) -> Re
     let ui = &context.ui;
     let side = Side::open(global, context)?;
     let survey = rbac::survey(side.client(), apply.group.as_str()).await?;
-    let write = side::write(apply.dry_run == DryRun::Server);
     for given in &survey.given {
-        let name = match &given.by {
-            Some(name) => {
-                ui.out(format!("clusterrolebinding.rbac.authorization.k8s.io/{name} unchanged"))?;
-                continue;
-            }
-            None if apply.dry_run == DryRun::Client => given.grant.binding_name(apply.group.as_str()),
-            None => rbac::apply(side.client(), given.grant, apply.group.as_str(), &write)
-                .await
-                .map_err(taken)?,
+        let (name, made) = one(given, apply, &side).await?;
+        let done = if made {
+            format!("created{}", apply.dry_run.suffix())
+        } else {
+            "unchanged".to_owned()
         };
-        let suffix = apply.dry_run.suffix();
-        ui.out(format!(
-            "clusterrolebinding.rbac.authorization.k8s.io/{name} created{suffix}"
-        ))?;
+        ui.out(format!("clusterrolebinding.rbac.authorization.k8s.io/{name} {done}"))?;
     }
     alarm(&survey, ui);
     Ok(ExitCode::Done)
 }
 
-fn taken(error: bootstrap::Error) -> Error {
-    let taken = error.is_already_exists();
-    let error = Error::from(error);
-    if taken {
-        error.hint("a binding of that name is there and binds something else: look at it, and delete or rename it")
-    } else {
-        error
+/// Makes what nothing gives yet; gives the name of the binding, and whether it is new.
+async fn one(given: &Given, apply: &Apply, side: &Side) -> Result<(String, bool), Error> {
+    let group = apply.group.as_str();
+    if let Some(name) = &given.by {
+        return Ok((name.clone(), false));
+    }
+    if apply.dry_run == DryRun::Client {
+        return Ok((given.grant.binding_name(group), true));
+    }
+    let write = side::write(apply.dry_run == DryRun::Server);
+    match rbac::apply(side.client(), given.grant, group, &write).await {
+        Ok(name) => Ok((name, true)),
+        // Somebody else may have made it in between; or the name is taken by something else.
+        Err(error) if error.is_already_exists() => {
+            let survey = rbac::survey(side.client(), group).await?;
+            let now = survey.given.into_iter().find(|now| now.grant == given.grant);
+            match now.and_then(|now| now.by) {
+                Some(name) => Ok((name, false)),
+                None => Err(Error::from(error).hint(
+                    "a binding of that name is there and binds something else: look at it, and delete or rename it",
+                )),
+            }
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -148,6 +148,12 @@ fn tell(targets: &[TokenSecret], side: &Side, ui: &Ui) {
 /// Revokes one; gives the line that says so.
 async fn one(target: &TokenSecret, revoke: &Revoke, side: &Side, ui: &Ui) -> Result<String, Error> {
     let id = target.title();
+    if ui.interrupt().is_cancelled() {
+        return Err(Error::new(
+            Kind::Interrupted,
+            format!("interrupted: token {id} was left as it is"),
+        ));
+    }
     if revoke.dry_run != DryRun::Client {
         let write = side::write(revoke.dry_run == DryRun::Server);
         client::delete(side.client(), target, &write).await.map_err(|error| {

@@ -284,3 +284,78 @@ impl Printable for Row {
         format!("secret/{}", self.metadata.name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bootstrap::judge::KUBEADM_GROUP;
+    use bootstrap::{NewToken, Token};
+    use rstest::rstest;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn secret(token: &str) -> TokenSecret {
+        let new = NewToken {
+            token: Token::parse(&Secret::new(token)).unwrap(),
+            usages: vec![Usage::Authentication, Usage::Signing],
+            groups: vec![KUBEADM_GROUP.parse().unwrap()],
+            expiration: Some("1970-01-01T01:00:00Z".parse().unwrap()),
+            description: String::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        };
+        new.preview()
+    }
+
+    fn good() -> TokenSecret {
+        secret("07401b.zz95accd246ae52d")
+    }
+
+    #[rstest]
+    #[case::active(good(), "active")]
+    #[case::expired(TokenSecret { expiration: Expiration::At(NOW), ..good() }, "expired")]
+    #[case::signing(TokenSecret { usages: vec!["signing".into()], ..good() }, "signing-only")]
+    #[case::unused(TokenSecret { usages: vec![], ..good() }, "no-usage: it is not for authentication")]
+    #[case::deleting(TokenSecret { deleting: true, expiration: Expiration::At(NOW), ..good() }, "deleting")]
+    #[case::expired_and_spoiled(
+        TokenSecret { expiration: Expiration::At(NOW), immutable: true, stated_id: None, ..good() },
+        "broken: token-id is missing; expired at 1970-01-01T00:00:00Z"
+    )]
+    #[case::published(
+        secret("07401b.f395accd246ae52d"),
+        "active: its secret stands in public documentation"
+    )]
+    #[case::in_an_annotation(
+        TokenSecret { is_in_annotation: true, ..good() },
+        "active: kubectl apply has left the token in an annotation"
+    )]
+    fn a_token_is_in_one_state_and_the_table_says_why(#[case] secret: TokenSecret, #[case] shown: &str) {
+        let row = Row::new(secret, NOW);
+        assert_eq!(row.cells().last().unwrap(), shown);
+    }
+
+    #[test]
+    fn times_are_told_by_the_given_clock_and_the_token_only_when_asked() {
+        let row = Row::new(good(), NOW);
+        assert_eq!(row.cells()[..3], ["07401b", "60m", "1970-01-01T01:00:00Z"]);
+        let eternal = Row::new(
+            TokenSecret {
+                expiration: Expiration::Never,
+                ..good()
+            },
+            NOW,
+        );
+        assert_eq!(eternal.cells()[1..3], ["<never>", "<never>"]);
+        let json = serde_json::to_string(&row).unwrap();
+        assert!(!json.contains("zz95accd246ae52d") && !format!("{row:?}").contains("zz95accd246ae52d"));
+        let token = good().token.unwrap();
+        let asked = row.with_token(&token);
+        assert!(
+            serde_json::to_string(&asked)
+                .unwrap()
+                .contains("07401b.zz95accd246ae52d")
+        );
+        assert!(!format!("{asked:?}").contains("zz95accd246ae52d"));
+    }
+}
