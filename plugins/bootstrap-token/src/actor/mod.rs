@@ -77,6 +77,8 @@ struct State {
     lock: Option<file::Locked>,
     /// The value that should be refused by now and could not be asked about.
     unproven: Option<Fingerprint>,
+    /// The way back was cut off.
+    kept: bool,
     may: bool,
 }
 
@@ -109,6 +111,11 @@ impl<'a> TokenActor<'a> {
     /// process revoked it and ended before it had asked.
     pub fn unproven(&self) -> Option<Fingerprint> {
         self.state().unproven
+    }
+
+    /// Whether the way back was cut off, so that the new token stays.
+    pub fn kept(&self) -> bool {
+        self.state().kept
     }
 
     /// The new token, as its Secret had it last.
@@ -154,7 +161,10 @@ impl<'a> TokenActor<'a> {
             view.obstacles = survey::obstacles(&snapshot, &view, &self.options, now);
             self.check_rights(&snapshot).await.map_err(Trouble::Fatal)?;
         }
-        self.state().snapshot = Some(snapshot);
+        let mut state = self.state();
+        state.kept = run.is_some_and(|run| run.notes.kept);
+        state.snapshot = Some(snapshot);
+        drop(state);
         Ok(view)
     }
 

@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use bootstrap::{Token, TokenId, client};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Api, DeleteParams, Preconditions};
 use kubectl_core::app::{Context, GlobalFlags};
 use kubectl_core::connection::Server;
 use kubectl_core::duration;
 use kubectl_core::error::Error;
 use kubectl_core::secret::Fingerprint;
+use rotation::lock::Record;
 use rotation::plan::{Plan, Planned};
 use verbs::again::Again;
 use verbs::outcome::{Asked, RotationResult};
 use verbs::plan::Line;
 use verbs::results::{Results, RunFlags};
+use verbs::subject::LeaseName;
 use verbs::{Job, Subject};
 
 use crate::actor::{Check, Options, TokenActor};
@@ -77,7 +81,13 @@ impl Command<'_> {
             force_lock,
             force_journal,
         };
-        let ended = job.run(&mut result).await.map_err(|error| ui.by_signal(error));
+        let ended = job.run(&mut result).await;
+        let ended = if result.outcome == "undone" && work.actor.kept() {
+            Err(work.is_kept(&mut result))
+        } else {
+            ended
+        };
+        let ended = ended.map_err(|error| ui.by_signal(error));
         if let Err(error) = &ended {
             result.fail(error);
         }
@@ -146,6 +156,9 @@ impl<'a> verbs::Work for Work<'a> {
         let Some(new) = self.actor.new_token() else {
             return (None, "The new token is gone already.".to_owned());
         };
+        if let Err(error) = self.forget().await {
+            tracing::debug!(%error, "the Lease stays");
+        }
         let delivered = plan.and_then(|plan| plan.notes.place.as_ref());
         let last = match delivered {
             Some(place) => format!("The new token is {}, delivered to {}.", new.id, place.at),
@@ -159,6 +172,39 @@ impl<'a> verbs::Work for Work<'a> {
 }
 
 impl Work<'_> {
+    /// The way back ended on the new token after all: nothing was undone.
+    fn is_kept(&self, result: &mut RotationResult) -> Error {
+        result.outcome = "failed";
+        let new = self.actor.new_token();
+        result.new_fingerprint = new.as_ref().map(Token::fingerprint);
+        let called = &self.subject.called;
+        let stays = new.map_or_else(String::new, |new| format!(": {} stays in its place", new.id));
+        Error::failed(format!(
+            "{called} has ended before it could be put back, and there is no way back to it{stays}"
+        ))
+    }
+
+    /// The Lease of a token that is gone would stay for ever, and there is one for each. Whoever may not delete it leaves it.
+    async fn forget(&self) -> Result<(), kube::Error> {
+        let LeaseName { namespace, name, .. } = &self.subject.lease;
+        let leases: Api<Lease> = Api::namespaced(self.side.client().clone(), namespace);
+        let Some(lease) = leases.get_opt(name).await? else {
+            return Ok(());
+        };
+        let record = Record::of(&lease);
+        if record.holder.is_some() || record.journal.is_some() {
+            return Ok(());
+        }
+        let preconditions = Preconditions {
+            uid: lease.metadata.uid,
+            resource_version: lease.metadata.resource_version,
+        };
+        leases
+            .delete(name, &DeleteParams::default().preconditions(preconditions))
+            .await
+            .map(drop)
+    }
+
     /// `None`: it cannot stand alone. A value is drawn for the check, and forgotten.
     async fn check_one(&self, write: &Write) -> Option<Result<(), Error>> {
         let (client, by) = (self.side.client(), side::write(true));
