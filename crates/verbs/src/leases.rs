@@ -91,6 +91,11 @@ impl<P: Product> Rotations<P> {
         }
     }
 
+    /// What all of them say.
+    pub fn all(&self) -> impl Iterator<Item = &Rotation<P>> {
+        self.by_lease.values()
+    }
+
     /// What a Lease says; `None` without one.
     pub fn of(&self, namespace: &str, name: &str) -> Option<&Rotation<P>> {
         self.by_lease.get(&(namespace.to_owned(), name.to_owned()))

@@ -34,8 +34,9 @@ pub use wait::until;
 
 /// Longer than anything that a story runs: a program that hangs shall fail its story, with what it has printed.
 const LONGEST: Duration = Duration::from_mins(5);
-/// The plugin as the file that kubectl looks for.
-const PLUGIN: &str = "kubectl-crt";
+/// The plugins as the files that kubectl looks for.
+const CRT: &str = "kubectl-crt";
+const BOOTSTRAP_TOKEN: &str = "kubectl-bootstrap_token";
 
 /// A registered cluster, and a user with a kubeconfig that leads to it.
 pub struct Story {
@@ -109,7 +110,7 @@ impl Story {
     }
 }
 
-/// A home directory, a kubeconfig, and a `PATH` with nothing but kubectl and the plugin.
+/// A home directory, a kubeconfig, and a `PATH` with nothing but kubectl, kubeadm and the plugins.
 pub struct Desk {
     home: TempDir,
     kubeconfig: PathBuf,
@@ -122,7 +123,10 @@ impl Desk {
         let bin = home.path().join("bin");
         std::fs::create_dir(&bin)?;
         bed.programs().link_kubectl(&bin)?;
-        std::os::unix::fs::symlink(testbed::built(PLUGIN)?, bin.join(PLUGIN))?;
+        bed.programs().link_kubeadm(&bin)?;
+        for plugin in [CRT, BOOTSTRAP_TOKEN] {
+            std::os::unix::fs::symlink(testbed::built(plugin)?, bin.join(plugin))?;
+        }
         let kubeconfig = kubeconfig.write(home.path().join("kubeconfig"))?;
         Ok(Self { home, kubeconfig })
     }
@@ -139,7 +143,17 @@ impl Desk {
 
     /// `kubectl-crt ARGS`, the plugin alone.
     pub fn crt(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Invocation {
-        Invocation::new(self, PLUGIN, args)
+        Invocation::new(self, CRT, args)
+    }
+
+    /// `kubectl-bootstrap_token ARGS`, the plugin alone.
+    pub fn bootstrap_token(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Invocation {
+        Invocation::new(self, BOOTSTRAP_TOKEN, args)
+    }
+
+    /// `kubeadm ARGS`, the real one.
+    pub fn kubeadm(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Invocation {
+        Invocation::new(self, "kubeadm", args)
     }
 
     /// `kubectl ARGS`, the real one.

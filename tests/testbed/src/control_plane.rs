@@ -219,6 +219,20 @@ impl ControlPlane {
         .await
     }
 
+    /// Starts a node that has no certificate yet: its kubelet asks for one with the token of this bootstrap kubeconfig, as
+    /// a machine that joins does. Whether it comes to anything is for the test to see; it ends when it is dropped.
+    pub fn join_node(&self, node: &str, bootstrap: &Path) -> Result<Component> {
+        let flags = [
+            format!("--bootstrap-kubeconfig={}", bootstrap.display()),
+            // Written by the kubelet when it has its certificate.
+            format!("--kubeconfig={node}.kubeconfig"),
+            format!("--cert-dir={node}-pki"),
+            // From here on it says why the API server does not let it in.
+            "--v=2".to_owned(),
+        ];
+        self.start_kubelet(node, flags)
+    }
+
     /// The ids of its processes.
     pub async fn pids(&self) -> Vec<u32> {
         let (others, apiserver, etcd) = (
@@ -396,6 +410,10 @@ impl ControlPlane {
 
     fn launch_kubelet(&self, node: &str) -> Result<Component> {
         let kubeconfig = self.identity(&format!("system:node:{node}"), Some("system:nodes"))?;
+        self.start_kubelet(node, [format!("--kubeconfig={}", kubeconfig.display())])
+    }
+
+    fn start_kubelet(&self, node: &str, identity: impl IntoIterator<Item = String>) -> Result<Component> {
         let (port, read_only) = (ports::free()?, ports::free()?);
         if std::env::var_os(PRIVATE_NETWORK).is_none() {
             let warning = format!("warning: ports {port} and {read_only} of node {node} are open on all interfaces");
@@ -404,22 +422,19 @@ impl ControlPlane {
                 "{warning} (run under `controlplane private-network` to avoid it)"
             )?;
         }
-        self.launch(
-            "kubelet",
-            &format!("kubelet-{node}"),
-            [
-                "--morph=kubelet".to_owned(),
-                format!("--kubeconfig={}", kubeconfig.display()),
-                format!("--name={node}"),
-                format!("--kubelet-port={port}"),
-                format!("--kubelet-read-only-port={read_only}"),
-                // The default dials a real image service.
-                "--use-host-image-service=false".to_owned(),
-                "--max-pods=1000".to_owned(),
-                "--kube-api-qps=200".to_owned(),
-                "--kube-api-burst=400".to_owned(),
-            ],
-        )
+        let flags = [
+            "--morph=kubelet".to_owned(),
+            format!("--name={node}"),
+            format!("--kubelet-port={port}"),
+            format!("--kubelet-read-only-port={read_only}"),
+            // The default dials a real image service.
+            "--use-host-image-service=false".to_owned(),
+            "--max-pods=1000".to_owned(),
+            "--kube-api-qps=200".to_owned(),
+            "--kube-api-burst=400".to_owned(),
+        ];
+        let flags = flags.into_iter().chain(identity);
+        self.launch("kubelet", &format!("kubelet-{node}"), flags)
     }
 
     /// A kubeconfig file for one of the plane's own parts, under the name that Kubernetes knows it by.

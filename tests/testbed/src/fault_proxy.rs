@@ -13,13 +13,15 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::Response;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, TRANSFER_ENCODING, USER_AGENT};
+use http::header::{CONNECTION, CONTENT_TYPE, DATE, HOST, RETRY_AFTER, TRANSFER_ENCODING, USER_AGENT};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::fmt::rfc2822;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -91,6 +93,8 @@ struct State {
     writes: usize,
     rules: Vec<Rule>,
     outages: Vec<Begun>,
+    /// How far the servers' clocks seem to be ahead.
+    ahead: Duration,
 }
 
 impl FaultProxy {
@@ -151,6 +155,11 @@ impl FaultProxy {
     /// Begins an outage now.
     pub fn away(&self, outage: Outage) {
         self.shared.begin(outage);
+    }
+
+    /// Lets the servers' clocks seem so far ahead of the client's, by the `Date` of every answer.
+    pub fn clock_ahead(&self, ahead: Duration) {
+        self.shared.state().ahead = ahead;
     }
 
     /// Forgets every planned fault and ends every outage. What went through is kept.
@@ -398,6 +407,12 @@ async fn forward(
     ticket.note(|request| request.status = Some(answer.status().as_u16()));
     for hop_by_hop in [CONNECTION, TRANSFER_ENCODING] {
         answer.headers_mut().remove(hop_by_hop);
+    }
+    let ahead = ticket.shared.state().ahead;
+    if !ahead.is_zero() {
+        let shifted = Timestamp::now() + ahead;
+        let date = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&shifted)?;
+        answer.headers_mut().insert(DATE, date.parse()?);
     }
     Ok(answer)
 }

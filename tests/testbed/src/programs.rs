@@ -60,6 +60,13 @@ impl Programs {
         Ok(link)
     }
 
+    /// Puts a `kubeadm` into `dir`: the real one.
+    pub fn link_kubeadm(&self, dir: &Path) -> Result<PathBuf> {
+        let link = dir.join("kubeadm");
+        std::os::unix::fs::symlink(&self.controlplane, &link).with_context(|| format!("link {}", link.display()))?;
+        Ok(link)
+    }
+
     /// The words that start a component in such a way that it ends when its standard input does.
     pub(crate) fn guarded(&self, component: &str) -> Vec<OsString> {
         let what = self

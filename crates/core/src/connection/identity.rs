@@ -69,6 +69,17 @@ impl Identity {
         }
     }
 
+    /// A bearer token and nothing else.
+    pub(super) fn token(token: &Secret, server: &Url) -> Result<Self, Error> {
+        if server.scheme() != "https" {
+            return Err(Error::failed("a token is not sent over plain http"));
+        }
+        Ok(Self {
+            certificate: None,
+            login: Login::Header(bearer(token.expose())?),
+        })
+    }
+
     /// The identity of a kubeconfig user. Over plain http no credential is ever sent: there is none to begin with.
     pub(super) fn of(
         user: AuthInfo,

@@ -31,6 +31,7 @@ pub use self::flags::ConnectionFlags;
 use self::identity::Identity;
 use crate::clock::ServerClock;
 use crate::error::Error;
+use crate::secret::Secret;
 
 /// Where an API server is and who we are to it. Cheap to clone; clones and derived connections share one login.
 #[derive(Clone, Debug)]
@@ -156,6 +157,29 @@ impl Connection {
             ..Trust::default()
         };
         other
+    }
+
+    /// The same address, trust and proxy, with this bearer token for an identity: no certificate, no login of the
+    /// kubeconfig, and nobody impersonated. What the server answers is said of the token alone.
+    ///
+    /// # Errors
+    /// Over plain http no credential is ever sent; and a token may hold characters that no HTTP header may.
+    pub fn with_token(&self, token: &Secret) -> Result<Self, Error> {
+        let mut other = self.clone();
+        other.identity = Arc::new(Identity::token(token, &self.server)?);
+        other.impersonate = Impersonate::default();
+        Ok(other)
+    }
+
+    /// The certificate authority that the server must show a certificate of, PEM. `None` goes by the system's roots, or
+    /// ([`Connection::is_insecure`]) by nothing.
+    pub fn authority(&self) -> Option<&str> {
+        self.trust.authority.as_deref()
+    }
+
+    /// The server's certificate is not checked.
+    pub fn is_insecure(&self) -> bool {
+        self.trust.insecure
     }
 
     /// The same connection with another namespace to work in.

@@ -1,0 +1,237 @@
+//! `kube-public/cluster-info`: how a node finds the API server, and, by the signatures in it, how it can believe that.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::Api;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use x509_parser::prelude::FromDer as _;
+
+use crate::error::{Error, Result, Verb};
+use crate::token::{Token, TokenId};
+
+/// Where it stands.
+pub const NAMESPACE: &str = "kube-public";
+/// What it is called.
+pub const NAME: &str = "cluster-info";
+const KUBECONFIG: &str = "kubeconfig";
+const SIGNATURE_PREFIX: &str = "jws-kubeconfig-";
+
+/// What the ConfigMap says.
+#[derive(Clone, Debug)]
+pub struct ClusterInfo {
+    /// The address of the API server.
+    pub server: String,
+    /// Whom nodes believe, PEM; `None` where they go by the system's roots.
+    pub authority: Option<String>,
+    /// The kubeconfig as it stands there: what is signed.
+    pub kubeconfig: String,
+    /// The signature of each token that has one.
+    pub signatures: BTreeMap<TokenId, String>,
+}
+
+/// Whether `cluster-info` is signed with a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signature {
+    /// It is, and rightly.
+    Valid,
+    /// There is a signature of something else: the kubeconfig was changed since, or the token.
+    Stale,
+    /// There is none.
+    Missing,
+}
+
+/// Reads it. `None`: the cluster has none, as those that kubeadm has not made.
+pub async fn read(client: &kube::Client) -> Result<Option<ClusterInfo>> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
+    let found = api.get_opt(NAME).await;
+    let found = found.map_err(Error::request(Verb::Get, format!("ConfigMap {NAMESPACE}/{NAME}")))?;
+    found
+        .map(|map| ClusterInfo::of(&map.data.unwrap_or_default()))
+        .transpose()
+}
+
+impl ClusterInfo {
+    fn of(data: &BTreeMap<String, String>) -> Result<Self> {
+        let kubeconfig = data
+            .get(KUBECONFIG)
+            .ok_or(Error::StrangeClusterInfo("has no kubeconfig"))?;
+        let cluster = only_cluster(kubeconfig)?;
+        let authority = cluster.authority.filter(|data| !data.is_empty());
+        let authority = authority.map(|data| {
+            let bytes = STANDARD.decode(data.trim()).ok();
+            let pem = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+            pem.ok_or(Error::StrangeClusterInfo(
+                "has a certificate authority that is not base64-encoded PEM",
+            ))
+        });
+        let signatures = data.iter().filter_map(|(key, value)| {
+            let id = key.strip_prefix(SIGNATURE_PREFIX)?.parse().ok()?;
+            Some((id, value.clone()))
+        });
+        Ok(Self {
+            server: cluster.server,
+            authority: authority.transpose()?,
+            kubeconfig: kubeconfig.clone(),
+            signatures: signatures.collect(),
+        })
+    }
+
+    /// Whether it is signed with this token.
+    pub fn signature(&self, token: &Token) -> Signature {
+        match self.signatures.get(&token.id) {
+            None => Signature::Missing,
+            Some(signature) if *signature == sign(&self.kubeconfig, token.id.as_str(), token.secret().expose()) => {
+                Signature::Valid
+            }
+            Some(_) => Signature::Stale,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Cluster {
+    server: String,
+    #[serde(rename = "certificate-authority-data")]
+    authority: Option<String>,
+}
+
+/// The kubeconfig has one cluster, without a name.
+fn only_cluster(kubeconfig: &str) -> Result<Cluster> {
+    #[derive(Deserialize)]
+    struct Kubeconfig {
+        clusters: Vec<Named>,
+    }
+    #[derive(Deserialize)]
+    struct Named {
+        cluster: Cluster,
+    }
+    let parsed: Kubeconfig = serde_saphyr::from_str(kubeconfig)
+        .map_err(|_| Error::StrangeClusterInfo("has a kubeconfig that makes no sense"))?;
+    let first = parsed.clusters.into_iter().next();
+    first
+        .map(|named| named.cluster)
+        .ok_or(Error::StrangeClusterInfo("names no cluster"))
+}
+
+/// A detached JWS over `content`, keyed by the secret half alone. (`token/jws/jws.go` of cluster-bootstrap v0.36.3;
+/// verifiers compute it again and compare the texts, so the header must be this to the byte.)
+fn sign(content: &str, id: &str, secret: &str) -> String {
+    let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"HS256","kid":"{id}"}}"#));
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");
+    mac.update(format!("{header}.{}", URL_SAFE_NO_PAD.encode(content)).as_bytes());
+    format!("{header}..{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
+}
+
+/// The certificates of a PEM bundle, DER.
+pub fn certificates(pem: &str) -> Result<Vec<Vec<u8>>> {
+    let blocks = x509_parser::pem::Pem::iter_from_buffer(pem.as_bytes());
+    let blocks: Vec<_> = blocks.collect::<Result<_, _>>().map_err(|_| Error::NotCertificates)?;
+    let certificates = blocks.into_iter().filter(|block| block.label == "CERTIFICATE");
+    let certificates: Vec<Vec<u8>> = certificates.map(|block| block.contents).collect();
+    if certificates.is_empty() {
+        return Err(Error::NotCertificates);
+    }
+    Ok(certificates)
+}
+
+/// The pins of a bundle, one for each certificate, as `kubeadm join --discovery-token-ca-cert-hash` takes them: any one of
+/// them is enough. (`cmd/kubeadm/app/util/pubkeypin`, kubernetes/kubernetes v1.36.3.)
+pub fn pins(pem: &str) -> Result<Vec<String>> {
+    let pin = |der: &Vec<u8>| {
+        let (_, certificate) =
+            x509_parser::certificate::X509Certificate::from_der(der).map_err(|_| Error::NotCertificates)?;
+        Ok(pin_of(certificate.public_key().raw))
+    };
+    certificates(pem)?.iter().map(pin).collect()
+}
+
+/// The pin of a public key, DER.
+fn pin_of(key: &[u8]) -> String {
+    let digest = Sha256::digest(key);
+    digest.iter().fold("sha256:".to_owned(), |mut pin, byte| {
+        let _ = write!(pin, "{byte:02x}");
+        pin
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use kubectl_core::secret::Secret;
+    use rcgen::PublicKeyData as _;
+
+    use super::*;
+
+    #[test]
+    fn the_vectors_of_kubernetes_hold() {
+        // token/jws/jws_test.go of cluster-bootstrap v0.36.3.
+        let content = "Hello from the other side. I must have called a thousand times.";
+        let head = "eyJhbGciOiJIUzI1NiIsImtpZCI6Impvc2h1YSJ9..";
+        for (content, secret, signature) in [
+            (
+                content,
+                "my voice is my passcode",
+                "VShe2taLd-YTrmWuRkcL_8QTNDHYxQIEBsAYYiIj1_8",
+            ),
+            (
+                "",
+                "my voice is my passcode",
+                "7Ui1ALizW4jXphVUB7xUqC9vLYLL9RZeOFfVLoB7Tgk",
+            ),
+            (content, "", "UfkqvDGiIFxrMnFseDj9LYJOLNrvjW8aHhF71mvvAs8"),
+        ] {
+            assert_eq!(sign(content, "joshua", secret), format!("{head}{signature}"));
+        }
+    }
+
+    fn info(signature: Option<&str>) -> Result<ClusterInfo> {
+        let ca = STANDARD.encode("-----BEGIN CERTIFICATE-----\n");
+        let kubeconfig = format!(
+            "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {ca}\n    server: https://1.2.3.4:6443\n  name: \"\"\ncontexts: null\nkind: Config\n"
+        );
+        let mut data = BTreeMap::from([(KUBECONFIG.to_owned(), kubeconfig)]);
+        if let Some(signature) = signature {
+            data.insert("jws-kubeconfig-abcdef".to_owned(), signature.to_owned());
+        }
+        ClusterInfo::of(&data)
+    }
+
+    #[test]
+    fn a_signature_is_valid_stale_or_missing() {
+        let token = Token::parse(&Secret::new("abcdef.0123456789abcdef")).unwrap();
+        let bare = info(None).unwrap();
+        assert_eq!(bare.server, "https://1.2.3.4:6443");
+        assert_eq!(bare.authority.as_deref(), Some("-----BEGIN CERTIFICATE-----\n"));
+        assert_eq!(bare.signature(&token), Signature::Missing);
+        let right = sign(&bare.kubeconfig, "abcdef", "0123456789abcdef");
+        assert_eq!(info(Some(&right)).unwrap().signature(&token), Signature::Valid);
+        let wrong = sign("else", "abcdef", "0123456789abcdef");
+        assert_eq!(info(Some(&wrong)).unwrap().signature(&token), Signature::Stale);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_said_without_its_text() {
+        let of = |text: &str| ClusterInfo::of(&BTreeMap::from([(KUBECONFIG.to_owned(), text.to_owned())]));
+        assert_eq!(
+            of("clusters: 7").unwrap_err().to_string(),
+            "ConfigMap kube-public/cluster-info has a kubeconfig that makes no sense"
+        );
+        assert!(of("clusters: []").is_err() && ClusterInfo::of(&BTreeMap::new()).is_err());
+    }
+
+    #[test]
+    fn every_certificate_of_a_bundle_has_its_pin() {
+        let make = || rcgen::generate_simple_self_signed(vec!["x".to_owned()]).unwrap();
+        let (one, other) = (make(), make());
+        let bundle = one.cert.pem() + &other.cert.pem();
+        // Seen to be what `openssl x509 -pubkey | openssl pkey -pubin -outform der | sha256sum` prints.
+        let expected = [&one, &other].map(|made| pin_of(&made.signing_key.subject_public_key_info()));
+        assert_eq!(pins(&bundle).unwrap(), expected);
+        assert!(pins("no certificate").is_err());
+    }
+}

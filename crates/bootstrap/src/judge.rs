@@ -1,0 +1,496 @@
+//! Why a token cannot work, in the order in which Kubernetes finds out.
+//!
+//! To the one who shows the token every one of these is the same bare `401 Unauthorized`, and the API server logs the
+//! difference only at `-v=3`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use k8s_openapi::jiff::Timestamp;
+use serde::Serialize;
+
+use crate::expiration::{self, Expiration};
+use crate::secret::{AUTHENTICATION, NAMESPACE, SIGNING, TYPE, TokenSecret, USAGE_PREFIX};
+
+/// The group that every token is in, and that none may name.
+pub const EVERY_TOKEN: &str = "system:bootstrappers";
+const GROUP_PREFIX: &str = "system:bootstrappers:";
+/// The group that kubeadm's bindings are for.
+pub const KUBEADM_GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
+
+/// A group that a token may be in besides `system:bootstrappers`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Group(String);
+
+impl Group {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Why a text is no group for a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GroupFlaw {
+    /// Between two commas, or after the last one.
+    #[error("is empty: a comma too many")]
+    Empty,
+    /// `system:bootstrappers` itself.
+    #[error("is given to every token and must not be named")]
+    EveryToken,
+    /// Anything else that is no group of bootstrappers.
+    #[error("does not begin with system:bootstrappers:")]
+    NotBootstrappers,
+    /// Around it or in it.
+    #[error("has a space in it")]
+    Space,
+    /// A character that is not allowed.
+    #[error("has characters other than a-z, 0-9, ':' and '-'")]
+    Characters,
+    /// Ends with `:` or `-`.
+    #[error("does not end with a letter or a digit")]
+    End,
+    /// Too long.
+    #[error("is longer than 256 characters after system:bootstrappers:")]
+    TooLong,
+}
+
+impl FromStr for Group {
+    type Err = GroupFlaw;
+
+    /// `BootstrapGroupPattern`: `\Asystem:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]\z`.
+    fn from_str(text: &str) -> Result<Self, GroupFlaw> {
+        let symbol = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        if text.is_empty() {
+            return Err(GroupFlaw::Empty);
+        }
+        if text == EVERY_TOKEN {
+            return Err(GroupFlaw::EveryToken);
+        }
+        if text.contains(char::is_whitespace) {
+            return Err(GroupFlaw::Space);
+        }
+        let rest = text
+            .strip_prefix(GROUP_PREFIX)
+            .ok_or(GroupFlaw::NotBootstrappers)?
+            .as_bytes();
+        if !rest.iter().all(|byte| symbol(byte) || matches!(byte, b':' | b'-')) {
+            return Err(GroupFlaw::Characters);
+        }
+        if !rest.last().is_some_and(symbol) {
+            return Err(GroupFlaw::End);
+        }
+        if rest.len() > 256 {
+            return Err(GroupFlaw::TooLong);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// What a token may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Usage {
+    /// As a bearer token.
+    Authentication,
+    /// To sign `cluster-info`, which `kubeadm join` needs when it is given nothing but the token.
+    Signing,
+}
+
+/// A word that is no usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a usage is authentication or signing")]
+pub struct NotAUsage;
+
+impl Usage {
+    /// As Kubernetes calls it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Authentication => AUTHENTICATION,
+            Self::Signing => SIGNING,
+        }
+    }
+
+    /// The key in the Secret.
+    pub fn key(self) -> String {
+        format!("{USAGE_PREFIX}{}", self.word())
+    }
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+impl FromStr for Usage {
+    type Err = NotAUsage;
+
+    fn from_str(text: &str) -> Result<Self, NotAUsage> {
+        match text {
+            AUTHENTICATION => Ok(Self::Authentication),
+            SIGNING => Ok(Self::Signing),
+            _ => Err(NotAUsage),
+        }
+    }
+}
+
+/// One reason for which the API server refuses a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Flaw {
+    /// Its Secret stands in another namespace, where nobody looks.
+    Namespace(String),
+    /// The Secret's name is not `bootstrap-token-` and an id.
+    Name,
+    /// The Secret is being deleted.
+    Deleting,
+    /// The Secret is of another type.
+    Type(String),
+    /// The Secret has no data at all.
+    NoData,
+    /// There is no `token-secret`.
+    NoSecret,
+    /// `token-secret` is not 16 lower-case letters or digits, so that no token can match it.
+    MalformedSecret,
+    /// There is no `token-id`.
+    NoId,
+    /// `token-id` is not the id in the Secret's name.
+    IdMismatch,
+    /// It has ended.
+    Expired(Timestamp),
+    /// `expiration` is no time.
+    UnparsableExpiration,
+    /// It is not for authentication: the usage is absent, or (`true`) there with another value than `true`.
+    NotForAuthentication {
+        /// The key is there.
+        present: bool,
+    },
+    /// A group that is none; it spoils the whole token.
+    Group {
+        /// As it stands there.
+        group: String,
+        /// What is wrong with it.
+        flaw: GroupFlaw,
+    },
+}
+
+impl Flaw {
+    /// A word for machines.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Namespace(_) => "wrong-namespace",
+            Self::Name => "wrong-name",
+            Self::Deleting => "deleting",
+            Self::Type(_) => "wrong-type",
+            Self::NoData => "no-data",
+            Self::NoSecret | Self::MalformedSecret => "bad-secret",
+            Self::NoId | Self::IdMismatch => "bad-id",
+            Self::Expired(_) => "expired",
+            Self::UnparsableExpiration => "bad-expiration",
+            Self::NotForAuthentication { .. } => "no-authentication",
+            Self::Group { .. } => "bad-group",
+        }
+    }
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespace(namespace) => write!(f, "its Secret is in namespace {namespace}, not in {NAMESPACE}"),
+            Self::Name => {
+                f.write_str("its Secret is not called bootstrap-token- and an id of 6 lower-case letters or digits")
+            }
+            Self::Deleting => f.write_str("its Secret is being deleted"),
+            Self::Type(kind) => write!(f, "its Secret is of type {kind:?}, not {TYPE}"),
+            Self::NoData => f.write_str("its Secret has no data"),
+            Self::NoSecret => f.write_str("token-secret is missing"),
+            Self::MalformedSecret => f.write_str("token-secret is not 16 lower-case letters or digits"),
+            Self::NoId => f.write_str("token-id is missing"),
+            Self::IdMismatch => f.write_str("token-id is not the id in the Secret's name"),
+            Self::Expired(end) => write!(f, "expired at {}", expiration::format(*end)),
+            Self::UnparsableExpiration => f.write_str("expiration is not an RFC 3339 time, which counts as expired"),
+            Self::NotForAuthentication { present: false } => f.write_str("it is not for authentication"),
+            Self::NotForAuthentication { present: true } => {
+                f.write_str("usage-bootstrap-authentication is not exactly \"true\"")
+            }
+            Self::Group { group, flaw } => write!(f, "group {group:?} {flaw}"),
+        }
+    }
+}
+
+/// Every reason for which the API server refuses the token of this Secret, in the authenticator's order: it stops at the
+/// first, and whoever repairs that meets the next. Empty: it accepts the token.
+///
+/// (`AuthenticateToken` of `plugin/pkg/auth/authenticator/token/bootstrap/bootstrap.go`, kubernetes/kubernetes v1.36.3.)
+pub fn why_not(secret: &TokenSecret, now: Timestamp) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    if secret.namespace != NAMESPACE {
+        flaws.push(Flaw::Namespace(secret.namespace.clone()));
+    }
+    if secret.id.is_none() {
+        flaws.push(Flaw::Name);
+    }
+    if secret.deleting {
+        flaws.push(Flaw::Deleting);
+    }
+    if secret.kind != TYPE {
+        flaws.push(Flaw::Type(secret.kind.clone()));
+    }
+    if secret.has_no_data {
+        flaws.push(Flaw::NoData);
+        return flaws;
+    }
+    flaws.extend(of_halves(secret));
+    match secret.expiration {
+        Expiration::At(end) if end <= now => flaws.push(Flaw::Expired(end)),
+        Expiration::Unparsable => flaws.push(Flaw::UnparsableExpiration),
+        Expiration::At(_) | Expiration::Never => {}
+    }
+    if !secret.is_for(Usage::Authentication) {
+        let present = secret.usages_off.iter().any(|usage| usage == AUTHENTICATION);
+        flaws.push(Flaw::NotForAuthentication { present });
+    }
+    flaws.extend(of_groups(secret));
+    flaws
+}
+
+/// Whether the signer signs `cluster-info` with it: a valid name and id, not expired, and the usage. (`getTokens` of
+/// `pkg/controller/bootstrap/bootstrapsigner.go`, kubernetes/kubernetes v1.36.3.)
+pub fn is_signed_with(secret: &TokenSecret, now: Timestamp) -> bool {
+    secret.namespace == NAMESPACE
+        && secret.kind == TYPE
+        && secret.stated_id.is_some()
+        && secret.stated_id.as_deref() == secret.id.as_ref().map(crate::TokenId::as_str)
+        && secret.has_secret
+        && !secret.expiration.is_over(now)
+        && secret.is_for(Usage::Signing)
+}
+
+fn of_halves(secret: &TokenSecret) -> impl Iterator<Item = Flaw> {
+    let half = match (&secret.secret_is_well_formed, secret.has_secret) {
+        (true, _) => None,
+        (false, true) => Some(Flaw::MalformedSecret),
+        (false, false) => Some(Flaw::NoSecret),
+    };
+    let id = match (&secret.stated_id, &secret.id) {
+        (None, _) => Some(Flaw::NoId),
+        (Some(stated), Some(id)) if stated == id.as_str() => None,
+        // Where the name has no id either, the name is what is wrong.
+        (Some(_), None) => None,
+        (Some(_), Some(_)) => Some(Flaw::IdMismatch),
+    };
+    half.into_iter().chain(id)
+}
+
+fn of_groups(secret: &TokenSecret) -> impl Iterator<Item = Flaw> {
+    secret.groups.iter().filter_map(|group| {
+        let flaw = group.parse::<Group>().err()?;
+        let group = group.clone();
+        Some(Flaw::Group { group, flaw })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::ByteString;
+    use k8s_openapi::api::core::v1::Secret as KubeSecret;
+    use k8s_openapi::jiff::SignedDuration;
+    use proptest::prelude::*;
+    use regex::Regex;
+    use rstest::rstest;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    /// A Secret that the authenticator accepts, with one key changed (`None` takes it out).
+    fn with(key: &str, value: Option<&str>) -> KubeSecret {
+        let mut data: BTreeMap<String, ByteString> = [
+            ("token-id", "abcdef"),
+            ("token-secret", "0123456789abcdef"),
+            ("usage-bootstrap-authentication", "true"),
+            ("usage-bootstrap-signing", "true"),
+            ("auth-extra-groups", KUBEADM_GROUP),
+            ("expiration", "1970-01-01T01:00:00Z"),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), ByteString(value.into())))
+        .collect();
+        match value {
+            Some(value) => data.insert(key.to_owned(), ByteString(value.into())),
+            None => data.remove(key),
+        };
+        let mut secret = KubeSecret {
+            type_: Some(TYPE.to_owned()),
+            data: Some(data),
+            ..KubeSecret::default()
+        };
+        secret.metadata.name = Some("bootstrap-token-abcdef".to_owned());
+        secret.metadata.namespace = Some(NAMESPACE.to_owned());
+        secret
+    }
+
+    fn said(secret: KubeSecret) -> Vec<String> {
+        let read = TokenSecret::read(secret);
+        why_not(&read, NOW).iter().map(Flaw::to_string).collect()
+    }
+
+    #[test]
+    fn a_good_token_has_no_flaw_and_is_signed_with() {
+        let good = TokenSecret::read(with("description", Some("fine")));
+        assert_eq!(why_not(&good, NOW), []);
+        assert!(is_signed_with(&good, NOW));
+        let later = NOW + SignedDuration::from_hours(2);
+        assert!(!is_signed_with(&good, later));
+        assert_eq!(why_not(&good, later)[0].to_string(), "expired at 1970-01-01T01:00:00Z");
+    }
+
+    #[rstest]
+    #[case::masters(
+        "auth-extra-groups",
+        "system:masters",
+        r#"group "system:masters" does not begin with system:bootstrappers:"#
+    )]
+    #[case::every(
+        "auth-extra-groups",
+        "system:bootstrappers",
+        r#"group "system:bootstrappers" is given to every token and must not be named"#
+    )]
+    #[case::upper(
+        "auth-extra-groups",
+        "system:bootstrappers:Kubeadm",
+        r#"group "system:bootstrappers:Kubeadm" has characters other than a-z, 0-9, ':' and '-'"#
+    )]
+    #[case::comma(
+        "auth-extra-groups",
+        "system:bootstrappers:a,",
+        r#"group "" is empty: a comma too many"#
+    )]
+    #[case::space(
+        "auth-extra-groups",
+        "system:bootstrappers:a, system:bootstrappers:b",
+        r#"group " system:bootstrappers:b" has a space in it"#
+    )]
+    #[case::newline(
+        "token-secret",
+        "0123456789abcdef\n",
+        "token-secret is not 16 lower-case letters or digits"
+    )]
+    #[case::upper_secret(
+        "token-secret",
+        "0123456789ABCDEF",
+        "token-secret is not 16 lower-case letters or digits"
+    )]
+    #[case::empty_secret("token-secret", "", "token-secret is missing")]
+    #[case::mismatch("token-id", "ghijkl", "token-id is not the id in the Secret's name")]
+    #[case::no_id("token-id", "", "token-id is missing")]
+    #[case::true_in_capitals(
+        "usage-bootstrap-authentication",
+        "True",
+        r#"usage-bootstrap-authentication is not exactly "true""#
+    )]
+    #[case::date(
+        "expiration",
+        "2026-11-22",
+        "expiration is not an RFC 3339 time, which counts as expired"
+    )]
+    fn each_flaw_is_said(#[case] key: &str, #[case] value: &str, #[case] expected: &str) {
+        assert_eq!(said(with(key, Some(value))), [expected]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_said() {
+        assert_eq!(
+            said(with("usage-bootstrap-authentication", None)),
+            ["it is not for authentication"]
+        );
+        assert_eq!(said(with("expiration", None)), [""; 0]);
+        let mut secret = with("x", None);
+        secret.data = None;
+        assert_eq!(said(secret), ["its Secret has no data"]);
+    }
+
+    #[test]
+    fn a_secret_that_nobody_looks_at_is_said() {
+        let mut secret = with("x", None);
+        secret.type_ = Some("Opaque".into());
+        secret.metadata.namespace = Some("default".into());
+        assert_eq!(
+            said(secret),
+            [
+                "its Secret is in namespace default, not in kube-system",
+                "its Secret is of type \"Opaque\", not bootstrap.kubernetes.io/token"
+            ]
+        );
+        let mut secret = with("x", None);
+        secret.metadata.name = Some("bootstrap-token-ABCDEF".into());
+        assert_eq!(
+            said(secret),
+            ["its Secret is not called bootstrap-token- and an id of 6 lower-case letters or digits"]
+        );
+    }
+
+    #[test]
+    fn reasons_come_in_the_order_of_the_authenticator() {
+        let mut secret = with("token-id", Some("ghijkl"));
+        let data = secret.data.as_mut().unwrap();
+        for (key, value) in [
+            ("token-secret", "short"),
+            ("expiration", "soon"),
+            ("usage-bootstrap-authentication", "1"),
+            ("auth-extra-groups", "nobody"),
+        ] {
+            data.insert(key.to_owned(), ByteString(value.into()));
+        }
+        let flaws = why_not(&TokenSecret::read(secret), NOW);
+        let words: Vec<&str> = flaws.iter().map(Flaw::word).collect();
+        assert_eq!(
+            words,
+            [
+                "bad-secret",
+                "bad-id",
+                "bad-expiration",
+                "no-authentication",
+                "bad-group"
+            ]
+        );
+    }
+
+    proptest! {
+        /// `BootstrapGroupPattern` of cluster-bootstrap v0.36.3, `token/api/types.go`.
+        #[test]
+        fn a_group_is_what_the_pattern_of_kubernetes_matches(
+            text in prop_oneof![
+                "system:bootstrappers:[a-z0-9:-]{0,8}",
+                "system:bootstrappers:[a-zA-Z0-9:_ -]{0,8}\\n?",
+                "system:bootstrappers:[a-z0-9]{250,260}",
+                "system:bootstrappers:[a-z]{254,256}[:-]?",
+                "(system)?:?(bootstrappers|masters)?:?[a-z]{0,4}",
+                "\\PC{0,40}",
+            ]
+        ) {
+            let pattern = Regex::new(r"\Asystem:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]\z").unwrap();
+            prop_assert_eq!(text.parse::<Group>().is_ok(), pattern.is_match(&text));
+        }
+
+        /// `GetGroups` of `util/secrets/secrets.go`: split at commas, and each part must match.
+        #[test]
+        fn a_list_of_groups_is_good_when_each_is(
+            list in proptest::collection::vec(prop_oneof!["system:bootstrappers:[a-z:]{1,4}", "[a-z]{0,3}"], 0..4)
+        ) {
+            let text = list.join(",");
+            let pattern = Regex::new(r"\Asystem:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]\z").unwrap();
+            let theirs = text.is_empty() || text.split(',').all(|group| pattern.is_match(group));
+            prop_assert_eq!(said(with("auth-extra-groups", Some(&text))).is_empty(), theirs);
+        }
+    }
+}

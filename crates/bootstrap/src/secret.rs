@@ -1,0 +1,342 @@
+//! A token's Secret: what one says, and the manifest of a new one.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret as KubeSecret;
+use k8s_openapi::jiff::Timestamp;
+use kubectl_core::secret::Secret;
+use serde_json::{Value, json};
+
+use crate::expiration::{self, Expiration};
+use crate::judge::{Group, Usage};
+use crate::token::{self, Token, TokenId};
+
+/// Where Kubernetes looks for tokens.
+pub const NAMESPACE: &str = "kube-system";
+/// The type of their Secrets.
+pub const TYPE: &str = "bootstrap.kubernetes.io/token";
+/// What the key of a usage begins with.
+pub const USAGE_PREFIX: &str = "usage-bootstrap-";
+pub(crate) const AUTHENTICATION: &str = "authentication";
+pub(crate) const SIGNING: &str = "signing";
+
+const ID: &str = "token-id";
+const SECRET: &str = "token-secret";
+pub(crate) const EXPIRATION: &str = "expiration";
+const GROUPS: &str = "auth-extra-groups";
+const DESCRIPTION: &str = "description";
+/// kubectl leaves the whole manifest, the secret included, in here.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// What the Secret of a token says. It is read whole or not at all; what makes no sense in it is [`why_not`]'s to say.
+///
+/// [`why_not`]: crate::judge::why_not
+#[derive(Clone, Debug)]
+pub struct TokenSecret {
+    /// Where it stands; tokens work in `kube-system` only.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Tells it from a later Secret of the same name.
+    pub uid: String,
+    /// Tells this version of it from a later one.
+    pub resource_version: String,
+    /// The id in its name.
+    pub id: Option<TokenId>,
+    /// `token-id`, which must be the same.
+    pub stated_id: Option<String>,
+    /// The token, where the name and `token-secret` make one.
+    pub token: Option<Token>,
+    /// There is something in `token-secret`.
+    pub has_secret: bool,
+    /// It is one that a token could have.
+    pub secret_is_well_formed: bool,
+    /// Its type.
+    pub kind: String,
+    /// There is no data at all.
+    pub has_no_data: bool,
+    /// What it is for, `usage-bootstrap-` left out where that is how the key begins; sorted. Only `authentication` and
+    /// `signing` mean something to Kubernetes; others are other tools'.
+    pub usages: Vec<String>,
+    /// Usages whose value is not exactly `true`.
+    pub usages_off: Vec<String>,
+    /// Groups besides `system:bootstrappers`, as they stand there.
+    pub groups: Vec<String>,
+    /// When it ends.
+    pub expiration: Expiration,
+    /// For people.
+    pub description: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations, but for the one in which kubectl keeps the manifest, secret and all.
+    pub annotations: BTreeMap<String, String>,
+    /// That one is there: everybody who reads annotations reads the token.
+    pub is_in_annotation: bool,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// Its data cannot be changed any more.
+    pub immutable: bool,
+}
+
+impl TokenSecret {
+    /// Reads a Secret.
+    pub fn read(secret: KubeSecret) -> Self {
+        let metadata = secret.metadata;
+        let data = Data(secret.data.as_ref());
+        let name = metadata.name.unwrap_or_default();
+        let id = TokenId::of_secret_name(&name);
+        let half = data.text(SECRET).map(Secret::new).filter(|half| !half.is_empty());
+        let (usages, usages_off) = data.usages();
+        let mut annotations = metadata.annotations.unwrap_or_default();
+        let is_in_annotation = annotations.remove(LAST_APPLIED).is_some();
+        let has_secret = data.has(SECRET);
+        let secret_is_well_formed = half.as_ref().is_some_and(|half| token::is_secret(half.expose()));
+        let token = id.clone().zip(half).and_then(|(id, half)| Token::new(id, half).ok());
+        Self {
+            namespace: metadata.namespace.unwrap_or_default(),
+            uid: metadata.uid.unwrap_or_default(),
+            resource_version: metadata.resource_version.unwrap_or_default(),
+            stated_id: data.text(ID).filter(|id| !id.is_empty()),
+            id,
+            token,
+            has_secret,
+            secret_is_well_formed,
+            kind: secret.type_.unwrap_or_default(),
+            has_no_data: secret.data.as_ref().is_none_or(BTreeMap::is_empty),
+            usages,
+            usages_off,
+            groups: data.groups(),
+            // Bytes that are no text are no time either.
+            expiration: match (data.has(EXPIRATION), data.text(EXPIRATION)) {
+                (false, _) => Expiration::Never,
+                (true, text) => text.map_or(Expiration::Unparsable, |text| Expiration::parse(&text)),
+            },
+            description: data.lossy(DESCRIPTION),
+            labels: metadata.labels.unwrap_or_default(),
+            annotations,
+            is_in_annotation,
+            created: metadata.creation_timestamp.map(|time| time.0),
+            deleting: metadata.deletion_timestamp.is_some(),
+            immutable: secret.immutable.unwrap_or(false),
+            name,
+        }
+    }
+
+    /// Whether it is on for a usage.
+    pub fn is_for(&self, usage: Usage) -> bool {
+        self.usages.iter().any(|word| word == usage.word())
+    }
+
+    /// How it is called in a sentence: by its id, or by the name of its Secret.
+    pub fn title(&self) -> &str {
+        self.id.as_ref().map_or(&self.name, TokenId::as_str)
+    }
+
+    /// kubeadm's own, with which the keys of the control plane that it has uploaded go: deleting it deletes them.
+    /// (`cmd/kubeadm/app/phases/copycerts/copycerts.go`, kubernetes/kubernetes v1.36.3.)
+    pub fn is_of_uploaded_certificates(&self) -> bool {
+        self.description == "Proxy for managing TTL for the kubeadm-certs secret"
+    }
+}
+
+struct Data<'a>(Option<&'a BTreeMap<String, ByteString>>);
+
+impl Data<'_> {
+    fn bytes(&self, key: &str) -> Option<&[u8]> {
+        Some(self.0?.get(key)?.0.as_slice())
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.bytes(key).is_some_and(|bytes| !bytes.is_empty())
+    }
+
+    fn text(&self, key: &str) -> Option<String> {
+        std::str::from_utf8(self.bytes(key)?).ok().map(str::to_owned)
+    }
+
+    fn lossy(&self, key: &str) -> String {
+        String::from_utf8_lossy(self.bytes(key).unwrap_or_default()).into_owned()
+    }
+
+    /// Those that are on, and those that are there all the same.
+    fn usages(&self) -> (Vec<String>, Vec<String>) {
+        let keys = self
+            .0
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| key.starts_with("usage-"));
+        let (on, off): (Vec<_>, Vec<_>) = keys.partition(|(_, value)| value.0 == b"true");
+        let words = |pairs: Vec<(&String, &ByteString)>| {
+            let words = pairs
+                .into_iter()
+                .map(|(key, _)| key.strip_prefix(USAGE_PREFIX).unwrap_or(key).to_owned());
+            words.collect()
+        };
+        (words(on), words(off))
+    }
+
+    fn groups(&self) -> Vec<String> {
+        let text = self.lossy(GROUPS);
+        if text.is_empty() {
+            return Vec::new();
+        }
+        text.split(',').map(str::to_owned).collect()
+    }
+}
+
+/// A token that is to be made. By its types it cannot be one that the authenticator would refuse.
+#[derive(Clone, Debug)]
+pub struct NewToken {
+    /// The token itself.
+    pub token: Token,
+    /// What it is for.
+    pub usages: Vec<Usage>,
+    /// Groups besides `system:bootstrappers`.
+    pub groups: Vec<Group>,
+    /// When it ends; `None`: never. Whole seconds.
+    pub expiration: Option<Timestamp>,
+    /// For people; may be empty.
+    pub description: String,
+    /// Labels of the Secret.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the Secret.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl NewToken {
+    /// The Secret. It holds the token in clear (base64): it is for the API server alone.
+    pub(crate) fn manifest(&self) -> Value {
+        let mut data: BTreeMap<String, String> = BTreeMap::new();
+        let mut put = |key: &str, value: &str| data.insert(key.to_owned(), STANDARD.encode(value));
+        put(ID, self.token.id.as_str());
+        put(SECRET, self.token.secret().expose());
+        for usage in &self.usages {
+            put(&usage.key(), "true");
+        }
+        if !self.groups.is_empty() {
+            let groups: Vec<&str> = self.groups.iter().map(Group::as_str).collect();
+            put(GROUPS, &groups.join(","));
+        }
+        if let Some(end) = self.expiration {
+            put(EXPIRATION, &expiration::format(end));
+        }
+        if !self.description.is_empty() {
+            put(DESCRIPTION, &self.description);
+        }
+        let mut manifest = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": { "name": self.token.id.secret_name(), "namespace": NAMESPACE },
+            "type": TYPE,
+            "data": data,
+        });
+        for (field, entries) in [("labels", &self.labels), ("annotations", &self.annotations)] {
+            if !entries.is_empty() {
+                manifest["metadata"][field] = json!(entries);
+            }
+        }
+        manifest
+    }
+
+    /// A merge patch that makes another Secret of this id say the same: what is not wanted is taken out.
+    pub(crate) fn changes(&self) -> Value {
+        let mut manifest = self.manifest();
+        let mut data = manifest["data"].take();
+        let usages = [Usage::Authentication, Usage::Signing].map(Usage::key);
+        let keys = usages.iter().map(String::as_str).chain([GROUPS, EXPIRATION]);
+        for key in keys {
+            if data[key].is_null() {
+                data[key] = Value::Null;
+            }
+        }
+        json!({ "metadata": { "annotations": self.annotations }, "data": data })
+    }
+
+    /// What the Secret would say, had it been made: for a dry run that asks nobody.
+    pub fn preview(&self) -> TokenSecret {
+        let secret = serde_json::from_value(self.manifest()).unwrap_or_default();
+        TokenSecret::read(secret)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::why_not;
+
+    fn new() -> NewToken {
+        NewToken {
+            token: Token::generate().unwrap(),
+            usages: vec![Usage::Authentication, Usage::Signing],
+            groups: vec![
+                "system:bootstrappers:a".parse().unwrap(),
+                "system:bootstrappers:b:c".parse().unwrap(),
+            ],
+            expiration: Some("2026-11-22T13:00:00.7Z".parse().unwrap()),
+            description: "für Knoten 7".to_owned(),
+            labels: BTreeMap::from([("env".to_owned(), "test".to_owned())]),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_made_is_read_back_and_accepted() {
+        let new = new();
+        let read = new.preview();
+        assert_eq!(read.token.as_ref(), Some(&new.token));
+        assert_eq!(read.usages, ["authentication", "signing"]);
+        assert_eq!(read.groups, ["system:bootstrappers:a", "system:bootstrappers:b:c"]);
+        assert_eq!(read.expiration.at().unwrap().to_string(), "2026-11-22T13:00:00Z");
+        assert_eq!(read.description, "für Knoten 7");
+        assert_eq!(read.labels["env"], "test");
+        assert_eq!(why_not(&read, Timestamp::UNIX_EPOCH), []);
+        let eternal = NewToken {
+            expiration: None,
+            ..new
+        };
+        assert_eq!(eternal.preview().expiration, Expiration::Never);
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_taken_out_of_a_secret_that_is_mended() {
+        let wanted = NewToken {
+            usages: vec![Usage::Authentication],
+            groups: Vec::new(),
+            expiration: None,
+            ..new()
+        };
+        let changes = wanted.changes();
+        for key in ["usage-bootstrap-signing", "auth-extra-groups", "expiration"] {
+            assert_eq!(changes["data"].get(key), Some(&Value::Null), "{key}");
+        }
+        assert_eq!(changes["data"]["usage-bootstrap-authentication"], json!("dHJ1ZQ=="));
+    }
+
+    #[test]
+    fn usages_of_other_tools_are_told_from_those_of_kubernetes() {
+        let mut manifest = new().manifest();
+        manifest["data"]["usage-controller-join"] = json!(STANDARD.encode("true"));
+        manifest["data"]["usage-bootstrap-signing"] = json!(STANDARD.encode("yes"));
+        let read = TokenSecret::read(serde_json::from_value(manifest).unwrap());
+        assert_eq!(read.usages, ["authentication", "usage-controller-join"]);
+        assert_eq!(read.usages_off, ["signing"]);
+    }
+
+    #[test]
+    fn neither_debug_nor_annotations_show_the_token() {
+        let mut manifest = new().manifest();
+        let token = new().token;
+        manifest["data"][SECRET] = json!(STANDARD.encode(token.secret().expose()));
+        manifest["metadata"]["annotations"] = json!({ LAST_APPLIED: manifest.to_string(), "mine": "kept" });
+        let read = TokenSecret::read(serde_json::from_value(manifest).unwrap());
+        assert!(read.is_in_annotation);
+        assert_eq!(read.annotations["mine"], "kept");
+        let shown = format!("{read:?}");
+        assert!(!shown.contains(token.secret().expose()) && !shown.contains(&STANDARD.encode(token.secret().expose())));
+    }
+}

@@ -1,0 +1,237 @@
+//! A token and its two halves: the id, which everybody may see, and the secret, which nobody does.
+
+use std::fmt;
+use std::str::FromStr;
+
+use kubectl_core::secret::{Fingerprint, Secret};
+use rand::TryRng as _;
+use rand::rngs::SysRng;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// How many characters an id has.
+pub const ID_LENGTH: usize = 6;
+/// How many characters the secret has: with 36 symbols, 82.7 bits.
+pub const SECRET_LENGTH: usize = 16;
+/// The symbols of both.
+pub const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+/// What the name of a token's Secret begins with; the id follows.
+pub const SECRET_PREFIX: &str = "bootstrap-token-";
+/// What the user name begins with that a token authenticates as; the id follows.
+pub const USER_PREFIX: &str = "system:bootstrap:";
+
+/// The public half: six characters of `a-z` and `0-9`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct TokenId(String);
+
+/// A text that is no id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a token id has 6 characters, each a lower-case letter or a digit")]
+pub struct NotAnId;
+
+/// A text that is no token. The text is not repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a token is an id of 6 characters, a dot, and a secret of 16, all of them lower-case letters or digits")]
+pub struct NotAToken;
+
+fn is_made_of_symbols(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|byte| ALPHABET.contains(&byte))
+}
+
+impl TokenId {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name of its Secret.
+    pub fn secret_name(&self) -> String {
+        format!("{SECRET_PREFIX}{}", self.0)
+    }
+
+    /// The user that the token authenticates as.
+    pub fn user(&self) -> String {
+        format!("{USER_PREFIX}{}", self.0)
+    }
+
+    /// The id in a Secret's name. (`ParseName` of `util/secrets/secrets.go`.)
+    pub fn of_secret_name(name: &str) -> Option<Self> {
+        name.strip_prefix(SECRET_PREFIX)?.parse().ok()
+    }
+}
+
+impl FromStr for TokenId {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        is_made_of_symbols(text, ID_LENGTH)
+            .then(|| Self(text.to_owned()))
+            .ok_or(NotAnId)
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Whether a text could be the secret half of a token.
+pub fn is_secret(text: &str) -> bool {
+    is_made_of_symbols(text, SECRET_LENGTH)
+}
+
+/// A whole token. Its `Debug` shows the id and a fingerprint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// The public half.
+    pub id: TokenId,
+    /// The secret half, 16 symbols.
+    secret: Secret,
+}
+
+impl Token {
+    /// From the two halves.
+    pub fn new(id: TokenId, secret: Secret) -> Result<Self, NotAToken> {
+        if is_secret(secret.expose()) {
+            Ok(Self { id, secret })
+        } else {
+            Err(NotAToken)
+        }
+    }
+
+    /// Reads `id.secret`, exactly as the authenticator does: nothing around it, no upper case.
+    pub fn parse(text: &Secret) -> Result<Self, NotAToken> {
+        let (id, secret) = text.expose().split_once('.').ok_or(NotAToken)?;
+        let id = id.parse().map_err(|NotAnId| NotAToken)?;
+        Self::new(id, Secret::new(secret))
+    }
+
+    /// A new token, from the operating system's random source, every symbol equally likely.
+    pub fn generate() -> Result<Self> {
+        let id = TokenId(symbols(ID_LENGTH)?);
+        let secret = Secret::new(symbols(SECRET_LENGTH)?);
+        Ok(Self { id, secret })
+    }
+
+    /// The secret half alone.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// The whole, as it is sent in an `Authorization` header.
+    pub fn text(&self) -> Secret {
+        Secret::new(format!("{}.{}", self.id, self.secret.expose()))
+    }
+
+    /// The fingerprint of the whole.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.text().fingerprint()
+    }
+
+    /// Why anybody could guess it, if anybody could.
+    pub fn weakness(&self) -> Option<&'static str> {
+        const PUBLISHED: [&str; 2] = ["f395accd246ae52d", "0123456789abcdef"];
+        let secret = self.secret.expose();
+        if PUBLISHED.contains(&secret) {
+            Some("its secret stands in public documentation")
+        } else if secret.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            Some("its secret has hexadecimal digits only: 64 bits in place of 82")
+        } else {
+            None
+        }
+    }
+}
+
+fn symbols(length: usize) -> Result<String> {
+    let mut text = String::with_capacity(length);
+    let mut bytes = [0; 32];
+    while text.len() < length {
+        SysRng
+            .try_fill_bytes(&mut bytes)
+            .map_err(|error| Error::NoRandomness(Box::new(error)))?;
+        let missing = length - text.len();
+        text.extend(bytes.iter().filter_map(|byte| symbol(*byte)).take(missing));
+    }
+    bytes.fill(0);
+    Ok(text)
+}
+
+/// The symbol for a random byte. The last 4 of 256 have none: folding them in would make the first symbols likelier.
+fn symbol(byte: u8) -> Option<char> {
+    let fair = 256 / ALPHABET.len() * ALPHABET.len();
+    let byte = usize::from(byte);
+    (byte < fair).then(|| char::from(ALPHABET[byte % ALPHABET.len()]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashSet};
+
+    use proptest::prelude::*;
+    use regex::Regex;
+
+    use super::*;
+
+    fn parse(text: &str) -> Option<(String, String)> {
+        let token = Token::parse(&Secret::new(text)).ok()?;
+        Some((token.id.to_string(), token.secret.expose().to_owned()))
+    }
+
+    #[test]
+    fn a_new_token_is_one_that_kubernetes_accepts_and_no_two_are_the_same() {
+        let tokens: HashSet<String> = (0..1000)
+            .map(|_| Token::generate().unwrap().text().expose().to_owned())
+            .collect();
+        assert_eq!(tokens.len(), 1000);
+        assert!(tokens.iter().all(|token| parse(token).is_some()));
+    }
+
+    #[test]
+    fn every_symbol_stands_for_as_many_bytes_as_every_other() {
+        let mut count = BTreeMap::new();
+        for symbol in (0..=255).filter_map(symbol) {
+            *count.entry(symbol).or_insert(0) += 1;
+        }
+        assert_eq!(count.len(), 36);
+        assert!(count.values().all(|times| *times == 7), "{count:?}");
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let token = Token::parse(&Secret::new("abcdef.0123456789abcdef")).unwrap();
+        assert!(!format!("{token:?}").contains("0123456789abcdef"));
+        assert!(token.weakness().unwrap().contains("public"));
+    }
+
+    /// Texts that are nearly tokens.
+    fn nearly() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-z0-9]{6}\\.[a-z0-9]{16}",
+            "[a-z0-9]{5,7}\\.[a-z0-9]{15,17}",
+            "[a-zA-Z0-9]{6}[.:]?[a-zA-Z0-9]{16}",
+            "\\s?[a-z0-9]{6}\\.[a-z0-9]{16}\\s?",
+            "[a-z0-9.]{23}",
+            "\\PC{0,30}",
+        ]
+    }
+
+    proptest! {
+        /// `BootstrapTokenPattern` of cluster-bootstrap v0.36.3, `token/api/types.go`. Go's `\z` is the end of the text.
+        #[test]
+        fn a_token_is_what_the_pattern_of_kubernetes_matches(text in nearly()) {
+            let pattern = Regex::new(r"\A([a-z0-9]{6})\.([a-z0-9]{16})\z").unwrap();
+            let theirs = pattern.captures(&text).map(|found| (found[1].to_owned(), found[2].to_owned()));
+            prop_assert_eq!(parse(&text), theirs);
+        }
+
+        #[test]
+        fn a_secrets_name_is_what_the_pattern_of_kubernetes_matches(name in prop_oneof!["bootstrap-token-[a-zA-Z0-9]{5,7}\\n?", "\\PC{0,24}"]) {
+            let pattern = Regex::new(r"^bootstrap\-token\-([a-z0-9]{6})$").unwrap();
+            let theirs = pattern.captures(&name).map(|found| found[1].to_owned());
+            prop_assert_eq!(TokenId::of_secret_name(&name).map(|id| id.to_string()), theirs);
+        }
+    }
+}

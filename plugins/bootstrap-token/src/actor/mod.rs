@@ -1,0 +1,456 @@
+//! The half of the rotation that touches the world: [`TokenActor`] reads the two tokens, `cluster-info` and the target,
+//! asks the API server with the tokens themselves, and carries out single writes.
+//!
+//! It decides nothing. What it reads becomes a [`View`] of ids and fingerprints; what is decided on comes back as a
+//! [`Write`], which it sends with the versions of the objects that it read last.
+
+mod act;
+mod check;
+mod snapshot;
+mod survey;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ::rotation::lock::Fence;
+use ::rotation::phase::Phase;
+use ::rotation::protocol::{Actor, Draw, Run, Trouble};
+use bootstrap::{Answer as Said, Token, TokenId, client, cluster_info};
+pub use check::{Check, NoSuchCheck};
+use futures::future::{join_all, try_join_all};
+use kubectl_core::clock::ServerClock;
+use kubectl_core::error::{Doing as _, Error};
+use kubectl_core::secret::Fingerprint;
+use snapshot::{AtTarget, Snapshot};
+use tokio::time::Instant;
+
+use crate::proof;
+use crate::rotation::view::{Answer, Id, Leg, Place, View};
+use crate::rotation::write::Write;
+use crate::rotation::{BootstrapToken, Timer, leg};
+use crate::side::Side;
+use crate::target::{Target, file};
+
+/// How many connections a token is sent over: behind a load balancer every API server has a cache of its own.
+const LOOKS: usize = 3;
+/// While the overlap runs nothing is taken away, and an answer may be this old.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// What the user asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long a new token lives; `None`: without end.
+    pub ttl: Option<Duration>,
+    /// How long both tokens work.
+    pub overlap: Duration,
+    /// How long the new token may take to be proven.
+    pub timeout: Duration,
+    /// Where it is delivered to.
+    pub deliver: Option<Target>,
+    /// The checks that do not count.
+    pub forced: BTreeSet<Check>,
+}
+
+/// The actor for one token.
+#[derive(Debug)]
+pub struct TokenActor<'a> {
+    side: &'a Side,
+    id: TokenId,
+    options: Options,
+    state: Mutex<State>,
+}
+
+/// What one look leaves for the next write, and for the next look.
+#[derive(Debug, Default)]
+struct State {
+    snapshot: Option<Snapshot>,
+    /// Every token that this process has drawn or read. One that no Secret holds any more can still be shown to be refused.
+    known: BTreeMap<Fingerprint, Token>,
+    /// What the Secret of the new token held last.
+    last_new: Option<Token>,
+    /// The id of the new token, by the journal of the last look.
+    new_id: Option<TokenId>,
+    /// What was answered to a token while its Secret had this version.
+    answered: BTreeMap<Fingerprint, Answered>,
+    /// The lock of the target, where that is a file.
+    lock: Option<file::Locked>,
+    /// The value that should be refused by now and could not be asked about.
+    unproven: Option<Fingerprint>,
+    /// The way back was cut off.
+    kept: bool,
+    may: bool,
+}
+
+#[derive(Debug)]
+struct Answered {
+    version: Option<String>,
+    at: Instant,
+    answer: Answer,
+}
+
+/// What the API servers said to the two tokens.
+#[derive(Default)]
+struct Answers {
+    old: Answer,
+    new: Answer,
+}
+
+impl<'a> TokenActor<'a> {
+    /// For the token with this id.
+    pub fn new(side: &'a Side, id: TokenId, options: Options) -> Self {
+        Self {
+            side,
+            id,
+            options,
+            state: Mutex::default(),
+        }
+    }
+
+    /// The value that should be refused by now and could not be asked about: nobody knows it any more, since another
+    /// process revoked it and ended before it had asked.
+    pub fn unproven(&self) -> Option<Fingerprint> {
+        self.state().unproven
+    }
+
+    /// Whether the way back was cut off, so that the new token stays.
+    pub fn kept(&self) -> bool {
+        self.state().kept
+    }
+
+    /// The new token, as its Secret had it last.
+    pub fn new_token(&self) -> Option<Token> {
+        self.state().last_new.clone()
+    }
+
+    /// The id of the token that is rotated.
+    pub fn id(&self) -> &TokenId {
+        &self.id
+    }
+
+    /// Where the new token is delivered to, as it was asked for.
+    pub fn target(&self) -> Option<&Target> {
+        self.options.deliver.as_ref()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn look(&self, run: Option<&Run<BootstrapToken>>) -> Result<View, Trouble> {
+        let place = self.place(run)?;
+        let new_id = run.and_then(|run| run.notes.new.as_ref());
+        let new_id = new_id.and_then(|new| new.id.0.parse::<TokenId>().ok());
+        let snapshot = self.read(new_id.as_ref(), place.as_ref()).await.map_err(trouble)?;
+        let first = self.remember(&snapshot, new_id);
+        let answers = self.answers(&snapshot, run, first).await.map_err(trouble)?;
+        let now = self.side.server.clock.now();
+        let of_run = run.map(|run| run.id.to_string());
+        let of_run = of_run.as_deref();
+        let target = self.answer_of_target(&snapshot, run, &answers);
+        let mut view = View {
+            obstacles: Vec::new(),
+            id: Id(self.id.to_string()),
+            old: snapshot.side(snapshot.old.as_ref(), of_run, answers.old, now),
+            new: snapshot.side(snapshot.new.as_ref(), of_run, answers.new, now),
+            target: snapshot.target.view(of_run, run.map_or(Leg::Forward, leg), target),
+            recipe: survey::recipe(snapshot.old.as_ref(), self.options.ttl),
+            place,
+        };
+        if run.is_none() {
+            view.obstacles = survey::obstacles(&snapshot, &view, &self.options, now);
+            self.check_rights(&snapshot).await.map_err(Trouble::Fatal)?;
+        }
+        let mut state = self.state();
+        state.kept = run.is_some_and(|run| run.notes.kept);
+        state.snapshot = Some(snapshot);
+        drop(state);
+        Ok(view)
+    }
+
+    /// Where the token is delivered to: once a rotation is under way, where that began to.
+    fn place(&self, run: Option<&Run<BootstrapToken>>) -> Result<Option<Place>, Trouble> {
+        let asked = self.options.deliver.as_ref().map(Target::place);
+        let Some(run) = run else { return Ok(asked) };
+        let begun = run.notes.place.clone();
+        if asked.is_none() || asked == begun {
+            return Ok(begun);
+        }
+        let where_to = begun.map_or_else(
+            || "delivers nothing".to_owned(),
+            |place| format!("delivers to {}", place.at),
+        );
+        let error = Error::usage(format!("the rotation under way {where_to}"));
+        Err(Trouble::Fatal(error.hint("leave --deliver out to go on with it")))
+    }
+
+    async fn read(&self, new: Option<&TokenId>, place: Option<&Place>) -> Result<Snapshot, Error> {
+        let client = self.side.client();
+        let new = async {
+            match new {
+                Some(id) => client::get(client, id).await,
+                None => Ok(None),
+            }
+        };
+        let info = async {
+            match cluster_info::read(client).await {
+                Err(error) if error.is_forbidden() => Ok(None),
+                // What makes no sense is signed with nothing that a node could go by.
+                Err(bootstrap::Error::StrangeClusterInfo(_)) => Ok(None),
+                other => other,
+            }
+        };
+        let tokens = async { Ok(futures::try_join!(client::get(client, &self.id), new, info)?) };
+        let ((old, new, info), target) = futures::try_join!(tokens, self.at(place))?;
+        Ok(Snapshot { old, new, info, target })
+    }
+
+    async fn at(&self, place: Option<&Place>) -> Result<AtTarget, Error> {
+        let Some(place) = place else {
+            return Ok(AtTarget::Nothing);
+        };
+        let target = Target::of(place).map_err(|error| Error::failed(error.to_string()).doing("read the journal"))?;
+        Ok(match target {
+            None => AtTarget::Unreachable,
+            Some(Target::Secret(key)) => {
+                let seen = key.read(self.side.client()).await;
+                match seen.doing(format!("read Secret {}/{}", key.namespace, key.name))? {
+                    Some(seen) => AtTarget::Secret(key, seen),
+                    None => AtTarget::Missing(Target::Secret(key)),
+                }
+            }
+            Some(Target::File(path)) => {
+                let seen = file::read(&path).map_err(|error| of_file(&path, &error))?;
+                match seen {
+                    Some(seen) => AtTarget::File(path, seen),
+                    None => AtTarget::Missing(Target::File(path)),
+                }
+            }
+        })
+    }
+
+    /// Keeps the tokens that were read. Says whether this is the first look.
+    fn remember(&self, snapshot: &Snapshot, new_id: Option<TokenId>) -> bool {
+        let mut state = self.state();
+        for token in snapshot.tokens() {
+            state.known.insert(token.fingerprint(), token);
+        }
+        if let Some(token) = snapshot.new.as_ref().and_then(|new| new.token.clone()) {
+            state.last_new = Some(token);
+        }
+        state.new_id = new_id;
+        state.snapshot.is_none()
+    }
+
+    /// Asks with the tokens whose life or death matters now; in the first look with both, for the plan's sake.
+    async fn answers(
+        &self,
+        snapshot: &Snapshot,
+        run: Option<&Run<BootstrapToken>>,
+        first: bool,
+    ) -> Result<Answers, Error> {
+        let Some(run) = run else {
+            let old = snapshot.old.as_ref().and_then(|old| old.token.as_ref());
+            let old = match old {
+                Some(token) => self.ask_for_a_start(token).await?,
+                None => Answer::Unasked,
+            };
+            return Ok(Answers {
+                old,
+                new: Answer::Unasked,
+            });
+        };
+        let (old, new) = self.values(snapshot, run);
+        let retired = run.phase >= Phase::Retire;
+        let back = leg(run) == Leg::Back;
+        let old = old.filter(|old| back || first || retired || !is_in(snapshot.old.as_ref(), old));
+        let new = new.filter(|_| !back || first || retired || snapshot.new.is_none());
+        let wanted = [(old, snapshot.old.as_ref()), (new, snapshot.new.as_ref())];
+        let asked = wanted.map(|(token, secret)| async move {
+            let version = secret.map(|secret| secret.resource_version.clone());
+            match token {
+                Some(token) => self.ask(&token, version, run).await,
+                None => Ok(Answer::Unasked),
+            }
+        });
+        let answers = try_join_all(asked).await?;
+        Ok(Answers {
+            old: answers[0],
+            new: answers[1],
+        })
+    }
+
+    /// Which values to ask with: of the old token the one that is rotated, whatever its Secret holds by now; of the new one
+    /// that of its Secret, or the last that it had.
+    fn values(&self, snapshot: &Snapshot, run: &Run<BootstrapToken>) -> (Option<Token>, Option<Token>) {
+        let mut state = self.state();
+        let (old, drawn) = (run.notes.old.value, run.notes.new.as_ref());
+        let is_new = |token: &Token| drawn.is_some_and(|new| new.id.0 == token.id.as_str());
+        let new = snapshot.new.as_ref().and_then(|new| new.token.clone());
+        let new = new.or_else(|| state.last_new.clone().filter(is_new));
+        let new = new.or_else(|| snapshot.target.token().filter(is_new));
+        let new = new.or_else(|| state.known.get(&drawn?.value).cloned());
+        let known = state.known.get(&old).cloned();
+        let gone = snapshot.old.as_ref().is_none_or(|secret| secret.token.is_none());
+        state.unproven = (known.is_none() && gone && leg(run) == Leg::Forward).then_some(old);
+        (known, new)
+    }
+
+    /// Before a rotation a server that does not answer, or not about the token, is told from one that refuses it.
+    async fn ask_for_a_start(&self, token: &Token) -> Result<Answer, Error> {
+        let said = self.look_with(token).await?;
+        let unknown = said.iter().find_map(|answer| match answer {
+            Said::Unknown(why) => Some(why.clone()),
+            _ => None,
+        });
+        match unknown {
+            Some(why) => Err(Error::failed(format!(
+                "whether the API server accepts bootstrap token {} is not known: {why}",
+                token.id
+            ))
+            .hint(
+                "the kubeconfig must lead to the API server itself: a proxy that logs in by itself passes no token on",
+            )),
+            None => Ok(sum(&said)),
+        }
+    }
+
+    async fn ask(&self, token: &Token, version: Option<String>, run: &Run<BootstrapToken>) -> Result<Answer, Error> {
+        let value = token.fingerprint();
+        if run.running(Timer::Overlap) && version.is_some() {
+            let state = self.state();
+            let before = state.answered.get(&value).filter(|before| before.version == version);
+            if let Some(before) = before.filter(|before| before.at.elapsed() < FRESH) {
+                return Ok(before.answer);
+            }
+        }
+        let answer = sum(&self.look_with(token).await?);
+        let at = Instant::now();
+        let answered = Answered { version, at, answer };
+        if answer == Answer::Accepted {
+            self.state().answered.insert(value, answered);
+        } else {
+            self.state().answered.remove(&value);
+        }
+        Ok(answer)
+    }
+
+    async fn look_with(&self, token: &Token) -> Result<Vec<Said>, Error> {
+        let looks = join_all((0..LOOKS).map(|_| proof::look(&self.side.connection, token))).await;
+        looks.into_iter().collect()
+    }
+
+    /// What was read from the target was asked about already, if it is one of the two.
+    fn answer_of_target(&self, snapshot: &Snapshot, run: Option<&Run<BootstrapToken>>, answers: &Answers) -> Answer {
+        let Some(token) = snapshot.target.token() else {
+            return Answer::Unasked;
+        };
+        let (old, new) = match run {
+            Some(run) => self.values(snapshot, run),
+            None => (snapshot.old.as_ref().and_then(|old| old.token.clone()), None),
+        };
+        if Some(&token) == old.as_ref() {
+            answers.old
+        } else if Some(&token) == new.as_ref() {
+            answers.new
+        } else {
+            Answer::Unasked
+        }
+    }
+
+    async fn check_rights(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        if self.state().may || snapshot.old.is_none() {
+            return Ok(());
+        }
+        survey::rights(self.side, &self.id, snapshot).await?;
+        self.state().may = true;
+        Ok(())
+    }
+}
+
+fn is_in(secret: Option<&bootstrap::TokenSecret>, token: &Token) -> bool {
+    secret.is_some_and(|secret| secret.token.as_ref() == Some(token))
+}
+
+fn sum(said: &[Said]) -> Answer {
+    if said.iter().all(Said::is_accepted) {
+        Answer::Accepted
+    } else if said.iter().all(|answer| *answer == Said::Refused) {
+        Answer::Refused
+    } else {
+        Answer::Mixed
+    }
+}
+
+impl Actor for TokenActor<'_> {
+    type Protocol = BootstrapToken;
+
+    async fn observe(&self, run: Option<&Run<BootstrapToken>>) -> Result<View, Trouble> {
+        Box::pin(self.look(run)).await
+    }
+
+    fn draw(&self) -> Box<dyn Draw + '_> {
+        let state = self.state();
+        let id = state.new_id.clone();
+        Box::new(FromTheSystem { state, id })
+    }
+
+    async fn act(&self, write: &Write, run: &Run<BootstrapToken>, fence: &Fence) -> Result<(), Trouble> {
+        Box::pin(self.write(write, run, fence)).await
+    }
+
+    fn lasts(&self, timer: Timer) -> Duration {
+        match timer {
+            Timer::Proof => self.options.timeout,
+            Timer::Overlap => self.options.overlap,
+            Timer::Touch => self.options.timeout / 4,
+        }
+    }
+
+    fn clock(&self) -> ServerClock {
+        self.side.server.clock.clone()
+    }
+}
+
+/// Draws from the operating system, and keeps what it drew for the write.
+struct FromTheSystem<'a> {
+    state: MutexGuard<'a, State>,
+    /// The id that the next value belongs to.
+    id: Option<TokenId>,
+}
+
+impl Draw for FromTheSystem<'_> {
+    fn credential(&mut self) -> Fingerprint {
+        // Without randomness nothing is kept, and the write finds no value to send.
+        let half = Token::generate().ok().map(|token| token.secret().clone());
+        let token = self
+            .id
+            .clone()
+            .zip(half)
+            .and_then(|(id, half)| Token::new(id, half).ok());
+        let Some(token) = token else {
+            return Fingerprint::of("");
+        };
+        let value = token.fingerprint();
+        self.state.known.insert(value, token);
+        value
+    }
+
+    fn mark(&mut self) -> String {
+        self.id = Token::generate().ok().map(|token| token.id);
+        self.id.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+}
+
+/// While a call may succeed a moment later, it has not failed.
+fn trouble(error: Error) -> Trouble {
+    if error.kind.is_transient() {
+        Trouble::NotYet(error)
+    } else {
+        Trouble::Fatal(error)
+    }
+}
+
+fn of_file(path: &std::path::Path, error: &std::io::Error) -> Error {
+    Error::failed(format!("could not read or replace {}: {error}", path.display()))
+}

@@ -1,0 +1,146 @@
+//! Everything that is read in one look, with the values and versions that writes need.
+
+use std::collections::BTreeMap;
+
+use bootstrap::cluster_info::{ClusterInfo, Signature};
+use bootstrap::{Expiration, Token, TokenSecret, judge};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kubectl_core::secret::Secret;
+
+use crate::rotation::view::{self, Answer, Leg, Side, Standing, Target as SeenTarget};
+use crate::target::{self, file, secret};
+
+/// On what a run has written: the run, and the leg of its way.
+pub(super) const MARK: &str = "kubectl-rotation.github.io/bootstrap-token";
+
+/// A token that ends sooner than this could end while a write is under way.
+const NEAR: SignedDuration = SignedDuration::from_mins(5);
+
+/// One look.
+#[derive(Debug, Default)]
+pub(super) struct Snapshot {
+    pub(super) old: Option<TokenSecret>,
+    pub(super) new: Option<TokenSecret>,
+    pub(super) info: Option<ClusterInfo>,
+    pub(super) target: AtTarget,
+}
+
+/// What was read at the target.
+#[derive(Debug, Default)]
+pub(super) enum AtTarget {
+    /// Nothing is delivered.
+    #[default]
+    Nothing,
+    /// A file on another host.
+    Unreachable,
+    /// It is not there.
+    Missing(target::Target),
+    /// A key of a Secret.
+    Secret(secret::Key, secret::Seen),
+    /// A file.
+    File(std::path::PathBuf, file::Seen),
+}
+
+impl AtTarget {
+    /// What is in it.
+    pub(super) fn content(&self) -> Option<&Secret> {
+        match self {
+            Self::Secret(_, seen) => Some(&seen.content),
+            Self::File(_, seen) => Some(&seen.content),
+            Self::Nothing | Self::Unreachable | Self::Missing(_) => None,
+        }
+    }
+
+    /// The token in it.
+    pub(super) fn token(&self) -> Option<Token> {
+        target::content::token_in(self.content()?)
+    }
+
+    /// As `decide` sees it. `leg` is the one that this run is on now.
+    pub(super) fn view(&self, run: Option<&str>, leg: Leg, answer: Answer) -> SeenTarget {
+        let holds = |content: &Secret, leg| SeenTarget::Holds {
+            held: target::held(content),
+            leg,
+            answer,
+        };
+        match self {
+            Self::Nothing => SeenTarget::Nothing,
+            Self::Unreachable => SeenTarget::Unreachable,
+            Self::Missing(_) => SeenTarget::Missing,
+            Self::File(_, seen) => holds(&seen.content, leg),
+            Self::Secret(_, seen) => {
+                let mark = mark_of(&seen.annotations, run);
+                holds(&seen.content, mark.unwrap_or(Leg::Forward))
+            }
+        }
+    }
+}
+
+impl Snapshot {
+    /// Every token that was read.
+    pub(super) fn tokens(&self) -> impl Iterator<Item = Token> {
+        let of_secrets = [&self.old, &self.new].map(|secret| secret.as_ref()?.token.clone());
+        of_secrets.into_iter().flatten().chain(self.target.token())
+    }
+
+    /// What is known of one token.
+    pub(super) fn side(&self, secret: Option<&TokenSecret>, run: Option<&str>, answer: Answer, now: Timestamp) -> Side {
+        let token = secret.and_then(|secret| secret.token.as_ref());
+        let signed = token.zip(self.info.as_ref());
+        Side {
+            token: secret.map(|secret| view::Token {
+                value: secret.token.as_ref().map(Token::fingerprint),
+                standing: standing(secret, now),
+                mark: mark_of(&secret.annotations, run),
+            }),
+            answer,
+            signed: signed.is_some_and(|(token, info)| info.signature(token) == Signature::Valid),
+        }
+    }
+}
+
+fn standing(secret: &TokenSecret, now: Timestamp) -> Standing {
+    if !judge::why_not(secret, now).is_empty() {
+        return Standing::Dead;
+    }
+    let soon = now.saturating_add(NEAR).unwrap_or(Timestamp::MAX);
+    match secret.expiration {
+        Expiration::At(end) if end <= soon => Standing::Ending,
+        _ => Standing::Sound,
+    }
+}
+
+/// The mark of a leg of a run.
+pub(super) fn mark(run: &str, leg: Leg) -> String {
+    format!("{run}/{}", word(leg))
+}
+
+/// The leg in the mark of this run; that of another run is none.
+fn mark_of(annotations: &BTreeMap<String, String>, run: Option<&str>) -> Option<Leg> {
+    let (of, leg) = annotations.get(MARK)?.split_once('/')?;
+    let legs = [Leg::Forward, Leg::Back, Leg::Stay];
+    legs.into_iter().find(|each| Some(of) == run && word(*each) == leg)
+}
+
+fn word(leg: Leg) -> &'static str {
+    match leg {
+        Leg::Forward => "forward",
+        Leg::Back => "back",
+        Leg::Stay => "stay",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_that_of_its_own_run_alone() {
+        for leg in [Leg::Forward, Leg::Back, Leg::Stay] {
+            let annotations = BTreeMap::from([(MARK.to_owned(), mark("abcde", leg))]);
+            assert_eq!(mark_of(&annotations, Some("abcde")), Some(leg));
+            assert_eq!(mark_of(&annotations, Some("zzzzz")), None);
+            assert_eq!(mark_of(&annotations, None), None);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What one rotation of a bootstrap token brings to the verbs `rotate` and `rollback`.
+
+use std::time::Duration;
+
+use bootstrap::{Token, TokenId, client};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Api, DeleteParams, Preconditions};
+use kubectl_core::app::{Context, GlobalFlags};
+use kubectl_core::connection::Server;
+use kubectl_core::duration;
+use kubectl_core::error::Error;
+use kubectl_core::secret::Fingerprint;
+use rotation::lock::Record;
+use rotation::plan::{Plan, Planned};
+use verbs::again::Again;
+use verbs::outcome::{Asked, RotationResult};
+use verbs::plan::Line;
+use verbs::results::{Results, RunFlags};
+use verbs::subject::LeaseName;
+use verbs::{Job, Subject};
+
+use crate::actor::{Check, Options, TokenActor};
+use crate::rotation::BootstrapToken;
+use crate::rotation::view::View;
+use crate::rotation::write::{Which, Write};
+use crate::side::{self, Side};
+use crate::target::Target;
+use crate::view::product::{self, PLUGIN};
+
+/// The flags that `rotate` and `rollback` share.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Common {
+    /// What every plugin has.
+    #[command(flatten)]
+    pub run: RunFlags,
+
+    /// How long both tokens work, so that whoever has read the one that goes can still use it; as long as kubeadm join
+    /// takes at most, five minutes to find the cluster and five to get a certificate
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse)]
+    pub overlap: Duration,
+
+    /// How long the new token may take to be proven, before the old one is restored
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration::parse)]
+    pub timeout: Duration,
+}
+
+/// One command about one token.
+pub(super) struct Command<'a> {
+    pub(super) asked: Asked,
+    pub(super) common: &'a Common,
+    pub(super) options: Options,
+    pub(super) global: &'a GlobalFlags,
+    pub(super) context: &'a Context,
+}
+
+impl Command<'_> {
+    /// Does it, and tells how it ended. The name of the outcome comes with it.
+    pub(super) async fn on(self, id: TokenId) -> Result<(&'static str, Result<(), Error>), Error> {
+        let (ui, run) = (&self.context.ui, &self.common.run);
+        let results = Results::new(ui, run, true)?;
+        let side = Side::open(self.global, self.context)?;
+        // Every deadline is one by the server's clock.
+        side.version().await?;
+        let subject = product::subject(&id, Again::new(PLUGIN, id.as_str(), self.global));
+        let mut result = RotationResult::of(&subject);
+        let force = |check| self.options.forced.contains(&check);
+        let (force_lock, force_journal) = (force(Check::Lock), force(Check::Journal));
+        let work = Work {
+            side: &side,
+            patience: self.common.timeout.max(self.common.overlap),
+            actor: TokenActor::new(&side, id, self.options),
+            subject,
+        };
+        let job = Job {
+            ui,
+            work: &work,
+            asked: self.asked,
+            yes: run.yes,
+            dry_run: run.dry_run,
+            plan_is_data: results.plan_is_data(),
+            force_lock,
+            force_journal,
+        };
+        let ended = job.run(&mut result).await;
+        let ended = if result.outcome == "undone" && work.actor.kept() {
+            Err(work.is_kept(&mut result))
+        } else {
+            ended
+        };
+        let ended = ended.map_err(|error| ui.by_signal(error));
+        if let Err(error) = &ended {
+            result.fail(error);
+        }
+        results.tell(&work.subject, &result, ended.is_ok())?;
+        let outcome = result.outcome;
+        results.print(&[result])?;
+        Ok((outcome, ended))
+    }
+}
+
+/// One token to work on.
+struct Work<'a> {
+    side: &'a Side,
+    actor: TokenActor<'a>,
+    patience: Duration,
+    subject: Subject,
+}
+
+impl<'a> verbs::Work for Work<'a> {
+    type Actor = TokenActor<'a>;
+
+    fn actor(&self) -> &TokenActor<'a> {
+        &self.actor
+    }
+
+    fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    fn server(&self) -> &Server {
+        &self.side.server
+    }
+
+    fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    fn resumable_by(&self) -> String {
+        let file = self.actor.target().and_then(Target::file);
+        let only = file.map(|path| format!(", on the host of {}", path.display()));
+        format!(
+            "anybody with the rights in kube-system that the rotation was begun with{}",
+            only.unwrap_or_default()
+        )
+    }
+
+    async fn check(&self, plan: &Plan<BootstrapToken>, lines: &mut [Line]) {
+        for (step, line) in plan.steps.iter().zip(lines) {
+            if let Planned::Write { write, .. } = step {
+                line.checked = Some(match self.check_one(write).await {
+                    None => "not checked: it needs the steps before it".to_owned(),
+                    Some(Ok(())) => "server dry run".to_owned(),
+                    Some(Err(error)) => format!("refused by the server: {}", error.message),
+                });
+            }
+        }
+    }
+
+    fn unproven(&self) -> Vec<String> {
+        let unproven =
+            |token| format!("Not proven: that the API server refuses {token}; nobody knows its value any more.");
+        self.actor.unproven().into_iter().map(unproven).collect()
+    }
+
+    async fn done(&self, _: &View, plan: Option<&Plan<BootstrapToken>>) -> (Option<Fingerprint>, String) {
+        let Some(new) = self.actor.new_token() else {
+            return (None, "The new token is gone already.".to_owned());
+        };
+        if let Err(error) = self.forget().await {
+            tracing::debug!(%error, "the Lease stays");
+        }
+        let delivered = plan.and_then(|plan| plan.notes.place.as_ref());
+        let last = match delivered {
+            Some(place) => format!("The new token is {}, delivered to {}.", new.id, place.at),
+            None => format!(
+                "The new token is {}; `kubectl bootstrap-token kubeconfig {}` prints what a kubelet needs to join with it.",
+                new.id, new.id
+            ),
+        };
+        (Some(new.fingerprint()), last)
+    }
+}
+
+impl Work<'_> {
+    /// The way back ended on the new token after all: nothing was undone.
+    fn is_kept(&self, result: &mut RotationResult) -> Error {
+        result.outcome = "failed";
+        let new = self.actor.new_token();
+        result.new_fingerprint = new.as_ref().map(Token::fingerprint);
+        let called = &self.subject.called;
+        let stays = new.map_or_else(String::new, |new| format!(": {} stays in its place", new.id));
+        Error::failed(format!(
+            "{called} has ended before it could be put back, and there is no way back to it{stays}"
+        ))
+    }
+
+    /// The Lease of a token that is gone would stay for ever, and there is one for each. Whoever may not delete it leaves it.
+    async fn forget(&self) -> Result<(), kube::Error> {
+        let LeaseName { namespace, name, .. } = &self.subject.lease;
+        let leases: Api<Lease> = Api::namespaced(self.side.client().clone(), namespace);
+        let Some(lease) = leases.get_opt(name).await? else {
+            return Ok(());
+        };
+        let record = Record::of(&lease);
+        if record.holder.is_some() || record.journal.is_some() {
+            return Ok(());
+        }
+        let preconditions = Preconditions {
+            uid: lease.metadata.uid,
+            resource_version: lease.metadata.resource_version,
+        };
+        leases
+            .delete(name, &DeleteParams::default().preconditions(preconditions))
+            .await
+            .map(drop)
+    }
+
+    /// `None`: it cannot stand alone. A value is drawn for the check, and forgotten.
+    async fn check_one(&self, write: &Write) -> Option<Result<(), Error>> {
+        let (client, by) = (self.side.client(), side::write(true));
+        match write {
+            Write::Create { .. } => {
+                let checked = async {
+                    let new = self.actor.proposal(Token::generate()?)?;
+                    client::create(client, &new, &by).await?;
+                    Ok(())
+                };
+                Some(checked.await)
+            }
+            Write::Deliver { .. } => self.actor.check_target().await,
+            Write::Delete { which: Which::Old, .. } => {
+                let checked = async {
+                    let old = client::require(client, self.actor.id()).await?;
+                    Ok(client::delete_as_seen(client, &old, &by).await?)
+                };
+                Some(checked.await)
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! `kubectl bootstrap-token`, the program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kubectl_core::app::run::<kubectl_bootstrap_token::cli::BootstrapToken>()
+}

@@ -1,0 +1,314 @@
+//! What there is on all sides, as far as the next step depends on it: ids and fingerprints, no secret, no time.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use kubectl_core::secret::Fingerprint;
+use rotation::protocol::Obstacle;
+use serde::{Deserialize, Serialize};
+
+use super::write::Shown;
+
+/// All sides of one rotation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// What speaks against beginning a rotation ([`Doubt`]). Once one is under way it is not asked any more.
+    pub obstacles: Vec<Obstacle>,
+    /// The id of the token that is rotated: the one asked for, or the journaled one.
+    pub id: Id,
+    /// The token that is rotated.
+    pub old: Side,
+    /// The token that takes its place: the one with the journaled id. Empty while there is none.
+    pub new: Side,
+    /// Where the token is delivered to, and what is there.
+    pub target: Target,
+    /// What `--deliver` names. `None` where nothing is delivered.
+    pub place: Option<Place>,
+    /// What a new token would be made of, as the options and the present Secret say.
+    pub recipe: Recipe,
+}
+
+/// The public half of a bootstrap token, six characters; or, in a plan, a placeholder.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Id(pub String);
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// What is known about one token.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Side {
+    /// What its Secret says. `None` when there is none.
+    pub token: Option<Token>,
+    /// What the API servers say when they are asked with its value: that of the Secret, else (O) the journaled one or (N) the
+    /// one that the Secret held last, if this process still knows it or the target still holds it.
+    pub answer: Answer,
+    /// Whether cluster-info carries a signature with this token that is right.
+    pub signed: bool,
+}
+
+/// A Secret `bootstrap-token-<id>`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// Fingerprint of the whole token, `id.secret`. `None` where the Secret holds no such value.
+    pub value: Option<Fingerprint>,
+    /// Whether the authenticator can accept it.
+    pub standing: Standing,
+    /// The mark of this run that it carries; that of any other run is none.
+    pub mark: Option<Leg>,
+}
+
+/// Whether a token can work, by the rules of the authenticator
+/// (kubernetes/kubernetes `plugin/pkg/auth/authenticator/token/bootstrap/bootstrap.go`, 1.36) and the API server's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    /// It cannot: it has expired, is being deleted, or breaks one of the rules.
+    Dead,
+    /// It can, but not for longer than five minutes.
+    Ending,
+    /// It can, and will for as long as any write may be under way.
+    Sound,
+}
+
+/// What the API servers answer a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Answer {
+    /// Each server that was asked accepts it.
+    Accepted,
+    /// Each server that was asked refuses it.
+    Refused,
+    /// They do not agree, or one has not answered.
+    Mixed,
+    /// They cannot be asked: nobody knows the value any more, or there is none yet.
+    #[default]
+    Unasked,
+}
+
+/// Which way a run was going when it wrote an object. A run only ever moves on to a later leg, so that a write which was
+/// decided on in an earlier one does not fit any object that carries the mark of a later one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Leg {
+    /// To the new token.
+    Forward,
+    /// Back to the old one.
+    Back,
+    /// The way back was cut off: the new one stays.
+    Stay,
+}
+
+/// Where the token is delivered to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    /// As it was given: `secret:NS/NAME/KEY` or `file:PATH`.
+    pub at: String,
+    /// The host that a file is on. A rotation with such a target can be gone on with only there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+}
+
+/// What is at the place of the delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// Nothing is delivered.
+    Nothing,
+    /// A file on another host than this one.
+    Unreachable,
+    /// The Secret, its key or the file is not there.
+    Missing,
+    /// It is there.
+    Holds {
+        /// What is in it.
+        held: Held,
+        /// The leg in which this run wrote it, by its mark; [`Leg::Forward`] without one. A file cannot carry a mark:
+        /// its lock, which ends with the process that holds it, keeps late writes away, so it always has the present leg.
+        leg: Leg,
+        /// What the API servers say when they are asked with what was read from it.
+        answer: Answer,
+    },
+}
+
+/// A token as it was found in the target, bare or in a kubeconfig.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Held {
+    /// Its id. `None` when what is there has not the form of a bootstrap token.
+    pub id: Option<Id>,
+    /// Fingerprint of the whole of it.
+    pub value: Fingerprint,
+}
+
+/// What a new token is made of, beside its id and its value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recipe {
+    /// `usage-bootstrap-…` keys that are `true`, such as `authentication`.
+    pub usages: Vec<String>,
+    /// `auth-extra-groups`.
+    pub groups: Vec<String>,
+    /// `description`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The Secret's labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Its time to live, in seconds from its creation. `None` is for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+}
+
+/// What the journal keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Notes {
+    /// The token that is rotated.
+    pub old: Known,
+    /// The one that takes its place. `None` until its id is drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<Known>,
+    /// What it is made of: the old one may be gone before it is made.
+    pub recipe: Recipe,
+    /// Where it is delivered to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    /// The new token was to be delivered, at least: somebody may have read it, and a late delivery may be under way.
+    #[serde(default)]
+    pub delivered: bool,
+    /// The way back was cut off while it was walked: the old token has died, and the new one stays.
+    #[serde(default)]
+    pub kept: bool,
+}
+
+/// A token as the journal knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Known {
+    /// Its id.
+    pub id: Id,
+    /// Fingerprint of its value. Of the new token it is the one that was drawn last: its Secret has the last word.
+    pub value: Fingerprint,
+}
+
+impl Side {
+    /// Whether its Secret holds this value.
+    pub fn holds(&self, value: Fingerprint) -> bool {
+        self.token.as_ref().is_some_and(|token| token.value == Some(value))
+    }
+
+    /// Whether its Secret holds this value, and will be good for as long as any write may be under way.
+    pub fn is_sound(&self, value: Fingerprint) -> bool {
+        let sound = |token: &Token| token.value == Some(value) && token.standing == Standing::Sound;
+        self.token.as_ref().is_some_and(sound)
+    }
+}
+
+/// One thing that speaks against beginning a rotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// There is no Secret for this id.
+    Unknown,
+    /// It cannot work, for these reasons, so that there is nothing to rotate.
+    CannotWork(Vec<String>),
+    /// Nothing speaks against it, and the API servers do not accept it.
+    NotAccepted,
+    /// Its Secret holds no value of the right form.
+    NoValue,
+    /// Somebody else's program looks after it; deleting it may take that program's own objects along, as
+    /// `kubeadm-certs` goes with its token (kubernetes/kubernetes `cmd/kubeadm/app/phases/copycerts/copycerts.go`).
+    Owned {
+        /// By whom, such as `Secret kube-system/kubeadm-certs`.
+        by: String,
+    },
+    /// The new one would live for less than a quarter of an hour, and be about to expire for most of it.
+    ShortLived,
+    /// The target is not there.
+    TargetMissing,
+    /// The target cannot be written: it says `immutable: true`.
+    TargetImmutable,
+    /// The target holds another token, or something that is none.
+    TargetHoldsAnother {
+        /// The id of what it holds, if it has one.
+        id: Option<Id>,
+    },
+    /// The target is a file that is not on this host.
+    TargetElsewhere,
+}
+
+impl Doubt {
+    /// The check's name for `--force=CHECK`, where it may be overridden.
+    pub fn check(&self) -> Option<&'static str> {
+        match self {
+            Self::Owned { .. } => Some("owner"),
+            _ => None,
+        }
+    }
+
+    /// In words, about this token and this target.
+    pub fn obstacle(&self, id: &Id, place: Option<&Place>) -> Obstacle {
+        let at = place.map_or("the target", |place| place.at.as_str());
+        let (reason, hint) = match self {
+            Self::Unknown => (
+                format!("there is no bootstrap token {}", Shown(id)),
+                "`kubectl bootstrap-token list` shows those that there are".to_owned(),
+            ),
+            Self::CannotWork(why) => (
+                format!("bootstrap token {} cannot work: {}", Shown(id), why.join("; ")),
+                "make a new one with `kubectl bootstrap-token create`".to_owned(),
+            ),
+            Self::NotAccepted => (
+                format!(
+                    "the API server does not accept bootstrap token {}, against which nothing speaks",
+                    Shown(id)
+                ),
+                "it must run with `--enable-bootstrap-token-auth`".to_owned(),
+            ),
+            Self::NoValue => (
+                format!("the Secret of bootstrap token {} holds no value of a token", Shown(id)),
+                "revoke it, and make a new one with `kubectl bootstrap-token create`".to_owned(),
+            ),
+            Self::Owned { by } => (
+                format!("bootstrap token {} belongs to {by}", Shown(id)),
+                "whatever made it looks after it; `--force=owner` rotates it all the same".to_owned(),
+            ),
+            Self::ShortLived => (
+                "the new token would live for less than a quarter of an hour".to_owned(),
+                "give a longer --ttl".to_owned(),
+            ),
+            Self::TargetMissing => (
+                format!("{at} is not there"),
+                "make it with the present token first, or rotate without --deliver".to_owned(),
+            ),
+            Self::TargetImmutable => (
+                format!("{at} is immutable"),
+                "rotate without --deliver, and replace that Secret within the overlap".to_owned(),
+            ),
+            Self::TargetHoldsAnother { id: Some(held) } => (
+                format!("{at} holds bootstrap token {}, not {}", Shown(held), Shown(id)),
+                format!("rotate {} instead, or leave --deliver out", Shown(held)),
+            ),
+            Self::TargetHoldsAnother { id: None } => (
+                format!("{at} does not hold bootstrap token {}", Shown(id)),
+                "nothing is overwritten that is not the token which is rotated: leave --deliver out".to_owned(),
+            ),
+            Self::TargetElsewhere => elsewhere(place),
+        };
+        Obstacle {
+            check: self.check(),
+            reason,
+            hint,
+        }
+    }
+}
+
+fn elsewhere(place: Option<&Place>) -> (String, String) {
+    let at = place.map_or("the target", |place| place.at.as_str());
+    let host = place.and_then(|place| place.host.as_deref());
+    let host = host.unwrap_or("the host where the rotation began");
+    (
+        format!("{at} is on {host}, not here"),
+        format!("run the same command on {host}"),
+    )
+}

@@ -1,0 +1,215 @@
+//! The plan that `--dry-run` prints: `decide` folded over its own predictions; and what is refused before anything begins.
+
+use kubectl_bootstrap_token::rotation::view::{
+    Answer, Held, Id, Known, Leg, Notes, Side, Standing, Target, Token, View,
+};
+use kubectl_bootstrap_token::rotation::{BootstrapToken, decide};
+use kubectl_core::secret::Fingerprint;
+use rotation::phase::{Goal, Phase};
+use rotation::plan::{NoPlan, Planned, plan};
+use rotation::protocol::{Next, Run, RunId};
+
+use crate::world::{To, holds_old, old, old_id, start};
+
+fn lines(view: View, run: Option<Run<BootstrapToken>>) -> String {
+    let steps = match plan(view, run) {
+        Ok(plan) => plan.steps,
+        Err(NoPlan::Refused(obstacles)) => return format!("refused: {}; {}", obstacles[0].reason, obstacles[0].hint),
+        Err(NoPlan::Stuck(what)) => return format!("stuck: {what}"),
+    };
+    let line = |step| match step {
+        Planned::Write { phase, write } => format!("{phase:<8}{write}"),
+        Planned::Wait { phase, what } => format!("{phase:<8}wait for {what}"),
+    };
+    steps.into_iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A run that has come this far, with a new token that works.
+fn under_way(view: &mut View, goal: Goal, phase: Phase) -> Run<BootstrapToken> {
+    let new = Known {
+        id: Id("newnew".to_owned()),
+        value: Fingerprint::of("new"),
+    };
+    view.new = Side {
+        token: Some(Token {
+            value: Some(new.value),
+            standing: Standing::Sound,
+            mark: Some(Leg::Forward),
+        }),
+        answer: Answer::Accepted,
+        signed: view.old.signed,
+    };
+    let (id, value) = (old_id(), old());
+    let notes = Notes {
+        old: Known { id, value },
+        new: Some(new),
+        recipe: view.recipe.clone(),
+        place: view.place.clone(),
+        delivered: phase >= Phase::Place,
+        kept: false,
+    };
+    Run {
+        id: RunId::placeholder(),
+        goal,
+        phase,
+        notes,
+        timers: [].into(),
+    }
+}
+
+fn holds_new() -> Target {
+    Target::Holds {
+        held: Held {
+            id: Some(Id("newnew".to_owned())),
+            value: Fingerprint::of("new"),
+        },
+        leg: Leg::Forward,
+        answer: Answer::Accepted,
+    }
+}
+
+fn holds_neither() -> Target {
+    Target::Holds {
+        held: Held {
+            id: None,
+            value: Fingerprint::of("a stranger's"),
+        },
+        leg: Leg::Forward,
+        answer: Answer::Refused,
+    }
+}
+
+#[test]
+fn a_rotation_is_planned_from_its_first_step_to_its_last() {
+    insta::assert_snapshot!(lines(start(To::Secret, true), None), @"
+    make    create a new bootstrap token like oldold
+    make    wait for the API server to accept <new>
+    place   deliver bootstrap token <new> to secret:kube-system/join/token
+    prove   wait for whoever has read oldold to use it (--overlap)
+    retire  revoke bootstrap token oldold: delete its Secret
+    confirm wait for the API server to refuse oldold
+    ");
+}
+
+#[test]
+fn without_a_target_nothing_is_delivered() {
+    insta::assert_snapshot!(lines(start(To::Nothing, false), None), @"
+    make    create a new bootstrap token like oldold
+    make    wait for the API server to accept <new>
+    prove   wait for whoever has read oldold to use it (--overlap)
+    retire  revoke bootstrap token oldold: delete its Secret
+    confirm wait for the API server to refuse oldold
+    ");
+}
+
+#[test]
+fn a_rollback_is_planned_from_where_the_rotation_stands() {
+    let mut view = start(To::Secret, false);
+    let run = under_way(&mut view, Goal::Back, Phase::Prove);
+    view.target = holds_new();
+    insta::assert_snapshot!(lines(view, Some(run)), @"
+    place   deliver bootstrap token oldold to secret:kube-system/join/token
+    prove   wait for whoever has read newnew to use it (--overlap)
+    retire  revoke bootstrap token newnew: delete its Secret
+    confirm wait for the API server to refuse newnew
+    ");
+}
+
+#[test]
+fn a_rollback_of_what_was_never_delivered_only_revokes() {
+    let mut view = start(To::Secret, false);
+    let run = under_way(&mut view, Goal::Back, Phase::Make);
+    insta::assert_snapshot!(lines(view, Some(run)), @"
+    retire  revoke bootstrap token newnew: delete its Secret
+    confirm wait for the API server to refuse newnew
+    ");
+}
+
+#[test]
+fn a_rollback_to_a_token_that_expires_keeps_the_new_one() {
+    let mut view = start(To::Secret, false);
+    let run = under_way(&mut view, Goal::Back, Phase::Make);
+    view.old.token.as_mut().unwrap().standing = Standing::Ending;
+    insta::assert_snapshot!(lines(view, Some(run)), @"
+    make    keep bootstrap token newnew: oldold is gone or about to expire, there is no way back to it
+    make    mark bootstrap token newnew, so that no late write fits it
+    place   deliver bootstrap token newnew to secret:kube-system/join/token
+    ");
+}
+
+#[test]
+fn a_value_that_is_neither_is_left_where_it_is() {
+    let mut view = start(To::Secret, false);
+    view.target = holds_neither();
+    insta::assert_snapshot!(lines(view.clone(), None), @"refused: secret:kube-system/join/token does not hold bootstrap token oldold; nothing is overwritten that is not the token which is rotated: leave --deliver out");
+    let run = under_way(&mut view, Goal::Forward, Phase::Make);
+    insta::assert_snapshot!(lines(view.clone(), Some(run)), @"refused: secret:kube-system/join/token was changed by somebody else: it holds neither oldold nor newnew; write oldold there and run the same command again; or `kubectl bootstrap-token rollback`, which leaves it as it is");
+    let run = under_way(&mut view, Goal::Forward, Phase::Retire);
+    view.old.token.as_mut().unwrap().standing = Standing::Ending;
+    insta::assert_snapshot!(lines(view.clone(), Some(run)), @"refused: secret:kube-system/join/token was changed by somebody else: it holds neither oldold nor newnew; write newnew there and run the same command again; or revoke oldold, and run the same command again");
+    let run = under_way(&mut view, Goal::Forward, Phase::Retire);
+    view.old.token = None;
+    view.old.answer = Answer::Unasked;
+    assert_eq!(decide(&view, Some(&run)), Next::Done, "nothing depends on it any more");
+}
+
+#[test]
+fn a_file_is_gone_on_with_on_its_host_only() {
+    let mut view = start(To::File, false);
+    let run = under_way(&mut view, Goal::Forward, Phase::Place);
+    view.target = Target::Unreachable;
+    insta::assert_snapshot!(lines(view, Some(run)), @"refused: file:/etc/kubernetes/bootstrap-kubelet.conf is on host-1, not here; run the same command on host-1");
+}
+
+#[test]
+fn what_cannot_be_rotated_is_refused() {
+    let refused = |change: fn(&mut View)| {
+        let mut view = start(To::Secret, false);
+        change(&mut view);
+        lines(view, None)
+    };
+    let said = [
+        refused(|view| view.old.token = None),
+        refused(|view| view.old.token.as_mut().unwrap().value = None),
+        refused(|view| view.old.token.as_mut().unwrap().standing = Standing::Dead),
+        refused(|view| view.old.answer = Answer::Refused),
+        refused(|view| view.target = Target::Missing),
+        refused(|view| view.target = Target::Unreachable),
+        refused(|view| view.target = holds_new()),
+    ];
+    insta::assert_snapshot!(said.join("\n"), @"
+    refused: there is no bootstrap token oldold; `kubectl bootstrap-token list` shows those that there are
+    refused: the Secret of bootstrap token oldold holds no value of a token; revoke it, and make a new one with `kubectl bootstrap-token create`
+    refused: bootstrap token oldold cannot work: it has expired, or breaks a rule; make a new one with `kubectl bootstrap-token create`
+    refused: the API server does not accept bootstrap token oldold, against which nothing speaks; it must run with `--enable-bootstrap-token-auth`
+    refused: secret:kube-system/join/token is not there; make it with the present token first, or rotate without --deliver
+    refused: secret:kube-system/join/token is on the host where the rotation began, not here; run the same command on the host where the rotation began
+    refused: secret:kube-system/join/token holds bootstrap token newnew, not oldold; rotate newnew instead, or leave --deliver out
+    ");
+}
+
+#[test]
+fn what_somebody_changed_is_put_right_before_the_old_one_goes() {
+    let mut view = start(To::Secret, false);
+    let run = under_way(&mut view, Goal::Forward, Phase::Prove);
+    view.target = holds_old();
+    view.new.token.as_mut().unwrap().standing = Standing::Dead;
+    view.new.answer = Answer::Refused;
+    insta::assert_snapshot!(lines(view, Some(run)), @"
+    make    put bootstrap token newnew right: usages, groups and time to live
+    make    wait for the API server to accept newnew
+    place   deliver bootstrap token newnew to secret:kube-system/join/token
+    prove   wait for whoever has read oldold to use it (--overlap)
+    retire  revoke bootstrap token oldold: delete its Secret
+    confirm wait for the API server to refuse oldold
+    ");
+}
+
+#[test]
+fn the_journal_is_short_and_holds_no_secret() {
+    let mut view = start(To::File, false);
+    let run = under_way(&mut view, Goal::Forward, Phase::Make);
+    let text = serde_json::to_string(&run.notes).unwrap();
+    insta::assert_snapshot!(text, @r#"{"old":{"id":"oldold","value":"cba06b5736"},"new":{"id":"newnew","value":"11507a0e2f"},"recipe":{"usages":[],"groups":[],"labels":{},"seconds":86400},"place":{"at":"file:/etc/kubernetes/bootstrap-kubelet.conf","host":"host-1"},"delivered":false,"kept":false}"#);
+    assert_eq!(serde_json::from_str::<Notes>(&text).unwrap(), run.notes);
+}

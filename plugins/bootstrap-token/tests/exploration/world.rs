@@ -1,0 +1,471 @@
+//! A small world of one Kubernetes, one target, a node that reads it, and whoever else may change something.
+//!
+//! What each move imitates is said beside it. A refusal in the middle leaves the run where it is, so here it counts as a wait;
+//! what it asks of the operator is then a move of its own.
+
+mod moves;
+
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
+use std::sync::LazyLock;
+
+use kubectl_bootstrap_token::rotation::view::{
+    Answer, Held, Id, Leg, Notes, Place, Recipe, Side, Standing, Target, Token, View,
+};
+use kubectl_bootstrap_token::rotation::write::{Which, Write};
+use kubectl_bootstrap_token::rotation::{BootstrapToken, Timer};
+use kubectl_core::secret::Fingerprint;
+use moves::Moves;
+use rotation::explore::{Environment, Help, Move, World};
+use rotation::phase::Goal;
+use rotation::protocol::{Next, Protocol, Run};
+
+/// How many moves of each disturbing kind the environment has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Budget {
+    /// Somebody deletes O or N.
+    pub(crate) deletions: u8,
+    /// Time passes for O or N: it is about to expire, expires, and the token cleaner deletes it.
+    pub(crate) expiries: u8,
+    /// Somebody extends what is about to expire.
+    pub(crate) extensions: u8,
+    /// Somebody puts something else into the target, puts O back, or deletes it.
+    pub(crate) strangers: u8,
+    /// Somebody changes O or N: another value, no value, no usage, no mark.
+    pub(crate) tampers: u8,
+    /// The signer loses an update.
+    pub(crate) lost_signatures: u8,
+    /// The signer is switched off.
+    pub(crate) signer_offs: u8,
+    /// The run is gone on with on another host than that of the file.
+    pub(crate) hosts: u8,
+    /// The process that knew a value which no Secret holds any more is killed.
+    pub(crate) forgets: u8,
+    /// The id that was drawn is taken.
+    pub(crate) collisions: u8,
+    /// A node reads the target, and needs what it read for a while.
+    pub(crate) readers: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Memory {
+    left: Budget,
+    /// What a node has read and not used yet.
+    reader: Option<Fingerprint>,
+    /// The signer has a reason to look at the tokens.
+    event: bool,
+    signer_off: bool,
+    /// What is in the file while nobody on its host goes on.
+    away: Option<Target>,
+    /// What the target holds is neither O nor N, by a stranger's hand.
+    stranger: bool,
+    /// The environment made O unfit for the way back.
+    old_lost: bool,
+    /// The environment has interfered.
+    disturbed: bool,
+    /// It did while a write was under way.
+    raced: bool,
+    /// A token is about to expire that was not when the write under way was intended.
+    ending_since_intent: bool,
+    /// Something is broken, and not by us.
+    hurt: bool,
+    /// A creation arrived after the way back had begun.
+    late_creation: bool,
+    /// What a write of ours broke.
+    fault: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum To {
+    Nothing,
+    Secret,
+    File,
+}
+
+pub(crate) struct Small<P> {
+    pub(crate) to: To,
+    pub(crate) budget: Budget,
+    /// O and N have the signing usage, and the signer works.
+    pub(crate) signing: bool,
+    /// A token drawn by us is never accepted.
+    pub(crate) never_accepted: bool,
+    /// The deadline of the proof may pass at any time.
+    pub(crate) late_proof: bool,
+    /// There are several API servers, and they learn of a change one after the other.
+    pub(crate) many_servers: bool,
+    /// How many holders lose the lock with a write in hand, and how many rollbacks are asked for.
+    pub(crate) others: (u8, u8),
+    pub(crate) protocol: PhantomData<P>,
+}
+
+impl<P> Small<P> {
+    pub(crate) fn new(to: To, budget: Budget) -> Self {
+        Self {
+            to,
+            budget,
+            signing: false,
+            never_accepted: false,
+            late_proof: false,
+            many_servers: false,
+            others: (0, 0),
+            protocol: PhantomData,
+        }
+    }
+}
+
+pub(crate) type W<P> = World<Small<P>>;
+
+/// The protocol under exploration: the real one, or one with a mistake in it.
+pub(crate) trait Like: Protocol<View = View, Notes = Notes, Write = Write, Timer = Timer> {}
+impl<P: Protocol<View = View, Notes = Notes, Write = Write, Timer = Timer>> Like for P {}
+
+// A digest costs more than a step.
+static OLD: LazyLock<Fingerprint> = LazyLock::new(|| Fingerprint::of("old"));
+static STRANGER: LazyLock<Fingerprint> = LazyLock::new(|| Fingerprint::of("stranger"));
+static CHANGED: LazyLock<Fingerprint> = LazyLock::new(|| Fingerprint::of("changed"));
+
+pub(crate) fn old() -> Fingerprint {
+    *OLD
+}
+
+fn stranger() -> Fingerprint {
+    *STRANGER
+}
+
+pub(crate) fn old_id() -> Id {
+    Id("oldold".to_owned())
+}
+
+fn sound(value: Fingerprint) -> Token {
+    Token {
+        value: Some(value),
+        standing: Standing::Sound,
+        mark: None,
+    }
+}
+
+/// What a target holds in which somebody else has put O.
+pub(crate) fn holds_old() -> Target {
+    let (id, value) = (Some(old_id()), old());
+    Target::Holds {
+        held: Held { id, value },
+        leg: Leg::Forward,
+        answer: Answer::Accepted,
+    }
+}
+
+pub(crate) fn start(to: To, signing: bool) -> View {
+    let (at, host) = match to {
+        To::Nothing => (None, None),
+        To::Secret => (Some("secret:kube-system/join/token"), None),
+        To::File => (
+            Some("file:/etc/kubernetes/bootstrap-kubelet.conf"),
+            Some("host-1".to_owned()),
+        ),
+    };
+    View {
+        obstacles: Vec::new(),
+        id: old_id(),
+        old: Side {
+            token: Some(sound(old())),
+            answer: Answer::Accepted,
+            signed: signing,
+        },
+        new: Side::default(),
+        target: if to == To::Nothing {
+            Target::Nothing
+        } else {
+            holds_old()
+        },
+        place: at.map(|at| Place {
+            at: at.to_owned(),
+            host,
+        }),
+        recipe: Recipe {
+            usages: Vec::new(),
+            groups: Vec::new(),
+            description: None,
+            labels: [].into(),
+            seconds: Some(86_400),
+        },
+    }
+}
+
+/// What a write is conditional on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Condition {
+    Nothing,
+    Old(Option<Token>),
+    New(Option<Token>),
+    Target(Option<(Held, Leg)>),
+}
+
+impl<P: Like> Environment for Small<P> {
+    type Protocol = P;
+    type Memory = Memory;
+    type Target = Condition;
+
+    fn starts(&self) -> Vec<World<Self>> {
+        let memory = Memory {
+            left: self.budget,
+            reader: (self.budget.readers > 0).then(old),
+            event: false,
+            signer_off: false,
+            away: None,
+            stranger: false,
+            old_lost: false,
+            disturbed: false,
+            raced: false,
+            ending_since_intent: false,
+            hurt: false,
+            late_creation: false,
+            fault: None,
+        };
+        let mut world = World::new(start(self.to, self.signing), memory).with(self.others.0, self.others.1);
+        self.settle(&mut world);
+        vec![world]
+    }
+
+    fn moves(&self, world: &World<Self>) -> Vec<Move<Self>> {
+        let mut moves = Moves {
+            small: self,
+            world,
+            found: Vec::new(),
+        };
+        moves.all();
+        moves.found
+    }
+
+    fn timer(&self, world: &World<Self>, timer: Timer) -> Option<Help> {
+        let memory = &world.memory;
+        match timer {
+            Timer::Proof if self.never_accepted || memory.signer_off => Some(Help::Helps),
+            Timer::Proof => self.late_proof.then_some(Help::Disturbs),
+            // Who reads the target has used what he read when the overlap has passed since.
+            Timer::Overlap => {
+                let now = value_in(target(world));
+                (memory.reader.is_none() || memory.reader == now).then_some(Help::Helps)
+            }
+            Timer::Touch if world.is_sending() => None,
+            Timer::Touch => (!memory.event || memory.signer_off).then_some(Help::Helps),
+        }
+    }
+
+    fn target(&self, view: &View, write: &Write) -> Option<Condition> {
+        Some(match write {
+            Write::Keep { .. } => Condition::Nothing,
+            // A creation may arrive late too: it is conditional on a free name.
+            Write::Create { .. }
+            | Write::Mend { .. }
+            | Write::Clear { .. }
+            | Write::Touch { .. }
+            | Write::GuardToken { .. }
+            | Write::Delete { which: Which::New, .. } => Condition::New(view.new.token.clone()),
+            Write::Delete { which: Which::Old, .. } => Condition::Old(view.old.token.clone()),
+            Write::Deliver { .. } | Write::GuardTarget { .. } => Condition::Target(match &view.target {
+                Target::Holds { held, leg, .. } => Some((held.clone(), *leg)),
+                _ => None,
+            }),
+        })
+    }
+
+    fn written(&self, world: &mut World<Self>, write: &Write) {
+        // What was right when it was intended, and was made wrong by somebody else while it was under way: no write can be
+        // conditional on two objects. A former holder's write may be under way for any time, until the run has ended.
+        let excused = world.memory.raced || self.others.0 > 0 && world.memory.disturbed && world.ended.is_none();
+        if let Some(fault) = fault(world, write)
+            && !excused
+        {
+            world.memory.fault = Some(fault);
+        }
+        match write {
+            Write::Create { .. } => {
+                let run = world.run.as_ref();
+                world.memory.late_creation = run.is_none_or(|run| run.goal == Goal::Back && !run.notes.kept);
+                world.memory.event = true;
+            }
+            Write::Delete { which: Which::New, .. } => {
+                world.memory.late_creation = false;
+                world.memory.event = true;
+            }
+            Write::Delete { .. } | Write::Mend { .. } | Write::Touch { .. } | Write::GuardToken { .. } => {
+                world.memory.event = true;
+            }
+            _ => {}
+        }
+        self.settle(world);
+        world.memory.raced = false;
+        world.memory.ending_since_intent = false;
+        world.memory.hurt = unhealthy(world).is_some() && (world.memory.hurt || excused);
+    }
+
+    fn timer_passed(&self, _: &mut World<Self>, _: Timer) {}
+
+    fn in_use(&self, view: &View, former: Option<&Notes>) -> (BTreeSet<Fingerprint>, BTreeSet<String>) {
+        let former = former.and_then(|notes| notes.new.as_ref());
+        let held = match &view.target {
+            Target::Holds { held, .. } => Some(held),
+            _ => None,
+        };
+        let tokens = [&view.old.token, &view.new.token];
+        let of_tokens = tokens.into_iter().flatten().filter_map(|token| token.value);
+        let values = of_tokens
+            .chain(held.map(|held| held.value))
+            .chain(former.map(|new| new.value));
+        let taken = view.new.token.iter().map(|_| "mark 1".to_owned());
+        let ids = held.and_then(|held| held.id.clone()).map(|id| id.0);
+        (
+            values.collect(),
+            taken.chain(ids).chain(former.map(|new| new.id.0.clone())).collect(),
+        )
+    }
+
+    fn unsafe_because(&self, world: &World<Self>) -> Option<String> {
+        let why = world.memory.fault.map(ToOwned::to_owned);
+        let why = why.or_else(|| unhealthy(world).filter(|_| !world.memory.hurt).map(ToOwned::to_owned));
+        let why = why.or_else(|| ended_wrong(world));
+        why.map(|why| format!("{why}: {:#?}", world.view))
+    }
+}
+
+impl<P: Like> Small<P> {
+    /// What follows from the rest of the view.
+    fn settle(&self, world: &mut W<P>) {
+        let view = &mut world.view;
+        for side in [&mut view.old, &mut view.new] {
+            side.signed &= side.token.is_some();
+        }
+        let sides = [&view.old, &view.new];
+        let answer_to = |value| {
+            let side = sides.iter().find(|side| side.holds(value));
+            side.map_or(Answer::Refused, |side| side.answer)
+        };
+        if let Target::Holds { held, leg, answer } = &mut view.target {
+            *answer = answer_to(held.value);
+            if self.to == To::File {
+                *leg = Leg::Stay;
+            }
+        }
+    }
+}
+
+/// What is really in the target.
+fn target<P: Like>(world: &W<P>) -> &Target {
+    world.memory.away.as_ref().unwrap_or(&world.view.target)
+}
+
+fn value_in(target: &Target) -> Option<Fingerprint> {
+    match target {
+        Target::Holds { held, .. } => Some(held.value),
+        _ => None,
+    }
+}
+
+fn lives(side: &Side, value: Fingerprint) -> bool {
+    let lives = |token: &Token| token.value == Some(value) && token.standing != Standing::Dead;
+    value != stranger() && side.token.as_ref().is_some_and(lives)
+}
+
+fn old_lives(view: &View) -> bool {
+    lives(&view.old, old())
+}
+
+fn new_value(view: &View) -> Option<Fingerprint> {
+    view.new.token.as_ref().and_then(|token| token.value)
+}
+
+fn new_lives(view: &View) -> bool {
+    new_value(view).is_some_and(|value| lives(&view.new, value))
+}
+
+/// Whether a Secret holds this value, and every API server accepts it.
+fn works(view: &View, value: Fingerprint) -> bool {
+    let works = |side: &Side| lives(side, value) && side.answer == Answer::Accepted;
+    works(&view.old) || works(&view.new)
+}
+
+fn unhealthy<P: Like>(world: &W<P>) -> Option<&'static str> {
+    let view = &world.view;
+    if !works(view, old()) && !new_value(view).is_some_and(|value| works(view, value)) {
+        return Some("neither token works");
+    }
+    let named = value_in(target(world)).filter(|value| *value != stranger());
+    if named.is_some_and(|value| !works(view, value)) {
+        return Some("the target names a token that does not work");
+    }
+    let reader = world.memory.reader;
+    (reader.is_some_and(|value| !works(view, value))).then_some("a node has read a token that does not work any more")
+}
+
+/// What a write of ours must never have done.
+fn fault<P: Like>(world: &W<P>, write: &Write) -> Option<&'static str> {
+    let view = &world.view;
+    match write {
+        Write::Deliver { .. } if world.memory.stranger => Some("a stranger's value was overwritten"),
+        Write::Deliver { which: Which::New, .. } => {
+            let forward = world.run.as_ref().is_some_and(|run| run.goal == Goal::Forward);
+            let early = view.old.signed && old_lives(view) && !view.new.signed;
+            (forward && early && !world.memory.hurt).then_some("delivered before cluster-info was signed")
+        }
+        Write::Delete { .. } if !old_lives(view) && !new_lives(view) => Some("the last token that lived was deleted"),
+        _ => None,
+    }
+}
+
+fn ended_wrong<P: Like>(world: &W<P>) -> Option<String> {
+    let (view, memory) = (&world.view, &world.memory);
+    let names = |value| memory.stranger || value_in(&view.target).is_none_or(|named| Some(named) == value);
+    let new_works = new_value(view).is_some_and(|value| works(view, value));
+    let refused = |side: &Side| matches!(side.answer, Answer::Refused | Answer::Unasked);
+    let right = match world.ended? {
+        Goal::Forward => !view.old.holds(old()) && refused(&view.old) && new_works && names(new_value(view)),
+        Goal::Back => {
+            let foreign = new_value(view) == Some(stranger());
+            let new_is_gone = view.new.token.is_none() && refused(&view.new) || foreign || memory.late_creation;
+            let back = new_is_gone && names(Some(old())) && (works(view, old()) || memory.old_lost);
+            let kept = memory.old_lost && new_works && names(new_value(view));
+            back || kept
+        }
+    };
+    (!right).then(|| format!("ended wrong ({:?}, {memory:?})", world.ended))
+}
+
+/// The run as the real protocol sees it.
+pub(crate) fn real<P: Like>(run: &Run<P>) -> Run<BootstrapToken> {
+    let Run {
+        id,
+        goal,
+        phase,
+        notes,
+        timers,
+    } = run.clone();
+    Run {
+        id,
+        goal,
+        phase,
+        notes,
+        timers,
+    }
+}
+
+/// The answer of the real protocol as that of another one. A refusal in the middle is a wait.
+pub(crate) fn told<P: Like>(next: Next<BootstrapToken>, run: Option<&Run<P>>) -> Next<P> {
+    match (next, run) {
+        (Next::Begin(notes), _) => Next::Begin(notes),
+        (Next::Do(step), _) => Next::Do(rotation::protocol::Step {
+            phase: step.phase,
+            write: step.write,
+            starts: step.starts,
+            stops: step.stops,
+        }),
+        (Next::Wait(wait), _) => Next::Wait(rotation::protocol::Wait {
+            phase: wait.phase,
+            what: wait.what,
+            starts: wait.starts,
+        }),
+        (Next::TurnBack(reason), _) => Next::TurnBack(reason),
+        (Next::Done, _) => Next::Done,
+        (Next::Refuse(obstacles), Some(run)) => Next::wait(run.phase, obstacles[0].hint.clone()),
+        (Next::Refuse(obstacles), None) => Next::Refuse(obstacles),
+    }
+}

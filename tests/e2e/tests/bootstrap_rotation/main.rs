@@ -1,0 +1,8 @@
+//! What users live through with `kubectl bootstrap-token rotate`, on a real control plane.
+
+#[path = "../bootstrap/cluster.rs"]
+#[allow(dead_code, reason = "the stories of single verbs use the rest of it")]
+mod cluster;
+mod interrupted;
+mod place;
+mod rotating;

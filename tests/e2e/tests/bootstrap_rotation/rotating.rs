@@ -1,0 +1,192 @@
+//! A rotation that nobody disturbs, and two at once.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use anyhow::{Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::cluster::{self, is_let_in};
+use crate::place::Place;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_that_read_a_secret_get_the_new_token_and_the_old_one_is_refused_at_the_end() -> Result<()> {
+    let place = Place::new("rotate-secret").await?;
+    let before = cluster::data_of(place.plane, &place.old.id).await?;
+    let target = place.target();
+    let args = [
+        "rotate",
+        &place.old.id,
+        "--deliver",
+        &target,
+        "--overlap",
+        "0s",
+        "--yes",
+    ];
+    let done = place.desk.bootstrap_token(args).run().await?.expect(0)?;
+    ensure!(
+        done.stdout == format!("secret/bootstrap-token-{} rotated\n", place.old.id),
+        "{done}"
+    );
+    let new = place.is_rotated("rotate-secret").await?;
+    let after = cluster::data_of(place.plane, &new.id).await?;
+    for key in [
+        "usage-bootstrap-authentication",
+        "usage-bootstrap-signing",
+        "auth-extra-groups",
+        "description",
+    ] {
+        ensure!(before.get(key) == after.get(key), "{key} is not the same");
+    }
+    let secret = place.secret().await?;
+    let endpoint = secret.data.unwrap_or_default().remove("endpoint").map(|bytes| bytes.0);
+    ensure!(
+        endpoint.as_deref() == Some(b"10.9.8.7:6443"),
+        "the other key was touched"
+    );
+    // Whoever asks for it again is told that the token is gone.
+    let again = place.desk.bootstrap_token(args).run().await?.expect(1)?;
+    ensure!(again.stderr.contains("there is no bootstrap token"), "{again}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubeconfig_file_stays_as_it_is_but_for_the_token() -> Result<()> {
+    let place = Place::new("rotate-file").await?;
+    let path = place.kubeconfig_file()?;
+    let before = std::fs::read_to_string(&path)?;
+    let target = format!("file:{}", path.display());
+    let args = [
+        "rotate",
+        &place.old.id,
+        "--deliver",
+        &target,
+        "--overlap",
+        "0s",
+        "--yes",
+    ];
+    place.desk.bootstrap_token(args).run().await?.expect(0)?;
+    let tokens = place.tokens("rotate-file").await?;
+    ensure!(tokens.len() == 1 && tokens[0] != place.old.id, "{tokens:?}");
+    let secret = cluster::data_of(place.plane, &tokens[0]).await?["token-secret"].clone();
+    let new = format!("{}.{secret}", tokens[0]);
+    ensure!(
+        std::fs::read_to_string(&path)? == before.replace(&place.old.text, &new),
+        "more has changed"
+    );
+    ensure!(
+        std::fs::metadata(&path)?.permissions().mode() & 0o7777 == 0o600,
+        "others may read it"
+    );
+    ensure!(is_let_in(place.plane, &new).await?, "it is refused");
+    ensure!(!is_let_in(place.plane, &place.old.text).await?, "the old one is let in");
+    let beside = std::fs::read_dir(place.desk.home())?.filter_map(Result::ok);
+    ensure!(
+        beside
+            .filter(|entry| entry.file_name().to_string_lossy().contains("kubectl-bootstrap-token"))
+            .count()
+            == 0,
+        "something is left beside it"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_says_what_would_be_done_and_changes_nothing() -> Result<()> {
+    let place = Place::new("rotate-dry").await?;
+    let target = place.target();
+    for mode in ["--dry-run", "--dry-run=server"] {
+        let args = ["rotate", &place.old.id, "--deliver", &target, mode];
+        let plan = place.desk.bootstrap_token(args).run().await?.expect(0)?;
+        for step in [
+            "create a new bootstrap token like",
+            "deliver bootstrap token <new>",
+            "revoke bootstrap token",
+        ] {
+            ensure!(plan.stdout.contains(step), "{step} is not in\n{plan}");
+        }
+        ensure!(!plan.stdout.contains("refused by the server"), "{plan}");
+    }
+    place.is_restored("rotate-dry").await?;
+    ensure!(place.lease().await?.is_none(), "it took the lock");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_second_is_told_who_was_first_and_both_ids_are_marked_in_the_list() -> Result<()> {
+    let place = Place::new("rotate-two").await?;
+    let target = place.target();
+    let args = ["rotate", &place.old.id, "--deliver", &target, "--yes"];
+    let first = place.desk.bootstrap_token(args).start().await?;
+    place.comes_to("prove").await?;
+    let second = place.desk.bootstrap_token(args).run().await?.expect(5)?;
+    ensure!(second.stderr.contains("is held by"), "{second}");
+    let new = place.held().await?;
+    ensure!(cluster::row(&place.desk, &place.old.id).await?["rotation"]["isNew"] == false);
+    ensure!(cluster::row(&place.desk, &new.id).await?["rotation"]["of"] == place.old.id.as_str());
+    drop(first);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_holds_another_token_is_not_overwritten() -> Result<()> {
+    let place = Place::new("rotate-another").await?;
+    let other = cluster::create(&place.desk, &[]).await?;
+    let target = place.target();
+    let args = ["rotate", &other.id, "--deliver", &target, "--yes"];
+    let refused = place.desk.bootstrap_token(args).run().await?.expect(1)?;
+    ensure!(
+        refused
+            .stderr
+            .contains(&format!("holds bootstrap token {}", place.old.id)),
+        "{refused}"
+    );
+    place.is_restored("rotate-another").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_token_is_in_what_is_printed_nor_in_the_journal() -> Result<()> {
+    let place = Place::new("rotate-leaks").await?;
+    let target = place.target();
+    let args = [
+        "rotate",
+        &place.old.id,
+        "--deliver",
+        &target,
+        "--yes",
+        "-v=9",
+        "-o",
+        "json",
+    ];
+    let run = place.desk.bootstrap_token(args).start().await?;
+    place.comes_to("prove").await?;
+    let new = place.held().await?;
+    let journal = serde_json::to_string(&place.lease().await?)?;
+    ensure!(journal.contains(&new.id), "the id is not in the journal");
+    let pid = run.pid()?;
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(i32::try_from(pid)?).ok_or_else(|| anyhow::anyhow!("no process"))?,
+        rustix::process::Signal::INT,
+    )?;
+    let stopped = run.finish().await?.expect(130)?;
+    let undo = ["rollback", &place.old.id, "--overlap", "0s", "--yes", "-v=9"];
+    let undone = place.desk.bootstrap_token(undo).run().await?.expect(0)?;
+    let status = place
+        .desk
+        .bootstrap_token(["status", &place.old.id, "-v=9"])
+        .run()
+        .await?
+        .expect(0)?;
+    for token in [&place.old, &new] {
+        for text in [
+            token.secret().to_owned(),
+            STANDARD.encode(&token.text),
+            STANDARD.encode(token.secret()),
+        ] {
+            for shown in [&stopped.to_string(), &undone.to_string(), &status.to_string(), &journal] {
+                ensure!(!shown.contains(text.trim_end_matches('=')), "a token is shown");
+            }
+        }
+    }
+    place.is_restored("rotate-leaks").await
+}
