@@ -59,6 +59,8 @@ pub(crate) struct Memory {
     away: Option<Target>,
     /// What the target holds is neither O nor N, by a stranger's hand.
     stranger: bool,
+    /// The id that was drawn for N is somebody else's.
+    theirs: bool,
     /// The environment made O unfit for the way back.
     old_lost: bool,
     /// The environment has interfered.
@@ -213,6 +215,7 @@ impl<P: Like> Environment for Small<P> {
             signer_off: false,
             away: None,
             stranger: false,
+            theirs: false,
             old_lost: false,
             disturbed: false,
             raced: false,
@@ -280,6 +283,7 @@ impl<P: Like> Environment for Small<P> {
         }
         match write {
             Write::Create { .. } => {
+                world.memory.theirs = false;
                 let run = world.run.as_ref();
                 world.memory.late_creation = run.is_none_or(|run| run.goal == Goal::Back && !run.notes.kept);
                 world.memory.event = true;
@@ -401,6 +405,16 @@ fn unhealthy<P: Like>(world: &W<P>) -> Option<&'static str> {
 fn fault<P: Like>(world: &W<P>, write: &Write) -> Option<&'static str> {
     let view = &world.view;
     match write {
+        Write::Create { id: Some(_), .. }
+        | Write::Mend { .. }
+        | Write::Clear { .. }
+        | Write::Touch { .. }
+        | Write::GuardToken { .. }
+        | Write::Delete { which: Which::New, .. }
+            if world.memory.theirs =>
+        {
+            Some("somebody else's Secret was written")
+        }
         Write::Deliver { .. } if world.memory.stranger => Some("a stranger's value was overwritten"),
         Write::Deliver { which: Which::New, .. } => {
             let forward = world.run.as_ref().is_some_and(|run| run.goal == Goal::Forward);

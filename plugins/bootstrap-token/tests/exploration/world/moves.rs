@@ -317,6 +317,7 @@ impl<P: Like> Moves<'_, P> {
         if left.collisions > 0 && world.is_sending() && drawn && world.view.new.token.is_none() {
             self.may(Kind::Disturbs, "somebody else has the id that was drawn", |to| {
                 to.memory.left.collisions -= 1;
+                to.memory.theirs = true;
                 to.view.new.token = Some(sound(stranger()));
             });
         }
