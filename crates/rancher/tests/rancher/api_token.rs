@@ -33,7 +33,7 @@ fn token(name: &str, with: &Value) -> Value {
     token
 }
 
-fn refused(status: Value, code: &str, message: &str) -> Value {
+fn refused(status: &Value, code: &str, message: &str) -> Value {
     json!({"type": "error", "status": status, "code": code, "message": message})
 }
 
@@ -116,7 +116,7 @@ async fn ones_own_tokens_are_listed_with_scope_expiry_and_last_use() {
 
 #[tokio::test]
 async fn a_token_of_somebody_else_is_as_good_as_none() {
-    let gone = refused(json!(404), "NotFound", "not found");
+    let gone = refused(&json!(404), "NotFound", "not found");
     let server = Server::new()
         .on("GET", "/v3/tokens/token-aaaaa", 404, &gone)
         .on("DELETE", "/v3/tokens/token-aaaaa", 404, &gone)
@@ -135,7 +135,7 @@ async fn refusals_of_ranchers_own_api_are_worded_with_its_reason() {
             "GET",
             "/v3/tokens?limit=-1",
             401,
-            &refused(json!("401"), "", "Unauthorized 401: must authenticate"),
+            &refused(&json!("401"), "", "Unauthorized 401: must authenticate"),
         )
         .on(
             "DELETE",
@@ -172,7 +172,7 @@ async fn the_caller_and_the_limit_of_lifetimes_are_asked_of_rancher() {
         .on("GET", path, 200, &setting(""))
         .on("GET", path, 200, &setting("60"))
         .on("GET", path, 200, &setting("0"))
-        .on("GET", path, 404, &refused(json!(404), "NotFound", "not found"));
+        .on("GET", path, 404, &refused(&json!(404), "NotFound", "not found"));
     let client = server.client();
     assert_eq!(api_token::whoami(&client).await.unwrap().id, "u-7h2kc");
     let mut limits = Vec::new();
