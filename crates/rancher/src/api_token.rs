@@ -26,6 +26,7 @@ use serde_json::json;
 
 use crate::cluster::ClusterId;
 use crate::error::{Result, Verb};
+use crate::settings::Setting;
 
 pub use cluster::{SeenCluster, clusters, find_cluster};
 
@@ -351,8 +352,8 @@ pub async fn whoami(client: &kube::Client) -> Result<User> {
     users.into_iter().next().ok_or_else(|| asked.senseless())
 }
 
-/// The longest time to live that Rancher grants; `None`: it has no limit, or the setting may not be read.
-pub async fn max_ttl(client: &kube::Client) -> Result<Option<Duration>> {
+/// A setting by name, as any user may read it; `None` if there is none of that name, or it is not for this user.
+pub async fn setting(client: &kube::Client, name: &str) -> Result<Option<Setting>> {
     #[derive(Deserialize)]
     struct RawSetting {
         #[serde(default)]
@@ -360,17 +361,25 @@ pub async fn max_ttl(client: &kube::Client) -> Result<Option<Duration>> {
         #[serde(default)]
         default: Option<String>,
     }
-    let asked = norman::Asked::new(Verb::Get, "Setting", Some(MAX_TTL));
-    let path = format!("/v3/settings/{MAX_TTL}");
+    let asked = norman::Asked::new(Verb::Get, "Setting", Some(name));
+    let path = format!("/v3/settings/{name}");
     let found = match norman::send::<RawSetting>(client, &asked, Method::GET, &path, None).await {
-        Err(error) if error.is_forbidden() => return Ok(None),
+        Err(error) if error.is_forbidden() => None,
         other => norman::optional(other)?,
     };
-    let text = found.and_then(|setting| {
-        let texts = [setting.value, setting.default].into_iter().flatten();
-        texts.into_iter().find(|text| !text.is_empty())
-    });
-    let minutes: u64 = text.and_then(|text| text.parse().ok()).unwrap_or_default();
+    Ok(found.map(|raw| Setting {
+        value: raw.value.unwrap_or_default(),
+        default: raw.default.unwrap_or_default(),
+    }))
+}
+
+/// The longest time to live that Rancher grants; `None`: it has no limit, or does not tell.
+pub async fn max_ttl(client: &kube::Client) -> Result<Option<Duration>> {
+    let setting = setting(client, MAX_TTL).await?.unwrap_or_default();
+    let minutes: u64 = setting
+        .effective()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_default();
     Ok((minutes > 0).then(|| Duration::from_mins(minutes)))
 }
 
