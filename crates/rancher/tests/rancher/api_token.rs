@@ -142,7 +142,7 @@ async fn refusals_of_ranchers_own_api_are_worded_with_its_reason() {
             "/v3/tokens/token-aaaaa",
             400,
             &refused(
-                json!(400),
+                &json!(400),
                 "InvalidAction",
                 "Cannot delete token for current session. Use logout instead",
             ),
