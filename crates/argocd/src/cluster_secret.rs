@@ -132,6 +132,13 @@ impl NewClusterSecret {
     }
 }
 
+impl ClusterSecret {
+    /// The bearer token that Argo CD logs in with, if it does so with one.
+    pub fn token(&self) -> Option<Secret> {
+        self.config.as_ref().ok()?.bearer_token()
+    }
+}
+
 /// All clusters that an Argo CD in this namespace knows, by name of their Secrets.
 pub async fn list(client: &kube::Client, namespace: &str) -> Result<Vec<ClusterSecret>> {
     let selector = format!("{TYPE_LABEL}={TYPE}");
@@ -200,68 +207,81 @@ struct RawSecret {
     immutable: Option<bool>,
 }
 
-impl RawSecret {
-    fn read(self) -> ClusterSecret {
-        let mut problems = Vec::new();
-        let data = self.data.unwrap_or_default();
-        let mut text = |key: &str, field: &'static str| {
-            let encoded = data.get(key).and_then(Option::as_deref).unwrap_or_default();
-            let bytes = STANDARD.decode(encoded).ok();
-            let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-            text.unwrap_or_else(|| {
-                problems.push(Problem {
-                    field,
-                    what: "is not text",
-                });
+/// The keys of a Secret's `data` as text, and what of it made no sense.
+struct Texts {
+    data: BTreeMap<String, Option<String>>,
+    problems: Vec<Problem>,
+}
+
+impl Texts {
+    /// The text under a key; empty if there is none. `field` is what a problem is called by.
+    fn take(&mut self, field: &'static str) -> String {
+        let key = field.trim_start_matches("data.");
+        let encoded = self.data.remove(key).flatten().unwrap_or_default();
+        let bytes = STANDARD.decode(encoded).ok();
+        bytes
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .unwrap_or_else(|| {
+                self.odd(field, "is not text");
                 String::new()
             })
+    }
+
+    fn odd(&mut self, field: &'static str, what: &'static str) {
+        self.problems.push(Problem { field, what });
+    }
+}
+
+impl RawSecret {
+    fn read(self) -> ClusterSecret {
+        let mut texts = Texts {
+            data: self.data.unwrap_or_default(),
+            problems: Vec::new(),
         };
-        let server = ServerUrl::new(&text("server", "data.server"));
-        let name = text("name", "data.name");
-        let config = Secret::new(text("config", "data.config"));
-        let namespaces = text("namespaces", "data.namespaces");
-        let cluster_resources = text("clusterResources", "data.clusterResources") == "true";
-        let project = text("project", "data.project");
-        let shard = text("shard", "data.shard");
+        let server = ServerUrl::new(&texts.take("data.server"));
         if server.is_empty() {
-            problems.push(Problem {
-                field: "data.server",
-                what: "is empty",
-            });
+            texts.odd("data.server", "is empty");
         }
+        let name = texts.take("data.name");
+        let namespaces = texts.take("data.namespaces");
+        let project = texts.take("data.project");
+        let shard = texts.take("data.shard");
         let number: Option<i64> = shard.parse().ok();
         if number.is_none() && !shard.is_empty() {
-            problems.push(Problem {
-                field: "data.shard",
-                what: "is not a number",
-            });
+            texts.odd("data.shard", "is not a number");
         }
-        let time = |text: Option<String>| text.and_then(|text| text.parse().ok());
-        let metadata = self.metadata;
         ClusterSecret {
+            object: self.metadata.observed(),
             name: if name.is_empty() { server.to_string() } else { name },
-            config: ClusterConfig::parse(&config),
-            namespaces: namespaces
-                .split(',')
-                .map(|item| item.trim().to_owned())
-                .filter(|item| !item.is_empty())
-                .collect(),
-            cluster_resources,
+            server,
+            config: ClusterConfig::parse(&Secret::new(texts.take("data.config"))),
+            namespaces: items(&namespaces),
+            cluster_resources: texts.take("data.clusterResources") == "true",
             project: Some(project).filter(|project| !project.is_empty()),
             shard: number,
-            server,
-            problems,
-            deleting: metadata.deletion_timestamp.is_some(),
+            deleting: self.metadata.deletion_timestamp.is_some(),
             immutable: self.immutable.unwrap_or_default(),
-            created: time(metadata.creation_timestamp),
-            labels: metadata.labels.unwrap_or_default(),
-            annotations: metadata.annotations.unwrap_or_default(),
-            object: Observed {
-                namespace: metadata.namespace,
-                name: metadata.name,
-                uid: metadata.uid,
-                resource_version: metadata.resource_version,
-            },
+            created: self.metadata.creation_timestamp.and_then(|text| text.parse().ok()),
+            labels: self.metadata.labels.unwrap_or_default(),
+            annotations: self.metadata.annotations.unwrap_or_default(),
+            problems: texts.problems,
         }
     }
+}
+
+impl RawMetadata {
+    fn observed(&self) -> Observed {
+        Observed {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            resource_version: self.resource_version.clone(),
+        }
+    }
+}
+
+/// A list as Argo CD reads it: between commas, without white space and without what is empty.
+fn items(list: &str) -> Vec<String> {
+    let items = list.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items.map(str::to_owned).collect()
 }

@@ -5,6 +5,7 @@ use argocd::{ClusterSecret, config::Method};
 use k8s_openapi::jiff::Timestamp;
 use kubectl_core::age;
 use kubectl_core::output::Printable;
+use kubectl_core::secret::Secret;
 use kubectl_core::table::Column;
 use rancher::ClusterId;
 use rancher::api_token::proof::Standing;
@@ -119,80 +120,84 @@ pub struct Scene<'a> {
     pub now: Timestamp,
 }
 
-impl Row {
-    /// The row of a cluster; `None` if it does not lead through Rancher.
-    pub fn of(cluster: &ClusterSecret, scene: Scene<'_>) -> Option<Self> {
-        let (_, id) = cluster.server.rancher()?;
-        let value = cluster
-            .config
-            .as_ref()
-            .ok()
-            .and_then(argocd::ClusterConfig::bearer_token);
-        let credential = value.as_ref().map(Credential::of);
+/// What is known of a token: from Rancher where it is ours, else from the notes on the Secret.
+struct Known<'a> {
+    ours: Option<&'a ApiToken>,
+    owner: Option<String>,
+    expiry: Option<Expiry>,
+    /// It was ours, and Rancher does not know it any more.
+    revoked: bool,
+}
+
+impl<'a> Known<'a> {
+    fn of(cluster: &ClusterSecret, value: Option<&Secret>, scene: &Scene<'a>) -> Self {
+        let credential = value.map(Credential::of);
         let name = credential.as_ref().and_then(Credential::api_token);
         let ours = scene
             .tokens
             .and_then(|tokens| tokens.iter().find(|token| Some(&token.name) == name));
-        let noted = |key: &str| cluster.annotations.get(key).map(String::as_str);
+        let note = |key: &str| cluster.annotations.get(key).map(String::as_str);
         // Notes are about the token that they were made with.
-        let noted_here = name.is_some_and(|name| noted(mark::TOKEN) == Some(name.as_str()));
-        let owner = ours
-            .map(|token| token.user.clone())
-            .or_else(|| noted(mark::TOKEN_USER).filter(|_| noted_here).map(str::to_owned));
-        let expiry = ours.map(|token| token.expiry).or_else(|| {
-            let text = noted(mark::TOKEN_EXPIRES).filter(|_| noted_here)?;
-            Some(text.parse().map_or(Expiry::Never, Expiry::At))
-        });
-        let scope = ours.map(|token| {
-            token
-                .cluster
-                .as_ref()
-                .map_or_else(|| "*".to_owned(), ToString::to_string)
-        });
-        let revoked = scene.tokens.is_some() && ours.is_none() && owner.is_some() && owner.as_deref() == scene.me;
-        let mut reasons = of_secret(cluster);
-        reasons.extend(scene.duplicates.iter().map(|text| (State::Duplicate, text.clone())));
-        reasons.extend(scene.probed.as_ref().and_then(of_probe));
-        reasons.extend(of_token(ours, expiry, &id, revoked, scene.now));
-        reasons.sort_by_key(|(state, _)| *state);
-        let good = scene.probed.as_ref().is_some_and(Standing::works) || ours.is_some();
-        let fallback = if good { State::Current } else { State::Unknown };
-        let expires_at = expiry.and_then(Expiry::at);
-        let never_expires = expiry == Some(Expiry::Never);
-        let last_used_at = ours.and_then(|token| token.last_used);
+        let noted = name.is_some_and(|name| note(mark::TOKEN) == Some(name.as_str()));
+        let owner = match ours {
+            Some(token) => Some(token.user.clone()),
+            None => note(mark::TOKEN_USER).filter(|_| noted).map(str::to_owned),
+        };
+        let expiry = match ours {
+            Some(token) => Some(token.expiry),
+            None => note(mark::TOKEN_EXPIRES)
+                .filter(|_| noted)
+                .map(|text| text.parse().map_or(Expiry::Never, Expiry::At)),
+        };
+        let was_ours = owner.is_some() && owner.as_deref() == scene.me;
+        Self {
+            revoked: scene.tokens.is_some() && ours.is_none() && was_ours,
+            ours,
+            owner,
+            expiry,
+        }
+    }
+}
+
+impl Row {
+    /// The row of a cluster; `None` if it does not lead through Rancher.
+    pub fn of(cluster: &ClusterSecret, scene: &Scene<'_>) -> Option<Self> {
+        let (_, id) = cluster.server.rancher()?;
+        let value = cluster.token();
+        let known = Known::of(cluster, value.as_ref(), scene);
+        let (state, reasons) = judge(cluster, &id, &known, scene);
+        let expires_at = known.expiry.and_then(Expiry::at);
+        let never_expires = known.expiry == Some(Expiry::Never);
+        let last_used_at = known.ours.and_then(|token| token.last_used);
+        let expires = match (expires_at, never_expires) {
+            (Some(_), _) => age::until(scene.now, expires_at),
+            (None, true) => "<never>".to_owned(),
+            (None, false) => "<unknown>".to_owned(),
+        };
+        let last_used = last_used_at.map_or_else(|| "<none>".to_owned(), |at| age::since(scene.now, Some(at)));
         Some(Self {
             api_version: API_VERSION,
             kind: "ArgoCDCluster",
-            metadata: Metadata {
-                name: cluster.object.name.clone(),
-                namespace: cluster.object.namespace.clone(),
-                uid: cluster.object.uid.clone(),
-                creation_timestamp: cluster.created,
-            },
+            metadata: Metadata::of(cluster),
             cluster_name: cluster.name.clone(),
             server: cluster.server.to_string(),
             cluster: id,
             token: value.as_ref().map(mark::shown),
-            owner,
-            scope,
+            scope: known.ours.map(|token| {
+                token
+                    .cluster
+                    .as_ref()
+                    .map_or_else(|| "*".to_owned(), ToString::to_string)
+            }),
+            owner: known.owner,
             expires_at,
             never_expires,
             last_used_at,
-            state: reasons.first().map_or(fallback, |(state, _)| *state),
-            reasons: reasons.into_iter().map(|(_, reason)| reason).collect(),
+            state,
+            reasons,
             probed: scene.probed.as_ref().map(Standing::word),
-            argocd: scene.view.map(|view| View {
-                connected: view.connected,
-                kinds: view.kinds,
-            }),
-            shown: [
-                match (expires_at, never_expires) {
-                    (Some(_), _) => age::until(scene.now, expires_at),
-                    (None, true) => "<never>".to_owned(),
-                    (None, false) => "<unknown>".to_owned(),
-                },
-                last_used_at.map_or_else(|| "<none>".to_owned(), |at| age::since(scene.now, Some(at))),
-            ],
+            argocd: scene.view.map(Into::into),
+            shown: [expires, last_used],
         })
     }
 
@@ -200,6 +205,37 @@ impl Row {
     pub fn is_wrong(&self) -> bool {
         !matches!(self.state, State::Current | State::Unscoped | State::Unknown)
     }
+}
+
+impl Metadata {
+    fn of(cluster: &ClusterSecret) -> Self {
+        let object = &cluster.object;
+        Self {
+            name: object.name.clone(),
+            namespace: object.namespace.clone(),
+            uid: object.uid.clone(),
+            creation_timestamp: cluster.created,
+        }
+    }
+}
+
+impl From<Connection> for View {
+    fn from(Connection { connected, kinds }: Connection) -> Self {
+        Self { connected, kinds }
+    }
+}
+
+/// The worst of all states that something speaks for, and everything that does, worst first.
+fn judge(cluster: &ClusterSecret, id: &ClusterId, known: &Known<'_>, scene: &Scene<'_>) -> (State, Vec<String>) {
+    let mut reasons = of_secret(cluster);
+    reasons.extend(scene.duplicates.iter().map(|text| (State::Duplicate, text.clone())));
+    reasons.extend(scene.probed.as_ref().and_then(of_probe));
+    reasons.extend(of_token(known, id, scene.now));
+    reasons.sort_by_key(|(state, _)| *state);
+    let looked = scene.probed.as_ref().is_some_and(Standing::works) || known.ours.is_some();
+    let otherwise = if looked { State::Current } else { State::Unknown };
+    let state = reasons.first().map_or(otherwise, |(state, _)| *state);
+    (state, reasons.into_iter().map(|(_, reason)| reason).collect())
 }
 
 fn of_secret(cluster: &ClusterSecret) -> Vec<(State, String)> {
@@ -234,32 +270,26 @@ fn of_probe(standing: &Standing) -> Option<(State, String)> {
     }
 }
 
-fn of_token(
-    ours: Option<&ApiToken>,
-    expiry: Option<Expiry>,
-    cluster: &ClusterId,
-    revoked: bool,
-    now: Timestamp,
-) -> Vec<(State, String)> {
+fn of_token(known: &Known<'_>, cluster: &ClusterId, now: Timestamp) -> Vec<(State, String)> {
     let mut reasons = Vec::new();
-    if revoked {
-        let reason = "Rancher has no such token of ours any more: it was revoked, or expired and was removed";
-        reasons.push((State::Revoked, reason.to_owned()));
+    let mut say = |state, reason: &str| reasons.push((state, reason.to_owned()));
+    if known.revoked {
+        say(
+            State::Revoked,
+            "Rancher has no such token of ours any more: it was revoked, or expired and was removed",
+        );
     }
-    let over = expiry.and_then(Expiry::at).is_some_and(|at| at <= now);
-    if over || ours.is_some_and(|token| token.expired) {
-        reasons.push((State::Expired, "its time to live is over".to_owned()));
+    let over = known.expiry.and_then(Expiry::at).is_some_and(|at| at <= now);
+    if over || known.ours.is_some_and(|token| token.expired) {
+        say(State::Expired, "its time to live is over");
     }
-    let Some(token) = ours else { return reasons };
+    let Some(token) = known.ours else { return reasons };
     if !token.enabled {
-        reasons.push((State::Disabled, "it was switched off".to_owned()));
+        say(State::Disabled, "it was switched off");
     }
     match &token.cluster {
-        None => reasons.push((
-            State::Unscoped,
-            "it works for every cluster that its owner sees".to_owned(),
-        )),
-        Some(scope) if scope != cluster => reasons.push((State::WrongScope, format!("it is for cluster {scope}"))),
+        None => say(State::Unscoped, "it works for every cluster that its owner sees"),
+        Some(scope) if scope != cluster => say(State::WrongScope, &format!("it is for cluster {scope}")),
         Some(_) => {}
     }
     reasons

@@ -14,6 +14,7 @@ use kubectl_core::error::{Error, ExitCode, Kind};
 use kubectl_core::output::{self, OutputFlags, OutputFormat};
 use kubectl_core::secret::Secret;
 use kubectl_core::ui::Ui;
+use rancher::api_token::proof::Standing;
 use rancher::api_token::{self, ApiToken, Expiry, Lifetime, Minted, NewToken, SeenCluster};
 use rancher::probe::{Probe, same_certificates};
 use serde::Serialize;
@@ -22,7 +23,7 @@ use crate::mark::{self, API_VERSION};
 use crate::proof::{Mark, Proofs, Trial};
 use crate::sides::{ARGOCD, Argo, RANCHER, Rancher, RancherFlags};
 
-/// How often, and how far apart, a new token is tried before it counts as refused: each replica of Rancher learns of it by
+/// How often a new token is tried, and how far apart, before it counts as refused: each replica of Rancher learns of it by
 /// itself.
 const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(500);
@@ -435,7 +436,7 @@ impl Work<'_> {
     async fn tried(&self, trial: Trial<'_>) -> Result<Proofs, Error> {
         for _ in 1..TRIES {
             let proofs = trial.run(self.argo, Some(self.rancher)).await?;
-            let dead = proofs.alone.is_dead() || proofs.proxy.as_ref().is_some_and(|proxy| proxy.is_dead());
+            let dead = proofs.alone.is_dead() || proofs.proxy.as_ref().is_some_and(Standing::is_dead);
             if !dead {
                 return Ok(proofs);
             }
@@ -478,7 +479,7 @@ impl Work<'_> {
                 )
             };
             let found = found.map_err(|error| error.on(ARGOCD))?.ok_or_else(gone)?;
-            let config = found.config.clone().unwrap_or_default();
+            let config = adoptable(&found)?.clone();
             if config.bearer_token().as_ref() == Some(value) {
                 calm += 1;
                 if calm == LOOKS {

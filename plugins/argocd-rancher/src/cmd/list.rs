@@ -82,21 +82,21 @@ pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<
                 view: views.get(&cluster.server).copied(),
                 now,
             };
-            Row::of(cluster, scene)
+            Row::of(cluster, &scene)
         })
         .collect();
     let none = format!("No clusters of Rancher found in namespace {}.", argo.namespace);
     output::print_list(&context.ui, &list.output, LIST, &rows, &none)?;
-    warn(&ours, &rows, &clusters, now, context);
+    warn(ours.as_ref(), &rows, &clusters, now, context);
     Ok(ExitCode::Done)
 }
 
 /// What a table cannot show: tokens of ours that no Secret holds.
-fn warn(ours: &Option<Ours>, rows: &[Row], clusters: &[ClusterSecret], now: Timestamp, context: &Context) {
+fn warn(ours: Option<&Ours>, rows: &[Row], clusters: &[ClusterSecret], now: Timestamp, context: &Context) {
     if rows.iter().any(Row::is_wrong) {
         context.ui.hint("-o wide gives the reasons");
     }
-    for token in ours.iter().flat_map(|ours| ours.strays(clusters, now)) {
+    for token in ours.into_iter().flat_map(|ours| ours.strays(clusters, now)) {
         context.ui.warn(format!(
             "token {} was minted for Secret {} and is not in it: a run may have been killed, or be under way",
             token.name,
@@ -135,11 +135,7 @@ impl Ours {
     fn strays<'a>(&'a self, clusters: &'a [ClusterSecret], now: Timestamp) -> impl Iterator<Item = &'a ApiToken> {
         let held = |token: &ApiToken| {
             clusters.iter().any(|cluster| {
-                let value = cluster
-                    .config
-                    .as_ref()
-                    .ok()
-                    .and_then(argocd::ClusterConfig::bearer_token);
+                let value = cluster.token();
                 value.is_some_and(|value| api_token::Credential::of(&value).api_token() == Some(&token.name))
             })
         };

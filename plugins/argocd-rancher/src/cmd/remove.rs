@@ -113,11 +113,7 @@ impl Work<'_> {
     async fn cluster(&self, cluster: &ClusterSecret, clusters: &[ClusterSecret]) -> Result<bool, Error> {
         let name = &cluster.object.name;
         self.applications(cluster).await?;
-        let value = cluster
-            .config
-            .as_ref()
-            .ok()
-            .and_then(argocd::ClusterConfig::bearer_token);
+        let value = cluster.token();
         let fate = value
             .as_ref()
             .map_or(Fate::None, |value| self.fate(cluster, clusters, value));
@@ -192,7 +188,7 @@ impl Work<'_> {
             .iter()
             .filter(|other| other.object.uid != cluster.object.uid)
             .filter(|other| {
-                let token = other.config.as_ref().ok().and_then(argocd::ClusterConfig::bearer_token);
+                let token = other.token();
                 token.as_ref() == Some(value)
             })
             .map(|other| other.object.name.as_str())

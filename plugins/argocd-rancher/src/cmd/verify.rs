@@ -119,11 +119,7 @@ async fn one(
     cluster: &ClusterSecret,
     clusters: &[ClusterSecret],
 ) -> Result<Verification, Error> {
-    let token = cluster
-        .config
-        .as_ref()
-        .ok()
-        .and_then(argocd::ClusterConfig::bearer_token);
+    let token = cluster.token();
     let mut proofs = vec![secret(cluster, clusters)];
     if let (Ok(config), Some(token)) = (&cluster.config, &token) {
         let found = Trial::of(cluster, config, token).run(argo, rancher).await?;
@@ -168,11 +164,7 @@ fn secret(cluster: &ClusterSecret, clusters: &[ClusterSecret]) -> Point {
     if !wrong.is_empty() {
         return Point::new("secret", Mark::Bad, format!("Secret {name}: {}", wrong.join("; ")));
     }
-    let token = cluster
-        .config
-        .as_ref()
-        .ok()
-        .and_then(argocd::ClusterConfig::bearer_token);
+    let token = cluster.token();
     let token = token.as_ref().map_or_else(String::new, mark::shown);
     Point::new("secret", Mark::Good, format!("Secret {name} holds {token}"))
 }
