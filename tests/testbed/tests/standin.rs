@@ -123,7 +123,10 @@ async fn api_tokens_are_answered_as_rancher_answers_them() -> Result<()> {
     let shown: serde_json::Value = serde_json::from_str(&shown)?;
     // 90 days, since 0 means "the most".
     assert_eq!(shown["ttl"], 7_776_000_000_i64, "{shown}");
-    assert!(shown["lastUsedAt"].is_string() && shown.get("token").is_none(), "{shown}");
+    assert!(
+        shown["lastUsedAt"].is_string() && shown.get("token").is_none(),
+        "{shown}"
+    );
     for code in [204, 404] {
         assert_eq!(ask(rancher, "DELETE", &path, Some(&admin), "").await?.0, code);
     }

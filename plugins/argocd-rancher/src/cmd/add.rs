@@ -292,6 +292,7 @@ impl Work<'_> {
     async fn adopt(&self, cluster: &SeenCluster, existing: &ClusterSecret) -> Result<Added, Error> {
         let name = &existing.object.name;
         let config = adoptable(existing)?;
+        self.add.agrees_with(existing)?;
         let old = config.bearer_token();
         if let Some(old) = &old
             && self.serves(cluster, existing, config, old).await?
@@ -500,6 +501,37 @@ impl Work<'_> {
             written.object.name
         ))
         .hint("is it kept in Git, or synced from elsewhere?"))
+    }
+}
+
+impl Add {
+    /// What is not ours stays as it is in a Secret that is there already: flags that would change it are refused, not
+    /// passed over.
+    fn agrees_with(&self, existing: &ClusterSecret) -> Result<(), Error> {
+        let has = |(key, value): &(String, String)| existing.labels.get(key) == Some(value);
+        let differs = [
+            ("--name", self.name.as_ref().is_some_and(|name| *name != existing.name)),
+            ("--label", !self.labels.iter().all(has)),
+            (
+                "--only-namespace",
+                !self.namespaces.is_empty() && self.namespaces != existing.namespaces,
+            ),
+            (
+                "--cluster-resources",
+                self.cluster_resources && !existing.cluster_resources,
+            ),
+            ("--project", self.project.is_some() && self.project != existing.project),
+        ];
+        let Some((flag, _)) = differs.into_iter().find(|(_, differs)| *differs) else {
+            return Ok(());
+        };
+        let name = &existing.object.name;
+        Err(Error::failed(format!(
+            "Secret {name} is there for this cluster already, and says otherwise than {flag}"
+        ))
+        .hint(format!(
+            "leave {flag} out, or change Secret {name} first; only its login is replaced here"
+        )))
     }
 }
 

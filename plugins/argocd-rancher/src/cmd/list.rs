@@ -55,7 +55,7 @@ Rancher tells of a token to its owner only: those of others have an unknown scop
 
 /// Runs it.
 pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
-    list.output.format()?;
+    let for_people = !list.output.format()?.is_structured();
     let argo = Argo::open(global, &context.environment)?;
     let rancher = list.rancher.open(&argo, global, context).await?;
     let (clusters, ours, views) = futures::join!(argo.clusters(), Ours::read(rancher.as_ref()), views(&argo, context));
@@ -87,15 +87,15 @@ pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<
         .collect();
     let none = format!("No clusters of Rancher found in namespace {}.", argo.namespace);
     output::print_list(&context.ui, &list.output, LIST, &rows, &none)?;
-    warn(ours.as_ref(), &rows, &clusters, now, context);
+    if for_people && rows.iter().any(Row::is_wrong) {
+        context.ui.hint("-o wide gives the reasons");
+    }
+    warn(ours.as_ref(), &clusters, now, context);
     Ok(ExitCode::Done)
 }
 
 /// What a table cannot show: tokens of ours that no Secret holds.
-fn warn(ours: Option<&Ours>, rows: &[Row], clusters: &[ClusterSecret], now: Timestamp, context: &Context) {
-    if rows.iter().any(Row::is_wrong) {
-        context.ui.hint("-o wide gives the reasons");
-    }
+fn warn(ours: Option<&Ours>, clusters: &[ClusterSecret], now: Timestamp, context: &Context) {
     for token in ours.into_iter().flat_map(|ours| ours.strays(clusters, now)) {
         context.ui.warn(format!(
             "token {} was minted for Secret {} and is not in it: a run may have been killed, or be under way",

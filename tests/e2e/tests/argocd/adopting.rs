@@ -20,7 +20,19 @@ async fn a_secret_made_by_hand_is_adopted_and_keeps_everything_but_its_token() -
     );
     assert!(bench.living().await?.is_empty());
 
-    let added = bench.run(&["add", bench.id(), "--yes"]).run().await?.expect(0)?;
+    // What is not ours is not changed, and a wish to change it is not passed over.
+    for flags in [["--name", "yours"], ["--label", "team=red"], ["--project", "red"]] {
+        let args = [&["add", bench.id(), "--yes"], flags.as_slice()].concat();
+        let refused = bench.run(&args).run().await?.expect(1)?;
+        let says = format!("says otherwise than {}", flags[0]);
+        assert!(refused.stderr.contains(&says), "{refused}");
+    }
+
+    let added = bench
+        .run(&["add", bench.id(), "--yes", "-l", "team=blue"])
+        .run()
+        .await?
+        .expect(0)?;
     assert!(added.stdout.starts_with("secret/mine adopted"), "{added}");
     // The admin's own token has been in there; it is alive, and not ours to end.
     assert!(
