@@ -122,8 +122,7 @@ impl Credential {
 }
 
 /// When a token ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
     /// Its time to live is 0: never.
     Never,
@@ -384,9 +383,8 @@ pub async fn max_ttl(client: &kube::Client) -> Result<Option<Duration>> {
 }
 
 /// A token as Rancher's v3 API writes it. (`pkg/client/generated/management/v3/zz_generated_token.go`, 2.15.0.)
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
 struct RawToken {
     id: String,
     name: String,

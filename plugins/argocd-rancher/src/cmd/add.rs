@@ -8,6 +8,7 @@ use argocd::config::Method;
 use argocd::lookup::{self, Found};
 use argocd::rights::Extent;
 use argocd::{ClusterConfig, ClusterSecret, NewClusterSecret, ServerUrl, cluster_secret, secret_name};
+use k8s_openapi::jiff::Timestamp;
 use kubectl_core::app::{Context, GlobalFlags};
 use kubectl_core::duration;
 use kubectl_core::error::{Error, ExitCode, Kind};
@@ -15,7 +16,7 @@ use kubectl_core::output::{self, OutputFlags, OutputFormat};
 use kubectl_core::secret::Secret;
 use kubectl_core::ui::Ui;
 use rancher::api_token::proof::Standing;
-use rancher::api_token::{self, ApiToken, Expiry, Lifetime, Minted, NewToken, SeenCluster};
+use rancher::api_token::{self, ApiToken, Lifetime, Minted, NewToken, SeenCluster};
 use rancher::probe::{Probe, same_certificates};
 use serde::Serialize;
 
@@ -139,7 +140,8 @@ struct Added {
     secret: String,
     result: Outcome,
     token: Option<String>,
-    expires: Option<Expiry>,
+    /// `null`: never, or there is no token yet.
+    expires_at: Option<Timestamp>,
     /// A token that was in the Secret before, and is alive.
     replaced_token: Option<String>,
 }
@@ -286,7 +288,7 @@ impl Work<'_> {
             made.map(drop).map_err(|error| error.on(ARGOCD))
         };
         self.or_end(&token, written.await).await?;
-        Ok(Added::new(cluster, &secret, Outcome::Created, &token))
+        Ok(Added::planned(cluster, &secret, Outcome::Created).with(&token))
     }
 
     async fn adopt(&self, cluster: &SeenCluster, existing: &ClusterSecret) -> Result<Added, Error> {
@@ -297,11 +299,10 @@ impl Work<'_> {
         if let Some(old) = &old
             && self.serves(cluster, existing, config, old).await?
         {
-            let token = self.own(old).map(|token| (token.name.to_string(), token.expiry));
-            return Ok(Added {
-                token: token.as_ref().map(|(name, _)| name.clone()),
-                expires: token.map(|(_, expiry)| expiry),
-                ..Added::planned(cluster, name, Outcome::Unchanged)
+            let added = Added::planned(cluster, name, Outcome::Unchanged);
+            return Ok(match self.own(old) {
+                Some(token) => added.with(token),
+                None => added,
             });
         }
         if self.add.dry_run {
@@ -314,7 +315,25 @@ impl Work<'_> {
         if !self.ui.confirm(&question, self.add.yes).await? {
             return Err(Error::failed("nothing was changed"));
         }
-        let Minted { token, value } = self.mint(cluster, name).await?;
+        let token = self.replace(cluster, existing, config).await?;
+        let replaced = match &old {
+            Some(old) if self.is_alive(existing, config, old).await => Some(mark::shown(old)),
+            _ => None,
+        };
+        Ok(Added {
+            replaced_token: replaced,
+            ..Added::planned(cluster, name, Outcome::Adopted).with(&token)
+        })
+    }
+
+    /// Puts a new token, once it is proven, in the place of whatever is there.
+    async fn replace(
+        &self,
+        cluster: &SeenCluster,
+        existing: &ClusterSecret,
+        config: &ClusterConfig,
+    ) -> Result<ApiToken, Error> {
+        let Minted { token, value } = self.mint(cluster, &existing.object.name).await?;
         let config = self.trusting(config.clone().with_bearer(&value));
         let extent = Extent {
             namespaces: &existing.namespaces,
@@ -328,14 +347,7 @@ impl Work<'_> {
         };
         let written = self.or_end(&token, written.await).await?;
         self.settle(written, &value, &token).await?;
-        let replaced = match &old {
-            Some(old) if self.is_alive(existing, &config, old).await => Some(mark::shown(old)),
-            _ => None,
-        };
-        Ok(Added {
-            replaced_token: replaced,
-            ..Added::new(cluster, name, Outcome::Adopted, &token)
-        })
+        Ok(token)
     }
 
     /// One of our own tokens.
@@ -392,20 +404,23 @@ impl Work<'_> {
             .map_err(|error| error.on(RANCHER))?;
         self.ui
             .status(format!("token {} for cluster {} minted", minted.token.name, cluster.id));
-        let now = self.argo.server.clock.now();
-        let asked = self.add.ttl.duration().as_secs();
-        if let Some(at) = minted.token.expiry.at() {
-            let granted = u64::try_from(at.as_second() - now.as_second()).unwrap_or_default();
-            // The clocks of two servers differ, and minutes do not matter here.
-            if granted + 600 < asked {
-                self.ui.warn(format!(
-                    "Rancher has granted {} instead of {}: that is the limit of its setting auth-token-max-ttl-minutes",
-                    kubectl_core::age::human(granted.next_multiple_of(60).cast_signed()),
-                    duration::format(self.add.ttl.duration()),
-                ));
-            }
-        }
+        self.warn_if_cut_short(&minted.token);
         Ok(minted)
+    }
+
+    fn warn_if_cut_short(&self, token: &ApiToken) {
+        let Some(at) = token.expiry.at() else { return };
+        let now = self.argo.server.clock.now();
+        let granted = u64::try_from(at.as_second() - now.as_second()).unwrap_or_default();
+        let asked = self.add.ttl.duration();
+        // The clocks of two servers differ, and minutes do not matter here.
+        if granted + 600 < asked.as_secs() {
+            self.ui.warn(format!(
+                "Rancher has granted {} instead of {}: that is the limit of its setting auth-token-max-ttl-minutes",
+                kubectl_core::age::human(granted.next_multiple_of(60).cast_signed()),
+                kubectl_core::age::human(asked.as_secs().cast_signed()),
+            ));
+        }
     }
 
     /// Refuses a token that would not serve Argo CD.
@@ -600,16 +615,16 @@ impl Added {
             secret: secret.to_owned(),
             result,
             token: None,
-            expires: None,
+            expires_at: None,
             replaced_token: None,
         }
     }
 
-    fn new(cluster: &SeenCluster, secret: &str, result: Outcome, token: &ApiToken) -> Self {
+    fn with(self, token: &ApiToken) -> Self {
         Self {
             token: Some(token.name.to_string()),
-            expires: Some(token.expiry),
-            ..Self::planned(cluster, secret, result)
+            expires_at: token.expiry.at(),
+            ..self
         }
     }
 
@@ -621,7 +636,7 @@ impl Added {
             Outcome::WouldCreate => "would be created",
             Outcome::WouldAdopt => "would be adopted, its token replaced",
         };
-        let token = match (&self.token, self.expires.and_then(Expiry::at)) {
+        let token = match (&self.token, self.expires_at) {
             (Some(token), Some(at)) => format!(" (token {token}, until {at})"),
             (Some(token), None) => format!(" (token {token})"),
             (None, _) => String::new(),

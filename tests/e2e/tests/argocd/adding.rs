@@ -102,7 +102,15 @@ async fn a_lifetime_that_rancher_cuts_short_is_said() -> Result<()> {
         .run()
         .await?
         .expect(0)?;
-    assert!(added.stderr.contains("Rancher has granted 90d instead of"), "{added}");
+    assert!(
+        added.stderr.contains("Rancher has granted 90d instead of 365d"),
+        "{added}"
+    );
+    let document: serde_json::Value = serde_json::from_str(&added.stdout)?;
+    let item = &document["items"][0];
+    let named = (&item["result"], &item["displayName"]);
+    assert_eq!(named, (&json!("created"), &json!("cork")), "{document:#}");
+    assert!(item["expiresAt"].is_string(), "{document:#}");
     let refused = bench.run(&["add", bench.id(), "--ttl", "0"]).run().await?.expect(2)?;
     assert!(refused.stderr.contains("must live for at least a second"), "{refused}");
     Ok(())
