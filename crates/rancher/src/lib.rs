@@ -17,6 +17,7 @@
 //! "Seen on Rancher 2.15.0" and the like in the docs name the server on which a behaviour was observed.
 
 pub mod agent;
+pub mod api_token;
 pub mod cluster;
 pub mod credential_name;
 pub mod era;

@@ -17,6 +17,8 @@
 //! POST   clusters/<id>/reset       forget the intervals so far
 //! POST   faults                    replicaLag, replicas (1|2), leaderGap, refuse, refuseNewTokens, admit, and times
 //! POST   users, DELETE users/<name> a Rancher token begins or ceases to work
+//! GET    tokens                    every API token that was minted: name, user, clusterId, alive, lastUsedAt, description
+//! POST   tokens/<name>             {"enabled"?, "expired"?: true} what an administrator, or time, does to one
 //! POST   upgrade                   2.12.0 → 2.15.0
 //! GET    state
 //! ```
@@ -37,7 +39,7 @@ use crate::api::{MERGE, paths, read};
 use crate::config::{Era, User, optional_duration};
 use crate::server::{Body, json_answer};
 use crate::world::World;
-use crate::{agent, clusters, deploy, upgrade};
+use crate::{agent, api_token, clusters, deploy, upgrade};
 
 /// What went wrong: an HTTP status and a sentence.
 struct Failure(u16, String);
@@ -73,6 +75,8 @@ pub(crate) async fn handle(world: &Arc<World>, request: Request<Incoming>) -> Re
         (&Method::POST, ["faults"]) => faults(world, &body),
         (&Method::POST, ["users"]) => add_user(world, &body),
         (&Method::DELETE, ["users", name]) => Ok(remove_user(world, name)),
+        (&Method::GET, ["tokens"]) => Ok(api_token::report(world)),
+        (&Method::POST, ["tokens", name]) => change_token(world, name, &body),
         (&Method::POST, ["upgrade"]) => upgrade::upgrade(world).await.map(|()| json!({})).map_err(Failure::from),
         (method, ["clusters", id, rest @ ..]) => cluster(world, method, id, rest, &body).await,
         _ => Err(Failure(404, format!("no such control: {} {path}", parts.method))),
@@ -311,4 +315,21 @@ fn remove_user(world: &World, name: &str) -> Value {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
         .retain(|user| user.name != name);
     json!({})
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenChange {
+    enabled: Option<bool>,
+    #[serde(default)]
+    expired: bool,
+}
+
+fn change_token(world: &World, name: &str, body: &[u8]) -> Outcome {
+    let wanted: TokenChange = parse(body)?;
+    if world.tokens.change(name, wanted.enabled, wanted.expired) {
+        Ok(json!({}))
+    } else {
+        Err(Failure(404, format!("no token {name}")))
+    }
 }

@@ -4,6 +4,7 @@
 
 mod agent;
 mod api;
+mod api_token;
 mod apply;
 mod clusters;
 mod conditions;
@@ -15,6 +16,7 @@ mod filter;
 mod index;
 mod log;
 mod manifest;
+mod norman;
 mod probes;
 mod proxy;
 mod registration;

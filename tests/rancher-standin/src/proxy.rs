@@ -11,18 +11,13 @@ use hyper::body::{Frame, Incoming};
 use serde_json::json;
 
 use crate::api::{Api, paths};
+use crate::api_token::authenticate;
 use crate::config::User;
 use crate::filter::Filter;
 use crate::rewrite::{Rewriter, in_uri};
-use crate::server::{Body, bearer, json_answer, text};
+use crate::server::{Body, json_answer, text};
 use crate::sessions::{Session, Tunnel};
 use crate::world::{AGENT_NAMESPACE, World, agent_namespace};
-
-/// Who a Rancher token belongs to.
-pub(crate) fn user(world: &World, token: &str) -> Option<User> {
-    let users = world.users.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-    users.iter().find(|user| user.token == token).cloned()
-}
 
 /// Where a request goes.
 struct Target<'a> {
@@ -49,8 +44,8 @@ pub(crate) async fn handle(world: &Arc<World>, request: Request<Incoming>) -> Re
     }
     match uri.strip_prefix("/k8s/clusters/").map(split) {
         Some((id, uri)) if id != "local" => downstream(world, &id, uri, request).await,
-        Some((_, uri)) => local(world, uri, request).await,
-        None => local(world, uri, request).await,
+        Some((_, uri)) => local(world, uri, Some("local"), request).await,
+        None => local(world, uri, None, request).await,
     }
 }
 
@@ -75,11 +70,15 @@ fn refusal(status: u16, code: &str, message: &str) -> Response<Body> {
 }
 
 fn forbidden(id: &str, user: &str) -> Response<Body> {
-    let message = format!(
+    refusal(403, "Forbidden", &may_not_get(id, user))
+}
+
+/// The API server's words for a cluster that the user may not see.
+pub(crate) fn may_not_get(id: &str, user: &str) -> String {
+    format!(
         "clusters.management.cattle.io \"{id}\" is forbidden: User \"{user}\" cannot get resource \"clusters\" in API group \
          \"management.cattle.io\" at the cluster scope"
-    );
-    refusal(403, "Forbidden", &message)
+    )
 }
 
 fn unauthorized_status() -> Response<Body> {
@@ -92,20 +91,8 @@ fn unauthorized_status() -> Response<Body> {
     )
 }
 
-/// `/v3/…`, of which only the refusal of a dead token is stood in for (seen on Rancher 2.15.0 and 2.12.0).
-pub(crate) fn norman<B>(world: &World, request: &Request<B>) -> Response<Body> {
-    if bearer(request).and_then(|token| user(world, token)).is_none() {
-        let body = json!({"type": "error", "status": "401", "message": "Unauthorized 401: must authenticate"});
-        return json_answer(401, &body);
-    }
-    json_answer(
-        404,
-        &json!({"type": "error", "status": 404, "code": "NotFound", "message": "not found"}),
-    )
-}
-
 /// May this user see the cluster? Asked of the management cluster's real RBAC, as Rancher does.
-async fn may_get(world: &World, user: &User, id: &str) -> bool {
+pub(crate) async fn may_get(world: &World, user: &User, id: &str) -> bool {
     if user.groups.iter().any(|group| group == "system:masters") {
         return true;
     }
@@ -131,7 +118,7 @@ fn groups(user: &User) -> Vec<String> {
 
 async fn downstream(world: &Arc<World>, id: &str, uri: String, request: Request<Incoming>) -> Response<Body> {
     // A dead token is refused before anything else, and as nobody (seen on Rancher 2.15.0 and 2.12.0).
-    let Some(user) = bearer(&request).and_then(|token| user(world, token)) else {
+    let Some(user) = authenticate(world, &request, Some(id)) else {
         return forbidden(id, "system:unauthenticated");
     };
     if world.cluster(id).is_none() && may_get(world, &user, id).await {
@@ -178,8 +165,8 @@ async fn tunnel(world: &World, id: &str) -> Option<Arc<Session>> {
 
 /// Rancher's own cluster. Without the right to see `local` nearly everything is 403 with an empty body
 /// (`pkg/api/steve/disallow` and `pkg/api/steve/proxy/proxy.go`, 2.15.0; seen on 2.15.0 and 2.12.0).
-async fn local(world: &Arc<World>, uri: String, request: Request<Incoming>) -> Response<Body> {
-    let Some(user) = bearer(&request).and_then(|token| user(world, token)) else {
+async fn local(world: &Arc<World>, uri: String, scope: Option<&str>, request: Request<Incoming>) -> Response<Body> {
+    let Some(user) = authenticate(world, &request, scope) else {
         return unauthorized_status();
     };
     let open = ["/version", "/healthz", "/readyz", "/livez", "/api", "/apis", "/openapi"];
@@ -204,7 +191,7 @@ async fn local(world: &Arc<World>, uri: String, request: Request<Incoming>) -> R
 
 /// As an admin of that cluster reaches it: its own API server, no tunnel, no Rancher.
 async fn direct(world: &Arc<World>, id: &str, uri: String, request: Request<Incoming>) -> Response<Body> {
-    if bearer(&request).and_then(|token| user(world, token)).is_none() {
+    if authenticate(world, &request, None).is_none() {
         return unauthorized_status();
     }
     if world

@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::Config;
 use crate::token::fingerprint;
 use crate::world::World;
-use crate::{control, probes, proxy};
+use crate::{api_token, control, norman, probes, proxy};
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -145,14 +145,15 @@ async fn logged(world: Arc<World>, request: Request<Incoming>) -> Result<Respons
     let agent = header_text(&request, "user-agent");
     let used = credential(&request);
     let user = bearer(&request)
-        .and_then(|token| proxy::user(&world, token))
+        .and_then(|token| api_token::owner(&world, token))
         .map(|user| user.name);
+    let token = bearer(&request).and_then(api_token::name_of).map(str::to_owned);
     let result = route(&world, request).await;
     world.log.line(
         "request",
         json!({
             "method": method, "path": path, "status": result.as_ref().map_or(0, |response| response.status().as_u16()),
-            "ms": start.elapsed().as_millis(), "user": user, "fingerprint": used, "userAgent": agent,
+            "ms": start.elapsed().as_millis(), "user": user, "token": token, "fingerprint": used, "userAgent": agent,
         }),
     );
     result
@@ -206,7 +207,7 @@ async fn route(world: &Arc<World>, request: Request<Incoming>) -> Result<Respons
         return Ok(text(200, "pong"));
     }
     if path == "/v3" || path.starts_with("/v3/") {
-        return Ok(proxy::norman(world, &request));
+        return Ok(norman::handle(world, request).await);
     }
     Ok(proxy::handle(world, request).await)
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::agent::Agents;
 use crate::api::{Api, read};
+use crate::api_token::ApiTokens;
 use crate::config::{Era, Timing, User};
 use crate::deploy::Deployers;
 use crate::index::Index;
@@ -59,6 +60,7 @@ pub(crate) struct World {
     pub(crate) log: Log,
     timing: RwLock<Timing>,
     pub(crate) users: RwLock<Vec<User>>,
+    pub(crate) tokens: ApiTokens,
     pub(crate) clusters: Arc<Cache>,
     pub(crate) crts: Arc<Cache>,
     pub(crate) secrets: Arc<Cache>,
@@ -107,6 +109,7 @@ impl World {
             log: parts.log,
             timing: RwLock::new(timing),
             users: RwLock::new(parts.config.users),
+            tokens: ApiTokens::default(),
             clusters: Cache::new(),
             crts: Cache::new(),
             secrets: Cache::new(),

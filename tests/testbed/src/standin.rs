@@ -263,6 +263,19 @@ impl Standin {
             .map(drop)
     }
 
+    /// Every API token that was minted, whoever owns it: `name`, `user`, `clusterId`, `alive`, `lastUsedAt`, `description`.
+    pub async fn tokens(&self) -> Result<Vec<Value>> {
+        let answer = self.control(Method::GET, "tokens", &Value::Null).await?;
+        serde_json::from_value(answer).context("understand the stand-in's tokens")
+    }
+
+    /// What an administrator, or time, does to an API token: `{"enabled": false}`, `{"expired": true}`.
+    pub async fn change_token(&self, name: &str, change: &Value) -> Result<()> {
+        self.control(Method::POST, &format!("tokens/{name}"), change)
+            .await
+            .map(drop)
+    }
+
     /// Upgrades Rancher from [`Era::Plain`] to [`Era::Secret`]. Only for a stand-in of one's own.
     pub async fn upgrade(&self) -> Result<()> {
         self.control(Method::POST, "upgrade", &json!({})).await.map(drop)

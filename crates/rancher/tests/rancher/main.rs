@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where it stopped")]
 
 mod agent;
+mod api_token;
+mod api_token_proof;
 mod cluster;
 mod era;
 mod names;

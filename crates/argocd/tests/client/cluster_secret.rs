@@ -1,0 +1,198 @@
+use argocd::config::{BadConfig, Method};
+use argocd::{ClusterConfig, NewClusterSecret, ServerUrl, cluster_secret, secret_name};
+use kubectl_core::secret::Secret;
+use rancher::Write;
+use serde_json::json;
+
+use crate::support::{LIST, SERVER, Server, TOKEN, encoded, list_of, read, secret, status};
+
+fn write() -> Write {
+    Write::by("kubectl-argocd-rancher")
+}
+
+#[tokio::test]
+async fn a_cluster_is_read_as_argo_cd_reads_it() {
+    let data = json!({
+        "server": format!("{SERVER}/"), "namespaces": " a, ,b", "clusterResources": "true", "project": "blue", "shard": "1",
+    });
+    let clusters = read(&[secret("one", &data)]).await;
+    let one = &clusters[0];
+    assert_eq!((one.name.as_str(), one.server.as_str()), ("one", SERVER));
+    assert_eq!(one.namespaces, ["a", "b"]);
+    assert!(one.cluster_resources && !one.deleting && !one.immutable);
+    assert_eq!((one.project.as_deref(), one.shard), (Some("blue"), Some(1)));
+    assert_eq!(one.labels["team"], "blue");
+    let config = one.config.as_ref().unwrap();
+    assert_eq!(
+        (config.method(), config.bearer_token()),
+        (Method::Bearer, Some(Secret::new(TOKEN)))
+    );
+    assert!(one.problems.is_empty(), "{:?}", one.problems);
+    assert!(!format!("{one:?}").contains("dk6nhzh5"), "{one:?}");
+}
+
+#[tokio::test]
+async fn one_broken_secret_does_not_hide_the_others() {
+    let mut no_base64 = secret("three", &json!({}));
+    no_base64["data"]["server"] = json!("%");
+    let clusters = read(&[
+        secret("one", &json!({"config": "nonsense", "shard": "first", "name": ""})),
+        json!({"metadata": {"name": "two", "labels": null}, "data": null}),
+        no_base64,
+        secret("four", &json!({})),
+    ])
+    .await;
+    assert_eq!(clusters[0].config.as_ref().unwrap_err(), &BadConfig::NotJson);
+    // Argo CD shows the address of a cluster without a name.
+    assert_eq!(clusters[0].name, SERVER);
+    let problems: Vec<Vec<String>> = clusters
+        .iter()
+        .map(|cluster| cluster.problems.iter().map(ToString::to_string).collect())
+        .collect();
+    assert_eq!(problems[0], ["data.shard is not a number"]);
+    assert_eq!(problems[1], ["data.server is empty"]);
+    assert_eq!(problems[2], ["data.server is not text", "data.server is empty"]);
+    assert!(problems[3].is_empty());
+}
+
+#[tokio::test]
+async fn a_new_cluster_is_the_secret_that_argo_cd_would_write() {
+    let server_url = ServerUrl::new(SERVER);
+    let config = ClusterConfig::bearing(&Secret::new(TOKEN), None);
+    let name = secret_name(SERVER).unwrap();
+    let mut new = NewClusterSecret::new(name.clone(), "one".into(), server_url, config);
+    new.labels.insert("team".into(), "blue".into());
+    new.namespaces = vec!["a".into(), "b".into()];
+    new.cluster_resources = true;
+    new.shard = Some(1);
+    let answer = secret(&name, &json!({}));
+    let target = "/api/v1/namespaces/argocd/secrets?fieldManager=kubectl-argocd-rancher";
+    let server = Server::new().on("POST", target, 201, &answer);
+    let marked = write().marked("kubectl-rotation.github.io/token", "token-x7k2p");
+    let made = cluster_secret::create(&server.client(), "argocd", &new, &marked)
+        .await
+        .unwrap();
+    assert_eq!(made.object.name, "cluster-rancher.example.com-4044853469");
+    assert_eq!(
+        server.seen()[0].body,
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+            "metadata": {
+                "name": "cluster-rancher.example.com-4044853469", "namespace": "argocd",
+                "labels": {"argocd.argoproj.io/secret-type": "cluster", "team": "blue"},
+                "annotations": {"managed-by": "argocd.argoproj.io", "kubectl-rotation.github.io/token": "token-x7k2p"},
+            },
+            "data": {
+                "config": encoded(&format!(r#"{{"bearerToken":"{TOKEN}","tlsClientConfig":{{"insecure":false}}}}"#)),
+                "name": encoded("one"), "server": encoded(SERVER),
+                "namespaces": encoded("a,b"), "clusterResources": encoded("true"), "shard": encoded("1"),
+            },
+        })
+    );
+}
+
+#[tokio::test]
+async fn another_token_is_one_patch_of_the_config_as_it_was_observed() {
+    let one = read(&[secret("one", &json!({}))]).await.remove(0);
+    let config = one.config.clone().unwrap().with_bearer(&Secret::new("token-new:abc"));
+    let target = "/api/v1/namespaces/argocd/secrets/one?fieldManager=kubectl-argocd-rancher";
+    let conflict = status(409, "Conflict", "the object has been modified");
+    let server = Server::new()
+        .on("PATCH", target, 200, &secret("one", &json!({})))
+        .on("PATCH", target, 409, &conflict);
+    let client = server.client();
+    let marked = write().marked("kubectl-rotation.github.io/token", "token-new");
+    cluster_secret::patch_config(&client, &one.object, &config, &marked)
+        .await
+        .unwrap();
+    let error = cluster_secret::patch_config(&client, &one.object, &config, &write())
+        .await
+        .unwrap_err();
+    assert!(error.is_conflict());
+    assert_eq!(
+        server.seen()[0].body,
+        json!({
+            "metadata": {
+                "uid": "uid-of-one", "resourceVersion": "42",
+                "annotations": {"kubectl-rotation.github.io/token": "token-new"},
+            },
+            "data": {"config": encoded(r#"{"bearerToken":"token-new:abc","tlsClientConfig":{"insecure":false}}"#)},
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_dry_run_says_so_and_a_delete_takes_only_what_was_seen() {
+    let one = read(&[secret("one", &json!({}))]).await.remove(0);
+    let path = "/api/v1/namespaces/argocd/secrets/one";
+    let server = Server::new()
+        .on(
+            "PATCH",
+            &format!("{path}?dryRun=All&fieldManager=kubectl-argocd-rancher"),
+            200,
+            &secret("one", &json!({})),
+        )
+        .on(
+            "DELETE",
+            path,
+            404,
+            &status(404, "NotFound", "secrets \"one\" not found"),
+        );
+    let client = server.client();
+    let config = one.config.clone().unwrap();
+    cluster_secret::patch_config(&client, &one.object, &config, &write().dry_run(true))
+        .await
+        .unwrap();
+    cluster_secret::delete(&client, &one.object, &write()).await.unwrap();
+    assert_eq!(
+        server.seen()[1].body["preconditions"],
+        json!({"uid": "uid-of-one", "resourceVersion": "42"})
+    );
+}
+
+#[tokio::test]
+async fn a_secret_that_is_none_of_a_cluster_is_not_found() {
+    let mut other = secret("repo", &json!({}));
+    other["metadata"]["labels"]["argocd.argoproj.io/secret-type"] = json!("repository");
+    let path = |name: &str| format!("/api/v1/namespaces/argocd/secrets/{name}");
+    let server = Server::new()
+        .on("GET", &path("repo"), 200, &other)
+        .on(
+            "GET",
+            &path("none"),
+            404,
+            &status(404, "NotFound", "secrets \"none\" not found"),
+        )
+        .on("GET", &path("one"), 200, &secret("one", &json!({})));
+    let client = server.client();
+    assert!(cluster_secret::get(&client, "argocd", "repo").await.unwrap().is_none());
+    assert!(cluster_secret::get(&client, "argocd", "none").await.unwrap().is_none());
+    assert!(cluster_secret::get(&client, "argocd", "one").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_long_list_comes_in_pages_and_begins_again_if_it_took_too_long() {
+    let page = |item: &str, next: &str| json!({"metadata": {"continue": next}, "items": [secret(item, &json!({}))]});
+    let next = "/api/v1/namespaces/argocd/secrets?labelSelector=argocd.argoproj.io%2Fsecret-type%3Dcluster&limit=500&continue=abc";
+    let server = Server::new()
+        .on("GET", LIST, 200, &page("old", "abc"))
+        .on("GET", next, 410, &status(410, "Expired", "too old"))
+        .on("GET", LIST, 200, &page("one", "abc"))
+        .on("GET", next, 200, &page("two", ""));
+    let clusters = cluster_secret::list(&server.client(), "argocd").await.unwrap();
+    let names: Vec<&str> = clusters.iter().map(|cluster| cluster.object.name.as_str()).collect();
+    let seen: Vec<String> = server.seen().into_iter().map(|seen| seen.target).collect();
+    assert_eq!(names, ["one", "two"], "{seen:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_not_quoted() {
+    let text = list_of(&[secret("one", &json!({}))]).to_string();
+    let server = Server::new().on_text("GET", LIST, 200, &text[..text.len() - 40]);
+    let error = cluster_secret::list(&server.client(), "argocd").await.unwrap_err();
+    let shown = format!("{error} {error:?}");
+    assert!(
+        !shown.contains(&encoded(TOKEN)[..20]) && shown.contains("makes no sense"),
+        "{shown}"
+    );
+}

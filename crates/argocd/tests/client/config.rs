@@ -1,0 +1,142 @@
+use argocd::ClusterConfig;
+use argocd::config::{BadConfig, ConfigFlaw, Method};
+use kubectl_core::secret::Secret;
+use proptest::prelude::*;
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::support::TOKEN;
+
+const PEM: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+const PEM64: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSUIKLS0tLS1FTkQgQ0VSVElGSUNBVEUtLS0tLQo=";
+
+fn parse(text: &str) -> ClusterConfig {
+    ClusterConfig::parse(&Secret::new(text)).unwrap()
+}
+
+#[test]
+fn a_new_config_is_what_argo_cd_writes() {
+    // `argocd admin cluster generate-spec --bearer-token` of Argo CD 3.5.1.
+    let config = ClusterConfig::bearing(&Secret::new("token-xxxxx:yyyy"), None);
+    assert_eq!(
+        config.text().expose(),
+        r#"{"bearerToken":"token-xxxxx:yyyy","tlsClientConfig":{"insecure":false}}"#
+    );
+    let config = ClusterConfig::bearing(&Secret::new("token-xxxxx:yyyy"), Some(PEM));
+    assert_eq!(
+        config.text().expose(),
+        format!(r#"{{"bearerToken":"token-xxxxx:yyyy","tlsClientConfig":{{"insecure":false,"caData":"{PEM64}"}}}}"#)
+    );
+    assert_eq!(config.ca().as_deref(), Some(PEM));
+}
+
+#[test]
+fn another_token_changes_the_token_and_nothing_else() {
+    let text = r#"{ "futureField": {"a":[1, 2.50]}, "bearerToken":"old", "tlsClientConfig": {"insecure":false,"serverName":"x", "odd": 12345678901234567890123}, "proxyUrl":"socks5://p:1080"}"#;
+    let changed = parse(text).with_bearer(&Secret::new("new"));
+    assert_eq!(
+        changed.text().expose(),
+        r#"{"futureField":{"a":[1, 2.50]},"bearerToken":"new","tlsClientConfig":{"insecure":false,"serverName":"x", "odd": 12345678901234567890123},"proxyUrl":"socks5://p:1080"}"#
+    );
+}
+
+#[test]
+fn a_certificate_authority_is_put_in_and_taken_out_where_it_belongs() {
+    let text = r#"{"bearerToken":"t","tlsClientConfig":{"insecure":false,"keyData":"a2V5"},"proxyUrl":""}"#;
+    let with = parse(text).with_ca(Some(PEM));
+    assert_eq!(
+        with.text().expose(),
+        format!(
+            r#"{{"bearerToken":"t","tlsClientConfig":{{"insecure":false,"keyData":"a2V5","caData":"{PEM64}"}},"proxyUrl":""}}"#
+        )
+    );
+    assert_eq!(parse(with.text().expose()).with_ca(None).text(), parse(text).text());
+    // Where there was nothing, Argo CD's own order.
+    let from_nothing = parse("").with_ca(None).with_bearer(&Secret::new("t"));
+    assert_eq!(
+        from_nothing.text().expose(),
+        r#"{"bearerToken":"t","tlsClientConfig":{"insecure":false}}"#
+    );
+    let before_tls = parse(r#"{"username":"u","proxyUrl":"p"}"#).with_bearer(&Secret::new("t"));
+    assert_eq!(
+        before_tls.text().expose(),
+        r#"{"username":"u","bearerToken":"t","proxyUrl":"p"}"#
+    );
+}
+
+#[test]
+fn keys_are_read_as_go_reads_them() {
+    // Any case, and the last of several.
+    let config = parse(r#"{"bearertoken":"first","BearerToken":"last","TLSClientConfig":{"INSECURE":true}}"#);
+    assert_eq!(config.bearer_token(), Some(Secret::new("last")));
+    assert!(config.insecure());
+    let changed = config.with_bearer(&Secret::new("new"));
+    assert_eq!(
+        changed.text().expose(),
+        r#"{"bearerToken":"new","TLSClientConfig":{"INSECURE":true}}"#
+    );
+}
+
+#[rstest]
+#[case::bearer(r#"{"bearerToken":"t"}"#, Method::Bearer)]
+#[case::aws_first(r#"{"bearerToken":"t","awsAuthConfig":{"clusterName":"c"}}"#, Method::Aws)]
+#[case::exec_before_plain(r#"{"bearerToken":"t","execProviderConfig":{"command":"x"}}"#, Method::Exec)]
+#[case::basic(r#"{"username":"u","password":"p"}"#, Method::Basic)]
+#[case::certificate(r#"{"tlsClientConfig":{"certData":"Yw==","keyData":"aw=="}}"#, Method::Certificate)]
+#[case::nothing("", Method::Anonymous)]
+#[case::emptied(r#"{"bearerToken":"","tlsClientConfig":{"insecure":false}}"#, Method::Anonymous)]
+#[case::nulls(
+    r#"{"bearerToken":null,"awsAuthConfig":null,"tlsClientConfig":null}"#,
+    Method::Anonymous
+)]
+fn the_way_to_log_in_is_the_one_that_argo_cd_takes(#[case] text: &str, #[case] method: Method) {
+    assert_eq!(parse(text).method(), method);
+}
+
+#[rstest]
+#[case(r#"{"bearerToken":"t","tlsClientConfig":{"insecure":true,"caData":"eA=="}}"#, &[ConfigFlaw::CaAndInsecure])]
+#[case(r#"{"bearerToken":"t","username":"u"}"#, &[ConfigFlaw::BearerAndBasic])]
+#[case(r#"{"bearerToken":"","tlsClientConfig":{"insecure":false}}"#, &[ConfigFlaw::NoCredential])]
+#[case(r#"{"bearerToken":"t","tlsClientConfig":{"caData":"%"}}"#, &[ConfigFlaw::CaUnreadable])]
+#[case(r#"{"bearerToken":"t","tlsClientConfig":{"insecure":true}}"#, &[])]
+fn what_argo_cd_cannot_work_with_is_named(#[case] text: &str, #[case] flaws: &[ConfigFlaw]) {
+    assert_eq!(parse(text).flaws(), flaws);
+}
+
+#[rstest]
+#[case("nonsense", BadConfig::NotJson)]
+#[case("[]", BadConfig::NotJson)]
+#[case(r#"{"bearerToken":"t""#, BadConfig::NotJson)]
+#[case(r#"{"bearerToken":{}}"#, BadConfig::WrongType)]
+#[case(r#"{"tlsClientConfig":"x"}"#, BadConfig::WrongType)]
+#[case(r#"{"tlsClientConfig":{"insecure":"yes"}}"#, BadConfig::WrongType)]
+fn nonsense_is_refused_without_being_repeated(#[case] text: &str, #[case] bad: BadConfig) {
+    assert_eq!(ClusterConfig::parse(&Secret::new(text)).unwrap_err(), bad);
+}
+
+#[test]
+fn a_config_that_is_printed_shows_no_value() {
+    let config = ClusterConfig::bearing(&Secret::new(TOKEN), Some(PEM));
+    assert_eq!(
+        format!("{config:?}"),
+        r#"ClusterConfig["bearerToken", "tlsClientConfig"]"#
+    );
+}
+
+proptest! {
+    #[test]
+    fn whatever_else_stands_in_a_config_survives(
+        keys in proptest::collection::btree_map("[a-z]{1,6}", "\\PC{0,8}", 0..5), token in "\\PC{1,20}",
+    ) {
+        let before = json!(keys);
+        let after = parse(&before.to_string()).with_bearer(&Secret::new(token.clone()));
+        let mut after: Value = serde_json::from_str(after.text().expose()).unwrap();
+        prop_assert_eq!(after.as_object_mut().unwrap().remove("bearerToken"), Some(json!(token)));
+        prop_assert_eq!(after, before);
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "\\PC{0,60}") {
+        let _ = ClusterConfig::parse(&Secret::new(text));
+    }
+}

@@ -1,0 +1,91 @@
+use argocd::rights::{Extent, missing};
+use http::{Request, Response};
+use kube::client::Body;
+use kubectl_core::clock::ServerClock;
+use kubectl_core::connection::Server;
+use serde_json::{Value, json};
+
+/// A cluster that serves four kinds and allows what `allows` says of a review's attributes.
+fn cluster(allows: fn(&Value) -> bool) -> Server {
+    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    tokio::spawn(async move {
+        while let Some((request, answer)) = handle.next_request().await {
+            let path = request.uri().path().to_owned();
+            let body = request.into_body().collect_bytes().await.unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let said = match path.as_str() {
+                "/apis" => json!({"groups": [{
+                    "name": "apps", "versions": [{"groupVersion": "apps/v1", "version": "v1"}],
+                    "preferredVersion": {"groupVersion": "apps/v1", "version": "v1"},
+                }]}),
+                "/api" => json!({"versions": ["v1"], "serverAddressByClientCIDRs": []}),
+                "/api/v1" => json!({"groupVersion": "v1", "resources": [
+                    kind("pods", "Pod", true, &["get", "list", "watch"]),
+                    kind("nodes", "Node", false, &["get", "list", "watch"]),
+                    kind("events", "Event", true, &["get", "list", "watch"]),
+                    kind("bindings", "Binding", true, &["create"]),
+                ]}),
+                "/apis/apps/v1" => json!({"groupVersion": "apps/v1", "resources": [
+                    kind("deployments", "Deployment", true, &["get", "list", "watch"]),
+                ]}),
+                _ => json!({"spec": {}, "status": {"allowed": allows(&body["spec"]["resourceAttributes"])}}),
+            };
+            answer.send_response(Response::new(said.to_string().into_bytes().into()));
+        }
+    });
+    Server {
+        client: kube::Client::new(service, "default"),
+        clock: ServerClock::default(),
+        url: "https://x".parse().unwrap(),
+        namespace: "default".into(),
+    }
+}
+
+fn kind(plural: &str, kind: &str, namespaced: bool, verbs: &[&str]) -> Value {
+    json!({"name": plural, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": verbs})
+}
+
+async fn missing_in(allows: fn(&Value) -> bool, namespaces: &[&str], cluster_resources: bool) -> Vec<String> {
+    let namespaces: Vec<String> = namespaces.iter().map(|name| (*name).to_owned()).collect();
+    let extent = Extent {
+        namespaces: &namespaces,
+        cluster_resources,
+    };
+    let missing = missing(&cluster(allows), extent).await.unwrap();
+    missing.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn a_role_that_allows_everything_is_enough() {
+    assert!(missing_in(|_| true, &[], false).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_role_that_names_every_kind_is_enough() {
+    assert!(
+        missing_in(|asked| asked["resource"] != "*", &[], false)
+            .await
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn what_a_small_role_lacks_is_named_kind_by_kind_without_what_argo_cd_leaves_out() {
+    let missing = missing_in(|asked| asked["resource"] == "pods", &[], false).await;
+    assert_eq!(
+        missing,
+        [
+            "list nodes",
+            "watch nodes",
+            "list deployments.apps",
+            "watch deployments.apps"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn where_namespaces_are_named_only_they_count() {
+    let in_web = |asked: &Value| asked["resource"] != "*" && asked["namespace"] == "web";
+    assert!(missing_in(in_web, &["web"], false).await.is_empty());
+    assert_eq!(missing_in(in_web, &["web"], true).await, ["list nodes", "watch nodes"]);
+}

@@ -1,0 +1,106 @@
+use argocd::{ServerUrl, secret_name};
+use proptest::prelude::*;
+use rstest::rstest;
+
+/// Names that the binary of Argo CD 3.5.1 has given.
+#[rstest]
+#[case("http://foo", "cluster-foo-752281925")]
+#[case(
+    "http://[FE80::1FF:FE23:4567:890A]:8000",
+    "cluster-fe80--1ff-fe23-4567-890a-682802007"
+)]
+#[case(
+    "https://rancher.example.com/k8s/clusters/c-m-abc12345",
+    "cluster-rancher.example.com-4044853469"
+)]
+#[case(
+    "https://rancher.example.com/k8s/clusters/c-m-abc12345/",
+    "cluster-rancher.example.com-2048470262"
+)]
+#[case(
+    "https://rancher.example.com:8443/k8s/clusters/local",
+    "cluster-rancher.example.com-2754885302"
+)]
+#[case(
+    "https://Rancher.Example.com/k8s/clusters/c-m-abc12345",
+    "cluster-rancher.example.com-1625377885"
+)]
+#[case(
+    "https://rancher.example.com:443/k8s/clusters/c-m-abc12345",
+    "cluster-rancher.example.com-2135796622"
+)]
+#[case("https://10.0.0.1:6443", "cluster-10.0.0.1-2537316535")]
+fn a_secret_is_called_what_argo_cd_calls_it(#[case] uri: &str, #[case] name: &str) {
+    assert_eq!(secret_name(uri).as_deref(), Ok(name));
+}
+
+#[rstest]
+#[case("")]
+#[case("rancher.example.com")]
+#[case("https://")]
+#[case("https:///k8s/clusters/local")]
+#[case("https://:6443")]
+#[case("https://[::1")]
+#[case("https://[not-v6]:443")]
+fn what_has_no_host_has_no_name(#[case] uri: &str) {
+    // `[::1` is read as far as it goes, as it is an address all the same.
+    let named = secret_name(uri).is_ok();
+    assert_eq!(named, uri == "https://[::1", "{uri}");
+}
+
+#[test]
+fn an_address_counts_to_the_letter_but_for_slashes_at_its_end() {
+    let of = ServerUrl::new;
+    assert_eq!(
+        of("https://r.example.com/k8s/clusters/c-a//"),
+        of("https://r.example.com/k8s/clusters/c-a")
+    );
+    for other in [
+        "https://R.example.com/k8s/clusters/c-a",
+        "https://r.example.com:443/k8s/clusters/c-a",
+    ] {
+        assert_ne!(of(other), of("https://r.example.com/k8s/clusters/c-a"));
+        assert!(
+            of(other).same_place(&of("https://r.example.com/k8s/clusters/c-a")),
+            "{other}"
+        );
+    }
+    assert!(!of("https://r.example.com/k8s/clusters/c-b").same_place(&of("https://r.example.com/k8s/clusters/c-a")));
+    assert!(!of("").same_place(&of("https://r.example.com")));
+}
+
+#[test]
+fn an_address_tells_which_cluster_of_which_rancher_it_is() {
+    let (rancher, cluster) = ServerUrl::new("https://r.example.com/prefix/k8s/clusters/c-m-abc12345/")
+        .rancher()
+        .unwrap();
+    assert_eq!(rancher.to_string(), "https://r.example.com/prefix");
+    assert_eq!(cluster.as_str(), "c-m-abc12345");
+    assert_eq!(
+        ServerUrl::through_rancher(&rancher, &cluster).as_str(),
+        "https://r.example.com/prefix/k8s/clusters/c-m-abc12345"
+    );
+    for other in [
+        "https://kubernetes.default.svc",
+        "https://10.0.0.1:6443",
+        "nonsense",
+        "",
+    ] {
+        assert_eq!(ServerUrl::new(other).rancher(), None, "{other}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_name_of_a_host_is_a_name_of_kubernetes(host in "[a-zA-Z0-9]([a-zA-Z0-9.-]{0,20}[a-zA-Z0-9])?", port in 1u16..) {
+        let name = secret_name(&format!("https://{host}:{port}/k8s/clusters/c-abcde")).unwrap();
+        prop_assert!(name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.'));
+        prop_assert!(name.starts_with("cluster-"));
+    }
+
+    #[test]
+    fn no_text_makes_naming_panic(text in "\\PC{0,40}") {
+        let _ = secret_name(&text);
+        let _ = ServerUrl::new(&text).rancher();
+    }
+}

@@ -1,0 +1,74 @@
+//! The command line: the verbs, the flags that all of them have, and the names that completion offers.
+
+use kubectl_core::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
+use kubectl_core::error::{Error, ExitCode};
+
+use crate::cmd;
+
+/// Keep the tokens by which Argo CD reaches clusters through Rancher
+#[derive(clap::Parser, Debug)]
+#[command(name = "kubectl-argocd_rancher", bin_name = "kubectl argocd-rancher", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct ArgocdRancher {
+    /// How to connect and how to talk.
+    #[command(flatten)]
+    pub global: GlobalFlags,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # Every cluster that Argo CD reaches through Rancher: whose token, which scope, when it ends
+  kubectl argocd-rancher list --rancher-context rancher
+
+  # Give Argo CD a cluster of Rancher's, by a token for that cluster alone
+  kubectl argocd-rancher add staging --rancher-context rancher
+
+  # Does the token that Argo CD has work, and may it do what Argo CD does?
+  kubectl argocd-rancher verify staging
+
+--context is where Argo CD runs; --namespace is its namespace there, argocd by default.";
+
+/// The verbs.
+#[derive(clap::Subcommand, Debug)]
+pub enum Verb {
+    /// List the clusters that Argo CD reaches through Rancher, and the tokens it has for them
+    #[command(visible_alias = "ls")]
+    List(cmd::list::List),
+    /// Prove that the token that Argo CD has for a cluster works, or say what is wrong
+    Verify(cmd::verify::Verify),
+    /// Mint a token for a cluster, prove it, and give both to Argo CD
+    Add(cmd::add::Add),
+    /// Make Argo CD forget a cluster, and end its token
+    Remove(cmd::remove::Remove),
+    /// Print the version of this program, of Argo CD's cluster and of Rancher
+    Version(cmd::version::Version),
+    /// Print the file that lets kubectl complete this plugin's words
+    Completion(cmd::completion::Completion),
+}
+
+impl Plugin for ArgocdRancher {
+    const NAME: &'static str = "argocd-rancher";
+    const LOGGED: &'static [&'static str] = &["kubectl_argocd_rancher", "kubectl_core", "argocd", "rancher"];
+
+    fn global(&self) -> &GlobalFlags {
+        &self.global
+    }
+
+    async fn run(self, context: Context) -> Result<ExitCode, Error> {
+        let Self { global, verb } = self;
+        match verb {
+            Verb::List(list) => cmd::list::run(list, &global, &context).await,
+            Verb::Verify(verify) => cmd::verify::run(verify, &global, &context).await,
+            Verb::Add(add) => cmd::add::run(add, &global, &context).await,
+            Verb::Remove(remove) => cmd::remove::run(remove, &global, &context).await,
+            Verb::Version(version) => cmd::version::run(version, &global, &context).await,
+            Verb::Completion(completion) => cmd::completion::run(completion, &context),
+        }
+    }
+
+    async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
+        cmd::completion::candidates(request, context).await
+    }
+}

@@ -1,0 +1,175 @@
+//! `kubectl argocd-rancher list`: every cluster that Argo CD reaches through Rancher, and the token it has for it.
+
+use std::collections::BTreeMap;
+
+use argocd::{ClusterSecret, ServerUrl, connection, lookup};
+use futures::stream::{self, StreamExt as _};
+use k8s_openapi::jiff::Timestamp;
+use kubectl_core::app::{Context, GlobalFlags};
+use kubectl_core::error::{Error, ExitCode};
+use kubectl_core::output::{self, ListKind, OutputFlags};
+use rancher::api_token::proof::Standing;
+use rancher::api_token::{self, ApiToken};
+
+use crate::mark::API_VERSION;
+use crate::proof::Trial;
+use crate::row::{Row, Scene};
+use crate::sides::{Argo, RANCHER, Rancher, RancherFlags};
+
+const LIST: ListKind = ListKind {
+    api_version: API_VERSION,
+    kind: "ArgoCDClusterList",
+};
+/// How many tokens are asked about at once.
+const AT_ONCE: usize = 8;
+
+/// What is typed after `kubectl argocd-rancher list`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct List {
+    /// Call Rancher with each token, to see whether it is alive; the call counts as a use of the token
+    #[arg(long)]
+    pub probe: bool,
+
+    /// The other side.
+    #[command(flatten)]
+    pub rancher: RancherFlags,
+
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # What Argo CD has, and what Rancher says of the tokens that are ours
+  kubectl argocd-rancher list --rancher-context rancher
+
+  # Only what the Secrets tell, and whether each token is alive
+  kubectl argocd-rancher list --probe
+
+  # The reasons too, and what Argo CD itself thinks of its connections
+  kubectl argocd-rancher list --rancher-context rancher -o wide
+
+Rancher tells of a token to its owner only: those of others have an unknown scope and expiry.";
+
+/// Runs it.
+pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+    let for_people = !list.output.format()?.is_structured();
+    let argo = Argo::open(global, &context.environment)?;
+    let rancher = list.rancher.open(&argo, global, context).await?;
+    let (clusters, ours, views) = futures::join!(argo.clusters(), Ours::read(rancher.as_ref()), views(&argo, context));
+    let (clusters, ours) = (clusters?, ours?);
+    let probes = if list.probe {
+        probe(&argo, rancher.as_ref(), &clusters).await
+    } else {
+        vec![None; clusters.len()]
+    };
+    let duplicates = lookup::duplicates(&clusters);
+    let now = argo.server.clock.now();
+    let rows: Vec<Row> = clusters
+        .iter()
+        .zip(probes)
+        .filter_map(|(cluster, probed)| {
+            let mine = duplicates
+                .iter()
+                .filter(|duplicate| duplicate.secrets.contains(&cluster.object.name));
+            let scene = Scene {
+                tokens: ours.as_ref().and_then(|ours| ours.of(cluster)),
+                me: ours.as_ref().map(|ours| ours.user.as_str()),
+                duplicates: mine.map(ToString::to_string).collect(),
+                probed,
+                view: views.get(&cluster.server).copied(),
+                now,
+            };
+            Row::of(cluster, &scene)
+        })
+        .collect();
+    let none = format!("No clusters of Rancher found in namespace {}.", argo.namespace);
+    output::print_list(&context.ui, &list.output, LIST, &rows, &none)?;
+    if for_people && rows.iter().any(Row::is_wrong) {
+        context.ui.hint("-o wide gives the reasons");
+    }
+    warn(ours.as_ref(), &clusters, now, context);
+    Ok(ExitCode::Done)
+}
+
+/// What a table cannot show: tokens of ours that no Secret holds.
+fn warn(ours: Option<&Ours>, clusters: &[ClusterSecret], now: Timestamp, context: &Context) {
+    for token in ours.into_iter().flat_map(|ours| ours.strays(clusters, now)) {
+        context.ui.warn(format!(
+            "token {} was minted for Secret {} and is not in it: a run may have been killed, or be under way",
+            token.name,
+            api_token::Mark::read(&token.description).map_or_else(String::new, |mark| mark.subject),
+        ));
+    }
+}
+
+/// What Rancher says of our own tokens.
+struct Ours {
+    user: String,
+    tokens: Vec<ApiToken>,
+    base: rancher::reach::RancherUrl,
+}
+
+impl Ours {
+    async fn read(rancher: Option<&Rancher>) -> Result<Option<Self>, Error> {
+        let Some(rancher) = rancher else { return Ok(None) };
+        let user = rancher.whoami().await?.id;
+        let tokens = api_token::list(&rancher.client.0).await;
+        Ok(Some(Self {
+            user,
+            tokens: tokens.map_err(|error| error.on(RANCHER))?,
+            base: rancher.base.clone(),
+        }))
+    }
+
+    /// All of them, for a cluster of this Rancher.
+    fn of(&self, cluster: &ClusterSecret) -> Option<&[ApiToken]> {
+        let (_, id) = cluster.server.rancher()?;
+        let here = ServerUrl::through_rancher(&self.base, &id).same_place(&cluster.server);
+        here.then_some(self.tokens.as_slice())
+    }
+
+    /// Living tokens that carry our mark and are in no Secret.
+    fn strays<'a>(&'a self, clusters: &'a [ClusterSecret], now: Timestamp) -> impl Iterator<Item = &'a ApiToken> {
+        let held = |token: &ApiToken| {
+            clusters.iter().any(|cluster| {
+                let value = cluster.token();
+                value.is_some_and(|value| api_token::Credential::of(&value).api_token() == Some(&token.name))
+            })
+        };
+        let ours = |token: &ApiToken| {
+            api_token::Mark::read(&token.description).is_some_and(|mark| mark.by == crate::mark::TOOL)
+        };
+        self.tokens
+            .iter()
+            .filter(move |token| token.is_alive(now) && ours(token) && !held(token))
+    }
+}
+
+/// What Argo CD says of its connections; nothing where that cannot be read, which is no reason to fail.
+async fn views(argo: &Argo, context: &Context) -> BTreeMap<ServerUrl, connection::Connection> {
+    match connection::read(&argo.server.client, &argo.namespace).await {
+        Ok(views) => views.unwrap_or_default(),
+        Err(error) => {
+            let error: Error = error.into();
+            context
+                .ui
+                .log(4, || format!("Argo CD's own view is not known: {error}"));
+            BTreeMap::new()
+        }
+    }
+}
+
+async fn probe(argo: &Argo, rancher: Option<&Rancher>, clusters: &[ClusterSecret]) -> Vec<Option<Standing>> {
+    // Owned values: futures that borrow from a closure's argument are not `Send`.
+    let asked: Vec<_> = clusters.iter().map(|cluster| one(argo, rancher, cluster)).collect();
+    stream::iter(asked).buffered(AT_ONCE).collect().await
+}
+
+async fn one(argo: &Argo, rancher: Option<&Rancher>, cluster: &ClusterSecret) -> Option<Standing> {
+    let config = cluster.config.as_ref().ok()?;
+    let token = config.bearer_token()?;
+    Trial::of(cluster, config, &token).alone(argo, rancher).await.ok()
+}

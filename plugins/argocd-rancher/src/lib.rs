@@ -1,0 +1,8 @@
+//! `kubectl argocd-rancher`: the tokens by which Argo CD reaches clusters through Rancher.
+
+pub mod cli;
+pub mod cmd;
+pub mod mark;
+pub mod proof;
+pub mod row;
+pub mod sides;

@@ -1,0 +1,7 @@
+//! `kubectl argocd-rancher`, the program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kubectl_core::app::run::<kubectl_argocd_rancher::cli::ArgocdRancher>()
+}

@@ -1,0 +1,228 @@
+//! What a token is good for, shown by calls that are made with it as Argo CD makes them: alone, through Rancher to the
+//! cluster, and whether it may look at everything that Argo CD looks at.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use argocd::rights::{self, Extent};
+use argocd::{ClusterConfig, ClusterSecret, ServerUrl};
+use kubectl_core::access::Right;
+use kubectl_core::connection::Server;
+use kubectl_core::error::Error;
+use kubectl_core::secret::Secret;
+use kubectl_core::ui::{self, Stream, Tone, Ui};
+use rancher::api_token::proof::{self, Standing};
+use serde::Serialize;
+
+use crate::sides::{Argo, Rancher};
+
+/// Rancher itself answers at once.
+const ALONE: Duration = Duration::from_secs(15);
+
+/// What was found.
+#[derive(Debug)]
+pub struct Proofs {
+    /// At Rancher alone.
+    pub alone: Standing,
+    /// Through Rancher and the agent; `None`: not tried, since the token is dead.
+    pub proxy: Option<Standing>,
+    /// The rights that Argo CD needs and the token's owner lacks. `None`: not asked, since the cluster does not answer.
+    pub missing: Option<Result<Vec<Right>, Error>>,
+}
+
+/// How one point stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mark {
+    /// As it should be.
+    Good,
+    /// Not as it should be.
+    Bad,
+    /// It could not be seen.
+    Unknown,
+}
+
+/// One point of a proof.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Point {
+    /// `secret`, `alone`, `proxy`, `rights`, `argocd`.
+    pub name: &'static str,
+    /// How it stands.
+    pub status: Mark,
+    /// Why, in a sentence.
+    pub message: String,
+}
+
+impl Point {
+    /// A point.
+    pub fn new(name: &'static str, status: Mark, message: impl Into<String>) -> Self {
+        Self {
+            name,
+            status,
+            message: message.into(),
+        }
+    }
+
+    /// As a line for people: a mark, a word and a sentence.
+    pub fn line(&self, ui: &Ui) -> String {
+        let (glyph, plain, tone) = match self.status {
+            Mark::Good => ("✔", "+", Tone::Good),
+            Mark::Bad => ("✖", "x", Tone::Bad),
+            Mark::Unknown => ("?", "?", Tone::Caution),
+        };
+        let mark = if ui.terminal().utf8 { glyph } else { plain };
+        format!(
+            "{} {:<8}{}",
+            ui.paint(Stream::Out, tone, mark),
+            self.name,
+            ui::cell(&self.message)
+        )
+    }
+}
+
+/// What is to be proven.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial<'a> {
+    /// Where the cluster is served.
+    pub server: &'a ServerUrl,
+    /// How Argo CD trusts it.
+    pub config: &'a ClusterConfig,
+    /// What it calls with.
+    pub token: &'a Secret,
+    /// What it looks at.
+    pub extent: Extent<'a>,
+}
+
+impl<'a> Trial<'a> {
+    /// Of what stands in a Secret. `None`: there is no token in it, or it does not lead through Rancher.
+    pub fn of(cluster: &'a ClusterSecret, config: &'a ClusterConfig, token: &'a Secret) -> Self {
+        Self {
+            server: &cluster.server,
+            config,
+            token,
+            extent: Extent {
+                namespaces: &cluster.namespaces,
+                cluster_resources: cluster.cluster_resources,
+            },
+        }
+    }
+
+    /// Only whether Rancher knows the token.
+    pub async fn alone(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<Standing, Error> {
+        let (base, cluster) = self.place()?;
+        let server = argo.as_argocd(base.url(), self.config, self.token, rancher)?;
+        Ok(proof::alone(&server.client, &cluster, ALONE).await)
+    }
+
+    /// Everything, in the order in which a failure explains those that follow.
+    pub async fn run(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<Proofs, Error> {
+        let alone = self.alone(argo, rancher).await?;
+        if alone.is_dead() {
+            return Ok(Proofs {
+                alone,
+                proxy: None,
+                missing: None,
+            });
+        }
+        let (base, cluster) = self.place()?;
+        let at_rancher = argo.as_argocd(base.url(), self.config, self.token, rancher)?;
+        let proxy = proof::through_proxy(&at_rancher.client, &cluster, proof::PATIENCE).await;
+        let missing = if proxy.works() {
+            let through = argo.as_argocd(&base.cluster(&cluster), self.config, self.token, rancher)?;
+            Some(self.missing(&through).await)
+        } else {
+            None
+        };
+        Ok(Proofs {
+            alone,
+            proxy: Some(proxy),
+            missing,
+        })
+    }
+
+    async fn missing(&self, through: &Server) -> Result<Vec<Right>, Error> {
+        let asked = tokio::time::timeout(proof::PATIENCE, rights::missing(through, self.extent)).await;
+        asked.unwrap_or_else(|_| Err(Error::failed("the cluster did not answer in time")))
+    }
+
+    fn place(&self) -> Result<(rancher::reach::RancherUrl, rancher::ClusterId), Error> {
+        let place = self.server.rancher();
+        place.ok_or_else(|| Error::failed(format!("{} does not lead through Rancher", self.server)))
+    }
+}
+
+impl Proofs {
+    /// The token is alive, reaches its cluster and may do what Argo CD does.
+    pub fn are_good(&self) -> bool {
+        self.points().iter().all(|point| point.status == Mark::Good)
+    }
+
+    /// Nothing but that the cluster cannot be reached just now stands against it.
+    pub fn lack_the_cluster_only(&self) -> bool {
+        let absent = |standing: &Standing| matches!(standing, Standing::AgentOffline | Standing::NoAnswer { .. });
+        self.alone.works() && self.proxy.as_ref().is_some_and(absent)
+    }
+
+    /// Nothing but rights stand against it.
+    pub fn lack_rights_only(&self) -> bool {
+        let works = self.alone.works() && self.proxy.as_ref().is_some_and(Standing::works);
+        works && matches!(&self.missing, Some(Ok(missing)) if !missing.is_empty())
+    }
+
+    /// Point by point.
+    pub fn points(&self) -> Vec<Point> {
+        let mut points = vec![Point::new("alone", mark(&self.alone), words(&self.alone))];
+        if let Some(proxy) = &self.proxy {
+            points.push(Point::new("proxy", mark(proxy), words(proxy)));
+        }
+        match &self.missing {
+            None => {}
+            Some(Ok(missing)) if missing.is_empty() => points.push(Point::new(
+                "rights",
+                Mark::Good,
+                "its owner may list and watch everything that Argo CD looks at",
+            )),
+            Some(Ok(missing)) => points.push(Point::new("rights", Mark::Bad, lacking(missing))),
+            Some(Err(error)) => points.push(Point::new("rights", Mark::Unknown, error.to_string())),
+        }
+        points
+    }
+}
+
+/// The first few, and how many more.
+fn lacking(missing: &[Right]) -> String {
+    const SHOWN: usize = 4;
+    let shown: Vec<String> = missing.iter().take(SHOWN).map(Right::to_string).collect();
+    let more = missing.len().saturating_sub(SHOWN);
+    let more = if more > 0 {
+        format!(", and {more} more")
+    } else {
+        String::new()
+    };
+    format!("its owner may not {}{more}", shown.join(", "))
+}
+
+fn mark(standing: &Standing) -> Mark {
+    match standing {
+        Standing::Works { .. } => Mark::Good,
+        Standing::Unavailable { .. } | Standing::Unreachable(_) | Standing::Odd { .. } => Mark::Unknown,
+        _ => Mark::Bad,
+    }
+}
+
+/// In a sentence; of what could not be reached, why.
+fn words(standing: &Standing) -> String {
+    match standing {
+        Standing::Unreachable(error) => format!("{standing}: {}", root(error.as_ref())),
+        other => other.to_string(),
+    }
+}
+
+fn root(error: &(dyn StdError + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

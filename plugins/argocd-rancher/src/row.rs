@@ -1,0 +1,341 @@
+//! One cluster of Argo CD's as a row of `list`, for people and for machines. It holds names of tokens, no value.
+
+use argocd::connection::Connection;
+use argocd::{ClusterSecret, config::Method};
+use k8s_openapi::jiff::Timestamp;
+use kubectl_core::age;
+use kubectl_core::output::Printable;
+use kubectl_core::secret::Secret;
+use kubectl_core::table::Column;
+use rancher::ClusterId;
+use rancher::api_token::proof::Standing;
+use rancher::api_token::{ApiToken, Credential, Expiry};
+use serde::Serialize;
+
+use crate::mark::{self, API_VERSION};
+
+/// In which state a cluster's token is, worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Argo CD cannot use the Secret.
+    Broken,
+    /// Another Secret gets into its way.
+    Duplicate,
+    /// Rancher refuses the token.
+    Dead,
+    /// It lives, but not for what it is there for.
+    Failing,
+    /// Rancher has no such token of ours any more.
+    Revoked,
+    /// Its time is over.
+    Expired,
+    /// It was switched off.
+    Disabled,
+    /// It is for another cluster.
+    WrongScope,
+    /// It works for every cluster that its owner sees.
+    Unscoped,
+    /// As it should be, as far as was looked.
+    Current,
+    /// It is not ours, so Rancher tells us nothing of it.
+    Unknown,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Broken => "broken",
+            Self::Duplicate => "duplicate",
+            Self::Dead => "dead",
+            Self::Failing => "failing",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::Disabled => "disabled",
+            Self::WrongScope => "wrong-scope",
+            Self::Unscoped => "unscoped",
+            Self::Current => "current",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A row.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Metadata,
+    cluster_name: String,
+    server: String,
+    cluster: ClusterId,
+    token: Option<String>,
+    owner: Option<String>,
+    /// The cluster that the token is for; `*`: all that its owner sees; `null`: not known.
+    scope: Option<String>,
+    expires_at: Option<Timestamp>,
+    never_expires: bool,
+    last_used_at: Option<Timestamp>,
+    state: State,
+    reasons: Vec<String>,
+    /// What a call with the token showed just now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probed: Option<&'static str>,
+    argocd: Option<View>,
+    #[serde(skip)]
+    shown: [String; 2],
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: String,
+    namespace: String,
+    uid: String,
+    creation_timestamp: Option<Timestamp>,
+}
+
+/// What Argo CD itself says.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct View {
+    connected: Option<bool>,
+    kinds: Option<u64>,
+}
+
+/// What a row needs to know besides the Secret.
+#[derive(Clone, Debug)]
+pub struct Scene<'a> {
+    /// Our own tokens at the Rancher that the user named; `None`: the Secret is of another, or none was named.
+    pub tokens: Option<&'a [ApiToken]>,
+    /// Who we are there.
+    pub me: Option<&'a str>,
+    /// The duplicates that this Secret is part of, in words.
+    pub duplicates: Vec<String>,
+    /// What a call with the token showed.
+    pub probed: Option<Standing>,
+    /// What Argo CD says.
+    pub view: Option<Connection>,
+    /// By Rancher's clock, or the nearest to it.
+    pub now: Timestamp,
+}
+
+/// What is known of a token: from Rancher where it is ours, else from the notes on the Secret.
+struct Known<'a> {
+    ours: Option<&'a ApiToken>,
+    owner: Option<String>,
+    expiry: Option<Expiry>,
+    /// It was ours, and Rancher does not know it any more.
+    revoked: bool,
+}
+
+impl<'a> Known<'a> {
+    fn of(cluster: &ClusterSecret, value: Option<&Secret>, scene: &Scene<'a>) -> Self {
+        let credential = value.map(Credential::of);
+        let name = credential.as_ref().and_then(Credential::api_token);
+        let ours = scene
+            .tokens
+            .and_then(|tokens| tokens.iter().find(|token| Some(&token.name) == name));
+        let note = |key: &str| cluster.annotations.get(key).map(String::as_str);
+        // Notes are about the token that they were made with.
+        let noted = name.is_some_and(|name| note(mark::TOKEN) == Some(name.as_str()));
+        let owner = match ours {
+            Some(token) => Some(token.user.clone()),
+            None => note(mark::TOKEN_USER).filter(|_| noted).map(str::to_owned),
+        };
+        let expiry = match ours {
+            Some(token) => Some(token.expiry),
+            None => note(mark::TOKEN_EXPIRES)
+                .filter(|_| noted)
+                .map(|text| text.parse().map_or(Expiry::Never, Expiry::At)),
+        };
+        let was_ours = owner.is_some() && owner.as_deref() == scene.me;
+        Self {
+            revoked: scene.tokens.is_some() && ours.is_none() && was_ours,
+            ours,
+            owner,
+            expiry,
+        }
+    }
+}
+
+impl Row {
+    /// The row of a cluster; `None` if it does not lead through Rancher.
+    pub fn of(cluster: &ClusterSecret, scene: &Scene<'_>) -> Option<Self> {
+        let (_, id) = cluster.server.rancher()?;
+        let value = cluster.token();
+        let known = Known::of(cluster, value.as_ref(), scene);
+        let (state, reasons) = judge(cluster, &id, &known, scene);
+        let expires_at = known.expiry.and_then(Expiry::at);
+        let never_expires = known.expiry == Some(Expiry::Never);
+        let last_used_at = known.ours.and_then(|token| token.last_used);
+        let expires = match (expires_at, never_expires) {
+            (Some(_), _) => age::until(scene.now, expires_at),
+            (None, true) => "<never>".to_owned(),
+            (None, false) => "<unknown>".to_owned(),
+        };
+        let last_used = last_used_at.map_or_else(|| "<none>".to_owned(), |at| age::since(scene.now, Some(at)));
+        Some(Self {
+            api_version: API_VERSION,
+            kind: "ArgoCDCluster",
+            metadata: Metadata::of(cluster),
+            cluster_name: cluster.name.clone(),
+            server: cluster.server.to_string(),
+            cluster: id,
+            token: value.as_ref().map(mark::shown),
+            scope: known.ours.map(|token| {
+                token
+                    .cluster
+                    .as_ref()
+                    .map_or_else(|| "*".to_owned(), ToString::to_string)
+            }),
+            owner: known.owner,
+            expires_at,
+            never_expires,
+            last_used_at,
+            state,
+            reasons,
+            probed: scene.probed.as_ref().map(Standing::word),
+            argocd: scene.view.map(Into::into),
+            shown: [expires, last_used],
+        })
+    }
+
+    /// Whether somebody should do something about it.
+    pub fn is_wrong(&self) -> bool {
+        !matches!(self.state, State::Current | State::Unscoped | State::Unknown)
+    }
+}
+
+impl Metadata {
+    fn of(cluster: &ClusterSecret) -> Self {
+        let object = &cluster.object;
+        Self {
+            name: object.name.clone(),
+            namespace: object.namespace.clone(),
+            uid: object.uid.clone(),
+            creation_timestamp: cluster.created,
+        }
+    }
+}
+
+impl From<Connection> for View {
+    fn from(Connection { connected, kinds }: Connection) -> Self {
+        Self { connected, kinds }
+    }
+}
+
+/// The worst of all states that something speaks for, and everything that does, worst first.
+fn judge(cluster: &ClusterSecret, id: &ClusterId, known: &Known<'_>, scene: &Scene<'_>) -> (State, Vec<String>) {
+    let mut reasons = of_secret(cluster);
+    reasons.extend(scene.duplicates.iter().map(|text| (State::Duplicate, text.clone())));
+    reasons.extend(scene.probed.as_ref().and_then(of_probe));
+    reasons.extend(of_token(known, id, scene.now));
+    reasons.sort_by_key(|(state, _)| *state);
+    let looked = scene.probed.as_ref().is_some_and(Standing::works) || known.ours.is_some();
+    let otherwise = if looked { State::Current } else { State::Unknown };
+    let state = reasons.first().map_or(otherwise, |(state, _)| *state);
+    (state, reasons.into_iter().map(|(_, reason)| reason).collect())
+}
+
+fn of_secret(cluster: &ClusterSecret) -> Vec<(State, String)> {
+    let mut reasons: Vec<(State, String)> = cluster
+        .problems
+        .iter()
+        .map(|problem| (State::Broken, problem.to_string()))
+        .collect();
+    match &cluster.config {
+        Err(bad) => reasons.push((State::Broken, bad.to_string())),
+        Ok(config) => {
+            reasons.extend(
+                config
+                    .flaws()
+                    .iter()
+                    .map(|flaw| (State::Broken, format!("config {flaw}"))),
+            );
+            if !matches!(config.method(), Method::Bearer | Method::Anonymous) {
+                reasons.push((State::Unknown, "Argo CD does not log in with a token here".to_owned()));
+            }
+        }
+    }
+    reasons
+}
+
+fn of_probe(standing: &Standing) -> Option<(State, String)> {
+    match standing {
+        Standing::Works { .. } => None,
+        Standing::Dead => Some((State::Dead, standing.to_string())),
+        other if other.is_alive() => Some((State::Failing, other.to_string())),
+        other => Some((State::Unknown, other.to_string())),
+    }
+}
+
+fn of_token(known: &Known<'_>, cluster: &ClusterId, now: Timestamp) -> Vec<(State, String)> {
+    let mut reasons = Vec::new();
+    let mut say = |state, reason: &str| reasons.push((state, reason.to_owned()));
+    if known.revoked {
+        say(
+            State::Revoked,
+            "Rancher has no such token of ours any more: it was revoked, or expired and was removed",
+        );
+    }
+    let over = known.expiry.and_then(Expiry::at).is_some_and(|at| at <= now);
+    if over || known.ours.is_some_and(|token| token.expired) {
+        say(State::Expired, "its time to live is over");
+    }
+    let Some(token) = known.ours else { return reasons };
+    if !token.enabled {
+        say(State::Disabled, "it was switched off");
+    }
+    match &token.cluster {
+        None => say(State::Unscoped, "it works for every cluster that its owner sees"),
+        Some(scope) if scope != cluster => say(State::WrongScope, &format!("it is for cluster {scope}")),
+        Some(_) => {}
+    }
+    reasons
+}
+
+impl Printable for Row {
+    const COLUMNS: &'static [Column] = &[
+        Column::new("SECRET"),
+        Column::new("NAME"),
+        Column::new("CLUSTER"),
+        Column::new("TOKEN"),
+        Column::new("SCOPE"),
+        Column::new("OWNER"),
+        Column::new("EXPIRES IN"),
+        Column::new("LAST USED"),
+        Column::new("STATE"),
+        Column::wide("ARGOCD"),
+        Column::wide("SERVER"),
+        Column::wide("REASON"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let or = |text: &Option<String>, none: &str| text.clone().unwrap_or_else(|| none.to_owned());
+        let [expires, last_used] = self.shown.clone();
+        let argocd = match self.argocd.and_then(|view| view.connected) {
+            Some(true) => "connected",
+            Some(false) => "failed",
+            None => "<unknown>",
+        };
+        vec![
+            self.metadata.name.clone(),
+            self.cluster_name.clone(),
+            self.cluster.to_string(),
+            or(&self.token, "<none>"),
+            or(&self.scope, "<unknown>"),
+            or(&self.owner, "<unknown>"),
+            expires,
+            last_used,
+            self.state.word().to_owned(),
+            argocd.to_owned(),
+            self.server.clone(),
+            self.reasons.join("; "),
+        ]
+    }
+
+    fn name(&self) -> String {
+        format!("secret/{}", self.metadata.name)
+    }
+}

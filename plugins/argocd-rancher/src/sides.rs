@@ -1,0 +1,256 @@
+//! The two sides: the cluster where Argo CD runs, and Rancher; how each is reached from what the user has.
+//!
+//! They need not be the same cluster. `--context` is where Argo CD runs. Rancher is reached by a context of its own, or by
+//! its URL and a token. A token that Argo CD has is proven without any identity of ours, and with the trust that its Secret
+//! gives, since that is how Argo CD calls.
+
+use std::path::PathBuf;
+
+use argocd::{ClusterConfig, ClusterSecret, ServerUrl, cluster_secret};
+use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
+use kube::Api;
+use kubectl_core::app::{Context, GlobalFlags};
+use kubectl_core::connection::{Authority, Connection, Environment, Server};
+use kubectl_core::error::{Doing as _, Error};
+use kubectl_core::secret::Secret;
+use rancher::api_token::{self, bearing};
+use rancher::reach::{RancherUrl, Reach};
+use url::Url;
+
+/// Argo CD's side in the words of a sentence.
+pub const ARGOCD: &str = "the cluster of Argo CD";
+/// Rancher in the words of a sentence.
+pub const RANCHER: &str = "Rancher";
+/// Where Argo CD is installed unless somebody chose otherwise.
+const NAMESPACE: &str = "argocd";
+
+/// How Rancher is reached.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Rancher options")]
+pub struct RancherFlags {
+    /// The kubeconfig context of Rancher: of any of its clusters, or of its bare host
+    #[arg(long, value_name = "NAME", conflicts_with = "rancher_url")]
+    pub rancher_context: Option<String>,
+
+    /// The URL of Rancher; needs a token too
+    #[arg(long, value_name = "URL")]
+    pub rancher_url: Option<String>,
+
+    /// Read the token for --rancher-url from standard input
+    #[arg(long, requires = "rancher_url", conflicts_with_all = ["rancher_token_file", "rancher_token_secret"])]
+    pub rancher_token_stdin: bool,
+
+    /// Read the token for --rancher-url from this file
+    #[arg(long, value_name = "FILE", requires = "rancher_url", value_hint = clap::ValueHint::FilePath, conflicts_with = "rancher_token_secret")]
+    pub rancher_token_file: Option<PathBuf>,
+
+    /// Read the token for --rancher-url from a Secret where Argo CD runs
+    #[arg(long, value_name = "NAMESPACE/NAME/KEY", requires = "rancher_url")]
+    pub rancher_token_secret: Option<String>,
+
+    /// Path to a certificate file of the authority that signed Rancher's certificate, for --rancher-url
+    #[arg(long, value_name = "FILE", requires = "rancher_url", value_hint = clap::ValueHint::FilePath)]
+    pub rancher_certificate_authority: Option<PathBuf>,
+}
+
+/// The side of Argo CD.
+#[derive(Clone, Debug)]
+pub struct Argo {
+    /// The API server where Argo CD runs.
+    pub server: Server,
+    /// The namespace of Argo CD.
+    pub namespace: String,
+    connection: Connection,
+}
+
+/// Rancher, and who we are there.
+#[derive(Clone, Debug)]
+pub struct Rancher {
+    /// Its own URL.
+    pub base: RancherUrl,
+    /// A client of that URL with our identity.
+    pub client: Client,
+    /// Nobody, trusting what the client trusts.
+    anonymous: Connection,
+}
+
+/// A client without a `Debug` of its own.
+#[derive(Clone)]
+pub struct Client(pub kube::Client);
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+impl Argo {
+    /// Finds it. Sends nothing.
+    pub fn open(global: &GlobalFlags, environment: &Environment) -> Result<Self, Error> {
+        let connection = global.connection.load(environment)?;
+        let given = global.connection.namespace.as_deref().filter(|name| !name.is_empty());
+        let namespace = given.unwrap_or(NAMESPACE).to_owned();
+        Ok(Self {
+            server: connection.connect()?,
+            namespace,
+            connection,
+        })
+    }
+
+    /// All clusters that Argo CD knows.
+    pub async fn clusters(&self) -> Result<Vec<ClusterSecret>, Error> {
+        let found = cluster_secret::list(&self.server.client, &self.namespace).await;
+        found.map_err(|error| error.on(ARGOCD))
+    }
+
+    /// The server of a cluster as Argo CD calls it: its URL, the trust of its Secret, and this token.
+    pub fn as_argocd(
+        &self,
+        url: &Url,
+        config: &ClusterConfig,
+        token: &Secret,
+        rancher: Option<&Rancher>,
+    ) -> Result<Server, Error> {
+        let ca = config.ca();
+        let connection = match (&ca, rancher) {
+            (Some(pem), _) => self.connection.anonymous_at(url.clone(), Authority::Pem(pem)),
+            // It does not check the certificate; we do, by what we know of Rancher.
+            (None, Some(rancher)) if config.insecure() => rancher.anonymous.anonymous_at(url.clone(), Authority::Same),
+            (None, _) => self.connection.anonymous_at(url.clone(), Authority::Public),
+        };
+        let server = connection.connect()?;
+        let client = bearing(&server.client, token)
+            .ok_or_else(|| Error::failed("the token in the Secret has characters that cannot be sent"))?;
+        Ok(Server { client, ..server })
+    }
+}
+
+impl RancherFlags {
+    /// Whether the user has said how.
+    pub fn is_given(&self) -> bool {
+        self.rancher_context.is_some() || self.rancher_url.is_some()
+    }
+
+    /// Rancher, where the user has said how to reach it. Sends nothing to Rancher.
+    pub async fn open(&self, argo: &Argo, global: &GlobalFlags, context: &Context) -> Result<Option<Rancher>, Error> {
+        if let Some(name) = self.rancher_context.as_deref().filter(|name| !name.is_empty()) {
+            let connection = global
+                .connection
+                .for_context(name)
+                .load(&context.environment)
+                .doing(format!("use context {name} for {RANCHER}"))?;
+            let base = Reach::of(connection.server()).base().clone();
+            return Ok(Some(Rancher {
+                client: Client(connection.at(base.url().clone()).connect()?.client),
+                anonymous: connection.anonymous_at(base.url().clone(), Authority::Same),
+                base,
+            }));
+        }
+        match &self.rancher_url {
+            Some(url) => self.by_url(url, argo, context).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The same for a verb that cannot do without.
+    pub async fn require(&self, argo: &Argo, global: &GlobalFlags, context: &Context) -> Result<Rancher, Error> {
+        self.open(argo, global, context).await?.ok_or_else(|| {
+            Error::usage("Rancher is needed for this, and nothing says how to reach it")
+                .hint("give a context of Rancher with --rancher-context")
+                .hint("or its URL with --rancher-url, and a token with --rancher-token-stdin, -file or -secret")
+        })
+    }
+
+    async fn by_url(&self, text: &str, argo: &Argo, context: &Context) -> Result<Rancher, Error> {
+        let url: Url = text
+            .parse()
+            .map_err(|_| Error::usage("the value of --rancher-url is not a URL"))?;
+        if url.scheme() != "https" || url.host_str().is_none() {
+            return Err(Error::usage(
+                "--rancher-url must begin with https://: a token is sent there",
+            ));
+        }
+        let base = Reach::of(&url).base().clone();
+        let token = self.token(argo, context).await?;
+        let pem = match &self.rancher_certificate_authority {
+            Some(path) => Some(read(path, "the certificate authority")?),
+            None => None,
+        };
+        let authority = pem.as_deref().map_or(Authority::Public, Authority::Pem);
+        let anonymous = argo.connection.anonymous_at(base.url().clone(), authority);
+        let client = bearing(&anonymous.connect()?.client, &token)
+            .ok_or_else(|| Error::usage("the token for --rancher-url has characters that cannot be sent"))?;
+        Ok(Rancher {
+            base,
+            client: Client(client),
+            anonymous,
+        })
+    }
+
+    async fn token(&self, argo: &Argo, context: &Context) -> Result<Secret, Error> {
+        if self.rancher_token_stdin {
+            return context.ui.read_secret();
+        }
+        if let Some(path) = &self.rancher_token_file {
+            let token = Secret::new(read(path, "the token")?.trim());
+            return if token.is_empty() {
+                Err(Error::usage("the file of --rancher-token-file is empty"))
+            } else {
+                Ok(token)
+            };
+        }
+        match &self.rancher_token_secret {
+            Some(place) => from_secret(argo, place).await,
+            None => Err(Error::usage("--rancher-url needs a token")
+                .hint("give it with --rancher-token-stdin, --rancher-token-file or --rancher-token-secret")),
+        }
+    }
+}
+
+impl Rancher {
+    /// A client without any identity.
+    pub fn public(&self) -> Result<kube::Client, Error> {
+        Ok(self.anonymous.connect()?.client)
+    }
+
+    /// Who we are there. Fails in plain words where this is no Rancher, or we are nobody.
+    pub async fn whoami(&self) -> Result<api_token::User, Error> {
+        let asked = api_token::whoami(&self.client.0).await;
+        asked.map_err(|error| {
+            let code = error.code();
+            let error = error.on(RANCHER);
+            match code {
+                Some(401) => {
+                    error.hint("a token that is scoped to one cluster cannot mint others: use one without a scope")
+                }
+                Some(403 | 404) => error.hint(format!("is {} a Rancher?", self.base)),
+                _ => error,
+            }
+        })
+    }
+
+    /// Where a cluster of its is served, as Argo CD is to be told.
+    pub fn server_of(&self, cluster: &rancher::ClusterId) -> ServerUrl {
+        ServerUrl::through_rancher(&self.base, cluster)
+    }
+}
+
+fn read(path: &std::path::Path, what: &str) -> Result<String, Error> {
+    std::fs::read_to_string(path).doing(format!("read {what} from {}", path.display()))
+}
+
+async fn from_secret(argo: &Argo, place: &str) -> Result<Secret, Error> {
+    let [namespace, name, key] = place.split('/').collect::<Vec<_>>()[..] else {
+        return Err(Error::usage("--rancher-token-secret must be NAMESPACE/NAME/KEY"));
+    };
+    let api: Api<KubernetesSecret> = Api::namespaced(argo.server.client.clone(), namespace);
+    let secret = api
+        .get(name)
+        .await
+        .doing(format!("read Secret {namespace}/{name} on {ARGOCD}"))?;
+    let bytes = secret.data.and_then(|mut data| data.remove(key));
+    let text = bytes.and_then(|bytes| String::from_utf8(bytes.0).ok());
+    let text =
+        text.ok_or_else(|| Error::failed(format!("Secret {namespace}/{name} has no text under the key {key}")))?;
+    Ok(Secret::new(text.trim()))
+}

@@ -1,0 +1,13 @@
+//! What users of `kubectl argocd-rancher` live through, on a real control plane with a Rancher that is stood in for.
+//!
+//! The plugin is run by the real kubectl, which finds it by its name.
+
+mod adding;
+mod adopting;
+mod bench;
+mod killed;
+mod leaks;
+mod listing;
+mod proving;
+mod removing;
+mod ways_to_rancher;
