@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::cargo::{PROGRAMS, built, cargo, has_target, host, root};
+use crate::cargo::{PROGRAMS, built, cargo, root};
+use crate::dist::Shipped;
 use crate::step::Steps;
 
 /// Measure start, listing and rotation against kubectl on a real control plane
@@ -27,26 +28,18 @@ pub(crate) struct Bench {
 /// Runs it.
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     let steps = Steps::begin();
-    // As it is shipped: static where that target is installed, else for this machine.
-    let target = [format!("{}-unknown-linux-musl", std::env::consts::ARCH)]
-        .into_iter()
-        .find(|target| has_target(target));
-    let mut plugin = cargo(["build", "--profile", "dist", "-p", "kubectl-crt"]);
-    plugin.args(target.iter().flat_map(|target| ["--target", target]));
-    let named = target.clone().map_or_else(host, Ok)?;
-    steps.run(&format!("build the plugin as it is shipped, for {named}"), &mut plugin)?;
+    let shipped = Shipped::here()?;
+    let title = format!("build the plugin as it is shipped, for {}", shipped.target);
+    steps.run(&title, &mut shipped.build("kubectl-crt"))?;
     steps.run("build the bench", &mut cargo(PROGRAMS))?;
     let kubectl = built("debug", "bench")?.with_file_name("plain-kubectl");
     steps.run("build a plain kubectl to compare with", &mut go_build(&kubectl))?;
 
-    let profile = target
-        .as_ref()
-        .map_or_else(|| "dist".to_owned(), |target| format!("{target}/dist"));
     let mut measure = Command::new(built("debug", "private-network")?);
     measure
         .arg(built("debug", "bench")?)
         .arg("--plugin")
-        .arg(built(&profile, "kubectl-crt")?)
+        .arg(built(&shipped.profile(), "kubectl-crt")?)
         .arg("--kubectl")
         .arg(kubectl)
         .args(["--tokens", &bench.tokens.to_string()])

@@ -34,14 +34,16 @@ pub(crate) fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
 
 /// A program that cargo has built: beside this one, or in the directory of another profile.
 pub(crate) fn built(profile: &str, program: &str) -> Result<PathBuf> {
-    let this = std::env::current_exe().context("find out where cargo builds to")?;
-    let target = this
-        .ancestors()
-        .nth(2)
-        .context("this program is not where cargo puts one")?;
-    let path = target.join(profile).join(program);
+    let path = target_dir()?.join(profile).join(program);
     ensure!(path.is_file(), "{} was not built", path.display());
     Ok(path)
+}
+
+/// The directory that cargo builds into.
+pub(crate) fn target_dir() -> Result<PathBuf> {
+    let this = std::env::current_exe().context("find out where cargo builds to")?;
+    let target = this.ancestors().nth(2);
+    Ok(target.context("this program is not where cargo puts one")?.to_owned())
 }
 
 /// Below the root by its relative path: cargo splits a runner at spaces, and a checkout may be anywhere.

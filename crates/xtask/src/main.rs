@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod demo;
+mod dist;
 mod step;
 mod test;
 
@@ -19,6 +20,7 @@ enum Xtask {
     Test(test::Test),
     Demo(demo::Demo),
     Bench(bench::Bench),
+    Dist(dist::Dist),
 }
 
 fn main() -> ExitCode {
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         Xtask::Test(test) => test::run(&test),
         Xtask::Demo(demo) => demo::run(&demo),
         Xtask::Bench(bench) => bench::run(&bench),
+        Xtask::Dist(dist) => dist::run(&dist),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,7 +11,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Everything is built by the first test that asks for it, and kept in the user's cache directory ([`Programs`]).
+//! Everything is built by the first test that asks for it, and kept in the user's cache directory ([`GoModule`]).
 //! Whatever is started ends with the process that started it, however that one ends ([`Component`]).
 //!
 //! Environment: `TESTBED_KEEP` keeps the bed's directory (logs, kubeconfigs) and prints its path; `KUBEBUILDER_ASSETS`
@@ -21,6 +21,7 @@ mod bed;
 mod component;
 mod control_plane;
 mod fault_proxy;
+mod go_module;
 mod kubeconfig;
 mod pki;
 mod ports;
@@ -31,6 +32,7 @@ pub use bed::{Bed, Era};
 pub use component::Component;
 pub use control_plane::{ControlPlane, Shape};
 pub use fault_proxy::{Fault, FaultProxy, Moment, On, Outage, Planned, Request, Upstream};
+pub use go_module::GoModule;
 pub use kubeconfig::{Identity, Kubeconfig};
 pub use pki::{Authority, KeyPairPem};
 pub use programs::Programs;

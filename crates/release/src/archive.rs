@@ -1,0 +1,113 @@
+//! Archives of which the same input makes the same bytes, in the form that krew takes.
+//!
+//! krew v0.5.0 refuses an archive with anything but regular files and directories (internal/download/downloader.go), and
+//! takes the files' modes from it.
+
+use std::io::Write as _;
+
+use anyhow::Result;
+use flate2::{Compression, GzBuilder};
+use sha2::{Digest as _, Sha256};
+use tar::{EntryType, Header};
+
+use crate::Plugin;
+
+/// The time of every file, the beginning of 2000: the real one says nothing, and some programs complain about 1970.
+const TIME: u64 = 946_684_800;
+/// "Unknown": the field in which gzip notes who has packed.
+const ANY_SYSTEM: u8 = 255;
+
+/// A `.tar.gz` with the plugin's program, under the name that kubectl looks for, and the licence, in the order of names.
+pub fn pack(plugin: &Plugin, program: impl AsRef<[u8]>, license: impl AsRef<[u8]>) -> Result<Vec<u8>> {
+    let gzip = GzBuilder::new()
+        .operating_system(ANY_SYSTEM)
+        .write(Vec::new(), Compression::best());
+    let mut tar = tar::Builder::new(gzip);
+    append(&mut tar, "LICENSE", 0o644, license.as_ref())?;
+    append(&mut tar, &plugin.binary(), 0o755, program.as_ref())?;
+    let mut gzip = tar.into_inner()?;
+    gzip.flush()?;
+    Ok(gzip.finish()?)
+}
+
+fn append(tar: &mut tar::Builder<impl std::io::Write>, name: &str, mode: u32, bytes: &[u8]) -> Result<()> {
+    let mut header = Header::new_ustar();
+    header.set_entry_type(EntryType::Regular);
+    header.set_size(bytes.len() as u64);
+    header.set_mode(mode);
+    header.set_mtime(TIME);
+    header.set_uid(0);
+    header.set_gid(0);
+    Ok(tar.append_data(&mut header, name, bytes)?)
+}
+
+/// The SHA-256 sum in lower-case hexadecimal, the only form that krew takes.
+pub fn sum(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest
+        .iter()
+        .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::process::Command;
+
+    use super::*;
+    use crate::PLUGINS;
+
+    #[test]
+    fn packing_twice_gives_the_same_bytes() {
+        let program: Vec<u8> = (0_u32..1 << 18).flat_map(u32::to_le_bytes).collect();
+        let packed = || pack(&PLUGINS[0], &program, "licence").unwrap();
+        assert_eq!(sum(&packed()), sum(&packed()));
+    }
+
+    #[test]
+    fn the_archive_holds_the_program_and_the_licence_and_nobody_s_name() {
+        let packed = pack(&PLUGINS[0], "program", "licence").unwrap();
+        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(&packed[..]));
+        let mut found = Vec::new();
+        for entry in archive.entries().unwrap() {
+            let entry = entry.unwrap();
+            let header = entry.header();
+            assert_eq!(header.entry_type(), EntryType::Regular);
+            assert_eq!(
+                (header.uid().unwrap(), header.gid().unwrap(), header.mtime().unwrap()),
+                (0, 0, TIME)
+            );
+            assert_eq!(
+                (header.username().unwrap(), header.groupname().unwrap()),
+                (Some(""), Some(""))
+            );
+            found.push((entry.path().unwrap().display().to_string(), header.mode().unwrap()));
+        }
+        assert_eq!(
+            found,
+            [("LICENSE".to_owned(), 0o644), ("kubectl-crt".to_owned(), 0o755)]
+        );
+    }
+
+    #[test]
+    fn tar_unpacks_what_was_packed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("packed.tar.gz");
+        fs::write(&file, pack(&PLUGINS[0], "program", "licence").unwrap()).unwrap();
+        let mut tar = Command::new("tar");
+        let status = tar.arg("-xzf").arg(&file).arg("-C").arg(dir.path()).status().unwrap();
+        assert!(status.success());
+        let program = dir.path().join("kubectl-crt");
+        assert_eq!(fs::read_to_string(&program).unwrap(), "program");
+        assert_eq!(fs::metadata(&program).unwrap().permissions().mode() & 0o777, 0o755);
+    }
+
+    #[test]
+    fn the_sum_is_as_sha256sum_prints_it() {
+        assert_eq!(
+            sum(b"abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+}

@@ -1,0 +1,87 @@
+//! `release`: what `cargo xtask dist` has done after cargo has built the plugins.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anstream::println;
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use release::{PLUGINS, Platform, Release, archive};
+
+/// Pack what is released
+#[derive(clap::Parser)]
+enum Command {
+    /// Print the package of each plugin
+    Packages,
+    /// Pack the archive of each plugin, and print their sums as sha256sum does
+    Pack {
+        /// What the programs were built for, as rustc calls it
+        #[arg(long)]
+        target: String,
+        /// The directory with the programs that cargo has built
+        #[arg(long)]
+        programs: PathBuf,
+        /// The directory for the archives
+        #[arg(long)]
+        archives: PathBuf,
+    },
+    /// Write the manifest of each plugin, with the sums of the archives that are there
+    Manifests {
+        /// The directory with the archives
+        #[arg(long)]
+        archives: PathBuf,
+        /// The directory for the manifests; the sums of other platforms are taken over from those that are there
+        #[arg(long)]
+        into: PathBuf,
+    },
+}
+
+fn main() -> Result<()> {
+    match Command::parse() {
+        Command::Packages => packages(),
+        Command::Pack {
+            target,
+            programs,
+            archives,
+        } => return pack(&target, &programs, &archives),
+        Command::Manifests { archives, into } => return manifests(&archives, &into),
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the program's output")]
+fn packages() {
+    for plugin in PLUGINS {
+        println!("{}", plugin.package());
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the program's output")]
+fn pack(target: &str, programs: &Path, archives: &Path) -> Result<()> {
+    let platform = Platform::of_target(target).with_context(|| format!("there are no releases for {target}"))?;
+    let license = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../LICENSE"));
+    let release = Release::current();
+    fs::create_dir_all(archives).with_context(|| format!("make {}", archives.display()))?;
+    for plugin in PLUGINS {
+        let program = programs.join(plugin.binary());
+        let program = fs::read(&program).with_context(|| format!("read {}", program.display()))?;
+        let packed = archive::pack(plugin, program, license)?;
+        let file = archives.join(release.archive(plugin, platform));
+        fs::write(&file, &packed).with_context(|| format!("write {}", file.display()))?;
+        println!("{}  {}", archive::sum(&packed), file.display());
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the program's output")]
+fn manifests(archives: &Path, into: &Path) -> Result<()> {
+    let release = Release::current();
+    for plugin in PLUGINS {
+        let file = into.join(format!("{}.yaml", plugin.name));
+        let before = fs::read_to_string(&file).ok();
+        let sums = release.sums(plugin, Some(archives), before.as_deref())?;
+        fs::write(&file, release.manifest(plugin, &sums)?).with_context(|| format!("write {}", file.display()))?;
+        println!("{}", file.display());
+    }
+    Ok(())
+}

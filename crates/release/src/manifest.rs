@@ -1,0 +1,213 @@
+//! The manifest of a plugin, from which krew knows where its archives are and what sum each has (krew v0.5.0,
+//! pkg/index/types.go).
+//!
+//! Only platforms whose archive has been built are listed: of another nobody knows a sum.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
+use serde_saphyr::LitString;
+
+use crate::{PLATFORMS, Platform, Plugin, Release, archive};
+
+/// Strict in reading, other than krew, which ignores a field that it does not know and so any slip of the pen.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Manifest {
+    api_version: String,
+    kind: String,
+    metadata: Metadata,
+    spec: Spec,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Metadata {
+    name: String,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Spec {
+    version: String,
+    homepage: String,
+    short_description: String,
+    description: LitString,
+    caveats: LitString,
+    platforms: Vec<Download>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Download {
+    selector: Selector,
+    uri: String,
+    sha256: String,
+    bin: String,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Selector {
+    match_labels: BTreeMap<String, String>,
+}
+
+impl Selector {
+    fn of(platform: &Platform) -> Self {
+        let labels = [("arch", platform.arch), ("os", platform.os)];
+        Self {
+            match_labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        }
+    }
+}
+
+impl Release {
+    /// The text of a plugin's manifest, with the platforms whose sums are given. A manifest without any is none.
+    pub fn manifest(&self, plugin: &Plugin, sums: &[(&Platform, String)]) -> Result<String> {
+        ensure!(
+            !sums.is_empty(),
+            "there is no archive of {} {} for any platform; build one with `cargo xtask dist --manifests`",
+            plugin.binary(),
+            self.version
+        );
+        let platforms = sums.iter().map(|(platform, sum)| Download {
+            selector: Selector::of(platform),
+            uri: self.uri(plugin, platform),
+            sha256: sum.clone(),
+            bin: plugin.binary(),
+        });
+        let manifest = Manifest {
+            api_version: "krew.googlecontainertools.github.com/v1alpha2".to_owned(),
+            kind: "Plugin".to_owned(),
+            metadata: Metadata {
+                name: plugin.name.to_owned(),
+            },
+            spec: Spec {
+                version: self.version.clone(),
+                homepage: plugin.homepage(),
+                short_description: plugin.short_description.to_owned(),
+                description: LitString(plugin.description.to_owned()),
+                caveats: LitString(plugin.caveats.to_owned()),
+                platforms: platforms.collect(),
+            },
+        };
+        let yaml = serde_saphyr::to_string(&manifest)?;
+        Ok(format!("# Written by `cargo xtask dist --manifests`.\n{yaml}"))
+    }
+
+    /// The sums of a plugin's archives: of those in the directory `archives`, and of other platforms as the manifest
+    /// `before` had them, if it was one of this version.
+    pub fn sums(
+        &self,
+        plugin: &Plugin,
+        archives: Option<&Path>,
+        before: Option<&str>,
+    ) -> Result<Vec<(&'static Platform, String)>> {
+        let before: Option<Manifest> = before
+            .map(serde_saphyr::from_str)
+            .transpose()
+            .context("read the manifest that is there")?;
+        let before = before.filter(|manifest| manifest.spec.version == self.version);
+        let mut sums = Vec::new();
+        for platform in &PLATFORMS {
+            let file = archives.map(|dir| dir.join(self.archive(plugin, platform)));
+            let built = file.filter(|file| file.is_file());
+            let sum = match (built, &before) {
+                (Some(file), _) => Some(archive::sum(
+                    &std::fs::read(&file).with_context(|| format!("read {}", file.display()))?,
+                )),
+                (None, Some(before)) => before.sum_of(platform),
+                (None, None) => None,
+            };
+            sums.extend(sum.map(|sum| (platform, sum)));
+        }
+        Ok(sums)
+    }
+}
+
+impl Manifest {
+    fn sum_of(&self, platform: &Platform) -> Option<String> {
+        let wanted = Selector::of(platform).match_labels;
+        let mut downloads = self.spec.platforms.iter();
+        let found = downloads.find(|download| download.selector.match_labels == wanted)?;
+        Some(found.sha256.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::*;
+    use crate::PLUGINS;
+
+    fn release(version: &str) -> Release {
+        Release {
+            version: version.to_owned(),
+            ..Release::current()
+        }
+    }
+
+    /// Everything but the sums, which only a build can know, is written again and compared.
+    #[test]
+    fn the_manifests_in_krew_are_what_the_table_says() {
+        let index = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../krew/plugins");
+        let files = fs::read_dir(&index)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let expected = PLUGINS.iter().map(|plugin| format!("{}.yaml", plugin.name));
+        assert_eq!(
+            files.collect::<BTreeSet<_>>(),
+            expected.collect(),
+            "the files in krew/plugins"
+        );
+        for plugin in PLUGINS {
+            let there = fs::read_to_string(index.join(format!("{}.yaml", plugin.name))).unwrap();
+            let release = Release::current();
+            let sums = release.sums(plugin, None, Some(&there)).unwrap();
+            let expected = release.manifest(plugin, &sums).unwrap();
+            assert_eq!(there, expected, "stale: run `cargo xtask dist --manifests`");
+        }
+    }
+
+    #[test]
+    fn sums_of_archives_built_elsewhere_stay_and_those_of_another_version_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (release("v1.0.0"), release("v1.0.1"));
+        let plugin = &PLUGINS[0];
+        let [amd64, arm64] = [&PLATFORMS[0], &PLATFORMS[1]];
+        let elsewhere = [(amd64, "0".repeat(64)), (arm64, "1".repeat(64))];
+        let before = old.manifest(plugin, &elsewhere).unwrap();
+        for release in [&old, &new] {
+            fs::write(dir.path().join(release.archive(plugin, amd64)), "an archive").unwrap();
+        }
+        let here = (amd64, archive::sum(b"an archive"));
+        let [_, there] = elsewhere;
+        assert_eq!(
+            old.sums(plugin, Some(dir.path()), Some(&before)).unwrap(),
+            [here.clone(), there]
+        );
+        assert_eq!(new.sums(plugin, Some(dir.path()), Some(&before)).unwrap(), [here]);
+    }
+
+    #[test]
+    fn a_manifest_without_a_platform_is_refused() {
+        let error = release("v1.0.0").manifest(&PLUGINS[0], &[]).unwrap_err();
+        assert!(
+            error.to_string().contains("no archive of kubectl-crt v1.0.0"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_misspelt_field_is_found() {
+        let text = release("v1.0.0")
+            .manifest(&PLUGINS[0], &[(&PLATFORMS[0], "0".repeat(64))])
+            .unwrap();
+        let misspelt = text.replace("caveats:", "caveat:");
+        assert!(release("v1.0.0").sums(&PLUGINS[0], None, Some(&misspelt)).is_err());
+    }
+}

@@ -1,0 +1,90 @@
+//! The one table of what this repository ships: `cargo xtask dist` builds by it, and the manifests are written from it.
+
+/// A plugin, as krew presents it.
+#[derive(Debug)]
+pub struct Plugin {
+    /// What is typed after `kubectl`.
+    pub name: &'static str,
+    /// At most 50 characters, for the table that `kubectl krew search` prints.
+    pub short_description: &'static str,
+    /// Lines of at most 80 characters; what it is for, neither examples nor flags.
+    pub description: &'static str,
+    /// Shown once after the installation: what krew cannot do.
+    pub caveats: &'static str,
+}
+
+/// All of them.
+pub const PLUGINS: &[Plugin] = &[Plugin {
+    name: "crt",
+    short_description: "Rotate Rancher's cluster registration tokens",
+    description: "\
+A cluster registration token is what the agent of a Rancher cluster shows when
+it opens its tunnel; who has it can pose as the agent. This plugin lists these
+tokens and changes them: it makes a new one, proves by a real connection that
+the agent runs with it, and only then revokes the old one. It may be killed at
+any moment: the same command goes on, or the start is restored.
+",
+    caveats: "\
+krew does not install completion. For it, and again after each upgrade:
+  kubectl crt completion > ~/.local/bin/kubectl_complete-crt
+  chmod +x ~/.local/bin/kubectl_complete-crt
+",
+}];
+
+impl Plugin {
+    /// The package that cargo builds it from.
+    pub fn package(&self) -> String {
+        format!("kubectl-{}", self.name)
+    }
+
+    /// The file that kubectl looks for: a dash within a word of a command is an underscore in the name of its plugin's
+    /// file (kubectl 1.36 pkg/cmd/plugin.go).
+    pub fn binary(&self) -> String {
+        format!("kubectl-{}", self.name.replace('-', "_"))
+    }
+
+    /// Its page.
+    pub fn homepage(&self) -> String {
+        format!("{}/blob/main/docs/{}.md", env!("CARGO_PKG_REPOSITORY"), self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_plugin_keeps_the_rules_of_the_index() {
+        for plugin in PLUGINS {
+            let Plugin {
+                name,
+                short_description,
+                description,
+                caveats,
+            } = plugin;
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{name}");
+            assert!(
+                short_description.len() <= 50 && !short_description.ends_with('.'),
+                "{name}"
+            );
+            for text in [description, caveats] {
+                assert!(
+                    text.ends_with('\n') && text.lines().all(|line| line.len() <= 80),
+                    "{name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_plugin_has_its_package_and_its_page() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let there = |path: String| assert!(root.join(&path).is_file(), "{path}");
+        for plugin in PLUGINS {
+            there(format!("plugins/{}/Cargo.toml", plugin.name));
+            there(format!("docs/{}.md", plugin.name));
+        }
+    }
+}
