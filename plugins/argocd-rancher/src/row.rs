@@ -1,5 +1,7 @@
 //! One cluster of Argo CD's as a row of `list`, for people and for machines. It holds names of tokens, no value.
 
+use std::borrow::Cow;
+
 use argocd::connection::Connection;
 use argocd::{ClusterSecret, config::Method};
 use k8s_openapi::jiff::Timestamp;
@@ -311,27 +313,29 @@ impl Printable for Row {
         Column::wide("REASON"),
     ];
 
-    fn cells(&self) -> Vec<String> {
-        let or = |text: &Option<String>, none: &str| text.clone().unwrap_or_else(|| none.to_owned());
-        let [expires, last_used] = self.shown.clone();
+    fn cells(&self) -> Vec<Cow<'_, str>> {
+        fn or<'a>(text: &'a Option<String>, none: &'static str) -> Cow<'a, str> {
+            text.as_deref().unwrap_or(none).into()
+        }
+        let [expires, last_used] = &self.shown;
         let argocd = match self.argocd.and_then(|view| view.connected) {
             Some(true) => "connected",
             Some(false) => "failed",
             None => "<unknown>",
         };
         vec![
-            self.metadata.name.clone(),
-            self.cluster_name.clone(),
-            self.cluster.to_string(),
+            self.metadata.name.as_str().into(),
+            self.cluster_name.as_str().into(),
+            self.cluster.to_string().into(),
             or(&self.token, "<none>"),
             or(&self.scope, "<unknown>"),
             or(&self.owner, "<unknown>"),
-            expires,
-            last_used,
-            self.state.word().to_owned(),
-            argocd.to_owned(),
-            self.server.clone(),
-            self.reasons.join("; "),
+            expires.as_str().into(),
+            last_used.as_str().into(),
+            self.state.word().into(),
+            argocd.into(),
+            self.server.as_str().into(),
+            self.reasons.join("; ").into(),
         ]
     }
 
