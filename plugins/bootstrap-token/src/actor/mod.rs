@@ -34,6 +34,10 @@ use crate::target::{Target, file};
 
 /// How many connections a token is sent over: behind a load balancer every API server has a cache of its own.
 const LOOKS: usize = 3;
+/// For how long an API server may let in a token that is gone: it remembers a success for ten seconds
+/// (`TokenSuccessCacheTTL` of kubernetes/kubernetes `pkg/kubeapiserver/options/authentication.go`, 1.36), and has to hear of
+/// the deletion first.
+const REMEMBERED: Duration = Duration::from_secs(12);
 /// While the overlap runs nothing is taken away, and an answer may be this old.
 const FRESH: Duration = Duration::from_secs(10);
 
@@ -77,6 +81,8 @@ struct State {
     lock: Option<file::Locked>,
     /// The value that should be refused by now and could not be asked about.
     unproven: Option<Fingerprint>,
+    /// When a token was first seen to be gone whose value nobody knows.
+    gone_since: Option<Instant>,
     /// The way back was cut off.
     kept: bool,
     may: bool,
@@ -274,10 +280,23 @@ impl<'a> TokenActor<'a> {
             }
         });
         let answers = try_join_all(asked).await?;
+        let unknown = self.of_the_unknown(snapshot, run);
         Ok(Answers {
-            old: answers[0],
+            old: unknown.unwrap_or(answers[0]),
             new: answers[1],
         })
+    }
+
+    /// What is to be taken for the answer to an old token that is gone and that nobody can ask with any more: as long as an API
+    /// server may remember it, that it may be let in.
+    fn of_the_unknown(&self, snapshot: &Snapshot, run: &Run<BootstrapToken>) -> Option<Answer> {
+        let mut state = self.state();
+        if state.unproven.is_none() || snapshot.old.is_some() || leg(run) != Leg::Forward {
+            state.gone_since = None;
+            return None;
+        }
+        let since = *state.gone_since.get_or_insert_with(Instant::now);
+        (since.elapsed() < REMEMBERED).then_some(Answer::Mixed)
     }
 
     /// Which values to ask with: of the old token the one that is rotated, whatever its Secret holds by now; of the new one

@@ -147,8 +147,12 @@ impl<'a> verbs::Work for Work<'a> {
     }
 
     fn unproven(&self) -> Vec<String> {
-        let unproven =
-            |token| format!("Not proven: that the API server refuses {token}; nobody knows its value any more.");
+        let unproven = |token| {
+            format!(
+                "Not proven by a call: that the API server refuses {token}. Nobody knows its value any more; its Secret has \
+                 been gone for longer than a success is remembered."
+            )
+        };
         self.actor.unproven().into_iter().map(unproven).collect()
     }
 
@@ -167,7 +171,8 @@ impl<'a> verbs::Work for Work<'a> {
                 new.id, new.id
             ),
         };
-        (Some(new.fingerprint()), last)
+        let unproven: String = self.unproven().into_iter().map(|sentence| sentence + " ").collect();
+        (Some(new.fingerprint()), unproven + &last)
     }
 }
 
