@@ -1,9 +1,9 @@
-//! `kubectl bootstrap-token list`: every token, and why it cannot work, if it cannot.
+//! `kubectl bootstrap-token list`: every token, and why it cannot work, if it cannot. Tables are printed page by page.
 
-use bootstrap::client;
+use bootstrap::{TokenSecret, client};
 use kubectl_core::app::{Context, GlobalFlags};
 use kubectl_core::error::{Error, ExitCode};
-use kubectl_core::output::{self, ListKind, OutputFlags};
+use kubectl_core::output::{ListKind, ListPrinter, OutputFlags};
 
 use crate::side::Side;
 use crate::view::API_VERSION;
@@ -43,22 +43,19 @@ namespace or of another type, are listed too.";
 
 /// Runs it.
 pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
-    list.output.format()?;
+    let none = "No bootstrap tokens found.";
+    let mut printer = ListPrinter::new(&context.ui, &list.output, LIST, none)?;
     let side = Side::open(global, context)?;
     let selector = list.selector.as_deref().filter(|selector| !selector.is_empty());
-    let mut listing = client::Listing::new(side.client(), selector);
-    let strays = client::strays(side.client(), selector);
-    let tokens = async {
-        let mut rows = Vec::new();
-        while let Some(page) = listing.next().await? {
-            let now = side.server.clock.now();
-            rows.extend(page.into_iter().map(|secret| Row::new(secret, now)));
-        }
-        Ok::<_, bootstrap::Error>(rows)
+    let rows = |page: Vec<TokenSecret>| {
+        let now = side.server.clock.now();
+        page.into_iter().map(move |secret| Row::new(secret, now))
     };
-    let (mut rows, strays) = futures::try_join!(tokens, strays)?;
-    let now = side.server.clock.now();
-    rows.extend(strays.into_iter().map(|secret| Row::new(secret, now)));
-    output::print_list(&context.ui, &list.output, LIST, &rows, "No bootstrap tokens found.")?;
+    let mut listing = client::Listing::new(side.client(), selector);
+    while let Some(page) = listing.next().await? {
+        printer.add(rows(page))?;
+    }
+    printer.add(rows(client::strays(side.client(), selector).await?))?;
+    printer.finish()?;
     Ok(ExitCode::Done)
 }
