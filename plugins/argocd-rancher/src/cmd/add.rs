@@ -195,6 +195,13 @@ pub async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Result<Ex
     };
     let mut failed = None;
     for cluster in &clusters {
+        if context.ui.interrupt().is_cancelled() {
+            failed = Some(Error::new(
+                Kind::Interrupted,
+                format!("interrupted before cluster {}", cluster.id),
+            ));
+            break;
+        }
         match work.one(cluster).await {
             Ok(added) => results.items.push(added),
             Err(error) => {
