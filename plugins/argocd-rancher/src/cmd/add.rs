@@ -592,7 +592,10 @@ fn refused(proofs: &Proofs) -> Error {
         error.hint("--force=offline gives it to Argo CD all the same, proven at Rancher alone")
     } else if proofs.lack_rights_only() {
         error
-            .hint("Argo CD lists and watches every kind: give the user the role cluster-owner, or one of your own with get, list and watch on everything")
+            .hint(
+                "Argo CD lists and watches every kind: give the user the role cluster-owner, or one of your own with \
+                 get, list and watch on everything",
+            )
             .hint("--only-namespace limits what Argo CD looks at; --force=rights goes on all the same")
     } else {
         error
