@@ -1,7 +1,7 @@
 //! The command line: the verbs, the flags that all of them have, and the names that completion offers.
 
 use kubectl_core::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
-use kubectl_core::error::{Error, ExitCode};
+use kubectl_core::error::{Error, ExitCode, Kind};
 
 use crate::cmd;
 
@@ -59,16 +59,27 @@ impl Plugin for ArgocdRancher {
     async fn run(self, context: Context) -> Result<ExitCode, Error> {
         let Self { global, verb } = self;
         match verb {
-            Verb::List(list) => cmd::list::run(list, &global, &context).await,
-            Verb::Verify(verify) => cmd::verify::run(verify, &global, &context).await,
+            Verb::List(list) => until_interrupted(&context, cmd::list::run(list, &global, &context)).await,
+            Verb::Verify(verify) => until_interrupted(&context, cmd::verify::run(verify, &global, &context)).await,
             Verb::Add(add) => cmd::add::run(add, &global, &context).await,
             Verb::Remove(remove) => cmd::remove::run(remove, &global, &context).await,
-            Verb::Version(version) => cmd::version::run(version, &global, &context).await,
+            Verb::Version(version) => until_interrupted(&context, cmd::version::run(version, &global, &context)).await,
             Verb::Completion(completion) => cmd::completion::run(completion, &context),
         }
     }
 
     async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
         cmd::completion::candidates(request, context).await
+    }
+}
+
+/// For verbs that change nothing: they may be left at any moment.
+async fn until_interrupted(
+    context: &Context,
+    work: impl Future<Output = Result<ExitCode, Error>>,
+) -> Result<ExitCode, Error> {
+    tokio::select! {
+        outcome = work => outcome,
+        () = context.ui.interrupt().cancelled() => Err(Error::new(Kind::Interrupted, "interrupted")),
     }
 }

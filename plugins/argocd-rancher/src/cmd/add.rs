@@ -195,6 +195,13 @@ pub async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Result<Ex
     };
     let mut failed = None;
     for cluster in &clusters {
+        if context.ui.interrupt().is_cancelled() {
+            failed = Some(Error::new(
+                Kind::Interrupted,
+                format!("interrupted before cluster {}", cluster.id),
+            ));
+            break;
+        }
         match work.one(cluster).await {
             Ok(added) => results.items.push(added),
             Err(error) => {
@@ -585,7 +592,10 @@ fn refused(proofs: &Proofs) -> Error {
         error.hint("--force=offline gives it to Argo CD all the same, proven at Rancher alone")
     } else if proofs.lack_rights_only() {
         error
-            .hint("Argo CD lists and watches every kind: give the user the role cluster-owner, or one of your own with get, list and watch on everything")
+            .hint(
+                "Argo CD lists and watches every kind: give the user the role cluster-owner, or one of your own with \
+                 get, list and watch on everything",
+            )
             .hint("--only-namespace limits what Argo CD looks at; --force=rights goes on all the same")
     } else {
         error

@@ -89,6 +89,12 @@ pub async fn run(remove: Remove, global: &GlobalFlags, context: &Context) -> Res
     };
     let mut left = false;
     for asked in &remove.subjects {
+        if context.ui.interrupt().is_cancelled() {
+            return Err(Error::new(
+                Kind::Interrupted,
+                format!("interrupted before cluster {asked}"),
+            ));
+        }
         let clusters = argo.clusters().await?;
         left |= match verify::find(&clusters, asked) {
             Ok(cluster) => work.cluster(cluster, &clusters).await?,

@@ -1,7 +1,11 @@
-//! A run that was killed between the mint and the Secret leaves a token that is found again.
+//! A run that is killed between the mint and the Secret leaves a token that is found again; one that is interrupted or
+//! refused there leaves none.
 
-use anyhow::Result;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
 use e2e::Desk;
+use rustix::process::{Pid, Signal, kill_process};
 use testbed::{Bed, Fault, FaultProxy, Kubeconfig, Moment, On, Upstream};
 
 use crate::bench::{Bench, give_plugin};
@@ -48,4 +52,26 @@ async fn a_write_that_is_refused_ends_the_token_again() -> Result<()> {
     assert!(refused.stderr.contains("ended again"), "{refused}");
     assert!(bench.living().await?.is_empty());
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_run_ends_the_token_that_it_has_minted() -> Result<()> {
+    let bench = Bench::begin("arles").await?;
+    // The proof through the proxy takes a while.
+    let (rancher, cluster) = (bench.story.rancher, &bench.story.cluster);
+    rancher.offline(cluster, Duration::from_mins(10)).await?;
+    let add = bench.run(&["add", bench.id(), "--force=offline"]).start().await?;
+    let pid = i32::try_from(add.pid()?)
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("no pid")?;
+    e2e::until("the mint", Duration::from_secs(20), async || {
+        Ok((!bench.living().await?.is_empty()).then_some(()))
+    })
+    .await?;
+    kill_process(pid, Signal::INT)?;
+    let outcome = add.finish().await?.expect(130)?;
+    assert!(outcome.stderr.contains("ended again"), "{outcome}");
+    assert!(bench.living().await?.is_empty() && bench.secret().await.is_err());
+    rancher.online(cluster).await
 }
