@@ -49,23 +49,20 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the program's output")]
 fn packages() {
     for plugin in PLUGINS {
         println!("{}", plugin.package());
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the program's output")]
 fn pack(target: &str, programs: &Path, archives: &Path) -> Result<()> {
     let platform = Platform::of_target(target).with_context(|| format!("there are no releases for {target}"))?;
-    let license = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../LICENSE"));
     let release = Release::current();
     fs::create_dir_all(archives).with_context(|| format!("make {}", archives.display()))?;
     for plugin in PLUGINS {
         let program = programs.join(plugin.binary());
         let program = fs::read(&program).with_context(|| format!("read {}", program.display()))?;
-        let packed = archive::pack(plugin, program, license)?;
+        let packed = archive::pack(plugin, &program, archive::Compression::best())?;
         let file = archives.join(release.archive(plugin, platform));
         fs::write(&file, &packed).with_context(|| format!("write {}", file.display()))?;
         println!("{}  {}", archive::sum(&packed), file.display());
@@ -73,7 +70,6 @@ fn pack(target: &str, programs: &Path, archives: &Path) -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the program's output")]
 fn manifests(archives: &Path, into: &Path) -> Result<()> {
     let release = Release::current();
     for plugin in PLUGINS {

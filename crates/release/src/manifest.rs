@@ -1,16 +1,20 @@
 //! The manifest of a plugin, from which krew knows where its archives are and what sum each has (krew v0.5.0,
 //! pkg/index/types.go).
 //!
-//! Only platforms whose archive has been built are listed: of another nobody knows a sum.
+//! Only platforms whose archive has been built are listed: of another nobody knows a sum. Where there is no archive at
+//! all, before a first release, the manifest says what will be there, with a sum that nothing has.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use serde_saphyr::LitString;
 
 use crate::{PLATFORMS, Platform, Plugin, Release, archive};
+
+/// In place of a sum, while there is no archive: whatever krew finds at the address, it refuses.
+const NO_ARCHIVE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Strict in reading, other than krew, which ignores a field that it does not know and so any slip of the pen.
 #[derive(Debug, Deserialize, Serialize)]
@@ -64,14 +68,10 @@ impl Selector {
 }
 
 impl Release {
-    /// The text of a plugin's manifest, with the platforms whose sums are given. A manifest without any is none.
+    /// The text of a plugin's manifest, with the platforms whose sums are given; krew wants one at least.
     pub fn manifest(&self, plugin: &Plugin, sums: &[(&Platform, String)]) -> Result<String> {
-        ensure!(
-            !sums.is_empty(),
-            "there is no archive of {} {} for any platform; build one with `cargo xtask dist --manifests`",
-            plugin.binary(),
-            self.version
-        );
+        let none = [(&PLATFORMS[0], NO_ARCHIVE.to_owned())];
+        let sums = if sums.is_empty() { &none } else { sums };
         let platforms = sums.iter().map(|(platform, sum)| Download {
             selector: Selector::of(platform),
             uri: self.uri(plugin, platform),
@@ -132,7 +132,7 @@ impl Manifest {
         let wanted = Selector::of(platform).match_labels;
         let mut downloads = self.spec.platforms.iter();
         let found = downloads.find(|download| download.selector.match_labels == wanted)?;
-        Some(found.sha256.clone())
+        Some(found.sha256.clone()).filter(|sum| sum != NO_ARCHIVE)
     }
 }
 
@@ -194,12 +194,11 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_without_a_platform_is_refused() {
-        let error = release("v1.0.0").manifest(&PLUGINS[0], &[]).unwrap_err();
-        assert!(
-            error.to_string().contains("no archive of kubectl-crt v1.0.0"),
-            "{error}"
-        );
+    fn before_the_first_archive_no_sum_is_right_and_none_is_taken_over() {
+        let release = release("v1.0.0");
+        let manifest = release.manifest(&PLUGINS[0], &[]).unwrap();
+        assert!(manifest.contains(NO_ARCHIVE), "{manifest}");
+        assert_eq!(release.sums(&PLUGINS[0], None, Some(&manifest)).unwrap(), []);
     }
 
     #[test]

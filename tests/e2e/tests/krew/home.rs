@@ -1,0 +1,138 @@
+//! A user's home, with kubectl, krew and git on its PATH and nothing else.
+
+use std::fmt;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+use testbed::{GoModule, Programs};
+
+const KREW: GoModule = GoModule {
+    name: "krew",
+    dir: concat!(env!("CARGO_MANIFEST_DIR"), "/../krew"),
+    title: "krew and its checker of manifests",
+    first_time: "downloads 30 MB of Go modules and compiles for a minute or two",
+    linker_flags: "-s -w",
+    packages: &[
+        "sigs.k8s.io/krew/cmd/krew",
+        "sigs.k8s.io/krew/cmd/validate-krew-manifest",
+    ],
+    programs: &["krew", "validate-krew-manifest"],
+};
+
+/// Built by the first test that asks; a failure is told to every test.
+fn krew() -> Result<&'static Path> {
+    static KREW_DIR: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = KREW_DIR.get_or_init(|| KREW.ensure().map_err(|error| format!("{error:#}")));
+    built.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// The home directory. krew's own is below it, and what krew links is on the PATH.
+pub(crate) struct Home {
+    dir: TempDir,
+}
+
+impl Home {
+    /// Of somebody who has installed krew, and nothing by it.
+    pub(crate) fn new() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let bin = dir.path().join("bin");
+        std::fs::create_dir(&bin)?;
+        Programs::ensure()?.link_kubectl(&bin)?;
+        // Not in krew's own directory: with a link but no receipt there, krew v0.5.0 wants to migrate from v0.2.
+        symlink(krew()?.join("krew"), bin.join("kubectl-krew"))?;
+        symlink(
+            krew()?.join("validate-krew-manifest"),
+            bin.join("validate-krew-manifest"),
+        )?;
+        symlink(on_path("git")?, bin.join("git"))?;
+        Ok(Self { dir })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `kubectl krew ARGS`
+    pub(crate) fn krew(&self, args: &[&str]) -> Result<Ran> {
+        self.run("kubectl", &[&["krew"], args].concat())
+    }
+
+    /// `kubectl ARGS`
+    pub(crate) fn kubectl(&self, args: &[&str]) -> Result<Ran> {
+        self.run("kubectl", args)
+    }
+
+    /// Any of the programs on the PATH.
+    pub(crate) fn run(&self, program: &str, args: &[&str]) -> Result<Ran> {
+        let bin = self.path().join("bin");
+        let krew = self.path().join("krew");
+        let out = Command::new(bin.join(program))
+            .args(args)
+            .current_dir(self.path())
+            .env_clear()
+            .env("HOME", self.path())
+            .env("KREW_ROOT", &krew)
+            .env("KREW_NO_UPGRADE_CHECK", "1")
+            .env("PATH", std::env::join_paths([bin, krew.join("bin")])?)
+            .envs(["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"].map(|name| (name, "Ada")))
+            .envs(["GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"].map(|name| (name, "ada@example.com")))
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("run {program}"))?;
+        Ok(Ran {
+            line: format!("{program} {}", args.join(" ")),
+            code: out.status.code(),
+            stdout: String::from_utf8(out.stdout)?,
+            stderr: String::from_utf8(out.stderr)?,
+        })
+    }
+}
+
+fn on_path(program: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut found = std::env::split_paths(&path).map(|dir| dir.join(program));
+    found
+        .find(|file| file.is_file())
+        .with_context(|| format!("{program} is not on the PATH; krew needs it for an index"))
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    line: String,
+    code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    /// Fails, with everything that it printed, unless it succeeded.
+    pub(crate) fn well(self) -> Result<Self> {
+        ensure!(self.code == Some(0), "expected success of\n{self}");
+        Ok(self)
+    }
+
+    /// Fails unless it failed and said that.
+    pub(crate) fn refused(self, because: &str) -> Result<()> {
+        ensure!(self.code.is_some_and(|code| code != 0), "expected a failure of\n{self}");
+        ensure!(self.stderr.contains(because), "expected {because:?} of\n{self}");
+        Ok(())
+    }
+}
+
+impl fmt::Display for Ran {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            line,
+            code,
+            stdout,
+            stderr,
+        } = self;
+        write!(f, "$ {line}\n{stdout}----- stderr -----\n{stderr}----- {code:?} -----")
+    }
+}
