@@ -314,8 +314,8 @@ impl Printable for Row {
     ];
 
     fn cells(&self) -> Vec<Cow<'_, str>> {
-        fn or<'a>(text: &'a Option<String>, none: &'static str) -> Cow<'a, str> {
-            text.as_deref().unwrap_or(none).into()
+        fn or<'a>(text: Option<&'a String>, none: &'static str) -> Cow<'a, str> {
+            text.map_or(none, String::as_str).into()
         }
         let [expires, last_used] = &self.shown;
         let argocd = match self.argocd.and_then(|view| view.connected) {
@@ -327,9 +327,9 @@ impl Printable for Row {
             self.metadata.name.as_str().into(),
             self.cluster_name.as_str().into(),
             self.cluster.to_string().into(),
-            or(&self.token, "<none>"),
-            or(&self.scope, "<unknown>"),
-            or(&self.owner, "<unknown>"),
+            or(self.token.as_ref(), "<none>"),
+            or(self.scope.as_ref(), "<unknown>"),
+            or(self.owner.as_ref(), "<unknown>"),
             expires.as_str().into(),
             last_used.as_str().into(),
             self.state.word().into(),
