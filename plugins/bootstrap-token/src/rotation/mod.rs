@@ -1,5 +1,5 @@
-//! The rotation of a bootstrap token: what is seen ([`view`]), the next safe step ([`decide()`]), the single writes ([`write`])
-//! and what they bring about ([`predict`]).
+//! The rotation of a bootstrap token: what is seen ([`view`]), the next safe step ([`decide()`]), the single writes ([`mod@write`])
+//! and what they bring about.
 //!
 //! O is the token with the given id, N the one that takes its place. Both are Secrets `bootstrap-token-<id>` in
 //! kube-system, which hold the value themselves: nothing has to be parked anywhere. Ids are public; of values only

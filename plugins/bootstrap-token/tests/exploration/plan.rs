@@ -1,9 +1,11 @@
-//! The plan that `--dry-run` prints: `decide` folded over its own predictions; and what is refused before anything begins.
+//! The plan that `--dry-run` prints, which is `decide` folded over its own predictions; what is refused; and single steps that
+//! the small world does not tell apart.
 
 use kubectl_bootstrap_token::rotation::view::{
     Answer, Held, Id, Known, Leg, Notes, Side, Standing, Target, Token, View,
 };
-use kubectl_bootstrap_token::rotation::{BootstrapToken, decide};
+use kubectl_bootstrap_token::rotation::write::Write;
+use kubectl_bootstrap_token::rotation::{BootstrapToken, Timer, decide};
 use kubectl_core::secret::Fingerprint;
 use rotation::phase::{Goal, Phase};
 use rotation::plan::{NoPlan, Planned, plan};
@@ -203,6 +205,66 @@ fn what_somebody_changed_is_put_right_before_the_old_one_goes() {
     retire  revoke bootstrap token oldold: delete its Secret
     confirm wait for the API server to refuse oldold
     ");
+}
+
+/// A rotation that waits for its new token, and is overdue.
+fn overdue(view: &mut View) -> Run<BootstrapToken> {
+    let mut run = under_way(view, Goal::Forward, Phase::Place);
+    view.new.answer = Answer::Mixed;
+    run.timers.insert(Timer::Proof, true);
+    run
+}
+
+#[test]
+fn an_overdue_proof_turns_back_while_there_is_something_to_go_back_to() {
+    let mut view = start(To::Secret, false);
+    let mut run = overdue(&mut view);
+    assert!(matches!(decide(&view, Some(&run)), Next::TurnBack(_)));
+    view.old.token.as_mut().unwrap().standing = Standing::Ending;
+    assert!(matches!(decide(&view, Some(&run)), Next::Wait(_)), "O is dying");
+    view = start(To::Secret, false);
+    run = overdue(&mut view);
+    run.timers.insert(Timer::Overlap, false);
+    assert!(
+        matches!(decide(&view, Some(&run)), Next::Wait(_)),
+        "N was proven before"
+    );
+    run.timers.remove(&Timer::Overlap);
+    run.phase = Phase::Retire;
+    assert!(
+        matches!(decide(&view, Some(&run)), Next::Wait(_)),
+        "there is only forward"
+    );
+}
+
+/// A rotation that would delete the old token next.
+fn ready(signing: bool) -> (View, Run<BootstrapToken>) {
+    let mut view = start(To::Secret, signing);
+    let mut run = under_way(&mut view, Goal::Forward, Phase::Prove);
+    view.target = holds_new();
+    run.timers.insert(Timer::Overlap, true);
+    assert!(matches!(decide(&view, Some(&run)), Next::Do(step) if step.phase == Phase::Retire));
+    (view, run)
+}
+
+#[test]
+fn what_was_delivered_must_be_accepted_as_it_is_read() {
+    let (mut view, run) = ready(false);
+    let Target::Holds { answer, .. } = &mut view.target else {
+        panic!("nothing was delivered");
+    };
+    *answer = Answer::Refused;
+    assert!(matches!(decide(&view, Some(&run)), Next::Wait(wait) if wait.phase == Phase::Prove));
+}
+
+#[test]
+fn a_signature_is_waited_for_but_not_by_a_target_that_names_a_dead_token() {
+    let (mut view, run) = ready(true);
+    view.new.signed = false;
+    assert!(matches!(decide(&view, Some(&run)), Next::Wait(_)));
+    view.new.token.as_mut().unwrap().value = Some(Fingerprint::of("made again"));
+    let next = decide(&view, Some(&run));
+    assert!(matches!(next, Next::Do(step) if matches!(step.write, Write::Deliver { .. })));
 }
 
 #[test]

@@ -59,6 +59,10 @@ pub(crate) struct Memory {
     away: Option<Target>,
     /// What the target holds is neither O nor N, by a stranger's hand.
     stranger: bool,
+    /// The id that was drawn for N is somebody else's.
+    theirs: bool,
+    /// Somebody gave O another value: it is another token now.
+    replaced: bool,
     /// The environment made O unfit for the way back.
     old_lost: bool,
     /// The environment has interfered.
@@ -213,6 +217,8 @@ impl<P: Like> Environment for Small<P> {
             signer_off: false,
             away: None,
             stranger: false,
+            theirs: false,
+            replaced: false,
             old_lost: false,
             disturbed: false,
             raced: false,
@@ -273,13 +279,11 @@ impl<P: Like> Environment for Small<P> {
         // What was right when it was intended, and was made wrong by somebody else while it was under way: no write can be
         // conditional on two objects. A former holder's write may be under way for any time, until the run has ended.
         let excused = world.memory.raced || self.others.0 > 0 && world.memory.disturbed && world.ended.is_none();
-        if let Some(fault) = fault(world, write)
-            && !excused
-        {
-            world.memory.fault = Some(fault);
-        }
+        let fault = fault(world, write).filter(|_| !excused);
+        world.memory.fault = trespass(&world.memory, write).or(fault);
         match write {
             Write::Create { .. } => {
+                world.memory.theirs = false;
                 let run = world.run.as_ref();
                 world.memory.late_creation = run.is_none_or(|run| run.goal == Goal::Back && !run.notes.kept);
                 world.memory.event = true;
@@ -397,11 +401,29 @@ fn unhealthy<P: Like>(world: &W<P>) -> Option<&'static str> {
     (reader.is_some_and(|value| !works(view, value))).then_some("a node has read a token that does not work any more")
 }
 
-/// What a write of ours must never have done.
+/// What no write of ours must ever have done, since each is conditional on what it changes.
+fn trespass(memory: &Memory, write: &Write) -> Option<&'static str> {
+    match write {
+        Write::Deliver { .. } if memory.stranger => Some("a stranger's value was overwritten"),
+        Write::Create { id: Some(_), .. }
+        | Write::Mend { .. }
+        | Write::Clear { .. }
+        | Write::Touch { .. }
+        | Write::GuardToken { .. }
+        | Write::Delete { which: Which::New, .. }
+            if memory.theirs =>
+        {
+            Some("somebody else's Secret was written")
+        }
+        Write::Delete { which: Which::Old, .. } if memory.replaced => Some("somebody else's Secret was written"),
+        _ => None,
+    }
+}
+
+/// What a write of ours must not have done by the look that it was decided on.
 fn fault<P: Like>(world: &W<P>, write: &Write) -> Option<&'static str> {
     let view = &world.view;
     match write {
-        Write::Deliver { .. } if world.memory.stranger => Some("a stranger's value was overwritten"),
         Write::Deliver { which: Which::New, .. } => {
             let forward = world.run.as_ref().is_some_and(|run| run.goal == Goal::Forward);
             let early = view.old.signed && old_lives(view) && !view.new.signed;

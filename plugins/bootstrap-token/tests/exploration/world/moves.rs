@@ -271,6 +271,7 @@ impl<P: Like> Moves<'_, P> {
                         }
                     });
                     let after = side(&to.view, which).token.as_ref().and_then(|token| token.value);
+                    to.memory.replaced |= which == Which::Old && before != after;
                     if which == Which::New && before != after {
                         to.view.new.answer = Answer::Refused;
                         to.view.new.signed = false;
@@ -317,6 +318,7 @@ impl<P: Like> Moves<'_, P> {
         if left.collisions > 0 && world.is_sending() && drawn && world.view.new.token.is_none() {
             self.may(Kind::Disturbs, "somebody else has the id that was drawn", |to| {
                 to.memory.left.collisions -= 1;
+                to.memory.theirs = true;
                 to.view.new.token = Some(sound(stranger()));
             });
         }
@@ -340,6 +342,8 @@ fn side_mut(view: &mut View, which: Which) -> &mut Side {
 fn change<P: Like>(world: &mut W<P>, which: Which, change: impl FnOnce(&mut Option<Token>)) {
     change(&mut side_mut(&mut world.view, which).token);
     world.memory.event = true;
+    world.memory.theirs &= world.view.new.token.is_some();
+    world.memory.replaced &= world.view.old.token.is_some();
     world.memory.old_lost |= !world.view.old.is_sound(old());
 }
 
