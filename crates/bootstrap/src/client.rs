@@ -119,8 +119,11 @@ pub async fn strays(client: &kube::Client, labels: Option<&str>) -> Result<Vec<T
     for (namespace, name) in here.chain(elsewhere) {
         let api = Api::<KubeSecret>::namespaced(client.clone(), &namespace);
         let object = format!("Secret {namespace}/{name}");
-        let secret = api.get_opt(&name).await.map_err(Error::request(Verb::Get, object))?;
-        found.extend(secret.map(TokenSecret::read));
+        match api.get_opt(&name).await.map_err(Error::request(Verb::Get, object)) {
+            // Who may list in one namespace need not be let in to another.
+            Err(error) if error.is_forbidden() => {}
+            other => found.extend(other?.map(TokenSecret::read)),
+        }
     }
     Ok(found)
 }

@@ -5,6 +5,7 @@
 
 mod columns;
 mod jsonpath;
+mod printer;
 mod sort;
 
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 
 pub use self::columns::CustomColumns;
 pub use self::jsonpath::Template;
+pub use self::printer::ListPrinter;
 use crate::error::{Error, io_words};
 use crate::table::{Column, Look, Table};
 use crate::ui::Ui;

@@ -169,3 +169,41 @@ fn a_template_may_stand_in_a_file() {
     let flags = flags(&format!("jsonpath-file={}", file.path().display()));
     assert_eq!(printed(&flags, ROWS).unwrap().0, "node-10\nnode-9\n");
 }
+
+/// Two pages, of which the second is empty where `pages` is 1.
+fn printed_in_pages(flags: &OutputFlags, pages: usize) -> Vec<String> {
+    let (ui, captured) = Ui::buffered(Terminal::default(), UiFlags::default(), "");
+    let mut printer = ListPrinter::new(&ui, flags, KIND, "nothing").unwrap();
+    let row = |name, age| Row { name, age, word: "w" };
+    let mut shown = Vec::new();
+    for page in [vec![row("node-10", 7)], vec![row("b", 1), row("a", 2)]]
+        .into_iter()
+        .take(pages)
+    {
+        printer.add(page).unwrap();
+        shown.push(captured.out());
+    }
+    printer.add([]).unwrap();
+    printer.finish().unwrap();
+    shown.push(captured.out() + &captured.err());
+    shown
+}
+
+#[test]
+fn a_table_is_printed_page_by_page_and_what_needs_all_rows_at_the_end() {
+    let first = "NAME      AGE\nnode-10   7\n";
+    let both = format!("{first}b         1\na         2\n");
+    assert_eq!(printed_in_pages(&flags(""), 2), [first, &both, &both]);
+    assert_eq!(printed_in_pages(&flags(""), 0), ["nothing\n"]);
+    let names = "row.example.io/node-10\nrow.example.io/b\nrow.example.io/a\n";
+    assert_eq!(printed_in_pages(&flags("name"), 2), ["", "", names]);
+    let sorted = OutputFlags {
+        sort_by: Some("{.name}".into()),
+        ..OutputFlags::default()
+    };
+    let sorted = printed_in_pages(&sorted, 2);
+    assert_eq!(
+        sorted[1..],
+        ["", "NAME      AGE\na         2\nb         1\nnode-10   7\n"]
+    );
+}

@@ -7,6 +7,7 @@ use super::*;
 use crate::connection::fake::{Fake, Reply, ok, status};
 use crate::connection::{Authority, Environment};
 use crate::error::{Doing as _, Kind};
+use crate::secret::Secret;
 use crate::ui::{Captured, Terminal, Ui, UiFlags};
 
 async fn ask(server: &Server, method: &str, path: &str) -> Result<String, Error> {
@@ -195,6 +196,26 @@ async fn an_anonymous_request_carries_nothing_of_ours() {
     assert!(seen[0].certified && seen[0].headers.contains_key("impersonate-user"));
     assert!(!seen[1].certified && !seen[1].headers.contains_key("authorization"));
     assert!(!seen[1].headers.contains_key("impersonate-user"));
+}
+
+#[tokio::test]
+async fn a_connection_with_a_token_carries_the_token_and_nothing_else() {
+    let fake = Fake::tls(|_, _| ok("{}")).await;
+    let (certificate, key) = fake.client_certificate();
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let (certificate, key) = (encode(&certificate), encode(&key));
+    let user = format!("{{client-certificate-data: {certificate}, client-key-data: {key}}}");
+    let connection = fake.connection(&user, &Environment::silent(), |flags| {
+        flags.impersonate = Some("bob".into());
+    });
+    let with_token = connection.with_token(&Secret::new("abcdef.0123456789abcdef")).unwrap();
+    get(&with_token.connect().unwrap()).await.unwrap();
+    let seen = &fake.seen()[0];
+    assert_eq!(seen.headers["authorization"], "Bearer abcdef.0123456789abcdef");
+    assert!(!seen.certified && !seen.headers.contains_key("impersonate-user"));
+    let plain = Fake::plain(|_, _| ok("{}")).await;
+    let plain = plain.connection("{}", &Environment::silent(), |_| {});
+    assert!(plain.with_token(&Secret::new("abcdef.0123456789abcdef")).is_err());
 }
 
 #[tokio::test]
