@@ -42,7 +42,8 @@ Examples:
   kubectl bootstrap-token list -o json | jq -r '.items[] | select(.state == \"broken\") | .id'
 
 No secret is ever shown. Secrets that were meant to be tokens and stand where Kubernetes does not look, in another
-namespace or of another type, are listed too. A token that is being rotated says so, and so does the one that takes its place.";
+namespace or of another type, are listed too. A token that is being rotated says so, and
+so does the one that takes its place.";
 
 /// Runs it.
 pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
@@ -52,9 +53,11 @@ pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<
     let selector = list.selector.as_deref().filter(|selector| !selector.is_empty());
     let rotations = Rotations::<BootstrapToken>::read(&side.server, Some(secret::NAMESPACE), CLUSTER).await?;
     let rows = |page: Vec<TokenSecret>| {
-        let (now, rotations) = (side.server.clock.now(), &rotations);
+        let now = side.server.clock.now();
+        let rotations = &rotations;
         page.into_iter().map(move |secret| {
-            let part = secret.id.as_ref().and_then(|id| Part::of(rotations, id));
+            let in_its_place = secret.id.as_ref().filter(|_| secret.namespace == secret::NAMESPACE);
+            let part = in_its_place.and_then(|id| Part::of(rotations, id));
             Row::new(secret, now).with_rotation(part)
         })
     };
@@ -62,10 +65,7 @@ pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<
     while let Some(page) = listing.next().await? {
         printer.add(rows(page))?;
     }
-    // Where Kubernetes does not look, nothing is rotated.
-    let now = side.server.clock.now();
-    let strays = client::strays(side.client(), selector).await?;
-    printer.add(strays.into_iter().map(|secret| Row::new(secret, now)))?;
+    printer.add(rows(client::strays(side.client(), selector).await?))?;
     printer.finish()?;
     Ok(ExitCode::Done)
 }

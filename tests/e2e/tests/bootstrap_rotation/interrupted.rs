@@ -86,6 +86,72 @@ async fn the_old_token_ends_on_the_way_back_and_the_new_one_stays() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn somebody_spoils_the_new_token_and_it_is_put_right_before_the_old_one_goes() -> Result<()> {
+    let place = Place::new("spoiled").await?;
+    let target = place.target();
+    let args = [
+        "rotate",
+        &place.old.id,
+        "--deliver",
+        &target,
+        "--overlap",
+        "5s",
+        "--yes",
+    ];
+    let run = place.desk.bootstrap_token(args).start().await?;
+    place.comes_to("prove").await?;
+    let name = format!("bootstrap-token-{}", place.held().await?.id);
+    let spoil = r#"{"stringData":{"usage-bootstrap-authentication":"no","auth-extra-groups":"nobody"}}"#;
+    let patch = [
+        "-n",
+        "kube-system",
+        "patch",
+        "secret",
+        &name,
+        "--type=merge",
+        "-p",
+        spoil,
+    ];
+    place.desk.kubectl(patch).run().await?.expect(0)?;
+    let done = run.finish().await?.expect(0)?;
+    ensure!(done.stderr.contains("right: usages, groups and time to live"), "{done}");
+    place.is_rotated("spoiled").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_stopped_process_has_the_file_nobody_else_decides_by_it() -> Result<()> {
+    let place = Place::new("stopped").await?;
+    let path = place.kubeconfig_file()?;
+    let before = std::fs::read_to_string(&path)?;
+    let target = format!("file:{}", path.display());
+    let args = ["rotate", &place.old.id, "--deliver", &target, "--yes"];
+    let run = place.desk.bootstrap_token(args).start().await?;
+    place.comes_to("prove").await?;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(run.pid()?)?).context("no process")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
+    let undo = ["rollback", &place.old.id, "--overlap", "0s", "--yes"];
+    let forced = undo.iter().copied().chain(["--force", "lock"]);
+    let rollback = place.desk.bootstrap_token(forced).start().await?;
+    // It goes back, and waits for the file.
+    until("the rollback to be under way", SOON, async || {
+        let lease = serde_json::to_string(&place.lease().await?)?;
+        Ok(lease.contains(r#"goal\":\"back"#).then_some(()))
+    })
+    .await?;
+    ensure!(
+        std::fs::read_to_string(&path)? != before,
+        "it has written under the lock of another"
+    );
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT)?;
+    // The other one finds that it has lost its lock, and ends.
+    run.finish().await?.expect(4)?;
+    rollback.finish().await?.expect(0)?;
+    ensure!(std::fs::read_to_string(&path)? == before, "the old token is not back");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_write_and_run_again_it_finishes() -> Result<()> {
     let place = Place::new("undisturbed").await?;
     let (proxy, desk) = place.behind_proxy().await?;
