@@ -93,7 +93,9 @@ impl Release {
                 platforms: platforms.collect(),
             },
         };
-        let yaml = serde_saphyr::to_string(&manifest)?;
+        // An address stays on one line, however long it is.
+        let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+        let yaml = serde_saphyr::to_string_with_options(&manifest, options)?;
         Ok(format!("# Written by `cargo xtask dist --manifests`.\n{yaml}"))
     }
 
