@@ -49,14 +49,12 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the program's output")]
 fn packages() {
     for plugin in PLUGINS {
         println!("{}", plugin.package());
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the program's output")]
 fn pack(target: &str, programs: &Path, archives: &Path) -> Result<()> {
     let platform = Platform::of_target(target).with_context(|| format!("there are no releases for {target}"))?;
     let release = Release::current();
@@ -72,7 +70,6 @@ fn pack(target: &str, programs: &Path, archives: &Path) -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the program's output")]
 fn manifests(archives: &Path, into: &Path) -> Result<()> {
     let release = Release::current();
     for plugin in PLUGINS {
