@@ -89,7 +89,7 @@ impl Release {
                 homepage: plugin.homepage(),
                 short_description: plugin.short_description.to_owned(),
                 description: LitString(plugin.description.to_owned()),
-                caveats: LitString(plugin.caveats.to_owned()),
+                caveats: LitString(plugin.caveats()),
                 platforms: platforms.collect(),
             },
         };
