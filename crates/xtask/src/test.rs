@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn no_test_on_the_control_plane_is_forgotten() {
-        for (package, named) in [("testbed", &OF_THE_BED), ("e2e", &END_TO_END)] {
+        for (package, named) in [("testbed", OF_THE_BED.as_slice()), ("e2e", &END_TO_END)] {
             let dir = root().join("tests").join(package).join("tests");
             let there = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
             let is_target =
