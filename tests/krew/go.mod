@@ -1,3 +1,5 @@
+// krew, and the checker of manifests that the reviewers of its public index run: both for tests/e2e/tests/krew.
+
 module github.com/kubectl-rotation/kubectl-rotation/tests/krew
 
 go 1.25.0

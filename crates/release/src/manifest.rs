@@ -89,11 +89,13 @@ impl Release {
                 homepage: plugin.homepage(),
                 short_description: plugin.short_description.to_owned(),
                 description: LitString(plugin.description.to_owned()),
-                caveats: LitString(plugin.caveats.to_owned()),
+                caveats: LitString(plugin.caveats()),
                 platforms: platforms.collect(),
             },
         };
-        let yaml = serde_saphyr::to_string(&manifest)?;
+        // An address stays on one line, however long it is.
+        let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+        let yaml = serde_saphyr::to_string_with_options(&manifest, options)?;
         Ok(format!("# Written by `cargo xtask dist --manifests`.\n{yaml}"))
     }
 

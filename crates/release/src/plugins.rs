@@ -9,8 +9,6 @@ pub struct Plugin {
     pub short_description: &'static str,
     /// Lines of at most 80 characters; what it is for, neither examples nor flags.
     pub description: &'static str,
-    /// Shown once after the installation: what krew cannot do.
-    pub caveats: &'static str,
 }
 
 /// All of them.
@@ -24,11 +22,6 @@ tokens and changes them: it makes a new one, proves by a real connection that
 the agent runs with it, and only then revokes the old one. It may be killed at
 any moment: the same command goes on, or the start is restored.
 ",
-    caveats: "\
-krew does not install completion. For it, and again after each upgrade:
-  kubectl crt completion > ~/.local/bin/kubectl_complete-crt
-  chmod +x ~/.local/bin/kubectl_complete-crt
-",
 }];
 
 impl Plugin {
@@ -41,6 +34,17 @@ impl Plugin {
     /// file (kubectl 1.36 pkg/cmd/plugin.go).
     pub fn binary(&self) -> String {
         format!("kubectl-{}", self.name.replace('-', "_"))
+    }
+
+    /// Shown once after the installation: what krew v0.5.0 cannot do. The name is the one that kubectl looks for (1.36,
+    /// pkg/cmd/plugin_completion.go).
+    pub fn caveats(&self) -> String {
+        let file = format!("~/.local/bin/{}", self.binary().replacen('-', "_complete-", 1));
+        format!(
+            "krew does not install completion. For it, and again after each upgrade:\n  \
+             kubectl {} completion > {file}\n  chmod +x {file}\n",
+            self.name
+        )
     }
 
     /// Its page.
@@ -62,20 +66,31 @@ mod tests {
                 name,
                 short_description,
                 description,
-                caveats,
             } = plugin;
             assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{name}");
             assert!(
                 short_description.len() <= 50 && !short_description.ends_with('.'),
                 "{name}"
             );
-            for text in [description, caveats] {
-                assert!(
-                    text.ends_with('\n') && text.lines().all(|line| line.len() <= 80),
-                    "{name}"
-                );
-            }
+            assert!(
+                description.ends_with('\n') && description.lines().all(|line| line.len() <= 80),
+                "{name}"
+            );
         }
+    }
+
+    #[test]
+    fn a_dash_in_a_name_is_an_underscore_in_its_files() {
+        let plugin = Plugin {
+            name: "two-words",
+            short_description: "",
+            description: "",
+        };
+        assert_eq!(plugin.package(), "kubectl-two-words");
+        assert_eq!(plugin.binary(), "kubectl-two_words");
+        let caveats = plugin.caveats();
+        let command = "kubectl two-words completion > ~/.local/bin/kubectl_complete-two_words\n";
+        assert!(caveats.contains(command), "{caveats}");
     }
 
     #[test]

@@ -24,7 +24,8 @@ fn each_plugin_is_installed_from_two_files_and_answers_through_kubectl() -> Resu
     for plugin in PLUGINS {
         let (archive, manifest) = shop.publish(plugin, "v1.0.0")?;
         let installed = install(&home, plugin, &manifest, &archive)?.well()?;
-        let caveat = plugin.caveats.lines().next().context("no caveat")?;
+        let caveats = plugin.caveats();
+        let caveat = caveats.lines().next().context("no caveat")?;
         ensure!(installed.stderr.contains(caveat), "the caveats are shown: {installed}");
         let help = home.kubectl(&[plugin.name, "--help"])?.well()?;
         let usage = format!("Usage: kubectl {} ", plugin.name);

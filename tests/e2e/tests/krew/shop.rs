@@ -31,7 +31,7 @@ impl Shop {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // One that krew has given up is krew's affair.
-                let _ = answer(stream, &served);
+                let _ = answer(&stream, &served);
             }
         });
         Ok(Self { dir, downloads })
@@ -108,8 +108,8 @@ fn packed(plugin: &Plugin) -> Result<&'static Packed> {
 }
 
 /// Just enough of HTTP for a download.
-fn answer(stream: TcpStream, dir: &Path) -> Result<()> {
-    let mut lines = BufReader::new(&stream).lines();
+fn answer(mut stream: &TcpStream, dir: &Path) -> Result<()> {
+    let mut lines = BufReader::new(stream).lines();
     let request = lines.next().context("nothing was asked")??;
     let path = request.split(' ').nth(1).context("no path")?;
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
@@ -121,6 +121,6 @@ fn answer(stream: TcpStream, dir: &Path) -> Result<()> {
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
-    (&stream).write_all(head.as_bytes())?;
-    Ok((&stream).write_all(&body)?)
+    stream.write_all(head.as_bytes())?;
+    Ok(stream.write_all(&body)?)
 }
