@@ -30,16 +30,21 @@ pub async fn missing(server: &Server, extent: Extent<'_>) -> Result<Vec<Right>, 
     }
     let discovery = Discovery::new(server.client.clone()).run().await;
     let discovery = discovery.doing("discover what the cluster serves")?;
-    let mut rights = Vec::new();
+    let mut kinds = Vec::new();
     for group in discovery.groups() {
         for (resource, capabilities) in group.recommended_resources() {
             let looks = VERBS.iter().all(|verb| capabilities.supports_operation(verb));
             if looks && !is_excluded(&resource.group, &resource.kind) {
-                let namespaced = capabilities.scope == Scope::Namespaced;
-                rights.extend(over(extent, &resource.group, &resource.plural, namespaced));
+                kinds.push((resource.group, resource.plural, capabilities.scope == Scope::Namespaced));
             }
         }
     }
+    // Groups come in no order.
+    kinds.sort();
+    let rights: Vec<Right> = kinds
+        .iter()
+        .flat_map(|(group, resource, namespaced)| over(extent, group, resource, *namespaced))
+        .collect();
     access::missing(server, &rights).await
 }
 
