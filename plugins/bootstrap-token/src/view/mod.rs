@@ -4,5 +4,4 @@ pub mod kubeconfig;
 pub mod product;
 pub mod row;
 
-/// `apiVersion` of everything that these verbs print for machines.
-pub const API_VERSION: &str = "kubectl-rotation.github.io/v1alpha1";
+pub use verbs::API_VERSION;
