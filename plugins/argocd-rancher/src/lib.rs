@@ -4,5 +4,6 @@ pub mod cli;
 pub mod cmd;
 pub mod mark;
 pub mod proof;
+pub mod rotation;
 pub mod row;
 pub mod sides;
