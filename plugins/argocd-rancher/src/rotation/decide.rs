@@ -210,10 +210,7 @@ impl<'a> Road<'a> {
 
     /// Line 4. Where no new token was ever to be put into the cluster Secret, and none is ready, there is nothing to keep.
     fn way_back_is_cut_off(&self) -> Option<Step> {
-        let old = &self.notes().old;
-        let is_known = self.view.target.holds(old.value) || self.is_parked(Which::Old, old);
-        let is_dying = matches!(self.view.old, Some(Life::Dead | Life::Ending));
-        if is_known && !is_dying && self.view.old_answer != Answer::Refused {
+        if self.old_would_serve() {
             return None;
         }
         let is_ready = |(name, minted): (&Name, &Minted)| self.is_good(name, minted) && minted.value.is_some();
@@ -323,7 +320,8 @@ impl<'a> Road<'a> {
     /// proven, a server that does not answer for a moment is no reason to turn back; and with a dead O there is no way back.
     fn wait(&self, phase: Phase, what: String, why: &str) -> Step {
         let proven = self.run.timers.contains_key(&Timer::Grace);
-        let undoable = self.leg() == Leg::Forward && self.run.phase.may_be_undone() && self.old_would_serve();
+        let undoable = self.leg() == Leg::Forward && self.run.phase.may_be_undone();
+        let undoable = undoable && self.notes().old_worked && self.old_would_serve();
         if undoable && !proven && self.run.passed(Timer::Proof) {
             let because = if why.is_empty() {
                 String::new()
@@ -335,6 +333,7 @@ impl<'a> Road<'a> {
         Next::wait(phase, what)
     }
 
+    /// Rancher's list says what has been deleted before the last of its servers refuses it.
     fn old_would_serve(&self) -> bool {
         let notes = self.notes();
         let is_known = self.view.target.holds(notes.old.value) || self.is_parked(Which::Old, &notes.old);
@@ -343,7 +342,7 @@ impl<'a> Road<'a> {
             // Somebody else's token, which is to stay: only its owner can see it.
             None => notes.keep_old,
         };
-        is_known && lives && notes.old_worked && self.view.old_answer != Answer::Refused
+        is_known && lives && self.view.old_answer != Answer::Refused
     }
 }
 

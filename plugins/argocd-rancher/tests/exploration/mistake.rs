@@ -3,6 +3,7 @@
 //! Each is the real `decide` with a lie told to it: what it then does is what one would do who did not look.
 
 use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
 
 use kubectl_argocd_rancher::rotation::view::{Answer, Leg, Life, Notes, Parked, Target, View};
 use kubectl_argocd_rancher::rotation::write::Write;
@@ -74,6 +75,27 @@ pub(crate) fn with<T>(mistake: Mistake, done: impl FnOnce() -> T) -> T {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Perhaps;
 
+/// What is there, and how often the cluster Secret was written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Seen {
+    pub(crate) view: View,
+    pub(crate) version: u8,
+}
+
+impl Deref for Seen {
+    type Target = View;
+
+    fn deref(&self) -> &View {
+        &self.view
+    }
+}
+
+impl DerefMut for Seen {
+    fn deref_mut(&mut self) -> &mut View {
+        &mut self.view
+    }
+}
+
 /// A lie about what is there.
 fn lie(mistake: Mistake, view: &mut View, run: &Run<ArgocdRancher>) {
     let back = run.goal == Goal::Back;
@@ -86,6 +108,7 @@ fn lie(mistake: Mistake, view: &mut View, run: &Run<ArgocdRancher>) {
     };
     match mistake {
         Mistake::NotLetIn => view.new_answer = Answer::Works,
+        Mistake::NoGrace if !run.notes.placed.is_empty() => view.new_answer = Answer::Works,
         Mistake::NoAnswerIsYes if matches!(view.new_answer, Answer::Open(_)) => view.new_answer = Answer::Works,
         Mistake::NotParked => {
             let new = new.map(|new| new.value);
@@ -141,14 +164,14 @@ fn seen(view: &View) -> View {
 }
 
 impl Protocol for Perhaps {
-    type View = View;
+    type View = Seen;
     type Notes = Notes;
     type Write = Write;
     type Timer = Timer;
 
-    fn decide(view: &View, run: Option<&Run<Self>>) -> Next<Self> {
+    fn decide(view: &Seen, run: Option<&Run<Self>>) -> Next<Self> {
         let mistake = MISTAKE.get();
-        let mut view = seen(view);
+        let mut view = seen(&view.view);
         let mut real_run = run.map(real);
         if let Some(run) = &mut real_run {
             lie(mistake, &mut view, run);
@@ -170,11 +193,11 @@ impl Protocol for Perhaps {
         next
     }
 
-    fn predict(view: &mut View, run: &Run<Self>, write: &Write) {
+    fn predict(view: &mut Seen, run: &Run<Self>, write: &Write) {
         ArgocdRancher::predict(view, &real(run), write);
     }
 
-    fn rest(_: &mut View, _: &mut Run<Self>) {}
+    fn rest(_: &mut Seen, _: &mut Run<Self>) {}
 
     fn intend(write: &Write, run: &Run<Self>, draw: &mut dyn Draw) -> Notes {
         ArgocdRancher::intend(write, &real(run), draw)

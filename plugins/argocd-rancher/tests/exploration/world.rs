@@ -18,7 +18,7 @@ use rotation::explore::{Environment, Help, Move, World};
 use rotation::phase::Goal;
 use rotation::protocol::{Next, Run, Step, Wait};
 
-use crate::mistake::Perhaps;
+use crate::mistake::{Perhaps, Seen};
 
 /// How many moves of each disturbing kind the environment has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -56,8 +56,6 @@ pub(crate) struct ArgoCd {
     writing: Option<Fingerprint>,
     /// The token of the sync under way.
     sync: Option<Fingerprint>,
-    /// The new token that it called with last.
-    called: Option<Fingerprint>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -112,6 +110,8 @@ pub(crate) struct Small {
     pub(crate) many_servers: bool,
     /// Rancher does not keep the last use (before 2.9).
     pub(crate) no_last_use: bool,
+    /// Argo CD may be away for longer than the grace time.
+    pub(crate) argo_away: bool,
     /// What a former holder was about to create may arrive late too.
     pub(crate) late_creations: bool,
     /// How many holders lose the lock with a write in hand, and how many rollbacks are asked for.
@@ -129,6 +129,7 @@ impl Small {
             late_proof: false,
             many_servers: false,
             no_last_use: false,
+            argo_away: false,
             late_creations: false,
             others: (0, 0),
         }
@@ -143,7 +144,10 @@ static STRANGER: LazyLock<Fingerprint> = LazyLock::new(|| Fingerprint::of("stran
 /// The tokens that a plan makes, in order.
 static NEW: LazyLock<Vec<(Name, Fingerprint)>> = LazyLock::new(|| {
     let name = |count| format!("<new {count}>");
-    (1..10).map(name).map(|name| (Name(name.clone()), Fingerprint::of(&name))).collect()
+    (1..10)
+        .map(name)
+        .map(|name| (Name(name.clone()), Fingerprint::of(&name)))
+        .collect()
 });
 
 pub(crate) const US: &str = "u-argo";
@@ -200,7 +204,8 @@ pub(crate) fn start(watched: bool) -> View {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Condition {
     Nothing,
-    Target(Target),
+    /// The version of the Secret.
+    Target(u8),
     Parked(Option<Parked>),
 }
 
@@ -214,7 +219,6 @@ impl Environment for Small {
             copy: Some(old()),
             writing: None,
             sync: None,
-            called: None,
         };
         let memory = Memory {
             left: self.budget,
@@ -237,6 +241,7 @@ impl Environment for Small {
         };
         let mut view = start(self.watched);
         view.keep_old = self.foreign;
+        let view = Seen { view, version: 0 };
         let mut world = World::new(view, memory).with(self.others.0, self.others.1);
         self.settle(&mut world);
         vec![world]
@@ -259,15 +264,16 @@ impl Environment for Small {
             // By then Argo CD has read what is there now, has written what it was about to write, and has ended what it began
             // with another token.
             Timer::Grace => {
-                let ArgoCd { copy, writing, sync, .. } = world.memory.argo;
+                let ArgoCd { copy, writing, sync } = world.memory.argo;
                 let held = held(&world.view);
                 let over = |other: Option<Fingerprint>| other.is_none() || other == held;
-                (copy == held && over(writing) && over(sync)).then_some(Help::Helps)
+                let has_read = copy == held || self.argo_away;
+                (has_read && over(writing) && over(sync)).then_some(Help::Helps)
             }
         }
     }
 
-    fn target(&self, view: &View, write: &Write) -> Option<Condition> {
+    fn target(&self, view: &Seen, write: &Write) -> Option<Condition> {
         match write {
             Write::Keep | Write::Revoke { .. } => Some(Condition::Nothing),
             Write::Mint => self.late_creations.then_some(Condition::Nothing),
@@ -275,7 +281,7 @@ impl Environment for Small {
                 let may_be_late = view.parked.is_some() || self.late_creations;
                 may_be_late.then(|| Condition::Parked(view.parked.clone()))
             }
-            Write::Place { .. } | Write::Guard => Some(Condition::Target(view.target.clone())),
+            Write::Place { .. } | Write::Guard => Some(Condition::Target(view.version)),
         }
     }
 
@@ -287,6 +293,7 @@ impl Environment for Small {
         world.memory.fault = safety::trespass(&world.memory, write).or(fault);
         match write {
             Write::Revoke { which: Which::Old, .. } => world.memory.old = None,
+            Write::Place { .. } | Write::Guard => Self::changed(world),
             Write::Mint | Write::ParkOld { .. } | Write::ParkNew { .. } => world.memory.late = world.ended.is_some(),
             _ => {}
         }
@@ -300,26 +307,40 @@ impl Environment for Small {
         self.settle(world);
     }
 
-    fn in_use(&self, _: &View, _: Option<&Notes>) -> (BTreeSet<Fingerprint>, BTreeSet<String>) {
+    fn in_use(&self, _: &Seen, _: Option<&Notes>) -> (BTreeSet<Fingerprint>, BTreeSet<String>) {
         ([].into(), [].into())
     }
 
     fn unsafe_because(&self, world: &W) -> Option<String> {
         let why = world.memory.fault.map(ToOwned::to_owned);
-        let why = why.or_else(|| safety::unhealthy(world).filter(|_| !world.memory.hurt).map(ToOwned::to_owned));
+        let why = why.or_else(|| {
+            safety::unhealthy(world)
+                .filter(|_| !world.memory.hurt)
+                .map(ToOwned::to_owned)
+        });
         let why = why.or_else(|| self.ended_wrong(world));
         why.map(|why| format!("{why}: {:#?} {:#?}", world.view, world.memory))
     }
 }
 
 impl Small {
+    /// Every write of the Secret gives it a new version. It counts only while a write is under way.
+    fn changed(world: &mut W) {
+        world.view.version += 1;
+    }
+
     /// What follows from the rest of the world: what is known, and what calls show.
     fn settle(&self, world: &mut W) {
-        let (view, memory) = (&mut world.view, &mut world.memory);
+        if self.others.0 == 0 && !world.is_sending() {
+            world.view.version = 0;
+        }
+        let (view, memory) = (&mut world.view.view, &mut world.memory);
         view.old = memory.old.filter(|_| !self.foreign);
         memory.was = held(view);
         let minted = &view.minted;
-        memory.let_in.retain(|name| minted.get(name).is_some_and(|minted| minted.life != Life::Dead));
+        memory
+            .let_in
+            .retain(|name| minted.get(name).is_some_and(|minted| minted.life != Life::Dead));
         let (parked, in_secret) = (view.parked.clone().unwrap_or_default(), held(view));
         let stands = |value| in_secret == Some(value) || parked.new == Some(value) || parked.old == Some(value);
         for (name, minted) in &mut view.minted {
@@ -342,7 +363,7 @@ impl Small {
         let named = world.run.as_ref().and_then(|run| run.notes.new.as_ref());
         let named = named.map(|new| new.value);
         let truth = value.map(|value| answer(world, value));
-        let (view, memory) = (&mut world.view, &mut world.memory);
+        let (view, memory) = (&mut world.view.view, &mut world.memory);
         if memory.asked != named {
             (memory.asked, memory.to_note, view.quiet) = (named, false, true);
             view.new_answer = Answer::Unasked;

@@ -1,7 +1,7 @@
 //! What happens in the small world while a rotation is under way, and where each of it was learnt.
 
-use kubectl_argocd_rancher::rotation::view::{Answer, Leg, Life, Name, Parked, Target};
 use kubectl_argocd_rancher::rotation::ArgocdRancher;
+use kubectl_argocd_rancher::rotation::view::{Answer, Leg, Life, Name, Parked, Target};
 use kubectl_core::secret::Fingerprint;
 use rotation::explore::{Help, Move};
 use rotation::phase::Goal;
@@ -78,14 +78,16 @@ impl Moves<'_> {
     fn argo_cd(&mut self) {
         let argo = self.world.memory.argo;
         let there = held(&self.world.view);
-        self.may(Kind::Works, "Argo CD reads the Secret", |to| to.memory.argo.copy = there);
-        if let Some(value) = argo.copy.filter(|value| self.world.view.watched && works(self.world, *value)) {
-            let small = self.small;
+        let small = self.small;
+        self.may(Kind::Works, "Argo CD reads the Secret", |to| {
+            to.memory.argo.copy = there
+        });
+        if let Some(value) = argo
+            .copy
+            .filter(|value| self.world.view.watched && works(self.world, *value))
+        {
             self.may(Kind::Works, "Argo CD calls the cluster", |to| {
-                if new_name(value).is_some() {
-                    to.memory.argo.called = Some(value);
-                }
-                note_use(small, to, value);
+                note_use(small, to, value)
             });
         }
         if let Some(value) = argo.writing {
@@ -93,6 +95,7 @@ impl Moves<'_> {
                 to.memory.argo.writing = None;
                 if let Target::Holds { held, .. } = &mut to.view.target {
                     *held = Some(known(value));
+                    Small::changed(to);
                     to.memory.stranger = is_strange(Some(value));
                 }
             });
@@ -141,7 +144,11 @@ impl Moves<'_> {
     fn calls(&mut self) {
         let world = self.world;
         let keeps_last_use = !self.small.no_last_use;
-        if let Some(value) = self.small.may_be_asked(world).filter(|_| !world.is_sending() && !world.memory.away) {
+        if let Some(value) = self
+            .small
+            .may_be_asked(world)
+            .filter(|_| !world.is_sending() && !world.memory.away)
+        {
             let says = answer(world, value);
             let again = says == world.view.new_answer;
             let kind = if again { Kind::Begins } else { Kind::Works };
@@ -163,7 +170,9 @@ impl Moves<'_> {
                 }
             });
         } else if !world.view.quiet && !world.is_sending() {
-            self.may(Kind::Works, "a moment passes without a call of ours", |to| to.view.quiet = true);
+            self.may(Kind::Works, "a moment passes without a call of ours", |to| {
+                to.view.quiet = true
+            });
         }
     }
 
@@ -171,10 +180,15 @@ impl Moves<'_> {
     fn operators(&mut self) {
         let Some(run) = &self.world.run else { return };
         if self.world.view.user != US {
-            self.may(Kind::Works, "it is run again by who began", |to| to.view.user = US.to_owned());
+            self.may(Kind::Works, "it is run again by who began", |to| {
+                to.view.user = US.to_owned()
+            });
             return;
         }
-        let refused = matches!(ArgocdRancher::decide(&self.world.view, Some(&real(run))), Next::Refuse(_));
+        let refused = matches!(
+            ArgocdRancher::decide(&self.world.view, Some(&real(run))),
+            Next::Refuse(_)
+        );
         if self.world.is_sending() || !refused {
             return;
         }
@@ -186,7 +200,9 @@ impl Moves<'_> {
                 }
             });
         } else {
-            self.may(Kind::Follows, "the operator deletes O in Rancher", |to| kill_old(&mut to.memory, None));
+            self.may(Kind::Follows, "the operator deletes O in Rancher", |to| {
+                kill_old(&mut to.memory, None)
+            });
         }
     }
 
@@ -203,7 +219,12 @@ impl Moves<'_> {
             });
         }
         if life == Some(Life::Ending) && !(sending && self.world.memory.ending_since_intent) {
-            self.may(Kind::Follows, "O expires", |to| kill_old(&mut to.memory, Some(Life::Dead)));
+            // Of somebody else's token we cannot see when it will expire.
+            let unseen = sending && self.small.foreign;
+            self.may(Kind::Follows, "O expires", |to| {
+                to.memory.raced |= unseen;
+                kill_old(&mut to.memory, Some(Life::Dead));
+            });
         }
         if life == Some(Life::Dead) {
             self.may(Kind::Follows, "Rancher purges O", |to| kill_old(&mut to.memory, None));
@@ -230,7 +251,9 @@ impl Moves<'_> {
                 });
             }
             if minted.life == Life::Ending && !(sending && world.memory.ending_since_intent) {
-                self.may(Kind::Follows, &format!("{shown} expires"), |to| set_life(to, name, Life::Dead));
+                self.may(Kind::Follows, &format!("{shown} expires"), |to| {
+                    set_life(to, name, Life::Dead)
+                });
             }
             if minted.life == Life::Dead {
                 self.may(Kind::Follows, &format!("Rancher purges {shown}"), |to| {
@@ -248,10 +271,14 @@ impl Moves<'_> {
                 });
             }
             if left.bans > 0 && world.memory.let_in.contains(name) {
-                self.may(Kind::Disturbs, &format!("Rancher does not let {shown} in any more"), |to| {
-                    to.memory.left.bans -= 1;
-                    to.memory.let_in.remove(name);
-                });
+                self.may(
+                    Kind::Disturbs,
+                    &format!("Rancher does not let {shown} in any more"),
+                    |to| {
+                        to.memory.left.bans -= 1;
+                        to.memory.let_in.remove(name);
+                    },
+                );
             }
         }
     }
@@ -279,6 +306,7 @@ impl Moves<'_> {
             self.may(Kind::Disturbs, &format!("somebody {name}"), |to| {
                 to.memory.left.strangers -= 1;
                 to.view.target = target;
+                Small::changed(to);
                 to.memory.stranger = is_strange(held(&to.view));
             });
         }
@@ -346,7 +374,11 @@ fn note_use(small: &Small, to: &mut W, value: Fingerprint) {
     if let Some(minted) = minted.filter(|_| !small.no_last_use)
         && (minted.used.is_none() || minted.used == before)
     {
-        let other = if before.as_deref() == Some("at one") { "at two" } else { "at one" };
+        let other = if before.as_deref() == Some("at one") {
+            "at two"
+        } else {
+            "at one"
+        };
         minted.used = Some(other.to_owned());
     }
 }

@@ -14,8 +14,14 @@ pub(super) fn unhealthy(world: &W) -> Option<&'static str> {
     [
         (held(&world.view), "the cluster Secret holds a token that does not work"),
         (argo.copy, "Argo CD has read a token that does not work any more"),
-        (argo.writing, "Argo CD is about to write a token that does not work any more"),
-        (argo.sync, "a sync is under way with a token that does not work any more"),
+        (
+            argo.writing,
+            "Argo CD is about to write a token that does not work any more",
+        ),
+        (
+            argo.sync,
+            "a sync is under way with a token that does not work any more",
+        ),
     ]
     .into_iter()
     .find_map(|(value, why)| dead(value).then_some(why))
@@ -31,20 +37,22 @@ impl Small {
     pub(super) fn fault(&self, world: &W, write: &Write) -> Option<&'static str> {
         let (view, memory) = (&world.view, &world.memory);
         let goal = world.run.as_ref().map(|run| run.goal);
+        let undoable = world.run.as_ref().is_some_and(|run| run.phase.may_be_undone());
         let parked = view.parked.clone().unwrap_or_default();
         let is_parked = |value| parked.old == Some(value) || parked.new == Some(value);
         match write {
             Write::Place { value, .. } if !is_parked(*value) => Some("the token that was placed is known nowhere else"),
             Write::Place { which: Which::New, .. }
                 if memory.was == Some(old())
+                    && undoable
                     && goal == Some(Goal::Forward)
                     && old_lives(memory)
                     && !is_parked(old()) =>
             {
                 Some("the token that was in use was overwritten, and is known nowhere else")
             }
-            Write::Revoke { which: Which::Old, .. } => self.revoked_too_early(world, goal),
-            Write::Unpark if goal == Some(Goal::Forward) && !self.foreign && (old_lives(memory) || memory.old_let_in) => {
+            Write::Revoke { which: Which::Old, .. } if memory.old.is_some() => self.revoked_too_early(world, goal),
+            Write::Unpark if goal == Some(Goal::Forward) && !self.foreign && !old_is_refused(memory) => {
                 Some("what was parked was dropped before the old token was refused")
             }
             _ => None,
@@ -59,12 +67,8 @@ impl Small {
         if goal == Some(Goal::Back) {
             return Some("the old token was revoked on the way back");
         }
-        if new.is_none() {
-            return Some("the old token was revoked before a new one was in its place");
-        }
-        let seen = world.memory.argo.called == new;
-        (self.watched && !self.no_last_use && !seen)
-            .then_some("the old token was revoked before Argo CD had called with the new one")
+        new.is_none()
+            .then_some("the old token was revoked before a new one was in its place")
     }
 
     pub(super) fn ended_wrong(&self, world: &W) -> Option<String> {
@@ -74,14 +78,13 @@ impl Small {
         let holds_new = in_place.is_some_and(|value| new_name(value).is_some());
         let only = |stays: Option<Fingerprint>| memory.late || left_alive(view).all(|name| value_of(name) == stays);
         let nothing_parked = view.parked.is_none() || memory.late;
-        let old_is_refused = !old_lives(memory) && (!memory.old_let_in || memory.old_lost);
         let alone = if memory.stranger {
             left_alive(view).count() <= 1 || memory.late
         } else {
             only(in_place)
         };
         let right = match goal {
-            Goal::Forward => (self.foreign || old_is_refused) && (memory.stranger || holds_new) && alone,
+            Goal::Forward => (self.foreign || old_is_refused(memory)) && (memory.stranger || holds_new) && alone,
             Goal::Back => {
                 let back = (memory.stranger || in_place == Some(old())) && only(None);
                 let kept = memory.old_lost && (memory.stranger || holds_new) && alone;
@@ -92,10 +95,18 @@ impl Small {
     }
 }
 
+/// Whether O is dead, and refused by every server where that can be asked.
+fn old_is_refused(memory: &Memory) -> bool {
+    !old_lives(memory) && (!memory.old_let_in || memory.old_lost)
+}
+
 /// The new tokens that live.
 fn left_alive(view: &View) -> impl Iterator<Item = &Name> {
     let lives = |life| life != kubectl_argocd_rancher::rotation::view::Life::Dead;
-    view.minted.iter().filter(move |(_, minted)| lives(minted.life)).map(|(name, _)| name)
+    view.minted
+        .iter()
+        .filter(move |(_, minted)| lives(minted.life))
+        .map(|(name, _)| name)
 }
 
 /// Whether this is nobody's business but a stranger's.
