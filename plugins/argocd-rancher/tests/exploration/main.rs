@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "the number of states is part of what the test says")]
 
 mod mistake;
+mod plan;
 mod world;
 
 use mistake::Mistake;
@@ -333,6 +334,7 @@ fn seeded_mistakes_are_found() {
     is_found(Mistake::RevokesForeign, &Small { foreign: true, ..quiet });
     let lost = Budget {
         forgets: 1,
+        strangers: 1,
         tampers: 1,
         ..QUIET
     };
@@ -341,7 +343,11 @@ fn seeded_mistakes_are_found() {
         Mistake::ReliesOnGivenUp,
         &Small {
             others: (1, 1),
-            ..with(Budget { expiries: 1, ..QUIET })
+            watched: false,
+            ..with(Budget {
+                revocations: 1,
+                ..QUIET
+            })
         },
     );
 }

@@ -5,7 +5,7 @@ use kubectl_argocd_rancher::rotation::write::{Which, Write};
 use kubectl_core::secret::Fingerprint;
 use rotation::phase::Goal;
 
-use super::{Memory, Small, W, held, new_name, old, old_lives, stranger, value_of, works};
+use super::{Memory, Small, US, W, held, new_name, old, old_lives, stranger, value_of, works};
 
 /// Whoever has a token needs one that works: the Secret, and Argo CD with what it has read, begun, or is about to write.
 pub(super) fn unhealthy(world: &W) -> Option<&'static str> {
@@ -28,7 +28,11 @@ pub(super) fn unhealthy(world: &W) -> Option<&'static str> {
 }
 
 /// What no write of ours must ever have done, since each is conditional on what it changes.
-pub(super) fn trespass(memory: &Memory, write: &Write) -> Option<&'static str> {
+pub(super) fn trespass(world: &W, write: &Write) -> Option<&'static str> {
+    let memory = &world.memory;
+    if world.view.user != US {
+        return Some("another user than the one who began went on");
+    }
     (memory.stranger && matches!(write, Write::Place { .. })).then_some("a stranger's token was overwritten")
 }
 
