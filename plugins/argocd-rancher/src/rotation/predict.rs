@@ -86,7 +86,6 @@ fn mint(view: &mut View, notes: &Notes) {
 
 /// The world when everything has come to rest and nobody interfered.
 pub(super) fn rest(view: &mut View, run: &mut Run<ArgocdRancher>) {
-    let before = view.clone();
     view.quiet = true;
     let new = run.notes.new.as_ref();
     let new = new.and_then(|new| Some((new.name.clone()?, new.value)));
@@ -101,10 +100,7 @@ pub(super) fn rest(view: &mut View, run: &mut Run<ArgocdRancher>) {
     if view.old_answer != Answer::Unasked && !run.notes.keep_old {
         view.old_answer = said(view.old);
     }
-    // Nothing moves any more: what is waited for now is time.
-    if *view == before
-        && let Some(passed) = run.timers.get_mut(&Timer::Grace)
-    {
+    if let Some(passed) = run.timers.get_mut(&Timer::Grace) {
         *passed = true;
     }
 }
