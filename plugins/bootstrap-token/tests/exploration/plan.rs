@@ -47,6 +47,7 @@ fn under_way(view: &mut View, goal: Goal, phase: Phase) -> Run<BootstrapToken> {
         new: Some(new),
         recipe: view.recipe.clone(),
         place: view.place.clone(),
+        left: None,
         delivered: phase >= Phase::Place,
         kept: false,
     };
