@@ -36,12 +36,7 @@ pub enum End {
 
 /// Asks until every server refuses a token that has just been deleted, or `patience` is at its end. Where there are servers
 /// that cannot be asked, it also waits for as long as they may remember the token.
-pub async fn until_refused(
-    servers: &Servers,
-    token: &Token,
-    others: bool,
-    patience: Duration,
-) -> Result<End, Error> {
+pub async fn until_refused(servers: &Servers, token: &Token, others: bool, patience: Duration) -> Result<End, Error> {
     let began = Instant::now();
     loop {
         let heard = servers.look(token).await?;

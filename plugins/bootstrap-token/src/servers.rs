@@ -126,7 +126,10 @@ mod tests {
     #[test]
     fn an_address_that_is_published_twice_is_one_server() {
         let slice = |addresses: &[&str]| {
-            let endpoints: Vec<_> = addresses.iter().map(|address| json!({ "addresses": [address] })).collect();
+            let endpoints: Vec<_> = addresses
+                .iter()
+                .map(|address| json!({ "addresses": [address] }))
+                .collect();
             let slice = json!({ "metadata": {}, "addressType": "IPv4", "endpoints": endpoints, "ports": [] });
             serde_json::from_value::<EndpointSlice>(slice).unwrap()
         };

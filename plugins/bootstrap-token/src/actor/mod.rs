@@ -204,10 +204,7 @@ impl<'a> TokenActor<'a> {
         if asked.is_none() || asked == begun {
             return Ok(begun);
         }
-        let where_to = begun.map_or_else(
-            || "delivers nothing".to_owned(),
-            |place| format!("delivers to {place}"),
-        );
+        let where_to = begun.map_or_else(|| "delivers nothing".to_owned(), |place| format!("delivers to {place}"));
         let error = Error::usage(format!("the rotation under way {where_to}"));
         Err(Trouble::Fatal(error.hint("leave --deliver out to go on with it")))
     }
@@ -358,9 +355,7 @@ impl<'a> TokenActor<'a> {
                 "whether {server} accepts bootstrap token {} is not known: {why}",
                 token.id
             ))
-            .hint(
-                "the address must lead to the API server itself: a proxy that logs in by itself passes no token on",
-            )),
+            .hint("the address must lead to the API server itself: a proxy that logs in by itself passes no token on")),
             None => Ok(self.sum(&token.id, heard)),
         }
     }

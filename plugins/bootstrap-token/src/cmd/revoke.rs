@@ -220,7 +220,10 @@ fn in_words(id: &str, end: End, patience: Duration) -> Result<String, Error> {
         ))
         .hint("an API server remembers for 10 seconds that it has let a token in: give a longer --timeout")
         .hint("--api-server URL asks one of several API servers; repeat it for each"),
-        End::Not(Heard { server, answer: Answer::Unknown(why) }) => Error::failed(format!(
+        End::Not(Heard {
+            server,
+            answer: Answer::Unknown(why),
+        }) => Error::failed(format!(
             "token {id} is deleted, and it could not be found out whether {server} refuses it: {why}"
         )),
         End::Not(Heard { server, .. }) => late(format!(

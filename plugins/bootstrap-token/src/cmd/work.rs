@@ -64,7 +64,9 @@ impl Common {
             .with("--overlap", given(self.overlap, OVERLAP).as_deref())
             .with("--timeout", given(self.timeout, TIMEOUT).as_deref());
         let named = self.servers.named.iter();
-        named.fold(again, |again, url| again.with("--api-server", Some(url.as_str().trim_end_matches('/'))))
+        named.fold(again, |again, url| {
+            again.with("--api-server", Some(url.as_str().trim_end_matches('/')))
+        })
     }
 }
 
@@ -217,7 +219,10 @@ impl<'a> verbs::Work for Work<'a> {
         };
         let unproven: String = self.unproven().into_iter().map(|sentence| sentence + " ").collect();
         let left = left.map_or_else(String::new, |place| {
-            format!("{place} was left as it is: whoever finds {} there is refused. ", self.actor.id())
+            format!(
+                "{place} was left as it is: whoever finds {} there is refused. ",
+                self.actor.id()
+            )
         });
         (Some(new.fingerprint()), unproven + &left + &last)
     }

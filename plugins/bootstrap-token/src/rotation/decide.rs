@@ -149,9 +149,14 @@ impl<'a> Road<'a> {
     /// Line 0: nothing is done about a file that cannot be seen from here, until the user has given it up.
     fn elsewhere(&self) -> Option<Step> {
         let notes = &self.run.notes;
-        let place = notes.place.as_ref().filter(|_| self.view.target == Target::Unreachable)?;
+        let place = notes
+            .place
+            .as_ref()
+            .filter(|_| self.view.target == Target::Unreachable)?;
         if !self.view.lost {
-            let elsewhere = Doubt::TargetElsewhere.obstacle(&notes.old.id, Some(place));
+            let mut elsewhere = Doubt::TargetElsewhere.obstacle(&notes.old.id, Some(place));
+            elsewhere.hint += "; or, if that host is lost for good, add --force=target: the file stays as it is, and whoever \
+                               reads it may find a token that is revoked";
             return Some(Next::Refuse(vec![elsewhere]));
         }
         let dies = match self.leg() {

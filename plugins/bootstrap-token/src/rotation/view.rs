@@ -332,9 +332,6 @@ fn elsewhere(place: Option<&Place>) -> (String, String) {
     let host = place.map_or(SOMEWHERE, Place::host);
     (
         format!("{at} is on {host}, not here"),
-        format!(
-            "run the same command on {host}; or, if that is lost for good, add --force=target, which leaves the file as it is: \
-             whoever reads it may find a token that is revoked"
-        ),
+        format!("run the same command on {host}"),
     )
 }

@@ -58,7 +58,15 @@ impl Product for BootstrapToken {
             return Vec::new();
         }
         let (id, value) = (&notes.old.id, notes.old.value);
-        let leaves = |step: &Planned<Write>| matches!(step, Planned::Write { write: Write::Leave { .. }, .. });
+        let leaves = |step: &Planned<Write>| {
+            matches!(
+                step,
+                Planned::Write {
+                    write: Write::Leave { .. },
+                    ..
+                }
+            )
+        };
         let left = plan.steps.iter().any(leaves);
         let but = match (&notes.place, &notes.left) {
             (Some(place), _) if left => format!(", and {place}, if it does"),

@@ -302,7 +302,10 @@ fn seeded_mistakes_are_found() {
         ..QUIET
     };
     is_found(Mistake::GivesUp, &Small::new(To::File, away));
-    is_found(Mistake::LeavesInHaste, &Small::new(To::File, Budget { losses: 1, ..away }));
+    is_found(
+        Mistake::LeavesInHaste,
+        &Small::new(To::File, Budget { losses: 1, ..away }),
+    );
     is_found(
         Mistake::NoMargin,
         &Small {

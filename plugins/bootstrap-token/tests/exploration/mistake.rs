@@ -153,7 +153,10 @@ impl Protocol for Perhaps {
         let mistake = MISTAKE.get();
         let mut real_run = run.map(real);
         let hasty = |run: &Run<BootstrapToken>| mistake == Mistake::LeavesInHaste && run.notes.left.is_some();
-        if let Some(run) = real_run.as_mut().filter(|run| mistake == Mistake::NoOverlap || hasty(run)) {
+        if let Some(run) = real_run
+            .as_mut()
+            .filter(|run| mistake == Mistake::NoOverlap || hasty(run))
+        {
             run.timers.insert(Timer::Overlap, true);
         }
         let next = if mistake == Mistake::None {
