@@ -7,7 +7,7 @@ use kubectl_core::connection::Connection;
 use kubectl_core::error::Error;
 use tokio::time::{Instant, sleep};
 
-use crate::servers::{Heard, Servers};
+use crate::servers::{Heard, Servers, together};
 
 /// For how long an API server may let in a token that is gone: it remembers a success for ten seconds
 /// (`TokenSuccessCacheTTL` of kubernetes/kubernetes `pkg/kubeapiserver/options/authentication.go`, 1.36), and has to hear of
@@ -53,10 +53,10 @@ pub async fn until_refused(servers: &Servers, token: &Token, others: bool, patie
 }
 
 /// Asks until the token is accepted: the API server learns of a new one by a watch, which takes some milliseconds.
-pub async fn until_accepted(connection: &Connection, token: &Token, patience: Duration) -> Result<Answer, Error> {
+pub async fn until_accepted(servers: &Servers, token: &Token, patience: Duration) -> Result<Answer, Error> {
     let began = Instant::now();
     loop {
-        let answer = look(connection, token).await?;
+        let answer = together(&servers.look(token).await?);
         if answer.is_accepted() || began.elapsed() > patience {
             return Ok(answer);
         }

@@ -7,6 +7,8 @@
 //! the addresses of its servers too (EndpointSlices of Service `default/kubernetes`), but whoever may write there could have
 //! tokens sent to himself: of these only the number is used.
 
+use std::fmt;
+
 use bootstrap::{Answer, Token};
 use futures::future::try_join_all;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -57,6 +59,36 @@ pub struct Heard {
     pub server: String,
     /// Its answer.
     pub answer: Answer,
+}
+
+impl fmt::Display for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { server, answer } = self;
+        match answer {
+            Answer::Accepted { .. } => write!(f, "{server} accepts it"),
+            Answer::Refused => write!(f, "{server} refuses it"),
+            Answer::Unknown(why) => write!(f, "{server} does not say: {why}"),
+        }
+    }
+}
+
+/// What all of them say together: what each says, or that nothing can be said.
+pub fn together(heard: &[Heard]) -> Answer {
+    let all = |is: fn(&Answer) -> bool| heard.iter().all(|heard| is(&heard.answer));
+    if let Some(first) = heard.first()
+        && (all(Answer::is_accepted) || all(|answer| *answer == Answer::Refused))
+    {
+        return first.answer.clone();
+    }
+    Answer::Unknown(in_words(heard))
+}
+
+/// What each of them says, once.
+fn in_words(heard: &[Heard]) -> String {
+    let mut said: Vec<String> = heard.iter().map(ToString::to_string).collect();
+    said.sort();
+    said.dedup();
+    said.join("; ")
 }
 
 impl Servers {
@@ -121,6 +153,34 @@ mod tests {
     #[case("", false)]
     fn an_address_is_that_of_one_server_over_tls(#[case] text: &str, #[case] is_one: bool) {
         assert_eq!(address(text).is_ok(), is_one);
+    }
+
+    #[test]
+    fn together_they_say_what_each_of_them_says_or_nothing() {
+        let heard = |server: &str, answer| Heard {
+            server: server.to_owned(),
+            answer,
+        };
+        let accepted = || Answer::Accepted {
+            user: None,
+            groups: Vec::new(),
+        };
+        let (yes, no) = (heard("https://a", accepted()), heard("https://b", Answer::Refused));
+        let unknown = heard("https://c", Answer::Unknown("no route".to_owned()));
+        assert_eq!(together(&[yes.clone(), yes.clone()]), accepted());
+        assert_eq!(together(&[no.clone(), no.clone()]), Answer::Refused);
+        let told = |heard: &[Heard]| match together(heard) {
+            Answer::Unknown(why) => why,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            told(&[no.clone(), yes.clone(), no.clone()]),
+            "https://a accepts it; https://b refuses it"
+        );
+        assert_eq!(
+            told(&[yes, unknown]),
+            "https://a accepts it; https://c does not say: no route"
+        );
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::proof::REMEMBERED;
 use crate::rotation::view::{Answer, Id, Leg, Place, View};
 use crate::rotation::write::Write;
 use crate::rotation::{BootstrapToken, Timer, leg};
-use crate::servers::{Heard, Servers};
+use crate::servers::{Heard, Servers, together};
 use crate::side::Side;
 use crate::target::{Target, file};
 
@@ -79,7 +79,7 @@ struct State {
     /// When the token that goes was first seen to be gone.
     gone_since: Option<Instant>,
     /// What was heard about a token last, where the servers did not all say the same.
-    dissent: BTreeMap<TokenId, Vec<Heard>>,
+    dissent: BTreeMap<TokenId, String>,
     /// The way back was cut off.
     kept: bool,
     /// The target that was left behind.
@@ -126,17 +126,9 @@ impl<'a> TokenActor<'a> {
 
     /// What each server said of a token that they did not agree on when they were asked last: a sentence for each token.
     pub fn dissent(&self) -> Vec<String> {
-        let said = |heard: &Heard| match &heard.answer {
-            Said::Accepted { .. } => format!("{} accepts it", heard.server),
-            Said::Refused => format!("{} refuses it", heard.server),
-            Said::Unknown(why) => format!("{} does not say: {why}", heard.server),
-        };
-        let sentence = |(id, heard): (&TokenId, &Vec<Heard>)| {
-            let mut said: Vec<String> = heard.iter().map(said).collect();
-            said.dedup();
-            format!("bootstrap token {id}: {}", said.join("; "))
-        };
-        self.state().dissent.iter().map(sentence).collect()
+        let state = self.state();
+        let sentence = |(id, said): (&TokenId, &String)| format!("bootstrap token {id}: {said}");
+        state.dissent.iter().map(sentence).collect()
     }
 
     /// The new token, as its Secret had it last.
@@ -356,7 +348,7 @@ impl<'a> TokenActor<'a> {
                 token.id
             ))
             .hint("the address must lead to the API server itself: a proxy that logs in by itself passes no token on")),
-            None => Ok(self.sum(&token.id, heard)),
+            None => Ok(self.sum(&token.id, &heard)),
         }
     }
 
@@ -369,7 +361,7 @@ impl<'a> TokenActor<'a> {
                 return Ok(before.answer);
             }
         }
-        let answer = self.sum(&token.id, self.servers.look(token).await?);
+        let answer = self.sum(&token.id, &self.servers.look(token).await?);
         let at = Instant::now();
         let answered = Answered { version, at, answer };
         if answer == Answer::Accepted {
@@ -381,21 +373,14 @@ impl<'a> TokenActor<'a> {
     }
 
     /// What all of them say together. Where they do not agree, that is kept for whoever asks.
-    fn sum(&self, id: &TokenId, heard: Vec<Heard>) -> Answer {
-        let all = |is: fn(&Said) -> bool| heard.iter().all(|heard| is(&heard.answer));
-        let agreed = if all(Said::is_accepted) {
-            Some(Answer::Accepted)
-        } else {
-            all(|said| *said == Said::Refused).then_some(Answer::Refused)
-        };
+    fn sum(&self, id: &TokenId, heard: &[Heard]) -> Answer {
         let dissent = &mut self.state().dissent;
-        match agreed {
-            Some(answer) => {
-                dissent.remove(id);
-                answer
-            }
-            None => {
-                dissent.insert(id.clone(), heard);
+        dissent.remove(id);
+        match together(heard) {
+            Said::Accepted { .. } => Answer::Accepted,
+            Said::Refused => Answer::Refused,
+            Said::Unknown(said) => {
+                dissent.insert(id.clone(), said);
                 Answer::Mixed
             }
         }
