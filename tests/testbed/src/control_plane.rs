@@ -59,8 +59,8 @@ impl ControlPlane {
         let plane = Self::prepare(programs, dir, name)?;
         *plane.etcd.lock().await = Some(plane.launch_etcd()?);
         // The API server waits for its etcd by itself.
-        plane.start_apiserver().await?;
-        plane.start_controllers().await?;
+        Box::pin(plane.start_apiserver()).await?;
+        Box::pin(plane.start_controllers()).await?;
         if shape == Shape::Full {
             plane.add(plane.launch_scheduler()?).await;
             plane.add_node(&format!("{name}-node-1")).await?;
