@@ -118,11 +118,14 @@ async fn the_command_that_goes_on_can_be_pasted_as_it_stands() -> Result<()> {
     signal(&run, Signal::INT)?;
     let stopped = run.finish().await?.expect(130)?;
     let go_on = format!(
-        "`kubectl bootstrap-token rotate {} --overlap 7m --timeout 3m`",
+        "`kubectl bootstrap-token rotate {} --overlap 7m0s --timeout 3m0s`",
         place.old.id
     );
     ensure!(stopped.stderr.contains(&go_on), "{stopped}");
-    let undo = format!("bootstrap-token rollback {} --overlap 7m --timeout 3m", place.old.id);
+    let undo = format!(
+        "bootstrap-token rollback {} --overlap 7m0s --timeout 3m0s",
+        place.old.id
+    );
     ensure!(stopped.stderr.contains(&format!("`kubectl {undo}`")), "{stopped}");
     // It is taken as it was said.
     let words = undo.split(' ').chain(["--dry-run"]);

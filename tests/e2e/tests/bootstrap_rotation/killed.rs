@@ -4,11 +4,6 @@
 //! The kill comes from a proxy between the plugin and the API server. A file is not written through it, but between two
 //! writes of the Lease: whoever is killed after the first one has not written the file, before the second one he has.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "how many points a matrix has is what a reader of it looks for"
-)]
-
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
