@@ -83,8 +83,11 @@ fn way(again: Again, global: &GlobalFlags) -> Again {
         .with("--client-key", flags.client_key.as_deref())
         .with("--as", flags.impersonate.as_deref())
         .with("--as-uid", flags.impersonate_uid.as_deref());
-    let groups = flags.impersonate_groups.iter();
-    groups.fold(again, |again, group| again.with("--as-group", Some(group)))
+    let groups = flags.impersonate_groups.iter().map(|group| ("--as-group", group));
+    let extras = flags.impersonate_extra.iter().map(|extra| ("--as-user-extra", extra));
+    groups
+        .chain(extras)
+        .fold(again, |again, (flag, value)| again.with(flag, Some(value)))
 }
 
 /// One command about one token.
