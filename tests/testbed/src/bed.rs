@@ -139,7 +139,7 @@ impl Bed {
         timing: serde_json::Value,
     ) -> Result<(ControlPlane, Standin)> {
         let (dir, downstream) = (self.dir.join(name), self.downstream());
-        let own = ControlPlane::start(&self.programs, &dir, name, Shape::WithoutNodes);
+        let own = Box::pin(ControlPlane::start(&self.programs, &dir, name, Shape::WithoutNodes));
         let (management, downstream) = tokio::try_join!(own, downstream)?;
         let dir = dir.join("rancher");
         let options = StandinOptions {
