@@ -9,8 +9,7 @@ use anyhow::{Context, Result, bail};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Namespace, Node, ServiceAccount};
-use kube::config::{KubeConfigOptions, Kubeconfig as KubeKubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use tokio::sync::Mutex;
 
 use crate::component::{Component, Launch};
@@ -146,9 +145,7 @@ impl ControlPlane {
 
     /// A client of `system:masters`. A fresh one belongs to the runtime that it was made in, so every test makes its own.
     pub async fn client(&self) -> Result<Client> {
-        let kubeconfig = KubeKubeconfig::read_from(&self.kubeconfig)?;
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        Ok(Client::try_from(config)?)
+        crate::kubeconfig::client(&self.kubeconfig).await
     }
 
     /// A new namespace with a name that begins with `prefix`, where a test is alone.
@@ -320,6 +317,7 @@ impl ControlPlane {
         Component::start(Launch {
             name: instance,
             argv,
+            env: Vec::new(),
             dir: &self.dir,
             log,
         })

@@ -83,6 +83,7 @@ impl Standin {
         let launch = Launch {
             name: "rancher-standin",
             argv,
+            env: Vec::new(),
             dir,
             log: dir.join("rancher-standin.log"),
         };
