@@ -38,4 +38,6 @@ pub use go_module::GoModule;
 pub use kubeconfig::{Identity, Kubeconfig};
 pub use pki::{Authority, KeyPairPem};
 pub use programs::Programs;
-pub use standin::{Interval, Registered, Registration, Report, Session, Standin, StandinOptions, User, Without, built};
+pub use standin::{
+    Call, Interval, Registered, Registration, Report, Session, Standin, StandinOptions, User, Without, built,
+};

@@ -1,18 +1,19 @@
-//! A cluster of Rancher's, and an Argo CD that may use it.
+//! A cluster of Rancher's, an Argo CD that may use it, and the hands of somebody who changes its token.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use e2e::{Invocation, Story, until};
+use e2e::{Desk, Invocation, Story, until};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::api::ListParams;
-use testbed::{Application, ArgoCd, Bed, Connection, Content, Era};
+use kube::api::{ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use testbed::{Application, ArgoCd, Bed, Connection, Content, Era, User};
 
 /// The plugin as the file that kubectl looks for.
 const PLUGIN: &str = "kubectl-argocd_rancher";
-/// Argo CD looks every ten seconds, and a machine may be busy.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+/// Argo CD looks every ten seconds, and a machine may be busy with everything else.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 pub(crate) struct Bench {
     pub(crate) story: Story,
@@ -20,13 +21,25 @@ pub(crate) struct Bench {
     pub(crate) secrets: Api<Secret>,
 }
 
+/// A token of Rancher's.
+pub(crate) struct Token {
+    pub(crate) name: String,
+    /// The whole bearer value.
+    pub(crate) value: String,
+}
+
+/// An Application of Argo CD's.
+pub(crate) struct Deployed {
+    pub(crate) application: String,
+    /// Where it deploys to, in the cluster.
+    pub(crate) namespace: String,
+}
+
 impl Bench {
     pub(crate) async fn begin(name: &str) -> Result<Self> {
-        let (story, argo) = tokio::try_join!(Story::begin(Era::Secret, name), async {
-            Bed::shared().await?.argocd().await
-        })?;
-        let link = story.desk.home().join("bin").join(PLUGIN);
-        std::os::unix::fs::symlink(testbed::built(PLUGIN)?, link)?;
+        let argo = async { Bed::shared().await?.argocd().await };
+        let (story, argo) = tokio::try_join!(Story::begin(Era::Secret, name), argo)?;
+        give_plugin(&story.desk)?;
         let client = story.management.client().await?;
         Ok(Self {
             secrets: Api::namespaced(client, argo.namespace()),
@@ -35,6 +48,14 @@ impl Bench {
         })
     }
 
+    /// One whose cluster Argo CD knows, by what `add` has written.
+    pub(crate) async fn added(name: &str) -> Result<Self> {
+        let bench = Self::begin(name).await?;
+        bench.run(&["add", bench.id()]).run().await?.expect(0)?;
+        Ok(bench)
+    }
+
+    /// The cluster's id.
     pub(crate) fn id(&self) -> &str {
         &self.story.cluster.id
     }
@@ -46,51 +67,112 @@ impl Bench {
 
     /// `kubectl argocd-rancher ARGS`, with both sides known.
     pub(crate) fn run(&self, args: &[&str]) -> Invocation {
-        let sides = [
-            "--context",
-            "management",
-            "--namespace",
-            self.argo.namespace(),
-            "--rancher-context",
-            "rancher",
-        ];
-        self.story
-            .desk
-            .kubectl(["argocd-rancher"].iter().chain(args).chain(&sides))
+        self.run_at(&self.story.desk, args)
+    }
+
+    pub(crate) fn run_at(&self, desk: &Desk, args: &[&str]) -> Invocation {
+        let argo = ["--context", "management", "--namespace", self.argo.namespace()];
+        let words = ["argocd-rancher"].iter().chain(args).chain(&argo);
+        desk.kubectl(words.chain(&["--rancher-context", "rancher"]))
     }
 
     /// The Secret of the cluster.
     pub(crate) async fn secret(&self) -> Result<Secret> {
-        let server = self.server();
-        let all = self.secrets.list(&ListParams::default()).await?.items;
-        let mut ours = all.into_iter().filter(|secret| {
-            let value = secret.data.as_ref().and_then(|data| data.get("server"));
-            value.is_some_and(|value| value.0 == server.as_bytes())
-        });
-        ours.next().context("Argo CD has no Secret for the cluster")
+        secret_of(&self.secrets, &self.server()).await
     }
 
-    /// What makes Argo CD use the cluster.
-    pub(crate) async fn deploy(&self, name: &str, content: Content) -> Result<String> {
-        let namespace = self.story.downstream.namespace(name).await?;
+    /// The bearer value that Argo CD has for the cluster now.
+    pub(crate) async fn token_in_place(&self) -> Result<Token> {
+        let config: Value = serde_json::from_str(&text(&self.secret().await?, "config")?)?;
+        Token::of(&config["bearerToken"])
+    }
+
+    /// A new token for the cluster.
+    pub(crate) async fn mint(&self) -> Result<Token> {
+        let asked = json!({"type": "token", "clusterId": self.id(), "ttl": 3_600_000});
+        let request = http::Request::post("/v3/tokens").body(serde_json::to_vec(&asked)?)?;
+        let admin = self.story.rancher.client("", Some(&User::admin()))?;
+        let minted: Value = admin.request(request).await?;
+        Token::of(&minted["token"])
+    }
+
+    /// Ends a token.
+    pub(crate) async fn revoke(&self, token: &Token) -> Result<()> {
+        let request = http::Request::delete(format!("/v3/tokens/{}", token.name)).body(Vec::new())?;
+        let admin = self.story.rancher.client("", Some(&User::admin()))?;
+        admin.request_text(request).await?;
+        Ok(())
+    }
+
+    /// Puts a token into the Secret by a plain patch, as somebody would by hand, and does not look back.
+    pub(crate) async fn swap(&self, token: &Token) -> Result<()> {
+        let secret = self.secret().await?;
+        let mut config: Value = serde_json::from_str(&text(&secret, "config")?)?;
+        config["bearerToken"] = json!(token.value);
+        let patch = json!({"stringData": {"config": config.to_string()}});
+        let name = secret.metadata.name.unwrap_or_default();
+        let patch = Patch::Merge(&patch);
+        self.secrets.patch(&name, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    /// What makes Argo CD use the cluster: an Application, in a namespace of its own there.
+    pub(crate) async fn deploy(&self, content: Content) -> Result<Deployed> {
+        let application = format!("app-{}", self.id());
+        let namespace = self.story.downstream.namespace(&application).await?;
         let server = self.server();
-        let application = Application {
-            name,
+        let wanted = Application {
+            name: &application,
             server: &server,
             namespace: &namespace,
             content,
         };
-        self.argo.create_application(&application).await?;
-        Ok(namespace)
+        self.argo.create_application(&wanted).await?;
+        Ok(Deployed { application, namespace })
     }
 
     /// Waits until Argo CD says so of the cluster.
     pub(crate) async fn becomes(&self, status: &str) -> Result<Connection> {
         let server = self.server();
-        until(&format!("Argo CD to say {status} of {server}"), PATIENCE, async || {
+        let what = format!("Argo CD to say {status} of {server}");
+        until(&what, PATIENCE, async || {
             let seen = self.argo.connection(&server).await?;
             Ok(seen.filter(|seen| seen.status == status))
         })
         .await
     }
+}
+
+impl Token {
+    fn of(value: &Value) -> Result<Self> {
+        let value = value.as_str().context("no token")?;
+        let (name, _) = value.split_once(':').context("no token of Rancher's")?;
+        Ok(Self {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        })
+    }
+}
+
+/// Puts the plugin on the `PATH` of a desk.
+pub(crate) fn give_plugin(desk: &Desk) -> Result<()> {
+    let link = desk.home().join("bin").join(PLUGIN);
+    std::os::unix::fs::symlink(testbed::built(PLUGIN)?, link)?;
+    Ok(())
+}
+
+/// The Secret of the cluster with this address.
+pub(crate) async fn secret_of(secrets: &Api<Secret>, server: &str) -> Result<Secret> {
+    let all = secrets.list(&ListParams::default()).await?.items;
+    let ours = all
+        .into_iter()
+        .find(|secret| text(secret, "server").is_ok_and(|text| text == server));
+    ours.with_context(|| format!("Argo CD has no Secret for {server}"))
+}
+
+/// A value of a Secret, as text.
+pub(crate) fn text(secret: &Secret, key: &str) -> Result<String> {
+    let bytes = secret.data.as_ref().and_then(|data| data.get(key));
+    let bytes = bytes.with_context(|| format!("no key {key}"))?;
+    Ok(String::from_utf8(bytes.0.clone())?)
 }

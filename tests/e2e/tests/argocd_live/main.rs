@@ -2,4 +2,8 @@
 //! same Secrets, its command line says what a Secret should be.
 
 mod bench;
-mod using;
+mod generated;
+mod listing;
+mod meddling;
+mod swapping;
+mod waiting;
