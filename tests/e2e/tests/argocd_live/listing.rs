@@ -28,27 +28,6 @@ async fn argo_cds_opinion_stands_beside_our_proof_and_outlives_the_token() -> Re
     let deployed = bench.deploy(Content::Plain).await?;
     let seen = bench.becomes("Successful").await?;
     assert!(seen.kinds > 40, "{seen:?}");
-    for what in [
-        &[
-            "get",
-            "--raw",
-            "/api/v1/namespaces/argocd/services/argocd-metrics:8082/proxy/metrics",
-        ][..],
-        &["get", "endpoints,services,pods", "-n", "argocd", "-o", "json"],
-    ] {
-        let out = bench
-            .story
-            .desk
-            .kubectl(what.iter().chain(&["--context", "management"]))
-            .run()
-            .await?
-            .to_string();
-        for line in out.lines().filter(|line| {
-            !line.starts_with('#') && (what.len() > 3 || line.contains("argocd_cluster") || line.contains("rror"))
-        }) {
-            println!("DEBUG {line}");
-        }
-    }
     let connected = until("list to show Argo CD's opinion", PATIENCE, async || {
         let row = row(&bench, &["--probe"]).await?;
         Ok((row["argocd"]["connected"] == true).then_some(row))

@@ -7,9 +7,9 @@
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Pod, Secret, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
@@ -84,30 +84,33 @@ fn list(path: &str) -> http::Request<Vec<u8>> {
     request
 }
 
-/// The Service of the controller's metrics, and the pod that it leads to. Kubernetes' endpoints controller joins them.
+/// The Service of the controller's metrics, and the pod that it leads to. They are joined here: Kubernetes' own
+/// controllers leave a pod out that is on no node, and take one away whose node is none.
 async fn metrics_service(client: &Client, binaries: &Binaries, namespace: &str, port: u16) -> Result<()> {
     let address = own_address()?;
     let mut service = binaries.manifest("base/application-controller/argocd-metrics.yaml")?;
-    service["spec"]["ports"][0]["targetPort"] = port.into();
-    let labels = service["spec"]["selector"].clone();
-    ensure!(
-        labels.is_object(),
-        "the Service argocd-metrics selects nothing: {service}"
-    );
+    let name = service["metadata"]["name"].clone();
+    let port_name = service["spec"]["ports"][0]["name"].clone();
+    service["spec"]["selector"] = Value::Null;
     create::<Service>(client, namespace, service).await?;
-    let name = "argocd-application-controller-0";
-    let pod = json!({
-        "metadata": {"name": name, "labels": labels},
+    let pod = "argocd-application-controller-0";
+    let object = json!({
+        "metadata": {"name": pod},
         "spec": {"containers": [{"name": "argocd-application-controller", "image": "argocd"}]},
     });
-    create::<Pod>(client, namespace, pod).await?;
-    let status = json!({"status": {
-        "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
-        "conditions": [{"type": "Ready", "status": "True"}],
-    }});
+    create::<Pod>(client, namespace, object).await?;
+    let status = json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}});
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    pods.patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
+    pods.patch_status(pod, &PatchParams::default(), &Patch::Merge(&status))
         .await?;
+    let endpoints = json!({
+        "metadata": {"name": name},
+        "subsets": [{
+            "addresses": [{"ip": address, "targetRef": {"kind": "Pod", "name": pod, "namespace": namespace}}],
+            "ports": [{"name": port_name, "port": port}],
+        }],
+    });
+    create::<Endpoints>(client, namespace, endpoints).await?;
     Ok(())
 }
 
