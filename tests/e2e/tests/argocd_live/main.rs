@@ -2,6 +2,7 @@
 //! same Secrets, its command line says what a Secret should be.
 
 mod bench;
+mod fleet;
 mod generated;
 mod listing;
 mod meddling;
