@@ -39,8 +39,8 @@ pub struct ArgoCd {
     binaries: Binaries,
     ports: Ports,
     controller: Component,
-    // Held, not used: they end with it.
-    _others: Vec<Component>,
+    // They end with it.
+    others: Vec<Component>,
 }
 
 /// Where its parts listen.
@@ -91,7 +91,7 @@ impl ArgoCd {
             kubeconfig: plane.kubeconfig().to_owned(),
             binaries,
             controller,
-            _others: vec![server, repo, redis],
+            others: vec![server, repo, redis],
             ports,
         };
         argo.wait_until_all_serve().await?;
@@ -127,7 +127,7 @@ impl ArgoCd {
         ] {
             let waiting = async {
                 while get(port, "/healthz").await.is_err() {
-                    let mut all = self._others.iter().chain([&self.controller]);
+                    let mut all = self.others.iter().chain([&self.controller]);
                     if let Some(dead) = all.find(|process| process.ended().is_some()) {
                         return Err(dead.death());
                     }
@@ -208,7 +208,10 @@ impl Launcher<'_> {
     }
 
     fn launch(&self, name: &'static str, ports: &Ports, flags: impl IntoIterator<Item = String>) -> Result<Component> {
-        let mut argv = self.programs.guarded_file(&self.binaries.argocd);
+        // As in Argo CD's image: it calls itself by the name of its file when it calls clusters.
+        let program = self.dir.join(name);
+        std::os::unix::fs::symlink(&self.binaries.argocd, &program)?;
+        let mut argv = self.programs.guarded_file(program);
         argv.push(format!("--redis=127.0.0.1:{}", ports.redis).into());
         argv.extend(flags.into_iter().map(OsString::from));
         Component::start(Launch {

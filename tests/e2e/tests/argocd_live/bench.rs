@@ -5,10 +5,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use e2e::{Desk, Invocation, Story, until};
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use testbed::{Application, ArgoCd, Bed, Connection, Content, Era, User};
+use testbed::{Application, ArgoCd, Bed, Call, Connection, Content, Era, User};
 
 /// The plugin as the file that kubectl looks for.
 const PLUGIN: &str = "kubectl-argocd_rancher";
@@ -114,6 +115,27 @@ impl Bench {
         let patch = Patch::Merge(&patch);
         self.secrets.patch(&name, &PatchParams::default(), &patch).await?;
         Ok(())
+    }
+
+    /// Whether Argo CD's controller has been let through with a token, from a moment on.
+    pub(crate) fn uses(&self, token: &Token, since: Timestamp) -> Result<bool> {
+        let calls = self.controllers_calls(&[token], since)?;
+        Ok(calls.iter().any(|call| !call.is_refused()))
+    }
+
+    /// The calls of Argo CD's controller with one of these tokens that were refused, from a moment on.
+    pub(crate) fn refused(&self, tokens: &[&Token], since: Timestamp) -> Result<Vec<Call>> {
+        let mut calls = self.controllers_calls(tokens, since)?;
+        calls.retain(Call::is_refused);
+        Ok(calls)
+    }
+
+    /// Other stories probe these tokens too.
+    fn controllers_calls(&self, tokens: &[&Token], since: Timestamp) -> Result<Vec<Call>> {
+        let names: Vec<&str> = tokens.iter().map(|token| token.name.as_str()).collect();
+        let mut calls = self.story.rancher.calls_with(&names, since)?;
+        calls.retain(|call| call.is_by("argocd-application-controller"));
+        Ok(calls)
     }
 
     /// What makes Argo CD use the cluster: an Application, in a namespace of its own there.

@@ -12,11 +12,7 @@ use crate::waiting::a_sync_that_waits;
 
 async fn is_used(bench: &Bench, token: &Token, since: Timestamp) -> Result<()> {
     let what = format!("Argo CD to use {}", token.name);
-    let rancher = bench.story.rancher;
-    until(&what, PATIENCE, async || {
-        Ok(rancher.was_used(&token.name, since)?.then_some(()))
-    })
-    .await
+    until(&what, PATIENCE, async || Ok(bench.uses(token, since)?.then_some(()))).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,7 +26,7 @@ async fn a_token_swapped_in_place_during_a_sync_costs_no_call() -> Result<()> {
     bench.revoke(&old).await?;
     let end = sync.goes_on_and_ends().await?;
     assert_eq!(end.phase, "Succeeded", "{end:?}");
-    let refused = bench.story.rancher.refused_calls(&[&old.name, &new.name], since)?;
+    let refused = bench.refused(&[&old, &new], since)?;
     assert!(refused.is_empty(), "{refused:#?}");
     assert_eq!(bench.becomes("Successful").await?.message, "");
     Ok(())
@@ -46,9 +42,8 @@ async fn a_dead_token_fails_a_running_sync_and_rancher_refuses_its_calls() -> Re
     bench.swap(&dead).await?;
     let end = sync.goes_on_and_ends().await?;
     assert_eq!(end.phase, "Error", "{end:?}");
-    let refused = bench.story.rancher.refused_calls(&[&dead.name], since)?;
-    assert!(!refused.is_empty());
-    assert!(!bench.story.rancher.was_used(&dead.name, since)?);
+    assert!(!bench.refused(&[&dead], since)?.is_empty());
+    assert!(!bench.uses(&dead, since)?);
     Ok(())
 }
 

@@ -20,6 +20,8 @@ pub struct Call {
     pub status: u16,
     /// The name of the API token that it carried, dead or alive: `token-abcde`.
     pub token: Option<String>,
+    /// What the caller calls itself.
+    pub user_agent: Option<String>,
 }
 
 impl Call {
@@ -27,11 +29,17 @@ impl Call {
     pub fn is_refused(&self) -> bool {
         matches!(self.status, 401 | 403)
     }
+
+    /// Whether the program of this name made it: `kubectl-argocd-rancher`, `argocd-application-controller`.
+    pub fn is_by(&self, program: &str) -> bool {
+        let agent = self.user_agent.as_deref().unwrap_or_default();
+        agent.split('/').next() == Some(program)
+    }
 }
 
 impl Standin {
-    /// The calls so far that carried one of these tokens, in the order of their answers.
-    pub fn calls_with(&self, tokens: &[impl AsRef<str>]) -> Result<Vec<Call>> {
+    /// The calls that carried one of these tokens, from a moment on, in the order of their answers.
+    pub fn calls_with(&self, tokens: &[impl AsRef<str>], since: Timestamp) -> Result<Vec<Call>> {
         let mut calls = Vec::new();
         for line in self.log()? {
             let token = line["token"].as_str();
@@ -40,19 +48,7 @@ impl Standin {
                 calls.push(call);
             }
         }
+        calls.retain(|call: &Call| call.at >= since);
         Ok(calls)
-    }
-
-    /// Those of them that were refused, from a moment on.
-    pub fn refused_calls(&self, tokens: &[impl AsRef<str>], since: Timestamp) -> Result<Vec<Call>> {
-        let mut calls = self.calls_with(tokens)?;
-        calls.retain(|call| call.is_refused() && call.at >= since);
-        Ok(calls)
-    }
-
-    /// Whether a call with this token was let through, from a moment on.
-    pub fn was_used(&self, token: &str, since: Timestamp) -> Result<bool> {
-        let calls = self.calls_with(&[token])?;
-        Ok(calls.iter().any(|call| !call.is_refused() && call.at >= since))
     }
 }
