@@ -15,7 +15,15 @@ const OF_THE_BED: [&str; 2] = ["bed", "standin"];
 /// Stories wait more than they work.
 const STORIES_AT_ONCE: &str = "--test-threads=4";
 /// The stories come last.
-const END_TO_END: [&str; 6] = ["argocd", "bootstrap", "bootstrap_rotation", "krew", "engine", "stories"];
+const END_TO_END: [&str; 7] = [
+    "argocd",
+    "argocd_live",
+    "bootstrap",
+    "bootstrap_rotation",
+    "krew",
+    "engine",
+    "stories",
+];
 
 /// Check the format, lint, and run all tests, those on the real control plane last
 #[derive(clap::Args)]

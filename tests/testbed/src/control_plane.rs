@@ -9,8 +9,7 @@ use anyhow::{Context, Result, bail};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Namespace, Node, ServiceAccount};
-use kube::config::{KubeConfigOptions, Kubeconfig as KubeKubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use tokio::sync::Mutex;
 
 use crate::component::{Component, Launch};
@@ -149,7 +148,7 @@ impl ControlPlane {
 
     /// A client of `system:masters`. A fresh one belongs to the runtime that it was made in, so every test makes its own.
     pub async fn client(&self) -> Result<Client> {
-        client_of(&self.kubeconfig).await
+        crate::kubeconfig::client(&self.kubeconfig).await
     }
 
     /// A new namespace with a name that begins with `prefix`, where a test is alone.
@@ -202,7 +201,7 @@ impl ControlPlane {
         let url = format!("https://127.0.0.1:{port}");
         let kubeconfig = Kubeconfig::read(&self.kubeconfig)?.moved(&self.url, &url, self.authority.ca_pem());
         let kubeconfig = kubeconfig.write(self.dir.join(format!("{instance}.kubeconfig")))?;
-        let client = client_of(&kubeconfig).await?;
+        let client = crate::kubeconfig::client(&kubeconfig).await?;
         let ready = async {
             while !is_serving(client.clone()).await.unwrap_or(false) {
                 if component.ended().is_some() {
@@ -377,6 +376,7 @@ impl ControlPlane {
         Component::start(Launch {
             name: instance,
             argv,
+            env: Vec::new(),
             dir: &self.dir,
             log,
         })
@@ -505,12 +505,6 @@ impl ControlPlane {
             )
             .write(self.dir.join(format!("{}.kubeconfig", user.replace(':', "-"))))
     }
-}
-
-async fn client_of(kubeconfig: &Path) -> Result<Client> {
-    let kubeconfig = KubeKubeconfig::read_from(kubeconfig)?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    Ok(Client::try_from(config)?)
 }
 
 async fn is_serving(client: Client) -> Result<bool> {
