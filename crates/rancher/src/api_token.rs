@@ -20,12 +20,13 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Request, header};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::client::Body;
+use kubectl_core::request::Verb;
 use kubectl_core::secret::Secret;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::cluster::ClusterId;
-use crate::error::{Result, Verb};
+use crate::error::Result;
 use crate::settings::Setting;
 
 pub use cluster::{SeenCluster, clusters, find_cluster};
