@@ -7,6 +7,7 @@
 mod completion;
 mod log;
 mod signals;
+pub mod version;
 
 use std::future::Future;
 use std::process::ExitCode as ProcessExit;
