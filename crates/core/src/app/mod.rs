@@ -5,6 +5,7 @@
 //! and no file.
 
 mod completion;
+mod dry_run;
 mod log;
 mod signals;
 pub mod version;
@@ -13,6 +14,7 @@ use std::future::Future;
 use std::process::ExitCode as ProcessExit;
 
 pub use self::completion::{Candidate, CompletionRequest, shim};
+pub use self::dry_run::DryRun;
 use crate::connection::{ConnectionFlags, Environment, user_agent};
 use crate::error::{Error, ExitCode, Kind};
 use crate::ui::{Ui, UiFlags};
