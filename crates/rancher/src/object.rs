@@ -5,8 +5,10 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::request::{self, Resource, Verb};
+use kubectl_core::request::{self, Item, Metadata, Resource, Verb};
 pub use kubectl_core::request::{Observed, Write};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 
@@ -35,6 +37,26 @@ pub(crate) const WRONG_TYPE: Problem = Problem {
 pub(crate) const fn management(kind: &'static str, plural: &'static str) -> Resource {
     // The full group always: `fleet.cattle.io` has a `clusterregistrationtokens` of its own.
     Resource::new(kind, "management.cattle.io/v3", plural)
+}
+
+/// A Secret, of whose `data` only the keys are read that `D` knows: others may be large.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RawSecret<D> {
+    #[serde(default)]
+    pub(crate) metadata: Metadata,
+    pub(crate) data: Option<D>,
+    #[serde(skip)]
+    pub(crate) broken: bool,
+}
+
+impl<D: DeserializeOwned> Item for RawSecret<D> {
+    fn unreadable(metadata: Metadata) -> Option<Self> {
+        Some(Self {
+            metadata,
+            data: None,
+            broken: true,
+        })
+    }
 }
 
 /// The error for a changed object that has no usable name: no API server sends one.

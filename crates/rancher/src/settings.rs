@@ -13,7 +13,8 @@ const FEATURE: Resource = object::management("Feature", "features");
 pub const TTL_ROTATION: &str = "crt-token-ttl-rotation";
 
 /// One setting.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "RawSetting")]
 pub struct Setting {
     /// What an administrator, the environment or Rancher itself has set; may be empty.
     pub value: String,
@@ -39,13 +40,18 @@ struct RawSetting {
     default: Option<String>,
 }
 
+impl From<RawSetting> for Setting {
+    fn from(raw: RawSetting) -> Self {
+        Self {
+            value: raw.value.unwrap_or_default(),
+            default: raw.default.unwrap_or_default(),
+        }
+    }
+}
+
 /// A setting by name; None if the server has none of that name.
 pub async fn setting(client: &kube::Client, name: &str) -> Result<Option<Setting>> {
-    let raw: Option<RawSetting> = request::get(client, SETTING, None, name).await?;
-    Ok(raw.map(|raw| Setting {
-        value: raw.value.unwrap_or_default(),
-        default: raw.default.unwrap_or_default(),
-    }))
+    Ok(request::get(client, SETTING, None, name).await?)
 }
 
 /// The settings that registration depends on, each as it takes effect; None where it is unset.

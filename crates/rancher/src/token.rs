@@ -280,15 +280,8 @@ impl RawToken {
     }
 }
 
-/// Only the keys that are used: other Secrets are listed too, and may be large.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct RawSecret {
-    metadata: Metadata,
-    data: Option<RawData>,
-    #[serde(skip)]
-    broken: bool,
-}
+/// Other Secrets are listed too.
+type RawSecret = object::RawSecret<RawData>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -297,16 +290,6 @@ struct RawData {
     previous_token: Option<String>,
     expires_at: Option<String>,
     grace_period_expires_at: Option<String>,
-}
-
-impl Item for RawSecret {
-    fn unreadable(metadata: Metadata) -> Option<Self> {
-        Some(Self {
-            metadata,
-            data: None,
-            broken: true,
-        })
-    }
 }
 
 impl RawSecret {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::request::{self, Item, Metadata, SECRET, Wanted};
+use kubectl_core::request::{self, SECRET, Wanted};
 use kubectl_core::secret::Secret;
 use serde::Deserialize;
 use serde_json::json;
@@ -16,7 +16,7 @@ use serde_json::json;
 use super::NAMESPACE;
 use crate::credential_name::{Formula, PREFIX};
 use crate::error::Result;
-use crate::object::{Observed, Problem, WRONG_TYPE, Write, decoded};
+use crate::object::{self, Observed, Problem, WRONG_TYPE, Write, decoded};
 
 /// One such Secret.
 #[derive(Clone, Debug)]
@@ -53,14 +53,7 @@ impl Credentials {
     }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct RawSecret {
-    metadata: Metadata,
-    data: Option<RawData>,
-    #[serde(skip)]
-    broken: bool,
-}
+type RawSecret = object::RawSecret<RawData>;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -68,16 +61,6 @@ struct RawData {
     url: Option<String>,
     token: Option<String>,
     namespace: Option<String>,
-}
-
-impl Item for RawSecret {
-    fn unreadable(metadata: Metadata) -> Option<Self> {
-        Some(Self {
-            metadata,
-            data: None,
-            broken: true,
-        })
-    }
 }
 
 impl RawSecret {

@@ -3,13 +3,13 @@
 //! Every agent that connects writes it, the last one wins, and all of them open their second tunnel with what it says
 //! (`pkg/agent/rancher` and steve's `pkg/aggregation/watch.go`; seen on Rancher 2.15.0 and 2.12.0).
 
-use kubectl_core::request::{self, Metadata, SECRET};
+use kubectl_core::request::{self, SECRET};
 use kubectl_core::secret::Fingerprint;
 use serde::Deserialize;
 
 use super::NAMESPACE;
 use crate::error::Result;
-use crate::object::{Observed, Problem, decoded};
+use crate::object::{self, Observed, Problem, decoded};
 
 /// The Secret's name.
 const NAME: &str = "stv-aggregation";
@@ -40,12 +40,7 @@ impl StvAggregation {
     }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct RawSecret {
-    metadata: Metadata,
-    data: Option<RawData>,
-}
+type RawSecret = object::RawSecret<RawData>;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
