@@ -63,9 +63,10 @@ pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<
     };
     let mut listing = client::Listing::new(side.client(), selector);
     while let Some(page) = listing.next().await? {
-        printer.add(rows(page))?;
+        printer.add(rows(page));
+        printer.flush()?;
     }
-    printer.add(rows(client::strays(side.client(), selector).await?))?;
+    printer.add(rows(client::strays(side.client(), selector).await?));
     printer.finish()?;
     Ok(ExitCode::Done)
 }

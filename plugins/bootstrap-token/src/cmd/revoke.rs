@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use bootstrap::{Answer, TokenId, TokenSecret, client};
 use futures::stream::{self, StreamExt as _};
-use kubectl_core::app::{Context, GlobalFlags};
+use kubectl_core::app::{Context, DryRun, GlobalFlags};
 use kubectl_core::duration;
 use kubectl_core::error::{Error, ExitCode, Kind};
 use kubectl_core::ui::Ui;
 use tokio::sync::OnceCell;
 
-use super::DryRun;
 use crate::proof::{self, End};
 use crate::servers::{Heard, ServerFlags, Servers};
 use crate::side::{self, Side};
