@@ -55,6 +55,15 @@ pub async fn list(client: &kube::Client, namespace: Option<&str>) -> Result<Vec<
     }
 }
 
+/// All Applications that the caller may see: those of all namespaces, or where that is not allowed those beside Argo CD,
+/// which are the most.
+pub async fn visible(client: &kube::Client, beside_argocd: &str) -> Result<Vec<Application>> {
+    match list(client, None).await {
+        Err(error) if error.is_forbidden() => list(client, Some(beside_argocd)).await,
+        other => other,
+    }
+}
+
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RawApplication {

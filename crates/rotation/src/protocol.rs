@@ -102,6 +102,17 @@ pub enum Trouble {
     LockLost,
 }
 
+/// What may be another answer in a moment is waited for.
+impl From<kubectl_core::error::Error> for Trouble {
+    fn from(error: kubectl_core::error::Error) -> Self {
+        if error.kind.is_transient() {
+            Self::NotYet(error)
+        } else {
+            Self::Fatal(error)
+        }
+    }
+}
+
 /// A rotation under way, as `decide` sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Run<P: Protocol> {

@@ -39,6 +39,13 @@ impl Again {
         self
     }
 
+    /// With a flag that has no value.
+    #[must_use]
+    pub fn switched_on(mut self, flag: &str) -> Self {
+        let _ = write!(self.flags, " {flag}");
+        self
+    }
+
     /// Goes on with a rotation.
     pub fn rotate(&self) -> String {
         self.verb("rotate")

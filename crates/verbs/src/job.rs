@@ -27,6 +27,9 @@ use crate::terminal::Terminal;
 /// How much longer than the protocol's own deadlines one wait may last, before the run is left for later.
 const BEYOND_DEADLINES: Duration = Duration::from_secs(30);
 
+/// What is said when a run is asked to stop.
+pub(crate) const STOPPING: &str = "Stopping once the call under way is answered; another Ctrl-C leaves at once.";
+
 /// How far to go.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DryRun {
@@ -92,7 +95,8 @@ pub type PlanOf<W> = Plan<ProtocolOf<W>>;
 /// The journal of a work.
 type JournalOf<W> = Journal<ProtocolOf<W>>;
 
-/// One subject to work on.
+/// One subject to work on. Alone it is worked on by [`Job::run`]; among several it is [prepared](Job::prepare) with all of
+/// them, and [carried out](Job::carry_out) once the question about all of them is answered.
 pub struct Job<'a, W> {
     /// The terminal.
     pub ui: &'a Ui,
@@ -106,6 +110,8 @@ pub struct Job<'a, W> {
     pub dry_run: DryRun,
     /// The plan of a dry run goes to stdout: it is what was asked for.
     pub plan_is_data: bool,
+    /// One of several: its plan is told in a line, and what happens to it under its name.
+    pub among: Option<&'a str>,
     /// The lock may be taken from a living holder.
     pub force_lock: bool,
     /// A journal that cannot be read counts as none.
@@ -121,33 +127,61 @@ struct Survey<W: Work> {
     plan: Option<PlanOf<W>>,
 }
 
+/// A subject that was looked at, with what was found.
+pub struct Ready<W: Work> {
+    /// The lock, where somebody seemed to hold it.
+    held: Option<(Held, Record)>,
+    survey: Survey<W>,
+}
+
+impl<W: Work> Ready<W> {
+    /// Nothing is done after all.
+    pub async fn leave(self) {
+        release(self.held).await;
+    }
+}
+
 impl<W: Work> Job<'_, W> {
     /// Works on it to the end. `result` tells more than the error, also where there is none.
     pub async fn run(&self, result: &mut RotationResult) -> Result<(), Error> {
-        let mut held = self.unless_interrupted(self.hold_if_held()).await??;
+        let Some(ready) = self.prepare(result).await? else {
+            return Ok(());
+        };
+        match self.ui.confirm("", self.yes).await {
+            Ok(true) => self.carry_out(ready, result).await,
+            answer => {
+                ready.leave().await;
+                answer.and(Err(Error::new(Kind::Failed, "nothing was changed")))
+            }
+        }
+    }
+
+    /// Looks, and says what would be done. `None`: that is all that there is to do, and `result` says why.
+    pub async fn prepare(&self, result: &mut RotationResult) -> Result<Option<Ready<W>>, Error> {
+        let held = self.unless_interrupted(self.hold_if_held()).await??;
         let survey = match self.unless_interrupted(Box::pin(self.survey(result))).await {
             Ok(Ok(Some(survey))) => survey,
             other => {
                 release(held).await;
-                return other.and_then(|survey| survey.map(drop));
+                return other.and_then(|survey| survey.map(|_| None));
             }
         };
-        if let Err(error) = self.show(&survey, result).await {
-            release(held).await;
+        let ready = Ready { held, survey };
+        if let Err(error) = self.show(&ready.survey, result).await {
+            ready.leave().await;
             return Err(error);
         }
         if self.dry_run != DryRun::None {
             result.end("planned");
-            return Ok(());
+            return Ok(None);
         }
-        match self.ui.confirm("", self.yes).await {
-            Ok(true) => {}
-            answer => {
-                release(held).await;
-                return answer.and(Err(Error::new(Kind::Failed, "nothing was changed")));
-            }
-        }
-        let lock = match held.take() {
+        Ok(Some(ready))
+    }
+
+    /// Does it.
+    pub async fn carry_out(&self, ready: Ready<W>, result: &mut RotationResult) -> Result<(), Error> {
+        let Ready { held, survey } = ready;
+        let lock = match held {
             Some((lock, _)) => lock,
             None => self.unless_interrupted(self.take(&survey.record)).await??,
         };
@@ -275,7 +309,11 @@ impl<W: Work> Job<'_, W> {
 
     async fn show(&self, survey: &Survey<W>, result: &mut RotationResult) -> Result<(), Error> {
         if let Some(journal) = &survey.journal {
-            self.ui.status(under_way(journal, self.asked));
+            let under_way = under_way(journal, self.asked);
+            self.ui.status(match self.among {
+                Some(_) => format!("{}: {under_way}", self.work.subject().called),
+                None => under_way,
+            });
         }
         let Some(plan) = &survey.plan else { return Ok(()) };
         result.old_fingerprint = Some(ProtocolOf::<W>::ends(&plan.notes).old);
@@ -289,10 +327,15 @@ impl<W: Work> Job<'_, W> {
         let mut deaths = ProtocolOf::<W>::deaths(plan);
         let text = text(&self.title(plan.goal), &result.plan, &deaths);
         result.remarks.append(&mut deaths);
-        if self.plan_is_data {
-            return self.ui.write_out(&text);
+        match self.among {
+            _ if self.plan_is_data => return self.ui.write_out(&text),
+            None => self.ui.status(text.trim_end()),
+            Some(_) => {
+                let from = result.plan.first().filter(|line| line.phase == Phase::Survey);
+                let from = from.map_or_else(String::new, |line| format!(": {}", line.what));
+                self.ui.status(format!("{}{from}", self.work.subject().called));
+            }
         }
-        self.ui.status(text.trim_end());
         Ok(())
     }
 
@@ -313,7 +356,7 @@ impl<W: Work> Job<'_, W> {
         {
             let _ = lock.save(text).await;
         }
-        let terminal = Terminal::new(self.ui);
+        let terminal = Terminal::new(self.ui, self.among);
         let (stop, stopped) = watch::channel(false);
         let engine = Engine {
             actor: self.work.actor(),
@@ -324,8 +367,9 @@ impl<W: Work> Job<'_, W> {
         };
         let asked_to_stop = async {
             self.ui.interrupt().cancelled().await;
-            self.ui
-                .status("Stopping once the call under way is answered; another Ctrl-C leaves at once.");
+            if self.among.is_none() {
+                self.ui.status(STOPPING);
+            }
             let _ = stop.send(true);
             std::future::pending::<Outcome>().await
         };

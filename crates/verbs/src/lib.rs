@@ -7,7 +7,7 @@
 //! * the [`Subject`] at hand: what it is called, and where its Lease is;
 //! * for each command the [`Work`]: the actor and what only the product can say of a run.
 //!
-//! and gets [`Job::run`], which `rotate` and `rollback` consist of; [`UnderWay`](under_way::UnderWay), for `status`; and
+//! and gets [`Job::run`], which `rotate` and `rollback` consist of; [`several::run`], for several subjects in one command; [`UnderWay`](under_way::UnderWay), for `status`; and
 //! [`Rotations`](leases::Rotations), by which a `list` marks the subjects with one under way.
 
 pub mod again;
@@ -16,6 +16,7 @@ pub mod leases;
 pub mod outcome;
 pub mod plan;
 pub mod results;
+pub mod several;
 pub mod subject;
 pub mod terminal;
 pub mod under_way;

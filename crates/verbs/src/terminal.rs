@@ -9,6 +9,8 @@ use rotation::phase::{Goal, Phase};
 /// Shows the events of one run.
 pub struct Terminal {
     ui: Ui,
+    /// What stands before each text: the name of one of several.
+    name: String,
     progress: Option<Progress>,
     shown: Mutex<Shown>,
 }
@@ -22,18 +24,20 @@ struct Shown {
 }
 
 impl Terminal {
-    /// On this terminal, or in this pipe.
-    pub fn new(ui: &Ui) -> Self {
+    /// On this terminal, or in this pipe; `among`: the name under which it is one of several.
+    pub fn new(ui: &Ui, among: Option<&str>) -> Self {
         let terminal = ui.terminal();
         let drawn = terminal.stderr && !terminal.plain && ui.verbosity() == 0;
         Self {
             ui: ui.clone(),
+            name: among.map_or_else(String::new, |name| format!("{name}: ")),
             progress: drawn.then(|| ui.progress()),
             shown: Mutex::default(),
         }
     }
 
     fn begin(&self, phase: Phase, what: &str) {
+        let what = format!("{}{what}", self.name);
         match &self.progress {
             None => self.ui.status(format!("{phase:<8} {what}")),
             Some(progress) => {
@@ -58,7 +62,7 @@ impl Terminal {
         }
         match &mut shown.step {
             Some(step) => step.waiting(text.as_str()),
-            None => self.ui.status(format!("{:<8} tried again: {text}", "")),
+            None => self.ui.status(format!("{:<8} {}tried again: {text}", "", self.name)),
         }
         shown.hiccup = text;
     }
@@ -73,13 +77,16 @@ impl Listener for Terminal {
         match event {
             Event::Resumed {
                 goal: Goal::Forward, ..
-            } => self.ui.status("Going on with the rotation under way."),
+            } => self
+                .ui
+                .status(format!("{}Going on with the rotation under way.", self.name)),
             Event::Resumed {
                 goal: Goal::Back,
                 reason,
             } => {
                 let because = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-                self.ui.status(format!("Going on with going back{because}."));
+                self.ui
+                    .status(format!("{}Going on with going back{because}.", self.name));
             }
             Event::Step { phase, what } => self.begin(phase, &what),
             Event::Stepped | Event::Done(_) => self.end(),
@@ -87,7 +94,8 @@ impl Listener for Terminal {
             Event::Hiccup(text) => self.hiccup(text),
             Event::TurnedBack(reason) => {
                 self.end();
-                self.ui.status(format!("Going back to the old token: {reason}"));
+                self.ui
+                    .status(format!("{}Going back to the old token: {reason}", self.name));
             }
         }
     }
@@ -102,7 +110,7 @@ mod tests {
     #[test]
     fn a_pipe_gets_one_line_for_each_step_and_wait_and_an_outage_is_told_once() {
         let (ui, captured) = Ui::buffered(kubectl_core::ui::Terminal::default(), UiFlags::default(), "");
-        let terminal = Terminal::new(&ui);
+        let terminal = Terminal::new(&ui, None);
         let waiting = Event::Waiting {
             phase: Phase::Prove,
             what: "the agent to connect with 739e2d9420".into(),

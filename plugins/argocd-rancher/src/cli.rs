@@ -25,6 +25,9 @@ Examples:
   # Give Argo CD a cluster of Rancher's, by a token for that cluster alone
   kubectl argocd-rancher add staging --rancher-context rancher
 
+  # Give Argo CD a new token for it, prove it in use, and only then end the old one
+  kubectl argocd-rancher rotate staging --rancher-context rancher
+
   # Does the token that Argo CD has work, and may it do what Argo CD does?
   kubectl argocd-rancher verify staging
 
@@ -40,6 +43,12 @@ pub enum Verb {
     Verify(cmd::verify::Verify),
     /// Mint a token for a cluster, prove it, and give both to Argo CD
     Add(cmd::add::Add),
+    /// Give Argo CD a new token for a cluster and end the old one, without a refused call
+    Rotate(cmd::rotate::Rotate),
+    /// Undo an unfinished rotation
+    Rollback(cmd::rollback::Rollback),
+    /// Show one cluster: its Secret, its token, and a rotation under way
+    Status(cmd::status::Status),
     /// Make Argo CD forget a cluster, and end its token
     Remove(cmd::remove::Remove),
     /// Print the version of this program, of Argo CD's cluster and of Rancher
@@ -50,7 +59,14 @@ pub enum Verb {
 
 impl Plugin for ArgocdRancher {
     const NAME: &'static str = "argocd-rancher";
-    const LOGGED: &'static [&'static str] = &["kubectl_argocd_rancher", "kubectl_core", "argocd", "rancher"];
+    const LOGGED: &'static [&'static str] = &[
+        "kubectl_argocd_rancher",
+        "kubectl_core",
+        "argocd",
+        "rancher",
+        "rotation",
+        "verbs",
+    ];
 
     fn global(&self) -> &GlobalFlags {
         &self.global
@@ -62,6 +78,9 @@ impl Plugin for ArgocdRancher {
             Verb::List(list) => until_interrupted(&context, cmd::list::run(list, &global, &context)).await,
             Verb::Verify(verify) => until_interrupted(&context, cmd::verify::run(verify, &global, &context)).await,
             Verb::Add(add) => cmd::add::run(add, &global, &context).await,
+            Verb::Rotate(rotate) => Box::pin(cmd::rotate::run(rotate, &global, &context)).await,
+            Verb::Rollback(rollback) => Box::pin(cmd::rollback::run(rollback, &global, &context)).await,
+            Verb::Status(status) => until_interrupted(&context, cmd::status::run(status, &global, &context)).await,
             Verb::Remove(remove) => cmd::remove::run(remove, &global, &context).await,
             Verb::Version(version) => until_interrupted(&context, cmd::version::run(version, &global, &context)).await,
             Verb::Completion(completion) => cmd::completion::run(completion, &context),

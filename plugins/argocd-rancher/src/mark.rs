@@ -4,15 +4,15 @@
 //! in `data`. They hold names, never values, and nothing that changes without a new token: each change of an annotation
 //! wakes all ApplicationSets that select clusters.
 
+use k8s_openapi::jiff::Timestamp;
+use kubectl_core::age;
 use kubectl_core::secret::Secret;
 use rancher::Write;
-use rancher::api_token::{ApiToken, Mark};
-use rand::RngExt as _;
+use rancher::api_token::{ApiToken, Lifetime, Mark};
 
 /// Who writes.
 pub const TOOL: &str = "kubectl-argocd-rancher";
-/// `apiVersion` of everything that is printed for machines.
-pub const API_VERSION: &str = "kubectl-rotation.github.io/v1alpha1";
+pub use verbs::API_VERSION;
 /// The name of the token in the Secret.
 pub const TOKEN: &str = "kubectl-rotation.github.io/token";
 /// The user who minted it.
@@ -20,15 +20,9 @@ pub const TOKEN_USER: &str = "kubectl-rotation.github.io/token-user";
 /// When it ends, RFC 3339.
 pub const TOKEN_EXPIRES: &str = "kubectl-rotation.github.io/token-expires-at";
 
-/// The mark of a new token for the Secret `namespace/name`.
-pub fn of_run(namespace: &str, secret: &str) -> Mark {
-    // No vowels and nothing that looks alike, as Rancher draws names.
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut random = rand::rng();
-    let run: String = (0..5)
-        .map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())]))
-        .collect();
-    Mark::new(TOOL, &run, &format!("{namespace}/{secret}"))
+/// The mark of a token that a run makes for the Secret `namespace/name`.
+pub fn of_run(run: &str, namespace: &str, secret: &str) -> Mark {
+    Mark::new(TOOL, run, &format!("{namespace}/{secret}"))
 }
 
 /// Whether this program minted a token for that Secret.
@@ -46,6 +40,27 @@ pub fn write(token: &ApiToken) -> Write {
         Some(at) => write.marked(TOKEN_EXPIRES, at.to_string()),
         None => write.marked(TOKEN_EXPIRES, "never"),
     }
+}
+
+/// The same of a token that we can see nothing of: it is somebody else's.
+pub fn write_unknown(value: &Secret) -> Write {
+    let write = Write::by(TOOL).marked(TOKEN, shown(value));
+    write.marked(TOKEN_USER, "unknown").marked(TOKEN_EXPIRES, "unknown")
+}
+
+/// Says so where Rancher has granted less than was asked for.
+pub fn cut_short(token: &ApiToken, asked: Lifetime, now: Timestamp) -> Option<String> {
+    let at = token.expiry.at()?;
+    let granted = u64::try_from(at.as_second() - now.as_second()).unwrap_or_default();
+    let asked = asked.duration();
+    // The clocks of two servers differ, and minutes do not matter here.
+    (granted + 600 < asked.as_secs()).then(|| {
+        format!(
+            "Rancher has granted {} instead of {}: that is the limit of its setting auth-token-max-ttl-minutes",
+            age::human(granted.next_multiple_of(60).cast_signed()),
+            age::human(asked.as_secs().cast_signed()),
+        )
+    })
 }
 
 /// The name by which a value may be shown: of the token, or of what it is instead.

@@ -16,8 +16,25 @@ use serde::Serialize;
 
 use crate::sides::{Argo, Rancher};
 
-/// Rancher itself answers at once.
-const ALONE: Duration = Duration::from_secs(15);
+/// How long an answer may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    alone: Duration,
+    proxy: Duration,
+}
+
+impl Patience {
+    /// As long as Rancher may take to say that an agent is offline; at Rancher itself answers come at once.
+    pub const LONG: Self = Self {
+        alone: Duration::from_secs(15),
+        proxy: proof::PATIENCE,
+    };
+    /// For somebody who will ask again: an agent that is offline is one that does not answer.
+    pub const SHORT: Self = Self {
+        alone: Duration::from_secs(4),
+        proxy: Duration::from_secs(5),
+    };
+}
 
 /// What was found.
 #[derive(Debug)]
@@ -92,6 +109,8 @@ pub struct Trial<'a> {
     pub token: &'a Secret,
     /// What it looks at.
     pub extent: Extent<'a>,
+    /// How long each answer may take.
+    pub patience: Patience,
 }
 
 impl<'a> Trial<'a> {
@@ -105,6 +124,7 @@ impl<'a> Trial<'a> {
                 namespaces: &cluster.namespaces,
                 cluster_resources: cluster.cluster_resources,
             },
+            patience: Patience::LONG,
         }
     }
 
@@ -112,7 +132,7 @@ impl<'a> Trial<'a> {
     pub async fn alone(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<Standing, Error> {
         let (base, cluster) = self.place()?;
         let server = argo.as_argocd(base.url(), self.config, self.token, rancher)?;
-        Ok(proof::alone(&server.client, &cluster, ALONE).await)
+        Ok(proof::alone(&server.client, &cluster, self.patience.alone).await)
     }
 
     /// Everything, in the order in which a failure explains those that follow.
@@ -127,7 +147,7 @@ impl<'a> Trial<'a> {
         }
         let (base, cluster) = self.place()?;
         let at_rancher = argo.as_argocd(base.url(), self.config, self.token, rancher)?;
-        let proxy = proof::through_proxy(&at_rancher.client, &cluster, proof::PATIENCE).await;
+        let proxy = proof::through_proxy(&at_rancher.client, &cluster, self.patience.proxy).await;
         let missing = if proxy.works() {
             let through = argo.as_argocd(&base.cluster(&cluster), self.config, self.token, rancher)?;
             Some(self.missing(&through).await)
@@ -142,7 +162,7 @@ impl<'a> Trial<'a> {
     }
 
     async fn missing(&self, through: &Server) -> Result<Vec<Right>, Error> {
-        let asked = tokio::time::timeout(proof::PATIENCE, rights::missing(through, self.extent)).await;
+        let asked = tokio::time::timeout(self.patience.proxy, rights::missing(through, self.extent)).await;
         asked.unwrap_or_else(|_| Err(Error::failed("the cluster did not answer in time")))
     }
 
@@ -168,6 +188,16 @@ impl Proofs {
     pub fn lack_rights_only(&self) -> bool {
         let works = self.alone.works() && self.proxy.as_ref().is_some_and(Standing::works);
         works && matches!(&self.missing, Some(Ok(missing)) if !missing.is_empty())
+    }
+
+    /// What is not as it should be, in a sentence.
+    pub fn against(&self) -> String {
+        let points = self.points().into_iter();
+        let wrong: Vec<String> = points
+            .filter(|point| point.status != Mark::Good)
+            .map(|point| point.message)
+            .collect();
+        wrong.join("; ")
     }
 
     /// Point by point.

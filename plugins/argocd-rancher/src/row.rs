@@ -15,6 +15,7 @@ use rancher::api_token::{ApiToken, Credential, Expiry};
 use serde::Serialize;
 
 use crate::mark::{self, API_VERSION};
+use crate::view::product::Part;
 
 /// In which state a cluster's token is, worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -36,6 +37,8 @@ pub enum State {
     Disabled,
     /// It is for another cluster.
     WrongScope,
+    /// Another is about to take its place, or it is about to be restored.
+    Rotating,
     /// It works for every cluster that its owner sees.
     Unscoped,
     /// As it should be, as far as was looked.
@@ -55,6 +58,7 @@ impl State {
             Self::Expired => "expired",
             Self::Disabled => "disabled",
             Self::WrongScope => "wrong-scope",
+            Self::Rotating => "rotating",
             Self::Unscoped => "unscoped",
             Self::Current => "current",
             Self::Unknown => "unknown",
@@ -85,6 +89,9 @@ pub struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     probed: Option<&'static str>,
     argocd: Option<View>,
+    /// A rotation under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotation: Option<Part>,
     #[serde(skip)]
     shown: [String; 2],
 }
@@ -118,6 +125,8 @@ pub struct Scene<'a> {
     pub probed: Option<Standing>,
     /// What Argo CD says.
     pub view: Option<Connection>,
+    /// The rotation under way.
+    pub rotation: Option<Part>,
     /// By Rancher's clock, or the nearest to it.
     pub now: Timestamp,
 }
@@ -199,13 +208,49 @@ impl Row {
             reasons,
             probed: scene.probed.as_ref().map(Standing::word),
             argocd: scene.view.map(Into::into),
+            rotation: scene.rotation,
             shown: [expires, last_used],
         })
     }
 
+    /// The page's first line.
+    pub fn title(&self) -> String {
+        format!("Cluster {} ({})", self.cluster_name, self.cluster)
+    }
+
+    /// The page's lines: a label and a text each.
+    pub fn facts(&self) -> Vec<(&'static str, String)> {
+        let [expires, last_used] = &self.shown;
+        let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "<unknown>".to_owned());
+        let mut facts = vec![
+            ("secret", format!("{}/{}", self.metadata.namespace, self.metadata.name)),
+            ("server", self.server.clone()),
+            ("token", self.token.clone().unwrap_or_else(|| "<none>".to_owned())),
+            ("owner", or(&self.owner)),
+            ("scope", or(&self.scope)),
+            ("ends in", expires.clone()),
+            ("last used", last_used.clone()),
+            ("state", self.state.word().to_owned()),
+        ];
+        facts.extend(self.reasons.iter().map(|reason| ("because", reason.clone())));
+        let connected = self.argocd.and_then(|view| view.connected);
+        facts.extend(connected.map(|connected| {
+            let said = if connected {
+                "connected"
+            } else {
+                "its last full look failed"
+            };
+            ("argo cd", format!("says: {said}"))
+        }));
+        facts
+    }
+
     /// Whether somebody should do something about it.
     pub fn is_wrong(&self) -> bool {
-        !matches!(self.state, State::Current | State::Unscoped | State::Unknown)
+        !matches!(
+            self.state,
+            State::Current | State::Rotating | State::Unscoped | State::Unknown
+        )
     }
 }
 
@@ -233,6 +278,7 @@ fn judge(cluster: &ClusterSecret, id: &ClusterId, known: &Known<'_>, scene: &Sce
     reasons.extend(scene.duplicates.iter().map(|text| (State::Duplicate, text.clone())));
     reasons.extend(scene.probed.as_ref().and_then(of_probe));
     reasons.extend(of_token(known, id, scene.now));
+    reasons.extend(scene.rotation.map(|part| (State::Rotating, part.to_string())));
     reasons.sort_by_key(|(state, _)| *state);
     let looked = scene.probed.as_ref().is_some_and(Standing::works) || known.ours.is_some();
     let otherwise = if looked { State::Current } else { State::Unknown };

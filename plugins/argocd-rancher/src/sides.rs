@@ -16,6 +16,7 @@ use kubectl_core::secret::Secret;
 use rancher::api_token::{self, bearing};
 use rancher::reach::{RancherUrl, Reach};
 use url::Url;
+use verbs::again::Again;
 
 /// Argo CD's side in the words of a sentence.
 pub const ARGOCD: &str = "the cluster of Argo CD";
@@ -126,6 +127,26 @@ impl Argo {
 }
 
 impl RancherFlags {
+    /// The same command again, with the same way to Rancher. A token on standard input cannot be repeated, and is asked for by
+    /// the same flag.
+    pub fn repeated(&self, again: Again) -> Again {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let again = again
+            .with("--rancher-context", self.rancher_context.as_deref())
+            .with("--rancher-url", self.rancher_url.as_deref())
+            .with("--rancher-token-file", path(&self.rancher_token_file).as_deref())
+            .with("--rancher-token-secret", self.rancher_token_secret.as_deref())
+            .with(
+                "--rancher-certificate-authority",
+                path(&self.rancher_certificate_authority).as_deref(),
+            );
+        if self.rancher_token_stdin {
+            again.switched_on("--rancher-token-stdin")
+        } else {
+            again
+        }
+    }
+
     /// Whether the user has said how.
     pub fn is_given(&self) -> bool {
         self.rancher_context.is_some() || self.rancher_url.is_some()

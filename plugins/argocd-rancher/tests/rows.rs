@@ -83,6 +83,7 @@ fn scene(tokens: Option<&[ApiToken]>) -> Scene<'_> {
         duplicates: Vec::new(),
         probed: None,
         view: None,
+        rotation: None,
         now: now(),
     }
 }

@@ -10,7 +10,6 @@ use argocd::rights::Extent;
 use argocd::{ClusterConfig, ClusterSecret, NewClusterSecret, ServerUrl, cluster_secret, secret_name};
 use k8s_openapi::jiff::Timestamp;
 use kubectl_core::app::{Context, GlobalFlags};
-use kubectl_core::duration;
 use kubectl_core::error::{Error, ExitCode, Kind};
 use kubectl_core::output::{self, OutputFlags, OutputFormat};
 use kubectl_core::secret::Secret;
@@ -18,10 +17,11 @@ use kubectl_core::ui::Ui;
 use rancher::api_token::proof::Standing;
 use rancher::api_token::{self, ApiToken, Lifetime, Minted, NewToken, SeenCluster};
 use rancher::probe::{Probe, same_certificates};
+use rotation::protocol::RunId;
 use serde::Serialize;
 
 use crate::mark::{self, API_VERSION};
-use crate::proof::{Mark, Proofs, Trial};
+use crate::proof::{Patience, Proofs, Trial};
 use crate::sides::{ARGOCD, Argo, RANCHER, Rancher, RancherFlags};
 
 /// How often a new token is tried, and how far apart, before it counts as refused: each replica of Rancher learns of it by
@@ -44,7 +44,7 @@ pub struct Add {
     pub name: Option<String>,
 
     /// How long the token shall live; Rancher may grant less
-    #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = lifetime)]
+    #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = super::lifetime)]
     pub ttl: Lifetime,
 
     /// A label for the new Secret, which ApplicationSets select by; can be repeated
@@ -107,13 +107,6 @@ Examples:
 
 The token belongs to the user that Rancher is called as, and only that user can list or end it later. A Secret that is
 there already for the cluster is adopted: its token and nothing else is replaced, and only if it does not serve.";
-
-fn lifetime(text: &str) -> Result<Lifetime, String> {
-    let duration = duration::parse(text).map_err(|error| error.to_string())?;
-    duration
-        .try_into()
-        .map_err(|error: api_token::NotALifetime| error.to_string())
-}
 
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
@@ -404,7 +397,7 @@ impl Work<'_> {
         let new = NewToken {
             cluster: Some(cluster.id.clone()),
             lifetime: self.add.ttl,
-            mark: mark::of_run(&self.argo.namespace, secret),
+            mark: mark::of_run(&RunId::draw().to_string(), &self.argo.namespace, secret),
         };
         let minted = api_token::mint(&self.rancher.client.0, &new)
             .await
@@ -416,17 +409,8 @@ impl Work<'_> {
     }
 
     fn warn_if_cut_short(&self, token: &ApiToken) {
-        let Some(at) = token.expiry.at() else { return };
-        let now = self.argo.server.clock.now();
-        let granted = u64::try_from(at.as_second() - now.as_second()).unwrap_or_default();
-        let asked = self.add.ttl.duration();
-        // The clocks of two servers differ, and minutes do not matter here.
-        if granted + 600 < asked.as_secs() {
-            self.ui.warn(format!(
-                "Rancher has granted {} instead of {}: that is the limit of its setting auth-token-max-ttl-minutes",
-                kubectl_core::age::human(granted.next_multiple_of(60).cast_signed()),
-                kubectl_core::age::human(asked.as_secs().cast_signed()),
-            ));
+        if let Some(short) = mark::cut_short(token, self.add.ttl, self.argo.server.clock.now()) {
+            self.ui.warn(short);
         }
     }
 
@@ -443,6 +427,7 @@ impl Work<'_> {
             config,
             token,
             extent,
+            patience: Patience::LONG,
         };
         let proofs = tokio::select! {
             proofs = self.tried(trial) => proofs?,
@@ -581,13 +566,7 @@ fn adoptable(existing: &ClusterSecret) -> Result<&ClusterConfig, Error> {
 }
 
 fn refused(proofs: &Proofs) -> Error {
-    let wrong: Vec<String> = proofs
-        .points()
-        .into_iter()
-        .filter(|point| point.status != Mark::Good)
-        .map(|point| point.message)
-        .collect();
-    let error = Error::failed(format!("the new token does not serve: {}", wrong.join("; ")));
+    let error = Error::failed(format!("the new token does not serve: {}", proofs.against()));
     if proofs.lack_the_cluster_only() {
         error.hint("--force=offline gives it to Argo CD all the same, proven at Rancher alone")
     } else if proofs.lack_rights_only() {

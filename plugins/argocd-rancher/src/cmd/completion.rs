@@ -29,7 +29,9 @@ pub fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
 /// For verbs whose words are clusters that Argo CD has: their ids, with the names that Argo CD calls them. (What `add`
 /// takes is known to Rancher, whose flags are not among those that completion is given.)
 pub async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
-    let takes = matches!(request.verbs.first().map(String::as_str), Some("verify" | "remove"));
+    let verb = request.verbs.first().map(String::as_str);
+    let takes_one = matches!(verb, Some("rollback" | "status")) && request.words.is_empty();
+    let takes = takes_one || matches!(verb, Some("verify" | "remove" | "rotate"));
     if !takes || request.flag.is_some() {
         return Vec::new();
     }

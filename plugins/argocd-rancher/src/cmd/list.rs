@@ -10,11 +10,14 @@ use kubectl_core::error::{Error, ExitCode};
 use kubectl_core::output::{self, ListKind, OutputFlags};
 use rancher::api_token::proof::Standing;
 use rancher::api_token::{self, ApiToken};
+use verbs::leases::Rotations;
 
 use crate::mark::API_VERSION;
 use crate::proof::Trial;
+use crate::rotation::ArgocdRancher;
 use crate::row::{Row, Scene};
-use crate::sides::{Argo, RANCHER, Rancher, RancherFlags};
+use crate::sides::{ARGOCD, Argo, RANCHER, Rancher, RancherFlags};
+use crate::view::product::Part;
 
 const LIST: ListKind = ListKind {
     api_version: API_VERSION,
@@ -58,50 +61,89 @@ pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<
     let for_people = !list.output.format()?.is_structured();
     let argo = Argo::open(global, &context.environment)?;
     let rancher = list.rancher.open(&argo, global, context).await?;
-    let (clusters, ours, views) = futures::join!(argo.clusters(), Ours::read(rancher.as_ref()), views(&argo, context));
-    let (clusters, ours) = (clusters?, ours?);
+    let seen = Seen::read(&argo, rancher.as_ref(), context).await?;
     let probes = if list.probe {
-        probe(&argo, rancher.as_ref(), &clusters).await
+        probe(&argo, rancher.as_ref(), &seen.clusters).await
     } else {
-        vec![None; clusters.len()]
+        vec![None; seen.clusters.len()]
     };
-    let duplicates = lookup::duplicates(&clusters);
     let now = argo.server.clock.now();
-    let rows: Vec<Row> = clusters
+    let rows: Vec<Row> = seen
+        .clusters
         .iter()
         .zip(probes)
-        .filter_map(|(cluster, probed)| {
-            let mine = duplicates
-                .iter()
-                .filter(|duplicate| duplicate.secrets.contains(&cluster.object.name));
-            let scene = Scene {
-                tokens: ours.as_ref().and_then(|ours| ours.of(cluster)),
-                me: ours.as_ref().map(|ours| ours.user.as_str()),
-                duplicates: mine.map(ToString::to_string).collect(),
-                probed,
-                view: views.get(&cluster.server).copied(),
-                now,
-            };
-            Row::of(cluster, &scene)
-        })
+        .filter_map(|(cluster, probed)| seen.row(cluster, probed, now))
         .collect();
     let none = format!("No clusters of Rancher found in namespace {}.", argo.namespace);
     output::print_list(&context.ui, &list.output, LIST, &rows, &none)?;
     if for_people && rows.iter().any(Row::is_wrong) {
         context.ui.hint("-o wide gives the reasons");
     }
-    warn(ours.as_ref(), &clusters, now, context);
+    seen.warn(now, context);
     Ok(ExitCode::Done)
 }
 
-/// What a table cannot show: tokens of ours that no Secret holds.
-fn warn(ours: Option<&Ours>, clusters: &[ClusterSecret], now: Timestamp, context: &Context) {
-    for token in ours.into_iter().flat_map(|ours| ours.strays(clusters, now)) {
-        context.ui.warn(format!(
-            "token {} was minted for Secret {} and is not in it: a run may have been killed, or be under way",
-            token.name,
-            api_token::Mark::read(&token.description).map_or_else(String::new, |mark| mark.subject),
-        ));
+/// Everything that rows are made of.
+pub(super) struct Seen {
+    pub(super) clusters: Vec<ClusterSecret>,
+    duplicates: Vec<lookup::Duplicate>,
+    ours: Option<Ours>,
+    views: BTreeMap<ServerUrl, connection::Connection>,
+    rotations: Rotations<ArgocdRancher>,
+}
+
+impl Seen {
+    pub(super) async fn read(argo: &Argo, rancher: Option<&Rancher>, context: &Context) -> Result<Self, Error> {
+        let (clusters, ours, views, rotations) = futures::join!(
+            argo.clusters(),
+            Ours::read(rancher),
+            views(argo, context),
+            Rotations::read(&argo.server, Some(&argo.namespace), ARGOCD)
+        );
+        let clusters = clusters?;
+        Ok(Self {
+            duplicates: lookup::duplicates(&clusters),
+            ours: ours?,
+            views,
+            rotations: rotations?,
+            clusters,
+        })
+    }
+
+    /// The row of a cluster; `None` if it does not lead through Rancher.
+    pub(super) fn row(&self, cluster: &ClusterSecret, probed: Option<Standing>, now: Timestamp) -> Option<Row> {
+        let object = &cluster.object;
+        let mine = self.duplicates.iter().filter(|it| it.secrets.contains(&object.name));
+        let scene = Scene {
+            tokens: self.ours.as_ref().and_then(|ours| ours.of(cluster)),
+            me: self.ours.as_ref().map(|ours| ours.user.as_str()),
+            duplicates: mine.map(ToString::to_string).collect(),
+            probed,
+            view: self.views.get(&cluster.server).copied(),
+            rotation: self.rotations.of(&object.namespace, &object.name).and_then(Part::of),
+            now,
+        };
+        Row::of(cluster, &scene)
+    }
+
+    /// What a table cannot show: tokens of ours that no Secret holds, and no rotation is about to use or to end.
+    fn warn(&self, now: Timestamp, context: &Context) {
+        let runs: Vec<String> = self
+            .rotations
+            .all()
+            .filter_map(|it| Some(it.journal()?.run.to_string()))
+            .collect();
+        for token in self.ours.iter().flat_map(|ours| ours.strays(&self.clusters, now)) {
+            let mark = api_token::Mark::read(&token.description);
+            if mark.as_ref().is_some_and(|mark| runs.contains(&mark.run)) {
+                continue;
+            }
+            context.ui.warn(format!(
+                "token {} was minted for Secret {} and is not in it: a run may have been killed, or be under way",
+                token.name,
+                mark.map_or_else(String::new, |mark| mark.subject),
+            ));
+        }
     }
 }
 

@@ -8,11 +8,14 @@ use kubectl_core::secret::Secret;
 use kubectl_core::ui::Ui;
 use rancher::api_token::proof::Standing;
 use rancher::api_token::{self, ApiToken, Credential};
+use verbs::leases;
 
 use super::verify;
 use crate::mark;
 use crate::proof::Trial;
+use crate::rotation::ArgocdRancher;
 use crate::sides::{ARGOCD, Argo, RANCHER, Rancher, RancherFlags};
+use crate::view::product;
 
 /// How often, and how far apart, an ended token is tried until it is refused: each replica of Rancher learns of it by
 /// itself.
@@ -118,6 +121,7 @@ impl Work<'_> {
     /// `true`: a token lives on.
     async fn cluster(&self, cluster: &ClusterSecret, clusters: &[ClusterSecret]) -> Result<bool, Error> {
         let name = &cluster.object.name;
+        self.rotation(cluster).await?;
         self.applications(cluster).await?;
         let value = cluster.token();
         let fate = value
@@ -158,14 +162,25 @@ impl Work<'_> {
         }
     }
 
+    /// A rotation would go on with a token that nobody needs, or stop where its Secret was.
+    async fn rotation(&self, cluster: &ClusterSecret) -> Result<(), Error> {
+        let rotation = leases::of::<ArgocdRancher>(&self.argo.server, &product::lease(cluster)).await?;
+        let Some(part) = rotation.as_ref().and_then(product::Part::of) else {
+            return Ok(());
+        };
+        let name = &cluster.object.name;
+        let status = format!("`kubectl argocd-rancher status {name}`");
+        Err(
+            Error::failed(format!("Secret {name} is not deleted: {part}")).hint(format!(
+                "finish the rotation or undo it first; {status} gives the commands"
+            )),
+        )
+    }
+
     /// Names the Applications that would be left without their cluster, and refuses.
     async fn applications(&self, cluster: &ClusterSecret) -> Result<(), Error> {
         let client = &self.argo.server.client;
-        let all = match application::list(client, None).await {
-            // Those beside Argo CD are the most.
-            Err(error) if error.is_forbidden() => application::list(client, Some(&self.argo.namespace)).await,
-            other => other,
-        };
+        let all = application::visible(client, &self.argo.namespace).await;
         let all = all.map_err(|error| error.on(ARGOCD))?;
         let there: Vec<String> = all
             .iter()

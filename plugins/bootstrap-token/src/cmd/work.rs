@@ -78,6 +78,7 @@ impl Command<'_> {
             yes: run.yes,
             dry_run: run.dry_run,
             plan_is_data: results.plan_is_data(),
+            among: None,
             force_lock,
             force_journal,
         };

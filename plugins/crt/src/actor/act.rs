@@ -17,7 +17,7 @@ use rancher::token::{
 };
 
 use super::snapshot::{BACK, BRIDGE_LABEL};
-use super::{CrtActor, FIELD_MANAGER, State, trouble};
+use super::{CrtActor, FIELD_MANAGER, State};
 use crate::rotation::Crt;
 use crate::rotation::view::Rollout;
 use crate::rotation::write::Write;
@@ -108,7 +108,7 @@ impl CrtActor<'_> {
         let rollout = run.notes.rollout;
         let placed = |token: Fingerprint, hold: Hold, restarted_at: Change<String>| {
             let secret = state.names.of(token).ok_or(Trouble::Changed)?.to_owned();
-            Ok(Request::Place(
+            Ok::<_, Trouble>(Request::Place(
                 Box::new(snapshot.deployment.clone()),
                 Placement {
                     secret,
@@ -370,6 +370,6 @@ fn written(error: rancher::Error, side: &str) -> Trouble {
     if error.is_conflict() || error.is_not_found() {
         Trouble::Changed
     } else {
-        trouble(error.on(side))
+        error.on(side).into()
     }
 }

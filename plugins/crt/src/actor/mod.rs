@@ -147,8 +147,7 @@ impl<'a> CrtActor<'a> {
     }
 
     async fn look(&self, run: Option<&Run<Crt>>) -> Result<View, Trouble> {
-        let ((cluster, tokens, has_feature), (deployment, pods, stv)) =
-            try_join(self.above(), self.below()).await.map_err(trouble)?;
+        let ((cluster, tokens, has_feature), (deployment, pods, stv)) = try_join(self.above(), self.below()).await?;
         let era = Era::of(has_feature, &tokens.tokens);
         let era = era.map_err(|mixed| trouble_of_mixed_era(run, &mixed))?;
         self.state().has_feature = Some(has_feature);
@@ -166,7 +165,7 @@ impl<'a> CrtActor<'a> {
             now: sides.management.clock.now(),
             downstream_now: self.downstream.server.clock.now(),
         };
-        let names = self.read_credentials(&mut snapshot, run).await.map_err(trouble)?;
+        let names = self.read_credentials(&mut snapshot, run).await?;
         snapshot.answers = self.fresh_call(&snapshot, run).await;
         let run_id = run.map(|run| run.id.to_string());
         let mut view = snapshot.view(&names, run.map(|run| &run.notes), run_id.as_deref());
@@ -420,15 +419,6 @@ impl Draw for FromTheSystem<'_> {
     fn mark(&mut self) -> String {
         let now: Timestamp = self.clock.now();
         now.to_string()
-    }
-}
-
-/// While a call may succeed a moment later, it has not failed.
-fn trouble(error: Error) -> Trouble {
-    if error.kind.is_transient() {
-        Trouble::NotYet(error)
-    } else {
-        Trouble::Fatal(error)
     }
 }
 

@@ -240,6 +240,7 @@ impl Command<'_> {
             yes: common.run.yes,
             dry_run: common.run.dry_run,
             plan_is_data: self.results.plan_is_data(),
+            among: None,
             force_lock: common.force.contains(&Check::Lock),
             force_journal: common.force.contains(&Check::Journal),
         };

@@ -1,0 +1,183 @@
+//! Single writes: each to one object, conditional on what was read last.
+
+use ::rotation::lock::Fence;
+use ::rotation::protocol::{Run, Trouble};
+use argocd::{ClusterConfig, ClusterSecret, cluster_secret};
+use kubectl_core::error::{Doing as _, Error};
+use kubectl_core::secret::{Fingerprint, Secret};
+use rancher::api_token::{self, NewToken, TokenName};
+
+use super::ClusterActor;
+use super::snapshot::{MARK, Snapshot, mark};
+use crate::mark;
+use crate::parked::Slot;
+use crate::rotation::view::Name;
+use crate::rotation::write::Write;
+use crate::rotation::{ArgocdRancher, leg};
+use crate::sides::{ARGOCD, RANCHER};
+
+/// One request, with everything that it needs.
+enum Request {
+    Nothing,
+    Park(Slot, Secret),
+    Mint,
+    Config(Box<ClusterSecret>, Box<ClusterConfig>, rancher::Write),
+    Revoke(TokenName),
+    Unpark,
+}
+
+impl ClusterActor<'_> {
+    pub(super) async fn write(&self, write: &Write, run: &Run<ArgocdRancher>, fence: &Fence) -> Result<(), Trouble> {
+        let request = self.prepare(write, run)?;
+        if !fence.is_open() {
+            return Err(Trouble::LockLost);
+        }
+        let id = run.id.to_string();
+        match request {
+            Request::Nothing => Ok(()),
+            Request::Park(slot, value) => self.park(&id, slot, &value, false).await,
+            Request::Mint => self.mint(&id).await,
+            Request::Config(cluster, config, write) => self.patch(&cluster, &config, &write).await,
+            Request::Revoke(name) => {
+                let deleted = api_token::delete(&self.fleet.rancher.client.0, &name).await;
+                deleted.map(drop).map_err(|error| error.on(RANCHER).into())
+            }
+            Request::Unpark => self.unpark().await,
+        }
+    }
+
+    /// Finds the objects and values that a write needs, in what was read last.
+    fn prepare(&self, write: &Write, run: &Run<ArgocdRancher>) -> Result<Request, Trouble> {
+        let value = |fingerprint| self.value_to_write(fingerprint);
+        Ok(match write {
+            Write::Keep => Request::Nothing,
+            Write::ParkOld { value: old, .. } => Request::Park(Slot::Old, value(*old)?),
+            Write::ParkNew { value: new, .. } => Request::Park(Slot::New, value(*new)?),
+            Write::Mint => Request::Mint,
+            Write::Revoke { name, .. } => {
+                let name = name.0.parse();
+                Request::Revoke(name.map_err(|_| Trouble::Fatal(Error::failed("a token has a name that cannot be")))?)
+            }
+            Write::Unpark => Request::Unpark,
+            Write::Place { name, value: new, .. } => {
+                let new = value(*new)?;
+                let state = self.state();
+                let (snapshot, cluster, config) = seen(state.snapshot.as_ref())?;
+                let write = written(snapshot, name.as_ref(), &new).marked(MARK, mark(&run.id.to_string(), leg(run)));
+                Request::Config(
+                    Box::new(cluster.clone()),
+                    Box::new(config.clone().with_bearer(&new)),
+                    write,
+                )
+            }
+            Write::Guard => {
+                let state = self.state();
+                let (_, cluster, config) = seen(state.snapshot.as_ref())?;
+                let write = rancher::Write::by(mark::TOOL).marked(MARK, mark(&run.id.to_string(), leg(run)));
+                Request::Config(Box::new(cluster.clone()), Box::new(config.clone()), write)
+            }
+        })
+    }
+
+    fn value_to_write(&self, fingerprint: Fingerprint) -> Result<Secret, Trouble> {
+        let state = self.state();
+        let minted = || state.minted.values().find(|value| value.fingerprint() == fingerprint);
+        let value = state.known.get(&fingerprint).or_else(minted);
+        value.cloned().ok_or(Trouble::Changed)
+    }
+
+    async fn park(&self, run: &str, slot: Slot, value: &Secret, dry_run: bool) -> Result<(), Trouble> {
+        let seen = self
+            .state()
+            .snapshot
+            .as_ref()
+            .and_then(|snapshot| snapshot.parked.clone());
+        let put = self.parked.put(seen.as_ref(), run, slot, value, dry_run).await;
+        self.of_parked(put, "keep a value in")
+    }
+
+    async fn unpark(&self) -> Result<(), Trouble> {
+        let seen = self
+            .state()
+            .snapshot
+            .as_ref()
+            .and_then(|snapshot| snapshot.parked.clone());
+        let seen = seen.ok_or(Trouble::Changed)?;
+        let deleted = self.parked.delete(&seen).await;
+        self.of_parked(deleted, "delete")
+    }
+
+    fn of_parked(&self, answer: kube::Result<()>, what: &str) -> Result<(), Trouble> {
+        match answer {
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Err(Trouble::Changed),
+            other => {
+                let namespace = &self.cluster.object.namespace;
+                Ok(other.doing(format!("{what} Secret {namespace}/{} on {ARGOCD}", self.parked.name()))?)
+            }
+        }
+    }
+
+    /// The value is known to this process alone until it is parked; if it is killed before, the token is found by its mark and
+    /// ended.
+    async fn mint(&self, run: &str) -> Result<(), Trouble> {
+        let (_, cluster) = self.cluster.server.rancher().ok_or(Trouble::Changed)?;
+        let object = &self.cluster.object;
+        let new = NewToken {
+            cluster: Some(cluster),
+            lifetime: self.options.ttl,
+            mark: mark::of_run(run, &object.namespace, &object.name),
+        };
+        let minted = api_token::mint(&self.fleet.rancher.client.0, &new).await;
+        let minted = minted.map_err(|error| error.on(RANCHER))?;
+        let mut state = self.state();
+        state.known.insert(minted.value.fingerprint(), minted.value.clone());
+        state.minted.insert(minted.token.name.clone(), minted.value);
+        state.granted = Some(minted.token);
+        Ok(())
+    }
+
+    async fn patch(
+        &self,
+        cluster: &ClusterSecret,
+        config: &ClusterConfig,
+        write: &rancher::Write,
+    ) -> Result<(), Trouble> {
+        let client = &self.argo().server.client;
+        match cluster_secret::patch_config(client, &cluster.object, config, write).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_conflict() || error.is_not_found() => Err(Trouble::Changed),
+            Err(error) => Err(error.on(ARGOCD).into()),
+        }
+    }
+
+    /// Lets the server check that a value may be parked. `None`: nothing was seen yet.
+    pub async fn check_parking(&self) -> Option<Result<(), Error>> {
+        let token = self.cluster.token()?;
+        let seen = self.state().snapshot.as_ref()?.parked.clone();
+        let put = self.parked.put(seen.as_ref(), "check", Slot::Old, &token, true).await;
+        Some(put.doing(format!("keep a value in Secret {}", self.parked.name())))
+    }
+
+    /// Lets the server check that the cluster Secret may be written. `None`: nothing was seen yet.
+    pub async fn check_placing(&self) -> Option<Result<(), Error>> {
+        let cluster = self.state().snapshot.as_ref()?.cluster.clone()?;
+        let config = cluster.config.as_ref().ok()?;
+        let write = rancher::Write::by(mark::TOOL).dry_run(true).marked(MARK, "check");
+        let client = &self.argo().server.client;
+        let patched = cluster_secret::patch_config(client, &cluster.object, config, &write).await;
+        Some(patched.map(drop).map_err(|error| error.on(ARGOCD)))
+    }
+}
+
+fn seen(snapshot: Option<&Snapshot>) -> Result<(&Snapshot, &ClusterSecret, &ClusterConfig), Trouble> {
+    let snapshot = snapshot.ok_or(Trouble::Changed)?;
+    let cluster = snapshot.cluster.as_ref().ok_or(Trouble::Changed)?;
+    let config = cluster.config.as_ref().map_err(|_| Trouble::Changed)?;
+    Ok((snapshot, cluster, config))
+}
+
+/// What the Secret says of the token that it gets.
+fn written(snapshot: &Snapshot, name: Option<&Name>, value: &Secret) -> rancher::Write {
+    let token = name.and_then(|name| snapshot.token(&name.0));
+    token.map_or_else(|| mark::write_unknown(value), mark::write)
+}

@@ -1,0 +1,271 @@
+//! The half of the rotation that touches the world: [`ClusterActor`] reads the cluster Secret, what is parked and our tokens in
+//! Rancher, calls with the tokens themselves as Argo CD would, and carries out single writes.
+//!
+//! It decides nothing. What it reads becomes a [`View`] of names and fingerprints; what is decided on comes back as a [`Write`],
+//! which it sends with the versions of the Secrets that it read last.
+
+mod act;
+mod ask;
+mod check;
+pub mod fleet;
+mod snapshot;
+mod survey;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ::rotation::lock::Fence;
+use ::rotation::protocol::{Actor, Draw, Run, Trouble};
+use argocd::{ClusterSecret, cluster_secret};
+pub use check::Check;
+use kubectl_core::clock::ServerClock;
+use kubectl_core::error::{Doing as _, Error};
+use kubectl_core::secret::{Fingerprint, Secret};
+use rancher::api_token::{ApiToken, Lifetime, TokenName};
+use tokio::time::Instant;
+
+use crate::parked::{self, Place};
+use crate::proof::Proofs;
+use crate::rotation::view::{Answer, View};
+use crate::rotation::write::Write;
+use crate::rotation::{ArgocdRancher, Timer};
+use crate::sides::{ARGOCD, Argo};
+use fleet::Fleet;
+use snapshot::Snapshot;
+
+/// While the grace time runs nothing is taken away, and what Rancher says may be this old. Argo CD's Secret is read each time.
+const FRESH: Duration = Duration::from_secs(10);
+/// Rancher notes the last use of a token to the second: an earlier call of ours could be taken for one of Argo CD's.
+const QUIET: Duration = Duration::from_millis(1500);
+
+/// What the user asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long a new token shall live; Rancher may grant less.
+    pub ttl: Lifetime,
+    /// How long the cluster Secret is watched before the old token goes.
+    pub grace: Duration,
+    /// How long the new token may take to be proven.
+    pub timeout: Duration,
+    /// The old token stays alive.
+    pub keep_old: bool,
+    /// The checks that do not count.
+    pub forced: BTreeSet<Check>,
+}
+
+/// The actor for one cluster of Argo CD's.
+#[derive(Debug)]
+pub struct ClusterActor<'a> {
+    fleet: &'a Fleet,
+    /// The cluster Secret when the command began.
+    cluster: &'a ClusterSecret,
+    options: &'a Options,
+    parked: Place,
+    state: Mutex<State>,
+}
+
+/// What one look leaves for the next write, and for the next look.
+#[derive(Debug)]
+struct State {
+    snapshot: Option<Snapshot>,
+    /// Every value that this process has read or was told.
+    known: BTreeMap<Fingerprint, Secret>,
+    /// What this process has minted. Nobody else knows these values until they are parked.
+    minted: BTreeMap<TokenName, Secret>,
+    /// The last token that was minted here, as Rancher granted it.
+    granted: Option<ApiToken>,
+    /// What Rancher says is not older than this.
+    rancher_since: Instant,
+    /// When the new token was called with last.
+    called: Instant,
+    /// What a call with a token has shown while it was let in.
+    answered: BTreeMap<Fingerprint, (Instant, Answer)>,
+    /// What the last look before a run found of the old token.
+    surveyed: Option<Surveyed>,
+    /// The value that should be refused by now and could not be asked about.
+    unproven: Option<Fingerprint>,
+    may: bool,
+}
+
+/// What calls with the token that is to be rotated have shown.
+#[derive(Debug)]
+struct Surveyed {
+    value: Fingerprint,
+    at: Instant,
+    proofs: Proofs,
+}
+
+impl<'a> ClusterActor<'a> {
+    /// For the cluster of this Secret.
+    pub fn new(fleet: &'a Fleet, cluster: &'a ClusterSecret, options: &'a Options) -> Self {
+        let now = Instant::now();
+        let object = &cluster.object;
+        Self {
+            parked: Place::of(&fleet.argo.server.client, &object.namespace, &object.name),
+            state: Mutex::new(State {
+                snapshot: None,
+                known: BTreeMap::new(),
+                minted: BTreeMap::new(),
+                granted: None,
+                rancher_since: now,
+                called: now,
+                answered: BTreeMap::new(),
+                surveyed: None,
+                unproven: None,
+                may: false,
+            }),
+            fleet,
+            cluster,
+            options,
+        }
+    }
+
+    /// The value that should be refused by now and could not be asked about: what was parked is lost.
+    pub fn unproven(&self) -> Option<Fingerprint> {
+        self.state().unproven
+    }
+
+    /// The last token that was minted here, as Rancher granted it.
+    pub fn granted(&self) -> Option<ApiToken> {
+        self.state().granted.clone()
+    }
+
+    /// The cluster Secret as it was seen last, and the way back was cut off, so that the new token stays.
+    pub fn seen(&self) -> Option<(ClusterSecret, bool)> {
+        let state = self.state();
+        let snapshot = state.snapshot.as_ref()?;
+        Some((snapshot.cluster.clone()?, snapshot.kept))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn argo(&self) -> &'a Argo {
+        &self.fleet.argo
+    }
+
+    async fn look(&self, run: Option<&Run<ArgocdRancher>>) -> Result<View, Trouble> {
+        let snapshot = self.read(run).await?;
+        self.remember(&snapshot);
+        let now = self.argo().server.clock.now();
+        let mut view = snapshot.view(run, now, &self.state().minted);
+        view.watched = self.is_watched();
+        view.keep_old = self.options.keep_old;
+        self.ask(&mut view, &snapshot, run).await?;
+        view.quiet = self.state().called.elapsed() >= QUIET;
+        if run.is_none() {
+            self.survey(&mut view, &snapshot).await.map_err(Trouble::Fatal)?;
+        }
+        self.state().snapshot = Some(snapshot);
+        Ok(view)
+    }
+
+    fn is_watched(&self) -> bool {
+        !self.options.forced.contains(&Check::Use) && self.fleet.is_watched(self.cluster)
+    }
+
+    async fn read(&self, run: Option<&Run<ArgocdRancher>>) -> Result<Snapshot, Error> {
+        let in_grace = run.is_some_and(|run| run.running(Timer::Grace));
+        let begun = Instant::now();
+        let since = {
+            let mut state = self.state();
+            // What has changed since is asked for again; so is everything once the grace time is over.
+            let limit = begun.checked_sub(FRESH).unwrap_or(begun);
+            if !in_grace || state.rancher_since < limit {
+                state.rancher_since = begun;
+            }
+            state.rancher_since
+        };
+        let object = &self.cluster.object;
+        let cluster = async {
+            let found = cluster_secret::get(&self.argo().server.client, &object.namespace, &object.name).await;
+            found.map_err(|error| error.on(ARGOCD))
+        };
+        let parked = async {
+            let read = self.parked.read().await;
+            read.doing(format!(
+                "read Secret {}/{} on {ARGOCD}",
+                object.namespace,
+                self.parked.name()
+            ))
+        };
+        let (cluster, parked, tokens) = futures::try_join!(cluster, parked, self.fleet.tokens(since))?;
+        Ok(Snapshot {
+            cluster,
+            parked,
+            tokens,
+            subject: format!("{}/{}", object.namespace, object.name),
+            user: self.fleet.user.id.clone(),
+            kept: run.is_some_and(|run| run.notes.kept),
+        })
+    }
+
+    fn remember(&self, snapshot: &Snapshot) {
+        let mut state = self.state();
+        for value in snapshot.values() {
+            state.known.insert(value.fingerprint(), value);
+        }
+    }
+
+    /// A value that this process knows.
+    fn value(&self, fingerprint: Fingerprint) -> Option<Secret> {
+        self.state().known.get(&fingerprint).cloned()
+    }
+
+    async fn check_rights(&self, parked: Option<&parked::Seen>) -> Result<(), Error> {
+        if self.state().may {
+            return Ok(());
+        }
+        survey::rights(self.argo(), self.cluster, self.parked.name(), parked.is_some()).await?;
+        self.state().may = true;
+        Ok(())
+    }
+}
+
+impl Actor for ClusterActor<'_> {
+    type Protocol = ArgocdRancher;
+
+    async fn observe(&self, run: Option<&Run<ArgocdRancher>>) -> Result<View, Trouble> {
+        self.look(run).await
+    }
+
+    fn draw(&self) -> Box<dyn Draw + '_> {
+        Box::new(OfRancher)
+    }
+
+    async fn act(&self, write: &Write, run: &Run<ArgocdRancher>, fence: &Fence) -> Result<(), Trouble> {
+        let done = self.write(write, run, fence).await;
+        // Whatever came of it, Rancher is asked anew.
+        let mut state = self.state();
+        state.rancher_since = Instant::now();
+        state.answered.clear();
+        drop(state);
+        done
+    }
+
+    fn lasts(&self, timer: Timer) -> Duration {
+        match timer {
+            Timer::Proof => self.options.timeout,
+            Timer::Grace => self.options.grace,
+        }
+    }
+
+    fn clock(&self) -> ServerClock {
+        self.argo().server.clock.clone()
+    }
+}
+
+/// Rancher draws names and values: nothing is drawn here, and no protocol of ours asks for it.
+struct OfRancher;
+
+impl Draw for OfRancher {
+    fn credential(&mut self) -> Fingerprint {
+        Fingerprint::of("")
+    }
+
+    fn mark(&mut self) -> String {
+        String::new()
+    }
+}

@@ -1,0 +1,142 @@
+//! `kubectl argocd-rancher status`: one cluster on one page: its Secret, its token, and a rotation under way.
+
+use argocd::ClusterSecret;
+use k8s_openapi::jiff::Timestamp;
+use kubectl_core::age;
+use kubectl_core::app::{Context, GlobalFlags};
+use kubectl_core::error::{Error, ExitCode};
+use kubectl_core::output::{self, OutputFlags, OutputFormat};
+use kubectl_core::ui::{self, Stream, Tone, Ui};
+use serde::Serialize;
+use verbs::again::Again;
+use verbs::leases;
+use verbs::under_way::UnderWay;
+
+use super::list;
+use super::verify;
+use crate::mark::API_VERSION;
+use crate::rotation::ArgocdRancher;
+use crate::row::Row;
+use crate::sides::{Argo, RancherFlags};
+use crate::view::product::{self, PLUGIN, Rotation};
+
+/// What is typed after `kubectl argocd-rancher status`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Status {
+    /// The cluster by id, by the name that Argo CD calls it, or by the name of its Secret
+    #[arg(value_name = "CLUSTER")]
+    pub cluster: String,
+
+    /// The other side.
+    #[command(flatten)]
+    pub rancher: RancherFlags,
+
+    /// Output format: json, yaml, jsonpath=TEMPLATE, custom-columns=SPEC
+    #[arg(short = 'o', long, value_name = "FORMAT", help_heading = "Output options")]
+    pub output: Option<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # What Argo CD has for this cluster, and what Rancher says of it
+  kubectl argocd-rancher status staging --rancher-context rancher
+
+  # Where its rotation stands, for a script
+  kubectl argocd-rancher status staging -o jsonpath='{.rotation.phase}'
+
+Nothing is called with the token: `kubectl argocd-rancher verify` does that.";
+
+/// The document of `-o json`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ClusterStatus {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Metadata,
+    /// The row of `list`.
+    cluster: Row,
+    rotation: Option<UnderWay>,
+    /// Leases may not be read.
+    rotation_unknown: bool,
+    last_rotated: Option<Timestamp>,
+    last_result: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Metadata {
+    name: String,
+    namespace: String,
+}
+
+/// Runs it.
+pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+    let ui = &context.ui;
+    let (flags, format) = OutputFlags::of_page(status.output.as_ref(), "status")?;
+    let argo = Argo::open(global, &context.environment)?;
+    let rancher = status.rancher.open(&argo, global, context).await?;
+    let seen = list::Seen::read(&argo, rancher.as_ref(), context).await?;
+    let cluster = verify::find(&seen.clusters, &status.cluster)?;
+    let lease = product::lease(cluster);
+    let rotation = leases::of::<ArgocdRancher>(&argo.server, &lease).await?;
+    let again = Again::new(PLUGIN, cluster.object.name.as_str(), global);
+    let again = again.with("--namespace", global.connection.namespace.as_deref());
+    let again = status.rancher.repeated(again);
+    let now = argo.server.clock.now();
+    let row = seen.row(cluster, None, now);
+    let row = row.ok_or_else(|| Error::failed(format!("{} does not lead through Rancher", cluster.server)))?;
+    let document = ClusterStatus::of(cluster, row, rotation.as_ref(), &again, now);
+    match format {
+        OutputFormat::Table => ui.write_out(&page(ui, &document, now))?,
+        _ => output::print_value(ui, &flags, &document)?,
+    }
+    Ok(ExitCode::Done)
+}
+
+impl ClusterStatus {
+    fn of(cluster: &ClusterSecret, row: Row, rotation: Option<&Rotation>, again: &Again, now: Timestamp) -> Self {
+        let record = rotation.map(|rotation| &rotation.record);
+        Self {
+            api_version: API_VERSION,
+            kind: "ArgoCDClusterStatus",
+            metadata: Metadata {
+                name: cluster.object.name.clone(),
+                namespace: cluster.object.namespace.clone(),
+            },
+            cluster: row,
+            rotation: rotation.and_then(|rotation| UnderWay::of(rotation, again, now)),
+            rotation_unknown: rotation.is_none(),
+            last_rotated: record.and_then(|record| record.last_run),
+            last_result: record.and_then(|record| record.last_result.clone()),
+        }
+    }
+}
+
+/// The page for people.
+fn page(ui: &Ui, status: &ClusterStatus, now: Timestamp) -> String {
+    let mut lines = vec![status.cluster.title()];
+    let labelled = |(label, text): (&str, String)| format!("  {label:<10}{}", ui::cell(&text));
+    lines.extend(status.cluster.facts().into_iter().map(labelled));
+    match &status.rotation {
+        Some(rotation) => {
+            lines.push(ui.paint(Stream::Out, Tone::Strong, "Rotation under way"));
+            lines.extend(rotation.lines(now).into_iter().map(labelled));
+        }
+        None => lines.push(last(status, now)),
+    }
+    lines.join("\n") + "\n"
+}
+
+fn last(status: &ClusterStatus, now: Timestamp) -> String {
+    if status.rotation_unknown {
+        return "Whether a rotation is under way is not known: no right to read its Lease.".to_owned();
+    }
+    let before = match (status.last_rotated, &status.last_result) {
+        (Some(at), Some(result)) => {
+            let ago = age::since(now, Some(at));
+            format!(" The last one ended {ago} ago: {}.", ui::cell(result))
+        }
+        _ => String::new(),
+    };
+    format!("No rotation is under way.{before}")
+}

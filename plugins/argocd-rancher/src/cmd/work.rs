@@ -1,0 +1,224 @@
+//! What one rotation of a cluster's token brings to the verbs `rotate` and `rollback`.
+
+use std::time::Duration;
+
+use argocd::ClusterSecret;
+use kubectl_core::app::GlobalFlags;
+use kubectl_core::connection::Server;
+use kubectl_core::duration;
+use kubectl_core::error::Error;
+use kubectl_core::secret::{Fingerprint, Secret};
+use kubectl_core::ui::Ui;
+use rotation::plan::{Plan, Planned};
+use verbs::again::Again;
+use verbs::outcome::{Asked, RotationResult};
+use verbs::plan::Line;
+use verbs::results::{Results, RunFlags};
+use verbs::{Job, Subject};
+
+use crate::actor::fleet::Fleet;
+use crate::actor::{Check, ClusterActor, Options};
+use crate::mark;
+use crate::rotation::ArgocdRancher;
+use crate::rotation::view::View;
+use crate::rotation::write::Write;
+use crate::sides::RancherFlags;
+use crate::view::product::{self, PLUGIN};
+
+/// The flags that `rotate` and `rollback` share.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Common {
+    /// What every plugin has.
+    #[command(flatten)]
+    pub run: RunFlags,
+
+    /// How long the cluster Secret is watched before the token that goes is ended: Argo CD may write an old copy of it back,
+    /// and a sync that has begun goes on with the token that it began with
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
+    pub grace: Duration,
+
+    /// How long the new token may take to be proven, before the old one is restored
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration::parse)]
+    pub timeout: Duration,
+
+    /// The other side.
+    #[command(flatten)]
+    pub rancher: RancherFlags,
+}
+
+impl Common {
+    /// The commands about a cluster, with the flags that lead to the same two sides.
+    pub(super) fn again(&self, cluster: &ClusterSecret, global: &GlobalFlags) -> Again {
+        let again = Again::new(PLUGIN, cluster.object.name.as_str(), global);
+        let again = again.with("--namespace", global.connection.namespace.as_deref());
+        self.rancher.repeated(again)
+    }
+}
+
+/// One cluster to work on.
+pub(super) struct Work<'a> {
+    fleet: &'a Fleet,
+    cluster: &'a ClusterSecret,
+    options: &'a Options,
+    actor: ClusterActor<'a>,
+    subject: Subject,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(fleet: &'a Fleet, cluster: &'a ClusterSecret, options: &'a Options, again: Again) -> Self {
+        Self {
+            fleet,
+            cluster,
+            options,
+            actor: ClusterActor::new(fleet, cluster, options),
+            subject: product::subject(cluster, again),
+        }
+    }
+
+    /// The job of a command; `among`: one of several.
+    pub(super) fn job<'w>(
+        &'w self,
+        ui: &'w Ui,
+        asked: Asked,
+        run: &RunFlags,
+        results: &Results<'_>,
+        among: bool,
+    ) -> Job<'w, Self> {
+        let forced = |check| self.options.forced.contains(&check);
+        Job {
+            ui,
+            work: self,
+            asked,
+            yes: run.yes,
+            dry_run: run.dry_run,
+            plan_is_data: results.plan_is_data(),
+            among: among.then_some(self.cluster.name.as_str()),
+            force_lock: forced(Check::Lock),
+            force_journal: forced(Check::Journal),
+        }
+    }
+
+    /// Works on this one alone, and tells how it ended. The name of the outcome comes with it.
+    pub(super) async fn alone(
+        &self,
+        ui: &Ui,
+        asked: Asked,
+        run: &RunFlags,
+    ) -> Result<(&'static str, Result<(), Error>), Error> {
+        let results = Results::new(ui, run, true)?;
+        let mut result = RotationResult::of(&self.subject);
+        let ended = self.job(ui, asked, run, &results, false).run(&mut result).await;
+        let ended = if result.outcome == "undone" && self.actor.seen().is_some_and(|(_, kept)| kept) {
+            Err(self.is_kept(&mut result))
+        } else {
+            ended
+        };
+        let ended = ended.map_err(|error| ui.by_signal(error));
+        if let Err(error) = &ended {
+            result.fail(error);
+        }
+        results.tell(&self.subject, &result, ended.is_ok())?;
+        let outcome = result.outcome;
+        results.print(&[result])?;
+        Ok((outcome, ended))
+    }
+
+    /// The way back ended on the new token after all: nothing was undone.
+    fn is_kept(&self, result: &mut RotationResult) -> Error {
+        let (now, shown) = self.in_use();
+        result.outcome = "kept";
+        result.new_fingerprint = now;
+        let called = &self.subject.called;
+        Error::failed(format!(
+            "there was no way back for {called}: its old token is dead; Argo CD has {} now",
+            shown.unwrap_or_else(|| "no token".to_owned())
+        ))
+    }
+
+    fn in_use(&self) -> (Option<Fingerprint>, Option<String>) {
+        let token = self.actor.seen().and_then(|(cluster, _)| cluster.token());
+        (token.as_ref().map(Secret::fingerprint), token.as_ref().map(mark::shown))
+    }
+
+    async fn check_one(&self, write: &Write) -> Option<Result<(), Error>> {
+        match write {
+            Write::ParkOld { .. } => self.actor.check_parking().await,
+            Write::Place { .. } => self.actor.check_placing().await,
+            _ => None,
+        }
+    }
+
+    fn last_words(&self, shown: &str) -> String {
+        let mut words = format!("Argo CD reaches {} with {shown}", self.subject.called);
+        let granted = self.actor.granted();
+        match granted.as_ref().and_then(|token| token.expiry.at()) {
+            Some(at) => words.push_str(&format!(", until {at}.")),
+            None => words.push('.'),
+        }
+        if let Some(token) = &granted
+            && let Some(short) = mark::cut_short(token, self.options.ttl, self.fleet.argo.server.clock.now())
+        {
+            words.push_str(&format!(" {short}."));
+        }
+        if self.options.keep_old {
+            words.push_str(" The old token is alive still, as you asked for.");
+        }
+        words
+    }
+}
+
+impl<'a> verbs::Work for Work<'a> {
+    type Actor = ClusterActor<'a>;
+
+    fn actor(&self) -> &ClusterActor<'a> {
+        &self.actor
+    }
+
+    fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    fn server(&self) -> &Server {
+        &self.fleet.argo.server
+    }
+
+    fn patience(&self) -> Duration {
+        self.options.timeout.max(self.options.grace)
+    }
+
+    fn resumable_by(&self) -> String {
+        let (user, namespace) = (&self.fleet.user.id, &self.cluster.object.namespace);
+        format!(
+            "user {user} of Rancher, with rights on Secrets and Leases in namespace {namespace} of Argo CD's cluster"
+        )
+    }
+
+    async fn check(&self, plan: &Plan<ArgocdRancher>, lines: &mut [Line]) {
+        for (step, line) in plan.steps.iter().zip(lines) {
+            if let Planned::Write { write, .. } = step {
+                line.checked = Some(match self.check_one(write).await {
+                    None => "not checked: Rancher has no dry run".to_owned(),
+                    Some(Ok(())) => "server dry run".to_owned(),
+                    Some(Err(error)) => format!("refused by the server: {}", error.message),
+                });
+            }
+        }
+    }
+
+    fn unproven(&self) -> Vec<String> {
+        let unproven = |value| {
+            format!(
+                "Not proven by a call: that Rancher refuses {value}. What was parked is lost, so that nobody knows its value; \
+                 Rancher has deleted it."
+            )
+        };
+        self.actor.unproven().into_iter().map(unproven).collect()
+    }
+
+    async fn done(&self, _: &View, _: Option<&Plan<ArgocdRancher>>) -> (Option<Fingerprint>, String) {
+        match self.in_use() {
+            (value, Some(shown)) => (value, self.last_words(&shown)),
+            (value, None) => (value, "The cluster Secret holds no token any more.".to_owned()),
+        }
+    }
+}

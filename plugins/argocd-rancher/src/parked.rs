@@ -1,0 +1,173 @@
+//! The Secret in which a rotation keeps the values of its two tokens until it has ended: Rancher tells a value once, and the
+//! way back needs the old one.
+//!
+//! It stands beside the cluster Secret and holds nothing but what that one holds too, now or before. There is one for each
+//! cluster Secret, so that one which was left over is found again.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
+use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kubectl_core::secret::Secret;
+use serde_json::json;
+
+use crate::mark::TOOL;
+use crate::sides::Client;
+
+/// The run that it belongs to.
+const RUN: &str = "kubectl-rotation.github.io/run";
+/// Whose it is.
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// Which value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// That of the token which is rotated.
+    Old,
+    /// That of the new one.
+    New,
+}
+
+impl Slot {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Old => "old",
+            Self::New => "new",
+        }
+    }
+}
+
+/// Where it is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    client: Client,
+    namespace: String,
+    name: String,
+}
+
+/// What was seen there.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    uid: String,
+    resource_version: String,
+    /// The run that wrote it.
+    pub run: String,
+    /// The value of the old token.
+    pub old: Option<Secret>,
+    /// That of the new one.
+    pub new: Option<Secret>,
+}
+
+impl Place {
+    /// That of the cluster Secret `namespace/secret`.
+    pub fn of(client: &kube::Client, namespace: &str, secret: &str) -> Self {
+        Self {
+            client: Client(client.clone()),
+            namespace: namespace.to_owned(),
+            name: format!("{secret}-rotation"),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn api(&self) -> Api<KubernetesSecret> {
+        Api::namespaced(self.client.0.clone(), &self.namespace)
+    }
+
+    /// Reads it. `None`: there is none, or not for long. A Secret of that name that is not ours is none, and in the way of
+    /// [`Self::put`].
+    pub async fn read(&self) -> kube::Result<Option<Seen>> {
+        let found = self.api().get_opt(&self.name).await?;
+        Ok(found.and_then(|found| {
+            let metadata = found.metadata;
+            let ours = metadata
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get(MANAGED_BY))
+                .is_some_and(|by| by == TOOL);
+            if metadata.deletion_timestamp.is_some() || !ours {
+                return None;
+            }
+            let data = found.data.unwrap_or_default();
+            let value = |slot: Slot| {
+                let text = String::from_utf8(data.get(slot.key())?.0.clone()).ok()?;
+                Some(Secret::new(text)).filter(|value| !value.is_empty())
+            };
+            Some(Seen {
+                run: metadata
+                    .annotations
+                    .and_then(|mut all| all.remove(RUN))
+                    .unwrap_or_default(),
+                uid: metadata.uid.unwrap_or_default(),
+                resource_version: metadata.resource_version.unwrap_or_default(),
+                old: value(Slot::Old),
+                new: value(Slot::New),
+            })
+        }))
+    }
+
+    /// Keeps a value for a run, if the Secret is still as it was seen. What another run has left there is replaced.
+    pub async fn put(
+        &self,
+        seen: Option<&Seen>,
+        run: &str,
+        slot: Slot,
+        value: &Secret,
+        dry_run: bool,
+    ) -> kube::Result<()> {
+        let data = BTreeMap::from([(slot.key().to_owned(), ByteString(value.expose().as_bytes().to_vec()))]);
+        let Some(seen) = seen else {
+            let secret = KubernetesSecret {
+                metadata: ObjectMeta {
+                    name: Some(self.name.clone()),
+                    labels: Some([(MANAGED_BY.to_owned(), TOOL.to_owned())].into()),
+                    annotations: Some([(RUN.to_owned(), run.to_owned())].into()),
+                    ..ObjectMeta::default()
+                },
+                data: Some(data),
+                ..KubernetesSecret::default()
+            };
+            let params = PostParams {
+                dry_run,
+                field_manager: Some(TOOL.to_owned()),
+            };
+            return self.api().create(&params, &secret).await.map(drop);
+        };
+        let mut change = json!({
+            "metadata": {
+                "uid": seen.uid,
+                "resourceVersion": seen.resource_version,
+                "annotations": { RUN: run },
+            },
+            "data": data,
+        });
+        if seen.run != run {
+            let other = if slot == Slot::Old { Slot::New } else { Slot::Old };
+            change["data"][other.key()] = json!(null);
+        }
+        let params = PatchParams {
+            dry_run,
+            field_manager: Some(TOOL.to_owned()),
+            ..PatchParams::default()
+        };
+        let patched = self.api().patch(&self.name, &params, &Patch::Merge(change)).await;
+        patched.map(drop)
+    }
+
+    /// Deletes it, if it is still as it was seen. One that is gone already is no error.
+    pub async fn delete(&self, seen: &Seen) -> kube::Result<()> {
+        let preconditions = Preconditions {
+            uid: Some(seen.uid.clone()),
+            resource_version: Some(seen.resource_version.clone()),
+        };
+        let params = DeleteParams::default().preconditions(preconditions);
+        match self.api().delete(&self.name, &params).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
