@@ -22,6 +22,17 @@ const REGISTERED_AT_ONCE: usize = 8;
 const AT_ONCE: &str = "8";
 /// How long the Secret is watched before the old token is revoked: a wait by choice, the same for both.
 const GRACE: &str = "2s";
+const ROTATE: [&str; 9] = [
+    "rotate",
+    "--all",
+    "--yes",
+    "--grace",
+    GRACE,
+    "--max-parallel",
+    AT_ONCE,
+    "--jitter",
+    "0s",
+];
 const SCRIPT: &str = include_str!("rotate.sh");
 
 /// Rotates so many clusters, first by the script and then by the plugin.
@@ -35,10 +46,7 @@ pub(crate) async fn run(bed: &Bed, plugin: &Path, kubectl: &Path, clusters: usiz
         "wall, of all",
     ]);
     let mut measured = Vec::new();
-    for subject in [
-        place.script()?,
-        place.plugin(&["rotate", "--all", "--yes", "--grace", GRACE, "--max-parallel", AT_ONCE]),
-    ] {
+    for subject in [place.script()?, place.plugin(&ROTATE)] {
         let before = place.tokens().await?;
         let logged = place.rancher.log()?.len();
         let cost = subject.once()?;

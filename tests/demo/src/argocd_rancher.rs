@@ -1,5 +1,5 @@
 //! The job of `kubectl argocd-rancher`: clusters of Rancher are given to Argo CD, each with a token of its own, which is
-//! proven.
+//! proven, and then changed.
 
 use anyhow::Result;
 
@@ -28,5 +28,13 @@ pub(crate) async fn play(show: &mut Show<'_>) -> Result<()> {
         "Would Argo CD get through with it, and may it do what Argo CD does?",
         "argocd-rancher verify prod-eu",
     )
-    .await
+    .await?;
+    show.kubectl(
+        "Another token takes its place. Here the Secret is watched for 2 s; in earnest for a minute, because Argo CD may \
+         write an old copy of it back, and a sync goes on with the token that it began with:",
+        "argocd-rancher rotate prod-eu --grace 2s --yes --rancher-context rancher",
+    )
+    .await?;
+    show.kubectl("Afterwards:", "argocd-rancher list --rancher-context rancher")
+        .await
 }

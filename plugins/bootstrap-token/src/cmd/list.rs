@@ -62,10 +62,16 @@ pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<
         })
     };
     let mut listing = client::Listing::new(side.client(), selector);
-    while let Some(page) = listing.next().await? {
-        printer.add(rows(page))?;
-    }
-    printer.add(rows(client::strays(side.client(), selector).await?))?;
+    let listed = async {
+        while let Some(page) = listing.next().await? {
+            printer.add(rows(page))?;
+        }
+        Ok::<_, Error>(())
+    };
+    // To find the strays the API server goes through every Secret there is, meanwhile.
+    let (listed, strays) = tokio::join!(listed, client::strays(side.client(), selector));
+    listed?;
+    printer.add(rows(strays?))?;
     printer.finish()?;
     Ok(ExitCode::Done)
 }
