@@ -125,7 +125,7 @@ impl Place {
             .await?;
         let dir = management.dir().join("user");
         std::fs::create_dir(&dir)?;
-        std::os::unix::fs::symlink(kubectl, dir.join("kubectl"))?;
+        std::os::unix::fs::symlink(std::path::absolute(kubectl)?, dir.join("kubectl"))?;
         std::fs::write(dir.join("rotate.sh"), SCRIPT)?;
         std::fs::write(dir.join("ca.crt"), rancher.ca_pem())?;
         let kubeconfig = rancher.kubeconfig().write(dir.join("kubeconfig"))?;
