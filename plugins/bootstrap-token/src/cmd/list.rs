@@ -62,15 +62,18 @@ pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<
         })
     };
     let mut listing = client::Listing::new(side.client(), selector);
-    let listed = async {
+    if let Some(first) = listing.next().await? {
+        printer.add(rows(first))?;
+    }
+    let rest = async {
         while let Some(page) = listing.next().await? {
             printer.add(rows(page))?;
         }
         Ok::<_, Error>(())
     };
-    // To find the strays the API server goes through every Secret there is, meanwhile.
-    let (listed, strays) = tokio::join!(listed, client::strays(side.client(), selector));
-    listed?;
+    // Where one page is not all, the API server has many Secrets to go through to find the strays.
+    let (rest, strays) = tokio::join!(rest, client::strays(side.client(), selector));
+    rest?;
     printer.add(rows(strays?))?;
     printer.finish()?;
     Ok(ExitCode::Done)
