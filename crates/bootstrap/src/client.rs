@@ -1,6 +1,10 @@
 //! Reading and writing the Secrets of tokens.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kubectl_core::request::{self, Item, Merge, Metadata, Observed, SECRET, Wanted, Write};
 use serde::Deserialize;
@@ -51,10 +55,63 @@ impl Listing {
             fields: Some(&format!("type={TYPE}")),
             ..Wanted::default()
         };
-        let page = request::list_page::<KubeSecret>(&self.client, SECRET, &wanted, from.as_deref()).await;
+        let page = request::list_page::<Listed>(&self.client, SECRET, &wanted, from.as_deref()).await;
         let page = page.map_err(|error| error.about(TOKENS))?;
         self.next = page.next.map_or(Next::End, |next| Next::Page(Some(next)));
-        Ok(Some(page.items.into_iter().map(TokenSecret::read).collect()))
+        Ok(Some(
+            page.items
+                .into_iter()
+                .map(|listed| TokenSecret::read(listed.into()))
+                .collect(),
+        ))
+    }
+}
+
+/// A Secret without what nobody here asks for: `metadata.managedFields` alone is as long as all the rest.
+#[derive(Clone, Deserialize)]
+struct Listed {
+    metadata: ListedMeta,
+    data: Option<BTreeMap<String, ByteString>>,
+    #[serde(rename = "type")]
+    type_: Option<String>,
+    immutable: Option<bool>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListedMeta {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+}
+
+impl Item for Listed {}
+
+impl From<Listed> for KubeSecret {
+    fn from(listed: Listed) -> Self {
+        let metadata = listed.metadata;
+        Self {
+            metadata: ObjectMeta {
+                name: metadata.name,
+                namespace: metadata.namespace,
+                uid: metadata.uid,
+                resource_version: metadata.resource_version,
+                labels: metadata.labels,
+                annotations: metadata.annotations,
+                creation_timestamp: metadata.creation_timestamp,
+                deletion_timestamp: metadata.deletion_timestamp,
+                ..ObjectMeta::default()
+            },
+            data: listed.data,
+            type_: listed.type_,
+            immutable: listed.immutable,
+            ..Self::default()
+        }
     }
 }
 
@@ -72,21 +129,14 @@ pub async fn list(client: &kube::Client, labels: Option<&str>) -> Result<Vec<Tok
 /// right name in `kube-system` and of another type. Only names are fetched, and then these few. Without the right to look
 /// everywhere, those of `kube-system` alone.
 pub async fn strays(client: &kube::Client, labels: Option<&str>) -> Result<Vec<TokenSecret>> {
-    let (of_the_type, of_another) = (
-        format!("type={TYPE},metadata.namespace!={NAMESPACE}"),
-        format!("type!={TYPE}"),
-    );
-    let (elsewhere, here) = tokio::join!(
-        names(client, None, &of_the_type, labels),
-        names(client, Some(NAMESPACE), &of_another, labels),
-    );
-    let elsewhere = match elsewhere {
+    // One after the other: to open a second connection takes longer than either.
+    let fields = format!("type={TYPE},metadata.namespace!={NAMESPACE}");
+    let elsewhere = match names(client, None, &fields, labels).await {
         Err(error) if error.is_forbidden() => Vec::new(),
         other => other?,
     };
-    let here = here?
-        .into_iter()
-        .filter(|secret| secret.name.starts_with(SECRET_PREFIX));
+    let here = names(client, Some(NAMESPACE), &format!("type!={TYPE}"), labels).await?;
+    let here = here.into_iter().filter(|secret| secret.name.starts_with(SECRET_PREFIX));
     let mut found = Vec::new();
     for Metadata { namespace, name, .. } in here.chain(elsewhere) {
         match request::get::<KubeSecret>(client, SECRET, Some(&namespace), &name).await {

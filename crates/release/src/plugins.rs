@@ -12,17 +12,41 @@ pub struct Plugin {
 }
 
 /// All of them.
-pub const PLUGINS: &[Plugin] = &[Plugin {
-    name: "crt",
-    short_description: "Rotate Rancher's cluster registration tokens",
-    description: "\
+pub const PLUGINS: &[Plugin] = &[
+    Plugin {
+        name: "crt",
+        short_description: "Rotate Rancher's cluster registration tokens",
+        description: "\
 A cluster registration token is what the agent of a Rancher cluster shows when
 it opens its tunnel; who has it can pose as the agent. This plugin lists these
 tokens and changes them: it makes a new one, proves by a real connection that
 the agent runs with it, and only then revokes the old one. It may be killed at
 any moment: the same command goes on, or the start is restored.
 ",
-}];
+    },
+    Plugin {
+        name: "bootstrap-token",
+        short_description: "Make, explain and rotate node bootstrap tokens",
+        description: "\
+A bootstrap token is what a machine shows to the API server to become a node.
+This plugin makes them by the rules of the server that will check them, lists
+them without their secrets, says why one cannot work, and revokes them until
+they are really refused. It changes them, too, where they are kept: the new one
+is proven and delivered before the old one ends.
+",
+    },
+    Plugin {
+        name: "argocd-rancher",
+        short_description: "Rotate the Rancher tokens that Argo CD deploys by",
+        description: "\
+Argo CD reaches a cluster of Rancher through Rancher, by an API token that
+stands in a Secret; when the token ends, all deployments to the cluster fail.
+This plugin gives Argo CD a token for each cluster alone and changes them: it
+mints a new one, proves that Argo CD can work with it, puts it in place, and
+only then revokes the old one. It also names dead tokens and duplicates.
+",
+    },
+];
 
 impl Plugin {
     /// The package that cargo builds it from.
@@ -41,7 +65,7 @@ impl Plugin {
     pub fn caveats(&self) -> String {
         let file = format!("~/.local/bin/{}", self.binary().replacen('-', "_complete-", 1));
         format!(
-            "krew does not install completion. For it, and again after each upgrade:\n  \
+            "krew does not install completion. For it:\n  \
              kubectl {} completion > {file}\n  chmod +x {file}\n",
             self.name
         )

@@ -67,3 +67,21 @@ pub(crate) fn has_target(target: &str) -> bool {
         .output();
     out.is_ok_and(|out| Path::new(String::from_utf8_lossy(&out.stdout).trim()).is_dir())
 }
+
+/// The C compiler for a target, which the build scripts of C code look for when nothing in the environment names another
+/// (cc 1.2): `x86_64-linux-musl-gcc`.
+pub(crate) fn c_compiler(target: &str) -> String {
+    format!("{}-gcc", target.replace("-unknown", ""))
+}
+
+/// Whether C code can be compiled for a target.
+pub(crate) fn has_c_compiler(target: &str) -> bool {
+    let named = [
+        format!("CC_{target}"),
+        format!("CC_{}", target.replace('-', "_")),
+        "TARGET_CC".to_owned(),
+    ];
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    named.iter().any(|name| std::env::var_os(name).is_some())
+        || std::env::split_paths(&path).any(|dir| dir.join(c_compiler(target)).is_file())
+}

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
-use crate::cargo::{built, cargo, has_target, host, root, target_dir};
+use crate::cargo::{built, c_compiler, cargo, has_c_compiler, has_target, host, root, target_dir};
 use crate::step::Steps;
 
 /// Where the archives are put, with manifests that know only them.
@@ -68,6 +68,13 @@ impl Shipped {
         let host = host()?;
         let fixed = host.replace("-linux-gnu", "-linux-musl");
         let other = fixed != host && has_target(&fixed);
+        // ring is partly written in C.
+        ensure!(
+            !other || has_c_compiler(&fixed),
+            "Rust's target {fixed} is installed, but {} is not, which compiles C for it: install it (Debian: musl-tools), \
+             name another compiler in TARGET_CC, or remove the target",
+            c_compiler(&fixed)
+        );
         Ok(Self {
             target: if other { fixed } else { host },
             host: !other,

@@ -1,7 +1,7 @@
 //! What a command costs, and the same for a pair of commands that are compared.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,7 +15,7 @@ pub(crate) struct Subject {
     /// What it is called in the table.
     pub(crate) name: String,
     argv: Vec<OsString>,
-    env: Vec<(&'static str, PathBuf)>,
+    env: Vec<(&'static str, OsString)>,
     code: i32,
 }
 
@@ -38,8 +38,8 @@ impl Subject {
     }
 
     /// With an environment variable.
-    pub(crate) fn env(mut self, name: &'static str, value: &Path) -> Self {
-        self.env.push((name, value.to_owned()));
+    pub(crate) fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.env.push((name, value.into()));
         self
     }
 
@@ -55,6 +55,11 @@ impl Subject {
             out.status
         );
         Ok(String::from_utf8(out.stdout)?)
+    }
+
+    /// Runs it once, measured: for what takes long and cannot be done twice.
+    pub(crate) fn once(&self) -> Result<Cost> {
+        Ok(Cost::of(&[self.measure()?]))
     }
 
     fn measure(&self) -> Result<Sample> {

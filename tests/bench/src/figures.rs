@@ -49,7 +49,7 @@ pub(crate) fn comparison(table: &mut Table, theirs: (&str, Cost), ours: (&str, C
 }
 
 /// `0.31`, or `1/14` for what is much smaller.
-fn ratio(ours: f64, theirs: f64) -> String {
+pub(crate) fn ratio(ours: f64, theirs: f64) -> String {
     let ratio = ours / theirs;
     if ratio > 0.0 && ratio < 0.1 {
         format!("1/{:.0}", 1.0 / ratio)

@@ -1,13 +1,15 @@
-//! What the plugin costs, beside what kubectl costs for the like. Prints tables and writes nothing; `cargo xtask bench`
+//! What the plugins cost, beside what kubectl and kubeadm cost for the like. Prints tables and writes nothing; `cargo xtask bench`
 //! builds what it needs and runs it.
 
+mod argocd_rancher;
+mod bootstrap_token;
 mod cost;
 mod figures;
 mod list;
 mod rotation;
 mod start;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
@@ -19,24 +21,35 @@ const MOST_MIB: f64 = 8.0;
 /// How often a cluster is rotated.
 const ROTATIONS: u32 = 5;
 
-/// Measure the plugin against kubectl
+/// The plugins, each under the name that it is shipped by.
+const PLUGINS: [&str; 3] = ["kubectl-crt", "kubectl-bootstrap_token", "kubectl-argocd_rancher"];
+
+/// Measure the plugins against kubectl and kubeadm
 #[derive(Parser)]
 struct Bench {
     /// What to measure; everything if nothing is named
     #[arg(value_enum)]
     what: Vec<What>,
 
-    /// The plugin as it is shipped
+    /// The directory with the plugins as they are shipped
     #[arg(long)]
-    plugin: PathBuf,
+    plugins: PathBuf,
 
     /// A plain kubectl
     #[arg(long)]
     kubectl: PathBuf,
 
-    /// How many registration tokens there are for the listing
+    /// A plain kubeadm
+    #[arg(long)]
+    kubeadm: PathBuf,
+
+    /// How many tokens there are for each listing
     #[arg(long)]
     tokens: u32,
+
+    /// How many clusters Argo CD's tokens are rotated for
+    #[arg(long)]
+    clusters: usize,
 
     /// How many pairs of runs each comparison takes
     #[arg(long)]
@@ -49,39 +62,56 @@ enum What {
     Start,
     List,
     Rotation,
+    BootstrapToken,
+    ArgocdRancher,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let bench = Bench::parse();
     let wanted = |what| bench.what.is_empty() || bench.what.contains(&what);
-    let mut fits = true;
-    if wanted(What::Size) {
-        fits = size(&bench.plugin)?;
-    }
+    let plugins = PLUGINS.map(|name| bench.plugins.join(name));
+    let [crt, bootstrap_token, argocd_rancher] = &plugins;
+    let fits = !wanted(What::Size) || size(&plugins)?;
     if wanted(What::Start) {
         let mut kubectls = vec![("kubectl v1.36.3".to_owned(), bench.kubectl.clone())];
         kubectls.extend(of_the_system());
-        start::start(&bench.plugin, &kubectls, bench.pairs)?;
+        start::start(&plugins, &kubectls, bench.pairs)?;
     }
     let bed = Box::new(Box::pin(Bed::new()).await?);
     for era in Era::ALL {
         if wanted(What::List) {
-            let listing = list::list(&bed, era, &bench.plugin, &bench.kubectl, bench.tokens, bench.pairs);
+            let listing = list::list(&bed, era, crt, &bench.kubectl, bench.tokens, bench.pairs);
             Box::pin(listing).await?;
         }
         if wanted(What::Rotation) {
-            Box::pin(rotation::rotation(&bed, era, &bench.plugin, ROTATIONS)).await?;
+            Box::pin(rotation::rotation(&bed, era, crt, ROTATIONS)).await?;
         }
     }
-    anyhow::ensure!(fits, "the plugin is larger than {MOST_MIB} MiB");
+    if wanted(What::BootstrapToken) {
+        let tokens = bootstrap_token::run(&bed, bootstrap_token, &bench.kubeadm, bench.tokens, bench.pairs);
+        Box::pin(tokens).await?;
+    }
+    if wanted(What::ArgocdRancher) {
+        let rotation = argocd_rancher::run(&bed, argocd_rancher, &bench.kubectl, bench.clusters);
+        Box::pin(rotation).await?;
+    }
+    anyhow::ensure!(fits, "a plugin is larger than {MOST_MIB} MiB");
     Ok(())
 }
 
-fn size(plugin: &Path) -> Result<bool> {
-    let mib = std::fs::metadata(plugin)?.len() as f64 / f64::from(1 << 20);
-    anstream::println!("\n{}: {mib:.1} MiB (at most {MOST_MIB})", plugin.display());
-    Ok(mib <= MOST_MIB)
+/// Whether all of them are small enough.
+fn size(plugins: &[PathBuf]) -> Result<bool> {
+    let mut fits = true;
+    let mut rows = figures::table(&["size", &format!("at most {MOST_MIB} MiB")]);
+    for plugin in plugins {
+        let mib = std::fs::metadata(plugin)?.len() as f64 / f64::from(1 << 20);
+        fits &= mib <= MOST_MIB;
+        let name = plugin.file_name().unwrap_or_default().to_string_lossy();
+        rows.add_row([name.into_owned(), format!("{mib:.1} MiB")]);
+    }
+    anstream::println!("\n{rows}");
+    Ok(fits)
 }
 
 /// The kubectl that is installed here, if one is.

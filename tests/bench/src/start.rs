@@ -1,27 +1,31 @@
 //! What it costs to start: every call of a plugin pays it, and kubectl's own start comes before it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use crate::cost::{Subject, pairs};
 use crate::figures::{COMPARISON, comparison, table};
 
-/// Each of our three short commands, by turns with `kubectl version --client` of each kubectl.
-pub(crate) fn start(plugin: &Path, kubectls: &[(String, std::path::PathBuf)], count: u32) -> Result<()> {
-    let ours = [
-        Subject::new("kubectl-crt --version", plugin, &["--version"]),
-        Subject::new("kubectl-crt --help", plugin, &["--help"]),
-        Subject::new("kubectl-crt with a usage error", plugin, &["no-such-verb"]).exits(2),
-    ];
+/// Three short commands of each plugin, by turns with `kubectl version --client` of each kubectl.
+pub(crate) fn start(plugins: &[PathBuf], kubectls: &[(String, PathBuf)], count: u32) -> Result<()> {
     for (name, kubectl) in kubectls {
         let theirs = Subject::new(format!("{name} version --client"), kubectl, &["version", "--client"]);
         let mut rows = table(&COMPARISON);
-        for ours in &ours {
-            let (a, b) = pairs(ours, &theirs, count)?;
+        for ours in plugins.iter().flat_map(|plugin| short(plugin)) {
+            let (a, b) = pairs(&ours, &theirs, count)?;
             comparison(&mut rows, (&theirs.name, b), (&ours.name, a));
         }
         anstream::println!("\n{rows}");
     }
     Ok(())
+}
+
+fn short(plugin: &Path) -> [Subject; 3] {
+    let name = plugin.file_name().unwrap_or_default().to_string_lossy();
+    [
+        Subject::new(format!("{name} --version"), plugin, &["--version"]),
+        Subject::new(format!("{name} --help"), plugin, &["--help"]),
+        Subject::new(format!("{name} with a usage error"), plugin, &["no-such-verb"]).exits(2),
+    ]
 }

@@ -1,26 +1,34 @@
-//! The demo: a management cluster, a downstream cluster, Rancher's stand-in and three registered clusters, and a
-//! rotation by the real kubectl before the user's eyes. `cargo xtask demo` builds what it needs and runs it.
+//! The demo: a management cluster, a downstream cluster, Rancher's stand-in and three registered clusters, and the jobs
+//! of the plugins, done by the real kubectl before the user's eyes. `cargo xtask demo` builds what it needs and runs it.
 
+mod argocd_rancher;
+mod bootstrap_token;
+mod crt;
 mod show;
 mod signals;
 mod stage;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::Result;
 use clap::Parser;
 use testbed::Era;
 
-use crate::show::Show;
+use crate::show::{Show, Stopped};
 use crate::signals::Signals;
 use crate::stage::Stage;
 
-/// Rotate a cluster's registration token before your eyes
+/// See each plugin do its job
 #[derive(Parser)]
 struct Demo {
     /// Which kind of Rancher
     #[arg(long, value_enum, default_value = "secret")]
     era: EraWord,
+
+    /// The only plugin to show
+    #[arg(long, value_enum)]
+    only: Option<Job>,
 
     /// Leave me in a shell instead of showing the tour
     #[arg(long)]
@@ -31,6 +39,14 @@ struct Demo {
 enum EraWord {
     Plain,
     Secret,
+}
+
+/// What a plugin is for.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
+enum Job {
+    Crt,
+    BootstrapToken,
+    ArgocdRancher,
 }
 
 impl From<EraWord> for Era {
@@ -65,8 +81,34 @@ async fn run(demo: &Demo) -> Result<ExitCode> {
     let outcome = if demo.shell {
         show.shell().await
     } else {
-        show.tour().await
+        tour(&mut show, demo.only).await
     };
     stage.end().await;
-    outcome
+    match outcome {
+        Err(error) => match error.downcast_ref::<Stopped>() {
+            Some(stopped) => Ok(stopped.code()),
+            None => Err(error),
+        },
+        ended => ended,
+    }
+}
+
+/// The jobs, one after another.
+async fn tour(show: &mut Show<'_>, only: Option<Job>) -> Result<ExitCode> {
+    let began = Instant::now();
+    let wanted = |job| only.is_none_or(|only| only == job);
+    if wanted(Job::Crt) {
+        crt::play(show).await?;
+    }
+    if wanted(Job::BootstrapToken) {
+        bootstrap_token::play(show).await?;
+    }
+    if wanted(Job::ArgocdRancher) {
+        argocd_rancher::play(show).await?;
+    }
+    anstream::println!(
+        "\nThat took {:.0} s. `cargo xtask demo --shell` leaves you in a shell to try it yourself.",
+        began.elapsed().as_secs_f32()
+    );
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,8 +1,10 @@
 //! The commands of the demo, each shown as it would be typed and run by the real kubectl, in the open.
 
+use std::fmt;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anstyle::Style;
 use anyhow::{Context as _, Result, bail};
@@ -22,49 +24,82 @@ const QUIET: Style = Style::new().dimmed();
 pub(crate) struct Show<'a> {
     stage: &'a Stage,
     signals: &'a mut Signals,
-    began: Instant,
 }
 
-/// What comes after a command.
-enum Then {
-    GoOn,
-    End(ExitCode),
+/// The user has asked for the end. It is an error so that no scene comes after it.
+#[derive(Debug)]
+pub(crate) struct Stopped(Stop);
+
+impl Stopped {
+    /// The exit code that goes with it.
+    pub(crate) fn code(&self) -> ExitCode {
+        self.0.code()
+    }
 }
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("stopped")
+    }
+}
+
+impl std::error::Error for Stopped {}
 
 impl<'a> Show<'a> {
     pub(crate) fn new(stage: &'a Stage, signals: &'a mut Signals) -> Self {
-        let began = Instant::now();
-        Self { stage, signals, began }
+        Self { stage, signals }
     }
 
-    /// A rotation from the first look to the last.
-    pub(crate) async fn tour(&mut self) -> Result<ExitCode> {
-        let scenes: [(&str, &[&str]); 4] = [
-            (
-                "Every registration token, by its fingerprint, and who uses it:",
-                &["list"],
-            ),
-            (
-                "One cluster: its agent, the Secret, the token and the tunnels:",
-                &["status", "prod-eu"],
-            ),
-            (
-                "A new token. It settles for 2 s here; in earnest one waits the usual 45 s, because a redeploy that \
-                 Rancher began just before may still render the old token for half a minute:",
-                &["rotate", "prod-eu", "--yes", "--settle", "2s"],
-            ),
-            ("Afterwards:", &["list"]),
-        ];
-        for (why, verb) in scenes {
-            if let Then::End(code) = self.kubectl_crt(why, verb).await? {
-                return Ok(code);
+    /// What it plays on.
+    pub(crate) fn stage(&self) -> &'a Stage {
+        self.stage
+    }
+
+    /// Announces what the next scenes are about.
+    pub(crate) fn title(&self, text: &str) {
+        anstream::println!("\n{TITLE}=== {text} ==={TITLE:#}");
+    }
+
+    /// A remark.
+    pub(crate) fn say(&self, text: &str) {
+        anstream::println!("\n{QUIET}# {text}{QUIET:#}");
+    }
+
+    /// `kubectl LINE`, whose words have no blanks in them. It must succeed. No `why` for what follows from the last one.
+    pub(crate) async fn kubectl(&mut self, why: &str, line: &str) -> Result<()> {
+        self.scene(why, line, None).await
+    }
+
+    /// `kubectl LINE > FILE`, in the directory that all commands run in.
+    pub(crate) async fn kubectl_into(&mut self, why: &str, line: &str, file: &str) -> Result<PathBuf> {
+        self.scene(why, line, Some(file)).await?;
+        Ok(self.stage.desk().join(file))
+    }
+
+    async fn scene(&mut self, why: &str, line: &str, into: Option<&str>) -> Result<()> {
+        let redirected = into.map(|file| format!(" > {file}")).unwrap_or_default();
+        if !why.is_empty() {
+            self.say(why);
+        }
+        anstream::println!("{TITLE}$ kubectl {line}{redirected}{TITLE:#}");
+        let mut command = self.stage.command("kubectl")?;
+        command.args(line.split_whitespace()).current_dir(self.stage.desk());
+        if let Some(file) = into {
+            command.stdout(std::fs::File::create(self.stage.desk().join(file))?);
+        }
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("start kubectl, {}", self.stage.kubectl()))?;
+        tokio::select! {
+            status = child.wait() => match status? {
+                status if status.success() => Ok(()),
+                status => bail!("`kubectl {line}` failed ({status})"),
+            },
+            stop = self.signals.next() => {
+                let_end(&mut child, stop).await?;
+                Err(Stopped(stop).into())
             }
         }
-        anstream::println!(
-            "\nThat took {:.0} s. `cargo xtask demo --shell` leaves you in a shell to try it yourself.",
-            self.began.elapsed().as_secs_f32()
-        );
-        Ok(ExitCode::SUCCESS)
     }
 
     /// The user's shell, until it is left.
@@ -76,6 +111,8 @@ impl<'a> Show<'a> {
              \x20 kubectl crt rotate prod-eu --dry-run\n\
              \x20 kubectl crt rotate prod-us --settle 2s    and Ctrl-C in the middle, then\n\
              \x20 kubectl crt status prod-us\n\
+             \x20 kubectl bootstrap-token create --context management\n\
+             \x20 kubectl argocd-rancher add prod-us --context management --rancher-context rancher\n\
              \x20 kubectl config get-contexts                Rancher, and each cluster through its tunnel or directly\n\
              {QUIET}KUBECONFIG={}{QUIET:#}\n",
             self.stage.kubeconfig().display()
@@ -93,28 +130,6 @@ impl<'a> Show<'a> {
                     let_end(&mut shell, stop).await?;
                     return Ok(stop.code());
                 },
-            }
-        }
-    }
-
-    async fn kubectl_crt(&mut self, why: &str, verb: &[&str]) -> Result<Then> {
-        anstream::println!(
-            "\n{QUIET}# {why}{QUIET:#}\n{TITLE}$ kubectl crt {}{TITLE:#}",
-            verb.join(" ")
-        );
-        let mut command = self.stage.command("kubectl")?;
-        command.arg("crt").args(verb);
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("start kubectl, {}", self.stage.kubectl()))?;
-        tokio::select! {
-            status = child.wait() => match status? {
-                status if status.success() => Ok(Then::GoOn),
-                status => bail!("`kubectl crt {}` failed ({status})", verb.join(" ")),
-            },
-            stop = self.signals.next() => {
-                let_end(&mut child, stop).await?;
-                Ok(Then::End(stop.code()))
             }
         }
     }

@@ -34,7 +34,7 @@ impl Signals {
 }
 
 /// The signal that came.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stop(SignalKind);
 
 impl Stop {

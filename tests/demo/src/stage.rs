@@ -7,9 +7,11 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use testbed::{Bed, Era, Kubeconfig, Registered, Registration, Standin};
+use testbed::{Bed, ControlPlane, Era, Kubeconfig, Registered, Registration, Standin};
 use tokio::process::Command;
 
+/// The plugins as the files that kubectl looks for.
+const PLUGINS: [&str; 3] = ["kubectl-crt", "kubectl-bootstrap_token", "kubectl-argocd_rancher"];
 const CLUSTERS: [&str; 3] = ["prod-eu", "prod-us", "edge-7"];
 
 /// The stage, set.
@@ -17,6 +19,7 @@ pub(crate) struct Stage {
     bed: Box<Bed>,
     era: Era,
     bin: PathBuf,
+    desk: PathBuf,
     kubeconfig: PathBuf,
     kubectl: String,
 }
@@ -25,10 +28,13 @@ impl Stage {
     /// Starts everything and says so. What takes long is said before it begins.
     pub(crate) async fn build(era: Era) -> Result<Self> {
         let bed = Box::new(Bed::new().await?);
-        let bin = bed.dir().join("bin");
-        std::fs::create_dir(&bin)?;
-        let plugin = testbed::built("kubectl-crt")?;
-        std::os::unix::fs::symlink(plugin, bin.join("kubectl-crt"))?;
+        let [bin, desk] = ["bin", "desk"].map(|name| bed.dir().join(name));
+        for dir in [&bin, &desk] {
+            std::fs::create_dir(dir)?;
+        }
+        for plugin in PLUGINS {
+            std::os::unix::fs::symlink(testbed::built(plugin)?, bin.join(plugin))?;
+        }
         let kubectl = find_kubectl(&bed, &bin).await?;
 
         let began = Instant::now();
@@ -59,12 +65,13 @@ impl Stage {
             bed,
             era,
             bin,
+            desk,
             kubeconfig,
             kubectl,
         })
     }
 
-    /// A program on this stage: it finds kubectl, the plugin and the clusters, and leaves nothing in the user's home.
+    /// A program on this stage: it finds kubectl, the plugins and the clusters, and leaves nothing in the user's home.
     pub(crate) fn command(&self, program: &str) -> Result<Command> {
         let mut path = vec![self.bin.clone()];
         path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
@@ -78,6 +85,16 @@ impl Stage {
             .env("KUBECACHEDIR", self.bed.dir().join("cache"))
             .env("KUBERC", "off");
         Ok(command)
+    }
+
+    /// The directory that the tour's commands run in.
+    pub(crate) fn desk(&self) -> &Path {
+        &self.desk
+    }
+
+    /// The cluster with Rancher's objects, which machines may join too.
+    pub(crate) async fn management(&self) -> Result<&ControlPlane> {
+        self.bed.management(self.era).await
     }
 
     /// Which kubectl runs the commands.

@@ -5,9 +5,9 @@
 //! own name begins so, or when its first word is `__complete` (what shims written for Go plugins call).
 //! (spf13/cobra v1.9, `completions.go`; kubernetes/kubectl v0.33, `pkg/cmd/plugin_completion.go`.)
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode as ProcessExit;
 use std::time::Duration;
 
@@ -257,11 +257,29 @@ fn takes_value(command: &clap::Command, before: &[String], word: &str) -> Option
 /// The two lines that a user puts on the `PATH` as `kubectl_complete-<name>`, where the program itself cannot be linked.
 pub fn shim<P: Plugin>() -> Result<String, Error> {
     let program = std::env::current_exe().map_err(|error| Error::from(error).doing("find this program's own file"))?;
-    let quoted = program.to_string_lossy().replace('\'', r"'\''");
+    let link = std::env::args_os().next().and_then(|name| link_to(&program, &name));
+    let quoted = link.unwrap_or(program).to_string_lossy().replace('\'', r"'\''");
     let file = format!("kubectl_complete-{}", P::NAME.replace('-', "_"));
     Ok(format!(
         "#!/bin/sh\n# Save this as {file}, executable, in a directory of your PATH.\nexec '{quoted}' __complete \"$@\"\n"
     ))
+}
+
+/// The path by which this program was called, if it leads to it. krew points its link at the directory of another version
+/// when it upgrades, and deletes the one that the program itself is in (v0.5.0, internal/installation/upgrade.go).
+///
+/// kubectl calls a plugin by the whole path that it has found (1.36, pkg/cmd/plugin.go), a shell by what was typed.
+fn link_to(program: &Path, called: &OsStr) -> Option<PathBuf> {
+    let called = Path::new(called);
+    let candidates: Vec<PathBuf> = if called.components().nth(1).is_some() {
+        vec![called.to_owned()]
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).map(|dir| dir.join(called)).collect()
+    };
+    let program = program.canonicalize().ok()?;
+    let leads_here = |path: &PathBuf| path.canonicalize().is_ok_and(|file| file == program);
+    std::path::absolute(candidates.into_iter().find(leads_here)?).ok()
 }
 
 #[cfg(test)]
@@ -380,5 +398,19 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("' __complete \"$@\"\n"), "{text}");
+    }
+    #[test]
+    fn the_shim_goes_by_the_link_that_an_upgrade_keeps() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["store", "other"] {
+            std::fs::write(at(name), "").unwrap();
+        }
+        std::os::unix::fs::symlink(at("store"), at("link")).unwrap();
+        let link = |called: PathBuf| link_to(&at("store"), called.as_os_str());
+        assert_eq!(link(at("link")), Some(at("link")));
+        assert_eq!(link(at("other")), None, "another program");
+        assert_eq!(link(at("nowhere")), None);
+        assert_eq!(link("not-on-the-path".into()), None);
     }
 }

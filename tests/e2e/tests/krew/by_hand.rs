@@ -10,7 +10,7 @@ use crate::home::Home;
 use crate::shop::{Shop, this_platform};
 
 /// `kubectl krew install` of two files.
-fn install(home: &Home, plugin: &Plugin, manifest: &str, archive: &Path) -> Result<crate::home::Ran> {
+pub(crate) fn install(home: &Home, plugin: &Plugin, manifest: &str, archive: &Path) -> Result<crate::home::Ran> {
     let file = home.path().join(format!("{}.yaml", plugin.name));
     fs::write(&file, manifest)?;
     let flags = [("--manifest", file.as_path()), ("--archive", archive)];
@@ -40,10 +40,12 @@ fn each_plugin_is_installed_from_two_files_and_answers_through_kubectl() -> Resu
 #[test]
 fn an_archive_that_is_not_the_manifest_s_is_refused() -> Result<()> {
     let (home, shop) = (Home::new()?, Shop::open()?);
-    let plugin = &PLUGINS[0];
-    let (archive, _) = shop.publish(plugin, "v1.0.0")?;
-    let other = [(this_platform()?, archive::sum(b"another archive"))];
-    let manifest = shop.release("v1.0.0").manifest(plugin, &other)?;
-    install(&home, plugin, &manifest, &archive)?.refused("checksum does not match")?;
-    home.kubectl(&[plugin.name, "--help"])?.refused("unknown command")
+    for plugin in PLUGINS {
+        let (archive, _) = shop.publish(plugin, "v1.0.0")?;
+        let other = [(this_platform()?, archive::sum(b"another archive"))];
+        let manifest = shop.release("v1.0.0").manifest(plugin, &other)?;
+        install(&home, plugin, &manifest, &archive)?.refused("checksum does not match")?;
+        home.kubectl(&[plugin.name, "--help"])?.refused("unknown command")?;
+    }
+    Ok(())
 }

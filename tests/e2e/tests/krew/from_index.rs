@@ -45,9 +45,7 @@ fn each_plugin_is_found_installed_upgraded_and_uninstalled() -> Result<()> {
             link.ends_with(format!("{}/v1.1.0/{}", plugin.name, plugin.binary())),
             "{link:?}"
         );
-        // A verb that needs no cluster.
-        let shim = home.kubectl(&[plugin.name, "completion"])?.well()?;
-        ensure!(shim.stdout.contains("__complete"), "{shim}");
+        home.kubectl(&[plugin.name, "--help"])?.well()?;
 
         home.krew(&["uninstall", plugin.name])?.well()?;
         ensure!(linked(&home, plugin).is_none(), "the link is gone");
@@ -57,22 +55,46 @@ fn each_plugin_is_found_installed_upgraded_and_uninstalled() -> Result<()> {
 }
 
 #[test]
+fn completion_that_was_set_up_once_goes_on_after_an_upgrade() -> Result<()> {
+    let (home, shop) = with_index()?;
+    for plugin in PLUGINS {
+        home.krew(&["install", &in_index(plugin)])?.well()?;
+        let shim = home.kubectl(&[plugin.name, "completion"])?.well()?;
+        let name = plugin.binary().replacen('-', "_complete-", 1);
+        home.save_program(&name, &shim.stdout)?;
+        let complete = || home.kubectl(&["__complete", plugin.name, "lis"]);
+        let before = complete()?.well()?;
+        ensure!(before.stdout.starts_with("list\t"), "{before}");
+
+        let (_, manifest) = shop.publish(plugin, "v1.1.0")?;
+        shop.commit(&home, plugin, &manifest)?;
+        home.krew(&["upgrade", plugin.name])?.well()?;
+        let old = home.path().join("krew/store").join(plugin.name).join("v1.0.0");
+        ensure!(!old.exists(), "krew has kept the old version, so this proves nothing");
+        let after = complete()?.well()?;
+        ensure!(after.stdout == before.stdout, "{after}");
+    }
+    Ok(())
+}
+
+#[test]
 fn an_upgrade_with_a_wrong_sum_leaves_the_installed_version() -> Result<()> {
     let (home, shop) = with_index()?;
-    let plugin = &PLUGINS[0];
-    home.krew(&["install", &in_index(plugin)])?.well()?;
-    shop.publish(plugin, "v1.1.0")?;
-    let other = [(this_platform()?, archive::sum(b"another archive"))];
-    shop.commit(&home, plugin, &shop.release("v1.1.0").manifest(plugin, &other)?)?;
+    for plugin in PLUGINS {
+        home.krew(&["install", &in_index(plugin)])?.well()?;
+        shop.publish(plugin, "v1.1.0")?;
+        let other = [(this_platform()?, archive::sum(b"another archive"))];
+        shop.commit(&home, plugin, &shop.release("v1.1.0").manifest(plugin, &other)?)?;
 
-    home.krew(&["upgrade", plugin.name])?
-        .refused("checksum does not match")?;
-    let link = linked(&home, plugin).unwrap_or_default();
-    ensure!(
-        link.ends_with(format!("{}/v1.0.0/{}", plugin.name, plugin.binary())),
-        "{link:?}"
-    );
-    home.kubectl(&[plugin.name, "--help"])?.well()?;
+        home.krew(&["upgrade", plugin.name])?
+            .refused("checksum does not match")?;
+        let link = linked(&home, plugin).unwrap_or_default();
+        ensure!(
+            link.ends_with(format!("{}/v1.0.0/{}", plugin.name, plugin.binary())),
+            "{link:?}"
+        );
+        home.kubectl(&[plugin.name, "--help"])?.well()?;
+    }
     Ok(())
 }
 

@@ -1,14 +1,14 @@
 //! A user's home, with kubectl, krew and git on its PATH and nothing else.
 
 use std::fmt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
-use testbed::{GoModule, Programs};
+use testbed::{GoModule, Kubeconfig, Programs};
 
 const KREW: GoModule = GoModule {
     name: "krew",
@@ -54,6 +54,20 @@ impl Home {
 
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Puts a program on the PATH, as `command > file; chmod +x file` does.
+    pub(crate) fn save_program(&self, name: &str, text: &str) -> Result<()> {
+        let file = self.path().join("bin").join(name);
+        std::fs::write(&file, text)?;
+        Ok(std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755))?)
+    }
+
+    /// Makes this the kubeconfig that kubectl takes when nothing else is said.
+    pub(crate) fn save_kubeconfig(&self, kubeconfig: &Kubeconfig) -> Result<()> {
+        let dir = self.path().join(".kube");
+        std::fs::create_dir_all(&dir)?;
+        kubeconfig.write(dir.join("config")).map(drop)
     }
 
     /// `kubectl krew ARGS`

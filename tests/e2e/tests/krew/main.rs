@@ -3,6 +3,7 @@
 //!
 //! The archives hold the programs that the other stories run, under the names that they are shipped with.
 
+mod at_work;
 mod by_hand;
 mod from_index;
 mod home;
