@@ -192,7 +192,9 @@ impl Launcher<'_> {
     }
 
     fn controller(&self, ports: &Ports) -> Result<Component> {
-        let flags = [format!("--metrics-port={}", ports.controller_metrics)];
+        let port = ports.controller_metrics;
+        ports::warn_if_open(&format!("port {port} of argocd-application-controller is"))?;
+        let flags = [format!("--metrics-port={port}")];
         let flags = self.connected(ports).into_iter().chain(flags);
         self.launch("argocd-application-controller", ports, flags)
     }

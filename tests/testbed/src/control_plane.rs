@@ -1,7 +1,6 @@
 //! One Kubernetes control plane as a set of plain processes, which can be stopped and started one by one.
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,8 +20,6 @@ use crate::programs::Programs;
 
 /// Long enough for a machine that is busy with everything else; nothing waits this long when all is well.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// Set by `controlplane private-network` for those inside.
-const PRIVATE_NETWORK: &str = "TESTBED_PRIVATE_NETWORK";
 const POLL: Duration = Duration::from_millis(50);
 
 /// What runs in a control plane besides etcd, the API server and the controllers (the garbage collector is one).
@@ -471,13 +468,7 @@ impl ControlPlane {
 
     fn start_kubelet(&self, node: &str, identity: impl IntoIterator<Item = String>) -> Result<Component> {
         let (port, read_only) = (ports::free()?, ports::free()?);
-        if std::env::var_os(PRIVATE_NETWORK).is_none() {
-            let warning = format!("warning: ports {port} and {read_only} of node {node} are open on all interfaces");
-            writeln!(
-                std::io::stderr(),
-                "{warning} (run under `controlplane private-network` to avoid it)"
-            )?;
-        }
+        ports::warn_if_open(&format!("ports {port} and {read_only} of node {node} are"))?;
         let flags = [
             "--morph=kubelet".to_owned(),
             format!("--name={node}"),
