@@ -6,5 +6,6 @@ mod fleet;
 mod generated;
 mod listing;
 mod meddling;
+mod rotating;
 mod swapping;
 mod waiting;
