@@ -80,14 +80,14 @@ impl Moves<'_> {
         let there = held(&self.world.view);
         let small = self.small;
         self.may(Kind::Works, "Argo CD reads the Secret", |to| {
-            to.memory.argo.copy = there
+            to.memory.argo.copy = there;
         });
         if let Some(value) = argo
             .copy
             .filter(|value| self.world.view.watched && works(self.world, *value))
         {
             self.may(Kind::Works, "Argo CD calls the cluster", |to| {
-                note_use(small, to, value)
+                note_use(small, to, value);
             });
         }
         if let Some(value) = argo.writing {
@@ -171,7 +171,7 @@ impl Moves<'_> {
             });
         } else if !world.view.quiet && !world.is_sending() {
             self.may(Kind::Works, "a moment passes without a call of ours", |to| {
-                to.view.quiet = true
+                to.view.quiet = true;
             });
         }
     }
@@ -181,7 +181,7 @@ impl Moves<'_> {
         let Some(run) = &self.world.run else { return };
         if self.world.view.user != US {
             self.may(Kind::Works, "it is run again by who began", |to| {
-                to.view.user = US.to_owned()
+                US.clone_into(&mut to.view.user);
             });
             return;
         }
@@ -201,7 +201,7 @@ impl Moves<'_> {
             });
         } else {
             self.may(Kind::Follows, "the operator deletes O in Rancher", |to| {
-                kill_old(&mut to.memory, None)
+                kill_old(&mut to.memory, None);
             });
         }
     }
@@ -252,7 +252,7 @@ impl Moves<'_> {
             }
             if minted.life == Life::Ending && !(sending && world.memory.ending_since_intent) {
                 self.may(Kind::Follows, &format!("{shown} expires"), |to| {
-                    set_life(to, name, Life::Dead)
+                    set_life(to, name, Life::Dead);
                 });
             }
             if minted.life == Life::Dead {
@@ -342,7 +342,7 @@ impl Moves<'_> {
         if left.users > 0 && !world.is_sending() && world.view.user == US {
             self.may(Kind::Disturbs, "it is run as another user", |to| {
                 to.memory.left.users -= 1;
-                to.view.user = "u-other".to_owned();
+                "u-other".clone_into(&mut to.view.user);
             });
         }
         if world.memory.away {
