@@ -144,11 +144,7 @@ impl Moves<'_> {
     fn calls(&mut self) {
         let world = self.world;
         let keeps_last_use = !self.small.no_last_use;
-        if let Some(value) = self
-            .small
-            .may_be_asked(world)
-            .filter(|_| !world.is_sending() && !world.memory.away)
-        {
+        if let Some(value) = Small::may_be_asked(world).filter(|_| !world.is_sending() && !world.memory.away) {
             let says = answer(world, value);
             let again = says == world.view.new_answer;
             let kind = if again { Kind::Begins } else { Kind::Works };
