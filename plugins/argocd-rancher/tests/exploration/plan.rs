@@ -164,6 +164,9 @@ fn somebody_elses_token_in_the_secret_is_left_where_it_is() {
     confirm delete what was parked
     ");
     view.old = Some(Life::Sound);
+    let mut run = under_way(&mut start(true), Goal::Forward, Phase::Retire);
+    run.notes.keep_old = true;
+    assert!(!matches!(decide(&view, Some(&run)), Next::Refuse(_)), "O is to stay");
     let run = under_way(&mut start(true), Goal::Back, Phase::Prove);
     insta::assert_snapshot!(lines(view, Some(run)), @"
     prove   wait for Argo CD to have no old copy left that it could write back (--grace)
