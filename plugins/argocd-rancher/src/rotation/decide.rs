@@ -26,13 +26,15 @@
 //! * The road is walked from the top each time. If Argo CD, or anybody, puts X back, the same line puts T there again, and the
 //!   grace time begins anew; that is so after line 9 too, where X is dead: hence values are parked to the very end (11 after 10).
 //! * No value is known to one place alone when the cluster Secret is written: T is parked (3) and so is O (2).
-//! * A token that is neither O nor one of this run is never overwritten (1): whoever put it there knows why.
+//! * A token that is neither O nor one of this run is never overwritten (1): whoever put it there knows why. Nothing is made for
+//!   such a Secret, and what was made may go once the grace time has passed: it is named nowhere.
 //! * A deletion in Rancher cannot be conditional, so that one which was decided on long ago may arrive at any time. But a
 //!   name is never used twice, and a token that was ever to be deleted is never relied on again: instead of it another is minted.
 //!   O is deleted only where there is no way back any more.
 //! * The goal may change at any time before line 9. On the way back a cluster Secret that holds O already is written once more:
 //!   that gives it a new version, so that a late write of N by a former holder of the lock does not fit any more.
-//! * Time may cut off the way back: O expires, or somebody deletes it, or what was parked is lost. From then on N may be the only
+//! * Time may cut off the way back: O expires, or somebody deletes it (Rancher's list says so before the last of its servers
+//!   refuses it), or what was parked is lost. From then on N may be the only
 //!   one that lives: that is journaled, and the road leads to N after all; O is not touched any more.
 //!
 //! Only the user of Rancher who minted a token can list or delete it, so a run is gone on with by that user alone.
@@ -108,12 +110,12 @@ impl<'a> Road<'a> {
     fn target(&self) -> Option<(Which, &'a Known)> {
         match self.leg() {
             Leg::Back => Some((Which::Old, &self.notes().old)),
-            Leg::Forward | Leg::Stay => self.new().map(|new| (Which::New, new)),
+            Leg::Forward | Leg::Stay => self.good_new().map(|new| (Which::New, new)),
         }
     }
 
     /// N, if it lives, will for long enough, was never to be deleted, and its value is known.
-    fn new(&self) -> Option<&'a Known> {
+    fn good_new(&self) -> Option<&'a Known> {
         let new = self.notes().new.as_ref()?;
         let (name, minted) = self.view.minted.get_key_value(new.name.as_ref()?)?;
         (self.is_good(name, minted) && minted.value == Some(new.value)).then_some(new)
@@ -189,7 +191,7 @@ impl<'a> Road<'a> {
 
     /// Line 3.
     fn make_new(&self) -> Option<Step> {
-        if let Some(new) = self.new() {
+        if let Some(new) = self.good_new() {
             // At the end what was parked is gone, and the cluster Secret is the place.
             let at_the_end = self.run.phase >= Phase::Confirm && self.view.target.holds(new.value);
             let name = new.name.as_ref()?;
@@ -262,7 +264,7 @@ impl<'a> Road<'a> {
     }
 
     fn last_use(&self) -> Option<String> {
-        let name = self.new()?.name.as_ref()?;
+        let name = self.good_new()?.name.as_ref()?;
         self.view.minted.get(name)?.used.clone()
     }
 
@@ -273,7 +275,7 @@ impl<'a> Road<'a> {
         }
         let before = &self.notes().used_before;
         let unseen = self.view.watched && before.is_some() && self.last_use() == *before;
-        let in_use = self.new().filter(|new| self.view.target.holds(new.value));
+        let in_use = self.good_new().filter(|new| self.view.target.holds(new.value));
         if let Some(new) = in_use
             && self.leg() != Leg::Back
             && unseen

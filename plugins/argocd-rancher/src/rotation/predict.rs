@@ -3,10 +3,9 @@
 use kubectl_core::secret::Fingerprint;
 use rotation::protocol::Run;
 
-use super::decide::leg;
 use super::view::{Answer, Known, Life, Minted, Name, Notes, Target, View};
 use super::write::{Which, Write};
-use super::{ArgocdRancher, Timer};
+use super::{ArgocdRancher, Timer, leg};
 
 /// What the journal must say before the write is sent. The name of a new token is Rancher's to draw: it is journaled before
 /// anything is done with the token, and a token that was made and not journaled is found by its mark.

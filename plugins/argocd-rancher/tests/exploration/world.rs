@@ -9,7 +9,7 @@ mod safety;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use kubectl_argocd_rancher::rotation::view::{Answer, Known, Leg, Life, Name, Notes, Parked, Target, View};
+use kubectl_argocd_rancher::rotation::view::{Answer, Known, Leg, Life, Minted, Name, Notes, Parked, Target, View};
 use kubectl_argocd_rancher::rotation::write::{Which, Write};
 use kubectl_argocd_rancher::rotation::{ArgocdRancher, Timer};
 use kubectl_core::secret::Fingerprint;
@@ -362,7 +362,7 @@ impl Small {
     }
 
     fn ask_with_new(&self, world: &mut W) {
-        let value = self.may_be_asked(world);
+        let value = Self::may_be_asked(world);
         let named = world.run.as_ref().and_then(|run| run.notes.new.as_ref());
         let named = named.map(|new| new.value);
         let truth = value.map(|value| answer(world, value));
@@ -383,12 +383,12 @@ impl Small {
     }
 
     /// N, if we may call with it: its value is known, and no call is to be seen.
-    fn may_be_asked(&self, world: &W) -> Option<Fingerprint> {
+    fn may_be_asked(world: &W) -> Option<Fingerprint> {
         let (view, run) = (&world.view, world.run.as_ref()?);
         let new = run.notes.new.as_ref()?;
         let name = new.name.as_ref()?;
         let minted = view.minted.get(name);
-        let is_good = |minted: &kubectl_argocd_rancher::rotation::view::Minted| {
+        let is_good = |minted: &Minted| {
             minted.life == Life::Sound && minted.value.is_some() && !run.notes.given_up.contains(name)
         };
         // On the way forward one that is not good is about to be replaced.

@@ -80,14 +80,14 @@ impl Moves<'_> {
         let there = held(&self.world.view);
         let small = self.small;
         self.may(Kind::Works, "Argo CD reads the Secret", |to| {
-            to.memory.argo.copy = there
+            to.memory.argo.copy = there;
         });
         if let Some(value) = argo
             .copy
             .filter(|value| self.world.view.watched && works(self.world, *value))
         {
             self.may(Kind::Works, "Argo CD calls the cluster", |to| {
-                note_use(small, to, value)
+                note_use(small, to, value);
             });
         }
         if let Some(value) = argo.writing {
@@ -144,11 +144,7 @@ impl Moves<'_> {
     fn calls(&mut self) {
         let world = self.world;
         let keeps_last_use = !self.small.no_last_use;
-        if let Some(value) = self
-            .small
-            .may_be_asked(world)
-            .filter(|_| !world.is_sending() && !world.memory.away)
-        {
+        if let Some(value) = Small::may_be_asked(world).filter(|_| !world.is_sending() && !world.memory.away) {
             let says = answer(world, value);
             let again = says == world.view.new_answer;
             let kind = if again { Kind::Begins } else { Kind::Works };
@@ -171,7 +167,7 @@ impl Moves<'_> {
             });
         } else if !world.view.quiet && !world.is_sending() {
             self.may(Kind::Works, "a moment passes without a call of ours", |to| {
-                to.view.quiet = true
+                to.view.quiet = true;
             });
         }
     }
@@ -181,7 +177,7 @@ impl Moves<'_> {
         let Some(run) = &self.world.run else { return };
         if self.world.view.user != US {
             self.may(Kind::Works, "it is run again by who began", |to| {
-                to.view.user = US.to_owned()
+                US.clone_into(&mut to.view.user);
             });
             return;
         }
@@ -201,7 +197,7 @@ impl Moves<'_> {
             });
         } else {
             self.may(Kind::Follows, "the operator deletes O in Rancher", |to| {
-                kill_old(&mut to.memory, None)
+                kill_old(&mut to.memory, None);
             });
         }
     }
@@ -252,7 +248,7 @@ impl Moves<'_> {
             }
             if minted.life == Life::Ending && !(sending && world.memory.ending_since_intent) {
                 self.may(Kind::Follows, &format!("{shown} expires"), |to| {
-                    set_life(to, name, Life::Dead)
+                    set_life(to, name, Life::Dead);
                 });
             }
             if minted.life == Life::Dead {
@@ -342,7 +338,7 @@ impl Moves<'_> {
         if left.users > 0 && !world.is_sending() && world.view.user == US {
             self.may(Kind::Disturbs, "it is run as another user", |to| {
                 to.memory.left.users -= 1;
-                to.view.user = "u-other".to_owned();
+                "u-other".clone_into(&mut to.view.user);
             });
         }
         if world.memory.away {

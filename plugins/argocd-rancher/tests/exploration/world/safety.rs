@@ -1,6 +1,6 @@
 //! What must hold in every state, after every write, and at the end.
 
-use kubectl_argocd_rancher::rotation::view::{Name, View};
+use kubectl_argocd_rancher::rotation::view::{Life, Name, View};
 use kubectl_argocd_rancher::rotation::write::{Which, Write};
 use kubectl_core::secret::Fingerprint;
 use rotation::phase::Goal;
@@ -106,7 +106,7 @@ fn old_is_refused(memory: &Memory) -> bool {
 
 /// The new tokens that live.
 fn left_alive(view: &View) -> impl Iterator<Item = &Name> {
-    let lives = |life| life != kubectl_argocd_rancher::rotation::view::Life::Dead;
+    let lives = |life| life != Life::Dead;
     view.minted
         .iter()
         .filter(move |(_, minted)| lives(minted.life))
