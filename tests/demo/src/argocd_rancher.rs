@@ -6,7 +6,7 @@ use anyhow::Result;
 use crate::show::Show;
 
 pub(crate) async fn play(show: &mut Show<'_>) -> Result<()> {
-    show.title("kubectl argocd-rancher: the tokens that Argo CD reaches Rancher's clusters by");
+    Show::title("kubectl argocd-rancher: the tokens that Argo CD reaches Rancher's clusters by");
     show.kubectl(
         "It is about the cluster where Argo CD runs:",
         "config use-context management",

@@ -12,7 +12,7 @@ const NODE: &str = "rack-7";
 const FILE: &str = "bootstrap-kubelet.conf";
 
 pub(crate) async fn play(show: &mut Show<'_>) -> Result<()> {
-    show.title("kubectl bootstrap-token: the tokens that machines join a cluster with");
+    Show::title("kubectl bootstrap-token: the tokens that machines join a cluster with");
     show.kubectl(
         "It is about the cluster that the machines join:",
         "config use-context management",
@@ -35,7 +35,7 @@ pub(crate) async fn play(show: &mut Show<'_>) -> Result<()> {
     )
     .await?;
 
-    show.say(&format!(
+    Show::say(&format!(
         "A real kubelet starts with nothing but that: kubelet --bootstrap-kubeconfig {FILE} --hostname-override {NODE}"
     ));
     let kubelet = show.stage().management().await?.join_node(NODE, &file)?;

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::show::Show;
 
 pub(crate) async fn play(show: &mut Show<'_>) -> Result<()> {
-    show.title("kubectl crt: the tokens that clusters are registered in Rancher by");
+    Show::title("kubectl crt: the tokens that clusters are registered in Rancher by");
     show.kubectl(
         "Every registration token, by its fingerprint, and who uses it:",
         "crt list --context rancher",

@@ -56,12 +56,12 @@ impl<'a> Show<'a> {
     }
 
     /// Announces what the next scenes are about.
-    pub(crate) fn title(&self, text: &str) {
+    pub(crate) fn title(text: &str) {
         anstream::println!("\n{TITLE}=== {text} ==={TITLE:#}");
     }
 
     /// A remark.
-    pub(crate) fn say(&self, text: &str) {
+    pub(crate) fn say(text: &str) {
         anstream::println!("\n{QUIET}# {text}{QUIET:#}");
     }
 
@@ -79,7 +79,7 @@ impl<'a> Show<'a> {
     async fn scene(&mut self, why: &str, line: &str, into: Option<&str>) -> Result<()> {
         let redirected = into.map(|file| format!(" > {file}")).unwrap_or_default();
         if !why.is_empty() {
-            self.say(why);
+            Self::say(why);
         }
         anstream::println!("{TITLE}$ kubectl {line}{redirected}{TITLE:#}");
         let mut command = self.stage.command("kubectl")?;
