@@ -49,6 +49,7 @@ pub mod event;
 pub mod explore;
 pub mod identity;
 pub mod journal;
+pub mod leg;
 pub mod lock;
 pub mod phase;
 pub mod plan;

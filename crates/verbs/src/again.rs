@@ -25,9 +25,13 @@ impl Again {
             subject: subject.into(),
             flags: String::new(),
         };
-        again
+        let again = again
             .with("--kubeconfig", kubeconfig.as_deref())
-            .with("--context", connection.context.as_deref())
+            .with("--context", connection.context.as_deref());
+        match connection.insecure_skip_tls_verify {
+            Some(true) => again.switched_on("--insecure-skip-tls-verify"),
+            _ => again,
+        }
     }
 
     /// With another flag, where it has a value.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
 use kubectl_core::age;
+use kubectl_core::ui::{self, Stream, Tone, Ui};
 use rotation::journal::Journal;
 use rotation::phase::{Goal, Phase};
 use serde::Serialize;
@@ -11,6 +12,58 @@ use serde::Serialize;
 use crate::again::Again;
 use crate::leases::Rotation;
 use crate::subject::{Ends, Product};
+
+/// What the Lease of one subject tells, as the document of every `status` has it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// The rotation under way.
+    pub rotation: Option<UnderWay>,
+    /// Leases may not be read.
+    pub rotation_unknown: bool,
+    /// When the last one ended.
+    pub last_rotated: Option<Timestamp>,
+    /// How.
+    pub last_result: Option<String>,
+}
+
+impl Standing {
+    /// Of a Lease; without one it may not be read.
+    pub fn of<P: Product>(rotation: Option<&Rotation<P>>, again: &Again, now: Timestamp) -> Self {
+        let record = rotation.map(|rotation| &rotation.record);
+        Self {
+            rotation: rotation.and_then(|rotation| UnderWay::of(rotation, again, now)),
+            rotation_unknown: rotation.is_none(),
+            last_rotated: record.and_then(|record| record.last_run),
+            last_result: record.and_then(|record| record.last_result.clone()),
+        }
+    }
+
+    /// The end of the page.
+    pub fn page(&self, ui: &Ui, now: Timestamp) -> Vec<String> {
+        let Some(rotation) = &self.rotation else {
+            return vec![self.last(now)];
+        };
+        let title = ui.paint(Stream::Out, Tone::Strong, "Rotation under way");
+        let labelled = |(label, text): (&str, String)| format!("  {label:<10}{}", ui::cell(&text));
+        std::iter::once(title)
+            .chain(rotation.lines(now).into_iter().map(labelled))
+            .collect()
+    }
+
+    fn last(&self, now: Timestamp) -> String {
+        if self.rotation_unknown {
+            return "Whether a rotation is under way is not known: no right to read its Lease.".to_owned();
+        }
+        let ago = age::since(now, self.last_rotated);
+        let before = match (self.last_rotated, &self.last_result) {
+            (Some(_), Some(result)) => format!("The last one ended {ago} ago: {}.", ui::cell(result)),
+            (Some(_), None) => format!("The last one ended {ago} ago."),
+            (None, _) => "None was ever finished here.".to_owned(),
+        };
+        format!("No rotation is under way. {before}")
+    }
+}
 
 /// A rotation under way, for people and machines.
 #[derive(Clone, Debug, Serialize)]

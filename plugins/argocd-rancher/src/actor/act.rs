@@ -8,7 +8,7 @@ use kubectl_core::secret::{Fingerprint, Secret};
 use rancher::api_token::{self, NewToken, TokenName};
 
 use super::ClusterActor;
-use super::snapshot::{MARK, Snapshot, mark};
+use super::snapshot::{MARK, Snapshot};
 use crate::mark;
 use crate::parked::Slot;
 use crate::rotation::view::Name;
@@ -63,7 +63,7 @@ impl ClusterActor<'_> {
                 let new = value(*new)?;
                 let state = self.state();
                 let (snapshot, cluster, config) = seen(state.snapshot.as_ref())?;
-                let write = written(snapshot, name.as_ref(), &new).marked(MARK, mark(&run.id.to_string(), leg(run)));
+                let write = written(snapshot, name.as_ref(), &new).marked(MARK, leg(run).mark(&run.id.to_string()));
                 Request::Config(
                     Box::new(cluster.clone()),
                     Box::new(config.clone().with_bearer(&new)),
@@ -73,7 +73,7 @@ impl ClusterActor<'_> {
             Write::Guard => {
                 let state = self.state();
                 let (_, cluster, config) = seen(state.snapshot.as_ref())?;
-                let write = rancher::Write::by(mark::TOOL).marked(MARK, mark(&run.id.to_string(), leg(run)));
+                let write = rancher::Write::by(mark::TOOL).marked(MARK, leg(run).mark(&run.id.to_string()));
                 Request::Config(Box::new(cluster.clone()), Box::new(config.clone()), write)
             }
         })

@@ -86,7 +86,7 @@ impl Snapshot {
             leg: cluster
                 .annotations
                 .get(MARK)
-                .and_then(|mark| leg_of(mark, run))
+                .and_then(|mark| Leg::in_mark(mark, run))
                 .unwrap_or(Leg::Forward),
         }
     }
@@ -135,41 +135,5 @@ fn life(token: &ApiToken, now: Timestamp) -> Life {
         Life::Sound
     } else {
         Life::Ending
-    }
-}
-
-/// The mark of a leg of a run.
-pub(super) fn mark(run: &str, leg: Leg) -> String {
-    format!("{run}/{}", word(leg))
-}
-
-/// The leg in the mark of this run; that of another run is none.
-fn leg_of(mark: &str, run: Option<&str>) -> Option<Leg> {
-    let (of, leg) = mark.split_once('/')?;
-    let legs = [Leg::Forward, Leg::Back, Leg::Stay];
-    legs.into_iter().find(|each| Some(of) == run && word(*each) == leg)
-}
-
-fn word(leg: Leg) -> &'static str {
-    match leg {
-        Leg::Forward => "forward",
-        Leg::Back => "back",
-        Leg::Stay => "stay",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mark_is_that_of_its_own_run_alone() {
-        for leg in [Leg::Forward, Leg::Back, Leg::Stay] {
-            let text = mark("x7k2p", leg);
-            assert_eq!(leg_of(&text, Some("x7k2p")), Some(leg));
-            assert_eq!(leg_of(&text, Some("zzzzz")), None);
-            assert_eq!(leg_of(&text, None), None);
-        }
-        assert_eq!(leg_of("x7k2p", Some("x7k2p")), None);
     }
 }

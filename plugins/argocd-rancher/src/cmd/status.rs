@@ -2,15 +2,14 @@
 
 use argocd::ClusterSecret;
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::age;
 use kubectl_core::app::{Context, GlobalFlags};
 use kubectl_core::error::{Error, ExitCode};
 use kubectl_core::output::{self, OutputFlags, OutputFormat};
-use kubectl_core::ui::{self, Stream, Tone, Ui};
+use kubectl_core::ui::{self, Ui};
 use serde::Serialize;
 use verbs::again::Again;
 use verbs::leases;
-use verbs::under_way::UnderWay;
+use verbs::under_way::Standing;
 
 use super::list;
 use super::verify;
@@ -56,11 +55,9 @@ struct ClusterStatus {
     metadata: Metadata,
     /// The row of `list`.
     cluster: Row,
-    rotation: Option<UnderWay>,
-    /// Leases may not be read.
-    rotation_unknown: bool,
-    last_rotated: Option<Timestamp>,
-    last_result: Option<String>,
+    /// Of its rotation.
+    #[serde(flatten)]
+    standing: Standing,
 }
 
 #[derive(Debug, Serialize)]
@@ -95,7 +92,6 @@ pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Res
 
 impl ClusterStatus {
     fn of(cluster: &ClusterSecret, row: Row, rotation: Option<&Rotation>, again: &Again, now: Timestamp) -> Self {
-        let record = rotation.map(|rotation| &rotation.record);
         Self {
             api_version: API_VERSION,
             kind: "ArgoCDClusterStatus",
@@ -104,10 +100,7 @@ impl ClusterStatus {
                 namespace: cluster.object.namespace.clone(),
             },
             cluster: row,
-            rotation: rotation.and_then(|rotation| UnderWay::of(rotation, again, now)),
-            rotation_unknown: rotation.is_none(),
-            last_rotated: record.and_then(|record| record.last_run),
-            last_result: record.and_then(|record| record.last_result.clone()),
+            standing: Standing::of(rotation, again, now),
         }
     }
 }
@@ -117,26 +110,6 @@ fn page(ui: &Ui, status: &ClusterStatus, now: Timestamp) -> String {
     let mut lines = vec![status.cluster.title()];
     let labelled = |(label, text): (&str, String)| format!("  {label:<10}{}", ui::cell(&text));
     lines.extend(status.cluster.facts().into_iter().map(labelled));
-    match &status.rotation {
-        Some(rotation) => {
-            lines.push(ui.paint(Stream::Out, Tone::Strong, "Rotation under way"));
-            lines.extend(rotation.lines(now).into_iter().map(labelled));
-        }
-        None => lines.push(last(status, now)),
-    }
+    lines.extend(status.standing.page(ui, now));
     lines.join("\n") + "\n"
-}
-
-fn last(status: &ClusterStatus, now: Timestamp) -> String {
-    if status.rotation_unknown {
-        return "Whether a rotation is under way is not known: no right to read its Lease.".to_owned();
-    }
-    let before = match (status.last_rotated, &status.last_result) {
-        (Some(at), Some(result)) => {
-            let ago = age::since(now, Some(at));
-            format!(" The last one ended {ago} ago: {}.", ui::cell(result))
-        }
-        _ => String::new(),
-    };
-    format!("No rotation is under way.{before}")
 }

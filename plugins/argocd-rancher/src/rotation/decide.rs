@@ -350,11 +350,7 @@ impl<'a> Road<'a> {
 
 /// The leg that a run is on.
 pub(crate) fn leg(run: &Run<ArgocdRancher>) -> Leg {
-    match run.goal {
-        Goal::Forward => Leg::Forward,
-        Goal::Back if run.notes.kept => Leg::Stay,
-        Goal::Back => Leg::Back,
-    }
+    Leg::of(run.goal, run.notes.kept)
 }
 
 fn park_new(name: &Name, value: kubectl_core::secret::Fingerprint) -> Step {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use kubectl_core::secret::Fingerprint;
+pub use rotation::leg::Leg;
 use rotation::protocol::Obstacle;
 use serde::{Deserialize, Serialize};
 
@@ -113,18 +114,6 @@ pub enum Answer {
     /// It was not asked: its value is not known, or a call with it would hide what is to be seen.
     #[default]
     Unasked,
-}
-
-/// Which way a run was going when it wrote the cluster Secret. A run only ever moves on to a later leg, so that a write which
-/// was decided on in an earlier one does not fit a Secret that carries the mark of a later one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Leg {
-    /// To the new token.
-    Forward,
-    /// Back to the old one.
-    Back,
-    /// The way back was cut off: the new one stays.
-    Stay,
 }
 
 /// What the journal keeps.

@@ -11,8 +11,8 @@ use kubectl_core::error::{Doing as _, Error, Kind};
 use kubectl_core::secret::{Fingerprint, Secret};
 use serde_json::{Value, json};
 
-use super::snapshot::{AtTarget, MARK, mark};
-use super::{State, TokenActor, of_file, survey, trouble};
+use super::snapshot::{AtTarget, MARK};
+use super::{State, TokenActor, of_file, survey};
 use crate::rotation::view::Recipe;
 use crate::rotation::write::{Which, Write};
 use crate::rotation::{BootstrapToken, leg};
@@ -36,7 +36,7 @@ enum Request {
 impl TokenActor<'_> {
     pub(super) async fn write(&self, write: &Write, run: &Run<BootstrapToken>, fence: &Fence) -> Result<(), Trouble> {
         self.hold_the_file()?;
-        let mark = mark(&run.id.to_string(), leg(run));
+        let mark = leg(run).mark(&run.id.to_string());
         let request = self.prepare(write, run, &mark)?;
         if !fence.is_open() {
             return Err(Trouble::LockLost);
@@ -219,7 +219,7 @@ fn of_token<T>(answer: bootstrap::Result<T>) -> Result<(), Trouble> {
     match answer {
         Ok(_) => Ok(()),
         Err(error) if error.is_conflict() || error.is_not_found() || error.is_already_exists() => Err(Trouble::Changed),
-        Err(error) => Err(trouble(error.into())),
+        Err(error) => Err(Error::from(error).into()),
     }
 }
 
@@ -228,6 +228,6 @@ fn of_target(key: &secret::Key, answer: kube::Result<()>) -> Result<(), Trouble>
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Err(Trouble::Changed),
         other => other
             .doing(format!("change Secret {}/{}", key.namespace, key.name))
-            .map_err(trouble),
+            .map_err(Trouble::from),
     }
 }

@@ -159,9 +159,9 @@ impl<'a> TokenActor<'a> {
         let place = self.place(run)?;
         let new_id = run.and_then(|run| run.notes.new.as_ref());
         let new_id = new_id.and_then(|new| new.id.0.parse::<TokenId>().ok());
-        let snapshot = self.read(new_id.as_ref(), place.as_ref()).await.map_err(trouble)?;
+        let snapshot = self.read(new_id.as_ref(), place.as_ref()).await?;
         let first = self.remember(&snapshot, new_id);
-        let answers = self.answers(&snapshot, run, first).await.map_err(trouble)?;
+        let answers = self.answers(&snapshot, run, first).await?;
         let now = self.side.server.clock.now();
         let of_run = run.map(|run| run.id.to_string());
         let of_run = of_run.as_deref();
@@ -475,15 +475,6 @@ impl Draw for FromTheSystem<'_> {
     fn mark(&mut self) -> String {
         self.id = Token::generate().ok().map(|token| token.id);
         self.id.as_ref().map(ToString::to_string).unwrap_or_default()
-    }
-}
-
-/// While a call may succeed a moment later, it has not failed.
-fn trouble(error: Error) -> Trouble {
-    if error.kind.is_transient() {
-        Trouble::NotYet(error)
-    } else {
-        Trouble::Fatal(error)
     }
 }
 

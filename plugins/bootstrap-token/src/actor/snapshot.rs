@@ -116,37 +116,7 @@ fn standing(secret: &TokenSecret, now: Timestamp) -> Standing {
     }
 }
 
-/// The mark of a leg of a run.
-pub(super) fn mark(run: &str, leg: Leg) -> String {
-    format!("{run}/{}", word(leg))
-}
-
-/// The leg in the mark of this run; that of another run is none.
+/// The leg in the mark of this run.
 fn mark_of(annotations: &BTreeMap<String, String>, run: Option<&str>) -> Option<Leg> {
-    let (of, leg) = annotations.get(MARK)?.split_once('/')?;
-    let legs = [Leg::Forward, Leg::Back, Leg::Stay];
-    legs.into_iter().find(|each| Some(of) == run && word(*each) == leg)
-}
-
-fn word(leg: Leg) -> &'static str {
-    match leg {
-        Leg::Forward => "forward",
-        Leg::Back => "back",
-        Leg::Stay => "stay",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mark_is_that_of_its_own_run_alone() {
-        for leg in [Leg::Forward, Leg::Back, Leg::Stay] {
-            let annotations = BTreeMap::from([(MARK.to_owned(), mark("abcde", leg))]);
-            assert_eq!(mark_of(&annotations, Some("abcde")), Some(leg));
-            assert_eq!(mark_of(&annotations, Some("zzzzz")), None);
-            assert_eq!(mark_of(&annotations, None), None);
-        }
-    }
+    Leg::in_mark(annotations.get(MARK)?, run)
 }

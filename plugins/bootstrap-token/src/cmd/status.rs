@@ -4,16 +4,15 @@ use bootstrap::cluster_info::{self, Signature};
 use bootstrap::judge::{self, Flaw};
 use bootstrap::{Answer, TokenId, TokenSecret, client};
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::age;
 use kubectl_core::app::{Context, GlobalFlags};
 use kubectl_core::error::{Error, ExitCode};
 use kubectl_core::output::{self, OutputFlags, OutputFormat};
 use kubectl_core::secret::Fingerprint;
-use kubectl_core::ui::{self, Stream, Tone, Ui};
+use kubectl_core::ui::{self, Ui};
 use serde::Serialize;
 use verbs::again::Again;
 use verbs::leases;
-use verbs::under_way::UnderWay;
+use verbs::under_way::Standing;
 
 use crate::proof;
 use crate::rotation::BootstrapToken;
@@ -68,11 +67,9 @@ struct TokenStatus {
     expires_at: Option<Timestamp>,
     usages: Vec<String>,
     groups: Vec<String>,
-    rotation: Option<UnderWay>,
-    /// Leases may not be read.
-    rotation_unknown: bool,
-    last_rotated: Option<Timestamp>,
-    last_result: Option<String>,
+    /// Of its rotation.
+    #[serde(flatten)]
+    standing: Standing,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,7 +95,8 @@ pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Res
     }
     let again = Again::new(PLUGIN, id.as_str(), global);
     let now = side.server.clock.now();
-    let mut document = TokenStatus::new(id, secret.as_ref(), now).with_rotation(rotation.as_ref(), &again, now);
+    let standing = Standing::of(rotation.as_ref(), &again, now);
+    let mut document = TokenStatus::new(id, secret.as_ref(), standing, now);
     if let Some(secret) = &secret {
         document.ask(&side, secret).await?;
     }
@@ -111,7 +109,7 @@ pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Res
 }
 
 impl TokenStatus {
-    fn new(id: TokenId, secret: Option<&TokenSecret>, now: Timestamp) -> Self {
+    fn new(id: TokenId, secret: Option<&TokenSecret>, standing: Standing, now: Timestamp) -> Self {
         let flaws = secret.map(|secret| judge::why_not(secret, now)).unwrap_or_default();
         let token = secret.and_then(|secret| secret.token.as_ref());
         Self {
@@ -127,22 +125,8 @@ impl TokenStatus {
             expires_at: secret.and_then(|secret| secret.expiration.at()),
             usages: secret.map(|secret| secret.usages.clone()).unwrap_or_default(),
             groups: secret.map(|secret| secret.groups.clone()).unwrap_or_default(),
-            rotation: None,
-            rotation_unknown: true,
-            last_rotated: None,
-            last_result: None,
+            standing,
             id,
-        }
-    }
-
-    fn with_rotation(self, rotation: Option<&Rotation>, again: &Again, now: Timestamp) -> Self {
-        let record = rotation.map(|rotation| &rotation.record);
-        Self {
-            rotation: rotation.and_then(|rotation| UnderWay::of(rotation, again, now)),
-            rotation_unknown: rotation.is_none(),
-            last_rotated: record.and_then(|record| record.last_run),
-            last_result: record.and_then(|record| record.last_result.clone()),
-            ..self
         }
     }
 
@@ -197,27 +181,6 @@ fn page(ui: &Ui, status: &TokenStatus, ttl: Option<&str>, now: Timestamp) -> Str
     if !status.groups.is_empty() {
         line("groups", &status.groups.join(", "));
     }
-    match &status.rotation {
-        Some(rotation) => {
-            lines.push(ui.paint(Stream::Out, Tone::Strong, "Rotation under way"));
-            let labelled = rotation.lines(now).into_iter();
-            lines.extend(labelled.map(|(label, text)| format!("  {label:<10}{}", ui::cell(&text))));
-        }
-        None => lines.push(last(status, now)),
-    }
+    lines.extend(status.standing.page(ui, now));
     lines.join("\n") + "\n"
-}
-
-fn last(status: &TokenStatus, now: Timestamp) -> String {
-    if status.rotation_unknown {
-        return "Whether a rotation is under way is not known: no right to read its Lease.".to_owned();
-    }
-    let before = match (status.last_rotated, &status.last_result) {
-        (Some(at), Some(result)) => {
-            let ago = age::since(now, Some(at));
-            format!(" The last one ended {ago} ago: {}.", ui::cell(result))
-        }
-        _ => String::new(),
-    };
-    format!("No rotation is under way.{before}")
 }

@@ -366,11 +366,7 @@ impl<'a> Road<'a> {
 
 /// The leg that a run is on.
 pub(crate) fn leg(run: &Run<BootstrapToken>) -> Leg {
-    match run.goal {
-        Goal::Forward => Leg::Forward,
-        Goal::Back if run.notes.kept => Leg::Stay,
-        Goal::Back => Leg::Back,
-    }
+    Leg::of(run.goal, run.notes.kept)
 }
 
 /// A write after which N must be proven anew.

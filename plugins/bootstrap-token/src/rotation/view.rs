@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use kubectl_core::secret::Fingerprint;
+pub use rotation::leg::Leg;
 use rotation::protocol::Obstacle;
 use serde::{Deserialize, Serialize};
 
@@ -88,19 +89,6 @@ pub enum Answer {
     /// They cannot be asked: nobody knows the value any more, or there is none yet.
     #[default]
     Unasked,
-}
-
-/// Which way a run was going when it wrote an object. A run only ever moves on to a later leg, so that a write which was
-/// decided on in an earlier one does not fit any object that carries the mark of a later one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Leg {
-    /// To the new token.
-    Forward,
-    /// Back to the old one.
-    Back,
-    /// The way back was cut off: the new one stays.
-    Stay,
 }
 
 /// Where the token is delivered to.

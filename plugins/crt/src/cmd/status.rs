@@ -1,7 +1,6 @@
 //! `kubectl crt status`: one page that explains itself, and a rotation under way.
 
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::age;
 use kubectl_core::app::{Context, GlobalFlags};
 use kubectl_core::error::{Error, ExitCode};
 use kubectl_core::output::{self, OutputFlags, OutputFormat};
@@ -11,7 +10,7 @@ use rancher::era::Era;
 use serde::Serialize;
 use verbs::again::Again;
 use verbs::leases;
-use verbs::under_way::UnderWay;
+use verbs::under_way;
 
 use crate::sides::{DownstreamFlags, Sides};
 use crate::view::API_VERSION;
@@ -66,11 +65,9 @@ struct ClusterStatus {
     /// No link of the chain is bad. Links that could not be seen do not count.
     healthy: bool,
     chain: Vec<Link>,
-    rotation: Option<UnderWay>,
-    /// Leases may not be read.
-    rotation_unknown: bool,
-    last_rotated: Option<Timestamp>,
-    last_result: Option<String>,
+    /// Of its rotation.
+    #[serde(flatten)]
+    under_way: under_way::Standing,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,7 +98,6 @@ impl ClusterStatus {
     fn of(sides: &Sides, evidence: &Evidence, rotation: Option<&Rotation>, again: &Again, now: Timestamp) -> Self {
         let cluster = &sides.cluster;
         let chain = chain::chain(evidence);
-        let record = rotation.map(|rotation| &rotation.record);
         Self {
             api_version: API_VERSION,
             kind: "ClusterStatus",
@@ -115,10 +111,7 @@ impl ClusterStatus {
             fingerprint: evidence.token(),
             healthy: chain.iter().all(|link| link.status != Standing::Bad),
             chain,
-            rotation: rotation.and_then(|rotation| UnderWay::of(rotation, again, now)),
-            rotation_unknown: rotation.is_none(),
-            last_rotated: record.and_then(|record| record.last_run),
-            last_result: record.and_then(|record| record.last_result.clone()),
+            under_way: under_way::Standing::of(rotation, again, now),
         }
     }
 }
@@ -133,14 +126,7 @@ fn page(ui: &Ui, status: &ClusterStatus, now: Timestamp) -> String {
     ];
     lines.extend(status.chain.iter().map(|link| line(ui, link)));
     lines.push(String::new());
-    match &status.rotation {
-        Some(rotation) => {
-            lines.push(ui.paint(Stream::Out, Tone::Strong, "Rotation under way"));
-            let labelled = rotation.lines(now).into_iter();
-            lines.extend(labelled.map(|(label, text)| format!("  {label:<10}{}", ui::cell(&text))));
-        }
-        None => lines.push(last(status, now)),
-    }
+    lines.extend(status.under_way.page(ui, now));
     lines.join("\n") + "\n"
 }
 
@@ -173,20 +159,4 @@ pub(super) fn line(ui: &Ui, link: &Link) -> String {
         link.name,
         ui::cell(&link.message)
     )
-}
-
-fn last(status: &ClusterStatus, now: Timestamp) -> String {
-    if status.rotation_unknown {
-        return "Whether a rotation is under way is not known: no right to read its Lease.".to_owned();
-    }
-    let before = match (status.last_rotated, &status.last_result) {
-        (Some(at), Some(result)) => format!(
-            "The last one ended {} ago: {}.",
-            age::since(now, Some(at)),
-            ui::cell(result)
-        ),
-        (Some(at), None) => format!("The last one ended {} ago.", age::since(now, Some(at))),
-        _ => "None was ever finished here.".to_owned(),
-    };
-    format!("No rotation is under way. {before}")
 }
