@@ -19,7 +19,7 @@ use crate::sides::Argo;
 pub struct Rollback {
     /// The cluster by id, by the name that Argo CD calls it, or by the name of its Secret
     #[arg(value_name = "CLUSTER")]
-    pub cluster: String,
+    pub subject: String,
 
     /// End with exit code 3 where no rotation is under way
     #[arg(long)]
@@ -56,7 +56,7 @@ pub async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) ->
     let argo = Argo::open(global, &context.environment)?;
     let rancher = common.rancher.require(&argo, global, context).await?;
     let fleet = Fleet::survey(argo, rancher).await?;
-    let cluster = verify::find(&fleet.clusters, &rollback.cluster)?;
+    let cluster = verify::find(&fleet.clusters, &rollback.subject)?;
     let options = Options {
         ttl: LONGEST.try_into().map_err(|error| Error::usage(format!("{error}")))?,
         grace: common.grace,

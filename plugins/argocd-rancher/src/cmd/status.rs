@@ -25,7 +25,7 @@ use crate::view::product::{self, PLUGIN, Rotation};
 pub struct Status {
     /// The cluster by id, by the name that Argo CD calls it, or by the name of its Secret
     #[arg(value_name = "CLUSTER")]
-    pub cluster: String,
+    pub subject: String,
 
     /// The other side.
     #[command(flatten)]
@@ -73,7 +73,7 @@ pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Res
     let argo = Argo::open(global, &context.environment)?;
     let rancher = status.rancher.open(&argo, global, context).await?;
     let seen = list::Seen::read(&argo, rancher.as_ref(), context).await?;
-    let cluster = verify::find(&seen.clusters, &status.cluster)?;
+    let cluster = verify::find(&seen.clusters, &status.subject)?;
     let lease = product::lease(cluster);
     let rotation = leases::of::<ArgocdRancher>(&argo.server, &lease).await?;
     let again = Again::new(PLUGIN, cluster.object.name.as_str(), global);
