@@ -26,12 +26,12 @@ async fn a_token_that_works_is_proven_without_any_identity_of_ours() -> Result<(
         .replace(&bench.living().await?[0], "<token>");
     let text = shown(&plain);
     assert_snapshot!(text, @r"
-        + secret  Secret cluster-127.0.0.1-AAAAAAAAAA holds <token>
-        + alone   Rancher accepts it
-        + proxy   a call with it was answered (Kubernetes <version>)
-        + rights  its owner may list and watch everything that Argo CD looks at
-        proven: Argo CD can work with cluster c-id123 by Secret cluster-127.0.0.1-AAAAAAAAAA
-        ");
+    + secret  Secret <secret> holds <token>
+    + alone   Rancher accepts it
+    + proxy   a call with it was answered (Kubernetes <version>)
+    + rights  its owner may list and watch everything that Argo CD looks at
+    proven: Argo CD can work with cluster c-id123 by Secret <secret>
+    ");
     assert!(!seen.to_string().contains(&token(&secret)?));
     Ok(())
 }
