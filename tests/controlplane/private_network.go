@@ -19,6 +19,10 @@ import (
 	"golang.org/x/term"
 )
 
+// privateAddress is an address of the private network besides 127.0.0.1, out of a block that is nobody's (RFC 5737). The
+// API server proxies to no loopback address, so what shall be reached through a Service must have another one.
+var privateAddress = []byte{192, 0, 2, 1}
+
 // privateNetworkVariable tells those inside that nothing here can be reached from elsewhere.
 const privateNetworkVariable = "TESTBED_PRIVATE_NETWORK"
 
@@ -101,7 +105,7 @@ func privateNetworkInner(args []string) error {
 	report := os.NewFile(3, "report")
 	unix.CloseOnExec(3)
 	// Where a policy takes the rights away inside a namespace (Ubuntu's AppArmor does), this is where it shows.
-	if err := loopbackUp(); err != nil {
+	if err := errors.Join(loopbackUp(), addAddress()); err != nil {
 		fmt.Fprintln(report, err)
 		os.Exit(1)
 	}
@@ -125,6 +129,26 @@ func loopbackUp() error {
 	request.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
 	if err := unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, request); err != nil {
 		return fmt.Errorf("bring the loopback interface up: %w", err)
+	}
+	return nil
+}
+
+// addAddress gives the loopback interface privateAddress, under a label of its own.
+func addAddress() error {
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open a socket: %w", err)
+	}
+	defer unix.Close(socket)
+	request, err := unix.NewIfreq("lo:1")
+	if err != nil {
+		return err
+	}
+	if err := request.SetInet4Addr(privateAddress); err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(socket, unix.SIOCSIFADDR, request); err != nil {
+		return fmt.Errorf("give the loopback interface a second address: %w", err)
 	}
 	return nil
 }

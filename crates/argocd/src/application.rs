@@ -1,17 +1,13 @@
 //! Applications, as far as it matters which cluster they are deployed to.
 
+use kubectl_core::request::{self, Item, Metadata, Resource, Wanted};
 use rancher::Result;
 use serde::Deserialize;
 
 use crate::cluster_secret::ClusterSecret;
 use crate::server::ServerUrl;
-use crate::wire::{self, Resource};
 
-const APPLICATION: Resource = Resource {
-    kind: "Application",
-    root: "/apis/argoproj.io/v1alpha1",
-    plural: "applications",
-};
+const APPLICATION: Resource = Resource::new("Application", "argoproj.io/v1alpha1", "applications");
 
 /// An Application.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,10 +44,14 @@ impl Application {
 /// Argo CD may be told to look for them in other namespaces than its own, so all are worth asking for, where that is
 /// allowed.
 pub async fn list(client: &kube::Client, namespace: Option<&str>) -> Result<Vec<Application>> {
-    match wire::list::<RawApplication>(client, APPLICATION, namespace, None).await {
+    let wanted = Wanted {
+        namespace,
+        ..Wanted::default()
+    };
+    match request::list_all::<RawApplication>(client, APPLICATION, &wanted).await {
         Ok(found) => Ok(found.into_iter().map(Into::into).collect()),
         Err(error) if error.is_not_found() => Ok(Vec::new()),
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -67,17 +67,12 @@ pub async fn visible(client: &kube::Client, beside_argocd: &str) -> Result<Vec<A
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RawApplication {
-    metadata: RawMetadata,
+    metadata: Metadata,
     spec: RawSpec,
     status: RawStatus,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct RawMetadata {
-    name: String,
-    namespace: String,
-}
+impl Item for RawApplication {}
 
 #[derive(Default, Deserialize)]
 #[serde(default)]

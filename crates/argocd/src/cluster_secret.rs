@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::jiff::Timestamp;
+use kubectl_core::request::{self, Item, Merge, Metadata, SECRET, Wanted};
 use kubectl_core::secret::Secret;
 use rancher::{Observed, Problem, Result, Write};
 use serde::Deserialize;
@@ -19,7 +20,6 @@ use serde_json::{Value, json};
 
 use crate::config::{BadConfig, ClusterConfig};
 use crate::server::ServerUrl;
-use crate::wire::{self, SECRET};
 
 /// The label that makes a Secret one of a cluster.
 pub const TYPE_LABEL: &str = "argocd.argoproj.io/secret-type";
@@ -142,13 +142,18 @@ impl ClusterSecret {
 /// All clusters that an Argo CD in this namespace knows, by name of their Secrets.
 pub async fn list(client: &kube::Client, namespace: &str) -> Result<Vec<ClusterSecret>> {
     let selector = format!("{TYPE_LABEL}={TYPE}");
-    let found: Vec<RawSecret> = wire::list(client, SECRET, Some(namespace), Some(&selector)).await?;
+    let wanted = Wanted {
+        namespace: Some(namespace),
+        labels: Some(&selector),
+        ..Wanted::default()
+    };
+    let found: Vec<RawSecret> = request::list_all(client, SECRET, &wanted).await?;
     Ok(found.into_iter().map(RawSecret::read).collect())
 }
 
 /// One of them by its Secret; `None` if there is no such Secret, or it is none of a cluster.
 pub async fn get(client: &kube::Client, namespace: &str, name: &str) -> Result<Option<ClusterSecret>> {
-    let found: Option<RawSecret> = wire::get(client, SECRET, namespace, name).await?;
+    let found: Option<RawSecret> = request::get(client, SECRET, Some(namespace), name).await?;
     let found = found.map(RawSecret::read);
     Ok(found.filter(|secret| secret.labels.get(TYPE_LABEL).is_some_and(|kind| kind == TYPE)))
 }
@@ -161,7 +166,7 @@ pub async fn create(
     write: &Write,
 ) -> Result<ClusterSecret> {
     let manifest = new.manifest(namespace, write);
-    let raw: RawSecret = wire::create(client, SECRET, namespace, &new.secret, &manifest, write).await?;
+    let raw: RawSecret = request::create(client, SECRET, Some(namespace), &new.secret, &manifest, write).await?;
     Ok(raw.read())
 }
 
@@ -173,13 +178,13 @@ pub async fn patch_config(
     write: &Write,
 ) -> Result<ClusterSecret> {
     let change = json!({"data": {"config": encoded(config.text().expose())}});
-    let raw: RawSecret = wire::patch(client, SECRET, observed, change, write).await?;
+    let raw: RawSecret = request::patch(client, SECRET, observed, Merge::Json, change, write).await?;
     Ok(raw.read())
 }
 
 /// Makes Argo CD forget a cluster, if the Secret is still as it was observed.
 pub async fn delete(client: &kube::Client, observed: &Observed, write: &Write) -> Result<()> {
-    wire::delete(client, SECRET, observed, write).await
+    Ok(request::delete(client, SECRET, observed, write).await?)
 }
 
 fn encoded(text: &str) -> String {
@@ -187,25 +192,14 @@ fn encoded(text: &str) -> String {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct RawMetadata {
-    name: String,
-    namespace: String,
-    uid: String,
-    resource_version: String,
-    creation_timestamp: Option<String>,
-    deletion_timestamp: Option<String>,
-    labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Default, Deserialize)]
 #[serde(default)]
 struct RawSecret {
-    metadata: RawMetadata,
+    metadata: Metadata,
     data: Option<BTreeMap<String, Option<String>>>,
     immutable: Option<bool>,
 }
+
+impl Item for RawSecret {}
 
 /// The keys of a Secret's `data` as text, and what of it made no sense.
 struct Texts {
@@ -261,21 +255,10 @@ impl RawSecret {
             shard: number,
             deleting: self.metadata.deletion_timestamp.is_some(),
             immutable: self.immutable.unwrap_or_default(),
-            created: self.metadata.creation_timestamp.and_then(|text| text.parse().ok()),
+            created: self.metadata.created(),
             labels: self.metadata.labels.unwrap_or_default(),
             annotations: self.metadata.annotations.unwrap_or_default(),
             problems: texts.problems,
-        }
-    }
-}
-
-impl RawMetadata {
-    fn observed(&self) -> Observed {
-        Observed {
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
-            uid: self.uid.clone(),
-            resource_version: self.resource_version.clone(),
         }
     }
 }

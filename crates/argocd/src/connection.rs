@@ -8,17 +8,13 @@
 
 use std::collections::BTreeMap;
 
+use kubectl_core::request::{self, Item, Metadata, Resource, Wanted};
 use rancher::Result;
 use serde::Deserialize;
 
 use crate::server::ServerUrl;
-use crate::wire::{self, Resource};
 
-const SERVICE: Resource = Resource {
-    kind: "Service",
-    root: "/api/v1",
-    plural: "services",
-};
+const SERVICE: Resource = Resource::new("Service", "v1", "services");
 /// Of the manifests and of the chart alike.
 const METRICS_LABEL: &str = "app.kubernetes.io/name=argocd-metrics";
 
@@ -34,14 +30,19 @@ pub struct Connection {
 
 /// All connections that a controller tells of; `None`: there is no Service for its metrics in this namespace.
 pub async fn read(client: &kube::Client, namespace: &str) -> Result<Option<BTreeMap<ServerUrl, Connection>>> {
-    let services: Vec<RawService> = wire::list(client, SERVICE, Some(namespace), Some(METRICS_LABEL)).await?;
+    let wanted = Wanted {
+        namespace: Some(namespace),
+        labels: Some(METRICS_LABEL),
+        ..Wanted::default()
+    };
+    let services: Vec<RawService> = request::list_all(client, SERVICE, &wanted).await?;
     let port = |service: &RawService| service.spec.ports.first().map(|port| port.port);
     let Some((service, port)) = services.iter().find_map(|service| Some((service, port(service)?))) else {
         return Ok(None);
     };
     let name = &service.metadata.name;
     let path = format!("/api/v1/namespaces/{namespace}/services/{name}:{port}/proxy/metrics");
-    let text = wire::text(client, "metrics", &path).await?;
+    let text = request::get_text(client, "metrics", &path).await?;
     Ok(Some(parse(&text)))
 }
 
@@ -101,15 +102,12 @@ fn label(labels: &str, name: &str) -> Option<String> {
 
 #[derive(Deserialize)]
 struct RawService {
-    metadata: RawMetadata,
+    metadata: Metadata,
     #[serde(default)]
     spec: RawSpec,
 }
 
-#[derive(Deserialize)]
-struct RawMetadata {
-    name: String,
-}
+impl Item for RawService {}
 
 #[derive(Default, Deserialize)]
 struct RawSpec {

@@ -19,7 +19,6 @@ pub mod connection;
 pub mod lookup;
 pub mod rights;
 pub mod server;
-mod wire;
 
 pub use application::Application;
 pub use cluster_secret::{ClusterSecret, NewClusterSecret};

@@ -6,97 +6,65 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::Resource as _;
-use kube::api::{Api, DeleteParams, ListParams, ObjectList, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::PartialObjectMeta;
+use kubectl_core::request::{self, Item, Merge, Metadata, Observed, SECRET, Wanted, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::error::{Error, Result, Verb};
+use crate::error::{Error, Result};
 use crate::expiration;
 use crate::secret::{EXPIRATION, NAMESPACE, NewToken, TYPE, TokenSecret};
 use crate::token::{SECRET_PREFIX, TokenId};
 
-/// How many Secrets one answer holds, as with kubectl.
-const PAGE: u32 = 500;
 const TOKENS: &str = "bootstrap tokens (Secrets in namespace kube-system)";
 
-/// How a write is to be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Write {
-    /// Who writes, as the API server records it (`metadata.managedFields[].manager`).
-    pub field_manager: String,
-    /// Let the server check everything and store nothing.
-    pub dry_run: bool,
-}
-
-impl Write {
-    /// A write in earnest.
-    pub fn by(field_manager: impl Into<String>) -> Self {
-        Self {
-            field_manager: field_manager.into(),
-            dry_run: false,
-        }
-    }
-
-    /// The same as a dry run on the server, or not.
-    #[must_use]
-    pub fn dry_run(self, dry_run: bool) -> Self {
-        Self { dry_run, ..self }
-    }
-}
-
-fn api(client: &kube::Client) -> Api<KubeSecret> {
-    Api::namespaced(client.clone(), NAMESPACE)
-}
-
-fn of(id: &TokenId) -> String {
-    format!("bootstrap token {id}")
+fn of(title: &str) -> String {
+    format!("bootstrap token {title}")
 }
 
 /// A walk through all tokens, a page of 500 at a time.
 pub struct Listing {
     client: kube::Client,
-    params: Option<ListParams>,
+    labels: Option<String>,
+    next: Next,
+}
+
+enum Next {
+    /// The page that begins there; `None`: the first.
+    Page(Option<String>),
+    End,
 }
 
 impl Listing {
     /// From the first on; those whose labels match, if a selector is given.
     pub fn new(client: &kube::Client, labels: Option<&str>) -> Self {
-        let params = ListParams {
-            field_selector: Some(format!("type={TYPE}")),
-            label_selector: labels.map(ToOwned::to_owned),
-            limit: Some(PAGE),
-            ..ListParams::default()
-        };
         Self {
             client: client.clone(),
-            params: Some(params),
+            labels: labels.map(ToOwned::to_owned),
+            next: Next::Page(None),
         }
     }
 
     /// The next page; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Vec<TokenSecret>>> {
-        let Some(params) = self.params.take() else {
+        let Next::Page(from) = std::mem::replace(&mut self.next, Next::End) else {
             return Ok(None);
         };
-        let page = page(&self.client, &params).await;
-        let page = page.map_err(Error::request(Verb::List, TOKENS))?;
-        self.params = page
-            .metadata
-            .continue_
-            .filter(|next| !next.is_empty())
-            .map(|next| params.continue_token(&next));
-        let secrets = page.items.into_iter().map(|listed| TokenSecret::read(listed.into()));
-        Ok(Some(secrets.collect()))
+        let wanted = Wanted {
+            namespace: Some(NAMESPACE),
+            labels: self.labels.as_deref(),
+            fields: Some(&format!("type={TYPE}")),
+            ..Wanted::default()
+        };
+        let page = request::list_page::<Listed>(&self.client, SECRET, &wanted, from.as_deref()).await;
+        let page = page.map_err(|error| error.about(TOKENS))?;
+        self.next = page.next.map_or(Next::End, |next| Next::Page(Some(next)));
+        Ok(Some(
+            page.items
+                .into_iter()
+                .map(|listed| TokenSecret::read(listed.into()))
+                .collect(),
+        ))
     }
-}
-
-async fn page(client: &kube::Client, params: &ListParams) -> kube::Result<ObjectList<Listed>> {
-    let path = KubeSecret::url_path(&(), Some(NAMESPACE));
-    let request = kube::core::Request::new(path).list(params);
-    let request = request.map_err(kube::Error::BuildRequest)?;
-    client.request(request).await
 }
 
 /// A Secret without what nobody here asks for: `metadata.managedFields` alone is as long as all the rest.
@@ -121,6 +89,8 @@ struct ListedMeta {
     creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
 }
+
+impl Item for Listed {}
 
 impl From<Listed> for KubeSecret {
     fn from(listed: Listed) -> Self {
@@ -161,17 +131,15 @@ pub async fn list(client: &kube::Client, labels: Option<&str>) -> Result<Vec<Tok
 pub async fn strays(client: &kube::Client, labels: Option<&str>) -> Result<Vec<TokenSecret>> {
     // One after the other: to open a second connection takes longer than either.
     let fields = format!("type={TYPE},metadata.namespace!={NAMESPACE}");
-    let elsewhere = match names(Api::all(client.clone()), fields, labels).await {
+    let elsewhere = match names(client, None, &fields, labels).await {
         Err(error) if error.is_forbidden() => Vec::new(),
         other => other?,
     };
-    let here = names(api(client), format!("type!={TYPE}"), labels).await?;
-    let here = here.into_iter().filter(|(_, name)| name.starts_with(SECRET_PREFIX));
+    let here = names(client, Some(NAMESPACE), &format!("type!={TYPE}"), labels).await?;
+    let here = here.into_iter().filter(|secret| secret.name.starts_with(SECRET_PREFIX));
     let mut found = Vec::new();
-    for (namespace, name) in here.chain(elsewhere) {
-        let api = Api::<KubeSecret>::namespaced(client.clone(), &namespace);
-        let object = format!("Secret {namespace}/{name}");
-        match api.get_opt(&name).await.map_err(Error::request(Verb::Get, object)) {
+    for Metadata { namespace, name, .. } in here.chain(elsewhere) {
+        match request::get::<KubeSecret>(client, SECRET, Some(&namespace), &name).await {
             // Who may list in one namespace need not be let in to another.
             Err(error) if error.is_forbidden() => {}
             other => found.extend(other?.map(TokenSecret::read)),
@@ -180,27 +148,35 @@ pub async fn strays(client: &kube::Client, labels: Option<&str>) -> Result<Vec<T
     Ok(found)
 }
 
-/// Namespace and name of the Secrets that match.
-async fn names(api: Api<KubeSecret>, fields: String, labels: Option<&str>) -> Result<Vec<(String, String)>> {
-    let mut params = ListParams::default().fields(&fields).limit(PAGE);
-    params.label_selector = labels.map(ToOwned::to_owned);
-    let mut all = Vec::new();
-    loop {
-        let page = api.list_metadata(&params).await;
-        let page = page.map_err(Error::request(Verb::List, "the names of Secrets"))?;
-        let name = |object: PartialObjectMeta<KubeSecret>| Some((object.metadata.namespace?, object.metadata.name?));
-        all.extend(page.items.into_iter().filter_map(name));
-        match page.metadata.continue_.filter(|next| !next.is_empty()) {
-            Some(next) => params = params.continue_token(&next),
-            None => return Ok(all),
-        }
+/// Namespace and name of the Secrets that match, and nothing that is in them.
+async fn names(
+    client: &kube::Client,
+    namespace: Option<&str>,
+    fields: &str,
+    labels: Option<&str>,
+) -> Result<Vec<Metadata>> {
+    #[derive(Deserialize)]
+    struct Named {
+        metadata: Metadata,
     }
+    impl Item for Named {}
+    let wanted = Wanted {
+        namespace,
+        labels,
+        fields: Some(fields),
+        only_metadata: true,
+    };
+    let found = request::list_all::<Named>(client, SECRET, &wanted).await;
+    let found = found.map_err(|error| error.about("the names of Secrets"))?;
+    Ok(found.into_iter().map(|secret| secret.metadata).collect())
 }
 
 /// One token, or `None`.
 pub async fn get(client: &kube::Client, id: &TokenId) -> Result<Option<TokenSecret>> {
-    let found = api(client).get_opt(&id.secret_name()).await;
-    Ok(found.map_err(Error::request(Verb::Get, of(id)))?.map(TokenSecret::read))
+    let found = request::get(client, SECRET, Some(NAMESPACE), &id.secret_name()).await;
+    Ok(found
+        .map_err(|error| error.about(of(id.as_str())))?
+        .map(TokenSecret::read))
 }
 
 /// One token that must be there.
@@ -211,32 +187,26 @@ pub async fn require(client: &kube::Client, id: &TokenId) -> Result<TokenSecret>
 /// Makes a token by one plain POST. A taken id is an error ([`Error::is_already_exists`]): draw again. It is never sent
 /// twice; where no answer came ([`Error::is_unanswered`]), look by [`get`] whether it is there.
 pub async fn create(client: &kube::Client, new: &NewToken, write: &Write) -> Result<TokenSecret> {
-    let params = PostParams {
-        dry_run: write.dry_run,
-        field_manager: Some(write.field_manager.clone()),
-    };
-    let failed = || Error::request(Verb::Create, of(&new.token.id));
-    let manifest = serde_json::from_value(new.manifest())
-        .map_err(kube::Error::SerdeError)
-        .map_err(failed())?;
-    let made = api(client).create(&params, &manifest).await.map_err(failed())?;
-    Ok(TokenSecret::read(made))
+    let id = &new.token.id;
+    let made = request::create(
+        client,
+        SECRET,
+        Some(NAMESPACE),
+        &id.secret_name(),
+        &new.manifest(),
+        write,
+    )
+    .await;
+    Ok(TokenSecret::read(made.map_err(|error| error.about(of(id.as_str())))?))
 }
 
 /// Changes a Secret that is still as it was seen; anything else is a conflict. `change` is a merge patch, of which
 /// `metadata.uid` and `metadata.resourceVersion` are put in here.
-pub async fn patch(client: &kube::Client, seen: &TokenSecret, mut change: Value, write: &Write) -> Result<TokenSecret> {
-    change["metadata"]["uid"] = json!(seen.uid);
-    change["metadata"]["resourceVersion"] = json!(seen.resource_version);
-    let params = PatchParams {
-        dry_run: write.dry_run,
-        field_manager: Some(write.field_manager.clone()),
-        ..PatchParams::default()
-    };
-    let api = Api::<KubeSecret>::namespaced(client.clone(), &seen.namespace);
-    let patched = api.patch(&seen.name, &params, &Patch::Merge(change)).await;
-    let patched = patched.map_err(Error::request(Verb::Patch, format!("bootstrap token {}", seen.title())))?;
-    Ok(TokenSecret::read(patched))
+pub async fn patch(client: &kube::Client, seen: &TokenSecret, change: Value, write: &Write) -> Result<TokenSecret> {
+    let patched = request::patch(client, SECRET, &observed(seen), Merge::Json, change, write).await;
+    Ok(TokenSecret::read(
+        patched.map_err(|error| error.about(of(seen.title())))?,
+    ))
 }
 
 /// Gives a token another end, later or sooner, or none. The cleaner follows at once, in both directions (seen on
@@ -261,36 +231,22 @@ pub async fn mend(client: &kube::Client, seen: &TokenSecret, wanted: &NewToken, 
 
 /// Deletes exactly the Secret that was seen, whatever has changed in it. One that is gone already is no error.
 pub async fn delete(client: &kube::Client, seen: &TokenSecret, write: &Write) -> Result<()> {
-    delete_if(client, seen, None, write).await
+    let deleted = request::delete_any_version(client, SECRET, &observed(seen), write).await;
+    Ok(deleted.map_err(|error| error.about(of(seen.title())))?)
 }
 
 /// Deletes exactly the Secret that was seen, if nothing in it has changed since; otherwise that is a conflict. One that is
 /// gone already is no error.
 pub async fn delete_as_seen(client: &kube::Client, seen: &TokenSecret, write: &Write) -> Result<()> {
-    delete_if(client, seen, Some(seen.resource_version.clone()), write).await
+    let deleted = request::delete(client, SECRET, &observed(seen), write).await;
+    Ok(deleted.map_err(|error| error.about(of(seen.title())))?)
 }
 
-async fn delete_if(
-    client: &kube::Client,
-    seen: &TokenSecret,
-    resource_version: Option<String>,
-    write: &Write,
-) -> Result<()> {
-    let params = DeleteParams {
-        dry_run: write.dry_run,
-        preconditions: Some(Preconditions {
-            uid: Some(seen.uid.clone()),
-            resource_version,
-        }),
-        ..DeleteParams::default()
-    };
-    let api = Api::<KubeSecret>::namespaced(client.clone(), &seen.namespace);
-    let deleted = api.delete(&seen.name, &params).await;
-    match deleted.map_err(Error::request(
-        Verb::Delete,
-        format!("bootstrap token {}", seen.title()),
-    )) {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
+fn observed(seen: &TokenSecret) -> Observed {
+    Observed {
+        namespace: seen.namespace.clone(),
+        name: seen.name.clone(),
+        uid: seen.uid.clone(),
+        resource_version: seen.resource_version.clone(),
     }
 }

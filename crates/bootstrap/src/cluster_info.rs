@@ -7,18 +7,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::Api;
+use kubectl_core::request::{self, Resource};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::FromDer as _;
 
-use crate::error::{Error, Result, Verb};
+use crate::error::{Error, Result};
 use crate::token::{Token, TokenId};
 
 /// Where it stands.
 pub const NAMESPACE: &str = "kube-public";
 /// What it is called.
 pub const NAME: &str = "cluster-info";
+const CONFIG_MAP: Resource = Resource::new("ConfigMap", "v1", "configmaps");
 const KUBECONFIG: &str = "kubeconfig";
 const SIGNATURE_PREFIX: &str = "jws-kubeconfig-";
 
@@ -48,9 +49,7 @@ pub enum Signature {
 
 /// Reads it. `None`: the cluster has none, as those that kubeadm has not made.
 pub async fn read(client: &kube::Client) -> Result<Option<ClusterInfo>> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
-    let found = api.get_opt(NAME).await;
-    let found = found.map_err(Error::request(Verb::Get, format!("ConfigMap {NAMESPACE}/{NAME}")))?;
+    let found: Option<ConfigMap> = request::get(client, CONFIG_MAP, Some(NAMESPACE), NAME).await?;
     found
         .map(|map| ClusterInfo::of(&map.data.unwrap_or_default()))
         .transpose()

@@ -1,56 +1,19 @@
 //! What can go wrong between this crate and an API server, with the server's own answer kept for whoever words it.
 
-use std::fmt;
+use kubectl_core::request;
 
 use crate::token::TokenId;
 
 /// What everything here returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What was tried, as one would put it in a sentence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// Read one object.
-    Get,
-    /// Read several.
-    List,
-    /// Make a new one.
-    Create,
-    /// Change one.
-    Patch,
-    /// Remove one.
-    Delete,
-    /// Ask the API server something.
-    Ask,
-}
-
-impl fmt::Display for Verb {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Get => "read",
-            Self::List => "list",
-            Self::Create => "create",
-            Self::Patch => "change",
-            Self::Delete => "delete",
-            Self::Ask => "ask for",
-        })
-    }
-}
-
 /// A failed look at, or change of, something about bootstrap tokens.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The server did not answer, or answered no.
-    #[error("could not {verb} {object}")]
-    Request {
-        /// What was tried.
-        verb: Verb,
-        /// On what, as in a sentence.
-        object: String,
-        /// The server's answer or the transport's failure.
-        source: Box<kube::Error>,
-    },
+    /// A request that failed: the server did not answer, answered no, or answered something that is not its API's.
+    #[error(transparent)]
+    Request(#[from] request::Error),
     /// No Secret of that id.
     #[error("there is no bootstrap token {0}")]
     NoSuchToken(TokenId),
@@ -66,55 +29,35 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn request(verb: Verb, object: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
-        let object = object.into();
-        move |source| Self::Request {
-            verb,
-            object,
-            source: Box::new(source),
-        }
-    }
-
-    fn status(&self) -> Option<&kube::core::Status> {
-        match self {
-            Self::Request { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => Some(status),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// The HTTP status that the API server answered with.
-    pub fn code(&self) -> Option<u16> {
-        self.status().map(|status| status.code)
-    }
-
     /// A create met a Secret of that name: the id is taken.
     pub fn is_already_exists(&self) -> bool {
-        self.status().is_some_and(|status| status.reason == "AlreadyExists")
+        self.request().is_some_and(request::Error::is_already_exists)
     }
 
-    /// The object has changed since it was seen (409): look again.
+    /// The object has changed since it was seen, or exists already (409): look again.
     pub fn is_conflict(&self) -> bool {
-        self.code() == Some(409) && !self.is_already_exists()
+        self.request().is_some_and(request::Error::is_conflict)
     }
 
     /// It is not there (404).
     pub fn is_not_found(&self) -> bool {
-        self.code() == Some(404)
+        self.request().is_some_and(request::Error::is_not_found)
     }
 
     /// The caller has no right to this (403).
     pub fn is_forbidden(&self) -> bool {
-        self.code() == Some(403)
+        self.request().is_some_and(request::Error::is_forbidden)
     }
 
     /// No answer came, so it is not known whether a write was carried out.
     pub fn is_unanswered(&self) -> bool {
+        self.request().is_some_and(request::Error::is_unanswered)
+    }
+
+    fn request(&self) -> Option<&request::Error> {
         match self {
-            Self::Request { source, .. } => !matches!(source.as_ref(), kube::Error::Api(status) if status.code < 500),
-            _ => false,
+            Self::Request(error) => Some(error),
+            _ => None,
         }
     }
 }
@@ -124,7 +67,7 @@ impl From<Error> for kubectl_core::error::Error {
         use kubectl_core::error::Kind;
         let message = error.to_string();
         match error {
-            Error::Request { verb, object, source } => Self::from(*source).doing(format!("{verb} {object}")),
+            Error::Request(error) => error.into(),
             Error::NoSuchToken(_) => Self::new(Kind::NotFound, message).hint(
                 "kubectl bootstrap-token list shows those that are there; an expired one is deleted by Kubernetes",
             ),

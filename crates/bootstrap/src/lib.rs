@@ -24,9 +24,9 @@ pub mod secret;
 pub mod token;
 
 pub use ask::Answer;
-pub use client::Write;
-pub use error::{Error, Result, Verb};
+pub use error::{Error, Result};
 pub use expiration::Expiration;
 pub use judge::Flaw;
+pub use kubectl_core::request::Write;
 pub use secret::{NewToken, TokenSecret};
 pub use token::{Token, TokenId};

@@ -6,18 +6,24 @@
 
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding, RoleRef, Subject};
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, PostParams};
+use kubectl_core::request::{self, Resource, Verb, Wanted, Write};
 use serde::Serialize;
+use serde_json::json;
 
-use crate::client::Write;
-use crate::error::{Error, Result, Verb};
+use crate::error::Result;
 use crate::judge::EVERY_TOKEN;
 use crate::token::TokenId;
 
 /// The group of all nodes, which renew their certificates.
 pub const NODES: &str = "system:nodes";
 const API_GROUP: &str = "rbac.authorization.k8s.io";
-const PAGE: u32 = 500;
+const CLUSTER_ROLE_BINDING: Resource = Resource::new(
+    "ClusterRoleBinding",
+    "rbac.authorization.k8s.io/v1",
+    "clusterrolebindings",
+);
+const ROLE_BINDING: Resource = Resource::new("RoleBinding", "rbac.authorization.k8s.io/v1", "rolebindings");
 
 /// One of the three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -139,9 +145,10 @@ impl Survey {
 
 /// Reads every binding that concerns tokens.
 pub async fn survey(client: &kube::Client, group: &str) -> Result<Survey> {
+    let all = Wanted::default();
     let (everywhere, within) = tokio::join!(
-        bindings::<ClusterRoleBinding>(client, "ClusterRoleBindings"),
-        bindings::<RoleBinding>(client, "RoleBindings")
+        request::list_all::<ClusterRoleBinding>(client, CLUSTER_ROLE_BINDING, &all),
+        request::list_all::<RoleBinding>(client, ROLE_BINDING, &all)
     );
     let (within, namespaces_unknown) = match within {
         Err(error) if error.is_forbidden() => (Vec::new(), true),
@@ -164,16 +171,11 @@ pub async fn survey(client: &kube::Client, group: &str) -> Result<Survey> {
 }
 
 /// Makes the binding of one grant. One that stands there already under that name is an error
-/// ([`Error::is_already_exists`]): it binds something else, or [`survey`] would have seen it.
+/// ([`Error::is_already_exists`](crate::Error::is_already_exists)): it binds something else, or [`survey`] would have seen it.
 pub async fn apply(client: &kube::Client, grant: Grant, group: &str, write: &Write) -> Result<String> {
-    let api: Api<ClusterRoleBinding> = Api::all(client.clone());
-    let params = PostParams {
-        dry_run: write.dry_run,
-        field_manager: Some(write.field_manager.clone()),
-    };
     let name = grant.binding_name(group);
-    let made = api.create(&params, &grant.binding(group)).await;
-    made.map_err(Error::request(Verb::Create, format!("ClusterRoleBinding {name}")))?;
+    let binding = json!(grant.binding(group));
+    let _: ClusterRoleBinding = request::create(client, CLUSTER_ROLE_BINDING, None, &name, &binding, write).await?;
     Ok(name)
 }
 
@@ -200,28 +202,12 @@ pub async fn may_join(client: &kube::Client, id: &TokenId, groups: &[String]) ->
             ..SubjectAccessReview::default()
         };
         let answer = api.create(&PostParams::default(), &question).await;
-        let answer = answer.map_err(Error::request(Verb::Ask, format!("the rights of {}", id.user())))?;
-        Ok(answer.status.is_some_and(|status| status.allowed))
+        let rights = || format!("the rights of {}", id.user());
+        let answer = answer.map_err(|error| request::Error::failed(Verb::Ask, rights(), error))?;
+        Ok::<_, request::Error>(answer.status.is_some_and(|status| status.allowed))
     };
     let (request, approval) = tokio::join!(ask(None), ask(Some("nodeclient")));
     Ok([request?, approval?])
-}
-
-async fn bindings<K>(client: &kube::Client, what: &str) -> Result<Vec<K>>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
-{
-    let api: Api<K> = Api::all(client.clone());
-    let mut params = ListParams::default().limit(PAGE);
-    let mut all = Vec::new();
-    loop {
-        let page = api.list(&params).await.map_err(Error::request(Verb::List, what))?;
-        all.extend(page.items);
-        match page.metadata.continue_.filter(|next| !next.is_empty()) {
-            Some(next) => params = params.continue_token(&next),
-            None => return Ok(all),
-        }
-    }
 }
 
 /// A binding of either kind.

@@ -14,6 +14,9 @@ use url::Url;
 
 use crate::redact;
 
+/// The reason that kube gives to an answer that is no `Status`, by which it is known that the message is a raw body.
+pub const NO_STATUS: &str = "Failed to parse error data";
+
 /// The process exit codes, a part of the interface that scripts rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -322,7 +325,7 @@ pub(crate) fn from_network(error: kube::Error, url: &Url) -> Error {
 fn status_error(status: &Status) -> Error {
     // kube makes a Status of any answer. One that was none has no `status: Failure`, or this reason and the body itself
     // for a message.
-    let raw = status.reason == "Failed to parse error data" || !status.is_failure();
+    let raw = status.reason == NO_STATUS || !status.is_failure();
     let reason = if raw { "" } else { status.reason.as_str() };
     let message = if raw || status.message.is_empty() {
         format!("the server answered {}", http_words(status.code))

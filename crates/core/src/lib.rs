@@ -5,6 +5,7 @@
 //!
 //! - [`ui::Ui`] owns the streams: data to stdout, talk to stderr;
 //! - [`connection::ConnectionFlags`] finds the API server as kubectl does and gives a [`connection::Server`];
+//! - [`request`] reads and changes objects that hold credentials;
 //! - [`error::Error`] is the only error that reaches a user, in kubectl's words, with an exit code;
 //! - [`output`] and [`table`] print lists and objects as kubectl does.
 
@@ -17,6 +18,7 @@ pub mod duration;
 pub mod error;
 pub mod output;
 pub mod redact;
+pub mod request;
 pub mod secret;
 pub mod table;
 pub mod ui;

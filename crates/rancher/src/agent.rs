@@ -32,7 +32,6 @@ pub async fn version(client: &kube::Client) -> crate::Result<String> {
     struct Version {
         git_version: String,
     }
-    crate::wire::get_path::<Version>(client, "/version", "version")
-        .await
-        .map(|version| version.git_version)
+    let version: Version = kubectl_core::request::get_path(client, "version", "/version").await?;
+    Ok(version.git_version)
 }

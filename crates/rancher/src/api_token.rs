@@ -20,12 +20,13 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Request, header};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::client::Body;
+use kubectl_core::request::Verb;
 use kubectl_core::secret::Secret;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::cluster::ClusterId;
-use crate::error::{Result, Verb};
+use crate::error::Result;
 use crate::settings::Setting;
 
 pub use cluster::{SeenCluster, clusters, find_cluster};
@@ -353,23 +354,12 @@ pub async fn whoami(client: &kube::Client) -> Result<User> {
 
 /// A setting by name, as any user may read it; `None` if there is none of that name, or it is not for this user.
 pub async fn setting(client: &kube::Client, name: &str) -> Result<Option<Setting>> {
-    #[derive(Deserialize)]
-    struct RawSetting {
-        #[serde(default)]
-        value: Option<String>,
-        #[serde(default)]
-        default: Option<String>,
-    }
     let asked = norman::Asked::new(Verb::Get, "Setting", Some(name));
     let path = format!("/v3/settings/{name}");
-    let found = match norman::send::<RawSetting>(client, &asked, Method::GET, &path, None).await {
-        Err(error) if error.is_forbidden() => None,
-        other => norman::optional(other)?,
-    };
-    Ok(found.map(|raw| Setting {
-        value: raw.value.unwrap_or_default(),
-        default: raw.default.unwrap_or_default(),
-    }))
+    match norman::send(client, &asked, Method::GET, &path, None).await {
+        Err(error) if error.is_forbidden() => Ok(None),
+        other => norman::optional(other),
+    }
 }
 
 /// The longest time to live that Rancher grants; `None`: it has no limit, or does not tell.

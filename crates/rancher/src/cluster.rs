@@ -9,19 +9,19 @@ use std::fmt;
 use std::str::FromStr;
 
 use k8s_openapi::jiff::Timestamp;
+use kubectl_core::request::{self, Item, Merge, Metadata, Resource, Wanted};
 use kubectl_core::secret::Fingerprint;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::error::Result;
-use crate::object::{Metadata, Observed, Problem, WRONG_TYPE, Write, time};
-use crate::wire::{self, Item, Merge, Resource, Wanted};
+use crate::object::{self, Observed, Problem, WRONG_TYPE, Write, time};
 
 pub use find::{Candidate, find};
 pub use kind::{ClusterKind, Provider};
 pub use redeploy::{Redeploy, Rendered};
 
-const CLUSTER: Resource = Resource::management("Cluster", "clusters");
+const CLUSTER: Resource = object::management("Cluster", "clusters");
 
 /// Set to `"true"`, it makes Rancher render and apply the agent's manifest at once; Rancher sets it to `"false"` when
 /// that is done (seen on Rancher 2.12.0 and 2.15.0: after 1.3 to 1.9 s).
@@ -192,12 +192,12 @@ struct RawCluster {
 }
 
 impl Item for RawCluster {
-    fn unreadable(metadata: Metadata) -> Self {
-        Self {
+    fn unreadable(metadata: Metadata) -> Option<Self> {
+        Some(Self {
             metadata,
             broken: true,
             ..Self::default()
-        }
+        })
     }
 }
 
@@ -321,7 +321,7 @@ fn filled(text: Option<String>) -> Option<String> {
 
 /// A cluster by its id. None if there is none.
 pub async fn get(client: &kube::Client, id: &ClusterId) -> Result<Option<Cluster>> {
-    let raw: Option<RawCluster> = wire::get(client, CLUSTER, None, id.as_str()).await?;
+    let raw: Option<RawCluster> = request::get(client, CLUSTER, None, id.as_str()).await?;
     Ok(raw.and_then(RawCluster::read))
 }
 
@@ -335,7 +335,7 @@ pub async fn list(client: &kube::Client, labels: Option<&str>) -> Result<Vec<Clu
             labels,
             ..Wanted::default()
         };
-        let page = wire::list_page::<RawCluster>(client, CLUSTER, &wanted, from.as_deref()).await?;
+        let page = request::list_page::<RawCluster>(client, CLUSTER, &wanted, from.as_deref()).await?;
         clusters.extend(page.items.into_iter().filter_map(RawCluster::read));
         match page.next {
             Some(next) => from = Some(next),
@@ -371,6 +371,6 @@ async fn annotate(
     write: &Write,
 ) -> Result<Cluster> {
     let change = json!({ "metadata": { "annotations": { key: value } } });
-    let raw: RawCluster = wire::patch(client, CLUSTER, cluster, Merge::Json, change, write).await?;
-    raw.read().ok_or_else(|| wire::nameless(CLUSTER))
+    let raw: RawCluster = request::patch(client, CLUSTER, cluster, Merge::Json, change, write).await?;
+    raw.read().ok_or_else(|| object::nameless(CLUSTER))
 }

@@ -1,61 +1,14 @@
 //! What can go wrong between this crate and a server, with the server's own answer kept for whoever words it.
 
-use std::fmt;
+use kube::core::Status;
+use kubectl_core::request;
 
 use crate::cluster::Candidate;
 use crate::era::MixedEra;
+use crate::proxy;
 
 /// What everything here returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// What was tried, as one would put it in a sentence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// Read one object.
-    Get,
-    /// Read several.
-    List,
-    /// Make a new one.
-    Create,
-    /// Change one.
-    Patch,
-    /// Remove one.
-    Delete,
-}
-
-impl fmt::Display for Verb {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Get => "read",
-            Self::List => "list",
-            Self::Create => "create",
-            Self::Patch => "change",
-            Self::Delete => "delete",
-        })
-    }
-}
-
-/// The object of a request: kind, and as much of namespace and name as the request had.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObjectName {
-    /// As in the manifest, e.g. `ClusterRegistrationToken`.
-    pub kind: &'static str,
-    /// None: cluster-scoped, or all namespaces.
-    pub namespace: Option<String>,
-    /// None: a list.
-    pub name: Option<String>,
-}
-
-impl fmt::Display for ObjectName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.namespace, &self.name) {
-            (Some(namespace), Some(name)) => write!(f, "{} {namespace}/{name}", self.kind),
-            (None, Some(name)) => write!(f, "{} {name}", self.kind),
-            (Some(namespace), None) => write!(f, "{}s in namespace {namespace}", self.kind),
-            (None, None) => write!(f, "{}s", self.kind),
-        }
-    }
-}
 
 /// A failed look at, or change of, something of Rancher's.
 ///
@@ -63,28 +16,9 @@ impl fmt::Display for ObjectName {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The server did not answer, or answered no. Credentials in its answer have been replaced by `…`.
-    #[error("could not {verb} {object}")]
-    Request {
-        /// What was tried.
-        verb: Verb,
-        /// On what.
-        object: Box<ObjectName>,
-        /// The server's answer or the transport's failure.
-        source: Box<kube::Error>,
-    },
-    /// The answer is not what this API serves. Its text is not repeated, because it may hold a credential.
-    #[error("could not {verb} {object}: the server's answer makes no sense at line {line}, column {column}")]
-    Unreadable {
-        /// What was tried.
-        verb: Verb,
-        /// On what.
-        object: Box<ObjectName>,
-        /// Where in the answer, from 1; 0 if it was no text at all.
-        line: usize,
-        /// Where in the line.
-        column: usize,
-    },
+    /// A request that failed: the server did not answer, answered no, or answered something that is not its API's.
+    #[error(transparent)]
+    Request(request::Error),
     /// No cluster answers to that name.
     #[error(
         "no cluster has the id, display name or provisioning name {asked:?}{}",
@@ -129,66 +63,68 @@ pub enum Error {
 impl Error {
     /// The HTTP status that the API server answered with.
     pub fn code(&self) -> Option<u16> {
-        self.status().map(|status| status.code)
+        self.request()?.code()
     }
 
     /// The object has changed since it was observed, or exists already (409): look again.
     pub fn is_conflict(&self) -> bool {
-        self.code() == Some(409)
+        self.request().is_some_and(request::Error::is_conflict)
     }
 
     /// A create met an object of that name.
     pub fn is_already_exists(&self) -> bool {
-        self.is_conflict() && self.status().is_some_and(|status| status.reason == "AlreadyExists")
+        self.request().is_some_and(request::Error::is_already_exists)
     }
 
     /// The object is not there, or the server does not serve this kind (404).
     pub fn is_not_found(&self) -> bool {
-        self.code() == Some(404)
+        self.request().is_some_and(request::Error::is_not_found)
     }
 
     /// The caller has no right to this (403; Rancher answers with an empty body at times).
     pub fn is_forbidden(&self) -> bool {
-        self.code() == Some(403)
+        self.request().is_some_and(request::Error::is_forbidden)
     }
 
     /// Rancher could not pass the call on, because the cluster's agent has no tunnel open. Rancher takes some 30 s to say
     /// so (seen on Rancher 2.15.0 and 2.12.0), and a call a moment later may go through.
     pub fn is_agent_disconnected(&self) -> bool {
-        self.status()
-            .is_some_and(|status| status.message.contains("cluster agent disconnected"))
+        let says = |status: &Status| status.message.contains("cluster agent disconnected");
+        self.request().and_then(request::Error::status).is_some_and(says)
     }
 
     /// In the words of the terminal, with the side that it was on ("the downstream cluster").
     pub fn on(self, side: &str) -> kubectl_core::error::Error {
-        self.worded(&format!(" on {side}"))
+        match self {
+            Self::Request(error) => error.on(side),
+            other => other.into(),
+        }
     }
 
-    fn status(&self) -> Option<&kube::core::Status> {
+    fn request(&self) -> Option<&request::Error> {
         match self {
-            Self::Request { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => Some(status),
-                _ => None,
-            },
+            Self::Request(error) => Some(error),
             _ => None,
         }
     }
+}
 
-    fn worded(self, side: &str) -> kubectl_core::error::Error {
-        use kubectl_core::error::{Error, Kind};
-        let message = self.to_string();
-        match self {
-            Self::Request { verb, object, source } => Error::from(*source).doing(format!("{verb} {object}{side}")),
-            Self::NoSuchCluster { .. } => Error::new(Kind::NotFound, message),
-            Self::AmbiguousCluster { .. } => Error::usage(message).hint("name the one that is meant by its id"),
-            _ => Error::failed(message),
-        }
+impl From<request::Error> for Error {
+    fn from(error: request::Error) -> Self {
+        Self::Request(error.read_by(proxy::refusal))
     }
 }
 
 impl From<Error> for kubectl_core::error::Error {
     fn from(error: Error) -> Self {
-        error.worded("")
+        use kubectl_core::error::Kind;
+        let message = error.to_string();
+        match error {
+            Error::Request(error) => error.into(),
+            Error::NoSuchCluster { .. } => Self::new(Kind::NotFound, message),
+            Error::AmbiguousCluster { .. } => Self::usage(message).hint("name the one that is meant by its id"),
+            _ => Self::failed(message),
+        }
     }
 }
 

@@ -24,13 +24,13 @@ pub mod era;
 mod error;
 pub mod object;
 pub mod probe;
+mod proxy;
 pub mod reach;
 pub mod settings;
 pub mod token;
-mod wire;
 
 pub use cluster::{Cluster, ClusterId};
 pub use era::Era;
-pub use error::{Error, ObjectName, Result, Verb};
+pub use error::{Error, Result};
 pub use object::{Observed, Problem, Write};
 pub use token::RegistrationToken;

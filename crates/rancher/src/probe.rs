@@ -24,6 +24,7 @@ use http::header::{AUTHORIZATION, CONNECTION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
+use kubectl_core::request::{self, Verb};
 use kubectl_core::secret::Secret;
 use sha2::{Digest as _, Sha256, Sha512};
 use subtle::ConstantTimeEq as _;
@@ -31,7 +32,7 @@ use subtle::ConstantTimeEq as _;
 use crate::agent::STV_PREFIX;
 use crate::cluster::ClusterId;
 use crate::era::Era;
-use crate::error::{Error, ObjectName, Result, Verb};
+use crate::error::Result;
 use crate::token::generate;
 
 const TUNNEL_TOKEN: HeaderName = HeaderName::from_static("x-api-tunnel-token");
@@ -155,19 +156,11 @@ impl Probe {
     /// The PEM by which agents are to trust Rancher, as it gives it to anybody. None: it has none, and stands behind a
     /// certificate that is publicly trusted.
     pub async fn ca_certificates(&self) -> Result<Option<String>> {
-        let failed = |source| Error::Request {
-            verb: Verb::Get,
-            object: Box::new(ObjectName {
-                kind: "CA certificates",
-                namespace: None,
-                name: Some("/cacerts".to_owned()),
-            }),
-            source: Box::new(source),
-        };
+        let failed = |source| request::Error::failed(Verb::Get, "CA certificates /cacerts", source);
         let answer = self.knock("/cacerts", HeaderMap::new()).await.map_err(failed)?;
         if !answer.code.is_success() {
             let status = kube::core::Status::failure("this is not answered as Rancher does", "");
-            return Err(failed(kube::Error::Api(status.with_code(answer.code.as_u16()).boxed())));
+            return Err(failed(kube::Error::Api(status.with_code(answer.code.as_u16()).boxed())).into());
         }
         let text = String::from_utf8(answer.body).map_err(|error| failed(kube::Error::FromUtf8(error)))?;
         Ok(Some(text).filter(|text| !text.trim().is_empty()))

@@ -1,18 +1,20 @@
 //! Rancher's own settings and features: `settings` and `features.management.cattle.io`, both cluster-scoped.
 
+use kubectl_core::request::{self, Resource};
 use serde::Deserialize;
 
 use crate::error::Result;
-use crate::wire::{self, Resource};
+use crate::object;
 
-const SETTING: Resource = Resource::management("Setting", "settings");
-const FEATURE: Resource = Resource::management("Feature", "features");
+const SETTING: Resource = object::management("Setting", "settings");
+const FEATURE: Resource = object::management("Feature", "features");
 
 /// The feature that only servers of era S have. On by default from Rancher 2.15.0, off in 2.13.8 and 2.14.4.
 pub const TTL_ROTATION: &str = "crt-token-ttl-rotation";
 
 /// One setting.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "RawSetting")]
 pub struct Setting {
     /// What an administrator, the environment or Rancher itself has set; may be empty.
     pub value: String,
@@ -38,13 +40,18 @@ struct RawSetting {
     default: Option<String>,
 }
 
+impl From<RawSetting> for Setting {
+    fn from(raw: RawSetting) -> Self {
+        Self {
+            value: raw.value.unwrap_or_default(),
+            default: raw.default.unwrap_or_default(),
+        }
+    }
+}
+
 /// A setting by name; None if the server has none of that name.
 pub async fn setting(client: &kube::Client, name: &str) -> Result<Option<Setting>> {
-    let raw: Option<RawSetting> = wire::get(client, SETTING, None, name).await?;
-    Ok(raw.map(|raw| Setting {
-        value: raw.value.unwrap_or_default(),
-        default: raw.default.unwrap_or_default(),
-    }))
+    Ok(request::get(client, SETTING, None, name).await?)
 }
 
 /// The settings that registration depends on, each as it takes effect; None where it is unset.
@@ -134,7 +141,7 @@ struct RawFeatureStatus {
 
 /// A feature flag by name; None if the server has none of that name.
 pub async fn feature(client: &kube::Client, name: &str) -> Result<Option<Feature>> {
-    let raw: Option<RawFeature> = wire::get(client, FEATURE, None, name).await?;
+    let raw: Option<RawFeature> = request::get(client, FEATURE, None, name).await?;
     Ok(raw.map(|raw| Feature {
         enabled: raw
             .status

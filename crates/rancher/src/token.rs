@@ -12,13 +12,13 @@ mod write;
 use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
+use kubectl_core::request::{self, Item, Metadata, Resource, SECRET, Wanted};
 use kubectl_core::secret::Secret;
 use serde::Deserialize;
 
 use crate::cluster::ClusterId;
 use crate::error::{Error, Result};
-use crate::object::{Metadata, Observed, Problem, WRONG_TYPE, decoded, time};
-use crate::wire::{self, Item, Resource, SECRET, Wanted};
+use crate::object::{self, Observed, Problem, WRONG_TYPE, decoded, time};
 
 pub use generate::{ALPHABET, LENGTH, generate};
 pub use listing::{Batch, Listing};
@@ -34,7 +34,7 @@ pub const DEFAULT: &str = "default-token";
 /// What the name of a token's Secret begins with; the token's name follows.
 pub const SECRET_PREFIX: &str = "crt-token-";
 
-const TOKEN: Resource = Resource::management("ClusterRegistrationToken", "clusterregistrationtokens");
+const TOKEN: Resource = object::management("ClusterRegistrationToken", "clusterregistrationtokens");
 
 /// Why a token's value is not known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,12 +197,12 @@ struct RawToken {
 }
 
 impl Item for RawToken {
-    fn unreadable(metadata: Metadata) -> Self {
-        Self {
+    fn unreadable(metadata: Metadata) -> Option<Self> {
+        Some(Self {
             metadata,
             broken: true,
             ..Self::default()
-        }
+        })
     }
 }
 
@@ -280,15 +280,8 @@ impl RawToken {
     }
 }
 
-/// Only the keys that are used: other Secrets are listed too, and may be large.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct RawSecret {
-    metadata: Metadata,
-    data: Option<RawData>,
-    #[serde(skip)]
-    broken: bool,
-}
+/// Other Secrets are listed too.
+type RawSecret = object::RawSecret<RawData>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -297,16 +290,6 @@ struct RawData {
     previous_token: Option<String>,
     expires_at: Option<String>,
     grace_period_expires_at: Option<String>,
-}
-
-impl Item for RawSecret {
-    fn unreadable(metadata: Metadata) -> Self {
-        Self {
-            metadata,
-            data: None,
-            broken: true,
-        }
-    }
 }
 
 impl RawSecret {
@@ -363,7 +346,7 @@ impl Tokens {
 
 /// One token by its name, joined with its Secret. None if there is none.
 pub async fn get(client: &kube::Client, cluster: &ClusterId, name: &str) -> Result<Option<RegistrationToken>> {
-    let raw: Option<RawToken> = wire::get(client, TOKEN, Some(cluster.as_str()), name).await?;
+    let raw: Option<RawToken> = request::get(client, TOKEN, Some(cluster.as_str()), name).await?;
     let Some(mut token) = raw.map(RawToken::read) else {
         return Ok(None);
     };
@@ -375,12 +358,11 @@ pub async fn get(client: &kube::Client, cluster: &ClusterId, name: &str) -> Resu
 
 /// The Secret of a token by its name; what cannot be known is no error.
 async fn secret_of(client: &kube::Client, token: &RegistrationToken) -> Result<Result<TokenSecret, Unknown>> {
-    let found: Result<Option<RawSecret>> =
-        wire::get(client, SECRET, Some(&token.object.namespace), &token.expected_secret()).await;
-    match found {
+    let namespace = Some(token.object.namespace.as_str());
+    match request::get::<RawSecret>(client, SECRET, namespace, &token.expected_secret()).await {
         Ok(found) => Ok(found.and_then(RawSecret::read).ok_or(Unknown::NoSecret)),
         Err(error) if error.is_forbidden() => Ok(Err(Unknown::NoRight)),
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -399,8 +381,8 @@ pub async fn list(client: &kube::Client, cluster: &ClusterId) -> Result<Tokens> 
         ..wanted.clone()
     };
     let (tokens, secrets) = futures::future::join(
-        wire::list_all::<RawToken>(client, TOKEN, &wanted),
-        wire::list_all::<RawSecret>(client, SECRET, &secrets),
+        request::list_all::<RawToken>(client, TOKEN, &wanted),
+        request::list_all::<RawSecret>(client, SECRET, &secrets),
     )
     .await;
     let mut tokens: Vec<_> = tokens?.into_iter().map(RawToken::read).collect();
@@ -411,7 +393,7 @@ pub async fn list(client: &kube::Client, cluster: &ClusterId) -> Result<Tokens> 
             .map(|secret| (secret.object.name.clone(), secret))
             .collect(),
         Err(error) if error.is_forbidden() => return one_by_one(client, tokens).await,
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     };
     for token in &mut tokens {
         match secrets.remove(&token.expected_secret()) {

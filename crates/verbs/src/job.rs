@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use kubectl_core::app::DryRun;
 use kubectl_core::connection::Server;
 use kubectl_core::error::{Doing as _, Error, Kind};
 use kubectl_core::secret::Fingerprint;
@@ -29,18 +30,6 @@ const BEYOND_DEADLINES: Duration = Duration::from_secs(30);
 
 /// What is said when a run is asked to stop.
 pub(crate) const STOPPING: &str = "Stopping once the call under way is answered; another Ctrl-C leaves at once.";
-
-/// How far to go.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DryRun {
-    /// All the way
-    #[default]
-    None,
-    /// Print the plan
-    Client,
-    /// Print the plan, and let the servers check what can be checked alone
-    Server,
-}
 
 /// What a plugin brings to one run: the actor, and what only the product can say.
 #[expect(

@@ -22,7 +22,7 @@ pub mod terminal;
 pub mod under_way;
 
 pub use self::again::Again;
-pub use self::job::{DryRun, Job, Work};
+pub use self::job::{Job, Work};
 pub use self::outcome::{Asked, RotationResult};
 pub use self::subject::{Ends, Product, Subject};
 

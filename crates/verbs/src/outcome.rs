@@ -237,8 +237,13 @@ fn stopped(
         Goal::Back => format!("the rotation of {name} is going back"),
     };
     let mut error = Error::new(kind, format!("{stands}: {}", reason(&because)));
-    if let Pause::Error(cause) = &because {
-        error.hints.clone_from(&cause.hints);
+    match &because {
+        Pause::Error(cause) => error.hints.clone_from(&cause.hints),
+        Pause::Obstacles(obstacles) => {
+            let hints = obstacles.iter().map(|obstacle| obstacle.hint.clone());
+            error.hints.extend(hints.filter(|hint| !hint.is_empty()));
+        }
+        _ => {}
     }
     let go_on = match goal {
         Goal::Forward => again.rotate(),
@@ -346,6 +351,13 @@ mod tests {
     #[case::out_of_patience(Asked::Rotate, pending(Phase::Confirm, Goal::Forward, Pause::OutOfPatience("Rancher to refuse 739e2d9420".into())), true,
         "4 pending | the rotation of cluster oslo (c-x7k2p) stands in phase confirm: still waiting for Rancher to refuse 739e2d9420 | \
          `kubectl crt rotate c-x7k2p` continues it")]
+    #[case::not_safe_to_go_on(
+        Asked::Rotate,
+        pending(Phase::Place, Goal::Back, Pause::Obstacles(vec![obstacle()])),
+        true,
+        "4 pending | the rotation of cluster oslo (c-x7k2p) is going back: its agent is away | wait for it | \
+         `kubectl crt rollback c-x7k2p` continues it"
+    )]
     #[case::going_back(
         Asked::Rotate,
         pending(Phase::Place, Goal::Back, Pause::LockLost),

@@ -1,10 +1,10 @@
 //! The flags that `rotate` and `rollback` of every plugin have, and how their results are printed.
 
+use kubectl_core::app::DryRun;
 use kubectl_core::error::{Error, ExitCode, Kind};
 use kubectl_core::output::{self, OutputFlags, OutputFormat};
 use kubectl_core::ui::Ui;
 
-use crate::job::DryRun;
 use crate::outcome::{RotationResult, RotationResultList};
 use crate::subject::Subject;
 

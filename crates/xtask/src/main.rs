@@ -1,6 +1,7 @@
 //! `cargo xtask`: what one does with this repository, each as one command.
 
 mod bench;
+mod beside;
 mod cargo;
 mod demo;
 mod dist;

@@ -28,7 +28,7 @@ impl Steps {
             return Ok(());
         }
         let (title, after) = (title.to_owned(), self.began.elapsed());
-        Err(Failed { title, status, after }.into())
+        Err(Failed::new(title, status, after).into())
     }
 
     /// Becomes a command, the last one: so a Ctrl-C reaches nobody who would go before it has tidied up.
@@ -38,7 +38,15 @@ impl Steps {
         Err(error).with_context(|| format!("run {}", command.get_program().display()))
     }
 
-    fn announce(&self, title: &str, command: &Command) {
+    /// Says that a command has ended; how long after our own beginning.
+    pub(crate) fn ended(&self, title: &str, status: ExitStatus) -> Duration {
+        let bold = Style::new().bold();
+        let after = self.began.elapsed();
+        anstream::eprintln!("{bold}[{}] {title} has ended{bold:#}: {status}", clock(after));
+        after
+    }
+
+    pub(crate) fn announce(&self, title: &str, command: &Command) {
         let bold = Style::new().bold();
         let at = clock(self.began.elapsed());
         anstream::eprintln!("{bold}[{at}] {title}{bold:#}: {}", line(command));
@@ -54,6 +62,11 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
+    /// This step, or these, so long after the beginning.
+    pub(crate) fn new(title: String, status: ExitStatus, after: Duration) -> Self {
+        Self { title, status, after }
+    }
+
     /// Its exit code; of one that a signal ended, 128 and the signal's number, as a shell says it.
     pub(crate) fn code(&self) -> u8 {
         let code = self

@@ -14,8 +14,18 @@ use crate::step::Steps;
 const OF_THE_BED: [&str; 2] = ["bed", "standin"];
 /// Stories wait more than they work.
 const STORIES_AT_ONCE: &str = "--test-threads=4";
-/// The stories come last.
-const END_TO_END: [&str; 6] = ["argocd", "bootstrap", "bootstrap_rotation", "krew", "engine", "stories"];
+/// So many targets side by side, each on a control plane of its own (850 MB).
+const TARGETS_AT_ONCE: usize = 2;
+/// The longest come first, so that none is alone at the end.
+const END_TO_END: [&str; 7] = [
+    "stories",
+    "bootstrap_rotation",
+    "argocd",
+    "argocd_live",
+    "engine",
+    "bootstrap",
+    "krew",
+];
 
 /// Check the format, lint, and run all tests, those on the real control plane last
 #[derive(clap::Args)]
@@ -110,6 +120,12 @@ fn on_the_control_plane(steps: &Steps, test: &Test) -> Result<()> {
     if test.names.is_empty() {
         steps.run("tests of the test bed", &mut in_private_network(&targets(&OF_THE_BED)))?;
     }
+    if test.names.is_empty() {
+        let alone = |name| in_private_network(&["--test", name, "--", STORIES_AT_ONCE]);
+        let all = END_TO_END.map(|name| (format!("end-to-end tests: {name}"), alone(name)));
+        return steps.run_beside(TARGETS_AT_ONCE, all.into());
+    }
+    // Few: they are watched, and the first failure is the one that was looked for.
     let mut stories: Vec<&str> = targets(&END_TO_END);
     stories.extend(["--", STORIES_AT_ONCE]);
     stories.extend(test.names.iter().map(String::as_str));

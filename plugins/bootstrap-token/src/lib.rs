@@ -7,6 +7,7 @@ pub mod endpoint;
 pub mod lifetime;
 pub mod proof;
 pub mod rotation;
+pub mod servers;
 pub mod side;
 pub mod target;
 pub mod view;

@@ -7,10 +7,15 @@ use kubectl_core::connection::Connection;
 use kubectl_core::error::Error;
 use tokio::time::{Instant, sleep};
 
+use crate::servers::{Heard, Servers, together};
+
+/// For how long an API server may let in a token that is gone: it remembers a success for ten seconds
+/// (`TokenSuccessCacheTTL` of kubernetes/kubernetes `pkg/kubeapiserver/options/authentication.go`, 1.36), and has to hear of
+/// the deletion first.
+pub const REMEMBERED: Duration = Duration::from_secs(12);
+
 /// Between two looks: a refusal is not cached, so it is seen at once.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How many refusals in a row: behind a load balancer every API server has a cache of its own.
-const LOOKS: u32 = 3;
 
 /// Asks once, over a connection of its own.
 pub async fn look(connection: &Connection, token: &Token) -> Result<Answer, Error> {
@@ -18,27 +23,40 @@ pub async fn look(connection: &Connection, token: &Token) -> Result<Answer, Erro
     Ok(ask::ask(&server.client, &token.id).await)
 }
 
-/// Asks until the token is refused by several connections in a row; gives the last answer when `patience` is at its end.
-pub async fn until_refused(connection: &Connection, token: &Token, patience: Duration) -> Result<Answer, Error> {
+/// How the wait for a refusal ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Every server that was asked refuses it, and no other can remember it any more.
+    Refused,
+    /// Every server that was asked refuses it; another one may remember it yet.
+    Remembered,
+    /// This one did not refuse it.
+    Not(Heard),
+}
+
+/// Asks until every server refuses a token that has just been deleted, or `patience` is at its end. Where there are servers
+/// that cannot be asked, it also waits for as long as they may remember the token.
+pub async fn until_refused(servers: &Servers, token: &Token, others: bool, patience: Duration) -> Result<End, Error> {
     let began = Instant::now();
-    let mut refused = 0;
     loop {
-        let answer = look(connection, token).await?;
-        refused = if answer == Answer::Refused { refused + 1 } else { 0 };
-        if refused >= LOOKS || (refused == 0 && began.elapsed() > patience) {
-            return Ok(answer);
+        let heard = servers.look(token).await?;
+        let end = match heard.into_iter().find(|heard| heard.answer != Answer::Refused) {
+            Some(heard) => End::Not(heard),
+            None if others && began.elapsed() < REMEMBERED => End::Remembered,
+            None => End::Refused,
+        };
+        if end == End::Refused || began.elapsed() > patience {
+            return Ok(end);
         }
-        if refused == 0 {
-            sleep(PAUSE).await;
-        }
+        sleep(PAUSE).await;
     }
 }
 
 /// Asks until the token is accepted: the API server learns of a new one by a watch, which takes some milliseconds.
-pub async fn until_accepted(connection: &Connection, token: &Token, patience: Duration) -> Result<Answer, Error> {
+pub async fn until_accepted(servers: &Servers, token: &Token, patience: Duration) -> Result<Answer, Error> {
     let began = Instant::now();
     loop {
-        let answer = look(connection, token).await?;
+        let answer = together(&servers.look(token).await?);
         if answer.is_accepted() || began.elapsed() > patience {
             return Ok(answer);
         }

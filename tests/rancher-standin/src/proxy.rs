@@ -257,7 +257,8 @@ async fn forward(target: Target<'_>, request: Request<Incoming>) -> Response<Bod
     };
     let mut body = body.to_bytes().to_vec();
     let mut uri = target.uri;
-    let names = target.mapped.map(|id| (agent_namespace(&id), id));
+    let mapped = target.mapped.filter(|_| holds_objects(&uri));
+    let names = mapped.map(|id| (agent_namespace(&id), id));
     if let Some((there, _)) = &names {
         let content = parts
             .headers
@@ -349,10 +350,17 @@ fn is_watch(uri: &str) -> bool {
     uri.contains("watch=true") || uri.contains("watch=1")
 }
 
+/// Does the path lead to objects, in which a name may stand? `/openapi/v2` does not, and clients read it in protobuf only
+/// (`discovery/discovery_client.go` of k8s.io/client-go, 0.34.0).
+fn holds_objects(uri: &str) -> bool {
+    let path = uri.split('?').next().unwrap_or_default();
+    path.starts_with("/api/") || path.starts_with("/apis/")
+}
+
 /// Does the answer hold objects of several namespaces, or namespaces?
 fn is_cluster_wide(uri: &str) -> bool {
     let path = uri.split('?').next().unwrap_or_default();
-    (path.starts_with("/api/") || path.starts_with("/apis/")) && !path.contains("/namespaces/")
+    holds_objects(path) && !path.contains("/namespaces/")
 }
 
 /// A body on its way back.
@@ -434,6 +442,15 @@ mod tests {
             ("c-abcde".to_owned(), "/api/v1?x=y".to_owned())
         );
         assert_eq!(split("c-abcde"), ("c-abcde".to_owned(), "/".to_owned()));
+    }
+
+    #[test]
+    fn what_holds_no_object_is_handed_on_as_it_is() {
+        assert!(holds_objects("/api/v1/namespaces/cattle-system/pods?watch=true"));
+        assert!(holds_objects("/apis/apps/v1/deployments"));
+        assert!(!holds_objects("/openapi/v2?timeout=32s"));
+        assert!(!holds_objects("/version"));
+        assert!(is_cluster_wide("/api/v1/pods") && !is_cluster_wide("/openapi/v2"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 use tokio::sync::OnceCell;
 
+use crate::argocd::ArgoCd;
 use crate::control_plane::{ControlPlane, Shape};
 use crate::programs::Programs;
 use crate::standin::{Standin, StandinOptions};
@@ -43,6 +44,7 @@ pub struct Bed {
     downstream: Part<ControlPlane>,
     management: [Part<ControlPlane>; 2],
     rancher: [Part<Standin>; 2],
+    argocd: Part<ArgoCd>,
     // Held, not used: when it closes, the janitor removes the directory.
     _janitor: Option<ChildStdin>,
 }
@@ -84,6 +86,7 @@ impl Bed {
             downstream: OnceCell::new(),
             management: Default::default(),
             rancher: Default::default(),
+            argocd: OnceCell::new(),
             _janitor: janitor,
         })
     }
@@ -130,6 +133,15 @@ impl Bed {
         once(&self.rancher[era as usize], Box::pin(start)).await
     }
 
+    /// The real Argo CD, beside Rancher's objects of [`Era::Secret`]. Builds it the first time (minutes).
+    pub async fn argocd(&self) -> Result<&ArgoCd> {
+        let start = async {
+            let management = self.management(Era::Secret).await?;
+            ArgoCd::start(&self.programs, management, &self.dir.join("argocd")).await
+        };
+        once(&self.argocd, Box::pin(start)).await
+    }
+
     /// A Rancher of one's own, on a management cluster of its own, for a test that upgrades it or takes it away. `name`
     /// is its directory's. The downstream cluster is the shared one.
     pub async fn separate_rancher(
@@ -139,7 +151,7 @@ impl Bed {
         timing: serde_json::Value,
     ) -> Result<(ControlPlane, Standin)> {
         let (dir, downstream) = (self.dir.join(name), self.downstream());
-        let own = ControlPlane::start(&self.programs, &dir, name, Shape::WithoutNodes);
+        let own = Box::pin(ControlPlane::start(&self.programs, &dir, name, Shape::WithoutNodes));
         let (management, downstream) = tokio::try_join!(own, downstream)?;
         let dir = dir.join("rancher");
         let options = StandinOptions {

@@ -33,6 +33,8 @@ pub struct Component {
 pub(crate) struct Launch<'a> {
     pub(crate) name: &'a str,
     pub(crate) argv: Vec<OsString>,
+    /// On top of the few variables that every component has.
+    pub(crate) env: Vec<(&'static str, OsString)>,
     /// Working and temporary directory, and home.
     pub(crate) dir: &'a Path,
     /// Where standard error goes, and standard output unless it is taken.
@@ -53,7 +55,13 @@ impl Component {
     }
 
     fn spawn(launch: Launch<'_>, take_stdout: bool) -> Result<(Self, Option<std::process::ChildStdout>)> {
-        let Launch { name, argv, dir, log } = launch;
+        let Launch {
+            name,
+            argv,
+            env,
+            dir,
+            log,
+        } = launch;
         let [program, args @ ..] = argv.as_slice() else {
             bail!("{name}: nothing to run")
         };
@@ -65,6 +73,7 @@ impl Component {
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .env("HOME", dir)
             .env("TMPDIR", dir)
+            .envs(env)
             // A group of its own: Ctrl-C in the terminal is for us, and we decide what ends in which order.
             .process_group(0)
             .stdin(Stdio::piped())

@@ -1,7 +1,6 @@
 //! One Kubernetes control plane as a set of plain processes, which can be stopped and started one by one.
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,11 +8,11 @@ use anyhow::{Context, Result, bail};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Namespace, Node, ServiceAccount};
-use kube::config::{KubeConfigOptions, Kubeconfig as KubeKubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use tokio::sync::Mutex;
 
 use crate::component::{Component, Launch};
+use crate::fault_proxy::FaultProxy;
 use crate::kubeconfig::{Identity, Kubeconfig};
 use crate::pki::{Authority, KeyPairPem, write_service_account_key};
 use crate::ports;
@@ -21,8 +20,6 @@ use crate::programs::Programs;
 
 /// Long enough for a machine that is busy with everything else; nothing waits this long when all is well.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// Set by `controlplane private-network` for those inside.
-const PRIVATE_NETWORK: &str = "TESTBED_PRIVATE_NETWORK";
 const POLL: Duration = Duration::from_millis(50);
 
 /// What runs in a control plane besides etcd, the API server and the controllers (the garbage collector is one).
@@ -47,6 +44,7 @@ pub struct ControlPlane {
     apiserver_port: u16,
     // In the order in which they must go: who depends on another goes first.
     others: Mutex<Vec<Component>>,
+    controllers: Mutex<Option<Component>>,
     apiserver: Mutex<Option<Component>>,
     etcd: Mutex<Option<Component>>,
 }
@@ -57,8 +55,8 @@ impl ControlPlane {
         let plane = Self::prepare(programs, dir, name)?;
         *plane.etcd.lock().await = Some(plane.launch_etcd()?);
         // The API server waits for its etcd by itself.
-        plane.start_apiserver().await?;
-        plane.add(plane.launch_controller_manager()?).await;
+        Box::pin(plane.start_apiserver()).await?;
+        Box::pin(plane.start_controllers()).await?;
         if shape == Shape::Full {
             plane.add(plane.launch_scheduler()?).await;
             plane.add_node(&format!("{name}-node-1")).await?;
@@ -109,6 +107,7 @@ impl ControlPlane {
             etcd_url: format!("http://127.0.0.1:{}", ports::free()?),
             apiserver_port,
             others: Mutex::default(),
+            controllers: Mutex::default(),
             apiserver: Mutex::default(),
             etcd: Mutex::default(),
         })
@@ -146,9 +145,7 @@ impl ControlPlane {
 
     /// A client of `system:masters`. A fresh one belongs to the runtime that it was made in, so every test makes its own.
     pub async fn client(&self) -> Result<Client> {
-        let kubeconfig = KubeKubeconfig::read_from(&self.kubeconfig)?;
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        Ok(Client::try_from(config)?)
+        crate::kubeconfig::client(&self.kubeconfig).await
     }
 
     /// A new namespace with a name that begins with `prefix`, where a test is alone.
@@ -181,25 +178,66 @@ impl ControlPlane {
         {
             let mut apiserver = self.apiserver.lock().await;
             if apiserver.is_none() {
-                *apiserver = Some(self.launch_apiserver()?);
+                *apiserver = Some(self.launch_apiserver("kube-apiserver", self.apiserver_port)?);
             }
         }
-        self.wait_for("/readyz", |client| {
-            async move {
-                Ok(client
-                    .request_text(http::Request::get("/readyz").body(Vec::new())?)
-                    .await?
-                    == "ok")
-            }
-            .boxed()
-        })
-        .await
+        self.wait_for("/readyz", |client| is_serving(client).boxed()).await
     }
 
     /// Stops and starts the API server.
     pub async fn restart_apiserver(&self) -> Result<()> {
         self.stop_apiserver().await;
         self.start_apiserver().await
+    }
+
+    /// Starts another API server over the same etcd, and returns its base URL when it is ready. It has caches of its own, and
+    /// learns of changes by itself; it ends when it is dropped.
+    pub async fn another_apiserver(&self, instance: &str) -> Result<(String, Component)> {
+        let port = ports::free()?;
+        let component = self.launch_apiserver(instance, port)?;
+        let url = format!("https://127.0.0.1:{port}");
+        let kubeconfig = Kubeconfig::read(&self.kubeconfig)?.moved(&self.url, &url, self.authority.ca_pem());
+        let kubeconfig = kubeconfig.write(self.dir.join(format!("{instance}.kubeconfig")))?;
+        let client = crate::kubeconfig::client(&kubeconfig).await?;
+        let ready = async {
+            while !is_serving(client.clone()).await.unwrap_or(false) {
+                if component.ended().is_some() {
+                    return Err(component.death());
+                }
+                tokio::time::sleep(POLL).await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(PATIENCE, ready).await.context(url.clone())??;
+        Ok((url, component))
+    }
+
+    /// Kills the controllers, the bootstrap signer and the token cleaner among them.
+    pub async fn stop_controllers(&self) {
+        if let Some(controllers) = self.controllers.lock().await.take() {
+            controllers.kill().await;
+        }
+    }
+
+    /// Starts the controllers again, unless they run.
+    pub async fn start_controllers(&self) -> Result<()> {
+        self.start_controllers_with(|kubeconfig| kubeconfig).await
+    }
+
+    /// The same by way of a proxy, which must be in front of this plane's API server.
+    pub async fn start_controllers_behind(&self, proxy: &FaultProxy) -> Result<()> {
+        self.start_controllers_with(|kubeconfig| proxy.redirect(kubeconfig))
+            .await
+    }
+
+    async fn start_controllers_with(&self, way: impl FnOnce(Kubeconfig) -> Kubeconfig + Send) -> Result<()> {
+        let mut controllers = self.controllers.lock().await;
+        if controllers.is_none() {
+            let identity = self.identity("system:kube-controller-manager", None)?;
+            let kubeconfig = way(Kubeconfig::read(&identity)?).write(identity)?;
+            *controllers = Some(self.launch_controller_manager(&kubeconfig)?);
+        }
+        Ok(())
     }
 
     /// Adds a node and returns when it is Ready. A second one, once the first has its hundreds of pods.
@@ -235,13 +273,15 @@ impl ControlPlane {
 
     /// The ids of its processes.
     pub async fn pids(&self) -> Vec<u32> {
-        let (others, apiserver, etcd) = (
+        let (others, controllers, apiserver, etcd) = (
             self.others.lock().await,
+            self.controllers.lock().await,
             self.apiserver.lock().await,
             self.etcd.lock().await,
         );
         etcd.iter()
             .chain(apiserver.iter())
+            .chain(controllers.iter())
             .chain(others.iter())
             .map(Component::pid)
             .collect()
@@ -249,12 +289,17 @@ impl ControlPlane {
 
     /// Resident memory of each of its processes, in MiB, by name.
     pub async fn memory(&self) -> Vec<(String, u64)> {
-        let (others, apiserver, etcd) = (
+        let (others, controllers, apiserver, etcd) = (
             self.others.lock().await,
+            self.controllers.lock().await,
             self.apiserver.lock().await,
             self.etcd.lock().await,
         );
-        let all = etcd.iter().chain(apiserver.iter()).chain(others.iter());
+        let all = etcd
+            .iter()
+            .chain(apiserver.iter())
+            .chain(controllers.iter())
+            .chain(others.iter());
         all.map(|component| (component.name().to_owned(), resident(component.pid())))
             .collect()
     }
@@ -263,6 +308,9 @@ impl ControlPlane {
     pub async fn stop(&self) {
         for component in self.others.lock().await.drain(..) {
             component.end().await;
+        }
+        if let Some(controllers) = self.controllers.lock().await.take() {
+            controllers.end().await;
         }
         self.stop_apiserver().await;
         if let Some(etcd) = self.etcd.lock().await.take() {
@@ -300,12 +348,17 @@ impl ControlPlane {
     }
 
     async fn first_death(&self) -> Option<anyhow::Error> {
-        let (others, apiserver, etcd) = (
+        let (others, controllers, apiserver, etcd) = (
             self.others.lock().await,
+            self.controllers.lock().await,
             self.apiserver.lock().await,
             self.etcd.lock().await,
         );
-        let mut all = etcd.iter().chain(apiserver.iter()).chain(others.iter());
+        let mut all = etcd
+            .iter()
+            .chain(apiserver.iter())
+            .chain(controllers.iter())
+            .chain(others.iter());
         all.find(|component| component.ended().is_some()).map(Component::death)
     }
 
@@ -320,6 +373,7 @@ impl ControlPlane {
         Component::start(Launch {
             name: instance,
             argv,
+            env: Vec::new(),
             dir: &self.dir,
             log,
         })
@@ -343,7 +397,7 @@ impl ControlPlane {
         )
     }
 
-    fn launch_apiserver(&self) -> Result<Component> {
+    fn launch_apiserver(&self, instance: &str, port: u16) -> Result<Component> {
         let fixed = [
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
@@ -364,13 +418,12 @@ impl ControlPlane {
         let flags = fixed.map(str::to_owned).into_iter();
         let own = [
             format!("--etcd-servers={}", self.etcd_url),
-            format!("--secure-port={}", self.apiserver_port),
+            format!("--secure-port={port}"),
         ];
-        self.launch("kube-apiserver", "kube-apiserver", flags.chain(own))
+        self.launch("kube-apiserver", instance, flags.chain(own))
     }
 
-    fn launch_controller_manager(&self) -> Result<Component> {
-        let kubeconfig = self.identity("system:kube-controller-manager", None)?;
+    fn launch_controller_manager(&self, kubeconfig: &Path) -> Result<Component> {
         let fixed = [
             "--cluster-signing-cert-file=ca.crt",
             "--cluster-signing-key-file=ca.key",
@@ -415,13 +468,7 @@ impl ControlPlane {
 
     fn start_kubelet(&self, node: &str, identity: impl IntoIterator<Item = String>) -> Result<Component> {
         let (port, read_only) = (ports::free()?, ports::free()?);
-        if std::env::var_os(PRIVATE_NETWORK).is_none() {
-            let warning = format!("warning: ports {port} and {read_only} of node {node} are open on all interfaces");
-            writeln!(
-                std::io::stderr(),
-                "{warning} (run under `controlplane private-network` to avoid it)"
-            )?;
-        }
+        ports::warn_if_open(&format!("ports {port} and {read_only} of node {node} are"))?;
         let flags = [
             "--morph=kubelet".to_owned(),
             format!("--name={node}"),
@@ -449,6 +496,11 @@ impl ControlPlane {
             )
             .write(self.dir.join(format!("{}.kubeconfig", user.replace(':', "-"))))
     }
+}
+
+async fn is_serving(client: Client) -> Result<bool> {
+    let question = http::Request::get("/readyz").body(Vec::new())?;
+    Ok(client.request_text(question).await? == "ok")
 }
 
 fn is_ready(node: &Node) -> bool {

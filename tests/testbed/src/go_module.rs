@@ -48,6 +48,21 @@ impl GoModule {
         Ok(dir)
     }
 
+    /// Where the sources of a module are that this one is made from: in Go's own cache, into which they are downloaded if
+    /// they have gone from it. Blocks.
+    pub fn source_of(&self, module: &str) -> Result<PathBuf> {
+        let out = self
+            .go(&["mod", "download", "-json", module])
+            .output()
+            .with_context(|| format!("run `go mod download {module}`"))?;
+        let answer: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
+        let dir = answer["Dir"].as_str().with_context(|| {
+            let complaint = String::from_utf8_lossy(&out.stderr);
+            format!("`go mod download {module}` gave no directory: {answer} {complaint}")
+        })?;
+        Ok(dir.into())
+    }
+
     fn is_built(&self, dir: &Path) -> bool {
         self.programs.iter().all(|program| dir.join(program).exists())
     }
@@ -100,13 +115,7 @@ impl GoModule {
 
     /// The key of the cache: everything that the programs are made of.
     fn key(&self, version: &str) -> Result<String> {
-        let mut sources: Vec<PathBuf> = std::fs::read_dir(self.dir)?
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(|path| {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                (name.ends_with(".go") && !name.ends_with("_test.go")) || name == "go.mod" || name == "go.sum"
-            })
-            .collect();
+        let mut sources = sources(Path::new(self.dir))?;
         sources.sort();
         let mut hash = Sha256::new();
         for part in [version, self.linker_flags] {
@@ -114,7 +123,8 @@ impl GoModule {
             hash.update([0]);
         }
         for source in sources {
-            hash.update(source.file_name().unwrap_or_default().as_encoded_bytes());
+            let name = source.strip_prefix(self.dir).unwrap_or(&source);
+            hash.update(name.as_os_str().as_encoded_bytes());
             let bytes = std::fs::read(&source)?;
             hash.update(bytes.len().to_be_bytes());
             hash.update(bytes);
@@ -199,6 +209,24 @@ impl GoModule {
         }
         Ok(text)
     }
+}
+
+/// What Go would compile, in this directory and below, and what says with which modules.
+fn sources(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.extend(sources(&entry.path())?);
+            continue;
+        }
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if (name.ends_with(".go") && !name.ends_with("_test.go")) || name == "go.mod" || name == "go.sum" {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
 }
 
 fn cache_dir() -> Result<PathBuf> {

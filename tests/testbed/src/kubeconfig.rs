@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use kube::config::{KubeConfigOptions, Kubeconfig as KubeKubeconfig};
+use kube::{Client, Config};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -135,6 +137,13 @@ impl Kubeconfig {
         file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
         Ok(path)
     }
+}
+
+/// A client of the current context of a kubeconfig file.
+pub(crate) async fn client(path: &Path) -> Result<Client> {
+    let kubeconfig = KubeKubeconfig::read_from(path)?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
 }
 
 /// What follows `from` in `server`, if `server` is `from` or a path under it.

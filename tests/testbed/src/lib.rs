@@ -17,6 +17,7 @@
 //! Environment: `TESTBED_KEEP` keeps the bed's directory (logs, kubeconfigs) and prints its path; `KUBEBUILDER_ASSETS`
 //! names a directory whose etcd, kube-apiserver and kubectl are used in place of ours.
 
+mod argocd;
 mod bed;
 mod component;
 mod control_plane;
@@ -28,6 +29,7 @@ mod ports;
 mod programs;
 mod standin;
 
+pub use argocd::{Application, ArgoCd, Connection, Content, GATE, Operation};
 pub use bed::{Bed, Era};
 pub use component::Component;
 pub use control_plane::{ControlPlane, Shape};
@@ -36,4 +38,6 @@ pub use go_module::GoModule;
 pub use kubeconfig::{Identity, Kubeconfig};
 pub use pki::{Authority, KeyPairPem};
 pub use programs::Programs;
-pub use standin::{Interval, Registered, Registration, Report, Session, Standin, StandinOptions, User, Without, built};
+pub use standin::{
+    Call, Interval, Registered, Registration, Report, Session, Standin, StandinOptions, User, Without, built,
+};

@@ -62,7 +62,12 @@ impl Programs {
         let what = self
             .asset(component)
             .map_or_else(|| component.into(), PathBuf::into_os_string);
-        vec![self.controlplane.clone().into(), "guard".into(), what]
+        self.guarded_file(what)
+    }
+
+    /// The same for a program that is none of Kubernetes'.
+    pub(crate) fn guarded_file(&self, program: impl Into<OsString>) -> Vec<OsString> {
+        vec![self.controlplane.clone().into(), "guard".into(), program.into()]
     }
 
     fn asset(&self, name: &str) -> Option<PathBuf> {

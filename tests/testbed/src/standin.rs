@@ -1,5 +1,6 @@
 //! The Rancher stand-in as a process of the bed, and its control endpoints as methods.
 
+mod calls;
 mod registration;
 mod report;
 
@@ -22,6 +23,7 @@ use crate::fault_proxy::Upstream;
 use crate::kubeconfig::{Identity, Kubeconfig};
 use crate::pki::Authority;
 
+pub use calls::Call;
 pub use registration::{Registered, Registration, User};
 pub use report::{Interval, Report, Session, Without};
 
@@ -83,6 +85,7 @@ impl Standin {
         let launch = Launch {
             name: "rancher-standin",
             argv,
+            env: Vec::new(),
             dir,
             log: dir.join("rancher-standin.log"),
         };

@@ -5,13 +5,16 @@
 //! and no file.
 
 mod completion;
+mod dry_run;
 mod log;
 mod signals;
+pub mod version;
 
 use std::future::Future;
 use std::process::ExitCode as ProcessExit;
 
 pub use self::completion::{Candidate, CompletionRequest, shim};
+pub use self::dry_run::DryRun;
 use crate::connection::{ConnectionFlags, Environment, user_agent};
 use crate::error::{Error, ExitCode, Kind};
 use crate::ui::{Ui, UiFlags};

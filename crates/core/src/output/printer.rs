@@ -44,27 +44,33 @@ impl<'a, T: Printable> ListPrinter<'a, T> {
         })
     }
 
-    /// Adds a page, and prints it if the form allows it.
-    pub fn add(&mut self, rows: impl IntoIterator<Item = T>) -> Result<(), Error> {
-        let (table, look, empty) = match &mut self.form {
-            Form::Collected(all) => {
-                all.extend(rows);
-                return Ok(());
+    /// Adds some rows. Of a table only their cells are kept.
+    pub fn add(&mut self, rows: impl IntoIterator<Item = T>) {
+        match &mut self.form {
+            Form::Collected(all) => all.extend(rows),
+            Form::Table { table, .. } => {
+                for row in rows {
+                    table.row(row.cells());
+                }
             }
-            Form::Table { table, look, empty } => (table, look, empty),
-        };
-        for row in rows {
-            table.row(row.cells());
         }
-        if table.is_empty() {
-            return Ok(());
+    }
+
+    /// Prints what was added since the last call, if the form allows it. The more rows come at once, the better their
+    /// columns fit.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        match &mut self.form {
+            Form::Table { table, look, empty } if !table.is_empty() => {
+                *empty = false;
+                self.ui.write_out(&table.take(*look))
+            }
+            _ => Ok(()),
         }
-        *empty = false;
-        self.ui.write_out(&table.take(*look))
     }
 
     /// Prints what is left.
-    pub fn finish(self) -> Result<(), Error> {
+    pub fn finish(mut self) -> Result<(), Error> {
+        self.flush()?;
         match self.form {
             Form::Table { empty: true, .. } => {
                 self.ui.status(self.none);

@@ -180,10 +180,11 @@ fn printed_in_pages(flags: &OutputFlags, pages: usize) -> Vec<String> {
         .into_iter()
         .take(pages)
     {
-        printer.add(page).unwrap();
+        printer.add(page);
+        printer.flush().unwrap();
         shown.push(captured.out());
     }
-    printer.add([]).unwrap();
+    printer.flush().unwrap();
     printer.finish().unwrap();
     shown.push(captured.out() + &captured.err());
     shown

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::jiff::Timestamp;
+use kubectl_core::request::{self, SECRET, Wanted};
 use kubectl_core::secret::Secret;
 use serde::Deserialize;
 use serde_json::json;
@@ -15,8 +16,7 @@ use serde_json::json;
 use super::NAMESPACE;
 use crate::credential_name::{Formula, PREFIX};
 use crate::error::Result;
-use crate::object::{Metadata, Observed, Problem, WRONG_TYPE, Write, decoded};
-use crate::wire::{self, Item, SECRET, Wanted};
+use crate::object::{self, Observed, Problem, WRONG_TYPE, Write, decoded};
 
 /// One such Secret.
 #[derive(Clone, Debug)]
@@ -53,14 +53,7 @@ impl Credentials {
     }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct RawSecret {
-    metadata: Metadata,
-    data: Option<RawData>,
-    #[serde(skip)]
-    broken: bool,
-}
+type RawSecret = object::RawSecret<RawData>;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -68,16 +61,6 @@ struct RawData {
     url: Option<String>,
     token: Option<String>,
     namespace: Option<String>,
-}
-
-impl Item for RawSecret {
-    fn unreadable(metadata: Metadata) -> Self {
-        Self {
-            metadata,
-            data: None,
-            broken: true,
-        }
-    }
 }
 
 impl RawSecret {
@@ -122,7 +105,7 @@ pub struct CredentialsContent {
 
 /// A Secret by its name; None if there is none.
 pub async fn credentials(client: &kube::Client, name: &str) -> Result<Option<Credentials>> {
-    let raw: Option<RawSecret> = wire::get(client, SECRET, Some(NAMESPACE), name).await?;
+    let raw: Option<RawSecret> = request::get(client, SECRET, Some(NAMESPACE), name).await?;
     Ok(raw.map(RawSecret::read))
 }
 
@@ -131,9 +114,9 @@ pub async fn list_credentials(client: &kube::Client) -> Result<Vec<Credentials>>
     let wanted = Wanted {
         namespace: Some(NAMESPACE),
         fields: Some("type=Opaque"),
-        labels: None,
+        ..Wanted::default()
     };
-    let raw = wire::list_all::<RawSecret>(client, SECRET, &wanted).await?;
+    let raw = request::list_all::<RawSecret>(client, SECRET, &wanted).await?;
     let ours = raw.into_iter().filter(|raw| raw.metadata.name.starts_with(PREFIX));
     Ok(ours.map(RawSecret::read).collect())
 }
@@ -164,11 +147,11 @@ pub async fn create_credentials(
     if !annotations.is_empty() {
         body["metadata"]["annotations"] = json!(annotations);
     }
-    let raw: RawSecret = wire::create(client, SECRET, NAMESPACE, name, &body, write).await?;
+    let raw: RawSecret = request::create(client, SECRET, Some(NAMESPACE), name, &body, write).await?;
     Ok(raw.read())
 }
 
 /// Removes such a Secret. Pods that have mounted it go on until they start anew.
 pub async fn delete_credentials(client: &kube::Client, secret: &Observed, write: &Write) -> Result<()> {
-    wire::delete(client, SECRET, secret, write).await
+    Ok(request::delete(client, SECRET, secret, write).await?)
 }

@@ -3,21 +3,16 @@
 
 use std::collections::BTreeMap;
 
+use kubectl_core::request::{self, Merge, Metadata, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{NAME, NAMESPACE};
 use crate::error::{Error, Result};
-use crate::object::{Metadata, Observed, Write};
+use crate::object::{Observed, Write};
 use crate::token::Change;
-use crate::wire::{self, Merge, Resource};
 
-const DEPLOYMENT: Resource = Resource {
-    kind: "Deployment",
-    api_version: "apps/v1",
-    root: "/apis/apps/v1",
-    plural: "deployments",
-};
+const DEPLOYMENT: Resource = Resource::new("Deployment", "apps/v1", "deployments");
 
 /// The volume that holds the token.
 const VOLUME: &str = "cattle-credentials";
@@ -165,7 +160,7 @@ impl Deployment {
 
 /// The agent's Deployment; None if there is none.
 pub async fn deployment(client: &kube::Client) -> Result<Option<Deployment>> {
-    let raw: Option<RawDeployment> = wire::get(client, DEPLOYMENT, Some(NAMESPACE), NAME).await?;
+    let raw: Option<RawDeployment> = request::get(client, DEPLOYMENT, Some(NAMESPACE), NAME).await?;
     Ok(raw.map(RawDeployment::read))
 }
 
@@ -242,7 +237,7 @@ async fn change(
 ) -> Result<Deployment> {
     let change = json!({ "spec": spec });
     let raw: RawDeployment =
-        wire::patch(client, DEPLOYMENT, &deployment.object, Merge::Strategic, change, write).await?;
+        request::patch(client, DEPLOYMENT, &deployment.object, Merge::Strategic, change, write).await?;
     Ok(raw.read())
 }
 

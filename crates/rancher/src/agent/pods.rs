@@ -1,20 +1,14 @@
 //! The agent's pods: which Secret each has mounted, and whether it is there to stay.
 
 use k8s_openapi::jiff::Timestamp;
+use kubectl_core::request::{self, Item, Metadata, Resource, Wanted};
 use serde::Deserialize;
 
 use super::deployment::{RESTARTED_AT, RawPodSpec};
 use super::{NAME, NAMESPACE};
 use crate::error::Result;
-use crate::object::Metadata;
-use crate::wire::{self, Item, Resource, Wanted};
 
-const POD: Resource = Resource {
-    kind: "Pod",
-    api_version: "v1",
-    root: "/api/v1",
-    plural: "pods",
-};
+const POD: Resource = Resource::new("Pod", "v1", "pods");
 
 /// One pod of the agent.
 #[derive(Clone, Debug)]
@@ -90,11 +84,11 @@ struct RawWaiting {
 
 impl Item for RawPod {
     /// Counts as one that has mounted nothing and is not ready.
-    fn unreadable(metadata: Metadata) -> Self {
-        Self {
+    fn unreadable(metadata: Metadata) -> Option<Self> {
+        Some(Self {
             metadata,
             ..Self::default()
-        }
+        })
     }
 }
 
@@ -144,8 +138,8 @@ pub async fn pods(client: &kube::Client) -> Result<Vec<Pod>> {
     let wanted = Wanted {
         namespace: Some(NAMESPACE),
         labels: Some(&label),
-        fields: None,
+        ..Wanted::default()
     };
-    let raw = wire::list_all::<RawPod>(client, POD, &wanted).await?;
+    let raw = request::list_all::<RawPod>(client, POD, &wanted).await?;
     Ok(raw.into_iter().map(RawPod::read).collect())
 }

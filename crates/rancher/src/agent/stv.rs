@@ -3,13 +3,13 @@
 //! Every agent that connects writes it, the last one wins, and all of them open their second tunnel with what it says
 //! (`pkg/agent/rancher` and steve's `pkg/aggregation/watch.go`; seen on Rancher 2.15.0 and 2.12.0).
 
+use kubectl_core::request::{self, SECRET};
 use kubectl_core::secret::Fingerprint;
 use serde::Deserialize;
 
 use super::NAMESPACE;
 use crate::error::Result;
-use crate::object::{Metadata, Observed, Problem, decoded};
-use crate::wire::{self, SECRET};
+use crate::object::{self, Observed, Problem, decoded};
 
 /// The Secret's name.
 const NAME: &str = "stv-aggregation";
@@ -40,12 +40,7 @@ impl StvAggregation {
     }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct RawSecret {
-    metadata: Metadata,
-    data: Option<RawData>,
-}
+type RawSecret = object::RawSecret<RawData>;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -87,6 +82,6 @@ impl RawSecret {
 
 /// Reads it; None if no agent has ever connected.
 pub async fn stv_aggregation(client: &kube::Client) -> Result<Option<StvAggregation>> {
-    let raw: Option<RawSecret> = wire::get(client, SECRET, Some(NAMESPACE), NAME).await?;
+    let raw: Option<RawSecret> = request::get(client, SECRET, Some(NAMESPACE), NAME).await?;
     Ok(raw.map(RawSecret::read))
 }

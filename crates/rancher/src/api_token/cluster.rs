@@ -1,11 +1,12 @@
 //! Clusters as a user of Rancher sees them at `/v3/clusters`: those that the user is a member of, and no more rights than
 //! that are needed. (The objects behind them are for administrators.)
 
+use kubectl_core::request::Verb;
 use serde::Deserialize;
 
 use super::norman;
 use crate::cluster::{Candidate, ClusterId};
-use crate::error::{Error, Result, Verb};
+use crate::error::{Error, Result};
 
 /// How many near misses are worth a user's time.
 const NEAR_NAMES: usize = 3;

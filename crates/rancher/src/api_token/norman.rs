@@ -5,12 +5,14 @@ use http::{Method, Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
 use kube::core::Status;
+use kubectl_core::error::NO_STATUS;
 use kubectl_core::redact;
+use kubectl_core::request::{self, Verb};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::error::{Error, ObjectName, Result, Verb};
+use crate::error::{Error, Result};
 
 /// The longest is a list of all of a user's tokens or clusters.
 const LONGEST_ANSWER: usize = 64 << 20;
@@ -20,39 +22,26 @@ const LONGEST_MESSAGE: usize = 300;
 /// What was asked, as an error says it.
 pub(super) struct Asked {
     verb: Verb,
-    object: ObjectName,
+    object: String,
 }
 
 impl Asked {
-    pub(super) fn new(verb: Verb, kind: &'static str, name: Option<&str>) -> Self {
-        let object = ObjectName {
-            kind,
-            namespace: None,
-            name: name.map(str::to_owned),
-        };
+    pub(super) fn new(verb: Verb, kind: &str, name: Option<&str>) -> Self {
+        let object = name.map_or_else(|| format!("{kind}s"), |name| format!("{kind} {name}"));
         Self { verb, object }
     }
 
     /// The error for a success that does not have what it must have.
     pub(super) fn senseless(&self) -> Error {
-        self.unreadable(0, 0)
+        request::Error::senseless(self.verb, &self.object).into()
     }
 
-    fn unreadable(&self, line: usize, column: usize) -> Error {
-        Error::Unreadable {
-            verb: self.verb,
-            object: Box::new(self.object.clone()),
-            line,
-            column,
-        }
+    fn unreadable(&self, at: &serde_json::Error) -> Error {
+        request::Error::unreadable(self.verb, &self.object, at).into()
     }
 
     fn failed(&self, source: kube::Error) -> Error {
-        Error::Request {
-            verb: self.verb,
-            object: Box::new(self.object.clone()),
-            source: Box::new(source),
-        }
+        request::Error::failed(self.verb, &self.object, source).into()
     }
 }
 
@@ -106,7 +95,7 @@ pub(super) async fn send<T: DeserializeOwned>(
         return Err(asked.failed(kube::Error::Api(refusal(&answer).boxed())));
     }
     let text: &[u8] = if answer.body.is_empty() { b"null" } else { &answer.body };
-    serde_json::from_slice(text).map_err(|error| asked.unreadable(error.line(), error.column()))
+    serde_json::from_slice(text).map_err(|error| asked.unreadable(&error))
 }
 
 /// All of a collection: -1 is Rancher's way to say "no pages".
@@ -138,7 +127,7 @@ fn refusal(answer: &Answer) -> Status {
         let reason = Some(text("code")).filter(|code| !code.is_empty());
         (text("message").to_owned(), reason.unwrap_or("Rancher").to_owned())
     } else {
-        (beginning(&answer.body), "Failed to parse error data".to_owned())
+        (beginning(&answer.body), NO_STATUS.to_owned())
     };
     Status::failure(&redact::text(&message), &reason).with_code(answer.code)
 }

@@ -3,18 +3,17 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use kubectl_core::request::{self, Resource};
 use serde::Deserialize;
 
 use super::{Cluster, ClusterId, get, list};
 use crate::error::{Error, Result};
-use crate::wire::{self, Resource};
 
-const PROVISIONING: Resource = Resource {
-    kind: "Cluster.provisioning.cattle.io",
-    api_version: "provisioning.cattle.io/v1",
-    root: "/apis/provisioning.cattle.io/v1",
-    plural: "clusters",
-};
+const PROVISIONING: Resource = Resource::new(
+    "Cluster.provisioning.cattle.io",
+    "provisioning.cattle.io/v1",
+    "clusters",
+);
 
 /// How many near misses are worth a user's time.
 const NEAR_NAMES: usize = 3;
@@ -68,7 +67,7 @@ async fn by_provisioning_name(client: &kube::Client, namespace: &str, name: &str
     if namespace.parse::<ClusterId>().is_err() || !may_be_an_object_name(name) {
         return Ok(None);
     }
-    let found: Option<RawProvisioning> = wire::get(client, PROVISIONING, Some(namespace), name).await?;
+    let found: Option<RawProvisioning> = request::get(client, PROVISIONING, Some(namespace), name).await?;
     match found.and_then(|found| found.status.cluster_name?.parse().ok()) {
         Some(id) => get(client, &id).await,
         None => Ok(None),

@@ -13,8 +13,9 @@
 use std::collections::BTreeMap;
 
 use super::{RawSecret, RawToken, RegistrationToken, SECRET_PREFIX, TOKEN, TokenSecret, Unknown, secret_of};
+use kubectl_core::request::{self, SECRET, Wanted};
+
 use crate::error::Result;
-use crate::wire::{self, SECRET, Wanted};
 
 /// The type of the Secrets of tokens (seen on Rancher 2.15.0).
 pub(super) const OPAQUE: &str = "type=Opaque";
@@ -113,7 +114,7 @@ impl Listing {
             labels: self.labels.as_deref(),
             ..Wanted::default()
         };
-        let page = wire::list_page::<RawToken>(&self.client.0, TOKEN, &wanted, from.as_deref()).await?;
+        let page = request::list_page::<RawToken>(&self.client.0, TOKEN, &wanted, from.as_deref()).await?;
         let mut tokens: Vec<_> = page.items.into_iter().map(RawToken::read).collect();
         self.tokens = page.next.map_or(Walk::Done, |next| Walk::From(Some(next)));
         let last = match (&self.tokens, tokens.last()) {
@@ -146,7 +147,7 @@ impl Listing {
                 fields: Some(OPAQUE),
                 ..Wanted::default()
             };
-            let page = wire::list_page::<RawSecret>(&self.client.0, SECRET, &wanted, from.as_deref()).await;
+            let page = request::list_page::<RawSecret>(&self.client.0, SECRET, &wanted, from.as_deref()).await;
             let page = match page {
                 Err(error) if error.is_forbidden() => {
                     self.no_right = true;
@@ -203,7 +204,7 @@ impl Listing {
         }
         for secret in left.into_values() {
             let namespace = Some(secret.object.namespace.as_str());
-            let token: Option<RawToken> = wire::get(&self.client.0, TOKEN, namespace, secret.token_name()).await?;
+            let token: Option<RawToken> = request::get(&self.client.0, TOKEN, namespace, secret.token_name()).await?;
             if token.is_none() {
                 orphans.push(secret);
             }

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::jiff::Timestamp;
+use kubectl_core::request::{self, Merge, SECRET};
 use kubectl_core::secret::Secret;
 use serde_json::{Map, Value, json};
 
 use super::{RawSecret, RawToken, RegistrationToken, TOKEN, TokenSecret, not_blank};
 use crate::cluster::ClusterId;
 use crate::error::Result;
-use crate::object::{Observed, Write, rfc3339};
-use crate::wire::{self, Merge, SECRET};
+use crate::object::{self, Observed, Write, rfc3339};
 
 /// What becomes of one field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub async fn create(
         not_blank(value)?;
         body["status"] = json!({ "token": value.expose() });
     }
-    let raw: RawToken = wire::create(client, TOKEN, cluster.as_str(), &new.name, &body, write).await?;
+    let raw: RawToken = request::create(client, TOKEN, Some(cluster.as_str()), &new.name, &body, write).await?;
     Ok(raw.read())
 }
 
@@ -88,7 +88,7 @@ pub async fn set_plain_value(
 ) -> Result<RegistrationToken> {
     not_blank(value)?;
     let change = json!({ "status": { "token": value.expose() } });
-    let raw: RawToken = wire::patch(client, TOKEN, token, Merge::Json, change, write).await?;
+    let raw: RawToken = request::patch(client, TOKEN, token, Merge::Json, change, write).await?;
     Ok(raw.read())
 }
 
@@ -121,7 +121,7 @@ pub async fn change_status(
         status.insert("token".to_owned(), Value::Null);
     }
     let change = json!({ "status": status });
-    let raw: RawToken = wire::patch(client, TOKEN, token, Merge::Json, change, write).await?;
+    let raw: RawToken = request::patch(client, TOKEN, token, Merge::Json, change, write).await?;
     Ok(raw.read())
 }
 
@@ -164,17 +164,17 @@ pub async fn change_secret(
         STANDARD.encode(rfc3339(*time))
     });
     let change = json!({ "data": data });
-    let raw: RawSecret = wire::patch(client, SECRET, secret, Merge::Json, change, write).await?;
-    raw.read().ok_or_else(|| wire::nameless(SECRET))
+    let raw: RawSecret = request::patch(client, SECRET, secret, Merge::Json, change, write).await?;
+    raw.read().ok_or_else(|| object::nameless(SECRET))
 }
 
 /// Removes a registration token. Its value is refused within 0.4 s (era P, seen on Rancher 2.12.0) or once its finalizer
 /// has run and its Secret is collected, some 0.6 s (era S, 2.15.0). Tunnels that are open stay open.
 pub async fn delete(client: &kube::Client, token: &Observed, write: &Write) -> Result<()> {
-    wire::delete(client, TOKEN, token, write).await
+    Ok(request::delete(client, TOKEN, token, write).await?)
 }
 
 /// Removes the Secret of a token: for orphans, whose values authenticate for as long as they are there.
 pub async fn delete_secret(client: &kube::Client, secret: &Observed, write: &Write) -> Result<()> {
-    wire::delete(client, SECRET, secret, write).await
+    Ok(request::delete(client, SECRET, secret, write).await?)
 }

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use kubectl_core::request;
 use kubectl_core::secret::Secret;
 use proptest::prelude::*;
 use rancher::Error;
@@ -74,7 +75,10 @@ async fn an_answer_to_a_mint_without_a_value_is_an_error_that_shows_nothing() {
         mark: Mark::new("kubectl-argocd-rancher", "b2c4d", "argocd/one"),
     };
     let error = api_token::mint(&server.client(), &new).await.unwrap_err();
-    assert!(matches!(error, Error::Unreadable { .. }), "{error:?}");
+    assert!(
+        matches!(error, Error::Request(request::Error::Unreadable { .. })),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]

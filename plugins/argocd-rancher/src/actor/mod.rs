@@ -86,6 +86,8 @@ struct State {
     /// The value that should be refused by now and could not be asked about.
     unproven: Option<Fingerprint>,
     may: bool,
+    /// Something was written since the last look.
+    touched: bool,
 }
 
 /// What calls with the token that is to be rotated have shown.
@@ -114,6 +116,7 @@ impl<'a> ClusterActor<'a> {
                 surveyed: None,
                 unproven: None,
                 may: false,
+                touched: false,
             }),
             fleet,
             cluster,
@@ -168,22 +171,16 @@ impl<'a> ClusterActor<'a> {
 
     async fn read(&self, run: Option<&Run<ArgocdRancher>>) -> Result<Snapshot, Error> {
         let in_grace = run.is_some_and(|run| run.running(Timer::Grace));
-        let begun = Instant::now();
-        let since = {
-            let mut state = self.state();
-            // What has changed since is asked for again; so is everything once the grace time is over.
-            let limit = begun.checked_sub(FRESH).unwrap_or(begun);
-            if !in_grace || state.rancher_since < limit {
-                state.rancher_since = begun;
-            }
-            state.rancher_since
-        };
+        let (since, parked) = self.still_fresh(in_grace);
         let object = &self.cluster.object;
         let cluster = async {
             let found = cluster_secret::get(&self.argo().server.client, &object.namespace, &object.name).await;
             found.map_err(|error| error.on(ARGOCD))
         };
         let parked = async {
+            if let Some(parked) = parked {
+                return Ok(parked);
+            }
             let read = self.parked.read().await;
             read.doing(format!(
                 "read Secret {}/{} on {ARGOCD}",
@@ -200,6 +197,21 @@ impl<'a> ClusterActor<'a> {
             user: self.fleet.user.id.clone(),
             kept: run.is_some_and(|run| run.notes.kept),
         })
+    }
+
+    /// How old what Rancher says may be; and what is parked, where that was read since. While the grace time runs only the
+    /// cluster Secret is of interest, unless something was written; once it is over everything is read anew.
+    fn still_fresh(&self, in_grace: bool) -> (Instant, Option<Option<parked::Seen>>) {
+        let mut state = self.state();
+        let now = Instant::now();
+        let is_fresh = in_grace && now.duration_since(state.rancher_since) < FRESH;
+        let parked = state.snapshot.as_ref().filter(|_| is_fresh && !state.touched);
+        let parked = parked.map(|snapshot| snapshot.parked.clone());
+        if !is_fresh {
+            state.rancher_since = now;
+        }
+        state.touched = false;
+        (state.rancher_since, parked)
     }
 
     fn remember(&self, snapshot: &Snapshot) {
@@ -241,6 +253,7 @@ impl Actor for ClusterActor<'_> {
         let mut state = self.state();
         state.rancher_since = Instant::now();
         state.answered.clear();
+        state.touched = true;
         drop(state);
         done
     }

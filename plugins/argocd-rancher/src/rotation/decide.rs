@@ -5,34 +5,36 @@
 //!
 //! | # | if | then | phase |
 //! |---|---|---|---|
-//! | 1 | the value of O stands in the cluster Secret alone | park it | make |
-//! | 2 | T is N, and there is no token that lives and whose value is known | park one that was just minted; else mint one | make |
-//! | 3 | T is O, and O is dead, or nobody knows its value any more | there is no way back: keep N (below) | make |
-//! | 4 | Rancher, or the cluster through it, does not let T in | wait | make |
-//! | 5 | the cluster Secret holds a token of this run that is not T | put T there | place |
-//! | 6 | it holds another token, or is gone | **leave it**: refuse, or go on where nothing depends on it | place |
-//! | 7 | Argo CD watches the cluster, and was not seen to call with N since 5 | wait | prove |
-//! | 8 | the grace time since then has not passed | wait: Argo CD may write an old copy back, which 5 puts right | prove |
+//! | 1 | the cluster Secret holds a token that is not of this run, or is gone | **leave it**: refuse, or go on at 7 where nothing depends on it | – |
+//! | 2 | the value of O stands in the cluster Secret alone | park it | make |
+//! | 3 | T is N, and there is no token that lives and whose value is known | park one that was just minted; else mint one | make |
+//! | 4 | T is O, and O is dead, or nobody knows its value any more | there is no way back: keep N (below) | make |
+//! | 5 | Rancher, or the cluster through it, does not let T in | wait | make |
+//! | 6 | the cluster Secret holds X, or a token that was minted in vain | put T there | place |
+//! | 7 | Argo CD watches the cluster, and was not seen to call with N since 6 | wait | prove |
+//! | 8 | the grace time since then has not passed | wait: Argo CD may write an old copy back, which 6 puts right | prove |
 //! | 9 | X, or a token that was minted in vain, lives | delete it. **The only step that breaks anything** | retire |
 //! | 10 | Rancher lets X in still, and can be asked | wait | confirm |
 //! | 11 | values are parked | delete them | confirm |
 //!
 //! Why no cluster is cut off, whatever happens between two lines:
-//! * Lines 1–8 take nothing away: O and N both live, and the cluster Secret names one that was let in (4 before 5).
-//! * Line 9 is reached only when, *in one and the same observation*, T lives and will for longer than any write may take (2, 3),
-//!   is let in everywhere where Argo CD goes with it (4), and is what the cluster Secret holds (5), and has been for the whole
-//!   grace time (8), since line 5 stops that each time. In this time Argo CD has read T, and has no copy with X any more that it
+//! * Lines 1–8 take nothing away: O and N both live, and the cluster Secret names one that was let in (5 before 6).
+//! * Line 9 is reached only when, *in one and the same observation*, T lives and will for longer than any write may take (3, 4),
+//!   is let in everywhere where Argo CD goes with it (5), and is what the cluster Secret holds (6), and has been for the whole
+//!   grace time (8), since line 6 stops that each time. In this time Argo CD has read T, and has no copy with X any more that it
 //!   could write back.
 //! * The road is walked from the top each time. If Argo CD, or anybody, puts X back, the same line puts T there again, and the
 //!   grace time begins anew; that is so after line 9 too, where X is dead: hence values are parked to the very end (11 after 10).
-//! * No value is known to one place alone when the cluster Secret is written: T is parked (2) and so is O (1).
-//! * A token that is neither O nor one of this run is never overwritten (6): whoever put it there knows why.
+//! * No value is known to one place alone when the cluster Secret is written: T is parked (3) and so is O (2).
+//! * A token that is neither O nor one of this run is never overwritten (1): whoever put it there knows why. Nothing is made for
+//!   such a Secret, and what was made may go once the grace time has passed: it is named nowhere.
 //! * A deletion in Rancher cannot be conditional, so that one which was decided on long ago may arrive at any time. But a
 //!   name is never used twice, and a token that was ever to be deleted is never relied on again: instead of it another is minted.
 //!   O is deleted only where there is no way back any more.
 //! * The goal may change at any time before line 9. On the way back a cluster Secret that holds O already is written once more:
 //!   that gives it a new version, so that a late write of N by a former holder of the lock does not fit any more.
-//! * Time may cut off the way back: O expires, or somebody deletes it, or what was parked is lost. From then on N may be the only
+//! * Time may cut off the way back: O expires, or somebody deletes it (Rancher's list says so before the last of its servers
+//!   refuses it), or what was parked is lost. From then on N may be the only
 //!   one that lives: that is journaled, and the road leads to N after all; O is not touched any more.
 //!
 //! Only the user of Rancher who minted a token can list or delete it, so a run is gone on with by that user alone.
@@ -58,7 +60,8 @@ pub fn decide(view: &View, run: Option<&Run<ArgocdRancher>>) -> Step {
         return refuse(reason, hint);
     }
     let road = Road { view, run };
-    road.make()
+    road.leave_alone()
+        .or_else(|| road.make())
         .or_else(|| road.place())
         .or_else(|| road.prove())
         .or_else(|| road.retire())
@@ -107,12 +110,12 @@ impl<'a> Road<'a> {
     fn target(&self) -> Option<(Which, &'a Known)> {
         match self.leg() {
             Leg::Back => Some((Which::Old, &self.notes().old)),
-            Leg::Forward | Leg::Stay => self.new().map(|new| (Which::New, new)),
+            Leg::Forward | Leg::Stay => self.good_new().map(|new| (Which::New, new)),
         }
     }
 
     /// N, if it lives, will for long enough, was never to be deleted, and its value is known.
-    fn new(&self) -> Option<&'a Known> {
+    fn good_new(&self) -> Option<&'a Known> {
         let new = self.notes().new.as_ref()?;
         let (name, minted) = self.view.minted.get_key_value(new.name.as_ref()?)?;
         (self.is_good(name, minted) && minted.value == Some(new.value)).then_some(new)
@@ -131,8 +134,38 @@ impl<'a> Road<'a> {
         value == Some(known.value)
     }
 
-    /// Lines 1–4: T is there, its value is in two places, and it is let in.
+    /// Whether the cluster Secret holds O or a token that this run has made.
+    fn holds_ours(&self) -> bool {
+        let held = self.view.target.held();
+        held.is_some_and(|held| self.notes().is_of_this_run(held, &self.view.minted))
+    }
+
+    /// Line 1. On the way back nothing of ours is named there, so what was made may go; and once O is gone, or where it stays,
+    /// there is nothing left to do to the Secret.
+    fn leave_alone(&self) -> Option<Step> {
+        let undoable = self.run.phase.may_be_undone();
+        let old_is_to_go = self.view.old.is_some() && !self.notes().keep_old;
+        if self.holds_ours() || self.leg() != Leg::Forward || !undoable && !old_is_to_go {
+            return None;
+        }
+        let reason = match &self.view.target {
+            Target::Missing => "the cluster Secret is gone",
+            Target::Holds { .. } => "the cluster Secret was given another token by somebody else",
+        };
+        let old = shown(&self.notes().old);
+        let hint = if undoable {
+            "`kubectl argocd-rancher rollback` leaves it as it is, and revokes what was made".to_owned()
+        } else {
+            format!("make sure that nobody needs {old}, and delete it in Rancher; then run the same command again")
+        };
+        Some(refuse(reason.to_owned(), hint))
+    }
+
+    /// Lines 2–5: T is there, its value is in two places, and it is let in. Only if the Secret is to hold it.
     fn make(&self) -> Option<Step> {
+        if !self.holds_ours() {
+            return None;
+        }
         self.park_old()
             .or_else(|| match self.leg() {
                 Leg::Forward | Leg::Stay => self.make_new(),
@@ -141,7 +174,7 @@ impl<'a> Road<'a> {
             .or_else(|| self.is_let_in())
     }
 
-    /// Line 1. Where O is about to go, or no new token was ever to be put in its place, it need not be kept.
+    /// Line 2. Where O is about to go, or no new token was ever to be put in its place, it need not be kept.
     fn park_old(&self) -> Option<Step> {
         let old = &self.notes().old;
         let needed = match self.leg() {
@@ -156,9 +189,9 @@ impl<'a> Road<'a> {
         })
     }
 
-    /// Line 2.
+    /// Line 3.
     fn make_new(&self) -> Option<Step> {
-        if let Some(new) = self.new() {
+        if let Some(new) = self.good_new() {
             // At the end what was parked is gone, and the cluster Secret is the place.
             let at_the_end = self.run.phase >= Phase::Confirm && self.view.target.holds(new.value);
             let name = new.name.as_ref()?;
@@ -177,12 +210,9 @@ impl<'a> Road<'a> {
         Some(Next::write_and_start(Phase::Make, Write::Mint, [Timer::Proof]).and_stop(Timer::Grace))
     }
 
-    /// Line 3. Where no new token was ever to be put into the cluster Secret, and none is ready, there is nothing to keep.
+    /// Line 4. Where no new token was ever to be put into the cluster Secret, and none is ready, there is nothing to keep.
     fn way_back_is_cut_off(&self) -> Option<Step> {
-        let old = &self.notes().old;
-        let is_known = self.view.target.holds(old.value) || self.is_parked(Which::Old, old);
-        let is_dying = matches!(self.view.old, Some(Life::Dead | Life::Ending));
-        if is_known && !is_dying && self.view.old_answer != Answer::Refused {
+        if self.old_would_serve() {
             return None;
         }
         let is_ready = |(name, minted): (&Name, &Minted)| self.is_good(name, minted) && minted.value.is_some();
@@ -192,7 +222,7 @@ impl<'a> Road<'a> {
         Some(self.retire().or_else(|| self.confirm()).unwrap_or(Next::Done))
     }
 
-    /// Line 4: T is let in. While Argo CD alone shall be seen to use it, nobody else calls with it.
+    /// Line 5: T is let in. While Argo CD alone shall be seen to use it, nobody else calls with it.
     fn is_let_in(&self) -> Option<Step> {
         let (which, known) = self.target()?;
         let answer = match which {
@@ -212,18 +242,13 @@ impl<'a> Road<'a> {
         Some(self.wait(phase, what, why))
     }
 
-    /// Lines 5 and 6: the cluster Secret holds T, or what is there is no business of ours any more.
+    /// Line 6: the cluster Secret holds T.
     fn place(&self) -> Option<Step> {
-        let (which, known) = self.target()?;
-        let Target::Holds { held: Some(held), leg } = &self.view.target else {
-            return self.leave_alone();
-        };
-        if held.value == known.value {
-            let guarded = self.leg() == Leg::Forward || *leg >= self.leg() || self.notes().placed.is_empty();
+        let (which, known) = self.target().filter(|_| self.holds_ours())?;
+        if self.view.target.holds(known.value) {
+            let mark = self.view.target.leg();
+            let guarded = self.leg() == Leg::Forward || mark >= self.leg() || self.notes().placed.is_empty();
             return (!guarded).then(|| Next::write(Phase::Place, Write::Guard));
-        }
-        if !self.notes().is_of_this_run(held, &self.view.minted) {
-            return self.leave_alone();
         }
         if which == Which::New && self.view.watched && !self.view.quiet {
             let what = format!("a moment without a call of our own with {}", shown(known));
@@ -239,40 +264,24 @@ impl<'a> Road<'a> {
     }
 
     fn last_use(&self) -> Option<String> {
-        let name = self.new()?.name.as_ref()?;
+        let name = self.good_new()?.name.as_ref()?;
         self.view.minted.get(name)?.used.clone()
-    }
-
-    /// Line 6.
-    fn leave_alone(&self) -> Option<Step> {
-        let undoable = self.run.phase.may_be_undone();
-        if self.leg() != Leg::Forward || !undoable && self.view.old.is_none() {
-            return None;
-        }
-        let reason = match &self.view.target {
-            Target::Missing => "the cluster Secret is gone",
-            Target::Holds { .. } => "the cluster Secret was given another token by somebody else",
-        };
-        let old = shown(&self.notes().old);
-        let hint = if undoable {
-            "`kubectl argocd-rancher rollback` leaves it as it is, and revokes what was made".to_owned()
-        } else {
-            format!("make sure that nobody needs {old}, and delete it in Rancher; then run the same command again")
-        };
-        Some(refuse(reason.to_owned(), hint))
     }
 
     /// Lines 7 and 8.
     fn prove(&self) -> Option<Step> {
-        let (which, known) = self.target()?;
-        if which == Which::Old && self.notes().placed.is_empty() || self.run.passed(Timer::Grace) {
+        if self.leg() == Leg::Back && self.notes().placed.is_empty() || self.run.passed(Timer::Grace) {
             return None;
         }
         let before = &self.notes().used_before;
         let unseen = self.view.watched && before.is_some() && self.last_use() == *before;
-        let in_use = which == Which::New && self.view.target.holds(known.value);
-        if in_use && unseen && !self.run.timers.contains_key(&Timer::Grace) {
-            return Some(self.wait(Phase::Prove, format!("Argo CD to call with {}", shown(known)), ""));
+        let in_use = self.good_new().filter(|new| self.view.target.holds(new.value));
+        if let Some(new) = in_use
+            && self.leg() != Leg::Back
+            && unseen
+            && !self.run.timers.contains_key(&Timer::Grace)
+        {
+            return Some(self.wait(Phase::Prove, format!("Argo CD to call with {}", shown(new)), ""));
         }
         let what = "Argo CD to have no old copy left that it could write back (--grace)";
         Some(Next::wait(Phase::Prove, what).and_start(Timer::Grace))
@@ -313,7 +322,8 @@ impl<'a> Road<'a> {
     /// proven, a server that does not answer for a moment is no reason to turn back; and with a dead O there is no way back.
     fn wait(&self, phase: Phase, what: String, why: &str) -> Step {
         let proven = self.run.timers.contains_key(&Timer::Grace);
-        let undoable = self.leg() == Leg::Forward && self.run.phase.may_be_undone() && self.old_would_serve();
+        let undoable = self.leg() == Leg::Forward && self.run.phase.may_be_undone();
+        let undoable = undoable && self.notes().old_worked && self.old_would_serve();
         if undoable && !proven && self.run.passed(Timer::Proof) {
             let because = if why.is_empty() {
                 String::new()
@@ -325,6 +335,7 @@ impl<'a> Road<'a> {
         Next::wait(phase, what)
     }
 
+    /// Rancher's list says what has been deleted before the last of its servers refuses it.
     fn old_would_serve(&self) -> bool {
         let notes = self.notes();
         let is_known = self.view.target.holds(notes.old.value) || self.is_parked(Which::Old, &notes.old);
@@ -333,7 +344,7 @@ impl<'a> Road<'a> {
             // Somebody else's token, which is to stay: only its owner can see it.
             None => notes.keep_old,
         };
-        is_known && lives && notes.old_worked && self.view.old_answer != Answer::Refused
+        is_known && lives && self.view.old_answer != Answer::Refused
     }
 }
 

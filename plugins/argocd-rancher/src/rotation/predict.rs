@@ -3,10 +3,9 @@
 use kubectl_core::secret::Fingerprint;
 use rotation::protocol::Run;
 
-use super::decide::leg;
 use super::view::{Answer, Known, Life, Minted, Name, Notes, Target, View};
 use super::write::{Which, Write};
-use super::{ArgocdRancher, Timer};
+use super::{ArgocdRancher, Timer, leg};
 
 /// What the journal must say before the write is sent. The name of a new token is Rancher's to draw: it is journaled before
 /// anything is done with the token, and a token that was made and not journaled is found by its mark.
@@ -86,7 +85,6 @@ fn mint(view: &mut View, notes: &Notes) {
 
 /// The world when everything has come to rest and nobody interfered.
 pub(super) fn rest(view: &mut View, run: &mut Run<ArgocdRancher>) {
-    let before = view.clone();
     view.quiet = true;
     let new = run.notes.new.as_ref();
     let new = new.and_then(|new| Some((new.name.clone()?, new.value)));
@@ -101,10 +99,7 @@ pub(super) fn rest(view: &mut View, run: &mut Run<ArgocdRancher>) {
     if view.old_answer != Answer::Unasked && !run.notes.keep_old {
         view.old_answer = said(view.old);
     }
-    // Nothing moves any more: what is waited for now is time.
-    if *view == before
-        && let Some(passed) = run.timers.get_mut(&Timer::Grace)
-    {
+    if let Some(passed) = run.timers.get_mut(&Timer::Grace) {
         *passed = true;
     }
 }

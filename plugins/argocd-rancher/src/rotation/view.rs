@@ -166,6 +166,14 @@ impl Target {
         }
     }
 
+    /// The leg in which this run wrote it.
+    pub fn leg(&self) -> Leg {
+        match self {
+            Self::Holds { leg, .. } => *leg,
+            Self::Missing => Leg::Forward,
+        }
+    }
+
     /// Whether it holds this value.
     pub fn holds(&self, value: Fingerprint) -> bool {
         self.held().is_some_and(|held| held.value == value)

@@ -103,7 +103,7 @@ impl TokenActor<'_> {
         let seen = |which| secret(which).map(Box::new).ok_or(Trouble::Changed);
         let recipe = &run.notes.recipe;
         Ok(match write {
-            Write::Keep { .. } => Request::Nothing,
+            Write::Keep { .. } | Write::Leave { .. } => Request::Nothing,
             Write::Create { .. } => {
                 let drawn = run.notes.new.as_ref().ok_or(Trouble::Changed)?;
                 let token = state.known.get(&drawn.value).cloned().ok_or_else(no_value)?;

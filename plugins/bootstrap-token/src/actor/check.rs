@@ -14,13 +14,15 @@ pub enum Check {
     Lock,
     /// The journal can be read.
     Journal,
+    /// The host of the target can be worked on.
+    Target,
 }
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Owner, Self::Lock, Self::Journal];
+    pub const ALL: [Self; 4] = [Self::Owner, Self::Lock, Self::Journal, Self::Target];
     /// Those that a rotation under way can meet.
-    pub const OF_A_RUN: [Self; 2] = [Self::Lock, Self::Journal];
+    pub const OF_A_RUN: [Self; 3] = [Self::Lock, Self::Journal, Self::Target];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -28,6 +30,7 @@ impl Check {
             Self::Owner => "owner",
             Self::Lock => "lock",
             Self::Journal => "journal",
+            Self::Target => "target",
         }
     }
 

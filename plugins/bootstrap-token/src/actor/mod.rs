@@ -18,26 +18,20 @@ use ::rotation::phase::Phase;
 use ::rotation::protocol::{Actor, Draw, Run, Trouble};
 use bootstrap::{Answer as Said, Token, TokenId, client, cluster_info};
 pub use check::{Check, NoSuchCheck};
-use futures::future::{join_all, try_join_all};
 use kubectl_core::clock::ServerClock;
 use kubectl_core::error::{Doing as _, Error};
 use kubectl_core::secret::Fingerprint;
 use snapshot::{AtTarget, Snapshot};
 use tokio::time::Instant;
 
-use crate::proof;
+use crate::proof::REMEMBERED;
 use crate::rotation::view::{Answer, Id, Leg, Place, View};
 use crate::rotation::write::Write;
 use crate::rotation::{BootstrapToken, Timer, leg};
+use crate::servers::{Heard, Servers, together};
 use crate::side::Side;
 use crate::target::{Target, file};
 
-/// How many connections a token is sent over: behind a load balancer every API server has a cache of its own.
-const LOOKS: usize = 3;
-/// For how long an API server may let in a token that is gone: it remembers a success for ten seconds
-/// (`TokenSuccessCacheTTL` of kubernetes/kubernetes `pkg/kubeapiserver/options/authentication.go`, 1.36), and has to hear of
-/// the deletion first.
-const REMEMBERED: Duration = Duration::from_secs(12);
 /// While the overlap runs nothing is taken away, and an answer may be this old.
 const FRESH: Duration = Duration::from_secs(10);
 
@@ -60,6 +54,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct TokenActor<'a> {
     side: &'a Side,
+    servers: Servers,
     id: TokenId,
     options: Options,
     state: Mutex<State>,
@@ -81,10 +76,14 @@ struct State {
     lock: Option<file::Locked>,
     /// The value that should be refused by now and could not be asked about.
     unproven: Option<Fingerprint>,
-    /// When a token was first seen to be gone whose value nobody knows.
+    /// When the token that goes was first seen to be gone.
     gone_since: Option<Instant>,
+    /// What was heard about a token last, where the servers did not all say the same.
+    dissent: BTreeMap<TokenId, String>,
     /// The way back was cut off.
     kept: bool,
+    /// The target that was left behind.
+    left: Option<Place>,
     may: bool,
 }
 
@@ -104,9 +103,10 @@ struct Answers {
 
 impl<'a> TokenActor<'a> {
     /// For the token with this id.
-    pub fn new(side: &'a Side, id: TokenId, options: Options) -> Self {
+    pub fn new(side: &'a Side, servers: Servers, id: TokenId, options: Options) -> Self {
         Self {
             side,
+            servers,
             id,
             options,
             state: Mutex::default(),
@@ -124,9 +124,21 @@ impl<'a> TokenActor<'a> {
         self.state().kept
     }
 
+    /// What each server said of a token that they did not agree on when they were asked last: a sentence for each token.
+    pub fn dissent(&self) -> Vec<String> {
+        let state = self.state();
+        let sentence = |(id, said): (&TokenId, &String)| format!("bootstrap token {id}: {said}");
+        state.dissent.iter().map(sentence).collect()
+    }
+
     /// The new token, as its Secret had it last.
     pub fn new_token(&self) -> Option<Token> {
         self.state().last_new.clone()
+    }
+
+    /// The target that was left behind.
+    pub fn left(&self) -> Option<Place> {
+        self.state().left.clone()
     }
 
     /// The id of the token that is rotated.
@@ -162,6 +174,7 @@ impl<'a> TokenActor<'a> {
             target: snapshot.target.view(of_run, run.map_or(Leg::Forward, leg), target),
             recipe: survey::recipe(snapshot.old.as_ref(), self.options.ttl),
             place,
+            lost: self.options.forced.contains(&Check::Target),
         };
         if run.is_none() {
             view.obstacles = survey::obstacles(&snapshot, &view, &self.options, now);
@@ -169,6 +182,7 @@ impl<'a> TokenActor<'a> {
         }
         let mut state = self.state();
         state.kept = run.is_some_and(|run| run.notes.kept);
+        state.left = run.and_then(|run| run.notes.left.clone());
         state.snapshot = Some(snapshot);
         drop(state);
         Ok(view)
@@ -182,10 +196,7 @@ impl<'a> TokenActor<'a> {
         if asked.is_none() || asked == begun {
             return Ok(begun);
         }
-        let where_to = begun.map_or_else(
-            || "delivers nothing".to_owned(),
-            |place| format!("delivers to {}", place.at),
-        );
+        let where_to = begun.map_or_else(|| "delivers nothing".to_owned(), |place| format!("delivers to {place}"));
         let error = Error::usage(format!("the rotation under way {where_to}"));
         Err(Trouble::Fatal(error.hint("leave --deliver out to go on with it")))
     }
@@ -271,32 +282,37 @@ impl<'a> TokenActor<'a> {
         let back = leg(run) == Leg::Back;
         let old = old.filter(|old| back || first || retired || !is_in(snapshot.old.as_ref(), old));
         let new = new.filter(|_| !back || first || retired || snapshot.new.is_none());
-        let wanted = [(old, snapshot.old.as_ref()), (new, snapshot.new.as_ref())];
-        let asked = wanted.map(|(token, secret)| async move {
+        let ask = async |token: Option<Token>, secret: Option<&bootstrap::TokenSecret>| {
             let version = secret.map(|secret| secret.resource_version.clone());
             match token {
                 Some(token) => self.ask(&token, version, run).await,
                 None => Ok(Answer::Unasked),
             }
-        });
-        let answers = try_join_all(asked).await?;
-        let unknown = self.of_the_unknown(snapshot, run);
-        Ok(Answers {
-            old: unknown.unwrap_or(answers[0]),
-            new: answers[1],
-        })
+        };
+        let (old, new) = (ask(old, snapshot.old.as_ref()), ask(new, snapshot.new.as_ref()));
+        let (old, new) = futures::try_join!(old, new)?;
+        let mut answers = Answers { old, new };
+        self.while_remembered(snapshot, run, &mut answers);
+        Ok(answers)
     }
 
-    /// What is to be taken for the answer to an old token that is gone and that nobody can ask with any more: as long as an API
-    /// server may remember it, that it may be let in.
-    fn of_the_unknown(&self, snapshot: &Snapshot, run: &Run<BootstrapToken>) -> Option<Answer> {
+    /// A token that is gone may be let in for as long as an API server may remember it, whoever refuses it by now: there may
+    /// be servers that were not asked, and nobody can ask with a value that nobody knows any more.
+    fn while_remembered(&self, snapshot: &Snapshot, run: &Run<BootstrapToken>, answers: &mut Answers) {
+        let (gone, answer) = match leg(run) {
+            Leg::Forward => (!snapshot.old_holds(run.notes.old.value), &mut answers.old),
+            Leg::Back => (snapshot.new.is_none() && run.phase >= Phase::Retire, &mut answers.new),
+            Leg::Stay => return,
+        };
         let mut state = self.state();
-        if state.unproven.is_none() || snapshot.old.is_some() || leg(run) != Leg::Forward {
+        if !gone {
             state.gone_since = None;
-            return None;
+            return;
         }
         let since = *state.gone_since.get_or_insert_with(Instant::now);
-        (since.elapsed() < REMEMBERED).then_some(Answer::Mixed)
+        if since.elapsed() < REMEMBERED {
+            *answer = Answer::Mixed;
+        }
     }
 
     /// Which values to ask with: of the old token the one that is rotated, whatever its Secret holds by now; of the new one
@@ -311,26 +327,28 @@ impl<'a> TokenActor<'a> {
         let new = new.or_else(|| state.known.get(&drawn?.value).cloned());
         let known = state.known.get(&old).cloned();
         let gone = snapshot.old.as_ref().is_none_or(|secret| secret.token.is_none());
-        state.unproven = (known.is_none() && gone && leg(run) == Leg::Forward).then_some(old);
+        state.unproven = match leg(run) {
+            Leg::Forward => (known.is_none() && gone).then_some(old),
+            Leg::Back if run.phase >= Phase::Retire && new.is_none() => drawn.map(|new| new.value),
+            Leg::Back | Leg::Stay => None,
+        };
         (known, new)
     }
 
     /// Before a rotation a server that does not answer, or not about the token, is told from one that refuses it.
     async fn ask_for_a_start(&self, token: &Token) -> Result<Answer, Error> {
-        let said = self.look_with(token).await?;
-        let unknown = said.iter().find_map(|answer| match answer {
-            Said::Unknown(why) => Some(why.clone()),
+        let heard = self.servers.look(token).await?;
+        let unknown = heard.iter().find_map(|heard| match &heard.answer {
+            Said::Unknown(why) => Some((&heard.server, why)),
             _ => None,
         });
         match unknown {
-            Some(why) => Err(Error::failed(format!(
-                "whether the API server accepts bootstrap token {} is not known: {why}",
+            Some((server, why)) => Err(Error::failed(format!(
+                "whether {server} accepts bootstrap token {} is not known: {why}",
                 token.id
             ))
-            .hint(
-                "the kubeconfig must lead to the API server itself: a proxy that logs in by itself passes no token on",
-            )),
-            None => Ok(sum(&said)),
+            .hint("the address must lead to the API server itself: a proxy that logs in by itself passes no token on")),
+            None => Ok(self.sum(&token.id, &heard)),
         }
     }
 
@@ -343,7 +361,7 @@ impl<'a> TokenActor<'a> {
                 return Ok(before.answer);
             }
         }
-        let answer = sum(&self.look_with(token).await?);
+        let answer = self.sum(&token.id, &self.servers.look(token).await?);
         let at = Instant::now();
         let answered = Answered { version, at, answer };
         if answer == Answer::Accepted {
@@ -354,9 +372,18 @@ impl<'a> TokenActor<'a> {
         Ok(answer)
     }
 
-    async fn look_with(&self, token: &Token) -> Result<Vec<Said>, Error> {
-        let looks = join_all((0..LOOKS).map(|_| proof::look(&self.side.connection, token))).await;
-        looks.into_iter().collect()
+    /// What all of them say together. Where they do not agree, that is kept for whoever asks.
+    fn sum(&self, id: &TokenId, heard: &[Heard]) -> Answer {
+        let dissent = &mut self.state().dissent;
+        dissent.remove(id);
+        match together(heard) {
+            Said::Accepted { .. } => Answer::Accepted,
+            Said::Refused => Answer::Refused,
+            Said::Unknown(said) => {
+                dissent.insert(id.clone(), said);
+                Answer::Mixed
+            }
+        }
     }
 
     /// What was read from the target was asked about already, if it is one of the two.
@@ -389,16 +416,6 @@ impl<'a> TokenActor<'a> {
 
 fn is_in(secret: Option<&bootstrap::TokenSecret>, token: &Token) -> bool {
     secret.is_some_and(|secret| secret.token.as_ref() == Some(token))
-}
-
-fn sum(said: &[Said]) -> Answer {
-    if said.iter().all(Said::is_accepted) {
-        Answer::Accepted
-    } else if said.iter().all(|answer| *answer == Said::Refused) {
-        Answer::Refused
-    } else {
-        Answer::Mixed
-    }
 }
 
 impl Actor for TokenActor<'_> {

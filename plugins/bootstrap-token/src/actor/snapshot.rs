@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bootstrap::cluster_info::{ClusterInfo, Signature};
 use bootstrap::{Expiration, Token, TokenSecret, judge};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kubectl_core::secret::Secret;
+use kubectl_core::secret::{Fingerprint, Secret};
 
 use crate::rotation::view::{self, Answer, Leg, Side, Standing, Target as SeenTarget};
 use crate::target::{self, file, secret};
@@ -81,6 +81,12 @@ impl Snapshot {
     pub(super) fn tokens(&self) -> impl Iterator<Item = Token> {
         let of_secrets = [&self.old, &self.new].map(|secret| secret.as_ref()?.token.clone());
         of_secrets.into_iter().flatten().chain(self.target.token())
+    }
+
+    /// Whether the Secret of the old token still holds this value.
+    pub(super) fn old_holds(&self, value: Fingerprint) -> bool {
+        let token = self.old.as_ref().and_then(|old| old.token.as_ref());
+        token.is_some_and(|token| token.fingerprint() == value)
     }
 
     /// What is known of one token.

@@ -9,11 +9,10 @@ use std::time::Duration;
 use bootstrap::judge::{EVERY_TOKEN, Group, KUBEADM_GROUP, Usage};
 use bootstrap::{NewToken, Token, TokenSecret, client, rbac};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kubectl_core::app::{Context, GlobalFlags};
+use kubectl_core::app::{Context, DryRun, GlobalFlags};
 use kubectl_core::error::{Error, ExitCode};
 use kubectl_core::output::{self, OutputFlags, OutputFormat};
 
-use super::DryRun;
 use crate::endpoint::{self, Endpoint, EndpointFlags};
 use crate::lifetime::{DEFAULT, LifetimeFlags};
 use crate::side::{self, Side};

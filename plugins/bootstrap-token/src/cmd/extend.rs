@@ -1,10 +1,9 @@
 //! `kubectl bootstrap-token extend`: another end for a token, by compare-and-swap.
 
 use bootstrap::{Expiration, client};
-use kubectl_core::app::{Context, GlobalFlags};
+use kubectl_core::app::{Context, DryRun, GlobalFlags};
 use kubectl_core::error::{Error, ExitCode, Kind};
 
-use super::DryRun;
 use super::create::end;
 use crate::lifetime::LifetimeFlags;
 use crate::side::{self, Side};

@@ -63,18 +63,20 @@ pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<
     };
     let mut listing = client::Listing::new(side.client(), selector);
     if let Some(first) = listing.next().await? {
-        printer.add(rows(first))?;
+        printer.add(rows(first));
+        printer.flush()?;
     }
     let rest = async {
         while let Some(page) = listing.next().await? {
-            printer.add(rows(page))?;
+            printer.add(rows(page));
+            printer.flush()?;
         }
         Ok::<_, Error>(())
     };
     // Where one page is not all, the API server has many Secrets to go through to find the strays.
     let (rest, strays) = tokio::join!(rest, client::strays(side.client(), selector));
     rest?;
-    printer.add(rows(strays?))?;
+    printer.add(rows(strays?));
     printer.finish()?;
     Ok(ExitCode::Done)
 }

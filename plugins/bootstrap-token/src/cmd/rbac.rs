@@ -3,14 +3,13 @@
 
 use bootstrap::judge::{EVERY_TOKEN, Group, GroupFlaw, KUBEADM_GROUP};
 use bootstrap::rbac::{self, Excess, Given, Survey};
-use kubectl_core::app::{Context, GlobalFlags};
+use kubectl_core::app::{Context, DryRun, GlobalFlags};
 use kubectl_core::error::{Error, ExitCode};
 use kubectl_core::output::{self, OutputFlags, OutputFormat};
 use kubectl_core::table::{Column, Look, Table};
 use kubectl_core::ui::Ui;
 use serde::Serialize;
 
-use super::DryRun;
 use crate::side::{self, Side};
 use crate::view::API_VERSION;
 

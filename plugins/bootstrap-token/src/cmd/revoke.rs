@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use bootstrap::{Answer, TokenId, TokenSecret, client};
 use futures::stream::{self, StreamExt as _};
-use kubectl_core::app::{Context, GlobalFlags};
+use kubectl_core::app::{Context, DryRun, GlobalFlags};
 use kubectl_core::duration;
 use kubectl_core::error::{Error, ExitCode, Kind};
 use kubectl_core::ui::Ui;
+use tokio::sync::OnceCell;
 
-use super::DryRun;
-use crate::proof;
+use crate::proof::{self, End};
+use crate::servers::{Heard, ServerFlags, Servers};
 use crate::side::{self, Side};
 use crate::view::row;
 
@@ -47,6 +48,10 @@ pub struct Revoke {
     /// How long to wait until the API server refuses them: it remembers a success for 10s
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
     pub timeout: Duration,
+
+    /// Whom to ask.
+    #[command(flatten)]
+    pub servers: ServerFlags,
 }
 
 const EXAMPLES: &str = "\
@@ -85,7 +90,13 @@ pub async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context) -> Res
             return Ok(ExitCode::Failed);
         }
     }
-    let work: Vec<_> = targets.iter().map(|target| one(target, &revoke, &side, ui)).collect();
+    let asked = Asked {
+        servers: Servers::new(&side.connection, &revoke.servers),
+        patience: revoke.timeout,
+        others: OnceCell::new(),
+    };
+    let work = targets.iter().map(|target| one(target, &revoke, &side, &asked, ui));
+    let work: Vec<_> = work.collect();
     let mut results = stream::iter(work).buffered(AT_ONCE);
     while let Some(result) = results.next().await {
         match result {
@@ -94,6 +105,14 @@ pub async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context) -> Res
         }
     }
     sum_up(failures, ui)
+}
+
+/// Whom every token of one command is asked about.
+struct Asked {
+    servers: Servers,
+    patience: Duration,
+    /// Whether there may be API servers besides; found out once.
+    others: OnceCell<bool>,
 }
 
 /// What is to be revoked, and what is not there.
@@ -146,7 +165,7 @@ fn tell(targets: &[TokenSecret], side: &Side, ui: &Ui) {
 }
 
 /// Revokes one; gives the line that says so.
-async fn one(target: &TokenSecret, revoke: &Revoke, side: &Side, ui: &Ui) -> Result<String, Error> {
+async fn one(target: &TokenSecret, revoke: &Revoke, side: &Side, asked: &Asked, ui: &Ui) -> Result<String, Error> {
     let id = target.title();
     if ui.interrupt().is_cancelled() {
         return Err(Error::new(
@@ -175,31 +194,44 @@ async fn one(target: &TokenSecret, revoke: &Revoke, side: &Side, ui: &Ui) -> Res
         ));
         return Ok(format!("token {id} deleted"));
     };
-    let refused = proof::until_refused(&side.connection, token, revoke.timeout);
-    let answer = tokio::select! {
-        answer = refused => answer?,
+    let refused = async {
+        let others = asked.others.get_or_init(|| asked.servers.may_be_more(side.client()));
+        proof::until_refused(&asked.servers, token, *others.await, asked.patience).await
+    };
+    let end = tokio::select! {
+        end = refused => end?,
         () = ui.interrupt().cancelled() => {
             return Err(Error::new(Kind::Interrupted, format!(
                 "interrupted: token {id} is deleted, and may be accepted for up to 10 seconds"
             )));
         }
     };
-    match answer {
-        Answer::Refused => Ok(format!("token {id} revoked")),
-        Answer::Accepted { .. } => {
-            let waited = duration::format(revoke.timeout);
-            Err(Error::new(
-                Kind::TimedOut,
-                format!("token {id} is deleted, and was still accepted after {waited}"),
-            )
-            .hint(format!(
-                "somebody may have made it again: see `kubectl bootstrap-token list`, and revoke {id} once more"
-            )))
-        }
-        Answer::Unknown(why) => Err(Error::failed(format!(
-            "token {id} is deleted, and it could not be found out whether it is refused: {why}"
-        ))),
-    }
+    in_words(id, end, asked.patience)
+}
+
+fn in_words(id: &str, end: End, patience: Duration) -> Result<String, Error> {
+    let waited = duration::format(patience);
+    let late = |message| Error::new(Kind::TimedOut, message);
+    Err(match end {
+        End::Refused => return Ok(format!("token {id} revoked")),
+        End::Remembered => late(format!(
+            "token {id} is deleted; the API server refuses it, and after {waited} another one may remember it yet"
+        ))
+        .hint("an API server remembers for 10 seconds that it has let a token in: give a longer --timeout")
+        .hint("--api-server URL asks one of several API servers; repeat it for each"),
+        End::Not(Heard {
+            server,
+            answer: Answer::Unknown(why),
+        }) => Error::failed(format!(
+            "token {id} is deleted, and it could not be found out whether {server} refuses it: {why}"
+        )),
+        End::Not(Heard { server, .. }) => late(format!(
+            "token {id} is deleted, and was still accepted by {server} after {waited}"
+        ))
+        .hint(format!(
+            "somebody may have made it again: see `kubectl bootstrap-token list`, and revoke {id} once more"
+        )),
+    })
 }
 
 /// All failures are told; the last one gives the exit code.

@@ -22,7 +22,8 @@ pub struct Rollback {
     #[arg(long)]
     pub exit_code: bool,
 
-    /// Override a check by its name; can be repeated
+    /// Override a check by its name; can be repeated. "target" leaves a file on a host that is lost for good as it is: whoever
+    /// reads it may find a token that is revoked
     #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = Check::parser(Check::OF_A_RUN))]
     pub force: Vec<Check>,
 

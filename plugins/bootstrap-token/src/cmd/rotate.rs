@@ -27,7 +27,8 @@ pub struct Rotate {
     #[arg(long, value_name = "TARGET")]
     pub deliver: Option<Target>,
 
-    /// Override a check by its name; can be repeated
+    /// Override a check by its name; can be repeated. "target" leaves a file on a host that is lost for good as it is: whoever
+    /// reads it may find a token that is revoked
     #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = Check::parser(Check::ALL))]
     pub force: Vec<Check>,
 
@@ -46,6 +47,12 @@ Examples:
 
   # One that an autoscaler reads from a Secret, for a script
   kubectl bootstrap-token rotate 07401b --deliver secret:kube-system/join/token --yes -o json
+
+  # Ask each of the API servers behind a load balancer, not whichever it picks
+  kubectl bootstrap-token rotate 07401b --api-server https://10.0.0.1:6443 --api-server https://10.0.0.2:6443
+
+  # Finish one that had delivered to a file whose host is lost for good
+  kubectl bootstrap-token rotate 07401b --force=target
 
 It may be stopped or killed at any moment: the old token works until the new one is proven and the overlap has passed.
 The same command goes on where it was, and `kubectl bootstrap-token rollback` restores the start until the old token is

@@ -13,6 +13,7 @@ use kubectl_core::ui::{Stream, Tone, Ui};
 use serde::Serialize;
 
 use crate::proof;
+use crate::servers::{ServerFlags, Servers, together};
 use crate::side::{self, Side};
 use crate::view::API_VERSION;
 
@@ -35,6 +36,10 @@ pub struct Verify {
     #[arg(long)]
     pub token_stdin: bool,
 
+    /// Whom to ask.
+    #[command(flatten)]
+    pub servers: ServerFlags,
+
     /// Output format: json, yaml, jsonpath=TEMPLATE, custom-columns=SPEC
     #[arg(short = 'o', long, value_name = "FORMAT", help_heading = "Output options")]
     pub output: Option<String>,
@@ -48,7 +53,12 @@ Examples:
   # Is this one any good?
   kubectl bootstrap-token verify --token-stdin < token
 
-The token is sent to the API server of the kubeconfig in use, over TLS that this kubeconfig trusts, and to nobody else.
+  # Do all three API servers behind the load balancer accept it?
+  kubectl bootstrap-token verify 07401b --api-server https://10.0.0.1:6443 --api-server https://10.0.0.2:6443 \
+    --api-server https://10.0.0.3:6443
+
+The token is sent to the API server of the kubeconfig in use, and to those that are named, over TLS that this kubeconfig
+trusts, and to nobody else.
 Exit code 0: it is accepted. 1: it is not, or that could not be found out.";
 
 /// The document of `-o json`.
@@ -76,11 +86,12 @@ pub async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Res
     let given = verify.token_stdin.then(|| side::token_from_stdin(ui)).transpose()?;
     let named = verify.id.as_deref().map(|id| side::id(id, ui)).transpose()?;
     let side = Side::open(global, context)?;
+    let servers = Servers::new(&side.connection, &verify.servers);
     let found = match (given, named) {
-        (Some(token), _) => of_given(&side, token).await?,
+        (Some(token), _) => of_given(&side, &servers, token).await?,
         (None, Some(id)) => {
             let secret = client::require(side.client(), &id).await?;
-            of_secret(&side, &secret).await?
+            of_secret(&side, &servers, &secret).await?
         }
         (None, None) => return Err(Error::usage("name a token by its id, or give one with --token-stdin")),
     };
@@ -96,8 +107,8 @@ pub async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Res
 }
 
 /// A token from elsewhere. Its Secret, where it may be read, tells why it is refused.
-async fn of_given(side: &Side, token: Token) -> Result<Verification, Error> {
-    let answer = proof::look(&side.connection, &token).await?;
+async fn of_given(side: &Side, servers: &Servers, token: Token) -> Result<Verification, Error> {
+    let answer = together(&servers.look(&token).await?);
     let mut found = Verification::new(&token, answer);
     match client::get(side.client(), &token.id).await {
         Ok(None) if found.accepted == "no" => found.reasons.push("this cluster has no token of that id".to_owned()),
@@ -113,7 +124,7 @@ async fn of_given(side: &Side, token: Token) -> Result<Verification, Error> {
     Ok(found)
 }
 
-async fn of_secret(side: &Side, secret: &TokenSecret) -> Result<Verification, Error> {
+async fn of_secret(side: &Side, servers: &Servers, secret: &TokenSecret) -> Result<Verification, Error> {
     let Some(token) = &secret.token else {
         let mut found = Verification::unsendable(secret);
         found.explain(side, secret);
@@ -121,7 +132,7 @@ async fn of_secret(side: &Side, secret: &TokenSecret) -> Result<Verification, Er
     };
     let works = judge::why_not(secret, side.server.clock.now()).is_empty();
     let patience = if works { PATIENCE } else { Duration::ZERO };
-    let answer = proof::until_accepted(&side.connection, token, patience).await?;
+    let answer = proof::until_accepted(servers, token, patience).await?;
     let mut found = Verification::new(token, answer);
     found.explain(side, secret);
     if secret.is_for(Usage::Signing) {

@@ -23,6 +23,7 @@ use crate::actor::{Check, Options, TokenActor};
 use crate::rotation::BootstrapToken;
 use crate::rotation::view::View;
 use crate::rotation::write::{Which, Write};
+use crate::servers::{ServerFlags, Servers};
 use crate::side::{self, Side};
 use crate::target::Target;
 use crate::view::product::{self, PLUGIN};
@@ -36,12 +37,57 @@ pub struct Common {
 
     /// How long both tokens work, so that whoever has read the one that goes can still use it; as long as kubeadm join
     /// takes at most, five minutes to find the cluster and five to get a certificate
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = OVERLAP, value_parser = duration::parse)]
     pub overlap: Duration,
 
     /// How long the new token may take to be proven, before the old one is restored
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = TIMEOUT, value_parser = duration::parse)]
     pub timeout: Duration,
+
+    /// Whom to ask.
+    #[command(flatten)]
+    pub servers: ServerFlags,
+}
+
+const OVERLAP: &str = "10m";
+const TIMEOUT: &str = "5m";
+
+impl Common {
+    /// The command that goes on with a rotation, with everything of this one that it would otherwise not know: all else
+    /// stands in the journal.
+    fn again(&self, id: &TokenId, global: &GlobalFlags) -> Again {
+        let given = |value: Duration, default: &str| {
+            let is_default = duration::parse(default).is_ok_and(|default| default == value);
+            (!is_default).then(|| duration::format(value))
+        };
+        let again = way(Again::new(PLUGIN, id.as_str(), global), global)
+            .with("--overlap", given(self.overlap, OVERLAP).as_deref())
+            .with("--timeout", given(self.timeout, TIMEOUT).as_deref());
+        let named = self.servers.named.iter();
+        named.fold(again, |again, url| {
+            again.with("--api-server", Some(url.as_str().trim_end_matches('/')))
+        })
+    }
+}
+
+/// What else leads to the same API server as the same user. A `--token` is not repeated.
+fn way(again: Again, global: &GlobalFlags) -> Again {
+    let flags = &global.connection;
+    let again = again
+        .with("--cluster", flags.cluster.as_deref())
+        .with("--user", flags.user.as_deref())
+        .with("--server", flags.server.as_deref())
+        .with("--tls-server-name", flags.tls_server_name.as_deref())
+        .with("--certificate-authority", flags.certificate_authority.as_deref())
+        .with("--client-certificate", flags.client_certificate.as_deref())
+        .with("--client-key", flags.client_key.as_deref())
+        .with("--as", flags.impersonate.as_deref())
+        .with("--as-uid", flags.impersonate_uid.as_deref());
+    let groups = flags.impersonate_groups.iter().map(|group| ("--as-group", group));
+    let extras = flags.impersonate_extra.iter().map(|extra| ("--as-user-extra", extra));
+    groups
+        .chain(extras)
+        .fold(again, |again, (flag, value)| again.with(flag, Some(value)))
 }
 
 /// One command about one token.
@@ -61,14 +107,15 @@ impl Command<'_> {
         let side = Side::open(self.global, self.context)?;
         // Every deadline is one by the server's clock.
         side.version().await?;
-        let subject = product::subject(&id, Again::new(PLUGIN, id.as_str(), self.global));
+        let subject = product::subject(&id, self.common.again(&id, self.global));
+        let servers = Servers::new(&side.connection, &self.common.servers);
         let mut result = RotationResult::of(&subject);
         let force = |check| self.options.forced.contains(&check);
         let (force_lock, force_journal) = (force(Check::Lock), force(Check::Journal));
         let work = Work {
             side: &side,
             patience: self.common.timeout.max(self.common.overlap),
-            actor: TokenActor::new(&side, id, self.options),
+            actor: TokenActor::new(&side, servers, id, self.options),
             subject,
         };
         let job = Job {
@@ -88,6 +135,7 @@ impl Command<'_> {
         } else {
             ended
         };
+        let ended = ended.map_err(|error| work.actor.dissent().into_iter().fold(error, Error::hint));
         let ended = ended.map_err(|error| ui.by_signal(error));
         if let Err(error) = &ended {
             result.fail(error);
@@ -165,7 +213,8 @@ impl<'a> verbs::Work for Work<'a> {
             tracing::debug!(%error, "the Lease stays");
         }
         let delivered = plan.and_then(|plan| plan.notes.place.as_ref());
-        let last = match delivered {
+        let left = self.actor.left();
+        let last = match delivered.filter(|_| left.is_none()) {
             Some(place) => format!("The new token is {}, delivered to {}.", new.id, place.at),
             None => format!(
                 "The new token is {}; `kubectl bootstrap-token kubeconfig {}` prints what a kubelet needs to join with it.",
@@ -173,7 +222,13 @@ impl<'a> verbs::Work for Work<'a> {
             ),
         };
         let unproven: String = self.unproven().into_iter().map(|sentence| sentence + " ").collect();
-        (Some(new.fingerprint()), unproven + &last)
+        let left = left.map_or_else(String::new, |place| {
+            format!(
+                "{place} was left as it is: whoever finds {} there is refused. ",
+                self.actor.id()
+            )
+        });
+        (Some(new.fingerprint()), unproven + &left + &last)
     }
 }
 

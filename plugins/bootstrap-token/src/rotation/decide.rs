@@ -5,6 +5,7 @@
 //!
 //! | # | if | then | phase |
 //! |---|---|---|---|
+//! | 0 | the target is a file on another host | **leave everything as it is**; or, told that it is lost, leave *it* behind | – |
 //! | 1 | T is N, and there is no Secret with its id; or that is somebody else's | create it; draw another id | make |
 //! | 2 | T is N, and its Secret lost its value, is about to expire, or breaks a rule | delete it; put it right | make |
 //! | 3 | T is O, and O is not good for as long as any write may take | there is no way back: keep N (below) | make |
@@ -29,6 +30,9 @@
 //! * The goal may change at any time before line 10. On the way back a target that holds O already is written once more: that
 //!   gives it a new version, so that a delivery of N which a former holder of the lock decided on before does not fit any
 //!   more when it arrives after N is gone.
+//! * What is in a file on another host cannot be known, so nothing is done that it may depend on (0). Only the user can know
+//!   that nobody reads it any more. When he says so the road goes on as if nothing had ever been delivered, but for the
+//!   overlap, which begins again. If he is wrong, whoever reads that file may be refused: that is what he is told.
 //! * Time may cut off the way back: O expires, and the token cleaner deletes it. From then on N may be the only one that
 //!   lives, and is never deleted: that is journaled, N is marked, so that a late deletion of it does not fit any more, and the
 //!   road leads to N after all, without 9–11.
@@ -48,12 +52,9 @@ type Step = Next<BootstrapToken>;
 /// See the module. The first line whose condition holds is the step.
 pub fn decide(view: &View, run: Option<&Run<BootstrapToken>>) -> Step {
     let Some(run) = run else { return begin(view) };
-    if view.target == Target::Unreachable {
-        let place = run.notes.place.as_ref();
-        return Next::Refuse(vec![Doubt::TargetElsewhere.obstacle(&run.notes.old.id, place)]);
-    }
     let road = Road { view, run };
-    road.make()
+    road.elsewhere()
+        .or_else(|| road.make())
         .or_else(|| road.place())
         .or_else(|| road.prove())
         .or_else(|| road.retire())
@@ -94,6 +95,7 @@ fn begin(view: &View) -> Step {
         new: None,
         recipe: view.recipe.clone(),
         place: view.place.clone(),
+        left: None,
         delivered: false,
         kept: false,
     })
@@ -142,6 +144,29 @@ impl<'a> Road<'a> {
         let drawn = self.run.notes.new.as_ref().map(|new| new.value);
         let token = self.view.new.token.as_ref()?;
         (token.mark.is_some() || token.value.is_some() && token.value == drawn).then_some(token)
+    }
+
+    /// Line 0: nothing is done about a file that cannot be seen from here, until the user has given it up.
+    fn elsewhere(&self) -> Option<Step> {
+        let notes = &self.run.notes;
+        let place = notes
+            .place
+            .as_ref()
+            .filter(|_| self.view.target == Target::Unreachable)?;
+        if !self.view.lost {
+            let mut elsewhere = Doubt::TargetElsewhere.obstacle(&notes.old.id, Some(place));
+            elsewhere.hint += "; or, if that host is lost for good, add --force=target: the file stays as it is, and whoever \
+                               reads it may find a token that is revoked";
+            return Some(Next::Refuse(vec![elsewhere]));
+        }
+        let dies = match self.leg() {
+            Leg::Forward | Leg::Stay => Some(notes.old.id.clone()),
+            Leg::Back => self.new_id().filter(|_| notes.delivered).cloned(),
+        };
+        let (at, host) = (place.at.clone(), place.host().to_owned());
+        // Whoever has read it up to now gets the whole overlap.
+        let leave = Next::write(self.run.phase.max(Phase::Make), Write::Leave { at, host, dies });
+        Some(leave.and_stop(Timer::Overlap))
     }
 
     /// Lines 1–5: T is there, within its rules, and the API server accepts it.

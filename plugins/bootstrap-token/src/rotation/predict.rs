@@ -21,6 +21,7 @@ pub(super) fn intend(write: &Write, run: &Run<BootstrapToken>, draw: &mut dyn Dr
         }
         Write::Deliver { which: Which::New, .. } => notes.delivered = true,
         Write::Keep { .. } => notes.kept = true,
+        Write::Leave { .. } => notes.left = notes.place.take(),
         _ => {}
     }
     notes
@@ -44,6 +45,7 @@ pub(super) fn predict(view: &mut View, run: &Run<BootstrapToken>, write: &Write)
         Write::Mend { .. } => mark_token(view, leg(run), Some(Standing::Sound)),
         Write::GuardToken { .. } => mark_token(view, leg(run), None),
         Write::Touch { .. } | Write::Keep { .. } => {}
+        Write::Leave { .. } => (view.target, view.place) = (Target::Nothing, None),
         Write::Deliver { which, id, value, .. } => {
             let side = side(view, *which);
             let answer = if side.holds(*value) {

@@ -24,6 +24,8 @@ pub struct View {
     pub target: Target,
     /// What `--deliver` names. `None` where nothing is delivered.
     pub place: Option<Place>,
+    /// The user says that a target on another host is lost for good (`--force=target`). Nobody else can know.
+    pub lost: bool,
     /// What a new token would be made of, as the options and the present Secret say.
     pub recipe: Recipe,
 }
@@ -112,6 +114,25 @@ pub struct Place {
     pub host: Option<String>,
 }
 
+/// A host without a name.
+const SOMEWHERE: &str = "the host where the rotation began";
+
+impl Place {
+    /// The host of a file, in words.
+    pub fn host(&self) -> &str {
+        self.host.as_deref().unwrap_or(SOMEWHERE)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Some(host) => write!(f, "{} on {host}", self.at),
+            None => f.write_str(&self.at),
+        }
+    }
+}
+
 /// What is at the place of the delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
@@ -175,6 +196,9 @@ pub struct Notes {
     /// Where it is delivered to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// Where it was delivered to before that was left behind, with its host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Place>,
     /// The new token was to be delivered, at least: somebody may have read it, and a late delivery may be under way.
     #[serde(default)]
     pub delivered: bool,
@@ -305,8 +329,7 @@ impl Doubt {
 
 fn elsewhere(place: Option<&Place>) -> (String, String) {
     let at = place.map_or("the target", |place| place.at.as_str());
-    let host = place.and_then(|place| place.host.as_deref());
-    let host = host.unwrap_or("the host where the rotation began");
+    let host = place.map_or(SOMEWHERE, Place::host);
     (
         format!("{at} is on {host}, not here"),
         format!("run the same command on {host}"),

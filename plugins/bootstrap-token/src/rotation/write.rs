@@ -61,6 +61,17 @@ pub enum Write {
         /// The target.
         at: String,
     },
+    /// Journal only: the target is on a host that the user has given up. From here on nothing is delivered, and nothing that
+    /// is in it is asked about.
+    Leave {
+        /// The target.
+        at: String,
+        /// Its host.
+        host: String,
+        /// The token that goes in the end: whoever reads that one there is refused from then on. `None` where only the one
+        /// that stays can be there.
+        dies: Option<Id>,
+    },
     /// Journal only: the way back is given up.
     Keep {
         /// The new token, which stays.
@@ -106,6 +117,13 @@ impl fmt::Display for Write {
             ),
             Self::Deliver { id, at, .. } => write!(f, "deliver bootstrap token {} to {at}", Shown(id)),
             Self::GuardTarget { at } => write!(f, "mark {at}, so that no late write fits it"),
+            Self::Leave { at, host, dies } => {
+                write!(f, "leave {at} on {host} behind: whoever reads it there ")?;
+                match dies {
+                    Some(id) => write!(f, "and finds {} will be refused", Shown(id)),
+                    None => f.write_str("finds the token that stays"),
+                }
+            }
             Self::Keep { id, lost } => write!(
                 f,
                 "keep bootstrap token {}: {} is gone or about to expire, there is no way back to it",

@@ -2,7 +2,7 @@
 
 use bootstrap::{TokenId, secret};
 use rotation::phase::{Goal, Phase};
-use rotation::plan::Plan;
+use rotation::plan::{Plan, Planned};
 use serde::Serialize;
 use serde_json::{Map, json};
 use verbs::again::Again;
@@ -10,6 +10,7 @@ use verbs::leases::Rotations;
 use verbs::subject::{Ends, LeaseName, Product, Subject};
 
 use crate::rotation::view::{Notes, View};
+use crate::rotation::write::Write;
 use crate::rotation::{BootstrapToken, Timer};
 use crate::side::MANAGER;
 
@@ -57,11 +58,25 @@ impl Product for BootstrapToken {
             return Vec::new();
         }
         let (id, value) = (&notes.old.id, notes.old.value);
-        let but = notes.place.as_ref().map(|place| format!(" but {}", place.at));
+        let leaves = |step: &Planned<Write>| {
+            matches!(
+                step,
+                Planned::Write {
+                    write: Write::Leave { .. },
+                    ..
+                }
+            )
+        };
+        let left = plan.steps.iter().any(leaves);
+        let but = match (&notes.place, &notes.left) {
+            (Some(place), _) if left => format!(", and {place}, if it does"),
+            (Some(place), _) => format!(" but {}", place.at),
+            (None, Some(left)) => format!(", and {left}, if it does"),
+            (None, None) => String::new(),
+        };
         vec![format!(
-            "{id} ({value}): kubeadm join commands, bootstrap kubeconfigs and machine images that hold it{}; nodes that \
-             have joined go on",
-            but.unwrap_or_default()
+            "{id} ({value}): kubeadm join commands, bootstrap kubeconfigs and machine images that hold it{but}; nodes that \
+             have joined go on"
         )]
     }
 }

@@ -23,6 +23,7 @@ const QUIET: Budget = Budget {
     lost_signatures: 0,
     signer_offs: 0,
     hosts: 0,
+    losses: 0,
     forgets: 0,
     collisions: 0,
     readers: 0,
@@ -193,6 +194,24 @@ fn a_file_on_another_host_is_left_alone() {
     nothing_is_lost("another host", &small);
 }
 
+/// Nor does it have one when its host is lost: what would arrive late is in the file that was given up.
+#[test]
+fn a_file_on_a_host_that_is_lost_is_left_behind() {
+    for (name, budget) in [("nothing else", QUIET)].into_iter().chain(each_disturbance()) {
+        let budget = Budget {
+            hosts: 1,
+            losses: 1,
+            readers: 1,
+            ..budget
+        };
+        let small = Small {
+            others: (0, 1),
+            ..Small::new(To::File, budget)
+        };
+        nothing_is_lost(&format!("a lost host, a node, a rollback and {name}"), &small);
+    }
+}
+
 #[test]
 fn a_new_token_that_is_never_accepted_leads_back() {
     for to in [To::Nothing, To::Secret] {
@@ -276,6 +295,16 @@ fn seeded_mistakes_are_found() {
             many_servers: true,
             ..Small::new(To::Secret, QUIET)
         },
+    );
+    let away = Budget {
+        hosts: 1,
+        readers: 1,
+        ..QUIET
+    };
+    is_found(Mistake::GivesUp, &Small::new(To::File, away));
+    is_found(
+        Mistake::LeavesInHaste,
+        &Small::new(To::File, Budget { losses: 1, ..away }),
     );
     is_found(
         Mistake::NoMargin,

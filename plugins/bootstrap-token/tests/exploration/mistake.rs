@@ -43,6 +43,10 @@ pub(crate) enum Mistake {
     NoMargin,
     /// A token counts as refused as soon as its Secret is gone.
     NoConfirmation,
+    /// A file on another host is left behind although nobody has said that it is lost.
+    GivesUp,
+    /// Once a file is left behind, whoever has read it gets no overlap.
+    LeavesInHaste,
 }
 
 thread_local! {
@@ -108,6 +112,7 @@ fn lie(mistake: Mistake, view: &View, run: Option<&Run<Perhaps>>) -> View {
         }
         Mistake::NoMark => view.new.token.iter_mut().for_each(|token| token.mark = Some(Leg::Stay)),
         Mistake::NotSigned => view.new.signed = true,
+        Mistake::GivesUp => view.lost = true,
         Mistake::NoConfirmation if view.old.token.is_none() => view.old.answer = Answer::Refused,
         Mistake::OneServer => {
             let target = match &mut view.target {
@@ -147,7 +152,11 @@ impl Protocol for Perhaps {
     fn decide(view: &View, run: Option<&Run<Self>>) -> Next<Self> {
         let mistake = MISTAKE.get();
         let mut real_run = run.map(real);
-        if let Some(run) = real_run.as_mut().filter(|_| mistake == Mistake::NoOverlap) {
+        let hasty = |run: &Run<BootstrapToken>| mistake == Mistake::LeavesInHaste && run.notes.left.is_some();
+        if let Some(run) = real_run
+            .as_mut()
+            .filter(|run| mistake == Mistake::NoOverlap || hasty(run))
+        {
             run.timers.insert(Timer::Overlap, true);
         }
         let next = if mistake == Mistake::None {

@@ -47,6 +47,7 @@ fn under_way(view: &mut View, goal: Goal, phase: Phase) -> Run<BootstrapToken> {
         new: Some(new),
         recipe: view.recipe.clone(),
         place: view.place.clone(),
+        left: None,
         delivered: phase >= Phase::Place,
         kept: false,
     };
@@ -160,7 +161,48 @@ fn a_file_is_gone_on_with_on_its_host_only() {
     let mut view = start(To::File, false);
     let run = under_way(&mut view, Goal::Forward, Phase::Place);
     view.target = Target::Unreachable;
-    insta::assert_snapshot!(lines(view, Some(run)), @"refused: file:/etc/kubernetes/bootstrap-kubelet.conf is on host-1, not here; run the same command on host-1");
+    insta::assert_snapshot!(lines(view, Some(run)), @"refused: file:/etc/kubernetes/bootstrap-kubelet.conf is on host-1, not here; run the same command on host-1; or, if that host is lost for good, add --force=target: the file stays as it is, and whoever reads it may find a token that is revoked");
+}
+
+/// A rotation of a token in a file that cannot be seen from here, and that the user has given up.
+fn lost(goal: Goal, phase: Phase) -> (View, Run<BootstrapToken>) {
+    let mut view = start(To::File, false);
+    let run = under_way(&mut view, goal, phase);
+    (view.target, view.lost) = (Target::Unreachable, true);
+    (view, run)
+}
+
+#[test]
+fn a_file_on_a_host_that_is_lost_is_left_behind_and_the_plan_says_who_is_refused_there() {
+    let (view, run) = lost(Goal::Forward, Phase::Prove);
+    insta::assert_snapshot!(lines(view, Some(run)), @"
+    prove   leave file:/etc/kubernetes/bootstrap-kubelet.conf on host-1 behind: whoever reads it there and finds oldold will be refused
+    prove   wait for whoever has read oldold to use it (--overlap)
+    retire  revoke bootstrap token oldold: delete its Secret
+    confirm wait for the API server to refuse oldold
+    ");
+    let (view, run) = lost(Goal::Back, Phase::Prove);
+    insta::assert_snapshot!(lines(view, Some(run)), @"
+    prove   leave file:/etc/kubernetes/bootstrap-kubelet.conf on host-1 behind: whoever reads it there and finds newnew will be refused
+    prove   wait for whoever has read newnew to use it (--overlap)
+    retire  revoke bootstrap token newnew: delete its Secret
+    confirm wait for the API server to refuse newnew
+    ");
+    let (view, run) = lost(Goal::Back, Phase::Make);
+    insta::assert_snapshot!(lines(view, Some(run)), @"
+    make    leave file:/etc/kubernetes/bootstrap-kubelet.conf on host-1 behind: whoever reads it there finds the token that stays
+    retire  revoke bootstrap token newnew: delete its Secret
+    confirm wait for the API server to refuse newnew
+    ");
+}
+
+#[test]
+fn a_target_that_is_here_is_not_left_behind_whatever_was_said() {
+    let mut view = start(To::File, false);
+    let run = under_way(&mut view, Goal::Forward, Phase::Place);
+    view.lost = true;
+    let next = decide(&view, Some(&run));
+    assert!(matches!(next, Next::Do(step) if matches!(step.write, Write::Deliver { .. })));
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub(crate) struct Budget {
     pub(crate) signer_offs: u8,
     /// The run is gone on with on another host than that of the file.
     pub(crate) hosts: u8,
+    /// The host of the file is lost for good, and the operator says so.
+    pub(crate) losses: u8,
     /// The process that knew a value which no Secret holds any more is killed.
     pub(crate) forgets: u8,
     /// The id that was drawn is taken.
@@ -57,6 +59,8 @@ pub(crate) struct Memory {
     signer_off: bool,
     /// What is in the file while nobody on its host goes on.
     away: Option<Target>,
+    /// The operator has said that the host of the file is lost: what is in it matters to nobody.
+    given_up: bool,
     /// What the target holds is neither O nor N, by a stranger's hand.
     stranger: bool,
     /// The id that was drawn for N is somebody else's.
@@ -185,6 +189,7 @@ pub(crate) fn start(to: To, signing: bool) -> View {
             at: at.to_owned(),
             host,
         }),
+        lost: false,
         recipe: Recipe {
             usages: Vec::new(),
             groups: Vec::new(),
@@ -216,6 +221,7 @@ impl<P: Like> Environment for Small<P> {
             event: false,
             signer_off: false,
             away: None,
+            given_up: false,
             stranger: false,
             theirs: false,
             replaced: false,
@@ -259,7 +265,7 @@ impl<P: Like> Environment for Small<P> {
 
     fn target(&self, view: &View, write: &Write) -> Option<Condition> {
         Some(match write {
-            Write::Keep { .. } => Condition::Nothing,
+            Write::Keep { .. } | Write::Leave { .. } => Condition::Nothing,
             // A creation may arrive late too: it is conditional on a free name.
             Write::Create { .. }
             | Write::Mend { .. }
@@ -353,9 +359,13 @@ impl<P: Like> Small<P> {
     }
 }
 
-/// What is really in the target.
+/// What is really in the target, for those who can read it.
 fn target<P: Like>(world: &W<P>) -> &Target {
-    world.memory.away.as_ref().unwrap_or(&world.view.target)
+    match &world.memory.away {
+        Some(_) if world.memory.given_up => &Target::Nothing,
+        Some(away) => away,
+        None => &world.view.target,
+    }
 }
 
 fn value_in(target: &Target) -> Option<Fingerprint> {
@@ -430,6 +440,7 @@ fn fault<P: Like>(world: &W<P>, write: &Write) -> Option<&'static str> {
             (forward && early && !world.memory.hurt).then_some("delivered before cluster-info was signed")
         }
         Write::Delete { .. } if !old_lives(view) && !new_lives(view) => Some("the last token that lived was deleted"),
+        Write::Leave { .. } if !world.memory.given_up => Some("a target was left behind that nobody had given up"),
         _ => None,
     }
 }

@@ -323,6 +323,12 @@ impl Printable for Row {
 #[serde(transparent)]
 pub struct Probed(pub Row);
 
+impl From<Row> for Probed {
+    fn from(row: Row) -> Self {
+        Self(row)
+    }
+}
+
 impl Printable for Probed {
     const COLUMNS: &'static [Column] = &[
         Column::new("CLUSTER"),

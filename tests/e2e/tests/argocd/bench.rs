@@ -1,14 +1,17 @@
 //! A cluster of Rancher's, and a namespace in which an Argo CD would look for its clusters.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use e2e::{Desk, Invocation, Story};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use testbed::{Era, User};
+use testbed::{Era, FaultProxy, User};
 
 /// The plugin as the file that kubectl looks for.
 const PLUGIN: &str = "kubectl-argocd_rancher";
@@ -75,9 +78,118 @@ impl Bench {
 
     /// The only Secret in Argo CD's namespace.
     pub(crate) async fn secret(&self) -> Result<Secret> {
-        let mut all = self.secrets.list(&kube::api::ListParams::default()).await?.items;
+        let mut all = self.secrets.list(&ListParams::default()).await?.items;
         anyhow::ensure!(all.len() == 1, "{} Secrets", all.len());
         all.pop().context("no Secret")
+    }
+
+    /// The Secret that Argo CD would read, whatever stands beside it.
+    pub(crate) async fn cluster_secret(&self) -> Result<Secret> {
+        let selector = ListParams::default().labels("argocd.argoproj.io/secret-type=cluster");
+        let mut all = self.secrets.list(&selector).await?.items;
+        anyhow::ensure!(all.len() == 1, "{} cluster Secrets", all.len());
+        all.pop().context("no cluster Secret")
+    }
+
+    /// Somebody writes another login into the Secret, whatever stands there.
+    pub(crate) async fn overwrite(&self, secret: &Secret, config: &Value) -> Result<()> {
+        let name = secret.metadata.name.as_deref().context("no name")?;
+        let change = json!({"stringData": {"config": config.to_string()}});
+        let params = PatchParams::default();
+        self.secrets.patch(name, &params, &Patch::Merge(change)).await?;
+        Ok(())
+    }
+
+    /// Whether Rancher lets a token in, at the cluster that it is for.
+    pub(crate) async fn lets_in(&self, token: &str) -> Result<bool> {
+        let bearer = User {
+            token: token.to_owned(),
+            ..user("bearer")
+        };
+        let client = self.story.rancher.client("", Some(&bearer))?;
+        let request = http::Request::get(format!("/k8s/clusters/{}/version", self.id())).body(Vec::new())?;
+        Ok(client.request_text(request).await.is_ok())
+    }
+
+    /// What `status` says, as a document.
+    pub(crate) async fn status(&self) -> Result<Value> {
+        let shown = self.run(&["status", self.id(), "-o", "json"]).run().await?.expect(0)?;
+        Ok(serde_json::from_str(&shown.stdout)?)
+    }
+
+    /// Waits until a rotation under way has come to a phase.
+    pub(crate) async fn comes_to(&self, phase: &str) -> Result<()> {
+        e2e::until(&format!("phase {phase}"), Duration::from_mins(1), async || {
+            Ok((self.status().await?["rotation"]["phase"] == phase).then_some(()))
+        })
+        .await
+    }
+
+    /// The end of a rotation: one token is alive, it is what Argo CD has, it works, the old one does not, and nothing is left
+    /// beside the cluster Secret.
+    pub(crate) async fn is_rotated(&self, old: &str) -> Result<String> {
+        let new = token(&self.secret().await?)?;
+        anyhow::ensure!(new != old, "it is the same");
+        anyhow::ensure!(self.lets_in(&new).await?, "the new one is refused");
+        anyhow::ensure!(!self.lets_in(old).await?, "the old one is let in");
+        let living = self.living().await?;
+        let name = new.split(':').next().unwrap_or_default();
+        anyhow::ensure!(living == [name], "others are left: {living:?}");
+        Ok(new)
+    }
+
+    /// The end of a rollback: everything is as it was.
+    pub(crate) async fn is_restored(&self, old: &str) -> Result<()> {
+        anyhow::ensure!(token(&self.secret().await?)? == old, "another token is there");
+        anyhow::ensure!(self.lets_in(old).await?, "the old one is refused");
+        let living = self.living().await?;
+        anyhow::ensure!(living.len() == 1, "others are left: {living:?}");
+        Ok(())
+    }
+
+    /// Argo CD's kind, as far as it matters here, and one Application of the cluster.
+    pub(crate) async fn application(&self) -> Result<()> {
+        let client = self.story.management.client().await?;
+        let crd: CustomResourceDefinition = serde_json::from_value(json!({
+            "metadata": {"name": "applications.argoproj.io"},
+            "spec": {
+                "group": "argoproj.io", "scope": "Namespaced",
+                "names": {"kind": "Application", "listKind": "ApplicationList", "plural": "applications", "singular": "application"},
+                "versions": [{"name": "v1alpha1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                    "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+                }}}],
+            },
+        }))?;
+        // Another story may have brought it.
+        let _ = Api::all(client.clone()).create(&PostParams::default(), &crd).await;
+        let path = format!("/apis/argoproj.io/v1alpha1/namespaces/{}/applications", self.namespace);
+        let object = json!({
+            "apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": "web"},
+            "spec": {"project": "default", "destination": {"server": self.server(), "namespace": "web"}},
+        });
+        e2e::until("the kind to be served", Duration::from_secs(20), async || {
+            let create = http::Request::post(&path)
+                .header("content-type", "application/json")
+                .body(object.to_string().into_bytes())?;
+            Ok(client.request_text(create).await.ok())
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// A proxy in front of both sides, a desk that goes through it, and a Secret by which Argo CD does too.
+    pub(crate) async fn behind_proxy(&self) -> Result<(FaultProxy, Desk)> {
+        let (proxy, desk) = self.story.behind_proxy().await?;
+        give_plugin(&desk)?;
+        let secret = self.secret().await?;
+        let mut config = config(&secret)?;
+        config["tlsClientConfig"]["caData"] = json!(STANDARD.encode(proxy.ca_pem()));
+        let server = format!("{}/k8s/clusters/{}", proxy.url(), self.id());
+        let change = json!({"stringData": {"config": config.to_string(), "server": server}});
+        let name = secret.metadata.name.as_deref().context("no name")?;
+        let params = PatchParams::default();
+        self.secrets.patch(name, &params, &Patch::Merge(change)).await?;
+        Ok((proxy, desk))
     }
 
     /// Tokens that were minted for the cluster and are alive, by name.

@@ -10,4 +10,7 @@ mod leaks;
 mod listing;
 mod proving;
 mod removing;
+mod rotating;
+mod rotation_killed;
+mod rotation_stopped;
 mod ways_to_rancher;

@@ -1,9 +1,6 @@
 //! `remove`: the Secret, then the token, and never under an Application.
 
 use anyhow::Result;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Api;
-use kube::api::PostParams;
 use serde_json::json;
 
 use crate::bench::{Bench, token};
@@ -44,7 +41,7 @@ async fn a_token_that_others_use_or_that_is_not_ours_lives_on_and_it_is_said() -
 async fn applications_that_point_there_are_named_and_nothing_is_touched() -> Result<()> {
     let bench = Bench::begin("split").await?;
     bench.run(&["add", bench.id()]).run().await?.expect(0)?;
-    application(&bench).await?;
+    bench.application().await?;
     let refused = bench.run(&["remove", bench.id(), "--yes"]).run().await?.expect(1)?;
     assert!(
         refused.stderr.contains(&format!("{}/web", bench.namespace)),
@@ -62,38 +59,5 @@ async fn applications_that_point_there_are_named_and_nothing_is_touched() -> Res
         "{forced}"
     );
     assert!(bench.living().await?.is_empty());
-    Ok(())
-}
-
-/// Argo CD's kind, as far as it matters here, and one Application of the cluster.
-async fn application(bench: &Bench) -> Result<()> {
-    let client = bench.story.management.client().await?;
-    let crd: CustomResourceDefinition = serde_json::from_value(json!({
-        "metadata": {"name": "applications.argoproj.io"},
-        "spec": {
-            "group": "argoproj.io", "scope": "Namespaced",
-            "names": {"kind": "Application", "listKind": "ApplicationList", "plural": "applications", "singular": "application"},
-            "versions": [{"name": "v1alpha1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
-                "type": "object", "x-kubernetes-preserve-unknown-fields": true,
-            }}}],
-        },
-    }))?;
-    Api::all(client.clone()).create(&PostParams::default(), &crd).await?;
-    let path = format!("/apis/argoproj.io/v1alpha1/namespaces/{}/applications", bench.namespace);
-    let object = json!({
-        "apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": "web"},
-        "spec": {"project": "default", "destination": {"server": bench.server(), "namespace": "web"}},
-    });
-    e2e::until(
-        "the kind to be served",
-        std::time::Duration::from_secs(20),
-        async || {
-            let create = http::Request::post(&path)
-                .header("content-type", "application/json")
-                .body(object.to_string().into_bytes())?;
-            Ok(client.request_text(create).await.ok())
-        },
-    )
-    .await?;
     Ok(())
 }

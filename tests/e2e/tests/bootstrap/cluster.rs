@@ -21,13 +21,15 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 type Shared = OnceCell<Result<ControlPlane, String>>;
 
+/// Starts a cluster. `name` must be no other's.
+pub(crate) async fn start(name: &str) -> Result<ControlPlane> {
+    let bed = Bed::shared().await?;
+    ControlPlane::start(bed.programs(), &bed.dir().join(name), name, Shape::WithoutNodes).await
+}
+
 async fn shared(cell: &'static Shared, name: &str) -> Result<&'static ControlPlane> {
-    let start = async {
-        let bed = Bed::shared().await?;
-        ControlPlane::start(bed.programs(), &bed.dir().join(name), name, Shape::WithoutNodes).await
-    };
     let started = cell
-        .get_or_init(async || start.await.map_err(|error| format!("{error:#}")))
+        .get_or_init(async || start(name).await.map_err(|error| format!("{error:#}")))
         .await;
     started.as_ref().map_err(|error| anyhow!("{error}"))
 }
@@ -51,7 +53,7 @@ pub(crate) async fn by_kubeadm() -> Result<&'static ControlPlane> {
 }
 
 /// What `kubeadm init` does about joining, after its control plane is up.
-async fn prepare(plane: &ControlPlane) -> Result<()> {
+pub(crate) async fn prepare(plane: &ControlPlane) -> Result<()> {
     let desk = desk(plane).await?;
     let config = desk.home().join("init.yaml");
     let address = plane.url().trim_start_matches("https://");
@@ -182,9 +184,14 @@ impl Raw {
 
 /// Whether the API server lets this token in, by curl's means: the status of a question that everybody may ask.
 pub(crate) async fn is_let_in(plane: &ControlPlane, token: &str) -> Result<bool> {
+    is_let_in_at(plane, plane.url(), token).await
+}
+
+/// The same of one of several API servers.
+pub(crate) async fn is_let_in_at(plane: &ControlPlane, url: &str, token: &str) -> Result<bool> {
     let kubeconfig = Kubeconfig::new().context(
         "token",
-        plane.url(),
+        url,
         plane.authority().ca_pem(),
         &Identity::Token(token.to_owned()),
     );

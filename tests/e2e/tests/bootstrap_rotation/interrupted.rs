@@ -1,28 +1,18 @@
 //! A rotation that is stopped or killed, and what becomes of it; a token that dies meanwhile.
 
-use anyhow::{Context as _, Result, ensure};
-use e2e::{Running, until};
-use futures::future::join_all;
-use testbed::{Fault, Moment, On};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use e2e::until;
+use k8s_openapi::jiff::Timestamp;
+use rustix::process::Signal;
 
 use crate::cluster::{self, SOON, is_let_in};
-use crate::place::Place;
-
-/// How many rotations run side by side.
-const SIDE_BY_SIDE: usize = 4;
-
-fn interrupt(run: &Running) -> Result<()> {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(run.pid()?)?).context("no process")?;
-    Ok(rustix::process::kill_process(pid, rustix::process::Signal::INT)?)
-}
+use crate::place::{Place, signal};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn before_the_old_token_is_retired_everything_can_be_put_back() -> Result<()> {
-    let place = Place::new("roll-back").await?;
-    let target = place.target();
-    let args = ["rotate", &place.old.id, "--deliver", &target, "--yes"];
-    let run = place.desk.bootstrap_token(args).start().await?;
-    place.comes_to("prove").await?;
+    let (place, run) = Place::in_overlap("roll-back").await?;
     let new = place.held().await?;
     ensure!(
         is_let_in(place.plane, &new.text).await?,
@@ -32,12 +22,11 @@ async fn before_the_old_token_is_retired_everything_can_be_put_back() -> Result<
         is_let_in(place.plane, &place.old.text).await?,
         "whoever has read the old one is refused"
     );
-    interrupt(&run)?;
+    signal(&run, Signal::INT)?;
     let stopped = run.finish().await?.expect(130)?;
     ensure!(stopped.stderr.contains("kubectl bootstrap-token rollback"), "{stopped}");
-    let undo = ["rollback", &place.old.id, "--overlap", "0s", "--yes"];
-    place.desk.bootstrap_token(undo).run().await?.expect(0)?;
-    place.is_restored("roll-back").await?;
+    place.desk.bootstrap_token(place.rollback(&[])).run().await?.expect(0)?;
+    place.is_restored().await?;
     ensure!(!is_let_in(place.plane, &new.text).await?, "the new one is let in");
     let nothing = ["rollback", &place.old.id, "--exit-code"];
     place.desk.bootstrap_token(nothing).run().await?.expect(3)?;
@@ -46,36 +35,27 @@ async fn before_the_old_token_is_retired_everything_can_be_put_back() -> Result<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_old_token_ends_meanwhile_and_the_rotation_ends_well_all_the_same() -> Result<()> {
-    let place = Place::new("ends-meanwhile").await?;
-    let target = place.target();
-    let args = ["rotate", &place.old.id, "--deliver", &target, "--yes"];
-    let run = place.desk.bootstrap_token(args).start().await?;
-    place.comes_to("prove").await?;
+    let (place, run) = Place::in_overlap("ends-meanwhile").await?;
     let sooner = ["extend", &place.old.id, "--ttl", "1s"];
     place.desk.bootstrap_token(sooner).run().await?.expect(0)?;
     // The cleaner takes it away.
     run.finish().await?.expect(0)?;
-    place.is_rotated("ends-meanwhile").await?;
+    place.is_rotated().await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_old_token_ends_on_the_way_back_and_the_new_one_stays() -> Result<()> {
-    let place = Place::new("stays").await?;
-    let target = place.target();
-    let args = ["rotate", &place.old.id, "--deliver", &target, "--yes"];
-    let run = place.desk.bootstrap_token(args).start().await?;
-    place.comes_to("prove").await?;
-    interrupt(&run)?;
+    let (place, run) = Place::in_overlap("stays").await?;
+    signal(&run, Signal::INT)?;
     run.finish().await?.expect(130)?;
     let sooner = ["extend", &place.old.id, "--ttl", "1s"];
     place.desk.bootstrap_token(sooner).run().await?.expect(0)?;
     until("the cleaner", SOON, async || {
-        Ok((!place.tokens("stays").await?.contains(&place.old.id)).then_some(()))
+        Ok((!place.tokens().await?.contains(&place.old.id)).then_some(()))
     })
     .await?;
-    let undo = ["rollback", &place.old.id, "--overlap", "0s", "--yes"];
-    let kept = place.desk.bootstrap_token(undo).run().await?.expect(1)?;
+    let kept = place.desk.bootstrap_token(place.rollback(&[])).run().await?.expect(1)?;
     ensure!(kept.stderr.contains("there is no way back to it"), "{kept}");
     let new = place.held().await?;
     ensure!(
@@ -88,18 +68,7 @@ async fn the_old_token_ends_on_the_way_back_and_the_new_one_stays() -> Result<()
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_spoils_the_new_token_and_it_is_put_right_before_the_old_one_goes() -> Result<()> {
     let place = Place::new("spoiled").await?;
-    let target = place.target();
-    let args = [
-        "rotate",
-        &place.old.id,
-        "--deliver",
-        &target,
-        "--overlap",
-        "5s",
-        "--yes",
-    ];
-    let run = place.desk.bootstrap_token(args).start().await?;
-    place.comes_to("prove").await?;
+    let run = place.delivers(&["--overlap", "5s"]).await?;
     let name = format!("bootstrap-token-{}", place.held().await?.id);
     let spoil = r#"{"stringData":{"usage-bootstrap-authentication":"no","auth-extra-groups":"nobody"}}"#;
     let patch = [
@@ -115,23 +84,17 @@ async fn somebody_spoils_the_new_token_and_it_is_put_right_before_the_old_one_go
     place.desk.kubectl(patch).run().await?.expect(0)?;
     let done = run.finish().await?.expect(0)?;
     ensure!(done.stderr.contains("right: usages, groups and time to live"), "{done}");
-    place.is_rotated("spoiled").await?;
+    place.is_rotated().await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_stopped_process_has_the_file_nobody_else_decides_by_it() -> Result<()> {
-    let place = Place::new("stopped").await?;
-    let path = place.kubeconfig_file()?;
-    let before = std::fs::read_to_string(&path)?;
-    let target = format!("file:{}", path.display());
-    let args = ["rotate", &place.old.id, "--deliver", &target, "--yes"];
-    let run = place.desk.bootstrap_token(args).start().await?;
-    place.comes_to("prove").await?;
-    let pid = rustix::process::Pid::from_raw(i32::try_from(run.pid()?)?).context("no process")?;
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
-    let undo = ["rollback", &place.old.id, "--overlap", "0s", "--yes"];
-    let forced = undo.iter().copied().chain(["--force", "lock"]);
+    let place = Place::with_file("stopped").await?;
+    let before = place.text()?;
+    let run = place.delivers(&[]).await?;
+    signal(&run, Signal::STOP)?;
+    let forced = place.rollback(&["--force", "lock"]);
     let rollback = place.desk.bootstrap_token(forced).start().await?;
     // It goes back, and waits for the file.
     until("the rollback to be under way", SOON, async || {
@@ -139,86 +102,70 @@ async fn while_a_stopped_process_has_the_file_nobody_else_decides_by_it() -> Res
         Ok(lease.contains(r#"goal\":\"back"#).then_some(()))
     })
     .await?;
-    ensure!(
-        std::fs::read_to_string(&path)? != before,
-        "it has written under the lock of another"
-    );
-    rustix::process::kill_process(pid, rustix::process::Signal::CONT)?;
+    ensure!(place.text()? != before, "it has written under the lock of another");
+    signal(&run, Signal::CONT)?;
     // The other one finds that it has lost its lock, and ends.
     run.finish().await?.expect(4)?;
     rollback.finish().await?.expect(0)?;
-    ensure!(std::fs::read_to_string(&path)? == before, "the old token is not back");
+    ensure!(place.text()? == before, "the old token is not back");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_write_and_run_again_it_finishes() -> Result<()> {
-    let place = Place::new("undisturbed").await?;
-    let (proxy, desk) = place.behind_proxy().await?;
-    let target = place.target();
-    let args = [
-        "rotate",
-        &place.old.id,
-        "--deliver",
-        &target,
-        "--overlap",
-        "0s",
-        "--yes",
-    ];
-    desk.bootstrap_token(args).run().await?.expect(0)?;
-    place.is_rotated("undisturbed").await?;
-    let writes = proxy.writes().len();
-    ensure!(writes >= 8, "{}", proxy.transcript());
-    let points = (1..=writes).flat_map(|nth| [Moment::Before, Moment::After].map(|moment| (nth, moment)));
-    let points: Vec<_> = points.collect();
-    for some in points.chunks(SIDE_BY_SIDE) {
-        let killed = some.iter().map(|(nth, moment)| async move {
-            let ended = Box::pin(killed_at(*nth, *moment)).await;
-            ended.with_context(|| format!("killed {moment:?} write {nth}"))
-        });
-        join_all(killed).await.into_iter().collect::<Result<()>>()?;
-    }
+async fn the_command_that_goes_on_can_be_pasted_as_it_stands() -> Result<()> {
+    let place = Place::new("pasted").await?;
+    let run = place.delivers(&["--overlap", "7m", "--timeout", "3m"]).await?;
+    signal(&run, Signal::INT)?;
+    let stopped = run.finish().await?.expect(130)?;
+    let go_on = format!(
+        "`kubectl bootstrap-token rotate {} --overlap 7m0s --timeout 3m0s`",
+        place.old.id
+    );
+    ensure!(stopped.stderr.contains(&go_on), "{stopped}");
+    let undo = format!(
+        "bootstrap-token rollback {} --overlap 7m0s --timeout 3m0s",
+        place.old.id
+    );
+    ensure!(stopped.stderr.contains(&format!("`kubectl {undo}`")), "{stopped}");
+    // It is taken as it was said.
+    let words = undo.split(' ').chain(["--dry-run"]);
+    let plan = place.desk.kubectl(words).run().await?.expect(0)?;
+    ensure!(plan.stdout.contains("deliver bootstrap token"), "{plan}");
     Ok(())
 }
 
-async fn killed_at(nth: usize, moment: Moment) -> Result<()> {
-    let story = format!("killed-{nth}-{moment:?}").to_lowercase();
-    let place = Place::new(&story).await?;
-    let (proxy, desk) = place.behind_proxy().await?;
-    let target = place.target();
-    let args = [
-        "rotate",
-        &place.old.id,
-        "--deliver",
-        &target,
-        "--overlap",
-        "0s",
-        "--yes",
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cleaner_takes_the_new_token_away_and_another_one_is_made_and_delivered() -> Result<()> {
+    let place = Place::new("cleaned").await?;
+    let run = place.delivers(&["--overlap", "8s"]).await?;
+    let name = format!("bootstrap-token-{}", place.held().await?.id);
+    let ended = r#"{"stringData":{"expiration":"2020-01-01T00:00:00Z"}}"#;
+    let patch = [
+        "-n",
+        "kube-system",
+        "patch",
+        "secret",
+        &name,
+        "--type=merge",
+        "-p",
+        ended,
     ];
-    proxy.plan(On::write().nth(nth), Fault::Kill(moment));
-    let run = desk.bootstrap_token(args).start().await?;
-    proxy.victim(run.pid()?);
-    let outcome = run.finish().await?;
-    // A lock that is renewed once less leaves the last point without a write.
-    let done = outcome.code() == Some(0);
-    if !done {
-        outcome.expect_killed().with_context(|| proxy.transcript())?;
-    }
-    let held = place.held().await?;
-    ensure!(
-        is_let_in(place.plane, &held.text).await?,
-        "what machines read is refused"
-    );
-    let finished = place.held().await?.id != place.old.id && place.tokens(&story).await? == [held.id];
-    let again = place.desk.bootstrap_token(args).run().await?;
-    // The end may have been reached, and the token that is rotated be gone, before the kill.
-    let gone = finished && again.stderr.contains("there is no bootstrap token");
-    ensure!(
-        done || again.code() == Some(0) || gone,
-        "{again}\n{}",
-        proxy.transcript()
-    );
-    let rotated = place.is_rotated(&story).await;
-    rotated.with_context(|| proxy.transcript())?;
-    cluster::shows_nothing_of(&again, place.old.secret())
+    place.desk.kubectl(patch).run().await?.expect(0)?;
+    run.finish().await?.expect(0)?;
+    place.is_rotated().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_clock_that_is_ten_minutes_off_the_end_is_by_the_api_servers() -> Result<()> {
+    let place = Place::new("ten-minutes").await?;
+    let (proxy, desk) = place.behind_proxy().await?;
+    proxy.clock_ahead(Duration::from_mins(10));
+    let args = place.rotate(&["--overlap", "0s", "--ttl", "1h"]);
+    desk.bootstrap_token(args).run().await?.expect(0)?;
+    let new = place.is_rotated().await?;
+    let end: Timestamp = cluster::data_of(place.plane, &new.id).await?["expiration"].parse()?;
+    let minutes = (end.as_second() - Timestamp::now().as_second()) / 60;
+    ensure!((65..=70).contains(&minutes), "it ends in {minutes} minutes");
+    Ok(())
 }

@@ -3,6 +3,10 @@
 #[path = "../bootstrap/cluster.rs"]
 #[allow(dead_code, reason = "the stories of single verbs use the rest of it")]
 mod cluster;
+mod elsewhere;
 mod interrupted;
+mod killed;
 mod place;
 mod rotating;
+mod several_servers;
+mod signer;

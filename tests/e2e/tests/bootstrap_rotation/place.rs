@@ -1,14 +1,15 @@
 //! Where these stories happen: a token, a target that holds it, and what is there afterwards.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{Desk, until};
+use e2e::{Desk, Outcome, Running, until};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams, PostParams};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use testbed::{Bed, ControlPlane, FaultProxy, Identity, Kubeconfig, Upstream};
 
@@ -17,17 +18,39 @@ use crate::cluster::{self, Printed, SOON, by_kubeadm, desk, is_let_in};
 /// The key that the token is delivered to.
 const KEY: &str = "token";
 
-/// A token in a Secret from which machines take it.
+/// A token in a Secret, or in a file, from which machines take it.
 pub(crate) struct Place {
     pub(crate) plane: &'static ControlPlane,
     pub(crate) desk: Desk,
     pub(crate) old: Printed,
+    /// The description that its tokens share.
+    story: String,
     namespace: String,
+    file: Option<PathBuf>,
 }
 
 impl Place {
+    /// In a Secret.
     pub(crate) async fn new(story: &str) -> Result<Self> {
-        let plane = by_kubeadm().await?;
+        Self::on(by_kubeadm().await?, story).await
+    }
+
+    /// In a file: a bootstrap kubeconfig.
+    pub(crate) async fn with_file(story: &str) -> Result<Self> {
+        let mut place = Self::new(story).await?;
+        place.file = Some(place.kubeconfig_file()?);
+        Ok(place)
+    }
+
+    /// In a Secret, with a rotation that has delivered the new token and waits for an overlap which is longer than any story.
+    pub(crate) async fn in_overlap(story: &str) -> Result<(Self, Running)> {
+        let place = Self::new(story).await?;
+        let run = place.delivers(&[]).await?;
+        Ok((place, run))
+    }
+
+    /// In a Secret of this cluster.
+    pub(crate) async fn on(plane: &'static ControlPlane, story: &str) -> Result<Self> {
         let desk = desk(plane).await?;
         let old = cluster::create(&desk, &["--description", story, "-l", "rack=7"]).await?;
         let namespace = plane.namespace(story).await?;
@@ -48,10 +71,39 @@ impl Place {
             plane,
             desk,
             old,
+            story: story.to_owned(),
             namespace,
+            file: None,
         };
         place.is_let_in_soon(&place.old.text).await?;
         Ok(place)
+    }
+
+    /// Begins a rotation with these flags, and waits until it has delivered the new token.
+    pub(crate) async fn delivers(&self, flags: &[&str]) -> Result<Running> {
+        let run = self.desk.bootstrap_token(self.rotate(flags)).start().await?;
+        self.comes_to("prove").await?;
+        Ok(run)
+    }
+
+    /// The same, and stops it there.
+    pub(crate) async fn delivers_and_stops(&self) -> Result<Outcome> {
+        let run = self.delivers(&[]).await?;
+        signal(&run, Signal::INT)?;
+        run.finish().await?.expect(130)
+    }
+
+    /// What is typed to rotate the token.
+    pub(crate) fn rotate(&self, flags: &[&str]) -> Vec<String> {
+        let target = self.target();
+        let args = ["rotate", &self.old.id, "--deliver", &target, "--yes"];
+        args.iter().chain(flags).map(ToString::to_string).collect()
+    }
+
+    /// What is typed to undo that, without waiting for anybody.
+    pub(crate) fn rollback(&self, flags: &[&str]) -> Vec<String> {
+        let args = ["rollback", &self.old.id, "--overlap", "0s", "--yes"];
+        args.iter().chain(flags).map(ToString::to_string).collect()
     }
 
     pub(crate) async fn is_let_in_soon(&self, token: &str) -> Result<()> {
@@ -61,13 +113,32 @@ impl Place {
         .await
     }
 
-    /// `--deliver` for the Secret.
+    /// What `--deliver` names.
     pub(crate) fn target(&self) -> String {
-        format!("secret:{}/join/{KEY}", self.namespace)
+        match &self.file {
+            Some(path) => format!("file:{}", path.display()),
+            None => format!("secret:{}/join/{KEY}", self.namespace),
+        }
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> Result<&Path> {
+        self.file.as_deref().context("it is in a Secret")
+    }
+
+    /// All that is in the file.
+    pub(crate) fn text(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.path()?)?)
     }
 
     /// What machines read now.
     pub(crate) async fn held(&self) -> Result<Printed> {
+        if self.file.is_some() {
+            let text = self.text()?;
+            let token = text.lines().find_map(|line| line.trim().strip_prefix("token: "));
+            let token = token.and_then(|rest| rest.split_whitespace().next());
+            return Printed::read(&format!("{}\n", token.context("no token there")?));
+        }
         let secret = self.secret().await?;
         let bytes = secret.data.unwrap_or_default().remove(KEY).context("no token there")?;
         Printed::read(&format!("{}\n", String::from_utf8(bytes.0)?))
@@ -79,12 +150,12 @@ impl Place {
     }
 
     /// The tokens of this story that there are, by the description that they share.
-    pub(crate) async fn tokens(&self, story: &str) -> Result<Vec<String>> {
+    pub(crate) async fn tokens(&self) -> Result<Vec<String>> {
         let secrets = cluster::secrets(self.plane, "kube-system").await?;
         let fields = ListParams::default().fields("type=bootstrap.kubernetes.io/token");
         let of_story = |secret: &Secret| {
             let description = secret.data.as_ref().and_then(|data| data.get("description"));
-            description.is_some_and(|text| text.0 == story.as_bytes())
+            description.is_some_and(|text| text.0 == self.story.as_bytes())
         };
         let all = secrets.list(&fields).await?.items.into_iter().filter(of_story);
         let id = |secret: Secret| Some(secret.metadata.name?.strip_prefix("bootstrap-token-")?.to_owned());
@@ -93,8 +164,36 @@ impl Place {
 
     /// The journal of the rotation under way, as it stands in the Lease.
     pub(crate) async fn lease(&self) -> Result<Option<Lease>> {
-        let leases: Api<Lease> = Api::namespaced(self.plane.client().await?, "kube-system");
-        Ok(leases.get_opt(&format!("bootstrap-token-{}", self.old.id)).await?)
+        Ok(self.leases().await?.get_opt(&self.lease_name()).await?)
+    }
+
+    async fn leases(&self) -> Result<Api<Lease>> {
+        Ok(Api::namespaced(self.plane.client().await?, "kube-system"))
+    }
+
+    fn lease_name(&self) -> String {
+        format!("bootstrap-token-{}", self.old.id)
+    }
+
+    /// Lets the rotation that was stopped have been begun on another host: what tells the hosts apart is the name of its
+    /// host in the journal.
+    pub(crate) async fn was_begun_on(&self, host: &str) -> Result<()> {
+        let mut lease = self.lease().await?.context("nothing is under way")?;
+        let texts = lease.metadata.annotations.iter_mut().flat_map(BTreeMap::values_mut);
+        let mut moved = 0;
+        for text in texts {
+            if let Some((head, rest)) = text.split_once(r#""host":""#) {
+                let (_, tail) = rest.split_once('"').context("no end")?;
+                *text = format!(r#"{head}"host":"{host}"{tail}"#);
+                moved += 1;
+            }
+        }
+        ensure!(moved == 1, "the journal names no host: {lease:?}");
+        let leases = self.leases().await?;
+        leases
+            .replace(&self.lease_name(), &PostParams::default(), &lease)
+            .await?;
+        Ok(())
     }
 
     /// The phase by `status`; none where nothing is under way.
@@ -120,13 +219,13 @@ impl Place {
     }
 
     /// The end of a rotation: one token is left, it is what machines read, it works, and the old one does not.
-    pub(crate) async fn is_rotated(&self, story: &str) -> Result<Printed> {
+    pub(crate) async fn is_rotated(&self) -> Result<Printed> {
         let new = self.held().await?;
         ensure!(
             new.id != self.old.id && new.secret() != self.old.secret(),
             "it is the same"
         );
-        ensure!(self.tokens(story).await? == [new.id.clone()], "others are left");
+        ensure!(self.tokens().await? == [new.id.clone()], "others are left");
         ensure!(is_let_in(self.plane, &new.text).await?, "the new one is refused");
         // Where a killed run took its value along, it was not asked about.
         until("the old one to be refused", SOON, async || {
@@ -137,9 +236,9 @@ impl Place {
     }
 
     /// The end of a rollback: everything is as it was.
-    pub(crate) async fn is_restored(&self, story: &str) -> Result<()> {
+    pub(crate) async fn is_restored(&self) -> Result<()> {
         ensure!(self.held().await?.text == self.old.text, "another token is there");
-        ensure!(self.tokens(story).await? == [self.old.id.clone()], "others are left");
+        ensure!(self.tokens().await? == [self.old.id.clone()], "others are left");
         ensure!(is_let_in(self.plane, &self.old.text).await?, "the old one is refused");
         Ok(())
     }
@@ -184,7 +283,7 @@ impl Place {
     }
 
     /// A kubeconfig with the old token in a desk's home, as installers write one, with what nobody knows in it.
-    pub(crate) fn kubeconfig_file(&self) -> Result<PathBuf> {
+    fn kubeconfig_file(&self) -> Result<PathBuf> {
         use std::os::unix::fs::PermissionsExt as _;
         let text = format!(
             "# for machines that boot\napiVersion: v1\nkind: Config\ncurrent-context: boot\nclusters:\n- name: c\n  \
@@ -197,4 +296,18 @@ impl Place {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         Ok(path)
     }
+}
+
+/// Another cluster like the one that they share, for a story that takes its parts away. `name` must be no other story's.
+pub(crate) async fn apart(name: &str) -> Result<&'static ControlPlane> {
+    // It serves until the process ends, as the shared ones do.
+    let plane = Box::leak(Box::new(cluster::start(name).await?));
+    cluster::prepare(plane).await?;
+    Ok(plane)
+}
+
+/// Sends a signal to a command.
+pub(crate) fn signal(run: &Running, which: Signal) -> Result<()> {
+    let pid = Pid::from_raw(i32::try_from(run.pid()?)?).context("no process")?;
+    Ok(kill_process(pid, which)?)
 }

@@ -5,30 +5,22 @@ use std::os::unix::fs::PermissionsExt as _;
 use anyhow::{Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustix::process::Signal;
 
-use crate::cluster::{self, is_let_in};
-use crate::place::Place;
+use crate::cluster;
+use crate::place::{Place, signal};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn machines_that_read_a_secret_get_the_new_token_and_the_old_one_is_refused_at_the_end() -> Result<()> {
     let place = Place::new("rotate-secret").await?;
     let before = cluster::data_of(place.plane, &place.old.id).await?;
-    let target = place.target();
-    let args = [
-        "rotate",
-        &place.old.id,
-        "--deliver",
-        &target,
-        "--overlap",
-        "0s",
-        "--yes",
-    ];
-    let done = place.desk.bootstrap_token(args).run().await?.expect(0)?;
+    let args = place.rotate(&["--overlap", "0s"]);
+    let done = place.desk.bootstrap_token(&args).run().await?.expect(0)?;
     ensure!(
         done.stdout == format!("secret/bootstrap-token-{} rotated\n", place.old.id),
         "{done}"
     );
-    let new = place.is_rotated("rotate-secret").await?;
+    let new = place.is_rotated().await?;
     let after = cluster::data_of(place.plane, &new.id).await?;
     for key in [
         "usage-bootstrap-authentication",
@@ -45,41 +37,26 @@ async fn machines_that_read_a_secret_get_the_new_token_and_the_old_one_is_refuse
         "the other key was touched"
     );
     // Whoever asks for it again is told that the token is gone.
-    let again = place.desk.bootstrap_token(args).run().await?.expect(1)?;
+    let again = place.desk.bootstrap_token(&args).run().await?.expect(1)?;
     ensure!(again.stderr.contains("there is no bootstrap token"), "{again}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kubeconfig_file_stays_as_it_is_but_for_the_token() -> Result<()> {
-    let place = Place::new("rotate-file").await?;
-    let path = place.kubeconfig_file()?;
-    let before = std::fs::read_to_string(&path)?;
-    let target = format!("file:{}", path.display());
-    let args = [
-        "rotate",
-        &place.old.id,
-        "--deliver",
-        &target,
-        "--overlap",
-        "0s",
-        "--yes",
-    ];
+    let place = Place::with_file("rotate-file").await?;
+    let before = place.text()?;
+    let args = place.rotate(&["--overlap", "0s"]);
     place.desk.bootstrap_token(args).run().await?.expect(0)?;
-    let tokens = place.tokens("rotate-file").await?;
-    ensure!(tokens.len() == 1 && tokens[0] != place.old.id, "{tokens:?}");
-    let secret = cluster::data_of(place.plane, &tokens[0]).await?["token-secret"].clone();
-    let new = format!("{}.{secret}", tokens[0]);
+    let new = place.is_rotated().await?;
     ensure!(
-        std::fs::read_to_string(&path)? == before.replace(&place.old.text, &new),
+        place.text()? == before.replace(&place.old.text, &new.text),
         "more has changed"
     );
     ensure!(
-        std::fs::metadata(&path)?.permissions().mode() & 0o7777 == 0o600,
+        std::fs::metadata(place.path()?)?.permissions().mode() & 0o7777 == 0o600,
         "others may read it"
     );
-    ensure!(is_let_in(place.plane, &new).await?, "it is refused");
-    ensure!(!is_let_in(place.plane, &place.old.text).await?, "the old one is let in");
     let beside = std::fs::read_dir(place.desk.home())?.filter_map(Result::ok);
     ensure!(
         beside
@@ -107,7 +84,7 @@ async fn a_dry_run_says_what_would_be_done_and_changes_nothing() -> Result<()> {
         }
         ensure!(!plan.stdout.contains("refused by the server"), "{plan}");
     }
-    place.is_restored("rotate-dry").await?;
+    place.is_restored().await?;
     ensure!(place.lease().await?.is_none(), "it took the lock");
     Ok(())
 }
@@ -115,11 +92,8 @@ async fn a_dry_run_says_what_would_be_done_and_changes_nothing() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_second_is_told_who_was_first_and_both_ids_are_marked_in_the_list() -> Result<()> {
     let place = Place::new("rotate-two").await?;
-    let target = place.target();
-    let args = ["rotate", &place.old.id, "--deliver", &target, "--yes"];
-    let first = place.desk.bootstrap_token(args).start().await?;
-    place.comes_to("prove").await?;
-    let second = place.desk.bootstrap_token(args).run().await?.expect(5)?;
+    let first = place.delivers(&[]).await?;
+    let second = place.desk.bootstrap_token(place.rotate(&[])).run().await?.expect(5)?;
     ensure!(second.stderr.contains("is held by"), "{second}");
     let new = place.held().await?;
     ensure!(cluster::row(&place.desk, &place.old.id).await?["rotation"]["isNew"] == false);
@@ -141,36 +115,24 @@ async fn what_holds_another_token_is_not_overwritten() -> Result<()> {
             .contains(&format!("holds bootstrap token {}", place.old.id)),
         "{refused}"
     );
-    place.is_restored("rotate-another").await
+    place.is_restored().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_token_is_in_what_is_printed_nor_in_the_journal() -> Result<()> {
     let place = Place::new("rotate-leaks").await?;
-    let target = place.target();
-    let args = [
-        "rotate",
-        &place.old.id,
-        "--deliver",
-        &target,
-        "--yes",
-        "-v=9",
-        "-o",
-        "json",
-    ];
-    let run = place.desk.bootstrap_token(args).start().await?;
-    place.comes_to("prove").await?;
+    let run = place.delivers(&["-v=9", "-o", "json"]).await?;
     let new = place.held().await?;
     let journal = serde_json::to_string(&place.lease().await?)?;
     ensure!(journal.contains(&new.id), "the id is not in the journal");
-    let pid = run.pid()?;
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(i32::try_from(pid)?).ok_or_else(|| anyhow::anyhow!("no process"))?,
-        rustix::process::Signal::INT,
-    )?;
+    signal(&run, Signal::INT)?;
     let stopped = run.finish().await?.expect(130)?;
-    let undo = ["rollback", &place.old.id, "--overlap", "0s", "--yes", "-v=9"];
-    let undone = place.desk.bootstrap_token(undo).run().await?.expect(0)?;
+    let undone = place
+        .desk
+        .bootstrap_token(place.rollback(&["-v=9"]))
+        .run()
+        .await?
+        .expect(0)?;
     let status = place
         .desk
         .bootstrap_token(["status", &place.old.id, "-v=9"])
@@ -188,5 +150,5 @@ async fn neither_token_is_in_what_is_printed_nor_in_the_journal() -> Result<()> 
             }
         }
     }
-    place.is_restored("rotate-leaks").await
+    place.is_restored().await
 }

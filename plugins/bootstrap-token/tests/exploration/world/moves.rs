@@ -142,9 +142,18 @@ impl<P: Like> Moves<'_, P> {
             return;
         }
         if self.world.memory.away.is_some() {
-            self.may(Kind::Works, "it is run again on its host", |to| {
-                to.view.target = to.memory.away.take().unwrap_or(Target::Missing);
-            });
+            if !self.world.memory.given_up {
+                self.may(Kind::Works, "it is run again on its host", |to| {
+                    to.view.target = to.memory.away.take().unwrap_or(Target::Missing);
+                });
+            }
+            if self.left().losses > 0 {
+                self.may(Kind::Works, "the operator says that its host is lost", |to| {
+                    to.memory.left.losses -= 1;
+                    to.memory.given_up = true;
+                    to.view.lost = true;
+                });
+            }
             return;
         }
         let run = self.world.run.as_ref();

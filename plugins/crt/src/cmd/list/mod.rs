@@ -4,7 +4,6 @@
 //! comes early and nothing is held; the other forms, and sorting, need all rows, which are small and hold no secret.
 
 mod group;
-mod printer;
 mod probing;
 mod source;
 
@@ -12,14 +11,14 @@ use futures::stream::{self, StreamExt as _};
 use k8s_openapi::jiff::Timestamp;
 use kubectl_core::app::{Context, GlobalFlags};
 use kubectl_core::error::{Error, ExitCode};
-use kubectl_core::output::OutputFlags;
+use kubectl_core::output::{ListKind, ListPrinter, OutputFlags, Printable};
 
 use self::group::Group;
-use self::printer::Printer;
 use self::probing::Prober;
 use self::source::Source;
 use crate::sides::Management;
-use crate::view::row::{Row, Scene};
+use crate::view::API_VERSION;
+use crate::view::row::{Probed, Row, Scene};
 
 /// What is typed after `kubectl crt list`.
 #[derive(clap::Args, Clone, Debug)]
@@ -42,6 +41,11 @@ pub struct List {
     pub output: OutputFlags,
 }
 
+const LIST: ListKind = ListKind {
+    api_version: API_VERSION,
+    kind: "RegistrationTokenList",
+};
+
 /// How many clusters are asked at once with `--probe`.
 const AT_ONCE: usize = 8;
 
@@ -63,8 +67,21 @@ A token is shown by its fingerprint, the first ten hexadecimal digits of its SHA
 
 /// Runs it.
 pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+    if list.probe {
+        print::<Probed>(&list, global, context).await
+    } else {
+        print::<Row>(&list, global, context).await
+    }
+}
+
+/// Prints the list with the columns of `T`.
+async fn print<T: Printable + From<Row>>(
+    list: &List,
+    global: &GlobalFlags,
+    context: &Context,
+) -> Result<ExitCode, Error> {
     let ui = &context.ui;
-    let mut printer = Printer::new(ui, &list.output, list.probe)?;
+    let mut printer = ListPrinter::<T>::new(ui, &list.output, LIST, "No registration tokens found.")?;
     let management = Management::open(global, &context.environment)?;
     let prober = if list.probe {
         Some(Prober::open(&management, ui).await?)
@@ -88,7 +105,7 @@ pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<
             .collect();
         let mut rows = stream::iter(rows).buffered(AT_ONCE);
         while let Some(rows) = rows.next().await {
-            printer.add(rows);
+            printer.add(rows.into_iter().map(T::from));
         }
         printer.flush()?;
     }

@@ -1,0 +1,179 @@
+//! What can go wrong with a request, with the server's own answer kept for whoever words it.
+
+use std::fmt;
+
+use kube::core::Status;
+
+use crate::error::Error as Shown;
+
+/// What requests return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What was tried, as one would put it in a sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Read one object.
+    Get,
+    /// Read several.
+    List,
+    /// Make a new one.
+    Create,
+    /// Change one.
+    Patch,
+    /// Remove one.
+    Delete,
+    /// Ask the API server something.
+    Ask,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Get => "read",
+            Self::List => "list",
+            Self::Create => "create",
+            Self::Patch => "change",
+            Self::Delete => "delete",
+            Self::Ask => "ask for",
+        })
+    }
+}
+
+/// A request that failed. Which side it was on is known to the caller, who made the client.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server did not answer, or answered no. Credentials in its answer have been replaced by `…`.
+    #[error("could not {verb} {object}")]
+    Failed {
+        /// What was tried.
+        verb: Verb,
+        /// On what, as in a sentence: `Secret kube-system/x`, `ClusterRoleBindings`.
+        object: String,
+        /// The server's answer or the transport's failure.
+        source: Box<kube::Error>,
+    },
+    /// The answer is not what this API serves. Its text is not repeated, because it may hold a credential.
+    #[error("could not {verb} {object}: the server's answer makes no sense at line {line}, column {column}")]
+    Unreadable {
+        /// What was tried.
+        verb: Verb,
+        /// On what, as in a sentence.
+        object: String,
+        /// Where in the answer, from 1; 0 if it was no text at all.
+        line: usize,
+        /// Where in the line.
+        column: usize,
+    },
+}
+
+impl Error {
+    /// A request that was not answered, or refused.
+    pub fn failed(verb: Verb, object: impl Into<String>, source: kube::Error) -> Self {
+        Self::Failed {
+            verb,
+            object: object.into(),
+            source: Box::new(source),
+        }
+    }
+
+    /// A success that could not be parsed.
+    pub fn unreadable(verb: Verb, object: impl Into<String>, at: &serde_json::Error) -> Self {
+        Self::Unreadable {
+            verb,
+            object: object.into(),
+            line: at.line(),
+            column: at.column(),
+        }
+    }
+
+    /// A success that does not have what it must have.
+    pub fn senseless(verb: Verb, object: impl Into<String>) -> Self {
+        Self::Unreadable {
+            verb,
+            object: object.into(),
+            line: 0,
+            column: 0,
+        }
+    }
+
+    /// The same, with the object called by what it means to the user: "bootstrap token abcdef", not "Secret …".
+    #[must_use]
+    pub fn about(mut self, what: impl Into<String>) -> Self {
+        let (Self::Failed { object, .. } | Self::Unreadable { object, .. }) = &mut self;
+        *object = what.into();
+        self
+    }
+
+    /// The same, with an answer that was none of the API server's given to one who may understand it: who knows what
+    /// else stands in its place. `read` gets the beginning of that answer.
+    #[must_use]
+    pub fn read_by(mut self, read: impl FnOnce(&str) -> Option<Status>) -> Self {
+        if let Self::Failed { source, .. } = &mut self
+            && let kube::Error::Api(status) = source.as_mut()
+            && status.reason == crate::error::NO_STATUS
+            && let Some(understood) = read(&status.message)
+        {
+            *status = understood.with_code(status.code).boxed();
+        }
+        self
+    }
+
+    /// The API server's answer, if it was a refusal.
+    pub fn status(&self) -> Option<&Status> {
+        match self {
+            Self::Failed { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(status),
+                _ => None,
+            },
+            Self::Unreadable { .. } => None,
+        }
+    }
+
+    /// The HTTP status that the API server answered with.
+    pub fn code(&self) -> Option<u16> {
+        self.status().map(|status| status.code)
+    }
+
+    /// The object has changed since it was observed, or exists already (409): look again.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+
+    /// A create met an object of that name.
+    pub fn is_already_exists(&self) -> bool {
+        self.is_conflict() && self.status().is_some_and(|status| status.reason == "AlreadyExists")
+    }
+
+    /// The object is not there, or the server does not serve this kind (404).
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// The caller has no right to this (403).
+    pub fn is_forbidden(&self) -> bool {
+        self.code() == Some(403)
+    }
+
+    /// No answer came that says so, so it is not known whether a write was carried out.
+    pub fn is_unanswered(&self) -> bool {
+        self.code().is_none_or(|code| code >= 500)
+    }
+
+    /// In the words of the terminal, with the side that it was on ("the downstream cluster").
+    pub fn on(self, side: &str) -> Shown {
+        self.worded(&format!(" on {side}"))
+    }
+
+    fn worded(self, side: &str) -> Shown {
+        match self {
+            Self::Failed { verb, object, source } => Shown::from(*source).doing(format!("{verb} {object}{side}")),
+            Self::Unreadable { .. } => Shown::failed(self.to_string()),
+        }
+    }
+}
+
+impl From<Error> for Shown {
+    fn from(error: Error) -> Self {
+        error.worded("")
+    }
+}

@@ -1,0 +1,153 @@
+//! Lists, in pages as kubectl reads them, and what becomes of an object in them that does not parse.
+
+use kube::core::params::ListParams;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::object::{Metadata, Resource};
+use super::wire::{fetch, parse};
+use super::{Error, Result, Verb};
+
+/// How many objects one answer holds, as with kubectl.
+const PAGE: u32 = 500;
+
+/// An object as it is parsed in a list.
+pub trait Item: DeserializeOwned {
+    /// What is left of one with a field of the wrong type, where one broken object shall not hide the others. (Schemas of
+    /// custom resources let such pass.) `None`, as here: then the list cannot be read.
+    fn unreadable(_metadata: Metadata) -> Option<Self> {
+        None
+    }
+}
+
+/// The API server checks those of its own kinds.
+impl<K: k8s_openapi::Resource + DeserializeOwned> Item for K {}
+
+/// Which objects are wanted. The default: all, in all namespaces.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted<'a> {
+    /// Those of one namespace.
+    pub namespace: Option<&'a str>,
+    /// A label selector.
+    pub labels: Option<&'a str>,
+    /// A field selector.
+    pub fields: Option<&'a str>,
+    /// No more of each than its `metadata` is sent.
+    pub only_metadata: bool,
+}
+
+/// Some objects of a list, and where the next ones begin.
+#[derive(Debug)]
+pub struct Page<T> {
+    /// The objects, in the order of namespaces and names.
+    pub items: Vec<T>,
+    /// What to send for the next page; `None` at the end.
+    pub next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RawList<T> {
+    #[serde(default)]
+    metadata: RawListMeta,
+    items: Option<Vec<T>>,
+}
+
+#[derive(Default, Deserialize)]
+struct RawListMeta {
+    #[serde(default, rename = "continue")]
+    next: Option<String>,
+}
+
+/// One page of at most 500 objects; the first one, or the one that begins at `from`.
+///
+/// A page asked for too late (410) is followed by the one that the server offers in its place, as kubectl does: the
+/// rest of the list then shows a later state.
+pub async fn list_page<T: Item>(
+    client: &kube::Client,
+    resource: Resource,
+    wanted: &Wanted<'_>,
+    from: Option<&str>,
+) -> Result<Page<T>> {
+    match try_list_page(client, resource, wanted, from).await {
+        Err(error) if from.is_some() && is_too_late(&error) => match offered_instead(&error) {
+            Some(instead) => try_list_page(client, resource, wanted, Some(instead)).await,
+            None => Err(error),
+        },
+        other => other,
+    }
+}
+
+/// All objects of a list that is known to be short. It is begun anew if a page was asked for too late and nothing is
+/// offered in its place.
+pub async fn list_all<T: Item>(client: &kube::Client, resource: Resource, wanted: &Wanted<'_>) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    let mut from = None;
+    loop {
+        let page = match list_page(client, resource, wanted, from.as_deref()).await {
+            Err(error) if from.is_some() && is_too_late(&error) => {
+                all.clear();
+                from = None;
+                continue;
+            }
+            other => other?,
+        };
+        all.extend(page.items);
+        match page.next {
+            Some(next) => from = Some(next),
+            None => return Ok(all),
+        }
+    }
+}
+
+async fn try_list_page<T: Item>(
+    client: &kube::Client,
+    resource: Resource,
+    wanted: &Wanted<'_>,
+    from: Option<&str>,
+) -> Result<Page<T>> {
+    let params = ListParams {
+        label_selector: wanted.labels.map(ToOwned::to_owned),
+        field_selector: wanted.fields.map(ToOwned::to_owned),
+        limit: Some(PAGE),
+        continue_token: from.map(ToOwned::to_owned),
+        ..ListParams::default()
+    };
+    let object = resource.named(wanted.namespace, None);
+    let request = resource.request(wanted.namespace);
+    let request = if wanted.only_metadata {
+        request.list_metadata(&params)
+    } else {
+        request.list(&params)
+    };
+    let bytes = fetch(client, Verb::List, &object, request).await?;
+    let list: RawList<T> = parse(Verb::List, &object, &bytes).or_else(|error| one_by_one(&bytes).ok_or(error))?;
+    Ok(Page {
+        items: list.items.unwrap_or_default(),
+        next: list.metadata.next.filter(|next| !next.is_empty()),
+    })
+}
+
+/// A list in which something is of the wrong type: all the other objects, and of that one what makes sense.
+fn one_by_one<T: Item>(bytes: &[u8]) -> Option<RawList<T>> {
+    let list: RawList<Value> = serde_json::from_slice(bytes).ok()?;
+    let read = |item: Value| {
+        T::deserialize(&item)
+            .ok()
+            .or_else(|| T::unreadable(Metadata::salvage(&item)))
+    };
+    let items: Option<Vec<T>> = list.items.unwrap_or_default().into_iter().map(read).collect();
+    Some(RawList {
+        metadata: list.metadata,
+        items: Some(items?),
+    })
+}
+
+fn is_too_late(error: &Error) -> bool {
+    error.code() == Some(410)
+}
+
+fn offered_instead(error: &Error) -> Option<&str> {
+    let metadata = error.status()?.metadata.as_ref()?;
+    metadata.continue_.as_deref().filter(|next| !next.is_empty())
+}

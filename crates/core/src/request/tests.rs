@@ -1,0 +1,133 @@
+use http::{Request, Response};
+use kube::client::Body;
+use rstest::rstest;
+use serde::Deserialize;
+
+use super::*;
+
+const MAPS: Resource = Resource::new("ConfigMap", "v1", "configmaps");
+
+#[derive(Debug, Deserialize)]
+struct Map {
+    metadata: Metadata,
+    data: String,
+}
+
+impl Item for Map {}
+
+/// A server that answers, in this order, each with a code and a text, and tells what it was asked.
+fn server(answers: Vec<(u16, String)>) -> (kube::Client, tokio::task::JoinHandle<Vec<String>>) {
+    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    let asked = tokio::spawn(async move {
+        let mut asked = Vec::new();
+        for (code, text) in answers {
+            let (request, answer) = handle.next_request().await.unwrap();
+            asked.push(request.uri().to_string());
+            let response = Response::builder().status(code).body(Body::from(text.into_bytes()));
+            answer.send_response(response.unwrap());
+        }
+        asked
+    });
+    (kube::Client::new(service, "default"), asked)
+}
+
+fn page(name: &str, next: &str) -> String {
+    json!({ "metadata": { "continue": next }, "items": [{ "metadata": { "name": name }, "data": "x" }] }).to_string()
+}
+
+fn status(code: u16, reason: &str, message: &str) -> String {
+    json!({ "kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message }).to_string()
+}
+
+async fn get_from(code: u16, text: &str) -> Result<Option<Map>> {
+    let (client, _) = server(vec![(code, text.to_owned())]);
+    get(&client, MAPS, Some("here"), "it").await
+}
+
+#[tokio::test]
+async fn a_list_that_expired_on_the_way_and_cannot_be_continued_is_begun_anew() {
+    let (client, asked) = server(vec![
+        (200, page("old", "abc")),
+        (410, status(410, "Expired", "too old")),
+        (200, page("a", "def")),
+        (200, page("b", "")),
+    ]);
+    let all: Vec<Map> = list_all(&client, MAPS, &Wanted::default()).await.unwrap();
+    let names: Vec<&str> = all.iter().map(|map| map.metadata.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert!(asked.await.unwrap()[3].ends_with("continue=def"));
+}
+
+#[tokio::test]
+async fn one_object_that_makes_no_sense_hides_the_list_where_nothing_else_is_said() {
+    let text = json!({ "items": [{ "metadata": { "name": "a" }, "data": ["hunter2"] }] }).to_string();
+    let (client, _) = server(vec![(200, text)]);
+    let error = list_all::<Map>(&client, MAPS, &Wanted::default()).await.unwrap_err();
+    let said = error.to_string();
+    assert!(said.starts_with("could not list ConfigMaps: the server's answer makes no sense at line 1"));
+    assert!(!said.contains("hunter2") && !format!("{error:?}").contains("hunter2"));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_none() {
+    assert!(get_from(404, "").await.unwrap().is_none());
+    let found = get_from(200, r#"{"metadata":{"name":"it"},"data":"x"}"#)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((found.metadata.name.as_str(), found.data.as_str()), ("it", "x"));
+}
+
+#[rstest]
+#[case::refused(403, false)]
+#[case::changed(409, false)]
+#[case::ended_in_the_middle(500, true)]
+#[case::a_proxy_gave_up(504, true)]
+#[tokio::test]
+async fn a_refusal_is_an_answer_and_a_failure_of_the_server_is_none(#[case] code: u16, #[case] unanswered: bool) {
+    let error = get_from(code, &status(code, "", "no")).await.unwrap_err();
+    assert_eq!(error.is_unanswered(), unanswered);
+}
+
+#[tokio::test]
+async fn an_error_says_what_was_tried_on_which_object_and_on_which_side() {
+    let refusal = status(403, "Forbidden", "no");
+    let error = get_from(403, &refusal).await.unwrap_err();
+    assert_eq!(
+        error.on("the far side").to_string(),
+        "Error from server (Forbidden): cannot read ConfigMap here/it on the far side: no"
+    );
+    let error = get_from(403, &refusal).await.unwrap_err().about("the map");
+    let shown = crate::error::Error::from(error);
+    assert_eq!(
+        shown.to_string(),
+        "Error from server (Forbidden): cannot read the map: no"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_status_is_not_shown_but_may_be_understood() {
+    let text = r#"{"sorry":"no tunnel, Bearer 0123456789012345678901234567890123456789"}"#;
+    let error = get_from(502, text).await.unwrap_err();
+    let seen = &error.status().unwrap().message;
+    assert!(seen.contains("no tunnel") && !seen.contains("0123456789"), "{seen}");
+    let understood = get_from(502, text).await.unwrap_err().read_by(|answer| {
+        answer
+            .contains("no tunnel")
+            .then(|| kube::core::Status::failure("asleep", "Asleep"))
+    });
+    assert_eq!(understood.code(), Some(502));
+    assert!(
+        error
+            .on("it")
+            .to_string()
+            .ends_with("the server answered 502 Bad Gateway")
+    );
+    assert!(understood.on("it").to_string().ends_with("asleep"));
+    // What the API server says is never read again.
+    let said = get_from(500, &status(500, "InternalError", "no tunnel"))
+        .await
+        .unwrap_err();
+    let same = said.read_by(|_| Some(kube::core::Status::failure("asleep", "Asleep")));
+    assert_eq!(same.status().unwrap().message, "no tunnel");
+}

@@ -1,0 +1,205 @@
+//! Mistakes that somebody might make in `decide`. The exploration must find each, or it proves nothing.
+//!
+//! Each is the real `decide` with a lie told to it: what it then does is what one would do who did not look.
+
+use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
+
+use kubectl_argocd_rancher::rotation::view::{Answer, Leg, Life, Notes, Parked, Target, View};
+use kubectl_argocd_rancher::rotation::write::Write;
+use kubectl_argocd_rancher::rotation::{ArgocdRancher, Timer};
+use rotation::phase::{Goal, Phase};
+use rotation::protocol::{Draw, Next, Protocol, Run};
+
+use crate::world::{US, held, known, old, real, stranger, told};
+
+/// What somebody might forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mistake {
+    /// None at all.
+    None,
+    /// N is placed before Rancher lets it in.
+    NotLetIn,
+    /// A call that came to nothing counts as one that was let in.
+    NoAnswerIsYes,
+    /// N is placed before anything is parked.
+    NotParked,
+    /// O is revoked before N is in its place.
+    NotPlaced,
+    /// The grace time is not waited for.
+    NoGrace,
+    /// The grace time goes on when the token is put into the Secret again.
+    GraceGoesOn,
+    /// Once placed, nobody looks at the Secret again.
+    NotReadAgain,
+    /// Nobody waits for Argo CD to call with N.
+    NotSeen,
+    /// Our own call counts as Argo CD's.
+    NotQuiet,
+    /// On the way back a Secret that holds O is left as it is, so that a late write still fits it.
+    NoGuard,
+    /// On the way back nobody asks whether O still lives.
+    DeadOld,
+    /// A token that was to be deleted is relied on again.
+    ReliesOnGivenUp,
+    /// A stranger's token is overwritten.
+    Overwrites,
+    /// A token that is about to expire counts as good.
+    NoMargin,
+    /// A token counts as refused as soon as it is not listed.
+    NoConfirmation,
+    /// What was parked is dropped once N is in its place.
+    UnparksEarly,
+    /// Another user than the one who minted goes on.
+    AnyUser,
+    /// A new token that Argo CD may have is deleted when its value is lost.
+    DropsPlaced,
+    /// The token of somebody else is deleted.
+    RevokesForeign,
+}
+
+thread_local! {
+    // An exploration runs on one thread, and a type of its own for each mistake would have to be compiled each time.
+    static MISTAKE: Cell<Mistake> = const { Cell::new(Mistake::None) };
+}
+
+/// Makes this mistake in everything that is done meanwhile.
+pub(crate) fn with<T>(mistake: Mistake, done: impl FnOnce() -> T) -> T {
+    MISTAKE.set(mistake);
+    let done = done();
+    MISTAKE.set(Mistake::None);
+    done
+}
+
+/// The real protocol, with the mistake that is being made: none, but within [`with`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Perhaps;
+
+/// What is there, and how often the cluster Secret was written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Seen {
+    pub(crate) view: View,
+    pub(crate) version: u8,
+}
+
+impl Deref for Seen {
+    type Target = View;
+
+    fn deref(&self) -> &View {
+        &self.view
+    }
+}
+
+impl DerefMut for Seen {
+    fn deref_mut(&mut self) -> &mut View {
+        &mut self.view
+    }
+}
+
+/// A lie about what is there.
+fn lie(mistake: Mistake, view: &mut View, run: &Run<ArgocdRancher>) {
+    let back = run.goal == Goal::Back;
+    let new = run.notes.new.clone();
+    let is_strange = held(view).is_none_or(|value| value == stranger());
+    let hold = |view: &mut View, known| {
+        if let Target::Holds { held, .. } = &mut view.target {
+            *held = known;
+        }
+    };
+    match mistake {
+        Mistake::NotLetIn => view.new_answer = Answer::Works,
+        Mistake::NoGrace if !run.notes.placed.is_empty() => view.new_answer = Answer::Works,
+        Mistake::NoAnswerIsYes if matches!(view.new_answer, Answer::Open(_)) => view.new_answer = Answer::Works,
+        Mistake::NotParked => {
+            let new = new.map(|new| new.value);
+            view.parked = Some(Parked { old: Some(old()), new });
+        }
+        Mistake::NotPlaced if !back && new.is_some() => hold(view, new),
+        Mistake::NotReadAgain if !back && !run.notes.placed.is_empty() => hold(view, new),
+        Mistake::NotSeen => view.watched = false,
+        Mistake::NotQuiet => view.quiet = true,
+        Mistake::NoGuard => {
+            if let Target::Holds { leg, .. } = &mut view.target {
+                *leg = Leg::Stay;
+            }
+        }
+        Mistake::DeadOld if back => {
+            view.old = Some(Life::Sound);
+            view.old_answer = Answer::Works;
+        }
+        Mistake::Overwrites if is_strange => hold(view, Some(known(old()))),
+        Mistake::NoMargin => {
+            let lives = view.minted.values_mut().map(|minted| &mut minted.life);
+            for life in lives.chain(&mut view.old).filter(|life| **life == Life::Ending) {
+                *life = Life::Sound;
+            }
+        }
+        Mistake::NoConfirmation if view.old.is_none() => view.old_answer = Answer::Refused,
+        Mistake::RevokesForeign => view.old = Some(Life::Sound),
+        _ => {}
+    }
+}
+
+/// A lie about the run.
+fn misremember(mistake: Mistake, run: &mut Run<ArgocdRancher>) {
+    match mistake {
+        Mistake::NoGrace => {
+            run.timers.insert(Timer::Grace, true);
+        }
+        Mistake::ReliesOnGivenUp => run.notes.given_up.clear(),
+        Mistake::DropsPlaced => run.notes.placed.clear(),
+        Mistake::RevokesForeign => run.notes.keep_old = false,
+        _ => {}
+    }
+}
+
+/// What another user sees: of Rancher's tokens only his own.
+fn seen(view: &View) -> View {
+    let mut view = view.clone();
+    if view.user != US {
+        view.minted.clear();
+        view.old = None;
+    }
+    view
+}
+
+impl Protocol for Perhaps {
+    type View = Seen;
+    type Notes = Notes;
+    type Write = Write;
+    type Timer = Timer;
+
+    fn decide(view: &Seen, run: Option<&Run<Self>>) -> Next<Self> {
+        let mistake = MISTAKE.get();
+        let mut view = seen(&view.view);
+        let mut real_run = run.map(real);
+        if let Some(run) = &mut real_run {
+            lie(mistake, &mut view, run);
+            misremember(mistake, run);
+            if mistake == Mistake::AnyUser {
+                view.user.clone_from(&run.notes.user);
+            }
+            let in_place = run.notes.new.as_ref().is_some_and(|new| view.target.holds(new.value));
+            if mistake == Mistake::UnparksEarly && in_place && view.parked.is_some() {
+                return Next::write(Phase::Place, Write::Unpark);
+            }
+        }
+        let mut next = told(ArgocdRancher::decide(&view, real_run.as_ref()), run);
+        if let Next::Do(step) = &mut next
+            && mistake == Mistake::GraceGoesOn
+        {
+            step.stops.clear();
+        }
+        next
+    }
+
+    fn predict(view: &mut Seen, run: &Run<Self>, write: &Write) {
+        ArgocdRancher::predict(view, &real(run), write);
+    }
+
+    fn rest(_: &mut Seen, _: &mut Run<Self>) {}
+
+    fn intend(write: &Write, run: &Run<Self>, draw: &mut dyn Draw) -> Notes {
+        ArgocdRancher::intend(write, &real(run), draw)
+    }
+}

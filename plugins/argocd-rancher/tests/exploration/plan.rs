@@ -1,0 +1,233 @@
+//! The plan that `--dry-run` prints, which is `decide` folded over its own predictions; what is refused; and single steps that
+//! the small world does not tell apart.
+
+use kubectl_argocd_rancher::rotation::view::{Answer, Leg, Life, Minted, Name, Notes, Parked, Target, View};
+use kubectl_argocd_rancher::rotation::{ArgocdRancher, Timer, decide};
+use kubectl_core::secret::Fingerprint;
+use rotation::phase::{Goal, Phase};
+use rotation::plan::{NoPlan, Planned, plan};
+use rotation::protocol::{Next, Obstacle, Run, RunId};
+
+use crate::world::{known, old, start, stranger};
+
+fn lines(view: View, run: Option<Run<ArgocdRancher>>) -> String {
+    let steps = match plan(view, run) {
+        Ok(plan) => plan.steps,
+        Err(NoPlan::Refused(obstacles)) => return format!("refused: {}; {}", obstacles[0].reason, obstacles[0].hint),
+        Err(NoPlan::Stuck(what)) => return format!("stuck: {what}"),
+    };
+    let line = |step| match step {
+        Planned::Write { phase, write } => format!("{phase:<8}{write}"),
+        Planned::Wait { phase, what } => format!("{phase:<8}wait for {what}"),
+    };
+    steps.into_iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn new() -> Fingerprint {
+    Fingerprint::of("<new 1>")
+}
+
+fn holds(value: Fingerprint) -> Target {
+    Target::Holds {
+        held: Some(known(value)),
+        leg: Leg::Forward,
+    }
+}
+
+/// A run that has come this far, with a new token that is let in.
+fn under_way(view: &mut View, goal: Goal, phase: Phase) -> Run<ArgocdRancher> {
+    let Next::Begin(mut notes) = decide(view, None) else {
+        panic!("nothing stands in the way");
+    };
+    let minted = Minted {
+        life: Life::Sound,
+        value: Some(new()),
+        used: Some("by us".to_owned()),
+    };
+    let name = Name("<new 1>".to_owned());
+    view.minted.insert(name.clone(), minted);
+    view.parked = Some(Parked {
+        old: Some(old()),
+        new: Some(new()),
+    });
+    view.new_answer = Answer::Works;
+    notes.new = Some(known(new()));
+    if phase >= Phase::Place {
+        notes.placed.insert(name);
+        notes.used_before = Some("by us".to_owned());
+        view.target = holds(new());
+    }
+    Run {
+        id: RunId::placeholder(),
+        goal,
+        phase,
+        notes,
+        timers: [].into(),
+    }
+}
+
+#[test]
+fn a_rotation_is_planned_from_its_first_step_to_its_last() {
+    insta::assert_snapshot!(lines(start(true), None), @"
+    make    park token-old, which is in use
+    make    mint a new token for this cluster alone
+    make    park <new>
+    make    wait for Rancher to let <new> in
+    place   put <new> into the cluster Secret
+    prove   wait for Argo CD to call with <new>
+    prove   wait for Argo CD to have no old copy left that it could write back (--grace)
+    retire  revoke token-old: delete it in Rancher
+    confirm wait for Rancher to refuse token-old
+    confirm delete what was parked
+    ");
+}
+
+#[test]
+fn a_cluster_that_is_not_watched_is_not_waited_for() {
+    insta::assert_snapshot!(lines(start(false), None), @"
+    make    park token-old, which is in use
+    make    mint a new token for this cluster alone
+    make    park <new>
+    make    wait for Rancher to let <new> in
+    place   put <new> into the cluster Secret
+    prove   wait for Argo CD to have no old copy left that it could write back (--grace)
+    retire  revoke token-old: delete it in Rancher
+    confirm wait for Rancher to refuse token-old
+    confirm delete what was parked
+    ");
+}
+
+#[test]
+fn the_token_of_somebody_else_stays() {
+    let mut view = start(false);
+    (view.old, view.keep_old) = (None, true);
+    insta::assert_snapshot!(lines(view, None), @"
+    make    park token-old, which is in use
+    make    mint a new token for this cluster alone
+    make    park <new>
+    make    wait for Rancher to let <new> in
+    place   put <new> into the cluster Secret
+    prove   wait for Argo CD to have no old copy left that it could write back (--grace)
+    confirm delete what was parked
+    ");
+}
+
+#[test]
+fn a_rollback_is_planned_from_where_the_rotation_stands() {
+    let mut view = start(true);
+    let run = under_way(&mut view, Goal::Back, Phase::Prove);
+    insta::assert_snapshot!(lines(view, Some(run)), @"
+    place   put token-old into the cluster Secret
+    prove   wait for Argo CD to have no old copy left that it could write back (--grace)
+    retire  revoke <new>: delete it in Rancher
+    confirm wait for Rancher to refuse <new>
+    confirm delete what was parked
+    ");
+}
+
+#[test]
+fn a_rollback_of_what_was_never_placed_only_revokes() {
+    let mut view = start(true);
+    let run = under_way(&mut view, Goal::Back, Phase::Make);
+    insta::assert_snapshot!(lines(view, Some(run)), @"
+    retire  revoke <new>: delete it in Rancher
+    confirm wait for Rancher to refuse <new>
+    confirm delete what was parked
+    ");
+}
+
+#[test]
+fn a_rollback_to_a_token_that_expires_keeps_the_new_one() {
+    let mut view = start(true);
+    let run = under_way(&mut view, Goal::Back, Phase::Prove);
+    view.old = Some(Life::Ending);
+    insta::assert_snapshot!(lines(view, Some(run)), @"
+    make    keep the new token: the old one is dead, there is no way back to it
+    place   mark the cluster Secret, so that no late write fits it
+    prove   wait for Argo CD to call with <new>
+    prove   wait for Argo CD to have no old copy left that it could write back (--grace)
+    confirm delete what was parked
+    ");
+}
+
+#[test]
+fn somebody_elses_token_in_the_secret_is_left_where_it_is() {
+    let mut view = start(true);
+    let run = under_way(&mut view, Goal::Forward, Phase::Prove);
+    view.target = holds(stranger());
+    insta::assert_snapshot!(lines(view.clone(), Some(run)), @"refused: the cluster Secret was given another token by somebody else; `kubectl argocd-rancher rollback` leaves it as it is, and revokes what was made");
+    let run = under_way(&mut start(true), Goal::Forward, Phase::Retire);
+    insta::assert_snapshot!(lines(view.clone(), Some(run.clone())), @"refused: the cluster Secret was given another token by somebody else; make sure that nobody needs token-old, and delete it in Rancher; then run the same command again");
+    view.old = None;
+    insta::assert_snapshot!(lines(view.clone(), Some(run)), @"
+    prove   wait for Argo CD to have no old copy left that it could write back (--grace)
+    confirm delete what was parked
+    ");
+    view.old = Some(Life::Sound);
+    let mut run = under_way(&mut start(true), Goal::Forward, Phase::Retire);
+    run.notes.keep_old = true;
+    assert!(!matches!(decide(&view, Some(&run)), Next::Refuse(_)), "O is to stay");
+    let run = under_way(&mut start(true), Goal::Back, Phase::Prove);
+    insta::assert_snapshot!(lines(view, Some(run)), @"
+    prove   wait for Argo CD to have no old copy left that it could write back (--grace)
+    retire  revoke <new>: delete it in Rancher
+    confirm wait for Rancher to refuse <new>
+    confirm delete what was parked
+    ");
+}
+
+#[test]
+fn what_cannot_be_rotated_is_refused() {
+    let mut view = start(true);
+    view.target = Target::Missing;
+    insta::assert_snapshot!(lines(view.clone(), None), @"refused: the cluster Secret holds no token that could be rotated; `kubectl argocd-rancher add` gives it one");
+    let (reason, hint) = ("the agent is away".to_owned(), "wait for it".to_owned());
+    let check = None;
+    view.obstacles.push(Obstacle { check, reason, hint });
+    insta::assert_snapshot!(lines(view, None), @"refused: the agent is away; wait for it");
+}
+
+#[test]
+fn only_the_user_who_began_goes_on() {
+    let mut view = start(true);
+    let run = under_way(&mut view, Goal::Forward, Phase::Make);
+    view.user = "u-other".to_owned();
+    insta::assert_snapshot!(lines(view, Some(run)), @"refused: the rotation was begun as user u-argo of Rancher, and this is u-other; only the user who made a token can delete it: go on with the identity that began");
+}
+
+#[test]
+fn an_overdue_proof_turns_back_while_there_is_something_to_go_back_to() {
+    let overdue = |change: fn(&mut View, &mut Run<ArgocdRancher>)| {
+        let mut view = start(true);
+        let mut run = under_way(&mut view, Goal::Forward, Phase::Make);
+        view.new_answer = Answer::Open("it is forbidden to list nodes".to_owned());
+        run.timers.insert(Timer::Proof, true);
+        change(&mut view, &mut run);
+        decide(&view, Some(&run))
+    };
+    let Next::TurnBack(reason) = overdue(|_, _| {}) else {
+        panic!("it is overdue");
+    };
+    insta::assert_snapshot!(reason, @"still waiting for Rancher to let <new> in when --timeout ran out: it is forbidden to list nodes");
+    for (why, next) in [
+        ("O is dying", overdue(|view, _| view.old = Some(Life::Ending))),
+        ("O never worked", overdue(|_, run| run.notes.old_worked = false)),
+        ("O is refused", overdue(|view, _| view.old_answer = Answer::Refused)),
+        (
+            "N was proven",
+            overdue(|_, run| run.timers.extend([(Timer::Grace, false)])),
+        ),
+        ("there is only forward", overdue(|_, run| run.phase = Phase::Retire)),
+    ] {
+        assert!(matches!(next, Next::Wait(_)), "{why}");
+    }
+}
+
+#[test]
+fn the_journal_is_short_and_holds_no_secret() {
+    let mut view = start(true);
+    let run = under_way(&mut view, Goal::Forward, Phase::Place);
+    let text = serde_json::to_string(&run.notes).unwrap();
+    insta::assert_snapshot!(text, @r#"{"user":"u-argo","old":{"name":"token-old","value":"cba06b5736"},"oldWorked":true,"keepOld":false,"new":{"name":"<new 1>","value":"4f79d288b4"},"usedBefore":"by us","placed":["<new 1>"],"kept":false}"#);
+    assert_eq!(serde_json::from_str::<Notes>(&text).unwrap(), run.notes);
+}

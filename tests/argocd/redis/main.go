@@ -1,0 +1,30 @@
+// redis is as much of a redis as Argo CD asks for, in memory.
+//
+//	redis HOST:PORT
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+)
+
+// miniredis lets no time pass by itself: what is kept "for ten minutes" would stay for ever.
+const tick = time.Second
+
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: redis HOST:PORT")
+		os.Exit(2)
+	}
+	server := miniredis.NewMiniRedis()
+	if err := server.StartAddr(os.Args[1]); err != nil {
+		fmt.Fprintln(os.Stderr, "redis:", err)
+		os.Exit(1)
+	}
+	for range time.Tick(tick) {
+		server.FastForward(tick)
+	}
+}
