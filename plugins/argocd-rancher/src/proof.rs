@@ -135,6 +135,13 @@ impl<'a> Trial<'a> {
         Ok(proof::alone(&server.client, &cluster, self.patience.alone).await)
     }
 
+    /// The same over a connection of its own.
+    pub async fn alone_anew(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<Standing, Error> {
+        let (base, cluster) = self.place()?;
+        let server = argo.as_argocd_anew(base.url(), self.config, self.token, rancher)?;
+        Ok(proof::alone(&server.client, &cluster, self.patience.alone).await)
+    }
+
     /// Everything, in the order in which a failure explains those that follow.
     pub async fn run(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<Proofs, Error> {
         let alone = self.alone(argo, rancher).await?;

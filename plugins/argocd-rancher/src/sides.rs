@@ -4,7 +4,9 @@
 //! its URL and a token. A token that Argo CD has is proven without any identity of ours, and with the trust that its Secret
 //! gives, since that is how Argo CD calls.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use argocd::{ClusterConfig, ClusterSecret, ServerUrl, cluster_secret};
 use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
@@ -12,7 +14,7 @@ use kube::Api;
 use kubectl_core::app::{Context, GlobalFlags};
 use kubectl_core::connection::{Authority, Connection, Environment, Server};
 use kubectl_core::error::{Doing as _, Error};
-use kubectl_core::secret::Secret;
+use kubectl_core::secret::{Fingerprint, Secret};
 use rancher::api_token::{self, bearing};
 use rancher::reach::{RancherUrl, Reach};
 use url::Url;
@@ -62,6 +64,8 @@ pub struct Argo {
     /// The namespace of Argo CD.
     pub namespace: String,
     connection: Connection,
+    /// Clients without an identity, by URL and trust.
+    doors: Arc<Mutex<BTreeMap<(String, String), Server>>>,
 }
 
 /// Rancher, and who we are there.
@@ -95,6 +99,7 @@ impl Argo {
             server: connection.connect()?,
             namespace,
             connection,
+            doors: Arc::default(),
         })
     }
 
@@ -104,7 +109,8 @@ impl Argo {
         found.map_err(|error| error.on(ARGOCD))
     }
 
-    /// The server of a cluster as Argo CD calls it: its URL, the trust of its Secret, and this token.
+    /// The server of a cluster as Argo CD calls it: its URL, the trust of its Secret, and this token. Over the connections that
+    /// are open already, where others were called at the same place with the same trust.
     pub fn as_argocd(
         &self,
         url: &Url,
@@ -112,6 +118,36 @@ impl Argo {
         token: &Secret,
         rancher: Option<&Rancher>,
     ) -> Result<Server, Error> {
+        let trust = match (config.ca(), rancher) {
+            (Some(pem), _) => Fingerprint::of(&pem).to_string(),
+            (None, Some(_)) if config.insecure() => "that of Rancher".to_owned(),
+            (None, _) => "public".to_owned(),
+        };
+        let door = (url.to_string(), trust);
+        let known = self.doors().get(&door).cloned();
+        let server = match known {
+            Some(server) => server,
+            None => {
+                let server = self.connect(url, config, rancher)?;
+                self.doors().insert(door, server.clone());
+                server
+            }
+        };
+        bearing_there(server, token)
+    }
+
+    /// The same over a connection of its own: behind a load balancer it may be another replica that answers.
+    pub fn as_argocd_anew(
+        &self,
+        url: &Url,
+        config: &ClusterConfig,
+        token: &Secret,
+        rancher: Option<&Rancher>,
+    ) -> Result<Server, Error> {
+        bearing_there(self.connect(url, config, rancher)?, token)
+    }
+
+    fn connect(&self, url: &Url, config: &ClusterConfig, rancher: Option<&Rancher>) -> Result<Server, Error> {
         let ca = config.ca();
         let connection = match (&ca, rancher) {
             (Some(pem), _) => self.connection.anonymous_at(url.clone(), Authority::Pem(pem)),
@@ -119,11 +155,18 @@ impl Argo {
             (None, Some(rancher)) if config.insecure() => rancher.anonymous.anonymous_at(url.clone(), Authority::Same),
             (None, _) => self.connection.anonymous_at(url.clone(), Authority::Public),
         };
-        let server = connection.connect()?;
-        let client = bearing(&server.client, token)
-            .ok_or_else(|| Error::failed("the token in the Secret has characters that cannot be sent"))?;
-        Ok(Server { client, ..server })
+        connection.connect()
     }
+
+    fn doors(&self) -> MutexGuard<'_, BTreeMap<(String, String), Server>> {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn bearing_there(server: Server, token: &Secret) -> Result<Server, Error> {
+    let client = bearing(&server.client, token)
+        .ok_or_else(|| Error::failed("the token in the Secret has characters that cannot be sent"))?;
+    Ok(Server { client, ..server })
 }
 
 impl RancherFlags {
