@@ -101,8 +101,11 @@ impl ClusterActor<'_> {
             return Ok(Answer::Unasked);
         };
         let trial = self.trial(cluster, config, &token);
-        let looks =
-            (0..if must_be_dead { LOOKS } else { 1 }).map(|_| trial.alone(self.argo(), Some(&self.fleet.rancher)));
+        let (argo, rancher) = (self.argo(), Some(&self.fleet.rancher));
+        if !must_be_dead {
+            return Ok(of_standing(&trial.alone(argo, rancher).await?));
+        }
+        let looks = (0..LOOKS).map(|_| trial.alone_anew(argo, rancher));
         let answers: Vec<Answer> = try_join_all(looks).await?.iter().map(of_standing).collect();
         let not_refused = answers.iter().find(|answer| **answer != Answer::Refused);
         Ok(not_refused.cloned().unwrap_or(Answer::Refused))
