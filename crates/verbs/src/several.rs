@@ -78,12 +78,11 @@ pub async fn run<W: Work>(
     let ready: Vec<Option<Ready<W>>> = stream::iter(looks).buffered(at_once).collect().await;
     let mut begun = Vec::new();
     for (each, ready) in all.iter_mut().zip(ready) {
-        match ready {
-            Some(ready) => begun.push((each, ready)),
-            None => {
-                tell_failure(ui, each);
-                ended(each)?;
-            }
+        if let Some(ready) = ready {
+            begun.push((each, ready));
+        } else {
+            tell_failure(ui, each);
+            ended(each)?;
         }
     }
     if begun.is_empty() {

@@ -75,12 +75,14 @@ impl Plugin for ArgocdRancher {
     async fn run(self, context: Context) -> Result<ExitCode, Error> {
         let Self { global, verb } = self;
         match verb {
-            Verb::List(list) => until_interrupted(&context, cmd::list::run(list, &global, &context)).await,
+            Verb::List(list) => until_interrupted(&context, Box::pin(cmd::list::run(list, &global, &context))).await,
             Verb::Verify(verify) => until_interrupted(&context, cmd::verify::run(verify, &global, &context)).await,
             Verb::Add(add) => cmd::add::run(add, &global, &context).await,
             Verb::Rotate(rotate) => Box::pin(cmd::rotate::run(rotate, &global, &context)).await,
             Verb::Rollback(rollback) => Box::pin(cmd::rollback::run(rollback, &global, &context)).await,
-            Verb::Status(status) => until_interrupted(&context, cmd::status::run(status, &global, &context)).await,
+            Verb::Status(status) => {
+                until_interrupted(&context, Box::pin(cmd::status::run(status, &global, &context))).await
+            }
             Verb::Remove(remove) => cmd::remove::run(remove, &global, &context).await,
             Verb::Version(version) => until_interrupted(&context, cmd::version::run(version, &global, &context)).await,
             Verb::Completion(completion) => cmd::completion::run(completion, &context),

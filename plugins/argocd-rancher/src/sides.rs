@@ -125,14 +125,11 @@ impl Argo {
         };
         let door = (url.to_string(), trust);
         let known = self.doors().get(&door).cloned();
-        let server = match known {
-            Some(server) => server,
-            None => {
-                let server = self.connect(url, config, rancher)?;
-                self.doors().insert(door, server.clone());
-                server
-            }
-        };
+        if let Some(server) = known {
+            return bearing_there(server, token);
+        }
+        let server = self.connect(url, config, rancher)?;
+        self.doors().insert(door, server.clone());
         bearing_there(server, token)
     }
 

@@ -5,7 +5,7 @@
 
 use ::rotation::phase::Phase;
 use ::rotation::protocol::Run;
-use argocd::ClusterSecret;
+use argocd::{ClusterConfig, ClusterSecret};
 use futures::future::try_join_all;
 use kubectl_core::error::Error;
 use kubectl_core::secret::{Fingerprint, Secret};
@@ -34,13 +34,10 @@ impl ClusterActor<'_> {
             // Without the Secret nobody knows how Argo CD trusts Rancher: as it was when the command began.
             return self.ask_with(view, self.cluster, run).await;
         };
-        match run {
-            Some(_) => self.ask_with(view, cluster, run).await,
-            None => {
-                view.old_answer = self.survey_old(cluster).await?;
-                Ok(())
-            }
+        if run.is_none() {
+            view.old_answer = self.survey_old(cluster).await?;
         }
+        self.ask_with(view, cluster, run).await
     }
 
     async fn ask_with(
@@ -78,8 +75,7 @@ impl ClusterActor<'_> {
         let value = token.fingerprint();
         let known = |surveyed: &Surveyed| surveyed.value == value && surveyed.at.elapsed() < FRESH;
         if !self.state().surveyed.as_ref().is_some_and(known) {
-            let proofs = self
-                .trial(cluster, config, &token)
+            let proofs = trial(cluster, config, &token)
                 .run(self.argo(), Some(&self.fleet.rancher))
                 .await?;
             let at = Instant::now();
@@ -100,7 +96,7 @@ impl ClusterActor<'_> {
         let (Ok(config), Some(token)) = (&cluster.config, self.value(value)) else {
             return Ok(Answer::Unasked);
         };
-        let trial = self.trial(cluster, config, &token);
+        let trial = trial(cluster, config, &token);
         let (argo, rancher) = (self.argo(), Some(&self.fleet.rancher));
         if !must_be_dead {
             return Ok(of_standing(&trial.alone(argo, rancher).await?));
@@ -122,7 +118,7 @@ impl ClusterActor<'_> {
             return Ok(answer.clone());
         }
         let config = config.clone().with_bearer(&token);
-        let trial = self.trial(cluster, &config, &token);
+        let trial = trial(cluster, &config, &token);
         let proofs = trial.run(self.argo(), Some(&self.fleet.rancher)).await?;
         let now = Instant::now();
         let answer = self.of_proofs(&proofs);
@@ -134,13 +130,6 @@ impl ClusterActor<'_> {
             state.answered.insert(value, (now, answer.clone()));
         }
         Ok(answer)
-    }
-
-    fn trial<'t>(&self, cluster: &'t ClusterSecret, config: &'t argocd::ClusterConfig, token: &'t Secret) -> Trial<'t> {
-        Trial {
-            patience: Patience::SHORT,
-            ..Trial::of(cluster, config, token)
-        }
     }
 
     fn of_proofs(&self, proofs: &Proofs) -> Answer {
@@ -156,6 +145,13 @@ impl ClusterActor<'_> {
     pub(super) fn forgives(&self, proofs: &Proofs) -> bool {
         let forced = |check| self.options.forced.contains(&check);
         forced(Check::Offline) && proofs.lack_the_cluster_only() || forced(Check::Rights) && proofs.lack_rights_only()
+    }
+}
+
+fn trial<'a>(cluster: &'a ClusterSecret, config: &'a ClusterConfig, token: &'a Secret) -> Trial<'a> {
+    Trial {
+        patience: Patience::SHORT,
+        ..Trial::of(cluster, config, token)
     }
 }
 

@@ -171,15 +171,16 @@ impl<'a> ClusterActor<'a> {
 
     async fn read(&self, run: Option<&Run<ArgocdRancher>>) -> Result<Snapshot, Error> {
         let in_grace = run.is_some_and(|run| run.running(Timer::Grace));
-        let (since, parked) = self.still_fresh(in_grace);
+        let (since, is_parked_fresh) = self.still_fresh(in_grace);
         let object = &self.cluster.object;
         let cluster = async {
             let found = cluster_secret::get(&self.argo().server.client, &object.namespace, &object.name).await;
             found.map_err(|error| error.on(ARGOCD))
         };
         let parked = async {
-            if let Some(parked) = parked {
-                return Ok(parked);
+            if is_parked_fresh {
+                let state = self.state();
+                return Ok(state.snapshot.as_ref().and_then(|snapshot| snapshot.parked.clone()));
             }
             let read = self.parked.read().await;
             read.doing(format!(
@@ -199,19 +200,18 @@ impl<'a> ClusterActor<'a> {
         })
     }
 
-    /// How old what Rancher says may be; and what is parked, where that was read since. While the grace time runs only the
-    /// cluster Secret is of interest, unless something was written; once it is over everything is read anew.
-    fn still_fresh(&self, in_grace: bool) -> (Instant, Option<Option<parked::Seen>>) {
+    /// How old what Rancher says may be, and whether what was read of the parked values is as new. While the grace time runs
+    /// only the cluster Secret is of interest, unless something was written; once it is over everything is read anew.
+    fn still_fresh(&self, in_grace: bool) -> (Instant, bool) {
         let mut state = self.state();
         let now = Instant::now();
         let is_fresh = in_grace && now.duration_since(state.rancher_since) < FRESH;
-        let parked = state.snapshot.as_ref().filter(|_| is_fresh && !state.touched);
-        let parked = parked.map(|snapshot| snapshot.parked.clone());
+        let is_parked_fresh = is_fresh && !state.touched && state.snapshot.is_some();
         if !is_fresh {
             state.rancher_since = now;
         }
         state.touched = false;
-        (state.rancher_since, parked)
+        (state.rancher_since, is_parked_fresh)
     }
 
     fn remember(&self, snapshot: &Snapshot) {

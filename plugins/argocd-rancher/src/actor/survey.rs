@@ -142,7 +142,7 @@ fn of_secret(cluster: &ClusterSecret) -> Vec<Obstacle> {
     match &cluster.config {
         Err(bad) => wrong.push(format!("its {bad}")),
         Ok(config) if config.method() != Method::Bearer => {
-            wrong.push("Argo CD does not log in with a token there".to_owned())
+            wrong.push("Argo CD does not log in with a token there".to_owned());
         }
         Ok(config) => wrong.extend(config.flaws().iter().map(|flaw| format!("its config {flaw}"))),
     }

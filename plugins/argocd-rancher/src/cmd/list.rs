@@ -12,12 +12,12 @@ use rancher::api_token::proof::Standing;
 use rancher::api_token::{self, ApiToken};
 use verbs::leases::Rotations;
 
-use crate::mark::API_VERSION;
+use crate::mark::{API_VERSION, TOOL};
 use crate::proof::Trial;
 use crate::rotation::ArgocdRancher;
 use crate::row::{Row, Scene};
 use crate::sides::{ARGOCD, Argo, RANCHER, Rancher, RancherFlags};
-use crate::view::product::Part;
+use crate::view::product::{Part, Rotation};
 
 const LIST: ListKind = ListKind {
     api_version: API_VERSION,
@@ -79,7 +79,7 @@ pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<
     if for_people && rows.iter().any(Row::is_wrong) {
         context.ui.hint("-o wide gives the reasons");
     }
-    seen.warn(now, context);
+    seen.warn(&argo.namespace, now, context);
     Ok(ExitCode::Done)
 }
 
@@ -126,24 +126,28 @@ impl Seen {
         Row::of(cluster, &scene)
     }
 
-    /// What a table cannot show: tokens of ours that no Secret holds, and no rotation is about to use or to end.
-    fn warn(&self, now: Timestamp, context: &Context) {
-        let runs: Vec<String> = self
-            .rotations
-            .all()
-            .filter_map(|it| Some(it.journal()?.run.to_string()))
-            .collect();
-        for token in self.ours.iter().flat_map(|ours| ours.strays(&self.clusters, now)) {
-            let mark = api_token::Mark::read(&token.description);
-            if mark.as_ref().is_some_and(|mark| runs.contains(&mark.run)) {
-                continue;
+    /// What a table cannot show: tokens that were minted for Secrets here, are in none of them, and that no rotation is about to
+    /// use or to end.
+    fn warn(&self, namespace: &str, now: Timestamp, context: &Context) {
+        let journals = self.rotations.all().filter_map(Rotation::journal);
+        let runs: Vec<String> = journals.map(|journal| journal.run.to_string()).collect();
+        for (token, mark) in self.ours.iter().flat_map(|ours| ours.alive(now)) {
+            let here = mark
+                .subject
+                .strip_prefix(namespace)
+                .is_some_and(|rest| rest.starts_with('/'));
+            if here && !runs.contains(&mark.run) && !self.is_held(token) {
+                context.ui.warn(format!(
+                    "token {} was minted for Secret {} and is not in it: a run may have been killed, or be under way",
+                    token.name, mark.subject,
+                ));
             }
-            context.ui.warn(format!(
-                "token {} was minted for Secret {} and is not in it: a run may have been killed, or be under way",
-                token.name,
-                mark.map_or_else(String::new, |mark| mark.subject),
-            ));
         }
+    }
+
+    fn is_held(&self, token: &ApiToken) -> bool {
+        let mut held = self.clusters.iter().filter_map(ClusterSecret::token);
+        held.any(|value| api_token::Credential::of(&value).api_token() == Some(&token.name))
     }
 }
 
@@ -173,20 +177,11 @@ impl Ours {
         here.then_some(self.tokens.as_slice())
     }
 
-    /// Living tokens that carry our mark and are in no Secret.
-    fn strays<'a>(&'a self, clusters: &'a [ClusterSecret], now: Timestamp) -> impl Iterator<Item = &'a ApiToken> {
-        let held = |token: &ApiToken| {
-            clusters.iter().any(|cluster| {
-                let value = cluster.token();
-                value.is_some_and(|value| api_token::Credential::of(&value).api_token() == Some(&token.name))
-            })
-        };
-        let ours = |token: &ApiToken| {
-            api_token::Mark::read(&token.description).is_some_and(|mark| mark.by == crate::mark::TOOL)
-        };
-        self.tokens
-            .iter()
-            .filter(move |token| token.is_alive(now) && ours(token) && !held(token))
+    /// Living tokens that carry our mark.
+    fn alive(&self, now: Timestamp) -> impl Iterator<Item = (&ApiToken, api_token::Mark)> {
+        let alive = self.tokens.iter().filter(move |token| token.is_alive(now));
+        let marked = alive.filter_map(|token| Some((token, api_token::Mark::read(&token.description)?)));
+        marked.filter(|(_, mark)| mark.by == TOOL)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::actor::fleet::Fleet;
 use crate::actor::{Check, Options};
 use crate::rotation::ArgocdRancher;
 use crate::sides::{ARGOCD, Argo};
+use crate::view::product::Rotation;
 
 /// What is typed after `kubectl argocd-rancher rotate`.
 #[derive(clap::Args, Clone, Debug)]
@@ -198,7 +199,7 @@ async fn due<'a>(
         let token = cluster.token().map(|value| Credential::of(&value));
         let token = token.as_ref().and_then(Credential::api_token);
         let token = tokens.iter().find(|known| Some(&known.name) == token);
-        rotation.is_some_and(|rotation| rotation.under_way()) || token.is_none_or(|token| ends(token, by))
+        rotation.is_some_and(Rotation::under_way) || token.is_none_or(|token| ends(token, by))
     };
     Ok(clusters.into_iter().filter(is_due).collect())
 }

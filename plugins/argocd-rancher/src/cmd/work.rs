@@ -149,21 +149,21 @@ impl<'a> Work<'a> {
     }
 
     fn last_words(&self, shown: &str) -> String {
-        let mut words = format!("Argo CD reaches {} with {shown}", self.subject.called);
         let granted = self.actor.granted();
-        match granted.as_ref().and_then(|token| token.expiry.at()) {
-            Some(at) => words.push_str(&format!(", until {at}.")),
-            None => words.push('.'),
-        }
-        if let Some(token) = &granted
-            && let Some(short) = mark::cut_short(token, self.options.ttl, self.fleet.argo.server.clock.now())
-        {
-            words.push_str(&format!(" {short}."));
-        }
-        if self.options.keep_old {
-            words.push_str(" The old token is alive still, as you asked for.");
-        }
-        words
+        let until = granted.as_ref().and_then(|token| token.expiry.at());
+        let until = until.map_or_else(String::new, |at| format!(", until {at}"));
+        let now = self.fleet.argo.server.clock.now();
+        let short = granted.and_then(|token| mark::cut_short(&token, self.options.ttl, now));
+        let short = short.map_or_else(String::new, |short| format!(" {short}."));
+        let kept = if self.options.keep_old {
+            " The old token is alive still, as you asked for."
+        } else {
+            ""
+        };
+        format!(
+            "Argo CD reaches {} with {shown}{until}.{short}{kept}",
+            self.subject.called
+        )
     }
 }
 

@@ -39,7 +39,7 @@
 //!
 //! Only the user of Rancher who minted a token can list or delete it, so a run is gone on with by that user alone.
 
-use rotation::phase::{Goal, Phase};
+use rotation::phase::Phase;
 use rotation::protocol::{Next, Obstacle, Run};
 
 use super::view::{Answer, Known, Leg, Life, Minted, Name, Notes, Target, View};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use e2e::shown;
 use insta::assert_snapshot;
+use kubectl_core::secret::Fingerprint;
 use serde_json::json;
 use testbed::User;
 
@@ -17,19 +18,12 @@ async fn plain(bench: &Bench, text: &str, old: &str) -> Result<String> {
     let new = token(&secret)?;
     for (value, word) in [(old, "<old>"), (&new, "<new>")] {
         let name = value.split(':').next().unwrap_or_default();
-        let print = kubectl_fingerprint(value);
+        let print = Fingerprint::of(value).to_string();
         plain = plain
             .replace(name, word)
             .replace(&print, &format!("{word} fingerprint"));
     }
     Ok(shown(&plain))
-}
-
-/// The first ten hexadecimal digits of the SHA-256, as everywhere.
-fn kubectl_fingerprint(value: &str) -> String {
-    use sha2::Digest as _;
-    let digest = sha2::Sha256::digest(value.as_bytes());
-    digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
