@@ -129,20 +129,28 @@ impl Seen {
     /// What a table cannot show: tokens that were minted for Secrets here, are in none of them, and that no rotation is about to
     /// use or to end.
     fn warn(&self, namespace: &str, now: Timestamp, context: &Context) {
-        let journals = self.rotations.all().filter_map(Rotation::journal);
-        let runs: Vec<String> = journals.map(|journal| journal.run.to_string()).collect();
         for (token, mark) in self.ours.iter().flat_map(|ours| ours.alive(now)) {
             let here = mark
                 .subject
                 .strip_prefix(namespace)
                 .is_some_and(|rest| rest.starts_with('/'));
-            if here && !runs.contains(&mark.run) && !self.is_held(token) {
+            if here && !self.is_held(token) && !self.is_rotated(token, &mark) {
                 context.ui.warn(format!(
                     "token {} was minted for Secret {} and is not in it: a run may have been killed, or be under way",
                     token.name, mark.subject,
                 ));
             }
         }
+    }
+
+    /// A rotation under way looks after it.
+    fn is_rotated(&self, token: &ApiToken, mark: &api_token::Mark) -> bool {
+        let mut journals = self.rotations.all().filter_map(Rotation::journal);
+        journals.any(|journal| {
+            let known = [Some(&journal.notes.old), journal.notes.new.as_ref()];
+            let mut names = known.into_iter().flatten().filter_map(|known| known.name.as_ref());
+            journal.run.to_string() == mark.run || names.any(|name| name.0 == token.name.as_str())
+        })
     }
 
     fn is_held(&self, token: &ApiToken) -> bool {
