@@ -130,7 +130,7 @@ async fn agreed(ui: &Ui, count: usize, yes: bool) -> Result<(), Error> {
     let question = if count == 1 {
         String::new()
     } else {
-        format!("{count} rotations are to be begun.")
+        format!("{count} rotations are to be begun: whatever else uses one of these values stops working with it.")
     };
     if ui.confirm(&question, yes).await? {
         Ok(())

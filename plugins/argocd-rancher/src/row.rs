@@ -185,7 +185,11 @@ impl Row {
             (None, true) => "<never>".to_owned(),
             (None, false) => "<unknown>".to_owned(),
         };
-        let last_used = last_used_at.map_or_else(|| "<none>".to_owned(), |at| age::since(scene.now, Some(at)));
+        let last_used = match last_used_at {
+            Some(_) => age::since(scene.now, last_used_at),
+            None if known.ours.is_some() => "<none>".to_owned(),
+            None => "<unknown>".to_owned(),
+        };
         Some(Self {
             api_version: API_VERSION,
             kind: "ArgoCDCluster",

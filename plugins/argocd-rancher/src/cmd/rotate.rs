@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use argocd::ClusterSecret;
+use kubectl_core::age;
 use kubectl_core::app::{Context, GlobalFlags};
 use kubectl_core::duration;
 use kubectl_core::error::{Error, ExitCode, Kind};
@@ -101,7 +102,7 @@ pub async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Res
     match works.as_slice() {
         [] => {
             context.ui.status(match rotate.within {
-                Some(within) => format!("No token ends within {}.", duration::format(within)),
+                Some(within) => format!("No token ends within {}.", age::human(within.as_secs().cast_signed())),
                 None => "No clusters found.".to_owned(),
             });
             results.print(&[])?;

@@ -148,14 +148,14 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn last_words(&self, shown: &str) -> String {
+    fn last_words(&self, shown: &str, keep_old: bool) -> String {
         let granted = self.actor.granted();
         let until = granted.as_ref().and_then(|token| token.expiry.at());
         let until = until.map_or_else(String::new, |at| format!(", until {at}"));
         let now = self.fleet.argo.server.clock.now();
         let short = granted.and_then(|token| mark::cut_short(&token, self.options.ttl, now));
         let short = short.map_or_else(String::new, |short| format!(" {short}."));
-        let kept = if self.options.keep_old {
+        let kept = if keep_old {
             " The old token is alive still, as you asked for."
         } else {
             ""
@@ -215,9 +215,11 @@ impl<'a> verbs::Work for Work<'a> {
         self.actor.unproven().into_iter().map(unproven).collect()
     }
 
-    async fn done(&self, _: &View, _: Option<&Plan<ArgocdRancher>>) -> (Option<Fingerprint>, String) {
+    async fn done(&self, _: &View, plan: Option<&Plan<ArgocdRancher>>) -> (Option<Fingerprint>, String) {
+        // A run that was gone on with keeps what it was begun with.
+        let keep_old = plan.map_or(self.options.keep_old, |plan| plan.notes.keep_old);
         match self.in_use() {
-            (value, Some(shown)) => (value, self.last_words(&shown)),
+            (value, Some(shown)) => (value, self.last_words(&shown, keep_old)),
             (value, None) => (value, "The cluster Secret holds no token any more.".to_owned()),
         }
     }

@@ -301,3 +301,22 @@ async fn an_agent_that_goes_offline_before_the_proof_leads_back() -> Result<()> 
     .await?;
     bench.is_restored(&old).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_clusters_one_that_cannot_be_rotated_keeps_none_of_the_others() -> Result<()> {
+    let bench = Bench::begin("namsos").await?;
+    let (rancher, ids) = (bench.story.rancher, bench.id());
+    let second = rancher.register("namsos-two").await?;
+    bench.run(&["add", ids, &second.id]).run().await?.expect(0)?;
+    rancher.offline(&second, Duration::from_mins(10)).await?;
+    let args = [
+        "rotate", ids, &second.id, "--grace", "0s", "--jitter", "0s", "--yes", "-o", "json",
+    ];
+    let ended = bench.run(&args).run().await?.expect(1)?;
+    let results: serde_json::Value = serde_json::from_str(&ended.stdout)?;
+    let outcome = |at: usize| results["items"][at]["outcome"].as_str().unwrap_or_default().to_owned();
+    ensure!([outcome(0), outcome(1)] == ["rotated", "refused"], "{ended}");
+    ensure!(ended.stderr.contains("1 of 2 did not end well"), "{ended}");
+    ensure!(ended.stderr.contains("--force=offline"), "{ended}");
+    rancher.online(&second).await
+}
