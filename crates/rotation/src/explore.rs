@@ -14,6 +14,8 @@
 //! its safety property is asserted; afterwards a search backward from the ends shows that every state can reach one by
 //! moves that only help, so nothing is ever stuck.
 
+pub mod mistaken;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::{self, Debug};
 use std::hash::Hash;

@@ -2,6 +2,8 @@
 //!
 //! What `--dry-run` shows is therefore what would be done, by the very function that does it.
 
+use std::fmt::{self, Display};
+
 use kubectl_core::secret::Fingerprint;
 
 use crate::phase::{Goal, Phase};
@@ -47,6 +49,37 @@ pub enum NoPlan {
     Refused(Vec<Obstacle>),
     /// It would wait for something that does not come by itself.
     Stuck(String),
+}
+
+impl<W: Display> Display for Planned<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write { phase, write } => write!(f, "{phase:<8}{write}"),
+            Self::Wait { phase, what } => write!(f, "{phase:<8}wait for {what}"),
+        }
+    }
+}
+
+impl<P: Protocol> Display for Plan<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.steps.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl Display for NoPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(obstacles) => {
+                let reasons: Vec<String> = obstacles
+                    .iter()
+                    .map(|it| format!("{}; {}", it.reason, it.hint))
+                    .collect();
+                write!(f, "refused: {}", reasons.join("; "))
+            }
+            Self::Stuck(what) => write!(f, "stuck: {what}"),
+        }
+    }
 }
 
 /// A new value that is not drawn yet.

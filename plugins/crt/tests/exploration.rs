@@ -12,9 +12,10 @@ use kubectl_crt::rotation::view::{Age, Grace, Holder, Notes, Pod, Rollout, View}
 use kubectl_crt::rotation::write::Write;
 use kubectl_crt::rotation::{Crt, Timer, held_values};
 use rancher::era::Era;
+use rotation::explore::mistaken::{real, told};
 use rotation::explore::{Counterexample, Environment, Explored, Help, Move, World, explore};
 use rotation::phase::Goal;
-use rotation::protocol::{Draw, Next, Protocol, Run, Step, Wait};
+use rotation::protocol::{Draw, Next, Protocol, Run, Step};
 
 const LIMIT: usize = 1_500_000;
 
@@ -644,26 +645,9 @@ const NO_GUARD: u8 = 4;
 /// The agent's own proof is not asked for.
 const NO_PROOF: u8 = 5;
 
-fn real<const M: u8>(run: &Run<Mistaken<M>>) -> Run<Crt> {
-    let Run {
-        id,
-        goal,
-        phase,
-        notes,
-        timers,
-    } = run.clone();
-    Run {
-        id,
-        goal,
-        phase,
-        notes,
-        timers,
-    }
-}
-
 fn mistaken_view<const M: u8>(view: &View, run: Option<&Run<Mistaken<M>>>) -> View {
     let mut view = view.clone();
-    let run = run.map(real);
+    let run = run.map(real::<Crt, _>);
     let target = run.as_ref().and_then(|run| {
         if run.goal == Goal::Back {
             Some(run.notes.old)
@@ -691,33 +675,18 @@ impl<const M: u8> Protocol for Mistaken<M> {
     type Timer = Timer;
 
     fn decide(view: &View, run: Option<&Run<Self>>) -> Next<Self> {
-        let mut real_run = run.map(real);
+        let mut real_run = run.map(real::<Crt, _>);
         if let Some(run) = real_run.as_mut().filter(|_| M == NO_SETTLING) {
             run.timers.insert(Timer::Settle, true);
         }
         match Crt::decide(&mistaken_view(view, run), real_run.as_ref()) {
-            Next::Begin(notes) => Next::Begin(notes),
             // The mistake may make it remove what is not there.
             Next::Do(Step {
                 write: Write::Unbridge { token },
                 phase,
                 ..
             }) if !view.bridges.contains(&token) => Next::wait(phase, "nothing"),
-            Next::Do(Step {
-                phase,
-                write,
-                starts,
-                stops,
-            }) => Next::Do(Step {
-                phase,
-                write,
-                starts,
-                stops,
-            }),
-            Next::Wait(Wait { phase, what, starts }) => Next::Wait(Wait { phase, what, starts }),
-            Next::TurnBack(reason) => Next::TurnBack(reason),
-            Next::Done => Next::Done,
-            Next::Refuse(obstacles) => Next::Refuse(obstacles),
+            next => told(next, run),
         }
     }
 

@@ -8,10 +8,11 @@ use std::ops::{Deref, DerefMut};
 use kubectl_argocd_rancher::rotation::view::{Answer, Leg, Life, Notes, Parked, Target, View};
 use kubectl_argocd_rancher::rotation::write::Write;
 use kubectl_argocd_rancher::rotation::{ArgocdRancher, Timer};
+use rotation::explore::mistaken::{real, told};
 use rotation::phase::{Goal, Phase};
 use rotation::protocol::{Draw, Next, Protocol, Run};
 
-use crate::world::{US, held, known, old, real, stranger, told};
+use crate::world::{US, held, known, old, stranger};
 
 /// What somebody might forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +173,7 @@ impl Protocol for Perhaps {
     fn decide(view: &Seen, run: Option<&Run<Self>>) -> Next<Self> {
         let mistake = MISTAKE.get();
         let mut view = seen(&view.view);
-        let mut real_run = run.map(real);
+        let mut real_run = run.map(real::<ArgocdRancher, _>);
         if let Some(run) = &mut real_run {
             lie(mistake, &mut view, run);
             misremember(mistake, run);

@@ -9,14 +9,13 @@ mod safety;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
+use kubectl_argocd_rancher::rotation::Timer;
 use kubectl_argocd_rancher::rotation::view::{Answer, Known, Leg, Life, Minted, Name, Notes, Parked, Target, View};
 use kubectl_argocd_rancher::rotation::write::{Which, Write};
-use kubectl_argocd_rancher::rotation::{ArgocdRancher, Timer};
 use kubectl_core::secret::Fingerprint;
 use moves::Moves;
 use rotation::explore::{Environment, Help, Move, World};
 use rotation::phase::Goal;
-use rotation::protocol::{Next, Run, Step, Wait};
 
 use crate::mistake::{Perhaps, Seen};
 
@@ -427,45 +426,5 @@ fn works(world: &W, value: Fingerprint) -> bool {
     match new_name(value) {
         Some(name) => world.memory.let_in.contains(name),
         None => value != old() || old_lives(&world.memory),
-    }
-}
-
-/// The run as the real protocol sees it.
-pub(crate) fn real(run: &Run<Perhaps>) -> Run<ArgocdRancher> {
-    let Run {
-        id,
-        goal,
-        phase,
-        notes,
-        timers,
-    } = run.clone();
-    Run {
-        id,
-        goal,
-        phase,
-        notes,
-        timers,
-    }
-}
-
-/// The answer of the real protocol as that of the one that is explored. A refusal in the middle is a wait.
-pub(crate) fn told(next: Next<ArgocdRancher>, run: Option<&Run<Perhaps>>) -> Next<Perhaps> {
-    match (next, run) {
-        (Next::Begin(notes), _) => Next::Begin(notes),
-        (Next::Do(step), _) => Next::Do(Step {
-            phase: step.phase,
-            write: step.write,
-            starts: step.starts,
-            stops: step.stops,
-        }),
-        (Next::Wait(wait), _) => Next::Wait(Wait {
-            phase: wait.phase,
-            what: wait.what,
-            starts: wait.starts,
-        }),
-        (Next::TurnBack(reason), _) => Next::TurnBack(reason),
-        (Next::Done, _) => Next::Done,
-        (Next::Refuse(obstacles), Some(run)) => Next::wait(run.phase, obstacles[0].hint.clone()),
-        (Next::Refuse(obstacles), None) => Next::Refuse(obstacles),
     }
 }

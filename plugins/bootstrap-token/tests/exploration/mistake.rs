@@ -7,10 +7,11 @@ use std::cell::Cell;
 use kubectl_bootstrap_token::rotation::view::{Answer, Held, Leg, Notes, Standing, Target, View};
 use kubectl_bootstrap_token::rotation::write::Write;
 use kubectl_bootstrap_token::rotation::{BootstrapToken, Timer};
+use rotation::explore::mistaken::{real, told};
 use rotation::phase::Goal;
 use rotation::protocol::{Draw, Next, Protocol, Run};
 
-use crate::world::{holds_old, old, real, told};
+use crate::world::{holds_old, old};
 
 /// What somebody might forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +152,7 @@ impl Protocol for Perhaps {
 
     fn decide(view: &View, run: Option<&Run<Self>>) -> Next<Self> {
         let mistake = MISTAKE.get();
-        let mut real_run = run.map(real);
+        let mut real_run = run.map(real::<BootstrapToken, _>);
         let hasty = |run: &Run<BootstrapToken>| mistake == Mistake::LeavesInHaste && run.notes.left.is_some();
         if let Some(run) = real_run
             .as_mut()

@@ -8,22 +8,13 @@ use kubectl_bootstrap_token::rotation::write::Write;
 use kubectl_bootstrap_token::rotation::{BootstrapToken, Timer, decide};
 use kubectl_core::secret::Fingerprint;
 use rotation::phase::{Goal, Phase};
-use rotation::plan::{NoPlan, Planned, plan};
+use rotation::plan::plan;
 use rotation::protocol::{Next, Run, RunId};
 
 use crate::world::{To, holds_old, old, old_id, start};
 
 fn lines(view: View, run: Option<Run<BootstrapToken>>) -> String {
-    let steps = match plan(view, run) {
-        Ok(plan) => plan.steps,
-        Err(NoPlan::Refused(obstacles)) => return format!("refused: {}; {}", obstacles[0].reason, obstacles[0].hint),
-        Err(NoPlan::Stuck(what)) => return format!("stuck: {what}"),
-    };
-    let line = |step| match step {
-        Planned::Write { phase, write } => format!("{phase:<8}{write}"),
-        Planned::Wait { phase, what } => format!("{phase:<8}wait for {what}"),
-    };
-    steps.into_iter().map(line).collect::<Vec<_>>().join("\n")
+    plan(view, run).map_or_else(|none| none.to_string(), |plan| plan.to_string())
 }
 
 /// A run that has come this far, with a new token that works.

@@ -9,16 +9,16 @@ use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::sync::LazyLock;
 
+use kubectl_bootstrap_token::rotation::Timer;
 use kubectl_bootstrap_token::rotation::view::{
     Answer, Held, Id, Leg, Notes, Place, Recipe, Side, Standing, Target, Token, View,
 };
 use kubectl_bootstrap_token::rotation::write::{Which, Write};
-use kubectl_bootstrap_token::rotation::{BootstrapToken, Timer};
 use kubectl_core::secret::Fingerprint;
 use moves::Moves;
 use rotation::explore::{Environment, Help, Move, World};
 use rotation::phase::Goal;
-use rotation::protocol::{Next, Protocol, Run};
+use rotation::protocol::Protocol;
 
 /// How many moves of each disturbing kind the environment has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -461,44 +461,4 @@ fn ended_wrong<P: Like>(world: &W<P>) -> Option<String> {
         }
     };
     (!right).then(|| format!("ended wrong ({:?}, {memory:?})", world.ended))
-}
-
-/// The run as the real protocol sees it.
-pub(crate) fn real<P: Like>(run: &Run<P>) -> Run<BootstrapToken> {
-    let Run {
-        id,
-        goal,
-        phase,
-        notes,
-        timers,
-    } = run.clone();
-    Run {
-        id,
-        goal,
-        phase,
-        notes,
-        timers,
-    }
-}
-
-/// The answer of the real protocol as that of another one. A refusal in the middle is a wait.
-pub(crate) fn told<P: Like>(next: Next<BootstrapToken>, run: Option<&Run<P>>) -> Next<P> {
-    match (next, run) {
-        (Next::Begin(notes), _) => Next::Begin(notes),
-        (Next::Do(step), _) => Next::Do(rotation::protocol::Step {
-            phase: step.phase,
-            write: step.write,
-            starts: step.starts,
-            stops: step.stops,
-        }),
-        (Next::Wait(wait), _) => Next::Wait(rotation::protocol::Wait {
-            phase: wait.phase,
-            what: wait.what,
-            starts: wait.starts,
-        }),
-        (Next::TurnBack(reason), _) => Next::TurnBack(reason),
-        (Next::Done, _) => Next::Done,
-        (Next::Refuse(obstacles), Some(run)) => Next::wait(run.phase, obstacles[0].hint.clone()),
-        (Next::Refuse(obstacles), None) => Next::Refuse(obstacles),
-    }
 }

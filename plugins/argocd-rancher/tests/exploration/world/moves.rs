@@ -3,12 +3,13 @@
 use kubectl_argocd_rancher::rotation::ArgocdRancher;
 use kubectl_argocd_rancher::rotation::view::{Answer, Leg, Life, Name, Parked, Target};
 use kubectl_core::secret::Fingerprint;
+use rotation::explore::mistaken::real;
 use rotation::explore::{Help, Move};
 use rotation::phase::Goal;
 use rotation::protocol::{Next, Protocol};
 
 use super::safety::{is_strange, unhealthy};
-use super::{Budget, Memory, Small, US, W, answer, held, known, new_name, old, old_lives, real, stranger, works};
+use super::{Budget, Memory, Small, US, W, answer, held, known, new_name, old, old_lives, stranger, works};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {

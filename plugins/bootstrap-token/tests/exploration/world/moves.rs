@@ -4,12 +4,13 @@ use kubectl_bootstrap_token::rotation::BootstrapToken;
 use kubectl_bootstrap_token::rotation::view::{Answer, Held, Leg, Side, Standing, Target, Token, View};
 use kubectl_bootstrap_token::rotation::write::Which;
 use kubectl_core::secret::Fingerprint;
+use rotation::explore::mistaken::real;
 use rotation::explore::{Help, Move};
 use rotation::protocol::{Next, Protocol, Run};
 
 use super::{
-    Budget, CHANGED, Like, Small, W, holds_old, new_lives, new_value, old, old_id, old_lives, real, sound, stranger,
-    target, unhealthy, value_in, works,
+    Budget, CHANGED, Like, Small, W, holds_old, new_lives, new_value, old, old_id, old_lives, sound, stranger, target,
+    unhealthy, value_in, works,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
