@@ -24,7 +24,7 @@ pub mod era;
 mod error;
 pub mod object;
 pub mod probe;
-mod proxy;
+pub mod proxy;
 pub mod reach;
 pub mod settings;
 pub mod token;

@@ -1,7 +1,30 @@
-//! What Rancher says itself where a client expects a Kubernetes API server, on the way to a cluster's own.
+//! Rancher's proxy: the way through it to a cluster's API server, and what Rancher says there itself.
 
+use http::uri::{InvalidUri, PathAndQuery};
+use http::{Request, Uri};
+use kube::client::Body;
 use kube::core::Status;
 use serde::Deserialize;
+
+use crate::cluster::ClusterId;
+
+/// A client of Rancher as one of a cluster, over the same connections: a fleet needs no more of them than one cluster.
+pub fn through(client: &kube::Client, cluster: &ClusterId) -> kube::Client {
+    let (client, prefix) = (client.clone(), format!("/k8s/clusters/{cluster}"));
+    let service = tower::service_fn(move |mut request: Request<Body>| {
+        let (client, below) = (client.clone(), below(&prefix, request.uri()));
+        async move {
+            *request.uri_mut() = below.map_err(|error| kube::Error::HttpError(error.into()))?;
+            client.send(request).await
+        }
+    });
+    kube::Client::new(service, "default")
+}
+
+fn below(prefix: &str, uri: &Uri) -> Result<Uri, InvalidUri> {
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    format!("{prefix}{path}").parse()
+}
 
 /// A refusal in Rancher's own form (seen on Rancher 2.15.0 and 2.12.0):
 /// `{"Code":{"Code":"Forbidden","Status":403},"Message":"clusters.management.cattle.io \"c-…\" is forbidden: …"}`.

@@ -12,6 +12,8 @@ use kubectl_core::error::Error;
 use kubectl_core::secret::Secret;
 use kubectl_core::ui::{self, Stream, Tone, Ui};
 use rancher::api_token::proof::{self, Standing};
+use rancher::proxy::through;
+use rancher::reach::RancherUrl;
 use serde::Serialize;
 
 use crate::sides::{Argo, Rancher};
@@ -156,7 +158,11 @@ impl<'a> Trial<'a> {
         let at_rancher = argo.as_argocd(base.url(), self.config, self.token, rancher)?;
         let proxy = proof::through_proxy(&at_rancher.client, &cluster, self.patience.proxy).await;
         let missing = if proxy.works() {
-            let through = argo.as_argocd(&base.cluster(&cluster), self.config, self.token, rancher)?;
+            let through = Server {
+                client: through(&at_rancher.client, &cluster),
+                url: base.cluster(&cluster),
+                ..at_rancher
+            };
             Some(self.missing(&through).await)
         } else {
             None
@@ -173,7 +179,7 @@ impl<'a> Trial<'a> {
         asked.unwrap_or_else(|_| Err(Error::failed("the cluster did not answer in time")))
     }
 
-    fn place(&self) -> Result<(rancher::reach::RancherUrl, rancher::ClusterId), Error> {
+    fn place(&self) -> Result<(RancherUrl, rancher::ClusterId), Error> {
         let place = self.server.rancher();
         place.ok_or_else(|| Error::failed(format!("{} does not lead through Rancher", self.server)))
     }
