@@ -60,7 +60,7 @@ pub trait Work {
         String::new()
     }
 
-    /// Adds what the product knows to help with an error of the first look.
+    /// Adds what the product knows to help with the error that a run ended with.
     fn explain(&self, error: Error) -> Error {
         error
     }
@@ -73,8 +73,30 @@ pub trait Work {
         Vec::new()
     }
 
+    /// After a way back: why the new credential stays after all, if it does.
+    fn kept(&self) -> Option<Kept> {
+        None
+    }
+
     /// After a rotation: the credential that is in use now, and the last word.
     async fn done(&self, before: &ViewOf<Self::Actor>, plan: Option<&PlanOf<Self>>) -> (Option<Fingerprint>, String);
+}
+
+/// A way back that ended on the new credential, since the old one could not be had back: nothing was undone.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The credential that is in use now.
+    pub now: Option<Fingerprint>,
+    /// Why, and what is in use now, in a sentence.
+    pub message: String,
+}
+
+impl Kept {
+    fn end(self, result: &mut RotationResult) -> Error {
+        result.outcome = "kept";
+        result.new_fingerprint = self.now;
+        Error::failed(self.message)
+    }
 }
 
 /// The protocol of a work's actor.
@@ -133,6 +155,18 @@ impl<W: Work> Ready<W> {
 impl<W: Work> Job<'_, W> {
     /// Works on it to the end. `result` tells more than the error, also where there is none.
     pub async fn run(&self, result: &mut RotationResult) -> Result<(), Error> {
+        let ended = self.try_run(result).await;
+        ended.map_err(|error| self.failed(error, result))
+    }
+
+    /// The error that it ended with, as it is told.
+    pub(crate) fn failed(&self, error: Error, result: &mut RotationResult) -> Error {
+        let error = self.ui.by_signal(self.work.explain(error));
+        result.fail(&error);
+        error
+    }
+
+    async fn try_run(&self, result: &mut RotationResult) -> Result<(), Error> {
         let Some(ready) = self.prepare(result).await? else {
             return Ok(());
         };
@@ -255,7 +289,7 @@ impl<W: Work> Job<'_, W> {
             .as_ref()
             .map(|journal| journal.as_of(self.work.server().clock.now()));
         let seen = Box::pin(self.work.actor().observe(run.as_ref())).await;
-        let view = seen.map_err(|trouble| self.work.explain(in_words(trouble)))?;
+        let view = seen.map_err(in_words)?;
         let plan = match plan::plan(view.clone(), run) {
             Ok(plan) => Some(plan),
             Err(NoPlan::Stuck(_)) if journal.is_some() => None,
@@ -382,6 +416,11 @@ impl<W: Work> Job<'_, W> {
         let done = matches!(outcome, Outcome::Done);
         if matches!(outcome, Outcome::Done | Outcome::Undone(_)) {
             result.remarks.extend(self.work.unproven());
+        }
+        if matches!(outcome, Outcome::Undone(_))
+            && let Some(kept) = self.work.kept()
+        {
+            return Err(kept.end(result));
         }
         end_of(self.asked, outcome, self.work.subject(), pending, result)?;
         if done {

@@ -22,7 +22,7 @@ pub struct RotationResult {
     /// What it is about.
     #[serde(flatten)]
     about: Map<String, Value>,
-    /// `rotated`, `undone`, `planned`, `refused`, `pending`, `held`, `interrupted`, `failed`, `nothing-to-do`.
+    /// `rotated`, `undone`, `kept`, `planned`, `refused`, `pending`, `held`, `interrupted`, `failed`, `nothing-to-do`.
     pub outcome: &'static str,
     /// The exit code of a run for this subject alone.
     pub exit_code: u8,
@@ -119,7 +119,7 @@ impl RotationResult {
             Kind::Held => "held",
             Kind::Pending => "pending",
             Kind::Interrupted | Kind::Terminated => "interrupted",
-            _ if self.outcome == "undone" || self.outcome == "refused" => self.outcome,
+            _ if ["undone", "kept", "refused"].contains(&self.outcome) => self.outcome,
             _ => "failed",
         };
     }

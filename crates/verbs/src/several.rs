@@ -56,9 +56,7 @@ impl<'a, W: Work> Each<'a, W> {
     }
 
     fn fail(&mut self, error: Error) {
-        let error = self.job.ui.by_signal(error);
-        self.result.fail(&error);
-        self.ended = Err(error);
+        self.ended = Err(self.job.failed(error, &mut self.result));
     }
 }
 

@@ -11,6 +11,7 @@ use kubectl_core::secret::{Fingerprint, Secret};
 use kubectl_core::ui::Ui;
 use rotation::plan::{Plan, Planned};
 use verbs::again::Again;
+use verbs::job::Kept;
 use verbs::outcome::{Asked, RotationResult};
 use verbs::plan::Line;
 use verbs::results::{Results, RunFlags};
@@ -108,31 +109,10 @@ impl<'a> Work<'a> {
         let results = Results::new(ui, run, true)?;
         let mut result = RotationResult::of(&self.subject);
         let ended = self.job(ui, asked, run, &results, false).run(&mut result).await;
-        let ended = if result.outcome == "undone" && self.actor.seen().is_some_and(|(_, kept)| kept) {
-            Err(self.is_kept(&mut result))
-        } else {
-            ended
-        };
-        let ended = ended.map_err(|error| ui.by_signal(error));
-        if let Err(error) = &ended {
-            result.fail(error);
-        }
         results.tell(&self.subject, &result, ended.is_ok())?;
         let outcome = result.outcome;
         results.print(&[result])?;
         Ok((outcome, ended))
-    }
-
-    /// The way back ended on the new token after all: nothing was undone.
-    fn is_kept(&self, result: &mut RotationResult) -> Error {
-        let (now, shown) = self.in_use();
-        result.outcome = "kept";
-        result.new_fingerprint = now;
-        let called = &self.subject.called;
-        Error::failed(format!(
-            "there was no way back for {called}: its old token is dead; Argo CD has {} now",
-            shown.unwrap_or_else(|| "no token".to_owned())
-        ))
     }
 
     fn in_use(&self) -> (Option<Fingerprint>, Option<String>) {
@@ -213,6 +193,19 @@ impl<'a> verbs::Work for Work<'a> {
             )
         };
         self.actor.unproven().into_iter().map(unproven).collect()
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        let (_, kept) = self.actor.seen()?;
+        kept.then(|| {
+            let (now, shown) = self.in_use();
+            let called = &self.subject.called;
+            let shown = shown.unwrap_or_else(|| "no token".to_owned());
+            Kept {
+                now,
+                message: format!("there was no way back for {called}: its old token is dead; Argo CD has {shown} now"),
+            }
+        })
     }
 
     async fn done(&self, _: &View, plan: Option<&Plan<ArgocdRancher>>) -> (Option<Fingerprint>, String) {

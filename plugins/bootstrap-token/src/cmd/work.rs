@@ -13,6 +13,7 @@ use kubectl_core::secret::Fingerprint;
 use rotation::lock::Record;
 use rotation::plan::{Plan, Planned};
 use verbs::again::Again;
+use verbs::job::Kept;
 use verbs::outcome::{Asked, RotationResult};
 use verbs::plan::Line;
 use verbs::results::{Results, RunFlags};
@@ -109,7 +110,6 @@ impl Command<'_> {
         side.version().await?;
         let subject = product::subject(&id, self.common.again(&id, self.global));
         let servers = Servers::new(&side.connection, &self.common.servers);
-        let mut result = RotationResult::of(&subject);
         let force = |check| self.options.forced.contains(&check);
         let (force_lock, force_journal) = (force(Check::Lock), force(Check::Journal));
         let work = Work {
@@ -129,17 +129,8 @@ impl Command<'_> {
             force_lock,
             force_journal,
         };
+        let mut result = RotationResult::of(&work.subject);
         let ended = job.run(&mut result).await;
-        let ended = if result.outcome == "undone" && work.actor.kept() {
-            Err(work.is_kept(&mut result))
-        } else {
-            ended
-        };
-        let ended = ended.map_err(|error| work.actor.dissent().into_iter().fold(error, Error::hint));
-        let ended = ended.map_err(|error| ui.by_signal(error));
-        if let Err(error) = &ended {
-            result.fail(error);
-        }
         results.tell(&work.subject, &result, ended.is_ok())?;
         let outcome = result.outcome;
         results.print(&[result])?;
@@ -183,6 +174,11 @@ impl<'a> verbs::Work for Work<'a> {
         )
     }
 
+    /// Where several API servers are asked, what each of them said.
+    fn explain(&self, error: Error) -> Error {
+        self.actor.dissent().into_iter().fold(error, Error::hint)
+    }
+
     async fn check(&self, plan: &Plan<BootstrapToken>, lines: &mut [Line]) {
         for (step, line) in plan.steps.iter().zip(lines) {
             if let Planned::Write { write, .. } = step {
@@ -203,6 +199,20 @@ impl<'a> verbs::Work for Work<'a> {
             )
         };
         self.actor.unproven().into_iter().map(unproven).collect()
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        self.actor.kept().then(|| {
+            let new = self.actor.new_token();
+            let called = &self.subject.called;
+            let stays = (new.as_ref()).map_or_else(String::new, |new| format!(": {} stays in its place", new.id));
+            Kept {
+                now: new.as_ref().map(Token::fingerprint),
+                message: format!(
+                    "{called} has ended before it could be put back, and there is no way back to it{stays}"
+                ),
+            }
+        })
     }
 
     async fn done(&self, _: &View, plan: Option<&Plan<BootstrapToken>>) -> (Option<Fingerprint>, String) {
@@ -233,18 +243,6 @@ impl<'a> verbs::Work for Work<'a> {
 }
 
 impl Work<'_> {
-    /// The way back ended on the new token after all: nothing was undone.
-    fn is_kept(&self, result: &mut RotationResult) -> Error {
-        result.outcome = "failed";
-        let new = self.actor.new_token();
-        result.new_fingerprint = new.as_ref().map(Token::fingerprint);
-        let called = &self.subject.called;
-        let stays = new.map_or_else(String::new, |new| format!(": {} stays in its place", new.id));
-        Error::failed(format!(
-            "{called} has ended before it could be put back, and there is no way back to it{stays}"
-        ))
-    }
-
     /// The Lease of a token that is gone would stay for ever, and there is one for each. Whoever may not delete it leaves it.
     async fn forget(&self) -> Result<(), kube::Error> {
         let LeaseName { namespace, name, .. } = &self.subject.lease;
