@@ -30,7 +30,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
 pub use shown::shown;
-pub use wait::until;
+pub use wait::{PATIENCE, until};
 
 /// Longer than anything that a story runs: a program that hangs shall fail its story, with what it has printed.
 const LONGEST: Duration = Duration::from_mins(5);

@@ -7,15 +7,18 @@ use anyhow::{Result, bail};
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Waits until `look` finds something; fails after `limit`, saying what was waited for.
-pub async fn until<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+/// How long a story waits for what must come before it fails: far longer than a machine takes that has much else to do.
+pub const PATIENCE: Duration = Duration::from_mins(4);
+
+/// Waits until `look` finds something; fails after [`PATIENCE`], saying what was waited for.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     let began = Instant::now();
     loop {
         if let Some(found) = look().await? {
             return Ok(found);
         }
-        if began.elapsed() > limit {
-            bail!("waited {limit:?} in vain for {what}");
+        if began.elapsed() > PATIENCE {
+            bail!("waited {PATIENCE:?} in vain for {what}");
         }
         tokio::time::sleep(LOOK).await;
     }

@@ -162,7 +162,7 @@ async fn a_user_who_may_not_see_everything_is_refused_with_the_role_that_is_need
     }))?;
     Api::all(client.clone()).create(&PostParams::default(), &role).await?;
     Api::all(client).create(&PostParams::default(), &binding).await?;
-    let refused = e2e::until("the role to count", std::time::Duration::from_secs(10), async || {
+    let refused = e2e::until("the role to count", async || {
         let refused = bench.run_at(&desk, &["add", bench.id()]).run().await?.expect(1)?;
         Ok((!refused.stderr.contains("no cluster has the id")).then_some(refused))
     })

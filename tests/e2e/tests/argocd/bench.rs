@@ -1,7 +1,5 @@
 //! A cluster of Rancher's, and a namespace in which an Argo CD would look for its clusters.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -119,7 +117,7 @@ impl Bench {
 
     /// Waits until a rotation under way has come to a phase.
     pub(crate) async fn comes_to(&self, phase: &str) -> Result<()> {
-        e2e::until(&format!("phase {phase}"), Duration::from_mins(1), async || {
+        e2e::until(&format!("phase {phase}"), async || {
             Ok((self.status().await?["rotation"]["phase"] == phase).then_some(()))
         })
         .await
@@ -167,7 +165,7 @@ impl Bench {
             "apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": "web"},
             "spec": {"project": "default", "destination": {"server": self.server(), "namespace": "web"}},
         });
-        e2e::until("the kind to be served", Duration::from_secs(20), async || {
+        e2e::until("the kind to be served", async || {
             let create = http::Request::post(&path)
                 .header("content-type", "application/json")
                 .body(object.to_string().into_bytes())?;

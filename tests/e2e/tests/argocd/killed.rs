@@ -65,7 +65,7 @@ async fn an_interrupted_run_ends_the_token_that_it_has_minted() -> Result<()> {
         .ok()
         .and_then(Pid::from_raw)
         .context("no pid")?;
-    e2e::until("the mint", Duration::from_secs(20), async || {
+    e2e::until("the mint", async || {
         Ok((!bench.living().await?.is_empty()).then_some(()))
     })
     .await?;

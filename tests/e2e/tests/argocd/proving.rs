@@ -53,7 +53,7 @@ async fn each_failure_is_named_for_what_it_is() -> Result<()> {
         "{offline}"
     );
     rancher.online(cluster).await?;
-    e2e::until("the agent to be back", Duration::from_secs(20), async || {
+    e2e::until("the agent to be back", async || {
         Ok((bench.bare(&["verify", bench.id()]).run().await?.code() == Some(0)).then_some(()))
     })
     .await?;

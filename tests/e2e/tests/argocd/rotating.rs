@@ -130,7 +130,7 @@ async fn an_old_copy_that_argocd_writes_back_is_put_right() -> Result<()> {
         .run(&["rotate", bench.id(), "--grace", "5s", "--yes"])
         .start()
         .await?;
-    e2e::until("the swap", Duration::from_secs(30), async || {
+    e2e::until("the swap", async || {
         Ok((token(&bench.cluster_secret().await?)? != old).then_some(()))
     })
     .await?;
@@ -263,11 +263,11 @@ async fn an_agent_that_is_offline_is_no_reason_to_hang_or_to_guess() -> Result<(
     let refused = bench.run(&["rotate", bench.id(), "--yes"]).run().await?.expect(1)?;
     ensure!(refused.stderr.contains("--force=offline"), "{refused}");
     ensure!(bench.living().await?.len() == 1, "something was minted");
-    ensure!(refused.took < Duration::from_secs(25), "it hung for {:?}", refused.took);
+    ensure!(refused.took < Duration::from_mins(1), "it hung for {:?}", refused.took);
     let args = ["rotate", bench.id(), "--force=offline", "--grace", "0s", "--yes"];
     bench.run(&args).run().await?.expect(0)?;
     rancher.online(cluster).await?;
-    e2e::until("the agent to be back", Duration::from_secs(20), async || {
+    e2e::until("the agent to be back", async || {
         Ok(bench.lets_in(&token(&bench.secret().await?)?).await?.then_some(()))
     })
     .await?;
@@ -292,7 +292,7 @@ async fn an_agent_that_goes_offline_before_the_proof_leads_back() -> Result<()> 
     let back = run.finish().await?.expect(1)?;
     ensure!(back.stderr.contains("to let token-"), "{back}");
     rancher.online(cluster).await?;
-    e2e::until("the agent to be back", Duration::from_secs(20), async || {
+    e2e::until("the agent to be back", async || {
         Ok(bench.lets_in(&old).await?.then_some(()))
     })
     .await?;

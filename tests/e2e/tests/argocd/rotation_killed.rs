@@ -8,7 +8,7 @@ use crate::bench::{Bench, token};
 
 /// How many rotations run side by side.
 const SIDE_BY_SIDE: usize = 4;
-const ROTATE: [&str; 4] = ["--grace", "0s", "--yes", "--timeout=1m"];
+const ROTATE: [&str; 3] = ["--grace", "0s", "--yes"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_write_and_run_again_it_finishes() -> Result<()> {

@@ -1,7 +1,5 @@
 //! A cluster of Rancher's, an Argo CD that may use it, and the hands of somebody who changes its token.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result};
 use e2e::{Desk, Invocation, Story, until};
 use k8s_openapi::api::core::v1::Secret;
@@ -13,9 +11,6 @@ use testbed::{Application, ArgoCd, Bed, Call, Connection, Content, Era, User};
 
 /// The plugin as the file that kubectl looks for.
 const PLUGIN: &str = "kubectl-argocd_rancher";
-/// Argo CD looks every ten seconds, and a machine may be busy with everything else.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
-
 pub(crate) struct Bench {
     pub(crate) story: Story,
     pub(crate) argo: &'static ArgoCd,
@@ -157,7 +152,7 @@ impl Bench {
     pub(crate) async fn becomes(&self, status: &str) -> Result<Connection> {
         let server = self.server();
         let what = format!("Argo CD to say {status} of {server}");
-        until(&what, PATIENCE, async || {
+        until(&what, async || {
             let seen = self.argo.connection(&server).await?;
             Ok(seen.filter(|seen| seen.status == status))
         })

@@ -5,7 +5,7 @@ use e2e::until;
 use serde_json::{Value, json};
 use testbed::Content;
 
-use crate::bench::{Bench, PATIENCE};
+use crate::bench::Bench;
 
 /// The cluster's row.
 async fn row(bench: &Bench, args: &[&str]) -> Result<Value> {
@@ -28,7 +28,7 @@ async fn argo_cds_opinion_stands_beside_our_proof_and_outlives_the_token() -> Re
     let deployed = bench.deploy(Content::Plain).await?;
     let seen = bench.becomes("Successful").await?;
     assert!(seen.kinds > 40, "{seen:?}");
-    let connected = until("list to show Argo CD's opinion", PATIENCE, async || {
+    let connected = until("list to show Argo CD's opinion", async || {
         let row = row(&bench, &["--probe"]).await?;
         Ok((row["argocd"]["connected"] == true).then_some(row))
     })
@@ -48,7 +48,7 @@ async fn argo_cds_opinion_stands_beside_our_proof_and_outlives_the_token() -> Re
     };
     let before = reconciled().await?;
     bench.argo.refresh(&deployed.application).await?;
-    until("Argo CD to look again", PATIENCE, async || {
+    until("Argo CD to look again", async || {
         Ok((reconciled().await? != before).then_some(()))
     })
     .await?;

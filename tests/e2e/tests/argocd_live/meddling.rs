@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::Result;
 use e2e::until;
@@ -14,9 +13,6 @@ use kube::api::PostParams;
 use tokio::task::JoinSet;
 
 use crate::bench::{Bench, secret_of};
-
-/// Every loop goes through many clusters, and a machine may be busy with everything else.
-const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Loops that go through the same clusters again and again. They end with this.
 pub(crate) struct Meddling {
@@ -87,7 +83,7 @@ impl Meddling {
     pub(crate) async fn turns_over(&self) -> Result<()> {
         let done = || self.done.iter().map(|done| done.load(Ordering::Relaxed));
         let enough: Vec<usize> = done().map(|done| done + 2 * self.servers.len()).collect();
-        until("the writes that were under way", PATIENCE, async || {
+        until("the writes that were under way", async || {
             Ok(done().zip(&enough).all(|(done, enough)| done >= *enough).then_some(()))
         })
         .await

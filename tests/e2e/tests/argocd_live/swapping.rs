@@ -5,14 +5,14 @@ use e2e::until;
 use futures::future::try_join_all;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::bench::{Bench, PATIENCE, Token};
+use crate::bench::{Bench, Token};
 use crate::fleet::{alive, fleet, in_place, servers};
 use crate::meddling::Meddling;
 use crate::waiting::a_sync_that_waits;
 
 async fn is_used(bench: &Bench, token: &Token, since: Timestamp) -> Result<()> {
     let what = format!("Argo CD to use {}", token.name);
-    until(&what, PATIENCE, async || Ok(bench.uses(token, since)?.then_some(()))).await
+    until(&what, async || Ok(bench.uses(token, since)?.then_some(()))).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

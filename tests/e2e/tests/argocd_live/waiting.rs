@@ -8,7 +8,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use testbed::{Content, GATE, Operation};
 
-use crate::bench::{Bench, Deployed, PATIENCE};
+use crate::bench::{Bench, Deployed};
 
 /// It runs, and waits for its hook.
 pub(crate) struct Waiting<'a> {
@@ -23,7 +23,7 @@ pub(crate) async fn a_sync_that_waits(bench: &Bench) -> Result<Waiting<'_>> {
     bench.argo.sync(&deployed.application).await?;
     let waiting = Waiting { bench, deployed };
     let gates = waiting.gates().await?;
-    until("the sync to wait", PATIENCE, async || {
+    until("the sync to wait", async || {
         let running = waiting.operation().await?.filter(|operation| !operation.is_over());
         let gate = gates.get_opt(GATE).await?;
         Ok(running.and(gate).map(drop))
@@ -40,7 +40,7 @@ impl Waiting<'_> {
         gates
             .patch_status(GATE, &PatchParams::default(), &Patch::Merge(&done))
             .await?;
-        until("the sync to end", PATIENCE, async || {
+        until("the sync to end", async || {
             Ok(self.operation().await?.filter(Operation::is_over))
         })
         .await

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use e2e::{Desk, Outcome, until};
@@ -16,9 +15,6 @@ use tokio::sync::OnceCell;
 
 /// kubeadm's default group.
 pub(crate) const KUBEADM_GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
-/// Long enough for anything that should take moments.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
-
 type Shared = OnceCell<Result<ControlPlane, String>>;
 
 /// Starts a cluster. `name` must be no other's.
@@ -223,7 +219,7 @@ pub(crate) fn file(desk: &Desk, name: &str, text: &str) -> Result<PathBuf> {
 /// Waits until a node is Ready.
 pub(crate) async fn ready(plane: &ControlPlane, node: &str) -> Result<()> {
     let nodes: Api<Node> = Api::all(plane.client().await?);
-    until(&format!("node {node} to be Ready"), SOON, async || {
+    until(&format!("node {node} to be Ready"), async || {
         let found = nodes.get_opt(node).await?;
         let conditions = found.and_then(|node| node.status).and_then(|status| status.conditions);
         let is_ready = conditions

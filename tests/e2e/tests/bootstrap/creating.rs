@@ -280,7 +280,7 @@ async fn a_token_that_has_ended_is_not_brought_back() -> Result<()> {
         .await?
         .expect(1)?;
     ensure!(refused.stderr.contains("has ended already"), "{refused}");
-    e2e::until("the cleaner to delete it", cluster::SOON, async || {
+    e2e::until("the cleaner to delete it", async || {
         Ok((cluster::row(&desk, "ended1").await?["state"] == "deleting").then_some(()))
     })
     .await?;
@@ -310,7 +310,7 @@ async fn extend_does_not_overwrite_what_somebody_else_has_changed() -> Result<()
         .await?;
     let pid = extending.pid()?;
     proxy.victim(pid);
-    tokio::time::timeout(cluster::SOON, held.strikes()).await?;
+    tokio::time::timeout(e2e::PATIENCE, held.strikes()).await?;
     let theirs = Patch::Merge(json!({ "metadata": { "labels": { "theirs": "yes" } } }));
     let api = cluster::secrets(plane, "kube-system").await?;
     api.patch("bootstrap-token-ext003", &PatchParams::default(), &theirs)

@@ -5,7 +5,7 @@ use e2e::until;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 
-use crate::cluster::{self, SOON, bare, desk, file, ready};
+use crate::cluster::{self, bare, desk, file, ready};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kubelet_joins_with_what_was_printed_and_none_does_after_revoke() -> Result<()> {
@@ -40,7 +40,7 @@ async fn a_kubelet_joins_with_what_was_printed_and_none_does_after_revoke() -> R
     );
 
     let second = plane.join_node("too-late", &bootstrap)?;
-    until("the second kubelet to be refused", SOON, async || {
+    until("the second kubelet to be refused", async || {
         let log = std::fs::read_to_string(second.log())?;
         // In client-go's words: 401.
         Ok(log

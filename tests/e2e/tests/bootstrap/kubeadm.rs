@@ -7,7 +7,7 @@ use e2e::until;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::cluster::{self, KUBEADM_GROUP, SOON, by_kubeadm, desk};
+use crate::cluster::{self, KUBEADM_GROUP, by_kubeadm, desk};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubeadm_lists_a_token_of_ours_as_one_of_its_own() -> Result<()> {
@@ -47,7 +47,7 @@ async fn kubeadm_join_accepts_a_token_of_ours_with_its_pin() -> Result<()> {
     let plane = by_kubeadm().await?;
     let desk = desk(plane).await?;
     let token = cluster::create(&desk, &[]).await?;
-    until("cluster-info to be signed", SOON, async || {
+    until("cluster-info to be signed", async || {
         let verified = desk
             .bootstrap_token(["verify", &token.id, "-o", "json"])
             .run()

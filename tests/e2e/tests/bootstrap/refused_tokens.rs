@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use e2e::until;
 use rstest::rstest;
 
-use crate::cluster::{self, Raw, SOON, bare, desk};
+use crate::cluster::{self, Raw, bare, desk};
 
 const SECRET: &str = "0a1b2c3d4e5f6g7h";
 
@@ -100,7 +100,7 @@ async fn a_good_raw_token_is_active_and_let_in_so_that_the_others_prove_somethin
     raw.create(plane).await?;
     let row = cluster::row(&desk, "good01").await?;
     ensure!(row["state"] == "active" && row["reasons"][0].is_null(), "{row}");
-    until("the token to be let in", SOON, async || {
+    until("the token to be let in", async || {
         Ok(cluster::is_let_in(plane, &format!("good01.{SECRET}"))
             .await?
             .then_some(()))

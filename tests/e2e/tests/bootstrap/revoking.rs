@@ -5,14 +5,14 @@ use e2e::until;
 use expectrl::Expect as _;
 use kube::api::PostParams;
 
-use crate::cluster::{self, Raw, SOON, bare, desk};
+use crate::cluster::{self, Raw, bare, desk};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_was_just_used_is_refused_when_revoke_ends() -> Result<()> {
     let plane = bare().await?;
     let desk = desk(plane).await?;
     let token = cluster::create(&desk, &[]).await?;
-    until("the token to be let in", SOON, async || {
+    until("the token to be let in", async || {
         Ok(cluster::is_let_in(plane, &token.text).await?.then_some(()))
     })
     .await?;
@@ -32,7 +32,7 @@ async fn a_wait_that_is_too_short_says_so() -> Result<()> {
     let plane = bare().await?;
     let desk = desk(plane).await?;
     let token = cluster::create(&desk, &[]).await?;
-    until("the token to be let in", SOON, async || {
+    until("the token to be let in", async || {
         Ok(cluster::is_let_in(plane, &token.text).await?.then_some(()))
     })
     .await?;

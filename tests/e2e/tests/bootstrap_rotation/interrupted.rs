@@ -7,7 +7,7 @@ use e2e::until;
 use k8s_openapi::jiff::Timestamp;
 use rustix::process::Signal;
 
-use crate::cluster::{self, SOON, is_let_in};
+use crate::cluster::{self, is_let_in};
 use crate::place::{Place, signal};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +51,7 @@ async fn the_old_token_ends_on_the_way_back_and_the_new_one_stays() -> Result<()
     run.finish().await?.expect(130)?;
     let sooner = ["extend", &place.old.id, "--ttl", "1s"];
     place.desk.bootstrap_token(sooner).run().await?.expect(0)?;
-    until("the cleaner", SOON, async || {
+    until("the cleaner", async || {
         Ok((!place.tokens().await?.contains(&place.old.id)).then_some(()))
     })
     .await?;
@@ -97,7 +97,7 @@ async fn while_a_stopped_process_has_the_file_nobody_else_decides_by_it() -> Res
     let forced = place.rollback(&["--force", "lock"]);
     let rollback = place.desk.bootstrap_token(forced).start().await?;
     // It goes back, and waits for the file.
-    until("the rollback to be under way", SOON, async || {
+    until("the rollback to be under way", async || {
         let lease = serde_json::to_string(&place.lease().await?)?;
         Ok(lease.contains(r#"goal\":\"back"#).then_some(()))
     })

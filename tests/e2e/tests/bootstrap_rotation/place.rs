@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use testbed::{Bed, ControlPlane, FaultProxy, Identity, Kubeconfig, Upstream};
 
-use crate::cluster::{self, Printed, SOON, by_kubeadm, desk, is_let_in};
+use crate::cluster::{self, Printed, by_kubeadm, desk, is_let_in};
 
 /// The key that the token is delivered to.
 const KEY: &str = "token";
@@ -107,7 +107,7 @@ impl Place {
     }
 
     pub(crate) async fn is_let_in_soon(&self, token: &str) -> Result<()> {
-        until("the token to be let in", SOON, async || {
+        until("the token to be let in", async || {
             Ok(is_let_in(self.plane, token).await?.then_some(()))
         })
         .await
@@ -212,7 +212,7 @@ impl Place {
 
     /// Waits until a rotation under way has come to a phase.
     pub(crate) async fn comes_to(&self, phase: &str) -> Result<()> {
-        until(&format!("phase {phase}"), SOON * 2, async || {
+        until(&format!("phase {phase}"), async || {
             Ok((self.phase().await?.as_deref() == Some(phase)).then_some(()))
         })
         .await
@@ -228,7 +228,7 @@ impl Place {
         ensure!(self.tokens().await? == [new.id.clone()], "others are left");
         ensure!(is_let_in(self.plane, &new.text).await?, "the new one is refused");
         // Where a killed run took its value along, it was not asked about.
-        until("the old one to be refused", SOON, async || {
+        until("the old one to be refused", async || {
             Ok((!is_let_in(self.plane, &self.old.text).await?).then_some(()))
         })
         .await?;

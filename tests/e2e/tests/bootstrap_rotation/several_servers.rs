@@ -9,7 +9,7 @@ use kube::api::{Api, DeleteParams, PostParams};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::cluster::{self, SOON, by_kubeadm, desk, is_let_in_at};
+use crate::cluster::{self, by_kubeadm, desk, is_let_in_at};
 use crate::place::{Place, apart, signal};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,7 +19,7 @@ async fn revoke_ends_when_each_of_them_refuses() -> Result<()> {
     let desk = desk(plane).await?;
     let token = cluster::create(&desk, &[]).await?;
     // The first one has never seen it, and would refuse it at once.
-    until("the other one to let it in", SOON, async || {
+    until("the other one to let it in", async || {
         Ok(is_let_in_at(plane, &other, &token.text).await?.then_some(()))
     })
     .await?;
@@ -55,7 +55,7 @@ async fn rotate_and_rollback_end_when_each_of_them_refuses() -> Result<()> {
     let args = place.rotate(&["--overlap", "0s", "--api-server", &other]);
     let run = place.desk.bootstrap_token(args).start().await?;
     // Whoever joins asks the other one all the time, so that it remembers.
-    until("the other one to refuse it", SOON * 2, async || {
+    until("the other one to refuse it", async || {
         Ok((!is_let_in_at(plane, &other, &place.old.text).await?).then_some(()))
     })
     .await?;

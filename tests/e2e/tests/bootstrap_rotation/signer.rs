@@ -1,18 +1,16 @@
 //! A bootstrap signer that loses an update, and one that is away.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use e2e::until;
 use testbed::{ControlPlane, Fault, FaultProxy, On, Upstream};
 
-use crate::cluster::{SOON, is_let_in};
+use crate::cluster::is_let_in;
 use crate::place::{Place, apart};
 
 /// A token in a Secret that cluster-info is signed with.
 async fn signed(plane: &'static ControlPlane, story: &str) -> Result<Place> {
     let place = Place::on(plane, story).await?;
-    until("the signature", SOON, async || {
+    until("the signature", async || {
         Ok(is_signed(&place, &place.old.id).await?.then_some(()))
     })
     .await?;
@@ -73,7 +71,7 @@ async fn without_a_signer_nothing_is_delivered_and_everything_is_put_back() -> R
     let args = place.rotate(&["--overlap", "0s"]);
     place.desk.bootstrap_token(args).run().await?.expect(0)?;
     let new = place.is_rotated().await?;
-    until("the signature", Duration::from_secs(5), async || {
+    until("the signature", async || {
         Ok(is_signed(&place, &new.id).await?.then_some(()))
     })
     .await?;

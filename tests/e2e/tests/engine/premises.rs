@@ -107,7 +107,7 @@ impl Premises {
             life: tokio::spawn(life.go_on()).abort_handle(),
         };
         let calls: Api<ConfigMap> = premises.api();
-        until("the consumer's first call", PATIENCE, async || {
+        until("the consumer's first call", async || {
             Ok(calls
                 .get(CALLS)
                 .await?
@@ -195,7 +195,7 @@ impl Premises {
     /// Waits until the journal says that the rotation has come this far.
     pub(crate) async fn reaches(&self, phase: &str) -> Result<()> {
         let text = format!(r#""phase":"{phase}""#);
-        until(&format!("phase {phase}"), PATIENCE, async || {
+        until(&format!("phase {phase}"), async || {
             Ok(self
                 .journal()
                 .await?

@@ -152,7 +152,7 @@ async fn what_cannot_be_proven_in_time_is_undone() -> Result<()> {
     let (_proxy, mut order) = premises.order().await?;
     order.proof = Duration::from_secs(3);
     let back = async {
-        e2e::until("the turn", Duration::from_mins(1), async || {
+        e2e::until("the turn", async || {
             let journal = premises.journal().await?.unwrap_or_default();
             Ok(journal.contains(r#""goal":"back""#).then_some(()))
         })

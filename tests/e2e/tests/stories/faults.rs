@@ -84,7 +84,7 @@ impl Scene {
     async fn loses_nothing(&self, rotation: Running) -> Result<Outcome> {
         let outcome = self.exits_well(rotation).await?;
         let old = self.start.named();
-        let state = until("only tunnels with the new token", Duration::from_secs(20), async || {
+        let state = until("only tunnels with the new token", async || {
             let state = State::of(&self.story).await?;
             let new = state.named().to_owned();
             Ok((state.report.fingerprints() == [new.as_str()] && new != old).then_some(state))
@@ -115,10 +115,7 @@ impl Scene {
 
 /// Waits until a fault has struck; if the rotation never comes so far, says how it ended.
 async fn strikes(planned: &Planned, rotation: Running) -> Result<Running> {
-    if tokio::time::timeout(Duration::from_secs(30), planned.strikes())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(e2e::PATIENCE, planned.strikes()).await.is_err() {
         bail!("it did not come so far:\n{}", rotation.finish().await?);
     }
     Ok(rotation)
@@ -294,7 +291,7 @@ async fn tunnels_drop_while_two_agents_run_and_the_old_one_is_back_last(#[case] 
         .plan(On::write().path(PRODUCTS[2]).nth(2), Fault::Stop(Moment::Before));
     let rotation = strikes(&held, scene.rotate("1s").await?).await?;
     scene.story.rancher.drop_tunnels(&scene.story.cluster, true).await?;
-    until("the old agent to write last", Duration::from_secs(20), async || {
+    until("the old agent to write last", async || {
         let state = State::of(&scene.story).await?;
         let both = state.report.sessions.len() == 4;
         Ok((both && state.connected.as_deref() == Some(scene.start.named())).then_some(()))

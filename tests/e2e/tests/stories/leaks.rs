@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
@@ -218,7 +217,7 @@ async fn neither_the_process_nor_the_journal_shows_a_token_while_it_runs(#[case]
     let rotation = desk.crt(rotate).start().await?;
     let pid = rotation.pid()?;
     proxy.victim(pid);
-    tokio::time::timeout(Duration::from_secs(30), held.strikes()).await?;
+    tokio::time::timeout(e2e::PATIENCE, held.strikes()).await?;
     for file in ["cmdline", "environ", "comm"] {
         let bytes = std::fs::read(format!("/proc/{pid}/{file}"))?;
         hunt.see(file, String::from_utf8_lossy(&bytes).into_owned());

@@ -1,7 +1,5 @@
 //! `kubectl crt list`: what people and machines read, in both eras.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use e2e::{Story, shown, until};
 use insta::assert_snapshot;
@@ -322,7 +320,7 @@ async fn a_token_that_rancher_has_rotated_by_itself_is_shown_until_the_agent_has
     let token = ["clusterregistrationtokens.management.cattle.io", "system", "-n", id];
     hands::patch(&story, &token, &format!(r#"{{"status":{{"expiresAt":"{past}"}}}}"#)).await?;
     let secrets = Api::<Secret>::namespaced(story.management.client().await?, id);
-    until("Rancher to rotate the token", Duration::from_secs(20), async || {
+    until("Rancher to rotate the token", async || {
         let data = secrets.get("crt-token-system").await?.data.unwrap_or_default();
         Ok((data["token"].0 != before.as_bytes() && data.contains_key("previousToken")).then_some(()))
     })
@@ -344,7 +342,7 @@ async fn a_token_that_rancher_has_rotated_by_itself_is_shown_until_the_agent_has
 
     // At the next event of the cluster Rancher pushes it, and the agent runs with it.
     story.rancher.cluster_event(&story.cluster).await?;
-    let state = until("the agent to run with it", Duration::from_secs(30), async || {
+    let state = until("the agent to run with it", async || {
         let listed = story
             .desk
             .crt(["list", id, "-o", "jsonpath={.items[1].state}"])

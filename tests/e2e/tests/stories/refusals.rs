@@ -218,7 +218,7 @@ async fn an_agent_that_is_away(#[case] era: Era) -> Result<()> {
     let story = Story::begin(era, "oslo").await?;
     let id = story.cluster.id.as_str();
     story.rancher.offline(&story.cluster, Duration::from_mins(10)).await?;
-    until("Rancher to miss the agent", Duration::from_secs(20), async || {
+    until("Rancher to miss the agent", async || {
         let report = story.rancher.report(&story.cluster).await?;
         Ok((report.conditions["Connected"] == "False").then_some(()))
     })
@@ -272,24 +272,20 @@ async fn a_roll_out_that_somebody_left_held(#[case] era: Era) -> Result<()> {
         hold,
     ];
     story.desk.kubectl(patch).run().await?.expect(0)?;
-    until(
-        "the pods to count as not available",
-        Duration::from_secs(20),
-        async || {
-            let available = [
-                "--context",
-                id,
-                "-n",
-                "cattle-system",
-                "get",
-                "deployment",
-                "cattle-cluster-agent",
-            ];
-            let available = available.iter().chain(&["-o", "jsonpath={.status.availableReplicas}"]);
-            let status = story.desk.kubectl(available).run().await?.expect(0)?;
-            Ok(matches!(status.stdout.as_str(), "" | "0").then_some(()))
-        },
-    )
+    until("the pods to count as not available", async || {
+        let available = [
+            "--context",
+            id,
+            "-n",
+            "cattle-system",
+            "get",
+            "deployment",
+            "cattle-cluster-agent",
+        ];
+        let available = available.iter().chain(&["-o", "jsonpath={.status.availableReplicas}"]);
+        let status = story.desk.kubectl(available).run().await?.expect(0)?;
+        Ok(matches!(status.stdout.as_str(), "" | "0").then_some(()))
+    })
     .await?;
     let refusal = refused(&story, &story.desk, &["rotate", id, "--yes"]).await?;
     allow_duplicates! { assert_snapshot!(refusal, @r"

@@ -425,7 +425,7 @@ const AGENTS_RESTART: Duration = Duration::from_secs(3);
 /// Waits until Rancher sees nothing but the tunnels of one agent, and the cluster as connected; then looks at everything.
 async fn rancher_sees(story: &Story, token: impl Fn(&State) -> String) -> Result<State> {
     let what = format!("Rancher to see one agent of cluster {}, connected", story.cluster.id);
-    let seen = until(&what, Duration::from_secs(15), async || {
+    let seen = until(&what, async || {
         let report = story.rancher.report(&story.cluster).await?;
         let condition = report.conditions.get("Connected");
         let connected = condition.is_some_and(|status| status == "True");
@@ -480,7 +480,7 @@ async fn whatever_is_left_behind_or_was_missing_for_a_moment_is_told(#[case] era
         async |side: &[&str], words: &[&str]| story.desk.kubectl(side.iter().chain(words)).run().await?.expect(0);
     let began = std::time::Instant::now();
     story.rancher.fault(&serde_json::json!({ "refuse": [token] })).await?;
-    until("the refusal to be noted", Duration::from_secs(10), async || {
+    until("the refusal to be noted", async || {
         // Rancher's stand-in looks when something changes.
         let now = format!("seen={}", began.elapsed().as_millis());
         by_hand(

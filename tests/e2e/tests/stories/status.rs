@@ -225,10 +225,7 @@ impl Stopped {
             .start()
             .await?;
         proxy.victim(process.pid()?);
-        if tokio::time::timeout(Duration::from_secs(30), held.strikes())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(e2e::PATIENCE, held.strikes()).await.is_err() {
             bail!(
                 "it did not come so far:\n{}\n{}",
                 process.finish().await?,
@@ -378,7 +375,7 @@ async fn a_cluster_whose_tunnel_is_gone_is_shown_by_what_the_management_side_tel
     let story = Story::begin(Era::Secret, "lyon").await?;
     let id = story.cluster.id.as_str();
     story.rancher.offline(&story.cluster, Duration::from_mins(10)).await?;
-    until("Rancher to see it", Duration::from_mins(1), async || {
+    until("Rancher to see it", async || {
         let report = story.rancher.report(&story.cluster).await?;
         Ok(report
             .conditions

@@ -150,7 +150,7 @@ async fn a_termination_ends_it_in_the_same_order_and_all_accounts_agree_on_the_c
     );
     let rotate = ["rotate", &story.cluster.id, "--yes", "--settle", "1s", "-o", "json"];
     let rotation = desk.crt(rotate).start().await?;
-    tokio::time::timeout(Duration::from_secs(30), held.strikes()).await?;
+    tokio::time::timeout(e2e::PATIENCE, held.strikes()).await?;
     let pid = i32::try_from(rotation.pid()?).ok().and_then(Pid::from_raw);
     kill_process(pid.context("no process")?, Signal::TERM)?;
     let outcome = rotation.finish().await?.expect(143)?;
@@ -180,7 +180,7 @@ async fn a_second_ctrl_c_leaves_at_once() -> Result<()> {
     let mut terminal = desk
         .crt(["rotate", &story.cluster.id, "--yes", "--settle", "1s"])
         .on_terminal()?;
-    tokio::time::timeout(Duration::from_secs(30), stalled.strikes()).await?;
+    tokio::time::timeout(e2e::PATIENCE, stalled.strikes()).await?;
     let began = std::time::Instant::now();
     terminal.send(ControlCode::EndOfText)?;
     // It says what it does, and that once more would be enough.
@@ -192,7 +192,7 @@ async fn a_second_ctrl_c_leaves_at_once() -> Result<()> {
     terminal.send(ControlCode::EndOfText)?;
     let (rest, status) = to_the_end(terminal).await?;
     ensure!(code(status) == Some(130), "{status:?} {rest}");
-    ensure!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    ensure!(began.elapsed() < Duration::from_mins(1), "{:?}", began.elapsed());
     // The write that was under way is not carried out any more, or it is: going on finds out.
     proxy.heal();
     story
