@@ -19,6 +19,7 @@ mod log;
 mod proxy;
 mod resolve;
 mod transport;
+mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;

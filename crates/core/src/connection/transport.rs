@@ -1,6 +1,6 @@
 //! How a request travels: with a deadline, a credential, bounded retries, and an ear for what the server says beside.
 //!
-//! kube's client does TLS, proxies, impersonation and decompression. Around it, from the outside in: the deadline of
+//! The client of [`wire`] does proxies, TLS, impersonation and decompression. Around it, from the outside in: the deadline of
 //! `--request-timeout`; the credential, renewed once after a 401; retries; and the single attempt, which logs itself and
 //! reads the `Date` and `Warning` headers.
 
@@ -14,13 +14,13 @@ use http::header::{AUTHORIZATION, DATE, RETRY_AFTER, USER_AGENT, WARNING};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Either};
 use k8s_openapi::jiff::fmt::rfc2822;
-use kube::client::{Body, ClientBuilder};
+use kube::client::Body;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::identity::{Certificate, Credential};
-use super::{Connection, Server, log, proxy};
+use super::{Connection, Server, log, proxy, wire};
 use crate::clock::ServerClock;
 use crate::error::{self, Error};
 use crate::redact;
@@ -187,7 +187,7 @@ impl Transport {
             config.auth_info.client_certificate_data = Some(encode(&certificate.chain));
             config.auth_info.client_key_data = Some(encode(certificate.key.expose()).into());
         }
-        let client = ClientBuilder::try_from(config)?.build();
+        let client = wire::client(&config)?;
         *current = Some((certificate.cloned(), client.clone()));
         Ok(client)
     }
