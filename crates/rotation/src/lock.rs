@@ -416,17 +416,22 @@ impl Keeper {
     async fn write_until_kept(&mut self, metadata: &serde_json::Value, hold: bool) -> Result<(), Lost> {
         let mut pause = Duration::from_millis(100);
         loop {
-            let sent = uptime_ms();
-            match self.try_write(metadata, hold).await {
+            let (sent, change) = (uptime_ms(), self.change(metadata, hold));
+            let kept = match self.try_write(&change).await {
                 Ok(lease) => {
                     self.lease = lease;
-                    self.fence.set(Some(sent));
-                    return Ok(());
+                    true
                 }
-                // Either somebody took the lock, or somebody touched a label, or an answer to our own write was lost.
-                Err(error) if is_conflict(&error) => self.look_again().await?,
                 Err(error) if is_not_found(&error) => return Err(Lost),
-                Err(error) => tracing::debug!(%error, "the Lease could not be written"),
+                // Either somebody took the lock, or somebody touched a label, or an answer to our own write was lost.
+                Err(error) => {
+                    tracing::debug!(%error, "the Lease could not be written");
+                    self.is_there(&change, hold).await?
+                }
+            };
+            if kept {
+                self.fence.set(Some(sent));
+                return Ok(());
             }
             if !self.fence.is_open() {
                 return Err(Lost);
@@ -436,33 +441,46 @@ impl Keeper {
         }
     }
 
-    async fn try_write(&self, metadata: &serde_json::Value, hold: bool) -> Result<Lease, kube::Error> {
-        let mut metadata = metadata.clone();
-        metadata["resourceVersion"] = json!(self.lease.metadata.resource_version);
-        metadata["uid"] = json!(self.lease.metadata.uid);
+    fn change(&self, metadata: &serde_json::Value, hold: bool) -> serde_json::Value {
         let spec = if hold {
             json!({ "renewTime": MicroTime(self.lock.clock.now()) })
         } else {
             json!({ "holderIdentity": null, "acquireTime": null, "renewTime": null, "leaseDurationSeconds": null })
         };
-        let patch = Patch::Merge(json!({ "metadata": metadata, "spec": spec }));
+        json!({ "metadata": metadata, "spec": spec })
+    }
+
+    async fn try_write(&self, change: &serde_json::Value) -> Result<Lease, kube::Error> {
+        let mut change = change.clone();
+        change["metadata"]["resourceVersion"] = json!(self.lease.metadata.resource_version);
+        change["metadata"]["uid"] = json!(self.lease.metadata.uid);
         self.lock
             .api
-            .patch(&self.lock.name, &PatchParams::apply(self.lock.manager), &patch)
+            .patch(
+                &self.lock.name,
+                &PatchParams::apply(self.lock.manager),
+                &Patch::Merge(change),
+            )
             .await
     }
 
-    async fn look_again(&mut self) -> Result<(), Lost> {
-        if let Ok(Some(lease)) = self.lock.api.get_opt(&self.lock.name).await {
-            let ours = Identity::of_this_process().to_string();
-            if Record::of(&lease).holder.as_deref() != Some(ours.as_str())
-                || lease.metadata.uid != self.lease.metadata.uid
-            {
-                return Err(Lost);
-            }
-            self.lease = lease;
+    /// Looks again. Whether this change is there already; the lock must be ours still, unless the change was to give it up.
+    async fn is_there(&mut self, change: &serde_json::Value, hold: bool) -> Result<bool, Lost> {
+        let Ok(Some(lease)) = self.lock.api.get_opt(&self.lock.name).await else {
+            return Ok(false);
+        };
+        if lease.metadata.uid != self.lease.metadata.uid {
+            return Err(Lost);
         }
-        Ok(())
+        self.lease = lease;
+        let ours = Identity::of_this_process().to_string();
+        let is_there = has(&self.lease, change);
+        let is_ours = Record::of(&self.lease).holder.as_deref() == Some(ours.as_str());
+        if is_ours || is_there && !hold {
+            Ok(is_there)
+        } else {
+            Err(Lost)
+        }
     }
 
     async fn release(&mut self, end: End) -> Result<(), Lost> {
@@ -487,6 +505,17 @@ impl Keeper {
         }
         Ok(())
     }
+}
+
+/// Whether a change is in the Lease: what it sets is there, and what it takes away is not. Its `renewTime` is that of one try.
+fn has(lease: &Lease, change: &serde_json::Value) -> bool {
+    fn agrees(now: &serde_json::Value, wanted: &serde_json::Value) -> bool {
+        match wanted {
+            serde_json::Value::Object(wanted) => wanted.iter().all(|(key, wanted)| agrees(&now[key.as_str()], wanted)),
+            wanted => now == wanted,
+        }
+    }
+    serde_json::to_value(lease).is_ok_and(|now| agrees(&now, change))
 }
 
 fn is_conflict(error: &kube::Error) -> bool {

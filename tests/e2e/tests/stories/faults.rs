@@ -165,8 +165,8 @@ async fn the_answer_to_every_write_is_lost(#[case] era: Era) -> Result<()> {
         .iter()
         .map(|path| scene.proxy.plan(On::write().path(*path).always(), Fault::LoseAnswer))
         .collect();
-    // Of the lock, every other one; the first begins the run, and a run that cannot begin says so and ends.
-    for nth in (2..MANY).step_by(2) {
+    // Of the lock, that of each first try; but the very first takes it, and a run that cannot begin says so and ends.
+    for nth in (2..10 * MANY).step_by(2) {
         scene.proxy.plan(On::write().path(LEASES).nth(nth), Fault::LoseAnswer);
     }
     scene.ends_well(scene.rotate("1s").await?).await?;
