@@ -81,7 +81,15 @@ struct State {
     answered: Option<(Vec<String>, BTreeMap<Fingerprint, Verdict>)>,
     has_feature: Option<bool>,
     may: bool,
+    /// How often this process has made a new pod of the agent.
+    restarts: u32,
 }
+
+/// How long the first new pod of the agent may take to connect before there is another one. Each has twice the time of the one
+/// before …
+const RECONNECT: Duration = Duration::from_secs(30);
+/// … up to eight minutes.
+const DOUBLINGS: u32 = 4;
 
 /// What is read of the downstream side.
 type Below = (Deployment, Vec<Pod>, Option<StvAggregation>);
@@ -382,7 +390,11 @@ impl Actor for CrtActor<'_> {
     }
 
     async fn act(&self, write: &Write, run: &Run<Crt>, fence: &Fence) -> Result<(), Trouble> {
-        self.write(write, run, fence).await
+        self.write(write, run, fence).await?;
+        if matches!(write, Write::PointHeld { .. }) {
+            self.state().restarts += 1;
+        }
+        Ok(())
     }
 
     fn lasts(&self, timer: Timer) -> Duration {
@@ -390,7 +402,8 @@ impl Actor for CrtActor<'_> {
             Timer::Proof => self.options.timeout,
             Timer::Settle => self.options.settle,
             Timer::Touch => Duration::from_secs(5),
-            Timer::Reconnect => Duration::from_secs(30),
+            // Where pods come up slowly, one that is made anew before it could connect never does.
+            Timer::Reconnect => RECONNECT * 2_u32.pow(self.state().restarts.min(DOUBLINGS)),
         }
     }
 
