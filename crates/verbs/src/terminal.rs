@@ -19,6 +19,8 @@ pub struct Terminal {
 struct Shown {
     /// What is drawn on a terminal.
     step: Option<Step>,
+    /// What was begun and has not ended: a write that is sent again because its object has changed is told once.
+    at_hand: String,
     /// What was last said to have gone wrong in passing: an outage is told once, not twice a second.
     hiccup: String,
 }
@@ -38,6 +40,9 @@ impl Terminal {
 
     fn begin(&self, phase: Phase, what: &str) {
         let what = format!("{}{what}", self.name);
+        if std::mem::replace(&mut self.shown().at_hand, what.clone()) == what {
+            return;
+        }
         match &self.progress {
             None => self.ui.status(format!("{phase:<8} {what}")),
             Some(progress) => {
@@ -89,7 +94,10 @@ impl Listener for Terminal {
                     .status(format!("{}Going on with going back{because}.", self.name));
             }
             Event::Step { phase, what } => self.begin(phase, &what),
-            Event::Stepped | Event::Done(_) => self.end(),
+            Event::Stepped | Event::Done(_) => {
+                self.shown().at_hand.clear();
+                self.end();
+            }
             Event::Waiting { phase, what } => self.begin(phase, &format!("waiting for {what}")),
             Event::Hiccup(text) => self.hiccup(text),
             Event::TurnedBack(reason) => {
@@ -106,6 +114,24 @@ mod tests {
     use kubectl_core::ui::UiFlags;
 
     use super::*;
+
+    #[test]
+    fn a_write_that_meets_a_conflict_is_told_once_and_two_alike_twice() {
+        let (ui, captured) = Ui::buffered(kubectl_core::ui::Terminal::default(), UiFlags::default(), "");
+        let terminal = Terminal::new(&ui, None);
+        let release = || Event::Step {
+            phase: Phase::Prove,
+            what: "release the roll-out".into(),
+        };
+        // Refused twice, then accepted; later once more.
+        for event in [release(), release(), release(), Event::Stepped, release()] {
+            terminal.hear(event);
+        }
+        insta::assert_snapshot!(captured.err(), @r"
+        prove    release the roll-out
+        prove    release the roll-out
+        ");
+    }
 
     #[test]
     fn a_pipe_gets_one_line_for_each_step_and_wait_and_an_outage_is_told_once() {
