@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode as ProcessExit;
 use std::time::Duration;
 
-use clap::ArgMatches;
+use clap::{ArgMatches, FromArgMatches};
 use clap_complete::engine;
 
 use super::{Context, GlobalFlags, Plugin};
@@ -58,6 +58,15 @@ pub struct CompletionRequest {
     pub current: String,
     /// The flags typed so far, as far as they make sense: `--context` and the namespace are here.
     pub global: GlobalFlags,
+    /// Everything that was typed, as far as clap could make sense of it.
+    typed: ArgMatches,
+}
+
+impl CompletionRequest {
+    /// A group of flags of the verb, as far as they were typed; nothing is required of them here.
+    pub fn flags<F: FromArgMatches + Default>(&self) -> F {
+        F::from_arg_matches(&self.typed).unwrap_or_default()
+    }
 }
 
 /// The words to complete, if this call is for completion at all.
@@ -199,13 +208,14 @@ fn request(command: clap::Command, words: &[String]) -> Option<CompletionRequest
     let typed = std::iter::once("kubectl".to_owned()).chain(before.iter().cloned());
     let matches = lenient(command.clone()).try_get_matches_from(typed).ok()?;
     let (verbs, words, deepest) = verbs_and_words(command, &matches);
-    let global = <GlobalFlags as clap::FromArgMatches>::from_arg_matches(deepest).unwrap_or_default();
+    let global = GlobalFlags::from_arg_matches(deepest).unwrap_or_default();
     Some(CompletionRequest {
         verbs,
         flag,
         words,
         current,
         global,
+        typed: deepest.clone(),
     })
 }
 

@@ -3,9 +3,10 @@
 
 use kubectl_core::app::{self, Candidate, CompletionRequest, Context};
 use kubectl_core::error::{Error, ExitCode};
+use rancher::api_token::{self, SeenCluster};
 
 use crate::cli::ArgocdRancher;
-use crate::sides::Argo;
+use crate::sides::{Argo, RancherFlags};
 
 /// What is typed after `kubectl argocd-rancher completion`.
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -26,12 +27,11 @@ pub fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
     Ok(ExitCode::Done)
 }
 
-/// For verbs whose words are clusters that Argo CD has: their ids, with the names that Argo CD calls them. (What `add`
-/// takes is known to Rancher, whose flags are not among those that completion is given.)
+/// Clusters that Argo CD has: their ids, with the names that Argo CD calls them; for `add` those of Rancher that it has not.
 pub async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
     let verb = request.verbs.first().map(String::as_str);
     let takes_one = matches!(verb, Some("rollback" | "status")) && request.words.is_empty();
-    let takes = takes_one || matches!(verb, Some("verify" | "remove" | "rotate"));
+    let takes = takes_one || matches!(verb, Some("add" | "verify" | "remove" | "rotate"));
     if !takes || request.flag.is_some() {
         return Vec::new();
     }
@@ -39,12 +39,33 @@ pub async fn candidates(request: CompletionRequest, context: Context) -> Vec<Can
         return Vec::new();
     };
     let clusters = argo.clusters().await.unwrap_or_default();
-    let known = |word: &str| request.words.iter().any(|typed| typed == word);
-    clusters
-        .into_iter()
-        .filter_map(|cluster| {
-            let (_, id) = cluster.server.rancher()?;
-            (!known(id.as_str()) && !known(&cluster.name)).then(|| Candidate::new(id.as_str(), cluster.name.as_str()))
-        })
-        .collect()
+    let there = clusters.iter().filter_map(|cluster| {
+        let (_, id) = cluster.server.rancher()?;
+        Some(Candidate::new(id.as_str(), cluster.name.as_str()))
+    });
+    let mut found: Vec<Candidate> = if verb == Some("add") {
+        let there: Vec<Candidate> = there.collect();
+        let mut found = of_rancher(&request, &argo, &context).await;
+        found.retain(|cluster| there.iter().all(|known| known.value != cluster.value));
+        found
+    } else {
+        there.collect()
+    };
+    let typed = |word: &str| request.words.iter().any(|typed| typed == word);
+    found.retain(|cluster| !typed(&cluster.value) && !typed(&cluster.help));
+    found
+}
+
+/// What Rancher knows, where it is reached by what was typed so far. What would come on standard input is not there yet.
+async fn of_rancher(request: &CompletionRequest, argo: &Argo, context: &Context) -> Vec<Candidate> {
+    let flags: RancherFlags = request.flags();
+    if flags.rancher_token_stdin {
+        return Vec::new();
+    }
+    let Ok(Some(rancher)) = flags.open(argo, &request.global, context).await else {
+        return Vec::new();
+    };
+    let clusters = api_token::clusters(&rancher.client.0).await.unwrap_or_default();
+    let named = |cluster: SeenCluster| Candidate::new(cluster.id.as_str(), cluster.name);
+    clusters.into_iter().map(named).collect()
 }

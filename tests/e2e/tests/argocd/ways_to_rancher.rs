@@ -75,5 +75,33 @@ async fn a_token_that_is_dead_or_scoped_and_a_context_that_is_none_of_ranchers_a
     bench.bare(&["version", "--client"]).run().await?.expect(0)?;
     let shim = bench.bare(&["completion"]).run().await?.expect(0)?;
     assert!(shim.stdout.contains("kubectl_complete-argocd_rancher"), "{shim}");
+    // What Rancher has and Argo CD has not can be added, and completes.
+    let complete = async |words: &[&str]| {
+        let argo = ["--context", "management", "--namespace", &bench.namespace];
+        let typed = ["argocd-rancher", "__complete"].iter().chain(&words[..1]).chain(&argo);
+        bench
+            .story
+            .desk
+            .kubectl(typed.chain(&words[1..]).chain(&[""]))
+            .run()
+            .await
+    };
+    let told = format!("{}\t", bench.id());
+    let known = ["--rancher-context", "rancher"];
+    let add = complete(&["add", known[0], known[1]]).await?.expect(0)?;
+    assert!(add.stdout.contains(&told), "{add}");
+    let nowhere = complete(&[
+        "add",
+        "--rancher-url",
+        bench.story.rancher.url(),
+        "--rancher-token-stdin",
+    ])
+    .await?;
+    assert!(nowhere.stdout == ":4\n", "{nowhere}");
+    bench.run(&["add", bench.id()]).run().await?.expect(0)?;
+    let added = complete(&["add", known[0], known[1]]).await?.expect(0)?;
+    assert!(!added.stdout.contains(&told), "{added}");
+    let rotate = complete(&["rotate"]).await?.expect(0)?;
+    assert!(rotate.stdout.contains(&told), "{rotate}");
     Ok(())
 }
