@@ -2,6 +2,7 @@
 //! the small world does not tell apart.
 
 use kubectl_argocd_rancher::rotation::view::{Answer, Leg, Life, Minted, Name, Notes, Parked, Target, View};
+use kubectl_argocd_rancher::rotation::write::{Which, Write};
 use kubectl_argocd_rancher::rotation::{ArgocdRancher, Timer, decide};
 use kubectl_core::secret::Fingerprint;
 use rotation::phase::{Goal, Phase};
@@ -139,6 +140,65 @@ fn a_rollback_to_a_token_that_expires_keeps_the_new_one() {
     prove   wait for Argo CD to have no old copy left that it could write back (--grace)
     confirm delete what was parked
     ");
+}
+
+#[test]
+fn a_parked_value_that_was_lost_is_parked_again_where_it_may_be_needed() {
+    let lost = |goal, phase| {
+        let mut view = start(true);
+        let run = under_way(&mut view, goal, phase);
+        view.target = holds(old());
+        view.parked = None;
+        decide(&view, Some(&run))
+    };
+    let parks =
+        |next: &Next<ArgocdRancher>| matches!(next, Next::Do(step) if matches!(step.write, Write::ParkOld { .. }));
+    assert!(parks(&lost(Goal::Forward, Phase::Make)), "it is about to be replaced");
+    assert!(
+        parks(&lost(Goal::Back, Phase::Place)),
+        "the new one may be written over it late"
+    );
+    assert!(
+        !parks(&lost(Goal::Back, Phase::Make)),
+        "nothing was ever put in its place"
+    );
+    assert!(!parks(&lost(Goal::Forward, Phase::Retire)), "it is to go");
+}
+
+#[test]
+fn a_new_token_that_is_about_to_end_is_not_relied_on() {
+    let mut view = start(true);
+    let run = under_way(&mut view, Goal::Forward, Phase::Make);
+    view.minted.values_mut().for_each(|minted| minted.life = Life::Ending);
+    let next = decide(&view, Some(&run));
+    assert!(
+        matches!(&next, Next::Do(step) if matches!(step.write, Write::Mint)),
+        "{next:?}"
+    );
+}
+
+#[test]
+fn a_new_token_whose_value_was_lost_goes_at_once_only_if_argo_cd_never_had_it() {
+    let next = |phase| {
+        let mut view = start(true);
+        let run = under_way(&mut view, Goal::Forward, phase);
+        view.target = holds(old());
+        view.parked.iter_mut().for_each(|parked| parked.new = None);
+        view.minted.values_mut().for_each(|minted| minted.value = None);
+        match decide(&view, Some(&run)) {
+            Next::Do(step) => step.write,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(
+        matches!(next(Phase::Make), Write::Revoke { which: Which::New, .. }),
+        "nobody uses it"
+    );
+    assert_eq!(
+        next(Phase::Place),
+        Write::Mint,
+        "a sync that has begun may go on with it"
+    );
 }
 
 #[test]
