@@ -30,7 +30,7 @@ static RULES: LazyLock<Vec<(Regex, Mask)>> = LazyLock::new(|| {
             r"\bcattle-cluster-agent-[0-9a-z]+-[0-9a-z]{5}\b",
             Mask::As("cattle-cluster-agent-…"),
         ),
-        (r"\bc-[0-9a-z]{5}\b", Mask::As("c-id123")),
+        (r"\bc-(m-[0-9a-z]{8}|[0-9a-z]{5})\b", Mask::As("c-id123")),
         (r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", Mask::As("<uid>")),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", Mask::As("<time>")),
         (r"process \d+ on [^\s,)]+", Mask::As("process <pid> on <host>")),
@@ -41,7 +41,7 @@ static RULES: LazyLock<Vec<(Regex, Mask)>> = LazyLock::new(|| {
         ),
         // In a table: the space after a short one belongs to the column.
         (r"\b3[01]d\b", Mask::As("30d")),
-        (r"(?m)\b(\d\ds|\ds |\ds$)", Mask::As("<n>")),
+        (r"(?m)\b(\d\ds\b|\ds |\ds$)", Mask::As("<n>")),
         (r"Kubernetes v1\.\d+\.\d+", Mask::As("Kubernetes <version>")),
         (r"127\.0\.0\.1:\d+", Mask::As("127.0.0.1:<port>")),
     ];

@@ -272,8 +272,8 @@ async fn untouched(story: &Story, start: &State) -> Result<()> {
     Ok(())
 }
 
-fn command<'a>(verb: &'a str, story: &'a Story) -> [&'a str; 5] {
-    [verb, &story.cluster.id, "--yes", "--settle", "0s"]
+fn command<'a>(verb: &'a str, story: &'a Story) -> [&'a str; 6] {
+    [verb, &story.cluster.id, "--yes", "--settle=0s", "--timeout", "15m"]
 }
 
 impl fmt::Display for Point {

@@ -418,9 +418,9 @@ fn never_without_a_way_back(c: &mut Complaints, state: &State) {
     );
 }
 
-/// An agent needs this long to come up and connect (the stand-in's `agentStart` and `agentRetry`), with room for a busy
+/// An agent needs no longer to come up and connect (the stand-in's `agentStart` and `agentRetry`), with room for a busy
 /// machine.
-const AGENTS_RESTART: Duration = Duration::from_secs(3);
+const AGENTS_RESTART: Duration = Duration::from_secs(20);
 
 /// Waits until Rancher sees nothing but the tunnels of one agent, and the cluster as connected; then looks at everything.
 async fn rancher_sees(story: &Story, token: impl Fn(&State) -> String) -> Result<State> {
@@ -430,11 +430,20 @@ async fn rancher_sees(story: &Story, token: impl Fn(&State) -> String) -> Result
         let condition = report.conditions.get("Connected");
         let connected = condition.is_some_and(|status| status == "True");
         let tunnels = report.sessions.len() == 2 && report.fingerprints().len() == 1;
-        Ok((connected && tunnels).then_some(()))
+        if !connected || !tunnels {
+            return Ok(None);
+        }
+        // Kubernetes may take its time to end the pod whose tunnels are gone.
+        let state = State::of(story).await?;
+        Ok((state.pods.len() == 1).then_some(state))
     });
-    let seen = seen.await;
-    let state = State::of(story).await?;
-    seen.with_context(|| format!("{state:#?}"))?;
+    let state = match seen.await {
+        Ok(state) => state,
+        Err(error) => {
+            let state = State::of(story).await?;
+            return Err(error.context(format!("{state:#?}")));
+        }
+    };
     let with = token(&state);
     ensure!(
         state.report.fingerprints() == [with.as_str()],
