@@ -14,6 +14,7 @@
 //! # Ok(()) }
 //! ```
 
+mod cost;
 mod shown;
 mod wait;
 
@@ -29,11 +30,12 @@ use testbed::{Bed, ControlPlane, Era, FaultProxy, Kubeconfig, Registered, Regist
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
+pub use cost::Cost;
 pub use shown::shown;
 pub use wait::{PATIENCE, until};
 
 /// Longer than anything that a story runs: a program that hangs shall fail its story, with what it has printed.
-const LONGEST: Duration = Duration::from_mins(5);
+const LONGEST: Duration = Duration::from_mins(15);
 /// The plugins as the files that kubectl looks for.
 const CRT: &str = "kubectl-crt";
 const BOOTSTRAP_TOKEN: &str = "kubectl-bootstrap_token";

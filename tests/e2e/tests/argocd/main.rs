@@ -10,6 +10,7 @@ mod leaks;
 mod listing;
 mod proving;
 mod removing;
+mod requests;
 mod rotating;
 mod rotation_killed;
 mod rotation_stopped;

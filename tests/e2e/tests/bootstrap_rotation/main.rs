@@ -7,6 +7,7 @@ mod elsewhere;
 mod interrupted;
 mod killed;
 mod place;
+mod requests;
 mod rotating;
 mod several_servers;
 mod signer;

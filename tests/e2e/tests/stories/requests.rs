@@ -1,18 +1,13 @@
 //! How many requests a rotation costs its servers: the writes to the number, as `docs/requests.md` tells them; the reads
 //! within bounds that follow from how often it looks.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-
 use anyhow::{Result, ensure};
-use e2e::Story;
+use e2e::{Cost, Story};
 use rstest::rstest;
 use testbed::{Era, Request};
 
-use crate::writes::{essence, is_lease};
+use crate::writes::essence;
 
-/// What the user is told.
-const DOCUMENT: &str = include_str!("../../../../docs/requests.md");
 /// The survey before the question, the survey of the engine, and what is read once.
 const SURVEYS: usize = 42;
 /// Reads of one look: cluster, tokens, Secrets, feature; Deployment, pods, record; a Secret for each value; a probe of two
@@ -47,24 +42,6 @@ impl Mode {
     }
 }
 
-/// The part of the document that is about one era and mode.
-fn table(era: Era, mode: Mode, writes: &[&Request]) -> String {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for write in writes {
-        *counts.entry(what(write)).or_default() += 1;
-    }
-    let word = match era {
-        Era::Plain => "Era P",
-        Era::Secret => "Era S",
-    };
-    let mut table = format!("### {word}, {}\n\n| write | count |\n|---|---:|\n", mode.words());
-    for (what, count) in &counts {
-        let _ = writeln!(table, "| {what} | {count} |");
-    }
-    let _ = writeln!(table, "| **together** | **{}** |", writes.len());
-    table
-}
-
 /// `PATCH clusterregistrationtokens` on which side.
 fn what(write: &Request) -> String {
     let below = write.path.contains("/namespaces/cattle-system/");
@@ -90,54 +67,33 @@ async fn of_one_rotation_are_as_documented(
         .await?
         .expect(0)?;
 
-    let all = proxy.requests();
-    let (leases, products): (Vec<_>, Vec<_>) = all.iter().filter(|r| r.write.is_some()).partition(|r| is_lease(r));
-    let table = table(era, mode, &products);
-    ensure!(
-        DOCUMENT.contains(&table),
-        "docs/requests.md does not say:\n{table}\n{}",
-        proxy.transcript()
-    );
+    let word = match era {
+        Era::Plain => "Era P",
+        Era::Secret => "Era S",
+    };
+    let cost = Cost::of(&proxy);
+    cost.is_documented(&format!("{word}, {}", mode.words()), what)?;
     // One that takes and one that begins, one before each write and at each new phase of waiting, one that ends; and a
     // renewal every ten seconds.
     let renewals = usize::try_from(outcome.took.as_secs() / 10)?;
-    let most = products.len() + 8 + renewals;
-    ensure!(
-        leases.len() <= most,
-        "{} writes of the Lease, at most {most}\n{}",
-        leases.len(),
-        proxy.transcript()
-    );
+    cost.at_most(
+        cost.writes.len() + 8 + renewals,
+        "writes of the Lease",
+        cost.leases.len(),
+    )?;
 
-    let reads: Vec<_> = all.iter().filter(|request| request.write.is_none()).collect();
-    let is_look = |request: &&&Request| request.path.ends_with(&format!("/clusters/{id}")) && request.method == "GET";
-    let looks = reads.iter().filter(is_look).count();
+    let is_look = |request: &&Request| request.path.ends_with(&format!("/clusters/{id}")) && request.method == "GET";
+    let looks = cost.reads.iter().filter(is_look).count();
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "seconds of a test, times two and a half"
     )]
     let waiting = (outcome.took.as_secs_f64() * LOOKS_A_SECOND) as usize;
-    let most_looks = products.len() + leases.len() + waiting;
-    ensure!(looks <= most_looks, "{looks} looks, at most {most_looks}");
-    let most_reads = SURVEYS + looks * OF_A_LOOK;
-    ensure!(
-        reads.len() <= most_reads,
-        "{} reads, at most {most_reads}\n{}",
-        reads.len(),
-        proxy.transcript()
-    );
-    println!(
-        "{era:?} {mode:?}: {} reads in {looks} looks, {} writes of the Lease, {} others, in {:?}",
-        reads.len(),
-        leases.len(),
-        products.len(),
-        outcome.took
-    );
-    ensure!(
-        all.iter().all(|request| request.user_agent.starts_with("kubectl-crt/")),
-        "{all:#?}"
-    );
+    cost.at_most(cost.writes.len() + cost.leases.len() + waiting, "looks", looks)?;
+    cost.at_most(SURVEYS + looks * OF_A_LOOK, "reads", cost.reads.len())?;
+    let ours = |request: &Request| request.user_agent.starts_with("kubectl-crt/");
+    ensure!(proxy.requests().iter().all(ours), "{}", proxy.transcript());
     Ok(())
 }
 
