@@ -1,7 +1,7 @@
 //! From bytes to requests: TCP, a proxy, TLS, HTTP.
 //!
-//! kube's own client leaves Nagle's algorithm on, which makes each request with a body wait for the server's delayed
-//! acknowledgement, 40 ms on Linux. Where a connector can be given, TLS and headers are still kube's.
+//! kube's own client leaves Nagle's algorithm on, which makes a request with a body wait for the server's delayed
+//! acknowledgement, 40 ms on Linux. So the connections are made here; TLS and headers are kube's still.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -118,13 +118,14 @@ async fn rancher_is_away_for_a_while_in_the_middle() -> Result<()> {
     let old = token(&bench.secret().await?)?;
     let (proxy, desk) = bench.behind_proxy().await?;
     let run = bench
-        .run_at(&desk, &["rotate", bench.id(), "--grace", "3s", "--yes"])
+        .run_at(&desk, &["rotate", bench.id(), "--grace", "10s", "--yes"])
         .start()
         .await?;
     bench.comes_to("prove").await?;
+    // From within the grace time until well after it; a single call is tried again for five seconds.
     proxy.away(Outage {
         prefix: "/v3/".to_owned(),
-        lasts: Duration::from_secs(5),
+        lasts: Duration::from_secs(20),
         status: None,
     });
     let done = run.finish().await?.expect(0)?;

@@ -194,8 +194,9 @@ async fn a_lock_taken_by_force_stops_the_former_holder() -> Result<()> {
     let stolen = SystemTime::now();
     premises.consumer(Consumer::Calls);
     thief.expect(Ended::Done).await?;
+    // Before it has to renew its lock it may see that everything is done.
     let ended = former.finish().await?.context("it was killed")?;
-    ensure!(ended.lost_the_lock(), "{ended:?}");
+    ensure!(ended.lost_the_lock() || ended == Ended::Done, "{ended:?}");
     ensure!(carried_out(&proxy, stolen).is_empty(), "{}", proxy.transcript());
     premises.expect_rotated().await
 }
