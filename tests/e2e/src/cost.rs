@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use testbed::{FaultProxy, Request};
@@ -51,6 +52,13 @@ impl Cost {
             self.transcript
         );
         Ok(())
+    }
+
+    /// Whether the Lease was written once for each of the other writes, so often besides, and every ten seconds.
+    pub fn leases_follow(&self, besides: usize, took: Duration) -> Result<()> {
+        let renewals = usize::try_from(took.as_secs() / 10)?;
+        let most = self.writes.len() + besides + renewals;
+        self.at_most(most, "writes of the Lease", self.leases.len())
     }
 
     /// Whether there were no more of these than the document allows.

@@ -27,12 +27,7 @@ async fn of_one_rotation_are_as_documented() -> Result<()> {
     let done = bench.run_at(&desk, &args).run().await?.expect(0)?;
     let cost = Cost::of(&proxy);
     cost.is_documented("One cluster", what)?;
-    let renewals = usize::try_from(done.took.as_secs() / 10)?;
-    cost.at_most(
-        cost.writes.len() + 10 + renewals,
-        "writes of the Lease",
-        cost.leases.len(),
-    )?;
+    cost.leases_follow(10, done.took)?;
     // Two looks a second while it waits.
     let waited = 12 * usize::try_from(done.took.as_secs())?;
     cost.at_most(TOGETHER + waited, "requests", proxy.requests().len())?;

@@ -34,12 +34,7 @@ async fn of_one_rotation_are_as_documented(#[case] title: &str, #[case] file: bo
     let done = desk.bootstrap_token(&args).run().await?.expect(0)?;
     let cost = Cost::of(&proxy);
     cost.is_documented(title, what)?;
-    let renewals = usize::try_from(done.took.as_secs() / 10)?;
-    cost.at_most(
-        cost.writes.len() + 10 + renewals,
-        "writes of the Lease",
-        cost.leases.len(),
-    )?;
+    cost.leases_follow(10, done.took)?;
     let is_look = |read: &&Request| read.path.ends_with("/configmaps/cluster-info");
     let looks = cost.reads.iter().filter(is_look).count();
     cost.at_most(ONCE + looks * OF_A_LOOK, "reads", cost.reads.len())?;

@@ -75,12 +75,7 @@ async fn of_one_rotation_are_as_documented(
     cost.is_documented(&format!("{word}, {}", mode.words()), what)?;
     // One that takes and one that begins, one before each write and at each new phase of waiting, one that ends; and a
     // renewal every ten seconds.
-    let renewals = usize::try_from(outcome.took.as_secs() / 10)?;
-    cost.at_most(
-        cost.writes.len() + 8 + renewals,
-        "writes of the Lease",
-        cost.leases.len(),
-    )?;
+    cost.leases_follow(8, outcome.took)?;
 
     let is_look = |request: &&Request| request.path.ends_with(&format!("/clusters/{id}")) && request.method == "GET";
     let looks = cost.reads.iter().filter(is_look).count();
