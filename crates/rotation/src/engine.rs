@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use crate::event::{Event, Listener};
 use crate::journal::Journal;
-use crate::lock::{End, Held};
+use crate::lock::{End, Held, Lost};
 use crate::phase::{Goal, Phase};
-use crate::protocol::{Actor, Next, Obstacle, Protocol, RunOf, Step, Trouble, ViewOf, Wait};
+use crate::protocol::{Actor, Next, Obstacle, Protocol, Repeats, RunOf, Step, Trouble, ViewOf, Wait};
 
 /// How often the world is looked at while waiting.
 const LOOK: Duration = Duration::from_millis(400);
@@ -46,6 +46,8 @@ const LONGER_EACH_TIME: Duration = Duration::from_millis(50);
 pub enum Outcome {
     /// The new credential is in use and the old one is refused.
     Done,
+    /// The same, by an earlier process: this one found nothing left to do.
+    AlreadyDone,
     /// The start is restored, and why.
     Undone(String),
     /// Nothing was begun, and why.
@@ -70,8 +72,10 @@ pub enum Pause {
     OutOfPatience(String),
     /// It is not safe to go on.
     Obstacles(Vec<Obstacle>),
-    /// The lock was lost: another process may be going on with this run.
-    LockLost,
+    /// Another writer keeps writing the old state back: who, in words. The target was put right once more.
+    Contested(String),
+    /// The lock was lost, and how.
+    LockLost(Lost),
     /// A call failed in a way that will not pass by itself.
     Error(kubectl_core::error::Error),
 }
@@ -99,7 +103,13 @@ enum Turn {
 
 struct State<A: Actor> {
     journal: Option<Journal<A::Protocol>>,
+    /// The journal was read from the Lease, and the objects were not asked yet what of it is true.
+    claimed: bool,
+    /// The run was begun by another process.
+    resumed: bool,
     lock: Held,
+    /// Since when another writer is put right.
+    contested: Option<Instant>,
     /// The wait under way, and since when.
     waiting: Option<(String, Instant)>,
     conflicts: u32,
@@ -118,6 +128,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
     ///
     /// The lock is released in every case; the journal stays unless the goal was reached.
     pub async fn run(mut self, lock: Held, journal: Option<Journal<A::Protocol>>) -> Outcome {
+        let journal = journal.map(Journal::resumed);
         if let Some(journal) = &journal {
             self.listener.hear(Event::Resumed {
                 goal: journal.goal,
@@ -125,8 +136,11 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             });
         }
         let mut state = State {
+            claimed: journal.is_some(),
+            resumed: journal.is_some(),
             journal,
             lock,
+            contested: None,
             waiting: None,
             conflicts: 0,
             accepted: HashMap::new(),
@@ -135,8 +149,8 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             if *self.stop.borrow() {
                 break pending(&state, Pause::Asked);
             }
-            if state.lock.is_lost() {
-                break pending(&state, Pause::LockLost);
+            if let Some(lost) = state.lock.lost() {
+                break pending(&state, Pause::LockLost(lost));
             }
             match self.turn(&mut state).await {
                 Turn::Again => {}
@@ -159,6 +173,10 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             Ok(None) => return Turn::End(pending(state, Pause::Asked)),
             Err(trouble) => return self.troubled(state, trouble),
         };
+        if let Some(run) = run.as_ref().filter(|_| state.claimed) {
+            self.recall(state, &view, run);
+            return Turn::Again;
+        }
         match A::Protocol::decide(&view, run.as_ref()) {
             Next::Begin(_) if state.journal.is_some() => contradiction(state, "a second beginning"),
             Next::Begin(notes) => {
@@ -172,6 +190,23 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             Next::Done => Turn::End(self.reached(state)),
             Next::Refuse(obstacles) if state.journal.is_none() => Turn::End(Outcome::Refused(obstacles)),
             Next::Refuse(obstacles) => Turn::End(pending(state, Pause::Obstacles(obstacles))),
+        }
+    }
+
+    /// What the Lease claims is replaced by what the objects say.
+    fn recall(&self, state: &mut State<A>, view: &ViewOf<A>, claimed: &RunOf<A>) {
+        state.claimed = false;
+        match A::Protocol::recall(view, claimed) {
+            Some(notes) => {
+                if let Some(journal) = &mut state.journal {
+                    journal.notes = notes;
+                }
+            }
+            None => {
+                state.journal = None;
+                state.resumed = false;
+                self.listener.hear(Event::NothingToResume);
+            }
         }
     }
 
@@ -200,7 +235,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         };
         let notes = A::Protocol::intend(&step.write, &run, &mut *self.actor.draw());
         let what = step.write.to_string();
-        if self.is_in_vain(state, &what) {
+        if step.repeats == Repeats::Never && self.is_in_vain(state, &what) {
             let what = format!("an effect of \"{what}\", which was accepted");
             return Turn::End(pending(state, Pause::OutOfPatience(what)));
         }
@@ -212,6 +247,9 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             step.stops.iter().for_each(|timer| journal.stop(*timer));
             for timer in step.starts {
                 journal.start(timer, now, self.actor.lasts(timer));
+            }
+            if matches!(step.repeats, Repeats::PutBack(_)) {
+                journal.count_put_back();
             }
         }
         if let end @ Turn::End(_) = self.saved(state).await {
@@ -230,6 +268,12 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
                 self.listener.hear(Event::Stepped);
                 state.waiting = None;
                 state.conflicts = 0;
+                if let Repeats::PutBack(writer) = step.repeats {
+                    let since = *state.contested.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= self.patience {
+                        return Turn::End(pending(state, Pause::Contested(writer)));
+                    }
+                }
                 accepted(state, what)
             }
             Err(trouble) => self.troubled(state, trouble),
@@ -295,6 +339,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             _ => return contradiction(state, "a way back where there is none"),
         }
         state.waiting = None;
+        state.contested = None;
         let turn = self.saved(state).await;
         if matches!(turn, Turn::Again) {
             self.listener.hear(Event::TurnedBack(reason));
@@ -312,7 +357,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         };
         match state.lock.save(text).await {
             Ok(()) => Turn::Again,
-            Err(_) => Turn::End(pending(state, Pause::LockLost)),
+            Err(lost) => Turn::End(pending(state, Pause::LockLost(lost))),
         }
     }
 
@@ -329,7 +374,10 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
                 let what = "somebody else to stop changing the same object".to_owned();
                 self.be_patient(state, phase, what, pause)
             }
-            Trouble::LockLost => Turn::End(pending(state, Pause::LockLost)),
+            Trouble::LockLost => Turn::End(pending(
+                state,
+                Pause::LockLost(state.lock.lost().unwrap_or(Lost::NotRenewed)),
+            )),
             Trouble::Fatal(error) => Turn::End(pending(state, Pause::Error(error))),
             // Nothing is under way yet: say what is wrong instead of waiting for it.
             Trouble::NotYet(error) if state.journal.is_none() => Turn::End(pending(state, Pause::Error(error))),
@@ -349,6 +397,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         let goal = state.journal.as_ref().map_or(Goal::Forward, |journal| journal.goal);
         self.listener.hear(Event::Done(goal));
         match goal {
+            Goal::Forward if state.resumed && state.accepted.is_empty() => Outcome::AlreadyDone,
             Goal::Forward => Outcome::Done,
             Goal::Back => {
                 let reason = state.journal.as_ref().and_then(|journal| journal.reason.clone());
@@ -360,9 +409,12 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
     /// Gives the lock back. What cannot be given back any more runs out by itself.
     async fn finish(&self, state: State<A>, outcome: Outcome) -> Outcome {
         let end = match &outcome {
-            Outcome::Done => End::Finished("rotated".to_owned()),
+            Outcome::Done | Outcome::AlreadyDone => End::Finished("rotated".to_owned()),
             Outcome::Undone(reason) => End::Finished(format!("undone: {reason}")),
-            Outcome::Refused(_) | Outcome::Pending { .. } => End::Pending,
+            // Here the Lease may still hold a journal that nothing stands for.
+            Outcome::Refused(_) => End::Nothing,
+            Outcome::Pending { .. } if state.journal.is_none() => End::Nothing,
+            Outcome::Pending { .. } => End::Pending,
         };
         if let Err(lost) = state.lock.release(end).await {
             tracing::debug!(%lost, "the lock was not released");

@@ -12,6 +12,8 @@ pub enum Event {
         /// Why the goal is *back*.
         reason: Option<String>,
     },
+    /// Nothing of the journaled run stands: a rotation begins anew.
+    NothingToResume,
     /// A write is about to be sent.
     Step {
         /// The phase that it belongs to.

@@ -57,12 +57,18 @@ pub trait Environment {
     /// one that does not: the same as any other new one, and an exploration must be finite.
     fn in_use(&self, view: &ViewOf<Self>, former: Option<&NotesOf<Self>>) -> (BTreeSet<Fingerprint>, BTreeSet<String>);
 
+    /// Journals that whoever may write Leases could put there, old ones of the same run among them.
+    fn forged(&self, _world: &World<Self>) -> Vec<RunIn<Self>> {
+        Vec::new()
+    }
+
     /// Why this state must never be, if so.
     fn unsafe_because(&self, world: &World<Self>) -> Option<String>;
 }
 
 type ViewOf<E> = <<E as Environment>::Protocol as Protocol>::View;
 type NotesOf<E> = <<E as Environment>::Protocol as Protocol>::Notes;
+type RunIn<E> = Run<<E as Environment>::Protocol>;
 type WriteOf<E> = <<E as Environment>::Protocol as Protocol>::Write;
 
 /// Whether a move brings the end nearer. Only such moves count for the proof that the end can be reached.
@@ -100,6 +106,7 @@ pub struct World<E: Environment + ?Sized> {
     stale: Option<Sending<E>>,
     stale_left: u8,
     rollbacks_left: u8,
+    forgeries_left: u8,
 }
 
 struct Sending<E: Environment + ?Sized> {
@@ -120,7 +127,15 @@ impl<E: Environment + ?Sized> World<E> {
             stale: None,
             stale_left: 0,
             rollbacks_left: 0,
+            forgeries_left: 0,
         }
+    }
+
+    /// With a Lease whose journal is replaced so many times, and the run killed and resumed.
+    #[must_use]
+    pub fn forgeries(mut self, forgeries: u8) -> Self {
+        self.forgeries_left = forgeries;
+        self
     }
 
     /// With so many holders that lose the lock with a write in hand, and so many colleagues that ask for the rollback.
@@ -167,7 +182,8 @@ by_fields!(World {
     sending,
     stale,
     stale_left,
-    rollbacks_left
+    rollbacks_left,
+    forgeries_left
 });
 by_fields!(Sending { write, run, seen });
 
@@ -327,6 +343,7 @@ fn successors<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<M
     moves.extend(timers(environment, world));
     moves.extend(stale_holder(environment, world));
     moves.extend(rollback(world));
+    moves.extend(forgeries(environment, world));
     Ok(moves)
 }
 
@@ -338,9 +355,10 @@ fn tool<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<Move<E>
     let Some(sending) = &world.sending else {
         return Ok(decided(environment, world)?.into_iter().collect());
     };
-    let mut killed = world.clone();
-    killed.sending = None;
-    let mut sent = killed.clone();
+    let mut sent = world.clone();
+    sent.sending = None;
+    let mut killed = sent.clone();
+    resume(&mut killed);
     arrive(environment, &mut sent, sending);
     let mut moves = vec![
         Move {
@@ -377,6 +395,7 @@ fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<M
                 phase: Phase::Survey,
                 notes,
                 timers: [].into(),
+                put_back: 0,
             });
             "begins".to_owned()
         }
@@ -389,8 +408,7 @@ fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<M
             let mut draw = FirstUnused { credentials, marks };
             run.notes = E::Protocol::intend(&step.write, run, &mut draw);
             run.phase = run.phase.max(step.phase);
-            run.timers.retain(|timer, _| !step.stops.contains(timer));
-            run.timers.extend(step.starts.iter().map(|timer| (*timer, false)));
+            run.intend(&step);
             let seen = environment.target(&world.view, &step.write);
             let name = format!("{}: intends {}", step.phase, step.write);
             to.sending = Some(Sending {
@@ -485,6 +503,7 @@ fn rollback<E: Environment>(world: &World<E>) -> Option<Move<E>> {
     let mut to = world.clone();
     to.rollbacks_left -= 1;
     turn_back(to.run.as_mut()?);
+    resume(&mut to);
     Some(Move {
         name: "a colleague asks for the rollback".to_owned(),
         help: Help::Disturbs,
@@ -492,9 +511,46 @@ fn rollback<E: Environment>(world: &World<E>) -> Option<Move<E>> {
     })
 }
 
+/// Whoever may write Leases puts another journal there; the run is killed, and run again.
+fn forgeries<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> {
+    if world.forgeries_left == 0 || world.sending.is_some() {
+        return Vec::new();
+    }
+    let forged = environment.forged(world).into_iter();
+    forged
+        .map(|run| {
+            let name = format!(
+                "the journal is forged ({}, {}), and the command run again",
+                run.goal, run.phase
+            );
+            let mut to = world.clone();
+            to.forgeries_left -= 1;
+            to.ended = None;
+            to.run = Some(run);
+            resume(&mut to);
+            Move {
+                name,
+                help: Help::Disturbs,
+                to,
+            }
+        })
+        .collect()
+}
+
+/// Another process takes the run over: timers begin anew, and the notes are what the objects say.
+fn resume<E: Environment + ?Sized>(world: &mut World<E>) {
+    let Some(run) = &mut world.run else { return };
+    run.timers.clear();
+    match E::Protocol::recall(&world.view, run) {
+        Some(notes) => run.notes = notes,
+        None => world.run = None,
+    }
+}
+
 fn turn_back<P: Protocol>(run: &mut Run<P>) {
     run.goal = Goal::Back;
     run.timers.clear();
+    run.put_back = 0;
 }
 
 /// Draws the first value that is not in use.

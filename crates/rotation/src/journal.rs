@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::phase::{Goal, Phase};
 use crate::protocol::{Protocol, Run, RunId};
 
-/// The version that this program writes. A newer one is left alone.
-pub const VERSION: u32 = 1;
+/// The version that this program writes. A newer one is left alone, unless `--force=journal` discards it.
+pub const VERSION: u32 = 2;
 
 /// One journal. Times are those of the API server that keeps the Lease.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,8 +36,12 @@ pub struct Journal<P: Protocol> {
     pub started: Timestamp,
     /// Who can go on with it, in words ("any admin of the management cluster").
     pub resumable_by: String,
+    /// Of the process that holds the lock, for whoever looks at the Lease. A resumed run starts its own.
     #[serde(default)]
     deadlines: BTreeMap<P::Timer, Timestamp>,
+    /// How often the target was put right after another writer.
+    #[serde(default)]
+    put_back: u8,
     /// What the protocol keeps.
     pub notes: P::Notes,
 }
@@ -47,8 +51,8 @@ pub struct Journal<P: Protocol> {
 pub enum Unreadable {
     /// Written by a newer release.
     #[error(
-        "the rotation under way was begun by a newer release (journal version {0}, this one knows {VERSION}): \
-         finish it with that release"
+        "the rotation in progress was begun by a newer release (journal version {0}, this one knows {VERSION}): \
+         finish it with that release, or discard its journal with --force=journal"
     )]
     Newer(u32),
     /// Not a journal of ours, or damaged.
@@ -86,8 +90,16 @@ impl<P: Protocol> Journal<P> {
             started: now,
             resumable_by: resumable_by.into(),
             deadlines: BTreeMap::new(),
+            put_back: 0,
             notes,
         }
+    }
+
+    /// The journal as this process takes it over: what waits have come to elsewhere counts for nothing.
+    #[must_use]
+    pub fn resumed(mut self) -> Self {
+        self.deadlines.clear();
+        self
     }
 
     /// Reads one from the annotation's text.
@@ -119,7 +131,13 @@ impl<P: Protocol> Journal<P> {
                 .iter()
                 .map(|(timer, deadline)| (*timer, *deadline <= now))
                 .collect(),
+            put_back: self.put_back,
         }
+    }
+
+    /// Notes that the target was put right once more.
+    pub fn count_put_back(&mut self) {
+        self.put_back = self.put_back.saturating_add(1);
     }
 
     /// The deadline of a timer, if it was started.
@@ -144,5 +162,6 @@ impl<P: Protocol> Journal<P> {
         self.goal = Goal::Back;
         self.reason = Some(reason.into());
         self.deadlines.clear();
+        self.put_back = 0;
     }
 }

@@ -119,6 +119,8 @@ pub enum NotTaken {
 pub enum End {
     /// The journal stays: somebody goes on later.
     Pending,
+    /// Nothing was begun, so that there is no journal.
+    Nothing,
     /// The journal goes, and this stays as the record of the last run.
     Finished(String),
 }
@@ -274,7 +276,7 @@ impl Lock {
     fn keep(&self, lease: Lease, sent: u64) -> (Held, Record) {
         let record = Record::of(&lease);
         let fence = Fence {
-            renewed: Arc::new(Mutex::new(Some(sent))),
+            renewed: Arc::new(Mutex::new(Ok(sent))),
         };
         let (orders, inbox) = mpsc::channel(4);
         let keeper = Keeper {
@@ -290,32 +292,37 @@ impl Lock {
 /// Says whether a write may still be sent under the lock.
 #[derive(Clone, Debug)]
 pub struct Fence {
-    /// Milliseconds of uptime at the last renewal; `None` once the lock is known to be lost.
-    renewed: Arc<Mutex<Option<u64>>>,
+    /// Milliseconds of uptime at the last renewal, or how the lock was lost.
+    renewed: Arc<Mutex<Result<u64, Lost>>>,
 }
 
 impl Fence {
     /// Whether the lock is surely ours right now.
     pub fn is_open(&self) -> bool {
-        let renewed = self.renewed.lock().map_or(None, |guard| *guard);
-        renewed.is_some_and(|at| uptime_ms().saturating_sub(at) < SAFE.as_millis() as u64)
+        self.renewed()
+            .is_ok_and(|at| uptime_ms().saturating_sub(at) < SAFE.as_millis() as u64)
+    }
+
+    fn renewed(&self) -> Result<u64, Lost> {
+        self.renewed.lock().map_or(Err(Lost::NotRenewed), |guard| *guard)
     }
 
     /// How long it stays open if nothing renews it.
     fn left(&self) -> Duration {
-        let renewed = self.renewed.lock().map_or(None, |guard| *guard);
-        let age = renewed.map(|at| Duration::from_millis(uptime_ms().saturating_sub(at)));
+        let age = self
+            .renewed()
+            .map(|at| Duration::from_millis(uptime_ms().saturating_sub(at)));
         age.map_or(Duration::ZERO, |age| SAFE.saturating_sub(age))
     }
 
     /// A fence that never closes, for tests of single writes.
     pub fn always_open() -> Self {
         Self {
-            renewed: Arc::new(Mutex::new(Some(u64::MAX))),
+            renewed: Arc::new(Mutex::new(Ok(u64::MAX))),
         }
     }
 
-    fn set(&self, renewed: Option<u64>) {
+    fn set(&self, renewed: Result<u64, Lost>) {
         if let Ok(mut guard) = self.renewed.lock() {
             *guard = renewed;
         }
@@ -328,10 +335,19 @@ pub struct Held {
     fence: Fence,
 }
 
-/// The lock is not ours any more.
-#[derive(Debug, thiserror::Error)]
-#[error("the lock was taken over by somebody else, or could not be renewed in time; nothing was written since")]
-pub struct Lost;
+/// How a lock was lost. Nothing was written since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// The Lease names another holder.
+    #[error("the lock was lost: another run has taken it over")]
+    TakenOver,
+    /// The Lease is gone, and the journal with it.
+    #[error("the lock was lost: the Lease, which also holds the journal, was deleted while the rotation was running")]
+    Deleted,
+    /// It could not be renewed in time, so that another run may have taken it.
+    #[error("the lock was lost: the Lease could not be renewed in time, and another run may have taken it over")]
+    NotRenewed,
+}
 
 enum Order {
     Save(String, oneshot::Sender<Result<(), Lost>>),
@@ -344,9 +360,10 @@ impl Held {
         &self.fence
     }
 
-    /// Whether the lock is known to be lost. Nothing gets it back.
-    pub fn is_lost(&self) -> bool {
-        self.orders.is_closed()
+    /// How the lock was lost, if it was. Nothing gets it back.
+    pub fn lost(&self) -> Option<Lost> {
+        let how = || self.fence.renewed().err().unwrap_or(Lost::NotRenewed);
+        self.orders.is_closed().then(how)
     }
 
     /// Writes the journal, by compare-and-swap. It renews the lock too.
@@ -361,8 +378,9 @@ impl Held {
 
     async fn order(&self, order: impl FnOnce(oneshot::Sender<Result<(), Lost>>) -> Order) -> Result<(), Lost> {
         let (reply, answer) = oneshot::channel();
-        self.orders.send(order(reply)).await.map_err(|_| Lost)?;
-        answer.await.map_err(|_| Lost)?
+        let lost = |()| self.fence.renewed().err().unwrap_or(Lost::NotRenewed);
+        self.orders.send(order(reply)).await.map_err(|_| lost(()))?;
+        answer.await.map_err(|_| lost(()))?
     }
 }
 
@@ -384,20 +402,20 @@ impl Keeper {
                     None => return,
                     Some(Order::Save(journal, reply)) => {
                         let kept = self.write(&json!({ "annotations": { JOURNAL: journal } }), true).await;
-                        let _ = reply.send(kept.as_ref().copied().map_err(|_| Lost));
+                        let _ = reply.send(kept);
                         kept
                     }
                     Some(Order::Release(end, reply)) => {
                         let released = self.release(end).await;
-                        self.fence.set(None);
+                        self.fence.set(Err(released.err().unwrap_or(Lost::NotRenewed)));
                         let _ = reply.send(released);
                         return;
                     }
                 },
                 _ = renewal.tick() => self.write(&json!({}), true).await,
             };
-            if kept.is_err() {
-                self.fence.set(None);
+            if let Err(lost) = kept {
+                self.fence.set(Err(lost));
                 return;
             }
         }
@@ -410,7 +428,7 @@ impl Keeper {
         let patience = self.fence.left().max(RENEWAL);
         tokio::time::timeout(patience, self.write_until_kept(metadata, hold))
             .await
-            .unwrap_or(Err(Lost))
+            .unwrap_or(Err(Lost::NotRenewed))
     }
 
     async fn write_until_kept(&mut self, metadata: &serde_json::Value, hold: bool) -> Result<(), Lost> {
@@ -422,7 +440,7 @@ impl Keeper {
                     self.lease = lease;
                     true
                 }
-                Err(error) if is_not_found(&error) => return Err(Lost),
+                Err(error) if is_not_found(&error) => return Err(Lost::Deleted),
                 // Either somebody took the lock, or somebody touched a label, or an answer to our own write was lost.
                 Err(error) => {
                     tracing::debug!(%error, "the Lease could not be written");
@@ -430,11 +448,11 @@ impl Keeper {
                 }
             };
             if kept {
-                self.fence.set(Some(sent));
+                self.fence.set(Ok(sent));
                 return Ok(());
             }
             if !self.fence.is_open() {
-                return Err(Lost);
+                return Err(Lost::NotRenewed);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));
@@ -466,11 +484,13 @@ impl Keeper {
 
     /// Looks again. Whether this change is there already; the lock must be ours still, unless the change was to give it up.
     async fn is_there(&mut self, change: &serde_json::Value, hold: bool) -> Result<bool, Lost> {
-        let Ok(Some(lease)) = self.lock.api.get_opt(&self.lock.name).await else {
-            return Ok(false);
+        let lease = match self.lock.api.get_opt(&self.lock.name).await {
+            Ok(Some(lease)) => lease,
+            Ok(None) => return Err(Lost::Deleted),
+            Err(_) => return Ok(false),
         };
         if lease.metadata.uid != self.lease.metadata.uid {
-            return Err(Lost);
+            return Err(Lost::Deleted);
         }
         self.lease = lease;
         let ours = Identity::of_this_process().to_string();
@@ -479,13 +499,14 @@ impl Keeper {
         if is_ours || is_there && !hold {
             Ok(is_there)
         } else {
-            Err(Lost)
+            Err(Lost::TakenOver)
         }
     }
 
     async fn release(&mut self, end: End) -> Result<(), Lost> {
         let notes = match end {
             End::Pending => json!({}),
+            End::Nothing => json!({ JOURNAL: null }),
             End::Finished(result) => {
                 json!({ JOURNAL: null, LAST_RUN: self.lock.clock.now(), LAST_RESULT: result })
             }

@@ -119,8 +119,7 @@ pub fn plan<P: Protocol>(mut view: P::View, run: Option<Run<P>>) -> Result<Plan<
             Next::Do(step) => {
                 run.notes = P::intend(&step.write, &run, &mut Placeholder);
                 run.phase = run.phase.max(step.phase);
-                run.timers.retain(|timer, _| !step.stops.contains(timer));
-                run.timers.extend(step.starts.iter().map(|timer| (*timer, false)));
+                run.intend(&step);
                 P::predict(&mut view, &run, &step.write);
                 steps.push(Planned::Write {
                     phase: step.phase,
@@ -163,5 +162,6 @@ fn fresh<P: Protocol>(notes: P::Notes) -> Run<P> {
         phase: Phase::Survey,
         notes,
         timers: [].into(),
+        put_back: 0,
     }
 }

@@ -32,6 +32,17 @@ pub trait Protocol: Sized + Clone + Debug + Eq + Hash + 'static {
     /// make sense.
     fn decide(view: &Self::View, run: Option<&Run<Self>>) -> Next<Self>;
 
+    /// What the objects say of a run whose journal was read from the Lease: its notes, taken from marks that the run itself
+    /// has set on them, and from what they hold.
+    ///
+    /// The Lease says where a run stands, never what it may do: whoever may write Leases and nothing else must not be able to
+    /// have anything made, delivered or deleted. So no name, value or number of the claimed notes is used here unless an object
+    /// confirms it. The engine asks once, at the first observation of a resumed run, and drops the claims.
+    ///
+    /// `None`: nothing of this run stands, so there is nothing to resume, and a rotation begins with its checks as any other.
+    /// On the way back there is always an answer: at least that nothing was made.
+    fn recall(view: &Self::View, claimed: &Run<Self>) -> Option<Self::Notes>;
+
     /// What the world looks like right after a write.
     fn predict(view: &mut Self::View, run: &Run<Self>, write: &Self::Write);
 
@@ -124,14 +135,32 @@ pub struct Run<P: Protocol> {
     pub phase: Phase,
     /// What the protocol has written down for itself.
     pub notes: P::Notes,
-    /// The timers that were started, and whether their deadline has passed.
+    /// The timers that this process has started, and whether their deadline has passed. A resumed run begins without any:
+    /// a deadline that permits *retire* is never read from the Lease.
     pub timers: BTreeMap<P::Timer, bool>,
+    /// How often the target was put right after another writer had written the old state back to it.
+    pub put_back: u8,
 }
 
 impl<P: Protocol> Run<P> {
+    /// What the intent of a step changes, beside the phase and the notes.
+    pub(crate) fn intend(&mut self, step: &Step<P>) {
+        self.timers.retain(|timer, _| !step.stops.contains(timer));
+        self.timers.extend(step.starts.iter().map(|timer| (*timer, false)));
+        if matches!(step.repeats, Repeats::PutBack(_)) {
+            self.put_back = self.put_back.saturating_add(1);
+        }
+    }
+
     /// Whether the timer was started and its deadline has passed.
     pub fn passed(&self, timer: P::Timer) -> bool {
         self.timers.get(&timer).copied().unwrap_or(false)
+    }
+
+    /// Whether the target was put right as often as a passing disturbance explains. One more write-back is a writer who does
+    /// not stop, such as GitOps.
+    pub fn is_contested(&self) -> bool {
+        self.put_back >= PASSING_DISTURBANCES
     }
 
     /// Whether the timer was started and its deadline is still to come.
@@ -139,6 +168,9 @@ impl<P: Protocol> Run<P> {
         self.timers.get(&timer).is_some_and(|passed| !passed)
     }
 }
+
+/// Rancher's own redeploy, or a colleague's command, may write the old state back once or twice.
+const PASSING_DISTURBANCES: u8 = 2;
 
 /// The name of one run: five characters of the alphabet that Kubernetes uses for generated names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize)]
@@ -199,6 +231,20 @@ pub struct Step<P: Protocol> {
     pub starts: Vec<P::Timer>,
     /// Timers that it makes meaningless: they count as never started.
     pub stops: Vec<P::Timer>,
+    /// Why it may be sent again and again.
+    pub repeats: Repeats,
+}
+
+/// Whether a write may be repeated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Repeats {
+    /// It has an effect. One that is accepted each time and changes nothing ends the run.
+    #[default]
+    Never,
+    /// It asks a controller to look, which takes its time.
+    Trigger,
+    /// It puts right what another writer has written back: whoever that is, in words. The run counts them.
+    PutBack(String),
 }
 
 /// A wait, and for what.
@@ -237,7 +283,30 @@ impl<P: Protocol> Next<P> {
             write,
             starts: starts.into(),
             stops: Vec::new(),
+            repeats: Repeats::Never,
         })
+    }
+
+    /// The same step, which puts right what `writer` has written back. While the run may turn back, it does so at the third
+    /// time.
+    #[must_use]
+    pub fn putting_back(mut self, run: &Run<P>, may_turn: bool, writer: &str) -> Self {
+        if may_turn && run.is_contested() {
+            return Self::TurnBack(format!("{writer} keeps writing the old state back"));
+        }
+        if let Self::Do(step) = &mut self {
+            step.repeats = Repeats::PutBack(writer.to_owned());
+        }
+        self
+    }
+
+    /// The same step, which asks a controller to look.
+    #[must_use]
+    pub fn triggering(mut self) -> Self {
+        if let Self::Do(step) = &mut self {
+            step.repeats = Repeats::Trigger;
+        }
+        self
     }
 
     /// The same step or wait, which also starts this timer.

@@ -12,11 +12,11 @@ use kubectl_core::error::{Doing as _, Error, Kind};
 use kubectl_core::secret::Fingerprint;
 use kubectl_core::ui::Ui;
 use rotation::engine::{Engine, Outcome};
-use rotation::journal::{Journal, Unreadable};
+use rotation::journal::Journal;
 use rotation::lock::{End, Held, NotTaken, Record};
 use rotation::phase::{Goal, Phase};
 use rotation::plan::{self, NoPlan, Plan};
-use rotation::protocol::{Actor, Trouble, ViewOf};
+use rotation::protocol::{Actor, Protocol as _, Trouble, ViewOf};
 use tokio::sync::watch;
 
 use crate::leases::Rotation;
@@ -275,8 +275,8 @@ impl<W: Work> Job<'_, W> {
         let record = self.read_lease().await?;
         let journal = match Rotation::<ProtocolOf<W>>::from(record.clone()).journal {
             None => None,
-            Some(Ok(journal)) => Some(journal),
-            Some(Err(Unreadable::Malformed { .. })) if self.force_journal => None,
+            Some(Ok(journal)) => Some(journal.resumed()),
+            Some(Err(_)) if self.force_journal => None,
             Some(Err(why)) => return Err(Error::failed(why.to_string())),
         };
         if self.asked == Asked::Rollback && journal.is_none() {
@@ -284,12 +284,14 @@ impl<W: Work> Job<'_, W> {
             result.message = Some(format!("no rotation of {} is under way", self.work.subject().called));
             return Ok(None);
         }
-        let journal = journal.map(|journal| self.directed(journal)).transpose()?;
+        let mut journal = journal.map(|journal| self.directed(journal)).transpose()?;
+        let mut view = self.observe(journal.as_ref()).await?;
+        if let Some(claimed) = journal.take() {
+            journal = self.recalled(claimed, &mut view).await?;
+        }
         let run = journal
             .as_ref()
             .map(|journal| journal.as_of(self.work.server().clock.now()));
-        let seen = Box::pin(self.work.actor().observe(run.as_ref())).await;
-        let view = seen.map_err(in_words)?;
         let plan = match plan::plan(view.clone(), run) {
             Ok(plan) => Some(plan),
             Err(NoPlan::Stuck(_)) if journal.is_some() => None,
@@ -312,6 +314,33 @@ impl<W: Work> Job<'_, W> {
             view,
             plan,
         }))
+    }
+
+    async fn observe(&self, journal: Option<&JournalOf<W>>) -> Result<ViewOf<W::Actor>, Error> {
+        let run = journal.map(|journal| journal.as_of(self.work.server().clock.now()));
+        let seen = Box::pin(self.work.actor().observe(run.as_ref())).await;
+        seen.map_err(in_words)
+    }
+
+    /// What the Lease claims is replaced by what the objects say. `None`: nothing of that run stands.
+    async fn recalled(
+        &self,
+        mut journal: JournalOf<W>,
+        view: &mut ViewOf<W::Actor>,
+    ) -> Result<Option<JournalOf<W>>, Error> {
+        let run = journal.as_of(self.work.server().clock.now());
+        match ProtocolOf::<W>::recall(view, &run) {
+            Some(notes) if notes == run.notes => return Ok(Some(journal)),
+            Some(notes) => journal.notes = notes,
+            None => {
+                let message = format!("Rotation {} has changed nothing: a new one begins.", journal.run);
+                self.ui.status(message);
+                *view = self.observe(None).await?;
+                return Ok(None);
+            }
+        }
+        *view = self.observe(Some(&journal)).await?;
+        Ok(Some(journal))
     }
 
     /// Gives a journal the direction that was asked for.
@@ -413,8 +442,8 @@ impl<W: Work> Job<'_, W> {
         // answer, there is.
         let pending = matches!(outcome, Outcome::Pending { .. })
             && !self.read_lease().await.is_ok_and(|record| record.journal.is_none());
-        let done = matches!(outcome, Outcome::Done);
-        if matches!(outcome, Outcome::Done | Outcome::Undone(_)) {
+        let done = matches!(outcome, Outcome::Done | Outcome::AlreadyDone);
+        if done || matches!(outcome, Outcome::Undone(_)) {
             result.remarks.extend(self.work.unproven());
         }
         if matches!(outcome, Outcome::Undone(_))

@@ -144,7 +144,10 @@ pub fn end_of(
 ) -> Result<(), Error> {
     let name = &subject.called;
     match outcome {
-        Outcome::Done => {
+        Outcome::Done | Outcome::AlreadyDone => {
+            if matches!(outcome, Outcome::AlreadyDone) {
+                result.message = Some("an earlier run had finished the rotation: nothing was left to do".to_owned());
+            }
             match asked {
                 Asked::Rotate => {
                     result.end("rotated");
@@ -243,6 +246,11 @@ fn stopped(
             let hints = obstacles.iter().map(|obstacle| obstacle.hint.clone());
             error.hints.extend(hints.filter(|hint| !hint.is_empty()));
         }
+        Pause::Contested(writer) => {
+            error = error.hint(format!(
+                "stop {writer}, or let it write the new state, before anything restarts"
+            ));
+        }
         _ => {}
     }
     let go_on = match goal {
@@ -268,7 +276,10 @@ fn reason(because: &Pause) -> String {
             .map(|obstacle| obstacle.reason.as_str())
             .collect::<Vec<_>>()
             .join("; "),
-        Pause::LockLost => "the lock was lost, and another run may be going on with it".to_owned(),
+        Pause::Contested(writer) => {
+            format!("{writer} keeps writing the old state back; the new state was written once more")
+        }
+        Pause::LockLost(lost) => lost.to_string(),
         Pause::Error(error) => {
             let text = error.to_string();
             text.strip_prefix("error: ").unwrap_or(&text).to_owned()
@@ -282,6 +293,8 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use rotation::lock::Lost;
+
     use crate::again::Again;
     use crate::subject::LeaseName;
 
@@ -360,14 +373,22 @@ mod tests {
     )]
     #[case::going_back(
         Asked::Rotate,
-        pending(Phase::Place, Goal::Back, Pause::LockLost),
+        pending(Phase::Place, Goal::Back, Pause::LockLost(Lost::TakenOver)),
         true,
-        "4 pending | the rotation of cluster oslo (c-x7k2p) is going back: the lock was lost, and another run may be going on with it | \
+        "4 pending | the rotation of cluster oslo (c-x7k2p) is going back: the lock was lost: another run has taken it over | \
          `kubectl crt rollback c-x7k2p` continues it"
+    )]
+    #[case::another_writer(
+        Asked::Rotate,
+        pending(Phase::Confirm, Goal::Forward, Pause::Contested("manager \"kustomize-controller\"".into())),
+        true,
+        "4 pending | the rotation of cluster oslo (c-x7k2p) stands in phase confirm: manager \"kustomize-controller\" keeps writing \
+         the old state back; the new state was written once more | stop manager \"kustomize-controller\", or let it write the new \
+         state, before anything restarts | `kubectl crt rotate c-x7k2p` continues it"
     )]
     #[case::another_run_ended_it(
         Asked::Rotate,
-        pending(Phase::Prove, Goal::Forward, Pause::LockLost),
+        pending(Phase::Prove, Goal::Forward, Pause::LockLost(Lost::NotRenewed)),
         false,
         "1 failed | another run has ended the rotation of cluster oslo (c-x7k2p) meanwhile | `kubectl crt status c-x7k2p` shows how it stands"
     )]

@@ -93,6 +93,10 @@ impl Listener for Terminal {
                 self.ui
                     .status(format!("{}Going on with going back{because}.", self.name));
             }
+            Event::NothingToResume => self.ui.status(format!(
+                "{}The earlier run has changed nothing: a new one begins.",
+                self.name
+            )),
             Event::Step { phase, what } => self.begin(phase, &what),
             Event::Stepped | Event::Done(_) => {
                 self.shown().at_hand.clear();

@@ -690,6 +690,10 @@ impl<const M: u8> Protocol for Mistaken<M> {
         }
     }
 
+    fn recall(view: &View, claimed: &Run<Self>) -> Option<Notes> {
+        Crt::recall(view, &real(claimed))
+    }
+
     fn predict(view: &mut View, run: &Run<Self>, write: &Write) {
         Crt::predict(view, &real(run), write);
         if M == NO_HOLD {

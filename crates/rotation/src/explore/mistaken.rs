@@ -16,6 +16,7 @@ where
         phase,
         notes,
         timers,
+        put_back,
     } = run.clone();
     Run {
         id,
@@ -23,6 +24,7 @@ where
         phase,
         notes,
         timers,
+        put_back,
     }
 }
 
@@ -39,6 +41,7 @@ where
             write: step.write,
             starts: step.starts,
             stops: step.stops,
+            repeats: step.repeats,
         }),
         (Next::Wait(wait), _) => Next::Wait(Wait {
             phase: wait.phase,

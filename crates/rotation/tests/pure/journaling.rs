@@ -98,7 +98,7 @@ fn a_newer_version_is_refused_whatever_else_it_holds() {
     );
     let error = Journal::<Badge>::read(&text).unwrap_err();
     assert_eq!(error, Unreadable::Newer(VERSION + 1));
-    insta::assert_snapshot!(error, @"the rotation under way was begun by a newer release (journal version 2, this one knows 1): finish it with that release");
+    insta::assert_snapshot!(error, @"the rotation in progress was begun by a newer release (journal version 3, this one knows 2): finish it with that release, or discard its journal with --force=journal");
 }
 
 #[test]

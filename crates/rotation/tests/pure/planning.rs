@@ -36,6 +36,7 @@ fn run(goal: Goal, phase: Phase, new: Option<Fingerprint>) -> Run<Badge> {
             mark: None,
         },
         timers: [].into(),
+        put_back: 0,
     }
 }
 
@@ -114,6 +115,9 @@ impl Protocol for Waiter {
             Some(_) if *goes_round => Next::write(Phase::Make, "the same again".to_owned()),
             Some(_) => Next::wait(Phase::Make, "what does not come"),
         }
+    }
+    fn recall(_: &bool, _: &Run<Self>) -> Option<()> {
+        Some(())
     }
     fn predict(_: &mut bool, _: &Run<Self>, _: &String) {}
     fn rest(_: &mut bool, _: &mut Run<Self>) {}

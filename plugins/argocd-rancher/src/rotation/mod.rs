@@ -52,6 +52,10 @@ impl Protocol for ArgocdRancher {
         decide(view, run)
     }
 
+    fn recall(_: &Self::View, claimed: &Run<Self>) -> Option<Self::Notes> {
+        Some(claimed.notes.clone())
+    }
+
     fn predict(view: &mut Self::View, run: &Run<Self>, write: &Self::Write) {
         predict::predict(view, run, write);
     }

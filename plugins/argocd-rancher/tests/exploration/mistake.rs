@@ -194,6 +194,10 @@ impl Protocol for Perhaps {
         next
     }
 
+    fn recall(view: &Seen, claimed: &Run<Self>) -> Option<Notes> {
+        ArgocdRancher::recall(&seen(&view.view), &real(claimed))
+    }
+
     fn predict(view: &mut Seen, run: &Run<Self>, write: &Write) {
         ArgocdRancher::predict(view, &real(run), write);
     }

@@ -55,6 +55,7 @@ fn under_way(view: &mut View, goal: Goal, phase: Phase) -> Run<ArgocdRancher> {
         phase,
         notes,
         timers: [].into(),
+        put_back: 0,
     }
 }
 

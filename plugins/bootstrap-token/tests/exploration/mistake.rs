@@ -168,6 +168,10 @@ impl Protocol for Perhaps {
         told(next, run)
     }
 
+    fn recall(view: &View, claimed: &Run<Self>) -> Option<Notes> {
+        BootstrapToken::recall(view, &real(claimed))
+    }
+
     fn predict(view: &mut View, run: &Run<Self>, write: &Write) {
         BootstrapToken::predict(view, &real(run), write);
     }

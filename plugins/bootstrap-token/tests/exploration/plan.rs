@@ -48,6 +48,7 @@ fn under_way(view: &mut View, goal: Goal, phase: Phase) -> Run<BootstrapToken> {
         phase,
         notes,
         timers: [].into(),
+        put_back: 0,
     }
 }
 

@@ -61,6 +61,8 @@ pub(crate) enum Because {
     OutOfPatience(String),
     Obstacles(String),
     LockLost,
+    /// Another writer does not stop.
+    Contested(String),
     Error(String),
 }
 
@@ -161,7 +163,7 @@ impl From<Outcome> for Ended {
             reasons.join("; ")
         };
         match outcome {
-            Outcome::Done => Self::Done,
+            Outcome::Done | Outcome::AlreadyDone => Self::Done,
             Outcome::Undone(reason) => Self::Undone(reason),
             Outcome::Refused(obstacles) => Self::Refused(reasons(obstacles)),
             Outcome::Pending { phase, goal, because } => Self::Pending {
@@ -171,7 +173,8 @@ impl From<Outcome> for Ended {
                     Pause::Asked => Because::Asked,
                     Pause::OutOfPatience(what) => Because::OutOfPatience(what),
                     Pause::Obstacles(obstacles) => Because::Obstacles(reasons(obstacles)),
-                    Pause::LockLost => Because::LockLost,
+                    Pause::LockLost(_) => Because::LockLost,
+                    Pause::Contested(writer) => Because::Contested(writer),
                     Pause::Error(error) => Because::Error(error.to_string()),
                 },
             },
