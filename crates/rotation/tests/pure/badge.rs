@@ -198,7 +198,12 @@ fn prove<P: Protocol<Timer = Timer>>(view: &View, run: &Run<P>, target: Option<F
     Some(if late {
         Next::TurnBack(format!("no call with {target} came in time"))
     } else {
-        Next::wait(Phase::Prove, format!("a call with {target}"))
+        let wait = Next::wait(Phase::Prove, format!("a call with {target}"));
+        if run.goal == Goal::Forward {
+            wait.and_start(Timer::Proof)
+        } else {
+            wait
+        }
     })
 }
 
