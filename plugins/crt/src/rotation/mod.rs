@@ -23,8 +23,6 @@ pub enum Timer {
     Proof,
     /// `--settle`: a redeploy that Rancher began before the last change of `system` has landed or failed by then.
     Settle,
-    /// Between two touches of the Cluster.
-    Touch,
     /// The time that a fresh agent has to connect before it is restarted.
     Reconnect,
 }
@@ -39,8 +37,8 @@ impl Protocol for Crt {
         decide(view, run)
     }
 
-    fn recall(_: &Self::View, claimed: &Run<Self>) -> Option<Self::Notes> {
-        Some(claimed.notes.clone())
+    fn recall(view: &Self::View, claimed: &Run<Self>) -> Option<Self::Notes> {
+        decide::recall(view, claimed)
     }
 
     fn predict(view: &mut Self::View, run: &Run<Self>, write: &Self::Write) {

@@ -5,7 +5,7 @@ use rancher::era::Era;
 use rotation::phase::Goal;
 use rotation::protocol::{Draw, Run};
 
-use super::view::{Age, Grace, Holder, Notes, Pod, View};
+use super::view::{Age, Connection, Grace, Holder, Notes, Pod, Record, Trigger, View};
 use super::write::Write;
 use super::{Crt, Timer};
 
@@ -15,7 +15,10 @@ pub(super) fn intend(write: &Write, run: &Run<Crt>, draw: &mut dyn Draw) -> Note
     match write {
         Write::Adopt { token } => notes.new = Some(*token),
         Write::Mint => notes.new = Some(draw.credential()),
-        Write::PointHeld { .. } => notes.mark = Some(draw.mark()),
+        Write::PointHeld { token } => {
+            notes.mark = Some(draw.mark());
+            notes.placed |= Some(*token) == notes.new;
+        }
         _ => {}
     }
     notes
@@ -24,7 +27,14 @@ pub(super) fn intend(write: &Write, run: &Run<Crt>, draw: &mut dyn Draw) -> Note
 /// The world right after the write.
 pub(super) fn predict(view: &mut View, run: &Run<Crt>, write: &Write) {
     match write {
-        Write::Adopt { .. } | Write::Touch => {}
+        Write::Adopt { .. } => record(view, run),
+        Write::Touch => {
+            let holder = view.system.as_ref();
+            view.trigger = holder.map(|holder| Trigger {
+                token: holder.token,
+                overdue: false,
+            });
+        }
         Write::Bridge { token } => drop(view.bridges.insert(*token)),
         Write::Unbridge { token } => drop(view.bridges.remove(token)),
         Write::PostponeGrace => view.status_grace = Some(Grace::Far),
@@ -83,7 +93,15 @@ fn set_system(view: &mut View, run: &Run<Crt>, token: Option<Fingerprint>) {
         token,
         previous,
         protected: true,
-        going_back: run.goal == Goal::Back,
+    });
+    record(view, run);
+}
+
+fn record(view: &mut View, run: &Run<Crt>) {
+    view.record = Some(Record {
+        run: run.id.to_string(),
+        back: run.goal == Goal::Back,
+        notes: run.notes.clone(),
     });
 }
 
@@ -94,6 +112,7 @@ pub(super) fn rest(view: &mut View, run: &mut Run<Crt>) {
     let fresh = Pod {
         token: view.names,
         mark: view.mark.clone(),
+        address: view.address,
         ready: true,
         leaving: false,
     };
@@ -103,11 +122,12 @@ pub(super) fn rest(view: &mut View, run: &mut Run<Crt>) {
     }
     view.pods.insert(fresh);
     if is_new {
-        view.connected = view.names;
+        let address = view.address;
+        view.connected = view.names.map(|token| Connection { token, address });
     }
     // Rancher looks at a cluster only when that changes: by itself it applies nothing (seen on Rancher 2.15.0).
-    if view.era == Era::Secret && run.timers.contains_key(&Timer::Touch) {
-        view.pushed = view.system.as_ref().map(|holder| holder.token);
+    if let Some(trigger) = view.trigger.filter(|_| view.era == Era::Secret) {
+        view.pushed = Some(trigger.token);
     }
     view.answers = view.answers.map(|_| true);
     // Nothing moves any more: what is waited for now is time.

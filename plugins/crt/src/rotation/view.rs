@@ -12,8 +12,14 @@ use serde::{Deserialize, Serialize};
 pub struct View {
     /// Which of Rancher's two kinds of tokens this server has.
     pub era: Era,
-    /// What speaks against beginning a rotation. Once one is under way it is not asked any more.
+    /// What speaks against beginning a rotation. Once one is in progress it is not asked any more.
     pub obstacles: Vec<Obstacle>,
+    /// Whether the downstream side is the cluster that the registration tokens belong to.
+    pub downstream: Downstream,
+    /// Values that Rancher accepts as tokens of another cluster. None of them is ever carried along here.
+    pub foreign: BTreeSet<Fingerprint>,
+    /// What a run has written down on the registration token `system`, in the same write as its value.
+    pub record: Option<Record>,
     /// The registration token `system`, the one that Rancher deploys. `None` when it is absent.
     pub system: Option<Holder>,
     /// Era S: the end of grace in the status of `system`. Early builds read only this one, and drop the previous token by
@@ -41,15 +47,82 @@ pub struct View {
     pub deployment_going_back: bool,
     /// The restart mark in the Deployment's pod template.
     pub mark: Option<String>,
+    /// Where the Deployment's pod template sends the agent.
+    pub address: Address,
+    /// Where Rancher's next push would send it, by Rancher's settings. `None` where they may not be read.
+    pub pushes: Option<Address>,
+    /// The next push may send the agent elsewhere (`--force=address`).
+    pub may_move: bool,
+    /// Who wrote the Deployment's pod template last, beside this program: in words, for messages.
+    pub writer: String,
     /// The pods of the agent.
     pub pods: BTreeSet<Pod>,
-    /// The token that the agent which connected last has written into `stv-aggregation`. Only an agent that Rancher has
-    /// accepted writes it.
-    pub connected: Option<Fingerprint>,
+    /// What the agent that connected last has written into `stv-aggregation`. Only an agent that Rancher has accepted
+    /// writes it.
+    pub connected: Option<Connection>,
+    /// The last trigger of Rancher's deploy controller.
+    pub trigger: Option<Trigger>,
     /// Era S: the token that Rancher says it has applied downstream, by the annotation on the cluster.
     pub pushed: Option<Fingerprint>,
     /// Whether a fresh call through Rancher's tunnel has just succeeded. `None` where we have no way to try.
     pub answers: Option<bool>,
+}
+
+/// Whether the downstream side is the right cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Downstream {
+    /// It is: reached through Rancher, or shown to be the same by the uid of namespace kube-system or by the CA.
+    Proven,
+    /// It is another cluster. Nothing overrides that.
+    Another,
+    /// Neither is shown: there is no tunnel to compare with, and the CA that Rancher has noted is another one or none.
+    Unproven,
+}
+
+/// Where an agent connects to: the URL of Rancher, and the checksum of the CA that it accepts there, as one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Address(Fingerprint);
+
+impl Address {
+    /// By URL and checksum. A trailing slash makes no difference.
+    pub fn of(url: Option<&str>, ca_checksum: Option<&str>) -> Self {
+        let url = url.unwrap_or_default().trim_end_matches('/');
+        Self(Fingerprint::of(&format!("{url} {}", ca_checksum.unwrap_or_default())))
+    }
+}
+
+/// With what an agent has connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Connection {
+    /// Its token.
+    pub token: Fingerprint,
+    /// Where it connected to.
+    pub address: Address,
+}
+
+/// An annotation that makes Rancher look at the Cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Trigger {
+    /// The value of `system` at that moment.
+    pub token: Fingerprint,
+    /// Rancher has had the time to apply it. Whoever changes the Cluster before that makes Rancher's apply start again
+    /// (seen on Rancher 2.15.0: it ends with an update that conflicts with every change since its beginning).
+    pub overdue: bool,
+}
+
+/// What a run has written down on `system`: what it may do is read from there, never from the Lease.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// The run.
+    pub run: String,
+    /// It was written on the way back: a late write of a former holder of the lock does not fit any more.
+    #[serde(default)]
+    pub back: bool,
+    /// What the run knows.
+    #[serde(flatten)]
+    pub notes: Notes,
 }
 
 /// What a registration token holds.
@@ -61,8 +134,6 @@ pub struct Holder {
     pub previous: Option<Fingerprint>,
     /// Era S: neither the end of grace nor an expiry will drop the previous value within the next days.
     pub protected: bool,
-    /// It was written on the way back of this run: a late write of a former holder of the lock does not fit any more.
-    pub going_back: bool,
 }
 
 /// When a grace ends.
@@ -92,13 +163,15 @@ pub struct Pod {
     pub token: Option<Fingerprint>,
     /// The restart mark of the template that it was made from.
     pub mark: Option<String>,
+    /// Where its template sends it.
+    pub address: Address,
     /// Whether its containers run.
     pub ready: bool,
     /// Whether it is being deleted.
     pub leaving: bool,
 }
 
-/// What the journal keeps.
+/// What a run knows: in the record on `system`, and in the journal for whoever looks at the Lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Notes {
@@ -116,6 +189,12 @@ pub struct Notes {
     /// The restart mark that was drawn last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<String>,
+    /// The Deployment was pointed at the new token once: where it is not any more, another writer was there.
+    #[serde(default)]
+    pub placed: bool,
+    /// At the start the agent was connected with the old token.
+    #[serde(default)]
+    pub worked: bool,
     /// Name of the downstream Secret that the Deployment named at the start.
     pub old_secret: String,
     /// The Deployment's own roll-out settings, to be put back.
@@ -156,8 +235,9 @@ impl View {
 
     /// Whether an agent may need this value: to go on, or to start again.
     pub fn is_in_use(&self, token: Fingerprint) -> bool {
+        let connected = self.connected.is_some_and(|connected| connected.token == token);
         let token = Some(token);
-        self.names == token || self.connected == token || self.pods.iter().any(|pod| pod.token == token)
+        self.names == token || connected || self.pods.iter().any(|pod| pod.token == token)
     }
 
     /// Whether an agent with this value runs and will go on running.
@@ -165,5 +245,29 @@ impl View {
         self.pods
             .iter()
             .any(|pod| pod.token == Some(token) && pod.ready && !pod.leaving)
+    }
+
+    /// Whether a pod of the very template that the Deployment has now runs with this value.
+    pub fn runs_as_deployed(&self, token: Fingerprint) -> bool {
+        let of_template = |pod: &Pod| pod.mark == self.mark && pod.address == self.address;
+        self.pods
+            .iter()
+            .any(|pod| pod.token == Some(token) && of_template(pod) && pod.ready && !pod.leaving)
+    }
+
+    /// Whether the agent that connected last did so with this value, and to where the Deployment's template sends it.
+    pub fn is_connected(&self, token: Fingerprint) -> bool {
+        let address = self.address;
+        self.connected == Some(Connection { token, address })
+    }
+
+    /// Whether the value itself can be read anywhere.
+    pub fn has_value(&self, token: Fingerprint) -> bool {
+        self.is_held(token) || self.credentials.contains_key(&token)
+    }
+
+    /// What this run has written down, if anything.
+    pub fn record_of(&self, run: &str) -> Option<&Record> {
+        self.record.as_ref().filter(|record| record.run == run)
     }
 }

@@ -8,7 +8,8 @@ use rotation::plan::Placeholder;
 /// One write. Each is conditional on the object as it was observed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Write {
-    /// Journal only: a value that Rancher has rotated `system` to by itself is taken as the new one.
+    /// The record of the run is written onto `system`, whose value was put there by Rancher or an admin and is taken as the
+    /// new one.
     Adopt {
         /// That value.
         token: Fingerprint,
@@ -82,7 +83,7 @@ pub enum Write {
 impl fmt::Display for Write {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Adopt { token } => write!(f, "adopt {}, which Rancher rotated to by itself", Shown(token)),
+            Self::Adopt { token } => write!(f, "adopt {} as the new token: registration token system holds it already", Shown(token)),
             Self::Bridge { token } => write!(
                 f,
                 "bridge: keep {} accepted by a registration token of this run",
