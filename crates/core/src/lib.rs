@@ -17,6 +17,7 @@ pub mod connection;
 pub mod duration;
 pub mod error;
 pub mod output;
+pub mod ownership;
 pub mod redact;
 pub mod request;
 pub mod secret;
