@@ -13,6 +13,7 @@ pub mod access;
 pub mod age;
 pub mod app;
 pub mod clock;
+pub mod cluster_identity;
 pub mod connection;
 pub mod duration;
 pub mod error;
