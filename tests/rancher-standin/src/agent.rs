@@ -62,12 +62,12 @@ impl Agents {
 
     /// Whether one of the running agents of a cluster would be let in with what it holds, or is about to read.
     pub(crate) fn any_admitted(&self, world: &World, cluster: &str) -> bool {
-        self.of(cluster).iter().any(|handle| match handle.held() {
-            Some((credential, trust)) => world.admits(cluster, &credential, &trust),
-            None => {
-                let secret = handle.mounts.as_deref();
-                secret.is_some_and(|secret| world.would_start(cluster, &handle.environment, secret))
+        self.of(cluster).iter().any(|handle| {
+            if let Some((credential, trust)) = handle.held() {
+                return world.admits(cluster, &credential, &trust);
             }
+            let secret = handle.mounts.as_deref();
+            secret.is_some_and(|secret| world.would_start(cluster, &handle.environment, secret))
         })
     }
 

@@ -116,7 +116,7 @@ async fn sync(world: &Arc<World>, id: &str) -> ApiResult<()> {
     let takes = world.traits(id).redeploy.unwrap_or(world.timing().redeploy);
     // Seen on Rancher 2.15.0: the Deployment changed 1.4 s after the annotation, the note on the Cluster came 1 s later.
     let to_the_end = takes / 3;
-    tokio::time::sleep(takes - to_the_end).await;
+    tokio::time::sleep(to_the_end * 2).await;
     begun.land(world, id, to_the_end).await?;
     if first {
         let world = world.clone();

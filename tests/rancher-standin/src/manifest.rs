@@ -280,7 +280,7 @@ mod tests {
             cluster: "c-a",
             pattern: NamePattern::Md5,
             features: true,
-            cacerts: "".to_owned(),
+            cacerts: String::new(),
             install_uuid: "",
             namespace: "cattle-system",
         };
