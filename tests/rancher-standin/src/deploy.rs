@@ -63,9 +63,12 @@ async fn work(world: Arc<World>, id: String, wake: Arc<Notify>) {
         world.leader().await;
         match sync(&world, &id).await {
             Ok(()) => {}
-            // Not a word about it, and the whole apply starts again (seen on Rancher 2.15.0 and 2.12.0).
+            // Not a word about it, and the whole apply starts again (seen on Rancher 2.15.0 and 2.12.0), also if its own
+            // rollout has no agent connected at this moment.
             Err(ApiError::Conflict) => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
+                // If none comes, the next event of the Cluster wakes this worker.
+                let _ = wait_for_tunnel(&world, &id).await;
                 wake.notify_one();
             }
             Err(error) => {

@@ -190,7 +190,7 @@ async fn an_outage_breaks_open_watches_and_refuses_what_comes_until_it_is_over()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delay_makes_requests_answers_and_watches_late_and_keeps_their_order() -> Result<()> {
-    const DELAY: Duration = Duration::from_millis(150);
+    const DELAY: Duration = Duration::from_millis(500);
     let (proxy, _, maps) = proxied("delayed").await?;
     // The connection is there.
     maps.create(&PostParams::default(), &config_map("counted")).await?;
