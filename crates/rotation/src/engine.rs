@@ -196,18 +196,16 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
     /// What the Lease claims is replaced by what the objects say.
     fn recall(&self, state: &mut State<A>, view: &ViewOf<A>, claimed: &RunOf<A>) {
         state.claimed = false;
-        match A::Protocol::recall(view, claimed) {
-            Some(notes) => {
-                if let Some(journal) = &mut state.journal {
-                    journal.notes = notes;
-                }
-            }
-            None => {
-                state.journal = None;
-                state.resumed = false;
-                self.listener.hear(Event::NothingToResume);
-            }
+        let recalled = A::Protocol::recall(view, claimed);
+        if recalled.is_none() {
+            state.resumed = false;
+            self.listener.hear(Event::NothingToResume);
         }
+        state.journal = state
+            .journal
+            .take()
+            .zip(recalled)
+            .map(|(journal, notes)| Journal { notes, ..journal });
     }
 
     /// Looks at both sides. A look may be given up at any moment, unlike a write: `None` when the user wants to stop.

@@ -197,13 +197,13 @@ impl<'a> CrtActor<'a> {
         if run.is_none() {
             view.only_agent = self.options.only_agent;
             view.obstacles = survey::obstacles(sides, &snapshot, &view, &self.options.forced);
+            self.check_rights(&snapshot).await.map_err(Trouble::Fatal)?;
             if survey::kind(&snapshot).is_none() && !self.options.forced.contains(&Check::Owner) {
                 let owned = survey::owned(sides, self.downstream, &snapshot)
                     .await
                     .map_err(Trouble::Fatal)?;
                 view.obstacles.extend(owned);
             }
-            self.check_rights(&snapshot).await.map_err(Trouble::Fatal)?;
         }
         let mut state = self.state();
         state.names = names;

@@ -328,11 +328,12 @@ pub(super) async fn rights(sides: &Sides, downstream: &Downstream, era: Era) -> 
         in_cluster("create", "coordination.k8s.io", "leases"),
         in_cluster("patch", "coordination.k8s.io", "leases"),
     ];
-    management
-        .extend(["list", "create", "patch", "delete"].map(|verb| in_cluster(verb, group, "clusterregistrationtokens")));
+    management.extend(
+        ["get", "list", "create", "patch", "delete"].map(|verb| in_cluster(verb, group, "clusterregistrationtokens")),
+    );
     if era == Era::Secret {
         management.push(Right::new("patch", group, "clusters").named(id));
-        management.extend(["list", "patch"].map(|verb| in_cluster(verb, "", "secrets")));
+        management.extend(["get", "list", "patch"].map(|verb| in_cluster(verb, "", "secrets")));
     }
     let there =
         |verb: &str, group: &str, resource: &str| Right::new(verb, group, resource).in_namespace("cattle-system");
