@@ -3,6 +3,7 @@
 use std::fmt;
 
 use futures::stream::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::api::{Api, PostParams};
 
@@ -159,6 +160,26 @@ pub async fn require(server: &Server, side: &str, rights: &[Right]) -> Result<()
     }))
 }
 
+/// The user that the API server takes the current login for: `system:bootstrap:07401b`, `system:serviceaccount:a:b`, a
+/// name. `None` if the API server does not say: it does not serve the question before Kubernetes 1.28 (404), or does not
+/// allow it (403). Whoever impersonates (`--as`) is told the impersonated user.
+pub async fn current_user(client: &kube::Client) -> Result<Option<String>, Error> {
+    let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
+    let review = reviews
+        .create(&PostParams::default(), &SelfSubjectReview::default())
+        .await;
+    match review {
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => Ok(None),
+        review => {
+            let user = review
+                .doing("ask who is logged in")?
+                .status
+                .and_then(|status| status.user_info);
+            Ok(user.and_then(|user| user.username).filter(|name| !name.is_empty()))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,5 +245,43 @@ mod tests {
         );
         assert_eq!(error.kind, Kind::Forbidden);
         require(&server(), "x", &[Right::new("get", "", "pods")]).await.unwrap();
+    }
+
+    /// What [`current_user`] makes of an answer.
+    async fn user_by(code: u16, answer: serde_json::Value) -> Result<Option<String>, Error> {
+        let (service, mut handle) =
+            tower_test::mock::pair::<http::Request<kube::client::Body>, http::Response<kube::client::Body>>();
+        let client = kube::Client::new(service, "default");
+        let server = async {
+            let (request, send) = handle.next_request().await.unwrap();
+            assert_eq!(request.uri(), "/apis/authentication.k8s.io/v1/selfsubjectreviews?");
+            let response = http::Response::builder().status(code);
+            send.send_response(response.body(answer.to_string().into_bytes().into()).unwrap());
+        };
+        tokio::join!(current_user(&client), server).0
+    }
+
+    #[tokio::test]
+    async fn the_current_user_is_named_where_the_server_says_it() {
+        let info = serde_json::json!({ "status": { "userInfo": { "username": "system:bootstrap:07401b" } } });
+        assert_eq!(
+            user_by(201, info).await.unwrap().as_deref(),
+            Some("system:bootstrap:07401b")
+        );
+        assert_eq!(user_by(201, serde_json::json!({})).await.unwrap(), None);
+        let unnamed = serde_json::json!({ "status": { "userInfo": { "username": "" } } });
+        assert_eq!(user_by(201, unnamed).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_serve_the_question_is_no_error_and_a_failure_is_one() {
+        let status =
+            |code: u16| serde_json::json!({ "kind": "Status", "status": "Failure", "code": code, "message": "no" });
+        assert_eq!(user_by(403, status(403)).await.unwrap(), None);
+        assert_eq!(user_by(404, status(404)).await.unwrap(), None);
+        for code in [401, 500] {
+            let error = user_by(code, status(code)).await.unwrap_err().to_string();
+            assert!(error.contains("ask who is logged in"), "{error}");
+        }
     }
 }

@@ -30,6 +30,7 @@ use url::Url;
 pub use self::environment::{Environment, user_agent};
 pub use self::flags::ConnectionFlags;
 use self::identity::Identity;
+pub(crate) use self::transport::certificates;
 use crate::clock::ServerClock;
 use crate::error::Error;
 use crate::secret::Secret;

@@ -13,13 +13,15 @@ mod list;
 mod object;
 mod wire;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::params::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions};
+use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 pub use self::error::{Error, Result, Verb};
 pub use self::list::{Item, Page, Wanted, list_all, list_page};
-pub use self::object::{Metadata, Observed, Owner, Resource, SECRET, Write};
+pub use self::object::{Metadata, Observed, OwnerReference, Resource, SECRET, Write};
 use self::wire::{fetch, send};
 
 /// One object, or `None` if there is none of that name or the server does not know its kind.
@@ -31,7 +33,28 @@ pub async fn get<T: DeserializeOwned>(
 ) -> Result<Option<T>> {
     let object = resource.named(namespace, Some(name));
     let request = resource.request(namespace).get(name, &GetParams::default());
-    match send(client, Verb::Get, &object, request).await {
+    if_found(send(client, Verb::Get, &object, request).await)
+}
+
+/// All the metadata of one object and nothing else of it, or `None` as with [`get`].
+pub async fn get_metadata(
+    client: &kube::Client,
+    resource: Resource,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Option<ObjectMeta>> {
+    #[derive(Deserialize)]
+    struct Partial {
+        metadata: ObjectMeta,
+    }
+    let object = resource.named(namespace, Some(name));
+    let request = resource.request(namespace).get_metadata(name, &GetParams::default());
+    let partial: Option<Partial> = if_found(send(client, Verb::Get, &object, request).await)?;
+    Ok(partial.map(|partial| partial.metadata))
+}
+
+fn if_found<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
@@ -128,13 +129,13 @@ pub struct Metadata {
     /// Its annotations.
     pub annotations: Option<BTreeMap<String, String>>,
     /// What it goes with.
-    pub owner_references: Option<Vec<Owner>>,
+    pub owner_references: Option<Vec<OwnerReference>>,
 }
 
 /// An object that another one goes with.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Owner {
+pub struct OwnerReference {
     /// Its kind.
     pub kind: String,
     /// Its name.
@@ -177,5 +178,31 @@ impl Metadata {
     /// The value of an annotation.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+}
+
+/// For an object that is read with all its metadata, to find its [`owner`](crate::ownership::owner).
+impl From<ObjectMeta> for Metadata {
+    fn from(whole: ObjectMeta) -> Self {
+        let references = whole.owner_references.map(|references| {
+            let references = references.into_iter().map(|reference| OwnerReference {
+                kind: reference.kind,
+                name: reference.name,
+                uid: reference.uid,
+            });
+            references.collect()
+        });
+        Self {
+            name: whole.name.unwrap_or_default(),
+            namespace: whole.namespace.unwrap_or_default(),
+            uid: whole.uid.unwrap_or_default(),
+            resource_version: whole.resource_version.unwrap_or_default(),
+            generation: whole.generation.unwrap_or_default(),
+            creation_timestamp: whole.creation_timestamp.map(|time| time.0.to_string()),
+            deletion_timestamp: whole.deletion_timestamp.map(|time| time.0.to_string()),
+            labels: whole.labels,
+            annotations: whole.annotations,
+            owner_references: references,
+        }
     }
 }

@@ -78,6 +78,45 @@ async fn what_is_not_there_is_none() {
     assert_eq!((found.metadata.name.as_str(), found.data.as_str()), ("it", "x"));
 }
 
+#[tokio::test]
+async fn metadata_is_read_without_the_object() {
+    let text = json!({
+        "kind": "PartialObjectMetadata",
+        "metadata": {
+            "name": "it",
+            "resourceVersion": "7",
+            "creationTimestamp": "2026-11-22T05:18:17Z",
+            "ownerReferences": [{ "apiVersion": "v1", "kind": "Foo", "name": "bar", "uid": "1", "controller": true }],
+            "managedFields": [{ "manager": "kubectl", "operation": "Update" }],
+        },
+    });
+    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    let client = kube::Client::new(service, "default");
+    let answer = async {
+        let (request, answer) = handle.next_request().await.unwrap();
+        answer.send_response(Response::new(Body::from(text.to_string().into_bytes())));
+        request
+    };
+    let (request, found) = tokio::join!(answer, get_metadata(&client, MAPS, Some("here"), "it"));
+    let accept = request.headers()[http::header::ACCEPT].to_str().unwrap();
+    assert!(accept.contains("as=PartialObjectMetadata;"), "{accept}");
+    let whole = found.unwrap().unwrap();
+    assert_eq!(
+        whole.managed_fields.as_ref().unwrap()[0].manager.as_deref(),
+        Some("kubectl")
+    );
+    let metadata = Metadata::from(whole);
+    assert_eq!(
+        (metadata.name.as_str(), metadata.resource_version.as_str()),
+        ("it", "7")
+    );
+    assert_eq!(metadata.created().unwrap().to_string(), "2026-11-22T05:18:17Z");
+    assert_eq!(metadata.owner_references.unwrap()[0].kind, "Foo");
+
+    let (client, _) = server(vec![(404, String::new())]);
+    assert!(get_metadata(&client, MAPS, None, "it").await.unwrap().is_none());
+}
+
 #[rstest]
 #[case::refused(403, false)]
 #[case::changed(409, false)]
