@@ -21,6 +21,7 @@ use verbs::subject::LeaseName;
 use verbs::{Job, Subject};
 
 use crate::actor::{Check, Options, TokenActor};
+use crate::lifetime::{DEFAULT, LONG};
 use crate::rotation::BootstrapToken;
 use crate::rotation::view::View;
 use crate::rotation::write::{Which, Write};
@@ -54,9 +55,8 @@ const OVERLAP: &str = "10m";
 const TIMEOUT: &str = "5m";
 
 impl Common {
-    /// The command that goes on with a rotation, with everything of this one that it would otherwise not know: all else
-    /// stands in the journal.
-    fn again(&self, id: &TokenId, global: &GlobalFlags) -> Again {
+    /// The command that resumes a rotation, with the options of this one. The Lease tells none of them.
+    fn again(&self, id: &TokenId, options: &Options, global: &GlobalFlags) -> Again {
         let given = |value: Duration, default: &str| {
             let is_default = duration::parse(default).is_ok_and(|default| default == value);
             (!is_default).then(|| duration::format(value))
@@ -65,9 +65,25 @@ impl Common {
             .with("--overlap", given(self.overlap, OVERLAP).as_deref())
             .with("--timeout", given(self.timeout, TIMEOUT).as_deref());
         let named = self.servers.named.iter();
-        named.fold(again, |again, url| {
+        let again = named.fold(again, |again, url| {
             again.with("--api-server", Some(url.as_str().trim_end_matches('/')))
-        })
+        });
+        let lost = options.forced.contains(&Check::Target).then_some("target");
+        let again = again.with("--force", lost);
+        let target = options.deliver.as_ref().map(Target::to_string);
+        let again = again.with_to_rotate("--deliver", target.as_deref());
+        match options.ttl {
+            None => again.switched_on_to_rotate("--never-expires"),
+            Some(DEFAULT) => again,
+            Some(ttl) => {
+                let again = again.with_to_rotate("--ttl", Some(&duration::format(ttl)));
+                if ttl > LONG {
+                    again.switched_on_to_rotate("--allow-long")
+                } else {
+                    again
+                }
+            }
+        }
     }
 }
 
@@ -108,7 +124,7 @@ impl Command<'_> {
         let side = Side::open(self.global, self.context)?;
         // Every deadline is one by the server's clock.
         side.version().await?;
-        let subject = product::subject(&id, self.common.again(&id, self.global));
+        let subject = product::subject(&id, self.common.again(&id, &self.options, self.global));
         let servers = Servers::new(&side.connection, &self.common.servers);
         let force = |check| self.options.forced.contains(&check);
         let (force_lock, force_journal) = (force(Check::Lock), force(Check::Journal));

@@ -53,7 +53,9 @@ type Step = Next<BootstrapToken>;
 pub fn decide(view: &View, run: Option<&Run<BootstrapToken>>) -> Step {
     let Some(run) = run else { return begin(view) };
     let road = Road { view, run };
-    road.elsewhere()
+    road.another_place()
+        .or_else(|| road.elsewhere())
+        .or_else(|| road.unknown_delivery())
         .or_else(|| road.make())
         .or_else(|| road.place())
         .or_else(|| road.prove())
@@ -93,7 +95,6 @@ fn begin(view: &View) -> Step {
             value,
         },
         new: None,
-        recipe: view.recipe.clone(),
         place: view.place.clone(),
         left: None,
         delivered: false,
@@ -139,11 +140,22 @@ impl<'a> Road<'a> {
         }
     }
 
-    /// The Secret with N's id, if this run made it: by its mark, or by the value that was drawn for it.
+    /// The Secret with N's id, if this run made it: by its mark, or by the value that this process has drawn for it.
     fn own(&self) -> Option<&'a Token> {
         let drawn = self.run.notes.new.as_ref().map(|new| new.value);
         let token = self.view.new.token.as_ref()?;
         (token.mark.is_some() || token.value.is_some() && token.value == drawn).then_some(token)
+    }
+
+    /// `--deliver` names another place than the one that the run delivers to.
+    fn another_place(&self) -> Option<Step> {
+        let (asked, place) = (self.view.place.as_ref()?, self.run.notes.place.as_ref());
+        if place == Some(asked) {
+            return None;
+        }
+        let instead = place.map_or_else(|| "nothing".to_owned(), |place| format!("to {place}"));
+        let reason = format!("the rotation in progress delivers {instead}, not to {asked}");
+        Some(refuse(reason, "run the same command without --deliver".to_owned()))
     }
 
     /// Line 0: nothing is done about a file that cannot be seen from here, until the user has given it up.
@@ -167,6 +179,25 @@ impl<'a> Road<'a> {
         // Whoever has read it up to now gets the whole overlap.
         let leave = Next::write(self.run.phase.max(Phase::Make), Write::Leave { at, host, dies });
         Some(leave.and_stop(Timer::Overlap))
+    }
+
+    /// Line 7, on a way back that another process began: the new token is gone, and its record with it.
+    fn unknown_delivery(&self) -> Option<Step> {
+        let notes = &self.run.notes;
+        let at = &notes.place.as_ref()?.at;
+        if self.leg() != Leg::Back || !notes.delivered || notes.new.is_some() {
+            return None;
+        }
+        let what = match &self.view.target {
+            Target::Holds { held, .. } if held.value != notes.old.value => "holds another token",
+            Target::Missing => "is gone",
+            _ => return None,
+        };
+        Some(refuse(
+            format!("{at} {what}, and nothing shows any more what the rotation has delivered there"),
+            "write a valid token there and run the same command again, or end the rollback with --force=journal"
+                .to_owned(),
+        ))
     }
 
     /// Lines 1–5: T is there, within its rules, and the API server accepts it.
@@ -254,7 +285,9 @@ impl<'a> Road<'a> {
         match &self.view.target {
             Target::Nothing => None,
             Target::Holds { held, leg, .. } if held.value == value => {
-                (*leg < self.guarded_from()).then(|| Next::write(Phase::Place, Write::GuardTarget { at }))
+                let is_file = self.run.notes.place.as_ref().is_some_and(|place| place.host.is_some());
+                let guarded = is_file || *leg >= self.guarded_from();
+                (!guarded).then(|| Next::write(Phase::Place, Write::GuardTarget { at }))
             }
             Target::Holds { held, .. } if self.is_of_this_run(held) => {
                 let id = id.clone();
@@ -266,10 +299,11 @@ impl<'a> Road<'a> {
     }
 
     /// The mark that a target must carry so that no write which was decided on before this leg fits it.
-    fn guarded_from(&self) -> Leg {
+    fn guarded_from(&self) -> Option<Leg> {
         match self.leg() {
-            Leg::Back if !self.run.notes.delivered => Leg::Forward,
-            leg => leg,
+            Leg::Forward => None,
+            Leg::Back if !self.run.notes.delivered => None,
+            leg => Some(leg),
         }
     }
 
@@ -278,8 +312,10 @@ impl<'a> Road<'a> {
         held.value == self.old().value || self.is_new(held)
     }
 
+    /// Also where N's Secret is gone. One that this run did not make is somebody else's, whatever its id.
     fn is_new(&self, held: &Held) -> bool {
-        held.id.is_some() && held.id.as_ref() == self.new_id()
+        let not_theirs = self.view.new.token.is_none() || self.own().is_some();
+        held.id.is_some() && held.id.as_ref() == self.new_id() && not_theirs
     }
 
     fn target_names_new(&self) -> bool {
@@ -343,12 +379,13 @@ impl<'a> Road<'a> {
     /// Line 11: X is dead, by the API server's own word.
     fn confirm(&self) -> Option<Step> {
         let (id, side) = match self.leg() {
-            Leg::Forward => (&self.old().id, &self.view.old),
-            Leg::Back if self.view.new.token.is_none() => (self.new_id()?, &self.view.new),
+            Leg::Forward => (Some(&self.old().id), &self.view.old),
+            Leg::Back if self.view.new.token.is_none() => (self.new_id(), &self.view.new),
             Leg::Back | Leg::Stay => return None,
         };
         let alive = matches!(side.answer, Answer::Accepted | Answer::Mixed);
-        alive.then(|| self.wait(Phase::Confirm, format!("the API server to refuse {}", Shown(id))))
+        let id = id.map_or_else(|| "the new token".to_owned(), |id| Shown(id).to_string());
+        alive.then(|| self.wait(Phase::Confirm, format!("the API server to refuse {id}")))
     }
 
     /// Waits; on the way forward only until the proof is overdue, while everything can still be undone. Once N has been
@@ -357,10 +394,14 @@ impl<'a> Road<'a> {
         let (what, run) = (what.into(), self.run);
         let proven = run.timers.contains_key(&Timer::Overlap);
         let undoable = run.phase.may_be_undone() && self.view.old.is_sound(self.old().value);
-        if self.leg() == Leg::Forward && undoable && !proven && run.passed(Timer::Proof) {
+        if self.leg() != Leg::Forward || !undoable || proven {
+            return Next::wait(phase, what);
+        }
+        if run.passed(Timer::Proof) {
             return Next::TurnBack(format!("still waiting for {what} when --timeout ran out"));
         }
-        Next::wait(phase, what)
+        // Another process began the run, and its timers ended with it.
+        Next::wait(phase, what).and_start(Timer::Proof)
     }
 }
 

@@ -3,7 +3,7 @@
 use rotation::protocol::{Draw, Run};
 
 use super::decide::leg;
-use super::view::{Answer, Held, Id, Known, Leg, Notes, Side, Standing, Target, Token, View};
+use super::view::{Answer, Held, Id, Known, Leg, Notes, Record, Side, Standing, Target, Token, View};
 use super::write::{Which, Write};
 use super::{BootstrapToken, Timer};
 
@@ -35,6 +35,7 @@ pub(super) fn predict(view: &mut View, run: &Run<BootstrapToken>, write: &Write)
                 value: Some(new.value),
                 standing: Standing::Sound,
                 mark: Some(leg(run)),
+                record: Some(record(&run.notes)),
             });
             view.new = Side {
                 token,
@@ -42,8 +43,14 @@ pub(super) fn predict(view: &mut View, run: &Run<BootstrapToken>, write: &Write)
                 signed: false,
             };
         }
-        Write::Mend { .. } => mark_token(view, leg(run), Some(Standing::Sound)),
-        Write::GuardToken { .. } => mark_token(view, leg(run), None),
+        Write::Mend { .. } => {
+            mark_token(view, leg(run));
+            if let Some(token) = &mut view.new.token {
+                token.standing = Standing::Sound;
+                token.record = Some(record(&run.notes));
+            }
+        }
+        Write::GuardToken { .. } => mark_token(view, leg(run)),
         Write::Touch { .. } | Write::Keep { .. } => {}
         Write::Leave { .. } => (view.target, view.place) = (Target::Nothing, None),
         Write::Deliver { which, id, value, .. } => {
@@ -57,12 +64,12 @@ pub(super) fn predict(view: &mut View, run: &Run<BootstrapToken>, write: &Write)
                 id: Some(id.clone()),
                 value: *value,
             };
-            let leg = leg(run);
+            let leg = Some(leg(run));
             view.target = Target::Holds { held, leg, answer };
         }
         Write::GuardTarget { .. } => {
             if let Target::Holds { leg: mark, .. } = &mut view.target {
-                *mark = leg(run);
+                *mark = Some(leg(run));
             }
         }
         Write::Delete { which: Which::Old, .. } => view.old.token = None,
@@ -77,10 +84,17 @@ fn side(view: &View, which: Which) -> &Side {
     }
 }
 
-fn mark_token(view: &mut View, mark: Leg, standing: Option<Standing>) {
+fn mark_token(view: &mut View, mark: Leg) {
     if let Some(token) = &mut view.new.token {
         token.mark = Some(mark);
-        token.standing = standing.unwrap_or(token.standing);
+    }
+}
+
+/// What the new token says about the rotation.
+pub(crate) fn record(notes: &Notes) -> Record {
+    Record {
+        old: notes.old.clone(),
+        place: notes.place.clone(),
     }
 }
 

@@ -1,6 +1,5 @@
 //! What there is on all sides, as far as the next step depends on it: ids and fingerprints, no secret, no time.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use kubectl_core::secret::Fingerprint;
@@ -23,12 +22,10 @@ pub struct View {
     pub new: Side,
     /// Where the token is delivered to, and what is there.
     pub target: Target,
-    /// What `--deliver` names. `None` where nothing is delivered.
+    /// The place that `target` was read from: what `--deliver` names, else where the run delivers to.
     pub place: Option<Place>,
     /// The user says that a target on another host is lost for good (`--force=target`). Nobody else can know.
     pub lost: bool,
-    /// What a new token would be made of, as the options and the present Secret say.
-    pub recipe: Recipe,
 }
 
 /// The public half of a bootstrap token, six characters; or, in a plan, a placeholder.
@@ -61,8 +58,24 @@ pub struct Token {
     pub value: Option<Fingerprint>,
     /// Whether the authenticator can accept it.
     pub standing: Standing,
-    /// The mark of this run that it carries; that of any other run is none.
+    /// The mark of this run that it carries. It names the run and the token that the run replaces: that of another run, or
+    /// of a run that replaces another token, is none.
     pub mark: Option<Leg>,
+    /// What it says about the rotation that created it.
+    pub record: Option<Record>,
+}
+
+/// The record of a rotation, on the Secret of the token that it created, written with it in one request.
+///
+/// Whoever may write Leases cannot write it. So a resumed run goes by this record, and by nothing that the Lease claims.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// The token that is replaced.
+    pub old: Known,
+    /// Where the new one is delivered to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
 }
 
 /// Whether a token can work, by the rules of the authenticator
@@ -134,9 +147,9 @@ pub enum Target {
     Holds {
         /// What is in it.
         held: Held,
-        /// The leg in which this run wrote it, by its mark; [`Leg::Forward`] without one. A file cannot carry a mark:
-        /// its lock, which ends with the process that holds it, keeps late writes away, so it always has the present leg.
-        leg: Leg,
+        /// The leg in which this run wrote it, by its mark. A file cannot carry one: its lock, which ends with the process
+        /// that holds it, keeps late writes away.
+        leg: Option<Leg>,
         /// What the API servers say when they are asked with what was read from it.
         answer: Answer,
     },
@@ -151,26 +164,7 @@ pub struct Held {
     pub value: Fingerprint,
 }
 
-/// What a new token is made of, beside its id and its value.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Recipe {
-    /// `usage-bootstrap-…` keys that are `true`, such as `authentication`.
-    pub usages: Vec<String>,
-    /// `auth-extra-groups`.
-    pub groups: Vec<String>,
-    /// `description`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// The Secret's labels.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-    /// Its time to live, in seconds from its creation. `None` is for ever.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seconds: Option<u64>,
-}
-
-/// What the journal keeps.
+/// What the journal keeps. A resumed run takes all of it from the objects ([`recall`](super::recall)).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Notes {
@@ -179,12 +173,10 @@ pub struct Notes {
     /// The one that takes its place. `None` until its id is drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new: Option<Known>,
-    /// What it is made of: the old one may be gone before it is made.
-    pub recipe: Recipe,
     /// Where it is delivered to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
-    /// Where it was delivered to before that was left behind, with its host.
+    /// Where it was delivered to before that was left behind, with its host. Another process has to be told again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<Place>,
     /// The new token was to be delivered, at least: somebody may have read it, and a late delivery may be under way.
@@ -299,7 +291,11 @@ impl Doubt {
             ),
             Self::TargetHoldsAnother { id: Some(held) } => (
                 format!("{at} holds bootstrap token {}, not {}", Shown(held), Shown(id)),
-                format!("rotate {} instead, or leave --deliver out", Shown(held)),
+                format!(
+                    "rotate {} instead, write {} there, or leave --deliver out",
+                    Shown(held),
+                    Shown(id)
+                ),
             ),
             Self::TargetHoldsAnother { id: None } => (
                 format!("{at} does not hold bootstrap token {}", Shown(id)),

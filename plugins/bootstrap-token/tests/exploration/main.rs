@@ -225,6 +225,32 @@ fn a_new_token_that_is_never_accepted_leads_back() {
     }
 }
 
+/// Whoever may write Leases can put any journal there, an old one of the same run among them.
+#[test]
+fn a_forged_journal_delays_and_nothing_else() {
+    for to in [To::Nothing, To::Secret, To::File] {
+        for (name, budget) in [
+            ("nothing else", QUIET),
+            ("a stranger", Budget { strangers: 1, ..QUIET }),
+        ] {
+            for victim in [false, true] {
+                let small = Small {
+                    forgeries: 1,
+                    victim,
+                    others: (0, 1),
+                    ..Small::new(to, Budget { readers: 1, ..budget })
+                };
+                nothing_is_lost(&format!("a forged journal ({victim}) and {name}"), &small);
+            }
+        }
+    }
+    let twice = Small {
+        forgeries: 2,
+        ..Small::new(To::Secret, Budget { readers: 1, ..QUIET })
+    };
+    nothing_is_lost("two forged journals", &twice);
+}
+
 #[track_caller]
 fn is_found(mistake: Mistake, small: &Small<Perhaps>) {
     match mistake::with(mistake, || explore(small, LIMIT)) {
@@ -305,6 +331,20 @@ fn seeded_mistakes_are_found() {
     is_found(
         Mistake::LeavesInHaste,
         &Small::new(To::File, Budget { losses: 1, ..away }),
+    );
+    let forged = Small {
+        forgeries: 1,
+        ..Small::new(To::Secret, Budget { readers: 1, ..QUIET })
+    };
+    is_found(Mistake::TrustsDelivered, &forged);
+    is_found(Mistake::TrustsJournal, &forged);
+    is_found(
+        Mistake::TrustsJournal,
+        &Small {
+            forgeries: 1,
+            victim: true,
+            ..Small::new(To::Nothing, QUIET)
+        },
     );
     is_found(
         Mistake::NoMargin,

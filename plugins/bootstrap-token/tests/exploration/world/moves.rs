@@ -1,16 +1,17 @@
 //! What happens in the small world while a rotation is under way, and where each of it was learnt.
 
 use kubectl_bootstrap_token::rotation::BootstrapToken;
-use kubectl_bootstrap_token::rotation::view::{Answer, Held, Leg, Side, Standing, Target, Token, View};
+use kubectl_bootstrap_token::rotation::view::{Answer, Held, Side, Standing, Target, Token, View};
 use kubectl_bootstrap_token::rotation::write::Which;
 use kubectl_core::secret::Fingerprint;
 use rotation::explore::mistaken::real;
 use rotation::explore::{Help, Move};
+use rotation::phase::Goal;
 use rotation::protocol::{Next, Protocol, Run};
 
 use super::{
-    Budget, CHANGED, Like, Small, W, holds_old, new_lives, new_value, old, old_id, old_lives, sound, stranger, target,
-    unhealthy, value_in, works,
+    Budget, CHANGED, Like, Small, W, holds_old, lives, new_lives, new_value, old, old_id, old_lives, sound, stranger,
+    target, unhealthy, value_in, works,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,7 +79,8 @@ impl<P: Like> Moves<'_, P> {
     /// (kubernetes/kubernetes `pkg/kubeapiserver/options/authentication.go`, 1.36).
     fn servers(&mut self) {
         let (view, small) = (&self.world.view, self.small);
-        let truths = [old_lives(view), new_lives(view) && !small.never_accepted];
+        let asked = self.world.run.as_ref().map_or(old(), |run| run.notes.old.value);
+        let truths = [lives(&view.old, asked), new_lives(view) && !small.never_accepted];
         let answers = [view.old.answer, view.new.answer];
         for (at, (truth, answer)) in truths.into_iter().zip(answers).enumerate() {
             let goal = if truth { Answer::Accepted } else { Answer::Refused };
@@ -158,6 +160,13 @@ impl<P: Like> Moves<'_, P> {
             return;
         }
         let run = self.world.run.as_ref();
+        if run.is_some_and(|run| run.goal == Goal::Back && run.notes.new.is_none()) {
+            self.may(Kind::Works, "the operator discards the journal", |to| {
+                to.run = None;
+                to.ended = Some(Goal::Back);
+                to.memory.another = true;
+            });
+        }
         let id = run.and_then(|run| run.notes.new.as_ref()).map(|new| new.id.clone());
         let held = match new_value(&self.world.view) {
             Some(value) if !self.world.view.old.is_sound(old()) => Held { id, value },
@@ -170,7 +179,7 @@ impl<P: Like> Moves<'_, P> {
             to.memory.stranger = false;
             to.view.target = Target::Holds {
                 held,
-                leg: Leg::Forward,
+                leg: None,
                 answer: Answer::Refused,
             };
         });
@@ -235,7 +244,7 @@ impl<P: Like> Moves<'_, P> {
                 id: None,
                 value: stranger(),
             },
-            leg: Leg::Forward,
+            leg: None,
             answer: Answer::Refused,
         };
         for (name, target, strange) in [
@@ -355,6 +364,8 @@ fn change<P: Like>(world: &mut W<P>, which: Which, change: impl FnOnce(&mut Opti
     world.memory.theirs &= world.view.new.token.is_some();
     world.memory.replaced &= world.view.old.token.is_some();
     world.memory.old_lost |= !world.view.old.is_sound(old());
+    let is_known = |new: &Token| new.mark.is_some();
+    world.memory.new_lost |= which == Which::New && !world.view.new.token.as_ref().is_some_and(is_known);
 }
 
 fn set_standing<P: Like>(world: &mut W<P>, which: Which, standing: Standing) {
