@@ -148,7 +148,8 @@ impl<P: Protocol> Run<P> {
         self.timers.retain(|timer, _| !step.stops.contains(timer));
         self.timers.extend(step.starts.iter().map(|timer| (*timer, false)));
         if matches!(step.repeats, Repeats::PutBack(_)) {
-            self.put_back = self.put_back.saturating_add(1);
+            // Beyond that the number makes no difference, and an exploration must be finite.
+            self.put_back = self.put_back.saturating_add(1).min(PASSING_DISTURBANCES);
         }
     }
 

@@ -82,6 +82,8 @@ struct State {
     unproven: Option<String>,
     /// When the token that goes was first seen to be gone.
     gone_since: Option<Instant>,
+    /// The Secret of the old token was seen to be gone after this run had begun to delete it.
+    retired: bool,
     /// What was heard about a token last, where the servers did not all say the same.
     dissent: BTreeMap<TokenId, String>,
     /// The way back was cut off.
@@ -185,6 +187,10 @@ impl<'a> TokenActor<'a> {
             self.check_rights(&snapshot).await.map_err(Trouble::Fatal)?;
         }
         let mut state = self.state();
+        if run.is_some_and(|run| run.phase >= Phase::Retire) {
+            state.retired |= view.old.token.is_none();
+            view.old.returned = state.retired && view.old.token.is_some();
+        }
         state.kept = run.is_some_and(|run| run.notes.kept);
         state.left = run.and_then(|run| run.notes.left.clone());
         if let Some(like) = recipe_of(&snapshot, &view, now) {

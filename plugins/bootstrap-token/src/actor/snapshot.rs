@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use bootstrap::cluster_info::{ClusterInfo, Signature};
 use bootstrap::{Expiration, Token, TokenSecret, judge};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kubectl_core::ownership::Writer;
 use kubectl_core::secret::{Fingerprint, Secret};
 
 use crate::rotation::view::{self, Answer, Leg, Record, Side, Standing, Target as SeenTarget};
+use crate::side::MANAGER;
 use crate::target::{self, file, secret};
 
 /// On what a run has written: the token that it replaces, the run, and the leg of its way.
@@ -60,17 +62,18 @@ impl AtTarget {
 
     /// As `decide` sees it.
     pub(super) fn view(&self, run: Option<&str>, answer: Answer) -> SeenTarget {
-        let holds = |content: &Secret, leg| SeenTarget::Holds {
+        let holds = |content: &Secret, leg, writer: Option<&Writer>| SeenTarget::Holds {
             held: target::held(content),
             leg,
             answer,
+            writer: writer.map(ToString::to_string),
         };
         match self {
             Self::Nothing => SeenTarget::Nothing,
             Self::Unreachable => SeenTarget::Unreachable,
             Self::Missing(_) => SeenTarget::Missing,
-            Self::File(_, seen) => holds(&seen.content, None),
-            Self::Secret(_, seen) => holds(&seen.content, mark_of(&seen.annotations, run)),
+            Self::File(_, seen) => holds(&seen.content, None, None),
+            Self::Secret(_, seen) => holds(&seen.content, mark_of(&seen.annotations, run), seen.writer.as_ref()),
         }
     }
 }
@@ -101,6 +104,10 @@ impl Snapshot {
             }),
             answer,
             signed: signed.is_some_and(|(token, info)| info.signature(token) == Signature::Valid),
+            returned: false,
+            writer: secret
+                .and_then(|secret| secret.last_writer(MANAGER))
+                .map(|writer| writer.to_string()),
         }
     }
 }

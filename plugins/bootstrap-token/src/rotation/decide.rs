@@ -98,6 +98,7 @@ fn begin(view: &View) -> Step {
         place: view.place.clone(),
         left: None,
         delivered: false,
+        placed: None,
         kept: false,
     })
 }
@@ -234,7 +235,7 @@ impl<'a> Road<'a> {
             Standing::Sound => None,
             // Nobody was refused, so that the overlap goes on: it may be longer than the time to live.
             Standing::Ending => Some(Next::write(Phase::Make, Write::Mend { id })),
-            Standing::Dead => Some(renewed(Write::Mend { id })),
+            Standing::Dead => Some(self.puts_back(renewed(Write::Mend { id }), self.view.new.writer.as_deref())),
         }
     }
 
@@ -289,13 +290,27 @@ impl<'a> Road<'a> {
                 let guarded = is_file || *leg >= self.guarded_from();
                 (!guarded).then(|| Next::write(Phase::Place, Write::GuardTarget { at }))
             }
-            Target::Holds { held, .. } if self.is_of_this_run(held) => {
+            Target::Holds { held, writer, .. } if self.is_of_this_run(held) => {
+                let names_other = held.value == self.old().value || which == Which::Old;
                 let id = id.clone();
-                let deliver = Write::Deliver { which, id, value, at };
-                Some(Next::write(Phase::Place, deliver).and_stop(Timer::Overlap))
+                let deliver =
+                    Next::write(Phase::Place, Write::Deliver { which, id, value, at }).and_stop(Timer::Overlap);
+                // What this run has delivered was written over: whoever has read that gets the whole overlap again.
+                Some(if names_other && self.run.notes.placed == Some(which) {
+                    self.puts_back(deliver, writer.as_deref())
+                } else {
+                    deliver
+                })
             }
             Target::Holds { .. } | Target::Missing | Target::Unreachable => self.leave_alone(id, &at),
         }
+    }
+
+    /// A step that undoes the write of another writer. The third one turns back, while there is a way back.
+    fn puts_back(&self, step: Step, writer: Option<&str>) -> Step {
+        let undoable = self.run.phase.may_be_undone() && self.view.old.is_sound(self.old().value);
+        let may_turn = self.leg() == Leg::Forward && undoable;
+        step.putting_back(self.run, may_turn, writer.unwrap_or("another process"))
     }
 
     /// The mark that a target must carry so that no write which was decided on before this leg fits it.
@@ -366,18 +381,29 @@ impl<'a> Road<'a> {
         if !is_there {
             return None;
         }
+        let delete = Next::write(Phase::Retire, Write::Delete { which, id: id.clone() });
+        if which == Which::Old && self.view.old.returned {
+            let delete = delete.and_stop(Timer::Overlap);
+            return Some(self.puts_back(delete, self.view.old.writer.as_deref()));
+        }
         // On the way back from a token that was never to be delivered nobody can have read it.
         let may_be_in_use = which == Which::Old || self.run.notes.delivered;
         if may_be_in_use && !self.run.passed(Timer::Overlap) {
             let what = format!("whoever has read {} to use it (--overlap)", Shown(id));
             return Some(Next::wait(Phase::Prove, what).and_start(Timer::Overlap));
         }
-        let id = id.clone();
-        Some(Next::write(Phase::Retire, Write::Delete { which, id }))
+        Some(delete)
     }
 
     /// Line 11: X is dead, by the API server's own word.
     fn confirm(&self) -> Option<Step> {
+        // Another writer was put right: only a whole overlap without a disturbance shows that it has stopped.
+        if self.leg() != Leg::Stay && self.run.put_back > 0 && !self.run.phase.may_be_undone() {
+            if !self.run.passed(Timer::Overlap) {
+                let what = "no other writer to write the old state back (--overlap)";
+                return Some(Next::wait(Phase::Confirm, what).and_start(Timer::Overlap));
+            }
+        }
         let (id, side) = match self.leg() {
             Leg::Forward => (Some(&self.old().id), &self.view.old),
             Leg::Back if self.view.new.token.is_none() => (self.new_id(), &self.view.new),

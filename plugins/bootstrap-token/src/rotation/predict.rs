@@ -19,7 +19,10 @@ pub(super) fn intend(write: &Write, run: &Run<BootstrapToken>, draw: &mut dyn Dr
             let value = draw.credential();
             notes.new = Some(Known { id, value });
         }
-        Write::Deliver { which: Which::New, .. } => notes.delivered = true,
+        Write::Deliver { which, .. } => {
+            notes.delivered |= *which == Which::New;
+            notes.placed = Some(*which);
+        }
         Write::Keep { .. } => notes.kept = true,
         Write::Leave { .. } => notes.left = notes.place.take(),
         _ => {}
@@ -40,7 +43,7 @@ pub(super) fn predict(view: &mut View, run: &Run<BootstrapToken>, write: &Write)
             view.new = Side {
                 token,
                 answer: Answer::Refused,
-                signed: false,
+                ..Side::default()
             };
         }
         Write::Mend { .. } => {
@@ -65,14 +68,26 @@ pub(super) fn predict(view: &mut View, run: &Run<BootstrapToken>, write: &Write)
                 value: *value,
             };
             let leg = Some(leg(run));
-            view.target = Target::Holds { held, leg, answer };
+            let writer = match &mut view.target {
+                Target::Holds { writer, .. } => writer.take(),
+                _ => None,
+            };
+            view.target = Target::Holds {
+                held,
+                leg,
+                answer,
+                writer,
+            };
         }
         Write::GuardTarget { .. } => {
             if let Target::Holds { leg: mark, .. } = &mut view.target {
                 *mark = Some(leg(run));
             }
         }
-        Write::Delete { which: Which::Old, .. } => view.old.token = None,
+        Write::Delete { which: Which::Old, .. } => {
+            view.old.token = None;
+            view.old.returned = false;
+        }
         Write::Clear { .. } | Write::Delete { which: Which::New, .. } => view.new.token = None,
     }
 }

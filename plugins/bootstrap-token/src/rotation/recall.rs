@@ -13,6 +13,7 @@ use rotation::protocol::Run;
 
 use super::BootstrapToken;
 use super::view::{Known, Leg, Notes, Record, Target, Token, View};
+use super::write::Which;
 
 /// The notes of a run, by the objects alone.
 pub(super) fn recall(view: &View, claimed: &Run<BootstrapToken>) -> Option<Notes> {
@@ -32,6 +33,7 @@ pub(super) fn recall(view: &View, claimed: &Run<BootstrapToken>) -> Option<Notes
             }),
             left: None,
             delivered: claimed.notes.delivered || place.is_some(),
+            placed: mark.map(placed),
             kept: claimed.goal == Goal::Back && token.mark == Some(Leg::Stay),
             place,
         });
@@ -56,8 +58,17 @@ pub(super) fn recall(view: &View, claimed: &Run<BootstrapToken>) -> Option<Notes
         place: view.place.clone(),
         left: None,
         delivered: view.place.is_some() && (claimed.notes.delivered || mark.is_some()),
+        placed: mark.map(placed),
         kept: false,
     })
+}
+
+/// Which token the run has delivered last. In a file, which has no mark, that is not known.
+fn placed(mark: Leg) -> Which {
+    match mark {
+        Leg::Forward | Leg::Stay => Which::New,
+        Leg::Back => Which::Old,
+    }
 }
 
 /// The record of a token that this run created in the place of the one that was asked for.

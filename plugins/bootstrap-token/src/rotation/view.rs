@@ -7,7 +7,7 @@ pub use rotation::leg::Leg;
 use rotation::protocol::Obstacle;
 use serde::{Deserialize, Serialize};
 
-use super::write::Shown;
+use super::write::{Shown, Which};
 
 /// All sides of one rotation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +49,10 @@ pub struct Side {
     pub answer: Answer,
     /// Whether cluster-info carries a signature with this token that is right.
     pub signed: bool,
+    /// Its Secret was seen to be gone and is there again: another writer has created it.
+    pub returned: bool,
+    /// The writer besides us that wrote its Secret last, in words, if that is known.
+    pub writer: Option<String>,
 }
 
 /// A Secret `bootstrap-token-<id>`.
@@ -152,6 +156,8 @@ pub enum Target {
         leg: Option<Leg>,
         /// What the API servers say when they are asked with what was read from it.
         answer: Answer,
+        /// The writer besides us that wrote it last, in words, if that is known. Of a file it is not.
+        writer: Option<String>,
     },
 }
 
@@ -182,6 +188,9 @@ pub struct Notes {
     /// The new token was to be delivered, at least: somebody may have read it, and a late delivery may be under way.
     #[serde(default)]
     pub delivered: bool,
+    /// Which token this run has delivered last: if the target holds the other one, another writer has written that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed: Option<Which>,
     /// The way back was cut off while it was walked: the old token has died, and the new one stays.
     #[serde(default)]
     pub kept: bool,

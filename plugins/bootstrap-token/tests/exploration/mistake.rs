@@ -9,7 +9,7 @@ use kubectl_bootstrap_token::rotation::write::Write;
 use kubectl_bootstrap_token::rotation::{BootstrapToken, Timer};
 use rotation::explore::mistaken::{real, told};
 use rotation::phase::Goal;
-use rotation::protocol::{Draw, Next, Protocol, Run};
+use rotation::protocol::{Draw, Next, Protocol, Repeats, Run};
 
 use crate::world::{holds_old, old};
 
@@ -48,6 +48,8 @@ pub(crate) enum Mistake {
     GivesUp,
     /// Once a file is left behind, whoever has read it gets no overlap.
     LeavesInHaste,
+    /// The overlap goes on when another writer has written O back.
+    StaysQuiet,
     /// A resumed run believes its journal.
     TrustsJournal,
     /// A resumed run believes its journal that N was never delivered.
@@ -169,7 +171,13 @@ impl Protocol for Perhaps {
         } else {
             BootstrapToken::decide(&lie(mistake, view, run), real_run.as_ref())
         };
-        told(next, run)
+        let mut next = told(next, run);
+        if let (Mistake::StaysQuiet, Next::Do(step)) = (mistake, &mut next)
+            && matches!(step.repeats, Repeats::PutBack(_))
+        {
+            step.stops.clear();
+        }
+        next
     }
 
     fn recall(view: &View, claimed: &Run<Self>) -> Option<Notes> {

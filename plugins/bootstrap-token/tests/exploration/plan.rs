@@ -32,6 +32,7 @@ fn under_way(view: &mut View, goal: Goal, phase: Phase) -> Run<BootstrapToken> {
         }),
         answer: Answer::Accepted,
         signed: view.old.signed,
+        ..Side::default()
     };
     let (id, value) = (old_id(), old());
     let notes = Notes {
@@ -40,6 +41,7 @@ fn under_way(view: &mut View, goal: Goal, phase: Phase) -> Run<BootstrapToken> {
         place: view.place.clone(),
         left: None,
         delivered: phase >= Phase::Place,
+        placed: None,
         kept: false,
     };
     Run {
@@ -60,6 +62,7 @@ fn holds_new() -> Target {
         },
         leg: None,
         answer: Answer::Accepted,
+        writer: None,
     }
 }
 
@@ -71,6 +74,7 @@ fn holds_neither() -> Target {
         },
         leg: None,
         answer: Answer::Refused,
+        writer: None,
     }
 }
 

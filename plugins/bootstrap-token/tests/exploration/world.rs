@@ -47,6 +47,8 @@ pub(crate) struct Budget {
     pub(crate) collisions: u8,
     /// A node reads the target, and needs what it read for a while.
     pub(crate) readers: u8,
+    /// Another writer writes O back: into the target, or its Secret once that is deleted.
+    pub(crate) reapplies: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -81,10 +83,25 @@ pub(crate) struct Memory {
     hurt: bool,
     /// A creation arrived after the way back had begun.
     late_creation: bool,
+    /// O was deleted by us.
+    retired: bool,
+    /// Another writer has written O back, and has not been quiet for a whole overlap since.
+    noise: Noise,
     /// O had another value when a rotation began: all that is said here about O is about the former one.
     another: bool,
     /// What a write of ours broke.
     fault: Option<&'static str>,
+}
+
+/// How far the overlap has come since another writer has written O back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+enum Noise {
+    #[default]
+    None,
+    /// It has not begun anew.
+    Loud,
+    /// It has.
+    Ebbing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +187,7 @@ pub(crate) fn holds_old() -> Target {
         held: Held { id, value },
         leg: None,
         answer: Answer::Accepted,
+        writer: None,
     }
 }
 
@@ -189,6 +207,7 @@ pub(crate) fn start(to: To, signing: bool) -> View {
             token: Some(sound(old())),
             answer: Answer::Accepted,
             signed: signing,
+            ..Side::default()
         },
         new: Side::default(),
         target: if to == To::Nothing {
@@ -236,6 +255,8 @@ impl<P: Like> Environment for Small<P> {
             ending_since_intent: false,
             hurt: false,
             late_creation: false,
+            retired: false,
+            noise: Noise::None,
             another: false,
             fault: None,
         };
@@ -313,14 +334,22 @@ impl<P: Like> Environment for Small<P> {
                 world.memory.late_creation = run.is_none_or(unknown);
                 world.memory.event = true;
             }
+            Write::Delete { which: Which::Old, .. } => {
+                world.memory.event = true;
+                world.memory.retired = true;
+            }
             Write::Delete { which: Which::New, .. } => {
                 world.memory.late_creation = false;
                 world.memory.event = true;
             }
-            Write::Delete { .. } | Write::Mend { .. } | Write::Touch { .. } | Write::GuardToken { .. } => {
+            Write::Mend { .. } | Write::Touch { .. } | Write::GuardToken { .. } => {
                 world.memory.event = true;
             }
             _ => {}
+        }
+        let begins_anew = |run: &Run<P>| !run.timers.contains_key(&Timer::Overlap);
+        if world.memory.noise == Noise::Loud && world.run.as_ref().is_some_and(begins_anew) {
+            world.memory.noise = Noise::Ebbing;
         }
         self.settle(world);
         world.memory.raced = false;
@@ -328,7 +357,11 @@ impl<P: Like> Environment for Small<P> {
         world.memory.hurt = unhealthy(world).is_some() && (world.memory.hurt || excused);
     }
 
-    fn timer_passed(&self, _: &mut World<Self>, _: Timer) {}
+    fn timer_passed(&self, world: &mut World<Self>, timer: Timer) {
+        if timer == Timer::Overlap && world.memory.noise == Noise::Ebbing {
+            world.memory.noise = Noise::None;
+        }
+    }
 
     fn in_use(&self, view: &View, former: Option<&Notes>) -> (BTreeSet<Fingerprint>, BTreeSet<String>) {
         let former = former.and_then(|notes| notes.new.as_ref());
@@ -424,6 +457,7 @@ fn journal_of(view: &View) -> Notes {
         place: view.place.clone(),
         left: None,
         delivered: true,
+        placed: None,
         kept: false,
     }
 }
@@ -440,7 +474,7 @@ impl<P: Like> Small<P> {
             let side = sides.iter().find(|side| side.holds(value));
             side.map_or(Answer::Refused, |side| side.answer)
         };
-        if let Target::Holds { held, leg, answer } = &mut view.target {
+        if let Target::Holds { held, leg, answer, .. } = &mut view.target {
             *answer = answer_to(held.value);
             if self.to == To::File {
                 *leg = None;
@@ -529,6 +563,9 @@ fn fault<P: Like>(world: &W<P>, write: &Write) -> Option<&'static str> {
             let early = view.old.signed && old_lives(view) && !view.new.signed;
             (forward && early && !world.memory.hurt).then_some("delivered before cluster-info was signed")
         }
+        Write::Delete { which: Which::Old, .. } if world.memory.noise != Noise::None && !world.memory.retired => {
+            Some("O was deleted while another writer wrote it back")
+        }
         Write::Delete { .. } if !old_lives(view) && !new_lives(view) => Some("the last token that lived was deleted"),
         Write::Leave { .. } if !world.memory.given_up => Some("a target was left behind that nobody had given up"),
         _ => None,
@@ -541,7 +578,10 @@ fn ended_wrong<P: Like>(world: &W<P>) -> Option<String> {
     let new_works = new_value(view).is_some_and(|value| works(view, value));
     let refused = |side: &Side| matches!(side.answer, Answer::Refused | Answer::Unasked);
     let right = match world.ended? {
-        Goal::Forward => !view.old.holds(old()) && refused(&view.old) && new_works && names(new_value(view)),
+        Goal::Forward => {
+            let quiet = memory.noise == Noise::None;
+            quiet && !view.old.holds(old()) && refused(&view.old) && new_works && names(new_value(view))
+        }
         Goal::Back => {
             let new = view.new.token.as_ref();
             // Without its mark nobody but the process that created it knows N.

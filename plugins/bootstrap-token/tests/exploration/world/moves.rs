@@ -10,8 +10,8 @@ use rotation::phase::Goal;
 use rotation::protocol::{Next, Protocol, Run};
 
 use super::{
-    Budget, CHANGED, Like, Small, W, holds_old, lives, new_lives, new_value, old, old_id, old_lives, sound, stranger,
-    target, unhealthy, value_in, works,
+    Budget, CHANGED, Like, Noise, Small, W, holds_old, lives, new_lives, new_value, old, old_id, old_lives, sound,
+    stranger, target, unhealthy, value_in, works,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,7 @@ impl<P: Like> Moves<'_, P> {
             self.time();
             self.deletions();
             self.strangers();
+            self.reapplies();
             self.tampers();
             self.odds();
         }
@@ -181,6 +182,7 @@ impl<P: Like> Moves<'_, P> {
                 held,
                 leg: None,
                 answer: Answer::Refused,
+                writer: None,
             };
         });
     }
@@ -246,6 +248,7 @@ impl<P: Like> Moves<'_, P> {
             },
             leg: None,
             answer: Answer::Refused,
+            writer: None,
         };
         for (name, target, strange) in [
             ("somebody changes the target", foreign, true),
@@ -256,6 +259,37 @@ impl<P: Like> Moves<'_, P> {
                 to.memory.left.strangers -= 1;
                 to.memory.stranger = strange;
                 to.view.target = target;
+            });
+        }
+    }
+
+    /// GitOps, a static manifest, a loop of `kubectl apply`. An apply leaves our annotations, a replace does not.
+    fn reapplies(&mut self) {
+        if self.left().reapplies == 0 || self.world.is_sending() {
+            return;
+        }
+        if let Target::Holds { held, leg, .. } = &self.world.view.target
+            && held.value != old()
+            && held.value != stranger()
+        {
+            let leg = *leg;
+            for (name, leg) in [("applies O to the target", leg), ("replaces the target with O", None)] {
+                self.may(Kind::Disturbs, &format!("another writer {name}"), |to| {
+                    to.memory.left.reapplies -= 1;
+                    to.memory.noise = Noise::Loud;
+                    to.view.target = holds_old();
+                    if let Target::Holds { leg: mark, .. } = &mut to.view.target {
+                        *mark = leg;
+                    }
+                });
+            }
+        }
+        if self.world.memory.retired && self.world.view.old.token.is_none() {
+            self.may(Kind::Disturbs, "another writer creates O again", |to| {
+                to.memory.left.reapplies -= 1;
+                to.memory.noise = Noise::Loud;
+                to.view.old.returned = true;
+                change(to, Which::Old, |token| *token = Some(sound(old())));
             });
         }
     }
