@@ -16,10 +16,12 @@ use std::time::Duration;
 use ::rotation::lock::Fence;
 use ::rotation::phase::Phase;
 use ::rotation::protocol::{Actor, Draw, Run, Trouble};
-use bootstrap::{Answer as Said, Token, TokenId, TokenSecret, client, cluster_info, judge};
+use bootstrap::{Answer as Said, Token, TokenId, TokenSecret, client, cluster_info, judge, secret};
 pub use check::{Check, NoSuchCheck};
 use k8s_openapi::jiff::Timestamp;
+use kubectl_core::access;
 use kubectl_core::clock::ServerClock;
+use kubectl_core::cluster_identity::{self, CaComparison, same_ca};
 use kubectl_core::error::{Doing as _, Error};
 use kubectl_core::secret::Fingerprint;
 use snapshot::{AtTarget, Snapshot};
@@ -27,13 +29,15 @@ use survey::Recipe;
 use tokio::time::Instant;
 
 use crate::proof::REMEMBERED;
-use crate::rotation::view::{Answer, Id, Leg, Place, View};
+use crate::rotation::view::{Answer, Doubt, Id, Leg, Place, View};
 use crate::rotation::write::Write;
 use crate::rotation::{BootstrapToken, Timer, leg};
 use crate::servers::{Heard, Servers, together};
 use crate::side::Side;
-use crate::target::{Target, file};
+use crate::target::{Target, content, file};
 
+/// What the user name of a bootstrap token begins with; its id follows.
+pub const LOGIN: &str = "system:bootstrap:";
 /// While the overlap runs nothing is taken away, and an answer may be this old.
 const FRESH: Duration = Duration::from_secs(10);
 
@@ -84,6 +88,7 @@ struct State {
     gone_since: Option<Instant>,
     /// The Secret of the old token was seen to be gone after this run had begun to delete it.
     retired: bool,
+    whose: Option<Whose>,
     /// What was heard about a token last, where the servers did not all say the same.
     dissent: BTreeMap<TokenId, String>,
     /// The way back was cut off.
@@ -91,6 +96,18 @@ struct State {
     /// The target that was left behind.
     left: Option<Place>,
     may: bool,
+}
+
+/// What does not change while a command runs, unless somebody sees to it.
+#[derive(Clone, Debug)]
+struct Whose {
+    at: Instant,
+    /// The token that the command logs in with.
+    login: Option<Id>,
+    /// A server of another cluster.
+    server: Option<String>,
+    /// The certificate authority that the cluster publishes.
+    authority: Option<String>,
 }
 
 #[derive(Debug)]
@@ -168,7 +185,12 @@ impl<'a> TokenActor<'a> {
         let new_id = new_id.and_then(|new| new.id.0.parse::<TokenId>().ok());
         let snapshot = self.read(new_id.as_ref(), place.as_ref()).await?;
         let first = self.remember(&snapshot, new_id);
-        let answers = self.answers(&snapshot, run, first).await?;
+        let (login, another_cluster) = self.whose(&snapshot).await?;
+        // No token is sent to another cluster.
+        let answers = match another_cluster {
+            None => self.answers(&snapshot, run, first).await?,
+            Some(_) => Answers::default(),
+        };
         let now = self.side.server.clock.now();
         let of_run = run.map(key);
         let of_run = of_run.as_deref();
@@ -181,7 +203,10 @@ impl<'a> TokenActor<'a> {
             target: snapshot.target.view(of_run, target),
             place,
             lost: self.options.forced.contains(&Check::Target),
+            login,
+            another_cluster: None,
         };
+        view.another_cluster = another_cluster.map(|doubt| doubt.obstacle(&view.id, view.place.as_ref()));
         if run.is_none() {
             view.obstacles = survey::obstacles(&snapshot, &view, &self.options, now);
             self.check_rights(&snapshot).await.map_err(Trouble::Fatal)?;
@@ -257,6 +282,40 @@ impl<'a> TokenActor<'a> {
         }
         state.new_id = new_id;
         state.snapshot.is_none()
+    }
+
+    /// Which token the command logs in with, and what belongs to another cluster.
+    async fn whose(&self, snapshot: &Snapshot) -> Result<(Option<Id>, Option<Doubt>), Error> {
+        let known = self.state().whose.clone().filter(|known| known.at.elapsed() < FRESH);
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let client = self.side.client();
+                let user = access::current_user(client).await?;
+                let login = user.and_then(|user| Some(Id(user.strip_prefix(LOGIN)?.to_owned())));
+                let server = self.servers.of_another_cluster(client).await?;
+                let authority = cluster_identity::root_ca(client, secret::NAMESPACE)
+                    .await
+                    .ok()
+                    .flatten();
+                let at = Instant::now();
+                Whose {
+                    at,
+                    login,
+                    server,
+                    authority,
+                }
+            }
+        };
+        self.state().whose = Some(known.clone());
+        let of_target = || {
+            let trusted = content::authority_in(snapshot.target.content()?)?;
+            let ours = [known.authority.as_deref(), self.side.connection.authority()];
+            let compared = ours.map(|ours| ours.map_or(CaComparison::Unknown, |ours| same_ca(&trusted, ours)));
+            let is_other = compared.contains(&CaComparison::Different) && !compared.contains(&CaComparison::Same);
+            (is_other && !self.options.forced.contains(&Check::Cluster)).then_some(Doubt::TargetOfAnotherCluster)
+        };
+        Ok((known.login, known.server.map(Doubt::AnotherServer).or_else(of_target)))
     }
 
     /// Asks with the tokens whose life or death matters now; in the first look with both, for the plan's sake.

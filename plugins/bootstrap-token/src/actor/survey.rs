@@ -60,8 +60,12 @@ pub(super) fn obstacles(snapshot: &Snapshot, view: &View, options: &Options, now
     if !flaws.is_empty() {
         doubts.push(Doubt::CannotWork(flaws.iter().map(ToString::to_string).collect()));
     }
-    if let Some(by) = owner(old).filter(|_| !options.forced.contains(&Check::Owner)) {
-        doubts.push(Doubt::Owned { by });
+    if !options.forced.contains(&Check::Owner) {
+        doubts.extend(owner(old).map(|by| Doubt::Owned { by }));
+        if let AtTarget::Secret(_, seen) = &snapshot.target {
+            let by = seen.owner.as_ref().map(ToString::to_string);
+            doubts.extend(by.map(|by| Doubt::TargetOwned { by }));
+        }
     }
     if options.ttl.is_some_and(|ttl| ttl < SHORT) {
         doubts.push(Doubt::ShortLived);
@@ -77,6 +81,9 @@ pub(super) fn obstacles(snapshot: &Snapshot, view: &View, options: &Options, now
 fn owner(token: &TokenSecret) -> Option<String> {
     if token.is_of_uploaded_certificates() {
         return Some("Secret kube-system/kubeadm-certs".to_owned());
+    }
+    if let Some(owner) = &token.owner {
+        return Some(owner.to_string());
     }
     if token.description == OF_CLUSTER_API {
         return Some("a machine of Cluster API".to_owned());

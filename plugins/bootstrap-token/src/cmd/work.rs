@@ -68,8 +68,9 @@ impl Common {
         let again = named.fold(again, |again, url| {
             again.with("--api-server", Some(url.as_str().trim_end_matches('/')))
         });
-        let lost = options.forced.contains(&Check::Target).then_some("target");
-        let again = again.with("--force", lost);
+        let of_inputs = [Check::Target, Check::Cluster].into_iter();
+        let forced = of_inputs.filter(|check| options.forced.contains(check));
+        let again = forced.fold(again, |again, check| again.with("--force", Some(check.name())));
         let target = options.deliver.as_ref().map(Target::to_string);
         let again = again.with_to_rotate("--deliver", target.as_deref());
         match options.ttl {

@@ -53,7 +53,8 @@ type Step = Next<BootstrapToken>;
 pub fn decide(view: &View, run: Option<&Run<BootstrapToken>>) -> Step {
     let Some(run) = run else { return begin(view) };
     let road = Road { view, run };
-    road.another_place()
+    refused_always(view, road.goes())
+        .or_else(|| road.another_place())
         .or_else(|| road.elsewhere())
         .or_else(|| road.unknown_delivery())
         .or_else(|| road.make())
@@ -67,6 +68,9 @@ pub fn decide(view: &View, run: Option<&Run<BootstrapToken>>) -> Step {
 /// Nothing is under way: refuse what is unsafe, else write down where we start from.
 fn begin(view: &View) -> Step {
     let doubt = |doubt: Doubt| Next::Refuse(vec![doubt.obstacle(&view.id, view.place.as_ref())]);
+    if let Some(refused) = refused_always(view, Some(&view.id)) {
+        return refused;
+    }
     if !view.obstacles.is_empty() {
         return Next::Refuse(view.obstacles.clone());
     }
@@ -103,6 +107,15 @@ fn begin(view: &View) -> Step {
     })
 }
 
+/// What is asked at every look and in every direction; `goes`: the token that would be revoked.
+fn refused_always(view: &View, goes: Option<&Id>) -> Option<Step> {
+    if let Some(obstacle) = &view.another_cluster {
+        return Some(Next::Refuse(vec![obstacle.clone()]));
+    }
+    let own = goes.filter(|goes| view.login.as_ref() == Some(*goes))?;
+    Some(Next::Refuse(vec![Doubt::OwnLogin.obstacle(own, view.place.as_ref())]))
+}
+
 /// The way of a run, from where the world is found to be.
 struct Road<'a> {
     view: &'a View,
@@ -123,6 +136,15 @@ impl<'a> Road<'a> {
             Which::Old
         } else {
             Which::New
+        }
+    }
+
+    /// The id of X, while X is there.
+    fn goes(&self) -> Option<&'a Id> {
+        match self.leg() {
+            Leg::Forward => Some(&self.old().id).filter(|_| self.view.old.holds(self.old().value)),
+            Leg::Back => self.new_id().filter(|_| self.own().is_some()),
+            Leg::Stay => None,
         }
     }
 
@@ -295,8 +317,11 @@ impl<'a> Road<'a> {
                 let id = id.clone();
                 let deliver =
                     Next::write(Phase::Place, Write::Deliver { which, id, value, at }).and_stop(Timer::Overlap);
-                // What this run has delivered was written over: whoever has read that gets the whole overlap again.
-                Some(if names_other && self.run.notes.placed == Some(which) {
+                // What this run has delivered was written over: whoever has read that gets the whole overlap again. Nothing is
+                // retired before T is delivered.
+                let retires = self.leg() != Leg::Stay && !self.run.phase.may_be_undone();
+                let was_placed = retires || self.run.notes.placed == Some(which);
+                Some(if names_other && was_placed {
                     self.puts_back(deliver, writer.as_deref())
                 } else {
                     deliver
@@ -381,16 +406,17 @@ impl<'a> Road<'a> {
         if !is_there {
             return None;
         }
-        let delete = Next::write(Phase::Retire, Write::Delete { which, id: id.clone() });
-        if which == Which::Old && self.view.old.returned {
-            let delete = delete.and_stop(Timer::Overlap);
-            return Some(self.puts_back(delete, self.view.old.writer.as_deref()));
-        }
         // On the way back from a token that was never to be delivered nobody can have read it.
         let may_be_in_use = which == Which::Old || self.run.notes.delivered;
         if may_be_in_use && !self.run.passed(Timer::Overlap) {
             let what = format!("whoever has read {} to use it (--overlap)", Shown(id));
             return Some(Next::wait(Phase::Prove, what).and_start(Timer::Overlap));
+        }
+        let id = id.clone();
+        let delete = Next::write(Phase::Retire, Write::Delete { which, id });
+        if which == Which::Old && self.view.old.returned {
+            let delete = delete.and_stop(Timer::Overlap);
+            return Some(self.puts_back(delete, self.view.old.writer.as_deref()));
         }
         Some(delete)
     }
@@ -398,11 +424,10 @@ impl<'a> Road<'a> {
     /// Line 11: X is dead, by the API server's own word.
     fn confirm(&self) -> Option<Step> {
         // Another writer was put right: only a whole overlap without a disturbance shows that it has stopped.
-        if self.leg() != Leg::Stay && self.run.put_back > 0 && !self.run.phase.may_be_undone() {
-            if !self.run.passed(Timer::Overlap) {
-                let what = "no other writer to write the old state back (--overlap)";
-                return Some(Next::wait(Phase::Confirm, what).and_start(Timer::Overlap));
-            }
+        let disturbed = self.run.put_back > 0 && !self.run.phase.may_be_undone();
+        if disturbed && self.leg() != Leg::Stay && !self.run.passed(Timer::Overlap) {
+            let what = "no other writer to write the old state back (--overlap)";
+            return Some(Next::wait(Phase::Confirm, what).and_start(Timer::Overlap));
         }
         let (id, side) = match self.leg() {
             Leg::Forward => (Some(&self.old().id), &self.view.old),

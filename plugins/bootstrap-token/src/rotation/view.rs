@@ -26,6 +26,10 @@ pub struct View {
     pub place: Option<Place>,
     /// The user says that a target on another host is lost for good (`--force=target`). Nobody else can know.
     pub lost: bool,
+    /// The id of the token that the command itself logs in with, if it is one.
+    pub login: Option<Id>,
+    /// An address or the target belongs to another cluster.
+    pub another_cluster: Option<Obstacle>,
 }
 
 /// The public half of a bootstrap token, six characters; or, in a plan, a placeholder.
@@ -235,6 +239,17 @@ pub enum Doubt {
         /// By whom, such as `Secret kube-system/kubeadm-certs`.
         by: String,
     },
+    /// The same of the target: it would write the old token back.
+    TargetOwned {
+        /// By whom.
+        by: String,
+    },
+    /// The command logs in with the token that would be revoked.
+    OwnLogin,
+    /// This address, given with `--api-server`, is one of another cluster.
+    AnotherServer(String),
+    /// The kubeconfig in the target trusts another certificate authority than this cluster's.
+    TargetOfAnotherCluster,
     /// The new one would live for less than a quarter of an hour, and be about to expire for most of it.
     ShortLived,
     /// The target is not there.
@@ -254,7 +269,8 @@ impl Doubt {
     /// The check's name for `--force=CHECK`, where it may be overridden.
     pub fn check(&self) -> Option<&'static str> {
         match self {
-            Self::Owned { .. } => Some("owner"),
+            Self::Owned { .. } | Self::TargetOwned { .. } => Some("owner"),
+            Self::TargetOfAnotherCluster => Some("cluster"),
             _ => None,
         }
     }
@@ -284,7 +300,25 @@ impl Doubt {
             ),
             Self::Owned { by } => (
                 format!("bootstrap token {} belongs to {by}", Shown(id)),
-                "whatever made it looks after it; `--force=owner` rotates it all the same".to_owned(),
+                "rotate it there; with --force=owner it may be created again after it is revoked".to_owned(),
+            ),
+            Self::TargetOwned { by } => (
+                format!("{at} is written by {by}"),
+                "change the token at its source; with --force=owner an old token that is written back is replaced twice, \
+                 and the third time undoes the rotation"
+                    .to_owned(),
+            ),
+            Self::OwnLogin => (
+                format!("this command logs in with bootstrap token {}, which would be revoked", Shown(id)),
+                "use a kubeconfig with another login".to_owned(),
+            ),
+            Self::AnotherServer(server) => (
+                format!("{server} is an API server of another cluster"),
+                "give the addresses of this cluster's API servers with --api-server".to_owned(),
+            ),
+            Self::TargetOfAnotherCluster => (
+                format!("the kubeconfig in {at} trusts another certificate authority than this cluster's"),
+                "check which cluster it leads to; --force=cluster delivers there all the same".to_owned(),
             ),
             Self::ShortLived => (
                 "the new token would live for less than a quarter of an hour".to_owned(),

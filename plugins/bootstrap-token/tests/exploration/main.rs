@@ -27,6 +27,7 @@ const QUIET: Budget = Budget {
     forgets: 0,
     collisions: 0,
     readers: 0,
+    wrong_runs: 0,
     reapplies: 0,
 };
 
@@ -254,6 +255,18 @@ fn a_forged_journal_delays_and_nothing_else() {
     nothing_is_lost("two forged journals", &twice);
 }
 
+/// With the login of the token that would be revoked, or with something of another cluster, nothing is written.
+#[test]
+fn a_command_with_the_wrong_login_or_cluster_changes_nothing() {
+    for to in [To::Nothing, To::Secret, To::File] {
+        let small = Small {
+            others: (0, 1),
+            ..Small::new(to, Budget { wrong_runs: 2, ..QUIET })
+        };
+        nothing_is_lost("two wrong runs", &small);
+    }
+}
+
 /// GitOps writes O back, as often as it likes: the third time turns back; after *retire* nothing is said to be done before
 /// it has been quiet for a whole overlap.
 #[test]
@@ -350,6 +363,9 @@ fn seeded_mistakes_are_found() {
         &Small::new(To::File, Budget { losses: 1, ..away }),
     );
     let reapplies = |reapplies| Small::new(To::Secret, Budget { reapplies, ..QUIET });
+    let wrong_runs = Small::new(To::Secret, Budget { wrong_runs: 1, ..QUIET });
+    is_found(Mistake::IgnoresLogin, &wrong_runs);
+    is_found(Mistake::IgnoresCluster, &wrong_runs);
     is_found(Mistake::StaysQuiet, &reapplies(1));
     let forged = Small {
         forgeries: 1,

@@ -50,6 +50,10 @@ pub(crate) enum Mistake {
     LeavesInHaste,
     /// The overlap goes on when another writer has written O back.
     StaysQuiet,
+    /// Nobody asks whose login the command has.
+    IgnoresLogin,
+    /// Nobody asks which cluster it is once the rotation has begun.
+    IgnoresCluster,
     /// A resumed run believes its journal.
     TrustsJournal,
     /// A resumed run believes its journal that N was never delivered.
@@ -120,6 +124,8 @@ fn lie(mistake: Mistake, view: &View, run: Option<&Run<Perhaps>>) -> View {
         Mistake::NoMark => view.new.token.iter_mut().for_each(|token| token.mark = Some(Leg::Stay)),
         Mistake::NotSigned => view.new.signed = true,
         Mistake::GivesUp => view.lost = true,
+        Mistake::IgnoresLogin => view.login = None,
+        Mistake::IgnoresCluster if run.is_some() => view.another_cluster = None,
         Mistake::NoConfirmation if view.old.token.is_none() => view.old.answer = Answer::Refused,
         Mistake::OneServer => {
             let target = match &mut view.target {

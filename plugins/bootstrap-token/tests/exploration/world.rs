@@ -47,6 +47,8 @@ pub(crate) struct Budget {
     pub(crate) collisions: u8,
     /// A node reads the target, and needs what it read for a while.
     pub(crate) readers: u8,
+    /// The command is run again with the login of one of the tokens, or with something of another cluster.
+    pub(crate) wrong_runs: u8,
     /// Another writer writes O back: into the target, or its Secret once that is deleted.
     pub(crate) reapplies: u8,
 }
@@ -220,6 +222,8 @@ pub(crate) fn start(to: To, signing: bool) -> View {
             host,
         }),
         lost: false,
+        login: None,
+        another_cluster: None,
     }
 }
 
@@ -557,7 +561,11 @@ fn trespass(memory: &Memory, write: &Write) -> Option<&'static str> {
 /// What a write of ours must not have done by the look that it was decided on.
 fn fault<P: Like>(world: &W<P>, write: &Write) -> Option<&'static str> {
     let view = &world.view;
+    if view.another_cluster.is_some() {
+        return Some("something was written that may belong to another cluster");
+    }
     match write {
+        Write::Delete { id, .. } if view.login.as_ref() == Some(id) => Some("the command revoked its own login"),
         Write::Deliver { which: Which::New, .. } => {
             let forward = world.run.as_ref().is_some_and(|run| run.goal == Goal::Forward);
             let early = view.old.signed && old_lives(view) && !view.new.signed;
@@ -574,6 +582,10 @@ fn fault<P: Like>(world: &W<P>, write: &Write) -> Option<&'static str> {
 
 fn ended_wrong<P: Like>(world: &W<P>) -> Option<String> {
     let (view, memory) = (&world.view, &world.memory);
+    // A former holder's write has arrived, and nothing shows any more that there was a rotation before.
+    if memory.hurt && memory.new_lost {
+        return None;
+    }
     let names = |value| memory.stranger || value_in(&view.target).is_none_or(|named| Some(named) == value);
     let new_works = new_value(view).is_some_and(|value| works(view, value));
     let refused = |side: &Side| matches!(side.answer, Answer::Refused | Answer::Unasked);

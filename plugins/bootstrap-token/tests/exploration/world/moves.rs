@@ -1,7 +1,7 @@
 //! What happens in the small world while a rotation is under way, and where each of it was learnt.
 
 use kubectl_bootstrap_token::rotation::BootstrapToken;
-use kubectl_bootstrap_token::rotation::view::{Answer, Held, Side, Standing, Target, Token, View};
+use kubectl_bootstrap_token::rotation::view::{Answer, Doubt, Held, Side, Standing, Target, Token, View};
 use kubectl_bootstrap_token::rotation::write::Which;
 use kubectl_core::secret::Fingerprint;
 use rotation::explore::mistaken::real;
@@ -48,6 +48,7 @@ impl<P: Like> Moves<'_, P> {
             self.deletions();
             self.strangers();
             self.reapplies();
+            self.wrong_runs();
             self.tampers();
             self.odds();
         }
@@ -143,6 +144,12 @@ impl<P: Like> Moves<'_, P> {
             )
         };
         if self.world.is_sending() || !self.world.run.as_ref().is_some_and(refused) {
+            return;
+        }
+        if self.world.view.login.is_some() || self.world.view.another_cluster.is_some() {
+            self.may(Kind::Works, "it is run as it should be", |to| {
+                (to.view.login, to.view.another_cluster) = (None, None);
+            });
             return;
         }
         if self.world.memory.away.is_some() {
@@ -294,6 +301,27 @@ impl<P: Like> Moves<'_, P> {
         }
     }
 
+    fn wrong_runs(&mut self) {
+        let Some(run) = self.world.run.as_ref().filter(|_| !self.world.is_sending()) else {
+            return;
+        };
+        if self.left().wrong_runs == 0 {
+            return;
+        }
+        let new = run.notes.new.as_ref().map(|new| new.id.clone());
+        for id in [Some(old_id()), new].into_iter().flatten() {
+            self.may(Kind::Disturbs, "it is run with the login of a token", |to| {
+                to.memory.left.wrong_runs -= 1;
+                to.view.login = Some(id);
+            });
+        }
+        let other = Doubt::TargetOfAnotherCluster.obstacle(&old_id(), None);
+        self.may(Kind::Disturbs, "it is run with a target of another cluster", |to| {
+            to.memory.left.wrong_runs -= 1;
+            to.view.another_cluster = Some(other);
+        });
+    }
+
     fn tampers(&mut self) {
         if self.left().tampers == 0 {
             return;
@@ -398,7 +426,7 @@ fn change<P: Like>(world: &mut W<P>, which: Which, change: impl FnOnce(&mut Opti
     world.memory.theirs &= world.view.new.token.is_some();
     world.memory.replaced &= world.view.old.token.is_some();
     world.memory.old_lost |= !world.view.old.is_sound(old());
-    let is_known = |new: &Token| new.mark.is_some();
+    let is_known = |new: &Token| new.mark.is_some() && new.value.is_some();
     world.memory.new_lost |= which == Which::New && !world.view.new.token.as_ref().is_some_and(is_known);
 }
 
