@@ -164,6 +164,13 @@ impl<'a> TokenActor<'a> {
         self.state().left.clone()
     }
 
+    /// Whether the target holds the new token, as far as it was read.
+    pub fn is_delivered(&self) -> bool {
+        let state = self.state();
+        let held = state.snapshot.as_ref().and_then(|snapshot| snapshot.target.token());
+        held.is_some() && held == state.last_new
+    }
+
     /// The id of the token that is rotated.
     pub fn id(&self) -> &TokenId {
         &self.id

@@ -242,7 +242,13 @@ impl<'a> verbs::Work for Work<'a> {
         let delivered = plan.and_then(|plan| plan.notes.place.as_ref());
         let left = self.actor.left();
         let last = match delivered.filter(|_| left.is_none()) {
-            Some(place) => format!("The new token is {}, delivered to {}.", new.id, place.at),
+            Some(place) if self.actor.is_delivered() => {
+                format!("The new token is {}, delivered to {}.", new.id, place.at)
+            }
+            Some(place) => format!(
+                "The new token is {}. Another writer has changed {} since: it does not hold the new token.",
+                new.id, place.at
+            ),
             None => format!(
                 "The new token is {}; `kubectl bootstrap-token kubeconfig {}` prints what a kubelet needs to join with it.",
                 new.id, new.id

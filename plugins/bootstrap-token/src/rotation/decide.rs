@@ -24,6 +24,11 @@
 //!   not about to expire (1–3), the API server accepts T (4), and what is read from the target is T, which is accepted (6, 8).
 //! * The road is walked from the top each time. If N is revoked, changed or expires meanwhile, or O is put into the target
 //!   again, the same line puts it right; and whoever read the other token in between gets the whole overlap (9).
+//! * If the target holds X again after T was delivered, another writer has put it there: the overlap begins anew each time (6),
+//!   and the third time turns back while that is possible. After line 10 T is delivered again, and an O that is created again is
+//!   deleted again; it is done only after a whole overlap without a disturbance.
+//! * Before line 0 it is asked at every look whether everything belongs to this cluster, and whether X is the token that the
+//!   command itself logs in with. Then nothing is written.
 //! * A value that is neither O nor N is never overwritten (7): whoever put it there may know of consumers that we do not.
 //!   While everything can be undone we stop and say so; the way back leaves it where it is, since nothing that the way back
 //!   takes away is named there. After O is gone there is nothing left to do to the target.

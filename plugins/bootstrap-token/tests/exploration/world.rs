@@ -600,7 +600,9 @@ fn ended_wrong<P: Like>(world: &W<P>) -> Option<String> {
             let unknown = new.is_some_and(|new| new.mark.is_none());
             let new_is_gone =
                 new.is_none() && (refused(&view.new) || memory.new_lost) || unknown || memory.late_creation;
-            let back = new_is_gone && names(Some(old())) && (works(view, old()) || memory.old_lost || memory.hurt);
+            // A late delivery of an N that nobody knows any more, and that works.
+            let holds_back = names(Some(old())) || memory.new_lost && new_works && names(new_value(view));
+            let back = new_is_gone && holds_back && (works(view, old()) || memory.old_lost || memory.hurt);
             let kept = (memory.old_lost || !view.old.is_sound(old())) && new_works && names(new_value(view));
             back || kept
         }
