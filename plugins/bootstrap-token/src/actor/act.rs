@@ -145,7 +145,7 @@ impl TokenActor<'_> {
             Write::Delete { which, .. } => Request::Delete(seen(*which)?),
             Write::Deliver { value, .. } => deliver(&state, &snapshot.target, *value)?,
             Write::GuardTarget { .. } => match &snapshot.target {
-                AtTarget::Secret(key, seen) => Request::Secret(key.clone(), Box::new(seen.clone()), None),
+                AtTarget::Secret(key, seen) => Request::Secret(key.clone(), seen.clone(), None),
                 _ => return Err(Trouble::Changed),
             },
         })
@@ -216,7 +216,7 @@ fn deliver(state: &State, target: &AtTarget, value: Fingerprint) -> Result<Reque
     let content = content::with(content, &old, new);
     let content = content.map_err(|error| Trouble::Fatal(Error::failed(format!("could not deliver: {error}"))))?;
     Ok(match target {
-        AtTarget::Secret(key, seen) => Request::Secret(key.clone(), Box::new(seen.clone()), Some(content)),
+        AtTarget::Secret(key, seen) => Request::Secret(key.clone(), seen.clone(), Some(content)),
         AtTarget::File(path, seen) => Request::File(path.clone(), seen.clone(), content),
         AtTarget::Nothing | AtTarget::Unreachable | AtTarget::Missing(_) => return Err(Trouble::Changed),
     })

@@ -264,7 +264,7 @@ impl<'a> TokenActor<'a> {
             Some(Target::Secret(key)) => {
                 let seen = key.read(self.side.client()).await;
                 match seen.doing(format!("read Secret {}/{}", key.namespace, key.name))? {
-                    Some(seen) => AtTarget::Secret(key, seen),
+                    Some(seen) => AtTarget::Secret(key, Box::new(seen)),
                     None => AtTarget::Missing(Target::Secret(key)),
                 }
             }

@@ -40,7 +40,7 @@ pub(super) enum AtTarget {
     /// It is not there.
     Missing(target::Target),
     /// A key of a Secret.
-    Secret(secret::Key, secret::Seen),
+    Secret(secret::Key, Box<secret::Seen>),
     /// A file.
     File(std::path::PathBuf, file::Seen),
 }

@@ -273,8 +273,8 @@ fn a_command_with_the_wrong_login_or_cluster_changes_nothing() {
 fn another_writer_that_writes_the_old_token_back_loses_nothing() {
     for (to, reapplies, readers) in [(To::Secret, 2, 1), (To::Secret, 4, 0), (To::File, 3, 0)] {
         let budget = Budget {
-            reapplies,
             readers,
+            reapplies,
             ..QUIET
         };
         nothing_is_lost(&format!("{reapplies} re-applies"), &Small::new(to, budget));
