@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
 use kubectl_core::request::{self, Item, Merge, Metadata, Observed, SECRET, Wanted, Write};
 use serde::Deserialize;
@@ -86,6 +86,7 @@ struct ListedMeta {
     resource_version: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<OwnerReference>>,
     creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
 }
@@ -103,6 +104,7 @@ impl From<Listed> for KubeSecret {
                 resource_version: metadata.resource_version,
                 labels: metadata.labels,
                 annotations: metadata.annotations,
+                owner_references: metadata.owner_references,
                 creation_timestamp: metadata.creation_timestamp,
                 deletion_timestamp: metadata.deletion_timestamp,
                 ..ObjectMeta::default()

@@ -6,7 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
+use kubectl_core::ownership::{self, Owner, Writer};
 use kubectl_core::secret::Secret;
 use serde_json::{Value, json};
 
@@ -81,12 +83,26 @@ pub struct TokenSecret {
     pub deleting: bool,
     /// Its data cannot be changed any more.
     pub immutable: bool,
+    /// What writes it, by the marks on it: see [`ownership::owner`].
+    pub owner: Option<Owner>,
+    /// Who has written which field. Empty in a list.
+    pub managed_fields: Option<Vec<ManagedFieldsEntry>>,
 }
 
 impl TokenSecret {
+    /// The manager other than `except` that wrote the data last, if that is known.
+    pub fn last_writer(&self, except: &str) -> Option<Writer> {
+        let metadata = ObjectMeta {
+            managed_fields: self.managed_fields.clone(),
+            ..ObjectMeta::default()
+        };
+        ownership::last_writer(&metadata, &["data"], except)
+    }
+
     /// Reads a Secret.
     pub fn read(secret: KubeSecret) -> Self {
         let metadata = secret.metadata;
+        let owner = ownership::owner(&metadata);
         let data = Data(secret.data.as_ref());
         let name = metadata.name.unwrap_or_default();
         let id = TokenId::of_secret_name(&name);
@@ -123,6 +139,8 @@ impl TokenSecret {
             created: metadata.creation_timestamp.map(|time| time.0),
             deleting: metadata.deletion_timestamp.is_some(),
             immutable: secret.immutable.unwrap_or(false),
+            owner,
+            managed_fields: metadata.managed_fields,
             name,
         }
     }

@@ -205,7 +205,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             .journal
             .take()
             .zip(recalled)
-            .map(|(journal, notes)| Journal { notes, ..journal });
+            .map(|(journal, notes)| journal.with_notes(notes));
     }
 
     /// Looks at both sides. A look may be given up at any moment, unlike a write: `None` when the user wants to stop.

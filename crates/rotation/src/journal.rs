@@ -135,6 +135,13 @@ impl<P: Protocol> Journal<P> {
         }
     }
 
+    /// The same with what the objects say instead of what the Lease claims.
+    #[must_use]
+    pub fn with_notes(mut self, notes: P::Notes) -> Self {
+        self.notes = notes;
+        self
+    }
+
     /// Notes that the target was put right once more.
     pub fn count_put_back(&mut self) {
         self.put_back = one_more(self.put_back);

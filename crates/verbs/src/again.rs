@@ -10,6 +10,8 @@ pub struct Again {
     plugin: &'static str,
     subject: String,
     flags: String,
+    /// Flags that only `rotate` has.
+    to_rotate: String,
 }
 
 impl Again {
@@ -24,6 +26,7 @@ impl Again {
             plugin,
             subject: subject.into(),
             flags: String::new(),
+            to_rotate: String::new(),
         };
         let again = again
             .with("--kubeconfig", kubeconfig.as_deref())
@@ -50,9 +53,25 @@ impl Again {
         self
     }
 
+    /// With a flag that only `rotate` has, where it has a value.
+    #[must_use]
+    pub fn with_to_rotate(mut self, flag: &str, value: Option<&str>) -> Self {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            let _ = write!(self.to_rotate, " {flag} {}", quoted(value));
+        }
+        self
+    }
+
+    /// With a flag that only `rotate` has, and that has no value.
+    #[must_use]
+    pub fn switched_on_to_rotate(mut self, flag: &str) -> Self {
+        let _ = write!(self.to_rotate, " {flag}");
+        self
+    }
+
     /// Goes on with a rotation.
     pub fn rotate(&self) -> String {
-        self.verb("rotate")
+        self.verb("rotate") + &self.to_rotate
     }
 
     /// Undoes one.
@@ -66,7 +85,9 @@ impl Again {
     }
 
     fn verb(&self, verb: &str) -> String {
-        let Self { plugin, subject, flags } = self;
+        let Self {
+            plugin, subject, flags, ..
+        } = self;
         format!("kubectl {plugin} {verb} {subject}{flags}")
     }
 }

@@ -331,7 +331,7 @@ impl<W: Work> Job<'_, W> {
         let run = journal.as_of(self.work.server().clock.now());
         match ProtocolOf::<W>::recall(view, &run) {
             Some(notes) if notes == run.notes => return Ok(Some(journal)),
-            Some(notes) => journal.notes = notes,
+            Some(notes) => journal = journal.with_notes(notes),
             None => {
                 let message = format!("Rotation {} has changed nothing: a new one begins.", journal.run);
                 self.ui.status(message);

@@ -13,6 +13,7 @@ use bootstrap::{Answer, Token};
 use futures::future::try_join_all;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams};
+use kubectl_core::cluster_identity;
 use kubectl_core::connection::Connection;
 use kubectl_core::error::Error;
 use url::Url;
@@ -112,6 +113,27 @@ impl Servers {
             Ok(Heard { server, answer })
         });
         try_join_all(looks).await
+    }
+
+    /// The first of those that are named which belongs to another cluster, by the uid of its namespace kube-system. Whoever
+    /// may not read that, or gets no answer, is not told: such a server is asked about the token all the same.
+    ///
+    /// # Errors
+    /// No client can be built.
+    pub async fn of_another_cluster(&self, client: &kube::Client) -> Result<Option<String>, Error> {
+        if self.named.is_empty() {
+            return Ok(None);
+        }
+        let Ok(here) = cluster_identity::uid(client).await else {
+            return Ok(None);
+        };
+        for connection in &self.named {
+            let there = cluster_identity::uid(&connection.connect()?.client).await;
+            if there.is_ok_and(|there| there != here) {
+                return Ok(Some(connection.server().as_str().trim_end_matches('/').to_owned()));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether there may be API servers that [`Self::look`] has not asked, by what the cluster publishes; also where that

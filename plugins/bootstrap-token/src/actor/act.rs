@@ -1,6 +1,8 @@
 //! The single writes. Each carries the identity and version of the object that was read last, and asks the fence first.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ::rotation::lock::Fence;
 use ::rotation::protocol::{Run, Trouble};
@@ -11,11 +13,11 @@ use kubectl_core::error::{Doing as _, Error, Kind};
 use kubectl_core::secret::{Fingerprint, Secret};
 use serde_json::{Value, json};
 
-use super::snapshot::{AtTarget, MARK};
-use super::{State, TokenActor, of_file, survey};
-use crate::rotation::view::Recipe;
+use super::snapshot::{AtTarget, MARK, RECORD};
+use super::survey::Recipe;
+use super::{State, TokenActor, of_file};
 use crate::rotation::write::{Which, Write};
-use crate::rotation::{BootstrapToken, leg};
+use crate::rotation::{BootstrapToken, leg, record};
 use crate::side;
 use crate::target::{content, file, secret};
 
@@ -36,7 +38,7 @@ enum Request {
 impl TokenActor<'_> {
     pub(super) async fn write(&self, write: &Write, run: &Run<BootstrapToken>, fence: &Fence) -> Result<(), Trouble> {
         self.hold_the_file()?;
-        let mark = leg(run).mark(&run.id.to_string());
+        let mark = leg(run).mark(&super::key(run));
         let request = self.prepare(write, run, &mark)?;
         if !fence.is_open() {
             return Err(Trouble::LockLost);
@@ -101,13 +103,23 @@ impl TokenActor<'_> {
             Which::New => snapshot.new.clone(),
         };
         let seen = |which| secret(which).map(Box::new).ok_or(Trouble::Changed);
-        let recipe = &run.notes.recipe;
+        let new_of = |token| {
+            let recipe = state.recipe.as_ref().ok_or_else(no_recipe)?;
+            let record = serde_json::to_string(&record(&run.notes))
+                .map_err(|error| Trouble::Fatal(Error::failed(error.to_string())))?;
+            let annotations = [(MARK, mark.to_owned()), (RECORD, record)];
+            self.new_of(
+                recipe,
+                token,
+                annotations.map(|(key, value)| (key.to_owned(), value)).into(),
+            )
+        };
         Ok(match write {
             Write::Keep { .. } | Write::Leave { .. } => Request::Nothing,
             Write::Create { .. } => {
                 let drawn = run.notes.new.as_ref().ok_or(Trouble::Changed)?;
                 let token = state.known.get(&drawn.value).cloned().ok_or_else(no_value)?;
-                Request::Create(Box::new(self.new_of(recipe, token, mark)?))
+                Request::Create(Box::new(new_of(token)?))
             }
             Write::Mend { .. } => {
                 let seen = seen(Which::New)?;
@@ -117,7 +129,7 @@ impl TokenActor<'_> {
                 }
                 // Its value stays.
                 let token = seen.token.clone().ok_or(Trouble::Changed)?;
-                let new = self.new_of(recipe, token, mark)?;
+                let new = new_of(token)?;
                 Request::Mend(seen, Box::new(new))
             }
             Write::Touch { .. } => {
@@ -133,7 +145,7 @@ impl TokenActor<'_> {
             Write::Delete { which, .. } => Request::Delete(seen(*which)?),
             Write::Deliver { value, .. } => deliver(&state, &snapshot.target, *value)?,
             Write::GuardTarget { .. } => match &snapshot.target {
-                AtTarget::Secret(key, seen) => Request::Secret(key.clone(), Box::new(seen.clone()), None),
+                AtTarget::Secret(key, seen) => Request::Secret(key.clone(), seen.clone(), None),
                 _ => return Err(Trouble::Changed),
             },
         })
@@ -144,14 +156,9 @@ impl TokenActor<'_> {
     /// # Errors
     /// Nothing was seen yet, or it cannot be copied.
     pub fn proposal(&self, token: Token) -> Result<NewToken, Error> {
-        let recipe = survey::recipe(
-            self.state()
-                .snapshot
-                .as_ref()
-                .and_then(|snapshot| snapshot.old.as_ref()),
-            self.options.ttl,
-        );
-        let new = self.new_of(&recipe, token, "check");
+        let state = self.state();
+        let recipe = state.recipe.as_ref().ok_or_else(no_recipe);
+        let new = recipe.and_then(|recipe| self.new_of(recipe, token, BTreeMap::new()));
         new.map_err(|trouble| Error::failed(trouble.to_string()))
     }
 
@@ -170,15 +177,20 @@ impl TokenActor<'_> {
     }
 
     fn end(&self, recipe: &Recipe) -> Result<Option<Timestamp>, Trouble> {
-        let end = |seconds| {
-            let ttl = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+        let end = |ttl: Duration| {
+            let ttl = SignedDuration::try_from(ttl).unwrap_or(SignedDuration::MAX);
             let end = self.side.server.clock.now().checked_add(ttl);
             end.map_err(|_| Trouble::Fatal(Error::failed("the new token would end beyond the end of time")))
         };
-        recipe.seconds.map(end).transpose()
+        recipe.ttl.map(end).transpose()
     }
 
-    fn new_of(&self, recipe: &Recipe, token: Token, mark: &str) -> Result<NewToken, Trouble> {
+    fn new_of(
+        &self,
+        recipe: &Recipe,
+        token: Token,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<NewToken, Trouble> {
         let groups: Result<Vec<Group>, _> = recipe.groups.iter().map(|group| group.parse()).collect();
         let groups =
             groups.map_err(|flaw| Trouble::Fatal(Error::failed(format!("a group of the old token {flaw}"))))?;
@@ -187,9 +199,9 @@ impl TokenActor<'_> {
             usages: usages(recipe),
             groups,
             expiration: self.end(recipe)?,
-            description: recipe.description.clone().unwrap_or_default(),
+            description: recipe.description.clone(),
             labels: recipe.labels.clone(),
-            annotations: [(MARK.to_owned(), mark.to_owned())].into(),
+            annotations,
         })
     }
 }
@@ -204,10 +216,16 @@ fn deliver(state: &State, target: &AtTarget, value: Fingerprint) -> Result<Reque
     let content = content::with(content, &old, new);
     let content = content.map_err(|error| Trouble::Fatal(Error::failed(format!("could not deliver: {error}"))))?;
     Ok(match target {
-        AtTarget::Secret(key, seen) => Request::Secret(key.clone(), Box::new(seen.clone()), Some(content)),
+        AtTarget::Secret(key, seen) => Request::Secret(key.clone(), seen.clone(), Some(content)),
         AtTarget::File(path, seen) => Request::File(path.clone(), seen.clone(), content),
         AtTarget::Nothing | AtTarget::Unreachable | AtTarget::Missing(_) => return Err(Trouble::Changed),
     })
+}
+
+fn no_recipe() -> Trouble {
+    Trouble::Fatal(Error::failed(
+        "the old token is gone, and no Secret says any more what a new one is made of",
+    ))
 }
 
 fn no_value() -> Trouble {

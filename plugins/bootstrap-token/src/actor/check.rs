@@ -16,13 +16,15 @@ pub enum Check {
     Journal,
     /// The host of the target can be worked on.
     Target,
+    /// The kubeconfig in the target leads to this cluster.
+    Cluster,
 }
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Owner, Self::Lock, Self::Journal, Self::Target];
+    pub const ALL: [Self; 5] = [Self::Owner, Self::Lock, Self::Journal, Self::Target, Self::Cluster];
     /// Those that a rotation under way can meet.
-    pub const OF_A_RUN: [Self; 3] = [Self::Lock, Self::Journal, Self::Target];
+    pub const OF_A_RUN: [Self; 4] = [Self::Lock, Self::Journal, Self::Target, Self::Cluster];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -31,6 +33,7 @@ impl Check {
             Self::Lock => "lock",
             Self::Journal => "journal",
             Self::Target => "target",
+            Self::Cluster => "cluster",
         }
     }
 

@@ -16,22 +16,28 @@ use std::time::Duration;
 use ::rotation::lock::Fence;
 use ::rotation::phase::Phase;
 use ::rotation::protocol::{Actor, Draw, Run, Trouble};
-use bootstrap::{Answer as Said, Token, TokenId, client, cluster_info};
+use bootstrap::{Answer as Said, Token, TokenId, TokenSecret, client, cluster_info, judge, secret};
 pub use check::{Check, NoSuchCheck};
+use k8s_openapi::jiff::Timestamp;
+use kubectl_core::access;
 use kubectl_core::clock::ServerClock;
+use kubectl_core::cluster_identity::{self, CaComparison, same_ca};
 use kubectl_core::error::{Doing as _, Error};
 use kubectl_core::secret::Fingerprint;
 use snapshot::{AtTarget, Snapshot};
+use survey::Recipe;
 use tokio::time::Instant;
 
 use crate::proof::REMEMBERED;
-use crate::rotation::view::{Answer, Id, Leg, Place, View};
+use crate::rotation::view::{Answer, Doubt, Id, Leg, Place, View};
 use crate::rotation::write::Write;
 use crate::rotation::{BootstrapToken, Timer, leg};
 use crate::servers::{Heard, Servers, together};
 use crate::side::Side;
-use crate::target::{Target, file};
+use crate::target::{Target, content, file};
 
+/// What the user name of a bootstrap token begins with; its id follows.
+pub const LOGIN: &str = "system:bootstrap:";
 /// While the overlap runs nothing is taken away, and an answer may be this old.
 const FRESH: Duration = Duration::from_secs(10);
 
@@ -68,16 +74,21 @@ struct State {
     known: BTreeMap<Fingerprint, Token>,
     /// What the Secret of the new token held last.
     last_new: Option<Token>,
+    /// What a new token is made of: by the Secret of the old one while that is good, else by that of the new one.
+    recipe: Option<Recipe>,
     /// The id of the new token, by the journal of the last look.
     new_id: Option<TokenId>,
     /// What was answered to a token while its Secret had this version.
     answered: BTreeMap<Fingerprint, Answered>,
     /// The lock of the target, where that is a file.
     lock: Option<file::Locked>,
-    /// The value that should be refused by now and could not be asked about.
-    unproven: Option<Fingerprint>,
+    /// The token that should be refused by now and could not be asked about, in words.
+    unproven: Option<String>,
     /// When the token that goes was first seen to be gone.
     gone_since: Option<Instant>,
+    /// The Secret of the old token was seen to be gone after this run had begun to delete it.
+    retired: bool,
+    whose: Option<Whose>,
     /// What was heard about a token last, where the servers did not all say the same.
     dissent: BTreeMap<TokenId, String>,
     /// The way back was cut off.
@@ -85,6 +96,18 @@ struct State {
     /// The target that was left behind.
     left: Option<Place>,
     may: bool,
+}
+
+/// What does not change while a command runs, unless somebody sees to it.
+#[derive(Clone, Debug)]
+struct Whose {
+    at: Instant,
+    /// The token that the command logs in with.
+    login: Option<Id>,
+    /// A server of another cluster.
+    server: Option<String>,
+    /// The certificate authority that the cluster publishes.
+    authority: Option<String>,
 }
 
 #[derive(Debug)]
@@ -113,10 +136,10 @@ impl<'a> TokenActor<'a> {
         }
     }
 
-    /// The value that should be refused by now and could not be asked about: nobody knows it any more, since another
+    /// The token that should be refused by now and could not be asked about: nobody knows its value any more, since another
     /// process revoked it and ended before it had asked.
-    pub fn unproven(&self) -> Option<Fingerprint> {
-        self.state().unproven
+    pub fn unproven(&self) -> Option<String> {
+        self.state().unproven.clone()
     }
 
     /// Whether the way back was cut off, so that the new token stays.
@@ -141,6 +164,13 @@ impl<'a> TokenActor<'a> {
         self.state().left.clone()
     }
 
+    /// Whether the target holds the new token, as far as it was read.
+    pub fn is_delivered(&self) -> bool {
+        let state = self.state();
+        let held = state.snapshot.as_ref().and_then(|snapshot| snapshot.target.token());
+        held.is_some() && held == state.last_new
+    }
+
     /// The id of the token that is rotated.
     pub fn id(&self) -> &TokenId {
         &self.id
@@ -156,14 +186,20 @@ impl<'a> TokenActor<'a> {
     }
 
     async fn look(&self, run: Option<&Run<BootstrapToken>>) -> Result<View, Trouble> {
-        let place = self.place(run)?;
+        let asked = self.options.deliver.as_ref().map(Target::place);
+        let place = asked.or_else(|| run?.notes.place.clone());
         let new_id = run.and_then(|run| run.notes.new.as_ref());
         let new_id = new_id.and_then(|new| new.id.0.parse::<TokenId>().ok());
         let snapshot = self.read(new_id.as_ref(), place.as_ref()).await?;
         let first = self.remember(&snapshot, new_id);
-        let answers = self.answers(&snapshot, run, first).await?;
+        let (login, another_cluster) = self.whose(&snapshot).await?;
+        // No token is sent to another cluster.
+        let answers = match another_cluster {
+            None => self.answers(&snapshot, run, first).await?,
+            Some(_) => Answers::default(),
+        };
         let now = self.side.server.clock.now();
-        let of_run = run.map(|run| run.id.to_string());
+        let of_run = run.map(key);
         let of_run = of_run.as_deref();
         let target = self.answer_of_target(&snapshot, run, &answers);
         let mut view = View {
@@ -171,34 +207,30 @@ impl<'a> TokenActor<'a> {
             id: Id(self.id.to_string()),
             old: snapshot.side(snapshot.old.as_ref(), of_run, answers.old, now),
             new: snapshot.side(snapshot.new.as_ref(), of_run, answers.new, now),
-            target: snapshot.target.view(of_run, run.map_or(Leg::Forward, leg), target),
-            recipe: survey::recipe(snapshot.old.as_ref(), self.options.ttl),
+            target: snapshot.target.view(of_run, target),
             place,
             lost: self.options.forced.contains(&Check::Target),
+            login,
+            another_cluster: None,
         };
+        view.another_cluster = another_cluster.map(|doubt| doubt.obstacle(&view.id, view.place.as_ref()));
         if run.is_none() {
             view.obstacles = survey::obstacles(&snapshot, &view, &self.options, now);
             self.check_rights(&snapshot).await.map_err(Trouble::Fatal)?;
         }
         let mut state = self.state();
+        if run.is_some_and(|run| run.phase >= Phase::Retire) {
+            state.retired |= view.old.token.is_none();
+            view.old.returned = state.retired && view.old.token.is_some();
+        }
         state.kept = run.is_some_and(|run| run.notes.kept);
         state.left = run.and_then(|run| run.notes.left.clone());
+        if let Some(like) = recipe_of(&snapshot, &view, now) {
+            state.recipe = Some(survey::recipe(like, self.options.ttl));
+        }
         state.snapshot = Some(snapshot);
         drop(state);
         Ok(view)
-    }
-
-    /// Where the token is delivered to: once a rotation is under way, where that began to.
-    fn place(&self, run: Option<&Run<BootstrapToken>>) -> Result<Option<Place>, Trouble> {
-        let asked = self.options.deliver.as_ref().map(Target::place);
-        let Some(run) = run else { return Ok(asked) };
-        let begun = run.notes.place.clone();
-        if asked.is_none() || asked == begun {
-            return Ok(begun);
-        }
-        let where_to = begun.map_or_else(|| "delivers nothing".to_owned(), |place| format!("delivers to {place}"));
-        let error = Error::usage(format!("the rotation under way {where_to}"));
-        Err(Trouble::Fatal(error.hint("leave --deliver out to go on with it")))
     }
 
     async fn read(&self, new: Option<&TokenId>, place: Option<&Place>) -> Result<Snapshot, Error> {
@@ -232,7 +264,7 @@ impl<'a> TokenActor<'a> {
             Some(Target::Secret(key)) => {
                 let seen = key.read(self.side.client()).await;
                 match seen.doing(format!("read Secret {}/{}", key.namespace, key.name))? {
-                    Some(seen) => AtTarget::Secret(key, seen),
+                    Some(seen) => AtTarget::Secret(key, Box::new(seen)),
                     None => AtTarget::Missing(Target::Secret(key)),
                 }
             }
@@ -259,6 +291,40 @@ impl<'a> TokenActor<'a> {
         state.snapshot.is_none()
     }
 
+    /// Which token the command logs in with, and what belongs to another cluster.
+    async fn whose(&self, snapshot: &Snapshot) -> Result<(Option<Id>, Option<Doubt>), Error> {
+        let known = self.state().whose.clone().filter(|known| known.at.elapsed() < FRESH);
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let client = self.side.client();
+                let user = access::current_user(client).await?;
+                let login = user.and_then(|user| Some(Id(user.strip_prefix(LOGIN)?.to_owned())));
+                let server = self.servers.of_another_cluster(client).await?;
+                let authority = cluster_identity::root_ca(client, secret::NAMESPACE)
+                    .await
+                    .ok()
+                    .flatten();
+                let at = Instant::now();
+                Whose {
+                    at,
+                    login,
+                    server,
+                    authority,
+                }
+            }
+        };
+        self.state().whose = Some(known.clone());
+        let of_target = || {
+            let trusted = content::authority_in(snapshot.target.content()?)?;
+            let ours = [known.authority.as_deref(), self.side.connection.authority()];
+            let compared = ours.map(|ours| ours.map_or(CaComparison::Unknown, |ours| same_ca(&trusted, ours)));
+            let is_other = compared.contains(&CaComparison::Different) && !compared.contains(&CaComparison::Same);
+            (is_other && !self.options.forced.contains(&Check::Cluster)).then_some(Doubt::TargetOfAnotherCluster)
+        };
+        Ok((known.login, known.server.map(Doubt::AnotherServer).or_else(of_target)))
+    }
+
     /// Asks with the tokens whose life or death matters now; in the first look with both, for the plan's sake.
     async fn answers(
         &self,
@@ -282,7 +348,7 @@ impl<'a> TokenActor<'a> {
         let back = leg(run) == Leg::Back;
         let old = old.filter(|old| back || first || retired || !is_in(snapshot.old.as_ref(), old));
         let new = new.filter(|_| !back || first || retired || snapshot.new.is_none());
-        let ask = async |token: Option<Token>, secret: Option<&bootstrap::TokenSecret>| {
+        let ask = async |token: Option<Token>, secret: Option<&TokenSecret>| {
             let version = secret.map(|secret| secret.resource_version.clone());
             match token {
                 Some(token) => self.ask(&token, version, run).await,
@@ -328,8 +394,10 @@ impl<'a> TokenActor<'a> {
         let known = state.known.get(&old).cloned();
         let gone = snapshot.old.as_ref().is_none_or(|secret| secret.token.is_none());
         state.unproven = match leg(run) {
-            Leg::Forward => (known.is_none() && gone).then_some(old),
-            Leg::Back if run.phase >= Phase::Retire && new.is_none() => drawn.map(|new| new.value),
+            Leg::Forward => (known.is_none() && gone).then(|| old.to_string()),
+            Leg::Back if run.phase >= Phase::Retire && new.is_none() => {
+                Some(drawn.map_or_else(|| "the new token".to_owned(), |new| new.value.to_string()))
+            }
             Leg::Back | Leg::Stay => None,
         };
         (known, new)
@@ -414,7 +482,24 @@ impl<'a> TokenActor<'a> {
     }
 }
 
-fn is_in(secret: Option<&bootstrap::TokenSecret>, token: &Token) -> bool {
+/// What a run marks its objects with, beside the leg: the run itself, and the token that it replaces.
+fn key(run: &Run<BootstrapToken>) -> String {
+    format!("{}.{}", run.notes.old.id, run.id)
+}
+
+/// The Secret that a new token is made like.
+fn recipe_of<'a>(snapshot: &'a Snapshot, view: &View, now: Timestamp) -> Option<&'a TokenSecret> {
+    let good = |secret: &&TokenSecret| judge::why_not(secret, now).is_empty();
+    let own = || {
+        snapshot
+            .new
+            .as_ref()
+            .filter(|_| view.new.token.as_ref().is_some_and(|new| new.mark.is_some()))
+    };
+    snapshot.old.as_ref().filter(good).or_else(|| own().filter(good))
+}
+
+fn is_in(secret: Option<&TokenSecret>, token: &Token) -> bool {
     secret.is_some_and(|secret| secret.token.as_ref() == Some(token))
 }
 

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use bootstrap::cluster_info::{ClusterInfo, Signature};
 use bootstrap::{Expiration, Token, TokenSecret, judge};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kubectl_core::ownership::Writer;
 use kubectl_core::secret::{Fingerprint, Secret};
 
-use crate::rotation::view::{self, Answer, Leg, Side, Standing, Target as SeenTarget};
+use crate::rotation::view::{self, Answer, Leg, Record, Side, Standing, Target as SeenTarget};
+use crate::side::MANAGER;
 use crate::target::{self, file, secret};
 
-/// On what a run has written: the run, and the leg of its way.
+/// On what a run has written: the token that it replaces, the run, and the leg of its way.
 pub(super) const MARK: &str = "kubectl-rotation.github.io/bootstrap-token";
+/// On the Secret of a token that a run has created: its [`Record`].
+pub(super) const RECORD: &str = "kubectl-rotation.github.io/bootstrap-token-rotation";
 
 /// A token that ends sooner than this could end while a write is under way.
 const NEAR: SignedDuration = SignedDuration::from_mins(5);
@@ -36,7 +40,7 @@ pub(super) enum AtTarget {
     /// It is not there.
     Missing(target::Target),
     /// A key of a Secret.
-    Secret(secret::Key, secret::Seen),
+    Secret(secret::Key, Box<secret::Seen>),
     /// A file.
     File(std::path::PathBuf, file::Seen),
 }
@@ -56,22 +60,20 @@ impl AtTarget {
         target::content::token_in(self.content()?)
     }
 
-    /// As `decide` sees it. `leg` is the one that this run is on now.
-    pub(super) fn view(&self, run: Option<&str>, leg: Leg, answer: Answer) -> SeenTarget {
-        let holds = |content: &Secret, leg| SeenTarget::Holds {
+    /// As `decide` sees it.
+    pub(super) fn view(&self, run: Option<&str>, answer: Answer) -> SeenTarget {
+        let holds = |content: &Secret, leg, writer: Option<&Writer>| SeenTarget::Holds {
             held: target::held(content),
             leg,
             answer,
+            writer: writer.map(ToString::to_string),
         };
         match self {
             Self::Nothing => SeenTarget::Nothing,
             Self::Unreachable => SeenTarget::Unreachable,
             Self::Missing(_) => SeenTarget::Missing,
-            Self::File(_, seen) => holds(&seen.content, leg),
-            Self::Secret(_, seen) => {
-                let mark = mark_of(&seen.annotations, run);
-                holds(&seen.content, mark.unwrap_or(Leg::Forward))
-            }
+            Self::File(_, seen) => holds(&seen.content, None, None),
+            Self::Secret(_, seen) => holds(&seen.content, mark_of(&seen.annotations, run), seen.writer.as_ref()),
         }
     }
 }
@@ -98,9 +100,14 @@ impl Snapshot {
                 value: secret.token.as_ref().map(Token::fingerprint),
                 standing: standing(secret, now),
                 mark: mark_of(&secret.annotations, run),
+                record: record_of(&secret.annotations),
             }),
             answer,
             signed: signed.is_some_and(|(token, info)| info.signature(token) == Signature::Valid),
+            returned: false,
+            writer: secret
+                .and_then(|secret| secret.last_writer(MANAGER))
+                .map(|writer| writer.to_string()),
         }
     }
 }
@@ -119,4 +126,9 @@ fn standing(secret: &TokenSecret, now: Timestamp) -> Standing {
 /// The leg in the mark of this run.
 fn mark_of(annotations: &BTreeMap<String, String>, run: Option<&str>) -> Option<Leg> {
     Leg::in_mark(annotations.get(MARK)?, run)
+}
+
+/// `None` too where it cannot be read.
+fn record_of(annotations: &BTreeMap<String, String>) -> Option<Record> {
+    serde_json::from_str(annotations.get(RECORD)?).ok()
 }

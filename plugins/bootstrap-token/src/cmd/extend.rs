@@ -5,6 +5,7 @@ use kubectl_core::app::{Context, DryRun, GlobalFlags};
 use kubectl_core::error::{Error, ExitCode, Kind};
 
 use super::create::end;
+use crate::actor::Check;
 use crate::lifetime::LifetimeFlags;
 use crate::side::{self, Side};
 use crate::view::row;
@@ -20,6 +21,10 @@ pub struct Extend {
     /// How long it lives from now on.
     #[command(flatten)]
     pub lifetime: LifetimeFlags,
+
+    /// Override a check by its name: "owner" changes a token that another program writes, and may change back
+    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = Check::parser([Check::Owner]))]
+    pub force: Vec<Check>,
 
     /// Change nothing; with "server" the API server checks what would be changed
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", default_value_t, value_name = "MODE")]
@@ -49,6 +54,12 @@ pub async fn run(extend: Extend, global: &GlobalFlags, context: &Context) -> Res
         return Err(
             Error::failed(format!("token {id} cannot be changed: its Secret is immutable"))
                 .hint("make a new one with `create`, and revoke this one"),
+        );
+    }
+    if let Some(owner) = seen.owner.as_ref().filter(|_| !extend.force.contains(&Check::Owner)) {
+        return Err(
+            Error::failed(format!("token {id} belongs to {owner}, which may change it back"))
+                .hint("change it there; --force=owner changes it here all the same"),
         );
     }
     if seen.deleting || seen.expiration.is_over(now) {

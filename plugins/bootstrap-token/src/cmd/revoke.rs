@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use bootstrap::{Answer, TokenId, TokenSecret, client};
 use futures::stream::{self, StreamExt as _};
+use kubectl_core::access;
 use kubectl_core::app::{Context, DryRun, GlobalFlags};
 use kubectl_core::duration;
 use kubectl_core::error::{Error, ExitCode, Kind};
 use kubectl_core::ui::Ui;
 use tokio::sync::OnceCell;
 
+use crate::actor::{Check, LOGIN};
 use crate::proof::{self, End};
 use crate::servers::{Heard, ServerFlags, Servers};
 use crate::side::{self, Side};
@@ -44,6 +46,10 @@ pub struct Revoke {
     /// Delete nothing; with "server" the API server checks what would be deleted
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", default_value_t, value_name = "MODE")]
     pub dry_run: DryRun,
+
+    /// Override a check by its name: "owner" revokes a token that another program writes, and may create again
+    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = Check::parser([Check::Owner]))]
+    pub force: Vec<Check>,
 
     /// How long to wait until the API server refuses them: it remembers a success for 10s
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
@@ -78,7 +84,21 @@ pub async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context) -> Res
     let ids = revoke.ids.iter().map(|typed| side::id(typed, ui));
     let ids: BTreeSet<TokenId> = ids.collect::<Result<_, _>>()?;
     let side = Side::open(global, context)?;
-    let (targets, mut failures) = targets(&revoke, ids, &side).await?;
+    let servers = Servers::new(&side.connection, &revoke.servers);
+    if let Some(server) = servers.of_another_cluster(side.client()).await? {
+        return Err(Error::failed(format!("{server} is an API server of another cluster"))
+            .hint("give the addresses of this cluster's API servers with --api-server"));
+    }
+    let (mut targets, mut failures) = targets(&revoke, ids, &side).await?;
+    let login = access::current_user(side.client()).await?;
+    let forced = revoke.force.contains(&Check::Owner);
+    targets.retain(|target| match refusal(target, login.as_deref(), forced) {
+        Some(error) => {
+            failures.push(error);
+            false
+        }
+        None => true,
+    });
     if targets.is_empty() && failures.is_empty() {
         ui.status("No bootstrap tokens found.");
         return Ok(ExitCode::Done);
@@ -91,7 +111,7 @@ pub async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context) -> Res
         }
     }
     let asked = Asked {
-        servers: Servers::new(&side.connection, &revoke.servers),
+        servers,
         patience: revoke.timeout,
         others: OnceCell::new(),
     };
@@ -136,6 +156,18 @@ async fn targets(
         }
     }
     Ok((targets, failures))
+}
+
+/// Why a token is not revoked.
+fn refusal(target: &TokenSecret, login: Option<&str>, forced: bool) -> Option<Error> {
+    let id = target.title();
+    if login.and_then(|user| user.strip_prefix(LOGIN)) == Some(id) {
+        let error = Error::failed(format!("this command logs in with token {id}, which would be revoked"));
+        return Some(error.hint("use a kubeconfig with another login"));
+    }
+    let owner = target.owner.as_ref().filter(|_| !forced)?;
+    let error = Error::failed(format!("token {id} belongs to {owner}, which may create it again"));
+    Some(error.hint("remove it there; --force=owner revokes it all the same"))
 }
 
 /// What is going to happen, and what that means.

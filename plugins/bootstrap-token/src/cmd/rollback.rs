@@ -51,7 +51,7 @@ pub async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) ->
     let command = Command {
         asked: Asked::Rollback,
         options: Options {
-            // What is made on the way back is made by the journal's recipe.
+            // Of a new token that stays, since the old one is out of reach.
             ttl: Some(DEFAULT),
             overlap: rollback.common.overlap,
             timeout: rollback.common.timeout,

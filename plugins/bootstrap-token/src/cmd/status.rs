@@ -67,6 +67,9 @@ struct TokenStatus {
     expires_at: Option<Timestamp>,
     usages: Vec<String>,
     groups: Vec<String>,
+    /// What else writes its Secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
     /// Of its rotation.
     #[serde(flatten)]
     standing: Standing,
@@ -125,6 +128,7 @@ impl TokenStatus {
             expires_at: secret.and_then(|secret| secret.expiration.at()),
             usages: secret.map(|secret| secret.usages.clone()).unwrap_or_default(),
             groups: secret.map(|secret| secret.groups.clone()).unwrap_or_default(),
+            owner: secret.and_then(|secret| secret.owner.as_ref()).map(ToString::to_string),
             standing,
             id,
         }
@@ -180,6 +184,9 @@ fn page(ui: &Ui, status: &TokenStatus, ttl: Option<&str>, now: Timestamp) -> Str
     }
     if !status.groups.is_empty() {
         line("groups", &status.groups.join(", "));
+    }
+    if let Some(owner) = &status.owner {
+        line("owner", owner);
     }
     lines.extend(status.standing.page(ui, now));
     lines.join("\n") + "\n"

@@ -21,6 +21,7 @@ use verbs::subject::LeaseName;
 use verbs::{Job, Subject};
 
 use crate::actor::{Check, Options, TokenActor};
+use crate::lifetime::{DEFAULT, LONG};
 use crate::rotation::BootstrapToken;
 use crate::rotation::view::View;
 use crate::rotation::write::{Which, Write};
@@ -54,9 +55,8 @@ const OVERLAP: &str = "10m";
 const TIMEOUT: &str = "5m";
 
 impl Common {
-    /// The command that goes on with a rotation, with everything of this one that it would otherwise not know: all else
-    /// stands in the journal.
-    fn again(&self, id: &TokenId, global: &GlobalFlags) -> Again {
+    /// The command that resumes a rotation, with the options of this one. The Lease tells none of them.
+    fn again(&self, id: &TokenId, options: &Options, global: &GlobalFlags) -> Again {
         let given = |value: Duration, default: &str| {
             let is_default = duration::parse(default).is_ok_and(|default| default == value);
             (!is_default).then(|| duration::format(value))
@@ -65,9 +65,26 @@ impl Common {
             .with("--overlap", given(self.overlap, OVERLAP).as_deref())
             .with("--timeout", given(self.timeout, TIMEOUT).as_deref());
         let named = self.servers.named.iter();
-        named.fold(again, |again, url| {
+        let again = named.fold(again, |again, url| {
             again.with("--api-server", Some(url.as_str().trim_end_matches('/')))
-        })
+        });
+        let of_inputs = [Check::Target, Check::Cluster].into_iter();
+        let forced = of_inputs.filter(|check| options.forced.contains(check));
+        let again = forced.fold(again, |again, check| again.with("--force", Some(check.name())));
+        let target = options.deliver.as_ref().map(Target::to_string);
+        let again = again.with_to_rotate("--deliver", target.as_deref());
+        match options.ttl {
+            None => again.switched_on_to_rotate("--never-expires"),
+            Some(DEFAULT) => again,
+            Some(ttl) => {
+                let again = again.with_to_rotate("--ttl", Some(&duration::format(ttl)));
+                if ttl > LONG {
+                    again.switched_on_to_rotate("--allow-long")
+                } else {
+                    again
+                }
+            }
+        }
     }
 }
 
@@ -108,7 +125,7 @@ impl Command<'_> {
         let side = Side::open(self.global, self.context)?;
         // Every deadline is one by the server's clock.
         side.version().await?;
-        let subject = product::subject(&id, self.common.again(&id, self.global));
+        let subject = product::subject(&id, self.common.again(&id, &self.options, self.global));
         let servers = Servers::new(&side.connection, &self.common.servers);
         let force = |check| self.options.forced.contains(&check);
         let (force_lock, force_journal) = (force(Check::Lock), force(Check::Journal));
@@ -225,7 +242,13 @@ impl<'a> verbs::Work for Work<'a> {
         let delivered = plan.and_then(|plan| plan.notes.place.as_ref());
         let left = self.actor.left();
         let last = match delivered.filter(|_| left.is_none()) {
-            Some(place) => format!("The new token is {}, delivered to {}.", new.id, place.at),
+            Some(place) if self.actor.is_delivered() => {
+                format!("The new token is {}, delivered to {}.", new.id, place.at)
+            }
+            Some(place) => format!(
+                "The new token is {}. Another writer has changed {} since: it does not hold the new token.",
+                new.id, place.at
+            ),
             None => format!(
                 "The new token is {}; `kubectl bootstrap-token kubeconfig {}` prints what a kubelet needs to join with it.",
                 new.id, new.id

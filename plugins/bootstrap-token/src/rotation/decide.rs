@@ -24,6 +24,11 @@
 //!   not about to expire (1–3), the API server accepts T (4), and what is read from the target is T, which is accepted (6, 8).
 //! * The road is walked from the top each time. If N is revoked, changed or expires meanwhile, or O is put into the target
 //!   again, the same line puts it right; and whoever read the other token in between gets the whole overlap (9).
+//! * If the target holds X again after T was delivered, another writer has put it there: the overlap begins anew each time (6),
+//!   and the third time turns back while that is possible. After line 10 T is delivered again, and an O that is created again is
+//!   deleted again; it is done only after a whole overlap without a disturbance.
+//! * Before line 0 it is asked at every look whether everything belongs to this cluster, and whether X is the token that the
+//!   command itself logs in with. Then nothing is written.
 //! * A value that is neither O nor N is never overwritten (7): whoever put it there may know of consumers that we do not.
 //!   While everything can be undone we stop and say so; the way back leaves it where it is, since nothing that the way back
 //!   takes away is named there. After O is gone there is nothing left to do to the target.
@@ -53,7 +58,10 @@ type Step = Next<BootstrapToken>;
 pub fn decide(view: &View, run: Option<&Run<BootstrapToken>>) -> Step {
     let Some(run) = run else { return begin(view) };
     let road = Road { view, run };
-    road.elsewhere()
+    refused_always(view, road.goes())
+        .or_else(|| road.another_place())
+        .or_else(|| road.elsewhere())
+        .or_else(|| road.unknown_delivery())
         .or_else(|| road.make())
         .or_else(|| road.place())
         .or_else(|| road.prove())
@@ -65,6 +73,9 @@ pub fn decide(view: &View, run: Option<&Run<BootstrapToken>>) -> Step {
 /// Nothing is under way: refuse what is unsafe, else write down where we start from.
 fn begin(view: &View) -> Step {
     let doubt = |doubt: Doubt| Next::Refuse(vec![doubt.obstacle(&view.id, view.place.as_ref())]);
+    if let Some(refused) = refused_always(view, Some(&view.id)) {
+        return refused;
+    }
     if !view.obstacles.is_empty() {
         return Next::Refuse(view.obstacles.clone());
     }
@@ -93,12 +104,21 @@ fn begin(view: &View) -> Step {
             value,
         },
         new: None,
-        recipe: view.recipe.clone(),
         place: view.place.clone(),
         left: None,
         delivered: false,
+        placed: None,
         kept: false,
     })
+}
+
+/// What is asked at every look and in every direction; `goes`: the token that would be revoked.
+fn refused_always(view: &View, goes: Option<&Id>) -> Option<Step> {
+    if let Some(obstacle) = &view.another_cluster {
+        return Some(Next::Refuse(vec![obstacle.clone()]));
+    }
+    let own = goes.filter(|goes| view.login.as_ref() == Some(*goes))?;
+    Some(Next::Refuse(vec![Doubt::OwnLogin.obstacle(own, view.place.as_ref())]))
 }
 
 /// The way of a run, from where the world is found to be.
@@ -124,6 +144,15 @@ impl<'a> Road<'a> {
         }
     }
 
+    /// The id of X, while X is there.
+    fn goes(&self) -> Option<&'a Id> {
+        match self.leg() {
+            Leg::Forward => Some(&self.old().id).filter(|_| self.view.old.holds(self.old().value)),
+            Leg::Back => self.new_id().filter(|_| self.own().is_some()),
+            Leg::Stay => None,
+        }
+    }
+
     fn old(&self) -> &'a Known {
         &self.run.notes.old
     }
@@ -139,11 +168,22 @@ impl<'a> Road<'a> {
         }
     }
 
-    /// The Secret with N's id, if this run made it: by its mark, or by the value that was drawn for it.
+    /// The Secret with N's id, if this run made it: by its mark, or by the value that this process has drawn for it.
     fn own(&self) -> Option<&'a Token> {
         let drawn = self.run.notes.new.as_ref().map(|new| new.value);
         let token = self.view.new.token.as_ref()?;
         (token.mark.is_some() || token.value.is_some() && token.value == drawn).then_some(token)
+    }
+
+    /// `--deliver` names another place than the one that the run delivers to.
+    fn another_place(&self) -> Option<Step> {
+        let (asked, place) = (self.view.place.as_ref()?, self.run.notes.place.as_ref());
+        if place == Some(asked) {
+            return None;
+        }
+        let instead = place.map_or_else(|| "nothing".to_owned(), |place| format!("to {place}"));
+        let reason = format!("the rotation in progress delivers {instead}, not to {asked}");
+        Some(refuse(reason, "run the same command without --deliver".to_owned()))
     }
 
     /// Line 0: nothing is done about a file that cannot be seen from here, until the user has given it up.
@@ -167,6 +207,25 @@ impl<'a> Road<'a> {
         // Whoever has read it up to now gets the whole overlap.
         let leave = Next::write(self.run.phase.max(Phase::Make), Write::Leave { at, host, dies });
         Some(leave.and_stop(Timer::Overlap))
+    }
+
+    /// Line 7, on a way back that another process began: the new token is gone, and its record with it.
+    fn unknown_delivery(&self) -> Option<Step> {
+        let notes = &self.run.notes;
+        let at = &notes.place.as_ref()?.at;
+        if self.leg() != Leg::Back || !notes.delivered || notes.new.is_some() {
+            return None;
+        }
+        let what = match &self.view.target {
+            Target::Holds { held, .. } if held.value != notes.old.value => "holds another token",
+            Target::Missing => "is gone",
+            _ => return None,
+        };
+        Some(refuse(
+            format!("{at} {what}, and nothing shows any more what the rotation has delivered there"),
+            "write a valid token there and run the same command again, or end the rollback with --force=journal"
+                .to_owned(),
+        ))
     }
 
     /// Lines 1–5: T is there, within its rules, and the API server accepts it.
@@ -203,7 +262,7 @@ impl<'a> Road<'a> {
             Standing::Sound => None,
             // Nobody was refused, so that the overlap goes on: it may be longer than the time to live.
             Standing::Ending => Some(Next::write(Phase::Make, Write::Mend { id })),
-            Standing::Dead => Some(renewed(Write::Mend { id })),
+            Standing::Dead => Some(self.puts_back(renewed(Write::Mend { id }), self.view.new.writer.as_deref())),
         }
     }
 
@@ -254,22 +313,42 @@ impl<'a> Road<'a> {
         match &self.view.target {
             Target::Nothing => None,
             Target::Holds { held, leg, .. } if held.value == value => {
-                (*leg < self.guarded_from()).then(|| Next::write(Phase::Place, Write::GuardTarget { at }))
+                let is_file = self.run.notes.place.as_ref().is_some_and(|place| place.host.is_some());
+                let guarded = is_file || *leg >= self.guarded_from();
+                (!guarded).then(|| Next::write(Phase::Place, Write::GuardTarget { at }))
             }
-            Target::Holds { held, .. } if self.is_of_this_run(held) => {
+            Target::Holds { held, writer, .. } if self.is_of_this_run(held) => {
+                let names_other = held.value == self.old().value || which == Which::Old;
                 let id = id.clone();
-                let deliver = Write::Deliver { which, id, value, at };
-                Some(Next::write(Phase::Place, deliver).and_stop(Timer::Overlap))
+                let deliver =
+                    Next::write(Phase::Place, Write::Deliver { which, id, value, at }).and_stop(Timer::Overlap);
+                // What this run has delivered was written over: whoever has read that gets the whole overlap again. Nothing is
+                // retired before T is delivered.
+                let retires = self.leg() != Leg::Stay && !self.run.phase.may_be_undone();
+                let was_placed = retires || self.run.notes.placed == Some(which);
+                Some(if names_other && was_placed {
+                    self.puts_back(deliver, writer.as_deref())
+                } else {
+                    deliver
+                })
             }
             Target::Holds { .. } | Target::Missing | Target::Unreachable => self.leave_alone(id, &at),
         }
     }
 
+    /// A step that undoes the write of another writer. The third one turns back, while there is a way back.
+    fn puts_back(&self, step: Step, writer: Option<&str>) -> Step {
+        let undoable = self.run.phase.may_be_undone() && self.view.old.is_sound(self.old().value);
+        let may_turn = self.leg() == Leg::Forward && undoable;
+        step.putting_back(self.run, may_turn, writer.unwrap_or("another process"))
+    }
+
     /// The mark that a target must carry so that no write which was decided on before this leg fits it.
-    fn guarded_from(&self) -> Leg {
+    fn guarded_from(&self) -> Option<Leg> {
         match self.leg() {
-            Leg::Back if !self.run.notes.delivered => Leg::Forward,
-            leg => leg,
+            Leg::Forward => None,
+            Leg::Back if !self.run.notes.delivered => None,
+            leg => Some(leg),
         }
     }
 
@@ -278,8 +357,10 @@ impl<'a> Road<'a> {
         held.value == self.old().value || self.is_new(held)
     }
 
+    /// Also where N's Secret is gone. One that this run did not make is somebody else's, whatever its id.
     fn is_new(&self, held: &Held) -> bool {
-        held.id.is_some() && held.id.as_ref() == self.new_id()
+        let not_theirs = self.view.new.token.is_none() || self.own().is_some();
+        held.id.is_some() && held.id.as_ref() == self.new_id() && not_theirs
     }
 
     fn target_names_new(&self) -> bool {
@@ -337,18 +418,30 @@ impl<'a> Road<'a> {
             return Some(Next::wait(Phase::Prove, what).and_start(Timer::Overlap));
         }
         let id = id.clone();
-        Some(Next::write(Phase::Retire, Write::Delete { which, id }))
+        let delete = Next::write(Phase::Retire, Write::Delete { which, id });
+        if which == Which::Old && self.view.old.returned {
+            let delete = delete.and_stop(Timer::Overlap);
+            return Some(self.puts_back(delete, self.view.old.writer.as_deref()));
+        }
+        Some(delete)
     }
 
     /// Line 11: X is dead, by the API server's own word.
     fn confirm(&self) -> Option<Step> {
+        // Another writer was put right: only a whole overlap without a disturbance shows that it has stopped.
+        let disturbed = self.run.put_back > 0 && !self.run.phase.may_be_undone();
+        if disturbed && self.leg() != Leg::Stay && !self.run.passed(Timer::Overlap) {
+            let what = "no other writer to write the old state back (--overlap)";
+            return Some(Next::wait(Phase::Confirm, what).and_start(Timer::Overlap));
+        }
         let (id, side) = match self.leg() {
-            Leg::Forward => (&self.old().id, &self.view.old),
-            Leg::Back if self.view.new.token.is_none() => (self.new_id()?, &self.view.new),
+            Leg::Forward => (Some(&self.old().id), &self.view.old),
+            Leg::Back if self.view.new.token.is_none() => (self.new_id(), &self.view.new),
             Leg::Back | Leg::Stay => return None,
         };
         let alive = matches!(side.answer, Answer::Accepted | Answer::Mixed);
-        alive.then(|| self.wait(Phase::Confirm, format!("the API server to refuse {}", Shown(id))))
+        let id = id.map_or_else(|| "the new token".to_owned(), |id| Shown(id).to_string());
+        alive.then(|| self.wait(Phase::Confirm, format!("the API server to refuse {id}")))
     }
 
     /// Waits; on the way forward only until the proof is overdue, while everything can still be undone. Once N has been
@@ -357,10 +450,14 @@ impl<'a> Road<'a> {
         let (what, run) = (what.into(), self.run);
         let proven = run.timers.contains_key(&Timer::Overlap);
         let undoable = run.phase.may_be_undone() && self.view.old.is_sound(self.old().value);
-        if self.leg() == Leg::Forward && undoable && !proven && run.passed(Timer::Proof) {
+        if self.leg() != Leg::Forward || !undoable || proven {
+            return Next::wait(phase, what);
+        }
+        if run.passed(Timer::Proof) {
             return Next::TurnBack(format!("still waiting for {what} when --timeout ran out"));
         }
-        Next::wait(phase, what)
+        // Another process began the run, and its timers ended with it.
+        Next::wait(phase, what).and_start(Timer::Proof)
     }
 }
 

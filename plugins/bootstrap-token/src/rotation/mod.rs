@@ -18,11 +18,13 @@
 
 mod decide;
 mod predict;
+mod recall;
 pub mod view;
 pub mod write;
 
 pub use decide::decide;
 pub(crate) use decide::leg;
+pub(crate) use predict::record;
 use rotation::protocol::{Draw, Next, Protocol, Run};
 use serde::{Deserialize, Serialize};
 
@@ -53,8 +55,8 @@ impl Protocol for BootstrapToken {
         decide(view, run)
     }
 
-    fn recall(_: &Self::View, claimed: &Run<Self>) -> Option<Self::Notes> {
-        Some(claimed.notes.clone())
+    fn recall(view: &Self::View, claimed: &Run<Self>) -> Option<Self::Notes> {
+        recall::recall(view, claimed)
     }
 
     fn predict(view: &mut Self::View, run: &Run<Self>, write: &Self::Write) {

@@ -3,7 +3,7 @@
 use rotation::protocol::{Draw, Run};
 
 use super::decide::leg;
-use super::view::{Answer, Held, Id, Known, Leg, Notes, Side, Standing, Target, Token, View};
+use super::view::{Answer, Held, Id, Known, Leg, Notes, Record, Side, Standing, Target, Token, View};
 use super::write::{Which, Write};
 use super::{BootstrapToken, Timer};
 
@@ -19,7 +19,10 @@ pub(super) fn intend(write: &Write, run: &Run<BootstrapToken>, draw: &mut dyn Dr
             let value = draw.credential();
             notes.new = Some(Known { id, value });
         }
-        Write::Deliver { which: Which::New, .. } => notes.delivered = true,
+        Write::Deliver { which, .. } => {
+            notes.delivered |= *which == Which::New;
+            notes.placed = Some(*which);
+        }
         Write::Keep { .. } => notes.kept = true,
         Write::Leave { .. } => notes.left = notes.place.take(),
         _ => {}
@@ -35,15 +38,22 @@ pub(super) fn predict(view: &mut View, run: &Run<BootstrapToken>, write: &Write)
                 value: Some(new.value),
                 standing: Standing::Sound,
                 mark: Some(leg(run)),
+                record: Some(record(&run.notes)),
             });
             view.new = Side {
                 token,
                 answer: Answer::Refused,
-                signed: false,
+                ..Side::default()
             };
         }
-        Write::Mend { .. } => mark_token(view, leg(run), Some(Standing::Sound)),
-        Write::GuardToken { .. } => mark_token(view, leg(run), None),
+        Write::Mend { .. } => {
+            mark_token(view, leg(run));
+            if let Some(token) = &mut view.new.token {
+                token.standing = Standing::Sound;
+                token.record = Some(record(&run.notes));
+            }
+        }
+        Write::GuardToken { .. } => mark_token(view, leg(run)),
         Write::Touch { .. } | Write::Keep { .. } => {}
         Write::Leave { .. } => (view.target, view.place) = (Target::Nothing, None),
         Write::Deliver { which, id, value, .. } => {
@@ -57,15 +67,27 @@ pub(super) fn predict(view: &mut View, run: &Run<BootstrapToken>, write: &Write)
                 id: Some(id.clone()),
                 value: *value,
             };
-            let leg = leg(run);
-            view.target = Target::Holds { held, leg, answer };
+            let leg = Some(leg(run));
+            let writer = match &mut view.target {
+                Target::Holds { writer, .. } => writer.take(),
+                _ => None,
+            };
+            view.target = Target::Holds {
+                held,
+                leg,
+                answer,
+                writer,
+            };
         }
         Write::GuardTarget { .. } => {
             if let Target::Holds { leg: mark, .. } = &mut view.target {
-                *mark = leg(run);
+                *mark = Some(leg(run));
             }
         }
-        Write::Delete { which: Which::Old, .. } => view.old.token = None,
+        Write::Delete { which: Which::Old, .. } => {
+            view.old.token = None;
+            view.old.returned = false;
+        }
         Write::Clear { .. } | Write::Delete { which: Which::New, .. } => view.new.token = None,
     }
 }
@@ -77,10 +99,17 @@ fn side(view: &View, which: Which) -> &Side {
     }
 }
 
-fn mark_token(view: &mut View, mark: Leg, standing: Option<Standing>) {
+fn mark_token(view: &mut View, mark: Leg) {
     if let Some(token) = &mut view.new.token {
         token.mark = Some(mark);
-        token.standing = standing.unwrap_or(token.standing);
+    }
+}
+
+/// What the new token says about the rotation.
+pub(crate) fn record(notes: &Notes) -> Record {
+    Record {
+        old: notes.old.clone(),
+        place: notes.place.clone(),
     }
 }
 

@@ -1,6 +1,5 @@
 //! What there is on all sides, as far as the next step depends on it: ids and fingerprints, no secret, no time.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use kubectl_core::secret::Fingerprint;
@@ -8,7 +7,7 @@ pub use rotation::leg::Leg;
 use rotation::protocol::Obstacle;
 use serde::{Deserialize, Serialize};
 
-use super::write::Shown;
+use super::write::{Shown, Which};
 
 /// All sides of one rotation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -23,12 +22,14 @@ pub struct View {
     pub new: Side,
     /// Where the token is delivered to, and what is there.
     pub target: Target,
-    /// What `--deliver` names. `None` where nothing is delivered.
+    /// The place that `target` was read from: what `--deliver` names, else where the run delivers to.
     pub place: Option<Place>,
     /// The user says that a target on another host is lost for good (`--force=target`). Nobody else can know.
     pub lost: bool,
-    /// What a new token would be made of, as the options and the present Secret say.
-    pub recipe: Recipe,
+    /// The id of the token that the command itself logs in with, if it is one.
+    pub login: Option<Id>,
+    /// An address or the target belongs to another cluster.
+    pub another_cluster: Option<Obstacle>,
 }
 
 /// The public half of a bootstrap token, six characters; or, in a plan, a placeholder.
@@ -52,6 +53,10 @@ pub struct Side {
     pub answer: Answer,
     /// Whether cluster-info carries a signature with this token that is right.
     pub signed: bool,
+    /// Its Secret was seen to be gone and is there again: another writer has created it.
+    pub returned: bool,
+    /// The writer besides us that wrote its Secret last, in words, if that is known.
+    pub writer: Option<String>,
 }
 
 /// A Secret `bootstrap-token-<id>`.
@@ -61,8 +66,24 @@ pub struct Token {
     pub value: Option<Fingerprint>,
     /// Whether the authenticator can accept it.
     pub standing: Standing,
-    /// The mark of this run that it carries; that of any other run is none.
+    /// The mark of this run that it carries. It names the run and the token that the run replaces: that of another run, or
+    /// of a run that replaces another token, is none.
     pub mark: Option<Leg>,
+    /// What it says about the rotation that created it.
+    pub record: Option<Record>,
+}
+
+/// The record of a rotation, on the Secret of the token that it created, written with it in one request.
+///
+/// Whoever may write Leases cannot write it. So a resumed run goes by this record, and by nothing that the Lease claims.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// The token that is replaced.
+    pub old: Known,
+    /// Where the new one is delivered to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
 }
 
 /// Whether a token can work, by the rules of the authenticator
@@ -134,11 +155,13 @@ pub enum Target {
     Holds {
         /// What is in it.
         held: Held,
-        /// The leg in which this run wrote it, by its mark; [`Leg::Forward`] without one. A file cannot carry a mark:
-        /// its lock, which ends with the process that holds it, keeps late writes away, so it always has the present leg.
-        leg: Leg,
+        /// The leg in which this run wrote it, by its mark. A file cannot carry one: its lock, which ends with the process
+        /// that holds it, keeps late writes away.
+        leg: Option<Leg>,
         /// What the API servers say when they are asked with what was read from it.
         answer: Answer,
+        /// The writer besides us that wrote it last, in words, if that is known. Of a file it is not.
+        writer: Option<String>,
     },
 }
 
@@ -151,26 +174,7 @@ pub struct Held {
     pub value: Fingerprint,
 }
 
-/// What a new token is made of, beside its id and its value.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Recipe {
-    /// `usage-bootstrap-…` keys that are `true`, such as `authentication`.
-    pub usages: Vec<String>,
-    /// `auth-extra-groups`.
-    pub groups: Vec<String>,
-    /// `description`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// The Secret's labels.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-    /// Its time to live, in seconds from its creation. `None` is for ever.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seconds: Option<u64>,
-}
-
-/// What the journal keeps.
+/// What the journal keeps. A resumed run takes all of it from the objects ([`recall`](super::recall)).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Notes {
@@ -179,17 +183,18 @@ pub struct Notes {
     /// The one that takes its place. `None` until its id is drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new: Option<Known>,
-    /// What it is made of: the old one may be gone before it is made.
-    pub recipe: Recipe,
     /// Where it is delivered to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
-    /// Where it was delivered to before that was left behind, with its host.
+    /// Where it was delivered to before that was left behind, with its host. Another process has to be told again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<Place>,
     /// The new token was to be delivered, at least: somebody may have read it, and a late delivery may be under way.
     #[serde(default)]
     pub delivered: bool,
+    /// Which token this run has delivered last: if the target holds the other one, another writer has written that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed: Option<Which>,
     /// The way back was cut off while it was walked: the old token has died, and the new one stays.
     #[serde(default)]
     pub kept: bool,
@@ -234,6 +239,17 @@ pub enum Doubt {
         /// By whom, such as `Secret kube-system/kubeadm-certs`.
         by: String,
     },
+    /// The same of the target: it would write the old token back.
+    TargetOwned {
+        /// By whom.
+        by: String,
+    },
+    /// The command logs in with the token that would be revoked.
+    OwnLogin,
+    /// This address, given with `--api-server`, is one of another cluster.
+    AnotherServer(String),
+    /// The kubeconfig in the target trusts another certificate authority than this cluster's.
+    TargetOfAnotherCluster,
     /// The new one would live for less than a quarter of an hour, and be about to expire for most of it.
     ShortLived,
     /// The target is not there.
@@ -253,7 +269,8 @@ impl Doubt {
     /// The check's name for `--force=CHECK`, where it may be overridden.
     pub fn check(&self) -> Option<&'static str> {
         match self {
-            Self::Owned { .. } => Some("owner"),
+            Self::Owned { .. } | Self::TargetOwned { .. } => Some("owner"),
+            Self::TargetOfAnotherCluster => Some("cluster"),
             _ => None,
         }
     }
@@ -283,7 +300,25 @@ impl Doubt {
             ),
             Self::Owned { by } => (
                 format!("bootstrap token {} belongs to {by}", Shown(id)),
-                "whatever made it looks after it; `--force=owner` rotates it all the same".to_owned(),
+                "rotate it there; with --force=owner it may be created again after it is revoked".to_owned(),
+            ),
+            Self::TargetOwned { by } => (
+                format!("{at} is written by {by}"),
+                "change the token at its source; with --force=owner an old token that is written back is replaced twice, \
+                 and the third time undoes the rotation"
+                    .to_owned(),
+            ),
+            Self::OwnLogin => (
+                format!("this command logs in with bootstrap token {}, which would be revoked", Shown(id)),
+                "use a kubeconfig with another login".to_owned(),
+            ),
+            Self::AnotherServer(server) => (
+                format!("{server} is an API server of another cluster"),
+                "give the addresses of this cluster's API servers with --api-server".to_owned(),
+            ),
+            Self::TargetOfAnotherCluster => (
+                format!("the kubeconfig in {at} trusts another certificate authority than this cluster's"),
+                "check which cluster it leads to; --force=cluster delivers there all the same".to_owned(),
             ),
             Self::ShortLived => (
                 "the new token would live for less than a quarter of an hour".to_owned(),
@@ -299,7 +334,11 @@ impl Doubt {
             ),
             Self::TargetHoldsAnother { id: Some(held) } => (
                 format!("{at} holds bootstrap token {}, not {}", Shown(held), Shown(id)),
-                format!("rotate {} instead, or leave --deliver out", Shown(held)),
+                format!(
+                    "rotate {} instead, write {} there, or leave --deliver out",
+                    Shown(held),
+                    Shown(id)
+                ),
             ),
             Self::TargetHoldsAnother { id: None } => (
                 format!("{at} does not hold bootstrap token {}", Shown(id)),

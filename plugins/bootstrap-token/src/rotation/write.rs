@@ -5,11 +5,13 @@ use std::fmt;
 use kubectl_core::secret::Fingerprint;
 use rotation::plan::Placeholder;
 use rotation::protocol::Draw as _;
+use serde::{Deserialize, Serialize};
 
 use super::view::Id;
 
 /// Which of the two tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Which {
     /// The one that is rotated.
     Old,

@@ -17,6 +17,23 @@ pub fn token_in(content: &Secret) -> Option<Token> {
     bare.ok().or_else(|| of_kubeconfig(content.expose()))
 }
 
+/// The certificate authority of a kubeconfig's current cluster, where it is spelled out, in base64.
+pub fn authority_in(content: &Secret) -> Option<String> {
+    let kubeconfig: Kubeconfig = serde_saphyr::from_str(content.expose()).ok()?;
+    let named = |named: &&NamedContext| named.name == kubeconfig.current_context;
+    let current = kubeconfig
+        .contexts
+        .iter()
+        .find(named)
+        .map(|named| &named.context.cluster);
+    let cluster = match (current, kubeconfig.clusters.as_slice()) {
+        (Some(name), clusters) => clusters.iter().find(|cluster| cluster.name == *name)?,
+        (None, [only]) => only,
+        (None, _) => return None,
+    };
+    cluster.cluster.certificate_authority_data.clone()
+}
+
 /// The content with `new` wherever `old` stands.
 ///
 /// # Errors
@@ -38,7 +55,21 @@ struct Kubeconfig {
     current_context: String,
     #[serde(default)]
     contexts: Vec<NamedContext>,
+    #[serde(default)]
+    clusters: Vec<NamedCluster>,
     users: Vec<NamedUser>,
+}
+
+#[derive(Deserialize)]
+struct NamedCluster {
+    name: String,
+    cluster: Cluster,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Cluster {
+    certificate_authority_data: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -51,6 +82,8 @@ struct NamedContext {
 struct Context {
     #[serde(default)]
     user: String,
+    #[serde(default)]
+    cluster: String,
 }
 
 #[derive(Deserialize)]

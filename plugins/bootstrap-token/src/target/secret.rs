@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use kube::api::{Api, Patch, PatchParams};
+use kubectl_core::ownership::{self, Owner, Writer};
 use kubectl_core::secret::Secret;
 use serde_json::json;
 
@@ -36,6 +37,10 @@ pub struct Seen {
     pub annotations: BTreeMap<String, String>,
     /// It says `immutable: true`.
     pub immutable: bool,
+    /// What writes it, by the marks on it.
+    pub owner: Option<Owner>,
+    /// The manager besides us that wrote the key last.
+    pub writer: Option<Writer>,
 }
 
 impl FromStr for Key {
@@ -72,6 +77,8 @@ impl Key {
         Ok(found.and_then(|secret| {
             let bytes = secret.data.as_ref()?.get(&self.key)?;
             Some(Seen {
+                owner: ownership::owner(&secret.metadata),
+                writer: ownership::last_writer(&secret.metadata, &["data", &self.key], MANAGER),
                 content: Secret::new(String::from_utf8_lossy(&bytes.0)),
                 uid: secret.metadata.uid.unwrap_or_default(),
                 resource_version: secret.metadata.resource_version.unwrap_or_default(),

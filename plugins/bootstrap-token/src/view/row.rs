@@ -36,6 +36,9 @@ pub struct Row {
     /// What is not as it should be, and does not keep it from working.
     warnings: Vec<&'static str>,
     immutable: bool,
+    /// What else writes its Secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
     /// What a rotation under way has to do with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     rotation: Option<Part>,
@@ -154,6 +157,7 @@ impl Row {
             reasons: flaws.iter().map(reason).collect(),
             warnings,
             immutable: secret.immutable,
+            owner: secret.owner.as_ref().map(ToString::to_string),
             rotation: None,
             token: None,
             shown,
@@ -258,6 +262,7 @@ impl Printable for Row {
         Column::wide("AGE"),
         Column::wide("FINGERPRINT"),
         Column::wide("SECRET"),
+        Column::wide("OWNER"),
         Column::new("STATE"),
     ];
 
@@ -275,6 +280,7 @@ impl Printable for Row {
             self.shown.age.as_str().into(),
             fingerprint.unwrap_or_else(none),
             format!("{}/{}", self.metadata.namespace, self.metadata.name).into(),
+            self.owner.as_deref().map_or_else(none, Cow::from),
             self.shown.state.as_str().into(),
         ]
     }

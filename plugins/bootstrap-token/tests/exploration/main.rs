@@ -27,6 +27,8 @@ const QUIET: Budget = Budget {
     forgets: 0,
     collisions: 0,
     readers: 0,
+    wrong_runs: 0,
+    reapplies: 0,
 };
 
 #[track_caller]
@@ -225,6 +227,60 @@ fn a_new_token_that_is_never_accepted_leads_back() {
     }
 }
 
+/// Whoever may write Leases can put any journal there, an old one of the same run among them.
+#[test]
+fn a_forged_journal_delays_and_nothing_else() {
+    let reader = Budget { readers: 1, ..QUIET };
+    for to in [To::Nothing, To::Secret, To::File] {
+        for victim in [false, true] {
+            let small = Small {
+                forgeries: 1,
+                victim,
+                others: (0, 1),
+                ..Small::new(to, reader)
+            };
+            nothing_is_lost(&format!("a forged journal ({victim})"), &small);
+        }
+    }
+    let stranger = Budget { strangers: 1, ..reader };
+    let stranger = Small {
+        forgeries: 1,
+        ..Small::new(To::Secret, stranger)
+    };
+    nothing_is_lost("a forged journal and a stranger", &stranger);
+    let twice = Small {
+        forgeries: 2,
+        ..Small::new(To::Secret, QUIET)
+    };
+    nothing_is_lost("two forged journals", &twice);
+}
+
+/// With the login of the token that would be revoked, or with something of another cluster, nothing is written.
+#[test]
+fn a_command_with_the_wrong_login_or_cluster_changes_nothing() {
+    for to in [To::Nothing, To::Secret, To::File] {
+        let small = Small {
+            others: (0, 1),
+            ..Small::new(to, Budget { wrong_runs: 2, ..QUIET })
+        };
+        nothing_is_lost("two wrong runs", &small);
+    }
+}
+
+/// GitOps writes O back, as often as it likes: the third time turns back; after *retire* nothing is said to be done before
+/// it has been quiet for a whole overlap.
+#[test]
+fn another_writer_that_writes_the_old_token_back_loses_nothing() {
+    for (to, reapplies, readers) in [(To::Secret, 2, 1), (To::Secret, 4, 0), (To::File, 3, 0)] {
+        let budget = Budget {
+            readers,
+            reapplies,
+            ..QUIET
+        };
+        nothing_is_lost(&format!("{reapplies} re-applies"), &Small::new(to, budget));
+    }
+}
+
 #[track_caller]
 fn is_found(mistake: Mistake, small: &Small<Perhaps>) {
     match mistake::with(mistake, || explore(small, LIMIT)) {
@@ -305,6 +361,25 @@ fn seeded_mistakes_are_found() {
     is_found(
         Mistake::LeavesInHaste,
         &Small::new(To::File, Budget { losses: 1, ..away }),
+    );
+    let reapplies = |reapplies| Small::new(To::Secret, Budget { reapplies, ..QUIET });
+    let wrong_runs = Small::new(To::Secret, Budget { wrong_runs: 1, ..QUIET });
+    is_found(Mistake::IgnoresLogin, &wrong_runs);
+    is_found(Mistake::IgnoresCluster, &wrong_runs);
+    is_found(Mistake::StaysQuiet, &reapplies(1));
+    let forged = Small {
+        forgeries: 1,
+        ..Small::new(To::Secret, Budget { readers: 1, ..QUIET })
+    };
+    is_found(Mistake::TrustsDelivered, &forged);
+    is_found(Mistake::TrustsJournal, &forged);
+    is_found(
+        Mistake::TrustsJournal,
+        &Small {
+            forgeries: 1,
+            victim: true,
+            ..Small::new(To::Nothing, QUIET)
+        },
     );
     is_found(
         Mistake::NoMargin,

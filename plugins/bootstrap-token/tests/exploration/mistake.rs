@@ -9,7 +9,7 @@ use kubectl_bootstrap_token::rotation::write::Write;
 use kubectl_bootstrap_token::rotation::{BootstrapToken, Timer};
 use rotation::explore::mistaken::{real, told};
 use rotation::phase::Goal;
-use rotation::protocol::{Draw, Next, Protocol, Run};
+use rotation::protocol::{Draw, Next, Protocol, Repeats, Run};
 
 use crate::world::{holds_old, old};
 
@@ -48,6 +48,16 @@ pub(crate) enum Mistake {
     GivesUp,
     /// Once a file is left behind, whoever has read it gets no overlap.
     LeavesInHaste,
+    /// The overlap goes on when another writer has written O back.
+    StaysQuiet,
+    /// Nobody asks whose login the command has.
+    IgnoresLogin,
+    /// Nobody asks which cluster it is once the rotation has begun.
+    IgnoresCluster,
+    /// A resumed run believes its journal.
+    TrustsJournal,
+    /// A resumed run believes its journal that N was never delivered.
+    TrustsDelivered,
 }
 
 thread_local! {
@@ -114,6 +124,8 @@ fn lie(mistake: Mistake, view: &View, run: Option<&Run<Perhaps>>) -> View {
         Mistake::NoMark => view.new.token.iter_mut().for_each(|token| token.mark = Some(Leg::Stay)),
         Mistake::NotSigned => view.new.signed = true,
         Mistake::GivesUp => view.lost = true,
+        Mistake::IgnoresLogin => view.login = None,
+        Mistake::IgnoresCluster if run.is_some() => view.another_cluster = None,
         Mistake::NoConfirmation if view.old.token.is_none() => view.old.answer = Answer::Refused,
         Mistake::OneServer => {
             let target = match &mut view.target {
@@ -139,7 +151,7 @@ fn lie(mistake: Mistake, view: &View, run: Option<&Run<Perhaps>>) -> View {
     if let Target::Holds { leg, .. } = &mut view.target
         && unguarded
     {
-        *leg = Leg::Stay;
+        *leg = Some(Leg::Stay);
     }
     view
 }
@@ -165,11 +177,25 @@ impl Protocol for Perhaps {
         } else {
             BootstrapToken::decide(&lie(mistake, view, run), real_run.as_ref())
         };
-        told(next, run)
+        let mut next = told(next, run);
+        if let (Mistake::StaysQuiet, Next::Do(step)) = (mistake, &mut next)
+            && matches!(step.repeats, Repeats::PutBack(_))
+        {
+            step.stops.clear();
+        }
+        next
     }
 
     fn recall(view: &View, claimed: &Run<Self>) -> Option<Notes> {
-        BootstrapToken::recall(view, &real(claimed))
+        let notes = BootstrapToken::recall(view, &real(claimed));
+        match MISTAKE.get() {
+            Mistake::TrustsJournal => Some(claimed.notes.clone()),
+            Mistake::TrustsDelivered => notes.map(|notes| Notes {
+                delivered: claimed.notes.delivered,
+                ..notes
+            }),
+            _ => notes,
+        }
     }
 
     fn predict(view: &mut View, run: &Run<Self>, write: &Write) {

@@ -28,18 +28,20 @@ fn under_way(view: &mut View, goal: Goal, phase: Phase) -> Run<BootstrapToken> {
             value: Some(new.value),
             standing: Standing::Sound,
             mark: Some(Leg::Forward),
+            record: None,
         }),
         answer: Answer::Accepted,
         signed: view.old.signed,
+        ..Side::default()
     };
     let (id, value) = (old_id(), old());
     let notes = Notes {
         old: Known { id, value },
         new: Some(new),
-        recipe: view.recipe.clone(),
         place: view.place.clone(),
         left: None,
         delivered: phase >= Phase::Place,
+        placed: None,
         kept: false,
     };
     Run {
@@ -58,8 +60,9 @@ fn holds_new() -> Target {
             id: Some(Id("newnew".to_owned())),
             value: Fingerprint::of("new"),
         },
-        leg: Leg::Forward,
+        leg: None,
         answer: Answer::Accepted,
+        writer: None,
     }
 }
 
@@ -69,8 +72,9 @@ fn holds_neither() -> Target {
             id: None,
             value: Fingerprint::of("a stranger's"),
         },
-        leg: Leg::Forward,
+        leg: None,
         answer: Answer::Refused,
+        writer: None,
     }
 }
 
@@ -220,7 +224,7 @@ fn what_cannot_be_rotated_is_refused() {
     refused: the API server does not accept bootstrap token oldold, against which nothing speaks; it must run with `--enable-bootstrap-token-auth`
     refused: secret:kube-system/join/token is not there; make it with the present token first, or rotate without --deliver
     refused: secret:kube-system/join/token is on the host where the rotation began, not here; run the same command on the host where the rotation began
-    refused: secret:kube-system/join/token holds bootstrap token newnew, not oldold; rotate newnew instead, or leave --deliver out
+    refused: secret:kube-system/join/token holds bootstrap token newnew, not oldold; rotate newnew instead, write oldold there, or leave --deliver out
     ");
 }
 
@@ -306,6 +310,6 @@ fn the_journal_is_short_and_holds_no_secret() {
     let mut view = start(To::File, false);
     let run = under_way(&mut view, Goal::Forward, Phase::Make);
     let text = serde_json::to_string(&run.notes).unwrap();
-    insta::assert_snapshot!(text, @r#"{"old":{"id":"oldold","value":"cba06b5736"},"new":{"id":"newnew","value":"11507a0e2f"},"recipe":{"usages":[],"groups":[],"labels":{},"seconds":86400},"place":{"at":"file:/etc/kubernetes/bootstrap-kubelet.conf","host":"host-1"},"delivered":false,"kept":false}"#);
+    insta::assert_snapshot!(text, @r#"{"old":{"id":"oldold","value":"cba06b5736"},"new":{"id":"newnew","value":"11507a0e2f"},"place":{"at":"file:/etc/kubernetes/bootstrap-kubelet.conf","host":"host-1"},"delivered":false,"kept":false}"#);
     assert_eq!(serde_json::from_str::<Notes>(&text).unwrap(), run.notes);
 }

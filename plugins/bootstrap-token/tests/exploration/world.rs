@@ -11,14 +11,14 @@ use std::sync::LazyLock;
 
 use kubectl_bootstrap_token::rotation::Timer;
 use kubectl_bootstrap_token::rotation::view::{
-    Answer, Held, Id, Leg, Notes, Place, Recipe, Side, Standing, Target, Token, View,
+    Answer, Held, Id, Known, Leg, Notes, Place, Side, Standing, Target, Token, View,
 };
 use kubectl_bootstrap_token::rotation::write::{Which, Write};
 use kubectl_core::secret::Fingerprint;
 use moves::Moves;
 use rotation::explore::{Environment, Help, Move, World};
-use rotation::phase::Goal;
-use rotation::protocol::Protocol;
+use rotation::phase::{Goal, Phase};
+use rotation::protocol::{Protocol, Run, RunId};
 
 /// How many moves of each disturbing kind the environment has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -47,6 +47,10 @@ pub(crate) struct Budget {
     pub(crate) collisions: u8,
     /// A node reads the target, and needs what it read for a while.
     pub(crate) readers: u8,
+    /// The command is run again with the login of one of the tokens, or with something of another cluster.
+    pub(crate) wrong_runs: u8,
+    /// Another writer writes O back: into the target, or its Secret once that is deleted.
+    pub(crate) reapplies: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +73,8 @@ pub(crate) struct Memory {
     replaced: bool,
     /// The environment made O unfit for the way back.
     old_lost: bool,
+    /// The environment deleted N, or took its mark: no other process can tell any more that it belongs to a run.
+    new_lost: bool,
     /// The environment has interfered.
     disturbed: bool,
     /// It did while a write was under way.
@@ -79,8 +85,25 @@ pub(crate) struct Memory {
     hurt: bool,
     /// A creation arrived after the way back had begun.
     late_creation: bool,
+    /// O was deleted by us.
+    retired: bool,
+    /// Another writer has written O back, and has not been quiet for a whole overlap since.
+    noise: Noise,
+    /// O had another value when a rotation began: all that is said here about O is about the former one.
+    another: bool,
     /// What a write of ours broke.
     fault: Option<&'static str>,
+}
+
+/// How far the overlap has come since another writer has written O back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+enum Noise {
+    #[default]
+    None,
+    /// It has not begun anew.
+    Loud,
+    /// It has.
+    Ebbing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +126,10 @@ pub(crate) struct Small<P> {
     pub(crate) many_servers: bool,
     /// How many holders lose the lock with a write in hand, and how many rollbacks are asked for.
     pub(crate) others: (u8, u8),
+    /// How often the journal is replaced by whoever may write Leases.
+    pub(crate) forgeries: u8,
+    /// The Secret with the id that a forged journal gives to N is somebody else's token.
+    pub(crate) victim: bool,
     pub(crate) protocol: PhantomData<P>,
 }
 
@@ -116,6 +143,8 @@ impl<P> Small<P> {
             late_proof: false,
             many_servers: false,
             others: (0, 0),
+            forgeries: 0,
+            victim: false,
             protocol: PhantomData,
         }
     }
@@ -149,6 +178,7 @@ fn sound(value: Fingerprint) -> Token {
         value: Some(value),
         standing: Standing::Sound,
         mark: None,
+        record: None,
     }
 }
 
@@ -157,8 +187,9 @@ pub(crate) fn holds_old() -> Target {
     let (id, value) = (Some(old_id()), old());
     Target::Holds {
         held: Held { id, value },
-        leg: Leg::Forward,
+        leg: None,
         answer: Answer::Accepted,
+        writer: None,
     }
 }
 
@@ -178,6 +209,7 @@ pub(crate) fn start(to: To, signing: bool) -> View {
             token: Some(sound(old())),
             answer: Answer::Accepted,
             signed: signing,
+            ..Side::default()
         },
         new: Side::default(),
         target: if to == To::Nothing {
@@ -190,13 +222,8 @@ pub(crate) fn start(to: To, signing: bool) -> View {
             host,
         }),
         lost: false,
-        recipe: Recipe {
-            usages: Vec::new(),
-            groups: Vec::new(),
-            description: None,
-            labels: [].into(),
-            seconds: Some(86_400),
-        },
+        login: None,
+        another_cluster: None,
     }
 }
 
@@ -206,7 +233,7 @@ pub(crate) enum Condition {
     Nothing,
     Old(Option<Token>),
     New(Option<Token>),
-    Target(Option<(Held, Leg)>),
+    Target(Option<(Held, Option<Leg>)>),
 }
 
 impl<P: Like> Environment for Small<P> {
@@ -226,14 +253,25 @@ impl<P: Like> Environment for Small<P> {
             theirs: false,
             replaced: false,
             old_lost: false,
+            new_lost: false,
             disturbed: false,
             raced: false,
             ending_since_intent: false,
             hurt: false,
             late_creation: false,
+            retired: false,
+            noise: Noise::None,
+            another: false,
             fault: None,
         };
-        let mut world = World::new(start(self.to, self.signing), memory).with(self.others.0, self.others.1);
+        let mut world: World<Self> = World::new(start(self.to, self.signing), memory)
+            .with(self.others.0, self.others.1)
+            .forgeries(self.forgeries);
+        if self.victim {
+            world.view.new.token = Some(sound(stranger()));
+            world.view.new.answer = Answer::Accepted;
+            world.memory.theirs = true;
+        }
         self.settle(&mut world);
         vec![world]
     }
@@ -283,25 +321,39 @@ impl<P: Like> Environment for Small<P> {
 
     fn written(&self, world: &mut World<Self>, write: &Write) {
         // What was right when it was intended, and was made wrong by somebody else while it was under way: no write can be
-        // conditional on two objects. A former holder's write may be under way for any time, until the run has ended.
-        let excused = world.memory.raced || self.others.0 > 0 && world.memory.disturbed && world.ended.is_none();
+        // conditional on two objects. A former holder's write may be under way for any time, until the run has ended; or
+        // until a later one has, where nothing shows any more that there was another.
+        let is_under_way = world.ended.is_none() || world.memory.new_lost;
+        let excused = world.memory.raced || self.others.0 > 0 && world.memory.disturbed && is_under_way;
         let fault = fault(world, write).filter(|_| !excused);
         world.memory.fault = trespass(&world.memory, write).or(fault);
+        world.memory.another |= world.run.as_ref().is_some_and(|run| run.notes.old.value != old());
         match write {
             Write::Create { .. } => {
                 world.memory.theirs = false;
+                // Who has read a token that is gone has been refused long since.
+                world.memory.reader = world.memory.reader.filter(|read| Some(*read) != new_value(&world.view));
                 let run = world.run.as_ref();
-                world.memory.late_creation = run.is_none_or(|run| run.goal == Goal::Back && !run.notes.kept);
+                let unknown = |run: &Run<P>| run.goal == Goal::Back && !run.notes.kept || run.notes.new.is_none();
+                world.memory.late_creation = run.is_none_or(unknown);
                 world.memory.event = true;
+            }
+            Write::Delete { which: Which::Old, .. } => {
+                world.memory.event = true;
+                world.memory.retired = true;
             }
             Write::Delete { which: Which::New, .. } => {
                 world.memory.late_creation = false;
                 world.memory.event = true;
             }
-            Write::Delete { .. } | Write::Mend { .. } | Write::Touch { .. } | Write::GuardToken { .. } => {
+            Write::Mend { .. } | Write::Touch { .. } | Write::GuardToken { .. } => {
                 world.memory.event = true;
             }
             _ => {}
+        }
+        let begins_anew = |run: &Run<P>| !run.timers.contains_key(&Timer::Overlap);
+        if world.memory.noise == Noise::Loud && world.run.as_ref().is_some_and(begins_anew) {
+            world.memory.noise = Noise::Ebbing;
         }
         self.settle(world);
         world.memory.raced = false;
@@ -309,7 +361,11 @@ impl<P: Like> Environment for Small<P> {
         world.memory.hurt = unhealthy(world).is_some() && (world.memory.hurt || excused);
     }
 
-    fn timer_passed(&self, _: &mut World<Self>, _: Timer) {}
+    fn timer_passed(&self, world: &mut World<Self>, timer: Timer) {
+        if timer == Timer::Overlap && world.memory.noise == Noise::Ebbing {
+            world.memory.noise = Noise::None;
+        }
+    }
 
     fn in_use(&self, view: &View, former: Option<&Notes>) -> (BTreeSet<Fingerprint>, BTreeSet<String>) {
         let former = former.and_then(|notes| notes.new.as_ref());
@@ -330,11 +386,83 @@ impl<P: Like> Environment for Small<P> {
         )
     }
 
+    fn forged(&self, world: &World<Self>) -> Vec<Run<P>> {
+        let honest = world
+            .run
+            .as_ref()
+            .map_or_else(|| journal_of(&world.view), |run| run.notes.clone());
+        let created = world.view.new.token.as_ref().is_some_and(|token| token.mark.is_some());
+        let mut all = Vec::new();
+        for goal in [Goal::Forward, Goal::Back] {
+            for phase in [Phase::Make, Phase::Retire] {
+                for lie in LIES {
+                    let mut notes = honest.clone();
+                    lie(&mut notes, &world.view);
+                    // Whoever takes N's id out of the journal hides N: it stays until it expires.
+                    if !created || notes.new == honest.new {
+                        let (id, timers) = (RunId::placeholder(), [].into());
+                        let put_back = 0;
+                        all.push(Run {
+                            id,
+                            goal,
+                            phase,
+                            notes,
+                            timers,
+                            put_back,
+                        });
+                    }
+                }
+            }
+        }
+        all
+    }
+
     fn unsafe_because(&self, world: &World<Self>) -> Option<String> {
+        if world.memory.another || world.run.as_ref().is_some_and(|run| run.notes.old.value != old()) {
+            return None;
+        }
         let why = world.memory.fault.map(ToOwned::to_owned);
         let why = why.or_else(|| unhealthy(world).filter(|_| !world.memory.hurt).map(ToOwned::to_owned));
         let why = why.or_else(|| ended_wrong(world));
         why.map(|why| format!("{why}: {:#?}", world.view))
+    }
+}
+
+/// What a forged journal claims.
+type Lie = fn(&mut Notes, &View);
+
+const LIES: [Lie; 7] = [
+    |_, _| {},
+    |notes, _| (notes.new, notes.delivered) = (None, false),
+    |notes, _| notes.delivered = false,
+    |notes, _| notes.kept = true,
+    |notes, _| (notes.left, notes.place) = (notes.place.take(), None),
+    // What the target holds is O.
+    |notes, view| {
+        if let Target::Holds { held, .. } = &view.target {
+            notes.old.value = held.value;
+        }
+    },
+    // Somebody else's token is N.
+    |notes, view| notes.new = journal_of(view).new,
+];
+
+/// A journal by what there is.
+fn journal_of(view: &View) -> Notes {
+    Notes {
+        old: Known {
+            id: old_id(),
+            value: old(),
+        },
+        new: new_value(view).map(|value| Known {
+            id: Id("mark 1".to_owned()),
+            value,
+        }),
+        place: view.place.clone(),
+        left: None,
+        delivered: true,
+        placed: None,
+        kept: false,
     }
 }
 
@@ -350,10 +478,10 @@ impl<P: Like> Small<P> {
             let side = sides.iter().find(|side| side.holds(value));
             side.map_or(Answer::Refused, |side| side.answer)
         };
-        if let Target::Holds { held, leg, answer } = &mut view.target {
+        if let Target::Holds { held, leg, answer, .. } = &mut view.target {
             *answer = answer_to(held.value);
             if self.to == To::File {
-                *leg = Leg::Stay;
+                *leg = None;
             }
         }
     }
@@ -433,11 +561,18 @@ fn trespass(memory: &Memory, write: &Write) -> Option<&'static str> {
 /// What a write of ours must not have done by the look that it was decided on.
 fn fault<P: Like>(world: &W<P>, write: &Write) -> Option<&'static str> {
     let view = &world.view;
+    if view.another_cluster.is_some() {
+        return Some("something was written that may belong to another cluster");
+    }
     match write {
+        Write::Delete { id, .. } if view.login.as_ref() == Some(id) => Some("the command revoked its own login"),
         Write::Deliver { which: Which::New, .. } => {
             let forward = world.run.as_ref().is_some_and(|run| run.goal == Goal::Forward);
             let early = view.old.signed && old_lives(view) && !view.new.signed;
             (forward && early && !world.memory.hurt).then_some("delivered before cluster-info was signed")
+        }
+        Write::Delete { which: Which::Old, .. } if world.memory.noise != Noise::None && !world.memory.retired => {
+            Some("O was deleted while another writer wrote it back")
         }
         Write::Delete { .. } if !old_lives(view) && !new_lives(view) => Some("the last token that lived was deleted"),
         Write::Leave { .. } if !world.memory.given_up => Some("a target was left behind that nobody had given up"),
@@ -447,16 +582,28 @@ fn fault<P: Like>(world: &W<P>, write: &Write) -> Option<&'static str> {
 
 fn ended_wrong<P: Like>(world: &W<P>) -> Option<String> {
     let (view, memory) = (&world.view, &world.memory);
+    // A former holder's write has arrived, and nothing shows any more that there was a rotation before.
+    if memory.hurt && memory.new_lost {
+        return None;
+    }
     let names = |value| memory.stranger || value_in(&view.target).is_none_or(|named| Some(named) == value);
     let new_works = new_value(view).is_some_and(|value| works(view, value));
     let refused = |side: &Side| matches!(side.answer, Answer::Refused | Answer::Unasked);
     let right = match world.ended? {
-        Goal::Forward => !view.old.holds(old()) && refused(&view.old) && new_works && names(new_value(view)),
+        Goal::Forward => {
+            let quiet = memory.noise == Noise::None;
+            quiet && !view.old.holds(old()) && refused(&view.old) && new_works && names(new_value(view))
+        }
         Goal::Back => {
-            let foreign = new_value(view) == Some(stranger());
-            let new_is_gone = view.new.token.is_none() && refused(&view.new) || foreign || memory.late_creation;
-            let back = new_is_gone && names(Some(old())) && (works(view, old()) || memory.old_lost);
-            let kept = memory.old_lost && new_works && names(new_value(view));
+            let new = view.new.token.as_ref();
+            // Without its mark nobody but the process that created it knows N.
+            let unknown = new.is_some_and(|new| new.mark.is_none());
+            let new_is_gone =
+                new.is_none() && (refused(&view.new) || memory.new_lost) || unknown || memory.late_creation;
+            // A late delivery of an N that nobody knows any more, and that works.
+            let holds_back = names(Some(old())) || memory.new_lost && new_works && names(new_value(view));
+            let back = new_is_gone && holds_back && (works(view, old()) || memory.old_lost || memory.hurt);
+            let kept = (memory.old_lost || !view.old.is_sound(old())) && new_works && names(new_value(view));
             back || kept
         }
     };

@@ -118,8 +118,9 @@ async fn the_command_that_goes_on_can_be_pasted_as_it_stands() -> Result<()> {
     signal(&run, Signal::INT)?;
     let stopped = run.finish().await?.expect(130)?;
     let go_on = format!(
-        "`kubectl bootstrap-token rotate {} --overlap 7m0s --timeout 3m0s`",
-        place.old.id
+        "`kubectl bootstrap-token rotate {} --overlap 7m0s --timeout 3m0s --deliver {}`",
+        place.old.id,
+        place.target()
     );
     ensure!(stopped.stderr.contains(&go_on), "{stopped}");
     let undo = format!(

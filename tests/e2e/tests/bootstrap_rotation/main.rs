@@ -4,8 +4,10 @@
 #[allow(dead_code, reason = "the stories of single verbs use the rest of it")]
 mod cluster;
 mod elsewhere;
+mod forged;
 mod interrupted;
 mod killed;
+mod others;
 mod place;
 mod requests;
 mod rotating;

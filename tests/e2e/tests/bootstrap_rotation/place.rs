@@ -176,10 +176,12 @@ impl Place {
     }
 
     /// Lets the rotation that was stopped have been begun on another host: what tells the hosts apart is the name of its
-    /// host in the journal.
+    /// host in the record on the new token's Secret.
     pub(crate) async fn was_begun_on(&self, host: &str) -> Result<()> {
-        let mut lease = self.lease().await?.context("nothing is under way")?;
-        let texts = lease.metadata.annotations.iter_mut().flat_map(BTreeMap::values_mut);
+        let secrets = cluster::secrets(self.plane, "kube-system").await?;
+        let name = format!("bootstrap-token-{}", self.held().await?.id);
+        let mut secret = secrets.get(&name).await?;
+        let texts = secret.metadata.annotations.iter_mut().flat_map(BTreeMap::values_mut);
         let mut moved = 0;
         for text in texts {
             if let Some((head, rest)) = text.split_once(r#""host":""#) {
@@ -188,11 +190,29 @@ impl Place {
                 moved += 1;
             }
         }
-        ensure!(moved == 1, "the journal names no host: {lease:?}");
+        ensure!(moved == 1, "the record names no host");
+        secrets.replace(&name, &PostParams::default(), &secret).await?;
+        Ok(())
+    }
+
+    /// Puts another journal into the Lease, as whoever may write Leases can. `forge` changes it.
+    pub(crate) async fn forge(&self, mut lease: Lease, forge: impl FnOnce(&mut Value)) -> Result<()> {
+        let texts = lease.metadata.annotations.iter_mut().flat_map(BTreeMap::values_mut);
+        let mut journals = texts.filter(|text| text.contains("\"notes\""));
+        let text = journals.next().context("no journal")?;
+        let mut journal: Value = serde_json::from_str(text)?;
+        forge(&mut journal);
+        *text = journal.to_string();
         let leases = self.leases().await?;
-        leases
-            .replace(&self.lease_name(), &PostParams::default(), &lease)
-            .await?;
+        lease.metadata.resource_version = None;
+        lease.metadata.uid = None;
+        if leases.get_opt(&self.lease_name()).await?.is_some() {
+            leases
+                .replace(&self.lease_name(), &PostParams::default(), &lease)
+                .await?;
+        } else {
+            leases.create(&PostParams::default(), &lease).await?;
+        }
         Ok(())
     }
 

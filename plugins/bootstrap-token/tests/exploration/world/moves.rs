@@ -1,16 +1,17 @@
 //! What happens in the small world while a rotation is under way, and where each of it was learnt.
 
 use kubectl_bootstrap_token::rotation::BootstrapToken;
-use kubectl_bootstrap_token::rotation::view::{Answer, Held, Leg, Side, Standing, Target, Token, View};
+use kubectl_bootstrap_token::rotation::view::{Answer, Doubt, Held, Side, Standing, Target, Token, View};
 use kubectl_bootstrap_token::rotation::write::Which;
 use kubectl_core::secret::Fingerprint;
 use rotation::explore::mistaken::real;
 use rotation::explore::{Help, Move};
+use rotation::phase::Goal;
 use rotation::protocol::{Next, Protocol, Run};
 
 use super::{
-    Budget, CHANGED, Like, Small, W, holds_old, new_lives, new_value, old, old_id, old_lives, sound, stranger, target,
-    unhealthy, value_in, works,
+    Budget, CHANGED, Like, Noise, Small, W, holds_old, lives, new_lives, new_value, old, old_id, old_lives, sound,
+    stranger, target, unhealthy, value_in, works,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,8 @@ impl<P: Like> Moves<'_, P> {
             self.time();
             self.deletions();
             self.strangers();
+            self.reapplies();
+            self.wrong_runs();
             self.tampers();
             self.odds();
         }
@@ -78,7 +81,8 @@ impl<P: Like> Moves<'_, P> {
     /// (kubernetes/kubernetes `pkg/kubeapiserver/options/authentication.go`, 1.36).
     fn servers(&mut self) {
         let (view, small) = (&self.world.view, self.small);
-        let truths = [old_lives(view), new_lives(view) && !small.never_accepted];
+        let asked = self.world.run.as_ref().map_or(old(), |run| run.notes.old.value);
+        let truths = [lives(&view.old, asked), new_lives(view) && !small.never_accepted];
         let answers = [view.old.answer, view.new.answer];
         for (at, (truth, answer)) in truths.into_iter().zip(answers).enumerate() {
             let goal = if truth { Answer::Accepted } else { Answer::Refused };
@@ -142,6 +146,12 @@ impl<P: Like> Moves<'_, P> {
         if self.world.is_sending() || !self.world.run.as_ref().is_some_and(refused) {
             return;
         }
+        if self.world.view.login.is_some() || self.world.view.another_cluster.is_some() {
+            self.may(Kind::Works, "it is run as it should be", |to| {
+                (to.view.login, to.view.another_cluster) = (None, None);
+            });
+            return;
+        }
         if self.world.memory.away.is_some() {
             if !self.world.memory.given_up {
                 self.may(Kind::Works, "it is run again on its host", |to| {
@@ -158,6 +168,13 @@ impl<P: Like> Moves<'_, P> {
             return;
         }
         let run = self.world.run.as_ref();
+        if run.is_some_and(|run| run.goal == Goal::Back && run.notes.new.is_none()) {
+            self.may(Kind::Works, "the operator discards the journal", |to| {
+                to.run = None;
+                to.ended = Some(Goal::Back);
+                to.memory.another = true;
+            });
+        }
         let id = run.and_then(|run| run.notes.new.as_ref()).map(|new| new.id.clone());
         let held = match new_value(&self.world.view) {
             Some(value) if !self.world.view.old.is_sound(old()) => Held { id, value },
@@ -170,8 +187,9 @@ impl<P: Like> Moves<'_, P> {
             to.memory.stranger = false;
             to.view.target = Target::Holds {
                 held,
-                leg: Leg::Forward,
+                leg: None,
                 answer: Answer::Refused,
+                writer: None,
             };
         });
     }
@@ -235,8 +253,9 @@ impl<P: Like> Moves<'_, P> {
                 id: None,
                 value: stranger(),
             },
-            leg: Leg::Forward,
+            leg: None,
             answer: Answer::Refused,
+            writer: None,
         };
         for (name, target, strange) in [
             ("somebody changes the target", foreign, true),
@@ -249,6 +268,58 @@ impl<P: Like> Moves<'_, P> {
                 to.view.target = target;
             });
         }
+    }
+
+    /// GitOps, a static manifest, a loop of `kubectl apply`. An apply leaves our annotations, a replace does not.
+    fn reapplies(&mut self) {
+        if self.left().reapplies == 0 || self.world.is_sending() {
+            return;
+        }
+        if let Target::Holds { held, leg, .. } = &self.world.view.target
+            && held.value != old()
+            && held.value != stranger()
+        {
+            let leg = *leg;
+            for (name, leg) in [("applies O to the target", leg), ("replaces the target with O", None)] {
+                self.may(Kind::Disturbs, &format!("another writer {name}"), |to| {
+                    to.memory.left.reapplies -= 1;
+                    to.memory.noise = Noise::Loud;
+                    to.view.target = holds_old();
+                    if let Target::Holds { leg: mark, .. } = &mut to.view.target {
+                        *mark = leg;
+                    }
+                });
+            }
+        }
+        if self.world.memory.retired && self.world.view.old.token.is_none() {
+            self.may(Kind::Disturbs, "another writer creates O again", |to| {
+                to.memory.left.reapplies -= 1;
+                to.memory.noise = Noise::Loud;
+                to.view.old.returned = true;
+                change(to, Which::Old, |token| *token = Some(sound(old())));
+            });
+        }
+    }
+
+    fn wrong_runs(&mut self) {
+        let Some(run) = self.world.run.as_ref().filter(|_| !self.world.is_sending()) else {
+            return;
+        };
+        if self.left().wrong_runs == 0 {
+            return;
+        }
+        let new = run.notes.new.as_ref().map(|new| new.id.clone());
+        for id in [Some(old_id()), new].into_iter().flatten() {
+            self.may(Kind::Disturbs, "it is run with the login of a token", |to| {
+                to.memory.left.wrong_runs -= 1;
+                to.view.login = Some(id);
+            });
+        }
+        let other = Doubt::TargetOfAnotherCluster.obstacle(&old_id(), None);
+        self.may(Kind::Disturbs, "it is run with a target of another cluster", |to| {
+            to.memory.left.wrong_runs -= 1;
+            to.view.another_cluster = Some(other);
+        });
     }
 
     fn tampers(&mut self) {
@@ -355,6 +426,8 @@ fn change<P: Like>(world: &mut W<P>, which: Which, change: impl FnOnce(&mut Opti
     world.memory.theirs &= world.view.new.token.is_some();
     world.memory.replaced &= world.view.old.token.is_some();
     world.memory.old_lost |= !world.view.old.is_sound(old());
+    let is_known = |new: &Token| new.mark.is_some() && new.value.is_some();
+    world.memory.new_lost |= which == Which::New && !world.view.new.token.as_ref().is_some_and(is_known);
 }
 
 fn set_standing<P: Like>(world: &mut W<P>, which: Which, standing: Standing) {
