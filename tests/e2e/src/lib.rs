@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use testbed::{Bed, ControlPlane, Era, FaultProxy, Kubeconfig, Registered, Registration, Standin, Upstream, User};
+use testbed::{Bed, ControlPlane, Era, FaultProxy, Kubeconfig, On, Registered, Registration, Standin, Upstream, User};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
@@ -108,6 +108,17 @@ impl Story {
         let proxy = FaultProxy::start([self.rancher.upstream(), Upstream::admin_of(self.management)]).await?;
         let kubeconfig = proxy.redirect(Kubeconfig::read(self.desk.kubeconfig())?);
         let desk = Desk::new(Bed::shared().await?, &kubeconfig)?;
+        Ok((proxy, desk))
+    }
+
+    /// The same at a distance: every request and every answer is so late. Rancher's own way to the cluster is as long, so one
+    /// apply of the agent takes as long as was seen on Rancher 2.15.0 and 2.12.0: 2.5 to 4 s, 5.5 to 8.6 s at 40 ms each way,
+    /// 9.7 to 11.9 s at 100 ms.
+    pub async fn behind_slow_link(&self, each_way: Duration) -> Result<(FaultProxy, Desk)> {
+        let redeploy = Duration::from_millis(3200) + each_way * 76;
+        self.rancher.redeploy_takes(&self.cluster, redeploy).await?;
+        let (proxy, desk) = self.behind_proxy().await?;
+        proxy.delay(On::request(), each_way);
         Ok((proxy, desk))
     }
 }

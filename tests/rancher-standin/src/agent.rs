@@ -10,19 +10,29 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::address::{Environment, Trust};
 use crate::api::{ApiResult, paths, read};
 use crate::sessions::{Session, Tunnel};
-use crate::store::Cache;
-use crate::token::{ca_checksum, fingerprint};
+use crate::token::fingerprint;
 use crate::world::{World, agent_namespace, cluster_of, mounted_secret, variable};
 
 const STV: &str = "stv-aggregation";
 
 /// What an agent has read from its volume.
 #[derive(Clone, PartialEq, Eq)]
-struct Credential {
-    token: String,
-    url: String,
+pub(crate) struct Credential {
+    pub(crate) token: String,
+    pub(crate) url: String,
+}
+
+impl Credential {
+    /// Of the Secret behind the volume.
+    pub(crate) fn read(secret: &Value) -> Option<Self> {
+        Some(Self {
+            token: read::secret(secret, "token")?,
+            url: read::secret(secret, "url")?,
+        })
+    }
 }
 
 /// An agent as others see it.
@@ -31,8 +41,9 @@ struct Handle {
     pod: String,
     /// The Secret behind its volume.
     mounts: Option<String>,
-    /// From its start until its end: the token it holds in memory.
-    credential: Mutex<Option<Credential>>,
+    environment: Environment,
+    /// From its start until its end: what it holds in memory.
+    held: Mutex<Option<(Credential, Trust)>>,
     /// Set when the pod ends.
     ended: watch::Sender<bool>,
     /// Moves when both tunnels are cut from outside; they may be opened again at that moment.
@@ -49,21 +60,15 @@ impl Agents {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The tokens that the running agents of a cluster hold, or are about to read from what they mount.
-    pub(crate) fn tokens(&self, cluster: &str, secrets: &Cache) -> Vec<String> {
-        let about_to_read = |handle: &Arc<Handle>| {
-            let secret = secrets.get(&agent_namespace(cluster), handle.mounts.as_deref()?)?;
-            read::secret(&secret, "token")
-        };
-        let of = |handle: &Arc<Handle>| match handle.credential() {
-            Some(credential) => Some(credential.token),
-            None => about_to_read(handle),
-        };
-        self.lock()
-            .values()
-            .filter(|handle| handle.home == cluster)
-            .filter_map(of)
-            .collect()
+    /// Whether one of the running agents of a cluster would be let in with what it holds, or is about to read.
+    pub(crate) fn any_admitted(&self, world: &World, cluster: &str) -> bool {
+        self.of(cluster).iter().any(|handle| {
+            if let Some((credential, trust)) = handle.held() {
+                return world.admits(cluster, &credential, &trust);
+            }
+            let secret = handle.mounts.as_deref();
+            secret.is_some_and(|secret| world.would_start(cluster, &handle.environment, secret))
+        })
     }
 
     fn of(&self, cluster: &str) -> Vec<Arc<Handle>> {
@@ -80,26 +85,25 @@ impl Agents {
     /// The pods of a cluster's agents with what they hold, oldest first.
     pub(crate) fn report(&self, cluster: &str) -> Vec<Value> {
         let show = |handle: &Arc<Handle>| {
-            let held = handle.credential().map(|credential| fingerprint(&credential.token));
-            json!({"pod": handle.pod, "fingerprint": held, "created": handle.created})
+            let held = handle.held().map(|(credential, _)| credential);
+            let fingerprint = held.as_ref().map(|credential| fingerprint(&credential.token));
+            let url = held.map(|credential| credential.url);
+            json!({"pod": handle.pod, "fingerprint": fingerprint, "url": url, "created": handle.created})
         };
         self.of(cluster).iter().map(show).collect()
     }
 }
 
 impl Handle {
-    fn credential(&self) -> Option<Credential> {
-        self.credential
+    fn held(&self) -> Option<(Credential, Trust)> {
+        self.held
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .clone()
     }
 
-    fn hold(&self, credential: Option<Credential>) {
-        *self
-            .credential
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = credential;
+    fn hold(&self, credential: Credential, trust: Trust) {
+        *self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some((credential, trust));
     }
 
     /// Not before this moment may the tunnels be opened again.
@@ -172,7 +176,8 @@ fn start(world: &Arc<World>, home: &str, pod: &Value) {
         home: home.to_owned(),
         pod: read::name(pod).to_owned(),
         mounts: mounted_secret(&pod["spec"]),
-        credential: Mutex::new(None),
+        environment: Environment::of(&pod["spec"]),
+        held: Mutex::new(None),
         ended: watch::Sender::new(false),
         cut: watch::Sender::new((0, None)),
         created: read::text(pod, "/metadata/creationTimestamp").to_owned(),
@@ -231,6 +236,7 @@ impl Drop for Held<'_> {
 impl Agent {
     async fn run(self) {
         tokio::time::sleep(self.world.timing().agent_start).await;
+        let trust = self.check_server().await;
         let credential = self.read_first().await;
         self.world.log.line(
             "agent-started",
@@ -238,11 +244,11 @@ impl Agent {
                 "cluster": self.handle.home, "pod": self.handle.pod, "fingerprint": fingerprint(&credential.token),
             }),
         );
-        self.handle.hold(Some(credential.clone()));
+        self.handle.hold(credential.clone(), trust.clone());
         self.world.note(&self.handle.home);
         tokio::join!(
-            self.keep_agent_tunnel(&credential),
-            self.keep_steve_tunnel(),
+            self.keep_agent_tunnel(&credential, &trust),
+            self.keep_steve_tunnel(&trust),
             self.clean_hourly()
         );
     }
@@ -259,10 +265,26 @@ impl Agent {
             .get(&paths::secret(&self.namespace(), &name))
             .await
             .ok()??;
-        Some(Credential {
-            token: read::secret(&secret, "token")?,
-            url: read::secret(&secret, "url")?,
-        })
+        Credential::read(&secret)
+    }
+
+    /// The checks before the agent itself. A container that exits there is started again; its pod was Ready for a moment
+    /// each time (seen on Rancher 2.15.0), and here it stays so.
+    async fn check_server(&self) -> Trust {
+        let mut said = String::new();
+        loop {
+            self.reachable().await;
+            match self.world.start_check(&self.handle.environment) {
+                Ok(trust) => return trust,
+                Err(why) if why != said => {
+                    let line = json!({"cluster": self.handle.home, "pod": self.handle.pod, "why": why});
+                    self.world.log.line("agent-exited", line);
+                    said = why;
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(self.world.timing().agent_retry).await;
+        }
     }
 
     /// Token and server are read once, before the loop (`cmd/agent/main.go`, 2.12.0 and 2.15.0). Until the Secret is there
@@ -303,9 +325,10 @@ impl Agent {
     }
 
     /// Asks the authoriser, which is asked only now: a tunnel that is open lives on when its token dies (seen on both).
-    fn open(&self, tunnel: Tunnel, token: &str, url: &str) -> Option<Held<'_>> {
-        if url.trim_end_matches('/') != self.world.url {
-            self.refused(tunnel, token, "no such server");
+    fn open(&self, tunnel: Tunnel, credential: &Credential, trust: &Trust) -> Option<Held<'_>> {
+        let Credential { token, url } = credential;
+        if let Err(why) = self.world.connect_check(url, trust) {
+            self.refused(tunnel, token, why);
             return None;
         }
         let (era, index) = (self.world.era(), &self.world.index);
@@ -334,34 +357,38 @@ impl Agent {
 
     /// The tunnel that carries calls. After every success `stv-aggregation` is written (`cmd/agent/main.go`, `onConnect`,
     /// and `pkg/agent/rancher/rancher.go`, `setupSteveAggregation`, 2.15.0).
-    async fn keep_agent_tunnel(&self, credential: &Credential) {
+    async fn keep_agent_tunnel(&self, credential: &Credential, trust: &Trust) {
         loop {
             self.reachable().await;
             let mut cut = self.handle.cut.subscribe();
-            let Some(held) = self.open(Tunnel::Agent, &credential.token, &credential.url) else {
+            let Some(held) = self.open(Tunnel::Agent, credential, trust) else {
                 tokio::time::sleep(self.world.timing().agent_retry).await;
                 continue;
             };
-            if let Err(error) = self.write_aggregation(credential).await {
+            if let Err(error) = self.write_aggregation(credential, trust).await {
                 tracing::warn!(cluster = self.handle.home, %error, "cannot write stv-aggregation");
             }
             self.see_aggregation(credential).await;
             self.joined.send_replace(true);
-            crate::conditions::connected(&self.world, &held.1.cluster).await;
+            crate::conditions::connected(&self.world, &held.1.cluster, &held.1.home).await;
             // The sender is in the handle, which outlives this task.
-            let _ = cut.changed().await;
+            tokio::select! {
+                _ = cut.changed() => {}
+                () = self.world.addresses.lost(&credential.url) => {}
+            }
         }
     }
 
     /// The files are read again at that moment: had the Secret been patched in place, an old agent that reconnects would
     /// write the new token. The last writer wins.
-    async fn write_aggregation(&self, credential: &Credential) -> ApiResult<()> {
+    async fn write_aggregation(&self, credential: &Credential, trust: &Trust) -> ApiResult<()> {
         let fresh = self.mounted().await.unwrap_or_else(|| credential.clone());
         let namespace = self.namespace();
-        let ca = format!("{}\n", self.world.cacerts.trim_end());
+        let ca = format!("{}\n", trust.0.trim_end());
+        let checksum = &self.handle.environment.checksum;
         let data = json!({
             "CATTLE_TOKEN": read::encode(&fresh.token), "CATTLE_SERVER": read::encode(&fresh.url),
-            "CATTLE_CA_CHECKSUM": read::encode(&ca_checksum(&ca)), "CATTLE_CACERTS_VALID": read::encode("true"),
+            "CATTLE_CA_CHECKSUM": read::encode(checksum), "CATTLE_CACERTS_VALID": read::encode("true"),
             "ca.crt": read::encode(&ca), "token": read::encode(&format!("stv-cluster-{}", fresh.token)),
             "url": read::encode(&format!("{}/v3/connect", fresh.url)),
         });
@@ -372,14 +399,16 @@ impl Agent {
                 "annotations": {"objectset.rio.cattle.io/id": "rancher-stv-aggregation"},
             },
         });
+        let as_agent = |path: &str| format!("{path}?fieldManager=agent");
         let written = match self
             .world
             .downstream
-            .merge(&paths::secret(&namespace, STV), &object)
+            .merge(&as_agent(&paths::secret(&namespace, STV)), &object)
             .await
         {
             Err(crate::api::ApiError::NotFound) => {
-                self.world.downstream.create(&paths::secrets(&namespace), &object).await
+                let collection = as_agent(&paths::secrets(&namespace));
+                self.world.downstream.create(&collection, &object).await
             }
             result => result,
         };
@@ -420,7 +449,7 @@ impl Agent {
 
     /// The tunnel that `Connected` looks at. An agent without the feature flag has none: the import manifest drops it
     /// (seen on Rancher 2.15.0).
-    async fn keep_steve_tunnel(&self) {
+    async fn keep_steve_tunnel(&self, trust: &Trust) {
         let features = variable(&self.spec, "CATTLE_FEATURES").unwrap_or_default();
         if !features
             .split(',')
@@ -438,7 +467,7 @@ impl Agent {
             };
             self.reachable().await;
             let mut cut = self.handle.cut.subscribe();
-            let held = self.open(Tunnel::Steve, &wanted.token, &wanted.url);
+            let held = self.open(Tunnel::Steve, &wanted, trust);
             let retry = if held.is_some() {
                 Duration::MAX
             } else {
@@ -446,6 +475,7 @@ impl Agent {
             };
             tokio::select! {
                 _ = cut.changed() => {}
+                () = self.world.addresses.lost(&wanted.url), if held.is_some() => {}
                 () = tokio::time::sleep(retry) => {}
                 () = self.until_it_names_another(&mut version, &wanted) => {}
             }

@@ -37,6 +37,8 @@ pub(crate) struct Api {
     pub(crate) client: Client,
 }
 
+/// The program that the API servers see; the first word becomes the manager in managedFields.
+const RANCHER: &str = "rancher/v0.0.0 (linux/amd64)";
 pub(crate) const MERGE: &str = "application/merge-patch+json";
 pub(crate) const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
@@ -48,6 +50,7 @@ impl Api {
             .uri(path)
             .header("Content-Type", content)
             .header("Accept", "application/json")
+            .header("User-Agent", RANCHER)
             .body(Body::from(bytes))
             .map_err(|error| ApiError::Other(error.to_string()))?;
         let response = self
@@ -151,6 +154,9 @@ pub(crate) mod paths {
     }
     pub(crate) fn secret(namespace: &str, name: &str) -> String {
         format!("{}/{name}", secrets(namespace))
+    }
+    pub(crate) fn config_map(namespace: &str, name: &str) -> String {
+        format!("/api/v1/namespaces/{namespace}/configmaps/{name}")
     }
     pub(crate) fn deployment(namespace: &str) -> String {
         format!("/apis/apps/v1/namespaces/{namespace}/deployments/cattle-cluster-agent")

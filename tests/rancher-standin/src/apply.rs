@@ -5,6 +5,8 @@ use serde_json::{Map, Value, json};
 
 use crate::api::{Api, ApiError, ApiResult, MERGE, STRATEGIC};
 
+/// Who kubectl says that it is (`pkg/cmd/apply/apply.go` of k8s.io/kubectl, `FieldManagerClientSideApply`).
+const MANAGER: &str = "kubectl-client-side-apply";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Lists that the API server merges by a key (`patchMergeKey` in `k8s.io/api` `core/v1/types.go`). All others are replaced.
@@ -69,8 +71,9 @@ fn merge_list(key: &str, last: &[Value], wanted: &[Value]) -> Value {
 /// Applies one object. `collection` is where it is created, `path` where it is.
 pub(crate) async fn apply(api: &Api, collection: &str, path: &str, object: &Value) -> ApiResult<()> {
     let wanted = annotated(object);
+    let as_kubectl = |path: &str| format!("{path}?fieldManager={MANAGER}");
     let Some(live) = api.get(path).await? else {
-        return match api.create(collection, &wanted).await {
+        return match api.create(&as_kubectl(collection), &wanted).await {
             Err(ApiError::AlreadyExists) => Err(ApiError::Conflict),
             result => result.map(|_| ()),
         };
@@ -85,7 +88,8 @@ pub(crate) async fn apply(api: &Api, collection: &str, path: &str, object: &Valu
     } else {
         STRATEGIC
     };
-    api.patch(path, content, &three_way(&last, &wanted)).await.map(|_| ())
+    let patch = three_way(&last, &wanted);
+    api.patch(&as_kubectl(path), content, &patch).await.map(|_| ())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::api::{ApiResult, MERGE, paths, read};
 use crate::conditions::{Condition, write_cluster};
 use crate::config::Era;
 use crate::deploy;
+use crate::identity::{ca_cert, stale_ca_cert};
 use crate::manifest;
 use crate::registration::secret_name;
 use crate::sessions::Tunnel;
@@ -348,6 +349,14 @@ pub(crate) async fn event(world: &World, id: &str) -> ApiResult<()> {
     let now = Timestamp::now().to_string();
     let patch = json!({"metadata": {"annotations": {"standin.example.com/touched": now}}});
     world.management.merge(&paths::cluster(id), &patch).await.map(|_| ())
+}
+
+/// Writes the cluster's CA into its status, or one that it no longer has.
+pub(crate) async fn write_ca_cert(world: &World, id: &str, stale: bool) -> Result<()> {
+    let ca = if stale { stale_ca_cert(id)? } else { ca_cert(id)? };
+    write_cluster(world, id, &json!({}), &json!({"caCert": ca}), &[])
+        .await
+        .context("write the Cluster's CA")
 }
 
 /// The cluster as the control API shows it.

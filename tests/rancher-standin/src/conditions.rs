@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::api::{ApiError, ApiResult, paths, read};
 use crate::config::Era;
 use crate::deploy;
+use crate::identity::ca_cert;
 use crate::sessions::Tunnel;
 use crate::token::suffix;
 use crate::ttl::rfc3339;
@@ -73,7 +74,7 @@ pub(crate) async fn write_cluster(
         let Some(live) = world.management.get(&paths::cluster(id)).await? else {
             return Err(ApiError::NotFound);
         };
-        match write_once(world, id, &live, annotations, status, conditions).await {
+        match update_cluster(world, id, &live, annotations, status, conditions).await {
             Err(ApiError::Conflict) => tokio::time::sleep(Duration::from_millis(20)).await,
             result => return result,
         }
@@ -81,7 +82,9 @@ pub(crate) async fn write_cluster(
     Err(ApiError::Conflict)
 }
 
-async fn write_once(
+/// The same of a Cluster as it was read: a conflict if anybody has changed it since. A merge patch that names a
+/// resourceVersion is refused like an update.
+pub(crate) async fn update_cluster(
     world: &World,
     id: &str,
     live: &Value,
@@ -123,12 +126,15 @@ async fn write_once(
 }
 
 /// A tunnel opened: Rancher writes down how the cluster is reached (`pkg/tunnelserver/mcmauthorizer/tunnel.go`,
-/// `authorizeCluster`, 2.15.0). On the first time that is a change, and so an event of the Cluster.
-pub(crate) async fn connected(world: &Arc<World>, id: &str) {
+/// `authorizeCluster`, 2.15.0). On the first time, and when the agent reports another CA, that is a change, and so an event
+/// of the Cluster. `home` is the cluster that the agent runs in, which is another one if a token was carried elsewhere.
+pub(crate) async fn connected(world: &Arc<World>, id: &str, home: &str) {
     let Some(cluster) = world.cluster(id) else { return };
+    let Ok(ca) = ca_cert(home) else { return };
     if read::text(&cluster, "/status/apiEndpoint").is_empty() {
         let status = json!({
             "apiEndpoint": "https://downstream.example.com:6443",
+            "caCert": ca,
             "serviceAccountTokenSecret": format!("cluster-serviceaccounttoken-{}", suffix(5)),
             "version": {"gitVersion": "v1.36.3", "major": "1", "minor": "36"},
             "info": {"arch": "amd64", "kubernetesVersion": "v1.36.3", "nodeCount": 1},
@@ -137,6 +143,8 @@ pub(crate) async fn connected(world: &Arc<World>, id: &str) {
         if let Err(error) = write_cluster(world, id, &json!({}), &status, &conditions).await {
             tracing::warn!(cluster = id, %error, "cannot note the connection");
         }
+    } else if let Err(error) = write_cluster(world, id, &json!({}), &json!({"caCert": ca}), &[]).await {
+        tracing::warn!(cluster = id, %error, "cannot note the CA");
     }
     if read::condition(&cluster, "AgentDeployed") != "True" {
         deploy::poke(world, id);
@@ -155,7 +163,12 @@ pub(crate) async fn keep_conditions(world: Arc<World>) {
             .all()
             .iter()
             .filter(|cluster| {
-                cluster["spec"]["internal"] != true && !read::text(cluster, "/status/apiEndpoint").is_empty()
+                // The first look comes when the agent has long been deployed (seen on Rancher 2.15.0: AgentDeployed two
+                // seconds after the connection, Connected seventeen seconds later), so it does not disturb that apply.
+                let deployed = read::condition(cluster, "AgentDeployed") == "True";
+                let looked_at = deployed || !read::condition(cluster, "Connected").is_empty();
+                let connected_once = !read::text(cluster, "/status/apiEndpoint").is_empty();
+                cluster["spec"]["internal"] != true && connected_once && looked_at
             })
             .filter_map(|cluster| {
                 let id = read::name(cluster);

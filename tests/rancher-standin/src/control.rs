@@ -13,9 +13,14 @@
 //! POST   clusters/<id>/drop-tunnels {"gap"?, "oldestLast"?} both tunnels of every pod; back one by one, so the last one writes last
 //! POST   clusters/<id>/offline     {"for"?}, and online
 //! POST   clusters/<id>/agent-cleanup {"pretendedAge"?} every agent deletes foreign credential Secrets
+//! POST   clusters/<id>/timing      {"redeploy"?} how long one apply of this cluster's agent takes; as everywhere without it
 //! POST   clusters/<id>/cluster-event an annotation that means nothing
+//! POST   clusters/<id>/ca-cert     {"stale": bool} status.caCert is the cluster's CA, or a former one until the agent connects again
 //! POST   clusters/<id>/reset       forget the intervals so far
 //! POST   faults                    replicaLag, replicas (1|2), leaderGap, refuse, refuseNewTokens, admit, and times
+//! POST   settings                  {"serverUrl"?, "reachable"?, "cacerts"?} changes Rancher's settings, and nothing else: answers
+//!                                  once Rancher reads the new values. reachable (true): whether agents reach the new URL
+//! POST   addresses                 {"url", "reachable"} whether agents reach Rancher under this URL; if not, its tunnels break
 //! POST   users, DELETE users/<name> a Rancher token begins or ceases to work
 //! GET    tokens                    every API token that was minted: name, user, clusterId, alive, lastUsedAt, description
 //! POST   tokens/<name>             {"enabled"?, "expired"?: true} what an administrator, or time, does to one
@@ -35,7 +40,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::api::{MERGE, paths, read};
+use crate::api::{ApiError, ApiResult, MERGE, paths, read};
 use crate::config::{Era, User, optional_duration};
 use crate::server::{Body, json_answer};
 use crate::world::World;
@@ -73,6 +78,11 @@ pub(crate) async fn handle(world: &Arc<World>, request: Request<Incoming>) -> Re
         )),
         (&Method::POST, ["clusters"]) => register(world, &body).await,
         (&Method::POST, ["faults"]) => faults(world, &body),
+        (&Method::POST, ["settings"]) => settings(world, parse(&body)).await,
+        (&Method::POST, ["addresses"]) => parse(&body).map(|address: Address| {
+            world.addresses.set(&address.url, address.reachable);
+            json!({})
+        }),
         (&Method::POST, ["users"]) => add_user(world, &body),
         (&Method::DELETE, ["users", name]) => Ok(remove_user(world, name)),
         (&Method::GET, ["tokens"]) => Ok(api_token::report(world)),
@@ -135,6 +145,17 @@ async fn cluster(world: &Arc<World>, method: &Method, id: &str, rest: &[&str], b
             Ok(json!({"deleted": agent::clean_now(world, id, pretended).await}))
         }
         (&Method::POST, ["cluster-event"]) => Ok(clusters::event(world, id).await.map(|()| json!({}))?),
+        (&Method::POST, ["timing"]) => {
+            let wanted: ClusterTiming = parse(body)?;
+            world.change_traits(id, |traits| traits.redeploy = wanted.redeploy);
+            Ok(json!({}))
+        }
+        (&Method::POST, ["ca-cert"]) => {
+            let wanted: CaCert = parse(body)?;
+            Ok(clusters::write_ca_cert(world, id, wanted.stale)
+                .await
+                .map(|()| json!({}))?)
+        }
         (&Method::POST, ["reset"]) => {
             world.sessions.reset(id);
             Ok(json!({}))
@@ -169,24 +190,34 @@ async fn redeploy(world: &Arc<World>, id: &str, wanted: Redeploy) -> Outcome {
         }
         return Ok(json!({}));
     };
-    let early = if wanted.rendered_now {
-        Some(deploy::render(world, id).await?)
+    let (world, id) = (world.clone(), id.to_owned());
+    let mut begun = if wanted.rendered_now {
+        Some(racing(&world, &id).await?)
     } else {
         None
     };
-    let (world, id) = (world.clone(), id.to_owned());
     let task = tokio::spawn(async move {
         tokio::time::sleep(after).await;
-        let rendered = match early {
-            Some(rendered) => rendered,
-            None => deploy::render(&world, &id).await?,
-        };
-        deploy::land(&world, &id, rendered, "racing").await
+        loop {
+            let begun = match begun.take() {
+                Some(begun) => begun,
+                None => racing(&world, &id).await?,
+            };
+            match begun.land(&world, &id, Duration::ZERO).await {
+                Err(ApiError::Conflict) => tokio::time::sleep(Duration::from_millis(50)).await,
+                result => return result,
+            }
+        }
     });
     if wanted.wait {
         task.await??;
     }
     Ok(json!({}))
+}
+
+async fn racing(world: &World, id: &str) -> ApiResult<deploy::Begun> {
+    let cluster = world.management.get(&paths::cluster(id)).await?;
+    deploy::begin(world, id, cluster.ok_or(ApiError::NotFound)?, "racing").await
 }
 
 /// Returns when Rancher has set the annotation back.
@@ -226,6 +257,19 @@ struct Drop {
 struct Offline {
     #[serde(default, rename = "for", deserialize_with = "optional_duration")]
     length: Option<Duration>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClusterTiming {
+    #[serde(default, deserialize_with = "optional_duration")]
+    redeploy: Option<Duration>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaCert {
+    stale: bool,
 }
 
 #[derive(Deserialize)]
@@ -296,6 +340,48 @@ fn faults(world: &World, body: &[u8]) -> Outcome {
         timing.redeploy = wanted.redeploy.unwrap_or(timing.redeploy);
         timing.disconnected_wait = wanted.disconnected_wait.unwrap_or(timing.disconnected_wait);
     });
+    Ok(json!({}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Address {
+    url: String,
+    reachable: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Settings {
+    server_url: Option<String>,
+    /// Whether agents reach the new URL.
+    reachable: Option<bool>,
+    cacerts: Option<String>,
+}
+
+/// What an administrator does in Rancher's settings. Nothing is pushed by it (seen on Rancher 2.15.0).
+async fn settings(world: &World, wanted: Result<Settings, Failure>) -> Outcome {
+    let wanted = wanted?;
+    if let Some(url) = &wanted.server_url {
+        world.addresses.set(url, wanted.reachable.unwrap_or(true));
+    }
+    for (name, value) in [("server-url", wanted.server_url), ("cacerts", wanted.cacerts)] {
+        let Some(value) = value else { continue };
+        let mut version = world.settings.version();
+        let patch = json!({"value": value, "customized": true});
+        let path = format!("{}/{name}", paths::settings());
+        world.management.merge(&path, &patch).await?;
+        let read = async {
+            while world.setting(name) != value {
+                if version.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), read)
+            .await
+            .map_err(|_| Failure(504, format!("setting {name} is not as it was written")))?;
+    }
     Ok(json!({}))
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::api::{ApiError, ApiResult, MERGE, paths, read};
 use crate::apply::apply;
-use crate::conditions::{Condition, write_cluster};
+use crate::conditions::{Condition, update_cluster};
 use crate::config::Era;
 use crate::manifest::{Values, agent_image, features};
 use crate::registration::secret_name;
@@ -61,10 +61,21 @@ async fn work(world: Arc<World>, id: String, wake: Arc<Notify>) {
     loop {
         wake.notified().await;
         world.leader().await;
-        if let Err(error) = sync(&world, &id).await {
-            tracing::warn!(cluster = id, %error, "cannot deploy the agent; again in 2 s");
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            wake.notify_one();
+        match sync(&world, &id).await {
+            Ok(()) => {}
+            // Not a word about it, and the whole apply starts again (seen on Rancher 2.15.0 and 2.12.0), also if its own
+            // rollout has no agent connected at this moment.
+            Err(ApiError::Conflict) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                // If none comes, the next event of the Cluster wakes this worker.
+                let _ = wait_for_tunnel(&world, &id).await;
+                wake.notify_one();
+            }
+            Err(error) => {
+                tracing::warn!(cluster = id, %error, "cannot deploy the agent; again in 2 s");
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                wake.notify_one();
+            }
         }
     }
 }
@@ -89,7 +100,7 @@ fn reason(world: &World, id: &str, cluster: &Value) -> Option<&'static str> {
 }
 
 async fn sync(world: &Arc<World>, id: &str) -> ApiResult<()> {
-    let Some(cluster) = world.cluster(id) else {
+    let Some(cluster) = world.management.get(&paths::cluster(id)).await? else {
         return Ok(());
     };
     let internal = cluster["spec"]["internal"] == true;
@@ -103,21 +114,38 @@ async fn sync(world: &Arc<World>, id: &str) -> ApiResult<()> {
     if world.sessions.oldest(Tunnel::Agent, id).is_none() {
         return Ok(());
     }
-    let rendered = render(world, id).await?;
-    world.log.line(
-        "redeploy",
-        json!({
-            "cluster": id, "reason": reason, "step": "rendered", "fingerprint": fingerprint(&rendered.token),
-        }),
-    );
-    tokio::time::sleep(world.timing().redeploy).await;
-    land(world, id, rendered, reason).await?;
-    if read::condition(&cluster, "AgentDeployed") != "True" {
+    let first = read::condition(&cluster, "AgentDeployed") != "True";
+    let begun = begin(world, id, cluster, reason).await?;
+    let takes = world.traits(id).redeploy.unwrap_or(world.timing().redeploy);
+    // Seen on Rancher 2.15.0: the Deployment changed 1.4 s after the annotation, the note on the Cluster came 1 s later.
+    let to_the_end = takes / 3;
+    tokio::time::sleep(to_the_end * 2).await;
+    begun.land(world, id, to_the_end).await?;
+    if first {
         let world = world.clone();
         let id = id.to_owned();
         tokio::spawn(async move { mark_upgraded(&world, &id).await });
     }
     Ok(())
+}
+
+/// One apply on its way: the Cluster as it was read at the beginning, and the manifest with the token of that moment.
+pub(crate) struct Begun {
+    cluster: Value,
+    rendered: Rendered,
+    reason: &'static str,
+}
+
+/// Begins an apply of the cluster that was just read.
+pub(crate) async fn begin(world: &World, id: &str, cluster: Value, reason: &'static str) -> ApiResult<Begun> {
+    let rendered = render(world, id).await?;
+    let begun = Begun {
+        cluster,
+        rendered,
+        reason,
+    };
+    begun.log(world, id, "rendered");
+    Ok(begun)
 }
 
 /// A manifest with the token of the moment in it.
@@ -142,12 +170,12 @@ pub(crate) async fn render(world: &World, id: &str) -> ApiResult<Rendered> {
     let namespace = agent_namespace(id);
     let values = Values {
         era: world.era(),
-        url: &world.url,
+        url: world.server_url(),
         token: &token,
         cluster: id,
         pattern: world.traits(id).pattern,
         features: true,
-        cacerts: &world.cacerts,
+        cacerts: world.setting("cacerts"),
         install_uuid: &world.install_uuid,
         namespace: &namespace,
     };
@@ -155,40 +183,51 @@ pub(crate) async fn render(world: &World, id: &str) -> ApiResult<Rendered> {
     Ok(Rendered { token, objects })
 }
 
-/// Applies what was rendered, and notes it down on the Cluster.
-pub(crate) async fn land(world: &World, id: &str, rendered: Rendered, reason: &str) -> ApiResult<()> {
-    wait_for_tunnel(world, id).await?;
-    apply_objects(world, id, &rendered.objects).await?;
-    let mut annotations = json!({});
-    if world.era() == Era::Secret {
-        annotations[HASH] = fingerprint(&rendered.token).into();
+impl Begun {
+    fn log(&self, world: &World, id: &str, step: &str) {
+        let fingerprint = fingerprint(&self.rendered.token);
+        let line = json!({"cluster": id, "reason": self.reason, "step": step, "fingerprint": fingerprint});
+        world.log.line("redeploy", line);
     }
-    if world
-        .cluster(id)
-        .is_some_and(|cluster| read::annotation(&cluster, FORCE) == "true")
-    {
-        annotations[FORCE] = "false".into();
+
+    /// Applies what was rendered, and notes it down on the Cluster at the end.
+    ///
+    /// The note is an update of the Cluster as it was read at the beginning: whoever has changed it in between, also by
+    /// an annotation, makes it conflict (`clusterdeploy.go`, `sync`; seen on Rancher 2.15.0 and 2.12.0).
+    pub(crate) async fn land(self, world: &World, id: &str, to_the_end: Duration) -> ApiResult<()> {
+        wait_for_tunnel(world, id).await?;
+        apply_objects(world, id, &self.rendered.objects).await?;
+        self.log(world, id, "applied");
+        tokio::time::sleep(to_the_end).await;
+        let era = world.era();
+        let mut annotations = json!({});
+        if era == Era::Secret {
+            annotations[HASH] = fingerprint(&self.rendered.token).into();
+        }
+        if read::annotation(&self.cluster, FORCE) == "true" {
+            annotations[FORCE] = "false".into();
+        }
+        let flags: serde_json::Map<String, Value> = features(era)
+            .iter()
+            .map(|(name, on)| ((*name).to_owned(), (*on).into()))
+            .collect();
+        let status = json!({
+            "agentImage": agent_image(era), "agentFeatures": flags,
+            "appliedAgentEnvVars": [
+                {"name": "CATTLE_SERVER_VERSION", "value": era.version()},
+                {"name": "CATTLE_INSTALL_UUID", "value": world.install_uuid},
+                {"name": "CATTLE_INGRESS_IP_DOMAIN", "value": "sslip.io"},
+            ],
+        });
+        let deployed = [Condition::is_true("AgentDeployed")];
+        let noted = update_cluster(world, id, &self.cluster, &annotations, &status, &deployed).await;
+        match &noted {
+            Ok(()) => self.log(world, id, "noted"),
+            Err(ApiError::Conflict) => self.log(world, id, "conflict"),
+            Err(_) => {}
+        }
+        noted
     }
-    world.log.line(
-        "redeploy",
-        json!({
-            "cluster": id, "reason": reason, "step": "applied", "fingerprint": fingerprint(&rendered.token),
-        }),
-    );
-    let era = world.era();
-    let flags: serde_json::Map<String, Value> = features(era)
-        .iter()
-        .map(|(name, on)| ((*name).to_owned(), (*on).into()))
-        .collect();
-    let status = json!({
-        "agentImage": agent_image(era), "agentFeatures": flags,
-        "appliedAgentEnvVars": [
-            {"name": "CATTLE_SERVER_VERSION", "value": era.version()},
-            {"name": "CATTLE_INSTALL_UUID", "value": world.install_uuid},
-            {"name": "CATTLE_INGRESS_IP_DOMAIN", "value": "sslip.io"},
-        ],
-    });
-    write_cluster(world, id, &annotations, &status, &[Condition::is_true("AgentDeployed")]).await
 }
 
 /// Applies objects in the namespace of a cluster's agents.
@@ -239,8 +278,7 @@ pub(crate) fn system_token(world: &World, id: &str) -> Option<String> {
 async fn create_system(world: &World, id: &str) -> ApiResult<String> {
     let existing = world.management.get(&paths::crt(id, "system")).await?;
     if existing.is_some() {
-        // It is there, but its value is not yet: a moment later it is.
-        return Err(ApiError::Conflict);
+        return Err(ApiError::Other("registration token system has no value yet".to_owned()));
     }
     let token = new_token();
     let object = json!({

@@ -2,6 +2,7 @@
 //! with Rancher's endpoints, and an agent for each real pod of a downstream cluster's agent Deployment. It shares no code
 //! with the product that it judges; where a comment names a file, it is one of github.com/rancher/rancher at that version.
 
+mod address;
 mod agent;
 mod api;
 mod api_token;
@@ -13,6 +14,7 @@ mod control;
 mod crds;
 mod deploy;
 mod filter;
+mod identity;
 mod index;
 mod log;
 mod manifest;
@@ -85,13 +87,17 @@ async fn run(config: Config) -> Result<()> {
     crds::configure(&management, config.era, &url, &cacerts, default_only)
         .await
         .context("write Rancher's settings")?;
+    let shared = identity::Shared::read(&downstream)
+        .await
+        .context("read the identity of the downstream cluster")?;
     let log = log::Log::create(&config.log)?;
     let world = World::start(Parts {
         config,
         url: url.clone(),
-        cacerts,
+        served_ca: cacerts,
         management,
         downstream,
+        shared,
         log,
     })
     .await;

@@ -11,14 +11,15 @@ use crate::world::{AGENT_NAMESPACE, World};
 /// What the template is filled with.
 pub(crate) struct Values<'a> {
     pub(crate) era: Era,
-    pub(crate) url: &'a str,
+    /// `server-url`, which names the Secret too.
+    pub(crate) url: String,
     pub(crate) token: &'a str,
     /// The cluster id; "" in the import manifest (`pkg/api/norman/customization/clusterregistrationtokens/import.go`).
     pub(crate) cluster: &'a str,
     pub(crate) pattern: NamePattern,
     /// The import manifest carries none, so an agent from it opens no steve tunnel.
     pub(crate) features: bool,
-    pub(crate) cacerts: &'a str,
+    pub(crate) cacerts: String,
     pub(crate) install_uuid: &'a str,
     /// The namespace that the agents are in.
     pub(crate) namespace: &'a str,
@@ -59,7 +60,7 @@ pub(crate) fn agent_image(era: Era) -> String {
 
 impl Values<'_> {
     pub(crate) fn secret_name(&self) -> String {
-        self.pattern.secret_name(self.url, self.token, self.cluster)
+        self.pattern.secret_name(&self.url, self.token, self.cluster)
     }
 
     fn service_account(&self) -> Value {
@@ -75,7 +76,7 @@ impl Values<'_> {
         json!({
             "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
             "metadata": {"name": self.secret_name(), "namespace": self.namespace},
-            "data": {"url": encode(self.url), "token": encode(self.token), "namespace": encode(cluster)},
+            "data": {"url": encode(&self.url), "token": encode(self.token), "namespace": encode(cluster)},
         })
     }
 
@@ -89,14 +90,14 @@ impl Values<'_> {
             Era::Secret => "CATTLE_SYSTEM_DEFAULT_REGISTRY",
         };
         let secret = self.secret_name();
-        let sum = ca_checksum(self.cacerts);
+        let sum = ca_checksum(&self.cacerts);
         let features = features.join(",");
         let mut all: Vec<(&str, &str)> = Vec::new();
         if self.features {
             all.push(("CATTLE_FEATURES", &features));
         }
         all.extend([
-            ("CATTLE_SERVER", self.url),
+            ("CATTLE_SERVER", self.url.as_str()),
             ("CATTLE_CA_CHECKSUM", &sum),
             ("CATTLE_CLUSTER", "true"),
             ("CATTLE_K8S_MANAGED", "true"),
@@ -207,12 +208,12 @@ pub(crate) fn import_manifest(world: &World, token: &str) -> String {
 pub(crate) fn import_values<'a>(world: &'a World, token: &'a str, namespace: &'a str) -> Values<'a> {
     Values {
         era: world.era(),
-        url: &world.url,
+        url: world.server_url(),
         token,
         cluster: "",
         pattern: NamePattern::Import,
         features: false,
-        cacerts: &world.cacerts,
+        cacerts: world.setting("cacerts"),
         install_uuid: &world.install_uuid,
         namespace,
     }
@@ -225,12 +226,12 @@ mod tests {
     fn values(token: &str, era: Era) -> Value {
         Values {
             era,
-            url: "https://rancher.example.com",
+            url: "https://rancher.example.com".to_owned(),
             token,
             cluster: "c-gsrbc",
             pattern: NamePattern::Sha256,
             features: true,
-            cacerts: "x",
+            cacerts: "x".to_owned(),
             install_uuid: "3e527d52-0db4-4d39-bd48-49d0495c4833",
             namespace: "cattle-system",
         }
@@ -274,12 +275,12 @@ mod tests {
     fn an_old_agent_does_not_know_the_name_of_its_secret() {
         let mut old = Values {
             era: Era::Plain,
-            url: "https://rancher.example.com",
+            url: "https://rancher.example.com".to_owned(),
             token: "t",
             cluster: "c-a",
             pattern: NamePattern::Md5,
             features: true,
-            cacerts: "",
+            cacerts: String::new(),
             install_uuid: "",
             namespace: "cattle-system",
         };

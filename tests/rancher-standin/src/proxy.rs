@@ -12,20 +12,20 @@ use serde_json::json;
 
 use crate::api::{Api, paths};
 use crate::api_token::authenticate;
-use crate::config::User;
+use crate::config::{Era, User};
 use crate::filter::Filter;
-use crate::rewrite::{Rewriter, in_uri};
+use crate::identity::{Outward, View};
 use crate::server::{Body, json_answer, text};
 use crate::sessions::{Session, Tunnel};
-use crate::world::{AGENT_NAMESPACE, World, agent_namespace};
+use crate::world::{World, agent_namespace};
 
 /// Where a request goes.
 struct Target<'a> {
     api: &'a Api,
     /// The rest of the path with its query.
     uri: String,
-    /// The cluster whose agents' namespace is to be exchanged.
-    mapped: Option<String>,
+    /// The registered cluster that the client sees.
+    view: Option<Arc<View>>,
     /// The tunnel that carries the call.
     session: Option<Arc<Session>>,
     user: Option<User>,
@@ -79,6 +79,20 @@ pub(crate) fn may_not_get(id: &str, user: &str) -> String {
         "clusters.management.cattle.io \"{id}\" is forbidden: User \"{user}\" cannot get resource \"clusters\" in API group \
          \"management.cattle.io\" at the cluster scope"
     )
+}
+
+/// As Go writes it for a GET.
+fn redirect(to: &str) -> Response<Body> {
+    let mut response = text(307, format!("<a href=\"{to}\">Temporary Redirect</a>.\n\n"));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("text/html; charset=utf-8"),
+    );
+    if let Ok(to) = to.parse() {
+        headers.insert(header::LOCATION, to);
+    }
+    response
 }
 
 fn unauthorized_status() -> Response<Body> {
@@ -135,11 +149,14 @@ async fn downstream(world: &Arc<World>, id: &str, uri: String, request: Request<
         // Seen on Rancher 2.15.0 and 2.12.0, after a wait of 27 to 38 s.
         return text(500, "error trying to reach service: cluster agent disconnected");
     };
-    let mapped = Some(session.home.clone());
+    // The cluster that the tunnel leads to, whatever the token says that it is.
+    let Ok(view) = world.shared.view(&session.home) else {
+        return text(500, "no view of this cluster");
+    };
     let target = Target {
         api: &world.downstream,
         uri,
-        mapped,
+        view: Some(view),
         session: Some(session),
         user: Some(user),
     };
@@ -169,6 +186,18 @@ async fn local(world: &Arc<World>, uri: String, scope: Option<&str>, request: Re
     let Some(user) = authenticate(world, &request, scope) else {
         return unauthorized_status();
     };
+    if scope.is_some() && world.era() == Era::Secret && request.method() == Method::GET {
+        // Rancher's ServeMux redirects the two roots to the bare host, where a token scoped to `local` is not valid
+        // (github.com/rancher/rancher pull request 54278; seen on Rancher 2.15.0, not on 2.12.0).
+        for root in ["/api", "/apis"] {
+            let rest = uri
+                .strip_prefix(root)
+                .filter(|rest| rest.is_empty() || rest.starts_with('?'));
+            if let Some(query) = rest {
+                return redirect(&format!("{root}/{query}"));
+            }
+        }
+    }
     let open = ["/version", "/healthz", "/readyz", "/livez", "/api", "/apis", "/openapi"];
     let path = uri.split('?').next().unwrap_or_default().trim_end_matches('/');
     if !open.contains(&path) && !may_get(world, &user, "local").await {
@@ -180,7 +209,7 @@ async fn local(world: &Arc<World>, uri: String, scope: Option<&str>, request: Re
         Target {
             api: &world.management,
             uri,
-            mapped: None,
+            view: None,
             session: None,
             user: Some(user),
         },
@@ -204,12 +233,14 @@ async fn direct(world: &Arc<World>, id: &str, uri: String, request: Request<Inco
     {
         return text(404, "404 page not found\n");
     }
-    let mapped = Some(id.to_owned());
+    let Ok(view) = world.shared.view(id) else {
+        return text(500, "no view of this cluster");
+    };
     forward(
         Target {
             api: &world.downstream,
             uri,
-            mapped,
+            view: Some(view),
             session: None,
             user: None,
         },
@@ -257,21 +288,20 @@ async fn forward(target: Target<'_>, request: Request<Incoming>) -> Response<Bod
     };
     let mut body = body.to_bytes().to_vec();
     let mut uri = target.uri;
-    let mapped = target.mapped.filter(|_| holds_objects(&uri));
-    let names = mapped.map(|id| (agent_namespace(&id), id));
-    if let Some((there, _)) = &names {
+    let view = target.view.filter(|_| holds_objects(&uri));
+    if let Some(view) = &view {
         let content = parts
             .headers
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
         if content.contains("protobuf") {
-            return text(415, "the stand-in maps namespaces in JSON only");
+            return text(415, "the fake Rancher maps clusters in JSON only");
         }
-        uri = in_uri(AGENT_NAMESPACE, there, &uri);
-        body = Rewriter::whole(AGENT_NAMESPACE, there, &body);
+        uri = view.uri_inward(&uri);
+        body = view.body_inward(body);
     }
-    let mut onward = onward(&parts.headers, names.is_some());
+    let mut onward = onward(&parts.headers, view.is_some());
     if let Some(user) = &target.user
         && let Err(response) = impersonate(&mut onward, user)
     {
@@ -296,7 +326,7 @@ async fn forward(target: Target<'_>, request: Request<Incoming>) -> Response<Bod
         () = cut => return text(502, "error trying to reach service: tunnel disconnect"),
     };
     match answer {
-        Ok(answer) => back(answer, names, target.session, &parts.method, &uri),
+        Ok(answer) => back(answer, view, target.session, &parts.method, &uri),
         Err(error) => text(502, format!("error trying to reach service: {error}")),
     }
 }
@@ -314,7 +344,7 @@ fn impersonate(headers: &mut HeaderMap, user: &User) -> Result<(), Box<Response<
 /// The answer, with the names as the client knows them, for as long as the tunnel is open.
 fn back(
     answer: Response<kube::client::Body>,
-    names: Option<(String, String)>,
+    view: Option<Arc<View>>,
     session: Option<Arc<Session>>,
     method: &Method,
     uri: &str,
@@ -329,9 +359,9 @@ fn back(
         .and_then(|kind| kind.to_str().ok())
         .unwrap_or_default();
     let everywhere = *method == Method::GET && kind.contains("json") && is_cluster_wide(uri);
-    let changed = names.map(|(there, id)| {
-        let filter = everywhere.then(|| Filter::new(&id, is_watch(uri)));
-        (filter, Rewriter::new(&there, AGENT_NAMESPACE))
+    let changed = view.map(|view| {
+        let filter = everywhere.then(|| Filter::new(&view.id, is_watch(uri)));
+        (filter, view.outward())
     });
     let state = Flow {
         data: body.into_data_stream(),
@@ -366,7 +396,7 @@ fn is_cluster_wide(uri: &str) -> bool {
 /// A body on its way back.
 struct Flow {
     data: http_body_util::BodyDataStream<kube::client::Body>,
-    changed: Option<(Option<Filter>, Rewriter)>,
+    changed: Option<(Option<Filter>, Outward)>,
     session: Option<Arc<Session>>,
     done: bool,
 }
@@ -413,20 +443,20 @@ impl Flow {
     fn change(&mut self, chunk: &Bytes) -> Bytes {
         match &mut self.changed {
             None => chunk.clone(),
-            Some((None, rewriter)) => rewriter.push(chunk).into(),
-            Some((Some(filter), rewriter)) => rewriter.push(&filter.push(chunk)).into(),
+            Some((None, outward)) => outward.push(chunk).into(),
+            Some((Some(filter), outward)) => outward.push(&filter.push(chunk)).into(),
         }
     }
 
     fn rest(&mut self) -> Bytes {
-        let Some((filter, rewriter)) = &mut self.changed else {
+        let Some((filter, outward)) = &mut self.changed else {
             return Bytes::new();
         };
         let mut out = filter
             .as_mut()
-            .map(|filter| rewriter.push(&filter.finish()))
+            .map(|filter| outward.push(&filter.finish()))
             .unwrap_or_default();
-        out.extend(rewriter.finish());
+        out.extend(outward.finish());
         out.into()
     }
 }

@@ -203,21 +203,23 @@ async fn keep_plain(world: &World, crt: Value) -> ApiResult<()> {
         crt = write_status(world, &crt, json!({"token": token})).await?;
     }
     let commands = commands(world, &crt, read::text(&crt, "/status/token"));
-    write_missing(world, &crt, commands).await
+    write_missing(world, crt, commands).await.map(drop)
 }
 
-async fn write_missing(world: &World, crt: &Value, commands: Value) -> ApiResult<()> {
+/// Any event of the Cluster renews what has changed in them, `server-url` for one (seen on Rancher 2.15.0). Returns the object
+/// as it then is.
+async fn write_missing(world: &World, crt: Value, commands: Value) -> ApiResult<Value> {
     let Value::Object(commands) = commands else {
-        return Ok(());
+        return Ok(crt);
     };
     let missing: Map<String, Value> = commands
         .into_iter()
         .filter(|(key, value)| crt["status"][key] != *value)
         .collect();
-    if !missing.is_empty() {
-        write_status(world, crt, Value::Object(missing)).await?;
+    if missing.is_empty() {
+        return Ok(crt);
     }
-    Ok(())
+    write_status(world, &crt, Value::Object(missing)).await
 }
 
 /// Moves a token object of era P into era S (`pkg/rancher/migrations.go`, `migrateCRTTokensToSecretsFunc`, 2.15.0).
@@ -295,6 +297,8 @@ async fn keep_secret(world: &World, crt: Value) -> ApiResult<Option<Timestamp>> 
     if read::text(&crt, "/status/tokenSecretName").is_empty() {
         crt = move_into_secret(world, &crt).await?;
     }
+    let commands = commands(world, &crt, "{token}");
+    crt = write_missing(world, crt, commands).await?;
     let secret = secret_name(&name);
     let Some(secret) = world.management.get(&paths::secret(&namespace, &secret)).await? else {
         tracing::warn!(cluster = namespace, secret, "failed to get token secret");

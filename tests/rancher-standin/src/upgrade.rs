@@ -39,7 +39,8 @@ async fn migrate(world: &World) -> Result<()> {
     crds::install(&world.management, Era::Secret)
         .await
         .context("change the kinds")?;
-    let (url, cacerts) = (&world.url, &world.cacerts);
+    // A start of Rancher sets `cacerts` to its file again (seen on Rancher 2.15.0).
+    let (url, cacerts) = (&world.server_url(), &world.served_ca);
     crds::configure(
         &world.management,
         Era::Secret,

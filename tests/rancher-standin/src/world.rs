@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::agent::Agents;
+use crate::address::{Addresses, Environment, Trust};
+use crate::agent::{Agents, Credential};
 use crate::api::{Api, read};
 use crate::api_token::ApiTokens;
 use crate::config::{Era, Timing, User};
 use crate::deploy::Deployers;
+use crate::identity::Shared;
 use crate::index::Index;
 use crate::log::Log;
 use crate::registration::Registrars;
@@ -39,6 +41,8 @@ pub(crate) struct Traits {
     pub(crate) pattern: NamePattern,
     /// No connection is possible before this moment.
     pub(crate) offline_until: Option<Instant>,
+    /// How long one apply of this cluster's agent takes, if not as long as everywhere.
+    pub(crate) redeploy: Option<Duration>,
 }
 
 impl Default for Traits {
@@ -46,17 +50,21 @@ impl Default for Traits {
         Self {
             pattern: NamePattern::Sha256,
             offline_until: None,
+            redeploy: None,
         }
     }
 }
 
 pub(crate) struct World {
     era: RwLock<Era>,
-    /// `server-url`: where the stand-in itself listens.
+    /// Where it listens, and `server-url` at first.
     pub(crate) url: String,
-    pub(crate) cacerts: String,
+    /// What signed its certificate, and `cacerts` at first.
+    pub(crate) served_ca: String,
+    pub(crate) addresses: Addresses,
     pub(crate) management: Api,
     pub(crate) downstream: Api,
+    pub(crate) shared: Shared,
     pub(crate) log: Log,
     timing: RwLock<Timing>,
     pub(crate) users: RwLock<Vec<User>>,
@@ -85,9 +93,10 @@ pub(crate) struct World {
 pub(crate) struct Parts {
     pub(crate) config: crate::config::Config,
     pub(crate) url: String,
-    pub(crate) cacerts: String,
+    pub(crate) served_ca: String,
     pub(crate) management: Api,
     pub(crate) downstream: Api,
+    pub(crate) shared: Shared,
     pub(crate) log: Log,
 }
 
@@ -102,10 +111,12 @@ impl World {
         let timing = parts.config.timing;
         let world = Arc::new(Self {
             era: RwLock::new(parts.config.era),
+            addresses: Addresses::new(&parts.url),
             url: parts.url,
-            cacerts: parts.cacerts,
+            served_ca: parts.served_ca,
             management: parts.management,
             downstream: parts.downstream,
+            shared: parts.shared,
             log: parts.log,
             timing: RwLock::new(timing),
             users: RwLock::new(parts.config.users),
@@ -154,6 +165,8 @@ impl World {
         let mut secrets = self.secrets.subscribe();
         let mut deployments = self.deployments.subscribe();
         let mut credentials = self.downstream_secrets.subscribe();
+        let mut settings = self.settings.subscribe();
+        let mut addresses = self.addresses.changed();
         tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -161,6 +174,8 @@ impl World {
                     Some(change) = secrets.recv() => this.index.secret(change.key, change.new.as_deref()),
                     Some(change) = deployments.recv() => this.note_namespace(&change.key.0),
                     Some(change) = credentials.recv() => this.note_namespace(&change.key.0),
+                    Some(_) = settings.recv() => this.note_all(),
+                    Ok(()) = addresses.changed() => this.note_all(),
                     else => return,
                 }
             }
@@ -294,6 +309,12 @@ impl World {
         }
     }
 
+    fn note_all(&self) {
+        for cluster in self.clusters.all() {
+            self.note(read::name(&cluster));
+        }
+    }
+
     /// Looks what a cluster is without, and keeps the record of it.
     pub(crate) fn note(&self, cluster: &str) {
         if self
@@ -309,16 +330,10 @@ impl World {
         if self.sessions.oldest(Tunnel::Steve, cluster).is_none() {
             lacks.push(Lack::Steve);
         }
-        let admits = |token: &str| self.index.admits(self.era(), cluster, token);
-        if !self
-            .agents
-            .tokens(cluster, &self.downstream_secrets)
-            .iter()
-            .any(|token| admits(token))
-        {
+        if !self.agents.any_admitted(self, cluster) {
             lacks.push(Lack::WayBack);
         }
-        if !self.named_token(cluster).is_some_and(|token| admits(&token)) {
+        if !self.is_restart_safe(cluster) {
             lacks.push(Lack::RestartSafety);
         }
         for (lack, began) in self.sessions.note(cluster, &lacks) {
@@ -327,12 +342,28 @@ impl World {
         }
     }
 
-    /// The token in the Secret that the agent's Deployment names.
-    pub(crate) fn named_token(&self, cluster: &str) -> Option<String> {
-        let namespace = agent_namespace(cluster);
-        let deployment = self.deployments.get(&namespace, "cattle-cluster-agent")?;
-        let name = mounted_secret(&deployment["spec"]["template"]["spec"])?;
-        read::secret(self.downstream_secrets.get(&namespace, &name)?.as_ref(), "token")
+    /// Whether an agent would be let in that started now, as the Deployment says.
+    fn is_restart_safe(&self, cluster: &str) -> bool {
+        let deployment = self.deployments.get(&agent_namespace(cluster), "cattle-cluster-agent");
+        deployment.is_some_and(|deployment| {
+            let spec = &deployment["spec"]["template"]["spec"];
+            mounted_secret(spec).is_some_and(|name| self.would_start(cluster, &Environment::of(spec), &name))
+        })
+    }
+
+    /// Whether an agent with this environment and this Secret would be let in.
+    pub(crate) fn would_start(&self, cluster: &str, environment: &Environment, secret: &str) -> bool {
+        let secret = self.downstream_secrets.get(&agent_namespace(cluster), secret);
+        let credential = secret.as_deref().and_then(Credential::read);
+        let trust = self.start_check(environment);
+        credential
+            .zip(trust.ok())
+            .is_some_and(|(credential, trust)| self.admits(cluster, &credential, &trust))
+    }
+
+    /// Whether an agent that holds this would be let in.
+    pub(crate) fn admits(&self, cluster: &str, credential: &Credential, trust: &Trust) -> bool {
+        self.connect_check(&credential.url, trust).is_ok() && self.index.admits(self.era(), cluster, &credential.token)
     }
 }
 

@@ -93,6 +93,8 @@ struct State {
     writes: usize,
     rules: Vec<Rule>,
     outages: Vec<Begun>,
+    /// How long the way takes, in each direction. The last one that fits a request counts.
+    delays: Vec<(On, Duration)>,
     /// How far the servers' clocks seem to be ahead.
     ahead: Duration,
 }
@@ -162,7 +164,15 @@ impl FaultProxy {
         self.shared.state().ahead = ahead;
     }
 
-    /// Forgets every planned fault and ends every outage. What went through is kept.
+    /// Lets the way of these requests to their server take so long, and the way of the answers back: `On::request()` for all,
+    /// `On::request().path("/k8s/clusters/*")` for one side; how often it fits does not matter. A watch's events are as late,
+    /// and stay in order. A new connection takes two round trips more, for TCP and TLS. The last call that fits a request
+    /// counts, so zero ends it.
+    pub fn delay(&self, on: On, each_way: Duration) {
+        self.shared.state().delays.push((on, each_way));
+    }
+
+    /// Forgets every planned fault and ends every outage. What went through is kept, and so is every delay.
     pub fn heal(&self) {
         let mut state = self.shared.state();
         state.rules.clear();
@@ -217,8 +227,21 @@ impl Shared {
             .map(|begun| begun.outage.clone())
     }
 
+    /// How long the way of this request takes in each direction.
+    fn delay_of<B>(&self, request: &http::Request<B>) -> Duration {
+        let uri = request.uri();
+        let query = uri.query().unwrap_or_default();
+        let state = self.state();
+        let fitting = state.delays.iter().rev();
+        fitting
+            .filter(|(on, _)| on.fits(request.method(), uri.path(), query))
+            .map(|(_, delay)| *delay)
+            .next()
+            .unwrap_or_default()
+    }
+
     /// Writes the request down and finds the fault that is planned for it.
-    fn arrive(&self, request: &http::Request<Incoming>) -> (Ticket<'_>, Option<(Fault, Planned)>) {
+    fn arrive<B>(&self, request: &http::Request<B>) -> (Ticket<'_>, Option<(Fault, Planned)>) {
         let (method, path, query) = (
             request.method(),
             request.uri().path(),
@@ -305,7 +328,7 @@ async fn listen(listener: TcpListener, acceptor: TlsAcceptor, dialer: Arc<Dialer
                 return;
             };
             // HTTP/1.1 has one request at a time, so each client connection has its own one to the server.
-            let line = tokio::sync::Mutex::new(None);
+            let line = Arc::new(Line::new(None));
             let service = service_fn(|request| handle(request, &line, &dialer, &shared));
             // A broken connection is what faults are made of, and a client may go whenever it likes.
             let _ = hyper::server::conn::http1::Builder::new()
@@ -315,11 +338,38 @@ async fn listen(listener: TcpListener, acceptor: TlsAcceptor, dialer: Arc<Dialer
     }
 }
 
-type Line = tokio::sync::Mutex<Option<SendRequest<Incoming>>>;
+type Line = tokio::sync::Mutex<Option<SendRequest<Full<Bytes>>>>;
 
 /// Carries one request through. An error breaks the client's connection.
 async fn handle(
     request: http::Request<Incoming>,
+    line: &Arc<Line>,
+    dialer: &Arc<Dialer>,
+    shared: &Arc<Shared>,
+) -> Result<Answer> {
+    let (parts, body) = request.into_parts();
+    let request = http::Request::from_parts(parts, body.collect().await?.to_bytes());
+    let delay = shared.delay_of(&request);
+    if delay.is_zero() {
+        return arrived(request, delay, line, dialer, shared).await;
+    }
+    let (line, dialer, shared) = (Arc::clone(line), Arc::clone(dialer), Arc::clone(shared));
+    // What was sent arrives, whatever becomes of its sender.
+    let carried = tokio::spawn(async move {
+        let is_new = line.lock().await.is_none();
+        // A round trip for TCP, and one for TLS 1.3.
+        tokio::time::sleep(if is_new { delay * 5 } else { delay }).await;
+        let answer = arrived(request, delay, &line, &dialer, &shared).await;
+        tokio::time::sleep(delay).await;
+        answer
+    });
+    carried.await?
+}
+
+/// What happens to a request once it has come to the server's side.
+async fn arrived(
+    request: http::Request<Bytes>,
+    delay: Duration,
     line: &Line,
     dialer: &Dialer,
     shared: &Arc<Shared>,
@@ -337,7 +387,12 @@ async fn handle(
         return refusal(status, None);
     }
     let Some((fault, planned)) = planned else {
-        return Ok(live(forward(request, line, dialer, &ticket).await?, path, shared));
+        return Ok(live(
+            forward(request, line, dialer, &ticket).await?,
+            path,
+            delay,
+            shared,
+        ));
     };
     if let Fault::Say { status, body } = fault {
         ticket.struck("another answer".to_owned(), &planned);
@@ -372,12 +427,12 @@ async fn handle(
         Fault::Cut => return cut(answer),
         _ => {}
     }
-    Ok(live(answer, path, shared))
+    Ok(live(answer, path, delay, shared))
 }
 
 /// Sends the request on as it is, but for the host, and notes what was answered.
 async fn forward(
-    mut request: http::Request<Incoming>,
+    mut request: http::Request<Bytes>,
     line: &Line,
     dialer: &Dialer,
     ticket: &Ticket<'_>,
@@ -403,7 +458,7 @@ async fn forward(
         );
     }
     let sender = line.as_mut().context("no connection to the server")?;
-    let mut answer = sender.send_request(request).await?;
+    let mut answer = sender.send_request(request.map(Full::new)).await?;
     ticket.note(|request| request.status = Some(answer.status().as_u16()));
     for hop_by_hop in [CONNECTION, TRANSFER_ENCODING] {
         answer.headers_mut().remove(hop_by_hop);

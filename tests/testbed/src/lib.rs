@@ -17,6 +17,7 @@
 //! Environment: `TESTBED_KEEP` keeps the bed's directory (logs, kubeconfigs) and prints its path; `KUBEBUILDER_ASSETS`
 //! names a directory whose etcd, kube-apiserver and kubectl are used in place of ours.
 
+mod another_writer;
 mod argocd;
 mod bed;
 mod component;
@@ -29,6 +30,7 @@ mod ports;
 mod programs;
 mod standin;
 
+pub use another_writer::{AnotherWriter, Writing};
 pub use argocd::{Application, ArgoCd, Connection, Content, GATE, Operation};
 pub use bed::{Bed, Era};
 pub use component::Component;

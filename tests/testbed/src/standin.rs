@@ -204,7 +204,13 @@ impl Standin {
             .map(drop)
     }
 
-    /// Lets Rancher deploy the agent again, as `force.deploy` does, and returns when that has landed.
+    /// Asks Rancher to deploy the agent again, as `force.deploy` does, and returns at once.
+    pub async fn request_redeploy(&self, cluster: &Registered) -> Result<()> {
+        self.of(cluster, "redeploy", &json!({})).await.map(drop)
+    }
+
+    /// Lets Rancher deploy the agent again, as `force.deploy` does, and returns when that is noted on the Cluster; an error if
+    /// it never is, because the agent is lost by it.
     pub async fn redeploy(&self, cluster: &Registered) -> Result<()> {
         self.of(cluster, "redeploy", &json!({ "wait": true })).await.map(drop)
     }
@@ -214,6 +220,14 @@ impl Standin {
     pub async fn redeploy_later(&self, cluster: &Registered, rendered_now: bool, lands_after: Duration) -> Result<()> {
         let body = json!({ "renderedNow": rendered_now, "landsAfter": go_duration(lands_after) });
         self.of(cluster, "redeploy", &body).await.map(drop)
+    }
+
+    /// Lets one apply of this cluster's agent take so long, from the reading of the Cluster to the note on it. Seen on Rancher
+    /// 2.15.0 and 2.12.0: 2.5 to 4 s without latency, 5.5 to 8.6 s at 80 ms of round trip, 9.7 to 11.9 s at 200 ms.
+    pub async fn redeploy_takes(&self, cluster: &Registered, takes: Duration) -> Result<()> {
+        self.of(cluster, "timing", &json!({ "redeploy": go_duration(takes) }))
+            .await
+            .map(drop)
     }
 
     /// Breaks every tunnel of the cluster; its agents come back by themselves. The steve tunnels come back one after
@@ -248,6 +262,12 @@ impl Standin {
         self.of(cluster, "cluster-event", &json!({})).await.map(drop)
     }
 
+    /// Lets `status.caCert` of the Cluster be a CA that the cluster no longer has, until its agent connects again; or the
+    /// right one. It changes the object, which is an event of the Cluster.
+    pub async fn stale_ca_cert(&self, cluster: &Registered, stale: bool) -> Result<()> {
+        self.of(cluster, "ca-cert", &json!({ "stale": stale })).await.map(drop)
+    }
+
     /// Forgets the interruptions so far: what the report says from now on is about what comes.
     pub async fn reset(&self, cluster: &Registered) -> Result<()> {
         self.of(cluster, "reset", &json!({})).await.map(drop)
@@ -257,6 +277,32 @@ impl Standin {
     /// "refuseNewTokens": [cluster], "admit": ["*"]}`, or changes its timing.
     pub async fn fault(&self, fault: &Value) -> Result<()> {
         self.control(Method::POST, "faults", fault).await.map(drop)
+    }
+
+    /// Another address under which it really answers, also with a certificate for it. It is not in any setting yet.
+    pub fn other_url(&self) -> String {
+        self.url.replace("127.0.0.1", "localhost")
+    }
+
+    /// Changes the setting `server-url`, and says whether agents can reach Rancher there. Nothing is pushed by that: the next
+    /// deployment of an agent renders the new address. The setting belongs to all clusters of this Rancher.
+    pub async fn change_server_url(&self, url: &str, reachable: bool) -> Result<()> {
+        let body = json!({ "serverUrl": url, "reachable": reachable });
+        self.control(Method::POST, "settings", &body).await.map(drop)
+    }
+
+    /// Changes the setting `cacerts`, which is not the certificate that it serves: that one stays signed by
+    /// [`ca_pem`](Self::ca_pem). Nothing is pushed by that, but an agent that starts with the former checksum exits.
+    pub async fn change_cacerts(&self, pem: &str) -> Result<()> {
+        self.control(Method::POST, "settings", &json!({ "cacerts": pem }))
+            .await
+            .map(drop)
+    }
+
+    /// Says whether agents can reach Rancher under an address. If not, their tunnels to it break.
+    pub async fn reachable(&self, url: &str, reachable: bool) -> Result<()> {
+        let body = json!({ "url": url, "reachable": reachable });
+        self.control(Method::POST, "addresses", &body).await.map(drop)
     }
 
     /// Adds a user, or gives one another token.

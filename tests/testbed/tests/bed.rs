@@ -189,6 +189,56 @@ async fn an_outage_breaks_open_watches_and_refuses_what_comes_until_it_is_over()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_delay_makes_requests_answers_and_watches_late_and_keeps_their_order() -> Result<()> {
+    const DELAY: Duration = Duration::from_millis(500);
+    let (proxy, _, maps) = proxied("delayed").await?;
+    // The connection is there.
+    maps.create(&PostParams::default(), &config_map("counted")).await?;
+    let took = async |name: &str| -> Result<Duration> {
+        let begin = Instant::now();
+        maps.get(name).await?;
+        Ok(begin.elapsed())
+    };
+    assert!(took("counted").await? < DELAY);
+    let mut watch = maps.watch(&WatchParams::default(), "0").await?.boxed();
+    assert!(matches!(watch.try_next().await?, Some(WatchEvent::Added(_))));
+    drop(watch);
+
+    proxy.delay(On::request().path("*/configmaps*"), DELAY);
+    assert!(took("counted").await? >= 2 * DELAY);
+    let mut watch = maps.watch(&WatchParams::default(), "0").await?.boxed();
+    assert!(matches!(watch.try_next().await?, Some(WatchEvent::Added(_))));
+    // Past the proxy, so that the writes themselves are not late.
+    let namespace = maps.resource_url().split('/').nth(4).unwrap_or_default().to_owned();
+    let plane = Bed::shared().await?.management(Era::Plain).await?;
+    let direct = Api::<ConfigMap>::namespaced(plane.client().await?, &namespace);
+    let (begin, names) = (Instant::now(), ["a", "b", "c", "d", "e"]);
+    for name in names {
+        direct.create(&PostParams::default(), &config_map(name)).await?;
+    }
+    let written = begin.elapsed();
+    let mut came = Vec::new();
+    while came.len() < names.len() {
+        if let Some(WatchEvent::Added(map)) = watch.try_next().await? {
+            let name = map.metadata.name.unwrap_or_default();
+            // Kubernetes publishes its CA in every namespace.
+            if names.contains(&name.as_str()) {
+                came.push(name);
+            }
+        }
+    }
+    let last = begin.elapsed();
+    assert_eq!(came, names);
+    assert!(last >= DELAY, "{last:?}");
+    // All are on the way at once.
+    assert!(last < written + 3 * DELAY, "{last:?} after {written:?}");
+
+    proxy.delay(On::request(), Duration::ZERO);
+    assert!(took("counted").await? < DELAY);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_program_is_killed_right_before_and_right_after_its_write() -> Result<()> {
     let bed = Bed::shared().await?;
     for (moment, exists) in [(Moment::Before, false), (Moment::After, true)] {

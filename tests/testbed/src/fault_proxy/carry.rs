@@ -9,8 +9,16 @@ use http::Response;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::{Answer, BoxError, Shared};
+
+/// A piece of a body, and when it came.
+type Piece = (Instant, Result<Frame<Bytes>, BoxError>);
+type Pieces = mpsc::Receiver<Piece>;
+
+/// How many pieces may be on the way at once.
+const ON_THE_WAY: usize = 1024;
 
 /// How an answer's body is carried on.
 enum Carry {
@@ -22,41 +30,43 @@ enum Carry {
     FirstPiece,
 }
 
-pub(super) fn live(answer: Response<Incoming>, path: String, shared: &Arc<Shared>) -> Answer {
-    carry(
-        answer,
-        Carry::Whole {
-            path,
-            shared: Arc::clone(shared),
-        },
-    )
+/// Whole, each piece so much later than it came.
+pub(super) fn live(answer: Response<Incoming>, path: String, delay: Duration, shared: &Arc<Shared>) -> Answer {
+    let how = Carry::Whole {
+        path,
+        shared: Arc::clone(shared),
+    };
+    carry(answer, how, delay)
 }
 
 /// Half of the answer, then a broken connection.
 pub(super) fn cut(answer: Response<Incoming>) -> Result<Answer> {
     match answer.body().size_hint().exact() {
         Some(0) => bail!("there is no middle to cut in, so the whole answer is lost"),
-        Some(size) => Ok(carry(answer, Carry::Until(usize::try_from(size / 2)?))),
-        None => Ok(carry(answer, Carry::FirstPiece)),
+        Some(size) => Ok(carry(answer, Carry::Until(usize::try_from(size / 2)?), Duration::ZERO)),
+        None => Ok(carry(answer, Carry::FirstPiece, Duration::ZERO)),
     }
 }
 
 /// Passes the body on piece by piece, from a task of its own that ends when either side does.
-fn carry(answer: Response<Incoming>, how: Carry) -> Answer {
+fn carry(answer: Response<Incoming>, how: Carry, delay: Duration) -> Answer {
     answer.map(|body| {
         if body.is_end_stream() {
             return Full::default().map_err(|never| match never {}).boxed_unsync();
         }
-        let (sender, receiver) = mpsc::channel(1);
+        // Without a delay nothing is kept: who reads slowly is read for slowly.
+        let (sender, receiver) = mpsc::channel(if delay.is_zero() { 1 } else { ON_THE_WAY });
         tokio::spawn(pump(body, how, sender));
-        let pieces = futures::stream::unfold(receiver, async |mut receiver| {
-            receiver.recv().await.map(|piece| (piece, receiver))
+        let pieces = futures::stream::unfold(receiver, move |mut receiver: Pieces| async move {
+            let (came, piece) = receiver.recv().await?;
+            tokio::time::sleep_until(came + delay).await;
+            Some((piece, receiver))
         });
         StreamBody::new(pieces).boxed_unsync()
     })
 }
 
-async fn pump(mut body: Incoming, mut how: Carry, sender: mpsc::Sender<Result<Frame<Bytes>, BoxError>>) {
+async fn pump(mut body: Incoming, mut how: Carry, sender: mpsc::Sender<Piece>) {
     loop {
         let piece = tokio::select! {
             piece = body.frame() => piece,
@@ -67,11 +77,11 @@ async fn pump(mut body: Incoming, mut how: Carry, sender: mpsc::Sender<Result<Fr
         let (piece, last) = match piece {
             Ok(frame) => how.limit(frame),
             Err(error) => {
-                let _ = sender.send(Err(error.into())).await;
+                let _ = sender.send((Instant::now(), Err(error.into()))).await;
                 return;
             }
         };
-        if sender.send(Ok(piece)).await.is_err() {
+        if sender.send((Instant::now(), Ok(piece))).await.is_err() {
             return;
         }
         if last {
@@ -83,8 +93,9 @@ async fn pump(mut body: Incoming, mut how: Carry, sender: mpsc::Sender<Result<Fr
     }
 }
 
-async fn broken(sender: &mpsc::Sender<Result<Frame<Bytes>, BoxError>>) {
-    let _ = sender.send(Err("the connection is cut".into())).await;
+async fn broken(sender: &mpsc::Sender<Piece>) {
+    let cut = (Instant::now(), Err("the connection is cut".into()));
+    let _ = sender.send(cut).await;
 }
 
 impl Carry {

@@ -79,7 +79,7 @@ impl On {
         self.times(usize::MAX)
     }
 
-    fn fits(&self, method: &Method, path: &str, query: &str) -> bool {
+    pub(super) fn fits(&self, method: &Method, path: &str, query: &str) -> bool {
         self.writes.is_none_or(|writes| writes == is_write(method, path, query))
             && self.method.as_ref().is_none_or(|wanted| wanted == method)
             && self.path.as_ref().is_none_or(|pattern| glob(pattern, path))

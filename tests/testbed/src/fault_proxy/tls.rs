@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use http::{HeaderValue, Uri};
-use hyper::body::Incoming;
+use http_body_util::Full;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
@@ -67,7 +68,7 @@ impl Dialer {
         })
     }
 
-    pub(super) async fn dial(&self) -> Result<SendRequest<Incoming>> {
+    pub(super) async fn dial(&self) -> Result<SendRequest<Full<Bytes>>> {
         let stream = TcpStream::connect(&self.address)
             .await
             .with_context(|| format!("connect to {}", self.address))?;
