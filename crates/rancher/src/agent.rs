@@ -9,9 +9,13 @@ mod pods;
 mod stv;
 
 pub use credentials::{
-    Credentials, CredentialsContent, create_credentials, credentials, delete_credentials, list_credentials,
+    Credentials, CredentialsContent, create_credentials, credentials, credentials_metadata, delete_credentials,
+    list_credentials,
 };
-pub use deployment::{CredentialVariable, Deployment, Hold, Placement, Strategy, deployment, mark, place, release};
+pub use deployment::{
+    Address, CredentialVariable, Deployment, Hold, Placement, Strategy, deployment, deployment_metadata, mark, place,
+    release,
+};
 pub use pods::{Pod, pods};
 pub(crate) use stv::STV_PREFIX;
 pub use stv::{StvAggregation, stv_aggregation};

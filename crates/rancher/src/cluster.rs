@@ -132,6 +132,11 @@ pub struct Cluster {
     pub provider: String,
     /// Labels, for selectors and display.
     pub labels: BTreeMap<String, String>,
+    /// Annotations. Empty where clusters are listed.
+    pub annotations: BTreeMap<String, String>,
+    /// `status.caCert`: base64 of the PEM that the cluster's API server was last known by, which may be stale. None where
+    /// clusters are listed.
+    pub ca_certificate: Option<String>,
     /// When it was registered.
     pub created: Option<Timestamp>,
     /// It is being deleted.
@@ -218,6 +223,7 @@ struct RawStatus {
     provider: Option<String>,
     agent_image: Option<String>,
     node_count: Option<i64>,
+    ca_cert: Option<String>,
     conditions: Option<Vec<RawCondition>>,
 }
 
@@ -310,6 +316,8 @@ impl RawCluster {
             agent_image: filled(status.agent_image),
             nodes: status.node_count.unwrap_or_default(),
             labels: metadata.labels.unwrap_or_default(),
+            annotations: metadata.annotations.unwrap_or_default(),
+            ca_certificate: filled(status.ca_cert),
             problems,
         })
     }
@@ -336,7 +344,16 @@ pub async fn list(client: &kube::Client, labels: Option<&str>) -> Result<Vec<Clu
             ..Wanted::default()
         };
         let page = request::list_page::<RawCluster>(client, CLUSTER, &wanted, from.as_deref()).await?;
-        clusters.extend(page.items.into_iter().filter_map(RawCluster::read));
+        clusters.extend(
+            page.items
+                .into_iter()
+                .filter_map(RawCluster::read)
+                .map(|cluster| Cluster {
+                    annotations: BTreeMap::new(),
+                    ca_certificate: None,
+                    ..cluster
+                }),
+        );
         match page.next {
             Some(next) => from = Some(next),
             None => return Ok(clusters),

@@ -11,6 +11,7 @@ mod write;
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kubectl_core::request::{self, Item, Metadata, Resource, SECRET, Wanted};
 use kubectl_core::secret::Secret;
@@ -342,6 +343,16 @@ impl Tokens {
     pub fn named(&self, name: &str) -> Option<&RegistrationToken> {
         self.tokens.iter().find(|token| token.object.name == name)
     }
+}
+
+/// All metadata of a registration token; None if there is none.
+pub async fn metadata(client: &kube::Client, cluster: &ClusterId, name: &str) -> Result<Option<ObjectMeta>> {
+    Ok(request::get_metadata(client, TOKEN, Some(cluster.as_str()), name).await?)
+}
+
+/// All metadata of the Secret of one; None if there is none.
+pub async fn secret_metadata(client: &kube::Client, cluster: &ClusterId, name: &str) -> Result<Option<ObjectMeta>> {
+    Ok(request::get_metadata(client, SECRET, Some(cluster.as_str()), name).await?)
 }
 
 /// One token by its name, joined with its Secret. None if there is none.

@@ -18,7 +18,7 @@ pub mod mistaken;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::{self, Debug};
-use std::hash::Hash;
+use std::hash::{BuildHasher as _, Hash, RandomState};
 
 use kubectl_core::secret::Fingerprint;
 
@@ -60,6 +60,11 @@ pub trait Environment {
     /// Journals that whoever may write Leases could put there, old ones of the same run among them.
     fn forged(&self, _world: &World<Self>) -> Vec<RunIn<Self>> {
         Vec::new()
+    }
+
+    /// Whether a refusal in the middle of a run is right here; then an operator discards the journal. Elsewhere it is an error.
+    fn may_refuse(&self, _world: &World<Self>) -> bool {
+        false
     }
 
     /// Why this state must never be, if so.
@@ -107,6 +112,7 @@ pub struct World<E: Environment + ?Sized> {
     stale_left: u8,
     rollbacks_left: u8,
     forgeries_left: u8,
+    forged: bool,
 }
 
 struct Sending<E: Environment + ?Sized> {
@@ -128,6 +134,7 @@ impl<E: Environment + ?Sized> World<E> {
             stale_left: 0,
             rollbacks_left: 0,
             forgeries_left: 0,
+            forged: false,
         }
     }
 
@@ -136,6 +143,11 @@ impl<E: Environment + ?Sized> World<E> {
     pub fn forgeries(mut self, forgeries: u8) -> Self {
         self.forgeries_left = forgeries;
         self
+    }
+
+    /// Whether the journal was forged before.
+    pub fn was_forged(&self) -> bool {
+        self.forged
     }
 
     /// With so many holders that lose the lock with a write in hand, and so many colleagues that ask for the rollback.
@@ -151,6 +163,11 @@ impl<E: Environment + ?Sized> World<E> {
     /// Whether the holder of the lock has journaled a write and not sent it yet.
     pub fn is_sending(&self) -> bool {
         self.sending.is_some()
+    }
+
+    /// That write.
+    pub fn sending(&self) -> Option<&WriteOf<E>> {
+        self.sending.as_ref().map(|sending| &sending.write)
     }
 }
 
@@ -183,7 +200,8 @@ by_fields!(World {
     stale,
     stale_left,
     rollbacks_left,
-    forgeries_left
+    forgeries_left,
+    forged
 });
 by_fields!(Sending { write, run, seen });
 
@@ -241,47 +259,52 @@ impl fmt::Display for Counterexample {
 /// `limit` states, since then nothing is shown.
 pub fn explore<E: Environment>(environment: &E, limit: usize) -> Result<Explored, Counterexample> {
     let mut graph = Graph::new(environment);
-    while let Some(at) = graph.frontier.pop_front() {
-        let world = graph.worlds[at].clone();
+    while let Some((at, world)) = graph.frontier.pop_front() {
         if let Some(because) = environment.unsafe_because(&world) {
             return Err(graph.way_to(at, because));
         }
         for Move { name, help, to } in successors(environment, &world).map_err(|why| graph.way_to(at, why))? {
             graph.add(at, name, help, to);
         }
-        if graph.worlds.len() > limit {
+        if graph.states.len() > limit {
             return Err(graph.way_to(at, format!("more than {limit} states")));
         }
     }
     if let Some(stuck) = graph.cannot_reach_an_end() {
-        return Err(graph.way_to(stuck, format!("no end can be reached from {:#?}", graph.worlds[stuck])));
+        return Err(graph.way_to(stuck, "no end can be reached from here".to_owned()));
     }
-    let ends = |goal| graph.worlds.iter().filter(|world| world.ended == Some(goal)).count();
+    let ends = |goal| graph.states.iter().filter(|state| state.ended == Some(goal)).count();
     Ok(Explored {
-        states: graph.worlds.len(),
+        states: graph.states.len(),
         moves: graph.moves,
         done: ends(Goal::Forward),
         undone: ends(Goal::Back),
     })
 }
 
-/// The graph of all states, with one way to each and the helpful moves backward.
+/// The graph of all states, with one way to each and the helpful moves backward. A state is known again by 128 bits of hash:
+/// whole ones, of which there are millions, are kept only until their moves are known.
 struct Graph<E: Environment> {
-    worlds: Vec<World<E>>,
-    known: HashMap<World<E>, usize>,
-    came_from: Vec<Option<(usize, String)>>,
-    helped_from: Vec<Vec<usize>>,
-    frontier: VecDeque<usize>,
+    states: Vec<State>,
+    known: HashMap<(u64, u64), usize>,
+    hashers: [RandomState; 2],
+    frontier: VecDeque<(usize, World<E>)>,
     moves: usize,
+}
+
+struct State {
+    ended: Option<Goal>,
+    in_progress: bool,
+    came_from: Option<(usize, String)>,
+    helped_from: Vec<usize>,
 }
 
 impl<E: Environment> Graph<E> {
     fn new(environment: &E) -> Self {
         let mut graph = Self {
-            worlds: Vec::new(),
+            states: Vec::new(),
             known: HashMap::new(),
-            came_from: Vec::new(),
-            helped_from: Vec::new(),
+            hashers: [RandomState::new(), RandomState::new()],
             frontier: VecDeque::new(),
             moves: 0,
         };
@@ -292,15 +315,20 @@ impl<E: Environment> Graph<E> {
     }
 
     fn find_or_insert(&mut self, world: World<E>, from: Option<(usize, String)>) -> usize {
-        if let Some(at) = self.known.get(&world) {
+        let [one, other] = &self.hashers;
+        let key = (one.hash_one(&world), other.hash_one(&world));
+        if let Some(at) = self.known.get(&key) {
             return *at;
         }
-        let at = self.worlds.len();
-        self.known.insert(world.clone(), at);
-        self.worlds.push(world);
-        self.came_from.push(from);
-        self.helped_from.push(Vec::new());
-        self.frontier.push_back(at);
+        let at = self.states.len();
+        self.known.insert(key, at);
+        self.states.push(State {
+            ended: world.ended,
+            in_progress: world.run.is_some(),
+            came_from: from,
+            helped_from: Vec::new(),
+        });
+        self.frontier.push_back((at, world));
         at
     }
 
@@ -308,27 +336,29 @@ impl<E: Environment> Graph<E> {
         let to = self.find_or_insert(to, Some((from, name)));
         self.moves += 1;
         if help == Help::Helps && to != from {
-            self.helped_from[to].push(from);
+            self.states[to].helped_from.push(from);
         }
     }
 
     /// A state from which helpful moves lead to no end.
     fn cannot_reach_an_end(&self) -> Option<usize> {
-        let mut reaches: Vec<bool> = self.worlds.iter().map(|world| world.ended.is_some()).collect();
-        let mut next: Vec<usize> = (0..self.worlds.len()).filter(|at| reaches[*at]).collect();
+        // Where a refusal is right, the journal is discarded, and nothing is in progress any more.
+        let is_end = |state: &State| state.ended.is_some() || !state.in_progress;
+        let mut reaches: Vec<bool> = self.states.iter().map(is_end).collect();
+        let mut next: Vec<usize> = (0..self.states.len()).filter(|at| reaches[*at]).collect();
         while let Some(at) = next.pop() {
-            for before in &self.helped_from[at] {
+            for before in &self.states[at].helped_from {
                 if !std::mem::replace(&mut reaches[*before], true) {
                     next.push(*before);
                 }
             }
         }
-        (0..self.worlds.len()).find(|at| self.worlds[*at].run.is_some() && !reaches[*at])
+        (0..self.states.len()).find(|at| self.states[*at].in_progress && !reaches[*at])
     }
 
     fn way_to(&self, mut at: usize, because: String) -> Counterexample {
         let mut trace = Vec::new();
-        while let Some((before, name)) = &self.came_from[at] {
+        while let Some((before, name)) = &self.states[at].came_from {
             trace.push(name.clone());
             at = *before;
         }
@@ -444,6 +474,10 @@ fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<M
             "is done".to_owned()
         }
         Next::Refuse(_) if world.run.is_none() => return Ok(None),
+        Next::Refuse(obstacles) if environment.may_refuse(world) => {
+            to.run = None;
+            format!("refuses ({}), and the journal is discarded", obstacles[0].reason)
+        }
         Next::Refuse(obstacles) => return Err(format!("gives up in the middle: {obstacles:?}")),
     };
     Ok(Some(Move {
@@ -513,7 +547,7 @@ fn rollback<E: Environment>(world: &World<E>) -> Option<Move<E>> {
 
 /// Whoever may write Leases puts another journal there; the run is killed, and run again.
 fn forgeries<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> {
-    if world.forgeries_left == 0 || world.sending.is_some() {
+    if world.forgeries_left == 0 || world.sending.is_some() || world.ended.is_some() {
         return Vec::new();
     }
     let forged = environment.forged(world).into_iter();
@@ -525,7 +559,7 @@ fn forgeries<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> 
             );
             let mut to = world.clone();
             to.forgeries_left -= 1;
-            to.ended = None;
+            to.forged = true;
             to.run = Some(run);
             resume(&mut to);
             Move {

@@ -10,7 +10,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::phase::{Goal, Phase};
-use crate::protocol::{Protocol, Run, RunId};
+use crate::protocol::{Protocol, Run, RunId, one_more};
 
 /// The version that this program writes. A newer one is left alone, unless `--force=journal` discards it.
 pub const VERSION: u32 = 2;
@@ -137,7 +137,7 @@ impl<P: Protocol> Journal<P> {
 
     /// Notes that the target was put right once more.
     pub fn count_put_back(&mut self) {
-        self.put_back = self.put_back.saturating_add(1);
+        self.put_back = one_more(self.put_back);
     }
 
     /// The deadline of a timer, if it was started.

@@ -147,8 +147,8 @@ impl<P: Protocol> Run<P> {
     pub(crate) fn intend(&mut self, step: &Step<P>) {
         self.timers.retain(|timer, _| !step.stops.contains(timer));
         self.timers.extend(step.starts.iter().map(|timer| (*timer, false)));
-        if matches!(step.repeats, Repeats::PutBack(_)) {
-            self.put_back = self.put_back.saturating_add(1);
+        if matches!(step.repeats, Repeats::PutBack(_)) && self.goal == Goal::Forward {
+            self.put_back = one_more(self.put_back);
         }
     }
 
@@ -171,6 +171,11 @@ impl<P: Protocol> Run<P> {
 
 /// Rancher's own redeploy, or a colleague's command, may write the old state back once or twice.
 const PASSING_DISTURBANCES: u8 = 2;
+
+/// Counts no farther than to what matters.
+pub(crate) fn one_more(put_back: u8) -> u8 {
+    put_back.saturating_add(1).min(PASSING_DISTURBANCES)
+}
 
 /// The name of one run: five characters of the alphabet that Kubernetes uses for generated names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize)]

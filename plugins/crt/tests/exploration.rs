@@ -8,14 +8,16 @@
 use std::collections::BTreeSet;
 
 use kubectl_core::secret::Fingerprint;
-use kubectl_crt::rotation::view::{Age, Grace, Holder, Notes, Pod, Rollout, View};
+use kubectl_crt::rotation::view::{
+    Address, Age, Connection, Downstream, Grace, Holder, Home, Notes, Pod, Record, Rollout, Trigger, View,
+};
 use kubectl_crt::rotation::write::Write;
 use kubectl_crt::rotation::{Crt, Timer, held_values};
 use rancher::era::Era;
 use rotation::explore::mistaken::{real, told};
 use rotation::explore::{Counterexample, Environment, Explored, Help, Move, World, explore};
-use rotation::phase::Goal;
-use rotation::protocol::{Draw, Next, Protocol, Run, Step};
+use rotation::phase::{Goal, Phase};
+use rotation::protocol::{Draw, Next, Protocol, Run, RunId, Step};
 
 const LIMIT: usize = 1_500_000;
 
@@ -32,15 +34,25 @@ struct Budget {
     upgrades: u8,
     /// An agent takes longer to connect than the tool waits before it restarts it.
     slow_starts: u8,
+    /// Another writer puts the saved state of the start back: GitOps, a static manifest. [`ENDLESS`]: it never stops.
+    reapplies: u8,
+    /// Rancher's address is changed.
+    settings: u8,
 }
+
+const ENDLESS: u8 = u8::MAX;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Memory {
     left: Budget,
-    /// A redeploy that was rendered with this token and has not landed yet.
-    rendered: Option<Fingerprint>,
+    /// A redeploy that was rendered with this token and address and has not landed yet.
+    rendered: Option<(Fingerprint, Address)>,
+    /// The Cluster has changed since that one began: its last update will conflict, and it starts again.
+    conflict: bool,
+    /// The other writer was there since the Deployment was pointed at a token last.
+    reapplied: bool,
     /// The templates whose pod has dialled Rancher. An agent dials once, and again only when its tunnel breaks.
-    dialled: BTreeSet<(Option<Fingerprint>, Option<String>)>,
+    dialled: BTreeSet<(Option<Fingerprint>, Option<String>, Address)>,
     /// Pods whose ReplicaSet was made while the roll-out was held: they do not count as available.
     unavailable: BTreeSet<Pod>,
     /// Era S: the cluster has changed and Rancher will look at it.
@@ -53,6 +65,10 @@ struct Small<P> {
     budget: Budget,
     /// Agents with a value drawn by us never get through, though Rancher accepts it (a broken image, no room for a pod).
     new_agents_fail: bool,
+    /// Agents cannot reach the address that the settings are changed to.
+    unreachable: bool,
+    /// How often the journal is forged.
+    forgeries: u8,
     variant: Variant,
     /// How many holders lose the lock with a write in hand, and how many rollbacks are asked for.
     others: (u8, u8),
@@ -73,6 +89,21 @@ enum Variant {
     StaleGrace,
     /// `system` was deleted; the agent runs with the token of another one.
     NoSystem,
+    /// The agent runs with a token of another cluster, and the rotation was forced.
+    ForeignAgent,
+    /// The downstream side is another cluster, whose agent runs with its own token.
+    WrongDownstream,
+}
+
+fn home() -> Home {
+    Home {
+        server: "a".to_owned(),
+        ca_checksum: String::new(),
+    }
+}
+
+fn address(url: &str) -> Address {
+    Address::of(Some(url), Some(""))
 }
 
 fn old() -> Fingerprint {
@@ -85,6 +116,8 @@ impl<P> Small<P> {
             era,
             budget,
             new_agents_fail: false,
+            unreachable: false,
+            forgeries: 0,
             variant,
             others: (0, 0),
             young: false,
@@ -100,14 +133,22 @@ impl<P> Small<P> {
                 token: native,
                 previous: Some(old()),
                 protected: false,
-                going_back: false,
+            }),
+            Variant::ForeignAgent | Variant::WrongDownstream => Some(Holder {
+                token: Fingerprint::of("system"),
+                previous: None,
+                protected: true,
             }),
             _ => Some(Holder {
                 token: old(),
                 previous: None,
                 protected: true,
-                going_back: false,
             }),
+        };
+        let foreign = matches!(self.variant, Variant::ForeignAgent | Variant::WrongDownstream);
+        let system_token = match self.variant {
+            Variant::RotatedByRancher => Some(old()),
+            _ => system.as_ref().map(|holder| holder.token).or(Some(old())),
         };
         let default = if self.variant == Variant::NoSystem {
             old()
@@ -117,6 +158,19 @@ impl<P> Small<P> {
         let mut view = View {
             era: self.era,
             obstacles: Vec::new(),
+            downstream: if self.variant == Variant::WrongDownstream {
+                Downstream::Another
+            } else {
+                Downstream::Proven
+            },
+            foreign: foreign.then(old).into_iter().collect(),
+            record: None,
+            address: address("a"),
+            home: home(),
+            pushes: Some(address("a")),
+            may_move: false,
+            writer: String::new(),
+            trigger: None,
             system,
             status_grace: (self.variant == Variant::StaleGrace).then_some(Grace::Near),
             bridges: [].into(),
@@ -133,16 +187,27 @@ impl<P> Small<P> {
             pods: [Pod {
                 token: Some(old()),
                 mark: None,
+                address: address("a"),
                 ready: true,
                 leaving: false,
             }]
             .into(),
-            connected: Some(old()),
-            pushed: (self.era == Era::Secret).then(old),
+            connected: Some(Connection {
+                token: old(),
+                address: address("a"),
+            }),
+            pushed: system_token.filter(|_| self.era == Era::Secret),
             answers: Some(true),
         };
-        view.live = held_values(&view).into_iter().collect();
+        view.live = held_values(&view)
+            .into_iter()
+            .chain(view.foreign.iter().copied())
+            .collect();
         view
+    }
+
+    fn reaches(&self, pod: &Pod) -> bool {
+        !self.unreachable || pod.address == address("a")
     }
 }
 
@@ -168,12 +233,31 @@ impl<P: CrtLike> Environment for Small<P> {
     fn starts(&self) -> Vec<World<Self>> {
         let memory = Memory {
             left: self.budget,
-            rendered: (self.variant == Variant::RedeployUnderWay).then(old),
-            dialled: [(Some(old()), None)].into(),
+            rendered: (self.variant == Variant::RedeployUnderWay).then(|| (old(), address("a"))),
+            conflict: false,
+            reapplied: false,
+            dialled: [(Some(old()), None, address("a"))].into(),
             unavailable: [].into(),
             event: false,
         };
-        vec![World::new(self.view(), memory).with(self.others.0, self.others.1)]
+        let world = World::new(self.view(), memory).with(self.others.0, self.others.1);
+        let mut world = world.forgeries(self.forgeries);
+        if self.variant == Variant::WrongDownstream {
+            // Begun with the right context, and resumed with a wrong one.
+            let mut resumed: World<Self> = world.clone();
+            let notes = notes(Fingerprint::of("new"));
+            resumed.view.record = Some(Record {
+                run: RunId::placeholder().to_string(),
+                back: false,
+                notes: notes.clone(),
+            });
+            resumed.run = Some(run(Goal::Forward, Phase::Place, notes));
+            let mut back = resumed.clone();
+            back.run.as_mut().expect("it has one").goal = Goal::Back;
+            world.view.obstacles.clear();
+            return vec![world, resumed, back];
+        }
+        vec![world]
     }
 
     fn moves(&self, world: &World<Self>) -> Vec<Move<Self>> {
@@ -190,17 +274,20 @@ impl<P: CrtLike> Environment for Small<P> {
             // A redeploy lands or gives up within half a minute; --settle is longer.
             Timer::Settle => {
                 let system = world.view.system.as_ref().map(|holder| holder.token);
-                (world.memory.rendered.is_none() || world.memory.rendered == system).then_some(Help::Helps)
+                let rendered = world.memory.rendered.map(|(token, _)| token);
+                let landed = rendered.is_none() || rendered == system;
+                // A writer that comes more often than every --settle was there by then, unless it has stopped.
+                let back = world.run.as_ref().is_some_and(|run| run.goal == Goal::Back);
+                let quiet = world.memory.left.reapplies == 0 || world.memory.reapplied || back;
+                (landed && quiet).then_some(Help::Helps)
             }
-            // Rancher has looked, and has nothing under way.
-            Timer::Touch | Timer::Reconnect if world.is_sending() => None,
-            Timer::Touch => (!world.memory.event && world.memory.rendered.is_none()).then_some(Help::Helps),
+            Timer::Reconnect if world.is_sending() => None,
             Timer::Reconnect => {
                 let long = has_dialled(world) || world.memory.left.slow_starts > 0;
                 long.then_some(Help::Helps)
             }
             // What follows is what follows a colleague's `rollback`, which may come at any moment.
-            Timer::Proof => self.new_agents_fail.then_some(Help::Helps),
+            Timer::Proof => (self.new_agents_fail || self.unreachable).then_some(Help::Helps),
         }
     }
 
@@ -212,7 +299,9 @@ impl<P: CrtLike> Environment for Small<P> {
 
     fn in_use(&self, view: &View, former: Option<&Notes>) -> (BTreeSet<Fingerprint>, BTreeSet<String>) {
         let mut credentials: BTreeSet<_> = held_values(view).into_iter().chain(view.live.iter().copied()).collect();
-        credentials.extend(view.credentials.keys().chain(&view.names).chain(&view.connected));
+        let connected = view.connected.map(|connected| connected.token);
+        credentials.extend(view.credentials.keys().chain(&view.names).chain(&connected));
+        credentials.extend(view.record.as_ref().and_then(|record| record.notes.new));
         credentials.extend(former.and_then(|notes| notes.new));
         let pods = view.pods.iter().filter_map(|pod| pod.mark.clone());
         let marks = pods
@@ -223,12 +312,17 @@ impl<P: CrtLike> Environment for Small<P> {
 
     fn target(&self, view: &View, write: &Write) -> Option<Target> {
         Some(match write {
-            Write::Adopt { .. } | Write::Touch => Target::Nothing,
+            Write::Touch => Target::Trigger(view.trigger),
             Write::Bridge { .. } | Write::CreateCredentials { .. } => return None,
             Write::PostponeGrace | Write::ClearGrace => Target::Status(view.system.clone(), view.status_grace),
             Write::Mint if view.system.is_none() => return None,
-            Write::Mint | Write::Restore { .. } | Write::Protect { .. } | Write::DropPrevious { .. } => {
-                Target::System(view.system.clone())
+            Write::Adopt { .. }
+            | Write::Mint
+            | Write::Restore { .. }
+            | Write::Protect { .. }
+            | Write::DropPrevious { .. } => {
+                let back = view.record.as_ref().is_some_and(|record| record.back);
+                Target::System(view.system.clone(), back)
             }
             Write::DeleteCredentials { token } => Target::Credentials(view.credentials.get(token).copied()),
             Write::PointHeld { .. } | Write::PointBack { .. } | Write::Guard | Write::Release => {
@@ -241,17 +335,64 @@ impl<P: CrtLike> Environment for Small<P> {
 
     fn written(&self, world: &mut World<Self>, write: &Write) {
         match write {
-            Write::Touch => world.memory.event = true,
+            Write::Touch => {
+                world.memory.event = true;
+                world.memory.conflict |= world.memory.rendered.is_some();
+            }
             // A new or changed template: its ReplicaSet takes the hold of this moment.
-            Write::PointHeld { .. } | Write::PointBack { .. } | Write::Release => settle_availability(world),
+            Write::PointHeld { .. } | Write::PointBack { .. } => {
+                world.memory.reapplied = false;
+                settle_availability(world);
+            }
+            Write::Release => settle_availability(world),
             _ => {}
         }
+    }
+
+    /// Whoever may write Leases can claim anything, of this run and of another.
+    fn forged(&self, _: &World<Self>) -> Vec<Run<P>> {
+        let claims = notes(old());
+        let mut forged = Vec::new();
+        for goal in [Goal::Forward, Goal::Back] {
+            for phase in [Phase::Make, Phase::Place, Phase::Retire, Phase::Confirm] {
+                forged.push(run(goal, phase, claims.clone()));
+            }
+            let another = serde_json::from_value("other".into());
+            forged.push(Run {
+                id: another.expect("a name of a run"),
+                ..run(goal, Phase::Confirm, claims.clone())
+            });
+        }
+        forged
+    }
+
+    fn may_refuse(&self, world: &World<Self>) -> bool {
+        world.was_forged() || self.variant == Variant::WrongDownstream
     }
 
     fn unsafe_because(&self, world: &World<Self>) -> Option<String> {
         let view = &world.view;
         let held: BTreeSet<_> = held_values(view).into_iter().collect();
-        let works = |pod: &&Pod| pod.ready && !pod.leaving && pod.token.is_some_and(|token| held.contains(&token));
+        if self.variant == Variant::WrongDownstream && view.names != Some(old()) {
+            return Some(format!(
+                "the agent of another cluster was given a token of this one: {view:#?}"
+            ));
+        }
+        if held.intersection(&view.foreign).next().is_some() {
+            return Some(format!(
+                "a token of another cluster was brought into this one: {view:#?}"
+            ));
+        }
+        let system = view.system.as_ref().map(|holder| holder.token);
+        let in_time = |trigger: &Trigger| !trigger.overdue && Some(trigger.token) == system;
+        // One that a former holder has overtaken is refused: the Cluster has another version by then.
+        if self.others.0 == 0 && world.sending() == Some(&Write::Touch) && view.trigger.as_ref().is_some_and(in_time) {
+            return Some("Rancher was triggered again before it could apply anything".to_owned());
+        }
+        let is_accepted = |token: &Fingerprint| held.contains(token) || view.foreign.contains(token);
+        let works = |pod: &&Pod| {
+            pod.ready && !pod.leaving && self.reaches(pod) && pod.token.is_some_and(|token| is_accepted(&token))
+        };
         let running: Vec<_> = view.pods.iter().filter(works).collect();
         if running.is_empty() {
             return Some(format!("no agent runs with a token that Rancher accepts: {view:#?}"));
@@ -259,13 +400,13 @@ impl<P: CrtLike> Environment for Small<P> {
         if self.new_agents_fail && !running.iter().any(|pod| pod.token == Some(old())) {
             return Some(format!("the only agent that gets through is gone: {view:#?}"));
         }
-        if !view.names.is_some_and(|named| held.contains(&named)) {
+        if !view.names.is_some_and(|named| is_accepted(&named)) {
             return Some(format!(
                 "the Deployment names a token that Rancher does not accept: {view:#?}"
             ));
         }
-        if !held.contains(&old()) && !view.credentials.contains_key(&old()) && world.run.as_ref().is_some_and(undoable)
-        {
+        let restorable = world.run.as_ref().is_some_and(undoable) && !world.was_forged() && view.foreign.is_empty();
+        if !held.contains(&old()) && !view.credentials.contains_key(&old()) && restorable {
             return Some(format!("the old value is lost while it may still be needed: {view:#?}"));
         }
         ended_wrong(world)
@@ -289,19 +430,26 @@ fn ended_wrong<P: CrtLike>(world: &W<P>) -> Option<String> {
     }
     let target = view.system.as_ref().map(|holder| holder.token);
     let right = match goal {
+        // A forged journal has no old token: what the agent runs with stays.
+        Goal::Back if world.was_forged() => target == view.names,
         Goal::Back => target == Some(old()),
-        Goal::Forward => target != Some(old()) && !view.is_held(old()) && !view.credentials.contains_key(&old()),
+        Goal::Forward => {
+            let clean = world.was_forged() || !view.credentials.contains_key(&old());
+            target != Some(old()) && !view.is_held(old()) && clean
+        }
     };
     let clean = view.bridges.is_empty() && view.system.as_ref().is_some_and(|holder| holder.previous.is_none());
     let renewed = goal == Goal::Back || view.others.values().all(|held| *held != Fingerprint::of("default"));
     // A former holder's write may still have landed after the end; what it can do is harmless, but not tidy.
+    // What a run that was forged in between has left is found by the next one.
+    let clean = clean || world.was_forged();
     (!right || !clean || !renewed).then(|| format!("ended wrong ({goal}): {view:#?}"))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Target {
-    Nothing,
-    System(Option<Holder>),
+    Trigger(Option<Trigger>),
+    System(Option<Holder>, bool),
     Status(Option<Holder>, Option<Grace>),
     Credentials(Option<Age>),
     Deployment(Option<Fingerprint>, Option<String>, bool, bool),
@@ -310,7 +458,40 @@ enum Target {
 }
 
 fn is_current(view: &View, pod: &Pod) -> bool {
-    pod.token == view.names && pod.mark == view.mark
+    pod.token == view.names && pod.mark == view.mark && pod.address == view.address
+}
+
+fn template(pod: &Pod) -> (Option<Fingerprint>, Option<String>, Address) {
+    (pod.token, pod.mark.clone(), pod.address)
+}
+
+fn notes(new: Fingerprint) -> Notes {
+    Notes {
+        old: Fingerprint::of("claimed"),
+        new: Some(new),
+        system: None,
+        others: [].into(),
+        mark: None,
+        placed: true,
+        worked: true,
+        home: home(),
+        old_secret: "claimed".to_owned(),
+        rollout: Rollout {
+            min_ready_seconds: 2_000_000_000,
+            progress_deadline_seconds: 2_000_000_001,
+        },
+    }
+}
+
+fn run<P: CrtLike>(goal: Goal, phase: Phase, notes: Notes) -> Run<P> {
+    Run {
+        id: RunId::placeholder(),
+        goal,
+        phase,
+        notes,
+        timers: [].into(),
+        put_back: 0,
+    }
 }
 
 /// Whether the agent that should connect has done so, and will not again before its tunnel breaks.
@@ -320,7 +501,8 @@ fn has_dialled<P: CrtLike>(world: &W<P>) -> bool {
         .pods
         .iter()
         .filter(|pod| is_current(view, pod) && pod.ready && !pod.leaving);
-    view.connected != view.names && current.any(|pod| world.memory.dialled.contains(&(pod.token, pod.mark.clone())))
+    let connected = view.names.is_some_and(|named| view.is_connected(named));
+    !connected && current.any(|pod| world.memory.dialled.contains(&template(pod)))
 }
 
 /// The Deployment controller sets `minReadySeconds` of the ReplicaSet of the present template, and of no other one
@@ -353,6 +535,7 @@ fn roll_out<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
         to.view.pods.insert(Pod {
             token: view.names,
             mark: view.mark.clone(),
+            address: view.address,
             ready: false,
             leaving: false,
         });
@@ -377,7 +560,7 @@ fn roll_out<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
         let mut to = world.clone();
         to.view.pods.remove(pod);
         if pod.leaving {
-            to.memory.dialled.remove(&(pod.token, pod.mark.clone()));
+            to.memory.dialled.remove(&template(pod));
             moves.push(step("a pod ends", Help::Helps, to));
         } else if !pod.ready && pod.token.is_some_and(|token| view.credentials.contains_key(&token)) {
             let pod = Pod {
@@ -398,17 +581,18 @@ impl<P: CrtLike> Small<P> {
     /// tunnel breaks (rancher/rancher `cmd/agent/main.go`, `pkg/agent/rancher`).
     fn agents(&self, world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
         for pod in world.view.pods.iter().filter(|pod| pod.ready) {
-            let accepted = pod.token.is_some_and(|token| world.view.live.contains(&token));
-            let fails = self.new_agents_fail && pod.token != Some(old());
-            if !accepted || fails {
+            let Some(token) = pod.token.filter(|token| world.view.live.contains(token)) else {
+                continue;
+            };
+            if self.new_agents_fail && token != old() || !self.reaches(pod) {
                 continue;
             }
-            let template = (pod.token, pod.mark.clone());
+            let address = pod.address;
             let mut to = world.clone();
-            to.view.connected = pod.token;
-            if to.memory.dialled.insert(template) {
+            to.view.connected = Some(Connection { token, address });
+            if to.memory.dialled.insert(template(pod)) {
                 moves.push(step("an agent connects", Help::Helps, to));
-            } else if to.memory.left.reconnects > 0 && world.view.connected != pod.token {
+            } else if to.memory.left.reconnects > 0 && world.view.connected != to.view.connected {
                 to.memory.left.reconnects -= 1;
                 moves.push(step(
                     "an agent's tunnel breaks, and it connects again",
@@ -423,7 +607,10 @@ impl<P: CrtLike> Small<P> {
 /// What Rancher does of its own accord.
 fn rancher<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
     let view = &world.view;
-    let held: BTreeSet<_> = held_values(view).into_iter().collect();
+    let held: BTreeSet<_> = held_values(view)
+        .into_iter()
+        .chain(view.foreign.iter().copied())
+        .collect();
     // Each replica has an index of its own, so that a change takes a moment.
     for token in held.symmetric_difference(&view.live) {
         let mut to = world.clone();
@@ -441,11 +628,18 @@ fn rancher<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
             to,
         ));
     }
-    if let Some(token) = world.memory.rendered {
+    if let Some((token, address)) = world.memory.rendered {
         let mut to = world.clone();
         to.memory.rendered = None;
-        land(&mut to, token);
+        land(&mut to, token, address);
         moves.push(step("the redeploy lands", Help::Helps, to));
+    }
+    // Nothing is in progress, so that a minute may pass.
+    let waiting = world.view.trigger.is_some_and(|trigger| !trigger.overdue);
+    if waiting && !world.memory.event && world.memory.rendered.is_none() && !world.is_sending() {
+        let mut to = world.clone();
+        to.view.trigger.iter_mut().for_each(|trigger| trigger.overdue = true);
+        moves.push(step("a minute passes after the trigger", Help::Helps, to));
     }
     // Era S: at any event of the cluster it compares its token with the one applied last.
     if world.memory.event && view.era == Era::Secret && world.memory.rendered.is_none() {
@@ -453,7 +647,7 @@ fn rancher<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
         to.memory.event = false;
         let system = view.system.as_ref().map(|holder| holder.token);
         if view.pushed != system {
-            to.memory.rendered = system;
+            to.memory.rendered = system.zip(view.pushes);
         }
         moves.push(step("Rancher looks at the cluster", Help::Helps, to));
     }
@@ -461,10 +655,14 @@ fn rancher<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
 
 /// Rancher's apply: its Secret, and the Deployment's volume and environment; what others added to the template and to
 /// the roll-out settings survives (seen on Rancher 2.15.0 and 2.12.0).
-fn land<P: CrtLike>(world: &mut W<P>, token: Fingerprint) {
+fn land<P: CrtLike>(world: &mut W<P>, token: Fingerprint, address: Address) {
     world.view.credentials.entry(token).or_insert(Age::Young);
     world.view.names = Some(token);
-    if world.view.era == Era::Secret {
+    world.view.address = address;
+    if std::mem::take(&mut world.memory.conflict) {
+        // The update at its end conflicts with the trigger: nothing is noted, and it starts again.
+        world.memory.event = true;
+    } else if world.view.era == Era::Secret {
         world.view.pushed = Some(token);
     }
     settle_availability(world);
@@ -476,7 +674,7 @@ fn disturbances<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
     if left.redeploys > 0 && world.memory.rendered.is_none() && system.is_some() {
         let mut to = world.clone();
         to.memory.left.redeploys -= 1;
-        to.memory.rendered = system;
+        to.memory.rendered = system.zip(world.view.pushes);
         moves.push(step("Rancher renders a redeploy", Help::Disturbs, to));
     }
     if left.hours > 0 {
@@ -501,8 +699,19 @@ fn disturbances<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
         let mut to = world.clone();
         to.memory.left.upgrades -= 1;
         to.view.era = Era::Secret;
-        to.memory.rendered = system;
+        to.memory.rendered = system.zip(world.view.pushes);
         moves.push(step("Rancher is upgraded to era S", Help::Disturbs, to));
+    }
+    reapplies(world, moves);
+    if left.settings > 0 {
+        let mut to = world.clone();
+        to.memory.left.settings -= 1;
+        to.view.pushes = Some(address("b"));
+        moves.push(step("Rancher's server-url is changed", Help::Disturbs, to));
+    } else if world.view.pushes == Some(address("b")) {
+        let mut to = world.clone();
+        to.view.pushes = Some(address("a"));
+        moves.push(step("server-url is put back", Help::Helps, to));
     }
     // Early builds of era S decide by the status alone (seen on Rancher 2.15.0).
     let previous = world.view.system.as_ref().and_then(|holder| holder.previous);
@@ -514,6 +723,28 @@ fn disturbances<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
         to.view.status_grace = None;
         moves.push(step("Rancher ends the grace by the status", Help::Disturbs, to));
     }
+}
+
+/// GitOps, or a static manifest: the Deployment and its Secret are as they were at the start again.
+fn reapplies<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
+    let view = &world.view;
+    let as_saved = view.names == Some(old()) && view.mark.is_none() && !view.held && view.address == address("a");
+    if world.memory.left.reapplies == 0 || as_saved {
+        return;
+    }
+    let mut to = world.clone();
+    if to.memory.left.reapplies != ENDLESS {
+        to.memory.left.reapplies -= 1;
+    }
+    to.memory.reapplied = true;
+    to.view.credentials.entry(old()).or_insert(Age::Young);
+    to.view.names = Some(old());
+    to.view.mark = None;
+    to.view.held = false;
+    to.view.address = address("a");
+    to.view.deployment_going_back = false;
+    settle_availability(&mut to);
+    moves.push(step("another writer puts the old state back", Help::Disturbs, to));
 }
 
 fn explored<P: CrtLike>(small: &Small<P>) -> Result<Explored, Counterexample> {
@@ -535,6 +766,8 @@ const QUIET: Budget = Budget {
     hours: 0,
     upgrades: 0,
     slow_starts: 0,
+    reapplies: 0,
+    settings: 0,
 };
 
 /// One disturbance of each kind, one kind at a time.
@@ -628,6 +861,50 @@ fn new_agents_that_never_get_through_lead_back() {
     }
 }
 
+#[test]
+fn another_cluster_is_never_touched() {
+    for era in [Era::Plain, Era::Secret] {
+        nothing_is_lost("a wrong downstream", &Small::new(era, Variant::WrongDownstream, QUIET));
+        nothing_is_lost("a foreign agent", &Small::new(era, Variant::ForeignAgent, QUIET));
+    }
+}
+
+#[test]
+fn another_writer_loses_nothing() {
+    for era in [Era::Plain, Era::Secret] {
+        for reapplies in [1, 2, ENDLESS] {
+            let budget = Budget { reapplies, ..QUIET };
+            nothing_is_lost("another writer", &Small::new(era, Variant::Ordinary, budget));
+        }
+    }
+}
+
+#[test]
+fn a_forged_journal_loses_nothing() {
+    for era in [Era::Plain, Era::Secret] {
+        let forged = Small {
+            forgeries: 1,
+            ..Small::new(era, Variant::Ordinary, QUIET)
+        };
+        nothing_is_lost("a forged journal", &forged);
+    }
+}
+
+#[test]
+fn a_change_of_address_loses_nothing() {
+    for unreachable in [false, true] {
+        let budget = Budget { settings: 1, ..QUIET };
+        for rollbacks in [0, 1] {
+            let moved = Small {
+                unreachable,
+                others: (0, rollbacks),
+                ..Small::new(Era::Secret, Variant::Ordinary, budget)
+            };
+            nothing_is_lost("a change of address", &moved);
+        }
+    }
+}
+
 /// Mistakes that somebody might make in `decide`. The exploration must find each, or it proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Mistaken<const MISTAKE: u8>;
@@ -644,6 +921,18 @@ const PODS_NOT_AWAITED: u8 = 3;
 const NO_GUARD: u8 = 4;
 /// The agent's own proof is not asked for.
 const NO_PROOF: u8 = 5;
+/// Any cluster will do as the downstream side.
+const ANY_DOWNSTREAM: u8 = 6;
+/// A token of another cluster is kept accepted like one of this cluster.
+const CARRIES_FOREIGN: u8 = 7;
+/// The quiet time goes on although another writer was there.
+const QUIET_NOT_RESTARTED: u8 = 8;
+/// What the Lease claims is believed.
+const BELIEVES_THE_LEASE: u8 = 9;
+/// Rancher is triggered again and again.
+const HASTY_TRIGGER: u8 = 10;
+/// The rollout is released on the proof of an earlier template.
+const EARLIER_TEMPLATE: u8 = 11;
 
 fn mistaken_view<const M: u8>(view: &View, run: Option<&Run<Mistaken<M>>>) -> View {
     let mut view = view.clone();
@@ -660,9 +949,30 @@ fn mistaken_view<const M: u8>(view: &View, run: Option<&Run<Mistaken<M>>>) -> Vi
         PODS_NOT_AWAITED => view.pods.retain(|pod| pod.token == target),
         NO_GUARD => {
             view.deployment_going_back = true;
-            view.system.iter_mut().for_each(|holder| holder.going_back = true);
+            let current = run.as_ref().map(|run| Record {
+                run: run.id.to_string(),
+                back: true,
+                notes: run.notes.clone(),
+            });
+            view.record = current
+                .filter(|_| run.as_ref().is_some_and(|run| run.goal == Goal::Back))
+                .or(view.record);
         }
-        NO_PROOF => view.connected = target,
+        NO_PROOF => {
+            let address = view.address;
+            view.connected = target.map(|token| Connection { token, address });
+        }
+        ANY_DOWNSTREAM => view.downstream = Downstream::Proven,
+        CARRIES_FOREIGN => view.foreign.clear(),
+        HASTY_TRIGGER => view.trigger.iter_mut().for_each(|trigger| trigger.overdue = true),
+        EARLIER_TEMPLATE => {
+            let address = view.address;
+            view.connected
+                .iter_mut()
+                .for_each(|connected| connected.address = address);
+            let pods = std::mem::take(&mut view.pods).into_iter();
+            view.pods = pods.map(|pod| Pod { address, ..pod }).collect();
+        }
         _ => {}
     }
     view
@@ -686,11 +996,18 @@ impl<const M: u8> Protocol for Mistaken<M> {
                 phase,
                 ..
             }) if !view.bridges.contains(&token) => Next::wait(phase, "nothing"),
+            Next::Do(mut step) if M == QUIET_NOT_RESTARTED && matches!(step.write, Write::PointHeld { .. }) => {
+                step.stops.clear();
+                told(Next::Do(step), run)
+            }
             next => told(next, run),
         }
     }
 
     fn recall(view: &View, claimed: &Run<Self>) -> Option<Notes> {
+        if M == BELIEVES_THE_LEASE {
+            return Some(claimed.notes.clone());
+        }
         Crt::recall(view, &real(claimed))
     }
 
@@ -741,5 +1058,20 @@ fn seeded_mistakes_are_found() {
     is_found::<NO_PROOF>(&Small {
         new_agents_fail: true,
         ..Small::new(Era::Secret, Variant::Ordinary, QUIET)
+    });
+    is_found::<ANY_DOWNSTREAM>(&Small::new(Era::Plain, Variant::WrongDownstream, QUIET));
+    is_found::<CARRIES_FOREIGN>(&Small::new(Era::Plain, Variant::ForeignAgent, QUIET));
+    is_found::<CARRIES_FOREIGN>(&Small::new(Era::Secret, Variant::ForeignAgent, QUIET));
+    let once = Budget { reapplies: 2, ..QUIET };
+    is_found::<QUIET_NOT_RESTARTED>(&Small::new(Era::Plain, Variant::Ordinary, once));
+    is_found::<QUIET_NOT_RESTARTED>(&Small::new(Era::Secret, Variant::Ordinary, once));
+    is_found::<BELIEVES_THE_LEASE>(&Small {
+        forgeries: 1,
+        ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
+    });
+    is_found::<HASTY_TRIGGER>(&Small::new(Era::Secret, Variant::Ordinary, QUIET));
+    is_found::<EARLIER_TEMPLATE>(&Small {
+        unreachable: true,
+        ..Small::new(Era::Secret, Variant::Ordinary, Budget { settings: 1, ..QUIET })
     });
 }

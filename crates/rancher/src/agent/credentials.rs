@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kubectl_core::request::{self, SECRET, Wanted};
 use kubectl_core::secret::Secret;
@@ -107,6 +108,11 @@ pub struct CredentialsContent {
 pub async fn credentials(client: &kube::Client, name: &str) -> Result<Option<Credentials>> {
     let raw: Option<RawSecret> = request::get(client, SECRET, Some(NAMESPACE), name).await?;
     Ok(raw.map(RawSecret::read))
+}
+
+/// All metadata of such a Secret; None if there is none.
+pub async fn credentials_metadata(client: &kube::Client, name: &str) -> Result<Option<ObjectMeta>> {
+    Ok(request::get_metadata(client, SECRET, Some(NAMESPACE), name).await?)
 }
 
 /// All Secrets of the agent's namespace that are called `cattle-credentials-*`.

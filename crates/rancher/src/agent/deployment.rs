@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kubectl_core::request::{self, Merge, Metadata, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -131,6 +132,18 @@ pub struct Placement {
     /// Another value for the pod template's `kubectl.kubernetes.io/restartedAt`, so that there are new pods even if an
     /// old template is wanted again (Kubernetes would else keep the old ones, whose tunnels never broke).
     pub restarted_at: Change<String>,
+    /// Where the agent is sent back to: `CATTLE_SERVER` and `CATTLE_CA_CHECKSUM`. None leaves both as they are.
+    pub address: Option<Address>,
+}
+
+/// Where an agent is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Address {
+    /// `CATTLE_SERVER`: Rancher's URL. The tunnel uses the one in the agent's Secret; this one is checked at its start.
+    pub server: String,
+    /// `CATTLE_CA_CHECKSUM`; empty behind a public certificate.
+    pub ca_checksum: String,
 }
 
 impl Deployment {
@@ -164,6 +177,11 @@ pub async fn deployment(client: &kube::Client) -> Result<Option<Deployment>> {
     Ok(raw.map(RawDeployment::read))
 }
 
+/// All metadata of the agent's Deployment; None if there is none.
+pub async fn deployment_metadata(client: &kube::Client) -> Result<Option<ObjectMeta>> {
+    Ok(request::get_metadata(client, DEPLOYMENT, Some(NAMESPACE), NAME).await?)
+}
+
 /// Points the Deployment at a Secret: volume, and the variable in each container that has it; optionally held and with a
 /// fresh restart. One strategic merge patch, by the names of volume, containers and variables; all else stays.
 ///
@@ -182,10 +200,22 @@ pub async fn place(
         "volumes".to_owned(),
         json!([{ "name": VOLUME, "secret": { "secretName": placement.secret } }]),
     );
+    let address = placement.address.iter().flat_map(|address| {
+        [
+            ("CATTLE_SERVER", &address.server),
+            ("CATTLE_CA_CHECKSUM", &address.ca_checksum),
+        ]
+        .map(|(name, value)| json!({ "name": name, "value": value }))
+    });
+    let address: Vec<Value> = address.collect();
     let containers: Vec<Value> = deployment
         .variables
         .iter()
-        .map(|variable| json!({ "name": variable.container, "env": [{ "name": VARIABLE, "value": placement.secret }] }))
+        .map(|variable| {
+            let mut env = vec![json!({ "name": VARIABLE, "value": placement.secret })];
+            env.extend(address.iter().cloned());
+            json!({ "name": variable.container, "env": env })
+        })
         .collect();
     if !containers.is_empty() {
         pod.insert("containers".to_owned(), Value::Array(containers));
@@ -348,7 +378,7 @@ impl RawPodSpec {
         volume.secret.as_ref()?.secret_name.as_deref()
     }
 
-    fn variable(&self, name: &str) -> Option<String> {
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
         let all = self
             .containers
             .iter()

@@ -27,6 +27,10 @@ pub struct Pod {
     pub finished: bool,
     /// The mark of the last restart (`kubectl.kubernetes.io/restartedAt`) in the template that it was made from.
     pub restarted_at: Option<String>,
+    /// `CATTLE_SERVER` in its template.
+    pub server_url: Option<String>,
+    /// `CATTLE_CA_CHECKSUM` in its template.
+    pub ca_checksum: Option<String>,
     /// The ReplicaSet that made it.
     pub replica_set: Option<String>,
     /// The label `pod-template-hash`, one per template.
@@ -103,6 +107,8 @@ impl RawPod {
             .find(|owner| owner.kind == "ReplicaSet");
         Pod {
             secret: spec.secret().map(str::to_owned),
+            server_url: spec.variable("CATTLE_SERVER"),
+            ca_checksum: spec.variable("CATTLE_CA_CHECKSUM"),
             ready: status
                 .conditions
                 .iter()

@@ -27,6 +27,8 @@ pub struct StvAggregation {
     pub tunnel_token: Option<Fingerprint>,
     /// `CATTLE_SERVER`: Rancher's URL.
     pub server_url: Option<String>,
+    /// `CATTLE_CA_CHECKSUM`: the checksum of the CA that the agent was given.
+    pub ca_checksum: Option<String>,
     /// `url`: where the second tunnel is opened, e.g. `https://rancher.example.com/v3/connect`.
     pub tunnel_url: Option<String>,
     /// Values that make no sense.
@@ -49,6 +51,8 @@ struct RawData {
     cattle_token: Option<String>,
     #[serde(rename = "CATTLE_SERVER")]
     cattle_server: Option<String>,
+    #[serde(rename = "CATTLE_CA_CHECKSUM")]
+    cattle_ca_checksum: Option<String>,
     token: Option<String>,
     url: Option<String>,
 }
@@ -60,6 +64,7 @@ impl RawSecret {
         let mut text = |encoded: Option<String>, field| decoded(encoded.as_deref(), field, &mut problems);
         let token = text(data.cattle_token, "data.CATTLE_TOKEN");
         let server_url = text(data.cattle_server, "data.CATTLE_SERVER");
+        let ca_checksum = text(data.cattle_ca_checksum, "data.CATTLE_CA_CHECKSUM");
         let tunnel = text(data.token, "data.token");
         let tunnel_url = text(data.url, "data.url");
         let tunnel_token = tunnel.as_deref().and_then(|text| text.strip_prefix(STV_PREFIX));
@@ -74,6 +79,7 @@ impl RawSecret {
             token: token.as_deref().map(Fingerprint::of),
             tunnel_token: tunnel_token.map(Fingerprint::of),
             server_url,
+            ca_checksum,
             tunnel_url,
             problems,
         }

@@ -16,10 +16,10 @@ use rancher::token::{
     self, Change, NewToken, RegistrationToken, SYSTEM, SecretChange, StatusChange, TokenSecret, generate,
 };
 
-use super::snapshot::{BACK, BRIDGE_LABEL};
+use super::snapshot::{BACK, BRIDGE_LABEL, RECORD, TRIGGERED};
 use super::{CrtActor, FIELD_MANAGER, State};
 use crate::rotation::Crt;
-use crate::rotation::view::Rollout;
+use crate::rotation::view::{Record, Rollout};
 use crate::rotation::write::Write;
 use crate::sides::{DOWNSTREAM, MANAGEMENT};
 
@@ -30,8 +30,6 @@ const GRACE: SignedDuration = SignedDuration::from_hours(7 * 24);
 const HOLD: i32 = 1200;
 /// `progressDeadlineSeconds` of a held roll-out; the API server wants it larger than `minReadySeconds`.
 const HELD_DEADLINE: i32 = 3600;
-/// The annotation that makes a change of the Cluster an event for Rancher.
-pub(crate) const TOUCHED: &str = "kubectl-rotation.github.io/touched";
 /// On what a run creates: the run.
 const RUN: &str = "kubectl-rotation.github.io/run";
 /// Setting: how long Rancher lets a registration token live, in minutes.
@@ -48,16 +46,30 @@ impl CrtActor<'_> {
         }
         let (above, below) = (&self.sides.management.client, &self.downstream.server.client);
         let by = Self::written_by(run);
+        let recorded = recorded(run)?;
         match request {
-            Request::Nothing => Ok(()),
             Request::CreateToken(new) => on_management(token::create(above, &self.sides.cluster.id, &new, &by).await),
+            Request::CreateSystem(new) => {
+                on_management(token::create(above, &self.sides.cluster.id, &new, &recorded).await)
+            }
+            Request::SetSystem(at, value) => on_management(token::set_plain_value(above, &at, &value, &recorded).await),
+            Request::ChangeSystem(at, change) => {
+                on_management(token::change_secret(above, &at, &change, &recorded).await)
+            }
             Request::SetPlain(at, value) => on_management(token::set_plain_value(above, &at, &value, &by).await),
             Request::ChangeSecret(at, change) => on_management(token::change_secret(above, &at, &change, &by).await),
             Request::ChangeStatus(at, change) => on_management(token::change_status(above, &at, &change, &by).await),
             Request::DeleteToken(at) => on_management(token::delete(above, &at, &by).await),
-            Request::Touch(at) => {
-                let now = self.sides.management.clock.now().to_string();
-                on_management(cluster::touch(above, &at, (TOUCHED, &now), &object::Write::by(FIELD_MANAGER)).await)
+            Request::Touch(at, token) => {
+                let now = self.sides.management.clock.now();
+                let triggered = format!("{now} {token}");
+                let touched =
+                    cluster::touch(above, &at, (TRIGGERED, &triggered), &object::Write::by(FIELD_MANAGER)).await;
+                if let Ok(cluster) = &touched {
+                    // Ours does not count as one of Rancher's.
+                    self.state().cluster_version = Some((cluster.object.resource_version.clone(), now));
+                }
+                on_management(touched)
             }
             Request::CreateCredentials(name, content) => {
                 let of_run = [(RUN.to_owned(), run.id.to_string())].into();
@@ -114,11 +126,18 @@ impl CrtActor<'_> {
                     secret,
                     hold: Some(hold),
                     restarted_at,
+                    address: (run.goal == Goal::Back).then(|| run.notes.home.clone()),
                 },
             ))
         };
         Ok(match write {
-            Write::Adopt { .. } => Request::Nothing,
+            Write::Adopt { .. } => match state.system()?.secret.as_ref().filter(|_| snapshot.era == Era::Secret) {
+                Some(secret) => Request::ChangeSystem(secret.object.clone(), SecretChange::default()),
+                None => {
+                    let value = state.system()?.current().cloned().ok_or(Trouble::Changed)?;
+                    Request::SetSystem(state.system()?.object.clone(), value)
+                }
+            },
             Write::Bridge { token } => Request::CreateToken(NewToken {
                 // Provisioned clusters deploy the first token by name: a bridge must be the last.
                 name: format!("zz-crt-bridge-{token}"),
@@ -178,7 +197,10 @@ impl CrtActor<'_> {
             }
             Write::Guard => Request::Mark(Box::new(snapshot.deployment.clone())),
             Write::Release => Request::Release(Box::new(snapshot.deployment.clone()), hold_of(rollout)),
-            Write::Touch => Request::Touch(snapshot.cluster.object.clone()),
+            Write::Touch => {
+                let token = state.system()?.current().ok_or(Trouble::Changed)?.fingerprint();
+                Request::Touch(snapshot.cluster.object.clone(), token)
+            }
         })
     }
 
@@ -188,7 +210,7 @@ impl CrtActor<'_> {
         let snapshot = state.snapshot.as_ref().ok_or(Trouble::Changed)?;
         let Some(system) = snapshot.system() else {
             let creator = [("cattle.io/creator".to_owned(), "norman".to_owned())].into();
-            return Ok(Request::CreateToken(NewToken {
+            return Ok(Request::CreateSystem(NewToken {
                 name: SYSTEM.to_owned(),
                 value: Some(value),
                 labels: creator,
@@ -196,7 +218,7 @@ impl CrtActor<'_> {
             }));
         };
         if snapshot.era == Era::Plain {
-            return Ok(Request::SetPlain(system.object.clone(), value));
+            return Ok(Request::SetSystem(system.object.clone(), value));
         }
         let secret = state.system_secret()?;
         let before = system.current().filter(|before| **before != value);
@@ -211,7 +233,7 @@ impl CrtActor<'_> {
             current: Some(value),
             ..protection
         };
-        Ok(Request::ChangeSecret(secret.object.clone(), change))
+        Ok(Request::ChangeSystem(secret.object.clone(), change))
     }
 
     /// Neither the end of grace nor Rancher's own rotation drops the previous token in the next days.
@@ -254,15 +276,26 @@ impl CrtActor<'_> {
     }
 }
 
+/// A write of `system` says what the run knows: whoever resumes it reads it there.
+fn recorded(run: &Run<Crt>) -> Result<object::Write, Trouble> {
+    let text = serde_json::to_string(&Record::of(run));
+    let text =
+        text.map_err(|error| Trouble::Fatal(Error::failed(format!("cannot write the record of the run: {error}"))))?;
+    Ok(object::Write::by(FIELD_MANAGER).marked(RECORD, text))
+}
+
 /// One request, with everything that it needs.
 enum Request {
-    Nothing,
     CreateToken(NewToken),
+    /// These three carry the record of the run.
+    CreateSystem(NewToken),
+    SetSystem(object::Observed, Secret),
+    ChangeSystem(object::Observed, SecretChange),
     SetPlain(object::Observed, Secret),
     ChangeSecret(object::Observed, SecretChange),
     ChangeStatus(object::Observed, StatusChange),
     DeleteToken(object::Observed),
-    Touch(object::Observed),
+    Touch(object::Observed, Fingerprint),
     CreateCredentials(String, CredentialsContent),
     DeleteCredentials(object::Observed),
     Place(Box<agent::Deployment>, Placement),

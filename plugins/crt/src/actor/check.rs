@@ -14,6 +14,12 @@ pub enum Check {
     LastAgent,
     /// Era S: `system` has no previous token but the one that the agent runs with.
     ThirdToken,
+    /// The context of the downstream side is shown to lead to this cluster.
+    Context,
+    /// No GitOps tool or controller owns the agent's Deployment, its Secret or the registration token.
+    Owner,
+    /// The agent runs with the address and CA that Rancher would give it.
+    Address,
     /// Nobody else holds the lock.
     Lock,
     /// The journal can be read.
@@ -22,11 +28,14 @@ pub enum Check {
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Agent,
         Self::Redeploy,
         Self::LastAgent,
         Self::ThirdToken,
+        Self::Context,
+        Self::Owner,
+        Self::Address,
         Self::Lock,
         Self::Journal,
     ];
@@ -38,6 +47,9 @@ impl Check {
             Self::Redeploy => "redeploy",
             Self::LastAgent => "last-agent",
             Self::ThirdToken => "third-token",
+            Self::Context => "context",
+            Self::Owner => "owner",
+            Self::Address => "address",
             Self::Lock => "lock",
             Self::Journal => "journal",
         }

@@ -15,29 +15,30 @@ use std::time::Duration;
 use ::rotation::lock::Fence;
 use ::rotation::phase::{Goal, Phase};
 use ::rotation::protocol::{Actor, Draw, Run, Trouble};
-pub(crate) use act::TOUCHED;
 pub use check::{Check, NoSuchCheck};
 use futures::future::{join_all, try_join, try_join_all};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kubectl_core::clock::ServerClock;
+use kubectl_core::cluster_identity::{self, CaComparison, SYSTEM_NAMESPACE};
 use kubectl_core::error::Error;
+use kubectl_core::ownership;
 use kubectl_core::secret::{Fingerprint, Secret};
 use rancher::agent::{self, Deployment, Pod, StvAggregation};
-use rancher::cluster::{self, Cluster};
+use rancher::cluster::{self, Cluster, ClusterId};
 use rancher::credential_name::Formula;
 use rancher::era::Era;
 use rancher::probe::Verdict;
-use rancher::settings;
+use rancher::settings::{self, Settings};
 use rancher::token::{self, Tokens, generate};
-pub(crate) use snapshot::BRIDGE_LABEL;
+pub(crate) use snapshot::{BRIDGE_LABEL, TRIGGERED};
 use snapshot::{Names, Snapshot};
 pub use survey::not_rotated;
 use tokio::sync::OnceCell;
 
-use crate::rotation::view::View;
+use crate::rotation::view::{Address, Downstream as Which, View};
 use crate::rotation::write::Write;
 use crate::rotation::{Crt, Timer};
-use crate::sides::{DOWNSTREAM, Downstream, MANAGEMENT, Sides};
+use crate::sides::{DOWNSTREAM, Downstream, MANAGEMENT, Path, Sides};
 
 /// Who writes, as API servers record it.
 pub const FIELD_MANAGER: &str = "kubectl-crt";
@@ -80,6 +81,12 @@ struct State {
     /// The answer about a value holds for as long as the tokens are the same.
     answered: Option<(Vec<String>, BTreeMap<Fingerprint, Verdict>)>,
     has_feature: Option<bool>,
+    /// Whether the downstream side is the right cluster. What was shown once stays so: a connection leads to one place.
+    downstream: Option<Which>,
+    /// The cluster that Rancher says each value belongs to.
+    belongs: BTreeMap<Fingerprint, ClusterId>,
+    /// The version of the Cluster that was seen last, and since when.
+    cluster_version: Option<(String, Timestamp)>,
     may: bool,
     /// How often this process has made a new pod of the agent.
     restarts: u32,
@@ -160,7 +167,15 @@ impl<'a> CrtActor<'a> {
         let era = era.map_err(|mixed| trouble_of_mixed_era(run, &mixed))?;
         self.state().has_feature = Some(has_feature);
         let sides = &self.sides;
+        let now = sides.management.clock.now();
+        let (downstream, pushes) = futures::join!(self.which_cluster(&cluster), self.pushes(era));
+        let cluster_changed = self.cluster_changed(&cluster, now);
         let mut snapshot = Snapshot {
+            downstream: downstream?,
+            pushes: pushes?,
+            may_move: self.options.forced.contains(&Check::Address),
+            writer: String::new(),
+            cluster_changed,
             era,
             cluster,
             tokens,
@@ -170,23 +185,108 @@ impl<'a> CrtActor<'a> {
             stv,
             verdicts: BTreeMap::new(),
             answers: None,
-            now: sides.management.clock.now(),
+            now,
             downstream_now: self.downstream.server.clock.now(),
         };
         let names = self.read_credentials(&mut snapshot, run).await?;
         snapshot.answers = self.fresh_call(&snapshot, run).await;
+        snapshot.writer = self.writer(&snapshot, &names, run).await;
         let run_id = run.map(|run| run.id.to_string());
         let mut view = snapshot.view(&names, run.map(|run| &run.notes), run_id.as_deref());
         self.ask_rancher(&mut snapshot, &mut view, run).await;
         if run.is_none() {
             view.only_agent = self.options.only_agent;
             view.obstacles = survey::obstacles(sides, &snapshot, &view, &self.options.forced);
+            if survey::kind(&snapshot).is_none() && !self.options.forced.contains(&Check::Owner) {
+                let owned = survey::owned(sides, self.downstream, &snapshot)
+                    .await
+                    .map_err(Trouble::Fatal)?;
+                view.obstacles.extend(owned);
+            }
             self.check_rights(&snapshot).await.map_err(Trouble::Fatal)?;
         }
         let mut state = self.state();
         state.names = names;
         state.snapshot = Some(snapshot);
         Ok(view)
+    }
+
+    /// Whether the downstream side is the cluster that the tokens belong to. Through Rancher it is by construction; a context of
+    /// the user's is compared by the uid of namespace kube-system, or, without a tunnel, by the CA that Rancher has noted.
+    async fn which_cluster(&self, cluster: &Cluster) -> Result<Which, Trouble> {
+        if self.downstream.path == Path::Derived {
+            return Ok(Which::Proven);
+        }
+        let before = self.state().downstream;
+        if let Some(known @ (Which::Proven | Which::Another)) = before {
+            return Ok(known);
+        }
+        let direct = &self.downstream.server.client;
+        let here = cluster_identity::uid(direct)
+            .await
+            .map_err(|error| error.on(DOWNSTREAM))?;
+        let proxied = self.downstream.proxied.as_ref();
+        let there = match proxied {
+            Some(server) => cluster_identity::uid(&server.client).await.ok(),
+            None => None,
+        };
+        let which = match there {
+            Some(there) if there == here => Which::Proven,
+            Some(_) => Which::Another,
+            None => {
+                let ca = cluster_identity::root_ca(direct, SYSTEM_NAMESPACE)
+                    .await
+                    .map_err(|error| error.on(DOWNSTREAM))?;
+                let noted = cluster.ca_certificate.as_deref();
+                match ca.zip(noted).map(|(ca, noted)| cluster_identity::same_ca(&ca, noted)) {
+                    Some(CaComparison::Same) => Which::Proven,
+                    _ if self.options.forced.contains(&Check::Context) => Which::Proven,
+                    _ => Which::Unproven,
+                }
+            }
+        };
+        self.state().downstream = Some(which);
+        Ok(which)
+    }
+
+    /// Where Rancher's next push would send the agent. In storage `status` this program has it push nothing.
+    async fn pushes(&self, era: Era) -> Result<Option<Address>, Error> {
+        if era == Era::Plain {
+            return Ok(settled_address(&self.sides.settings));
+        }
+        match settings::read_address(&self.sides.management.client).await {
+            Ok(settings) => Ok(settled_address(&settings)),
+            Err(error) if error.is_forbidden() => Ok(None),
+            Err(error) => Err(error.on(MANAGEMENT)),
+        }
+    }
+
+    fn cluster_changed(&self, cluster: &Cluster, now: Timestamp) -> Timestamp {
+        let version = &cluster.object.resource_version;
+        let mut state = self.state();
+        match &state.cluster_version {
+            Some((known, since)) if known == version => *since,
+            _ => {
+                state.cluster_version = Some((version.clone(), now));
+                now
+            }
+        }
+    }
+
+    /// Who wrote the Deployment last, where it is not as this run has left it.
+    async fn writer(&self, snapshot: &Snapshot, names: &Names, run: Option<&Run<Crt>>) -> String {
+        const SOMEONE: &str = "another writer";
+        let named = snapshot.deployment.volume_secret.as_deref();
+        let target = run.filter(|run| run.notes.placed).and_then(target);
+        let is_there = target.is_none_or(|target| names.of(target) == named);
+        if is_there {
+            return SOMEONE.to_owned();
+        }
+        let metadata = agent::deployment_metadata(&self.downstream.server.client).await;
+        let writer = metadata.ok().flatten().and_then(|metadata| {
+            ownership::last_writer(&metadata, &["spec", "template", "spec", "volumes"], FIELD_MANAGER)
+        });
+        writer.map_or_else(|| SOMEONE.to_owned(), |writer| writer.to_string())
     }
 
     /// The Secrets that a Deployment of the agent names, or may be pointed at: single ones by name, since listing
@@ -283,7 +383,10 @@ impl<'a> CrtActor<'a> {
             .take()
             .filter(|(of, _)| *of == versions)
             .map(|(_, known)| known);
-        let (wanted, looks) = worth_asking(view, run);
+        let (mut wanted, looks) = worth_asking(view, run);
+        // Whose the old token is must be known in every direction.
+        let old = run.map(|run| run.notes.old);
+        wanted.extend(old.filter(|old| !self.state().belongs.contains_key(old) && view.is_in_use(*old)));
         {
             let mut state = self.state();
             state.known.append(&mut values);
@@ -324,6 +427,16 @@ impl<'a> CrtActor<'a> {
         let target = run.map_or(view.names, target);
         view.live
             .retain(|token| Some(*token) != target || verdicts.get(token).is_some_and(Verdict::is_live));
+        let mut state = self.state();
+        for (token, verdict) in &verdicts {
+            if let Verdict::Live { cluster: Some(cluster) } = verdict {
+                state.belongs.insert(*token, cluster.clone());
+            }
+        }
+        let own = &self.sides.cluster.id;
+        let foreign = state.belongs.iter().filter(|(_, cluster)| *cluster != own);
+        view.foreign = foreign.map(|(token, _)| *token).collect();
+        drop(state);
         snapshot.verdicts.clone_from(&verdicts);
         self.state().answered = Some((versions, verdicts));
     }
@@ -336,6 +449,11 @@ impl<'a> CrtActor<'a> {
         self.state().may = true;
         Ok(())
     }
+}
+
+fn settled_address(settings: &Settings) -> Option<Address> {
+    let url = settings.server_url.as_deref()?;
+    Some(Address::of(Some(url), settings.ca_checksum().as_deref()))
 }
 
 /// Which values to ask Rancher about, and how often in a row.
@@ -401,7 +519,6 @@ impl Actor for CrtActor<'_> {
         match timer {
             Timer::Proof => self.options.timeout,
             Timer::Settle => self.options.settle,
-            Timer::Touch => Duration::from_secs(5),
             // Where pods come up slowly, one that is made anew before it could connect never does.
             Timer::Reconnect => RECONNECT * 2_u32.pow(self.state().restarts.min(DOUBLINGS)),
         }

@@ -11,12 +11,23 @@ use rancher::era::Era;
 use rancher::probe::Verdict;
 use rancher::token::{RegistrationToken, SYSTEM, TokenSecret, Tokens};
 
-use crate::rotation::view::{Age, Grace, Holder, Notes, Pod as SeenPod, Rollout, View};
+use crate::rotation::view::{
+    Address, Age, Connection, Downstream, Grace, Holder, Home, Notes, Pod as SeenPod, Record, Rollout, Trigger, View,
+};
 
 /// On a registration token: it is a bridge of a run.
 pub(crate) const BRIDGE_LABEL: &str = "kubectl-rotation.github.io/bridge";
-/// On an object that was written on the way back: the run.
+/// On the agent's Deployment, where it was written on the way back: the run.
 pub(super) const BACK: &str = "kubectl-rotation.github.io/back";
+/// On the registration token `system`, or its Secret: what the run that wrote its value knows.
+pub(super) const RECORD: &str = "kubectl-rotation.github.io/rotation";
+/// On the Cluster: when Rancher was triggered last, and for which token.
+pub(crate) const TRIGGERED: &str = "kubectl-rotation.github.io/triggered";
+/// Rancher's apply ends with an update of the Cluster that conflicts with any change since its beginning, and then starts
+/// again. It takes 2.5 to 12 s and longer on a loaded server (seen on Rancher 2.15.0).
+const BETWEEN_TRIGGERS: SignedDuration = SignedDuration::from_secs(60);
+/// Rancher's own writes postpone a trigger no longer than this.
+const LONGEST_BETWEEN_TRIGGERS: SignedDuration = SignedDuration::from_secs(180);
 
 /// A grace or an expiry that is nearer than this may end while a rotation waits for somebody to resume it.
 const FAR: SignedDuration = SignedDuration::from_hours(3 * 24);
@@ -24,6 +35,9 @@ const FAR: SignedDuration = SignedDuration::from_hours(3 * 24);
 const YOUNG: SignedDuration = SignedDuration::from_mins(15);
 /// No Rancher sets `minReadySeconds`; from this many seconds on it is a hold that somebody left.
 pub(super) const SURELY_A_HOLD: i32 = 300;
+
+/// A day: nobody waits longer for an agent's rollout.
+const LONGEST_DEADLINE: i32 = 24 * 3600;
 
 /// One look.
 #[derive(Debug)]
@@ -37,6 +51,14 @@ pub(super) struct Snapshot {
     pub(super) stv: Option<StvAggregation>,
     pub(super) verdicts: BTreeMap<Fingerprint, Verdict>,
     pub(super) answers: Option<bool>,
+    pub(super) downstream: Downstream,
+    /// Where Rancher's next push would send the agent.
+    pub(super) pushes: Option<Address>,
+    pub(super) may_move: bool,
+    /// Who wrote the Deployment last.
+    pub(super) writer: String,
+    /// When the Cluster was last seen to change, by [`Self::now`].
+    pub(super) cluster_changed: Timestamp,
     /// By the clock of the management cluster's API server.
     pub(super) now: Timestamp,
     /// By that of the downstream one.
@@ -97,10 +119,29 @@ impl Snapshot {
         let rollout = notes.map_or_else(|| self.own_rollout(), |notes| notes.rollout);
         let going_back =
             |annotations: &BTreeMap<String, String>| run.is_some() && annotations.get(BACK).map(String::as_str) == run;
+        let ca_checksum = self.deployment.ca_checksum.as_deref();
         View {
+            downstream: self.downstream,
+            foreign: BTreeSet::new(),
+            record: self.record(),
+            address: Address::of(
+                self.url_of(
+                    self.deployment.volume_secret.as_deref(),
+                    self.deployment.server_url.as_deref(),
+                ),
+                ca_checksum,
+            ),
+            home: Home {
+                server: self.deployment.server_url.clone().unwrap_or_default(),
+                ca_checksum: ca_checksum.unwrap_or_default().to_owned(),
+            },
+            pushes: self.pushes,
+            may_move: self.may_move,
+            writer: self.writer.clone(),
+            trigger: self.trigger(),
             era: self.era,
             obstacles: Vec::new(),
-            system: self.system().and_then(|token| self.holder(token, going_back)),
+            system: self.system().and_then(|token| self.holder(token)),
             status_grace: self.status_grace(),
             bridges: self
                 .bridges()
@@ -132,20 +173,45 @@ impl Snapshot {
                 .filter(|pod| !pod.finished)
                 .map(|pod| self.seen_pod(names, pod))
                 .collect(),
-            connected: self
-                .stv
-                .as_ref()
-                .and_then(|stv| stv.token.filter(|token| stv.names(*token))),
+            connected: self.stv.as_ref().and_then(|stv| {
+                let token = stv.token.filter(|token| stv.names(*token))?;
+                let address = Address::of(stv.server_url.as_deref(), stv.ca_checksum.as_deref());
+                Some(Connection { token, address })
+            }),
             pushed: self.cluster.applied_token,
             answers: self.answers,
         }
     }
 
-    fn holder(
-        &self,
-        token: &RegistrationToken,
-        going_back: impl Fn(&BTreeMap<String, String>) -> bool,
-    ) -> Option<Holder> {
+    /// By its own Secret's URL where the agent has read it from: that is the one that its tunnel uses (seen on Rancher 2.15.0).
+    fn url_of<'a>(&'a self, secret: Option<&str>, otherwise: Option<&'a str>) -> Option<&'a str> {
+        let mut found = self.credentials.iter();
+        let found = found.find(|credentials| Some(credentials.object.name.as_str()) == secret);
+        found.and_then(|credentials| credentials.url.as_deref()).or(otherwise)
+    }
+
+    /// What the run that wrote `system` last has written down. Where a registration token was migrated into a Secret, the
+    /// record is still on the token.
+    fn record(&self) -> Option<Record> {
+        let token = self.system()?;
+        let of_secret = token.secret.as_ref().and_then(|secret| secret.annotations.get(RECORD));
+        let text = of_secret.or_else(|| token.annotations.get(RECORD))?;
+        let mut record: Record = serde_json::from_str(text).ok()?;
+        record.notes.rollout = bounded(record.notes.rollout);
+        Some(record)
+    }
+
+    fn trigger(&self) -> Option<Trigger> {
+        let (at, token) = self.cluster.annotations.get(TRIGGERED)?.split_once(' ')?;
+        let (at, token) = (at.parse::<Timestamp>().ok()?, token.parse().ok()?);
+        let since = self.now.duration_since(at);
+        let quiet = self.now.duration_since(self.cluster_changed.max(at));
+        // One of the future was written by another clock, or by another hand.
+        let overdue = since.is_negative() || quiet >= BETWEEN_TRIGGERS || since >= LONGEST_BETWEEN_TRIGGERS;
+        Some(Trigger { token, overdue })
+    }
+
+    fn holder(&self, token: &RegistrationToken) -> Option<Holder> {
         let value = token.current()?.fingerprint();
         let secret = token.secret.as_ref().filter(|_| self.era == Era::Secret);
         let far = |at: Option<Timestamp>| at.is_none_or(|at| self.now.saturating_add(FAR).is_ok_and(|far| at > far));
@@ -155,7 +221,6 @@ impl Snapshot {
                 .and_then(|secret| secret.previous.as_ref())
                 .map(Secret::fingerprint),
             protected: secret.is_none_or(|secret| far(secret.grace_ends_at) && far(secret.expires_at)),
-            going_back: going_back(secret.map_or(&token.annotations, |secret| &secret.annotations)),
         })
     }
 
@@ -198,6 +263,10 @@ impl Snapshot {
         SeenPod {
             token: pod.secret.as_deref().and_then(|name| names.value(self, name)),
             mark: pod.restarted_at.clone(),
+            address: Address::of(
+                self.url_of(pod.secret.as_deref(), pod.server_url.as_deref()),
+                pod.ca_checksum.as_deref(),
+            ),
             ready: pod.ready,
             leaving: pod.terminating,
         }
@@ -213,6 +282,14 @@ impl Snapshot {
             progress_deadline_seconds: hold.progress_deadline_seconds,
         }
     }
+}
+
+/// The settings of a record, which are written into the Deployment again: a hold that was left behind is none.
+fn bounded(rollout: Rollout) -> Rollout {
+    let usual = Rollout::default();
+    let sensible = (0..SURELY_A_HOLD).contains(&rollout.min_ready_seconds)
+        && (rollout.min_ready_seconds + 1..=LONGEST_DEADLINE).contains(&rollout.progress_deadline_seconds);
+    if sensible { rollout } else { usual }
 }
 
 fn is_bridge(token: &RegistrationToken) -> bool {

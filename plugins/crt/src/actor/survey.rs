@@ -4,14 +4,18 @@ use std::collections::BTreeSet;
 
 use kubectl_core::access::{self, Right};
 use kubectl_core::error::Error;
+use kubectl_core::ownership;
 use kubectl_core::secret::Secret;
+use rancher::agent;
 use rancher::cluster::{Cluster, ClusterKind, ConditionStatus, Rendered};
 use rancher::era::Era;
+use rancher::probe::Verdict;
+use rancher::token::{self, SYSTEM};
 use rotation::protocol::Obstacle;
 
 use super::check::Check;
 use super::snapshot::{SURELY_A_HOLD, Snapshot};
-use crate::rotation::view::View;
+use crate::rotation::view::{Address, View};
 use crate::sides::{DOWNSTREAM, Downstream, MANAGEMENT, Sides};
 
 /// Everything that is in the way and not overridden, from what was read.
@@ -21,6 +25,7 @@ pub(super) fn obstacles(sides: &Sides, snapshot: &Snapshot, view: &View, forced:
         .chain(agent(snapshot))
         .chain(roll_out(snapshot))
         .chain(redeploy(sides, snapshot, view))
+        .chain(address(sides, snapshot, view))
         .chain(tokens(snapshot, view));
     all.filter(|obstacle| !forced.iter().any(|check| obstacle.check == Some(check.name())))
         .collect()
@@ -177,6 +182,84 @@ fn redeploy(sides: &Sides, snapshot: &Snapshot, view: &View) -> Vec<Obstacle> {
     pending.iter().map(obstacle).collect()
 }
 
+/// A push takes along whatever Rancher's settings say by then. Rancher pushes a changed URL or CA only with the next token, or
+/// when it is told to (seen on Rancher 2.15.0).
+fn address(sides: &Sides, snapshot: &Snapshot, view: &View) -> Option<Obstacle> {
+    let wanted = view.pushes?;
+    let deployment = &snapshot.deployment;
+    let template = Address::of(deployment.server_url.as_deref(), deployment.ca_checksum.as_deref());
+    if view.address == wanted && template == wanted {
+        return None;
+    }
+    let now = deployment.server_url.as_deref().unwrap_or("an unknown address");
+    let next = sides.settings.server_url.as_deref().unwrap_or("another address");
+    let what = if now.trim_end_matches('/') == next.trim_end_matches('/') {
+        format!(
+            "the agent trusts another CA than Rancher's setting cacerts says, or its Secret has another URL than {next}"
+        )
+    } else {
+        format!("the agent connects to {now}, and Rancher's setting server-url says {next}")
+    };
+    Some(unless(
+        Check::Address,
+        format!(
+            "a change of Rancher's address or CA has not been pushed to the agent: {what}; a new token would push it too"
+        ),
+        "push it first (annotate the cluster with io.cattle.agent.force.deploy=true) and see the agent connect; \
+         --force=address takes the change along and releases the rollout only when the agent has connected there",
+    ))
+}
+
+/// An owner of the objects that a rotation changes would write their old state back.
+pub(super) async fn owned(sides: &Sides, downstream: &Downstream, snapshot: &Snapshot) -> Result<Vec<Obstacle>, Error> {
+    let (above, below) = (&sides.management.client, &downstream.server.client);
+    let id = &sides.cluster.id;
+    let system = snapshot.system();
+    let secret = system
+        .and_then(|token| token.secret.as_ref())
+        .map(|secret| secret.object.name.clone());
+    let of_system = async {
+        match system {
+            Some(_) => token::metadata(above, id, SYSTEM).await,
+            None => Ok(None),
+        }
+    };
+    let of_secret = async {
+        match &secret {
+            Some(name) => token::secret_metadata(above, id, name).await,
+            None => Ok(None),
+        }
+    };
+    let of_credentials = async {
+        match &snapshot.deployment.volume_secret {
+            Some(name) => agent::credentials_metadata(below, name).await,
+            None => Ok(None),
+        }
+    };
+    let management = async { futures::try_join!(of_system, of_secret).map_err(|error| error.on(MANAGEMENT)) };
+    let agent = async {
+        let read = futures::try_join!(agent::deployment_metadata(below), of_credentials);
+        read.map_err(|error| error.on(DOWNSTREAM))
+    };
+    let ((system, secret), (deployment, credentials)) = futures::try_join!(management, agent)?;
+    let objects = [
+        ("the agent's Deployment", deployment),
+        ("the agent's Secret", credentials),
+        ("registration token system", system),
+        ("the Secret of registration token system", secret),
+    ];
+    let owned = objects.into_iter().filter_map(|(what, metadata)| {
+        let owner = ownership::owner(&metadata?)?;
+        Some(unless(
+            Check::Owner,
+            format!("{what} is managed by {owner}, which would write the old state back"),
+            "change it there, or pause it for the rotation; with --force=owner the rotation turns back when the old state is \
+             written back for the third time",
+        ))
+    });
+    Ok(owned.collect())
+}
+
 fn tokens(snapshot: &Snapshot, view: &View) -> Vec<Obstacle> {
     let mut found = Vec::new();
     let unknown: Vec<_> = snapshot
@@ -203,6 +286,12 @@ fn tokens(snapshot: &Snapshot, view: &View) -> Vec<Obstacle> {
     }
     let Some(old) = view.names else { return found };
     match snapshot.verdicts.get(&old) {
+        Some(Verdict::Live { cluster: Some(cluster) }) if *cluster != snapshot.cluster.id => found.push(unless(
+            Check::Agent,
+            format!("the token {old} that the agent runs with belongs to cluster {cluster}: the agent is connected as that cluster"),
+            "see that the downstream side is the cluster that you mean; with --force=agent it gets a token of this cluster, and \
+             there is no way back",
+        )),
         Some(verdict) if verdict.is_live() => {}
         Some(verdict) if verdict.is_dead() => found.push(firm(
             format!("the token {old} that the agent runs with is dead: at its next restart the cluster is lost"),

@@ -109,6 +109,13 @@ pub async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Res
     let results = Results::new(&context.ui, &rotate.common.run, rotate.subjects.len() == 1)?;
     let management = Management::open(global, &context.environment)?;
     let clusters = clusters(&rotate, &management, &context.ui).await?;
+    if clusters.len() > 1 && rotate.common.downstream.downstream_context.is_some() {
+        let message = format!(
+            "--downstream-context leads to one cluster, but {} clusters are to be rotated",
+            clusters.len()
+        );
+        return Err(Error::usage(message).hint("name one cluster, or use a context of Rancher to reach all of them"));
+    }
     if clusters.is_empty() {
         context.ui.status("No clusters found.");
         results.print(&[])?;
@@ -161,12 +168,6 @@ async fn clusters(rotate: &Rotate, management: &Management, ui: &Ui) -> Result<V
         if clusters.iter().all(|known| known.id != cluster.id) {
             clusters.push(cluster);
         }
-    }
-    let several = clusters.len() > 1 && rotate.common.downstream.downstream_context.is_some();
-    if several {
-        return Err(Error::usage(
-            "--downstream-context leads to one cluster, and several are named",
-        ));
     }
     Ok(clusters)
 }

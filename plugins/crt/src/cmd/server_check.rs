@@ -14,7 +14,7 @@ use rotation::plan::{Plan, Planned};
 
 use verbs::plan::Line;
 
-use crate::actor::{FIELD_MANAGER, TOUCHED};
+use crate::actor::{FIELD_MANAGER, TRIGGERED};
 use crate::rotation::Crt;
 use crate::rotation::write::Write;
 use crate::sides::{DOWNSTREAM, MANAGEMENT, Sides};
@@ -108,7 +108,7 @@ impl Checker<'_> {
 
     async fn touch(&self) -> Result<bool> {
         let now = self.sides.management.clock.now().to_string();
-        let annotation = (TOUCHED, now.as_str());
+        let annotation = (TRIGGERED, now.as_str());
         cluster::touch(
             &self.sides.management.client,
             &self.sides.cluster.object,
@@ -151,6 +151,7 @@ impl Checker<'_> {
                 progress_deadline_seconds: 3600,
             }),
             restarted_at: Change::Keep,
+            address: None,
         };
         agent::place(client, &deployment, &placement, &self.by).await?;
         Ok(true)

@@ -143,9 +143,8 @@ pub(super) fn recall(view: &View, claimed: &Run<Crt>) -> Option<Notes> {
             ..record.notes.clone()
         });
     }
-    // Before `system` was written there can only be a bridge.
-    let left_over = claimed.goal == Goal::Back && !view.bridges.is_empty();
-    let old = view.names.filter(|_| left_over)?;
+    // Before `system` was written there can only be a bridge, and a write of a former holder that is still to come.
+    let old = view.names.filter(|_| claimed.goal == Goal::Back)?;
     Some(notes_of(view, old, None))
 }
 
@@ -181,6 +180,7 @@ fn notes_of(view: &View, old: Fingerprint, new: Option<Fingerprint>) -> Notes {
         },
         mark: None,
         placed: false,
+        home: view.home.clone(),
         worked: view.connected == Some(Connection { token: old, address }),
         old_secret: view.named_secret.clone(),
         rollout: view.rollout,
@@ -209,7 +209,14 @@ fn make(view: &View, run: &Run<Crt>, road: Road) -> Option<Step> {
     }
     protect(view, road).or_else(|| {
         let accepted = view.live.contains(&road.target);
-        (!accepted).then(|| wait(view, run, Phase::Make, format!("Rancher to accept {}", Shown(&road.target))))
+        (!accepted).then(|| {
+            wait(
+                view,
+                run,
+                Phase::Make,
+                format!("Rancher to accept {}", Shown(&road.target)),
+            )
+        })
     })
 }
 
@@ -218,7 +225,7 @@ fn system_is_at(view: &View, run: &Run<Crt>, target: Fingerprint) -> bool {
     let record = view.record_of(&run.id.to_string());
     let recorded = match run.goal {
         Goal::Forward => record.is_some_and(|record| record.notes.new == Some(target)),
-        Goal::Back => run.notes.new.is_none() || record.is_some_and(|record| record.back),
+        Goal::Back => record.is_some_and(|record| record.back),
     };
     let holds = |holder: &Holder| holder.token == target;
     view.system.as_ref().is_some_and(holds) && recorded
@@ -289,7 +296,9 @@ fn keep_what_system_holds(view: &View, run: &Run<Crt>, holder: &Holder, target: 
 
 /// Line 4: X stays accepted for as long as an agent may need it, whoever forgot it.
 fn protect(view: &View, road: Road) -> Option<Step> {
-    let token = road.other.filter(|other| view.is_in_use(*other) && !view.foreign.contains(other))?;
+    let token = road
+        .other
+        .filter(|other| view.is_in_use(*other) && !view.foreign.contains(other))?;
     let holder = view.system.as_ref()?;
     let step = match view.era {
         Era::Secret if view.status_grace == Some(Grace::Near) && holder.previous.is_some() => Write::PostponeGrace,
@@ -333,12 +342,15 @@ fn place(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step>
         return Some(Next::write(Phase::Place, Write::PointBack { token: target }));
     }
     let point = Next::write_and_start(Phase::Place, Write::PointHeld { token: target }, [Timer::Reconnect]);
-    Some(put_right(if run.notes.placed { point.and_stop(Timer::Settle) } else { point }))
+    Some(put_right(if run.notes.placed {
+        point.and_stop(Timer::Settle)
+    } else {
+        point
+    }))
 }
 
 /// Lines 7–11: the agent works with T, by every sign that there is.
-fn prove(view: &View, run: &Run<Crt>, road: Road) -> Option<Step> {
-    let target = road.target;
+fn prove(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step> {
     let shown = Shown(&target);
     if !view.is_connected(target) {
         return Some(reconnect(view, run, target));
@@ -357,14 +369,21 @@ fn prove(view: &View, run: &Run<Crt>, road: Road) -> Option<Step> {
         return Some(wait(view, run, Phase::Prove, "the agent's other pods to end"));
     }
     if !view.runs(target) {
-        return Some(wait(view, run, Phase::Prove, format!("a pod of the agent with {shown}")));
+        return Some(wait(
+            view,
+            run,
+            Phase::Prove,
+            format!("a pod of the agent with {shown}"),
+        ));
     }
     if view.answers == Some(false) {
         return Some(wait(view, run, Phase::Prove, "a call through the agent's tunnel"));
     }
-    // Where nothing is left to be taken away, or there never was a new token, there is nothing to settle.
-    let unsettled = !run.passed(Timer::Settle) && run.notes.new.is_some() && retire(view, run, road).is_some();
-    unsettled.then(|| Next::wait(Phase::Prove, "a redeploy that Rancher may have begun before (--settle)"))
+    // Where no other value is to be taken away there is nothing to settle.
+    let previous = view.system.as_ref().and_then(|holder| holder.previous);
+    let takes_away = view.bridges.iter().chain(&previous).any(|token| *token != target);
+    (takes_away && !run.passed(Timer::Settle))
+        .then(|| Next::wait(Phase::Prove, "a redeploy that Rancher may have begun before (--settle)"))
 }
 
 /// Line 7. A new pod is made only when the one that should connect had its time: each template change costs a rollout.
@@ -389,9 +408,12 @@ fn trigger(view: &View, run: &Run<Crt>, target: Fingerprint) -> Step {
         return wait(view, run, Phase::Prove, what);
     }
     match view.trigger {
-        Some(Trigger { token, overdue: false }) if token == target => {
-            wait(view, run, Phase::Prove, format!("Rancher to apply {} itself", Shown(&target)))
-        }
+        Some(Trigger { token, overdue: false }) if token == target => wait(
+            view,
+            run,
+            Phase::Prove,
+            format!("Rancher to apply {} itself", Shown(&target)),
+        ),
         _ => Next::write(Phase::Prove, Write::Touch).triggering(),
     }
 }

@@ -5,7 +5,7 @@ use rancher::era::Era;
 use rotation::phase::Goal;
 use rotation::protocol::{Draw, Run};
 
-use super::view::{Age, Connection, Grace, Holder, Notes, Pod, Record, Trigger, View};
+use super::view::{Address, Age, Connection, Grace, Holder, Notes, Pod, Record, Trigger, View};
 use super::write::Write;
 use super::{Crt, Timer};
 
@@ -27,7 +27,7 @@ pub(super) fn intend(write: &Write, run: &Run<Crt>, draw: &mut dyn Draw) -> Note
 /// The world right after the write.
 pub(super) fn predict(view: &mut View, run: &Run<Crt>, write: &Write) {
     match write {
-        Write::Adopt { .. } => record(view, run),
+        Write::Adopt { .. } => view.record = Some(Record::of(run)),
         Write::Touch => {
             let holder = view.system.as_ref();
             view.trigger = holder.map(|holder| Trigger {
@@ -57,12 +57,14 @@ pub(super) fn predict(view: &mut View, run: &Run<Crt>, write: &Write) {
         Write::PointHeld { token } => {
             view.names = Some(*token);
             view.held = true;
+            go_home(view, run);
             view.mark.clone_from(&run.notes.mark);
             view.deployment_going_back = run.goal == Goal::Back;
         }
         Write::PointBack { token } => {
             view.names = Some(*token);
             view.held = false;
+            go_home(view, run);
             view.deployment_going_back = true;
             // The template is that of the pod which still runs, so that Kubernetes keeps it.
             let stays = view
@@ -75,34 +77,49 @@ pub(super) fn predict(view: &mut View, run: &Run<Crt>, write: &Write) {
         }
         Write::Guard => view.deployment_going_back = true,
         Write::Release => view.held = false,
-        Write::Renew { name } => drop(view.others.insert(name.clone(), Fingerprint::of(name))),
+        Write::Renew { name } => {
+            let renewed = Fingerprint::of(name);
+            let was_renewed = view.others.get(name) == Some(&renewed);
+            let value = if was_renewed {
+                Fingerprint::of(&format!("{name} again"))
+            } else {
+                renewed
+            };
+            view.others.insert(name.clone(), value);
+        }
+    }
+}
+
+/// On the way back the agent is sent to where it was at the start.
+fn go_home(view: &mut View, run: &Run<Crt>) {
+    if run.goal == Goal::Back {
+        let home = &run.notes.home;
+        view.address = Address::of(Some(&home.server), Some(&home.ca_checksum));
+        view.home = home.clone();
     }
 }
 
 fn set_system(view: &mut View, run: &Run<Crt>, token: Option<Fingerprint>) {
     let Some(token) = token else { return };
-    let previous = match view.era {
-        Era::Secret => view
-            .system
-            .as_ref()
-            .map(|holder| holder.token)
-            .filter(|before| *before != token),
-        Era::Plain => None,
+    // What it held becomes the previous one; where that is this value already, the previous one stays.
+    let replaced = |holder: &Holder| {
+        if holder.token == token {
+            holder.previous
+        } else {
+            Some(holder.token)
+        }
     };
+    let previous = view
+        .system
+        .as_ref()
+        .filter(|_| view.era == Era::Secret)
+        .and_then(replaced);
     view.system = Some(Holder {
         token,
         previous,
         protected: true,
     });
-    record(view, run);
-}
-
-fn record(view: &mut View, run: &Run<Crt>) {
-    view.record = Some(Record {
-        run: run.id.to_string(),
-        back: run.goal == Goal::Back,
-        notes: run.notes.clone(),
-    });
+    view.record = Some(Record::of(run));
 }
 
 /// The world when everything has come to rest and nobody interfered.

@@ -3,9 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kubectl_core::secret::Fingerprint;
+pub use rancher::agent::Address as Home;
 use rancher::era::Era;
-use rotation::protocol::Obstacle;
+use rotation::phase::Goal;
+use rotation::protocol::{Obstacle, Run};
 use serde::{Deserialize, Serialize};
+
+use super::Crt;
 
 /// Both sides of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +53,8 @@ pub struct View {
     pub mark: Option<String>,
     /// Where the Deployment's pod template sends the agent.
     pub address: Address,
+    /// The same, as it is written there.
+    pub home: Home,
     /// Where Rancher's next push would send it, by Rancher's settings. `None` where they may not be read.
     pub pushes: Option<Address>,
     /// The next push may send the agent elsewhere (`--force=address`).
@@ -125,6 +131,21 @@ pub struct Record {
     pub notes: Notes,
 }
 
+impl Record {
+    /// Of a run as it is now. What changes later is seen at the objects themselves.
+    pub fn of(run: &Run<Crt>) -> Self {
+        Self {
+            run: run.id.to_string(),
+            back: run.goal == Goal::Back,
+            notes: Notes {
+                mark: None,
+                placed: false,
+                ..run.notes.clone()
+            },
+        }
+    }
+}
+
 /// What a registration token holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Holder {
@@ -195,6 +216,9 @@ pub struct Notes {
     /// At the start the agent was connected with the old token.
     #[serde(default)]
     pub worked: bool,
+    /// Where the Deployment's pod template sent the agent at the start.
+    #[serde(default)]
+    pub home: Home,
     /// Name of the downstream Secret that the Deployment named at the start.
     pub old_secret: String,
     /// The Deployment's own roll-out settings, to be put back.

@@ -83,7 +83,11 @@ pub enum Write {
 impl fmt::Display for Write {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Adopt { token } => write!(f, "adopt {} as the new token: registration token system holds it already", Shown(token)),
+            Self::Adopt { token } => write!(
+                f,
+                "adopt {} as the new token: registration token system holds it already",
+                Shown(token)
+            ),
             Self::Bridge { token } => write!(
                 f,
                 "bridge: keep {} accepted by a registration token of this run",

@@ -26,7 +26,6 @@ impl Product for Crt {
     const TIMERS: &'static [(Timer, &'static str)] = &[
         (Timer::Proof, "proof"),
         (Timer::Settle, "settle"),
-        (Timer::Touch, "touch"),
         (Timer::Reconnect, "reconnect"),
     ];
 
