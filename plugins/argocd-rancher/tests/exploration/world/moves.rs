@@ -37,7 +37,11 @@ impl Moves<'_> {
     pub(super) fn all(&mut self) {
         if self.world.run.is_none() && self.world.ended.is_none() {
             if self.world.view.is_another_start() {
-                self.may(Kind::Works, "it is not begun again", |to| to.ended = Some(Goal::Back));
+                // The rotation of what is there now replaces what was parked, and nothing else was made.
+                self.may(Kind::Works, "another rotation begins", |to| {
+                    to.view.parked = None;
+                    to.ended = Some(Goal::Back);
+                });
             }
             return;
         }
