@@ -141,7 +141,7 @@ impl Moves<'_> {
             });
         }
         if left.failures > 0 && self.world.view.watched {
-            self.may(Kind::Begins, "a sync of Argo CD's fails", |to| {
+            self.may(Kind::Disturbs, "a sync of Argo CD's fails", |to| {
                 to.memory.left.failures -= 1;
                 to.view.consumer = Consumer::Failed;
             });
