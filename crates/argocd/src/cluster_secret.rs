@@ -11,14 +11,16 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
+use kubectl_core::ownership::{self, Owner, Writer};
 use kubectl_core::request::{self, Item, Merge, Metadata, SECRET, Wanted};
 use kubectl_core::secret::Secret;
 use rancher::{Observed, Problem, Result, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::config::{BadConfig, ClusterConfig};
+use crate::config::{BadConfig, ClusterConfig, ConfigFlaw};
 use crate::server::ServerUrl;
 
 /// The label that makes a Secret one of a cluster.
@@ -62,6 +64,8 @@ pub struct ClusterSecret {
     pub shard: Option<i64>,
     /// What makes no sense in it.
     pub problems: Vec<Problem>,
+    /// All of its metadata, with who wrote it.
+    pub metadata: ObjectMeta,
 }
 
 /// A cluster to be told of.
@@ -137,6 +141,30 @@ impl ClusterSecret {
     pub fn token(&self) -> Option<Secret> {
         self.config.as_ref().ok()?.bearer_token()
     }
+
+    /// Why Argo CD could not work with it, whatever token it held.
+    pub fn flaws(&self) -> Vec<String> {
+        let mut flaws: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
+        match &self.config {
+            Err(bad) => flaws.push(bad.to_string()),
+            Ok(config) => {
+                let all = config.flaws();
+                let other = all.iter().filter(|flaw| **flaw != ConfigFlaw::NoCredential);
+                flaws.extend(other.map(|flaw| format!("config {flaw}")));
+            }
+        }
+        flaws
+    }
+
+    /// What would put an old state of the Secret back.
+    pub fn owner(&self) -> Option<Owner> {
+        ownership::owner(&self.metadata)
+    }
+
+    /// Who has written the config last, other than `except`.
+    pub fn config_writer(&self, except: &str) -> Option<Writer> {
+        ownership::last_writer(&self.metadata, &["data", "config"], except)
+    }
 }
 
 /// All clusters that an Argo CD in this namespace knows, by name of their Secrets.
@@ -194,7 +222,7 @@ fn encoded(text: &str) -> String {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RawSecret {
-    metadata: Metadata,
+    metadata: ObjectMeta,
     data: Option<BTreeMap<String, Option<String>>>,
     immutable: Option<bool>,
 }
@@ -236,16 +264,23 @@ impl RawSecret {
         if server.is_empty() {
             texts.odd("data.server", "is empty");
         }
+        if server.has_blanks() {
+            texts.odd(
+                "data.server",
+                "has a space or a line break, with which Argo CD cannot call it",
+            );
+        }
         let name = texts.take("data.name");
         let namespaces = texts.take("data.namespaces");
         let project = texts.take("data.project");
         let shard = texts.take("data.shard");
+        let metadata = Metadata::from(self.metadata.clone());
         let number: Option<i64> = shard.parse().ok();
         if number.is_none() && !shard.is_empty() {
             texts.odd("data.shard", "is not a number");
         }
         ClusterSecret {
-            object: self.metadata.observed(),
+            object: metadata.observed(),
             name: if name.is_empty() { server.to_string() } else { name },
             server,
             config: ClusterConfig::parse(&Secret::new(texts.take("data.config"))),
@@ -253,12 +288,13 @@ impl RawSecret {
             cluster_resources: texts.take("data.clusterResources") == "true",
             project: Some(project).filter(|project| !project.is_empty()),
             shard: number,
-            deleting: self.metadata.deletion_timestamp.is_some(),
+            deleting: metadata.deletion_timestamp.is_some(),
             immutable: self.immutable.unwrap_or_default(),
-            created: self.metadata.created(),
-            labels: self.metadata.labels.unwrap_or_default(),
-            annotations: self.metadata.annotations.unwrap_or_default(),
+            created: metadata.created(),
+            labels: metadata.labels.unwrap_or_default(),
+            annotations: metadata.annotations.unwrap_or_default(),
             problems: texts.problems,
+            metadata: self.metadata,
         }
     }
 }

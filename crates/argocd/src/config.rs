@@ -100,7 +100,9 @@ impl ClusterConfig {
         };
         let config = Self { fields, tls };
         let texts = [BEARER, "username", "password"].map(|key| config.fields.text(key).is_err());
-        let tls = config.tls.text("caData").is_err() || config.tls.flag("insecure").is_err();
+        let tls = config.tls.text("caData").is_err()
+            || config.tls.text("serverName").is_err()
+            || config.tls.flag("insecure").is_err();
         if tls || texts.contains(&true) {
             return Err(BadConfig::WrongType);
         }
@@ -149,6 +151,12 @@ impl ClusterConfig {
     /// The server's certificate is not checked.
     pub fn insecure(&self) -> bool {
         self.tls.flag("insecure") == Ok(true)
+    }
+
+    /// The name that the server's certificate must be for, where it is not the host of the address.
+    pub fn server_name(&self) -> Option<String> {
+        let name = self.tls.text("serverName").ok().flatten()?;
+        Some(name).filter(|name| !name.is_empty())
     }
 
     /// The PEM that the server is trusted by.

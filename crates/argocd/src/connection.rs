@@ -26,6 +26,8 @@ pub struct Connection {
     /// `argocd_cluster_api_resources`: how many kinds it watches there. None watched although connected is what a token
     /// leaves behind that died at a bad moment, with `resource.respectRBAC` set.
     pub kinds: Option<u64>,
+    /// `argocd_cluster_cache_age_seconds`: how long ago it has read the whole cluster, in whole seconds.
+    pub age: Option<u64>,
 }
 
 /// All connections that a controller tells of; `None`: there is no Service for its metrics in this namespace.
@@ -55,7 +57,7 @@ pub fn parse(metrics: &str) -> BTreeMap<ServerUrl, Connection> {
         };
         if !matches!(
             name,
-            "argocd_cluster_connection_status" | "argocd_cluster_api_resources"
+            "argocd_cluster_connection_status" | "argocd_cluster_api_resources" | "argocd_cluster_cache_age_seconds"
         ) {
             continue;
         }
@@ -72,8 +74,11 @@ pub fn parse(metrics: &str) -> BTreeMap<ServerUrl, Connection> {
         let connection = all.entry(ServerUrl::new(&server)).or_default();
         if name.ends_with("status") {
             connection.connected = Some(value > 0.0);
-        } else {
+        } else if name.ends_with("resources") {
             connection.kinds = Some(value.max(0.0) as u64);
+        } else {
+            // -1: never.
+            connection.age = (value >= 0.0).then_some(value as u64);
         }
     }
     all

@@ -30,6 +30,12 @@ impl ServerUrl {
         &self.0
     }
 
+    /// Whether Argo CD could not call it: it takes the text as it stands, line breaks and spaces included (seen on Argo CD
+    /// 3.5.1), while others trim it.
+    pub fn has_blanks(&self) -> bool {
+        self.0.chars().any(|c| c.is_whitespace() || c.is_control())
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -166,6 +166,8 @@ pub struct ApiToken {
     pub last_used: Option<Timestamp>,
     /// Made from another token, not by a login. Only such a token can delete itself.
     pub derived: bool,
+    /// It is the token that the list was asked for with.
+    pub current: bool,
 }
 
 impl ApiToken {
@@ -179,8 +181,11 @@ impl ApiToken {
 ///
 /// ```
 /// use rancher::api_token::Mark;
-/// let mark = Mark::new("kubectl-argocd-rancher", "x7k2p", "argocd/cluster-one");
+/// let mut mark = Mark::new("kubectl-argocd-rancher", "x7k2p", "argocd/cluster-one");
 /// assert_eq!(mark.to_string(), "kubectl-argocd-rancher run=x7k2p for=argocd/cluster-one");
+/// assert_eq!(Mark::read(&mark.to_string()), Some(mark.clone()));
+/// mark.cluster = Some("51a4b7f0".to_owned());
+/// mark.replaces = Some("token-abcde".to_owned());
 /// assert_eq!(Mark::read(&mark.to_string()), Some(mark));
 /// assert_eq!(Mark::read("made by hand"), None);
 /// ```
@@ -192,6 +197,10 @@ pub struct Mark {
     pub run: String,
     /// What the token is for: `namespace/name` of the object that holds it.
     pub subject: String,
+    /// The cluster that this object is in. `None`: the mark is of a release that did not tell.
+    pub cluster: Option<String>,
+    /// The token that it takes the place of.
+    pub replaces: Option<String>,
 }
 
 impl Mark {
@@ -202,24 +211,41 @@ impl Mark {
             by: word(by),
             run: word(run),
             subject: word(subject),
+            cluster: None,
+            replaces: None,
         }
     }
 
     /// From a description; `None` if it was written by others.
     pub fn read(description: &str) -> Option<Self> {
         let mut words = description.split(' ');
-        let mark = Self {
+        let mut mark = Self {
             by: words.next().filter(|by| !by.is_empty())?.to_owned(),
             run: words.next()?.strip_prefix("run=")?.to_owned(),
             subject: words.next()?.strip_prefix("for=")?.to_owned(),
+            cluster: None,
+            replaces: None,
         };
-        words.next().is_none().then_some(mark)
+        for word in words {
+            match word.split_once('=')? {
+                ("in", cluster) if mark.cluster.is_none() => mark.cluster = Some(cluster.to_owned()),
+                ("replaces", name) if mark.replaces.is_none() => mark.replaces = Some(name.to_owned()),
+                _ => return None,
+            }
+        }
+        Some(mark)
     }
 }
 
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} run={} for={}", self.by, self.run, self.subject)
+        write!(f, "{} run={} for={}", self.by, self.run, self.subject)?;
+        if let Some(cluster) = &self.cluster {
+            write!(f, " in={cluster}")?;
+        }
+        self.replaces
+            .as_ref()
+            .map_or(Ok(()), |name| write!(f, " replaces={name}"))
     }
 }
 
@@ -394,6 +420,7 @@ struct RawToken {
     enabled: Option<bool>,
     last_used_at: Option<String>,
     is_derived: bool,
+    current: bool,
 }
 
 impl RawToken {
@@ -411,6 +438,7 @@ impl RawToken {
             enabled: self.enabled != Some(false),
             last_used: time(self.last_used_at.as_deref()),
             derived: self.is_derived,
+            current: self.current,
         })
     }
 

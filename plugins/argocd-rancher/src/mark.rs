@@ -4,6 +4,7 @@
 //! in `data`. They hold names, never values, and nothing that changes without a new token: each change of an annotation
 //! wakes all ApplicationSets that select clusters.
 
+use argocd::ClusterSecret;
 use k8s_openapi::jiff::Timestamp;
 use kubectl_core::age;
 use kubectl_core::secret::Secret;
@@ -13,6 +14,8 @@ use rancher::api_token::{ApiToken, Lifetime, Mark};
 /// Who writes.
 pub const TOOL: &str = "kubectl-argocd-rancher";
 pub use verbs::API_VERSION;
+/// Argo CD lists a cluster anew at least this often. In seconds.
+const LATELY: i64 = 15 * 60;
 /// The name of the token in the Secret.
 pub const TOKEN: &str = "kubectl-rotation.github.io/token";
 /// The user who minted it.
@@ -20,15 +23,46 @@ pub const TOKEN_USER: &str = "kubectl-rotation.github.io/token-user";
 /// When it ends, RFC 3339.
 pub const TOKEN_EXPIRES: &str = "kubectl-rotation.github.io/token-expires-at";
 
-/// The mark of a token that a run makes for the Secret `namespace/name`.
-pub fn of_run(run: &str, namespace: &str, secret: &str) -> Mark {
-    Mark::new(TOOL, run, &format!("{namespace}/{secret}"))
+/// The mark of a token that a run makes for the Secret `namespace/name` of the Argo CD with this identity.
+pub fn of_run(run: &str, namespace: &str, secret: &str, identity: Option<&str>) -> Mark {
+    let mut mark = Mark::new(TOOL, run, &format!("{namespace}/{secret}"));
+    mark.cluster = identity.map(str::to_owned);
+    mark
 }
 
-/// Whether this program minted a token for that Secret.
-pub fn is_ours(token: &ApiToken, namespace: &str, secret: &str) -> bool {
-    let mark = Mark::read(&token.description);
-    mark.is_some_and(|mark| mark.by == TOOL && mark.subject == format!("{namespace}/{secret}"))
+/// The mark of a token that this program made for a Secret of the Argo CD with this identity. Another Argo CD may use the same
+/// user of Rancher, and have a Secret of the same name. A mark without an identity is of an earlier release; that such a token
+/// is for the Secret is only known where `is_there`: its value was found there.
+pub fn of_ours(token: &ApiToken, identity: Option<&str>, is_there: bool) -> Option<Mark> {
+    let mark = Mark::read(&token.description).filter(|mark| mark.by == TOOL)?;
+    let is_here = match &mark.cluster {
+        Some(cluster) => identity == Some(cluster),
+        None => is_there,
+    };
+    is_here.then_some(mark)
+}
+
+/// What to do about a Secret that Argo CD could not work with.
+pub fn cure(secret: &str) -> String {
+    format!("correct it with `kubectl edit secret {secret}`, or delete the Secret and add the cluster again")
+}
+
+/// What speaks against changing a Secret that something else puts back.
+pub fn owned(cluster: &ClusterSecret) -> Option<(String, String)> {
+    let (name, owner) = (&cluster.object.name, cluster.owner()?);
+    Some((
+        format!("Secret {name} belongs to {owner}, which may write its own state back at any time"),
+        format!(
+            "change it at {owner}; --force=owner changes it here, and whatever {owner} writes later brings the old token back"
+        ),
+    ))
+}
+
+/// How long ago a token was used, if that was so lately that somebody still relies on it.
+pub fn used_lately(token: &ApiToken, now: Timestamp) -> Option<String> {
+    let ago = now.as_second() - token.last_used?.as_second();
+    // The clocks of two servers differ: a use in the future is one of this moment.
+    (ago < LATELY).then(|| age::human(ago.max(0)))
 }
 
 /// A write that leaves what is known of the new token.

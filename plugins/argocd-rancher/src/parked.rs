@@ -17,6 +17,10 @@ use crate::sides::Client;
 
 /// The run that it belongs to.
 const RUN: &str = "kubectl-rotation.github.io/run";
+/// The user of Rancher who began the run.
+const USER: &str = "kubectl-rotation.github.io/token-user";
+/// Whether the old token is to stay valid, `true` or `false`.
+const KEEP_OLD: &str = "kubectl-rotation.github.io/keep-old";
 /// Whose it is.
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
@@ -46,13 +50,41 @@ pub struct Place {
     name: String,
 }
 
+/// The run that the values are kept for.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    /// Its name.
+    pub id: String,
+    /// The user of Rancher who began it. Empty: not recorded.
+    pub user: String,
+    /// The old token is to stay valid; so it is where that is not recorded.
+    pub keep_old: bool,
+}
+
+impl Run {
+    fn read(annotations: Option<BTreeMap<String, String>>) -> Self {
+        let mut all = annotations.unwrap_or_default();
+        Self {
+            id: all.remove(RUN).unwrap_or_default(),
+            user: all.remove(USER).unwrap_or_default(),
+            keep_old: all.get(KEEP_OLD).is_none_or(|text| text != "false"),
+        }
+    }
+
+    fn annotations(&self) -> BTreeMap<String, String> {
+        let keep_old = self.keep_old.to_string();
+        let all = [(RUN, &self.id), (USER, &self.user), (KEEP_OLD, &keep_old)];
+        all.map(|(key, value)| (key.to_owned(), value.clone())).into()
+    }
+}
+
 /// What was seen there.
 #[derive(Clone, Debug)]
 pub struct Seen {
     uid: String,
     resource_version: String,
     /// The run that wrote it.
-    pub run: String,
+    pub run: Run,
     /// The value of the old token.
     pub old: Option<Secret>,
     /// That of the new one.
@@ -98,10 +130,7 @@ impl Place {
                 Some(Secret::new(text)).filter(|value| !value.is_empty())
             };
             Some(Seen {
-                run: metadata
-                    .annotations
-                    .and_then(|mut all| all.remove(RUN))
-                    .unwrap_or_default(),
+                run: Run::read(metadata.annotations),
                 uid: metadata.uid.unwrap_or_default(),
                 resource_version: metadata.resource_version.unwrap_or_default(),
                 old: value(Slot::Old),
@@ -114,7 +143,7 @@ impl Place {
     pub async fn put(
         &self,
         seen: Option<&Seen>,
-        run: &str,
+        run: &Run,
         slot: Slot,
         value: &Secret,
         dry_run: bool,
@@ -125,7 +154,7 @@ impl Place {
                 metadata: ObjectMeta {
                     name: Some(self.name.clone()),
                     labels: Some([(MANAGED_BY.to_owned(), TOOL.to_owned())].into()),
-                    annotations: Some([(RUN.to_owned(), run.to_owned())].into()),
+                    annotations: Some(run.annotations()),
                     ..ObjectMeta::default()
                 },
                 data: Some(data),
@@ -141,11 +170,11 @@ impl Place {
             "metadata": {
                 "uid": seen.uid,
                 "resourceVersion": seen.resource_version,
-                "annotations": { RUN: run },
+                "annotations": run.annotations(),
             },
             "data": data,
         });
-        if seen.run != run {
+        if seen.run.id != run.id {
             let other = if slot == Slot::Old { Slot::New } else { Slot::Old };
             change["data"][other.key()] = json!(null);
         }

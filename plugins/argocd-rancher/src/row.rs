@@ -14,6 +14,7 @@ use rancher::api_token::proof::Standing;
 use rancher::api_token::{ApiToken, Credential, Expiry};
 use serde::Serialize;
 
+use crate::actor::BLIND;
 use crate::mark::{self, API_VERSION};
 use crate::view::product::Part;
 
@@ -89,6 +90,9 @@ pub struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     probed: Option<&'static str>,
     argocd: Option<View>,
+    /// What else manages the Secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    managed_by: Option<String>,
     /// A rotation under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     rotation: Option<Part>,
@@ -212,6 +216,7 @@ impl Row {
             reasons,
             probed: scene.probed.as_ref().map(Standing::word),
             argocd: scene.view.map(Into::into),
+            managed_by: cluster.owner().map(|owner| owner.to_string()),
             rotation: scene.rotation,
             shown: [expires, last_used],
         })
@@ -236,6 +241,7 @@ impl Row {
             ("last used", last_used.clone()),
             ("state", self.state.word().to_owned()),
         ];
+        facts.extend(self.managed_by.iter().map(|owner| ("managed by", owner.clone())));
         facts.extend(self.reasons.iter().map(|reason| ("because", reason.clone())));
         let connected = self.argocd.and_then(|view| view.connected);
         facts.extend(connected.map(|connected| {
@@ -271,7 +277,7 @@ impl Metadata {
 }
 
 impl From<Connection> for View {
-    fn from(Connection { connected, kinds }: Connection) -> Self {
+    fn from(Connection { connected, kinds, .. }: Connection) -> Self {
         Self { connected, kinds }
     }
 }
@@ -281,6 +287,7 @@ fn judge(cluster: &ClusterSecret, id: &ClusterId, known: &Known<'_>, scene: &Sce
     let mut reasons = of_secret(cluster);
     reasons.extend(scene.duplicates.iter().map(|text| (State::Duplicate, text.clone())));
     reasons.extend(scene.probed.as_ref().and_then(of_probe));
+    reasons.extend(scene.view.and_then(of_view));
     reasons.extend(of_token(known, id, scene.now));
     reasons.extend(scene.rotation.map(|part| (State::Rotating, part.to_string())));
     reasons.sort_by_key(|(state, _)| *state);
@@ -311,6 +318,17 @@ fn of_secret(cluster: &ClusterSecret) -> Vec<(State, String)> {
         }
     }
     reasons
+}
+
+fn of_view(view: Connection) -> Option<(State, String)> {
+    match (view.connected?, view.kinds) {
+        (false, _) => Some((
+            State::Failing,
+            "Argo CD's last full look at the cluster failed".to_owned(),
+        )),
+        (true, Some(0)) => Some((State::Failing, BLIND.to_owned())),
+        _ => None,
+    }
 }
 
 fn of_probe(standing: &Standing) -> Option<(State, String)> {
@@ -359,6 +377,7 @@ impl Printable for Row {
         Column::new("LAST USED"),
         Column::new("STATE"),
         Column::wide("ARGOCD"),
+        Column::wide("MANAGED BY"),
         Column::wide("SERVER"),
         Column::wide("REASON"),
     ];
@@ -384,6 +403,7 @@ impl Printable for Row {
             last_used.as_str().into(),
             self.state.word().into(),
             argocd.into(),
+            or(self.managed_by.as_ref(), "<none>"),
             self.server.as_str().into(),
             self.reasons.join("; ").into(),
         ]

@@ -12,10 +12,12 @@ use argocd::{ClusterConfig, ClusterSecret, ServerUrl, cluster_secret};
 use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 use kube::Api;
 use kubectl_core::app::{Context, GlobalFlags};
+use kubectl_core::cluster_identity;
 use kubectl_core::connection::{Authority, Connection, Environment, Server};
 use kubectl_core::error::{Doing as _, Error};
+use kubectl_core::request::{self, SECRET};
 use kubectl_core::secret::{Fingerprint, Secret};
-use rancher::api_token::{self, bearing};
+use rancher::api_token::{self, ApiToken, Credential, TokenName, bearing, proof};
 use rancher::reach::{RancherUrl, Reach};
 use url::Url;
 use verbs::again::Again;
@@ -26,6 +28,10 @@ pub const ARGOCD: &str = "the cluster of Argo CD";
 pub const RANCHER: &str = "Rancher";
 /// Where Argo CD is installed unless somebody chose otherwise.
 const NAMESPACE: &str = "argocd";
+
+/// What an unscoped token means.
+pub const UNSCOPED: &str = "an unscoped token works for every cluster that its owner sees, and can issue and revoke tokens: \
+    whoever can read the cluster Secret can do all that";
 
 /// How Rancher is reached.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -75,6 +81,8 @@ pub struct Rancher {
     pub base: RancherUrl,
     /// A client of that URL with our identity.
     pub client: Client,
+    /// The token that we log in with. `None`: with something else.
+    pub login: Option<TokenName>,
     /// Nobody, trusting what the client trusts.
     anonymous: Connection,
 }
@@ -103,6 +111,24 @@ impl Argo {
         })
     }
 
+    /// What tells this Argo CD from others, also from one of the same namespace in another cluster: the uid of its Secret
+    /// `argocd-secret`. Whoever uses this program may read Secrets in that namespace, and need not be allowed to read
+    /// Namespaces; all callers must find the same. Without that Secret it is the uid of namespace kube-system. `None`: neither
+    /// can be read.
+    pub async fn identity(&self) -> Result<Option<String>, Error> {
+        let client = &self.server.client;
+        let metadata = request::get_metadata(client, SECRET, Some(&self.namespace), "argocd-secret").await;
+        let metadata = metadata.map_err(|error| rancher::Error::from(error).on(ARGOCD))?;
+        if let Some(uid) = metadata.and_then(|metadata| metadata.uid) {
+            return Ok(Some(uid));
+        }
+        match cluster_identity::uid(client).await {
+            Ok(uid) => Ok(Some(uid)),
+            Err(error) if error.is_forbidden() || error.is_not_found() => Ok(None),
+            Err(error) => Err(rancher::Error::from(error).on(ARGOCD)),
+        }
+    }
+
     /// All clusters that Argo CD knows.
     pub async fn clusters(&self) -> Result<Vec<ClusterSecret>, Error> {
         let found = cluster_secret::list(&self.server.client, &self.namespace).await;
@@ -123,7 +149,7 @@ impl Argo {
             (None, Some(_)) if config.insecure() => "that of Rancher".to_owned(),
             (None, _) => "public".to_owned(),
         };
-        let door = (url.to_string(), trust);
+        let door = (url.to_string(), format!("{trust} {:?}", config.server_name()));
         let known = self.doors().get(&door).cloned();
         if let Some(server) = known {
             return bearing_there(server, token);
@@ -151,6 +177,10 @@ impl Argo {
             // It does not check the certificate; we do, by what we know of Rancher.
             (None, Some(rancher)) if config.insecure() => rancher.anonymous.anonymous_at(url.clone(), Authority::Same),
             (None, _) => self.connection.anonymous_at(url.clone(), Authority::Public),
+        };
+        let connection = match config.server_name() {
+            Some(name) => connection.with_server_name(Some(&name)),
+            None => connection,
         };
         connection.connect()
     }
@@ -201,7 +231,9 @@ impl RancherFlags {
                 .load(&context.environment)
                 .doing(format!("use context {name} for {RANCHER}"))?;
             let base = Reach::of(connection.server()).base().clone();
+            let token = connection.bearer_token().await.doing(format!("log in to {RANCHER}"))?;
             return Ok(Some(Rancher {
+                login: token.as_ref().and_then(name_of),
                 client: Client(connection.at(base.url().clone()).connect()?.client),
                 anonymous: connection.anonymous_at(base.url().clone(), Authority::Same),
                 base,
@@ -243,6 +275,7 @@ impl RancherFlags {
             .ok_or_else(|| Error::usage("the token for --rancher-url has characters that cannot be sent"))?;
         Ok(Rancher {
             base,
+            login: name_of(&token),
             client: Client(client),
             anonymous,
         })
@@ -290,10 +323,48 @@ impl Rancher {
         })
     }
 
+    /// Whether this is the token that we log in with.
+    pub fn logs_in_with(&self, token: &ApiToken) -> bool {
+        token.current || self.login.as_ref() == Some(&token.name)
+    }
+
+    /// What speaks against a token for this cluster alone, or, `unscoped`, against one for all. Only Rancher's own cluster is
+    /// asked about: for others nothing is redirected (seen on Rancher 2.15.0 and 2.12.0).
+    pub async fn wrong_scope(
+        &self,
+        cluster: &rancher::ClusterId,
+        unscoped: bool,
+    ) -> Result<Option<(String, &'static str)>, Error> {
+        let is_local = cluster.as_str() == "local";
+        let redirects = is_local && {
+            let asked = proof::needs_no_scope(&self.client.0, cluster).await;
+            asked.doing(format!("ask {RANCHER} for what cluster {cluster} serves"))?
+        };
+        Ok(match (redirects, unscoped) {
+            (true, false) => Some((
+                format!(
+                    "with a token for cluster {cluster} alone Argo CD could not work: this Rancher redirects /api and /apis of \
+                     it out of the token's scope"
+                ),
+                "let Argo CD reach that cluster directly (https://kubernetes.default.svc where it runs there), or issue a token \
+                 for all clusters with --unscoped",
+            )),
+            (false, true) => Some((
+                format!("cluster {cluster} does not need a token without a scope"),
+                "leave out --unscoped",
+            )),
+            _ => None,
+        })
+    }
+
     /// Where a cluster of its is served, as Argo CD is to be told.
     pub fn server_of(&self, cluster: &rancher::ClusterId) -> ServerUrl {
         ServerUrl::through_rancher(&self.base, cluster)
     }
+}
+
+fn name_of(token: &Secret) -> Option<TokenName> {
+    Credential::of(token).api_token().cloned()
 }
 
 fn read(path: &std::path::Path, what: &str) -> Result<String, Error> {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use argocd::{ClusterConfig, ClusterSecret, ServerUrl};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kubectl_argocd_rancher::mark;
 use kubectl_argocd_rancher::row::{Row, Scene};
@@ -41,6 +42,7 @@ fn cluster(config: &str) -> ClusterSecret {
         project: None,
         shard: None,
         problems: Vec::new(),
+        metadata: ObjectMeta::default(),
     }
 }
 
@@ -73,6 +75,7 @@ fn token(scope: Option<&str>) -> ApiToken {
         enabled: true,
         last_used: None,
         derived: true,
+        current: false,
     }
 }
 

@@ -10,6 +10,8 @@ const METRICS: &str = r#"# HELP argocd_cluster_connection_status The k8s cluster
 argocd_cluster_connection_status{k8s_version="1.36.3",server="https://rancher.example.com/k8s/clusters/c-m-abc12345"} 1
 argocd_cluster_connection_status{k8s_version="",server="https://odd.example.com/\"quoted\""} 0
 argocd_cluster_api_resources{server="https://rancher.example.com/k8s/clusters/c-m-abc12345"} 56
+argocd_cluster_cache_age_seconds{server="https://rancher.example.com/k8s/clusters/c-m-abc12345"} 7
+argocd_cluster_cache_age_seconds{server="https://odd.example.com/\"quoted\""} -1
 argocd_cluster_events_total{group="",kind="Pod",server="https://x"} 3
 argocd_cluster_connection_status{broken
 argocd_app_info{dest_server="https://y"} 1
@@ -22,10 +24,11 @@ fn the_metrics_of_a_controller_tell_what_it_thinks_of_each_cluster() {
     let good = Connection {
         connected: Some(true),
         kinds: Some(56),
+        age: Some(7),
     };
     assert_eq!(all[&ServerUrl::new(SERVER)], good);
     let odd = &all[&ServerUrl::new(r#"https://odd.example.com/"quoted""#)];
-    assert_eq!((odd.connected, odd.kinds), (Some(false), None));
+    assert_eq!((odd.connected, odd.kinds, odd.age), (Some(false), None, None));
 }
 
 #[tokio::test]

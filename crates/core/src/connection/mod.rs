@@ -173,6 +173,22 @@ impl Connection {
         Ok(other)
     }
 
+    /// The same connection to a server whose certificate is for this name.
+    #[must_use]
+    pub fn with_server_name(mut self, name: Option<&str>) -> Self {
+        self.trust.server_name = name.map(str::to_owned);
+        self
+    }
+
+    /// The bearer token that is sent now, if there is one. A credential plugin runs if it has not.
+    pub async fn bearer_token(&self) -> Result<Option<Secret>, Error> {
+        let header = self.identity.credential().await?.authorization;
+        let token = header
+            .as_ref()
+            .and_then(|header| header.to_str().ok()?.strip_prefix("Bearer "));
+        Ok(token.map(Secret::new))
+    }
+
     /// The certificate authority that the server must show a certificate of, PEM. `None` goes by the system's roots, or
     /// ([`Connection::is_insecure`]) by nothing.
     pub fn authority(&self) -> Option<&str> {

@@ -48,6 +48,8 @@ impl Asked {
 /// An answer, whatever it says.
 pub(super) struct Answer {
     pub(super) code: u16,
+    /// Where a redirect leads.
+    pub(super) location: Option<String>,
     pub(super) body: Vec<u8>,
 }
 
@@ -76,6 +78,10 @@ pub(super) async fn ask(
     let body = Limited::new(body, LONGEST_ANSWER).collect().await;
     Ok(Answer {
         code: head.status.as_u16(),
+        location: head
+            .headers
+            .get(header::LOCATION)
+            .and_then(|to| Some(to.to_str().ok()?.to_owned())),
         body: body.map_err(kube::Error::Service)?.to_bytes().into(),
     })
 }

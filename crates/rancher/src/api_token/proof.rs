@@ -51,6 +51,13 @@ pub enum Standing {
     },
     /// There is no such cluster.
     ClusterGone,
+    /// Rancher redirects a call to a place where the token is not accepted.
+    Redirected {
+        /// What was called.
+        path: String,
+        /// Where that leads.
+        to: String,
+    },
     /// The cluster's agent has no tunnel open. Nothing is known of the token.
     AgentOffline,
     /// No answer came in this time. With a silent agent Rancher needs half a minute to say so.
@@ -89,7 +96,11 @@ impl Standing {
     pub fn is_alive(&self) -> bool {
         matches!(
             self,
-            Self::Works { .. } | Self::NotAMember { .. } | Self::NoDownstreamRight { .. } | Self::ClusterGone
+            Self::Works { .. }
+                | Self::NotAMember { .. }
+                | Self::NoDownstreamRight { .. }
+                | Self::ClusterGone
+                | Self::Redirected { .. }
         )
     }
 
@@ -101,6 +112,7 @@ impl Standing {
             Self::NotAMember { .. } => "not-a-member",
             Self::NoDownstreamRight { .. } => "no-downstream-right",
             Self::ClusterGone => "cluster-gone",
+            Self::Redirected { .. } => "redirected",
             Self::AgentOffline => "agent-offline",
             Self::NoAnswer { .. } => "no-answer",
             Self::Unavailable { .. } => "unavailable",
@@ -122,6 +134,10 @@ impl fmt::Display for Standing {
             Self::NotAMember { user: None } => f.write_str("its owner is not a member of the cluster"),
             Self::NoDownstreamRight { message } => write!(f, "the cluster refuses its owner: {message}"),
             Self::ClusterGone => f.write_str("Rancher has no such cluster"),
+            Self::Redirected { path, to } => write!(
+                f,
+                "Rancher redirects {path} to {to}, where the token is not accepted: Argo CD cannot discover what the cluster serves"
+            ),
             Self::AgentOffline => f.write_str("the cluster's agent is not connected to Rancher"),
             Self::NoAnswer { within } => write!(
                 f,
@@ -144,17 +160,62 @@ pub async fn alone(client: &kube::Client, cluster: &ClusterId, patience: Duratio
     look(client, &format!("/v3/clusters/{cluster}"), patience).await
 }
 
-/// Proves a token through Rancher and the agent's tunnel, by asking the cluster for its version.
+/// Proves a token through Rancher and the agent's tunnel, by the calls with which a client of Kubernetes finds out what a
+/// cluster is and serves. It follows redirects: Rancher 2.15.0 answers 307 at `/k8s/clusters/local/api` and `…/apis`, to its
+/// own `/api/` and `/apis/`, where a token that is scoped to `local` is refused (rancher/rancher#54278).
 pub async fn through_proxy(client: &kube::Client, cluster: &ClusterId, patience: Duration) -> Standing {
-    look(client, &format!("/k8s/clusters/{cluster}/version"), patience).await
+    let below = format!("/k8s/clusters/{cluster}");
+    let version = look(client, &format!("{below}/version"), patience).await;
+    for path in ["api", "apis"].map(|of| format!("{below}/{of}")) {
+        if !version.works() {
+            break;
+        }
+        let discovery = look(client, &path, patience).await;
+        if !discovery.works() {
+            return discovery;
+        }
+    }
+    version
+}
+
+/// Whether Rancher redirects what a client asks for first out of what a token for this cluster alone is accepted for.
+pub async fn needs_no_scope(client: &kube::Client, cluster: &ClusterId) -> Result<bool, kube::Error> {
+    let below = format!("/k8s/clusters/{cluster}/");
+    let answer = norman::ask(client, Method::GET, &format!("{below}api"), None).await?;
+    Ok(redirect(&answer).is_some_and(|to| !to.starts_with(&below)))
 }
 
 async fn look(client: &kube::Client, path: &str, patience: Duration) -> Standing {
-    match tokio::time::timeout(patience, norman::ask(client, Method::GET, path, None)).await {
-        Ok(Ok(Answer { code, body })) => classify(code, &body),
+    match tokio::time::timeout(patience, followed(client, path)).await {
+        Ok(Ok(standing)) => standing,
         Ok(Err(error)) => Standing::Unreachable(Arc::new(error)),
         Err(_) => Standing::NoAnswer { within: patience },
     }
+}
+
+/// As Go's HTTP client follows redirects, at most ten. One to another host is not followed: the token is not for it.
+async fn followed(client: &kube::Client, path: &str) -> Result<Standing, kube::Error> {
+    let mut at = path.to_owned();
+    for _ in 0..10 {
+        let answer = norman::ask(client, Method::GET, &at, None).await?;
+        match redirect(&answer) {
+            Some(to) if to.starts_with('/') && !to.starts_with("//") => to.clone_into(&mut at),
+            Some(to) => {
+                to.clone_into(&mut at);
+                break;
+            }
+            None if at == path => return Ok(classify(answer.code, &answer.body)),
+            None if (200..300).contains(&answer.code) => return Ok(Standing::Works { kubernetes: None }),
+            None => break,
+        }
+    }
+    let path = path.to_owned();
+    Ok(Standing::Redirected { path, to: at })
+}
+
+fn redirect(answer: &Answer) -> Option<&str> {
+    let is_redirect = matches!(answer.code, 301 | 302 | 303 | 307 | 308);
+    answer.location.as_deref().filter(|_| is_redirect)
 }
 
 /// An error as Rancher's proxy writes it, in an answer that says it is text.

@@ -89,6 +89,13 @@ async fn a_token_is_proven_alone_and_through_the_proxy() {
             "/k8s/clusters/c-abcde/version",
             200,
             &json!({"gitVersion": "v1.36.3"}),
+        )
+        .on("GET", "/k8s/clusters/c-abcde/api", 200, &json!({"kind": "APIVersions"}))
+        .on(
+            "GET",
+            "/k8s/clusters/c-abcde/apis",
+            200,
+            &json!({"kind": "APIGroupList"}),
         );
     let client = bearing(&server.client(), &Secret::new("token-x7k2p:abc")).unwrap();
     assert!(alone(&client, &id("c-abcde"), PATIENCE).await.works());
@@ -100,6 +107,45 @@ async fn a_token_is_proven_alone_and_through_the_proxy() {
             .iter()
             .all(|request| request.headers["authorization"] == "Bearer token-x7k2p:abc")
     );
+}
+
+/// As Rancher 2.15.0 redirects at its own cluster; the token is for that cluster alone, or for all.
+#[rstest]
+#[case::refused_there(401, "redirected")]
+#[case::accepted_there(200, "works")]
+#[tokio::test]
+async fn a_redirect_out_of_the_scope_of_a_token_is_followed(#[case] code: u16, #[case] expected: &str) {
+    let to = |place| [("location", place)];
+    let server = Server::new()
+        .on(
+            "GET",
+            "/k8s/clusters/local/version",
+            200,
+            &json!({"gitVersion": "v1.36.3"}),
+        )
+        .on_text("GET", "/k8s/clusters/local/api", 307, &to("/api/"), "")
+        .on("GET", "/api/", code, &json!({}));
+    let server = match code {
+        200 => server
+            .on_text("GET", "/k8s/clusters/local/apis", 307, &to("/apis/"), "")
+            .on("GET", "/apis/", code, &json!({})),
+        _ => server,
+    };
+    let standing = through_proxy(&server.client(), &id("local"), PATIENCE).await;
+    assert_eq!(standing.word(), expected, "{standing}");
+    assert!(standing.is_alive(), "nothing is said against the token itself");
+    server.seen();
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_host_is_not_followed() {
+    let away = [("location", "https://elsewhere.example.com/api/")];
+    let server = Server::new()
+        .on("GET", "/k8s/clusters/local/version", 200, &json!({}))
+        .on_text("GET", "/k8s/clusters/local/api", 307, &away, "");
+    let standing = through_proxy(&server.client(), &id("local"), PATIENCE).await;
+    assert_eq!(standing.word(), "redirected");
+    server.seen();
 }
 
 #[tokio::test]

@@ -8,9 +8,9 @@ use kubectl_core::secret::{Fingerprint, Secret};
 use rancher::api_token::{self, NewToken, TokenName};
 
 use super::ClusterActor;
-use super::snapshot::{MARK, Snapshot};
+use super::snapshot::{LEFT, Left, MARK, Snapshot};
 use crate::mark;
-use crate::parked::Slot;
+use crate::parked::{self, Slot};
 use crate::rotation::view::Name;
 use crate::rotation::write::Write;
 use crate::rotation::{ArgocdRancher, leg};
@@ -20,7 +20,7 @@ use crate::sides::{ARGOCD, RANCHER};
 enum Request {
     Nothing,
     Park(Slot, Secret),
-    Mint,
+    Mint(Option<Name>),
     Config(Box<ClusterSecret>, Box<ClusterConfig>, rancher::Write),
     Revoke(TokenName),
     Unpark,
@@ -35,8 +35,15 @@ impl ClusterActor<'_> {
         let id = run.id.to_string();
         match request {
             Request::Nothing => Ok(()),
-            Request::Park(slot, value) => self.park(&id, slot, &value, false).await,
-            Request::Mint => self.mint(&id).await,
+            Request::Park(slot, value) => {
+                let run = parked::Run {
+                    id,
+                    user: run.notes.user.clone(),
+                    keep_old: run.notes.keep_old,
+                };
+                self.park(&run, slot, &value, false).await
+            }
+            Request::Mint(replaces) => self.mint(&id, replaces).await,
             Request::Config(cluster, config, write) => self.patch(&cluster, &config, &write).await,
             Request::Revoke(name) => {
                 let deleted = api_token::delete(&self.fleet.rancher.client.0, &name).await;
@@ -53,17 +60,24 @@ impl ClusterActor<'_> {
             Write::Keep => Request::Nothing,
             Write::ParkOld { value: old, .. } => Request::Park(Slot::Old, value(*old)?),
             Write::ParkNew { value: new, .. } => Request::Park(Slot::New, value(*new)?),
-            Write::Mint => Request::Mint,
+            Write::Mint { replaces } => Request::Mint(replaces.clone()),
             Write::Revoke { name, .. } => {
                 let name = name.0.parse();
                 Request::Revoke(name.map_err(|_| Trouble::Fatal(Error::failed("a token has a name that cannot be")))?)
             }
             Write::Unpark => Request::Unpark,
-            Write::Place { name, value: new, .. } => {
+            Write::Place {
+                name, value: new, used, ..
+            } => {
                 let new = value(*new)?;
                 let state = self.state();
                 let (snapshot, cluster, config) = seen(state.snapshot.as_ref())?;
-                let write = written(snapshot, name.as_ref(), &new).marked(MARK, leg(run).mark(&run.id.to_string()));
+                let left = Left {
+                    placed_at: Some(self.argo().server.clock.now()),
+                    used_before: used.clone(),
+                    ..left(run)
+                };
+                let write = marked(written(snapshot, name.as_ref(), &new), run, &left)?;
                 Request::Config(
                     Box::new(cluster.clone()),
                     Box::new(config.clone().with_bearer(&new)),
@@ -72,8 +86,13 @@ impl ClusterActor<'_> {
             }
             Write::Guard => {
                 let state = self.state();
-                let (_, cluster, config) = seen(state.snapshot.as_ref())?;
-                let write = rancher::Write::by(mark::TOOL).marked(MARK, leg(run).mark(&run.id.to_string()));
+                let (snapshot, cluster, config) = seen(state.snapshot.as_ref())?;
+                let before = snapshot.left().filter(|before| before.old == run.notes.old);
+                let write = marked(
+                    rancher::Write::by(mark::TOOL),
+                    run,
+                    &before.unwrap_or_else(|| left(run)),
+                )?;
                 Request::Config(Box::new(cluster.clone()), Box::new(config.clone()), write)
             }
         })
@@ -86,7 +105,7 @@ impl ClusterActor<'_> {
         value.cloned().ok_or(Trouble::Changed)
     }
 
-    async fn park(&self, run: &str, slot: Slot, value: &Secret, dry_run: bool) -> Result<(), Trouble> {
+    async fn park(&self, run: &parked::Run, slot: Slot, value: &Secret, dry_run: bool) -> Result<(), Trouble> {
         let seen = self
             .state()
             .snapshot
@@ -119,13 +138,15 @@ impl ClusterActor<'_> {
 
     /// The value is known to this process alone until it is parked; if it is killed before, the token is found by its mark and
     /// ended.
-    async fn mint(&self, run: &str) -> Result<(), Trouble> {
+    async fn mint(&self, run: &str, replaces: Option<Name>) -> Result<(), Trouble> {
         let (_, cluster) = self.cluster.server.rancher().ok_or(Trouble::Changed)?;
         let object = &self.cluster.object;
+        let mut mark = mark::of_run(run, &object.namespace, &object.name, self.fleet.identity.as_deref());
+        mark.replaces = replaces.map(|name| name.0);
         let new = NewToken {
-            cluster: Some(cluster),
+            cluster: Some(cluster).filter(|_| !self.options.unscoped),
             lifetime: self.options.ttl,
-            mark: mark::of_run(run, &object.namespace, &object.name),
+            mark,
         };
         let minted = api_token::mint(&self.fleet.rancher.client.0, &new).await;
         let minted = minted.map_err(|error| error.on(RANCHER))?;
@@ -154,7 +175,11 @@ impl ClusterActor<'_> {
     pub async fn check_parking(&self) -> Option<Result<(), Error>> {
         let token = self.cluster.token()?;
         let seen = self.state().snapshot.as_ref()?.parked.clone();
-        let put = self.parked.put(seen.as_ref(), "check", Slot::Old, &token, true).await;
+        let run = parked::Run {
+            id: "check".to_owned(),
+            ..parked::Run::default()
+        };
+        let put = self.parked.put(seen.as_ref(), &run, Slot::Old, &token, true).await;
         Some(put.doing(format!("keep a value in Secret {}", self.parked.name())))
     }
 
@@ -174,6 +199,25 @@ fn seen(snapshot: Option<&Snapshot>) -> Result<(&Snapshot, &ClusterSecret, &Clus
     let cluster = snapshot.cluster.as_ref().ok_or(Trouble::Changed)?;
     let config = cluster.config.as_ref().map_err(|_| Trouble::Changed)?;
     Ok((snapshot, cluster, config))
+}
+
+/// What a run leaves on the cluster Secret besides what it has put there.
+fn left(run: &Run<ArgocdRancher>) -> Left {
+    Left {
+        user: run.notes.user.clone(),
+        old: run.notes.old.clone(),
+        keep_old: run.notes.keep_old,
+        placed: run.notes.placed.clone(),
+        placed_at: None,
+        used_before: None,
+    }
+}
+
+fn marked(write: rancher::Write, run: &Run<ArgocdRancher>, left: &Left) -> Result<rancher::Write, Trouble> {
+    let text = serde_json::to_string(left).map_err(|error| Trouble::Fatal(Error::failed(error.to_string())))?;
+    Ok(write
+        .marked(MARK, leg(run).mark(&run.id.to_string()))
+        .marked(LEFT, text))
 }
 
 /// What the Secret says of the token that it gets.

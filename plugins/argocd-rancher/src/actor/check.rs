@@ -9,6 +9,8 @@ pub enum Check {
     Rights,
     /// Argo CD is seen to call with the new token
     Use,
+    /// Nothing else, such as GitOps, manages the cluster Secret
+    Owner,
     /// Nobody else holds the lock
     Lock,
     /// The journal can be read
@@ -22,6 +24,7 @@ impl Check {
             Self::Offline => "offline",
             Self::Rights => "rights",
             Self::Use => "use",
+            Self::Owner => "owner",
             Self::Lock => "lock",
             Self::Journal => "journal",
         }

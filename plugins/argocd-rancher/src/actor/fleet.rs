@@ -24,6 +24,8 @@ pub struct Fleet {
     pub user: api_token::User,
     /// The longest life that Rancher grants.
     pub limit: Option<Duration>,
+    /// What tells this Argo CD from others.
+    pub identity: Option<String>,
     /// Every cluster that Argo CD knows.
     pub clusters: Vec<ClusterSecret>,
     /// Every Application that can be seen; `None`: they may not be listed.
@@ -39,9 +41,10 @@ impl Fleet {
             let limit = api_token::max_ttl(&rancher.client.0).await;
             Ok((user, limit.map_err(|error| error.on(RANCHER))?))
         };
-        let ((user, limit), clusters, applications) =
-            futures::try_join!(of_rancher, argo.clusters(), applications(&argo))?;
+        let ((user, limit), identity, clusters, applications) =
+            futures::try_join!(of_rancher, argo.identity(), argo.clusters(), applications(&argo))?;
         Ok(Self {
+            identity,
             user,
             limit,
             clusters,

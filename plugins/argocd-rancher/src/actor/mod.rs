@@ -16,9 +16,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::rotation::lock::Fence;
+use ::rotation::phase::Goal;
 use ::rotation::protocol::{Actor, Draw, Run, Trouble};
+use argocd::connection::{self, Connection};
 use argocd::{ClusterSecret, cluster_secret};
 pub use check::Check;
+use k8s_openapi::jiff::Timestamp;
 use kubectl_core::clock::ServerClock;
 use kubectl_core::error::{Doing as _, Error};
 use kubectl_core::secret::{Fingerprint, Secret};
@@ -27,7 +30,7 @@ use tokio::time::Instant;
 
 use crate::parked::{self, Place};
 use crate::proof::Proofs;
-use crate::rotation::view::{Answer, View};
+use crate::rotation::view::{Answer, Consumer, View};
 use crate::rotation::write::Write;
 use crate::rotation::{ArgocdRancher, Timer};
 use crate::sides::{ARGOCD, Argo};
@@ -36,8 +39,14 @@ use snapshot::Snapshot;
 
 /// While the grace time runs nothing is taken away, and what Rancher says may be this old. Argo CD's Secret is read each time.
 const FRESH: Duration = Duration::from_secs(10);
+/// Argo CD's metrics are read no more often: those of many clusters are long.
+const SCRAPE: Duration = Duration::from_secs(2);
 /// Rancher notes the last use of a token to the second: an earlier call of ours could be taken for one of Argo CD's.
 const QUIET: Duration = Duration::from_millis(1500);
+
+/// What a token leaves behind that was refused at a bad moment, where `resource.respectRBAC` is set (seen on Argo CD 3.5.1).
+pub(crate) const BLIND: &str = "Argo CD calls itself connected, but watches nothing there; \
+    `kubectl annotate --overwrite` the Secret with argocd.argoproj.io/refresh=<the present time, RFC 3339> makes it look again";
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -50,6 +59,8 @@ pub struct Options {
     pub timeout: Duration,
     /// The old token stays alive.
     pub keep_old: bool,
+    /// The new token is not for one cluster alone.
+    pub unscoped: bool,
     /// The checks that do not count.
     pub forced: BTreeSet<Check>,
 }
@@ -86,6 +97,8 @@ struct State {
     /// The value that should be refused by now and could not be asked about.
     unproven: Option<Fingerprint>,
     may: bool,
+    /// What Argo CD said last, and when it was asked.
+    consumer: Option<(Instant, Consumer)>,
     /// Something was written since the last look.
     touched: bool,
 }
@@ -116,6 +129,7 @@ impl<'a> ClusterActor<'a> {
                 surveyed: None,
                 unproven: None,
                 may: false,
+                consumer: None,
                 touched: false,
             }),
             fleet,
@@ -154,15 +168,90 @@ impl<'a> ClusterActor<'a> {
         self.remember(&snapshot);
         let now = self.argo().server.clock.now();
         let mut view = snapshot.view(run, now, &self.state().minted);
+        view.same_rancher = snapshot
+            .cluster
+            .as_ref()
+            .is_none_or(|cluster| self.fleet.is_of_this_rancher(cluster));
         view.watched = self.is_watched();
         view.keep_old = self.options.keep_old;
-        self.ask(&mut view, &snapshot, run).await?;
+        if view.watched {
+            view.consumer = self.consumer(&snapshot).await;
+        }
+        view.old_needed_by = self.old_needed_by(&snapshot, run).await?;
+        if view.same_rancher {
+            self.ask(&mut view, &snapshot, run).await?;
+        }
         view.quiet = self.state().called.elapsed() >= QUIET;
         if run.is_none() {
             self.survey(&mut view, &snapshot).await.map_err(Trouble::Fatal)?;
         }
         self.state().snapshot = Some(snapshot);
         Ok(view)
+    }
+
+    /// What Argo CD says of the cluster, by its own metrics.
+    async fn consumer(&self, snapshot: &Snapshot) -> Consumer {
+        if let Some((at, consumer)) = &self.state().consumer
+            && at.elapsed() < SCRAPE
+        {
+            return consumer.clone();
+        }
+        let consumer = self.scrape(snapshot).await;
+        self.state().consumer = Some((Instant::now(), consumer.clone()));
+        consumer
+    }
+
+    /// Whether it has read the cluster anew since the token was put into the Secret is told by the age of its cache, without
+    /// comparing two clocks.
+    async fn scrape(&self, snapshot: &Snapshot) -> Consumer {
+        let now = self.argo().server.clock.now();
+        let all = match connection::read(&self.argo().server.client, &self.argo().namespace).await {
+            Err(error) => {
+                return Consumer::Unknown(format!("its metrics cannot be read: {}", error.on(ARGOCD).message));
+            }
+            Ok(None) => return Consumer::Unknown("there is no Service of its metrics".to_owned()),
+            Ok(Some(all)) => all,
+        };
+        let since = snapshot.left().and_then(|left| left.placed_at);
+        let found = snapshot.cluster.as_ref().and_then(|cluster| all.get(&cluster.server));
+        found.map_or_else(
+            || Consumer::Unknown("its metrics do not name the cluster".to_owned()),
+            |found| of_connection(*found, since, now),
+        )
+    }
+
+    /// Who else needs the old token. Asked at each look: it may have been put elsewhere since the rotation began.
+    async fn old_needed_by(
+        &self,
+        snapshot: &Snapshot,
+        run: Option<&Run<ArgocdRancher>>,
+    ) -> Result<Option<String>, Error> {
+        let held = snapshot.cluster.as_ref().and_then(ClusterSecret::token);
+        let held = held.as_ref().map(snapshot::known);
+        let Some(old) = run.map(|run| run.notes.old.clone()).or(held) else {
+            return Ok(None);
+        };
+        let name = old.name.as_ref().map_or("", |name| name.0.as_str());
+        let token = snapshot.token(name);
+        if token.is_some_and(|token| self.fleet.rancher.logs_in_with(token)) {
+            return Ok(Some(
+                "it is the token that this command itself logs in to Rancher with".to_owned(),
+            ));
+        }
+        let about_to_go = run.is_some_and(|run| run.passed(Timer::Grace) && run.goal == Goal::Forward);
+        if token.is_none() || !about_to_go {
+            return Ok(None);
+        }
+        let clusters = self.argo().clusters().await?;
+        let object = &self.cluster.object;
+        let sharing = clusters.iter().filter(|other| other.object.name != object.name);
+        let sharing = sharing.filter(|other| {
+            other
+                .token()
+                .is_some_and(|value| snapshot::known(&value).name == old.name)
+        });
+        let names: Vec<&str> = sharing.map(|other| other.object.name.as_str()).collect();
+        Ok((!names.is_empty()).then(|| format!("it is in other Secrets too: {}", names.join(", "))))
     }
 
     fn is_watched(&self) -> bool {
@@ -195,6 +284,7 @@ impl<'a> ClusterActor<'a> {
             parked,
             tokens,
             subject: format!("{}/{}", object.namespace, object.name),
+            identity: self.fleet.identity.clone(),
             user: self.fleet.user.id.clone(),
             kept: run.is_some_and(|run| run.notes.kept),
         })
@@ -253,6 +343,7 @@ impl Actor for ClusterActor<'_> {
         let mut state = self.state();
         state.rancher_since = Instant::now();
         state.answered.clear();
+        state.consumer = None;
         state.touched = true;
         drop(state);
         done
@@ -270,6 +361,22 @@ impl Actor for ClusterActor<'_> {
     }
 }
 
+/// Argo CD rounds the age of its cache down to seconds, so that it is older than it says by up to one.
+fn of_connection(found: Connection, since: Option<Timestamp>, now: Timestamp) -> Consumer {
+    let elapsed = since.map(|since| now.duration_since(since).as_secs());
+    let is_anew = found
+        .age
+        .zip(elapsed)
+        .is_some_and(|(age, elapsed)| i64::try_from(age).is_ok_and(|age| age < elapsed));
+    match found.connected {
+        None => Consumer::Unknown("its metrics do not tell how the cluster is connected".to_owned()),
+        Some(false) => Consumer::Failed,
+        Some(true) if found.kinds == Some(0) => Consumer::Unknown(BLIND.to_owned()),
+        Some(true) if is_anew => Consumer::Since,
+        Some(true) => Consumer::Before,
+    }
+}
+
 /// Rancher draws names and values: nothing is drawn here, and no protocol of ours asks for it.
 struct OfRancher;
 
@@ -280,5 +387,41 @@ impl Draw for OfRancher {
 
     fn mark(&mut self) -> String {
         String::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_was_read_anew_if_its_cache_is_younger_than_the_token_in_the_secret() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let with = |age, connected| Connection {
+            connected,
+            kinds: Some(56),
+            age,
+        };
+        let seen = |age, since| of_connection(with(age, Some(true)), since, at(100));
+        assert_eq!(seen(Some(3), Some(at(96))), Consumer::Since);
+        assert_eq!(
+            seen(Some(4), Some(at(96))),
+            Consumer::Before,
+            "it may be older by nearly a second"
+        );
+        assert_eq!(seen(None, Some(at(96))), Consumer::Before);
+        assert_eq!(seen(Some(0), None), Consumer::Before);
+        assert_eq!(
+            of_connection(with(Some(3), Some(false)), None, at(100)),
+            Consumer::Failed
+        );
+        let blind = Connection {
+            kinds: Some(0),
+            ..with(Some(3), Some(true))
+        };
+        assert!(matches!(
+            of_connection(blind, Some(at(96)), at(100)),
+            Consumer::Unknown(_)
+        ));
     }
 }

@@ -14,7 +14,7 @@ use super::snapshot::Snapshot;
 use super::{Check, ClusterActor};
 use crate::mark;
 use crate::proof::Proofs;
-use crate::rotation::view::{Answer, View};
+use crate::rotation::view::{Answer, Consumer, View};
 use crate::sides::{ARGOCD, Argo};
 
 /// A token with a shorter life than this would be about to expire for most of it.
@@ -29,7 +29,13 @@ impl ClusterActor<'_> {
                 format!("Secret {name} is gone"),
                 "`kubectl argocd-rancher list` shows those that there are",
             )],
-            Some(cluster) => self.obstacles(view, cluster),
+            Some(cluster) => {
+                let mut all = self.obstacles(view, cluster);
+                if all.is_empty() {
+                    all.extend(self.of_scope(cluster).await?);
+                }
+                all
+            }
         };
         if view.obstacles.is_empty() {
             self.check_rights(snapshot.parked.as_ref()).await?;
@@ -44,6 +50,13 @@ impl ClusterActor<'_> {
                 duplicate,
                 "Argo CD writes into any of them: delete all but one, then `kubectl argocd-rancher verify` the one that stays",
             ));
+        }
+        if let Some((reason, hint)) = mark::owned(cluster).filter(|_| !self.options.forced.contains(&Check::Owner)) {
+            all.push(Obstacle {
+                check: Some(Check::Owner.name()),
+                reason,
+                hint,
+            });
         }
         if !self.fleet.is_of_this_rancher(cluster) {
             let rancher = &self.fleet.rancher.base;
@@ -68,7 +81,19 @@ impl ClusterActor<'_> {
         if let Some(surveyed) = &state.surveyed {
             all.extend(self.of_proofs_of_old(view, &surveyed.proofs));
         }
+        if view.watched && view.old_answer != Answer::Refused {
+            all.extend(of_consumer(&view.consumer));
+        }
         all
+    }
+
+    /// Which clusters a new token must be for.
+    async fn of_scope(&self, cluster: &ClusterSecret) -> Result<Option<Obstacle>, Error> {
+        let Some((_, id)) = cluster.server.rancher() else {
+            return Ok(None);
+        };
+        let wrong = self.fleet.rancher.wrong_scope(&id, self.options.unscoped).await?;
+        Ok(wrong.map(|(reason, hint)| never(reason, hint)))
     }
 
     /// The old token lives: it must be ours to end, and nobody else's.
@@ -77,6 +102,12 @@ impl ClusterActor<'_> {
             return None;
         }
         let shown = mark::shown(token);
+        if let Some(by) = &view.old_needed_by {
+            return Some(never(
+                format!("{shown} must not be revoked: {by}"),
+                "log in to Rancher with another token, or leave this one valid with --keep-old",
+            ));
+        }
         let sharing = self.fleet.sharing(cluster, token);
         if !sharing.is_empty() {
             return Some(never(
@@ -129,6 +160,27 @@ impl ClusterActor<'_> {
     }
 }
 
+/// Use of the new token is told by Argo CD itself; Rancher's last use alone may be anybody's.
+fn of_consumer(consumer: &Consumer) -> Option<Obstacle> {
+    let (reason, hint) = match consumer {
+        Consumer::Before | Consumer::Since => return None,
+        Consumer::Failed => (
+            "Argo CD's last sync of the cluster failed, so that its use of the new token could not be told".to_owned(),
+            "`argocd cluster get` says why; --force=use rotates without waiting for Argo CD's use of the new token",
+        ),
+        Consumer::Unknown(why) => (
+            format!("Argo CD's use of the new token could not be told: {why}"),
+            "get on services/proxy in Argo CD's namespace lets this command read Argo CD's metrics; --force=use rotates without \
+             waiting for Argo CD's use of the new token",
+        ),
+    };
+    Some(Obstacle {
+        check: Some(Check::Use.name()),
+        reason,
+        hint: hint.to_owned(),
+    })
+}
+
 /// The Secret itself.
 fn of_secret(cluster: &ClusterSecret) -> Vec<Obstacle> {
     let name = &cluster.object.name;
@@ -139,19 +191,15 @@ fn of_secret(cluster: &ClusterSecret) -> Vec<Obstacle> {
     if cluster.immutable {
         wrong.push("it is immutable".to_owned());
     }
-    match &cluster.config {
-        Err(bad) => wrong.push(format!("its {bad}")),
-        Ok(config) if config.method() != Method::Bearer => {
-            wrong.push("Argo CD does not log in with a token there".to_owned());
-        }
-        Ok(config) => wrong.extend(config.flaws().iter().map(|flaw| format!("its config {flaw}"))),
+    wrong.extend(cluster.flaws());
+    if cluster
+        .config
+        .as_ref()
+        .is_ok_and(|config| config.method() != Method::Bearer)
+    {
+        wrong.push("Argo CD does not log in with a token there".to_owned());
     }
-    let obstacle = |wrong| {
-        never(
-            format!("Secret {name}: {wrong}"),
-            "put it right first, or `add` the cluster anew",
-        )
-    };
+    let obstacle = |wrong| never(format!("Secret {name}: {wrong}"), &mark::cure(name));
     wrong.into_iter().map(obstacle).collect()
 }
 

@@ -19,10 +19,13 @@ use rancher::api_token::{self, ApiToken, Lifetime, Minted, NewToken, SeenCluster
 use rancher::probe::{Probe, same_certificates};
 use rotation::protocol::RunId;
 use serde::Serialize;
+use verbs::leases;
 
 use crate::mark::{self, API_VERSION};
 use crate::proof::{Patience, Proofs, Trial};
-use crate::sides::{ARGOCD, Argo, RANCHER, Rancher, RancherFlags};
+use crate::rotation::ArgocdRancher;
+use crate::sides::{self, ARGOCD, Argo, RANCHER, Rancher, RancherFlags};
+use crate::view::product;
 
 /// How often a new token is tried, and how far apart, before it counts as refused: each replica of Rancher learns of it by
 /// itself.
@@ -59,6 +62,11 @@ pub struct Add {
     #[arg(long, requires = "namespaces")]
     pub cluster_resources: bool,
 
+    /// Issue a token that is not limited to the cluster. Only for cluster local, and only where Rancher redirects Argo CD out
+    /// of the scope of a limited one (Rancher 2.15.0)
+    #[arg(long)]
+    pub unscoped: bool,
+
     /// The project that the cluster shall belong to
     #[arg(long, value_name = "NAME")]
     pub project: Option<String>,
@@ -91,6 +99,8 @@ pub enum Check {
     Offline,
     /// The token's owner may not look at everything that Argo CD looks at
     Rights,
+    /// Something else, such as GitOps, manages the Secret that is there already
+    Owner,
 }
 
 const EXAMPLES: &str = "\
@@ -159,6 +169,8 @@ struct Work<'a> {
     ca: Option<String>,
     /// Our own tokens.
     tokens: Vec<ApiToken>,
+    /// What tells this Argo CD from others.
+    identity: Option<String>,
 }
 
 /// Runs it.
@@ -171,8 +183,12 @@ pub async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Result<Ex
     let rancher = add.rancher.require(&argo, global, context).await?;
     rancher.whoami().await?;
     let clusters = find(&rancher, &add.subjects).await?;
+    if add.unscoped {
+        context.ui.warn(sides::UNSCOPED);
+    }
     let work = Work {
         ca: ca(&rancher).await?,
+        identity: argo.identity().await?,
         tokens: api_token::list(&rancher.client.0)
             .await
             .map_err(|error| error.on(RANCHER))?,
@@ -234,6 +250,9 @@ async fn ca(rancher: &Rancher) -> Result<Option<String>, Error> {
 
 impl Work<'_> {
     async fn one(&self, cluster: &SeenCluster) -> Result<Added, Error> {
+        if let Some((reason, hint)) = self.rancher.wrong_scope(&cluster.id, self.add.unscoped).await? {
+            return Err(Error::failed(reason).hint(hint));
+        }
         let server = self.rancher.server_of(&cluster.id);
         let clusters = self.argo.clusters().await?;
         match lookup::by_server(&clusters, &server) {
@@ -295,6 +314,7 @@ impl Work<'_> {
         let name = &existing.object.name;
         let config = adoptable(existing)?;
         self.add.agrees_with(existing)?;
+        self.is_free(existing).await?;
         let old = config.bearer_token();
         if let Some(old) = &old
             && self.serves(cluster, existing, config, old).await?
@@ -324,6 +344,23 @@ impl Work<'_> {
             replaced_token: replaced,
             ..Added::planned(cluster, name, Outcome::Adopted).with(&token)
         })
+    }
+
+    /// Nothing else writes the Secret: neither a rotation nor its owner.
+    async fn is_free(&self, existing: &ClusterSecret) -> Result<(), Error> {
+        let name = &existing.object.name;
+        let rotation = leases::of::<ArgocdRancher>(&self.argo.server, &product::lease(existing)).await?;
+        if let Some(part) = rotation.as_ref().and_then(product::Part::of) {
+            return Err(
+                Error::failed(format!("Secret {name} is not adopted: {part}")).hint(format!(
+                    "`kubectl argocd-rancher status {name}` gives the commands that finish or undo it"
+                )),
+            );
+        }
+        match mark::owned(existing).filter(|_| !self.add.force.contains(&Check::Owner)) {
+            Some((reason, hint)) => Err(Error::failed(reason).hint(hint)),
+            None => Ok(()),
+        }
     }
 
     /// Puts a new token, once it is proven, in the place of whatever is there.
@@ -365,9 +402,10 @@ impl Work<'_> {
         config: &ClusterConfig,
         value: &Secret,
     ) -> Result<bool, Error> {
-        let scoped = self
-            .own(value)
-            .is_some_and(|token| token.cluster.as_ref() == Some(&cluster.id));
+        let scoped = self.own(value).is_some_and(|token| match &token.cluster {
+            Some(scope) => *scope == cluster.id,
+            None => self.add.unscoped,
+        });
         let trusts = config.insecure() || same_certificates(config.ca().as_deref(), self.ca.as_deref());
         if !scoped || !trusts {
             return Ok(false);
@@ -395,9 +433,14 @@ impl Work<'_> {
 
     async fn mint(&self, cluster: &SeenCluster, secret: &str) -> Result<Minted, Error> {
         let new = NewToken {
-            cluster: Some(cluster.id.clone()),
+            cluster: Some(cluster.id.clone()).filter(|_| !self.add.unscoped),
             lifetime: self.add.ttl,
-            mark: mark::of_run(&RunId::draw().to_string(), &self.argo.namespace, secret),
+            mark: mark::of_run(
+                &RunId::draw().to_string(),
+                &self.argo.namespace,
+                secret,
+                self.identity.as_deref(),
+            ),
         };
         let minted = api_token::mint(&self.rancher.client.0, &new)
             .await
@@ -546,9 +589,8 @@ impl Add {
 fn adoptable(existing: &ClusterSecret) -> Result<&ClusterConfig, Error> {
     let name = &existing.object.name;
     let refuse = |why: &str| {
-        Err(Error::failed(format!(
-            "Secret {name} is there already for this cluster, and {why}"
-        )))
+        let error = Error::failed(format!("Secret {name} is there already for this cluster, and {why}"));
+        Err(error.hint(mark::cure(name)))
     };
     if existing.deleting {
         return refuse("it is being deleted");
@@ -556,8 +598,12 @@ fn adoptable(existing: &ClusterSecret) -> Result<&ClusterConfig, Error> {
     if existing.immutable {
         return refuse("it is immutable");
     }
+    let flaws = existing.flaws();
+    if !flaws.is_empty() {
+        return refuse(&flaws.join("; "));
+    }
     match &existing.config {
-        Err(bad) => refuse(&format!("its {bad}")),
+        Err(bad) => refuse(&bad.to_string()),
         Ok(config) => match config.method() {
             Method::Bearer | Method::Anonymous => Ok(config),
             _ => refuse("Argo CD does not log in with a token there"),

@@ -12,7 +12,7 @@ use rancher::api_token::proof::Standing;
 use rancher::api_token::{self, ApiToken};
 use verbs::leases::Rotations;
 
-use crate::mark::{API_VERSION, TOOL};
+use crate::mark::{self, API_VERSION};
 use crate::proof::Trial;
 use crate::rotation::ArgocdRancher;
 use crate::row::{Row, Scene};
@@ -63,7 +63,7 @@ pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<
     let rancher = list.rancher.open(&argo, global, context).await?;
     let seen = Seen::read(&argo, rancher.as_ref(), context).await?;
     let probes = if list.probe {
-        probe(&argo, rancher.as_ref(), &seen.clusters).await
+        probe(&argo, rancher.as_ref(), &seen).await
     } else {
         vec![None; seen.clusters.len()]
     };
@@ -87,6 +87,8 @@ pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<
 pub(super) struct Seen {
     pub(super) clusters: Vec<ClusterSecret>,
     duplicates: Vec<lookup::Duplicate>,
+    /// What tells this Argo CD from others.
+    identity: Option<String>,
     ours: Option<Ours>,
     views: BTreeMap<ServerUrl, connection::Connection>,
     rotations: Rotations<ArgocdRancher>,
@@ -94,8 +96,9 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) async fn read(argo: &Argo, rancher: Option<&Rancher>, context: &Context) -> Result<Self, Error> {
-        let (clusters, ours, views, rotations) = futures::join!(
+        let (clusters, identity, ours, views, rotations) = futures::join!(
             argo.clusters(),
+            argo.identity(),
             Ours::read(rancher),
             views(argo, context),
             Rotations::read(&argo.server, Some(&argo.namespace), ARGOCD)
@@ -103,6 +106,7 @@ impl Seen {
         let clusters = clusters?;
         Ok(Self {
             duplicates: lookup::duplicates(&clusters),
+            identity: identity?,
             ours: ours?,
             views,
             rotations: rotations?,
@@ -120,23 +124,35 @@ impl Seen {
             duplicates: mine.map(ToString::to_string).collect(),
             probed,
             view: self.views.get(&cluster.server).copied(),
-            rotation: self.rotations.of(&object.namespace, &object.name).and_then(Part::of),
+            rotation: self.rotation(cluster),
             now,
         };
         Row::of(cluster, &scene)
     }
 
+    /// The rotation of a cluster's token, while it is in progress.
+    fn rotation(&self, cluster: &ClusterSecret) -> Option<Part> {
+        let object = &cluster.object;
+        self.rotations.of(&object.namespace, &object.name).and_then(Part::of)
+    }
+
     /// What a table cannot show: tokens that were minted for Secrets here, are in none of them, and that no rotation is about to
     /// use or to end.
     fn warn(&self, namespace: &str, now: Timestamp, context: &Context) {
-        for (token, mark) in self.ours.iter().flat_map(|ours| ours.alive(now)) {
+        for (token, mark) in self
+            .ours
+            .iter()
+            .flat_map(|ours| ours.alive(self.identity.as_deref(), now))
+        {
             let here = mark
                 .subject
                 .strip_prefix(namespace)
                 .is_some_and(|rest| rest.starts_with('/'));
             if here && !self.is_held(token) && !self.is_rotated(token, &mark) {
+                let used =
+                    mark::used_lately(token, now).map_or_else(String::new, |ago| format!("; it was used {ago} ago"));
                 context.ui.warn(format!(
-                    "token {} was minted for Secret {} and is not in it: a run may have been killed, or be under way",
+                    "token {} was minted for Secret {} and is not in it: a run may have been killed, or be under way{used}",
                     token.name, mark.subject,
                 ));
             }
@@ -186,10 +202,13 @@ impl Ours {
     }
 
     /// Living tokens that carry our mark.
-    fn alive(&self, now: Timestamp) -> impl Iterator<Item = (&ApiToken, api_token::Mark)> {
+    fn alive<'a>(
+        &'a self,
+        identity: Option<&'a str>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (&'a ApiToken, api_token::Mark)> {
         let alive = self.tokens.iter().filter(move |token| token.is_alive(now));
-        let marked = alive.filter_map(|token| Some((token, api_token::Mark::read(&token.description)?)));
-        marked.filter(|(_, mark)| mark.by == TOOL)
+        alive.filter_map(move |token| Some((token, mark::of_ours(token, identity, false)?)))
     }
 }
 
@@ -207,13 +226,20 @@ async fn views(argo: &Argo, context: &Context) -> BTreeMap<ServerUrl, connection
     }
 }
 
-async fn probe(argo: &Argo, rancher: Option<&Rancher>, clusters: &[ClusterSecret]) -> Vec<Option<Standing>> {
+/// The token of a cluster whose rotation is in progress is not called with: that could be taken for Argo CD's use of it.
+async fn probe(argo: &Argo, rancher: Option<&Rancher>, seen: &Seen) -> Vec<Option<Standing>> {
     // Owned values: futures that borrow from a closure's argument are not `Send`.
-    let asked: Vec<_> = clusters.iter().map(|cluster| one(argo, rancher, cluster)).collect();
+    let is_free = |cluster: &&ClusterSecret| seen.rotation(cluster).is_none();
+    let asked = seen
+        .clusters
+        .iter()
+        .map(|cluster| one(argo, rancher, Some(cluster).filter(is_free)));
+    let asked: Vec<_> = asked.collect();
     stream::iter(asked).buffered(AT_ONCE).collect().await
 }
 
-async fn one(argo: &Argo, rancher: Option<&Rancher>, cluster: &ClusterSecret) -> Option<Standing> {
+async fn one(argo: &Argo, rancher: Option<&Rancher>, cluster: Option<&ClusterSecret>) -> Option<Standing> {
+    let cluster = cluster?;
     let config = cluster.config.as_ref().ok()?;
     let token = config.bearer_token()?;
     Trial::of(cluster, config, &token).alone(argo, rancher).await.ok()

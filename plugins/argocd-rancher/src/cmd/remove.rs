@@ -54,6 +54,10 @@ pub enum Check {
     Applications,
     /// The token was not minted by this program; it is ended all the same
     ForeignToken,
+    /// Something else, such as GitOps, manages the Secret and may bring it back, with a token that is ended
+    Owner,
+    /// The token is in no Secret here, but was used within the last 15 minutes; it is ended all the same
+    InUse,
 }
 
 const EXAMPLES: &str = "\
@@ -87,6 +91,7 @@ pub async fn run(remove: Remove, global: &GlobalFlags, context: &Context) -> Res
         argo: &argo,
         rancher: &rancher,
         ui: &context.ui,
+        identity: argo.identity().await?,
         me,
         tokens,
     };
@@ -115,12 +120,27 @@ struct Work<'a> {
     ui: &'a Ui,
     me: String,
     tokens: Vec<ApiToken>,
+    identity: Option<String>,
 }
 
 impl Work<'_> {
     /// `true`: a token lives on.
     async fn cluster(&self, cluster: &ClusterSecret, clusters: &[ClusterSecret]) -> Result<bool, Error> {
         let name = &cluster.object.name;
+        let (_, id) = cluster
+            .server
+            .rancher()
+            .ok_or_else(|| Error::failed("it does not lead through Rancher"))?;
+        if !self.rancher.server_of(&id).same_place(&cluster.server) {
+            let rancher = &self.rancher.base;
+            return Err(
+                Error::failed(format!("{} is not reached through {rancher}", cluster.server))
+                    .hint("give the Rancher that it is reached through, with --rancher-context or --rancher-url"),
+            );
+        }
+        if let Some((reason, hint)) = mark::owned(cluster).filter(|_| !self.remove.force.contains(&Check::Owner)) {
+            return Err(Error::failed(reason).hint(hint));
+        }
         self.rotation(cluster).await?;
         self.applications(cluster).await?;
         let value = cluster.token();
@@ -228,7 +248,15 @@ impl Work<'_> {
             ));
         };
         let object = &cluster.object;
-        if mark::is_ours(token, &object.namespace, &object.name) || self.remove.force.contains(&Check::ForeignToken) {
+        if self.rancher.logs_in_with(token) {
+            // It would be the last thing that this login does.
+            return Fate::Keep(format!(
+                "{name} is the token that this command itself logs in to Rancher with"
+            ));
+        }
+        let subject = format!("{}/{}", object.namespace, object.name);
+        let is_ours = mark::of_ours(token, self.identity.as_deref(), true).is_some_and(|mark| mark.subject == subject);
+        if is_ours || self.remove.force.contains(&Check::ForeignToken) {
             Fate::End(token)
         } else {
             Fate::Keep(format!(
@@ -276,16 +304,32 @@ impl Work<'_> {
         };
         let is_stray = |token: &&ApiToken| {
             let scoped = token.cluster.as_ref().is_some_and(|cluster| cluster.as_str() == asked);
-            let mark = api_token::Mark::read(&token.description);
+            let mark = mark::of_ours(token, self.identity.as_deref(), false);
             let here = format!("{}/", self.argo.namespace);
-            scoped
-                && mark.is_some_and(|mark| {
-                    mark.by == mark::TOOL && mark.subject.starts_with(&here) && !held(&mark.subject)
-                })
+            scoped && mark.is_some_and(|mark| mark.subject.starts_with(&here) && !held(&mark.subject))
         };
         let strays: Vec<&ApiToken> = self.tokens.iter().filter(is_stray).collect();
         if strays.is_empty() {
             return Err(not_found);
+        }
+        let now = self.argo.server.clock.now();
+        let refused = strays.iter().find_map(|token| {
+            if self.rancher.logs_in_with(token) {
+                return Some(Error::failed(format!(
+                    "{} is the token that this command itself logs in to Rancher with",
+                    token.name
+                )));
+            }
+            let forced = self.remove.force.contains(&Check::InUse);
+            let used = mark::used_lately(token, now).filter(|_| !forced)?;
+            let error = Error::failed(format!(
+                "token {} is in no Secret here, but was used {used} ago",
+                token.name
+            ));
+            Some(error.hint("find out who uses it; --force=in-use revokes it all the same"))
+        });
+        if let Some(refused) = refused {
+            return Err(refused);
         }
         if self.remove.dry_run {
             for token in strays {

@@ -62,6 +62,7 @@ pub async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) ->
         grace: common.grace,
         timeout: common.timeout,
         keep_old: false,
+        unscoped: false,
         forced: rollback.force.iter().copied().collect(),
     };
     let work = Work::new(&fleet, cluster, &options, common.again(cluster, global));

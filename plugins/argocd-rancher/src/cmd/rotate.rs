@@ -19,7 +19,7 @@ use super::work::{Common, Work};
 use crate::actor::fleet::Fleet;
 use crate::actor::{Check, Options};
 use crate::rotation::ArgocdRancher;
-use crate::sides::{ARGOCD, Argo};
+use crate::sides::{self, ARGOCD, Argo};
 use crate::view::product::Rotation;
 
 /// What is typed after `kubectl argocd-rancher rotate`.
@@ -49,6 +49,11 @@ pub struct Rotate {
     /// Leave the old token alive: it is somebody else's, or is used elsewhere too
     #[arg(long)]
     pub keep_old: bool,
+
+    /// Issue a token that is not limited to the cluster. Only for cluster local, and only where Rancher redirects Argo CD out
+    /// of the scope of a limited one (Rancher 2.15.0)
+    #[arg(long, conflicts_with_all = ["all", "within"])]
+    pub unscoped: bool,
 
     /// How many clusters are worked on at once: Argo CD lists a cluster anew when its token changes
     #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
@@ -95,6 +100,9 @@ pub async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Res
     let fleet = Fleet::survey(argo, rancher).await?;
     let clusters = rotate.clusters(&fleet, context).await?;
     let options = rotate.options();
+    if options.unscoped {
+        context.ui.warn(sides::UNSCOPED);
+    }
     let works: Vec<Work<'_>> = clusters
         .iter()
         .map(|cluster| Work::new(&fleet, cluster, &options, common.again(cluster, global)))
@@ -128,6 +136,7 @@ impl Rotate {
             grace: self.common.grace,
             timeout: self.common.timeout,
             keep_old: self.keep_old,
+            unscoped: self.unscoped,
             forced: self.force.iter().copied().collect(),
         }
     }

@@ -7,10 +7,14 @@ use kubectl_core::error::{Error, ExitCode, Kind};
 use kubectl_core::output::{self, OutputFlags, OutputFormat};
 use rancher::ClusterId;
 use serde::Serialize;
+use verbs::leases::Rotations;
 
+use crate::actor::BLIND;
 use crate::mark::{self, API_VERSION};
 use crate::proof::{Mark, Point, Trial};
-use crate::sides::{Argo, Rancher, RancherFlags};
+use crate::rotation::ArgocdRancher;
+use crate::sides::{ARGOCD, Argo, Rancher, RancherFlags};
+use crate::view::product::Part;
 
 /// How many clusters are asked at once: one whose agent is offline takes half a minute.
 const AT_ONCE: usize = 8;
@@ -67,7 +71,10 @@ pub async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Res
     let (flags, format) = OutputFlags::of_page(verify.output.as_ref(), "verify")?;
     let argo = Argo::open(global, &context.environment)?;
     let rancher = verify.rancher.open(&argo, global, context).await?;
-    let clusters = argo.clusters().await?;
+    let (clusters, rotations) = futures::try_join!(
+        argo.clusters(),
+        Rotations::<ArgocdRancher>::read(&argo.server, Some(&argo.namespace), ARGOCD)
+    )?;
     let chosen = verify
         .subjects
         .iter()
@@ -76,7 +83,7 @@ pub async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Res
     // Owned values: futures that borrow from a closure's argument are not `Send`.
     let asked: Vec<_> = chosen
         .into_iter()
-        .map(|cluster| one(&argo, rancher.as_ref(), cluster, &clusters))
+        .map(|cluster| one(&argo, rancher.as_ref(), cluster, &clusters, &rotations))
         .collect();
     let items: Vec<Verification> = stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
     let proven = items.iter().all(|item| item.proven);
@@ -124,16 +131,22 @@ async fn one(
     rancher: Option<&Rancher>,
     cluster: &ClusterSecret,
     clusters: &[ClusterSecret],
+    rotations: &Rotations<ArgocdRancher>,
 ) -> Result<Verification, Error> {
     let token = cluster.token();
     let mut proofs = vec![secret(cluster, clusters)];
-    if let (Ok(config), Some(token)) = (&cluster.config, &token) {
+    let object = &cluster.object;
+    if let Some(part) = rotations.of(&object.namespace, &object.name).and_then(Part::of) {
+        let why = format!("not called: {part}, and a call could be taken for one of Argo CD's");
+        proofs.push(Point::new("alone", Mark::Unknown, why));
+    } else if let (Ok(config), Some(token)) = (&cluster.config, &token) {
         let found = Trial::of(cluster, config, token).run(argo, rancher).await?;
         proofs.extend(found.points());
     }
-    // What Argo CD thinks is told, and proves nothing.
-    let proven = proofs.iter().all(|point| point.status == Mark::Good) && proofs.len() > 1;
+    let called = proofs.len() > 1;
+    // That Argo CD is content proves nothing: it is so for hours after a token was revoked. That it is not does.
     proofs.extend(view(argo, cluster).await);
+    let proven = proofs.iter().all(|point| point.status == Mark::Good) && called;
     let (_, id) = cluster
         .server
         .rancher()
@@ -183,11 +196,7 @@ async fn view(argo: &Argo, cluster: &ClusterSecret) -> Option<Point> {
         .kinds
         .map_or_else(String::new, |kinds| format!(", watching {kinds} kinds"));
     Some(match (view.connected?, view.kinds) {
-        (true, Some(0)) => Point::new(
-            "argocd",
-            Mark::Bad,
-            "Argo CD calls itself connected, but watches nothing there",
-        ),
+        (true, Some(0)) => Point::new("argocd", Mark::Bad, BLIND),
         (true, _) => Point::new("argocd", Mark::Good, format!("Argo CD calls itself connected{kinds}")),
         (false, _) => Point::new("argocd", Mark::Bad, "Argo CD's last full look at the cluster failed"),
     })

@@ -42,7 +42,7 @@
 use rotation::phase::Phase;
 use rotation::protocol::{Next, Obstacle, Run};
 
-use super::view::{Answer, Known, Leg, Life, Minted, Name, Notes, Target, View};
+use super::view::{Answer, Consumer, Known, Leg, Life, Minted, Name, Notes, Target, View};
 use super::write::{Named, Shown, Which, Write};
 use super::{ArgocdRancher, Timer};
 
@@ -57,6 +57,11 @@ pub fn decide(view: &View, run: Option<&Run<ArgocdRancher>>) -> Step {
             run.notes.user, view.user
         );
         let hint = "only the user who made a token can delete it: go on with the identity that began".to_owned();
+        return refuse(reason, hint);
+    }
+    if !view.same_rancher {
+        let reason = "the cluster Secret does not lead through the Rancher that was given".to_owned();
+        let hint = "give the Rancher of the cluster Secret with --rancher-context or --rancher-url".to_owned();
         return refuse(reason, hint);
     }
     let road = Road { view, run };
@@ -127,11 +132,11 @@ impl<'a> Road<'a> {
 
     fn is_parked(&self, which: Which, known: &Known) -> bool {
         let parked = self.view.parked.as_ref();
-        let value = parked.and_then(|parked| match which {
-            Which::Old => parked.old,
-            Which::New => parked.new,
+        let there = parked.and_then(|parked| match which {
+            Which::Old => parked.old.as_ref(),
+            Which::New => parked.new.as_ref(),
         });
-        value == Some(known.value)
+        there.is_some_and(|there| there.value == known.value)
     }
 
     /// Whether the cluster Secret holds O or a token that this run has made.
@@ -174,11 +179,11 @@ impl<'a> Road<'a> {
             .or_else(|| self.is_let_in())
     }
 
-    /// Line 2. Where O is about to go, or no new token was ever to be put in its place, it need not be kept.
+    /// Line 2. Where O is gone, or no new token was ever to be put in its place, it need not be kept.
     fn park_old(&self) -> Option<Step> {
         let old = &self.notes().old;
         let needed = match self.leg() {
-            Leg::Forward => self.run.phase.may_be_undone(),
+            Leg::Forward => self.run.phase.may_be_undone() || self.view.old.is_some(),
             Leg::Back => !self.notes().placed.is_empty() && self.run.phase < Phase::Confirm,
             Leg::Stay => false,
         };
@@ -207,7 +212,8 @@ impl<'a> Road<'a> {
         if let Some((name, _)) = self.view.minted.iter().find(lost) {
             return Some(revoke(Phase::Make, Which::New, name));
         }
-        Some(Next::write_and_start(Phase::Make, Write::Mint, [Timer::Proof]).and_stop(Timer::Grace))
+        let replaces = self.notes().old.name.clone().filter(|_| !self.notes().keep_old);
+        Some(Next::write_and_start(Phase::Make, Write::Mint { replaces }, [Timer::Proof]).and_stop(Timer::Grace))
     }
 
     /// Line 4. Where no new token was ever to be put into the cluster Secret, and none is ready, there is nothing to keep.
@@ -260,7 +266,18 @@ impl<'a> Road<'a> {
             value: known.value,
             used: self.last_use(),
         };
-        Some(Next::write_and_start(Phase::Place, place, [Timer::Proof]).and_stop(Timer::Grace))
+        let step = Next::write_and_start(Phase::Place, place, [Timer::Proof]).and_stop(Timer::Grace);
+        let was_there = match which {
+            Which::Old => self.view.target.mark().is_some_and(|mark| mark.leg == Leg::Back),
+            Which::New => known
+                .name
+                .as_ref()
+                .is_some_and(|name| self.notes().placed.contains(name)),
+        };
+        Some(match self.view.target.other_writer() {
+            Some(writer) if was_there => step.putting_back(self.run, self.may_turn_back(), writer),
+            _ => step,
+        })
     }
 
     fn last_use(&self) -> Option<String> {
@@ -270,21 +287,54 @@ impl<'a> Road<'a> {
 
     /// Lines 7 and 8.
     fn prove(&self) -> Option<Step> {
-        if self.leg() == Leg::Back && self.notes().placed.is_empty() || self.run.passed(Timer::Grace) {
+        if self.leg() == Leg::Back && self.notes().placed.is_empty() || self.is_finished() {
             return None;
         }
-        let before = &self.notes().used_before;
-        let unseen = self.view.watched && before.is_some() && self.last_use() == *before;
         let in_use = self.good_new().filter(|new| self.view.target.holds(new.value));
-        if let Some(new) = in_use
-            && self.leg() != Leg::Back
-            && unseen
-            && !self.run.timers.contains_key(&Timer::Grace)
+        if let Some(new) = in_use.filter(|_| self.view.watched && self.leg() != Leg::Back)
+            && let Some(wait) = self.consumer(new)
         {
-            return Some(self.wait(Phase::Prove, format!("Argo CD to call with {}", shown(new)), ""));
+            return Some(wait);
+        }
+        if self.run.passed(Timer::Grace) {
+            return None;
         }
         let what = "Argo CD to have no old copy left that it could write back (--grace)";
         Some(Next::wait(Phase::Prove, what).and_start(Timer::Grace))
+    }
+
+    /// Line 7: Argo CD itself says that it has read the whole cluster since N was put into the Secret, and Rancher that N was
+    /// used. Each alone may be somebody else's doing: anybody's call moves the last use, and a sync that was begun with O may
+    /// end after N was put there.
+    fn consumer(&self, new: &Known) -> Option<Step> {
+        let before = &self.notes().used_before;
+        let is_used = before.is_none() || self.last_use() != *before;
+        let has_failed = self.view.consumer == Consumer::Failed;
+        if has_failed && self.may_turn_back() {
+            let reason = format!("Argo CD cannot work with the cluster since it has {}", shown(new));
+            return Some(Next::TurnBack(reason));
+        }
+        let is_seen = is_used && self.view.consumer == Consumer::Since;
+        let was_seen = self.run.timers.contains_key(&Timer::Grace);
+        if is_seen || was_seen && !(has_failed && self.view.old.is_some()) {
+            return None;
+        }
+        let why = match &self.view.consumer {
+            Consumer::Unknown(why) => why,
+            Consumer::Failed => "its last sync of the cluster failed",
+            Consumer::Before | Consumer::Since => "",
+        };
+        Some(self.wait(Phase::Prove, format!("Argo CD to call with {}", shown(new)), why))
+    }
+
+    /// An earlier process has done everything but the last word: nothing is left that could be taken away.
+    fn is_finished(&self) -> bool {
+        let stays = self.target().and_then(|(_, known)| known.name.as_ref());
+        let nothing_to_revoke = self.view.minted.keys().all(|name| Some(name) == stays);
+        self.run.phase >= Phase::Confirm
+            && self.view.parked.is_none()
+            && nothing_to_revoke
+            && (self.leg() != Leg::Forward || self.notes().keep_old || self.view.old.is_none())
     }
 
     /// Line 9: X goes, and whatever was minted in vain.
@@ -295,6 +345,10 @@ impl<'a> Road<'a> {
             && self.view.old.is_some()
             && let Some(name) = &old.name
         {
+            if let Some(by) = &self.view.old_needed_by {
+                let hint = "run it again with --keep-old to leave it valid, or undo the rotation with rollback";
+                return Some(refuse(format!("{name} must not be revoked: {by}"), hint.to_owned()));
+            }
             return Some(revoke(Phase::Retire, Which::Old, name));
         }
         let stays = self.target().and_then(|(_, known)| known.name.as_ref());
@@ -318,13 +372,17 @@ impl<'a> Road<'a> {
         parked.then(|| Next::write(Phase::Confirm, Write::Unpark))
     }
 
+    /// With a dead O there is no way back.
+    fn may_turn_back(&self) -> bool {
+        let undoable = self.leg() == Leg::Forward && self.run.phase.may_be_undone();
+        undoable && self.notes().old_worked && self.old_would_serve()
+    }
+
     /// Waits; on the way forward only until the proof is overdue, while everything can still be undone. Once N has been
-    /// proven, a server that does not answer for a moment is no reason to turn back; and with a dead O there is no way back.
+    /// proven, a server that does not answer for a moment is no reason to turn back.
     fn wait(&self, phase: Phase, what: String, why: &str) -> Step {
         let proven = self.run.timers.contains_key(&Timer::Grace);
-        let undoable = self.leg() == Leg::Forward && self.run.phase.may_be_undone();
-        let undoable = undoable && self.notes().old_worked && self.old_would_serve();
-        if undoable && !proven && self.run.passed(Timer::Proof) {
+        if self.may_turn_back() && !proven && self.run.passed(Timer::Proof) {
             let because = if why.is_empty() {
                 String::new()
             } else {
@@ -332,7 +390,13 @@ impl<'a> Road<'a> {
             };
             return Next::TurnBack(format!("still waiting for {what} when --timeout ran out{because}"));
         }
-        Next::wait(phase, what)
+        let wait = Next::wait(phase, what);
+        // A resumed run has no deadline yet.
+        if self.leg() == Leg::Forward {
+            wait.and_start(Timer::Proof)
+        } else {
+            wait
+        }
     }
 
     /// Rancher's list says what has been deleted before the last of its servers refuses it.

@@ -19,6 +19,7 @@
 
 mod decide;
 mod predict;
+mod recall;
 pub mod view;
 pub mod write;
 
@@ -52,8 +53,8 @@ impl Protocol for ArgocdRancher {
         decide(view, run)
     }
 
-    fn recall(_: &Self::View, claimed: &Run<Self>) -> Option<Self::Notes> {
-        Some(claimed.notes.clone())
+    fn recall(view: &Self::View, claimed: &Run<Self>) -> Option<Self::Notes> {
+        recall::recall(view, claimed)
     }
 
     fn predict(view: &mut Self::View, run: &Run<Self>, write: &Self::Write) {

@@ -3,7 +3,7 @@
 use kubectl_core::secret::Fingerprint;
 use rotation::protocol::Run;
 
-use super::view::{Answer, Known, Life, Minted, Name, Notes, Target, View};
+use super::view::{Answer, Consumer, Known, Life, Mark, Minted, Name, Notes, Parked, Target, View, Writer};
 use super::write::{Which, Write};
 use super::{ArgocdRancher, Timer, leg};
 
@@ -31,7 +31,7 @@ pub(super) fn intend(write: &Write, run: &Run<ArgocdRancher>) -> Notes {
             notes.given_up.insert(name.clone());
         }
         Write::Keep => notes.kept = true,
-        Write::ParkOld { .. } | Write::Mint | Write::Place { .. } | Write::Guard | Write::Unpark => {}
+        Write::ParkOld { .. } | Write::Mint { .. } | Write::Place { .. } | Write::Guard | Write::Unpark => {}
     }
     notes
 }
@@ -39,19 +39,33 @@ pub(super) fn intend(write: &Write, run: &Run<ArgocdRancher>) -> Notes {
 /// The world right after the write.
 pub(super) fn predict(view: &mut View, run: &Run<ArgocdRancher>, write: &Write) {
     match write {
-        Write::ParkOld { value, .. } => view.parked.get_or_insert_default().old = Some(*value),
-        Write::Mint => mint(view, &run.notes),
-        Write::ParkNew { value, .. } => view.parked.get_or_insert_default().new = Some(*value),
-        Write::Place { name, value, .. } => {
+        Write::ParkOld { name, value } => {
             let (name, value) = (name.clone(), *value);
+            parked(view, &run.notes).old = Some(Known { name, value });
+        }
+        Write::Mint { replaces } => mint(view, &run.notes, replaces.clone()),
+        Write::ParkNew { name, value } => {
+            let (name, value) = (Some(name.clone()), *value);
+            parked(view, &run.notes).new = Some(Known { name, value });
+        }
+        Write::Place { name, value, used, .. } => {
+            let (name, value) = (name.clone(), *value);
+            let mark = Mark {
+                used_before: used.clone(),
+                ..mark(run, None)
+            };
             view.target = Target::Holds {
                 held: Some(Known { name, value }),
-                leg: leg(run),
+                mark: Some(mark),
+                writer: Writer::Ours,
             };
+            if view.consumer == Consumer::Since {
+                view.consumer = Consumer::Before;
+            }
         }
         Write::Guard => {
-            if let Target::Holds { leg: mark, .. } = &mut view.target {
-                *mark = leg(run);
+            if let Target::Holds { mark: on_it, .. } = &mut view.target {
+                *on_it = Some(mark(run, on_it.take()));
             }
         }
         Write::Keep => {}
@@ -63,7 +77,27 @@ pub(super) fn predict(view: &mut View, run: &Run<ArgocdRancher>, write: &Write) 
     }
 }
 
-fn mint(view: &mut View, notes: &Notes) {
+/// The backup Secret, made where there is none.
+fn parked<'a>(view: &'a mut View, notes: &Notes) -> &'a mut Parked {
+    let parked = view.parked.get_or_insert_default();
+    parked.user.clone_from(&notes.user);
+    parked.keep_old = notes.keep_old;
+    parked
+}
+
+/// What a write leaves on the cluster Secret, beside what was there.
+fn mark(run: &Run<ArgocdRancher>, before: Option<Mark>) -> Mark {
+    Mark {
+        leg: leg(run),
+        user: run.notes.user.clone(),
+        old: Some(run.notes.old.clone()),
+        keep_old: run.notes.keep_old,
+        placed: run.notes.placed.clone(),
+        used_before: before.and_then(|before| before.used_before),
+    }
+}
+
+fn mint(view: &mut View, notes: &Notes, replaces: Option<Name>) {
     let is_used = |name: &Name| {
         let held = view.target.held().and_then(|held| held.name.as_ref());
         let new = notes.new.as_ref().and_then(|new| new.name.as_ref());
@@ -77,6 +111,7 @@ fn mint(view: &mut View, notes: &Notes) {
     let minted = Minted {
         life: Life::Sound,
         value: Some(Fingerprint::of(&name.0)),
+        replaces,
         used: None,
     };
     view.minted.insert(name, minted);
@@ -94,6 +129,9 @@ pub(super) fn rest(view: &mut View, run: &mut Run<ArgocdRancher>) {
         view.new_answer = said(life);
         if let Some(minted) = view.minted.get_mut(&name) {
             minted.used = Some(if in_use { "by Argo CD" } else { "by us" }.to_owned());
+        }
+        if in_use {
+            view.consumer = Consumer::Since;
         }
     }
     if view.old_answer != Answer::Unasked && !run.notes.keep_old {

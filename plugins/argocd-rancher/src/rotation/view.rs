@@ -15,6 +15,8 @@ pub struct View {
     pub obstacles: Vec<Obstacle>,
     /// The user of Rancher who looks. Only the owner of a token can list or delete it.
     pub user: String,
+    /// The cluster Secret leads through the Rancher that this command was given.
+    pub same_rancher: bool,
     /// The cluster Secret of Argo CD.
     pub target: Target,
     /// What the Secret of this rotation holds. `None`: there is none, or it is that of another run.
@@ -23,12 +25,16 @@ pub struct View {
     pub old: Option<Life>,
     /// What Rancher says when it is called with O.
     pub old_answer: Answer,
+    /// Who else needs O, in words, so that it must not be revoked.
+    pub old_needed_by: Option<String>,
     /// Every token that carries the mark of this run, as Rancher lists it.
     pub minted: BTreeMap<Name, Minted>,
     /// What Rancher and the cluster say when they are called with N.
     pub new_answer: Answer,
     /// Whether Argo CD calls this cluster at all, so that it will be seen to use N.
     pub watched: bool,
+    /// What Argo CD itself says of the cluster.
+    pub consumer: Consumer,
     /// We have not called with N for so long that whatever Rancher notes as its last use by now was somebody else's.
     pub quiet: bool,
     /// O is to stay alive.
@@ -55,9 +61,54 @@ pub enum Target {
     Holds {
         /// The token in it. `None`: Argo CD would not log in with a token.
         held: Option<Known>,
-        /// The leg in which this run wrote it, by its mark; [`Leg::Forward`] without one.
-        leg: Leg,
+        /// What this run has left on it. `None`: it has not written it, or was overruled.
+        mark: Option<Mark>,
+        /// Who has written `config` last, if not this program.
+        writer: Writer,
     },
+}
+
+/// What a run writes on the cluster Secret together with a token.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Mark {
+    /// The leg that it was on.
+    pub leg: Leg,
+    /// The user of Rancher who began the run. Empty: the mark cannot be read.
+    pub user: String,
+    /// O. `None`: the mark cannot be read.
+    pub old: Option<Known>,
+    /// O is to stay valid.
+    pub keep_old: bool,
+    /// Every new token that was put there.
+    pub placed: BTreeSet<Name>,
+    /// The last use of N, as Rancher noted it before it was put there.
+    pub used_before: Option<String>,
+}
+
+/// Who wrote the config of the cluster Secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Writer {
+    /// We, or it is not recorded.
+    #[default]
+    Ours,
+    /// Argo CD, from a copy that it had read before. It stops once it has read the present state.
+    ArgoCd,
+    /// Another writer, in words.
+    Other(String),
+}
+
+/// What Argo CD itself says of a cluster, in the metrics of its application controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Consumer {
+    /// Nothing, and why.
+    Unknown(String),
+    /// Its last sync of the cluster failed.
+    Failed,
+    /// It is connected, with what it read before N was put into the Secret.
+    #[default]
+    Before,
+    /// It has read the whole cluster since then.
+    Since,
 }
 
 /// A token by its name and the fingerprint of its value.
@@ -73,10 +124,14 @@ pub struct Known {
 /// The values that are kept for the time of the rotation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Parked {
-    /// That of O.
-    pub old: Option<Fingerprint>,
-    /// That of N.
-    pub new: Option<Fingerprint>,
+    /// The user of Rancher who began. Empty: not recorded.
+    pub user: String,
+    /// O is to stay valid.
+    pub keep_old: bool,
+    /// O.
+    pub old: Option<Known>,
+    /// N.
+    pub new: Option<Known>,
 }
 
 /// A token as Rancher lists it to its owner.
@@ -97,6 +152,8 @@ pub struct Minted {
     pub life: Life,
     /// Its value, where anybody knows it: it is parked, or in the cluster Secret, or this process has made it.
     pub value: Option<Fingerprint>,
+    /// The token that it was made to take the place of. `None`: that one is to stay valid.
+    pub replaces: Option<Name>,
     /// When it was used last, as Rancher writes it: a mark of which only counts whether it has changed. `None`: never, or
     /// Rancher does not keep it (before 2.9).
     pub used: Option<String>,
@@ -155,11 +212,27 @@ impl Target {
         }
     }
 
-    /// The leg in which this run wrote it.
-    pub fn leg(&self) -> Leg {
+    /// What this run has left on it.
+    pub fn mark(&self) -> Option<&Mark> {
         match self {
-            Self::Holds { leg, .. } => *leg,
-            Self::Missing => Leg::Forward,
+            Self::Holds { mark, .. } => mark.as_ref(),
+            Self::Missing => None,
+        }
+    }
+
+    /// The leg in which this run wrote it; [`Leg::Forward`] if it did not.
+    pub fn leg(&self) -> Leg {
+        self.mark().map_or(Leg::Forward, |mark| mark.leg)
+    }
+
+    /// The other writer of what it holds.
+    pub fn other_writer(&self) -> Option<&str> {
+        match self {
+            Self::Holds {
+                writer: Writer::Other(name),
+                ..
+            } => Some(name),
+            _ => None,
         }
     }
 

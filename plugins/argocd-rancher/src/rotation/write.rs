@@ -27,7 +27,10 @@ pub enum Write {
         value: Fingerprint,
     },
     /// Rancher makes a new token for the cluster, with the mark of the run.
-    Mint,
+    Mint {
+        /// The token that it takes the place of. `None`: that one is to stay valid.
+        replaces: Option<Name>,
+    },
     /// The value of a new token is kept in the Secret of the rotation; from here on it is N.
     ParkNew {
         /// Its name.
@@ -66,7 +69,7 @@ impl fmt::Display for Write {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ParkOld { name, value } => write!(f, "park {}, which is in use", Shown(name.as_ref(), *value)),
-            Self::Mint => f.write_str("mint a new token for this cluster alone"),
+            Self::Mint { .. } => f.write_str("mint a new token for this cluster alone"),
             Self::ParkNew { name, value } => write!(f, "park {}", Shown(Some(name), *value)),
             Self::Place { name, value, .. } => {
                 write!(f, "put {} into the cluster Secret", Shown(name.as_ref(), *value))

@@ -21,9 +21,15 @@ const QUIET: Budget = Budget {
     revocations: 0,
     expiries: 0,
     strangers: 0,
+    reapplies: 0,
+    sharers: 0,
+    callers: 0,
+    late_syncs: 0,
+    failures: 0,
     tampers: 0,
     forgets: 0,
     users: 0,
+    ranchers: 0,
     outages: 0,
     bans: 0,
 };
@@ -266,6 +272,85 @@ fn a_new_token_that_is_never_let_in_leads_back() {
     }
 }
 
+/// Whoever may write Leases and nothing else can delay a run, and no more; also with an old journal of the same run, and after
+/// the run has ended.
+#[test]
+fn a_forged_journal_loses_nothing() {
+    for (name, foreign, budget) in [
+        ("nothing else", false, QUIET),
+        ("somebody else's token", true, QUIET),
+        ("a tamperer", false, Budget { tampers: 1, ..QUIET }),
+        ("a lost value", false, Budget { forgets: 1, ..QUIET }),
+        (
+            "an invalidation",
+            false,
+            Budget {
+                invalidations: 1,
+                ..QUIET
+            },
+        ),
+    ] {
+        let small = Small {
+            forgeries: 1,
+            foreign,
+            ..Small::new(budget)
+        };
+        nothing_is_lost(&format!("a forged journal and {name}"), &small);
+    }
+}
+
+/// GitOps, or a loop that applies a saved Secret.
+#[test]
+fn another_writer_who_does_not_stop_loses_nothing() {
+    // One who does so right before Argo CD writes N back is not seen by anybody who looks now and then.
+    for (name, watched) in [("a watched cluster", true), ("one that is not", false)] {
+        let small = Small {
+            others: (0, 1),
+            watched,
+            ..Small::new(Budget { reapplies: 3, ..QUIET })
+        };
+        nothing_is_lost(&format!("another writer and {name}"), &small);
+    }
+}
+
+/// What counts as use comes from Argo CD, whoever else calls with the new token.
+#[test]
+fn the_use_by_others_proves_nothing() {
+    let called = Budget { callers: 1, ..QUIET };
+    let late = Budget { late_syncs: 1, ..QUIET };
+    for (name, budget) in [("a colleague calls", called), ("a sync that began before ends", late)] {
+        let small = Small {
+            argo_away: true,
+            ..Small::new(budget)
+        };
+        nothing_is_lost(&format!("Argo CD away, {name}"), &small);
+    }
+    let budget = Budget {
+        failures: 1,
+        callers: 1,
+        ..QUIET
+    };
+    let small = Small {
+        others: (0, 1),
+        ..Small::new(budget)
+    };
+    nothing_is_lost("a sync of Argo CD's fails", &small);
+}
+
+#[test]
+fn what_is_needed_elsewhere_stays_and_another_rancher_is_left_alone() {
+    for (name, budget) in [
+        ("O is put into another Secret", Budget { sharers: 1, ..QUIET }),
+        ("another Rancher", Budget { ranchers: 1, ..QUIET }),
+    ] {
+        let small = Small {
+            others: (0, 1),
+            ..Small::new(budget)
+        };
+        nothing_is_lost(name, &small);
+    }
+}
+
 #[track_caller]
 fn is_found(mistake: Mistake, small: &Small) {
     match mistake::with(mistake, || explore(small, LIMIT)) {
@@ -309,9 +394,29 @@ fn seeded_mistakes_are_found() {
         Mistake::NotQuiet,
         &Small {
             argo_away: true,
+            ..with(Budget { late_syncs: 1, ..QUIET })
+        },
+    );
+    is_found(
+        Mistake::AnyUse,
+        &Small {
+            argo_away: true,
+            ..with(Budget { callers: 1, ..QUIET })
+        },
+    );
+    is_found(
+        Mistake::TrustsJournal,
+        &Small {
+            foreign: true,
+            forgeries: 1,
             ..quiet
         },
     );
+    is_found(Mistake::NeverFailed, &with(Budget { failures: 1, ..QUIET }));
+    is_found(Mistake::AnyRancher, &with(Budget { ranchers: 1, ..QUIET }));
+    is_found(Mistake::RevokesShared, &with(Budget { sharers: 1, ..QUIET }));
+    is_found(Mistake::GraceGoesOn, &with(Budget { reapplies: 1, ..QUIET }));
+
     is_found(
         Mistake::NoGuard,
         &Small {

@@ -3,14 +3,15 @@
 //! Each is the real `decide` with a lie told to it: what it then does is what one would do who did not look.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 
-use kubectl_argocd_rancher::rotation::view::{Answer, Leg, Life, Notes, Parked, Target, View};
+use kubectl_argocd_rancher::rotation::view::{Answer, Consumer, Leg, Life, Mark, Name, Notes, Parked, Target, View};
 use kubectl_argocd_rancher::rotation::write::Write;
 use kubectl_argocd_rancher::rotation::{ArgocdRancher, Timer};
 use rotation::explore::mistaken::{real, told};
 use rotation::phase::{Goal, Phase};
-use rotation::protocol::{Draw, Next, Protocol, Run};
+use rotation::protocol::{Draw, Next, Protocol, Repeats, Run};
 
 use crate::world::{US, held, known, old, stranger};
 
@@ -57,6 +58,16 @@ pub(crate) enum Mistake {
     DropsPlaced,
     /// The token of somebody else is deleted.
     RevokesForeign,
+    /// What the Lease claims is believed.
+    TrustsJournal,
+    /// Another Rancher is changed than the one of the cluster Secret.
+    AnyRancher,
+    /// Anybody's call with N counts as Argo CD's.
+    AnyUse,
+    /// That Argo CD cannot work with N is not looked at.
+    NeverFailed,
+    /// A token is revoked that was put into another Secret meanwhile.
+    RevokesShared,
 }
 
 thread_local! {
@@ -81,6 +92,15 @@ pub(crate) struct Perhaps;
 pub(crate) struct Seen {
     pub(crate) view: View,
     pub(crate) version: u8,
+    /// Every name that Rancher has ever drawn: none of them comes again.
+    pub(crate) used: BTreeSet<Name>,
+}
+
+impl Seen {
+    /// A rotation of anything else is not the one that is explored.
+    pub(crate) fn is_another_start(&self) -> bool {
+        held(self) != Some(old()) || self.user != US || !self.same_rancher
+    }
 }
 
 impl Deref for Seen {
@@ -112,16 +132,26 @@ fn lie(mistake: Mistake, view: &mut View, run: &Run<ArgocdRancher>) {
         Mistake::NoGrace if !run.notes.placed.is_empty() => view.new_answer = Answer::Works,
         Mistake::NoAnswerIsYes if matches!(view.new_answer, Answer::Open(_)) => view.new_answer = Answer::Works,
         Mistake::NotParked => {
-            let new = new.map(|new| new.value);
-            view.parked = Some(Parked { old: Some(old()), new });
+            view.parked = Some(Parked {
+                old: Some(known(old())),
+                new,
+                ..Parked::default()
+            });
         }
         Mistake::NotPlaced if !back && new.is_some() => hold(view, new),
         Mistake::NotReadAgain if !back && !run.notes.placed.is_empty() => hold(view, new),
         Mistake::NotSeen => view.watched = false,
         Mistake::NotQuiet => view.quiet = true,
         Mistake::NoGuard => {
-            if let Target::Holds { leg, .. } = &mut view.target {
-                *leg = Leg::Stay;
+            if let Target::Holds { mark, .. } = &mut view.target {
+                *mark = Some(Mark {
+                    leg: Leg::Stay,
+                    user: String::new(),
+                    old: None,
+                    keep_old: false,
+                    placed: [].into(),
+                    used_before: None,
+                });
             }
         }
         Mistake::DeadOld if back => {
@@ -137,6 +167,10 @@ fn lie(mistake: Mistake, view: &mut View, run: &Run<ArgocdRancher>) {
         }
         Mistake::NoConfirmation if view.old.is_none() => view.old_answer = Answer::Refused,
         Mistake::RevokesForeign => view.old = Some(Life::Sound),
+        Mistake::AnyRancher => view.same_rancher = true,
+        Mistake::AnyUse => view.consumer = Consumer::Since,
+        Mistake::NeverFailed if view.consumer == Consumer::Failed => view.consumer = Consumer::Since,
+        Mistake::RevokesShared => view.old_needed_by = None,
         _ => {}
     }
 }
@@ -157,7 +191,7 @@ fn misremember(mistake: Mistake, run: &mut Run<ArgocdRancher>) {
 /// What another user sees: of Rancher's tokens only his own.
 fn seen(view: &View) -> View {
     let mut view = view.clone();
-    if view.user != US {
+    if view.user != US || !view.same_rancher {
         view.minted.clear();
         view.old = None;
     }
@@ -171,6 +205,9 @@ impl Protocol for Perhaps {
     type Timer = Timer;
 
     fn decide(view: &Seen, run: Option<&Run<Self>>) -> Next<Self> {
+        if run.is_none() && view.is_another_start() {
+            return Next::Refuse(Vec::new());
+        }
         let mistake = MISTAKE.get();
         let mut view = seen(&view.view);
         let mut real_run = run.map(real::<ArgocdRancher, _>);
@@ -186,20 +223,33 @@ impl Protocol for Perhaps {
             }
         }
         let mut next = told(ArgocdRancher::decide(&view, real_run.as_ref()), run);
-        if let Next::Do(step) = &mut next
-            && mistake == Mistake::GraceGoesOn
-        {
-            step.stops.clear();
+        if let Next::Do(step) = &mut next {
+            if mistake == Mistake::GraceGoesOn {
+                step.stops.clear();
+            }
+            // Once the run is contested it does not matter how often.
+            if run.is_some_and(Run::is_contested) {
+                step.repeats = Repeats::Never;
+            }
         }
         next
     }
 
     fn recall(view: &Seen, claimed: &Run<Self>) -> Option<Notes> {
+        if MISTAKE.get() == Mistake::TrustsJournal {
+            return Some(claimed.notes.clone());
+        }
         ArgocdRancher::recall(&seen(&view.view), &real(claimed))
     }
 
     fn predict(view: &mut Seen, run: &Run<Self>, write: &Write) {
-        ArgocdRancher::predict(view, &real(run), write);
+        let mut run = real::<ArgocdRancher, _>(run);
+        if matches!(write, Write::Mint { .. }) {
+            run.notes.given_up.extend(view.used.clone());
+        }
+        ArgocdRancher::predict(view, &run, write);
+        let names: Vec<Name> = view.minted.keys().cloned().collect();
+        view.used.extend(names);
     }
 
     fn rest(_: &mut Seen, _: &mut Run<Self>) {}

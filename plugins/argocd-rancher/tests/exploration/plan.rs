@@ -1,13 +1,15 @@
 //! The plan that `--dry-run` prints, which is `decide` folded over its own predictions; what is refused; and single steps that
 //! the small world does not tell apart.
 
-use kubectl_argocd_rancher::rotation::view::{Answer, Leg, Life, Minted, Name, Notes, Parked, Target, View};
+use kubectl_argocd_rancher::rotation::view::{
+    Answer, Consumer, Leg, Life, Mark, Minted, Name, Notes, Parked, Target, View, Writer,
+};
 use kubectl_argocd_rancher::rotation::write::{Which, Write};
 use kubectl_argocd_rancher::rotation::{ArgocdRancher, Timer, decide};
 use kubectl_core::secret::Fingerprint;
 use rotation::phase::{Goal, Phase};
 use rotation::plan::plan;
-use rotation::protocol::{Next, Obstacle, Run, RunId};
+use rotation::protocol::{Next, Obstacle, Protocol as _, Repeats, Run, RunId};
 
 use crate::world::{known, old, start, stranger};
 
@@ -22,7 +24,8 @@ fn new() -> Fingerprint {
 fn holds(value: Fingerprint) -> Target {
     Target::Holds {
         held: Some(known(value)),
-        leg: Leg::Forward,
+        mark: None,
+        writer: Writer::Ours,
     }
 }
 
@@ -34,13 +37,15 @@ fn under_way(view: &mut View, goal: Goal, phase: Phase) -> Run<ArgocdRancher> {
     let minted = Minted {
         life: Life::Sound,
         value: Some(new()),
+        replaces: known(old()).name,
         used: Some("by us".to_owned()),
     };
     let name = Name("<new 1>".to_owned());
     view.minted.insert(name.clone(), minted);
     view.parked = Some(Parked {
-        old: Some(old()),
-        new: Some(new()),
+        old: Some(known(old())),
+        new: Some(known(new())),
+        ..Parked::default()
     });
     view.new_answer = Answer::Works;
     notes.new = Some(known(new()));
@@ -48,6 +53,7 @@ fn under_way(view: &mut View, goal: Goal, phase: Phase) -> Run<ArgocdRancher> {
         notes.placed.insert(name);
         notes.used_before = Some("by us".to_owned());
         view.target = holds(new());
+        view.consumer = Consumer::Since;
     }
     Run {
         id: RunId::placeholder(),
@@ -163,7 +169,10 @@ fn a_parked_value_that_was_lost_is_parked_again_where_it_may_be_needed() {
         !parks(&lost(Goal::Back, Phase::Make)),
         "nothing was ever put in its place"
     );
-    assert!(!parks(&lost(Goal::Forward, Phase::Retire)), "it is to go");
+    assert!(
+        parks(&lost(Goal::Forward, Phase::Retire)),
+        "it is to go, and is not gone yet"
+    );
 }
 
 #[test]
@@ -173,7 +182,7 @@ fn a_new_token_that_is_about_to_end_is_not_relied_on() {
     view.minted.values_mut().for_each(|minted| minted.life = Life::Ending);
     let next = decide(&view, Some(&run));
     assert!(
-        matches!(&next, Next::Do(step) if matches!(step.write, Write::Mint)),
+        matches!(&next, Next::Do(step) if matches!(step.write, Write::Mint { .. })),
         "{next:?}"
     );
 }
@@ -195,9 +204,8 @@ fn a_new_token_whose_value_was_lost_goes_at_once_only_if_argo_cd_never_had_it() 
         matches!(next(Phase::Make), Write::Revoke { which: Which::New, .. }),
         "nobody uses it"
     );
-    assert_eq!(
-        next(Phase::Place),
-        Write::Mint,
+    assert!(
+        matches!(next(Phase::Place), Write::Mint { .. }),
         "a sync that has begun may go on with it"
     );
 }
@@ -273,6 +281,87 @@ fn an_overdue_proof_turns_back_while_there_is_something_to_go_back_to() {
     ] {
         assert!(matches!(next, Next::Wait(_)), "{why}");
     }
+}
+
+fn recalled(view: &View, claimed: &Run<ArgocdRancher>) -> Option<Run<ArgocdRancher>> {
+    let notes = ArgocdRancher::recall(view, claimed)?;
+    Some(Run {
+        notes,
+        ..claimed.clone()
+    })
+}
+
+#[test]
+fn a_run_of_which_no_object_tells_is_none() {
+    let view = start(true);
+    let claimed = under_way(&mut start(true), Goal::Forward, Phase::Retire);
+    assert_eq!(recalled(&view, &claimed), None);
+    let undone = recalled(&view, &under_way(&mut start(true), Goal::Back, Phase::Prove)).unwrap();
+    assert_eq!(decide(&view, Some(&undone)), Next::Done, "nothing was made");
+}
+
+#[test]
+fn a_run_that_was_killed_after_its_last_write_is_finished() {
+    let mut view = start(true);
+    let claimed = under_way(&mut view, Goal::Forward, Phase::Confirm);
+    (view.parked, view.old, view.old_answer) = (None, None, Answer::Unasked);
+    let placed = known(new()).name.into_iter().collect();
+    view.target = Target::Holds {
+        held: Some(known(new())),
+        mark: Some(Mark {
+            leg: Leg::Forward,
+            user: String::new(),
+            old: Some(known(old())),
+            keep_old: false,
+            placed,
+            used_before: None,
+        }),
+        writer: Writer::Ours,
+    };
+    let run = recalled(&view, &claimed).unwrap();
+    assert_eq!(run.notes.old, known(old()));
+    assert_eq!(decide(&view, Some(&run)), Next::Done);
+}
+
+#[test]
+fn a_token_that_no_mark_says_may_go_stays() {
+    let mut view = start(true);
+    let claimed = under_way(&mut view, Goal::Forward, Phase::Prove);
+    view.parked = None;
+    let recall = |view: &View| recalled(view, &claimed).unwrap().notes;
+    assert!(!recall(&view).keep_old, "the new one says that it takes its place");
+    assert_eq!(recall(&view).old.name, known(old()).name);
+    view.minted.values_mut().for_each(|minted| minted.replaces = None);
+    assert!(recall(&view).keep_old);
+}
+
+#[test]
+fn the_third_time_that_another_writer_puts_the_old_token_back_turns_back() {
+    let mut view = start(true);
+    let mut run = under_way(&mut view, Goal::Forward, Phase::Prove);
+    view.target = Target::Holds {
+        held: Some(known(old())),
+        mark: None,
+        writer: Writer::Other("manager \"kustomize-controller\"".to_owned()),
+    };
+    for put_back in [0, 1] {
+        run.put_back = put_back;
+        let next = decide(&view, Some(&run));
+        assert!(
+            matches!(&next, Next::Do(step) if matches!(step.repeats, Repeats::PutBack(_))),
+            "{next:?}"
+        );
+    }
+    run.put_back = 2;
+    let Next::TurnBack(reason) = decide(&view, Some(&run)) else {
+        panic!("it does not stop");
+    };
+    insta::assert_snapshot!(reason, @r#"manager "kustomize-controller" keeps writing the old state back"#);
+    run.phase = Phase::Retire;
+    assert!(
+        matches!(decide(&view, Some(&run)), Next::Do(_)),
+        "there is only forward"
+    );
 }
 
 #[test]

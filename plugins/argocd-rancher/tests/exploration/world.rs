@@ -10,12 +10,15 @@ use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use kubectl_argocd_rancher::rotation::Timer;
-use kubectl_argocd_rancher::rotation::view::{Answer, Known, Leg, Life, Minted, Name, Notes, Parked, Target, View};
+use kubectl_argocd_rancher::rotation::view::{
+    Answer, Consumer, Known, Life, Minted, Name, Notes, Parked, Target, View, Writer,
+};
 use kubectl_argocd_rancher::rotation::write::{Which, Write};
 use kubectl_core::secret::Fingerprint;
 use moves::Moves;
 use rotation::explore::{Environment, Help, Move, World};
-use rotation::phase::Goal;
+use rotation::phase::{Goal, Phase};
+use rotation::protocol::{Run, RunId};
 
 use crate::mistake::{Perhaps, Seen};
 
@@ -34,12 +37,24 @@ pub(crate) struct Budget {
     pub(crate) expiries: u8,
     /// Somebody puts something else into the cluster Secret, puts O back, or deletes it.
     pub(crate) strangers: u8,
+    /// Another writer applies the state at the start again.
+    pub(crate) reapplies: u8,
+    /// Somebody puts O into another cluster Secret too.
+    pub(crate) sharers: u8,
+    /// Somebody else than Argo CD calls with N.
+    pub(crate) callers: u8,
+    /// A sync that Argo CD has begun with its old copy ends later.
+    pub(crate) late_syncs: u8,
+    /// A sync of Argo CD's fails.
+    pub(crate) failures: u8,
     /// Somebody changes or deletes what is parked.
     pub(crate) tampers: u8,
     /// Whoever knew a value that stands nowhere is gone.
     pub(crate) forgets: u8,
     /// The run is gone on with as another user.
     pub(crate) users: u8,
+    /// The run is gone on with at another Rancher.
+    pub(crate) ranchers: u8,
     /// The agent is away.
     pub(crate) outages: u8,
     /// Rancher does not let a token in any more that it let in.
@@ -115,6 +130,8 @@ pub(crate) struct Small {
     pub(crate) late_creations: bool,
     /// How many holders lose the lock with a write in hand, and how many rollbacks are asked for.
     pub(crate) others: (u8, u8),
+    /// How many journals are forged.
+    pub(crate) forgeries: u8,
 }
 
 impl Small {
@@ -131,6 +148,7 @@ impl Small {
             argo_away: false,
             late_creations: false,
             others: (0, 0),
+            forgeries: 0,
         }
     }
 }
@@ -184,16 +202,20 @@ pub(crate) fn start(watched: bool) -> View {
     View {
         obstacles: Vec::new(),
         user: US.to_owned(),
+        same_rancher: true,
         target: Target::Holds {
             held: Some(known(old())),
-            leg: Leg::Forward,
+            mark: None,
+            writer: Writer::Ours,
         },
         parked: None,
         old: Some(Life::Sound),
         old_answer: Answer::Works,
+        old_needed_by: None,
         minted: [].into(),
         new_answer: Answer::Unasked,
         watched,
+        consumer: Consumer::Before,
         quiet: true,
         keep_old: false,
     }
@@ -240,8 +262,13 @@ impl Environment for Small {
         };
         let mut view = start(self.watched);
         view.keep_old = self.foreign;
-        let view = Seen { view, version: 0 };
-        let mut world = World::new(view, memory).with(self.others.0, self.others.1);
+        let view = Seen {
+            view,
+            version: 0,
+            used: [].into(),
+        };
+        let world = World::new(view, memory).with(self.others.0, self.others.1);
+        let mut world = world.forgeries(self.forgeries);
         self.settle(&mut world);
         vec![world]
     }
@@ -275,7 +302,7 @@ impl Environment for Small {
     fn target(&self, view: &Seen, write: &Write) -> Option<Condition> {
         match write {
             Write::Keep | Write::Revoke { .. } => Some(Condition::Nothing),
-            Write::Mint => self.late_creations.then_some(Condition::Nothing),
+            Write::Mint { .. } => self.late_creations.then_some(Condition::Nothing),
             Write::ParkOld { .. } | Write::ParkNew { .. } | Write::Unpark => {
                 let may_be_late = view.parked.is_some() || self.late_creations;
                 may_be_late.then(|| Condition::Parked(view.parked.clone()))
@@ -296,7 +323,9 @@ impl Environment for Small {
         match write {
             Write::Revoke { which: Which::Old, .. } => world.memory.old = None,
             Write::Place { .. } | Write::Guard => Self::changed(world),
-            Write::Mint | Write::ParkOld { .. } | Write::ParkNew { .. } => world.memory.late = world.ended.is_some(),
+            Write::Mint { .. } | Write::ParkOld { .. } | Write::ParkNew { .. } => {
+                world.memory.late = world.ended.is_some();
+            }
             _ => {}
         }
         self.settle(world);
@@ -311,6 +340,52 @@ impl Environment for Small {
 
     fn in_use(&self, _: &Seen, _: Option<&Notes>) -> (BTreeSet<Fingerprint>, BTreeSet<String>) {
         ([].into(), [].into())
+    }
+
+    /// A journal with hostile notes and with empty ones, as a replayed one may be, in either direction and of any phase that
+    /// counts. Once a rotation that kept O has ended, nobody knows O's value: then a rollback is no forgery's doing.
+    fn forged(&self, world: &W) -> Vec<Run<Perhaps>> {
+        let names: BTreeSet<Name> = world.view.minted.keys().cloned().collect();
+        let empty = Notes {
+            user: US.to_owned(),
+            old: known(old()),
+            old_worked: true,
+            keep_old: false,
+            new: None,
+            used_before: None,
+            placed: [].into(),
+            given_up: [].into(),
+            kept: false,
+        };
+        let hostile = Notes {
+            user: "u-other".to_owned(),
+            old: known(stranger()),
+            old_worked: false,
+            keep_old: false,
+            new: Some(known(stranger())),
+            used_before: Some("never".to_owned()),
+            placed: names.clone().into_iter().chain(known(stranger()).name).collect(),
+            given_up: names,
+            kept: true,
+        };
+        let goals = [Goal::Forward, Goal::Back];
+        let parked = world.view.parked.as_ref();
+        let is_known = parked.is_some() || held(&world.view) == Some(old());
+        let back = is_known || !self.foreign;
+        let goals = goals.into_iter().filter(|goal| back || *goal == Goal::Forward);
+        let phases = [Phase::Survey, Phase::Place, Phase::Retire, Phase::Confirm];
+        goals
+            .flat_map(|goal| phases.map(|phase| (goal, phase)))
+            .flat_map(|(goal, phase)| [&empty, &hostile].map(|notes| (goal, phase, notes.clone())))
+            .map(|(goal, phase, notes)| Run {
+                id: RunId::placeholder(),
+                goal,
+                phase,
+                notes,
+                timers: [].into(),
+                put_back: 0,
+            })
+            .collect()
     }
 
     fn unsafe_because(&self, world: &W) -> Option<String> {
@@ -344,7 +419,8 @@ impl Small {
             .let_in
             .retain(|name| minted.get(name).is_some_and(|minted| minted.life != Life::Dead));
         let (parked, in_secret) = (view.parked.clone().unwrap_or_default(), held(view));
-        let stands = |value| in_secret == Some(value) || parked.new == Some(value) || parked.old == Some(value);
+        let in_parked = [&parked.old, &parked.new].map(|known| known.as_ref().map(|known| known.value));
+        let stands = |value| in_secret == Some(value) || in_parked.contains(&Some(value));
         for (name, minted) in &mut view.minted {
             minted.value = minted.value.or_else(|| value_of(name).filter(|value| stands(*value)));
         }
@@ -392,7 +468,8 @@ impl Small {
         };
         // On the way forward one that is not good is about to be replaced.
         let wanted = run.goal == Goal::Back && !run.notes.kept || minted.is_some_and(is_good);
-        let parked = view.parked.as_ref().and_then(|parked| parked.new);
+        let parked = view.parked.as_ref().and_then(|parked| parked.new.as_ref());
+        let parked = parked.map(|known| known.value);
         let in_use = held(view) == Some(new.value);
         let is_known = in_use || parked == Some(new.value);
         let is_watched_for = in_use && view.watched && !run.passed(Timer::Grace);

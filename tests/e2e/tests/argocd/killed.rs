@@ -29,7 +29,8 @@ async fn a_token_that_a_killed_run_left_is_named_and_ended() -> Result<()> {
         listed.stderr.contains(&format!("token {stray} was minted for Secret")),
         "{listed}"
     );
-    let removed = bench.run(&["remove", bench.id(), "--yes"]).run().await?.expect(0)?;
+    let forced = ["remove", bench.id(), "--yes", "--force=in-use"];
+    let removed = bench.run(&forced).run().await?.expect(0)?;
     assert!(removed.stdout.contains(&format!("token/{stray} ended")), "{removed}");
     assert!(bench.living().await?.is_empty());
     bench.run(&["add", bench.id()]).run().await?.expect(0)?;

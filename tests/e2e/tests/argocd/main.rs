@@ -14,4 +14,5 @@ mod requests;
 mod rotating;
 mod rotation_killed;
 mod rotation_stopped;
+mod safety;
 mod ways_to_rancher;

@@ -7,7 +7,7 @@ use testbed::Request;
 use crate::bench::Bench;
 
 /// At most so many requests for one cluster, with no time of grace.
-const TOGETHER: usize = 110;
+const TOGETHER: usize = 125;
 
 /// `PATCH Secret, Argo CD's namespace`, or the write of Rancher's own API.
 fn what(write: &Request) -> String {

@@ -144,49 +144,6 @@ async fn an_old_copy_that_argocd_writes_back_is_put_right() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_that_argocd_watches_is_seen_to_use_the_new_token() -> Result<()> {
-    let bench = Bench::begin("tromso").await?;
-    bench.run(&["add", bench.id()]).run().await?.expect(0)?;
-    bench.application().await?;
-    let old = token(&bench.secret().await?)?;
-    // Nobody plays Argo CD: the new token is never called with, and the old one comes back.
-    let args = ["rotate", bench.id(), "--grace", "1s", "--timeout", "4s", "--yes"];
-    let back = bench.run(&args).run().await?.expect(1)?;
-    ensure!(back.stderr.contains("Argo CD to call with token-"), "{back}");
-    bench.is_restored(&old).await?;
-    let forced = bench
-        .run(&[&args[..], &["--force=use"]].concat())
-        .run()
-        .await?
-        .expect(0)?;
-    let second = bench.is_rotated(&old).await?;
-    ensure!(!forced.stderr.contains("Argo CD to call with"), "{forced}");
-    // Now somebody calls with whatever the Secret holds, as Argo CD does within moments of a change.
-    let run = bench
-        .run(&["rotate", bench.id(), "--grace", "1s", "--yes"])
-        .start()
-        .await?;
-    let argocd = async {
-        loop {
-            if let Ok(secret) = bench.cluster_secret().await
-                && let Ok(present) = token(&secret)
-                && present != second
-            {
-                let _ = bench.lets_in(&present).await;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    let done = tokio::select! {
-        done = run.finish() => done?.expect(0)?,
-        () = argocd => unreachable!(),
-    };
-    ensure!(done.stderr.contains("wait for Argo CD to call with <new>"), "{done}");
-    bench.is_rotated(&second).await?;
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_is_not_ours_or_that_others_use_is_ended_by_nobody() -> Result<()> {
     let bench = Bench::begin("vardo").await?;
     let login =

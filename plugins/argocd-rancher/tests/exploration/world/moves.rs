@@ -1,12 +1,14 @@
 //! What happens in the small world while a rotation is under way, and where each of it was learnt.
 
 use kubectl_argocd_rancher::rotation::ArgocdRancher;
-use kubectl_argocd_rancher::rotation::view::{Answer, Leg, Life, Name, Parked, Target};
+use kubectl_argocd_rancher::rotation::view::{Answer, Consumer, Life, Name, Parked, Target, Writer};
 use kubectl_core::secret::Fingerprint;
 use rotation::explore::mistaken::real;
 use rotation::explore::{Help, Move};
 use rotation::phase::Goal;
 use rotation::protocol::{Next, Protocol};
+
+use crate::mistake::Perhaps;
 
 use super::safety::{is_strange, unhealthy};
 use super::{Budget, Memory, Small, US, W, answer, held, known, new_name, old, old_lives, stranger, works};
@@ -34,6 +36,13 @@ pub(super) struct Moves<'a> {
 impl Moves<'_> {
     pub(super) fn all(&mut self) {
         if self.world.run.is_none() && self.world.ended.is_none() {
+            if self.world.view.is_another_start() {
+                // The rotation of what is there now replaces what was parked, and nothing else was made.
+                self.may(Kind::Works, "another rotation begins", |to| {
+                    to.view.parked = None;
+                    to.ended = Some(Goal::Back);
+                });
+            }
             return;
         }
         self.argo_cd();
@@ -87,15 +96,21 @@ impl Moves<'_> {
             .copy
             .filter(|value| self.world.view.watched && works(self.world, *value))
         {
-            self.may(Kind::Works, "Argo CD calls the cluster", |to| {
+            self.may(Kind::Works, "Argo CD syncs the cluster", |to| {
                 note_use(small, to, value);
+                to.view.consumer = if there == Some(value) {
+                    Consumer::Since
+                } else {
+                    Consumer::Before
+                };
             });
         }
         if let Some(value) = argo.writing {
             self.may(Kind::Works, "Argo CD writes its copy over the Secret", |to| {
                 to.memory.argo.writing = None;
-                if let Target::Holds { held, .. } = &mut to.view.target {
+                if let Target::Holds { held, writer, .. } = &mut to.view.target {
                     *held = Some(known(value));
+                    *writer = Writer::ArgoCd;
                     Small::changed(to);
                     to.memory.stranger = is_strange(Some(value));
                 }
@@ -117,6 +132,26 @@ impl Moves<'_> {
             self.may(Kind::Begins, "a sync begins", |to| {
                 to.memory.left.syncs -= 1;
                 to.memory.argo.sync = copy;
+            });
+        }
+        if left.late_syncs > 0 && self.world.view.watched && argo.copy != held(&self.world.view) {
+            self.may(Kind::Begins, "a sync ends that Argo CD began with its old copy", |to| {
+                to.memory.left.late_syncs -= 1;
+                to.view.consumer = Consumer::Since;
+            });
+        }
+        if left.failures > 0 && self.world.view.watched {
+            self.may(Kind::Disturbs, "a sync of Argo CD's fails", |to| {
+                to.memory.left.failures -= 1;
+                to.view.consumer = Consumer::Failed;
+            });
+        }
+        let in_use = held(&self.world.view).filter(|value| new_name(*value).is_some());
+        if let Some(value) = in_use.filter(|_| left.callers > 0) {
+            let small = self.small;
+            self.may(Kind::Begins, "a colleague calls with N", |to| {
+                to.memory.left.callers -= 1;
+                note_use(small, to, value);
             });
         }
         if left.applications > 0 && !self.world.view.watched {
@@ -179,6 +214,14 @@ impl Moves<'_> {
         if self.world.view.user != US {
             self.may(Kind::Works, "it is run again by who began", |to| {
                 US.clone_into(&mut to.view.user);
+                resume(to);
+            });
+            return;
+        }
+        if !self.world.view.same_rancher {
+            self.may(Kind::Works, "it is run again with the Rancher of the Secret", |to| {
+                to.view.same_rancher = true;
+                resume(to);
             });
             return;
         }
@@ -193,8 +236,8 @@ impl Moves<'_> {
             self.may(Kind::Works, "the operator asks for the rollback", |to| {
                 if let Some(run) = &mut to.run {
                     run.goal = Goal::Back;
-                    run.timers.clear();
                 }
+                resume(to);
             });
         } else {
             self.may(Kind::Follows, "the operator deletes O in Rancher", |to| {
@@ -281,24 +324,48 @@ impl Moves<'_> {
     }
 
     fn strangers(&mut self) {
+        let there = self.world.view.target.mark().cloned();
+        let by = |value| {
+            if value == old() {
+                Writer::Other("somebody".to_owned())
+            } else {
+                Writer::Ours
+            }
+        };
+        let with = |value, mark| Target::Holds {
+            held: Some(known(value)),
+            mark,
+            writer: by(value),
+        };
+        if self.left().reapplies > 0 && self.world.view.target != Target::Missing {
+            let target = with(old(), there.clone());
+            self.may(Kind::Disturbs, "another writer applies the start again", |to| {
+                to.memory.left.reapplies -= 1;
+                to.view.target = target;
+                Small::changed(to);
+                to.memory.stranger = false;
+            });
+        }
+        if self.left().sharers > 0 && self.world.memory.old.is_some() {
+            self.may(Kind::Disturbs, "somebody puts O into another Secret", |to| {
+                to.memory.left.sharers -= 1;
+                to.view.old_needed_by = Some("another Secret".to_owned());
+            });
+        }
         if self.left().strangers == 0 {
             return;
         }
-        let there = match self.world.view.target {
-            Target::Holds { leg, .. } => leg,
-            Target::Missing => Leg::Forward,
+        let empty = Target::Holds {
+            held: None,
+            mark: there.clone(),
+            writer: Writer::Ours,
         };
-        let with = |value, leg| Target::Holds {
-            held: Some(known(value)),
-            leg,
-        };
-        let empty = Target::Holds { held: None, leg: there };
         for (name, target) in [
-            ("gives the Secret another token", with(stranger(), there)),
+            ("gives the Secret another token", with(stranger(), there.clone())),
             ("takes the token from the Secret", empty),
             ("deletes the Secret", Target::Missing),
             ("puts O back", with(old(), there)),
-            ("makes the Secret anew with O", with(old(), Leg::Forward)),
+            ("makes the Secret anew with O", with(old(), None)),
         ] {
             self.may(Kind::Disturbs, &format!("somebody {name}"), |to| {
                 to.memory.left.strangers -= 1;
@@ -313,16 +380,20 @@ impl Moves<'_> {
         let Some(parked) = self.world.view.parked.clone().filter(|_| self.left().tampers > 0) else {
             return;
         };
-        let (old, new) = (parked.old, parked.new);
-        let wrong = Some(stranger());
+        let wrong = || Some(known(stranger()));
+        let with_old = Parked {
+            old: wrong(),
+            ..parked.clone()
+        };
+        let with_new = Parked { new: wrong(), ..parked };
         for (what, parked) in [
             ("deletes what is parked", None),
-            ("changes the parked O", Some(Parked { old: wrong, new })),
-            ("changes the parked N", Some(Parked { old, new: wrong })),
+            ("changes the parked O", Some(with_old)),
+            ("changes the parked N", Some(with_new)),
         ] {
             self.may(Kind::Disturbs, &format!("somebody {what}"), |to| {
                 to.memory.left.tampers -= 1;
-                to.memory.old_lost |= parked.as_ref().is_none_or(|parked| parked.old == wrong);
+                to.memory.old_lost |= parked.as_ref().is_none_or(|parked| parked.old == wrong());
                 to.view.parked = parked;
             });
         }
@@ -340,6 +411,14 @@ impl Moves<'_> {
             self.may(Kind::Disturbs, "it is run as another user", |to| {
                 to.memory.left.users -= 1;
                 "u-other".clone_into(&mut to.view.user);
+                resume(to);
+            });
+        }
+        if left.ranchers > 0 && !world.is_sending() && world.view.same_rancher {
+            self.may(Kind::Disturbs, "it is run with another Rancher", |to| {
+                to.memory.left.ranchers -= 1;
+                to.view.same_rancher = false;
+                resume(to);
             });
         }
         if world.memory.away {
@@ -350,6 +429,16 @@ impl Moves<'_> {
                 to.memory.away = true;
             });
         }
+    }
+}
+
+/// Another process takes the run over.
+fn resume(to: &mut W) {
+    let Some(run) = &mut to.run else { return };
+    run.timers.clear();
+    match Perhaps::recall(&to.view, run) {
+        Some(notes) => run.notes = notes,
+        None => to.run = None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What must hold in every state, after every write, and at the end.
 
-use kubectl_argocd_rancher::rotation::view::{Life, Name, View};
+use kubectl_argocd_rancher::rotation::view::{Consumer, Life, Name, View};
 use kubectl_argocd_rancher::rotation::write::{Which, Write};
 use kubectl_core::secret::Fingerprint;
 use rotation::phase::Goal;
@@ -33,6 +33,9 @@ pub(super) fn trespass(world: &W, write: &Write) -> Option<&'static str> {
     if world.view.user != US {
         return Some("another user than the one who began went on");
     }
+    if !world.view.same_rancher {
+        return Some("another Rancher was changed than the one that the cluster Secret leads through");
+    }
     (memory.stranger && matches!(write, Write::Place { .. })).then_some("a stranger's token was overwritten")
 }
 
@@ -43,7 +46,8 @@ impl Small {
         let goal = world.run.as_ref().map(|run| run.goal);
         let undoable = world.run.as_ref().is_some_and(|run| run.phase.may_be_undone());
         let parked = view.parked.clone().unwrap_or_default();
-        let is_parked = |value| parked.old == Some(value) || parked.new == Some(value);
+        let in_parked = [&parked.old, &parked.new].map(|known| known.as_ref().map(|known| known.value));
+        let is_parked = |value| in_parked.contains(&Some(value));
         match write {
             Write::Place { value, .. } if !is_parked(*value) => Some("the token that was placed is known nowhere else"),
             Write::Place { which: Which::New, .. }
@@ -68,6 +72,12 @@ impl Small {
         if self.foreign {
             return Some("somebody else's token was revoked");
         }
+        if world.view.watched && world.view.consumer == Consumer::Failed {
+            return Some("the old token was revoked although Argo CD could not work with the new one");
+        }
+        if world.view.old_needed_by.is_some() {
+            return Some("the old token was revoked although it is needed elsewhere");
+        }
         if goal == Some(Goal::Back) {
             return Some("the old token was revoked on the way back");
         }
@@ -91,7 +101,7 @@ impl Small {
             Goal::Forward => (self.foreign || old_is_refused(memory)) && (memory.stranger || holds_new) && alone,
             Goal::Back => {
                 let back = (memory.stranger || in_place == Some(old())) && only(None);
-                let kept = memory.old_lost && (memory.stranger || holds_new) && alone;
+                let kept = (memory.old_lost || !old_lives(memory)) && (memory.stranger || holds_new) && alone;
                 back || kept
             }
         };
