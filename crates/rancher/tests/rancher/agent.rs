@@ -115,6 +115,7 @@ async fn a_placement_is_one_strategic_patch_by_name() {
             progress_deadline_seconds: 3600,
         }),
         restarted_at: Change::Set("2026-11-22T09:00:00Z".to_owned()),
+        address: None,
     };
     agent::place(&server.client(), &agent, &placement, &write())
         .await
