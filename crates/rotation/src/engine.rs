@@ -246,9 +246,6 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
             for timer in step.starts {
                 journal.start(timer, now, self.actor.lasts(timer));
             }
-            if matches!(step.repeats, Repeats::PutBack(_)) {
-                journal.count_put_back();
-            }
         }
         if let end @ Turn::End(_) = self.saved(state).await {
             return end;
@@ -267,6 +264,9 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
                 state.waiting = None;
                 state.conflicts = 0;
                 if let Repeats::PutBack(writer) = step.repeats {
+                    if let Some(journal) = &mut state.journal {
+                        journal.count_put_back();
+                    }
                     let since = *state.contested.get_or_insert_with(Instant::now);
                     if since.elapsed() >= self.patience {
                         return Turn::End(pending(state, Pause::Contested(writer)));

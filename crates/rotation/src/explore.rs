@@ -23,7 +23,7 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use kubectl_core::secret::Fingerprint;
 
 use crate::phase::{Goal, Phase};
-use crate::protocol::{Draw, Next, Protocol, Run, RunId};
+use crate::protocol::{Draw, Next, Protocol, Repeats, Run, RunId};
 
 /// The world around a protocol.
 pub trait Environment {
@@ -119,6 +119,7 @@ struct Sending<E: Environment + ?Sized> {
     write: WriteOf<E>,
     run: Run<E::Protocol>,
     seen: Option<E::Target>,
+    repeats: Repeats,
 }
 
 impl<E: Environment + ?Sized> World<E> {
@@ -203,7 +204,12 @@ by_fields!(World {
     forgeries_left,
     forged
 });
-by_fields!(Sending { write, run, seen });
+by_fields!(Sending {
+    write,
+    run,
+    seen,
+    repeats
+});
 
 /// What an exploration found to be true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -389,7 +395,11 @@ fn tool<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<Move<E>
     sent.sending = None;
     let mut killed = sent.clone();
     resume(&mut killed);
-    arrive(environment, &mut sent, sending);
+    if arrive(environment, &mut sent, sending)
+        && let Some(run) = &mut sent.run
+    {
+        run.succeeded(&sending.repeats);
+    }
     let mut moves = vec![
         Move {
             name: format!("sends: {}", sending.write),
@@ -445,6 +455,7 @@ fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<M
                 write: step.write,
                 run: run.clone(),
                 seen,
+                repeats: step.repeats,
             });
             name
         }
@@ -487,12 +498,14 @@ fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<M
     }))
 }
 
-/// A write reaches the API server, which holds it against what the sender had observed.
-fn arrive<E: Environment>(environment: &E, world: &mut World<E>, sending: &Sending<E>) {
-    if environment.target(&world.view, &sending.write) == sending.seen {
+/// A write reaches the API server, which holds it against what the sender had observed. Says whether it was accepted.
+fn arrive<E: Environment>(environment: &E, world: &mut World<E>, sending: &Sending<E>) -> bool {
+    let fits = environment.target(&world.view, &sending.write) == sending.seen;
+    if fits {
         E::Protocol::predict(&mut world.view, &sending.run, &sending.write);
         environment.written(world, &sending.write);
     }
+    fits
 }
 
 fn timers<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> {

@@ -114,7 +114,7 @@ pub fn plan<P: Protocol>(mut view: P::View, run: Option<Run<P>>) -> Result<Plan<
     };
     let notes = run.notes.clone();
     let mut steps: Vec<Planned<P::Write>> = Vec::new();
-    while steps.len() < ENDLESS {
+    for _ in 0..ENDLESS {
         match P::decide(&view, Some(&run)) {
             Next::Do(step) => {
                 run.notes = P::intend(&step.write, &run, &mut Placeholder);
@@ -131,14 +131,17 @@ pub fn plan<P: Protocol>(mut view: P::View, run: Option<Run<P>>) -> Result<Plan<
                     phase: wait.phase,
                     what: wait.what.clone(),
                 };
-                if steps.last() == Some(&next) {
-                    return Err(NoPlan::Stuck(wait.what));
-                }
-                steps.push(next);
                 for timer in wait.starts {
                     run.timers.entry(timer).or_insert(false);
                 }
+                let before = (view.clone(), run.timers.clone());
                 P::rest(&mut view, &mut run);
+                // What is waited for may need more than one look to come by itself.
+                if steps.last() != Some(&next) {
+                    steps.push(next);
+                } else if before == (view.clone(), run.timers.clone()) {
+                    return Err(NoPlan::Stuck(wait.what));
+                }
             }
             Next::TurnBack(reason) => return Err(NoPlan::Stuck(reason)),
             Next::Refuse(obstacles) => return Err(NoPlan::Refused(obstacles)),

@@ -147,7 +147,12 @@ impl<P: Protocol> Run<P> {
     pub(crate) fn intend(&mut self, step: &Step<P>) {
         self.timers.retain(|timer, _| !step.stops.contains(timer));
         self.timers.extend(step.starts.iter().map(|timer| (*timer, false)));
-        if matches!(step.repeats, Repeats::PutBack(_)) && self.goal == Goal::Forward {
+    }
+
+    /// What the success of a step changes: one that met a conflict has put nothing right.
+    #[cfg(any(test, feature = "explore"))]
+    pub(crate) fn succeeded(&mut self, repeats: &Repeats) {
+        if matches!(repeats, Repeats::PutBack(_)) && self.goal == Goal::Forward {
             self.put_back = one_more(self.put_back);
         }
     }
@@ -241,7 +246,7 @@ pub struct Step<P: Protocol> {
 }
 
 /// Whether a write may be repeated.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Repeats {
     /// It has an effect. One that is accepted each time and changes nothing ends the run.
     #[default]

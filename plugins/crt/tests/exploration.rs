@@ -475,7 +475,6 @@ fn notes(new: Fingerprint) -> Notes {
         system: None,
         others: [].into(),
         mark: None,
-        placed: true,
         worked: true,
         home: home(),
         old_secret: "claimed".to_owned(),

@@ -37,7 +37,7 @@ use tokio::sync::OnceCell;
 
 use crate::rotation::view::{Address, Downstream as Which, View};
 use crate::rotation::write::Write;
-use crate::rotation::{Crt, Timer};
+use crate::rotation::{Crt, Timer, was_placed};
 use crate::sides::{DOWNSTREAM, Downstream, MANAGEMENT, Path, Sides};
 
 /// Who writes, as API servers record it.
@@ -277,7 +277,7 @@ impl<'a> CrtActor<'a> {
     async fn writer(&self, snapshot: &Snapshot, names: &Names, run: Option<&Run<Crt>>) -> String {
         const SOMEONE: &str = "another writer";
         let named = snapshot.deployment.volume_secret.as_deref();
-        let target = run.filter(|run| run.notes.placed).and_then(target);
+        let target = run.filter(|run| was_placed(run)).and_then(target);
         let is_there = target.is_none_or(|target| names.of(target) == named);
         if is_there {
             return SOMEONE.to_owned();

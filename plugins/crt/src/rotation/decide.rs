@@ -136,12 +136,7 @@ fn cannot_be_restored(view: &View, run: &Run<Crt>) -> Option<Step> {
 /// What the objects say of a run that is resumed.
 pub(super) fn recall(view: &View, claimed: &Run<Crt>) -> Option<Notes> {
     if let Some(record) = view.record_of(&claimed.id.to_string()) {
-        let placed = record.notes.new.is_some_and(|new| view.is_in_use(new));
-        return Some(Notes {
-            placed,
-            mark: None,
-            ..record.notes.clone()
-        });
+        return Some(record.notes.clone());
     }
     // Before `system` was written there can only be a bridge, and a write of a former holder that is still to come.
     let old = view.names.filter(|_| claimed.goal == Goal::Back)?;
@@ -179,7 +174,6 @@ fn notes_of(view: &View, old: Fingerprint, new: Option<Fingerprint>) -> Notes {
             view.others.clone()
         },
         mark: None,
-        placed: false,
         home: view.home.clone(),
         worked: view.connected == Some(Connection { token: old, address }),
         old_secret: view.named_secret.clone(),
@@ -311,12 +305,17 @@ fn protect(view: &View, road: Road) -> Option<Step> {
     Some(Next::write(Phase::Make, step))
 }
 
+/// The Deployment was seen to name the new token. Where it does not any more, another writer was there.
+pub(crate) fn was_placed(run: &Run<Crt>) -> bool {
+    run.goal == Goal::Forward && run.phase > Phase::Place
+}
+
 /// Line 6: the agent's Deployment names the Secret with T.
 fn place(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step> {
     let named = view.names == Some(target);
     // Where the target was in place before, another writer was there.
     let put_right = |step: Step| match run.goal {
-        Goal::Forward if run.notes.placed => step.putting_back(run, may_turn_back(view, run), &view.writer),
+        Goal::Forward if was_placed(run) => step.putting_back(run, may_turn_back(view, run), &view.writer),
         // It was restored before: only then is the Deployment marked so.
         Goal::Back if view.deployment_going_back => step.putting_back(run, false, &view.writer),
         Goal::Forward | Goal::Back => step,
@@ -342,7 +341,7 @@ fn place(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step>
         return Some(Next::write(Phase::Place, Write::PointBack { token: target }));
     }
     let point = Next::write_and_start(Phase::Place, Write::PointHeld { token: target }, [Timer::Reconnect]);
-    Some(put_right(if run.notes.placed {
+    Some(put_right(if was_placed(run) {
         point.and_stop(Timer::Settle)
     } else {
         point

@@ -7,6 +7,7 @@ pub mod view;
 pub mod write;
 
 pub use decide::decide;
+pub(crate) use decide::was_placed;
 pub use predict::held_values;
 use rotation::protocol::{Draw, Next, Protocol, Run};
 use serde::{Deserialize, Serialize};

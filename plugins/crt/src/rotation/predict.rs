@@ -15,10 +15,7 @@ pub(super) fn intend(write: &Write, run: &Run<Crt>, draw: &mut dyn Draw) -> Note
     match write {
         Write::Adopt { token } => notes.new = Some(*token),
         Write::Mint => notes.new = Some(draw.credential()),
-        Write::PointHeld { token } => {
-            notes.mark = Some(draw.mark());
-            notes.placed |= Some(*token) == notes.new;
-        }
+        Write::PointHeld { .. } => notes.mark = Some(draw.mark()),
         _ => {}
     }
     notes

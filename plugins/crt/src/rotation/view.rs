@@ -139,7 +139,6 @@ impl Record {
             back: run.goal == Goal::Back,
             notes: Notes {
                 mark: None,
-                placed: false,
                 ..run.notes.clone()
             },
         }
@@ -210,9 +209,6 @@ pub struct Notes {
     /// The restart mark that was drawn last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<String>,
-    /// The Deployment was pointed at the new token once: where it is not any more, another writer was there.
-    #[serde(default)]
-    pub placed: bool,
     /// At the start the agent was connected with the old token.
     #[serde(default)]
     pub worked: bool,

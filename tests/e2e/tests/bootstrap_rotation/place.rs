@@ -206,7 +206,8 @@ impl Place {
         let leases = self.leases().await?;
         lease.metadata.resource_version = None;
         lease.metadata.uid = None;
-        if leases.get_opt(&self.lease_name()).await?.is_some() {
+        if let Some(now) = leases.get_opt(&self.lease_name()).await? {
+            lease.metadata.resource_version = now.metadata.resource_version;
             leases
                 .replace(&self.lease_name(), &PostParams::default(), &lease)
                 .await?;
