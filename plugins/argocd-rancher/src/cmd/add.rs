@@ -259,6 +259,10 @@ impl Work<'_> {
             Found::One(existing) => self.adopt(cluster, existing).await,
             Found::Nothing => self.create(cluster, &server, &clusters).await,
             Found::Several(several) => {
+                // One that Argo CD cannot use is named with its cure.
+                if let Some(flawed) = several.iter().find(|secret| !secret.flaws().is_empty()) {
+                    return self.adopt(cluster, flawed).await;
+                }
                 let names: Vec<&str> = several.iter().map(|secret| secret.object.name.as_str()).collect();
                 Err(Error::failed(format!(
                     "in namespace {} there are Secrets for the same place already: {}",

@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use testbed::{AnotherWriter, User};
+use testbed::{AnotherWriter, Registration, User};
 
 use crate::bench::{Bench, config, token};
 
@@ -233,6 +233,10 @@ async fn the_token_of_another_argocd_with_the_same_names_is_left_alone() -> Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn ranchers_own_cluster_gets_a_token_without_a_scope_or_none() -> Result<()> {
     let bench = Bench::begin("farsund").await?;
+    let mut local = Registration::imported("local").kind("local");
+    local.id = Some("local".to_owned());
+    // Another test may have registered it: there is one in a Rancher.
+    let _ = bench.story.rancher.register_as(&local).await;
     let refused = bench.run(&["add", "local"]).run().await?.expect(1)?;
     ensure!(refused.stderr.contains("--unscoped"), "{refused}");
     let needless = bench.run(&["add", bench.id(), "--unscoped"]).run().await?.expect(1)?;
