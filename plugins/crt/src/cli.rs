@@ -61,8 +61,8 @@ impl Plugin for Crt {
         match verb {
             Verb::List(list) => cmd::list::run(list, &global, &context).await,
             Verb::Status(status) => cmd::status::run(status, &global, &context).await,
-            Verb::Rotate(rotate) => cmd::rotate::run(rotate, &global, &context).await,
-            Verb::Rollback(rollback) => cmd::rollback::run(rollback, &global, &context).await,
+            Verb::Rotate(rotate) => Box::pin(cmd::rotate::run(rotate, &global, &context)).await,
+            Verb::Rollback(rollback) => Box::pin(cmd::rollback::run(rollback, &global, &context)).await,
             Verb::Verify(verify) => cmd::verify::run(verify, &global, &context).await,
             Verb::Version(version) => cmd::version::run(version, &global, &context).await,
             Verb::Completion(completion) => cmd::completion::run(completion, &context),

@@ -294,24 +294,23 @@ impl<'a> TokenActor<'a> {
     /// Which token the command logs in with, and what belongs to another cluster.
     async fn whose(&self, snapshot: &Snapshot) -> Result<(Option<Id>, Option<Doubt>), Error> {
         let known = self.state().whose.clone().filter(|known| known.at.elapsed() < FRESH);
-        let known = match known {
-            Some(known) => known,
-            None => {
-                let client = self.side.client();
-                let user = access::current_user(client).await?;
-                let login = user.and_then(|user| Some(Id(user.strip_prefix(LOGIN)?.to_owned())));
-                let server = self.servers.of_another_cluster(client).await?;
-                let authority = cluster_identity::root_ca(client, secret::NAMESPACE)
-                    .await
-                    .ok()
-                    .flatten();
-                let at = Instant::now();
-                Whose {
-                    at,
-                    login,
-                    server,
-                    authority,
-                }
+        let known = if let Some(known) = known {
+            known
+        } else {
+            let client = self.side.client();
+            let user = access::current_user(client).await?;
+            let login = user.and_then(|user| Some(Id(user.strip_prefix(LOGIN)?.to_owned())));
+            let server = self.servers.of_another_cluster(client).await?;
+            let authority = cluster_identity::root_ca(client, secret::NAMESPACE)
+                .await
+                .ok()
+                .flatten();
+            let at = Instant::now();
+            Whose {
+                at,
+                login,
+                server,
+                authority,
             }
         };
         self.state().whose = Some(known.clone());

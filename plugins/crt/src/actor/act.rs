@@ -131,13 +131,15 @@ impl CrtActor<'_> {
             ))
         };
         Ok(match write {
-            Write::Adopt { .. } => match state.system()?.secret.as_ref().filter(|_| snapshot.era == Era::Secret) {
-                Some(secret) => Request::ChangeSystem(secret.object.clone(), SecretChange::default()),
-                None => {
-                    let value = state.system()?.current().cloned().ok_or(Trouble::Changed)?;
-                    Request::SetSystem(state.system()?.object.clone(), value)
+            Write::Adopt { .. } => {
+                let system = state.system()?;
+                if let Some(secret) = system.secret.as_ref().filter(|_| snapshot.era == Era::Secret) {
+                    Request::ChangeSystem(secret.object.clone(), SecretChange::default())
+                } else {
+                    let value = system.current().cloned().ok_or(Trouble::Changed)?;
+                    Request::SetSystem(system.object.clone(), value)
                 }
-            },
+            }
             Write::Bridge { token } => Request::CreateToken(NewToken {
                 // Provisioned clusters deploy the first token by name: a bridge must be the last.
                 name: format!("zz-crt-bridge-{token}"),

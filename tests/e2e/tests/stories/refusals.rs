@@ -198,7 +198,7 @@ async fn wrong_command_lines() -> Result<()> {
     error: invalid value 'soon' for '--settle <DURATION>': invalid duration "soon": write seconds (90) or units as in <age>m, <n>, 7d, 2w
     $ rotate c-id123 --force=everything
     error: invalid value 'everything' for '--force <CHECK>'
-      [possible values: agent, redeploy, last-agent, third-token, lock, journal]
+      [possible values: agent, redeploy, last-agent, third-token, context, owner, address, lock, journal]
     $ rotate c-id123 --dry-run=maybe
     error: invalid value 'maybe' for '--dry-run[=<MODE>]'
       [possible values: none, client, server]
