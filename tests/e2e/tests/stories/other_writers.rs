@@ -68,9 +68,14 @@ async fn a_passing_disturbance_is_put_right_and_the_quiet_time_begins_anew(#[cas
         .times(2)
         .start();
     let rotate = ["rotate", &story.cluster.id, "--yes", "--settle", "12s"];
-    story.desk.crt(rotate).run().await?.expect(0)?;
+    let outcome = story.desk.crt(rotate).run().await?.expect(0)?;
     writer.stop().await?;
-    state::rotated(&story, &start, Scope::All).await.map(drop)
+    // The writer's own rollouts cost tunnels; an agent with a valid token was there all the time.
+    ensure!(State::of(&story).await?.named() != start.named(), "{outcome}");
+    let report = story.rancher.report(&story.cluster).await?;
+    ensure!(report.connected_since.is_some(), "{report:?}\n{outcome}");
+    ensure!(report.without.way_back.is_empty(), "{report:?}\n{outcome}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
