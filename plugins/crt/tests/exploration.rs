@@ -289,7 +289,7 @@ impl<P: CrtLike> Environment for Small<P> {
             // What follows is what follows a colleague's `rollback`, which may come at any moment.
             Timer::Proof => {
                 let moved = world.view.pushes == Some(address("b")) || world.view.address == address("b");
-                (self.new_agents_fail || self.unreachable && moved).then_some(Help::Helps)
+                (self.new_agents_fail || moved).then_some(Help::Helps)
             }
         }
     }
@@ -515,7 +515,10 @@ fn settle_availability<P: CrtLike>(world: &mut W<P>) {
         .pods
         .iter()
         .filter(|pod| is_current(&world.view, pod))
-        .cloned()
+        .map(|pod| Pod {
+            ready: true,
+            ..pod.clone()
+        })
         .collect();
     for pod in current {
         if world.view.held {
@@ -541,6 +544,16 @@ fn roll_out<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
             ready: false,
             leaving: false,
         });
+        // Its ReplicaSet keeps the hold of this moment, also for a pod that starts later.
+        if view.held {
+            to.memory.unavailable.insert(Pod {
+                token: view.names,
+                mark: view.mark.clone(),
+                address: view.address,
+                ready: true,
+                leaving: false,
+            });
+        }
         moves.push(step("Kubernetes makes a pod", Help::Helps, to));
     }
     let new_unavailable = usize::from(current.is_some_and(|pod| !available(pod)));
@@ -705,12 +718,13 @@ fn disturbances<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
         moves.push(step("Rancher is upgraded to era S", Help::Disturbs, to));
     }
     reapplies(world, moves);
-    if left.settings > 0 {
+    let forward = world.run.as_ref().is_none_or(|run| run.goal == Goal::Forward);
+    if left.settings > 0 && forward {
         let mut to = world.clone();
         to.memory.left.settings -= 1;
         to.view.pushes = Some(address("b"));
         moves.push(step("Rancher's server-url is changed", Help::Disturbs, to));
-    } else if world.view.pushes == Some(address("b")) {
+    } else if world.view.pushes == Some(address("b")) && !forward {
         let mut to = world.clone();
         to.view.pushes = Some(address("a"));
         moves.push(step("server-url is put back", Help::Helps, to));
@@ -731,7 +745,13 @@ fn disturbances<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
 fn reapplies<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
     let view = &world.view;
     let as_saved = view.names == Some(old()) && view.mark.is_none() && !view.held && view.address == address("a");
-    if world.memory.left.reapplies == 0 || as_saved {
+    let left = world.memory.left.reapplies;
+    if left > 0 && left != ENDLESS {
+        let mut to = world.clone();
+        to.memory.left.reapplies = 0;
+        moves.push(step("the other writer stops", Help::Helps, to));
+    }
+    if left == 0 || as_saved {
         return;
     }
     let mut to = world.clone();
@@ -746,7 +766,9 @@ fn reapplies<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
     to.view.address = address("a");
     to.view.deployment_going_back = false;
     settle_availability(&mut to);
-    moves.push(step("another writer puts the old state back", Help::Disturbs, to));
+    // One that never stops is certain to come.
+    let help = if left == ENDLESS { Help::Helps } else { Help::Disturbs };
+    moves.push(step("another writer puts the old state back", help, to));
 }
 
 fn explored<P: CrtLike>(small: &Small<P>) -> Result<Explored, Counterexample> {

@@ -271,7 +271,7 @@ fn a_command_with_the_wrong_login_or_cluster_changes_nothing() {
 /// it has been quiet for a whole overlap.
 #[test]
 fn another_writer_that_writes_the_old_token_back_loses_nothing() {
-    for (to, reapplies, readers) in [(To::Secret, 2, 1), (To::Secret, 4, 0), (To::File, 3, 0)] {
+    for (to, reapplies, readers) in [(To::Secret, 3, 1), (To::Secret, 4, 0), (To::File, 3, 0)] {
         let budget = Budget {
             readers,
             reapplies,

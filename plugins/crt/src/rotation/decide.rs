@@ -340,12 +340,9 @@ fn place(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step>
     if undisturbed {
         return Some(Next::write(Phase::Place, Write::PointBack { token: target }));
     }
+    // The quiet time begins anew: whoever pointed it elsewhere may come again.
     let point = Next::write_and_start(Phase::Place, Write::PointHeld { token: target }, [Timer::Reconnect]);
-    Some(put_right(if was_placed(run) {
-        point.and_stop(Timer::Settle)
-    } else {
-        point
-    }))
+    Some(put_right(point.and_stop(Timer::Settle)))
 }
 
 /// Lines 7–11: the agent works with T, by every sign that there is.
