@@ -126,7 +126,10 @@ impl CrtActor<'_> {
                     secret,
                     hold: Some(hold),
                     restarted_at,
-                    address: (run.goal == Goal::Back).then(|| run.notes.home.clone()),
+                    // Only where it differs: a patch of variables also orders them, which would be another template.
+                    address: Some(&run.notes.home)
+                        .filter(|home| run.goal == Goal::Back && **home != snapshot.home())
+                        .cloned(),
                 },
             ))
         };

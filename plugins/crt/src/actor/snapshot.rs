@@ -131,10 +131,7 @@ impl Snapshot {
                 ),
                 ca_checksum,
             ),
-            home: Home {
-                server: self.deployment.server_url.clone().unwrap_or_default(),
-                ca_checksum: ca_checksum.unwrap_or_default().to_owned(),
-            },
+            home: self.home(),
             pushes: self.pushes,
             may_move: self.may_move,
             writer: self.writer.clone(),
@@ -199,6 +196,14 @@ impl Snapshot {
         let mut record: Record = serde_json::from_str(text).ok()?;
         record.notes.rollout = bounded(record.notes.rollout);
         Some(record)
+    }
+
+    /// Where the Deployment's template sends the agent.
+    pub(super) fn home(&self) -> Home {
+        Home {
+            server: self.deployment.server_url.clone().unwrap_or_default(),
+            ca_checksum: self.deployment.ca_checksum.clone().unwrap_or_default(),
+        }
     }
 
     fn trigger(&self) -> Option<Trigger> {
