@@ -895,11 +895,9 @@ fn another_cluster_is_never_touched() {
 
 #[test]
 fn another_writer_loses_nothing() {
-    for era in [Era::Plain, Era::Secret] {
-        for reapplies in [1, ENDLESS] {
-            let budget = Budget { reapplies, ..QUIET };
-            nothing_is_lost("another writer", &Small::new(era, Variant::Ordinary, budget));
-        }
+    for (era, reapplies) in [(Era::Plain, 1), (Era::Plain, ENDLESS), (Era::Secret, 1)] {
+        let budget = Budget { reapplies, ..QUIET };
+        nothing_is_lost("another writer", &Small::new(era, Variant::Ordinary, budget));
     }
 }
 
