@@ -175,7 +175,12 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         };
         if let Some(run) = run.as_ref().filter(|_| state.claimed) {
             self.recall(state, &view, run);
-            return Turn::Again;
+            // A rollback never begins a rotation.
+            return if state.journal.is_none() && run.goal == Goal::Back {
+                Turn::End(Outcome::Undone("nothing had been changed".to_owned()))
+            } else {
+                Turn::Again
+            };
         }
         match A::Protocol::decide(&view, run.as_ref()) {
             Next::Begin(_) if state.journal.is_some() => contradiction(state, "a second beginning"),

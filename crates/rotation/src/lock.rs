@@ -362,8 +362,11 @@ impl Held {
 
     /// How the lock was lost, if it was. Nothing gets it back.
     pub fn lost(&self) -> Option<Lost> {
-        let how = || self.fence.renewed().err().unwrap_or(Lost::NotRenewed);
-        self.orders.is_closed().then(how)
+        self.orders.is_closed().then(|| self.how_lost())
+    }
+
+    fn how_lost(&self) -> Lost {
+        self.fence.renewed().err().unwrap_or(Lost::NotRenewed)
     }
 
     /// Writes the journal, by compare-and-swap. It renews the lock too.
@@ -378,9 +381,8 @@ impl Held {
 
     async fn order(&self, order: impl FnOnce(oneshot::Sender<Result<(), Lost>>) -> Order) -> Result<(), Lost> {
         let (reply, answer) = oneshot::channel();
-        let lost = |()| self.fence.renewed().err().unwrap_or(Lost::NotRenewed);
-        self.orders.send(order(reply)).await.map_err(|_| lost(()))?;
-        answer.await.map_err(|_| lost(()))?
+        self.orders.send(order(reply)).await.map_err(|_| self.how_lost())?;
+        answer.await.map_err(|_| self.how_lost())?
     }
 }
 

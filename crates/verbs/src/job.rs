@@ -287,7 +287,17 @@ impl<W: Work> Job<'_, W> {
         let mut journal = journal.map(|journal| self.directed(journal)).transpose()?;
         let mut view = self.observe(journal.as_ref()).await?;
         if let Some(claimed) = journal.take() {
+            let goal = claimed.goal;
             journal = self.recalled(claimed, &mut view).await?;
+            // A rollback never begins a rotation.
+            if journal.is_none() && (goal == Goal::Back || self.asked == Asked::Rollback) {
+                let hint = "discard its journal with --force=journal";
+                let message = format!(
+                    "nothing of the rotation of {} can be undone",
+                    self.work.subject().called
+                );
+                return Err(Error::failed(message).hint(hint));
+            }
         }
         let run = journal
             .as_ref()
