@@ -97,10 +97,10 @@ fn unit(steps: &Steps) -> Result<()> {
 
 fn on_the_control_plane(steps: &Steps, test: &Test) -> Result<()> {
     let private_network = built("debug", "private-network")?;
-    // Builds the control plane, if need be, and says so.
+    // Builds the control plane, Argo CD and krew, if need be, and says so.
     steps.run(
-        "control plane",
-        Command::new(&private_network).arg("true").current_dir(root()),
+        "control plane, Argo CD and krew",
+        Command::new(&private_network).current_dir(root()),
     )?;
     let mut vet = Command::new("go");
     vet.args(["-C", "tests/controlplane", "vet", "./..."])

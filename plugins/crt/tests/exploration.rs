@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "the number of states is part of what the test says")]
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use kubectl_core::secret::Fingerprint;
 use kubectl_crt::rotation::view::{
@@ -100,12 +101,14 @@ fn home() -> Home {
     }
 }
 
-fn address(url: &str) -> Address {
-    Address::of(Some(url), Some(""))
-}
+/// Where the agent connects to at the start.
+static HERE: LazyLock<Address> = LazyLock::new(|| Address::of(Some("a"), Some("")));
+/// What Rancher's address is changed to.
+static THERE: LazyLock<Address> = LazyLock::new(|| Address::of(Some("b"), Some("")));
+static OLD: LazyLock<Fingerprint> = LazyLock::new(|| Fingerprint::of("old"));
 
 fn old() -> Fingerprint {
-    Fingerprint::of("old")
+    *OLD
 }
 
 impl<P> Small<P> {
@@ -163,9 +166,9 @@ impl<P> Small<P> {
             },
             foreign: foreign.then(old).into_iter().collect(),
             record: None,
-            address: address("a"),
+            address: *HERE,
             home: home(),
-            pushes: Some(address("a")),
+            pushes: Some(*HERE),
             may_move: false,
             writer: String::new(),
             trigger: None,
@@ -185,14 +188,14 @@ impl<P> Small<P> {
             pods: [Pod {
                 token: Some(old()),
                 mark: None,
-                address: address("a"),
+                address: *HERE,
                 ready: true,
                 leaving: false,
             }]
             .into(),
             connected: Some(Connection {
                 token: old(),
-                address: address("a"),
+                address: *HERE,
             }),
             pushed: system_token.filter(|_| self.era == Era::Secret),
             answers: Some(true),
@@ -205,7 +208,7 @@ impl<P> Small<P> {
     }
 
     fn reaches(&self, pod: &Pod) -> bool {
-        !self.unreachable || pod.address == address("a")
+        !self.unreachable || pod.address == *HERE
     }
 }
 
@@ -231,10 +234,10 @@ impl<P: CrtLike> Environment for Small<P> {
     fn starts(&self) -> Vec<World<Self>> {
         let memory = Memory {
             left: self.budget,
-            rendered: (self.variant == Variant::RedeployUnderWay).then(|| (old(), address("a"))),
+            rendered: (self.variant == Variant::RedeployUnderWay).then(|| (old(), *HERE)),
             conflict: false,
             reapplied: false,
-            dialled: [(Some(old()), None, address("a"))].into(),
+            dialled: [(Some(old()), None, *HERE)].into(),
             unavailable: [].into(),
             event: false,
         };
@@ -286,7 +289,7 @@ impl<P: CrtLike> Environment for Small<P> {
             }
             // What follows is what follows a colleague's `rollback`, which may come at any moment.
             Timer::Proof => {
-                let moved = world.view.pushes == Some(address("b")) || world.view.address == address("b");
+                let moved = world.view.pushes == Some(*THERE) || world.view.address == *THERE;
                 (self.new_agents_fail || moved).then_some(Help::Helps)
             }
         }
@@ -397,6 +400,13 @@ impl<P: CrtLike> Environment for Small<P> {
         let running: Vec<_> = view.pods.iter().filter(works).collect();
         if running.is_empty() {
             return Some(format!("no agent runs with a token that Rancher accepts: {view:#?}"));
+        }
+        // Its tunnel stays open, but once that breaks it cannot connect again.
+        let revoked = |pod: &&Pod| pod.ready && !pod.leaving && pod.token.is_some_and(|token| !is_accepted(&token));
+        if let Some(pod) = view.pods.iter().find(revoked) {
+            return Some(format!(
+                "the token of an agent that runs was revoked, {pod:?}: {view:#?}"
+            ));
         }
         if self.new_agents_fail && !running.iter().any(|pod| pod.token == Some(old())) {
             return Some(format!("the only agent that gets through is gone: {view:#?}"));
@@ -720,11 +730,11 @@ fn disturbances<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
     if left.settings > 0 && forward {
         let mut to = world.clone();
         to.memory.left.settings -= 1;
-        to.view.pushes = Some(address("b"));
+        to.view.pushes = Some(*THERE);
         moves.push(step("Rancher's server-url is changed", Help::Disturbs, to));
-    } else if world.view.pushes == Some(address("b")) && !forward {
+    } else if world.view.pushes == Some(*THERE) && !forward {
         let mut to = world.clone();
-        to.view.pushes = Some(address("a"));
+        to.view.pushes = Some(*HERE);
         moves.push(step("server-url is put back", Help::Helps, to));
     }
     // Early builds of era S decide by the status alone (seen on Rancher 2.15.0).
@@ -742,7 +752,7 @@ fn disturbances<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
 /// GitOps, or a static manifest: the Deployment and its Secret are as they were at the start again.
 fn reapplies<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
     let view = &world.view;
-    let as_saved = view.names == Some(old()) && view.mark.is_none() && !view.held && view.address == address("a");
+    let as_saved = view.names == Some(old()) && view.mark.is_none() && !view.held && view.address == *HERE;
     let left = world.memory.left.reapplies;
     if left > 0 {
         let mut to = world.clone();
@@ -759,7 +769,7 @@ fn reapplies<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
     to.view.names = Some(old());
     to.view.mark = None;
     to.view.held = false;
-    to.view.address = address("a");
+    to.view.address = *HERE;
     to.view.deployment_going_back = false;
     settle_availability(&mut to);
     moves.push(step("another writer puts the old state back", Help::Disturbs, to));

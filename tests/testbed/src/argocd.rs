@@ -22,6 +22,7 @@ use crate::component::{Component, Launch};
 use crate::control_plane::ControlPlane;
 use crate::ports;
 use crate::programs::Programs;
+pub(crate) use binaries::ARGOCD;
 use binaries::Binaries;
 
 pub use api::Connection;

@@ -39,7 +39,7 @@ pub use fault_proxy::{Fault, FaultProxy, Moment, On, Outage, Planned, Request, U
 pub use go_module::GoModule;
 pub use kubeconfig::{Identity, Kubeconfig};
 pub use pki::{Authority, KeyPairPem};
-pub use programs::Programs;
+pub use programs::{KREW, Programs, build_all};
 pub use standin::{
     Call, Interval, Registered, Registration, Report, Session, Standin, StandinOptions, User, Without, built,
 };

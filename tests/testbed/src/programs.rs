@@ -1,10 +1,11 @@
-//! The control plane's binary, which is made from Kubernetes itself.
+//! What the tests run and is made from source: the control plane, which is made from Kubernetes itself, Argo CD, and krew.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use crate::argocd::ARGOCD;
 use crate::go_module::GoModule;
 
 const CONTROLPLANE: GoModule = GoModule {
@@ -18,6 +19,28 @@ const CONTROLPLANE: GoModule = GoModule {
     packages: &["."],
     programs: &["controlplane"],
 };
+
+/// krew, and its checker of manifests.
+pub const KREW: GoModule = GoModule {
+    name: "krew",
+    dir: concat!(env!("CARGO_MANIFEST_DIR"), "/../krew"),
+    title: "krew and its checker of manifests",
+    first_time: "downloads 30 MB of Go modules and compiles for a minute or two",
+    linker_flags: "-s -w",
+    packages: &[
+        "sigs.k8s.io/krew/cmd/krew",
+        "sigs.k8s.io/krew/cmd/validate-krew-manifest",
+    ],
+    programs: &["krew", "validate-krew-manifest"],
+};
+
+/// Builds everything that the tests run, if need be: in a private network Go could download nothing.
+pub fn build_all() -> Result<()> {
+    for module in [CONTROLPLANE, ARGOCD, KREW] {
+        module.ensure()?;
+    }
+    Ok(())
+}
 
 /// Where the programs of the control plane are.
 #[derive(Clone, Debug)]

@@ -8,20 +8,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
-use testbed::{GoModule, Kubeconfig, Programs};
-
-const KREW: GoModule = GoModule {
-    name: "krew",
-    dir: concat!(env!("CARGO_MANIFEST_DIR"), "/../krew"),
-    title: "krew and its checker of manifests",
-    first_time: "downloads 30 MB of Go modules and compiles for a minute or two",
-    linker_flags: "-s -w",
-    packages: &[
-        "sigs.k8s.io/krew/cmd/krew",
-        "sigs.k8s.io/krew/cmd/validate-krew-manifest",
-    ],
-    programs: &["krew", "validate-krew-manifest"],
-};
+use testbed::{KREW, Kubeconfig, Programs};
 
 /// Built by the first test that asks; a failure is told to every test.
 fn krew() -> Result<&'static Path> {

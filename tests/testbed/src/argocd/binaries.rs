@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::go_module::GoModule;
 
-const ARGOCD: GoModule = GoModule {
+pub(crate) const ARGOCD: GoModule = GoModule {
     name: "argocd",
     dir: concat!(env!("CARGO_MANIFEST_DIR"), "/../argocd"),
     title: "Argo CD and an in-memory redis, from source",
