@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
+use kubectl_core::ownership::Owner;
 use kubectl_core::request::{self, Item, Metadata, Resource, SECRET, Wanted};
 use kubectl_core::secret::Secret;
 use serde::Deserialize;
@@ -77,6 +78,8 @@ pub struct RegistrationToken {
     pub created: Option<Timestamp>,
     /// It is being deleted: in era S that waits for Rancher's leader, which holds a finalizer.
     pub deleting: bool,
+    /// What else writes it, by the marks on it.
+    pub managed_by: Option<Owner>,
     /// The value that it stands for, or why it is not known.
     pub value: Result<Secret, Unknown>,
     /// Era S: the Secret behind it, if it could be read.
@@ -118,6 +121,8 @@ pub struct TokenSecret {
     pub annotations: BTreeMap<String, String>,
     /// The uid of the registration token that owns it; none on one put there by hand.
     pub owner: Option<String>,
+    /// What else writes it, by the marks on it.
+    pub managed_by: Option<Owner>,
     /// Fields that make no sense.
     pub problems: Vec<Problem>,
 }
@@ -262,6 +267,7 @@ impl RawToken {
             object: metadata.observed(),
             created: metadata.created(),
             deleting: metadata.deletion_timestamp.is_some(),
+            managed_by: metadata.owner(),
             cluster_name,
             value,
             secret: None,
@@ -317,6 +323,7 @@ impl RawSecret {
             created: self.metadata.created(),
             deleting: self.metadata.deletion_timestamp.is_some(),
             owner: owner.map(|owner| owner.uid.clone()),
+            managed_by: self.metadata.owner(),
             annotations: self.metadata.annotations.unwrap_or_default(),
             current: current.map(Secret::new),
             previous: previous.map(Secret::new),

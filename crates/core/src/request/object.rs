@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{self as meta, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
+
+use crate::ownership::{self, Owner};
 
 /// A kind of object and where it is served.
 #[derive(Clone, Copy, Debug)]
@@ -142,9 +144,29 @@ pub struct OwnerReference {
     pub name: String,
     /// Tells it from a later object of the same name.
     pub uid: String,
+    /// Whether it writes the object.
+    pub controller: Option<bool>,
 }
 
 impl Metadata {
+    /// What else writes the object, by its labels, annotations and owner references. `managedFields` are not among what is
+    /// read here, so an Argo CD that marks by its default label only is not seen.
+    pub fn owner(&self) -> Option<Owner> {
+        let references = self.owner_references.iter().flatten().map(|reference| meta::OwnerReference {
+            kind: reference.kind.clone(),
+            name: reference.name.clone(),
+            uid: reference.uid.clone(),
+            controller: reference.controller,
+            ..Default::default()
+        });
+        ownership::owner(&ObjectMeta {
+            labels: self.labels.clone(),
+            annotations: self.annotations.clone(),
+            owner_references: Some(references.collect()),
+            ..ObjectMeta::default()
+        })
+    }
+
     /// What is usable of an object that does not parse.
     pub(super) fn salvage(object: &Value) -> Self {
         let metadata = &object["metadata"];
@@ -189,6 +211,7 @@ impl From<ObjectMeta> for Metadata {
                 kind: reference.kind,
                 name: reference.name,
                 uid: reference.uid,
+                controller: reference.controller,
             });
             references.collect()
         });

@@ -28,7 +28,7 @@ use rancher::cluster::{self, Cluster, ClusterId};
 use rancher::credential_name::Formula;
 use rancher::era::Era;
 use rancher::probe::Verdict;
-use rancher::settings::{self, Settings};
+use rancher::settings;
 use rancher::token::{self, Tokens, generate};
 pub(crate) use snapshot::{BRIDGE_LABEL, TRIGGERED};
 use snapshot::{Names, Snapshot};
@@ -39,6 +39,7 @@ use crate::rotation::view::{Address, Downstream as Which, View};
 use crate::rotation::write::Write;
 use crate::rotation::{Crt, Timer, was_placed};
 use crate::sides::{DOWNSTREAM, Downstream, MANAGEMENT, Path, Sides};
+use crate::view::evidence;
 
 /// Who writes, as API servers record it.
 pub const FIELD_MANAGER: &str = "kubectl-crt";
@@ -252,10 +253,10 @@ impl<'a> CrtActor<'a> {
     /// Where Rancher's next push would send the agent. In storage `status` this program has it push nothing.
     async fn pushes(&self, era: Era) -> Result<Option<Address>, Error> {
         if era == Era::Plain {
-            return Ok(settled_address(&self.sides.settings));
+            return Ok(evidence::pushed_address(&self.sides.settings));
         }
         match settings::read_address(&self.sides.management.client).await {
-            Ok(settings) => Ok(settled_address(&settings)),
+            Ok(settings) => Ok(evidence::pushed_address(&settings)),
             Err(error) if error.is_forbidden() => Ok(None),
             Err(error) => Err(error.on(MANAGEMENT)),
         }
@@ -449,11 +450,6 @@ impl<'a> CrtActor<'a> {
         self.state().may = true;
         Ok(())
     }
-}
-
-fn settled_address(settings: &Settings) -> Option<Address> {
-    let url = settings.server_url.as_deref()?;
-    Some(Address::of(Some(url), settings.ca_checksum().as_deref()))
 }
 
 /// Which values to ask Rancher about, and how often in a row.

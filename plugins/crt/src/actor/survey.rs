@@ -4,19 +4,17 @@ use std::collections::BTreeSet;
 
 use kubectl_core::access::{self, Right};
 use kubectl_core::error::Error;
-use kubectl_core::ownership;
 use kubectl_core::secret::Secret;
-use rancher::agent;
 use rancher::cluster::{Cluster, ClusterKind, ConditionStatus, Rendered};
 use rancher::era::Era;
 use rancher::probe::Verdict;
-use rancher::token::{self, SYSTEM};
 use rotation::protocol::Obstacle;
 
 use super::check::Check;
 use super::snapshot::{SURELY_A_HOLD, Snapshot};
-use crate::rotation::view::{Address, View};
+use crate::rotation::view::View;
 use crate::sides::{DOWNSTREAM, Downstream, MANAGEMENT, Sides};
+use crate::view::{evidence, owners};
 
 /// Everything that is in the way and not overridden, from what was read.
 pub(super) fn obstacles(sides: &Sides, snapshot: &Snapshot, view: &View, forced: &BTreeSet<Check>) -> Vec<Obstacle> {
@@ -185,21 +183,8 @@ fn redeploy(sides: &Sides, snapshot: &Snapshot, view: &View) -> Vec<Obstacle> {
 /// A push takes along whatever Rancher's settings say by then. Rancher pushes a changed URL or CA only with the next token, or
 /// when it is told to (seen on Rancher 2.15.0).
 fn address(sides: &Sides, snapshot: &Snapshot, view: &View) -> Option<Obstacle> {
-    let wanted = view.pushes?;
-    let deployment = &snapshot.deployment;
-    let template = Address::of(deployment.server_url.as_deref(), deployment.ca_checksum.as_deref());
-    if view.address == wanted && template == wanted {
-        return None;
-    }
-    let now = deployment.server_url.as_deref().unwrap_or("an unknown address");
-    let next = sides.settings.server_url.as_deref().unwrap_or("another address");
-    let what = if now.trim_end_matches('/') == next.trim_end_matches('/') {
-        format!(
-            "the agent trusts another CA than Rancher's setting cacerts says, or its Secret has another URL than {next}"
-        )
-    } else {
-        format!("the agent connects to {now}, and Rancher's setting server-url says {next}")
-    };
+    let secret = snapshot.named_credentials();
+    let what = evidence::unpushed_address(&snapshot.deployment, secret, &sides.settings, view.pushes?)?;
     Some(unless(
         Check::Address,
         format!(
@@ -212,50 +197,18 @@ fn address(sides: &Sides, snapshot: &Snapshot, view: &View) -> Option<Obstacle> 
 
 /// An owner of the objects that a rotation changes would write their old state back.
 pub(super) async fn owned(sides: &Sides, downstream: &Downstream, snapshot: &Snapshot) -> Result<Vec<Obstacle>, Error> {
-    let (above, below) = (&sides.management.client, &downstream.server.client);
-    let id = &sides.cluster.id;
-    let system = snapshot.system();
-    let secret = system
-        .and_then(|token| token.secret.as_ref())
-        .map(|secret| secret.object.name.clone());
-    let of_system = async {
-        match system {
-            Some(_) => token::metadata(above, id, SYSTEM).await,
-            None => Ok(None),
-        }
-    };
-    let of_secret = async {
-        match &secret {
-            Some(name) => token::secret_metadata(above, id, name).await,
-            None => Ok(None),
-        }
-    };
-    let of_credentials = async {
-        match &snapshot.deployment.volume_secret {
-            Some(name) => agent::credentials_metadata(below, name).await,
-            None => Ok(None),
-        }
-    };
-    let management = async { futures::try_join!(of_system, of_secret).map_err(|error| error.on(MANAGEMENT)) };
-    let agent = async {
-        let read = futures::try_join!(agent::deployment_metadata(below), of_credentials);
-        read.map_err(|error| error.on(DOWNSTREAM))
-    };
-    let ((system, secret), (deployment, credentials)) = futures::try_join!(management, agent)?;
-    let objects = [
-        ("the agent's Deployment", deployment),
-        ("the agent's Secret", credentials),
-        ("registration token system", system),
-        ("the Secret of registration token system", secret),
-    ];
-    let owned = objects.into_iter().filter_map(|(what, metadata)| {
-        let owner = ownership::owner(&metadata?)?;
-        Some(unless(
+    let secret = snapshot.deployment.volume_secret.as_deref();
+    let (agent, tokens) = futures::try_join!(
+        owners::of_agent(downstream, secret),
+        owners::of_system(sides, snapshot.system())
+    )?;
+    let owned = agent.into_iter().chain(tokens).map(|owned| {
+        unless(
             Check::Owner,
-            format!("{what} is managed by {owner}, which would write the old state back"),
+            format!("{owned}, which would write the old state back"),
             "change it there, or pause it for the rotation; with --force=owner the rotation turns back when the old state is \
              written back for the third time",
-        ))
+        )
     });
     Ok(owned.collect())
 }

@@ -149,6 +149,7 @@ pub(super) fn line(ui: &Ui, link: &Link) -> String {
     let (glyph, plain, tone) = match link.status {
         Standing::Good => ("✔", "+", Tone::Good),
         Standing::Bad => ("✖", "x", Tone::Bad),
+        Standing::Caution => ("!", "!", Tone::Caution),
         Standing::Unknown => ("?", "?", Tone::Caution),
         Standing::Skipped => ("–", "-", Tone::Quiet),
     };

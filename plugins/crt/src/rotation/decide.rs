@@ -15,7 +15,7 @@
 //! | 6 | the Deployment does not name T | create the Secret with T, then point the Deployment at it, **held** | place |
 //! | 7 | `stv-aggregation` does not say T and the address of the present template: no agent of it was accepted yet, or one with X reconnected later | wait; then restart, held | prove |
 //! | 8 | S: Rancher did not apply T itself | trigger it and wait; not where it would push another address | prove |
-//! | 9 | the rollout is held, and 7 is still true of the present template | release it | prove |
+//! | 9 | the rollout is held, 7 is still true of the present template, and no push of another token is to come | release it | prove |
 //! | 10 | a pod without T is left, or none with T runs, or a fresh call fails | wait | prove |
 //! | 11 | T came into `system` less than the settling time ago | wait: a redeploy that began before renders X for that long | prove |
 //! | 12 | X has a holder | remove it. **The only step that breaks anything** | retire |
@@ -329,20 +329,29 @@ fn place(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step>
         Some(Age::Old) if !named => return Some(Next::write(Phase::Place, Write::DeleteCredentials { token: target })),
         Some(_) => {}
     }
-    if named {
+    let exposed = may_push_another(view, target) && !view.held;
+    if named && !exposed {
         let out_of_reach = run.goal == Goal::Forward || view.deployment_going_back;
         return (!out_of_reach).then(|| Next::write(Phase::Place, Write::Guard));
     }
     // On the way back from a new agent that never connected: the old one is still there as it always was. Not where Rancher
     // is about to push something: that must come into a held rollout.
     let pushed = view.era == Era::Plain || view.pushed == Some(target);
-    let undisturbed = run.goal == Goal::Back && pushed && view.is_connected(target) && view.runs(target);
+    let quiet = pushed && !may_push_another(view, target);
+    let undisturbed = run.goal == Goal::Back && quiet && view.is_connected(target) && view.runs(target);
     if undisturbed {
         return Some(Next::write(Phase::Place, Write::PointBack { token: target }));
     }
     // The quiet time begins anew: whoever pointed it elsewhere may come again.
     let point = Next::write_and_start(Phase::Place, Write::PointHeld { token: target }, [Timer::Reconnect]);
     Some(put_right(point.and_stop(Timer::Settle)))
+}
+
+/// Rancher was triggered for another token, has not noted that it applied it, and has not had the time: it may apply it at any
+/// moment, with an address that the settings have by now and that nobody has tried.
+fn may_push_another(view: &View, target: Fingerprint) -> bool {
+    let triggered = view.trigger.filter(|trigger| trigger.token != target && !trigger.overdue);
+    view.era == Era::Secret && triggered.is_some_and(|trigger| view.pushed != Some(trigger.token))
 }
 
 /// Lines 7–11: the agent works with T, by every sign that there is.
@@ -353,6 +362,9 @@ fn prove(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step>
     }
     if view.era == Era::Secret && view.pushed != Some(target) {
         return Some(trigger(view, run, target));
+    }
+    if may_push_another(view, target) {
+        return Some(wait(view, run, Phase::Prove, "Rancher to apply the other token, or to let it be"));
     }
     if view.held {
         return Some(if view.runs_as_deployed(target) {

@@ -13,7 +13,7 @@ use rancher::probe::Verdict;
 use rancher::token::{SYSTEM, Tokens};
 use serde::Serialize;
 
-use super::evidence::{Evidence, Gap, Seen};
+use super::evidence::{self, Evidence, Gap, Seen};
 
 /// How a link stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -23,6 +23,8 @@ pub enum Standing {
     Good,
     /// Not as it should be.
     Bad,
+    /// Well, but it stands in the way of a rotation.
+    Caution,
     /// It could not be seen.
     Unknown,
     /// There is no way to try, and that is no fault.
@@ -59,7 +61,7 @@ impl Link {
     }
 }
 
-/// The whole chain: cluster → agent → Secret → token → what Rancher deploys → tunnels → a call.
+/// The whole chain: cluster → agent → Secret → token → what Rancher deploys, and to where → who else writes → tunnels → a call.
 pub fn chain(evidence: &Evidence) -> Vec<Link> {
     let mut links = vec![
         cluster(evidence),
@@ -71,6 +73,8 @@ pub fn chain(evidence: &Evidence) -> Vec<Link> {
         token(evidence),
         accepted(evidence),
         deployed(evidence),
+        address(evidence),
+        owner(evidence),
         tunnels(evidence),
         call(evidence),
     ]);
@@ -359,6 +363,48 @@ fn deployed(evidence: &Evidence) -> Link {
             format!("Rancher has {value} in system, and has last applied {applied}"),
         ),
         _ => Link::new(name, true, "Rancher would deploy the same token again".to_owned()),
+    }
+}
+
+/// Whether the next redeploy by Rancher would leave the agent where it connects to now.
+fn address(evidence: &Evidence) -> Link {
+    let name = "address";
+    let deployment = match &evidence.deployment {
+        Err(gap) => return Link::unknown(name, gap),
+        Ok(None) => return Link::unknown(name, &Gap("the agent has no Deployment".to_owned())),
+        Ok(Some(deployment)) => deployment,
+    };
+    let Some(wanted) = evidence::pushed_address(&evidence.settings) else {
+        return Link::unknown(name, &Gap("Rancher's setting server-url is not known".to_owned()));
+    };
+    let secret = evidence.credentials.as_ref().ok().and_then(Option::as_ref);
+    match evidence::unpushed_address(deployment, secret, &evidence.settings, wanted) {
+        Some(what) => Link::new(name, false, format!("{what}; the next redeploy by Rancher changes that")),
+        None => {
+            let url = deployment.server_url.as_deref().unwrap_or_default();
+            Link::new(name, true, format!("the agent connects to {url}, as Rancher's settings say"))
+        }
+    }
+}
+
+/// What else writes the objects that a rotation changes.
+fn owner(evidence: &Evidence) -> Link {
+    let name = "owner";
+    match &evidence.owned {
+        Err(gap) => Link::unknown(name, gap),
+        Ok(owned) if owned.is_empty() => Link::new(
+            name,
+            true,
+            "nothing but Rancher manages the agent and its registration token",
+        ),
+        Ok(owned) => {
+            let owned: Vec<_> = owned.iter().map(ToString::to_string).collect();
+            Link {
+                name,
+                status: Standing::Caution,
+                message: format!("{}, which would undo a rotation", owned.join("; ")),
+            }
+        }
     }
 }
 

@@ -10,8 +10,11 @@ use rancher::agent::{self, Credentials, Deployment, Pod, StvAggregation};
 use rancher::cluster::Cluster;
 use rancher::era::{self, Era};
 use rancher::probe::Verdict;
-use rancher::token::{self, Tokens};
+use rancher::settings::Settings;
+use rancher::token::{self, SYSTEM, Tokens};
 
+use super::owners::{self, Owned};
+use crate::rotation::view::Address;
 use crate::sides::{DOWNSTREAM, Downstream, MANAGEMENT, Sides};
 
 /// With its agent gone, Rancher takes half a minute to say so; longer than this nobody wants to wait for a page.
@@ -53,6 +56,10 @@ pub struct Evidence {
     pub credentials: Seen<Option<Credentials>>,
     /// What Rancher says of the token in it.
     pub verdict: Seen<Verdict>,
+    /// What Rancher's settings say by now.
+    pub settings: Settings,
+    /// What else writes the agent's objects and `system`, and would write an old state back.
+    pub owned: Seen<Vec<Owned>>,
     /// The version that a fresh call through Rancher's tunnel was answered with. `None`: there is no way to make one.
     pub call: Option<Seen<String>>,
 }
@@ -69,7 +76,10 @@ impl Evidence {
             fresh_call(sides.downstream.as_ref()),
         );
         let era = era.map_err(|error| error.on(MANAGEMENT).into());
-        let verdict = verdict(sides, &era, &agent.credentials).await;
+        let (verdict, owned) = futures::join!(
+            verdict(sides, &era, &agent.credentials),
+            owned(sides, tokens.as_ref().ok(), &agent.deployment)
+        );
         let Agent {
             deployment,
             pods,
@@ -85,6 +95,8 @@ impl Evidence {
             record,
             credentials,
             verdict,
+            settings: sides.settings.clone(),
+            owned,
             call,
         }
     }
@@ -170,4 +182,59 @@ async fn verdict(sides: &Sides, era: &Seen<Era>, credentials: &Seen<Option<Crede
         Some(token) => Ok(sides.probe.looks(era, &token, 2).await),
         None => Err(Gap("the agent's token is not known".to_owned())),
     }
+}
+
+async fn owned(sides: &Sides, tokens: Option<&Tokens>, deployment: &Seen<Option<Deployment>>) -> Seen<Vec<Owned>> {
+    let downstream = sides.downstream.as_ref().zip(deployment.as_ref().ok());
+    let of_agent = async {
+        match downstream {
+            Some((downstream, deployment)) => {
+                let secret = deployment.as_ref().and_then(|found| found.volume_secret.as_deref());
+                owners::of_agent(downstream, secret).await
+            }
+            None => Ok(Vec::new()),
+        }
+    };
+    let system = tokens.and_then(|tokens| tokens.named(SYSTEM));
+    let (agent, tokens) = futures::try_join!(of_agent, owners::of_system(sides, system))?;
+    let owned: Vec<_> = agent.into_iter().chain(tokens).collect();
+    if downstream.is_none() && owned.is_empty() {
+        return Err(Gap(format!(
+            "whether something else writes the agent's objects is not known, without a way to {DOWNSTREAM}"
+        )));
+    }
+    Ok(owned)
+}
+
+/// Where Rancher's next push sends an agent.
+pub fn pushed_address(settings: &Settings) -> Option<Address> {
+    let url = settings.server_url.as_deref()?;
+    Some(Address::of(Some(url), settings.ca_checksum().as_deref()))
+}
+
+/// What is different, as a clause, where `wanted`, Rancher's next push, would send the agent elsewhere or have it trust
+/// another CA. The tunnel uses the URL in the agent's Secret, and its script checks the one in the Deployment (seen on
+/// Rancher 2.15.0).
+pub fn unpushed_address(
+    deployment: &Deployment,
+    secret: Option<&Credentials>,
+    settings: &Settings,
+    wanted: Address,
+) -> Option<String> {
+    let checksum = deployment.ca_checksum.as_deref();
+    let of_template = deployment.server_url.as_deref();
+    let of_secret = secret.and_then(|secret| secret.url.as_deref()).or(of_template);
+    let different = |url: &Option<&str>| Address::of(*url, checksum) != wanted;
+    if ![of_template, of_secret].iter().any(different) {
+        return None;
+    }
+    let now = of_template.unwrap_or("an unknown address");
+    let next = settings.server_url.as_deref().unwrap_or("another address");
+    Some(if now.trim_end_matches('/') != next.trim_end_matches('/') {
+        format!("the agent connects to {now}, and Rancher's setting server-url says {next}")
+    } else if of_secret == of_template {
+        "the agent trusts another CA than Rancher's setting cacerts has".to_owned()
+    } else {
+        format!("the agent's Secret has another URL than {next}, Rancher's setting server-url")
+    })
 }

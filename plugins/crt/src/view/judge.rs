@@ -48,6 +48,29 @@ pub struct Surroundings {
     pub system: Option<Fingerprint>,
     /// Era S: the token that Rancher says it has applied.
     pub applied: Option<Fingerprint>,
+    /// Where the agent connects to, if it was asked.
+    pub address: Option<AgentAddress>,
+}
+
+/// Where an agent connects to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentAddress {
+    /// The URL.
+    pub url: String,
+    /// Rancher's next redeploy sends it elsewhere, or has it trust another CA.
+    pub changes_at_next_redeploy: bool,
+}
+
+impl fmt::Display for AgentAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let change = if self.changes_at_next_redeploy {
+            " (changed in Rancher's settings, not pushed)"
+        } else {
+            ""
+        };
+        write!(f, "{}{change}", self.url)
+    }
 }
 
 /// What is known of the token that the agent runs with.

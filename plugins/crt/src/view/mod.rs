@@ -1,9 +1,10 @@
 //! What the verbs show: rows, chains of evidence, and the words of a rotation. Everything that decides what is said stands here
-//! and does no I/O, except [`evidence`], which gathers what is to be said.
+//! and does no I/O, except [`evidence`] and [`owners`], which gather what is to be said.
 
 pub mod chain;
 pub mod evidence;
 pub mod judge;
+pub mod owners;
 pub mod product;
 pub mod row;
 

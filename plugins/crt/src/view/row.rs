@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use k8s_openapi::jiff::Timestamp;
 use kubectl_core::age;
 use kubectl_core::output::Printable;
+use kubectl_core::ownership::Owner;
 use kubectl_core::secret::Fingerprint;
 use kubectl_core::table::Column;
 use rancher::cluster::Cluster;
@@ -15,7 +16,7 @@ use rotation::lock::Record;
 use serde::Serialize;
 
 use super::API_VERSION;
-use super::judge::{self, Facts, State, Surroundings, User};
+use super::judge::{self, AgentAddress, Facts, State, Surroundings, User};
 use super::product::{Rotation, changes};
 
 /// A row.
@@ -38,6 +39,12 @@ pub struct Row {
     /// What Rancher said of the value when it was asked just now.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<Accepted>,
+    /// What else writes the token, and would write its old state back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    managed_by: Option<String>,
+    /// Where the cluster's agent connects to, if it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<AgentAddress>,
     last_rotated: Option<Timestamp>,
     last_result: Option<String>,
     problems: Vec<String>,
@@ -119,7 +126,14 @@ impl Row {
     pub fn of_token(token: &RegistrationToken, is_first: bool, scene: &Scene<'_>) -> Self {
         let facts = facts(token, is_first, scene.rotation);
         let problems = token.problems.iter();
-        Self::new(&token.object, token.created, &facts, problems, scene)
+        let row = Self::new(&token.object, token.created, &facts, problems, scene);
+        let of_secret = || token.secret.as_ref().and_then(|secret| secret.managed_by.as_ref());
+        row.managed_by(token.managed_by.as_ref().or_else(of_secret))
+    }
+
+    fn managed_by(mut self, owner: Option<&Owner>) -> Self {
+        self.managed_by = owner.map(ToString::to_string);
+        self
     }
 
     /// The row of a Secret that has no registration token.
@@ -140,7 +154,8 @@ impl Row {
                 .rotation
                 .is_some_and(|rotation| changes(rotation, &secret.object.name)),
         };
-        Self::new(&secret.object, secret.created, &facts, secret.problems.iter(), scene)
+        let row = Self::new(&secret.object, secret.created, &facts, secret.problems.iter(), scene);
+        row.managed_by(secret.managed_by.as_ref())
     }
 
     fn new<'p>(
@@ -171,6 +186,8 @@ impl Row {
             state: state.word(),
             reason: state.reason(),
             accepted: None,
+            managed_by: None,
+            address: scene.around.address.clone(),
             last_rotated: record.and_then(|record| record.last_run),
             last_result: record.and_then(|record| record.last_result.clone()),
             problems: problems.map(ToString::to_string).collect(),
@@ -220,12 +237,19 @@ impl Row {
             print(&self.previous_fingerprint, "<none>"),
             self.cluster.kind.as_deref().unwrap_or("<unknown>").into(),
             self.era.to_string().into(),
+            self.managed_by.as_deref().unwrap_or("<none>").into(),
+        ]);
+        if probed {
+            let address = self.address.as_ref();
+            cells.push(address.map_or(Cow::from("<unknown>"), |address| address.to_string().into()));
+        }
+        cells.push(
             if self.problems.is_empty() {
                 "<none>".into()
             } else {
                 self.problems.join("; ").into()
             },
-        ]);
+        );
         cells
     }
 
@@ -301,6 +325,7 @@ impl Printable for Row {
         Column::wide("PREVIOUS"),
         Column::wide("KIND"),
         Column::wide("ERA"),
+        Column::wide("MANAGED BY"),
         Column::wide("PROBLEMS"),
     ];
 
@@ -344,6 +369,8 @@ impl Printable for Probed {
         Column::wide("PREVIOUS"),
         Column::wide("KIND"),
         Column::wide("ERA"),
+        Column::wide("MANAGED BY"),
+        Column::wide("ADDRESS"),
         Column::wide("PROBLEMS"),
     ];
 
@@ -378,6 +405,7 @@ mod tests {
             annotations: [].into(),
             created: "2026-11-20T09:00:00Z".parse().ok(),
             deleting: false,
+            managed_by: None,
             value,
             secret: None,
             secret_name: Some(format!("crt-token-{name}")),

@@ -58,6 +58,7 @@ impl Group {
             agent,
             system,
             applied,
+            address: None,
         }
     }
 

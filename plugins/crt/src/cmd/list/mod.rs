@@ -119,9 +119,10 @@ async fn rows(group: Group, source: &Source, prober: Option<&Prober<'_>>, now: T
     let rotation = source.rotation_of(&group);
     let mut around = group.surroundings(cluster, source.clusters_known());
     if let Some(prober) = prober
-        && let Some(agent) = prober.look_downstream(&group, cluster, source.lease_of(&group)).await
+        && let Some(seen) = prober.look_downstream(&group, cluster, source.lease_of(&group)).await
     {
-        around.agent = agent;
+        around.agent = seen.agent.unwrap_or(around.agent);
+        around.address = seen.address;
     }
     let name = group.cluster_name(cluster);
     let scene = Scene {

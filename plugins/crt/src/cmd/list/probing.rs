@@ -7,7 +7,7 @@ use kubectl_core::connection::Server;
 use kubectl_core::error::Error;
 use kubectl_core::secret::Secret;
 use kubectl_core::ui::Ui;
-use rancher::agent;
+use rancher::agent::{self, StvAggregation};
 use rancher::cluster::ClusterKind;
 use rancher::era::Era;
 use rancher::probe::{Probe, Verdict};
@@ -16,8 +16,9 @@ use rancher::reach::RancherUrl;
 use super::group::{Group, Known};
 use super::source::NoRight;
 use crate::sides::{DOWNSTREAM, Management};
-use crate::view::evidence::{Gap, NO_TUNNEL};
-use crate::view::judge::Agent;
+use crate::rotation::view::Address;
+use crate::view::evidence::{self, Gap, NO_TUNNEL};
+use crate::view::judge::{Agent, AgentAddress};
 use crate::view::product::Rotation;
 use crate::view::row::{Accepted, Row};
 
@@ -33,6 +34,15 @@ pub(super) struct Prober<'a> {
     ui: &'a Ui,
     probe: Probe,
     rancher: Option<RancherUrl>,
+    /// Where Rancher's next redeploy sends an agent.
+    pushes: Option<Address>,
+}
+
+/// What the agent of a cluster says.
+pub(super) struct SeenAgent {
+    pub(super) agent: Option<Agent>,
+    pub(super) address: Option<AgentAddress>,
+    held: bool,
 }
 
 impl<'a> Prober<'a> {
@@ -50,20 +60,21 @@ impl<'a> Prober<'a> {
             ui,
             probe,
             rancher,
+            pushes: evidence::pushed_address(&settings),
         })
     }
 
-    /// Which token the agent runs with, by its own record; warns of a roll-out that is held and that nobody attends to.
+    /// Which token the agent runs with and where it connects to, by its own record; warns of a roll-out that is held and that nobody attends to.
     pub(super) async fn look_downstream(
         &self,
         group: &Group,
         cluster: Option<&Known>,
         lease: Result<Option<&Rotation>, NoRight>,
-    ) -> Option<Agent> {
+    ) -> Option<SeenAgent> {
         let has_agent = cluster.is_some_and(|cluster| cluster.kind != ClusterKind::Local);
         let id = group.namespace.parse().ok().filter(|_| has_agent)?;
         let server = self.management.through_rancher(self.rancher.as_ref()?, &id).ok()?;
-        let Ok(seen) = tokio::time::timeout(PATIENCE, agent_of(&server)).await else {
+        let Ok(seen) = tokio::time::timeout(PATIENCE, self.agent_of(&server)).await else {
             self.ui.warn(format!(
                 "cluster {id}: its agent did not answer within {}s",
                 PATIENCE.as_secs()
@@ -71,11 +82,12 @@ impl<'a> Prober<'a> {
             return None;
         };
         match seen {
-            Ok((agent, held)) => {
-                if held && let Some(warning) = held_by_nobody(&group.namespace, &lease) {
+            Ok(seen) => {
+                if seen.held
+                    && let Some(warning) = held_by_nobody(&group.namespace, &lease) {
                     self.ui.warn(warning);
                 }
-                agent
+                Some(seen)
             }
             Err(error) => {
                 let why = if error.is_agent_disconnected() {
@@ -87,6 +99,26 @@ impl<'a> Prober<'a> {
                 None
             }
         }
+    }
+
+    async fn agent_of(&self, server: &Server) -> rancher::Result<SeenAgent> {
+        let (record, deployment) = futures::future::try_join(
+            agent::stv_aggregation(&server.client),
+            agent::deployment(&server.client),
+        )
+        .await?;
+        let address_of = |record: &StvAggregation| {
+            let now = Address::of(record.server_url.as_deref(), record.ca_checksum.as_deref());
+            Some(AgentAddress {
+                url: record.server_url.clone()?,
+                changes_at_next_redeploy: self.pushes.is_some_and(|next| next != now),
+            })
+        };
+        Ok(SeenAgent {
+            agent: record.as_ref().and_then(|record| record.token).map(Agent::Told),
+            address: record.as_ref().and_then(address_of),
+            held: deployment.is_some_and(|deployment| deployment.hold.min_ready_seconds >= HELD),
+        })
     }
 
     /// Asks Rancher about each row's value.
@@ -115,16 +147,6 @@ impl<'a> Prober<'a> {
 fn era(group: &Group) -> Era {
     let in_secret = !group.orphans.is_empty() || group.tokens.iter().any(|token| token.secret_name.is_some());
     if in_secret { Era::Secret } else { Era::Plain }
-}
-
-async fn agent_of(server: &Server) -> rancher::Result<(Option<Agent>, bool)> {
-    let (record, deployment) = futures::future::try_join(
-        agent::stv_aggregation(&server.client),
-        agent::deployment(&server.client),
-    )
-    .await?;
-    let held = deployment.is_some_and(|deployment| deployment.hold.min_ready_seconds >= HELD);
-    Ok((record.and_then(|record| record.token).map(Agent::Told), held))
 }
 
 /// A roll-out that is held should have a living run that ends it.

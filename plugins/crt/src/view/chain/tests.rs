@@ -1,10 +1,13 @@
+use kubectl_core::ownership::Owner;
 use rancher::agent::{Credentials, Hold, Strategy};
 use rancher::cluster::{Cluster, ClusterKind, Condition};
 use rancher::credential_name::Formula;
+use rancher::settings::Settings;
 use rancher::token::RegistrationToken;
 use rancher::{Observed, token::Unknown};
 
 use super::*;
+use crate::view::owners::Owned;
 
 const URL: &str = "https://rancher.example.com";
 
@@ -71,6 +74,7 @@ fn system(held: &str) -> RegistrationToken {
         annotations: [].into(),
         created: None,
         deleting: false,
+        managed_by: None,
         value: Ok(value(held)),
         secret: None,
         secret_name: None,
@@ -166,6 +170,11 @@ fn well() -> Evidence {
         record: Ok(Some(record("N", "N"))),
         credentials: Ok(Some(credentials("N"))),
         verdict: Ok(Verdict::Live { cluster: Some(id()) }),
+        settings: Settings {
+            server_url: Some(URL.into()),
+            ..Settings::default()
+        },
+        owned: Ok(Vec::new()),
         call: Some(Ok("v1.36.3".into())),
     }
 }
@@ -187,6 +196,8 @@ fn a_cluster_that_is_well_has_no_bad_link_and_is_proven() {
     Good token: 582d09e244 is the value of registration token system
     Good accepted: Rancher accepts 582d09e244 as a token of cluster c-x7k2p
     Good deployed: Rancher would deploy the same token again
+    Good address: the agent connects to https://rancher.example.com, as Rancher's settings say
+    Good owner: nothing but Rancher manages the agent and its registration token
     Good tunnels: the agent that connected last did so with 582d09e244, and opens its second tunnel with it
     Good call: a fresh call through Rancher was answered (Kubernetes v1.36.3)
     ");
@@ -222,6 +233,38 @@ fn rancher_would_put_another_token_back() {
 }
 
 #[test]
+fn a_changed_address_that_is_not_pushed_is_bad() {
+    let mut evidence = well();
+    evidence.settings.server_url = Some("https://new.example.com/".into());
+    assert_eq!(
+        odd(&evidence),
+        "Bad address: the agent connects to https://rancher.example.com, and Rancher's setting server-url says \
+         https://new.example.com/; the next redeploy by Rancher changes that\n"
+    );
+    evidence.settings.server_url = Some(format!("{URL}/"));
+    assert!(chain(&evidence).iter().all(|link| link.status == Standing::Good));
+    evidence.settings.cacerts = Some("another CA".into());
+    assert!(odd(&evidence).contains("trusts another CA"));
+}
+
+#[test]
+fn an_owner_is_named_and_is_no_fault() {
+    let mut evidence = well();
+    evidence.owned = Ok(vec![Owned {
+        what: "the agent's Deployment",
+        owner: Owner::ArgocdApplication("agents".into()),
+    }]);
+    let links = chain(&evidence);
+    let owner = links.iter().find(|link| link.name == "owner").unwrap();
+    assert_eq!(owner.status, Standing::Caution);
+    assert_eq!(
+        owner.message,
+        "the agent's Deployment is managed by Argo CD application \"agents\", which would undo a rotation"
+    );
+    assert!(links.iter().all(|link| link.status != Standing::Bad));
+}
+
+#[test]
 fn a_token_that_is_only_the_previous_one_will_die() {
     let mut evidence = well();
     let secret = rancher::token::TokenSecret {
@@ -234,6 +277,7 @@ fn a_token_that_is_only_the_previous_one_will_die() {
         expires_at: None,
         grace_ends_at: None,
         owner: None,
+        managed_by: None,
         problems: Vec::new(),
     };
     let system = RegistrationToken {
