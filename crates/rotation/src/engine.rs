@@ -204,7 +204,9 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         let recalled = A::Protocol::recall(view, claimed);
         if recalled.is_none() {
             state.resumed = false;
-            self.listener.hear(Event::NothingToResume);
+            if claimed.goal == Goal::Forward {
+                self.listener.hear(Event::NothingToResume);
+            }
         }
         state.journal = state
             .journal

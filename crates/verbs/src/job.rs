@@ -298,6 +298,11 @@ impl<W: Work> Job<'_, W> {
                 );
                 return Err(Error::failed(message).hint(hint));
             }
+            if journal.is_none() {
+                self.ui
+                    .status("The run that the Lease tells of has changed nothing; a new one begins.");
+                view = self.observe(None).await?;
+            }
         }
         let run = journal
             .as_ref()
@@ -342,12 +347,7 @@ impl<W: Work> Job<'_, W> {
         match ProtocolOf::<W>::recall(view, &run) {
             Some(notes) if notes == run.notes => return Ok(Some(journal)),
             Some(notes) => journal = journal.with_notes(notes),
-            None => {
-                let message = format!("Rotation {} has changed nothing: a new one begins.", journal.run);
-                self.ui.status(message);
-                *view = self.observe(None).await?;
-                return Ok(None);
-            }
+            None => return Ok(None),
         }
         *view = self.observe(Some(&journal)).await?;
         Ok(Some(journal))

@@ -152,13 +152,17 @@ impl Metadata {
     /// What else writes the object, by its labels, annotations and owner references. `managedFields` are not among what is
     /// read here, so an Argo CD that marks by its default label only is not seen.
     pub fn owner(&self) -> Option<Owner> {
-        let references = self.owner_references.iter().flatten().map(|reference| meta::OwnerReference {
-            kind: reference.kind.clone(),
-            name: reference.name.clone(),
-            uid: reference.uid.clone(),
-            controller: reference.controller,
-            ..Default::default()
-        });
+        let references = self
+            .owner_references
+            .iter()
+            .flatten()
+            .map(|reference| meta::OwnerReference {
+                kind: reference.kind.clone(),
+                name: reference.name.clone(),
+                uid: reference.uid.clone(),
+                controller: reference.controller,
+                ..Default::default()
+            });
         ownership::owner(&ObjectMeta {
             labels: self.labels.clone(),
             annotations: self.annotations.clone(),

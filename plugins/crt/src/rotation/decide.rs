@@ -350,7 +350,9 @@ fn place(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step>
 /// Rancher was triggered for another token, has not noted that it applied it, and has not had the time: it may apply it at any
 /// moment, with an address that the settings have by now and that nobody has tried.
 fn may_push_another(view: &View, target: Fingerprint) -> bool {
-    let triggered = view.trigger.filter(|trigger| trigger.token != target && !trigger.overdue);
+    let triggered = view
+        .trigger
+        .filter(|trigger| trigger.token != target && !trigger.overdue);
     view.era == Era::Secret && triggered.is_some_and(|trigger| view.pushed != Some(trigger.token))
 }
 
@@ -364,7 +366,12 @@ fn prove(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step>
         return Some(trigger(view, run, target));
     }
     if may_push_another(view, target) {
-        return Some(wait(view, run, Phase::Prove, "Rancher to apply the other token, or to let it be"));
+        return Some(wait(
+            view,
+            run,
+            Phase::Prove,
+            "Rancher to apply the other token, or to let it be",
+        ));
     }
     if view.held {
         return Some(if view.runs_as_deployed(target) {

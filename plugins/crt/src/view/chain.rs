@@ -379,10 +379,18 @@ fn address(evidence: &Evidence) -> Link {
     };
     let secret = evidence.credentials.as_ref().ok().and_then(Option::as_ref);
     match evidence::unpushed_address(deployment, secret, &evidence.settings, wanted) {
-        Some(what) => Link::new(name, false, format!("{what}; the next redeploy by Rancher changes that")),
+        Some(what) => Link::new(
+            name,
+            false,
+            format!("{what}; the next redeploy by Rancher changes that"),
+        ),
         None => {
             let url = deployment.server_url.as_deref().unwrap_or_default();
-            Link::new(name, true, format!("the agent connects to {url}, as Rancher's settings say"))
+            Link::new(
+                name,
+                true,
+                format!("the agent connects to {url}, as Rancher's settings say"),
+            )
         }
     }
 }

@@ -34,9 +34,12 @@ pub async fn of_agent(downstream: &Downstream, secret: Option<&str>) -> Result<V
             None => Ok(None),
         }
     };
-    let (deployment, secret) = futures::try_join!(agent::deployment_metadata(client), of_secret)
-        .map_err(|error| error.on(DOWNSTREAM))?;
-    Ok(owned([("the agent's Deployment", deployment), ("the agent's Secret", secret)]))
+    let (deployment, secret) =
+        futures::try_join!(agent::deployment_metadata(client), of_secret).map_err(|error| error.on(DOWNSTREAM))?;
+    Ok(owned([
+        ("the agent's Deployment", deployment),
+        ("the agent's Secret", secret),
+    ]))
 }
 
 /// Of the registration token `system` and of its Secret.

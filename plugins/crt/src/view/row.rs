@@ -243,13 +243,11 @@ impl Row {
             let address = self.address.as_ref();
             cells.push(address.map_or(Cow::from("<unknown>"), |address| address.to_string().into()));
         }
-        cells.push(
-            if self.problems.is_empty() {
-                "<none>".into()
-            } else {
-                self.problems.join("; ").into()
-            },
-        );
+        cells.push(if self.problems.is_empty() {
+            "<none>".into()
+        } else {
+            self.problems.join("; ").into()
+        });
         cells
     }
 

@@ -7,7 +7,7 @@ use e2e::shown;
 use insta::assert_snapshot;
 use kubectl_core::secret::Fingerprint;
 use serde_json::json;
-use testbed::User;
+use testbed::{Fault, Moment, On, User};
 
 use crate::bench::{Bench, config, token};
 
@@ -273,4 +273,26 @@ async fn of_several_clusters_one_that_cannot_be_rotated_keeps_none_of_the_others
     ensure!(ended.stderr.contains("1 of 2 did not end well"), "{ended}");
     ensure!(ended.stderr.contains("--force=offline"), "{ended}");
     rancher.online(&second).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_slow_link_it_finishes_at_once_and_after_a_kill() -> Result<()> {
+    for killed in [false, true] {
+        let bench = Bench::begin(if killed { "kirkenes" } else { "vardo" }).await?;
+        bench.run(&["add", bench.id()]).run().await?.expect(0)?;
+        let old = token(&bench.secret().await?)?;
+        let (proxy, desk) = bench.behind_proxy().await?;
+        proxy.delay(On::request(), Duration::from_millis(100));
+        let rotate = ["rotate", bench.id(), "--grace", "0s", "--yes"];
+        if killed {
+            // Right after Rancher has given out the new token.
+            proxy.plan(On::write().path("/v3/token*"), Fault::Kill(Moment::After));
+            let run = bench.run_at(&desk, &rotate).start().await?;
+            proxy.victim(run.pid()?);
+            run.finish().await?.expect_killed()?;
+        }
+        bench.run_at(&desk, &rotate).run().await?.expect(0)?;
+        bench.is_rotated(&old).await?;
+    }
+    Ok(())
 }

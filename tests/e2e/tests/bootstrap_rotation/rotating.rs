@@ -1,11 +1,13 @@
 //! A rotation that nobody disturbs, and two at once.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
+use testbed::{Fault, Moment, On};
 
 use crate::cluster;
 use crate::place::{Place, signal};
@@ -151,4 +153,24 @@ async fn neither_token_is_in_what_is_printed_nor_in_the_journal() -> Result<()> 
         }
     }
     place.is_restored().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_slow_link_it_finishes_at_once_and_after_a_kill() -> Result<()> {
+    for killed in [false, true] {
+        let place = Place::new(if killed { "slow-killed" } else { "slow" }).await?;
+        let (proxy, desk) = place.behind_proxy().await?;
+        proxy.delay(On::request(), Duration::from_millis(100));
+        let rotate = place.rotate(&["--overlap", "0s"]);
+        if killed {
+            // Right after it has created the new token.
+            proxy.plan(On::write().path("*/secrets"), Fault::Kill(Moment::After));
+            let run = desk.bootstrap_token(&rotate).start().await?;
+            proxy.victim(run.pid()?);
+            run.finish().await?.expect_killed()?;
+        }
+        desk.bootstrap_token(&rotate).run().await?.expect(0)?;
+        place.is_rotated().await?;
+    }
+    Ok(())
 }

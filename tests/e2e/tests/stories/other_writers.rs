@@ -10,7 +10,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use rstest::rstest;
 use serde_json::{Value, json};
-use testbed::{AnotherWriter, Era};
+use testbed::{AnotherWriter, Era, Fault, Moment, On};
 
 use crate::state::{self, Scope, State};
 
@@ -137,7 +137,7 @@ async fn a_forged_journal_rotates_nothing_away_and_sets_nothing(#[case] era: Era
     let rotate = ["rotate", &story.cluster.id, "--yes", "--settle", "1s"];
     let outcome = story.desk.crt(rotate).run().await?.expect(0)?;
     ensure!(
-        outcome.stderr.contains("has changed nothing: a new one begins"),
+        outcome.stderr.contains("has changed nothing; a new one begins"),
         "{outcome}"
     );
     state::rotated(&story, &start, Scope::All).await?;
@@ -166,6 +166,63 @@ async fn a_slow_link_lets_rancher_finish(#[case] era: Era) -> Result<()> {
         .count();
     ensure!(triggers <= 1, "{triggers} triggers\n{}", proxy.transcript());
     state::rotated(&story, &start, Scope::All).await.map(drop)
+}
+
+/// Killed after it has pointed the agent at the new token, where Rancher's own apply is still to come.
+#[rstest]
+#[case::status(Era::Plain)]
+#[case::secret(Era::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_slow_link_a_killed_rotation_is_finished_by_the_same_command(#[case] era: Era) -> Result<()> {
+    let story = Story::begin(era, "lagos").await?;
+    let start = State::of(&story).await?;
+    let (proxy, desk) = story.behind_slow_link(Duration::from_millis(100)).await?;
+    proxy.plan(On::write().path("*/deployments/*"), Fault::Kill(Moment::After));
+    let rotate = ["rotate", &story.cluster.id, "--yes", "--settle", "1s"];
+    let run = desk.crt(rotate).start().await?;
+    proxy.victim(run.pid()?);
+    run.finish().await?.expect_killed()?;
+    let again = desk.crt(rotate).run().await?.expect(0)?;
+    ensure!(again.stderr.contains("Going on with"), "{again}");
+    state::rotated(&story, &start, Scope::All).await.map(drop)
+}
+
+/// The Lease tells of a run of which no object shows anything, and there is no token to go back to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_of_which_nothing_stands_changes_nothing_and_says_so() -> Result<()> {
+    let story = Story::begin(Era::Secret, "tavira").await?;
+    let gone = json!({ "spec": { "paused": true, "template": { "spec": { "volumes": [
+        { "name": "cattle-credentials", "secret": { "secretName": "cattle-credentials-gone" } }
+    ] } } } });
+    let deployments = deployments(&story).await?;
+    let patch = Patch::Strategic(&gone);
+    deployments.patch(DEPLOYMENT, &PatchParams::default(), &patch).await?;
+    let leases: Api<Lease> = Api::namespaced(story.management.client().await?, &story.cluster.id);
+    let journal = json!({
+        "version": 2, "run": "bcdfg", "goal": "back", "phase": "place", "started": "2026-01-01T00:00:00Z",
+        "resumableBy": "anybody", "deadlines": {},
+        "notes": {
+            "old": "0123456789", "others": {}, "worked": true, "oldSecret": "cattle-credentials-gone",
+            "rollout": { "minReadySeconds": 0, "progressDeadlineSeconds": 600 },
+        },
+    });
+    let lease: Lease = serde_json::from_value(json!({
+        "metadata": {
+            "name": "kubectl-crt",
+            "labels": { "kubectl-rotation.github.io/kind": "crt" },
+            "annotations": { "kubectl-rotation.github.io/journal": journal.to_string() },
+        },
+        "spec": {},
+    }))?;
+    leases.create(&PostParams::default(), &lease).await?;
+    let (proxy, desk) = story.behind_proxy().await?;
+    let rollback = ["rollback", &story.cluster.id, "--yes"];
+    let refused = desk.crt(rollback).run().await?.expect(1)?;
+    ensure!(refused.stderr.contains("can be undone"), "{refused}");
+    ensure!(refused.stderr.contains("--force=journal"), "{refused}");
+    ensure!(!refused.stderr.contains("begins"), "{refused}");
+    ensure!(proxy.writes().is_empty(), "{}", proxy.transcript());
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,8 +15,8 @@ use rancher::reach::RancherUrl;
 
 use super::group::{Group, Known};
 use super::source::NoRight;
-use crate::sides::{DOWNSTREAM, Management};
 use crate::rotation::view::Address;
+use crate::sides::{DOWNSTREAM, Management};
 use crate::view::evidence::{self, Gap, NO_TUNNEL};
 use crate::view::judge::{Agent, AgentAddress};
 use crate::view::product::Rotation;
@@ -84,7 +84,8 @@ impl<'a> Prober<'a> {
         match seen {
             Ok(seen) => {
                 if seen.held
-                    && let Some(warning) = held_by_nobody(&group.namespace, &lease) {
+                    && let Some(warning) = held_by_nobody(&group.namespace, &lease)
+                {
                     self.ui.warn(warning);
                 }
                 Some(seen)
