@@ -371,7 +371,9 @@ impl<P: CrtLike> Environment for Small<P> {
     }
 
     fn may_refuse(&self, world: &World<Self>) -> bool {
-        world.was_forged() || self.variant == Variant::WrongDownstream
+        // A token of another cluster is never restored.
+        let no_way_back = matches!(self.variant, Variant::WrongDownstream | Variant::ForeignAgent);
+        world.was_forged() || no_way_back
     }
 
     fn unsafe_because(&self, world: &World<Self>) -> Option<String> {
@@ -445,7 +447,9 @@ fn ended_wrong<P: CrtLike>(world: &W<P>) -> Option<String> {
         Goal::Back if world.was_forged() => target == view.names,
         Goal::Back => target == Some(old()),
         Goal::Forward => {
-            let clean = world.was_forged() || !view.credentials.contains_key(&old());
+            // A second rotation, after the journal of the first was discarded, began with another token.
+            let second = world.was_forged() || !view.foreign.is_empty();
+            let clean = second || !view.credentials.contains_key(&old());
             target != Some(old()) && !view.is_held(old()) && clean
         }
     };
@@ -893,7 +897,11 @@ fn new_agents_that_never_get_through_lead_back() {
 fn another_cluster_is_never_touched() {
     for era in [Era::Plain, Era::Secret] {
         nothing_is_lost("a wrong downstream", &Small::new(era, Variant::WrongDownstream, QUIET));
-        nothing_is_lost("a foreign agent", &Small::new(era, Variant::ForeignAgent, QUIET));
+        let foreign = Small {
+            others: (0, 1),
+            ..Small::new(era, Variant::ForeignAgent, QUIET)
+        };
+        nothing_is_lost("a foreign agent and a rollback", &foreign);
     }
 }
 

@@ -324,7 +324,9 @@ impl<'a> CrtActor<'a> {
         let notes = run.map(|run| &run.notes);
         let named = snapshot.named_credentials();
         let old = match (notes, named) {
-            (Some(notes), _) => Some((notes.old, notes.old_secret.as_str())),
+            // What the Lease claims of a value that no object holds says nothing.
+            (Some(notes), _) if values.contains_key(&notes.old) => Some((notes.old, notes.old_secret.as_str())),
+            (Some(_), _) => None,
             (None, Some(named)) => named
                 .token
                 .as_ref()

@@ -116,7 +116,7 @@ fn wrong_downstream(view: &View) -> Option<Step> {
 fn cannot_be_restored(view: &View, run: &Run<Crt>) -> Option<Step> {
     let old = run.notes.old;
     let is_system = view.system.as_ref().is_some_and(|holder| holder.token == old);
-    if run.goal == Goal::Forward || run.notes.new.is_none() {
+    if run.goal == Goal::Forward {
         return None;
     }
     if view.foreign.contains(&old) {
