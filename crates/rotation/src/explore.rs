@@ -18,7 +18,9 @@ pub mod mistaken;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::{self, Debug};
-use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::hash::{BuildHasher as _, Hash};
+
+use foldhash::quality::RandomState;
 
 use kubectl_core::secret::Fingerprint;
 
@@ -66,6 +68,9 @@ pub trait Environment {
     fn may_refuse(&self, _world: &World<Self>) -> bool {
         false
     }
+
+    /// What else changes when another process takes the run over, whose timers begin anew.
+    fn resumed(&self, _memory: &mut Self::Memory) {}
 
     /// Why this state must never be, if so.
     fn unsafe_because(&self, world: &World<Self>) -> Option<String>;
@@ -292,7 +297,7 @@ pub fn explore<E: Environment>(environment: &E, limit: usize) -> Result<Explored
 /// whole ones, of which there are millions, are kept only until their moves are known.
 struct Graph<E: Environment> {
     states: Vec<State>,
-    known: HashMap<(u64, u64), usize>,
+    known: HashMap<(u64, u64), usize, RandomState>,
     hashers: [RandomState; 2],
     frontier: VecDeque<(usize, World<E>)>,
     moves: usize,
@@ -309,8 +314,8 @@ impl<E: Environment> Graph<E> {
     fn new(environment: &E) -> Self {
         let mut graph = Self {
             states: Vec::new(),
-            known: HashMap::new(),
-            hashers: [RandomState::new(), RandomState::new()],
+            known: HashMap::default(),
+            hashers: [RandomState::default(), RandomState::default()],
             frontier: VecDeque::new(),
             moves: 0,
         };
@@ -378,7 +383,7 @@ fn successors<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<M
     moves.extend(tool(environment, world)?);
     moves.extend(timers(environment, world));
     moves.extend(stale_holder(environment, world));
-    moves.extend(rollback(world));
+    moves.extend(rollback(environment, world));
     moves.extend(forgeries(environment, world));
     Ok(moves)
 }
@@ -394,7 +399,7 @@ fn tool<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<Move<E>
     let mut sent = world.clone();
     sent.sending = None;
     let mut killed = sent.clone();
-    resume(&mut killed);
+    resume(environment, &mut killed);
     if arrive(environment, &mut sent, sending)
         && let Some(run) = &mut sent.run
     {
@@ -542,7 +547,7 @@ fn stale_holder<E: Environment>(environment: &E, world: &World<E>) -> Option<Mov
     })
 }
 
-fn rollback<E: Environment>(world: &World<E>) -> Option<Move<E>> {
+fn rollback<E: Environment>(environment: &E, world: &World<E>) -> Option<Move<E>> {
     let run = world.run.as_ref()?;
     if world.rollbacks_left == 0 || run.goal == Goal::Back || !run.phase.may_be_undone() || world.sending.is_some() {
         return None;
@@ -550,7 +555,7 @@ fn rollback<E: Environment>(world: &World<E>) -> Option<Move<E>> {
     let mut to = world.clone();
     to.rollbacks_left -= 1;
     turn_back(to.run.as_mut()?);
-    resume(&mut to);
+    resume(environment, &mut to);
     Some(Move {
         name: "a colleague asks for the rollback".to_owned(),
         help: Help::Disturbs,
@@ -574,7 +579,7 @@ fn forgeries<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> 
             to.forgeries_left -= 1;
             to.forged = true;
             to.run = Some(run);
-            resume(&mut to);
+            resume(environment, &mut to);
             Move {
                 name,
                 help: Help::Disturbs,
@@ -585,7 +590,8 @@ fn forgeries<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> 
 }
 
 /// Another process takes the run over: timers begin anew, and the notes are what the objects say.
-fn resume<E: Environment + ?Sized>(world: &mut World<E>) {
+fn resume<E: Environment + ?Sized>(environment: &E, world: &mut World<E>) {
+    environment.resumed(&mut world.memory);
     let Some(run) = &mut world.run else { return };
     run.timers.clear();
     match E::Protocol::recall(&world.view, run) {

@@ -12,7 +12,7 @@
 //! | 3 | `system` does not hold T | one write: T into `system` (S: what it held becomes the previous token) | make |
 //! | 4 | S: X is needed and is not the protected previous token | protect it for seven days | make |
 //! | 5 | Rancher does not accept T yet | wait | make |
-//! | 6 | the Deployment does not name T | create the Secret with T, then point the Deployment at it, **held** | place |
+//! | 6 | the Deployment does not name T, or another writer has replaced its template meanwhile | create the Secret with T, then point the Deployment at it, **held** | place |
 //! | 7 | `stv-aggregation` does not say T and the address of the present template: no agent of it was accepted yet, or one with X reconnected later | wait; then restart, held | prove |
 //! | 8 | S: Rancher did not apply T itself | trigger it and wait; not where it would push another address | prove |
 //! | 9 | the rollout is held, 7 is still true of the present template, and no push of another token is to come | release it | prove |
@@ -136,7 +136,11 @@ fn cannot_be_restored(view: &View, run: &Run<Crt>) -> Option<Step> {
 /// What the objects say of a run that is resumed.
 pub(super) fn recall(view: &View, claimed: &Run<Crt>) -> Option<Notes> {
     if let Some(record) = view.record_of(&claimed.id.to_string()) {
-        return Some(record.notes.clone());
+        let placed = view.names == record.notes.new;
+        return Some(Notes {
+            mark: view.mark.clone().filter(|_| placed),
+            ..record.notes.clone()
+        });
     }
     // Before `system` was written there can only be a bridge, and a write of a former holder that is still to come.
     let old = view.names.filter(|_| claimed.goal == Goal::Back)?;
@@ -310,6 +314,12 @@ pub(crate) fn was_placed(run: &Run<Crt>) -> bool {
     run.goal == Goal::Forward && run.phase > Phase::Place
 }
 
+/// The template is not the one that this process has written or found: another writer was there between two looks, and
+/// Rancher, or a colleague, has put the token right since. The quiet time counts from the last write of this run.
+fn was_replaced(view: &View, run: &Run<Crt>) -> bool {
+    was_placed(run) && run.notes.mark.is_some() && view.mark != run.notes.mark
+}
+
 /// Line 6: the agent's Deployment names the Secret with T.
 fn place(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step> {
     let named = view.names == Some(target);
@@ -330,7 +340,7 @@ fn place(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step>
         Some(_) => {}
     }
     let exposed = may_push_another(view, target) && !view.held;
-    if named && !exposed {
+    if named && !exposed && !was_replaced(view, run) {
         let out_of_reach = run.goal == Goal::Forward || view.deployment_going_back;
         return (!out_of_reach).then(|| Next::write(Phase::Place, Write::Guard));
     }
