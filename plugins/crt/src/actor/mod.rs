@@ -324,9 +324,7 @@ impl<'a> CrtActor<'a> {
         let notes = run.map(|run| &run.notes);
         let named = snapshot.named_credentials();
         let old = match (notes, named) {
-            // What the Lease claims of a value that no object holds says nothing.
-            (Some(notes), _) if values.contains_key(&notes.old) => Some((notes.old, notes.old_secret.as_str())),
-            (Some(_), _) => None,
+            (Some(notes), _) => Some((notes.old, notes.old_secret.as_str())),
             (None, Some(named)) => named
                 .token
                 .as_ref()
@@ -338,13 +336,14 @@ impl<'a> CrtActor<'a> {
             .into_iter()
             .flat_map(|notes| notes.new.into_iter().chain([notes.old]));
         let wanted: Vec<&Secret> = wanted.filter_map(|token| values.get(&token)).collect();
-        Names::new(
+        let names = Names::new(
             wanted,
             Self::formula(snapshot),
             &self.server_url(snapshot),
             &snapshot.cluster.id,
             old,
-        )
+        );
+        names.by_name_only_if(|token| values.contains_key(&token))
     }
 
     fn formula(snapshot: &Snapshot) -> Formula {

@@ -303,7 +303,11 @@ fn is_bridge(token: &RegistrationToken) -> bool {
 
 /// Which downstream Secret stands for which value.
 #[derive(Debug, Default)]
-pub(super) struct Names(BTreeMap<Fingerprint, String>);
+pub(super) struct Names {
+    by_value: BTreeMap<Fingerprint, String>,
+    /// The values that a name stands for also where the Secret of that name is gone.
+    surely: BTreeSet<Fingerprint>,
+}
 
 impl Names {
     /// By the formula that Rancher itself uses here; the value that the agent started with keeps the Secret that it had.
@@ -317,17 +321,26 @@ impl Names {
         let by_formula = |value: &Secret| (value.fingerprint(), formula.name_for(url, value, cluster));
         let mut names: BTreeMap<_, _> = values.into_iter().map(by_formula).collect();
         names.extend(old.map(|(token, name)| (token, name.to_owned())));
-        Self(names)
+        Self {
+            surely: names.keys().copied().collect(),
+            by_value: names,
+        }
+    }
+
+    /// Where a Secret is gone its name stands only for a value that is held somewhere: the Lease may claim any other.
+    pub(super) fn by_name_only_if(mut self, is_held: impl Fn(Fingerprint) -> bool) -> Self {
+        self.surely.retain(|token| is_held(*token));
+        self
     }
 
     /// The name of the Secret for a value.
     pub(super) fn of(&self, token: Fingerprint) -> Option<&str> {
-        self.0.get(&token).map(String::as_str)
+        self.by_value.get(&token).map(String::as_str)
     }
 
     /// All names.
     pub(super) fn all(&self) -> BTreeSet<&str> {
-        self.0.values().map(String::as_str).collect()
+        self.by_value.values().map(String::as_str).collect()
     }
 
     /// The value that a Secret of this name holds: by its content, or by its name where it is gone.
@@ -339,6 +352,10 @@ impl Names {
         let content = there
             .and_then(|credentials| credentials.token.as_ref())
             .map(Secret::fingerprint);
-        content.or_else(|| self.0.iter().find(|(_, known)| *known == name).map(|(token, _)| *token))
+        let by_name = || {
+            let mut named = self.by_value.iter().filter(|(_, known)| *known == name);
+            named.find(|(token, _)| self.surely.contains(token)).map(|(token, _)| *token)
+        };
+        content.or_else(by_name)
     }
 }
