@@ -354,7 +354,9 @@ impl Names {
             .map(Secret::fingerprint);
         let by_name = || {
             let mut named = self.by_value.iter().filter(|(_, known)| *known == name);
-            named.find(|(token, _)| self.surely.contains(token)).map(|(token, _)| *token)
+            named
+                .find(|(token, _)| self.surely.contains(token))
+                .map(|(token, _)| *token)
         };
         content.or_else(by_name)
     }
