@@ -200,7 +200,7 @@ async fn owned(sides: &Sides, tokens: Option<&Tokens>, deployment: &Seen<Option<
     let owned: Vec<_> = agent.into_iter().chain(tokens).collect();
     if downstream.is_none() && owned.is_empty() {
         return Err(Gap(format!(
-            "whether something else writes the agent's objects is not known, without a way to {DOWNSTREAM}"
+            "what else manages the agent is unknown: {DOWNSTREAM} could not be reached"
         )));
     }
     Ok(owned)

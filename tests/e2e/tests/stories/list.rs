@@ -30,9 +30,9 @@ async fn in_era_p_the_user_of_a_token_is_inferred_and_by_asking_it_is_known() ->
     ");
     assert_snapshot!(crt(&story, &["list", id, "-o", "wide"]).await?, @r"
     $ kubectl-crt list c-id123 -o wide
-    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY         STATE     LAST ROTATED   PREVIOUS   KIND       ERA     PROBLEMS
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   <none>    nobody          current   <never>        <none>     imported   plain   <none>
-    lyon      c-id123   system          BBBBBBBBBB    <n>   <none>    agent?,system   current   <never>        <none>     imported   plain   <none>
+    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY         STATE     LAST ROTATED   PREVIOUS   KIND       ERA     MANAGED BY   PROBLEMS
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   <none>    nobody          current   <never>        <none>     imported   plain   <none>       <none>
+    lyon      c-id123   system          BBBBBBBBBB    <n>   <none>    agent?,system   current   <never>        <none>     imported   plain   <none>       <none>
     ----- stderr -----
     ----- exit status: 0 -----
     ");
@@ -61,9 +61,9 @@ async fn in_era_s_rancher_tells_who_uses_a_token_and_when_it_expires() -> Result
     ");
     assert_snapshot!(crt(&story, &["list", id, "-o", "wide", "--probe"]).await?, @r"
     $ kubectl-crt list c-id123 -o wide --probe
-    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE     ACCEPTED   LAST ROTATED   PREVIOUS   KIND       ERA      PROBLEMS
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       nobody         current   yes        <never>        <none>     imported   secret   <none>
-    lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent,system   current   yes        <never>        <none>     imported   secret   <none>
+    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE     ACCEPTED   LAST ROTATED   PREVIOUS   KIND       ERA      MANAGED BY   ADDRESS                   PROBLEMS
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       nobody         current   yes        <never>        <none>     imported   secret   <none>       https://127.0.0.1:<port>   <none>
+    lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent,system   current   yes        <never>        <none>     imported   secret   <none>       https://127.0.0.1:<port>   <none>
     ----- stderr -----
     ----- exit status: 0 -----
     ");
@@ -354,9 +354,9 @@ async fn a_token_that_rancher_has_rotated_by_itself_is_shown_until_the_agent_has
     assert_eq!(state, "previous");
     assert_snapshot!(crt(&story, &["list", id, "-o", "wide"]).await?, @r"
     $ kubectl-crt list c-id123 -o wide
-    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE                                 LAST ROTATED   PREVIOUS     KIND       ERA      PROBLEMS
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       nobody         current                               <never>        <none>       imported   secret   <none>
-    lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent,system   previous until <time>   <never>        CCCCCCCCCC   imported   secret   <none>
+    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE                                 LAST ROTATED   PREVIOUS     KIND       ERA      MANAGED BY   PROBLEMS
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       nobody         current                               <never>        <none>       imported   secret   <none>       <none>
+    lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent,system   previous until <time>   <never>        CCCCCCCCCC   imported   secret   <none>       <none>
     ----- stderr -----
     ----- exit status: 0 -----
     ");

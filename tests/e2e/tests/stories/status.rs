@@ -28,6 +28,8 @@ async fn in_era_p_a_healthy_cluster_is_explained_link_by_link() -> Result<()> {
     + token     BBBBBBBBBB is the value of registration token system
     + accepted  Rancher accepts BBBBBBBBBB as a token of cluster c-id123
     + deployed  Rancher would deploy the same token again
+    + address   the agent connects to https://127.0.0.1:<port>, as Rancher's settings say
+    + owner     nothing but Rancher manages the agent and its registration token
     + tunnels   the agent that connected last did so with BBBBBBBBBB, and opens its second tunnel with it
     + call      a fresh call through Rancher was answered (Kubernetes <version>)
 
@@ -54,6 +56,8 @@ async fn in_era_s_a_healthy_cluster_is_explained_link_by_link() -> Result<()> {
     + token     BBBBBBBBBB is the value of registration token system
     + accepted  Rancher accepts BBBBBBBBBB as a token of cluster c-id123
     + deployed  Rancher would deploy the same token again
+    + address   the agent connects to https://127.0.0.1:<port>, as Rancher's settings say
+    + owner     nothing but Rancher manages the agent and its registration token
     + tunnels   the agent that connected last did so with BBBBBBBBBB, and opens its second tunnel with it
     + call      a fresh call through Rancher was answered (Kubernetes <version>)
 
@@ -85,6 +89,12 @@ async fn in_era_s_a_healthy_cluster_is_explained_link_by_link() -> Result<()> {
       status: good
     - message: Rancher would deploy the same token again
       name: deployed
+      status: good
+    - message: the agent connects to https://127.0.0.1:<port>, as Rancher's settings say
+      name: address
+      status: good
+    - message: nothing but Rancher manages the agent and its registration token
+      name: owner
       status: good
     - message: >-
         the agent that connected last did so with BBBBBBBBBB, and opens its second
@@ -139,6 +149,8 @@ async fn from_the_management_clusters_own_kubeconfig_the_downstream_side_is_a_qu
     ? token     the agent's token is not known
     ? accepted  the agent's token is not known
     ? deployed  the agent's token is not known
+    ? address   there is no way to the downstream cluster; give one with --downstream-context
+    ? owner     what else manages the agent is unknown: the downstream cluster could not be reached
     ? tunnels   there is no way to the downstream cluster; give one with --downstream-context
     - call      a call through Rancher was not tried: --context has no identity that Rancher knows
 
@@ -160,6 +172,8 @@ async fn from_the_management_clusters_own_kubeconfig_the_downstream_side_is_a_qu
     + token     BBBBBBBBBB is the value of registration token system
     + accepted  Rancher accepts BBBBBBBBBB as a token of cluster c-id123
     + deployed  Rancher would deploy the same token again
+    + address   the agent connects to https://127.0.0.1:<port>, as Rancher's settings say
+    + owner     nothing but Rancher manages the agent and its registration token
     + tunnels   the agent that connected last did so with BBBBBBBBBB, and opens its second tunnel with it
     - call      a call through Rancher was not tried: --context has no identity that Rancher knows
 
@@ -186,6 +200,8 @@ async fn what_is_wrong_is_said_at_its_link() -> Result<()> {
     x token     BBBBBBBBBB is the value of no registration token of this cluster
     x accepted  Rancher refuses BBBBBBBBBB
     x deployed  Rancher would deploy CCCCCCCCCC, the value of system, at the next redeploy; the agent runs with BBBBBBBBBB
+    + address   the agent connects to https://127.0.0.1:<port>, as Rancher's settings say
+    + owner     nothing but Rancher manages the agent and its registration token
     + tunnels   the agent that connected last did so with BBBBBBBBBB, and opens its second tunnel with it
     + call      a fresh call through Rancher was answered (Kubernetes <version>)
 
@@ -396,6 +412,8 @@ async fn a_cluster_whose_tunnel_is_gone_is_shown_by_what_the_management_side_tel
     ? token     the agent's token is not known
     ? accepted  the agent's token is not known
     ? deployed  the agent's token is not known
+    ? address   the cluster's agent has no tunnel to Rancher
+    ? owner     what else manages the agent is unknown: the downstream cluster could not be reached
     ? tunnels   the cluster's agent has no tunnel to Rancher
     x call      a fresh call through Rancher failed: the cluster's agent has no tunnel to Rancher
 
@@ -417,6 +435,8 @@ async fn a_cluster_whose_tunnel_is_gone_is_shown_by_what_the_management_side_tel
     + token     BBBBBBBBBB is the value of registration token system
     + accepted  Rancher accepts BBBBBBBBBB as a token of cluster c-id123
     + deployed  Rancher would deploy the same token again
+    + address   the agent connects to https://127.0.0.1:<port>, as Rancher's settings say
+    + owner     nothing but Rancher manages the agent and its registration token
     + tunnels   the agent that connected last did so with BBBBBBBBBB, and opens its second tunnel with it
     x call      a fresh call through Rancher failed: the cluster's agent has no tunnel to Rancher
 
