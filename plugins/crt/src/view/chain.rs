@@ -378,21 +378,13 @@ fn address(evidence: &Evidence) -> Link {
         return Link::unknown(name, &Gap("Rancher's setting server-url is not known".to_owned()));
     };
     let secret = evidence.credentials.as_ref().ok().and_then(Option::as_ref);
-    match evidence::unpushed_address(deployment, secret, &evidence.settings, wanted) {
-        Some(what) => Link::new(
-            name,
-            false,
-            format!("{what}; the next redeploy by Rancher changes that"),
-        ),
-        None => {
-            let url = deployment.server_url.as_deref().unwrap_or_default();
-            Link::new(
-                name,
-                true,
-                format!("the agent connects to {url}, as Rancher's settings say"),
-            )
-        }
-    }
+    let unpushed = evidence::unpushed_address(deployment, secret, &evidence.settings, wanted);
+    let as_set = || {
+        let url = deployment.server_url.as_deref().unwrap_or_default();
+        format!("the agent connects to {url}, as Rancher's settings say")
+    };
+    let changes = unpushed.map(|what| format!("{what}; the next redeploy by Rancher changes that"));
+    Link::new(name, changes.is_none(), changes.unwrap_or_else(as_set))
 }
 
 /// What else writes the objects that a rotation changes.

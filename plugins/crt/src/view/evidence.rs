@@ -224,8 +224,8 @@ pub fn unpushed_address(
     let checksum = deployment.ca_checksum.as_deref();
     let of_template = deployment.server_url.as_deref();
     let of_secret = secret.and_then(|secret| secret.url.as_deref()).or(of_template);
-    let different = |url: &Option<&str>| Address::of(*url, checksum) != wanted;
-    if ![of_template, of_secret].iter().any(different) {
+    let different = |url| Address::of(url, checksum) != wanted;
+    if !different(of_template) && !different(of_secret) {
         return None;
     }
     let now = of_template.unwrap_or("an unknown address");
