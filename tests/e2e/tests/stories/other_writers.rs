@@ -21,6 +21,21 @@ async fn deployments(story: &Story) -> Result<Api<Deployment>> {
     Ok(Api::namespaced(client, &story.cluster.agent_namespace()))
 }
 
+/// Creates the Lease of a rotation with this journal, as anyone who may write Leases can.
+async fn forge(story: &Story, journal: &Value) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(story.management.client().await?, &story.cluster.id);
+    let lease = serde_json::from_value(json!({
+        "metadata": {
+            "name": "kubectl-crt",
+            "labels": { "kubectl-rotation.github.io/kind": "crt" },
+            "annotations": { "kubectl-rotation.github.io/journal": journal.to_string() },
+        },
+        "spec": {},
+    }))?;
+    leases.create(&PostParams::default(), &lease).await?;
+    Ok(())
+}
+
 #[rstest]
 #[case::status(Era::Plain)]
 #[case::secret(Era::Secret)]
@@ -114,7 +129,6 @@ async fn an_object_with_another_owner_is_refused_by_name() -> Result<()> {
 async fn a_forged_journal_rotates_nothing_away_and_sets_nothing(#[case] era: Era) -> Result<()> {
     let story = Story::begin(era, "evora").await?;
     let start = State::of(&story).await?;
-    let leases: Api<Lease> = Api::namespaced(story.management.client().await?, &story.cluster.id);
     let journal = json!({
         "version": 2, "run": "bcdfg", "goal": "forward", "phase": "confirm", "started": "2026-01-01T00:00:00Z",
         "resumableBy": "anybody",
@@ -125,15 +139,7 @@ async fn a_forged_journal_rotates_nothing_away_and_sets_nothing(#[case] era: Era
             "rollout": { "minReadySeconds": 2_000_000_000, "progressDeadlineSeconds": 2_000_000_001 },
         },
     });
-    let lease: Lease = serde_json::from_value(json!({
-        "metadata": {
-            "name": "kubectl-crt",
-            "labels": { "kubectl-rotation.github.io/kind": "crt" },
-            "annotations": { "kubectl-rotation.github.io/journal": journal.to_string() },
-        },
-        "spec": {},
-    }))?;
-    leases.create(&PostParams::default(), &lease).await?;
+    forge(&story, &journal).await?;
     let rotate = ["rotate", &story.cluster.id, "--yes", "--settle", "1s"];
     let outcome = story.desk.crt(rotate).run().await?.expect(0)?;
     ensure!(
@@ -197,7 +203,6 @@ async fn a_rollback_of_which_nothing_stands_changes_nothing_and_says_so() -> Res
     let deployments = deployments(&story).await?;
     let patch = Patch::Strategic(&gone);
     deployments.patch(DEPLOYMENT, &PatchParams::default(), &patch).await?;
-    let leases: Api<Lease> = Api::namespaced(story.management.client().await?, &story.cluster.id);
     let journal = json!({
         "version": 2, "run": "bcdfg", "goal": "back", "phase": "place", "started": "2026-01-01T00:00:00Z",
         "resumableBy": "anybody", "deadlines": {},
@@ -206,15 +211,7 @@ async fn a_rollback_of_which_nothing_stands_changes_nothing_and_says_so() -> Res
             "rollout": { "minReadySeconds": 0, "progressDeadlineSeconds": 600 },
         },
     });
-    let lease: Lease = serde_json::from_value(json!({
-        "metadata": {
-            "name": "kubectl-crt",
-            "labels": { "kubectl-rotation.github.io/kind": "crt" },
-            "annotations": { "kubectl-rotation.github.io/journal": journal.to_string() },
-        },
-        "spec": {},
-    }))?;
-    leases.create(&PostParams::default(), &lease).await?;
+    forge(&story, &journal).await?;
     let (proxy, desk) = story.behind_proxy().await?;
     let rollback = ["rollback", &story.cluster.id, "--yes"];
     let refused = desk.crt(rollback).run().await?.expect(1)?;
