@@ -555,23 +555,22 @@ fn roll_out<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
     let current = staying.iter().find(|pod| is_current(view, pod));
     if current.is_none() && staying.len() < 2 {
         let mut to = world.clone();
-        to.view.pods.insert(Pod {
+        let pod = Pod {
             token: view.names,
             mark: view.mark.clone(),
             address: view.address,
             ready: false,
             leaving: false,
-        });
+        };
         // Its ReplicaSet keeps the hold of this moment, also for a pod that starts later.
         if view.held {
-            to.memory.unavailable.insert(Pod {
-                token: view.names,
-                mark: view.mark.clone(),
-                address: view.address,
+            let started = Pod {
                 ready: true,
-                leaving: false,
-            });
+                ..pod.clone()
+            };
+            to.memory.unavailable.insert(started);
         }
+        to.view.pods.insert(pod);
         moves.push(step("Kubernetes makes a pod", Help::Helps, to));
     }
     let new_unavailable = usize::from(current.is_some_and(|pod| !available(pod)));

@@ -352,13 +352,13 @@ fn place(view: &View, run: &Run<Crt>, Road { target, .. }: Road) -> Option<Step>
     if undisturbed {
         return Some(Next::write(Phase::Place, Write::PointBack { token: target }));
     }
-    // The quiet time begins anew: whoever pointed it elsewhere may come again.
+    // The quiet time starts again: the writer that pointed it elsewhere may come back.
     let point = Next::write_and_start(Phase::Place, Write::PointHeld { token: target }, [Timer::Reconnect]);
     Some(put_right(point.and_stop(Timer::Settle)))
 }
 
 /// Rancher was triggered for another token, has not noted that it applied it, and has not had the time: it may apply it at any
-/// moment, with an address that the settings have by now and that nobody has tried.
+/// moment, with the address that the settings have by then, which is not proven.
 fn may_push_another(view: &View, target: Fingerprint) -> bool {
     let triggered = view
         .trigger

@@ -64,7 +64,7 @@ impl<'a> Prober<'a> {
         })
     }
 
-    /// Which token the agent runs with and where it connects to, by its own record; warns of a roll-out that is held and that nobody attends to.
+    /// Which token the agent runs with and where it connects to, by its own record; warns of a held rollout without a running rotation.
     pub(super) async fn look_downstream(
         &self,
         group: &Group,
