@@ -1,10 +1,10 @@
-//! The loop: observe, decide, act, until the goal is reached.
+//! The loop: observe, decide, apply, until the end is reached.
 //!
-//! A rotation is a small controller that is run once. It is level-triggered: it never asks "what did I do last?", only
-//! "what is there now, and what is the next safe step?". So resuming is nothing special: it is running again.
+//! A rotation is a controller that runs once. It is level-triggered: it never asks "what did I do last?", only "what is there
+//! now, and what is the next safe step?". So there is no code for resuming: resuming is running again.
 //!
-//! Each write is preceded by a compare-and-swap of the journal. That is the journaled intent (names and fingerprints
-//! are known before the objects exist), and it is what fences a holder that lost its lock without noticing.
+//! Each step is preceded by a compare-and-swap of the journal. That is the journaled intent (names and fingerprints are known
+//! before the objects exist), and it fences a holder that lost its lock without noticing.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,52 +12,58 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::controller::{Controller, Failure, ObservedOf, RotationOf, RunOf};
+use crate::direction::Direction;
 use crate::event::{Event, Listener};
 use crate::journal::Journal;
 use crate::lock::{End, Held, Lost};
-use crate::phase::{Goal, Phase};
-use crate::protocol::{Actor, Next, Obstacle, Protocol, Repeats, RunOf, Step, Trouble, ViewOf, Wait};
+use crate::phase::Phase;
+use crate::rotation::{Blocker, Decision, Intent, Next, Repeats, Rotation as _, Timer, decide};
 
-/// How often the world is looked at while waiting.
-const LOOK: Duration = Duration::from_millis(400);
-/// For how long it is looked at so often; afterwards once in [`LATER_LOOK`], since what has taken longer takes longer.
-const AT_FIRST: Duration = Duration::from_secs(10);
-/// How often the world is looked at in a longer wait: what becomes true is seen within a second.
-const LATER_LOOK: Duration = Duration::from_secs(1);
-/// How often at most when it does not answer.
-const SLOW_LOOK: Duration = Duration::from_secs(2);
+/// How often both sides are observed while waiting.
+const POLL: Duration = Duration::from_millis(400);
+/// For how long they are observed so often; afterwards once in [`SLOW_POLL`], since what has taken longer takes longer.
+const FAST_POLLING: Duration = Duration::from_secs(10);
+/// How often they are observed in a longer wait: what becomes true is seen within a second.
+const SLOW_POLL: Duration = Duration::from_secs(1);
+/// The pause after a transient error.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// How long one write may take. The fence is open for 20 s after a renewal, and the lock lasts 30 s: what was sent under
 /// the lock has arrived, or never will, before anybody else can take it.
-const LONGEST_WRITE: Duration = Duration::from_secs(8);
-/// How long one look may take: the way to the downstream side may hang while the agent restarts, and a look that is made
-/// anew finds the new tunnel.
-const LONGEST_LOOK: Duration = Duration::from_secs(15);
+pub const LONGEST_WRITE: Duration = Duration::from_secs(8);
+/// How long one observation may take: the way to the downstream cluster may hang while the agent restarts, and one that is
+/// made anew finds the new tunnel.
+const LONGEST_OBSERVATION: Duration = Duration::from_secs(15);
 
-/// So many conflicts in a row, or repetitions of one write, are ordinary; more of them are a wait, which patience limits.
+/// So many conflicts in a row, or repetitions of one step, are ordinary; more of them are a wait, which has a limit.
 const FEW: u32 = 5;
-/// For how long at most a write is repeated that is accepted each time and changes nothing.
+/// For how long at most a step is repeated that is accepted each time and changes nothing.
 const IN_VAIN: Duration = Duration::from_secs(30);
-/// The pause before what has come to nothing is tried again, for each time that it has.
-const LONGER_EACH_TIME: Duration = Duration::from_millis(50);
+/// The pause before something is tried again, for each time that it was tried.
+const BACKOFF: Duration = Duration::from_millis(50);
+/// How much longer than the rotation's own deadlines one wait may last, before the run is left pending.
+const BEYOND_DEADLINES: Duration = Duration::from_secs(30);
 
 /// How a run ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The new credential is in use and the old one is refused.
+    /// The new credential is in use and the old one is rejected.
     Done,
     /// The same, by an earlier process: this one found nothing left to do.
     AlreadyDone,
-    /// The start is restored, and why.
-    Undone(String),
+    /// The original state is restored, and why.
+    RolledBack(String),
+    /// A rollback was no longer possible: the new credential is in use, and why.
+    RolledForward(String),
     /// Nothing was begun, and why.
-    Refused(Vec<Obstacle>),
-    /// It stands where it is and can be gone on with.
+    Refused(Vec<Blocker>),
+    /// It is not at its end and can be resumed.
     Pending {
         /// The farthest phase that was begun.
         phase: Phase,
-        /// Which way it goes on.
-        goal: Goal,
+        /// Its direction.
+        direction: Direction,
         /// What stopped it.
         because: Pause,
     },
@@ -66,32 +72,30 @@ pub enum Outcome {
 /// What stops a run that is not at its end.
 #[derive(Debug)]
 pub enum Pause {
-    /// Somebody asked for it (Ctrl-C).
-    Asked,
-    /// The world did not move for as long as the patience lasts. The text is what was waited for.
-    OutOfPatience(String),
+    /// The user asked for it (Ctrl-C).
+    Interrupted,
+    /// Nothing changed for as long as one wait may last. The text is what was waited for.
+    TimedOut(String),
     /// It is not safe to go on.
-    Obstacles(Vec<Obstacle>),
-    /// Another writer keeps writing the old state back: who, in words. The target was put right once more.
+    Blocked(Vec<Blocker>),
+    /// Another writer keeps writing the old state back: who, in words. The target was reapplied once more.
     Contested(String),
     /// The lock was lost, and how.
     LockLost(Lost),
-    /// A call failed in a way that will not pass by itself.
+    /// A call failed with an error that is not transient.
     Error(kubectl_core::error::Error),
 }
 
-/// One run of the engine over one subject whose lock is held.
-pub struct Engine<'a, A: Actor, L> {
-    /// Reads and writes the world.
-    pub actor: &'a A,
-    /// Is told what happens.
+/// One run of the engine over one target whose lock is held.
+pub struct Engine<'a, C: Controller, L> {
+    /// Observes and applies.
+    pub controller: &'a C,
+    /// Receives what happens.
     pub listener: &'a L,
     /// Turns true when the user wants to stop.
     pub stop: watch::Receiver<bool>,
-    /// How long one wait may last before the run is left pending.
-    pub patience: Duration,
-    /// Who can resume, in words, for the journal.
-    pub resumable_by: String,
+    /// How long one wait may last before the run is left pending; `None`: a little longer than its own deadlines.
+    pub patience: Option<Duration>,
 }
 
 /// What one turn of the loop came to.
@@ -101,37 +105,37 @@ enum Turn {
     End(Outcome),
 }
 
-struct State<A: Actor> {
-    journal: Option<Journal<A::Protocol>>,
+struct State<C: Controller> {
+    journal: Option<Journal<RotationOf<C>>>,
     /// The journal was read from the Lease, and the objects were not asked yet what of it is true.
     claimed: bool,
     /// The run was begun by another process.
     resumed: bool,
     lock: Held,
-    /// Since when another writer is put right.
+    /// Since when another writer is overwriting the target.
     contested: Option<Instant>,
-    /// The wait under way, and since when.
+    /// The wait in progress, and since when.
     waiting: Option<(String, Instant)>,
     conflicts: u32,
-    /// The writes that were accepted.
+    /// The steps that were accepted.
     accepted: HashMap<String, Accepted>,
 }
 
-/// A write that was accepted, perhaps more than once: a server that accepts and does nothing is not tried for ever.
+/// A step that was accepted, perhaps more than once: a server that accepts and does nothing is not tried for ever.
 struct Accepted {
     first: Instant,
     times: u32,
 }
 
-impl<A: Actor, L: Listener> Engine<'_, A, L> {
+impl<C: Controller, L: Listener> Engine<'_, C, L> {
     /// Runs to the end, or to where it must stop. `journal` is what was read when the lock was taken.
     ///
-    /// The lock is released in every case; the journal stays unless the goal was reached.
-    pub async fn run(mut self, lock: Held, journal: Option<Journal<A::Protocol>>) -> Outcome {
-        let journal = journal.map(Journal::resumed);
+    /// The lock is released in every case; the journal stays unless the end was reached.
+    pub async fn run(mut self, lock: Held, journal: Option<Journal<RotationOf<C>>>) -> Outcome {
+        let journal = journal.map(Journal::taken_over);
         if let Some(journal) = &journal {
-            self.listener.hear(Event::Resumed {
-                goal: journal.goal,
+            self.listener.on(Event::Resumed {
+                direction: journal.run().direction,
                 reason: journal.reason.clone(),
             });
         }
@@ -147,7 +151,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         };
         let outcome = loop {
             if *self.stop.borrow() {
-                break pending(&state, Pause::Asked);
+                break pending(&state, Pause::Interrupted);
             }
             if let Some(lost) = state.lock.lost() {
                 break pending(&state, Pause::LockLost(lost));
@@ -157,7 +161,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
                 Turn::After(pause) => {
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
-                        () = asked(&mut self.stop) => {}
+                        () = stopped(&mut self.stop) => {}
                     }
                 }
                 Turn::End(outcome) => break outcome,
@@ -166,157 +170,161 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         self.finish(state, outcome).await
     }
 
-    async fn turn(&self, state: &mut State<A>) -> Turn {
+    fn patience(&self) -> Duration {
+        let deadlines = [Timer::Proof, Timer::Quiet].map(|timer| self.controller.lasts(timer));
+        self.patience
+            .unwrap_or_else(|| deadlines[0].max(deadlines[1]) + BEYOND_DEADLINES)
+    }
+
+    async fn turn(&self, state: &mut State<C>) -> Turn {
         let run = self.run_now(state);
-        let view = match self.observe(run.as_ref()).await {
-            Ok(Some(view)) => view,
-            Ok(None) => return Turn::End(pending(state, Pause::Asked)),
-            Err(trouble) => return self.troubled(state, trouble),
+        let seen = match self.observe(run.as_ref()).await {
+            Ok(Some(seen)) => seen,
+            Ok(None) => return Turn::End(pending(state, Pause::Interrupted)),
+            Err(failure) => return self.failed(state, failure),
         };
-        if let Some(run) = run.as_ref().filter(|_| state.claimed) {
-            self.recall(state, &view, run);
-            // A rollback never begins a rotation.
-            return if state.journal.is_none() && run.goal == Goal::Back {
-                Turn::End(Outcome::Undone("nothing had been changed".to_owned()))
-            } else {
-                Turn::Again
-            };
+        let Some(run) = run else {
+            return self.begin(state, &seen).await;
+        };
+        if std::mem::take(&mut state.claimed) {
+            return self.resume(state, &seen, run.direction);
         }
-        match A::Protocol::decide(&view, run.as_ref()) {
-            Next::Begin(_) if state.journal.is_some() => contradiction(state, "a second beginning"),
-            Next::Begin(notes) => {
-                let now = self.actor.clock().now();
-                state.journal = Some(Journal::begin(notes, self.resumable_by.clone(), now));
+        let decision = decide(&seen, &run);
+        match decision.next {
+            Next::Step(_) => self.step(state, &seen, decision).await,
+            Next::Wait(_) => self.wait(state, &seen, decision).await,
+            Next::Turn { to, .. } => self.turn_to(state, &seen, decision, to).await,
+            Next::Done => Turn::End(self.reached(state)),
+            Next::Refuse(blockers) => Turn::End(pending(state, Pause::Blocked(blockers))),
+        }
+    }
+
+    async fn begin(&self, state: &mut State<C>, seen: &ObservedOf<C>) -> Turn {
+        match RotationOf::<C>::survey(seen) {
+            Ok(record) => {
+                let now = self.controller.server().clock.now();
+                state.journal = Some(Journal::begin(record, self.controller.resumable_by(), now));
                 self.saved(state).await
             }
-            Next::Do(step) => self.step(state, step).await,
-            Next::Wait(wait) => self.wait(state, wait).await,
-            Next::TurnBack(reason) => self.turn_back(state, reason).await,
-            Next::Done => Turn::End(self.reached(state)),
-            Next::Refuse(obstacles) if state.journal.is_none() => Turn::End(Outcome::Refused(obstacles)),
-            Next::Refuse(obstacles) => Turn::End(pending(state, Pause::Obstacles(obstacles))),
+            Err(blockers) => Turn::End(Outcome::Refused(blockers)),
         }
     }
 
-    /// What the Lease claims is replaced by what the objects say.
-    fn recall(&self, state: &mut State<A>, view: &ViewOf<A>, claimed: &RunOf<A>) {
-        state.claimed = false;
-        let recalled = A::Protocol::recall(view, claimed);
-        if recalled.is_none() {
-            state.resumed = false;
-            if claimed.goal == Goal::Forward {
-                self.listener.hear(Event::NothingToResume);
-            }
+    /// What the Lease claims is replaced by what the objects say. A rollback never begins a rotation.
+    fn resume(&self, state: &mut State<C>, seen: &ObservedOf<C>, claimed: Direction) -> Turn {
+        state.journal = state.journal.take().and_then(|journal| journal.resumed(seen));
+        if state.journal.is_some() {
+            return Turn::Again;
         }
-        state.journal = state
-            .journal
-            .take()
-            .zip(recalled)
-            .map(|(journal, notes)| journal.with_notes(notes));
+        state.resumed = false;
+        if claimed != Direction::Forward {
+            return Turn::End(Outcome::RolledBack("nothing had been changed".to_owned()));
+        }
+        self.listener.on(Event::NothingToResume);
+        Turn::Again
     }
 
-    /// Looks at both sides. A look may be given up at any moment, unlike a write: `None` when the user wants to stop.
-    async fn observe(&self, run: Option<&RunOf<A>>) -> Result<Option<ViewOf<A>>, Trouble> {
+    /// Observes both sides. An observation may be given up at any moment, unlike a step: `None` when the user wants to stop.
+    async fn observe(&self, run: Option<&RunOf<C>>) -> Result<Option<ObservedOf<C>>, Failure> {
         let mut stop = self.stop.clone();
         tokio::select! {
-            seen = tokio::time::timeout(LONGEST_LOOK, self.actor.observe(run)) => match seen {
+            seen = tokio::time::timeout(LONGEST_OBSERVATION, self.controller.observe(run)) => match seen {
                 Ok(seen) => seen.map(Some),
-                Err(_) => Err(no_answer(LONGEST_LOOK)),
+                Err(_) => Err(no_answer(LONGEST_OBSERVATION)),
             },
             Ok(_) = stop.wait_for(|stop| *stop) => Ok(None),
         }
     }
 
-    fn run_now(&self, state: &State<A>) -> Option<RunOf<A>> {
-        state
-            .journal
-            .as_ref()
-            .map(|journal| journal.as_of(self.actor.clock().now()))
+    fn run_now(&self, state: &State<C>) -> Option<RunOf<C>> {
+        let now = self.controller.server().clock.now();
+        state.journal.as_ref().map(|journal| journal.run_at(now))
     }
 
-    async fn step(&self, state: &mut State<A>, step: Step<A::Protocol>) -> Turn {
-        let Some(run) = self.run_now(state) else {
-            return contradiction(state, "a write before a journal");
+    /// The transition of a decision, in the journal. Says whether anything has changed.
+    fn advance(&self, state: &mut State<C>, seen: &ObservedOf<C>, decision: &Decision<RotationOf<C>>) -> bool {
+        let now = self.controller.server().clock.now();
+        let lasts = |timer| self.controller.lasts(timer);
+        let mut draw = self.controller.draw();
+        state
+            .journal
+            .as_mut()
+            .is_some_and(|journal| journal.advance(seen, decision, &mut *draw, now, lasts))
+    }
+
+    async fn step(
+        &self,
+        state: &mut State<C>,
+        seen: &ObservedOf<C>,
+        decision: Decision<RotationOf<C>>,
+    ) -> Turn {
+        let Next::Step(Intent { step, repeats, .. }) = &decision.next else {
+            return Turn::Again;
         };
-        let notes = A::Protocol::intend(&step.write, &run, &mut *self.actor.draw());
-        let what = step.write.to_string();
-        if step.repeats == Repeats::Never && self.is_in_vain(state, &what) {
+        let what = step.to_string();
+        if *repeats == Repeats::Never && self.is_in_vain(state, &what) {
             let what = format!("an effect of \"{what}\", which was accepted");
-            return Turn::End(pending(state, Pause::OutOfPatience(what)));
+            return Turn::End(pending(state, Pause::TimedOut(what)));
         }
-        if let Some(journal) = &mut state.journal {
-            journal.notes = notes;
-            journal.phase = journal.phase.max(step.phase);
-            journal.step = Some(what.clone());
-            let now = self.actor.clock().now();
-            step.stops.iter().for_each(|timer| journal.stop(*timer));
-            for timer in step.starts {
-                journal.start(timer, now, self.actor.lasts(timer));
-            }
-        }
+        self.advance(state, seen, &decision);
         if let end @ Turn::End(_) = self.saved(state).await {
             return end;
         }
-        self.listener.hear(Event::Step {
-            phase: step.phase,
+        self.listener.on(Event::Step {
+            phase: decision.phase,
             what: what.clone(),
         });
         let Some(run) = self.run_now(state) else {
             return Turn::Again;
         };
-        let sent = tokio::time::timeout(LONGEST_WRITE, self.actor.act(&step.write, &run, state.lock.fence())).await;
+        let sent = tokio::time::timeout(LONGEST_WRITE, self.controller.apply(step, &run, state.lock.fence())).await;
         match sent.unwrap_or_else(|_| Err(no_answer(LONGEST_WRITE))) {
             Ok(()) => {
-                self.listener.hear(Event::Stepped);
+                self.listener.on(Event::Stepped);
                 state.waiting = None;
                 state.conflicts = 0;
-                if let Repeats::PutBack(writer) = step.repeats {
-                    if let Some(journal) = &mut state.journal {
-                        journal.count_put_back();
-                    }
+                if let Some(journal) = &mut state.journal {
+                    journal.succeeded(repeats);
+                }
+                if let Repeats::Reapply(writer) = repeats {
                     let since = *state.contested.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= self.patience {
-                        return Turn::End(pending(state, Pause::Contested(writer)));
+                    if since.elapsed() >= self.patience() {
+                        return Turn::End(pending(state, Pause::Contested(writer.clone())));
                     }
                 }
                 accepted(state, what)
             }
-            Err(trouble) => self.troubled(state, trouble),
+            Err(failure) => self.failed(state, failure),
         }
     }
 
-    fn is_in_vain(&self, state: &State<A>, what: &str) -> bool {
+    fn is_in_vain(&self, state: &State<C>, what: &str) -> bool {
         let before = state.accepted.get(what);
-        before.is_some_and(|before| before.times > FEW && before.first.elapsed() >= self.patience.min(IN_VAIN))
+        before.is_some_and(|before| before.times > FEW && before.first.elapsed() >= self.patience().min(IN_VAIN))
     }
 
-    async fn wait(&self, state: &mut State<A>, wait: Wait<A::Protocol>) -> Turn {
-        if let Some(journal) = &mut state.journal {
-            let now = self.actor.clock().now();
-            let news: Vec<_> = wait
-                .starts
-                .into_iter()
-                .filter(|timer| journal.deadline(*timer).is_none())
-                .collect();
-            for timer in &news {
-                journal.start(*timer, now, self.actor.lasts(*timer));
-            }
-            let phase_moves = journal.phase < wait.phase;
-            journal.phase = journal.phase.max(wait.phase);
-            if (phase_moves || !news.is_empty())
-                && let end @ Turn::End(_) = self.saved(state).await
-            {
-                return end;
-            }
+    async fn wait(
+        &self,
+        state: &mut State<C>,
+        seen: &ObservedOf<C>,
+        decision: Decision<RotationOf<C>>,
+    ) -> Turn {
+        if self.advance(state, seen, &decision)
+            && let end @ Turn::End(_) = self.saved(state).await
+        {
+            return end;
         }
-        self.be_patient(state, wait.phase, wait.what, LOOK)
+        let Next::Wait(wait) = decision.next else {
+            return Turn::Again;
+        };
+        self.be_patient(state, decision.phase, wait.what, POLL)
     }
 
-    fn be_patient(&self, state: &mut State<A>, phase: Phase, what: String, look: Duration) -> Turn {
+    fn be_patient(&self, state: &mut State<C>, phase: Phase, what: String, poll: Duration) -> Turn {
         let since = match &state.waiting {
             Some((before, since)) if *before == what => *since,
             _ => {
-                self.listener.hear(Event::Waiting {
+                self.listener.on(Event::Waiting {
                     phase,
                     what: what.clone(),
                 });
@@ -325,34 +333,37 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
                 since
             }
         };
-        if since.elapsed() >= self.patience {
-            return Turn::End(pending(state, Pause::OutOfPatience(what)));
+        if since.elapsed() >= self.patience() {
+            return Turn::End(pending(state, Pause::TimedOut(what)));
         }
-        let look = if since.elapsed() < AT_FIRST {
-            look
+        Turn::After(if since.elapsed() < FAST_POLLING {
+            poll
         } else {
-            look.max(LATER_LOOK)
-        };
-        Turn::After(look)
+            poll.max(SLOW_POLL)
+        })
     }
 
-    async fn turn_back(&self, state: &mut State<A>, reason: String) -> Turn {
-        match &mut state.journal {
-            Some(journal) if journal.goal == Goal::Forward && journal.phase.may_be_undone() => {
-                journal.turn_back(reason.clone());
-            }
-            _ => return contradiction(state, "a way back where there is none"),
+    async fn turn_to(
+        &self,
+        state: &mut State<C>,
+        seen: &ObservedOf<C>,
+        decision: Decision<RotationOf<C>>,
+        to: Direction,
+    ) -> Turn {
+        if !state.journal.as_ref().is_some_and(|journal| journal.run().may_turn(to)) {
+            return contradiction(state, &format!("a turn to {to} where there is none"));
         }
+        self.advance(state, seen, &decision);
         state.waiting = None;
         state.contested = None;
         let turn = self.saved(state).await;
-        if matches!(turn, Turn::Again) {
-            self.listener.hear(Event::TurnedBack(reason));
+        if let (Turn::Again, Next::Turn { to, reason }) = (&turn, decision.next) {
+            self.listener.on(Event::Turned { to, reason });
         }
         turn
     }
 
-    async fn saved(&self, state: &mut State<A>) -> Turn {
+    async fn saved(&self, state: &mut State<C>) -> Turn {
         let text = match state.journal.as_ref().map(Journal::to_text).transpose() {
             Ok(text) => text.unwrap_or_default(),
             Err(error) => {
@@ -366,57 +377,62 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
         }
     }
 
-    /// While the engine runs, a call that fails means "not yet", until patience ends.
-    fn troubled(&self, state: &mut State<A>, trouble: Trouble) -> Turn {
-        match trouble {
-            Trouble::Changed => {
+    /// While the engine runs, a call that fails means "not yet", until its patience ends.
+    fn failed(&self, state: &mut State<C>, failure: Failure) -> Turn {
+        let phase = state
+            .journal
+            .as_ref()
+            .map_or(Phase::Survey, |journal| journal.run().phase);
+        match failure {
+            Failure::Conflict => {
                 state.conflicts += 1;
-                let pause = LONGER_EACH_TIME * state.conflicts.min(20);
+                let pause = BACKOFF * state.conflicts.min(20);
                 if state.conflicts <= FEW {
                     return Turn::After(pause);
                 }
-                let phase = state.journal.as_ref().map_or(Phase::Survey, |journal| journal.phase);
-                let what = "somebody else to stop changing the same object".to_owned();
+                let what = "other writers to stop changing the same object".to_owned();
                 self.be_patient(state, phase, what, pause)
             }
-            Trouble::LockLost => Turn::End(pending(
+            Failure::LockLost => Turn::End(pending(
                 state,
                 Pause::LockLost(state.lock.lost().unwrap_or(Lost::NotRenewed)),
             )),
-            Trouble::Fatal(error) => Turn::End(pending(state, Pause::Error(error))),
-            // Nothing is under way yet: say what is wrong instead of waiting for it.
-            Trouble::NotYet(error) if state.journal.is_none() => Turn::End(pending(state, Pause::Error(error))),
-            Trouble::NotYet(error) => {
-                self.listener.hear(Event::Hiccup(error.to_string()));
-                let phase = state.journal.as_ref().map_or(Phase::Survey, |journal| journal.phase);
+            Failure::Permanent(error) => Turn::End(pending(state, Pause::Error(error))),
+            // Nothing is in progress yet: report what is wrong instead of waiting for it.
+            Failure::Transient(error) if state.journal.is_none() => Turn::End(pending(state, Pause::Error(error))),
+            Failure::Transient(error) => {
+                self.listener.on(Event::TransientError(error.to_string()));
                 let what = state
                     .waiting
                     .as_ref()
                     .map_or_else(|| "an answer".to_owned(), |(what, _)| what.clone());
-                self.be_patient(state, phase, what, SLOW_LOOK)
+                self.be_patient(state, phase, what, RETRY)
             }
         }
     }
 
-    fn reached(&self, state: &State<A>) -> Outcome {
-        let goal = state.journal.as_ref().map_or(Goal::Forward, |journal| journal.goal);
-        self.listener.hear(Event::Done(goal));
-        match goal {
-            Goal::Forward if state.resumed && state.accepted.is_empty() => Outcome::AlreadyDone,
-            Goal::Forward => Outcome::Done,
-            Goal::Back => {
-                let reason = state.journal.as_ref().and_then(|journal| journal.reason.clone());
-                Outcome::Undone(reason.unwrap_or_else(|| "asked for".to_owned()))
-            }
+    fn reached(&self, state: &State<C>) -> Outcome {
+        let Some(journal) = &state.journal else {
+            return Outcome::AlreadyDone;
+        };
+        let direction = journal.run().direction;
+        self.listener.on(Event::Done(direction));
+        let reason = || journal.reason.clone().unwrap_or_else(|| "requested".to_owned());
+        match direction {
+            Direction::Forward if state.resumed && state.accepted.is_empty() => Outcome::AlreadyDone,
+            Direction::Forward => Outcome::Done,
+            Direction::Rollback => Outcome::RolledBack(reason()),
+            Direction::RollForward => Outcome::RolledForward(reason()),
         }
     }
 
-    /// Gives the lock back. What cannot be given back any more runs out by itself.
-    async fn finish(&self, state: State<A>, outcome: Outcome) -> Outcome {
+    /// Releases the lock. One that cannot be released expires by itself.
+    async fn finish(&self, state: State<C>, outcome: Outcome) -> Outcome {
         let end = match &outcome {
             Outcome::Done | Outcome::AlreadyDone => End::Finished("rotated".to_owned()),
-            Outcome::Undone(reason) => End::Finished(format!("undone: {reason}")),
-            // Here the Lease may still hold a journal that nothing stands for.
+            Outcome::RolledBack(reason) => End::Finished(format!("rolled back: {reason}")),
+            Outcome::RolledForward(reason) => End::Finished(format!("rotated, rollback not possible: {reason}")),
+            // Here the Lease may still hold a journal of which nothing exists.
             Outcome::Refused(_) => End::Nothing,
             Outcome::Pending { .. } if state.journal.is_none() => End::Nothing,
             Outcome::Pending { .. } => End::Pending,
@@ -428,7 +444,7 @@ impl<A: Actor, L: Listener> Engine<'_, A, L> {
     }
 }
 
-fn accepted<A: Actor>(state: &mut State<A>, what: String) -> Turn {
+fn accepted<C: Controller>(state: &mut State<C>, what: String) -> Turn {
     let accepted = state.accepted.entry(what).or_insert_with(|| Accepted {
         first: Instant::now(),
         times: 0,
@@ -436,33 +452,37 @@ fn accepted<A: Actor>(state: &mut State<A>, what: String) -> Turn {
     accepted.times += 1;
     match accepted.times {
         1 => Turn::Again,
-        times => Turn::After(LONGER_EACH_TIME * times.min(20)),
+        times => Turn::After(BACKOFF * times.min(20)),
     }
 }
 
-fn pending<A: Actor>(state: &State<A>, because: Pause) -> Outcome {
-    let journal = state.journal.as_ref();
-    let (phase, goal) = journal.map_or((Phase::Survey, Goal::Forward), |journal| (journal.phase, journal.goal));
-    Outcome::Pending { phase, goal, because }
+fn pending<C: Controller>(state: &State<C>, because: Pause) -> Outcome {
+    let run = state.journal.as_ref().map(Journal::run);
+    let (phase, direction) = run.map_or((Phase::Survey, Direction::Forward), |run| (run.phase, run.direction));
+    Outcome::Pending {
+        phase,
+        direction,
+        because,
+    }
 }
 
-/// Returns when the user wants to stop; never when nobody is left who could want it.
-async fn asked(stop: &mut watch::Receiver<bool>) {
+/// Returns when the user wants to stop; never when no one is left who could want it.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-fn no_answer(within: Duration) -> Trouble {
+fn no_answer(within: Duration) -> Failure {
     let message = format!("no answer within {}s", within.as_secs());
-    Trouble::NotYet(kubectl_core::error::Error::failed(message))
+    Failure::Transient(kubectl_core::error::Error::failed(message))
 }
 
-/// What no protocol may answer, and what the exploration of each shows that it does not.
-fn contradiction<A: Actor>(state: &State<A>, what: &str) -> Turn {
-    let error = kubectl_core::error::Error::failed(format!("the protocol contradicts itself: {what}"));
+/// What no rotation may decide, and what the model checker shows that none does.
+fn contradiction<C: Controller>(state: &State<C>, what: &str) -> Turn {
+    let error = kubectl_core::error::Error::failed(format!("the rotation contradicts itself: {what}"));
     Turn::End(pending(
         state,
-        Pause::Error(error.hint("this is a mistake in the program; nothing was written")),
+        Pause::Error(error.hint("this is a bug; nothing was changed. Please report it")),
     ))
 }

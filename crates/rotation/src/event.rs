@@ -1,51 +1,57 @@
-//! What the engine tells whoever listens, such as a terminal.
+//! What the engine reports while it runs.
 
-use crate::phase::{Goal, Phase};
+use crate::direction::Direction;
+use crate::phase::Phase;
 
 /// One thing that happened. Texts hold fingerprints and names, never a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The rotation goes on from a journal: in which direction, and why if that is *back*.
+    /// The rotation is resumed from a journal.
     Resumed {
-        /// Its goal.
-        goal: Goal,
-        /// Why the goal is *back*.
+        /// Its direction.
+        direction: Direction,
+        /// Why that is not forward.
         reason: Option<String>,
     },
-    /// Nothing of the journaled run stands: a rotation begins anew.
+    /// Nothing of the journaled run exists: a rotation begins anew.
     NothingToResume,
-    /// A write is about to be sent.
+    /// A step is about to be sent.
     Step {
         /// The phase that it belongs to.
         phase: Phase,
-        /// The write, in words.
+        /// The step, in words.
         what: String,
     },
-    /// That write was accepted.
+    /// That step was accepted.
     Stepped,
-    /// Nothing can be done before the world has moved. Told once for each thing that is waited for.
+    /// Nothing can be done before something has changed. Reported once for each wait.
     Waiting {
         /// The phase that it belongs to.
         phase: Phase,
         /// What is waited for, as a fragment that follows "waiting for".
         what: String,
     },
-    /// Reading or writing failed in a way that may pass; it is tried again.
-    Hiccup(String),
-    /// The new credential could not be proven: the old one is the goal now.
-    TurnedBack(String),
-    /// The goal is reached.
-    Done(Goal),
+    /// Reading or writing failed with a transient error; it is retried.
+    TransientError(String),
+    /// The run has turned to another direction.
+    Turned {
+        /// Which one.
+        to: Direction,
+        /// Why.
+        reason: String,
+    },
+    /// The end is reached.
+    Done(Direction),
 }
 
-/// Somebody who is told.
+/// Receives events.
 pub trait Listener {
     /// Takes note of an event. Must not block.
-    fn hear(&self, event: Event);
+    fn on(&self, event: Event);
 }
 
 impl<F: Fn(Event)> Listener for F {
-    fn hear(&self, event: Event) {
+    fn on(&self, event: Event) {
         self(event);
     }
 }

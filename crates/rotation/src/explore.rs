@@ -1,20 +1,20 @@
-//! Exhaustive exploration of a protocol: every interleaving of the tool with its environment, over a small world.
+//! The model checker: every interleaving of a rotation with its environment, over a small model.
 //!
-//! Because [`Protocol::decide`] is pure, the very function that rotates a credential can be walked through every state
-//! that it can get into. The tool's own moves are the same for every protocol and are given here:
+//! Because the stages of a rotation are pure, the very functions that rotate a credential can be walked through every state
+//! that they can get into. What the tool itself can do is the same for every rotation and is given here:
 //!
-//! * it observes, decides and journals its intent; it sends the write, or is killed before that, and runs again;
-//! * it is paused with a write in hand, loses the lock, and wakes up later: the write goes through only when the
-//!   object is still what it saw, as the API server's precondition demands, and never if it creates an object: creates
-//!   are fenced by the lock itself;
-//! * a colleague asks for the rollback at any moment before *retire*;
+//! * it observes, decides and journals its intent; it sends the step, or is killed before that, and runs again;
+//! * it is paused with a step in hand, loses the lock, and sends the step later. It goes through only if the object is still
+//!   what was observed, as the precondition of the API server demands; a create goes through if the name is still free;
+//! * another operator asks for the rollback at any moment before *retire*;
 //! * a timer passes.
 //!
-//! What the environment does (a roll-out, an agent that connects, a redeploy) is an [`Environment`]. In every state
-//! its safety property is asserted; afterwards a search backward from the ends shows that every state can reach one by
-//! moves that only help, so nothing is ever stuck.
-
-pub mod mistaken;
+//! What the environment does (a rollout, an agent that connects, a redeploy) is an [`Environment`]. In every state its safety
+//! property is asserted; afterwards a search backward from the ends shows that every state can reach one by moves that only
+//! help, so no run can get stuck.
+//!
+//! A mutant is an environment whose [`Environment::decide`], [`Environment::recall`] or [`Environment::predict`] makes a
+//! mistake. A model that does not find its mutants proves nothing.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::{self, Debug};
@@ -24,49 +24,62 @@ use foldhash::quality::RandomState;
 
 use kubectl_core::secret::Fingerprint;
 
-use crate::phase::{Goal, Phase};
-use crate::protocol::{Draw, Next, Protocol, Repeats, Run, RunId};
+use crate::direction::Direction;
+use crate::phase::Phase;
+use crate::rotation::{Blocker, Decision, Next, Repeats, Rotation, Timer, decide};
+use crate::run::{Draw, Run, RunId};
 
-/// The world around a protocol.
+/// The world around a rotation.
 pub trait Environment {
-    /// The protocol that is explored.
-    type Protocol: Protocol;
-    /// What the environment remembers beyond the view, such as how many moves of a kind it has left.
+    /// The rotation that is explored.
+    type Rotation: Rotation;
+    /// What the environment remembers beyond what is observed, such as how many moves of a kind it has left.
     type Memory: Clone + Debug + Eq + Hash;
-    /// The part of the view that a write is conditional on.
-    type Target: Clone + Debug + Eq + Hash;
+    /// What a step is conditional on.
+    type Condition: Clone + Debug + Eq + Hash;
 
-    /// The worlds to start from.
+    /// The states to start from.
     fn starts(&self) -> Vec<World<Self>>;
 
     /// What the environment may do now.
     fn moves(&self, world: &World<Self>) -> Vec<Move<Self>>;
 
     /// Whether this timer may pass now, and whether its passing is of help. `None`: not yet.
-    fn timer(&self, world: &World<Self>, timer: <Self::Protocol as Protocol>::Timer) -> Option<Help>;
+    fn timer(&self, world: &World<Self>, timer: Timer) -> Option<Help>;
 
-    /// What the tool's write is conditional on: the API server refuses it when this has changed since it was observed.
-    /// `None` for a write that creates an object.
-    fn target(&self, view: &<Self::Protocol as Protocol>::View, write: &WriteOf<Self>) -> Option<Self::Target>;
+    /// What the tool's step is conditional on: the API server rejects it when this has changed since it was observed. A create
+    /// is conditional on a free name. `None` for a create that would do harm if it arrived late: see the rule in
+    /// `docs/adding-a-rotation.md`.
+    fn condition(&self, seen: &ObservedIn<Self>, step: &StepIn<Self>) -> Option<Self::Condition>;
 
-    /// What else a write of the tool brings about, beyond what `predict` says.
-    fn written(&self, world: &mut World<Self>, write: &WriteOf<Self>);
+    /// What else a step of the tool brings about, beyond what [`Rotation::predict`] says.
+    fn applied(&self, world: &mut World<Self>, step: &StepIn<Self>);
+
+    /// How far a step that consists of several requests may have come when the tool is killed in it.
+    fn partly_applied(&self, _world: &World<Self>, _step: &StepIn<Self>) -> Vec<World<Self>> {
+        Vec::new()
+    }
 
     /// What the passing of a timer uses up.
-    fn timer_passed(&self, world: &mut World<Self>, timer: <Self::Protocol as Protocol>::Timer);
+    fn timer_passed(&self, _world: &mut World<Self>, _timer: Timer) {}
 
-    /// The credentials and marks that stand in the world or in the notes of a former holder. What is drawn is the first
-    /// one that does not: the same as any other new one, and an exploration must be finite.
-    fn in_use(&self, view: &ViewOf<Self>, former: Option<&NotesOf<Self>>) -> (BTreeSet<Fingerprint>, BTreeSet<String>);
+    /// The credentials and marks that exist, or that the record of a former holder names. What is drawn is the first one that
+    /// does not: the same as any other new one, and the number of states must be finite.
+    fn in_use(
+        &self,
+        seen: &ObservedIn<Self>,
+        former: Option<&RecordIn<Self>>,
+    ) -> (BTreeSet<Fingerprint>, BTreeSet<String>);
 
     /// Journals that whoever may write Leases could put there, old ones of the same run among them.
     fn forged(&self, _world: &World<Self>) -> Vec<RunIn<Self>> {
         Vec::new()
     }
 
-    /// Whether a refusal in the middle of a run is right here; then an operator discards the journal. Elsewhere it is an error.
-    fn may_refuse(&self, _world: &World<Self>) -> bool {
-        false
+    /// What becomes of a run that refuses to go on. An operator discards the journal (`None`), or does what the refusal asks
+    /// for, which is a move of the environment (the run stays as it is); an error where the refusal is wrong.
+    fn refused(&self, _world: &World<Self>, blockers: &[Blocker]) -> Result<Refusal, String> {
+        Err(format!("refuses in the middle of a run: {blockers:?}"))
     }
 
     /// What else changes when another process takes the run over, whose timers begin anew.
@@ -74,12 +87,45 @@ pub trait Environment {
 
     /// Why this state must never be, if so.
     fn unsafe_because(&self, world: &World<Self>) -> Option<String>;
+
+    /// The preflight of the rotation, or of its mutant.
+    fn survey(&self, seen: &ObservedIn<Self>) -> Result<RecordIn<Self>, Vec<Blocker>> {
+        Self::Rotation::survey(seen)
+    }
+
+    /// The decision of the rotation, or of its mutant.
+    fn decide(&self, seen: &ObservedIn<Self>, run: &RunIn<Self>) -> Decision<Self::Rotation> {
+        decide(seen, run)
+    }
+
+    /// What the rotation, or its mutant, finds of a run that it resumes.
+    fn recall(&self, seen: &ObservedIn<Self>, claimed: RunIn<Self>) -> Option<RunIn<Self>> {
+        claimed.resumed(seen)
+    }
+
+    /// What a step of the rotation, or of its mutant, brings about.
+    fn predict(&self, seen: &mut ObservedIn<Self>, run: &RunIn<Self>, step: &StepIn<Self>) {
+        Self::Rotation::predict(seen, run, step);
+    }
 }
 
-type ViewOf<E> = <<E as Environment>::Protocol as Protocol>::View;
-type NotesOf<E> = <<E as Environment>::Protocol as Protocol>::Notes;
-type RunIn<E> = Run<<E as Environment>::Protocol>;
-type WriteOf<E> = <<E as Environment>::Protocol as Protocol>::Write;
+/// What becomes of a run that refuses to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// An operator discards the journal.
+    Discarded,
+    /// The run stays as it is. What the refusal asks for is a move of the environment.
+    Waits,
+}
+
+/// What the rotation of an environment observes.
+pub type ObservedIn<E> = <<E as Environment>::Rotation as Rotation>::Observed;
+/// Its record.
+pub type RecordIn<E> = <<E as Environment>::Rotation as Rotation>::Record;
+/// Its run.
+pub type RunIn<E> = Run<<E as Environment>::Rotation>;
+/// Its step.
+pub type StepIn<E> = <<E as Environment>::Rotation as Rotation>::Step;
 
 /// Whether a move brings the end nearer. Only such moves count for the proof that the end can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,41 +149,41 @@ pub struct Move<E: Environment + ?Sized> {
 /// One state.
 pub struct World<E: Environment + ?Sized> {
     /// What is really there.
-    pub view: <E::Protocol as Protocol>::View,
+    pub seen: ObservedIn<E>,
     /// What the environment remembers.
     pub memory: E::Memory,
     /// What the journal says.
-    pub run: Option<Run<E::Protocol>>,
-    /// The goal that was reached.
-    pub ended: Option<Goal>,
-    /// The write that the holder of the lock has journaled and not sent yet.
+    pub run: Option<RunIn<E>>,
+    /// The direction in which the end was reached.
+    pub ended: Option<Direction>,
+    /// The step that the holder of the lock has journaled and not sent yet.
     sending: Option<Sending<E>>,
-    /// A write in the hand of a former holder.
-    stale: Option<Sending<E>>,
-    stale_left: u8,
+    /// A step in the hand of a former holder.
+    late: Option<Sending<E>>,
+    late_left: u8,
     rollbacks_left: u8,
     forgeries_left: u8,
     forged: bool,
 }
 
 struct Sending<E: Environment + ?Sized> {
-    write: WriteOf<E>,
-    run: Run<E::Protocol>,
-    seen: Option<E::Target>,
+    step: StepIn<E>,
+    run: RunIn<E>,
+    condition: Option<E::Condition>,
     repeats: Repeats,
 }
 
 impl<E: Environment + ?Sized> World<E> {
-    /// A world before any run, with nobody else about.
-    pub fn new(view: <E::Protocol as Protocol>::View, memory: E::Memory) -> Self {
+    /// A world before any run, with no other operator.
+    pub fn new(seen: ObservedIn<E>, memory: E::Memory) -> Self {
         Self {
-            view,
+            seen,
             memory,
             run: None,
             ended: None,
             sending: None,
-            stale: None,
-            stale_left: 0,
+            late: None,
+            late_left: 0,
             rollbacks_left: 0,
             forgeries_left: 0,
             forged: false,
@@ -156,24 +202,22 @@ impl<E: Environment + ?Sized> World<E> {
         self.forged
     }
 
-    /// With so many holders that lose the lock with a write in hand, and so many colleagues that ask for the rollback.
+    /// With so many holders that lose the lock with a step in hand, and so many operators that ask for the rollback.
     #[must_use]
-    pub fn with(mut self, stale_holders: u8, rollbacks: u8) -> Self {
-        self.stale_left = stale_holders;
+    pub fn with(mut self, late_holders: u8, rollbacks: u8) -> Self {
+        self.late_left = late_holders;
         self.rollbacks_left = rollbacks;
         self
     }
-}
 
-impl<E: Environment + ?Sized> World<E> {
-    /// Whether the holder of the lock has journaled a write and not sent it yet.
+    /// Whether the holder of the lock has journaled a step and not sent it yet.
     pub fn is_sending(&self) -> bool {
         self.sending.is_some()
     }
 
-    /// That write.
-    pub fn sending(&self) -> Option<&WriteOf<E>> {
-        self.sending.as_ref().map(|sending| &sending.write)
+    /// That step.
+    pub fn sending(&self) -> Option<&StepIn<E>> {
+        self.sending.as_ref().map(|sending| &sending.step)
     }
 }
 
@@ -198,21 +242,21 @@ macro_rules! by_fields {
 }
 // Derives would ask for bounds on the environment itself.
 by_fields!(World {
-    view,
+    seen,
     memory,
     run,
     ended,
     sending,
-    stale,
-    stale_left,
+    late,
+    late_left,
     rollbacks_left,
     forgeries_left,
     forged
 });
 by_fields!(Sending {
-    write,
+    step,
     run,
-    seen,
+    condition,
     repeats
 });
 
@@ -225,8 +269,8 @@ pub struct Explored {
     pub moves: usize,
     /// How many of the states are the end of a rotation.
     pub done: usize,
-    /// How many of them are the end of a rollback.
-    pub undone: usize,
+    /// How many of them are the end of a rollback, or of one that was no longer possible.
+    pub rolled_back: usize,
 }
 
 impl fmt::Display for Explored {
@@ -235,11 +279,11 @@ impl fmt::Display for Explored {
             states,
             moves,
             done,
-            undone,
+            rolled_back,
         } = self;
         write!(
             f,
-            "{states} states, {moves} moves, {done} ends of a rotation, {undone} of a rollback"
+            "{states} states, {moves} moves, {done} ends of a rotation, {rolled_back} of a rollback"
         )
     }
 }
@@ -284,12 +328,17 @@ pub fn explore<E: Environment>(environment: &E, limit: usize) -> Result<Explored
     if let Some(stuck) = graph.cannot_reach_an_end() {
         return Err(graph.way_to(stuck, "no end can be reached from here".to_owned()));
     }
-    let ends = |goal| graph.states.iter().filter(|state| state.ended == Some(goal)).count();
+    let ended = |state: &&State| state.ended.is_some();
+    let (done, rolled_back): (Vec<_>, Vec<_>) = graph
+        .states
+        .iter()
+        .filter(ended)
+        .partition(|state| state.ended == Some(Direction::Forward));
     Ok(Explored {
         states: graph.states.len(),
         moves: graph.moves,
-        done: ends(Goal::Forward),
-        undone: ends(Goal::Back),
+        done: done.len(),
+        rolled_back: rolled_back.len(),
     })
 }
 
@@ -304,7 +353,7 @@ struct Graph<E: Environment> {
 }
 
 struct State {
-    ended: Option<Goal>,
+    ended: Option<Direction>,
     in_progress: bool,
     came_from: Option<(usize, String)>,
     helped_from: Vec<usize>,
@@ -382,7 +431,7 @@ fn successors<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<M
     let mut moves = environment.moves(world);
     moves.extend(tool(environment, world)?);
     moves.extend(timers(environment, world));
-    moves.extend(stale_holder(environment, world));
+    moves.extend(late_step(environment, world));
     moves.extend(rollback(environment, world));
     moves.extend(forgeries(environment, world));
     Ok(moves)
@@ -398,103 +447,91 @@ fn tool<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<Move<E>
     };
     let mut sent = world.clone();
     sent.sending = None;
-    let mut killed = sent.clone();
-    resume(environment, &mut killed);
+    let mut killed = vec![sent.clone()];
+    killed.extend(environment.partly_applied(&sent, &sending.step));
+    killed.iter_mut().for_each(|killed| resume(environment, killed));
     if arrive(environment, &mut sent, sending)
         && let Some(run) = &mut sent.run
     {
         run.succeeded(&sending.repeats);
     }
-    let mut moves = vec![
-        Move {
-            name: format!("sends: {}", sending.write),
-            help: Help::Helps,
-            to: sent,
-        },
-        Move {
-            name: "is killed, and run again".to_owned(),
-            help: Help::Disturbs,
-            to: killed.clone(),
-        },
-    ];
-    if world.stale.is_none() && world.stale_left > 0 {
-        killed.stale.clone_from(&world.sending);
-        killed.stale_left -= 1;
+    let mut moves = vec![Move {
+        name: format!("sends: {}", sending.step),
+        help: Help::Helps,
+        to: sent,
+    }];
+    if world.late.is_none() && world.late_left > 0 {
+        let mut to = killed[0].clone();
+        to.late.clone_from(&world.sending);
+        to.late_left -= 1;
         moves.push(Move {
-            name: "is paused; a colleague goes on".to_owned(),
+            name: "is paused; another process takes over".to_owned(),
             help: Help::Disturbs,
-            to: killed,
+            to,
         });
     }
+    moves.extend(killed.into_iter().map(|to| Move {
+        name: "is killed, and run again".to_owned(),
+        help: Help::Disturbs,
+        to,
+    }));
     Ok(moves)
 }
 
 fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<Move<E>>, String> {
     let mut to = world.clone();
-    let name = match E::Protocol::decide(&world.view, world.run.as_ref()) {
-        Next::Begin(notes) => {
-            let id = RunId::placeholder();
-            to.run = Some(Run {
-                id,
-                goal: Goal::Forward,
-                phase: Phase::Survey,
-                notes,
-                timers: [].into(),
-                put_back: 0,
-            });
-            "begins".to_owned()
-        }
-        Next::Do(step) => {
-            let Some(run) = &mut to.run else {
-                return Err("a write before a journal".to_owned());
-            };
-            let former = world.stale.as_ref().map(|stale| &stale.run.notes);
-            let (credentials, marks) = environment.in_use(&world.view, former);
-            let mut draw = FirstUnused { credentials, marks };
-            run.notes = E::Protocol::intend(&step.write, run, &mut draw);
-            run.phase = run.phase.max(step.phase);
-            run.intend(&step);
-            let seen = environment.target(&world.view, &step.write);
-            let name = format!("{}: intends {}", step.phase, step.write);
-            to.sending = Some(Sending {
-                write: step.write,
-                run: run.clone(),
-                seen,
-                repeats: step.repeats,
-            });
-            name
-        }
-        Next::Wait(wait) => {
-            let Some(run) = &mut to.run else {
-                return Err("a wait before a journal".to_owned());
-            };
-            run.phase = run.phase.max(wait.phase);
-            for timer in &wait.starts {
-                run.timers.entry(*timer).or_insert(false);
+    let name = match &mut to.run {
+        None => match environment.survey(&world.seen) {
+            Ok(record) => {
+                to.run = Some(Run::begin(RunId::placeholder(), record));
+                "begins".to_owned()
             }
-            format!("{}: waits for {}", wait.phase, wait.what)
-        }
-        Next::TurnBack(reason) => {
-            let Some(run) = &mut to.run else {
-                return Err("a turn before a journal".to_owned());
+            Err(_) => return Ok(None),
+        },
+        Some(run) => {
+            let decision = environment.decide(&world.seen, run);
+            let former = world.late.as_ref().map(|late| &late.run.record);
+            let may_turn = match &decision.next {
+                Next::Turn { to, .. } => run.may_turn(*to),
+                _ => true,
             };
-            if run.goal == Goal::Back || !run.phase.may_be_undone() {
-                return Err(format!("turns back where it must not ({}, {})", run.goal, run.phase));
+            if !may_turn {
+                return Err(format!("turns where it must not ({}, {})", run.direction, run.phase));
             }
-            turn_back(run);
-            format!("turns back: {reason}")
+            // What is in use is asked for only where something may be drawn.
+            let (credentials, marks) = match &decision.next {
+                Next::Step(_) => environment.in_use(&world.seen, former),
+                _ => Default::default(),
+            };
+            run.advance(&world.seen, &decision, &mut FirstUnused { credentials, marks });
+            let phase = decision.phase;
+            match decision.next {
+                Next::Step(intent) => {
+                    let name = format!("{phase}: intends {}", intent.step);
+                    to.sending = Some(Sending {
+                        condition: environment.condition(&world.seen, &intent.step),
+                        step: intent.step,
+                        run: run.clone(),
+                        repeats: intent.repeats,
+                    });
+                    name
+                }
+                Next::Wait(wait) => format!("{phase}: waits for {}", wait.what),
+                Next::Turn { to, reason } => format!("turns to {to}: {reason}"),
+                Next::Done => {
+                    to.ended = Some(run.direction);
+                    to.run = None;
+                    "is done".to_owned()
+                }
+                Next::Refuse(blockers) => match environment.refused(world, &blockers)? {
+                    Refusal::Waits => "refuses, and is run again later".to_owned(),
+                    Refusal::Discarded => {
+                        to.run = None;
+                        format!("refuses ({}), and the journal is discarded", blockers[0].reason)
+                    }
+                },
+            }
         }
-        Next::Done => {
-            to.ended = to.run.as_ref().map(|run| run.goal);
-            to.run = None;
-            "is done".to_owned()
-        }
-        Next::Refuse(_) if world.run.is_none() => return Ok(None),
-        Next::Refuse(obstacles) if environment.may_refuse(world) => {
-            to.run = None;
-            format!("refuses ({}), and the journal is discarded", obstacles[0].reason)
-        }
-        Next::Refuse(obstacles) => return Err(format!("gives up in the middle: {obstacles:?}")),
     };
     Ok(Some(Move {
         name,
@@ -503,12 +540,12 @@ fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<M
     }))
 }
 
-/// A write reaches the API server, which holds it against what the sender had observed. Says whether it was accepted.
+/// A step reaches the API server, which compares it with what the sender had observed. Says whether it was accepted.
 fn arrive<E: Environment>(environment: &E, world: &mut World<E>, sending: &Sending<E>) -> bool {
-    let fits = environment.target(&world.view, &sending.write) == sending.seen;
+    let fits = environment.condition(&world.seen, &sending.step) == sending.condition;
     if fits {
-        E::Protocol::predict(&mut world.view, &sending.run, &sending.write);
-        environment.written(world, &sending.write);
+        environment.predict(&mut world.seen, &sending.run, &sending.step);
+        environment.applied(world, &sending.step);
     }
     fits
 }
@@ -533,15 +570,15 @@ fn timers<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> {
         .collect()
 }
 
-fn stale_holder<E: Environment>(environment: &E, world: &World<E>) -> Option<Move<E>> {
-    let sending = world.stale.as_ref()?;
+fn late_step<E: Environment>(environment: &E, world: &World<E>) -> Option<Move<E>> {
+    let sending = world.late.as_ref()?;
     let mut to = world.clone();
-    to.stale = None;
-    if sending.seen.is_some() {
+    to.late = None;
+    if sending.condition.is_some() {
         arrive(environment, &mut to, sending);
     }
     Some(Move {
-        name: format!("the former holder wakes up and sends: {}", sending.write),
+        name: format!("the former holder sends: {}", sending.step),
         help: Help::Disturbs,
         to,
     })
@@ -549,15 +586,15 @@ fn stale_holder<E: Environment>(environment: &E, world: &World<E>) -> Option<Mov
 
 fn rollback<E: Environment>(environment: &E, world: &World<E>) -> Option<Move<E>> {
     let run = world.run.as_ref()?;
-    if world.rollbacks_left == 0 || run.goal == Goal::Back || !run.phase.may_be_undone() || world.sending.is_some() {
+    if world.rollbacks_left == 0 || world.sending.is_some() || !run.may_turn(Direction::Rollback) {
         return None;
     }
     let mut to = world.clone();
     to.rollbacks_left -= 1;
-    turn_back(to.run.as_mut()?);
+    to.run.as_mut()?.turn(Direction::Rollback);
     resume(environment, &mut to);
     Some(Move {
-        name: "a colleague asks for the rollback".to_owned(),
+        name: "another operator asks for the rollback".to_owned(),
         help: Help::Disturbs,
         to,
     })
@@ -573,7 +610,7 @@ fn forgeries<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> 
         .map(|run| {
             let name = format!(
                 "the journal is forged ({}, {}), and the command run again",
-                run.goal, run.phase
+                run.direction, run.phase
             );
             let mut to = world.clone();
             to.forgeries_left -= 1;
@@ -589,21 +626,13 @@ fn forgeries<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> 
         .collect()
 }
 
-/// Another process takes the run over: timers begin anew, and the notes are what the objects say.
-fn resume<E: Environment + ?Sized>(environment: &E, world: &mut World<E>) {
+/// Another process takes the run over: timers begin anew, and the record is what the objects say.
+fn resume<E: Environment>(environment: &E, world: &mut World<E>) {
     environment.resumed(&mut world.memory);
-    let Some(run) = &mut world.run else { return };
-    run.timers.clear();
-    match E::Protocol::recall(&world.view, run) {
-        Some(notes) => run.notes = notes,
-        None => world.run = None,
-    }
-}
-
-fn turn_back<P: Protocol>(run: &mut Run<P>) {
-    run.goal = Goal::Back;
-    run.timers.clear();
-    run.put_back = 0;
+    world.run = world
+        .run
+        .take()
+        .and_then(|run| environment.recall(&world.seen, run));
 }
 
 /// Draws the first value that is not in use.

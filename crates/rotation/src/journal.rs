@@ -1,7 +1,7 @@
-//! The journal of a run: what must be known to go on with it from any other terminal.
+//! The journal of a run: what must be known to resume it from any other terminal.
 //!
-//! It stands in one annotation of the Lease that is also the lock. It holds fingerprints and names, never a secret, and
-//! no step trusts it alone: the engine looks at the objects again before each one.
+//! It is kept in one annotation of the Lease that is also the lock. It holds fingerprints and names, never a secret, and no
+//! step trusts it alone: the engine observes the objects again before each one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,56 +9,47 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::phase::{Goal, Phase};
-use crate::protocol::{Protocol, Run, RunId, one_more};
+use crate::direction::Direction;
+use crate::rotation::{Decision, Next, Rotation, Timer};
+use crate::run::{Draw, Run, RunId};
 
-/// The version that this program writes. A newer one is left alone, unless `--force=journal` discards it.
-pub const VERSION: u32 = 2;
+/// The version that this program writes. Any other is left alone, unless `--force=journal` discards it.
+pub const VERSION: u32 = 3;
 
 /// One journal. Times are those of the API server that keeps the Lease.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", bound = "")]
-pub struct Journal<P: Protocol> {
+pub struct Journal<R: Rotation> {
     version: u32,
-    /// The run that it belongs to.
-    pub run: RunId,
-    /// Which credential the run shall end on.
-    pub goal: Goal,
-    /// Why the goal is *back*.
+    /// The run.
+    #[serde(flatten)]
+    run: Run<R>,
+    /// Why the direction is not forward.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The farthest phase that a step was begun in.
-    pub phase: Phase,
-    /// The step that was begun last, in words.
+    /// The step that was intended last, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
     /// When the run began.
     pub started: Timestamp,
-    /// Who can go on with it, in words ("any admin of the management cluster").
+    /// Who can resume it, in words ("any admin of the management cluster").
     pub resumable_by: String,
-    /// Of the process that holds the lock, for whoever looks at the Lease. A resumed run starts its own.
+    /// The deadlines of the process that holds the lock, for whoever reads the Lease. A resumed run starts its own.
     #[serde(default)]
-    deadlines: BTreeMap<P::Timer, Timestamp>,
-    /// How often the target was put right after another writer.
-    #[serde(default)]
-    put_back: u8,
-    /// What the protocol keeps.
-    pub notes: P::Notes,
+    deadlines: BTreeMap<Timer, Timestamp>,
 }
 
 /// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Unreadable {
-    /// Written by a newer release.
+    /// Written by another release.
     #[error(
-        "the rotation in progress was begun by a newer release (journal version {0}, this one knows {VERSION}): \
+        "the rotation in progress was begun by another release (journal version {0}, this one knows {VERSION}): \
          finish it with that release, or discard its journal with --force=journal"
     )]
-    Newer(u32),
+    OtherRelease(u32),
     /// Not a journal of ours, or damaged.
-    #[error(
-        "the journal is malformed at line {line} column {column}; `--force=journal` discards it, after a look at the objects"
-    )]
+    #[error("the journal is malformed at line {line} column {column}; --force=journal discards it")]
     Malformed {
         /// Where, in the JSON text.
         line: usize,
@@ -77,40 +68,29 @@ impl From<serde_json::Error> for Unreadable {
     }
 }
 
-impl<P: Protocol> Journal<P> {
+impl<R: Rotation> Journal<R> {
     /// The journal of a run that begins now.
-    pub fn begin(notes: P::Notes, resumable_by: impl Into<String>, now: Timestamp) -> Self {
+    pub fn begin(record: R::Record, resumable_by: impl Into<String>, now: Timestamp) -> Self {
         Self {
             version: VERSION,
-            run: RunId::draw(),
-            goal: Goal::Forward,
+            run: Run::begin(RunId::draw(), record),
             reason: None,
-            phase: Phase::Survey,
             step: None,
             started: now,
             resumable_by: resumable_by.into(),
             deadlines: BTreeMap::new(),
-            put_back: 0,
-            notes,
         }
     }
 
-    /// The journal as this process takes it over: what waits have come to elsewhere counts for nothing.
-    #[must_use]
-    pub fn resumed(mut self) -> Self {
-        self.deadlines.clear();
-        self
-    }
-
-    /// Reads one from the annotation's text.
+    /// Reads one from the annotation's text. The deadlines stay for display; none of them counts for the run.
     pub fn read(text: &str) -> Result<Self, Unreadable> {
         #[derive(Deserialize)]
         struct Head {
             version: u32,
         }
         match serde_json::from_str::<Head>(text)? {
-            Head { version } if version > VERSION => Err(Unreadable::Newer(version)),
-            Head { .. } => Ok(serde_json::from_str(text)?),
+            Head { version: VERSION } => Ok(serde_json::from_str(text)?),
+            Head { version } => Err(Unreadable::OtherRelease(version)),
         }
     }
 
@@ -119,56 +99,80 @@ impl<P: Protocol> Journal<P> {
         serde_json::to_string(self)
     }
 
-    /// The run as `decide` sees it at this moment.
-    pub fn as_of(&self, now: Timestamp) -> Run<P> {
+    /// The run as the Lease tells it, without timers.
+    pub fn run(&self) -> &Run<R> {
+        &self.run
+    }
+
+    /// The run as the stages see it at this moment.
+    pub fn run_at(&self, now: Timestamp) -> Run<R> {
+        let timers = self.deadlines.iter().map(|(timer, deadline)| (*timer, *deadline <= now));
         Run {
-            id: self.run.clone(),
-            goal: self.goal,
-            phase: self.phase,
-            notes: self.notes.clone(),
-            timers: self
-                .deadlines
-                .iter()
-                .map(|(timer, deadline)| (*timer, *deadline <= now))
-                .collect(),
-            put_back: self.put_back,
+            timers: timers.collect(),
+            ..self.run.clone()
         }
     }
 
-    /// The same with what the objects say instead of what the Lease claims.
+    /// The journal as this process takes the run over: deadlines that another process has set count for nothing.
     #[must_use]
-    pub fn with_notes(mut self, notes: P::Notes) -> Self {
-        self.notes = notes;
+    pub fn taken_over(mut self) -> Self {
+        self.deadlines.clear();
         self
     }
 
-    /// Notes that the target was put right once more.
-    pub fn count_put_back(&mut self) {
-        self.put_back = one_more(self.put_back);
+    /// The run as the objects show it, instead of what the Lease claims. `None`: nothing of it exists.
+    pub fn resumed(self, seen: &R::Observed) -> Option<Self> {
+        let run = self.run.clone().resumed(seen)?;
+        Some(Self {
+            run,
+            ..self.taken_over()
+        })
+    }
+
+    /// Carries the transition of a decision into the journal: [`Run::advance`], with the deadlines of its timers. Says whether
+    /// anything has changed.
+    pub fn advance(
+        &mut self,
+        seen: &R::Observed,
+        decision: &Decision<R>,
+        draw: &mut dyn Draw,
+        now: Timestamp,
+        lasts: impl Fn(Timer) -> Duration,
+    ) -> bool {
+        let mut run = self.run_at(now);
+        let started = run.advance(seen, decision, draw);
+        let timers = std::mem::take(&mut run.timers);
+        let deadlines = self.deadlines.len();
+        self.deadlines.retain(|timer, _| timers.contains_key(timer));
+        let changed = run != self.run || self.deadlines.len() != deadlines || !started.is_empty();
+        for timer in started {
+            let lasts = SignedDuration::try_from(lasts(timer)).unwrap_or(SignedDuration::MAX);
+            let deadline = now.saturating_add(lasts).unwrap_or(Timestamp::MAX);
+            self.deadlines.insert(timer, deadline);
+        }
+        self.run = run;
+        match &decision.next {
+            Next::Step(intent) => self.step = Some(intent.step.to_string()),
+            Next::Turn { reason, .. } => self.reason = Some(reason.clone()),
+            Next::Wait(_) | Next::Refuse(_) | Next::Done => {}
+        }
+        changed
+    }
+
+    /// Turns the run because the user asks for it.
+    pub fn turn(&mut self, to: Direction, reason: impl Into<String>) {
+        self.run.turn(to);
+        self.deadlines.clear();
+        self.reason = Some(reason.into());
+    }
+
+    /// A step has succeeded.
+    pub fn succeeded(&mut self, repeats: &crate::rotation::Repeats) {
+        self.run.succeeded(repeats);
     }
 
     /// The deadline of a timer, if it was started.
-    pub fn deadline(&self, timer: P::Timer) -> Option<Timestamp> {
+    pub fn deadline(&self, timer: Timer) -> Option<Timestamp> {
         self.deadlines.get(&timer).copied()
-    }
-
-    /// Starts a timer, again if it ran before.
-    pub fn start(&mut self, timer: P::Timer, now: Timestamp, lasts: Duration) {
-        let lasts = SignedDuration::try_from(lasts).unwrap_or(SignedDuration::MAX);
-        self.deadlines
-            .insert(timer, now.saturating_add(lasts).unwrap_or(Timestamp::MAX));
-    }
-
-    /// Makes a timer count as never started.
-    pub fn stop(&mut self, timer: P::Timer) {
-        self.deadlines.remove(&timer);
-    }
-
-    /// Makes the old credential the goal.
-    pub fn turn_back(&mut self, reason: impl Into<String>) {
-        self.goal = Goal::Back;
-        self.reason = Some(reason.into());
-        self.deadlines.clear();
-        self.put_back = 0;
     }
 }

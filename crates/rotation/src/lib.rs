@@ -1,56 +1,41 @@
-//! The engine of every rotation: observe, decide, act.
+//! The engine of every rotation: observe, decide, apply.
 //!
-//! A credential must change, two systems must change together, and in the wrong order a cluster is lost. So rotation is
-//! a verb with a fixed grammar ([`phase::Phase`]):
+//! A credential must change, two systems must change together, and in the wrong order a cluster is lost. So a rotation has
+//! fixed phases ([`phase::Phase`]):
 //!
-//! | phase | what it means | may it be undone? |
+//! | phase | what it does | can it be undone? |
 //! |---|---|---|
-//! | survey | both sides are read, what is unsafe is refused; nothing is written but the Lease | – |
-//! | make | the new credential exists beside the old one, which stays valid | yes |
-//! | place | the consumer is pointed at the new one | yes |
-//! | prove | a real call with the new one, by the real consumer, has succeeded | yes |
-//! | retire | the old one is revoked | no: only forward |
-//! | confirm | a real call with the old one is refused | – |
+//! | survey | read both sides, run the preflight checks, refuse what is unsafe; the only write is the Lease | – |
+//! | make | create the new credential; the old one stays valid | yes |
+//! | place | switch the consumer to the new one | yes |
+//! | prove | verify that a real call by the real consumer succeeds with the new one | yes |
+//! | retire | revoke the old one | no |
+//! | confirm | check that a real call with the old one is rejected | – |
 //!
 //! # Why nothing can be lost
-//! * The safety of a rotation is a property of one pure function, [`protocol::Protocol::decide`]: from what is there
-//!   now it says the next safe step. It is explored exhaustively ([`explore`]).
-//! * The state lives in the cluster: one Lease per subject is both lock and journal ([`lock`], [`journal`]). A run may be killed
-//!   after any write; the same command, run again by anybody, observes and goes on ([`engine`]).
-//! * Every write is journaled first, by compare-and-swap, and is conditional on the object that was observed.
-//! * Until *retire* the other goal is *back*, and it is the same function that leads there.
+//! * The safety of a rotation is a property of its pure stages ([`rotation::Rotation`]) and of the pure abstraction from objects
+//!   to what the stages see. The stages are explored exhaustively by the model checker (crate `model`).
+//! * *Retire* needs a proof from the very same look, which only the engine builds ([`rotation::Proof`]).
+//! * The state lives in the cluster: one Lease per target is both lock and journal ([`lock`], [`journal`]). A run may be killed
+//!   after any step; the same command, run again by anyone, observes and resumes ([`engine`]).
+//! * Every step is journaled first, by compare-and-swap, and is conditional on the object that was observed.
+//! * Until *retire* a run can turn to a rollback: the same stages with old and new exchanged ([`direction`]).
 //!
-//! # How a product uses it
-//! It writes a [`protocol::Protocol`] (pure) and a [`protocol::Actor`] (I/O), in one module, and one file per verb.
-//! Three products were written down before the traits were fixed:
-//!
-//! **Cluster registration tokens** (`kubectl crt`). View: what Rancher's `system` token, the bridge, the agent's
-//! Deployment, pods, Secrets and `stv-aggregation` hold, as fingerprints, and which of them Rancher accepts. Notes: old
-//! and new fingerprint, the Deployment's original roll-out settings, the mark of the last restart. Writes: bridge,
-//! mint, create Secret, point, restart, release, touch, retire, delete. Timers: proof, settle, touch, reconnect. Back
-//! is the same road with the two tokens exchanged.
-//!
-//! **Bootstrap tokens** (`kubectl bootstrap-token rotate`). View: the two Secrets `bootstrap-token-<id>` (present, usable, signed),
-//! what the target of the delivery holds, whether each API server accepts each token. Notes: old and new id (ids are
-//! public; the new one is drawn in `intend`), the target, the old value's fingerprint. Writes: create Secret, deliver,
-//! delete Secret. Timers: proof, overlap. The old value is in its own Secret until *retire*, so nothing is parked.
-//!
-//! **Argo CD cluster Secrets** (`kubectl argocd-rancher rotate`). View: which token the cluster Secret's `config`
-//! holds, which of the tokens Rancher accepts, whether the run's Secret parks both values, what Argo CD has been seen
-//! with. Notes: names of the old and new Rancher token, the Secret's uid. Writes: mint-and-park (a kill between the two is
-//! found by the run id in the token's description), swap, swap again (Argo CD may write a stale copy back), delete
-//! token, delete the run's Secret. Timers: proof, grace.
-//!
-//! This crate knows no product and no terminal.
+//! # How a rotation uses it
+//! It implements [`rotation::Rotation`] (pure) and [`controller::Controller`] (I/O). This crate knows no product and no
+//! terminal.
 
+pub mod controller;
+pub mod credential;
+pub mod direction;
 pub mod engine;
 pub mod event;
 #[cfg(any(test, feature = "explore"))]
 pub mod explore;
 pub mod identity;
 pub mod journal;
-pub mod leg;
 pub mod lock;
 pub mod phase;
 pub mod plan;
-pub mod protocol;
+pub mod rotation;
+pub mod run;

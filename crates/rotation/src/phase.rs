@@ -1,24 +1,24 @@
-//! The fixed grammar of a rotation: six phases and two directions.
+//! The six phases of a rotation.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a rotation stands. The order of the variants is the order of the phases.
+/// How far a rotation has come. The order of the variants is the order of the phases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Both sides are read, and what is unsafe is refused. Nothing is written but the Lease.
+    /// Read both sides and refuse what is unsafe. The only write is the Lease.
     Survey,
-    /// The new credential comes to exist beside the old one, which stays valid.
+    /// Create the new credential. The old one stays valid.
     Make,
-    /// The consumer is pointed at the new credential.
+    /// Switch the consumer to the new credential.
     Place,
-    /// A real call with the new credential, by the real consumer, succeeds.
+    /// Verify it: a real call by the real consumer succeeds.
     Prove,
-    /// The old credential is revoked. From here there is only forward.
+    /// Revoke the old credential. This cannot be undone.
     Retire,
-    /// A real call with the old credential is refused.
+    /// Check that a real call with the old credential is rejected.
     Confirm,
 }
 
@@ -33,8 +33,8 @@ impl Phase {
         Self::Confirm,
     ];
 
-    /// Whether a rotation that has come this far may still be undone.
-    pub fn may_be_undone(self) -> bool {
+    /// Whether a rotation that has come this far can still be rolled back.
+    pub fn can_be_undone(self) -> bool {
         self < Self::Retire
     }
 }
@@ -48,25 +48,6 @@ impl fmt::Display for Phase {
             Self::Prove => "prove",
             Self::Retire => "retire",
             Self::Confirm => "confirm",
-        })
-    }
-}
-
-/// Which of the two credentials a rotation shall end on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Goal {
-    /// The new one: the old one is retired.
-    Forward,
-    /// The old one: the start is restored. Exists only until *retire*.
-    Back,
-}
-
-impl fmt::Display for Goal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Forward => "forward",
-            Self::Back => "back",
         })
     }
 }

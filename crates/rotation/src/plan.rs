@@ -1,37 +1,39 @@
-//! The plan: `decide` folded over its own predictions.
+//! The plan: the decisions of a rotation, folded over its own predictions.
 //!
-//! What `--dry-run` shows is therefore what would be done, by the very function that does it.
+//! So what `--dry-run` shows is what would be done, by the very functions that do it.
 
 use std::fmt::{self, Display};
 
 use kubectl_core::secret::Fingerprint;
 
-use crate::phase::{Goal, Phase};
-use crate::protocol::{Draw, Next, Obstacle, Protocol, Run, RunId};
+use crate::direction::Direction;
+use crate::phase::Phase;
+use crate::rotation::{Blocker, Next, Rotation, Timer, decide};
+use crate::run::{Draw, Run, RunId};
 
 /// More steps than any rotation has: a plan that gets here goes round in circles.
 const ENDLESS: usize = 500;
 
 /// What would be done, in order.
 #[derive(Clone, Debug)]
-pub struct Plan<P: Protocol> {
+pub struct Plan<R: Rotation> {
     /// The steps.
-    pub steps: Vec<Planned<P::Write>>,
-    /// The notes that the run would begin with, or has.
-    pub notes: P::Notes,
-    /// What it ends on, when all goes well.
-    pub goal: Goal,
+    pub steps: Vec<Planned<R::Step>>,
+    /// The record that the run would begin with, or has.
+    pub record: R::Record,
+    /// The direction, if all goes well.
+    pub direction: Direction,
 }
 
-/// One step of a plan.
+/// One line of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Planned<W> {
-    /// A write.
-    Write {
+pub enum Planned<S> {
+    /// A step.
+    Step {
         /// The phase that it belongs to.
         phase: Phase,
-        /// The write.
-        write: W,
+        /// The step.
+        step: S,
     },
     /// A wait.
     Wait {
@@ -46,21 +48,21 @@ pub enum Planned<W> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoPlan {
     /// It would be refused.
-    Refused(Vec<Obstacle>),
+    Refused(Vec<Blocker>),
     /// It would wait for something that does not come by itself.
     Stuck(String),
 }
 
-impl<W: Display> Display for Planned<W> {
+impl<S: Display> Display for Planned<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Write { phase, write } => write!(f, "{phase:<8}{write}"),
+            Self::Step { phase, step } => write!(f, "{phase:<8}{step}"),
             Self::Wait { phase, what } => write!(f, "{phase:<8}wait for {what}"),
         }
     }
 }
 
-impl<P: Protocol> Display for Plan<P> {
+impl<R: Rotation> Display for Plan<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines: Vec<String> = self.steps.iter().map(ToString::to_string).collect();
         f.write_str(&lines.join("\n"))
@@ -70,11 +72,8 @@ impl<P: Protocol> Display for Plan<P> {
 impl Display for NoPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(obstacles) => {
-                let reasons: Vec<String> = obstacles
-                    .iter()
-                    .map(|it| format!("{}; {}", it.reason, it.hint))
-                    .collect();
+            Self::Refused(blockers) => {
+                let reasons: Vec<String> = blockers.iter().map(|it| format!("{}; {}", it.reason, it.hint)).collect();
                 write!(f, "refused: {}", reasons.join("; "))
             }
             Self::Stuck(what) => write!(f, "stuck: {what}"),
@@ -102,55 +101,43 @@ impl Draw for Placeholder {
     }
 }
 
-/// Folds `decide` from what is there now to the end.
-pub fn plan<P: Protocol>(mut view: P::View, run: Option<Run<P>>) -> Result<Plan<P>, NoPlan> {
-    let mut run = match run {
-        Some(run) => run,
-        None => match P::decide(&view, None) {
-            Next::Begin(notes) => fresh(notes),
-            Next::Refuse(obstacles) => return Err(NoPlan::Refused(obstacles)),
-            other => return Err(NoPlan::Stuck(format!("an unexpected beginning: {other:?}"))),
-        },
-    };
-    let notes = run.notes.clone();
-    let mut steps: Vec<Planned<P::Write>> = Vec::new();
+/// Folds the decisions from what is there now to the end.
+pub fn plan<R: Rotation>(mut seen: R::Observed, run: Option<Run<R>>) -> Result<Plan<R>, NoPlan> {
+    let begin = || R::survey(&seen).map(|record| Run::begin(RunId::placeholder(), record));
+    let mut run = run.map_or_else(begin, Ok).map_err(NoPlan::Refused)?;
+    let record = run.record.clone();
+    let mut steps: Vec<Planned<R::Step>> = Vec::new();
     for _ in 0..ENDLESS {
-        match P::decide(&view, Some(&run)) {
-            Next::Do(step) => {
-                run.notes = P::intend(&step.write, &run, &mut Placeholder);
-                run.phase = run.phase.max(step.phase);
-                run.intend(&step);
-                P::predict(&mut view, &run, &step.write);
-                steps.push(Planned::Write {
-                    phase: step.phase,
-                    write: step.write,
-                });
+        let decision = decide(&seen, &run);
+        run.advance(&seen, &decision, &mut Placeholder);
+        let phase = decision.phase;
+        match decision.next {
+            Next::Step(intent) => {
+                R::predict(&mut seen, &run, &intent.step);
+                let step = intent.step;
+                steps.push(Planned::Step { phase, step });
             }
             Next::Wait(wait) => {
                 let next = Planned::Wait {
-                    phase: wait.phase,
+                    phase,
                     what: wait.what.clone(),
                 };
-                for timer in wait.starts {
-                    run.timers.entry(timer).or_insert(false);
-                }
-                let before = (view.clone(), run.timers.clone());
-                P::rest(&mut view, &mut run);
-                // What is waited for may need more than one look to come by itself.
+                let moved = settle(&mut seen, &mut run);
+                // What is waited for may need more than one look to become true by itself.
                 if steps.last() != Some(&next) {
                     steps.push(next);
-                } else if before == (view.clone(), run.timers.clone()) {
+                } else if !moved {
                     return Err(NoPlan::Stuck(wait.what));
                 }
             }
-            Next::TurnBack(reason) => return Err(NoPlan::Stuck(reason)),
-            Next::Refuse(obstacles) => return Err(NoPlan::Refused(obstacles)),
-            Next::Begin(_) => return Err(NoPlan::Stuck("a second beginning".to_owned())),
+            Next::Turn { to, .. } if to == Direction::RollForward => {}
+            Next::Turn { reason, .. } => return Err(NoPlan::Stuck(reason)),
+            Next::Refuse(blockers) => return Err(NoPlan::Refused(blockers)),
             Next::Done => {
                 return Ok(Plan {
                     steps,
-                    notes,
-                    goal: run.goal,
+                    record,
+                    direction: run.direction,
                 });
             }
         }
@@ -158,13 +145,17 @@ pub fn plan<P: Protocol>(mut view: P::View, run: Option<Run<P>>) -> Result<Plan<
     Err(NoPlan::Stuck("more steps than a rotation has".to_owned()))
 }
 
-fn fresh<P: Protocol>(notes: P::Notes) -> Run<P> {
-    Run {
-        id: RunId::placeholder(),
-        goal: Goal::Forward,
-        phase: Phase::Survey,
-        notes,
-        timers: [].into(),
-        put_back: 0,
+/// Once nothing changes by itself any more, what is waited for is time. The deadline of the proof is not met, and no controller
+/// has to be triggered again.
+fn settle<R: Rotation>(seen: &mut R::Observed, run: &mut Run<R>) -> bool {
+    let before = seen.clone();
+    R::settle(seen, run);
+    if *seen != before {
+        return true;
     }
+    let waits_for = |(timer, passed): &(&Timer, &mut bool)| [Timer::Quiet, Timer::Cache].contains(timer) && !**passed;
+    let waits: Vec<_> = run.timers.iter_mut().filter(waits_for).collect();
+    let moved = !waits.is_empty();
+    waits.into_iter().for_each(|(_, passed)| *passed = true);
+    moved
 }
