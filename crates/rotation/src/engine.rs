@@ -252,12 +252,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
             .is_some_and(|journal| journal.advance(seen, decision, &mut *draw, now, lasts))
     }
 
-    async fn step(
-        &self,
-        state: &mut State<C>,
-        seen: &ObservedOf<C>,
-        decision: Decision<RotationOf<C>>,
-    ) -> Turn {
+    async fn step(&self, state: &mut State<C>, seen: &ObservedOf<C>, decision: Decision<RotationOf<C>>) -> Turn {
         let Next::Step(Intent { step, repeats, .. }) = &decision.next else {
             return Turn::Again;
         };
@@ -303,12 +298,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
         before.is_some_and(|before| before.times > FEW && before.first.elapsed() >= self.patience().min(IN_VAIN))
     }
 
-    async fn wait(
-        &self,
-        state: &mut State<C>,
-        seen: &ObservedOf<C>,
-        decision: Decision<RotationOf<C>>,
-    ) -> Turn {
+    async fn wait(&self, state: &mut State<C>, seen: &ObservedOf<C>, decision: Decision<RotationOf<C>>) -> Turn {
         if self.advance(state, seen, &decision)
             && let end @ Turn::End(_) = self.saved(state).await
         {

@@ -629,10 +629,7 @@ fn forgeries<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> 
 /// Another process takes the run over: timers begin anew, and the record is what the objects say.
 fn resume<E: Environment>(environment: &E, world: &mut World<E>) {
     environment.resumed(&mut world.memory);
-    world.run = world
-        .run
-        .take()
-        .and_then(|run| environment.recall(&world.seen, run));
+    world.run = world.run.take().and_then(|run| environment.recall(&world.seen, run));
 }
 
 /// Draws the first value that is not in use.

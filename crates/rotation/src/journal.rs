@@ -106,7 +106,10 @@ impl<R: Rotation> Journal<R> {
 
     /// The run as the stages see it at this moment.
     pub fn run_at(&self, now: Timestamp) -> Run<R> {
-        let timers = self.deadlines.iter().map(|(timer, deadline)| (*timer, *deadline <= now));
+        let timers = self
+            .deadlines
+            .iter()
+            .map(|(timer, deadline)| (*timer, *deadline <= now));
         Run {
             timers: timers.collect(),
             ..self.run.clone()

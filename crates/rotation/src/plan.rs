@@ -73,7 +73,10 @@ impl Display for NoPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(blockers) => {
-                let reasons: Vec<String> = blockers.iter().map(|it| format!("{}; {}", it.reason, it.hint)).collect();
+                let reasons: Vec<String> = blockers
+                    .iter()
+                    .map(|it| format!("{}; {}", it.reason, it.hint))
+                    .collect();
                 write!(f, "refused: {}", reasons.join("; "))
             }
             Self::Stuck(what) => write!(f, "stuck: {what}"),

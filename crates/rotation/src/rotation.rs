@@ -421,7 +421,11 @@ impl<'look, R: Rotation> Look<'look, R> {
         }
         let wait = Next::wait(what);
         // A run that another process began has no deadline yet.
-        if has_deadline { wait.starting(Timer::Proof) } else { wait }
+        if has_deadline {
+            wait.starting(Timer::Proof)
+        } else {
+            wait
+        }
     }
 
     /// The same step, which reapplies what `writer` has overwritten. A run that can turn back does so at the third time.

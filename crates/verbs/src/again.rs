@@ -1,39 +1,39 @@
-//! The one command that goes on: as the user would have to type it, with the same contexts as now.
+//! The command that resumes a rotation, as the user would type it, with the contexts of this command.
 
 use std::fmt::Write as _;
 
 use kubectl_core::app::GlobalFlags;
 
-/// A command about one subject, and what of the command line belongs to every later one too.
+/// The commands about one target, with what of this command line belongs to every later one too.
 #[derive(Clone, Debug)]
-pub struct Again {
+pub struct Commands {
     plugin: &'static str,
-    subject: String,
+    target: String,
     flags: String,
     /// Flags that only `rotate` has.
     to_rotate: String,
 }
 
-impl Again {
-    /// `kubectl PLUGIN VERB SUBJECT` with the connection flags of this command.
-    pub fn new(plugin: &'static str, subject: impl Into<String>, global: &GlobalFlags) -> Self {
+impl Commands {
+    /// `kubectl PLUGIN VERB TARGET` with the connection flags of this command.
+    pub fn new(plugin: &'static str, target: impl Into<String>, global: &GlobalFlags) -> Self {
         let connection = &global.connection;
         let kubeconfig = connection
             .kubeconfig
             .as_ref()
             .map(|path| path.to_string_lossy().into_owned());
-        let again = Self {
+        let commands = Self {
             plugin,
-            subject: subject.into(),
+            target: target.into(),
             flags: String::new(),
             to_rotate: String::new(),
         };
-        let again = again
+        let commands = commands
             .with("--kubeconfig", kubeconfig.as_deref())
             .with("--context", connection.context.as_deref());
         match connection.insecure_skip_tls_verify {
-            Some(true) => again.switched_on("--insecure-skip-tls-verify"),
-            _ => again,
+            Some(true) => commands.switched_on("--insecure-skip-tls-verify"),
+            _ => commands,
         }
     }
 
@@ -69,26 +69,26 @@ impl Again {
         self
     }
 
-    /// Goes on with a rotation.
+    /// Resumes a rotation.
     pub fn rotate(&self) -> String {
         self.verb("rotate") + &self.to_rotate
     }
 
-    /// Undoes one.
+    /// Rolls one back.
     pub fn rollback(&self) -> String {
         self.verb("rollback")
     }
 
-    /// Shows where one stands.
+    /// Shows the status of one.
     pub fn status(&self) -> String {
         self.verb("status")
     }
 
     fn verb(&self, verb: &str) -> String {
         let Self {
-            plugin, subject, flags, ..
+            plugin, target, flags, ..
         } = self;
-        format!("kubectl {plugin} {verb} {subject}{flags}")
+        format!("kubectl {plugin} {verb} {target}{flags}")
     }
 }
 
@@ -107,16 +107,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_can_be_pasted_as_it_stands() {
+    fn the_command_can_be_pasted_into_a_shell() {
         let mut global = GlobalFlags::default();
         global.connection.context = Some("rancher prod".into());
-        let again = Again::new("crt", "c-x7k2p", &global).with("--downstream-context", Some("it's-mine"));
+        let commands = Commands::new("crt", "c-x7k2p", &global).with("--downstream-context", Some("it's-mine"));
         assert_eq!(
-            again.rotate(),
+            commands.rotate(),
             r"kubectl crt rotate c-x7k2p --context 'rancher prod' --downstream-context 'it'\''s-mine'"
         );
         assert_eq!(
-            Again::new("crt", "c-x7k2p", &GlobalFlags::default()).rollback(),
+            Commands::new("crt", "c-x7k2p", &GlobalFlags::default()).rollback(),
             "kubectl crt rollback c-x7k2p"
         );
     }

@@ -1,167 +1,93 @@
-//! What `rotate` and `rollback` have in common: survey, plan, question, lock, engine, and the words for the end.
+//! What `rotate` and `rollback` have in common: survey, plan, confirmation, lock, engine, and the words for the end.
 //!
-//! Until the question is answered nothing is written, with one exception: where somebody seems to hold the lock, it is
-//! tried at once, so that a living holder is reported before anybody reads a plan.
+//! Until the question is answered nothing is written, with one exception: where another process seems to hold the lock, it is
+//! tried at once, so that a live holder is reported before the user reads a plan.
 
 use std::future::Future;
-use std::time::Duration;
 
 use kubectl_core::app::DryRun;
-use kubectl_core::connection::Server;
 use kubectl_core::error::{Doing as _, Error, Kind};
-use kubectl_core::secret::Fingerprint;
 use kubectl_core::ui::Ui;
+use rotation::controller::{Controller, Failure, ObservedOf, PlanOf, RotationOf};
+use rotation::direction::Direction;
 use rotation::engine::{Engine, Outcome};
 use rotation::journal::Journal;
 use rotation::lock::{End, Held, NotTaken, Record};
-use rotation::phase::{Goal, Phase};
-use rotation::plan::{self, NoPlan, Plan};
-use rotation::protocol::{Actor, Protocol as _, Trouble, ViewOf};
+use rotation::phase::Phase;
+use rotation::plan::{self, NoPlan, Planned};
+use rotation::rotation::Rotation;
 use tokio::sync::watch;
 
-use crate::leases::Rotation;
-use crate::outcome::{self, Asked, RotationResult, end_of};
+use crate::leases::LeasedRotation;
+use crate::outcome::{self, RotationResult, Verb, end_of};
 use crate::plan::{Line, lines, text};
-use crate::subject::{Product, Subject};
+use crate::subject::Target;
 use crate::terminal::Terminal;
 
-/// How much longer than the protocol's own deadlines one wait may last, before the run is left for later.
-const BEYOND_DEADLINES: Duration = Duration::from_secs(30);
+/// What is printed when a run is asked to stop.
+pub(crate) const STOPPING: &str = "Stopping after the call in flight. Press Ctrl-C again to stop at once.";
 
-/// What is said when a run is asked to stop.
-pub(crate) const STOPPING: &str = "Stopping once the call under way is answered; another Ctrl-C leaves at once.";
+/// The journal of a controller's rotation.
+type JournalOf<C> = Journal<RotationOf<C>>;
 
-/// What a plugin brings to one run: the actor, and what only the product can say.
-#[expect(
-    async_fn_in_trait,
-    reason = "a job runs on one task, and its futures are never spawned"
-)]
-pub trait Work {
-    /// Reads and writes the world.
-    type Actor: Actor<Protocol: Product>;
-
-    /// The actor.
-    fn actor(&self) -> &Self::Actor;
-
-    /// What it is about.
-    fn subject(&self) -> &Subject;
-
-    /// The API server that keeps the Lease.
-    fn server(&self) -> &Server;
-
-    /// The longest of the protocol's deadlines: a wait may last a little longer, then the run is left for later.
-    fn patience(&self) -> Duration;
-
-    /// Who else can go on with the run, in words.
-    fn resumable_by(&self) -> String;
-
-    /// How the other side was reached, for the title of the plan: `, reached through Rancher`.
-    fn reached(&self) -> String {
-        String::new()
-    }
-
-    /// Adds what the product knows to help with the error that a run ended with.
-    fn explain(&self, error: Error) -> Error {
-        error
-    }
-
-    /// Lets the servers check what can be checked alone, and notes at each line what came of it.
-    async fn check(&self, plan: &PlanOf<Self>, lines: &mut [Line]);
-
-    /// What could not be proven at the end, a sentence each.
-    fn unproven(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// After a way back: why the new credential stays after all, if it does.
-    fn kept(&self) -> Option<Kept> {
-        None
-    }
-
-    /// After a rotation: the credential that is in use now, and the last word.
-    async fn done(&self, before: &ViewOf<Self::Actor>, plan: Option<&PlanOf<Self>>) -> (Option<Fingerprint>, String);
-}
-
-/// A way back that ended on the new credential, since the old one could not be had back: nothing was undone.
-#[derive(Clone, Debug)]
-pub struct Kept {
-    /// The credential that is in use now.
-    pub now: Option<Fingerprint>,
-    /// Why, and what is in use now, in a sentence.
-    pub message: String,
-}
-
-impl Kept {
-    fn end(self, result: &mut RotationResult) -> Error {
-        result.outcome = "kept";
-        result.new_fingerprint = self.now;
-        Error::failed(self.message)
-    }
-}
-
-/// The protocol of a work's actor.
-pub type ProtocolOf<W> = <<W as Work>::Actor as Actor>::Protocol;
-/// The plan of a work.
-pub type PlanOf<W> = Plan<ProtocolOf<W>>;
-/// The journal of a work.
-type JournalOf<W> = Journal<ProtocolOf<W>>;
-
-/// One subject to work on. Alone it is worked on by [`Job::run`]; among several it is [prepared](Job::prepare) with all of
-/// them, and [carried out](Job::carry_out) once the question about all of them is answered.
-pub struct Job<'a, W> {
+/// One target. Alone it is rotated by [`Job::run`]; among several it is [prepared](Job::prepare) with all of them, and [carried
+/// out](Job::carry_out) once the question about all of them is answered.
+pub struct Job<'a, C> {
     /// The terminal.
     pub ui: &'a Ui,
-    /// What the plugin brings.
-    pub work: &'a W,
-    /// To rotate, or to undo.
-    pub asked: Asked,
+    /// Observes and applies.
+    pub controller: &'a C,
+    /// What it is about.
+    pub target: &'a Target,
+    /// To rotate, or to roll back.
+    pub verb: Verb,
     /// The question is answered already.
     pub yes: bool,
     /// How far to go.
     pub dry_run: DryRun,
-    /// The plan of a dry run goes to stdout: it is what was asked for.
+    /// The plan of a dry run goes to stdout: it is the output.
     pub plan_is_data: bool,
-    /// One of several: its plan is told in a line, and what happens to it under its name.
+    /// One of several: its plan is one line, and its progress is prefixed with this name.
     pub among: Option<&'a str>,
-    /// The lock may be taken from a living holder.
+    /// The lock may be taken from a live holder.
     pub force_lock: bool,
     /// A journal that cannot be read counts as none.
     pub force_journal: bool,
 }
 
-/// What a survey found.
-struct Survey<W: Work> {
+/// The result of a survey.
+struct Survey<C: Controller> {
     record: Record,
-    journal: Option<JournalOf<W>>,
-    view: ViewOf<W::Actor>,
-    /// `None` where a run under way cannot be told the end of.
-    plan: Option<PlanOf<W>>,
+    journal: Option<JournalOf<C>>,
+    seen: ObservedOf<C>,
+    /// `None` where the end of a run in progress cannot be predicted.
+    plan: Option<PlanOf<C>>,
 }
 
-/// A subject that was looked at, with what was found.
-pub struct Ready<W: Work> {
-    /// The lock, where somebody seemed to hold it.
+/// A target that was surveyed.
+pub struct Ready<C: Controller> {
+    /// The lock, where another process seemed to hold it.
     held: Option<(Held, Record)>,
-    survey: Survey<W>,
+    survey: Survey<C>,
 }
 
-impl<W: Work> Ready<W> {
+impl<C: Controller> Ready<C> {
     /// Nothing is done after all.
     pub async fn leave(self) {
         release(self.held).await;
     }
 }
 
-impl<W: Work> Job<'_, W> {
-    /// Works on it to the end. `result` tells more than the error, also where there is none.
+impl<C: Controller> Job<'_, C> {
+    /// Rotates or rolls back, to the end. `result` says more than the error, also where there is none.
     pub async fn run(&self, result: &mut RotationResult) -> Result<(), Error> {
         let ended = self.try_run(result).await;
         ended.map_err(|error| self.failed(error, result))
     }
 
-    /// The error that it ended with, as it is told.
+    /// The error that it ended with, as it is printed.
     pub(crate) fn failed(&self, error: Error, result: &mut RotationResult) -> Error {
-        let error = self.ui.by_signal(self.work.explain(error));
+        let error = self.ui.by_signal(self.controller.explain(error));
         result.fail(&error);
         error
     }
@@ -179,8 +105,8 @@ impl<W: Work> Job<'_, W> {
         }
     }
 
-    /// Looks, and says what would be done. `None`: that is all that there is to do, and `result` says why.
-    pub async fn prepare(&self, result: &mut RotationResult) -> Result<Option<Ready<W>>, Error> {
+    /// Surveys it, and prints the plan. `None`: there is nothing more to do, and `result` says why.
+    pub async fn prepare(&self, result: &mut RotationResult) -> Result<Option<Ready<C>>, Error> {
         let held = self.unless_interrupted(self.hold_if_held()).await??;
         let survey = match self.unless_interrupted(Box::pin(self.survey(result))).await {
             Ok(Ok(Some(survey))) => survey,
@@ -202,24 +128,24 @@ impl<W: Work> Job<'_, W> {
     }
 
     /// Does it.
-    pub async fn carry_out(&self, ready: Ready<W>, result: &mut RotationResult) -> Result<(), Error> {
+    pub async fn carry_out(&self, ready: Ready<C>, result: &mut RotationResult) -> Result<(), Error> {
         let Ready { held, survey } = ready;
         let lock = match held {
             Some((lock, _)) => lock,
             None => self.unless_interrupted(self.take(&survey.record)).await??,
         };
         let outcome = Box::pin(self.engine(lock, survey.journal)).await;
-        self.finish(outcome, &survey.view, survey.plan.as_ref(), result).await
+        self.finish(outcome, &survey.seen, survey.plan.as_ref(), result).await
     }
 
-    /// Where the lock seems to be held by somebody alive, takes it or reports the holder. A holder that died before it
-    /// had written a journal left nothing to undo but its name in the Lease.
+    /// Where a live process seems to hold the lock, takes it or reports the holder. A holder that died before it had written a
+    /// journal left nothing to roll back but its name in the Lease.
     async fn hold_if_held(&self) -> Result<Option<(Held, Record)>, Error> {
         if self.dry_run != DryRun::None {
             return Ok(None);
         }
         let record = self.read_lease().await?;
-        let left_to_undo = self.asked == Asked::Rotate || record.journal.is_some();
+        let left_to_undo = self.verb == Verb::Rotate || record.journal.is_some();
         if record.holder.is_none() || self.force_lock || (record.holder_is_gone() && left_to_undo) {
             return Ok(None);
         }
@@ -227,193 +153,181 @@ impl<W: Work> Job<'_, W> {
     }
 
     async fn read_lease(&self) -> Result<Record, Error> {
-        let lease = &self.work.subject().lease;
-        let lock = lease.lock::<ProtocolOf<W>>(self.work.server());
+        let lease = &self.target.lease;
+        let lock = lease.lock::<RotationOf<C>>(self.controller.server());
         lock.read().await.doing(format!("read {lease}"))
     }
 
     async fn lock(&self) -> Result<(Held, Record), Error> {
-        let Subject {
-            called: name,
-            again,
+        let Target {
+            display: name,
+            commands,
             lease,
             ..
-        } = self.work.subject();
+        } = self.target;
         let watching = |holder: &str| {
             self.ui.status(format!(
-                "The lock of {name} is held by {holder}; watching whether it lives."
+                "The lock of {name} is held by {holder}. Checking whether the holder still renews it."
             ));
         };
-        let lock = lease.lock::<ProtocolOf<W>>(self.work.server());
+        let lock = lease.lock::<RotationOf<C>>(self.controller.server());
         match lock.take(self.force_lock, watching).await {
             Ok(taken) => Ok(taken),
             Err(NotTaken::Held(holder)) => {
                 let message = format!("the rotation of {name} is held by {holder}");
-                let status = again.status();
-                Err(Error::new(Kind::Held, message).hint(format!("`{status}` says where it stands")))
+                let status = commands.status();
+                Err(Error::new(Kind::Held, message).hint(format!("`{status}` shows its progress")))
             }
             Err(NotTaken::Api(error)) => Err(error).doing(format!("take the lock, {lease}")),
         }
     }
 
-    /// Takes the lock after the question, unless somebody else went on with the rotation since the survey.
+    /// Takes the lock after the question, unless another run has changed something since the survey.
     async fn take(&self, surveyed: &Record) -> Result<Held, Error> {
         let (lock, record) = self.lock().await?;
         if record.journal == surveyed.journal && record.last_run == surveyed.last_run {
             return Ok(lock);
         }
         release(Some((lock, record))).await;
-        let message = format!(
-            "another run has changed {} since it was looked at",
-            self.work.subject().called
-        );
-        Err(Error::failed(message).hint("run the same command again: it looks again"))
+        let message = format!("another run has changed {} since the survey", self.target.display);
+        Err(Error::failed(message).hint("run the same command again"))
     }
 
-    /// Reads what is there and says what would be done. `None`: there is nothing to do, and `result` says so.
-    async fn survey(&self, result: &mut RotationResult) -> Result<Option<Survey<W>>, Error> {
+    /// Observes both sides and makes the plan. `None`: there is nothing to do, and `result` says so.
+    async fn survey(&self, result: &mut RotationResult) -> Result<Option<Survey<C>>, Error> {
         let record = self.read_lease().await?;
-        let journal = match Rotation::<ProtocolOf<W>>::from(record.clone()).journal {
+        let journal = match LeasedRotation::<RotationOf<C>>::from(record.clone()).journal {
             None => None,
-            Some(Ok(journal)) => Some(journal.resumed()),
+            Some(Ok(journal)) => Some(self.directed(journal.taken_over())?),
             Some(Err(_)) if self.force_journal => None,
             Some(Err(why)) => return Err(Error::failed(why.to_string())),
         };
-        if self.asked == Asked::Rollback && journal.is_none() {
+        if self.verb == Verb::Rollback && journal.is_none() {
             result.end("nothing-to-do");
-            result.message = Some(format!("no rotation of {} is under way", self.work.subject().called));
+            result.message = Some(format!("no rotation of {} is in progress", self.target.display));
             return Ok(None);
         }
-        let mut journal = journal.map(|journal| self.directed(journal)).transpose()?;
-        let mut view = self.observe(journal.as_ref()).await?;
-        if let Some(claimed) = journal.take() {
-            let goal = claimed.goal;
-            journal = self.recalled(claimed, &mut view).await?;
-            // A rollback never begins a rotation.
-            if journal.is_none() && (goal == Goal::Back || self.asked == Asked::Rollback) {
-                let hint = "discard its journal with --force=journal";
-                let message = format!(
-                    "nothing of the rotation of {} can be undone",
-                    self.work.subject().called
-                );
-                return Err(Error::failed(message).hint(hint));
-            }
-            if journal.is_none() {
-                self.ui
-                    .status("The run that the Lease tells of has changed nothing; a new one begins.");
-                view = self.observe(None).await?;
-            }
-        }
-        let run = journal
-            .as_ref()
-            .map(|journal| journal.as_of(self.work.server().clock.now()));
-        let plan = match plan::plan(view.clone(), run) {
+        let mut seen = self.observe(journal.as_ref()).await?;
+        let journal = match journal {
+            Some(claimed) => self.resumed(claimed, &mut seen).await?,
+            None => None,
+        };
+        let run = journal.as_ref().map(|journal| journal.run().clone());
+        let plan = match plan::plan(seen.clone(), run) {
             Ok(plan) => Some(plan),
             Err(NoPlan::Stuck(_)) if journal.is_some() => None,
             Err(NoPlan::Stuck(what)) => {
                 let message = format!(
-                    "{} is not rotated: it would wait in vain for {what}",
-                    self.work.subject().called
+                    "cannot rotate {}: it would wait in vain for {what}",
+                    self.target.display
                 );
                 return Err(Error::failed(message));
             }
-            Err(NoPlan::Refused(obstacles)) if journal.is_none() => {
-                return Err(outcome::refusal(self.work.subject(), obstacles, result));
+            Err(NoPlan::Refused(blockers)) if journal.is_none() => {
+                return Err(outcome::refusal(self.target, blockers, result));
             }
-            // What stands in the way of going on is for the engine to say, with the command that undoes it.
+            // What blocks a run in progress is reported by the engine, with the command that rolls it back.
             Err(NoPlan::Refused(_)) => None,
         };
         Ok(Some(Survey {
             record,
             journal,
-            view,
+            seen,
             plan,
         }))
     }
 
-    async fn observe(&self, journal: Option<&JournalOf<W>>) -> Result<ViewOf<W::Actor>, Error> {
-        let run = journal.map(|journal| journal.as_of(self.work.server().clock.now()));
-        let seen = Box::pin(self.work.actor().observe(run.as_ref())).await;
+    async fn observe(&self, journal: Option<&JournalOf<C>>) -> Result<ObservedOf<C>, Error> {
+        let seen = Box::pin(self.controller.observe(journal.map(Journal::run))).await;
         seen.map_err(in_words)
     }
 
-    /// What the Lease claims is replaced by what the objects say. `None`: nothing of that run stands.
-    async fn recalled(
-        &self,
-        mut journal: JournalOf<W>,
-        view: &mut ViewOf<W::Actor>,
-    ) -> Result<Option<JournalOf<W>>, Error> {
-        let run = journal.as_of(self.work.server().clock.now());
-        match ProtocolOf::<W>::recall(view, &run) {
-            Some(notes) if notes == run.notes => return Ok(Some(journal)),
-            Some(notes) => journal = journal.with_notes(notes),
-            None => return Ok(None),
+    /// What the Lease claims is replaced by what the objects say. `None`: nothing of that run exists, and a new one begins.
+    async fn resumed(&self, claimed: JournalOf<C>, seen: &mut ObservedOf<C>) -> Result<Option<JournalOf<C>>, Error> {
+        let claim = claimed.run().clone();
+        let journal = claimed.resumed(seen);
+        let unchanged = journal.as_ref().is_some_and(|journal| *journal.run() == claim);
+        if journal.is_none() && claim.direction != Direction::Forward {
+            let message = format!("nothing of the rotation of {} can be rolled back", self.target.display);
+            return Err(Error::failed(message).hint("--force=journal discards its journal"));
         }
-        *view = self.observe(Some(&journal)).await?;
-        Ok(Some(journal))
-    }
-
-    /// Gives a journal the direction that was asked for.
-    fn directed(&self, mut journal: JournalOf<W>) -> Result<JournalOf<W>, Error> {
-        if self.asked == Asked::Rotate || journal.goal == Goal::Back {
-            return Ok(journal);
+        if journal.is_none() {
+            self.ui
+                .status("The run in the Lease has changed nothing. Starting a new rotation.");
         }
-        if !journal.phase.may_be_undone() {
-            let Subject { called, again, .. } = self.work.subject();
-            let message =
-                format!("the rotation of {called} has begun to retire the old token and can only be finished");
-            let go_on = again.rotate();
-            return Err(Error::failed(message).hint(format!("`{go_on}` finishes it")));
+        if !unchanged {
+            *seen = self.observe(journal.as_ref()).await?;
         }
-        journal.turn_back("asked for with rollback");
         Ok(journal)
     }
 
-    async fn show(&self, survey: &Survey<W>, result: &mut RotationResult) -> Result<(), Error> {
+    /// Gives a journal the direction of this command.
+    fn directed(&self, mut journal: JournalOf<C>) -> Result<JournalOf<C>, Error> {
+        if self.verb == Verb::Rotate || journal.run().direction != Direction::Forward {
+            return Ok(journal);
+        }
+        if !journal.run().may_turn(Direction::Rollback) {
+            let Target { display, commands, .. } = self.target;
+            let message =
+                format!("the rotation of {display} has begun to revoke the old token and can only be finished");
+            let rotate = commands.rotate();
+            return Err(Error::failed(message).hint(format!("`{rotate}` finishes it")));
+        }
+        journal.turn(Direction::Rollback, "requested with rollback");
+        Ok(journal)
+    }
+
+    async fn show(&self, survey: &Survey<C>, result: &mut RotationResult) -> Result<(), Error> {
         if let Some(journal) = &survey.journal {
-            let under_way = under_way(journal, self.asked);
+            let in_progress = in_progress(journal, self.verb);
             self.ui.status(match self.among {
-                Some(_) => format!("{}: {under_way}", self.work.subject().called),
-                None => under_way,
+                Some(_) => format!("{}: {in_progress}", self.target.display),
+                None => in_progress,
             });
         }
         let Some(plan) = &survey.plan else { return Ok(()) };
-        result.old_fingerprint = Some(ProtocolOf::<W>::ends(&plan.notes).old);
+        result.old_fingerprint = Some(RotationOf::<C>::credentials(&plan.record).old);
         result.plan = lines(plan);
         if self.dry_run == DryRun::Server {
-            self.work.check(plan, &mut result.plan).await;
+            for (planned, line) in plan.steps.iter().zip(&mut result.plan) {
+                if let Planned::Step { step, .. } = planned {
+                    line.checked = Some(self.controller.dry_run(step).await.to_string());
+                }
+            }
         }
         if survey.journal.is_none() {
-            result.plan.insert(0, survey_line::<W>(&survey.view, plan));
+            result.plan.insert(0, survey_line::<C>(&survey.seen, plan));
         }
-        let mut deaths = ProtocolOf::<W>::deaths(plan);
-        let text = text(&self.title(plan.goal), &result.plan, &deaths);
-        result.remarks.append(&mut deaths);
+        let mut also_invalidated = RotationOf::<C>::also_invalidated(plan);
+        let text = text(&self.title(plan.direction), &result.plan, &also_invalidated);
+        result.remarks.append(&mut also_invalidated);
         match self.among {
             _ if self.plan_is_data => return self.ui.write_out(&text),
             None => self.ui.status(text.trim_end()),
             Some(_) => {
                 let from = result.plan.first().filter(|line| line.phase == Phase::Survey);
                 let from = from.map_or_else(String::new, |line| format!(": {}", line.what));
-                self.ui.status(format!("{}{from}", self.work.subject().called));
+                self.ui.status(format!("{}{from}", self.target.display));
             }
         }
         Ok(())
     }
 
-    fn title(&self, goal: Goal) -> String {
-        let (name, reached) = (&self.work.subject().called, self.work.reached());
-        match goal {
-            Goal::Forward => format!("Rotation of {name}{reached}:"),
-            Goal::Back => format!("Rollback of {name}{reached}:"),
-        }
+    fn title(&self, direction: Direction) -> String {
+        let (name, reached) = (&self.target.display, self.controller.reached());
+        let what = if direction.is_rollback() {
+            "Rollback"
+        } else {
+            "Rotation"
+        };
+        format!("{what} of {name}{reached}:")
     }
 
-    async fn engine(&self, lock: Held, journal: Option<JournalOf<W>>) -> Outcome {
-        // From the first moment on everybody who goes on with it shall go back.
+    async fn engine(&self, lock: Held, journal: Option<JournalOf<C>>) -> Outcome {
+        // From the first moment on whoever resumes it rolls back.
         if let Some(text) = journal
             .as_ref()
-            .filter(|journal| journal.goal == Goal::Back)
+            .filter(|journal| journal.run().direction != Direction::Forward)
             .and_then(|it| it.to_text().ok())
         {
             let _ = lock.save(text).await;
@@ -421,11 +335,10 @@ impl<W: Work> Job<'_, W> {
         let terminal = Terminal::new(self.ui, self.among);
         let (stop, stopped) = watch::channel(false);
         let engine = Engine {
-            actor: self.work.actor(),
+            controller: self.controller,
             listener: &terminal,
             stop: stopped,
-            patience: self.work.patience() + BEYOND_DEADLINES,
-            resumable_by: self.work.resumable_by(),
+            patience: None,
         };
         let asked_to_stop = async {
             self.ui.interrupt().cancelled().await;
@@ -444,33 +357,37 @@ impl<W: Work> Job<'_, W> {
     async fn finish(
         &self,
         outcome: Outcome,
-        before: &ViewOf<W::Actor>,
-        plan: Option<&PlanOf<W>>,
+        before: &ObservedOf<C>,
+        plan: Option<&PlanOf<C>>,
         result: &mut RotationResult,
     ) -> Result<(), Error> {
-        // Whether something is left to go on with is what the Lease says, whoever wrote it last; where it does not
-        // answer, there is.
+        // Whether something is left to resume is what the Lease says, whoever wrote it last; if it cannot be read, there is.
         let pending = matches!(outcome, Outcome::Pending { .. })
             && !self.read_lease().await.is_ok_and(|record| record.journal.is_none());
         let done = matches!(outcome, Outcome::Done | Outcome::AlreadyDone);
-        if done || matches!(outcome, Outcome::Undone(_)) {
-            result.remarks.extend(self.work.unproven());
+        let rolled_forward = matches!(outcome, Outcome::RolledForward(_));
+        if !matches!(outcome, Outcome::Pending { .. } | Outcome::Refused(_)) {
+            result.remarks.extend(self.controller.unproven());
         }
-        if matches!(outcome, Outcome::Undone(_))
-            && let Some(kept) = self.work.kept()
-        {
-            return Err(kept.end(result));
+        let ended = end_of(self.verb, outcome, self.target, pending, result);
+        if rolled_forward {
+            let summary = self.controller.rolled_forward();
+            result.new_fingerprint = summary.in_use;
+            return ended.map_err(|mut error| {
+                error.message = format!("{}; {}", error.message, summary.message);
+                error
+            });
         }
-        end_of(self.asked, outcome, self.work.subject(), pending, result)?;
+        ended?;
         if done {
-            let (new, last) = self.work.done(before, plan).await;
-            result.new_fingerprint = new;
-            result.remarks.push(last);
+            let summary = self.controller.summary(before, plan).await;
+            result.new_fingerprint = summary.in_use;
+            result.remarks.push(summary.message);
         }
         Ok(())
     }
 
-    /// Nothing is under way yet: Ctrl-C ends it where it is.
+    /// Nothing is in progress yet: Ctrl-C ends it at once.
     async fn unless_interrupted<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
         tokio::select! {
             done = work => Ok(done),
@@ -489,31 +406,37 @@ async fn release(held: Option<(Held, Record)>) {
     }
 }
 
-fn in_words(trouble: Trouble) -> Error {
-    match trouble {
-        Trouble::NotYet(error) | Trouble::Fatal(error) => error,
-        Trouble::Changed => Error::failed("the objects change while they are read").hint("try again in a moment"),
-        Trouble::LockLost => Error::failed("the lock was lost before anything was changed"),
+fn in_words(failure: Failure) -> Error {
+    match failure {
+        Failure::Transient(error) | Failure::Permanent(error) => error,
+        Failure::Conflict => Error::failed("the objects change while they are read").hint("try again in a moment"),
+        Failure::LockLost => Error::failed("the lock was lost before anything was changed"),
     }
 }
 
-fn under_way<P: Product>(journal: &Journal<P>, asked: Asked) -> String {
-    let (run, phase) = (&journal.run, journal.phase);
-    let because = journal.reason.as_deref().unwrap_or("asked for");
-    match (asked, journal.goal) {
-        (_, Goal::Forward) => format!("Rotation {run} is under way, in phase {phase}: this goes on with it."),
-        (Asked::Rotate, Goal::Back) => {
-            format!("Rotation {run} is going back ({because}): this finishes going back, and rotates nothing.")
+fn in_progress<R: Rotation>(journal: &Journal<R>, verb: Verb) -> String {
+    let run = journal.run();
+    let (id, phase) = (&run.id, run.phase);
+    let reason = journal.reason.as_deref().unwrap_or("requested");
+    match (verb, run.direction) {
+        (_, Direction::Forward) => format!("Rotation {id} is in progress, in phase {phase}. Resuming it."),
+        (Verb::Rotate, Direction::Rollback) => {
+            format!("Rotation {id} is being rolled back ({reason}). Finishing the rollback; nothing is rotated.")
         }
-        (Asked::Rollback, Goal::Back) => format!("Rotation {run} came as far as phase {phase}: this undoes it."),
+        (Verb::Rollback, Direction::Rollback) => {
+            format!("Rotation {id} is in progress, in phase {phase}. Rolling it back.")
+        }
+        (_, Direction::RollForward) => {
+            format!("Rotation {id} can no longer be rolled back ({reason}). Finishing it.")
+        }
     }
 }
 
 /// Where the rotation starts from.
-fn survey_line<W: Work>(view: &ViewOf<W::Actor>, plan: &PlanOf<W>) -> Line {
+fn survey_line<C: Controller>(seen: &ObservedOf<C>, plan: &PlanOf<C>) -> Line {
     Line {
         phase: Phase::Survey,
-        what: ProtocolOf::<W>::start(view, &plan.notes),
+        what: RotationOf::<C>::start(seen, &plan.record),
         wait: false,
         checked: None,
     }

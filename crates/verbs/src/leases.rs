@@ -1,4 +1,4 @@
-//! The Leases of rotations, read without holding any: what is under way, and when the last one ended.
+//! The Leases of rotations, read without holding any: what is in progress, and when the last rotation ended.
 
 use std::collections::BTreeMap;
 
@@ -8,63 +8,63 @@ use kubectl_core::connection::Server;
 use kubectl_core::error::{Doing as _, Error};
 use rotation::journal::{Journal, Unreadable};
 use rotation::lock::Record;
-use rotation::protocol::Protocol;
+use rotation::rotation::Rotation;
 
-use crate::subject::{LeaseName, Product};
+use crate::subject::{LeaseName, lease_selector};
 
 /// As kubectl pages.
 const PAGE: u32 = 500;
 
-/// What the Lease of one subject says.
+/// What the Lease of one target says.
 #[derive(Debug)]
-pub struct Rotation<P: Protocol> {
+pub struct LeasedRotation<R: Rotation> {
     /// The Lease itself.
     pub record: Record,
-    /// The journal of a rotation under way.
-    pub journal: Option<Result<Journal<P>, Unreadable>>,
+    /// The journal of a rotation in progress.
+    pub journal: Option<Result<Journal<R>, Unreadable>>,
 }
 
-impl<P: Protocol> From<Record> for Rotation<P> {
+impl<R: Rotation> From<Record> for LeasedRotation<R> {
     fn from(record: Record) -> Self {
         let journal = record.journal.as_deref().map(Journal::read);
         Self { record, journal }
     }
 }
 
-impl<P: Protocol> Rotation<P> {
+impl<R: Rotation> LeasedRotation<R> {
     /// Whether a rotation was begun and is not finished.
-    pub fn under_way(&self) -> bool {
+    pub fn in_progress(&self) -> bool {
         self.journal.is_some()
     }
 
     /// The journal, where it can be read.
-    pub fn journal(&self) -> Option<&Journal<P>> {
+    pub fn journal(&self) -> Option<&Journal<R>> {
         self.journal.as_ref()?.as_ref().ok()
     }
 
-    /// Whether nobody is there to go on with it: no holder, or one that is known to have ended.
+    /// Whether no process holds it: no holder, or one that is known to have ended.
     pub fn is_unattended(&self) -> bool {
         self.record.holder.is_none() || self.record.holder_is_gone()
     }
 }
 
-/// The Leases of all subjects of one product.
+/// The Leases of all targets of one kind of rotation.
 #[derive(Debug)]
-pub struct Rotations<P: Protocol> {
-    by_lease: BTreeMap<(String, String), Rotation<P>>,
+pub struct LeasedRotations<R: Rotation> {
+    by_lease: BTreeMap<(String, String), LeasedRotation<R>>,
     /// The caller may not list Leases.
     pub unknown: bool,
 }
 
-impl<P: Product> Rotations<P> {
-    /// Reads them, in pages: in one namespace, or in all. Without the right to it, nothing is known and nothing fails.
+impl<R: Rotation> LeasedRotations<R> {
+    /// Reads them, in pages: in one namespace, or in all. Without permission nothing is known, and nothing fails.
     pub async fn read(server: &Server, namespace: Option<&str>, side: &str) -> Result<Self, Error> {
         let client = server.client.clone();
         let api: Api<Lease> = match namespace {
             Some(namespace) => Api::namespaced(client, namespace),
             None => Api::all(client),
         };
-        let mut params = ListParams::default().labels(&P::lease_selector()).limit(PAGE);
+        let mut params = ListParams::default().labels(&lease_selector::<R>()).limit(PAGE);
         let mut found = Self {
             by_lease: BTreeMap::new(),
             unknown: false,
@@ -92,19 +92,19 @@ impl<P: Product> Rotations<P> {
     }
 
     /// What all of them say.
-    pub fn all(&self) -> impl Iterator<Item = &Rotation<P>> {
+    pub fn all(&self) -> impl Iterator<Item = &LeasedRotation<R>> {
         self.by_lease.values()
     }
 
     /// What a Lease says; `None` without one.
-    pub fn of(&self, namespace: &str, name: &str) -> Option<&Rotation<P>> {
+    pub fn of(&self, namespace: &str, name: &str) -> Option<&LeasedRotation<R>> {
         self.by_lease.get(&(namespace.to_owned(), name.to_owned()))
     }
 }
 
-/// Reads the Lease of one subject. `None`: the caller may not.
-pub async fn of<P: Product>(server: &Server, lease: &LeaseName) -> Result<Option<Rotation<P>>, Error> {
-    match lease.lock::<P>(server).read().await {
+/// Reads the Lease of one target. `None`: the caller has no permission to.
+pub async fn of<R: Rotation>(server: &Server, lease: &LeaseName) -> Result<Option<LeasedRotation<R>>, Error> {
+    match lease.lock::<R>(server).read().await {
         Ok(record) => Ok(Some(record.into())),
         Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(None),
         Err(error) => Err(error).doing(format!("read {lease}")),

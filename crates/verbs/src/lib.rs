@@ -1,14 +1,13 @@
-//! `rotate`, `rollback` and what shows a rotation, as every plugin has them: plan, question, lock, progress, and the
-//! words and codes for each end.
+//! `rotate`, `rollback` and `status`, as every rotation has them: plan, confirmation, lock, progress, and the words and exit
+//! codes for each end.
 //!
-//! The engine (crate `rotation`) knows no terminal, the core knows no rotation, and neither knows a product. Here the
-//! two meet. A plugin gives
-//! * its [`Protocol`](rotation::protocol::Protocol), with a few words about it: [`Product`];
-//! * the [`Subject`] at hand: what it is called, and where its Lease is;
-//! * for each command the [`Work`]: the actor and what only the product can say of a run.
+//! The engine knows no terminal, and neither it nor this crate knows a product. A plugin gives
+//! * its [`Rotation`](rotation::rotation::Rotation) and [`Controller`](rotation::controller::Controller);
+//! * the [`Target`]: what it is called, and where its Lease is;
 //!
-//! and gets [`Job::run`], which `rotate` and `rollback` consist of; [`several::run`], for several subjects in one command; [`UnderWay`](under_way::UnderWay), for `status`; and
-//! [`Rotations`](leases::Rotations), by which a `list` marks the subjects with one under way.
+//! and gets [`Job::run`], which `rotate` and `rollback` consist of; [`several::run`] for several targets in one command;
+//! [`RotationStatus`](under_way::RotationStatus) for `status`; and [`LeasedRotations`](leases::LeasedRotations), by which a
+//! `list` marks the targets with a rotation in progress.
 
 pub mod again;
 pub mod job;
@@ -21,10 +20,10 @@ pub mod subject;
 pub mod terminal;
 pub mod under_way;
 
-pub use self::again::Again;
-pub use self::job::{Job, Work};
-pub use self::outcome::{Asked, RotationResult};
-pub use self::subject::{Ends, Product, Subject};
+pub use self::again::Commands;
+pub use self::job::Job;
+pub use self::outcome::{RotationResult, Verb};
+pub use self::subject::{LeaseName, Target};
 
-/// `apiVersion` of everything that the verbs print for machines.
+/// `apiVersion` of the documents that are printed.
 pub const API_VERSION: &str = "kubectl-rotation.github.io/v1alpha1";

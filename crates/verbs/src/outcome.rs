@@ -1,18 +1,19 @@
-//! How a run ended: a sentence, an exit code, a document, and the one command that continues or undoes it.
+//! How a run ended: a sentence, an exit code, a document, and the command that resumes it or rolls it back.
 
 use kubectl_core::error::{Error, ExitCode, Kind};
 use kubectl_core::secret::Fingerprint;
+use rotation::direction::Direction;
 use rotation::engine::{Outcome, Pause};
-use rotation::phase::{Goal, Phase};
-use rotation::protocol::Obstacle;
+use rotation::phase::Phase;
+use rotation::rotation::Blocker;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::API_VERSION;
 use crate::plan::Line;
-use crate::subject::Subject;
+use crate::subject::Target;
 
-/// The document of `-o json`: how it ended for one subject.
+/// The document of `-o json`: how it ended for one target.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RotationResult {
@@ -21,10 +22,10 @@ pub struct RotationResult {
     metadata: Metadata,
     /// What it is about.
     #[serde(flatten)]
-    about: Map<String, Value>,
-    /// `rotated`, `undone`, `kept`, `planned`, `refused`, `pending`, `held`, `interrupted`, `failed`, `nothing-to-do`.
+    details: Map<String, Value>,
+    /// `rotated`, `rolled-back`, `rolled-forward`, `planned`, `refused`, `pending`, `held`, `interrupted`, `failed`, `nothing-to-do`.
     pub outcome: &'static str,
-    /// The exit code of a run for this subject alone.
+    /// The exit code of a run for this target alone.
     pub exit_code: u8,
     /// What went wrong, in a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -32,26 +33,26 @@ pub struct RotationResult {
     /// The farthest phase that was begun, where it is pending.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// Which way it goes on, where it is pending.
+    /// Its direction, where it is pending.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub goal: Option<Goal>,
+    pub direction: Option<Direction>,
     /// The token before.
     pub old_fingerprint: Option<Fingerprint>,
     /// The token after; `None` where it was not changed.
     pub new_fingerprint: Option<Fingerprint>,
     /// The plan.
     pub plan: Vec<Line>,
-    /// What stands in the way.
+    /// The failed preflight checks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub obstacles: Vec<Obstacle>,
-    /// What is to be known besides.
+    pub blockers: Vec<Blocker>,
+    /// What else there is to know.
     pub remarks: Vec<String>,
-    /// The command that goes on, where it is pending.
-    #[serde(rename = "continue", skip_serializing_if = "Option::is_none")]
-    pub go_on: Option<String>,
-    /// The command that undoes it, where that is still possible.
+    /// The command that resumes it, where it is pending.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub undo: Option<String>,
+    pub resume: Option<String>,
+    /// The command that rolls it back, where that is still possible.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -59,7 +60,7 @@ struct Metadata {
     name: String,
 }
 
-/// The document of several subjects.
+/// The document of several targets.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RotationResultList {
@@ -82,36 +83,36 @@ impl From<Vec<RotationResult>> for RotationResultList {
 
 impl RotationResult {
     /// Nothing was done yet.
-    pub fn of(subject: &Subject) -> Self {
+    pub fn of(target: &Target) -> Self {
         Self {
             api_version: API_VERSION,
             kind: "RotationResult",
             metadata: Metadata {
-                name: subject.name.clone(),
+                name: target.name.clone(),
             },
-            about: subject.about.clone(),
+            details: target.details.clone(),
             outcome: "failed",
             exit_code: ExitCode::Failed as u8,
             message: None,
             phase: None,
-            goal: None,
+            direction: None,
             old_fingerprint: None,
             new_fingerprint: None,
             plan: Vec::new(),
-            obstacles: Vec::new(),
+            blockers: Vec::new(),
             remarks: Vec::new(),
-            go_on: None,
-            undo: None,
+            resume: None,
+            rollback: None,
         }
     }
 
-    /// It ended well.
+    /// It succeeded.
     pub fn end(&mut self, outcome: &'static str) {
         self.outcome = outcome;
         self.exit_code = ExitCode::Done as u8;
     }
 
-    /// It ended with an error, which is the word that goes with its kind unless `end_of` said a better one.
+    /// It ended with an error. The outcome follows from its kind, unless `end_of` has set a more precise one.
     pub fn fail(&mut self, error: &Error) {
         self.exit_code = error.exit_code() as u8;
         self.message = Some(error.message.clone());
@@ -119,131 +120,148 @@ impl RotationResult {
             Kind::Held => "held",
             Kind::Pending => "pending",
             Kind::Interrupted | Kind::Terminated => "interrupted",
-            _ if ["undone", "kept", "refused"].contains(&self.outcome) => self.outcome,
+            _ if ["rolled-back", "rolled-forward", "refused"].contains(&self.outcome) => self.outcome,
             _ => "failed",
         };
     }
 }
 
-/// What the run was asked to do.
+/// The command of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// To rotate.
+pub enum Verb {
+    /// `rotate`.
     Rotate,
-    /// To undo.
+    /// `rollback`.
     Rollback,
 }
 
-/// Words an outcome: `Ok` where what was asked for was reached. `pending` says whether the journal is still there.
+/// Words an outcome: `Ok` where the command has reached its end. `pending` says whether the journal is still there.
 pub fn end_of(
-    asked: Asked,
+    verb: Verb,
     outcome: Outcome,
-    subject: &Subject,
+    target: &Target,
     pending: bool,
     result: &mut RotationResult,
 ) -> Result<(), Error> {
-    let name = &subject.called;
+    let name = &target.display;
     match outcome {
         Outcome::Done | Outcome::AlreadyDone => {
             if matches!(outcome, Outcome::AlreadyDone) {
-                result.message = Some("an earlier run had finished the rotation: nothing was left to do".to_owned());
+                result.message = Some("a previous run had finished the rotation: nothing left to do".to_owned());
             }
-            match asked {
-                Asked::Rotate => {
+            match verb {
+                Verb::Rotate => {
                     result.end("rotated");
                     Ok(())
                 }
-                // Somebody else's run went over the edge before ours took the lock.
-                Asked::Rollback => Err(Error::failed(format!(
-                    "the rotation of {name} could not be undone any more: it is finished"
+                // Another run finished it before ours took the lock.
+                Verb::Rollback => Err(Error::failed(format!(
+                    "the rotation of {name} can no longer be rolled back: it is finished"
                 ))),
             }
         }
-        Outcome::Undone(reason) => {
-            result.outcome = "undone";
-            match asked {
-                Asked::Rollback => {
-                    result.end("undone");
+        Outcome::RolledBack(reason) => {
+            result.outcome = "rolled-back";
+            match verb {
+                Verb::Rollback => {
+                    result.end("rolled-back");
                     Ok(())
                 }
-                Asked::Rotate => Err(Error::failed(format!(
-                    "the rotation of {name} was undone, and {}: {reason}",
-                    subject.restored
+                Verb::Rotate => Err(Error::failed(format!(
+                    "the rotation of {name} was rolled back, and {}: {reason}",
+                    target.restored
                 ))),
             }
         }
-        Outcome::Refused(obstacles) => Err(refusal(subject, obstacles, result)),
+        Outcome::RolledForward(reason) => {
+            result.outcome = "rolled-forward";
+            Err(Error::failed(format!(
+                "the rotation of {name} could not be rolled back: {reason}"
+            )))
+        }
+        Outcome::Refused(blockers) => Err(refusal(target, blockers, result)),
         Outcome::Pending {
             because: Pause::Error(error),
             ..
         } if !pending => Err(error),
-        Outcome::Pending { phase, goal, because } => {
+        Outcome::Pending {
+            phase,
+            direction,
+            because,
+        } => {
             if pending {
                 result.phase = Some(phase);
-                result.goal = Some(goal);
+                result.direction = Some(direction);
             }
-            Err(stopped(subject, phase, goal, because, pending, result))
+            Err(stopped(target, phase, direction, because, pending, result))
         }
     }
 }
 
 /// Why nothing was begun.
-pub fn refusal(subject: &Subject, obstacles: Vec<Obstacle>, result: &mut RotationResult) -> Error {
+pub fn refusal(target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
     result.outcome = "refused";
-    let reasons: Vec<&str> = obstacles.iter().map(|obstacle| obstacle.reason.as_str()).collect();
-    let message = format!("{} is not rotated: {}", subject.called, reasons.join("; "));
-    let error = obstacles.iter().fold(Error::failed(message), |error, obstacle| {
-        let error = if obstacle.hint.is_empty() {
+    let reasons: Vec<&str> = blockers.iter().map(|blocker| blocker.reason.as_str()).collect();
+    let message = format!("cannot rotate {}: {}", target.display, reasons.join("; "));
+    let error = blockers.iter().fold(Error::failed(message), |error, blocker| {
+        let error = if blocker.hint.is_empty() {
             error
         } else {
-            error.hint(obstacle.hint.clone())
+            error.hint(blocker.hint.clone())
         };
-        match obstacle.check {
+        match blocker.check {
             Some(check) => error.hint(format!("--force={check} overrides this check")),
             None => error,
         }
     });
-    result.obstacles = obstacles;
+    result.blockers = blockers;
     error
 }
 
 fn stopped(
-    subject: &Subject,
+    target: &Target,
     phase: Phase,
-    goal: Goal,
+    direction: Direction,
     because: Pause,
     pending: bool,
     result: &mut RotationResult,
 ) -> Error {
-    let Subject {
-        called: name, again, ..
-    } = subject;
+    let Target {
+        display: name,
+        commands,
+        ..
+    } = target;
     if !pending && phase > Phase::Survey {
-        let status = again.status();
-        let message = format!("another run has ended the rotation of {name} meanwhile");
-        return Error::failed(message).hint(format!("`{status}` shows how it stands"));
+        let status = commands.status();
+        let message = format!("another run has finished the rotation of {name}");
+        return Error::failed(message).hint(format!("`{status}` shows the result"));
     }
     if !pending {
         let message = format!("stopped before anything of {name} was changed");
         return match because {
-            Pause::Asked => Error::new(Kind::Interrupted, message),
+            Pause::Interrupted => Error::new(Kind::Interrupted, message),
             other => Error::failed(format!("{message}: {}", reason(&other))),
         };
     }
-    let kind = if matches!(because, Pause::Asked) {
-        Kind::Interrupted
+    let what = if direction.is_rollback() {
+        "rollback"
     } else {
-        Kind::Pending
+        "rotation"
     };
-    let stands = match goal {
-        Goal::Forward => format!("the rotation of {name} stands in phase {phase}"),
-        Goal::Back => format!("the rotation of {name} is going back"),
+    let mut error = match &because {
+        Pause::Interrupted => Error::new(
+            Kind::Interrupted,
+            format!("{what} of {name} interrupted in phase {phase}"),
+        ),
+        other => Error::new(
+            Kind::Pending,
+            format!("{what} of {name} stopped in phase {phase}: {}", reason(other)),
+        ),
     };
-    let mut error = Error::new(kind, format!("{stands}: {}", reason(&because)));
     match &because {
         Pause::Error(cause) => error.hints.clone_from(&cause.hints),
-        Pause::Obstacles(obstacles) => {
-            let hints = obstacles.iter().map(|obstacle| obstacle.hint.clone());
+        Pause::Blocked(blockers) => {
+            let hints = blockers.iter().map(|blocker| blocker.hint.clone());
             error.hints.extend(hints.filter(|hint| !hint.is_empty()));
         }
         Pause::Contested(writer) => {
@@ -253,31 +271,32 @@ fn stopped(
         }
         _ => {}
     }
-    let go_on = match goal {
-        Goal::Forward => again.rotate(),
-        Goal::Back => again.rollback(),
+    let resume = if direction == Direction::Forward {
+        commands.rotate()
+    } else {
+        commands.rollback()
     };
-    error = error.hint(format!("`{go_on}` continues it"));
-    if goal == Goal::Forward && phase.may_be_undone() {
-        let undo = again.rollback();
-        error = error.hint(format!("`{undo}` undoes it"));
-        result.undo = Some(undo);
+    error = error.hint(format!("`{resume}` resumes it"));
+    if direction == Direction::Forward && phase.can_be_undone() {
+        let rollback = commands.rollback();
+        error = error.hint(format!("`{rollback}` restores the original state"));
+        result.rollback = Some(rollback);
     }
-    result.go_on = Some(go_on);
+    result.resume = Some(resume);
     error
 }
 
 fn reason(because: &Pause) -> String {
     match because {
-        Pause::Asked => "stopped as asked".to_owned(),
-        Pause::OutOfPatience(what) => format!("still waiting for {what}"),
-        Pause::Obstacles(obstacles) => obstacles
+        Pause::Interrupted => "interrupted".to_owned(),
+        Pause::TimedOut(what) => format!("still waiting for {what}"),
+        Pause::Blocked(blockers) => blockers
             .iter()
-            .map(|obstacle| obstacle.reason.as_str())
+            .map(|blocker| blocker.reason.as_str())
             .collect::<Vec<_>>()
             .join("; "),
         Pause::Contested(writer) => {
-            format!("{writer} keeps writing the old state back; the new state was written once more")
+            format!("{writer} keeps writing the old state back; the new state was applied once more")
         }
         Pause::LockLost(lost) => lost.to_string(),
         Pause::Error(error) => {
@@ -295,17 +314,17 @@ mod tests {
     use super::*;
     use rotation::lock::Lost;
 
-    use crate::again::Again;
+    use crate::again::Commands;
     use crate::subject::LeaseName;
 
-    fn subject() -> Subject {
-        Subject {
+    fn target() -> Target {
+        Target {
             object: "cluster.management.cattle.io/c-x7k2p".into(),
             name: "c-x7k2p".into(),
-            called: "cluster oslo (c-x7k2p)".into(),
-            about: Map::new(),
+            display: "cluster oslo (c-x7k2p)".into(),
+            details: Map::new(),
             restored: "its agent runs with the old token as before",
-            again: Again::new("crt", "c-x7k2p", &GlobalFlags::default()),
+            commands: Commands::new("crt", "c-x7k2p", &GlobalFlags::default()),
             lease: LeaseName {
                 namespace: "c-x7k2p".into(),
                 name: "kubectl-crt".into(),
@@ -314,12 +333,16 @@ mod tests {
         }
     }
 
-    fn pending(phase: Phase, goal: Goal, because: Pause) -> Outcome {
-        Outcome::Pending { phase, goal, because }
+    fn pending(phase: Phase, direction: Direction, because: Pause) -> Outcome {
+        Outcome::Pending {
+            phase,
+            direction,
+            because,
+        }
     }
 
-    fn obstacle() -> Obstacle {
-        Obstacle {
+    fn blocker() -> Blocker {
+        Blocker {
             check: Some("agent"),
             reason: "its agent is away".into(),
             hint: "wait for it".into(),
@@ -327,9 +350,9 @@ mod tests {
     }
 
     /// Exit code, outcome, what a user reads.
-    fn told(asked: Asked, outcome: Outcome, left: bool) -> String {
-        let mut result = RotationResult::of(&subject());
-        let ended = end_of(asked, outcome, &subject(), left, &mut result);
+    fn printed(verb: Verb, outcome: Outcome, left: bool) -> String {
+        let mut result = RotationResult::of(&target());
+        let ended = end_of(verb, outcome, &target(), left, &mut result);
         if let Err(error) = &ended {
             result.fail(error);
         }
@@ -342,74 +365,74 @@ mod tests {
     }
 
     #[rstest]
-    #[case::done(Asked::Rotate, Outcome::Done, false, "0 rotated")]
-    #[case::turned_back(Asked::Rotate, Outcome::Undone("no proof in time".into()), false,
-        "1 undone | the rotation of cluster oslo (c-x7k2p) was undone, and its agent runs with the old token as before: no proof in time")]
-    #[case::rolled_back(Asked::Rollback, Outcome::Undone("asked for".into()), false, "0 undone")]
-    #[case::refused(Asked::Rotate, Outcome::Refused(vec![obstacle()]), false,
-        "1 refused | cluster oslo (c-x7k2p) is not rotated: its agent is away | wait for it | --force=agent overrides this check")]
+    #[case::done(Verb::Rotate, Outcome::Done, false, "0 rotated")]
+    #[case::turned_to_rollback(Verb::Rotate, Outcome::RolledBack("no proof in time".into()), false,
+        "1 rolled-back | the rotation of cluster oslo (c-x7k2p) was rolled back, and its agent runs with the old token as before: no proof in time")]
+    #[case::rolled_back(Verb::Rollback, Outcome::RolledBack("requested".into()), false, "0 rolled-back")]
+    #[case::refused(Verb::Rotate, Outcome::Refused(vec![blocker()]), false,
+        "1 refused | cannot rotate cluster oslo (c-x7k2p): its agent is away | wait for it | --force=agent overrides this check")]
     #[case::stopped_early(
-        Asked::Rotate,
-        pending(Phase::Survey, Goal::Forward, Pause::Asked),
+        Verb::Rotate,
+        pending(Phase::Survey, Direction::Forward, Pause::Interrupted),
         false,
         "130 interrupted | stopped before anything of cluster oslo (c-x7k2p) was changed"
     )]
     #[case::stopped(
-        Asked::Rotate,
-        pending(Phase::Prove, Goal::Forward, Pause::Asked),
+        Verb::Rotate,
+        pending(Phase::Prove, Direction::Forward, Pause::Interrupted),
         true,
-        "130 interrupted | the rotation of cluster oslo (c-x7k2p) stands in phase prove: stopped as asked | \
-         `kubectl crt rotate c-x7k2p` continues it | `kubectl crt rollback c-x7k2p` undoes it"
+        "130 interrupted | rotation of cluster oslo (c-x7k2p) interrupted in phase prove | \
+         `kubectl crt rotate c-x7k2p` resumes it | `kubectl crt rollback c-x7k2p` restores the original state"
     )]
-    #[case::out_of_patience(Asked::Rotate, pending(Phase::Confirm, Goal::Forward, Pause::OutOfPatience("Rancher to refuse 739e2d9420".into())), true,
-        "4 pending | the rotation of cluster oslo (c-x7k2p) stands in phase confirm: still waiting for Rancher to refuse 739e2d9420 | \
-         `kubectl crt rotate c-x7k2p` continues it")]
-    #[case::not_safe_to_go_on(
-        Asked::Rotate,
-        pending(Phase::Place, Goal::Back, Pause::Obstacles(vec![obstacle()])),
+    #[case::timed_out(Verb::Rotate, pending(Phase::Confirm, Direction::Forward, Pause::TimedOut("Rancher to reject 739e2d9420".into())), true,
+        "4 pending | rotation of cluster oslo (c-x7k2p) stopped in phase confirm: still waiting for Rancher to reject 739e2d9420 | \
+         `kubectl crt rotate c-x7k2p` resumes it")]
+    #[case::blocked(
+        Verb::Rotate,
+        pending(Phase::Place, Direction::Rollback, Pause::Blocked(vec![blocker()])),
         true,
-        "4 pending | the rotation of cluster oslo (c-x7k2p) is going back: its agent is away | wait for it | \
-         `kubectl crt rollback c-x7k2p` continues it"
+        "4 pending | rollback of cluster oslo (c-x7k2p) stopped in phase place: its agent is away | wait for it | \
+         `kubectl crt rollback c-x7k2p` resumes it"
     )]
-    #[case::going_back(
-        Asked::Rotate,
-        pending(Phase::Place, Goal::Back, Pause::LockLost(Lost::TakenOver)),
+    #[case::rollback_stopped(
+        Verb::Rotate,
+        pending(Phase::Place, Direction::Rollback, Pause::LockLost(Lost::TakenOver)),
         true,
-        "4 pending | the rotation of cluster oslo (c-x7k2p) is going back: the lock was lost: another run has taken it over | \
-         `kubectl crt rollback c-x7k2p` continues it"
+        "4 pending | rollback of cluster oslo (c-x7k2p) stopped in phase place: the lock was lost: another run has taken it over | \
+         `kubectl crt rollback c-x7k2p` resumes it"
     )]
     #[case::another_writer(
-        Asked::Rotate,
-        pending(Phase::Confirm, Goal::Forward, Pause::Contested("manager \"kustomize-controller\"".into())),
+        Verb::Rotate,
+        pending(Phase::Confirm, Direction::Forward, Pause::Contested("manager \"kustomize-controller\"".into())),
         true,
-        "4 pending | the rotation of cluster oslo (c-x7k2p) stands in phase confirm: manager \"kustomize-controller\" keeps writing \
-         the old state back; the new state was written once more | stop manager \"kustomize-controller\", or let it write the new \
-         state, before anything restarts | `kubectl crt rotate c-x7k2p` continues it"
+        "4 pending | rotation of cluster oslo (c-x7k2p) stopped in phase confirm: manager \"kustomize-controller\" keeps writing \
+         the old state back; the new state was applied once more | stop manager \"kustomize-controller\", or let it write the new \
+         state, before anything restarts | `kubectl crt rotate c-x7k2p` resumes it"
     )]
-    #[case::another_run_ended_it(
-        Asked::Rotate,
-        pending(Phase::Prove, Goal::Forward, Pause::LockLost(Lost::NotRenewed)),
+    #[case::another_run_finished_it(
+        Verb::Rotate,
+        pending(Phase::Prove, Direction::Forward, Pause::LockLost(Lost::NotRenewed)),
         false,
-        "1 failed | another run has ended the rotation of cluster oslo (c-x7k2p) meanwhile | `kubectl crt status c-x7k2p` shows how it stands"
+        "1 failed | another run has finished the rotation of cluster oslo (c-x7k2p) | `kubectl crt status c-x7k2p` shows the result"
     )]
-    #[case::failed_before_the_beginning(
-        Asked::Rotate,
-        pending(Phase::Survey, Goal::Forward, Pause::Error(Error::failed("no answer"))),
+    #[case::failed_before_it_began(
+        Verb::Rotate,
+        pending(Phase::Survey, Direction::Forward, Pause::Error(Error::failed("no answer"))),
         false,
         "1 failed | no answer"
     )]
-    #[case::nothing_to_undo_any_more(
-        Asked::Rollback,
+    #[case::too_late_to_roll_back(
+        Verb::Rollback,
         Outcome::Done,
         false,
-        "1 failed | the rotation of cluster oslo (c-x7k2p) could not be undone any more: it is finished"
+        "1 failed | the rotation of cluster oslo (c-x7k2p) can no longer be rolled back: it is finished"
     )]
-    fn every_end_has_its_code_and_its_way_out(
-        #[case] asked: Asked,
+    fn every_end_has_an_exit_code_and_a_next_command(
+        #[case] verb: Verb,
         #[case] outcome: Outcome,
         #[case] left: bool,
         #[case] expected: &str,
     ) {
-        assert_eq!(told(asked, outcome, left), expected);
+        assert_eq!(printed(verb, outcome, left), expected);
     }
 }

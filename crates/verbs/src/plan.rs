@@ -1,10 +1,10 @@
-//! The plan in words: what would be done, phase by phase, and what dies with the old values.
+//! The plan in words: what would be done, phase by phase, and what else stops working with the old values.
 
 use std::fmt::Write as _;
 
 use rotation::phase::Phase;
 use rotation::plan::{Plan, Planned};
-use rotation::protocol::Protocol;
+use rotation::rotation::Rotation;
 use serde::Serialize;
 
 /// One line of a plan.
@@ -15,19 +15,19 @@ pub struct Line {
     pub phase: Phase,
     /// What is done, or what is waited for.
     pub what: String,
-    /// It is a wait, not a write.
+    /// It is a wait, not a step.
     pub wait: bool,
-    /// What the server said to it as a dry run; only where one was sent.
+    /// What the server said to it as a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checked: Option<String>,
 }
 
 /// The lines of a plan.
-pub fn lines<P: Protocol>(plan: &Plan<P>) -> Vec<Line> {
-    let line = |step: &Planned<P::Write>| match step {
-        Planned::Write { phase, write } => Line {
+pub fn lines<R: Rotation>(plan: &Plan<R>) -> Vec<Line> {
+    let line = |step: &Planned<R::Step>| match step {
+        Planned::Step { phase, step } => Line {
             phase: *phase,
-            what: write.to_string(),
+            what: step.to_string(),
             wait: false,
             checked: None,
         },
@@ -42,7 +42,7 @@ pub fn lines<P: Protocol>(plan: &Plan<P>) -> Vec<Line> {
 }
 
 /// The plan as text, each phase named once.
-pub fn text(title: &str, lines: &[Line], deaths: &[String]) -> String {
+pub fn text(title: &str, lines: &[Line], also_invalidated: &[String]) -> String {
     let mut text = format!("{title}\n");
     let mut phase = None;
     for line in lines {
@@ -59,12 +59,12 @@ pub fn text(title: &str, lines: &[Line], deaths: &[String]) -> String {
         text.push('\n');
     }
     if lines.is_empty() {
-        text.push_str("  nothing is left to do\n");
+        text.push_str("  nothing left to do\n");
     }
-    if !deaths.is_empty() {
-        text.push_str("What dies with the old values:\n");
-        for death in deaths {
-            let _ = writeln!(text, "  {death}");
+    if !also_invalidated.is_empty() {
+        text.push_str("Also invalidated:\n");
+        for line in also_invalidated {
+            let _ = writeln!(text, "  {line}");
         }
     }
     text
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_phase_is_named_once_and_what_was_checked_stands_behind() {
+    fn text_names_each_phase_once_and_shows_the_server_check() {
         let line = |phase, what: &str, checked: Option<&str>| Line {
             phase,
             what: what.to_owned(),
@@ -85,22 +85,22 @@ mod tests {
         let lines = [
             line(
                 Phase::Make,
-                "mint: registration token system gets a new value",
+                "set a new value on registration token \"system\"",
                 Some("server dry run"),
             ),
             line(Phase::Make, "wait for Rancher to accept <new>", None),
             line(
                 Phase::Place,
-                "point the agent at <new>, roll-out held",
+                "point the agent at <new>, rollout held",
                 Some("not checked"),
             ),
         ];
         insta::assert_snapshot!(text("Rotation of cluster oslo (c-x7k2p)", &lines, &["739e2d9420 (system): …".into()]), @r"
         Rotation of cluster oslo (c-x7k2p)
-          make     mint: registration token system gets a new value (server dry run)
+          make     set a new value on registration token "system" (server dry run)
                    wait for Rancher to accept <new>
-          place    point the agent at <new>, roll-out held (not checked)
-        What dies with the old values:
+          place    point the agent at <new>, rollout held (not checked)
+        Also invalidated:
           739e2d9420 (system): …
         ");
     }

@@ -6,16 +6,16 @@ use kubectl_core::output::{self, OutputFlags, OutputFormat};
 use kubectl_core::ui::Ui;
 
 use crate::outcome::{RotationResult, RotationResultList};
-use crate::subject::Subject;
+use crate::subject::Target;
 
-/// What is typed after each of them.
+/// The flags of both.
 #[derive(clap::Args, Clone, Debug)]
 pub struct RunFlags {
-    /// Print the plan and change nothing; with "server" the servers check what can be checked alone
+    /// Must be "none", "server", or "client". If client strategy, only print the plan, without changing anything. If server strategy, also submit each step that can be checked by itself as a server-side dry run
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", default_value_t, value_name = "MODE")]
     pub dry_run: DryRun,
 
-    /// Do not ask before the first change
+    /// Do not ask for confirmation
     #[arg(short = 'y', long)]
     pub yes: bool,
 
@@ -24,18 +24,18 @@ pub struct RunFlags {
     pub output: Option<String>,
 }
 
-/// Prints the result of each subject as it ends, and the document at the end.
+/// Prints the result for each target as it ends, and the document at the end.
 pub struct Results<'a> {
     ui: &'a Ui,
     flags: OutputFlags,
     format: OutputFormat,
     dry_run: DryRun,
-    /// One subject was named: its document stands alone.
+    /// One target was named: its document is not a list.
     single: bool,
 }
 
 impl<'a> Results<'a> {
-    /// By the flags of the command. `single`: one subject was named.
+    /// By the flags of the command. `single`: one target was named.
     pub fn new(ui: &'a Ui, flags: &RunFlags, single: bool) -> Result<Self, Error> {
         let dry_run = flags.dry_run;
         let flags = OutputFlags {
@@ -62,13 +62,13 @@ impl<'a> Results<'a> {
         self.dry_run != DryRun::None && matches!(self.format, OutputFormat::Table)
     }
 
-    /// One subject has ended: the line that kubectl would print, and what is to be known besides.
-    pub fn tell(&self, subject: &Subject, result: &RotationResult, well: bool) -> Result<(), Error> {
-        let object = &subject.object;
+    /// One target has ended: the line that kubectl would print, and what else there is to know.
+    pub fn print_one(&self, target: &Target, result: &RotationResult, succeeded: bool) -> Result<(), Error> {
+        let object = &target.object;
         match (&self.format, self.dry_run) {
-            (OutputFormat::Name, _) if well => self.ui.out(object)?,
-            (OutputFormat::Table, DryRun::None) if well && result.outcome != "nothing-to-do" => {
-                self.ui.out(format!("{object} {}", result.outcome))?;
+            (OutputFormat::Name, _) if succeeded => self.ui.out(object)?,
+            (OutputFormat::Table, DryRun::None) if succeeded && result.outcome != "nothing-to-do" => {
+                self.ui.out(format!("{object} {}", result.outcome.replace('-', " ")))?;
             }
             _ => {}
         }
@@ -77,7 +77,7 @@ impl<'a> Results<'a> {
         {
             self.ui.status(last);
         }
-        if let (true, Some(message)) = (well, &result.message) {
+        if let (true, Some(message)) = (succeeded, &result.message) {
             self.ui.status(message);
         }
         Ok(())
@@ -93,7 +93,7 @@ impl<'a> Results<'a> {
     }
 }
 
-/// How a command ends whose only subject has ended so. With `exit_code` (`--exit-code`), "nothing to do" has a code of
+/// How a command ends whose only target has ended so. With `exit_code` (`--exit-code`), "nothing to do" has a code of
 /// its own.
 pub fn exit(ended: Result<(), Error>, nothing_to_do: bool, exit_code: bool) -> Result<ExitCode, Error> {
     ended?;

@@ -1,5 +1,5 @@
-//! Several subjects in one command: all are looked at, one question is asked about all, and so many at once are worked on. What
-//! befalls one does not keep the others from going on.
+//! Several targets in one command: all are surveyed, one question is asked about all of them, and a limited number is rotated at
+//! a time. A failure of one does not stop the others.
 
 use std::time::Duration;
 
@@ -9,37 +9,39 @@ use kubectl_core::error::{Error, ExitCode, Kind};
 use kubectl_core::ui::Ui;
 use rand::RngExt as _;
 
-use crate::job::{Job, Ready, STOPPING, Work};
+use rotation::controller::Controller;
+
+use crate::job::{Job, Ready, STOPPING};
 use crate::outcome::RotationResult;
 
-/// How they are gone about.
+/// How many at once, and how far apart.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct Parallelism {
     /// So many at once.
-    pub at_once: usize,
-    /// Each begins up to so much later than it could, by chance, so that what all of them make a server do is spread.
+    pub max: usize,
+    /// Each begins after a random delay of at most this, so that the load that all of them cause is spread.
     pub jitter: Duration,
 }
 
 /// One of them, and how it ended.
-pub struct Each<'a, W> {
-    /// What is to be done.
-    pub job: Job<'a, W>,
-    /// What is told of it.
+pub struct Each<'a, C> {
+    /// What to do.
+    pub job: Job<'a, C>,
+    /// Its result.
     pub result: RotationResult,
     /// How it ended.
     pub ended: Result<(), Error>,
 }
 
-impl<'a, W: Work> Each<'a, W> {
+impl<'a, C: Controller> Each<'a, C> {
     /// Nothing was done yet.
-    pub fn new(job: Job<'a, W>) -> Self {
-        let result = RotationResult::of(job.work.subject());
+    pub fn new(job: Job<'a, C>) -> Self {
+        let result = RotationResult::of(job.target);
         let ended = Ok(());
         Self { job, result, ended }
     }
 
-    async fn prepare(&mut self) -> Option<Ready<W>> {
+    async fn prepare(&mut self) -> Option<Ready<C>> {
         match Box::pin(self.job.prepare(&mut self.result)).await {
             Ok(ready) => ready,
             Err(error) => {
@@ -49,7 +51,7 @@ impl<'a, W: Work> Each<'a, W> {
         }
     }
 
-    async fn carry_out(&mut self, ready: Ready<W>) {
+    async fn carry_out(&mut self, ready: Ready<C>) {
         if let Err(error) = Box::pin(self.job.carry_out(ready, &mut self.result)).await {
             self.fail(error);
         }
@@ -60,26 +62,26 @@ impl<'a, W: Work> Each<'a, W> {
     }
 }
 
-/// Works on all of them; `ended` is told of each as it ends.
+/// Rotates all of them; `ended` is called for each as it ends.
 ///
 /// # Errors
-/// The answer to the question is no, or there is nobody to ask.
-pub async fn run<W: Work>(
+/// The answer to the question is no, or there is no terminal to ask on.
+pub async fn run<C: Controller>(
     ui: &Ui,
-    all: &mut [Each<'_, W>],
-    pace: Pace,
+    all: &mut [Each<'_, C>],
+    parallelism: Parallelism,
     yes: bool,
-    ended: impl Fn(&Each<'_, W>) -> Result<(), Error>,
+    ended: impl Fn(&Each<'_, C>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let at_once = pace.at_once.max(1);
-    let looks: Vec<_> = all.iter_mut().map(Each::prepare).collect();
-    let ready: Vec<Option<Ready<W>>> = stream::iter(looks).buffered(at_once).collect().await;
+    let at_once = parallelism.max.max(1);
+    let surveys: Vec<_> = all.iter_mut().map(Each::prepare).collect();
+    let ready: Vec<Option<Ready<C>>> = stream::iter(surveys).buffered(at_once).collect().await;
     let mut begun = Vec::new();
     for (each, ready) in all.iter_mut().zip(ready) {
         if let Some(ready) = ready {
             begun.push((each, ready));
         } else {
-            tell_failure(ui, each);
+            print_failure(ui, each);
             ended(each)?;
         }
     }
@@ -93,33 +95,33 @@ pub async fn run<W: Work>(
         return Err(no);
     }
     let ended = &ended;
-    let works: Vec<_> = begun
+    let runs: Vec<_> = begun
         .into_iter()
         .map(|(each, ready)| async move {
-            if at_most(ui, pace.jitter).await {
+            if random_delay(ui, parallelism.jitter).await {
                 each.carry_out(ready).await;
             } else {
                 ready.leave().await;
-                each.fail(Error::new(Kind::Interrupted, "interrupted before it was begun"));
+                each.fail(Error::new(Kind::Interrupted, "interrupted before it began"));
             }
-            tell_failure(ui, each);
+            print_failure(ui, each);
             ended(each)
         })
         .collect();
-    let mut works = stream::iter(works).buffer_unordered(at_once);
-    let told = async {
+    let mut runs = stream::iter(runs).buffer_unordered(at_once);
+    let interrupted = async {
         ui.interrupt().cancelled().await;
         ui.status(STOPPING);
         std::future::pending::<()>().await;
     };
-    tokio::pin!(told);
+    tokio::pin!(interrupted);
     loop {
         tokio::select! {
-            next = works.next() => match next {
-                Some(told) => told?,
+            next = runs.next() => match next {
+                Some(printed) => printed?,
                 None => return Ok(()),
             },
-            () = &mut told => {}
+            () = &mut interrupted => {}
         }
     }
 }
@@ -128,7 +130,7 @@ async fn agreed(ui: &Ui, count: usize, yes: bool) -> Result<(), Error> {
     let question = if count == 1 {
         String::new()
     } else {
-        format!("{count} rotations are to be begun: whatever else uses one of these values stops working with it.")
+        format!("This starts {count} rotations. Anything else that uses one of the old values stops working.")
     };
     if ui.confirm(&question, yes).await? {
         Ok(())
@@ -137,8 +139,8 @@ async fn agreed(ui: &Ui, count: usize, yes: bool) -> Result<(), Error> {
     }
 }
 
-/// Waits for a time by chance; `false`: the user wants to stop.
-async fn at_most(ui: &Ui, jitter: Duration) -> bool {
+/// Waits for a random time; `false`: the user wants to stop.
+async fn random_delay(ui: &Ui, jitter: Duration) -> bool {
     let wait = jitter.mul_f64(rand::rng().random_range(0.0..=1.0));
     tokio::select! {
         biased;
@@ -147,16 +149,16 @@ async fn at_most(ui: &Ui, jitter: Duration) -> bool {
     }
 }
 
-fn tell_failure<W: Work>(ui: &Ui, each: &Each<'_, W>) {
+fn print_failure<C>(ui: &Ui, each: &Each<'_, C>) {
     if let Err(error) = &each.ended {
-        let mut told = error.clone();
-        told.message = format!("{}: {}", each.job.work.subject().called, error.message);
-        ui.error(&told);
+        let mut error = error.clone();
+        error.message = format!("{}: {}", each.job.target.display, error.message);
+        ui.error(&error);
     }
 }
 
-/// How the whole command ends: well only if all did. What is pending comes before what failed, since it wants somebody to go on.
-pub fn exit<W>(all: &[Each<'_, W>]) -> Result<ExitCode, Error> {
+/// How the whole command ends: it succeeds only if all did. Pending comes before failed, since it has to be resumed.
+pub fn exit<C>(all: &[Each<'_, C>]) -> Result<ExitCode, Error> {
     let kinds: Vec<Kind> = all
         .iter()
         .filter_map(|each| Some(each.ended.as_ref().err()?.kind))
@@ -164,8 +166,11 @@ pub fn exit<W>(all: &[Each<'_, W>]) -> Result<ExitCode, Error> {
     let Some(first) = kinds.first() else {
         return Ok(ExitCode::Done);
     };
-    let weighty = [Kind::Interrupted, Kind::Pending, Kind::Held];
-    let kind = weighty.into_iter().find(|kind| kinds.contains(kind)).unwrap_or(*first);
-    let message = format!("{} of {} did not end well", kinds.len(), all.len());
+    let by_weight = [Kind::Interrupted, Kind::Pending, Kind::Held];
+    let kind = by_weight
+        .into_iter()
+        .find(|kind| kinds.contains(kind))
+        .unwrap_or(*first);
+    let message = format!("{} of {} rotations did not succeed", kinds.len(), all.len());
     Err(Error::new(kind, message))
 }

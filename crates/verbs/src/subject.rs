@@ -1,64 +1,29 @@
-//! What a rotation is about: the product that it belongs to, and the one thing whose credential changes.
+//! The target of a rotation: the one thing whose credential changes, in words, and where its Lease is.
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 use kubectl_core::connection::Server;
-use kubectl_core::secret::Fingerprint;
 use rotation::lock::{KIND_LABEL, Lock};
-use rotation::plan::Plan;
-use rotation::protocol::Protocol;
+use rotation::rotation::Rotation;
 use serde_json::{Map, Value};
 
-use crate::again::Again;
-
-/// A protocol, in words.
-pub trait Product: Protocol {
-    /// The plugin, as it is typed after `kubectl`; also the label of its Leases.
-    const KIND: &'static str;
-    /// Who writes, as the API server records it.
-    const MANAGER: &'static str;
-    /// Its deadlines, and what they are called.
-    const TIMERS: &'static [(Self::Timer, &'static str)];
-
-    /// The credential that a run begins with, and the one that it shall end on.
-    fn ends(notes: &Self::Notes) -> Ends;
-
-    /// Where a rotation that is not begun yet starts from, in half a sentence.
-    fn start(view: &Self::View, notes: &Self::Notes) -> String;
-
-    /// What stops working with each value that a plan retires, a line each.
-    fn deaths(plan: &Plan<Self>) -> Vec<String>;
-
-    /// The label selector of its Leases.
-    fn lease_selector() -> String {
-        format!("{KIND_LABEL}={}", Self::KIND)
-    }
-}
-
-/// From where to where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ends {
-    /// The credential at the start.
-    pub old: Fingerprint,
-    /// The new one, once it is drawn.
-    pub new: Option<Fingerprint>,
-}
+use crate::again::Commands;
 
 /// The thing whose credential changes.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct Target {
     /// As kubectl prints an object: `cluster.management.cattle.io/c-x7k2p`.
     pub object: String,
     /// Its name in the documents.
     pub name: String,
     /// In a sentence: `cluster oslo (c-x7k2p)`.
-    pub called: String,
-    /// What the documents say of it besides, under a key of its own.
-    pub about: Map<String, Value>,
-    /// What is true again once a rotation was undone: `its agent runs with the old token as before`.
+    pub display: String,
+    /// What else the documents say about it, under a key of its own.
+    pub details: Map<String, Value>,
+    /// What is true again once a rotation was rolled back: `its agent runs with the old token as before`.
     pub restored: &'static str,
     /// The commands about it.
-    pub again: Again,
+    pub commands: Commands,
     /// Where its Lease is.
     pub lease: LeaseName,
 }
@@ -82,8 +47,13 @@ impl std::fmt::Display for LeaseName {
 
 impl LeaseName {
     /// The lock that it is.
-    pub fn lock<P: Product>(&self, server: &Server) -> Lock {
+    pub fn lock<R: Rotation>(&self, server: &Server) -> Lock {
         let api: Api<Lease> = Api::namespaced(server.client.clone(), &self.namespace);
-        Lock::new(api, &self.name, P::KIND, P::MANAGER, server.clock.clone())
+        Lock::new(api, &self.name, R::KIND, R::FIELD_MANAGER, server.clock.clone())
     }
+}
+
+/// The label selector of the Leases of a kind of rotation.
+pub(crate) fn lease_selector<R: Rotation>() -> String {
+    format!("{KIND_LABEL}={}", R::KIND)
 }

@@ -1,28 +1,29 @@
-//! What is seen of a run while it runs: on a terminal the step at hand with how long it takes, in a pipe one line each.
+//! The progress of a run: on a terminal the current step and how long it takes, in a pipe one line each.
 
 use std::sync::{Mutex, PoisonError};
 
 use kubectl_core::ui::{Progress, Step, Ui};
+use rotation::direction::Direction;
 use rotation::event::{Event, Listener};
-use rotation::phase::{Goal, Phase};
+use rotation::phase::Phase;
 
 /// Shows the events of one run.
 pub struct Terminal {
     ui: Ui,
-    /// What stands before each text: the name of one of several.
+    /// A prefix of each text: the name of one of several.
     name: String,
     progress: Option<Progress>,
-    shown: Mutex<Shown>,
+    display: Mutex<Display>,
 }
 
 #[derive(Default)]
-struct Shown {
+struct Display {
     /// What is drawn on a terminal.
     step: Option<Step>,
-    /// What was begun and has not ended: a write that is sent again because its object has changed is told once.
-    at_hand: String,
-    /// What was last said to have gone wrong in passing: an outage is told once, not twice a second.
-    hiccup: String,
+    /// What was begun and has not ended: a step that is sent again because its object has changed is printed once.
+    current: String,
+    /// The transient error that was printed last: an outage is reported once, not twice a second.
+    error: String,
 }
 
 impl Terminal {
@@ -34,80 +35,79 @@ impl Terminal {
             ui: ui.clone(),
             name: among.map_or_else(String::new, |name| format!("{name}: ")),
             progress: drawn.then(|| ui.progress()),
-            shown: Mutex::default(),
+            display: Mutex::default(),
         }
     }
 
     fn begin(&self, phase: Phase, what: &str) {
         let what = format!("{}{what}", self.name);
-        if std::mem::replace(&mut self.shown().at_hand, what.clone()) == what {
+        if std::mem::replace(&mut self.display().current, what.clone()) == what {
             return;
         }
         match &self.progress {
             None => self.ui.status(format!("{phase:<8} {what}")),
             Some(progress) => {
                 self.end();
-                self.shown().step = Some(progress.start(&phase.to_string(), what));
+                self.display().step = Some(progress.start(&phase.to_string(), what));
             }
         }
-        self.shown().hiccup.clear();
+        self.display().error.clear();
     }
 
     fn end(&self) {
-        let step = self.shown().step.take();
+        let step = self.display().step.take();
         if let Some(step) = step {
             step.done("");
         }
     }
 
-    fn hiccup(&self, text: String) {
-        let mut shown = self.shown();
-        if shown.hiccup == text {
+    fn transient_error(&self, text: String) {
+        let mut display = self.display();
+        if display.error == text {
             return;
         }
-        match &mut shown.step {
+        match &mut display.step {
             Some(step) => step.waiting(text.as_str()),
-            None => self.ui.status(format!("{:<8} {}tried again: {text}", "", self.name)),
+            None => self.ui.status(format!("{:<8} {}retrying: {text}", "", self.name)),
         }
-        shown.hiccup = text;
+        display.error = text;
     }
 
-    fn shown(&self) -> std::sync::MutexGuard<'_, Shown> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    fn display(&self) -> std::sync::MutexGuard<'_, Display> {
+        self.display.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Listener for Terminal {
-    fn hear(&self, event: Event) {
+    fn on(&self, event: Event) {
         match event {
-            Event::Resumed {
-                goal: Goal::Forward, ..
-            } => self
-                .ui
-                .status(format!("{}Going on with the rotation under way.", self.name)),
-            Event::Resumed {
-                goal: Goal::Back,
-                reason,
-            } => {
-                let because = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-                self.ui
-                    .status(format!("{}Going on with going back{because}.", self.name));
+            Event::Resumed { direction, reason } => {
+                let what = match direction {
+                    Direction::Forward => "rotation",
+                    Direction::Rollback => "rollback",
+                    Direction::RollForward => "rotation, which can no longer be rolled back",
+                };
+                let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+                self.ui.status(format!("{}Resuming the {what}{reason}.", self.name));
             }
             Event::NothingToResume => self.ui.status(format!(
-                "{}The earlier run has changed nothing: a new one begins.",
+                "{}The previous run changed nothing. Starting a new rotation.",
                 self.name
             )),
             Event::Step { phase, what } => self.begin(phase, &what),
             Event::Stepped | Event::Done(_) => {
-                self.shown().at_hand.clear();
+                self.display().current.clear();
                 self.end();
             }
             Event::Waiting { phase, what } => self.begin(phase, &format!("waiting for {what}")),
-            Event::Hiccup(text) => self.hiccup(text),
-            Event::TurnedBack(reason) => {
+            Event::TransientError(text) => self.transient_error(text),
+            Event::Turned { to, reason } => {
                 self.end();
-                self.ui
-                    .status(format!("{}Going back to the old token: {reason}", self.name));
+                let what = match to {
+                    Direction::RollForward => "The rollback is no longer possible",
+                    Direction::Forward | Direction::Rollback => "Rolling back",
+                };
+                self.ui.status(format!("{}{what}: {reason}", self.name));
             }
         }
     }
@@ -120,25 +120,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_that_meets_a_conflict_is_told_once_and_two_alike_twice() {
+    fn a_step_that_meets_a_conflict_is_printed_once_and_two_equal_steps_twice() {
         let (ui, captured) = Ui::buffered(kubectl_core::ui::Terminal::default(), UiFlags::default(), "");
         let terminal = Terminal::new(&ui, None);
         let release = || Event::Step {
             phase: Phase::Prove,
-            what: "release the roll-out".into(),
+            what: "release the rollout".into(),
         };
         // Refused twice, then accepted; later once more.
         for event in [release(), release(), release(), Event::Stepped, release()] {
-            terminal.hear(event);
+            terminal.on(event);
         }
         insta::assert_snapshot!(captured.err(), @r"
-        prove    release the roll-out
-        prove    release the roll-out
+        prove    release the rollout
+        prove    release the rollout
         ");
     }
 
     #[test]
-    fn a_pipe_gets_one_line_for_each_step_and_wait_and_an_outage_is_told_once() {
+    fn a_pipe_gets_one_line_for_each_step_and_wait_and_an_outage_is_reported_once() {
         let (ui, captured) = Ui::buffered(kubectl_core::ui::Terminal::default(), UiFlags::default(), "");
         let terminal = Terminal::new(&ui, None);
         let waiting = Event::Waiting {
@@ -147,26 +147,26 @@ mod tests {
         };
         for event in [
             Event::Resumed {
-                goal: Goal::Back,
-                reason: Some("still waiting when --timeout ran out".into()),
+                direction: Direction::Rollback,
+                reason: Some("still waiting when --timeout expired".into()),
             },
             Event::Step {
                 phase: Phase::Make,
-                what: "mint: registration token system gets a new value".into(),
+                what: "set a new value on registration token \"system\"".into(),
             },
             Event::Stepped,
             waiting,
-            Event::Hiccup("no answer".into()),
-            Event::Hiccup("no answer".into()),
-            Event::Done(Goal::Back),
+            Event::TransientError("no answer".into()),
+            Event::TransientError("no answer".into()),
+            Event::Done(Direction::Rollback),
         ] {
-            terminal.hear(event);
+            terminal.on(event);
         }
         insta::assert_snapshot!(captured.err(), @r"
-        Going on with going back (still waiting when --timeout ran out).
-        make     mint: registration token system gets a new value
+        Resuming the rollback (still waiting when --timeout expired).
+        make     set a new value on registration token "system"
         prove    waiting for the agent to connect with 739e2d9420
-                 tried again: no answer
+                 retrying: no answer
         ");
         assert_eq!(captured.out(), "");
     }

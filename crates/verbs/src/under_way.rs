@@ -1,38 +1,40 @@
-//! A rotation under way, in words: where it stands, who holds it, and the one command that continues or undoes it.
+//! A rotation in progress, in words: how far it came, who holds it, and the command that resumes it or rolls it back.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
 use kubectl_core::age;
+use kubectl_core::secret::Fingerprint;
 use kubectl_core::ui::{self, Stream, Tone, Ui};
+use rotation::direction::Direction;
 use rotation::journal::Journal;
-use rotation::phase::{Goal, Phase};
+use rotation::phase::Phase;
+use rotation::rotation::{Credentials, Rotation, Timer};
 use serde::Serialize;
 
-use crate::again::Again;
-use crate::leases::Rotation;
-use crate::subject::{Ends, Product};
+use crate::again::Commands;
+use crate::leases::LeasedRotation;
 
-/// What the Lease of one subject tells, as the document of every `status` has it.
+/// What the Lease of one target says, as the document of every `status` has it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Standing {
-    /// The rotation under way.
-    pub rotation: Option<UnderWay>,
-    /// Leases may not be read.
+pub struct RotationStatus {
+    /// The rotation in progress.
+    pub rotation: Option<RotationInProgress>,
+    /// There is no permission to read Leases.
     pub rotation_unknown: bool,
-    /// When the last one ended.
+    /// When the last rotation ended.
     pub last_rotated: Option<Timestamp>,
-    /// How.
+    /// How it ended.
     pub last_result: Option<String>,
 }
 
-impl Standing {
-    /// Of a Lease; without one it may not be read.
-    pub fn of<P: Product>(rotation: Option<&Rotation<P>>, again: &Again, now: Timestamp) -> Self {
+impl RotationStatus {
+    /// By a Lease; without one it may not be read.
+    pub fn of<R: Rotation>(rotation: Option<&LeasedRotation<R>>, commands: &Commands, now: Timestamp) -> Self {
         let record = rotation.map(|rotation| &rotation.record);
         Self {
-            rotation: rotation.and_then(|rotation| UnderWay::of(rotation, again, now)),
+            rotation: rotation.and_then(|rotation| RotationInProgress::of(rotation, commands, now)),
             rotation_unknown: rotation.is_none(),
             last_rotated: record.and_then(|record| record.last_run),
             last_result: record.and_then(|record| record.last_result.clone()),
@@ -44,7 +46,7 @@ impl Standing {
         let Some(rotation) = &self.rotation else {
             return vec![self.last(now)];
         };
-        let title = ui.paint(Stream::Out, Tone::Strong, "Rotation under way");
+        let title = ui.paint(Stream::Out, Tone::Strong, "Rotation in progress");
         let labelled = |(label, text): (&str, String)| format!("  {label:<10}{}", ui::cell(&text));
         std::iter::once(title)
             .chain(rotation.lines(now).into_iter().map(labelled))
@@ -53,25 +55,25 @@ impl Standing {
 
     fn last(&self, now: Timestamp) -> String {
         if self.rotation_unknown {
-            return "Whether a rotation is under way is not known: no right to read its Lease.".to_owned();
+            return "Rotation in progress: unknown (no permission to read Leases)".to_owned();
         }
         let ago = age::since(now, self.last_rotated);
-        let before = match (self.last_rotated, &self.last_result) {
-            (Some(_), Some(result)) => format!("The last one ended {ago} ago: {}.", ui::cell(result)),
-            (Some(_), None) => format!("The last one ended {ago} ago."),
-            (None, _) => "None was ever finished here.".to_owned(),
+        let last = match (self.last_rotated, &self.last_result) {
+            (Some(_), Some(result)) => format!("{} ({ago} ago)", ui::cell(result)),
+            (Some(_), None) => format!("{ago} ago"),
+            (None, _) => "<none>".to_owned(),
         };
-        format!("No rotation is under way. {before}")
+        format!("Rotation in progress: none. Last rotation: {last}")
     }
 }
 
-/// A rotation under way, for people and machines.
+/// A rotation in progress.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct UnderWay {
-    /// Where it stands; `None` where the journal cannot be read.
+pub struct RotationInProgress {
+    /// What the journal says; `None` where it cannot be read.
     #[serde(flatten)]
-    pub stand: Option<Stand>,
+    pub run: Option<RunStatus>,
     /// Why the journal cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<String>,
@@ -79,60 +81,60 @@ pub struct UnderWay {
     pub holder: Option<String>,
     /// When the holder renewed the lock last.
     pub renewed: Option<Timestamp>,
-    /// Nobody holds it, or whoever did is known to have ended.
+    /// No process holds it, or the one that did is known to have ended.
     pub unattended: bool,
-    /// The command that goes on with it, in its present direction.
-    #[serde(rename = "continue")]
-    pub go_on: String,
-    /// The command that undoes it, where that is still possible.
-    pub undo: Option<String>,
+    /// The command that resumes it, in its present direction.
+    pub resume: String,
+    /// The command that rolls it back, where that is still possible.
+    pub rollback: Option<String>,
 }
 
 /// What the journal says.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Stand {
+pub struct RunStatus {
     /// The name of the run.
     pub run: String,
-    /// Which credential it shall end on.
-    pub goal: Goal,
-    /// Why the goal is *back*.
+    /// Which credential it ends on.
+    pub direction: Direction,
+    /// Why the direction is not forward.
     pub reason: Option<String>,
     /// The farthest phase that was begun.
     pub phase: Phase,
-    /// The step that was begun last.
+    /// The step that was intended last.
     pub step: Option<String>,
     /// When it began.
     pub started: Timestamp,
     /// Its deadlines.
     pub deadlines: BTreeMap<&'static str, Timestamp>,
-    /// Who can go on with it.
+    /// Who can resume it.
     pub resumable_by: String,
-    /// The token at the start.
-    pub old_fingerprint: kubectl_core::secret::Fingerprint,
+    /// The credential at the start.
+    pub old_fingerprint: Fingerprint,
     /// The new one, once it is drawn.
-    pub new_fingerprint: Option<kubectl_core::secret::Fingerprint>,
+    pub new_fingerprint: Option<Fingerprint>,
 }
 
-impl UnderWay {
-    /// Of a Lease; `None` where nothing is under way.
-    pub fn of<P: Product>(rotation: &Rotation<P>, again: &Again, now: Timestamp) -> Option<Self> {
-        let journal = rotation.journal.as_ref()?;
-        let (stand, unreadable) = match journal {
-            Ok(journal) => (Some(Stand::of(journal)), None),
+impl RotationInProgress {
+    /// By a Lease; `None` where no rotation is in progress.
+    pub fn of<R: Rotation>(rotation: &LeasedRotation<R>, commands: &Commands, now: Timestamp) -> Option<Self> {
+        let (run, unreadable) = match rotation.journal.as_ref()? {
+            Ok(journal) => (Some(RunStatus::of(journal)), None),
             Err(why) => (None, Some(why.to_string())),
         };
-        let back = stand.as_ref().is_some_and(|stand| stand.goal == Goal::Back);
-        let undoable = stand
-            .as_ref()
-            .is_some_and(|stand| stand.goal == Goal::Forward && stand.phase.may_be_undone());
+        let forward = run.as_ref().is_none_or(|run| run.direction == Direction::Forward);
+        let undoable = run.as_ref().is_some_and(|run| forward && run.phase.can_be_undone());
         Some(Self {
             holder: rotation.record.describe_holder(now),
             renewed: rotation.record.renewed.filter(|_| rotation.record.holder.is_some()),
             unattended: rotation.is_unattended(),
-            go_on: if back { again.rollback() } else { again.rotate() },
-            undo: undoable.then(|| again.rollback()),
-            stand,
+            resume: if forward {
+                commands.rotate()
+            } else {
+                commands.rollback()
+            },
+            rollback: undoable.then(|| commands.rollback()),
+            run,
             unreadable,
         })
     }
@@ -140,36 +142,35 @@ impl UnderWay {
     /// The page's lines: a label and a text each.
     pub fn lines(&self, now: Timestamp) -> Vec<(&'static str, String)> {
         let mut lines = Vec::new();
-        if let Some(stand) = &self.stand {
-            lines.extend(stand.lines(now));
+        if let Some(run) = &self.run {
+            lines.extend(run.lines(now));
         }
         lines.extend(self.unreadable.clone().map(|why| ("journal", why)));
         let holder = match &self.holder {
-            Some(holder) if self.unattended => format!("nobody any more ({holder}, has ended)"),
+            Some(holder) if self.unattended => format!("<none> ({holder}, has ended)"),
             Some(holder) => holder.clone(),
-            None => "nobody".to_owned(),
+            None => "<none>".to_owned(),
         };
         lines.push(("held by", holder));
-        lines.push(("continue", self.go_on.clone()));
-        lines.extend(self.undo.clone().map(|command| ("undo", command)));
+        lines.push(("resume", self.resume.clone()));
+        lines.extend(self.rollback.clone().map(|command| ("rollback", command)));
         lines
     }
 }
 
-impl Stand {
-    fn of<P: Product>(journal: &Journal<P>) -> Self {
-        let deadlines = P::TIMERS
-            .iter()
-            .filter_map(|(timer, name)| Some((*name, journal.deadline(*timer)?)));
-        let Ends { old, new } = P::ends(&journal.notes);
+impl RunStatus {
+    fn of<R: Rotation>(journal: &Journal<R>) -> Self {
+        let named = |timer: Timer| Some((timer.name(R::QUIET_FLAG), journal.deadline(timer)?));
+        let run = journal.run();
+        let Credentials { old, new } = R::credentials(&run.record);
         Self {
-            run: journal.run.to_string(),
-            goal: journal.goal,
+            run: run.id.to_string(),
+            direction: run.direction,
             reason: journal.reason.clone(),
-            phase: journal.phase,
+            phase: run.phase,
             step: journal.step.clone(),
             started: journal.started,
-            deadlines: deadlines.collect(),
+            deadlines: Timer::ALL.into_iter().filter_map(named).collect(),
             resumable_by: journal.resumable_by.clone(),
             old_fingerprint: old,
             new_fingerprint: new,
@@ -180,18 +181,17 @@ impl Stand {
         let new = self
             .new_fingerprint
             .map_or_else(|| "<new>".to_owned(), |new| new.to_string());
-        let goal = match self.goal {
-            Goal::Forward => format!("forward, from {} to {new}", self.old_fingerprint),
-            Goal::Back => format!("back to {}", self.old_fingerprint),
+        let direction = match self.direction {
+            Direction::Forward => format!("forward, from {} to {new}", self.old_fingerprint),
+            Direction::Rollback => format!("rollback to {}", self.old_fingerprint),
+            Direction::RollForward => format!("roll forward to {new}, rollback is no longer possible"),
         };
+        let started = age::since(now, Some(self.started));
         let mut lines = vec![
-            (
-                "run",
-                format!("{}, begun {} ago", self.run, age::since(now, Some(self.started))),
-            ),
-            ("goal", goal),
+            ("run", format!("{}, started {started} ago", self.run)),
+            ("direction", direction),
         ];
-        lines.extend(self.reason.clone().map(|reason| ("because", reason)));
+        lines.extend(self.reason.clone().map(|reason| ("reason", reason)));
         lines.push(("phase", self.phase.to_string()));
         lines.extend(self.step.clone().map(|step| ("step", step)));
         for (name, at) in &self.deadlines {
