@@ -1,12 +1,14 @@
 //! `kubectl bootstrap-token extend`: another end for a token, by compare-and-swap.
 
+use ::rotation::rotation::Check;
 use bootstrap::{Expiration, client};
 use kubectl_core::app::{Context, DryRun, GlobalFlags};
 use kubectl_core::error::{Error, ExitCode, Kind};
 
 use super::create::end;
-use crate::actor::Check;
+use super::work::checks;
 use crate::lifetime::LifetimeFlags;
+use crate::rotation::blockers::OWNER;
 use crate::side::{self, Side};
 use crate::view::row;
 
@@ -23,7 +25,7 @@ pub struct Extend {
     pub lifetime: LifetimeFlags,
 
     /// Override a check by its name: "owner" changes a token that another program writes, and may change back
-    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = Check::parser([Check::Owner]))]
+    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = checks(&[OWNER]))]
     pub force: Vec<Check>,
 
     /// Change nothing; with "server" the API server checks what would be changed
@@ -56,7 +58,7 @@ pub async fn run(extend: Extend, global: &GlobalFlags, context: &Context) -> Res
                 .hint("make a new one with `create`, and revoke this one"),
         );
     }
-    if let Some(owner) = seen.owner.as_ref().filter(|_| !extend.force.contains(&Check::Owner)) {
+    if let Some(owner) = seen.owner.as_ref().filter(|_| !extend.force.contains(&OWNER)) {
         return Err(
             Error::failed(format!("token {id} belongs to {owner}, which may change it back"))
                 .hint("change it there; --force=owner changes it here all the same"),

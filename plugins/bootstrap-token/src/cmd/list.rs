@@ -4,7 +4,7 @@ use bootstrap::{TokenSecret, client, secret};
 use kubectl_core::app::{Context, GlobalFlags};
 use kubectl_core::error::{Error, ExitCode};
 use kubectl_core::output::{ListKind, ListPrinter, OutputFlags};
-use verbs::leases::Rotations;
+use verbs::leases::LeasedRotations;
 
 use crate::rotation::BootstrapToken;
 use crate::side::Side;
@@ -51,7 +51,7 @@ pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<
     let mut printer = ListPrinter::new(&context.ui, &list.output, LIST, none)?;
     let side = Side::open(global, context)?;
     let selector = list.selector.as_deref().filter(|selector| !selector.is_empty());
-    let rotations = Rotations::<BootstrapToken>::read(&side.server, Some(secret::NAMESPACE), CLUSTER).await?;
+    let rotations = LeasedRotations::<BootstrapToken>::read(&side.server, Some(secret::NAMESPACE), CLUSTER).await?;
     let rows = |page: Vec<TokenSecret>| {
         let now = side.server.clock.now();
         let rotations = &rotations;

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ::rotation::rotation::Check;
 use bootstrap::{Answer, TokenId, TokenSecret, client};
 use futures::stream::{self, StreamExt as _};
 use kubectl_core::access;
@@ -14,8 +15,10 @@ use kubectl_core::error::{Error, ExitCode, Kind};
 use kubectl_core::ui::Ui;
 use tokio::sync::OnceCell;
 
-use crate::actor::{Check, LOGIN};
+use super::work::checks;
+use crate::actor::LOGIN;
 use crate::proof::{self, End};
+use crate::rotation::blockers::OWNER;
 use crate::servers::{Heard, ServerFlags, Servers};
 use crate::side::{self, Side};
 use crate::view::row;
@@ -48,7 +51,7 @@ pub struct Revoke {
     pub dry_run: DryRun,
 
     /// Override a check by its name: "owner" revokes a token that another program writes, and may create again
-    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = Check::parser([Check::Owner]))]
+    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = checks(&[OWNER]))]
     pub force: Vec<Check>,
 
     /// How long to wait until the API server refuses them: it remembers a success for 10s
@@ -91,7 +94,7 @@ pub async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context) -> Res
     }
     let (mut targets, mut failures) = targets(&revoke, ids, &side).await?;
     let login = access::current_user(side.client()).await?;
-    let forced = revoke.force.contains(&Check::Owner);
+    let forced = revoke.force.contains(&OWNER);
     targets.retain(|target| match refusal(target, login.as_deref(), forced) {
         Some(error) => {
             failures.push(error);

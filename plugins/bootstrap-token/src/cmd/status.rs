@@ -1,4 +1,4 @@
-//! `kubectl bootstrap-token status`: one token, why it can or cannot work, and a rotation under way.
+//! `kubectl bootstrap-token status`: one token, why it can or cannot work, and a rotation in progress.
 
 use bootstrap::cluster_info::{self, Signature};
 use bootstrap::judge::{self, Flaw};
@@ -10,9 +10,8 @@ use kubectl_core::output::{self, OutputFlags, OutputFormat};
 use kubectl_core::secret::Fingerprint;
 use kubectl_core::ui::{self, Ui};
 use serde::Serialize;
-use verbs::again::Again;
-use verbs::leases;
-use verbs::under_way::Standing;
+use verbs::under_way::RotationStatus;
+use verbs::{Commands, leases};
 
 use crate::proof;
 use crate::rotation::BootstrapToken;
@@ -72,7 +71,7 @@ struct TokenStatus {
     owner: Option<String>,
     /// Of its rotation.
     #[serde(flatten)]
-    standing: Standing,
+    rotation: RotationStatus,
 }
 
 #[derive(Debug, Serialize)]
@@ -92,14 +91,14 @@ pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Res
         leases::of::<BootstrapToken>(&side.server, &lease)
     );
     let (secret, rotation) = (secret?, rotation?);
-    let under_way = rotation.as_ref().is_some_and(Rotation::under_way);
-    if secret.is_none() && !under_way {
+    let in_progress = rotation.as_ref().is_some_and(Rotation::in_progress);
+    if secret.is_none() && !in_progress {
         return Err(bootstrap::Error::NoSuchToken(id).into());
     }
-    let again = Again::new(PLUGIN, id.as_str(), global);
+    let commands = Commands::new(PLUGIN, id.as_str(), global);
     let now = side.server.clock.now();
-    let standing = Standing::of(rotation.as_ref(), &again, now);
-    let mut document = TokenStatus::new(id, secret.as_ref(), standing, now);
+    let rotation = RotationStatus::of(rotation.as_ref(), &commands, now);
+    let mut document = TokenStatus::new(id, secret.as_ref(), rotation, now);
     if let Some(secret) = &secret {
         document.ask(&side, secret).await?;
     }
@@ -112,7 +111,7 @@ pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Res
 }
 
 impl TokenStatus {
-    fn new(id: TokenId, secret: Option<&TokenSecret>, standing: Standing, now: Timestamp) -> Self {
+    fn new(id: TokenId, secret: Option<&TokenSecret>, rotation: RotationStatus, now: Timestamp) -> Self {
         let flaws = secret.map(|secret| judge::why_not(secret, now)).unwrap_or_default();
         let token = secret.and_then(|secret| secret.token.as_ref());
         Self {
@@ -129,7 +128,7 @@ impl TokenStatus {
             usages: secret.map(|secret| secret.usages.clone()).unwrap_or_default(),
             groups: secret.map(|secret| secret.groups.clone()).unwrap_or_default(),
             owner: secret.and_then(|secret| secret.owner.as_ref()).map(ToString::to_string),
-            standing,
+            rotation,
             id,
         }
     }
@@ -188,6 +187,6 @@ fn page(ui: &Ui, status: &TokenStatus, ttl: Option<&str>, now: Timestamp) -> Str
     if let Some(owner) = &status.owner {
         line("owner", owner);
     }
-    lines.extend(status.standing.page(ui, now));
+    lines.extend(status.rotation.page(ui, now));
     lines.join("\n") + "\n"
 }

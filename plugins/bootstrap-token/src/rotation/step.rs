@@ -94,7 +94,10 @@ impl fmt::Display for Step {
                 write!(f, "delete the Secret of bootstrap token {id}, which has lost its value")
             }
             Self::TriggerSigner { id } => {
-                write!(f, "touch bootstrap token {id}, so that cluster-info is signed with it")
+                write!(
+                    f,
+                    "trigger the signer, so that cluster-info is signed with bootstrap token {id}"
+                )
             }
             Self::Deliver { id, at, .. } => write!(f, "deliver bootstrap token {id} to {at}"),
             Self::FenceDelivery { at } => write!(f, "fence {at} against late writes"),
