@@ -95,13 +95,13 @@ mod tests {
                 Some("not checked"),
             ),
         ];
-        insta::assert_snapshot!(text("Rotation of cluster oslo (c-x7k2p)", &lines, &["739e2d9420 (system): …".into()]), @r"
+        insta::assert_snapshot!(text("Rotation of cluster oslo (c-x7k2p)", &lines, &["739e2d9420 (system): …".into()]), @r#"
         Rotation of cluster oslo (c-x7k2p)
           make     set a new value on registration token "system" (server dry run)
                    wait for Rancher to accept <new>
           place    point the agent at <new>, rollout held (not checked)
         Also invalidated:
           739e2d9420 (system): …
-        ");
+        "#);
     }
 }

@@ -162,12 +162,12 @@ mod tests {
         ] {
             terminal.on(event);
         }
-        insta::assert_snapshot!(captured.err(), @r"
+        insta::assert_snapshot!(captured.err(), @r#"
         Resuming the rollback (still waiting when --timeout expired).
         make     set a new value on registration token "system"
         prove    waiting for the agent to connect with 739e2d9420
                  retrying: no answer
-        ");
+        "#);
         assert_eq!(captured.out(), "");
     }
 }
