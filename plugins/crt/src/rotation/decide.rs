@@ -39,10 +39,10 @@
 //!   if T is there already: they give `system` and the Deployment a new version, so that a write which a former holder of the lock
 //!   decided on before, and which is still under way, is refused by the API server when it arrives after line 12.
 
-use kubectl_core::secret::Fingerprint;
+use client::secret::Fingerprint;
+use engine::phase::{Goal, Phase};
+use engine::protocol::{Next, Obstacle, Run};
 use rancher::era::Era;
-use rotation::phase::{Goal, Phase};
-use rotation::protocol::{Next, Obstacle, Run};
 
 use super::view::{Age, Connection, Downstream, Grace, Holder, Notes, Trigger, View};
 use super::write::{Shown, Write};

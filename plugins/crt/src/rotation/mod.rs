@@ -8,8 +8,8 @@ pub mod write;
 
 pub use decide::decide;
 pub(crate) use decide::was_placed;
+use engine::protocol::{Draw, Next, Protocol, Run};
 pub use predict::held_values;
-use rotation::protocol::{Draw, Next, Protocol, Run};
 use serde::{Deserialize, Serialize};
 
 /// The protocol.

@@ -1,9 +1,9 @@
 //! What a write brings about, and what the world comes to by itself afterwards.
 
-use kubectl_core::secret::Fingerprint;
+use client::secret::Fingerprint;
+use engine::phase::Goal;
+use engine::protocol::{Draw, Run};
 use rancher::era::Era;
-use rotation::phase::Goal;
-use rotation::protocol::{Draw, Run};
 
 use super::view::{Address, Age, Connection, Grace, Holder, Notes, Pod, Record, Trigger, View};
 use super::write::Write;

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kubectl_core::secret::Fingerprint;
+use client::secret::Fingerprint;
+use engine::phase::Goal;
+use engine::protocol::{Obstacle, Run};
 pub use rancher::agent::Address as Home;
 use rancher::era::Era;
-use rotation::phase::Goal;
-use rotation::protocol::{Obstacle, Run};
 use serde::{Deserialize, Serialize};
 
 use super::Crt;

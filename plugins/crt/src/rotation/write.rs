@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use kubectl_core::secret::Fingerprint;
-use rotation::plan::Placeholder;
+use client::secret::Fingerprint;
+use engine::plan::Placeholder;
 
 /// One write. Each is conditional on the object as it was observed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
