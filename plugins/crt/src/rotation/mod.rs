@@ -7,12 +7,12 @@ pub mod record;
 pub(crate) mod stages;
 pub mod step;
 
-use ::rotation::plan::Plan;
-use ::rotation::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
-use ::rotation::run::{Draw, Run};
+use engine::plan::Plan;
+use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
+use engine::run::{Draw, Run};
 
-use crate::actor::{CHECKS, FIELD_MANAGER};
-use crate::view::product;
+use crate::controller::{CHECKS, FIELD_MANAGER};
+use crate::report::product;
 
 /// The rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

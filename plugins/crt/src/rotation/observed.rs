@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::rotation::credential::Acceptance;
-use ::rotation::direction::Direction;
-use ::rotation::rotation::Blocker;
-use kubectl_core::secret::Fingerprint;
+use client::secret::Fingerprint;
+use engine::credential::Acceptance;
+use engine::direction::Direction;
+use engine::rotation::Blocker;
 use rancher::era::Era;
 use serde::{Deserialize, Serialize};
 

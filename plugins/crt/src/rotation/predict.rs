@@ -1,9 +1,9 @@
 //! What a step brings about, and what both sides settle to by themselves.
 
-use ::rotation::credential::Acceptance;
-use ::rotation::direction::Direction;
-use ::rotation::run::{Draw, Run};
-use kubectl_core::secret::Fingerprint;
+use client::secret::Fingerprint;
+use engine::credential::Acceptance;
+use engine::direction::Direction;
+use engine::run::{Draw, Run};
 use rancher::era::Era;
 
 use super::Crt;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ::rotation::direction::Direction;
-use ::rotation::run::Run;
-use kubectl_core::secret::Fingerprint;
+use client::secret::Fingerprint;
+use engine::direction::Direction;
+use engine::run::Run;
 pub use rancher::agent::Address as Home;
 use serde::{Deserialize, Serialize};
 

@@ -18,11 +18,11 @@
 //! * A rollback writes `system` and the Deployment even if they hold T already: that bumps their resourceVersion, so that a write
 //!   which a former holder of the lock decided on before is rejected when it arrives after *retire*.
 
-use ::rotation::direction::Direction;
-use ::rotation::phase::Phase;
-use ::rotation::rotation::{Blocker, Look, Next, Proof, Timer};
-use ::rotation::run::Run;
-use kubectl_core::secret::Fingerprint;
+use client::secret::Fingerprint;
+use engine::direction::Direction;
+use engine::phase::Phase;
+use engine::rotation::{Blocker, Look, Next, Proof, Timer};
+use engine::run::Run;
 use rancher::era::Era;
 
 use super::Crt;
@@ -114,7 +114,12 @@ pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
     if !seen.blockers.is_empty() {
         return Err(seen.blockers.clone());
     }
-    let no_secret = || vec![Blocker::new("the agent's Deployment names no Secret with a token", BY_HAND)];
+    let no_secret = || {
+        vec![Blocker::new(
+            "the agent's Deployment names no Secret with a token",
+            BY_HAND,
+        )]
+    };
     let old = seen.deployed.ok_or_else(no_secret)?;
     Ok(record(seen, old, rotated_by_rancher(seen, old)))
 }
@@ -246,7 +251,11 @@ fn set_system(look: Look<'_, Crt>) -> Stage<Next<Crt>> {
     };
     let next = Next::step(step).stopping(Timer::Quiet);
     let starts_proof = forward && !run.timers.contains_key(&Timer::Proof);
-    let next = if starts_proof { next.starting(Timer::Proof) } else { next };
+    let next = if starts_proof {
+        next.starting(Timer::Proof)
+    } else {
+        next
+    };
     Ok(if forward && record.new.is_some() {
         look.reapply(next, "another writer of registration token \"system\"")
     } else {
@@ -267,7 +276,9 @@ fn keep_replaced(seen: &Observed, run: &Run<Crt>, system: &SystemToken) -> Stage
             let ours = [Some(record.old), record.new, record.system, Some(token)];
             match system.previous {
                 Some(previous) if !ours.contains(&Some(previous)) && seen.is_in_use(previous) => Err(Next::refuse(
-                    format!("registration token \"system\" has a previous token {previous} that does not belong to this rotation"),
+                    format!(
+                        "registration token \"system\" has a previous token {previous} that does not belong to this rotation"
+                    ),
                     BY_HAND,
                 )),
                 _ => Ok(()),

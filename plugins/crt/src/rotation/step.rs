@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use ::rotation::plan::Placeholder;
-use kubectl_core::secret::Fingerprint;
+use client::secret::Fingerprint;
+use engine::plan::Placeholder;
 
 /// One step. Each is conditional on the object as it was observed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -92,7 +92,9 @@ impl fmt::Display for Step {
                 "create a temporary registration token that keeps {} valid",
                 Display(token)
             ),
-            Self::PostponeGrace => f.write_str("postpone the end of grace in the status of registration token \"system\""),
+            Self::PostponeGrace => {
+                f.write_str("postpone the end of grace in the status of registration token \"system\"")
+            }
             Self::SetNew => f.write_str("set a new value on registration token \"system\""),
             Self::Restore { token } => write!(f, "restore {} on registration token \"system\"", Display(token)),
             Self::Protect { token } => write!(
@@ -113,7 +115,11 @@ impl fmt::Display for Step {
                 write!(f, "revoke {}: delete its temporary registration token", Display(token))
             }
             Self::DropPrevious { token } => {
-                write!(f, "revoke {}: drop it as the previous token of \"system\"", Display(token))
+                write!(
+                    f,
+                    "revoke {}: drop it as the previous token of \"system\"",
+                    Display(token)
+                )
             }
             Self::ClearGrace => f.write_str("clear the end of grace in the status of registration token \"system\""),
             Self::Renew { name } => write!(f, "set a new value on registration token \"{name}\""),

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use client::secret::Fingerprint;
 use e2e::shown;
 use insta::assert_snapshot;
-use kubectl_core::secret::Fingerprint;
 use serde_json::json;
 use testbed::{Fault, Moment, On, User};
 
