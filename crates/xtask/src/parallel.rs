@@ -1,11 +1,11 @@
-//! Several commands side by side, for those that wait more than they work.
+//! Several commands side by side, for those that mostly wait.
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -19,28 +19,29 @@ struct Ended {
 }
 
 impl Steps {
-    /// Runs all commands, so many at once, the first ones first. What one says, on both streams, is kept and shown on
-    /// stdout when it has ended, so that nobody's words stand between another's. A failure hides no other: all are run, and
-    /// the error names each that failed.
+    /// Runs all commands, at most `at_once` at a time, in their order. The output of each, on both streams, is printed on
+    /// stdout as a whole when the command has ended. All commands run even if some fail; the error names each failed one.
     ///
-    /// They are in our own process group: a Ctrl-C reaches them as it reaches us.
-    pub(crate) fn run_beside(&self, at_once: usize, commands: Vec<(String, Command)>) -> Result<()> {
+    /// The commands stay in our own process group, so that a Ctrl-C reaches them too.
+    pub(crate) fn run_parallel(&self, at_once: usize, commands: Vec<(String, Command)>) -> Result<()> {
         self.run_into(&mut io::stdout(), at_once, commands)
     }
 
     fn run_into(&self, out: &mut (dyn Write + Send), at_once: usize, commands: Vec<(String, Command)>) -> Result<()> {
         let waiting = Mutex::new(VecDeque::from(commands));
         let next = || lock(&waiting).pop_front();
-        let shown = Mutex::new((out, Vec::new()));
+        let printed = Mutex::new((out, Vec::new()));
         let worker = || -> Result<()> {
             while let Some((title, mut command)) = next() {
                 self.announce(&title, &command);
-                let (status, said) = run(&mut command)?;
-                let mut shown = lock(&shown);
-                let after = self.ended(&title, status);
-                shown.0.write_all(&said)?;
-                shown.0.flush()?;
-                shown.1.push(Ended { title, status, after });
+                let began = Instant::now();
+                let (status, output) = run(&mut command)?;
+                let took = began.elapsed();
+                let mut printed = lock(&printed);
+                let after = self.ended(&title, status, took);
+                printed.0.write_all(&output)?;
+                printed.0.flush()?;
+                printed.1.push(Ended { title, status, after });
             }
             Ok(())
         };
@@ -49,21 +50,21 @@ impl Steps {
             let mut outcomes = workers.into_iter().map(thread::ScopedJoinHandle::join);
             outcomes.try_for_each(|outcome| outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })?;
-        let (_, ended) = shown.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (_, ended) = printed.into_inner().unwrap_or_else(PoisonError::into_inner);
         failures(ended)
     }
 }
 
-/// Its end, and all that it has said, in the order in which it was said.
+/// The exit status, and all output in the order in which it was written.
 fn run(command: &mut Command) -> Result<(ExitStatus, Vec<u8>)> {
-    let (mut said, to_us) = io::pipe()?;
-    command.stdin(Stdio::null()).stdout(to_us.try_clone()?).stderr(to_us);
+    let (mut output, ours) = io::pipe()?;
+    command.stdin(Stdio::null()).stdout(ours.try_clone()?).stderr(ours);
     let program = command.get_program().display().to_string();
     let mut child = command.spawn().with_context(|| format!("run {program}"))?;
-    // The command holds our ends of the pipe too: with them open, it would never be read to its end.
+    // The command holds our ends of the pipe too. While they are open, reading never ends.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut text = Vec::new();
-    said.read_to_end(&mut text)?;
+    output.read_to_end(&mut text)?;
     Ok((child.wait()?, text))
 }
 
@@ -96,22 +97,25 @@ mod tests {
     }
 
     #[test]
-    fn two_at_once_meet_and_what_each_says_stands_together() {
-        let place = tempfile::tempdir().unwrap();
+    fn two_commands_run_at_once_and_their_output_is_not_mixed() {
+        let directory = tempfile::tempdir().unwrap();
         let meet = |me: &str, other: &str| {
-            let here = place.path().display();
+            let here = directory.path().display();
             format!("echo {me}; touch {here}/{me}; until test -e {here}/{other}; do sleep 0.01; done; echo met >&2")
         };
         let (left, right) = (meet("left", "right"), meet("right", "left"));
         let mut out = Vec::new();
         let all = scripts(&[("left", &left), ("right", &right)]);
         Steps::begin().run_into(&mut out, 2, all).unwrap();
-        let said = String::from_utf8(out).unwrap();
-        assert!(said.contains("left\nmet\n") && said.contains("right\nmet\n"), "{said}");
+        let output = String::from_utf8(out).unwrap();
+        assert!(
+            output.contains("left\nmet\n") && output.contains("right\nmet\n"),
+            "{output}"
+        );
     }
 
     #[test]
-    fn a_failure_hides_no_other() {
+    fn all_failures_are_reported() {
         let mut out = Vec::new();
         let all = scripts(&[
             ("one", "echo 1; exit 101"),
