@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use rotation::rotation::{Blocker, Check};
+use engine::rotation::{Blocker, Check};
 
 use super::observed::Id;
 use super::record::Place;
@@ -11,16 +11,6 @@ use super::record::Place;
 pub(crate) const OWNER: Check = Check {
     name: "owner",
     help: "the token or the delivery is managed by another program, which may write the old token back",
-};
-/// No live process holds the lock.
-pub(crate) const LOCK: Check = Check {
-    name: "lock",
-    help: "another process holds the lock of the rotation",
-};
-/// The journal can be read.
-pub(crate) const JOURNAL: Check = Check {
-    name: "journal",
-    help: "the journal of the rotation cannot be read; it is discarded",
 };
 /// The delivery is on this host.
 pub(crate) const TARGET: Check = Check {

@@ -44,10 +44,10 @@ pub mod record;
 mod stages;
 pub mod step;
 
-use rotation::direction::Direction;
-use rotation::plan::{Plan, Planned};
-use rotation::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
-use rotation::run::{Draw, Run};
+use engine::direction::Direction;
+use engine::plan::{Plan, Planned};
+use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
+use engine::run::{Draw, Run};
 
 use self::observed::Observed;
 use self::record::Record;
@@ -64,8 +64,8 @@ impl Rotation for BootstrapToken {
     const QUIET_FLAG: &'static str = "overlap";
     const CHECKS: &'static [Check] = &[
         blockers::OWNER,
-        blockers::LOCK,
-        blockers::JOURNAL,
+        Check::LOCK,
+        Check::JOURNAL,
         blockers::TARGET,
         blockers::CLUSTER,
     ];

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use kubectl_core::secret::Fingerprint;
-use rotation::credential::{Acceptance, Validity};
-use rotation::direction::Direction;
-use rotation::plan::Placeholder;
-use rotation::rotation::Blocker;
-use rotation::run::Draw as _;
+use client::secret::Fingerprint;
+use engine::credential::{Acceptance, Validity};
+use engine::direction::Direction;
+use engine::plan::Placeholder;
+use engine::rotation::Blocker;
+use engine::run::Draw as _;
 use serde::{Deserialize, Serialize};
 
 use super::record::{Origin, Place};

@@ -1,7 +1,7 @@
 //! What a step brings about, and what everything settles to afterwards.
 
-use rotation::credential::{Acceptance, Validity};
-use rotation::run::{Draw, Run};
+use engine::credential::{Acceptance, Validity};
+use engine::run::{Draw, Run};
 
 use super::BootstrapToken;
 use super::observed::{Content, Delivery, Id, Observed, SecretState, TokenState};

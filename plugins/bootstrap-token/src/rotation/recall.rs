@@ -1,5 +1,5 @@
 //! What the objects say about a run that another process began. See
-//! [`Rotation::recall`](rotation::rotation::Rotation::recall).
+//! [`Rotation::recall`](engine::rotation::Rotation::recall).
 //!
 //! | fact | where it is taken from |
 //! |---|---|
@@ -9,8 +9,8 @@
 //! | whether it was delivered | there is a place: then it may have been, and a node may have read it there |
 //! | that the run rolls forward | the mark on the new token's Secret |
 
-use rotation::direction::Direction;
-use rotation::run::Run;
+use engine::direction::Direction;
+use engine::run::Run;
 
 use super::BootstrapToken;
 use super::observed::{Delivery, Observed, SecretState};

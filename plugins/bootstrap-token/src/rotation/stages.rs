@@ -3,19 +3,19 @@
 //! T is the token that the run ends on, X the other one: forward T is N and X is O, in a rollback T is O and X is N. A run that
 //! rolls forward ends on N and revokes nothing.
 
-use rotation::credential::Validity;
-use rotation::direction::Direction;
-use rotation::phase::Phase;
-use rotation::rotation::{Blocker, Proof, Timer};
-use rotation::run::Run;
+use engine::credential::Validity;
+use engine::direction::Direction;
+use engine::phase::Phase;
+use engine::rotation::{Blocker, Proof, Timer};
+use engine::run::Run;
 
 use super::observed::{Content, Delivery, Id, Observed, SecretState, TokenState};
 use super::record::{Place, Record, TokenRef};
 use super::step::{Step, Which};
 use super::{BootstrapToken, blockers};
 
-type Look<'look> = rotation::rotation::Look<'look, BootstrapToken>;
-type Next = rotation::rotation::Next<BootstrapToken>;
+type Look<'look> = engine::rotation::Look<'look, BootstrapToken>;
+type Next = engine::rotation::Next<BootstrapToken>;
 
 /// How *make* is passed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,13 +4,13 @@
 
 #![expect(clippy::print_stdout, reason = "the number of states is part of what the test says")]
 
-mod model;
+mod environment;
 mod mutants;
 mod plan;
 
-use model::{Budget, Model, To};
+use environment::{Budget, Model, To};
+use model::explore;
 use mutants::Mutant;
-use rotation::explore::explore;
 
 const LIMIT: usize = 1_000_000;
 

@@ -2,14 +2,14 @@
 //!
 //! Each is the real decision about something that is not so: what it then does is what a rotation would do that does not check.
 
+use engine::credential::{Acceptance, Validity};
+use engine::direction::Direction;
+use engine::rotation::{Decision, Next, Repeats, Timer, decide};
 use kubectl_bootstrap_token::rotation::BootstrapToken;
 use kubectl_bootstrap_token::rotation::observed::{Delivery, Observed};
 use kubectl_bootstrap_token::rotation::record::{Record, TokenRef};
-use rotation::credential::{Acceptance, Validity};
-use rotation::direction::Direction;
-use rotation::rotation::{Decision, Next, Repeats, Timer, decide};
 
-use crate::model::{Run, holds, old};
+use crate::environment::{Run, holds, old};
 
 /// One mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

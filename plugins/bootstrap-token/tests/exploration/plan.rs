@@ -1,19 +1,19 @@
 //! The plan that `--dry-run` prints, which is the decision folded over its own predictions; what is refused; and single steps
 //! that the model does not tell apart.
 
+use client::secret::Fingerprint;
+use engine::credential::{Acceptance, Validity};
+use engine::direction::Direction;
+use engine::phase::Phase;
+use engine::plan::{Placeholder, plan};
+use engine::rotation::{Next, Timer, decide};
+use engine::run::RunId;
 use kubectl_bootstrap_token::rotation::BootstrapToken;
 use kubectl_bootstrap_token::rotation::observed::{Delivery, Id, Observed, TokenState};
 use kubectl_bootstrap_token::rotation::record::{Record, TokenRef};
 use kubectl_bootstrap_token::rotation::step::Step;
-use kubectl_core::secret::Fingerprint;
-use rotation::credential::{Acceptance, Validity};
-use rotation::direction::Direction;
-use rotation::phase::Phase;
-use rotation::plan::{Placeholder, plan};
-use rotation::rotation::{Next, Timer, decide};
-use rotation::run::RunId;
 
-use crate::model::{Run, To, holds, holds_neither, old, secret, start};
+use crate::environment::{Run, To, holds, holds_neither, old, secret, start};
 
 fn lines(seen: Observed, run: Option<Run>) -> String {
     plan(seen, run).map_or_else(|none| none.to_string(), |plan| plan.to_string())
