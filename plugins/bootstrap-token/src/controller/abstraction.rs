@@ -52,9 +52,9 @@ pub(super) enum DeliverySnapshot {
     /// It does not exist.
     Missing(DeliveryTarget),
     /// A key of a Secret.
-    Secret(secret::Key, Box<secret::Version>),
+    Secret(secret::SecretKey, Box<secret::Revision>),
     /// A file.
-    File(std::path::PathBuf, file::Version),
+    File(std::path::PathBuf, file::Revision),
 }
 
 impl DeliverySnapshot {
@@ -397,7 +397,7 @@ mod tests {
     }
 
     fn file(content: &str) -> DeliverySnapshot {
-        let version = file::Version {
+        let version = file::Revision {
             content: Secret::new(content),
             inode: (0, 0),
         };

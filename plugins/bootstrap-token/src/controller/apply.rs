@@ -32,8 +32,8 @@ enum Request {
     Repair(Box<TokenSecret>, Box<NewToken>),
     Annotate(Box<TokenSecret>, (&'static str, String)),
     Delete(Box<TokenSecret>),
-    Secret(secret::Key, Box<secret::Version>, Option<Secret>),
-    File(PathBuf, file::Version, Secret),
+    Secret(secret::SecretKey, Box<secret::Revision>, Option<Secret>),
+    File(PathBuf, file::Revision, Secret),
 }
 
 impl TokenController<'_> {
@@ -93,7 +93,7 @@ impl TokenController<'_> {
         }
     }
 
-    fn replace(&self, path: &std::path::Path, version: &file::Version, content: &Secret) -> Result<(), Failure> {
+    fn replace(&self, path: &std::path::Path, version: &file::Revision, content: &Secret) -> Result<(), Failure> {
         let mut state = self.state();
         let lock = state.lock.as_mut().ok_or(Failure::LockLost)?;
         match lock.replace(version, content) {

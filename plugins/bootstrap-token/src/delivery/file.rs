@@ -16,9 +16,9 @@ const LARGE: u64 = 1 << 20;
 /// How often the lock is tried while the file is replaced again and again.
 const TRIES: usize = 20;
 
-/// A version of it.
+/// A revision of it.
 #[derive(Clone, Debug)]
-pub struct Version {
+pub struct Revision {
     /// What is in it; bytes that are not text are replaced.
     pub content: Secret,
     pub(crate) inode: (u64, u64),
@@ -28,7 +28,7 @@ pub struct Version {
 ///
 /// # Errors
 /// It cannot be read, is not a regular file, or is too large for one that holds a token.
-pub fn read(path: &Path) -> io::Result<Option<Version>> {
+pub fn read(path: &Path) -> io::Result<Option<Revision>> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
@@ -39,7 +39,7 @@ pub fn read(path: &Path) -> io::Result<Option<Version>> {
     }
     let mut bytes = Vec::new();
     file.take(LARGE).read_to_end(&mut bytes)?;
-    Ok(Some(Version {
+    Ok(Some(Revision {
         content: Secret::new(String::from_utf8_lossy(&bytes)),
         inode: (metadata.dev(), metadata.ino()),
     }))
@@ -87,7 +87,7 @@ impl Locked {
     ///
     /// # Errors
     /// It cannot be read any more.
-    pub fn is(&self, version: &Version) -> io::Result<bool> {
+    pub fn is(&self, version: &Revision) -> io::Result<bool> {
         let now = read(&self.path)?;
         Ok(now.is_some_and(|now| now.inode == version.inode && now.content == version.content))
     }
@@ -97,7 +97,7 @@ impl Locked {
     ///
     /// # Errors
     /// The directory cannot be written to, or the new file cannot be given to the owner of the present one.
-    pub fn replace(&mut self, version: &Version, content: &Secret) -> io::Result<bool> {
+    pub fn replace(&mut self, version: &Revision, content: &Secret) -> io::Result<bool> {
         let before = self.file.metadata()?;
         let beside = self.beside()?;
         // What a killed process has left there is removed, not trusted.
@@ -112,7 +112,7 @@ impl Locked {
         replaced
     }
 
-    fn put(&mut self, beside: &Path, before: &fs::Metadata, version: &Version, content: &Secret) -> io::Result<bool> {
+    fn put(&mut self, beside: &Path, before: &fs::Metadata, version: &Revision, content: &Secret) -> io::Result<bool> {
         let mut options = OpenOptions::new();
         let mut file = options
             .read(true)

@@ -19,7 +19,7 @@ use crate::rotation::record::Place;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliveryTarget {
     /// A key of a Secret in the same cluster.
-    Secret(secret::Key),
+    Secret(secret::SecretKey),
     /// A file on this host; the path is absolute.
     File(PathBuf),
 }

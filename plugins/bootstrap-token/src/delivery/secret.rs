@@ -17,7 +17,7 @@ use crate::side::MANAGER;
 
 /// A key of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
+pub struct SecretKey {
     /// The Secret's namespace.
     pub namespace: String,
     /// The Secret's name.
@@ -26,9 +26,9 @@ pub struct Key {
     pub key: String,
 }
 
-/// A version of it.
+/// A revision of it.
 #[derive(Clone, Debug)]
-pub struct Version {
+pub struct Revision {
     pub(crate) uid: String,
     pub(crate) resource_version: String,
     /// What is in the key; bytes that are not text are replaced.
@@ -43,7 +43,7 @@ pub struct Version {
     pub writer: Option<Writer>,
 }
 
-impl FromStr for Key {
+impl FromStr for SecretKey {
     type Err = InvalidDeliveryTarget;
 
     fn from_str(text: &str) -> Result<Self, InvalidDeliveryTarget> {
@@ -59,24 +59,24 @@ impl FromStr for Key {
     }
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.namespace, self.name, self.key)
     }
 }
 
-impl Key {
+impl SecretKey {
     fn api(&self, client: &kube::Client) -> Api<KubeSecret> {
         Api::namespaced(client.clone(), &self.namespace)
     }
 
     /// Reads it. `None`: the Secret or the key is not there, or will not be for long.
-    pub async fn read(&self, client: &kube::Client) -> kube::Result<Option<Version>> {
+    pub async fn read(&self, client: &kube::Client) -> kube::Result<Option<Revision>> {
         let found = self.api(client).get_opt(&self.name).await?;
         let found = found.filter(|secret| secret.metadata.deletion_timestamp.is_none());
         Ok(found.and_then(|secret| {
             let bytes = secret.data.as_ref()?.get(&self.key)?;
-            Some(Version {
+            Some(Revision {
                 owner: ownership::owner(&secret.metadata),
                 writer: ownership::last_writer(&secret.metadata, &["data", &self.key], MANAGER),
                 content: Secret::new(String::from_utf8_lossy(&bytes.0)),
@@ -93,7 +93,7 @@ impl Key {
     pub async fn write(
         &self,
         client: &kube::Client,
-        version: &Version,
+        version: &Revision,
         content: Option<&Secret>,
         annotation: (&str, &str),
         dry_run: bool,

@@ -4,6 +4,7 @@ use bootstrap::{TokenId, secret};
 use cli::rotation::leases::{LeasedRotation, LeasedRotations};
 use cli::rotation::{Commands, LeaseName, Target};
 use engine::direction::Direction;
+use engine::journal::Journal;
 use engine::phase::Phase;
 use serde::Serialize;
 use serde_json::{Map, json};
@@ -62,7 +63,7 @@ impl Part {
     pub(crate) fn of(rotations: &LeasedRotations<BootstrapToken>, id: &TokenId) -> Option<Self> {
         let own = rotations.of(secret::NAMESPACE, &id.secret_name());
         if let Some(own) = own.filter(|own| own.in_progress()) {
-            let run = own.journal().map(|journal| journal.run());
+            let run = own.journal().map(Journal::run);
             return Some(Self {
                 of: id.to_string(),
                 is_new: false,

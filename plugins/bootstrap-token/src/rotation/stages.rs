@@ -3,6 +3,11 @@
 //! T is the token that the run ends on, X the other one: forward T is N and X is O, in a rollback T is O and X is N. A run that
 //! rolls forward ends on N and revokes nothing.
 
+#![expect(
+    clippy::result_large_err,
+    reason = "a stage returns once per look, and the step that it returns is sent at once"
+)]
+
 use engine::credential::Validity;
 use engine::direction::Direction;
 use engine::phase::Phase;

@@ -49,8 +49,13 @@ fn nothing_is_lost(name: &str, model: &Model) {
     }
 }
 
+/// What the environment may do, by name.
+type Disturbance = (&'static str, fn(&mut Budget));
+
+const NOTHING_ELSE: Disturbance = ("nothing else", |_| {});
+
 /// One disturbance of each kind, one kind at a time.
-const DISTURBANCES: [(&str, fn(&mut Budget)); 6] = [
+const DISTURBANCES: [Disturbance; 6] = [
     ("a deletion", |budget| budget.deletions += 1),
     ("an expiry", |budget| budget.expiries += 1),
     ("a foreign write", |budget| budget.foreign_writes += 1),
@@ -86,9 +91,8 @@ fn two_disturbances_of_different_kinds_lose_nothing() {
 
 #[test]
 fn a_former_holder_and_a_rollback_lose_nothing() {
-    let nothing: (&str, fn(&mut Budget)) = ("nothing else", |_| {});
     for to in [To::Nothing, To::Secret] {
-        for (name, disturb) in [nothing].into_iter().chain(DISTURBANCES) {
+        for (name, disturb) in [NOTHING_ELSE].into_iter().chain(DISTURBANCES) {
             let model = Model {
                 others: (1, 1),
                 ..model(to, budget(disturb))
@@ -144,7 +148,7 @@ fn a_server_that_is_not_asked_loses_nothing() {
 
 #[test]
 fn a_signer_that_loses_an_update_or_is_off_loses_nothing() {
-    let budgets: [(&str, fn(&mut Budget)); 4] = [
+    let budgets: [Disturbance; 4] = [
         ("a signer", |_| {}),
         ("a signer that loses an update", |it| it.lost_signatures = 1),
         ("a signer that is switched off", |it| it.signer_offs = 1),
@@ -171,8 +175,7 @@ fn a_file_on_another_host_is_left_alone() {
 /// Nor does it have one when its host is lost: what would arrive late is in the file that was given up.
 #[test]
 fn a_file_on_a_host_that_is_lost_is_abandoned() {
-    let nothing: (&str, fn(&mut Budget)) = ("nothing else", |_| {});
-    for (name, disturb) in [nothing].into_iter().chain(DISTURBANCES) {
+    for (name, disturb) in [NOTHING_ELSE].into_iter().chain(DISTURBANCES) {
         let mut budget = budget(disturb);
         (budget.hosts, budget.losses, budget.readers) = (1, 1, 1);
         let model = rolled_back(To::File, budget);

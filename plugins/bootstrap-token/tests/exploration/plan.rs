@@ -60,7 +60,9 @@ fn holds_new() -> Delivery {
 }
 
 fn set_old(seen: &mut Observed, validity: Validity) {
-    seen.old.secret.as_mut().unwrap().validity = validity;
+    if let Some(secret) = &mut seen.old.secret {
+        secret.validity = validity;
+    }
 }
 
 #[test]

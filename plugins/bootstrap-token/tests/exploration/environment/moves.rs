@@ -30,6 +30,9 @@ enum Kind {
     Disturbs,
 }
 
+/// How a Secret is tampered with. The value is the attacker's own.
+type Way = fn(&mut SecretState, Option<Fingerprint>);
+
 struct Moves<'a> {
     model: &'a Model,
     world: &'a World,
@@ -327,8 +330,6 @@ impl Moves<'_> {
         if self.left().tampers == 0 {
             return;
         }
-        /// The value is the attacker's own.
-        type Way = fn(&mut SecretState, Option<Fingerprint>);
         let ways: [(&str, Way); 4] = [
             ("gives another value to", |secret, other| secret.value = other),
             ("takes a usage from", |secret, _| secret.validity = Validity::Invalid),
