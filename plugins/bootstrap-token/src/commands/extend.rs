@@ -46,7 +46,7 @@ The time is counted from now, by the API server's clock, and takes the place of 
 at once. A token that has ended already is not brought back: make a new one.";
 
 /// Runs it.
-pub async fn run(extend: Extend, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(extend: Extend, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let ttl = extend.lifetime.wanted(None)?;
     let id = side::id(&extend.id, ui)?;

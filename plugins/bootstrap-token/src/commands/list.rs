@@ -47,7 +47,7 @@ namespace or of another type, are listed too. A token that is being rotated says
 so does the one that takes its place.";
 
 /// Runs it.
-pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let none = "No bootstrap tokens found.";
     let mut printer = ListPrinter::new(&context.ui, &list.output, LIST, none)?;
     let side = Side::open(global, context)?;

@@ -83,7 +83,7 @@ Nodes that are rebuilt or reset, or were away until their certificate had ended,
 A certificate that somebody got with a token stays valid until its end: revoking the token does not take it back.";
 
 /// Runs it.
-pub async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let ids = revoke.ids.iter().map(|typed| side::id(typed, ui));
     let ids: BTreeSet<TokenId> = ids.collect::<Result<_, _>>()?;

@@ -47,7 +47,7 @@ A rollback is possible until the old token is revoked; after that a rotation can
 Exit codes: 0 rolled back, or nothing to do (3 with --exit-code), 1 failed, 2 usage, 4 pending (resumable), 5 held by another run, 130 interrupted";
 
 /// Runs it.
-pub async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let id = side::id(&rollback.id, &context.ui)?;
     let command = Command {
         verb: Verb::Rollback,

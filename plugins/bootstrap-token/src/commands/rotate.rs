@@ -62,7 +62,7 @@ The new token gets the usages, groups, labels and description of the old one.
 Exit codes: 0 done, 1 failed or rolled back, 2 usage, 4 pending (resumable), 5 held by another run, 130 interrupted";
 
 /// Runs it.
-pub async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let id = side::id(&rotate.id, &context.ui)?;
     let command = Command {
         verb: Verb::Rotate,

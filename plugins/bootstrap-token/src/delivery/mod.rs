@@ -2,9 +2,9 @@
 //!
 //! In both the token is bare or in a kubeconfig, and nothing around it is changed ([`content`]).
 
-pub mod content;
-pub mod file;
-pub mod secret;
+pub(crate) mod content;
+pub(crate) mod file;
+pub(crate) mod secret;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
