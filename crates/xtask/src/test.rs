@@ -11,19 +11,18 @@ use crate::cargo::{built, cargo, host, relative, root};
 use crate::step::Steps;
 
 /// The targets with tests on the control plane. They are named, since selecting their packages would be another selection.
-const OF_THE_BED: [&str; 2] = ["bed", "standin"];
+const TEST_CLUSTER: [&str; 2] = ["control_plane", "fake_rancher"];
 /// Stories wait more than they work.
-const STORIES_AT_ONCE: &str = "--test-threads=4";
+const TEST_THREADS: &str = "--test-threads=4";
 /// So many targets side by side, each on a control plane of its own (850 MB).
 const TARGETS_AT_ONCE: usize = 2;
 /// The longest come first, so that none is alone at the end.
-const END_TO_END: [&str; 7] = [
-    "stories",
-    "bootstrap_rotation",
-    "argocd",
-    "argocd_live",
+const END_TO_END: [&str; 6] = [
+    "crt",
+    "bootstrap_token",
+    "argocd_rancher",
+    "argocd_rancher_live",
     "engine",
-    "bootstrap",
     "krew",
 ];
 
@@ -84,7 +83,7 @@ fn unit(steps: &Steps) -> Result<()> {
         "--exclude",
         "e2e",
         "--exclude",
-        "testbed",
+        "test-cluster",
         "--test",
         "*",
     ];
@@ -118,16 +117,19 @@ fn on_the_control_plane(steps: &Steps, test: &Test) -> Result<()> {
         tests
     };
     if test.names.is_empty() {
-        steps.run("tests of the test bed", &mut in_private_network(&targets(&OF_THE_BED)))?;
+        steps.run(
+            "tests of the test bed",
+            &mut in_private_network(&targets(&TEST_CLUSTER)),
+        )?;
     }
     if test.names.is_empty() {
-        let alone = |name| in_private_network(&["--test", name, "--", STORIES_AT_ONCE]);
+        let alone = |name| in_private_network(&["--test", name, "--", TEST_THREADS]);
         let all = END_TO_END.map(|name| (format!("end-to-end tests: {name}"), alone(name)));
         return steps.run_beside(TARGETS_AT_ONCE, all.into());
     }
     // Few: they are watched, and the first failure is the one that was looked for.
     let mut stories: Vec<&str> = targets(&END_TO_END);
-    stories.extend(["--", STORIES_AT_ONCE]);
+    stories.extend(["--", TEST_THREADS]);
     stories.extend(test.names.iter().map(String::as_str));
     steps.run("end-to-end tests", &mut in_private_network(&stories))
 }
@@ -145,15 +147,15 @@ mod tests {
 
     #[test]
     fn no_test_on_the_control_plane_is_forgotten() {
-        for (package, named) in [("testbed", &OF_THE_BED[..]), ("e2e", &END_TO_END[..])] {
-            let dir = root().join("tests").join(package).join("tests");
+        for (directory, named) in [("cluster", &TEST_CLUSTER[..]), ("e2e", &END_TO_END[..])] {
+            let dir = root().join("tests").join(directory).join("tests");
             let there = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
             let is_target =
                 |path: &Path| path.extension().is_some_and(|end| end == "rs") || path.join("main.rs").exists();
             let name = |path: std::path::PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
             let there: BTreeSet<String> = there.filter(|path| is_target(path)).map(name).collect();
             let named: BTreeSet<String> = named.iter().map(|name| (*name).to_owned()).collect();
-            assert_eq!(there, named, "the test targets of {package}");
+            assert_eq!(there, named, "the test targets of tests/{directory}");
         }
     }
 }

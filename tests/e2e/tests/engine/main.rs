@@ -6,11 +6,11 @@
 #[path = "../../../../crates/rotation/tests/pure/badge.rs"]
 mod badge;
 
+mod controller;
 mod faults;
+mod fixture;
 mod journal;
-mod killed;
+mod kill_matrix;
 mod lock;
-mod premises;
-mod registrar;
 mod runner;
-mod stopping;
+mod stop;
