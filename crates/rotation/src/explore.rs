@@ -25,7 +25,6 @@ use foldhash::quality::RandomState;
 use kubectl_core::secret::Fingerprint;
 
 use crate::direction::Direction;
-use crate::phase::Phase;
 use crate::rotation::{Blocker, Decision, Next, Repeats, Rotation, Timer, decide};
 use crate::run::{Draw, Run, RunId};
 
@@ -449,7 +448,9 @@ fn tool<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<Move<E>
     sent.sending = None;
     let mut killed = vec![sent.clone()];
     killed.extend(environment.partly_applied(&sent, &sending.step));
-    killed.iter_mut().for_each(|killed| resume(environment, killed));
+    for killed in &mut killed {
+        resume(environment, killed);
+    }
     if arrive(environment, &mut sent, sending)
         && let Some(run) = &mut sent.run
     {

@@ -348,6 +348,11 @@ pub struct Look<'look, R: Rotation> {
     brand: Brand<'look>,
 }
 
+// A derive would ask for `R: Copy`.
+#[expect(
+    clippy::expl_impl_clone_on_copy,
+    reason = "the only `Clone` that a `Copy` without bounds can have"
+)]
 impl<R: Rotation> Clone for Look<'_, R> {
     fn clone(&self) -> Self {
         *self
@@ -469,8 +474,8 @@ pub fn decide<R: Rotation>(seen: &R::Observed, run: &Run<R>) -> Decision<R> {
     }
 }
 
-/// `'look` is chosen by the caller of this function for one call, so that no proof of another look fits.
-fn chain<'look, R: Rotation>(look: Look<'look, R>) -> Result<(), Decision<R>> {
+/// The lifetime is that of one call, so that no proof of another look fits.
+fn chain<R: Rotation>(look: Look<'_, R>) -> Result<(), Decision<R>> {
     let at = |phase| move |next| Decision { phase, next };
     R::guard(look).map_err(at(look.run.phase.max(Phase::Make)))?;
     let made = look.proof(R::make(look).map_err(at(Phase::Make))?);

@@ -1,7 +1,10 @@
-//! What can be proven of the engine without any API server: the exploration, the plan and the journal, each with the
-//! small rotation of [`badge`].
+//! What can be tested of the engine without an API server: the model checker, the plan, the run and the journal, with the
+//! rotation of a [`badge`] and with a [`scripted`] one.
 
 mod badge;
 mod exploration;
 mod journaling;
+mod looks;
 mod planning;
+mod runs;
+mod scripted;
