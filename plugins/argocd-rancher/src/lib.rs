@@ -1,12 +1,12 @@
 //! `kubectl argocd-rancher`: the tokens by which Argo CD reaches clusters through Rancher.
 
-pub mod actor;
 pub mod cli;
-pub mod cmd;
+pub mod commands;
+pub mod controller;
 pub mod mark;
 pub mod parked;
 pub mod proof;
+pub mod report;
 pub mod rotation;
 pub mod row;
 pub mod sides;
-pub mod view;

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use client::secret::Secret;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
-use kubectl_core::secret::Secret;
 use serde_json::json;
 
 use crate::mark::TOOL;

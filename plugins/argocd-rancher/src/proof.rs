@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use argocd::rights::{self, Extent};
 use argocd::{ClusterConfig, ClusterSecret, ServerUrl};
-use kubectl_core::access::Right;
-use kubectl_core::connection::Server;
-use kubectl_core::error::Error;
-use kubectl_core::secret::Secret;
-use kubectl_core::ui::{self, Stream, Tone, Ui};
+use cli::ui::{Stream, Tone, Ui};
+use client::access::Right;
+use client::connection::Server;
+use client::error::Error;
+use client::sanitize;
+use client::secret::Secret;
 use rancher::api_token::proof::{self, Standing};
 use rancher::proxy::through;
 use rancher::reach::RancherUrl;
@@ -95,7 +96,7 @@ impl Point {
             "{} {:<8}{}",
             ui.paint(Stream::Out, tone, mark),
             self.name,
-            ui::cell(&self.message)
+            sanitize::cell(&self.message)
         )
     }
 }

@@ -9,18 +9,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use argocd::{ClusterConfig, ClusterSecret, ServerUrl, cluster_secret};
+use cli::app::{Context, GlobalFlags};
+use cli::rotation::again::Again;
+use client::cluster_identity;
+use client::connection::{Authority, Connection, Environment, Server};
+use client::error::{Doing as _, Error};
+use client::request::{self, SECRET};
+use client::secret::{Fingerprint, Secret};
 use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 use kube::Api;
-use kubectl_core::app::{Context, GlobalFlags};
-use kubectl_core::cluster_identity;
-use kubectl_core::connection::{Authority, Connection, Environment, Server};
-use kubectl_core::error::{Doing as _, Error};
-use kubectl_core::request::{self, SECRET};
-use kubectl_core::secret::{Fingerprint, Secret};
 use rancher::api_token::{self, ApiToken, Credential, TokenName, bearing, proof};
 use rancher::reach::{RancherUrl, Reach};
 use url::Url;
-use verbs::again::Again;
 
 /// Argo CD's side in the words of a sentence.
 pub const ARGOCD: &str = "the cluster of Argo CD";

@@ -7,15 +7,16 @@
 
 use std::fmt;
 
-use kubectl_core::app::{Context, GlobalFlags};
-use kubectl_core::connection::{Authority, Connection, ConnectionFlags, Environment, Server};
-use kubectl_core::error::{Doing as _, Error};
+use cli::app::{Context, GlobalFlags};
+use cli::flags::ConnectionFlags;
+use cli::rotation::{Again, Product as _};
+use client::connection::{Authority, Connection, Environment, Server};
+use client::error::{Doing as _, Error};
 use rancher::cluster::{self, Cluster, ClusterId};
 use rancher::probe::{Identity, Probe};
 use rancher::reach::{RancherUrl, Reach};
 use rancher::settings::{self, Settings};
 use url::Url;
-use verbs::{Again, Product as _};
 
 use crate::rotation::Crt;
 

@@ -39,8 +39,8 @@
 //!
 //! Only the user of Rancher who minted a token can list or delete it, so a run is gone on with by that user alone.
 
-use rotation::phase::Phase;
-use rotation::protocol::{Next, Obstacle, Run};
+use engine::phase::Phase;
+use engine::protocol::{Next, Obstacle, Run};
 
 use super::view::{Answer, Consumer, Known, Leg, Life, Minted, Name, Notes, Target, View};
 use super::write::{Named, Shown, Which, Write};
@@ -417,7 +417,7 @@ pub(crate) fn leg(run: &Run<ArgocdRancher>) -> Leg {
     Leg::of(run.goal, run.notes.kept)
 }
 
-fn park_new(name: &Name, value: kubectl_core::secret::Fingerprint) -> Step {
+fn park_new(name: &Name, value: client::secret::Fingerprint) -> Step {
     let name = name.clone();
     Next::write(Phase::Make, Write::ParkNew { name, value })
 }

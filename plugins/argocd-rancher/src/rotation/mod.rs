@@ -25,7 +25,7 @@ pub mod write;
 
 pub use decide::decide;
 pub(crate) use decide::leg;
-use rotation::protocol::{Draw, Next, Protocol, Run};
+use engine::protocol::{Draw, Next, Protocol, Run};
 use serde::{Deserialize, Serialize};
 
 /// The protocol.

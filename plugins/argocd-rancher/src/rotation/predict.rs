@@ -1,7 +1,7 @@
 //! What a write brings about, and what the world comes to by itself afterwards.
 
-use kubectl_core::secret::Fingerprint;
-use rotation::protocol::Run;
+use client::secret::Fingerprint;
+use engine::protocol::Run;
 
 use super::view::{Answer, Consumer, Known, Life, Mark, Minted, Name, Notes, Parked, Target, View, Writer};
 use super::write::{Which, Write};

@@ -7,9 +7,9 @@
 
 use std::collections::BTreeSet;
 
-use kubectl_core::secret::Fingerprint;
-use rotation::phase::{Goal, Phase};
-use rotation::protocol::Run;
+use client::secret::Fingerprint;
+use engine::phase::{Goal, Phase};
+use engine::protocol::Run;
 
 use super::ArgocdRancher;
 use super::view::{Answer, Known, Leg, Name, Notes, View};

@@ -9,7 +9,7 @@ mod plan;
 mod world;
 
 use mistake::Mistake;
-use rotation::explore::explore;
+use model::explore;
 use world::{Budget, Small};
 
 const LIMIT: usize = 1_000_000;

@@ -6,12 +6,12 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 
+use engine::phase::{Goal, Phase};
+use engine::protocol::{Draw, Next, Protocol, Repeats, Run};
 use kubectl_argocd_rancher::rotation::view::{Answer, Consumer, Leg, Life, Mark, Name, Notes, Parked, Target, View};
 use kubectl_argocd_rancher::rotation::write::Write;
 use kubectl_argocd_rancher::rotation::{ArgocdRancher, Timer};
-use rotation::explore::mistaken::{real, told};
-use rotation::phase::{Goal, Phase};
-use rotation::protocol::{Draw, Next, Protocol, Repeats, Run};
+use model::mistaken::{real, told};
 
 use crate::world::{US, held, known, old, stranger};
 

@@ -1,15 +1,15 @@
 //! The plan that `--dry-run` prints, which is `decide` folded over its own predictions; what is refused; and single steps that
 //! the small world does not tell apart.
 
+use client::secret::Fingerprint;
+use engine::phase::{Goal, Phase};
+use engine::plan::plan;
+use engine::protocol::{Next, Obstacle, Protocol as _, Repeats, Run, RunId};
 use kubectl_argocd_rancher::rotation::view::{
     Answer, Consumer, Leg, Life, Mark, Minted, Name, Notes, Parked, Target, View, Writer,
 };
 use kubectl_argocd_rancher::rotation::write::{Which, Write};
 use kubectl_argocd_rancher::rotation::{ArgocdRancher, Timer, decide};
-use kubectl_core::secret::Fingerprint;
-use rotation::phase::{Goal, Phase};
-use rotation::plan::plan;
-use rotation::protocol::{Next, Obstacle, Protocol as _, Repeats, Run, RunId};
 
 use crate::world::{known, old, start, stranger};
 

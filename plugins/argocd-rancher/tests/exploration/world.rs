@@ -9,16 +9,16 @@ mod safety;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
+use client::secret::Fingerprint;
+use engine::phase::{Goal, Phase};
+use engine::protocol::{Run, RunId};
 use kubectl_argocd_rancher::rotation::Timer;
 use kubectl_argocd_rancher::rotation::view::{
     Answer, Consumer, Known, Life, Minted, Name, Notes, Parked, Target, View, Writer,
 };
 use kubectl_argocd_rancher::rotation::write::{Which, Write};
-use kubectl_core::secret::Fingerprint;
+use model::{Environment, Help, Move, World};
 use moves::Moves;
-use rotation::explore::{Environment, Help, Move, World};
-use rotation::phase::{Goal, Phase};
-use rotation::protocol::{Run, RunId};
 
 use crate::mistake::{Perhaps, Seen};
 

@@ -1,12 +1,12 @@
 //! What happens in the small world while a rotation is under way, and where each of it was learnt.
 
+use client::secret::Fingerprint;
+use engine::phase::Goal;
+use engine::protocol::{Next, Protocol};
 use kubectl_argocd_rancher::rotation::ArgocdRancher;
 use kubectl_argocd_rancher::rotation::view::{Answer, Consumer, Life, Name, Parked, Target, Writer};
-use kubectl_core::secret::Fingerprint;
-use rotation::explore::mistaken::real;
-use rotation::explore::{Help, Move};
-use rotation::phase::Goal;
-use rotation::protocol::{Next, Protocol};
+use model::mistaken::real;
+use model::{Help, Move};
 
 use crate::mistake::Perhaps;
 

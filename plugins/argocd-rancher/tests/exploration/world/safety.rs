@@ -1,9 +1,9 @@
 //! What must hold in every state, after every write, and at the end.
 
+use client::secret::Fingerprint;
+use engine::phase::Goal;
 use kubectl_argocd_rancher::rotation::view::{Consumer, Life, Name, View};
 use kubectl_argocd_rancher::rotation::write::{Which, Write};
-use kubectl_core::secret::Fingerprint;
-use rotation::phase::Goal;
 
 use super::{Memory, Small, US, W, held, new_name, old, old_lives, stranger, value_of, works};
 

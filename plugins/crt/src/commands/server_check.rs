@@ -1,0 +1,159 @@
+//! `--dry-run=server`: the servers check, and do not store, the writes that can stand alone. Those that need an earlier
+//! one to have happened are marked as not checked.
+//!
+//! Values are drawn for the check alone and forgotten.
+
+use client::error::Error;
+use client::secret::Secret;
+use engine::plan::{Plan, Planned};
+use rancher::agent::{self, CredentialsContent, Hold, Placement};
+use rancher::credential_name::Formula;
+use rancher::object;
+use rancher::token::{self, Change, NewToken, RegistrationToken, SYSTEM, SecretChange};
+use rancher::{Result, cluster};
+
+use cli::rotation::plan::Line;
+
+use crate::controller::{FIELD_MANAGER, TRIGGERED};
+use crate::rotation::Crt;
+use crate::rotation::write::Write;
+use crate::sides::{DOWNSTREAM, MANAGEMENT, Sides};
+
+/// Checks what can be checked, and notes at each line of the plan what came of it.
+pub(super) async fn check(sides: &Sides, plan: &Plan<Crt>, lines: &mut [Line]) {
+    let checker = Checker {
+        sides,
+        by: object::Write::by(FIELD_MANAGER).dry_run(true),
+    };
+    for (step, line) in plan.steps.iter().zip(lines) {
+        if let Planned::Write { write, .. } = step {
+            line.checked = Some(match checker.check(write).await {
+                None => "not checked: it needs the steps before it".to_owned(),
+                Some(Ok(())) => "server dry run".to_owned(),
+                Some(Err(error)) => format!("refused by the server: {}", error.message),
+            });
+        }
+    }
+}
+
+struct Checker<'a> {
+    sides: &'a Sides,
+    by: object::Write,
+}
+
+impl Checker<'_> {
+    /// `None`: it cannot stand alone.
+    async fn check(&self, write: &Write) -> Option<std::result::Result<(), Error>> {
+        let (side, sent) = match write {
+            Write::Mint => (MANAGEMENT, self.renew(SYSTEM).await),
+            Write::Renew { name } => (MANAGEMENT, self.renew(name).await),
+            Write::Bridge { .. } => (MANAGEMENT, self.create("zz-crt-bridge-check").await),
+            Write::Touch => (MANAGEMENT, self.touch().await),
+            Write::CreateCredentials { .. } => (DOWNSTREAM, self.create_credentials().await),
+            Write::PointHeld { .. } => (DOWNSTREAM, self.place().await),
+            _ => return None,
+        };
+        match sent {
+            Ok(false) => None,
+            Ok(true) => Some(Ok(())),
+            Err(error) => Some(Err(error.on(side))),
+        }
+    }
+
+    /// Gives a token another value, or makes the one that is not there yet. `false`: there is nothing to send it to.
+    async fn renew(&self, name: &str) -> Result<bool> {
+        let client = &self.sides.management.client;
+        let Some(found) = token::get(client, &self.sides.cluster.id, name).await? else {
+            return if name == SYSTEM {
+                self.create(name).await
+            } else {
+                Ok(false)
+            };
+        };
+        let value = token::generate()?;
+        let RegistrationToken {
+            object,
+            secret_name,
+            secret,
+            ..
+        } = found;
+        match (secret_name, secret) {
+            (None, _) => token::set_plain_value(client, &object, &value, &self.by)
+                .await
+                .map(drop)?,
+            (Some(_), None) => return Ok(false),
+            (Some(_), Some(secret)) => {
+                let change = SecretChange {
+                    previous: secret.current.map_or(Change::Keep, Change::Set),
+                    current: Some(value),
+                    ..SecretChange::default()
+                };
+                token::change_secret(client, &secret.object, &change, &self.by)
+                    .await
+                    .map(drop)?;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn create(&self, name: &str) -> Result<bool> {
+        let new = NewToken {
+            name: name.to_owned(),
+            value: Some(token::generate()?),
+            ..NewToken::default()
+        };
+        token::create(&self.sides.management.client, &self.sides.cluster.id, &new, &self.by).await?;
+        Ok(true)
+    }
+
+    async fn touch(&self) -> Result<bool> {
+        let now = self.sides.management.clock.now().to_string();
+        let annotation = (TRIGGERED, now.as_str());
+        cluster::touch(
+            &self.sides.management.client,
+            &self.sides.cluster.object,
+            annotation,
+            &self.by,
+        )
+        .await?;
+        Ok(true)
+    }
+
+    async fn create_credentials(&self) -> Result<bool> {
+        let Some(downstream) = &self.sides.downstream else {
+            return Ok(false);
+        };
+        let token: Secret = token::generate()?;
+        let url = self.sides.settings.server_url.clone().unwrap_or_default();
+        let name = Formula::Sha256.name_for(&url, &token, &self.sides.cluster.id);
+        let content = CredentialsContent {
+            url,
+            token,
+            namespace: self.sides.cluster.id.to_string(),
+        };
+        let client = &downstream.server.client;
+        agent::create_credentials(client, &name, &content, &[].into(), &self.by).await?;
+        Ok(true)
+    }
+
+    async fn place(&self) -> Result<bool> {
+        let Some(downstream) = &self.sides.downstream else {
+            return Ok(false);
+        };
+        let client = &downstream.server.client;
+        let Some(deployment) = agent::deployment(client).await? else {
+            return Ok(false);
+        };
+        let placement = Placement {
+            secret: deployment.volume_secret.clone().unwrap_or_default(),
+            hold: Some(Hold {
+                min_ready_seconds: 600,
+                progress_deadline_seconds: 3600,
+            }),
+            restarted_at: Change::Keep,
+            address: None,
+        };
+        agent::place(client, &deployment, &placement, &self.by).await?;
+        Ok(true)
+    }
+}
