@@ -161,13 +161,26 @@ pub struct Credentials {
     pub new: Option<Fingerprint>,
 }
 
-/// A preflight check that the user can override by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A check that the user can override by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Check {
     /// The value of `--force`.
     pub name: &'static str,
     /// What overriding it means, for the help.
     pub help: &'static str,
+}
+
+impl Check {
+    /// No other run holds the lock.
+    pub const LOCK: Self = Self {
+        name: "lock",
+        help: "take the lock from a process that still renews it",
+    };
+    /// The journal can be read.
+    pub const JOURNAL: Self = Self {
+        name: "journal",
+        help: "discard a journal that cannot be read or resumed",
+    };
 }
 
 /// The times that a rotation waits for.

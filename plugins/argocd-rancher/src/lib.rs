@@ -1,5 +1,6 @@
 //! `kubectl argocd-rancher`: the tokens by which Argo CD reaches clusters through Rancher.
 
+pub mod address;
 pub mod cli;
 pub mod commands;
 pub mod controller;

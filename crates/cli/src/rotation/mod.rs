@@ -10,6 +10,7 @@
 //! `list` marks the targets with a rotation in progress.
 
 pub mod commands;
+pub mod force;
 pub mod in_progress;
 pub mod job;
 pub mod leases;

@@ -1,12 +1,16 @@
 //! The flags that `rotate` and `rollback` of every plugin have, and how their results are printed.
 
+use std::time::Duration;
+
 use crate::ExitCode;
 use crate::app::DryRun;
 use crate::output::{self, OutputFlags, OutputFormat};
 use crate::ui::Ui;
+use client::duration;
 use client::error::Error;
 
 use crate::rotation::outcome::{RotationResult, RotationResultList};
+use crate::rotation::several::Parallelism;
 use crate::rotation::target::Target;
 
 /// The flags of both.
@@ -23,6 +27,29 @@ pub struct RunFlags {
     /// Output format: json, yaml, name, jsonpath=TEMPLATE
     #[arg(short = 'o', long, value_name = "FORMAT", help_heading = "Output options")]
     pub output: Option<String>,
+}
+
+/// The flags of a command that rotates several targets.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct SeveralFlags {
+    /// Maximum number of rotations at a time
+    #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_parallel: u16,
+
+    /// Delay each of several rotations by a random time up to this
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse)]
+    pub jitter: Duration,
+}
+
+impl SeveralFlags {
+    /// What they mean.
+    pub fn parallelism(self, stop_on_failure: bool) -> Parallelism {
+        Parallelism {
+            max: self.max_parallel.into(),
+            jitter: self.jitter,
+            stop_on_failure,
+        }
+    }
 }
 
 /// Prints the result for each target as it ends, and the document at the end.

@@ -1,6 +1,7 @@
 //! Several targets in one command: all are surveyed, one question is asked about all of them, and a limited number is rotated at
 //! a time. A failure of one does not stop the others.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::ExitCode;
@@ -14,6 +15,7 @@ use engine::controller::Controller;
 
 use crate::rotation::job::{Job, Ready, STOPPING};
 use crate::rotation::outcome::RotationResult;
+use crate::rotation::target::Target;
 
 /// How many at once, and how far apart.
 #[derive(Clone, Copy, Debug)]
@@ -22,12 +24,16 @@ pub struct Parallelism {
     pub max: usize,
     /// Each begins after a random delay of at most this, so that the load that all of them cause is spread.
     pub jitter: Duration,
+    /// After a failure no other one is begun.
+    pub stop_on_failure: bool,
 }
 
 /// One of them, and how it ended.
 pub struct Each<'a, C> {
-    /// What to do.
-    pub job: Job<'a, C>,
+    /// What it is about.
+    pub target: &'a Target,
+    /// What to do; `None` where it failed before.
+    job: Option<Job<'a, C>>,
     /// Its result.
     pub result: RotationResult,
     /// How it ended.
@@ -37,13 +43,28 @@ pub struct Each<'a, C> {
 impl<'a, C: Controller> Each<'a, C> {
     /// Nothing was done yet.
     pub fn new(job: Job<'a, C>) -> Self {
-        let result = RotationResult::of(job.target);
-        let ended = Ok(());
-        Self { job, result, ended }
+        Self {
+            target: job.target,
+            result: RotationResult::of(job.target),
+            job: Some(job),
+            ended: Ok(()),
+        }
+    }
+
+    /// It failed before anything could be done.
+    pub fn failed(target: &'a Target, mut result: RotationResult, error: Error) -> Self {
+        result.fail(&error);
+        Self {
+            target,
+            job: None,
+            result,
+            ended: Err(error),
+        }
     }
 
     async fn prepare(&mut self) -> Option<Ready<C>> {
-        match Box::pin(self.job.prepare(&mut self.result)).await {
+        let job = self.job.as_ref()?;
+        match Box::pin(job.prepare(&mut self.result)).await {
             Ok(ready) => ready,
             Err(error) => {
                 self.fail(error);
@@ -53,13 +74,18 @@ impl<'a, C: Controller> Each<'a, C> {
     }
 
     async fn carry_out(&mut self, ready: Ready<C>) {
-        if let Err(error) = Box::pin(self.job.carry_out(ready, &mut self.result)).await {
+        let Some(job) = &self.job else { return };
+        if let Err(error) = Box::pin(job.carry_out(ready, &mut self.result)).await {
             self.fail(error);
         }
     }
 
     fn fail(&mut self, error: Error) {
-        self.ended = Err(self.job.failed(error, &mut self.result));
+        let error = match &self.job {
+            Some(job) => job.failed(error, &mut self.result),
+            None => error,
+        };
+        self.ended = Err(error);
     }
 }
 
@@ -77,11 +103,13 @@ pub async fn run<C: Controller>(
     let at_once = parallelism.max.max(1);
     let surveys: Vec<_> = all.iter_mut().map(Each::prepare).collect();
     let ready: Vec<Option<Ready<C>>> = stream::iter(surveys).buffered(at_once).collect().await;
+    let mut failed = false;
     let mut begun = Vec::new();
     for (each, ready) in all.iter_mut().zip(ready) {
         if let Some(ready) = ready {
             begun.push((each, ready));
         } else {
+            failed |= each.ended.is_err();
             print_failure(ui, each);
             ended(each)?;
         }
@@ -95,15 +123,19 @@ pub async fn run<C: Controller>(
         }
         return Err(no);
     }
-    let ended = &ended;
+    let (ended, failed) = (&ended, &AtomicBool::new(failed));
     let runs: Vec<_> = begun
         .into_iter()
         .map(|(each, ready)| async move {
-            if random_delay(ui, parallelism.jitter).await {
-                each.carry_out(ready).await;
-            } else {
+            if !random_delay(ui, parallelism.jitter).await {
                 ready.leave().await;
                 each.fail(Error::new(Kind::Interrupted, "interrupted before it began"));
+            } else if parallelism.stop_on_failure && failed.load(Ordering::Relaxed) {
+                ready.leave().await;
+                each.fail(Error::failed("not started: another rotation failed"));
+            } else {
+                each.carry_out(ready).await;
+                failed.fetch_or(each.ended.is_err(), Ordering::Relaxed);
             }
             print_failure(ui, each);
             ended(each)
@@ -153,7 +185,7 @@ async fn random_delay(ui: &Ui, jitter: Duration) -> bool {
 fn print_failure<C>(ui: &Ui, each: &Each<'_, C>) {
     if let Err(error) = &each.ended {
         let mut error = error.clone();
-        error.message = format!("{}: {}", each.job.target.display, error.message);
+        error.message = format!("{}: {}", each.target.display, error.message);
         ui.error(&error);
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::verify;
 use super::work::{Common, Work};
+use crate::address::RancherAddress as _;
 use crate::controller::fleet::Fleet;
 use crate::controller::{Check, Options};
 use crate::report::product::Rotation;

@@ -9,12 +9,13 @@ use rancher::api_token::{self, NewToken, TokenName};
 
 use super::ClusterActor;
 use super::snapshot::{LEFT, Left, MARK, Snapshot};
+use crate::address::RancherAddress as _;
 use crate::mark;
 use crate::parked::{self, Slot};
 use crate::rotation::view::Name;
 use crate::rotation::write::Write;
 use crate::rotation::{ArgocdRancher, leg};
-use crate::sides::{ARGOCD, RANCHER};
+use crate::sides::{ARGOCD, RANCHER, of_argocd};
 
 /// One request, with everything that it needs.
 enum Request {
@@ -167,7 +168,7 @@ impl ClusterActor<'_> {
         match cluster_secret::patch_config(client, &cluster.object, config, write).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_conflict() || error.is_not_found() => Err(Trouble::Changed),
-            Err(error) => Err(error.on(ARGOCD).into()),
+            Err(error) => Err(of_argocd(error).into()),
         }
     }
 
@@ -190,7 +191,7 @@ impl ClusterActor<'_> {
         let write = rancher::Write::by(mark::TOOL).dry_run(true).marked(MARK, "check");
         let client = &self.argo().server.client;
         let patched = cluster_secret::patch_config(client, &cluster.object, config, &write).await;
-        Some(patched.map(drop).map_err(|error| error.on(ARGOCD)))
+        Some(patched.map(drop).map_err(of_argocd))
     }
 }
 

@@ -33,7 +33,7 @@ use crate::proof::Proofs;
 use crate::rotation::view::{Answer, Consumer, View};
 use crate::rotation::write::Write;
 use crate::rotation::{ArgocdRancher, Timer};
-use crate::sides::{ARGOCD, Argo};
+use crate::sides::{ARGOCD, Argo, of_argocd};
 use fleet::Fleet;
 use snapshot::Snapshot;
 
@@ -207,7 +207,7 @@ impl<'a> ClusterActor<'a> {
         let now = self.argo().server.clock.now();
         let all = match connection::read(&self.argo().server.client, &self.argo().namespace).await {
             Err(error) => {
-                return Consumer::Unknown(format!("its metrics cannot be read: {}", error.on(ARGOCD).message));
+                return Consumer::Unknown(format!("its metrics cannot be read: {}", of_argocd(error).message));
             }
             Ok(None) => return Consumer::Unknown("there is no Service of its metrics".to_owned()),
             Ok(Some(all)) => all,
@@ -264,7 +264,7 @@ impl<'a> ClusterActor<'a> {
         let object = &self.cluster.object;
         let cluster = async {
             let found = cluster_secret::get(&self.argo().server.client, &object.namespace, &object.name).await;
-            found.map_err(|error| error.on(ARGOCD))
+            found.map_err(of_argocd)
         };
         let parked = async {
             if is_parked_fresh {

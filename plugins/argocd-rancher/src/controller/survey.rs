@@ -12,6 +12,7 @@ use rancher::api_token::proof::Standing;
 
 use super::snapshot::Snapshot;
 use super::{Check, ClusterActor};
+use crate::address::RancherAddress as _;
 use crate::mark;
 use crate::proof::Proofs;
 use crate::rotation::view::{Answer, Consumer, View};

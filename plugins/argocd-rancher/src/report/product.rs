@@ -8,6 +8,7 @@ use engine::plan::Plan;
 use serde::Serialize;
 use serde_json::{Map, json};
 
+use crate::address::RancherAddress as _;
 use crate::mark::TOOL;
 use crate::rotation::view::{Answer, Known, Notes, View};
 use crate::rotation::write::Shown;

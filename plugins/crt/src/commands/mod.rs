@@ -1,11 +1,9 @@
-//! The verbs, one file each.
+//! The commands, one file each.
 
 pub mod completion;
 pub mod list;
 pub mod rollback;
 pub mod rotate;
-mod server_check;
 pub mod status;
 pub mod verify;
 pub mod version;
-mod work;

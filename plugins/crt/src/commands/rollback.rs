@@ -1,58 +1,58 @@
-//! `kubectl crt rollback`: an unfinished rotation is undone.
+//! `kubectl crt rollback`: undo an unfinished rotation.
 
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
-use cli::rotation::Asked;
+use cli::rotation::Verb;
 use cli::rotation::results::{Results, exit};
 use client::error::Error;
 
-use super::rotate::{Command, Common};
+use super::rotate::{Command, Common, Opened};
 use crate::sides::Management;
 
-/// What is typed after `kubectl crt rollback`.
+/// The flags of `kubectl crt rollback`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Rollback {
-    /// The cluster by id, display name, or namespace/name of the provisioning cluster
+    /// Cluster id, display name, or namespace/name of the provisioning cluster
     #[arg(value_name = "CLUSTER")]
-    pub subject: String,
+    pub target: String,
 
-    /// End with exit code 3 where no rotation is under way
+    /// Exit with 3 if no rotation is in progress
     #[arg(long)]
     pub exit_code: bool,
 
-    /// What both verbs have.
+    /// What both commands have.
     #[command(flatten)]
     pub common: Common,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  # Give the agent its old token back, and revoke the new one
+  # Restore the agent's old token and revoke the new one
   kubectl crt rollback staging
 
-  # What that would do
+  # Print the plan
   kubectl crt rollback staging --dry-run
 
-It is possible until the old token is retired; after that a rotation can only be finished. While it goes back, nothing
-is taken away before the agent is proven to run with the old token.
+A rollback is possible until the old token is revoked. After that a rotation can only be finished. The new token is revoked
+only after the agent is proven to run with the old one.
 
-Exit codes: 0 undone, or nothing to undo (3 with --exit-code), 1 failed, 2 usage, 4 pending, 5 held, 130 interrupted.";
+Exit codes: 0 rolled back, or nothing to do (3 with --exit-code), 1 failed, 2 usage, 4 pending, 5 held, 130 interrupted.";
 
 /// Runs it.
 pub async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let results = Results::new(&context.ui, &rollback.common.run, true)?;
     let management = Management::open(global, &context.environment)?;
-    let cluster = management.cluster(&rollback.subject).await?;
+    let cluster = management.cluster(&rollback.target).await?;
     let command = Command {
-        asked: Asked::Rollback,
+        verb: Verb::Rollback,
         only_agent: false,
         common: &rollback.common,
-        global,
         context,
         results: &results,
     };
-    let (result, ended) = command.on(&management, cluster).await?;
+    let opened = Opened::open(cluster, &rollback.common, &management, global, context).await;
+    let (result, ended) = command.on(&opened).await?;
     let nothing_to_do = result.outcome == "nothing-to-do";
     results.print(&[result])?;
     exit(ended, nothing_to_do, rollback.exit_code)

@@ -3,7 +3,7 @@
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
-use cli::rotation::again::Again;
+use cli::rotation::Commands;
 use cli::rotation::in_progress;
 use cli::rotation::leases;
 use cli::ui::{Stream, Tone, Ui};
@@ -69,7 +69,7 @@ struct ClusterStatus {
     chain: Vec<Link>,
     /// Of its rotation.
     #[serde(flatten)]
-    under_way: in_progress::Standing,
+    rotation_status: in_progress::RotationStatus,
 }
 
 #[derive(Debug, Serialize)]
@@ -81,14 +81,14 @@ struct Metadata {
 pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(status.output.as_ref(), "status")?;
     let sides = Sides::open(global, &status.downstream, context, &status.subject).await?;
-    let again = status.downstream.again(&sides.cluster.id, global);
+    let commands = status.downstream.commands(&sides.cluster.id, global);
     let lease = product::lease(&sides.cluster.id);
     let (evidence, rotation) = futures::join!(
         Box::pin(Evidence::gather(&sides)),
         leases::of(&sides.management, &lease)
     );
     let now = sides.management.clock.now();
-    let document = ClusterStatus::of(&sides, &evidence, rotation?.as_ref(), &again, now);
+    let document = ClusterStatus::of(&sides, &evidence, rotation?.as_ref(), &commands, now);
     match format {
         OutputFormat::Table => context.ui.write_out(&page(&context.ui, &document, now))?,
         _ => output::print_value(&context.ui, &flags, &document)?,
@@ -97,7 +97,13 @@ pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Res
 }
 
 impl ClusterStatus {
-    fn of(sides: &Sides, evidence: &Evidence, rotation: Option<&Rotation>, again: &Again, now: Timestamp) -> Self {
+    fn of(
+        sides: &Sides,
+        evidence: &Evidence,
+        rotation: Option<&Rotation>,
+        commands: &Commands,
+        now: Timestamp,
+    ) -> Self {
         let cluster = &sides.cluster;
         let chain = chain::chain(evidence);
         Self {
@@ -113,7 +119,7 @@ impl ClusterStatus {
             fingerprint: evidence.token(),
             healthy: chain.iter().all(|link| link.status != Standing::Bad),
             chain,
-            under_way: in_progress::Standing::of(rotation, again, now),
+            rotation_status: in_progress::RotationStatus::of(rotation, commands, now),
         }
     }
 }
@@ -128,7 +134,7 @@ fn page(ui: &Ui, status: &ClusterStatus, now: Timestamp) -> String {
     ];
     lines.extend(status.chain.iter().map(|link| line(ui, link)));
     lines.push(String::new());
-    lines.extend(status.under_way.page(ui, now));
+    lines.extend(status.rotation_status.page(ui, now));
     lines.join("\n") + "\n"
 }
 

@@ -1,79 +1,52 @@
-//! The checks of a survey that a user may override by name, with `--force=CHECK`.
+//! The preflight checks that `--force=CHECK` overrides.
 
-use std::fmt;
-use std::str::FromStr;
+use engine::rotation::Check;
 
-/// One check. What has no name here cannot be overridden.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Check {
-    /// Rancher says that the agent is connected, and its Deployment is rolled out.
-    Agent,
-    /// Rancher has no redeploy of the agent pending.
-    Redeploy,
-    /// The agent that connected last did so with the token of the Secret that the Deployment names.
-    LastAgent,
-    /// Era S: `system` has no previous token but the one that the agent runs with.
-    ThirdToken,
-    /// The context of the downstream side is shown to lead to this cluster.
-    Context,
-    /// No GitOps tool or controller owns the agent's Deployment, its Secret or the registration token.
-    Owner,
-    /// The agent runs with the address and CA that Rancher would give it.
-    Address,
-    /// Nobody else holds the lock.
-    Lock,
-    /// The journal can be read.
-    Journal,
-}
+/// Rancher says that the agent is connected, and its Deployment is rolled out.
+pub(crate) const AGENT: Check = Check {
+    name: "agent",
+    help: "rotate although the agent is not connected or not rolled out",
+};
+/// Rancher has no redeploy of the agent pending.
+pub(crate) const REDEPLOY: Check = Check {
+    name: "redeploy",
+    help: "rotate although Rancher is about to redeploy the agent",
+};
+/// The agent that connected last did so with the token of the Secret that the Deployment names.
+pub(crate) const LAST_AGENT: Check = Check {
+    name: "last-agent",
+    help: "rotate although the agent that connected last used another token",
+};
+/// Storage `secret`: `system` has no previous token but the one that the agent runs with.
+pub(crate) const THIRD_TOKEN: Check = Check {
+    name: "third-token",
+    help: "revoke a previous token that the agent does not run with",
+};
+/// The context of the downstream cluster is shown to lead to this cluster.
+pub(crate) const CONTEXT: Check = Check {
+    name: "context",
+    help: "trust --downstream-context where it cannot be verified",
+};
+/// No GitOps tool or controller owns the agent's Deployment, its Secret or the registration token.
+pub(crate) const OWNER: Check = Check {
+    name: "owner",
+    help: "rotate objects that a GitOps tool or controller owns",
+};
+/// The agent runs with the address and CA that Rancher would give it.
+pub(crate) const ADDRESS: Check = Check {
+    name: "address",
+    help: "also apply a change of Rancher's address or CA that was not pushed yet",
+};
 
-impl Check {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::Agent,
-        Self::Redeploy,
-        Self::LastAgent,
-        Self::ThirdToken,
-        Self::Context,
-        Self::Owner,
-        Self::Address,
-        Self::Lock,
-        Self::Journal,
-    ];
-
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::Redeploy => "redeploy",
-            Self::LastAgent => "last-agent",
-            Self::ThirdToken => "third-token",
-            Self::Context => "context",
-            Self::Owner => "owner",
-            Self::Address => "address",
-            Self::Lock => "lock",
-            Self::Journal => "journal",
-        }
-    }
-}
-
-impl fmt::Display for Check {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// A name that no check has.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no check is called {asked:?}; there are: {}", Check::ALL.map(Check::name).join(", "))]
-pub struct NoSuchCheck {
-    asked: String,
-}
-
-impl FromStr for Check {
-    type Err = NoSuchCheck;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let named = Self::ALL.into_iter().find(|check| check.name() == text);
-        named.ok_or_else(|| NoSuchCheck { asked: text.to_owned() })
-    }
-}
+/// All of them.
+pub(crate) const ALL: &[Check] = &[
+    AGENT,
+    REDEPLOY,
+    LAST_AGENT,
+    THIRD_TOKEN,
+    CONTEXT,
+    OWNER,
+    ADDRESS,
+    Check::LOCK,
+    Check::JOURNAL,
+];

@@ -14,7 +14,7 @@ use rancher::settings::Settings;
 use rancher::token::{self, SYSTEM, Tokens};
 
 use super::owners::{self, Owned};
-use crate::rotation::view::Address;
+use crate::rotation::observed::Address;
 use crate::sides::{DOWNSTREAM, Downstream, MANAGEMENT, Sides};
 
 /// With its agent gone, Rancher takes half a minute to say so; longer than this nobody wants to wait for a page.

@@ -1,101 +1,103 @@
-//! The rotation of registration tokens in words: its deadlines, where it starts from, what dies with the old values.
+//! The rotation of registration tokens in words: where it starts from, what else is invalidated, and what it ends with.
 
-use cli::rotation::again::Again;
-use cli::rotation::subject::{Ends, LeaseName, Product, Subject};
+use cli::rotation::commands::Commands;
+use cli::rotation::leases::LeasedRotation;
+use cli::rotation::target::{LeaseName, Target};
 use client::secret::Fingerprint;
-use engine::phase::Goal;
 use engine::plan::Plan;
+use rancher::cluster::{Cluster, ClusterId};
 use serde_json::{Map, Value, json};
 
 use super::row::ClusterName;
-use crate::controller::FIELD_MANAGER;
-use crate::rotation::view::{Notes, View};
-use crate::rotation::{Crt, Timer};
+use crate::rotation::Crt;
+use crate::rotation::observed::Observed;
+use crate::rotation::record::Record;
 use crate::sides::MANAGEMENT;
-use rancher::cluster::{Cluster, ClusterId};
 
-/// The name of the Lease of a cluster, in the cluster's own namespace on the management side.
-pub const LEASE: &str = "kubectl-crt";
+/// The name of the Lease of a cluster, in the cluster's own namespace on the management cluster.
+pub(crate) const LEASE: &str = "kubectl-crt";
 
-/// The rotation under way or past of one cluster.
-pub type Rotation = cli::rotation::leases::Rotation<Crt>;
+/// The rotation in progress or past of one cluster.
+pub(crate) type Rotation = LeasedRotation<Crt>;
 
-impl Product for Crt {
-    const KIND: &'static str = "crt";
-    const MANAGER: &'static str = FIELD_MANAGER;
-    const TIMERS: &'static [(Timer, &'static str)] = &[
-        (Timer::Proof, "proof"),
-        (Timer::Settle, "settle"),
-        (Timer::Reconnect, "reconnect"),
-    ];
-
-    fn ends(notes: &Notes) -> Ends {
-        Ends {
-            old: notes.old,
-            new: notes.new,
-        }
-    }
-
-    fn start(view: &View, notes: &Notes) -> String {
-        let system = match notes.system {
-            Some(system) if system == notes.old => "which registration token system holds".to_owned(),
-            Some(system) => format!("while registration token system holds {system}"),
-            None => "and there is no registration token system yet".to_owned(),
-        };
-        format!(
-            "the agent runs with {} from Secret {}, {system} (era {})",
-            notes.old, notes.old_secret, view.era
-        )
-    }
-
-    /// The token is also the secret of every command and URL that Rancher has ever shown for it.
-    fn deaths(plan: &Plan<Self>) -> Vec<String> {
-        let notes = &plan.notes;
-        if plan.goal == Goal::Back {
-            return Vec::new();
-        }
-        let with = |value: &Fingerprint, of: &str| {
-            format!(
-                "{value} ({of}): import URLs, registration and node join commands, and Terraform state that hold it"
-            )
-        };
-        let agents = notes
-            .others
-            .iter()
-            .filter(|(_, value)| **value == notes.old)
-            .map(|(name, _)| name.as_str());
-        let mut of = vec!["the agent's"];
-        of.extend(agents);
-        let mut deaths = vec![with(&notes.old, &of.join(", "))];
-        if let Some(system) = notes.system.filter(|system| *system != notes.old) {
-            deaths.push(with(&system, "system"));
-        }
-        let others = notes.others.iter().filter(|(_, value)| **value != notes.old);
-        deaths.extend(others.map(|(name, value)| with(value, name)));
-        deaths
-    }
+/// Where a rotation starts from.
+pub(crate) fn start(seen: &Observed, record: &Record) -> String {
+    let system = match record.system {
+        Some(system) if system == record.old => "which registration token \"system\" also has".to_owned(),
+        Some(system) => format!("registration token \"system\" has {system}"),
+        None => "there is no registration token \"system\" yet".to_owned(),
+    };
+    format!(
+        "the agent runs with {} from Secret {}, {system} (token storage: {})",
+        record.old, record.old_secret, seen.era
+    )
 }
 
-/// A cluster, as the verbs speak of it.
-pub fn subject(cluster: &Cluster, again: Again) -> Subject {
-    let about = json!({ "cluster": ClusterName::of(cluster) });
-    let about = match about {
-        Value::Object(about) => about,
+/// The token is also the secret of every command and URL that Rancher has ever shown for it.
+pub(crate) fn also_invalidated(plan: &Plan<Crt>) -> Vec<String> {
+    let record = &plan.record;
+    if plan.direction.is_rollback() {
+        return Vec::new();
+    }
+    let with = |value: &Fingerprint, of: &str| {
+        format!("{value} ({of}): import URLs, registration and node join commands, and Terraform state that contain it")
+    };
+    let agents = record
+        .others
+        .iter()
+        .filter(|(_, value)| **value == record.old)
+        .map(|(name, _)| name.as_str());
+    let mut of = vec!["the agent's"];
+    of.extend(agents);
+    let mut lines = vec![with(&record.old, &of.join(", "))];
+    if let Some(system) = record.system.filter(|system| *system != record.old) {
+        lines.push(with(&system, "system"));
+    }
+    let others = record.others.iter().filter(|(_, value)| **value != record.old);
+    lines.extend(others.map(|(name, value)| with(value, name)));
+    lines
+}
+
+/// What was not rotated, and what remains open.
+pub(crate) fn summary(before: &Observed, plan: Option<&Plan<Crt>>) -> String {
+    let renewed = plan.map(|plan| &plan.record.others);
+    let left: Vec<&str> = before
+        .others
+        .keys()
+        .filter(|name| renewed.is_some_and(|renewed| !renewed.contains_key(*name)))
+        .map(String::as_str)
+        .collect();
+    let old = plan.map_or_else(|| "the old token".to_owned(), |plan| plan.record.old.to_string());
+    let unchanged = if left.is_empty() {
+        "All registration tokens of the cluster were rotated.".to_owned()
+    } else {
+        format!("Not rotated: registration token {}.", left.join(", "))
+    };
+    format!(
+        "{unchanged} Connections opened earlier with {old} stay open until Rancher restarts \
+         (kubectl -n cattle-system rollout restart deployment/rancher, on the management cluster)."
+    )
+}
+
+/// A cluster as the target of a rotation.
+pub(crate) fn rotation_target(cluster: &Cluster, commands: Commands) -> Target {
+    let details = match json!({ "cluster": ClusterName::of(cluster) }) {
+        Value::Object(details) => details,
         _ => Map::new(),
     };
-    Subject {
+    Target {
         object: format!("cluster.management.cattle.io/{}", cluster.id),
         name: cluster.id.to_string(),
-        called: called(cluster),
-        about,
+        display: display(cluster),
+        details,
         restored: "its agent runs with the old token as before",
-        again,
+        commands,
         lease: lease(&cluster.id),
     }
 }
 
 /// The Lease of a cluster.
-pub fn lease(cluster: &ClusterId) -> LeaseName {
+pub(crate) fn lease(cluster: &ClusterId) -> LeaseName {
     LeaseName {
         namespace: cluster.to_string(),
         name: LEASE.to_owned(),
@@ -104,7 +106,7 @@ pub fn lease(cluster: &ClusterId) -> LeaseName {
 }
 
 /// A cluster in a sentence: `cluster oslo (c-x7k2p)`.
-pub fn called(cluster: &Cluster) -> String {
+pub(crate) fn display(cluster: &Cluster) -> String {
     if cluster.display_name.is_empty() || cluster.display_name == cluster.id.as_str() {
         format!("cluster {}", cluster.id)
     } else {
@@ -112,11 +114,11 @@ pub fn called(cluster: &Cluster) -> String {
     }
 }
 
-/// Whether the rotation under way is to change this registration token. One whose journal cannot be read may change any.
-pub fn changes(rotation: &Rotation, token: &str) -> bool {
+/// Whether the rotation in progress changes this registration token. One whose journal cannot be read may change any.
+pub(crate) fn changes(rotation: &Rotation, token: &str) -> bool {
     match &rotation.journal {
         None => false,
         Some(Err(_)) => true,
-        Some(Ok(journal)) => token == rancher::token::SYSTEM || journal.notes.others.contains_key(token),
+        Some(Ok(journal)) => token == rancher::token::SYSTEM || journal.run().record.others.contains_key(token),
     }
 }

@@ -262,8 +262,8 @@ impl Row {
 
 /// The judge's view of a token.
 pub fn facts(token: &RegistrationToken, is_first: bool, rotation: Option<&Rotation>) -> Facts {
-    let bridge = token.labels.contains_key(crate::controller::BRIDGE_LABEL);
-    let of_this_run = bridge && rotation.is_some_and(Rotation::under_way);
+    let bridge = token.labels.contains_key(crate::controller::TEMPORARY_LABEL);
+    let of_this_run = bridge && rotation.is_some_and(Rotation::in_progress);
     let in_secret = token.secret_name.is_some() || token.secret.is_some();
     Facts {
         era: if in_secret { Era::Secret } else { Era::Plain },

@@ -11,7 +11,7 @@ use engine::plan::Plan;
 use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
 use engine::run::{Draw, Run};
 
-use crate::controller::{CHECKS, FIELD_MANAGER};
+use crate::controller::{FIELD_MANAGER, check};
 use crate::report::product;
 
 /// The rotation.
@@ -24,7 +24,7 @@ impl Rotation for Crt {
     const KIND: &'static str = "crt";
     const FIELD_MANAGER: &'static str = FIELD_MANAGER;
     const QUIET_FLAG: &'static str = "settle";
-    const CHECKS: &'static [Check] = CHECKS;
+    const CHECKS: &'static [Check] = check::ALL;
 
     type Observed = observed::Observed;
     type Record = record::Record;

@@ -19,7 +19,7 @@ use crate::report::evidence::{self, Gap, NO_TUNNEL};
 use crate::report::judge::{Agent, AgentAddress};
 use crate::report::product::Rotation;
 use crate::report::row::{Accepted, Row};
-use crate::rotation::view::Address;
+use crate::rotation::observed::Address;
 use crate::sides::{DOWNSTREAM, Management};
 
 /// A cluster whose agent is gone takes Rancher half a minute to report; a list does not wait for that.
@@ -158,7 +158,7 @@ fn held_by_nobody(cluster: &str, lease: &Result<Option<&Rotation>, NoRight>) -> 
             "{held} whether a living run attends to it cannot be seen without the right to list Leases"
         )),
         Ok(Some(rotation)) if !rotation.is_unattended() => None,
-        Ok(Some(rotation)) if rotation.under_way() => Some(format!(
+        Ok(Some(rotation)) if rotation.in_progress() => Some(format!(
             "{held} no living run attends to it; `kubectl crt rotate {cluster}` goes on with the rotation"
         )),
         Ok(_) => Some(format!(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cli::rotation::leases::Rotations;
+use cli::rotation::leases::LeasedRotations;
 use client::connection::Server;
 use client::error::Error;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -23,7 +23,7 @@ const AT_ONCE: usize = 8;
 pub(super) struct Source {
     server: Server,
     clusters: Option<BTreeMap<String, Known>>,
-    rotations: Rotations<Crt>,
+    rotations: LeasedRotations<Crt>,
     walk: Walk,
     secrets_unknown: bool,
 }
@@ -44,7 +44,7 @@ impl Source {
         let server = management.server.clone();
         let (clusters, rotations) = futures::future::try_join(
             clusters(management, named, selector),
-            Rotations::read(&server, None, MANAGEMENT),
+            LeasedRotations::read(&server, None, MANAGEMENT),
         )
         .await?;
         let chosen = !named.is_empty() || selector.is_some();

@@ -1,56 +1,41 @@
-//! What speaks against beginning a rotation: one sentence each, with the way out.
-
-use std::collections::BTreeSet;
+//! The preflight checks: one sentence for each blocker, with the way out.
 
 use client::access::{self, Right};
 use client::error::Error;
 use client::secret::Secret;
-use engine::protocol::Obstacle;
+use engine::rotation::{Blocker, Check};
 use rancher::cluster::{Cluster, ClusterKind, ConditionStatus, Rendered};
 use rancher::era::Era;
 use rancher::probe::Verdict;
 
-use super::check::Check;
-use super::snapshot::{SURELY_A_HOLD, Snapshot};
+use super::abstraction::{SURELY_HELD, Snapshot};
+use super::check;
 use crate::report::{evidence, owners};
-use crate::rotation::view::View;
+use crate::rotation::observed::Observed;
 use crate::sides::{DOWNSTREAM, Downstream, MANAGEMENT, Sides};
 
-/// Everything that is in the way and not overridden, from what was read.
-pub(super) fn obstacles(sides: &Sides, snapshot: &Snapshot, view: &View, forced: &BTreeSet<Check>) -> Vec<Obstacle> {
-    let all = kind(snapshot)
+/// Every blocker, from what was read.
+pub(super) fn blockers(sides: &Sides, snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
+    not_rotated(&snapshot.cluster)
         .into_iter()
         .chain(agent(snapshot))
-        .chain(roll_out(snapshot))
-        .chain(redeploy(sides, snapshot, view))
-        .chain(address(sides, snapshot, view))
-        .chain(tokens(snapshot, view));
-    all.filter(|obstacle| !forced.iter().any(|check| obstacle.check == Some(check.name())))
+        .chain(rollout(snapshot))
+        .chain(redeploy(sides, snapshot, seen))
+        .chain(address(sides, snapshot, seen))
+        .chain(tokens(snapshot, seen))
         .collect()
 }
 
-fn firm(reason: impl Into<String>, hint: impl Into<String>) -> Obstacle {
-    Obstacle {
-        check: None,
-        reason: reason.into(),
-        hint: hint.into(),
-    }
+fn firm(reason: impl Into<String>, hint: impl Into<String>) -> Blocker {
+    Blocker::new(reason, hint)
 }
 
-fn unless(check: Check, reason: impl Into<String>, hint: impl Into<String>) -> Obstacle {
-    Obstacle {
-        check: Some(check.name()),
-        reason: reason.into(),
-        hint: hint.into(),
-    }
-}
-
-pub(super) fn kind(snapshot: &Snapshot) -> Option<Obstacle> {
-    not_rotated(&snapshot.cluster)
+fn unless(check: Check, reason: impl Into<String>, hint: impl Into<String>) -> Blocker {
+    Blocker::new(reason, hint).unless_forced(check.name)
 }
 
 /// Why a cluster is none of those that this version rotates; nothing if it is one.
-pub fn not_rotated(cluster: &Cluster) -> Option<Obstacle> {
+pub(crate) fn not_rotated(cluster: &Cluster) -> Option<Blocker> {
     if cluster.deleting {
         return Some(firm("it is being deleted", "there is nothing to rotate any more"));
     }
@@ -67,7 +52,7 @@ pub fn not_rotated(cluster: &Cluster) -> Option<Obstacle> {
     }
 }
 
-fn agent(snapshot: &Snapshot) -> Vec<Obstacle> {
+fn agent(snapshot: &Snapshot) -> Vec<Blocker> {
     let cluster = &snapshot.cluster;
     let mut found = Vec::new();
     if !cluster.is("Provisioned") || cluster.pre_bootstrap() {
@@ -77,7 +62,7 @@ fn agent(snapshot: &Snapshot) -> Vec<Obstacle> {
         ));
     } else if cluster.connected() != Some(ConditionStatus::True) {
         found.push(unless(
-            Check::Agent,
+            check::AGENT,
             "Rancher says that its agent is not connected",
             "look at `kubectl crt status`: an agent whose token is dead needs to be rescued first",
         ));
@@ -107,7 +92,7 @@ fn agent(snapshot: &Snapshot) -> Vec<Obstacle> {
         )),
         (Some(named), Some(last)) if named == last => {}
         (Some(named), last) => found.push(unless(
-            Check::LastAgent,
+            check::LAST_AGENT,
             format!(
                 "the agent is to run with {named}, but the one that connected last used {}",
                 last.map_or_else(|| "an unknown token".to_owned(), |last| last.to_string())
@@ -118,7 +103,7 @@ fn agent(snapshot: &Snapshot) -> Vec<Obstacle> {
     found
 }
 
-fn roll_out(snapshot: &Snapshot) -> Vec<Obstacle> {
+fn rollout(snapshot: &Snapshot) -> Vec<Blocker> {
     let deployment = &snapshot.deployment;
     let mut found = Vec::new();
     if deployment.paused {
@@ -133,9 +118,9 @@ fn roll_out(snapshot: &Snapshot) -> Vec<Obstacle> {
             "give it the strategy RollingUpdate with maxUnavailable 0 and maxSurge 1, as Rancher does",
         ));
     }
-    if deployment.hold.min_ready_seconds >= SURELY_A_HOLD {
+    if deployment.hold.min_ready_seconds >= SURELY_HELD {
         found.push(unless(
-            Check::Agent,
+            check::AGENT,
             format!(
                 "the roll-out of the agent is held (minReadySeconds {}), and no rotation is under way: a run that was lost has left it",
                 deployment.hold.min_ready_seconds
@@ -148,7 +133,7 @@ fn roll_out(snapshot: &Snapshot) -> Vec<Obstacle> {
             .clone()
             .unwrap_or_else(|| "not every pod is available".to_owned());
         found.push(unless(
-            Check::Agent,
+            check::AGENT,
             format!("the agent's Deployment is not rolled out: {why}"),
             "wait for it, or look at its pods",
         ));
@@ -156,10 +141,10 @@ fn roll_out(snapshot: &Snapshot) -> Vec<Obstacle> {
     found
 }
 
-fn redeploy(sides: &Sides, snapshot: &Snapshot, view: &View) -> Vec<Obstacle> {
+fn redeploy(sides: &Sides, snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
     let tokens: Vec<_> = match snapshot.era {
         Era::Plain => Vec::new(),
-        Era::Secret => view
+        Era::Secret => seen
             .system
             .iter()
             .flat_map(|holder| std::iter::once(holder.token).chain(holder.previous))
@@ -170,23 +155,23 @@ fn redeploy(sides: &Sides, snapshot: &Snapshot, view: &View) -> Vec<Obstacle> {
         tokens: &tokens,
     };
     let pending = snapshot.cluster.redeploy_pending(&rendered);
-    let obstacle = |reason: &rancher::cluster::Redeploy| {
+    let blocker = |reason: &rancher::cluster::Redeploy| {
         unless(
-            Check::Redeploy,
+            check::REDEPLOY,
             reason.to_string(),
             "wait until Rancher has deployed the agent, and try again",
         )
     };
-    pending.iter().map(obstacle).collect()
+    pending.iter().map(blocker).collect()
 }
 
 /// A push takes along whatever Rancher's settings say by then. Rancher pushes a changed URL or CA only with the next token, or
 /// when it is told to (seen on Rancher 2.15.0).
-fn address(sides: &Sides, snapshot: &Snapshot, view: &View) -> Option<Obstacle> {
+fn address(sides: &Sides, snapshot: &Snapshot, seen: &Observed) -> Option<Blocker> {
     let secret = snapshot.named_credentials();
-    let what = evidence::unpushed_address(&snapshot.deployment, secret, &sides.settings, view.pushes?)?;
+    let what = evidence::unpushed_address(&snapshot.deployment, secret, &sides.settings, seen.pushes?)?;
     Some(unless(
-        Check::Address,
+        check::ADDRESS,
         format!(
             "a change of Rancher's address or CA has not been pushed to the agent: {what}; a new token would push it too"
         ),
@@ -196,7 +181,7 @@ fn address(sides: &Sides, snapshot: &Snapshot, view: &View) -> Option<Obstacle> 
 }
 
 /// An owner of the objects that a rotation changes would write their old state back.
-pub(super) async fn owned(sides: &Sides, downstream: &Downstream, snapshot: &Snapshot) -> Result<Vec<Obstacle>, Error> {
+pub(super) async fn owned(sides: &Sides, downstream: &Downstream, snapshot: &Snapshot) -> Result<Vec<Blocker>, Error> {
     let secret = snapshot.deployment.volume_secret.as_deref();
     let (agent, tokens) = futures::try_join!(
         owners::of_agent(downstream, secret),
@@ -204,7 +189,7 @@ pub(super) async fn owned(sides: &Sides, downstream: &Downstream, snapshot: &Sna
     )?;
     let owned = agent.into_iter().chain(tokens).map(|owned| {
         unless(
-            Check::Owner,
+            check::OWNER,
             format!("{owned}, which would write the old state back"),
             "change it there, or pause it for the rotation; with --force=owner the rotation turns back when the old state is \
              written back for the third time",
@@ -213,7 +198,7 @@ pub(super) async fn owned(sides: &Sides, downstream: &Downstream, snapshot: &Sna
     Ok(owned.collect())
 }
 
-fn tokens(snapshot: &Snapshot, view: &View) -> Vec<Obstacle> {
+fn tokens(snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
     let mut found = Vec::new();
     let unknown: Vec<_> = snapshot
         .tokens
@@ -237,10 +222,10 @@ fn tokens(snapshot: &Snapshot, view: &View) -> Vec<Obstacle> {
             "ask for the right to list Secrets there: an orphaned one is a valid token",
         ));
     }
-    let Some(old) = view.names else { return found };
+    let Some(old) = seen.deployed else { return found };
     match snapshot.verdicts.get(&old) {
         Some(Verdict::Live { cluster: Some(cluster) }) if *cluster != snapshot.cluster.id => found.push(unless(
-            Check::Agent,
+            check::AGENT,
             format!("the token {old} that the agent runs with belongs to cluster {cluster}: the agent is connected as that cluster"),
             "see that the downstream side is the cluster that you mean; with --force=agent it gets a token of this cluster, and \
              there is no way back",
@@ -255,14 +240,14 @@ fn tokens(snapshot: &Snapshot, view: &View) -> Vec<Obstacle> {
             "see that Rancher answers at its server-url, and try again",
         )),
     }
-    let third = view
+    let third = seen
         .system
         .as_ref()
         .and_then(|holder| holder.previous)
         .filter(|previous| *previous != old);
     if let Some(third) = third {
         found.push(unless(
-            Check::ThirdToken,
+            check::THIRD_TOKEN,
             format!("registration token system still accepts {third}, its previous value, which is not what the agent runs with"),
             "wait until its grace has ended; with --force=third-token whoever uses it is cut off",
         ));
@@ -270,8 +255,8 @@ fn tokens(snapshot: &Snapshot, view: &View) -> Vec<Obstacle> {
     found
 }
 
-/// What a rotation needs the rights for, on both sides.
-pub(super) async fn rights(sides: &Sides, downstream: &Downstream, era: Era) -> Result<(), Error> {
+/// The permissions that a rotation needs, on both sides.
+pub(super) async fn permissions(sides: &Sides, downstream: &Downstream, era: Era) -> Result<(), Error> {
     let id = sides.cluster.id.as_str();
     let group = "management.cattle.io";
     let in_cluster = |verb: &str, group: &str, resource: &str| Right::new(verb, group, resource).in_namespace(id);

@@ -1,39 +1,26 @@
-//! `--dry-run=server`: the servers check, and do not store, the writes that can stand alone. Those that need an earlier
-//! one to have happened are marked as not checked.
+//! `--dry-run=server`: the servers check the steps that do not need an earlier one, and store nothing.
 //!
-//! Values are drawn for the check alone and forgotten.
+//! Values are drawn for the check only.
 
-use client::error::Error;
 use client::secret::Secret;
-use engine::plan::{Plan, Planned};
+use engine::controller::ServerCheck;
 use rancher::agent::{self, CredentialsContent, Hold, Placement};
 use rancher::credential_name::Formula;
 use rancher::object;
 use rancher::token::{self, Change, NewToken, RegistrationToken, SYSTEM, SecretChange};
 use rancher::{Result, cluster};
 
-use cli::rotation::plan::Line;
-
-use crate::controller::{FIELD_MANAGER, TRIGGERED};
-use crate::rotation::Crt;
-use crate::rotation::write::Write;
+use super::{FIELD_MANAGER, TRIGGERED};
+use crate::rotation::step::Step;
 use crate::sides::{DOWNSTREAM, MANAGEMENT, Sides};
 
-/// Checks what can be checked, and notes at each line of the plan what came of it.
-pub(super) async fn check(sides: &Sides, plan: &Plan<Crt>, lines: &mut [Line]) {
+/// Lets the server check one step.
+pub(super) async fn check(sides: &Sides, step: &Step) -> ServerCheck {
     let checker = Checker {
         sides,
         by: object::Write::by(FIELD_MANAGER).dry_run(true),
     };
-    for (step, line) in plan.steps.iter().zip(lines) {
-        if let Planned::Write { write, .. } = step {
-            line.checked = Some(match checker.check(write).await {
-                None => "not checked: it needs the steps before it".to_owned(),
-                Some(Ok(())) => "server dry run".to_owned(),
-                Some(Err(error)) => format!("refused by the server: {}", error.message),
-            });
-        }
-    }
+    checker.check(step).await
 }
 
 struct Checker<'a> {
@@ -42,25 +29,24 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// `None`: it cannot stand alone.
-    async fn check(&self, write: &Write) -> Option<std::result::Result<(), Error>> {
-        let (side, sent) = match write {
-            Write::Mint => (MANAGEMENT, self.renew(SYSTEM).await),
-            Write::Renew { name } => (MANAGEMENT, self.renew(name).await),
-            Write::Bridge { .. } => (MANAGEMENT, self.create("zz-crt-bridge-check").await),
-            Write::Touch => (MANAGEMENT, self.touch().await),
-            Write::CreateCredentials { .. } => (DOWNSTREAM, self.create_credentials().await),
-            Write::PointHeld { .. } => (DOWNSTREAM, self.place().await),
-            _ => return None,
+    async fn check(&self, step: &Step) -> ServerCheck {
+        let (side, sent) = match step {
+            Step::SetNew => (MANAGEMENT, self.renew(SYSTEM).await),
+            Step::Renew { name } => (MANAGEMENT, self.renew(name).await),
+            Step::CreateTemporary { .. } => (MANAGEMENT, self.create("zz-crt-temporary-check").await),
+            Step::TriggerApply => (MANAGEMENT, self.trigger().await),
+            Step::CreateCredentials { .. } => (DOWNSTREAM, self.create_credentials().await),
+            Step::PointHeld { .. } => (DOWNSTREAM, self.place().await),
+            _ => (MANAGEMENT, Ok(false)),
         };
         match sent {
-            Ok(false) => None,
-            Ok(true) => Some(Ok(())),
-            Err(error) => Some(Err(error.on(side))),
+            Ok(false) => ServerCheck::NotChecked("it needs the steps before it"),
+            Ok(true) => ServerCheck::Accepted,
+            Err(error) => ServerCheck::Rejected(error.on(side)),
         }
     }
 
-    /// Gives a token another value, or makes the one that is not there yet. `false`: there is nothing to send it to.
+    /// Gives a token another value, or creates the one that does not exist yet. `false`: there is nothing to send it to.
     async fn renew(&self, name: &str) -> Result<bool> {
         let client = &self.sides.management.client;
         let Some(found) = token::get(client, &self.sides.cluster.id, name).await? else {
@@ -106,7 +92,7 @@ impl Checker<'_> {
         Ok(true)
     }
 
-    async fn touch(&self) -> Result<bool> {
+    async fn trigger(&self) -> Result<bool> {
         let now = self.sides.management.clock.now().to_string();
         let annotation = (TRIGGERED, now.as_str());
         cluster::touch(

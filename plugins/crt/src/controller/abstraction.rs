@@ -1,8 +1,16 @@
-//! Everything that is read in one look at both sides, with the values and versions that writes need.
+//! The abstraction: what is observed, from everything that was read in one look. It is pure: no request, no clock, nothing that
+//! this process remembers but what it is given.
+//!
+//! The safety of a rotation rests on it as much as on the stages: which answer counts as accepted, which Secret stands for which
+//! value, which mark is this run's, and when a time has passed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use client::secret::{Fingerprint, Secret};
+use engine::credential::Acceptance;
+use engine::direction::{self, Direction};
+use engine::phase::Phase;
+use engine::run::Run;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rancher::agent::{Credentials, Deployment, Pod, StvAggregation};
 use rancher::cluster::{Cluster, ClusterId};
@@ -11,16 +19,15 @@ use rancher::era::Era;
 use rancher::probe::Verdict;
 use rancher::token::{RegistrationToken, SYSTEM, TokenSecret, Tokens};
 
-use crate::rotation::view::{
-    Address, Age, Connection, Downstream, Grace, Holder, Home, Notes, Pod as SeenPod, Record, Rollout, Trigger, View,
-};
+use crate::rotation::Crt;
+use crate::rotation::observed::{self, Address, Age, Connection, Downstream, Grace, Observed, SystemToken, Trigger};
+use crate::rotation::record::{Home, Mark, Rollout};
+use crate::rotation::stages::{other, target};
 
-/// On a registration token: it is a bridge of a run.
-pub(crate) const BRIDGE_LABEL: &str = "kubectl-rotation.github.io/bridge";
-/// On the agent's Deployment, where it was written on the way back: the run.
-pub(super) const BACK: &str = "kubectl-rotation.github.io/back";
-/// On the registration token `system`, or its Secret: what the run that wrote its value knows.
-pub(super) const RECORD: &str = "kubectl-rotation.github.io/rotation";
+/// On a registration token: it is a temporary one of a run.
+pub(crate) const TEMPORARY_LABEL: &str = "kubectl-rotation.github.io/temporary";
+/// On the registration token `system`, or its Secret: the mark of the run that wrote its value.
+pub(super) const MARK: &str = "kubectl-rotation.github.io/rotation";
 /// On the Cluster: when Rancher was triggered last, and for which token.
 pub(crate) const TRIGGERED: &str = "kubectl-rotation.github.io/triggered";
 /// Rancher's apply ends with an update of the Cluster that conflicts with any change since its beginning, and then starts
@@ -29,17 +36,20 @@ const BETWEEN_TRIGGERS: SignedDuration = SignedDuration::from_secs(60);
 /// Rancher's own writes postpone a trigger no longer than this.
 const LONGEST_BETWEEN_TRIGGERS: SignedDuration = SignedDuration::from_secs(180);
 
-/// A grace or an expiry that is nearer than this may end while a rotation waits for somebody to resume it.
+/// A grace or an expiry that is nearer than this may end while a rotation waits to be resumed.
 const FAR: SignedDuration = SignedDuration::from_hours(3 * 24);
 /// Each agent deletes foreign Secrets after an hour; this is well before.
 const YOUNG: SignedDuration = SignedDuration::from_mins(15);
-/// No Rancher sets `minReadySeconds`; from this many seconds on it is a hold that somebody left.
-pub(super) const SURELY_A_HOLD: i32 = 300;
+/// No Rancher sets `minReadySeconds`; from this many seconds on a rollout was left held.
+pub(super) const SURELY_HELD: i32 = 300;
 
-/// A day: nobody waits longer for an agent's rollout.
+/// A day: no one waits longer for an agent's rollout.
 const LONGEST_DEADLINE: i32 = 24 * 3600;
 
-/// One look.
+/// How often in a row a new token must be found accepted: each of Rancher's replicas has an index of its own.
+const PROBES: u32 = 2;
+
+/// Everything that is read in one look, with the values and versions that steps need.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) era: Era,
@@ -50,11 +60,11 @@ pub(super) struct Snapshot {
     pub(super) credentials: Vec<Credentials>,
     pub(super) stv: Option<StvAggregation>,
     pub(super) verdicts: BTreeMap<Fingerprint, Verdict>,
-    pub(super) answers: Option<bool>,
+    pub(super) tunnel_works: Option<bool>,
     pub(super) downstream: Downstream,
     /// Where Rancher's next push would send the agent.
     pub(super) pushes: Option<Address>,
-    pub(super) may_move: bool,
+    pub(super) move_forced: bool,
     /// Who wrote the Deployment last.
     pub(super) writer: String,
     /// When the Cluster was last seen to change, by [`Self::now`].
@@ -71,17 +81,17 @@ impl Snapshot {
         self.tokens.named(SYSTEM).filter(|token| !token.deleting)
     }
 
-    /// The bridges of this run, and those that a lost one left.
-    pub(super) fn bridges(&self) -> impl Iterator<Item = &RegistrationToken> {
+    /// The temporary tokens of this run, and those that a lost one left.
+    pub(super) fn temporary(&self) -> impl Iterator<Item = &RegistrationToken> {
         self.tokens
             .tokens
             .iter()
-            .filter(|token| is_bridge(token) && !token.deleting)
+            .filter(|token| is_temporary(token) && !token.deleting)
     }
 
     /// The other registration tokens.
     pub(super) fn others(&self) -> impl Iterator<Item = &RegistrationToken> {
-        let other = |token: &&RegistrationToken| token.object.name != SYSTEM && !is_bridge(token) && !token.deleting;
+        let other = |token: &&RegistrationToken| token.object.name != SYSTEM && !is_temporary(token) && !token.deleting;
         self.tokens.tokens.iter().filter(other)
     }
 
@@ -114,70 +124,124 @@ impl Snapshot {
             .find(|credentials| credentials.object.name == name)
     }
 
-    /// What decides see of it.
-    pub(super) fn view(&self, names: &Names, notes: Option<&Notes>, run: Option<&str>) -> View {
-        let rollout = notes.map_or_else(|| self.own_rollout(), |notes| notes.rollout);
-        let going_back =
-            |annotations: &BTreeMap<String, String>| run.is_some() && annotations.get(BACK).map(String::as_str) == run;
-        let ca_checksum = self.deployment.ca_checksum.as_deref();
-        View {
+    /// What the stages see of it. What Rancher answers to values is added by [`Self::answers`].
+    pub(super) fn observed(&self, names: &Names, run: Option<&Run<Crt>>) -> Observed {
+        let rollout = run.map_or_else(|| self.own_rollout(), |run| run.record.rollout);
+        let deployed = self.deployment.volume_secret.as_deref();
+        let url = self.url_of(deployed, self.deployment.server_url.as_deref());
+        let marked = self.deployment.annotations.get(direction::ANNOTATION).zip(run);
+        Observed {
+            era: self.era,
+            blockers: Vec::new(),
             downstream: self.downstream,
             foreign: BTreeSet::new(),
-            record: self.record(),
-            address: Address::of(
-                self.url_of(
-                    self.deployment.volume_secret.as_deref(),
-                    self.deployment.server_url.as_deref(),
-                ),
-                ca_checksum,
-            ),
-            home: self.home(),
-            pushes: self.pushes,
-            may_move: self.may_move,
-            writer: self.writer.clone(),
-            trigger: self.trigger(),
-            era: self.era,
-            obstacles: Vec::new(),
-            system: self.system().and_then(|token| self.holder(token)),
+            mark: self.mark(),
+            system: self.system().and_then(|token| self.system_token(token)),
             status_grace: self.status_grace(),
-            bridges: self
-                .bridges()
+            temporary: self
+                .temporary()
                 .filter_map(|token| token.current())
                 .map(Secret::fingerprint)
                 .collect(),
             others: self.other_values(),
-            live: self
-                .verdicts
-                .iter()
-                .filter(|(_, verdict)| verdict.is_live())
-                .map(|(token, _)| *token)
-                .collect(),
+            acceptance: BTreeMap::new(),
             credentials: self.credentials_by_value(names),
             only_agent: false,
-            named_secret: self.deployment.volume_secret.clone().unwrap_or_default(),
+            named_secret: deployed.unwrap_or_default().to_owned(),
             rollout,
-            names: self
-                .deployment
-                .volume_secret
-                .as_deref()
-                .and_then(|name| names.value(self, name)),
+            deployed: deployed.and_then(|name| names.value(self, name)),
             held: self.deployment.hold.min_ready_seconds != rollout.min_ready_seconds,
-            deployment_going_back: going_back(&self.deployment.annotations),
-            mark: self.deployment.restarted_at.clone(),
+            deployment_direction: marked.and_then(|(mark, run)| Direction::in_mark(mark, &run.id.to_string())),
+            restarted_at: self.deployment.restarted_at.clone(),
+            address: Address::of(url, self.deployment.ca_checksum.as_deref()),
+            home: self.home(),
+            pushes: self.pushes,
+            move_forced: self.move_forced,
+            writer: self.writer.clone(),
             pods: self
                 .pods
                 .iter()
                 .filter(|pod| !pod.finished)
-                .map(|pod| self.seen_pod(names, pod))
+                .map(|pod| self.observed_pod(names, pod))
                 .collect(),
             connected: self.stv.as_ref().and_then(|stv| {
                 let token = stv.token.filter(|token| stv.names(*token))?;
                 let address = Address::of(stv.server_url.as_deref(), stv.ca_checksum.as_deref());
                 Some(Connection { token, address })
             }),
-            pushed: self.cluster.applied_token,
-            answers: self.answers,
+            trigger: self.trigger(),
+            applied: self.cluster.applied_token,
+            tunnel_works: self.tunnel_works,
         }
+    }
+
+    /// Adds what Rancher answered, and which values belong to another cluster.
+    pub(super) fn answers(&self, seen: &mut Observed, belongs: &BTreeMap<Fingerprint, ClusterId>) {
+        let answers = self
+            .verdicts
+            .iter()
+            .map(|(token, verdict)| (*token, acceptance(verdict)));
+        seen.acceptance = answers.collect();
+        let foreign = belongs.iter().filter(|(_, cluster)| **cluster != self.cluster.id);
+        seen.foreign = foreign.map(|(token, _)| *token).collect();
+    }
+
+    /// The versions of all tokens: while they are the same, an answer about a value that is accepted holds.
+    pub(super) fn versions(&self) -> Vec<String> {
+        let tokens = &self.tokens;
+        let of_tokens = tokens.tokens.iter().map(|token| token.object.resource_version.clone());
+        let of_secrets = tokens
+            .tokens
+            .iter()
+            .filter_map(|token| token.secret.as_ref())
+            .chain(&tokens.orphans);
+        of_tokens
+            .chain(of_secrets.map(|secret| secret.object.resource_version.clone()))
+            .collect()
+    }
+
+    /// The formula by which the name of a downstream Secret follows from its value here.
+    pub(super) fn formula(&self) -> Formula {
+        let recognised = self.named_credentials().and_then(Credentials::formula);
+        recognised.unwrap_or_else(|| Formula::of_manifest(!self.deployment.variables.is_empty()))
+    }
+
+    /// Where the agent connects to: by its own Secret, else by what it reported, else by Rancher's setting.
+    pub(super) fn server_url(&self, setting: Option<&str>) -> String {
+        let own = self.named_credentials().and_then(|named| named.url.clone());
+        let last = || self.stv.as_ref().and_then(|stv| stv.server_url.clone());
+        own.or_else(last)
+            .or_else(|| setting.map(str::to_owned))
+            .unwrap_or_default()
+    }
+
+    /// The Secrets that a Deployment of the agent names, or may be pointed at.
+    pub(super) fn names(&self, run: Option<&Run<Crt>>, url: &str) -> Names {
+        let values = self.values();
+        let record = run.map(|run| &run.record);
+        let old = match (record, self.named_credentials()) {
+            (Some(record), _) => Some((record.old, record.old_secret.as_str())),
+            (None, Some(named)) => named
+                .token
+                .as_ref()
+                .map(|token| (token.fingerprint(), named.object.name.as_str())),
+            (None, None) => None,
+        };
+        // Before a run only the Secret that is named matters; during one, those of its two tokens.
+        let of_run = record
+            .into_iter()
+            .flat_map(|record| record.new.into_iter().chain([record.old]));
+        let of_run: Vec<&Secret> = of_run.filter_map(|token| values.get(&token)).collect();
+        let names = Names::new(of_run, self.formula(), url, &self.cluster.id, old);
+        names.by_name_only_if(|token| values.contains_key(&token))
+    }
+
+    /// Whether a call through the tunnel shows anything: once only pods of one Secret are left, it can only have been carried by
+    /// theirs.
+    pub(super) fn tunnel_is_of_named_secret(&self) -> bool {
+        let named = self.deployment.volume_secret.as_ref();
+        let mut pods = self.pods.iter().filter(|pod| !pod.finished);
+        pods.all(|pod| pod.secret.as_ref() == named)
     }
 
     /// By its own Secret's URL where the agent has read it from: that is the one that its tunnel uses (seen on Rancher 2.15.0).
@@ -187,15 +251,15 @@ impl Snapshot {
         found.and_then(|credentials| credentials.url.as_deref()).or(otherwise)
     }
 
-    /// What the run that wrote `system` last has written down. Where a registration token was migrated into a Secret, the
-    /// record is still on the token.
-    fn record(&self) -> Option<Record> {
+    /// The mark of the run that wrote `system` last. Where a registration token was migrated into a Secret, the mark is still
+    /// on the token.
+    fn mark(&self) -> Option<Mark> {
         let token = self.system()?;
-        let of_secret = token.secret.as_ref().and_then(|secret| secret.annotations.get(RECORD));
-        let text = of_secret.or_else(|| token.annotations.get(RECORD))?;
-        let mut record: Record = serde_json::from_str(text).ok()?;
-        record.notes.rollout = bounded(record.notes.rollout);
-        Some(record)
+        let of_secret = token.secret.as_ref().and_then(|secret| secret.annotations.get(MARK));
+        let text = of_secret.or_else(|| token.annotations.get(MARK))?;
+        let mut mark: Mark = serde_json::from_str(text).ok()?;
+        mark.record.rollout = bounded(mark.record.rollout);
+        Some(mark)
     }
 
     /// Where the Deployment's template sends the agent.
@@ -206,21 +270,22 @@ impl Snapshot {
         }
     }
 
+    /// A trigger is overdue when Rancher has had its quiet time since the Cluster changed last.
     fn trigger(&self) -> Option<Trigger> {
         let (at, token) = self.cluster.annotations.get(TRIGGERED)?.split_once(' ')?;
         let (at, token) = (at.parse::<Timestamp>().ok()?, token.parse().ok()?);
         let since = self.now.duration_since(at);
         let quiet = self.now.duration_since(self.cluster_changed.max(at));
-        // One of the future was written by another clock, or by another hand.
+        // One in the future was written by another clock, or by another writer.
         let overdue = since.is_negative() || quiet >= BETWEEN_TRIGGERS || since >= LONGEST_BETWEEN_TRIGGERS;
         Some(Trigger { token, overdue })
     }
 
-    fn holder(&self, token: &RegistrationToken) -> Option<Holder> {
+    fn system_token(&self, token: &RegistrationToken) -> Option<SystemToken> {
         let value = token.current()?.fingerprint();
         let secret = token.secret.as_ref().filter(|_| self.era == Era::Secret);
         let far = |at: Option<Timestamp>| at.is_none_or(|at| self.now.saturating_add(FAR).is_ok_and(|far| at > far));
-        Some(Holder {
+        Some(SystemToken {
             token: value,
             previous: secret
                 .and_then(|secret| secret.previous.as_ref())
@@ -264,10 +329,10 @@ impl Snapshot {
         found
     }
 
-    fn seen_pod(&self, names: &Names, pod: &Pod) -> SeenPod {
-        SeenPod {
+    fn observed_pod(&self, names: &Names, pod: &Pod) -> observed::Pod {
+        observed::Pod {
             token: pod.secret.as_deref().and_then(|name| names.value(self, name)),
-            mark: pod.restarted_at.clone(),
+            restarted_at: pod.restarted_at.clone(),
             address: Address::of(
                 self.url_of(pod.secret.as_deref(), pod.server_url.as_deref()),
                 pod.ca_checksum.as_deref(),
@@ -279,7 +344,7 @@ impl Snapshot {
 
     fn own_rollout(&self) -> Rollout {
         let hold = self.deployment.hold;
-        if hold.min_ready_seconds >= SURELY_A_HOLD {
+        if hold.min_ready_seconds >= SURELY_HELD {
             return Rollout::default();
         }
         Rollout {
@@ -289,16 +354,55 @@ impl Snapshot {
     }
 }
 
-/// The settings of a record, which are written into the Deployment again: a hold that was left behind is none.
+/// The settings of a mark, which are written into the Deployment again: those of a held rollout are replaced by the defaults.
 fn bounded(rollout: Rollout) -> Rollout {
     let usual = Rollout::default();
-    let sensible = (0..SURELY_A_HOLD).contains(&rollout.min_ready_seconds)
+    let sensible = (0..SURELY_HELD).contains(&rollout.min_ready_seconds)
         && (rollout.min_ready_seconds + 1..=LONGEST_DEADLINE).contains(&rollout.progress_deadline_seconds);
     if sensible { rollout } else { usual }
 }
 
-fn is_bridge(token: &RegistrationToken) -> bool {
-    token.labels.contains_key(BRIDGE_LABEL)
+/// What Rancher's answer says of a value. A doubtful answer is neither: what is to be used must be accepted beyond doubt, and
+/// what is to be rejected counts as accepted while in doubt.
+fn acceptance(verdict: &Verdict) -> Acceptance {
+    match verdict {
+        Verdict::Live { .. } => Acceptance::Accepted,
+        Verdict::Dead => Acceptance::Rejected,
+        Verdict::Unknown(doubt) => Acceptance::Unknown(doubt.to_string()),
+    }
+}
+
+/// Which values to ask Rancher about, and how often in a row.
+pub(super) fn questions(
+    seen: &Observed,
+    run: Option<&Run<Crt>>,
+    belongs: &BTreeMap<Fingerprint, ClusterId>,
+) -> (BTreeSet<Fingerprint>, u32) {
+    let Some(run) = run else {
+        return (seen.deployed.into_iter().collect(), 1);
+    };
+    let mut asked: BTreeSet<_> = target(run).into_iter().collect();
+    let retired = run.phase >= Phase::Retire;
+    asked.extend(other(run).filter(|other| retired || !seen.is_held(*other)));
+    if retired && !run.direction.is_rollback() {
+        asked.extend(run.record.others.values());
+    }
+    // Whose the old token is must be known in every direction.
+    let old = run.record.old;
+    if !belongs.contains_key(&old) && seen.is_in_use(old) {
+        asked.insert(old);
+    }
+    (asked, PROBES)
+}
+
+/// Whether an earlier answer still holds, while the tokens are the same: a value that was accepted and is held stays so; one that
+/// is to be rejected is asked about until it is.
+pub(super) fn still_holds(seen: &Observed, token: Fingerprint, before: Option<&Verdict>) -> bool {
+    seen.is_held(token) && before.is_some_and(Verdict::is_live)
+}
+
+fn is_temporary(token: &RegistrationToken) -> bool {
+    token.labels.contains_key(TEMPORARY_LABEL)
 }
 
 /// Which downstream Secret stands for which value.

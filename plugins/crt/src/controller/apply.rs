@@ -1,10 +1,11 @@
-//! The single writes. Each carries the identity and version of the object that was read last, and asks the fence first.
+//! Sends single steps. Each carries the identity and version of the object that was read last, and asks the fence first.
 
 use client::error::Error;
 use client::secret::{Fingerprint, Secret};
+use engine::controller::Failure;
+use engine::direction;
 use engine::lock::Fence;
-use engine::phase::Goal;
-use engine::protocol::{Run, Trouble};
+use engine::run::Run;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rancher::agent::{self, Credentials, CredentialsContent, Hold, Placement};
 use rancher::cluster;
@@ -16,19 +17,19 @@ use rancher::token::{
     self, Change, NewToken, RegistrationToken, SYSTEM, SecretChange, StatusChange, TokenSecret, generate,
 };
 
-use super::snapshot::{BACK, BRIDGE_LABEL, RECORD, TRIGGERED};
-use super::{CrtActor, FIELD_MANAGER, State};
+use super::abstraction::{MARK, Snapshot, TEMPORARY_LABEL, TRIGGERED};
+use super::{CrtController, FIELD_MANAGER, State};
 use crate::rotation::Crt;
-use crate::rotation::view::{Record, Rollout};
-use crate::rotation::write::Write;
+use crate::rotation::record::{Mark, Rollout};
+use crate::rotation::step::Step;
 use crate::sides::{DOWNSTREAM, MANAGEMENT};
 
-/// How long a previous token is kept accepted, so that an interrupted rotation can be gone on with; renewed on resume.
+/// How long a previous token is kept valid, so that an interrupted rotation can be resumed; renewed on resume.
 const GRACE: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// What a hold amounts to, in seconds, for all replicas together: each agent deletes foreign Secrets older than an hour,
-/// so the roll-out must be over well before, whoever comes back to it.
+/// For how long a rollout is held, in seconds, for all replicas together: each agent deletes foreign Secrets older than an hour,
+/// so the rollout must be over well before, also if no one resumes the run.
 const HOLD: i32 = 1200;
-/// `progressDeadlineSeconds` of a held roll-out; the API server wants it larger than `minReadySeconds`.
+/// `progressDeadlineSeconds` of a held rollout; the API server wants it larger than `minReadySeconds`.
 const HELD_DEADLINE: i32 = 3600;
 /// On what a run creates: the run.
 const RUN: &str = "kubectl-rotation.github.io/run";
@@ -37,30 +38,30 @@ const DEFAULT_TTL: &str = "crt-default-ttl-minutes";
 /// What Rancher takes where that setting says nothing: 30 days.
 const USUAL_TTL: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-impl CrtActor<'_> {
-    pub(super) async fn write(&self, write: &Write, run: &Run<Crt>, fence: &Fence) -> Result<(), Trouble> {
-        let expiry = self.expiry(write).await;
-        let request = self.prepare(write, run, expiry)?;
+impl CrtController<'_> {
+    pub(super) async fn send(&self, step: &Step, run: &Run<Crt>, fence: &Fence) -> Result<(), Failure> {
+        let expiry = self.expiry(step).await;
+        let request = self.prepare(step, run, expiry)?;
         if !fence.is_open() {
-            return Err(Trouble::LockLost);
+            return Err(Failure::LockLost);
         }
         let (above, below) = (&self.sides.management.client, &self.downstream.server.client);
         let by = Self::written_by(run);
-        let recorded = recorded(run)?;
+        let marked = marked(run)?;
         match request {
             Request::CreateToken(new) => on_management(token::create(above, &self.sides.cluster.id, &new, &by).await),
             Request::CreateSystem(new) => {
-                on_management(token::create(above, &self.sides.cluster.id, &new, &recorded).await)
+                on_management(token::create(above, &self.sides.cluster.id, &new, &marked).await)
             }
-            Request::SetSystem(at, value) => on_management(token::set_plain_value(above, &at, &value, &recorded).await),
+            Request::SetSystem(at, value) => on_management(token::set_plain_value(above, &at, &value, &marked).await),
             Request::ChangeSystem(at, change) => {
-                on_management(token::change_secret(above, &at, &change, &recorded).await)
+                on_management(token::change_secret(above, &at, &change, &marked).await)
             }
             Request::SetPlain(at, value) => on_management(token::set_plain_value(above, &at, &value, &by).await),
             Request::ChangeSecret(at, change) => on_management(token::change_secret(above, &at, &change, &by).await),
             Request::ChangeStatus(at, change) => on_management(token::change_status(above, &at, &change, &by).await),
             Request::DeleteToken(at) => on_management(token::delete(above, &at, &by).await),
-            Request::Touch(at, token) => {
+            Request::Trigger(at, token) => {
                 let now = self.sides.management.clock.now();
                 let triggered = format!("{now} {token}");
                 let touched =
@@ -79,24 +80,24 @@ impl CrtActor<'_> {
             Request::Place(deployment, placement) => {
                 on_downstream(agent::place(below, &deployment, &placement, &by).await)
             }
-            Request::Mark(deployment) => on_downstream(agent::mark(below, &deployment, &by).await),
+            Request::Fence(deployment) => on_downstream(agent::mark(below, &deployment, &by).await),
             Request::Release(deployment, hold) => on_downstream(agent::release(below, &deployment, hold, &by).await),
         }
     }
 
-    /// On the way back what is changed says so: it is how a later look knows that this run has changed it.
+    /// A rollback marks what it changes: that is how a later look knows that this run has changed it.
     fn written_by(run: &Run<Crt>) -> object::Write {
         let by = object::Write::by(FIELD_MANAGER);
-        if run.goal == Goal::Back {
-            by.marked(BACK, run.id.to_string())
+        if run.direction.is_rollback() {
+            by.marked(direction::ANNOTATION, run.direction.mark(&run.id.to_string()))
         } else {
             by
         }
     }
 
     /// When a token that is written now is to be rotated by Rancher itself.
-    async fn expiry(&self, write: &Write) -> Option<Timestamp> {
-        let (Write::Mint | Write::DropPrevious { .. } | Write::Renew { .. }) = write else {
+    async fn expiry(&self, step: &Step) -> Option<Timestamp> {
+        let (Step::SetNew | Step::DropPrevious { .. } | Step::Renew { .. }) = step else {
             return None;
         };
         let ttl = self.ttl.get_or_try_init(|| self.read_ttl()).await;
@@ -111,65 +112,66 @@ impl CrtActor<'_> {
         Ok(minutes.map_or(USUAL_TTL, SignedDuration::from_mins))
     }
 
-    /// Finds the objects and values that a write needs, in what was read last.
-    fn prepare(&self, write: &Write, run: &Run<Crt>, expiry: Option<Timestamp>) -> Result<Request, Trouble> {
+    /// Finds the objects and values that a step needs, in what was read last.
+    fn prepare(&self, step: &Step, run: &Run<Crt>, expiry: Option<Timestamp>) -> Result<Request, Failure> {
         let state = self.state();
         let Some(snapshot) = &state.snapshot else {
-            return Err(Trouble::Changed);
+            return Err(Failure::Conflict);
         };
-        let rollout = run.notes.rollout;
+        let rollout = run.record.rollout;
         let placed = |token: Fingerprint, hold: Hold, restarted_at: Change<String>| {
-            let secret = state.names.of(token).ok_or(Trouble::Changed)?.to_owned();
-            Ok::<_, Trouble>(Request::Place(
+            let secret = state.names.of(token).ok_or(Failure::Conflict)?.to_owned();
+            Ok::<_, Failure>(Request::Place(
                 Box::new(snapshot.deployment.clone()),
                 Placement {
                     secret,
                     hold: Some(hold),
                     restarted_at,
                     // Only where it differs: a patch of variables also orders them, which would be another template.
-                    address: Some(&run.notes.home)
-                        .filter(|home| run.goal == Goal::Back && **home != snapshot.home())
+                    address: Some(&run.record.home)
+                        .filter(|home| run.direction.is_rollback() && **home != snapshot.home())
                         .cloned(),
                 },
             ))
         };
-        Ok(match write {
-            Write::Adopt { .. } => {
+        Ok(match step {
+            Step::Adopt { .. } => {
                 let system = state.system()?;
                 if let Some(secret) = system.secret.as_ref().filter(|_| snapshot.era == Era::Secret) {
                     Request::ChangeSystem(secret.object.clone(), SecretChange::default())
                 } else {
-                    let value = system.current().cloned().ok_or(Trouble::Changed)?;
+                    let value = system.current().cloned().ok_or(Failure::Conflict)?;
                     Request::SetSystem(system.object.clone(), value)
                 }
             }
-            Write::Bridge { token } => Request::CreateToken(NewToken {
-                // Provisioned clusters deploy the first token by name: a bridge must be the last.
-                name: format!("zz-crt-bridge-{token}"),
+            Step::CreateTemporary { token } => Request::CreateToken(NewToken {
+                // Provisioned clusters deploy the first token by name: a temporary one must be the last.
+                name: format!("zz-crt-temporary-{token}"),
                 value: Some(state.value(*token)?),
                 labels: [
-                    (BRIDGE_LABEL.to_owned(), "true".to_owned()),
+                    (TEMPORARY_LABEL.to_owned(), "true".to_owned()),
                     (RUN.to_owned(), run.id.to_string()),
                 ]
                 .into(),
                 ..NewToken::default()
             }),
-            Write::Unbridge { token } => {
-                let holds =
-                    |bridge: &&RegistrationToken| bridge.current().is_some_and(|held| held.fingerprint() == *token);
-                let bridge = snapshot.bridges().find(holds).ok_or(Trouble::Changed)?;
-                Request::DeleteToken(bridge.object.clone())
+            Step::DeleteTemporary { token } => {
+                let holds = |temporary: &&RegistrationToken| {
+                    temporary.current().is_some_and(|value| value.fingerprint() == *token)
+                };
+                let temporary = snapshot.temporary().find(holds).ok_or(Failure::Conflict)?;
+                Request::DeleteToken(temporary.object.clone())
             }
-            Write::Mint => self.set_system(&state, run.notes.new.ok_or(Trouble::Changed)?, expiry)?,
-            Write::Restore { token } => self.set_system(&state, *token, None)?,
-            Write::Protect { token } => {
+            Step::SetNew => self.set_system(&state, run.record.new.ok_or(Failure::Conflict)?, expiry)?,
+            Step::Restore { token } => self.set_system(&state, *token, None)?,
+            Step::Protect { token } => {
                 let change = SecretChange {
                     previous: Change::Set(state.value(*token)?),
                     ..self.protection(&state, None)?
                 };
                 Request::ChangeSecret(state.system_secret()?.object.clone(), change)
             }
-            Write::DropPrevious { .. } => {
+            Step::DropPrevious { .. } => {
                 let secret = state.system_secret()?;
                 let change = SecretChange {
                     previous: Change::Remove,
@@ -179,40 +181,40 @@ impl CrtActor<'_> {
                 };
                 Request::ChangeSecret(secret.object.clone(), change)
             }
-            Write::PostponeGrace => state.status_grace(Change::Set(self.later(GRACE)?))?,
-            Write::ClearGrace => state.status_grace(Change::Remove)?,
-            Write::Renew { name } => state.renew(name, expiry)?,
-            Write::CreateCredentials { token } => {
-                let name = state.names.of(*token).ok_or(Trouble::Changed)?.to_owned();
+            Step::PostponeGrace => state.status_grace(Change::Set(self.later(GRACE)?))?,
+            Step::ClearGrace => state.status_grace(Change::Remove)?,
+            Step::Renew { name } => state.renew(name, expiry)?,
+            Step::CreateCredentials { token } => {
+                let name = state.names.of(*token).ok_or(Failure::Conflict)?.to_owned();
                 Request::CreateCredentials(name.clone(), self.content(&state, &name, *token)?)
             }
-            Write::DeleteCredentials { token } => Request::DeleteCredentials(state.credentials(*token)?.object.clone()),
-            Write::PointHeld { token } => {
-                let mark = run.notes.mark.clone().ok_or(Trouble::Changed)?;
+            Step::DeleteCredentials { token } => Request::DeleteCredentials(state.credentials(*token)?.object.clone()),
+            Step::PointHeld { token } => {
+                let mark = run.record.restarted_at.clone().ok_or(Failure::Conflict)?;
                 placed(*token, hold_for(snapshot.deployment.replicas), Change::Set(mark))?
             }
-            Write::PointBack { token } => {
+            Step::PointBack { token } => {
                 let name = state.names.of(*token);
                 let mut staying = snapshot
                     .pods
                     .iter()
                     .filter(|pod| pod.ready && !pod.terminating && pod.secret.as_deref() == name);
-                let mark = staying.next().ok_or(Trouble::Changed)?.restarted_at.clone();
+                let mark = staying.next().ok_or(Failure::Conflict)?.restarted_at.clone();
                 placed(*token, hold_of(rollout), mark.map_or(Change::Remove, Change::Set))?
             }
-            Write::Guard => Request::Mark(Box::new(snapshot.deployment.clone())),
-            Write::Release => Request::Release(Box::new(snapshot.deployment.clone()), hold_of(rollout)),
-            Write::Touch => {
-                let token = state.system()?.current().ok_or(Trouble::Changed)?.fingerprint();
-                Request::Touch(snapshot.cluster.object.clone(), token)
+            Step::Fence => Request::Fence(Box::new(snapshot.deployment.clone())),
+            Step::Release => Request::Release(Box::new(snapshot.deployment.clone()), hold_of(rollout)),
+            Step::TriggerApply => {
+                let token = state.system()?.current().ok_or(Failure::Conflict)?.fingerprint();
+                Request::Trigger(snapshot.cluster.object.clone(), token)
             }
         })
     }
 
-    /// `system` gets this value; in era S what it had becomes the previous one, with a grace that outlasts an interruption.
-    fn set_system(&self, state: &State, token: Fingerprint, expiry: Option<Timestamp>) -> Result<Request, Trouble> {
+    /// `system` gets this value; in storage `secret` what it had becomes the previous one, with a grace that outlasts an interruption.
+    fn set_system(&self, state: &State, token: Fingerprint, expiry: Option<Timestamp>) -> Result<Request, Failure> {
         let value = state.value(token)?;
-        let snapshot = state.snapshot.as_ref().ok_or(Trouble::Changed)?;
+        let snapshot = state.snapshot.as_ref().ok_or(Failure::Conflict)?;
         let Some(system) = snapshot.system() else {
             let creator = [("cattle.io/creator".to_owned(), "norman".to_owned())].into();
             return Ok(Request::CreateSystem(NewToken {
@@ -227,7 +229,7 @@ impl CrtActor<'_> {
         }
         let secret = state.system_secret()?;
         let before = system.current().filter(|before| **before != value);
-        // A grace without a previous token to protect would stay for ever.
+        // A grace without a previous token to protect would never end.
         let protection = if before.is_some() || secret.previous.is_some() {
             self.protection(state, expiry)?
         } else {
@@ -242,7 +244,7 @@ impl CrtActor<'_> {
     }
 
     /// Neither the end of grace nor Rancher's own rotation drops the previous token in the next days.
-    fn protection(&self, state: &State, expiry: Option<Timestamp>) -> Result<SecretChange, Trouble> {
+    fn protection(&self, state: &State, expiry: Option<Timestamp>) -> Result<SecretChange, Failure> {
         let far = self.later(GRACE)?;
         let expires_at = state
             .system_secret()?
@@ -255,14 +257,14 @@ impl CrtActor<'_> {
         })
     }
 
-    fn later(&self, by: SignedDuration) -> Result<Timestamp, Trouble> {
+    fn later(&self, by: SignedDuration) -> Result<Timestamp, Failure> {
         let later = self.sides.management.clock.now().checked_add(by);
-        later.map_err(|error| Trouble::Fatal(Error::failed(format!("the server's clock makes no sense: {error}"))))
+        later.map_err(|error| Failure::Permanent(Error::failed(format!("the server's clock makes no sense: {error}"))))
     }
 
-    /// What Rancher itself would write; under the name that the agent started with, what stood there.
-    fn content(&self, state: &State, name: &str, token: Fingerprint) -> Result<CredentialsContent, Trouble> {
-        let snapshot = state.snapshot.as_ref().ok_or(Trouble::Changed)?;
+    /// What Rancher itself would write; under the name that the agent started with, what it had.
+    fn content(&self, state: &State, name: &str, token: Fingerprint) -> Result<CredentialsContent, Failure> {
+        let snapshot = state.snapshot.as_ref().ok_or(Failure::Conflict)?;
         let value = state.value(token)?;
         let url = self.server_url(snapshot);
         let imported = Formula::ALL
@@ -281,18 +283,18 @@ impl CrtActor<'_> {
     }
 }
 
-/// A write of `system` says what the run knows: whoever resumes it reads it there.
-fn recorded(run: &Run<Crt>) -> Result<object::Write, Trouble> {
-    let text = serde_json::to_string(&Record::of(run));
-    let text =
-        text.map_err(|error| Trouble::Fatal(Error::failed(format!("cannot write the record of the run: {error}"))))?;
-    Ok(object::Write::by(FIELD_MANAGER).marked(RECORD, text))
+/// A write of `system` carries the mark of the run: whoever resumes it reads it there.
+fn marked(run: &Run<Crt>) -> Result<object::Write, Failure> {
+    let text = serde_json::to_string(&Mark::of(run));
+    let text = text
+        .map_err(|error| Failure::Permanent(Error::failed(format!("cannot serialize the mark of the run: {error}"))))?;
+    Ok(object::Write::by(FIELD_MANAGER).marked(MARK, text))
 }
 
 /// One request, with everything that it needs.
 enum Request {
     CreateToken(NewToken),
-    /// These three carry the record of the run.
+    /// These three carry the mark of the run.
     CreateSystem(NewToken),
     SetSystem(object::Observed, Secret),
     ChangeSystem(object::Observed, SecretChange),
@@ -300,45 +302,45 @@ enum Request {
     ChangeSecret(object::Observed, SecretChange),
     ChangeStatus(object::Observed, StatusChange),
     DeleteToken(object::Observed),
-    Touch(object::Observed, Fingerprint),
+    Trigger(object::Observed, Fingerprint),
     CreateCredentials(String, CredentialsContent),
     DeleteCredentials(object::Observed),
     Place(Box<agent::Deployment>, Placement),
-    Mark(Box<agent::Deployment>),
+    Fence(Box<agent::Deployment>),
     Release(Box<agent::Deployment>, Hold),
 }
 
 impl State {
     /// A value: one that was drawn, or one that was read.
-    fn value(&self, token: Fingerprint) -> Result<Secret, Trouble> {
+    fn value(&self, token: Fingerprint) -> Result<Secret, Failure> {
         let read = || {
             self.snapshot
                 .as_ref()
                 .and_then(|snapshot| snapshot.values().remove(&token))
         };
         let value = self.known.get(&token).cloned().or_else(read);
-        value.ok_or_else(|| Trouble::NotYet(Error::failed(format!("no object holds the value of {token} any more"))))
+        value.ok_or_else(|| Failure::Transient(Error::failed(format!("no object holds the value of {token} any more"))))
     }
 
-    fn system(&self) -> Result<&RegistrationToken, Trouble> {
+    fn system(&self) -> Result<&RegistrationToken, Failure> {
         self.snapshot
             .as_ref()
-            .and_then(super::Snapshot::system)
-            .ok_or(Trouble::Changed)
+            .and_then(Snapshot::system)
+            .ok_or(Failure::Conflict)
     }
 
-    fn system_secret(&self) -> Result<&TokenSecret, Trouble> {
-        self.system()?.secret.as_ref().ok_or(Trouble::Changed)
+    fn system_secret(&self) -> Result<&TokenSecret, Failure> {
+        self.system()?.secret.as_ref().ok_or(Failure::Conflict)
     }
 
-    fn credentials(&self, token: Fingerprint) -> Result<&Credentials, Trouble> {
+    fn credentials(&self, token: Fingerprint) -> Result<&Credentials, Failure> {
         let name = self.names.of(token);
         let found = self.snapshot.iter().flat_map(|snapshot| &snapshot.credentials);
         let mut found = found.filter(|credentials| Some(credentials.object.name.as_str()) == name);
-        found.next().ok_or(Trouble::Changed)
+        found.next().ok_or(Failure::Conflict)
     }
 
-    fn status_grace(&self, change: Change<Timestamp>) -> Result<Request, Trouble> {
+    fn status_grace(&self, change: Change<Timestamp>) -> Result<Request, Failure> {
         let change = StatusChange {
             grace_ends_at: change,
             ..StatusChange::default()
@@ -346,10 +348,10 @@ impl State {
         Ok(Request::ChangeStatus(self.system()?.object.clone(), change))
     }
 
-    /// Another token gets a value that nobody has seen.
-    fn renew(&self, name: &str, expiry: Option<Timestamp>) -> Result<Request, Trouble> {
-        let snapshot = self.snapshot.as_ref().ok_or(Trouble::Changed)?;
-        let value = generate().map_err(|error| Trouble::Fatal(error.on(MANAGEMENT)))?;
+    /// Another token gets a value that is never shown.
+    fn renew(&self, name: &str, expiry: Option<Timestamp>) -> Result<Request, Failure> {
+        let snapshot = self.snapshot.as_ref().ok_or(Failure::Conflict)?;
+        let value = generate().map_err(|error| Failure::Permanent(error.on(MANAGEMENT)))?;
         let token = snapshot.others().find(|token| token.object.name == name);
         let orphan = || snapshot.orphans().find(|secret| secret.object.name == name);
         let secret = match token {
@@ -357,7 +359,7 @@ impl State {
             Some(token) => token.secret.as_ref(),
             None => orphan(),
         };
-        let secret = secret.ok_or(Trouble::Changed)?;
+        let secret = secret.ok_or(Failure::Conflict)?;
         let change = SecretChange {
             current: Some(value),
             previous: if secret.previous.is_some() {
@@ -395,18 +397,18 @@ fn hold_of(rollout: Rollout) -> Hold {
     }
 }
 
-fn on_management<T>(answer: rancher::Result<T>) -> Result<(), Trouble> {
-    answer.map(drop).map_err(|error| written(error, MANAGEMENT))
+fn on_management<T>(answer: rancher::Result<T>) -> Result<(), Failure> {
+    answer.map(drop).map_err(|error| sent(error, MANAGEMENT))
 }
 
-fn on_downstream<T>(answer: rancher::Result<T>) -> Result<(), Trouble> {
-    answer.map(drop).map_err(|error| written(error, DOWNSTREAM))
+fn on_downstream<T>(answer: rancher::Result<T>) -> Result<(), Failure> {
+    answer.map(drop).map_err(|error| sent(error, DOWNSTREAM))
 }
 
-/// Changed, gone or there already: observe again. A write whose answer is lost may have been carried out: observe too.
-fn written(error: rancher::Error, side: &str) -> Trouble {
+/// Changed, gone or there already: observe again. A step whose answer is lost may have been carried out: observe too.
+fn sent(error: rancher::Error, side: &str) -> Failure {
     if error.is_conflict() || error.is_not_found() {
-        Trouble::Changed
+        Failure::Conflict
     } else {
         error.on(side).into()
     }
