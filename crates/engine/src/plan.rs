@@ -159,7 +159,9 @@ fn settle<R: Rotation>(seen: &mut R::Observed, run: &mut Run<R>) -> bool {
     if *seen != before {
         return true;
     }
-    let waits_for = |(timer, passed): &(&Timer, &mut bool)| [Timer::Quiet, Timer::Cache].contains(timer) && !**passed;
+    let waits_for = |(timer, passed): &(&Timer, &mut bool)| {
+        [Timer::Quiet, Timer::Cache, Timer::InFlight].contains(timer) && !**passed
+    };
     let waits: Vec<_> = run.timers.iter_mut().filter(waits_for).collect();
     let moved = !waits.is_empty();
     for (_, passed) in waits {

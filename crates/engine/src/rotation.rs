@@ -118,8 +118,11 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
         run.timers.contains_key(&Timer::Quiet)
     }
 
-    /// The timers that start by seeing something. One that runs already goes on.
-    fn timers(seen: &Self::Observed, run: &Run<Self>) -> Vec<Timer>;
+    /// The timers that start by seeing something. One that runs already is left running. Without any, what waits for such a timer
+    /// waits forever.
+    fn timers(_seen: &Self::Observed, _run: &Run<Self>) -> Vec<Timer> {
+        Vec::new()
+    }
 
     /// What the objects say of a run whose journal was read from the Lease: its record, taken from marks that the run itself
     /// has set on them and from what they hold.
@@ -149,7 +152,9 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
     fn start(seen: &Self::Observed, record: &Self::Record) -> String;
 
     /// What else stops working with each value that a plan revokes, a line each.
-    fn also_invalidated(plan: &Plan<Self>) -> Vec<String>;
+    fn also_invalidated(_plan: &Plan<Self>) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// The two credentials of a run, by fingerprint.
@@ -195,11 +200,15 @@ pub enum Timer {
     Retry,
     /// How long a server may go on accepting a revoked credential from its cache.
     Cache,
+    /// How long a write may still be in flight ([`crate::engine::LONGEST_WRITE`]) that a former holder has sent, or that got no
+    /// answer: the engine starts it anew then. A rotation with writes that cannot be conditional starts it by seeing, and sends
+    /// none of them before it has passed.
+    InFlight,
 }
 
 impl Timer {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Proof, Self::Quiet, Self::Retry, Self::Cache];
+    pub const ALL: [Self; 5] = [Self::Proof, Self::Quiet, Self::Retry, Self::Cache, Self::InFlight];
 
     /// What `status` calls it; `quiet_flag` is [`Rotation::QUIET_FLAG`].
     pub fn name(self, quiet_flag: &'static str) -> &'static str {
@@ -208,6 +217,7 @@ impl Timer {
             Self::Quiet => quiet_flag,
             Self::Retry => "retry",
             Self::Cache => "cache",
+            Self::InFlight => "in-flight",
         }
     }
 }

@@ -13,7 +13,6 @@ use std::fmt;
 use client::secret::Fingerprint;
 use engine::direction::Direction;
 use engine::phase::Phase;
-use engine::plan::Plan;
 use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
 use engine::run::{Draw, Run};
 use serde::{Deserialize, Serialize};
@@ -227,10 +226,6 @@ impl Rotation for Badge {
         other(look).is_some_and(|badge| look.seen.issued.contains(&badge))
     }
 
-    fn timers(_: &Observed, _: &Run<Self>) -> Vec<Timer> {
-        Vec::new()
-    }
-
     /// No test of this rotation forges a journal, and its objects carry no marks.
     fn recall(_: &Observed, claimed: &Run<Self>) -> Option<Record> {
         Some(claimed.record.clone())
@@ -275,10 +270,6 @@ impl Rotation for Badge {
 
     fn start(_: &Observed, record: &Record) -> String {
         format!("the consumer wears {}", record.old)
-    }
-
-    fn also_invalidated(_: &Plan<Self>) -> Vec<String> {
-        Vec::new()
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use client::secret::Fingerprint;
 use engine::direction::Direction;
+use engine::engine::LONGEST_WRITE;
 use engine::journal::{Journal, Unreadable, VERSION};
 use engine::phase::Phase;
 use engine::plan::Placeholder;
@@ -209,6 +210,20 @@ fn stopped_timer_has_no_deadline() {
     assert!(advance(&mut journal, Phase::Make, issue, 0, Duration::ZERO));
     assert_eq!(journal.deadline(Timer::Proof), None);
     assert!(!journal.run_at(journal.started).passed(Timer::Proof));
+}
+
+#[test]
+fn step_without_an_answer_moves_the_deadline_of_writes_in_flight() {
+    let mut journal = journal();
+    let minute = at(journal.started.as_second() + 60);
+    journal.unanswered(minute);
+    assert_eq!(journal.deadline(Timer::InFlight), None);
+    let wait = Next::wait("writes in flight").starting(Timer::InFlight);
+    advance(&mut journal, Phase::Place, wait, 0, LONGEST_WRITE);
+    assert!(journal.run_at(minute).passed(Timer::InFlight));
+    journal.unanswered(minute);
+    assert!(journal.run_at(minute).running(Timer::InFlight));
+    assert!(journal.run_at(at(minute.as_second() + 8)).passed(Timer::InFlight));
 }
 
 #[test]

@@ -159,6 +159,16 @@ fn run_may_turn_to_a_later_direction_and_back_only_until_retire() {
 }
 
 #[test]
+fn step_without_an_answer_restarts_the_wait_for_writes_in_flight() {
+    let mut run = run_in(Phase::Place, Forward);
+    run.unanswered();
+    assert_eq!(run.timers, timers([]), "a rotation that does not use the timer");
+    run.timers = timers([(Timer::InFlight, true), (Timer::Proof, true)]);
+    run.unanswered();
+    assert_eq!(run.timers, timers([(Timer::InFlight, false), (Timer::Proof, true)]));
+}
+
+#[test]
 fn resumed_run_has_no_timers_and_keeps_everything_else() {
     let mut run = run_in(Phase::Prove, Rollback);
     run.reapplied = 2;

@@ -2,7 +2,6 @@
 
 use engine::direction::Direction;
 use engine::phase::Phase;
-use engine::plan::Plan;
 use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
 use engine::run::{Draw, Run, RunId};
 
@@ -145,8 +144,5 @@ impl Rotation for Scripted {
     }
     fn start(_: &Script, _: &u16) -> String {
         String::new()
-    }
-    fn also_invalidated(_: &Plan<Self>) -> Vec<String> {
-        Vec::new()
     }
 }

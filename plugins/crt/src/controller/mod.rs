@@ -145,7 +145,7 @@ impl Controller for CrtController<'_> {
             Timer::Quiet => self.options.settle,
             // Where pods start slowly, one that is replaced before it could connect never does.
             Timer::Retry => RECONNECT * 2_u32.pow(self.state().restarts.min(DOUBLINGS)),
-            Timer::Cache => Duration::ZERO,
+            Timer::Cache | Timer::InFlight => Duration::ZERO,
         }
     }
 
