@@ -24,7 +24,7 @@ import (
 var privateAddress = []byte{192, 0, 2, 1}
 
 // privateNetworkVariable tells those inside that nothing here can be reached from elsewhere.
-const privateNetworkVariable = "TESTBED_PRIVATE_NETWORK"
+const privateNetworkVariable = "TEST_CLUSTER_PRIVATE_NETWORK"
 
 const openPortsWarning = "warning: no private network (%v): the two ports of each hollow kubelet, numbers in the " +
 	"20000s picked at its start, will be open on all interfaces of this machine while it runs\n"

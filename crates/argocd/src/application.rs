@@ -1,6 +1,6 @@
 //! Applications, as far as it matters which cluster they are deployed to.
 
-use kubectl_core::request::{self, Item, Metadata, Resource, Wanted};
+use client::request::{self, Item, Metadata, Resource, Wanted};
 use rancher::Result;
 use serde::Deserialize;
 

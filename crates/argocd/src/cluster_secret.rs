@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use client::ownership::{self, Owner, Writer};
+use client::request::{self, Item, Merge, Metadata, SECRET, Wanted};
+use client::secret::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::ownership::{self, Owner, Writer};
-use kubectl_core::request::{self, Item, Merge, Metadata, SECRET, Wanted};
-use kubectl_core::secret::Secret;
 use rancher::{Observed, Problem, Result, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use kubectl_core::request::{self, Item, Metadata, Resource, Wanted};
+use client::request::{self, Item, Metadata, Resource, Wanted};
 use rancher::Result;
 use serde::Deserialize;
 

@@ -6,7 +6,7 @@
 //! - A Secret is read as Argo CD reads it and written as Argo CD writes it; what neither of us knows survives.
 //! - Every change names the object as it was observed, uid and resourceVersion, and is refused with a conflict
 //!   ([`rancher::Error::is_conflict`]) if it has changed since.
-//! - A credential is a [`Secret`](kubectl_core::secret::Secret), and an answer that cannot be parsed is reported by its
+//! - A credential is a [`Secret`](client::secret::Secret), and an answer that cannot be parsed is reported by its
 //!   position, never by its text.
 //!
 //! What goes wrong at an API server is a [`rancher::Error`]. "Argo CD 3.5.1" and the like in the docs name the release

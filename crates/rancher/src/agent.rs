@@ -36,6 +36,6 @@ pub async fn version(client: &kube::Client) -> crate::Result<String> {
     struct Version {
         git_version: String,
     }
-    let version: Version = kubectl_core::request::get_path(client, "version", "/version").await?;
+    let version: Version = client::request::get_path(client, "version", "/version").await?;
     Ok(version.git_version)
 }

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use client::request::{self, Item, Merge, Metadata, Resource, Wanted};
+use client::secret::Fingerprint;
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::request::{self, Item, Merge, Metadata, Resource, Wanted};
-use kubectl_core::secret::Fingerprint;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 

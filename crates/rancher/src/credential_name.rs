@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use kubectl_core::secret::Secret;
+use client::secret::Secret;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 

@@ -1,7 +1,7 @@
 //! What can go wrong between this crate and a server, with the server's own answer kept for whoever words it.
 
+use client::request;
 use kube::core::Status;
-use kubectl_core::request;
 
 use crate::cluster::Candidate;
 use crate::era::MixedEra;
@@ -94,7 +94,7 @@ impl Error {
     }
 
     /// In the words of the terminal, with the side that it was on ("the downstream cluster").
-    pub fn on(self, side: &str) -> kubectl_core::error::Error {
+    pub fn on(self, side: &str) -> client::error::Error {
         match self {
             Self::Request(error) => error.on(side),
             other => other.into(),
@@ -115,9 +115,9 @@ impl From<request::Error> for Error {
     }
 }
 
-impl From<Error> for kubectl_core::error::Error {
+impl From<Error> for client::error::Error {
     fn from(error: Error) -> Self {
-        use kubectl_core::error::Kind;
+        use client::error::Kind;
         let message = error.to_string();
         match error {
             Error::Request(error) => error.into(),

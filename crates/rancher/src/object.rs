@@ -4,9 +4,9 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use client::request::{self, Item, Metadata, Resource, Verb};
+pub use client::request::{Observed, Write};
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::request::{self, Item, Metadata, Resource, Verb};
-pub use kubectl_core::request::{Observed, Write};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 

@@ -1,6 +1,6 @@
 //! Rancher's own settings and features: `settings` and `features.management.cattle.io`, both cluster-scoped.
 
-use kubectl_core::request::{self, Resource};
+use client::request::{self, Resource};
 use serde::Deserialize;
 
 use crate::error::Result;

@@ -10,9 +10,9 @@ use crate::step::Steps;
 /// See each plugin do its job, on a real control plane started for it
 #[derive(clap::Args)]
 pub(crate) struct Demo {
-    /// Which kind of Rancher: tokens in Secrets (2.13.8, 2.14.4, 2.15.0 and later), or plain in their objects (before)
-    #[arg(long, value_parser = ["secret", "plain"], default_value = "secret")]
-    era: String,
+    /// Where Rancher stores registration tokens: in a Secret (2.13.8, 2.14.4, 2.15.0 and later) or in the status (earlier)
+    #[arg(long, alias = "era", value_enum, default_value_t = Storage::Secret)]
+    storage: Storage,
 
     /// The only plugin to show
     #[arg(long, value_parser = ["crt", "bootstrap-token", "argocd-rancher"])]
@@ -23,13 +23,29 @@ pub(crate) struct Demo {
     shell: bool,
 }
 
-/// Runs it.
+#[derive(clap::ValueEnum, Clone, Copy)]
+enum Storage {
+    Secret,
+    #[value(alias = "plain")]
+    Status,
+}
+
+impl Storage {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Secret => "secret",
+            Self::Status => "status",
+        }
+    }
+}
+
+/// Runs the demo.
 pub(crate) fn run(demo: &Demo) -> Result<()> {
     let steps = Steps::begin();
     steps.run("build", &mut cargo(PROGRAMS))?;
     let mut show = Command::new(built("debug", "private-network")?);
     show.arg(built("debug", "demo")?)
-        .args(["--era", &demo.era])
+        .args(["--storage", demo.storage.word()])
         .current_dir(root());
     if let Some(only) = &demo.only {
         show.args(["--only", only]);

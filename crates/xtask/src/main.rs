@@ -1,12 +1,13 @@
-//! `cargo xtask`: what one does with this repository, each as one command.
+//! `cargo xtask`: the tasks of a developer, each as one command.
 
 mod bench;
-mod beside;
 mod cargo;
 mod demo;
 mod dist;
+mod parallel;
 mod step;
 mod test;
+mod test_binary;
 
 use std::process::ExitCode;
 
@@ -14,7 +15,7 @@ use clap::Parser as _;
 
 use crate::step::Failed;
 
-/// What one does with this repository
+/// Developer tasks
 #[derive(clap::Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Xtask {
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             anstream::eprintln!("error: {error:#}");
-            // Who calls us learns what the step said.
+            // The exit code is that of the failed step.
             ExitCode::from(error.downcast_ref::<Failed>().map_or(1, Failed::code))
         }
     }

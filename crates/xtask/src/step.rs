@@ -1,48 +1,71 @@
-//! One command of several: announced with the time at which it begins, shown as it runs, and the last one if it fails.
+//! Commands that run one after another: each is announced with its start time, and its duration is recorded.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitStatus};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anstyle::Style;
 use anyhow::{Context as _, Result};
 
-/// The commands of one verb.
+/// The commands of one task.
 pub(crate) struct Steps {
     began: Instant,
+    durations: Mutex<Vec<(String, Duration)>>,
 }
 
 impl Steps {
     pub(crate) fn begin() -> Self {
-        Self { began: Instant::now() }
+        Self {
+            began: Instant::now(),
+            durations: Mutex::default(),
+        }
     }
 
     /// Runs a command to its end, with our own standard streams.
     pub(crate) fn run(&self, title: &str, command: &mut Command) -> Result<()> {
         self.announce(title, command);
+        let began = Instant::now();
         let status = command
             .status()
             .with_context(|| format!("run {}", command.get_program().display()))?;
-        if status.success() {
-            return Ok(());
-        }
-        let (title, after) = (title.to_owned(), self.began.elapsed());
-        Err(Failed::new(title, status, after).into())
+        self.record(title, began.elapsed());
+        self.check(title, status)
     }
 
-    /// Becomes a command, the last one: so a Ctrl-C reaches nobody who would go before it has tidied up.
+    /// Runs commands one after another as one step, until one fails.
+    pub(crate) fn run_in_turn(&self, title: &str, commands: impl Iterator<Item = Command>) -> Result<()> {
+        let began = Instant::now();
+        let outcome = commands.into_iter().try_for_each(|mut command| {
+            self.announce(title, &command);
+            let status = command
+                .status()
+                .with_context(|| format!("run {}", command.get_program().display()))?;
+            self.check(title, status)
+        });
+        self.record(title, began.elapsed());
+        outcome
+    }
+
+    /// Replaces this process with the last command. A Ctrl-C then reaches no parent that would exit before the command
+    /// has cleaned up.
     pub(crate) fn become_one(&self, title: &str, command: &mut Command) -> Result<()> {
         self.announce(title, command);
         let error = command.exec();
         Err(error).with_context(|| format!("run {}", command.get_program().display()))
     }
 
-    /// Says that a command has ended; how long after our own beginning.
-    pub(crate) fn ended(&self, title: &str, status: ExitStatus) -> Duration {
+    /// Prints that a command has ended. Returns the time since our own start.
+    pub(crate) fn ended(&self, title: &str, status: ExitStatus, took: Duration) -> Duration {
+        self.record(title, took);
         let bold = Style::new().bold();
         let after = self.began.elapsed();
-        anstream::eprintln!("{bold}[{}] {title} has ended{bold:#}: {status}", clock(after));
+        anstream::eprintln!(
+            "{bold}[{}] {title} ended after {}{bold:#}: {status}",
+            clock(after),
+            clock(took)
+        );
         after
     }
 
@@ -51,6 +74,37 @@ impl Steps {
         let at = clock(self.began.elapsed());
         anstream::eprintln!("{bold}[{at}] {title}{bold:#}: {}", line(command));
     }
+
+    pub(crate) fn check(&self, title: &str, status: ExitStatus) -> Result<()> {
+        if status.success() {
+            return Ok(());
+        }
+        Err(Failed::new(title.to_owned(), status, self.began.elapsed()).into())
+    }
+
+    pub(crate) fn record(&self, title: &str, took: Duration) {
+        let mut durations = self.durations.lock().unwrap_or_else(PoisonError::into_inner);
+        durations.push((title.to_owned(), took));
+    }
+
+    /// Prints the duration of each command that has ended, and of all of them together.
+    pub(crate) fn print_durations(&self) {
+        let durations = self.durations.lock().unwrap_or_else(PoisonError::into_inner);
+        anstream::eprint!("\n{}", table(&durations, self.began.elapsed()));
+    }
+}
+
+/// One line for each duration. Commands that ran side by side take less together than the sum of their durations.
+fn table(durations: &[(String, Duration)], total: Duration) -> String {
+    const TOTAL: &str = "total";
+    let titles = durations.iter().map(|(title, _)| title.len());
+    let width = titles.chain([TOTAL.len()]).max().unwrap_or_default();
+    let mut table = String::new();
+    let total = (TOTAL.to_owned(), total);
+    for (title, took) in durations.iter().chain([&total]) {
+        let _ = writeln!(table, "{title:width$}  {:>7}", clock(*took));
+    }
+    table
 }
 
 /// A command that did not succeed.
@@ -62,12 +116,12 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
-    /// This step, or these, so long after the beginning.
+    /// This command, or these, so long after the start.
     pub(crate) fn new(title: String, status: ExitStatus, after: Duration) -> Self {
         Self { title, status, after }
     }
 
-    /// Its exit code; of one that a signal ended, 128 and the signal's number, as a shell says it.
+    /// The exit code of the command, or 128 and the number of the signal that ended it, as in a shell.
     pub(crate) fn code(&self) -> u8 {
         let code = self
             .status
@@ -91,7 +145,7 @@ fn clock(time: Duration) -> String {
     format!("{}m{:02}s", seconds / 60, seconds % 60)
 }
 
-/// As one would type it, from the repository's root.
+/// The command line, as typed in the root of the repository.
 fn line(command: &Command) -> String {
     let program = command.get_program().to_string_lossy();
     let name = program.rsplit('/').next().unwrap_or_default().to_owned();
@@ -104,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failing_step_ends_with_its_own_exit_code() {
+    fn a_failed_step_keeps_its_exit_code() {
         let steps = Steps::begin();
         let code = |script: &str| {
             let failed = steps
@@ -115,5 +169,17 @@ mod tests {
         assert_eq!(code("exit 101"), 101);
         assert_eq!(code("kill -TERM $$"), 143);
         steps.run("another", &mut Command::new("true")).unwrap();
+    }
+
+    #[test]
+    fn the_table_aligns_titles_and_durations() {
+        let durations = [
+            ("format".to_owned(), Duration::from_secs(2)),
+            ("end-to-end tests: crt".to_owned(), Duration::from_secs(754)),
+        ];
+        assert_eq!(
+            table(&durations, Duration::from_secs(800)),
+            "format                   0m02s\nend-to-end tests: crt   12m34s\ntotal                   13m20s\n"
+        );
     }
 }

@@ -1,103 +1,131 @@
-//! `cargo xtask test`: everything that must hold before a change is taken in. CI runs this and nothing else.
-//!
-//! All of it is built by the same selection, `--workspace` with every target: another one would switch other features
-//! of shared dependencies on, and compile most of the tree a second time.
+//! `cargo xtask test`: everything that must pass before a change is accepted. CI runs this and nothing else.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::cargo::{built, cargo, host, relative, root};
+use crate::cargo::{built, cargo, root};
 use crate::step::Steps;
+use crate::test_binary::TestBinary;
 
-/// The targets with tests on the control plane. They are named, since selecting their packages would be another selection.
-const OF_THE_BED: [&str; 2] = ["bed", "standin"];
-/// Stories wait more than they work.
-const STORIES_AT_ONCE: &str = "--test-threads=4";
-/// So many targets side by side, each on a control plane of its own (850 MB).
-const TARGETS_AT_ONCE: usize = 2;
-/// The longest come first, so that none is alone at the end.
-const END_TO_END: [&str; 7] = [
-    "stories",
-    "bootstrap_rotation",
-    "argocd",
-    "argocd_live",
+/// End-to-end tests wait more than they compute.
+const TEST_THREADS: &str = "--test-threads=4";
+/// So many test executables side by side, each with its own control plane (850 MB).
+const AT_ONCE: usize = 2;
+/// The longest end-to-end tests start first, so that none runs alone at the end. Others start before these.
+const LONGEST_FIRST: [&str; 6] = [
+    "crt",
+    "bootstrap_token",
+    "argocd_rancher",
+    "argocd_rancher_live",
     "engine",
-    "bootstrap",
     "krew",
 ];
 
-/// Check the format, lint, and run all tests, those on the real control plane last
+/// Check the format, lint, and run all tests
 #[derive(clap::Args)]
 pub(crate) struct Test {
-    /// Only the end-to-end tests whose names contain one of these, and nothing else
+    /// Run only the end-to-end tests whose names contain one of these
     names: Vec<String>,
 
-    /// Only one half
-    #[arg(long, value_enum, conflicts_with = "names")]
-    only: Option<Half>,
+    /// Run only one part of the tests
+    #[arg(long, value_enum)]
+    only: Option<Part>,
 }
 
-#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
-enum Half {
-    /// Format, lints, and the tests that need nothing but this repository
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// kubectl crt: unit tests, exploration, end-to-end tests
+    Crt,
+    /// kubectl bootstrap-token: unit tests, exploration, end-to-end tests
+    BootstrapToken,
+    /// kubectl argocd-rancher: unit tests, exploration, end-to-end tests
+    ArgocdRancher,
+    /// The rotation engine: unit tests, exploration, end-to-end tests
+    Engine,
+    /// Format, lints, and the tests that need no control plane
     Unit,
-    /// The tests on a real control plane
+    /// The tests on the real control plane
     E2e,
 }
 
-/// Runs it.
+impl Part {
+    fn contains(self, binary: &TestBinary) -> bool {
+        let packages: &[&str] = match self {
+            Self::Crt => &["plugins/crt"],
+            Self::BootstrapToken => &["plugins/bootstrap-token"],
+            Self::ArgocdRancher => &["plugins/argocd-rancher"],
+            Self::Engine => &["crates/rotation", "crates/engine", "crates/model"],
+            Self::Unit => return !binary.is_on_the_control_plane(),
+            Self::E2e => return binary.is_on_the_control_plane(),
+        };
+        let end_to_end: &[&str] = match self {
+            Self::Crt => &["crt"],
+            Self::BootstrapToken => &["bootstrap_token"],
+            Self::ArgocdRancher => &["argocd_rancher", "argocd_rancher_live"],
+            _ => &["engine"],
+        };
+        if binary.is_on_the_control_plane() {
+            binary.package == Path::new("tests/e2e") && end_to_end.contains(&binary.target.as_str())
+        } else {
+            packages.iter().any(|package| binary.package == Path::new(package))
+        }
+    }
+}
+
+/// Runs the tests, and prints the time of each part.
 pub(crate) fn run(test: &Test) -> Result<()> {
     let steps = Steps::begin();
-    let half = if test.names.is_empty() {
-        test.only
-    } else {
-        Some(Half::E2e)
-    };
-    if half != Some(Half::E2e) {
-        check(&steps)?;
-    }
-    // The programs that the tests run are among the targets.
-    let build = ["build", "--workspace", "--all-targets"];
-    steps.run("build", &mut cargo(build))?;
-    if half != Some(Half::E2e) {
-        unit(&steps)?;
-    }
-    if half != Some(Half::Unit) {
-        on_the_control_plane(&steps, test)?;
-    }
-    Ok(())
+    let outcome = run_parts(&steps, test);
+    steps.print_durations();
+    outcome
 }
 
-fn check(steps: &Steps) -> Result<()> {
-    steps.run("format", &mut cargo(["fmt", "--all", "--check"]))?;
-    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-    steps.run("lints", &mut cargo(clippy))
+fn run_parts(steps: &Steps, test: &Test) -> Result<()> {
+    let is_filtered = !test.names.is_empty();
+    let has_lints = !is_filtered && matches!(test.only, None | Some(Part::Unit));
+    if has_lints {
+        steps.run("format", &mut cargo(["fmt", "--all", "--check"]))?;
+        let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        steps.run("lints", &mut cargo(clippy))?;
+    }
+    let mut binaries = TestBinary::build_all(steps)?;
+    binaries.retain(|binary| test.only.is_none_or(|part| part.contains(binary)));
+    let (on_the_control_plane, others): (Vec<_>, Vec<_>) =
+        binaries.into_iter().partition(TestBinary::is_on_the_control_plane);
+    if is_filtered {
+        let private_network = prepare_control_plane(steps)?;
+        // They are few and watched, and the first failure is the one that was looked for.
+        return on_the_control_plane.iter().try_for_each(|binary| {
+            let mut command = binary.command_through(&private_network);
+            command.arg(TEST_THREADS).args(&test.names);
+            steps.run(&title(binary), &mut command)
+        });
+    }
+    let (explorations, others): (Vec<_>, Vec<_>) = others.into_iter().partition(TestBinary::is_exploration);
+    steps.run_in_turn("unit and integration tests", others.iter().map(TestBinary::command))?;
+    let mut parallel: Vec<(String, Command)> = Vec::new();
+    if !on_the_control_plane.is_empty() {
+        let private_network = prepare_control_plane(steps)?;
+        parallel.extend(longest_first(on_the_control_plane).iter().map(|binary| {
+            let mut command = binary.command_through(&private_network);
+            command.arg(TEST_THREADS);
+            (title(binary), command)
+        }));
+    }
+    parallel.extend(explorations.iter().map(|binary| (title(binary), binary.command())));
+    if has_lints {
+        let examples = cargo(["test", "--workspace", "--doc"]);
+        parallel.push(("examples in the documentation".to_owned(), examples));
+    }
+    steps.run_parallel(AT_ONCE, parallel)
 }
 
-fn unit(steps: &Steps) -> Result<()> {
-    let inner = ["test", "--workspace", "--lib", "--bins"];
-    steps.run("unit tests", &mut cargo(inner))?;
-    let outer = [
-        "test",
-        "--workspace",
-        "--exclude",
-        "e2e",
-        "--exclude",
-        "testbed",
-        "--test",
-        "*",
-    ];
-    steps.run("tests from the outside", &mut cargo(outer))?;
-    steps.run(
-        "examples in the documentation",
-        &mut cargo(["test", "--workspace", "--doc"]),
-    )
-}
-
-fn on_the_control_plane(steps: &Steps, test: &Test) -> Result<()> {
+/// Builds the control plane, Argo CD and krew unless they are cached. Returns the program that runs tests in a private
+/// network.
+fn prepare_control_plane(steps: &Steps) -> Result<std::path::PathBuf> {
     let private_network = built("debug", "private-network")?;
-    // Builds the control plane, Argo CD and krew, if need be, and says so.
     steps.run(
         "control plane, Argo CD and krew",
         Command::new(&private_network).current_dir(root()),
@@ -107,53 +135,22 @@ fn on_the_control_plane(steps: &Steps, test: &Test) -> Result<()> {
         .envs([("CGO_ENABLED", "0"), ("GOTOOLCHAIN", "local")])
         .current_dir(root());
     steps.run("lints of the control plane", &mut vet)?;
-
-    let runner = format!(
-        "CARGO_TARGET_{}_RUNNER",
-        host()?.to_uppercase().replace(['-', '.'], "_")
-    );
-    let in_private_network = |args: &[&str]| {
-        let mut tests = cargo(["test", "--workspace"]);
-        tests.args(args).env(&runner, relative(&private_network));
-        tests
-    };
-    if test.names.is_empty() {
-        steps.run("tests of the test bed", &mut in_private_network(&targets(&OF_THE_BED)))?;
-    }
-    if test.names.is_empty() {
-        let alone = |name| in_private_network(&["--test", name, "--", STORIES_AT_ONCE]);
-        let all = END_TO_END.map(|name| (format!("end-to-end tests: {name}"), alone(name)));
-        return steps.run_beside(TARGETS_AT_ONCE, all.into());
-    }
-    // Few: they are watched, and the first failure is the one that was looked for.
-    let mut stories: Vec<&str> = targets(&END_TO_END);
-    stories.extend(["--", STORIES_AT_ONCE]);
-    stories.extend(test.names.iter().map(String::as_str));
-    steps.run("end-to-end tests", &mut in_private_network(&stories))
+    Ok(private_network)
 }
 
-fn targets(names: &[&'static str]) -> Vec<&'static str> {
-    names.iter().flat_map(|name| ["--test", name]).collect()
+fn longest_first(mut binaries: Vec<TestBinary>) -> Vec<TestBinary> {
+    binaries.sort_by_key(|binary| LONGEST_FIRST.iter().position(|target| *target == binary.target));
+    binaries
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::path::Path;
-
-    use super::*;
-
-    #[test]
-    fn no_test_on_the_control_plane_is_forgotten() {
-        for (package, named) in [("testbed", &OF_THE_BED[..]), ("e2e", &END_TO_END[..])] {
-            let dir = root().join("tests").join(package).join("tests");
-            let there = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-            let is_target =
-                |path: &Path| path.extension().is_some_and(|end| end == "rs") || path.join("main.rs").exists();
-            let name = |path: std::path::PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
-            let there: BTreeSet<String> = there.filter(|path| is_target(path)).map(name).collect();
-            let named: BTreeSet<String> = named.iter().map(|name| (*name).to_owned()).collect();
-            assert_eq!(there, named, "the test targets of {package}");
-        }
+/// What a test executable is called in the table of durations.
+fn title(binary: &TestBinary) -> String {
+    let package = binary.package.file_name().unwrap_or_default().display();
+    if binary.is_exploration() {
+        format!("exploration: {package}")
+    } else if binary.package == Path::new("tests/e2e") {
+        format!("end-to-end tests: {}", binary.target)
+    } else {
+        format!("tests of {package}: {}", binary.target)
     }
 }

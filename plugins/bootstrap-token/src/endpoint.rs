@@ -5,9 +5,9 @@
 //! that it cannot reach or an authority that signs nothing, so the user is asked.
 
 use bootstrap::cluster_info::{self, ClusterInfo};
-use kubectl_core::connection::Connection;
-use kubectl_core::error::Error;
-use kubectl_core::ui::Ui;
+use cli::ui::Ui;
+use client::connection::Connection;
+use client::error::Error;
 use url::Url;
 
 use crate::side::Side;

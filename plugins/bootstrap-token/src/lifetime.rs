@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use kubectl_core::duration;
-use kubectl_core::error::Error;
+use client::duration;
+use client::error::Error;
 
 /// More than this needs `--allow-long`.
 pub const LONG: Duration = Duration::from_hours(24);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bootstrap::{Answer, Token, ask};
-use kubectl_core::connection::Connection;
-use kubectl_core::error::Error;
+use client::connection::Connection;
+use client::error::Error;
 use tokio::time::{Instant, sleep};
 
 use crate::servers::{Heard, Servers, together};

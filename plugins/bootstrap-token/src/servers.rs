@@ -10,12 +10,12 @@
 use std::fmt;
 
 use bootstrap::{Answer, Token};
+use client::cluster_identity;
+use client::connection::Connection;
+use client::error::Error;
 use futures::future::try_join_all;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams};
-use kubectl_core::cluster_identity;
-use kubectl_core::connection::Connection;
-use kubectl_core::error::Error;
 use url::Url;
 
 use crate::proof;

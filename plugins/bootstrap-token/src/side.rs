@@ -1,11 +1,11 @@
 //! The cluster: the API server that the kubeconfig leads to, and how a token's id is typed.
 
 use bootstrap::{Token, TokenId, Write};
-use kubectl_core::app::{Context, GlobalFlags};
-use kubectl_core::connection::{Connection, Server};
-use kubectl_core::error::{Doing as _, Error};
-use kubectl_core::secret::Secret;
-use kubectl_core::ui::Ui;
+use cli::app::{Context, GlobalFlags};
+use cli::ui::Ui;
+use client::connection::{Connection, Server};
+use client::error::{Doing as _, Error};
+use client::secret::Secret;
 
 /// Who writes, as the API server records it.
 pub const MANAGER: &str = "kubectl-bootstrap-token";

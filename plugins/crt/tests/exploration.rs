@@ -8,17 +8,17 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use kubectl_core::secret::Fingerprint;
+use client::secret::Fingerprint;
+use engine::phase::{Goal, Phase};
+use engine::protocol::{Draw, Next, Protocol, Run, RunId, Step};
 use kubectl_crt::rotation::view::{
     Address, Age, Connection, Downstream, Grace, Holder, Home, Notes, Pod, Record, Rollout, Trigger, View,
 };
 use kubectl_crt::rotation::write::Write;
 use kubectl_crt::rotation::{Crt, Timer, held_values};
+use model::mistaken::{real, told};
+use model::{Counterexample, Environment, Explored, Help, Move, World, explore};
 use rancher::era::Era;
-use rotation::explore::mistaken::{real, told};
-use rotation::explore::{Counterexample, Environment, Explored, Help, Move, World, explore};
-use rotation::phase::{Goal, Phase};
-use rotation::protocol::{Draw, Next, Protocol, Run, RunId, Step};
 
 const LIMIT: usize = 1_500_000;
 /// A writer that does not stop. It comes when no pod is on its way, so that there is an end of the states.

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Api;
 use kube::api::{ListParams, PostParams};
 use serde_json::json;
-use testbed::{Bed, ControlPlane, Era, Registration, Standin, User};
+use test_cluster::{ControlPlane, FakeRancher, Registration, TestEnvironment, TokenStorage, User};
 
 use crate::cost::{Cost, Subject};
 use crate::figures::{ratio, table};
@@ -36,8 +36,8 @@ const ROTATE: [&str; 9] = [
 const SCRIPT: &str = include_str!("rotate.sh");
 
 /// Rotates so many clusters, first by the script and then by the plugin.
-pub(crate) async fn run(bed: &Bed, plugin: &Path, kubectl: &Path, clusters: usize) -> Result<()> {
-    let place = Place::prepare(bed, plugin, kubectl, clusters).await?;
+pub(crate) async fn run(environment: &TestEnvironment, plugin: &Path, kubectl: &Path, clusters: usize) -> Result<()> {
+    let place = Place::prepare(environment, plugin, kubectl, clusters).await?;
     let mut rows = table(&[
         "one cluster's share",
         "CPU",
@@ -97,7 +97,7 @@ fn ratios(measured: &[(String, Cost, usize)]) -> Result<[String; 5]> {
 /// A Rancher with many clusters, all of them in an Argo CD.
 struct Place {
     management: ControlPlane,
-    rancher: Standin,
+    rancher: FakeRancher,
     dir: PathBuf,
     plugin: PathBuf,
     kubeconfig: PathBuf,
@@ -105,8 +105,10 @@ struct Place {
 }
 
 impl Place {
-    async fn prepare(bed: &Bed, plugin: &Path, kubectl: &Path, clusters: usize) -> Result<Self> {
-        let (management, rancher) = bed.separate_rancher("argocd", Era::Secret, json!({})).await?;
+    async fn prepare(environment: &TestEnvironment, plugin: &Path, kubectl: &Path, clusters: usize) -> Result<Self> {
+        let (management, rancher) = environment
+            .separate_rancher("argocd", TokenStorage::Secret, json!({}))
+            .await?;
         anstream::println!("Registering {clusters} clusters …");
         let names = (0..clusters).map(|number| format!("cluster-{number:03}"));
         let registered = names.map(async |name| {

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::PostParams;
 use serde_json::json;
-use testbed::{Bed, ControlPlane, Shape};
+use test_cluster::{ControlPlane, Shape, TestEnvironment};
 
 use crate::cost::{Subject, pairs};
 use crate::figures::{COMPARISON, comparison, table};
@@ -19,9 +19,21 @@ use crate::figures::{COMPARISON, comparison, table};
 const AT_ONCE: usize = 64;
 
 /// `create`, `list` of the few tokens that this leaves, and `list` of `tokens` more.
-pub(crate) async fn run(bed: &Bed, plugin: &Path, kubeadm: &Path, tokens: u32, count: u32) -> Result<()> {
+pub(crate) async fn run(
+    environment: &TestEnvironment,
+    plugin: &Path,
+    kubeadm: &Path,
+    tokens: u32,
+    count: u32,
+) -> Result<()> {
     let name = "bootstrap-tokens";
-    let plane = ControlPlane::start(bed.programs(), &bed.dir().join(name), name, Shape::WithoutNodes).await?;
+    let plane = ControlPlane::start(
+        environment.programs(),
+        &environment.dir().join(name),
+        name,
+        Shape::WithoutNodes,
+    )
+    .await?;
     let kubeconfig = plane.kubeconfig().to_str().context("a path that is not UTF-8")?;
     let pair = |verb: &str| {
         let ours = Subject::new(format!("kubectl-bootstrap_token {verb}"), plugin, &[verb]);

@@ -63,7 +63,7 @@ impl Subject {
     }
 
     fn measure(&self) -> Result<Sample> {
-        let mut command = Command::new(testbed::built("cost")?);
+        let mut command = Command::new(test_cluster::built("cost")?);
         let out = command.args(&self.argv).envs(self.env.iter().cloned()).output()?;
         let sample: Sample = serde_json::from_slice(&out.stdout).with_context(|| format!("measure {}", self.name))?;
         ensure!(sample.code == self.code, "{} exited with {}", self.name, sample.code);

@@ -12,7 +12,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use http::Method;
 use kube::Client;
 use serde_json::{Value, json};
-use testbed::{Bed, ControlPlane, Era, Registration};
+use test_cluster::{ControlPlane, Registration, TestEnvironment, TokenStorage};
 
 use crate::cost::{Subject, pairs};
 use crate::figures::{COMPARISON, comparison, table};
@@ -23,9 +23,16 @@ const TO_A_NAMESPACE: u32 = 10;
 const AT_ONCE: usize = 64;
 
 /// Lists `tokens` registration tokens of a Rancher of this era.
-pub(crate) async fn list(bed: &Bed, era: Era, plugin: &Path, kubectl: &Path, tokens: u32, count: u32) -> Result<()> {
-    let management = populated(bed, era, tokens).await?;
-    let cache = bed.dir().join("list-cache");
+pub(crate) async fn list(
+    environment: &TestEnvironment,
+    storage: TokenStorage,
+    plugin: &Path,
+    kubectl: &Path,
+    tokens: u32,
+    count: u32,
+) -> Result<()> {
+    let management = populated(environment, storage, tokens).await?;
+    let cache = environment.dir().join("list-cache");
     let subject = |name: &str, program: &Path, args: &[&str]| {
         Subject::new(name, program, args)
             .env("KUBECONFIG", management.kubeconfig())
@@ -41,7 +48,7 @@ pub(crate) async fn list(bed: &Bed, era: Era, plugin: &Path, kubectl: &Path, tok
     ensure!(rows >= tokens, "{rows} rows of {tokens} tokens");
     let mut figures = table(&COMPARISON);
     // In the era before Secrets there are none to list.
-    for theirs in theirs.iter().take(if era == Era::Secret { 2 } else { 1 }) {
+    for theirs in theirs.iter().take(if storage == TokenStorage::Secret { 2 } else { 1 }) {
         theirs.output()?;
         let (a, b) = pairs(&ours, theirs, count)?;
         comparison(&mut figures, (&theirs.name, b), (&ours.name, a));
@@ -49,22 +56,22 @@ pub(crate) async fn list(bed: &Bed, era: Era, plugin: &Path, kubectl: &Path, tok
     anstream::println!(
         "\n{rows} tokens in {} namespaces, era {}:\n\n{figures}",
         rows / TO_A_NAMESPACE,
-        era.word()
+        storage.word()
     );
     management.stop().await;
     Ok(())
 }
 
 /// A management cluster with so many tokens and nobody who works on them.
-async fn populated(bed: &Bed, era: Era, tokens: u32) -> Result<ControlPlane> {
-    let name = format!("list-{}", era.word());
-    let (management, rancher) = bed.separate_rancher(&name, era, json!({})).await?;
+async fn populated(environment: &TestEnvironment, storage: TokenStorage, tokens: u32) -> Result<ControlPlane> {
+    let name = format!("list-{}", storage.word());
+    let (management, rancher) = environment.separate_rancher(&name, storage, json!({})).await?;
     let pattern = rancher.register_as(&Registration::imported("pattern").quick()).await?;
     rancher.process().end().await;
 
     let client = management.client().await?;
-    let copies = Copies::of(&client, &pattern.id, era).await?;
-    anstream::println!("Writing {tokens} registration tokens of era {} …", era.word());
+    let copies = Copies::of(&client, &pattern.id, storage).await?;
+    anstream::println!("Writing {tokens} registration tokens of era {} …", storage.word());
     let clusters = tokens / TO_A_NAMESPACE;
     let made = (0..clusters).map(|number| copies.cluster(&client, number));
     futures::stream::iter(made)
@@ -96,11 +103,11 @@ struct Copies {
 }
 
 impl Copies {
-    async fn of(client: &Client, id: &str, era: Era) -> Result<Self> {
+    async fn of(client: &Client, id: &str, storage: TokenStorage) -> Result<Self> {
         let get = async |path: String| request(client, Method::GET, &path, &Value::Null).await;
-        let secret = match era {
-            Era::Plain => None,
-            Era::Secret => Some(get(format!("/api/v1/namespaces/{id}/secrets/crt-token-system")).await?),
+        let secret = match storage {
+            TokenStorage::Status => None,
+            TokenStorage::Secret => Some(get(format!("/api/v1/namespaces/{id}/secrets/crt-token-system")).await?),
         };
         Ok(Self {
             id: id.to_owned(),

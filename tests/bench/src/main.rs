@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
-use testbed::{Bed, Era};
+use test_cluster::{TestEnvironment, TokenStorage};
 
 /// The largest binary that is shipped.
 const MOST_MIB: f64 = 8.0;
@@ -78,22 +78,22 @@ async fn main() -> Result<()> {
         kubectls.extend(of_the_system());
         start::start(&plugins, &kubectls, bench.pairs)?;
     }
-    let bed = Box::new(Box::pin(Bed::new()).await?);
-    for era in Era::ALL {
+    let environment = Box::new(Box::pin(TestEnvironment::new()).await?);
+    for storage in TokenStorage::ALL {
         if wanted(What::List) {
-            let listing = list::list(&bed, era, crt, &bench.kubectl, bench.tokens, bench.pairs);
+            let listing = list::list(&environment, storage, crt, &bench.kubectl, bench.tokens, bench.pairs);
             Box::pin(listing).await?;
         }
         if wanted(What::Rotation) {
-            Box::pin(rotation::rotation(&bed, era, crt, ROTATIONS)).await?;
+            Box::pin(rotation::rotation(&environment, storage, crt, ROTATIONS)).await?;
         }
     }
     if wanted(What::BootstrapToken) {
-        let tokens = bootstrap_token::run(&bed, bootstrap_token, &bench.kubeadm, bench.tokens, bench.pairs);
+        let tokens = bootstrap_token::run(&environment, bootstrap_token, &bench.kubeadm, bench.tokens, bench.pairs);
         Box::pin(tokens).await?;
     }
     if wanted(What::ArgocdRancher) {
-        let rotation = argocd_rancher::run(&bed, argocd_rancher, &bench.kubectl, bench.clusters);
+        let rotation = argocd_rancher::run(&environment, argocd_rancher, &bench.kubectl, bench.clusters);
         Box::pin(rotation).await?;
     }
     anyhow::ensure!(fits, "a plugin is larger than {MOST_MIB} MiB");

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use testbed::{Bed, Era, Registered, Registration, Standin, User};
+use test_cluster::{FakeRancher, Registered, Registration, TestEnvironment, TokenStorage, User};
 
 use crate::cost::Subject;
 use crate::figures::{median, table};
@@ -19,9 +19,14 @@ fn delays() -> Value {
 }
 
 /// Rotates a cluster of this era several times.
-pub(crate) async fn rotation(bed: &Bed, era: Era, plugin: &Path, count: u32) -> Result<()> {
-    let name = format!("rotation-{}", era.word());
-    let (management, rancher) = bed.separate_rancher(&name, era, delays()).await?;
+pub(crate) async fn rotation(
+    environment: &TestEnvironment,
+    storage: TokenStorage,
+    plugin: &Path,
+    count: u32,
+) -> Result<()> {
+    let name = format!("rotation-{}", storage.word());
+    let (management, rancher) = environment.separate_rancher(&name, storage, delays()).await?;
     let cluster = rancher.register_as(&Registration::imported(&name).quick()).await?;
     let kubeconfig = rancher.with_cluster(rancher.kubeconfig(), &cluster, &User::admin());
     let kubeconfig = kubeconfig.write(management.dir().join("user.kubeconfig"))?;
@@ -34,7 +39,7 @@ pub(crate) async fn rotation(bed: &Bed, era: Era, plugin: &Path, count: u32) -> 
         rotate.output()?;
         runs.push(Run::read(&rancher, &cluster, before)?);
     }
-    let mut rows = table(&[&format!("one rotation, era {}", era.word()), "time"]);
+    let mut rows = table(&[&format!("one rotation, era {}", storage.word()), "time"]);
     let mut row = |what: &str, of: fn(&Run) -> u64| {
         rows.add_row([what.to_owned(), format!("{:.2} s", median(runs.iter().map(of)) / 1e3)]);
     };
@@ -61,7 +66,7 @@ struct Run {
 
 impl Run {
     /// From what the stand-in has logged since.
-    fn read(rancher: &Standin, cluster: &Registered, since: usize) -> Result<Self> {
+    fn read(rancher: &FakeRancher, cluster: &Registered, since: usize) -> Result<Self> {
         let lines = rancher.log()?.split_off(since);
         let lines = || lines.iter();
         let id = cluster.id.as_str();

@@ -3,10 +3,10 @@
 
 use anyhow::Result;
 
-use crate::show::Show;
+use crate::show::Presenter;
 
-pub(crate) async fn play(show: &mut Show<'_>) -> Result<()> {
-    Show::title("kubectl argocd-rancher: the tokens that Argo CD reaches Rancher's clusters by");
+pub(crate) async fn play(show: &mut Presenter<'_>) -> Result<()> {
+    Presenter::title("kubectl argocd-rancher: the tokens that Argo CD reaches Rancher's clusters by");
     show.kubectl(
         "It is about the cluster where Argo CD runs:",
         "config use-context management",

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::show::Show;
+use crate::show::Presenter;
 
 const GROUP: &str = "system:bootstrappers:racks";
 const NODE: &str = "rack-7";
 const FILE: &str = "bootstrap-kubelet.conf";
 
-pub(crate) async fn play(show: &mut Show<'_>) -> Result<()> {
-    Show::title("kubectl bootstrap-token: the tokens that machines join a cluster with");
+pub(crate) async fn play(show: &mut Presenter<'_>) -> Result<()> {
+    Presenter::title("kubectl bootstrap-token: the tokens that machines join a cluster with");
     show.kubectl(
         "It is about the cluster that the machines join:",
         "config use-context management",
@@ -35,10 +35,10 @@ pub(crate) async fn play(show: &mut Show<'_>) -> Result<()> {
     )
     .await?;
 
-    Show::say(&format!(
+    Presenter::say(&format!(
         "A real kubelet starts with nothing but that: kubelet --bootstrap-kubeconfig {FILE} --hostname-override {NODE}"
     ));
-    let kubelet = show.stage().management().await?.join_node(NODE, &file)?;
+    let kubelet = show.environment().management().await?.join_node(NODE, &file)?;
     let wait = |condition: &str| format!("wait --for={condition} node/{NODE} --timeout=2m");
     show.kubectl("It asks for a certificate, gets it, and joins:", &wait("create"))
         .await?;
@@ -50,7 +50,7 @@ pub(crate) async fn play(show: &mut Show<'_>) -> Result<()> {
 }
 
 /// The token is rotated where it stands, and then revoked.
-async fn change(show: &mut Show<'_>, file: &Path) -> Result<()> {
+async fn change(show: &mut Presenter<'_>, file: &Path) -> Result<()> {
     let old = id_in(file)?;
     show.kubectl(
         "Another token takes its place, in the file too. Here the old one ends at once; in earnest it overlaps, for \

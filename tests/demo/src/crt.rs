@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 
-use crate::show::Show;
+use crate::show::Presenter;
 
-pub(crate) async fn play(show: &mut Show<'_>) -> Result<()> {
-    Show::title("kubectl crt: the tokens that clusters are registered in Rancher by");
+pub(crate) async fn play(show: &mut Presenter<'_>) -> Result<()> {
+    Presenter::title("kubectl crt: the tokens that clusters are registered in Rancher by");
     show.kubectl(
         "Every registration token, by its fingerprint, and who uses it:",
         "crt list --context rancher",

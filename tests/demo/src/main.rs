@@ -4,27 +4,27 @@
 mod argocd_rancher;
 mod bootstrap_token;
 mod crt;
+mod environment;
 mod show;
 mod signals;
-mod stage;
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::Parser;
-use testbed::Era;
+use test_cluster::TokenStorage;
 
-use crate::show::{Show, Stopped};
+use crate::environment::DemoEnvironment;
+use crate::show::{Presenter, Stopped};
 use crate::signals::Signals;
-use crate::stage::Stage;
 
 /// See each plugin do its job
 #[derive(Parser)]
 struct Demo {
     /// Which kind of Rancher
     #[arg(long, value_enum, default_value = "secret")]
-    era: EraWord,
+    storage: StorageArgument,
 
     /// The only plugin to show
     #[arg(long, value_enum)]
@@ -36,8 +36,8 @@ struct Demo {
 }
 
 #[derive(clap::ValueEnum, Clone, Copy)]
-enum EraWord {
-    Plain,
+enum StorageArgument {
+    Status,
     Secret,
 }
 
@@ -49,11 +49,11 @@ enum Job {
     ArgocdRancher,
 }
 
-impl From<EraWord> for Era {
-    fn from(word: EraWord) -> Self {
+impl From<StorageArgument> for TokenStorage {
+    fn from(word: StorageArgument) -> Self {
         match word {
-            EraWord::Plain => Self::Plain,
-            EraWord::Secret => Self::Secret,
+            StorageArgument::Status => Self::Status,
+            StorageArgument::Secret => Self::Secret,
         }
     }
 }
@@ -72,18 +72,18 @@ async fn main() -> ExitCode {
 /// Whatever happens, what was started is ended before this returns.
 async fn run(demo: &Demo) -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
-    let stage = tokio::select! {
-        stage = Stage::build(demo.era.into()) => stage?,
+    let environment = tokio::select! {
+        environment = DemoEnvironment::build(demo.storage.into()) => environment?,
         // What has been started so far ends with this process.
         stop = signals.next() => return Ok(stop.code()),
     };
-    let mut show = Show::new(&stage, &mut signals);
+    let mut show = Presenter::new(&environment, &mut signals);
     let outcome = if demo.shell {
         show.shell().await
     } else {
         tour(&mut show, demo.only).await
     };
-    stage.end().await;
+    environment.end().await;
     match outcome {
         Err(error) => match error.downcast_ref::<Stopped>() {
             Some(stopped) => Ok(stopped.code()),
@@ -94,7 +94,7 @@ async fn run(demo: &Demo) -> Result<ExitCode> {
 }
 
 /// The jobs, one after another.
-async fn tour(show: &mut Show<'_>, only: Option<Job>) -> Result<ExitCode> {
+async fn tour(show: &mut Presenter<'_>, only: Option<Job>) -> Result<ExitCode> {
     let began = Instant::now();
     let wanted = |job| only.is_none_or(|only| only == job);
     if wanted(Job::Crt) {

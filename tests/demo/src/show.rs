@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Child;
 
+use crate::environment::DemoEnvironment;
 use crate::signals::{Signals, Stop};
-use crate::stage::Stage;
 
 /// How long an interrupted command has to release its lock and say where it stopped.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,8 +21,8 @@ const TITLE: Style = Style::new().bold();
 const QUIET: Style = Style::new().dimmed();
 
 /// The player.
-pub(crate) struct Show<'a> {
-    stage: &'a Stage,
+pub(crate) struct Presenter<'a> {
+    environment: &'a DemoEnvironment,
     signals: &'a mut Signals,
 }
 
@@ -45,14 +45,14 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-impl<'a> Show<'a> {
-    pub(crate) fn new(stage: &'a Stage, signals: &'a mut Signals) -> Self {
-        Self { stage, signals }
+impl<'a> Presenter<'a> {
+    pub(crate) fn new(environment: &'a DemoEnvironment, signals: &'a mut Signals) -> Self {
+        Self { environment, signals }
     }
 
     /// What it plays on.
-    pub(crate) fn stage(&self) -> &'a Stage {
-        self.stage
+    pub(crate) fn environment(&self) -> &'a DemoEnvironment {
+        self.environment
     }
 
     /// Announces what the next scenes are about.
@@ -73,7 +73,7 @@ impl<'a> Show<'a> {
     /// `kubectl LINE > FILE`, in the directory that all commands run in.
     pub(crate) async fn kubectl_into(&mut self, why: &str, line: &str, file: &str) -> Result<PathBuf> {
         self.scene(why, line, Some(file)).await?;
-        Ok(self.stage.desk().join(file))
+        Ok(self.environment.desk().join(file))
     }
 
     async fn scene(&mut self, why: &str, line: &str, into: Option<&str>) -> Result<()> {
@@ -82,14 +82,16 @@ impl<'a> Show<'a> {
             Self::say(why);
         }
         anstream::println!("{TITLE}$ kubectl {line}{redirected}{TITLE:#}");
-        let mut command = self.stage.command("kubectl")?;
-        command.args(line.split_whitespace()).current_dir(self.stage.desk());
+        let mut command = self.environment.command("kubectl")?;
+        command
+            .args(line.split_whitespace())
+            .current_dir(self.environment.desk());
         if let Some(file) = into {
-            command.stdout(std::fs::File::create(self.stage.desk().join(file))?);
+            command.stdout(std::fs::File::create(self.environment.desk().join(file))?);
         }
         let mut child = command
             .spawn()
-            .with_context(|| format!("start kubectl, {}", self.stage.kubectl()))?;
+            .with_context(|| format!("start kubectl, {}", self.environment.kubectl()))?;
         tokio::select! {
             status = child.wait() => match status? {
                 status if status.success() => Ok(()),
@@ -115,10 +117,10 @@ impl<'a> Show<'a> {
              \x20 kubectl argocd-rancher add prod-us --context management --rancher-context rancher\n\
              \x20 kubectl config get-contexts                Rancher, and each cluster through its tunnel or directly\n\
              {QUIET}KUBECONFIG={}{QUIET:#}\n",
-            self.stage.kubeconfig().display()
+            self.environment.kubeconfig().display()
         );
         let mut shell = self
-            .stage
+            .environment
             .command(&shell)?
             .spawn()
             .with_context(|| format!("start {shell}"))?;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use testbed::{FaultProxy, Request};
+use test_cluster::{FaultProxy, Request};
 
 /// What the user is told.
 const DOCUMENT: &str = include_str!("../../../docs/requests.md");

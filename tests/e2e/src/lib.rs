@@ -1,21 +1,21 @@
-//! How a story runs the plugin: the built program, in a home of its own, with nothing from the outside. The stories
-//! themselves are in `tests/stories`.
+//! Runs the built plugins in a clean home directory, without the environment of the tests. The tests are in
+//! `tests/<plugin>/<command>.rs`.
 //!
 //! ```no_run
-//! # async fn story() -> anyhow::Result<()> {
-//! use testbed::{Era, Fault, Moment, On};
-//! let story = e2e::Story::begin(Era::Secret, "oslo").await?;
-//! let (proxy, desk) = story.behind_proxy().await?;
+//! # async fn example() -> anyhow::Result<()> {
+//! use test_cluster::{Fault, Moment, On, TokenStorage};
+//! let fixture = e2e::RancherFixture::begin(TokenStorage::Secret, "oslo").await?;
+//! let (proxy, shell) = fixture.behind_proxy().await?;
 //! proxy.plan(On::write().nth(3), Fault::Kill(Moment::After));
-//! let rotate = desk.crt(["rotate", &story.cluster.id, "--context", "rancher", "--yes"]).start().await?;
+//! let rotate = shell.crt(["rotate", &fixture.cluster.id, "--context", "rancher", "--yes"]).start().await?;
 //! proxy.victim(rotate.pid()?);
 //! rotate.finish().await?.expect_killed()?;
-//! desk.crt(["rotate", &story.cluster.id, "--context", "rancher", "--yes"]).run().await?.expect(0)?;
+//! shell.crt(["rotate", &fixture.cluster.id, "--context", "rancher", "--yes"]).run().await?.expect(0)?;
 //! # Ok(()) }
 //! ```
 
 mod cost;
-mod shown;
+mod mask;
 mod wait;
 
 use std::ffi::OsStr;
@@ -26,12 +26,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use testbed::{Bed, ControlPlane, Era, FaultProxy, Kubeconfig, On, Registered, Registration, Standin, Upstream, User};
+use test_cluster::{
+    ControlPlane, FakeRancher, FaultProxy, Kubeconfig, On, Registered, Registration, TestEnvironment, TokenStorage,
+    Upstream, User,
+};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
 pub use cost::Cost;
-pub use shown::shown;
+pub use mask::mask_output;
 pub use wait::{PATIENCE, until};
 
 /// Longer than anything that a story runs: a program that hangs shall fail its story, with what it has printed.
@@ -41,9 +44,9 @@ const CRT: &str = "kubectl-crt";
 const BOOTSTRAP_TOKEN: &str = "kubectl-bootstrap_token";
 
 /// A registered cluster, and a user with a kubeconfig that leads to it.
-pub struct Story {
+pub struct RancherFixture {
     /// The Rancher of the era.
-    pub rancher: &'static Standin,
+    pub rancher: &'static FakeRancher,
     /// The API server with Rancher's objects.
     pub management: &'static ControlPlane,
     /// The API server with all agents.
@@ -51,94 +54,99 @@ pub struct Story {
     /// The cluster of this story.
     pub cluster: Registered,
     /// Where its user sits.
-    pub desk: Desk,
+    pub shell: Shell,
 }
 
-impl Story {
+impl RancherFixture {
     /// A generic imported cluster called `name`, connected, and its admin.
-    pub async fn begin(era: Era, name: &str) -> Result<Self> {
-        Self::begin_with(era, &Registration::imported(name).quick()).await
+    pub async fn begin(storage: TokenStorage, name: &str) -> Result<Self> {
+        Self::begin_with(storage, &Registration::imported(name).quick()).await
     }
 
     /// The same with any registration.
-    pub async fn begin_with(era: Era, registration: &Registration) -> Result<Self> {
-        let bed = Bed::shared().await?;
-        Self::in_rancher(bed.rancher(era).await?, bed.management(era).await?, registration).await
+    pub async fn begin_with(storage: TokenStorage, registration: &Registration) -> Result<Self> {
+        let environment = TestEnvironment::shared().await?;
+        Self::in_rancher(
+            environment.rancher(storage).await?,
+            environment.management(storage).await?,
+            registration,
+        )
+        .await
     }
 
     /// In a Rancher of its own, which the test may upgrade or slow down. `name` must be no other story's.
-    pub async fn begin_apart(era: Era, name: &str) -> Result<Self> {
-        let bed = Bed::shared().await?;
+    pub async fn begin_apart(storage: TokenStorage, name: &str) -> Result<Self> {
+        let environment = TestEnvironment::shared().await?;
         let timing = serde_json::json!({});
-        let (management, rancher) = bed.separate_rancher(name, era, timing).await?;
+        let (management, rancher) = environment.separate_rancher(name, storage, timing).await?;
         // They serve until the process ends, as the shared ones do.
         let (management, rancher) = (Box::leak(Box::new(management)), Box::leak(Box::new(rancher)));
         Self::in_rancher(rancher, management, &Registration::imported(name).quick()).await
     }
 
     async fn in_rancher(
-        rancher: &'static Standin,
+        rancher: &'static FakeRancher,
         management: &'static ControlPlane,
         registration: &Registration,
     ) -> Result<Self> {
-        let bed = Bed::shared().await?;
-        let downstream = bed.downstream().await?;
+        let environment = TestEnvironment::shared().await?;
+        let downstream = environment.downstream().await?;
         let cluster = rancher.register_as(registration).await?;
         let kubeconfig = rancher.with_cluster(rancher.kubeconfig(), &cluster, &User::admin());
-        let desk = Desk::new(bed, &kubeconfig)?;
+        let shell = Shell::new(environment, &kubeconfig)?;
         Ok(Self {
             rancher,
             management,
             downstream,
             cluster,
-            desk,
+            shell,
         })
     }
 
     /// The desk of another user of the same Rancher.
-    pub async fn desk_of(&self, user: &User) -> Result<Desk> {
+    pub async fn shell_of(&self, user: &User) -> Result<Shell> {
         let kubeconfig = self
             .rancher
             .with_cluster(self.rancher.kubeconfig_of(user), &self.cluster, user);
-        Desk::new(Bed::shared().await?, &kubeconfig)
+        Shell::new(TestEnvironment::shared().await?, &kubeconfig)
     }
 
     /// A proxy in front of everything that the kubeconfig leads to, and a desk whose kubeconfig goes through it.
-    pub async fn behind_proxy(&self) -> Result<(FaultProxy, Desk)> {
+    pub async fn behind_proxy(&self) -> Result<(FaultProxy, Shell)> {
         let proxy = FaultProxy::start([self.rancher.upstream(), Upstream::admin_of(self.management)]).await?;
-        let kubeconfig = proxy.redirect(Kubeconfig::read(self.desk.kubeconfig())?);
-        let desk = Desk::new(Bed::shared().await?, &kubeconfig)?;
-        Ok((proxy, desk))
+        let kubeconfig = proxy.redirect(Kubeconfig::read(self.shell.kubeconfig())?);
+        let shell = Shell::new(TestEnvironment::shared().await?, &kubeconfig)?;
+        Ok((proxy, shell))
     }
 
     /// The same at a distance: every request and every answer is so late. Rancher's own way to the cluster is as long, so one
     /// apply of the agent takes as long as was seen on Rancher 2.15.0 and 2.12.0: 2.5 to 4 s, 5.5 to 8.6 s at 40 ms each way,
     /// 9.7 to 11.9 s at 100 ms.
-    pub async fn behind_slow_link(&self, each_way: Duration) -> Result<(FaultProxy, Desk)> {
+    pub async fn behind_slow_link(&self, each_way: Duration) -> Result<(FaultProxy, Shell)> {
         let redeploy = Duration::from_millis(3200) + each_way * 76;
         self.rancher.redeploy_takes(&self.cluster, redeploy).await?;
-        let (proxy, desk) = self.behind_proxy().await?;
+        let (proxy, shell) = self.behind_proxy().await?;
         proxy.delay(On::request(), each_way);
-        Ok((proxy, desk))
+        Ok((proxy, shell))
     }
 }
 
 /// A home directory, a kubeconfig, and a `PATH` with nothing but kubectl, kubeadm and the plugins.
-pub struct Desk {
+pub struct Shell {
     home: TempDir,
     kubeconfig: PathBuf,
 }
 
-impl Desk {
+impl Shell {
     /// A desk with this kubeconfig.
-    pub fn new(bed: &Bed, kubeconfig: &Kubeconfig) -> Result<Self> {
+    pub fn new(environment: &TestEnvironment, kubeconfig: &Kubeconfig) -> Result<Self> {
         let home = tempfile::tempdir()?;
         let bin = home.path().join("bin");
         std::fs::create_dir(&bin)?;
-        bed.programs().link_kubectl(&bin)?;
-        bed.programs().link_kubeadm(&bin)?;
+        environment.programs().link_kubectl(&bin)?;
+        environment.programs().link_kubeadm(&bin)?;
         for plugin in [CRT, BOOTSTRAP_TOKEN] {
-            std::os::unix::fs::symlink(testbed::built(plugin)?, bin.join(plugin))?;
+            std::os::unix::fs::symlink(test_cluster::built(plugin)?, bin.join(plugin))?;
         }
         let kubeconfig = kubeconfig.write(home.path().join("kubeconfig"))?;
         Ok(Self { home, kubeconfig })
@@ -182,16 +190,16 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    fn new(desk: &Desk, program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        let bin = desk.home().join("bin");
+    fn new(shell: &Shell, program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let bin = shell.home().join("bin");
         let mut command = std::process::Command::new(bin.join(program));
         command
             .args(args)
-            .current_dir(desk.home())
+            .current_dir(shell.home())
             .env_clear()
-            .env("HOME", desk.home())
+            .env("HOME", shell.home())
             .env("PATH", &bin)
-            .env("KUBECONFIG", &desk.kubeconfig)
+            .env("KUBECONFIG", &shell.kubeconfig)
             .env("TZ", "UTC");
         Self {
             command,
@@ -214,12 +222,12 @@ impl Invocation {
     }
 
     /// Runs it to its end.
-    pub async fn run(self) -> Result<Outcome> {
+    pub async fn run(self) -> Result<CommandOutput> {
         self.start().await?.finish().await
     }
 
     /// Runs it with a reader of its standard output that has gone away already, as after `| head -0`.
-    pub async fn run_with_closed_stdout(self) -> Result<Outcome> {
+    pub async fn run_with_closed_stdout(self) -> Result<CommandOutput> {
         let mut running = self.start().await?;
         drop(running.child.stdout.take());
         running.finish().await
@@ -275,8 +283,14 @@ impl Running {
             .with_context(|| format!("`{}` has ended already", self.line))
     }
 
+    /// Sends a signal to it.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.pid()?)?).context("no process id")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
     /// Waits for its end.
-    pub async fn finish(self) -> Result<Outcome> {
+    pub async fn finish(self) -> Result<CommandOutput> {
         let Self { line, child, began } = self;
         let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         let output = child.wait_with_output();
@@ -288,7 +302,7 @@ impl Running {
                 (output.await?, true)
             }
         };
-        let outcome = Outcome {
+        let outcome = CommandOutput {
             line,
             stdout: String::from_utf8(output.stdout)?,
             stderr: String::from_utf8(output.stderr)?,
@@ -302,7 +316,7 @@ impl Running {
 
 /// What a command has printed, and how it ended.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct CommandOutput {
     line: String,
     /// Data.
     pub stdout: String,
@@ -314,7 +328,7 @@ pub struct Outcome {
     pub took: Duration,
 }
 
-impl Outcome {
+impl CommandOutput {
     /// The exit code; nothing if a signal ended it.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
@@ -334,7 +348,7 @@ impl Outcome {
     }
 }
 
-impl std::fmt::Display for Outcome {
+impl std::fmt::Display for CommandOutput {
     /// Everything together, as snapshots show it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {

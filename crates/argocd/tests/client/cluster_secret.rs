@@ -1,6 +1,6 @@
 use argocd::config::{BadConfig, Method};
 use argocd::{ClusterConfig, NewClusterSecret, ServerUrl, cluster_secret, secret_name};
-use kubectl_core::secret::Secret;
+use client::secret::Secret;
 use rancher::Write;
 use serde_json::json;
 

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use client::request::{self, SECRET, Wanted};
+use client::secret::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::request::{self, SECRET, Wanted};
-use kubectl_core::secret::Secret;
 use serde::Deserialize;
 use serde_json::json;
 

@@ -1,7 +1,7 @@
 //! Clusters as a user of Rancher sees them at `/v3/clusters`: those that the user is a member of, and no more rights than
 //! that are needed. (The objects behind them are for administrators.)
 
-use kubectl_core::request::Verb;
+use client::request::Verb;
 use serde::Deserialize;
 
 use super::norman;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use kubectl_core::request::{self, Resource};
+use client::request::{self, Resource};
 use serde::Deserialize;
 
 use super::{Cluster, ClusterId, get, list};

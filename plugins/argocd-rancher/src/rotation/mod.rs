@@ -44,12 +44,13 @@ pub mod observed;
 pub mod record;
 pub mod step;
 
-use rotation::credential::Acceptance;
-use rotation::plan::Plan;
-use rotation::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
-use rotation::run::{Draw, Run};
+use engine::plan::Plan;
+use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
+use engine::run::{Draw, Run};
 
+use crate::controller::check;
 use crate::mark::TOOL;
+use crate::report::product;
 use observed::Observed;
 use record::Record;
 use step::Step;
@@ -58,32 +59,11 @@ use step::Step;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ArgocdRancher;
 
-/// The cluster cannot be reached: its agent is offline.
-pub(crate) const OFFLINE: Check = Check {
-    name: "offline",
-    help: "The agent of the cluster is offline: prove the new token at Rancher only",
-};
-/// The new token may not list and watch everything that Argo CD looks at.
-pub(crate) const RIGHTS: Check = Check {
-    name: "rights",
-    help: "The user of the new token may not read everything that Argo CD looks at",
-};
-/// Argo CD's use of the new token cannot be observed.
-pub(crate) const USE: Check = Check {
-    name: "use",
-    help: "Do not wait until Argo CD has used the new token",
-};
-/// Something else manages the cluster Secret.
-pub(crate) const OWNER: Check = Check {
-    name: "owner",
-    help: "Something else, such as GitOps, manages the cluster Secret",
-};
-
 impl Rotation for ArgocdRancher {
     const KIND: &'static str = "argocd-rancher";
     const FIELD_MANAGER: &'static str = TOOL;
     const QUIET_FLAG: &'static str = "grace";
-    const CHECKS: &'static [Check] = &[OFFLINE, RIGHTS, USE, OWNER];
+    const CHECKS: &'static [Check] = check::ALL;
 
     type Observed = Observed;
     type Record = Record;
@@ -178,28 +158,10 @@ impl Rotation for ArgocdRancher {
     }
 
     fn start(seen: &Observed, record: &Record) -> String {
-        let old = record.old.with_fingerprint();
-        let accepted = match &seen.old_accepted {
-            Acceptance::Accepted => "Rancher accepts it",
-            Acceptance::Rejected => "Rancher rejects it",
-            Acceptance::Unknown(_) | Acceptance::NotAsked => "it is unknown whether Rancher accepts it",
-        };
-        let watched = if seen.watched {
-            "Applications are deployed to the cluster"
-        } else {
-            "Argo CD has no reason to call the cluster, so its use of the new token will not be observed"
-        };
-        format!("Argo CD has {old}, {accepted}; {watched}")
+        product::start(seen, record)
     }
 
     fn also_invalidated(plan: &Plan<Self>) -> Vec<String> {
-        let record = &plan.record;
-        if plan.direction.is_rollback() || record.keep_old || !record.old_worked {
-            return Vec::new();
-        }
-        vec![format!(
-            "{}: whatever else calls Rancher with it",
-            record.old.with_fingerprint()
-        )]
+        product::also_invalidated(plan)
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use kubectl_core::secret::Fingerprint;
-use rotation::credential::{Acceptance, Validity};
-use rotation::direction::Direction;
-use rotation::rotation::Blocker;
+use client::secret::Fingerprint;
+use engine::credential::{Acceptance, Validity};
+use engine::direction::Direction;
+use engine::rotation::Blocker;
 use serde::{Deserialize, Serialize};
 
 /// Both sides of one rotation.

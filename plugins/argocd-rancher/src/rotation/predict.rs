@@ -1,15 +1,15 @@
 //! What a step brings about, and what both sides come to by themselves afterwards.
 
-use kubectl_core::secret::Fingerprint;
-use rotation::credential::{Acceptance, Validity};
-use rotation::run::Run;
+use client::secret::Fingerprint;
+use engine::credential::{Acceptance, Validity};
+use engine::run::Run;
 
 use super::ArgocdRancher;
 use super::observed::{Backup, ClusterSync, ConfigWriter, Issued, Name, Observed, RunMark, SecretState, TokenRef};
 use super::record::Record;
 use super::step::{Step, Which};
 
-/// See [`rotation::rotation::Rotation::intend`]. The name of a new token is Rancher's to draw: it is journaled before anything is
+/// See [`engine::rotation::Rotation::intend`]. The name of a new token is Rancher's to draw: it is journaled before anything is
 /// done with the token, and a token that was issued and not journaled is found by its mark.
 pub(super) fn intend(step: &Step, run: &Run<ArgocdRancher>) -> Record {
     let mut record = run.record.clone();
@@ -34,7 +34,7 @@ pub(super) fn intend(step: &Step, run: &Run<ArgocdRancher>) -> Record {
     record
 }
 
-/// See [`rotation::rotation::Rotation::predict`].
+/// See [`engine::rotation::Rotation::predict`].
 pub(super) fn predict(seen: &mut Observed, run: &Run<ArgocdRancher>, step: &Step) {
     match step {
         Step::BackUp { which, token } => {
@@ -109,7 +109,7 @@ fn issue(seen: &mut Observed, record: &Record, replaces: Option<Name>) {
     seen.new_accepted = Acceptance::NotAsked;
 }
 
-/// See [`rotation::rotation::Rotation::settle`].
+/// See [`engine::rotation::Rotation::settle`].
 pub(super) fn settle(seen: &mut Observed, run: &Run<ArgocdRancher>) {
     let record = &run.record;
     seen.own_calls_recorded = true;

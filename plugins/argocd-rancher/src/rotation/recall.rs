@@ -7,11 +7,11 @@
 
 use std::collections::BTreeSet;
 
-use kubectl_core::secret::Fingerprint;
-use rotation::credential::Acceptance;
-use rotation::direction::Direction;
-use rotation::phase::Phase;
-use rotation::run::Run;
+use client::secret::Fingerprint;
+use engine::credential::Acceptance;
+use engine::direction::Direction;
+use engine::phase::Phase;
+use engine::run::Run;
 
 use super::ArgocdRancher;
 use super::observed::{Name, Observed, TokenRef};

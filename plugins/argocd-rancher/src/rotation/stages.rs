@@ -3,17 +3,17 @@
 //!
 //! T is the token that the run ends on: N, or O in a rollback.
 
-use rotation::credential::{Acceptance, Validity};
-use rotation::direction::Direction;
-use rotation::phase::Phase;
-use rotation::rotation::{Next, Proof, Rotation as _, Timer};
+use engine::credential::{Acceptance, Validity};
+use engine::direction::Direction;
+use engine::phase::Phase;
+use engine::rotation::{Next, Proof, Rotation as _, Timer};
 
 use super::ArgocdRancher;
 use super::observed::{ClusterSync, Issued, Name, SecretState, TokenRef};
 use super::record::Record;
 use super::step::{Step, Which};
 
-type Look<'look> = rotation::rotation::Look<'look, ArgocdRancher>;
+type Look<'look> = engine::rotation::Look<'look, ArgocdRancher>;
 type Stage<T> = Result<T, Next<ArgocdRancher>>;
 
 /// Every way in which *make* is passed.
@@ -275,12 +275,12 @@ pub(super) fn confirm(look: Look<'_>, retired: &Proof<'_, Retired>) -> Stage<()>
     Ok(())
 }
 
-/// See [`rotation::rotation::Rotation::is_restorable`].
+/// See [`engine::rotation::Rotation::is_restorable`].
 pub(super) fn is_restorable(look: Look<'_>) -> bool {
     look.record().old_worked && can_be_restored(look)
 }
 
-/// See [`rotation::rotation::Rotation::takes_away`]: not where an earlier process has done everything but the last check.
+/// See [`engine::rotation::Rotation::takes_away`]: not where an earlier process has done everything but the last check.
 pub(super) fn takes_away(look: Look<'_>) -> bool {
     let (seen, record) = (look.seen, look.record());
     let stays = good_new(look).filter(|_| !look.direction().is_rollback());
@@ -308,8 +308,14 @@ fn good_new(look: Look<'_>) -> Option<&TokenRef> {
 /// A new token that could become N.
 fn usable_new(look: Look<'_>) -> Option<TokenRef> {
     let usable = |(name, issued): (&Name, &Issued)| {
-        let (name, value) = (Some(name.clone()).filter(|name| is_usable(look, name, issued))?, issued.value?);
-        Some(TokenRef { name: Some(name), value })
+        let (name, value) = (
+            Some(name.clone()).filter(|name| is_usable(look, name, issued))?,
+            issued.value?,
+        );
+        Some(TokenRef {
+            name: Some(name),
+            value,
+        })
     };
     look.seen.issued.iter().find_map(usable)
 }

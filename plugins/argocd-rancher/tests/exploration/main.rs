@@ -4,13 +4,13 @@
 
 #![expect(clippy::print_stdout, reason = "the number of states is part of what the test says")]
 
-mod model;
+mod environment;
 mod mutants;
 mod plan;
 
-use model::{Budget, Model};
+use environment::{Budget, Model};
+use model::explore;
 use mutants::Mutant;
-use rotation::explore::explore;
 
 const LIMIT: usize = 1_000_000;
 
@@ -72,7 +72,13 @@ fn each_disturbance() -> [(&'static str, Budget); 8] {
             },
         ),
         ("an expiry", Budget { expiries: 1, ..QUIET }),
-        ("a third party", Budget { third_parties: 1, ..QUIET }),
+        (
+            "a third party",
+            Budget {
+                third_parties: 1,
+                ..QUIET
+            },
+        ),
         ("a tamperer", Budget { tampers: 1, ..QUIET }),
         ("a lost value", Budget { losses: 1, ..QUIET }),
         ("an outage", Budget { outages: 1, ..QUIET }),
@@ -318,7 +324,10 @@ fn another_writer_that_does_not_stop_loses_nothing() {
 fn use_by_others_proves_nothing() {
     let called = Budget { callers: 1, ..QUIET };
     let late = Budget { late_syncs: 1, ..QUIET };
-    for (name, budget) in [("another client calls", called), ("a sync that began before ends", late)] {
+    for (name, budget) in [
+        ("another client calls", called),
+        ("a sync that began before ends", late),
+    ] {
         let model = Model {
             argo_down: true,
             ..Model::new(budget)
@@ -375,7 +384,13 @@ fn mutants_are_found() {
     is_found(Mutant::NoBackup, &quiet);
     is_found(Mutant::RevokesBeforePlace, &quiet);
     is_found(Mutant::NoGrace, &quiet);
-    is_found(Mutant::GraceGoesOn, &with(Budget { third_parties: 1, ..QUIET }));
+    is_found(
+        Mutant::GraceGoesOn,
+        &with(Budget {
+            third_parties: 1,
+            ..QUIET
+        }),
+    );
     is_found(
         Mutant::SecretNotReread,
         &with(Budget {
@@ -425,7 +440,13 @@ fn mutants_are_found() {
         },
     );
     is_found(Mutant::RestoresInvalidOld, &back(with(Budget { expiries: 1, ..QUIET })));
-    is_found(Mutant::OverwritesForeign, &with(Budget { third_parties: 1, ..QUIET }));
+    is_found(
+        Mutant::OverwritesForeign,
+        &with(Budget {
+            third_parties: 1,
+            ..QUIET
+        }),
+    );
     is_found(Mutant::NoExpiryMargin, &back(with(Budget { expiries: 1, ..QUIET })));
     is_found(
         Mutant::NoConfirmation,

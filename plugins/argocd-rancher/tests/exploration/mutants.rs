@@ -2,17 +2,15 @@
 //!
 //! Each is the real decision on a false input: it then does what one would do that did not check.
 
+use engine::credential::{Acceptance, Validity};
+use engine::direction::Direction;
+use engine::phase::Phase;
+use engine::rotation::{Decision, Next, Timer, decide};
 use kubectl_argocd_rancher::rotation::ArgocdRancher;
-use kubectl_argocd_rancher::rotation::observed::{
-    Backup, ClusterSync, Observed, RunMark, SecretState, TokenRef,
-};
+use kubectl_argocd_rancher::rotation::observed::{Backup, ClusterSync, Observed, RunMark, SecretState, TokenRef};
 use kubectl_argocd_rancher::rotation::step::Step;
-use rotation::credential::{Acceptance, Validity};
-use rotation::direction::Direction;
-use rotation::phase::Phase;
-use rotation::rotation::{Decision, Next, Timer, decide};
 
-use crate::model::{Run, foreign, held, old, token};
+use crate::environment::{Run, foreign, held, old, token};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mutant {

@@ -1,27 +1,27 @@
 //! The plan that `--dry-run` prints, which is the stages folded over their own predictions; what is refused; and single steps that
 //! the model does not tell apart.
 
+use client::secret::Fingerprint;
+use engine::credential::{Acceptance, Validity};
+use engine::direction::Direction;
+use engine::phase::Phase;
+use engine::plan::plan;
+use engine::rotation::{Blocker, Next, Repeats, Rotation as _, Timer};
 use kubectl_argocd_rancher::rotation::ArgocdRancher;
 use kubectl_argocd_rancher::rotation::observed::{
     Backup, ClusterSync, ConfigWriter, Issued, Name, Observed, RunMark, SecretState,
 };
 use kubectl_argocd_rancher::rotation::record::Record;
 use kubectl_argocd_rancher::rotation::step::{Step, Which};
-use kubectl_core::secret::Fingerprint;
-use rotation::credential::{Acceptance, Validity};
-use rotation::direction::Direction;
-use rotation::phase::Phase;
-use rotation::plan::plan;
-use rotation::rotation::{Blocker, Next, Repeats, Rotation as _, Timer};
 
-use crate::model::{Run, foreign, old, run, start, token};
+use crate::environment::{Run, foreign, old, run, start, token};
 
 fn lines(seen: Observed, run: Option<Run>) -> String {
     plan(seen, run).map_or_else(|none| none.to_string(), |plan| plan.to_string())
 }
 
 fn decide(seen: &Observed, run: &Run) -> Next<ArgocdRancher> {
-    rotation::rotation::decide(seen, run).next
+    engine::rotation::decide(seen, run).next
 }
 
 fn step(seen: &Observed, run: &Run) -> Option<Step> {
@@ -165,10 +165,7 @@ fn a_backup_that_was_lost_is_made_again_where_it_may_be_needed() {
         let run = in_progress(&mut seen, direction, phase);
         seen.secret = holds(old());
         seen.backup = None;
-        matches!(
-            step(&seen, &run),
-            Some(Step::BackUp { which: Which::Old, .. })
-        )
+        matches!(step(&seen, &run), Some(Step::BackUp { which: Which::Old, .. }))
     };
     assert!(
         backs_up(Direction::Forward, Phase::Make),
@@ -289,10 +286,7 @@ fn an_overdue_proof_turns_back_while_the_old_token_can_be_restored() {
             "N was proven",
             overdue(|_, run| run.timers.extend([(Timer::Quiet, false)])),
         ),
-        (
-            "it can only be finished",
-            overdue(|_, run| run.phase = Phase::Retire),
-        ),
+        ("it can only be finished", overdue(|_, run| run.phase = Phase::Retire)),
     ] {
         assert!(matches!(next, Next::Wait(_)), "{why}");
     }
@@ -372,10 +366,7 @@ fn the_third_time_that_another_writer_puts_the_old_token_back_turns_back() {
     };
     insta::assert_snapshot!(reason, @r#"manager "kustomize-controller" keeps writing the old state back"#);
     run.phase = Phase::Retire;
-    assert!(
-        matches!(decide(&seen, &run), Next::Step(_)),
-        "it can only be finished"
-    );
+    assert!(matches!(decide(&seen, &run), Next::Step(_)), "it can only be finished");
 }
 
 #[test]

@@ -45,8 +45,8 @@
 //! A creation cannot be conditional on more than a free name. One that arrives late finds the name taken, since a run keeps
 //! its id; if it arrives after the end of a rollback, a token is left over that nobody has and that expires by itself.
 
-use rotation::phase::Phase;
-use rotation::protocol::{Next, Obstacle, Run};
+use engine::phase::Phase;
+use engine::protocol::{Next, Obstacle, Run};
 
 use super::view::{Answer, Doubt, Held, Id, Known, Leg, Notes, Side, Standing, Target, Token, View};
 use super::write::{Shown, Which, Write};

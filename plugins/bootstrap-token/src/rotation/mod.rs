@@ -24,8 +24,8 @@ pub mod write;
 
 pub use decide::decide;
 pub(crate) use decide::leg;
+use engine::protocol::{Draw, Next, Protocol, Run};
 pub(crate) use predict::record;
-use rotation::protocol::{Draw, Next, Protocol, Run};
 use serde::{Deserialize, Serialize};
 
 /// The protocol.

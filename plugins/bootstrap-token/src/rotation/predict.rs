@@ -1,6 +1,6 @@
 //! What a write brings about, and what the world comes to by itself afterwards.
 
-use rotation::protocol::{Draw, Run};
+use engine::protocol::{Draw, Run};
 
 use super::decide::leg;
 use super::view::{Answer, Held, Id, Known, Leg, Notes, Record, Side, Standing, Target, Token, View};

@@ -1,4 +1,4 @@
-//! What the objects say about a run that another process began. See [`Protocol::recall`](rotation::protocol::Protocol::recall).
+//! What the objects say about a run that another process began. See [`Protocol::recall`](engine::protocol::Protocol::recall).
 //!
 //! | fact | where it is taken from |
 //! |---|---|
@@ -8,8 +8,8 @@
 //! | whether it was delivered | there is a place: then it may have been, and somebody may have read it there |
 //! | whether the old token is out of reach | the mark on the new token's Secret |
 
-use rotation::phase::Goal;
-use rotation::protocol::Run;
+use engine::phase::Goal;
+use engine::protocol::Run;
 
 use super::BootstrapToken;
 use super::view::{Known, Leg, Notes, Record, Target, Token, View};

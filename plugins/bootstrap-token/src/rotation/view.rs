@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use kubectl_core::secret::Fingerprint;
-pub use rotation::leg::Leg;
-use rotation::protocol::Obstacle;
+use client::secret::Fingerprint;
+pub use engine::leg::Leg;
+use engine::protocol::Obstacle;
 use serde::{Deserialize, Serialize};
 
 use super::write::{Shown, Which};

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use kubectl_core::secret::Fingerprint;
-use rotation::plan::Placeholder;
-use rotation::protocol::Draw as _;
+use client::secret::Fingerprint;
+use engine::plan::Placeholder;
+use engine::protocol::Draw as _;
 use serde::{Deserialize, Serialize};
 
 use super::view::Id;

@@ -9,7 +9,7 @@ mod plan;
 mod world;
 
 use mistake::{Mistake, Perhaps};
-use rotation::explore::explore;
+use model::explore;
 use world::{Budget, Small, To};
 
 const LIMIT: usize = 1_000_000;

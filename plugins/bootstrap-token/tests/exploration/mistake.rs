@@ -4,12 +4,12 @@
 
 use std::cell::Cell;
 
+use engine::phase::Goal;
+use engine::protocol::{Draw, Next, Protocol, Repeats, Run};
 use kubectl_bootstrap_token::rotation::view::{Answer, Held, Leg, Notes, Standing, Target, View};
 use kubectl_bootstrap_token::rotation::write::Write;
 use kubectl_bootstrap_token::rotation::{BootstrapToken, Timer};
-use rotation::explore::mistaken::{real, told};
-use rotation::phase::Goal;
-use rotation::protocol::{Draw, Next, Protocol, Repeats, Run};
+use model::mistaken::{real, told};
 
 use crate::world::{holds_old, old};
 

@@ -1,15 +1,15 @@
 //! The plan that `--dry-run` prints, which is `decide` folded over its own predictions; what is refused; and single steps that
 //! the small world does not tell apart.
 
+use client::secret::Fingerprint;
+use engine::phase::{Goal, Phase};
+use engine::plan::plan;
+use engine::protocol::{Next, Run, RunId};
 use kubectl_bootstrap_token::rotation::view::{
     Answer, Held, Id, Known, Leg, Notes, Side, Standing, Target, Token, View,
 };
 use kubectl_bootstrap_token::rotation::write::Write;
 use kubectl_bootstrap_token::rotation::{BootstrapToken, Timer, decide};
-use kubectl_core::secret::Fingerprint;
-use rotation::phase::{Goal, Phase};
-use rotation::plan::plan;
-use rotation::protocol::{Next, Run, RunId};
 
 use crate::world::{To, holds_old, old, old_id, start};
 

@@ -9,16 +9,16 @@ use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::sync::LazyLock;
 
+use client::secret::Fingerprint;
+use engine::phase::{Goal, Phase};
+use engine::protocol::{Protocol, Run, RunId};
 use kubectl_bootstrap_token::rotation::Timer;
 use kubectl_bootstrap_token::rotation::view::{
     Answer, Held, Id, Known, Leg, Notes, Place, Side, Standing, Target, Token, View,
 };
 use kubectl_bootstrap_token::rotation::write::{Which, Write};
-use kubectl_core::secret::Fingerprint;
+use model::{Environment, Help, Move, World};
 use moves::Moves;
-use rotation::explore::{Environment, Help, Move, World};
-use rotation::phase::{Goal, Phase};
-use rotation::protocol::{Protocol, Run, RunId};
 
 /// How many moves of each disturbing kind the environment has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]

@@ -9,11 +9,11 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use testbed::Programs;
+use test_cluster::Programs;
 
 fn main() -> Result<()> {
     if std::env::args_os().len() < 2 {
-        return testbed::build_all();
+        return test_cluster::build_all();
     }
     let programs = Programs::ensure()?;
     let error = Command::new(programs.controlplane())

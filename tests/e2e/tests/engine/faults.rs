@@ -1,16 +1,18 @@
-//! An API server that fails, lies low or is slow: the rotation gets there all the same.
+//! A rotation finishes despite an API server that fails, is unreachable or is slow.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rstest::rstest;
-use testbed::{Bed, Era, Fault, On, Outage};
+use test_cluster::{Fault, On, Outage, TestEnvironment, TokenStorage};
 
-use crate::premises::{Consumer, Premises};
-use crate::runner::Ended;
+use crate::fixture::{Consumer, Fixture};
+use crate::runner::RunResult;
 
 const LEASE: &str = "*/leases/*";
+
 const ISSUER: &str = "*/secrets/issuer";
+
 const CONSUMER: &str = "*/secrets/consumer";
 
 fn refused(status: u16) -> Fault {
@@ -44,45 +46,45 @@ fn away(seconds: u64, status: Option<u16>) -> Fault {
 #[case::away_without_a_word(On::write().path(CONSUMER), away(5, None))]
 #[case::away_with_an_excuse(On::write().path(ISSUER).nth(2), away(5, Some(503)))]
 #[tokio::test(flavor = "multi_thread")]
-async fn the_rotation_gets_there_in_spite_of(#[case] on: On, #[case] fault: Fault) -> Result<()> {
-    let premises = Premises::open().await?;
-    let (proxy, order) = premises.order().await?;
+async fn rotation_finishes_despite(#[case] on: On, #[case] fault: Fault) -> Result<()> {
+    let fixture = Fixture::open().await?;
+    let (proxy, run) = fixture.run().await?;
     let planned = proxy.plan(on, fault);
-    let ended = order.run().await?;
+    let ended = run.run().await?;
     ensure!(
-        ended == Ended::Done && planned.struck() > 0,
+        ended == RunResult::Done && planned.struck() > 0,
         "{ended:?}\n{}",
         proxy.transcript()
     );
-    premises.expect_rotated().await
+    fixture.expect_rotated().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_is_restarted_in_the_middle() -> Result<()> {
+async fn rotation_finishes_when_the_api_server_restarts() -> Result<()> {
     // One of our own, since the other stories need theirs.
-    let bed = Bed::new().await?;
-    let plane = bed.management(Era::Secret).await?;
-    let premises = Premises::open_in(plane).await?;
-    premises.consumer(Consumer::Silent);
-    let (_proxy, order) = premises.order().await?;
-    let process = order.start()?;
-    premises.reaches("prove").await?;
+    let environment = TestEnvironment::new().await?;
+    let plane = environment.management(TokenStorage::Secret).await?;
+    let fixture = Fixture::open_in(plane).await?;
+    fixture.consumer(Consumer::Silent);
+    let (_proxy, run) = fixture.run().await?;
+    let process = run.start()?;
+    fixture.reaches("prove").await?;
     plane.restart_apiserver().await?;
-    premises.consumer(Consumer::Calls);
-    process.expect(Ended::Done).await?;
-    premises.expect_rotated().await
+    fixture.consumer(Consumer::Calls);
+    process.expect(RunResult::Done).await?;
+    fixture.expect_rotated().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_server_that_is_away_for_longer_than_the_lock_leaves_it_pending() -> Result<()> {
-    let premises = Premises::open().await?;
-    let (proxy, order) = premises.order().await?;
+async fn an_outage_longer_than_the_lease_leaves_the_rotation_pending() -> Result<()> {
+    let fixture = Fixture::open().await?;
+    let (proxy, run) = fixture.run().await?;
     proxy.plan(On::write().path(CONSUMER), away(40, None));
-    let ended = order.start()?.finish().await?.context("it was killed")?;
+    let ended = run.start()?.finish().await?.context("it was killed")?;
     ensure!(ended.lost_the_lock(), "{ended:?}\n{}", proxy.transcript());
-    let (_proxy, order) = premises.order().await?;
-    order.start()?.expect(Ended::Done).await?;
-    premises.expect_rotated().await
+    let (_proxy, run) = fixture.run().await?;
+    run.start()?.expect(RunResult::Done).await?;
+    fixture.expect_rotated().await
 }
 
 /// The deadline of the proof is journaled in the API server's time, and so is the record of the run.
@@ -90,10 +92,10 @@ async fn an_api_server_that_is_away_for_longer_than_the_lock_leaves_it_pending()
 #[case::behind(-3600)]
 #[case::ahead(3600)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_off_by_an_hour_does_not_matter(#[case] seconds: i64) -> Result<()> {
-    let premises = Premises::open().await?;
-    let (_proxy, mut order) = premises.order().await?;
-    order.clock_is_off_by = seconds;
-    ensure!(order.run().await? == Ended::Done);
-    premises.expect_rotated().await
+async fn rotation_finishes_with_a_clock_off_by_an_hour(#[case] seconds: i64) -> Result<()> {
+    let fixture = Fixture::open().await?;
+    let (_proxy, mut run) = fixture.run().await?;
+    run.clock_is_off_by = seconds;
+    ensure!(run.run().await? == RunResult::Done);
+    fixture.expect_rotated().await
 }

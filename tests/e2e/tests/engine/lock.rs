@@ -7,10 +7,10 @@ use e2e::until;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rstest::rstest;
 use serde_json::json;
-use testbed::{Fault, FaultProxy, Moment, On, Request};
+use test_cluster::{Fault, FaultProxy, Moment, On, Request};
 
-use crate::premises::{Consumer, Premises};
-use crate::runner::Ended;
+use crate::fixture::{Consumer, Fixture};
+use crate::runner::RunResult;
 
 /// Those writes that had an effect.
 fn carried_out(proxy: &FaultProxy, since: SystemTime) -> Vec<Request> {
@@ -22,72 +22,72 @@ fn carried_out(proxy: &FaultProxy, since: SystemTime) -> Vec<Request> {
 const WATCHED: Duration = Duration::from_secs(29);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_runs_at_once_one_wins_and_the_other_has_written_nothing() -> Result<()> {
-    let premises = Premises::open().await?;
-    premises.consumer(Consumer::Silent);
-    let (_first_proxy, first) = premises.order().await?;
+async fn of_two_concurrent_runs_only_one_writes() -> Result<()> {
+    let fixture = Fixture::open().await?;
+    fixture.consumer(Consumer::Silent);
+    let (_first_proxy, first) = fixture.run().await?;
     let first = first.start()?;
-    premises.reaches("prove").await?;
+    fixture.reaches("prove").await?;
 
-    let (proxy, second) = premises.order().await?;
+    let (proxy, second) = fixture.run().await?;
     let ended = second.start()?.finish().await?;
-    let Some(Ended::Held(holder)) = ended else {
+    let Some(RunResult::Held(holder)) = ended else {
         anyhow::bail!("{ended:?}")
     };
     ensure!(holder.starts_with(&format!("process {} on ", first.pid()?)), "{holder}");
     ensure!(holder.contains(", renewed "), "{holder}");
     ensure!(proxy.writes().is_empty(), "{}", proxy.transcript());
 
-    premises.consumer(Consumer::Calls);
-    first.expect(Ended::Done).await?;
-    premises.expect_rotated().await
+    fixture.consumer(Consumer::Calls);
+    first.expect(RunResult::Done).await?;
+    fixture.expect_rotated().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_runs_that_begin_at_once_rotate_once() -> Result<()> {
-    let premises = Premises::open().await?;
-    premises.consumer(Consumer::Silent);
+async fn many_concurrent_runs_rotate_once() -> Result<()> {
+    let fixture = Fixture::open().await?;
+    fixture.consumer(Consumer::Silent);
     let mut runs = Vec::new();
     for _ in 0..4 {
-        let (proxy, order) = premises.order().await?;
-        runs.push((order.start()?, proxy));
+        let (proxy, run) = fixture.run().await?;
+        runs.push((run.start()?, proxy));
     }
-    premises.reaches("prove").await?;
+    fixture.reaches("prove").await?;
     let has_rotated = |proxy: &FaultProxy| proxy.writes().iter().any(|write| write.path.contains("/secrets/"));
     let (winners, losers): (Vec<_>, Vec<_>) = runs.into_iter().partition(|(_, proxy)| has_rotated(proxy));
     ensure!(winners.len() == 1, "{} winners", winners.len());
     // The winner still waits, so that they see it renew its lock.
     for (process, proxy) in losers {
         let ended = process.finish().await?;
-        let held = matches!(ended, Some(Ended::Held(_)));
+        let held = matches!(ended, Some(RunResult::Held(_)));
         ensure!(held, "{ended:?}\n{}", proxy.transcript());
         // Several may have tried to create the Lease.
         let written = carried_out(&proxy, SystemTime::UNIX_EPOCH);
         ensure!(written.is_empty(), "{}", proxy.transcript());
     }
-    premises.consumer(Consumer::Calls);
+    fixture.consumer(Consumer::Calls);
     for (process, _proxy) in winners {
-        process.expect(Ended::Done).await?;
+        process.expect(RunResult::Done).await?;
     }
-    premises.expect_rotated().await
+    fixture.expect_rotated().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_process_of_this_host_is_taken_over_at_once() -> Result<()> {
-    let premises = Premises::open().await?;
-    let (proxy, order) = premises.order().await?;
+async fn the_lock_of_an_ended_local_process_is_taken_immediately() -> Result<()> {
+    let fixture = Fixture::open().await?;
+    let (proxy, run) = fixture.run().await?;
     proxy.plan(On::write().path("*/secrets/consumer"), Fault::Kill(Moment::Before));
-    let process = order.start()?;
+    let process = run.start()?;
     proxy.victim(process.pid()?);
     ensure!(process.finish().await?.is_none());
-    ensure!(premises.record().await?.is_some_and(|record| record.holder_is_gone()));
+    ensure!(fixture.record().await?.is_some_and(|record| record.holder_is_gone()));
 
-    let (proxy, order) = premises.order().await?;
-    order.start()?.expect(Ended::Done).await?;
+    let (proxy, run) = fixture.run().await?;
+    run.start()?.expect(RunResult::Done).await?;
     let (first, taken) = asked_and_taken(&proxy)?;
     let took = taken.duration_since(first)?;
     ensure!(took < WATCHED, "{took:?}\n{}", proxy.transcript());
-    premises.expect_rotated().await
+    fixture.expect_rotated().await
 }
 
 /// When the Lease was first looked at, and when it was first written.
@@ -102,22 +102,22 @@ fn asked_and_taken(proxy: &FaultProxy) -> Result<(SystemTime, SystemTime)> {
 #[case::an_hour_ahead(1)]
 #[case::an_hour_behind(-1)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_holder_elsewhere_is_taken_over_only_after_we_have_watched_it(#[case] hours: i64) -> Result<()> {
-    let premises = Premises::open().await?;
+async fn the_lock_of_a_remote_holder_is_taken_after_the_lease_duration(#[case] hours: i64) -> Result<()> {
+    let fixture = Fixture::open().await?;
     let renewed = Timestamp::now().saturating_add(SignedDuration::from_hours(hours))?;
-    premises
+    fixture
         .plant_lease(json!({ "spec": {
             "holderIdentity": "elsewhere/5f1f6e1e-0000-4000-8000-000000000000/4026531836/1/1",
             "renewTime": format!("{renewed:.6}"), "leaseDurationSeconds": 30,
         } }))
         .await?;
-    let (proxy, order) = premises.order().await?;
-    let ended = order.run().await?;
-    ensure!(ended == Ended::Done, "{ended:?}\n{}", proxy.transcript());
+    let (proxy, run) = fixture.run().await?;
+    let ended = run.run().await?;
+    ensure!(ended == RunResult::Done, "{ended:?}\n{}", proxy.transcript());
     let (first, taken) = asked_and_taken(&proxy)?;
     let took = taken.duration_since(first)?;
     ensure!(took >= WATCHED, "taken over after {took:?}\n{}", proxy.transcript());
-    premises.expect_rotated().await
+    fixture.expect_rotated().await
 }
 
 /// Stopped in the worst moment (the intent is journaled, the write not sent yet; or the write is on the wire) until a
@@ -126,27 +126,27 @@ async fn a_holder_elsewhere_is_taken_over_only_after_we_have_watched_it(#[case] 
 #[case::before_the_write(On::write().path("*/leases/*").method(http::Method::PATCH).nth(3), Moment::After)]
 #[case::with_the_write_on_the_wire(On::write().path("*/secrets/consumer"), Moment::Before)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_holder_that_wakes_up_writes_nothing(#[case] on: On, #[case] moment: Moment) -> Result<()> {
-    let premises = Premises::open().await?;
-    let (proxy, order) = premises.order().await?;
+async fn a_paused_holder_writes_nothing_after_it_continues(#[case] on: On, #[case] moment: Moment) -> Result<()> {
+    let fixture = Fixture::open().await?;
+    let (proxy, run) = fixture.run().await?;
     let stopped = proxy.plan(on, Fault::Stop(moment));
-    let process = order.start()?;
+    let process = run.start()?;
     proxy.victim(process.pid()?);
     stopped.strikes().await;
     ensure!(
-        premises.worn().await? == premises.start,
+        fixture.worn().await? == fixture.start,
         "stopped too late:\n{}",
         proxy.transcript()
     );
     ensure!(
-        premises.issued().await?.len() == 2,
+        fixture.issued().await?.len() == 2,
         "stopped too early:\n{}",
         proxy.transcript()
     );
 
-    let (_proxy, colleague) = premises.order().await?;
-    colleague.start()?.expect(Ended::Done).await?;
-    premises.expect_rotated().await?;
+    let (_proxy, colleague) = fixture.run().await?;
+    colleague.start()?.expect(RunResult::Done).await?;
+    fixture.expect_rotated().await?;
 
     let woken = SystemTime::now();
     let before = proxy.writes().len();
@@ -168,23 +168,23 @@ async fn a_stopped_holder_that_wakes_up_writes_nothing(#[case] on: On, #[case] m
         "{}",
         proxy.transcript()
     );
-    premises.expect_rotated().await
+    fixture.expect_rotated().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_taken_by_force_stops_the_former_holder() -> Result<()> {
-    let premises = Premises::open().await?;
-    premises.consumer(Consumer::Silent);
-    let (proxy, order) = premises.order().await?;
-    let former = order.start()?;
-    premises.reaches("prove").await?;
-    let holder = premises.record().await?.and_then(|record| record.holder);
+async fn forcing_the_lock_stops_the_former_holder() -> Result<()> {
+    let fixture = Fixture::open().await?;
+    fixture.consumer(Consumer::Silent);
+    let (proxy, run) = fixture.run().await?;
+    let former = run.start()?;
+    fixture.reaches("prove").await?;
+    let holder = fixture.record().await?.and_then(|record| record.holder);
 
-    let (force_proxy, mut order) = premises.order().await?;
-    order.by_force = true;
-    let thief = order.start()?;
+    let (force_proxy, mut run) = fixture.run().await?;
+    run.by_force = true;
+    let thief = run.start()?;
     until("the theft", async || {
-        let now = premises.record().await?.and_then(|record| record.holder);
+        let now = fixture.record().await?.and_then(|record| record.holder);
         Ok((now != holder).then_some(()))
     })
     .await?;
@@ -192,34 +192,34 @@ async fn a_lock_taken_by_force_stops_the_former_holder() -> Result<()> {
     ensure!(stolen.duration_since(first)? < WATCHED, "{}", force_proxy.transcript());
     // Both would go on now.
     let stolen = SystemTime::now();
-    premises.consumer(Consumer::Calls);
-    thief.expect(Ended::Done).await?;
+    fixture.consumer(Consumer::Calls);
+    thief.expect(RunResult::Done).await?;
     // Before it has to renew its lock it may see that everything is done.
     let ended = former.finish().await?.context("it was killed")?;
-    ensure!(ended.lost_the_lock() || ended == Ended::Done, "{ended:?}");
+    ensure!(ended.lost_the_lock() || ended == RunResult::Done, "{ended:?}");
     ensure!(carried_out(&proxy, stolen).is_empty(), "{}", proxy.transcript());
-    premises.expect_rotated().await
+    fixture.expect_rotated().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_that_is_deleted_under_a_run_ends_it() -> Result<()> {
-    let premises = Premises::open().await?;
-    premises.consumer(Consumer::Silent);
-    let (proxy, order) = premises.order().await?;
-    let process = order.start()?;
-    premises.reaches("prove").await?;
+async fn deleting_the_lease_ends_the_run() -> Result<()> {
+    let fixture = Fixture::open().await?;
+    fixture.consumer(Consumer::Silent);
+    let (proxy, run) = fixture.run().await?;
+    let process = run.start()?;
+    fixture.reaches("prove").await?;
     let deleted = SystemTime::now();
-    premises.delete_lease().await?;
+    fixture.delete_lease().await?;
     let ended = process.finish().await?.context("it was killed")?;
     ensure!(ended.lost_the_lock(), "{ended:?}");
     ensure!(carried_out(&proxy, deleted).is_empty(), "{}", proxy.transcript());
-    ensure!(premises.record().await?.is_none(), "the Lease came back");
+    ensure!(fixture.record().await?.is_none(), "the Lease came back");
 
     // Both badges still work. The journal is gone, so what was begun is not guessed at.
-    ensure!(premises.issued().await?.len() == 2);
-    let (_proxy, order) = premises.order().await?;
+    ensure!(fixture.issued().await?.len() == 2);
+    let (_proxy, run) = fixture.run().await?;
     let refused = "the issuer accepts a badge that nobody wears".to_owned();
-    order.start()?.expect(Ended::Refused(refused)).await?;
-    ensure!(premises.record().await?.is_none(), "a refused run leaves a Lease");
+    run.start()?.expect(RunResult::Refused(refused)).await?;
+    ensure!(fixture.record().await?.is_none(), "a refused run leaves a Lease");
     Ok(())
 }

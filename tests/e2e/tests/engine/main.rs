@@ -3,14 +3,14 @@
 //!
 //! Every story has a namespace of its own, so that all share one control plane.
 
-#[path = "../../../../crates/rotation/tests/pure/badge.rs"]
+#[path = "../../../../crates/engine/tests/pure/badge.rs"]
 mod badge;
 
+mod controller;
 mod faults;
+mod fixture;
 mod journal;
-mod killed;
+mod kill_matrix;
 mod lock;
-mod premises;
-mod registrar;
 mod runner;
-mod stopping;
+mod stop;

@@ -6,27 +6,27 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use client::connection::{ConnectionOptions, Environment, Server};
+use engine::engine::{Engine, Outcome, Pause};
+use engine::event::Event;
+use engine::journal::Journal;
+use engine::lock::{End, Lock, NotTaken};
+use engine::phase::{Goal, Phase};
+use engine::protocol::Obstacle;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Api;
-use kubectl_core::connection::{ConnectionFlags, Environment, Server};
-use rotation::engine::{Engine, Outcome, Pause};
-use rotation::event::Event;
-use rotation::journal::Journal;
-use rotation::lock::{End, Lock, NotTaken};
-use rotation::phase::{Goal, Phase};
-use rotation::protocol::Obstacle;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::badge::Badge;
-use crate::premises::{KIND, LEASE, PATIENCE};
-use crate::registrar::{MANAGER, Registrar};
+use crate::controller::{BadgeController, MANAGER};
+use crate::fixture::{KIND, LEASE, PATIENCE};
 
 const ORDER: &str = "ENGINE_STORY_ORDER";
 
 /// What a run shall do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Order {
+pub(crate) struct EngineRun {
     pub(crate) kubeconfig: PathBuf,
     pub(crate) report: PathBuf,
     pub(crate) namespace: String,
@@ -40,14 +40,14 @@ pub(crate) struct Order {
 
 /// How it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Ended {
+pub(crate) enum RunResult {
     Done,
     Undone(String),
     Refused(String),
     Pending {
         phase: Phase,
         goal: Goal,
-        because: Because,
+        because: PauseReason,
     },
     Held(String),
     Unreadable(String),
@@ -56,7 +56,7 @@ pub(crate) enum Ended {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Because {
+pub(crate) enum PauseReason {
     Asked,
     OutOfPatience(String),
     Obstacles(String),
@@ -66,35 +66,35 @@ pub(crate) enum Because {
     Error(String),
 }
 
-impl Ended {
+impl RunResult {
     pub(crate) fn lost_the_lock(&self) -> bool {
         matches!(
             self,
             Self::Pending {
-                because: Because::LockLost,
+                because: PauseReason::LockLost,
                 ..
             }
         )
     }
 }
 
-impl Order {
+impl EngineRun {
     fn server(&self) -> Result<Server> {
-        let flags = ConnectionFlags {
+        let options = ConnectionOptions {
             kubeconfig: Some(self.kubeconfig.clone()),
-            ..ConnectionFlags::default()
+            ..ConnectionOptions::default()
         };
-        Ok(flags.load(&Environment::silent())?.connect()?)
+        Ok(options.load(&Environment::silent())?.connect()?)
     }
 
     /// Runs it here.
-    pub(crate) async fn run(&self) -> Result<Ended> {
+    pub(crate) async fn run(&self) -> Result<RunResult> {
         let (_stays, stop) = watch::channel(false);
         self.run_until(stop).await
     }
 
     /// Runs it here until somebody wants it to stop.
-    pub(crate) async fn run_until(&self, stop: watch::Receiver<bool>) -> Result<Ended> {
+    pub(crate) async fn run_until(&self, stop: watch::Receiver<bool>) -> Result<RunResult> {
         let server = self.server()?;
         let off = SignedDuration::from_secs(self.clock_is_off_by);
         server.clock.observe(Timestamp::now().saturating_add(off)?);
@@ -102,14 +102,14 @@ impl Order {
         let lock = Lock::new(leases, LEASE, KIND, MANAGER, server.clock.clone());
         let (held, record) = match lock.take(self.by_force, |_| {}).await {
             Ok(taken) => taken,
-            Err(NotTaken::Held(holder)) => return Ok(Ended::Held(holder)),
+            Err(NotTaken::Held(holder)) => return Ok(RunResult::Held(holder)),
             Err(NotTaken::Api(error)) => return Err(error.into()),
         };
         let mut journal = match record.journal.as_deref().map(Journal::<Badge>::read).transpose() {
             Ok(journal) => journal,
             Err(error) => {
                 held.release(End::Pending).await?;
-                return Ok(Ended::Unreadable(error.to_string()));
+                return Ok(RunResult::Unreadable(error.to_string()));
             }
         };
         if self.rollback {
@@ -118,12 +118,12 @@ impl Order {
                 Some(journal) if journal.phase.may_be_undone() => journal.turn_back("asked for"),
                 _ => {
                     held.release(End::Pending).await?;
-                    return Ok(Ended::NothingToUndo);
+                    return Ok(RunResult::NothingToUndo);
                 }
             }
         }
         let engine = Engine {
-            actor: &Registrar::new(&server, &self.namespace, self.proof),
+            actor: &BadgeController::new(&server, &self.namespace, self.proof),
             listener: &|_: Event| {},
             stop,
             patience: self.patience,
@@ -156,7 +156,7 @@ impl Order {
     }
 }
 
-impl From<Outcome> for Ended {
+impl From<Outcome> for RunResult {
     fn from(outcome: Outcome) -> Self {
         let reasons = |obstacles: Vec<Obstacle>| {
             let reasons: Vec<_> = obstacles.into_iter().map(|obstacle| obstacle.reason).collect();
@@ -170,12 +170,12 @@ impl From<Outcome> for Ended {
                 phase,
                 goal,
                 because: match because {
-                    Pause::Asked => Because::Asked,
-                    Pause::OutOfPatience(what) => Because::OutOfPatience(what),
-                    Pause::Obstacles(obstacles) => Because::Obstacles(reasons(obstacles)),
-                    Pause::LockLost(_) => Because::LockLost,
-                    Pause::Contested(writer) => Because::Contested(writer),
-                    Pause::Error(error) => Because::Error(error.to_string()),
+                    Pause::Asked => PauseReason::Asked,
+                    Pause::OutOfPatience(what) => PauseReason::OutOfPatience(what),
+                    Pause::Obstacles(obstacles) => PauseReason::Obstacles(reasons(obstacles)),
+                    Pause::LockLost(_) => PauseReason::LockLost,
+                    Pause::Contested(writer) => PauseReason::Contested(writer),
+                    Pause::Error(error) => PauseReason::Error(error.to_string()),
                 },
             },
         }
@@ -199,7 +199,7 @@ impl Process {
     }
 
     /// How it ended; nothing if it was killed.
-    pub(crate) async fn finish(mut self) -> Result<Option<Ended>> {
+    pub(crate) async fn finish(mut self) -> Result<Option<RunResult>> {
         let status = tokio::time::timeout(2 * PATIENCE, self.child.wait()).await??;
         if std::os::unix::process::ExitStatusExt::signal(&status) == Some(9) {
             return Ok(None);
@@ -209,23 +209,23 @@ impl Process {
         Ok(Some(ended))
     }
 
-    pub(crate) async fn expect(self, expected: Ended) -> Result<()> {
+    pub(crate) async fn expect(self, expected: RunResult) -> Result<()> {
         let ended = self.finish().await?;
         ensure!(ended.as_ref() == Some(&expected), "expected {expected:?}: {ended:?}");
         Ok(())
     }
 }
 
-fn write_report(path: &Path, ended: &Ended) -> Result<()> {
+fn write_report(path: &Path, ended: &RunResult) -> Result<()> {
     Ok(std::fs::write(path, serde_json::to_string(ended)?)?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "not a test: what the others start as a process of its own"]
-async fn as_a_process_of_its_own() -> Result<()> {
-    let Some(order) = std::env::var_os(ORDER) else {
+async fn run_in_a_child_process() -> Result<()> {
+    let Some(run) = std::env::var_os(ORDER) else {
         bail!("nothing in {ORDER}: only another test can start this one")
     };
-    let order: Order = serde_json::from_str(order.to_str().context("not UTF-8")?)?;
-    write_report(&order.report, &order.run().await?)
+    let run: EngineRun = serde_json::from_str(run.to_str().context("not UTF-8")?)?;
+    write_report(&run.report, &run.run().await?)
 }

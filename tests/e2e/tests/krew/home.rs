@@ -1,4 +1,4 @@
-//! A user's home, with kubectl, krew and git on its PATH and nothing else.
+//! A home directory with kubectl, krew and git on its PATH and nothing else.
 
 use std::fmt;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
-use testbed::{KREW, Kubeconfig, Programs};
+use test_cluster::{KREW, Kubeconfig, Programs};
 
 /// Built by the first test that asks; a failure is told to every test.
 fn krew() -> Result<&'static Path> {
@@ -18,11 +18,11 @@ fn krew() -> Result<&'static Path> {
 }
 
 /// The home directory. krew's own is below it, and what krew links is on the PATH.
-pub(crate) struct Home {
+pub(crate) struct KrewHome {
     dir: TempDir,
 }
 
-impl Home {
+impl KrewHome {
     /// Of somebody who has installed krew, and nothing by it.
     pub(crate) fn new() -> Result<Self> {
         let dir = tempfile::tempdir()?;
@@ -58,17 +58,17 @@ impl Home {
     }
 
     /// `kubectl krew ARGS`
-    pub(crate) fn krew(&self, args: &[&str]) -> Result<Ran> {
+    pub(crate) fn krew(&self, args: &[&str]) -> Result<CommandResult> {
         self.run("kubectl", &[&["krew"], args].concat())
     }
 
     /// `kubectl ARGS`
-    pub(crate) fn kubectl(&self, args: &[&str]) -> Result<Ran> {
+    pub(crate) fn kubectl(&self, args: &[&str]) -> Result<CommandResult> {
         self.run("kubectl", args)
     }
 
     /// Any of the programs on the PATH.
-    pub(crate) fn run(&self, program: &str, args: &[&str]) -> Result<Ran> {
+    pub(crate) fn run(&self, program: &str, args: &[&str]) -> Result<CommandResult> {
         let bin = self.path().join("bin");
         let krew = self.path().join("krew");
         let out = Command::new(bin.join(program))
@@ -85,7 +85,7 @@ impl Home {
             .stdin(Stdio::null())
             .output()
             .with_context(|| format!("run {program}"))?;
-        Ok(Ran {
+        Ok(CommandResult {
             line: format!("{program} {}", args.join(" ")),
             code: out.status.code(),
             stdout: String::from_utf8(out.stdout)?,
@@ -104,29 +104,29 @@ fn on_path(program: &str) -> Result<PathBuf> {
 
 /// A command that has ended.
 #[derive(Debug)]
-pub(crate) struct Ran {
+pub(crate) struct CommandResult {
     line: String,
     code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-impl Ran {
+impl CommandResult {
     /// Fails, with everything that it printed, unless it succeeded.
-    pub(crate) fn well(self) -> Result<Self> {
+    pub(crate) fn success(self) -> Result<Self> {
         ensure!(self.code == Some(0), "expected success of\n{self}");
         Ok(self)
     }
 
     /// Fails unless it failed and said that.
-    pub(crate) fn refused(self, because: &str) -> Result<()> {
+    pub(crate) fn failure(self, because: &str) -> Result<()> {
         ensure!(self.code.is_some_and(|code| code != 0), "expected a failure of\n{self}");
         ensure!(self.stderr.contains(because), "expected {because:?} of\n{self}");
         Ok(())
     }
 }
 
-impl fmt::Display for Ran {
+impl fmt::Display for CommandResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             line,

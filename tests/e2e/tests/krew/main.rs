@@ -3,9 +3,9 @@
 //!
 //! The archives hold the programs that the other stories run, under the names that they are shipped with.
 
-mod at_work;
-mod by_hand;
-mod from_index;
+mod commands;
 mod home;
-mod shop;
+mod index;
+mod local_files;
+mod release_server;
 mod validate;

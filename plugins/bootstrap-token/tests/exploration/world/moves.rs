@@ -1,13 +1,13 @@
 //! What happens in the small world while a rotation is under way, and where each of it was learnt.
 
+use client::secret::Fingerprint;
+use engine::phase::Goal;
+use engine::protocol::{Next, Protocol, Run};
 use kubectl_bootstrap_token::rotation::BootstrapToken;
 use kubectl_bootstrap_token::rotation::view::{Answer, Doubt, Held, Side, Standing, Target, Token, View};
 use kubectl_bootstrap_token::rotation::write::Which;
-use kubectl_core::secret::Fingerprint;
-use rotation::explore::mistaken::real;
-use rotation::explore::{Help, Move};
-use rotation::phase::Goal;
-use rotation::protocol::{Next, Protocol, Run};
+use model::mistaken::real;
+use model::{Help, Move};
 
 use super::{
     Budget, CHANGED, Like, Noise, Small, W, holds_old, lives, new_lives, new_value, old, old_id, old_lives, sound,

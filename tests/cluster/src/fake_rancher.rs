@@ -1,0 +1,443 @@
+//! The Rancher stand-in as a process of the bed, and its control endpoints as methods.
+
+mod calls;
+mod registration;
+mod report;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use http::Method;
+use kube::{Client, Config};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::component::{Component, Launch};
+use crate::control_plane::ControlPlane;
+use crate::environment::TokenStorage;
+use crate::fault_proxy::Upstream;
+use crate::kubeconfig::{Identity, Kubeconfig};
+use crate::pki::Authority;
+
+pub use calls::Call;
+pub use registration::{Registered, Registration, User};
+pub use report::{Interval, Report, Session, Without};
+
+/// How long the stand-in may take until it serves; it lists both clusters and creates its kinds first.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A running stand-in. Dropping it ends it; the clusters that it registered stay in the API servers.
+pub struct FakeRancher {
+    storage: TokenStorage,
+    url: String,
+    authority: Authority,
+    users: Vec<User>,
+    management: (String, String, Identity),
+    log: PathBuf,
+    process: Component,
+}
+
+/// What a stand-in is started with.
+pub struct FakeRancherOptions<'a> {
+    /// Where tokens are kept at first; [`FakeRancher::upgrade`] changes it.
+    pub storage: TokenStorage,
+    /// Holds Rancher's own objects.
+    pub management: &'a ControlPlane,
+    /// Holds the agents of all registered clusters.
+    pub downstream: &'a ControlPlane,
+    /// For its files; made if need be.
+    pub dir: &'a Path,
+    /// Overrides of its timing: `{"agentRetry": "10s"}`.
+    pub timing: Value,
+}
+
+impl FakeRancher {
+    /// Starts one and returns when it serves.
+    pub async fn start(options: FakeRancherOptions<'_>) -> Result<Self> {
+        let FakeRancherOptions {
+            storage,
+            management,
+            downstream,
+            dir,
+            timing,
+        } = options;
+        std::fs::create_dir_all(dir)?;
+        let authority = Authority::new("stand-in CA")?;
+        let serving = authority.server("rancher.test", &["rancher.test"])?;
+        let (ca, certificate, key) = (dir.join("ca.crt"), dir.join("server.crt"), dir.join("server.key"));
+        std::fs::write(&ca, authority.ca_pem())?;
+        std::fs::write(&certificate, serving.certificate)?;
+        std::fs::write(&key, serving.key)?;
+        let users = vec![User::admin(), User::viewer()];
+        let log = dir.join("log.jsonl");
+        let config = json!({
+            "storage": storage.word(), "listen": "127.0.0.1:0", "users": users, "timing": timing,
+            "management": management.kubeconfig(), "downstream": downstream.kubeconfig(),
+            "certificate": certificate, "key": key, "ca": ca, "log": log,
+        });
+        let file = dir.join("config.json");
+        std::fs::write(&file, config.to_string())?;
+        let argv = vec![built("fake-rancher")?.into(), "--config".into(), file.into()];
+        let launch = Launch {
+            name: "fake-rancher",
+            argv,
+            env: Vec::new(),
+            dir,
+            log: dir.join("fake-rancher.log"),
+        };
+        let (process, stdout) = Component::start_with_stdout(launch)?;
+        let url = ready(&process, stdout).await?;
+        let identity = Identity::Certificate(management.admin().clone());
+        let management = (
+            management.url().to_owned(),
+            management.authority().ca_pem().to_owned(),
+            identity,
+        );
+        Ok(Self {
+            storage,
+            url,
+            authority,
+            users,
+            management,
+            log,
+            process,
+        })
+    }
+
+    /// The era that it was started in.
+    pub fn storage(&self) -> TokenStorage {
+        self.storage
+    }
+
+    /// Rancher's address, which is also its `server-url`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The CA that signed its certificate.
+    pub fn ca_pem(&self) -> &str {
+        self.authority.ca_pem()
+    }
+
+    /// Its process, to be stopped and killed by tests that have a stand-in of their own.
+    pub fn process(&self) -> &Component {
+        &self.process
+    }
+
+    /// A kubeconfig of its admin with the contexts that people have: `rancher` (the cluster `local` through the proxy),
+    /// `bare` (the host alone), `management` (the management cluster's own admin).
+    pub fn kubeconfig(&self) -> Kubeconfig {
+        self.kubeconfig_of(&User::admin())
+    }
+
+    /// The same for another user, but for `management`, which is still the admin's.
+    pub fn kubeconfig_of(&self, user: &User) -> Kubeconfig {
+        let token = Identity::Token(user.token.clone());
+        let (management, management_ca, admin) = &self.management;
+        Kubeconfig::new()
+            .context(
+                "rancher",
+                &format!("{}/k8s/clusters/local", self.url),
+                self.ca_pem(),
+                &token,
+            )
+            .context("bare", &self.url, self.ca_pem(), &token)
+            .context("management", management, management_ca, admin)
+    }
+
+    /// Adds the two ways to a registered cluster: `<id>` (through Rancher and its tunnel) and `<id>-direct` (its own API
+    /// server, no tunnel).
+    pub fn with_cluster(&self, kubeconfig: Kubeconfig, cluster: &Registered, user: &User) -> Kubeconfig {
+        let (id, token) = (&cluster.id, Identity::Token(user.token.clone()));
+        kubeconfig
+            .context(id, &format!("{}/k8s/clusters/{id}", self.url), self.ca_pem(), &token)
+            .context(
+                &format!("{id}-direct"),
+                &format!("{}/direct/{id}", self.url),
+                self.ca_pem(),
+                &token,
+            )
+    }
+
+    /// What a fault proxy in front of it needs to know.
+    pub fn upstream(&self) -> Upstream {
+        Upstream {
+            url: self.url.clone(),
+            ca_pem: self.ca_pem().to_owned(),
+            identity: None,
+        }
+    }
+
+    /// Its users.
+    pub fn users(&self) -> &[User] {
+        &self.users
+    }
+
+    /// Registers a generic imported cluster, and returns when its agent is connected.
+    pub async fn register(&self, display_name: &str) -> Result<Registered> {
+        self.register_as(&Registration::imported(display_name)).await
+    }
+
+    /// Registers a cluster, and returns when its agent is connected.
+    pub async fn register_as(&self, registration: &Registration) -> Result<Registered> {
+        let answer = self
+            .control(Method::POST, "clusters", &serde_json::to_value(registration)?)
+            .await?;
+        let id = answer["id"]
+            .as_str()
+            .with_context(|| format!("the stand-in gave no id: {answer}"))?
+            .to_owned();
+        Ok(Registered {
+            id,
+            display_name: registration.display_name.clone(),
+        })
+    }
+
+    /// Takes a cluster away again, on both sides.
+    pub async fn remove(&self, cluster: &Registered) -> Result<()> {
+        self.control(Method::DELETE, &format!("clusters/{}", cluster.id), &Value::Null)
+            .await
+            .map(drop)
+    }
+
+    /// Asks Rancher to deploy the agent again, as `force.deploy` does, and returns at once.
+    pub async fn request_redeploy(&self, cluster: &Registered) -> Result<()> {
+        self.of(cluster, "redeploy", &json!({})).await.map(drop)
+    }
+
+    /// Lets Rancher deploy the agent again, as `force.deploy` does, and returns when that is noted on the Cluster; an error if
+    /// it never is, because the agent is lost by it.
+    pub async fn redeploy(&self, cluster: &Registered) -> Result<()> {
+        self.of(cluster, "redeploy", &json!({ "wait": true })).await.map(drop)
+    }
+
+    /// Lets a redeploy race: it is applied after `lands_after`, with the token of that moment or, `rendered_now`, of this
+    /// one. Returns at once.
+    pub async fn redeploy_later(&self, cluster: &Registered, rendered_now: bool, lands_after: Duration) -> Result<()> {
+        let body = json!({ "renderedNow": rendered_now, "landsAfter": go_duration(lands_after) });
+        self.of(cluster, "redeploy", &body).await.map(drop)
+    }
+
+    /// Lets one apply of this cluster's agent take so long, from the reading of the Cluster to the note on it. Seen on Rancher
+    /// 2.15.0 and 2.12.0: 2.5 to 4 s without latency, 5.5 to 8.6 s at 80 ms of round trip, 9.7 to 11.9 s at 200 ms.
+    pub async fn redeploy_takes(&self, cluster: &Registered, takes: Duration) -> Result<()> {
+        self.of(cluster, "timing", &json!({ "redeploy": go_duration(takes) }))
+            .await
+            .map(drop)
+    }
+
+    /// Breaks every tunnel of the cluster; its agents come back by themselves. The steve tunnels come back one after
+    /// another, so that the oldest pod (or, not `oldest_last`, the youngest) is the last to write what it runs with.
+    pub async fn drop_tunnels(&self, cluster: &Registered, oldest_last: bool) -> Result<()> {
+        self.of(cluster, "drop-tunnels", &json!({ "oldestLast": oldest_last }))
+            .await
+            .map(drop)
+    }
+
+    /// Lets no agent of the cluster connect for a while.
+    pub async fn offline(&self, cluster: &Registered, lasts: Duration) -> Result<()> {
+        self.of(cluster, "offline", &json!({ "for": go_duration(lasts) }))
+            .await
+            .map(drop)
+    }
+
+    /// Ends such a while.
+    pub async fn online(&self, cluster: &Registered) -> Result<()> {
+        self.of(cluster, "online", &json!({})).await.map(drop)
+    }
+
+    /// Lets the agents delete foreign credential Secrets, as they do once an hour, pretending that all are old enough.
+    /// Gives the names of the deleted ones.
+    pub async fn agent_cleanup(&self, cluster: &Registered) -> Result<Vec<String>> {
+        let answer = self.of(cluster, "agent-cleanup", &json!({})).await?;
+        serde_json::from_value(answer["deleted"].clone()).with_context(|| format!("the stand-in answered {answer}"))
+    }
+
+    /// Wakes Rancher's controllers for this cluster, as any write to it does.
+    pub async fn cluster_event(&self, cluster: &Registered) -> Result<()> {
+        self.of(cluster, "cluster-event", &json!({})).await.map(drop)
+    }
+
+    /// Lets `status.caCert` of the Cluster be a CA that the cluster no longer has, until its agent connects again; or the
+    /// right one. It changes the object, which is an event of the Cluster.
+    pub async fn stale_ca_cert(&self, cluster: &Registered, stale: bool) -> Result<()> {
+        self.of(cluster, "ca-cert", &json!({ "stale": stale })).await.map(drop)
+    }
+
+    /// Forgets the interruptions so far: what the report says from now on is about what comes.
+    pub async fn reset(&self, cluster: &Registered) -> Result<()> {
+        self.of(cluster, "reset", &json!({})).await.map(drop)
+    }
+
+    /// Makes Rancher itself misbehave: `{"replicaLag": "2s", "replicas": 2, "leaderGap": "5s", "refuse": [fingerprint],
+    /// "refuseNewTokens": [cluster], "admit": ["*"]}`, or changes its timing.
+    pub async fn fault(&self, fault: &Value) -> Result<()> {
+        self.control(Method::POST, "faults", fault).await.map(drop)
+    }
+
+    /// Another address under which it really answers, also with a certificate for it. It is not in any setting yet.
+    pub fn other_url(&self) -> String {
+        self.url.replace("127.0.0.1", "localhost")
+    }
+
+    /// Changes the setting `server-url`, and says whether agents can reach Rancher there. Nothing is pushed by that: the next
+    /// deployment of an agent renders the new address. The setting belongs to all clusters of this Rancher.
+    pub async fn change_server_url(&self, url: &str, reachable: bool) -> Result<()> {
+        let body = json!({ "serverUrl": url, "reachable": reachable });
+        self.control(Method::POST, "settings", &body).await.map(drop)
+    }
+
+    /// Changes the setting `cacerts`, which is not the certificate that it serves: that one stays signed by
+    /// [`ca_pem`](Self::ca_pem). Nothing is pushed by that, but an agent that starts with the former checksum exits.
+    pub async fn change_cacerts(&self, pem: &str) -> Result<()> {
+        self.control(Method::POST, "settings", &json!({ "cacerts": pem }))
+            .await
+            .map(drop)
+    }
+
+    /// Says whether agents can reach Rancher under an address. If not, their tunnels to it break.
+    pub async fn reachable(&self, url: &str, reachable: bool) -> Result<()> {
+        let body = json!({ "url": url, "reachable": reachable });
+        self.control(Method::POST, "addresses", &body).await.map(drop)
+    }
+
+    /// Adds a user, or gives one another token.
+    pub async fn add_user(&self, user: &User) -> Result<()> {
+        self.control(Method::POST, "users", &serde_json::to_value(user)?)
+            .await
+            .map(drop)
+    }
+
+    /// Every API token that was minted, whoever owns it: `name`, `user`, `clusterId`, `alive`, `lastUsedAt`, `description`.
+    pub async fn tokens(&self) -> Result<Vec<Value>> {
+        let answer = self.control(Method::GET, "tokens", &Value::Null).await?;
+        serde_json::from_value(answer).context("understand the stand-in's tokens")
+    }
+
+    /// What an administrator, or time, does to an API token: `{"enabled": false}`, `{"expired": true}`.
+    pub async fn change_token(&self, name: &str, change: &Value) -> Result<()> {
+        self.control(Method::POST, &format!("tokens/{name}"), change)
+            .await
+            .map(drop)
+    }
+
+    /// Upgrades Rancher from [`TokenStorage::Status`] to [`TokenStorage::Secret`]. Only for a stand-in of one's own.
+    pub async fn upgrade(&self) -> Result<()> {
+        self.control(Method::POST, "upgrade", &json!({})).await.map(drop)
+    }
+
+    /// What it knows of a cluster's tunnels and tokens.
+    pub async fn report(&self, cluster: &Registered) -> Result<Report> {
+        let answer = self
+            .control(Method::GET, &format!("clusters/{}", cluster.id), &Value::Null)
+            .await?;
+        serde_json::from_value(answer.clone()).with_context(|| format!("understand the stand-in's report: {answer}"))
+    }
+
+    /// Everything that it has logged so far: requests, tunnels, rotations, by fingerprint.
+    pub fn log(&self) -> Result<Vec<Value>> {
+        let text = std::fs::read_to_string(&self.log)?;
+        // The last line may be half written at this moment.
+        let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+        whole
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("log line {line}")))
+            .collect()
+    }
+
+    /// The lines of the log that are about one cluster.
+    pub fn log_of(&self, cluster: &Registered) -> Result<Vec<Value>> {
+        let mut lines = self.log()?;
+        lines.retain(|line| line["cluster"] == json!(cluster.id));
+        Ok(lines)
+    }
+
+    /// A client of the user at a path of the stand-in: `/k8s/clusters/local`, `/direct/c-abcde`.
+    pub fn client(&self, path: &str, user: Option<&User>) -> Result<Client> {
+        let mut config = Config::new(format!("{}{path}", self.url).parse()?);
+        config.root_cert = Some(vec![CertificateDer::from_pem_slice(self.ca_pem().as_bytes())?.to_vec()]);
+        // A test wants to see the first answer.
+        config.default_retry = false;
+        config.auth_info.token = user.map(|user| user.token.clone().into());
+        Ok(Client::try_from(config)?)
+    }
+
+    async fn of(&self, cluster: &Registered, action: &str, body: &Value) -> Result<Value> {
+        self.control(Method::POST, &format!("clusters/{}/{action}", cluster.id), body)
+            .await
+    }
+
+    async fn control(&self, method: Method, path: &str, body: &Value) -> Result<Value> {
+        let uri = format!("/control/{path}");
+        let request = http::Request::builder()
+            .method(method)
+            .uri(&uri)
+            .header("content-type", "application/json");
+        let body = if body.is_null() {
+            Vec::new()
+        } else {
+            serde_json::to_vec(body)?
+        };
+        let answer = self.client("", None)?.request_text(request.body(body)?).await;
+        let text = answer.with_context(|| {
+            format!(
+                "ask the stand-in for {uri}; its log is {}",
+                self.process.log().display()
+            )
+        })?;
+        if text.trim().is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(&text).with_context(|| format!("the stand-in answered {text:?}"))
+    }
+}
+
+/// Waits for the line that says where it serves.
+async fn ready(process: &Component, stdout: std::process::ChildStdout) -> Result<String> {
+    #[derive(Deserialize)]
+    struct Ready {
+        url: String,
+    }
+    let line = tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).map(|_| line)
+    });
+    // Its end closes the pipe, and so ends the reading.
+    let Ok(line) = tokio::time::timeout(PATIENCE, line).await else {
+        process.kill().await;
+        bail!(
+            process
+                .death()
+                .context("it did not say within a minute where it serves")
+        )
+    };
+    let line = line??;
+    if line.is_empty() {
+        process.wait_ended().await;
+        return Err(process.death());
+    }
+    Ok(serde_json::from_str::<Ready>(&line)
+        .with_context(|| format!("its first line was {line:?}"))?
+        .url)
+}
+
+/// A program of this workspace, beside the test that is running.
+pub fn built(program: &str) -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    // Test executables are in `deps`, one below.
+    let found = test
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file());
+    found.with_context(|| format!("{program} is not built; do it by `cargo build -p {program}`"))
+}
+
+fn go_duration(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
+}

@@ -1,0 +1,46 @@
+//! A real Kubernetes for tests and for the demo: etcd, API server, controllers, scheduler and kubelet as plain
+//! processes on 127.0.0.1, the Rancher stand-in on top of them, and a proxy that breaks things on purpose.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use test_cluster::{TestEnvironment, TokenStorage};
+//! let environment = TestEnvironment::shared().await?; // started once per process, ends with it
+//! // Starts what it needs: a management and a downstream cluster.
+//! let rancher = environment.rancher(TokenStorage::Secret).await?;
+//! let cluster = rancher.register("berlin").await?;
+//! println!("{} is connected", cluster.id);
+//! # Ok(()) }
+//! ```
+//!
+//! Everything is built by the first test that asks for it, and kept in the user's cache directory ([`GoModule`]).
+//! Whatever is started ends with the process that started it, however that one ends ([`Component`]).
+//!
+//! Environment: `TEST_CLUSTER_KEEP` keeps the bed's directory (logs, kubeconfigs) and prints its path; `KUBEBUILDER_ASSETS`
+//! names a directory whose etcd, kube-apiserver and kubectl are used in place of ours.
+
+mod another_writer;
+mod argocd;
+mod component;
+mod control_plane;
+mod environment;
+mod fake_rancher;
+mod fault_proxy;
+mod go_module;
+mod kubeconfig;
+mod pki;
+mod ports;
+mod programs;
+
+pub use another_writer::{AnotherWriter, Writing};
+pub use argocd::{Application, ArgoCd, Connection, Content, GATE, Operation};
+pub use component::Component;
+pub use control_plane::{ControlPlane, Shape};
+pub use environment::{TestEnvironment, TokenStorage};
+pub use fake_rancher::{
+    Call, FakeRancher, FakeRancherOptions, Interval, Registered, Registration, Report, Session, User, Without, built,
+};
+pub use fault_proxy::{Fault, FaultProxy, Moment, On, Outage, Planned, Request, Upstream};
+pub use go_module::GoModule;
+pub use kubeconfig::{Identity, Kubeconfig};
+pub use pki::{Authority, KeyPairPem};
+pub use programs::{KREW, Programs, build_all};

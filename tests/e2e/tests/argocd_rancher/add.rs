@@ -1,0 +1,194 @@
+//! `kubectl argocd-rancher add`
+
+mod adopt;
+mod interrupted;
+
+use anyhow::Result;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use kube::Api;
+use kube::api::PostParams;
+use serde_json::json;
+use test_cluster::User;
+
+use crate::fixture::{Fixture, config, text, token, user};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn add_creates_a_cluster_secret_with_a_scoped_token() -> Result<()> {
+    let fixture = Fixture::begin("oslo").await?;
+    let added = fixture.run(&["add", "oslo", "-l", "env=test"]).run().await?;
+    // Other stories may have a cluster of that name.
+    let added = if added.code() == Some(0) {
+        added
+    } else {
+        fixture
+            .run(&["add", fixture.id(), "-l", "env=test"])
+            .run()
+            .await?
+            .expect(0)?
+    };
+    assert!(
+        added.stdout.contains(&format!("created for cluster {}", fixture.id())),
+        "{added}"
+    );
+    let secret = fixture.secret().await?;
+    let name = secret.metadata.name.clone().unwrap_or_default();
+    // 127.0.0.1 with the hash of the whole address.
+    assert!(name.starts_with("cluster-127.0.0.1-"), "{name}");
+    assert_eq!(secret.type_.as_deref(), Some("Opaque"));
+    assert_eq!(
+        json!(secret.metadata.labels),
+        json!({"argocd.argoproj.io/secret-type": "cluster", "env": "test"})
+    );
+    let keys: Vec<String> = secret.data.iter().flat_map(|data| data.keys().cloned()).collect();
+    assert_eq!(keys, ["config", "name", "server"]);
+    assert_eq!(
+        (text(&secret, "name")?, text(&secret, "server")?),
+        ("oslo".to_owned(), fixture.server())
+    );
+    let value = token(&secret)?;
+    let wanted = format!(
+        r#"{{"bearerToken":"{value}","tlsClientConfig":{{"insecure":false,"caData":"{}"}}}}"#,
+        fixture.ca_data()
+    );
+    assert_eq!(text(&secret, "config")?, wanted);
+    let annotations = secret.metadata.annotations.unwrap_or_default();
+    assert_eq!(annotations["managed-by"], "argocd.argoproj.io");
+    let living = fixture.living().await?;
+    assert_eq!(living, [annotations["kubectl-rotation.github.io/token"].clone()]);
+    assert!(value.starts_with(&format!("{}:", living[0])));
+
+    // It cannot mint, list or end tokens, and works for no other cluster.
+    let stranger = User {
+        name: "u-leak".into(),
+        token: value,
+        groups: Vec::new(),
+    };
+    for (path, works) in [
+        (format!("/k8s/clusters/{}/version", fixture.id()), true),
+        ("/v3/tokens".to_owned(), false),
+        ("/k8s/clusters/local/version".to_owned(), false),
+    ] {
+        let client = fixture.base.rancher.client("", Some(&stranger))?;
+        let answer = client.request_text(http::Request::get(&path).body(Vec::new())?).await;
+        assert_eq!(answer.is_ok(), works, "{path}: {answer:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn add_again_changes_nothing() -> Result<()> {
+    let fixture = Fixture::begin("turin").await?;
+    fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    let before = fixture.secret().await?.metadata.resource_version;
+    let again = fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    assert!(again.stdout.contains("unchanged for cluster"), "{again}");
+    assert_eq!(fixture.secret().await?.metadata.resource_version, before);
+    assert_eq!(fixture.living().await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn add_dry_run_issues_no_token() -> Result<()> {
+    let fixture = Fixture::begin("pisa").await?;
+    let plan = fixture
+        .run(&["add", fixture.id(), "--dry-run"])
+        .run()
+        .await?
+        .expect(0)?;
+    assert!(plan.stdout.contains("would be created"), "{plan}");
+    assert!(fixture.living().await?.is_empty());
+    assert!(fixture.secret().await.is_err());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn add_reports_a_ttl_shortened_by_rancher() -> Result<()> {
+    let fixture = Fixture::begin("cork").await?;
+    let added = fixture
+        .run(&["add", fixture.id(), "--ttl", "365d", "-o", "json"])
+        .run()
+        .await?
+        .expect(0)?;
+    assert!(
+        added.stderr.contains("Rancher has granted 90d instead of 365d"),
+        "{added}"
+    );
+    let document: serde_json::Value = serde_json::from_str(&added.stdout)?;
+    let item = &document["items"][0];
+    let named = (&item["result"], &item["displayName"]);
+    assert_eq!(named, (&json!("created"), &json!("cork")), "{document:#}");
+    assert!(item["expiresAt"].is_string(), "{document:#}");
+    let refused = fixture
+        .run(&["add", fixture.id(), "--ttl", "0"])
+        .run()
+        .await?
+        .expect(2)?;
+    assert!(refused.stderr.contains("must live for at least a second"), "{refused}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn add_refuses_a_disconnected_agent_unless_forced() -> Result<()> {
+    let fixture = Fixture::begin("genoa").await?;
+    let (rancher, cluster) = (fixture.base.rancher, &fixture.base.cluster);
+    rancher.offline(cluster, std::time::Duration::from_mins(10)).await?;
+    let refused = fixture.run(&["add", fixture.id()]).run().await?.expect(1)?;
+    assert!(
+        refused
+            .stderr
+            .contains("the cluster's agent is not connected to Rancher"),
+        "{refused}"
+    );
+    assert!(refused.stderr.contains("--force=offline"), "{refused}");
+    assert!(fixture.living().await?.is_empty() && fixture.secret().await.is_err());
+    fixture
+        .run(&["add", fixture.id(), "--force=offline"])
+        .run()
+        .await?
+        .expect(0)?;
+    assert_eq!(fixture.living().await?.len(), 1);
+    rancher.online(cluster).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn add_refuses_an_owner_without_permissions() -> Result<()> {
+    let fixture = Fixture::begin("delft").await?;
+    let user = user(&format!("small{}", fixture.id().trim_start_matches("c-")));
+    let shell = fixture.shell_of(&user).await?;
+    // Nobody yet: the cluster is not there for this user.
+    let unseen = fixture.run_at(&shell, &["add", fixture.id()]).run().await?.expect(1)?;
+    assert!(unseen.stderr.contains("no cluster has the id"), "{unseen}");
+
+    // A member with a role that is too small.
+    let client = fixture.base.management.client().await?;
+    let name = format!("member-{}", fixture.id());
+    let role: ClusterRole = serde_json::from_value(json!({
+        "metadata": {"name": name}, "rules": [{
+            "apiGroups": ["management.cattle.io"], "resources": ["clusters"], "resourceNames": [fixture.id()], "verbs": ["get"],
+        }],
+    }))?;
+    let binding: ClusterRoleBinding = serde_json::from_value(json!({
+        "metadata": {"name": name}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user.name}],
+    }))?;
+    Api::all(client.clone()).create(&PostParams::default(), &role).await?;
+    Api::all(client).create(&PostParams::default(), &binding).await?;
+    let refused = e2e::until("the role to count", async || {
+        let refused = fixture.run_at(&shell, &["add", fixture.id()]).run().await?.expect(1)?;
+        Ok((!refused.stderr.contains("no cluster has the id")).then_some(refused))
+    })
+    .await?;
+    assert!(refused.stderr.contains("its owner may not list "), "{refused}");
+    assert!(refused.stderr.contains("cluster-owner"), "{refused}");
+    assert!(
+        fixture.living().await?.is_empty() && fixture.secret().await.is_err(),
+        "{refused}"
+    );
+    fixture
+        .run_at(&shell, &["add", fixture.id(), "--force=rights"])
+        .run()
+        .await?
+        .expect(0)?;
+    assert_eq!(config(&fixture.secret().await?)?["tlsClientConfig"]["insecure"], false);
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! The local cluster, and Secrets that Argo CD cannot use.
+
+use anyhow::{Result, ensure};
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use test_cluster::Registration;
+
+use crate::fixture::{Fixture, config};
+use crate::tokens::{name_of_secret, token_of_ours};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_local_cluster_needs_an_unscoped_token() -> Result<()> {
+    let fixture = Fixture::begin("farsund").await?;
+    let mut local = Registration::imported("local").kind("local");
+    local.id = Some("local".to_owned());
+    // Another test may have registered it: there is one in a Rancher.
+    let _ = fixture.base.rancher.register_as(&local).await;
+    let refused = fixture.run(&["add", "local"]).run().await?.expect(1)?;
+    ensure!(refused.stderr.contains("--unscoped"), "{refused}");
+    let needless = fixture
+        .run(&["add", fixture.id(), "--unscoped"])
+        .run()
+        .await?
+        .expect(1)?;
+    ensure!(
+        needless.stderr.contains("does not need a token without a scope"),
+        "{needless}"
+    );
+    let added = fixture.run(&["add", "local", "--unscoped"]).run().await?.expect(0)?;
+    ensure!(
+        added.stderr.contains("works for every cluster that its owner sees"),
+        "{added}"
+    );
+    fixture.bare(&["verify", "local"]).run().await?.expect(0)?;
+    let refused = fixture.run(&["rotate", "local", "--yes"]).run().await?.expect(1)?;
+    ensure!(refused.stderr.contains("--unscoped"), "{refused}");
+    let rotate = ["rotate", "local", "--unscoped", "--grace", "1s", "--yes"];
+    fixture.run(&rotate).run().await?.expect(0)?;
+    fixture.bare(&["verify", "local"]).run().await?.expect(0)?;
+    // One that was made by hand with a scope is not called proven.
+    let (_, scoped) = token_of_ours(&fixture, "by hand", Some("local")).await?;
+    let secret = fixture.secret().await?;
+    let mut login = config(&secret)?;
+    login["bearerToken"] = json!(scoped);
+    fixture.overwrite(&secret, &login).await?;
+    let verified = fixture.bare(&["verify", "local"]).run().await?.expect(1)?;
+    ensure!(
+        verified.stdout.contains("redirects /k8s/clusters/local/api"),
+        "{verified}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unusable_secrets_are_named_by_every_command() -> Result<()> {
+    let fixture = Fixture::begin("sogndal").await?;
+    fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    let secret = fixture.secret().await?;
+    let name = name_of_secret(&fixture).await?;
+    let blank = json!({"stringData": {"server": format!("{}\n", fixture.server())}});
+    fixture
+        .secrets
+        .patch(&name, &PatchParams::default(), &Patch::Merge(blank))
+        .await?;
+    for command in ["add", "rotate", "verify"] {
+        let refused = fixture.run(&[command, fixture.id()]).run().await?.expect(1)?;
+        let text = refused.to_string();
+        ensure!(text.contains("has a space or a line break"), "{refused}");
+        ensure!(command == "verify" || text.contains("kubectl edit secret"), "{refused}");
+    }
+    let right = json!({"stringData": {"server": fixture.server()}});
+    fixture
+        .secrets
+        .patch(&name, &PatchParams::default(), &Patch::Merge(right))
+        .await?;
+    let mut login = config(&secret)?;
+    login["username"] = json!("argo");
+    fixture.overwrite(&secret, &login).await?;
+    for command in ["add", "rotate"] {
+        let refused = fixture.run(&[command, fixture.id()]).run().await?.expect(1)?;
+        ensure!(
+            refused.stderr.contains("both a bearer token and a user name")
+                && refused.stderr.contains("kubectl edit secret"),
+            "{refused}"
+        );
+    }
+    // The name that the certificate must be for counts in the proof.
+    let mut login = config(&secret)?;
+    login["tlsClientConfig"]["serverName"] = json!("elsewhere.example.com");
+    fixture.overwrite(&secret, &login).await?;
+    fixture.run(&["verify", fixture.id()]).run().await?.expect(1)?;
+    Ok(())
+}

@@ -1,0 +1,356 @@
+//! `kubectl argocd-rancher rotate`
+
+mod interrupted;
+mod kill_matrix;
+mod other_writers;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use client::secret::Fingerprint;
+use e2e::{Invocation, mask_output};
+use insta::assert_snapshot;
+use serde_json::json;
+use test_cluster::{Fault, Moment, On, User};
+
+use crate::fixture::{Fixture, config, token};
+use crate::tokens::{is_alive, token_of_ours};
+
+/// Names that differ from run to run.
+async fn plain(fixture: &Fixture, text: &str, old: &str) -> Result<String> {
+    let secret = fixture.cluster_secret().await?;
+    let mut plain = text.replace(&secret.metadata.name.clone().unwrap_or_default(), "<secret>");
+    let new = token(&secret)?;
+    for (value, word) in [(old, "<old>"), (&new, "<new>")] {
+        let name = value.split(':').next().unwrap_or_default();
+        let print = Fingerprint::of(value).to_string();
+        plain = plain
+            .replace(name, word)
+            .replace(&print, &format!("{word} fingerprint"));
+    }
+    Ok(mask_output(&plain))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_replaces_the_token_and_revokes_the_old_one() -> Result<()> {
+    let fixture = Fixture::begin("narvik").await?;
+    fixture
+        .run(&["add", fixture.id(), "-l", "team=blue"])
+        .run()
+        .await?
+        .expect(0)?;
+    let before = fixture.secret().await?;
+    let old = token(&before)?;
+    let done = fixture
+        .run(&["rotate", fixture.id(), "--grace", "1s", "--yes"])
+        .run()
+        .await?
+        .expect(0)?;
+    let new = fixture.is_rotated(&old).await?;
+    assert_snapshot!(plain(&fixture, &done.stderr, &old).await?, @r"
+    Rotation of cluster narvik (c-id123):
+      survey   Argo CD has <old> (<old> fingerprint), Rancher lets it in; Argo CD has no reason to call the cluster, so its use of the new one will not be seen
+      make     park <old>, which is in use
+               mint a new token for this cluster alone
+               park <new>
+               wait for Rancher to let <new> in
+      place    put <new> into the cluster Secret
+      prove    wait for Argo CD to have no old copy left that it could write back (--grace)
+      retire   revoke <old>: delete it in Rancher
+      confirm  wait for Rancher to refuse <old>
+               delete what was parked
+    What dies with the old values:
+      <old> (<old> fingerprint): whatever else calls Rancher with it
+    make     park <old>, which is in use
+    make     mint a new token for this cluster alone
+    make     park <new>
+    place    put <new> into the cluster Secret
+    prove    waiting for Argo CD to have no old copy left that it could write back (--grace)
+    retire   revoke <old>: delete it in Rancher
+    confirm  delete what was parked
+    Argo CD reaches cluster narvik (c-id123) with <new>, until <time>.
+    ");
+    assert_snapshot!(plain(&fixture, &done.stdout, &old).await?, @"secret/<secret> rotated");
+    let after = fixture.secret().await?;
+    ensure!(after.metadata.uid == before.metadata.uid, "it was made anew");
+    ensure!(after.metadata.labels == before.metadata.labels, "labels have changed");
+    let (mut was, is) = (config(&before)?, config(&after)?);
+    was["bearerToken"] = json!(new);
+    ensure!(was == is, "more than the token has changed");
+    ensure!(
+        !done.to_string().contains(&new) && !done.to_string().contains(&old),
+        "a token was shown"
+    );
+    let status = fixture.status().await?;
+    ensure!(
+        status["rotation"].is_null() && status["lastResult"] == "rotated",
+        "{status}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_dry_run_prints_the_plan_and_changes_nothing() -> Result<()> {
+    let fixture = Fixture::begin("bodo").await?;
+    fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    let before = fixture.secret().await?;
+    let old = token(&before)?;
+    let planned = fixture
+        .run(&["rotate", fixture.id(), "--dry-run=server"])
+        .run()
+        .await?
+        .expect(0)?;
+    assert_snapshot!(plain(&fixture, &planned.stdout, &old).await?, @r"
+    Rotation of cluster bodo (c-id123):
+      survey   Argo CD has <old> (<old> fingerprint), Rancher lets it in; Argo CD has no reason to call the cluster, so its use of the new one will not be seen
+      make     park <old>, which is in use (server dry run)
+               mint a new token for this cluster alone (not checked: Rancher has no dry run)
+               park <new> (not checked: Rancher has no dry run)
+               wait for Rancher to let <new> in
+      place    put <new> into the cluster Secret (server dry run)
+      prove    wait for Argo CD to have no old copy left that it could write back (--grace)
+      retire   revoke <old>: delete it in Rancher (not checked: Rancher has no dry run)
+      confirm  wait for Rancher to refuse <old>
+               delete what was parked (not checked: Rancher has no dry run)
+    What dies with the old values:
+      <old> (<old> fingerprint): whatever else calls Rancher with it
+    ");
+    ensure!(
+        fixture.secret().await? == before && fixture.living().await?.len() == 1,
+        "something was touched"
+    );
+    let asked = fixture.run(&["rotate", fixture.id()]).run().await?.expect(1)?;
+    ensure!(asked.stderr.contains("no terminal to confirm it on"), "{asked}");
+    ensure!(fixture.secret().await? == before, "something was touched");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_repairs_a_stale_copy_that_was_written_back() -> Result<()> {
+    let fixture = Fixture::begin("alta").await?;
+    fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    let before = fixture.secret().await?;
+    let (old, stale) = (token(&before)?, config(&before)?);
+    let run = fixture
+        .run(&["rotate", fixture.id(), "--grace", "5s", "--yes"])
+        .start()
+        .await?;
+    e2e::until("the swap", async || {
+        Ok((token(&fixture.cluster_secret().await?)? != old).then_some(()))
+    })
+    .await?;
+    fixture.overwrite(&before, &stale).await?;
+    let done = run.finish().await?.expect(0)?;
+    fixture.is_rotated(&old).await?;
+    let puts = done.stderr.matches("into the cluster Secret").count();
+    // One of them is the plan's.
+    ensure!(puts == 3, "{done}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_keeps_shared_and_foreign_tokens() -> Result<()> {
+    let fixture = Fixture::begin("vardo").await?;
+    let login = json!({"bearerToken": User::admin().token, "tlsClientConfig": {"insecure": false, "caData": fixture.ca_data()}});
+    fixture.by_hand("shared", &fixture.server(), &login).await?;
+    let not_ours = fixture.run(&["rotate", "shared", "--yes"]).run().await?.expect(1)?;
+    ensure!(not_ours.stderr.contains("is not a token of"), "{not_ours}");
+    fixture
+        .by_hand("other", &fixture.server().replace(fixture.id(), "local"), &login)
+        .await?;
+    let shared = fixture.run(&["rotate", "shared", "--yes"]).run().await?.expect(1)?;
+    ensure!(shared.stderr.contains("is in other Secrets too: other"), "{shared}");
+    let args = ["rotate", "shared", "--keep-old", "--grace", "1s", "--yes"];
+    let kept = fixture.run(&args).run().await?.expect(0)?;
+    ensure!(kept.stderr.contains("The old token is alive still"), "{kept}");
+    let secret = fixture.secrets.get("shared").await?;
+    ensure!(token(&secret)? != User::admin().token, "nothing was changed");
+    let (labels, data) = (
+        secret.metadata.labels.unwrap_or_default(),
+        secret.data.unwrap_or_default(),
+    );
+    ensure!(
+        labels["team"] == "blue" && data["shard"].0 == b"3",
+        "what is not ours has changed"
+    );
+    ensure!(fixture.lets_in(&User::admin().token).await?, "the old one is refused");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_refuses_two_secrets_for_one_cluster() -> Result<()> {
+    let fixture = Fixture::begin("hammerfest").await?;
+    fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    let first = fixture.secret().await?;
+    fixture.by_hand("second", &fixture.server(), &config(&first)?).await?;
+    let name = first.metadata.name.clone().context("no name")?;
+    let refused = fixture.run(&["rotate", &name, "--yes"]).run().await?.expect(1)?;
+    ensure!(refused.stderr.contains("are both for"), "{refused}");
+    ensure!(fixture.living().await?.len() == 1, "something was minted");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_replaces_an_expired_token() -> Result<()> {
+    let fixture = Fixture::begin("mosjoen").await?;
+    fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    let old = token(&fixture.secret().await?)?;
+    let name = fixture.living().await?.remove(0);
+    fixture
+        .base
+        .rancher
+        .change_token(&name, &json!({"expired": true}))
+        .await?;
+    let args = ["rotate", "--all", "--within", "30d", "--grace", "0s", "--yes"];
+    let done = fixture.run(&args).run().await?.expect(0)?;
+    ensure!(done.stderr.contains("Rancher refuses it"), "{done}");
+    fixture.is_rotated(&old).await?;
+    let nothing = fixture
+        .run(&["rotate", "--within", "30d", "--exit-code"])
+        .run()
+        .await?
+        .expect(3)?;
+    ensure!(nothing.stderr.contains("No token ends within"), "{nothing}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_refuses_a_disconnected_agent_unless_forced() -> Result<()> {
+    let fixture = Fixture::begin("roros").await?;
+    fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    let old = token(&fixture.secret().await?)?;
+    let (rancher, cluster) = (fixture.base.rancher, &fixture.base.cluster);
+    rancher.offline(cluster, Duration::from_mins(10)).await?;
+    let refused = fixture.run(&["rotate", fixture.id(), "--yes"]).run().await?.expect(1)?;
+    ensure!(refused.stderr.contains("--force=offline"), "{refused}");
+    ensure!(fixture.living().await?.len() == 1, "something was minted");
+    ensure!(refused.took < Duration::from_mins(1), "it hung for {:?}", refused.took);
+    let args = ["rotate", fixture.id(), "--force=offline", "--grace", "0s", "--yes"];
+    fixture.run(&args).run().await?.expect(0)?;
+    rancher.online(cluster).await?;
+    e2e::until("the agent to be back", async || {
+        Ok(fixture.lets_in(&token(&fixture.secret().await?)?).await?.then_some(()))
+    })
+    .await?;
+    fixture.is_rotated(&old).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_rolls_back_when_the_agent_disconnects_before_it_is_verified() -> Result<()> {
+    let fixture = Fixture::begin("oppdal").await?;
+    fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    let old = token(&fixture.secret().await?)?;
+    let (rancher, cluster) = (fixture.base.rancher, &fixture.base.cluster);
+    let (proxy, shell) = fixture.behind_proxy().await?;
+    // Right before the mint.
+    let mint = test_cluster::On::write().path("*/v3/tokens*");
+    let planned = proxy.plan(mint, test_cluster::Fault::Stall(Duration::from_secs(3)));
+    let args = ["rotate", fixture.id(), "--timeout", "12s", "--grace", "0s", "--yes"];
+    let run = fixture.run_at(&shell, &args).start().await?;
+    planned.strikes().await;
+    rancher.offline(cluster, Duration::from_mins(10)).await?;
+    let back = run.finish().await?.expect(1)?;
+    ensure!(back.stderr.contains("to let token-"), "{back}");
+    rancher.online(cluster).await?;
+    e2e::until("the agent to be back", async || {
+        Ok(fixture.lets_in(&old).await?.then_some(()))
+    })
+    .await?;
+    fixture.is_restored(&old).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_continues_after_a_cluster_that_cannot_be_rotated() -> Result<()> {
+    let fixture = Fixture::begin("namsos").await?;
+    let (rancher, ids) = (fixture.base.rancher, fixture.id());
+    let second = rancher.register("namsos-two").await?;
+    fixture.run(&["add", ids, &second.id]).run().await?.expect(0)?;
+    rancher.offline(&second, Duration::from_mins(10)).await?;
+    let args = [
+        "rotate", ids, &second.id, "--grace", "0s", "--jitter", "0s", "--yes", "-o", "json",
+    ];
+    let ended = fixture.run(&args).run().await?.expect(1)?;
+    let results: serde_json::Value = serde_json::from_str(&ended.stdout)?;
+    let outcome = |at: usize| results["items"][at]["outcome"].as_str().unwrap_or_default().to_owned();
+    ensure!([outcome(0), outcome(1)] == ["rotated", "refused"], "{ended}");
+    ensure!(ended.stderr.contains("1 of 2 did not end well"), "{ended}");
+    ensure!(ended.stderr.contains("--force=offline"), "{ended}");
+    rancher.online(&second).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_over_a_slow_link_finishes_and_resumes_after_a_kill() -> Result<()> {
+    for killed in [false, true] {
+        let fixture = Fixture::begin(if killed { "kirkenes" } else { "vardo" }).await?;
+        fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+        let old = token(&fixture.secret().await?)?;
+        let (proxy, shell) = fixture.behind_proxy().await?;
+        proxy.delay(On::request(), Duration::from_millis(100));
+        let rotate = ["rotate", fixture.id(), "--grace", "0s", "--yes"];
+        if killed {
+            // Right after Rancher has given out the new token.
+            proxy.plan(On::write().path("/v3/token*"), Fault::Kill(Moment::After));
+            let run = fixture.run_at(&shell, &rotate).start().await?;
+            proxy.victim(run.pid()?);
+            run.finish().await?.expect_killed()?;
+        }
+        fixture.run_at(&shell, &rotate).run().await?.expect(0)?;
+        fixture.is_rotated(&old).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_of_the_commands_own_login_is_never_revoked() -> Result<()> {
+    let fixture = Fixture::begin("rjukan").await?;
+    let (name, value) = token_of_ours(&fixture, "by hand", None).await?;
+    let login = json!({"bearerToken": value, "tlsClientConfig": {"insecure": false, "caData": fixture.ca_data()}});
+    fixture.by_hand("own", &fixture.server(), &login).await?;
+    let (ca, file) = (
+        fixture.base.shell.home().join("ca.crt"),
+        fixture.base.shell.home().join("token"),
+    );
+    std::fs::write(&ca, fixture.base.rancher.ca_pem())?;
+    std::fs::write(&file, &value)?;
+    let (ca, file) = (ca.to_string_lossy().into_owned(), file.to_string_lossy().into_owned());
+    let as_itself = |args: &[&str]| -> Invocation {
+        let url = ["--rancher-url", fixture.base.rancher.url()];
+        let with = ["--rancher-token-file", &file, "--rancher-certificate-authority", &ca];
+        fixture.bare(&[args, url.as_slice(), with.as_slice()].concat())
+    };
+    let refused = as_itself(&["rotate", "own", "--yes"]).run().await?.expect(1)?;
+    ensure!(refused.stderr.contains("itself logs in to Rancher with"), "{refused}");
+    let removed = as_itself(&["remove", "own", "--yes", "--force=foreign-token"])
+        .run()
+        .await?;
+    ensure!(removed.stderr.contains("itself logs in to Rancher with"), "{removed}");
+    ensure!(is_alive(&fixture, &name).await?, "it was revoked");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_does_not_mistake_use_by_others_for_argocd() -> Result<()> {
+    let fixture = Fixture::begin("narvik-use").await?;
+    fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    fixture.application().await?;
+    let old = token(&fixture.secret().await?)?;
+    // Nothing tells of Argo CD's use here.
+    let rotate = ["rotate", fixture.id(), "--grace", "1s", "--yes"];
+    let refused = fixture.run(&rotate).run().await?.expect(1)?;
+    ensure!(
+        refused
+            .stderr
+            .contains("Argo CD's use of the new token could not be told")
+            && refused.stderr.contains("--force=use"),
+        "{refused}"
+    );
+    let forced = fixture
+        .run(&[&rotate[..], &["--force=use"]].concat())
+        .run()
+        .await?
+        .expect(0)?;
+    ensure!(!forced.stderr.contains("Argo CD to call with"), "{forced}");
+    fixture.is_rotated(&old).await?;
+    Ok(())
+}

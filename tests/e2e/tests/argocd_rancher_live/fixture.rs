@@ -1,0 +1,196 @@
+//! A cluster in the fake Rancher, the real Argo CD, and changes of its token by hand.
+
+use anyhow::{Context as _, Result};
+use e2e::{Invocation, RancherFixture, Shell, until};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use test_cluster::{Application, ArgoCd, Call, Connection, Content, TestEnvironment, TokenStorage, User};
+
+/// The plugin as the file that kubectl looks for.
+const PLUGIN: &str = "kubectl-argocd_rancher";
+
+pub(crate) struct Fixture {
+    pub(crate) base: RancherFixture,
+    pub(crate) argo: &'static ArgoCd,
+    pub(crate) secrets: Api<Secret>,
+}
+
+/// A token of Rancher's.
+pub(crate) struct Token {
+    pub(crate) name: String,
+    /// The whole bearer value.
+    pub(crate) value: String,
+}
+
+/// An Application of Argo CD's.
+pub(crate) struct Deployed {
+    pub(crate) application: String,
+    /// Where it deploys to, in the cluster.
+    pub(crate) namespace: String,
+}
+
+impl Fixture {
+    pub(crate) async fn begin(name: &str) -> Result<Self> {
+        let argo = async { TestEnvironment::shared().await?.argocd().await };
+        let (base, argo) = tokio::try_join!(RancherFixture::begin(TokenStorage::Secret, name), argo)?;
+        give_plugin(&base.shell)?;
+        let client = base.management.client().await?;
+        Ok(Self {
+            secrets: Api::namespaced(client, argo.namespace()),
+            base,
+            argo,
+        })
+    }
+
+    /// One whose cluster Argo CD knows, by what `add` has written.
+    pub(crate) async fn added(name: &str) -> Result<Self> {
+        let fixture = Self::begin(name).await?;
+        fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+        Ok(fixture)
+    }
+
+    /// The cluster's id.
+    pub(crate) fn id(&self) -> &str {
+        &self.base.cluster.id
+    }
+
+    /// The cluster's address, as Argo CD is told.
+    pub(crate) fn server(&self) -> String {
+        format!("{}/k8s/clusters/{}", self.base.rancher.url(), self.id())
+    }
+
+    /// `kubectl argocd-rancher ARGS`, with both sides known.
+    pub(crate) fn run(&self, args: &[&str]) -> Invocation {
+        self.run_at(&self.base.shell, args)
+    }
+
+    pub(crate) fn run_at(&self, shell: &Shell, args: &[&str]) -> Invocation {
+        let argo = ["--context", "management", "--namespace", self.argo.namespace()];
+        let words = ["argocd-rancher"].iter().chain(args).chain(&argo);
+        shell.kubectl(words.chain(&["--rancher-context", "rancher"]))
+    }
+
+    /// The Secret of the cluster.
+    pub(crate) async fn secret(&self) -> Result<Secret> {
+        secret_of(&self.secrets, &self.server()).await
+    }
+
+    /// The bearer value that Argo CD has for the cluster now.
+    pub(crate) async fn token_in_place(&self) -> Result<Token> {
+        let config: Value = serde_json::from_str(&text(&self.secret().await?, "config")?)?;
+        Token::of(&config["bearerToken"])
+    }
+
+    /// A new token for the cluster.
+    pub(crate) async fn mint(&self) -> Result<Token> {
+        let asked = json!({"type": "token", "clusterId": self.id(), "ttl": 3_600_000});
+        let request = http::Request::post("/v3/tokens").body(serde_json::to_vec(&asked)?)?;
+        let admin = self.base.rancher.client("", Some(&User::admin()))?;
+        let minted: Value = admin.request(request).await?;
+        Token::of(&minted["token"])
+    }
+
+    /// Ends a token.
+    pub(crate) async fn revoke(&self, token: &Token) -> Result<()> {
+        let request = http::Request::delete(format!("/v3/tokens/{}", token.name)).body(Vec::new())?;
+        let admin = self.base.rancher.client("", Some(&User::admin()))?;
+        admin.request_text(request).await?;
+        Ok(())
+    }
+
+    /// Puts a token into the Secret by a plain patch, as somebody would by hand, and does not look back.
+    pub(crate) async fn swap(&self, token: &Token) -> Result<()> {
+        let secret = self.secret().await?;
+        let mut config: Value = serde_json::from_str(&text(&secret, "config")?)?;
+        config["bearerToken"] = json!(token.value);
+        let patch = json!({"stringData": {"config": config.to_string()}});
+        let name = secret.metadata.name.unwrap_or_default();
+        let patch = Patch::Merge(&patch);
+        self.secrets.patch(&name, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    /// Whether Argo CD's controller has been let through with a token, from a moment on.
+    pub(crate) fn uses(&self, token: &Token, since: Timestamp) -> Result<bool> {
+        let calls = self.controllers_calls(&[token], since)?;
+        Ok(calls.iter().any(|call| !call.is_refused()))
+    }
+
+    /// The calls of Argo CD's controller with one of these tokens that were refused, from a moment on.
+    pub(crate) fn refused(&self, tokens: &[&Token], since: Timestamp) -> Result<Vec<Call>> {
+        let mut calls = self.controllers_calls(tokens, since)?;
+        calls.retain(Call::is_refused);
+        Ok(calls)
+    }
+
+    /// Other stories probe these tokens too.
+    fn controllers_calls(&self, tokens: &[&Token], since: Timestamp) -> Result<Vec<Call>> {
+        let names: Vec<&str> = tokens.iter().map(|token| token.name.as_str()).collect();
+        let mut calls = self.base.rancher.calls_with(&names, since)?;
+        calls.retain(|call| call.is_by("argocd-application-controller"));
+        Ok(calls)
+    }
+
+    /// What makes Argo CD use the cluster: an Application, in a namespace of its own there.
+    pub(crate) async fn deploy(&self, content: Content) -> Result<Deployed> {
+        let application = format!("app-{}", self.id());
+        let namespace = self.base.downstream.namespace(&application).await?;
+        let server = self.server();
+        let wanted = Application {
+            name: &application,
+            server: &server,
+            namespace: &namespace,
+            content,
+        };
+        self.argo.create_application(&wanted).await?;
+        Ok(Deployed { application, namespace })
+    }
+
+    /// Waits until Argo CD says so of the cluster.
+    pub(crate) async fn becomes(&self, status: &str) -> Result<Connection> {
+        let server = self.server();
+        let what = format!("Argo CD to say {status} of {server}");
+        until(&what, async || {
+            let seen = self.argo.connection(&server).await?;
+            Ok(seen.filter(|seen| seen.status == status))
+        })
+        .await
+    }
+}
+
+impl Token {
+    fn of(value: &Value) -> Result<Self> {
+        let value = value.as_str().context("no token")?;
+        let (name, _) = value.split_once(':').context("no token of Rancher's")?;
+        Ok(Self {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        })
+    }
+}
+
+/// Puts the plugin on the `PATH` of a desk.
+pub(crate) fn give_plugin(shell: &Shell) -> Result<()> {
+    let link = shell.home().join("bin").join(PLUGIN);
+    std::os::unix::fs::symlink(test_cluster::built(PLUGIN)?, link)?;
+    Ok(())
+}
+
+/// The Secret of the cluster with this address.
+pub(crate) async fn secret_of(secrets: &Api<Secret>, server: &str) -> Result<Secret> {
+    let all = secrets.list(&ListParams::default()).await?.items;
+    let ours = all
+        .into_iter()
+        .find(|secret| text(secret, "server").is_ok_and(|text| text == server));
+    ours.with_context(|| format!("Argo CD has no Secret for {server}"))
+}
+
+/// A value of a Secret, as text.
+pub(crate) fn text(secret: &Secret, key: &str) -> Result<String> {
+    let bytes = secret.data.as_ref().and_then(|data| data.get(key));
+    let bytes = bytes.with_context(|| format!("no key {key}"))?;
+    Ok(String::from_utf8(bytes.0.clone())?)
+}

@@ -1,0 +1,62 @@
+//! `kubectl bootstrap-token rollback`
+
+use anyhow::{Result, ensure};
+use e2e::until;
+use rustix::process::Signal;
+
+use crate::cluster::is_let_in;
+use crate::rotation_fixture::RotationFixture;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollback_restores_the_start_before_retire() -> Result<()> {
+    let (fixture, run) = RotationFixture::in_overlap("roll-back").await?;
+    let new = fixture.held().await?;
+    ensure!(
+        is_let_in(fixture.plane, &new.text).await?,
+        "what machines read is refused"
+    );
+    ensure!(
+        is_let_in(fixture.plane, &fixture.old.text).await?,
+        "whoever has read the old one is refused"
+    );
+    run.signal(Signal::INT)?;
+    let stopped = run.finish().await?.expect(130)?;
+    ensure!(stopped.stderr.contains("kubectl bootstrap-token rollback"), "{stopped}");
+    fixture
+        .shell
+        .bootstrap_token(fixture.rollback(&[]))
+        .run()
+        .await?
+        .expect(0)?;
+    fixture.is_restored().await?;
+    ensure!(!is_let_in(fixture.plane, &new.text).await?, "the new one is let in");
+    let nothing = ["rollback", &fixture.old.id, "--exit-code"];
+    fixture.shell.bootstrap_token(nothing).run().await?.expect(3)?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollback_keeps_the_new_token_when_the_old_one_expired() -> Result<()> {
+    let (fixture, run) = RotationFixture::in_overlap("stays").await?;
+    run.signal(Signal::INT)?;
+    run.finish().await?.expect(130)?;
+    let sooner = ["extend", &fixture.old.id, "--ttl", "1s"];
+    fixture.shell.bootstrap_token(sooner).run().await?.expect(0)?;
+    until("the cleaner", async || {
+        Ok((!fixture.tokens().await?.contains(&fixture.old.id)).then_some(()))
+    })
+    .await?;
+    let kept = fixture
+        .shell
+        .bootstrap_token(fixture.rollback(&[]))
+        .run()
+        .await?
+        .expect(1)?;
+    ensure!(kept.stderr.contains("there is no way back to it"), "{kept}");
+    let new = fixture.held().await?;
+    ensure!(
+        new.id != fixture.old.id && is_let_in(fixture.plane, &new.text).await?,
+        "nobody can join"
+    );
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! How many requests a rotation costs its servers: the writes to the number, as `docs/requests.md` tells them; the reads
+//! within bounds that follow from how often it looks.
+
+use anyhow::{Result, ensure};
+use e2e::{Cost, RancherFixture};
+use rstest::rstest;
+use test_cluster::{Request, TokenStorage};
+
+use crate::writes::essence;
+
+/// The survey before the question, the survey of the engine, and what is read once.
+const SURVEYS: usize = 42;
+
+/// Reads of one look: cluster, tokens, Secrets, feature; Deployment, pods, record; a Secret for each value; a probe of two
+/// doors for two values, twice; a call through the tunnel.
+const OF_A_LOOK: usize = 18;
+
+/// Looks in a second of waiting, and one for each step besides.
+const LOOKS_A_SECOND: f64 = 2.5;
+
+/// How the other side is reached and what is changed.
+#[derive(Clone, Copy, Debug)]
+enum Mode {
+    All,
+    OnlyAgent,
+    Direct,
+}
+
+impl Mode {
+    fn words(self) -> &'static str {
+        match self {
+            Self::All => "all tokens",
+            Self::OnlyAgent => "only the agent's token",
+            Self::Direct => "all tokens, with a context of the cluster itself",
+        }
+    }
+
+    fn args(self, id: &str) -> Vec<String> {
+        match self {
+            Self::All => Vec::new(),
+            Self::OnlyAgent => vec!["--only-agent".into()],
+            Self::Direct => vec!["--downstream-context".into(), format!("{id}-direct")],
+        }
+    }
+}
+
+/// `PATCH clusterregistrationtokens` on which side.
+fn what(write: &Request) -> String {
+    let below = write.path.contains("/namespaces/cattle-system/");
+    let side = if below { "downstream" } else { "management" };
+    let kind = essence(write);
+    let kind = kind.split('/').next().unwrap_or_default();
+    format!("{kind}, {side}")
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_sends_the_documented_writes(
+    #[values(TokenStorage::Status, TokenStorage::Secret)] storage: TokenStorage,
+    #[values(Mode::All, Mode::OnlyAgent, Mode::Direct)] mode: Mode,
+) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "lyon").await?;
+    let (proxy, shell) = fixture.behind_proxy().await?;
+    let id = fixture.cluster.id.as_str();
+    let rotate = ["rotate", id, "--yes", "--settle", "1s"].map(str::to_owned);
+    let outcome = shell
+        .crt(rotate.into_iter().chain(mode.args(id)))
+        .run()
+        .await?
+        .expect(0)?;
+
+    let word = match storage {
+        TokenStorage::Status => "Era P",
+        TokenStorage::Secret => "Era S",
+    };
+    let cost = Cost::of(&proxy);
+    cost.is_documented(&format!("{word}, {}", mode.words()), what)?;
+    // One that takes and one that begins, one before each write and at each new phase of waiting, one that ends; and a
+    // renewal every ten seconds.
+    cost.leases_follow(8, outcome.took)?;
+
+    let is_look = |request: &&Request| request.path.ends_with(&format!("/clusters/{id}")) && request.method == "GET";
+    let looks = cost.reads.iter().filter(is_look).count();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "seconds of a test, times two and a half"
+    )]
+    let waiting = (outcome.took.as_secs_f64() * LOOKS_A_SECOND) as usize;
+    cost.at_most(cost.writes.len() + cost.leases.len() + waiting, "looks", looks)?;
+    cost.at_most(SURVEYS + looks * OF_A_LOOK, "reads", cost.reads.len())?;
+    let ours = |request: &Request| request.user_agent.starts_with("kubectl-crt/");
+    ensure!(proxy.requests().iter().all(ours), "{}", proxy.transcript());
+    Ok(())
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn read_only_commands_send_few_requests_and_no_writes(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "lyon").await?;
+    let (proxy, shell) = fixture.behind_proxy().await?;
+    let id = fixture.cluster.id.as_str();
+    for (args, most) in [
+        (vec!["list", id], 6),
+        (vec!["list", id, "--probe"], 18),
+        (vec!["list"], 6),
+        (vec!["status", id], 24),
+        (vec!["verify", id], 24),
+        (vec!["rotate", id, "--dry-run"], SURVEYS),
+        (vec!["rotate", id, "--dry-run=server"], SURVEYS + 10),
+        (vec!["rollback", id, "--dry-run"], 10),
+        (vec!["version"], 10),
+    ] {
+        let before = proxy.requests().len();
+        shell.crt(&args).run().await?.expect(0)?;
+        let sent = proxy.requests().split_off(before);
+        println!("{storage:?} {args:?}: {}", sent.len());
+        ensure!(
+            sent.len() <= most,
+            "{args:?}: {} requests, at most {most}\n{}",
+            sent.len(),
+            proxy.transcript()
+        );
+    }
+    ensure!(proxy.writes().is_empty(), "{}", proxy.transcript());
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! The kill matrix: a rotation is killed right before and right after each of its writes, and nothing is lost. Run
+//! again, it finishes; and until the old token is retired, `rollback` restores the start.
+//!
+//! The kill comes from a proxy between the plugin and its servers; the plugin has no hook for it. What must hold at the
+//! end of each point stands in [`state`](crate::state).
+#![expect(
+    clippy::print_stdout,
+    reason = "one line for each point is what a reader of the matrix looks for"
+)]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::{CommandOutput, RancherFixture};
+use futures::future::join_all;
+use rstest::rstest;
+use test_cluster::{Fault, Moment, On, Request, TokenStorage};
+
+use crate::state::{self, Scope, State};
+use crate::writes::{essence, is_lease, same_as};
+
+/// How many clusters of one test are rotated side by side.
+const SIDE_BY_SIDE: usize = 4;
+
+/// How often a holder renews its lock.
+const RENEWED_EVERY: Duration = Duration::from_secs(10);
+
+/// One point of the matrix: a write of an undisturbed run, and the moment.
+///
+/// Writes are told apart by what they change, and counted for each object alone: so a lock that is renewed once more
+/// on a busy machine moves nothing but the numbers of the writes of the Lease.
+#[derive(Clone)]
+struct Point {
+    /// Its place among all writes of that run.
+    write: usize,
+    /// What it changes.
+    what: String,
+    /// Of a write of the Lease: how many of those came after it.
+    leases_after: Option<usize>,
+    on: On,
+    moment: Moment,
+}
+
+/// How the matrix goes on after the kill.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Rotate,
+    Rollback,
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_write_and_run_again_it_finishes(#[case] storage: TokenStorage) -> Result<()> {
+    Matrix::new(storage, Then::Rotate).await?.walk().await
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rollback_restores_the_start_after_a_kill_before_retire(#[case] storage: TokenStorage) -> Result<()> {
+    Matrix::new(storage, Then::Rollback).await?.walk().await
+}
+
+struct Matrix {
+    storage: TokenStorage,
+    then: Then,
+    /// How many writes a run has that nobody disturbs.
+    writes: usize,
+    /// How often it may have renewed its lock meanwhile. A run that takes less time has so many writes of the Lease fewer.
+    renewals: usize,
+    points: Mutex<VecDeque<Point>>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// Runs that ended before the write that they were to be killed at.
+    not_reached: Vec<String>,
+    /// A run was killed in retire: from there on nothing can be rolled back.
+    edge: bool,
+    failed: Vec<String>,
+}
+
+impl Matrix {
+    async fn new(storage: TokenStorage, then: Then) -> Result<Self> {
+        let fixture = RancherFixture::begin(storage, "clean").await?;
+        let start = State::of(&fixture).await?;
+        let (proxy, shell) = fixture.behind_proxy().await?;
+        let rotated = shell.crt(command("rotate", &fixture)).run().await?.expect(0)?;
+        state::rotated(&fixture, &start, Scope::All).await?;
+        let writes = proxy.writes();
+        Ok(Self {
+            storage,
+            then,
+            writes: writes.len(),
+            renewals: usize::try_from(rotated.took.as_secs() / RENEWED_EVERY.as_secs())?,
+            points: Mutex::new(points(&writes)),
+            seen: Mutex::default(),
+        })
+    }
+
+    async fn walk(&self) -> Result<()> {
+        let began = Instant::now();
+        join_all((0..SIDE_BY_SIDE).map(|worker| self.work(worker))).await;
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        println!("{self}: {} writes, walked in {:.0?}", self.writes, began.elapsed());
+        ensure!(seen.failed.is_empty(), "{}", seen.failed.join("\n\n"));
+        ensure!(
+            seen.edge == (self.then == Then::Rollback),
+            "retire was reached: {}",
+            seen.edge
+        );
+        ensure!(
+            seen.not_reached.is_empty(),
+            "never killed: {}",
+            seen.not_reached.join(", ")
+        );
+        Ok(())
+    }
+
+    /// Walks point after point on a cluster of its own. Each point ends in a state that is a sound start for the next; a
+    /// cluster on which one failed is left alone.
+    async fn work(&self, worker: usize) {
+        let mut fixture = None;
+        while let Some(point) = self.next() {
+            let began = Instant::now();
+            let outcome = self.on(&mut fixture, worker, &point).await;
+            let took = began.elapsed();
+            match outcome {
+                Ok(line) => println!("{self} {point}: {line} ({took:.1?})"),
+                Err(error) => {
+                    println!("{self} {point}: FAILED ({took:.1?})");
+                    let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                    seen.failed.push(format!("{self} {point}: {error:?}"));
+                    fixture = None;
+                }
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Point> {
+        let edge = self.seen.lock().unwrap_or_else(PoisonError::into_inner).edge;
+        let mut points = self.points.lock().unwrap_or_else(PoisonError::into_inner);
+        (!edge).then(|| points.pop_front()).flatten()
+    }
+
+    async fn on(&self, fixture: &mut Option<RancherFixture>, worker: usize, point: &Point) -> Result<String> {
+        let fixture = match fixture {
+            Some(fixture) => fixture,
+            None => fixture.insert(RancherFixture::begin(self.storage, &format!("city-{worker}")).await?),
+        };
+        fixture.rancher.reset(&fixture.cluster).await?;
+        let start = State::of(fixture).await?;
+        if !kill(fixture, point).await? {
+            state::rotated(fixture, &start, Scope::All).await?;
+            if point.leases_after.is_none_or(|after| after >= self.renewals) {
+                let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                seen.not_reached.push(point.to_string());
+            }
+            return Ok("it was done before".to_owned());
+        }
+        let left = State::of(fixture).await?;
+        let phase = left.phase().unwrap_or("no journal").to_owned();
+        let end = match self.then {
+            Then::Rotate => finish(fixture, &start).await?,
+            Then::Rollback => self.roll_back(fixture, &start, &left).await?,
+        };
+        Ok(format!("in {phase}, {end}"))
+    }
+
+    /// Undoes what was begun, or finds that it is too late for that and finishes it.
+    async fn roll_back(&self, fixture: &RancherFixture, start: &State, left: &State) -> Result<String> {
+        let rollback = fixture.shell.crt(command("rollback", fixture)).run().await?;
+        match left.phase() {
+            None => {
+                ensure!(
+                    left.tokens == start.tokens,
+                    "no journal, and something was done: {left:#?}"
+                );
+                let rollback = rollback.expect(0)?;
+                ensure!(rollback.stderr.contains("is under way"), "{rollback}");
+                untouched(fixture, start).await?;
+                Ok("there was nothing to roll back".to_owned())
+            }
+            Some("retire" | "confirm") => {
+                self.seen.lock().unwrap_or_else(PoisonError::into_inner).edge = true;
+                let rollback = rollback.expect(1)?;
+                ensure!(rollback.stderr.contains("can only be finished"), "{rollback}");
+                Ok(format!("rollback is refused, {}", finish(fixture, start).await?))
+            }
+            Some(_) => {
+                let rollback = rollback.expect(0)?;
+                let restored = state::restored(fixture, start, left.drawn()).await;
+                restored.with_context(|| rollback.to_string())?;
+                Ok("rolled back".to_owned())
+            }
+        }
+    }
+}
+
+/// Both moments of each write.
+fn points(writes: &[Request]) -> VecDeque<Point> {
+    let mut points = VecDeque::new();
+    let mut counts = BTreeMap::new();
+    let leases = writes.iter().filter(|write| is_lease(write)).count();
+    for (index, write) in writes.iter().enumerate() {
+        let what = essence(write);
+        let object = if is_lease(write) { "the Lease" } else { &what };
+        let nth = *counts.entry(object.to_owned()).and_modify(|nth| *nth += 1).or_insert(1);
+        points.extend([Moment::Before, Moment::After].map(|moment| Point {
+            write: index + 1,
+            what: what.clone(),
+            leases_after: is_lease(write).then(|| leases - nth),
+            on: same_as(write).nth(nth),
+            moment,
+        }));
+    }
+    points
+}
+
+/// Runs a rotation and kills it there. Says whether it came so far.
+async fn kill(fixture: &RancherFixture, point: &Point) -> Result<bool> {
+    let (proxy, shell) = fixture.behind_proxy().await?;
+    proxy.plan(point.on.clone(), Fault::Kill(point.moment));
+    let run = shell.crt(command("rotate", fixture)).start().await?;
+    proxy.victim(run.pid()?);
+    let outcome = run.finish().await?;
+    if outcome.code() == Some(0) {
+        return Ok(false);
+    }
+    outcome.expect_killed().with_context(|| proxy.transcript())?;
+    let writes = proxy.writes();
+    let mut rest = writes.iter().skip_while(|write| write.fault.is_none());
+    let last = rest.next().context("it was killed before its first write")?;
+    // The server has answered, or has never seen it; and nothing came after it but what was on the wire at that moment: a
+    // renewal of the lock, or the write that a renewal was killed beside.
+    let beside: Vec<_> = rest.collect();
+    let renewal_is_among_them = is_lease(last) || beside.iter().all(|write| is_lease(write));
+    ensure!(beside.len() <= 1 && renewal_is_among_them, "{}", proxy.transcript());
+    ensure!(
+        last.status.is_some() == (point.moment == Moment::After),
+        "{}",
+        proxy.transcript()
+    );
+    Ok(true)
+}
+
+/// The same command again.
+async fn finish(fixture: &RancherFixture, start: &State) -> Result<String> {
+    let again: CommandOutput = fixture.shell.crt(command("rotate", fixture)).run().await?.expect(0)?;
+    let rotated = state::rotated(fixture, start, Scope::All).await;
+    rotated.with_context(|| again.to_string())?;
+    Ok("finished by the same command".to_owned())
+}
+
+/// Nothing was begun, so nothing is to be restored. The lock of the killed run may still be there: its holder is dead,
+/// and whoever comes next takes it at once, as the next point does.
+async fn untouched(fixture: &RancherFixture, start: &State) -> Result<()> {
+    let now = State::of(fixture).await?;
+    ensure!((&now.tokens, &now.graces) == (&start.tokens, &start.graces), "{now:#?}");
+    ensure!(
+        (&now.credentials, &now.pods) == (&start.credentials, &start.pods),
+        "{now:#?}"
+    );
+    ensure!(now.deployment == start.deployment, "{now:#?}");
+    Ok(())
+}
+
+fn command<'a>(verb: &'a str, fixture: &'a RancherFixture) -> [&'a str; 6] {
+    [verb, &fixture.cluster.id, "--yes", "--settle=0s", "--timeout", "15m"]
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let moment = match self.moment {
+            Moment::Before => "before",
+            Moment::After => "after",
+        };
+        write!(f, "killed {moment:<6} write {:>2} ({})", self.write, self.what)
+    }
+}
+
+impl fmt::Display for Matrix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let then = match self.then {
+            Then::Rotate => "rotate again",
+            Then::Rollback => "rollback",
+        };
+        write!(f, "[{} era, {then}]", self.storage.word())
+    }
+}

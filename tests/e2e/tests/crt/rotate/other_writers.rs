@@ -1,0 +1,209 @@
+//! `kubectl crt rotate` while others write the same objects, and over a slow link.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::RancherFixture;
+use kube::api::{Patch, PatchParams};
+use rstest::rstest;
+use serde_json::{Value, json};
+use test_cluster::{AnotherWriter, Fault, Moment, On, TokenStorage};
+
+use crate::manual_changes::{DEPLOYMENT, deployments, forge_journal};
+use crate::state::{self, Scope, State};
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_rolls_back_when_the_deployment_is_reverted_three_times(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "porto").await?;
+    let start = State::of(&fixture).await?;
+    let saved = deployments(&fixture).await?.get(DEPLOYMENT).await?;
+    let writer = AnotherWriter::of(fixture.downstream.client().await?, &saved)?
+        .manager("kustomize-controller")
+        .watching()
+        .start();
+    let rotate = [
+        "rotate",
+        &fixture.cluster.id,
+        "--yes",
+        "--settle",
+        "10s",
+        "--timeout",
+        "3m",
+    ];
+    let outcome = fixture.shell.crt(rotate).run().await?.expect(1)?;
+    ensure!(outcome.stderr.contains("kustomize-controller"), "{outcome}");
+    ensure!(writer.undone() >= 3, "written back {} times", writer.undone());
+    writer.stop().await?;
+    // The old token is what the agent runs with and what Rancher accepts; the new one is gone.
+    let now = State::of(&fixture).await?;
+    assert_eq!(now.named(), start.named(), "{outcome}");
+    let report = fixture.rancher.report(&fixture.cluster).await?;
+    ensure!(report.connected_since.is_some(), "{report:?}\n{outcome}");
+    ensure!(report.without.way_back.is_empty(), "{report:?}\n{outcome}");
+    Ok(())
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_repairs_a_reverted_deployment_and_settles_again(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "faro").await?;
+    let start = State::of(&fixture).await?;
+    let saved = deployments(&fixture).await?.get(DEPLOYMENT).await?;
+    let writer = AnotherWriter::of(fixture.downstream.client().await?, &saved)?
+        .every(Duration::from_secs(5))
+        .times(2)
+        .start();
+    let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "12s"];
+    let outcome = fixture.shell.crt(rotate).run().await?.expect(0)?;
+    writer.stop().await?;
+    // The writer's own rollouts cost tunnels; an agent with a valid token was there all the time.
+    ensure!(State::of(&fixture).await?.named() != start.named(), "{outcome}");
+    let report = fixture.rancher.report(&fixture.cluster).await?;
+    ensure!(report.connected_since.is_some(), "{report:?}\n{outcome}");
+    ensure!(report.without.way_back.is_empty(), "{report:?}\n{outcome}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_refuses_a_deployment_managed_by_argocd() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "braga").await?;
+    let mark = json!({ "metadata": { "annotations": {
+        "argocd.argoproj.io/tracking-id": "agents:apps/Deployment:cattle-system/cattle-cluster-agent"
+    } } });
+    let deployments = deployments(&fixture).await?;
+    let mark = Patch::Merge(&mark);
+    deployments.patch(DEPLOYMENT, &PatchParams::default(), &mark).await?;
+    let (proxy, shell) = fixture.behind_proxy().await?;
+    let outcome = shell
+        .crt(["rotate", &fixture.cluster.id, "--yes"])
+        .run()
+        .await?
+        .expect(1)?;
+    for expected in [
+        "the agent's Deployment is managed by Argo CD application \"agents\"",
+        "--force=owner",
+    ] {
+        ensure!(outcome.stderr.contains(expected), "{expected:?} is missing: {outcome}");
+    }
+    ensure!(proxy.writes().is_empty(), "{}", proxy.transcript());
+    let start = State::of(&fixture).await?;
+    let forced = [
+        "rotate",
+        &fixture.cluster.id,
+        "--yes",
+        "--settle",
+        "1s",
+        "--force=owner",
+    ];
+    fixture.shell.crt(forced).run().await?.expect(0)?;
+    state::rotated(&fixture, &start, Scope::All).await.map(drop)
+}
+
+/// Whoever may write Leases and nothing else claims that everything is done but the last step.
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_ignores_a_forged_journal(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "evora").await?;
+    let start = State::of(&fixture).await?;
+    let journal = json!({
+        "version": 2, "run": "bcdfg", "goal": "forward", "phase": "confirm", "started": "2026-01-01T00:00:00Z",
+        "resumableBy": "anybody",
+        "deadlines": { "settle": "2026-01-01T00:00:00Z" },
+        "notes": {
+            "old": "0123456789", "new": start.named(), "others": {}, "placed": true, "worked": true,
+            "oldSecret": "stv-aggregation",
+            "rollout": { "minReadySeconds": 2_000_000_000, "progressDeadlineSeconds": 2_000_000_001 },
+        },
+    });
+    forge_journal(&fixture, &journal).await?;
+    let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "1s"];
+    let outcome = fixture.shell.crt(rotate).run().await?.expect(0)?;
+    ensure!(
+        outcome.stderr.contains("has changed nothing; a new one begins"),
+        "{outcome}"
+    );
+    state::rotated(&fixture, &start, Scope::All).await?;
+    let now = deployments(&fixture).await?.get(DEPLOYMENT).await?;
+    let hold = now.spec.context("no spec")?.min_ready_seconds.unwrap_or_default();
+    assert_eq!(hold, 0);
+    Ok(())
+}
+
+/// Rancher's own apply takes ten seconds, and starts again whenever somebody changes the Cluster.
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_over_a_slow_link_lets_rancher_finish_its_apply(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "sintra").await?;
+    let start = State::of(&fixture).await?;
+    let (proxy, shell) = fixture.behind_slow_link(Duration::from_millis(100)).await?;
+    let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "1s"];
+    shell.crt(rotate).run().await?.expect(0)?;
+    let path = format!("/clusters/{}", fixture.cluster.id);
+    let triggers = proxy
+        .writes()
+        .iter()
+        .filter(|write| write.path.ends_with(&path))
+        .count();
+    ensure!(triggers <= 1, "{triggers} triggers\n{}", proxy.transcript());
+    state::rotated(&fixture, &start, Scope::All).await.map(drop)
+}
+
+/// Killed after it has pointed the agent at the new token, where Rancher's own apply is still to come.
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_over_a_slow_link_resumes_after_a_kill(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "lagos").await?;
+    let start = State::of(&fixture).await?;
+    let (proxy, shell) = fixture.behind_slow_link(Duration::from_millis(100)).await?;
+    proxy.plan(On::write().path("*/deployments/*"), Fault::Kill(Moment::After));
+    let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "1s"];
+    let run = shell.crt(rotate).start().await?;
+    proxy.victim(run.pid()?);
+    run.finish().await?.expect_killed()?;
+    let again = shell.crt(rotate).run().await?.expect(0)?;
+    ensure!(again.stderr.contains("Going on with"), "{again}");
+    state::rotated(&fixture, &start, Scope::All).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_refuses_an_address_change_that_is_not_pushed_yet() -> Result<()> {
+    let fixture = RancherFixture::begin_apart(TokenStorage::Secret, "address").await?;
+    let start = State::of(&fixture).await?;
+    fixture
+        .rancher
+        .change_server_url("https://rancher.invalid", false)
+        .await?;
+    let rotate = [
+        "rotate",
+        &fixture.cluster.id,
+        "--yes",
+        "--settle",
+        "1s",
+        "--timeout",
+        "30s",
+    ];
+    let outcome = fixture.shell.crt(rotate).run().await?.expect(1)?;
+    for expected in ["has not been pushed to the agent", "--force=address"] {
+        ensure!(outcome.stderr.contains(expected), "{expected:?} is missing: {outcome}");
+    }
+    // Taken along by force it never connects there: the old agent stays, and so does the old token.
+    let forced = [&rotate[..], &["--force=address", "-o", "json"]].concat();
+    let outcome = fixture.shell.crt(&forced).run().await?;
+    let document: Value = serde_json::from_str(&outcome.stdout).with_context(|| outcome.to_string())?;
+    ensure!(document["outcome"] != "rotated", "{outcome}");
+    let report = fixture.rancher.report(&fixture.cluster).await?;
+    ensure!(report.connected_since.is_some(), "{report:?}\n{outcome}");
+    ensure!(report.fingerprints().contains(&start.named()), "{report:?}\n{outcome}");
+    Ok(())
+}

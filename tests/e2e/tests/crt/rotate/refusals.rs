@@ -1,0 +1,339 @@
+//! What `kubectl crt rotate` refuses. A refused command has written nothing.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::{RancherFixture, Shell, mask_output, until};
+use insta::{allow_duplicates, assert_snapshot};
+use rstest::rstest;
+use serde_json::json;
+use test_cluster::{FaultProxy, Kubeconfig, Registered, Registration, TestEnvironment, TokenStorage, Upstream, User};
+
+/// Runs `kubectl crt` at this desk, by way of a proxy that must not see a write. Gives what people see of it.
+pub(crate) async fn refused(fixture: &RancherFixture, shell: &Shell, args: &[&str]) -> Result<String> {
+    let proxy = FaultProxy::start([fixture.rancher.upstream(), Upstream::admin_of(fixture.management)]).await?;
+    let kubeconfig = proxy.redirect(Kubeconfig::read(shell.kubeconfig())?);
+    let shell = Shell::new(TestEnvironment::shared().await?, &kubeconfig)?;
+    let outcome = shell.crt(args).run().await?;
+    ensure!(proxy.writes().is_empty(), "{outcome}\n{}", proxy.transcript());
+    ensure!(outcome.stdout.is_empty(), "{outcome}");
+    Ok(mask_output(&outcome.to_string()))
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_refuses_an_unknown_or_ambiguous_name(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "marseille").await?;
+    let twins = Registration::imported("toulouse").quick();
+    tokio::try_join!(fixture.rancher.register_as(&twins), fixture.rancher.register_as(&twins))?;
+
+    let unknown = refused(&fixture, &fixture.shell, &["rotate", "marsaille", "--yes"]).await?;
+    let ambiguous = refused(&fixture, &fixture.shell, &["rotate", "toulouse", "--yes"]).await?;
+    allow_duplicates! { assert_snapshot!(format!("{unknown}\n{ambiguous}"), @r#"
+    $ kubectl-crt rotate marsaille --yes
+    ----- stderr -----
+    error: no cluster has the id, display name or provisioning name "marsaille"; is "marseille" meant?
+    ----- exit status: 1 -----
+    $ kubectl-crt rotate toulouse --yes
+    ----- stderr -----
+    error: 2 clusters are called "toulouse": c-id123 (toulouse), c-id123 (toulouse)
+    hint: name the one that is meant by its id
+    ----- exit status: 2 -----
+    "#) }
+    Ok(())
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_refuses_the_local_cluster(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "oslo").await?;
+    let mut local = Registration::imported("local").kind("local");
+    local.id = Some("local".to_owned());
+    // Another story may have registered it: there is one in a Rancher.
+    let _ = fixture.rancher.register_as(&local).await;
+    let refusal = refused(&fixture, &fixture.shell, &["rotate", "local", "--yes"]).await?;
+    allow_duplicates! { assert_snapshot!(refusal, @r"
+    $ kubectl-crt rotate local --yes
+    ----- stderr -----
+    error: cluster local is not rotated: it has no agent, being the cluster that Rancher runs in
+    hint: its registration tokens are not used by an agent; on Harvester default-token is the token by which nodes join
+    ----- exit status: 1 -----
+    ") }
+    Ok(())
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_refuses_unsupported_cluster_kinds(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "oslo").await?;
+    let mut all = String::new();
+    for kind in ["eks", "harvester", "rke2-provisioned"] {
+        let registration = Registration::imported(&format!("my-{kind}")).quick().kind(kind);
+        let cluster = fixture.rancher.register_as(&registration).await?;
+        let shell = shell_of(&fixture, &cluster, &User::admin()).await?;
+        let refusal = refused(&fixture, &shell, &["rotate", &cluster.id, "--yes"]).await?;
+        all += &refusal.replace(&cluster.id, "c-id123");
+        all.push('\n');
+    }
+    allow_duplicates! { assert_snapshot!(all, @r"
+    $ kubectl-crt rotate c-id123 --yes
+    ----- stderr -----
+    error: cluster my-eks (c-id123) is not rotated: it is of kind EKS, which this version does not rotate
+    hint: imported (generic) clusters are rotated
+    ----- exit status: 1 -----
+    $ kubectl-crt rotate c-id123 --yes
+    ----- stderr -----
+    error: cluster my-harvester (c-id123) is not rotated: it is of kind harvester, which this version does not rotate
+    hint: imported (generic) clusters are rotated
+    ----- exit status: 1 -----
+    $ kubectl-crt rotate c-id123 --yes
+    ----- stderr -----
+    error: cluster my-rke2-provisioned (c-id123) is not rotated: it is of kind provisioned, which this version does not rotate
+    hint: imported (generic) clusters are rotated
+    ----- exit status: 1 -----
+    ") }
+    Ok(())
+}
+
+async fn shell_of(fixture: &RancherFixture, cluster: &Registered, user: &User) -> Result<Shell> {
+    let kubeconfig = fixture.rancher.kubeconfig_of(user);
+    let kubeconfig = fixture.rancher.with_cluster(kubeconfig, cluster, user);
+    Shell::new(TestEnvironment::shared().await?, &kubeconfig)
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_refuses_an_unreachable_cluster(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "oslo").await?;
+    let id = fixture.cluster.id.as_str();
+    let no_path = refused(
+        &fixture,
+        &fixture.shell,
+        &["rotate", id, "--yes", "--context", "management"],
+    )
+    .await?;
+    let stranger = User {
+        token: "token-gone:vq5rnt7wz9bj4hd6lcfmgspxk3vq2rnt8wz5bj7hd9lcf4mgsp6x8xk2".to_owned(),
+        ..User::viewer()
+    };
+    let shell = shell_of(&fixture, &fixture.cluster, &stranger).await?;
+    let unknown_user = refused(&fixture, &shell, &["rotate", id, "--yes"]).await?;
+    allow_duplicates! { assert_snapshot!(format!("{no_path}\n{unknown_user}"), @r"
+    $ kubectl-crt rotate c-id123 --yes --context management
+    ----- stderr -----
+    error: the downstream cluster c-id123 cannot be reached: the context of the management side is not one of Rancher's, and no other way to it was given
+    hint: give a context of cluster c-id123 itself with --downstream-context
+    hint: or use a context of Rancher (…/k8s/clusters/local) with --context
+    ----- exit status: 1 -----
+    $ kubectl-crt rotate c-id123 --yes
+    ----- stderr -----
+    error: cannot read Cluster c-id123 on the management cluster: You must be logged in to the server (Unauthorized)
+    ----- exit status: 1 -----
+    ") }
+    Ok(())
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_without_a_terminal_requires_yes(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "oslo").await?;
+    let unasked = refused(&fixture, &fixture.shell, &["rotate", &fixture.cluster.id]).await?;
+    let sentence = unasked
+        .lines()
+        .filter(|line| line.starts_with("error") || line.starts_with("hint"));
+    let end = unasked.lines().last().unwrap_or_default();
+    let sentence = sentence.chain([end]).collect::<Vec<_>>().join("\n");
+    allow_duplicates! { assert_snapshot!(sentence, @r"
+    error: this changes credentials, and there is no terminal to confirm it on
+    hint: pass --yes to go ahead, or --dry-run to see what would be done
+    ----- exit status: 1 -----
+    ") }
+    // The plan was shown: whoever adds --yes knows what for.
+    assert!(
+        unasked.contains("mint: registration token system gets a new value"),
+        "{unasked}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_and_rollback_reject_invalid_arguments() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "oslo").await?;
+    let id = fixture.cluster.id.as_str();
+    let mut all = String::new();
+    for args in [
+        vec!["rotate"],
+        vec!["rotate", id, "--all"],
+        vec!["rotate", id, "--timeout", "20m"],
+        vec!["rotate", id, "--settle", "soon"],
+        vec!["rotate", id, "--force=everything"],
+        vec!["rotate", id, "--dry-run=maybe"],
+        vec!["rotate", id, "-o", "wide"],
+        vec!["rollback", id, "--only-agent"],
+    ] {
+        let refusal = refused(&fixture, &fixture.shell, &args).await?;
+        ensure!(refusal.ends_with("exit status: 2 -----"), "{refusal}");
+        // Usage follows; what is wrong comes first.
+        let what = refusal
+            .lines()
+            .skip_while(|line| !line.starts_with("error"))
+            .take_while(|line| !line.is_empty() && !line.starts_with("-----"));
+        writeln!(all, "$ {}\n{}", args.join(" "), what.collect::<Vec<_>>().join("\n"))?;
+    }
+    assert_snapshot!(mask_output(&all), @r#"
+    $ rotate
+    error: the following required arguments were not provided:
+      <CLUSTER|--selector <SELECTOR>|--all>
+    $ rotate c-id123 --all
+    error: the argument '[CLUSTER]...' cannot be used with '--all'
+    $ rotate c-id123 --timeout 20m
+    error: invalid value '20m' for '--timeout <DURATION>': at most 15m0s: a roll-out is held for twenty minutes, and going back must fit into them
+    $ rotate c-id123 --settle soon
+    error: invalid value 'soon' for '--settle <DURATION>': invalid duration "soon": write seconds (90) or units as in <age>m, <n>, 7d, 2w
+    $ rotate c-id123 --force=everything
+    error: invalid value 'everything' for '--force <CHECK>'
+      [possible values: agent, redeploy, last-agent, third-token, context, owner, address, lock, journal]
+    $ rotate c-id123 --dry-run=maybe
+    error: invalid value 'maybe' for '--dry-run[=<MODE>]'
+      [possible values: none, client, server]
+    $ rotate c-id123 -o wide
+    error: the result is printed as text, json, yaml, name, jsonpath or custom-columns
+    $ rollback c-id123 --only-agent
+    error: unexpected argument '--only-agent' found
+    "#);
+    Ok(())
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_refuses_a_disconnected_agent(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "oslo").await?;
+    let id = fixture.cluster.id.as_str();
+    fixture
+        .rancher
+        .offline(&fixture.cluster, Duration::from_mins(10))
+        .await?;
+    until("Rancher to miss the agent", async || {
+        let report = fixture.rancher.report(&fixture.cluster).await?;
+        Ok((report.conditions["Connected"] == "False").then_some(()))
+    })
+    .await?;
+    let direct = format!("{id}-direct");
+    let by_context = refused(
+        &fixture,
+        &fixture.shell,
+        &["rotate", id, "--yes", "--downstream-context", &direct],
+    )
+    .await?;
+    let derived = refused(&fixture, &fixture.shell, &["rotate", id, "--yes"]).await?;
+    // Several reads go side by side; any of them may be the first to fail.
+    let (before, after) = derived.split_once("cannot ").context("no failed read")?;
+    let (_, after) = after.split_once(" on the downstream cluster").context("on no side")?;
+    let derived = format!("{before}cannot … on the downstream cluster{after}");
+    allow_duplicates! { assert_snapshot!(format!("{by_context}\n{derived}"), @r"
+    $ kubectl-crt rotate c-id123 --yes --downstream-context c-id123-direct
+    ----- stderr -----
+    error: cluster oslo (c-id123) is not rotated: Rancher says that its agent is not connected
+    hint: look at `kubectl crt status`: an agent whose token is dead needs to be rescued first
+    hint: --force=agent overrides this check
+    ----- exit status: 1 -----
+    $ kubectl-crt rotate c-id123 --yes
+    ----- stderr -----
+    Error from server: cannot … on the downstream cluster: the server answered 500 Internal Server Error
+    hint: Rancher reaches the cluster through its agent, whose tunnel may be down: `kubectl crt status` says more
+    hint: a way past the agent can be given with --downstream-context
+    ----- exit status: 1 -----
+    ") }
+    Ok(())
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_refuses_a_held_rollout_without_a_rotation(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "oslo").await?;
+    let id = fixture.cluster.id.as_str();
+    let hold = r#"{"spec":{"minReadySeconds":1200,"progressDeadlineSeconds":3600}}"#;
+    let patch = [
+        "--context",
+        id,
+        "-n",
+        "cattle-system",
+        "patch",
+        "deployment",
+        "cattle-cluster-agent",
+        "-p",
+        hold,
+    ];
+    fixture.shell.kubectl(patch).run().await?.expect(0)?;
+    until("the pods to count as not available", async || {
+        let available = [
+            "--context",
+            id,
+            "-n",
+            "cattle-system",
+            "get",
+            "deployment",
+            "cattle-cluster-agent",
+        ];
+        let available = available.iter().chain(&["-o", "jsonpath={.status.availableReplicas}"]);
+        let status = fixture.shell.kubectl(available).run().await?.expect(0)?;
+        Ok(matches!(status.stdout.as_str(), "" | "0").then_some(()))
+    })
+    .await?;
+    let refusal = refused(&fixture, &fixture.shell, &["rotate", id, "--yes"]).await?;
+    allow_duplicates! { assert_snapshot!(refusal, @r"
+    $ kubectl-crt rotate c-id123 --yes
+    ----- stderr -----
+    error: cluster oslo (c-id123) is not rotated: the roll-out of the agent is held (minReadySeconds 1200), and no rotation is under way: a run that was lost has left it
+    hint: it completes by itself within twenty minutes; with --force=agent the rotation begins from here, and releases it at its end
+    hint: --force=agent overrides this check
+    ----- exit status: 1 -----
+    ") }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_refuses_mixed_token_storage() -> Result<()> {
+    let fixture = RancherFixture::begin_apart(TokenStorage::Secret, "split").await?;
+    let id = fixture.cluster.id.as_str();
+    // Rancher's migration stands still in the middle.
+    fixture.rancher.fault(&json!({ "leaderGap": "10m" })).await?;
+    let half_done = r#"{"status":{"tokenSecretName":null}}"#;
+    let token = [
+        "clusterregistrationtokens.management.cattle.io",
+        "default-token",
+        "-n",
+        id,
+    ];
+    let patch = ["--context", "management", "patch", "--type", "merge", "-p", half_done];
+    fixture
+        .shell
+        .kubectl(patch.iter().chain(&token))
+        .run()
+        .await?
+        .expect(0)?;
+    let refusal = refused(&fixture, &fixture.shell, &["rotate", id, "--yes"]).await?;
+    assert_snapshot!(refusal, @r"
+    $ kubectl-crt rotate c-id123 --yes
+    ----- stderr -----
+    error: Rancher keeps registration tokens both in Secrets and in the tokens themselves (without a Secret: c-id123/default-token); its migration is half done
+    hint: finish Rancher's migration of registration tokens first
+    ----- exit status: 1 -----
+    ");
+    Ok(())
+}

@@ -1,0 +1,282 @@
+//! `kubectl crt status` of a cluster without a rotation in progress.
+
+mod rotation_in_progress;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use e2e::{RancherFixture, mask_output, until};
+use insta::assert_snapshot;
+use test_cluster::TokenStorage;
+
+use crate::manual_changes;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_explains_a_healthy_cluster_with_status_storage() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Status, "lyon").await?;
+    assert_snapshot!(mask_output(&fixture.shell.crt(["status", &fixture.cluster.id]).run().await?.to_string()), @r"
+    $ kubectl-crt status c-id123
+    Cluster lyon (c-id123)
+    Rancher v2.12.0 keeps registration tokens in their own objects (era plain); the cluster was reached through Rancher
+
+    + cluster   c-id123 is of kind imported; Rancher says that its agent is connected
+    + agent     Deployment cattle-cluster-agent has 1 of 1 pods available
+    + secret    Secret cattle-credentials-AAAAAAAAAA holds BBBBBBBBBB
+    + pods      1 of 1 pods of the agent run
+    + token     BBBBBBBBBB is the value of registration token system
+    + accepted  Rancher accepts BBBBBBBBBB as a token of cluster c-id123
+    + deployed  Rancher would deploy the same token again
+    + address   the agent connects to https://127.0.0.1:<port>, as Rancher's settings say
+    + owner     nothing but Rancher manages the agent and its registration token
+    + tunnels   the agent that connected last did so with BBBBBBBBBB, and opens its second tunnel with it
+    + call      a fresh call through Rancher was answered (Kubernetes <version>)
+
+    No rotation is under way. None was ever finished here.
+    ----- stderr -----
+    ----- exit status: 0 -----
+    ");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_explains_a_healthy_cluster_with_secret_storage() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
+    let id = fixture.cluster.id.as_str();
+    assert_snapshot!(mask_output(&fixture.shell.crt(["status", id]).run().await?.to_string()), @r"
+    $ kubectl-crt status c-id123
+    Cluster lyon (c-id123)
+    Rancher v2.15.0 keeps registration tokens in Secrets (era secret); the cluster was reached through Rancher
+
+    + cluster   c-id123 is of kind imported; Rancher says that its agent is connected
+    + agent     Deployment cattle-cluster-agent has 1 of 1 pods available
+    + secret    Secret cattle-credentials-AAAAAAAAAA holds BBBBBBBBBB
+    + pods      1 of 1 pods of the agent run
+    + token     BBBBBBBBBB is the value of registration token system
+    + accepted  Rancher accepts BBBBBBBBBB as a token of cluster c-id123
+    + deployed  Rancher would deploy the same token again
+    + address   the agent connects to https://127.0.0.1:<port>, as Rancher's settings say
+    + owner     nothing but Rancher manages the agent and its registration token
+    + tunnels   the agent that connected last did so with BBBBBBBBBB, and opens its second tunnel with it
+    + call      a fresh call through Rancher was answered (Kubernetes <version>)
+
+    No rotation is under way. None was ever finished here.
+    ----- stderr -----
+    ----- exit status: 0 -----
+    ");
+    assert_snapshot!(mask_output(&fixture.shell.crt(["status", id, "-o", "yaml"]).run().await?.to_string()), @r"
+    $ kubectl-crt status c-id123 -o yaml
+    apiVersion: kubectl-rotation.github.io/v1alpha1
+    chain:
+    - message: c-id123 is of kind imported; Rancher says that its agent is connected
+      name: cluster
+      status: good
+    - message: Deployment cattle-cluster-agent has 1 of 1 pods available
+      name: agent
+      status: good
+    - message: Secret cattle-credentials-AAAAAAAAAA holds BBBBBBBBBB
+      name: secret
+      status: good
+    - message: 1 of 1 pods of the agent run
+      name: pods
+      status: good
+    - message: BBBBBBBBBB is the value of registration token system
+      name: token
+      status: good
+    - message: Rancher accepts BBBBBBBBBB as a token of cluster c-id123
+      name: accepted
+      status: good
+    - message: Rancher would deploy the same token again
+      name: deployed
+      status: good
+    - message: the agent connects to https://127.0.0.1:<port>, as Rancher's settings say
+      name: address
+      status: good
+    - message: nothing but Rancher manages the agent and its registration token
+      name: owner
+      status: good
+    - message: >-
+        the agent that connected last did so with BBBBBBBBBB, and opens its second
+        tunnel with it
+      name: tunnels
+      status: good
+    - message: a fresh call through Rancher was answered (Kubernetes <version>)
+      name: call
+      status: good
+    cluster:
+      displayName: lyon
+      id: c-id123
+      kind: imported
+    era: secret
+    fingerprint: BBBBBBBBBB
+    healthy: true
+    kind: ClusterStatus
+    lastResult: null
+    lastRotated: null
+    metadata:
+      name: c-id123
+    path: through Rancher
+    rancherVersion: v2.15.0
+    rotation: null
+    rotationUnknown: false
+    ----- stderr -----
+    ----- exit status: 0 -----
+    ");
+    assert_snapshot!(mask_output(&fixture.shell.crt(["status", id, "-o", "wide"]).run().await?.to_string()), @r"
+    $ kubectl-crt status c-id123 -o wide
+    ----- stderr -----
+    error: status prints a page, json, yaml, jsonpath or custom-columns
+    ----- exit status: 2 -----
+    ");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_marks_the_downstream_cluster_unknown_without_a_route_to_it() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
+    let id = fixture.cluster.id.as_str();
+    let status = ["status", id, "--context", "management"];
+    assert_snapshot!(mask_output(&fixture.shell.crt(status).run().await?.to_string()), @r"
+    $ kubectl-crt status c-id123 --context management
+    Cluster lyon (c-id123)
+    Rancher v2.15.0 keeps registration tokens in Secrets (era secret)
+
+    + cluster   c-id123 is of kind imported; Rancher says that its agent is connected
+    ? agent     there is no way to the downstream cluster; give one with --downstream-context
+    ? secret    there is no way to the downstream cluster; give one with --downstream-context
+    ? pods      there is no way to the downstream cluster; give one with --downstream-context
+    ? token     the agent's token is not known
+    ? accepted  the agent's token is not known
+    ? deployed  the agent's token is not known
+    ? address   there is no way to the downstream cluster; give one with --downstream-context
+    ? owner     what else manages the agent is unknown: the downstream cluster could not be reached
+    ? tunnels   there is no way to the downstream cluster; give one with --downstream-context
+    - call      a call through Rancher was not tried: --context has no identity that Rancher knows
+
+    No rotation is under way. None was ever finished here.
+    ----- stderr -----
+    ----- exit status: 0 -----
+    ");
+    let direct = format!("{id}-direct");
+    let status = ["status", id, "--context", "management", "--downstream-context", &direct];
+    assert_snapshot!(mask_output(&fixture.shell.crt(status).run().await?.to_string()), @r"
+    $ kubectl-crt status c-id123 --context management --downstream-context c-id123-direct
+    Cluster lyon (c-id123)
+    Rancher v2.15.0 keeps registration tokens in Secrets (era secret); the cluster was reached by context c-id123-direct
+
+    + cluster   c-id123 is of kind imported; Rancher says that its agent is connected
+    + agent     Deployment cattle-cluster-agent has 1 of 1 pods available
+    + secret    Secret cattle-credentials-AAAAAAAAAA holds BBBBBBBBBB
+    + pods      1 of 1 pods of the agent run
+    + token     BBBBBBBBBB is the value of registration token system
+    + accepted  Rancher accepts BBBBBBBBBB as a token of cluster c-id123
+    + deployed  Rancher would deploy the same token again
+    + address   the agent connects to https://127.0.0.1:<port>, as Rancher's settings say
+    + owner     nothing but Rancher manages the agent and its registration token
+    + tunnels   the agent that connected last did so with BBBBBBBBBB, and opens its second tunnel with it
+    - call      a call through Rancher was not tried: --context has no identity that Rancher knows
+
+    No rotation is under way. None was ever finished here.
+    ----- stderr -----
+    ----- exit status: 0 -----
+    ");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_reports_a_revoked_token() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
+    manual_changes::replace_system(&fixture, &"x7k2p".repeat(10)).await?;
+    assert_snapshot!(mask_output(&fixture.shell.crt(["status", &fixture.cluster.id]).run().await?.to_string()), @r"
+    $ kubectl-crt status c-id123
+    Cluster lyon (c-id123)
+    Rancher v2.15.0 keeps registration tokens in Secrets (era secret); the cluster was reached through Rancher
+
+    + cluster   c-id123 is of kind imported; Rancher says that its agent is connected
+    + agent     Deployment cattle-cluster-agent has 1 of 1 pods available
+    + secret    Secret cattle-credentials-AAAAAAAAAA holds BBBBBBBBBB
+    + pods      1 of 1 pods of the agent run
+    x token     BBBBBBBBBB is the value of no registration token of this cluster
+    x accepted  Rancher refuses BBBBBBBBBB
+    x deployed  Rancher would deploy CCCCCCCCCC, the value of system, at the next redeploy; the agent runs with BBBBBBBBBB
+    + address   the agent connects to https://127.0.0.1:<port>, as Rancher's settings say
+    + owner     nothing but Rancher manages the agent and its registration token
+    + tunnels   the agent that connected last did so with BBBBBBBBBB, and opens its second tunnel with it
+    + call      a fresh call through Rancher was answered (Kubernetes <version>)
+
+    No rotation is under way. None was ever finished here.
+    ----- stderr -----
+    ----- exit status: 0 -----
+    ");
+    let healthy = fixture
+        .shell
+        .crt(["status", &fixture.cluster.id, "-o", "jsonpath={.healthy}"])
+        .run()
+        .await?
+        .expect(0)?;
+    assert_eq!(healthy.stdout, "false");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_of_a_disconnected_cluster_shows_what_rancher_knows() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
+    let id = fixture.cluster.id.as_str();
+    fixture
+        .rancher
+        .offline(&fixture.cluster, Duration::from_mins(10))
+        .await?;
+    until("Rancher to see it", async || {
+        let report = fixture.rancher.report(&fixture.cluster).await?;
+        Ok(report
+            .conditions
+            .get("Connected")
+            .is_some_and(|status| status == "False")
+            .then_some(()))
+    })
+    .await?;
+    assert_snapshot!(mask_output(&fixture.shell.crt(["status", id]).run().await?.to_string()), @r"
+    $ kubectl-crt status c-id123
+    Cluster lyon (c-id123)
+    Rancher v2.15.0 keeps registration tokens in Secrets (era secret); the cluster was reached through Rancher
+
+    x cluster   c-id123 is of kind imported; Rancher says that its agent is not connected
+    ? agent     the cluster's agent has no tunnel to Rancher
+    ? secret    which Secret the agent's Deployment names is not known
+    ? pods      the cluster's agent has no tunnel to Rancher
+    ? token     the agent's token is not known
+    ? accepted  the agent's token is not known
+    ? deployed  the agent's token is not known
+    ? address   the cluster's agent has no tunnel to Rancher
+    ? owner     what else manages the agent is unknown: the downstream cluster could not be reached
+    ? tunnels   the cluster's agent has no tunnel to Rancher
+    x call      a fresh call through Rancher failed: the cluster's agent has no tunnel to Rancher
+
+    No rotation is under way. None was ever finished here.
+    ----- stderr -----
+    ----- exit status: 0 -----
+    ");
+    let direct = format!("{id}-direct");
+    let status = ["status", id, "--downstream-context", &direct];
+    assert_snapshot!(mask_output(&fixture.shell.crt(status).run().await?.to_string()), @r"
+    $ kubectl-crt status c-id123 --downstream-context c-id123-direct
+    Cluster lyon (c-id123)
+    Rancher v2.15.0 keeps registration tokens in Secrets (era secret); the cluster was reached by context c-id123-direct
+
+    x cluster   c-id123 is of kind imported; Rancher says that its agent is not connected
+    + agent     Deployment cattle-cluster-agent has 1 of 1 pods available
+    + secret    Secret cattle-credentials-AAAAAAAAAA holds BBBBBBBBBB
+    + pods      1 of 1 pods of the agent run
+    + token     BBBBBBBBBB is the value of registration token system
+    + accepted  Rancher accepts BBBBBBBBBB as a token of cluster c-id123
+    + deployed  Rancher would deploy the same token again
+    + address   the agent connects to https://127.0.0.1:<port>, as Rancher's settings say
+    + owner     nothing but Rancher manages the agent and its registration token
+    + tunnels   the agent that connected last did so with BBBBBBBBBB, and opens its second tunnel with it
+    x call      a fresh call through Rancher failed: the cluster's agent has no tunnel to Rancher
+
+    No rotation is under way. None was ever finished here.
+    ----- stderr -----
+    ----- exit status: 0 -----
+    ");
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! `kubectl crt status` while a rotation is in progress.
+
+use anyhow::{Context as _, Result, bail};
+use e2e::{CommandOutput, RancherFixture, Running};
+use rstest::rstest;
+use rustix::process::Signal;
+use serde_json::Value;
+use test_cluster::{Fault, FaultProxy, Moment, On, Planned, TokenStorage};
+
+use crate::state::{self, Scope, State};
+
+/// A rotation that stands still: its process is stopped, and its third write on the way to the server.
+struct Stopped {
+    fixture: RancherFixture,
+    start: State,
+    process: Running,
+    held: Planned,
+    proxy: FaultProxy,
+}
+
+impl Stopped {
+    /// Right before the agent's Deployment is touched.
+    async fn at_place(storage: TokenStorage) -> Result<Self> {
+        let fixture = RancherFixture::begin(storage, "lyon").await?;
+        let start = State::of(&fixture).await?;
+        let (proxy, shell) = fixture.behind_proxy().await?;
+        let deployment = On::write().path("*/deployments/cattle-cluster-agent");
+        let held = proxy.plan(deployment, Fault::Stop(Moment::Before));
+        let process = shell
+            .crt(["rotate", &fixture.cluster.id, "--yes", "--settle", "1s"])
+            .start()
+            .await?;
+        proxy.victim(process.pid()?);
+        if tokio::time::timeout(e2e::PATIENCE, held.strikes()).await.is_err() {
+            bail!(
+                "it did not come so far:\n{}\n{}",
+                process.finish().await?,
+                proxy.transcript()
+            );
+        }
+        Ok(Self {
+            fixture,
+            start,
+            process,
+            held,
+            proxy,
+        })
+    }
+
+    async fn status(&self, args: &[&str]) -> Result<CommandOutput> {
+        let args = ["status", &self.fixture.cluster.id]
+            .into_iter()
+            .chain(args.iter().copied());
+        self.fixture.shell.crt(args).run().await?.expect(0)
+    }
+}
+
+/// What stands on the page behind a label.
+fn line<'a>(page: &'a CommandOutput, label: &str) -> Option<&'a str> {
+    let labelled = |line: &'a str| line.strip_prefix("  ")?.strip_prefix(label)?.strip_prefix(' ');
+    page.stdout.lines().find_map(labelled).map(str::trim)
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn status_shows_phase_and_lock_holder_of_a_running_rotation(#[case] storage: TokenStorage) -> Result<()> {
+    let stopped = Stopped::at_place(storage).await?;
+    let page = stopped.status(&[]).await?;
+    let new = stopped.proxy.writes();
+    let drawn = State::of(&stopped.fixture)
+        .await?
+        .drawn()
+        .context("no new token")?
+        .to_owned();
+    let (old, pid) = (stopped.start.named(), stopped.process.pid()?);
+    assert_eq!(
+        line(&page, "goal"),
+        Some(&*format!("forward, from {old} to {drawn}")),
+        "{page}\n{new:#?}"
+    );
+    assert_eq!(line(&page, "phase"), Some("place"), "{page}");
+    assert_eq!(
+        line(&page, "step"),
+        Some(&*format!("point the agent at {drawn}, roll-out held")),
+        "{page}"
+    );
+    let holder = line(&page, "held by").context("no holder")?;
+    assert!(holder.starts_with(&format!("process {pid} on ")), "{page}");
+    let age = holder
+        .rsplit_once("renewed ")
+        .and_then(|(_, ago)| ago.strip_suffix("s ago"));
+    assert!(
+        age.is_some_and(|age| age.parse::<u32>().is_ok_and(|age| age < 30)),
+        "{page}"
+    );
+    let id = &stopped.fixture.cluster.id;
+    assert_eq!(
+        line(&page, "continue"),
+        Some(&*format!("kubectl crt rotate {id}")),
+        "{page}"
+    );
+    assert_eq!(
+        line(&page, "undo"),
+        Some(&*format!("kubectl crt rollback {id}")),
+        "{page}"
+    );
+
+    let words = [
+        "-o",
+        "jsonpath={.rotation.phase} {.rotation.goal} {.rotation.unattended}",
+    ];
+    assert_eq!(stopped.status(&words).await?.stdout, "place forward false");
+    let listed = stopped
+        .fixture
+        .shell
+        .crt(["list", id, "-o", "jsonpath={.items[-1:].state}"])
+        .run()
+        .await?;
+    assert!(
+        listed.stdout.contains("rotating") || storage == TokenStorage::Status,
+        "{listed}"
+    );
+
+    stopped.process.signal(Signal::CONT)?;
+    stopped.held.release();
+    stopped.process.finish().await?.expect(0)?;
+    state::rotated(&stopped.fixture, &stopped.start, Scope::All).await?;
+    let page = stopped.fixture.shell.crt(["status", id]).run().await?.expect(0)?;
+    let last = page.stdout.lines().last().unwrap_or_default();
+    assert!(
+        last.starts_with("No rotation is under way. The last one ended ") && last.ends_with(": rotated."),
+        "{page}"
+    );
+    Ok(())
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn status_names_the_command_that_resumes_a_killed_rotation(#[case] storage: TokenStorage) -> Result<()> {
+    let stopped = Stopped::at_place(storage).await?;
+    stopped.process.signal(Signal::KILL)?;
+    stopped.held.release();
+    let Stopped {
+        fixture,
+        start,
+        process,
+        ..
+    } = stopped;
+    process.finish().await?.expect_killed()?;
+    // The write was on the wire still and may land after the kill; the page says what the journal says.
+    let page = fixture
+        .shell
+        .crt(["status", &fixture.cluster.id])
+        .run()
+        .await?
+        .expect(0)?;
+    let holder = line(&page, "held by").context("no holder")?;
+    assert!(
+        holder.starts_with("nobody any more (process ") && holder.ends_with(", has ended)"),
+        "{page}"
+    );
+    assert_eq!(line(&page, "phase"), Some("place"), "{page}");
+    let document: Value = serde_json::from_str(
+        &fixture
+            .shell
+            .crt(["status", &fixture.cluster.id, "-o", "json"])
+            .run()
+            .await?
+            .expect(0)?
+            .stdout,
+    )?;
+    assert_eq!(document["rotation"]["unattended"], Value::Bool(true), "{document:#}");
+
+    let command = line(&page, "continue").context("no command")?.to_owned();
+    let words: Vec<_> = command.split(' ').skip(1).chain(["--yes", "--settle", "1s"]).collect();
+    fixture.shell.kubectl(words).run().await?.expect(0)?;
+    state::rotated(&fixture, &start, Scope::All).await?;
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! All commands on a terminal, and with a closed standard output.
+
+use std::io::Read as _;
+
+use anyhow::{Result, ensure};
+use e2e::RancherFixture;
+use expectrl::process::unix::WaitStatus;
+use expectrl::session::OsSession;
+use expectrl::{Eof, Expect as _};
+use test_cluster::TokenStorage;
+
+use crate::state::{self, Scope, State};
+
+/// Everything that comes until the program ends, and how it ends.
+pub(crate) async fn to_the_end(mut terminal: OsSession) -> Result<(String, WaitStatus)> {
+    tokio::task::spawn_blocking(move || {
+        let mut rest = terminal.expect(Eof)?.as_bytes().to_vec();
+        // What was matched before the end is not lost.
+        let _ = terminal.read_to_end(&mut rest);
+        let status = terminal.get_process().wait()?;
+        Ok((String::from_utf8_lossy(&rest).into_owned(), status))
+    })
+    .await?
+}
+
+pub(crate) fn code(status: WaitStatus) -> Option<i32> {
+    match status {
+        WaitStatus::Exited(_, code) => Some(code),
+        _ => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_stdout_is_not_an_error() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
+    for args in [
+        vec!["list"],
+        vec!["list", "-o", "json"],
+        vec!["status", &fixture.cluster.id],
+        vec!["completion"],
+    ] {
+        let outcome = fixture.shell.crt(&args).run_with_closed_stdout().await?;
+        ensure!(outcome.stderr.is_empty(), "{outcome}");
+        ensure!(outcome.code() == Some(0) || outcome.code() == Some(141), "{outcome}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn colors_appear_only_on_color_terminals() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
+    let (colourful, status) = to_the_end(fixture.shell.crt(["status", &fixture.cluster.id]).on_terminal()?).await?;
+    ensure!(
+        code(status) == Some(0) && colourful.contains("\u{1b}["),
+        "{colourful:?}"
+    );
+    for (name, value) in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let (plain, _) = to_the_end(
+            fixture
+                .shell
+                .crt(["status", &fixture.cluster.id])
+                .env(name, value)
+                .on_terminal()?,
+        )
+        .await?;
+        ensure!(!plain.contains("\u{1b}[3"), "{name}={value}: {plain:?}");
+        ensure!(plain.contains("Rancher accepts"), "{plain:?}");
+    }
+    let piped = fixture
+        .shell
+        .crt(["status", &fixture.cluster.id])
+        .run()
+        .await?
+        .expect(0)?;
+    ensure!(!piped.stdout.contains('\u{1b}'), "{piped}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn narrow_terminals_do_not_truncate_output() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
+    let start = State::of(&fixture).await?;
+    let mut terminal = fixture
+        .shell
+        .crt(["rotate", &fixture.cluster.id, "--yes", "--settle", "1s"])
+        .on_terminal()?;
+    terminal.get_process_mut().set_window_size(24, 10)?;
+    let (seen, status) = to_the_end(terminal).await?;
+    ensure!(code(status) == Some(0), "{status:?} {seen}");
+    state::rotated(&fixture, &start, Scope::All).await?;
+    // A table is not folded: its lines are data.
+    let mut terminal = fixture.shell.crt(["list", &fixture.cluster.id]).on_terminal()?;
+    terminal.get_process_mut().set_window_size(24, 10)?;
+    let (table, _) = to_the_end(terminal).await?;
+    ensure!(
+        table.lines().count() == 3 && table.contains("LAST ROTATED"),
+        "{table:?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! `kubectl crt verify`
+
+use anyhow::Result;
+use e2e::{CommandOutput, RancherFixture, Shell, mask_output};
+use insta::{allow_duplicates, assert_snapshot};
+use rstest::rstest;
+use serde_json::Value;
+use test_cluster::{Registration, TokenStorage};
+
+use crate::manual_changes;
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_succeeds_for_a_healthy_agent(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "lyon").await?;
+    let seen = mask_output(
+        &fixture
+            .shell
+            .crt(["verify", &fixture.cluster.id])
+            .run()
+            .await?
+            .to_string(),
+    );
+    allow_duplicates! { assert_snapshot!(seen, @r"
+    $ kubectl-crt verify c-id123
+    + secret    Secret cattle-credentials-AAAAAAAAAA holds BBBBBBBBBB
+    + pods      1 of 1 pods of the agent run
+    + tunnels   the agent that connected last did so with BBBBBBBBBB, and opens its second tunnel with it
+    + accepted  Rancher accepts BBBBBBBBBB as a token of cluster c-id123
+    + call      a fresh call through Rancher was answered (Kubernetes <version>)
+    proven: the agent of c-id123 runs with BBBBBBBBBB, and it is alive
+    ----- stderr -----
+    ----- exit status: 0 -----
+    "); }
+    let document = fixture
+        .shell
+        .crt(["verify", &fixture.cluster.id, "-o", "json"])
+        .run()
+        .await?
+        .expect(0)?;
+    let document: Value = serde_json::from_str(&document.stdout)?;
+    let token = crate::state::fingerprint(&manual_changes::values(&fixture).await?["system"]);
+    assert_eq!(document["fingerprint"], Value::String(token), "{document:#}");
+    assert_eq!(document["proven"], Value::Bool(true), "{document:#}");
+    Ok(())
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_fails_when_the_agents_token_is_revoked(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "lyon").await?;
+    // Its tunnels stay open: Rancher asks for a token only when one is opened.
+    manual_changes::replace_system(&fixture, &"x7k2p".repeat(10)).await?;
+    let outcome = fixture
+        .shell
+        .crt(["verify", &fixture.cluster.id])
+        .run()
+        .await?
+        .expect(1)?;
+    let seen = mask_output(&outcome.to_string());
+    allow_duplicates! { assert_snapshot!(seen, @r"
+    $ kubectl-crt verify c-id123
+    + secret    Secret cattle-credentials-AAAAAAAAAA holds BBBBBBBBBB
+    + pods      1 of 1 pods of the agent run
+    + tunnels   the agent that connected last did so with BBBBBBBBBB, and opens its second tunnel with it
+    x accepted  Rancher refuses BBBBBBBBBB
+    + call      a fresh call through Rancher was answered (Kubernetes <version>)
+    not proven: see above what of c-id123 is not as it should be
+    ----- stderr -----
+    ----- exit status: 1 -----
+    "); }
+    Ok(())
+}
+
+/// Asks about a token by standard input.
+async fn ask(shell: &Shell, args: &[&str], token: &str) -> Result<CommandOutput> {
+    let args = ["verify", "--token-stdin"].iter().chain(args);
+    shell.crt(args).stdin(format!("{token}\n")).run().await
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_checks_a_token_from_stdin(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "lyon").await?;
+    let other = fixture
+        .rancher
+        .register_as(&Registration::imported("bonn").quick())
+        .await?;
+    let (id, token) = (
+        fixture.cluster.id.as_str(),
+        manual_changes::values(&fixture).await?["system"].clone(),
+    );
+    let shell = &fixture.shell;
+
+    let seen = mask_output(&ask(shell, &[], &token).await?.expect(0)?.to_string());
+    allow_duplicates! { assert_snapshot!(seen, @r"
+    $ kubectl-crt verify --token-stdin
+    + accepted  Rancher accepts AAAAAAAAAA as a token of cluster c-id123
+    AAAAAAAAAA is alive
+    ----- stderr -----
+    ----- exit status: 0 -----
+    "); }
+    let cluster = ask(shell, &["-o", "jsonpath={.cluster} {.proven}"], &token)
+        .await?
+        .expect(0)?;
+    assert_eq!(cluster.stdout, format!("{id} true"));
+    ask(shell, &[id], &token).await?.expect(0)?;
+    let of_another = ask(shell, &[&other.id], &token).await?.expect(1)?;
+    let sentence = format!("but as a token of cluster {id}");
+    assert!(of_another.stdout.contains(&sentence), "{of_another}");
+
+    shell
+        .crt(["rotate", id, "--yes", "--settle", "1s"])
+        .run()
+        .await?
+        .expect(0)?;
+    let seen = mask_output(&ask(shell, &[], &token).await?.expect(1)?.to_string());
+    allow_duplicates! { assert_snapshot!(seen, @r"
+    $ kubectl-crt verify --token-stdin
+    x accepted  Rancher refuses AAAAAAAAAA
+    AAAAAAAAAA is not proven to be alive
+    ----- stderr -----
+    ----- exit status: 1 -----
+    "); }
+    ask(shell, &[], &manual_changes::values(&fixture).await?["system"])
+        .await?
+        .expect(0)?;
+    let seen = mask_output(&ask(shell, &[], "").await?.to_string());
+    allow_duplicates! { assert_snapshot!(seen, @r"
+    $ kubectl-crt verify --token-stdin
+    ----- stderr -----
+    error: nothing was given on stdin
+    ----- exit status: 2 -----
+    "); }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_requires_a_cluster_or_a_token() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
+    let outcome = fixture.shell.crt(["verify"]).run().await?.expect(2)?;
+    assert_eq!(outcome.stdout, "", "{outcome}");
+    // From the management cluster's own kubeconfig nothing leads to the agent.
+    let verify = ["verify", &fixture.cluster.id, "--context", "management"];
+    let seen = mask_output(&fixture.shell.crt(verify).run().await?.expect(1)?.to_string());
+    allow_duplicates! { assert_snapshot!(seen, @r"
+    $ kubectl-crt verify c-id123 --context management
+    ----- stderr -----
+    error: the downstream cluster c-id123 cannot be reached: the context of the management side is not one of Rancher's, and no other way to it was given
+    hint: give a context of cluster c-id123 itself with --downstream-context
+    hint: or use a context of Rancher (…/k8s/clusters/local) with --context
+    ----- exit status: 1 -----
+    "); }
+    Ok(())
+}

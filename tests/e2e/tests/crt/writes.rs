@@ -1,0 +1,44 @@
+//! The writes of a run as the proxy recorded them, in short form.
+
+use test_cluster::{FaultProxy, On, Request};
+
+/// A write of the Lease, which is lock and journal.
+pub(crate) fn is_lease(request: &Request) -> bool {
+    request.path.contains("/leases")
+}
+
+/// Method and kind of object, and the object's name unless it is drawn: `PATCH deployments/cattle-cluster-agent`.
+pub(crate) fn essence(write: &Request) -> String {
+    let mut words = write.path.rsplit('/');
+    let (last, kind) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let object = match write.method.as_str() {
+        "POST" => last.to_owned(),
+        _ if kind == "clusters" || last.starts_with("cattle-credentials-") => kind.to_owned(),
+        _ if last.starts_with("zz-") => format!("{kind}/zz-"),
+        _ => format!("{kind}/{last}"),
+    };
+    format!("{} {object}", write.method)
+}
+
+/// The writes that a server has carried out.
+pub(crate) fn effective(proxy: &FaultProxy) -> Vec<String> {
+    let done = |write: &&Request| write.status.is_some_and(|status| (200..300).contains(&status));
+    proxy.writes().iter().filter(done).map(ToString::to_string).collect()
+}
+
+/// The next request of the same method to the same object (or, where names are drawn, to the same sort of object).
+pub(crate) fn same_as(write: &Request) -> On {
+    let on = On::write().method(write.method.clone());
+    if is_lease(write) {
+        // The first one creates it, in a cluster that was never rotated.
+        return On::write().path("*/leases*");
+    }
+    let essence = essence(write);
+    let object = essence.split_once(' ').map_or("", |(_, object)| object);
+    match object {
+        "clusters" => on.path("*/management.cattle.io/v3/clusters/*"),
+        "secrets" if write.method == "DELETE" => on.path("*/secrets/cattle-credentials-*"),
+        object if object.ends_with("/zz-") => on.path(format!("*/{object}*")),
+        object => on.path(format!("*/{object}")),
+    }
+}
