@@ -81,7 +81,7 @@ struct Verification {
 }
 
 /// Runs it.
-pub async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(verify.output.as_ref(), "verify")?;
     let ui = &context.ui;
     let given = verify.token_stdin.then(|| side::token_from_stdin(ui)).transpose()?;
