@@ -1,4 +1,4 @@
-// The real Argo CD, and the redis that it keeps its cache in: for tests/testbed, src/argocd.
+// The real Argo CD, and the redis for its cache: for tests/cluster, src/argocd.
 
 module github.com/kubectl-rotation/kubectl-rotation/tests/argocd
 

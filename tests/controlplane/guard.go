@@ -1,8 +1,8 @@
 package main
 
-// A component must never outlive the test that started it, not even when that test is killed by SIGKILL and can clean
-// up nothing. So the test holds the writing end of a pipe that is the component's standard input: however the test
-// ends, the kernel closes the pipe.
+// A component must never outlive the test that started it, not even if SIGKILL ends that test before it can clean up.
+// So the test holds the writing end of a pipe that is the standard input of the component. However the test ends, the
+// kernel closes the pipe.
 
 import (
 	"errors"
@@ -19,9 +19,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// guard runs `guard COMPONENT …` in this very process, or `guard FILE …` (an etcd or kube-apiserver that was built
-// elsewhere) as a child, until standard input ends. The end is abrupt on purpose: whoever would care about an orderly
-// one is dead, and an API server whose etcd goes first hangs in its shutdown for a minute.
+// guard runs `guard COMPONENT …` in this process, or `guard FILE …` (an etcd or kube-apiserver that was built
+// elsewhere) as a child, until standard input ends. It then exits at once: no process waits for an orderly shutdown, and an
+// API server whose etcd has ended before it hangs in its shutdown for a minute.
 func guard(args []string) error {
 	if len(args) < 2 {
 		return errors.New("guard: name a component or a program")
@@ -39,13 +39,13 @@ func guard(args []string) error {
 	return guardChild(args[1:])
 }
 
-// waitForEnd returns when nobody can write to the pipe any more.
+// waitForEnd returns when the writing end of the pipe is closed.
 func waitForEnd(pipe io.Reader) {
 	_, _ = io.Copy(io.Discard, pipe)
 }
 
-// removeKubeletTraces removes what the hollow kubelet in this process has put under /tmp, by names of its own choice: a
-// root directory, where it listens on sockets, and the socket of its fake runtime.
+// removeKubeletTraces removes what the hollow kubelet in this process has created in /tmp under generated names: a root
+// directory, where it listens on sockets, and the socket of its fake runtime.
 func removeKubeletTraces() {
 	const root = "/tmp/hollow-kubelet."
 	for _, path := range ownSockets() {
@@ -54,7 +54,7 @@ func removeKubeletTraces() {
 			_ = os.RemoveAll(root + unique)
 		}
 	}
-	// This one was bound under another name and then moved, so only asking tells whose it is.
+	// This socket was bound under another name and then moved, so only a connection tells which process owns it.
 	runtimes, _ := filepath.Glob("/tmp/kubelet_remote_*.sock")
 	for _, path := range runtimes {
 		if listener(path) == os.Getpid() {
@@ -63,7 +63,7 @@ func removeKubeletTraces() {
 	}
 }
 
-// listener gives the process that listens on a Unix socket, or 0.
+// listener returns the process that listens on a Unix socket, or 0.
 func listener(path string) int {
 	connection, err := net.Dial("unix", path)
 	if err != nil {
@@ -83,7 +83,7 @@ func listener(path string) int {
 	return pid
 }
 
-// ownSockets gives the paths of the Unix sockets that this process holds: the lines of /proc/net/unix (inode and path
+// ownSockets returns the paths of the Unix sockets that this process holds: the lines of /proc/net/unix (inode and path
 // are the last two fields) whose inode is among our open files.
 func ownSockets() []string {
 	table, err := os.ReadFile("/proc/self/net/unix")

@@ -1,22 +1,22 @@
 // Command controlplane is a whole Kubernetes in one binary, for tests and the demo.
 //
-// Its first argument (or the name it is called by) picks what it is; everything after it goes there unchanged.
+// The first argument, or the name of the file, selects the component. The other arguments are passed to it unchanged.
 //
-// Components. They share global registries (metrics, feature gates, flags), so each one runs in a process of its own:
-// start the same file several times.
+// Components share global registries (metrics, feature gates, flags), so each one runs in its own process. Start the
+// same file several times.
 //
-//	etcd                     the store
+//	etcd
 //	kube-apiserver
 //	kube-controller-manager
 //	kube-scheduler
 //	kubelet                  the real kubelet with a fake container runtime (kubemark's hollow node)
 //	kubeadm
-//	kubectl                  also finds plugins; made for a symlink of that name
+//	kubectl                  finds plugins too; meant for a symlink of that name
 //
-// Helpers, for what a process of its own must not do to the machine that it runs on:
+// Helpers:
 //
-//	private-network COMMAND…  runs COMMAND in a network of its own that has nothing but a loopback interface
-//	guard COMPONENT|FILE …    runs a component (or another program) that ends when standard input is closed
+//	private-network COMMAND…  runs COMMAND in its own network, which has only a loopback interface
+//	guard COMPONENT|FILE …    runs a component or another program, and ends it when standard input is closed
 package main
 
 import (
@@ -40,7 +40,7 @@ import (
 	kubemark "k8s.io/kubernetes/cmd/kubemark/app"
 )
 
-// components maps a name to the function that runs it. Each one reads os.Args itself, and never returns when all is well.
+// components maps a name to the function that runs it. Each function reads os.Args itself, and returns only on failure.
 var components = map[string]func(args []string) error{
 	"etcd":                    func(args []string) error { etcdmain.Main(args); return nil },
 	"kube-apiserver":          cobraMain(apiserver.NewAPIServerCommand),
@@ -52,7 +52,7 @@ var components = map[string]func(args []string) error{
 	"kubeadm": func([]string) error { return kubeadm.Run() },
 }
 
-// helpers maps the other names. They are apart from the components because a component may run under one of them.
+// helpers maps the other names. They are separate from the components because guard runs components.
 var helpers = map[string]func(args []string) error{
 	"private-network":       privateNetwork,
 	"private-network-inner": privateNetworkInner,
@@ -79,7 +79,7 @@ func main() {
 	}
 }
 
-// pick finds the component by the name of the file (a symlink `kubectl`), else by the first argument.
+// pick selects the component by the name of the file (a symlink `kubectl`), otherwise by the first argument.
 func pick(argv []string) (func([]string) error, []string, error) {
 	if run, ok := components[filepath.Base(argv[0])]; ok {
 		return run, argv, nil
@@ -97,5 +97,5 @@ func pick(argv []string) (func([]string) error, []string, error) {
 		names = append(names, name)
 	}
 	sort.Strings(names)
-	return nil, nil, fmt.Errorf("name what to run first: %s", strings.Join(names, ", "))
+	return nil, nil, fmt.Errorf("the first argument must be one of: %s", strings.Join(names, ", "))
 }

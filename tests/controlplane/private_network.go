@@ -1,8 +1,8 @@
 package main
 
-// The hollow kubelet listens on all interfaces and has no flag against it. So the whole test bed, and whoever talks to
-// it, runs in one network namespace of its own where there is only a loopback interface: no port is ever open to the
-// outside, and no port of the machine is in the way.
+// The hollow kubelet listens on all interfaces and has no flag to change that. So the test clusters and their clients run
+// in their own network namespace with only a loopback interface. No port is reachable from outside, and no port of the
+// machine is in conflict.
 
 import (
 	"errors"
@@ -19,11 +19,11 @@ import (
 	"golang.org/x/term"
 )
 
-// privateAddress is an address of the private network besides 127.0.0.1, out of a block that is nobody's (RFC 5737). The
-// API server proxies to no loopback address, so what shall be reached through a Service must have another one.
+// privateAddress is a second address of the private network, from a block reserved for documentation (RFC 5737). The API
+// server does not proxy to loopback addresses, so the target of a Service needs another one.
 var privateAddress = []byte{192, 0, 2, 1}
 
-// privateNetworkVariable tells those inside that nothing here can be reached from elsewhere.
+// privateNetworkVariable tells the processes inside that no port is reachable from outside.
 const privateNetworkVariable = "TEST_CLUSTER_PRIVATE_NETWORK"
 
 const openPortsWarning = "warning: no private network (%v): the two ports of each hollow kubelet, numbers in the " +
@@ -34,8 +34,8 @@ type errNoNamespace struct{ reason string }
 
 func (e errNoNamespace) Error() string { return e.reason }
 
-// privateNetwork runs `private-network COMMAND…` inside new user and network namespaces, and exits as COMMAND does.
-// Where namespaces are not allowed it says what that means and runs COMMAND plainly.
+// privateNetwork runs `private-network COMMAND…` in new user and network namespaces, and exits with the exit code of
+// COMMAND. Where namespaces are not allowed, it prints a warning and runs COMMAND without them.
 func privateNetwork(args []string) error {
 	argv := args[1:]
 	if len(argv) == 0 {
@@ -71,7 +71,7 @@ func startInside(file string, argv []string) (*exec.Cmd, error) {
 		return nil, err
 	}
 	defer report.Close()
-	// The kernel ties a parent-death signal to the thread that forked; main's thread lives as long as the process.
+	// The kernel ties a parent-death signal to the thread that forked; the main thread exists as long as the process.
 	runtime.LockOSThread()
 	child := exec.Command("/proc/self/exe", append([]string{"private-network-inner", file}, argv...)...)
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -99,12 +99,12 @@ func startInside(file string, argv []string) (*exec.Cmd, error) {
 	return child, nil
 }
 
-// privateNetworkInner is the second half, `private-network-inner FILE ARGV0 …`: the loopback interface goes up and
-// this process becomes the command. A problem is written to descriptor 3, which closes itself on success.
+// privateNetworkInner is the second step, `private-network-inner FILE ARGV0 …`: it brings the loopback interface up and
+// executes the command. It writes an error to descriptor 3, which is closed on success.
 func privateNetworkInner(args []string) error {
 	report := os.NewFile(3, "report")
 	unix.CloseOnExec(3)
-	// Where a policy takes the rights away inside a namespace (Ubuntu's AppArmor does), this is where it shows.
+	// This fails where a policy denies capabilities inside a namespace, as AppArmor does on Ubuntu.
 	if err := errors.Join(loopbackUp(), addAddress()); err != nil {
 		fmt.Fprintln(report, err)
 		os.Exit(1)
@@ -133,7 +133,7 @@ func loopbackUp() error {
 	return nil
 }
 
-// addAddress gives the loopback interface privateAddress, under a label of its own.
+// addAddress adds privateAddress to the loopback interface, under its own label.
 func addAddress() error {
 	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -153,8 +153,8 @@ func addAddress() error {
 	return nil
 }
 
-// forwardSignals passes the signals that ask a process to end (or to do something) on to the child until stop is
-// called. With sharesTerminal, those that a terminal sends are left to the terminal: twice would be once too many.
+// forwardSignals forwards signals to the child until stop is called. With sharesTerminal it does not forward the signals
+// of the terminal, which the child receives from the terminal itself.
 func forwardSignals(child *os.Process, sharesTerminal bool) (stop func()) {
 	incoming := make(chan os.Signal, 16)
 	signal.Notify(incoming, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
@@ -169,7 +169,7 @@ func forwardSignals(child *os.Process, sharesTerminal bool) (stop func()) {
 	return func() { signal.Stop(incoming); close(incoming) }
 }
 
-// exitLike ends this process as the child ended: with its code, or with 128 + the signal, as a shell says it.
+// exitLike exits with the exit code of the child, or with 128 + the signal, as a shell does.
 func exitLike(err error, child *exec.Cmd) error {
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

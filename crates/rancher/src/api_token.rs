@@ -25,7 +25,7 @@ use kube::client::Body;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::cluster::ClusterId;
+use crate::cluster_id::ClusterId;
 use crate::error::Result;
 use crate::settings::Setting;
 

@@ -19,6 +19,7 @@
 pub mod agent;
 pub mod api_token;
 pub mod cluster;
+mod cluster_id;
 pub mod credential_name;
 pub mod era;
 mod error;
@@ -29,8 +30,9 @@ pub mod reach;
 pub mod settings;
 pub mod token;
 
-pub use cluster::{Cluster, ClusterId};
+pub use cluster::Cluster;
+pub use cluster_id::{ClusterId, NotAClusterId};
 pub use era::Era;
-pub use error::{Error, Result};
+pub use error::{Candidate, Error, Result};
 pub use object::{Observed, Problem, Write};
 pub use token::RegistrationToken;

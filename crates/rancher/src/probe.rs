@@ -30,7 +30,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 use subtle::ConstantTimeEq as _;
 
 use crate::agent::STV_PREFIX;
-use crate::cluster::ClusterId;
+use crate::cluster_id::ClusterId;
 use crate::era::Era;
 use crate::error::Result;
 use crate::token::generate;

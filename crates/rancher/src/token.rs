@@ -18,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::cluster::ClusterId;
+use crate::cluster_id::ClusterId;
 use crate::error::{Error, Result};
 use crate::object::{self, Observed, Problem, WRONG_TYPE, decoded, time};
 

@@ -1,5 +1,6 @@
 //! `kubectl argocd-rancher`: manages the Rancher API tokens that Argo CD uses.
 
+mod address;
 mod backup;
 pub mod cli;
 mod commands;

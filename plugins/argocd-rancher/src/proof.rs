@@ -17,6 +17,7 @@ use rancher::proxy::through;
 use rancher::reach::RancherUrl;
 use serde::Serialize;
 
+use crate::address::RancherAddress as _;
 use crate::sides::{Argo, Rancher};
 
 /// How long an answer may take.

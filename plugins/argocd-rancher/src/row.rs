@@ -14,6 +14,7 @@ use rancher::api_token::proof::Standing;
 use rancher::api_token::{ApiToken, Credential, Expiry};
 use serde::Serialize;
 
+use crate::address::RancherAddress as _;
 use crate::controller::BLIND;
 use crate::mark::{self, API_VERSION};
 use crate::report::product::Part;

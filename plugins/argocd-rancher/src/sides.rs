@@ -23,12 +23,19 @@ use rancher::api_token::{self, ApiToken, Credential, TokenName, bearing, proof};
 use rancher::reach::{RancherUrl, Reach};
 use url::Url;
 
+use crate::address::RancherAddress as _;
 use crate::rotation::ArgocdRancher;
 
 /// Argo CD's side in the words of a sentence.
 pub(crate) const ARGOCD: &str = "the cluster of Argo CD";
 /// Rancher in the words of a sentence.
 pub(crate) const RANCHER: &str = "Rancher";
+
+/// A failed request to the cluster of Argo CD. That may be reached through Rancher, which refuses in a form of its own.
+pub(crate) fn of_argocd(error: request::Error) -> Error {
+    rancher::Error::from(error).on(ARGOCD)
+}
+
 /// Where Argo CD is installed unless somebody chose otherwise.
 const NAMESPACE: &str = "argocd";
 
@@ -121,21 +128,21 @@ impl Argo {
     pub async fn identity(&self) -> Result<Option<String>, Error> {
         let client = &self.server.client;
         let metadata = request::get_metadata(client, SECRET, Some(&self.namespace), "argocd-secret").await;
-        let metadata = metadata.map_err(|error| rancher::Error::from(error).on(ARGOCD))?;
+        let metadata = metadata.map_err(of_argocd)?;
         if let Some(uid) = metadata.and_then(|metadata| metadata.uid) {
             return Ok(Some(uid));
         }
         match cluster_identity::uid(client).await {
             Ok(uid) => Ok(Some(uid)),
             Err(error) if error.is_forbidden() || error.is_not_found() => Ok(None),
-            Err(error) => Err(rancher::Error::from(error).on(ARGOCD)),
+            Err(error) => Err(of_argocd(error)),
         }
     }
 
     /// All clusters that Argo CD knows.
     pub async fn clusters(&self) -> Result<Vec<ClusterSecret>, Error> {
         let found = cluster_secret::list(&self.server.client, &self.namespace).await;
-        found.map_err(|error| error.on(ARGOCD))
+        found.map_err(of_argocd)
     }
 
     /// The server of a cluster as Argo CD calls it: its URL, the trust of its Secret, and this token. Over the connections that
@@ -287,7 +294,7 @@ impl RancherFlags {
 
     async fn token(&self, argo: &Argo, context: &Context) -> Result<Secret, Error> {
         if self.rancher_token_stdin {
-            return context.ui.read_secret();
+            return context.ui.read_secret().await;
         }
         if let Some(path) = &self.rancher_token_file {
             let token = Secret::new(read(path, "the token")?.trim());

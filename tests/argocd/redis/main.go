@@ -1,4 +1,4 @@
-// redis is as much of a redis as Argo CD asks for, in memory.
+// redis is an in-memory server with the part of Redis that Argo CD uses.
 //
 //	redis HOST:PORT
 package main
@@ -11,7 +11,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 )
 
-// miniredis lets no time pass by itself: what is kept "for ten minutes" would stay for ever.
+// miniredis does not advance its clock by itself. Without ticks, nothing would expire.
 const tick = time.Second
 
 func main() {

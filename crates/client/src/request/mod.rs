@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 pub use self::error::{Error, Result, Verb};
 pub use self::list::{Item, Page, Wanted, list_all, list_page};
-pub use self::object::{Metadata, Observed, OwnerReference, Resource, SECRET, Write};
+pub use self::object::{Metadata, Observed, OwnerReference, Problem, Resource, SECRET, Write};
 use self::wire::{fetch, send};
 
 /// One object, or `None` if there is none of that name or the server does not know its kind.

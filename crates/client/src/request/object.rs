@@ -1,6 +1,7 @@
 //! What every Kubernetes object has, where it is served, and what every write needs.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{self as meta, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
@@ -51,6 +52,21 @@ impl Resource {
             (Some(namespace), None) => format!("{kind}s in namespace {namespace}"),
             (None, None) => format!("{kind}s"),
         }
+    }
+}
+
+/// A field that holds something it cannot hold. The value itself is not kept: it may be a mangled credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// E.g. `data.token`, `status.expiresAt`.
+    pub field: &'static str,
+    /// E.g. `is not base64`.
+    pub what: &'static str,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.field, self.what)
     }
 }
 

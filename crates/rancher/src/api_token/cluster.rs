@@ -5,8 +5,8 @@ use client::request::Verb;
 use serde::Deserialize;
 
 use super::norman;
-use crate::cluster::{Candidate, ClusterId};
-use crate::error::{Error, Result};
+use crate::cluster_id::ClusterId;
+use crate::error::{Candidate, Error, Result};
 
 /// How many near misses are worth a user's time.
 const NEAR_NAMES: usize = 3;

@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{RawSecret, RawToken, RegistrationToken, TOKEN, TokenSecret, not_blank};
-use crate::cluster::ClusterId;
+use crate::cluster_id::ClusterId;
 use crate::error::Result;
 use crate::object::{self, Observed, Write, rfc3339};
 

@@ -26,7 +26,7 @@ use crate::mark::{self, API_VERSION};
 use crate::proof::{Patience, Proofs, Trial};
 use crate::report::product;
 use crate::rotation::ArgocdRancher;
-use crate::sides::{self, ARGOCD, Argo, RANCHER, Rancher, RancherFlags};
+use crate::sides::{self, Argo, RANCHER, Rancher, RancherFlags, of_argocd};
 
 /// How often a new token is tried, and how far apart, before it counts as refused: each replica of Rancher learns of it by
 /// itself.
@@ -309,7 +309,7 @@ impl Work<'_> {
             new.project.clone_from(&self.add.project);
             let client = &self.argo.server.client;
             let made = cluster_secret::create(client, &self.argo.namespace, &new, &mark::write(&token)).await;
-            made.map(drop).map_err(|error| error.on(ARGOCD))
+            made.map(drop).map_err(of_argocd)
         };
         self.or_end(&token, written.await).await?;
         Ok(Added::planned(cluster, &secret, Outcome::Created).with(&token))
@@ -385,7 +385,7 @@ impl Work<'_> {
             self.prove(&existing.server, &config, &value, extent).await?;
             let client = &self.argo.server.client;
             let patched = cluster_secret::patch_config(client, &existing.object, &config, &mark::write(&token)).await;
-            patched.map_err(|error| error.on(ARGOCD))
+            patched.map_err(of_argocd)
         };
         let written = self.or_end(&token, written.await).await?;
         self.settle(written, &value, &token).await?;
@@ -534,7 +534,7 @@ impl Work<'_> {
                     format!("Secret {name} was deleted by somebody meanwhile"),
                 )
             };
-            let found = found.map_err(|error| error.on(ARGOCD))?.ok_or_else(gone)?;
+            let found = found.map_err(of_argocd)?.ok_or_else(gone)?;
             let config = adoptable(&found)?.clone();
             if config.bearer_token().as_ref() == Some(value) {
                 calm += 1;
@@ -548,7 +548,7 @@ impl Work<'_> {
             match cluster_secret::patch_config(client, &found.object, &config, &mark::write(token)).await {
                 Ok(again) => written = again,
                 Err(error) if error.is_conflict() => {}
-                Err(error) => return Err(error.on(ARGOCD)),
+                Err(error) => return Err(of_argocd(error)),
             }
         }
         Err(Error::failed(format!(

@@ -6,6 +6,7 @@ use cli::app::{self, Candidate, CompletionRequest, Context};
 use client::error::Error;
 use rancher::api_token::{self, SeenCluster};
 
+use crate::address::RancherAddress as _;
 use crate::cli::ArgocdRancher;
 use crate::sides::{Argo, RancherFlags};
 

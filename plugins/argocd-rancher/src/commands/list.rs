@@ -14,6 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use rancher::api_token::proof::Standing;
 use rancher::api_token::{self, ApiToken};
 
+use crate::address::RancherAddress as _;
 use crate::mark::{self, API_VERSION};
 use crate::proof::Trial;
 use crate::report::product::{LeasedRotation, Part};

@@ -12,11 +12,12 @@ use rancher::api_token::proof::Standing;
 use rancher::api_token::{self, ApiToken, Credential};
 
 use super::verify;
+use crate::address::RancherAddress as _;
 use crate::mark;
 use crate::proof::Trial;
 use crate::report::product;
 use crate::rotation::ArgocdRancher;
-use crate::sides::{ARGOCD, Argo, RANCHER, Rancher, RancherFlags};
+use crate::sides::{Argo, RANCHER, Rancher, RancherFlags, of_argocd};
 
 /// How often, and how far apart, an ended token is tried until it is refused: each replica of Rancher learns of it by
 /// itself.
@@ -167,7 +168,7 @@ impl Work<'_> {
         let write = rancher::Write::by(mark::TOOL);
         cluster_secret::delete(&self.argo.server.client, &cluster.object, &write)
             .await
-            .map_err(|error| error.on(ARGOCD))?;
+            .map_err(of_argocd)?;
         self.ui.out(format!("secret/{name} deleted"))?;
         match (fate, &cluster.config, &value) {
             (Fate::End(token), Ok(config), Some(value)) => {
@@ -202,7 +203,7 @@ impl Work<'_> {
     async fn applications(&self, cluster: &ClusterSecret) -> Result<(), Error> {
         let client = &self.argo.server.client;
         let all = application::visible(client, &self.argo.namespace).await;
-        let all = all.map_err(|error| error.on(ARGOCD))?;
+        let all = all.map_err(of_argocd)?;
         let there: Vec<String> = all
             .iter()
             .filter(|application| application.points_at(cluster))

@@ -10,6 +10,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use rancher::ClusterId;
 use serde::Serialize;
 
+use crate::address::RancherAddress as _;
 use crate::controller::BLIND;
 use crate::mark::{self, API_VERSION};
 use crate::proof::{Mark, Point, Trial};

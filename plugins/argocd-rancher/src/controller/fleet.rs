@@ -11,7 +11,8 @@ use rancher::api_token::{self, ApiToken};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::sides::{ARGOCD, Argo, RANCHER, Rancher};
+use crate::address::RancherAddress as _;
+use crate::sides::{Argo, RANCHER, Rancher, of_argocd};
 
 /// Both sides, as they were when the command began.
 #[derive(Debug)]
@@ -111,6 +112,6 @@ async fn applications(argo: &Argo) -> Result<Option<Vec<Application>>, Error> {
     match application::visible(&argo.server.client, &argo.namespace).await {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.is_forbidden() => Ok(None),
-        Err(error) => Err(error.on(ARGOCD)),
+        Err(error) => Err(of_argocd(error)),
     }
 }
