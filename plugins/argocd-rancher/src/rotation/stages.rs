@@ -116,8 +116,8 @@ pub(super) fn guard(look: Look<'_>) -> Stage<()> {
 /// | T is N: there is a valid new token of known value, and it is not backed up | back it up; from here on it is N |
 /// | T is N: there is none, but one whose value was lost before it was ever placed | revoke that one |
 /// | T is N: there is none | issue one, for this cluster only |
-/// | T is O, and O is not valid or its value is lost; a new token was placed or can be | turn to rolling forward |
 /// | T is O, and O is not valid or its value is lost; no new token was placed or can be | passed: nothing is left to keep |
+/// | T is O, and O is not valid or its value is lost; a new token was placed or can be | roll forward: turn to N |
 /// | T is not in use yet, and Rancher or the cluster does not accept it | wait; roll back after `--timeout` |
 pub(super) fn make(look: Look<'_>) -> Stage<Made> {
     if !holds_ours(look) {
@@ -150,7 +150,7 @@ pub(super) fn make(look: Look<'_>) -> Stage<Made> {
 /// | *make* was passed without a token to write | passed |
 /// | the cluster Secret holds T, but may still fit a late write of the direction before | fence it |
 /// | T is N, Argo CD watches the cluster, and Rancher may not have recorded the last call of this command with N | wait |
-/// | the cluster Secret holds another token of this run | write T to it: one patch of `data.config`, on the condition that the Secret is unchanged. The quiet time starts over. If another writer has overwritten T for the third time, roll back |
+/// | the cluster Secret holds another token of this run | write T to it: one patch of `data.config`, on the condition that the Secret is unchanged. The grace time starts over. If another writer has overwritten T for the third time, roll back |
 pub(super) fn place(look: Look<'_>, made: &Proof<'_, Made>) -> Stage<Placed> {
     let (seen, record) = (look.seen, look.record());
     let (which, token) = match &**made {
