@@ -124,6 +124,11 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
         Vec::new()
     }
 
+    /// The timers that are meaningless by what is seen: they count as never started.
+    fn stale_timers(_seen: &Self::Observed, _run: &Run<Self>) -> Vec<Timer> {
+        Vec::new()
+    }
+
     /// What the objects say of a run whose journal was read from the Lease: its record, taken from marks that the run itself
     /// has set on them and from what they hold.
     ///
@@ -133,6 +138,12 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
     ///
     /// `None`: nothing of this run exists, so there is nothing to resume.
     fn recall(seen: &Self::Observed, claimed: &Run<Self>) -> Option<Self::Record>;
+
+    /// The direction of a run whose journal was read from the Lease. Where a run that claims to roll forward may do what one
+    /// that rolls back may not, an object must confirm the claim; one that is not confirmed rolls back.
+    fn recall_direction(_seen: &Self::Observed, claimed: &Run<Self>) -> Direction {
+        claimed.direction
+    }
 
     /// The record once this step is intended: the names and fingerprints that must be known before it is sent. What has to
     /// be drawn comes from `draw`.

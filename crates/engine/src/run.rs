@@ -60,6 +60,8 @@ impl<R: Rotation> Run<R> {
             return started;
         }
         self.phase = self.phase.max(decision.phase);
+        let stale = R::stale_timers(seen, self);
+        self.timers.retain(|timer, _| !stale.contains(timer));
         for timer in R::timers(seen, self) {
             self.start_unless_running(timer, &mut started);
         }
@@ -121,7 +123,9 @@ impl<R: Rotation> Run<R> {
     #[must_use]
     pub fn resumed(mut self, seen: &R::Observed) -> Option<Self> {
         self.timers.clear();
-        self.record = R::recall(seen, &self)?;
+        let record = R::recall(seen, &self)?;
+        self.direction = R::recall_direction(seen, &self);
+        self.record = record;
         Some(self)
     }
 

@@ -14,7 +14,7 @@ use crate::side::Side;
 
 /// Where a node finds the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Its address.
     pub server: String,
     /// The certificate authority, PEM; `None`: the system's roots.
@@ -39,7 +39,7 @@ pub struct EndpointFlags {
 }
 
 /// Finds it.
-pub async fn find(side: &Side, flags: EndpointFlags, ui: &Ui) -> Result<Endpoint, Error> {
+pub(crate) async fn find(side: &Side, flags: EndpointFlags, ui: &Ui) -> Result<Endpoint, Error> {
     let info = match cluster_info::read(side.client()).await {
         Err(error) if error.is_forbidden() && flags.endpoint_from != Some(Source::ClusterInfo) => {
             ui.warn(

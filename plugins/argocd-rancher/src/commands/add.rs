@@ -15,7 +15,7 @@ use cli::rotation::leases;
 use cli::ui::Ui;
 use client::error::{Error, Kind};
 use client::secret::Secret;
-use engine::protocol::RunId;
+use engine::run::RunId;
 use k8s_openapi::jiff::Timestamp;
 use rancher::api_token::proof::Standing;
 use rancher::api_token::{self, ApiToken, Lifetime, Minted, NewToken, SeenCluster};
@@ -175,7 +175,7 @@ struct Work<'a> {
 }
 
 /// Runs it.
-pub async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(add.output.as_ref(), "add")?;
     if add.name.is_some() && add.subjects.len() > 1 {
         return Err(Error::usage("--name is for one cluster"));

@@ -81,7 +81,7 @@ enum Fate<'a> {
 }
 
 /// Runs it.
-pub async fn run(remove: Remove, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(remove: Remove, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let argo = Argo::open(global, &context.environment)?;
     let rancher = remove.rancher.require(&argo, global, context).await?;
     let me = rancher.whoami().await?.id;

@@ -52,7 +52,7 @@ impl Versions for Told {
 }
 
 /// Runs it.
-pub async fn run(version: Version, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(version: Version, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let Version { flags, rancher } = version;
     version::run(&flags, context, "the servers", ask(&rancher, global, context)).await
 }

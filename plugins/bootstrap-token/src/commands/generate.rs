@@ -23,7 +23,7 @@ No server knows the token until `create` makes it. It is drawn from the operatin
 symbols.";
 
 /// Runs it.
-pub fn run(_: Generate, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) fn run(_: Generate, context: &Context) -> Result<ExitCode, Error> {
     context.ui.out(Token::generate()?.text().expose())?;
     Ok(ExitCode::Done)
 }

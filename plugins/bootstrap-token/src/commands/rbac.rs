@@ -109,7 +109,7 @@ const COLUMNS: &[Column] = &[
 ];
 
 /// Runs it.
-pub async fn run(rbac: Rbac, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(rbac: Rbac, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     match rbac.what {
         What::Show(show) => run_show(&show, global, context).await,
         What::Apply(apply) => run_apply(&apply, global, context).await,

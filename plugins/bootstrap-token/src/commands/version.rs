@@ -38,7 +38,7 @@ impl Versions for Told {
 }
 
 /// Runs it.
-pub async fn run(version: Version, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(version: Version, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ask = async {
         let side = Side::open(global, context)?;
         let kubernetes_version = side.version().await?;

@@ -102,7 +102,7 @@ fn of_agent(evidence: &Evidence) -> Verification {
 /// Asks about the token on stdin. Only Rancher's public door is needed, and the era, by which it is known which of its
 /// doors may be tried with a dead token.
 async fn given(verify: &Verify, global: &GlobalFlags, context: &Context) -> Result<Verification, Error> {
-    let token: Secret = context.ui.read_secret()?;
+    let token: Secret = context.ui.read_secret().await?;
     let management = Management::open(global, &context.environment)?;
     let wanted = match &verify.subject {
         Some(subject) => Some(management.cluster(subject).await?.id),
