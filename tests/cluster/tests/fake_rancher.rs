@@ -619,7 +619,7 @@ async fn killing_the_test_process_ends_everything() -> Result<()> {
     // Built before, so that the victim is only waited for while it starts.
     TestEnvironment::shared().await?;
     let mut victim = Command::new(std::env::current_exe()?)
-        .args(["--exact", "nothing_outlives_a_process_that_was_killed", "--nocapture"])
+        .args(["--exact", "killing_the_test_process_ends_everything", "--nocapture"])
         .env(VICTIM, "1")
         .stdout(Stdio::piped())
         .spawn()?;

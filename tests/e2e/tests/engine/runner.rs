@@ -135,7 +135,7 @@ impl EngineRun {
     /// Runs it in a process of its own.
     pub(crate) fn start(&self) -> Result<Process> {
         let child = tokio::process::Command::new(std::env::current_exe()?)
-            .args(["--ignored", "--exact", "runner::as_a_process_of_its_own", "--nocapture"])
+            .args(["--ignored", "--exact", "runner::run_in_a_child_process", "--nocapture"])
             .env(ORDER, serde_json::to_string(self)?)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
