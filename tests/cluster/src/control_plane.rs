@@ -8,7 +8,9 @@ use anyhow::{Context, Result, bail};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Namespace, Node, ServiceAccount};
-use kube::{Api, Client};
+use kube::{Api, Client, Config};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::Mutex;
 
 use crate::component::{Component, Launch};
@@ -146,6 +148,17 @@ impl ControlPlane {
     /// A client of `system:masters`. A fresh one belongs to the runtime that it was made in, so every test makes its own.
     pub async fn client(&self) -> Result<Client> {
         crate::kubeconfig::client(&self.kubeconfig).await
+    }
+
+    /// A client with a bearer token, at the URL of one of the API servers. It does not retry.
+    pub fn client_with_token(&self, url: &str, token: &str) -> Result<Client> {
+        let mut config = Config::new(url.parse()?);
+        config.root_cert = Some(vec![
+            CertificateDer::from_pem_slice(self.authority.ca_pem().as_bytes())?.to_vec(),
+        ]);
+        config.default_retry = false;
+        config.auth_info.token = Some(token.to_owned().into());
+        Ok(Client::try_from(config)?)
     }
 
     /// A new namespace with a name that begins with `prefix`, where a test is alone.

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use test_cluster::{Fault, Identity, Kubeconfig, On, TestEnvironment};
 
-use crate::fixture::{Fixture, give_plugin, secret_of, text};
+use crate::fixture::{Fixture, secret_of, text};
 
 /// What both must agree on: name, labels, Argo CD's own annotations, type, and the text of every key.
 fn essence(secret: &Secret) -> Result<Value> {
@@ -80,7 +80,6 @@ async fn add_writes_the_secret_that_generate_spec_prints() -> Result<()> {
 async fn add_omits_the_ca_behind_a_publicly_trusted_certificate() -> Result<()> {
     let fixture = Fixture::begin("lugano").await?;
     let (proxy, shell) = fixture.base.behind_proxy().await?;
-    give_plugin(&shell)?;
     // A Rancher that says that it needs no CA, and a system that trusts it.
     let none = Fault::Say {
         status: 200,

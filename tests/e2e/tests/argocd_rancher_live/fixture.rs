@@ -9,8 +9,6 @@ use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use test_cluster::{Application, ArgoCd, Call, Connection, Content, TestEnvironment, TokenStorage, User};
 
-/// The plugin as the file that kubectl looks for.
-const PLUGIN: &str = "kubectl-argocd_rancher";
 
 pub(crate) struct Fixture {
     pub(crate) base: RancherFixture,
@@ -36,7 +34,6 @@ impl Fixture {
     pub(crate) async fn begin(name: &str) -> Result<Self> {
         let argo = async { TestEnvironment::shared().await?.argocd().await };
         let (base, argo) = tokio::try_join!(RancherFixture::begin(TokenStorage::Secret, name), argo)?;
-        give_plugin(&base.shell)?;
         let client = base.management.client().await?;
         Ok(Self {
             secrets: Api::namespaced(client, argo.namespace()),
@@ -62,15 +59,16 @@ impl Fixture {
         format!("{}/k8s/clusters/{}", self.base.rancher.url(), self.id())
     }
 
-    /// `kubectl argocd-rancher ARGS`, with both sides known.
+    /// `kubectl-argocd_rancher ARGS`, with the contexts of Argo CD and of Rancher.
     pub(crate) fn run(&self, args: &[&str]) -> Invocation {
         self.run_at(&self.base.shell, args)
     }
 
+    /// The same in another shell.
     pub(crate) fn run_at(&self, shell: &Shell, args: &[&str]) -> Invocation {
         let argo = ["--context", "management", "--namespace", self.argo.namespace()];
-        let words = ["argocd-rancher"].iter().chain(args).chain(&argo);
-        shell.kubectl(words.chain(&["--rancher-context", "rancher"]))
+        let rancher = ["--rancher-context", "rancher"];
+        shell.argocd_rancher(args.iter().chain(&argo).chain(&rancher))
     }
 
     /// The Secret of the cluster.
@@ -170,13 +168,6 @@ impl Token {
             value: value.to_owned(),
         })
     }
-}
-
-/// Puts the plugin on the `PATH` of a desk.
-pub(crate) fn give_plugin(shell: &Shell) -> Result<()> {
-    let link = shell.home().join("bin").join(PLUGIN);
-    std::os::unix::fs::symlink(test_cluster::built(PLUGIN)?, link)?;
-    Ok(())
 }
 
 /// The Secret of the cluster with this address.
