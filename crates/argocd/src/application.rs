@@ -1,7 +1,6 @@
 //! Applications, as far as it matters which cluster they are deployed to.
 
-use kubectl_core::request::{self, Item, Metadata, Resource, Wanted};
-use rancher::Result;
+use client::request::{self, Item, Metadata, Resource, Result, Wanted};
 use serde::Deserialize;
 
 use crate::cluster_secret::ClusterSecret;
@@ -51,7 +50,7 @@ pub async fn list(client: &kube::Client, namespace: Option<&str>) -> Result<Vec<
     match request::list_all::<RawApplication>(client, APPLICATION, &wanted).await {
         Ok(found) => Ok(found.into_iter().map(Into::into).collect()),
         Err(error) if error.is_not_found() => Ok(Vec::new()),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 

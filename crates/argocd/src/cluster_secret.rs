@@ -11,12 +11,11 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use client::ownership::{self, Owner, Writer};
+use client::request::{self, Item, Merge, Metadata, Observed, Problem, Result, SECRET, Wanted, Write};
+use client::secret::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::ownership::{self, Owner, Writer};
-use kubectl_core::request::{self, Item, Merge, Metadata, SECRET, Wanted};
-use kubectl_core::secret::Secret;
-use rancher::{Observed, Problem, Result, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -186,7 +185,7 @@ pub async fn get(client: &kube::Client, namespace: &str, name: &str) -> Result<O
     Ok(found.filter(|secret| secret.labels.get(TYPE_LABEL).is_some_and(|kind| kind == TYPE)))
 }
 
-/// Tells Argo CD of a cluster. A Secret of that name is an error ([`rancher::Error::is_already_exists`]).
+/// Tells Argo CD of a cluster. A Secret of that name is an error ([`Error::is_already_exists`](crate::Error::is_already_exists)).
 pub async fn create(
     client: &kube::Client,
     namespace: &str,
@@ -212,7 +211,7 @@ pub async fn patch_config(
 
 /// Makes Argo CD forget a cluster, if the Secret is still as it was observed.
 pub async fn delete(client: &kube::Client, observed: &Observed, write: &Write) -> Result<()> {
-    Ok(request::delete(client, SECRET, observed, write).await?)
+    request::delete(client, SECRET, observed, write).await
 }
 
 fn encoded(text: &str) -> String {

@@ -8,8 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use kubectl_core::request::{self, Item, Metadata, Resource, Wanted};
-use rancher::Result;
+use client::request::{self, Item, Metadata, Resource, Result, Wanted};
 use serde::Deserialize;
 
 use crate::server::ServerUrl;

@@ -5,11 +5,11 @@
 //!
 //! - A Secret is read as Argo CD reads it and written as Argo CD writes it; what neither of us knows survives.
 //! - Every change names the object as it was observed, uid and resourceVersion, and is refused with a conflict
-//!   ([`rancher::Error::is_conflict`]) if it has changed since.
-//! - A credential is a [`Secret`](kubectl_core::secret::Secret), and an answer that cannot be parsed is reported by its
+//!   ([`Error::is_conflict`]) if it has changed since.
+//! - A credential is a [`Secret`](client::secret::Secret), and an answer that cannot be parsed is reported by its
 //!   position, never by its text.
 //!
-//! What goes wrong at an API server is a [`rancher::Error`]. "Argo CD 3.5.1" and the like in the docs name the release
+//! What goes wrong at an API server is an [`Error`]. "Argo CD 3.5.1" and the like in the docs name the release
 //! whose source or behaviour a statement was taken from.
 
 pub mod application;
@@ -21,6 +21,7 @@ pub mod rights;
 pub mod server;
 
 pub use application::Application;
+pub use client::request::Error;
 pub use cluster_secret::{ClusterSecret, NewClusterSecret};
 pub use config::ClusterConfig;
 pub use server::{ServerUrl, secret_name};

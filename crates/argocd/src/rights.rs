@@ -4,10 +4,10 @@
 //! Kinds that it never looks at are those of `coreExcludedResources` in `util/settings/filtered_resource.go` (Argo CD
 //! 3.5.1): Events, Leases and metrics. What an installation excludes on top of that is not known here.
 
+use client::access::{self, Right};
+use client::connection::Server;
+use client::error::{Doing as _, Error};
 use kube::discovery::{Discovery, Scope, verbs};
-use kubectl_core::access::{self, Right};
-use kubectl_core::connection::Server;
-use kubectl_core::error::{Doing as _, Error};
 
 /// What Argo CD does with each kind.
 const VERBS: [&str; 2] = [verbs::LIST, verbs::WATCH];

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use rancher::ClusterId;
-use rancher::reach::{RancherUrl, Reach};
 use serde::Serialize;
 use url::Url;
 
@@ -18,11 +16,6 @@ impl ServerUrl {
     /// From the text in a Secret.
     pub fn new(text: &str) -> Self {
         Self(text.trim_end_matches('/').to_owned())
-    }
-
-    /// Where a cluster is served by Rancher.
-    pub fn through_rancher(rancher: &RancherUrl, cluster: &ClusterId) -> Self {
-        Self::new(rancher.cluster(cluster).as_str())
     }
 
     /// The text itself.
@@ -39,14 +32,6 @@ impl ServerUrl {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    /// The Rancher and the cluster that it leads to; `None`: it does not lead through Rancher's proxy.
-    pub fn rancher(&self) -> Option<(RancherUrl, ClusterId)> {
-        match Reach::of(&self.0.parse::<Url>().ok()?) {
-            Reach::Proxy { base, cluster } => Some((base, cluster)),
-            Reach::Root(_) => None,
-        }
     }
 
     /// Whether both lead to the same place, however it is spelled: case of the host, a port that goes without saying.

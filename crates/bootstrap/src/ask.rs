@@ -3,12 +3,12 @@
 //! A success is kept by the API server for 10 seconds, so that a token that was used, and is deleted, works on for that
 //! long; a refusal is not kept (`TokenSuccessCacheTTL` of `pkg/kubeapiserver/options/authentication.go`, Kubernetes 1.36.3).
 
+use client::error::Error as Shown;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::{
     NonResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
 use kube::api::{Api, PostParams};
-use kubectl_core::error::Error as Shown;
 
 use crate::token::TokenId;
 
@@ -36,7 +36,7 @@ impl Answer {
 }
 
 /// Asks with a client that carries the token of this id and nothing else
-/// ([`Connection::with_token`](kubectl_core::connection::Connection::with_token)).
+/// ([`Connection::with_token`](client::connection::Connection::with_token)).
 pub async fn ask(client: &kube::Client, id: &TokenId) -> Answer {
     let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
     match reviews

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use client::request::{self, Resource};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kubectl_core::request::{self, Resource};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::FromDer as _;
@@ -161,7 +161,7 @@ fn pin_of(key: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kubectl_core::secret::Secret;
+    use client::secret::Secret;
     use rcgen::PublicKeyData as _;
 
     use super::*;

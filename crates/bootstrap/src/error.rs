@@ -1,6 +1,6 @@
 //! What can go wrong between this crate and an API server, with the server's own answer kept for whoever words it.
 
-use kubectl_core::request;
+use client::request;
 
 use crate::token::TokenId;
 
@@ -62,9 +62,9 @@ impl Error {
     }
 }
 
-impl From<Error> for kubectl_core::error::Error {
+impl From<Error> for client::error::Error {
     fn from(error: Error) -> Self {
-        use kubectl_core::error::Kind;
+        use client::error::Kind;
         let message = error.to_string();
         match error {
             Error::Request(error) => error.into(),

@@ -5,7 +5,7 @@
 //! Kubernetes that read such a Secret stand here once more: [`judge::why_not`] says why a token cannot work, and
 //! [`secret::NewToken`] cannot hold one that would not.
 //!
-//! - A credential is a [`Secret`](kubectl_core::secret::Secret) from the moment that an answer is parsed.
+//! - A credential is a [`Secret`](client::secret::Secret) from the moment that an answer is parsed.
 //! - Every change names the uid and the resourceVersion that were seen, and is refused with a conflict otherwise.
 //! - What this crate does not know in a Secret survives a change.
 //!
@@ -14,7 +14,6 @@
 //! do was seen on Kubernetes 1.36.3.
 
 pub mod ask;
-pub mod client;
 pub mod cluster_info;
 mod error;
 pub mod expiration;
@@ -22,11 +21,12 @@ pub mod judge;
 pub mod rbac;
 pub mod secret;
 pub mod token;
+pub mod tokens;
 
 pub use ask::Answer;
+pub use client::request::Write;
 pub use error::{Error, Result};
 pub use expiration::Expiration;
 pub use judge::Flaw;
-pub use kubectl_core::request::Write;
 pub use secret::{NewToken, TokenSecret};
 pub use token::{Token, TokenId};

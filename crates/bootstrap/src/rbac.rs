@@ -4,10 +4,10 @@
 //! ask for a certificate, its first one is approved by itself, and so is each renewal of any node. kubeadm makes the same
 //! three for its own group, under its own names, so a binding is known by what it binds and not by its name.
 
+use client::request::{self, Resource, Verb, Wanted, Write};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding, RoleRef, Subject};
 use kube::api::{Api, PostParams};
-use kubectl_core::request::{self, Resource, Verb, Wanted, Write};
 use serde::Serialize;
 use serde_json::json;
 

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use client::ownership::{self, Owner, Writer};
+use client::secret::Secret;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::ownership::{self, Owner, Writer};
-use kubectl_core::secret::Secret;
 use serde_json::{Value, json};
 
 use crate::expiration::{self, Expiration};

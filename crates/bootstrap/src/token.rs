@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use kubectl_core::secret::{Fingerprint, Secret};
+use client::secret::{Fingerprint, Secret};
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 use serde::Serialize;

@@ -8,6 +8,8 @@ mod deployment;
 mod pods;
 mod stv;
 
+use crate::error::Result;
+
 pub use credentials::{
     Credentials, CredentialsContent, create_credentials, credentials, credentials_metadata, delete_credentials,
     list_credentials,
@@ -30,12 +32,12 @@ pub const NAME: &str = "cattle-cluster-agent";
 ///
 /// Through Rancher, with the agent gone, the answer is a 500 "cluster agent disconnected" after some 30 s (seen on
 /// Rancher 2.15.0 and 2.12.0), so give the client a shorter patience than that.
-pub async fn version(client: &kube::Client) -> crate::Result<String> {
+pub async fn version(client: &kube::Client) -> Result<String> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Version {
         git_version: String,
     }
-    let version: Version = kubectl_core::request::get_path(client, "version", "/version").await?;
+    let version: Version = client::request::get_path(client, "version", "/version").await?;
     Ok(version.git_version)
 }

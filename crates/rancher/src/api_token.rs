@@ -17,15 +17,15 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use client::request::Verb;
+use client::secret::Secret;
 use http::{HeaderValue, Method, Request, header};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::client::Body;
-use kubectl_core::request::Verb;
-use kubectl_core::secret::Secret;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::cluster::ClusterId;
+use crate::cluster_id::ClusterId;
 use crate::error::Result;
 use crate::settings::Setting;
 

@@ -5,11 +5,11 @@
 
 use std::fmt::Write as _;
 
-use kubectl_core::secret::Secret;
+use client::secret::Secret;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
-use crate::cluster::ClusterId;
+use crate::cluster_id::ClusterId;
 
 /// What all such names begin with.
 pub const PREFIX: &str = "cattle-credentials-";

@@ -1,11 +1,12 @@
 //! What can go wrong between this crate and a server, with the server's own answer kept for whoever words it.
 
-use kube::core::Status;
-use kubectl_core::request;
+use std::fmt;
 
-use crate::cluster::Candidate;
-use crate::era::MixedEra;
-use crate::proxy;
+use client::request;
+use kube::core::Status;
+use serde::Deserialize;
+
+use crate::cluster_id::ClusterId;
 
 /// What everything here returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -38,9 +39,6 @@ pub enum Error {
         /// Each of them.
         candidates: Vec<Candidate>,
     },
-    /// The objects of one server belong to both eras.
-    #[error(transparent)]
-    MixedEra(#[from] MixedEra),
     /// An empty token would let anybody in: Rancher indexes it as it does any other (seen on Rancher 2.12.0: for some
     /// 13 ms `Authorization: Bearer stv-cluster-` was accepted as that cluster).
     #[error("a registration token must not be empty")]
@@ -58,6 +56,21 @@ pub enum Error {
     /// The operating system gave no random bytes.
     #[error("the operating system has no randomness to give")]
     NoRandomness(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// One of several clusters that a name could mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its id, which is never ambiguous.
+    pub id: ClusterId,
+    /// What it is called.
+    pub display_name: String,
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.id, self.display_name)
+    }
 }
 
 impl Error {
@@ -94,7 +107,7 @@ impl Error {
     }
 
     /// In the words of the terminal, with the side that it was on ("the downstream cluster").
-    pub fn on(self, side: &str) -> kubectl_core::error::Error {
+    pub fn on(self, side: &str) -> client::error::Error {
         match self {
             Self::Request(error) => error.on(side),
             other => other.into(),
@@ -111,13 +124,13 @@ impl Error {
 
 impl From<request::Error> for Error {
     fn from(error: request::Error) -> Self {
-        Self::Request(error.read_by(proxy::refusal))
+        Self::Request(error.read_by(refusal))
     }
 }
 
-impl From<Error> for kubectl_core::error::Error {
+impl From<Error> for client::error::Error {
     fn from(error: Error) -> Self {
-        use kubectl_core::error::Kind;
+        use client::error::Kind;
         let message = error.to_string();
         match error {
             Error::Request(error) => error.into(),
@@ -142,4 +155,22 @@ fn list_of(candidates: &[Candidate]) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+/// A refusal in Rancher's own form (seen on Rancher 2.15.0 and 2.12.0):
+/// `{"Code":{"Code":"Forbidden","Status":403},"Message":"clusters.management.cattle.io \"c-…\" is forbidden: …"}`.
+fn refusal(answer: &str) -> Option<Status> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Refusal {
+        code: RefusalCode,
+        message: String,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct RefusalCode {
+        code: String,
+    }
+    let refusal: Refusal = serde_json::from_str(answer).ok()?;
+    Some(Status::failure(&refusal.message, &refusal.code.code))
 }

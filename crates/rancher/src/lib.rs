@@ -9,7 +9,7 @@
 //! - Only the fields that are used are typed. A write is a patch of those, so what this crate does not know survives.
 //! - Every write names the object as it was [observed](object::Observed), uid and resourceVersion, and is refused with
 //!   a conflict if it has changed since ([`Error::is_conflict`]). It is sent as a dry run if [`Write`] says so.
-//! - A credential is a [`Secret`](kubectl_core::secret::Secret) from the moment that an answer is parsed. An answer that
+//! - A credential is a [`Secret`](client::secret::Secret) from the moment that an answer is parsed. An answer that
 //!   cannot be parsed is reported by its position, never by its text.
 //! - A value that is there but makes no sense (a time that is no time, a token that is no text) is left out and named in
 //!   the object's `problems`: one broken object does not hide the other 9,999.
@@ -19,6 +19,7 @@
 pub mod agent;
 pub mod api_token;
 pub mod cluster;
+mod cluster_id;
 pub mod credential_name;
 pub mod era;
 mod error;
@@ -29,8 +30,9 @@ pub mod reach;
 pub mod settings;
 pub mod token;
 
-pub use cluster::{Cluster, ClusterId};
+pub use cluster::Cluster;
+pub use cluster_id::{ClusterId, NotAClusterId};
 pub use era::Era;
-pub use error::{Error, Result};
+pub use error::{Candidate, Error, Result};
 pub use object::{Observed, Problem, Write};
 pub use token::RegistrationToken;

@@ -1,31 +1,14 @@
 //! What the objects of Rancher have in common.
 
-use std::fmt;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use client::request::{self, Item, Metadata, Resource, Verb};
+pub use client::request::{Observed, Problem, Write};
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::request::{self, Item, Metadata, Resource, Verb};
-pub use kubectl_core::request::{Observed, Write};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
-
-/// A field that holds something it cannot hold. The value itself is not kept: it may be a mangled credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// E.g. `data.token`, `status.expiresAt`.
-    pub field: &'static str,
-    /// E.g. `is not base64`.
-    pub what: &'static str,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.field, self.what)
-    }
-}
 
 /// An object with a field of the wrong type, of which only the metadata is known.
 pub(crate) const WRONG_TYPE: Problem = Problem {

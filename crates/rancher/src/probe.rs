@@ -19,18 +19,18 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use client::request::{self, Verb};
+use client::secret::Secret;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::header::{AUTHORIZATION, CONNECTION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
-use kubectl_core::request::{self, Verb};
-use kubectl_core::secret::Secret;
 use sha2::{Digest as _, Sha256, Sha512};
 use subtle::ConstantTimeEq as _;
 
 use crate::agent::STV_PREFIX;
-use crate::cluster::ClusterId;
+use crate::cluster_id::ClusterId;
 use crate::era::Era;
 use crate::error::Result;
 use crate::token::generate;

@@ -1,12 +1,10 @@
-//! Rancher's proxy: the way through it to a cluster's API server, and what Rancher says there itself.
+//! Rancher's proxy: the way through it to a cluster's API server.
 
 use http::uri::{InvalidUri, PathAndQuery};
 use http::{Request, Uri};
 use kube::client::Body;
-use kube::core::Status;
-use serde::Deserialize;
 
-use crate::cluster::ClusterId;
+use crate::cluster_id::ClusterId;
 
 /// A client of Rancher as one of a cluster, over the same connections: a fleet needs no more of them than one cluster.
 pub fn through(client: &kube::Client, cluster: &ClusterId) -> kube::Client {
@@ -24,22 +22,4 @@ pub fn through(client: &kube::Client, cluster: &ClusterId) -> kube::Client {
 fn below(prefix: &str, uri: &Uri) -> Result<Uri, InvalidUri> {
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     format!("{prefix}{path}").parse()
-}
-
-/// A refusal in Rancher's own form (seen on Rancher 2.15.0 and 2.12.0):
-/// `{"Code":{"Code":"Forbidden","Status":403},"Message":"clusters.management.cattle.io \"c-…\" is forbidden: …"}`.
-pub(crate) fn refusal(answer: &str) -> Option<Status> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Refusal {
-        code: RefusalCode,
-        message: String,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct RefusalCode {
-        code: String,
-    }
-    let refusal: Refusal = serde_json::from_str(answer).ok()?;
-    Some(Status::failure(&refusal.message, &refusal.code.code))
 }

@@ -5,7 +5,7 @@
 
 use url::Url;
 
-use crate::cluster::ClusterId;
+use crate::cluster_id::ClusterId;
 
 /// Where a kubeconfig's server URL leads.
 #[derive(Clone, Debug, PartialEq, Eq)]

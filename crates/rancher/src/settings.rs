@@ -1,9 +1,9 @@
 //! Rancher's own settings and features: `settings` and `features.management.cattle.io`, both cluster-scoped.
 
-use kubectl_core::request::{self, Resource};
+use client::request::{self, Resource};
 use serde::Deserialize;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::object;
 
 const SETTING: Resource = object::management("Setting", "settings");
@@ -93,7 +93,7 @@ impl Settings {
 pub async fn read_address(client: &kube::Client) -> Result<Settings> {
     let one = |name| async move {
         let setting = setting(client, name).await?;
-        Ok::<_, crate::Error>(setting.and_then(|found| found.effective().map(str::to_owned)))
+        Ok::<_, Error>(setting.and_then(|found| found.effective().map(str::to_owned)))
     };
     let (server_url, cacerts) = futures::try_join!(one("server-url"), one("cacerts"))?;
     Ok(Settings {

@@ -11,14 +11,14 @@ mod write;
 
 use std::collections::BTreeMap;
 
+use client::ownership::Owner;
+use client::request::{self, Item, Metadata, Resource, SECRET, Wanted};
+use client::secret::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::ownership::Owner;
-use kubectl_core::request::{self, Item, Metadata, Resource, SECRET, Wanted};
-use kubectl_core::secret::Secret;
 use serde::Deserialize;
 
-use crate::cluster::ClusterId;
+use crate::cluster_id::ClusterId;
 use crate::error::{Error, Result};
 use crate::object::{self, Observed, Problem, WRONG_TYPE, decoded, time};
 

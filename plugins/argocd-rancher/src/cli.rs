@@ -1,9 +1,10 @@
 //! The command line: the verbs, the flags that all of them have, and the names that completion offers.
 
-use kubectl_core::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
-use kubectl_core::error::{Error, ExitCode, Kind};
+use cli::ExitCode;
+use cli::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
+use client::error::{Error, Kind};
 
-use crate::cmd;
+use crate::commands;
 
 /// Keep the tokens by which Argo CD reaches clusters through Rancher
 #[derive(clap::Parser, Debug)]
@@ -38,35 +39,28 @@ Examples:
 pub enum Verb {
     /// List the clusters that Argo CD reaches through Rancher, and the tokens it has for them
     #[command(visible_alias = "ls")]
-    List(cmd::list::List),
+    List(commands::list::List),
     /// Prove that the token that Argo CD has for a cluster works, or say what is wrong
-    Verify(cmd::verify::Verify),
+    Verify(commands::verify::Verify),
     /// Mint a token for a cluster, prove it, and give both to Argo CD
-    Add(cmd::add::Add),
+    Add(commands::add::Add),
     /// Give Argo CD a new token for a cluster and end the old one, without a refused call
-    Rotate(cmd::rotate::Rotate),
+    Rotate(commands::rotate::Rotate),
     /// Undo an unfinished rotation
-    Rollback(cmd::rollback::Rollback),
+    Rollback(commands::rollback::Rollback),
     /// Show one cluster: its Secret, its token, and a rotation under way
-    Status(cmd::status::Status),
+    Status(commands::status::Status),
     /// Make Argo CD forget a cluster, and end its token
-    Remove(cmd::remove::Remove),
+    Remove(commands::remove::Remove),
     /// Print the version of this program, of Argo CD's cluster and of Rancher
-    Version(cmd::version::Version),
+    Version(commands::version::Version),
     /// Print the file that lets kubectl complete this plugin's words
-    Completion(cmd::completion::Completion),
+    Completion(commands::completion::Completion),
 }
 
 impl Plugin for ArgocdRancher {
     const NAME: &'static str = "argocd-rancher";
-    const LOGGED: &'static [&'static str] = &[
-        "kubectl_argocd_rancher",
-        "kubectl_core",
-        "argocd",
-        "rancher",
-        "rotation",
-        "verbs",
-    ];
+    const LOGGED: &'static [&'static str] = &["kubectl_argocd_rancher", "client", "argocd", "rancher", "engine", "cli"];
 
     fn global(&self) -> &GlobalFlags {
         &self.global
@@ -75,22 +69,26 @@ impl Plugin for ArgocdRancher {
     async fn run(self, context: Context) -> Result<ExitCode, Error> {
         let Self { global, verb } = self;
         match verb {
-            Verb::List(list) => until_interrupted(&context, Box::pin(cmd::list::run(list, &global, &context))).await,
-            Verb::Verify(verify) => until_interrupted(&context, cmd::verify::run(verify, &global, &context)).await,
-            Verb::Add(add) => cmd::add::run(add, &global, &context).await,
-            Verb::Rotate(rotate) => Box::pin(cmd::rotate::run(rotate, &global, &context)).await,
-            Verb::Rollback(rollback) => Box::pin(cmd::rollback::run(rollback, &global, &context)).await,
-            Verb::Status(status) => {
-                until_interrupted(&context, Box::pin(cmd::status::run(status, &global, &context))).await
+            Verb::List(list) => {
+                until_interrupted(&context, Box::pin(commands::list::run(list, &global, &context))).await
             }
-            Verb::Remove(remove) => cmd::remove::run(remove, &global, &context).await,
-            Verb::Version(version) => until_interrupted(&context, cmd::version::run(version, &global, &context)).await,
-            Verb::Completion(completion) => cmd::completion::run(completion, &context),
+            Verb::Verify(verify) => until_interrupted(&context, commands::verify::run(verify, &global, &context)).await,
+            Verb::Add(add) => commands::add::run(add, &global, &context).await,
+            Verb::Rotate(rotate) => Box::pin(commands::rotate::run(rotate, &global, &context)).await,
+            Verb::Rollback(rollback) => Box::pin(commands::rollback::run(rollback, &global, &context)).await,
+            Verb::Status(status) => {
+                until_interrupted(&context, Box::pin(commands::status::run(status, &global, &context))).await
+            }
+            Verb::Remove(remove) => commands::remove::run(remove, &global, &context).await,
+            Verb::Version(version) => {
+                until_interrupted(&context, commands::version::run(version, &global, &context)).await
+            }
+            Verb::Completion(completion) => commands::completion::run(completion, &context),
         }
     }
 
     async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
-        cmd::completion::candidates(request, context).await
+        commands::completion::candidates(request, context).await
     }
 }
 

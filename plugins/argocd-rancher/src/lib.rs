@@ -1,12 +1,13 @@
-//! `kubectl argocd-rancher`: the tokens by which Argo CD reaches clusters through Rancher.
+//! `kubectl argocd-rancher`: manages the Rancher API tokens that Argo CD uses.
 
-pub mod actor;
+mod address;
+mod backup;
 pub mod cli;
-pub mod cmd;
+mod commands;
+mod controller;
 pub mod mark;
-pub mod parked;
-pub mod proof;
+mod proof;
+mod report;
 pub mod rotation;
 pub mod row;
-pub mod sides;
-pub mod view;
+mod sides;

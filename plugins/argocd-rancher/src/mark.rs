@@ -5,15 +5,15 @@
 //! wakes all ApplicationSets that select clusters.
 
 use argocd::ClusterSecret;
+use cli::age;
+use client::secret::Secret;
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::age;
-use kubectl_core::secret::Secret;
 use rancher::Write;
 use rancher::api_token::{ApiToken, Lifetime, Mark};
 
 /// Who writes.
 pub const TOOL: &str = "kubectl-argocd-rancher";
-pub use verbs::API_VERSION;
+pub use cli::rotation::API_VERSION;
 /// Argo CD lists a cluster anew at least this often. In seconds.
 const LATELY: i64 = 15 * 60;
 /// The name of the token in the Secret.

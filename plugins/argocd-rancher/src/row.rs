@@ -4,19 +4,20 @@ use std::borrow::Cow;
 
 use argocd::connection::Connection;
 use argocd::{ClusterSecret, config::Method};
+use cli::age;
+use cli::output::Printable;
+use cli::table::Column;
+use client::secret::Secret;
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::age;
-use kubectl_core::output::Printable;
-use kubectl_core::secret::Secret;
-use kubectl_core::table::Column;
 use rancher::ClusterId;
 use rancher::api_token::proof::Standing;
 use rancher::api_token::{ApiToken, Credential, Expiry};
 use serde::Serialize;
 
-use crate::actor::BLIND;
+use crate::address::RancherAddress as _;
+use crate::controller::BLIND;
 use crate::mark::{self, API_VERSION};
-use crate::view::product::Part;
+use crate::report::product::Part;
 
 /// In which state a cluster's token is, worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -9,28 +9,38 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use argocd::{ClusterConfig, ClusterSecret, ServerUrl, cluster_secret};
+use cli::app::{Context, GlobalFlags};
+use cli::rotation::Commands;
+use client::cluster_identity;
+use client::connection::{Authority, Connection, Environment, Server};
+use client::error::{Doing as _, Error};
+use client::request::{self, SECRET};
+use client::secret::{Fingerprint, Secret};
+use engine::rotation::Rotation as _;
 use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 use kube::Api;
-use kubectl_core::app::{Context, GlobalFlags};
-use kubectl_core::cluster_identity;
-use kubectl_core::connection::{Authority, Connection, Environment, Server};
-use kubectl_core::error::{Doing as _, Error};
-use kubectl_core::request::{self, SECRET};
-use kubectl_core::secret::{Fingerprint, Secret};
 use rancher::api_token::{self, ApiToken, Credential, TokenName, bearing, proof};
 use rancher::reach::{RancherUrl, Reach};
 use url::Url;
-use verbs::again::Again;
+
+use crate::address::RancherAddress as _;
+use crate::rotation::ArgocdRancher;
 
 /// Argo CD's side in the words of a sentence.
-pub const ARGOCD: &str = "the cluster of Argo CD";
+pub(crate) const ARGOCD: &str = "the cluster of Argo CD";
 /// Rancher in the words of a sentence.
-pub const RANCHER: &str = "Rancher";
+pub(crate) const RANCHER: &str = "Rancher";
+
+/// A failed request to the cluster of Argo CD. That may be reached through Rancher, which refuses in a form of its own.
+pub(crate) fn of_argocd(error: request::Error) -> Error {
+    rancher::Error::from(error).on(ARGOCD)
+}
+
 /// Where Argo CD is installed unless somebody chose otherwise.
 const NAMESPACE: &str = "argocd";
 
 /// What an unscoped token means.
-pub const UNSCOPED: &str = "an unscoped token works for every cluster that its owner sees, and can issue and revoke tokens: \
+pub(crate) const UNSCOPED: &str = "an unscoped token works for every cluster that its owner sees, and can issue and revoke tokens: \
     whoever can read the cluster Secret can do all that";
 
 /// How Rancher is reached.
@@ -118,21 +128,21 @@ impl Argo {
     pub async fn identity(&self) -> Result<Option<String>, Error> {
         let client = &self.server.client;
         let metadata = request::get_metadata(client, SECRET, Some(&self.namespace), "argocd-secret").await;
-        let metadata = metadata.map_err(|error| rancher::Error::from(error).on(ARGOCD))?;
+        let metadata = metadata.map_err(of_argocd)?;
         if let Some(uid) = metadata.and_then(|metadata| metadata.uid) {
             return Ok(Some(uid));
         }
         match cluster_identity::uid(client).await {
             Ok(uid) => Ok(Some(uid)),
             Err(error) if error.is_forbidden() || error.is_not_found() => Ok(None),
-            Err(error) => Err(rancher::Error::from(error).on(ARGOCD)),
+            Err(error) => Err(of_argocd(error)),
         }
     }
 
     /// All clusters that Argo CD knows.
     pub async fn clusters(&self) -> Result<Vec<ClusterSecret>, Error> {
         let found = cluster_secret::list(&self.server.client, &self.namespace).await;
-        found.map_err(|error| error.on(ARGOCD))
+        found.map_err(of_argocd)
     }
 
     /// The server of a cluster as Argo CD calls it: its URL, the trust of its Secret, and this token. Over the connections that
@@ -197,11 +207,12 @@ fn bearing_there(server: Server, token: &Secret) -> Result<Server, Error> {
 }
 
 impl RancherFlags {
-    /// The same command again, with the same way to Rancher. A token on standard input cannot be repeated, and is asked for by
-    /// the same flag.
-    pub fn repeated(&self, again: Again) -> Again {
+    /// The commands about a cluster Secret, with the flags that lead to the same two sides. A token on standard input cannot be
+    /// repeated: the same flag asks for it again.
+    pub fn commands(&self, secret: &str, global: &GlobalFlags) -> Commands {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
-        let again = again
+        let commands = Commands::new(ArgocdRancher::KIND, secret, global)
+            .with("--namespace", global.connection.namespace.as_deref())
             .with("--rancher-context", self.rancher_context.as_deref())
             .with("--rancher-url", self.rancher_url.as_deref())
             .with("--rancher-token-file", path(&self.rancher_token_file).as_deref())
@@ -211,9 +222,9 @@ impl RancherFlags {
                 path(&self.rancher_certificate_authority).as_deref(),
             );
         if self.rancher_token_stdin {
-            again.switched_on("--rancher-token-stdin")
+            commands.switched_on("--rancher-token-stdin")
         } else {
-            again
+            commands
         }
     }
 

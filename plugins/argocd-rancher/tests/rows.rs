@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use argocd::{ClusterConfig, ClusterSecret, ServerUrl};
+use client::secret::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kubectl_argocd_rancher::mark;
 use kubectl_argocd_rancher::row::{Row, Scene};
-use kubectl_core::secret::Secret;
 use rancher::Observed;
 use rancher::api_token::proof::Standing;
 use rancher::api_token::{ApiToken, Expiry};

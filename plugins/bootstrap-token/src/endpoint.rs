@@ -5,16 +5,16 @@
 //! that it cannot reach or an authority that signs nothing, so the user is asked.
 
 use bootstrap::cluster_info::{self, ClusterInfo};
-use kubectl_core::connection::Connection;
-use kubectl_core::error::Error;
-use kubectl_core::ui::Ui;
+use cli::ui::Ui;
+use client::connection::Connection;
+use client::error::Error;
 use url::Url;
 
 use crate::side::Side;
 
 /// Where a node finds the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Its address.
     pub server: String,
     /// The certificate authority, PEM; `None`: the system's roots.
@@ -39,7 +39,7 @@ pub struct EndpointFlags {
 }
 
 /// Finds it.
-pub async fn find(side: &Side, flags: EndpointFlags, ui: &Ui) -> Result<Endpoint, Error> {
+pub(crate) async fn find(side: &Side, flags: EndpointFlags, ui: &Ui) -> Result<Endpoint, Error> {
     let info = match cluster_info::read(side.client()).await {
         Err(error) if error.is_forbidden() && flags.endpoint_from != Some(Source::ClusterInfo) => {
             ui.warn(

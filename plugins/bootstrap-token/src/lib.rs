@@ -1,13 +1,13 @@
-//! `kubectl bootstrap-token`: the tokens that nodes join with, made, explained, extended, rotated and revoked.
+//! `kubectl bootstrap-token`: creates, explains, extends, rotates and revokes the tokens that nodes join with.
 
-pub mod actor;
 pub mod cli;
-pub mod cmd;
-pub mod endpoint;
-pub mod lifetime;
-pub mod proof;
+mod commands;
+mod controller;
+mod delivery;
+mod endpoint;
+mod lifetime;
+mod proof;
+mod report;
 pub mod rotation;
-pub mod servers;
-pub mod side;
-pub mod target;
-pub mod view;
+mod servers;
+mod side;

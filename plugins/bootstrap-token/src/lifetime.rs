@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use kubectl_core::duration;
-use kubectl_core::error::Error;
+use client::duration;
+use client::error::Error;
 
 /// More than this needs `--allow-long`.
-pub const LONG: Duration = Duration::from_hours(24);
+pub(crate) const LONG: Duration = Duration::from_hours(24);
 /// What `create` gives where nothing is asked for.
-pub const DEFAULT: Duration = Duration::from_hours(1);
+pub(crate) const DEFAULT: Duration = Duration::from_hours(1);
 
 /// The flags about it.
 #[derive(clap::Args, Clone, Debug, Default)]

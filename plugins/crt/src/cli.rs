@@ -1,9 +1,10 @@
 //! The command line: the verbs, the flags that all of them have, and the names that completion offers.
 
-use kubectl_core::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
-use kubectl_core::error::{Error, ExitCode};
+use cli::ExitCode;
+use cli::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
+use client::error::Error;
 
-use crate::cmd;
+use crate::commands;
 
 /// Rotate Rancher's cluster registration tokens, without losing a cluster
 #[derive(clap::Parser, Debug)]
@@ -33,24 +34,24 @@ Examples:
 pub enum Verb {
     /// List registration tokens: who uses each, and what state it is in
     #[command(visible_alias = "ls")]
-    List(cmd::list::List),
+    List(commands::list::List),
     /// Explain one cluster: cluster, agent, Secret, token, tunnels, and a rotation under way
-    Status(cmd::status::Status),
+    Status(commands::status::Status),
     /// Give a cluster's registration tokens new values, and lose no cluster
-    Rotate(cmd::rotate::Rotate),
+    Rotate(commands::rotate::Rotate),
     /// Undo an unfinished rotation
-    Rollback(cmd::rollback::Rollback),
+    Rollback(commands::rollback::Rollback),
     /// Prove which token a cluster's agent runs with, and that Rancher accepts it
-    Verify(cmd::verify::Verify),
+    Verify(commands::verify::Verify),
     /// Print the version of this program, of the management cluster and of its Rancher
-    Version(cmd::version::Version),
+    Version(commands::version::Version),
     /// Print the file that lets kubectl complete this plugin's words
-    Completion(cmd::completion::Completion),
+    Completion(commands::completion::Completion),
 }
 
 impl Plugin for Crt {
     const NAME: &'static str = "crt";
-    const LOGGED: &'static [&'static str] = &["kubectl_crt", "kubectl_core", "rancher", "rotation"];
+    const LOGGED: &'static [&'static str] = &["kubectl_crt", "client", "cli", "rancher", "engine"];
 
     fn global(&self) -> &GlobalFlags {
         &self.global
@@ -59,17 +60,17 @@ impl Plugin for Crt {
     async fn run(self, context: Context) -> Result<ExitCode, Error> {
         let Self { global, verb } = self;
         match verb {
-            Verb::List(list) => cmd::list::run(list, &global, &context).await,
-            Verb::Status(status) => cmd::status::run(status, &global, &context).await,
-            Verb::Rotate(rotate) => Box::pin(cmd::rotate::run(rotate, &global, &context)).await,
-            Verb::Rollback(rollback) => Box::pin(cmd::rollback::run(rollback, &global, &context)).await,
-            Verb::Verify(verify) => cmd::verify::run(verify, &global, &context).await,
-            Verb::Version(version) => cmd::version::run(version, &global, &context).await,
-            Verb::Completion(completion) => cmd::completion::run(completion, &context),
+            Verb::List(list) => commands::list::run(list, &global, &context).await,
+            Verb::Status(status) => commands::status::run(status, &global, &context).await,
+            Verb::Rotate(rotate) => Box::pin(commands::rotate::run(rotate, &global, &context)).await,
+            Verb::Rollback(rollback) => Box::pin(commands::rollback::run(rollback, &global, &context)).await,
+            Verb::Verify(verify) => commands::verify::run(verify, &global, &context).await,
+            Verb::Version(version) => commands::version::run(version, &global, &context).await,
+            Verb::Completion(completion) => commands::completion::run(completion, &context),
         }
     }
 
     async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
-        cmd::completion::candidates(request, context).await
+        commands::completion::candidates(request, context).await
     }
 }

@@ -1,8 +1,8 @@
 //! `kubectl crt`: rotates Rancher's cluster registration tokens, and loses no cluster.
 
-pub mod actor;
 pub mod cli;
-pub mod cmd;
+pub mod commands;
+pub mod controller;
+pub mod report;
 pub mod rotation;
 pub mod sides;
-pub mod view;

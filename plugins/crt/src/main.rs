@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    kubectl_core::app::run::<kubectl_crt::cli::Crt>()
+    cli::app::run::<kubectl_crt::cli::Crt>()
 }

@@ -7,15 +7,17 @@
 
 use std::fmt;
 
-use kubectl_core::app::{Context, GlobalFlags};
-use kubectl_core::connection::{Authority, Connection, ConnectionFlags, Environment, Server};
-use kubectl_core::error::{Doing as _, Error};
+use cli::app::{Context, GlobalFlags};
+use cli::flags::ConnectionFlags;
+use cli::rotation::Commands;
+use client::connection::{Authority, Connection, Environment, Server};
+use client::error::{Doing as _, Error};
+use engine::rotation::Rotation as _;
 use rancher::cluster::{self, Cluster, ClusterId};
 use rancher::probe::{Identity, Probe};
 use rancher::reach::{RancherUrl, Reach};
 use rancher::settings::{self, Settings};
 use url::Url;
-use verbs::{Again, Product as _};
 
 use crate::rotation::Crt;
 
@@ -34,9 +36,9 @@ pub struct DownstreamFlags {
 
 impl DownstreamFlags {
     /// The later commands about a cluster, with the same contexts as this one.
-    pub fn again(&self, cluster: &ClusterId, global: &GlobalFlags) -> Again {
-        let again = Again::new(Crt::KIND, cluster.to_string(), global);
-        again.with("--downstream-context", self.downstream_context.as_deref())
+    pub fn commands(&self, cluster: &ClusterId, global: &GlobalFlags) -> Commands {
+        let commands = Commands::new(Crt::KIND, cluster.to_string(), global);
+        commands.with("--downstream-context", self.downstream_context.as_deref())
     }
 }
 

@@ -1,6 +1,6 @@
-//! The real `decide`, walked through every state of a small world of Rancher, Kubernetes, agents and two operators.
+//! The real stages, walked through every state of a model of Rancher, Kubernetes, agents and two operators.
 //!
-//! What each move of the environment imitates is said beside it. The number of states is printed
+//! What each move of the environment stands for is said beside it. The number of states is printed
 //! (`cargo test -p kubectl-crt --test exploration -- --nocapture`).
 
 #![expect(clippy::print_stdout, reason = "the number of states is part of what the test says")]
@@ -8,17 +8,20 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use kubectl_core::secret::Fingerprint;
-use kubectl_crt::rotation::view::{
-    Address, Age, Connection, Downstream, Grace, Holder, Home, Notes, Pod, Record, Rollout, Trigger, View,
+use client::secret::Fingerprint;
+use engine::credential::Acceptance;
+use engine::direction::Direction;
+use engine::phase::Phase;
+use engine::rotation::{Blocker, Decision, Next, Rotation as _, Timer, decide};
+use engine::run::{Run, RunId};
+use kubectl_crt::rotation::Crt;
+use kubectl_crt::rotation::observed::{
+    Address, Age, Connection, Downstream, Grace, Observed, Pod, SystemToken, Trigger,
 };
-use kubectl_crt::rotation::write::Write;
-use kubectl_crt::rotation::{Crt, Timer, held_values};
+use kubectl_crt::rotation::record::{Home, Mark, Record, Rollout};
+use kubectl_crt::rotation::step::Step;
+use model::{Counterexample, Environment, Explored, Help, Move, Refusal, World, explore};
 use rancher::era::Era;
-use rotation::explore::mistaken::{real, told};
-use rotation::explore::{Counterexample, Environment, Explored, Help, Move, World, explore};
-use rotation::phase::{Goal, Phase};
-use rotation::protocol::{Draw, Next, Protocol, Run, RunId, Step};
 
 const LIMIT: usize = 1_500_000;
 /// A writer that does not stop. It comes when no pod is on its way, so that there is an end of the states.
@@ -33,7 +36,7 @@ struct Budget {
     reconnects: u8,
     /// An hour passes: the hold runs out, Secrets are old, and each agent cleans foreign ones away.
     hours: u8,
-    /// Rancher is upgraded from era P to era S.
+    /// Rancher is upgraded from storage `status` to storage `secret`.
     upgrades: u8,
     /// An agent takes longer to connect than the tool waits before it restarts it.
     slow_starts: u8,
@@ -56,12 +59,12 @@ struct Memory {
     dialled: BTreeSet<(Option<Fingerprint>, Option<String>, Address)>,
     /// Pods whose ReplicaSet was made while the roll-out was held: they do not count as available.
     unavailable: BTreeSet<Pod>,
-    /// Era S: the cluster has changed and Rancher will look at it.
+    /// Storage `secret`: the cluster has changed and Rancher will look at it.
     event: bool,
 }
 
 /// A world of one imported cluster.
-struct Small<P> {
+struct Small {
     era: Era,
     budget: Budget,
     /// Agents with a value drawn by us never get through, though Rancher accepts it (a broken image, no room for a pod).
@@ -75,7 +78,7 @@ struct Small<P> {
     others: (u8, u8),
     /// No Secret is old enough to be cleaned away.
     young: bool,
-    protocol: std::marker::PhantomData<P>,
+    mutant: Option<Mutant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,9 +87,9 @@ enum Variant {
     Ordinary,
     /// Rancher began to redeploy before the rotation began.
     RedeployUnderWay,
-    /// Era S: Rancher's time to live has rotated `system`, and nothing has pushed it.
+    /// Storage `secret`: Rancher's time to live has rotated `system`, and nothing has pushed it.
     RotatedByRancher,
-    /// Era S: an old end of grace stands in the status of `system`.
+    /// Storage `secret`: an old end of grace stands in the status of `system`.
     StaleGrace,
     /// `system` was deleted; the agent runs with the token of another one.
     NoSystem,
@@ -113,7 +116,7 @@ fn old() -> Fingerprint {
     *OLD
 }
 
-impl<P> Small<P> {
+impl Small {
     fn new(era: Era, variant: Variant, budget: Budget) -> Self {
         Self {
             era,
@@ -124,25 +127,25 @@ impl<P> Small<P> {
             variant,
             others: (0, 0),
             young: false,
-            protocol: std::marker::PhantomData,
+            mutant: None,
         }
     }
 
-    fn view(&self) -> View {
+    fn observed(&self) -> Observed {
         let native = Fingerprint::of("rotated by Rancher");
         let system = match self.variant {
             Variant::NoSystem => None,
-            Variant::RotatedByRancher => Some(Holder {
+            Variant::RotatedByRancher => Some(SystemToken {
                 token: native,
                 previous: Some(old()),
                 protected: false,
             }),
-            Variant::ForeignAgent | Variant::WrongDownstream => Some(Holder {
+            Variant::ForeignAgent | Variant::WrongDownstream => Some(SystemToken {
                 token: Fingerprint::of("system"),
                 previous: None,
                 protected: true,
             }),
-            _ => Some(Holder {
+            _ => Some(SystemToken {
                 token: old(),
                 previous: None,
                 protected: true,
@@ -158,38 +161,38 @@ impl<P> Small<P> {
         } else {
             Fingerprint::of("default")
         };
-        let mut view = View {
+        let mut seen = Observed {
             era: self.era,
-            obstacles: Vec::new(),
+            blockers: Vec::new(),
             downstream: if self.variant == Variant::WrongDownstream {
                 Downstream::Another
             } else {
                 Downstream::Proven
             },
             foreign: foreign.then(old).into_iter().collect(),
-            record: None,
+            mark: None,
             address: *HERE,
             home: home(),
             pushes: Some(*HERE),
-            may_move: false,
+            move_forced: false,
             writer: String::new(),
             trigger: None,
             system,
             status_grace: (self.variant == Variant::StaleGrace).then_some(Grace::Near),
-            bridges: [].into(),
+            temporary: [].into(),
             others: [("default-token".to_owned(), default)].into(),
-            live: [].into(),
+            acceptance: [].into(),
             credentials: [(old(), if self.young { Age::Young } else { Age::Old })].into(),
             only_agent: false,
             named_secret: String::new(),
             rollout: Rollout::default(),
-            names: Some(old()),
+            deployed: Some(old()),
             held: false,
-            deployment_going_back: false,
-            mark: None,
+            deployment_direction: None,
+            restarted_at: None,
             pods: [Pod {
                 token: Some(old()),
-                mark: None,
+                restarted_at: None,
                 address: *HERE,
                 ready: true,
                 leaving: false,
@@ -199,14 +202,17 @@ impl<P> Small<P> {
                 token: old(),
                 address: *HERE,
             }),
-            pushed: system_token.filter(|_| self.era == Era::Secret),
-            answers: Some(true),
+            applied: system_token.filter(|_| self.era == Era::Secret),
+            tunnel_works: Some(true),
         };
-        view.live = held_values(&view)
-            .into_iter()
-            .chain(view.foreign.iter().copied())
-            .collect();
-        view
+        let accepted = seen.held_values().into_iter().chain(seen.foreign.iter().copied());
+        seen.acceptance = accepted.map(|token| (token, Acceptance::Accepted)).collect();
+        seen
+    }
+
+    /// Whether a rotation ends at all: not where every run is refused.
+    fn can_be_rotated(&self) -> bool {
+        self.variant != Variant::WrongDownstream && !(self.new_agents_fail && self.others.1 == 0)
     }
 
     fn reaches(&self, pod: &Pod) -> bool {
@@ -214,9 +220,9 @@ impl<P> Small<P> {
     }
 }
 
-type W<P> = World<Small<P>>;
+type W = World<Small>;
 
-fn step<P: CrtLike>(name: impl Into<String>, help: Help, to: W<P>) -> Move<Small<P>> {
+fn step(name: impl Into<String>, help: Help, to: W) -> Move<Small> {
     Move {
         name: name.into(),
         help,
@@ -224,14 +230,10 @@ fn step<P: CrtLike>(name: impl Into<String>, help: Help, to: W<P>) -> Move<Small
     }
 }
 
-/// The protocol under exploration: the real one, or one with a mistake in it.
-trait CrtLike: Protocol<View = View, Notes = Notes, Write = Write, Timer = Timer> {}
-impl<P: Protocol<View = View, Notes = Notes, Write = Write, Timer = Timer>> CrtLike for P {}
-
-impl<P: CrtLike> Environment for Small<P> {
-    type Protocol = P;
+impl Environment for Small {
+    type Rotation = Crt;
     type Memory = Memory;
-    type Target = Target;
+    type Condition = Condition;
 
     fn starts(&self) -> Vec<World<Self>> {
         let memory = Memory {
@@ -243,21 +245,21 @@ impl<P: CrtLike> Environment for Small<P> {
             unavailable: [].into(),
             event: false,
         };
-        let world = World::new(self.view(), memory).with(self.others.0, self.others.1);
+        let world = World::new(self.observed(), memory).with(self.others.0, self.others.1);
         let mut world = world.forgeries(self.forgeries);
         if self.variant == Variant::WrongDownstream {
             // Begun with the right context, and resumed with a wrong one.
             let mut resumed: World<Self> = world.clone();
             let notes = notes(Fingerprint::of("new"));
-            resumed.view.record = Some(Record {
+            resumed.seen.mark = Some(Mark {
                 run: RunId::placeholder().to_string(),
-                back: false,
-                notes: notes.clone(),
+                direction: Direction::Forward,
+                record: notes.clone(),
             });
-            resumed.run = Some(run(Goal::Forward, Phase::Place, notes));
+            resumed.run = Some(run(Direction::Forward, Phase::Place, notes));
             let mut back = resumed.clone();
-            back.run.as_mut().expect("it has one").goal = Goal::Back;
-            world.view.obstacles.clear();
+            back.run.as_mut().expect("it has one").direction = Direction::Rollback;
+            world.seen.blockers.clear();
             return vec![world, resumed, back];
         }
         vec![world]
@@ -275,82 +277,93 @@ impl<P: CrtLike> Environment for Small<P> {
     fn timer(&self, world: &World<Self>, timer: Timer) -> Option<Help> {
         match timer {
             // A redeploy lands or gives up within half a minute; --settle is longer.
-            Timer::Settle => {
-                let system = world.view.system.as_ref().map(|holder| holder.token);
+            Timer::Quiet => {
+                let system = world.seen.system.as_ref().map(|holder| holder.token);
                 let rendered = world.memory.rendered.map(|(token, _)| token);
                 let landed = rendered.is_none() || rendered == system;
                 // A writer that comes more often than every --settle was there by then, unless it has stopped.
-                let back = world.run.as_ref().is_some_and(|run| run.goal == Goal::Back);
+                let back = world
+                    .run
+                    .as_ref()
+                    .is_some_and(|run| run.direction == Direction::Rollback);
                 let quiet = world.memory.left.reapplies == 0 || world.memory.reapplied || back;
                 (landed && quiet).then_some(Help::Helps)
             }
-            Timer::Reconnect if world.is_sending() => None,
-            Timer::Reconnect => {
+            Timer::Cache => None,
+            Timer::Retry if world.is_sending() => None,
+            Timer::Retry => {
                 let long = has_dialled(world) || world.memory.left.slow_starts > 0;
                 long.then_some(Help::Helps)
             }
             // What follows is what follows a colleague's `rollback`, which may come at any moment.
             Timer::Proof => {
-                let moved = world.view.pushes == Some(*THERE) || world.view.address == *THERE;
+                let moved = world.seen.pushes == Some(*THERE) || world.seen.address == *THERE;
                 (self.new_agents_fail || moved).then_some(Help::Helps)
             }
         }
     }
 
     fn timer_passed(&self, world: &mut World<Self>, timer: Timer) {
-        if timer == Timer::Reconnect && !has_dialled(world) {
+        if timer == Timer::Retry && !has_dialled(world) {
             world.memory.left.slow_starts = world.memory.left.slow_starts.saturating_sub(1);
         }
     }
 
-    fn in_use(&self, view: &View, former: Option<&Notes>) -> (BTreeSet<Fingerprint>, BTreeSet<String>) {
-        let mut credentials: BTreeSet<_> = held_values(view).into_iter().chain(view.live.iter().copied()).collect();
-        let connected = view.connected.map(|connected| connected.token);
-        credentials.extend(view.credentials.keys().chain(&view.names).chain(&connected));
-        credentials.extend(view.record.as_ref().and_then(|record| record.notes.new));
+    fn in_use(&self, seen: &Observed, former: Option<&Record>) -> (BTreeSet<Fingerprint>, BTreeSet<String>) {
+        let mut credentials: BTreeSet<_> = seen
+            .held_values()
+            .into_iter()
+            .chain(seen.acceptance.keys().copied())
+            .collect();
+        let connected = seen.connected.map(|connected| connected.token);
+        credentials.extend(seen.credentials.keys().chain(&seen.deployed).chain(&connected));
+        credentials.extend(seen.mark.as_ref().and_then(|mark| mark.record.new));
         credentials.extend(former.and_then(|notes| notes.new));
-        let pods = view.pods.iter().filter_map(|pod| pod.mark.clone());
+        let pods = seen.pods.iter().filter_map(|pod| pod.restarted_at.clone());
         let marks = pods
-            .chain(view.mark.clone())
-            .chain(former.and_then(|notes| notes.mark.clone()));
+            .chain(seen.restarted_at.clone())
+            .chain(former.and_then(|record| record.restarted_at.clone()));
         (credentials, marks.collect())
     }
 
-    fn target(&self, view: &View, write: &Write) -> Option<Target> {
-        Some(match write {
-            Write::Touch => Target::Trigger(view.trigger),
-            Write::Bridge { .. } | Write::CreateCredentials { .. } => return None,
-            Write::PostponeGrace | Write::ClearGrace => Target::Status(view.system.clone(), view.status_grace),
-            Write::Mint if view.system.is_none() => return None,
-            Write::Adopt { .. }
-            | Write::Mint
-            | Write::Restore { .. }
-            | Write::Protect { .. }
-            | Write::DropPrevious { .. } => {
-                let back = view.record.as_ref().is_some_and(|record| record.back);
-                Target::System(view.system.clone(), back)
+    fn condition(&self, seen: &Observed, step: &Step) -> Option<Condition> {
+        Some(match step {
+            Step::TriggerApply => Condition::Trigger(seen.trigger),
+            Step::CreateTemporary { .. } | Step::CreateCredentials { .. } => return None,
+            Step::PostponeGrace | Step::ClearGrace => Condition::Status(seen.system.clone(), seen.status_grace),
+            Step::SetNew if seen.system.is_none() => return None,
+            Step::Adopt { .. }
+            | Step::SetNew
+            | Step::Restore { .. }
+            | Step::Protect { .. }
+            | Step::DropPrevious { .. } => {
+                let back = seen.mark.as_ref().is_some_and(|mark| mark.direction.is_rollback());
+                Condition::System(seen.system.clone(), back)
             }
-            Write::DeleteCredentials { token } => Target::Credentials(view.credentials.get(token).copied()),
-            Write::PointHeld { .. } | Write::PointBack { .. } | Write::Guard | Write::Release => {
-                Target::Deployment(view.names, view.mark.clone(), view.held, view.deployment_going_back)
-            }
-            Write::Unbridge { token } => Target::Bridge(view.bridges.contains(token)),
-            Write::Renew { name } => Target::Other(view.others.get(name).copied()),
+            Step::DeleteCredentials { token } => Condition::Credentials(seen.credentials.get(token).copied()),
+            Step::PointHeld { .. } | Step::PointBack { .. } | Step::Fence | Step::Release => Condition::Deployment(
+                seen.deployed,
+                seen.restarted_at.clone(),
+                seen.held,
+                seen.deployment_direction,
+            ),
+            Step::DeleteTemporary { token } => Condition::Temporary(seen.temporary.contains(token)),
+            Step::Renew { name } => Condition::Other(seen.others.get(name).copied()),
         })
     }
 
-    fn written(&self, world: &mut World<Self>, write: &Write) {
-        match write {
-            Write::Touch => {
+    fn applied(&self, world: &mut World<Self>, step: &Step) {
+        match step {
+            Step::TriggerApply => {
                 world.memory.event = true;
                 world.memory.conflict |= world.memory.rendered.is_some();
             }
             // A new or changed template: its ReplicaSet takes the hold of this moment.
-            Write::PointHeld { .. } | Write::PointBack { .. } => {
+            Step::PointHeld { .. } | Step::PointBack { .. } => {
                 world.memory.reapplied = false;
                 settle_availability(world);
             }
-            Write::Release => settle_availability(world),
+            Step::Release => settle_availability(world),
             _ => {}
         }
     }
@@ -360,85 +373,137 @@ impl<P: CrtLike> Environment for Small<P> {
     }
 
     /// Whoever may write Leases can claim anything, of this run and of another.
-    fn forged(&self, _: &World<Self>) -> Vec<Run<P>> {
+    fn forged(&self, _: &World<Self>) -> Vec<Run<Crt>> {
         let claims = notes(old());
         let mut forged = Vec::new();
-        for goal in [Goal::Forward, Goal::Back] {
+        for direction in [Direction::Forward, Direction::Rollback] {
             for phase in [Phase::Make, Phase::Place, Phase::Retire, Phase::Confirm] {
-                forged.push(run(goal, phase, claims.clone()));
+                forged.push(run(direction, phase, claims.clone()));
             }
             let another = serde_json::from_value("other".into());
             forged.push(Run {
                 id: another.expect("a name of a run"),
-                ..run(goal, Phase::Confirm, claims.clone())
+                ..run(direction, Phase::Confirm, claims.clone())
             });
         }
         forged
     }
 
-    fn may_refuse(&self, world: &World<Self>) -> bool {
-        // A token of another cluster is never restored.
-        let no_way_back = matches!(self.variant, Variant::WrongDownstream | Variant::ForeignAgent);
-        world.was_forged() || no_way_back
+    /// An operator discards a journal that was forged, or that would restore a token of another cluster.
+    fn refused(&self, world: &World<Self>, blockers: &[Blocker]) -> Result<Refusal, String> {
+        let no_rollback = matches!(self.variant, Variant::WrongDownstream | Variant::ForeignAgent);
+        if world.was_forged() || no_rollback {
+            Ok(Refusal::Discarded)
+        } else {
+            Err(format!("refuses in the middle of a run: {blockers:?}"))
+        }
+    }
+
+    fn survey(&self, seen: &Observed) -> Result<Record, Vec<Blocker>> {
+        Crt::survey(&self.lie(seen, None))
+    }
+
+    fn decide(&self, seen: &Observed, run: &Run<Crt>) -> Decision<Crt> {
+        let Some(mutant) = self.mutant else {
+            return decide(seen, run);
+        };
+        let mut run = run.clone();
+        if mutant == Mutant::NoSettling {
+            run.timers.insert(Timer::Quiet, true);
+        }
+        let mut decision = decide(&self.lie(seen, Some(&run)), &run);
+        match &mut decision.next {
+            // The lie may make it remove what is not there.
+            Next::Step(intent) => match &intent.step {
+                Step::DeleteTemporary { token } if !seen.temporary.contains(token) => {
+                    decision.next = Next::wait("nothing")
+                }
+                Step::PointHeld { .. } if mutant == Mutant::QuietNotRestarted => intent.stops.clear(),
+                _ => {}
+            },
+            Next::Refuse(blockers) => decision.next = Next::wait(blockers[0].hint.clone()),
+            Next::Wait(_) | Next::Turn { .. } | Next::Done => {}
+        }
+        decision
+    }
+
+    fn recall(&self, seen: &Observed, claimed: Run<Crt>) -> Option<Run<Crt>> {
+        if self.mutant == Some(Mutant::TrustsLease) {
+            return Some(Run {
+                timers: [].into(),
+                ..claimed
+            });
+        }
+        claimed.resumed(seen)
+    }
+
+    fn predict(&self, seen: &mut Observed, run: &Run<Crt>, step: &Step) {
+        Crt::predict(seen, run, step);
+        if self.mutant == Some(Mutant::NoHold) {
+            seen.held = false;
+        }
     }
 
     fn unsafe_because(&self, world: &World<Self>) -> Option<String> {
-        let view = &world.view;
-        let held: BTreeSet<_> = held_values(view).into_iter().collect();
-        if self.variant == Variant::WrongDownstream && view.names != Some(old()) {
+        let seen = &world.seen;
+        let held: BTreeSet<_> = seen.held_values().into_iter().collect();
+        if self.variant == Variant::WrongDownstream && seen.deployed != Some(old()) {
             return Some(format!(
-                "the agent of another cluster was given a token of this one: {view:#?}"
+                "the agent of another cluster was given a token of this one: {seen:#?}"
             ));
         }
-        if held.intersection(&view.foreign).next().is_some() {
+        if held.intersection(&seen.foreign).next().is_some() {
             return Some(format!(
-                "a token of another cluster was brought into this one: {view:#?}"
+                "a token of another cluster was brought into this one: {seen:#?}"
             ));
         }
-        let system = view.system.as_ref().map(|holder| holder.token);
+        let system = seen.system.as_ref().map(|holder| holder.token);
         let in_time = |trigger: &Trigger| !trigger.overdue && Some(trigger.token) == system;
         // One that a former holder has overtaken is refused: the Cluster has another version by then.
-        if self.others.0 == 0 && world.sending() == Some(&Write::Touch) && view.trigger.as_ref().is_some_and(in_time) {
+        if self.others.0 == 0
+            && world.sending() == Some(&Step::TriggerApply)
+            && seen.trigger.as_ref().is_some_and(in_time)
+        {
             return Some("Rancher was triggered again before it could apply anything".to_owned());
         }
-        let is_accepted = |token: &Fingerprint| held.contains(token) || view.foreign.contains(token);
+        let is_accepted = |token: &Fingerprint| held.contains(token) || seen.foreign.contains(token);
         let works = |pod: &&Pod| {
             pod.ready && !pod.leaving && self.reaches(pod) && pod.token.is_some_and(|token| is_accepted(&token))
         };
-        let running: Vec<_> = view.pods.iter().filter(works).collect();
+        let running: Vec<_> = seen.pods.iter().filter(works).collect();
         if running.is_empty() {
-            return Some(format!("no agent runs with a token that Rancher accepts: {view:#?}"));
+            return Some(format!("no agent runs with a token that Rancher accepts: {seen:#?}"));
         }
         // Its tunnel stays open, but once that breaks it cannot connect again.
         let revoked = |pod: &&Pod| pod.ready && !pod.leaving && pod.token.is_some_and(|token| !is_accepted(&token));
-        if let Some(pod) = view.pods.iter().find(revoked) {
+        if let Some(pod) = seen.pods.iter().find(revoked) {
             return Some(format!(
-                "the token of an agent that runs was revoked, {pod:?}: {view:#?}"
+                "the token of an agent that runs was revoked, {pod:?}: {seen:#?}"
             ));
         }
         if self.new_agents_fail && !running.iter().any(|pod| pod.token == Some(old())) {
-            return Some(format!("the only agent that gets through is gone: {view:#?}"));
+            return Some(format!("the only agent that gets through is gone: {seen:#?}"));
         }
-        if !view.names.is_some_and(|named| is_accepted(&named)) {
+        if !seen.deployed.is_some_and(|named| is_accepted(&named)) {
             return Some(format!(
-                "the Deployment names a token that Rancher does not accept: {view:#?}"
+                "the Deployment names a token that Rancher does not accept: {seen:#?}"
             ));
         }
-        let restorable = world.run.as_ref().is_some_and(undoable) && !world.was_forged() && view.foreign.is_empty();
-        if !held.contains(&old()) && !view.credentials.contains_key(&old()) && restorable {
-            return Some(format!("the old value is lost while it may still be needed: {view:#?}"));
+        let restorable = world.run.as_ref().is_some_and(undoable) && !world.was_forged() && seen.foreign.is_empty();
+        if !held.contains(&old()) && !seen.credentials.contains_key(&old()) && restorable {
+            return Some(format!("the old value is lost while it may still be needed: {seen:#?}"));
         }
         ended_wrong(world)
     }
 }
 
-fn undoable<P: CrtLike>(run: &Run<P>) -> bool {
-    run.goal == Goal::Back || run.phase.may_be_undone()
+fn undoable(run: &Run<Crt>) -> bool {
+    run.direction == Direction::Rollback || run.phase.can_be_undone()
 }
 
-fn ended_wrong<P: CrtLike>(world: &W<P>) -> Option<String> {
-    let view = &world.view;
-    let goal = world.ended?;
+fn ended_wrong(world: &W) -> Option<String> {
+    let seen = &world.seen;
+    let direction = world.ended?;
     if world.memory
         != (Memory {
             rendered: None,
@@ -447,52 +512,54 @@ fn ended_wrong<P: CrtLike>(world: &W<P>) -> Option<String> {
     {
         return None;
     }
-    let target = view.system.as_ref().map(|holder| holder.token);
-    let right = match goal {
+    let target = seen.system.as_ref().map(|holder| holder.token);
+    let right = match direction {
         // A forged journal has no old token: what the agent runs with stays.
-        Goal::Back if world.was_forged() => target == view.names,
-        Goal::Back => target == Some(old()),
-        Goal::Forward => {
+        Direction::RollForward => false,
+        Direction::Rollback if world.was_forged() => target == seen.deployed,
+        Direction::Rollback => target == Some(old()),
+        Direction::Forward => {
             // A second rotation, after the journal of the first was discarded, began with another token.
-            let second = world.was_forged() || !view.foreign.is_empty();
-            let clean = second || !view.credentials.contains_key(&old());
-            target != Some(old()) && !view.is_held(old()) && clean
+            let second = world.was_forged() || !seen.foreign.is_empty();
+            let clean = second || !seen.credentials.contains_key(&old());
+            target != Some(old()) && !seen.is_held(old()) && clean
         }
     };
-    let clean = view.bridges.is_empty() && view.system.as_ref().is_some_and(|holder| holder.previous.is_none());
-    let renewed = goal == Goal::Back || view.others.values().all(|held| *held != Fingerprint::of("default"));
+    let clean = seen.temporary.is_empty() && seen.system.as_ref().is_some_and(|holder| holder.previous.is_none());
+    let renewed =
+        direction == Direction::Rollback || seen.others.values().all(|held| *held != Fingerprint::of("default"));
     // A former holder's write may still have landed after the end; what it can do is harmless, but not tidy.
     // What a run that was forged in between has left is found by the next one.
     let clean = clean || world.was_forged();
-    (!right || !clean || !renewed).then(|| format!("ended wrong ({goal}): {view:#?}"))
+    (!right || !clean || !renewed).then(|| format!("ended wrong ({direction}): {seen:#?}"))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Target {
+enum Condition {
     Trigger(Option<Trigger>),
-    System(Option<Holder>, bool),
-    Status(Option<Holder>, Option<Grace>),
+    System(Option<SystemToken>, bool),
+    Status(Option<SystemToken>, Option<Grace>),
     Credentials(Option<Age>),
-    Deployment(Option<Fingerprint>, Option<String>, bool, bool),
-    Bridge(bool),
+    Deployment(Option<Fingerprint>, Option<String>, bool, Option<Direction>),
+    Temporary(bool),
     Other(Option<Fingerprint>),
 }
 
-fn is_current(view: &View, pod: &Pod) -> bool {
-    pod.token == view.names && pod.mark == view.mark && pod.address == view.address
+fn is_current(seen: &Observed, pod: &Pod) -> bool {
+    pod.token == seen.deployed && pod.restarted_at == seen.restarted_at && pod.address == seen.address
 }
 
 fn template(pod: &Pod) -> (Option<Fingerprint>, Option<String>, Address) {
-    (pod.token, pod.mark.clone(), pod.address)
+    (pod.token, pod.restarted_at.clone(), pod.address)
 }
 
-fn notes(new: Fingerprint) -> Notes {
-    Notes {
+fn notes(new: Fingerprint) -> Record {
+    Record {
         old: Fingerprint::of("claimed"),
         new: Some(new),
         system: None,
         others: [].into(),
-        mark: None,
+        restarted_at: None,
         worked: true,
         home: home(),
         old_secret: "claimed".to_owned(),
@@ -503,43 +570,43 @@ fn notes(new: Fingerprint) -> Notes {
     }
 }
 
-fn run<P: CrtLike>(goal: Goal, phase: Phase, notes: Notes) -> Run<P> {
+fn run(direction: Direction, phase: Phase, record: Record) -> Run<Crt> {
     Run {
         id: RunId::placeholder(),
-        goal,
+        direction,
         phase,
-        notes,
+        record,
         timers: [].into(),
-        put_back: 0,
+        reapplied: 0,
     }
 }
 
 /// Whether the agent that should connect has done so, and will not again before its tunnel breaks.
-fn has_dialled<P: CrtLike>(world: &W<P>) -> bool {
-    let view = &world.view;
-    let mut current = view
+fn has_dialled(world: &W) -> bool {
+    let seen = &world.seen;
+    let mut current = seen
         .pods
         .iter()
-        .filter(|pod| is_current(view, pod) && pod.ready && !pod.leaving);
-    let connected = view.names.is_some_and(|named| view.is_connected(named));
+        .filter(|pod| is_current(seen, pod) && pod.ready && !pod.leaving);
+    let connected = seen.deployed.is_some_and(|named| seen.is_connected(named));
     !connected && current.any(|pod| world.memory.dialled.contains(&template(pod)))
 }
 
 /// The Deployment controller sets `minReadySeconds` of the ReplicaSet of the present template, and of no other one
 /// (kubernetes/kubernetes `pkg/controller/deployment/sync.go`, 1.36).
-fn settle_availability<P: CrtLike>(world: &mut W<P>) {
+fn settle_availability(world: &mut W) {
     let current: Vec<_> = world
-        .view
+        .seen
         .pods
         .iter()
-        .filter(|pod| is_current(&world.view, pod))
+        .filter(|pod| is_current(&world.seen, pod))
         .map(|pod| Pod {
             ready: true,
             ..pod.clone()
         })
         .collect();
     for pod in current {
-        if world.view.held {
+        if world.seen.held {
             world.memory.unavailable.insert(pod);
         } else {
             world.memory.unavailable.remove(&pod);
@@ -548,65 +615,65 @@ fn settle_availability<P: CrtLike>(world: &mut W<P>) {
 }
 
 /// The Deployment controller with maxSurge 1 and maxUnavailable 0, one replica (rolling.go, 1.36), and the kubelet.
-fn roll_out<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
-    let view = &world.view;
-    let staying: Vec<_> = view.pods.iter().filter(|pod| !pod.leaving).collect();
+fn roll_out(world: &W, moves: &mut Vec<Move<Small>>) {
+    let seen = &world.seen;
+    let staying: Vec<_> = seen.pods.iter().filter(|pod| !pod.leaving).collect();
     let available = |pod: &Pod| pod.ready && !world.memory.unavailable.contains(pod);
-    let current = staying.iter().find(|pod| is_current(view, pod));
+    let current = staying.iter().find(|pod| is_current(seen, pod));
     if current.is_none() && staying.len() < 2 {
         let mut to = world.clone();
         let pod = Pod {
-            token: view.names,
-            mark: view.mark.clone(),
-            address: view.address,
+            token: seen.deployed,
+            restarted_at: seen.restarted_at.clone(),
+            address: seen.address,
             ready: false,
             leaving: false,
         };
         // Its ReplicaSet keeps the hold of this moment, also for a pod that starts later.
-        if view.held {
+        if seen.held {
             let started = Pod {
                 ready: true,
                 ..pod.clone()
             };
             to.memory.unavailable.insert(started);
         }
-        to.view.pods.insert(pod);
+        to.seen.pods.insert(pod);
         moves.push(step("Kubernetes makes a pod", Help::Helps, to));
     }
     let new_unavailable = usize::from(current.is_some_and(|pod| !available(pod)));
     let available_now = staying.iter().filter(|pod| available(pod)).count();
-    for pod in staying.iter().filter(|pod| !is_current(view, pod)) {
+    for pod in staying.iter().filter(|pod| !is_current(seen, pod)) {
         let spare = staying.len() > 1 + new_unavailable;
         if spare && (!available(pod) || available_now > 1) {
             let mut to = world.clone();
-            to.view.pods.remove(*pod);
+            to.seen.pods.remove(*pod);
             to.memory.unavailable.remove(*pod);
             // Which template it had makes no difference any more.
             let leaving = Pod {
                 leaving: true,
-                mark: Some("leaving".to_owned()),
+                restarted_at: Some("leaving".to_owned()),
                 ..(*pod).clone()
             };
             if to.memory.dialled.remove(&template(pod)) {
                 to.memory.dialled.insert(template(&leaving));
             }
-            to.view.pods.insert(leaving);
+            to.seen.pods.insert(leaving);
             moves.push(step("Kubernetes removes a pod of another template", Help::Helps, to));
         }
     }
-    for pod in &view.pods {
+    for pod in &seen.pods {
         let mut to = world.clone();
-        to.view.pods.remove(pod);
+        to.seen.pods.remove(pod);
         if pod.leaving {
             to.memory.dialled.remove(&template(pod));
             moves.push(step("a pod ends", Help::Helps, to));
-        } else if !pod.ready && pod.token.is_some_and(|token| view.credentials.contains_key(&token)) {
+        } else if !pod.ready && pod.token.is_some_and(|token| seen.credentials.contains_key(&token)) {
             let pod = Pod {
                 ready: true,
                 ..pod.clone()
             };
-            to.view.pods.insert(pod.clone());
-            if is_current(view, &pod) && view.held {
+            to.seen.pods.insert(pod.clone());
+            if is_current(seen, &pod) && seen.held {
                 to.memory.unavailable.insert(pod);
             }
             moves.push(step("a pod starts", Help::Helps, to));
@@ -614,12 +681,12 @@ fn roll_out<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
     }
 }
 
-impl<P: CrtLike> Small<P> {
+impl Small {
     /// An agent dials once after its start, writes `stv-aggregation` when Rancher accepts it, and dials again only when its
     /// tunnel breaks (rancher/rancher `cmd/agent/main.go`, `pkg/agent/rancher`).
-    fn agents(&self, world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
-        for pod in world.view.pods.iter().filter(|pod| pod.ready) {
-            let Some(token) = pod.token.filter(|token| world.view.live.contains(token)) else {
+    fn agents(&self, world: &W, moves: &mut Vec<Move<Small>>) {
+        for pod in world.seen.pods.iter().filter(|pod| pod.ready) {
+            let Some(token) = pod.token.filter(|token| world.seen.acceptance.contains_key(token)) else {
                 continue;
             };
             if self.new_agents_fail && token != old() || !self.reaches(pod) {
@@ -627,10 +694,10 @@ impl<P: CrtLike> Small<P> {
             }
             let address = pod.address;
             let mut to = world.clone();
-            to.view.connected = Some(Connection { token, address });
+            to.seen.connected = Some(Connection { token, address });
             if to.memory.dialled.insert(template(pod)) {
                 moves.push(step("an agent connects", Help::Helps, to));
-            } else if to.memory.left.reconnects > 0 && world.view.connected != to.view.connected {
+            } else if to.memory.left.reconnects > 0 && world.seen.connected != to.seen.connected {
                 to.memory.left.reconnects -= 1;
                 moves.push(step(
                     "an agent's tunnel breaks, and it connects again",
@@ -643,18 +710,20 @@ impl<P: CrtLike> Small<P> {
 }
 
 /// What Rancher does of its own accord.
-fn rancher<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
-    let view = &world.view;
-    let held: BTreeSet<_> = held_values(view)
+fn rancher(world: &W, moves: &mut Vec<Move<Small>>) {
+    let seen = &world.seen;
+    let held: BTreeSet<_> = seen
+        .held_values()
         .into_iter()
-        .chain(view.foreign.iter().copied())
+        .chain(seen.foreign.iter().copied())
         .collect();
     // Each replica has an index of its own, so that a change takes a moment.
-    for token in held.symmetric_difference(&view.live) {
+    let accepted: BTreeSet<_> = seen.acceptance.keys().copied().collect();
+    for token in held.symmetric_difference(&accepted) {
         let mut to = world.clone();
-        let learns = to.view.live.insert(*token);
+        let learns = to.seen.acceptance.insert(*token, Acceptance::Accepted).is_none();
         if !learns {
-            to.view.live.remove(token);
+            to.seen.acceptance.remove(token);
         }
         moves.push(step(
             if learns {
@@ -673,19 +742,19 @@ fn rancher<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
         moves.push(step("the redeploy lands", Help::Helps, to));
     }
     // Nothing is in progress, so that a minute may pass.
-    let waiting = world.view.trigger.is_some_and(|trigger| !trigger.overdue);
+    let waiting = world.seen.trigger.is_some_and(|trigger| !trigger.overdue);
     if waiting && !world.memory.event && world.memory.rendered.is_none() && !world.is_sending() {
         let mut to = world.clone();
-        to.view.trigger.iter_mut().for_each(|trigger| trigger.overdue = true);
+        to.seen.trigger.iter_mut().for_each(|trigger| trigger.overdue = true);
         moves.push(step("a minute passes after the trigger", Help::Helps, to));
     }
-    // Era S: at any event of the cluster it compares its token with the one applied last.
-    if world.memory.event && view.era == Era::Secret && world.memory.rendered.is_none() {
+    // Storage `secret`: at any event of the cluster it compares its token with the one applied last.
+    if world.memory.event && seen.era == Era::Secret && world.memory.rendered.is_none() {
         let mut to = world.clone();
         to.memory.event = false;
-        let system = view.system.as_ref().map(|holder| holder.token);
-        if view.pushed != system {
-            to.memory.rendered = system.zip(view.pushes);
+        let system = seen.system.as_ref().map(|holder| holder.token);
+        if seen.applied != system {
+            to.memory.rendered = system.zip(seen.pushes);
         }
         moves.push(step("Rancher looks at the cluster", Help::Helps, to));
     }
@@ -693,90 +762,96 @@ fn rancher<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
 
 /// Rancher's apply: its Secret, and the Deployment's volume and environment; what others added to the template and to
 /// the roll-out settings survives (seen on Rancher 2.15.0 and 2.12.0).
-fn land<P: CrtLike>(world: &mut W<P>, token: Fingerprint, address: Address) {
-    world.view.credentials.entry(token).or_insert(Age::Young);
-    world.view.names = Some(token);
-    world.view.address = address;
+fn land(world: &mut W, token: Fingerprint, address: Address) {
+    world.seen.credentials.entry(token).or_insert(Age::Young);
+    world.seen.deployed = Some(token);
+    world.seen.address = address;
     if std::mem::take(&mut world.memory.conflict) {
         // The update at its end conflicts with the trigger: nothing is noted, and it starts again.
         world.memory.event = true;
-    } else if world.view.era == Era::Secret {
-        world.view.pushed = Some(token);
+    } else if world.seen.era == Era::Secret {
+        world.seen.applied = Some(token);
     }
     settle_availability(world);
 }
 
-fn disturbances<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
+fn disturbances(world: &W, moves: &mut Vec<Move<Small>>) {
     let left = world.memory.left;
-    let system = world.view.system.as_ref().map(|holder| holder.token);
+    let system = world.seen.system.as_ref().map(|holder| holder.token);
     if left.redeploys > 0 && world.memory.rendered.is_none() && system.is_some() {
         let mut to = world.clone();
         to.memory.left.redeploys -= 1;
-        to.memory.rendered = system.zip(world.view.pushes);
+        to.memory.rendered = system.zip(world.seen.pushes);
         moves.push(step("Rancher renders a redeploy", Help::Disturbs, to));
     }
     if left.hours > 0 {
         let mut to = world.clone();
         to.memory.left.hours -= 1;
         to.memory.unavailable.clear();
-        to.view.credentials.values_mut().for_each(|age| *age = Age::Old);
+        to.seen.credentials.values_mut().for_each(|age| *age = Age::Old);
         moves.push(step("an hour passes", Help::Disturbs, to));
     }
     if left.hours < 1 {
-        for pod in world.view.pods.iter().filter(|pod| pod.ready) {
+        for pod in world.seen.pods.iter().filter(|pod| pod.ready) {
             let mut to = world.clone();
-            to.view
+            to.seen
                 .credentials
                 .retain(|token, age| *age == Age::Young || Some(*token) == pod.token);
-            if to.view.credentials != world.view.credentials {
+            if to.seen.credentials != world.seen.credentials {
                 moves.push(step("an agent cleans foreign Secrets away", Help::Disturbs, to));
             }
         }
     }
-    if left.upgrades > 0 && world.view.era == Era::Plain {
+    if left.upgrades > 0 && world.seen.era == Era::Plain {
         let mut to = world.clone();
         to.memory.left.upgrades -= 1;
-        to.view.era = Era::Secret;
-        to.memory.rendered = system.zip(world.view.pushes);
-        moves.push(step("Rancher is upgraded to era S", Help::Disturbs, to));
+        to.seen.era = Era::Secret;
+        to.memory.rendered = system.zip(world.seen.pushes);
+        moves.push(step("Rancher is upgraded to storage `secret`", Help::Disturbs, to));
     }
     reapplies(world, moves);
-    let forward = world.run.as_ref().is_none_or(|run| run.goal == Goal::Forward);
+    let forward = world.run.as_ref().is_none_or(|run| run.direction == Direction::Forward);
     if left.settings > 0 && forward {
         let mut to = world.clone();
         to.memory.left.settings -= 1;
-        to.view.pushes = Some(*THERE);
+        to.seen.pushes = Some(*THERE);
         moves.push(step("Rancher's server-url is changed", Help::Disturbs, to));
-    } else if world.view.pushes == Some(*THERE) && !forward {
+    } else if world.seen.pushes == Some(*THERE) && !forward {
         let mut to = world.clone();
-        to.view.pushes = Some(*HERE);
+        to.seen.pushes = Some(*HERE);
         moves.push(step("server-url is put back", Help::Helps, to));
     }
-    // Early builds of era S decide by the status alone (seen on Rancher 2.15.0).
-    let previous = world.view.system.as_ref().and_then(|holder| holder.previous);
-    if world.view.status_grace == Some(Grace::Near) && previous.is_some() {
+    // Early builds of storage `secret` decide by the status alone (seen on Rancher 2.15.0).
+    let previous = world.seen.system.as_ref().and_then(|holder| holder.previous);
+    if world.seen.status_grace == Some(Grace::Near) && previous.is_some() {
         let mut to = world.clone();
-        if let Some(holder) = &mut to.view.system {
+        if let Some(holder) = &mut to.seen.system {
             holder.previous = None;
         }
-        to.view.status_grace = None;
+        to.seen.status_grace = None;
         moves.push(step("Rancher ends the grace by the status", Help::Disturbs, to));
     }
 }
 
 /// GitOps, or a static manifest: the Deployment and its Secret are as they were at the start again.
-fn reapplies<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
-    let view = &world.view;
-    let as_saved = view.names == Some(old()) && view.mark.is_none() && !view.held && view.address == *HERE;
+fn reapplies(world: &W, moves: &mut Vec<Move<Small>>) {
+    let seen = &world.seen;
+    let as_saved = seen.deployed == Some(old()) && seen.restarted_at.is_none() && !seen.held && seen.address == *HERE;
     let left = world.memory.left.reapplies;
     if left > 0 {
         let mut to = world.clone();
         to.memory.left.reapplies = 0;
         moves.push(step("the other writer stops", Help::Helps, to));
     }
-    let at_rest = || view.pods.iter().all(|pod| pod.ready && !pod.leaving);
-    // In era S there are too many states when it goes on on the way back, which is what it wants.
-    let content = || view.era == Era::Secret && world.run.as_ref().is_some_and(|run| run.goal == Goal::Back);
+    let at_rest = || seen.pods.iter().all(|pod| pod.ready && !pod.leaving);
+    // In storage `secret` there are too many states when it goes on on the way back, which is what it wants.
+    let content = || {
+        seen.era == Era::Secret
+            && world
+                .run
+                .as_ref()
+                .is_some_and(|run| run.direction == Direction::Rollback)
+    };
     if left == 0 || as_saved || left == ENDLESS && (!at_rest() || content()) {
         return;
     }
@@ -785,25 +860,33 @@ fn reapplies<P: CrtLike>(world: &W<P>, moves: &mut Vec<Move<Small<P>>>) {
         to.memory.left.reapplies -= 1;
     }
     to.memory.reapplied = true;
-    to.view.credentials.entry(old()).or_insert(Age::Young);
-    to.view.names = Some(old());
-    to.view.mark = None;
-    to.view.held = false;
-    to.view.address = *HERE;
-    to.view.deployment_going_back = false;
+    to.seen.credentials.entry(old()).or_insert(Age::Young);
+    to.seen.deployed = Some(old());
+    to.seen.restarted_at = None;
+    to.seen.held = false;
+    to.seen.address = *HERE;
+    to.seen.deployment_direction = None;
     settle_availability(&mut to);
     moves.push(step("another writer puts the old state back", Help::Disturbs, to));
 }
 
-fn explored<P: CrtLike>(small: &Small<P>) -> Result<Explored, Counterexample> {
+fn explored(small: &Small) -> Result<Explored, Counterexample> {
     explore(small, LIMIT)
 }
 
 #[track_caller]
-fn nothing_is_lost(name: &str, small: &Small<Crt>) {
+fn nothing_is_lost(name: &str, small: &Small) {
     let began = std::time::Instant::now();
     match explored(small) {
-        Ok(explored) => println!("{name}: {explored}; {:?}; {:.1?}", small.budget, began.elapsed()),
+        Ok(explored) => {
+            println!("{name}: {explored}; {:?}; {:.1?}", small.budget, began.elapsed());
+            assert!(explored.done > 0 || !small.can_be_rotated(), "{name}: {explored}");
+            let rolls_back = small.others.1 > 0 || small.new_agents_fail;
+            assert!(
+                explored.rolled_back > 0 || !rolls_back || !small.can_be_rotated(),
+                "{name}: {explored}"
+            );
+        }
         Err(counterexample) => panic!("{name}: {counterexample}"),
     }
 }
@@ -960,190 +1043,176 @@ fn a_change_of_address_loses_nothing() {
     }
 }
 
-/// Mistakes that somebody might make in `decide`. The exploration must find each, or it proves nothing.
+/// A mistake in the stages. The model must find each, or it proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Mistaken<const MISTAKE: u8>;
-
-/// A redeploy that began before is not waited for.
-const NO_SETTLING: u8 = 0;
-/// What `system` holds is overwritten without a bridge.
-const NO_BRIDGE: u8 = 1;
-/// The roll-out is not held.
-const NO_HOLD: u8 = 2;
-/// The old token is revoked while pods with it are still there.
-const PODS_NOT_AWAITED: u8 = 3;
-/// On the way back objects that look right already are left alone, so that a late write still fits them.
-const NO_GUARD: u8 = 4;
-/// The agent's own proof is not asked for.
-const NO_PROOF: u8 = 5;
-/// Any cluster will do as the downstream side.
-const ANY_DOWNSTREAM: u8 = 6;
-/// A token of another cluster is kept accepted like one of this cluster.
-const CARRIES_FOREIGN: u8 = 7;
-/// The quiet time goes on although another writer was there.
-const QUIET_NOT_RESTARTED: u8 = 8;
-/// What the Lease claims is believed.
-const BELIEVES_THE_LEASE: u8 = 9;
-/// Rancher is triggered again and again.
-const HASTY_TRIGGER: u8 = 10;
-/// The rollout is released on the proof of an earlier template.
-const EARLIER_TEMPLATE: u8 = 11;
-/// A template that another writer has replaced between two looks is taken for the run's own.
-const ANY_TEMPLATE: u8 = 12;
-
-fn mistaken_view<const M: u8>(view: &View, run: Option<&Run<Mistaken<M>>>) -> View {
-    let mut view = view.clone();
-    let run = run.map(real::<Crt, _>);
-    let target = run.as_ref().and_then(|run| {
-        if run.goal == Goal::Back {
-            Some(run.notes.old)
-        } else {
-            run.notes.new
-        }
-    });
-    match M {
-        NO_BRIDGE => view.bridges.extend(view.system.as_ref().map(|holder| holder.token)),
-        PODS_NOT_AWAITED => view.pods.retain(|pod| pod.token == target),
-        NO_GUARD => {
-            view.deployment_going_back = true;
-            let current = run.as_ref().map(|run| Record {
-                run: run.id.to_string(),
-                back: true,
-                notes: run.notes.clone(),
-            });
-            view.record = current
-                .filter(|_| run.as_ref().is_some_and(|run| run.goal == Goal::Back))
-                .or(view.record);
-        }
-        NO_PROOF => {
-            let address = view.address;
-            view.connected = target.map(|token| Connection { token, address });
-        }
-        ANY_TEMPLATE => {
-            let placed = run.as_ref().and_then(|run| run.notes.mark.clone());
-            view.mark = placed.or(view.mark);
-        }
-        ANY_DOWNSTREAM => view.downstream = Downstream::Proven,
-        CARRIES_FOREIGN => view.foreign.clear(),
-        HASTY_TRIGGER => view.trigger.iter_mut().for_each(|trigger| trigger.overdue = true),
-        EARLIER_TEMPLATE => {
-            let address = view.address;
-            view.connected
-                .iter_mut()
-                .for_each(|connected| connected.address = address);
-            let pods = std::mem::take(&mut view.pods).into_iter();
-            view.pods = pods.map(|pod| Pod { address, ..pod }).collect();
-        }
-        _ => {}
-    }
-    view
+enum Mutant {
+    /// A redeploy that began before is not waited for.
+    NoSettling,
+    /// What `system` has is overwritten without a temporary token.
+    NoTemporaryToken,
+    /// The rollout is not held.
+    NoHold,
+    /// The old token is revoked while pods with it still exist.
+    PodsNotAwaited,
+    /// A rollback leaves objects alone that look right already, so that a late write still fits them.
+    NoFence,
+    /// The agent's own proof is not asked for.
+    NoProof,
+    /// Any cluster is accepted as the downstream cluster.
+    AnyDownstream,
+    /// A token of another cluster is kept valid like one of this cluster.
+    CarriesForeign,
+    /// The quiet time goes on although another writer was there.
+    QuietNotRestarted,
+    /// What the Lease claims is trusted.
+    TrustsLease,
+    /// Rancher is triggered again and again.
+    HastyTrigger,
+    /// The rollout is released on the proof of an earlier template.
+    EarlierTemplate,
+    /// A template that another writer has replaced between two looks is taken for the run's own.
+    AnyTemplate,
 }
 
-impl<const M: u8> Protocol for Mistaken<M> {
-    type View = View;
-    type Notes = Notes;
-    type Write = Write;
-    type Timer = Timer;
-
-    fn decide(view: &View, run: Option<&Run<Self>>) -> Next<Self> {
-        let mut real_run = run.map(real::<Crt, _>);
-        if let Some(run) = real_run.as_mut().filter(|_| M == NO_SETTLING) {
-            run.timers.insert(Timer::Settle, true);
-        }
-        match Crt::decide(&mistaken_view(view, run), real_run.as_ref()) {
-            // The mistake may make it remove what is not there.
-            Next::Do(Step {
-                write: Write::Unbridge { token },
-                phase,
-                ..
-            }) if !view.bridges.contains(&token) => Next::wait(phase, "nothing"),
-            Next::Do(mut step) if M == QUIET_NOT_RESTARTED && matches!(step.write, Write::PointHeld { .. }) => {
-                step.stops.clear();
-                told(Next::Do(step), run)
+impl Small {
+    /// What a mutant takes what there is for.
+    fn lie(&self, seen: &Observed, run: Option<&Run<Crt>>) -> Observed {
+        let mut seen = seen.clone();
+        let rollback = run.is_some_and(|run| run.direction.is_rollback());
+        let target = run.and_then(|run| if rollback { Some(run.record.old) } else { run.record.new });
+        match self.mutant {
+            Some(Mutant::NoTemporaryToken) => seen.temporary.extend(seen.system.as_ref().map(|system| system.token)),
+            Some(Mutant::PodsNotAwaited) => seen.pods.retain(|pod| pod.token == target),
+            Some(Mutant::NoFence) => {
+                seen.deployment_direction = Some(Direction::Rollback);
+                seen.mark = run.filter(|_| rollback).map(Mark::of).or(seen.mark);
             }
-            next => told(next, run),
+            Some(Mutant::NoProof) => {
+                let address = seen.address;
+                seen.connected = target.map(|token| Connection { token, address });
+            }
+            Some(Mutant::AnyTemplate) => {
+                let placed = run.and_then(|run| run.record.restarted_at.clone());
+                seen.restarted_at = placed.or(seen.restarted_at);
+            }
+            Some(Mutant::AnyDownstream) => seen.downstream = Downstream::Proven,
+            Some(Mutant::CarriesForeign) => seen.foreign.clear(),
+            Some(Mutant::HastyTrigger) => seen.trigger.iter_mut().for_each(|trigger| trigger.overdue = true),
+            Some(Mutant::EarlierTemplate) => {
+                let address = seen.address;
+                seen.connected
+                    .iter_mut()
+                    .for_each(|connected| connected.address = address);
+                let pods = std::mem::take(&mut seen.pods).into_iter();
+                seen.pods = pods.map(|pod| Pod { address, ..pod }).collect();
+            }
+            _ => {}
         }
-    }
-
-    fn recall(view: &View, claimed: &Run<Self>) -> Option<Notes> {
-        if M == BELIEVES_THE_LEASE {
-            return Some(claimed.notes.clone());
-        }
-        Crt::recall(view, &real(claimed))
-    }
-
-    fn predict(view: &mut View, run: &Run<Self>, write: &Write) {
-        Crt::predict(view, &real(run), write);
-        if M == NO_HOLD {
-            view.held = false;
-        }
-    }
-
-    fn rest(_: &mut View, _: &mut Run<Self>) {}
-
-    fn intend(write: &Write, run: &Run<Self>, draw: &mut dyn Draw) -> Notes {
-        Crt::intend(write, &real(run), draw)
+        seen
     }
 }
 
 #[track_caller]
-fn is_found<const M: u8>(small: &Small<Mistaken<M>>) -> Counterexample {
-    match explored(small) {
-        Ok(explored) => panic!("the mistake was not found in {explored}"),
-        Err(counterexample) => {
-            println!(
-                "found after {} moves: {}",
-                counterexample.trace.len(),
-                counterexample.trace.join("; ")
-            );
-            counterexample
-        }
+fn is_found(mutant: Mutant, small: Small) {
+    let small = Small {
+        mutant: Some(mutant),
+        ..small
+    };
+    match explore(&small, LIMIT) {
+        Ok(explored) => panic!("{mutant:?} was not found in {explored}"),
+        Err(counterexample) => println!(
+            "{mutant:?} found after {} moves: {}",
+            counterexample.trace.len(),
+            counterexample.trace.join("; ")
+        ),
     }
 }
 
 #[test]
-fn seeded_mistakes_are_found() {
+fn mutants_are_found() {
     let redeploy = Budget { redeploys: 1, ..QUIET };
-    is_found::<NO_SETTLING>(&Small::new(Era::Plain, Variant::RedeployUnderWay, redeploy));
-    is_found::<NO_BRIDGE>(&Small::new(Era::Plain, Variant::Ordinary, QUIET));
-    is_found::<NO_HOLD>(&Small {
-        new_agents_fail: true,
-        ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
-    });
-    is_found::<PODS_NOT_AWAITED>(&Small::new(Era::Plain, Variant::Ordinary, redeploy));
-    is_found::<NO_GUARD>(&Small {
-        others: (1, 1),
-        young: true,
-        ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
-    });
-    is_found::<NO_PROOF>(&Small {
-        new_agents_fail: true,
-        ..Small::new(Era::Secret, Variant::Ordinary, QUIET)
-    });
-    is_found::<ANY_DOWNSTREAM>(&Small::new(Era::Plain, Variant::WrongDownstream, QUIET));
-    is_found::<CARRIES_FOREIGN>(&Small::new(Era::Plain, Variant::ForeignAgent, QUIET));
-    is_found::<CARRIES_FOREIGN>(&Small::new(Era::Secret, Variant::ForeignAgent, QUIET));
+    is_found(
+        Mutant::NoSettling,
+        Small::new(Era::Plain, Variant::RedeployUnderWay, redeploy),
+    );
+    is_found(
+        Mutant::NoTemporaryToken,
+        Small::new(Era::Plain, Variant::Ordinary, QUIET),
+    );
+    is_found(
+        Mutant::NoHold,
+        Small {
+            new_agents_fail: true,
+            ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
+        },
+    );
+    is_found(
+        Mutant::PodsNotAwaited,
+        Small::new(Era::Plain, Variant::Ordinary, redeploy),
+    );
+    is_found(
+        Mutant::NoFence,
+        Small {
+            others: (1, 1),
+            young: true,
+            ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
+        },
+    );
+    is_found(
+        Mutant::NoProof,
+        Small {
+            new_agents_fail: true,
+            ..Small::new(Era::Secret, Variant::Ordinary, QUIET)
+        },
+    );
+    is_found(
+        Mutant::AnyDownstream,
+        Small::new(Era::Plain, Variant::WrongDownstream, QUIET),
+    );
+    is_found(
+        Mutant::CarriesForeign,
+        Small::new(Era::Plain, Variant::ForeignAgent, QUIET),
+    );
+    is_found(
+        Mutant::CarriesForeign,
+        Small::new(Era::Secret, Variant::ForeignAgent, QUIET),
+    );
     let once = Budget { reapplies: 2, ..QUIET };
-    is_found::<QUIET_NOT_RESTARTED>(&Small::new(Era::Plain, Variant::Ordinary, once));
-    is_found::<QUIET_NOT_RESTARTED>(&Small::new(Era::Secret, Variant::Ordinary, once));
-    is_found::<ANY_TEMPLATE>(&Small {
-        young: true,
-        ..Small::new(
-            Era::Secret,
-            Variant::Ordinary,
-            Budget {
-                reapplies: ENDLESS,
-                ..QUIET
-            },
-        )
-    });
-    is_found::<BELIEVES_THE_LEASE>(&Small {
-        forgeries: 1,
-        ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
-    });
-    is_found::<HASTY_TRIGGER>(&Small::new(Era::Secret, Variant::Ordinary, QUIET));
-    is_found::<EARLIER_TEMPLATE>(&Small {
-        unreachable: true,
-        ..Small::new(Era::Secret, Variant::Ordinary, Budget { settings: 1, ..QUIET })
-    });
+    is_found(
+        Mutant::QuietNotRestarted,
+        Small::new(Era::Plain, Variant::Ordinary, once),
+    );
+    is_found(
+        Mutant::QuietNotRestarted,
+        Small::new(Era::Secret, Variant::Ordinary, once),
+    );
+    is_found(
+        Mutant::AnyTemplate,
+        Small {
+            young: true,
+            ..Small::new(
+                Era::Secret,
+                Variant::Ordinary,
+                Budget {
+                    reapplies: ENDLESS,
+                    ..QUIET
+                },
+            )
+        },
+    );
+    is_found(
+        Mutant::TrustsLease,
+        Small {
+            forgeries: 1,
+            ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
+        },
+    );
+    is_found(Mutant::HastyTrigger, Small::new(Era::Secret, Variant::Ordinary, QUIET));
+    is_found(
+        Mutant::EarlierTemplate,
+        Small {
+            unreachable: true,
+            ..Small::new(Era::Secret, Variant::Ordinary, Budget { settings: 1, ..QUIET })
+        },
+    );
 }

@@ -1,7 +1,7 @@
 use argocd::config::{BadConfig, Method};
 use argocd::{ClusterConfig, NewClusterSecret, ServerUrl, cluster_secret, secret_name};
-use kubectl_core::secret::Secret;
-use rancher::Write;
+use client::request::Write;
+use client::secret::Secret;
 use serde_json::json;
 
 use crate::support::{LIST, SERVER, Server, TOKEN, encoded, list_of, read, secret, status};

@@ -1,6 +1,6 @@
 use argocd::ClusterConfig;
 use argocd::config::{BadConfig, ConfigFlaw, Method};
-use kubectl_core::secret::Secret;
+use client::secret::Secret;
 use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::{Value, json};

@@ -1,8 +1,8 @@
 use argocd::rights::{Extent, missing};
+use client::clock::ServerClock;
+use client::connection::Server;
 use http::{Request, Response};
 use kube::client::Body;
-use kubectl_core::clock::ServerClock;
-use kubectl_core::connection::Server;
 use serde_json::{Value, json};
 
 /// A cluster that serves four kinds and allows what `allows` says of a review's attributes.

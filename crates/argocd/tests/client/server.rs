@@ -69,27 +69,6 @@ fn an_address_counts_to_the_letter_but_for_slashes_at_its_end() {
     assert!(!of("").same_place(&of("https://r.example.com")));
 }
 
-#[test]
-fn an_address_tells_which_cluster_of_which_rancher_it_is() {
-    let (rancher, cluster) = ServerUrl::new("https://r.example.com/prefix/k8s/clusters/c-m-abc12345/")
-        .rancher()
-        .unwrap();
-    assert_eq!(rancher.to_string(), "https://r.example.com/prefix");
-    assert_eq!(cluster.as_str(), "c-m-abc12345");
-    assert_eq!(
-        ServerUrl::through_rancher(&rancher, &cluster).as_str(),
-        "https://r.example.com/prefix/k8s/clusters/c-m-abc12345"
-    );
-    for other in [
-        "https://kubernetes.default.svc",
-        "https://10.0.0.1:6443",
-        "nonsense",
-        "",
-    ] {
-        assert_eq!(ServerUrl::new(other).rancher(), None, "{other}");
-    }
-}
-
 proptest! {
     #[test]
     fn every_name_of_a_host_is_a_name_of_kubernetes(host in "[a-zA-Z0-9]([a-zA-Z0-9.-]{0,20}[a-zA-Z0-9])?", port in 1u16..) {
@@ -101,6 +80,5 @@ proptest! {
     #[test]
     fn no_text_makes_naming_panic(text in "\\PC{0,40}") {
         let _ = secret_name(&text);
-        let _ = ServerUrl::new(&text).rancher();
     }
 }

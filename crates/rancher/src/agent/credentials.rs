@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use client::request::{self, SECRET, Wanted};
+use client::secret::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::request::{self, SECRET, Wanted};
-use kubectl_core::secret::Secret;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::NAMESPACE;
 use crate::credential_name::{Formula, PREFIX};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::object::{self, Observed, Problem, WRONG_TYPE, Write, decoded};
 
 /// One such Secret.
@@ -128,7 +128,7 @@ pub async fn list_credentials(client: &kube::Client) -> Result<Vec<Credentials>>
 }
 
 /// Makes a Secret for the agent to read. One of that name is a conflict
-/// ([`Error::is_already_exists`](crate::Error::is_already_exists)): look what it holds.
+/// ([`Error::is_already_exists`]): look what it holds.
 pub async fn create_credentials(
     client: &kube::Client,
     name: &str,
@@ -137,7 +137,7 @@ pub async fn create_credentials(
     write: &Write,
 ) -> Result<Credentials> {
     if content.token.expose().trim().is_empty() {
-        return Err(crate::Error::BlankToken);
+        return Err(Error::BlankToken);
     }
     let mut body = json!({
         "apiVersion": SECRET.api_version,

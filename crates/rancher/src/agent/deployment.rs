@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use client::request::{self, Merge, Metadata, Resource};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kubectl_core::request::{self, Merge, Metadata, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 

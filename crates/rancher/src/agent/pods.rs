@@ -1,7 +1,7 @@
 //! The agent's pods: which Secret each has mounted, and whether it is there to stay.
 
+use client::request::{self, Item, Metadata, Resource, Wanted};
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::request::{self, Item, Metadata, Resource, Wanted};
 use serde::Deserialize;
 
 use super::deployment::{RESTARTED_AT, RawPodSpec};

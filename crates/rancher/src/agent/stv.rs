@@ -3,8 +3,8 @@
 //! Every agent that connects writes it, the last one wins, and all of them open their second tunnel with what it says
 //! (`pkg/agent/rancher` and steve's `pkg/aggregation/watch.go`; seen on Rancher 2.15.0 and 2.12.0).
 
-use kubectl_core::request::{self, SECRET};
-use kubectl_core::secret::Fingerprint;
+use client::request::{self, SECRET};
+use client::secret::Fingerprint;
 use serde::Deserialize;
 
 use super::NAMESPACE;

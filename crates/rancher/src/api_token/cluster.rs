@@ -1,12 +1,12 @@
 //! Clusters as a user of Rancher sees them at `/v3/clusters`: those that the user is a member of, and no more rights than
 //! that are needed. (The objects behind them are for administrators.)
 
-use kubectl_core::request::Verb;
+use client::request::Verb;
 use serde::Deserialize;
 
 use super::norman;
-use crate::cluster::{Candidate, ClusterId};
-use crate::error::{Error, Result};
+use crate::cluster_id::ClusterId;
+use crate::error::{Candidate, Error, Result};
 
 /// How many near misses are worth a user's time.
 const NEAR_NAMES: usize = 3;

@@ -1,13 +1,13 @@
 //! Requests to Rancher's own API, `/v3`, which is no Kubernetes API: lists are collections with `data`, and an error is
 //! `{"type": "error", "status": "401", "message": "…"}`, with `status` as text or as a number.
 
+use client::error::NO_STATUS;
+use client::redact;
+use client::request::{self, Verb};
 use http::{Method, Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
 use kube::core::Status;
-use kubectl_core::error::NO_STATUS;
-use kubectl_core::redact;
-use kubectl_core::request::{self, Verb};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;

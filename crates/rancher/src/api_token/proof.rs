@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::norman::{self, Answer};
-use crate::cluster::ClusterId;
+use crate::cluster_id::ClusterId;
 
 /// Longer than Rancher takes to say that an agent is offline.
 pub const PATIENCE: Duration = Duration::from_secs(45);

@@ -1,13 +1,12 @@
 //! From what a user types to one cluster, or to a question.
 
 use std::collections::HashSet;
-use std::fmt;
 
-use kubectl_core::request::{self, Resource};
+use client::request::{self, Resource};
 use serde::Deserialize;
 
 use super::{Cluster, ClusterId, get, list};
-use crate::error::{Error, Result};
+use crate::error::{Candidate, Error, Result};
 
 const PROVISIONING: Resource = Resource::new(
     "Cluster.provisioning.cattle.io",
@@ -17,21 +16,6 @@ const PROVISIONING: Resource = Resource::new(
 
 /// How many near misses are worth a user's time.
 const NEAR_NAMES: usize = 3;
-
-/// One of several clusters that a name could mean.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// Its id, which is never ambiguous.
-    pub id: ClusterId,
-    /// What it is called.
-    pub display_name: String,
-}
-
-impl fmt::Display for Candidate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.id, self.display_name)
-    }
-}
 
 #[derive(Default, Deserialize)]
 #[serde(default)]

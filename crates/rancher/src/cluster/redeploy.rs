@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kubectl_core::secret::Fingerprint;
+use client::secret::Fingerprint;
 
 use super::Cluster;
 

@@ -1,6 +1,6 @@
 //! New token values.
 
-use kubectl_core::secret::Secret;
+use client::secret::Secret;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use super::{RawSecret, RawToken, RegistrationToken, SECRET_PREFIX, TOKEN, TokenSecret, Unknown, secret_of};
-use kubectl_core::request::{self, SECRET, Wanted};
+use client::request::{self, SECRET, Wanted};
 
 use crate::error::Result;
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use client::request::{self, Merge, SECRET};
+use client::secret::Secret;
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::request::{self, Merge, SECRET};
-use kubectl_core::secret::Secret;
 use serde_json::{Map, Value, json};
 
 use super::{RawSecret, RawToken, RegistrationToken, TOKEN, TokenSecret, not_blank};
-use crate::cluster::ClusterId;
+use crate::cluster_id::ClusterId;
 use crate::error::Result;
 use crate::object::{self, Observed, Write, rfc3339};
 

@@ -1,4 +1,4 @@
-use kubectl_core::secret::{Fingerprint, Secret};
+use client::secret::{Fingerprint, Secret};
 use rancher::Error;
 use rancher::agent::{self, CredentialVariable, CredentialsContent, Hold, Placement};
 use rancher::credential_name::Formula;

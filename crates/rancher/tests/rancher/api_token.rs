@@ -1,8 +1,8 @@
 use std::time::Duration;
 
+use client::request;
+use client::secret::Secret;
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::request;
-use kubectl_core::secret::Secret;
 use proptest::prelude::*;
 use rancher::Error;
 use rancher::api_token::{self, Credential, Expiry, Lifetime, Mark, NewToken, TokenName};
@@ -152,7 +152,7 @@ async fn refusals_of_ranchers_own_api_are_worded_with_its_reason() {
             ),
         );
     let client = server.client();
-    let error: kubectl_core::error::Error = api_token::list(&client).await.unwrap_err().into();
+    let error: client::error::Error = api_token::list(&client).await.unwrap_err().into();
     assert_eq!(
         error.to_string(),
         "error: cannot list API tokens: You must be logged in to the server (Unauthorized 401: must authenticate)"

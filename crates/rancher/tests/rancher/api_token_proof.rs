@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kubectl_core::secret::Secret;
+use client::secret::Secret;
 use rancher::api_token::bearing;
 use rancher::api_token::proof::{Standing, alone, classify, through_proxy};
 use rstest::rstest;

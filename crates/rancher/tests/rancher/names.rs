@@ -1,4 +1,4 @@
-use kubectl_core::secret::Secret;
+use client::secret::Secret;
 use proptest::prelude::*;
 use rancher::credential_name::{Formula, Origin};
 

@@ -1,9 +1,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use client::secret::Secret;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{Request, Response};
 use kube::client::Body;
-use kubectl_core::secret::Secret;
 use rancher::Era;
 use rancher::probe::{Doubt, Identity, Probe, Verdict, same_certificates};
 use sha2::{Digest as _, Sha256, Sha512};

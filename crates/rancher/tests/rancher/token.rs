@@ -1,4 +1,4 @@
-use kubectl_core::secret::Secret;
+use client::secret::Secret;
 use rancher::token::{self, RegistrationToken, Tokens, Unknown};
 use rstest::rstest;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-use kubectl_core::secret::Secret;
+use client::secret::Secret;
 use rancher::token::{Batch, Listing, Unknown};
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
+use client::secret::Secret;
 use k8s_openapi::jiff::Timestamp;
-use kubectl_core::secret::Secret;
 use rancher::Error;
 use rancher::token::{self, Change, NewToken, SecretChange, StatusChange};
 use serde_json::{Value, json};

@@ -1,56 +1,112 @@
-//! The rotation of a cluster's registration tokens: what is seen ([`view`]), the next safe step ([`decide()`]), the single writes
-//! ([`write`]) and what they bring about ([`predict`]).
+//! The rotation of a cluster's registration tokens: what is observed ([`observed`]), what a run knows ([`record`]), the stages
+//! ([`stages`]), the single steps ([`step`]) and what they bring about (`predict`).
 
-mod decide;
+pub mod observed;
 mod predict;
-pub mod view;
-pub mod write;
+pub mod record;
+pub(crate) mod stages;
+pub mod step;
 
-pub use decide::decide;
-pub(crate) use decide::was_placed;
-pub use predict::held_values;
-use rotation::protocol::{Draw, Next, Protocol, Run};
-use serde::{Deserialize, Serialize};
+use engine::plan::Plan;
+use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
+use engine::run::{Draw, Run};
 
-/// The protocol.
+use crate::controller::{FIELD_MANAGER, check};
+use crate::report::product;
+
+/// The rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Crt;
 
-/// Its deadlines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Timer {
-    /// `--timeout`: until then the new token must be proven, else the rotation turns back.
-    Proof,
-    /// `--settle`: a redeploy that Rancher began before the last change of `system` has landed or failed by then.
-    Settle,
-    /// The time that a fresh agent has to connect before it is restarted.
-    Reconnect,
-}
+type Stage<T> = Result<T, Next<Crt>>;
 
-impl Protocol for Crt {
-    type View = view::View;
-    type Notes = view::Notes;
-    type Write = write::Write;
-    type Timer = Timer;
+impl Rotation for Crt {
+    const KIND: &'static str = "crt";
+    const FIELD_MANAGER: &'static str = FIELD_MANAGER;
+    const QUIET_FLAG: &'static str = "settle";
+    const CHECKS: &'static [Check] = check::ALL;
 
-    fn decide(view: &Self::View, run: Option<&Run<Self>>) -> Next<Self> {
-        decide(view, run)
+    type Observed = observed::Observed;
+    type Record = record::Record;
+    type Step = step::Step;
+    type Made = stages::Made;
+    type Placed = stages::Placed;
+    type Proven = stages::Proven;
+    type Retired = stages::Retired;
+
+    fn survey(seen: &Self::Observed) -> Result<Self::Record, Vec<Blocker>> {
+        stages::survey(seen)
     }
 
-    fn recall(view: &Self::View, claimed: &Run<Self>) -> Option<Self::Notes> {
-        decide::recall(view, claimed)
+    fn guard(look: Look<'_, Self>) -> Stage<()> {
+        stages::guard(look)
     }
 
-    fn predict(view: &mut Self::View, run: &Run<Self>, write: &Self::Write) {
-        predict::predict(view, run, write);
+    fn make(look: Look<'_, Self>) -> Stage<Self::Made> {
+        stages::make(look)
     }
 
-    fn rest(view: &mut Self::View, run: &mut Run<Self>) {
-        predict::rest(view, run);
+    fn place<'look>(look: Look<'look, Self>, made: &Proof<'look, Self::Made>) -> Stage<Self::Placed> {
+        stages::place(look, made)
     }
 
-    fn intend(write: &Self::Write, run: &Run<Self>, draw: &mut dyn Draw) -> Self::Notes {
-        predict::intend(write, run, draw)
+    fn prove<'look>(look: Look<'look, Self>, placed: &Proof<'look, Self::Placed>) -> Stage<Self::Proven> {
+        stages::prove(look, placed)
+    }
+
+    fn retire<'look>(look: Look<'look, Self>, proven: &Proof<'look, Self::Proven>) -> Stage<Self::Retired> {
+        stages::retire(look, proven)
+    }
+
+    fn confirm<'look>(look: Look<'look, Self>, retired: &Proof<'look, Self::Retired>) -> Stage<()> {
+        stages::confirm(look, retired)
+    }
+
+    fn is_restorable(look: Look<'_, Self>) -> bool {
+        stages::is_restorable(look)
+    }
+
+    fn takes_away(look: Look<'_, Self>) -> bool {
+        stages::takes_away(look)
+    }
+
+    /// The quiet time of this rotation does not wait for a proof.
+    fn is_proven(_: &Run<Self>) -> bool {
+        false
+    }
+
+    fn timers(seen: &Self::Observed, run: &Run<Self>) -> Vec<Timer> {
+        stages::timers(seen, run)
+    }
+
+    fn recall(seen: &Self::Observed, claimed: &Run<Self>) -> Option<Self::Record> {
+        stages::recall(seen, claimed)
+    }
+
+    fn intend(step: &Self::Step, run: &Run<Self>, draw: &mut dyn Draw) -> Self::Record {
+        predict::intend(step, run, draw)
+    }
+
+    fn predict(seen: &mut Self::Observed, run: &Run<Self>, step: &Self::Step) {
+        predict::predict(seen, run, step);
+    }
+
+    fn settle(seen: &mut Self::Observed, _: &Run<Self>) {
+        predict::settle(seen);
+    }
+
+    fn credentials(record: &Self::Record) -> Credentials {
+        Credentials {
+            old: record.old,
+            new: record.new,
+        }
+    }
+
+    fn start(seen: &Self::Observed, record: &Self::Record) -> String {
+        product::start(seen, record)
+    }
+
+    fn also_invalidated(plan: &Plan<Self>) -> Vec<String> {
+        product::also_invalidated(plan)
     }
 }

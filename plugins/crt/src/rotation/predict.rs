@@ -1,165 +1,146 @@
-//! What a write brings about, and what the world comes to by itself afterwards.
+//! What a step brings about, and what both sides settle to by themselves.
 
-use kubectl_core::secret::Fingerprint;
+use client::secret::Fingerprint;
+use engine::credential::Acceptance;
+use engine::direction::Direction;
+use engine::run::{Draw, Run};
 use rancher::era::Era;
-use rotation::phase::Goal;
-use rotation::protocol::{Draw, Run};
 
-use super::view::{Address, Age, Connection, Grace, Holder, Notes, Pod, Record, Trigger, View};
-use super::write::Write;
-use super::{Crt, Timer};
+use super::Crt;
+use super::observed::{Address, Age, Connection, Grace, Observed, Pod, SystemToken, Trigger};
+use super::record::{Mark, Record};
+use super::step::Step;
 
-/// What the journal must say before the write is sent.
-pub(super) fn intend(write: &Write, run: &Run<Crt>, draw: &mut dyn Draw) -> Notes {
-    let mut notes = run.notes.clone();
-    match write {
-        Write::Adopt { token } => notes.new = Some(*token),
-        Write::Mint => notes.new = Some(draw.credential()),
-        Write::PointHeld { .. } => notes.mark = Some(draw.mark()),
+/// What the journal must say before the step is sent.
+pub(super) fn intend(step: &Step, run: &Run<Crt>, draw: &mut dyn Draw) -> Record {
+    let mut record = run.record.clone();
+    match step {
+        Step::Adopt { token } => record.new = Some(*token),
+        Step::SetNew => record.new = Some(draw.credential()),
+        Step::PointHeld { .. } => record.restarted_at = Some(draw.mark()),
         _ => {}
     }
-    notes
+    record
 }
 
-/// The world right after the write.
-pub(super) fn predict(view: &mut View, run: &Run<Crt>, write: &Write) {
-    match write {
-        Write::Adopt { .. } => view.record = Some(Record::of(run)),
-        Write::Touch => {
-            let holder = view.system.as_ref();
-            view.trigger = holder.map(|holder| Trigger {
-                token: holder.token,
+/// What is observed right after the step.
+pub(super) fn predict(seen: &mut Observed, run: &Run<Crt>, step: &Step) {
+    match step {
+        Step::Adopt { .. } => seen.mark = Some(Mark::of(run)),
+        Step::TriggerApply => {
+            let system = seen.system.as_ref();
+            seen.trigger = system.map(|system| Trigger {
+                token: system.token,
                 overdue: false,
             });
         }
-        Write::Bridge { token } => drop(view.bridges.insert(*token)),
-        Write::Unbridge { token } => drop(view.bridges.remove(token)),
-        Write::PostponeGrace => view.status_grace = Some(Grace::Far),
-        Write::ClearGrace => view.status_grace = None,
-        Write::Mint => set_system(view, run, run.notes.new),
-        Write::Restore { token } => set_system(view, run, Some(*token)),
-        Write::Protect { token } => {
-            if let Some(holder) = &mut view.system {
-                holder.previous = Some(*token);
-                holder.protected = true;
+        Step::CreateTemporary { token } => drop(seen.temporary.insert(*token)),
+        Step::DeleteTemporary { token } => drop(seen.temporary.remove(token)),
+        Step::PostponeGrace => seen.status_grace = Some(Grace::Far),
+        Step::ClearGrace => seen.status_grace = None,
+        Step::SetNew => set_system(seen, run, run.record.new),
+        Step::Restore { token } => set_system(seen, run, Some(*token)),
+        Step::Protect { token } => {
+            if let Some(system) = &mut seen.system {
+                system.previous = Some(*token);
+                system.protected = true;
             }
         }
-        Write::DropPrevious { .. } => {
-            if let Some(holder) = &mut view.system {
-                holder.previous = None;
+        Step::DropPrevious { .. } => {
+            if let Some(system) = &mut seen.system {
+                system.previous = None;
             }
         }
-        Write::CreateCredentials { token } => drop(view.credentials.insert(*token, Age::Young)),
-        Write::DeleteCredentials { token } => drop(view.credentials.remove(token)),
-        Write::PointHeld { token } => {
-            view.names = Some(*token);
-            view.held = true;
-            go_home(view, run);
-            view.mark.clone_from(&run.notes.mark);
-            view.deployment_going_back = run.goal == Goal::Back;
+        Step::CreateCredentials { token } => drop(seen.credentials.insert(*token, Age::Young)),
+        Step::DeleteCredentials { token } => drop(seen.credentials.remove(token)),
+        Step::PointHeld { token } => {
+            seen.deployed = Some(*token);
+            seen.held = true;
+            send_home(seen, run);
+            seen.restarted_at.clone_from(&run.record.restarted_at);
+            seen.deployment_direction = Some(run.direction).filter(|direction| direction.is_rollback());
         }
-        Write::PointBack { token } => {
-            view.names = Some(*token);
-            view.held = false;
-            go_home(view, run);
-            view.deployment_going_back = true;
+        Step::PointBack { token } => {
+            seen.deployed = Some(*token);
+            seen.held = false;
+            send_home(seen, run);
+            seen.deployment_direction = Some(Direction::Rollback);
             // The template is that of the pod which still runs, so that Kubernetes keeps it.
-            let stays = view
-                .pods
-                .iter()
-                .find(|pod| pod.token == Some(*token) && pod.ready && !pod.leaving);
-            if let Some(mark) = stays.map(|pod| pod.mark.clone()) {
-                view.mark = mark;
+            let mark = seen.running(*token).next().map(|pod| pod.restarted_at.clone());
+            if let Some(mark) = mark {
+                seen.restarted_at = mark;
             }
         }
-        Write::Guard => view.deployment_going_back = true,
-        Write::Release => view.held = false,
-        Write::Renew { name } => {
+        Step::Fence => seen.deployment_direction = Some(Direction::Rollback),
+        Step::Release => seen.held = false,
+        Step::Renew { name } => {
             let renewed = Fingerprint::of(name);
-            let was_renewed = view.others.get(name) == Some(&renewed);
+            let was_renewed = seen.others.get(name) == Some(&renewed);
             let value = if was_renewed {
                 Fingerprint::of(&format!("{name} again"))
             } else {
                 renewed
             };
-            view.others.insert(name.clone(), value);
+            seen.others.insert(name.clone(), value);
         }
     }
 }
 
-/// On the way back the agent is sent to where it was at the start.
-fn go_home(view: &mut View, run: &Run<Crt>) {
-    if run.goal == Goal::Back {
-        let home = &run.notes.home;
-        view.address = Address::of(Some(&home.server), Some(&home.ca_checksum));
-        view.home = home.clone();
+/// A rollback sends the agent to where it was at the start.
+fn send_home(seen: &mut Observed, run: &Run<Crt>) {
+    if run.direction.is_rollback() {
+        let home = &run.record.home;
+        seen.address = Address::of(Some(&home.server), Some(&home.ca_checksum));
+        seen.home = home.clone();
     }
 }
 
-fn set_system(view: &mut View, run: &Run<Crt>, token: Option<Fingerprint>) {
+fn set_system(seen: &mut Observed, run: &Run<Crt>, token: Option<Fingerprint>) {
     let Some(token) = token else { return };
     // What it held becomes the previous one; where that is this value already, the previous one stays.
-    let replaced = |holder: &Holder| {
-        if holder.token == token {
-            holder.previous
+    let replaced = |system: &SystemToken| {
+        if system.token == token {
+            system.previous
         } else {
-            Some(holder.token)
+            Some(system.token)
         }
     };
-    let previous = view
+    let previous = seen
         .system
         .as_ref()
-        .filter(|_| view.era == Era::Secret)
+        .filter(|_| seen.era == Era::Secret)
         .and_then(replaced);
-    view.system = Some(Holder {
+    seen.system = Some(SystemToken {
         token,
         previous,
         protected: true,
     });
-    view.record = Some(Record::of(run));
+    seen.mark = Some(Mark::of(run));
 }
 
-/// The world when everything has come to rest and nobody interfered.
-pub(super) fn rest(view: &mut View, run: &mut Run<Crt>) {
-    let before = view.clone();
-    view.live = held_values(view).into_iter().collect();
+/// What is observed once everything has settled and no one interfered.
+pub(super) fn settle(seen: &mut Observed) {
+    let held = seen.held_values().into_iter();
+    seen.acceptance = held.map(|token| (token, Acceptance::Accepted)).collect();
     let fresh = Pod {
-        token: view.names,
-        mark: view.mark.clone(),
-        address: view.address,
+        token: seen.deployed,
+        restarted_at: seen.restarted_at.clone(),
+        address: seen.address,
         ready: true,
         leaving: false,
     };
-    let is_new = !view.pods.contains(&fresh);
-    if !view.held {
-        view.pods.clear();
+    let is_new = !seen.pods.contains(&fresh);
+    if !seen.held {
+        seen.pods.clear();
     }
-    view.pods.insert(fresh);
+    seen.pods.insert(fresh);
     if is_new {
-        let address = view.address;
-        view.connected = view.names.map(|token| Connection { token, address });
+        let address = seen.address;
+        seen.connected = seen.deployed.map(|token| Connection { token, address });
     }
-    // Rancher looks at a cluster only when that changes: by itself it applies nothing (seen on Rancher 2.15.0).
-    if let Some(trigger) = view.trigger.filter(|_| view.era == Era::Secret) {
-        view.pushed = Some(trigger.token);
+    // Rancher reconciles a cluster only when that changes: by itself it applies nothing (seen on Rancher 2.15.0).
+    if let Some(trigger) = seen.trigger.filter(|_| seen.era == Era::Secret) {
+        seen.applied = Some(trigger.token);
     }
-    view.answers = view.answers.map(|_| true);
-    // Nothing moves any more: what is waited for now is time.
-    if *view == before
-        && let Some(passed) = run.timers.get_mut(&Timer::Settle)
-    {
-        *passed = true;
-    }
-}
-
-/// Everything that Rancher's objects hold.
-pub fn held_values(view: &View) -> Vec<Fingerprint> {
-    let of_system = view
-        .system
-        .iter()
-        .flat_map(|holder| std::iter::once(holder.token).chain(holder.previous));
-    of_system
-        .chain(view.bridges.iter().copied())
-        .chain(view.others.values().copied())
-        .collect()
+    seen.tunnel_works = seen.tunnel_works.map(|_| true);
 }

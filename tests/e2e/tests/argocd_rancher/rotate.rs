@@ -7,9 +7,9 @@ mod other_writers;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use client::secret::Fingerprint;
 use e2e::{Invocation, mask_output};
 use insta::assert_snapshot;
-use kubectl_core::secret::Fingerprint;
 use serde_json::json;
 use test_cluster::{Fault, Moment, On, User};
 

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use client::clock::ServerClock;
+use client::connection::Server;
+use client::error::Error;
+use client::secret::{Fingerprint, Secret};
+use engine::lock::Fence;
+use engine::protocol::{Actor, Draw, Run, Trouble};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret as Object};
 use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams};
-use kubectl_core::clock::ServerClock;
-use kubectl_core::connection::Server;
-use kubectl_core::error::Error;
-use kubectl_core::secret::{Fingerprint, Secret};
-use rotation::lock::Fence;
-use rotation::protocol::{Actor, Draw, Run, Trouble};
 use serde_json::{Value, json};
 
 use crate::badge::{Badge, Timer, View, Write};

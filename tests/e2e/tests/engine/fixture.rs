@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use client::secret::Fingerprint;
 use e2e::until;
+use engine::lock::{KIND_LABEL, Record};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
-use kubectl_core::secret::Fingerprint;
-use rotation::lock::{KIND_LABEL, Record};
 use serde_json::json;
 use tempfile::TempDir;
 use test_cluster::{ControlPlane, FaultProxy, Kubeconfig, TestEnvironment, TokenStorage, Upstream};

@@ -1,7 +1,7 @@
 //! The journal says what is under way; the objects say what is true.
 
 use anyhow::{Result, ensure};
-use rotation::journal::VERSION;
+use engine::journal::VERSION;
 use rstest::rstest;
 use serde_json::json;
 use test_cluster::{Fault, Moment, On};
@@ -67,7 +67,7 @@ fn issuer(nth: usize) -> On {
     On::write().path("*/secrets/issuer").nth(nth)
 }
 
-async fn new_badge(fixture: &Fixture) -> Result<kubectl_core::secret::Fingerprint> {
+async fn new_badge(fixture: &Fixture) -> Result<client::secret::Fingerprint> {
     let mut issued = fixture.issued().await?;
     issued.remove(&fixture.start);
     anyhow::Context::context(issued.pop_first(), "no new badge")

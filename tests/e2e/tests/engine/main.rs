@@ -3,7 +3,7 @@
 //!
 //! Every story has a namespace of its own, so that all share one control plane.
 
-#[path = "../../../../crates/rotation/tests/pure/badge.rs"]
+#[path = "../../../../crates/engine/tests/pure/badge.rs"]
 mod badge;
 
 mod controller;

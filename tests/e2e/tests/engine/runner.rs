@@ -6,15 +6,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use client::connection::{ConnectionOptions, Environment, Server};
+use engine::engine::{Engine, Outcome, Pause};
+use engine::event::Event;
+use engine::journal::Journal;
+use engine::lock::{End, Lock, NotTaken};
+use engine::phase::{Goal, Phase};
+use engine::protocol::Obstacle;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Api;
-use kubectl_core::connection::{ConnectionFlags, Environment, Server};
-use rotation::engine::{Engine, Outcome, Pause};
-use rotation::event::Event;
-use rotation::journal::Journal;
-use rotation::lock::{End, Lock, NotTaken};
-use rotation::phase::{Goal, Phase};
-use rotation::protocol::Obstacle;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -80,11 +80,11 @@ impl RunResult {
 
 impl EngineRun {
     fn server(&self) -> Result<Server> {
-        let flags = ConnectionFlags {
+        let options = ConnectionOptions {
             kubeconfig: Some(self.kubeconfig.clone()),
-            ..ConnectionFlags::default()
+            ..ConnectionOptions::default()
         };
-        Ok(flags.load(&Environment::silent())?.connect()?)
+        Ok(options.load(&Environment::silent())?.connect()?)
     }
 
     /// Runs it here.

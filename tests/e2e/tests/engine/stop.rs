@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use rotation::phase::{Goal, Phase};
+use engine::phase::{Goal, Phase};
 use serde_json::json;
 use test_cluster::{Fault, On};
 use tokio::sync::watch;

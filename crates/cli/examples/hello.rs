@@ -1,0 +1,138 @@
+//! The smallest plugin, with one verb for each way in which a process can end. The tests of this crate run it.
+
+use cli::ExitCode;
+use cli::app::{self, Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
+use client::error::{Doing as _, Error, Kind};
+
+/// Says hello, and ends in any way you like
+#[derive(clap::Parser)]
+#[command(
+    name = "kubectl-hello",
+    bin_name = "kubectl hello",
+    version,
+    arg_required_else_help = true
+)]
+struct Hello {
+    #[command(flatten)]
+    global: GlobalFlags,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(clap::Subcommand)]
+enum Verb {
+    /// Greets each name
+    Greet { names: Vec<String> },
+    /// Fails in the middle of a rotation
+    Fail,
+    /// Waits for Ctrl-C and comes to an orderly end
+    Wait,
+    /// Waits and ignores Ctrl-C
+    Ignore,
+    /// Waits and holds nothing
+    Idle,
+    /// Prints without end
+    Spill,
+    /// Panics with a secret
+    Panic,
+    /// Asks the API server for its version
+    Version,
+    /// Reports three steps
+    Steps,
+    /// Lets choose from a list
+    Choose,
+    /// Reads a credential
+    Type,
+    /// Asks before it goes on
+    Ask {
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+impl Plugin for Hello {
+    const NAME: &'static str = "hello";
+    const LOGGED: &'static [&'static str] = &["hello"];
+
+    fn global(&self) -> &GlobalFlags {
+        &self.global
+    }
+
+    async fn run(self, context: Context) -> Result<ExitCode, Error> {
+        let ui = &context.ui;
+        match self.verb {
+            Verb::Greet { names } => names.iter().try_for_each(|name| ui.out(format!("hello {name}")))?,
+            Verb::Fail => return Err(Error::new(Kind::Pending, "stopped half-way").hint("run it again to continue")),
+            Verb::Idle => {
+                ui.out("waiting")?;
+                std::future::pending::<()>().await;
+            }
+            Verb::Wait => {
+                let _hold = ui.hold();
+                ui.out("waiting")?;
+                ui.interrupt().cancelled().await;
+                return Err(Error::new(
+                    Kind::Interrupted,
+                    "stopped after what was begun was finished",
+                ));
+            }
+            Verb::Ignore => {
+                let _hold = ui.hold();
+                ui.out("waiting")?;
+                ui.interrupt().cancelled().await;
+                ui.out("once more")?;
+                std::future::pending::<()>().await;
+            }
+            Verb::Spill => loop {
+                ui.out("line")?;
+            },
+            Verb::Panic => panic!("hunter2"),
+            Verb::Version => {
+                tracing::debug!("asking");
+                let server = self.global.connection.load(&context.environment)?.connect()?;
+                let version = server
+                    .client
+                    .apiserver_version()
+                    .await
+                    .doing("read the version of the server")?;
+                ui.out(version.git_version)?;
+            }
+            Verb::Steps => {
+                let progress = ui.progress();
+                let mut step = progress.start("make", "create the new token");
+                step.waiting("the server to accept it");
+                tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                ui.status("said in between");
+                step.done("created the new token");
+                progress.start("place", "point the agent at it").failed("refused");
+                drop(progress.start("prove", "call with it"));
+            }
+            Verb::Choose => {
+                let items = ["one", "two", "three"].map(str::to_owned);
+                let chosen = ui.choose("Numbers", &items, true).await?;
+                let chosen: Vec<_> = chosen.into_iter().map(|at| items[at].as_str()).collect();
+                ui.out(format!("chose {}", chosen.join(", ")))?;
+            }
+            Verb::Type => {
+                let secret = ui.read_secret().await?;
+                ui.out(format!("{} characters", secret.expose().len()))?;
+            }
+            Verb::Ask { yes } => {
+                let go = ui.confirm("This changes nothing.", yes).await?;
+                ui.out(if go { "went on" } else { "stayed" })?;
+            }
+        }
+        Ok(ExitCode::Done)
+    }
+
+    async fn candidates(request: CompletionRequest, _: Context) -> Vec<Candidate> {
+        match (request.flag, request.verbs.as_slice()) {
+            (None, [verb]) if verb == "greet" => vec![Candidate::new("world", "the usual one")],
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    app::run::<Hello>()
+}

@@ -1,0 +1,184 @@
+//! The life of a plugin's process, so that a `main` stays a few lines: arguments, runtime, signals, the last word, the
+//! exit code.
+//!
+//! Arguments are parsed before anything else exists: `--help`, `--version` and a usage error cost no runtime, no client
+//! and no file.
+
+mod completion;
+mod dry_run;
+mod log;
+mod signals;
+pub mod version;
+
+use std::future::Future;
+use std::process::ExitCode as ProcessExit;
+use std::sync::Arc;
+
+pub use self::completion::{Candidate, CompletionRequest, shim};
+pub use self::dry_run::DryRun;
+use crate::ExitCode;
+use crate::flags::ConnectionFlags;
+use crate::ui::{Ui, UiFlags};
+use client::connection::{Environment, user_agent};
+use client::error::{Error, Kind};
+
+/// The flags that every plugin has. Flatten them into the root command.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct GlobalFlags {
+    /// How to connect.
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+    /// How to talk.
+    #[command(flatten)]
+    pub ui: UiFlags,
+}
+
+/// What a verb works with.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The terminal. Its [`Ui::interrupt`] is cancelled by the first Ctrl-C or SIGTERM.
+    pub ui: Ui,
+    /// The surroundings, for [`ConnectionFlags::load`].
+    pub environment: Environment,
+}
+
+/// A plugin: its command line and what it does with it.
+///
+/// ```no_run
+/// use cli::app::{self, Context, GlobalFlags, Plugin};
+/// use client::error::Error;
+/// use cli::ExitCode;
+///
+/// /// Says hello
+/// #[derive(clap::Parser)]
+/// #[command(name = "kubectl-hello", version)]
+/// struct Hello {
+///     #[command(flatten)]
+///     global: GlobalFlags,
+/// }
+///
+/// impl Plugin for Hello {
+///     const NAME: &'static str = "hello";
+///     fn global(&self) -> &GlobalFlags {
+///         &self.global
+///     }
+///     async fn run(self, context: Context) -> Result<ExitCode, Error> {
+///         context.ui.out("hello")?;
+///         Ok(ExitCode::Done)
+///     }
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     app::run::<Hello>()
+/// }
+/// ```
+pub trait Plugin: clap::Parser + Send + 'static {
+    /// The word after `kubectl`: `crt`.
+    const NAME: &'static str;
+
+    /// The crates whose `tracing` events are shown from `-v=4` on, the plugin's own and its libraries'. Nobody else's are:
+    /// kube writes whole bodies to its log.
+    const LOGGED: &'static [&'static str] = &[];
+
+    /// The common flags.
+    fn global(&self) -> &GlobalFlags;
+
+    /// Does what was asked for. Await [`Ui::interrupt`] beside long work; after it was cancelled, come to an orderly end
+    /// and return an error of kind [`Kind::Interrupted`] or a code.
+    fn run(self, context: Context) -> impl Future<Output = Result<ExitCode, Error>> + Send;
+
+    /// Names for the word under the cursor that only the server knows. It has two seconds, and failure is silence.
+    fn candidates(request: CompletionRequest, context: Context) -> impl Future<Output = Vec<Candidate>> + Send {
+        let _ = (request, context);
+        std::future::ready(Vec::new())
+    }
+}
+
+/// Runs a plugin from the process' arguments to its exit code.
+pub fn run<P: Plugin>() -> ProcessExit {
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if let Some(words) = completion::asked(&arguments) {
+        return completion::answer::<P>(words);
+    }
+    let parsed = command::<P>()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| P::from_arg_matches(&matches));
+    let plugin = match parsed {
+        Ok(plugin) => plugin,
+        Err(error) => return usage(&error),
+    };
+    let ui = Ui::of_process(&plugin.global().ui);
+    quiet_panics(&ui);
+    log::install(&ui, P::LOGGED);
+    let outcome = with_runtime(&ui, |context| plugin.run(context), P::NAME);
+    last_word(&ui, outcome).into()
+}
+
+/// clap prints help and errors itself, to the stream where each belongs.
+fn usage(error: &clap::Error) -> ProcessExit {
+    let printed = error.print();
+    match printed {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::Done.into(),
+        _ if error.use_stderr() => ExitCode::Usage.into(),
+        _ => ExitCode::Done.into(),
+    }
+}
+
+fn with_runtime<F, R>(ui: &Ui, work: F, name: &str) -> Result<ExitCode, Error>
+where
+    F: FnOnce(Context) -> R,
+    R: Future<Output = Result<ExitCode, Error>>,
+{
+    // Whoever links another provider too must not make rustls choose by panicking.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::from(error).doing("start the runtime"))?;
+    let agent = user_agent(&format!("kubectl-{name}"), env!("CARGO_PKG_VERSION"));
+    let context = Context {
+        ui: ui.clone(),
+        environment: Environment::of_process(Arc::new(ui.clone()), agent),
+    };
+    let outcome = runtime.block_on(signals::guarded(ui, work(context)));
+    // A thread that waits for a terminal or a name server must not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// The one funnel for exit codes.
+fn last_word(ui: &Ui, outcome: Result<ExitCode, Error>) -> ExitCode {
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            ui.error(&error);
+            ExitCode::from(&error)
+        }
+    }
+}
+
+/// A panic is a bug of ours: one line says where. Its payload is not shown, for it may quote anything.
+fn quiet_panics(ui: &Ui) {
+    let ui = ui.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic
+            .location()
+            .map(|at| format!(" at {}:{}", at.file(), at.line()))
+            .unwrap_or_default();
+        ui.error(
+            &Error::new(Kind::Failed, format!("internal error{place}"))
+                .hint("this is a bug; run the same command again to continue, and please report the line above"),
+        );
+    }));
+}
+
+/// The root command under the name that a user types, for help, man pages and completion.
+pub fn command<P: Plugin>() -> clap::Command {
+    // clap looks at NO_COLOR only where it is not empty; kubectl takes its presence.
+    let color = if std::env::var_os("NO_COLOR").is_some() {
+        clap::ColorChoice::Never
+    } else {
+        clap::ColorChoice::Auto
+    };
+    P::command().bin_name(format!("kubectl {}", P::NAME)).color(color)
+}

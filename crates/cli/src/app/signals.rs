@@ -1,0 +1,71 @@
+//! What a signal does: the first one ends a command that holds nothing at once. Where a lock is held or a write is in flight
+//! ([`Ui::hold`]), the first one asks for an orderly end, and the second ends it at once.
+
+use std::future::Future;
+
+use client::error::{Error, Kind};
+
+use crate::ExitCode;
+use crate::ui::Ui;
+
+/// Runs `work` until it ends or a signal ends it.
+///
+/// Work that says it was interrupted ends with the code of the signal that did it ([`Ui::by_signal`]).
+pub(super) async fn guarded(ui: &Ui, work: impl Future<Output = Result<ExitCode, Error>>) -> Result<ExitCode, Error> {
+    let mut signals = Signals::install().map_err(|error| Error::from(error).doing("listen for signals"))?;
+    tokio::pin!(work);
+    let first = tokio::select! {
+        outcome = &mut work => return outcome,
+        kind = signals.next() => kind,
+    };
+    ui.interrupt_by(first);
+    tokio::select! {
+        biased;
+        outcome = &mut work => match outcome {
+            Ok(ExitCode::Interrupted) => Ok(first.into()),
+            outcome => outcome.map_err(|error| ui.by_signal(error)),
+        },
+        () = ui.released() => Err(Error::new(first, "interrupted")),
+        second = signals.next() => Err(Error::new(second, "stopped at once by a second signal")),
+    }
+}
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> Kind {
+        tokio::select! {
+            _ = self.interrupt.recv() => Kind::Interrupted,
+            _ = self.terminate.recv() => Kind::Terminated,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    #[allow(clippy::unnecessary_wraps, reason = "the same shape as on Unix")]
+    fn install() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> Kind {
+        let _ = tokio::signal::ctrl_c().await;
+        Kind::Interrupted
+    }
+}

@@ -1,0 +1,21 @@
+//! The terminal: what every plugin has on its command line, and none should write again.
+//!
+//! This crate knows no product. A plugin's `main` calls [`app::run`] with a type that implements [`app::Plugin`]; from
+//! there on everything goes through what this crate hands to it:
+//!
+//! - [`ui::Ui`] owns the streams: data to stdout, messages to stderr;
+//! - [`flags::ConnectionFlags`] are kubectl's connection flags;
+//! - [`output`] and [`table`] print lists and objects as kubectl does;
+//! - [`rotation`] has the commands of every rotation;
+//! - [`ExitCode`] is how a command ends.
+
+pub mod age;
+pub mod app;
+mod exit_code;
+pub mod flags;
+pub mod output;
+pub mod rotation;
+pub mod table;
+pub mod ui;
+
+pub use self::exit_code::ExitCode;

@@ -1,0 +1,444 @@
+//! What `rotate` and `rollback` have in common: survey, plan, confirmation, lock, engine, and the words for the end.
+//!
+//! Until the question is answered nothing is written, with one exception: where another process seems to hold the lock, it is
+//! tried at once, so that a live holder is reported before the user reads a plan.
+
+use std::future::Future;
+
+use crate::app::DryRun;
+use crate::ui::Ui;
+use client::error::{Doing as _, Error, Kind};
+use engine::controller::{Controller, Failure, ObservedOf, PlanOf, RotationOf};
+use engine::direction::Direction;
+use engine::engine::{Engine, Outcome};
+use engine::journal::Journal;
+use engine::lock::{End, Held, NotTaken, Record};
+use engine::phase::Phase;
+use engine::plan::{self, NoPlan, Planned};
+use engine::rotation::Rotation;
+use tokio::sync::watch;
+
+use crate::rotation::leases::LeasedRotation;
+use crate::rotation::outcome::{self, RotationResult, Verb, end_of};
+use crate::rotation::plan::{Line, lines, text};
+use crate::rotation::progress::Terminal;
+use crate::rotation::target::Target;
+
+/// What is printed when a run is asked to stop.
+pub(crate) const STOPPING: &str = "Stopping after the call in flight. Press Ctrl-C again to stop at once.";
+
+/// The journal of a controller's rotation.
+type JournalOf<C> = Journal<RotationOf<C>>;
+
+/// One target. Alone it is rotated by [`Job::run`]; among several it is [prepared](Job::prepare) with all of them, and [carried
+/// out](Job::carry_out) once the question about all of them is answered.
+pub struct Job<'a, C> {
+    /// The terminal.
+    pub ui: &'a Ui,
+    /// Observes and applies.
+    pub controller: &'a C,
+    /// What it is about.
+    pub target: &'a Target,
+    /// To rotate, or to roll back.
+    pub verb: Verb,
+    /// The question is answered already.
+    pub yes: bool,
+    /// How far to go.
+    pub dry_run: DryRun,
+    /// The plan of a dry run goes to stdout: it is the output.
+    pub plan_is_data: bool,
+    /// One of several: its plan is one line, and its progress is prefixed with this name.
+    pub among: Option<&'a str>,
+    /// The lock may be taken from a live holder.
+    pub force_lock: bool,
+    /// A journal that cannot be read counts as none.
+    pub force_journal: bool,
+}
+
+/// The result of a survey.
+struct Survey<C: Controller> {
+    record: Record,
+    journal: Option<JournalOf<C>>,
+    seen: ObservedOf<C>,
+    /// `None` where the end of a run in progress cannot be predicted.
+    plan: Option<PlanOf<C>>,
+}
+
+/// A target that was surveyed.
+pub struct Ready<C: Controller> {
+    /// The lock, where another process seemed to hold it.
+    held: Option<(Held, Record)>,
+    survey: Survey<C>,
+}
+
+impl<C: Controller> Ready<C> {
+    /// Nothing is done after all.
+    pub async fn leave(self) {
+        release(self.held).await;
+    }
+}
+
+impl<C: Controller> Job<'_, C> {
+    /// Rotates or rolls back, to the end. `result` says more than the error, also where there is none.
+    pub async fn run(&self, result: &mut RotationResult) -> Result<(), Error> {
+        let _hold = self.ui.hold();
+        let ended = self.try_run(result).await;
+        ended.map_err(|error| self.failed(error, result))
+    }
+
+    /// The error that it ended with, as it is printed.
+    pub(crate) fn failed(&self, error: Error, result: &mut RotationResult) -> Error {
+        let error = self.ui.by_signal(self.controller.explain(error));
+        result.fail(&error);
+        error
+    }
+
+    async fn try_run(&self, result: &mut RotationResult) -> Result<(), Error> {
+        let Some(ready) = self.prepare(result).await? else {
+            return Ok(());
+        };
+        match self.ui.confirm("", self.yes).await {
+            Ok(true) => self.carry_out(ready, result).await,
+            answer => {
+                ready.leave().await;
+                answer.and(Err(Error::new(Kind::Failed, "nothing was changed")))
+            }
+        }
+    }
+
+    /// Surveys it, and prints the plan. `None`: there is nothing more to do, and `result` says why.
+    pub async fn prepare(&self, result: &mut RotationResult) -> Result<Option<Ready<C>>, Error> {
+        let held = self.unless_interrupted(self.hold_if_held()).await??;
+        let survey = match self.unless_interrupted(Box::pin(self.survey(result))).await {
+            Ok(Ok(Some(survey))) => survey,
+            other => {
+                release(held).await;
+                return other.and_then(|survey| survey.map(|_| None));
+            }
+        };
+        let ready = Ready { held, survey };
+        if let Err(error) = self.show(&ready.survey, result).await {
+            ready.leave().await;
+            return Err(error);
+        }
+        if self.dry_run != DryRun::None {
+            result.end("planned");
+            return Ok(None);
+        }
+        Ok(Some(ready))
+    }
+
+    /// Does it.
+    pub async fn carry_out(&self, ready: Ready<C>, result: &mut RotationResult) -> Result<(), Error> {
+        let Ready { held, survey } = ready;
+        let lock = match held {
+            Some((lock, _)) => lock,
+            None => self.unless_interrupted(self.take(&survey.record)).await??,
+        };
+        let outcome = Box::pin(self.engine(lock, survey.journal)).await;
+        self.finish(outcome, &survey.seen, survey.plan.as_ref(), result).await
+    }
+
+    /// Where a live process seems to hold the lock, takes it or reports the holder. A holder that died before it had written a
+    /// journal left nothing to roll back but its name in the Lease.
+    async fn hold_if_held(&self) -> Result<Option<(Held, Record)>, Error> {
+        if self.dry_run != DryRun::None {
+            return Ok(None);
+        }
+        let record = self.read_lease().await?;
+        let left_to_undo = self.verb == Verb::Rotate || record.journal.is_some();
+        if record.holder.is_none() || self.force_lock || (record.holder_is_gone() && left_to_undo) {
+            return Ok(None);
+        }
+        self.lock().await.map(Some)
+    }
+
+    async fn read_lease(&self) -> Result<Record, Error> {
+        let lease = &self.target.lease;
+        let lock = lease.lock::<RotationOf<C>>(self.controller.server());
+        lock.read().await.doing(format!("read {lease}"))
+    }
+
+    async fn lock(&self) -> Result<(Held, Record), Error> {
+        let Target {
+            display: name,
+            commands,
+            lease,
+            ..
+        } = self.target;
+        let watching = |holder: &str| {
+            self.ui.status(format!(
+                "The lock of {name} is held by {holder}. Checking whether the holder still renews it."
+            ));
+        };
+        let lock = lease.lock::<RotationOf<C>>(self.controller.server());
+        match lock.take(self.force_lock, watching).await {
+            Ok(taken) => Ok(taken),
+            Err(NotTaken::Held(holder)) => {
+                let message = format!("the rotation of {name} is held by {holder}");
+                let status = commands.status();
+                Err(Error::new(Kind::Held, message).hint(format!("`{status}` shows its progress")))
+            }
+            Err(NotTaken::Api(error)) => Err(error).doing(format!("take the lock, {lease}")),
+        }
+    }
+
+    /// Takes the lock after the question, unless another run has changed something since the survey.
+    async fn take(&self, surveyed: &Record) -> Result<Held, Error> {
+        let (lock, record) = self.lock().await?;
+        if record.journal == surveyed.journal && record.last_run == surveyed.last_run {
+            return Ok(lock);
+        }
+        release(Some((lock, record))).await;
+        let message = format!("another run has changed {} since the survey", self.target.display);
+        Err(Error::failed(message).hint("run the same command again"))
+    }
+
+    /// Observes both sides and makes the plan. `None`: there is nothing to do, and `result` says so.
+    async fn survey(&self, result: &mut RotationResult) -> Result<Option<Survey<C>>, Error> {
+        let record = self.read_lease().await?;
+        let journal = match LeasedRotation::<RotationOf<C>>::from(record.clone()).journal {
+            None => None,
+            Some(Ok(journal)) => Some(self.directed(journal.taken_over())?),
+            Some(Err(_)) if self.force_journal => None,
+            Some(Err(why)) => return Err(Error::failed(why.to_string())),
+        };
+        if self.verb == Verb::Rollback && journal.is_none() {
+            result.end("nothing-to-do");
+            result.message = Some(format!("no rotation of {} is in progress", self.target.display));
+            return Ok(None);
+        }
+        let mut seen = self.observe(journal.as_ref()).await?;
+        let journal = match journal {
+            Some(claimed) => self.resumed(claimed, &mut seen).await?,
+            None => None,
+        };
+        let run = journal.as_ref().map(|journal| journal.run().clone());
+        let plan = match plan::plan(seen.clone(), run) {
+            Ok(plan) => Some(plan),
+            Err(NoPlan::Stuck(_)) if journal.is_some() => None,
+            Err(NoPlan::Stuck(what)) => {
+                let message = format!(
+                    "cannot rotate {}: it would wait in vain for {what}",
+                    self.target.display
+                );
+                return Err(Error::failed(message));
+            }
+            Err(NoPlan::Refused(blockers)) if journal.is_none() => {
+                return Err(outcome::refusal(self.target, blockers, result));
+            }
+            // What blocks a run in progress is reported by the engine, with the command that rolls it back.
+            Err(NoPlan::Refused(_)) => None,
+        };
+        Ok(Some(Survey {
+            record,
+            journal,
+            seen,
+            plan,
+        }))
+    }
+
+    async fn observe(&self, journal: Option<&JournalOf<C>>) -> Result<ObservedOf<C>, Error> {
+        let seen = Box::pin(self.controller.observe(journal.map(Journal::run))).await;
+        seen.map_err(in_words)
+    }
+
+    /// What the Lease claims is replaced by what the objects say. `None`: nothing of that run exists, and a new one begins.
+    async fn resumed(&self, claimed: JournalOf<C>, seen: &mut ObservedOf<C>) -> Result<Option<JournalOf<C>>, Error> {
+        let claim = claimed.run().clone();
+        let journal = claimed.resumed(seen);
+        let unchanged = journal.as_ref().is_some_and(|journal| *journal.run() == claim);
+        if journal.is_none() && claim.direction != Direction::Forward {
+            let message = format!("nothing of the rotation of {} can be rolled back", self.target.display);
+            return Err(Error::failed(message).hint("--force=journal discards its journal"));
+        }
+        if journal.is_none() {
+            self.ui
+                .status("The run in the Lease has changed nothing. Starting a new rotation.");
+        }
+        if !unchanged {
+            *seen = self.observe(journal.as_ref()).await?;
+        }
+        Ok(journal)
+    }
+
+    /// Gives a journal the direction of this command.
+    fn directed(&self, mut journal: JournalOf<C>) -> Result<JournalOf<C>, Error> {
+        if self.verb == Verb::Rotate || journal.run().direction != Direction::Forward {
+            return Ok(journal);
+        }
+        if !journal.run().may_turn(Direction::Rollback) {
+            let Target { display, commands, .. } = self.target;
+            let message =
+                format!("the rotation of {display} has begun to revoke the old token and can only be finished");
+            let rotate = commands.rotate();
+            return Err(Error::failed(message).hint(format!("`{rotate}` finishes it")));
+        }
+        journal.turn(Direction::Rollback, "requested with rollback");
+        Ok(journal)
+    }
+
+    async fn show(&self, survey: &Survey<C>, result: &mut RotationResult) -> Result<(), Error> {
+        if let Some(journal) = &survey.journal {
+            let in_progress = in_progress(journal, self.verb);
+            self.ui.status(match self.among {
+                Some(_) => format!("{}: {in_progress}", self.target.display),
+                None => in_progress,
+            });
+        }
+        let Some(plan) = &survey.plan else { return Ok(()) };
+        result.old_fingerprint = Some(RotationOf::<C>::credentials(&plan.record).old);
+        result.plan = lines(plan);
+        if self.dry_run == DryRun::Server {
+            for (planned, line) in plan.steps.iter().zip(&mut result.plan) {
+                if let Planned::Step { step, .. } = planned {
+                    line.checked = Some(self.controller.dry_run(step).await.to_string());
+                }
+            }
+        }
+        if survey.journal.is_none() {
+            result.plan.insert(0, survey_line::<C>(&survey.seen, plan));
+        }
+        let mut also_invalidated = RotationOf::<C>::also_invalidated(plan);
+        let text = text(&self.title(plan.direction), &result.plan, &also_invalidated);
+        result.remarks.append(&mut also_invalidated);
+        match self.among {
+            _ if self.plan_is_data => return self.ui.write_out(&text),
+            None => self.ui.status(text.trim_end()),
+            Some(_) => {
+                let from = result.plan.first().filter(|line| line.phase == Phase::Survey);
+                let from = from.map_or_else(String::new, |line| format!(": {}", line.what));
+                self.ui.status(format!("{}{from}", self.target.display));
+            }
+        }
+        Ok(())
+    }
+
+    fn title(&self, direction: Direction) -> String {
+        let (name, reached) = (&self.target.display, self.controller.reached());
+        let what = if direction.is_rollback() {
+            "Rollback"
+        } else {
+            "Rotation"
+        };
+        format!("{what} of {name}{reached}:")
+    }
+
+    async fn engine(&self, lock: Held, journal: Option<JournalOf<C>>) -> Outcome {
+        // From the first moment on whoever resumes it rolls back.
+        if let Some(text) = journal
+            .as_ref()
+            .filter(|journal| journal.run().direction != Direction::Forward)
+            .and_then(|it| it.to_text().ok())
+        {
+            let _ = lock.save(text).await;
+        }
+        let terminal = Terminal::new(self.ui, self.among);
+        let (stop, stopped) = watch::channel(false);
+        let engine = Engine {
+            controller: self.controller,
+            listener: &terminal,
+            stop: stopped,
+            patience: None,
+        };
+        let asked_to_stop = async {
+            self.ui.interrupt().cancelled().await;
+            if self.among.is_none() {
+                self.ui.status(STOPPING);
+            }
+            let _ = stop.send(true);
+            std::future::pending::<Outcome>().await
+        };
+        tokio::select! {
+            outcome = engine.run(lock, journal) => outcome,
+            outcome = asked_to_stop => outcome,
+        }
+    }
+
+    async fn finish(
+        &self,
+        outcome: Outcome,
+        before: &ObservedOf<C>,
+        plan: Option<&PlanOf<C>>,
+        result: &mut RotationResult,
+    ) -> Result<(), Error> {
+        // Whether something is left to resume is what the Lease says, whoever wrote it last; if it cannot be read, there is.
+        let pending = matches!(outcome, Outcome::Pending { .. })
+            && !self.read_lease().await.is_ok_and(|record| record.journal.is_none());
+        let done = matches!(outcome, Outcome::Done | Outcome::AlreadyDone);
+        let rolled_forward = matches!(outcome, Outcome::RolledForward(_));
+        if !matches!(outcome, Outcome::Pending { .. } | Outcome::Refused(_)) {
+            result.remarks.extend(self.controller.unproven());
+        }
+        let ended = end_of(self.verb, outcome, self.target, pending, result);
+        if rolled_forward {
+            let summary = self.controller.rolled_forward();
+            result.new_fingerprint = summary.in_use;
+            return ended.map_err(|mut error| {
+                error.message = format!("{}; {}", error.message, summary.message);
+                error
+            });
+        }
+        ended?;
+        if done {
+            let summary = self.controller.summary(before, plan).await;
+            result.new_fingerprint = summary.in_use;
+            result.remarks.push(summary.message);
+        }
+        Ok(())
+    }
+
+    /// Nothing is in progress yet: Ctrl-C ends it at once.
+    async fn unless_interrupted<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.ui.interrupt().cancelled() => {
+                Err(Error::new(Kind::Interrupted, "interrupted before anything was changed"))
+            }
+        }
+    }
+}
+
+async fn release(held: Option<(Held, Record)>) {
+    if let Some((lock, _)) = held
+        && let Err(lost) = lock.release(End::Pending).await
+    {
+        tracing::debug!(%lost, "the lock was not released");
+    }
+}
+
+fn in_words(failure: Failure) -> Error {
+    match failure {
+        Failure::Transient(error) | Failure::Permanent(error) => error,
+        Failure::Conflict => Error::failed("the objects change while they are read").hint("try again in a moment"),
+        Failure::LockLost => Error::failed("the lock was lost before anything was changed"),
+    }
+}
+
+fn in_progress<R: Rotation>(journal: &Journal<R>, verb: Verb) -> String {
+    let run = journal.run();
+    let (id, phase) = (&run.id, run.phase);
+    let reason = journal.reason.as_deref().unwrap_or("requested");
+    match (verb, run.direction) {
+        (_, Direction::Forward) => format!("Rotation {id} is in progress, in phase {phase}. Resuming it."),
+        (Verb::Rotate, Direction::Rollback) => {
+            format!("Rotation {id} is being rolled back ({reason}). Finishing the rollback; nothing is rotated.")
+        }
+        (Verb::Rollback, Direction::Rollback) => {
+            format!("Rotation {id} is in progress, in phase {phase}. Rolling it back.")
+        }
+        (_, Direction::RollForward) => {
+            format!("Rotation {id} can no longer be rolled back ({reason}). Finishing it.")
+        }
+    }
+}
+
+/// Where the rotation starts from.
+fn survey_line<C: Controller>(seen: &ObservedOf<C>, plan: &PlanOf<C>) -> Line {
+    Line {
+        phase: Phase::Survey,
+        what: RotationOf::<C>::start(seen, &plan.record),
+        wait: false,
+        checked: None,
+    }
+}

@@ -1,0 +1,112 @@
+//! The Leases of rotations, read without holding any: what is in progress, and when the last rotation ended.
+
+use std::collections::BTreeMap;
+
+use client::connection::Server;
+use client::error::{Doing as _, Error};
+use engine::journal::{Journal, Unreadable};
+use engine::lock::Record;
+use engine::rotation::Rotation;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Api, ListParams};
+
+use crate::rotation::target::{LeaseName, lease_selector};
+
+/// As kubectl pages.
+const PAGE: u32 = 500;
+
+/// What the Lease of one target says.
+#[derive(Debug)]
+pub struct LeasedRotation<R: Rotation> {
+    /// The Lease itself.
+    pub record: Record,
+    /// The journal of a rotation in progress.
+    pub journal: Option<Result<Journal<R>, Unreadable>>,
+}
+
+impl<R: Rotation> From<Record> for LeasedRotation<R> {
+    fn from(record: Record) -> Self {
+        let journal = record.journal.as_deref().map(Journal::read);
+        Self { record, journal }
+    }
+}
+
+impl<R: Rotation> LeasedRotation<R> {
+    /// Whether a rotation was begun and is not finished.
+    pub fn in_progress(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// The journal, where it can be read.
+    pub fn journal(&self) -> Option<&Journal<R>> {
+        self.journal.as_ref()?.as_ref().ok()
+    }
+
+    /// Whether no process holds it: no holder, or one that is known to have ended.
+    pub fn is_unattended(&self) -> bool {
+        self.record.holder.is_none() || self.record.holder_is_gone()
+    }
+}
+
+/// The Leases of all targets of one kind of rotation.
+#[derive(Debug)]
+pub struct LeasedRotations<R: Rotation> {
+    by_lease: BTreeMap<(String, String), LeasedRotation<R>>,
+    /// The caller may not list Leases.
+    pub unknown: bool,
+}
+
+impl<R: Rotation> LeasedRotations<R> {
+    /// Reads them, in pages: in one namespace, or in all. Without permission nothing is known, and nothing fails.
+    pub async fn read(server: &Server, namespace: Option<&str>, side: &str) -> Result<Self, Error> {
+        let client = server.client.clone();
+        let api: Api<Lease> = match namespace {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
+        };
+        let mut params = ListParams::default().labels(&lease_selector::<R>()).limit(PAGE);
+        let mut found = Self {
+            by_lease: BTreeMap::new(),
+            unknown: false,
+        };
+        loop {
+            let page = match api.list(&params).await {
+                Err(kube::Error::Api(status)) if status.is_forbidden() => {
+                    found.unknown = true;
+                    found.by_lease.clear();
+                    return Ok(found);
+                }
+                other => other.doing(format!("list Leases on {side}"))?,
+            };
+            for lease in page.items {
+                if let (Some(namespace), Some(name)) = (&lease.metadata.namespace, &lease.metadata.name) {
+                    let at = (namespace.clone(), name.clone());
+                    found.by_lease.insert(at, Record::of(&lease).into());
+                }
+            }
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    /// What all of them say.
+    pub fn all(&self) -> impl Iterator<Item = &LeasedRotation<R>> {
+        self.by_lease.values()
+    }
+
+    /// What a Lease says; `None` without one.
+    pub fn of(&self, namespace: &str, name: &str) -> Option<&LeasedRotation<R>> {
+        self.by_lease.get(&(namespace.to_owned(), name.to_owned()))
+    }
+}
+
+/// Reads the Lease of one target. `None`: the caller has no permission to.
+pub async fn of<R: Rotation>(server: &Server, lease: &LeaseName) -> Result<Option<LeasedRotation<R>>, Error> {
+    match lease.lock::<R>(server).read().await {
+        Ok(record) => Ok(Some(record.into())),
+        Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(None),
+        Err(error) => Err(error).doing(format!("read {lease}")),
+    }
+}

@@ -1,0 +1,439 @@
+//! How a run ended: a sentence, an exit code, a document, and the command that resumes it or rolls it back.
+
+use crate::ExitCode;
+use client::error::{Error, Kind};
+use client::secret::Fingerprint;
+use engine::direction::Direction;
+use engine::engine::{Outcome, Pause};
+use engine::phase::Phase;
+use engine::rotation::Blocker;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::rotation::API_VERSION;
+use crate::rotation::plan::Line;
+use crate::rotation::target::Target;
+
+/// The document of `-o json`: how it ended for one target.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationResult {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Metadata,
+    /// What it is about.
+    #[serde(flatten)]
+    details: Map<String, Value>,
+    /// `rotated`, `rolled-back`, `rolled-forward`, `planned`, `refused`, `pending`, `held`, `interrupted`, `failed`, `nothing-to-do`.
+    pub outcome: &'static str,
+    /// The exit code of a run for this target alone.
+    pub exit_code: u8,
+    /// What went wrong, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The farthest phase that was begun, where it is pending.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// Its direction, where it is pending.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
+    /// The token before.
+    pub old_fingerprint: Option<Fingerprint>,
+    /// The token after; `None` where it was not changed.
+    pub new_fingerprint: Option<Fingerprint>,
+    /// The plan.
+    pub plan: Vec<Line>,
+    /// The failed preflight checks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blockers: Vec<Blocker>,
+    /// What else there is to know.
+    pub remarks: Vec<String>,
+    /// The command that resumes it, where it is pending.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume: Option<String>,
+    /// The command that rolls it back, where that is still possible.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Metadata {
+    name: String,
+}
+
+/// The document of several targets.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationResultList {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: serde_json::Value,
+    items: Vec<RotationResult>,
+}
+
+impl From<Vec<RotationResult>> for RotationResultList {
+    fn from(items: Vec<RotationResult>) -> Self {
+        Self {
+            api_version: API_VERSION,
+            kind: "RotationResultList",
+            metadata: serde_json::json!({}),
+            items,
+        }
+    }
+}
+
+impl RotationResult {
+    /// Nothing was done yet.
+    pub fn of(target: &Target) -> Self {
+        Self {
+            api_version: API_VERSION,
+            kind: "RotationResult",
+            metadata: Metadata {
+                name: target.name.clone(),
+            },
+            details: target.details.clone(),
+            outcome: "failed",
+            exit_code: ExitCode::Failed as u8,
+            message: None,
+            phase: None,
+            direction: None,
+            old_fingerprint: None,
+            new_fingerprint: None,
+            plan: Vec::new(),
+            blockers: Vec::new(),
+            remarks: Vec::new(),
+            resume: None,
+            rollback: None,
+        }
+    }
+
+    /// It succeeded.
+    pub fn end(&mut self, outcome: &'static str) {
+        self.outcome = outcome;
+        self.exit_code = ExitCode::Done as u8;
+    }
+
+    /// It ended with an error. The outcome follows from its kind, unless `end_of` has set a more precise one.
+    pub fn fail(&mut self, error: &Error) {
+        self.exit_code = ExitCode::from(error) as u8;
+        self.message = Some(error.message.clone());
+        self.outcome = match error.kind {
+            Kind::Held => "held",
+            Kind::Pending => "pending",
+            Kind::Interrupted | Kind::Terminated => "interrupted",
+            _ if ["rolled-back", "rolled-forward", "refused"].contains(&self.outcome) => self.outcome,
+            _ => "failed",
+        };
+    }
+}
+
+/// The command of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// `rotate`.
+    Rotate,
+    /// `rollback`.
+    Rollback,
+}
+
+/// Words an outcome: `Ok` where the command has reached its end. `pending` says whether the journal is still there.
+pub fn end_of(
+    verb: Verb,
+    outcome: Outcome,
+    target: &Target,
+    pending: bool,
+    result: &mut RotationResult,
+) -> Result<(), Error> {
+    let name = &target.display;
+    match outcome {
+        Outcome::Done | Outcome::AlreadyDone => {
+            if matches!(outcome, Outcome::AlreadyDone) {
+                result.message = Some("a previous run had finished the rotation: nothing left to do".to_owned());
+            }
+            match verb {
+                Verb::Rotate => {
+                    result.end("rotated");
+                    Ok(())
+                }
+                // Another run finished it before ours took the lock.
+                Verb::Rollback => Err(Error::failed(format!(
+                    "the rotation of {name} can no longer be rolled back: it is finished"
+                ))),
+            }
+        }
+        Outcome::RolledBack(reason) => {
+            result.outcome = "rolled-back";
+            match verb {
+                Verb::Rollback => {
+                    result.end("rolled-back");
+                    Ok(())
+                }
+                Verb::Rotate => Err(Error::failed(format!(
+                    "the rotation of {name} was rolled back, and {}: {reason}",
+                    target.restored
+                ))),
+            }
+        }
+        Outcome::RolledForward(reason) => {
+            result.outcome = "rolled-forward";
+            Err(Error::failed(format!(
+                "the rotation of {name} could not be rolled back: {reason}"
+            )))
+        }
+        Outcome::Refused(blockers) => Err(refusal(target, blockers, result)),
+        Outcome::Pending {
+            because: Pause::Error(error),
+            ..
+        } if !pending => Err(error),
+        Outcome::Pending {
+            phase,
+            direction,
+            because,
+        } => {
+            if pending {
+                result.phase = Some(phase);
+                result.direction = Some(direction);
+            }
+            Err(stopped(target, phase, direction, because, pending, result))
+        }
+    }
+}
+
+/// Why nothing was begun.
+pub fn refusal(target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
+    result.outcome = "refused";
+    let reasons: Vec<&str> = blockers.iter().map(|blocker| blocker.reason.as_str()).collect();
+    let message = format!("cannot rotate {}: {}", target.display, reasons.join("; "));
+    let error = blockers.iter().fold(Error::failed(message), |error, blocker| {
+        let error = if blocker.hint.is_empty() {
+            error
+        } else {
+            error.hint(blocker.hint.clone())
+        };
+        match blocker.check {
+            Some(check) => error.hint(format!("--force={check} overrides this check")),
+            None => error,
+        }
+    });
+    result.blockers = blockers;
+    error
+}
+
+fn stopped(
+    target: &Target,
+    phase: Phase,
+    direction: Direction,
+    because: Pause,
+    pending: bool,
+    result: &mut RotationResult,
+) -> Error {
+    let Target {
+        display: name,
+        commands,
+        ..
+    } = target;
+    if !pending && phase > Phase::Survey {
+        let status = commands.status();
+        let message = format!("another run has finished the rotation of {name}");
+        return Error::failed(message).hint(format!("`{status}` shows the result"));
+    }
+    if !pending {
+        let message = format!("stopped before anything of {name} was changed");
+        return match because {
+            Pause::Interrupted => Error::new(Kind::Interrupted, message),
+            other => Error::failed(format!("{message}: {}", reason(&other))),
+        };
+    }
+    let what = if direction.is_rollback() {
+        "rollback"
+    } else {
+        "rotation"
+    };
+    let mut error = match &because {
+        Pause::Interrupted => Error::new(
+            Kind::Interrupted,
+            format!("{what} of {name} interrupted in phase {phase}"),
+        ),
+        other => Error::new(
+            Kind::Pending,
+            format!("{what} of {name} stopped in phase {phase}: {}", reason(other)),
+        ),
+    };
+    match &because {
+        Pause::Error(cause) => error.hints.clone_from(&cause.hints),
+        Pause::Blocked(blockers) => {
+            let hints = blockers.iter().map(|blocker| blocker.hint.clone());
+            error.hints.extend(hints.filter(|hint| !hint.is_empty()));
+        }
+        Pause::Contested(writer) => {
+            error = error.hint(format!(
+                "stop {writer}, or let it write the new state, before anything restarts"
+            ));
+        }
+        _ => {}
+    }
+    let resume = if direction == Direction::Forward {
+        commands.rotate()
+    } else {
+        commands.rollback()
+    };
+    error = error.hint(format!("`{resume}` resumes it"));
+    if direction == Direction::Forward && phase.can_be_undone() {
+        let rollback = commands.rollback();
+        error = error.hint(format!("`{rollback}` restores the original state"));
+        result.rollback = Some(rollback);
+    }
+    result.resume = Some(resume);
+    error
+}
+
+fn reason(because: &Pause) -> String {
+    match because {
+        Pause::Interrupted => "interrupted".to_owned(),
+        Pause::TimedOut(what) => format!("still waiting for {what}"),
+        Pause::Blocked(blockers) => blockers
+            .iter()
+            .map(|blocker| blocker.reason.as_str())
+            .collect::<Vec<_>>()
+            .join("; "),
+        Pause::Contested(writer) => {
+            format!("{writer} keeps writing the old state back; the new state was applied once more")
+        }
+        Pause::LockLost(lost) => lost.to_string(),
+        Pause::Error(error) => {
+            let text = error.to_string();
+            text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::app::GlobalFlags;
+    use rstest::rstest;
+
+    use super::*;
+    use engine::lock::Lost;
+
+    use crate::rotation::commands::Commands;
+    use crate::rotation::target::LeaseName;
+
+    fn target() -> Target {
+        Target {
+            object: "cluster.management.cattle.io/c-x7k2p".into(),
+            name: "c-x7k2p".into(),
+            display: "cluster oslo (c-x7k2p)".into(),
+            details: Map::new(),
+            restored: "its agent runs with the old token as before",
+            commands: Commands::new("crt", "c-x7k2p", &GlobalFlags::default()),
+            lease: LeaseName {
+                namespace: "c-x7k2p".into(),
+                name: "kubectl-crt".into(),
+                side: "the management cluster",
+            },
+        }
+    }
+
+    fn pending(phase: Phase, direction: Direction, because: Pause) -> Outcome {
+        Outcome::Pending {
+            phase,
+            direction,
+            because,
+        }
+    }
+
+    fn blocker() -> Blocker {
+        Blocker {
+            check: Some("agent"),
+            reason: "its agent is away".into(),
+            hint: "wait for it".into(),
+        }
+    }
+
+    /// Exit code, outcome, what a user reads.
+    fn printed(verb: Verb, outcome: Outcome, left: bool) -> String {
+        let mut result = RotationResult::of(&target());
+        let ended = end_of(verb, outcome, &target(), left, &mut result);
+        if let Err(error) = &ended {
+            result.fail(error);
+        }
+        let mut words = vec![format!("{} {}", result.exit_code, result.outcome)];
+        if let Err(error) = ended {
+            words.push(error.message);
+            words.extend(error.hints);
+        }
+        words.join(" | ")
+    }
+
+    #[rstest]
+    #[case::done(Verb::Rotate, Outcome::Done, false, "0 rotated")]
+    #[case::turned_to_rollback(Verb::Rotate, Outcome::RolledBack("no proof in time".into()), false,
+        "1 rolled-back | the rotation of cluster oslo (c-x7k2p) was rolled back, and its agent runs with the old token as before: no proof in time")]
+    #[case::rolled_back(Verb::Rollback, Outcome::RolledBack("requested".into()), false, "0 rolled-back")]
+    #[case::refused(Verb::Rotate, Outcome::Refused(vec![blocker()]), false,
+        "1 refused | cannot rotate cluster oslo (c-x7k2p): its agent is away | wait for it | --force=agent overrides this check")]
+    #[case::stopped_early(
+        Verb::Rotate,
+        pending(Phase::Survey, Direction::Forward, Pause::Interrupted),
+        false,
+        "130 interrupted | stopped before anything of cluster oslo (c-x7k2p) was changed"
+    )]
+    #[case::stopped(
+        Verb::Rotate,
+        pending(Phase::Prove, Direction::Forward, Pause::Interrupted),
+        true,
+        "130 interrupted | rotation of cluster oslo (c-x7k2p) interrupted in phase prove | \
+         `kubectl crt rotate c-x7k2p` resumes it | `kubectl crt rollback c-x7k2p` restores the original state"
+    )]
+    #[case::timed_out(Verb::Rotate, pending(Phase::Confirm, Direction::Forward, Pause::TimedOut("Rancher to reject 739e2d9420".into())), true,
+        "4 pending | rotation of cluster oslo (c-x7k2p) stopped in phase confirm: still waiting for Rancher to reject 739e2d9420 | \
+         `kubectl crt rotate c-x7k2p` resumes it")]
+    #[case::blocked(
+        Verb::Rotate,
+        pending(Phase::Place, Direction::Rollback, Pause::Blocked(vec![blocker()])),
+        true,
+        "4 pending | rollback of cluster oslo (c-x7k2p) stopped in phase place: its agent is away | wait for it | \
+         `kubectl crt rollback c-x7k2p` resumes it"
+    )]
+    #[case::rollback_stopped(
+        Verb::Rotate,
+        pending(Phase::Place, Direction::Rollback, Pause::LockLost(Lost::TakenOver)),
+        true,
+        "4 pending | rollback of cluster oslo (c-x7k2p) stopped in phase place: the lock was lost: another run has taken it over | \
+         `kubectl crt rollback c-x7k2p` resumes it"
+    )]
+    #[case::another_writer(
+        Verb::Rotate,
+        pending(Phase::Confirm, Direction::Forward, Pause::Contested("manager \"kustomize-controller\"".into())),
+        true,
+        "4 pending | rotation of cluster oslo (c-x7k2p) stopped in phase confirm: manager \"kustomize-controller\" keeps writing \
+         the old state back; the new state was applied once more | stop manager \"kustomize-controller\", or let it write the new \
+         state, before anything restarts | `kubectl crt rotate c-x7k2p` resumes it"
+    )]
+    #[case::another_run_finished_it(
+        Verb::Rotate,
+        pending(Phase::Prove, Direction::Forward, Pause::LockLost(Lost::NotRenewed)),
+        false,
+        "1 failed | another run has finished the rotation of cluster oslo (c-x7k2p) | `kubectl crt status c-x7k2p` shows the result"
+    )]
+    #[case::failed_before_it_began(
+        Verb::Rotate,
+        pending(Phase::Survey, Direction::Forward, Pause::Error(Error::failed("no answer"))),
+        false,
+        "1 failed | no answer"
+    )]
+    #[case::too_late_to_roll_back(
+        Verb::Rollback,
+        Outcome::Done,
+        false,
+        "1 failed | the rotation of cluster oslo (c-x7k2p) can no longer be rolled back: it is finished"
+    )]
+    fn every_end_has_an_exit_code_and_a_next_command(
+        #[case] verb: Verb,
+        #[case] outcome: Outcome,
+        #[case] left: bool,
+        #[case] expected: &str,
+    ) {
+        assert_eq!(printed(verb, outcome, left), expected);
+    }
+}

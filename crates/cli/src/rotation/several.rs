@@ -1,0 +1,210 @@
+//! Several targets in one command: all are surveyed, one question is asked about all of them, and a limited number is rotated at
+//! a time. A failure of one does not stop the others.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::ExitCode;
+use crate::ui::Ui;
+use client::error::{Error, Kind};
+use futures::StreamExt as _;
+use futures::stream;
+use rand::RngExt as _;
+
+use engine::controller::Controller;
+
+use crate::rotation::job::{Job, Ready, STOPPING};
+use crate::rotation::outcome::RotationResult;
+use crate::rotation::target::Target;
+
+/// How many at once, and how far apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Parallelism {
+    /// So many at once.
+    pub max: usize,
+    /// Each begins after a random delay of at most this, so that the load that all of them cause is spread.
+    pub jitter: Duration,
+    /// After a failure no other one is begun.
+    pub stop_on_failure: bool,
+}
+
+/// One of them, and how it ended.
+pub struct Each<'a, C> {
+    /// What it is about.
+    pub target: &'a Target,
+    /// What to do; `None` where it failed before.
+    job: Option<Job<'a, C>>,
+    /// Its result.
+    pub result: RotationResult,
+    /// How it ended.
+    pub ended: Result<(), Error>,
+}
+
+impl<'a, C: Controller> Each<'a, C> {
+    /// Nothing was done yet.
+    pub fn new(job: Job<'a, C>) -> Self {
+        Self {
+            target: job.target,
+            result: RotationResult::of(job.target),
+            job: Some(job),
+            ended: Ok(()),
+        }
+    }
+
+    /// It failed before anything could be done.
+    pub fn failed(target: &'a Target, mut result: RotationResult, error: Error) -> Self {
+        result.fail(&error);
+        Self {
+            target,
+            job: None,
+            result,
+            ended: Err(error),
+        }
+    }
+
+    async fn prepare(&mut self) -> Option<Ready<C>> {
+        let job = self.job.as_ref()?;
+        match Box::pin(job.prepare(&mut self.result)).await {
+            Ok(ready) => ready,
+            Err(error) => {
+                self.fail(error);
+                None
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, ready: Ready<C>) {
+        let Some(job) = &self.job else { return };
+        if let Err(error) = Box::pin(job.carry_out(ready, &mut self.result)).await {
+            self.fail(error);
+        }
+    }
+
+    fn fail(&mut self, error: Error) {
+        let error = match &self.job {
+            Some(job) => job.failed(error, &mut self.result),
+            None => error,
+        };
+        self.ended = Err(error);
+    }
+}
+
+/// Rotates all of them; `ended` is called for each as it ends.
+///
+/// # Errors
+/// The answer to the question is no, or there is no terminal to ask on.
+pub async fn run<C: Controller>(
+    ui: &Ui,
+    all: &mut [Each<'_, C>],
+    parallelism: Parallelism,
+    yes: bool,
+    ended: impl Fn(&Each<'_, C>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let _hold = ui.hold();
+    let at_once = parallelism.max.max(1);
+    let surveys: Vec<_> = all.iter_mut().map(Each::prepare).collect();
+    let ready: Vec<Option<Ready<C>>> = stream::iter(surveys).buffered(at_once).collect().await;
+    let mut failed = false;
+    let mut begun = Vec::new();
+    for (each, ready) in all.iter_mut().zip(ready) {
+        if let Some(ready) = ready {
+            begun.push((each, ready));
+        } else {
+            failed |= each.ended.is_err();
+            print_failure(ui, each);
+            ended(each)?;
+        }
+    }
+    if begun.is_empty() {
+        return Ok(());
+    }
+    if let Err(no) = agreed(ui, begun.len(), yes).await {
+        for (_, ready) in begun {
+            ready.leave().await;
+        }
+        return Err(no);
+    }
+    let (ended, failed) = (&ended, &AtomicBool::new(failed));
+    let runs: Vec<_> = begun
+        .into_iter()
+        .map(|(each, ready)| async move {
+            if !random_delay(ui, parallelism.jitter).await {
+                ready.leave().await;
+                each.fail(Error::new(Kind::Interrupted, "interrupted before it began"));
+            } else if parallelism.stop_on_failure && failed.load(Ordering::Relaxed) {
+                ready.leave().await;
+                each.fail(Error::failed("not started: another rotation failed"));
+            } else {
+                each.carry_out(ready).await;
+                failed.fetch_or(each.ended.is_err(), Ordering::Relaxed);
+            }
+            print_failure(ui, each);
+            ended(each)
+        })
+        .collect();
+    let mut runs = stream::iter(runs).buffer_unordered(at_once);
+    let interrupted = async {
+        ui.interrupt().cancelled().await;
+        ui.status(STOPPING);
+        std::future::pending::<()>().await;
+    };
+    tokio::pin!(interrupted);
+    loop {
+        tokio::select! {
+            next = runs.next() => match next {
+                Some(printed) => printed?,
+                None => return Ok(()),
+            },
+            () = &mut interrupted => {}
+        }
+    }
+}
+
+async fn agreed(ui: &Ui, count: usize, yes: bool) -> Result<(), Error> {
+    let question = if count == 1 {
+        String::new()
+    } else {
+        format!("This starts {count} rotations. Anything else that uses one of the old values stops working.")
+    };
+    if ui.confirm(&question, yes).await? {
+        Ok(())
+    } else {
+        Err(Error::failed("nothing was changed"))
+    }
+}
+
+/// Waits for a random time; `false`: the user wants to stop.
+async fn random_delay(ui: &Ui, jitter: Duration) -> bool {
+    let wait = jitter.mul_f64(rand::rng().random_range(0.0..=1.0));
+    tokio::select! {
+        biased;
+        () = ui.interrupt().cancelled() => false,
+        () = tokio::time::sleep(wait) => true,
+    }
+}
+
+fn print_failure<C>(ui: &Ui, each: &Each<'_, C>) {
+    if let Err(error) = &each.ended {
+        let mut error = error.clone();
+        error.message = format!("{}: {}", each.target.display, error.message);
+        ui.error(&error);
+    }
+}
+
+/// How the whole command ends: it succeeds only if all did. Pending comes before failed, since it has to be resumed.
+pub fn exit<C>(all: &[Each<'_, C>]) -> Result<ExitCode, Error> {
+    let kinds: Vec<Kind> = all
+        .iter()
+        .filter_map(|each| Some(each.ended.as_ref().err()?.kind))
+        .collect();
+    let Some(first) = kinds.first() else {
+        return Ok(ExitCode::Done);
+    };
+    let by_weight = [Kind::Interrupted, Kind::Pending, Kind::Held];
+    let kind = by_weight
+        .into_iter()
+        .find(|kind| kinds.contains(kind))
+        .unwrap_or(*first);
+    let message = format!("{} of {} rotations did not succeed", kinds.len(), all.len());
+    Err(Error::new(kind, message))
+}

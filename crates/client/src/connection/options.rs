@@ -1,0 +1,71 @@
+//! What kubectl's connection flags say, as plain values.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::environment::Environment;
+use super::kubeconfig::Merged;
+use super::{Connection, resolve};
+use crate::error::Error;
+use crate::secret::Secret;
+
+/// kubectl's connection flags. A value that is given but empty counts as absent, as it does for kubectl.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionOptions {
+    /// `--kubeconfig`
+    pub kubeconfig: Option<PathBuf>,
+    /// `--context`
+    pub context: Option<String>,
+    /// `--cluster`
+    pub cluster: Option<String>,
+    /// `--user`
+    pub user: Option<String>,
+    /// `--namespace`
+    pub namespace: Option<String>,
+    /// `--server`
+    pub server: Option<String>,
+    /// `--token`
+    pub token: Option<Secret>,
+    /// `--tls-server-name`
+    pub tls_server_name: Option<String>,
+    /// `--insecure-skip-tls-verify`
+    pub insecure_skip_tls_verify: Option<bool>,
+    /// `--certificate-authority`, a path
+    pub certificate_authority: Option<String>,
+    /// `--client-certificate`, a path
+    pub client_certificate: Option<String>,
+    /// `--client-key`, a path
+    pub client_key: Option<String>,
+    /// `--as`
+    pub impersonate: Option<String>,
+    /// `--as-uid`
+    pub impersonate_uid: Option<String>,
+    /// `--as-group`
+    pub impersonate_groups: Vec<String>,
+    /// `--as-user-extra`, each `KEY=VALUE`
+    pub impersonate_extra: Vec<String>,
+    /// `--request-timeout`; zero waits without end
+    pub request_timeout: Duration,
+    /// `--disable-compression`
+    pub disable_compression: Option<bool>,
+}
+
+impl ConnectionOptions {
+    /// Finds the API server and the identity as kubectl would. Reads files, sends nothing.
+    pub fn load(&self, environment: &Environment) -> Result<Connection, Error> {
+        resolve::resolve(self, environment)
+    }
+
+    /// The names that a kubeconfig has for the value of a flag: contexts for `--context` and any flag of a plugin that
+    /// ends so, clusters and users for theirs; `None` for other flags. For completion: what cannot be read has no names.
+    pub fn names_for(&self, flag: &str, environment: &Environment) -> Option<Vec<String>> {
+        let explicit = self.kubeconfig.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let merged = || Merged::load(explicit, environment).unwrap_or_default();
+        match flag {
+            "cluster" => Some(merged().clusters.into_iter().map(|(name, _)| name).collect()),
+            "user" => Some(merged().users.into_iter().map(|(name, _)| name).collect()),
+            flag if flag.ends_with("context") => Some(merged().contexts.into_iter().map(|(name, _)| name).collect()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,674 @@
+use std::any::Any;
+use std::path::{Path, PathBuf};
+
+use http::Request;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::*;
+use crate::connection::fake::{Fake, Reply, ok, status};
+use crate::connection::{Authority, Environment};
+use crate::console::Console;
+use crate::error::{Doing as _, Kind};
+use crate::secret::Secret;
+
+async fn ask(server: &Server, method: &str, path: &str) -> Result<String, Error> {
+    let request = Request::builder().method(method).uri(path).body(Vec::new()).unwrap();
+    Ok(server.client.request_text(request).await?)
+}
+
+async fn get(server: &Server) -> Result<String, Error> {
+    ask(server, "GET", "/api").await
+}
+
+/// Keeps what it is told to show.
+#[derive(Debug, Default)]
+struct Recorder {
+    verbosity: u8,
+    interactive: bool,
+    warnings: std::sync::Mutex<Vec<String>>,
+    log: std::sync::Mutex<Vec<String>>,
+}
+
+impl Console for Recorder {
+    fn warn(&self, text: &str) {
+        self.warnings.lock().unwrap().push(text.to_owned());
+    }
+
+    fn verbosity(&self) -> u8 {
+        self.verbosity
+    }
+
+    fn log(&self, line: &str) {
+        self.log.lock().unwrap().push(line.to_owned());
+    }
+
+    fn is_interactive(&self) -> bool {
+        self.interactive
+    }
+
+    fn lend_terminal(&self) -> Box<dyn Any + Send> {
+        Box::new(())
+    }
+}
+
+fn recorded(verbosity: u8) -> (Environment, Arc<Recorder>) {
+    let recorder = Arc::new(Recorder {
+        verbosity,
+        ..Recorder::default()
+    });
+    (Environment::empty(Arc::clone(&recorder) as Arc<dyn Console>), recorder)
+}
+
+#[tokio::test]
+async fn a_read_is_repeated_while_the_server_is_busy() {
+    let fake = Fake::tls(|_, before| if before < 2 { status(503) } else { ok("{}") }).await;
+    assert_eq!(get(&fake.simple().connect().unwrap()).await.unwrap(), "{}");
+    assert_eq!(fake.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn a_constant_503_is_told_after_five_tries() {
+    let fake = Fake::tls(|_, _| status(503)).await;
+    let error = get(&fake.simple().connect().unwrap()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable);
+    assert_eq!(
+        error.to_string(),
+        "Error from server (ServiceUnavailable): ServiceUnavailable"
+    );
+    assert_eq!(fake.seen().len(), 5);
+}
+
+#[tokio::test]
+async fn what_creates_is_never_sent_twice() {
+    for reply in [
+        || status(503),
+        || status(429),
+        || status(401),
+        || Reply::Close,
+        || Reply::Cut,
+    ] {
+        let fake = Fake::tls(move |_, _| reply()).await;
+        let plugin = Plugin::new();
+        let connection = fake.connection(&plugin.user(""), &Environment::silent(), |_| {});
+        assert!(ask(&connection.connect().unwrap(), "POST", "/api").await.is_err());
+        assert_eq!(fake.methods(), ["POST"]);
+    }
+}
+
+#[tokio::test]
+async fn idempotent_writes_are_repeated_when_the_connection_breaks() {
+    for method in ["PUT", "PATCH", "DELETE", "GET"] {
+        for reply in [|| Reply::Close, || Reply::Cut, || status(504)] {
+            let fake = Fake::tls(move |_, before| if before == 0 { reply() } else { ok("done") }).await;
+            assert_eq!(
+                ask(&fake.simple().connect().unwrap(), method, "/api").await.unwrap(),
+                "done"
+            );
+            assert_eq!(fake.methods(), [method, method]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_errors_are_not_repeated() {
+    for code in [400, 403, 404, 409, 422, 500] {
+        let fake = Fake::tls(move |_, _| status(code)).await;
+        assert!(get(&fake.simple().connect().unwrap()).await.is_err());
+        assert_eq!(fake.seen().len(), 1, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn retry_after_is_obeyed_within_the_budget() {
+    let fake = Fake::tls(|_, before| match before {
+        0 => Reply::Answer(429, &[("retry-after", "1")], String::new()),
+        _ => ok("done"),
+    })
+    .await;
+    let began = Instant::now();
+    get(&fake.simple().connect().unwrap()).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    let fake = Fake::tls(|_, _| Reply::Answer(429, &[("retry-after", "60")], String::new())).await;
+    let error = get(&fake.simple().connect().unwrap()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Error from server: the server answered 429 Too Many Requests"
+    );
+    assert_eq!(fake.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_watch_is_handed_on_as_it_arrives() {
+    let fake = Fake::tls(|_, _| Reply::Stall).await;
+    let server = fake.simple().connect().unwrap();
+    let request = Request::get("/api/v1/pods?watch=true").body(Body::empty()).unwrap();
+    let mut response = server.client.send(request).await.unwrap();
+    let frame = response.body_mut().frame().await.unwrap().unwrap();
+    assert_eq!(frame.into_data().unwrap(), "{\"half\":");
+}
+
+#[tokio::test]
+async fn the_request_timeout_covers_headers_and_body() {
+    for reply in [|| Reply::Hang, || Reply::Stall] {
+        let fake = Fake::tls(move |_, _| reply()).await;
+        for path in ["/api", "/api?watch=true"] {
+            let connection = fake.connection("{token: t}", &Environment::silent(), |flags| {
+                flags.request_timeout = Duration::from_millis(200);
+            });
+            let error = ask(&connection.connect().unwrap(), "GET", path).await.unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "Unable to connect to the server: the request was not answered within 200ms (--request-timeout)"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_has_gone_silent_is_given_up() {
+    let fake = Fake::tls(|_, before| if before == 0 { ok("{}") } else { Reply::Hang }).await;
+    let server = fake.simple().connect().unwrap();
+    get(&server).await.unwrap();
+    // From here on time jumps to the next deadline whenever everybody waits.
+    tokio::time::pause();
+    let error = get(&server).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Unable to connect to the server: the server gave no answer within 1m30s"
+    );
+}
+
+#[tokio::test]
+async fn a_path_of_the_address_stands_before_every_request() {
+    let fake = Fake::tls(|_, _| ok("{}")).await;
+    let connection = fake.simple().at(fake.url.join("/k8s/clusters/c-1/").unwrap());
+    get(&connection.connect().unwrap()).await.unwrap();
+    assert_eq!(fake.seen()[0].path, "/k8s/clusters/c-1/api");
+}
+
+#[tokio::test]
+async fn requests_say_who_sends_them() {
+    let fake = Fake::tls(|_, _| ok("{}")).await;
+    let connection = fake.connection("{token: plain}", &Environment::silent(), |flags| {
+        flags.impersonate = Some("bob".into());
+        flags.impersonate_groups = vec!["g1".into(), "g2".into()];
+    });
+    get(&connection.connect().unwrap()).await.unwrap();
+    let seen = &fake.seen()[0];
+    assert_eq!(seen.header("authorization"), "Bearer plain");
+    assert!(
+        seen.header("user-agent").starts_with("kubectl-test/v0.0.0 ("),
+        "{seen:?}"
+    );
+    assert_eq!(seen.header("impersonate-user"), "bob");
+    assert_eq!(seen.headers.get_all("impersonate-group").iter().count(), 2);
+}
+
+#[tokio::test]
+async fn an_anonymous_request_carries_nothing_of_ours() {
+    let fake = Fake::tls(|_, _| ok("{}")).await;
+    let (certificate, key) = fake.client_certificate();
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let user = format!(
+        "{{client-certificate-data: {}, client-key-data: {}}}",
+        encode(&certificate),
+        encode(&key)
+    );
+    let connection = fake.connection(&user, &Environment::silent(), |flags| {
+        flags.impersonate = Some("bob".into());
+    });
+    get(&connection.connect().unwrap()).await.unwrap();
+    let public = connection.anonymous_at(fake.url.clone(), Authority::Pem(&fake.ca));
+    get(&public.connect().unwrap()).await.unwrap();
+    let seen = fake.seen();
+    assert!(seen[0].certified && seen[0].headers.contains_key("impersonate-user"));
+    assert!(!seen[1].certified && !seen[1].headers.contains_key("authorization"));
+    assert!(!seen[1].headers.contains_key("impersonate-user"));
+}
+
+#[tokio::test]
+async fn a_connection_with_a_token_carries_the_token_and_nothing_else() {
+    let fake = Fake::tls(|_, _| ok("{}")).await;
+    let (certificate, key) = fake.client_certificate();
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let (certificate, key) = (encode(&certificate), encode(&key));
+    let user = format!("{{client-certificate-data: {certificate}, client-key-data: {key}}}");
+    let connection = fake.connection(&user, &Environment::silent(), |flags| {
+        flags.impersonate = Some("bob".into());
+    });
+    let with_token = connection.with_token(&Secret::new("abcdef.0123456789abcdef")).unwrap();
+    get(&with_token.connect().unwrap()).await.unwrap();
+    let seen = &fake.seen()[0];
+    assert_eq!(seen.headers["authorization"], "Bearer abcdef.0123456789abcdef");
+    assert!(!seen.certified && !seen.headers.contains_key("impersonate-user"));
+    let plain = Fake::plain(|_, _| ok("{}")).await;
+    let plain = plain.connection("{}", &Environment::silent(), |_| {});
+    assert!(plain.with_token(&Secret::new("abcdef.0123456789abcdef")).is_err());
+}
+
+#[tokio::test]
+async fn a_plain_server_gets_no_credentials() {
+    let fake = Fake::plain(|_, _| ok("{}")).await;
+    let connection = fake.connection("{token: plain, as: bob}", &Environment::silent(), |_| {});
+    get(&connection.connect().unwrap()).await.unwrap();
+    let seen = &fake.seen()[0];
+    assert!(!seen.headers.contains_key("authorization") && !seen.headers.contains_key("impersonate-user"));
+}
+
+#[tokio::test]
+async fn warnings_of_the_server_are_shown() {
+    let warning: &[(&str, &str)] = &[
+        ("warning", "299 - \"v1 X is \\\"old\\\"\", 299 - \"second\""),
+        ("warning", "199 - \"no\""),
+    ];
+    let fake = Fake::tls(move |_, _| Reply::Answer(200, warning, "{}".into())).await;
+    let (environment, recorder) = recorded(0);
+    let server = fake.connection("{token: t}", &environment, |_| {}).connect().unwrap();
+    get(&server).await.unwrap();
+    let shown = recorder.warnings.lock().unwrap();
+    assert_eq!(*shown, ["v1 X is \"old\"", "second"]);
+}
+
+#[tokio::test]
+async fn the_servers_clock_is_learned_from_its_answers() {
+    let fake = Fake::tls(|_, _| Reply::Answer(200, &[("date", "Fri, 01 Jan 2100 00:00:00 GMT")], "{}".into())).await;
+    let server = fake.simple().connect().unwrap();
+    get(&server).await.unwrap();
+    let expected: Timestamp = "2100-01-01T00:00:00Z".parse().unwrap();
+    assert!(server.clock.now().duration_since(expected).abs() < SignedDuration::from_secs(60));
+}
+
+#[tokio::test]
+async fn the_request_log_shows_no_credential_at_any_level() {
+    const TOKEN: &str = "dk6nhzh5vr9ks8c2kkdss2c6snr5dw42b8k6zhwprjh598fbclkk87";
+    let body = format!("{{\"token\":\"{TOKEN}\"}}");
+    let fake = Fake::tls(move |_, _| Reply::Answer(200, &[("set-cookie", "session=hunter2")], body.clone())).await;
+    let (environment, recorder) = recorded(9);
+    let connection = fake.connection(&format!("{{token: {TOKEN}}}"), &environment, |_| {});
+    ask(
+        &connection.connect().unwrap(),
+        "GET",
+        &format!("/v3/import/{TOKEN}_c-1.yaml?token={TOKEN}"),
+    )
+    .await
+    .unwrap();
+    let log = recorder.log.lock().unwrap().join("\n");
+    assert!(log.contains("/v3/import/<hidden>?token=<hidden> 200 OK in "), "{log}");
+    assert!(
+        log.contains("authorization: <masked>") && log.contains("set-cookie: <masked>"),
+        "{log}"
+    );
+    assert!(!log.contains(TOKEN) && !log.contains("hunter2"), "{log}");
+}
+
+#[tokio::test]
+async fn a_body_is_never_a_message() {
+    let fake = Fake::tls(|_, before| match before {
+        0 => Reply::Answer(500, &[], "<html>hunter2</html>".into()),
+        1 => Reply::Answer(401, &[], "{\"type\":\"error\",\"message\":\"hunter2\"}".into()),
+        _ => ok("{\"kind\":\"hunter2\",\"metadata\":\"hunter2\"}"),
+    })
+    .await;
+    let server = fake.simple().connect().unwrap();
+    let pods: kube::Api<k8s_openapi::api::core::v1::Pod> = kube::Api::default_namespaced(server.client);
+    let mut shown = Vec::new();
+    for _ in 0..3 {
+        let error = pods
+            .get("x")
+            .await
+            .doing("read Pod x on the downstream cluster")
+            .unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        shown.push(error.to_string());
+    }
+    assert_eq!(
+        shown[0],
+        "Error from server: cannot read Pod x on the downstream cluster: the server answered 500 Internal Server Error"
+    );
+    assert_eq!(
+        shown[1],
+        "error: cannot read Pod x on the downstream cluster: You must be logged in to the server (Unauthorized)"
+    );
+    assert!(
+        shown[2].ends_with("the server's answer does not have the expected fields (line 1, column 17)"),
+        "{}",
+        shown[2]
+    );
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_told_in_kubectls_words() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let fake = Fake::tls(|_, _| ok("{}")).await;
+    let connection = fake.simple().at(format!("https://127.0.0.1:{port}").parse().unwrap());
+    let error = get(&connection.connect().unwrap()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("The connection to the server 127.0.0.1:{port} was refused - did you specify the right host or port?")
+    );
+    assert!(error.kind.is_transient());
+}
+
+#[tokio::test]
+async fn an_untrusted_certificate_is_told_at_once() {
+    let fake = Fake::tls(|_, _| ok("{}")).await;
+    let other = Fake::tls(|_, _| ok("{}")).await;
+    let connection = fake.simple().anonymous_at(fake.url.clone(), Authority::Pem(&other.ca));
+    let began = Instant::now();
+    let error = get(&connection.connect().unwrap()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Unable to connect to the server: tls: the server's certificate is signed by an unknown authority"
+    );
+    assert!(began.elapsed() < Duration::from_millis(500));
+    let insecure = fake.connection("{}", &Environment::silent(), |flags| {
+        flags.insecure_skip_tls_verify = Some(true);
+    });
+    get(&insecure.connect().unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_kubeconfigs_proxy_is_used_for_a_loopback_server_too() {
+    let proxy = Fake::plain(|_, _| status(502)).await;
+    let fake = Fake::tls(|_, _| ok("{}")).await;
+    let environment = Environment::silent().with_variable("NO_PROXY", "*");
+    let mut connection = fake.connection("{token: t}", &environment, |_| {});
+    connection.proxy_url = Some(proxy.url.to_string());
+    assert!(get(&connection.connect().unwrap()).await.is_err());
+    assert_eq!(proxy.methods()[0], "CONNECT");
+    assert!(!proxy.seen()[0].headers.contains_key("authorization"));
+    let environment = Environment::silent().with_variable("HTTPS_PROXY", proxy.url.as_str());
+    get(&fake.connection("{token: t}", &environment, |_| {}).connect().unwrap())
+        .await
+        .unwrap();
+}
+
+/// A credential plugin: a shell script that notes each run, and what it was told.
+struct Plugin {
+    directory: tempfile::TempDir,
+    script: PathBuf,
+}
+
+impl Plugin {
+    /// Gives `token-1`, `token-2`, …
+    fn new() -> Self {
+        Self::printing("{\"token\":\"token-$n\"}")
+    }
+
+    /// Prints this status; `$n` is the number of the run.
+    fn printing(status: &str) -> Self {
+        let status = status.replace('"', "\\\"");
+        Self::running(&format!(
+            "echo \"{{\\\"apiVersion\\\":\\\"client.authentication.k8s.io/v1beta1\\\",\\\"kind\\\":\\\"ExecCredential\\\",\\\"status\\\":{status}}}\""
+        ))
+    }
+
+    fn running(commands: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let script = directory.path().join("plugin.sh");
+        let runs = directory.path().join("runs");
+        let runs = runs.display();
+        let text = format!(
+            "echo \"$KUBERNETES_EXEC_INFO\" >>'{runs}'\nn=0\nwhile read -r line; do n=$((n+1)); done <'{runs}'\n{commands}\n"
+        );
+        std::fs::write(&script, text).unwrap();
+        Self { directory, script }
+    }
+
+    /// The kubeconfig's user, with more fields of `exec`.
+    fn user(&self, more: &str) -> String {
+        let script = self.script.display();
+        format!(
+            "{{exec: {{apiVersion: client.authentication.k8s.io/v1beta1, command: /bin/sh, args: ['{script}'], {more}}}}}"
+        )
+    }
+
+    fn runs(&self) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.directory.path().join("runs")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_credential_plugin_runs_once_and_only_when_it_is_needed() {
+    let plugin = Plugin::new();
+    let fake = Fake::tls(|_, _| ok("{}")).await;
+    let connection = fake.connection(&plugin.user(""), &Environment::silent(), |_| {});
+    let one = connection.connect().unwrap();
+    let other = connection
+        .at(fake.url.join("/k8s/clusters/c-1").unwrap())
+        .connect()
+        .unwrap();
+    assert_eq!(plugin.runs().len(), 0);
+    let (a, b, c) = tokio::join!(get(&one), get(&other), get(&one));
+    a.and(b).and(c).unwrap();
+    assert_eq!(plugin.runs().len(), 1);
+    assert!(
+        fake.seen()
+            .iter()
+            .all(|seen| seen.header("authorization") == "Bearer token-1")
+    );
+}
+
+#[tokio::test]
+async fn a_refused_credential_is_renewed_once() {
+    let plugin = Plugin::new();
+    let fake = Fake::tls(|seen, _| {
+        if seen.header("authorization") == "Bearer token-1" {
+            status(401)
+        } else {
+            ok("{}")
+        }
+    })
+    .await;
+    let server = fake
+        .connection(&plugin.user(""), &Environment::silent(), |_| {})
+        .connect()
+        .unwrap();
+    let (a, b) = tokio::join!(get(&server), get(&server));
+    a.and(b).unwrap();
+    assert_eq!(plugin.runs().len(), 2);
+    let refusing = Fake::tls(|_, _| status(401)).await;
+    let plugin = Plugin::new();
+    let server = refusing
+        .connection(&plugin.user(""), &Environment::silent(), |_| {})
+        .connect()
+        .unwrap();
+    let error = get(&server).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "error: You must be logged in to the server (Unauthorized)"
+    );
+    assert_eq!((plugin.runs().len(), refusing.seen().len()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_token_of_the_kubeconfig_is_not_tried_twice() {
+    let fake = Fake::tls(|_, _| status(401)).await;
+    assert_eq!(
+        get(&fake.simple().connect().unwrap()).await.unwrap_err().kind,
+        Kind::Unauthorized
+    );
+    assert_eq!(fake.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn an_expired_credential_is_renewed_before_it_is_refused() {
+    for (expires, runs) in [("2020-01-01T00:00:00Z", 2), ("2999-01-01T00:00:00Z", 1)] {
+        let plugin = Plugin::printing(&format!(
+            "{{\"token\":\"token-$n\",\"expirationTimestamp\":\"{expires}\"}}"
+        ));
+        let fake = Fake::tls(|_, _| ok("{}")).await;
+        let server = fake
+            .connection(&plugin.user(""), &Environment::silent(), |_| {})
+            .connect()
+            .unwrap();
+        get(&server).await.unwrap();
+        get(&server).await.unwrap();
+        assert_eq!(plugin.runs().len(), runs, "{expires}");
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_may_give_a_client_certificate() {
+    let fake = Fake::tls(|_, _| ok("{}")).await;
+    let (certificate, key) = fake.client_certificate();
+    let escape = |pem: &str| pem.replace('\n', "\\\\n");
+    let status = format!(
+        "{{\"clientCertificateData\":\"{}\",\"clientKeyData\":\"{}\"}}",
+        escape(&certificate),
+        escape(&key)
+    );
+    let plugin = Plugin::printing(&status.replace("\\\\n", "\\\\\\\\n"));
+    let server = fake
+        .connection(&plugin.user(""), &Environment::silent(), |_| {})
+        .connect()
+        .unwrap();
+    get(&server).await.unwrap();
+    assert!(fake.seen()[0].certified);
+}
+
+#[tokio::test]
+async fn a_plugin_is_told_whether_it_may_ask_the_user() {
+    let terminal = |interactive| {
+        Arc::new(Recorder {
+            interactive,
+            ..Recorder::default()
+        })
+    };
+    for (mode, stdin, interactive) in [
+        ("", false, Some(false)),
+        ("interactiveMode: IfAvailable", false, Some(false)),
+        ("interactiveMode: Never", true, Some(false)),
+        ("interactiveMode: Always", false, None),
+        ("", true, Some(true)),
+        ("interactiveMode: Always", true, Some(true)),
+    ] {
+        let plugin = Plugin::new();
+        let fake = Fake::tls(|_, _| ok("{}")).await;
+        let connection = fake.connection(&plugin.user(mode), &Environment::empty(terminal(stdin)), |_| {});
+        let outcome = get(&connection.connect().unwrap()).await;
+        if let Some(interactive) = interactive {
+            assert_eq!(plugin.runs()[0]["spec"]["interactive"], interactive, "{mode} {stdin}");
+        } else {
+            let error = outcome.unwrap_err().to_string();
+            assert!(
+                error.ends_with("cannot support interactive mode: standard input is not a terminal"),
+                "{error}"
+            );
+            assert_eq!(plugin.runs().len(), 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_that_asked_is_told_about_the_cluster() {
+    let plugin = Plugin::new();
+    let fake = Fake::tls(|_, _| ok("{}")).await;
+    let connection = fake.connection(&plugin.user("provideClusterInfo: true"), &Environment::silent(), |_| {});
+    get(&connection.connect().unwrap()).await.unwrap();
+    let cluster = &plugin.runs()[0]["spec"]["cluster"];
+    assert_eq!(cluster["server"], fake.url.as_str().trim_end_matches('/'));
+    assert!(cluster["certificate-authority-data"].is_string());
+}
+
+#[tokio::test]
+async fn a_missing_plugin_is_told_with_the_hint_of_the_kubeconfig() {
+    let user = "{exec: {apiVersion: client.authentication.k8s.io/v1beta1, command: no-such-login, installHint: 'brew install no-such-login'}}";
+    let fake = Fake::tls(|_, _| ok("{}")).await;
+    let error = get(&fake.connection(user, &Environment::silent(), |_| {}).connect().unwrap())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Unable to connect to the server: getting credentials: exec: executable no-such-login not found"
+    );
+    assert_eq!(error.hints[1], "brew install no-such-login");
+    assert_eq!(fake.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn nothing_that_a_plugin_printed_is_in_an_error() {
+    let secret = "hunter2hunter2";
+    for (commands, words) in [
+        (format!("echo {secret}; exit 3"), "failed with exit code 3"),
+        (format!("echo '{{token: {secret}'"), "did not print an ExecCredential"),
+        (
+            format!("echo 'apiVersion: other/v1\nkind: ExecCredential\nstatus: {{token: {secret}}}'"),
+            "did not answer with an ExecCredential of",
+        ),
+    ] {
+        let plugin = Plugin::running(&commands);
+        let fake = Fake::tls(|_, _| ok("{}")).await;
+        let user = plugin.user(&format!("env: [{{name: PASSWORD, value: {secret}}}]"));
+        let error = get(&fake
+            .connection(&user, &Environment::silent(), |_| {})
+            .connect()
+            .unwrap())
+        .await
+        .unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(!format!("{error:?}").contains(secret), "{error:?}");
+    }
+    for status in ["{}", "{\"clientCertificateData\":\"x\"}", "null"] {
+        let plugin = Plugin::printing(status);
+        let fake = Fake::tls(|_, _| ok("{}")).await;
+        let server = fake
+            .connection(&plugin.user(""), &Environment::silent(), |_| {})
+            .connect()
+            .unwrap();
+        assert_eq!(get(&server).await.unwrap_err().kind, Kind::Unauthorized, "{status}");
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_work_is_refused_before_anything_runs() {
+    for (user, words) in [
+        (
+            "{exec: {apiVersion: client.authentication.k8s.io/v1, command: x}}",
+            "interactiveMode must be specified",
+        ),
+        (
+            "{exec: {apiVersion: client.authentication.k8s.io/v1alpha1, command: x}}",
+            "invalid apiVersion",
+        ),
+        (
+            "{exec: {apiVersion: client.authentication.k8s.io/v1beta1}}",
+            "command must be specified",
+        ),
+        (
+            "{auth-provider: {name: gcp}}",
+            "no Auth Provider found for name \"gcp\"",
+        ),
+        ("{client-certificate-data: '!'}", "not base64-encoded PEM"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config");
+        let text = format!(
+            "current-context: c\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
+             clusters: [{{name: c, cluster: {{server: 'https://x'}}}}]\nusers: [{{name: u, user: {user}}}]\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let options = crate::connection::ConnectionOptions {
+            kubeconfig: Some(file),
+            ..Default::default()
+        };
+        let error = options.load(&Environment::silent()).unwrap_err().to_string();
+        assert!(error.contains(words), "{user}: {error}");
+    }
+    assert!(!Path::new("/nonexistent").exists());
+}
+
+#[test]
+fn warning_headers_are_taken_apart() {
+    assert_eq!(warnings("299 - \"a\""), ["a"]);
+    assert_eq!(
+        warnings("299 agent \"a, \\\"b\\\"\", 299 - \"c\" \"Sun, 01 Jan\""),
+        ["a, \"b\"", "c"]
+    );
+    assert_eq!(warnings("110 - \"stale\""), Vec::<String>::new());
+    assert_eq!(warnings("299 - \"open"), ["open"]);
+    assert_eq!(warnings("nonsense"), Vec::<String>::new());
+}

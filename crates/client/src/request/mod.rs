@@ -1,0 +1,180 @@
+//! Requests of objects whose answers may hold a credential, in the one place where the text of an answer exists.
+//!
+//! `kube::Client` has request functions of its own. They are not used because they log the whole answer when it cannot
+//! be parsed, and serde's message repeats the value that did not fit: either would put a token on the terminal.
+//!
+//! - Only the fields that are used are typed. A change is a patch of those, so what is not known here survives.
+//! - A change or a deletion names the object as it was [`Observed`], and is refused with a conflict
+//!   ([`Error::is_conflict`]) if it is another one or has changed since.
+//! - An [`Error`] says what was tried on which object, and keeps the server's own answer for whoever words it.
+
+mod error;
+mod list;
+mod object;
+mod wire;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::params::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::{Value, json};
+
+pub use self::error::{Error, Result, Verb};
+pub use self::list::{Item, Page, Wanted, list_all, list_page};
+pub use self::object::{Metadata, Observed, OwnerReference, Problem, Resource, SECRET, Write};
+use self::wire::{fetch, send};
+
+/// One object, or `None` if there is none of that name or the server does not know its kind.
+pub async fn get<T: DeserializeOwned>(
+    client: &kube::Client,
+    resource: Resource,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Option<T>> {
+    let object = resource.named(namespace, Some(name));
+    let request = resource.request(namespace).get(name, &GetParams::default());
+    if_found(send(client, Verb::Get, &object, request).await)
+}
+
+/// All the metadata of one object and nothing else of it, or `None` as with [`get`].
+pub async fn get_metadata(
+    client: &kube::Client,
+    resource: Resource,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Option<ObjectMeta>> {
+    #[derive(Deserialize)]
+    struct Partial {
+        metadata: ObjectMeta,
+    }
+    let object = resource.named(namespace, Some(name));
+    let request = resource.request(namespace).get_metadata(name, &GetParams::default());
+    let partial: Option<Partial> = if_found(send(client, Verb::Get, &object, request).await)?;
+    Ok(partial.map(|partial| partial.metadata))
+}
+
+fn if_found<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A new object under a name that the caller has chosen; one that is there already is an error
+/// ([`Error::is_already_exists`]). Never sent twice: a lost answer ([`Error::is_unanswered`]) is found by looking again.
+pub async fn create<T: DeserializeOwned>(
+    client: &kube::Client,
+    resource: Resource,
+    namespace: Option<&str>,
+    name: &str,
+    body: &Value,
+    write: &Write,
+) -> Result<T> {
+    let object = resource.named(namespace, Some(name));
+    let params = PostParams {
+        dry_run: write.dry_run,
+        field_manager: Some(write.field_manager.clone()),
+    };
+    let body = body.to_string().into_bytes();
+    let request = resource.request(namespace).create(&params, body);
+    send(client, Verb::Create, &object, request).await
+}
+
+/// How a patch is merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// RFC 7386: the only one that custom resources know.
+    Json,
+    /// By the keys of built-in types: a container's environment by the variable's name.
+    Strategic,
+}
+
+/// A change of one object as it was observed. `change` gets the precondition, and the annotations of `write`, added to
+/// its `metadata`.
+pub async fn patch<T: DeserializeOwned>(
+    client: &kube::Client,
+    resource: Resource,
+    observed: &Observed,
+    merge: Merge,
+    mut change: Value,
+    write: &Write,
+) -> Result<T> {
+    change["metadata"]["uid"] = json!(observed.uid);
+    change["metadata"]["resourceVersion"] = json!(observed.resource_version);
+    for (key, value) in &write.annotations {
+        change["metadata"]["annotations"][key] = json!(value);
+    }
+    let params = PatchParams {
+        dry_run: write.dry_run,
+        field_manager: Some(write.field_manager.clone()),
+        ..PatchParams::default()
+    };
+    let change = match merge {
+        Merge::Json => Patch::Merge(change),
+        Merge::Strategic => Patch::Strategic(change),
+    };
+    let namespace = observed.namespace();
+    let object = resource.named(namespace, Some(&observed.name));
+    let request = resource.request(namespace).patch(&observed.name, &params, &change);
+    send(client, Verb::Patch, &object, request).await
+}
+
+/// Removes the object exactly as it was observed. One that is gone already is no error.
+pub async fn delete(client: &kube::Client, resource: Resource, observed: &Observed, write: &Write) -> Result<()> {
+    let exactly = Preconditions {
+        uid: Some(observed.uid.clone()),
+        resource_version: Some(observed.resource_version.clone()),
+    };
+    remove(client, resource, observed, exactly, write).await
+}
+
+/// Removes the object that was observed, whatever has changed in it since. One that is gone already is no error.
+pub async fn delete_any_version(
+    client: &kube::Client,
+    resource: Resource,
+    observed: &Observed,
+    write: &Write,
+) -> Result<()> {
+    let the_same = Preconditions {
+        uid: Some(observed.uid.clone()),
+        resource_version: None,
+    };
+    remove(client, resource, observed, the_same, write).await
+}
+
+async fn remove(
+    client: &kube::Client,
+    resource: Resource,
+    observed: &Observed,
+    preconditions: Preconditions,
+    write: &Write,
+) -> Result<()> {
+    let namespace = observed.namespace();
+    let object = resource.named(namespace, Some(&observed.name));
+    let params = DeleteParams {
+        dry_run: write.dry_run,
+        preconditions: Some(preconditions),
+        ..DeleteParams::default()
+    };
+    let request = resource.request(namespace).delete(&observed.name, &params);
+    match send::<IgnoredAny>(client, Verb::Delete, &object, request).await {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// What stands at a path of the API that is no object. `what` is what an error calls it.
+pub async fn get_path<T: DeserializeOwned>(client: &kube::Client, what: &str, path: &str) -> Result<T> {
+    send(client, Verb::Get, &format!("{what} {path}"), wire::get(path)).await
+}
+
+/// The same, where it is text.
+pub async fn get_text(client: &kube::Client, what: &str, path: &str) -> Result<String> {
+    let object = format!("{what} {path}");
+    let bytes = fetch(client, Verb::Get, &object, wire::get(path)).await?;
+    String::from_utf8(bytes).map_err(|_| Error::senseless(Verb::Get, object))
+}
+
+#[cfg(test)]
+mod tests;

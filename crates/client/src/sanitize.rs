@@ -1,0 +1,97 @@
+//! Makes text of others safe to print: annotations, descriptions and error messages must not control a terminal.
+
+/// Makes control characters visible (`ESC` becomes `^[`), but for line ends and tabs.
+pub fn clean(text: &str) -> String {
+    if !text.contains(|c: char| is_steering(c) && c != '\n' && c != '\t') {
+        return text.to_owned();
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => shown.push(c),
+            c => push_visible(&mut shown, c),
+        }
+    }
+    shown
+}
+
+/// [`clean`], but for the sequences of `kept`: our own colours.
+pub fn clean_but(text: &str, kept: &[String]) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\u{1b}') {
+        shown.push_str(&clean(&rest[..at]));
+        let sequence = kept.iter().find(|sequence| rest[at..].starts_with(*sequence));
+        shown.push_str(sequence.map_or("^[", String::as_str));
+        rest = &rest[at + sequence.map_or(1, String::len)..];
+    }
+    shown + &clean(rest)
+}
+
+/// A text for one cell of a table: cut with `...` where a line ends, control characters made visible.
+///
+/// (kubernetes/cli-runtime v0.33, `pkg/printers/terminal.go` and `tableprinter.go`.)
+pub fn cell(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len() + 3);
+    push_cell(&mut shown, text);
+    shown
+}
+
+/// The same at the end of a text.
+pub fn push_cell(shown: &mut String, text: &str) {
+    // What nearly every cell is.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        shown.push_str(text);
+        return;
+    }
+    let (line, cut) = match text.find(['\n', '\r', '\u{c}']) {
+        Some(end) => (&text[..end], "..."),
+        None => (text, ""),
+    };
+    line.chars().for_each(|c| push_visible(shown, c));
+    shown.push_str(cut);
+}
+
+fn push_visible(shown: &mut String, c: char) {
+    match c {
+        // Caret notation, as cat -v and kubectl do.
+        '\0'..='\u{1f}' => {
+            shown.push('^');
+            shown.push(char::from(c as u8 + b'@'));
+        }
+        c if is_steering(c) => shown.extend(c.escape_unicode()),
+        c => shown.push(c),
+    }
+}
+
+/// C0 and C1 controls, DEL, and the marks that turn the direction of text.
+fn is_steering(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_escape_sequence_is_shown_not_obeyed() {
+        assert_eq!(cell("\u{1b}[31mred\u{7}"), "^[[31mred^G");
+        assert_eq!(clean("a\u{1b}]0;title\nb\u{9b}1m"), "a^[]0;title\nb\\u{9b}1m");
+    }
+
+    #[test]
+    fn only_our_own_colours_stay() {
+        let kept = ["\u{1b}[1m".to_owned(), "\u{1b}[0m".to_owned()];
+        assert_eq!(
+            clean_but("\u{1b}[1mbold\u{1b}[0m \u{1b}[2J\u{1b}", &kept),
+            "\u{1b}[1mbold\u{1b}[0m ^[[2J^["
+        );
+    }
+
+    #[test]
+    fn a_cell_ends_where_its_first_line_ends() {
+        assert_eq!(cell("first\nsecond"), "first...");
+        assert_eq!(cell("first\r\n"), "first...");
+        assert_eq!(cell("plain é"), "plain é");
+    }
+}

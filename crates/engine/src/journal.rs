@@ -1,0 +1,181 @@
+//! The journal of a run: what must be known to resume it from any other terminal.
+//!
+//! It is kept in one annotation of the Lease that is also the lock. It holds fingerprints and names, never a secret, and no
+//! step trusts it alone: the engine observes the objects again before each one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::direction::Direction;
+use crate::rotation::{Decision, Next, Rotation, Timer};
+use crate::run::{Draw, Run, RunId};
+
+/// The version that this program writes. Any other is left alone, unless `--force=journal` discards it.
+pub const VERSION: u32 = 3;
+
+/// One journal. Times are those of the API server that keeps the Lease.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", bound = "")]
+pub struct Journal<R: Rotation> {
+    version: u32,
+    /// The run.
+    #[serde(flatten)]
+    run: Run<R>,
+    /// Why the direction is not forward.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The step that was intended last, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// When the run began.
+    pub started: Timestamp,
+    /// Who can resume it, in words ("any admin of the management cluster").
+    pub resumable_by: String,
+    /// The deadlines of the process that holds the lock, for whoever reads the Lease. A resumed run starts its own.
+    #[serde(default)]
+    deadlines: BTreeMap<Timer, Timestamp>,
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Unreadable {
+    /// Written by another release.
+    #[error(
+        "the rotation in progress was begun by another release (journal version {0}, this one knows {VERSION}): \
+         finish it with that release, or discard its journal with --force=journal"
+    )]
+    OtherRelease(u32),
+    /// Not a journal of ours, or damaged.
+    #[error("the journal is malformed at line {line} column {column}; --force=journal discards it")]
+    Malformed {
+        /// Where, in the JSON text.
+        line: usize,
+        /// Where, in the JSON text.
+        column: usize,
+    },
+}
+
+impl From<serde_json::Error> for Unreadable {
+    /// Keeps the position only: the error's own text quotes the input.
+    fn from(error: serde_json::Error) -> Self {
+        Self::Malformed {
+            line: error.line(),
+            column: error.column(),
+        }
+    }
+}
+
+impl<R: Rotation> Journal<R> {
+    /// The journal of a run that begins now.
+    pub fn begin(record: R::Record, resumable_by: impl Into<String>, now: Timestamp) -> Self {
+        Self {
+            version: VERSION,
+            run: Run::begin(RunId::draw(), record),
+            reason: None,
+            step: None,
+            started: now,
+            resumable_by: resumable_by.into(),
+            deadlines: BTreeMap::new(),
+        }
+    }
+
+    /// Reads one from the annotation's text. The deadlines stay for display; none of them counts for the run.
+    pub fn read(text: &str) -> Result<Self, Unreadable> {
+        #[derive(Deserialize)]
+        struct Head {
+            version: u32,
+        }
+        match serde_json::from_str::<Head>(text)? {
+            Head { version: VERSION } => Ok(serde_json::from_str(text)?),
+            Head { version } => Err(Unreadable::OtherRelease(version)),
+        }
+    }
+
+    /// The annotation's text.
+    pub fn to_text(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+
+    /// The run as the Lease tells it, without timers.
+    pub fn run(&self) -> &Run<R> {
+        &self.run
+    }
+
+    /// The run as the stages see it at this moment.
+    pub fn run_at(&self, now: Timestamp) -> Run<R> {
+        let timers = self
+            .deadlines
+            .iter()
+            .map(|(timer, deadline)| (*timer, *deadline <= now));
+        Run {
+            timers: timers.collect(),
+            ..self.run.clone()
+        }
+    }
+
+    /// The journal as this process takes the run over: deadlines that another process has set count for nothing.
+    #[must_use]
+    pub fn taken_over(mut self) -> Self {
+        self.deadlines.clear();
+        self
+    }
+
+    /// The run as the objects show it, instead of what the Lease claims. `None`: nothing of it exists.
+    pub fn resumed(self, seen: &R::Observed) -> Option<Self> {
+        let run = self.run.clone().resumed(seen)?;
+        Some(Self {
+            run,
+            ..self.taken_over()
+        })
+    }
+
+    /// Carries the transition of a decision into the journal: [`Run::advance`], with the deadlines of its timers. Says whether
+    /// anything has changed.
+    pub fn advance(
+        &mut self,
+        seen: &R::Observed,
+        decision: &Decision<R>,
+        draw: &mut dyn Draw,
+        now: Timestamp,
+        lasts: impl Fn(Timer) -> Duration,
+    ) -> bool {
+        let mut run = self.run_at(now);
+        let started = run.advance(seen, decision, draw);
+        let timers = std::mem::take(&mut run.timers);
+        let deadlines = self.deadlines.len();
+        self.deadlines.retain(|timer, _| timers.contains_key(timer));
+        let changed = run != self.run || self.deadlines.len() != deadlines || !started.is_empty();
+        for timer in started {
+            let lasts = SignedDuration::try_from(lasts(timer)).unwrap_or(SignedDuration::MAX);
+            let deadline = now.saturating_add(lasts).unwrap_or(Timestamp::MAX);
+            self.deadlines.insert(timer, deadline);
+        }
+        self.run = run;
+        match &decision.next {
+            Next::Step(intent) => self.step = Some(intent.step.to_string()),
+            Next::Turn { reason, .. } => self.reason = Some(reason.clone()),
+            Next::Wait(_) | Next::Refuse(_) | Next::Done => {}
+        }
+        changed
+    }
+
+    /// Turns the run because the user asks for it.
+    pub fn turn(&mut self, to: Direction, reason: impl Into<String>) {
+        self.run.turn(to);
+        self.deadlines.clear();
+        self.reason = Some(reason.into());
+    }
+
+    /// A step has succeeded.
+    pub fn succeeded(&mut self, repeats: &crate::rotation::Repeats) {
+        self.run.succeeded(repeats);
+    }
+
+    /// The deadline of a timer, if it was started.
+    pub fn deadline(&self, timer: Timer) -> Option<Timestamp> {
+        self.deadlines.get(&timer).copied()
+    }
+}

@@ -1,7 +1,0 @@
-//! What can be proven of the engine without any API server: the exploration, the plan and the journal, each with the
-//! small rotation of [`badge`].
-
-mod badge;
-mod exploration;
-mod journaling;
-mod planning;

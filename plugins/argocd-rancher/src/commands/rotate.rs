@@ -1,0 +1,218 @@
+//! `kubectl argocd-rancher rotate`: replace the token that Argo CD has for a cluster, without a rejected call.
+
+use std::time::Duration;
+
+use argocd::ClusterSecret;
+use cli::ExitCode;
+use cli::age;
+use cli::app::{Context, GlobalFlags};
+use cli::rotation::leases::LeasedRotations;
+use cli::rotation::results::{Results, SeveralFlags};
+use cli::rotation::several::{self, Each};
+use cli::rotation::{Target, Verb};
+use client::duration;
+use client::error::Error;
+use rancher::api_token::{Credential, Lifetime};
+use tokio::time::Instant;
+
+use super::run::{Command, Common};
+use super::verify;
+use crate::controller::fleet::Fleet;
+use crate::controller::{ClusterController, Options};
+use crate::report::product::{self, LeasedRotation};
+use crate::rotation::ArgocdRancher;
+use crate::sides::{self, ARGOCD, Argo};
+
+/// The flags of `kubectl argocd-rancher rotate`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Rotate {
+    /// Cluster id, name in Argo CD, or name of the cluster Secret
+    #[arg(value_name = "CLUSTER", required_unless_present_any = ["all", "within"])]
+    pub targets: Vec<String>,
+
+    /// Rotate every cluster that Argo CD reaches through this Rancher
+    #[arg(long, conflicts_with = "targets")]
+    pub all: bool,
+
+    /// Only clusters whose token has expired, expires within DURATION, or has no known expiry
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub within: Option<Duration>,
+
+    /// Exit with 3 if no token is due
+    #[arg(long)]
+    pub exit_code: bool,
+
+    /// Validity of the new token; Rancher may grant less
+    #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = super::lifetime)]
+    pub ttl: Lifetime,
+
+    /// Do not revoke the old token: it belongs to another user, or is used elsewhere too
+    #[arg(long)]
+    pub keep_old: bool,
+
+    /// Issue a token that is not limited to the cluster. Only for cluster local, and only where Rancher redirects Argo CD out of the scope of a limited one (Rancher 2.15.0)
+    #[arg(long, conflicts_with_all = ["all", "within"])]
+    pub unscoped: bool,
+
+    /// How many at once.
+    #[command(flatten)]
+    pub several: SeveralFlags,
+
+    /// What both commands have.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # Print the plan
+  kubectl argocd-rancher rotate staging --rancher-context rancher --dry-run
+
+  # Rotate the token of one cluster; asks for confirmation before the first change
+  kubectl argocd-rancher rotate staging --rancher-context rancher
+
+  # Every token that expires within a month, for a nightly job
+  kubectl argocd-rancher rotate --within 30d --yes --rancher-url https://rancher.example.com \\
+    --rancher-token-secret argocd/rancher-login/token
+
+Kill it at any point: run the same command again to resume, or `kubectl argocd-rancher rollback` to restore the original state.
+Only the owner of a token can revoke it, so a rotation is resumed by the same Rancher user.
+
+Exit codes: 0 done, 1 failed or rolled back, 2 usage, 3 nothing due (with --exit-code), 4 pending (run it again), 5 held by
+another run, 130 interrupted.";
+
+/// Runs it.
+pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+    let (ui, common) = (&context.ui, &rotate.common);
+    let results = Results::new(ui, &common.run, rotate.targets.len() == 1)?;
+    let argo = Argo::open(global, &context.environment)?;
+    let rancher = common.rancher.require(&argo, global, context).await?;
+    let fleet = Fleet::survey(argo, rancher).await?;
+    let clusters = rotate.clusters(&fleet, context).await?;
+    let options = Options {
+        keep_old: rotate.keep_old,
+        unscoped: rotate.unscoped,
+        ..common.options(rotate.ttl)
+    };
+    if options.unscoped {
+        ui.warn(sides::UNSCOPED);
+    }
+    let opened: Vec<(ClusterController<'_>, Target)> = clusters
+        .into_iter()
+        .map(|cluster| {
+            let controller = ClusterController::new(&fleet, cluster, &options);
+            (
+                controller,
+                product::target(cluster, common.rancher.commands(&cluster.object.name, global)),
+            )
+        })
+        .collect();
+    let command = Command {
+        verb: Verb::Rotate,
+        common,
+        ui,
+        results: &results,
+    };
+    match opened.as_slice() {
+        [] => {
+            ui.status(match rotate.within {
+                Some(within) => format!(
+                    "No token expires within {}.",
+                    age::human(within.as_secs().cast_signed())
+                ),
+                None => "No clusters found.".to_owned(),
+            });
+            results.print(&[])?;
+            Ok(if rotate.exit_code {
+                ExitCode::NothingToDo
+            } else {
+                ExitCode::Done
+            })
+        }
+        [(controller, target)] if rotate.targets.len() == 1 => {
+            let (result, ended) = Box::pin(command.on(controller, target)).await?;
+            results.print(&[result])?;
+            ended.map(|()| ExitCode::Done)
+        }
+        opened => rotate.on_several(opened, &command).await,
+    }
+}
+
+impl Rotate {
+    async fn on_several(
+        &self,
+        opened: &[(ClusterController<'_>, Target)],
+        command: &Command<'_>,
+    ) -> Result<ExitCode, Error> {
+        let mut all = Vec::new();
+        for (controller, target) in opened {
+            all.push(Each::new(command.job(controller, target, Some(controller.name()))));
+        }
+        let print = |each: &Each<'_, ClusterController<'_>>| {
+            command.results.print_one(each.target, &each.result, each.ended.is_ok())
+        };
+        let parallelism = self.several.parallelism(false);
+        Box::pin(several::run(
+            command.ui,
+            &mut all,
+            parallelism,
+            self.common.run.yes,
+            print,
+        ))
+        .await?;
+        let end = several::exit(&all);
+        let results = all.into_iter().map(|each| each.result).collect::<Vec<_>>();
+        command.results.print(&results)?;
+        end
+    }
+
+    /// The selected clusters, each once: those that are named, or all of this Rancher; and of them those that are due.
+    async fn clusters<'a>(&self, fleet: &'a Fleet, context: &Context) -> Result<Vec<&'a ClusterSecret>, Error> {
+        let mut chosen: Vec<&ClusterSecret> = Vec::new();
+        if self.targets.is_empty() {
+            let here = |cluster: &&ClusterSecret| fleet.is_of_this_rancher(cluster);
+            chosen.extend(fleet.clusters.iter().filter(here));
+            let through = |cluster: &&ClusterSecret| cluster.server.rancher().is_some();
+            let others = fleet.clusters.iter().filter(through).count() - chosen.len();
+            if others > 0 {
+                let skipping = format!("Skipping {others} clusters of another Rancher.");
+                context.ui.status(skipping);
+            }
+        }
+        for name in &self.targets {
+            let cluster = verify::find(&fleet.clusters, name)?;
+            if chosen.iter().all(|known| known.object.name != cluster.object.name) {
+                chosen.push(cluster);
+            }
+        }
+        match self.within {
+            Some(within) => due(chosen, within, fleet).await,
+            None => Ok(chosen),
+        }
+    }
+}
+
+/// Those whose token is invalid by the end of this time or unknown, and those with a rotation in progress, which is to be finished.
+async fn due<'a>(
+    clusters: Vec<&'a ClusterSecret>,
+    within: Duration,
+    fleet: &'a Fleet,
+) -> Result<Vec<&'a ClusterSecret>, Error> {
+    let argo = &fleet.argo;
+    let tokens = fleet.tokens(Instant::now()).await?;
+    let rotations = LeasedRotations::<ArgocdRancher>::read(&argo.server, Some(&argo.namespace), ARGOCD).await?;
+    let by = argo.server.clock.now();
+    let by = by
+        .saturating_add(within)
+        .map_err(|_| Error::usage("the time of --within is too long"))?;
+    let is_due = |cluster: &&ClusterSecret| {
+        let object = &cluster.object;
+        let rotation = rotations.of(&object.namespace, &object.name);
+        let token = cluster.token().map(|value| Credential::of(&value));
+        let token = token.as_ref().and_then(Credential::api_token);
+        let token = tokens.iter().find(|known| Some(&known.name) == token);
+        rotation.is_some_and(LeasedRotation::in_progress) || token.is_none_or(|token| !token.is_alive(by))
+    };
+    Ok(clusters.into_iter().filter(is_due).collect())
+}

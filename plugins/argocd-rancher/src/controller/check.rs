@@ -1,0 +1,27 @@
+//! The preflight checks that `--force=CHECK` overrides.
+
+use engine::rotation::Check;
+
+/// The new token reaches the cluster: its agent is connected.
+pub(crate) const OFFLINE: Check = Check {
+    name: "offline",
+    help: "prove the new token at Rancher only, where the agent is offline",
+};
+/// The new token may list and watch everything that Argo CD looks at.
+pub(crate) const RIGHTS: Check = Check {
+    name: "rights",
+    help: "rotate although the user of the new token may not read everything",
+};
+/// Argo CD's use of the new token can be observed.
+pub(crate) const USE: Check = Check {
+    name: "use",
+    help: "do not wait until Argo CD has used the new token",
+};
+/// Nothing else manages the cluster Secret.
+pub(crate) const OWNER: Check = Check {
+    name: "owner",
+    help: "rotate the token of a Secret that a GitOps tool or controller owns",
+};
+
+/// All of them.
+pub(crate) const ALL: &[Check] = &[OFFLINE, RIGHTS, USE, OWNER, Check::LOCK, Check::JOURNAL];

@@ -1,0 +1,263 @@
+//! The half of the rotation that does I/O: [`ClusterController`] reads the cluster Secret, the backup Secret and the user's tokens in
+//! Rancher, calls with the tokens themselves as Argo CD would, and applies single steps.
+//!
+//! It decides nothing. What it reads becomes an [`Observed`] of names and fingerprints (`abstraction`). The step that is decided on
+//! comes back as a [`Step`], which it sends with the versions of the Secrets that it read last (`apply`).
+
+mod abstraction;
+mod apply;
+pub(crate) mod check;
+pub(crate) mod fleet;
+mod observe;
+mod preflight;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use argocd::ClusterSecret;
+use client::connection::Server;
+use client::secret::{Fingerprint, Secret};
+use engine::controller::{Controller, Failure, PlanOf, ServerCheck, Summary};
+use engine::lock::Fence;
+use engine::rotation::{Check, Timer};
+use engine::run::{Draw, Run};
+use rancher::api_token::{ApiToken, Lifetime, TokenName};
+use tokio::time::Instant;
+
+use self::abstraction::Snapshot;
+use self::fleet::Fleet;
+use crate::backup::BackupSecret;
+use crate::mark;
+use crate::proof::Proofs;
+use crate::report::product;
+use crate::rotation::ArgocdRancher;
+use crate::rotation::observed::{ClusterSync, Observed};
+use crate::rotation::step::Step;
+use crate::sides::Argo;
+
+/// Argo CD's metrics are read no more often: those of many clusters are long.
+const SCRAPE: Duration = Duration::from_secs(2);
+
+/// What a token leaves behind that was rejected at a bad moment, where `resource.respectRBAC` is set (seen on Argo CD 3.5.1).
+pub(crate) const BLIND: &str = "Argo CD calls itself connected, but watches nothing there; \
+    `kubectl annotate --overwrite` the Secret with argocd.argoproj.io/refresh=<the present time, RFC 3339> makes it look again";
+
+/// The options of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// How long a new token is to be valid; Rancher may grant less.
+    pub(crate) ttl: Lifetime,
+    /// How long the cluster Secret is watched before the old token is revoked.
+    pub(crate) grace: Duration,
+    /// How long the new token may take to be proven.
+    pub(crate) timeout: Duration,
+    /// The old token stays valid.
+    pub(crate) keep_old: bool,
+    /// The new token is not limited to one cluster.
+    pub(crate) unscoped: bool,
+    /// The checks that do not count.
+    pub(crate) forced: BTreeSet<Check>,
+}
+
+/// The controller of one cluster of Argo CD's.
+#[derive(Debug)]
+pub(crate) struct ClusterController<'a> {
+    fleet: &'a Fleet,
+    /// The cluster Secret when the command began.
+    cluster: &'a ClusterSecret,
+    options: &'a Options,
+    backup: BackupSecret,
+    state: Mutex<State>,
+}
+
+/// What one look leaves for the next step, and for the next look.
+#[derive(Debug)]
+struct State {
+    snapshot: Option<Snapshot>,
+    /// Every value that this process has read or issued.
+    known: BTreeMap<Fingerprint, Secret>,
+    /// What this process has issued. No one else knows these values until they are backed up.
+    issued: BTreeMap<TokenName, Secret>,
+    /// The last token that was issued here, as Rancher granted it.
+    granted: Option<ApiToken>,
+    /// What Rancher says is not older than this.
+    rancher_since: Instant,
+    /// When the new token was called with last.
+    called: Instant,
+    /// The new tokens that were accepted, and when.
+    accepted: BTreeMap<Fingerprint, Instant>,
+    /// What the last look before a run found of the old token.
+    surveyed: Option<Surveyed>,
+    /// The value that should be rejected by now and is lost, so that Rancher cannot be asked about it.
+    unproven: Option<Fingerprint>,
+    has_permissions: bool,
+    /// What Argo CD said last, and when it was asked.
+    sync: Option<(Instant, ClusterSync)>,
+    /// Something was written since the last look.
+    has_written: bool,
+}
+
+/// What calls with the token that is to be rotated have shown.
+#[derive(Debug)]
+struct Surveyed {
+    value: Fingerprint,
+    at: Instant,
+    proofs: Proofs,
+}
+
+impl<'a> ClusterController<'a> {
+    /// For the cluster of this Secret.
+    pub(crate) fn new(fleet: &'a Fleet, cluster: &'a ClusterSecret, options: &'a Options) -> Self {
+        let now = Instant::now();
+        let object = &cluster.object;
+        Self {
+            backup: BackupSecret::of(&fleet.argo.server.client, &object.namespace, &object.name),
+            state: Mutex::new(State {
+                snapshot: None,
+                known: BTreeMap::new(),
+                issued: BTreeMap::new(),
+                granted: None,
+                rancher_since: now,
+                called: now,
+                accepted: BTreeMap::new(),
+                surveyed: None,
+                unproven: None,
+                has_permissions: false,
+                sync: None,
+                has_written: false,
+            }),
+            fleet,
+            cluster,
+            options,
+        }
+    }
+
+    /// What Argo CD calls the cluster.
+    pub(crate) fn name(&self) -> &'a str {
+        &self.cluster.name
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn argo(&self) -> &'a Argo {
+        &self.fleet.argo
+    }
+
+    fn forces(&self, check: Check) -> bool {
+        self.options.forced.contains(&check)
+    }
+
+    /// The token in the cluster Secret, as it was read last.
+    fn in_use(&self) -> Option<Secret> {
+        self.state().snapshot.as_ref()?.cluster.as_ref()?.token()
+    }
+}
+
+impl Controller for ClusterController<'_> {
+    type Rotation = ArgocdRancher;
+
+    async fn observe(&self, run: Option<&Run<ArgocdRancher>>) -> Result<Observed, Failure> {
+        self.look(run).await
+    }
+
+    fn draw(&self) -> Box<dyn Draw + '_> {
+        Box::new(NothingToDraw)
+    }
+
+    async fn apply(&self, step: &Step, run: &Run<ArgocdRancher>, fence: &Fence) -> Result<(), Failure> {
+        let sent = self.send(step, run, fence).await;
+        // Whatever came of it, Rancher is asked anew.
+        let mut state = self.state();
+        state.rancher_since = Instant::now();
+        state.accepted.clear();
+        state.sync = None;
+        state.has_written = true;
+        drop(state);
+        sent
+    }
+
+    fn lasts(&self, timer: Timer) -> Duration {
+        match timer {
+            Timer::Proof => self.options.timeout,
+            Timer::Quiet => self.options.grace,
+            Timer::Retry | Timer::Cache => Duration::ZERO,
+        }
+    }
+
+    fn server(&self) -> &Server {
+        &self.argo().server
+    }
+
+    fn resumable_by(&self) -> String {
+        let (user, namespace) = (&self.fleet.user.id, &self.cluster.object.namespace);
+        format!(
+            "user {user} of Rancher, with permissions on Secrets and Leases in namespace {namespace} of Argo CD's cluster"
+        )
+    }
+
+    async fn dry_run(&self, step: &Step) -> ServerCheck {
+        self.check(step).await
+    }
+
+    fn unproven(&self) -> Vec<String> {
+        let unproven = |value| {
+            format!(
+                "Not verified: that Rancher rejects {value}. The backup was lost, so it cannot be called with. Rancher has deleted \
+                 the token."
+            )
+        };
+        self.state().unproven.into_iter().map(unproven).collect()
+    }
+
+    async fn summary(&self, _: &Observed, plan: Option<&PlanOf<Self>>) -> Summary {
+        // A run that was resumed keeps what it was begun with.
+        let keep_old = plan.map_or(self.options.keep_old, |plan| plan.record.keep_old);
+        let Some(token) = self.in_use() else {
+            return Summary {
+                in_use: None,
+                message: "The cluster Secret holds no token any more.".to_owned(),
+            };
+        };
+        let granted = self.state().granted.clone();
+        let until = granted.as_ref().and_then(|token| token.expiry.at());
+        let until = until.map_or_else(String::new, |at| format!(", valid until {at}"));
+        let now = self.argo().server.clock.now();
+        let short = granted.and_then(|token| mark::cut_short(&token, self.options.ttl, now));
+        let short = short.map_or_else(String::new, |short| format!(" {short}."));
+        let kept = if keep_old {
+            " The old token is still valid, as requested."
+        } else {
+            ""
+        };
+        let (cluster, name) = (product::display(self.cluster), mark::shown(&token));
+        Summary {
+            in_use: Some(token.fingerprint()),
+            message: format!("Argo CD reaches {cluster} with {name}{until}.{short}{kept}"),
+        }
+    }
+
+    fn rolled_forward(&self) -> Summary {
+        let token = self.in_use();
+        let name = token.as_ref().map_or_else(|| "no token".to_owned(), mark::shown);
+        Summary {
+            in_use: token.as_ref().map(Secret::fingerprint),
+            message: format!("Argo CD has {name} now, and the old token was not revoked"),
+        }
+    }
+}
+
+/// Rancher draws names and values, and no step asks for one of ours.
+struct NothingToDraw;
+
+impl Draw for NothingToDraw {
+    fn credential(&mut self) -> Fingerprint {
+        Fingerprint::of("")
+    }
+
+    fn mark(&mut self) -> String {
+        String::new()
+    }
+}

@@ -1,0 +1,16 @@
+//! The verbs, one file each.
+
+pub(crate) mod completion;
+pub(crate) mod create;
+pub(crate) mod extend;
+pub(crate) mod generate;
+pub(crate) mod kubeconfig;
+pub(crate) mod list;
+pub(crate) mod rbac;
+pub(crate) mod revoke;
+pub(crate) mod rollback;
+pub(crate) mod rotate;
+pub(crate) mod status;
+pub(crate) mod verify;
+pub(crate) mod version;
+pub(crate) mod work;

@@ -1,0 +1,139 @@
+//! What `rotate` and `rollback` have in common: their flags, and one run for one token.
+
+use std::time::Duration;
+
+use bootstrap::TokenId;
+use cli::app::{Context, GlobalFlags};
+use cli::rotation::outcome::{RotationResult, Verb};
+use cli::rotation::results::{Results, RunFlags};
+use cli::rotation::{Commands, Job};
+use client::duration;
+use client::error::Error;
+use engine::rotation::Check;
+
+use crate::controller::{Options, TokenController};
+use crate::delivery::DeliveryTarget;
+use crate::lifetime::{DEFAULT, LONG};
+use crate::report::product::{self, PLUGIN};
+use crate::rotation::blockers::{CLUSTER, TARGET};
+use crate::servers::{ServerFlags, Servers};
+use crate::side::Side;
+
+/// The flags that `rotate` and `rollback` share.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Common {
+    /// What every plugin has.
+    #[command(flatten)]
+    pub run: RunFlags,
+
+    /// How long both tokens stay valid, so that nodes that have read the one to be revoked can still join. The default is the longest that kubeadm join takes: five minutes to find the cluster and five to get a certificate
+    #[arg(long, value_name = "DURATION", default_value = OVERLAP, value_parser = duration::parse)]
+    pub overlap: Duration,
+
+    /// How long to wait for proof that the new token works, before the rotation is rolled back
+    #[arg(long, value_name = "DURATION", default_value = TIMEOUT, value_parser = duration::parse)]
+    pub timeout: Duration,
+
+    /// Whom to ask.
+    #[command(flatten)]
+    pub servers: ServerFlags,
+}
+
+const OVERLAP: &str = "10m";
+const TIMEOUT: &str = "5m";
+
+impl Common {
+    /// The commands about a rotation, with the options of this one. The Lease has none of them.
+    fn commands(&self, id: &TokenId, options: &Options, global: &GlobalFlags) -> Commands {
+        let unless_default = |value: Duration, default: &str| {
+            let is_default = duration::parse(default).is_ok_and(|default| default == value);
+            (!is_default).then(|| duration::format(value))
+        };
+        let commands = connected(Commands::new(PLUGIN, id.as_str(), global), global)
+            .with("--overlap", unless_default(self.overlap, OVERLAP).as_deref())
+            .with("--timeout", unless_default(self.timeout, TIMEOUT).as_deref());
+        let named = self.servers.named.iter();
+        let commands = named.fold(commands, |commands, url| {
+            commands.with("--api-server", Some(url.as_str().trim_end_matches('/')))
+        });
+        let of_inputs = [TARGET, CLUSTER].into_iter();
+        let forced = of_inputs.filter(|check| options.forced.contains(check));
+        let commands = forced.fold(commands, |commands, check| commands.with("--force", Some(check.name)));
+        let target = options.deliver.as_ref().map(DeliveryTarget::to_string);
+        let commands = commands.with_to_rotate("--deliver", target.as_deref());
+        match options.ttl {
+            None => commands.switched_on_to_rotate("--never-expires"),
+            Some(DEFAULT) => commands,
+            Some(ttl) => {
+                let commands = commands.with_to_rotate("--ttl", Some(&duration::format(ttl)));
+                if ttl > LONG {
+                    commands.switched_on_to_rotate("--allow-long")
+                } else {
+                    commands
+                }
+            }
+        }
+    }
+}
+
+/// With the other flags that lead to the same API server as the same user. A `--token` is not repeated.
+fn connected(commands: Commands, global: &GlobalFlags) -> Commands {
+    let flags = &global.connection;
+    let commands = commands
+        .with("--cluster", flags.cluster.as_deref())
+        .with("--user", flags.user.as_deref())
+        .with("--server", flags.server.as_deref())
+        .with("--tls-server-name", flags.tls_server_name.as_deref())
+        .with("--certificate-authority", flags.certificate_authority.as_deref())
+        .with("--client-certificate", flags.client_certificate.as_deref())
+        .with("--client-key", flags.client_key.as_deref())
+        .with("--as", flags.impersonate.as_deref())
+        .with("--as-uid", flags.impersonate_uid.as_deref());
+    let groups = flags.impersonate_groups.iter().map(|group| ("--as-group", group));
+    let extras = flags.impersonate_extra.iter().map(|extra| ("--as-user-extra", extra));
+    groups
+        .chain(extras)
+        .fold(commands, |commands, (flag, value)| commands.with(flag, Some(value)))
+}
+
+/// One command about one token.
+pub(super) struct Command<'a> {
+    pub(super) verb: Verb,
+    pub(super) common: &'a Common,
+    pub(super) options: Options,
+    pub(super) global: &'a GlobalFlags,
+    pub(super) context: &'a Context,
+}
+
+impl Command<'_> {
+    /// Runs it, and prints the result. The name of the outcome comes with it.
+    pub(super) async fn run(self, id: TokenId) -> Result<(&'static str, Result<(), Error>), Error> {
+        let (ui, run) = (&self.context.ui, &self.common.run);
+        let results = Results::new(ui, run, true)?;
+        let side = Side::open(self.global, self.context)?;
+        // Every deadline is one by the server's clock.
+        side.version().await?;
+        let target = product::target(&id, self.common.commands(&id, &self.options, self.global));
+        let servers = Servers::new(&side.connection, &self.common.servers);
+        let [force_lock, force_journal] =
+            [Check::LOCK, Check::JOURNAL].map(|check| self.options.forced.contains(&check));
+        let job = Job {
+            ui,
+            controller: &TokenController::new(&side, servers, id, self.options),
+            target: &target,
+            verb: self.verb,
+            yes: run.yes,
+            dry_run: run.dry_run,
+            plan_is_data: results.plan_is_data(),
+            among: None,
+            force_lock,
+            force_journal,
+        };
+        let mut result = RotationResult::of(&target);
+        let ended = job.run(&mut result).await;
+        results.print_one(&target, &result, ended.is_ok())?;
+        let outcome = result.outcome;
+        results.print(&[result])?;
+        Ok((outcome, ended))
+    }
+}

@@ -1,0 +1,280 @@
+//! The half of the rotation that does I/O: [`TokenController`] reads the two tokens, `cluster-info` and the delivery, asks the
+//! API servers with the tokens themselves, and applies single steps.
+//!
+//! It decides nothing. What it reads becomes an [`Observed`] of ids and fingerprints ([`abstraction`]).
+
+mod abstraction;
+mod apply;
+mod observe;
+mod preflight;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bootstrap::{Token, TokenId};
+use cli::rotation::LeaseName;
+use client::connection::Server;
+use client::error::Error;
+use client::secret::Fingerprint;
+use engine::controller::{Controller, Failure, PlanOf, ServerCheck, Summary};
+use engine::lock::{Fence, Record as LeaseRecord};
+use engine::rotation::{Check, Timer};
+use engine::run::Draw;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Api, DeleteParams, Preconditions};
+use tokio::time::Instant;
+
+use self::abstraction::{Identity, Memory, Snapshot};
+use self::preflight::Template;
+use crate::delivery::{DeliveryTarget, file};
+use crate::proof::REMEMBERED;
+use crate::report::product;
+use crate::rotation::BootstrapToken;
+use crate::rotation::observed::Observed;
+use crate::rotation::record::Place;
+use crate::rotation::step::Step;
+use crate::servers::Servers;
+use crate::side::Side;
+
+type Run = engine::run::Run<BootstrapToken>;
+
+/// What the user name of a bootstrap token begins with; its id follows.
+pub(crate) const LOGIN: &str = "system:bootstrap:";
+
+/// The options of the command.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// How long a new token is valid; `None`: for ever.
+    pub(crate) ttl: Option<Duration>,
+    /// How long both tokens are valid.
+    pub(crate) overlap: Duration,
+    /// How long the new token may take to be proven.
+    pub(crate) timeout: Duration,
+    /// Where it is delivered to.
+    pub(crate) deliver: Option<DeliveryTarget>,
+    /// The checks that are overridden.
+    pub(crate) forced: Vec<Check>,
+}
+
+/// The controller of one token.
+#[derive(Debug)]
+pub(crate) struct TokenController<'a> {
+    side: &'a Side,
+    servers: Servers,
+    id: TokenId,
+    options: Options,
+    state: Mutex<State>,
+}
+
+/// What one look leaves for the next step, and for the next look.
+#[derive(Debug, Default)]
+struct State {
+    snapshot: Option<Snapshot>,
+    memory: Memory,
+    /// What a new token is made of: by the Secret of the old one while that is valid, else by that of the new one.
+    template: Option<Template>,
+    /// The id of the new token, by the journal of the last look.
+    new_id: Option<TokenId>,
+    /// When a token was accepted last, and the version that its Secret had.
+    accepted: BTreeMap<Fingerprint, (Instant, String)>,
+    /// The lock of the delivery, where that is a file.
+    lock: Option<file::Locked>,
+    /// The token that should be rejected by now and cannot be asked about, in words.
+    unproven: Option<String>,
+    /// What the servers answered to a token on which they did not agree last, a sentence each.
+    disagreements: Vec<String>,
+    identity: Option<(Instant, Identity)>,
+    /// The delivery that was abandoned.
+    abandoned: Option<Place>,
+    may_rotate: bool,
+}
+
+impl<'a> TokenController<'a> {
+    /// For the token with this id.
+    pub(crate) fn new(side: &'a Side, servers: Servers, id: TokenId, options: Options) -> Self {
+        Self {
+            side,
+            servers,
+            id,
+            options,
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_forced(&self, check: Check) -> bool {
+        self.options.forced.contains(&check)
+    }
+
+    /// The new token, as its Secret had it last.
+    fn new_token(&self) -> Option<Token> {
+        self.state().memory.last_new.clone()
+    }
+
+    /// Whether the delivery holds the new token, as it was read last.
+    fn is_delivered(&self) -> bool {
+        let state = self.state();
+        let token = state.snapshot.as_ref().and_then(|snapshot| snapshot.delivery.token());
+        token.is_some() && token == state.memory.last_new
+    }
+
+    /// The Lease of a token that is gone would stay for ever, and there is one for each. Without permission to delete it, it
+    /// stays.
+    async fn delete_lease(&self) -> Result<(), kube::Error> {
+        let LeaseName { namespace, name, .. } = product::lease(&self.id);
+        let leases: Api<Lease> = Api::namespaced(self.side.client().clone(), &namespace);
+        let Some(lease) = leases.get_opt(&name).await? else {
+            return Ok(());
+        };
+        let record = LeaseRecord::of(&lease);
+        if record.holder.is_some() || record.journal.is_some() {
+            return Ok(());
+        }
+        let preconditions = Preconditions {
+            uid: lease.metadata.uid,
+            resource_version: lease.metadata.resource_version,
+        };
+        let params = DeleteParams::default().preconditions(preconditions);
+        leases.delete(&name, &params).await.map(drop)
+    }
+}
+
+impl Controller for TokenController<'_> {
+    type Rotation = BootstrapToken;
+
+    async fn observe(&self, run: Option<&Run>) -> Result<Observed, Failure> {
+        Box::pin(self.look(run)).await
+    }
+
+    fn draw(&self) -> Box<dyn Draw + '_> {
+        let state = self.state();
+        let id = state.new_id.clone();
+        Box::new(SystemRandom { state, id })
+    }
+
+    async fn apply(&self, step: &Step, run: &Run, fence: &Fence) -> Result<(), Failure> {
+        Box::pin(self.send(step, run, fence)).await
+    }
+
+    fn lasts(&self, timer: Timer) -> Duration {
+        match timer {
+            Timer::Proof => self.options.timeout,
+            Timer::Quiet => self.options.overlap,
+            Timer::Retry => self.options.timeout / 4,
+            Timer::Cache => REMEMBERED,
+        }
+    }
+
+    fn server(&self) -> &Server {
+        &self.side.server
+    }
+
+    fn resumable_by(&self) -> String {
+        let file = self.options.deliver.as_ref().and_then(DeliveryTarget::file);
+        let only = file.map_or_else(String::new, |path| format!(", on the host of {}", path.display()));
+        format!("anyone with the permissions in kube-system that the rotation was started with{only}")
+    }
+
+    /// Where several API servers are asked, what each of them answered.
+    fn explain(&self, error: Error) -> Error {
+        let disagreements = self.state().disagreements.clone();
+        disagreements.into_iter().fold(error, Error::hint)
+    }
+
+    async fn dry_run(&self, step: &Step) -> ServerCheck {
+        self.check(step).await
+    }
+
+    fn unproven(&self) -> Vec<String> {
+        let sentence = |token: &String| {
+            format!(
+                "Not proven by a call: that the API server rejects {token}. Its value is not known any more; its Secret has been \
+                 gone for longer than a server remembers an accepted token."
+            )
+        };
+        self.state().unproven.iter().map(sentence).collect()
+    }
+
+    async fn summary(&self, _: &Observed, plan: Option<&PlanOf<Self>>) -> Summary {
+        let Some(new) = self.new_token() else {
+            return Summary {
+                in_use: None,
+                message: "The new token is gone already.".to_owned(),
+            };
+        };
+        if let Err(error) = self.delete_lease().await {
+            tracing::debug!(%error, "the Lease was not deleted");
+        }
+        let abandoned = self.state().abandoned.clone();
+        let place = plan.and_then(|plan| plan.record.place.as_ref());
+        let id = &new.id;
+        let last = match place.filter(|_| abandoned.is_none()) {
+            Some(place) if self.is_delivered() => format!("The new token is {id}, delivered to {}.", place.at),
+            Some(place) => {
+                let at = &place.at;
+                format!("The new token is {id}. Another writer has changed {at} since: it does not hold the new token.")
+            }
+            None => format!(
+                "The new token is {id}; `kubectl bootstrap-token kubeconfig {id}` prints what a kubelet needs to join with it."
+            ),
+        };
+        let old = &self.id;
+        let abandoned =
+            abandoned.map(|place| format!("{place} was left as it is: nodes that read {old} there are rejected."));
+        let sentences = self.unproven().into_iter().chain(abandoned).chain([last]);
+        Summary {
+            in_use: Some(new.fingerprint()),
+            message: sentences.collect::<Vec<_>>().join(" "),
+        }
+    }
+
+    fn rolled_forward(&self) -> Summary {
+        let new = self.new_token();
+        let name = new.as_ref().map_or_else(
+            || "the new token".to_owned(),
+            |new| format!("bootstrap token {}", new.id),
+        );
+        Summary {
+            in_use: new.as_ref().map(Token::fingerprint),
+            message: format!("{name} is used instead"),
+        }
+    }
+}
+
+/// Draws from the operating system, and keeps what it drew for the step.
+struct SystemRandom<'a> {
+    state: MutexGuard<'a, State>,
+    /// The id that the next value belongs to.
+    id: Option<TokenId>,
+}
+
+impl Draw for SystemRandom<'_> {
+    fn credential(&mut self) -> Fingerprint {
+        // Without randomness nothing is kept, and the step finds no value to send.
+        let half = Token::generate().ok().map(|token| token.secret().clone());
+        let token = self
+            .id
+            .clone()
+            .zip(half)
+            .and_then(|(id, half)| Token::new(id, half).ok());
+        let Some(token) = token else {
+            return Fingerprint::of("");
+        };
+        let value = token.fingerprint();
+        self.state.memory.tokens.insert(value, token);
+        value
+    }
+
+    fn mark(&mut self) -> String {
+        self.id = Token::generate().ok().map(|token| token.id);
+        self.id.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+}
+
+fn of_file(path: &std::path::Path, error: &std::io::Error) -> Error {
+    Error::failed(format!("cannot read or replace {}: {error}", path.display()))
+}

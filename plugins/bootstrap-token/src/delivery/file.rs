@@ -1,0 +1,213 @@
+//! A token in a file, which is replaced as a whole.
+//!
+//! A file has no version that a write could be conditional on. So whoever writes holds its advisory lock (flock(2)) from
+//! the first write of a rotation until the process ends, and compares the file with what was read under the lock. The lock
+//! is on the file itself: nothing is left behind, and what takes the file's place is locked before it does.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use client::secret::Secret;
+
+/// No file with a token in it is as large as this, in bytes.
+const LARGE: u64 = 1 << 20;
+/// How often the lock is tried while the file is replaced again and again.
+const TRIES: usize = 20;
+
+/// A revision of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Revision {
+    /// What is in it; bytes that are not text are replaced.
+    pub content: Secret,
+    pub(crate) inode: (u64, u64),
+}
+
+/// Reads a file. `None`: it is not there.
+///
+/// # Errors
+/// It cannot be read, is not a regular file, or is too large for one that holds a token.
+pub(crate) fn read(path: &Path) -> io::Result<Option<Revision>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() > LARGE {
+        return Err(io::Error::other("it is not a file that a token could be in"));
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGE).read_to_end(&mut bytes)?;
+    Ok(Some(Revision {
+        content: Secret::new(String::from_utf8_lossy(&bytes)),
+        inode: (metadata.dev(), metadata.ino()),
+    }))
+}
+
+/// A file whose lock is ours until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    /// What the path leads to; a symbolic link to it stays one.
+    path: PathBuf,
+    file: File,
+}
+
+impl Locked {
+    /// Takes the lock. `None`: somebody else has it.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub(crate) fn take(path: &Path) -> io::Result<Option<Self>> {
+        let path = fs::canonicalize(path)?;
+        for _ in 0..TRIES {
+            // Some network file systems lock for writing only what is open for writing.
+            let writable = OpenOptions::new().read(true).write(true).open(&path);
+            let file = writable.or_else(|_| File::open(&path))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            if inode(&file.metadata()?) == inode(&fs::metadata(&path)?) {
+                return Ok(Some(Self { path, file }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether it is the lock of what the path leads to now: somebody who knows of no lock may have replaced the file.
+    pub(crate) fn is_present(&self) -> bool {
+        let present = fs::metadata(&self.path);
+        let ours = self.file.metadata();
+        present.is_ok_and(|present| ours.is_ok_and(|ours| inode(&ours) == inode(&present)))
+    }
+
+    /// Whether the file still has this version.
+    ///
+    /// # Errors
+    /// It cannot be read any more.
+    pub(crate) fn is(&self, version: &Revision) -> io::Result<bool> {
+        let now = read(&self.path)?;
+        Ok(now.is_some_and(|now| now.inode == version.inode && now.content == version.content))
+    }
+
+    /// Puts another content in its place, in one step, with the owner and the permissions that the file has. `false`: it is
+    /// has another version by now, and was left alone.
+    ///
+    /// # Errors
+    /// The directory cannot be written to, or the new file cannot be given to the owner of the present one.
+    pub(crate) fn replace(&mut self, version: &Revision, content: &Secret) -> io::Result<bool> {
+        let before = self.file.metadata()?;
+        let beside = self.beside()?;
+        // What a killed process has left there is removed, not trusted.
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let replaced = self.put(&beside, &before, version, content);
+        if !matches!(replaced, Ok(true)) {
+            let _ = fs::remove_file(&beside);
+        }
+        replaced
+    }
+
+    fn put(&mut self, beside: &Path, before: &fs::Metadata, version: &Revision, content: &Secret) -> io::Result<bool> {
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(beside)?;
+        let own = file.metadata()?;
+        if (own.uid(), own.gid()) != (before.uid(), before.gid()) {
+            fchown(&file, Some(before.uid()), Some(before.gid()))?;
+        }
+        file.set_permissions(before.permissions())?;
+        file.write_all(content.expose().as_bytes())?;
+        file.sync_all()?;
+        file.try_lock().map_err(io::Error::from)?;
+        if !self.is(version)? {
+            return Ok(false);
+        }
+        fs::rename(beside, &self.path)?;
+        self.file = file;
+        if let Some(directory) = self.path.parent() {
+            File::open(directory)?.sync_all()?;
+        }
+        Ok(true)
+    }
+
+    fn beside(&self) -> io::Result<PathBuf> {
+        let name = self.path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut beside = std::ffi::OsString::from(".");
+        beside.push(name);
+        beside.push(".kubectl-bootstrap-token");
+        Ok(self.path.with_file_name(beside))
+    }
+}
+
+fn inode(metadata: &fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn file(mode: u32) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        (directory, path)
+    }
+
+    #[test]
+    fn it_is_replaced_with_its_permissions_and_nothing_is_left_beside_it() {
+        for mode in [0o600, 0o640] {
+            let (directory, path) = file(mode);
+            let link = directory.path().join("link");
+            std::os::unix::fs::symlink(&path, &link).unwrap();
+            let version = read(&link).unwrap().unwrap();
+            let mut locked = Locked::take(&link).unwrap().unwrap();
+            assert!(locked.replace(&version, &Secret::new("new")).unwrap());
+            assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+            assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+        }
+    }
+
+    #[test]
+    fn what_somebody_else_has_put_there_is_left_alone() {
+        let (_directory, path) = file(0o600);
+        let version = read(&path).unwrap().unwrap();
+        let mut locked = Locked::take(&path).unwrap().unwrap();
+        fs::write(&path, "theirs").unwrap();
+        assert!(!locked.replace(&version, &Secret::new("new")).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "theirs");
+    }
+
+    #[test]
+    fn the_lock_is_held_on_what_has_taken_the_place_of_the_file() {
+        let (_directory, path) = file(0o600);
+        let version = read(&path).unwrap().unwrap();
+        let mut locked = Locked::take(&path).unwrap().unwrap();
+        assert!(Locked::take(&path).unwrap().is_none());
+        locked.replace(&version, &Secret::new("new")).unwrap();
+        assert!(Locked::take(&path).unwrap().is_none());
+        drop(locked);
+        assert!(Locked::take(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_missing_and_a_directory_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(read(&directory.path().join("nothing")).unwrap().is_none());
+        assert!(read(directory.path()).is_err());
+    }
+}

@@ -1,0 +1,97 @@
+//! The target of a rotation in words, and what a rotation in progress means for a token.
+
+use bootstrap::{TokenId, secret};
+use cli::rotation::leases::{LeasedRotation, LeasedRotations};
+use cli::rotation::{Commands, LeaseName, Target};
+use engine::direction::Direction;
+use engine::journal::Journal;
+use engine::phase::Phase;
+use serde::Serialize;
+use serde_json::{Map, json};
+
+use crate::rotation::BootstrapToken;
+use crate::rotation::record::Record;
+
+/// The only side, in words.
+pub(crate) const CLUSTER: &str = "the cluster";
+/// The plugin, as it is typed after `kubectl`.
+pub(crate) const PLUGIN: &str = <BootstrapToken as engine::rotation::Rotation>::KIND;
+
+/// What the Lease of one token says.
+pub(crate) type Rotation = LeasedRotation<BootstrapToken>;
+
+/// A token, as the target of a rotation.
+pub(crate) fn target(id: &TokenId, commands: Commands) -> Target {
+    let mut details = Map::new();
+    details.insert("tokenId".to_owned(), json!(id));
+    Target {
+        object: format!("secret/{}", id.secret_name()),
+        name: id.to_string(),
+        display: format!("bootstrap token {id}"),
+        details,
+        restored: "the old token is valid as before",
+        commands,
+        lease: lease(id),
+    }
+}
+
+/// The Lease of a token: beside its Secret, under the same name.
+pub(crate) fn lease(id: &TokenId) -> LeaseName {
+    LeaseName {
+        namespace: secret::NAMESPACE.to_owned(),
+        name: id.secret_name(),
+        side: CLUSTER,
+    }
+}
+
+/// What a rotation in progress means for a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Part {
+    /// The id of the token that is rotated.
+    of: String,
+    /// Whether this is the new one.
+    is_new: bool,
+    /// The farthest phase that was begun; `None` where the journal cannot be read.
+    phase: Option<Phase>,
+    /// Which of the two it ends on.
+    direction: Option<Direction>,
+}
+
+impl Part {
+    /// Of a token, if it has one.
+    pub(crate) fn of(rotations: &LeasedRotations<BootstrapToken>, id: &TokenId) -> Option<Self> {
+        let own = rotations.of(secret::NAMESPACE, &id.secret_name());
+        if let Some(own) = own.filter(|own| own.in_progress()) {
+            let run = own.journal().map(Journal::run);
+            return Some(Self {
+                of: id.to_string(),
+                is_new: false,
+                phase: run.map(|run| run.phase),
+                direction: run.map(|run| run.direction),
+            });
+        }
+        let mut runs = rotations.all().filter_map(|rotation| Some(rotation.journal()?.run()));
+        let is_new = |record: &Record| record.new.as_ref().is_some_and(|new| new.id.0 == id.as_str());
+        let run = runs.find(|run| is_new(&run.record))?;
+        Some(Self {
+            of: run.record.old.id.to_string(),
+            is_new: true,
+            phase: Some(run.phase),
+            direction: Some(run.direction),
+        })
+    }
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rolls_back = self.direction.is_some_and(Direction::is_rollback);
+        match (self.is_new, rolls_back) {
+            (false, true) => f.write_str("rotation being rolled back")?,
+            (false, false) => f.write_str("being rotated")?,
+            (true, true) => write!(f, "replacement for {}, being rolled back", self.of)?,
+            (true, false) => write!(f, "replacement for {}", self.of)?,
+        }
+        self.phase.map_or(Ok(()), |phase| write!(f, " ({phase})"))
+    }
+}

@@ -1,7 +1,0 @@
-//! What the verbs show. Nothing here does I/O.
-
-pub mod kubeconfig;
-pub mod product;
-pub mod row;
-
-pub use verbs::API_VERSION;

@@ -1,0 +1,123 @@
+//! The registration tokens of one cluster, which must be seen together: who uses one depends on the others.
+
+use std::collections::BTreeMap;
+
+use client::secret::{Fingerprint, Secret};
+use rancher::cluster::{Cluster, ClusterKind};
+use rancher::token::{Batch, DEFAULT, RegistrationToken, SYSTEM, TokenSecret};
+
+use crate::report::judge::{self, Agent, Surroundings};
+use crate::report::row::{ClusterName, Row, Scene};
+
+/// All tokens in one namespace.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    /// The namespace, which is the cluster's id.
+    pub(super) namespace: String,
+    pub(super) tokens: Vec<RegistrationToken>,
+    pub(super) orphans: Vec<TokenSecret>,
+}
+
+/// What is kept of a cluster: a list of thousands stays small.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) display_name: String,
+    pub(super) kind: ClusterKind,
+    pub(super) applied: Option<Fingerprint>,
+}
+
+impl From<Cluster> for Known {
+    fn from(cluster: Cluster) -> Self {
+        Self {
+            display_name: cluster.display_name,
+            kind: cluster.kind,
+            applied: cluster.applied_token,
+        }
+    }
+}
+
+impl Group {
+    fn value_of(&self, name: &str) -> Option<Fingerprint> {
+        let token = self.tokens.iter().find(|token| token.object.name == name)?;
+        token.current().map(Secret::fingerprint)
+    }
+
+    /// What the judge needs to know of the cluster.
+    pub(super) fn surroundings(&self, cluster: Option<&Known>, clusters_known: bool) -> Surroundings {
+        let kind = cluster.map(|cluster| &cluster.kind);
+        let applied = cluster.and_then(|cluster| cluster.applied);
+        let system = self.value_of(SYSTEM);
+        let agent = match kind {
+            Some(ClusterKind::Local) => Agent::Nobody,
+            None if clusters_known => Agent::Nobody,
+            _ => judge::agent(applied, system, self.value_of(DEFAULT)),
+        };
+        Surroundings {
+            gone: clusters_known && cluster.is_none(),
+            provisioned: kind == Some(&ClusterKind::Provisioned),
+            agent,
+            system,
+            applied,
+            address: None,
+        }
+    }
+
+    /// How the cluster is called.
+    pub(super) fn cluster_name(&self, cluster: Option<&Known>) -> ClusterName {
+        ClusterName {
+            id: self.namespace.clone(),
+            display_name: cluster.map(|cluster| cluster.display_name.clone()),
+            kind: cluster.map(|cluster| cluster.kind.to_string()),
+        }
+    }
+
+    /// Its rows: tokens by name, then orphans.
+    pub(super) fn rows(&self, scene: &Scene<'_>) -> Vec<Row> {
+        let first = self.tokens.iter().map(|token| token.object.name.as_str()).min();
+        let tokens = self
+            .tokens
+            .iter()
+            .map(|token| Row::of_token(token, first == Some(token.object.name.as_str()), scene));
+        tokens
+            .chain(self.orphans.iter().map(|secret| Row::of_orphan(secret, scene)))
+            .collect()
+    }
+}
+
+/// Puts pages back together: a page may end in the middle of a cluster, so its last cluster waits for the next page.
+#[derive(Debug, Default)]
+pub(super) struct Grouping {
+    /// By the key that the API server sorts by, in which `/` comes after `-`.
+    waiting: BTreeMap<String, Group>,
+}
+
+impl Grouping {
+    /// Takes in a page; gives out the clusters that are complete. `None` is the end.
+    pub(super) fn add(&mut self, batch: Option<Batch>) -> Vec<Group> {
+        let Some(batch) = batch else {
+            return std::mem::take(&mut self.waiting).into_values().collect();
+        };
+        let last = batch.tokens.last().map(|token| key(&token.object.namespace));
+        for token in batch.tokens {
+            self.group(&token.object.namespace).tokens.push(token);
+        }
+        for orphan in batch.orphans {
+            self.group(&orphan.object.namespace).orphans.push(orphan);
+        }
+        let Some(last) = last else { return Vec::new() };
+        let later = self.waiting.split_off(&last);
+        std::mem::replace(&mut self.waiting, later).into_values().collect()
+    }
+
+    fn group(&mut self, namespace: &str) -> &mut Group {
+        let group = self.waiting.entry(key(namespace)).or_default();
+        if group.namespace.is_empty() {
+            namespace.clone_into(&mut group.namespace);
+        }
+        group
+    }
+}
+
+fn key(namespace: &str) -> String {
+    format!("{namespace}/")
+}

@@ -1,0 +1,276 @@
+//! `kubectl crt rotate`: rotate a cluster's registration tokens without losing its agent.
+
+use std::time::Duration;
+
+use cli::ExitCode;
+use cli::app::{Context, GlobalFlags};
+use cli::rotation::outcome::refusal;
+use cli::rotation::results::{Results, RunFlags, SeveralFlags};
+use cli::rotation::several::{self, Each};
+use cli::rotation::{Job, RotationResult, Target, Verb, force};
+use cli::ui::Ui;
+use client::duration;
+use client::error::Error;
+use engine::rotation::Check;
+use rancher::cluster::{self, Cluster, ClusterKind};
+
+use crate::controller::{CrtController, Options, not_rotated};
+use crate::report::product;
+use crate::rotation::Crt;
+use crate::sides::{DownstreamFlags, MANAGEMENT, Management, Sides};
+
+/// The flags of `kubectl crt rotate`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = EXAMPLES, group = clap::ArgGroup::new("which").required(true).args(["targets", "selector", "all"]))]
+pub struct Rotate {
+    /// Cluster id, display name, or namespace/name of the provisioning cluster
+    #[arg(value_name = "CLUSTER")]
+    pub targets: Vec<String>,
+
+    /// Selector (label query) to filter on, supports '=', '==', '!=', 'in', 'notin'. (e.g. -l key1=value1,key2=value2)
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
+
+    /// Rotate all clusters except local, which has no agent
+    #[arg(long)]
+    pub all: bool,
+
+    /// Rotate only the agent's token and leave the other registration tokens of the cluster unchanged
+    #[arg(long)]
+    pub only_agent: bool,
+
+    /// How many at once.
+    #[command(flatten)]
+    pub several: SeveralFlags,
+
+    /// What both commands have.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// The flags that `rotate` and `rollback` share.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Common {
+    /// What every plugin has.
+    #[command(flatten)]
+    pub run: RunFlags,
+
+    /// Override a check; can be repeated
+    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = force::parser::<Crt>())]
+    pub force: Vec<Check>,
+
+    /// Restore the old token if the new one is not proven within this time; at most 15m
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = timeout)]
+    pub timeout: Duration,
+
+    /// Wait this long before revoking the old token, for a redeploy that Rancher began earlier
+    #[arg(long, value_name = "DURATION", default_value = "45s", value_parser = duration::parse)]
+    pub settle: Duration,
+
+    /// The downstream cluster.
+    #[command(flatten)]
+    pub downstream: DownstreamFlags,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # Print the plan
+  kubectl crt rotate staging --dry-run
+
+  # Rotate one cluster; asks for confirmation before the first change
+  kubectl crt rotate staging
+
+  # Rotate only the agent's token, without confirmation, in a script
+  kubectl crt rotate c-x7k2p --only-agent --yes -o json
+
+  # Rotate several clusters, one at a time; no other one is started after a failure
+  kubectl crt rotate -l env=test --max-parallel 1 --yes
+
+Kill it at any point: run the same command again to resume, or `kubectl crt rollback` to restore the original state.
+
+Exit codes: 0 done, 1 failed or rolled back, 2 usage, 4 pending (run it again), 5 held by another run, 130 interrupted.";
+
+/// The longest `--timeout`: a rollback must fit into the twenty minutes after which Kubernetes ends a held rollout.
+const LONGEST: Duration = Duration::from_mins(15);
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = duration::parse(text).map_err(|error| error.to_string())?;
+    if timeout > LONGEST {
+        return Err(format!(
+            "at most {}: a rollout is held for twenty minutes, and a rollback must fit into them",
+            duration::format(LONGEST)
+        ));
+    }
+    Ok(timeout)
+}
+
+/// Runs it.
+pub async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+    let common = &rotate.common;
+    let results = Results::new(&context.ui, &common.run, rotate.targets.len() == 1)?;
+    let management = Management::open(global, &context.environment)?;
+    let clusters = clusters(&rotate, &management, &context.ui).await?;
+    if clusters.len() > 1 && common.downstream.downstream_context.is_some() {
+        let message = format!(
+            "--downstream-context leads to one cluster, but {} clusters are selected",
+            clusters.len()
+        );
+        return Err(Error::usage(message).hint("name one cluster, or use a context of Rancher to reach all of them"));
+    }
+    let mut opened = Vec::new();
+    for cluster in clusters {
+        opened.push(Opened::open(cluster, common, &management, global, context).await);
+    }
+    let command = Command {
+        verb: Verb::Rotate,
+        only_agent: rotate.only_agent,
+        common,
+        context,
+        results: &results,
+    };
+    match opened.as_slice() {
+        [] => {
+            context.ui.status("No clusters found.");
+            results.print(&[])?;
+            Ok(ExitCode::Done)
+        }
+        [only] => {
+            let (result, ended) = command.on(only).await?;
+            results.print(&[result])?;
+            ended.map(|()| ExitCode::Done)
+        }
+        several => command.on_several(several, rotate.several).await,
+    }
+}
+
+/// The selected clusters, each once, in the order of the command line or by id.
+async fn clusters(rotate: &Rotate, management: &Management, ui: &Ui) -> Result<Vec<Cluster>, Error> {
+    if rotate.targets.is_empty() {
+        let listed = cluster::list(&management.server.client, rotate.selector.as_deref()).await;
+        let mut clusters = listed.map_err(|error| error.on(MANAGEMENT))?;
+        let before = clusters.len();
+        clusters.retain(|cluster| cluster.kind != ClusterKind::Local);
+        if clusters.len() < before {
+            ui.status("Skipping cluster local: it has no agent.");
+        }
+        clusters.sort_by(|a, b| a.id.cmp(&b.id));
+        return Ok(clusters);
+    }
+    let mut clusters: Vec<Cluster> = Vec::new();
+    for name in &rotate.targets {
+        let cluster = management.cluster(name).await?;
+        if clusters.iter().all(|known| known.id != cluster.id) {
+            clusters.push(cluster);
+        }
+    }
+    Ok(clusters)
+}
+
+/// One cluster, and the way to its downstream cluster.
+pub(super) struct Opened {
+    target: Target,
+    /// Why it cannot be rotated is known from the management cluster alone: there may be no agent to reach the other one by.
+    sides: Result<Sides, Error>,
+    result: RotationResult,
+}
+
+impl Opened {
+    pub(super) async fn open(
+        cluster: Cluster,
+        common: &Common,
+        management: &Management,
+        global: &GlobalFlags,
+        context: &Context,
+    ) -> Self {
+        let target = product::rotation_target(&cluster, common.downstream.commands(&cluster.id, global));
+        let mut result = RotationResult::of(&target);
+        let sides = if let Some(blocker) = not_rotated(&cluster) {
+            Err(refusal(&target, vec![blocker], &mut result))
+        } else {
+            let name = common.downstream.downstream_context.as_deref();
+            let sides = management.sides(cluster, &global.connection, name, &context.environment);
+            sides
+                .await
+                .and_then(|sides| sides.downstream().map(drop).map(|()| sides))
+        };
+        Self { target, sides, result }
+    }
+}
+
+/// What is the same for every cluster of one command.
+pub(super) struct Command<'a> {
+    pub(super) verb: Verb,
+    pub(super) only_agent: bool,
+    pub(super) common: &'a Common,
+    pub(super) context: &'a Context,
+    pub(super) results: &'a Results<'a>,
+}
+
+impl Command<'_> {
+    /// Runs it for one cluster, and prints how it ended.
+    pub(super) async fn on(&self, opened: &Opened) -> Result<(RotationResult, Result<(), Error>), Error> {
+        let mut result = opened.result.clone();
+        let ended = match self.controller(opened) {
+            Ok(controller) => Box::pin(self.job(opened, &controller, false).run(&mut result)).await,
+            Err(error) => {
+                result.fail(&error);
+                Err(error)
+            }
+        };
+        self.results.print_one(&opened.target, &result, ended.is_ok())?;
+        Ok((result, ended))
+    }
+
+    /// Rotates several. Those that cannot be reached fail, and no other one is started after a failure.
+    async fn on_several(&self, opened: &[Opened], flags: SeveralFlags) -> Result<ExitCode, Error> {
+        let ui = &self.context.ui;
+        let controllers: Vec<_> = opened.iter().map(|each| (each, self.controller(each))).collect();
+        let mut all = Vec::new();
+        for (each, controller) in &controllers {
+            all.push(match controller {
+                Ok(controller) => Each::new(self.job(each, controller, true)),
+                Err(error) => Each::failed(&each.target, each.result.clone(), error.clone()),
+            });
+        }
+        let print =
+            |each: &Each<'_, CrtController<'_>>| self.results.print_one(each.target, &each.result, each.ended.is_ok());
+        let parallelism = flags.parallelism(true);
+        Box::pin(several::run(ui, &mut all, parallelism, self.common.run.yes, print)).await?;
+        let end = several::exit(&all);
+        self.results
+            .print(&all.into_iter().map(|each| each.result).collect::<Vec<_>>())?;
+        end
+    }
+
+    fn controller<'c>(&self, opened: &'c Opened) -> Result<CrtController<'c>, Error> {
+        let options = Options {
+            only_agent: self.only_agent,
+            forced: self.common.force.iter().copied().collect(),
+            timeout: self.common.timeout,
+            settle: self.common.settle,
+        };
+        let sides = opened.sides.as_ref().map_err(Clone::clone)?;
+        CrtController::new(sides, options).map_err(|error| self.context.ui.by_signal(error))
+    }
+
+    fn job<'j, 'c>(
+        &'j self,
+        opened: &'j Opened,
+        controller: &'j CrtController<'c>,
+        among: bool,
+    ) -> Job<'j, CrtController<'c>> {
+        let forces = |check| self.common.force.contains(&check);
+        Job {
+            ui: &self.context.ui,
+            controller,
+            target: &opened.target,
+            verb: self.verb,
+            yes: self.common.run.yes,
+            dry_run: self.common.run.dry_run,
+            plan_is_data: self.results.plan_is_data(),
+            among: among.then_some(opened.target.name.as_str()),
+            force_lock: forces(Check::LOCK),
+            force_journal: forces(Check::JOURNAL),
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! The abstraction: what is observed, from everything that was read in one look. It is pure: no request, no clock, nothing that
+//! this process remembers but what it is given.
+//!
+//! The safety of a rotation rests on it as much as on the stages: which answer counts as accepted, which Secret stands for which
+//! value, which mark is this run's, and when a time has passed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use client::secret::{Fingerprint, Secret};
+use engine::credential::Acceptance;
+use engine::direction::{self, Direction};
+use engine::phase::Phase;
+use engine::run::Run;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use rancher::agent::{Credentials, Deployment, Pod, StvAggregation};
+use rancher::cluster::{Cluster, ClusterId};
+use rancher::credential_name::Formula;
+use rancher::era::Era;
+use rancher::probe::Verdict;
+use rancher::token::{RegistrationToken, SYSTEM, TokenSecret, Tokens};
+
+use crate::rotation::Crt;
+use crate::rotation::observed::{self, Address, Age, Connection, Downstream, Grace, Observed, SystemToken, Trigger};
+use crate::rotation::record::{Home, Mark, Rollout};
+use crate::rotation::stages::{other, target};
+
+/// On a registration token: it is a temporary one of a run.
+pub(crate) const TEMPORARY_LABEL: &str = "kubectl-rotation.github.io/temporary";
+/// On the registration token `system`, or its Secret: the mark of the run that wrote its value.
+pub(super) const MARK: &str = "kubectl-rotation.github.io/rotation";
+/// On the Cluster: when Rancher was triggered last, and for which token.
+pub(crate) const TRIGGERED: &str = "kubectl-rotation.github.io/triggered";
+/// Rancher's apply ends with an update of the Cluster that conflicts with any change since its beginning, and then starts
+/// again. It takes 2.5 to 12 s and longer on a loaded server (seen on Rancher 2.15.0).
+const BETWEEN_TRIGGERS: SignedDuration = SignedDuration::from_secs(60);
+/// Rancher's own writes postpone a trigger no longer than this.
+const LONGEST_BETWEEN_TRIGGERS: SignedDuration = SignedDuration::from_secs(180);
+
+/// A grace or an expiry that is nearer than this may end while a rotation waits to be resumed.
+const FAR: SignedDuration = SignedDuration::from_hours(3 * 24);
+/// Each agent deletes foreign Secrets after an hour; this is well before.
+const YOUNG: SignedDuration = SignedDuration::from_mins(15);
+/// No Rancher sets `minReadySeconds`; from this many seconds on a rollout was left held.
+pub(super) const SURELY_HELD: i32 = 300;
+
+/// A day: no one waits longer for an agent's rollout.
+const LONGEST_DEADLINE: i32 = 24 * 3600;
+
+/// How often in a row a new token must be found accepted: each of Rancher's replicas has an index of its own.
+const PROBES: u32 = 2;
+
+/// Everything that is read in one look, with the values and versions that steps need.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) era: Era,
+    pub(super) cluster: Cluster,
+    pub(super) tokens: Tokens,
+    pub(super) deployment: Deployment,
+    pub(super) pods: Vec<Pod>,
+    pub(super) credentials: Vec<Credentials>,
+    pub(super) stv: Option<StvAggregation>,
+    pub(super) verdicts: BTreeMap<Fingerprint, Verdict>,
+    pub(super) tunnel_works: Option<bool>,
+    pub(super) downstream: Downstream,
+    /// Where Rancher's next push would send the agent.
+    pub(super) pushes: Option<Address>,
+    pub(super) move_forced: bool,
+    /// Who wrote the Deployment last.
+    pub(super) writer: String,
+    /// When the Cluster was last seen to change, by [`Self::now`].
+    pub(super) cluster_changed: Timestamp,
+    /// By the clock of the management cluster's API server.
+    pub(super) now: Timestamp,
+    /// By that of the downstream one.
+    pub(super) downstream_now: Timestamp,
+}
+
+impl Snapshot {
+    /// The token that Rancher deploys.
+    pub(super) fn system(&self) -> Option<&RegistrationToken> {
+        self.tokens.named(SYSTEM).filter(|token| !token.deleting)
+    }
+
+    /// The temporary tokens of this run, and those that a lost one left.
+    pub(super) fn temporary(&self) -> impl Iterator<Item = &RegistrationToken> {
+        self.tokens
+            .tokens
+            .iter()
+            .filter(|token| is_temporary(token) && !token.deleting)
+    }
+
+    /// The other registration tokens.
+    pub(super) fn others(&self) -> impl Iterator<Item = &RegistrationToken> {
+        let other = |token: &&RegistrationToken| token.object.name != SYSTEM && !is_temporary(token) && !token.deleting;
+        self.tokens.tokens.iter().filter(other)
+    }
+
+    /// Orphaned token Secrets, which Rancher accepts all the same.
+    pub(super) fn orphans(&self) -> impl Iterator<Item = &TokenSecret> {
+        self.tokens.orphans.iter().filter(|secret| !secret.deleting)
+    }
+
+    /// Every value that was read, by its fingerprint.
+    pub(super) fn values(&self) -> BTreeMap<Fingerprint, Secret> {
+        let of_tokens = self
+            .tokens
+            .tokens
+            .iter()
+            .flat_map(|token| token.current().into_iter().chain(token.previous()));
+        let of_orphans = self.orphans().filter_map(|secret| secret.current.as_ref());
+        let of_agents = self
+            .credentials
+            .iter()
+            .filter_map(|credentials| credentials.token.as_ref());
+        let all = of_tokens.chain(of_orphans).chain(of_agents);
+        all.map(|value| (value.fingerprint(), value.clone())).collect()
+    }
+
+    /// The Secret that the agent's Deployment names, if it is there.
+    pub(super) fn named_credentials(&self) -> Option<&Credentials> {
+        let name = self.deployment.volume_secret.as_deref()?;
+        self.credentials
+            .iter()
+            .find(|credentials| credentials.object.name == name)
+    }
+
+    /// What the stages see of it. What Rancher answers to values is added by [`Self::answers`].
+    pub(super) fn observed(&self, names: &Names, run: Option<&Run<Crt>>) -> Observed {
+        let rollout = run.map_or_else(|| self.own_rollout(), |run| run.record.rollout);
+        let deployed = self.deployment.volume_secret.as_deref();
+        let url = self.url_of(deployed, self.deployment.server_url.as_deref());
+        let marked = self.deployment.annotations.get(direction::ANNOTATION).zip(run);
+        Observed {
+            era: self.era,
+            blockers: Vec::new(),
+            downstream: self.downstream,
+            foreign: BTreeSet::new(),
+            mark: self.mark(),
+            system: self.system().and_then(|token| self.system_token(token)),
+            status_grace: self.status_grace(),
+            temporary: self
+                .temporary()
+                .filter_map(|token| token.current())
+                .map(Secret::fingerprint)
+                .collect(),
+            others: self.other_values(),
+            acceptance: BTreeMap::new(),
+            credentials: self.credentials_by_value(names),
+            only_agent: false,
+            named_secret: deployed.unwrap_or_default().to_owned(),
+            rollout,
+            deployed: deployed.and_then(|name| names.value(self, name)),
+            held: self.deployment.hold.min_ready_seconds != rollout.min_ready_seconds,
+            deployment_direction: marked.and_then(|(mark, run)| Direction::in_mark(mark, &run.id.to_string())),
+            restarted_at: self.deployment.restarted_at.clone(),
+            address: Address::of(url, self.deployment.ca_checksum.as_deref()),
+            home: self.home(),
+            pushes: self.pushes,
+            move_forced: self.move_forced,
+            writer: self.writer.clone(),
+            pods: self
+                .pods
+                .iter()
+                .filter(|pod| !pod.finished)
+                .map(|pod| self.observed_pod(names, pod))
+                .collect(),
+            connected: self.stv.as_ref().and_then(|stv| {
+                let token = stv.token.filter(|token| stv.names(*token))?;
+                let address = Address::of(stv.server_url.as_deref(), stv.ca_checksum.as_deref());
+                Some(Connection { token, address })
+            }),
+            trigger: self.trigger(),
+            applied: self.cluster.applied_token,
+            tunnel_works: self.tunnel_works,
+        }
+    }
+
+    /// Adds what Rancher answered, and which values belong to another cluster.
+    pub(super) fn answers(&self, seen: &mut Observed, belongs: &BTreeMap<Fingerprint, ClusterId>) {
+        let answers = self
+            .verdicts
+            .iter()
+            .map(|(token, verdict)| (*token, acceptance(verdict)));
+        seen.acceptance = answers.collect();
+        let foreign = belongs.iter().filter(|(_, cluster)| **cluster != self.cluster.id);
+        seen.foreign = foreign.map(|(token, _)| *token).collect();
+    }
+
+    /// The versions of all tokens: while they are the same, an answer about a value that is accepted holds.
+    pub(super) fn versions(&self) -> Vec<String> {
+        let tokens = &self.tokens;
+        let of_tokens = tokens.tokens.iter().map(|token| token.object.resource_version.clone());
+        let of_secrets = tokens
+            .tokens
+            .iter()
+            .filter_map(|token| token.secret.as_ref())
+            .chain(&tokens.orphans);
+        of_tokens
+            .chain(of_secrets.map(|secret| secret.object.resource_version.clone()))
+            .collect()
+    }
+
+    /// The formula by which the name of a downstream Secret follows from its value here.
+    pub(super) fn formula(&self) -> Formula {
+        let recognised = self.named_credentials().and_then(Credentials::formula);
+        recognised.unwrap_or_else(|| Formula::of_manifest(!self.deployment.variables.is_empty()))
+    }
+
+    /// Where the agent connects to: by its own Secret, else by what it reported, else by Rancher's setting.
+    pub(super) fn server_url(&self, setting: Option<&str>) -> String {
+        let own = self.named_credentials().and_then(|named| named.url.clone());
+        let last = || self.stv.as_ref().and_then(|stv| stv.server_url.clone());
+        own.or_else(last)
+            .or_else(|| setting.map(str::to_owned))
+            .unwrap_or_default()
+    }
+
+    /// The Secrets that a Deployment of the agent names, or may be pointed at.
+    pub(super) fn names(&self, run: Option<&Run<Crt>>, url: &str) -> Names {
+        let values = self.values();
+        let record = run.map(|run| &run.record);
+        let old = match (record, self.named_credentials()) {
+            (Some(record), _) => Some((record.old, record.old_secret.as_str())),
+            (None, Some(named)) => named
+                .token
+                .as_ref()
+                .map(|token| (token.fingerprint(), named.object.name.as_str())),
+            (None, None) => None,
+        };
+        // Before a run only the Secret that is named matters; during one, those of its two tokens.
+        let of_run = record
+            .into_iter()
+            .flat_map(|record| record.new.into_iter().chain([record.old]));
+        let of_run: Vec<&Secret> = of_run.filter_map(|token| values.get(&token)).collect();
+        let names = Names::new(of_run, self.formula(), url, &self.cluster.id, old);
+        names.by_name_only_if(|token| values.contains_key(&token))
+    }
+
+    /// Whether a call through the tunnel shows anything: once only pods of one Secret are left, it can only have been carried by
+    /// theirs.
+    pub(super) fn tunnel_is_of_named_secret(&self) -> bool {
+        let named = self.deployment.volume_secret.as_ref();
+        let mut pods = self.pods.iter().filter(|pod| !pod.finished);
+        pods.all(|pod| pod.secret.as_ref() == named)
+    }
+
+    /// By its own Secret's URL where the agent has read it from: that is the one that its tunnel uses (seen on Rancher 2.15.0).
+    fn url_of<'a>(&'a self, secret: Option<&str>, otherwise: Option<&'a str>) -> Option<&'a str> {
+        let mut found = self.credentials.iter();
+        let found = found.find(|credentials| Some(credentials.object.name.as_str()) == secret);
+        found.and_then(|credentials| credentials.url.as_deref()).or(otherwise)
+    }
+
+    /// The mark of the run that wrote `system` last. Where a registration token was migrated into a Secret, the mark is still
+    /// on the token.
+    fn mark(&self) -> Option<Mark> {
+        let token = self.system()?;
+        let of_secret = token.secret.as_ref().and_then(|secret| secret.annotations.get(MARK));
+        let text = of_secret.or_else(|| token.annotations.get(MARK))?;
+        let mut mark: Mark = serde_json::from_str(text).ok()?;
+        mark.record.rollout = bounded(mark.record.rollout);
+        Some(mark)
+    }
+
+    /// Where the Deployment's template sends the agent.
+    pub(super) fn home(&self) -> Home {
+        Home {
+            server: self.deployment.server_url.clone().unwrap_or_default(),
+            ca_checksum: self.deployment.ca_checksum.clone().unwrap_or_default(),
+        }
+    }
+
+    /// A trigger is overdue when Rancher has had its quiet time since the Cluster changed last.
+    fn trigger(&self) -> Option<Trigger> {
+        let (at, token) = self.cluster.annotations.get(TRIGGERED)?.split_once(' ')?;
+        let (at, token) = (at.parse::<Timestamp>().ok()?, token.parse().ok()?);
+        let since = self.now.duration_since(at);
+        let quiet = self.now.duration_since(self.cluster_changed.max(at));
+        // One in the future was written by another clock, or by another writer.
+        let overdue = since.is_negative() || quiet >= BETWEEN_TRIGGERS || since >= LONGEST_BETWEEN_TRIGGERS;
+        Some(Trigger { token, overdue })
+    }
+
+    fn system_token(&self, token: &RegistrationToken) -> Option<SystemToken> {
+        let value = token.current()?.fingerprint();
+        let secret = token.secret.as_ref().filter(|_| self.era == Era::Secret);
+        let far = |at: Option<Timestamp>| at.is_none_or(|at| self.now.saturating_add(FAR).is_ok_and(|far| at > far));
+        Some(SystemToken {
+            token: value,
+            previous: secret
+                .and_then(|secret| secret.previous.as_ref())
+                .map(Secret::fingerprint),
+            protected: secret.is_none_or(|secret| far(secret.grace_ends_at) && far(secret.expires_at)),
+        })
+    }
+
+    fn status_grace(&self) -> Option<Grace> {
+        let at = self
+            .system()
+            .filter(|_| self.era == Era::Secret)?
+            .status_grace_ends_at?;
+        let far = self.now.saturating_add(FAR).is_ok_and(|far| at > far);
+        Some(if far { Grace::Far } else { Grace::Near })
+    }
+
+    fn other_values(&self) -> BTreeMap<String, Fingerprint> {
+        let tokens = self
+            .others()
+            .filter_map(|token| Some((token.object.name.clone(), token.current()?.fingerprint())));
+        let orphan = |secret: &TokenSecret| Some((secret.object.name.clone(), secret.current.as_ref()?.fingerprint()));
+        tokens.chain(self.orphans().filter_map(orphan)).collect()
+    }
+
+    fn credentials_by_value(&self, names: &Names) -> BTreeMap<Fingerprint, Age> {
+        let mut found = BTreeMap::new();
+        for credentials in self.credentials.iter().filter(|credentials| !credentials.deleting) {
+            let Some(token) = credentials.token.as_ref().map(Secret::fingerprint) else {
+                continue;
+            };
+            // Two Secrets may hold the same value; the one that counts is the one that a Deployment would be pointed at.
+            if names.of(token).is_some_and(|name| name == credentials.object.name) {
+                let since = credentials
+                    .created
+                    .map(|created| self.downstream_now.duration_since(created));
+                let young = since.is_some_and(|since| since < YOUNG);
+                found.insert(token, if young { Age::Young } else { Age::Old });
+            }
+        }
+        found
+    }
+
+    fn observed_pod(&self, names: &Names, pod: &Pod) -> observed::Pod {
+        observed::Pod {
+            token: pod.secret.as_deref().and_then(|name| names.value(self, name)),
+            restarted_at: pod.restarted_at.clone(),
+            address: Address::of(
+                self.url_of(pod.secret.as_deref(), pod.server_url.as_deref()),
+                pod.ca_checksum.as_deref(),
+            ),
+            ready: pod.ready,
+            leaving: pod.terminating,
+        }
+    }
+
+    fn own_rollout(&self) -> Rollout {
+        let hold = self.deployment.hold;
+        if hold.min_ready_seconds >= SURELY_HELD {
+            return Rollout::default();
+        }
+        Rollout {
+            min_ready_seconds: hold.min_ready_seconds,
+            progress_deadline_seconds: hold.progress_deadline_seconds,
+        }
+    }
+}
+
+/// The settings of a mark, which are written into the Deployment again: those of a held rollout are replaced by the defaults.
+fn bounded(rollout: Rollout) -> Rollout {
+    let usual = Rollout::default();
+    let sensible = (0..SURELY_HELD).contains(&rollout.min_ready_seconds)
+        && (rollout.min_ready_seconds + 1..=LONGEST_DEADLINE).contains(&rollout.progress_deadline_seconds);
+    if sensible { rollout } else { usual }
+}
+
+/// What Rancher's answer says of a value. A doubtful answer is neither: what is to be used must be accepted beyond doubt, and
+/// what is to be rejected counts as accepted while in doubt.
+fn acceptance(verdict: &Verdict) -> Acceptance {
+    match verdict {
+        Verdict::Live { .. } => Acceptance::Accepted,
+        Verdict::Dead => Acceptance::Rejected,
+        Verdict::Unknown(doubt) => Acceptance::Unknown(doubt.to_string()),
+    }
+}
+
+/// Which values to ask Rancher about, and how often in a row.
+pub(super) fn questions(
+    seen: &Observed,
+    run: Option<&Run<Crt>>,
+    belongs: &BTreeMap<Fingerprint, ClusterId>,
+) -> (BTreeSet<Fingerprint>, u32) {
+    let Some(run) = run else {
+        return (seen.deployed.into_iter().collect(), 1);
+    };
+    let mut asked: BTreeSet<_> = target(run).into_iter().collect();
+    let retired = run.phase >= Phase::Retire;
+    asked.extend(other(run).filter(|other| retired || !seen.is_held(*other)));
+    if retired && !run.direction.is_rollback() {
+        asked.extend(run.record.others.values());
+    }
+    // Whose the old token is must be known in every direction.
+    let old = run.record.old;
+    if !belongs.contains_key(&old) && seen.is_in_use(old) {
+        asked.insert(old);
+    }
+    (asked, PROBES)
+}
+
+/// Whether an earlier answer still holds, while the tokens are the same: a value that was accepted and is held stays so; one that
+/// is to be rejected is asked about until it is.
+pub(super) fn still_holds(seen: &Observed, token: Fingerprint, before: Option<&Verdict>) -> bool {
+    seen.is_held(token) && before.is_some_and(Verdict::is_live)
+}
+
+fn is_temporary(token: &RegistrationToken) -> bool {
+    token.labels.contains_key(TEMPORARY_LABEL)
+}
+
+/// Which downstream Secret stands for which value.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    by_value: BTreeMap<Fingerprint, String>,
+    /// The values that a name stands for also where the Secret of that name is gone.
+    surely: BTreeSet<Fingerprint>,
+}
+
+impl Names {
+    /// By the formula that Rancher itself uses here; the value that the agent started with keeps the Secret that it had.
+    pub(super) fn new<'a>(
+        values: impl IntoIterator<Item = &'a Secret>,
+        formula: Formula,
+        url: &str,
+        cluster: &ClusterId,
+        old: Option<(Fingerprint, &str)>,
+    ) -> Self {
+        let by_formula = |value: &Secret| (value.fingerprint(), formula.name_for(url, value, cluster));
+        let mut names: BTreeMap<_, _> = values.into_iter().map(by_formula).collect();
+        names.extend(old.map(|(token, name)| (token, name.to_owned())));
+        Self {
+            surely: names.keys().copied().collect(),
+            by_value: names,
+        }
+    }
+
+    /// Where a Secret is gone its name stands only for a value that is held somewhere: the Lease may claim any other.
+    pub(super) fn by_name_only_if(mut self, is_held: impl Fn(Fingerprint) -> bool) -> Self {
+        self.surely.retain(|token| is_held(*token));
+        self
+    }
+
+    /// The name of the Secret for a value.
+    pub(super) fn of(&self, token: Fingerprint) -> Option<&str> {
+        self.by_value.get(&token).map(String::as_str)
+    }
+
+    /// All names.
+    pub(super) fn all(&self) -> BTreeSet<&str> {
+        self.by_value.values().map(String::as_str).collect()
+    }
+
+    /// The value that a Secret of this name holds: by its content, or by its name where it is gone.
+    fn value(&self, snapshot: &Snapshot, name: &str) -> Option<Fingerprint> {
+        let there = snapshot
+            .credentials
+            .iter()
+            .find(|credentials| credentials.object.name == name);
+        let content = there
+            .and_then(|credentials| credentials.token.as_ref())
+            .map(Secret::fingerprint);
+        let by_name = || {
+            let mut named = self.by_value.iter().filter(|(_, known)| *known == name);
+            named
+                .find(|(token, _)| self.surely.contains(token))
+                .map(|(token, _)| *token)
+        };
+        content.or_else(by_name)
+    }
+}

@@ -1,0 +1,52 @@
+//! The preflight checks that `--force=CHECK` overrides.
+
+use engine::rotation::Check;
+
+/// Rancher says that the agent is connected, and its Deployment is rolled out.
+pub(crate) const AGENT: Check = Check {
+    name: "agent",
+    help: "rotate although the agent is not connected or not rolled out",
+};
+/// Rancher has no redeploy of the agent pending.
+pub(crate) const REDEPLOY: Check = Check {
+    name: "redeploy",
+    help: "rotate although Rancher is about to redeploy the agent",
+};
+/// The agent that connected last did so with the token of the Secret that the Deployment names.
+pub(crate) const LAST_AGENT: Check = Check {
+    name: "last-agent",
+    help: "rotate although the agent that connected last used another token",
+};
+/// Storage `secret`: `system` has no previous token but the one that the agent runs with.
+pub(crate) const THIRD_TOKEN: Check = Check {
+    name: "third-token",
+    help: "revoke a previous token that the agent does not run with",
+};
+/// The context of the downstream cluster is shown to lead to this cluster.
+pub(crate) const CONTEXT: Check = Check {
+    name: "context",
+    help: "trust --downstream-context where it cannot be verified",
+};
+/// No GitOps tool or controller owns the agent's Deployment, its Secret or the registration token.
+pub(crate) const OWNER: Check = Check {
+    name: "owner",
+    help: "rotate objects that a GitOps tool or controller owns",
+};
+/// The agent runs with the address and CA that Rancher would give it.
+pub(crate) const ADDRESS: Check = Check {
+    name: "address",
+    help: "also apply a change of Rancher's address or CA that was not pushed yet",
+};
+
+/// All of them.
+pub(crate) const ALL: &[Check] = &[
+    AGENT,
+    REDEPLOY,
+    LAST_AGENT,
+    THIRD_TOKEN,
+    CONTEXT,
+    OWNER,
+    ADDRESS,
+    Check::LOCK,
+    Check::JOURNAL,
+];

@@ -1,0 +1,145 @@
+//! `--dry-run=server`: the servers check the steps that do not need an earlier one, and store nothing.
+//!
+//! Values are drawn for the check only.
+
+use client::secret::Secret;
+use engine::controller::ServerCheck;
+use rancher::agent::{self, CredentialsContent, Hold, Placement};
+use rancher::credential_name::Formula;
+use rancher::object;
+use rancher::token::{self, Change, NewToken, RegistrationToken, SYSTEM, SecretChange};
+use rancher::{Result, cluster};
+
+use super::{FIELD_MANAGER, TRIGGERED};
+use crate::rotation::step::Step;
+use crate::sides::{DOWNSTREAM, MANAGEMENT, Sides};
+
+/// Lets the server check one step.
+pub(super) async fn check(sides: &Sides, step: &Step) -> ServerCheck {
+    let checker = Checker {
+        sides,
+        by: object::Write::by(FIELD_MANAGER).dry_run(true),
+    };
+    checker.check(step).await
+}
+
+struct Checker<'a> {
+    sides: &'a Sides,
+    by: object::Write,
+}
+
+impl Checker<'_> {
+    async fn check(&self, step: &Step) -> ServerCheck {
+        let (side, sent) = match step {
+            Step::SetNew => (MANAGEMENT, self.renew(SYSTEM).await),
+            Step::Renew { name } => (MANAGEMENT, self.renew(name).await),
+            Step::CreateTemporary { .. } => (MANAGEMENT, self.create("zz-crt-temporary-check").await),
+            Step::TriggerApply => (MANAGEMENT, self.trigger().await),
+            Step::CreateCredentials { .. } => (DOWNSTREAM, self.create_credentials().await),
+            Step::PointHeld { .. } => (DOWNSTREAM, self.place().await),
+            _ => (MANAGEMENT, Ok(false)),
+        };
+        match sent {
+            Ok(false) => ServerCheck::NotChecked("it needs the steps before it"),
+            Ok(true) => ServerCheck::Accepted,
+            Err(error) => ServerCheck::Rejected(error.on(side)),
+        }
+    }
+
+    /// Gives a token another value, or creates the one that does not exist yet. `false`: there is nothing to send it to.
+    async fn renew(&self, name: &str) -> Result<bool> {
+        let client = &self.sides.management.client;
+        let Some(found) = token::get(client, &self.sides.cluster.id, name).await? else {
+            return if name == SYSTEM {
+                self.create(name).await
+            } else {
+                Ok(false)
+            };
+        };
+        let value = token::generate()?;
+        let RegistrationToken {
+            object,
+            secret_name,
+            secret,
+            ..
+        } = found;
+        match (secret_name, secret) {
+            (None, _) => token::set_plain_value(client, &object, &value, &self.by)
+                .await
+                .map(drop)?,
+            (Some(_), None) => return Ok(false),
+            (Some(_), Some(secret)) => {
+                let change = SecretChange {
+                    previous: secret.current.map_or(Change::Keep, Change::Set),
+                    current: Some(value),
+                    ..SecretChange::default()
+                };
+                token::change_secret(client, &secret.object, &change, &self.by)
+                    .await
+                    .map(drop)?;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn create(&self, name: &str) -> Result<bool> {
+        let new = NewToken {
+            name: name.to_owned(),
+            value: Some(token::generate()?),
+            ..NewToken::default()
+        };
+        token::create(&self.sides.management.client, &self.sides.cluster.id, &new, &self.by).await?;
+        Ok(true)
+    }
+
+    async fn trigger(&self) -> Result<bool> {
+        let now = self.sides.management.clock.now().to_string();
+        let annotation = (TRIGGERED, now.as_str());
+        cluster::touch(
+            &self.sides.management.client,
+            &self.sides.cluster.object,
+            annotation,
+            &self.by,
+        )
+        .await?;
+        Ok(true)
+    }
+
+    async fn create_credentials(&self) -> Result<bool> {
+        let Some(downstream) = &self.sides.downstream else {
+            return Ok(false);
+        };
+        let token: Secret = token::generate()?;
+        let url = self.sides.settings.server_url.clone().unwrap_or_default();
+        let name = Formula::Sha256.name_for(&url, &token, &self.sides.cluster.id);
+        let content = CredentialsContent {
+            url,
+            token,
+            namespace: self.sides.cluster.id.to_string(),
+        };
+        let client = &downstream.server.client;
+        agent::create_credentials(client, &name, &content, &[].into(), &self.by).await?;
+        Ok(true)
+    }
+
+    async fn place(&self) -> Result<bool> {
+        let Some(downstream) = &self.sides.downstream else {
+            return Ok(false);
+        };
+        let client = &downstream.server.client;
+        let Some(deployment) = agent::deployment(client).await? else {
+            return Ok(false);
+        };
+        let placement = Placement {
+            secret: deployment.volume_secret.clone().unwrap_or_default(),
+            hold: Some(Hold {
+                min_ready_seconds: 600,
+                progress_deadline_seconds: 3600,
+            }),
+            restarted_at: Change::Keep,
+            address: None,
+        };
+        agent::place(client, &deployment, &placement, &self.by).await?;
+        Ok(true)
+    }
+}

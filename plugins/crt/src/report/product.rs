@@ -1,0 +1,124 @@
+//! The rotation of registration tokens in words: where it starts from, what else is invalidated, and what it ends with.
+
+use cli::rotation::commands::Commands;
+use cli::rotation::leases::LeasedRotation;
+use cli::rotation::target::{LeaseName, Target};
+use client::secret::Fingerprint;
+use engine::plan::Plan;
+use rancher::cluster::{Cluster, ClusterId};
+use serde_json::{Map, Value, json};
+
+use super::row::ClusterName;
+use crate::rotation::Crt;
+use crate::rotation::observed::Observed;
+use crate::rotation::record::Record;
+use crate::sides::MANAGEMENT;
+
+/// The name of the Lease of a cluster, in the cluster's own namespace on the management cluster.
+pub(crate) const LEASE: &str = "kubectl-crt";
+
+/// The rotation in progress or past of one cluster.
+pub(crate) type Rotation = LeasedRotation<Crt>;
+
+/// Where a rotation starts from.
+pub(crate) fn start(seen: &Observed, record: &Record) -> String {
+    let system = match record.system {
+        Some(system) if system == record.old => "which registration token \"system\" also has".to_owned(),
+        Some(system) => format!("registration token \"system\" has {system}"),
+        None => "there is no registration token \"system\" yet".to_owned(),
+    };
+    format!(
+        "the agent runs with {} from Secret {}, {system} (token storage: {})",
+        record.old, record.old_secret, seen.era
+    )
+}
+
+/// The token is also the secret of every command and URL that Rancher has ever shown for it.
+pub(crate) fn also_invalidated(plan: &Plan<Crt>) -> Vec<String> {
+    let record = &plan.record;
+    if plan.direction.is_rollback() {
+        return Vec::new();
+    }
+    let with = |value: &Fingerprint, of: &str| {
+        format!("{value} ({of}): import URLs, registration and node join commands, and Terraform state that contain it")
+    };
+    let agents = record
+        .others
+        .iter()
+        .filter(|(_, value)| **value == record.old)
+        .map(|(name, _)| name.as_str());
+    let mut of = vec!["the agent's"];
+    of.extend(agents);
+    let mut lines = vec![with(&record.old, &of.join(", "))];
+    if let Some(system) = record.system.filter(|system| *system != record.old) {
+        lines.push(with(&system, "system"));
+    }
+    let others = record.others.iter().filter(|(_, value)| **value != record.old);
+    lines.extend(others.map(|(name, value)| with(value, name)));
+    lines
+}
+
+/// What was not rotated, and what remains open.
+pub(crate) fn summary(before: &Observed, plan: Option<&Plan<Crt>>) -> String {
+    let renewed = plan.map(|plan| &plan.record.others);
+    let left: Vec<&str> = before
+        .others
+        .keys()
+        .filter(|name| renewed.is_some_and(|renewed| !renewed.contains_key(*name)))
+        .map(String::as_str)
+        .collect();
+    let old = plan.map_or_else(|| "the old token".to_owned(), |plan| plan.record.old.to_string());
+    let unchanged = if left.is_empty() {
+        "All registration tokens of the cluster were rotated.".to_owned()
+    } else {
+        format!("Not rotated: registration token {}.", left.join(", "))
+    };
+    format!(
+        "{unchanged} Connections opened earlier with {old} stay open until Rancher restarts \
+         (kubectl -n cattle-system rollout restart deployment/rancher, on the management cluster)."
+    )
+}
+
+/// A cluster as the target of a rotation.
+pub(crate) fn rotation_target(cluster: &Cluster, commands: Commands) -> Target {
+    let details = match json!({ "cluster": ClusterName::of(cluster) }) {
+        Value::Object(details) => details,
+        _ => Map::new(),
+    };
+    Target {
+        object: format!("cluster.management.cattle.io/{}", cluster.id),
+        name: cluster.id.to_string(),
+        display: display(cluster),
+        details,
+        restored: "its agent runs with the old token as before",
+        commands,
+        lease: lease(&cluster.id),
+    }
+}
+
+/// The Lease of a cluster.
+pub(crate) fn lease(cluster: &ClusterId) -> LeaseName {
+    LeaseName {
+        namespace: cluster.to_string(),
+        name: LEASE.to_owned(),
+        side: MANAGEMENT,
+    }
+}
+
+/// A cluster in a sentence: `cluster oslo (c-x7k2p)`.
+pub(crate) fn display(cluster: &Cluster) -> String {
+    if cluster.display_name.is_empty() || cluster.display_name == cluster.id.as_str() {
+        format!("cluster {}", cluster.id)
+    } else {
+        format!("cluster {} ({})", cluster.display_name, cluster.id)
+    }
+}
+
+/// Whether the rotation in progress changes this registration token. One whose journal cannot be read may change any.
+pub(crate) fn changes(rotation: &Rotation, token: &str) -> bool {
+    match &rotation.journal {
+        None => false,
+        Some(Err(_)) => true,
+        Some(Ok(journal)) => token == rancher::token::SYSTEM || journal.run().record.others.contains_key(token),
+    }
+}

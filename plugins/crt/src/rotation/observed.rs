@@ -1,0 +1,234 @@
+//! What there is on both sides, as far as the next step depends on it: names and fingerprints, no secret, no time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use client::secret::Fingerprint;
+use engine::credential::Acceptance;
+use engine::direction::Direction;
+use engine::rotation::Blocker;
+use rancher::era::Era;
+use serde::{Deserialize, Serialize};
+
+use super::record::{Home, Mark, Rollout};
+
+/// Both sides of one cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Observed {
+    /// Where this Rancher keeps the values of registration tokens.
+    pub era: Era,
+    /// The failed preflight checks. Once a rotation is in progress they do not count.
+    pub blockers: Vec<Blocker>,
+    /// Whether the downstream side is the cluster that the registration tokens belong to.
+    pub downstream: Downstream,
+    /// Values that Rancher accepts as tokens of another cluster. None of them is ever written into this one.
+    pub foreign: BTreeSet<Fingerprint>,
+    /// The mark that a run has set on the registration token `system`, in the same write as its value.
+    pub mark: Option<Mark>,
+    /// The registration token `system`, the one that Rancher deploys. `None` when it is absent.
+    pub system: Option<SystemToken>,
+    /// Storage `secret`: the end of grace in the status of `system`. Early builds read only this one, and drop the previous token by
+    /// it (seen on Rancher 2.15.0).
+    pub status_grace: Option<Grace>,
+    /// The values of the temporary registration tokens of this run.
+    pub temporary: BTreeSet<Fingerprint>,
+    /// The other registration tokens of the cluster, by name; orphaned token Secrets among them.
+    pub others: BTreeMap<String, Fingerprint>,
+    /// What Rancher answers to the values that matter now.
+    pub acceptance: BTreeMap<Fingerprint, Acceptance>,
+    /// The downstream Secrets that hold a token for an agent, by what they hold.
+    pub credentials: BTreeMap<Fingerprint, Age>,
+    /// The other tokens are left unchanged (`--only-agent`).
+    pub only_agent: bool,
+    /// Name of the Secret that the agent's Deployment names.
+    pub named_secret: String,
+    /// The Deployment's rollout settings; the defaults of Kubernetes where a rollout was left held.
+    pub rollout: Rollout,
+    /// The value of the Secret that the agent's Deployment names, or would have if it existed.
+    pub deployed: Option<Fingerprint>,
+    /// Whether the rollout of the agent is held.
+    pub held: bool,
+    /// The direction in which this run marked the Deployment.
+    pub deployment_direction: Option<Direction>,
+    /// The restart mark in the Deployment's pod template.
+    pub restarted_at: Option<String>,
+    /// Where the Deployment's pod template sends the agent.
+    pub address: Address,
+    /// The same, as it is written there.
+    pub home: Home,
+    /// Where Rancher's next push would send it, by Rancher's settings. `None` where they may not be read.
+    pub pushes: Option<Address>,
+    /// The next push may send the agent elsewhere (`--force=address`).
+    pub move_forced: bool,
+    /// Who wrote the Deployment's pod template last, beside this program: in words, for messages.
+    pub writer: String,
+    /// The pods of the agent.
+    pub pods: BTreeSet<Pod>,
+    /// What the agent that connected last has written into `stv-aggregation`. Only an agent that Rancher has accepted
+    /// writes it.
+    pub connected: Option<Connection>,
+    /// The last trigger of Rancher's deploy controller.
+    pub trigger: Option<Trigger>,
+    /// Storage `secret`: the token that Rancher says it has applied downstream, by the annotation on the cluster.
+    pub applied: Option<Fingerprint>,
+    /// Whether a fresh call through Rancher's tunnel has just succeeded. `None` where there is no way to try.
+    pub tunnel_works: Option<bool>,
+}
+
+/// Whether the downstream side is the right cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Downstream {
+    /// It is: reached through Rancher, or shown to be the same by the uid of namespace kube-system or by the CA.
+    Proven,
+    /// It is another cluster. Nothing overrides that.
+    Another,
+    /// Neither is shown: there is no tunnel to compare with, and the CA that Rancher has noted is another one or none.
+    Unproven,
+}
+
+/// Where an agent connects to: the URL of Rancher, and the checksum of the CA that it accepts there, as one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Address(Fingerprint);
+
+impl Address {
+    /// By URL and checksum. A trailing slash makes no difference.
+    pub fn of(url: Option<&str>, ca_checksum: Option<&str>) -> Self {
+        let url = url.unwrap_or_default().trim_end_matches('/');
+        Self(Fingerprint::of(&format!("{url} {}", ca_checksum.unwrap_or_default())))
+    }
+}
+
+/// With what an agent has connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Connection {
+    /// Its token.
+    pub token: Fingerprint,
+    /// Where it connected to.
+    pub address: Address,
+}
+
+/// An annotation that makes Rancher look at the Cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Trigger {
+    /// The value of `system` at that moment.
+    pub token: Fingerprint,
+    /// Rancher has had the time to apply it. Whoever changes the Cluster before that makes Rancher's apply start again
+    /// (seen on Rancher 2.15.0: it ends with an update that conflicts with every change since its beginning).
+    pub overdue: bool,
+}
+
+/// The registration token `system`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SystemToken {
+    /// Its value.
+    pub token: Fingerprint,
+    /// Storage `secret`: the previous value, which Rancher still accepts.
+    pub previous: Option<Fingerprint>,
+    /// Storage `secret`: neither the end of grace nor an expiry will drop the previous value within the next days.
+    pub protected: bool,
+}
+
+/// When a grace ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Grace {
+    /// Within days, or in the past.
+    Near,
+    /// Later than any rotation takes.
+    Far,
+}
+
+/// How old a downstream Secret is. Each agent deletes foreign ones after an hour, once an hour
+/// (rancher/rancher `pkg/agent/clean/credentials.go`, since 2.9.9, 2.10.5 and 2.11.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Age {
+    /// Exists for longer than a rollout can take.
+    Young,
+    /// Older than a quarter of an hour: created anew before a Deployment is pointed at it.
+    Old,
+}
+
+/// One pod of the agent.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pod {
+    /// The value of the Secret that it mounts. An agent reads it once, at its start
+    /// (rancher/rancher `cmd/agent/main.go`).
+    pub token: Option<Fingerprint>,
+    /// The restart mark of the template that it was created from.
+    pub restarted_at: Option<String>,
+    /// Where its template sends it.
+    pub address: Address,
+    /// Whether its containers run.
+    pub ready: bool,
+    /// Whether it is being deleted.
+    pub leaving: bool,
+}
+
+impl Observed {
+    /// Whether Rancher keeps accepting this value if `system` is given another one.
+    pub fn is_held_beside_system(&self, token: Fingerprint) -> bool {
+        self.temporary.contains(&token) || self.others.values().any(|value| *value == token)
+    }
+
+    /// Whether an object of Rancher holds this value, so that it is, or soon will be, accepted.
+    pub fn is_held(&self, token: Fingerprint) -> bool {
+        let by_system = |system: &SystemToken| system.token == token || system.previous == Some(token);
+        self.system.as_ref().is_some_and(by_system) || self.is_held_beside_system(token)
+    }
+
+    /// Whether an agent may need this value: to keep running, or to start again.
+    pub fn is_in_use(&self, token: Fingerprint) -> bool {
+        let connected = self.connected.is_some_and(|connected| connected.token == token);
+        let token = Some(token);
+        self.deployed == token || connected || self.pods.iter().any(|pod| pod.token == token)
+    }
+
+    /// Whether an agent runs with this value and is not being deleted.
+    pub fn runs(&self, token: Fingerprint) -> bool {
+        self.running(token).next().is_some()
+    }
+
+    /// Whether a pod of the very template that the Deployment has now runs with this value.
+    pub fn runs_as_deployed(&self, token: Fingerprint) -> bool {
+        self.running(token)
+            .any(|pod| pod.restarted_at == self.restarted_at && pod.address == self.address)
+    }
+
+    /// The pods that run with this value and are not being deleted.
+    pub fn running(&self, token: Fingerprint) -> impl Iterator<Item = &Pod> {
+        let runs = move |pod: &&Pod| pod.token == Some(token) && pod.ready && !pod.leaving;
+        self.pods.iter().filter(runs)
+    }
+
+    /// Whether the agent that connected last did so with this value, and to where the Deployment's template sends it.
+    pub fn is_connected(&self, token: Fingerprint) -> bool {
+        let address = self.address;
+        self.connected == Some(Connection { token, address })
+    }
+
+    /// Whether the value itself can be read anywhere.
+    pub fn has_value(&self, token: Fingerprint) -> bool {
+        self.is_held(token) || self.credentials.contains_key(&token)
+    }
+
+    /// Everything that Rancher's objects hold.
+    pub fn held_values(&self) -> Vec<Fingerprint> {
+        let of_system = self
+            .system
+            .iter()
+            .flat_map(|system| std::iter::once(system.token).chain(system.previous));
+        of_system
+            .chain(self.temporary.iter().copied())
+            .chain(self.others.values().copied())
+            .collect()
+    }
+
+    /// What Rancher answers to this value.
+    pub fn acceptance_of(&self, token: Fingerprint) -> &Acceptance {
+        self.acceptance.get(&token).unwrap_or(&Acceptance::NotAsked)
+    }
+
+    /// The mark of this run on `system`.
+    pub fn mark_of(&self, run: &str) -> Option<&Mark> {
+        self.mark.as_ref().filter(|mark| mark.run == run)
+    }
+}

@@ -1,0 +1,564 @@
+//! The five stages of a rotation of a cluster's registration tokens. **Its safety is in this file, and in the abstraction from
+//! objects to what is observed here** (`controller/abstraction.rs`).
+//!
+//! There are two tokens: O, which the agent ran with at the start, and N, the new one. T is the one that the run ends on, X the
+//! other: forward T is N, and in a rollback T is O.
+//!
+//! Why no cluster can be lost, whatever happens between two steps:
+//! * *Make*, *place* and *prove* take nothing away: whatever an agent may hold, X or T, Rancher accepts it, and no pod that runs
+//!   with an accepted token is removed before one with T was accepted by Rancher.
+//! * *Retire* is reached only when, in one and the same look, T is what Rancher deploys, what Rancher accepts, what the
+//!   Deployment names, what the agent that connected last used, what Rancher says it has applied, and what every pod mounts, and
+//!   when no redeploy that renders X can still be in flight.
+//! * Every look is walked from the top, so what another writer has overwritten is reapplied by the same condition. The quiet time
+//!   begins anew then. At the third time the run turns back while it can; after *retire* it reapplies until its patience ends.
+//! * What a run may do is read from the objects: the mark on `system`, the values that are held, the labels of temporary tokens.
+//!   Whoever may write Leases and nothing else can make a run stop, start again, or roll back while that is possible.
+//! * A token of another cluster is never brought into this one: it is not kept valid, not protected and not restored.
+//! * A rollback writes `system` and the Deployment even if they hold T already: that bumps their resourceVersion, so that a write
+//!   which a former holder of the lock decided on before is rejected when it arrives after *retire*.
+
+use client::secret::Fingerprint;
+use engine::direction::Direction;
+use engine::phase::Phase;
+use engine::rotation::{Blocker, Look, Next, Proof, Timer};
+use engine::run::Run;
+use rancher::era::Era;
+
+use super::Crt;
+use super::observed::{Age, Downstream, Grace, Observed, SystemToken, Trigger};
+use super::record::Record;
+use super::step::{Display, Step};
+
+/// Rancher accepts T, and keeps accepting whatever an agent may still use.
+#[derive(Clone, Copy, Debug)]
+pub struct Made {
+    target: Fingerprint,
+    other: Option<Fingerprint>,
+}
+
+/// The agent's Deployment names the Secret with T.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed {
+    target: Fingerprint,
+    other: Option<Fingerprint>,
+}
+
+/// The agent works with T, by every sign that there is.
+#[derive(Clone, Copy, Debug)]
+pub enum Proven {
+    /// It works with N. O may be revoked, and the other registration tokens renewed.
+    New {
+        /// N.
+        new: Fingerprint,
+        /// O.
+        old: Fingerprint,
+    },
+    /// It works with O. N may be revoked; what was valid before the run stays.
+    Old {
+        /// O.
+        old: Fingerprint,
+        /// N; `None` in a rollback of a run that never drew one.
+        new: Option<Fingerprint>,
+    },
+}
+
+/// X is not held any more. What is left to check is that Rancher rejects it.
+#[derive(Clone, Copy, Debug)]
+pub struct Retired(Proven);
+
+impl Proven {
+    fn target(self) -> Fingerprint {
+        match self {
+            Self::New { new, .. } => new,
+            Self::Old { old, .. } => old,
+        }
+    }
+
+    fn other(self) -> Option<Fingerprint> {
+        match self {
+            Self::New { old, .. } => Some(old),
+            Self::Old { new, .. } => new,
+        }
+    }
+}
+
+type Stage<T> = Result<T, Next<Crt>>;
+
+const BY_HAND: &str = "compare with `kubectl crt status`, and correct it by hand";
+const ROTATE_ANEW: &str = "discard the rollback with `kubectl crt rotate --force=journal`, which starts a new rotation";
+
+/// The token that the run ends on. `None`: it is not drawn yet.
+pub(crate) fn target(run: &Run<Crt>) -> Option<Fingerprint> {
+    if run.direction.is_rollback() {
+        Some(run.record.old)
+    } else {
+        run.record.new
+    }
+}
+
+/// The other one. `None` in a rollback of a run that never drew a new token.
+pub(crate) fn other(run: &Run<Crt>) -> Option<Fingerprint> {
+    if run.direction.is_rollback() {
+        run.record.new
+    } else {
+        Some(run.record.old)
+    }
+}
+
+/// Begins a run, or says what speaks against it.
+pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
+    if let Some(blocker) = wrong_downstream(seen.downstream) {
+        return Err(vec![blocker]);
+    }
+    if !seen.blockers.is_empty() {
+        return Err(seen.blockers.clone());
+    }
+    let no_secret = || {
+        vec![Blocker::new(
+            "the agent's Deployment names no Secret with a token",
+            BY_HAND,
+        )]
+    };
+    let old = seen.deployed.ok_or_else(no_secret)?;
+    Ok(record(seen, old, rotated_by_rancher(seen, old)))
+}
+
+/// The record of a run that starts from here.
+pub(super) fn record(seen: &Observed, old: Fingerprint, new: Option<Fingerprint>) -> Record {
+    Record {
+        old,
+        new,
+        system: seen.system.as_ref().map(|system| system.token),
+        others: if seen.only_agent {
+            [].into()
+        } else {
+            seen.others.clone()
+        },
+        restarted_at: None,
+        home: seen.home.clone(),
+        worked: seen.is_connected(old),
+        old_secret: seen.named_secret.clone(),
+        rollout: seen.rollout,
+    }
+}
+
+/// Storage `secret`: Rancher's own time to live has rotated `system` and not applied it yet. Its new value is as good as ours.
+fn rotated_by_rancher(seen: &Observed, old: Fingerprint) -> Option<Fingerprint> {
+    let system = seen.system.as_ref()?;
+    (seen.era == Era::Secret && system.token != old && system.previous == Some(old)).then_some(system.token)
+}
+
+/// What must hold at every look and in every direction.
+///
+/// | if | then |
+/// |---|---|
+/// | the downstream cluster is not shown to be this cluster | refuse |
+/// | rollback: O belongs to another cluster, or no object has its value | refuse |
+pub(super) fn guard(look: Look<'_, Crt>) -> Stage<()> {
+    let Look { seen, run, .. } = look;
+    if let Some(blocker) = wrong_downstream(seen.downstream) {
+        return Err(Next::Refuse(vec![blocker]));
+    }
+    if !run.direction.is_rollback() {
+        return Ok(());
+    }
+    let old = run.record.old;
+    if seen.foreign.contains(&old) {
+        let reason = format!("the old token {old} belongs to another cluster: restoring it would disconnect the agent");
+        return Err(Next::refuse(reason, ROTATE_ANEW));
+    }
+    if !seen.has_value(old) {
+        let reason = format!("no object has the value of the old token {old} any more, so it cannot be restored");
+        return Err(Next::refuse(reason, ROTATE_ANEW));
+    }
+    Ok(())
+}
+
+/// Another cluster is refused whatever is forced.
+fn wrong_downstream(downstream: Downstream) -> Option<Blocker> {
+    match downstream {
+        Downstream::Proven => None,
+        Downstream::Another => Some(Blocker::new(
+            "the downstream context leads to another cluster",
+            "pass a context of this cluster with --downstream-context, or leave it out to go through Rancher",
+        )),
+        Downstream::Unproven => Some(
+            Blocker::new(
+                "cannot verify that the downstream context leads to this cluster: its CA is not the one that Rancher has \
+                 recorded, and there is no way through Rancher to compare",
+                "use a context of Rancher with --context, so that both ways can be compared",
+            )
+            .unless_forced("context"),
+        ),
+    }
+}
+
+/// T is the value of `system`, Rancher accepts it, and X stays accepted for as long as an agent may need it.
+///
+/// | if | then |
+/// |---|---|
+/// | forward: `system` has a value that Rancher or an admin has set, or N without the mark of this run | adopt it as N |
+/// | `system` must change, and Rancher would then forget the value that it has | keep that value valid first: a temporary registration token (storage `status`), or a grace far away (storage `secret`) |
+/// | storage `secret`: `system` has a previous token in use that is neither of this run | refuse |
+/// | `system` does not have T, or not the mark of this direction | set T on `system`; in storage `secret` the value before becomes the previous token |
+/// | an agent uses X, and nothing keeps it valid | keep it valid: a temporary registration token, or the protected previous token |
+/// | Rancher does not accept T yet | wait |
+pub(super) fn make(look: Look<'_, Crt>) -> Stage<Made> {
+    let Look { seen, run, .. } = look;
+    let target = target(run).filter(|target| system_is_at(seen, run, *target));
+    let Some(target) = target else {
+        return Err(set_system(look)?);
+    };
+    let other = other(run);
+    keep_valid(seen, other)?;
+    if seen.acceptance_of(target).is_accepted() {
+        Ok(Made { target, other })
+    } else {
+        Err(look.wait(format!("Rancher to accept {}", Display(&target))))
+    }
+}
+
+/// Whether `system` has T and the mark of this run, and no late write of a former holder of the lock can change that.
+fn system_is_at(seen: &Observed, run: &Run<Crt>, target: Fingerprint) -> bool {
+    let mark = seen.mark_of(&run.id.to_string());
+    let marked = if run.direction.is_rollback() {
+        mark.is_some_and(|mark| mark.direction.is_rollback())
+    } else {
+        mark.is_some_and(|mark| mark.record.new == Some(target))
+    };
+    marked && seen.system.as_ref().is_some_and(|system| system.token == target)
+}
+
+/// The step that gives `system` the token of this run, or the one that has to come before it.
+fn set_system(look: Look<'_, Crt>) -> Stage<Next<Crt>> {
+    let Look { seen, run, .. } = look;
+    let (record, forward) = (&run.record, !run.direction.is_rollback());
+    if let Some(system) = &seen.system {
+        let token = system.token;
+        let by_another = Some(token) == record.new || Some(token) != record.system;
+        if forward && by_another && token != record.old && !seen.foreign.contains(&token) {
+            return Err(Next::step(Step::Adopt { token }).stopping(Timer::Quiet));
+        }
+        if Some(token) != target(run) {
+            keep_replaced(seen, run, system)?;
+        }
+    }
+    let step = if forward {
+        Step::SetNew
+    } else {
+        Step::Restore { token: record.old }
+    };
+    let next = Next::step(step).stopping(Timer::Quiet);
+    let starts_proof = forward && !run.timers.contains_key(&Timer::Proof);
+    let next = if starts_proof {
+        next.starting(Timer::Proof)
+    } else {
+        next
+    };
+    Ok(if forward && record.new.is_some() {
+        look.reapply(next, "another writer of registration token \"system\"")
+    } else {
+        next
+    })
+}
+
+/// What `system` has now must outlive the write that replaces it.
+fn keep_replaced(seen: &Observed, run: &Run<Crt>, system: &SystemToken) -> Stage<()> {
+    let token = system.token;
+    match seen.era {
+        Era::Plain if seen.is_held_beside_system(token) => Ok(()),
+        Era::Plain => Err(Next::step(Step::CreateTemporary { token })),
+        Era::Secret if seen.status_grace == Some(Grace::Near) => Err(Next::step(Step::PostponeGrace)),
+        // There is one place for a previous token. Only the values of this run may be overwritten.
+        Era::Secret => {
+            let record = &run.record;
+            let ours = [Some(record.old), record.new, record.system, Some(token)];
+            match system.previous {
+                Some(previous) if !ours.contains(&Some(previous)) && seen.is_in_use(previous) => Err(Next::refuse(
+                    format!(
+                        "registration token \"system\" has a previous token {previous} that does not belong to this rotation"
+                    ),
+                    BY_HAND,
+                )),
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+/// X stays accepted for as long as an agent may need it, whoever has dropped it.
+fn keep_valid(seen: &Observed, other: Option<Fingerprint>) -> Stage<()> {
+    let Some(token) = other.filter(|other| seen.is_in_use(*other) && !seen.foreign.contains(other)) else {
+        return Ok(());
+    };
+    let Some(system) = &seen.system else { return Ok(()) };
+    let is_previous = system.previous == Some(token);
+    Err(Next::step(match seen.era {
+        Era::Plain if seen.is_held_beside_system(token) => return Ok(()),
+        Era::Plain => Step::CreateTemporary { token },
+        Era::Secret if seen.status_grace == Some(Grace::Near) && system.previous.is_some() => Step::PostponeGrace,
+        Era::Secret if is_previous && system.protected => return Ok(()),
+        Era::Secret if !is_previous && seen.is_held_beside_system(token) => return Ok(()),
+        Era::Secret => Step::Protect { token },
+    }))
+}
+
+/// The agent's Deployment names the Secret with T.
+///
+/// | if | then |
+/// |---|---|
+/// | the Secret with T does not exist | create it |
+/// | the Deployment is not pointed at T, and the Secret is old enough for an agent to clean it up | delete it |
+/// | the Deployment does not name T, another writer has replaced its template, or a push of another token is to come and the rollout is not held | point it at T, **held** |
+/// | rollback: the agent is still connected with O and nothing is about to be pushed | point the Deployment back at O |
+/// | rollback: the Deployment names O without the mark of this direction | fence it |
+pub(super) fn place(look: Look<'_, Crt>, made: &Proof<'_, Made>) -> Stage<Placed> {
+    let Look { seen, run, .. } = look;
+    let Made { target, other } = **made;
+    let rollback = run.direction.is_rollback();
+    let fenced = seen.deployment_direction == Some(Direction::Rollback);
+    // Where the target was in place before, another writer was there.
+    let reapply = |next: Next<Crt>| {
+        if (rollback && fenced) || was_placed(run) {
+            look.reapply(next, &seen.writer)
+        } else {
+            next
+        }
+    };
+    let named = seen.deployed == Some(target);
+    match seen.credentials.get(&target) {
+        None => return Err(reapply(Next::step(Step::CreateCredentials { token: target }))),
+        // An agent with another token may clean it up at any moment.
+        Some(Age::Old) if !named => return Err(Next::step(Step::DeleteCredentials { token: target })),
+        Some(_) => {}
+    }
+    let exposed = may_apply_another(seen, target) && !seen.held;
+    if named && !exposed && !was_replaced(seen, run) {
+        return if rollback && !fenced {
+            Err(Next::step(Step::Fence))
+        } else {
+            Ok(Placed { target, other })
+        };
+    }
+    // The new agent never connected, so the old one still runs as before. Not where Rancher is about to push something: that
+    // must meet a held rollout.
+    let applied = seen.era == Era::Plain || seen.applied == Some(target);
+    let undisturbed = applied && !may_apply_another(seen, target) && seen.is_connected(target) && seen.runs(target);
+    if rollback && undisturbed {
+        return Err(Next::step(Step::PointBack { token: target }));
+    }
+    // The quiet time begins anew: the writer that pointed it elsewhere may come back.
+    let point = Next::step(Step::PointHeld { token: target })
+        .starting(Timer::Retry)
+        .stopping(Timer::Quiet);
+    Err(reapply(point))
+}
+
+/// The Deployment was seen to name the new token. Where it does not any more, another writer was there.
+pub(crate) fn was_placed(run: &Run<Crt>) -> bool {
+    !run.direction.is_rollback() && run.phase > Phase::Place
+}
+
+/// The template is not the one that this process has written or found: another writer was there between two looks, and Rancher
+/// or another operator has corrected the token since. The quiet time counts from the last write of this run.
+fn was_replaced(seen: &Observed, run: &Run<Crt>) -> bool {
+    let mark = &run.record.restarted_at;
+    was_placed(run) && mark.is_some() && seen.restarted_at != *mark
+}
+
+/// Rancher was triggered for another token, has not recorded that it applied it, and has not had the time: it may apply it at any
+/// moment, with the address that its settings have by then, which is not proven.
+fn may_apply_another(seen: &Observed, target: Fingerprint) -> bool {
+    let triggered = seen
+        .trigger
+        .filter(|trigger| trigger.token != target && !trigger.overdue);
+    seen.era == Era::Secret && triggered.is_some_and(|trigger| seen.applied != Some(trigger.token))
+}
+
+/// The agent works with T, by every sign that there is, and no redeploy that renders X can be in flight.
+///
+/// | if | then |
+/// |---|---|
+/// | `stv-aggregation` does not say T and the address of the present template: no agent of it was accepted yet, or one with X reconnected later | wait; then restart the agent, held |
+/// | storage `secret`: Rancher has not applied T itself | trigger it and wait, unless it would push another address |
+/// | storage `secret`: Rancher may still apply the other token | wait |
+/// | the rollout is held | release it once a pod of the present template runs with T |
+/// | a pod without T exists, or none runs with T | wait |
+/// | a fresh call through the tunnel fails | wait |
+/// | *retire* has something to revoke, and the quiet time (`--settle`) has not passed since T was seen on `system` | wait |
+pub(super) fn prove(look: Look<'_, Crt>, placed: &Proof<'_, Placed>) -> Stage<Proven> {
+    let seen = look.seen;
+    let Placed { target, other } = **placed;
+    if !seen.is_connected(target) {
+        return Err(reconnect(look, target));
+    }
+    if seen.era == Era::Secret && seen.applied != Some(target) {
+        return Err(trigger(look, target));
+    }
+    if may_apply_another(seen, target) {
+        return Err(look.wait("Rancher to finish applying the other token"));
+    }
+    let pod = || format!("a pod of the agent with {}", Display(&target));
+    if seen.held {
+        return Err(if seen.runs_as_deployed(target) {
+            Next::step(Step::Release)
+        } else {
+            look.wait(pod())
+        });
+    }
+    if seen.pods.iter().any(|pod| pod.token != Some(target)) {
+        return Err(look.wait("the agent's other pods to terminate"));
+    }
+    if !seen.runs(target) {
+        return Err(look.wait(pod()));
+    }
+    if seen.tunnel_works == Some(false) {
+        return Err(look.wait("a call through the agent's tunnel"));
+    }
+    if !look.is_quiet() {
+        return Err(Next::wait("redeploys that Rancher may have begun before (--settle)"));
+    }
+    Ok(match other {
+        Some(old) if !look.direction().is_rollback() => Proven::New { new: target, old },
+        other => Proven::Old {
+            old: target,
+            new: other,
+        },
+    })
+}
+
+/// Whether *retire* would revoke a value.
+pub(super) fn takes_away(look: Look<'_, Crt>) -> bool {
+    let Look { seen, run, .. } = look;
+    let previous = seen.system.as_ref().and_then(|system| system.previous);
+    let mut values = seen.temporary.iter().copied().chain(previous);
+    values.any(|token| Some(token) != target(run))
+}
+
+/// A new pod is created only when the one that should connect had its time: each change of the template costs a rollout.
+fn reconnect(look: Look<'_, Crt>, target: Fingerprint) -> Next<Crt> {
+    let run = look.run;
+    let not_started = !run.timers.contains_key(&Timer::Retry);
+    if run.running(Timer::Retry) || not_started && look.seen.held {
+        let what = format!("the agent to connect with {}", Display(&target));
+        return look.wait(what).starting(Timer::Retry);
+    }
+    Next::step(Step::PointHeld { token: target }).starting(Timer::Retry)
+}
+
+/// Rancher reconciles a cluster only when it changes (seen on Rancher 2.15.0). What it pushes then is everything that its
+/// settings say.
+fn trigger(look: Look<'_, Crt>, target: Fingerprint) -> Next<Crt> {
+    let seen = look.seen;
+    let moves = seen.pushes.is_some_and(|pushes| pushes != seen.address) && !seen.move_forced;
+    if moves && !seen.held {
+        return Next::step(Step::PointHeld { token: target }).starting(Timer::Retry);
+    }
+    if moves {
+        return look.wait(
+            "Rancher's server-url and cacerts to be what the agent runs with: they were changed, and would be pushed too",
+        );
+    }
+    match seen.trigger {
+        Some(Trigger { token, overdue: false }) if token == target => {
+            look.wait(format!("Rancher to apply {} itself", Display(&target)))
+        }
+        _ => Next::step(Step::TriggerApply).triggering(),
+    }
+}
+
+/// X is held by no object any more.
+///
+/// | if | then |
+/// |---|---|
+/// | rollback: the agent's Secret with N exists | delete it: its name follows from N, which no object has afterwards |
+/// | a temporary registration token exists | delete it |
+/// | storage `secret`: `system` has a previous token (rollback: N) | drop it |
+/// | storage `secret`: the status of `system` has an end of grace | clear it |
+/// | forward: another registration token still has the value of the start | set a new value on it |
+pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<Retired> {
+    let Look { seen, run, .. } = look;
+    if let Proven::Old { new: Some(token), .. } = **proven
+        && seen.credentials.contains_key(&token)
+    {
+        return Err(Next::step(Step::DeleteCredentials { token }));
+    }
+    if let Some(token) = seen.temporary.first() {
+        return Err(Next::step(Step::DeleteTemporary { token: *token }));
+    }
+    let ours = |previous: &Fingerprint| match **proven {
+        Proven::New { .. } => true,
+        // What was there before the run stays.
+        Proven::Old { new, .. } => Some(*previous) == new,
+    };
+    if let Some(token) = seen.system.as_ref().and_then(|system| system.previous).filter(ours) {
+        return Err(Next::step(Step::DropPrevious { token }));
+    }
+    if seen.era == Era::Secret && seen.status_grace.is_some() {
+        return Err(Next::step(Step::ClearGrace));
+    }
+    if let Proven::New { new, .. } = **proven {
+        let unchanged =
+            |(name, value): &(&String, &Fingerprint)| **value != new && seen.others.get(*name) == Some(*value);
+        if let Some((name, _)) = run.record.others.iter().find(unchanged) {
+            return Err(Next::step(Step::Renew { name: name.clone() }));
+        }
+    }
+    Ok(Retired(**proven))
+}
+
+/// Rancher rejects X, and nothing of it is left.
+///
+/// | if | then |
+/// |---|---|
+/// | Rancher accepts X, or a renewed value, or does not say | wait |
+/// | the agent's Secret with X exists | delete it |
+pub(super) fn confirm(look: Look<'_, Crt>, retired: &Proof<'_, Retired>) -> Stage<()> {
+    let Look { seen, run, .. } = look;
+    let Retired(proven) = **retired;
+    let renewed = run
+        .record
+        .others
+        .values()
+        .filter(|_| matches!(proven, Proven::New { .. }));
+    let other = proven.other();
+    let mut revoked = other
+        .iter()
+        .chain(renewed)
+        .filter(|token| **token != proven.target() && !seen.is_held(**token) && !seen.foreign.contains(token));
+    if let Some(token) = revoked.find(|token| seen.acceptance_of(**token).may_be_accepted()) {
+        return Err(look.wait(format!("Rancher to reject {token}")));
+    }
+    match other.filter(|other| seen.credentials.contains_key(other)) {
+        Some(token) => Err(Next::step(Step::DeleteCredentials { token })),
+        None => Ok(()),
+    }
+}
+
+/// Whether the state at the start worked and can be restored.
+pub(super) fn is_restorable(look: Look<'_, Crt>) -> bool {
+    let old = look.record().old;
+    look.record().worked && !look.seen.foreign.contains(&old) && look.seen.has_value(old)
+}
+
+/// The quiet time runs from the first moment at which T was *seen* on `system`: a write that was only intended may still be in
+/// flight, and a redeploy may begin just before it arrives.
+pub(super) fn timers(seen: &Observed, run: &Run<Crt>) -> Vec<Timer> {
+    let is_set = target(run).is_some_and(|target| system_is_at(seen, run, target));
+    is_set.then_some(Timer::Quiet).into_iter().collect()
+}
+
+/// What the objects say of a run that is resumed.
+pub(super) fn recall(seen: &Observed, claimed: &Run<Crt>) -> Option<Record> {
+    if let Some(mark) = seen.mark_of(&claimed.id.to_string()) {
+        let placed = seen.deployed == mark.record.new;
+        return Some(Record {
+            restarted_at: seen.restarted_at.clone().filter(|_| placed),
+            ..mark.record.clone()
+        });
+    }
+    // Before `system` was written there can only be a temporary token, and a write of a former holder in flight.
+    let old = seen.deployed.filter(|_| claimed.direction.is_rollback())?;
+    Some(record(seen, old, None))
+}

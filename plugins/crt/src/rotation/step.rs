@@ -1,0 +1,141 @@
+//! The single steps of a rotation.
+
+use std::fmt;
+
+use client::secret::Fingerprint;
+use engine::plan::Placeholder;
+
+/// One step. Each is conditional on the object as it was observed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Mark `system`, whose value was set by Rancher or an admin and becomes the new token.
+    Adopt {
+        /// That value.
+        token: Fingerprint,
+    },
+    /// Create a temporary registration token with this value, so that it stays accepted.
+    CreateTemporary {
+        /// The value.
+        token: Fingerprint,
+    },
+    /// Storage `secret`: move the end of grace in the status of `system` far away.
+    PostponeGrace,
+    /// Set a new value on `system`, which is drawn now; in storage `secret` the value before becomes the previous token.
+    SetNew,
+    /// Set the old value on `system`; in storage `secret` the value before becomes the previous token.
+    Restore {
+        /// The old value.
+        token: Fingerprint,
+    },
+    /// Storage `secret`: keep this previous token of `system` valid for seven days.
+    Protect {
+        /// The previous token.
+        token: Fingerprint,
+    },
+    /// Create the downstream Secret with this value, under the name that Rancher itself would choose.
+    CreateCredentials {
+        /// The value.
+        token: Fingerprint,
+    },
+    /// Delete the downstream Secret with this value.
+    DeleteCredentials {
+        /// The value.
+        token: Fingerprint,
+    },
+    /// Point the agent's Deployment at the Secret with this value and hold the rollout: the new pod starts beside the old one,
+    /// and neither is removed.
+    PointHeld {
+        /// The value.
+        token: Fingerprint,
+    },
+    /// Point the Deployment back at the Secret with this value, whose pod still runs.
+    PointBack {
+        /// The value.
+        token: Fingerprint,
+    },
+    /// Mark the Deployment, which names the old value already, with the direction. It only bumps the resourceVersion, so that a
+    /// late write of a former holder of the lock is rejected.
+    Fence,
+    /// Restore the Deployment's own rollout settings: pods with other values are removed.
+    Release,
+    /// Storage `secret`: annotate the Cluster, so that Rancher reconciles it and applies the token of `system`.
+    TriggerApply,
+    /// Delete a temporary registration token.
+    DeleteTemporary {
+        /// Its value.
+        token: Fingerprint,
+    },
+    /// Storage `secret`: remove the previous token and its grace from the Secret of `system`.
+    DropPrevious {
+        /// What is removed.
+        token: Fingerprint,
+    },
+    /// Storage `secret`: remove the end of grace from the status of `system`.
+    ClearGrace,
+    /// Set a new value on another registration token of the cluster.
+    Renew {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Adopt { token } => write!(
+                f,
+                "adopt {} as the new token: registration token \"system\" already has it",
+                Display(token)
+            ),
+            Self::CreateTemporary { token } => write!(
+                f,
+                "create a temporary registration token that keeps {} valid",
+                Display(token)
+            ),
+            Self::PostponeGrace => {
+                f.write_str("postpone the end of grace in the status of registration token \"system\"")
+            }
+            Self::SetNew => f.write_str("set a new value on registration token \"system\""),
+            Self::Restore { token } => write!(f, "restore {} on registration token \"system\"", Display(token)),
+            Self::Protect { token } => write!(
+                f,
+                "keep {} valid as the previous token of \"system\" for seven days",
+                Display(token)
+            ),
+            Self::CreateCredentials { token } => write!(f, "create the agent's Secret with {}", Display(token)),
+            Self::DeleteCredentials { token } => write!(f, "delete the agent's Secret with {}", Display(token)),
+            Self::PointHeld { token } => write!(f, "point the agent at {}, rollout held", Display(token)),
+            Self::PointBack { token } => write!(f, "point the agent back at {}", Display(token)),
+            Self::Fence => f.write_str("fence the agent's Deployment (bump its resourceVersion)"),
+            Self::Release => f.write_str("release the rollout"),
+            Self::TriggerApply => {
+                f.write_str("annotate the cluster, so that Rancher applies the token of \"system\" itself")
+            }
+            Self::DeleteTemporary { token } => {
+                write!(f, "revoke {}: delete its temporary registration token", Display(token))
+            }
+            Self::DropPrevious { token } => {
+                write!(
+                    f,
+                    "revoke {}: drop it as the previous token of \"system\"",
+                    Display(token)
+                )
+            }
+            Self::ClearGrace => f.write_str("clear the end of grace in the status of registration token \"system\""),
+            Self::Renew { name } => write!(f, "set a new value on registration token \"{name}\""),
+        }
+    }
+}
+
+/// A fingerprint, or `<new>` for a value that is not drawn yet.
+pub(super) struct Display<'a>(pub(super) &'a Fingerprint);
+
+impl fmt::Display for Display<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self.0 == Placeholder::fingerprint() {
+            f.write_str("<new>")
+        } else {
+            self.0.fmt(f)
+        }
+    }
+}
