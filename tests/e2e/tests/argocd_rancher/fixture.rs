@@ -117,7 +117,10 @@ impl Fixture {
         let name = self.cluster_secret().await?.metadata.name.context("no name")?;
         let leases: Api<Lease> = Api::namespaced(self.base.management.client().await?, &self.namespace);
         e2e::until(&format!("phase {phase}"), async || {
-            let annotations = leases.get_opt(&name).await?.and_then(|lease| lease.metadata.annotations);
+            let annotations = leases
+                .get_opt(&name)
+                .await?
+                .and_then(|lease| lease.metadata.annotations);
             let text = annotations.and_then(|mut all| all.remove(JOURNAL));
             let journal: Option<Value> = text.map(|text| serde_json::from_str(&text)).transpose()?;
             Ok(journal.filter(|journal| journal["phase"] == phase).map(drop))

@@ -39,7 +39,7 @@ async fn no_command_prints_a_token() -> Result<()> {
         assert!(!output.contains(secret), "a token is in the output");
     }
     assert!(
-         output.contains("/v3/tokens") && output.contains("<masked>"),
+        output.contains("/v3/tokens") && output.contains("<masked>"),
         "nothing was logged"
     );
     Ok(())

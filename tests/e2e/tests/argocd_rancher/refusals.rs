@@ -6,7 +6,7 @@ use serde_json::json;
 use test_cluster::Registration;
 
 use crate::fixture::{Fixture, config};
-use crate::tokens::{name_of_secret, issue_token};
+use crate::tokens::{issue_token, name_of_secret};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_local_cluster_needs_an_unscoped_token() -> Result<()> {

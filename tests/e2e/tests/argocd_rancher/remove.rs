@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use crate::fixture::{Fixture, token};
-use crate::tokens::{is_valid, name_of_secret, issue_token};
+use crate::tokens::{is_valid, issue_token, name_of_secret};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn remove_deletes_the_secret_and_revokes_the_token() -> Result<()> {
@@ -90,6 +90,9 @@ async fn remove_keeps_the_token_of_another_argocd() -> Result<()> {
     let forced = [&remove[..], &["--force=in-use"]].concat();
     fixture.run(&forced).run().await?.expect(0)?;
     ensure!(!is_valid(&fixture, &own).await?, "the token is still valid");
-    ensure!(is_valid(&fixture, &other).await?, "the token of another Argo CD was revoked");
+    ensure!(
+        is_valid(&fixture, &other).await?,
+        "the token of another Argo CD was revoked"
+    );
     Ok(())
 }

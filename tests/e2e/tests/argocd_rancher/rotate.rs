@@ -72,7 +72,10 @@ async fn rotate_replaces_the_token_and_revokes_the_old_one() -> Result<()> {
     ");
     assert_snapshot!(plain(&fixture, &done.stdout, &old).await?, @"secret/<secret> rotated");
     let after = fixture.secret().await?;
-    ensure!(after.metadata.uid == before.metadata.uid, "the Secret was created again");
+    ensure!(
+        after.metadata.uid == before.metadata.uid,
+        "the Secret was created again"
+    );
     ensure!(after.metadata.labels == before.metadata.labels, "labels have changed");
     let (mut was, is) = (config(&before)?, config(&after)?);
     was["bearerToken"] = json!(new);
@@ -173,7 +176,10 @@ async fn rotate_keeps_shared_and_foreign_tokens() -> Result<()> {
         labels["team"] == "blue" && data["shard"].0 == b"3",
         "a foreign field has changed"
     );
-    ensure!(fixture.accepts(&User::admin().token).await?, "the old token is rejected");
+    ensure!(
+        fixture.accepts(&User::admin().token).await?,
+        "the old token is rejected"
+    );
     Ok(())
 }
 

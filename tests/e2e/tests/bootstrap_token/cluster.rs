@@ -194,7 +194,10 @@ pub(crate) async fn is_accepted(plane: &ControlPlane, token: &str) -> Result<boo
 /// Whether one of several API servers accepts this token.
 pub(crate) async fn is_accepted_at(plane: &ControlPlane, url: &str, token: &str) -> Result<bool> {
     let reviews: Api<SelfSubjectReview> = Api::all(plane.client_with_token(url, token)?);
-    match reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await {
+    match reviews
+        .create(&PostParams::default(), &SelfSubjectReview::default())
+        .await
+    {
         Ok(review) => {
             let user = review.status.and_then(|status| status.user_info?.username);
             Ok(user.is_some_and(|user| user.starts_with("system:bootstrap:")))

@@ -88,7 +88,10 @@ async fn create_rejects_invalid_flags_before_any_request(#[case] flags: &[&str],
     // No server listens on this port.
     let args = ["create", "--server", "https://127.0.0.1:1"].iter().chain(flags);
     let refused = shell.bootstrap_token(args).run().await?.expect(2)?;
-    ensure!(refused.stdout.is_empty() && refused.stderr.contains(message), "{refused}");
+    ensure!(
+        refused.stdout.is_empty() && refused.stderr.contains(message),
+        "{refused}"
+    );
     Ok(())
 }
 

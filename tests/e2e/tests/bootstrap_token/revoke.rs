@@ -26,7 +26,10 @@ async fn revoke_ends_when_the_api_server_rejects_the_token() -> Result<()> {
         .expect(0)?;
     ensure!(revoked.stdout == format!("token {} revoked\n", token.id), "{revoked}");
     ensure!(revoked.stderr.contains("Nodes that have joined go on"), "{revoked}");
-    ensure!(!cluster::is_accepted(plane, &token.text).await?, "the token is accepted");
+    ensure!(
+        !cluster::is_accepted(plane, &token.text).await?,
+        "the token is accepted"
+    );
     cluster::prints_nothing_of(&revoked, token.secret())
 }
 

@@ -29,7 +29,10 @@ async fn rollback_restores_the_start_before_retire() -> Result<()> {
         .await?
         .expect(0)?;
     fixture.is_restored().await?;
-    ensure!(!is_accepted(fixture.plane, &new.text).await?, "the new token is accepted");
+    ensure!(
+        !is_accepted(fixture.plane, &new.text).await?,
+        "the new token is accepted"
+    );
     let nothing = ["rollback", &fixture.old.id, "--exit-code"];
     fixture.shell.bootstrap_token(nothing).run().await?.expect(3)?;
     Ok(())

@@ -239,7 +239,10 @@ impl RotationFixture {
     pub(crate) async fn reaches(&self, phase: &str) -> Result<()> {
         let (leases, name) = (self.leases().await?, self.lease_name());
         until(&format!("phase {phase}"), async || {
-            let annotations = leases.get_opt(&name).await?.and_then(|lease| lease.metadata.annotations);
+            let annotations = leases
+                .get_opt(&name)
+                .await?
+                .and_then(|lease| lease.metadata.annotations);
             let text = annotations.and_then(|mut all| all.remove(JOURNAL));
             let journal: Option<Value> = text.map(|text| serde_json::from_str(&text)).transpose()?;
             Ok(journal.filter(|journal| journal["phase"] == phase).map(drop))
@@ -266,10 +269,7 @@ impl RotationFixture {
             self.held().await?.text == self.old.text,
             "the target holds another token"
         );
-        ensure!(
-            self.tokens().await? == [self.old.id.clone()],
-            "other tokens are left"
-        );
+        ensure!(self.tokens().await? == [self.old.id.clone()], "other tokens are left");
         ensure!(
             is_accepted(self.plane, &self.old.text).await?,
             "the old token is rejected"

@@ -184,7 +184,8 @@ async fn no_command_prints_a_token(#[case] storage: TokenStorage) -> Result<()> 
     let fixture = RancherFixture::begin(storage, "lyon").await?;
     let mut search = with_tokens(&fixture).await?;
     let given = manual_changes::values(&fixture).await?["system"].clone();
-    search.run_all(&fixture.shell, &fixture.cluster.id, &format!("{given}\n"), "rancher")
+    search
+        .run_all(&fixture.shell, &fixture.cluster.id, &format!("{given}\n"), "rancher")
         .await?;
     // The texts are about these tokens: they contain the fingerprints.
     let shown = crate::state::fingerprint(&given);
@@ -314,7 +315,8 @@ async fn malformed_responses_do_not_leak_tokens(#[case] storage: TokenStorage) -
                 &["rotate", id, "--yes", "--timeout", "1s", "-v=9"],
             ] {
                 let args: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
-                search.run(&shell, &args, "")
+                search
+                    .run(&shell, &args, "")
                     .await
                     .with_context(|| format!("{what} at {path}"))?;
             }

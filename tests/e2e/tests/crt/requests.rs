@@ -79,7 +79,8 @@ async fn rotate_sends_the_documented_writes(
     // add a renewal.
     cost.leases_follow(8, outcome.took)?;
 
-    let is_observation = |request: &&Request| request.path.ends_with(&format!("/clusters/{id}")) && request.method == "GET";
+    let is_observation =
+        |request: &&Request| request.path.ends_with(&format!("/clusters/{id}")) && request.method == "GET";
     let observations = cost.reads.iter().filter(is_observation).count();
     #[expect(
         clippy::cast_possible_truncation,
@@ -87,7 +88,11 @@ async fn rotate_sends_the_documented_writes(
         reason = "seconds of a test, times two and a half"
     )]
     let waiting = (outcome.took.as_secs_f64() * OBSERVATIONS_A_SECOND) as usize;
-    cost.at_most(cost.writes.len() + cost.leases.len() + waiting, "observations", observations)?;
+    cost.at_most(
+        cost.writes.len() + cost.leases.len() + waiting,
+        "observations",
+        observations,
+    )?;
     cost.at_most(PREFLIGHT + observations * OF_AN_OBSERVATION, "reads", cost.reads.len())?;
     let ours = |request: &Request| request.user_agent.starts_with("kubectl-crt/");
     ensure!(proxy.requests().iter().all(ours), "{}", proxy.transcript());

@@ -7,7 +7,7 @@ use e2e::Shell;
 use rustix::process::Signal;
 use test_cluster::{Fault, FaultProxy, Kubeconfig, Moment, On, TestEnvironment, Upstream};
 
-use crate::fixture::{Fixture};
+use crate::fixture::Fixture;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_of_a_killed_add_is_listed_and_removed() -> Result<()> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use test_cluster::AnotherWriter;
 
 use crate::fixture::{Fixture, token};
-use crate::tokens::{interrupted_in_grace, is_valid, name_of_secret, issue_token};
+use crate::tokens::{interrupted_in_grace, is_valid, issue_token, name_of_secret};
 
 async fn annotate(fixture: &Fixture, secret: &str, key: &str, value: &str) -> Result<()> {
     let change = Patch::Merge(json!({"metadata": {"annotations": {key: value}}}));

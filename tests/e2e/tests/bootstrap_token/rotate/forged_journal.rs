@@ -34,7 +34,11 @@ async fn rollback_with_a_forged_journal_deletes_no_other_token() -> Result<()> {
         .expect(4)?;
     ensure!(undone.stderr.contains("nothing shows any more"), "{undone}");
     for token in [&victim, &new, &fixture.old] {
-        ensure!(is_accepted(fixture.plane, &token.text).await?, "{} was revoked", token.id);
+        ensure!(
+            is_accepted(fixture.plane, &token.text).await?,
+            "{} was revoked",
+            token.id
+        );
     }
     Ok(())
 }

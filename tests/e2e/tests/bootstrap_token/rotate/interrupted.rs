@@ -58,7 +58,10 @@ async fn rollback_waits_for_the_file_lock_of_a_paused_rotation() -> Result<()> {
         Ok(lease.contains(r#"goal\":\"back"#).then_some(()))
     })
     .await?;
-    ensure!(fixture.text()? != before, "it has written the file while another process holds its lock");
+    ensure!(
+        fixture.text()? != before,
+        "it has written the file while another process holds its lock"
+    );
     run.signal(Signal::CONT)?;
     // The paused run finds that it has lost the lock, and ends.
     run.finish().await?.expect(4)?;
@@ -70,7 +73,9 @@ async fn rollback_waits_for_the_file_lock_of_a_paused_rotation() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn resume_and_rollback_commands_can_be_pasted() -> Result<()> {
     let fixture = RotationFixture::new("pasted").await?;
-    let run = fixture.start_and_deliver(&["--overlap", "7m", "--timeout", "3m"]).await?;
+    let run = fixture
+        .start_and_deliver(&["--overlap", "7m", "--timeout", "3m"])
+        .await?;
     run.signal(Signal::INT)?;
     let stopped = run.finish().await?.expect(130)?;
     let resume = format!(

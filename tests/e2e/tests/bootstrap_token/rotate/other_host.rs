@@ -71,7 +71,10 @@ async fn rotate_force_target_finishes_without_the_file_of_a_lost_host() -> Resul
     );
     ensure!(fixture.text()? == file, "the file of another host was written");
     ensure!(fixture.tokens().await? == [new.id.clone()], "other tokens are left");
-    ensure!(is_accepted(fixture.plane, &new.text).await?, "the new token is rejected");
+    ensure!(
+        is_accepted(fixture.plane, &new.text).await?,
+        "the new token is rejected"
+    );
     ensure!(
         !is_accepted(fixture.plane, &fixture.old.text).await?,
         "the old token is accepted"
@@ -88,12 +91,18 @@ async fn rollback_force_target_finishes_without_the_file_of_a_lost_host() -> Res
     let leaves = format!("whoever reads it there and finds {} will be refused", new.id);
     ensure!(undone.stderr.contains(&leaves), "{undone}");
     ensure!(fixture.text()? == file, "the file of another host was written");
-    ensure!(fixture.tokens().await? == [fixture.old.id.clone()], "other tokens are left");
+    ensure!(
+        fixture.tokens().await? == [fixture.old.id.clone()],
+        "other tokens are left"
+    );
     ensure!(
         is_accepted(fixture.plane, &fixture.old.text).await?,
         "the old token is rejected"
     );
-    ensure!(!is_accepted(fixture.plane, &new.text).await?, "the new token is accepted");
+    ensure!(
+        !is_accepted(fixture.plane, &new.text).await?,
+        "the new token is accepted"
+    );
     Ok(())
 }
 

@@ -50,7 +50,10 @@ async fn rotate_triggers_the_signer_when_a_signature_is_missing() -> Result<()> 
         proxy.transcript()
     );
     let new = fixture.is_rotated().await?;
-    ensure!(is_signed(&fixture, &new.id).await?, "the new token does not sign cluster-info");
+    ensure!(
+        is_signed(&fixture, &new.id).await?,
+        "the new token does not sign cluster-info"
+    );
     Ok(())
 }
 

@@ -188,11 +188,7 @@ async fn rotate_finishes_when_responses_are_truncated(#[case] storage: TokenStor
     let writes = test.each_once(&PATHS, &Fault::Cut);
     test.finishes(test.rotate("1s").await?).await?;
     let struck = |planned: &[Planned]| planned.iter().map(Planned::struck).sum::<usize>();
-    ensure!(
-        struck(&reads) > 3 && struck(&writes) > 3,
-        "{}",
-        test.proxy.transcript()
-    );
+    ensure!(struck(&reads) > 3 && struck(&writes) > 3, "{}", test.proxy.transcript());
     Ok(())
 }
 
@@ -329,8 +325,7 @@ async fn rotate_finishes_when_the_agent_deletes_credential_secrets(#[case] stora
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_rolls_back_when_tunnels_reject_the_new_token(#[case] storage: TokenStorage) -> Result<()> {
     let test = FaultTest::begin(storage).await?;
-    test
-        .fixture
+    test.fixture
         .rancher
         .fault(&json!({ "refuseNewTokens": [test.id()] }))
         .await?;
@@ -354,10 +349,9 @@ async fn rotate_rolls_back_when_tunnels_reject_the_new_token(#[case] storage: To
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_finishes_when_rancher_is_upgraded_meanwhile() -> Result<()> {
-    let test = FaultTest::of(RancherFixture::begin_apart(TokenStorage::Status, "upgraded-while-rotating").await?).await?;
-    let held = test
-        .proxy
-        .plan(On::write().path(PATHS[2]), Fault::Stop(Moment::Before));
+    let test =
+        FaultTest::of(RancherFixture::begin_apart(TokenStorage::Status, "upgraded-while-rotating").await?).await?;
+    let held = test.proxy.plan(On::write().path(PATHS[2]), Fault::Stop(Moment::Before));
     let rotation = until_struck(&held, test.rotate("1s").await?).await?;
     test.fixture.rancher.upgrade().await?;
     held.release();
@@ -370,17 +364,14 @@ async fn rotate_finishes_when_rancher_is_upgraded_meanwhile() -> Result<()> {
 async fn rotate_finishes_when_the_leader_is_down_and_when_replicas_lag() -> Result<()> {
     let fixture = RancherFixture::begin_apart(TokenStorage::Secret, "lagging").await?;
     let mut test = FaultTest::of(fixture).await?;
-    let held = test
-        .proxy
-        .plan(On::write().path(PATHS[2]), Fault::Stop(Moment::Before));
+    let held = test.proxy.plan(On::write().path(PATHS[2]), Fault::Stop(Moment::Before));
     let rotation = until_struck(&held, test.rotate("1s").await?).await?;
     test.fixture.rancher.fault(&json!({ "leaderGap": "6s" })).await?;
     held.release();
     rotation.signal(Signal::CONT)?;
     test.finishes(rotation).await?;
 
-    test
-        .fixture
+    test.fixture
         .rancher
         .fault(&json!({ "replicaLag": "2s", "replicas": 2 }))
         .await?;

@@ -144,7 +144,11 @@ impl Matrix {
     }
 
     fn next(&self) -> Option<Point> {
-        let reached_retire = self.results.lock().unwrap_or_else(PoisonError::into_inner).reached_retire;
+        let reached_retire = self
+            .results
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .reached_retire;
         let mut points = self.points.lock().unwrap_or_else(PoisonError::into_inner);
         (!reached_retire).then(|| points.pop_front()).flatten()
     }
@@ -188,7 +192,10 @@ impl Matrix {
                 Ok("there was nothing to roll back".to_owned())
             }
             Some("retire" | "confirm") => {
-                self.results.lock().unwrap_or_else(PoisonError::into_inner).reached_retire = true;
+                self.results
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .reached_retire = true;
                 let rollback = rollback.expect(1)?;
                 ensure!(rollback.stderr.contains("can only be finished"), "{rollback}");
                 Ok(format!("rollback is refused, {}", finish(fixture, start).await?))
