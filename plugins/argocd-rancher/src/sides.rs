@@ -294,7 +294,7 @@ impl RancherFlags {
 
     async fn token(&self, argo: &Argo, context: &Context) -> Result<Secret, Error> {
         if self.rancher_token_stdin {
-            return context.ui.read_secret();
+            return context.ui.read_secret().await;
         }
         if let Some(path) = &self.rancher_token_file {
             let token = Secret::new(read(path, "the token")?.trim());

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::run::{Command, Common};
 use super::verify;
+use crate::address::RancherAddress as _;
 use crate::controller::fleet::Fleet;
 use crate::controller::{ClusterController, Options};
 use crate::report::product::{self, LeasedRotation};

@@ -12,6 +12,7 @@ use rancher::api_token::{self, NewToken, TokenName};
 
 use super::ClusterController;
 use super::abstraction::{DETAILS, MarkDetails, Snapshot};
+use crate::address::RancherAddress as _;
 use crate::backup::{BackupMark, StoredBackup};
 use crate::mark;
 use crate::rotation::ArgocdRancher;

@@ -13,6 +13,7 @@ use rancher::api_token::proof::Standing;
 
 use super::abstraction::{self, Snapshot};
 use super::{ClusterController, check};
+use crate::address::RancherAddress as _;
 use crate::mark;
 use crate::proof::Proofs;
 use crate::rotation::observed::{ClusterSync, Observed};

@@ -9,6 +9,7 @@ use engine::plan::Plan;
 use serde::Serialize;
 use serde_json::{Map, json};
 
+use crate::address::RancherAddress as _;
 use crate::rotation::ArgocdRancher;
 use crate::rotation::observed::Observed;
 use crate::rotation::record::Record;

@@ -94,10 +94,7 @@ The end is counted by the API server's clock. More than 24h needs --allow-long, 
 pub(crate) async fn run(create: Create, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let form = Form::of(&create)?;
     let wanted = Wanted::of(&create)?;
-    let given = create
-        .token_stdin
-        .then(|| side::token_from_stdin(&context.ui))
-        .transpose()?;
+    let given = side::token_from_stdin(&context.ui, create.token_stdin).await?;
     if let Some(weakness) = given.as_ref().and_then(Token::weakness) {
         context.ui.warn(format!("the given token can be guessed: {weakness}"));
     }

@@ -84,7 +84,7 @@ struct Verification {
 pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(verify.output.as_ref(), "verify")?;
     let ui = &context.ui;
-    let given = verify.token_stdin.then(|| side::token_from_stdin(ui)).transpose()?;
+    let given = side::token_from_stdin(ui, verify.token_stdin).await?;
     let named = verify.id.as_deref().map(|id| side::id(id, ui)).transpose()?;
     let side = Side::open(global, context)?;
     let servers = Servers::new(&side.connection, &verify.servers);
