@@ -54,9 +54,10 @@ async fn rotate_and_rollback_resume_after_a_kill_at_any_write(
     let (points, took) = first.undisturbed().await?;
     let count = points.len();
     let points = Mutex::new(VecDeque::from(points));
-    let others = (1..SIDE_BY_SIDE).map(|number| async {
+    let shared = &points;
+    let others = (1..SIDE_BY_SIDE).map(|number| async move {
         let mut worker = Worker::new(command, target, number).await?;
-        worker.run_points(&points).await
+        worker.run_points(shared).await
     });
     let (first, others) = tokio::try_join!(first.run_points(&points), try_join_all(others))?;
     let reached = first + others.iter().sum::<usize>();
