@@ -294,6 +294,7 @@ impl Work<'_> {
         if self.add.dry_run {
             return Ok(Added::planned(cluster, &secret, Outcome::WouldCreate));
         }
+        let _hold = self.ui.hold();
         let Minted { token, value } = self.mint(cluster, &secret).await?;
         let config = ClusterConfig::bearing(&value, self.ca.as_deref());
         let extent = Extent {
@@ -375,6 +376,7 @@ impl Work<'_> {
         existing: &ClusterSecret,
         config: &ClusterConfig,
     ) -> Result<ApiToken, Error> {
+        let _hold = self.ui.hold();
         let Minted { token, value } = self.mint(cluster, &existing.object.name).await?;
         let config = self.trusting(config.clone().with_bearer(&value));
         let extent = Extent {

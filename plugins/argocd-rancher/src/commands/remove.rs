@@ -165,6 +165,7 @@ impl Work<'_> {
         if !self.ui.confirm(&question, self.remove.yes).await? {
             return Err(Error::failed("nothing was changed"));
         }
+        let _hold = self.ui.hold();
         let write = rancher::Write::by(mark::TOOL);
         cluster_secret::delete(&self.argo.server.client, &cluster.object, &write)
             .await
@@ -348,6 +349,7 @@ impl Work<'_> {
         if !self.ui.confirm(&question, self.remove.yes).await? {
             return Err(Error::failed("nothing was changed"));
         }
+        let _hold = self.ui.hold();
         for token in strays {
             self.end(token).await?;
         }

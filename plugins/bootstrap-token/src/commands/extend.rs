@@ -75,6 +75,7 @@ pub(crate) async fn run(extend: Extend, global: &GlobalFlags, context: &Context)
         _ => true,
     });
     if extend.dry_run != DryRun::Client {
+        let _hold = ui.hold();
         let write = side::write(extend.dry_run == DryRun::Server);
         tokens::extend(side.client(), &seen, wanted, &write)
             .await

@@ -209,6 +209,7 @@ async fn one(target: &TokenSecret, revoke: &Revoke, side: &Side, asked: &Asked, 
             format!("interrupted: token {id} was left as it is"),
         ));
     }
+    let _hold = ui.hold();
     if revoke.dry_run != DryRun::Client {
         let write = side::write(revoke.dry_run == DryRun::Server);
         tokens::delete(side.client(), target, &write).await.map_err(|error| {
