@@ -2,7 +2,7 @@
 
 use cli::ExitCode;
 use cli::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
-use client::error::{Error, Kind};
+use client::error::Error;
 
 use crate::commands;
 
