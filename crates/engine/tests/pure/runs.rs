@@ -95,6 +95,19 @@ fn timer_that_starts_by_seeing_starts_once() {
 }
 
 #[test]
+fn stale_timer_counts_as_never_started() {
+    let mut run = run_in(Phase::Confirm, Forward);
+    run.timers = timers([(Timer::Cache, true), (Timer::Proof, true)]);
+    let seen = Script {
+        stale: vec![Timer::Cache],
+        ..Script::new(Phase::Confirm, Reply::Pass)
+    };
+    let (phase, next) = (Phase::Confirm, Next::wait("it"));
+    run.advance(&seen, &Decision { phase, next }, &mut Placeholder);
+    assert_eq!(run.timers, timers([(Timer::Proof, true)]));
+}
+
+#[test]
 fn step_that_stops_a_timer_wins_over_seeing() {
     let mut run = run_in(Phase::Make, Forward);
     let step = step().stopping(Timer::Quiet);
@@ -178,4 +191,14 @@ fn resumed_run_has_no_timers_and_keeps_everything_else() {
     };
     let seen = Script::new(Phase::Make, Reply::Pass);
     assert_eq!(claimed.resumed(&seen), Some(run));
+}
+
+#[test]
+fn resumed_run_has_the_direction_that_the_objects_confirm() {
+    let seen = Script {
+        confirms: Some(Rollback),
+        ..Script::new(Phase::Make, Reply::Pass)
+    };
+    let resumed = run_in(Phase::Prove, RollForward).resumed(&seen);
+    assert_eq!(resumed, Some(run_in(Phase::Prove, Rollback)));
 }

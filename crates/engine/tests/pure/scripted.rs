@@ -21,6 +21,10 @@ pub(crate) struct Script {
     pub(crate) takes_away: bool,
     /// The timers that start by seeing this.
     pub(crate) timers: Vec<Timer>,
+    /// The timers that stop by seeing this.
+    pub(crate) stale: Vec<Timer>,
+    /// The direction of a run that is resumed, if not the one that it claims.
+    pub(crate) confirms: Option<Direction>,
 }
 
 /// What the stage returns.
@@ -51,6 +55,8 @@ impl Script {
             is_restorable: true,
             takes_away: true,
             timers: Vec::new(),
+            stale: Vec::new(),
+            confirms: None,
         }
     }
 }
@@ -127,6 +133,12 @@ impl Rotation for Scripted {
     }
     fn timers(seen: &Script, _: &Run<Self>) -> Vec<Timer> {
         seen.timers.clone()
+    }
+    fn stale_timers(seen: &Script, _: &Run<Self>) -> Vec<Timer> {
+        seen.stale.clone()
+    }
+    fn recall_direction(seen: &Script, claimed: &Run<Self>) -> Direction {
+        seen.confirms.unwrap_or(claimed.direction)
     }
     fn recall(_: &Script, claimed: &Run<Self>) -> Option<u16> {
         Some(claimed.record)
