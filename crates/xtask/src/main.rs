@@ -5,6 +5,8 @@ mod beside;
 mod cargo;
 mod demo;
 mod dist;
+#[cfg(test)]
+mod rules;
 mod step;
 mod test;
 

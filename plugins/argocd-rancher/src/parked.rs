@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use client::request::{self, Merge, Metadata, Observed, SECRET, Write};
 use client::secret::Secret;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
-use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::json;
 
 use crate::mark::TOOL;
@@ -81,8 +82,7 @@ impl Run {
 /// What was seen there.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    uid: String,
-    resource_version: String,
+    object: Observed,
     /// The run that wrote it.
     pub run: Run,
     /// The value of the old token.
@@ -106,14 +106,15 @@ impl Place {
         &self.name
     }
 
-    fn api(&self) -> Api<KubernetesSecret> {
-        Api::namespaced(self.client.0.clone(), &self.namespace)
-    }
-
     /// Reads it. `None`: there is none, or not for long. A Secret of that name that is not ours is none, and in the way of
     /// [`Self::put`].
-    pub async fn read(&self) -> kube::Result<Option<Seen>> {
-        let found = self.api().get_opt(&self.name).await?;
+    pub async fn read(&self) -> request::Result<Option<Seen>> {
+        #[derive(Deserialize)]
+        struct RawSecret {
+            metadata: Metadata,
+            data: Option<BTreeMap<String, ByteString>>,
+        }
+        let found: Option<RawSecret> = request::get(&self.client.0, SECRET, Some(&self.namespace), &self.name).await?;
         Ok(found.and_then(|found| {
             let metadata = found.metadata;
             let ours = metadata
@@ -130,9 +131,8 @@ impl Place {
                 Some(Secret::new(text)).filter(|value| !value.is_empty())
             };
             Some(Seen {
+                object: metadata.observed(),
                 run: Run::read(metadata.annotations),
-                uid: metadata.uid.unwrap_or_default(),
-                resource_version: metadata.resource_version.unwrap_or_default(),
                 old: value(Slot::Old),
                 new: value(Slot::New),
             })
@@ -147,56 +147,35 @@ impl Place {
         slot: Slot,
         value: &Secret,
         dry_run: bool,
-    ) -> kube::Result<()> {
-        let data = BTreeMap::from([(slot.key().to_owned(), ByteString(value.expose().as_bytes().to_vec()))]);
+    ) -> request::Result<()> {
+        let data = BTreeMap::from([(slot.key(), ByteString(value.expose().as_bytes().to_vec()))]);
+        let mut write = Write::by(TOOL).dry_run(dry_run);
+        let client = &self.client.0;
         let Some(seen) = seen else {
-            let secret = KubernetesSecret {
-                metadata: ObjectMeta {
-                    name: Some(self.name.clone()),
-                    labels: Some([(MANAGED_BY.to_owned(), TOOL.to_owned())].into()),
-                    annotations: Some(run.annotations()),
-                    ..ObjectMeta::default()
+            let secret = json!({
+                "apiVersion": "v1", "kind": "Secret", "data": data,
+                "metadata": {
+                    "name": self.name,
+                    "labels": { MANAGED_BY: TOOL },
+                    "annotations": run.annotations(),
                 },
-                data: Some(data),
-                ..KubernetesSecret::default()
-            };
-            let params = PostParams {
-                dry_run,
-                field_manager: Some(TOOL.to_owned()),
-            };
-            return self.api().create(&params, &secret).await.map(drop);
+            });
+            let namespace = Some(self.namespace.as_str());
+            request::create::<IgnoredAny>(client, SECRET, namespace, &self.name, &secret, &write).await?;
+            return Ok(());
         };
-        let mut change = json!({
-            "metadata": {
-                "uid": seen.uid,
-                "resourceVersion": seen.resource_version,
-                "annotations": run.annotations(),
-            },
-            "data": data,
-        });
+        write.annotations = run.annotations();
+        let mut change = json!({ "data": data });
         if seen.run.id != run.id {
             let other = if slot == Slot::Old { Slot::New } else { Slot::Old };
             change["data"][other.key()] = json!(null);
         }
-        let params = PatchParams {
-            dry_run,
-            field_manager: Some(TOOL.to_owned()),
-            ..PatchParams::default()
-        };
-        let patched = self.api().patch(&self.name, &params, &Patch::Merge(change)).await;
-        patched.map(drop)
+        request::patch::<IgnoredAny>(client, SECRET, &seen.object, Merge::Json, change, &write).await?;
+        Ok(())
     }
 
     /// Deletes it, if it is still as it was seen. One that is gone already is no error.
-    pub async fn delete(&self, seen: &Seen) -> kube::Result<()> {
-        let preconditions = Preconditions {
-            uid: Some(seen.uid.clone()),
-            resource_version: Some(seen.resource_version.clone()),
-        };
-        let params = DeleteParams::default().preconditions(preconditions);
-        match self.api().delete(&self.name, &params).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            other => other.map(drop),
-        }
+    pub async fn delete(&self, seen: &Seen) -> request::Result<()> {
+        request::delete(&self.client.0, SECRET, &seen.object, &Write::by(TOOL)).await
     }
 }

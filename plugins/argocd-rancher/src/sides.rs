@@ -16,10 +16,10 @@ use client::connection::{Authority, Connection, Environment, Server};
 use client::error::{Doing as _, Error};
 use client::request::{self, SECRET};
 use client::secret::{Fingerprint, Secret};
-use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
-use kube::Api;
+use k8s_openapi::ByteString;
 use rancher::api_token::{self, ApiToken, Credential, TokenName, bearing, proof};
 use rancher::reach::{RancherUrl, Reach};
+use serde::Deserialize;
 use url::Url;
 
 use crate::address::RancherAddress as _;
@@ -378,15 +378,17 @@ fn read(path: &std::path::Path, what: &str) -> Result<String, Error> {
     std::fs::read_to_string(path).doing(format!("read {what} from {}", path.display()))
 }
 
+#[derive(Deserialize)]
+struct RawSecret {
+    data: Option<BTreeMap<String, ByteString>>,
+}
+
 async fn from_secret(argo: &Argo, place: &str) -> Result<Secret, Error> {
     let [namespace, name, key] = place.split('/').collect::<Vec<_>>()[..] else {
         return Err(Error::usage("--rancher-token-secret must be NAMESPACE/NAME/KEY"));
     };
-    let api: Api<KubernetesSecret> = Api::namespaced(argo.server.client.clone(), namespace);
-    let secret = api
-        .get(name)
-        .await
-        .doing(format!("read Secret {namespace}/{name} on {ARGOCD}"))?;
+    let secret = request::require::<RawSecret>(&argo.server.client, SECRET, Some(namespace), name).await;
+    let secret = secret.map_err(of_argocd)?;
     let bytes = secret.data.and_then(|mut data| data.remove(key));
     let text = bytes.and_then(|bytes| String::from_utf8(bytes.0).ok());
     let text =

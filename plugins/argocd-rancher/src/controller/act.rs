@@ -1,7 +1,8 @@
 //! Single writes: each to one object, conditional on what was read last.
 
 use argocd::{ClusterConfig, ClusterSecret, cluster_secret};
-use client::error::{Doing as _, Error};
+use client::error::Error;
+use client::request;
 use client::secret::{Fingerprint, Secret};
 use engine::lock::Fence;
 use engine::protocol::{Run, Trouble};
@@ -15,7 +16,7 @@ use crate::parked::{self, Slot};
 use crate::rotation::view::Name;
 use crate::rotation::write::Write;
 use crate::rotation::{ArgocdRancher, leg};
-use crate::sides::{ARGOCD, RANCHER, of_argocd};
+use crate::sides::{RANCHER, of_argocd};
 
 /// One request, with everything that it needs.
 enum Request {
@@ -113,7 +114,7 @@ impl ClusterActor<'_> {
             .as_ref()
             .and_then(|snapshot| snapshot.parked.clone());
         let put = self.parked.put(seen.as_ref(), run, slot, value, dry_run).await;
-        self.of_parked(put, "keep a value in")
+        of_parked(put)
     }
 
     async fn unpark(&self) -> Result<(), Trouble> {
@@ -124,17 +125,7 @@ impl ClusterActor<'_> {
             .and_then(|snapshot| snapshot.parked.clone());
         let seen = seen.ok_or(Trouble::Changed)?;
         let deleted = self.parked.delete(&seen).await;
-        self.of_parked(deleted, "delete")
-    }
-
-    fn of_parked(&self, answer: kube::Result<()>, what: &str) -> Result<(), Trouble> {
-        match answer {
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Err(Trouble::Changed),
-            other => {
-                let namespace = &self.cluster.object.namespace;
-                Ok(other.doing(format!("{what} Secret {namespace}/{} on {ARGOCD}", self.parked.name()))?)
-            }
-        }
+        of_parked(deleted)
     }
 
     /// The value is known to this process alone until it is parked; if it is killed before, the token is found by its mark and
@@ -181,7 +172,7 @@ impl ClusterActor<'_> {
             ..parked::Run::default()
         };
         let put = self.parked.put(seen.as_ref(), &run, Slot::Old, &token, true).await;
-        Some(put.doing(format!("keep a value in Secret {}", self.parked.name())))
+        Some(put.map_err(of_argocd))
     }
 
     /// Lets the server check that the cluster Secret may be written. `None`: nothing was seen yet.
@@ -225,4 +216,12 @@ fn marked(write: rancher::Write, run: &Run<ArgocdRancher>, left: &Left) -> Resul
 fn written(snapshot: &Snapshot, name: Option<&Name>, value: &Secret) -> rancher::Write {
     let token = name.and_then(|name| snapshot.token(&name.0));
     token.map_or_else(|| mark::write_unknown(value), mark::write)
+}
+
+/// Changed, gone or there already: observe again.
+fn of_parked(answer: request::Result<()>) -> Result<(), Trouble> {
+    match answer {
+        Err(error) if error.is_conflict() || error.is_not_found() => Err(Trouble::Changed),
+        other => Ok(other.map_err(of_argocd)?),
+    }
 }

@@ -19,7 +19,7 @@ use argocd::connection::{self, Connection};
 use argocd::{ClusterSecret, cluster_secret};
 pub use check::Check;
 use client::clock::ServerClock;
-use client::error::{Doing as _, Error};
+use client::error::Error;
 use client::secret::{Fingerprint, Secret};
 use engine::lock::Fence;
 use engine::phase::Goal;
@@ -33,7 +33,7 @@ use crate::proof::Proofs;
 use crate::rotation::view::{Answer, Consumer, View};
 use crate::rotation::write::Write;
 use crate::rotation::{ArgocdRancher, Timer};
-use crate::sides::{ARGOCD, Argo, of_argocd};
+use crate::sides::{Argo, of_argocd};
 use fleet::Fleet;
 use snapshot::Snapshot;
 
@@ -271,12 +271,7 @@ impl<'a> ClusterActor<'a> {
                 let state = self.state();
                 return Ok(state.snapshot.as_ref().and_then(|snapshot| snapshot.parked.clone()));
             }
-            let read = self.parked.read().await;
-            read.doing(format!(
-                "read Secret {}/{} on {ARGOCD}",
-                object.namespace,
-                self.parked.name()
-            ))
+            self.parked.read().await.map_err(of_argocd)
         };
         let (cluster, parked, tokens) = futures::try_join!(cluster, parked, self.fleet.tokens(since))?;
         Ok(Snapshot {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bootstrap::judge::{Group, Usage};
 use bootstrap::{NewToken, Token, TokenSecret, tokens};
 use client::error::{Doing as _, Error, Kind};
+use client::request;
 use client::secret::{Fingerprint, Secret};
 use engine::lock::Fence;
 use engine::protocol::{Run, Trouble};
@@ -52,7 +53,7 @@ impl TokenActor<'_> {
             Request::Delete(seen) => of_token(tokens::delete_as_seen(client, &seen, &by).await),
             Request::Secret(key, seen, content) => {
                 let at = (MARK, mark.as_str());
-                of_target(&key, key.write(client, &seen, content.as_ref(), at, false).await)
+                of_target(key.write(client, &seen, content.as_ref(), at, false).await)
             }
             Request::File(path, seen, content) => self.replace(&path, &seen, &content),
         }
@@ -241,11 +242,9 @@ fn of_token<T>(answer: bootstrap::Result<T>) -> Result<(), Trouble> {
     }
 }
 
-fn of_target(key: &secret::Key, answer: kube::Result<()>) -> Result<(), Trouble> {
+fn of_target(answer: request::Result<()>) -> Result<(), Trouble> {
     match answer {
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Err(Trouble::Changed),
-        other => other
-            .doing(format!("change Secret {}/{}", key.namespace, key.name))
-            .map_err(Trouble::from),
+        Err(error) if error.is_conflict() || error.is_not_found() => Err(Trouble::Changed),
+        other => Ok(other.map_err(Error::from)?),
     }
 }

@@ -18,7 +18,7 @@ pub use check::{Check, NoSuchCheck};
 use client::access;
 use client::clock::ServerClock;
 use client::cluster_identity::{self, CaComparison, same_ca};
-use client::error::{Doing as _, Error};
+use client::error::Error;
 use client::secret::Fingerprint;
 use engine::lock::Fence;
 use engine::phase::Phase;
@@ -263,7 +263,7 @@ impl<'a> TokenActor<'a> {
             None => AtTarget::Unreachable,
             Some(Target::Secret(key)) => {
                 let seen = key.read(self.side.client()).await;
-                match seen.doing(format!("read Secret {}/{}", key.namespace, key.name))? {
+                match seen? {
                     Some(seen) => AtTarget::Secret(key, Box::new(seen)),
                     None => AtTarget::Missing(Target::Secret(key)),
                 }

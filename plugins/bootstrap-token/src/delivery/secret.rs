@@ -7,13 +7,16 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::ownership::{self, Owner, Writer};
+use client::request::{self, Merge, Metadata, Observed, SECRET};
 use client::secret::Secret;
-use k8s_openapi::api::core::v1::Secret as KubeSecret;
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::ByteString;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::NotATarget;
-use crate::side::MANAGER;
+use crate::side::{self, MANAGER};
 
 /// A key of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +32,7 @@ pub struct Key {
 /// What was seen there.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    uid: String,
-    resource_version: String,
+    object: Observed,
     /// What stands in the key; bytes that are no text are replaced.
     pub content: Secret,
     /// The Secret's annotations.
@@ -66,13 +68,15 @@ impl fmt::Display for Key {
 }
 
 impl Key {
-    fn api(&self, client: &kube::Client) -> Api<KubeSecret> {
-        Api::namespaced(client.clone(), &self.namespace)
-    }
-
     /// Reads it. `None`: the Secret or the key is not there, or will not be for long.
-    pub async fn read(&self, client: &kube::Client) -> kube::Result<Option<Seen>> {
-        let found = self.api(client).get_opt(&self.name).await?;
+    pub async fn read(&self, client: &kube::Client) -> request::Result<Option<Seen>> {
+        #[derive(Deserialize)]
+        struct RawSecret {
+            metadata: ObjectMeta,
+            data: Option<BTreeMap<String, ByteString>>,
+            immutable: Option<bool>,
+        }
+        let found: Option<RawSecret> = request::get(client, SECRET, Some(&self.namespace), &self.name).await?;
         let found = found.filter(|secret| secret.metadata.deletion_timestamp.is_none());
         Ok(found.and_then(|secret| {
             let bytes = secret.data.as_ref()?.get(&self.key)?;
@@ -80,8 +84,7 @@ impl Key {
                 owner: ownership::owner(&secret.metadata),
                 writer: ownership::last_writer(&secret.metadata, &["data", &self.key], MANAGER),
                 content: Secret::new(String::from_utf8_lossy(&bytes.0)),
-                uid: secret.metadata.uid.unwrap_or_default(),
-                resource_version: secret.metadata.resource_version.unwrap_or_default(),
+                object: Metadata::from(secret.metadata.clone()).observed(),
                 annotations: secret.metadata.annotations.unwrap_or_default(),
                 immutable: secret.immutable.unwrap_or(false),
             })
@@ -97,21 +100,13 @@ impl Key {
         content: Option<&Secret>,
         annotation: (&str, &str),
         dry_run: bool,
-    ) -> kube::Result<()> {
-        let mut change = json!({ "metadata": {
-            "uid": seen.uid,
-            "resourceVersion": seen.resource_version,
-            "annotations": { annotation.0: annotation.1 },
-        } });
+    ) -> request::Result<()> {
+        let mut change = json!({});
         if let Some(content) = content {
             change["data"] = json!({ &self.key: STANDARD.encode(content.expose()) });
         }
-        let params = PatchParams {
-            dry_run,
-            field_manager: Some(MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        let patched = self.api(client).patch(&self.name, &params, &Patch::Merge(change)).await;
-        patched.map(drop)
+        let write = side::write(dry_run).marked(annotation.0, annotation.1);
+        request::patch::<IgnoredAny>(client, SECRET, &seen.object, Merge::Json, change, &write).await?;
+        Ok(())
     }
 }
