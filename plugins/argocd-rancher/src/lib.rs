@@ -1,13 +1,14 @@
 //! `kubectl argocd-rancher`: the tokens by which Argo CD reaches clusters through Rancher.
 
-pub mod address;
+mod address;
 pub mod cli;
-pub mod commands;
-pub mod controller;
-pub mod mark;
-pub mod parked;
-pub mod proof;
-pub mod report;
+mod commands;
+#[allow(unreachable_pub, reason = "its items were marked when the module was public")]
+mod controller;
+mod mark;
+mod parked;
+mod proof;
+mod report;
 pub mod rotation;
-pub mod row;
-pub mod sides;
+mod row;
+mod sides;

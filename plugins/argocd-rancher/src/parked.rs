@@ -27,7 +27,7 @@ const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// Which value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slot {
+pub(crate) enum Slot {
     /// That of the token which is rotated.
     Old,
     /// That of the new one.
@@ -45,7 +45,7 @@ impl Slot {
 
 /// Where it is.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     client: Client,
     namespace: String,
     name: String,
@@ -53,7 +53,7 @@ pub struct Place {
 
 /// The run that the values are kept for.
 #[derive(Clone, Debug, Default)]
-pub struct Run {
+pub(crate) struct Run {
     /// Its name.
     pub id: String,
     /// The user of Rancher who began it. Empty: not recorded.
@@ -81,7 +81,7 @@ impl Run {
 
 /// What was seen there.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     object: Observed,
     /// The run that wrote it.
     pub run: Run,
@@ -93,7 +93,7 @@ pub struct Seen {
 
 impl Place {
     /// That of the cluster Secret `namespace/secret`.
-    pub fn of(client: &kube::Client, namespace: &str, secret: &str) -> Self {
+    pub(crate) fn of(client: &kube::Client, namespace: &str, secret: &str) -> Self {
         Self {
             client: Client(client.clone()),
             namespace: namespace.to_owned(),
@@ -102,13 +102,13 @@ impl Place {
     }
 
     /// Its name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Reads it. `None`: there is none, or not for long. A Secret of that name that is not ours is none, and in the way of
     /// [`Self::put`].
-    pub async fn read(&self) -> request::Result<Option<Seen>> {
+    pub(crate) async fn read(&self) -> request::Result<Option<Seen>> {
         #[derive(Deserialize)]
         struct RawSecret {
             metadata: Metadata,
@@ -140,7 +140,7 @@ impl Place {
     }
 
     /// Keeps a value for a run, if the Secret is still as it was seen. What another run has left there is replaced.
-    pub async fn put(
+    pub(crate) async fn put(
         &self,
         seen: Option<&Seen>,
         run: &Run,
@@ -175,7 +175,7 @@ impl Place {
     }
 
     /// Deletes it, if it is still as it was seen. One that is gone already is no error.
-    pub async fn delete(&self, seen: &Seen) -> request::Result<()> {
+    pub(crate) async fn delete(&self, seen: &Seen) -> request::Result<()> {
         request::delete(&self.client.0, SECRET, &seen.object, &Write::by(TOOL)).await
     }
 }

@@ -25,11 +25,11 @@ use url::Url;
 use crate::address::RancherAddress as _;
 
 /// Argo CD's side in the words of a sentence.
-pub const ARGOCD: &str = "the cluster of Argo CD";
+pub(crate) const ARGOCD: &str = "the cluster of Argo CD";
 /// Rancher in the words of a sentence.
-pub const RANCHER: &str = "Rancher";
+pub(crate) const RANCHER: &str = "Rancher";
 /// A failed request to the cluster of Argo CD. That may be reached through Rancher, which refuses in a form of its own.
-pub fn of_argocd(error: request::Error) -> Error {
+pub(crate) fn of_argocd(error: request::Error) -> Error {
     rancher::Error::from(error).on(ARGOCD)
 }
 
@@ -37,13 +37,14 @@ pub fn of_argocd(error: request::Error) -> Error {
 const NAMESPACE: &str = "argocd";
 
 /// What an unscoped token means.
-pub const UNSCOPED: &str = "an unscoped token works for every cluster that its owner sees, and can issue and revoke tokens: \
+pub(crate) const UNSCOPED: &str = "an unscoped token works for every cluster that its owner sees, and can issue and revoke tokens: \
     whoever can read the cluster Secret can do all that";
 
 /// How Rancher is reached.
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Rancher options")]
-pub struct RancherFlags {
+#[allow(clippy::struct_field_names, reason = "a field is called as its flag")]
+pub(crate) struct RancherFlags {
     /// The kubeconfig context of Rancher: of any of its clusters, or of its bare host
     #[arg(long, value_name = "NAME", conflicts_with = "rancher_url")]
     pub rancher_context: Option<String>,
@@ -71,7 +72,7 @@ pub struct RancherFlags {
 
 /// The side of Argo CD.
 #[derive(Clone, Debug)]
-pub struct Argo {
+pub(crate) struct Argo {
     /// The API server where Argo CD runs.
     pub server: Server,
     /// The namespace of Argo CD.
@@ -83,7 +84,7 @@ pub struct Argo {
 
 /// Rancher, and who we are there.
 #[derive(Clone, Debug)]
-pub struct Rancher {
+pub(crate) struct Rancher {
     /// Its own URL.
     pub base: RancherUrl,
     /// A client of that URL with our identity.
@@ -96,7 +97,7 @@ pub struct Rancher {
 
 /// A client without a `Debug` of its own.
 #[derive(Clone)]
-pub struct Client(pub kube::Client);
+pub(crate) struct Client(pub kube::Client);
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -106,7 +107,7 @@ impl std::fmt::Debug for Client {
 
 impl Argo {
     /// Finds it. Sends nothing.
-    pub fn open(global: &GlobalFlags, environment: &Environment) -> Result<Self, Error> {
+    pub(crate) fn open(global: &GlobalFlags, environment: &Environment) -> Result<Self, Error> {
         let connection = global.connection.load(environment)?;
         let given = global.connection.namespace.as_deref().filter(|name| !name.is_empty());
         let namespace = given.unwrap_or(NAMESPACE).to_owned();
@@ -122,7 +123,7 @@ impl Argo {
     /// `argocd-secret`. Whoever uses this program may read Secrets in that namespace, and need not be allowed to read
     /// Namespaces; all callers must find the same. Without that Secret it is the uid of namespace kube-system. `None`: neither
     /// can be read.
-    pub async fn identity(&self) -> Result<Option<String>, Error> {
+    pub(crate) async fn identity(&self) -> Result<Option<String>, Error> {
         let client = &self.server.client;
         let metadata = request::get_metadata(client, SECRET, Some(&self.namespace), "argocd-secret").await;
         let metadata = metadata.map_err(of_argocd)?;
@@ -137,14 +138,14 @@ impl Argo {
     }
 
     /// All clusters that Argo CD knows.
-    pub async fn clusters(&self) -> Result<Vec<ClusterSecret>, Error> {
+    pub(crate) async fn clusters(&self) -> Result<Vec<ClusterSecret>, Error> {
         let found = cluster_secret::list(&self.server.client, &self.namespace).await;
         found.map_err(of_argocd)
     }
 
     /// The server of a cluster as Argo CD calls it: its URL, the trust of its Secret, and this token. Over the connections that
     /// are open already, where others were called at the same place with the same trust.
-    pub fn as_argocd(
+    pub(crate) fn as_argocd(
         &self,
         url: &Url,
         config: &ClusterConfig,
@@ -167,7 +168,7 @@ impl Argo {
     }
 
     /// The same over a connection of its own: behind a load balancer it may be another replica that answers.
-    pub fn as_argocd_anew(
+    pub(crate) fn as_argocd_anew(
         &self,
         url: &Url,
         config: &ClusterConfig,
@@ -206,7 +207,7 @@ fn bearing_there(server: Server, token: &Secret) -> Result<Server, Error> {
 impl RancherFlags {
     /// The same command again, with the same way to Rancher. A token on standard input cannot be repeated, and is asked for by
     /// the same flag.
-    pub fn repeated(&self, again: Again) -> Again {
+    pub(crate) fn repeated(&self, again: Again) -> Again {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
         let again = again
             .with("--rancher-context", self.rancher_context.as_deref())
@@ -224,13 +225,13 @@ impl RancherFlags {
         }
     }
 
-    /// Whether the user has said how.
-    pub fn is_given(&self) -> bool {
-        self.rancher_context.is_some() || self.rancher_url.is_some()
-    }
-
     /// Rancher, where the user has said how to reach it. Sends nothing to Rancher.
-    pub async fn open(&self, argo: &Argo, global: &GlobalFlags, context: &Context) -> Result<Option<Rancher>, Error> {
+    pub(crate) async fn open(
+        &self,
+        argo: &Argo,
+        global: &GlobalFlags,
+        context: &Context,
+    ) -> Result<Option<Rancher>, Error> {
         if let Some(name) = self.rancher_context.as_deref().filter(|name| !name.is_empty()) {
             let connection = global
                 .connection
@@ -253,7 +254,7 @@ impl RancherFlags {
     }
 
     /// The same for a verb that cannot do without.
-    pub async fn require(&self, argo: &Argo, global: &GlobalFlags, context: &Context) -> Result<Rancher, Error> {
+    pub(crate) async fn require(&self, argo: &Argo, global: &GlobalFlags, context: &Context) -> Result<Rancher, Error> {
         self.open(argo, global, context).await?.ok_or_else(|| {
             Error::usage("Rancher is needed for this, and nothing says how to reach it")
                 .hint("give a context of Rancher with --rancher-context")
@@ -310,12 +311,12 @@ impl RancherFlags {
 
 impl Rancher {
     /// A client without any identity.
-    pub fn public(&self) -> Result<kube::Client, Error> {
+    pub(crate) fn public(&self) -> Result<kube::Client, Error> {
         Ok(self.anonymous.connect()?.client)
     }
 
     /// Who we are there. Fails in plain words where this is no Rancher, or we are nobody.
-    pub async fn whoami(&self) -> Result<api_token::User, Error> {
+    pub(crate) async fn whoami(&self) -> Result<api_token::User, Error> {
         let asked = api_token::whoami(&self.client.0).await;
         asked.map_err(|error| {
             let code = error.code();
@@ -331,13 +332,13 @@ impl Rancher {
     }
 
     /// Whether this is the token that we log in with.
-    pub fn logs_in_with(&self, token: &ApiToken) -> bool {
+    pub(crate) fn logs_in_with(&self, token: &ApiToken) -> bool {
         token.current || self.login.as_ref() == Some(&token.name)
     }
 
     /// What speaks against a token for this cluster alone, or, `unscoped`, against one for all. Only Rancher's own cluster is
     /// asked about: for others nothing is redirected (seen on Rancher 2.15.0 and 2.12.0).
-    pub async fn wrong_scope(
+    pub(crate) async fn wrong_scope(
         &self,
         cluster: &rancher::ClusterId,
         unscoped: bool,
@@ -365,7 +366,7 @@ impl Rancher {
     }
 
     /// Where a cluster of its is served, as Argo CD is to be told.
-    pub fn server_of(&self, cluster: &rancher::ClusterId) -> ServerUrl {
+    pub(crate) fn server_of(&self, cluster: &rancher::ClusterId) -> ServerUrl {
         ServerUrl::through_rancher(&self.base, cluster)
     }
 }

@@ -1,8 +1,9 @@
 //! `kubectl crt`: rotates Rancher's cluster registration tokens, and loses no cluster.
 
 pub mod cli;
-pub mod commands;
-pub mod controller;
-pub mod report;
+mod commands;
+#[allow(unreachable_pub, reason = "its items were marked when the module was public")]
+mod controller;
+mod report;
 pub mod rotation;
-pub mod sides;
+mod sides;

@@ -31,7 +31,7 @@ const AT_ONCE: usize = 8;
 /// What is typed after `kubectl argocd-rancher list`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct List {
+pub(crate) struct List {
     /// Call Rancher with each token, to see whether it is alive; the call counts as a use of the token
     #[arg(long)]
     pub probe: bool,
@@ -59,7 +59,7 @@ Examples:
 Rancher tells of a token to its owner only: those of others have an unknown scope and expiry.";
 
 /// Runs it.
-pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let for_people = !list.output.format()?.is_structured();
     let argo = Argo::open(global, &context.environment)?;
     let rancher = list.rancher.open(&argo, global, context).await?;

@@ -17,7 +17,7 @@ use crate::sides::Argo;
 /// What is typed after `kubectl argocd-rancher rollback`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Rollback {
+pub(crate) struct Rollback {
     /// The cluster by id, by the name that Argo CD calls it, or by the name of its Secret
     #[arg(value_name = "CLUSTER")]
     pub subject: String,
@@ -52,7 +52,7 @@ Exit codes: 0 undone, or nothing to undo (3 with --exit-code), 1 failed, 2 usage
 const LONGEST: Duration = Duration::from_hours(90 * 24);
 
 /// Runs it.
-pub async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let common = &rollback.common;
     let argo = Argo::open(global, &context.environment)?;
     let rancher = common.rancher.require(&argo, global, context).await?;

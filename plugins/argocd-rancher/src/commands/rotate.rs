@@ -27,7 +27,7 @@ use crate::sides::{self, ARGOCD, Argo};
 /// What is typed after `kubectl argocd-rancher rotate`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Rotate {
+pub(crate) struct Rotate {
     /// Clusters by id, by the name that Argo CD calls them, or by the name of their Secret
     #[arg(value_name = "CLUSTER", required_unless_present_any = ["all", "within"])]
     pub subjects: Vec<String>,
@@ -94,7 +94,7 @@ Exit codes: 0 done, 1 failed or undone, 2 usage, 3 nothing due (with --exit-code
 another run, 130 interrupted.";
 
 /// Runs it.
-pub async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let common = &rotate.common;
     let results = Results::new(&context.ui, &common.run, rotate.subjects.len() == 1)?;
     let argo = Argo::open(global, &context.environment)?;

@@ -24,7 +24,7 @@ use crate::sides::{Argo, RancherFlags};
 /// What is typed after `kubectl argocd-rancher status`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Status {
+pub(crate) struct Status {
     /// The cluster by id, by the name that Argo CD calls it, or by the name of its Secret
     #[arg(value_name = "CLUSTER")]
     pub subject: String,
@@ -69,7 +69,7 @@ struct Metadata {
 }
 
 /// Runs it.
-pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let (flags, format) = OutputFlags::of_page(status.output.as_ref(), "status")?;
     let argo = Argo::open(global, &context.environment)?;

@@ -28,7 +28,7 @@ use crate::sides::RancherFlags;
 
 /// The flags that `rotate` and `rollback` share.
 #[derive(clap::Args, Clone, Debug)]
-pub struct Common {
+pub(crate) struct Common {
     /// What every plugin has.
     #[command(flatten)]
     pub run: RunFlags,

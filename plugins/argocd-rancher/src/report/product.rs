@@ -16,10 +16,10 @@ use crate::rotation::{ArgocdRancher, Timer};
 use crate::sides::ARGOCD;
 
 /// The plugin, as it is typed after `kubectl`.
-pub const PLUGIN: &str = "argocd-rancher";
+pub(crate) const PLUGIN: &str = "argocd-rancher";
 
 /// The rotation under way or past of one cluster's token.
-pub type Rotation = cli::rotation::leases::Rotation<ArgocdRancher>;
+pub(crate) type Rotation = cli::rotation::leases::Rotation<ArgocdRancher>;
 
 impl Product for ArgocdRancher {
     const KIND: &'static str = PLUGIN;
@@ -58,7 +58,7 @@ impl Product for ArgocdRancher {
 }
 
 /// A token with its fingerprint, as other tools may show it.
-pub fn shown(known: &Known) -> String {
+pub(crate) fn shown(known: &Known) -> String {
     match &known.name {
         Some(name) => format!("{} ({})", Shown(Some(name), known.value), known.value),
         None => Shown(None, known.value).to_string(),
@@ -66,7 +66,7 @@ pub fn shown(known: &Known) -> String {
 }
 
 /// A cluster of Argo CD's, as the verbs speak of it.
-pub fn subject(cluster: &ClusterSecret, again: Again) -> Subject {
+pub(crate) fn subject(cluster: &ClusterSecret, again: Again) -> Subject {
     let (name, id) = (&cluster.object.name, cluster.server.rancher().map(|(_, id)| id));
     let mut about = Map::new();
     about.insert("cluster".to_owned(), json!(id));
@@ -87,7 +87,7 @@ pub fn subject(cluster: &ClusterSecret, again: Again) -> Subject {
 }
 
 /// The Lease of a cluster's token: beside the cluster Secret, under the same name.
-pub fn lease(cluster: &ClusterSecret) -> LeaseName {
+pub(crate) fn lease(cluster: &ClusterSecret) -> LeaseName {
     LeaseName {
         namespace: cluster.object.namespace.clone(),
         name: cluster.object.name.clone(),
@@ -98,7 +98,7 @@ pub fn lease(cluster: &ClusterSecret) -> LeaseName {
 /// Where a rotation stands, as far as a row tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Part {
+pub(crate) struct Part {
     /// The farthest phase that was begun; `None` where the journal cannot be read.
     pub phase: Option<Phase>,
     /// Which of the two tokens it shall end on.
@@ -107,7 +107,7 @@ pub struct Part {
 
 impl Part {
     /// Of a Lease; `None` where nothing is under way.
-    pub fn of(rotation: &Rotation) -> Option<Self> {
+    pub(crate) fn of(rotation: &Rotation) -> Option<Self> {
         rotation.under_way().then(|| Self {
             phase: rotation.journal().map(|journal| journal.phase),
             goal: rotation.journal().map(|journal| journal.goal),

@@ -26,7 +26,7 @@ const DRAWS: usize = 10;
 /// What is typed after `kubectl bootstrap-token create`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Create {
+pub(crate) struct Create {
     /// How long it lives; an hour where nothing is said.
     #[command(flatten)]
     pub lifetime: LifetimeFlags,
@@ -91,7 +91,7 @@ The token is printed once, on standard output, and nowhere else; -o json and the
 The end is counted by the API server's clock. More than 24h needs --allow-long, and no end --never-expires.";
 
 /// Runs it.
-pub async fn run(create: Create, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(create: Create, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let form = Form::of(&create)?;
     let wanted = Wanted::of(&create)?;
     let given = create

@@ -14,7 +14,7 @@ use crate::side::{self, Side};
 /// What is typed after `kubectl bootstrap-token extend`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Extend {
+pub(crate) struct Extend {
     /// The id of the token
     #[arg(value_name = "ID")]
     pub id: String,
@@ -44,7 +44,7 @@ The time is counted from now, by the API server's clock, and takes the place of 
 at once. A token that has ended already is not brought back: make a new one.";
 
 /// Runs it.
-pub async fn run(extend: Extend, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(extend: Extend, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let ttl = extend.lifetime.wanted(None)?;
     let id = side::id(&extend.id, ui)?;

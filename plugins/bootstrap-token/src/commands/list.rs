@@ -16,7 +16,7 @@ use crate::side::Side;
 /// What is typed after `kubectl bootstrap-token list`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct List {
+pub(crate) struct List {
     /// Only tokens whose Secret's labels match, such as env=test,tier!=gold
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     pub selector: Option<String>,
@@ -47,7 +47,7 @@ namespace or of another type, are listed too. A token that is being rotated says
 so does the one that takes its place.";
 
 /// Runs it.
-pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let none = "No bootstrap tokens found.";
     let mut printer = ListPrinter::new(&context.ui, &list.output, LIST, none)?;
     let side = Side::open(global, context)?;

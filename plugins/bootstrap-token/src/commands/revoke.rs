@@ -27,7 +27,7 @@ const AT_ONCE: usize = 8;
 /// What is typed after `kubectl bootstrap-token revoke`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES, group = clap::ArgGroup::new("which").required(true).multiple(true).args(["ids", "selector", "expired"]))]
-pub struct Revoke {
+pub(crate) struct Revoke {
     /// The ids of the tokens
     #[arg(value_name = "ID", conflicts_with_all = ["selector", "expired"])]
     pub ids: Vec<String>,
@@ -80,7 +80,7 @@ Nodes that are rebuilt or reset, or were away until their certificate had ended,
 A certificate that somebody got with a token stays valid until its end: revoking the token does not take it back.";
 
 /// Runs it.
-pub async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let ids = revoke.ids.iter().map(|typed| side::id(typed, ui));
     let ids: BTreeSet<TokenId> = ids.collect::<Result<_, _>>()?;

@@ -14,7 +14,7 @@ use crate::side;
 /// What is typed after `kubectl bootstrap-token rollback`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Rollback {
+pub(crate) struct Rollback {
     /// The id of the token that is being rotated
     #[arg(value_name = "ID")]
     pub id: String,
@@ -47,7 +47,7 @@ there is no way back to it, and the new one stays.
 Exit codes: 0 undone, or nothing to undo (3 with --exit-code), 1 failed, 2 usage, 4 pending, 5 held, 130 interrupted.";
 
 /// Runs it.
-pub async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let id = side::id(&rollback.id, &context.ui)?;
     let command = Command {
         asked: Asked::Rollback,

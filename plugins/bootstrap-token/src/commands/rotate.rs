@@ -14,7 +14,7 @@ use crate::side;
 /// What is typed after `kubectl bootstrap-token rotate`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Rotate {
+pub(crate) struct Rotate {
     /// The id of the token
     #[arg(value_name = "ID")]
     pub id: String,
@@ -62,7 +62,7 @@ retired. The new one has the usages, groups, labels and description of the old o
 Exit codes: 0 done, 1 failed or undone, 2 usage, 4 pending (run it again), 5 held by another run, 130 interrupted.";
 
 /// Runs it.
-pub async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let id = side::id(&rotate.id, &context.ui)?;
     let command = Command {
         asked: Asked::Rotate,

@@ -26,7 +26,7 @@ use crate::side::{self, Side};
 /// What is typed after `kubectl bootstrap-token status`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Status {
+pub(crate) struct Status {
     /// The id of the token
     #[arg(value_name = "ID")]
     pub id: String,
@@ -83,7 +83,7 @@ struct Metadata {
 }
 
 /// Runs it.
-pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let (flags, format) = OutputFlags::of_page(status.output.as_ref(), "status")?;
     let id = side::id(&status.id, ui)?;

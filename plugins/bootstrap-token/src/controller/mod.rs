@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bootstrap::{Answer as Said, Token, TokenId, TokenSecret, cluster_info, judge, secret, tokens};
-pub use check::{Check, NoSuchCheck};
+pub use check::Check;
 use client::access;
 use client::clock::ServerClock;
 use client::cluster_identity::{self, CaComparison, same_ca};

@@ -18,7 +18,7 @@ const TRIES: usize = 20;
 
 /// What was seen.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// What is in it; bytes that are no text are replaced.
     pub content: Secret,
     inode: (u64, u64),
@@ -28,7 +28,7 @@ pub struct Seen {
 ///
 /// # Errors
 /// It cannot be read, is not a regular file, or is too large for one that holds a token.
-pub fn read(path: &Path) -> io::Result<Option<Seen>> {
+pub(crate) fn read(path: &Path) -> io::Result<Option<Seen>> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
@@ -47,7 +47,7 @@ pub fn read(path: &Path) -> io::Result<Option<Seen>> {
 
 /// A file whose lock is ours until this is dropped.
 #[derive(Debug)]
-pub struct Locked {
+pub(crate) struct Locked {
     /// What the path leads to; a symbolic link to it stays one.
     path: PathBuf,
     file: File,
@@ -58,7 +58,7 @@ impl Locked {
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn take(path: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn take(path: &Path) -> io::Result<Option<Self>> {
         let path = fs::canonicalize(path)?;
         for _ in 0..TRIES {
             // Some network file systems lock for writing only what is open for writing.
@@ -77,7 +77,7 @@ impl Locked {
     }
 
     /// Whether it is the lock of what the path leads to now: somebody who knows of no lock may have replaced the file.
-    pub fn is_present(&self) -> bool {
+    pub(crate) fn is_present(&self) -> bool {
         let present = fs::metadata(&self.path);
         let ours = self.file.metadata();
         present.is_ok_and(|present| ours.is_ok_and(|ours| inode(&ours) == inode(&present)))
@@ -87,7 +87,7 @@ impl Locked {
     ///
     /// # Errors
     /// It cannot be read any more.
-    pub fn is(&self, seen: &Seen) -> io::Result<bool> {
+    pub(crate) fn is(&self, seen: &Seen) -> io::Result<bool> {
         let now = read(&self.path)?;
         Ok(now.is_some_and(|now| now.inode == seen.inode && now.content == seen.content))
     }
@@ -97,7 +97,7 @@ impl Locked {
     ///
     /// # Errors
     /// The directory cannot be written to, or the new file cannot be given to the owner of the present one.
-    pub fn replace(&mut self, seen: &Seen, content: &Secret) -> io::Result<bool> {
+    pub(crate) fn replace(&mut self, seen: &Seen, content: &Secret) -> io::Result<bool> {
         let before = self.file.metadata()?;
         let beside = self.beside()?;
         // What a killed process has left there is removed, not trusted.

@@ -2,21 +2,21 @@
 //!
 //! In both the token stands alone or in a kubeconfig, and nothing around it is touched ([`content`]).
 
-pub mod content;
-pub mod file;
-pub mod secret;
+pub(crate) mod content;
+pub(crate) mod file;
+pub(crate) mod secret;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use client::secret::{Fingerprint, Secret};
+use client::secret::Secret;
 
 use crate::rotation::view::{Held, Id, Place};
 
 /// One target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     /// A key of a Secret in the same cluster.
     Secret(secret::Key),
     /// A file on this host; the path is absolute.
@@ -26,11 +26,11 @@ pub enum Target {
 /// A text that names no target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a target reads secret:NAMESPACE/NAME/KEY or file:PATH")]
-pub struct NotATarget;
+pub(crate) struct NotATarget;
 
 impl Target {
     /// As the journal knows it. A path is made absolute, since whoever goes on may be in another directory.
-    pub fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         let host = matches!(self, Self::File(_)).then(host);
         Place {
             at: self.to_string(),
@@ -42,13 +42,13 @@ impl Target {
     ///
     /// # Errors
     /// A place that names none.
-    pub fn of(place: &Place) -> Result<Option<Self>, NotATarget> {
+    pub(crate) fn of(place: &Place) -> Result<Option<Self>, NotATarget> {
         let here = place.host.as_ref().is_none_or(|name| *name == host());
         place.at.parse().map(|target| here.then_some(target))
     }
 
     /// The file, if it is one.
-    pub fn file(&self) -> Option<&Path> {
+    pub(crate) fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
             Self::Secret(_) => None,
@@ -84,17 +84,12 @@ fn host() -> String {
 }
 
 /// What is in a target, by the fingerprint of the token in it, or of all of it where it holds none.
-pub fn held(content: &Secret) -> Held {
+pub(crate) fn held(content: &Secret) -> Held {
     let token = content::token_in(content);
     Held {
         id: token.as_ref().map(|token| Id(token.id.to_string())),
         value: token.map_or_else(|| content.fingerprint(), |token| token.fingerprint()),
     }
-}
-
-/// Whether a target holds this very token.
-pub fn holds(content: &Secret, value: Fingerprint) -> bool {
-    held(content).value == value
 }
 
 #[cfg(test)]

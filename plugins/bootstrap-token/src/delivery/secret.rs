@@ -20,7 +20,8 @@ use crate::side::{self, MANAGER};
 
 /// A key of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
+#[allow(clippy::struct_field_names, reason = "this is what a Secret calls it")]
+pub(crate) struct Key {
     /// The Secret's namespace.
     pub namespace: String,
     /// The Secret's name.
@@ -31,7 +32,7 @@ pub struct Key {
 
 /// What was seen there.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     object: Observed,
     /// What stands in the key; bytes that are no text are replaced.
     pub content: Secret,
@@ -69,7 +70,7 @@ impl fmt::Display for Key {
 
 impl Key {
     /// Reads it. `None`: the Secret or the key is not there, or will not be for long.
-    pub async fn read(&self, client: &kube::Client) -> request::Result<Option<Seen>> {
+    pub(crate) async fn read(&self, client: &kube::Client) -> request::Result<Option<Seen>> {
         #[derive(Deserialize)]
         struct RawSecret {
             metadata: ObjectMeta,
@@ -93,7 +94,7 @@ impl Key {
 
     /// Gives a Secret that is still as it was seen an annotation, and the key another content, if one is given. Whatever
     /// else is in the Secret stays.
-    pub async fn write(
+    pub(crate) async fn write(
         &self,
         client: &kube::Client,
         seen: &Seen,

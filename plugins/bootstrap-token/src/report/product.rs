@@ -15,12 +15,12 @@ use crate::rotation::{BootstrapToken, Timer};
 use crate::side::MANAGER;
 
 /// The one side that there is, in words.
-pub const CLUSTER: &str = "the cluster";
+pub(crate) const CLUSTER: &str = "the cluster";
 /// The plugin, as it is typed after `kubectl`.
-pub const PLUGIN: &str = "bootstrap-token";
+pub(crate) const PLUGIN: &str = "bootstrap-token";
 
 /// The rotation under way or past of one token.
-pub type Rotation = cli::rotation::leases::Rotation<BootstrapToken>;
+pub(crate) type Rotation = cli::rotation::leases::Rotation<BootstrapToken>;
 
 impl Product for BootstrapToken {
     const KIND: &'static str = PLUGIN;
@@ -82,7 +82,7 @@ impl Product for BootstrapToken {
 }
 
 /// A token, as the verbs speak of it.
-pub fn subject(id: &TokenId, again: Again) -> Subject {
+pub(crate) fn subject(id: &TokenId, again: Again) -> Subject {
     let mut about = Map::new();
     about.insert("tokenId".to_owned(), json!(id));
     Subject {
@@ -97,7 +97,7 @@ pub fn subject(id: &TokenId, again: Again) -> Subject {
 }
 
 /// The Lease of a token: beside its Secret, under the same name.
-pub fn lease(id: &TokenId) -> LeaseName {
+pub(crate) fn lease(id: &TokenId) -> LeaseName {
     LeaseName {
         namespace: secret::NAMESPACE.to_owned(),
         name: id.secret_name(),
@@ -108,7 +108,7 @@ pub fn lease(id: &TokenId) -> LeaseName {
 /// What a rotation under way has to do with a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Part {
+pub(crate) struct Part {
     /// The id of the token that is rotated.
     pub of: String,
     /// Whether this is the one that takes its place.
@@ -121,7 +121,7 @@ pub struct Part {
 
 impl Part {
     /// Of a token, if it has one.
-    pub fn of(rotations: &Rotations<BootstrapToken>, id: &TokenId) -> Option<Self> {
+    pub(crate) fn of(rotations: &Rotations<BootstrapToken>, id: &TokenId) -> Option<Self> {
         let own = rotations.of(secret::NAMESPACE, &id.secret_name());
         let as_old = own.filter(|own| own.under_way()).map(|own| Self {
             of: id.to_string(),

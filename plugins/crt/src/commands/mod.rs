@@ -1,11 +1,11 @@
 //! The verbs, one file each.
 
-pub mod completion;
-pub mod list;
-pub mod rollback;
-pub mod rotate;
+pub(crate) mod completion;
+pub(crate) mod list;
+pub(crate) mod rollback;
+pub(crate) mod rotate;
 mod server_check;
-pub mod status;
-pub mod verify;
-pub mod version;
+pub(crate) mod status;
+pub(crate) mod verify;
+pub(crate) mod version;
 mod work;

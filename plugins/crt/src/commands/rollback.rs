@@ -12,7 +12,7 @@ use crate::sides::Management;
 /// What is typed after `kubectl crt rollback`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Rollback {
+pub(crate) struct Rollback {
     /// The cluster by id, display name, or namespace/name of the provisioning cluster
     #[arg(value_name = "CLUSTER")]
     pub subject: String,
@@ -40,7 +40,7 @@ is taken away before the agent is proven to run with the old token.
 Exit codes: 0 undone, or nothing to undo (3 with --exit-code), 1 failed, 2 usage, 4 pending, 5 held, 130 interrupted.";
 
 /// Runs it.
-pub async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let results = Results::new(&context.ui, &rollback.common.run, true)?;
     let management = Management::open(global, &context.environment)?;
     let cluster = management.cluster(&rollback.subject).await?;

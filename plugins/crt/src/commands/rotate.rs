@@ -22,7 +22,7 @@ use crate::sides::{DownstreamFlags, MANAGEMENT, Management};
 /// What is typed after `kubectl crt rotate`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES, group = clap::ArgGroup::new("which").required(true).args(["subjects", "selector", "all"]))]
-pub struct Rotate {
+pub(crate) struct Rotate {
     /// Clusters by id, display name, or namespace/name of the provisioning cluster
     #[arg(value_name = "CLUSTER")]
     pub subjects: Vec<String>,
@@ -46,7 +46,7 @@ pub struct Rotate {
 
 /// The flags that `rotate` and `rollback` share.
 #[derive(clap::Args, Clone, Debug)]
-pub struct Common {
+pub(crate) struct Common {
     /// What every plugin has.
     #[command(flatten)]
     pub run: RunFlags,
@@ -106,7 +106,7 @@ fn check() -> impl clap::builder::TypedValueParser<Value = Check> {
 }
 
 /// Runs it.
-pub async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let results = Results::new(&context.ui, &rotate.common.run, rotate.subjects.len() == 1)?;
     let management = Management::open(global, &context.environment)?;
     let clusters = clusters(&rotate, &management, &context.ui).await?;

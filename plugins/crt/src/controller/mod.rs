@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use check::{Check, NoSuchCheck};
+pub use check::Check;
 use client::clock::ServerClock;
 use client::cluster_identity::{self, CaComparison, SYSTEM_NAMESPACE};
 use client::error::Error;

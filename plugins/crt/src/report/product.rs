@@ -15,10 +15,10 @@ use crate::sides::MANAGEMENT;
 use rancher::cluster::{Cluster, ClusterId};
 
 /// The name of the Lease of a cluster, in the cluster's own namespace on the management side.
-pub const LEASE: &str = "kubectl-crt";
+pub(crate) const LEASE: &str = "kubectl-crt";
 
 /// The rotation under way or past of one cluster.
-pub type Rotation = cli::rotation::leases::Rotation<Crt>;
+pub(crate) type Rotation = cli::rotation::leases::Rotation<Crt>;
 
 impl Product for Crt {
     const KIND: &'static str = "crt";
@@ -77,7 +77,7 @@ impl Product for Crt {
 }
 
 /// A cluster, as the verbs speak of it.
-pub fn subject(cluster: &Cluster, again: Again) -> Subject {
+pub(crate) fn subject(cluster: &Cluster, again: Again) -> Subject {
     let about = json!({ "cluster": ClusterName::of(cluster) });
     let about = match about {
         Value::Object(about) => about,
@@ -95,7 +95,7 @@ pub fn subject(cluster: &Cluster, again: Again) -> Subject {
 }
 
 /// The Lease of a cluster.
-pub fn lease(cluster: &ClusterId) -> LeaseName {
+pub(crate) fn lease(cluster: &ClusterId) -> LeaseName {
     LeaseName {
         namespace: cluster.to_string(),
         name: LEASE.to_owned(),
@@ -104,7 +104,7 @@ pub fn lease(cluster: &ClusterId) -> LeaseName {
 }
 
 /// A cluster in a sentence: `cluster oslo (c-x7k2p)`.
-pub fn called(cluster: &Cluster) -> String {
+pub(crate) fn called(cluster: &Cluster) -> String {
     if cluster.display_name.is_empty() || cluster.display_name == cluster.id.as_str() {
         format!("cluster {}", cluster.id)
     } else {
@@ -113,7 +113,7 @@ pub fn called(cluster: &Cluster) -> String {
 }
 
 /// Whether the rotation under way is to change this registration token. One whose journal cannot be read may change any.
-pub fn changes(rotation: &Rotation, token: &str) -> bool {
+pub(crate) fn changes(rotation: &Rotation, token: &str) -> bool {
     match &rotation.journal {
         None => false,
         Some(Err(_)) => true,
