@@ -12,10 +12,10 @@ use crate::commands;
 pub struct ArgocdRancher {
     /// How to connect and how to talk.
     #[command(flatten)]
-    pub global: GlobalFlags,
+    global: GlobalFlags,
     /// What to do.
     #[command(subcommand)]
-    pub verb: Verb,
+    verb: Verb,
 }
 
 const EXAMPLES: &str = "\
@@ -36,7 +36,7 @@ Examples:
 
 /// The verbs.
 #[derive(clap::Subcommand, Debug)]
-pub enum Verb {
+pub(crate) enum Verb {
     /// List the clusters that Argo CD reaches through Rancher, and the tokens it has for them
     #[command(visible_alias = "ls")]
     List(commands::list::List),

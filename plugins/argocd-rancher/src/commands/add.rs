@@ -38,7 +38,7 @@ const LOOKS: u32 = 3;
 /// What is typed after `kubectl argocd-rancher add`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Add {
+pub(crate) struct Add {
     /// Clusters of Rancher by id or display name
     #[arg(value_name = "CLUSTER", required = true)]
     pub subjects: Vec<String>,
@@ -95,7 +95,7 @@ pub struct Add {
 
 /// What may be overridden.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Check {
+pub(crate) enum Check {
     /// The cluster's agent is offline; the token is then proven at Rancher alone
     Offline,
     /// The token's owner may not look at everything that Argo CD looks at

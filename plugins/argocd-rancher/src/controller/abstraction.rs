@@ -791,6 +791,23 @@ mod tests {
         assert!(seen.issued.contains_key(&name("token-new")));
     }
 
+    fn stored_backup(run: &str) -> StoredBackup {
+        StoredBackup {
+            object: rancher::Observed {
+                namespace: "argocd".into(),
+                name: "one-rotation".into(),
+                uid: "u".into(),
+                resource_version: "1".into(),
+            },
+            mark: BackupMark {
+                run: run.to_owned(),
+                ..BackupMark::default()
+            },
+            old: None,
+            new: None,
+        }
+    }
+
     #[rstest]
     #[case::lost("token-old", None, false, false)]
     #[case::in_the_cluster_secret("token-new", None, false, true)]
@@ -806,7 +823,7 @@ mod tests {
         snapshot.tokens.push(api_token("token-new", &of_run(RUN)));
         snapshot.backup = backup.map(|new| StoredBackup {
             new: Some(value(new)),
-            ..StoredBackup::default()
+            ..stored_backup(RUN)
         });
         let here = issued_here.then(|| ("token-new".parse().unwrap(), value("token-new")));
         let seen = observed(&snapshot, &here.into_iter().collect(), true);
@@ -820,12 +837,8 @@ mod tests {
     fn the_backup_of_another_run_is_none(#[case] run: &str, #[case] expected: bool) {
         let mut snapshot = snapshot(None);
         snapshot.backup = Some(StoredBackup {
-            mark: BackupMark {
-                run: run.to_owned(),
-                ..BackupMark::default()
-            },
             old: Some(value("token-old")),
-            ..StoredBackup::default()
+            ..stored_backup(run)
         });
         let backup = observed(&snapshot, &BTreeMap::new(), true).backup;
         assert_eq!(backup.is_some(), expected);

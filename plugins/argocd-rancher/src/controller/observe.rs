@@ -2,7 +2,7 @@
 //! as Argo CD would make them.
 
 use argocd::{ClusterConfig, ClusterSecret, cluster_secret, connection};
-use client::error::{Doing as _, Error};
+use client::error::Error;
 use client::secret::{Fingerprint, Secret};
 use engine::controller::Failure;
 use engine::credential::Acceptance;
@@ -16,7 +16,7 @@ use super::{ClusterController, SCRAPE, Surveyed, check};
 use crate::proof::{Patience, Trial};
 use crate::rotation::ArgocdRancher;
 use crate::rotation::observed::{ClusterSync, Observed};
-use crate::sides::ARGOCD;
+use crate::sides::of_argocd;
 
 impl ClusterController<'_> {
     pub(super) async fn look(&self, run: Option<&Run<ArgocdRancher>>) -> Result<Observed, Failure> {
@@ -65,16 +65,14 @@ impl ClusterController<'_> {
         let object = &self.cluster.object;
         let cluster = async {
             let found = cluster_secret::get(&self.argo().server.client, &object.namespace, &object.name).await;
-            found.map_err(|error| error.on(ARGOCD))
+            found.map_err(of_argocd)
         };
         let backup = async {
             if is_backup_fresh {
                 let state = self.state();
                 return Ok(state.snapshot.as_ref().and_then(|snapshot| snapshot.backup.clone()));
             }
-            let (namespace, name) = (&object.namespace, self.backup.name());
-            let read = self.backup.read().await;
-            read.doing(format!("read Secret {namespace}/{name} on {ARGOCD}"))
+            self.backup.read().await.map_err(of_argocd)
         };
         let (cluster, backup, tokens) = futures::try_join!(cluster, backup, self.fleet.tokens(since))?;
         Ok(Snapshot {
@@ -114,7 +112,7 @@ impl ClusterController<'_> {
     async fn metrics(&self, snapshot: &Snapshot) -> Result<connection::Connection, String> {
         let argo = self.argo();
         let all = connection::read(&argo.server.client, &argo.namespace).await;
-        let all = all.map_err(|error| format!("its metrics cannot be read: {}", error.on(ARGOCD).message))?;
+        let all = all.map_err(|error| format!("its metrics cannot be read: {}", of_argocd(error).message))?;
         let all = all.ok_or("there is no Service of its metrics")?;
         let cluster = snapshot.cluster.as_ref();
         let found = cluster.and_then(|cluster| all.get(&cluster.server));

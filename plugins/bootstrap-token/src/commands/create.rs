@@ -26,7 +26,7 @@ const DRAWS: usize = 10;
 /// What is typed after `kubectl bootstrap-token create`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Create {
+pub(crate) struct Create {
     /// How long it lives; an hour where nothing is said.
     #[command(flatten)]
     pub lifetime: LifetimeFlags,

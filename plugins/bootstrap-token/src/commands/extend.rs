@@ -16,7 +16,7 @@ use crate::side::{self, Side};
 /// What is typed after `kubectl bootstrap-token extend`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Extend {
+pub(crate) struct Extend {
     /// The id of the token
     #[arg(value_name = "ID")]
     pub id: String,

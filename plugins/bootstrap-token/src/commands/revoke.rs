@@ -30,7 +30,7 @@ const AT_ONCE: usize = 8;
 /// What is typed after `kubectl bootstrap-token revoke`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES, group = clap::ArgGroup::new("which").required(true).multiple(true).args(["ids", "selector", "expired"]))]
-pub struct Revoke {
+pub(crate) struct Revoke {
     /// The ids of the tokens
     #[arg(value_name = "ID", conflicts_with_all = ["selector", "expired"])]
     pub ids: Vec<String>,

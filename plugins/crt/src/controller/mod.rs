@@ -38,7 +38,7 @@ use crate::rotation::step::Step;
 use crate::sides::{Downstream, Path, Sides};
 
 /// The field manager of every write.
-pub const FIELD_MANAGER: &str = "kubectl-crt";
+pub(crate) const FIELD_MANAGER: &str = "kubectl-crt";
 
 /// The options of a run.
 #[derive(Clone, Debug)]
