@@ -12,10 +12,10 @@ use crate::commands;
 pub struct BootstrapToken {
     /// How to connect and how to talk.
     #[command(flatten)]
-    pub global: GlobalFlags,
+    global: GlobalFlags,
     /// What to do.
     #[command(subcommand)]
-    pub verb: Verb,
+    verb: Verb,
 }
 
 const EXAMPLES: &str = "\
@@ -31,7 +31,7 @@ Examples:
 
 /// The verbs.
 #[derive(clap::Subcommand, Debug)]
-pub enum Verb {
+pub(crate) enum Verb {
     /// Make a token and print it, once
     Create(commands::create::Create),
     /// List tokens, never their secrets, and say why one cannot work

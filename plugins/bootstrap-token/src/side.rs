@@ -59,8 +59,13 @@ pub(crate) fn id(typed: &str, ui: &Ui) -> Result<TokenId, Error> {
     })
 }
 
-/// Reads a token from stdin.
-pub(crate) fn token_from_stdin(ui: &Ui) -> Result<Token, Error> {
-    let text = ui.read_secret()?;
-    Token::parse(&text).map_err(|error| Error::usage(format!("what was given on stdin is no token: {error}")))
+/// Reads a token from stdin, where `--token-stdin` asks for that.
+pub(crate) async fn token_from_stdin(ui: &Ui, token_stdin: bool) -> Result<Option<Token>, Error> {
+    if !token_stdin {
+        return Ok(None);
+    }
+    let token = Token::parse(&ui.read_secret().await?);
+    token
+        .map(Some)
+        .map_err(|error| Error::usage(format!("invalid token on stdin: {error}")))
 }
