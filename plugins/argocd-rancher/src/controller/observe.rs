@@ -11,12 +11,12 @@ use engine::run::Run;
 use futures::future::try_join_all;
 use tokio::time::Instant;
 
-use super::abstraction::{self, CONNECTIONS, Inputs, MarkDetails, Probe, Snapshot};
+use super::abstraction::{self, CONNECTIONS, Inputs, Probe, Snapshot, WrittenDetails};
 use super::{ClusterController, SCRAPE, Surveyed, check};
 use crate::proof::{Patience, Trial};
 use crate::rotation::ArgocdRancher;
 use crate::rotation::observed::{ClusterSync, Observed};
-use crate::sides::ARGOCD;
+use crate::sides::{ARGOCD, of_argocd};
 
 impl ClusterController<'_> {
     pub(super) async fn look(&self, run: Option<&Run<ArgocdRancher>>) -> Result<Observed, Failure> {
@@ -65,7 +65,7 @@ impl ClusterController<'_> {
         let object = &self.cluster.object;
         let cluster = async {
             let found = cluster_secret::get(&self.argo().server.client, &object.namespace, &object.name).await;
-            found.map_err(|error| error.on(ARGOCD))
+            found.map_err(of_argocd)
         };
         let backup = async {
             if is_backup_fresh {
@@ -104,8 +104,8 @@ impl ClusterController<'_> {
             return sync.clone();
         }
         let now = self.argo().server.clock.now();
-        let details = snapshot.cluster.as_ref().and_then(MarkDetails::read);
-        let placed_at = details.and_then(|details| details.placed_at);
+        let written = snapshot.cluster.as_ref().and_then(WrittenDetails::read);
+        let placed_at = written.and_then(|written| written.placed_at);
         let sync = abstraction::cluster_sync(self.metrics(snapshot).await, placed_at, now);
         self.state().sync = Some((Instant::now(), sync.clone()));
         sync
@@ -114,7 +114,7 @@ impl ClusterController<'_> {
     async fn metrics(&self, snapshot: &Snapshot) -> Result<connection::Connection, String> {
         let argo = self.argo();
         let all = connection::read(&argo.server.client, &argo.namespace).await;
-        let all = all.map_err(|error| format!("its metrics cannot be read: {}", error.on(ARGOCD).message))?;
+        let all = all.map_err(|error| format!("its metrics cannot be read: {}", of_argocd(error).message))?;
         let all = all.ok_or("there is no Service of its metrics")?;
         let cluster = snapshot.cluster.as_ref();
         let found = cluster.and_then(|cluster| all.get(&cluster.server));

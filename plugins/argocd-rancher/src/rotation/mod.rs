@@ -44,6 +44,7 @@ pub mod observed;
 pub mod record;
 pub mod step;
 
+use engine::direction::Direction;
 use engine::plan::Plan;
 use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
 use engine::run::{Draw, Run};
@@ -136,6 +137,10 @@ impl Rotation for ArgocdRancher {
 
     fn recall(seen: &Observed, claimed: &Run<Self>) -> Option<Record> {
         recall::recall(seen, claimed)
+    }
+
+    fn recall_direction(seen: &Observed, claimed: &Run<Self>) -> Direction {
+        recall::direction(seen, claimed.direction)
     }
 
     fn intend(step: &Step, run: &Run<Self>, _: &mut dyn Draw) -> Record {
