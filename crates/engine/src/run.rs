@@ -111,6 +111,13 @@ impl<R: Rotation> Run<R> {
         }
     }
 
+    /// A step got no answer, so that it may still be in flight.
+    pub fn unanswered(&mut self) {
+        if let Some(passed) = self.timers.get_mut(&Timer::InFlight) {
+            *passed = false;
+        }
+    }
+
     /// Another process takes the run over: every wait begins anew, and the record is what the objects say. `None`: nothing of
     /// the run exists.
     #[must_use]

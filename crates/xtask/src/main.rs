@@ -5,6 +5,8 @@ mod cargo;
 mod demo;
 mod dist;
 mod parallel;
+#[cfg(test)]
+mod rules;
 mod step;
 mod test;
 mod test_binary;

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use client::request::{self, Merge, Metadata, Observed, SECRET, Write};
 use client::secret::Secret;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
-use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::json;
 
 use crate::mark::TOOL;
@@ -69,10 +70,10 @@ impl BackupMark {
 }
 
 /// What was read there.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct StoredBackup {
-    pub(crate) uid: String,
-    pub(crate) resource_version: String,
+    /// The version that was read.
+    pub object: Observed,
     /// The run that wrote it.
     pub mark: BackupMark,
     /// The value of the old token.
@@ -96,14 +97,15 @@ impl BackupSecret {
         &self.name
     }
 
-    fn api(&self) -> Api<KubernetesSecret> {
-        Api::namespaced(self.client.0.clone(), &self.namespace)
-    }
-
     /// Reads it. `None`: there is none, or it is being deleted. A Secret of that name that is not ours is none, and in the way of
     /// [`Self::put`].
-    pub(crate) async fn read(&self) -> kube::Result<Option<StoredBackup>> {
-        let found = self.api().get_opt(&self.name).await?;
+    pub(crate) async fn read(&self) -> request::Result<Option<StoredBackup>> {
+        #[derive(Deserialize)]
+        struct RawSecret {
+            metadata: Metadata,
+            data: Option<BTreeMap<String, ByteString>>,
+        }
+        let found: Option<RawSecret> = request::get(&self.client.0, SECRET, Some(&self.namespace), &self.name).await?;
         Ok(found.and_then(|found| {
             let metadata = found.metadata;
             let manager = metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
@@ -116,9 +118,8 @@ impl BackupSecret {
                 Some(Secret::new(text)).filter(|value| !value.is_empty())
             };
             Some(StoredBackup {
+                object: metadata.observed(),
                 mark: BackupMark::read(metadata.annotations),
-                uid: metadata.uid.unwrap_or_default(),
-                resource_version: metadata.resource_version.unwrap_or_default(),
                 old: value(Which::Old),
                 new: value(Which::New),
             })
@@ -133,56 +134,35 @@ impl BackupSecret {
         which: Which,
         value: &Secret,
         dry_run: bool,
-    ) -> kube::Result<()> {
-        let data = BTreeMap::from([(key(which).to_owned(), ByteString(value.expose().as_bytes().to_vec()))]);
+    ) -> request::Result<()> {
+        let data = BTreeMap::from([(key(which), ByteString(value.expose().as_bytes().to_vec()))]);
+        let mut write = Write::by(TOOL).dry_run(dry_run);
+        let client = &self.client.0;
         let Some(read) = read else {
-            let secret = KubernetesSecret {
-                metadata: ObjectMeta {
-                    name: Some(self.name.clone()),
-                    labels: Some([(MANAGED_BY.to_owned(), TOOL.to_owned())].into()),
-                    annotations: Some(mark.annotations()),
-                    ..ObjectMeta::default()
+            let secret = json!({
+                "apiVersion": "v1", "kind": "Secret", "data": data,
+                "metadata": {
+                    "name": self.name,
+                    "labels": { MANAGED_BY: TOOL },
+                    "annotations": mark.annotations(),
                 },
-                data: Some(data),
-                ..KubernetesSecret::default()
-            };
-            let params = PostParams {
-                dry_run,
-                field_manager: Some(TOOL.to_owned()),
-            };
-            return self.api().create(&params, &secret).await.map(drop);
+            });
+            let namespace = Some(self.namespace.as_str());
+            request::create::<IgnoredAny>(client, SECRET, namespace, &self.name, &secret, &write).await?;
+            return Ok(());
         };
-        let mut change = json!({
-            "metadata": {
-                "uid": read.uid,
-                "resourceVersion": read.resource_version,
-                "annotations": mark.annotations(),
-            },
-            "data": data,
-        });
+        write.annotations = mark.annotations();
+        let mut change = json!({ "data": data });
         if read.mark.run != mark.run {
             let other = if which == Which::Old { Which::New } else { Which::Old };
             change["data"][key(other)] = json!(null);
         }
-        let params = PatchParams {
-            dry_run,
-            field_manager: Some(TOOL.to_owned()),
-            ..PatchParams::default()
-        };
-        let patched = self.api().patch(&self.name, &params, &Patch::Merge(change)).await;
-        patched.map(drop)
+        request::patch::<IgnoredAny>(client, SECRET, &read.object, Merge::Json, change, &write).await?;
+        Ok(())
     }
 
     /// Deletes it, if it is still as it was read. One that is gone already is no error.
-    pub(crate) async fn delete(&self, read: &StoredBackup) -> kube::Result<()> {
-        let preconditions = Preconditions {
-            uid: Some(read.uid.clone()),
-            resource_version: Some(read.resource_version.clone()),
-        };
-        let params = DeleteParams::default().preconditions(preconditions);
-        match self.api().delete(&self.name, &params).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            other => other.map(drop),
-        }
+    pub(crate) async fn delete(&self, read: &StoredBackup) -> request::Result<()> {
+        request::delete(&self.client.0, SECRET, &read.object, &Write::by(TOOL)).await
     }
 }

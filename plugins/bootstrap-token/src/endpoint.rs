@@ -23,7 +23,7 @@ pub(crate) struct Endpoint {
 
 /// Whose word counts.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// What the cluster publishes in kube-public/cluster-info
     ClusterInfo,
     /// What the kubeconfig in use says
@@ -32,7 +32,7 @@ pub enum Source {
 
 /// The flag about it.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
-pub struct EndpointFlags {
+pub(crate) struct EndpointFlags {
     /// Take address and certificate authority from here; by default both must agree
     #[arg(long, value_enum, value_name = "SOURCE")]
     pub endpoint_from: Option<Source>,

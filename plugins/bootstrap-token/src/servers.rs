@@ -28,7 +28,7 @@ const SERVICE: (&str, &str) = ("default", "kubernetes.io/service-name=kubernetes
 
 /// The flag about them.
 #[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServerFlags {
+pub(crate) struct ServerFlags {
     /// The address of one API server, where the kubeconfig's leads to several of them, such as https://10.0.0.1:6443; it is
     /// asked too. Can be repeated, once for each
     #[arg(long = "api-server", value_name = "URL", value_parser = address)]

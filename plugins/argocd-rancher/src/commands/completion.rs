@@ -13,7 +13,7 @@ use crate::sides::{Argo, RancherFlags};
 /// What is typed after `kubectl argocd-rancher completion`.
 #[derive(clap::Args, Clone, Copy, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Completion {}
+pub(crate) struct Completion {}
 
 const EXAMPLES: &str = "\
 Examples:

@@ -32,7 +32,7 @@ const AT_ONCE: usize = 8;
 /// What is typed after `kubectl argocd-rancher list`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct List {
+pub(crate) struct List {
     /// Call Rancher with each token, to see whether it is alive; the call counts as a use of the token
     #[arg(long)]
     pub probe: bool,

@@ -18,7 +18,7 @@ use crate::sides::Argo;
 /// The flags of `kubectl argocd-rancher rollback`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Rollback {
+pub(crate) struct Rollback {
     /// Cluster id, name in Argo CD, or name of the cluster Secret
     #[arg(value_name = "CLUSTER")]
     pub target: String,

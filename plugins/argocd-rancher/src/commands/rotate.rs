@@ -27,7 +27,7 @@ use crate::sides::{self, ARGOCD, Argo};
 /// The flags of `kubectl argocd-rancher rotate`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Rotate {
+pub(crate) struct Rotate {
     /// Cluster id, name in Argo CD, or name of the cluster Secret
     #[arg(value_name = "CLUSTER", required_unless_present_any = ["all", "within"])]
     pub targets: Vec<String>,

@@ -16,7 +16,7 @@ use crate::sides::RancherFlags;
 
 /// The flags of both.
 #[derive(clap::Args, Clone, Debug)]
-pub struct Common {
+pub(crate) struct Common {
     /// What every plugin has.
     #[command(flatten)]
     pub run: RunFlags,

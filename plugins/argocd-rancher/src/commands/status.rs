@@ -24,7 +24,7 @@ use crate::sides::{Argo, RancherFlags};
 /// The flags of `kubectl argocd-rancher status`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Status {
+pub(crate) struct Status {
     /// Cluster id, name in Argo CD, or name of the cluster Secret
     #[arg(value_name = "CLUSTER")]
     pub target: String,

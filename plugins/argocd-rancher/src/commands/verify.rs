@@ -24,7 +24,7 @@ const AT_ONCE: usize = 8;
 /// What is typed after `kubectl argocd-rancher verify`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Verify {
+pub(crate) struct Verify {
     /// Clusters by id, by the name that Argo CD calls them, or by the name of their Secret
     #[arg(value_name = "CLUSTER", required = true)]
     pub subjects: Vec<String>,

@@ -12,7 +12,7 @@ use crate::sides::{ARGOCD, Argo, RANCHER, RancherFlags};
 /// What is typed after `kubectl argocd-rancher version`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Version {
+pub(crate) struct Version {
     /// Of whom, and in which form.
     #[command(flatten)]
     pub flags: VersionFlags,

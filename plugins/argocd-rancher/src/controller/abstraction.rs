@@ -520,8 +520,8 @@ mod tests {
         Proofs { alone, proxy, missing }
     }
 
-    fn lacking() -> Option<Result<Vec<Right>, Error>> {
-        Some(Ok(vec![Right::new("list", "", "nodes")]))
+    fn lacking() -> Vec<Right> {
+        vec![Right::new("list", "", "nodes")]
     }
 
     #[rstest]
@@ -533,8 +533,8 @@ mod tests {
     #[case::agent_offline_other_check(works(), Some(Standing::AgentOffline), None, &[check::RIGHTS], "unknown")]
     #[case::agent_silent_overridden(works(), Some(Standing::NoAnswer { within: FRESH }), None, &[check::OFFLINE], "accepted")]
     #[case::rancher_unclear_too(unavailable(), Some(Standing::AgentOffline), None, &[check::OFFLINE], "unknown")]
-    #[case::rights_missing(works(), Some(works()), lacking(), &[], "unknown")]
-    #[case::rights_overridden(works(), Some(works()), lacking(), &[check::RIGHTS], "accepted")]
+    #[case::rights_missing(works(), Some(works()), Some(Ok(lacking())), &[], "unknown")]
+    #[case::rights_overridden(works(), Some(works()), Some(Ok(lacking())), &[check::RIGHTS], "accepted")]
     #[case::rights_not_told(works(), Some(works()), Some(Err(Error::failed("no answer"))), &[check::RIGHTS], "unknown")]
     #[case::not_a_member(works(), Some(Standing::NotAMember { user: None }), None, &[check::OFFLINE, check::RIGHTS], "unknown")]
     fn a_new_token_is_accepted_if_nothing_speaks_against_it_but_what_is_overridden(
@@ -671,22 +671,22 @@ mod tests {
         assert_eq!(unproven(&run, is_known).is_some(), expected);
     }
 
-    fn connection(connected: Option<bool>, kinds: u64, age: Option<u64>) -> Result<Connection, String> {
-        Ok(Connection {
+    fn connection(connected: Option<bool>, kinds: u64, age: Option<u64>) -> Connection {
+        Connection {
             connected,
             kinds: Some(kinds),
             age,
-        })
+        }
     }
 
     #[rstest]
-    #[case::younger_than_the_token(connection(Some(true), 56, Some(3)), Some(96), ClusterSync::Since)]
-    #[case::it_may_be_older_by_nearly_a_second(connection(Some(true), 56, Some(4)), Some(96), ClusterSync::Before)]
-    #[case::no_age(connection(Some(true), 56, None), Some(96), ClusterSync::Before)]
-    #[case::placed_by_no_run(connection(Some(true), 56, Some(0)), None, ClusterSync::Before)]
-    #[case::failed(connection(Some(false), 56, Some(3)), Some(96), ClusterSync::Failed)]
-    #[case::watches_nothing(connection(Some(true), 0, Some(3)), Some(96), ClusterSync::Unknown(BLIND.into()))]
-    #[case::not_connected_yet(connection(None, 56, Some(3)), Some(96),
+    #[case::younger_than_the_token(Ok(connection(Some(true), 56, Some(3))), Some(96), ClusterSync::Since)]
+    #[case::it_may_be_older_by_nearly_a_second(Ok(connection(Some(true), 56, Some(4))), Some(96), ClusterSync::Before)]
+    #[case::no_age(Ok(connection(Some(true), 56, None)), Some(96), ClusterSync::Before)]
+    #[case::placed_by_no_run(Ok(connection(Some(true), 56, Some(0))), None, ClusterSync::Before)]
+    #[case::failed(Ok(connection(Some(false), 56, Some(3))), Some(96), ClusterSync::Failed)]
+    #[case::watches_nothing(Ok(connection(Some(true), 0, Some(3))), Some(96), ClusterSync::Unknown(BLIND.into()))]
+    #[case::not_connected_yet(Ok(connection(None, 56, Some(3))), Some(96),
         ClusterSync::Unknown("its metrics do not tell how the cluster is connected".into()))]
     #[case::unreadable(Err("forbidden".into()), Some(96), ClusterSync::Unknown("forbidden".into()))]
     fn argo_cd_has_read_the_cluster_if_its_cache_is_younger_than_the_token(
@@ -756,6 +756,23 @@ mod tests {
         assert!(seen.issued.contains_key(&name("token-new")));
     }
 
+    fn stored_backup(run: &str) -> StoredBackup {
+        StoredBackup {
+            object: rancher::Observed {
+                namespace: "argocd".into(),
+                name: "one-rotation".into(),
+                uid: "u".into(),
+                resource_version: "1".into(),
+            },
+            mark: BackupMark {
+                run: run.to_owned(),
+                ..BackupMark::default()
+            },
+            old: None,
+            new: None,
+        }
+    }
+
     #[rstest]
     #[case::lost("token-old", None, false, false)]
     #[case::in_the_cluster_secret("token-new", None, false, true)]
@@ -771,7 +788,7 @@ mod tests {
         snapshot.tokens.push(api_token("token-new", &of_run(RUN)));
         snapshot.backup = backup.map(|new| StoredBackup {
             new: Some(value(new)),
-            ..StoredBackup::default()
+            ..stored_backup(RUN)
         });
         let here = issued_here.then(|| ("token-new".parse().unwrap(), value("token-new")));
         let seen = observed(&snapshot, &here.into_iter().collect(), true);
@@ -785,12 +802,8 @@ mod tests {
     fn the_backup_of_another_run_is_none(#[case] run: &str, #[case] expected: bool) {
         let mut snapshot = snapshot(None);
         snapshot.backup = Some(StoredBackup {
-            mark: BackupMark {
-                run: run.to_owned(),
-                ..BackupMark::default()
-            },
             old: Some(value("token-old")),
-            ..StoredBackup::default()
+            ..stored_backup(run)
         });
         let backup = observed(&snapshot, &BTreeMap::new(), true).backup;
         assert_eq!(backup.is_some(), expected);

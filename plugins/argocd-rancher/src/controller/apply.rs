@@ -1,7 +1,8 @@
 //! Single steps: each is one request on one object, conditional on what was read last.
 
 use argocd::{ClusterConfig, ClusterSecret, cluster_secret};
-use client::error::{Doing as _, Error};
+use client::error::Error;
+use client::request;
 use client::secret::{Fingerprint, Secret};
 use engine::controller::{Failure, ServerCheck};
 use engine::direction;
@@ -18,7 +19,7 @@ use crate::mark;
 use crate::rotation::ArgocdRancher;
 use crate::rotation::observed::{Name, TokenRef};
 use crate::rotation::step::{Step, Which};
-use crate::sides::{ARGOCD, RANCHER, of_argocd};
+use crate::sides::{RANCHER, of_argocd};
 
 /// One request, with everything that it needs.
 enum Request {
@@ -102,27 +103,17 @@ impl ClusterController<'_> {
     async fn back_up(&self, mark: &BackupMark, which: Which, value: &Secret) -> Result<(), Failure> {
         let read = self.read_backup();
         let put = self.backup.put(read.as_ref(), mark, which, value, false).await;
-        self.of_backup(put, "write")
+        of_backup(put)
     }
 
     async fn delete_backup(&self) -> Result<(), Failure> {
         let read = self.read_backup().ok_or(Failure::Conflict)?;
         let deleted = self.backup.delete(&read).await;
-        self.of_backup(deleted, "delete")
+        of_backup(deleted)
     }
 
     fn read_backup(&self) -> Option<StoredBackup> {
         self.state().snapshot.as_ref()?.backup.clone()
-    }
-
-    fn of_backup(&self, answer: kube::Result<()>, what: &str) -> Result<(), Failure> {
-        match answer {
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Err(Failure::Conflict),
-            other => {
-                let (namespace, name) = (&self.cluster.object.namespace, self.backup.name());
-                Ok(other.doing(format!("{what} Secret {namespace}/{name} on {ARGOCD}"))?)
-            }
-        }
     }
 
     /// Only this process knows the value until it is backed up. If it is killed before, the token is found by its mark and revoked.
@@ -171,7 +162,7 @@ impl ClusterController<'_> {
             ..BackupMark::default()
         };
         let put = self.backup.put(read.as_ref(), &mark, Which::Old, &token, true).await;
-        Some(put.doing(format!("write Secret {}", self.backup.name())))
+        Some(put.map_err(of_argocd))
     }
 
     async fn check_place(&self) -> Option<Result<(), Error>> {
@@ -205,4 +196,12 @@ fn marked(write: Write, run: &Run<ArgocdRancher>, written: &WrittenDetails) -> R
 fn annotated(snapshot: &Snapshot, token: &TokenRef, value: &Secret) -> Write {
     let token = token.name.as_ref().and_then(|name| snapshot.token(name));
     token.map_or_else(|| mark::write_unknown(value), mark::write)
+}
+
+/// Changed, gone or there already: observe again.
+fn of_backup(answer: request::Result<()>) -> Result<(), Failure> {
+    match answer {
+        Err(error) if error.is_conflict() || error.is_not_found() => Err(Failure::Conflict),
+        other => Ok(other.map_err(of_argocd)?),
+    }
 }

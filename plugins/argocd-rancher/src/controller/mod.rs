@@ -183,7 +183,7 @@ impl Controller for ClusterController<'_> {
         match timer {
             Timer::Proof => self.options.timeout,
             Timer::Quiet => self.options.grace,
-            Timer::Retry | Timer::Cache => Duration::ZERO,
+            Timer::Retry | Timer::Cache | Timer::InFlight => Duration::ZERO,
         }
     }
 

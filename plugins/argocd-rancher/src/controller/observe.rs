@@ -2,7 +2,7 @@
 //! as Argo CD would make them.
 
 use argocd::{ClusterConfig, ClusterSecret, cluster_secret, connection};
-use client::error::{Doing as _, Error};
+use client::error::Error;
 use client::secret::{Fingerprint, Secret};
 use engine::controller::Failure;
 use engine::credential::Acceptance;
@@ -16,7 +16,7 @@ use super::{ClusterController, SCRAPE, Surveyed, check};
 use crate::proof::{Patience, Trial};
 use crate::rotation::ArgocdRancher;
 use crate::rotation::observed::{ClusterSync, Observed};
-use crate::sides::{ARGOCD, of_argocd};
+use crate::sides::of_argocd;
 
 impl ClusterController<'_> {
     pub(super) async fn look(&self, run: Option<&Run<ArgocdRancher>>) -> Result<Observed, Failure> {
@@ -72,9 +72,7 @@ impl ClusterController<'_> {
                 let state = self.state();
                 return Ok(state.snapshot.as_ref().and_then(|snapshot| snapshot.backup.clone()));
             }
-            let (namespace, name) = (&object.namespace, self.backup.name());
-            let read = self.backup.read().await;
-            read.doing(format!("read Secret {namespace}/{name} on {ARGOCD}"))
+            self.backup.read().await.map_err(of_argocd)
         };
         let (cluster, backup, tokens) = futures::try_join!(cluster, backup, self.fleet.tokens(since))?;
         Ok(Snapshot {

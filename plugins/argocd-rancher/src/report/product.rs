@@ -86,7 +86,7 @@ pub(crate) fn lease(cluster: &ClusterSecret) -> LeaseName {
 /// A rotation in progress, as far as a row tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Part {
+pub(crate) struct Part {
     /// The farthest phase that was begun; `None` where the journal cannot be read.
     pub phase: Option<Phase>,
     /// Which of the two tokens it ends on.

@@ -46,7 +46,7 @@ pub mod step;
 
 use engine::direction::Direction;
 use engine::plan::Plan;
-use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
+use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation};
 use engine::run::{Draw, Run};
 
 use crate::controller::check;
@@ -129,10 +129,6 @@ impl Rotation for ArgocdRancher {
 
     fn takes_away(look: Look<'_, Self>) -> bool {
         stages::takes_away(look)
-    }
-
-    fn timers(_: &Observed, _: &Run<Self>) -> Vec<Timer> {
-        Vec::new()
     }
 
     fn recall(seen: &Observed, claimed: &Run<Self>) -> Option<Record> {

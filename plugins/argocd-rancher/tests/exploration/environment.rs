@@ -330,7 +330,7 @@ impl Environment for Model {
                 let has_read = copy == held || self.argo_down;
                 (has_read && over(writing) && over(sync)).then_some(Help::Helps)
             }
-            Timer::Retry | Timer::Cache => None,
+            Timer::Retry | Timer::Cache | Timer::InFlight => None,
         }
     }
 

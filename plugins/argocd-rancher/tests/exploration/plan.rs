@@ -45,7 +45,7 @@ fn holds(value: Fingerprint) -> SecretState {
 
 /// A run that has come this far, with a new token that is accepted.
 fn in_progress(seen: &mut Observed, direction: Direction, phase: Phase) -> Run {
-    let mut record = ArgocdRancher::survey(seen).unwrap();
+    let mut record = ArgocdRancher::survey(seen).expect("nothing speaks against it");
     let issued = Issued {
         validity: Validity::Valid,
         value: Some(new()),

@@ -12,7 +12,7 @@ use crate::side::Side;
 /// What is typed after `kubectl bootstrap-token completion`.
 #[derive(clap::Args, Clone, Copy, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Completion {}
+pub(crate) struct Completion {}
 
 const EXAMPLES: &str = "\
 Examples:

@@ -26,7 +26,7 @@ const DRAWS: usize = 10;
 /// What is typed after `kubectl bootstrap-token create`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Create {
+pub(crate) struct Create {
     /// How long it lives; an hour where nothing is said.
     #[command(flatten)]
     pub lifetime: LifetimeFlags,
@@ -105,6 +105,8 @@ pub(crate) async fn run(create: Create, global: &GlobalFlags, context: &Context)
         Form::Kubeconfig => Some(endpoint::find(&side, create.endpoint, &context.ui).await?),
         _ => None,
     };
+    // What was created is also printed.
+    let _hold = context.ui.hold();
     let (new, made) = make(&wanted, given, &side, create.dry_run).await?;
     warn_if_it_cannot_join(&new, &side, context).await;
     print(&create, &form, &new, made, endpoint.as_ref(), &side, context)?;

@@ -16,7 +16,7 @@ use crate::side::{self, Side};
 /// What is typed after `kubectl bootstrap-token extend`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Extend {
+pub(crate) struct Extend {
     /// The id of the token
     #[arg(value_name = "ID")]
     pub id: String,
@@ -75,6 +75,7 @@ pub(crate) async fn run(extend: Extend, global: &GlobalFlags, context: &Context)
         _ => true,
     });
     if extend.dry_run != DryRun::Client {
+        let _hold = ui.hold();
         let write = side::write(extend.dry_run == DryRun::Server);
         tokens::extend(side.client(), &seen, wanted, &write)
             .await

@@ -8,7 +8,7 @@ use client::error::Error;
 /// What is typed after `kubectl bootstrap-token generate`.
 #[derive(clap::Args, Clone, Copy, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Generate {}
+pub(crate) struct Generate {}
 
 const EXAMPLES: &str = "\
 Examples:

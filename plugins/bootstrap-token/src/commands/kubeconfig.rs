@@ -12,7 +12,7 @@ use crate::side::{self, Side};
 /// What is typed after `kubectl bootstrap-token kubeconfig`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Kubeconfig {
+pub(crate) struct Kubeconfig {
     /// The id of the token
     #[arg(
         value_name = "ID",

@@ -16,7 +16,7 @@ use crate::side::Side;
 /// What is typed after `kubectl bootstrap-token list`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct List {
+pub(crate) struct List {
     /// Only tokens whose Secret's labels match, such as env=test,tier!=gold
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     pub selector: Option<String>,

@@ -30,7 +30,7 @@ const AT_ONCE: usize = 8;
 /// What is typed after `kubectl bootstrap-token revoke`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES, group = clap::ArgGroup::new("which").required(true).multiple(true).args(["ids", "selector", "expired"]))]
-pub struct Revoke {
+pub(crate) struct Revoke {
     /// The ids of the tokens
     #[arg(value_name = "ID", conflicts_with_all = ["selector", "expired"])]
     pub ids: Vec<String>,
@@ -209,6 +209,7 @@ async fn one(target: &TokenSecret, revoke: &Revoke, side: &Side, asked: &Asked, 
             format!("interrupted: token {id} was left as it is"),
         ));
     }
+    let _hold = ui.hold();
     if revoke.dry_run != DryRun::Client {
         let write = side::write(revoke.dry_run == DryRun::Server);
         tokens::delete(side.client(), target, &write).await.map_err(|error| {

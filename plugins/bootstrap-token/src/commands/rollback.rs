@@ -16,7 +16,7 @@ use crate::side;
 /// What is typed after `kubectl bootstrap-token rollback`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Rollback {
+pub(crate) struct Rollback {
     /// The id of the token that is being rotated
     #[arg(value_name = "ID")]
     pub id: String,

@@ -16,7 +16,7 @@ use crate::side;
 /// What is typed after `kubectl bootstrap-token rotate`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Rotate {
+pub(crate) struct Rotate {
     /// The id of the token
     #[arg(value_name = "ID")]
     pub id: String,

@@ -25,7 +25,7 @@ use crate::side::{self, Side};
 /// What is typed after `kubectl bootstrap-token status`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Status {
+pub(crate) struct Status {
     /// The id of the token
     #[arg(value_name = "ID")]
     pub id: String,

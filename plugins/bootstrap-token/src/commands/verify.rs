@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What is typed after `kubectl bootstrap-token verify`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Verify {
+pub(crate) struct Verify {
     /// The id of a token of this cluster
     #[arg(
         value_name = "ID",

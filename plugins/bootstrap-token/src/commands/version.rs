@@ -11,7 +11,7 @@ use crate::side::Side;
 /// What is typed after `kubectl bootstrap-token version`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Version {
+pub(crate) struct Version {
     /// Of whom, and in which form.
     #[command(flatten)]
     pub flags: VersionFlags,

@@ -21,7 +21,7 @@ use crate::side::Side;
 
 /// The flags that `rotate` and `rollback` share.
 #[derive(clap::Args, Clone, Debug)]
-pub struct Common {
+pub(crate) struct Common {
     /// What every plugin has.
     #[command(flatten)]
     pub run: RunFlags,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bootstrap::judge::Group;
 use bootstrap::{NewToken, Token, TokenSecret, tokens};
-use client::error::{Doing as _, Error, Kind};
+use client::error::{Error, Kind};
 use client::secret::{Fingerprint, Secret};
 use engine::controller::{Failure, ServerCheck};
 use engine::direction::ANNOTATION;
@@ -59,8 +59,8 @@ impl TokenController<'_> {
                     .write(client, &version, content.as_ref(), (ANNOTATION, &mark), false)
                     .await;
                 match written {
-                    Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Err(Failure::Conflict),
-                    other => Ok(other.doing(format!("change Secret {}/{}", key.namespace, key.name))?),
+                    Err(error) if error.is_conflict() || error.is_not_found() => Err(Failure::Conflict),
+                    other => Ok(other.map_err(Error::from)?),
                 }
             }
             Request::File(path, version, content) => self.replace(&path, &version, &content),
@@ -172,8 +172,7 @@ impl TokenController<'_> {
                         return Ok(ServerCheck::NotChecked("it is written to a file"));
                     };
                     let mark = (ANNOTATION, "check");
-                    let checked = key.write(client, &version, Some(&version.content), mark, true).await;
-                    checked.doing(format!("change Secret {}/{}", key.namespace, key.name))?;
+                    key.write(client, &version, Some(&version.content), mark, true).await?;
                 }
                 Step::Revoke { which: Which::Old, .. } => {
                     let old = tokens::require(client, &self.id).await?;

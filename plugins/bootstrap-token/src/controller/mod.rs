@@ -166,6 +166,7 @@ impl Controller for TokenController<'_> {
             Timer::Quiet => self.options.overlap,
             Timer::Retry => self.options.timeout / 4,
             Timer::Cache => REMEMBERED,
+            Timer::InFlight => Duration::ZERO,
         }
     }
 

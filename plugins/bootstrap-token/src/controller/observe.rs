@@ -5,7 +5,7 @@ use std::time::Duration;
 use bootstrap::{Answer, Token, TokenId, TokenSecret, cluster_info, secret, tokens};
 use client::access;
 use client::cluster_identity;
-use client::error::{Doing as _, Error};
+use client::error::Error;
 use engine::controller::Failure;
 use engine::credential::Acceptance;
 use tokio::time::Instant;
@@ -112,13 +112,10 @@ impl TokenController<'_> {
         Ok(
             match target.map_err(|error| Error::failed(error.to_string()).doing("read the journal"))? {
                 None => DeliverySnapshot::OtherHost,
-                Some(DeliveryTarget::Secret(key)) => {
-                    let read = key.read(self.side.client()).await;
-                    match read.doing(format!("read Secret {}/{}", key.namespace, key.name))? {
-                        Some(version) => DeliverySnapshot::Secret(key, Box::new(version)),
-                        None => DeliverySnapshot::Missing(DeliveryTarget::Secret(key)),
-                    }
-                }
+                Some(DeliveryTarget::Secret(key)) => match key.read(self.side.client()).await? {
+                    Some(version) => DeliverySnapshot::Secret(key, Box::new(version)),
+                    None => DeliverySnapshot::Missing(DeliveryTarget::Secret(key)),
+                },
                 Some(DeliveryTarget::File(path)) => match file::read(&path).map_err(|error| of_file(&path, &error))? {
                     Some(version) => DeliverySnapshot::File(path, version),
                     None => DeliverySnapshot::Missing(DeliveryTarget::File(path)),

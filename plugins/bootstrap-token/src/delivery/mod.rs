@@ -17,7 +17,7 @@ use crate::rotation::record::Place;
 
 /// One delivery target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DeliveryTarget {
+pub(crate) enum DeliveryTarget {
     /// A key of a Secret in the same cluster.
     Secret(secret::SecretKey),
     /// A file on this host; the path is absolute.
@@ -27,11 +27,11 @@ pub enum DeliveryTarget {
 /// A text that names none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a delivery target reads secret:NAMESPACE/NAME/KEY or file:PATH")]
-pub struct InvalidDeliveryTarget;
+pub(crate) struct InvalidDeliveryTarget;
 
 impl DeliveryTarget {
     /// As it is journaled. A path is made absolute, since the run may be resumed in another directory.
-    pub fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         let host = matches!(self, Self::File(_)).then(host);
         Place {
             at: self.to_string(),
@@ -43,13 +43,13 @@ impl DeliveryTarget {
     ///
     /// # Errors
     /// A place that names none.
-    pub fn of(place: &Place) -> Result<Option<Self>, InvalidDeliveryTarget> {
+    pub(crate) fn of(place: &Place) -> Result<Option<Self>, InvalidDeliveryTarget> {
         let here = place.host.as_ref().is_none_or(|name| *name == host());
         place.at.parse().map(|target| here.then_some(target))
     }
 
     /// The file, if it is one.
-    pub fn file(&self) -> Option<&Path> {
+    pub(crate) fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
             Self::Secret(_) => None,

@@ -279,6 +279,7 @@ impl Environment for Model {
             Timer::Retry if world.is_sending() => None,
             Timer::Retry => (!memory.event || memory.signer_off).then_some(Help::Helps),
             Timer::Cache => memory.remembered.is_none().then_some(Help::Helps),
+            Timer::InFlight => None,
         }
     }
 

@@ -190,6 +190,16 @@ fn a_file_on_this_host_is_not_abandoned_whatever_is_forced() {
 }
 
 #[test]
+fn a_run_delivers_to_one_place_only() {
+    let mut seen = start(To::Secret, false);
+    let mut run = in_progress(&mut seen, Direction::Forward, Phase::Place);
+    seen.place = start(To::File, false).place;
+    insta::assert_snapshot!(lines(seen.clone(), Some(run.clone())), @"refused: the rotation in progress delivers to secret:kube-system/join/token, not to file:/etc/kubernetes/bootstrap-kubelet.conf on host-1; run the same command without --deliver");
+    run.record.place = None;
+    insta::assert_snapshot!(lines(seen, Some(run)), @"refused: the rotation in progress delivers nothing, not to file:/etc/kubernetes/bootstrap-kubelet.conf on host-1; run the same command without --deliver");
+}
+
+#[test]
 fn what_cannot_be_rotated_is_refused() {
     let changes: [fn(&mut Observed); 7] = [
         |seen| seen.old.secret = None,

@@ -23,7 +23,7 @@ const LOOKS: u32 = 3;
 /// What is typed after `kubectl crt verify`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Verify {
+pub(crate) struct Verify {
     /// The cluster by id, display name, or namespace/name of the provisioning cluster
     #[arg(value_name = "CLUSTER", required_unless_present = "token_stdin")]
     pub subject: Option<String>,
@@ -69,7 +69,7 @@ struct Verification {
 }
 
 /// Runs it.
-pub async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(verify.output.as_ref(), "verify")?;
     let found = match &verify.subject {
         _ if verify.token_stdin => given(&verify, global, context).await?,

@@ -1,19 +1,18 @@
 //! What a row says of a token, for each thing that may be known of it.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where it stopped")]
-
 use std::collections::BTreeMap;
 
 use argocd::{ClusterConfig, ClusterSecret, ServerUrl};
 use client::secret::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kubectl_argocd_rancher::mark;
-use kubectl_argocd_rancher::row::{Row, Scene};
 use rancher::Observed;
 use rancher::api_token::proof::Standing;
 use rancher::api_token::{ApiToken, Expiry};
 use serde_json::{Value, json};
+
+use super::*;
+use crate::mark;
 
 const VALUE: &str = "token-x7k2p:dk6nhzh5vr9ks8c2kkdss2c6snr5dw42b8k6zhwprjh598fbclkk87";
 
@@ -102,7 +101,7 @@ fn a_token_of_ours_is_judged_by_its_scope() {
         (None, "unscoped"),
         (Some("c-other"), "wrong-scope"),
     ] {
-        let row = row(&bearing(), &crate::scene(Some(&[token(scope)])));
+        let row = row(&bearing(), &scene(Some(&[token(scope)])));
         assert_eq!(row["state"], state, "{row:#}");
         assert_eq!(row["scope"], scope.unwrap_or("*"), "{row:#}");
     }
