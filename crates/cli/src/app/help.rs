@@ -60,7 +60,8 @@ fn concise_command(command: Command, root: &str) -> Command {
     with_last_lines(command, &pointer(root))
 }
 
-fn with_last_lines(command: Command, lines: &str) -> Command {
+/// The command with one more paragraph at the end of its help.
+pub(super) fn with_last_lines(command: Command, lines: &str) -> Command {
     let before = command.get_after_help().map(|help| format!("{help}\n\n"));
     command.after_help(before.unwrap_or_default() + lines)
 }

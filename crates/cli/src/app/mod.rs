@@ -193,8 +193,9 @@ pub fn command<P: Plugin>() -> clap::Command {
     } else {
         clap::ColorChoice::Auto
     };
-    P::command()
+    let command = P::command()
         .bin_name(format!("kubectl {}", P::NAME))
         .color(color)
-        .subcommand(help::options_command())
+        .subcommand(help::options_command());
+    help::with_last_lines(command, ExitCode::HELP)
 }
