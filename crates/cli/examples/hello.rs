@@ -27,8 +27,10 @@ enum Verb {
     Fail,
     /// Waits for Ctrl-C and comes to an orderly end
     Wait,
-    /// Waits, and does not care for Ctrl-C
+    /// Waits and ignores Ctrl-C
     Ignore,
+    /// Waits and holds nothing
+    Idle,
     /// Prints without end
     Spill,
     /// Panics with a secret
@@ -37,6 +39,10 @@ enum Verb {
     Version,
     /// Reports three steps
     Steps,
+    /// Lets choose from a list
+    Choose,
+    /// Reads a credential
+    Type,
     /// Asks before it goes on
     Ask {
         #[arg(long)]
@@ -57,7 +63,12 @@ impl Plugin for Hello {
         match self.verb {
             Verb::Greet { names } => names.iter().try_for_each(|name| ui.out(format!("hello {name}")))?,
             Verb::Fail => return Err(Error::new(Kind::Pending, "stopped half-way").hint("run it again to continue")),
+            Verb::Idle => {
+                ui.out("waiting")?;
+                std::future::pending::<()>().await;
+            }
             Verb::Wait => {
+                let _hold = ui.hold();
                 ui.out("waiting")?;
                 ui.interrupt().cancelled().await;
                 return Err(Error::new(
@@ -66,6 +77,7 @@ impl Plugin for Hello {
                 ));
             }
             Verb::Ignore => {
+                let _hold = ui.hold();
                 ui.out("waiting")?;
                 ui.interrupt().cancelled().await;
                 ui.out("once more")?;
@@ -94,6 +106,16 @@ impl Plugin for Hello {
                 step.done("created the new token");
                 progress.start("place", "point the agent at it").failed("refused");
                 drop(progress.start("prove", "call with it"));
+            }
+            Verb::Choose => {
+                let items = ["one", "two", "three"].map(str::to_owned);
+                let chosen = ui.choose("Numbers", &items, true).await?;
+                let chosen: Vec<_> = chosen.into_iter().map(|at| items[at].as_str()).collect();
+                ui.out(format!("chose {}", chosen.join(", ")))?;
+            }
+            Verb::Type => {
+                let secret = ui.read_secret().await?;
+                ui.out(format!("{} characters", secret.expose().len()))?;
             }
             Verb::Ask { yes } => {
                 let go = ui.confirm("This changes nothing.", yes).await?;

@@ -35,33 +35,63 @@ fn rest(mut session: OsSession) -> (String, Option<i32>) {
     (said, code)
 }
 
-/// The sequence that hides the cursor: whoever sends it has to restore it on every way out.
 const HIDE_CURSOR: &str = "\u{1b}[?25l";
+const SHOW_CURSOR: &str = "\u{1b}[?25h";
+
+/// Whether the cursor is visible at the end.
+fn shows_cursor(text: &str) -> bool {
+    text.rfind(SHOW_CURSOR) > text.rfind(HIDE_CURSOR)
+}
 
 #[test]
-fn a_question_is_answered_by_a_whole_line() {
-    for (answer, outcome) in [("y", "went on"), ("", "stayed"), ("no", "stayed")] {
+fn confirm_waits_for_enter_and_defaults_to_no() {
+    for (answer, outcome) in [("y", "went on"), ("", "stayed"), ("no", "stayed"), ("x", "stayed")] {
         let mut session = hello("ask");
-        session
-            .expect("This changes nothing.\r\nDo you want to continue? (y/N): ")
-            .unwrap();
-        session.send_line(answer).unwrap();
-        let (said, code) = rest(session);
-        assert!(said.contains(outcome) && code == Some(0), "{answer:?}: {said}");
+        session.expect("This changes nothing.\r\n").unwrap();
+        session.expect("Do you want to continue? (y/N): ").unwrap();
+        session.send(answer).unwrap();
+        session.send("\r").unwrap();
+        let (text, code) = rest(session);
+        assert!(text.contains(outcome) && code == Some(0), "{answer:?}: {text}");
+        assert!(shows_cursor(&text), "{text:?}");
     }
 }
 
 #[test]
-fn ctrl_c_at_a_question_changes_nothing_and_leaves_the_cursor_alone() {
-    let mut session = hello("ask");
-    session.expect("(y/N): ").unwrap();
-    session.send(ControlCode::EndOfText).unwrap();
-    let (said, code) = rest(session);
-    assert_eq!(code, Some(130), "{said}");
-    assert!(
-        said.contains("error: interrupted before anything was changed") && !said.contains(HIDE_CURSOR),
-        "{said:?}"
-    );
+fn ctrl_c_at_a_prompt_changes_nothing_and_restores_the_cursor() {
+    for verb in ["ask", "choose", "type"] {
+        let mut session = hello(verb);
+        session.expect(":").unwrap();
+        session.send(ControlCode::EndOfText).unwrap();
+        let (text, code) = rest(session);
+        assert_eq!(code, Some(130), "{verb}: {text}");
+        assert!(text.contains("error: interrupted"), "{verb}: {text:?}");
+        assert!(shows_cursor(&text), "{verb}: {text:?}");
+    }
+}
+
+#[test]
+fn choose_returns_the_selected_items() {
+    let mut session = hello("choose");
+    session.expect("enter confirms):").unwrap();
+    session.send(" ").unwrap();
+    session.send("\u{1b}[B").unwrap();
+    session.send("\u{1b}[B").unwrap();
+    session.send(" ").unwrap();
+    session.send("\r").unwrap();
+    let (text, code) = rest(session);
+    assert!(text.contains("chose one, three") && code == Some(0), "{text}");
+    assert!(shows_cursor(&text), "{text:?}");
+}
+
+#[test]
+fn a_token_is_typed_unseen() {
+    let mut session = hello("type");
+    session.expect("Token: ").unwrap();
+    session.send("hunter2\r").unwrap();
+    let (text, code) = rest(session);
+    assert!(text.contains("7 characters") && code == Some(0), "{text}");
+    assert!(!text.contains("hunter2"), "{text:?}");
 }
 
 #[test]

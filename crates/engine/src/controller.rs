@@ -30,7 +30,7 @@ pub trait Controller {
     /// before it sends.
     async fn apply(&self, step: &StepOf<Self>, run: &RunOf<Self>, fence: &Fence) -> Result<(), Failure>;
 
-    /// How long a timer runs, from the moment it is started.
+    /// How long a timer runs, from the moment it is started. [`Timer::InFlight`] is the engine's own: it is not asked for.
     fn lasts(&self, timer: Timer) -> Duration;
 
     /// The API server that keeps the Lease. By its clock deadlines are journaled.

@@ -244,7 +244,10 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
     /// The transition of a decision, in the journal. Says whether anything has changed.
     fn advance(&self, state: &mut State<C>, seen: &ObservedOf<C>, decision: &Decision<RotationOf<C>>) -> bool {
         let now = self.controller.server().clock.now();
-        let lasts = |timer| self.controller.lasts(timer);
+        let lasts = |timer| match timer {
+            Timer::InFlight => LONGEST_WRITE,
+            Timer::Proof | Timer::Quiet | Timer::Retry | Timer::Cache => self.controller.lasts(timer),
+        };
         let mut draw = self.controller.draw();
         state
             .journal
@@ -289,7 +292,12 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
                 }
                 accepted(state, what)
             }
-            Err(failure) => self.failed(state, failure),
+            Err(failure) => {
+                if let (Failure::Transient(_), Some(journal)) = (&failure, &mut state.journal) {
+                    journal.unanswered(self.controller.server().clock.now());
+                }
+                self.failed(state, failure)
+            }
         }
     }
 

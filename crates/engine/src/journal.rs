@@ -10,6 +10,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::direction::Direction;
+use crate::engine::LONGEST_WRITE;
 use crate::rotation::{Decision, Next, Rotation, Timer};
 use crate::run::{Draw, Run, RunId};
 
@@ -149,9 +150,7 @@ impl<R: Rotation> Journal<R> {
         self.deadlines.retain(|timer, _| timers.contains_key(timer));
         let changed = run != self.run || self.deadlines.len() != deadlines || !started.is_empty();
         for timer in started {
-            let lasts = SignedDuration::try_from(lasts(timer)).unwrap_or(SignedDuration::MAX);
-            let deadline = now.saturating_add(lasts).unwrap_or(Timestamp::MAX);
-            self.deadlines.insert(timer, deadline);
+            self.deadlines.insert(timer, later(now, lasts(timer)));
         }
         self.run = run;
         match &decision.next {
@@ -169,6 +168,13 @@ impl<R: Rotation> Journal<R> {
         self.reason = Some(reason.into());
     }
 
+    /// A step got no answer: [`Run::unanswered`].
+    pub fn unanswered(&mut self, now: Timestamp) {
+        if let Some(deadline) = self.deadlines.get_mut(&Timer::InFlight) {
+            *deadline = later(now, LONGEST_WRITE);
+        }
+    }
+
     /// A step has succeeded.
     pub fn succeeded(&mut self, repeats: &crate::rotation::Repeats) {
         self.run.succeeded(repeats);
@@ -178,4 +184,9 @@ impl<R: Rotation> Journal<R> {
     pub fn deadline(&self, timer: Timer) -> Option<Timestamp> {
         self.deadlines.get(&timer).copied()
     }
+}
+
+fn later(now: Timestamp, lasts: Duration) -> Timestamp {
+    let lasts = SignedDuration::try_from(lasts).unwrap_or(SignedDuration::MAX);
+    now.saturating_add(lasts).unwrap_or(Timestamp::MAX)
 }

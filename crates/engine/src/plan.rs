@@ -133,7 +133,10 @@ pub fn plan<R: Rotation>(mut seen: R::Observed, run: Option<Run<R>>) -> Result<P
                     return Err(NoPlan::Stuck(wait.what));
                 }
             }
-            Next::Turn { to, .. } if to == Direction::RollForward => {}
+            Next::Turn {
+                to: Direction::RollForward,
+                ..
+            } => {}
             Next::Turn { reason, .. } => return Err(NoPlan::Stuck(reason)),
             Next::Refuse(blockers) => return Err(NoPlan::Refused(blockers)),
             Next::Done => {
@@ -156,9 +159,13 @@ fn settle<R: Rotation>(seen: &mut R::Observed, run: &mut Run<R>) -> bool {
     if *seen != before {
         return true;
     }
-    let waits_for = |(timer, passed): &(&Timer, &mut bool)| [Timer::Quiet, Timer::Cache].contains(timer) && !**passed;
+    let waits_for = |(timer, passed): &(&Timer, &mut bool)| {
+        [Timer::Quiet, Timer::Cache, Timer::InFlight].contains(timer) && !**passed
+    };
     let waits: Vec<_> = run.timers.iter_mut().filter(waits_for).collect();
     let moved = !waits.is_empty();
-    waits.into_iter().for_each(|(_, passed)| *passed = true);
+    for (_, passed) in waits {
+        *passed = true;
+    }
     moved
 }

@@ -118,8 +118,16 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
         run.timers.contains_key(&Timer::Quiet)
     }
 
-    /// The timers that start by seeing something. One that runs already goes on.
-    fn timers(seen: &Self::Observed, run: &Run<Self>) -> Vec<Timer>;
+    /// The timers that start by seeing something. One that runs already is left running. Without any, what waits for such a timer
+    /// waits forever.
+    fn timers(_seen: &Self::Observed, _run: &Run<Self>) -> Vec<Timer> {
+        Vec::new()
+    }
+
+    /// The timers that are meaningless by what is seen: they count as never started.
+    fn stale_timers(_seen: &Self::Observed, _run: &Run<Self>) -> Vec<Timer> {
+        Vec::new()
+    }
 
     /// What the objects say of a run whose journal was read from the Lease: its record, taken from marks that the run itself
     /// has set on them and from what they hold.
@@ -130,6 +138,12 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
     ///
     /// `None`: nothing of this run exists, so there is nothing to resume.
     fn recall(seen: &Self::Observed, claimed: &Run<Self>) -> Option<Self::Record>;
+
+    /// The direction of a run whose journal was read from the Lease. Where a run that claims to roll forward may do what one
+    /// that rolls back may not, an object must confirm the claim; one that is not confirmed rolls back.
+    fn recall_direction(_seen: &Self::Observed, claimed: &Run<Self>) -> Direction {
+        claimed.direction
+    }
 
     /// The record once this step is intended: the names and fingerprints that must be known before it is sent. What has to
     /// be drawn comes from `draw`.
@@ -149,7 +163,9 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
     fn start(seen: &Self::Observed, record: &Self::Record) -> String;
 
     /// What else stops working with each value that a plan revokes, a line each.
-    fn also_invalidated(plan: &Plan<Self>) -> Vec<String>;
+    fn also_invalidated(_plan: &Plan<Self>) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// The two credentials of a run, by fingerprint.
@@ -195,11 +211,15 @@ pub enum Timer {
     Retry,
     /// How long a server may go on accepting a revoked credential from its cache.
     Cache,
+    /// How long a write may still be in flight ([`crate::engine::LONGEST_WRITE`]) that a former holder has sent, or that got no
+    /// answer: the engine starts it anew then. A rotation with writes that cannot be conditional starts it by seeing, and sends
+    /// none of them before it has passed.
+    InFlight,
 }
 
 impl Timer {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Proof, Self::Quiet, Self::Retry, Self::Cache];
+    pub const ALL: [Self; 5] = [Self::Proof, Self::Quiet, Self::Retry, Self::Cache, Self::InFlight];
 
     /// What `status` calls it; `quiet_flag` is [`Rotation::QUIET_FLAG`].
     pub fn name(self, quiet_flag: &'static str) -> &'static str {
@@ -208,6 +228,7 @@ impl Timer {
             Self::Quiet => quiet_flag,
             Self::Retry => "retry",
             Self::Cache => "cache",
+            Self::InFlight => "in-flight",
         }
     }
 }
@@ -361,6 +382,11 @@ pub struct Look<'look, R: Rotation> {
     brand: Brand<'look>,
 }
 
+// A derive would ask for `R: Copy`.
+#[expect(
+    clippy::expl_impl_clone_on_copy,
+    reason = "the only `Clone` that a `Copy` without bounds can have"
+)]
 impl<R: Rotation> Clone for Look<'_, R> {
     fn clone(&self) -> Self {
         *self
@@ -482,8 +508,8 @@ pub fn decide<R: Rotation>(seen: &R::Observed, run: &Run<R>) -> Decision<R> {
     }
 }
 
-/// `'look` is chosen by the caller of this function for one call, so that no proof of another look fits.
-fn chain<'look, R: Rotation>(look: Look<'look, R>) -> Result<(), Decision<R>> {
+/// The lifetime is that of one call, so that no proof of another look fits.
+fn chain<R: Rotation>(look: Look<'_, R>) -> Result<(), Decision<R>> {
     let at = |phase| move |next| Decision { phase, next };
     R::guard(look).map_err(at(look.run.phase.max(Phase::Make)))?;
     let made = look.proof(R::make(look).map_err(at(Phase::Make))?);

@@ -60,6 +60,8 @@ impl<R: Rotation> Run<R> {
             return started;
         }
         self.phase = self.phase.max(decision.phase);
+        let stale = R::stale_timers(seen, self);
+        self.timers.retain(|timer, _| !stale.contains(timer));
         for timer in R::timers(seen, self) {
             self.start_unless_running(timer, &mut started);
         }
@@ -109,12 +111,21 @@ impl<R: Rotation> Run<R> {
         }
     }
 
+    /// A step got no answer, so that it may still be in flight.
+    pub fn unanswered(&mut self) {
+        if let Some(passed) = self.timers.get_mut(&Timer::InFlight) {
+            *passed = false;
+        }
+    }
+
     /// Another process takes the run over: every wait begins anew, and the record is what the objects say. `None`: nothing of
     /// the run exists.
     #[must_use]
     pub fn resumed(mut self, seen: &R::Observed) -> Option<Self> {
         self.timers.clear();
-        self.record = R::recall(seen, &self)?;
+        let record = R::recall(seen, &self)?;
+        self.direction = R::recall_direction(seen, &self);
+        self.record = record;
         Some(self)
     }
 

@@ -5,7 +5,9 @@
 //!
 //! * it observes, decides and journals its intent; it sends the step, or is killed before that, and runs again;
 //! * it is paused with a step in hand, loses the lock, and sends the step later. It goes through only if the object is still
-//!   what was observed, as the precondition of the API server demands; a create goes through if the name is still free;
+//!   what was observed, as the precondition of the API server demands; a create goes through if the name is still free. What
+//!   cannot be conditional arrives at any moment until [`Timer::InFlight`] has passed ([`Environment::arrives_late`]), also where
+//!   the tool keeps the lock and gets no answer;
 //! * another operator asks for the rollback at any moment before *retire*;
 //! * a timer passes.
 //!
@@ -59,6 +61,12 @@ pub trait Environment {
         Vec::new()
     }
 
+    /// What one request of a former holder that is still in flight brings about when it arrives, whatever is there then: one
+    /// world for each request that it may be. `None`: the step is one request, which arrives if its condition still fits.
+    fn arrives_late(&self, _world: &World<Self>, _step: &StepIn<Self>) -> Option<Vec<World<Self>>> {
+        None
+    }
+
     /// What the passing of a timer uses up.
     fn timer_passed(&self, _world: &mut World<Self>, _timer: Timer) {}
 
@@ -81,8 +89,9 @@ pub trait Environment {
         Err(format!("refuses in the middle of a run: {blockers:?}"))
     }
 
-    /// What else changes when another process takes the run over, whose timers begin anew.
-    fn resumed(&self, _memory: &mut Self::Memory) {}
+    /// What else changes when another process takes the run over, whose timers begin anew: it does not observe what only the
+    /// former process could remember. The same is forgotten when a step that cannot be conditional gets no answer.
+    fn resumed(&self, _world: &mut World<Self>) {}
 
     /// Why this state must never be, if so.
     fn unsafe_because(&self, world: &World<Self>) -> Option<String>;
@@ -430,7 +439,7 @@ fn successors<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<M
     let mut moves = environment.moves(world);
     moves.extend(tool(environment, world)?);
     moves.extend(timers(environment, world));
-    moves.extend(late_step(environment, world));
+    moves.extend(late_steps(environment, world));
     moves.extend(rollback(environment, world));
     moves.extend(forgeries(environment, world));
     Ok(moves)
@@ -446,9 +455,12 @@ fn tool<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<Move<E>
     };
     let mut sent = world.clone();
     sent.sending = None;
-    let mut killed = vec![sent.clone()];
-    killed.extend(environment.partly_applied(&sent, &sending.step));
-    killed.iter_mut().for_each(|killed| resume(environment, killed));
+    let mut interrupted = vec![sent.clone()];
+    if fits(environment, &sent, sending) {
+        interrupted.extend(environment.partly_applied(&sent, &sending.step));
+    }
+    let may_be_late = world.late.is_none() && world.late_left > 0;
+    let is_unconditional = environment.arrives_late(&sent, &sending.step).is_some();
     if arrive(environment, &mut sent, sending)
         && let Some(run) = &mut sent.run
     {
@@ -459,21 +471,31 @@ fn tool<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<Move<E>
         help: Help::Helps,
         to: sent,
     }];
-    if world.late.is_none() && world.late_left > 0 {
-        let mut to = killed[0].clone();
-        to.late.clone_from(&world.sending);
-        to.late_left -= 1;
-        moves.push(Move {
-            name: "is paused; another process takes over".to_owned(),
-            help: Help::Disturbs,
-            to,
-        });
+    let mut disturbed = |name: &str, to| {
+        let (name, help) = (name.to_owned(), Help::Disturbs);
+        moves.push(Move { name, help, to });
+    };
+    for at in interrupted {
+        let mut killed = at.clone();
+        resume(environment, &mut killed);
+        if may_be_late {
+            let late = |mut to: World<E>| {
+                to.late.clone_from(&world.sending);
+                to.late_left -= 1;
+                to
+            };
+            disturbed("is paused; another process takes over", late(killed.clone()));
+            if is_unconditional {
+                let mut unanswered = late(at);
+                environment.resumed(&mut unanswered);
+                if let Some(run) = &mut unanswered.run {
+                    run.unanswered();
+                }
+                disturbed("gets no answer", unanswered);
+            }
+        }
+        disturbed("is killed, and run again", killed);
     }
-    moves.extend(killed.into_iter().map(|to| Move {
-        name: "is killed, and run again".to_owned(),
-        help: Help::Disturbs,
-        to,
-    }));
     Ok(moves)
 }
 
@@ -541,12 +563,16 @@ fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<M
 
 /// A step reaches the API server, which compares it with what the sender had observed. Says whether it was accepted.
 fn arrive<E: Environment>(environment: &E, world: &mut World<E>, sending: &Sending<E>) -> bool {
-    let fits = environment.condition(&world.seen, &sending.step) == sending.condition;
+    let fits = fits(environment, world, sending);
     if fits {
         environment.predict(&mut world.seen, &sending.run, &sending.step);
         environment.applied(world, &sending.step);
     }
     fits
+}
+
+fn fits<E: Environment>(environment: &E, world: &World<E>, sending: &Sending<E>) -> bool {
+    environment.condition(&world.seen, &sending.step) == sending.condition
 }
 
 fn timers<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> {
@@ -559,6 +585,9 @@ fn timers<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> {
             if let Some(run) = &mut to.run {
                 run.timers.insert(*timer, true);
             }
+            if *timer == Timer::InFlight {
+                to.late = None;
+            }
             environment.timer_passed(&mut to, *timer);
             Some(Move {
                 name: format!("the timer {timer:?} passes"),
@@ -569,18 +598,24 @@ fn timers<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> {
         .collect()
 }
 
-fn late_step<E: Environment>(environment: &E, world: &World<E>) -> Option<Move<E>> {
-    let sending = world.late.as_ref()?;
-    let mut to = world.clone();
-    to.late = None;
-    if sending.condition.is_some() {
-        arrive(environment, &mut to, sending);
-    }
-    Some(Move {
-        name: format!("the former holder sends: {}", sending.step),
-        help: Help::Disturbs,
-        to,
-    })
+fn late_steps<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> {
+    let Some(sending) = &world.late else { return Vec::new() };
+    let mut before = world.clone();
+    before.late = None;
+    let arrived = environment.arrives_late(&before, &sending.step).unwrap_or_else(|| {
+        if sending.condition.is_some() {
+            arrive(environment, &mut before, sending);
+        }
+        vec![before]
+    });
+    let arrived = arrived.into_iter();
+    arrived
+        .map(|to| Move {
+            name: format!("the former holder sends: {}", sending.step),
+            help: Help::Disturbs,
+            to,
+        })
+        .collect()
 }
 
 fn rollback<E: Environment>(environment: &E, world: &World<E>) -> Option<Move<E>> {
@@ -627,7 +662,7 @@ fn forgeries<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> 
 
 /// Another process takes the run over: timers begin anew, and the record is what the objects say.
 fn resume<E: Environment>(environment: &E, world: &mut World<E>) {
-    environment.resumed(&mut world.memory);
+    environment.resumed(world);
     world.run = world.run.take().and_then(|run| environment.recall(&world.seen, run));
 }
 

@@ -1,16 +1,18 @@
-//! The explorer walks the small rotation through everything that can happen to it, and finds a mistake that is put in.
+//! The model checker walks the rotation of a badge through everything that can happen to it, and finds its mutant.
 
 use std::collections::BTreeSet;
 
 use client::secret::Fingerprint;
-use engine::phase::Goal;
-use engine::protocol::Protocol;
-use model::{Counterexample, Environment, Explored, Help, Move, World, explore};
+use engine::direction::Direction;
+use engine::phase::Phase;
+use engine::rotation::{Decision, Next, Timer, decide};
+use engine::run::Run;
+use model::{Environment, Explored, Help, Move, World, explore};
 
 #[path = "../../engine/tests/pure/badge.rs"]
 mod badge;
 
-use self::badge::{Badge, Notes, Timer, View, Worn, Write};
+use self::badge::{Badge, Observed, Record, Step, Worn};
 
 const LIMIT: usize = 200_000;
 
@@ -18,52 +20,62 @@ fn old() -> Fingerprint {
     Fingerprint::of("old")
 }
 
-/// One issuer and one consumer.
-struct Small<P> {
-    former_holders: u8,
-    rollbacks: u8,
-    /// The consumer never manages to call with any badge but the old one.
-    clumsy: bool,
-    protocol: std::marker::PhantomData<P>,
+/// How the consumer behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Consumer {
+    Calls,
+    /// It never manages to call with another badge than the old one.
+    CallsWithOldOnly,
+    /// It never calls, and no timer passes.
+    Silent,
 }
 
-impl<P> Small<P> {
-    fn with(former_holders: u8, rollbacks: u8) -> Self {
+/// One issuer and one consumer.
+struct Model {
+    late_holders: u8,
+    rollbacks: u8,
+    consumer: Consumer,
+    /// The mutant: it revokes the old badge where it has to wait for a call with the new one.
+    retires_unproven: bool,
+}
+
+impl Model {
+    fn with(late_holders: u8, rollbacks: u8) -> Self {
         Self {
-            former_holders,
+            late_holders,
             rollbacks,
-            clumsy: false,
-            protocol: std::marker::PhantomData,
+            consumer: Consumer::Calls,
+            retires_unproven: false,
         }
     }
 }
 
-/// What a write is conditional on.
+/// What a step is conditional on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Target {
+enum Condition {
     List(BTreeSet<Fingerprint>),
     Consumer(Option<Worn>),
 }
 
-impl<P: Protocol<View = View, Notes = Notes, Write = Write, Timer = Timer>> Environment for Small<P> {
-    type Protocol = P;
+impl Environment for Model {
+    type Rotation = Badge;
     /// What the consumer has loaded.
     type Memory = Option<Worn>;
-    type Target = Target;
+    type Condition = Condition;
 
     fn starts(&self) -> Vec<World<Self>> {
         let worn = Worn {
             badge: old(),
             mark: None,
         };
-        let view = View {
+        let seen = Observed {
             issued: [old()].into(),
             accepted: [old()].into(),
             handed: Some(worn.clone()),
             called: Some(worn.clone()),
             closed: false,
         };
-        vec![World::new(view, Some(worn)).with(self.former_holders, self.rollbacks)]
+        vec![World::new(seen, Some(worn)).with(self.late_holders, self.rollbacks)]
     }
 
     fn moves(&self, world: &World<Self>) -> Vec<Move<Self>> {
@@ -80,92 +92,113 @@ impl<P: Protocol<View = View, Notes = Notes, Write = Write, Timer = Timer>> Envi
             }
         };
         may("the issuer reads its list", &|to| {
-            to.view.accepted.clone_from(&to.view.issued);
+            to.seen.accepted.clone_from(&to.seen.issued);
         });
         may("the consumer loads its badge", &|to| {
-            to.memory.clone_from(&to.view.handed);
+            to.memory.clone_from(&to.seen.handed);
         });
-        let worn = world.memory.as_ref();
-        let gets_through = |worn: &&Worn| world.view.accepted.contains(&worn.badge);
-        if let Some(worn) = worn.filter(gets_through)
-            && !(self.clumsy && worn.badge != old())
-        {
-            may("the consumer calls", &|to| to.view.called = Some(worn.clone()));
+        let calls_with = |worn: &&Worn| match self.consumer {
+            Consumer::Calls => world.seen.accepted.contains(&worn.badge),
+            Consumer::CallsWithOldOnly => worn.badge == old() && world.seen.accepted.contains(&worn.badge),
+            Consumer::Silent => false,
+        };
+        if let Some(worn) = world.memory.as_ref().filter(calls_with) {
+            may("the consumer calls", &|to| to.seen.called = Some(worn.clone()));
         }
         moves
     }
 
-    fn timer(&self, _: &World<Self>, Timer::Proof: Timer) -> Option<Help> {
-        Some(if self.clumsy { Help::Helps } else { Help::Disturbs })
+    fn timer(&self, _: &World<Self>, _: Timer) -> Option<Help> {
+        match self.consumer {
+            Consumer::Calls => Some(Help::Disturbs),
+            Consumer::CallsWithOldOnly => Some(Help::Helps),
+            Consumer::Silent => None,
+        }
     }
 
-    fn target(&self, view: &View, write: &Write) -> Option<Target> {
-        Some(match write {
-            Write::Issue | Write::Revoke { .. } => Target::List(view.issued.clone()),
-            Write::Hand { .. } => Target::Consumer(view.handed.clone()),
+    fn condition(&self, seen: &Observed, step: &Step) -> Option<Condition> {
+        Some(match step {
+            Step::Issue | Step::Revoke { .. } => Condition::List(seen.issued.clone()),
+            Step::Hand { .. } => Condition::Consumer(seen.handed.clone()),
         })
     }
 
-    fn written(&self, _: &mut World<Self>, _: &Write) {}
+    fn applied(&self, _: &mut World<Self>, _: &Step) {}
 
-    fn timer_passed(&self, _: &mut World<Self>, _: Timer) {}
-
-    fn in_use(&self, view: &View, former: Option<&Notes>) -> (BTreeSet<Fingerprint>, BTreeSet<String>) {
-        let worn = view.handed.iter().chain(&view.called);
-        let notes = former.into_iter();
-        let badges = view.issued.iter().chain(&view.accepted).copied();
+    fn in_use(&self, seen: &Observed, former: Option<&Record>) -> (BTreeSet<Fingerprint>, BTreeSet<String>) {
+        let worn = seen.handed.iter().chain(&seen.called);
+        let record = former.into_iter();
+        let badges = seen.issued.iter().chain(&seen.accepted).copied();
         (
-            badges.chain(notes.clone().filter_map(|notes| notes.new)).collect(),
+            badges.chain(record.clone().filter_map(|record| record.new)).collect(),
             worn.filter_map(|worn| worn.mark.clone())
-                .chain(notes.filter_map(|notes| notes.mark.clone()))
+                .chain(record.filter_map(|record| record.mark.clone()))
                 .collect(),
         )
     }
 
     fn unsafe_because(&self, world: &World<Self>) -> Option<String> {
-        let locked_out = |worn: &Worn| !world.view.accepted.contains(&worn.badge);
-        if world.memory.as_ref().is_none_or(locked_out) {
-            return Some("the issuer refuses the badge that the consumer goes on with".to_owned());
+        let accepted = &world.seen.accepted;
+        let is_rejected = |worn: &Worn| !accepted.contains(&worn.badge);
+        if world.memory.as_ref().is_none_or(is_rejected) {
+            return Some("the issuer rejects the badge that the consumer uses".to_owned());
         }
-        let end = match world.ended? {
-            Goal::Forward => world.view.accepted.contains(&old()),
-            Goal::Back => !world.view.accepted.contains(&old()),
+        let is_wrong = match world.ended? {
+            Direction::Forward | Direction::RollForward => accepted.contains(&old()),
+            Direction::Rollback => !accepted.contains(&old()),
         };
-        end.then(|| "it calls itself done and is not".to_owned())
+        is_wrong.then(|| "the run ended in the wrong state".to_owned())
+    }
+
+    fn decide(&self, seen: &Observed, run: &Run<Badge>) -> Decision<Badge> {
+        let decision = decide(seen, run);
+        let badge = run.record.old;
+        if self.retires_unproven && decision.phase == Phase::Prove && seen.issued.contains(&badge) {
+            return Decision {
+                phase: Phase::Retire,
+                next: Next::step(Step::Revoke { badge }),
+            };
+        }
+        decision
     }
 }
 
-fn explored(small: &Small<Badge>) -> Explored {
-    match explore(small, LIMIT) {
+fn explored(model: &Model) -> Explored {
+    match explore(model, LIMIT) {
         Ok(explored) => explored,
         Err(counterexample) => panic!("{counterexample}"),
     }
 }
 
 #[test]
-fn nothing_that_can_happen_locks_the_consumer_out() {
-    for (former_holders, rollbacks) in [(0, 0), (1, 0), (0, 1), (1, 1), (2, 2)] {
-        let explored = explored(&Small::with(former_holders, rollbacks));
-        println!("{former_holders} former holders, {rollbacks} rollbacks: {explored}");
-        assert!(explored.done > 0 && explored.undone > 0, "{explored}");
+fn consumer_always_has_access() {
+    for (late_holders, rollbacks) in [(0, 0), (1, 0), (0, 1), (1, 1), (2, 2)] {
+        let explored = explored(&Model::with(late_holders, rollbacks));
+        println!("{late_holders} late holders, {rollbacks} rollbacks: {explored}");
+        assert!(explored.done > 0 && explored.rolled_back > 0, "{explored}");
     }
 }
 
 #[test]
-fn a_consumer_that_cannot_use_the_new_badge_gets_the_old_one_back() {
-    let small = Small {
-        clumsy: true,
-        ..Small::with(1, 0)
+fn consumer_that_cannot_use_the_new_badge_gets_the_old_one_back() {
+    let model = Model {
+        consumer: Consumer::CallsWithOldOnly,
+        ..Model::with(1, 0)
     };
-    let explored = explored(&small);
-    assert!(explored.done == 0 && explored.undone > 0, "{explored}");
+    let explored = explored(&model);
+    println!("{explored}");
+    assert!(explored.done == 0 && explored.rolled_back > 0, "{explored}");
 }
 
 #[test]
-fn retiring_before_proving_is_found_by_the_shortest_way_to_it() {
-    let found: Counterexample = explore(&Small::<Badge<false>>::with(0, 0), LIMIT).unwrap_err();
+fn mutant_that_retires_before_it_proves_is_found_by_its_shortest_trace() {
+    let mutant = Model {
+        retires_unproven: true,
+        ..Model::with(0, 0)
+    };
+    let found = explore(&mutant, LIMIT).unwrap_err();
     insta::assert_snapshot!(found, @"
-    the issuer refuses the badge that the consumer goes on with
+    the issuer rejects the badge that the consumer uses
       1 begins
       2 make: intends issue a new badge
       3 sends: issue a new badge
@@ -179,48 +212,17 @@ fn retiring_before_proving_is_found_by_the_shortest_way_to_it() {
 }
 
 #[test]
-fn a_state_from_which_no_end_can_be_reached_is_found() {
-    /// Nobody calls at all, and no timer runs out.
-    struct Silent(Small<Badge>);
-    type P = Badge;
-    impl Environment for Silent {
-        type Protocol = P;
-        type Memory = Option<Worn>;
-        type Target = Target;
-        fn starts(&self) -> Vec<World<Self>> {
-            let start = &self.0.starts()[0];
-            vec![World::new(start.view.clone(), start.memory.clone())]
-        }
-        fn moves(&self, world: &World<Self>) -> Vec<Move<Self>> {
-            let mut to = world.clone();
-            to.view.accepted.clone_from(&to.view.issued);
-            vec![Move {
-                name: "the issuer reads its list".to_owned(),
-                help: Help::Helps,
-                to,
-            }]
-        }
-        fn timer(&self, _: &World<Self>, _: Timer) -> Option<Help> {
-            None
-        }
-        fn target(&self, view: &View, write: &Write) -> Option<Target> {
-            self.0.target(view, write)
-        }
-        fn written(&self, _: &mut World<Self>, _: &Write) {}
-        fn timer_passed(&self, _: &mut World<Self>, _: Timer) {}
-        fn in_use(&self, view: &View, former: Option<&Notes>) -> (BTreeSet<Fingerprint>, BTreeSet<String>) {
-            self.0.in_use(view, former)
-        }
-        fn unsafe_because(&self, _: &World<Self>) -> Option<String> {
-            None
-        }
-    }
-    let found = explore(&Silent(Small::with(0, 0)), LIMIT).unwrap_err();
-    assert!(found.because.starts_with("no end can be reached from"), "{found}");
+fn state_from_which_no_end_can_be_reached_is_found() {
+    let silent = Model {
+        consumer: Consumer::Silent,
+        ..Model::with(0, 0)
+    };
+    let found = explore(&silent, LIMIT).unwrap_err();
+    assert_eq!(found.because, "no end can be reached from here");
 }
 
 #[test]
-fn an_exploration_that_is_too_large_shows_nothing() {
-    let found = explore(&Small::<Badge>::with(1, 1), 10).unwrap_err();
+fn exploration_above_its_limit_proves_nothing() {
+    let found = explore(&Model::with(1, 1), 10).unwrap_err();
     assert_eq!(found.because, "more than 10 states");
 }

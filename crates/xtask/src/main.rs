@@ -6,6 +6,8 @@ mod demo;
 mod dist;
 mod docs;
 mod parallel;
+#[cfg(test)]
+mod rules;
 mod step;
 mod test;
 mod test_binary;

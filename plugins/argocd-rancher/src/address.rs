@@ -6,7 +6,7 @@ use rancher::reach::{RancherUrl, Reach};
 use url::Url;
 
 /// An address of a cluster that may lead through Rancher.
-pub trait RancherAddress: Sized {
+pub(crate) trait RancherAddress: Sized {
     /// Where a cluster is served by Rancher.
     fn through_rancher(rancher: &RancherUrl, cluster: &ClusterId) -> Self;
 

@@ -2,7 +2,7 @@
 
 use cli::ExitCode;
 use cli::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
-use client::error::{Error, Kind};
+use client::error::Error;
 
 use crate::commands;
 
@@ -12,10 +12,10 @@ use crate::commands;
 pub struct ArgocdRancher {
     /// How to connect and how to talk.
     #[command(flatten)]
-    pub global: GlobalFlags,
+    global: GlobalFlags,
     /// What to do.
     #[command(subcommand)]
-    pub verb: Verb,
+    verb: Verb,
 }
 
 const EXAMPLES: &str = "\
@@ -36,7 +36,7 @@ Examples:
 
 /// The verbs.
 #[derive(clap::Subcommand, Debug)]
-pub enum Verb {
+pub(crate) enum Verb {
     /// List the clusters that Argo CD reaches through Rancher, and the tokens it has for them
     #[command(visible_alias = "ls")]
     List(commands::list::List),
@@ -70,18 +70,18 @@ impl Plugin for ArgocdRancher {
         let Self { global, verb } = self;
         match verb {
             Verb::List(list) => {
-                until_interrupted(&context, Box::pin(commands::list::run(list, &global, &context))).await
+                Box::pin(commands::list::run(list, &global, &context)).await
             }
-            Verb::Verify(verify) => until_interrupted(&context, commands::verify::run(verify, &global, &context)).await,
+            Verb::Verify(verify) => commands::verify::run(verify, &global, &context).await,
             Verb::Add(add) => commands::add::run(add, &global, &context).await,
             Verb::Rotate(rotate) => Box::pin(commands::rotate::run(rotate, &global, &context)).await,
             Verb::Rollback(rollback) => Box::pin(commands::rollback::run(rollback, &global, &context)).await,
             Verb::Status(status) => {
-                until_interrupted(&context, Box::pin(commands::status::run(status, &global, &context))).await
+                Box::pin(commands::status::run(status, &global, &context)).await
             }
             Verb::Remove(remove) => commands::remove::run(remove, &global, &context).await,
             Verb::Version(version) => {
-                until_interrupted(&context, commands::version::run(version, &global, &context)).await
+                commands::version::run(version, &global, &context).await
             }
             Verb::Completion(completion) => commands::completion::run(completion, &context),
         }
@@ -89,16 +89,5 @@ impl Plugin for ArgocdRancher {
 
     async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
         commands::completion::candidates(request, context).await
-    }
-}
-
-/// For verbs that change nothing: they may be left at any moment.
-async fn until_interrupted(
-    context: &Context,
-    work: impl Future<Output = Result<ExitCode, Error>>,
-) -> Result<ExitCode, Error> {
-    tokio::select! {
-        outcome = work => outcome,
-        () = context.ui.interrupt().cancelled() => Err(Error::new(Kind::Interrupted, "interrupted")),
     }
 }

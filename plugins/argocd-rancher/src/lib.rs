@@ -1,13 +1,13 @@
-//! `kubectl argocd-rancher`: the tokens by which Argo CD reaches clusters through Rancher.
+//! `kubectl argocd-rancher`: manages the Rancher API tokens that Argo CD uses.
 
-pub mod address;
+mod address;
+mod backup;
 pub mod cli;
-pub mod commands;
-pub mod controller;
-pub mod mark;
-pub mod parked;
-pub mod proof;
-pub mod report;
+mod commands;
+mod controller;
+mod mark;
+mod proof;
+mod report;
 pub mod rotation;
-pub mod row;
-pub mod sides;
+mod row;
+mod sides;

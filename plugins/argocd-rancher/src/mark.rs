@@ -12,19 +12,19 @@ use rancher::Write;
 use rancher::api_token::{ApiToken, Lifetime, Mark};
 
 /// Who writes.
-pub const TOOL: &str = "kubectl-argocd-rancher";
-pub use cli::rotation::API_VERSION;
+pub(crate) const TOOL: &str = "kubectl-argocd-rancher";
+pub(crate) use cli::rotation::API_VERSION;
 /// Argo CD lists a cluster anew at least this often. In seconds.
 const LATELY: i64 = 15 * 60;
 /// The name of the token in the Secret.
-pub const TOKEN: &str = "kubectl-rotation.github.io/token";
+pub(crate) const TOKEN: &str = "kubectl-rotation.github.io/token";
 /// The user who minted it.
-pub const TOKEN_USER: &str = "kubectl-rotation.github.io/token-user";
+pub(crate) const TOKEN_USER: &str = "kubectl-rotation.github.io/token-user";
 /// When it ends, RFC 3339.
-pub const TOKEN_EXPIRES: &str = "kubectl-rotation.github.io/token-expires-at";
+pub(crate) const TOKEN_EXPIRES: &str = "kubectl-rotation.github.io/token-expires-at";
 
 /// The mark of a token that a run makes for the Secret `namespace/name` of the Argo CD with this identity.
-pub fn of_run(run: &str, namespace: &str, secret: &str, identity: Option<&str>) -> Mark {
+pub(crate) fn of_run(run: &str, namespace: &str, secret: &str, identity: Option<&str>) -> Mark {
     let mut mark = Mark::new(TOOL, run, &format!("{namespace}/{secret}"));
     mark.cluster = identity.map(str::to_owned);
     mark
@@ -33,7 +33,7 @@ pub fn of_run(run: &str, namespace: &str, secret: &str, identity: Option<&str>) 
 /// The mark of a token that this program made for a Secret of the Argo CD with this identity. Another Argo CD may use the same
 /// user of Rancher, and have a Secret of the same name. A mark without an identity is of an earlier release; that such a token
 /// is for the Secret is only known where `is_there`: its value was found there.
-pub fn of_ours(token: &ApiToken, identity: Option<&str>, is_there: bool) -> Option<Mark> {
+pub(crate) fn of_ours(token: &ApiToken, identity: Option<&str>, is_there: bool) -> Option<Mark> {
     let mark = Mark::read(&token.description).filter(|mark| mark.by == TOOL)?;
     let is_here = match &mark.cluster {
         Some(cluster) => identity == Some(cluster),
@@ -43,12 +43,12 @@ pub fn of_ours(token: &ApiToken, identity: Option<&str>, is_there: bool) -> Opti
 }
 
 /// What to do about a Secret that Argo CD could not work with.
-pub fn cure(secret: &str) -> String {
+pub(crate) fn cure(secret: &str) -> String {
     format!("correct it with `kubectl edit secret {secret}`, or delete the Secret and add the cluster again")
 }
 
 /// What speaks against changing a Secret that something else puts back.
-pub fn owned(cluster: &ClusterSecret) -> Option<(String, String)> {
+pub(crate) fn owned(cluster: &ClusterSecret) -> Option<(String, String)> {
     let (name, owner) = (&cluster.object.name, cluster.owner()?);
     Some((
         format!("Secret {name} belongs to {owner}, which may write its own state back at any time"),
@@ -59,14 +59,14 @@ pub fn owned(cluster: &ClusterSecret) -> Option<(String, String)> {
 }
 
 /// How long ago a token was used, if that was so lately that somebody still relies on it.
-pub fn used_lately(token: &ApiToken, now: Timestamp) -> Option<String> {
+pub(crate) fn used_lately(token: &ApiToken, now: Timestamp) -> Option<String> {
     let ago = now.as_second() - token.last_used?.as_second();
     // The clocks of two servers differ: a use in the future is one of this moment.
     (ago < LATELY).then(|| age::human(ago.max(0)))
 }
 
 /// A write that leaves what is known of the new token.
-pub fn write(token: &ApiToken) -> Write {
+pub(crate) fn write(token: &ApiToken) -> Write {
     let write = Write::by(TOOL)
         .marked(TOKEN, token.name.as_str())
         .marked(TOKEN_USER, token.user.as_str());
@@ -77,13 +77,13 @@ pub fn write(token: &ApiToken) -> Write {
 }
 
 /// The same of a token that we can see nothing of: it is somebody else's.
-pub fn write_unknown(value: &Secret) -> Write {
+pub(crate) fn write_unknown(value: &Secret) -> Write {
     let write = Write::by(TOOL).marked(TOKEN, shown(value));
     write.marked(TOKEN_USER, "unknown").marked(TOKEN_EXPIRES, "unknown")
 }
 
 /// Says so where Rancher has granted less than was asked for.
-pub fn cut_short(token: &ApiToken, asked: Lifetime, now: Timestamp) -> Option<String> {
+pub(crate) fn cut_short(token: &ApiToken, asked: Lifetime, now: Timestamp) -> Option<String> {
     let at = token.expiry.at()?;
     let granted = u64::try_from(at.as_second() - now.as_second()).unwrap_or_default();
     let asked = asked.duration();
@@ -98,7 +98,7 @@ pub fn cut_short(token: &ApiToken, asked: Lifetime, now: Timestamp) -> Option<St
 }
 
 /// The name by which a value may be shown: of the token, or of what it is instead.
-pub fn shown(value: &Secret) -> String {
+pub(crate) fn shown(value: &Secret) -> String {
     use rancher::api_token::Credential;
     match Credential::of(value) {
         Credential::Api(name) => name.to_string(),

@@ -22,19 +22,19 @@ use crate::sides::{Argo, Rancher};
 
 /// How long an answer may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub(crate) struct Patience {
     alone: Duration,
     proxy: Duration,
 }
 
 impl Patience {
     /// As long as Rancher may take to say that an agent is offline; at Rancher itself answers come at once.
-    pub const LONG: Self = Self {
+    pub(crate) const LONG: Self = Self {
         alone: Duration::from_secs(15),
         proxy: proof::PATIENCE,
     };
     /// For somebody who will ask again: an agent that is offline is one that does not answer.
-    pub const SHORT: Self = Self {
+    pub(crate) const SHORT: Self = Self {
         alone: Duration::from_secs(4),
         proxy: Duration::from_secs(5),
     };
@@ -42,7 +42,7 @@ impl Patience {
 
 /// What was found.
 #[derive(Debug)]
-pub struct Proofs {
+pub(crate) struct Proofs {
     /// At Rancher alone.
     pub alone: Standing,
     /// Through Rancher and the agent; `None`: not tried, since the token is dead.
@@ -54,7 +54,7 @@ pub struct Proofs {
 /// How one point stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mark {
+pub(crate) enum Mark {
     /// As it should be.
     Good,
     /// Not as it should be.
@@ -66,7 +66,7 @@ pub enum Mark {
 /// One point of a proof.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Point {
+pub(crate) struct Point {
     /// `secret`, `alone`, `proxy`, `rights`, `argocd`.
     pub name: &'static str,
     /// How it stands.
@@ -77,7 +77,7 @@ pub struct Point {
 
 impl Point {
     /// A point.
-    pub fn new(name: &'static str, status: Mark, message: impl Into<String>) -> Self {
+    pub(crate) fn new(name: &'static str, status: Mark, message: impl Into<String>) -> Self {
         Self {
             name,
             status,
@@ -86,7 +86,7 @@ impl Point {
     }
 
     /// As a line for people: a mark, a word and a sentence.
-    pub fn line(&self, ui: &Ui) -> String {
+    pub(crate) fn line(&self, ui: &Ui) -> String {
         let (glyph, plain, tone) = match self.status {
             Mark::Good => ("✔", "+", Tone::Good),
             Mark::Bad => ("✖", "x", Tone::Bad),
@@ -104,7 +104,7 @@ impl Point {
 
 /// What is to be proven.
 #[derive(Clone, Copy, Debug)]
-pub struct Trial<'a> {
+pub(crate) struct Trial<'a> {
     /// Where the cluster is served.
     pub server: &'a ServerUrl,
     /// How Argo CD trusts it.
@@ -119,7 +119,7 @@ pub struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     /// Of what stands in a Secret. `None`: there is no token in it, or it does not lead through Rancher.
-    pub fn of(cluster: &'a ClusterSecret, config: &'a ClusterConfig, token: &'a Secret) -> Self {
+    pub(crate) fn of(cluster: &'a ClusterSecret, config: &'a ClusterConfig, token: &'a Secret) -> Self {
         Self {
             server: &cluster.server,
             config,
@@ -133,21 +133,21 @@ impl<'a> Trial<'a> {
     }
 
     /// Only whether Rancher knows the token.
-    pub async fn alone(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<Standing, Error> {
+    pub(crate) async fn alone(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<Standing, Error> {
         let (base, cluster) = self.place()?;
         let server = argo.as_argocd(base.url(), self.config, self.token, rancher)?;
         Ok(proof::alone(&server.client, &cluster, self.patience.alone).await)
     }
 
     /// The same over a connection of its own.
-    pub async fn alone_anew(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<Standing, Error> {
+    pub(crate) async fn alone_anew(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<Standing, Error> {
         let (base, cluster) = self.place()?;
         let server = argo.as_argocd_anew(base.url(), self.config, self.token, rancher)?;
         Ok(proof::alone(&server.client, &cluster, self.patience.alone).await)
     }
 
     /// Everything, in the order in which a failure explains those that follow.
-    pub async fn run(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<Proofs, Error> {
+    pub(crate) async fn run(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<Proofs, Error> {
         let alone = self.alone(argo, rancher).await?;
         if alone.is_dead() {
             return Ok(Proofs {
@@ -189,24 +189,24 @@ impl<'a> Trial<'a> {
 
 impl Proofs {
     /// The token is alive, reaches its cluster and may do what Argo CD does.
-    pub fn are_good(&self) -> bool {
+    pub(crate) fn are_good(&self) -> bool {
         self.points().iter().all(|point| point.status == Mark::Good)
     }
 
     /// Nothing but that the cluster cannot be reached just now stands against it.
-    pub fn lack_the_cluster_only(&self) -> bool {
+    pub(crate) fn lack_the_cluster_only(&self) -> bool {
         let absent = |standing: &Standing| matches!(standing, Standing::AgentOffline | Standing::NoAnswer { .. });
         self.alone.works() && self.proxy.as_ref().is_some_and(absent)
     }
 
     /// Nothing but rights stand against it.
-    pub fn lack_rights_only(&self) -> bool {
+    pub(crate) fn lack_rights_only(&self) -> bool {
         let works = self.alone.works() && self.proxy.as_ref().is_some_and(Standing::works);
         works && matches!(&self.missing, Some(Ok(missing)) if !missing.is_empty())
     }
 
     /// What is not as it should be, in a sentence.
-    pub fn against(&self) -> String {
+    pub(crate) fn against(&self) -> String {
         let points = self.points().into_iter();
         let wrong: Vec<String> = points
             .filter(|point| point.status != Mark::Good)
@@ -216,7 +216,7 @@ impl Proofs {
     }
 
     /// Point by point.
-    pub fn points(&self) -> Vec<Point> {
+    pub(crate) fn points(&self) -> Vec<Point> {
         let mut points = vec![Point::new("alone", mark(&self.alone), words(&self.alone))];
         if let Some(proxy) = &self.proxy {
             points.push(Point::new("proxy", mark(proxy), words(proxy)));

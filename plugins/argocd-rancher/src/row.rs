@@ -22,7 +22,7 @@ use crate::report::product::Part;
 /// In which state a cluster's token is, worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub(crate) enum State {
     /// Argo CD cannot use the Secret.
     Broken,
     /// Another Secret gets into its way.
@@ -71,7 +71,7 @@ impl State {
 /// A row.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Row {
+pub(crate) struct Row {
     api_version: &'static str,
     kind: &'static str,
     metadata: Metadata,
@@ -119,7 +119,7 @@ struct View {
 
 /// What a row needs to know besides the Secret.
 #[derive(Clone, Debug)]
-pub struct Scene<'a> {
+pub(crate) struct Scene<'a> {
     /// Our own tokens at the Rancher that the user named; `None`: the Secret is of another, or none was named.
     pub tokens: Option<&'a [ApiToken]>,
     /// Who we are there.
@@ -177,7 +177,7 @@ impl<'a> Known<'a> {
 
 impl Row {
     /// The row of a cluster; `None` if it does not lead through Rancher.
-    pub fn of(cluster: &ClusterSecret, scene: &Scene<'_>) -> Option<Self> {
+    pub(crate) fn of(cluster: &ClusterSecret, scene: &Scene<'_>) -> Option<Self> {
         let (_, id) = cluster.server.rancher()?;
         let value = cluster.token();
         let known = Known::of(cluster, value.as_ref(), scene);
@@ -224,12 +224,12 @@ impl Row {
     }
 
     /// The page's first line.
-    pub fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         format!("Cluster {} ({})", self.cluster_name, self.cluster)
     }
 
     /// The page's lines: a label and a text each.
-    pub fn facts(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
         let [expires, last_used] = &self.shown;
         let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "<unknown>".to_owned());
         let mut facts = vec![
@@ -257,7 +257,7 @@ impl Row {
     }
 
     /// Whether somebody should do something about it.
-    pub fn is_wrong(&self) -> bool {
+    pub(crate) fn is_wrong(&self) -> bool {
         !matches!(
             self.state,
             State::Current | State::Rotating | State::Unscoped | State::Unknown
@@ -414,3 +414,6 @@ impl Printable for Row {
         format!("secret/{}", self.metadata.name)
     }
 }
+
+#[cfg(test)]
+mod tests;

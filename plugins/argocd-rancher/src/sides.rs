@@ -10,26 +10,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use argocd::{ClusterConfig, ClusterSecret, ServerUrl, cluster_secret};
 use cli::app::{Context, GlobalFlags};
-use cli::rotation::again::Again;
+use cli::rotation::Commands;
 use client::cluster_identity;
 use client::connection::{Authority, Connection, Environment, Server};
 use client::error::{Doing as _, Error};
 use client::request::{self, SECRET};
 use client::secret::{Fingerprint, Secret};
-use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
-use kube::Api;
+use engine::rotation::Rotation as _;
+use k8s_openapi::ByteString;
 use rancher::api_token::{self, ApiToken, Credential, TokenName, bearing, proof};
 use rancher::reach::{RancherUrl, Reach};
+use serde::Deserialize;
 use url::Url;
 
 use crate::address::RancherAddress as _;
+use crate::rotation::ArgocdRancher;
 
 /// Argo CD's side in the words of a sentence.
-pub const ARGOCD: &str = "the cluster of Argo CD";
+pub(crate) const ARGOCD: &str = "the cluster of Argo CD";
 /// Rancher in the words of a sentence.
-pub const RANCHER: &str = "Rancher";
+pub(crate) const RANCHER: &str = "Rancher";
+
 /// A failed request to the cluster of Argo CD. That may be reached through Rancher, which refuses in a form of its own.
-pub fn of_argocd(error: request::Error) -> Error {
+pub(crate) fn of_argocd(error: request::Error) -> Error {
     rancher::Error::from(error).on(ARGOCD)
 }
 
@@ -37,13 +40,14 @@ pub fn of_argocd(error: request::Error) -> Error {
 const NAMESPACE: &str = "argocd";
 
 /// What an unscoped token means.
-pub const UNSCOPED: &str = "an unscoped token works for every cluster that its owner sees, and can issue and revoke tokens: \
+pub(crate) const UNSCOPED: &str = "an unscoped token works for every cluster that its owner sees, and can issue and revoke tokens: \
     whoever can read the cluster Secret can do all that";
 
 /// How Rancher is reached.
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Rancher options")]
-pub struct RancherFlags {
+#[allow(clippy::struct_field_names, reason = "a field is called as its flag")]
+pub(crate) struct RancherFlags {
     /// The kubeconfig context of Rancher: of any of its clusters, or of its bare host
     #[arg(long, value_name = "NAME", conflicts_with = "rancher_url")]
     pub rancher_context: Option<String>,
@@ -71,7 +75,7 @@ pub struct RancherFlags {
 
 /// The side of Argo CD.
 #[derive(Clone, Debug)]
-pub struct Argo {
+pub(crate) struct Argo {
     /// The API server where Argo CD runs.
     pub server: Server,
     /// The namespace of Argo CD.
@@ -83,7 +87,7 @@ pub struct Argo {
 
 /// Rancher, and who we are there.
 #[derive(Clone, Debug)]
-pub struct Rancher {
+pub(crate) struct Rancher {
     /// Its own URL.
     pub base: RancherUrl,
     /// A client of that URL with our identity.
@@ -96,7 +100,7 @@ pub struct Rancher {
 
 /// A client without a `Debug` of its own.
 #[derive(Clone)]
-pub struct Client(pub kube::Client);
+pub(crate) struct Client(pub kube::Client);
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -106,7 +110,7 @@ impl std::fmt::Debug for Client {
 
 impl Argo {
     /// Finds it. Sends nothing.
-    pub fn open(global: &GlobalFlags, environment: &Environment) -> Result<Self, Error> {
+    pub(crate) fn open(global: &GlobalFlags, environment: &Environment) -> Result<Self, Error> {
         let connection = global.connection.load(environment)?;
         let given = global.connection.namespace.as_deref().filter(|name| !name.is_empty());
         let namespace = given.unwrap_or(NAMESPACE).to_owned();
@@ -122,7 +126,7 @@ impl Argo {
     /// `argocd-secret`. Whoever uses this program may read Secrets in that namespace, and need not be allowed to read
     /// Namespaces; all callers must find the same. Without that Secret it is the uid of namespace kube-system. `None`: neither
     /// can be read.
-    pub async fn identity(&self) -> Result<Option<String>, Error> {
+    pub(crate) async fn identity(&self) -> Result<Option<String>, Error> {
         let client = &self.server.client;
         let metadata = request::get_metadata(client, SECRET, Some(&self.namespace), "argocd-secret").await;
         let metadata = metadata.map_err(of_argocd)?;
@@ -137,14 +141,14 @@ impl Argo {
     }
 
     /// All clusters that Argo CD knows.
-    pub async fn clusters(&self) -> Result<Vec<ClusterSecret>, Error> {
+    pub(crate) async fn clusters(&self) -> Result<Vec<ClusterSecret>, Error> {
         let found = cluster_secret::list(&self.server.client, &self.namespace).await;
         found.map_err(of_argocd)
     }
 
     /// The server of a cluster as Argo CD calls it: its URL, the trust of its Secret, and this token. Over the connections that
     /// are open already, where others were called at the same place with the same trust.
-    pub fn as_argocd(
+    pub(crate) fn as_argocd(
         &self,
         url: &Url,
         config: &ClusterConfig,
@@ -167,7 +171,7 @@ impl Argo {
     }
 
     /// The same over a connection of its own: behind a load balancer it may be another replica that answers.
-    pub fn as_argocd_anew(
+    pub(crate) fn as_argocd_anew(
         &self,
         url: &Url,
         config: &ClusterConfig,
@@ -204,11 +208,12 @@ fn bearing_there(server: Server, token: &Secret) -> Result<Server, Error> {
 }
 
 impl RancherFlags {
-    /// The same command again, with the same way to Rancher. A token on standard input cannot be repeated, and is asked for by
-    /// the same flag.
-    pub fn repeated(&self, again: Again) -> Again {
+    /// The commands about a cluster Secret, with the flags that lead to the same two sides. A token on standard input cannot be
+    /// repeated: the same flag asks for it again.
+    pub(crate) fn commands(&self, secret: &str, global: &GlobalFlags) -> Commands {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
-        let again = again
+        let commands = Commands::new(ArgocdRancher::KIND, secret, global)
+            .with("--namespace", global.connection.namespace.as_deref())
             .with("--rancher-context", self.rancher_context.as_deref())
             .with("--rancher-url", self.rancher_url.as_deref())
             .with("--rancher-token-file", path(&self.rancher_token_file).as_deref())
@@ -218,19 +223,19 @@ impl RancherFlags {
                 path(&self.rancher_certificate_authority).as_deref(),
             );
         if self.rancher_token_stdin {
-            again.switched_on("--rancher-token-stdin")
+            commands.switched_on("--rancher-token-stdin")
         } else {
-            again
+            commands
         }
     }
 
-    /// Whether the user has said how.
-    pub fn is_given(&self) -> bool {
-        self.rancher_context.is_some() || self.rancher_url.is_some()
-    }
-
     /// Rancher, where the user has said how to reach it. Sends nothing to Rancher.
-    pub async fn open(&self, argo: &Argo, global: &GlobalFlags, context: &Context) -> Result<Option<Rancher>, Error> {
+    pub(crate) async fn open(
+        &self,
+        argo: &Argo,
+        global: &GlobalFlags,
+        context: &Context,
+    ) -> Result<Option<Rancher>, Error> {
         if let Some(name) = self.rancher_context.as_deref().filter(|name| !name.is_empty()) {
             let connection = global
                 .connection
@@ -253,7 +258,7 @@ impl RancherFlags {
     }
 
     /// The same for a verb that cannot do without.
-    pub async fn require(&self, argo: &Argo, global: &GlobalFlags, context: &Context) -> Result<Rancher, Error> {
+    pub(crate) async fn require(&self, argo: &Argo, global: &GlobalFlags, context: &Context) -> Result<Rancher, Error> {
         self.open(argo, global, context).await?.ok_or_else(|| {
             Error::usage("Rancher is needed for this, and nothing says how to reach it")
                 .hint("give a context of Rancher with --rancher-context")
@@ -290,7 +295,7 @@ impl RancherFlags {
 
     async fn token(&self, argo: &Argo, context: &Context) -> Result<Secret, Error> {
         if self.rancher_token_stdin {
-            return context.ui.read_secret();
+            return context.ui.read_secret().await;
         }
         if let Some(path) = &self.rancher_token_file {
             let token = Secret::new(read(path, "the token")?.trim());
@@ -310,12 +315,12 @@ impl RancherFlags {
 
 impl Rancher {
     /// A client without any identity.
-    pub fn public(&self) -> Result<kube::Client, Error> {
+    pub(crate) fn public(&self) -> Result<kube::Client, Error> {
         Ok(self.anonymous.connect()?.client)
     }
 
     /// Who we are there. Fails in plain words where this is no Rancher, or we are nobody.
-    pub async fn whoami(&self) -> Result<api_token::User, Error> {
+    pub(crate) async fn whoami(&self) -> Result<api_token::User, Error> {
         let asked = api_token::whoami(&self.client.0).await;
         asked.map_err(|error| {
             let code = error.code();
@@ -331,13 +336,13 @@ impl Rancher {
     }
 
     /// Whether this is the token that we log in with.
-    pub fn logs_in_with(&self, token: &ApiToken) -> bool {
+    pub(crate) fn logs_in_with(&self, token: &ApiToken) -> bool {
         token.current || self.login.as_ref() == Some(&token.name)
     }
 
     /// What speaks against a token for this cluster alone, or, `unscoped`, against one for all. Only Rancher's own cluster is
     /// asked about: for others nothing is redirected (seen on Rancher 2.15.0 and 2.12.0).
-    pub async fn wrong_scope(
+    pub(crate) async fn wrong_scope(
         &self,
         cluster: &rancher::ClusterId,
         unscoped: bool,
@@ -365,7 +370,7 @@ impl Rancher {
     }
 
     /// Where a cluster of its is served, as Argo CD is to be told.
-    pub fn server_of(&self, cluster: &rancher::ClusterId) -> ServerUrl {
+    pub(crate) fn server_of(&self, cluster: &rancher::ClusterId) -> ServerUrl {
         ServerUrl::through_rancher(&self.base, cluster)
     }
 }
@@ -378,15 +383,17 @@ fn read(path: &std::path::Path, what: &str) -> Result<String, Error> {
     std::fs::read_to_string(path).doing(format!("read {what} from {}", path.display()))
 }
 
+#[derive(Deserialize)]
+struct RawSecret {
+    data: Option<BTreeMap<String, ByteString>>,
+}
+
 async fn from_secret(argo: &Argo, place: &str) -> Result<Secret, Error> {
     let [namespace, name, key] = place.split('/').collect::<Vec<_>>()[..] else {
         return Err(Error::usage("--rancher-token-secret must be NAMESPACE/NAME/KEY"));
     };
-    let api: Api<KubernetesSecret> = Api::namespaced(argo.server.client.clone(), namespace);
-    let secret = api
-        .get(name)
-        .await
-        .doing(format!("read Secret {namespace}/{name} on {ARGOCD}"))?;
+    let secret = request::require::<RawSecret>(&argo.server.client, SECRET, Some(namespace), name).await;
+    let secret = secret.map_err(of_argocd)?;
     let bytes = secret.data.and_then(|mut data| data.remove(key));
     let text = bytes.and_then(|bytes| String::from_utf8(bytes.0).ok());
     let text =

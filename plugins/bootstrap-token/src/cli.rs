@@ -12,10 +12,10 @@ use crate::commands;
 pub struct BootstrapToken {
     /// How to connect and how to talk.
     #[command(flatten)]
-    pub global: GlobalFlags,
+    global: GlobalFlags,
     /// What to do.
     #[command(subcommand)]
-    pub verb: Verb,
+    verb: Verb,
 }
 
 const EXAMPLES: &str = "\
@@ -31,7 +31,7 @@ Examples:
 
 /// The verbs.
 #[derive(clap::Subcommand, Debug)]
-pub enum Verb {
+pub(crate) enum Verb {
     /// Make a token and print it, once
     Create(commands::create::Create),
     /// List tokens, never their secrets, and say why one cannot work
@@ -41,13 +41,13 @@ pub enum Verb {
     Generate(commands::generate::Generate),
     /// Delete tokens, and wait until the API server refuses them
     Revoke(commands::revoke::Revoke),
-    /// Explain one token: why it can or cannot work, and a rotation under way
+    /// Explain why a token can or cannot work, and show its rotation
     Status(commands::status::Status),
-    /// Put another token in the place of one, and leave nobody at the door
+    /// Replace a token without breaking nodes that are joining
     Rotate(commands::rotate::Rotate),
-    /// Undo an unfinished rotation
+    /// Roll back an unfinished rotation
     Rollback(commands::rollback::Rollback),
-    /// Give a token a later end, or a sooner one
+    /// Change a token's expiry
     Extend(commands::extend::Extend),
     /// Ask the API server about a token, with the token itself
     Verify(commands::verify::Verify),
@@ -57,7 +57,7 @@ pub enum Verb {
     Kubeconfig(commands::kubeconfig::Kubeconfig),
     /// Print the version of this program and of the cluster
     Version(commands::version::Version),
-    /// Print the file that lets kubectl complete this plugin's words
+    /// Print the kubectl completion script
     Completion(commands::completion::Completion),
 }
 

@@ -14,7 +14,7 @@ use crate::side::Side;
 
 /// Where a node finds the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Its address.
     pub server: String,
     /// The certificate authority, PEM; `None`: the system's roots.
@@ -23,7 +23,7 @@ pub struct Endpoint {
 
 /// Whose word counts.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// What the cluster publishes in kube-public/cluster-info
     ClusterInfo,
     /// What the kubeconfig in use says
@@ -32,14 +32,14 @@ pub enum Source {
 
 /// The flag about it.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
-pub struct EndpointFlags {
+pub(crate) struct EndpointFlags {
     /// Take address and certificate authority from here; by default both must agree
     #[arg(long, value_enum, value_name = "SOURCE")]
     pub endpoint_from: Option<Source>,
 }
 
 /// Finds it.
-pub async fn find(side: &Side, flags: EndpointFlags, ui: &Ui) -> Result<Endpoint, Error> {
+pub(crate) async fn find(side: &Side, flags: EndpointFlags, ui: &Ui) -> Result<Endpoint, Error> {
     let info = match cluster_info::read(side.client()).await {
         Err(error) if error.is_forbidden() && flags.endpoint_from != Some(Source::ClusterInfo) => {
             ui.warn(

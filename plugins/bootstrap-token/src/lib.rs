@@ -1,13 +1,13 @@
-//! `kubectl bootstrap-token`: the tokens that nodes join with, made, explained, extended, rotated and revoked.
+//! `kubectl bootstrap-token`: creates, explains, extends, rotates and revokes the tokens that nodes join with.
 
 pub mod cli;
-pub mod commands;
-pub mod controller;
-pub mod delivery;
-pub mod endpoint;
-pub mod lifetime;
-pub mod proof;
-pub mod report;
+mod commands;
+mod controller;
+mod delivery;
+mod endpoint;
+mod lifetime;
+mod proof;
+mod report;
 pub mod rotation;
-pub mod servers;
-pub mod side;
+mod servers;
+mod side;

@@ -9,13 +9,13 @@ use client::duration;
 use client::error::Error;
 
 /// More than this needs `--allow-long`.
-pub const LONG: Duration = Duration::from_hours(24);
+pub(crate) const LONG: Duration = Duration::from_hours(24);
 /// What `create` gives where nothing is asked for.
-pub const DEFAULT: Duration = Duration::from_hours(1);
+pub(crate) const DEFAULT: Duration = Duration::from_hours(1);
 
 /// The flags about it.
 #[derive(clap::Args, Clone, Debug, Default)]
-pub struct LifetimeFlags {
+pub(crate) struct LifetimeFlags {
     /// How long from now, by the API server's clock (15m, 12h, 1d); a new token lives 1h where nothing is said
     #[arg(long, value_name = "DURATION", value_parser = ttl, allow_hyphen_values = true)]
     pub ttl: Option<Duration>,
@@ -31,7 +31,7 @@ pub struct LifetimeFlags {
 
 impl LifetimeFlags {
     /// How long; `None`: without end. `default` is taken where nothing was asked for.
-    pub fn wanted(&self, default: Option<Duration>) -> Result<Option<Duration>, Error> {
+    pub(crate) fn wanted(&self, default: Option<Duration>) -> Result<Option<Duration>, Error> {
         if self.never_expires {
             return Ok(None);
         }

@@ -12,20 +12,20 @@ use crate::servers::{Heard, Servers, together};
 /// For how long an API server may let in a token that is gone: it remembers a success for ten seconds
 /// (`TokenSuccessCacheTTL` of kubernetes/kubernetes `pkg/kubeapiserver/options/authentication.go`, 1.36), and has to hear of
 /// the deletion first.
-pub const REMEMBERED: Duration = Duration::from_secs(12);
+pub(crate) const REMEMBERED: Duration = Duration::from_secs(12);
 
 /// Between two looks: a refusal is not cached, so it is seen at once.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Asks once, over a connection of its own.
-pub async fn look(connection: &Connection, token: &Token) -> Result<Answer, Error> {
+pub(crate) async fn look(connection: &Connection, token: &Token) -> Result<Answer, Error> {
     let server = connection.with_token(&token.text())?.connect()?;
     Ok(ask::ask(&server.client, &token.id).await)
 }
 
 /// How the wait for a refusal ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// Every server that was asked refuses it, and no other can remember it any more.
     Refused,
     /// Every server that was asked refuses it; another one may remember it yet.
@@ -36,7 +36,12 @@ pub enum End {
 
 /// Asks until every server refuses a token that has just been deleted, or `patience` is at its end. Where there are servers
 /// that cannot be asked, it also waits for as long as they may remember the token.
-pub async fn until_refused(servers: &Servers, token: &Token, others: bool, patience: Duration) -> Result<End, Error> {
+pub(crate) async fn until_refused(
+    servers: &Servers,
+    token: &Token,
+    others: bool,
+    patience: Duration,
+) -> Result<End, Error> {
     let began = Instant::now();
     loop {
         let heard = servers.look(token).await?;
@@ -53,7 +58,7 @@ pub async fn until_refused(servers: &Servers, token: &Token, others: bool, patie
 }
 
 /// Asks until the token is accepted: the API server learns of a new one by a watch, which takes some milliseconds.
-pub async fn until_accepted(servers: &Servers, token: &Token, patience: Duration) -> Result<Answer, Error> {
+pub(crate) async fn until_accepted(servers: &Servers, token: &Token, patience: Duration) -> Result<Answer, Error> {
     let began = Instant::now();
     loop {
         let answer = together(&servers.look(token).await?);

@@ -28,7 +28,7 @@ const SERVICE: (&str, &str) = ("default", "kubernetes.io/service-name=kubernetes
 
 /// The flag about them.
 #[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServerFlags {
+pub(crate) struct ServerFlags {
     /// The address of one API server, where the kubeconfig's leads to several of them, such as https://10.0.0.1:6443; it is
     /// asked too. Can be repeated, once for each
     #[arg(long = "api-server", value_name = "URL", value_parser = address)]
@@ -47,7 +47,7 @@ fn address(text: &str) -> Result<Url, &'static str> {
 
 /// Those that are asked.
 #[derive(Clone, Debug)]
-pub struct Servers {
+pub(crate) struct Servers {
     /// The kubeconfig's address.
     front: Connection,
     named: Vec<Connection>,
@@ -55,7 +55,7 @@ pub struct Servers {
 
 /// What one of them said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub(crate) struct Heard {
     /// Its address.
     pub server: String,
     /// Its answer.
@@ -74,7 +74,7 @@ impl fmt::Display for Heard {
 }
 
 /// What all of them say together: what each says, or that nothing can be said.
-pub fn together(heard: &[Heard]) -> Answer {
+pub(crate) fn together(heard: &[Heard]) -> Answer {
     let all = |is: fn(&Answer) -> bool| heard.iter().all(|heard| is(&heard.answer));
     if let Some(first) = heard.first()
         && (all(Answer::is_accepted) || all(|answer| *answer == Answer::Refused))
@@ -94,7 +94,7 @@ fn in_words(heard: &[Heard]) -> String {
 
 impl Servers {
     /// Those behind a connection, and those that are named. They must show certificates that the kubeconfig trusts.
-    pub fn new(connection: &Connection, flags: &ServerFlags) -> Self {
+    pub(crate) fn new(connection: &Connection, flags: &ServerFlags) -> Self {
         Self {
             front: connection.clone(),
             named: flags.named.iter().map(|url| connection.at(url.clone())).collect(),
@@ -105,7 +105,7 @@ impl Servers {
     ///
     /// # Errors
     /// A token is never sent over plain http. What a server says, or that it does not answer, is no error.
-    pub async fn look(&self, token: &Token) -> Result<Vec<Heard>, Error> {
+    pub(crate) async fn look(&self, token: &Token) -> Result<Vec<Heard>, Error> {
         let front = std::iter::repeat_n(&self.front, LOOKS);
         let looks = front.chain(&self.named).map(async |connection| {
             let answer = proof::look(connection, token).await?;
@@ -120,7 +120,7 @@ impl Servers {
     ///
     /// # Errors
     /// No client can be built.
-    pub async fn of_another_cluster(&self, client: &kube::Client) -> Result<Option<String>, Error> {
+    pub(crate) async fn of_another_cluster(&self, client: &kube::Client) -> Result<Option<String>, Error> {
         if self.named.is_empty() {
             return Ok(None);
         }
@@ -138,7 +138,7 @@ impl Servers {
 
     /// Whether there may be API servers that [`Self::look`] has not asked, by what the cluster publishes; also where that
     /// may not be read. One that publishes none counts as one.
-    pub async fn may_be_more(&self, client: &kube::Client) -> bool {
+    pub(crate) async fn may_be_more(&self, client: &kube::Client) -> bool {
         let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), SERVICE.0);
         match slices.list(&ListParams::default().labels(SERVICE.1)).await {
             Ok(slices) => published(&slices.items) > self.named.len().max(1),

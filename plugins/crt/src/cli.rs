@@ -12,10 +12,10 @@ use crate::commands;
 pub struct Crt {
     /// How to connect and how to talk.
     #[command(flatten)]
-    pub global: GlobalFlags,
+    global: GlobalFlags,
     /// What to do.
     #[command(subcommand)]
-    pub verb: Verb,
+    verb: Verb,
 }
 
 const EXAMPLES: &str = "\
@@ -31,7 +31,7 @@ Examples:
 
 /// The verbs.
 #[derive(clap::Subcommand, Debug)]
-pub enum Verb {
+pub(crate) enum Verb {
     /// List registration tokens: who uses each, and what state it is in
     #[command(visible_alias = "ls")]
     List(commands::list::List),

@@ -22,13 +22,13 @@ use url::Url;
 use crate::rotation::Crt;
 
 /// The management side in the words of a sentence.
-pub const MANAGEMENT: &str = "the management cluster";
+pub(crate) const MANAGEMENT: &str = "the management cluster";
 /// The downstream side in the words of a sentence.
-pub const DOWNSTREAM: &str = "the downstream cluster";
+pub(crate) const DOWNSTREAM: &str = "the downstream cluster";
 
 /// The flag that gives the downstream side a context of its own.
 #[derive(clap::Args, Clone, Debug, Default)]
-pub struct DownstreamFlags {
+pub(crate) struct DownstreamFlags {
     /// The kubeconfig context of the downstream cluster itself; by default it is reached through Rancher
     #[arg(long, value_name = "NAME", help_heading = "Connection options")]
     pub downstream_context: Option<String>,
@@ -36,7 +36,7 @@ pub struct DownstreamFlags {
 
 impl DownstreamFlags {
     /// The later commands about a cluster, with the same contexts as this one.
-    pub fn commands(&self, cluster: &ClusterId, global: &GlobalFlags) -> Commands {
+    pub(crate) fn commands(&self, cluster: &ClusterId, global: &GlobalFlags) -> Commands {
         let commands = Commands::new(Crt::KIND, cluster.to_string(), global);
         commands.with("--downstream-context", self.downstream_context.as_deref())
     }
@@ -44,7 +44,7 @@ impl DownstreamFlags {
 
 /// The management side alone: all that listing needs.
 #[derive(Clone, Debug)]
-pub struct Management {
+pub(crate) struct Management {
     /// The API server that keeps Rancher's objects.
     pub server: Server,
     connection: Connection,
@@ -53,7 +53,7 @@ pub struct Management {
 
 /// Both sides of one cluster, and Rancher's public door.
 #[derive(Clone, Debug)]
-pub struct Sides {
+pub(crate) struct Sides {
     /// The API server that keeps Rancher's objects.
     pub management: Server,
     /// The cluster's own API server. `None` where there is no way to it; [`Sides::downstream`] says why.
@@ -68,7 +68,7 @@ pub struct Sides {
 
 /// The downstream side.
 #[derive(Clone, Debug)]
-pub struct Downstream {
+pub(crate) struct Downstream {
     /// Its API server.
     pub server: Server,
     /// The way to it.
@@ -79,7 +79,7 @@ pub struct Downstream {
 
 /// The way to the downstream side.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Path {
+pub(crate) enum Path {
     /// Through Rancher, over the very tunnel that a rotation restarts: short polls only.
     Derived,
     /// A context that leads there without Rancher.
@@ -97,7 +97,7 @@ impl fmt::Display for Path {
 
 impl Management {
     /// Finds the management side. Sends nothing.
-    pub fn open(flags: &GlobalFlags, environment: &Environment) -> Result<Self, Error> {
+    pub(crate) fn open(flags: &GlobalFlags, environment: &Environment) -> Result<Self, Error> {
         let given = flags.connection.load(environment)?;
         let reach = Reach::of(given.server());
         let connection = match &reach {
@@ -112,14 +112,14 @@ impl Management {
     }
 
     /// A cluster by its id, display name, or `namespace/name` of its provisioning object.
-    pub async fn cluster(&self, asked: &str) -> Result<Cluster, Error> {
+    pub(crate) async fn cluster(&self, asked: &str) -> Result<Cluster, Error> {
         cluster::find(&self.server.client, asked)
             .await
             .map_err(|error| error.on(MANAGEMENT))
     }
 
     /// Rancher's settings; those of a caller who may not read them are empty.
-    pub async fn settings(&self) -> Result<Settings, Error> {
+    pub(crate) async fn settings(&self) -> Result<Settings, Error> {
         match settings::read(&self.server.client).await {
             Err(error) if error.is_forbidden() => Ok(Settings::default()),
             other => other.map_err(|error| error.on(MANAGEMENT)),
@@ -128,7 +128,7 @@ impl Management {
 
     /// Rancher's own URL, if this side is reached through Rancher. A URL without a path may be Rancher's or an API
     /// server's: who answers is asked.
-    pub async fn rancher(&self) -> Result<Option<RancherUrl>, Error> {
+    pub(crate) async fn rancher(&self) -> Result<Option<RancherUrl>, Error> {
         match &self.reach {
             Reach::Proxy { base, .. } => Ok(Some(base.clone())),
             Reach::Root(base) => {
@@ -145,7 +145,7 @@ impl Management {
     }
 
     /// Rancher's public door: at the URL by which we reach Rancher, else at the one that its agents use.
-    pub fn probe(&self, rancher: Option<&RancherUrl>, settings: &Settings) -> Result<Probe, Error> {
+    pub(crate) fn probe(&self, rancher: Option<&RancherUrl>, settings: &Settings) -> Result<Probe, Error> {
         let connection = if let Some(base) = rancher {
             self.connection.anonymous_at(base.url().clone(), Authority::Same)
         } else {
@@ -162,12 +162,12 @@ impl Management {
     }
 
     /// The API server of a cluster through Rancher, with our own identity.
-    pub fn through_rancher(&self, rancher: &RancherUrl, cluster: &ClusterId) -> Result<Server, Error> {
+    pub(crate) fn through_rancher(&self, rancher: &RancherUrl, cluster: &ClusterId) -> Result<Server, Error> {
         self.connection.at(rancher.cluster(cluster)).connect()
     }
 
     /// Opens both sides of a cluster. `downstream_context` is the user's own way to it.
-    pub async fn sides(
+    pub(crate) async fn sides(
         &self,
         cluster: Cluster,
         flags: &ConnectionFlags,
@@ -200,7 +200,7 @@ impl Management {
 
 impl Sides {
     /// Finds a cluster by what the user calls it, and opens both of its sides.
-    pub async fn open(
+    pub(crate) async fn open(
         global: &GlobalFlags,
         downstream: &DownstreamFlags,
         context: &Context,
@@ -215,7 +215,7 @@ impl Sides {
     }
 
     /// The downstream side, or the sentence that says how to give one.
-    pub fn downstream(&self) -> Result<&Downstream, Error> {
+    pub(crate) fn downstream(&self) -> Result<&Downstream, Error> {
         self.downstream.as_ref().ok_or_else(|| {
             let id = &self.cluster.id;
             Error::failed(format!(

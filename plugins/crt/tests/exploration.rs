@@ -289,7 +289,7 @@ impl Environment for Small {
                 let quiet = world.memory.left.reapplies == 0 || world.memory.reapplied || back;
                 (landed && quiet).then_some(Help::Helps)
             }
-            Timer::Cache => None,
+            Timer::Cache | Timer::InFlight => None,
             Timer::Retry if world.is_sending() => None,
             Timer::Retry => {
                 let long = has_dialled(world) || world.memory.left.slow_starts > 0;
@@ -368,7 +368,7 @@ impl Environment for Small {
         }
     }
 
-    fn resumed(&self, memory: &mut Memory) {
+    fn resumed(&self, World { memory, .. }: &mut World<Self>) {
         memory.reapplied = false;
     }
 

@@ -1,5 +1,5 @@
-//! Another writer of an object: it applies a saved state again and again, as GitOps tools, a cron job or a colleague with a
-//! static manifest do.
+//! Another writer of an object. It applies a saved state again and again, like a GitOps tool, a cron job or a static
+//! manifest.
 //!
 //! ```no_run
 //! # async fn example(client: kube::Client, saved: k8s_openapi::api::core::v1::Secret) -> anyhow::Result<()> {
@@ -30,7 +30,7 @@ use tokio::task::JoinHandle;
 
 /// How long [`Writing::wrote`] and [`Writing::restored`] wait.
 const PATIENCE: Duration = Duration::from_mins(4);
-/// Annotations that no manifest holds: the API server's side writes them.
+/// Annotations that the control plane writes. No manifest has them.
 const NOT_IN_A_MANIFEST: [&str; 2] = [
     "deployment.kubernetes.io/revision",
     "kubectl.kubernetes.io/last-applied-configuration",
@@ -45,7 +45,7 @@ enum How {
     ReplaceData,
 }
 
-/// When it is written.
+/// When the saved state is written.
 #[derive(Clone, Copy)]
 enum When {
     Every(Duration),
@@ -53,7 +53,8 @@ enum When {
     Differs,
 }
 
-/// A writer that is not started yet. By default it is `kustomize-controller` and applies every ten seconds, without end.
+/// A writer that is not started yet. By default its field manager is `kustomize-controller`, and it applies every ten
+/// seconds without end.
 pub struct AnotherWriter {
     api: Api<DynamicObject>,
     object: DynamicObject,
@@ -64,7 +65,7 @@ pub struct AnotherWriter {
 }
 
 impl AnotherWriter {
-    /// A writer of this object, as it is now: typed or dynamic, as it was read. What the server fills in is left out.
+    /// A writer of the current state of this typed or dynamic object. Fields that the server fills in are left out.
     pub fn of(client: Client, object: &impl Serialize) -> Result<Self> {
         let mut object = serde_json::to_value(object)?;
         let kind = object["kind"].as_str().context("the object has no kind")?;
@@ -107,36 +108,36 @@ impl AnotherWriter {
         })
     }
 
-    /// The field manager: who stands in managedFields.
+    /// Sets the field manager.
     #[must_use]
     pub fn manager(mut self, manager: &str) -> Self {
         manager.clone_into(&mut self.manager);
         self
     }
 
-    /// Writes by a merge patch with the saved fields, not by server-side apply: a field that the saved object does not have
-    /// stays, and so does an object that was deleted.
+    /// Writes a merge patch with the saved fields instead of a server-side apply. It keeps other fields, and does not
+    /// create a deleted object.
     #[must_use]
     pub fn replace_data(mut self) -> Self {
         self.how = How::ReplaceData;
         self
     }
 
-    /// Writes each time after so long, whether or not anything has changed.
+    /// Writes at this interval, whether or not anything has changed.
     #[must_use]
     pub fn every(mut self, pause: Duration) -> Self {
         self.when = When::Every(pause);
         self
     }
 
-    /// Heals: watches, and writes as soon as the object differs from the saved one.
+    /// Watches the object, and writes as soon as it differs from the saved state.
     #[must_use]
     pub fn watching(mut self) -> Self {
         self.when = When::Differs;
         self
     }
 
-    /// Ends after so many writes.
+    /// Ends after this many writes.
     #[must_use]
     pub fn times(mut self, times: u32) -> Self {
         self.times = times;
@@ -188,7 +189,7 @@ impl AnotherWriter {
                 change = changes.next() => change,
                 _ = stopped.changed() => return,
             };
-            // The stream itself starts anew after an error.
+            // The stream restarts by itself after an error.
             if let Some(Err(error)) = change {
                 note_failure(Err(error.into()), progress);
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -203,7 +204,8 @@ impl AnotherWriter {
         }
     }
 
-    /// Whether a write would change anything. The server is asked, which alone knows its defaults and how it merges lists.
+    /// Whether a write would change anything. Only the server knows its defaults and how it merges lists, so a dry run
+    /// decides.
     async fn differs(&self) -> Result<bool> {
         let Some(now) = self.api.get_opt(&self.object.name_any()).await? else {
             return Ok(matches!(self.how, How::Apply));
@@ -244,7 +246,7 @@ fn note_failure(written: Result<()>, progress: &watch::Sender<Progress>) {
     }
 }
 
-/// Without what every write moves.
+/// Removes the fields that every write changes.
 fn bare(object: DynamicObject) -> Result<Value> {
     let mut object = serde_json::to_value(object)?;
     if let Some(metadata) = object["metadata"].as_object_mut() {
@@ -262,7 +264,7 @@ struct Progress {
     failure: Option<String>,
 }
 
-/// A writer at work.
+/// A running writer.
 pub struct Writing {
     progress: watch::Receiver<Progress>,
     stop: watch::Sender<bool>,
@@ -270,22 +272,22 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// How often it has written so far.
+    /// The number of writes so far.
     pub fn written(&self) -> u32 {
         self.progress.borrow().written
     }
 
-    /// How many of these writes have changed the object: each undid what somebody else had done.
+    /// The number of writes that have changed the object. Each of them has reverted a change.
     pub fn undone(&self) -> u32 {
         self.progress.borrow().restored
     }
 
-    /// Waits until it has written so often.
+    /// Waits for this many writes.
     pub async fn wrote(&self, times: u32) -> Result<()> {
         self.until("writes", |progress| progress.written >= times).await
     }
 
-    /// Waits until so many of its writes have changed the object.
+    /// Waits for this many writes that have changed the object.
     pub async fn restored(&self, times: u32) -> Result<()> {
         self.until("restored states", |progress| progress.restored >= times)
             .await
@@ -301,7 +303,7 @@ impl Writing {
         Err(anyhow!("the other writer has not come to so many {what}: {last:?}"))
     }
 
-    /// Ends it after the write in flight, if there is one, and says how often it has written.
+    /// Ends it after the write in flight, if any. Returns the number of writes.
     pub async fn stop(mut self) -> Result<u32> {
         self.stop.send_replace(true);
         (&mut self.task).await?;

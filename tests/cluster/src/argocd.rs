@@ -1,8 +1,8 @@
-//! The real Argo CD as a referee: application controller, repo server, API server and a redis, as plain processes beside
-//! a control plane of the bed.
+//! The real Argo CD as a reference: application controller, repo server, API server and a redis, as plain processes
+//! beside a test cluster.
 //!
-//! It runs in one namespace, and knows the clusters that have a Secret there. Whoever may reach argocd-server is admin:
-//! it listens on the loopback only.
+//! It runs in one namespace, and uses the cluster Secrets there. All clients of argocd-server are admins, so it listens
+//! only on the loopback interface.
 
 mod api;
 mod application;
@@ -28,7 +28,7 @@ use binaries::Binaries;
 pub use api::Connection;
 pub use application::{Application, Content, GATE, Operation};
 
-/// How long it may take until everything serves, on a machine that is busy with everything else.
+/// How long the start may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(50);
 const NAMESPACE: &str = "argocd";
@@ -40,18 +40,18 @@ pub struct ArgoCd {
     binaries: Binaries,
     ports: Ports,
     controller: Component,
-    // They end with it.
+    // They end when this is dropped.
     others: Vec<Component>,
 }
 
-/// Where its parts listen.
+/// The ports of its components.
 struct Ports {
     redis: u16,
     repo: u16,
     repo_metrics: u16,
     server: u16,
     server_metrics: u16,
-    /// On all interfaces, without a flag against it (`controller/appcontroller.go`, 3.2.11).
+    /// On all interfaces. No flag changes that (`controller/appcontroller.go`, 3.2.11).
     controller_metrics: u16,
 }
 
@@ -69,8 +69,8 @@ impl Ports {
 }
 
 impl ArgoCd {
-    /// Installs one into the namespace `argocd` of a control plane, which must not have one yet, and returns when all of
-    /// it serves. Builds Argo CD the first time (minutes). `dir` is for its files.
+    /// Installs Argo CD into the namespace `argocd` of a control plane, which must not have one yet, and returns when
+    /// all components serve. Builds Argo CD the first time, which takes minutes. `dir` is for its files.
     pub async fn start(programs: &Programs, plane: &ControlPlane, dir: &Path) -> Result<Self> {
         let binaries = tokio::task::spawn_blocking(Binaries::ensure).await??;
         std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
@@ -99,12 +99,12 @@ impl ArgoCd {
         Ok(argo)
     }
 
-    /// Where its clusters' Secrets and its Applications are.
+    /// The namespace of its cluster Secrets and Applications.
     pub fn namespace(&self) -> &'static str {
         NAMESPACE
     }
 
-    /// Its application controller, to be stopped, and for its log.
+    /// Its application controller, for tests that stop it or read its log.
     pub fn controller(&self) -> &Component {
         &self.controller
     }
@@ -200,7 +200,7 @@ impl Launcher<'_> {
         self.launch("argocd-application-controller", ports, flags)
     }
 
-    /// What both need that work on clusters.
+    /// The flags of the two components that work on clusters.
     fn connected(&self, ports: &Ports) -> [String; 4] {
         [
             format!("--kubeconfig={}", self.kubeconfig.display()),
@@ -211,7 +211,7 @@ impl Launcher<'_> {
     }
 
     fn launch(&self, name: &'static str, ports: &Ports, flags: impl IntoIterator<Item = String>) -> Result<Component> {
-        // As in Argo CD's image: it calls itself by the name of its file when it calls clusters.
+        // As in Argo CD's image. The name of the file is the user agent of its calls to clusters.
         let program = self.dir.join(name);
         std::os::unix::fs::symlink(&self.binaries.argocd, &program)?;
         let mut argv = self.programs.guarded_file(program);
@@ -227,22 +227,22 @@ impl Launcher<'_> {
     }
 }
 
-/// What makes the one binary this program, and keeps its files below `dir`.
+/// The environment that selects this program of the binary, and keeps its files in `dir`.
 fn environment(name: &str, dir: &Path) -> Vec<(&'static str, OsString)> {
     vec![
         ("ARGOCD_BINARY_NAME", name.into()),
-        // The cluster that it runs in is the one of its kubeconfig.
+        // Its own cluster is that of its kubeconfig.
         ("ARGOCD_FAKE_IN_CLUSTER", "true".into()),
         ("ARGOCD_TLS_DATA_PATH", dir.join("tls").into()),
         ("ARGOCD_SSH_DATA_PATH", dir.join("ssh").into()),
         ("ARGOCD_PLUGINSOCKFILEPATH", dir.join("plugins").into()),
         ("ARGOCD_ASK_PASS_SOCK", dir.join("ask-pass.sock").into()),
-        // Signatures are nobody's business here, and GnuPG would have to be installed.
+        // Signatures are not tested, and GnuPG would have to be installed.
         ("ARGOCD_GPG_ENABLED", "false".into()),
     ]
 }
 
-/// Asks one of its parts that serve plain HTTP.
+/// Sends a request to a component that serves plain HTTP.
 async fn get(port: u16, path: &str) -> Result<String> {
     let request = http::Request::get(path).body(Vec::new())?;
     Ok(plain(port)?.request_text(request).await?)

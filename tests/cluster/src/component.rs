@@ -1,7 +1,7 @@
-//! One process of the bed: started with its output in a log file, watched, and never left behind.
+//! A process of the test environment, with its output in a log file. It never outlives the test process.
 //!
-//! Its standard input is a pipe whose other end we hold. However this process ends, the kernel closes that pipe, and
-//! the component (run under the control plane's `guard`, or made to do so itself) ends too.
+//! Its standard input is a pipe whose writing end we hold. However this process ends, the kernel closes the pipe, and
+//! the component ends too: it runs under the control plane's `guard`, or does the same itself.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -15,40 +15,40 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::sync::watch;
 
-/// How long one that was let go may take to tidy up and end; all of them do so at once unless they are stopped.
+/// How long a released component may take to clean up and end. All of them end at once unless they are paused.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A running (or ended) process of the bed.
+/// A running or ended process of the test environment.
 pub struct Component {
     name: String,
     log: PathBuf,
     pid: Pid,
     child: Arc<Mutex<Child>>,
     ended: watch::Receiver<Option<ExitStatus>>,
-    // Dropping it tells the component to end.
+    // Dropping it ends the component.
     leash: Mutex<Option<ChildStdin>>,
 }
 
-/// Everything that a component is started with.
+/// The parameters of a component.
 pub(crate) struct Launch<'a> {
     pub(crate) name: &'a str,
     pub(crate) argv: Vec<OsString>,
-    /// On top of the few variables that every component has.
+    /// In addition to the few variables that every component has.
     pub(crate) env: Vec<(&'static str, OsString)>,
     /// Working and temporary directory, and home.
     pub(crate) dir: &'a Path,
-    /// Where standard error goes, and standard output unless it is taken.
+    /// The file for standard error, and for standard output unless it is taken.
     pub(crate) log: PathBuf,
 }
 
 impl Component {
-    /// Starts it. Output is appended to the log, so that a restart does not lose what was before.
+    /// Starts it. Output is appended to the log, so that a restart keeps earlier output.
     pub(crate) fn start(launch: Launch<'_>) -> Result<Self> {
         let (component, _) = Self::spawn(launch, false)?;
         Ok(component)
     }
 
-    /// Starts it and hands out its standard output.
+    /// Starts it, and returns its standard output.
     pub(crate) fn start_with_stdout(launch: Launch<'_>) -> Result<(Self, std::process::ChildStdout)> {
         let (component, stdout) = Self::spawn(launch, true)?;
         Ok((component, stdout.context("standard output was asked for")?))
@@ -74,7 +74,7 @@ impl Component {
             .env("HOME", dir)
             .env("TMPDIR", dir)
             .envs(env)
-            // A group of its own: Ctrl-C in the terminal is for us, and we decide what ends in which order.
+            // Its own process group: a Ctrl-C is for this process, which ends the components in order.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(if take_stdout {
@@ -102,7 +102,7 @@ impl Component {
         ))
     }
 
-    /// What it is called: `kube-apiserver`.
+    /// Its name: `kube-apiserver`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -112,23 +112,23 @@ impl Component {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Where its output goes.
+    /// The log file.
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// How it ended, if it did.
+    /// The exit status, if it has ended.
     pub fn ended(&self) -> Option<ExitStatus> {
         *self.ended.borrow()
     }
 
     /// Returns when it has ended.
     pub async fn wait_ended(&self) {
-        // An error would mean that the watching thread is gone, and it only goes after the last word.
+        // An error would mean that the watching thread has ended, which it does only after it has sent the status.
         let _ = self.ended.clone().wait_for(Option::is_some).await;
     }
 
-    /// The error of a component that ended when it should not have: how, and the last lines that it wrote.
+    /// The error of a component that ended unexpectedly: its exit status and its last output.
     pub(crate) fn death(&self) -> anyhow::Error {
         let how = self
             .ended()
@@ -141,12 +141,12 @@ impl Component {
         )
     }
 
-    /// Sends a signal; to one that has ended, nothing happens.
+    /// Sends a signal, unless the component has ended.
     pub fn signal(&self, which: Signal) {
         signal(self.pid, &self.child, &self.ended, which);
     }
 
-    /// Asks it to end by SIGTERM, and kills it when it has not within `patience`.
+    /// Sends SIGTERM, and SIGKILL after `patience`.
     pub async fn terminate(&self, patience: Duration) {
         self.signal(Signal::TERM);
         if tokio::time::timeout(patience, self.wait_ended()).await.is_err() {
@@ -154,7 +154,7 @@ impl Component {
         }
     }
 
-    /// Lets it go, as the end of this process would, and returns when it is gone.
+    /// Closes its standard input, like the end of this process, and returns when it has ended.
     pub async fn end(&self) {
         self.let_go();
         if tokio::time::timeout(PATIENCE, self.wait_ended()).await.is_err() {
@@ -166,7 +166,7 @@ impl Component {
         drop(self.leash.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Kills it by SIGKILL, and returns when it is gone.
+    /// Sends SIGKILL, and returns when it has ended.
     pub async fn kill(&self) {
         self.signal(Signal::KILL);
         self.wait_ended().await;
@@ -185,15 +185,15 @@ impl Drop for Component {
 }
 
 fn signal(pid: Pid, child: &Mutex<Child>, ended: &watch::Receiver<Option<ExitStatus>>, signal: Signal) {
-    // The lock keeps the watching thread from reaping it meanwhile, so the number is still this process's.
+    // The lock keeps the watching thread from reaping the process meanwhile, so the process id is still valid.
     let _held = child.lock().unwrap_or_else(PoisonError::into_inner);
     if ended.borrow().is_none() {
         let _ = kill_process(pid, signal);
     }
 }
 
-/// Tells by the channel how the child ended. It is awaited without being reaped first, so that a signal sent under the
-/// lock can never reach a stranger with the same number.
+/// Sends the exit status to the channel. The thread waits without reaping first, so that a signal sent under the lock
+/// never reaches another process with the same id.
 fn watch_for_end(pid: Pid, child: Arc<Mutex<Child>>) -> watch::Receiver<Option<ExitStatus>> {
     let (sender, receiver) = watch::channel(None);
     std::thread::spawn(move || {
@@ -206,7 +206,7 @@ fn watch_for_end(pid: Pid, child: Arc<Mutex<Child>>) -> watch::Receiver<Option<E
     receiver
 }
 
-/// The last `lines` lines of a file, or why there are none.
+/// The last `lines` lines of a file, or the error.
 pub(crate) fn tail(path: &Path, lines: usize) -> String {
     use std::io::{Read as _, Seek as _, SeekFrom};
     let read = || -> std::io::Result<String> {

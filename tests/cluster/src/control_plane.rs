@@ -1,4 +1,4 @@
-//! One Kubernetes control plane as a set of plain processes, which can be stopped and started one by one.
+//! A Kubernetes control plane as a set of plain processes, which can be stopped and started separately.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,9 @@ use anyhow::{Context, Result, bail};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Namespace, Node, ServiceAccount};
-use kube::{Api, Client};
+use kube::{Api, Client, Config};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::Mutex;
 
 use crate::component::{Component, Launch};
@@ -18,20 +20,20 @@ use crate::pki::{Authority, KeyPairPem, write_service_account_key};
 use crate::ports;
 use crate::programs::Programs;
 
-/// Long enough for a machine that is busy with everything else; nothing waits this long when all is well.
+/// Long enough for a busy machine. Nothing waits this long without an error.
 const PATIENCE: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(50);
 
-/// What runs in a control plane besides etcd, the API server and the controllers (the garbage collector is one).
+/// The components of a control plane besides etcd, the API server and the controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Nothing: objects live, Deployments make pods, but no pod runs.
+    /// None. Deployments create pods, but no pod runs.
     WithoutNodes,
-    /// The scheduler and one node, whose pods "run" at once without any container.
+    /// The scheduler and one node. Its pods are Running at once, without containers.
     Full,
 }
 
-/// A control plane. Dropping it kills its processes; [`stop`](Self::stop) ends them in good order.
+/// A control plane. Dropping it kills its processes; [`stop`](Self::stop) ends them in order.
 pub struct ControlPlane {
     name: String,
     dir: PathBuf,
@@ -42,7 +44,7 @@ pub struct ControlPlane {
     kubeconfig: PathBuf,
     etcd_url: String,
     apiserver_port: u16,
-    // In the order in which they must go: who depends on another goes first.
+    // In the order in which they end: dependents first.
     others: Mutex<Vec<Component>>,
     controllers: Mutex<Option<Component>>,
     apiserver: Mutex<Option<Component>>,
@@ -50,18 +52,18 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts one in `dir` and returns when it serves (and, if full, when its node is Ready).
+    /// Starts it in `dir`, and returns when it serves and, with [`Shape::Full`], its node is Ready.
     pub async fn start(programs: &Programs, dir: &Path, name: &str, shape: Shape) -> Result<Self> {
         let plane = Self::prepare(programs, dir, name)?;
         *plane.etcd.lock().await = Some(plane.launch_etcd()?);
-        // The API server waits for its etcd by itself.
+        // The API server waits for etcd by itself.
         Box::pin(plane.start_apiserver()).await?;
         Box::pin(plane.start_controllers()).await?;
         if shape == Shape::Full {
             plane.add(plane.launch_scheduler()?).await;
             plane.add_node(&format!("{name}-node-1")).await?;
         }
-        // Pods and many controllers need it, and only the controllers make it.
+        // Pods and many controllers need it, and only the controllers create it.
         plane
             .wait_for("the default service account", |client| {
                 async move {
@@ -113,7 +115,7 @@ impl ControlPlane {
         })
     }
 
-    /// `management-secret`, `downstream`: also its context in the kubeconfig.
+    /// `management-secret`, `downstream`. This is also the name of its context in the kubeconfig.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -128,7 +130,7 @@ impl ControlPlane {
         &self.kubeconfig
     }
 
-    /// What signs this plane's servers and clients.
+    /// The authority that signs server and client certificates.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
@@ -138,17 +140,28 @@ impl ControlPlane {
         &self.admin
     }
 
-    /// Where certificates, data and logs are.
+    /// The directory of certificates, data and logs.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// A client of `system:masters`. A fresh one belongs to the runtime that it was made in, so every test makes its own.
+    /// A client of `system:masters`. A client belongs to the runtime that created it, so every test creates its own.
     pub async fn client(&self) -> Result<Client> {
         crate::kubeconfig::client(&self.kubeconfig).await
     }
 
-    /// A new namespace with a name that begins with `prefix`, where a test is alone.
+    /// A client with a bearer token, at the URL of one of the API servers. It does not retry.
+    pub fn client_with_token(&self, url: &str, token: &str) -> Result<Client> {
+        let mut config = Config::new(url.parse()?);
+        config.root_cert = Some(vec![
+            CertificateDer::from_pem_slice(self.authority.ca_pem().as_bytes())?.to_vec(),
+        ]);
+        config.default_retry = false;
+        config.auth_info.token = Some(token.to_owned().into());
+        Ok(Client::try_from(config)?)
+    }
+
+    /// Creates a namespace whose name begins with `prefix`, for one test.
     pub async fn namespace(&self, prefix: &str) -> Result<String> {
         let mut namespace = Namespace::default();
         namespace.metadata.generate_name = Some(format!("{prefix}-"));
@@ -158,22 +171,22 @@ impl ControlPlane {
         made.metadata.name.context("the API server gave the namespace no name")
     }
 
-    /// Stops the API server, orderly but without waiting for open watches; etcd and the controllers stay.
+    /// Stops the API server in order, but does not wait for open watches. etcd and the controllers keep running.
     pub async fn stop_apiserver(&self) {
         if let Some(apiserver) = self.apiserver.lock().await.take() {
-            // It stops listening at once, and would then wait a minute for watches that nobody closes.
+            // It stops listening at once. Then it would wait a minute for open watches.
             apiserver.terminate(Duration::from_secs(1)).await;
         }
     }
 
-    /// Kills the API server as a crash would.
+    /// Kills the API server, like a crash.
     pub async fn kill_apiserver(&self) {
         if let Some(apiserver) = self.apiserver.lock().await.take() {
             apiserver.kill().await;
         }
     }
 
-    /// Starts the API server again, on the same port, and returns when it is ready.
+    /// Starts the API server again on the same port, and returns when it is ready.
     pub async fn start_apiserver(&self) -> Result<()> {
         {
             let mut apiserver = self.apiserver.lock().await;
@@ -190,8 +203,8 @@ impl ControlPlane {
         self.start_apiserver().await
     }
 
-    /// Starts another API server over the same etcd, and returns its base URL when it is ready. It has caches of its own, and
-    /// learns of changes by itself; it ends when it is dropped.
+    /// Starts another API server over the same etcd, and returns its base URL when it is ready. It has its own caches.
+    /// It ends when the component is dropped.
     pub async fn another_apiserver(&self, instance: &str) -> Result<(String, Component)> {
         let port = ports::free()?;
         let component = self.launch_apiserver(instance, port)?;
@@ -212,19 +225,19 @@ impl ControlPlane {
         Ok((url, component))
     }
 
-    /// Kills the controllers, the bootstrap signer and the token cleaner among them.
+    /// Kills the controllers, including the bootstrap signer and the token cleaner.
     pub async fn stop_controllers(&self) {
         if let Some(controllers) = self.controllers.lock().await.take() {
             controllers.kill().await;
         }
     }
 
-    /// Starts the controllers again, unless they run.
+    /// Starts the controllers unless they run.
     pub async fn start_controllers(&self) -> Result<()> {
         self.start_controllers_with(|kubeconfig| kubeconfig).await
     }
 
-    /// The same by way of a proxy, which must be in front of this plane's API server.
+    /// The same through a proxy in front of this API server.
     pub async fn start_controllers_behind(&self, proxy: &FaultProxy) -> Result<()> {
         self.start_controllers_with(|kubeconfig| proxy.redirect(kubeconfig))
             .await
@@ -240,7 +253,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Adds a node and returns when it is Ready. A second one, once the first has its hundreds of pods.
+    /// Adds a node, and returns when it is Ready. Tests need a second one when the first has hundreds of pods.
     pub async fn add_node(&self, node: &str) -> Result<()> {
         self.add(self.launch_kubelet(node)?).await;
         let name = node.to_owned();
@@ -257,15 +270,15 @@ impl ControlPlane {
         .await
     }
 
-    /// Starts a node that has no certificate yet: its kubelet asks for one with the token of this bootstrap kubeconfig, as
-    /// a machine that joins does. Whether it comes to anything is for the test to see; it ends when it is dropped.
+    /// Starts a node without a certificate. Its kubelet requests one with the token of this bootstrap kubeconfig, like
+    /// a machine that joins. Whether it joins is for the test to check. It ends when the component is dropped.
     pub fn join_node(&self, node: &str, bootstrap: &Path) -> Result<Component> {
         let flags = [
             format!("--bootstrap-kubeconfig={}", bootstrap.display()),
-            // Written by the kubelet when it has its certificate.
+            // The kubelet writes it when it has its certificate.
             format!("--kubeconfig={node}.kubeconfig"),
             format!("--cert-dir={node}-pki"),
-            // From here on it says why the API server does not let it in.
+            // From this level on, it logs why the API server rejects it.
             "--v=2".to_owned(),
         ];
         self.start_kubelet(node, flags)
@@ -304,7 +317,7 @@ impl ControlPlane {
             .collect()
     }
 
-    /// Ends everything, in an order in which nobody waits for one who has gone before.
+    /// Ends all processes in order, so that none waits for another that has ended.
     pub async fn stop(&self) {
         for component in self.others.lock().await.drain(..) {
             component.end().await;
@@ -318,7 +331,7 @@ impl ControlPlane {
         }
     }
 
-    /// Waits until `condition` holds; fails at once when a process of this plane dies meanwhile.
+    /// Waits until `condition` holds. Fails at once when a process of this control plane ends.
     async fn wait_for(
         &self,
         what: &str,
@@ -391,7 +404,7 @@ impl ControlPlane {
                 format!("--listen-peer-urls={peer}"),
                 format!("--initial-advertise-peer-urls={peer}"),
                 format!("--initial-cluster=default={peer}"),
-                // Nothing here is meant to survive a power cut.
+                // The data need not survive a power failure.
                 "--unsafe-no-fsync".to_owned(),
             ],
         )
@@ -433,7 +446,7 @@ impl ControlPlane {
             "--controllers=*,bootstrap-signer-controller,token-cleaner-controller",
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
-            // Many tests roll out at once; the default of 20 requests a second would make them wait for each other.
+            // Many tests roll out in parallel. With the default of 20 requests a second they would wait for each other.
             "--kube-api-qps=500",
             "--kube-api-burst=1000",
         ];
@@ -474,7 +487,7 @@ impl ControlPlane {
             format!("--name={node}"),
             format!("--kubelet-port={port}"),
             format!("--kubelet-read-only-port={read_only}"),
-            // The default dials a real image service.
+            // The default connects to a real image service.
             "--use-host-image-service=false".to_owned(),
             "--max-pods=1000".to_owned(),
             "--kube-api-qps=200".to_owned(),
@@ -484,7 +497,7 @@ impl ControlPlane {
         self.launch("kubelet", &format!("kubelet-{node}"), flags)
     }
 
-    /// A kubeconfig file for one of the plane's own parts, under the name that Kubernetes knows it by.
+    /// A kubeconfig file for a component, under the user name that Kubernetes expects.
     fn identity(&self, user: &str, group: Option<&str>) -> Result<PathBuf> {
         let certificate = self.authority.client(user, group)?;
         Kubeconfig::new()

@@ -1,4 +1,4 @@
-//! One bed for a whole test process: started on first use, part by part, and gone with the process.
+//! The test environment of a test process. Its parts start on first use and end with the process.
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
@@ -14,20 +14,20 @@ use crate::control_plane::{ControlPlane, Shape};
 use crate::fake_rancher::{FakeRancher, FakeRancherOptions};
 use crate::programs::Programs;
 
-/// The two kinds of Rancher: where a registration token stands.
+/// Where Rancher stores a registration token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TokenStorage {
     /// In the status of the ClusterRegistrationToken.
     Status,
-    /// In a Secret, with a time to live and a grace time.
+    /// In a Secret, with a TTL and a grace period.
     Secret,
 }
 
 impl TokenStorage {
-    /// Both, for tests that walk through both.
+    /// Both, for tests that use both.
     pub const ALL: [Self; 2] = [Self::Status, Self::Secret];
 
-    /// The word for it on command lines and in configurations.
+    /// The value on command lines and in configurations.
     pub fn word(self) -> &'static str {
         match self {
             Self::Status => "status",
@@ -36,8 +36,8 @@ impl TokenStorage {
     }
 }
 
-/// The shared bed. Its parts start when they are first asked for, side by side, and serve every test of the process;
-/// tests keep apart by namespaces and by clusters of their own.
+/// The shared test environment. Its parts start in parallel on first use, and serve all tests of the process. Each test
+/// has its own namespaces and registered clusters.
 pub struct TestEnvironment {
     programs: Programs,
     dir: PathBuf,
@@ -45,11 +45,11 @@ pub struct TestEnvironment {
     management: [Part<ControlPlane>; 2],
     rancher: [Part<FakeRancher>; 2],
     argocd: Part<ArgoCd>,
-    // Held, not used: when it closes, the janitor removes the directory.
+    // Its pipe closes with this process. Then the janitor removes the directory.
     _janitor: Option<ChildStdin>,
 }
 
-/// A part that is started at most once; a failure is remembered, so that every test says the same at once.
+/// A part that starts at most once. All tests see the same failure.
 type Part<T> = OnceCell<Result<T, String>>;
 
 async fn once<T>(part: &Part<T>, start: impl Future<Output = Result<T>> + Send) -> Result<&T> {
@@ -60,13 +60,14 @@ async fn once<T>(part: &Part<T>, start: impl Future<Output = Result<T>> + Send) 
 }
 
 impl TestEnvironment {
-    /// The bed of this process. Builds the control plane's binary the first time (minutes); starts nothing else yet.
+    /// The test environment of this process. Builds the control plane the first time, which takes minutes. Starts
+    /// nothing else yet.
     pub async fn shared() -> Result<&'static Self> {
         static SHARED: Part<TestEnvironment> = OnceCell::const_new();
         once(&SHARED, Self::new()).await
     }
 
-    /// A bed of one's own, for the demo and for tests that break theirs. Ends when it is dropped.
+    /// A separate environment, for the demo and for tests that break theirs. It ends when it is dropped.
     pub async fn new() -> Result<Self> {
         let programs = tokio::task::spawn_blocking(Programs::ensure).await??;
         let dir = tempfile::Builder::new()
@@ -91,24 +92,24 @@ impl TestEnvironment {
         })
     }
 
-    /// Where the binaries are.
+    /// The programs of the control plane.
     pub fn programs(&self) -> &Programs {
         &self.programs
     }
 
-    /// The bed's directory, for files that shall go with it.
+    /// The directory of the environment, which is removed with it.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The cluster where agents run: with a scheduler and a node.
+    /// The cluster of the agents, with a scheduler and a node.
     pub async fn downstream(&self) -> Result<&ControlPlane> {
         let dir = self.dir.join("downstream");
         let start = ControlPlane::start(&self.programs, &dir, "downstream", Shape::Full);
         once(&self.downstream, start).await
     }
 
-    /// The cluster where Rancher's objects are, one for each era.
+    /// The cluster of Rancher's objects, one for each token storage.
     pub async fn management(&self, storage: TokenStorage) -> Result<&ControlPlane> {
         let name = format!("management-{}", storage.word());
         let dir = self.dir.join(&name);
@@ -116,7 +117,7 @@ impl TestEnvironment {
         once(&self.management[storage as usize], start).await
     }
 
-    /// Rancher of one era, with the downstream cluster for its agents.
+    /// The fake Rancher with this token storage, and the downstream cluster for its agents.
     pub async fn rancher(&self, storage: TokenStorage) -> Result<&FakeRancher> {
         let start = async {
             let (management, downstream) = tokio::try_join!(self.management(storage), self.downstream())?;
@@ -133,7 +134,8 @@ impl TestEnvironment {
         once(&self.rancher[storage as usize], Box::pin(start)).await
     }
 
-    /// The real Argo CD, beside Rancher's objects of [`TokenStorage::Secret`]. Builds it the first time (minutes).
+    /// The real Argo CD, in the management cluster of [`TokenStorage::Secret`]. Builds it the first time, which takes
+    /// minutes.
     pub async fn argocd(&self) -> Result<&ArgoCd> {
         let start = async {
             let management = self.management(TokenStorage::Secret).await?;
@@ -142,8 +144,8 @@ impl TestEnvironment {
         once(&self.argocd, Box::pin(start)).await
     }
 
-    /// A Rancher of one's own, on a management cluster of its own, for a test that upgrades it or takes it away. `name`
-    /// is its directory's. The downstream cluster is the shared one.
+    /// A separate Rancher on its own management cluster, for a test that upgrades or stops it. `name` is that of its
+    /// directory. The downstream cluster is the shared one.
     pub async fn separate_rancher(
         &self,
         name: &str,
@@ -166,8 +168,8 @@ impl TestEnvironment {
     }
 }
 
-/// Starts a small shell that outlives us by a moment and removes the directory, however we ended. The components end
-/// at the same time as we do and may still write a last line, hence "until it is gone".
+/// Starts a shell that removes the directory after this process has ended in any way. The components end at the same
+/// time and may still write, so it retries until the directory is gone.
 fn start_janitor(dir: &Path) -> Result<ChildStdin> {
     const SCRIPT: &str = r#"trap "" INT TERM HUP; cat >/dev/null; until rm -rf "$1" 2>/dev/null; do sleep 0.1; done"#;
     let mut janitor = Command::new("sh")

@@ -1,4 +1,4 @@
-//! The Rancher stand-in as a process of the bed, and its control endpoints as methods.
+//! The fake Rancher as a process of the test environment, and its control endpoints as methods.
 
 mod calls;
 mod registration;
@@ -27,10 +27,10 @@ pub use calls::Call;
 pub use registration::{Registered, Registration, User};
 pub use report::{Interval, Report, Session, Without};
 
-/// How long the stand-in may take until it serves; it lists both clusters and creates its kinds first.
+/// How long the start may take. It lists both clusters and creates its kinds first.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A running stand-in. Dropping it ends it; the clusters that it registered stay in the API servers.
+/// A running fake Rancher. Dropping it ends its process; the registered clusters stay in the API servers.
 pub struct FakeRancher {
     storage: TokenStorage,
     url: String,
@@ -41,22 +41,22 @@ pub struct FakeRancher {
     process: Component,
 }
 
-/// What a stand-in is started with.
+/// The parameters of a fake Rancher.
 pub struct FakeRancherOptions<'a> {
-    /// Where tokens are kept at first; [`FakeRancher::upgrade`] changes it.
+    /// The initial token storage; [`FakeRancher::upgrade`] changes it.
     pub storage: TokenStorage,
-    /// Holds Rancher's own objects.
+    /// The cluster of Rancher's own objects.
     pub management: &'a ControlPlane,
-    /// Holds the agents of all registered clusters.
+    /// The cluster of the agents of all registered clusters.
     pub downstream: &'a ControlPlane,
-    /// For its files; made if need be.
+    /// The directory for its files. It is created if necessary.
     pub dir: &'a Path,
     /// Overrides of its timing: `{"agentRetry": "10s"}`.
     pub timing: Value,
 }
 
 impl FakeRancher {
-    /// Starts one and returns when it serves.
+    /// Starts it, and returns when it serves.
     pub async fn start(options: FakeRancherOptions<'_>) -> Result<Self> {
         let FakeRancherOptions {
             storage,
@@ -108,12 +108,12 @@ impl FakeRancher {
         })
     }
 
-    /// The era that it was started in.
+    /// The initial token storage.
     pub fn storage(&self) -> TokenStorage {
         self.storage
     }
 
-    /// Rancher's address, which is also its `server-url`.
+    /// Rancher's URL, which is also its `server-url`.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -123,18 +123,18 @@ impl FakeRancher {
         self.authority.ca_pem()
     }
 
-    /// Its process, to be stopped and killed by tests that have a stand-in of their own.
+    /// Its process, for tests that stop or kill a separate Rancher.
     pub fn process(&self) -> &Component {
         &self.process
     }
 
-    /// A kubeconfig of its admin with the contexts that people have: `rancher` (the cluster `local` through the proxy),
-    /// `bare` (the host alone), `management` (the management cluster's own admin).
+    /// A kubeconfig of its admin with the usual contexts: `rancher` (the cluster `local` through the proxy), `bare`
+    /// (the URL without a path), `management` (the admin of the management cluster itself).
     pub fn kubeconfig(&self) -> Kubeconfig {
         self.kubeconfig_of(&User::admin())
     }
 
-    /// The same for another user, but for `management`, which is still the admin's.
+    /// The same for another user. `management` is still that of the admin.
     pub fn kubeconfig_of(&self, user: &User) -> Kubeconfig {
         let token = Identity::Token(user.token.clone());
         let (management, management_ca, admin) = &self.management;
@@ -149,8 +149,8 @@ impl FakeRancher {
             .context("management", management, management_ca, admin)
     }
 
-    /// Adds the two ways to a registered cluster: `<id>` (through Rancher and its tunnel) and `<id>-direct` (its own API
-    /// server, no tunnel).
+    /// Adds the two routes to a registered cluster: `<id>` (through Rancher and its tunnel) and `<id>-direct` (its own
+    /// API server, without a tunnel).
     pub fn with_cluster(&self, kubeconfig: Kubeconfig, cluster: &Registered, user: &User) -> Kubeconfig {
         let (id, token) = (&cluster.id, Identity::Token(user.token.clone()));
         kubeconfig
@@ -163,7 +163,7 @@ impl FakeRancher {
             )
     }
 
-    /// What a fault proxy in front of it needs to know.
+    /// The upstream for a fault proxy in front of it.
     pub fn upstream(&self) -> Upstream {
         Upstream {
             url: self.url.clone(),
@@ -197,32 +197,32 @@ impl FakeRancher {
         })
     }
 
-    /// Takes a cluster away again, on both sides.
+    /// Removes a cluster on both sides.
     pub async fn remove(&self, cluster: &Registered) -> Result<()> {
         self.control(Method::DELETE, &format!("clusters/{}", cluster.id), &Value::Null)
             .await
             .map(drop)
     }
 
-    /// Asks Rancher to deploy the agent again, as `force.deploy` does, and returns at once.
+    /// Requests another deployment of the agent, like `force.deploy`, and returns at once.
     pub async fn request_redeploy(&self, cluster: &Registered) -> Result<()> {
         self.of(cluster, "redeploy", &json!({})).await.map(drop)
     }
 
-    /// Lets Rancher deploy the agent again, as `force.deploy` does, and returns when that is noted on the Cluster; an error if
-    /// it never is, because the agent is lost by it.
+    /// Deploys the agent again, like `force.deploy`, and returns when the Cluster shows it. Fails if it never does,
+    /// because the agent is lost by it.
     pub async fn redeploy(&self, cluster: &Registered) -> Result<()> {
         self.of(cluster, "redeploy", &json!({ "wait": true })).await.map(drop)
     }
 
-    /// Lets a redeploy race: it is applied after `lands_after`, with the token of that moment or, `rendered_now`, of this
-    /// one. Returns at once.
+    /// Starts a racing redeploy: it is applied after `lands_after`, with the token of that moment or, with
+    /// `rendered_now`, of this moment. Returns at once.
     pub async fn redeploy_later(&self, cluster: &Registered, rendered_now: bool, lands_after: Duration) -> Result<()> {
         let body = json!({ "renderedNow": rendered_now, "landsAfter": go_duration(lands_after) });
         self.of(cluster, "redeploy", &body).await.map(drop)
     }
 
-    /// Lets one apply of this cluster's agent take so long, from the reading of the Cluster to the note on it. Seen on Rancher
+    /// Sets the duration of an apply of this cluster's agent, from reading the Cluster to updating it. Seen on Rancher
     /// 2.15.0 and 2.12.0: 2.5 to 4 s without latency, 5.5 to 8.6 s at 80 ms of round trip, 9.7 to 11.9 s at 200 ms.
     pub async fn redeploy_takes(&self, cluster: &Registered, takes: Duration) -> Result<()> {
         self.of(cluster, "timing", &json!({ "redeploy": go_duration(takes) }))
@@ -230,107 +230,107 @@ impl FakeRancher {
             .map(drop)
     }
 
-    /// Breaks every tunnel of the cluster; its agents come back by themselves. The steve tunnels come back one after
-    /// another, so that the oldest pod (or, not `oldest_last`, the youngest) is the last to write what it runs with.
+    /// Closes every tunnel of the cluster. The agents reconnect by themselves. The steve tunnels reopen one after
+    /// another, so that the oldest pod (or the youngest, without `oldest_last`) records its token last.
     pub async fn drop_tunnels(&self, cluster: &Registered, oldest_last: bool) -> Result<()> {
         self.of(cluster, "drop-tunnels", &json!({ "oldestLast": oldest_last }))
             .await
             .map(drop)
     }
 
-    /// Lets no agent of the cluster connect for a while.
+    /// Prevents the agents of the cluster from connecting for a while.
     pub async fn offline(&self, cluster: &Registered, lasts: Duration) -> Result<()> {
         self.of(cluster, "offline", &json!({ "for": go_duration(lasts) }))
             .await
             .map(drop)
     }
 
-    /// Ends such a while.
+    /// Lets the agents connect again.
     pub async fn online(&self, cluster: &Registered) -> Result<()> {
         self.of(cluster, "online", &json!({})).await.map(drop)
     }
 
-    /// Lets the agents delete foreign credential Secrets, as they do once an hour, pretending that all are old enough.
-    /// Gives the names of the deleted ones.
+    /// Makes the agents delete other credential Secrets, as they do once an hour, and pretends that all are old enough.
+    /// Returns the names of the deleted ones.
     pub async fn agent_cleanup(&self, cluster: &Registered) -> Result<Vec<String>> {
         let answer = self.of(cluster, "agent-cleanup", &json!({})).await?;
         serde_json::from_value(answer["deleted"].clone()).with_context(|| format!("the stand-in answered {answer}"))
     }
 
-    /// Wakes Rancher's controllers for this cluster, as any write to it does.
+    /// Wakes Rancher's controllers for this cluster, like any write to it.
     pub async fn cluster_event(&self, cluster: &Registered) -> Result<()> {
         self.of(cluster, "cluster-event", &json!({})).await.map(drop)
     }
 
-    /// Lets `status.caCert` of the Cluster be a CA that the cluster no longer has, until its agent connects again; or the
-    /// right one. It changes the object, which is an event of the Cluster.
+    /// Sets `status.caCert` of the Cluster to an outdated CA until its agent connects again, or to the right one. The
+    /// change is an event of the Cluster.
     pub async fn stale_ca_cert(&self, cluster: &Registered, stale: bool) -> Result<()> {
         self.of(cluster, "ca-cert", &json!({ "stale": stale })).await.map(drop)
     }
 
-    /// Forgets the interruptions so far: what the report says from now on is about what comes.
+    /// Clears the recorded interruptions.
     pub async fn reset(&self, cluster: &Registered) -> Result<()> {
         self.of(cluster, "reset", &json!({})).await.map(drop)
     }
 
-    /// Makes Rancher itself misbehave: `{"replicaLag": "2s", "replicas": 2, "leaderGap": "5s", "refuse": [fingerprint],
+    /// Makes Rancher itself fail: `{"replicaLag": "2s", "replicas": 2, "leaderGap": "5s", "refuse": [fingerprint],
     /// "refuseNewTokens": [cluster], "admit": ["*"]}`, or changes its timing.
     pub async fn fault(&self, fault: &Value) -> Result<()> {
         self.control(Method::POST, "faults", fault).await.map(drop)
     }
 
-    /// Another address under which it really answers, also with a certificate for it. It is not in any setting yet.
+    /// Another URL at which it serves, with a valid certificate. No setting names it yet.
     pub fn other_url(&self) -> String {
         self.url.replace("127.0.0.1", "localhost")
     }
 
-    /// Changes the setting `server-url`, and says whether agents can reach Rancher there. Nothing is pushed by that: the next
-    /// deployment of an agent renders the new address. The setting belongs to all clusters of this Rancher.
+    /// Changes the setting `server-url`, and whether agents can reach Rancher there. The next deployment of an agent
+    /// renders the new URL; nothing is pushed before. The setting is that of all clusters of this Rancher.
     pub async fn change_server_url(&self, url: &str, reachable: bool) -> Result<()> {
         let body = json!({ "serverUrl": url, "reachable": reachable });
         self.control(Method::POST, "settings", &body).await.map(drop)
     }
 
-    /// Changes the setting `cacerts`, which is not the certificate that it serves: that one stays signed by
-    /// [`ca_pem`](Self::ca_pem). Nothing is pushed by that, but an agent that starts with the former checksum exits.
+    /// Changes the setting `cacerts`, but not the certificate of the server, which stays signed by
+    /// [`ca_pem`](Self::ca_pem). Nothing is pushed, but an agent that starts with the old checksum exits.
     pub async fn change_cacerts(&self, pem: &str) -> Result<()> {
         self.control(Method::POST, "settings", &json!({ "cacerts": pem }))
             .await
             .map(drop)
     }
 
-    /// Says whether agents can reach Rancher under an address. If not, their tunnels to it break.
+    /// Sets whether agents can reach Rancher at a URL. If not, their tunnels to it break.
     pub async fn reachable(&self, url: &str, reachable: bool) -> Result<()> {
         let body = json!({ "url": url, "reachable": reachable });
         self.control(Method::POST, "addresses", &body).await.map(drop)
     }
 
-    /// Adds a user, or gives one another token.
+    /// Adds a user, or changes the token of one.
     pub async fn add_user(&self, user: &User) -> Result<()> {
         self.control(Method::POST, "users", &serde_json::to_value(user)?)
             .await
             .map(drop)
     }
 
-    /// Every API token that was minted, whoever owns it: `name`, `user`, `clusterId`, `alive`, `lastUsedAt`, `description`.
+    /// All issued API tokens of all users: `name`, `user`, `clusterId`, `alive`, `lastUsedAt`, `description`.
     pub async fn tokens(&self) -> Result<Vec<Value>> {
         let answer = self.control(Method::GET, "tokens", &Value::Null).await?;
         serde_json::from_value(answer).context("understand the stand-in's tokens")
     }
 
-    /// What an administrator, or time, does to an API token: `{"enabled": false}`, `{"expired": true}`.
+    /// Changes an API token as an administrator or time does: `{"enabled": false}`, `{"expired": true}`.
     pub async fn change_token(&self, name: &str, change: &Value) -> Result<()> {
         self.control(Method::POST, &format!("tokens/{name}"), change)
             .await
             .map(drop)
     }
 
-    /// Upgrades Rancher from [`TokenStorage::Status`] to [`TokenStorage::Secret`]. Only for a stand-in of one's own.
+    /// Upgrades Rancher from [`TokenStorage::Status`] to [`TokenStorage::Secret`]. Only for a separate Rancher.
     pub async fn upgrade(&self) -> Result<()> {
         self.control(Method::POST, "upgrade", &json!({})).await.map(drop)
     }
 
-    /// What it knows of a cluster's tunnels and tokens.
+    /// The tunnels and tokens of a cluster.
     pub async fn report(&self, cluster: &Registered) -> Result<Report> {
         let answer = self
             .control(Method::GET, &format!("clusters/{}", cluster.id), &Value::Null)
@@ -338,10 +338,10 @@ impl FakeRancher {
         serde_json::from_value(answer.clone()).with_context(|| format!("understand the stand-in's report: {answer}"))
     }
 
-    /// Everything that it has logged so far: requests, tunnels, rotations, by fingerprint.
+    /// All log entries so far: requests, tunnels, rotations, with fingerprints.
     pub fn log(&self) -> Result<Vec<Value>> {
         let text = std::fs::read_to_string(&self.log)?;
-        // The last line may be half written at this moment.
+        // The last line may be incomplete.
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
         whole
             .lines()
@@ -349,18 +349,18 @@ impl FakeRancher {
             .collect()
     }
 
-    /// The lines of the log that are about one cluster.
+    /// The log entries of a cluster.
     pub fn log_of(&self, cluster: &Registered) -> Result<Vec<Value>> {
         let mut lines = self.log()?;
         lines.retain(|line| line["cluster"] == json!(cluster.id));
         Ok(lines)
     }
 
-    /// A client of the user at a path of the stand-in: `/k8s/clusters/local`, `/direct/c-abcde`.
+    /// A client of the user for a path of the fake Rancher: `/k8s/clusters/local`, `/direct/c-abcde`.
     pub fn client(&self, path: &str, user: Option<&User>) -> Result<Client> {
         let mut config = Config::new(format!("{}{path}", self.url).parse()?);
         config.root_cert = Some(vec![CertificateDer::from_pem_slice(self.ca_pem().as_bytes())?.to_vec()]);
-        // A test wants to see the first answer.
+        // Tests need the first response.
         config.default_retry = false;
         config.auth_info.token = user.map(|user| user.token.clone().into());
         Ok(Client::try_from(config)?)
@@ -396,7 +396,7 @@ impl FakeRancher {
     }
 }
 
-/// Waits for the line that says where it serves.
+/// Waits for the line with its URL.
 async fn ready(process: &Component, stdout: std::process::ChildStdout) -> Result<String> {
     #[derive(Deserialize)]
     struct Ready {
@@ -406,7 +406,7 @@ async fn ready(process: &Component, stdout: std::process::ChildStdout) -> Result
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).map(|_| line)
     });
-    // Its end closes the pipe, and so ends the reading.
+    // The end of the process closes the pipe and ends the read.
     let Ok(line) = tokio::time::timeout(PATIENCE, line).await else {
         process.kill().await;
         bail!(
@@ -425,10 +425,10 @@ async fn ready(process: &Component, stdout: std::process::ChildStdout) -> Result
         .url)
 }
 
-/// A program of this workspace, beside the test that is running.
+/// A program of this workspace, in the directory of the running test.
 pub fn built(program: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;
-    // Test executables are in `deps`, one below.
+    // Test executables are in `deps`, one level below.
     let found = test
         .ancestors()
         .skip(1)

@@ -1,6 +1,6 @@
-//! A proxy that stands between a program and its servers, counts what goes through, and breaks it where a test says so:
-//! the program is killed right before or right after its n-th write, an answer is lost, a server is away for a while.
-//! The program itself has no hook for any of this.
+//! A proxy between a program and its servers. It counts the requests, and injects the faults that a test plans: it
+//! kills the program right before or right after its n-th write, loses a response, or simulates an outage. The program
+//! has no hook for any of this.
 
 mod carry;
 mod journal;
@@ -49,13 +49,13 @@ pub struct Upstream {
     pub url: String,
     /// The CA that signed its certificate.
     pub ca_pem: String,
-    /// A client certificate that the proxy shows to it. Where a client would show its own, the proxy must do so in its
-    /// place: it is the proxy that the server talks TLS with.
+    /// A client certificate for the proxy's connection to the server. A client certificate of the program ends at the
+    /// proxy.
     pub identity: Option<KeyPairPem>,
 }
 
 impl Upstream {
-    /// The API server of a control plane, where everybody who comes through the proxy is admin.
+    /// The API server of a control plane. All requests through the proxy are those of the admin.
     pub fn admin_of(plane: &ControlPlane) -> Self {
         let ca_pem = plane.authority().ca_pem().to_owned();
         Self {
@@ -66,7 +66,7 @@ impl Upstream {
     }
 }
 
-/// The proxy; everything ends when it is dropped. One count of writes and one set of rules for all its upstreams.
+/// The proxy. Everything ends when it is dropped. All upstreams share one count of writes and one set of rules.
 pub struct FaultProxy {
     shared: Arc<Shared>,
     ca_pem: String,
@@ -83,7 +83,7 @@ struct Front {
 struct Shared {
     state: Mutex<State>,
     victim: watch::Sender<Option<Pid>>,
-    // Goes up whenever an outage begins, so that open streams look whether they are meant.
+    // Increases when an outage begins, so that open streams check whether it applies to them.
     outages_begun: watch::Sender<usize>,
 }
 
@@ -93,14 +93,14 @@ struct State {
     writes: usize,
     rules: Vec<Rule>,
     outages: Vec<Begun>,
-    /// How long the way takes, in each direction. The last one that fits a request counts.
+    /// The delay in each direction. The last match counts.
     delays: Vec<(On, Duration)>,
-    /// How far the servers' clocks seem to be ahead.
+    /// How far the servers' clocks are ahead.
     ahead: Duration,
 }
 
 impl FaultProxy {
-    /// Starts it in front of these servers, on one port of 127.0.0.1 for each.
+    /// Starts it in front of these servers, with one port of 127.0.0.1 for each.
     pub async fn start(upstreams: impl IntoIterator<Item = Upstream>) -> Result<Self> {
         let authority = Authority::new("fault proxy CA")?;
         let acceptor = acceptor(&authority)?;
@@ -133,21 +133,21 @@ impl FaultProxy {
         &self.ca_pem
     }
 
-    /// The same contexts, each by way of the proxy where it leads to one of the proxy's upstreams.
+    /// The same contexts, through the proxy where they lead to one of its upstreams.
     pub fn redirect(&self, kubeconfig: Kubeconfig) -> Kubeconfig {
         self.fronts.iter().fold(kubeconfig, |kubeconfig, front| {
             kubeconfig.moved(&front.upstream, &front.url, &self.ca_pem)
         })
     }
 
-    /// Says which process [`Fault::Kill`] and [`Fault::Stop`] are for. A fault that strikes earlier waits for it.
+    /// Sets the process for [`Fault::Kill`] and [`Fault::Stop`]. A fault that happens before waits for it.
     pub fn victim(&self, pid: u32) {
         self.shared
             .victim
             .send_replace(i32::try_from(pid).ok().and_then(Pid::from_raw));
     }
 
-    /// Plans a fault. Where several fit a request, the one that was planned first has it.
+    /// Plans a fault. If several match a request, the first planned one applies.
     pub fn plan(&self, on: On, fault: Fault) -> Planned {
         let (rule, planned) = Rule::new(on, fault);
         self.shared.state().rules.push(rule);
@@ -159,32 +159,32 @@ impl FaultProxy {
         self.shared.begin(outage);
     }
 
-    /// Lets the servers' clocks seem so far ahead of the client's, by the `Date` of every answer.
+    /// Makes the servers' clocks seem ahead of the client's, by the `Date` of every response.
     pub fn clock_ahead(&self, ahead: Duration) {
         self.shared.state().ahead = ahead;
     }
 
-    /// Lets the way of these requests to their server take so long, and the way of the answers back: `On::request()` for all,
-    /// `On::request().path("/k8s/clusters/*")` for one side; how often it fits does not matter. A watch's events are as late,
-    /// and stay in order. A new connection takes two round trips more, for TCP and TLS. The last call that fits a request
-    /// counts, so zero ends it.
+    /// Delays these requests, and their responses, each way: `On::request()` for all,
+    /// `On::request().path("/k8s/clusters/*")` for one side. The number of matches does not matter. The events of a
+    /// watch have the same delay and keep their order. A new connection takes two more round trips, for TCP and TLS.
+    /// The last match counts, so zero ends a delay.
     pub fn delay(&self, on: On, each_way: Duration) {
         self.shared.state().delays.push((on, each_way));
     }
 
-    /// Forgets every planned fault and ends every outage. What went through is kept, and so is every delay.
+    /// Clears the planned faults and ends the outages. The recorded requests and the delays stay.
     pub fn heal(&self) {
         let mut state = self.shared.state();
         state.rules.clear();
         state.outages.clear();
     }
 
-    /// Everything that came so far.
+    /// All requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.state().requests.clone()
     }
 
-    /// The writes among it.
+    /// All writes so far.
     pub fn writes(&self) -> Vec<Request> {
         self.shared
             .state()
@@ -195,7 +195,7 @@ impl FaultProxy {
             .collect()
     }
 
-    /// The same for people: one line for each request.
+    /// All requests as text, one per line.
     pub fn transcript(&self) -> String {
         self.requests()
             .iter()
@@ -216,7 +216,7 @@ impl Shared {
         self.outages_begun.send_modify(|count| *count += 1);
     }
 
-    /// The outage that this path is in now.
+    /// The current outage of this path, if any.
     fn outage(&self, path: &str) -> Option<Outage> {
         let mut state = self.state();
         state.outages.retain(|begun| begun.until > Instant::now());
@@ -227,7 +227,7 @@ impl Shared {
             .map(|begun| begun.outage.clone())
     }
 
-    /// How long the way of this request takes in each direction.
+    /// The delay of this request in each direction.
     fn delay_of<B>(&self, request: &http::Request<B>) -> Duration {
         let uri = request.uri();
         let query = uri.query().unwrap_or_default();
@@ -240,7 +240,7 @@ impl Shared {
             .unwrap_or_default()
     }
 
-    /// Writes the request down and finds the fault that is planned for it.
+    /// Records the request, and finds the fault that is planned for it.
     fn arrive<B>(&self, request: &http::Request<B>) -> (Ticket<'_>, Option<(Fault, Planned)>) {
         let (method, path, query) = (
             request.method(),
@@ -267,7 +267,7 @@ impl Shared {
             status: None,
             fault: None,
         });
-        // Every rule counts every request, whoever has it in the end.
+        // Every rule counts every request, even if another rule applies.
         let strikes: Vec<_> = state
             .rules
             .iter_mut()
@@ -287,13 +287,13 @@ impl Shared {
         if let Ok(pid) = victim.wait_for(Option::is_some).await
             && let Some(pid) = *pid
         {
-            // One that has gone already needs no more of it.
+            // An ended process needs no signal.
             let _ = kill_process(pid, signal);
         }
     }
 }
 
-/// A request's place in the journal.
+/// The index of a recorded request.
 struct Ticket<'a> {
     shared: &'a Shared,
     index: usize,
@@ -318,7 +318,7 @@ impl Ticket<'_> {
 }
 
 async fn listen(listener: TcpListener, acceptor: TlsAcceptor, dialer: Arc<Dialer>, shared: Arc<Shared>) {
-    // Dropped with this task, and its connections with it.
+    // Dropped with this task, together with its connections.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
@@ -327,10 +327,10 @@ async fn listen(listener: TcpListener, acceptor: TlsAcceptor, dialer: Arc<Dialer
             let Ok(stream) = acceptor.accept(stream).await else {
                 return;
             };
-            // HTTP/1.1 has one request at a time, so each client connection has its own one to the server.
+            // HTTP/1.1 has one request at a time, so each client connection has its own server connection.
             let line = Arc::new(Line::new(None));
             let service = service_fn(|request| handle(request, &line, &dialer, &shared));
-            // A broken connection is what faults are made of, and a client may go whenever it likes.
+            // Broken connections are expected, from faults and from clients.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -340,7 +340,7 @@ async fn listen(listener: TcpListener, acceptor: TlsAcceptor, dialer: Arc<Dialer
 
 type Line = tokio::sync::Mutex<Option<SendRequest<Full<Bytes>>>>;
 
-/// Carries one request through. An error breaks the client's connection.
+/// Forwards a request. An error breaks the client's connection.
 async fn handle(
     request: http::Request<Incoming>,
     line: &Arc<Line>,
@@ -354,7 +354,7 @@ async fn handle(
         return arrived(request, delay, line, dialer, shared).await;
     }
     let (line, dialer, shared) = (Arc::clone(line), Arc::clone(dialer), Arc::clone(shared));
-    // What was sent arrives, whatever becomes of its sender.
+    // A sent request arrives even if the client disconnects.
     let carried = tokio::spawn(async move {
         let is_new = line.lock().await.is_none();
         // A round trip for TCP, and one for TLS 1.3.
@@ -366,7 +366,7 @@ async fn handle(
     carried.await?
 }
 
-/// What happens to a request once it has come to the server's side.
+/// Handles a request that has arrived at the server's side.
 async fn arrived(
     request: http::Request<Bytes>,
     delay: Duration,
@@ -430,7 +430,7 @@ async fn arrived(
     Ok(live(answer, path, delay, shared))
 }
 
-/// Sends the request on as it is, but for the host, and notes what was answered.
+/// Forwards the request unchanged except for the host, and records the status of the response.
 async fn forward(
     mut request: http::Request<Bytes>,
     line: &Line,
@@ -479,7 +479,7 @@ fn said(status: u16, body: String) -> Result<Answer> {
     Ok(answer.body(Full::from(body).map_err(|never| match never {}).boxed_unsync())?)
 }
 
-/// What an API server says when it refuses: a `kind: Status`, and `Retry-After` where it has an opinion.
+/// The response of an API server that rejects a request: a `kind: Status`, and `Retry-After` if given.
 fn refusal(status: u16, retry_after: Option<Duration>) -> Result<Answer> {
     let (reason, message) = match status {
         409 => (

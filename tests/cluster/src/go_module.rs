@@ -1,8 +1,8 @@
-//! Programs made from a Go module of this repository: built once into the user's cache directory, and again only when
-//! the module's sources change.
+//! Programs from a Go module of this repository. They are built once into the user's cache directory, and again only
+//! when the sources of the module change.
 //!
-//! A module depends on what it brings as any other program would, so the first build downloads its modules and compiles
-//! them. That is shown, never silent. Nothing ready-made is downloaded.
+//! The first build downloads the dependencies of the module and compiles them, with visible progress. No binaries are
+//! downloaded.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal as _, Read as _, Write as _};
@@ -13,28 +13,28 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
-/// A module, and what is made from it.
+/// A module and its programs.
 #[derive(Clone, Copy, Debug)]
 pub struct GoModule {
-    /// What its directories in the cache begin with.
+    /// The prefix of its directories in the cache.
     pub name: &'static str,
-    /// Where its go.mod is.
+    /// The directory of its go.mod.
     pub dir: &'static str,
-    /// What is built, as a person would be told.
+    /// The name in progress messages.
     pub title: &'static str,
-    /// What the first build costs: `downloads …`.
+    /// The cost of the first build: `downloads …`.
     pub first_time: &'static str,
-    /// For Go's linker.
+    /// Flags for Go's linker.
     pub linker_flags: &'static str,
-    /// The packages to be built, each of which is a program.
+    /// The packages to build. Each is a program.
     pub packages: &'static [&'static str],
-    /// The files that come of them.
+    /// The resulting files.
     pub programs: &'static [&'static str],
 }
 
 impl GoModule {
-    /// The directory in the cache with the programs. Builds them if need be, with progress on standard error: blocks,
-    /// for minutes the first time. Two processes that ask at once build them once.
+    /// The directory in the cache with the programs. Builds them if necessary, with progress on standard error: this
+    /// blocks for minutes the first time. Concurrent processes build them once.
     pub fn ensure(&self) -> Result<PathBuf> {
         let version = self.go_version()?;
         let cache = cache_dir()?;
@@ -43,13 +43,12 @@ impl GoModule {
             self.build_once(&dir, &version)?;
             self.forget_unused(&cache);
         }
-        // What is in use is younger than what is forgotten.
+        // Directories in use are newer than those that are removed.
         let _ = File::open(self.mark(&dir)).and_then(|file| file.set_modified(SystemTime::now()));
         Ok(dir)
     }
 
-    /// Where the sources of a module are that this one is made from: in Go's own cache, into which they are downloaded if
-    /// they have gone from it. Blocks.
+    /// The sources of a dependency, in Go's own cache. Downloads them if they are missing. Blocks.
     pub fn source_of(&self, module: &str) -> Result<PathBuf> {
         let out = self
             .go(&["mod", "download", "-json", module])
@@ -67,12 +66,12 @@ impl GoModule {
         self.programs.iter().all(|program| dir.join(program).exists())
     }
 
-    /// The file whose time is that of the last use.
+    /// The file whose modification time is that of the last use.
     fn mark(&self, dir: &Path) -> PathBuf {
         dir.join(self.programs.first().unwrap_or(&""))
     }
 
-    /// Removes what was made from older sources and nobody has used for a month.
+    /// Removes programs from older sources that were unused for a month.
     fn forget_unused(&self, cache: &Path) {
         let month = Duration::from_hours(30 * 24);
         for entry in std::fs::read_dir(cache).into_iter().flatten().flatten() {
@@ -80,7 +79,7 @@ impl GoModule {
             let unused = used.is_ok_and(|used| used.elapsed().is_ok_and(|ago| ago > month));
             let prefix = format!("{}-", self.name);
             if unused && entry.file_name().to_string_lossy().starts_with(&prefix) {
-                // Housekeeping may fail; the next build tries again.
+                // This may fail. The next build tries again.
                 let _ = std::fs::remove_dir_all(entry.path());
             }
         }
@@ -113,7 +112,7 @@ impl GoModule {
             .join(" "))
     }
 
-    /// The key of the cache: everything that the programs are made of.
+    /// The key of the cache: a hash of all sources.
     fn key(&self, version: &str) -> Result<String> {
         let mut sources = sources(Path::new(self.dir))?;
         sources.sort();
@@ -159,7 +158,7 @@ impl GoModule {
         list.args(self.packages);
         let packages = self.run(&mut progress, "finding out what is to be compiled", list)?;
         progress.total = packages.lines().filter(|line| *line == "true").count();
-        // Elsewhere first: whoever sees a program at its place sees a whole file.
+        // In another directory first, so that a program at its final path is complete.
         let unfinished = dir.join("unfinished");
         std::fs::create_dir_all(&unfinished)?;
         let mut build = self.go(&["build", "-v", "-ldflags", self.linker_flags, "-o"]);
@@ -174,7 +173,7 @@ impl GoModule {
         Ok(())
     }
 
-    /// Runs a go command, feeds its standard error to the progress display, and gives back its standard output.
+    /// Runs a go command. Its standard error feeds the progress display. Returns its standard output.
     fn run(&self, progress: &mut Progress, doing: &'static str, mut command: Command) -> Result<String> {
         progress.doing = doing;
         progress.show(true);
@@ -211,7 +210,7 @@ impl GoModule {
     }
 }
 
-/// What Go would compile, in this directory and below, and what says with which modules.
+/// The Go files in this directory and below, and the files that select the modules.
 fn sources(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
@@ -241,7 +240,7 @@ fn cache_dir() -> Result<PathBuf> {
         .join("kubectl-rotation"))
 }
 
-/// One line that renews itself on a terminal; elsewhere a plain line now and then.
+/// One updating line on a terminal, a plain line from time to time elsewhere.
 struct Progress {
     started: Instant,
     shown: Option<Instant>,
@@ -273,7 +272,7 @@ impl Progress {
         }
         self.shown = Some(Instant::now());
         let (before, after) = if self.terminal { ("\r\x1b[K", "") } else { ("", "\n") };
-        // Progress that cannot be shown is no reason to fail.
+        // A failure to show progress is ignored.
         let _ = write!(std::io::stderr(), "{before}  {}{after}", self.line());
     }
 

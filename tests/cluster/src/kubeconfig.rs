@@ -1,4 +1,4 @@
-//! Kubeconfig files, written as a user would have them: everything inline, one context per way to a cluster.
+//! Kubeconfig files as users have them: all data inline, one context per route to a cluster.
 
 use std::path::{Path, PathBuf};
 
@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 
 use crate::pki::KeyPairPem;
 
-/// How a context's user proves who it is.
+/// How the user of a context authenticates.
 #[derive(Clone)]
 pub enum Identity {
     /// A client certificate.
     Certificate(KeyPairPem),
     /// A bearer token.
     Token(String),
-    /// Nothing.
+    /// No credentials.
     Anonymous,
 }
 
@@ -30,7 +30,7 @@ struct Named {
     rest: serde_json::Map<String, Value>,
 }
 
-/// A kubeconfig under construction; [`write`](Self::write) makes a file of it.
+/// A kubeconfig in memory.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Kubeconfig {
     #[serde(rename = "apiVersion")]
@@ -50,7 +50,7 @@ impl Default for Kubeconfig {
 }
 
 impl Kubeconfig {
-    /// No context yet.
+    /// A kubeconfig without contexts.
     pub fn new() -> Self {
         Self {
             api_version: "v1".into(),
@@ -62,13 +62,13 @@ impl Kubeconfig {
         }
     }
 
-    /// Reads a kubeconfig file, of any origin.
+    /// Reads a kubeconfig file.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         serde_saphyr::from_str(&text).with_context(|| format!("understand {}", path.display()))
     }
 
-    /// Adds a context with a cluster and a user of the same name; the first one becomes the current one.
+    /// Adds a context with a cluster and a user of the same name. The first context becomes the current one.
     #[must_use]
     pub fn context(mut self, name: &str, server: &str, ca_pem: &str, identity: &Identity) -> Self {
         let user = match identity {
@@ -104,7 +104,7 @@ impl Kubeconfig {
             .filter_map(|c| Some((c.name.as_str(), c.rest.get("cluster")?.get("server")?.as_str()?)))
     }
 
-    /// Sends every cluster whose server is at or under `from` to the same path under `to`, where `ca_pem` is trusted.
+    /// Changes every cluster whose server is at or under `from` to the same path under `to`, with `ca_pem` as its CA.
     #[must_use]
     pub fn moved(mut self, from: &str, to: &str, ca_pem: &str) -> Self {
         for cluster in self.clusters.iter_mut().filter_map(|c| c.rest.get_mut("cluster")) {
@@ -122,7 +122,7 @@ impl Kubeconfig {
         self
     }
 
-    /// Writes the file, readable by the owner only, and gives back its path.
+    /// Writes the file with mode 0600, and returns its path.
     pub fn write(&self, path: impl Into<PathBuf>) -> Result<PathBuf> {
         use std::io::Write as _;
         use std::os::unix::fs::OpenOptionsExt as _;
@@ -133,7 +133,7 @@ impl Kubeconfig {
             .truncate(true)
             .mode(0o600)
             .open(&path)?;
-        // JSON is YAML too.
+        // JSON is valid YAML.
         file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
         Ok(path)
     }
@@ -146,7 +146,7 @@ pub(crate) async fn client(path: &Path) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-/// What follows `from` in `server`, if `server` is `from` or a path under it.
+/// The rest of `server` after `from`, if `server` is `from` or a path under it.
 fn under<'a>(server: &'a str, from: &str) -> Option<&'a str> {
     let path = server.strip_prefix(from.trim_end_matches('/'))?;
     (path.is_empty() || path.starts_with('/')).then_some(path)

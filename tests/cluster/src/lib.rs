@@ -1,5 +1,5 @@
 //! A real Kubernetes for tests and for the demo: etcd, API server, controllers, scheduler and kubelet as plain
-//! processes on 127.0.0.1, the Rancher stand-in on top of them, and a proxy that breaks things on purpose.
+//! processes on 127.0.0.1, the fake Rancher, and a fault proxy.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -12,11 +12,11 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Everything is built by the first test that asks for it, and kept in the user's cache directory ([`GoModule`]).
-//! Whatever is started ends with the process that started it, however that one ends ([`Component`]).
+//! The programs are built by the first test that needs them, and kept in the user's cache directory ([`GoModule`]). All
+//! processes end with the process that started them, however it ends ([`Component`]).
 //!
-//! Environment: `TEST_CLUSTER_KEEP` keeps the bed's directory (logs, kubeconfigs) and prints its path; `KUBEBUILDER_ASSETS`
-//! names a directory whose etcd, kube-apiserver and kubectl are used in place of ours.
+//! Environment variables: `TEST_CLUSTER_KEEP` keeps the directory of the environment, with logs and kubeconfigs, and
+//! prints its path. `KUBEBUILDER_ASSETS` names a directory whose etcd, kube-apiserver and kubectl replace ours.
 
 mod another_writer;
 mod argocd;

@@ -1,4 +1,4 @@
-//! Certificates of one control plane, made anew for each bed and never kept.
+//! The certificates of a control plane, generated for each test environment.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -46,17 +46,17 @@ impl Authority {
         })
     }
 
-    /// The authority's own certificate, which clients trust.
+    /// The certificate of the authority, which clients trust.
     pub fn ca_pem(&self) -> &str {
         &self.pem.certificate
     }
 
-    /// The authority's key, for the controller that signs certificate requests.
+    /// The key of the authority, for the controller that signs certificate requests.
     pub fn key_pem(&self) -> &str {
         &self.pem.key
     }
 
-    /// A certificate for a server on this machine, under the names in `names` too.
+    /// A certificate for a server on this machine, also valid for `names`.
     pub fn server(&self, name: &str, names: &[&str]) -> Result<KeyPairPem> {
         let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         params.distinguished_name.push(DnType::CommonName, name);
@@ -68,7 +68,7 @@ impl Authority {
         self.sign(params)
     }
 
-    /// A client certificate: Kubernetes reads the user from the common name and one group from each organisation.
+    /// A client certificate. Kubernetes reads the user from the common name and a group from each organization.
     pub fn client(&self, user: &str, group: Option<&str>) -> Result<KeyPairPem> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, user);
@@ -90,8 +90,8 @@ impl Authority {
     }
 }
 
-/// Writes the key that signs service-account tokens as `sa.key`, and its public half as `sa.pub`. The API server
-/// takes a PKCS#8 key for signing but not as the file that it verifies with, hence two files.
+/// Writes the key that signs service account tokens as `sa.key`, and its public half as `sa.pub`. The API server
+/// accepts a PKCS#8 key for signing, but not for verification.
 pub(crate) fn write_service_account_key(dir: &Path) -> Result<()> {
     let key = KeyPair::generate()?;
     std::fs::write(dir.join("sa.key"), key.serialize_pem())?;

@@ -1,5 +1,5 @@
-//! Free TCP ports for servers that must be told their port. They come from below the range that the kernel hands out
-//! to outgoing connections, so that none is lost between the look and the server's own bind.
+//! Free TCP ports for servers that need a fixed port. They are below the range of outgoing connections, so that none is
+//! taken between the check and the server's own bind.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,10 +9,10 @@ use anyhow::{Result, bail};
 
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 12_000;
-/// Set by `controlplane private-network` for those inside.
+/// Set by `controlplane private-network` for the processes inside.
 const PRIVATE_NETWORK: &str = "TEST_CLUSTER_PRIVATE_NETWORK";
 
-/// Says which ports (`port 20123 of … is`) others can reach, for programs that have no flag against it.
+/// Warns about ports that are reachable from outside, for programs without a flag to change that.
 pub(crate) fn warn_if_open(which: &str) -> Result<()> {
     if std::env::var_os(PRIVATE_NETWORK).is_none() {
         let how = "run under `controlplane private-network` to avoid it";
@@ -21,10 +21,10 @@ pub(crate) fn warn_if_open(which: &str) -> Result<()> {
     Ok(())
 }
 
-/// A port that nobody listens on, on any interface, and that this process never hands out twice.
+/// A port that is free on all interfaces. This process never returns it twice.
 pub(crate) fn free() -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Two test processes side by side start at different places.
+    // Concurrent test processes start at different ports.
     let start = u16::try_from(u64::from(std::process::id()) * 97 % u64::from(COUNT))?;
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);

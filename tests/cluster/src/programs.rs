@@ -1,4 +1,4 @@
-//! What the tests run and is made from source: the control plane, which is made from Kubernetes itself, Argo CD, and krew.
+//! The programs that the tests build from source: the control plane from Kubernetes, Argo CD, and krew.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,14 +13,14 @@ const CONTROLPLANE: GoModule = GoModule {
     dir: concat!(env!("CARGO_MANIFEST_DIR"), "/../controlplane"),
     title: "the test control plane (Kubernetes and etcd from source)",
     first_time: "downloads 850 MB of Go modules and compiles for minutes",
-    // Without these Kubernetes calls itself v0.0.0-master. They go with `k8s.io/kubernetes` in go.mod.
+    // Without these flags the version of Kubernetes is v0.0.0-master. They must match `k8s.io/kubernetes` in go.mod.
     linker_flags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3 \
     -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36",
     packages: &["."],
     programs: &["controlplane"],
 };
 
-/// krew, and its checker of manifests.
+/// krew and its manifest validator.
 pub const KREW: GoModule = GoModule {
     name: "krew",
     dir: concat!(env!("CARGO_MANIFEST_DIR"), "/../krew"),
@@ -34,7 +34,7 @@ pub const KREW: GoModule = GoModule {
     programs: &["krew", "validate-krew-manifest"],
 };
 
-/// Builds everything that the tests run, if need be: in a private network Go could download nothing.
+/// Builds all programs unless they are cached. Inside the private network, Go cannot download anything.
 pub fn build_all() -> Result<()> {
     for module in [CONTROLPLANE, ARGOCD, KREW] {
         module.ensure()?;
@@ -42,7 +42,7 @@ pub fn build_all() -> Result<()> {
     Ok(())
 }
 
-/// Where the programs of the control plane are.
+/// The programs of the control plane.
 #[derive(Clone, Debug)]
 pub struct Programs {
     controlplane: PathBuf,
@@ -50,8 +50,8 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Finds the binary in the cache, or builds it, with progress on standard error. Blocks, for minutes the first
-    /// time. Two processes that ask at once build it once.
+    /// Finds the binary in the cache, or builds it with progress on standard error. Blocks for minutes the first time.
+    /// Concurrent processes build it once.
     pub fn ensure() -> Result<Self> {
         let binary = CONTROLPLANE.ensure()?.join("controlplane");
         Ok(Self {
@@ -60,12 +60,12 @@ impl Programs {
         })
     }
 
-    /// The multi-call binary, for its `private-network` and its components.
+    /// The multi-call binary of `private-network` and all components.
     pub fn controlplane(&self) -> &Path {
         &self.controlplane
     }
 
-    /// Puts a `kubectl` into `dir`: the real one, under its own name, so that it finds plugins.
+    /// Links the real `kubectl` into `dir`, under its own name, so that it finds plugins.
     pub fn link_kubectl(&self, dir: &Path) -> Result<PathBuf> {
         let link = dir.join("kubectl");
         let target = self.asset("kubectl").unwrap_or_else(|| self.controlplane.clone());
@@ -73,14 +73,14 @@ impl Programs {
         Ok(link)
     }
 
-    /// Puts a `kubeadm` into `dir`: the real one.
+    /// Links the real `kubeadm` into `dir`.
     pub fn link_kubeadm(&self, dir: &Path) -> Result<PathBuf> {
         let link = dir.join("kubeadm");
         std::os::unix::fs::symlink(&self.controlplane, &link).with_context(|| format!("link {}", link.display()))?;
         Ok(link)
     }
 
-    /// The words that start a component in such a way that it ends when its standard input does.
+    /// The command that starts a component and ends it when its standard input is closed.
     pub(crate) fn guarded(&self, component: &str) -> Vec<OsString> {
         let what = self
             .asset(component)
@@ -88,7 +88,7 @@ impl Programs {
         self.guarded_file(what)
     }
 
-    /// The same for a program that is none of Kubernetes'.
+    /// The same for a program that is not part of Kubernetes.
     pub(crate) fn guarded_file(&self, program: impl Into<OsString>) -> Vec<OsString> {
         vec![self.controlplane.clone().into(), "guard".into(), program.into()]
     }

@@ -1,4 +1,4 @@
-//! The bed itself: it comes up, its parts can be broken and mended, its proxy breaks what it is told to break.
+//! Tests of the control plane and of the fault proxy.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -60,7 +60,7 @@ async fn a_killed_api_server_restarts_with_its_objects() -> Result<()> {
 async fn a_component_that_fails_to_start_reports_why() -> Result<()> {
     let environment = TestEnvironment::shared().await?;
     let dir = environment.dir().join("broken");
-    // Where etcd wants its data there is a file.
+    // A file in place of etcd's data directory.
     std::fs::create_dir_all(&dir)?;
     std::fs::write(dir.join("etcd"), "not a directory")?;
     let start = ControlPlane::start(
@@ -78,7 +78,7 @@ async fn a_component_that_fails_to_start_reports_why() -> Result<()> {
     Ok(())
 }
 
-/// A proxy before a management cluster, and a client that goes through it.
+/// A proxy in front of a management cluster, and a client that uses it.
 async fn proxied(namespace: &str) -> Result<(FaultProxy, Kubeconfig, Api<ConfigMap>)> {
     let plane = TestEnvironment::shared()
         .await?
@@ -204,7 +204,7 @@ async fn an_outage_closes_watches_and_rejects_requests_until_it_ends() -> Result
 async fn a_delay_applies_to_requests_responses_and_watches_in_order() -> Result<()> {
     const DELAY: Duration = Duration::from_millis(500);
     let (proxy, _, maps) = proxied("delayed").await?;
-    // The connection is there.
+    // The connection exists.
     maps.create(&PostParams::default(), &config_map("counted")).await?;
     let took = async |name: &str| -> Result<Duration> {
         let begin = Instant::now();
@@ -220,7 +220,7 @@ async fn a_delay_applies_to_requests_responses_and_watches_in_order() -> Result<
     assert!(took("counted").await? >= 2 * DELAY);
     let mut watch = maps.watch(&WatchParams::default(), "0").await?.boxed();
     assert!(matches!(watch.try_next().await?, Some(WatchEvent::Added(_))));
-    // Past the proxy, so that the writes themselves are not late.
+    // Without the proxy, so that these writes are not delayed.
     let namespace = maps.resource_url().split('/').nth(4).unwrap_or_default().to_owned();
     let plane = TestEnvironment::shared()
         .await?
@@ -245,7 +245,7 @@ async fn a_delay_applies_to_requests_responses_and_watches_in_order() -> Result<
     let last = begin.elapsed();
     assert_eq!(came, names);
     assert!(last >= DELAY, "{last:?}");
-    // All are on the way at once.
+    // They are delayed in parallel.
     assert!(last < written + 3 * DELAY, "{last:?} after {written:?}");
 
     proxy.delay(On::request(), Duration::ZERO);
@@ -286,7 +286,7 @@ async fn a_process_is_killed_right_before_and_right_after_its_write() -> Result<
 #[tokio::test(flavor = "multi_thread")]
 async fn the_write_of_a_paused_process_is_held_until_it_is_released() -> Result<()> {
     let (proxy, _, maps) = proxied("stopped").await?;
-    // A process that may be stopped in place of a plugin; its request is ours.
+    // A process to pause in place of a plugin. The request is ours.
     let mut victim = Command::new("sleep").arg("600").spawn()?;
     proxy.victim(victim.id());
     let planned = proxy.plan(On::write(), Fault::Stop(Moment::Before));

@@ -1,4 +1,4 @@
-//! The stand-in as the bed starts it, and how everything ends.
+//! Tests of the fake Rancher, and of the end of all processes.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
@@ -24,7 +24,7 @@ use test_cluster::{
     AnotherWriter, Authority, FakeRancher, Registered, Registration, TestEnvironment, TokenStorage, User,
 };
 
-/// How long a test waits for what must come.
+/// How long a test waits for a condition.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +77,7 @@ async fn a_separate_rancher_is_upgraded_with_a_connected_cluster() -> Result<()>
     Ok(())
 }
 
-/// Asks as the bearer of a value, or as nobody, and gives code and body.
+/// Sends a request with this bearer token, or without one. Returns the status and the body.
 async fn ask(
     rancher: &FakeRancher,
     method: &str,
@@ -98,7 +98,7 @@ async fn ask(
     Ok((code, String::from_utf8(bytes.to_vec())?))
 }
 
-/// Makes a token for the admin, and gives its name and its value.
+/// Issues a token for the admin. Returns its name and its value.
 async fn minted(rancher: &FakeRancher, cluster: &str, ttl: i64) -> Result<(String, String)> {
     let body = json!({"type": "token", "clusterId": cluster, "ttl": ttl}).to_string();
     let (code, answer) = ask(rancher, "POST", "/v3/tokens", Some(&User::admin().token), &body).await?;
@@ -147,7 +147,7 @@ async fn api_tokens_get_the_responses_of_rancher() -> Result<()> {
     let path = format!("/v3/tokens/{name}");
     let (_, shown) = ask(rancher, "GET", &path, Some(&admin), "").await?;
     let shown: serde_json::Value = serde_json::from_str(&shown)?;
-    // 90 days, since 0 means "the most".
+    // 90 days, because 0 means the maximum.
     assert_eq!(shown["ttl"], 7_776_000_000_i64, "{shown}");
     assert!(
         shown["lastUsedAt"].is_string() && shown.get("token").is_none(),
@@ -180,7 +180,7 @@ async fn discovery_is_redirected_for_local_by_2_15_only() -> Result<()> {
                 assert_eq!(status(path.clone(), token).await?, code, "{path}");
                 assert_eq!(status(format!("{path}/"), token).await?, 200, "{path}/");
             }
-            // Where the redirect leads.
+            // The target of the redirect.
             assert_eq!(status(format!("/{root}/"), &local).await?, 401);
             assert_eq!(status(format!("/{root}/"), &unscoped).await?, 200);
             assert_eq!(
@@ -205,7 +205,7 @@ async fn discovery_is_redirected_for_local_by_2_15_only() -> Result<()> {
     Ok(())
 }
 
-/// The uid of namespace kube-system and the published CA, as a client at this path sees them.
+/// The uid of the namespace kube-system and the published CA, for a client with this path.
 async fn identity(rancher: &FakeRancher, path: &str) -> Result<(String, String)> {
     let client = rancher.client(path, Some(&User::admin()))?;
     let namespace = Api::<Namespace>::all(client.clone()).get("kube-system").await?;
@@ -239,7 +239,7 @@ async fn each_cluster_has_its_own_identity_through_every_context() -> Result<()>
         let tunnel = identity(rancher, &format!("/k8s/clusters/{}", cluster.id)).await?;
         assert_eq!(tunnel, identity(rancher, &format!("/direct/{}", cluster.id)).await?);
         assert_eq!(tunnel.1, ca_cert(rancher, cluster).await?);
-        // Where other namespaces are listed and watched too, it is the same one.
+        // It is the same in lists and watches of namespaces.
         let client = rancher.client(&format!("/k8s/clusters/{}", cluster.id), Some(&User::admin()))?;
         let namespaces = Api::<Namespace>::all(client);
         let uid = |namespace: &Namespace| {
@@ -278,7 +278,7 @@ async fn each_cluster_has_its_own_identity_through_every_context() -> Result<()>
     rancher.stale_ca_cert(&first, true).await?;
     let own = identity(rancher, &format!("/direct/{}", first.id)).await?.1;
     assert_ne!(ca_cert(rancher, &first).await?, own);
-    // The agent reports its CA whenever it connects.
+    // The agent reports its CA when it connects.
     rancher.drop_tunnels(&first, true).await?;
     let begin = Instant::now();
     while ca_cert(rancher, &first).await? != own {
@@ -288,7 +288,7 @@ async fn each_cluster_has_its_own_identity_through_every_context() -> Result<()>
     Ok(())
 }
 
-/// The steps of the deployments that were asked for with `force.deploy`.
+/// The steps of the deployments requested with `force.deploy`.
 fn forced(rancher: &FakeRancher, cluster: &Registered) -> Result<Vec<String>> {
     let lines = rancher.log_of(cluster)?;
     let steps = lines
@@ -330,7 +330,7 @@ async fn an_apply_restarts_when_the_cluster_changes_before_its_end() -> Result<(
     Ok(())
 }
 
-/// The Deployment of a cluster's agent, as the cluster itself has it.
+/// The Deployment of a cluster's agent, read from the cluster itself.
 async fn deployment(environment: &TestEnvironment, cluster: &Registered) -> Result<Deployment> {
     let api = Api::<Deployment>::namespaced(
         environment.downstream().await?.client().await?,
@@ -339,7 +339,7 @@ async fn deployment(environment: &TestEnvironment, cluster: &Registered) -> Resu
     Ok(api.get("cattle-cluster-agent").await?)
 }
 
-/// A variable of the agent, and the name of the Secret that it mounts.
+/// A variable of the agent, and the name of its mounted Secret.
 fn rendered(deployment: &Deployment, variable: &str) -> Result<(String, String)> {
     let spec = serde_json::to_value(&deployment.spec)?;
     let pod = &spec["template"]["spec"];
@@ -362,7 +362,7 @@ async fn secret(environment: &TestEnvironment, cluster: &Registered, name: &str,
     Ok(String::from_utf8(data.get(key).context("no such key")?.0.clone())?)
 }
 
-/// Waits until this has been logged of the cluster.
+/// Waits for this log entry of the cluster.
 async fn until_logged(rancher: &FakeRancher, cluster: &Registered, kind: &str, why: &str) -> Result<()> {
     let begin = Instant::now();
     let is =
@@ -387,7 +387,7 @@ async fn a_new_address_is_pushed_with_the_next_deployment_only() -> Result<()> {
     let before = deployment(environment, &cluster).await?;
     rancher.change_server_url(&new, true).await?;
     rancher.cluster_event(&cluster).await?;
-    // What an event of the Cluster does renew: the commands of its tokens.
+    // An event of the Cluster renews the commands of its tokens.
     let commands = Api::<DynamicObject>::namespaced_with(
         rancher.client("/k8s/clusters/local", Some(&User::admin()))?,
         &cluster.id,
@@ -431,7 +431,7 @@ async fn a_new_address_is_pushed_with_the_next_deployment_only() -> Result<()> {
         ensure!(begin.elapsed() < PATIENCE, "the old agent has not gone");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // Agents of the new address do not need the old one.
+    // Agents with the new address do not need the old one.
     rancher.reachable(&old, false).await?;
     let report = rancher.report(&cluster).await?;
     assert!(
@@ -454,7 +454,7 @@ async fn an_agent_with_an_unreachable_address_disconnects() -> Result<()> {
     assert!(rancher.report(&cluster).await?.connected_since.is_some());
     rancher.request_redeploy(&cluster).await?;
     until_logged(&rancher, &cluster, "agent-exited", "ping is not accessible").await?;
-    // Its pod was Ready, so the Deployment removed the one that was connected.
+    // Its pod was Ready, so the Deployment removed the connected one.
     let begin = Instant::now();
     while rancher.report(&cluster).await?.connected_since.is_some() {
         ensure!(begin.elapsed() < PATIENCE, "the old agent is still connected");
@@ -469,7 +469,7 @@ async fn an_agent_with_an_unreachable_address_disconnects() -> Result<()> {
         secret(environment, &cluster, "stv-aggregation", "CATTLE_SERVER").await?,
         rancher.url()
     );
-    // Nothing but the address itself brings it back.
+    // Only the address itself lets it reconnect.
     rancher.change_server_url(rancher.url(), true).await?;
     rancher.reachable(new, true).await?;
     let begin = Instant::now();
@@ -499,7 +499,7 @@ async fn an_agent_starts_only_with_the_checksum_of_the_published_ca() -> Result<
     let other = Authority::new("another CA")?.ca_pem().trim().to_owned();
     let bundle = format!("{}\n{other}", rancher.ca_pem().trim());
     rancher.change_cacerts(&bundle).await?;
-    // The agent that runs is not touched, also when it connects again; one that starts with the old checksum exits.
+    // A running agent is not affected, even when it reconnects. An agent that starts with the old checksum exits.
     rancher.drop_tunnels(&cluster, true).await?;
     let begin = Instant::now();
     while rancher.report(&cluster).await?.sessions.len() != 2 {
@@ -519,7 +519,7 @@ async fn an_agent_starts_only_with_the_checksum_of_the_published_ca() -> Result<
         .await?;
     until_logged(&rancher, &cluster, "agent-exited", "does not match given --ca-checksum").await?;
 
-    // The CA that its pod names brings it back.
+    // With the CA that its pod names, it reconnects.
     rancher.change_cacerts(rancher.ca_pem().trim()).await?;
     let begin = Instant::now();
     while rancher.report(&cluster).await?.sessions.len() != 2 {
@@ -536,7 +536,7 @@ async fn an_agent_starts_only_with_the_checksum_of_the_published_ca() -> Result<
         ensure!(begin.elapsed() < PATIENCE, "no agent has connected with the bundle");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // A CA that did not sign what Rancher serves.
+    // A CA that has not signed Rancher's certificate.
     rancher.change_cacerts(&other).await?;
     rancher.request_redeploy(&cluster).await?;
     until_logged(&rancher, &cluster, "tunnel-refused", "x509").await?;
@@ -586,18 +586,18 @@ async fn another_writer_restores_its_saved_state() -> Result<()> {
         let is_named = managers.iter().any(|entry| entry.manager.as_deref() == Some("gitops"));
         assert!(is_named, "{name}: {managers:#?}");
         if watching {
-            // Whether or not there is anything to undo, the others write again.
+            // The other writers write even if nothing has changed.
             assert_eq!((writing.written(), writing.undone()), (1, 1), "{name}");
             secrets.patch(name, &PatchParams::default(), &change).await?;
         }
         writing.wrote(2).await?;
         assert_eq!(writing.stop().await?, 2, "{name}");
-        // That was its last one.
+        // That was its last write.
         secrets.patch(name, &PatchParams::default(), &change).await?;
         assert_eq!(value(name).await?, b"new", "{name}");
     }
 
-    // One that applies brings back what was deleted.
+    // A writer that applies creates a deleted object again.
     let saved = secrets.get("healed-applied").await?;
     let writing = AnotherWriter::of(client.clone(), &saved)?.watching().start();
     secrets.delete("healed-applied", &DeleteParams::default()).await?;
@@ -616,10 +616,10 @@ async fn killing_the_test_process_ends_everything() -> Result<()> {
         println!("\nalive: {}", everything().await?);
         return std::future::pending().await;
     }
-    // Built before, so that the victim is only waited for while it starts.
+    // Built before, so that the time limit covers only its start.
     TestEnvironment::shared().await?;
     let mut victim = Command::new(std::env::current_exe()?)
-        .args(["--exact", "nothing_outlives_a_process_that_was_killed", "--nocapture"])
+        .args(["--exact", "killing_the_test_process_ends_everything", "--nocapture"])
         .env(VICTIM, "1")
         .stdout(Stdio::piped())
         .spawn()?;
@@ -648,7 +648,7 @@ async fn killing_the_test_process_ends_everything() -> Result<()> {
     Ok(())
 }
 
-/// Starts what there is, and names its directory and its processes.
+/// Starts all parts, and prints the directory and the process ids.
 async fn everything() -> Result<serde_json::Value> {
     let environment = TestEnvironment::shared().await?;
     let rancher = environment.rancher(TokenStorage::Secret).await?;

@@ -1,5 +1,5 @@
-//! What a command costs its servers, as a proxy in front of them saw it. `docs/requests.md` tells it to users, and a story
-//! fails where that page is wrong.
+//! The requests of a command, as the proxy in front of its servers recorded them. `docs/requests.md` documents them, and a
+//! test fails where the page is wrong.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,22 +8,22 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use test_cluster::{FaultProxy, Request};
 
-/// What the user is told.
+/// The documentation for users.
 const DOCUMENT: &str = include_str!("../../../docs/requests.md");
 
-/// The requests of one command, by their sort.
+/// The requests of one command, by kind.
 pub struct Cost {
-    /// Writes of the Lease, which is lock and journal.
+    /// Writes of the Lease, which is the lock and the journal.
     pub leases: Vec<Request>,
     /// All other writes.
     pub writes: Vec<Request>,
-    /// All the rest.
+    /// All other requests.
     pub reads: Vec<Request>,
     transcript: String,
 }
 
 impl Cost {
-    /// Of everything that went through a proxy.
+    /// All requests that a proxy has recorded.
     pub fn of(proxy: &FaultProxy) -> Self {
         let (writes, reads): (Vec<_>, Vec<_>) = proxy.requests().into_iter().partition(|it| it.write.is_some());
         let (leases, writes) = writes.into_iter().partition(|write| write.path.contains("/leases"));
@@ -35,7 +35,7 @@ impl Cost {
         }
     }
 
-    /// Whether the document has the table of the writes under this title. `what` words each of them.
+    /// Checks that the document has the table of the writes under this title. `what` describes a write.
     pub fn is_documented(&self, title: &str, what: impl Fn(&Request) -> String) -> Result<()> {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for write in &self.writes {
@@ -48,20 +48,20 @@ impl Cost {
         let _ = writeln!(table, "| **together** | **{}** |", self.writes.len());
         ensure!(
             DOCUMENT.contains(&table),
-            "docs/requests.md does not say:\n{table}\n{}",
+            "docs/requests.md does not have:\n{table}\n{}",
             self.transcript
         );
         Ok(())
     }
 
-    /// Whether the Lease was written once for each of the other writes, so often besides, and every ten seconds.
+    /// Checks that the Lease was written at most once for each other write, `besides` more times, and once every ten seconds.
     pub fn leases_follow(&self, besides: usize, took: Duration) -> Result<()> {
         let renewals = usize::try_from(took.as_secs() / 10)?;
         let most = self.writes.len() + besides + renewals;
         self.at_most(most, "writes of the Lease", self.leases.len())
     }
 
-    /// Whether there were no more of these than the document allows.
+    /// Checks a limit of the document.
     pub fn at_most(&self, most: usize, what: &str, were: usize) -> Result<()> {
         ensure!(were <= most, "{were} {what}, at most {most}\n{}", self.transcript);
         Ok(())

@@ -15,6 +15,7 @@
 //! ```
 
 mod cost;
+mod kill_point;
 mod mask;
 mod wait;
 
@@ -34,31 +35,33 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
 pub use cost::Cost;
+pub use kill_point::KillPoint;
 pub use mask::mask_output;
 pub use wait::{PATIENCE, until};
 
-/// Longer than anything that a story runs: a program that hangs shall fail its story, with what it has printed.
+/// Longer than any command of a test. A command that hangs fails its test, with its output.
 const LONGEST: Duration = Duration::from_mins(15);
-/// The plugins as the files that kubectl looks for.
+/// The file names of the plugins.
 const CRT: &str = "kubectl-crt";
 const BOOTSTRAP_TOKEN: &str = "kubectl-bootstrap_token";
+const ARGOCD_RANCHER: &str = "kubectl-argocd_rancher";
 
 /// A registered cluster, and a user with a kubeconfig that leads to it.
 pub struct RancherFixture {
-    /// The Rancher of the era.
+    /// The fake Rancher with this token storage.
     pub rancher: &'static FakeRancher,
     /// The API server with Rancher's objects.
     pub management: &'static ControlPlane,
     /// The API server with all agents.
     pub downstream: &'static ControlPlane,
-    /// The cluster of this story.
+    /// The registered cluster.
     pub cluster: Registered,
-    /// Where its user sits.
+    /// The shell of the admin.
     pub shell: Shell,
 }
 
 impl RancherFixture {
-    /// A generic imported cluster called `name`, connected, and its admin.
+    /// A generic imported cluster with this name, connected, and its admin.
     pub async fn begin(storage: TokenStorage, name: &str) -> Result<Self> {
         Self::begin_with(storage, &Registration::imported(name).quick()).await
     }
@@ -74,7 +77,7 @@ impl RancherFixture {
         .await
     }
 
-    /// In a Rancher of its own, which the test may upgrade or slow down. `name` must be no other story's.
+    /// In a separate Rancher, which the test may upgrade or slow down. `name` must be unique.
     pub async fn begin_apart(storage: TokenStorage, name: &str) -> Result<Self> {
         let environment = TestEnvironment::shared().await?;
         let timing = serde_json::json!({});
@@ -103,7 +106,7 @@ impl RancherFixture {
         })
     }
 
-    /// The desk of another user of the same Rancher.
+    /// The shell of another user of the same Rancher.
     pub async fn shell_of(&self, user: &User) -> Result<Shell> {
         let kubeconfig = self
             .rancher
@@ -111,7 +114,7 @@ impl RancherFixture {
         Shell::new(TestEnvironment::shared().await?, &kubeconfig)
     }
 
-    /// A proxy in front of everything that the kubeconfig leads to, and a desk whose kubeconfig goes through it.
+    /// A proxy in front of all servers of the kubeconfig, and a shell whose kubeconfig leads through it.
     pub async fn behind_proxy(&self) -> Result<(FaultProxy, Shell)> {
         let proxy = FaultProxy::start([self.rancher.upstream(), Upstream::admin_of(self.management)]).await?;
         let kubeconfig = proxy.redirect(Kubeconfig::read(self.shell.kubeconfig())?);
@@ -119,8 +122,8 @@ impl RancherFixture {
         Ok((proxy, shell))
     }
 
-    /// The same at a distance: every request and every answer is so late. Rancher's own way to the cluster is as long, so one
-    /// apply of the agent takes as long as was seen on Rancher 2.15.0 and 2.12.0: 2.5 to 4 s, 5.5 to 8.6 s at 40 ms each way,
+    /// The same with a delay of each request and each response. Rancher has the same delay to the cluster, so one apply of the
+    /// agent takes as long as was seen on Rancher 2.15.0 and 2.12.0: 2.5 to 4 s without delay, 5.5 to 8.6 s at 40 ms each way,
     /// 9.7 to 11.9 s at 100 ms.
     pub async fn behind_slow_link(&self, each_way: Duration) -> Result<(FaultProxy, Shell)> {
         let redeploy = Duration::from_millis(3200) + each_way * 76;
@@ -131,21 +134,21 @@ impl RancherFixture {
     }
 }
 
-/// A home directory, a kubeconfig, and a `PATH` with nothing but kubectl, kubeadm and the plugins.
+/// The shell of a user: a home directory, a kubeconfig, and a `PATH` with only kubectl, kubeadm and the plugins.
 pub struct Shell {
     home: TempDir,
     kubeconfig: PathBuf,
 }
 
 impl Shell {
-    /// A desk with this kubeconfig.
+    /// A shell with this kubeconfig.
     pub fn new(environment: &TestEnvironment, kubeconfig: &Kubeconfig) -> Result<Self> {
         let home = tempfile::tempdir()?;
         let bin = home.path().join("bin");
         std::fs::create_dir(&bin)?;
         environment.programs().link_kubectl(&bin)?;
         environment.programs().link_kubeadm(&bin)?;
-        for plugin in [CRT, BOOTSTRAP_TOKEN] {
+        for plugin in [CRT, BOOTSTRAP_TOKEN, ARGOCD_RANCHER] {
             std::os::unix::fs::symlink(test_cluster::built(plugin)?, bin.join(plugin))?;
         }
         let kubeconfig = kubeconfig.write(home.path().join("kubeconfig"))?;
@@ -172,6 +175,11 @@ impl Shell {
         Invocation::new(self, BOOTSTRAP_TOKEN, args)
     }
 
+    /// `kubectl-argocd_rancher ARGS`, the plugin alone.
+    pub fn argocd_rancher(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Invocation {
+        Invocation::new(self, ARGOCD_RANCHER, args)
+    }
+
     /// `kubeadm ARGS`, the real one.
     pub fn kubeadm(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Invocation {
         Invocation::new(self, "kubeadm", args)
@@ -183,7 +191,7 @@ impl Shell {
     }
 }
 
-/// A command that is about to be run.
+/// A command line that is not started yet.
 pub struct Invocation {
     command: std::process::Command,
     stdin: Vec<u8>,
@@ -214,7 +222,7 @@ impl Invocation {
         self
     }
 
-    /// What it reads on standard input; nothing otherwise.
+    /// Sets standard input, which is empty by default.
     #[must_use]
     pub fn stdin(mut self, text: impl Into<Vec<u8>>) -> Self {
         self.stdin = text.into();
@@ -226,14 +234,14 @@ impl Invocation {
         self.start().await?.finish().await
     }
 
-    /// Runs it with a reader of its standard output that has gone away already, as after `| head -0`.
+    /// Runs it with a closed standard output, as with `| head -0`.
     pub async fn run_with_closed_stdout(self) -> Result<CommandOutput> {
         let mut running = self.start().await?;
         drop(running.child.stdout.take());
         running.finish().await
     }
 
-    /// Starts it, for a test that does something to it meanwhile. It is killed when the test forgets it.
+    /// Starts it. It is killed when the handle is dropped.
     pub async fn start(self) -> Result<Running> {
         let line = self.line();
         let mut command = Command::from(self.command);
@@ -250,7 +258,7 @@ impl Invocation {
         Ok(Running { line, child, began })
     }
 
-    /// Starts it on a terminal of its own, where it asks and shows progress as it does to people.
+    /// Starts it on its own terminal, where it prompts and shows progress.
     pub fn on_terminal(mut self) -> Result<expectrl::session::OsSession> {
         if self.command.get_envs().all(|(name, _)| name != "TERM") {
             self.command.env("TERM", "xterm-256color");
@@ -260,7 +268,7 @@ impl Invocation {
         Ok(session)
     }
 
-    /// As a user would have typed it.
+    /// The command line as a user would type it.
     fn line(&self) -> String {
         let program = Path::new(self.command.get_program()).file_name().unwrap_or_default();
         let words = std::iter::once(program).chain(self.command.get_args());
@@ -268,7 +276,7 @@ impl Invocation {
     }
 }
 
-/// A command that runs.
+/// A running command.
 pub struct Running {
     line: String,
     child: Child,
@@ -280,7 +288,7 @@ impl Running {
     pub fn pid(&self) -> Result<u32> {
         self.child
             .id()
-            .with_context(|| format!("`{}` has ended already", self.line))
+            .with_context(|| format!("`{}` has already ended", self.line))
     }
 
     /// Sends a signal to it.
@@ -298,7 +306,7 @@ impl Running {
         let (output, hangs) = tokio::select! {
             output = &mut output => (output?, false),
             () = tokio::time::sleep(LONGEST) => {
-                kill_process(pid.context("it has no id")?, Signal::KILL)?;
+                kill_process(pid.context("no process id")?, Signal::KILL)?;
                 (output.await?, true)
             }
         };
@@ -314,33 +322,33 @@ impl Running {
     }
 }
 
-/// What a command has printed, and how it ended.
+/// The output and the exit status of a command.
 #[derive(Debug)]
 pub struct CommandOutput {
     line: String,
     /// Data.
     pub stdout: String,
-    /// Talk.
+    /// Messages.
     pub stderr: String,
-    /// Code or signal.
+    /// The exit code or the signal.
     pub status: ExitStatus,
-    /// From start to end.
+    /// The duration.
     pub took: Duration,
 }
 
 impl CommandOutput {
-    /// The exit code; nothing if a signal ended it.
+    /// The exit code, unless a signal ended the command.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    /// Fails, with everything that it printed, unless it exited with this code.
+    /// Fails with the whole output unless this is the exit code.
     pub fn expect(self, code: i32) -> Result<Self> {
         ensure!(self.code() == Some(code), "expected exit code {code} of\n{self}");
         Ok(self)
     }
 
-    /// Fails unless SIGKILL ended it.
+    /// Fails with the whole output unless SIGKILL ended the command.
     pub fn expect_killed(self) -> Result<Self> {
         use std::os::unix::process::ExitStatusExt as _;
         ensure!(self.status.signal() == Some(9), "expected it to be killed:\n{self}");
@@ -349,7 +357,7 @@ impl CommandOutput {
 }
 
 impl std::fmt::Display for CommandOutput {
-    /// Everything together, as snapshots show it.
+    /// The command line, both streams and the exit status, as in snapshots.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
             line,

@@ -1,5 +1,5 @@
-//! What a command has printed, with everything masked that differs from run to run, so that a snapshot shows the rest
-//! to the letter. A mask is as wide as what it hides: columns stay where they were.
+//! Masks the values in the output of a command that differ from run to run, so that a snapshot can show the rest. A mask is
+//! as wide as the value where columns depend on it.
 
 use std::sync::LazyLock;
 
@@ -12,12 +12,12 @@ pub fn mask_output(text: &str) -> String {
     })
 }
 
-/// How a value is hidden.
+/// How a value is masked.
 #[derive(Clone, Copy)]
 enum Mask {
-    /// By this text.
+    /// With this text.
     As(&'static str),
-    /// By a letter for each different value, in the order in which they come, repeated to the same width.
+    /// With a letter for each distinct value, in order of appearance, repeated to the same width.
     Lettered,
 }
 
@@ -39,7 +39,7 @@ static RULES: LazyLock<Vec<(Regex, Mask)>> = LazyLock::new(|| {
             r"(renewed|begun|ended|in|settle:|touch:|proof:|reconnect:)( in)? \d+[smhd]\d*s?( ago)?",
             Mask::As("$1$2 <age>$3"),
         ),
-        // In a table: the space after a short one belongs to the column.
+        // In a table, the space after a short value belongs to the column.
         (r"\b3[01]d\b", Mask::As("30d")),
         (r"(?m)\b(\d\ds\b|\ds |\ds$)", Mask::As("<n>")),
         (r"Kubernetes v1\.\d+\.\d+", Mask::As("Kubernetes <version>")),

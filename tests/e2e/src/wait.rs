@@ -1,25 +1,25 @@
-//! Waiting for a condition: what stories do where others sleep.
+//! Waits for conditions. Tests do not sleep.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How often a condition is looked at.
-const LOOK: Duration = Duration::from_millis(50);
+/// The time between two checks of a condition.
+const INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long a story waits for what must come before it fails: far longer than a machine takes that has much else to do.
+/// How long a test waits for a condition before it fails. It is much longer than a busy machine needs.
 pub const PATIENCE: Duration = Duration::from_mins(4);
 
-/// Waits until `look` finds something; fails after [`PATIENCE`], saying what was waited for.
-pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+/// Waits until `check` returns a value. Fails after [`PATIENCE`] and names the condition.
+pub async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     let began = Instant::now();
     loop {
-        if let Some(found) = look().await? {
+        if let Some(found) = check().await? {
             return Ok(found);
         }
         if began.elapsed() > PATIENCE {
-            bail!("waited {PATIENCE:?} in vain for {what}");
+            bail!("timed out after {PATIENCE:?} waiting for {what}");
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(INTERVAL).await;
     }
 }

@@ -1,5 +1,5 @@
-//! Under which addresses Rancher answers its agents, and what an agent checks before it connects. Nothing here is pushed to an
-//! agent: it has the address and the checksum of the CA that were in its pod when it started.
+//! The URLs of Rancher for agents, and the checks of an agent before it connects. Nothing here is pushed to an agent:
+//! it has the URL and the checksum of the CA that were in its pod when it started.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::token::hex;
 use crate::world::{World, variable};
 
-/// The addresses that were ever used, and whether agents can reach Rancher under each.
+/// All URLs that were ever used, and whether agents can reach Rancher at each.
 pub(crate) struct Addresses(watch::Sender<BTreeMap<String, bool>>);
 
 fn bare(url: &str) -> String {
@@ -23,7 +23,7 @@ impl Addresses {
         Self(watch::Sender::new([(bare(url), true)].into()))
     }
 
-    /// From now on agents can reach Rancher under this address, or cannot: then the tunnels that go there break.
+    /// Sets whether agents can reach Rancher at this URL. If not, the tunnels to it break.
     pub(crate) fn set(&self, url: &str, reachable: bool) {
         self.0.send_modify(|all| {
             all.insert(bare(url), reachable);
@@ -45,13 +45,13 @@ impl Addresses {
             .await;
     }
 
-    /// Moves at every change.
+    /// Changes with every change.
     pub(crate) fn changed(&self) -> watch::Receiver<BTreeMap<String, bool>> {
         self.0.subscribe()
     }
 }
 
-/// What an agent's pod says about the server: its environment.
+/// The server in the environment of an agent's pod.
 #[derive(Clone, Default)]
 pub(crate) struct Environment {
     server: String,
@@ -80,8 +80,8 @@ impl World {
         bare(&self.setting("server-url"))
     }
 
-    /// What the container does before the agent itself (`package/run.sh` of github.com/rancher/rancher; its sentences were
-    /// seen on Rancher 2.15.0). It exits where this fails, and is started again.
+    /// The checks of the container before the agent itself (`package/run.sh` of github.com/rancher/rancher; its
+    /// messages were seen on Rancher 2.15.0). If they fail, it exits and is restarted.
     pub(crate) fn start_check(&self, environment: &Environment) -> Result<Trust, String> {
         let Environment {
             server,

@@ -1,5 +1,6 @@
 //! Rancher's cluster agent, one for each real running pod of the real Deployment. It reads its credential once, at its
-//! start, from the Secret that its pod mounts, holds two tunnels while the pod lives, and cleans up after its like.
+//! start, from the Secret that its pod mounts, holds two tunnels while the pod runs, and deletes old credential
+//! Secrets.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -26,7 +27,7 @@ pub(crate) struct Credential {
 }
 
 impl Credential {
-    /// Of the Secret behind the volume.
+    /// The data of the Secret behind the volume.
     pub(crate) fn read(secret: &Value) -> Option<Self> {
         Some(Self {
             token: read::secret(secret, "token")?,
@@ -35,18 +36,18 @@ impl Credential {
     }
 }
 
-/// An agent as others see it.
+/// The visible state of an agent.
 struct Handle {
     home: String,
     pod: String,
     /// The Secret behind its volume.
     mounts: Option<String>,
     environment: Environment,
-    /// From its start until its end: what it holds in memory.
+    /// The credential in memory, from its start to its end.
     held: Mutex<Option<(Credential, Trust)>>,
     /// Set when the pod ends.
     ended: watch::Sender<bool>,
-    /// Moves when both tunnels are cut from outside; they may be opened again at that moment.
+    /// Changes when both tunnels are closed from outside. They may reopen at that time.
     cut: watch::Sender<(u64, Option<Instant>)>,
     created: String,
 }
@@ -60,7 +61,7 @@ impl Agents {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Whether one of the running agents of a cluster would be let in with what it holds, or is about to read.
+    /// Whether one of the running agents of a cluster holds, or is about to read, a valid credential.
     pub(crate) fn any_admitted(&self, world: &World, cluster: &str) -> bool {
         self.of(cluster).iter().any(|handle| {
             if let Some((credential, trust)) = handle.held() {
@@ -82,7 +83,7 @@ impl Agents {
         all
     }
 
-    /// The pods of a cluster's agents with what they hold, oldest first.
+    /// The pods of a cluster's agents with their credentials, oldest first.
     pub(crate) fn report(&self, cluster: &str) -> Vec<Value> {
         let show = |handle: &Arc<Handle>| {
             let held = handle.held().map(|(credential, _)| credential);
@@ -106,7 +107,7 @@ impl Handle {
         *self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some((credential, trust));
     }
 
-    /// Not before this moment may the tunnels be opened again.
+    /// The tunnels may not reopen before this time.
     fn may_open(&self) -> Option<Instant> {
         self.cut.borrow().1
     }
@@ -134,14 +135,14 @@ pub(crate) fn wire(world: &Arc<World>) {
     });
 }
 
-/// A pod counts from the moment it is Ready, which is what makes its Deployment remove the old one: with a fake runtime that
-/// is a moment before its phase says Running.
+/// A pod counts from the moment it is Ready, because then its Deployment removes the old one. With a fake runtime, its
+/// phase becomes Running a moment later.
 fn runs(pod: &Value) -> bool {
     let started = read::text(pod, "/status/phase") == "Running" || read::condition(pod, "Ready") == "True";
     started && !has_ended(pod) && pod["metadata"]["deletionTimestamp"].is_null()
 }
 
-/// The process has gone: all its containers have, or the pod failed. A terminating pod's agent works until then.
+/// The process has ended: all its containers have, or the pod failed. The agent of a terminating pod works until then.
 fn has_ended(pod: &Value) -> bool {
     let containers = pod["status"]["containerStatuses"]
         .as_array()
@@ -163,7 +164,7 @@ fn end(world: &World, pod: &Value) {
 }
 
 fn start(world: &Arc<World>, home: &str, pod: &Value) {
-    // Several stand-ins may share one downstream API server: each serves the clusters that are registered with it.
+    // Several fake Ranchers may share one downstream API server. Each serves its own registered clusters.
     if world.cluster(home).is_none() {
         return;
     }
@@ -208,7 +209,7 @@ struct Agent {
     world: Arc<World>,
     handle: Arc<Handle>,
     spec: Value,
-    /// Set after the first connection: the steve client is started by it.
+    /// Set after the first connection, which starts the steve client.
     joined: watch::Sender<bool>,
 }
 
@@ -268,8 +269,8 @@ impl Agent {
         Credential::read(&secret)
     }
 
-    /// The checks before the agent itself. A container that exits there is started again; its pod was Ready for a moment
-    /// each time (seen on Rancher 2.15.0), and here it stays so.
+    /// The checks before the agent itself. A container that exits there is restarted. Its pod is Ready for a moment
+    /// each time (seen on Rancher 2.15.0); here it stays Ready.
     async fn check_server(&self) -> Trust {
         let mut said = String::new();
         loop {
@@ -309,7 +310,7 @@ impl Agent {
             else {
                 return;
             };
-            // The end of an outage may be moved while it is waited for.
+            // The end of an outage may change while it is awaited.
             tokio::time::sleep_until(until.min(Instant::now() + Duration::from_millis(200))).await;
         }
     }
@@ -324,7 +325,8 @@ impl Agent {
         );
     }
 
-    /// Asks the authoriser, which is asked only now: a tunnel that is open lives on when its token dies (seen on both).
+    /// Asks the authorizer. It is asked only when a tunnel is opened: an open tunnel stays open when its token becomes
+    /// invalid (seen on both).
     fn open(&self, tunnel: Tunnel, credential: &Credential, trust: &Trust) -> Option<Held<'_>> {
         let Credential { token, url } = credential;
         if let Err(why) = self.world.connect_check(url, trust) {
@@ -379,8 +381,8 @@ impl Agent {
         }
     }
 
-    /// The files are read again at that moment: had the Secret been patched in place, an old agent that reconnects would
-    /// write the new token. The last writer wins.
+    /// The files are read again at this point. If the Secret was patched in place, an old agent that reconnects writes
+    /// the new token. The last writer wins.
     async fn write_aggregation(&self, credential: &Credential, trust: &Trust) -> ApiResult<()> {
         let fresh = self.mounted().await.unwrap_or_else(|| credential.clone());
         let namespace = self.namespace();
@@ -421,7 +423,7 @@ impl Agent {
         written.map(|_| ())
     }
 
-    /// The steve client reads what this agent has just written; somebody else may have overwritten it meanwhile.
+    /// The steve client reads what this agent has just written. Another agent may have overwritten it meanwhile.
     async fn see_aggregation(&self, credential: &Credential) {
         let mut version = self.world.downstream_secrets.version();
         let seen = async {
@@ -431,12 +433,12 @@ impl Agent {
                 }
             }
         };
-        // Not seen: then it is as somebody else wrote it.
+        // If the write is not seen, another agent has overwritten it.
         let _ = tokio::time::timeout(Duration::from_millis(500), seen).await;
     }
 
-    /// What the steve client of every pod follows: not its own files, but `stv-aggregation`
-    /// (`github.com/rancher/steve` `pkg/aggregation/watch.go`).
+    /// The steve client of every pod follows `stv-aggregation`, not its own files (`github.com/rancher/steve`
+    /// `pkg/aggregation/watch.go`).
     fn aggregation(&self) -> Option<Credential> {
         let secret = self.world.downstream_secrets.get(&self.namespace(), STV)?;
         let url = read::secret(&secret, "url")?;
@@ -447,8 +449,8 @@ impl Agent {
         })
     }
 
-    /// The tunnel that `Connected` looks at. An agent without the feature flag has none: the import manifest drops it
-    /// (seen on Rancher 2.15.0).
+    /// The tunnel that the condition `Connected` depends on. An agent without the feature flag has none: the import
+    /// manifest drops it (seen on Rancher 2.15.0).
     async fn keep_steve_tunnel(&self, trust: &Trust) {
         let features = variable(&self.spec, "CATTLE_FEATURES").unwrap_or_default();
         if !features
@@ -524,7 +526,7 @@ async fn clean(world: &World, cluster: &str, spec: &Value, pretended: SignedDura
     deleted
 }
 
-/// Every running agent of a cluster cleans up now, as if this much more time had passed.
+/// Every running agent of a cluster deletes old Secrets now, as if this much more time had passed.
 pub(crate) async fn clean_now(world: &World, cluster: &str, pretended: SignedDuration) -> Vec<String> {
     let mut deleted = Vec::new();
     for pod in world.pods.in_namespace(&agent_namespace(cluster)) {
@@ -535,7 +537,7 @@ pub(crate) async fn clean_now(world: &World, cluster: &str, pretended: SignedDur
     deleted
 }
 
-/// Cuts both tunnels of every pod at once. They come back one after the other, `gap` apart, the first after one `gap`; with
+/// Closes both tunnels of every pod. They reopen one after the other, `gap` apart, the first after one `gap`. With
 /// `oldest_last` the old agent is the last writer of `stv-aggregation`. Returns the pods in that order.
 pub(crate) fn drop_tunnels(world: &World, cluster: &str, gap: Duration, oldest_last: bool) -> Vec<String> {
     let mut all = world.agents.of(cluster);
@@ -553,7 +555,7 @@ pub(crate) fn drop_tunnels(world: &World, cluster: &str, gap: Duration, oldest_l
     all.iter().map(|handle| handle.pod.clone()).collect()
 }
 
-/// Cuts the tunnels of everybody: the server went away.
+/// Closes all tunnels, because the server went away.
 pub(crate) fn drop_all(world: &World) {
     for handle in world.agents.lock().values() {
         handle.cut.send_modify(|(count, _)| *count += 1);

@@ -1,16 +1,16 @@
-//! A real API server, as the stand-in's controllers speak to it: plain JSON in and out, errors by what can be done about
-//! them. Objects stay `serde_json::Value`, so that nothing which others wrote is lost or reshaped on the way.
+//! A client of a real API server for the controllers: plain JSON in and out, and errors by what can be done about them.
+//! Objects stay `serde_json::Value`, so that no field is lost.
 
 use http::{Method, Request};
 use kube::Client;
 use kube::client::Body;
 use serde_json::Value;
 
-/// Why a request did not succeed.
+/// Why a request failed.
 #[derive(Debug)]
 pub(crate) enum ApiError {
     NotFound,
-    /// Somebody else wrote in between: read again.
+    /// Conflict: the object has changed, and must be read again.
     Conflict,
     AlreadyExists,
     Other(String),
@@ -37,7 +37,7 @@ pub(crate) struct Api {
     pub(crate) client: Client,
 }
 
-/// The program that the API servers see; the first word becomes the manager in managedFields.
+/// The user agent. Its first word becomes the manager in managedFields.
 const RANCHER: &str = "rancher/v0.0.0 (linux/amd64)";
 pub(crate) const MERGE: &str = "application/merge-patch+json";
 pub(crate) const STRATEGIC: &str = "application/strategic-merge-patch+json";
@@ -79,7 +79,7 @@ impl Api {
         })
     }
 
-    /// Reads one object; `None` if there is none.
+    /// Reads one object, if it exists.
     pub(crate) async fn get(&self, path: &str) -> ApiResult<Option<Value>> {
         match self.call(Method::GET, path, "application/json", None).await {
             Ok(value) => Ok(Some(value)),
@@ -94,7 +94,7 @@ impl Api {
             .await
     }
 
-    /// Creates, and takes "exists already" for done.
+    /// Creates an object. An existing one is not an error.
     pub(crate) async fn ensure(&self, collection: &str, object: &Value) -> ApiResult<()> {
         match self.create(collection, object).await {
             Ok(_) | Err(ApiError::AlreadyExists) => Ok(()),
@@ -112,7 +112,7 @@ impl Api {
         self.call(Method::PATCH, path, content, Some(patch)).await
     }
 
-    /// Deletes; an absent object is as good.
+    /// Deletes an object. An absent one is not an error.
     pub(crate) async fn delete(&self, path: &str) -> ApiResult<()> {
         match self.call(Method::DELETE, path, "application/json", None).await {
             Ok(_) | Err(ApiError::NotFound) => Ok(()),
@@ -121,7 +121,7 @@ impl Api {
     }
 }
 
-/// Where things are.
+/// Paths.
 pub(crate) mod paths {
     const MANAGEMENT: &str = "/apis/management.cattle.io/v3";
 

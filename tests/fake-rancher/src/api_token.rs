@@ -1,8 +1,8 @@
-//! Rancher's v3 API tokens: what is minted, who a bearer value is, and where it is valid (`pkg/auth/tokens/manager.go` and
-//! `pkg/auth/requests/authenticate.go`, 2.15.0).
+//! Rancher's v3 API tokens: issuing, the user of a bearer value, and where it is valid (`pkg/auth/tokens/manager.go`
+//! and `pkg/auth/requests/authenticate.go`, 2.15.0).
 //!
-//! The users that the stand-in was started with log in with the tokens of their configuration: those are sessions here,
-//! without scope or end.
+//! The configured users log in with the tokens of their configuration. Here those are sessions, without scope or
+//! expiry.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,10 +17,9 @@ use crate::token::{new_token, suffix};
 use crate::ttl::rfc3339;
 use crate::world::World;
 
-/// What Rancher does not grant more than, in minutes; 0: no limit (`pkg/settings/setting.go`, 2.15.0).
+/// The longest TTL that Rancher grants, in minutes. 0: no limit (`pkg/settings/setting.go`, 2.15.0).
 pub(crate) const MAX_TTL: &str = "auth-token-max-ttl-minutes";
-/// `expiresAt` is empty in the answer to a mint and filled by a controller seconds later (seen on Rancher 2.15.0 and
-/// 2.12.0).
+/// `expiresAt` is empty in the response, and filled by a controller seconds later (seen on Rancher 2.15.0 and 2.12.0).
 const EXPIRY_TOLD_AFTER: SignedDuration = SignedDuration::from_secs(2);
 
 /// One token.
@@ -30,7 +29,7 @@ pub(crate) struct ApiToken {
     pub(crate) key: String,
     pub(crate) user: String,
     pub(crate) cluster: Option<String>,
-    /// Milliseconds; 0: for ever; negative: expired at once (seen on Rancher 2.15.0 and 2.12.0).
+    /// Milliseconds. 0: unlimited; negative: expired at once (seen on Rancher 2.15.0 and 2.12.0).
     pub(crate) ttl: i64,
     pub(crate) description: String,
     pub(crate) created: Timestamp,
@@ -39,7 +38,7 @@ pub(crate) struct ApiToken {
 }
 
 impl ApiToken {
-    /// `GetIsExpired`: creation and time to live decide, `expiresAt` is only told.
+    /// `GetIsExpired`: creation and TTL decide; `expiresAt` is only shown.
     pub(crate) fn is_expired(&self, now: Timestamp) -> bool {
         self.ttl != 0 && self.ends().is_none_or(|ends| now >= ends)
     }
@@ -53,8 +52,8 @@ impl ApiToken {
         self.enabled && !self.is_expired(now) && in_scope
     }
 
-    /// As `/v3/tokens` shows it (`pkg/client/generated/management/v3/zz_generated_token.go`, 2.15.0). The value is only in
-    /// the answer to its mint.
+    /// As `/v3/tokens` shows it (`pkg/client/generated/management/v3/zz_generated_token.go`, 2.15.0). Only the response
+    /// that issues it has the value.
     pub(crate) fn shown(&self, now: Timestamp, current: bool) -> Value {
         let told = now.duration_since(self.created) >= EXPIRY_TOLD_AFTER;
         let expires = self.ends().filter(|_| told && self.ttl != 0).map(rfc3339);
@@ -68,7 +67,7 @@ impl ApiToken {
     }
 }
 
-/// All that were minted, by name.
+/// All issued tokens, by name.
 #[derive(Default)]
 pub(crate) struct ApiTokens(Mutex<BTreeMap<String, ApiToken>>);
 
@@ -77,8 +76,8 @@ impl ApiTokens {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes one. `asked` is clamped to the limit without a word: 0 and more than the limit become the limit (seen on
-    /// Rancher 2.15.0 and 2.12.0).
+    /// Issues a token. `asked` is silently clamped: 0 and values above the limit become the limit (seen on Rancher
+    /// 2.15.0 and 2.12.0).
     pub(crate) fn mint(&self, user: &str, asked: &Asked, limit_minutes: i64) -> ApiToken {
         let limit = limit_minutes * 60_000;
         let clamped = limit > 0 && (asked.ttl == 0 || asked.ttl > limit);
@@ -97,7 +96,7 @@ impl ApiTokens {
         token
     }
 
-    /// Those of one user.
+    /// The tokens of a user.
     pub(crate) fn of(&self, user: &str) -> Vec<ApiToken> {
         self.lock()
             .values()
@@ -106,14 +105,14 @@ impl ApiTokens {
             .collect()
     }
 
-    /// Ends one of the user's. `false`: the user has none of that name.
+    /// Revokes a token of the user. `false`: the user has none with that name.
     pub(crate) fn delete(&self, user: &str, name: &str) -> bool {
         let mut tokens = self.lock();
         let own = tokens.get(name).is_some_and(|token| token.user == user);
         own && tokens.remove(name).is_some()
     }
 
-    /// What an administrator does to the object, or time. `false`: no such token.
+    /// Changes a token, like an administrator or time. `false`: no such token.
     pub(crate) fn change(&self, name: &str, enabled: Option<bool>, expired: bool) -> bool {
         let mut tokens = self.lock();
         let Some(token) = tokens.get_mut(name) else {
@@ -126,7 +125,7 @@ impl ApiTokens {
         true
     }
 
-    /// The token of a bearer value, if it is valid at a path of this cluster. Each use is noted, to the second.
+    /// The token of a bearer value, if it is valid at a path of this cluster. Each use is recorded, to the second.
     fn used(&self, value: &str, scope: Option<&str>) -> Option<ApiToken> {
         let (name, key) = value.split_once(':')?;
         let mut tokens = self.lock();
@@ -140,8 +139,8 @@ impl ApiTokens {
     }
 }
 
-/// What a mint asks for; all else in its body is ignored. Whether there is such a cluster is not checked (seen on Rancher
-/// 2.15.0 and 2.12.0).
+/// The fields of a request for a token. All others are ignored, and the cluster need not exist (seen on Rancher 2.15.0
+/// and 2.12.0).
 #[derive(serde::Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Asked {
@@ -150,7 +149,7 @@ pub(crate) struct Asked {
     pub(crate) cluster_id: Option<String>,
 }
 
-/// The part of a bearer value that is no secret.
+/// The public part of a bearer value.
 pub(crate) fn name_of(value: &str) -> Option<&str> {
     value.split_once(':').map(|(name, _)| name)
 }
@@ -165,7 +164,7 @@ fn user(world: &World, name: &str) -> Option<User> {
     users.iter().find(|user| user.name == name).cloned()
 }
 
-/// Whose bearer value this is, valid or not: for the log.
+/// The user of a bearer value, valid or not, for the log.
 pub(crate) fn owner(world: &World, value: &str) -> Option<User> {
     session(world, value).or_else(|| {
         let name = name_of(value)?;
@@ -174,23 +173,23 @@ pub(crate) fn owner(world: &World, value: &str) -> Option<User> {
     })
 }
 
-/// Who makes a request to a path of `scope`, the cluster in it (`GetClusterID`: `/k8s/clusters/<id>` and
-/// `/v3/clusters/<id>` have one, `/v3/tokens` has none). `None`: nobody, whatever the reason.
+/// The user of a request to a path of `scope`, the cluster in it (`GetClusterID`: `/k8s/clusters/<id>` and
+/// `/v3/clusters/<id>` have one, `/v3/tokens` has none). `None`: unauthenticated for any reason.
 pub(crate) fn authenticate<B>(world: &World, request: &Request<B>, scope: Option<&str>) -> Option<User> {
     let value = bearer(request)?;
     session(world, value).or_else(|| {
         let token = world.tokens.used(value, scope)?;
-        // A token of a user who is gone is dead.
+        // A token of a deleted user is invalid.
         user(world, &token.user)
     })
 }
 
-/// Is it the session's own token that is asked about?
+/// Whether this is the session's own token.
 pub(crate) fn is_session(world: &World, value: &str) -> bool {
     session(world, value).is_some()
 }
 
-/// All minted tokens, for tests.
+/// All issued tokens, for tests.
 pub(crate) fn report(world: &World) -> Value {
     let now = Timestamp::now();
     let tokens = world.tokens.lock();

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::{Api, ApiError, ApiResult, MERGE, STRATEGIC};
 
-/// Who kubectl says that it is (`pkg/cmd/apply/apply.go` of k8s.io/kubectl, `FieldManagerClientSideApply`).
+/// The field manager of kubectl (`pkg/cmd/apply/apply.go` of k8s.io/kubectl, `FieldManagerClientSideApply`).
 const MANAGER: &str = "kubectl-client-side-apply";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -29,8 +29,8 @@ fn annotated(object: &Value) -> Value {
     object
 }
 
-/// The strategic merge patch of a three-way apply: everything that is wanted, and a deletion for everything that was applied
-/// last and is wanted no more. Saying what is there already changes nothing, so the live object need not be compared.
+/// The strategic merge patch of a three-way apply: every wanted field, and a deletion of every field that was applied
+/// last and is no longer wanted. The live object need not be compared.
 fn three_way(last: &Value, wanted: &Value) -> Value {
     merge(last, wanted)
 }

@@ -19,7 +19,7 @@ use crate::sessions::Tunnel;
 use crate::token::{NamePattern, suffix};
 use crate::world::{World, agent_namespace};
 
-/// The kinds of cluster that Rancher knows, as far as a client can tell them apart.
+/// The kinds of cluster that a client can distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ClusterKind {
@@ -66,7 +66,7 @@ impl ClusterKind {
     }
 }
 
-/// What a test asks for.
+/// The request of a test.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Registration {
@@ -128,7 +128,7 @@ fn object(wanted: &Registration, id: &str) -> Value {
     })
 }
 
-/// What stands in the status before any agent has connected.
+/// The status before any agent has connected.
 fn first_status(kind: ClusterKind) -> (Value, Vec<Condition>) {
     let flags = [
         "CreatorMadeOwner",
@@ -153,7 +153,7 @@ fn first_status(kind: ClusterKind) -> (Value, Vec<Condition>) {
     (status, conditions)
 }
 
-/// Registers a cluster and imports it. Returns its id once its agent is connected and the extra roll-outs have settled.
+/// Registers a cluster and imports it. Returns its id when its agent is connected and the extra rollouts have ended.
 pub(crate) async fn register(world: &Arc<World>, wanted: Registration) -> Result<String> {
     let id = wanted.id.clone().unwrap_or_else(|| wanted.kind.new_id());
     if world.cluster(&id).is_some() {
@@ -189,7 +189,7 @@ pub(crate) async fn register(world: &Arc<World>, wanted: Registration) -> Result
     Ok(id)
 }
 
-/// Waits for a value that the authoriser knows too.
+/// Waits for a value that the authorizer has too.
 async fn default_token(world: &World, id: &str) -> Result<String> {
     for _ in 0..600 {
         let token = match world.storage() {
@@ -210,7 +210,7 @@ async fn default_token(world: &World, id: &str) -> Result<String> {
     Err(anyhow!("default-token of {id} has no value after 30 s"))
 }
 
-/// What somebody who imports a cluster does: apply the manifest of the registration token. Rancher does the rest.
+/// Imports the cluster like an administrator: applies the manifest of the registration token. Rancher does the rest.
 async fn import(world: &Arc<World>, id: &str, token: &str, wanted: &Registration) -> Result<()> {
     let namespace = agent_namespace(id);
     let objects = if wanted.quick {
@@ -244,7 +244,7 @@ async fn retry<T, F: Future<Output = ApiResult<T>>>(attempt: impl Fn() -> F) -> 
     attempt().await
 }
 
-/// Returns when every roll-out is over and every agent holds both tunnels.
+/// Returns when every rollout has ended and every agent holds both tunnels.
 async fn settle(world: &World, id: &str, replicas: u32) -> Result<()> {
     let mut sessions = world.sessions.changed();
     let mut deployments = world.deployments.version();
@@ -268,7 +268,7 @@ async fn settle(world: &World, id: &str, replicas: u32) -> Result<()> {
     })
 }
 
-/// What is still missing.
+/// The condition that does not hold yet.
 fn unsettled(world: &World, id: &str, replicas: u32) -> Option<&'static str> {
     let namespace = agent_namespace(id);
     let Some(deployment) = world.deployments.get(&namespace, "cattle-cluster-agent") else {
@@ -344,14 +344,14 @@ pub(crate) async fn remove(world: &World, id: &str) -> ApiResult<()> {
     world.downstream.delete(&paths::namespace(&agent_namespace(id))).await
 }
 
-/// Sets an annotation that means nothing: an event of the Cluster.
+/// Sets an annotation without meaning: an event of the Cluster.
 pub(crate) async fn event(world: &World, id: &str) -> ApiResult<()> {
     let now = Timestamp::now().to_string();
     let patch = json!({"metadata": {"annotations": {"fake-rancher.example.com/touched": now}}});
     world.management.merge(&paths::cluster(id), &patch).await.map(|_| ())
 }
 
-/// Writes the cluster's CA into its status, or one that it no longer has.
+/// Writes the cluster's CA into its status, or an outdated one.
 pub(crate) async fn write_ca_cert(world: &World, id: &str, stale: bool) -> Result<()> {
     let ca = if stale { stale_ca_cert(id)? } else { ca_cert(id)? };
     write_cluster(world, id, &json!({}), &json!({"caCert": ca}), &[])

@@ -125,9 +125,10 @@ pub(crate) async fn update_cluster(
     Ok(())
 }
 
-/// A tunnel opened: Rancher writes down how the cluster is reached (`pkg/tunnelserver/mcmauthorizer/tunnel.go`,
-/// `authorizeCluster`, 2.15.0). On the first time, and when the agent reports another CA, that is a change, and so an event
-/// of the Cluster. `home` is the cluster that the agent runs in, which is another one if a token was carried elsewhere.
+/// A tunnel was opened: Rancher records how the cluster is reached (`pkg/tunnelserver/mcmauthorizer/tunnel.go`,
+/// `authorizeCluster`, 2.15.0). The first time, and when the agent reports another CA, that is a change, and so an
+/// event of the Cluster. `home` is the cluster that the agent runs in, which differs if a token was moved to another
+/// cluster.
 pub(crate) async fn connected(world: &Arc<World>, id: &str, home: &str) {
     let Some(cluster) = world.cluster(id) else { return };
     let Ok(ca) = ca_cert(home) else { return };
@@ -151,9 +152,9 @@ pub(crate) async fn connected(world: &Arc<World>, id: &str, home: &str) {
     }
 }
 
-/// `Connected` is a look at the steve tunnel every so often and is written only when it changes
-/// (`pkg/controllers/managementuser/clusterconnected/clusterconnected.go`, 2.15.0). `Ready` goes with it, and comes back
-/// when the cluster's API answers through the other tunnel.
+/// `Connected` is a periodic check of the steve tunnel, and is written only when it changes
+/// (`pkg/controllers/managementuser/clusterconnected/clusterconnected.go`, 2.15.0). `Ready` follows it, and becomes
+/// true again when the cluster's API responds through the other tunnel.
 pub(crate) async fn keep_conditions(world: Arc<World>) {
     loop {
         tokio::time::sleep(world.timing().connected_tick).await;
@@ -163,7 +164,7 @@ pub(crate) async fn keep_conditions(world: Arc<World>) {
             .all()
             .iter()
             .filter(|cluster| {
-                // The first look comes when the agent has long been deployed (seen on Rancher 2.15.0: AgentDeployed two
+                // The first check happens long after the agent was deployed (seen on Rancher 2.15.0: AgentDeployed two
                 // seconds after the connection, Connected seventeen seconds later), so it does not disturb that apply.
                 let deployed = read::condition(cluster, "AgentDeployed") == "True";
                 let looked_at = deployed || !read::condition(cluster, "Connected").is_empty();

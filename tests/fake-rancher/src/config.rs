@@ -1,4 +1,4 @@
-//! What the stand-in is told at its start: one JSON file, read once. Durations are written as Go writes them.
+//! The configuration: one JSON file, read once. Durations are in Go's format.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,18 +6,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Deserializer};
 
-/// Where Rancher keeps the value of a cluster registration token.
+/// Where Rancher stores the value of a cluster registration token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TokenStorage {
     /// In the token object's status: every release up to 2.12, 2.13.7 and 2.14.3.
     Status,
-    /// In a Secret beside it, with a time to live and a grace time: 2.13.8, 2.14.4, 2.15.0 and later.
+    /// In a Secret beside it, with a TTL and a grace period: 2.13.8, 2.14.4, 2.15.0 and later.
     Secret,
 }
 
 impl TokenStorage {
-    /// The release whose behaviour is stood in for.
+    /// The release whose behavior is imitated.
     pub(crate) fn version(self) -> &'static str {
         match self {
             Self::Status => "v2.12.0",
@@ -26,11 +26,11 @@ impl TokenStorage {
     }
 }
 
-/// A user of Rancher, as its authentication would know them.
+/// A user of Rancher.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct User {
-    /// The Rancher user id (`u-xxxxx`): this is who requests are made as on both sides.
+    /// The Rancher user id (`u-xxxxx`). Requests on both sides impersonate it.
     pub(crate) name: String,
     /// The whole bearer value.
     pub(crate) token: String,
@@ -46,20 +46,20 @@ pub(crate) struct Timing {
     /// From "pod runs" to the agent's first connection.
     #[serde(deserialize_with = "duration")]
     pub(crate) agent_start: Duration,
-    /// Between two attempts of a refused agent. Rancher's agent: 10 s.
+    /// Between two attempts of a rejected agent. Rancher's agent: 10 s.
     #[serde(deserialize_with = "duration")]
     pub(crate) agent_retry: Duration,
-    /// Between two looks at the steve sessions. `pkg/controllers/managementuser/clusterconnected` (2.15.0): 15 s.
+    /// Between two checks of the steve sessions. `pkg/controllers/managementuser/clusterconnected` (2.15.0): 15 s.
     #[serde(deserialize_with = "duration")]
     pub(crate) connected_tick: Duration,
-    /// One apply of the agent's manifest, from reading the Cluster to the note on it. Seen on Rancher 2.15.0 and 2.12.0: 2.5
-    /// to 4 s without latency, 5.5 to 8.6 s at 80 ms of round trip, 9.7 to 11.9 s at 200 ms.
+    /// One apply of the agent's manifest, from reading the Cluster to updating it. Seen on Rancher 2.15.0 and 2.12.0:
+    /// 2.5 to 4 s without latency, 5.5 to 8.6 s at 80 ms of round trip, 9.7 to 11.9 s at 200 ms.
     #[serde(deserialize_with = "duration")]
     pub(crate) redeploy: Duration,
-    /// By how much the authoriser's index is behind the API server.
+    /// The lag of the authorizer's index behind the API server.
     #[serde(deserialize_with = "duration")]
     pub(crate) replica_lag: Duration,
-    /// How long a proxied call waits for an absent agent. Seen on Rancher 2.15.0: 27 to 38 s.
+    /// How long a proxied call waits for a disconnected agent. Seen on Rancher 2.15.0: 27 to 38 s.
     #[serde(deserialize_with = "duration")]
     pub(crate) disconnected_wait: Duration,
     /// From the first deployment to the `upgraded-v1.22` annotation. Seen on both: some 3 s after the import.

@@ -1,4 +1,5 @@
-//! `/fake_rancher/…`: how tests make things happen and see what did. No authentication: it listens on the loopback only.
+//! `/control/…`: the endpoints by which tests control and inspect the fake Rancher. There is no authentication; it
+//! listens only on the loopback interface.
 //!
 //! ```text
 //! POST   clusters                  {"displayName", "id"?, "kind"?, "namePattern"?, "replicas"?, "quick"?} → {"id"}
@@ -46,7 +47,7 @@ use crate::server::{Body, json_answer};
 use crate::world::World;
 use crate::{agent, api_token, clusters, deploy, upgrade};
 
-/// What went wrong: an HTTP status and a sentence.
+/// An HTTP status and a message.
 struct Failure(u16, String);
 
 impl<E: std::fmt::Display> From<E> for Failure {
@@ -170,17 +171,17 @@ async fn cluster(world: &Arc<World>, method: &Method, id: &str, rest: &[&str], b
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Redeploy {
-    /// The token in the manifest is the one of now, not of when it lands.
+    /// The manifest has the token of now, not of the moment of the apply.
     #[serde(default)]
     rendered_now: bool,
     #[serde(default, deserialize_with = "optional_duration")]
     lands_after: Option<Duration>,
-    /// Answer only once it has landed.
+    /// Responds when it is applied.
     #[serde(default)]
     wait: bool,
 }
 
-/// Rancher deploys the agent again. Without times it is what `force.deploy` does; with them, a redeploy that races.
+/// Rancher deploys the agent again. Without times it is like `force.deploy`; with them it is a racing redeploy.
 async fn redeploy(world: &Arc<World>, id: &str, wanted: Redeploy) -> Outcome {
     let Some(after) = wanted.lands_after else {
         let patch = json!({"metadata": {"annotations": {deploy::FORCE: "true"}}});
@@ -282,21 +283,21 @@ struct Cleanup {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Faults {
-    /// By how much the authoriser is late.
+    /// The lag of the authorizer.
     #[serde(default, deserialize_with = "optional_duration")]
     replica_lag: Option<Duration>,
-    /// 1: the late one answers. 2: an up to date one and the late one in turn.
+    /// 1: the lagging replica responds. 2: an up-to-date one and the lagging one in turn.
     replicas: Option<usize>,
     /// No controller acts for this long.
     #[serde(default, deserialize_with = "optional_duration")]
     leader_gap: Option<Duration>,
-    /// Fingerprints that are refused everywhere.
+    /// Fingerprints that are rejected everywhere.
     #[serde(default)]
     refuse: Vec<String>,
-    /// Clusters whose tunnels are refused to every token that is made from now on; probes find it live.
+    /// Clusters whose tunnels reject every token that is created from now on. Probes accept it.
     #[serde(default)]
     refuse_new_tokens: Vec<String>,
-    /// Fingerprints that are refused no more; `["*"]` for all refusals of both sorts.
+    /// Fingerprints that are no longer rejected; `["*"]` for all rejections of both kinds.
     #[serde(default)]
     admit: Vec<String>,
     #[serde(default, deserialize_with = "optional_duration")]
@@ -359,7 +360,7 @@ struct Settings {
     cacerts: Option<String>,
 }
 
-/// What an administrator does in Rancher's settings. Nothing is pushed by it (seen on Rancher 2.15.0).
+/// Changes Rancher's settings, like an administrator. Nothing is pushed by it (seen on Rancher 2.15.0).
 async fn settings(world: &World, wanted: Result<Settings, Failure>) -> Outcome {
     let wanted = wanted?;
     if let Some(url) = &wanted.server_url {
@@ -393,7 +394,7 @@ fn add_user(world: &World, body: &[u8]) -> Outcome {
     Ok(json!({}))
 }
 
-/// The user's tokens are dead from now on.
+/// The user's tokens are invalid from now on.
 fn remove_user(world: &World, name: &str) -> Value {
     world
         .users

@@ -1,4 +1,4 @@
-//! Rancher's own kinds, settings and features, installed on the management API server as each era has them.
+//! Rancher's own kinds, settings and features, installed on the management API server for each token storage.
 
 use serde_json::{Value, json};
 
@@ -7,9 +7,9 @@ use crate::config::TokenStorage;
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
-/// The token object. No status subresource in any version (`pkg/crds/dashboard/crds.go`, 2.12.0 and 2.15.0: seen, `/status`
-/// answers 404); unknown fields are pruned in spec and status (seen on Rancher 2.15.0 and 2.12.0), so an era without
-/// `ttl` drops it silently.
+/// The token object. No status subresource in any version (`pkg/crds/dashboard/crds.go`, 2.12.0 and 2.15.0: seen,
+/// `/status` returns 404). Unknown fields are pruned in spec and status (seen on Rancher 2.15.0 and 2.12.0), so a
+/// version without `ttl` drops it silently.
 fn registration_tokens(storage: TokenStorage) -> Value {
     let text = json!({"type": "string"});
     let mut spec = json!({"clusterName": text});
@@ -52,7 +52,7 @@ fn clusters(storage: TokenStorage) -> Value {
     )
 }
 
-/// Seen on Rancher 2.15.0 and 2.12.0: everything stands at the top of the object.
+/// Seen on Rancher 2.15.0 and 2.12.0: all fields are at the top level of the object.
 fn settings() -> Value {
     let text = json!({"type": "string"});
     let schema = json!({"type": "object", "properties": {
@@ -169,7 +169,7 @@ fn wanted_settings(storage: TokenStorage, url: &str, cacerts: &str, version_in_d
     settings
 }
 
-/// Writes the settings, and in the era of Secrets the feature (`pkg/features/feature.go`, 2.15.0: on by default).
+/// Writes the settings, and with `secret` storage the feature (`pkg/features/feature.go`, 2.15.0: on by default).
 pub(crate) async fn configure(
     api: &Api,
     storage: TokenStorage,

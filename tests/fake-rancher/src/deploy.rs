@@ -1,5 +1,5 @@
-//! The controller that puts the agent onto downstream clusters: when it does, with which token, and what it notes down
-//! afterwards (`pkg/controllers/management/clusterdeploy/clusterdeploy.go`, 2.12.0 and 2.15.0).
+//! The controller that deploys the agent to downstream clusters: when, with which token, and what it records afterwards
+//! (`pkg/controllers/management/clusterdeploy/clusterdeploy.go`, 2.12.0 and 2.15.0).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,7 @@ pub(crate) const UPGRADED: &str = "agent.cluster.cattle.io/upgraded-v1.22";
 #[derive(Default)]
 pub(crate) struct Deployers(Mutex<HashMap<String, Arc<Notify>>>);
 
-/// Looks at a cluster, soon.
+/// Enqueues a cluster.
 pub(crate) fn poke(world: &Arc<World>, id: &str) {
     let mut all = world
         .deployers
@@ -43,8 +43,8 @@ pub(crate) fn poke(world: &Arc<World>, id: &str) {
         .notify_one();
 }
 
-/// Only a Cluster's own changes wake a worker. Seen on Rancher 2.15.0: after a native rotation nothing was pushed for
-/// three and a half minutes, until the Cluster was touched.
+/// Only changes of the Cluster itself wake a worker. Seen on Rancher 2.15.0: after a rotation by Rancher nothing was
+/// pushed for three and a half minutes, until the Cluster changed.
 pub(crate) fn wire(world: &Arc<World>) {
     let mut clusters = world.clusters.subscribe();
     let world = world.clone();
@@ -63,8 +63,8 @@ async fn work(world: Arc<World>, id: String, wake: Arc<Notify>) {
         world.leader().await;
         match sync(&world, &id).await {
             Ok(()) => {}
-            // Not a word about it, and the whole apply starts again (seen on Rancher 2.15.0 and 2.12.0), also if its own
-            // rollout has no agent connected at this moment.
+            // Without any report, the whole apply starts again (seen on Rancher 2.15.0 and 2.12.0), even if its own
+            // rollout has no connected agent at this moment.
             Err(ApiError::Conflict) => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 // If none comes, the next event of the Cluster wakes this worker.
@@ -91,8 +91,8 @@ fn reason(world: &World, id: &str, cluster: &Value) -> Option<&'static str> {
     if read::text(cluster, "/status/agentImage") != agent_image(world.storage()) {
         return Some("agent image");
     }
-    // Era S only; without a `system` token nothing is compared (seen on Rancher 2.15.0: after its deletion a touch neither
-    // recreated nor pushed).
+    // Only with `secret` storage. Without a `system` token nothing is compared (seen on Rancher 2.15.0: after its
+    // deletion, an event neither recreated nor pushed it).
     let system = (world.storage() == TokenStorage::Secret)
         .then(|| system_token(world, id))
         .flatten();
@@ -131,7 +131,7 @@ async fn sync(world: &Arc<World>, id: &str) -> ApiResult<()> {
     Ok(())
 }
 
-/// One apply on its way: the Cluster as it was read at the beginning, and the manifest with the token of that moment.
+/// An apply in progress: the Cluster as it was read at the start, and the manifest with the token of that moment.
 pub(crate) struct Begun {
     cluster: Value,
     rendered: Rendered,
@@ -192,10 +192,10 @@ impl Begun {
         world.log.line("redeploy", line);
     }
 
-    /// Applies what was rendered, and notes it down on the Cluster at the end.
+    /// Applies the rendered manifest, and updates the Cluster at the end.
     ///
-    /// The note is an update of the Cluster as it was read at the beginning: whoever has changed it in between, also by
-    /// an annotation, makes it conflict (`clusterdeploy.go`, `sync`; seen on Rancher 2.15.0 and 2.12.0).
+    /// The update has the resourceVersion of the start. Any change of the Cluster in between, even an annotation, makes
+    /// it conflict (`clusterdeploy.go`, `sync`; seen on Rancher 2.15.0 and 2.12.0).
     pub(crate) async fn land(self, world: &World, id: &str, to_the_end: Duration) -> ApiResult<()> {
         wait_for_tunnel(world, id).await?;
         apply_objects(world, id, &self.rendered.objects).await?;
@@ -248,7 +248,8 @@ pub(crate) async fn apply_objects(world: &World, id: &str, objects: &[Value]) ->
     Ok(())
 }
 
-/// A dial waits for an agent to come back, with the manifest as it was rendered (seen on Rancher 2.15.0: half a minute).
+/// A dial waits for an agent to reconnect, with the manifest as it was rendered (seen on Rancher 2.15.0: half a
+/// minute).
 async fn wait_for_tunnel(world: &World, id: &str) -> ApiResult<()> {
     let mut changed = world.sessions.changed();
     let wait = async {
@@ -296,7 +297,7 @@ async fn create_system(world: &World, id: &str) -> ApiResult<String> {
     Ok(token)
 }
 
-/// One more roll-out with the same token, once in an agent's life (seen on 2.15.0 and 2.12.0: some 3 s after the import).
+/// One more rollout with the same token, once per agent (seen on 2.15.0 and 2.12.0: some 3 s after the import).
 pub(crate) async fn mark_upgraded(world: &World, id: &str) {
     tokio::time::sleep(world.timing().upgraded_annotation).await;
     let path = paths::deployment(&agent_namespace(id));

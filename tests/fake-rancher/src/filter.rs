@@ -1,10 +1,11 @@
-//! A client of one cluster sees no other: answers that span namespaces lose what belongs to the agents of others.
+//! Filters responses that span namespaces, so that a client of one cluster does not see the agents of others.
 
 use serde_json::Value;
 
 use crate::world::{AGENT_NAMESPACE, agent_namespace};
 
-/// Takes the agents of other clusters out of answers that span namespaces. A list is judged as a whole, a watch by line.
+/// Removes the agents of other clusters from responses that span namespaces. A list is filtered as a whole, a watch
+/// line by line.
 pub(crate) struct Filter {
     other: String,
     own: String,

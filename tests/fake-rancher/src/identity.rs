@@ -1,6 +1,6 @@
-//! What tells one registered cluster from another: the uid of its namespace kube-system and its CA. All registered clusters
-//! share one API server here, so each client is shown the values of its own cluster, and the name of the agents' namespace
-//! as that cluster has it.
+//! The identity of a registered cluster: the uid of its namespace kube-system and its CA. All registered clusters share
+//! one API server here, so each client gets the values of its own cluster, and the agents' namespace under its usual
+//! name.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ use crate::rewrite::{Rewriter, in_uri};
 use crate::token::hex;
 use crate::world::{AGENT_NAMESPACE, agent_namespace};
 
-/// The uid of a cluster's namespace kube-system. It follows from the cluster's id, so nothing has to be stored.
+/// The uid of a cluster's namespace kube-system. It is derived from the cluster's id, so nothing is stored.
 fn kube_system_uid(id: &str) -> String {
     let digest = hex(&Sha256::digest(format!("kube-system of {id}")));
     // The form of a random uid: version 4, variant 8.
@@ -32,7 +32,8 @@ fn kube_system_uid(id: &str) -> String {
     )
 }
 
-/// The certificate of a CA, PEM. It follows from the name too: an Ed25519 key made from a seed signs the same each time.
+/// The certificate of a CA, PEM. It is derived from the name: an Ed25519 key from a seed gives the same signature each
+/// time.
 fn ca(name: &str) -> Result<String> {
     // PKCS #8 version 1 of an Ed25519 key, up to the 32 bytes of the seed (RFC 8410, section 7).
     let mut key = vec![
@@ -60,7 +61,7 @@ pub(crate) fn stale_ca_cert(id: &str) -> Result<String> {
 pub(crate) struct Shared {
     kube_system_uid: String,
     ca: String,
-    /// Made once for each cluster: a signature costs more than a whole answer.
+    /// Created once for each cluster, because a signature costs more than a whole response.
     views: Mutex<HashMap<String, Arc<View>>>,
 }
 
@@ -89,7 +90,7 @@ impl Shared {
         if let Some(view) = views.get(id) {
             return Ok(view.clone());
         }
-        // As the text stands in JSON; without the line break at its end, which not every writer keeps.
+        // The text in JSON, without the final line break, which some writers omit.
         let in_json = |pem: &str| {
             let quoted = Value::from(pem.trim_end()).to_string();
             quoted.trim_matches('"').to_owned()
@@ -107,11 +108,11 @@ impl Shared {
     }
 }
 
-/// What a client of one cluster sees in place of what is there.
+/// The replacements for a client of one cluster.
 pub(crate) struct View {
     /// The cluster.
     pub(crate) id: String,
-    /// Each as the client sees it, and as it is.
+    /// Each value as the client sees it, and the real one.
     exchanged: [(String, String); 3],
 }
 
@@ -129,7 +130,7 @@ impl View {
             .fold(body, |body, (seen, real)| Rewriter::whole(seen, real, &body))
     }
 
-    /// Exchanges what is in an answer, as it flows.
+    /// Replaces the values in a response as it flows.
     pub(crate) fn outward(&self) -> Outward {
         Outward(
             self.exchanged
@@ -140,18 +141,18 @@ impl View {
     }
 }
 
-/// An answer on its way to the client.
+/// A response that flows to the client.
 pub(crate) struct Outward(Vec<Rewriter>);
 
 impl Outward {
-    /// Takes what came and gives what can go on.
+    /// Takes a chunk, and returns the part that can be passed on.
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Vec<u8> {
         self.0
             .iter_mut()
             .fold(chunk.to_vec(), |chunk, rewriter| rewriter.push(&chunk))
     }
 
-    /// What was kept back, at the end of the stream.
+    /// The rest at the end of the stream.
     pub(crate) fn finish(&mut self) -> Vec<u8> {
         self.0.iter_mut().fold(Vec::new(), |rest, rewriter| {
             let mut out = rewriter.push(&rest);

@@ -1,5 +1,5 @@
-//! Which cluster a token belongs to: Rancher's authoriser. It is asked when a tunnel opens and never again, and each
-//! replica of Rancher answers from its own copy, which may be behind.
+//! The cluster of a token: Rancher's authorizer. It is asked only when a tunnel opens, and each replica of Rancher
+//! responds from its own copy, which may lag.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use crate::config::TokenStorage;
 use crate::store::Key;
 use crate::token::{cacerts_name, fingerprint};
 
-/// What one object says about one token.
+/// The entry of an object for a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     token: String,
@@ -58,7 +58,7 @@ impl Replica {
         }
     }
 
-    /// What an object of that era, or of any, says about the token.
+    /// The entry of an object with this token storage, or with any.
     fn find(&self, storage: Option<TokenStorage>, token: &str) -> Option<&Entry> {
         self.tokens
             .get(token)?
@@ -68,7 +68,7 @@ impl Replica {
     }
 }
 
-/// Tokens that are refused although they are live.
+/// Valid tokens that are rejected.
 #[derive(Default)]
 struct Refusals {
     /// Everywhere, by fingerprint.
@@ -77,15 +77,15 @@ struct Refusals {
     known: HashMap<String, HashSet<String>>,
 }
 
-/// The authoriser of all replicas.
+/// The authorizer of all replicas.
 pub(crate) struct Index {
-    /// One that is always up to date, one that lags.
+    /// An up-to-date replica and a lagging one.
     replicas: [Mutex<Replica>; 2],
     queue: mpsc::UnboundedSender<(Instant, Source, Vec<Entry>)>,
     lag: Mutex<Duration>,
     turn: AtomicUsize,
     count: AtomicUsize,
-    /// While tokens are being moved from one place to the other, both count.
+    /// While tokens are moved from one storage to the other, both count.
     either: AtomicBool,
     refusals: Mutex<Refusals>,
     applied: mpsc::UnboundedSender<String>,
@@ -96,7 +96,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Index {
-    /// Starts the authoriser. Each cluster id whose tokens have just changed, as seen by the late replica, is sent to
+    /// Starts the authorizer. The id of each cluster whose tokens have just changed in the lagging replica is sent to
     /// `applied`.
     pub(crate) fn start(lag: Duration, applied: mpsc::UnboundedSender<String>) -> Arc<Self> {
         let (queue, mut late) = mpsc::unbounded_channel::<(Instant, Source, Vec<Entry>)>();
@@ -132,13 +132,14 @@ impl Index {
     fn change(&self, source: Source, entries: Vec<Entry>) {
         self.apply(0, &source, entries.clone());
         let lag = *lock(&self.lag);
-        // The receiver lives as long as the index.
+        // The receiver exists as long as the index.
         let _ = self.queue.send((Instant::now() + lag, source, entries));
     }
 
-    /// A registration token changed. Era P: the tunnel is indexed by `spec.clusterName`
+    /// A registration token changed. With `status` storage, the tunnel is indexed by `spec.clusterName`
     /// (`pkg/api/steve/…/mcmauthorizer/tunnel.go`), the steve tunnel by namespace, **and there an empty token counts
-    /// too** (`pkg/api/steve/proxy/auth.go`, 2.12.12; seen on Rancher 2.12.0: a blanked token let `stv-cluster-` in).
+    /// too** (`pkg/api/steve/proxy/auth.go`, 2.12.12; seen on Rancher 2.12.0: a blank token was accepted for
+    /// `stv-cluster-`).
     pub(crate) fn crt(&self, key: Key, object: Option<&Value>) {
         let entries = object.map(|crt| {
             let token = read::text(crt, "/status/token").to_owned();
@@ -152,7 +153,7 @@ impl Index {
         self.change((TokenStorage::Status, key), entries.unwrap_or_default());
     }
 
-    /// A Secret changed. Era S: name prefix and namespace decide, whether or not a token object exists
+    /// A Secret changed. With `secret` storage, name prefix and namespace decide, whether or not a token object exists
     /// (`pkg/controllers/dashboard/clusterregistrationtoken/token_secret.go`, 2.15.0).
     pub(crate) fn secret(&self, key: Key, object: Option<&Value>) {
         if !key.1.starts_with("crt-token-") {
@@ -177,7 +178,7 @@ impl Index {
         (!self.either.load(Ordering::Relaxed)).then_some(storage)
     }
 
-    /// From now on the objects of both eras count, or only those of one again.
+    /// From now on the objects of both token storages count, or only those of one.
     pub(crate) fn accept_either(&self, either: bool) {
         self.either.store(either, Ordering::Relaxed);
     }
@@ -217,7 +218,7 @@ impl Index {
             .map(|entry| entry.steve.clone())
     }
 
-    /// The live token that `/cacerts` was asked about by its hash.
+    /// The valid token that `/cacerts` was asked about by its hash.
     pub(crate) fn by_hash(&self, storage: TokenStorage, hash: &str) -> Option<String> {
         let replica = self.replica();
         let token = replica
@@ -229,7 +230,7 @@ impl Index {
         (!self.refused(&token)).then_some(token)
     }
 
-    /// Whether an agent of `cluster` that holds this token would be let in, as the late replica sees it.
+    /// Whether an agent of `cluster` with this token would be accepted by the lagging replica.
     pub(crate) fn admits(&self, storage: TokenStorage, cluster: &str, token: &str) -> bool {
         let found = lock(&self.replicas[1])
             .find(self.source(storage), token)
@@ -237,7 +238,7 @@ impl Index {
         found && !self.refused(token) && !self.refused_for_tunnels(cluster, token)
     }
 
-    /// Fingerprints of all that opens tunnels of this cluster, as the late replica sees it.
+    /// Fingerprints of all tokens that open tunnels of this cluster, in the lagging replica.
     pub(crate) fn accepted(&self, storage: TokenStorage, cluster: &str) -> BTreeSet<String> {
         let tokens: Vec<String> = lock(&self.replicas[1])
             .sources
@@ -265,7 +266,7 @@ impl Index {
         *lock(&self.lag) = lag;
     }
 
-    /// One replica (the late one) or two that answer in turn, one up to date and one late.
+    /// One replica (the lagging one), or two that respond in turn.
     pub(crate) fn set_replicas(&self, count: usize) {
         self.count.store(count.clamp(1, 2), Ordering::Relaxed);
     }
@@ -274,13 +275,13 @@ impl Index {
         lock(&self.refusals).everywhere.insert(fingerprint.to_owned());
     }
 
-    /// From now on, tunnels of this cluster are refused for every token that does not exist yet; probes find it live.
+    /// From now on, tunnels of this cluster reject every token that does not exist yet. Probes accept it.
     pub(crate) fn refuse_new(&self, cluster: &str) {
         let known = lock(&self.replicas[0]).tokens.keys().cloned().collect();
         lock(&self.refusals).known.insert(cluster.to_owned(), known);
     }
 
-    /// Takes back every refusal of a fingerprint, or (`None`) all of them.
+    /// Removes every rejection of a fingerprint, or (`None`) all of them.
     pub(crate) fn admit(&self, fingerprint: Option<&str>) {
         let mut refusals = lock(&self.refusals);
         match fingerprint {

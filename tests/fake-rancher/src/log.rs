@@ -1,4 +1,4 @@
-//! The record that tests assert on: one JSON object a line, flushed at once, with fingerprints where a token was used.
+//! The log that tests assert on: one JSON object per line, flushed at once, with the fingerprints of tokens.
 
 use std::fs::File;
 use std::io::Write;
@@ -29,7 +29,7 @@ impl Log {
         let mut text = Value::Object(line).to_string();
         text.push('\n');
         if let Ok(mut file) = self.0.lock() {
-            // A full disk must not end the stand-in in the middle of a test; the test will miss the line.
+            // A full disk must not end the fake Rancher during a test. The test will miss the line.
             let _ = file.write_all(text.as_bytes());
         }
     }

@@ -1,6 +1,7 @@
-//! A stand-in for Rancher's server side, for tests only: real controllers on a real Kubernetes API server, an HTTPS server
-//! with Rancher's endpoints, and an agent for each real pod of a downstream cluster's agent Deployment. It shares no code
-//! with the product that it judges; where a comment names a file, it is one of github.com/rancher/rancher at that version.
+//! A fake of Rancher's server side, for tests only: real controllers on a real Kubernetes API server, an HTTPS server
+//! with Rancher's endpoints, and an agent for each real pod of a downstream cluster's agent Deployment. It shares no
+//! code with the product that it tests. File names in comments are those of github.com/rancher/rancher at the named
+//! version.
 
 mod address;
 mod agent;
@@ -46,7 +47,7 @@ use crate::world::{Parts, World};
 #[derive(Parser)]
 #[command(version, about = "Stands in for Rancher's server side in tests")]
 struct Arguments {
-    /// The JSON file that says where everything is.
+    /// The JSON configuration file
     #[arg(long)]
     config: PathBuf,
 }
@@ -60,7 +61,7 @@ fn main() -> Result<()> {
         )
         .init();
     let config = Config::read(&Arguments::parse().config)?;
-    // Fails only if somebody installed one before: then that one serves.
+    // Fails only if a provider is already installed, which is then used.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new()?;
     let result = runtime.block_on(async {
@@ -69,7 +70,7 @@ fn main() -> Result<()> {
             result = asked_to_end() => result,
         }
     });
-    // The thread that reads stdin may be blocked there for ever: it is not waited for.
+    // The thread that reads stdin may be blocked forever, so it is not awaited.
     runtime.shutdown_background();
     result
 }
@@ -119,7 +120,7 @@ async fn connect(kubeconfig: &Path) -> Result<Api> {
     })
 }
 
-/// Returns on SIGTERM, on Ctrl-C, and when whoever started this has gone and its end of the pipe is closed.
+/// Returns on SIGTERM, on Ctrl-C, and when the parent process has ended and closed the pipe.
 async fn asked_to_end() -> Result<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;

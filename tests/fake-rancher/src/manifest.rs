@@ -1,5 +1,5 @@
-//! What Rancher applies on a downstream cluster: the agent's credential Secret and Deployment, as its template renders them
-//! (`pkg/systemtemplate/template.go`, 2.12.0 and 2.15.0), down to what ends in kubectl's annotation.
+//! The manifest that Rancher applies to a downstream cluster: the agent's credential Secret and Deployment, as its
+//! template renders them (`pkg/systemtemplate/template.go`, 2.12.0 and 2.15.0), including kubectl's annotation.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::config::TokenStorage;
 use crate::token::{NamePattern, ca_checksum};
 use crate::world::{AGENT_NAMESPACE, World};
 
-/// What the template is filled with.
+/// The values of the template.
 pub(crate) struct Values<'a> {
     pub(crate) storage: TokenStorage,
     /// `server-url`, which names the Secret too.
@@ -53,7 +53,7 @@ pub(crate) fn features(storage: TokenStorage) -> &'static [(&'static str, bool)]
     }
 }
 
-/// The agent's image of an era.
+/// The agent's image for a token storage.
 pub(crate) fn agent_image(storage: TokenStorage) -> String {
     format!("rancher/rancher-agent:{}", storage.version())
 }
@@ -150,8 +150,7 @@ impl Values<'_> {
         })
     }
 
-    /// Everything, in the order of the template; without what an agent that is not really run has no use for (roles,
-    /// service).
+    /// All objects in the order of the template, without those that a fake agent does not need (roles, service).
     pub(crate) fn objects(&self) -> Vec<Value> {
         vec![self.service_account(), self.secret(), self.deployment()]
     }
@@ -162,7 +161,7 @@ impl Values<'_> {
         let mut text = String::new();
         for object in std::iter::once(namespace).chain(self.objects()) {
             text.push_str("---\n");
-            // JSON is YAML: should the printer ever fail, the document is still right.
+            // JSON is valid YAML, in case the printer fails.
             text.push_str(&serde_saphyr::to_string(&object).unwrap_or_else(|_| object.to_string()));
             text.push('\n');
         }
@@ -199,7 +198,7 @@ fn affinity() -> Value {
     })
 }
 
-/// The import manifest for anybody who asks, as a client is to see it.
+/// The import manifest, as a client sees it.
 pub(crate) fn import_manifest(world: &World, token: &str) -> String {
     import_values(world, token, AGENT_NAMESPACE).yaml()
 }
@@ -238,7 +237,7 @@ mod tests {
         .deployment()
     }
 
-    /// The interesting half of what Rancher 2.15.0 left in the annotation of a Deployment.
+    /// The relevant half of the annotation that Rancher 2.15.0 left on a Deployment.
     #[test]
     fn the_deployment_matches_rancher_2_15_0() {
         let deployment = values("a", TokenStorage::Secret);

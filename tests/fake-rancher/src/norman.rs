@@ -1,5 +1,5 @@
-//! `/v3/…`, Rancher's own API, as far as API tokens need it: tokens, clusters, the caller, settings. Everybody sees what is
-//! theirs.
+//! `/v3/…`, the part of Rancher's own API that API tokens need: tokens, clusters, the caller, settings. Users see their
+//! own objects.
 
 use std::sync::Arc;
 
@@ -29,8 +29,8 @@ fn collection(items: &[Value]) -> Response<Body> {
     json_answer(200, &json!({"type": "collection", "data": items}))
 }
 
-/// Answers one request. A token that is dead, or not valid at this path, is refused (seen on Rancher 2.15.0 and 2.12.0:
-/// `status` is text there).
+/// Responds to a request. A token that is invalid, or not valid at this path, is rejected (seen on Rancher 2.15.0 and
+/// 2.12.0: `status` is a string there).
 pub(crate) async fn handle(world: &Arc<World>, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let words: Vec<&str> = path.trim_matches('/').split('/').skip(1).collect();
@@ -99,7 +99,8 @@ async fn mint(world: &Arc<World>, user: &User, request: Request<Incoming>) -> Re
     json_answer(201, &shown)
 }
 
-/// 204, and dead within 60 ms; again: 404. A session cannot end itself here (400). (Seen on Rancher 2.15.0 and 2.12.0.)
+/// 204, and invalid within 60 ms; again: 404. A session cannot delete itself here (400). (Seen on Rancher 2.15.0 and
+/// 2.12.0.)
 fn delete(world: &World, user: &User, name: &str, request: &Request<Incoming>) -> Response<Body> {
     let own = bearer(request).filter(|value| name_of(value) == Some(name));
     if own.is_some_and(|value| is_session(world, value)) {

@@ -1,4 +1,4 @@
-//! What Rancher tells anybody about a registration token, without any right: `/v3/connect`, `/cacerts`, `/v3/import`.
+//! The endpoints that check a registration token without authentication: `/v3/connect`, `/cacerts`, `/v3/import`.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,13 +11,13 @@ use crate::manifest::import_manifest;
 use crate::server::{Body, Hangup, bearer, text};
 use crate::world::World;
 
-/// A tunnel request that is not one. The texts are those of `pkg/tunnelserver/mcmauthorizer/tunnel.go` and of
+/// A tunnel request without an upgrade. The messages are those of `pkg/tunnelserver/mcmauthorizer/tunnel.go` and of
 /// `github.com/rancher/remotedialer` (seen on Rancher 2.15.0 and 2.12.0).
 pub(crate) fn connect<B>(world: &World, request: &Request<B>) -> Response<Body> {
     if let Some(token) = request.headers().get("x-api-tunnel-token") {
         let token = token.to_str().unwrap_or_default();
         return match world.index.tunnel(world.storage(), token) {
-            // The authoriser goes on to read X-API-Tunnel-Params, and there are none.
+            // The authorizer then reads X-API-Tunnel-Params, and there are none.
             Some(_) => text(400, "unexpected end of JSON input"),
             None => text(400, "cluster not found"),
         };
@@ -35,7 +35,7 @@ pub(crate) fn connect<B>(world: &World, request: &Request<B>) -> Response<Body> 
     }
 }
 
-/// The signature that proves both that the token is live and that this is the right server.
+/// The signature, which proves that the token is valid and that this is the right server.
 fn signature(token: &str, nonce: &[u8], certificates: &[u8]) -> Option<String> {
     let mut mac = Hmac::<Sha512>::new_from_slice(token.as_bytes()).ok()?;
     for part in [nonce, &[0], certificates, &[0]] {
@@ -44,8 +44,9 @@ fn signature(token: &str, nonce: &[u8], certificates: &[u8]) -> Option<String> {
     Some(STANDARD.encode(mac.finalize().into_bytes()))
 }
 
-/// The CA certificates; signed, if the caller names a live token by its hash and sends a nonce (`pkg/cacerts/handler.go`).
-/// Era P indexes an empty list for a dead one and panics: the connection is closed (seen on Rancher 2.12.0).
+/// The CA certificates, signed if the caller names a valid token by its hash and sends a nonce
+/// (`pkg/cacerts/handler.go`). With `status` storage, an invalid token indexes an empty list, which panics: the
+/// connection is closed (seen on Rancher 2.12.0).
 pub(crate) fn cacerts<B>(world: &World, request: &Request<B>) -> Result<Response<Body>, Hangup> {
     let certificates = match world.setting("cacerts") {
         text if text.trim().is_empty() => String::new(),
@@ -74,8 +75,8 @@ pub(crate) fn cacerts<B>(world: &World, request: &Request<B>) -> Result<Response
     Ok(response)
 }
 
-/// `/v3/import/<token>_<cluster>.yaml`. Seen on Rancher 2.12.0: a manifest for any token and any id; on 2.15.0 the token must
-/// be live and of that cluster (`pkg/api/norman/customization/clusterregistrationtokens/import.go`).
+/// `/v3/import/<token>_<cluster>.yaml`. Seen on Rancher 2.12.0: a manifest for any token and any id. On 2.15.0 the
+/// token must be valid for that cluster (`pkg/api/norman/customization/clusterregistrationtokens/import.go`).
 pub(crate) fn import(world: &World, file: &str) -> Response<Body> {
     let Some((token, cluster)) = file.strip_suffix(".yaml").and_then(|name| name.split_once('_')) else {
         return text(404, "404 page not found\n");

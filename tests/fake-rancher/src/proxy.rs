@@ -1,5 +1,5 @@
-//! The ways to an API server: through Rancher and an agent's tunnel (`/k8s/clusters/<id>`), to Rancher's own cluster
-//! (`/k8s/clusters/local`, the bare host), and, for tests, to a downstream cluster without any tunnel (`/direct/<id>`).
+//! The routes to an API server: through Rancher and an agent's tunnel (`/k8s/clusters/<id>`), to Rancher's own cluster
+//! (`/k8s/clusters/local`, the bare host), and, for tests, to a downstream cluster without a tunnel (`/direct/<id>`).
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::server::{Body, json_answer, text};
 use crate::sessions::{Session, Tunnel};
 use crate::world::{World, agent_namespace};
 
-/// Where a request goes.
+/// The target of a request.
 struct Target<'a> {
     api: &'a Api,
     /// The rest of the path with its query.
@@ -31,7 +31,7 @@ struct Target<'a> {
     user: Option<User>,
 }
 
-/// Everything that is none of Rancher's own paths.
+/// All paths that are not Rancher's own.
 pub(crate) async fn handle(world: &Arc<World>, request: Request<Incoming>) -> Response<Body> {
     let uri = request
         .uri()
@@ -73,7 +73,7 @@ fn forbidden(id: &str, user: &str) -> Response<Body> {
     refusal(403, "Forbidden", &may_not_get(id, user))
 }
 
-/// The API server's words for a cluster that the user may not see.
+/// The message of the API server for a cluster that the user may not see.
 pub(crate) fn may_not_get(id: &str, user: &str) -> String {
     format!(
         "clusters.management.cattle.io \"{id}\" is forbidden: User \"{user}\" cannot get resource \"clusters\" in API group \
@@ -105,7 +105,7 @@ fn unauthorized_status() -> Response<Body> {
     )
 }
 
-/// May this user see the cluster? Asked of the management cluster's real RBAC, as Rancher does.
+/// Whether this user may see the cluster. The real RBAC of the management cluster decides, as in Rancher.
 pub(crate) async fn may_get(world: &World, user: &User, id: &str) -> bool {
     if user.groups.iter().any(|group| group == "system:masters") {
         return true;
@@ -131,7 +131,7 @@ fn groups(user: &User) -> Vec<String> {
 }
 
 async fn downstream(world: &Arc<World>, id: &str, uri: String, request: Request<Incoming>) -> Response<Body> {
-    // A dead token is refused before anything else, and as nobody (seen on Rancher 2.15.0 and 2.12.0).
+    // An invalid token is rejected first, as unauthenticated (seen on Rancher 2.15.0 and 2.12.0).
     let Some(user) = authenticate(world, &request, Some(id)) else {
         return forbidden(id, "system:unauthenticated");
     };
@@ -149,7 +149,7 @@ async fn downstream(world: &Arc<World>, id: &str, uri: String, request: Request<
         // Seen on Rancher 2.15.0 and 2.12.0, after a wait of 27 to 38 s.
         return text(500, "error trying to reach service: cluster agent disconnected");
     };
-    // The cluster that the tunnel leads to, whatever the token says that it is.
+    // The cluster of the tunnel, whatever the token says.
     let Ok(view) = world.shared.view(&session.home) else {
         return text(500, "no view of this cluster");
     };
@@ -180,7 +180,7 @@ async fn tunnel(world: &World, id: &str) -> Option<Arc<Session>> {
         .flatten()
 }
 
-/// Rancher's own cluster. Without the right to see `local` nearly everything is 403 with an empty body
+/// Rancher's own cluster. Without permission to see `local`, nearly everything is 403 with an empty body
 /// (`pkg/api/steve/disallow` and `pkg/api/steve/proxy/proxy.go`, 2.15.0; seen on 2.15.0 and 2.12.0).
 async fn local(world: &Arc<World>, uri: String, scope: Option<&str>, request: Request<Incoming>) -> Response<Body> {
     let Some(user) = authenticate(world, &request, scope) else {
@@ -249,7 +249,7 @@ async fn direct(world: &Arc<World>, id: &str, uri: String, request: Request<Inco
     .await
 }
 
-/// Headers that go on to the API server. The caller's identity stays here; only JSON can be rewritten.
+/// Headers that are forwarded to the API server. The caller's credentials are not; only JSON can be rewritten.
 fn onward(headers: &HeaderMap, mapped: bool) -> HeaderMap {
     let mut kept = HeaderMap::new();
     for (name, value) in headers {
@@ -341,7 +341,7 @@ fn impersonate(headers: &mut HeaderMap, user: &User) -> Result<(), Box<Response<
     Ok(())
 }
 
-/// The answer, with the names as the client knows them, for as long as the tunnel is open.
+/// The response, with the names that the client knows, for as long as the tunnel is open.
 fn back(
     answer: Response<kube::client::Body>,
     view: Option<Arc<View>>,
@@ -380,14 +380,14 @@ fn is_watch(uri: &str) -> bool {
     uri.contains("watch=true") || uri.contains("watch=1")
 }
 
-/// Does the path lead to objects, in which a name may stand? `/openapi/v2` does not, and clients read it in protobuf only
-/// (`discovery/discovery_client.go` of k8s.io/client-go, 0.34.0).
+/// Whether the path leads to objects, which may contain a name. `/openapi/v2` does not, and clients read it in protobuf
+/// only (`discovery/discovery_client.go` of k8s.io/client-go, 0.34.0).
 fn holds_objects(uri: &str) -> bool {
     let path = uri.split('?').next().unwrap_or_default();
     path.starts_with("/api/") || path.starts_with("/apis/")
 }
 
-/// Does the answer hold objects of several namespaces, or namespaces?
+/// Whether the response has objects of several namespaces, or namespaces.
 fn is_cluster_wide(uri: &str) -> bool {
     let path = uri.split('?').next().unwrap_or_default();
     holds_objects(path) && !path.contains("/namespaces/")

@@ -1,5 +1,5 @@
-//! The controller that keeps cluster registration tokens: `default-token`, the values, the commands and, in the era of
-//! Secrets, their time to live. One worker per cluster, woken by changes and by its own timers.
+//! The controller of cluster registration tokens: `default-token`, the values, the commands and, with `secret` storage,
+//! their TTL. Each cluster has a worker, which changes and its own timers wake.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -18,10 +18,10 @@ use crate::world::World;
 /// Rancher removes it itself when a token object goes (seen on Rancher 2.15.0).
 pub(crate) const FINALIZER: &str = "wrangler.cattle.io/cluster-registration-token-cleanup";
 
-/// What a cluster's worker has to look at.
+/// The work for a cluster's worker.
 #[derive(Default)]
 struct Pending {
-    /// The Cluster changed: everything in it is looked at.
+    /// The Cluster changed: all its tokens are checked.
     cluster: bool,
     tokens: BTreeSet<String>,
 }
@@ -52,7 +52,7 @@ impl Registrars {
     }
 }
 
-/// Looks at one token object of a cluster, soon.
+/// Enqueues a token object of a cluster.
 pub(crate) fn touch(world: &Arc<World>, id: &str, name: &str) {
     world.registrars.enqueue(world, id, |pending| {
         pending.tokens.insert(name.to_owned());
@@ -172,7 +172,7 @@ async fn ensure_default(world: &World, id: &str) -> ApiResult<()> {
     world.management.ensure(&paths::crts(id), &object).await
 }
 
-/// Brings one token object to where its era wants it. Returns when to look again.
+/// Brings a token object to the state of its token storage. Returns when to check again.
 async fn reconcile(world: &World, id: &str, name: &str) -> ApiResult<Option<Timestamp>> {
     let Some(crt) = world.management.get(&paths::crt(id, name)).await? else {
         return Ok(None);
@@ -183,15 +183,15 @@ async fn reconcile(world: &World, id: &str, name: &str) -> ApiResult<Option<Time
     }
 }
 
-/// Writes into the status of a token object, if nobody else wrote since it was read.
+/// Writes the status of a token object, unless it has changed since it was read.
 async fn write_status(world: &World, crt: &Value, status: Value) -> ApiResult<Value> {
     let (namespace, name) = (read::text(crt, "/metadata/namespace"), read::name(crt));
     let patch = json!({"metadata": {"resourceVersion": crt["metadata"]["resourceVersion"]}, "status": status});
     world.management.merge(&paths::crt(namespace, name), &patch).await
 }
 
-/// Two writes, first the value, then the commands: generation 2 and 3 (seen on Rancher 2.12.0). A value that stands in the
-/// object when it is created is kept (seen on Rancher 2.12.0).
+/// Two writes, first the value, then the commands: generation 2 and 3 (seen on Rancher 2.12.0). A value in the created
+/// object is kept (seen on Rancher 2.12.0).
 async fn keep_plain(world: &World, crt: Value) -> ApiResult<()> {
     if !crt["metadata"]["deletionTimestamp"].is_null() {
         return Ok(());
@@ -206,8 +206,8 @@ async fn keep_plain(world: &World, crt: Value) -> ApiResult<()> {
     write_missing(world, crt, commands).await.map(drop)
 }
 
-/// Any event of the Cluster renews what has changed in them, `server-url` for one (seen on Rancher 2.15.0). Returns the object
-/// as it then is.
+/// Any event of the Cluster renews what has changed in them, for example `server-url` (seen on Rancher 2.15.0). Returns
+/// the resulting object.
 async fn write_missing(world: &World, crt: Value, commands: Value) -> ApiResult<Value> {
     let Value::Object(commands) = commands else {
         return Ok(crt);
@@ -222,7 +222,8 @@ async fn write_missing(world: &World, crt: Value, commands: Value) -> ApiResult<
     write_status(world, &crt, Value::Object(missing)).await
 }
 
-/// Moves a token object of era P into era S (`pkg/rancher/migrations.go`, `migrateCRTTokensToSecretsFunc`, 2.15.0).
+/// Moves a token object from `status` to `secret` storage (`pkg/rancher/migrations.go`,
+/// `migrateCRTTokensToSecretsFunc`, 2.15.0).
 pub(crate) async fn migrate(world: &World, id: &str, name: &str) -> ApiResult<()> {
     for _ in 0..10 {
         let Some(crt) = world.management.get(&paths::crt(id, name)).await? else {
@@ -236,7 +237,7 @@ pub(crate) async fn migrate(world: &World, id: &str, name: &str) -> ApiResult<()
     Err(ApiError::Conflict)
 }
 
-/// What the UI shows to copy; in the era of Secrets with a placeholder for the value (seen on both).
+/// The commands that the UI shows, with a placeholder for the value with `secret` storage (seen on both).
 fn commands(world: &World, crt: &Value, token: &str) -> Value {
     let url = world.setting("server-url");
     if url.is_empty() {
@@ -307,8 +308,8 @@ async fn keep_secret(world: &World, crt: Value) -> ApiResult<Option<Timestamp>> 
     apply_times(world, crt, secret).await
 }
 
-/// The finalizer's work. The Secret then goes with its owner; the delete here stands in for the garbage collector where
-/// the management side runs without one (seen on Rancher 2.15.0: collected within 0.3 s).
+/// The work of the finalizer. The Secret is deleted with its owner; the delete here replaces the garbage collector
+/// where the management cluster runs without one (seen on Rancher 2.15.0: collected within 0.3 s).
 async fn remove(world: &World, crt: &Value) -> ApiResult<()> {
     let (namespace, name) = (read::text(crt, "/metadata/namespace"), read::name(crt));
     let kept: Vec<&Value> = crt["metadata"]["finalizers"]
@@ -334,8 +335,8 @@ async fn remove(world: &World, crt: &Value) -> ApiResult<()> {
     Ok(())
 }
 
-/// First sight of a token object: its value (its own, if one was given at create) goes into a Secret, and the status is
-/// written once (`clusterregistrationtoken.go`, `onChange`, 2.15.0; seen: generation 2 after that).
+/// A new token object: its value (its own, if one was given at create) goes into a Secret, and the status is written
+/// once (`clusterregistrationtoken.go`, `onChange`, 2.15.0; seen: generation 2 after that).
 async fn move_into_secret(world: &World, crt: &Value) -> ApiResult<Value> {
     let (namespace, name) = (read::text(crt, "/metadata/namespace"), read::name(crt));
     let path = paths::secret(namespace, &secret_name(name));
@@ -409,8 +410,8 @@ async fn apply_times(world: &World, crt: Value, secret: Value) -> ApiResult<Opti
     Ok(None)
 }
 
-/// Rancher's own rotation: a new value, the old one kept for the grace time (seen on Rancher 2.15.0: 180 minutes, the next
-/// expiry 30 days away). Nothing is pushed to the cluster before its next event.
+/// Rancher's own rotation: a new value, the old one kept for the grace period (seen on Rancher 2.15.0: 180 minutes, the
+/// next expiry 30 days away). Nothing is pushed to the cluster before its next event.
 async fn rotate(world: &World, crt: &Value, secret: &Value) -> ApiResult<(Value, Value)> {
     let token = new_token();
     let (expires, grace) = (rfc3339(expiry(world, crt)), rfc3339(grace(world, crt)));

@@ -1,7 +1,7 @@
-//! Many registered clusters share one API server: each has its own namespace there, and each client is to see the one that
-//! every agent lives in. Names are exchanged in the text of requests and answers; watches are exchanged as they flow.
+//! Many registered clusters share one API server. Each has its own namespace there, and each client sees it under the
+//! usual name. Names are replaced in requests and responses; watches are rewritten as they flow.
 
-/// Exchanges one name for another in a stream of bytes. A name counts only where it stands alone: `cattle-system`, but not
+/// Replaces one name with another in a stream of bytes. A name counts only as a whole word: `cattle-system`, but not
 /// within `cattle-system-logs`.
 pub(crate) struct Rewriter {
     from: Vec<u8>,
@@ -25,13 +25,13 @@ impl Rewriter {
         }
     }
 
-    /// Takes what came and gives what can go on. At most the beginning of a name is kept back.
+    /// Takes a chunk, and returns the part that can be passed on. At most the beginning of a name is kept back.
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Vec<u8> {
         self.held.extend_from_slice(chunk);
         self.drain(false)
     }
 
-    /// What was kept back, at the end of the stream.
+    /// The rest at the end of the stream.
     pub(crate) fn finish(&mut self) -> Vec<u8> {
         self.drain(true)
     }

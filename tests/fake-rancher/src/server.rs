@@ -1,4 +1,4 @@
-//! The HTTPS server: one port for everything, a line in the log for each request, and the one odd answer that is none.
+//! The HTTPS server: one port for everything, and a log entry for each request.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::{api_token, control, norman, probes, proxy};
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// The connection is to be closed without an answer.
+/// The connection is closed without a response.
 #[derive(Debug)]
 pub(crate) struct Hangup;
 
@@ -79,7 +79,7 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Binds. Nothing is served yet, but the address is known.
+    /// Binds the port. Nothing is served yet, but the address is known.
     pub(crate) async fn bind(config: &Config) -> Result<Self> {
         let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&config.certificate)
             .and_then(Iterator::collect)
@@ -104,7 +104,7 @@ impl Listener {
         Ok(format!("https://{}", self.tcp.local_addr()?))
     }
 
-    /// Serves for ever.
+    /// Serves forever.
     pub(crate) async fn serve(self, world: Arc<World>) {
         loop {
             match self.tcp.accept().await {
@@ -121,7 +121,7 @@ impl Listener {
 }
 
 async fn connection(stream: TcpStream, tls: TlsAcceptor, world: Arc<World>) {
-    // Small answers must not wait for each other.
+    // Small responses must not wait for each other.
     let _ = stream.set_nodelay(true);
     let Ok(stream) = tls.accept(stream).await else { return };
     let service = service_fn(move |request| logged(world.clone(), request));
@@ -180,7 +180,7 @@ fn credential<B>(request: &Request<B>) -> Option<String> {
         .map(|token| fingerprint(&token))
 }
 
-/// A path that shows no token.
+/// The path without a token.
 fn masked(path: &str) -> String {
     match path.strip_prefix("/v3/import/").and_then(|file| file.split_once('_')) {
         Some((token, rest)) => format!("/v3/import/<{}>_{rest}", fingerprint(token)),

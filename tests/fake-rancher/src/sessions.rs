@@ -1,4 +1,4 @@
-//! The tunnels that are open, and for each cluster when there was none, or no way back to one.
+//! The open tunnels, and for each cluster the intervals without one.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 pub(crate) enum Tunnel {
     /// Keyed by the cluster id; carries the proxy's calls.
     Agent,
-    /// Keyed by `stv-cluster-<id>`; the condition `Connected` is a look at this one.
+    /// Keyed by `stv-cluster-<id>`. The condition `Connected` depends on it.
     Steve,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Session {
     pub(crate) tunnel: Tunnel,
     /// The cluster that the token belongs to.
     pub(crate) cluster: String,
-    /// The registered cluster whose pod this is: the same, unless a token was carried elsewhere.
+    /// The registered cluster of the pod, which differs if a token was moved to another cluster.
     pub(crate) home: String,
     pub(crate) pod: String,
     pub(crate) fingerprint: String,
@@ -48,16 +48,16 @@ impl Session {
     }
 }
 
-/// What a cluster can be without.
+/// The things that a cluster can be without.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lack {
     /// No agent tunnel is open.
     Tunnel,
     /// No steve tunnel is open.
     Steve,
-    /// No running agent holds, or is about to read, a token that would be let in.
+    /// No running agent holds, or is about to read, a valid token.
     WayBack,
-    /// An agent that started now, from the Secret that the Deployment names, would not be let in.
+    /// An agent that started now, from the Secret that the Deployment names, would be rejected.
     RestartSafety,
 }
 
@@ -106,7 +106,7 @@ impl Sessions {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Moves whenever a tunnel opens or closes.
+    /// Changes when a tunnel opens or closes.
     pub(crate) fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
@@ -157,7 +157,7 @@ impl Sessions {
         self.lock().tracks.entry(cluster.to_owned()).or_default().armed = Some(Timestamp::now());
     }
 
-    /// Forgets the intervals so far.
+    /// Clears the intervals.
     pub(crate) fn reset(&self, cluster: &str) {
         if let Some(track) = self.lock().tracks.get_mut(cluster) {
             track.past.clear();
@@ -165,7 +165,7 @@ impl Sessions {
         }
     }
 
-    /// Notes what a cluster is without at this moment. Returns what began and what ended.
+    /// Records what a cluster is without at this moment. Returns what began and what ended.
     pub(crate) fn note(&self, cluster: &str, lacks: &[Lack]) -> Vec<(&'static str, bool)> {
         let now = Timestamp::now();
         let mut inner = self.lock();

@@ -1,4 +1,4 @@
-//! What the API servers hold, followed by watch: every controller reads from here and is woken by what changes here.
+//! The objects of the API servers, followed by watches. Every controller reads from here, and changes here wake it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 /// Namespace ("" at cluster scope) and name.
 pub(crate) type Key = (String, String);
 
-/// One object came, changed or went.
+/// An object was added, changed or deleted.
 #[derive(Clone)]
 pub(crate) struct Change {
     pub(crate) key: Key,
@@ -61,7 +61,7 @@ impl Cache {
         self.lock().values().cloned().collect()
     }
 
-    /// Everything that happens from now on. Subscribe before the watch starts to see all.
+    /// All events from now on. Subscribe before the watch starts to get all.
     pub(crate) fn subscribe(&self) -> mpsc::UnboundedReceiver<Change> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.listeners
@@ -71,14 +71,14 @@ impl Cache {
         receiver
     }
 
-    /// Moves at every change.
+    /// Changes with every change.
     pub(crate) fn version(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
 
     /// Returns once the first list is complete.
     pub(crate) async fn ready(&self) {
-        // The sender lives as long as the cache: waiting cannot fail.
+        // The sender exists as long as the cache, so waiting cannot fail.
         let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
     }
 
@@ -86,7 +86,7 @@ impl Cache {
         let key = key_of(&object);
         let new = Arc::new(object);
         let old = self.lock().insert(key.clone(), new.clone());
-        // A watch that starts anew lists everything again: that is no event.
+        // A watch that restarts lists everything again. That is not an event.
         if old
             .as_ref()
             .is_some_and(|old| old["metadata"]["resourceVersion"] == new["metadata"]["resourceVersion"])
@@ -152,7 +152,7 @@ impl Cache {
         }
     }
 
-    /// Keeps the cache in step with the API server for ever.
+    /// Keeps the cache in sync with the API server, forever.
     pub(crate) fn start(self: &Arc<Self>, client: Client, kind: &Kind, config: watcher::Config) {
         let api: Api<DynamicObject> = Api::all_with(client, &kind.resource());
         let cache = self.clone();

@@ -1,12 +1,12 @@
-//! The formulas around a cluster registration token: how it looks, how it is shown, what is named after it.
+//! The formulas of a cluster registration token: its format, its fingerprint, and the names derived from it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rand::RngExt;
 use sha2::{Digest, Sha256};
 
-/// What Rancher draws names and tokens from: no vowels, nothing that looks alike
-/// (`github.com/rancher/wrangler` `pkg/randomtoken/token.go`).
+/// The alphabet of Rancher's names and tokens: no vowels, no characters that look alike (`github.com/rancher/wrangler`
+/// `pkg/randomtoken/token.go`).
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 fn draw(length: usize) -> String {
@@ -45,7 +45,7 @@ pub(crate) fn cacerts_name(token: &str) -> String {
     STANDARD.encode(Sha256::digest(token))
 }
 
-/// How the name of the agent's credential Secret is made.
+/// The formula for the name of the agent's credential Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum NamePattern {
@@ -80,7 +80,7 @@ pub(crate) fn ca_checksum(cacerts: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Throw-away values of a test server that no longer exists (Rancher 2.15.0).
+    /// Values of a deleted test server (Rancher 2.15.0).
     const TOKEN: &str = "dk6nhzh5vr9ks8c2kkdss2c6snr5dw42b8k6zhwprjh598fbclkk87";
 
     #[test]

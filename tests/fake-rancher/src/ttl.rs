@@ -1,4 +1,4 @@
-//! How long the value of a registration token lives in the era of Secrets, and what Rancher 2.15.0 does about it.
+//! The TTL of a registration token with `secret` storage, and what Rancher 2.15.0 does about it.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::api::read;
 use crate::world::World;
 
-/// The feature `crt-token-ttl-rotation`: what was set, else its default.
+/// The feature `crt-token-ttl-rotation`: its value, otherwise its default.
 pub(crate) fn rotation_is_on(world: &World) -> bool {
     world.features.get("", "crt-token-ttl-rotation").is_some_and(|feature| {
         feature["spec"]["value"]
@@ -16,13 +16,13 @@ pub(crate) fn rotation_is_on(world: &World) -> bool {
     })
 }
 
-/// How long a value lives: `spec.ttl`, else the setting, and never under 30 minutes, **which turns a 0 into 30**
+/// The TTL of a value: `spec.ttl`, otherwise the setting, and never under 30 minutes, **which turns a 0 into 30**
 /// (`clusterregistrationtoken.go`, `ClampTTL`, 2.15.0; seen on Rancher 2.15.0 as "TTL 0 is below minimum 30").
 fn ttl_minutes(spec_ttl: Option<i64>, setting: &str) -> i64 {
     spec_ttl.unwrap_or_else(|| setting.parse().unwrap_or(43200)).max(30)
 }
 
-/// Up to a tenth of it is added by lot, a day at most (the same file).
+/// A random part of up to a tenth is added, a day at most (the same file).
 pub(crate) fn expiry(world: &World, crt: &Value) -> Timestamp {
     let minutes = ttl_minutes(crt["spec"]["ttl"].as_i64(), &world.setting("crt-default-ttl-minutes"));
     let most = (minutes * 60 / 10).min(24 * 3600);
@@ -41,17 +41,17 @@ pub(crate) fn rfc3339(at: Timestamp) -> String {
     format!("{at:.0}")
 }
 
-/// What the times say is to be done (`clusterregistrationtoken.go`, `computeTTLDecision`, as 2.15.0 has it).
+/// The decision by the times (`clusterregistrationtoken.go`, `computeTTLDecision`, as in 2.15.0).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// The grace time of the previous value is over.
+    /// The grace period of the previous value has ended.
     EndGrace,
-    /// An expiry is missing: draw one.
+    /// The expiry is missing.
     Schedule,
-    /// The status is behind the Secret: copy.
+    /// The status is older than the Secret.
     PutBack,
     Rotate,
-    /// Nothing before this moment.
+    /// Nothing to do before this time.
     Wait(Option<Timestamp>),
 }
 

@@ -12,8 +12,8 @@ use crate::config::TokenStorage;
 use crate::world::World;
 use crate::{agent, crds, deploy, registration};
 
-/// Upgrades. While the server is replaced no controller acts and no tunnel opens; what was live stays live. Returns when
-/// every token has moved; the agents' redeploy follows by itself.
+/// Upgrades Rancher. While the server is replaced, no controller acts and no tunnel opens. Valid tokens stay valid.
+/// Returns when every token has moved; the redeploy of the agents follows by itself.
 pub(crate) async fn upgrade(world: &Arc<World>) -> Result<()> {
     if world.storage() == TokenStorage::Secret {
         bail!("this is {} already", TokenStorage::Secret.version());
@@ -39,7 +39,7 @@ async fn migrate(world: &World) -> Result<()> {
     crds::install(&world.management, TokenStorage::Secret)
         .await
         .context("change the kinds")?;
-    // A start of Rancher sets `cacerts` to its file again (seen on Rancher 2.15.0).
+    // A start of Rancher resets `cacerts` to its file (seen on Rancher 2.15.0).
     let (url, cacerts) = (&world.server_url(), &world.served_ca);
     crds::configure(
         &world.management,
@@ -65,14 +65,14 @@ async fn migrate(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// A new schema is served a moment after it was accepted; a status written before would be pruned. A dry run tells.
+/// A new schema is served a moment after it was accepted. A status written before would be pruned. A dry run shows it.
 async fn new_schema(world: &World) -> Result<()> {
     let probe = serde_json::json!({
         "apiVersion": "management.cattle.io/v3", "kind": "ClusterRegistrationToken",
         "metadata": {"name": "schema-probe"}, "status": {"tokenSecretName": "x"},
     });
     let path = format!("{}?dryRun=All", paths::crts("default"));
-    // Twenty answers in a row: an API server takes a new schema up one handler at a time.
+    // Twenty responses in a row: an API server applies a new schema to one handler at a time.
     let mut kept = 0;
     for _ in 0..600 {
         match world.management.create(&path, &probe).await {

@@ -1,4 +1,4 @@
-//! Everything that the parts of the stand-in share: both API servers and what they hold, the tunnels, the clock's settings.
+//! The shared state of the fake Rancher: both API servers and their objects, the tunnels, the timing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
@@ -25,23 +25,23 @@ use crate::token::NamePattern;
 /// The agents' namespace, as a client sees it.
 pub(crate) const AGENT_NAMESPACE: &str = "cattle-system";
 
-/// Where it really is: all registered clusters share one API server.
+/// The real namespace: all registered clusters share one API server.
 pub(crate) fn agent_namespace(cluster: &str) -> String {
     format!("{AGENT_NAMESPACE}-{cluster}")
 }
 
-/// The cluster whose agents live in this namespace.
+/// The cluster whose agents are in this namespace.
 pub(crate) fn cluster_of(namespace: &str) -> Option<&str> {
     namespace.strip_prefix(AGENT_NAMESPACE)?.strip_prefix('-')
 }
 
-/// What the stand-in knows of a cluster beyond its objects.
+/// The state of a cluster beyond its objects.
 #[derive(Clone, Copy)]
 pub(crate) struct Traits {
     pub(crate) pattern: NamePattern,
     /// No connection is possible before this moment.
     pub(crate) offline_until: Option<Instant>,
-    /// How long one apply of this cluster's agent takes, if not as long as everywhere.
+    /// The duration of an apply of this cluster's agent, if it differs from the default.
     pub(crate) redeploy: Option<Duration>,
 }
 
@@ -57,9 +57,9 @@ impl Default for Traits {
 
 pub(crate) struct World {
     storage: RwLock<TokenStorage>,
-    /// Where it listens, and `server-url` at first.
+    /// The URL of the server, and the initial `server-url`.
     pub(crate) url: String,
-    /// What signed its certificate, and `cacerts` at first.
+    /// The CA of the server, and the initial `cacerts`.
     pub(crate) served_ca: String,
     pub(crate) addresses: Addresses,
     pub(crate) management: Api,
@@ -89,7 +89,7 @@ pub(crate) struct World {
     pub(crate) install_uuid: String,
 }
 
-/// What is needed to make a world.
+/// The parameters of the shared state.
 pub(crate) struct Parts {
     pub(crate) config: crate::config::Config,
     pub(crate) url: String,
@@ -105,7 +105,7 @@ fn read_lock<T: Clone>(lock: &RwLock<T>) -> T {
 }
 
 impl World {
-    /// Makes the world and starts to follow both API servers. Returns once everything was read once.
+    /// Creates the shared state and starts to follow both API servers. Returns when everything was listed once.
     pub(crate) async fn start(parts: Parts) -> Arc<Self> {
         let (applied, mut changed) = mpsc::unbounded_channel();
         let timing = parts.config.timing;
@@ -155,7 +155,7 @@ impl World {
         world
     }
 
-    /// Connects changes with those who act on them, before the first change arrives.
+    /// Subscribes the handlers of changes before the first change arrives.
     fn wire(self: Arc<Self>) {
         crate::registration::wire(&self);
         crate::deploy::wire(&self);
@@ -215,7 +215,7 @@ impl World {
         ] {
             cache.ready().await;
         }
-        // Only now: a pod is looked at once when it comes, and whose it is must be known then.
+        // Only now, because a new pod is handled once, and its cluster must be known then.
         let agents = all().labels("app=cattle-cluster-agent");
         let named = all().fields("metadata.name=cattle-cluster-agent");
         let deployment = kind("apps", "v1", "Deployment", "deployments");
@@ -272,7 +272,7 @@ impl World {
         self.clusters.get("", id)
     }
 
-    /// From now on no controller acts for this long: the leader has gone and the next one is not elected yet.
+    /// No controller acts for this long: the leader is gone and the next one is not elected yet.
     pub(crate) fn leader_gap(&self, gap: Duration) {
         self.leader_back.send_replace(Some(Instant::now() + gap));
     }
@@ -292,12 +292,12 @@ impl World {
         }
     }
 
-    /// Says whether tunnels can be opened at all: not while the server is being replaced.
+    /// Sets whether tunnels can be opened. They cannot while the server is replaced.
     pub(crate) fn serve_tunnels(&self, serving: bool) {
         self.serving.send_replace(serving);
     }
 
-    /// Returns when the server takes tunnels.
+    /// Returns when the server accepts tunnels.
     pub(crate) async fn serves_tunnels(&self) {
         // The sender is in `self`: waiting cannot fail.
         let _ = self.serving.subscribe().wait_for(|serving| *serving).await;
@@ -315,7 +315,7 @@ impl World {
         }
     }
 
-    /// Looks what a cluster is without, and keeps the record of it.
+    /// Checks what a cluster is without, and records it.
     pub(crate) fn note(&self, cluster: &str) {
         if self
             .cluster(cluster)
@@ -342,7 +342,7 @@ impl World {
         }
     }
 
-    /// Whether an agent would be let in that started now, as the Deployment says.
+    /// Whether an agent that started now from the Deployment would be accepted.
     fn is_restart_safe(&self, cluster: &str) -> bool {
         let deployment = self.deployments.get(&agent_namespace(cluster), "cattle-cluster-agent");
         deployment.is_some_and(|deployment| {
@@ -351,7 +351,7 @@ impl World {
         })
     }
 
-    /// Whether an agent with this environment and this Secret would be let in.
+    /// Whether an agent with this environment and this Secret would be accepted.
     pub(crate) fn would_start(&self, cluster: &str, environment: &Environment, secret: &str) -> bool {
         let secret = self.downstream_secrets.get(&agent_namespace(cluster), secret);
         let credential = secret.as_deref().and_then(Credential::read);
@@ -361,7 +361,7 @@ impl World {
             .is_some_and(|(credential, trust)| self.admits(cluster, &credential, &trust))
     }
 
-    /// Whether an agent that holds this would be let in.
+    /// Whether an agent with this credential would be accepted.
     pub(crate) fn admits(&self, cluster: &str, credential: &Credential, trust: &Trust) -> bool {
         self.connect_check(&credential.url, trust).is_ok()
             && self.index.admits(self.storage(), cluster, &credential.token)

@@ -1,4 +1,5 @@
-//! Ctrl-C is a designed path: the first signal asks for an orderly end, the second leaves at once.
+//! What a signal does: the first one ends a command that holds nothing at once. Where a lock is held or a write is in flight
+//! ([`Ui::hold`]), the first one asks for an orderly end, and the second ends it at once.
 
 use std::future::Future;
 
@@ -7,7 +8,7 @@ use client::error::{Error, Kind};
 use crate::ExitCode;
 use crate::ui::Ui;
 
-/// Runs `work`, turning the first SIGINT or SIGTERM into a cancelled [`Ui::interrupt`] and the second into the end.
+/// Runs `work` until it ends or a signal ends it.
 ///
 /// Work that says it was interrupted ends with the code of the signal that did it ([`Ui::by_signal`]).
 pub(super) async fn guarded(ui: &Ui, work: impl Future<Output = Result<ExitCode, Error>>) -> Result<ExitCode, Error> {
@@ -19,10 +20,12 @@ pub(super) async fn guarded(ui: &Ui, work: impl Future<Output = Result<ExitCode,
     };
     ui.interrupt_by(first);
     tokio::select! {
+        biased;
         outcome = &mut work => match outcome {
             Ok(ExitCode::Interrupted) => Ok(first.into()),
             outcome => outcome.map_err(|error| ui.by_signal(error)),
         },
+        () = ui.released() => Err(Error::new(first, "interrupted")),
         second = signals.next() => Err(Error::new(second, "stopped at once by a second signal")),
     }
 }

@@ -81,6 +81,7 @@ impl<C: Controller> Ready<C> {
 impl<C: Controller> Job<'_, C> {
     /// Rotates or rolls back, to the end. `result` says more than the error, also where there is none.
     pub async fn run(&self, result: &mut RotationResult) -> Result<(), Error> {
+        let _hold = self.ui.hold();
         let ended = self.try_run(result).await;
         ended.map_err(|error| self.failed(error, result))
     }

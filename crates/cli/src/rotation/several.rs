@@ -100,6 +100,7 @@ pub async fn run<C: Controller>(
     yes: bool,
     ended: impl Fn(&Each<'_, C>) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    let _hold = ui.hold();
     let at_once = parallelism.max.max(1);
     let surveys: Vec<_> = all.iter_mut().map(Each::prepare).collect();
     let ready: Vec<Option<Ready<C>>> = stream::iter(surveys).buffered(at_once).collect().await;

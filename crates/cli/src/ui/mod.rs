@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 pub use self::progress::{Progress, Step};
 use client::error::{Error, Kind};
 use client::sanitize::{clean, clean_but};
-use client::secret::Secret;
 
 /// The flags that say how to talk. Flatten them into a plugin's root command.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -136,6 +135,7 @@ struct Inner {
     bars: MultiProgress,
     warned: Mutex<HashSet<String>>,
     interrupt: CancellationToken,
+    holds: tokio::sync::watch::Sender<usize>,
     signal: OnceLock<Kind>,
 }
 
@@ -195,6 +195,7 @@ impl Ui {
             bars: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
             warned: Mutex::default(),
             interrupt: CancellationToken::new(),
+            holds: tokio::sync::watch::Sender::new(0),
             signal: OnceLock::new(),
         }));
         ui.0.bars.set_draw_target(ui.draw_target());
@@ -211,9 +212,21 @@ impl Ui {
         self.0.flags.verbosity
     }
 
-    /// Cancelled by the first Ctrl-C or SIGTERM. Verbs await it beside their work.
+    /// Cancelled by the first Ctrl-C or SIGTERM. Whoever [holds](Self::hold) something awaits it beside the work.
     pub fn interrupt(&self) -> &CancellationToken {
         &self.0.interrupt
+    }
+
+    /// While the value lives, a lock is held or a write is in flight: the first Ctrl-C then only cancels [`Self::interrupt`], and
+    /// the command comes to an orderly end. Without it the first Ctrl-C ends the command at once.
+    pub fn hold(&self) -> Hold {
+        self.0.holds.send_modify(|holds| *holds += 1);
+        Hold(self.clone())
+    }
+
+    /// Returns when nothing is held.
+    pub(crate) async fn released(&self) {
+        let _ = self.0.holds.subscribe().wait_for(|holds| *holds == 0).await;
     }
 
     /// Asks everybody to come to an orderly end, because of a signal.
@@ -330,19 +343,6 @@ impl Ui {
         Progress::new(self.clone())
     }
 
-    /// Reads a credential from stdin, for `--token-stdin`: everything up to the end, without the line's end.
-    pub fn read_secret(&self) -> Result<Secret, Error> {
-        let mut text = zeroize::Zeroizing::new(String::new());
-        lock(&self.0.input)
-            .read_to_string(&mut text)
-            .map_err(|error| Error::from(error).doing("read stdin"))?;
-        let secret = text.trim_end_matches(['\r', '\n']);
-        if secret.is_empty() {
-            return Err(Error::usage("nothing was given on stdin"));
-        }
-        Ok(Secret::new(secret))
-    }
-
     /// One line on stderr, with any bar out of the way. Nothing is left to do when stderr itself fails.
     fn say(&self, line: &str) {
         self.0.bars.suspend(|| {
@@ -369,6 +369,16 @@ impl Ui {
         let _ = self.0.bars.clear();
         self.0.bars.set_draw_target(ProgressDrawTarget::hidden());
         Aside(self.clone())
+    }
+}
+
+/// While it lives, a signal does not end the process at once.
+#[must_use]
+pub struct Hold(Ui);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.0.holds.send_modify(|holds| *holds -= 1);
     }
 }
 

@@ -1,56 +1,169 @@
-//! The question before something is changed.
+//! Questions to the user: a confirmation, a choice from a list, a credential that is typed unseen.
 //!
-//! The answer is a line of its own (`y` and Enter), read in the terminal's ordinary mode: a single key must not be able
-//! to start a rotation, Ctrl-C stays a signal, and the cursor is never hidden, so that nothing needs to be restored.
+//! Each is asked on a thread of its own: a read of a terminal cannot be cancelled, and Ctrl-C must end the process meanwhile. The
+//! modes of the terminal and its cursor are restored on every way out.
 
-use std::io::{BufRead as _, Write as _};
+use std::fmt;
 
 use client::error::{Error, Kind};
+use client::secret::Secret;
+use dialoguer::console::Term;
+use dialoguer::theme::Theme;
+use dialoguer::{Confirm, MultiSelect, Password, Select};
 
 use super::{Ui, clean, lock};
 
 impl Ui {
+    /// Whether there is a terminal to ask on.
+    pub fn can_ask(&self) -> bool {
+        self.0.terminal.stdin && self.0.terminal.stderr
+    }
+
     /// Asks `QUESTION`, in kubectl's words: `Do you want to continue? (y/N): `. `yes` (the flag `--yes`) skips it.
     ///
     /// # Errors
-    /// Without a terminal and without `--yes` it is refused, exit code 1: the command line itself is right. A "no" is an
-    /// answer, not an error. Ctrl-C while it waits is [`Kind::Interrupted`].
+    /// Without a terminal and without `--yes` it is refused, exit code 1: the command line itself is right. A "no" is an answer, not
+    /// an error. Ctrl-C while it waits is [`Kind::Interrupted`].
     pub async fn confirm(&self, question: &str, yes: bool) -> Result<bool, Error> {
         if yes {
             return Ok(true);
         }
-        if !self.0.terminal.stdin {
+        if !self.can_ask() {
             return Err(
                 Error::failed("this changes credentials, and there is no terminal to confirm it on")
-                    .hint("pass --yes to go ahead, or --dry-run to see what would be done"),
+                    .hint("pass --yes to continue, or --dry-run to print the plan"),
             );
         }
         if !question.is_empty() {
             self.say(&clean(question));
         }
-        let (answer, answered) = tokio::sync::oneshot::channel();
-        let ui = self.clone();
-        // A thread of its own: a read of a terminal cannot be cancelled, and the process must be able to end meanwhile.
-        std::thread::spawn(move || answer.send(ui.ask()));
-        tokio::select! {
-            answer = answered => answer.unwrap_or(Ok(false)),
-            () = self.0.interrupt.cancelled() => {
-                self.say("");
-                Err(Error::new(Kind::Interrupted, "interrupted before anything was changed"))
-            }
-        }
+        self.ask(|terminal| {
+            Confirm::with_theme(&Plain)
+                .with_prompt("Do you want to continue?")
+                .default(false)
+                .wait_for_newline(true)
+                .interact_on(terminal)
+        })
+        .await
     }
 
-    fn ask(&self) -> Result<bool, Error> {
-        self.0.bars.suspend(|| {
-            let mut err = lock(&self.0.err);
-            let _ = write!(err, "Do you want to continue? (y/N): ").and_then(|()| err.flush());
-        });
-        let mut line = String::new();
-        lock(&self.0.input).read_line(&mut line)?;
-        if !line.ends_with('\n') {
-            self.say("");
+    /// Lets the user choose from a list: one of it, or `several`. Returns the indices.
+    ///
+    /// # Errors
+    /// Nothing was chosen, or Ctrl-C.
+    pub async fn choose(&self, prompt: &str, items: &[String], several: bool) -> Result<Vec<usize>, Error> {
+        let (prompt, items) = (clean(prompt), items.iter().map(|item| clean(item)).collect::<Vec<_>>());
+        let chosen = self
+            .ask(move |terminal| {
+                if several {
+                    let prompt = format!("{prompt} (space selects, enter confirms)");
+                    let select = MultiSelect::with_theme(&Plain).with_prompt(prompt).items(&items);
+                    return select.report(false).interact_on(terminal);
+                }
+                let select = Select::with_theme(&Plain).with_prompt(prompt).items(&items).default(0);
+                select.report(false).interact_on(terminal).map(|chosen| vec![chosen])
+            })
+            .await?;
+        if chosen.is_empty() {
+            return Err(Error::failed("nothing was selected"));
         }
-        Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+        Ok(chosen)
+    }
+
+    /// Reads a credential, for `--token-stdin`: from a terminal it is typed unseen; otherwise it is everything up to the end of
+    /// stdin, without the line's end.
+    pub async fn read_secret(&self) -> Result<Secret, Error> {
+        if self.can_ask() {
+            let typed = self.ask(|terminal| {
+                Password::with_theme(&Plain)
+                    .with_prompt("Token")
+                    .report(false)
+                    .interact_on(terminal)
+            });
+            return secret(&zeroize::Zeroizing::new(typed.await?));
+        }
+        let mut text = zeroize::Zeroizing::new(String::new());
+        lock(&self.0.input)
+            .read_to_string(&mut text)
+            .map_err(|error| Error::from(error).doing("read stdin"))?;
+        secret(&text)
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        prompt: impl FnOnce(&Term) -> dialoguer::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let _aside = self.step_aside();
+        let _restored = Modes::save();
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || answer.send(prompt(&Term::stderr())));
+        let interrupted = || Error::new(Kind::Interrupted, "interrupted before anything was changed");
+        tokio::select! {
+            biased;
+            () = self.0.interrupt.cancelled() => {
+                self.say("");
+                Err(interrupted())
+            }
+            answer = answered => match answer {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(dialoguer::Error::IO(error))) if error.kind() != std::io::ErrorKind::Interrupted => {
+                    Err(Error::from(error).doing("read the answer"))
+                }
+                Ok(Err(_)) | Err(_) => Err(interrupted()),
+            },
+        }
+    }
+}
+
+fn secret(text: &str) -> Result<Secret, Error> {
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
+        return Err(Error::usage("no token on stdin"));
+    }
+    Ok(Secret::new(secret))
+}
+
+/// kubectl's form of a question.
+struct Plain;
+
+impl Theme for Plain {
+    fn format_confirm_prompt(&self, f: &mut dyn fmt::Write, prompt: &str, default: Option<bool>) -> fmt::Result {
+        write!(f, "{prompt} (y/N): {}", if default == Some(true) { "y" } else { "" })
+    }
+
+    fn format_confirm_prompt_selection(
+        &self,
+        f: &mut dyn fmt::Write,
+        prompt: &str,
+        selection: Option<bool>,
+    ) -> fmt::Result {
+        write!(f, "{prompt} (y/N): {}", if selection == Some(true) { "y" } else { "n" })
+    }
+}
+
+/// The modes of the terminal and its cursor, which a prompt changes. They are restored when this is dropped, also where the prompt
+/// is still waiting.
+struct Modes {
+    #[cfg(unix)]
+    termios: Option<rustix::termios::Termios>,
+}
+
+impl Modes {
+    fn save() -> Self {
+        Self {
+            #[cfg(unix)]
+            termios: rustix::termios::tcgetattr(std::io::stdin()).ok(),
+        }
+    }
+}
+
+impl Drop for Modes {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        if let Some(termios) = &self.termios {
+            let now = rustix::termios::OptionalActions::Now;
+            let _ = rustix::termios::tcsetattr(std::io::stdin(), now, termios);
+        }
+        let _ = Term::stderr().show_cursor();
     }
 }

@@ -57,30 +57,6 @@ fn colour_follows_the_terminal_and_the_flag() {
 }
 
 #[tokio::test]
-async fn a_question_takes_a_whole_line_and_means_no_by_default() {
-    for (input, expected) in [
-        ("y\n", true),
-        ("YES\n", true),
-        ("\n", false),
-        ("n\n", false),
-        ("yo\n", false),
-        ("", false),
-    ] {
-        let (ui, captured) = ui(SCREEN, input);
-        assert_eq!(
-            ui.confirm("2 tokens change.", false).await.unwrap(),
-            expected,
-            "{input:?}"
-        );
-        assert!(
-            captured
-                .err()
-                .starts_with("2 tokens change.\nDo you want to continue? (y/N): ")
-        );
-    }
-}
-
-#[tokio::test]
 async fn without_a_terminal_a_change_needs_yes() {
     let (ui, captured) = ui(PIPE, "y\n");
     let error = ui.confirm("", false).await.unwrap_err();
@@ -88,28 +64,6 @@ async fn without_a_terminal_a_change_needs_yes() {
     assert!(error.hints[0].contains("--yes"), "{error:?}");
     assert!(ui.confirm("", true).await.unwrap());
     assert_eq!(captured.err(), "");
-}
-
-#[tokio::test]
-async fn ctrl_c_ends_a_question_that_nobody_answers() {
-    struct Never;
-    impl io::Read for Never {
-        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-            std::thread::park();
-            Ok(0)
-        }
-    }
-    let captured = Captured::default();
-    let ui = Ui::new(
-        Box::new(captured.out.clone()),
-        Box::new(captured.err.clone()),
-        Box::new(io::BufReader::new(Never)),
-        SCREEN,
-        UiFlags::default(),
-    );
-    ui.interrupt().cancel();
-    let error = ui.confirm("", false).await.unwrap_err();
-    assert_eq!(error.kind, client::error::Kind::Interrupted);
 }
 
 #[test]
@@ -131,11 +85,11 @@ fn in_a_pipe_each_change_of_a_step_is_one_line() {
     );
 }
 
-#[test]
-fn a_secret_is_read_from_stdin_without_its_line_end() {
-    assert_eq!(ui(PIPE, "abc\r\n").0.read_secret().unwrap().expose(), "abc");
+#[tokio::test]
+async fn read_secret_drops_the_line_end_of_stdin() {
+    assert_eq!(ui(PIPE, "abc\r\n").0.read_secret().await.unwrap().expose(), "abc");
     assert_eq!(
-        ui(PIPE, "\n").0.read_secret().unwrap_err().kind,
+        ui(PIPE, "\n").0.read_secret().await.unwrap_err().kind,
         client::error::Kind::Usage
     );
 }

@@ -31,9 +31,19 @@ pub async fn get<T: DeserializeOwned>(
     namespace: Option<&str>,
     name: &str,
 ) -> Result<Option<T>> {
+    if_found(require(client, resource, namespace, name).await)
+}
+
+/// One object that must be there: the server's "not found" is an error ([`Error::is_not_found`]).
+pub async fn require<T: DeserializeOwned>(
+    client: &kube::Client,
+    resource: Resource,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<T> {
     let object = resource.named(namespace, Some(name));
     let request = resource.request(namespace).get(name, &GetParams::default());
-    if_found(send(client, Verb::Get, &object, request).await)
+    send(client, Verb::Get, &object, request).await
 }
 
 /// All the metadata of one object and nothing else of it, or `None` as with [`get`].

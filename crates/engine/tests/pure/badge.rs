@@ -1,23 +1,27 @@
 //! The smallest rotation that is still a real one: an issuer accepts badges, and a consumer wears one of them.
 //!
-//! Both sides are slow: the issuer takes notice of a change some time later, and the consumer goes on with the badge
-//! that it has loaded until it looks again. So the order of the phases matters, and both proofs are real calls.
+//! O is the badge that the consumer wears at the start, N the one that the run issues. Both sides are slow: the issuer reads its
+//! list some time after it has changed, and the consumer uses the badge that it has loaded until it loads another. The consumer
+//! keeps access at every moment, because the issuer accepts both badges from *make* to *retire*, and *retire* needs a call that
+//! the consumer has made with the badge that it keeps.
 //!
-//! This half is pure; `tests/e2e/tests/engine` carries it out on a real API server.
+//! This half is pure. `tests/e2e/tests/engine` carries it out on a real API server.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use client::secret::Fingerprint;
-use engine::phase::{Goal, Phase};
-use engine::protocol::{Draw, Next, Obstacle, Protocol, Run};
+use engine::direction::Direction;
+use engine::phase::Phase;
+use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
+use engine::run::{Draw, Run};
 use serde::{Deserialize, Serialize};
 
-/// The protocol. `Badge<false>` is the same with one mistake, for the exploration to find: it retires before it proves.
+/// The rotation of a badge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Badge<const CAREFUL: bool = true>;
+pub(crate) struct Badge;
 
-/// What a consumer wears: a badge, and the mark of the write that handed it out.
+/// What a consumer wears: a badge, and the mark of the step that handed it out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Worn {
     pub(crate) badge: Fingerprint,
@@ -26,12 +30,12 @@ pub(crate) struct Worn {
 
 /// What is there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct View {
-    /// What the issuer's list says.
+pub(crate) struct Observed {
+    /// The issuer's list.
     pub(crate) issued: BTreeSet<Fingerprint>,
-    /// What the issuer really accepts; it follows the list.
+    /// What the issuer accepts. It follows the list.
     pub(crate) accepted: BTreeSet<Fingerprint>,
-    /// What the consumer has been told to wear.
+    /// What the consumer was handed last.
     pub(crate) handed: Option<Worn>,
     /// The last call of the consumer that the issuer accepted.
     pub(crate) called: Option<Worn>,
@@ -40,21 +44,21 @@ pub(crate) struct View {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Notes {
+pub(crate) struct Record {
     pub(crate) old: Fingerprint,
     pub(crate) new: Option<Fingerprint>,
-    /// Of the hand-out that was intended last; of the one before the run when there was none yet.
+    /// Of the step that was intended last to hand a badge out; the one before the run while there was none.
     pub(crate) mark: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Write {
+pub(crate) enum Step {
     Issue,
     Hand { badge: Fingerprint },
     Revoke { badge: Fingerprint },
 }
 
-impl fmt::Display for Write {
+impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Issue => f.write_str("issue a new badge"),
@@ -64,155 +68,215 @@ impl fmt::Display for Write {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Timer {
-    /// Until then the consumer must have called with the new badge.
-    Proof,
+/// Why *make* is passed.
+pub(crate) enum Made {
+    /// The badge that the direction asks for is on the list, and the issuer accepts it.
+    Accepted(Fingerprint),
 }
 
-impl<const CAREFUL: bool> Protocol for Badge<CAREFUL> {
-    type View = View;
-    type Notes = Notes;
-    type Write = Write;
-    type Timer = Timer;
+/// Why *place* is passed.
+pub(crate) enum Placed {
+    /// The consumer was handed this badge by this run, or wears it since before the run.
+    Handed(Fingerprint),
+}
 
-    fn decide(view: &View, run: Option<&Run<Self>>) -> Next<Self> {
-        let Some(run) = run else { return begin(view) };
-        let (target, other) = match run.goal {
-            Goal::Forward => (run.notes.new, Some(run.notes.old)),
-            Goal::Back => (Some(run.notes.old), run.notes.new),
-        };
-        let late = if CAREFUL {
-            prove(view, run, target).or_else(|| retire(view, other))
-        } else {
-            retire(view, other).or_else(|| prove(view, run, target))
-        };
-        make(view, run, target)
-            .or_else(|| place(view, run, target))
-            .or(late)
-            .or_else(|| confirm(view, other))
-            .unwrap_or(Next::Done)
+/// Why *prove* is passed.
+pub(crate) enum Proven {
+    /// The consumer has called with the badge that it was handed. The other one may be revoked.
+    Called,
+}
+
+/// Why *retire* is passed.
+pub(crate) enum Retired {
+    /// This badge is not on the list any more: it must be rejected.
+    Revoked(Fingerprint),
+    /// A rollback before the new badge was drawn: there is no other one.
+    NeverDrawn,
+}
+
+impl Rotation for Badge {
+    const KIND: &'static str = "badge";
+    const FIELD_MANAGER: &'static str = "engine-test";
+    const QUIET_FLAG: &'static str = "settle";
+    const CHECKS: &'static [Check] = &[];
+
+    type Observed = Observed;
+    type Record = Record;
+    type Step = Step;
+    type Made = Made;
+    type Placed = Placed;
+    type Proven = Proven;
+    type Retired = Retired;
+
+    fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
+        let blocked = |reason: &str, hint: &str| Err(vec![Blocker::new(reason, hint)]);
+        match &seen.handed {
+            _ if seen.closed => blocked("the issuer is closed", "open it"),
+            Some(worn) if seen.accepted == [worn.badge].into() => Ok(Record {
+                old: worn.badge,
+                new: None,
+                mark: worn.mark.clone(),
+            }),
+            Some(worn) if seen.accepted.contains(&worn.badge) => {
+                blocked("the issuer accepts a badge that no consumer wears", "revoke it")
+            }
+            _ => blocked("the consumer wears no badge that the issuer accepts", "hand it one"),
+        }
     }
 
-    /// Nothing in this test forges a journal, and its objects carry no marks.
-    fn recall(_: &View, claimed: &Run<Self>) -> Option<Notes> {
-        Some(claimed.notes.clone())
+    fn guard(_: Look<'_, Self>) -> Result<(), Next<Self>> {
+        Ok(())
     }
 
-    fn predict(view: &mut View, run: &Run<Self>, write: &Write) {
-        match write {
-            Write::Issue => view.issued.extend(run.notes.new),
-            Write::Hand { badge } => {
-                view.handed = Some(Worn {
+    /// The issuer accepts the badge that the direction asks for. The value of the old badge is kept nowhere, so it cannot be
+    /// issued again.
+    ///
+    /// | if | then |
+    /// |---|---|
+    /// | in a rollback, the old badge is not on the issuer's list | refuse |
+    /// | the new badge is not on the issuer's list | issue a new badge |
+    /// | the issuer does not accept the badge yet | wait |
+    fn make(look: Look<'_, Self>) -> Result<Made, Next<Self>> {
+        let target = match look.direction() {
+            Direction::Rollback => Some(look.record().old),
+            Direction::Forward | Direction::RollForward => look.record().new,
+        };
+        let Some(target) = target.filter(|target| look.seen.issued.contains(target)) else {
+            return Err(if look.direction().is_rollback() {
+                Next::refuse("the old badge is not on the issuer's list", "hand out another badge")
+            } else {
+                Next::step(Step::Issue).starting(Timer::Proof)
+            });
+        };
+        if !look.seen.accepted.contains(&target) {
+            return Err(look.wait(format!("the issuer to accept {target}")));
+        }
+        Ok(Made::Accepted(target))
+    }
+
+    /// The consumer was handed the badge. A rollback hands the old badge out again even if it never changed: a step of a former
+    /// holder that arrives later then finds another version and is rejected.
+    ///
+    /// | if | then |
+    /// |---|---|
+    /// | the consumer was handed another badge, or by another step | hand the badge to the consumer |
+    /// | in a rollback, a new badge was drawn and none handed out | hand the badge to the consumer |
+    fn place<'look>(look: Look<'look, Self>, made: &Proof<'look, Made>) -> Result<Placed, Next<Self>> {
+        let Made::Accepted(badge) = **made;
+        let handed = Worn {
+            badge,
+            mark: look.record().mark.clone(),
+        };
+        let is_fenced =
+            !look.direction().is_rollback() || look.record().new.is_none() || look.run.phase >= Phase::Place;
+        if look.seen.handed.as_ref() != Some(&handed) || !is_fenced {
+            return Err(Next::step(Step::Hand { badge }));
+        }
+        Ok(Placed::Handed(badge))
+    }
+
+    /// The issuer has accepted a call of the consumer with the badge.
+    ///
+    /// | if | then |
+    /// |---|---|
+    /// | the last accepted call was not made with what the consumer was handed | wait |
+    fn prove<'look>(look: Look<'look, Self>, placed: &Proof<'look, Placed>) -> Result<Proven, Next<Self>> {
+        let Placed::Handed(badge) = **placed;
+        if look.seen.called != look.seen.handed {
+            return Err(look.wait(format!("a call with {badge}")));
+        }
+        Ok(Proven::Called)
+    }
+
+    /// The other badge is off the issuer's list.
+    ///
+    /// | if | then |
+    /// |---|---|
+    /// | the other badge is on the issuer's list | revoke it |
+    fn retire<'look>(look: Look<'look, Self>, proven: &Proof<'look, Proven>) -> Result<Retired, Next<Self>> {
+        let Proven::Called = **proven;
+        let Some(badge) = other(look) else {
+            return Ok(Retired::NeverDrawn);
+        };
+        if look.seen.issued.contains(&badge) {
+            return Err(Next::step(Step::Revoke { badge }));
+        }
+        Ok(Retired::Revoked(badge))
+    }
+
+    /// The issuer rejects the other badge.
+    ///
+    /// | if | then |
+    /// |---|---|
+    /// | the issuer still accepts the other badge | wait |
+    fn confirm<'look>(look: Look<'look, Self>, retired: &Proof<'look, Retired>) -> Result<(), Next<Self>> {
+        match **retired {
+            Retired::Revoked(badge) if look.seen.accepted.contains(&badge) => {
+                Err(Next::wait(format!("the issuer to reject {badge}")))
+            }
+            Retired::Revoked(_) | Retired::NeverDrawn => Ok(()),
+        }
+    }
+
+    fn is_restorable(look: Look<'_, Self>) -> bool {
+        look.seen.issued.contains(&look.record().old)
+    }
+
+    fn takes_away(look: Look<'_, Self>) -> bool {
+        other(look).is_some_and(|badge| look.seen.issued.contains(&badge))
+    }
+
+    /// No test of this rotation forges a journal, and its objects carry no marks.
+    fn recall(_: &Observed, claimed: &Run<Self>) -> Option<Record> {
+        Some(claimed.record.clone())
+    }
+
+    fn intend(step: &Step, run: &Run<Self>, draw: &mut dyn Draw) -> Record {
+        let mut record = run.record.clone();
+        match step {
+            Step::Issue => record.new = Some(draw.credential()),
+            Step::Hand { .. } => record.mark = Some(draw.mark()),
+            Step::Revoke { .. } => {}
+        }
+        record
+    }
+
+    fn predict(seen: &mut Observed, run: &Run<Self>, step: &Step) {
+        match step {
+            Step::Issue => seen.issued.extend(run.record.new),
+            Step::Hand { badge } => {
+                seen.handed = Some(Worn {
                     badge: *badge,
-                    mark: run.notes.mark.clone(),
+                    mark: run.record.mark.clone(),
                 });
             }
-            Write::Revoke { badge } => {
-                view.issued.remove(badge);
+            Step::Revoke { badge } => {
+                seen.issued.remove(badge);
             }
         }
     }
 
-    fn rest(view: &mut View, _: &mut Run<Self>) {
-        view.accepted.clone_from(&view.issued);
-        view.called.clone_from(&view.handed);
+    fn settle(seen: &mut Observed, _: &Run<Self>) {
+        seen.accepted.clone_from(&seen.issued);
+        seen.called.clone_from(&seen.handed);
     }
 
-    fn intend(write: &Write, run: &Run<Self>, draw: &mut dyn Draw) -> Notes {
-        let mut notes = run.notes.clone();
-        match write {
-            Write::Issue => notes.new = Some(draw.credential()),
-            Write::Hand { .. } => notes.mark = Some(draw.mark()),
-            Write::Revoke { .. } => {}
+    fn credentials(record: &Record) -> Credentials {
+        Credentials {
+            old: record.old,
+            new: record.new,
         }
-        notes
+    }
+
+    fn start(_: &Observed, record: &Record) -> String {
+        format!("the consumer wears {}", record.old)
     }
 }
 
-fn begin<P: Protocol<Notes = Notes>>(view: &View) -> Next<P> {
-    let refuse = |reason: &str, hint: &str| {
-        Next::Refuse(vec![Obstacle {
-            check: None,
-            reason: reason.to_owned(),
-            hint: hint.to_owned(),
-        }])
-    };
-    match &view.handed {
-        _ if view.closed => refuse("the issuer is closed", "open it"),
-        Some(worn) if view.accepted == [worn.badge].into() => Next::Begin(Notes {
-            old: worn.badge,
-            new: None,
-            mark: worn.mark.clone(),
-        }),
-        Some(worn) if view.accepted.contains(&worn.badge) => {
-            refuse("the issuer accepts a badge that nobody wears", "revoke it")
-        }
-        _ => refuse("the consumer wears no badge that the issuer accepts", "hand it one"),
+/// The badge that the run does not end on, once it is drawn.
+fn other(look: Look<'_, Badge>) -> Option<Fingerprint> {
+    match look.direction() {
+        Direction::Forward | Direction::RollForward => Some(look.record().old),
+        Direction::Rollback => look.record().new,
     }
-}
-
-fn make<P: Protocol<Write = Write, Timer = Timer>>(
-    view: &View,
-    run: &Run<P>,
-    target: Option<Fingerprint>,
-) -> Option<Next<P>> {
-    let issued = target.filter(|target| view.issued.contains(target));
-    let Some(target) = issued else {
-        // The old badge's value is in nobody's hand any more: nothing can bring it back.
-        return Some(match run.goal {
-            Goal::Forward => Next::write_and_start(Phase::Make, Write::Issue, [Timer::Proof]),
-            Goal::Back => Next::Refuse(vec![Obstacle {
-                check: None,
-                reason: "the old badge is not on the issuer's list any more".to_owned(),
-                hint: "go forward".to_owned(),
-            }]),
-        });
-    };
-    (!view.accepted.contains(&target)).then(|| Next::wait(Phase::Make, format!("the issuer to accept {target}")))
-}
-
-/// On the way back the badge is handed out again even if it never changed: a write of a former holder of the lock,
-/// still under way, then finds another version and is refused.
-fn place<P: Protocol<Write = Write, Notes = Notes>>(
-    view: &View,
-    run: &Run<P>,
-    target: Option<Fingerprint>,
-) -> Option<Next<P>> {
-    let wanted = Worn {
-        badge: target?,
-        mark: run.notes.mark.clone(),
-    };
-    let untouched = run.goal == Goal::Back && run.notes.new.is_some() && run.phase < Phase::Place;
-    (view.handed.as_ref() != Some(&wanted) || untouched)
-        .then(|| Next::write(Phase::Place, Write::Hand { badge: wanted.badge }))
-}
-
-fn prove<P: Protocol<Timer = Timer>>(view: &View, run: &Run<P>, target: Option<Fingerprint>) -> Option<Next<P>> {
-    let target = target?;
-    if view.called == view.handed {
-        return None;
-    }
-    let late = run.goal == Goal::Forward && run.passed(Timer::Proof) && run.phase.may_be_undone();
-    Some(if late {
-        Next::TurnBack(format!("no call with {target} came in time"))
-    } else {
-        let wait = Next::wait(Phase::Prove, format!("a call with {target}"));
-        if run.goal == Goal::Forward {
-            wait.and_start(Timer::Proof)
-        } else {
-            wait
-        }
-    })
-}
-
-fn retire<P: Protocol<Write = Write>>(view: &View, other: Option<Fingerprint>) -> Option<Next<P>> {
-    let badge = other.filter(|other| view.issued.contains(other))?;
-    Some(Next::write(Phase::Retire, Write::Revoke { badge }))
-}
-
-fn confirm<P: Protocol>(view: &View, other: Option<Fingerprint>) -> Option<Next<P>> {
-    let badge = other.filter(|other| view.accepted.contains(other))?;
-    Some(Next::wait(Phase::Confirm, format!("the issuer to refuse {badge}")))
 }

@@ -15,7 +15,7 @@ use cli::rotation::leases;
 use cli::ui::Ui;
 use client::error::{Error, Kind};
 use client::secret::Secret;
-use engine::protocol::RunId;
+use engine::run::RunId;
 use k8s_openapi::jiff::Timestamp;
 use rancher::api_token::proof::Standing;
 use rancher::api_token::{self, ApiToken, Lifetime, Minted, NewToken, SeenCluster};
@@ -38,7 +38,7 @@ const LOOKS: u32 = 3;
 /// What is typed after `kubectl argocd-rancher add`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Add {
+pub(crate) struct Add {
     /// Clusters of Rancher by id or display name
     #[arg(value_name = "CLUSTER", required = true)]
     pub subjects: Vec<String>,
@@ -95,7 +95,7 @@ pub struct Add {
 
 /// What may be overridden.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Check {
+pub(crate) enum Check {
     /// The cluster's agent is offline; the token is then proven at Rancher alone
     Offline,
     /// The token's owner may not look at everything that Argo CD looks at
@@ -175,7 +175,7 @@ struct Work<'a> {
 }
 
 /// Runs it.
-pub async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(add.output.as_ref(), "add")?;
     if add.name.is_some() && add.subjects.len() > 1 {
         return Err(Error::usage("--name is for one cluster"));
@@ -294,6 +294,7 @@ impl Work<'_> {
         if self.add.dry_run {
             return Ok(Added::planned(cluster, &secret, Outcome::WouldCreate));
         }
+        let _hold = self.ui.hold();
         let Minted { token, value } = self.mint(cluster, &secret).await?;
         let config = ClusterConfig::bearing(&value, self.ca.as_deref());
         let extent = Extent {
@@ -375,6 +376,7 @@ impl Work<'_> {
         existing: &ClusterSecret,
         config: &ClusterConfig,
     ) -> Result<ApiToken, Error> {
+        let _hold = self.ui.hold();
         let Minted { token, value } = self.mint(cluster, &existing.object.name).await?;
         let config = self.trusting(config.clone().with_bearer(&value));
         let extent = Extent {

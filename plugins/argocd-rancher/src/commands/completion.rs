@@ -13,7 +13,7 @@ use crate::sides::{Argo, RancherFlags};
 /// What is typed after `kubectl argocd-rancher completion`.
 #[derive(clap::Args, Clone, Copy, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Completion {}
+pub(crate) struct Completion {}
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,13 +24,13 @@ Examples:
 kubectl's own completion must be set up in the shell: see `kubectl completion --help`.";
 
 /// Runs it.
-pub fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
     context.ui.write_out(&app::shim::<ArgocdRancher>()?)?;
     Ok(ExitCode::Done)
 }
 
 /// Clusters that Argo CD has: their ids, with the names that Argo CD calls them; for `add` those of Rancher that it has not.
-pub async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
+pub(crate) async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
     let verb = request.verbs.first().map(String::as_str);
     let takes_one = matches!(verb, Some("rollback" | "status")) && request.words.is_empty();
     let takes = takes_one || matches!(verb, Some("add" | "verify" | "remove" | "rotate"));

@@ -6,8 +6,9 @@ use argocd::{ClusterSecret, ServerUrl, connection, lookup};
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::output::{self, ListKind, OutputFlags};
-use cli::rotation::leases::Rotations;
+use cli::rotation::leases::LeasedRotations;
 use client::error::Error;
+use engine::journal::Journal;
 use futures::stream::{self, StreamExt as _};
 use k8s_openapi::jiff::Timestamp;
 use rancher::api_token::proof::Standing;
@@ -16,7 +17,7 @@ use rancher::api_token::{self, ApiToken};
 use crate::address::RancherAddress as _;
 use crate::mark::{self, API_VERSION};
 use crate::proof::Trial;
-use crate::report::product::{Part, Rotation};
+use crate::report::product::{LeasedRotation, Part};
 use crate::rotation::ArgocdRancher;
 use crate::row::{Row, Scene};
 use crate::sides::{ARGOCD, Argo, RANCHER, Rancher, RancherFlags};
@@ -31,7 +32,7 @@ const AT_ONCE: usize = 8;
 /// What is typed after `kubectl argocd-rancher list`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct List {
+pub(crate) struct List {
     /// Call Rancher with each token, to see whether it is alive; the call counts as a use of the token
     #[arg(long)]
     pub probe: bool,
@@ -59,7 +60,7 @@ Examples:
 Rancher tells of a token to its owner only: those of others have an unknown scope and expiry.";
 
 /// Runs it.
-pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let for_people = !list.output.format()?.is_structured();
     let argo = Argo::open(global, &context.environment)?;
     let rancher = list.rancher.open(&argo, global, context).await?;
@@ -93,7 +94,7 @@ pub(super) struct Seen {
     identity: Option<String>,
     ours: Option<Ours>,
     views: BTreeMap<ServerUrl, connection::Connection>,
-    rotations: Rotations<ArgocdRancher>,
+    rotations: LeasedRotations<ArgocdRancher>,
 }
 
 impl Seen {
@@ -103,7 +104,7 @@ impl Seen {
             argo.identity(),
             Ours::read(rancher),
             views(argo, context),
-            Rotations::read(&argo.server, Some(&argo.namespace), ARGOCD)
+            LeasedRotations::read(&argo.server, Some(&argo.namespace), ARGOCD)
         );
         let clusters = clusters?;
         Ok(Self {
@@ -161,13 +162,17 @@ impl Seen {
         }
     }
 
-    /// A rotation under way looks after it.
+    /// A rotation in progress uses or revokes it.
     fn is_rotated(&self, token: &ApiToken, mark: &api_token::Mark) -> bool {
-        let mut journals = self.rotations.all().filter_map(Rotation::journal);
-        journals.any(|journal| {
-            let known = [Some(&journal.notes.old), journal.notes.new.as_ref()];
-            let mut names = known.into_iter().flatten().filter_map(|known| known.name.as_ref());
-            journal.run.to_string() == mark.run || names.any(|name| name.0 == token.name.as_str())
+        let mut runs = self
+            .rotations
+            .all()
+            .filter_map(LeasedRotation::journal)
+            .map(Journal::run);
+        runs.any(|run| {
+            let tokens = [Some(&run.record.old), run.record.new.as_ref()];
+            let mut names = tokens.into_iter().flatten().filter_map(|token| token.name.as_ref());
+            run.id.to_string() == mark.run || names.any(|name| name.0 == token.name.as_str())
         })
     }
 

@@ -1,15 +1,15 @@
-//! The verbs, one file each; [`mod@work`] is what `rotate` and `rollback` share.
+//! The commands, one file each; [`mod@run`] is what `rotate` and `rollback` share.
 
-pub mod add;
-pub mod completion;
-pub mod list;
-pub mod remove;
-pub mod rollback;
-pub mod rotate;
-pub mod status;
-pub mod verify;
-pub mod version;
-mod work;
+pub(crate) mod add;
+pub(crate) mod completion;
+pub(crate) mod list;
+pub(crate) mod remove;
+pub(crate) mod rollback;
+pub(crate) mod rotate;
+mod run;
+pub(crate) mod status;
+pub(crate) mod verify;
+pub(crate) mod version;
 
 use client::duration;
 use rancher::api_token::{Lifetime, NotALifetime};

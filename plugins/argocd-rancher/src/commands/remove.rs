@@ -27,7 +27,7 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 /// What is typed after `kubectl argocd-rancher remove`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Remove {
+pub(crate) struct Remove {
     /// Clusters by id, by the name that Argo CD calls them, or by the name of their Secret
     #[arg(value_name = "CLUSTER", required = true)]
     pub subjects: Vec<String>,
@@ -51,7 +51,7 @@ pub struct Remove {
 
 /// What may be overridden.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Check {
+pub(crate) enum Check {
     /// Applications are deployed there; they stay, and Argo CD can no longer reach what they have deployed
     Applications,
     /// The token was not minted by this program; it is ended all the same
@@ -81,7 +81,7 @@ enum Fate<'a> {
 }
 
 /// Runs it.
-pub async fn run(remove: Remove, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(remove: Remove, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let argo = Argo::open(global, &context.environment)?;
     let rancher = remove.rancher.require(&argo, global, context).await?;
     let me = rancher.whoami().await?.id;
@@ -165,6 +165,7 @@ impl Work<'_> {
         if !self.ui.confirm(&question, self.remove.yes).await? {
             return Err(Error::failed("nothing was changed"));
         }
+        let _hold = self.ui.hold();
         let write = rancher::Write::by(mark::TOOL);
         cluster_secret::delete(&self.argo.server.client, &cluster.object, &write)
             .await
@@ -348,6 +349,7 @@ impl Work<'_> {
         if !self.ui.confirm(&question, self.remove.yes).await? {
             return Err(Error::failed("nothing was changed"));
         }
+        let _hold = self.ui.hold();
         for token in strays {
             self.end(token).await?;
         }

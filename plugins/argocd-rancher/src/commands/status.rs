@@ -1,11 +1,11 @@
-//! `kubectl argocd-rancher status`: one cluster on one page: its Secret, its token, and a rotation under way.
+//! `kubectl argocd-rancher status`: show one cluster: its Secret, its token, and a rotation in progress.
 
 use argocd::ClusterSecret;
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
-use cli::rotation::again::Again;
-use cli::rotation::in_progress::Standing;
+use cli::rotation::Commands;
+use cli::rotation::in_progress::RotationStatus;
 use cli::rotation::leases;
 use cli::ui::Ui;
 use client::error::Error;
@@ -16,18 +16,18 @@ use serde::Serialize;
 use super::list;
 use super::verify;
 use crate::mark::API_VERSION;
-use crate::report::product::{self, PLUGIN, Rotation};
+use crate::report::product::{self, LeasedRotation};
 use crate::rotation::ArgocdRancher;
 use crate::row::Row;
 use crate::sides::{Argo, RancherFlags};
 
-/// What is typed after `kubectl argocd-rancher status`.
+/// The flags of `kubectl argocd-rancher status`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Status {
-    /// The cluster by id, by the name that Argo CD calls it, or by the name of its Secret
+pub(crate) struct Status {
+    /// Cluster id, name in Argo CD, or name of the cluster Secret
     #[arg(value_name = "CLUSTER")]
-    pub subject: String,
+    pub target: String,
 
     /// The other side.
     #[command(flatten)]
@@ -40,13 +40,13 @@ pub struct Status {
 
 const EXAMPLES: &str = "\
 Examples:
-  # What Argo CD has for this cluster, and what Rancher says of it
+  # Show the token that Argo CD has for this cluster, and what Rancher says about it
   kubectl argocd-rancher status staging --rancher-context rancher
 
-  # Where its rotation stands, for a script
+  # Print the phase of its rotation, for a script
   kubectl argocd-rancher status staging -o jsonpath='{.rotation.phase}'
 
-Nothing is called with the token: `kubectl argocd-rancher verify` does that.";
+The token is not used: `kubectl argocd-rancher verify` calls Rancher with it.";
 
 /// The document of `-o json`.
 #[derive(Debug, Serialize)]
@@ -59,7 +59,7 @@ struct ClusterStatus {
     cluster: Row,
     /// Of its rotation.
     #[serde(flatten)]
-    standing: Standing,
+    rotation: RotationStatus,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,22 +69,20 @@ struct Metadata {
 }
 
 /// Runs it.
-pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let (flags, format) = OutputFlags::of_page(status.output.as_ref(), "status")?;
     let argo = Argo::open(global, &context.environment)?;
     let rancher = status.rancher.open(&argo, global, context).await?;
     let seen = list::Seen::read(&argo, rancher.as_ref(), context).await?;
-    let cluster = verify::find(&seen.clusters, &status.subject)?;
+    let cluster = verify::find(&seen.clusters, &status.target)?;
     let lease = product::lease(cluster);
     let rotation = leases::of::<ArgocdRancher>(&argo.server, &lease).await?;
-    let again = Again::new(PLUGIN, cluster.object.name.as_str(), global);
-    let again = again.with("--namespace", global.connection.namespace.as_deref());
-    let again = status.rancher.repeated(again);
+    let commands = status.rancher.commands(&cluster.object.name, global);
     let now = argo.server.clock.now();
     let row = seen.row(cluster, None, now);
     let row = row.ok_or_else(|| Error::failed(format!("{} does not lead through Rancher", cluster.server)))?;
-    let document = ClusterStatus::of(cluster, row, rotation.as_ref(), &again, now);
+    let document = ClusterStatus::of(cluster, row, rotation.as_ref(), &commands, now);
     match format {
         OutputFormat::Table => ui.write_out(&page(ui, &document, now))?,
         _ => output::print_value(ui, &flags, &document)?,
@@ -93,7 +91,13 @@ pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Res
 }
 
 impl ClusterStatus {
-    fn of(cluster: &ClusterSecret, row: Row, rotation: Option<&Rotation>, again: &Again, now: Timestamp) -> Self {
+    fn of(
+        cluster: &ClusterSecret,
+        row: Row,
+        rotation: Option<&LeasedRotation>,
+        commands: &Commands,
+        now: Timestamp,
+    ) -> Self {
         Self {
             api_version: API_VERSION,
             kind: "ArgoCDClusterStatus",
@@ -102,16 +106,16 @@ impl ClusterStatus {
                 namespace: cluster.object.namespace.clone(),
             },
             cluster: row,
-            standing: Standing::of(rotation, again, now),
+            rotation: RotationStatus::of(rotation, commands, now),
         }
     }
 }
 
-/// The page for people.
+/// The page of the human-readable output.
 fn page(ui: &Ui, status: &ClusterStatus, now: Timestamp) -> String {
     let mut lines = vec![status.cluster.title()];
     let labelled = |(label, text): (&str, String)| format!("  {label:<10}{}", sanitize::cell(&text));
     lines.extend(status.cluster.facts().into_iter().map(labelled));
-    lines.extend(status.standing.page(ui, now));
+    lines.extend(status.rotation.page(ui, now));
     lines.join("\n") + "\n"
 }

@@ -4,7 +4,7 @@ use argocd::{ClusterSecret, connection, lookup};
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
-use cli::rotation::leases::Rotations;
+use cli::rotation::leases::LeasedRotations;
 use client::error::{Error, Kind};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use rancher::ClusterId;
@@ -24,7 +24,7 @@ const AT_ONCE: usize = 8;
 /// What is typed after `kubectl argocd-rancher verify`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Verify {
+pub(crate) struct Verify {
     /// Clusters by id, by the name that Argo CD calls them, or by the name of their Secret
     #[arg(value_name = "CLUSTER", required = true)]
     pub subjects: Vec<String>,
@@ -69,13 +69,13 @@ struct Verification {
 }
 
 /// Runs it.
-pub async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(verify.output.as_ref(), "verify")?;
     let argo = Argo::open(global, &context.environment)?;
     let rancher = verify.rancher.open(&argo, global, context).await?;
     let (clusters, rotations) = futures::try_join!(
         argo.clusters(),
-        Rotations::<ArgocdRancher>::read(&argo.server, Some(&argo.namespace), ARGOCD)
+        LeasedRotations::<ArgocdRancher>::read(&argo.server, Some(&argo.namespace), ARGOCD)
     )?;
     let chosen = verify
         .subjects
@@ -133,7 +133,7 @@ async fn one(
     rancher: Option<&Rancher>,
     cluster: &ClusterSecret,
     clusters: &[ClusterSecret],
-    rotations: &Rotations<ArgocdRancher>,
+    rotations: &LeasedRotations<ArgocdRancher>,
 ) -> Result<Verification, Error> {
     let token = cluster.token();
     let mut proofs = vec![secret(cluster, clusters)];

@@ -12,7 +12,7 @@ use crate::sides::{ARGOCD, Argo, RANCHER, RancherFlags};
 /// What is typed after `kubectl argocd-rancher version`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Version {
+pub(crate) struct Version {
     /// Of whom, and in which form.
     #[command(flatten)]
     pub flags: VersionFlags,
@@ -52,7 +52,7 @@ impl Versions for Told {
 }
 
 /// Runs it.
-pub async fn run(version: Version, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(version: Version, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let Version { flags, rancher } = version;
     version::run(&flags, context, "the servers", ask(&rancher, global, context)).await
 }

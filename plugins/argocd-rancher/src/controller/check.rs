@@ -1,32 +1,27 @@
-//! What a user may override by name, with `--force=CHECK`.
+//! The preflight checks that `--force=CHECK` overrides.
 
-/// One check. What has no name here cannot be overridden.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Check {
-    /// The new token reaches the cluster: its agent is connected
-    Offline,
-    /// The new token may list and watch everything that Argo CD looks at
-    Rights,
-    /// Argo CD is seen to call with the new token
-    Use,
-    /// Nothing else, such as GitOps, manages the cluster Secret
-    Owner,
-    /// Nobody else holds the lock
-    Lock,
-    /// The journal can be read
-    Journal,
-}
+use engine::rotation::Check;
 
-impl Check {
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Offline => "offline",
-            Self::Rights => "rights",
-            Self::Use => "use",
-            Self::Owner => "owner",
-            Self::Lock => "lock",
-            Self::Journal => "journal",
-        }
-    }
-}
+/// The new token reaches the cluster: its agent is connected.
+pub(crate) const OFFLINE: Check = Check {
+    name: "offline",
+    help: "prove the new token at Rancher only, where the agent is offline",
+};
+/// The new token may list and watch everything that Argo CD looks at.
+pub(crate) const RIGHTS: Check = Check {
+    name: "rights",
+    help: "rotate although the user of the new token may not read everything",
+};
+/// Argo CD's use of the new token can be observed.
+pub(crate) const USE: Check = Check {
+    name: "use",
+    help: "do not wait until Argo CD has used the new token",
+};
+/// Nothing else manages the cluster Secret.
+pub(crate) const OWNER: Check = Check {
+    name: "owner",
+    help: "rotate the token of a Secret that a GitOps tool or controller owns",
+};
+
+/// All of them.
+pub(crate) const ALL: &[Check] = &[OFFLINE, RIGHTS, USE, OWNER, Check::LOCK, Check::JOURNAL];

@@ -16,7 +16,7 @@ use crate::sides::{Argo, RANCHER, Rancher, of_argocd};
 
 /// Both sides, as they were when the command began.
 #[derive(Debug)]
-pub struct Fleet {
+pub(crate) struct Fleet {
     /// The side of Argo CD.
     pub argo: Argo,
     /// Rancher.
@@ -36,7 +36,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// Looks at both sides.
-    pub async fn survey(argo: Argo, rancher: Rancher) -> Result<Self, Error> {
+    pub(crate) async fn survey(argo: Argo, rancher: Rancher) -> Result<Self, Error> {
         let of_rancher = async {
             let user = rancher.whoami().await?;
             let limit = api_token::max_ttl(&rancher.client.0).await;
@@ -57,7 +57,7 @@ impl Fleet {
     }
 
     /// Our tokens, as Rancher lists them to a request that was sent after `since`.
-    pub async fn tokens(&self, since: Instant) -> Result<Vec<ApiToken>, Error> {
+    pub(crate) async fn tokens(&self, since: Instant) -> Result<Vec<ApiToken>, Error> {
         let mut listed = self.tokens.lock().await;
         if let Some((at, tokens)) = &*listed
             && *at > since
@@ -72,7 +72,7 @@ impl Fleet {
     }
 
     /// Whether an Application is deployed to this cluster: then Argo CD looks at it all the time.
-    pub fn is_watched(&self, cluster: &ClusterSecret) -> bool {
+    pub(crate) fn is_watched(&self, cluster: &ClusterSecret) -> bool {
         let applications = self.applications.iter().flatten();
         applications
             .into_iter()
@@ -80,7 +80,7 @@ impl Fleet {
     }
 
     /// The other clusters whose Secrets hold the same token, by name of their Secrets.
-    pub fn sharing(&self, cluster: &ClusterSecret, token: &Secret) -> Vec<&str> {
+    pub(crate) fn sharing(&self, cluster: &ClusterSecret, token: &Secret) -> Vec<&str> {
         let others = self
             .clusters
             .iter()
@@ -90,7 +90,7 @@ impl Fleet {
     }
 
     /// Another Secret for the same place, if there is one: Argo CD writes into any of the two.
-    pub fn duplicate(&self, cluster: &ClusterSecret) -> Option<String> {
+    pub(crate) fn duplicate(&self, cluster: &ClusterSecret) -> Option<String> {
         let all = lookup::duplicates(&self.clusters);
         let of_server = |duplicate: &&lookup::Duplicate| matches!(duplicate.what, lookup::Common::Server(_));
         let found = all
@@ -101,7 +101,7 @@ impl Fleet {
     }
 
     /// Whether a cluster is reached through this Rancher.
-    pub fn is_of_this_rancher(&self, cluster: &ClusterSecret) -> bool {
+    pub(crate) fn is_of_this_rancher(&self, cluster: &ClusterSecret) -> bool {
         let place = cluster.server.rancher();
         place.is_some_and(|(_, id)| self.rancher.server_of(&id).same_place(&cluster.server))
     }

@@ -1,93 +1,81 @@
-//! The rotation of a cluster's token in words: its deadlines, where it starts from, what dies with the old token.
+//! The rotation of a cluster's token in words: where it starts from, what else it invalidates, and what it is called.
 
 use argocd::ClusterSecret;
-use cli::rotation::again::Again;
-use cli::rotation::subject::{Ends, LeaseName, Product, Subject};
-use engine::phase::{Goal, Phase};
+use cli::rotation::{Commands, LeaseName, Target};
+use engine::credential::Acceptance;
+use engine::direction::Direction;
+use engine::phase::Phase;
 use engine::plan::Plan;
 use serde::Serialize;
 use serde_json::{Map, json};
 
 use crate::address::RancherAddress as _;
-use crate::mark::TOOL;
-use crate::rotation::view::{Answer, Known, Notes, View};
-use crate::rotation::write::Shown;
-use crate::rotation::{ArgocdRancher, Timer};
+use crate::rotation::ArgocdRancher;
+use crate::rotation::observed::Observed;
+use crate::rotation::record::Record;
 use crate::sides::ARGOCD;
 
-/// The plugin, as it is typed after `kubectl`.
-pub const PLUGIN: &str = "argocd-rancher";
+/// What the Lease of one cluster's token says.
+pub(crate) type LeasedRotation = cli::rotation::leases::LeasedRotation<ArgocdRancher>;
 
-/// The rotation under way or past of one cluster's token.
-pub type Rotation = cli::rotation::leases::Rotation<ArgocdRancher>;
+/// Where a rotation that has not begun starts from.
+pub(crate) fn start(seen: &Observed, record: &Record) -> String {
+    let old = record.old.with_fingerprint();
+    let accepted = match &seen.old_accepted {
+        Acceptance::Accepted => "Rancher accepts it",
+        Acceptance::Rejected => "Rancher rejects it",
+        Acceptance::Unknown(_) | Acceptance::NotAsked => "it is unknown whether Rancher accepts it",
+    };
+    let watched = if seen.watched {
+        "Applications are deployed to the cluster"
+    } else {
+        "Argo CD has no reason to call the cluster, so its use of the new token will not be observed"
+    };
+    format!("Argo CD has {old}, {accepted}; {watched}")
+}
 
-impl Product for ArgocdRancher {
-    const KIND: &'static str = PLUGIN;
-    const MANAGER: &'static str = TOOL;
-    const TIMERS: &'static [(Timer, &'static str)] = &[(Timer::Proof, "proof"), (Timer::Grace, "grace")];
+/// What else stops working with the old token.
+pub(crate) fn also_invalidated(plan: &Plan<ArgocdRancher>) -> Vec<String> {
+    let Record {
+        old,
+        keep_old,
+        old_worked,
+        ..
+    } = &plan.record;
+    let revokes = !plan.direction.is_rollback() && !keep_old && *old_worked;
+    let line = || format!("{}: whatever else calls Rancher with it", old.with_fingerprint());
+    revokes.then(line).into_iter().collect()
+}
 
-    fn ends(notes: &Notes) -> Ends {
-        Ends {
-            old: notes.old.value,
-            new: notes.new.as_ref().map(|new| new.value),
-        }
-    }
-
-    fn start(view: &View, notes: &Notes) -> String {
-        let old = shown(&notes.old);
-        let lives = match &view.old_answer {
-            Answer::Works => "Rancher lets it in",
-            Answer::Refused => "Rancher refuses it",
-            Answer::Open(_) | Answer::Unasked => "whether Rancher lets it in is not known",
-        };
-        let watched = if view.watched {
-            "Applications are deployed to the cluster"
-        } else {
-            "Argo CD has no reason to call the cluster, so its use of the new one will not be seen"
-        };
-        format!("Argo CD has {old}, {lives}; {watched}")
-    }
-
-    fn deaths(plan: &Plan<Self>) -> Vec<String> {
-        let notes = &plan.notes;
-        if plan.goal == Goal::Back || notes.keep_old || !notes.old_worked {
-            return Vec::new();
-        }
-        vec![format!("{}: whatever else calls Rancher with it", shown(&notes.old))]
+/// A cluster in a sentence.
+pub(crate) fn display(cluster: &ClusterSecret) -> String {
+    let name = &cluster.name;
+    match cluster.server.rancher() {
+        Some((_, id)) => format!("cluster {name} ({id})"),
+        None => format!("cluster {name}"),
     }
 }
 
-/// A token with its fingerprint, as other tools may show it.
-pub fn shown(known: &Known) -> String {
-    match &known.name {
-        Some(name) => format!("{} ({})", Shown(Some(name), known.value), known.value),
-        None => Shown(None, known.value).to_string(),
-    }
-}
-
-/// A cluster of Argo CD's, as the verbs speak of it.
-pub fn subject(cluster: &ClusterSecret, again: Again) -> Subject {
+/// A cluster of Argo CD's, as the commands of a rotation speak of it.
+pub(crate) fn target(cluster: &ClusterSecret, commands: Commands) -> Target {
     let (name, id) = (&cluster.object.name, cluster.server.rancher().map(|(_, id)| id));
-    let mut about = Map::new();
-    about.insert("cluster".to_owned(), json!(id));
-    about.insert("clusterName".to_owned(), json!(cluster.name));
-    about.insert("server".to_owned(), json!(cluster.server.as_str()));
-    Subject {
+    let mut details = Map::new();
+    details.insert("cluster".to_owned(), json!(id));
+    details.insert("clusterName".to_owned(), json!(cluster.name));
+    details.insert("server".to_owned(), json!(cluster.server.as_str()));
+    Target {
         object: format!("secret/{name}"),
         name: name.clone(),
-        called: id.map_or_else(
-            || format!("cluster {}", cluster.name),
-            |id| format!("cluster {} ({id})", cluster.name),
-        ),
-        about,
+        display: display(cluster),
+        details,
         restored: "Argo CD has the old token as before",
-        again,
+        commands,
         lease: lease(cluster),
     }
 }
 
 /// The Lease of a cluster's token: beside the cluster Secret, under the same name.
-pub fn lease(cluster: &ClusterSecret) -> LeaseName {
+pub(crate) fn lease(cluster: &ClusterSecret) -> LeaseName {
     LeaseName {
         namespace: cluster.object.namespace.clone(),
         name: cluster.object.name.clone(),
@@ -95,30 +83,31 @@ pub fn lease(cluster: &ClusterSecret) -> LeaseName {
     }
 }
 
-/// Where a rotation stands, as far as a row tells it.
+/// A rotation in progress, as far as a row tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Part {
+pub(crate) struct Part {
     /// The farthest phase that was begun; `None` where the journal cannot be read.
     pub phase: Option<Phase>,
-    /// Which of the two tokens it shall end on.
-    pub goal: Option<Goal>,
+    /// Which of the two tokens it ends on.
+    pub direction: Option<Direction>,
 }
 
 impl Part {
-    /// Of a Lease; `None` where nothing is under way.
-    pub fn of(rotation: &Rotation) -> Option<Self> {
-        rotation.under_way().then(|| Self {
-            phase: rotation.journal().map(|journal| journal.phase),
-            goal: rotation.journal().map(|journal| journal.goal),
+    /// By a Lease; `None` where no rotation is in progress.
+    pub(crate) fn of(rotation: &LeasedRotation) -> Option<Self> {
+        let run = rotation.journal().map(engine::journal::Journal::run);
+        rotation.in_progress().then(|| Self {
+            phase: run.map(|run| run.phase),
+            direction: run.map(|run| run.direction),
         })
     }
 }
 
 impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self.goal {
-            Some(Goal::Back) => "its rotation is being undone",
+        f.write_str(match self.direction {
+            Some(Direction::Rollback) => "its rotation is being rolled back",
             _ => "it is being rotated",
         })?;
         self.phase.map_or(Ok(()), |phase| write!(f, " ({phase})"))

@@ -1,71 +1,167 @@
-//! The rotation of the token that Argo CD has for one cluster: what is seen ([`view`]), the next safe step ([`decide()`]), the
-//! single writes ([`mod@write`]) and what they bring about.
+//! The rotation of the token that Argo CD has for one cluster.
 //!
-//! O is the token in the cluster Secret, N the one that takes its place. Rancher tells a token's value once, in the answer to
-//! its making. So both values are parked in a Secret of the rotation's own, until it has ended: the value of N because nobody
-//! will be told it again, that of O because the way back needs it.
+//! O is the token in the cluster Secret of Argo CD, N the one that replaces it. Both belong to one user of Rancher, and only that
+//! user can list or delete them, so a run is resumed by that user alone. Rancher returns the value of a token once, when it issues
+//! it. So both values are kept in a backup Secret until the rotation has ended: that of N since it cannot be read again, and that of
+//! O since a rollback needs it.
 //!
-//! | step | write | it may be undone |
+//! | phase | step | can it be undone? |
 //! |---|---|---|
-//! | make | O is parked; N is minted, scoped to the one cluster, and parked | yes |
-//! | make | – until Rancher lets N in, alone and through the agent's tunnel, and N may list what Argo CD lists | yes |
-//! | place | N into the cluster Secret, in place, by compare-and-swap | yes |
-//! | prove | – until Argo CD was seen to call with N, where it watches the cluster at all | yes |
-//! | prove | – until the grace time has passed: Argo CD may write its old copy of the Secret back, and N is put there again | yes |
-//! | retire | O is deleted in Rancher by its name | no |
-//! | confirm | – until Rancher refuses O; then the parked values are deleted | – |
+//! | make | back up O; issue N, scoped to the one cluster, and back it up | yes |
+//! | make | wait until Rancher accepts N, by itself and through the agent's tunnel, and N may list what Argo CD lists | yes |
+//! | place | write N to the cluster Secret, in place, by compare-and-swap | yes |
+//! | prove | wait until Argo CD has used N, where it watches the cluster at all | yes |
+//! | prove | wait until the grace time has passed: Argo CD may write its stale copy back, and then N is written again | yes |
+//! | retire | delete O in Rancher by its name | no |
+//! | confirm | wait until Rancher rejects O; then delete the backup Secret | – |
 //!
-//! Where the way back begins, and what becomes of it when O dies meanwhile, is said in `decide.rs`.
+//! A rollback is the same with O and N exchanged. It can end on N after all: O may expire or be deleted meanwhile, or its backup may
+//! be lost. Then the run turns to rolling forward, and O is not touched any more.
+//!
+//! # Why no cluster is cut off
+//! The stages ([`mod@stages`]) are walked from the top at every look. T is the token that the run ends on.
+//! * Until *retire* nothing is taken away from Argo CD: O and N are both valid, and what is written to the cluster Secret was just
+//!   accepted.
+//! * *retire* revokes the other token only if, in one and the same look, T is valid for longer than any write may take, is accepted
+//!   everywhere where Argo CD goes with it, is what the cluster Secret holds, and has been for the whole grace time, since a write
+//!   of T stops that timer. In this time Argo CD has read T, and has no copy of the other token left that it could write back.
+//! * If Argo CD or anyone else writes the other token back, *place* writes T again and the grace time starts over. That is so after
+//!   *retire* too, where the other token is revoked. Hence the backup Secret is deleted last.
+//! * When the cluster Secret is written, no value is in one place only: O and N are both backed up.
+//! * A token that is neither O nor issued by this run is never overwritten. Nothing is issued for such a Secret, and what was issued
+//!   may go once the grace time has passed.
+//! * A deletion in Rancher cannot be conditional, so that a late one may arrive at any time. But a name is never used twice, and a
+//!   token that was ever about to be revoked is never relied on again: another is issued instead. O is revoked only where a rollback
+//!   is no longer possible.
+//! * A cluster Secret that holds O already when a run turns to a rollback is written once more, with the mark of the direction. That
+//!   gives it a new version, so that a late write of N by a former holder of the lock is rejected.
 
-mod decide;
 mod predict;
 mod recall;
-pub mod view;
-pub mod write;
+mod stages;
 
-pub use decide::decide;
-pub(crate) use decide::leg;
-use engine::protocol::{Draw, Next, Protocol, Run};
-use serde::{Deserialize, Serialize};
+pub mod observed;
+pub mod record;
+pub mod step;
 
-/// The protocol.
+use engine::plan::Plan;
+use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
+use engine::run::{Draw, Run};
+
+use crate::controller::check;
+use crate::mark::TOOL;
+use crate::report::product;
+use observed::Observed;
+use record::Record;
+use step::Step;
+
+/// The rotation of Argo CD's token for a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ArgocdRancher;
 
-/// Its deadlines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Timer {
-    /// `--timeout`: until then the new token must be proven, else the rotation turns back.
-    Proof,
-    /// `--grace`: by then Argo CD has no old copy of the Secret any more that it could write back, and whatever it began with
-    /// the token that goes is over.
-    Grace,
-}
+impl Rotation for ArgocdRancher {
+    const KIND: &'static str = "argocd-rancher";
+    const FIELD_MANAGER: &'static str = TOOL;
+    const QUIET_FLAG: &'static str = "grace";
+    const CHECKS: &'static [Check] = check::ALL;
 
-impl Protocol for ArgocdRancher {
-    type View = view::View;
-    type Notes = view::Notes;
-    type Write = write::Write;
-    type Timer = Timer;
+    type Observed = Observed;
+    type Record = Record;
+    type Step = Step;
+    type Made = stages::Made;
+    type Placed = stages::Placed;
+    type Proven = stages::Proven;
+    type Retired = stages::Retired;
 
-    fn decide(view: &Self::View, run: Option<&Run<Self>>) -> Next<Self> {
-        decide(view, run)
+    fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
+        if !seen.blockers.is_empty() {
+            return Err(seen.blockers.clone());
+        }
+        let Some(old) = seen.secret.held() else {
+            return Err(vec![Blocker::new(
+                "the cluster Secret holds no token that could be rotated",
+                "`kubectl argocd-rancher add` issues one",
+            )]);
+        };
+        Ok(Record {
+            user: seen.user.clone(),
+            old: old.clone(),
+            old_worked: seen.old_accepted.is_accepted(),
+            keep_old: seen.keep_old,
+            new: None,
+            used_before: None,
+            placed: [].into(),
+            revoked: [].into(),
+        })
     }
 
-    fn recall(view: &Self::View, claimed: &Run<Self>) -> Option<Self::Notes> {
-        recall::recall(view, claimed)
+    fn guard(look: Look<'_, Self>) -> Result<(), Next<Self>> {
+        stages::guard(look)
     }
 
-    fn predict(view: &mut Self::View, run: &Run<Self>, write: &Self::Write) {
-        predict::predict(view, run, write);
+    fn make(look: Look<'_, Self>) -> Result<Self::Made, Next<Self>> {
+        stages::make(look)
     }
 
-    fn rest(view: &mut Self::View, run: &mut Run<Self>) {
-        predict::rest(view, run);
+    fn place<'look>(look: Look<'look, Self>, made: &Proof<'look, Self::Made>) -> Result<Self::Placed, Next<Self>> {
+        stages::place(look, made)
     }
 
-    fn intend(write: &Self::Write, run: &Run<Self>, _: &mut dyn Draw) -> Self::Notes {
-        predict::intend(write, run)
+    fn prove<'look>(look: Look<'look, Self>, placed: &Proof<'look, Self::Placed>) -> Result<Self::Proven, Next<Self>> {
+        stages::prove(look, placed)
+    }
+
+    fn retire<'look>(
+        look: Look<'look, Self>,
+        proven: &Proof<'look, Self::Proven>,
+    ) -> Result<Self::Retired, Next<Self>> {
+        stages::retire(look, proven)
+    }
+
+    fn confirm<'look>(look: Look<'look, Self>, retired: &Proof<'look, Self::Retired>) -> Result<(), Next<Self>> {
+        stages::confirm(look, retired)
+    }
+
+    fn is_restorable(look: Look<'_, Self>) -> bool {
+        stages::is_restorable(look)
+    }
+
+    fn takes_away(look: Look<'_, Self>) -> bool {
+        stages::takes_away(look)
+    }
+
+    fn timers(_: &Observed, _: &Run<Self>) -> Vec<Timer> {
+        Vec::new()
+    }
+
+    fn recall(seen: &Observed, claimed: &Run<Self>) -> Option<Record> {
+        recall::recall(seen, claimed)
+    }
+
+    fn intend(step: &Step, run: &Run<Self>, _: &mut dyn Draw) -> Record {
+        predict::intend(step, run)
+    }
+
+    fn predict(seen: &mut Observed, run: &Run<Self>, step: &Step) {
+        predict::predict(seen, run, step);
+    }
+
+    fn settle(seen: &mut Observed, run: &Run<Self>) {
+        predict::settle(seen, run);
+    }
+
+    fn credentials(record: &Record) -> Credentials {
+        Credentials {
+            old: record.old.value,
+            new: record.new.as_ref().map(|new| new.value),
+        }
+    }
+
+    fn start(seen: &Observed, record: &Record) -> String {
+        product::start(seen, record)
+    }
+
+    fn also_invalidated(plan: &Plan<Self>) -> Vec<String> {
+        product::also_invalidated(plan)
     }
 }

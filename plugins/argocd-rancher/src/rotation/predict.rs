@@ -1,150 +1,138 @@
-//! What a write brings about, and what the world comes to by itself afterwards.
+//! What a step brings about, and what both sides come to by themselves afterwards.
 
 use client::secret::Fingerprint;
-use engine::protocol::Run;
+use engine::credential::{Acceptance, Validity};
+use engine::run::Run;
 
-use super::view::{Answer, Consumer, Known, Life, Mark, Minted, Name, Notes, Parked, Target, View, Writer};
-use super::write::{Which, Write};
-use super::{ArgocdRancher, Timer, leg};
+use super::ArgocdRancher;
+use super::observed::{Backup, ClusterSync, ConfigWriter, Issued, Name, Observed, RunMark, SecretState, TokenRef};
+use super::record::Record;
+use super::step::{Step, Which};
 
-/// What the journal must say before the write is sent. The name of a new token is Rancher's to draw: it is journaled before
-/// anything is done with the token, and a token that was made and not journaled is found by its mark.
-pub(super) fn intend(write: &Write, run: &Run<ArgocdRancher>) -> Notes {
-    let mut notes = run.notes.clone();
-    match write {
-        Write::ParkNew { name, value } => {
-            notes.new = Some(Known {
-                name: Some(name.clone()),
-                value: *value,
-            });
-        }
-        Write::Place {
+/// See [`engine::rotation::Rotation::intend`]. The name of a new token is Rancher's to draw: it is journaled before anything is
+/// done with the token, and a token that was issued and not journaled is found by its mark.
+pub(super) fn intend(step: &Step, run: &Run<ArgocdRancher>) -> Record {
+    let mut record = run.record.clone();
+    match step {
+        Step::BackUp {
             which: Which::New,
-            name,
+            token,
+        } => record.new = Some(token.clone()),
+        Step::Place {
+            which: Which::New,
+            token,
             used,
-            ..
         } => {
-            notes.placed.extend(name.clone());
-            notes.used_before.clone_from(used);
+            record.placed.extend(token.name.clone());
+            record.used_before.clone_from(used);
         }
-        Write::Revoke { name, .. } => {
-            notes.given_up.insert(name.clone());
+        Step::Revoke { name, .. } => {
+            record.revoked.insert(name.clone());
         }
-        Write::Keep => notes.kept = true,
-        Write::ParkOld { .. } | Write::Mint { .. } | Write::Place { .. } | Write::Guard | Write::Unpark => {}
+        Step::BackUp { .. } | Step::Issue { .. } | Step::Place { .. } | Step::Fence | Step::DeleteBackup => {}
     }
-    notes
+    record
 }
 
-/// The world right after the write.
-pub(super) fn predict(view: &mut View, run: &Run<ArgocdRancher>, write: &Write) {
-    match write {
-        Write::ParkOld { name, value } => {
-            let (name, value) = (name.clone(), *value);
-            parked(view, &run.notes).old = Some(Known { name, value });
-        }
-        Write::Mint { replaces } => mint(view, &run.notes, replaces.clone()),
-        Write::ParkNew { name, value } => {
-            let (name, value) = (Some(name.clone()), *value);
-            parked(view, &run.notes).new = Some(Known { name, value });
-        }
-        Write::Place { name, value, used, .. } => {
-            let (name, value) = (name.clone(), *value);
-            let mark = Mark {
-                used_before: used.clone(),
-                ..mark(run, None)
+/// See [`engine::rotation::Rotation::predict`].
+pub(super) fn predict(seen: &mut Observed, run: &Run<ArgocdRancher>, step: &Step) {
+    match step {
+        Step::BackUp { which, token } => {
+            let backup = backup(seen, &run.record);
+            let slot = match which {
+                Which::Old => &mut backup.old,
+                Which::New => &mut backup.new,
             };
-            view.target = Target::Holds {
-                held: Some(Known { name, value }),
-                mark: Some(mark),
-                writer: Writer::Ours,
+            *slot = Some(token.clone());
+        }
+        Step::Issue { replaces } => issue(seen, &run.record, replaces.clone()),
+        Step::Place { token, used, .. } => {
+            seen.secret = SecretState::Holds {
+                held: Some(token.clone()),
+                mark: Some(mark(run, used.clone())),
+                writer: ConfigWriter::Ours,
             };
-            if view.consumer == Consumer::Since {
-                view.consumer = Consumer::Before;
+            if seen.sync == ClusterSync::Since {
+                seen.sync = ClusterSync::Before;
             }
         }
-        Write::Guard => {
-            if let Target::Holds { mark: on_it, .. } = &mut view.target {
-                *on_it = Some(mark(run, on_it.take()));
+        Step::Fence => {
+            if let SecretState::Holds { mark: there, .. } = &mut seen.secret {
+                let used_before = there.take().and_then(|there| there.used_before);
+                *there = Some(mark(run, used_before));
             }
         }
-        Write::Keep => {}
-        Write::Revoke { which: Which::Old, .. } => view.old = None,
-        Write::Revoke { name, .. } => {
-            view.minted.remove(name);
+        Step::Revoke { which: Which::Old, .. } => seen.old = None,
+        Step::Revoke { name, .. } => {
+            seen.issued.remove(name);
         }
-        Write::Unpark => view.parked = None,
+        Step::DeleteBackup => seen.backup = None,
     }
 }
 
-/// The backup Secret, made where there is none.
-fn parked<'a>(view: &'a mut View, notes: &Notes) -> &'a mut Parked {
-    let parked = view.parked.get_or_insert_default();
-    parked.user.clone_from(&notes.user);
-    parked.keep_old = notes.keep_old;
-    parked
+/// The backup Secret, created where there is none.
+fn backup<'a>(seen: &'a mut Observed, record: &Record) -> &'a mut Backup {
+    let backup = seen.backup.get_or_insert_default();
+    backup.user.clone_from(&record.user);
+    backup.keep_old = record.keep_old;
+    backup
 }
 
-/// What a write leaves on the cluster Secret, beside what was there.
-fn mark(run: &Run<ArgocdRancher>, before: Option<Mark>) -> Mark {
-    Mark {
-        leg: leg(run),
-        user: run.notes.user.clone(),
-        old: Some(run.notes.old.clone()),
-        keep_old: run.notes.keep_old,
-        placed: run.notes.placed.clone(),
-        used_before: before.and_then(|before| before.used_before),
+fn mark(run: &Run<ArgocdRancher>, used_before: Option<String>) -> RunMark {
+    RunMark {
+        direction: run.direction,
+        user: run.record.user.clone(),
+        old: Some(run.record.old.clone()),
+        keep_old: run.record.keep_old,
+        placed: run.record.placed.clone(),
+        used_before,
     }
 }
 
-fn mint(view: &mut View, notes: &Notes, replaces: Option<Name>) {
-    let is_used = |name: &Name| {
-        let held = view.target.held().and_then(|held| held.name.as_ref());
-        let new = notes.new.as_ref().and_then(|new| new.name.as_ref());
-        let journaled = notes.given_up.contains(name) || notes.placed.contains(name) || new == Some(name);
-        journaled || view.minted.contains_key(name) || held == Some(name)
+fn issue(seen: &mut Observed, record: &Record, replaces: Option<Name>) {
+    let is_taken = |name: &Name| {
+        let is = |token: Option<&TokenRef>| token.is_some_and(|token| token.name.as_ref() == Some(name));
+        let journaled = record.revoked.contains(name) || record.placed.contains(name) || is(record.new.as_ref());
+        journaled || seen.issued.contains_key(name) || is(seen.secret.held())
     };
     let mut names = (1..).map(|count| Name(format!("<new {count}>")));
-    let Some(name) = names.find(|name| !is_used(name)) else {
+    let Some(name) = names.find(|name| !is_taken(name)) else {
         return;
     };
-    let minted = Minted {
-        life: Life::Sound,
+    let issued = Issued {
+        validity: Validity::Valid,
         value: Some(Fingerprint::of(&name.0)),
         replaces,
         used: None,
     };
-    view.minted.insert(name, minted);
-    view.new_answer = Answer::Unasked;
+    seen.issued.insert(name, issued);
+    seen.new_accepted = Acceptance::NotAsked;
 }
 
-/// The world when everything has come to rest and nobody interfered.
-pub(super) fn rest(view: &mut View, run: &mut Run<ArgocdRancher>) {
-    view.quiet = true;
-    let new = run.notes.new.as_ref();
-    let new = new.and_then(|new| Some((new.name.clone()?, new.value)));
-    if let Some((name, value)) = new {
-        let in_use = view.target.holds(value);
-        let life = view.minted.get(&name).map(|minted| minted.life);
-        view.new_answer = said(life);
-        if let Some(minted) = view.minted.get_mut(&name) {
-            minted.used = Some(if in_use { "by Argo CD" } else { "by us" }.to_owned());
+/// See [`engine::rotation::Rotation::settle`].
+pub(super) fn settle(seen: &mut Observed, run: &Run<ArgocdRancher>) {
+    let record = &run.record;
+    seen.own_calls_recorded = true;
+    let new = record.new.as_ref();
+    if let Some((name, value)) = new.and_then(|new| Some((new.name.as_ref()?, new.value))) {
+        let in_use = seen.secret.holds(value);
+        let issued = seen.issued.get_mut(name);
+        seen.new_accepted = acceptance(issued.as_ref().map(|issued| issued.validity));
+        if let Some(issued) = issued {
+            issued.used = Some(if in_use { "by Argo CD" } else { "by us" }.to_owned());
         }
         if in_use {
-            view.consumer = Consumer::Since;
+            seen.sync = ClusterSync::Since;
         }
     }
-    if view.old_answer != Answer::Unasked && !run.notes.keep_old {
-        view.old_answer = said(view.old);
-    }
-    if let Some(passed) = run.timers.get_mut(&Timer::Grace) {
-        *passed = true;
+    if seen.old_accepted != Acceptance::NotAsked && !record.keep_old {
+        seen.old_accepted = acceptance(seen.old);
     }
 }
 
-fn said(life: Option<Life>) -> Answer {
-    match life {
-        Some(Life::Sound | Life::Ending) => Answer::Works,
-        Some(Life::Dead) | None => Answer::Refused,
+fn acceptance(validity: Option<Validity>) -> Acceptance {
+    match validity {
+        Some(Validity::Valid | Validity::Expiring) => Acceptance::Accepted,
+        Some(Validity::Invalid) | None => Acceptance::Rejected,
     }
 }

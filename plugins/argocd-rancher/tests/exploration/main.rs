@@ -1,16 +1,16 @@
-//! The real `decide`, walked through every state of a small world of Argo CD, Rancher, operators and strangers.
+//! The real stages, walked through every state of a model of Argo CD, Rancher, operators and third parties.
 //!
 //! The number of states is printed (`cargo test -p kubectl-argocd-rancher --test exploration -- --nocapture`).
 
 #![expect(clippy::print_stdout, reason = "the number of states is part of what the test says")]
 
-mod mistake;
+mod environment;
+mod mutants;
 mod plan;
-mod world;
 
-use mistake::Mistake;
+use environment::{Budget, Model};
 use model::explore;
-use world::{Budget, Small};
+use mutants::Mutant;
 
 const LIMIT: usize = 1_000_000;
 
@@ -20,14 +20,14 @@ const QUIET: Budget = Budget {
     applications: 0,
     revocations: 0,
     expiries: 0,
-    strangers: 0,
+    third_parties: 0,
     reapplies: 0,
     sharers: 0,
     callers: 0,
     late_syncs: 0,
     failures: 0,
     tampers: 0,
-    forgets: 0,
+    losses: 0,
     users: 0,
     ranchers: 0,
     outages: 0,
@@ -35,21 +35,21 @@ const QUIET: Budget = Budget {
 };
 
 #[track_caller]
-fn nothing_is_lost(name: &str, small: &Small) {
+fn nothing_is_lost(name: &str, model: &Model) {
     let began = std::time::Instant::now();
-    match explore(small, LIMIT) {
+    match explore(model, LIMIT) {
         Ok(explored) => {
             println!("{name}: {explored}; {:.1?}", began.elapsed());
-            assert_eq!(explored.done == 0, small.never_let_in, "{name}: {explored}");
-            let leads_back = small.never_let_in || small.others.1 > 0;
-            assert!(explored.undone > 0 || !leads_back, "{name}: {explored}");
+            assert_eq!(explored.done == 0, model.never_accepted, "{name}: {explored}");
+            let rolls_back = model.never_accepted || model.others.1 > 0;
+            assert!(explored.rolled_back > 0 || !rolls_back, "{name}: {explored}");
         }
         Err(counterexample) => panic!("{name}: {counterexample}"),
     }
 }
 
-/// Those of [`each_disturbance`] but for a few.
-fn but(few: &[&str]) -> Vec<(&'static str, Budget)> {
+/// Those of [`each_disturbance`] except a few.
+fn except(few: &[&str]) -> Vec<(&'static str, Budget)> {
     let all = [("nothing else", QUIET)].into_iter().chain(each_disturbance());
     all.filter(|(name, _)| !few.contains(name)).collect()
 }
@@ -72,9 +72,15 @@ fn each_disturbance() -> [(&'static str, Budget); 8] {
             },
         ),
         ("an expiry", Budget { expiries: 1, ..QUIET }),
-        ("a stranger", Budget { strangers: 1, ..QUIET }),
+        (
+            "a third party",
+            Budget {
+                third_parties: 1,
+                ..QUIET
+            },
+        ),
         ("a tamperer", Budget { tampers: 1, ..QUIET }),
-        ("a lost value", Budget { forgets: 1, ..QUIET }),
+        ("a lost value", Budget { losses: 1, ..QUIET }),
         ("an outage", Budget { outages: 1, ..QUIET }),
         ("a ban", Budget { bans: 1, ..QUIET }),
     ]
@@ -82,81 +88,81 @@ fn each_disturbance() -> [(&'static str, Budget); 8] {
 
 #[test]
 fn one_disturbance_and_a_rollback_lose_nothing() {
-    for (name, budget) in but(&[]) {
-        let small = Small {
+    for (name, budget) in except(&[]) {
+        let model = Model {
             others: (0, 1),
-            ..Small::new(budget)
+            ..Model::new(budget)
         };
-        nothing_is_lost(&format!("{name} and a rollback"), &small);
+        nothing_is_lost(&format!("{name} and a rollback"), &model);
     }
 }
 
-/// The lost update: what Argo CD has read it may write over the Secret later.
+/// The lost update: Argo CD may write what it has read over the Secret later.
 #[test]
 fn a_lost_update_beside_another_disturbance_loses_nothing() {
-    // One who puts O back right before Argo CD writes N back is not seen by anybody who looks now and then.
-    for (name, budget) in but(&["nothing else", "a stranger"]) {
-        let small = Small::new(Budget {
+    // A third party that puts O back right before Argo CD writes N back cannot be observed by polling.
+    for (name, budget) in except(&["nothing else", "a third party"]) {
+        let model = Model::new(Budget {
             invalidations: budget.invalidations + 1,
             ..budget
         });
-        nothing_is_lost(&format!("{name} and an invalidation"), &small);
+        nothing_is_lost(&format!("{name} and an invalidation"), &model);
     }
     let budget = Budget {
         invalidations: 2,
         syncs: 1,
         ..QUIET
     };
-    let small = Small {
+    let model = Model {
         others: (0, 1),
-        ..Small::new(budget)
+        ..Model::new(budget)
     };
-    nothing_is_lost("two invalidations, a sync and a rollback", &small);
+    nothing_is_lost("two invalidations, a sync and a rollback", &model);
 }
 
 #[test]
 fn a_former_holder_loses_nothing() {
-    for (name, budget) in but(&["a revocation", "an expiry"]) {
-        let small = Small {
+    for (name, budget) in except(&["a revocation", "an expiry"]) {
+        let model = Model {
             others: (1, 0),
-            ..Small::new(budget)
+            ..Model::new(budget)
         };
-        nothing_is_lost(&format!("a former holder and {name}"), &small);
+        nothing_is_lost(&format!("a former holder and {name}"), &model);
     }
 }
 
 #[test]
 fn a_former_holder_and_a_rollback_lose_nothing() {
-    for (name, budget) in but(&[
+    for (name, budget) in except(&[
         "a revocation",
         "an expiry",
-        "a stranger",
+        "a third party",
         "a tamperer",
         "an outage",
         "a ban",
     ]) {
-        let small = Small {
+        let model = Model {
             others: (1, 1),
             watched: false,
-            ..Small::new(budget)
+            ..Model::new(budget)
         };
-        nothing_is_lost(&format!("a former holder, a rollback and {name}"), &small);
+        nothing_is_lost(&format!("a former holder, a rollback and {name}"), &model);
     }
 }
 
 #[test]
-fn what_a_former_holder_creates_late_leaves_nothing_that_anybody_needs() {
-    let budget = Budget { forgets: 1, ..QUIET };
-    let small = Small {
+fn what_a_former_holder_creates_late_is_needed_by_nothing() {
+    let budget = Budget { losses: 1, ..QUIET };
+    let model = Model {
         others: (1, 1),
-        late_creations: true,
-        ..Small::new(budget)
+        late_creates: true,
+        ..Model::new(budget)
     };
-    nothing_is_lost("late creations, a lost value and a rollback", &small);
+    nothing_is_lost("late creates, a lost value and a rollback", &model);
 }
 
 #[test]
-fn a_cluster_that_nobody_watches_loses_nothing() {
+fn a_cluster_without_applications_loses_nothing() {
     let lost_update = Budget {
         invalidations: 1,
         applications: 1,
@@ -165,93 +171,93 @@ fn a_cluster_that_nobody_watches_loses_nothing() {
     };
     for (name, budget) in [("its first Application", lost_update)]
         .into_iter()
-        .chain(but(&["a revocation", "an expiry"]))
+        .chain(except(&["a revocation", "an expiry"]))
     {
-        let small = Small {
+        let model = Model {
             others: (0, 1),
             watched: false,
-            ..Small::new(budget)
+            ..Model::new(budget)
         };
-        nothing_is_lost(&format!("not watched, {name} and a rollback"), &small);
+        nothing_is_lost(&format!("not watched, {name} and a rollback"), &model);
     }
 }
 
 #[test]
-fn an_old_token_of_somebody_else_stays() {
-    for (name, budget) in but(&["an expiry"]) {
-        let small = Small {
+fn an_old_token_of_another_user_stays_valid() {
+    for (name, budget) in except(&["an expiry"]) {
+        let model = Model {
             others: (0, 1),
             foreign: true,
             watched: false,
-            ..Small::new(budget)
+            ..Model::new(budget)
         };
-        nothing_is_lost(&format!("somebody else's token, {name} and a rollback"), &small);
+        nothing_is_lost(&format!("another user's token, {name} and a rollback"), &model);
     }
 }
 
 #[test]
-fn a_dead_old_token_is_replaced() {
-    for (name, budget) in but(&["a revocation", "an expiry", "a stranger", "a tamperer"]) {
-        let small = Small {
+fn an_expired_old_token_is_replaced() {
+    for (name, budget) in except(&["a revocation", "an expiry", "a third party", "a tamperer"]) {
+        let model = Model {
             others: (0, 1),
-            dead: true,
+            expired: true,
             late_proof: true,
             watched: false,
-            ..Small::new(budget)
+            ..Model::new(budget)
         };
-        nothing_is_lost(&format!("dead before, {name} and a rollback"), &small);
+        nothing_is_lost(&format!("expired before, {name} and a rollback"), &model);
     }
 }
 
 #[test]
 fn servers_that_learn_late_lose_nothing() {
-    for (name, budget) in but(&["an expiry", "a stranger", "an outage", "a ban"]) {
-        let small = Small {
+    for (name, budget) in except(&["an expiry", "a third party", "an outage", "a ban"]) {
+        let model = Model {
             others: (0, 1),
             many_servers: true,
-            ..Small::new(budget)
+            ..Model::new(budget)
         };
-        nothing_is_lost(&format!("several servers, {name} and a rollback"), &small);
+        nothing_is_lost(&format!("several servers, {name} and a rollback"), &model);
     }
 }
 
-/// That N is seen to be used is proof of its first placing alone; where Argo CD writes O back, it is not away.
+/// A use of N proves only that it was placed once; where Argo CD writes O back, it is not down.
 #[test]
-fn an_argo_cd_that_is_away_is_waited_for() {
-    for (name, budget) in but(&["an invalidation", "a stranger"]) {
-        let small = Small {
-            argo_away: true,
-            ..Small::new(budget)
+fn an_argo_cd_that_is_down_is_waited_for() {
+    for (name, budget) in except(&["an invalidation", "a third party"]) {
+        let model = Model {
+            argo_down: true,
+            ..Model::new(budget)
         };
-        nothing_is_lost(&format!("Argo CD away, {name}"), &small);
+        nothing_is_lost(&format!("Argo CD down, {name}"), &model);
     }
 }
 
 #[test]
-fn a_rancher_that_keeps_no_last_use_loses_nothing() {
-    let small = Small {
+fn a_rancher_that_records_no_last_use_loses_nothing() {
+    let model = Model {
         others: (0, 1),
         no_last_use: true,
-        ..Small::new(Budget {
+        ..Model::new(Budget {
             invalidations: 1,
             syncs: 1,
             ..QUIET
         })
     };
-    nothing_is_lost("no last use, an invalidation, a sync and a rollback", &small);
+    nothing_is_lost("no last use, an invalidation, a sync and a rollback", &model);
 }
 
 #[test]
 fn another_user_changes_nothing() {
-    let small = Small {
+    let model = Model {
         others: (0, 1),
-        ..Small::new(Budget { users: 1, ..QUIET })
+        ..Model::new(Budget { users: 1, ..QUIET })
     };
-    nothing_is_lost("another user and a rollback", &small);
+    nothing_is_lost("another user and a rollback", &model);
 }
 
 #[test]
-fn a_new_token_that_is_never_let_in_leads_back() {
+fn a_new_token_that_is_never_accepted_rolls_back() {
     for (name, others, budget) in [
         ("nothing else", (1, 0), QUIET),
         (
@@ -263,24 +269,24 @@ fn a_new_token_that_is_never_let_in_leads_back() {
             },
         ),
     ] {
-        let small = Small {
-            never_let_in: true,
+        let model = Model {
+            never_accepted: true,
             others,
-            ..Small::new(budget)
+            ..Model::new(budget)
         };
-        nothing_is_lost(&format!("never let in, {name}"), &small);
+        nothing_is_lost(&format!("never accepted, {name}"), &model);
     }
 }
 
-/// Whoever may write Leases and nothing else can delay a run, and no more; also with an old journal of the same run, and after
-/// the run has ended.
+/// Whoever may write Leases and nothing else can delay a run or have O left valid, and no more; also with an old journal of the
+/// same run, and after the run has ended.
 #[test]
 fn a_forged_journal_loses_nothing() {
     for (name, foreign, budget) in [
         ("nothing else", false, QUIET),
-        ("somebody else's token", true, QUIET),
+        ("another user's token", true, QUIET),
         ("a tamperer", false, Budget { tampers: 1, ..QUIET }),
-        ("a lost value", false, Budget { forgets: 1, ..QUIET }),
+        ("a lost value", false, Budget { losses: 1, ..QUIET }),
         (
             "an invalidation",
             false,
@@ -290,163 +296,178 @@ fn a_forged_journal_loses_nothing() {
             },
         ),
     ] {
-        let small = Small {
+        let model = Model {
             forgeries: 1,
             foreign,
-            ..Small::new(budget)
+            ..Model::new(budget)
         };
-        nothing_is_lost(&format!("a forged journal and {name}"), &small);
+        nothing_is_lost(&format!("a forged journal and {name}"), &model);
     }
 }
 
 /// GitOps, or a loop that applies a saved Secret.
 #[test]
-fn another_writer_who_does_not_stop_loses_nothing() {
-    // One who does so right before Argo CD writes N back is not seen by anybody who looks now and then.
+fn another_writer_that_does_not_stop_loses_nothing() {
+    // A third party that does so right before Argo CD writes N back cannot be observed by polling.
     for (name, watched) in [("a watched cluster", true), ("one that is not", false)] {
-        let small = Small {
+        let model = Model {
             others: (0, 1),
             watched,
-            ..Small::new(Budget { reapplies: 3, ..QUIET })
+            ..Model::new(Budget { reapplies: 3, ..QUIET })
         };
-        nothing_is_lost(&format!("another writer and {name}"), &small);
+        nothing_is_lost(&format!("another writer and {name}"), &model);
     }
 }
 
-/// What counts as use comes from Argo CD, whoever else calls with the new token.
+/// What counts as use comes from Argo CD, whatever else calls with the new token.
 #[test]
-fn the_use_by_others_proves_nothing() {
+fn use_by_others_proves_nothing() {
     let called = Budget { callers: 1, ..QUIET };
     let late = Budget { late_syncs: 1, ..QUIET };
-    for (name, budget) in [("a colleague calls", called), ("a sync that began before ends", late)] {
-        let small = Small {
-            argo_away: true,
-            ..Small::new(budget)
+    for (name, budget) in [
+        ("another client calls", called),
+        ("a sync that began before ends", late),
+    ] {
+        let model = Model {
+            argo_down: true,
+            ..Model::new(budget)
         };
-        nothing_is_lost(&format!("Argo CD away, {name}"), &small);
+        nothing_is_lost(&format!("Argo CD down, {name}"), &model);
     }
     let budget = Budget {
         failures: 1,
         callers: 1,
         ..QUIET
     };
-    let small = Small {
+    let model = Model {
         others: (0, 1),
-        ..Small::new(budget)
+        ..Model::new(budget)
     };
-    nothing_is_lost("a sync of Argo CD's fails", &small);
+    nothing_is_lost("a sync of Argo CD's fails", &model);
 }
 
 #[test]
-fn what_is_needed_elsewhere_stays_and_another_rancher_is_left_alone() {
+fn what_is_needed_elsewhere_stays_and_another_rancher_is_not_changed() {
     for (name, budget) in [
         ("O is put into another Secret", Budget { sharers: 1, ..QUIET }),
         ("another Rancher", Budget { ranchers: 1, ..QUIET }),
     ] {
-        let small = Small {
+        let model = Model {
             others: (0, 1),
-            ..Small::new(budget)
+            ..Model::new(budget)
         };
-        nothing_is_lost(name, &small);
+        nothing_is_lost(name, &model);
     }
 }
 
 #[track_caller]
-fn is_found(mistake: Mistake, small: &Small) {
-    match mistake::with(mistake, || explore(small, LIMIT)) {
-        Ok(explored) => panic!("{mistake:?} was not found in {explored}"),
+fn is_found(mutant: Mutant, model: &Model) {
+    match explore(&Model { mutant, ..*model }, LIMIT) {
+        Ok(explored) => panic!("{mutant:?} was not found in {explored}"),
         Err(counterexample) => {
             let because = counterexample.because.split(": ").next().unwrap_or_default().to_owned();
-            println!("{mistake:?}: {because}, by {}", counterexample.trace.join("; "));
+            println!("{mutant:?}: {because}, by {}", counterexample.trace.join("; "));
         }
     }
 }
 
 #[test]
-fn seeded_mistakes_are_found() {
-    let quiet = Small::new(QUIET);
-    let with = |budget| Small::new(budget);
-    let back = |small| Small {
+fn mutants_are_found() {
+    let quiet = Model::new(QUIET);
+    let with = |budget| Model::new(budget);
+    let back = |model| Model {
         others: (0, 1),
-        ..small
+        ..model
     };
-    is_found(Mistake::NotLetIn, &quiet);
-    is_found(Mistake::NoAnswerIsYes, &with(Budget { outages: 1, ..QUIET }));
-    is_found(Mistake::NotParked, &quiet);
-    is_found(Mistake::NotPlaced, &quiet);
-    is_found(Mistake::NoGrace, &quiet);
-    is_found(Mistake::GraceGoesOn, &with(Budget { strangers: 1, ..QUIET }));
+    is_found(Mutant::PlacesUnaccepted, &quiet);
+    is_found(Mutant::UnknownIsAccepted, &with(Budget { outages: 1, ..QUIET }));
+    is_found(Mutant::NoBackup, &quiet);
+    is_found(Mutant::RevokesBeforePlace, &quiet);
+    is_found(Mutant::NoGrace, &quiet);
     is_found(
-        Mistake::NotReadAgain,
+        Mutant::GraceGoesOn,
+        &with(Budget {
+            third_parties: 1,
+            ..QUIET
+        }),
+    );
+    is_found(
+        Mutant::SecretNotReread,
         &with(Budget {
             invalidations: 1,
             ..QUIET
         }),
     );
     is_found(
-        Mistake::NotSeen,
-        &Small {
-            argo_away: true,
+        Mutant::UseNotAwaited,
+        &Model {
+            argo_down: true,
             ..quiet
         },
     );
     is_found(
-        Mistake::NotQuiet,
-        &Small {
-            argo_away: true,
+        Mutant::OwnCallCounts,
+        &Model {
+            argo_down: true,
             ..with(Budget { late_syncs: 1, ..QUIET })
         },
     );
     is_found(
-        Mistake::AnyUse,
-        &Small {
-            argo_away: true,
+        Mutant::AnyUseCounts,
+        &Model {
+            argo_down: true,
             ..with(Budget { callers: 1, ..QUIET })
         },
     );
     is_found(
-        Mistake::TrustsJournal,
-        &Small {
+        Mutant::TrustsJournal,
+        &Model {
             foreign: true,
             forgeries: 1,
             ..quiet
         },
     );
-    is_found(Mistake::NeverFailed, &with(Budget { failures: 1, ..QUIET }));
-    is_found(Mistake::AnyRancher, &with(Budget { ranchers: 1, ..QUIET }));
-    is_found(Mistake::RevokesShared, &with(Budget { sharers: 1, ..QUIET }));
-    is_found(Mistake::GraceGoesOn, &with(Budget { reapplies: 1, ..QUIET }));
+    is_found(Mutant::IgnoresFailedSync, &with(Budget { failures: 1, ..QUIET }));
+    is_found(Mutant::AnyRancher, &with(Budget { ranchers: 1, ..QUIET }));
+    is_found(Mutant::RevokesShared, &with(Budget { sharers: 1, ..QUIET }));
+    is_found(Mutant::GraceGoesOn, &with(Budget { reapplies: 1, ..QUIET }));
 
     is_found(
-        Mistake::NoGuard,
-        &Small {
+        Mutant::NoFence,
+        &Model {
             others: (1, 1),
             ..quiet
         },
     );
-    is_found(Mistake::DeadOld, &back(with(Budget { expiries: 1, ..QUIET })));
-    is_found(Mistake::Overwrites, &with(Budget { strangers: 1, ..QUIET }));
-    is_found(Mistake::NoMargin, &back(with(Budget { expiries: 1, ..QUIET })));
+    is_found(Mutant::RestoresInvalidOld, &back(with(Budget { expiries: 1, ..QUIET })));
     is_found(
-        Mistake::NoConfirmation,
-        &Small {
+        Mutant::OverwritesForeign,
+        &with(Budget {
+            third_parties: 1,
+            ..QUIET
+        }),
+    );
+    is_found(Mutant::NoExpiryMargin, &back(with(Budget { expiries: 1, ..QUIET })));
+    is_found(
+        Mutant::NoConfirmation,
+        &Model {
             many_servers: true,
             ..quiet
         },
     );
-    is_found(Mistake::UnparksEarly, &quiet);
-    is_found(Mistake::AnyUser, &with(Budget { users: 1, ..QUIET }));
-    is_found(Mistake::RevokesForeign, &Small { foreign: true, ..quiet });
+    is_found(Mutant::DeletesBackupEarly, &quiet);
+    is_found(Mutant::AnyUser, &with(Budget { users: 1, ..QUIET }));
+    is_found(Mutant::RevokesForeign, &Model { foreign: true, ..quiet });
     let lost = Budget {
-        forgets: 1,
-        strangers: 1,
+        losses: 1,
+        third_parties: 1,
         tampers: 1,
         ..QUIET
     };
-    is_found(Mistake::DropsPlaced, &with(lost));
+    is_found(Mutant::RevokesPlaced, &with(lost));
     is_found(
-        Mistake::ReliesOnGivenUp,
-        &Small {
+        Mutant::ReliesOnRevoked,
+        &Model {
             others: (1, 1),
             watched: false,
             ..with(Budget {

@@ -12,7 +12,7 @@ use crate::side::Side;
 /// What is typed after `kubectl bootstrap-token completion`.
 #[derive(clap::Args, Clone, Copy, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Completion {}
+pub(crate) struct Completion {}
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,7 +23,7 @@ Examples:
 kubectl's own completion must be set up in the shell: see `kubectl completion --help`.";
 
 /// Runs it.
-pub fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
     context.ui.write_out(&app::shim::<BootstrapToken>()?)?;
     Ok(ExitCode::Done)
 }
@@ -38,7 +38,7 @@ fn takes_ids(verb: &str) -> usize {
 }
 
 /// Tokens by id, with their descriptions.
-pub async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
+pub(crate) async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
     let limit = request.verbs.first().map_or(0, |verb| takes_ids(verb));
     if request.flag.is_some() || request.words.len() >= limit {
         return Vec::new();

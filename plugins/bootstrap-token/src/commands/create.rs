@@ -26,7 +26,7 @@ const DRAWS: usize = 10;
 /// What is typed after `kubectl bootstrap-token create`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Create {
+pub(crate) struct Create {
     /// How long it lives; an hour where nothing is said.
     #[command(flatten)]
     pub lifetime: LifetimeFlags,
@@ -91,13 +91,10 @@ The token is printed once, on standard output, and nowhere else; -o json and the
 The end is counted by the API server's clock. More than 24h needs --allow-long, and no end --never-expires.";
 
 /// Runs it.
-pub async fn run(create: Create, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(create: Create, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let form = Form::of(&create)?;
     let wanted = Wanted::of(&create)?;
-    let given = create
-        .token_stdin
-        .then(|| side::token_from_stdin(&context.ui))
-        .transpose()?;
+    let given = side::token_from_stdin(&context.ui, create.token_stdin).await?;
     if let Some(weakness) = given.as_ref().and_then(Token::weakness) {
         context.ui.warn(format!("the given token can be guessed: {weakness}"));
     }
@@ -108,6 +105,8 @@ pub async fn run(create: Create, global: &GlobalFlags, context: &Context) -> Res
         Form::Kubeconfig => Some(endpoint::find(&side, create.endpoint, &context.ui).await?),
         _ => None,
     };
+    // What was created is also printed.
+    let _hold = context.ui.hold();
     let (new, made) = make(&wanted, given, &side, create.dry_run).await?;
     warn_if_it_cannot_join(&new, &side, context).await;
     print(&create, &form, &new, made, endpoint.as_ref(), &side, context)?;

@@ -3,18 +3,20 @@
 use bootstrap::{Expiration, tokens};
 use cli::ExitCode;
 use cli::app::{Context, DryRun, GlobalFlags};
+use cli::rotation::force;
 use client::error::{Error, Kind};
+use engine::rotation::Check;
 
 use super::create::end;
-use crate::controller::Check;
 use crate::lifetime::LifetimeFlags;
 use crate::report::row;
+use crate::rotation::blockers::OWNER;
 use crate::side::{self, Side};
 
 /// What is typed after `kubectl bootstrap-token extend`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Extend {
+pub(crate) struct Extend {
     /// The id of the token
     #[arg(value_name = "ID")]
     pub id: String,
@@ -24,7 +26,7 @@ pub struct Extend {
     pub lifetime: LifetimeFlags,
 
     /// Override a check by its name: "owner" changes a token that another program writes, and may change back
-    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = Check::parser([Check::Owner]))]
+    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = force::of(&[OWNER]))]
     pub force: Vec<Check>,
 
     /// Change nothing; with "server" the API server checks what would be changed
@@ -44,7 +46,7 @@ The time is counted from now, by the API server's clock, and takes the place of 
 at once. A token that has ended already is not brought back: make a new one.";
 
 /// Runs it.
-pub async fn run(extend: Extend, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(extend: Extend, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let ttl = extend.lifetime.wanted(None)?;
     let id = side::id(&extend.id, ui)?;
@@ -57,7 +59,7 @@ pub async fn run(extend: Extend, global: &GlobalFlags, context: &Context) -> Res
                 .hint("make a new one with `create`, and revoke this one"),
         );
     }
-    if let Some(owner) = seen.owner.as_ref().filter(|_| !extend.force.contains(&Check::Owner)) {
+    if let Some(owner) = seen.owner.as_ref().filter(|_| !extend.force.contains(&OWNER)) {
         return Err(
             Error::failed(format!("token {id} belongs to {owner}, which may change it back"))
                 .hint("change it there; --force=owner changes it here all the same"),
@@ -73,6 +75,7 @@ pub async fn run(extend: Extend, global: &GlobalFlags, context: &Context) -> Res
         _ => true,
     });
     if extend.dry_run != DryRun::Client {
+        let _hold = ui.hold();
         let write = side::write(extend.dry_run == DryRun::Server);
         tokens::extend(side.client(), &seen, wanted, &write)
             .await

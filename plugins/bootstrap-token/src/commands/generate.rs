@@ -8,7 +8,7 @@ use client::error::Error;
 /// What is typed after `kubectl bootstrap-token generate`.
 #[derive(clap::Args, Clone, Copy, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Generate {}
+pub(crate) struct Generate {}
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,7 +23,7 @@ No server knows the token until `create` makes it. It is drawn from the operatin
 symbols.";
 
 /// Runs it.
-pub fn run(_: Generate, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) fn run(_: Generate, context: &Context) -> Result<ExitCode, Error> {
     context.ui.out(Token::generate()?.text().expose())?;
     Ok(ExitCode::Done)
 }

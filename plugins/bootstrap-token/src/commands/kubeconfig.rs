@@ -12,7 +12,7 @@ use crate::side::{self, Side};
 /// What is typed after `kubectl bootstrap-token kubeconfig`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Kubeconfig {
+pub(crate) struct Kubeconfig {
     /// The id of the token
     #[arg(
         value_name = "ID",
@@ -43,9 +43,9 @@ ConfigMap kube-public/cluster-info, where there is one, and must be those of the
 says whose word counts.";
 
 /// Runs it.
-pub async fn run(kubeconfig: Kubeconfig, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(kubeconfig: Kubeconfig, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
-    let given = kubeconfig.token_stdin.then(|| side::token_from_stdin(ui)).transpose()?;
+    let given = side::token_from_stdin(ui, kubeconfig.token_stdin).await?;
     let named = kubeconfig.id.as_deref().map(|id| side::id(id, ui)).transpose()?;
     let side = Side::open(global, context)?;
     let token: Token = match (given, named) {

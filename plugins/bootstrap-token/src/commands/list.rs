@@ -4,7 +4,7 @@ use bootstrap::{TokenSecret, secret, tokens};
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::output::{ListKind, ListPrinter, OutputFlags};
-use cli::rotation::leases::Rotations;
+use cli::rotation::leases::LeasedRotations;
 use client::error::Error;
 
 use crate::report::API_VERSION;
@@ -16,7 +16,7 @@ use crate::side::Side;
 /// What is typed after `kubectl bootstrap-token list`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct List {
+pub(crate) struct List {
     /// Only tokens whose Secret's labels match, such as env=test,tier!=gold
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     pub selector: Option<String>,
@@ -47,12 +47,12 @@ namespace or of another type, are listed too. A token that is being rotated says
 so does the one that takes its place.";
 
 /// Runs it.
-pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let none = "No bootstrap tokens found.";
     let mut printer = ListPrinter::new(&context.ui, &list.output, LIST, none)?;
     let side = Side::open(global, context)?;
     let selector = list.selector.as_deref().filter(|selector| !selector.is_empty());
-    let rotations = Rotations::<BootstrapToken>::read(&side.server, Some(secret::NAMESPACE), CLUSTER).await?;
+    let rotations = LeasedRotations::<BootstrapToken>::read(&side.server, Some(secret::NAMESPACE), CLUSTER).await?;
     let rows = |page: Vec<TokenSecret>| {
         let now = side.server.clock.now();
         let rotations = &rotations;

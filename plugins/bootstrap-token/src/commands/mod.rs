@@ -1,16 +1,16 @@
 //! The verbs, one file each.
 
-pub mod completion;
-pub mod create;
-pub mod extend;
-pub mod generate;
-pub mod kubeconfig;
-pub mod list;
-pub mod rbac;
-pub mod revoke;
-pub mod rollback;
-pub mod rotate;
-pub mod status;
-pub mod verify;
-pub mod version;
-pub mod work;
+pub(crate) mod completion;
+pub(crate) mod create;
+pub(crate) mod extend;
+pub(crate) mod generate;
+pub(crate) mod kubeconfig;
+pub(crate) mod list;
+pub(crate) mod rbac;
+pub(crate) mod revoke;
+pub(crate) mod rollback;
+pub(crate) mod rotate;
+pub(crate) mod status;
+pub(crate) mod verify;
+pub(crate) mod version;
+pub(crate) mod work;

@@ -17,7 +17,7 @@ use crate::side::{self, Side};
 /// What is typed after `kubectl bootstrap-token rbac`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Rbac {
+pub(crate) struct Rbac {
     /// Show or make.
     #[command(subcommand)]
     pub what: What,
@@ -25,7 +25,7 @@ pub struct Rbac {
 
 /// Show or make.
 #[derive(clap::Subcommand, Clone, Debug)]
-pub enum What {
+pub(crate) enum What {
     /// Show which of the bindings are there, and which others give tokens more than they need
     #[command(after_help = EXAMPLES)]
     Show(Show),
@@ -36,7 +36,7 @@ pub enum What {
 
 /// What is typed after `rbac show`.
 #[derive(clap::Args, Clone, Debug)]
-pub struct Show {
+pub(crate) struct Show {
     /// The group of the tokens
     #[arg(long, value_name = "GROUP", default_value = KUBEADM_GROUP, value_parser = group)]
     pub group: String,
@@ -48,7 +48,7 @@ pub struct Show {
 
 /// What is typed after `rbac apply`.
 #[derive(clap::Args, Clone, Debug)]
-pub struct Apply {
+pub(crate) struct Apply {
     /// The group of the tokens
     #[arg(long, value_name = "GROUP", default_value = KUBEADM_GROUP, value_parser = group)]
     pub group: String,
@@ -109,7 +109,7 @@ const COLUMNS: &[Column] = &[
 ];
 
 /// Runs it.
-pub async fn run(rbac: Rbac, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(rbac: Rbac, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     match rbac.what {
         What::Show(show) => run_show(&show, global, context).await,
         What::Apply(apply) => run_apply(&apply, global, context).await,

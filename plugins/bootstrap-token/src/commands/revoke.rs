@@ -8,16 +8,19 @@ use std::time::Duration;
 use bootstrap::{Answer, TokenId, TokenSecret, tokens};
 use cli::ExitCode;
 use cli::app::{Context, DryRun, GlobalFlags};
+use cli::rotation::force;
 use cli::ui::Ui;
 use client::access;
 use client::duration;
 use client::error::{Error, Kind};
+use engine::rotation::Check;
 use futures::stream::{self, StreamExt as _};
 use tokio::sync::OnceCell;
 
-use crate::controller::{Check, LOGIN};
+use crate::controller::LOGIN;
 use crate::proof::{self, End};
 use crate::report::row;
+use crate::rotation::blockers::OWNER;
 use crate::servers::{Heard, ServerFlags, Servers};
 use crate::side::{self, Side};
 
@@ -27,7 +30,7 @@ const AT_ONCE: usize = 8;
 /// What is typed after `kubectl bootstrap-token revoke`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES, group = clap::ArgGroup::new("which").required(true).multiple(true).args(["ids", "selector", "expired"]))]
-pub struct Revoke {
+pub(crate) struct Revoke {
     /// The ids of the tokens
     #[arg(value_name = "ID", conflicts_with_all = ["selector", "expired"])]
     pub ids: Vec<String>,
@@ -49,7 +52,7 @@ pub struct Revoke {
     pub dry_run: DryRun,
 
     /// Override a check by its name: "owner" revokes a token that another program writes, and may create again
-    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = Check::parser([Check::Owner]))]
+    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = force::of(&[OWNER]))]
     pub force: Vec<Check>,
 
     /// How long to wait until the API server refuses them: it remembers a success for 10s
@@ -80,7 +83,7 @@ Nodes that are rebuilt or reset, or were away until their certificate had ended,
 A certificate that somebody got with a token stays valid until its end: revoking the token does not take it back.";
 
 /// Runs it.
-pub async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let ids = revoke.ids.iter().map(|typed| side::id(typed, ui));
     let ids: BTreeSet<TokenId> = ids.collect::<Result<_, _>>()?;
@@ -92,7 +95,7 @@ pub async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context) -> Res
     }
     let (mut targets, mut failures) = targets(&revoke, ids, &side).await?;
     let login = access::current_user(side.client()).await?;
-    let forced = revoke.force.contains(&Check::Owner);
+    let forced = revoke.force.contains(&OWNER);
     targets.retain(|target| match refusal(target, login.as_deref(), forced) {
         Some(error) => {
             failures.push(error);
@@ -206,6 +209,7 @@ async fn one(target: &TokenSecret, revoke: &Revoke, side: &Side, asked: &Asked, 
             format!("interrupted: token {id} was left as it is"),
         ));
     }
+    let _hold = ui.hold();
     if revoke.dry_run != DryRun::Client {
         let write = side::write(revoke.dry_run == DryRun::Server);
         tokens::delete(side.client(), target, &write).await.map_err(|error| {

@@ -1,68 +1,68 @@
-//! `kubectl bootstrap-token rollback`: an unfinished rotation is undone.
+//! `kubectl bootstrap-token rollback`: restores the original state of an unfinished rotation.
 
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
-use cli::rotation::Asked;
 use cli::rotation::results::exit;
+use cli::rotation::{Verb, force};
 use client::error::Error;
+use engine::rotation::Check;
 
 use super::work::{Command, Common};
-use crate::controller::{Check, Options};
+use crate::controller::Options;
 use crate::lifetime::DEFAULT;
+use crate::rotation::blockers::{CLUSTER, TARGET};
 use crate::side;
 
 /// What is typed after `kubectl bootstrap-token rollback`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Rollback {
+pub(crate) struct Rollback {
     /// The id of the token that is being rotated
     #[arg(value_name = "ID")]
     pub id: String,
 
-    /// End with exit code 3 where no rotation is under way
+    /// Exit with code 3 if no rotation is in progress
     #[arg(long)]
     pub exit_code: bool,
 
-    /// Override a check by its name; can be repeated. "target" leaves a file on a host that is lost for good as it is: whoever
-    /// reads it may find a token that is revoked
-    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = Check::parser(Check::OF_A_RUN))]
+    /// Override a check by its name. Can be repeated
+    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = force::of(&[Check::LOCK, Check::JOURNAL, TARGET, CLUSTER]))]
     pub force: Vec<Check>,
 
-    /// What both verbs have.
+    /// The flags of both commands.
     #[command(flatten)]
     pub common: Common,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  # Put the old token back where it was delivered, and revoke the new one
+  # Deliver the old token again, and revoke the new one
   kubectl bootstrap-token rollback 07401b
 
-  # What that would do
+  # Print the plan without changing anything
   kubectl bootstrap-token rollback 07401b --dry-run
 
-It is possible until the old token is retired; after that a rotation can only be finished. If the old token ends meanwhile,
-there is no way back to it, and the new one stays.
+A rollback is possible until the old token is revoked; after that a rotation can only be finished. If the old token expires in the meantime, the new one is used instead.
 
-Exit codes: 0 undone, or nothing to undo (3 with --exit-code), 1 failed, 2 usage, 4 pending, 5 held, 130 interrupted.";
+Exit codes: 0 rolled back, or nothing to do (3 with --exit-code), 1 failed, 2 usage, 4 pending (resumable), 5 held by another run, 130 interrupted";
 
 /// Runs it.
-pub async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let id = side::id(&rollback.id, &context.ui)?;
     let command = Command {
-        asked: Asked::Rollback,
+        verb: Verb::Rollback,
         options: Options {
-            // Of a new token that stays, since the old one is out of reach.
+            // Of a new token that is repaired, since the old one has expired.
             ttl: Some(DEFAULT),
             overlap: rollback.common.overlap,
             timeout: rollback.common.timeout,
             deliver: None,
-            forced: rollback.force.into_iter().collect(),
+            forced: rollback.force,
         },
         common: &rollback.common,
         global,
         context,
     };
-    let (outcome, ended) = command.on(id).await?;
+    let (outcome, ended) = command.run(id).await?;
     exit(ended, outcome == "nothing-to-do", rollback.exit_code)
 }

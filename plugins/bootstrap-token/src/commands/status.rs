@@ -1,4 +1,4 @@
-//! `kubectl bootstrap-token status`: one token, why it can or cannot work, and a rotation under way.
+//! `kubectl bootstrap-token status`: one token, why it can or cannot work, and a rotation in progress.
 
 use bootstrap::cluster_info::{self, Signature};
 use bootstrap::judge::{self, Flaw};
@@ -6,9 +6,8 @@ use bootstrap::{Answer, TokenId, TokenSecret, tokens};
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
-use cli::rotation::again::Again;
-use cli::rotation::in_progress::Standing;
-use cli::rotation::leases;
+use cli::rotation::in_progress::RotationStatus;
+use cli::rotation::{Commands, leases};
 use cli::ui::Ui;
 use client::error::Error;
 use client::sanitize;
@@ -26,7 +25,7 @@ use crate::side::{self, Side};
 /// What is typed after `kubectl bootstrap-token status`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Status {
+pub(crate) struct Status {
     /// The id of the token
     #[arg(value_name = "ID")]
     pub id: String,
@@ -74,7 +73,7 @@ struct TokenStatus {
     owner: Option<String>,
     /// Of its rotation.
     #[serde(flatten)]
-    standing: Standing,
+    rotation: RotationStatus,
 }
 
 #[derive(Debug, Serialize)]
@@ -83,7 +82,7 @@ struct Metadata {
 }
 
 /// Runs it.
-pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let (flags, format) = OutputFlags::of_page(status.output.as_ref(), "status")?;
     let id = side::id(&status.id, ui)?;
@@ -94,14 +93,14 @@ pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Res
         leases::of::<BootstrapToken>(&side.server, &lease)
     );
     let (secret, rotation) = (secret?, rotation?);
-    let under_way = rotation.as_ref().is_some_and(Rotation::under_way);
-    if secret.is_none() && !under_way {
+    let in_progress = rotation.as_ref().is_some_and(Rotation::in_progress);
+    if secret.is_none() && !in_progress {
         return Err(bootstrap::Error::NoSuchToken(id).into());
     }
-    let again = Again::new(PLUGIN, id.as_str(), global);
+    let commands = Commands::new(PLUGIN, id.as_str(), global);
     let now = side.server.clock.now();
-    let standing = Standing::of(rotation.as_ref(), &again, now);
-    let mut document = TokenStatus::new(id, secret.as_ref(), standing, now);
+    let rotation = RotationStatus::of(rotation.as_ref(), &commands, now);
+    let mut document = TokenStatus::new(id, secret.as_ref(), rotation, now);
     if let Some(secret) = &secret {
         document.ask(&side, secret).await?;
     }
@@ -114,7 +113,7 @@ pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Res
 }
 
 impl TokenStatus {
-    fn new(id: TokenId, secret: Option<&TokenSecret>, standing: Standing, now: Timestamp) -> Self {
+    fn new(id: TokenId, secret: Option<&TokenSecret>, rotation: RotationStatus, now: Timestamp) -> Self {
         let flaws = secret.map(|secret| judge::why_not(secret, now)).unwrap_or_default();
         let token = secret.and_then(|secret| secret.token.as_ref());
         Self {
@@ -131,7 +130,7 @@ impl TokenStatus {
             usages: secret.map(|secret| secret.usages.clone()).unwrap_or_default(),
             groups: secret.map(|secret| secret.groups.clone()).unwrap_or_default(),
             owner: secret.and_then(|secret| secret.owner.as_ref()).map(ToString::to_string),
-            standing,
+            rotation,
             id,
         }
     }
@@ -190,6 +189,6 @@ fn page(ui: &Ui, status: &TokenStatus, ttl: Option<&str>, now: Timestamp) -> Str
     if let Some(owner) = &status.owner {
         line("owner", owner);
     }
-    lines.extend(status.standing.page(ui, now));
+    lines.extend(status.rotation.page(ui, now));
     lines.join("\n") + "\n"
 }

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What is typed after `kubectl bootstrap-token verify`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Verify {
+pub(crate) struct Verify {
     /// The id of a token of this cluster
     #[arg(
         value_name = "ID",
@@ -81,10 +81,10 @@ struct Verification {
 }
 
 /// Runs it.
-pub async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(verify.output.as_ref(), "verify")?;
     let ui = &context.ui;
-    let given = verify.token_stdin.then(|| side::token_from_stdin(ui)).transpose()?;
+    let given = side::token_from_stdin(ui, verify.token_stdin).await?;
     let named = verify.id.as_deref().map(|id| side::id(id, ui)).transpose()?;
     let side = Side::open(global, context)?;
     let servers = Servers::new(&side.connection, &verify.servers);

@@ -11,7 +11,7 @@ use crate::side::Side;
 /// What is typed after `kubectl bootstrap-token version`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Version {
+pub(crate) struct Version {
     /// Of whom, and in which form.
     #[command(flatten)]
     pub flags: VersionFlags,
@@ -38,7 +38,7 @@ impl Versions for Told {
 }
 
 /// Runs it.
-pub async fn run(version: Version, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(version: Version, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ask = async {
         let side = Side::open(global, context)?;
         let kubernetes_version = side.version().await?;

@@ -9,16 +9,16 @@ use serde::Deserialize;
 /// The token could not be put in: what is there does not spell it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the token stands there in a form that cannot be replaced")]
-pub struct NotReplaced;
+pub(crate) struct NotReplaced;
 
 /// The token that is in there: the whole of it but for white space around, or that of the user of the current context.
-pub fn token_in(content: &Secret) -> Option<Token> {
+pub(crate) fn token_in(content: &Secret) -> Option<Token> {
     let bare = Token::parse(&Secret::new(content.expose().trim()));
     bare.ok().or_else(|| of_kubeconfig(content.expose()))
 }
 
 /// The certificate authority of a kubeconfig's current cluster, where it is spelled out, in base64.
-pub fn authority_in(content: &Secret) -> Option<String> {
+pub(crate) fn authority_in(content: &Secret) -> Option<String> {
     let kubeconfig: Kubeconfig = serde_saphyr::from_str(content.expose()).ok()?;
     let named = |named: &&NamedContext| named.name == kubeconfig.current_context;
     let current = kubeconfig
@@ -38,7 +38,7 @@ pub fn authority_in(content: &Secret) -> Option<String> {
 ///
 /// # Errors
 /// The result would not be read as `new`.
-pub fn with(content: &Secret, old: &Token, new: &Token) -> Result<Secret, NotReplaced> {
+pub(crate) fn with(content: &Secret, old: &Token, new: &Token) -> Result<Secret, NotReplaced> {
     let (old, text) = (old.text(), new.text());
     let replaced = Secret::new(content.expose().replace(old.expose(), text.expose()));
     if token_in(&replaced).as_ref() == Some(new) {

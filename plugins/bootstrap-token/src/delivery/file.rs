@@ -1,7 +1,7 @@
 //! A token in a file, which is replaced as a whole.
 //!
 //! A file has no version that a write could be conditional on. So whoever writes holds its advisory lock (flock(2)) from
-//! the first write of a rotation until the process ends, and compares the file with what was seen under the lock. The lock
+//! the first write of a rotation until the process ends, and compares the file with what was read under the lock. The lock
 //! is on the file itself: nothing is left behind, and what takes the file's place is locked before it does.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -16,19 +16,19 @@ const LARGE: u64 = 1 << 20;
 /// How often the lock is tried while the file is replaced again and again.
 const TRIES: usize = 20;
 
-/// What was seen.
+/// A revision of it.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    /// What is in it; bytes that are no text are replaced.
+pub(crate) struct Revision {
+    /// What is in it; bytes that are not text are replaced.
     pub content: Secret,
-    inode: (u64, u64),
+    pub(crate) inode: (u64, u64),
 }
 
 /// Reads a file. `None`: it is not there.
 ///
 /// # Errors
 /// It cannot be read, is not a regular file, or is too large for one that holds a token.
-pub fn read(path: &Path) -> io::Result<Option<Seen>> {
+pub(crate) fn read(path: &Path) -> io::Result<Option<Revision>> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
@@ -39,7 +39,7 @@ pub fn read(path: &Path) -> io::Result<Option<Seen>> {
     }
     let mut bytes = Vec::new();
     file.take(LARGE).read_to_end(&mut bytes)?;
-    Ok(Some(Seen {
+    Ok(Some(Revision {
         content: Secret::new(String::from_utf8_lossy(&bytes)),
         inode: (metadata.dev(), metadata.ino()),
     }))
@@ -47,7 +47,7 @@ pub fn read(path: &Path) -> io::Result<Option<Seen>> {
 
 /// A file whose lock is ours until this is dropped.
 #[derive(Debug)]
-pub struct Locked {
+pub(crate) struct Locked {
     /// What the path leads to; a symbolic link to it stays one.
     path: PathBuf,
     file: File,
@@ -58,7 +58,7 @@ impl Locked {
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn take(path: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn take(path: &Path) -> io::Result<Option<Self>> {
         let path = fs::canonicalize(path)?;
         for _ in 0..TRIES {
             // Some network file systems lock for writing only what is open for writing.
@@ -77,27 +77,27 @@ impl Locked {
     }
 
     /// Whether it is the lock of what the path leads to now: somebody who knows of no lock may have replaced the file.
-    pub fn is_present(&self) -> bool {
+    pub(crate) fn is_present(&self) -> bool {
         let present = fs::metadata(&self.path);
         let ours = self.file.metadata();
         present.is_ok_and(|present| ours.is_ok_and(|ours| inode(&ours) == inode(&present)))
     }
 
-    /// Whether the file is still as it was seen.
+    /// Whether the file still has this version.
     ///
     /// # Errors
     /// It cannot be read any more.
-    pub fn is(&self, seen: &Seen) -> io::Result<bool> {
+    pub(crate) fn is(&self, version: &Revision) -> io::Result<bool> {
         let now = read(&self.path)?;
-        Ok(now.is_some_and(|now| now.inode == seen.inode && now.content == seen.content))
+        Ok(now.is_some_and(|now| now.inode == version.inode && now.content == version.content))
     }
 
     /// Puts another content in its place, in one step, with the owner and the permissions that the file has. `false`: it is
-    /// not as it was seen any more, and was left alone.
+    /// has another version by now, and was left alone.
     ///
     /// # Errors
     /// The directory cannot be written to, or the new file cannot be given to the owner of the present one.
-    pub fn replace(&mut self, seen: &Seen, content: &Secret) -> io::Result<bool> {
+    pub(crate) fn replace(&mut self, version: &Revision, content: &Secret) -> io::Result<bool> {
         let before = self.file.metadata()?;
         let beside = self.beside()?;
         // What a killed process has left there is removed, not trusted.
@@ -105,14 +105,14 @@ impl Locked {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let replaced = self.put(&beside, &before, seen, content);
+        let replaced = self.put(&beside, &before, version, content);
         if !matches!(replaced, Ok(true)) {
             let _ = fs::remove_file(&beside);
         }
         replaced
     }
 
-    fn put(&mut self, beside: &Path, before: &fs::Metadata, seen: &Seen, content: &Secret) -> io::Result<bool> {
+    fn put(&mut self, beside: &Path, before: &fs::Metadata, version: &Revision, content: &Secret) -> io::Result<bool> {
         let mut options = OpenOptions::new();
         let mut file = options
             .read(true)
@@ -128,7 +128,7 @@ impl Locked {
         file.write_all(content.expose().as_bytes())?;
         file.sync_all()?;
         file.try_lock().map_err(io::Error::from)?;
-        if !self.is(seen)? {
+        if !self.is(version)? {
             return Ok(false);
         }
         fs::rename(beside, &self.path)?;
@@ -172,9 +172,9 @@ mod tests {
             let (directory, path) = file(mode);
             let link = directory.path().join("link");
             std::os::unix::fs::symlink(&path, &link).unwrap();
-            let seen = read(&link).unwrap().unwrap();
+            let version = read(&link).unwrap().unwrap();
             let mut locked = Locked::take(&link).unwrap().unwrap();
-            assert!(locked.replace(&seen, &Secret::new("new")).unwrap());
+            assert!(locked.replace(&version, &Secret::new("new")).unwrap());
             assert_eq!(fs::read_to_string(&path).unwrap(), "new");
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
             assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
@@ -185,20 +185,20 @@ mod tests {
     #[test]
     fn what_somebody_else_has_put_there_is_left_alone() {
         let (_directory, path) = file(0o600);
-        let seen = read(&path).unwrap().unwrap();
+        let version = read(&path).unwrap().unwrap();
         let mut locked = Locked::take(&path).unwrap().unwrap();
         fs::write(&path, "theirs").unwrap();
-        assert!(!locked.replace(&seen, &Secret::new("new")).unwrap());
+        assert!(!locked.replace(&version, &Secret::new("new")).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "theirs");
     }
 
     #[test]
     fn the_lock_is_held_on_what_has_taken_the_place_of_the_file() {
         let (_directory, path) = file(0o600);
-        let seen = read(&path).unwrap().unwrap();
+        let version = read(&path).unwrap().unwrap();
         let mut locked = Locked::take(&path).unwrap().unwrap();
         assert!(Locked::take(&path).unwrap().is_none());
-        locked.replace(&seen, &Secret::new("new")).unwrap();
+        locked.replace(&version, &Secret::new("new")).unwrap();
         assert!(Locked::take(&path).unwrap().is_none());
         drop(locked);
         assert!(Locked::take(&path).unwrap().is_some());

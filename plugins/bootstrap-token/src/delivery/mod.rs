@@ -1,36 +1,37 @@
 //! Where a new token is delivered to: a key of a Secret, or a file.
 //!
-//! In both the token stands alone or in a kubeconfig, and nothing around it is touched ([`content`]).
+//! In both the token is bare or in a kubeconfig, and nothing around it is changed ([`content`]).
 
-pub mod content;
-pub mod file;
-pub mod secret;
+pub(crate) mod content;
+pub(crate) mod file;
+pub(crate) mod secret;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use client::secret::{Fingerprint, Secret};
+use client::secret::Secret;
 
-use crate::rotation::view::{Held, Id, Place};
+use crate::rotation::observed::{Content, Id};
+use crate::rotation::record::Place;
 
-/// One target.
+/// One delivery target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum DeliveryTarget {
     /// A key of a Secret in the same cluster.
-    Secret(secret::Key),
+    Secret(secret::SecretKey),
     /// A file on this host; the path is absolute.
     File(PathBuf),
 }
 
-/// A text that names no target.
+/// A text that names none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a target reads secret:NAMESPACE/NAME/KEY or file:PATH")]
-pub struct NotATarget;
+#[error("a delivery target reads secret:NAMESPACE/NAME/KEY or file:PATH")]
+pub(crate) struct InvalidDeliveryTarget;
 
-impl Target {
-    /// As the journal knows it. A path is made absolute, since whoever goes on may be in another directory.
-    pub fn place(&self) -> Place {
+impl DeliveryTarget {
+    /// As it is journaled. A path is made absolute, since the run may be resumed in another directory.
+    pub(crate) fn place(&self) -> Place {
         let host = matches!(self, Self::File(_)).then(host);
         Place {
             at: self.to_string(),
@@ -38,17 +39,17 @@ impl Target {
         }
     }
 
-    /// The target of a place; `None` where its file is on another host.
+    /// That of a place; `None` where its file is on another host.
     ///
     /// # Errors
     /// A place that names none.
-    pub fn of(place: &Place) -> Result<Option<Self>, NotATarget> {
+    pub(crate) fn of(place: &Place) -> Result<Option<Self>, InvalidDeliveryTarget> {
         let here = place.host.as_ref().is_none_or(|name| *name == host());
         place.at.parse().map(|target| here.then_some(target))
     }
 
     /// The file, if it is one.
-    pub fn file(&self) -> Option<&Path> {
+    pub(crate) fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
             Self::Secret(_) => None,
@@ -56,20 +57,20 @@ impl Target {
     }
 }
 
-impl FromStr for Target {
-    type Err = NotATarget;
+impl FromStr for DeliveryTarget {
+    type Err = InvalidDeliveryTarget;
 
-    fn from_str(text: &str) -> Result<Self, NotATarget> {
+    fn from_str(text: &str) -> Result<Self, InvalidDeliveryTarget> {
         if let Some(key) = text.strip_prefix("secret:") {
             return key.parse().map(Self::Secret);
         }
         let path = text.strip_prefix("file:").filter(|path| !path.is_empty());
         let path = path.and_then(|path| std::path::absolute(path).ok());
-        path.map(Self::File).ok_or(NotATarget)
+        path.map(Self::File).ok_or(InvalidDeliveryTarget)
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for DeliveryTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Secret(key) => write!(f, "secret:{key}"),
@@ -83,18 +84,13 @@ fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// What is in a target, by the fingerprint of the token in it, or of all of it where it holds none.
-pub fn held(content: &Secret) -> Held {
+/// What a delivery holds, by the fingerprint of the token in it, or of all of it where there is none.
+pub(crate) fn content_of(content: &Secret) -> Content {
     let token = content::token_in(content);
-    Held {
+    Content {
         id: token.as_ref().map(|token| Id(token.id.to_string())),
         value: token.map_or_else(|| content.fingerprint(), |token| token.fingerprint()),
     }
-}
-
-/// Whether a target holds this very token.
-pub fn holds(content: &Secret, value: Fingerprint) -> bool {
-    held(content).value == value
 }
 
 #[cfg(test)]
@@ -107,9 +103,9 @@ mod tests {
     #[case("secret:machines/join/token")]
     #[case("file:/etc/kubernetes/bootstrap-kubelet.conf")]
     fn a_target_is_read_as_it_is_shown(#[case] text: &str) {
-        let target: Target = text.parse().unwrap();
+        let target: DeliveryTarget = text.parse().unwrap();
         assert_eq!(target.to_string(), text);
-        assert_eq!(Target::of(&target.place()), Ok(Some(target)));
+        assert_eq!(DeliveryTarget::of(&target.place()), Ok(Some(target)));
     }
 
     #[rstest]
@@ -120,7 +116,7 @@ mod tests {
     #[case("secret:machines//token")]
     #[case("secret:machines/join/token/more")]
     fn what_names_no_target_is_refused(#[case] text: &str) {
-        assert_eq!(text.parse::<Target>(), Err(NotATarget));
+        assert_eq!(text.parse::<DeliveryTarget>(), Err(InvalidDeliveryTarget));
     }
 
     #[test]
@@ -129,6 +125,6 @@ mod tests {
             at: "file:/etc/token".to_owned(),
             host: Some("certainly-another-host".to_owned()),
         };
-        assert_eq!(Target::of(&place), Ok(None));
+        assert_eq!(DeliveryTarget::of(&place), Ok(None));
     }
 }

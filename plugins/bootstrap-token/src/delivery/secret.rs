@@ -7,17 +7,21 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::ownership::{self, Owner, Writer};
+use client::request::{self, Merge, Metadata, Observed, SECRET};
 use client::secret::Secret;
-use k8s_openapi::api::core::v1::Secret as KubeSecret;
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::ByteString;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::json;
 
-use super::NotATarget;
-use crate::side::MANAGER;
+use super::InvalidDeliveryTarget;
+use crate::side::{self, MANAGER};
 
 /// A key of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
+#[allow(clippy::struct_field_names, reason = "this is what a Secret calls it")]
+pub(crate) struct SecretKey {
     /// The Secret's namespace.
     pub namespace: String,
     /// The Secret's name.
@@ -26,92 +30,84 @@ pub struct Key {
     pub key: String,
 }
 
-/// What was seen there.
+/// A revision of it.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    uid: String,
-    resource_version: String,
-    /// What stands in the key; bytes that are no text are replaced.
+pub(crate) struct Revision {
+    pub(crate) object: Observed,
+    /// What is in the key; bytes that are not text are replaced.
     pub content: Secret,
     /// The Secret's annotations.
     pub annotations: BTreeMap<String, String>,
     /// It says `immutable: true`.
     pub immutable: bool,
-    /// What writes it, by the marks on it.
+    /// What manages it, by the marks on it.
     pub owner: Option<Owner>,
     /// The manager besides us that wrote the key last.
     pub writer: Option<Writer>,
 }
 
-impl FromStr for Key {
-    type Err = NotATarget;
+impl FromStr for SecretKey {
+    type Err = InvalidDeliveryTarget;
 
-    fn from_str(text: &str) -> Result<Self, NotATarget> {
+    fn from_str(text: &str) -> Result<Self, InvalidDeliveryTarget> {
         let parts: Vec<&str> = text.split('/').collect();
         let [namespace, name, key] = parts.as_slice() else {
-            return Err(NotATarget);
+            return Err(InvalidDeliveryTarget);
         };
         if [namespace, name, key].iter().any(|part| part.is_empty()) {
-            return Err(NotATarget);
+            return Err(InvalidDeliveryTarget);
         }
         let [namespace, name, key] = [namespace, name, key].map(|part| (*part).to_owned());
         Ok(Self { namespace, name, key })
     }
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.namespace, self.name, self.key)
     }
 }
 
-impl Key {
-    fn api(&self, client: &kube::Client) -> Api<KubeSecret> {
-        Api::namespaced(client.clone(), &self.namespace)
-    }
-
+impl SecretKey {
     /// Reads it. `None`: the Secret or the key is not there, or will not be for long.
-    pub async fn read(&self, client: &kube::Client) -> kube::Result<Option<Seen>> {
-        let found = self.api(client).get_opt(&self.name).await?;
+    pub(crate) async fn read(&self, client: &kube::Client) -> request::Result<Option<Revision>> {
+        #[derive(Deserialize)]
+        struct RawSecret {
+            metadata: ObjectMeta,
+            data: Option<BTreeMap<String, ByteString>>,
+            immutable: Option<bool>,
+        }
+        let found: Option<RawSecret> = request::get(client, SECRET, Some(&self.namespace), &self.name).await?;
         let found = found.filter(|secret| secret.metadata.deletion_timestamp.is_none());
         Ok(found.and_then(|secret| {
             let bytes = secret.data.as_ref()?.get(&self.key)?;
-            Some(Seen {
+            Some(Revision {
                 owner: ownership::owner(&secret.metadata),
                 writer: ownership::last_writer(&secret.metadata, &["data", &self.key], MANAGER),
                 content: Secret::new(String::from_utf8_lossy(&bytes.0)),
-                uid: secret.metadata.uid.unwrap_or_default(),
-                resource_version: secret.metadata.resource_version.unwrap_or_default(),
+                object: Metadata::from(secret.metadata.clone()).observed(),
                 annotations: secret.metadata.annotations.unwrap_or_default(),
                 immutable: secret.immutable.unwrap_or(false),
             })
         }))
     }
 
-    /// Gives a Secret that is still as it was seen an annotation, and the key another content, if one is given. Whatever
-    /// else is in the Secret stays.
-    pub async fn write(
+    /// Annotates a Secret that still has this version, and gives the key another content, if there is one. Everything else in
+    /// the Secret stays.
+    pub(crate) async fn write(
         &self,
         client: &kube::Client,
-        seen: &Seen,
+        version: &Revision,
         content: Option<&Secret>,
         annotation: (&str, &str),
         dry_run: bool,
-    ) -> kube::Result<()> {
-        let mut change = json!({ "metadata": {
-            "uid": seen.uid,
-            "resourceVersion": seen.resource_version,
-            "annotations": { annotation.0: annotation.1 },
-        } });
+    ) -> request::Result<()> {
+        let mut change = json!({});
         if let Some(content) = content {
             change["data"] = json!({ &self.key: STANDARD.encode(content.expose()) });
         }
-        let params = PatchParams {
-            dry_run,
-            field_manager: Some(MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        let patched = self.api(client).patch(&self.name, &params, &Patch::Merge(change)).await;
-        patched.map(drop)
+        let write = side::write(dry_run).marked(annotation.0, annotation.1);
+        request::patch::<IgnoredAny>(client, SECRET, &version.object, Merge::Json, change, &write).await?;
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::endpoint::Endpoint;
 
 /// The file, as YAML. It holds the token.
-pub fn of(token: &Token, endpoint: &Endpoint) -> Result<String, Error> {
+pub(crate) fn of(token: &Token, endpoint: &Endpoint) -> Result<String, Error> {
     let mut cluster = json!({ "server": endpoint.server });
     if let Some(authority) = &endpoint.authority {
         cluster["certificate-authority-data"] = json!(STANDARD.encode(authority));

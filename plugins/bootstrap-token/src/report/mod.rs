@@ -1,7 +1,7 @@
 //! What the verbs show. Nothing here does I/O.
 
-pub mod kubeconfig;
-pub mod product;
-pub mod row;
+pub(crate) mod kubeconfig;
+pub(crate) mod product;
+pub(crate) mod row;
 
-pub use cli::rotation::API_VERSION;
+pub(crate) use cli::rotation::API_VERSION;

@@ -1,103 +1,42 @@
-//! The rotation of bootstrap tokens in words: its deadlines, where it starts from, what dies with the old token.
+//! The target of a rotation in words, and what a rotation in progress means for a token.
 
 use bootstrap::{TokenId, secret};
-use cli::rotation::again::Again;
-use cli::rotation::leases::Rotations;
-use cli::rotation::subject::{Ends, LeaseName, Product, Subject};
-use engine::phase::{Goal, Phase};
-use engine::plan::{Plan, Planned};
+use cli::rotation::leases::{LeasedRotation, LeasedRotations};
+use cli::rotation::{Commands, LeaseName, Target};
+use engine::direction::Direction;
+use engine::journal::Journal;
+use engine::phase::Phase;
 use serde::Serialize;
 use serde_json::{Map, json};
 
-use crate::rotation::view::{Notes, View};
-use crate::rotation::write::Write;
-use crate::rotation::{BootstrapToken, Timer};
-use crate::side::MANAGER;
+use crate::rotation::BootstrapToken;
+use crate::rotation::record::Record;
 
-/// The one side that there is, in words.
-pub const CLUSTER: &str = "the cluster";
+/// The only side, in words.
+pub(crate) const CLUSTER: &str = "the cluster";
 /// The plugin, as it is typed after `kubectl`.
-pub const PLUGIN: &str = "bootstrap-token";
+pub(crate) const PLUGIN: &str = <BootstrapToken as engine::rotation::Rotation>::KIND;
 
-/// The rotation under way or past of one token.
-pub type Rotation = cli::rotation::leases::Rotation<BootstrapToken>;
+/// What the Lease of one token says.
+pub(crate) type Rotation = LeasedRotation<BootstrapToken>;
 
-impl Product for BootstrapToken {
-    const KIND: &'static str = PLUGIN;
-    const MANAGER: &'static str = MANAGER;
-    const TIMERS: &'static [(Timer, &'static str)] = &[
-        (Timer::Proof, "proof"),
-        (Timer::Overlap, "overlap"),
-        (Timer::Touch, "touch"),
-    ];
-
-    fn ends(notes: &Notes) -> Ends {
-        Ends {
-            old: notes.old.value,
-            new: notes.new.as_ref().map(|new| new.value),
-        }
-    }
-
-    fn start(view: &View, notes: &Notes) -> String {
-        let (id, value) = (&notes.old.id, notes.old.value);
-        let signed = if view.old.signed {
-            ", and cluster-info is signed with it"
-        } else {
-            ""
-        };
-        let held = notes.place.as_ref().map(|place| format!("; {} holds it", place.at));
-        format!(
-            "the API server accepts bootstrap token {id} ({value}){signed}{}",
-            held.unwrap_or_default()
-        )
-    }
-
-    fn deaths(plan: &Plan<Self>) -> Vec<String> {
-        let notes = &plan.notes;
-        if plan.goal == Goal::Back {
-            return Vec::new();
-        }
-        let (id, value) = (&notes.old.id, notes.old.value);
-        let leaves = |step: &Planned<Write>| {
-            matches!(
-                step,
-                Planned::Write {
-                    write: Write::Leave { .. },
-                    ..
-                }
-            )
-        };
-        let left = plan.steps.iter().any(leaves);
-        let but = match (&notes.place, &notes.left) {
-            (Some(place), _) if left => format!(", and {place}, if it does"),
-            (Some(place), _) => format!(" but {}", place.at),
-            (None, Some(left)) => format!(", and {left}, if it does"),
-            (None, None) => String::new(),
-        };
-        vec![format!(
-            "{id} ({value}): kubeadm join commands, bootstrap kubeconfigs and machine images that hold it{but}; nodes that \
-             have joined go on"
-        )]
-    }
-}
-
-/// A token, as the verbs speak of it.
-pub fn subject(id: &TokenId, again: Again) -> Subject {
-    let mut about = Map::new();
-    about.insert("tokenId".to_owned(), json!(id));
-    Subject {
+/// A token, as the target of a rotation.
+pub(crate) fn target(id: &TokenId, commands: Commands) -> Target {
+    let mut details = Map::new();
+    details.insert("tokenId".to_owned(), json!(id));
+    Target {
         object: format!("secret/{}", id.secret_name()),
         name: id.to_string(),
-        called: format!("bootstrap token {id}"),
-        about,
-        restored: "it works as before",
-        again,
+        display: format!("bootstrap token {id}"),
+        details,
+        restored: "the old token is valid as before",
+        commands,
         lease: lease(id),
     }
 }
 
 /// The Lease of a token: beside its Secret, under the same name.
-pub fn lease(id: &TokenId) -> LeaseName {
+pub(crate) fn lease(id: &TokenId) -> LeaseName {
     LeaseName {
         namespace: secret::NAMESPACE.to_owned(),
         name: id.secret_name(),
@@ -105,51 +44,53 @@ pub fn lease(id: &TokenId) -> LeaseName {
     }
 }
 
-/// What a rotation under way has to do with a token.
+/// What a rotation in progress means for a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Part {
+pub(crate) struct Part {
     /// The id of the token that is rotated.
-    pub of: String,
-    /// Whether this is the one that takes its place.
-    pub is_new: bool,
+    of: String,
+    /// Whether this is the new one.
+    is_new: bool,
     /// The farthest phase that was begun; `None` where the journal cannot be read.
-    pub phase: Option<Phase>,
-    /// Which of the two it shall end on.
-    pub goal: Option<Goal>,
+    phase: Option<Phase>,
+    /// Which of the two it ends on.
+    direction: Option<Direction>,
 }
 
 impl Part {
     /// Of a token, if it has one.
-    pub fn of(rotations: &Rotations<BootstrapToken>, id: &TokenId) -> Option<Self> {
+    pub(crate) fn of(rotations: &LeasedRotations<BootstrapToken>, id: &TokenId) -> Option<Self> {
         let own = rotations.of(secret::NAMESPACE, &id.secret_name());
-        let as_old = own.filter(|own| own.under_way()).map(|own| Self {
-            of: id.to_string(),
-            is_new: false,
-            phase: own.journal().map(|journal| journal.phase),
-            goal: own.journal().map(|journal| journal.goal),
-        });
-        as_old.or_else(|| {
-            let mut journals = rotations.all().filter_map(Rotation::journal);
-            let new = |notes: &Notes| notes.new.as_ref().is_some_and(|new| new.id.0 == id.as_str());
-            let journal = journals.find(|journal| new(&journal.notes))?;
-            Some(Self {
-                of: journal.notes.old.id.to_string(),
-                is_new: true,
-                phase: Some(journal.phase),
-                goal: Some(journal.goal),
-            })
+        if let Some(own) = own.filter(|own| own.in_progress()) {
+            let run = own.journal().map(Journal::run);
+            return Some(Self {
+                of: id.to_string(),
+                is_new: false,
+                phase: run.map(|run| run.phase),
+                direction: run.map(|run| run.direction),
+            });
+        }
+        let mut runs = rotations.all().filter_map(|rotation| Some(rotation.journal()?.run()));
+        let is_new = |record: &Record| record.new.as_ref().is_some_and(|new| new.id.0 == id.as_str());
+        let run = runs.find(|run| is_new(&run.record))?;
+        Some(Self {
+            of: run.record.old.id.to_string(),
+            is_new: true,
+            phase: Some(run.phase),
+            direction: Some(run.direction),
         })
     }
 }
 
 impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (self.is_new, self.goal) {
-            (false, Some(Goal::Back)) => f.write_str("its rotation is being undone")?,
-            (false, _) => f.write_str("being rotated")?,
-            (true, Some(Goal::Back)) => write!(f, "made for {}, being taken back", self.of)?,
-            (true, _) => write!(f, "takes the place of {}", self.of)?,
+        let rolls_back = self.direction.is_some_and(Direction::is_rollback);
+        match (self.is_new, rolls_back) {
+            (false, true) => f.write_str("rotation being rolled back")?,
+            (false, false) => f.write_str("being rotated")?,
+            (true, true) => write!(f, "replacement for {}, being rolled back", self.of)?,
+            (true, false) => write!(f, "replacement for {}", self.of)?,
         }
         self.phase.map_or(Ok(()), |phase| write!(f, " ({phase})"))
     }

@@ -18,7 +18,7 @@ use super::product::Part;
 /// A row.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Row {
+pub(crate) struct Row {
     api_version: &'static str,
     kind: &'static str,
     metadata: Metadata,
@@ -79,7 +79,7 @@ struct Shown {
 /// Whether a token works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub(crate) enum State {
     /// The API server accepts it.
     Active,
     /// It only signs `cluster-info`, and was meant to.
@@ -96,7 +96,7 @@ pub enum State {
 
 impl State {
     /// As it is shown.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Active => "active",
             Self::SigningOnly => "signing-only",
@@ -109,7 +109,7 @@ impl State {
 }
 
 /// What the flaws of a token come to.
-pub fn state(secret: &TokenSecret, flaws: &[Flaw]) -> State {
+pub(crate) fn state(secret: &TokenSecret, flaws: &[Flaw]) -> State {
     let has = |wanted: fn(&Flaw) -> bool| flaws.iter().any(wanted);
     if flaws.is_empty() {
         State::Active
@@ -133,7 +133,7 @@ pub fn state(secret: &TokenSecret, flaws: &[Flaw]) -> State {
 
 impl Row {
     /// The row of a token, by the server's clock.
-    pub fn new(secret: TokenSecret, now: Timestamp) -> Self {
+    pub(crate) fn new(secret: TokenSecret, now: Timestamp) -> Self {
         let flaws = judge::why_not(&secret, now);
         let state = state(&secret, &flaws);
         let warnings = warnings(&secret);
@@ -176,7 +176,7 @@ impl Row {
 
     /// With what a rotation under way has to do with it.
     #[must_use]
-    pub fn with_rotation(mut self, part: Option<Part>) -> Self {
+    pub(crate) fn with_rotation(mut self, part: Option<Part>) -> Self {
         if let Some(part) = &part {
             self.shown.state = format!("{}; {part}", self.shown.state);
         }
@@ -186,7 +186,7 @@ impl Row {
 
     /// With the token itself, because it was asked for.
     #[must_use]
-    pub fn with_token(mut self, token: &bootstrap::Token) -> Self {
+    pub(crate) fn with_token(mut self, token: &bootstrap::Token) -> Self {
         self.token = Some(Exposed(token.text()));
         self
     }
@@ -210,7 +210,7 @@ fn warnings(secret: &TokenSecret) -> Vec<&'static str> {
 }
 
 /// How long a token lives yet.
-pub fn ttl(expiration: Expiration, now: Timestamp) -> String {
+pub(crate) fn ttl(expiration: Expiration, now: Timestamp) -> String {
     match expiration {
         Expiration::Never => "<never>".to_owned(),
         Expiration::At(end) => age::until(now, Some(end)),
@@ -219,7 +219,7 @@ pub fn ttl(expiration: Expiration, now: Timestamp) -> String {
 }
 
 /// When it ends.
-pub fn expires(expiration: Expiration) -> String {
+pub(crate) fn expires(expiration: Expiration) -> String {
     match expiration {
         Expiration::Never => "<never>".to_owned(),
         Expiration::At(end) => bootstrap::expiration::format(end),

@@ -1,73 +1,194 @@
-//! The rotation of a bootstrap token: what is seen ([`view`]), the next safe step ([`decide()`]), the single writes ([`mod@write`])
-//! and what they bring about.
+//! The rotation of a bootstrap token.
 //!
-//! O is the token with the given id, N the one that takes its place. Both are Secrets `bootstrap-token-<id>` in
-//! kube-system, which hold the value themselves: nothing has to be parked anywhere. Ids are public; of values only
-//! fingerprints are seen here.
+//! O is the token that is rotated, N the new one. Both are Secrets `bootstrap-token-<id>` in kube-system, which hold the value
+//! themselves: nothing has to be backed up. Ids are public; of values only fingerprints are seen here. The delivery
+//! (`secret:NS/NAME/KEY` or `file:PATH`, none or one) is where nodes read the token.
 //!
-//! | step | write | it may be undone |
+//! | phase | what happens | can it be undone? |
 //! |---|---|---|
-//! | make | N's id is drawn and journaled, then its Secret is created by a plain POST: usages, groups, description and labels of O | yes |
-//! | make | – until the API server accepts N, asked with N itself, and cluster-info is signed with N where it is with O | yes |
-//! | place | the target (`secret:NS/NAME/KEY` or `file:PATH`, none or one) gets N, where it holds O | yes |
-//! | prove | – until the API server accepts what is read back from the target, and the overlap has passed | yes |
+//! | make | N's id is drawn and journaled, its Secret is created with usages, groups, description and labels of O; the API server accepts N, asked with N itself, and cluster-info is signed with N where it is with O | yes |
+//! | place | the delivery gets N where it holds O | yes |
+//! | prove | the API server accepts what is read back from the delivery, and the overlap has passed | yes |
 //! | retire | O's Secret is deleted | no |
-//! | confirm | – until the API server refuses O (it remembers an accepted token for ten seconds) | – |
+//! | confirm | the API servers reject O | – |
 //!
-//! Where the way back begins, and what becomes of it when O dies of old age meanwhile, is said in `decide.rs`.
+//! # Why no node is locked out
+//! * Before *retire* nothing is taken away: O and N both exist, and the delivery names one that the API server accepts, since
+//!   *make* comes before *place*.
+//! * *Retire* is reached only when, in one and the same look, T's Secret holds T's value, is valid and not about to expire, the
+//!   API server accepts T, and what is read from the delivery is T, which is accepted.
+//! * The stages are walked from the top at every look. If another writer revokes or changes N, or writes O into the delivery
+//!   again, the same stage repairs it, and nodes that read the other token in between get the whole overlap.
+//! * If the delivery holds X again after T was delivered, another writer wrote it: the overlap starts again each time, and the
+//!   third time turns the run back while that is possible. After *retire* T is delivered again, and an O that is created again is
+//!   deleted again; the run is done only after a whole overlap without a disturbance.
+//! * A value that is neither O nor N is never overwritten: its writer may know of nodes that we do not. While everything can be
+//!   undone the run stops; a rollback leaves the value where it is, since it does not name what is revoked. After O is gone
+//!   nothing has to be done to the delivery any more.
+//! * The direction can change at any time before *retire*. A rollback writes even a delivery that holds O already: its new
+//!   version does not match a delivery of N that a former holder of the lock decided on before, and that arrives after N is gone.
+//! * What is in a file on another host cannot be known, so nothing is done that it may depend on. Only the user can know that
+//!   no node reads it any more. Then the run goes on as if it had never delivered anything, but the overlap starts again.
+//! * Time may end the possibility of a rollback: O expires, and the token cleaner deletes it. Then N may be the only valid token
+//!   and is never deleted: the run turns to roll forward, which is journaled; N is fenced, so that a late deletion of it does not
+//!   match; and N is delivered after all.
+//!
+//! A creation can be conditional on nothing but a free name. One that arrives late finds the name taken, since a run keeps its
+//! id; if it arrives after the end of a rollback, a token is left over that no node has and that expires by itself.
 
-mod decide;
+pub(crate) mod blockers;
+pub mod observed;
 mod predict;
 mod recall;
-pub mod view;
-pub mod write;
+pub mod record;
+mod stages;
+pub mod step;
 
-pub use decide::decide;
-pub(crate) use decide::leg;
-use engine::protocol::{Draw, Next, Protocol, Run};
-pub(crate) use predict::record;
-use serde::{Deserialize, Serialize};
+use engine::direction::Direction;
+use engine::plan::{Plan, Planned};
+use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
+use engine::run::{Draw, Run};
 
-/// The protocol.
+use self::observed::Observed;
+use self::record::Record;
+use self::stages::{Made, Placed, Proven, Retired};
+use self::step::Step;
+
+/// The rotation of a bootstrap token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BootstrapToken;
 
-/// Its deadlines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Timer {
-    /// `--timeout`: until then the new token must be proven, else the rotation turns back.
-    Proof,
-    /// `--overlap`: who has read the token that is being replaced has used it by then.
-    Overlap,
-    /// The time that the signer has before it is given another reason to look at the new token. Let it be a quarter of
-    /// `--timeout`.
-    Touch,
-}
+impl Rotation for BootstrapToken {
+    const KIND: &'static str = "bootstrap-token";
+    const FIELD_MANAGER: &'static str = crate::side::MANAGER;
+    const QUIET_FLAG: &'static str = "overlap";
+    const CHECKS: &'static [Check] = &[
+        blockers::OWNER,
+        Check::LOCK,
+        Check::JOURNAL,
+        blockers::TARGET,
+        blockers::CLUSTER,
+    ];
 
-impl Protocol for BootstrapToken {
-    type View = view::View;
-    type Notes = view::Notes;
-    type Write = write::Write;
-    type Timer = Timer;
+    type Observed = Observed;
+    type Record = Record;
+    type Step = Step;
+    type Made = Made;
+    type Placed = Placed;
+    type Proven = Proven;
+    type Retired = Retired;
 
-    fn decide(view: &Self::View, run: Option<&Run<Self>>) -> Next<Self> {
-        decide(view, run)
+    fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
+        stages::survey(seen)
     }
 
-    fn recall(view: &Self::View, claimed: &Run<Self>) -> Option<Self::Notes> {
-        recall::recall(view, claimed)
+    fn guard(look: Look<'_, Self>) -> Result<(), Next<Self>> {
+        stages::guard(look)
     }
 
-    fn predict(view: &mut Self::View, run: &Run<Self>, write: &Self::Write) {
-        predict::predict(view, run, write);
+    fn make(look: Look<'_, Self>) -> Result<Made, Next<Self>> {
+        stages::make(look)
     }
 
-    fn rest(view: &mut Self::View, run: &mut Run<Self>) {
-        predict::rest(view, run);
+    fn place<'look>(look: Look<'look, Self>, made: &Proof<'look, Made>) -> Result<Placed, Next<Self>> {
+        stages::place(look, made)
     }
 
-    fn intend(write: &Self::Write, run: &Run<Self>, draw: &mut dyn Draw) -> Self::Notes {
-        predict::intend(write, run, draw)
+    fn prove<'look>(look: Look<'look, Self>, placed: &Proof<'look, Placed>) -> Result<Proven, Next<Self>> {
+        stages::prove(look, placed)
+    }
+
+    fn retire<'look>(look: Look<'look, Self>, proven: &Proof<'look, Proven>) -> Result<Retired, Next<Self>> {
+        stages::retire(look, proven)
+    }
+
+    fn confirm<'look>(look: Look<'look, Self>, retired: &Proof<'look, Retired>) -> Result<(), Next<Self>> {
+        stages::confirm(look, retired)
+    }
+
+    fn is_restorable(look: Look<'_, Self>) -> bool {
+        stages::is_restorable(look)
+    }
+
+    fn takes_away(look: Look<'_, Self>) -> bool {
+        stages::takes_away(look)
+    }
+
+    fn timers(seen: &Observed, run: &Run<Self>) -> Vec<Timer> {
+        let revoked = stages::is_revoked(seen, run);
+        revoked.then_some(Timer::Cache).into_iter().collect()
+    }
+
+    /// A token that is there again is remembered anew once it is gone.
+    fn stale_timers(seen: &Observed, run: &Run<Self>) -> Vec<Timer> {
+        let revoked = stages::is_revoked(seen, run);
+        (!revoked).then_some(Timer::Cache).into_iter().collect()
+    }
+
+    fn recall(seen: &Observed, claimed: &Run<Self>) -> Option<Record> {
+        recall::recall(seen, claimed)
+    }
+
+    fn recall_direction(seen: &Observed, claimed: &Run<Self>) -> Direction {
+        recall::direction(seen, claimed)
+    }
+
+    fn intend(step: &Step, run: &Run<Self>, draw: &mut dyn Draw) -> Record {
+        predict::intend(step, run, draw)
+    }
+
+    fn predict(seen: &mut Observed, run: &Run<Self>, step: &Step) {
+        predict::predict(seen, run, step);
+    }
+
+    fn settle(seen: &mut Observed, _: &Run<Self>) {
+        predict::settle(seen);
+    }
+
+    fn credentials(record: &Record) -> Credentials {
+        Credentials {
+            old: record.old.value,
+            new: record.new.as_ref().map(|new| new.value),
+        }
+    }
+
+    fn start(seen: &Observed, record: &Record) -> String {
+        let (id, value) = (&record.old.id, record.old.value);
+        let signed = if seen.old.signed {
+            ", and cluster-info is signed with it"
+        } else {
+            ""
+        };
+        let held = record.place.as_ref().map(|place| format!("; {} holds it", place.at));
+        let held = held.unwrap_or_default();
+        format!("the API server accepts bootstrap token {id} ({value}){signed}{held}")
+    }
+
+    fn also_invalidated(plan: &Plan<Self>) -> Vec<String> {
+        let record = &plan.record;
+        if plan.direction != Direction::Forward {
+            return Vec::new();
+        }
+        let (id, value) = (&record.old.id, record.old.value);
+        let abandons = |planned: &Planned<Step>| {
+            matches!(
+                planned,
+                Planned::Step {
+                    step: Step::Abandon { .. },
+                    ..
+                }
+            )
+        };
+        let abandons = plan.steps.iter().any(abandons);
+        let delivery = match (&record.place, &record.abandoned) {
+            (Some(place), _) if abandons => format!(", and {place} if it contains it"),
+            (Some(place), _) => format!(", but not {}", place.at),
+            (None, Some(place)) => format!(", and {place} if it contains it"),
+            (None, None) => String::new(),
+        };
+        vec![format!(
+            "{id} ({value}): kubeadm join commands, bootstrap kubeconfigs and machine images that contain it{delivery}; nodes \
+             that have joined are not affected"
+        )]
     }
 }

@@ -1,144 +1,119 @@
-//! What a write brings about, and what the world comes to by itself afterwards.
+//! What a step brings about, and what everything settles to afterwards.
 
-use engine::protocol::{Draw, Run};
+use engine::credential::{Acceptance, Validity};
+use engine::run::{Draw, Run};
 
-use super::decide::leg;
-use super::view::{Answer, Held, Id, Known, Leg, Notes, Record, Side, Standing, Target, Token, View};
-use super::write::{Which, Write};
-use super::{BootstrapToken, Timer};
+use super::BootstrapToken;
+use super::observed::{Content, Delivery, Id, Observed, SecretState, TokenState};
+use super::record::{Origin, Record, TokenRef};
+use super::step::{Step, Which};
 
-/// What the journal must say before the write is sent.
+/// The record that is journaled before a step is sent.
 ///
-/// An id is drawn as a mark, since no Secret must have it; the value that belongs to it is drawn right after. Where the
-/// id stays as it is, the value is one for the journaled id.
-pub(super) fn intend(write: &Write, run: &Run<BootstrapToken>, draw: &mut dyn Draw) -> Notes {
-    let mut notes = run.notes.clone();
-    match write {
-        Write::Create { id, .. } => {
+/// An id is drawn as a mark, since no Secret may have it; the value that belongs to it is drawn right after.
+pub(super) fn intend(step: &Step, run: &Run<BootstrapToken>, draw: &mut dyn Draw) -> Record {
+    let mut record = run.record.clone();
+    match step {
+        Step::Create { id, .. } => {
             let id = id.clone().unwrap_or_else(|| Id(draw.mark()));
             let value = draw.credential();
-            notes.new = Some(Known { id, value });
+            record.new = Some(TokenRef { id, value });
         }
-        Write::Deliver { which, .. } => {
-            notes.delivered |= *which == Which::New;
-            notes.placed = Some(*which);
+        Step::Deliver { which, .. } => {
+            record.delivered |= *which == Which::New;
+            record.last_delivered = Some(*which);
         }
-        Write::Keep { .. } => notes.kept = true,
-        Write::Leave { .. } => notes.left = notes.place.take(),
+        Step::Abandon { .. } => record.abandoned = record.place.take(),
         _ => {}
     }
-    notes
+    record
 }
 
-/// The world right after the write.
-pub(super) fn predict(view: &mut View, run: &Run<BootstrapToken>, write: &Write) {
-    match write {
-        Write::Create { .. } => {
-            let token = run.notes.new.as_ref().map(|new| Token {
+/// What is observed right after a step.
+pub(super) fn predict(seen: &mut Observed, run: &Run<BootstrapToken>, step: &Step) {
+    let mark = Some(run.direction);
+    match step {
+        Step::Create { .. } => {
+            let secret = run.record.new.as_ref().map(|new| SecretState {
                 value: Some(new.value),
-                standing: Standing::Sound,
-                mark: Some(leg(run)),
-                record: Some(record(&run.notes)),
+                validity: Validity::Valid,
+                mark,
+                origin: Some(Origin::from(&run.record)),
             });
-            view.new = Side {
-                token,
-                answer: Answer::Refused,
-                ..Side::default()
+            seen.new = TokenState {
+                secret,
+                acceptance: Acceptance::Rejected,
+                ..TokenState::default()
             };
         }
-        Write::Mend { .. } => {
-            mark_token(view, leg(run));
-            if let Some(token) = &mut view.new.token {
-                token.standing = Standing::Sound;
-                token.record = Some(record(&run.notes));
+        Step::Repair { .. } => {
+            if let Some(secret) = &mut seen.new.secret {
+                secret.mark = mark;
+                secret.validity = Validity::Valid;
+                secret.origin = Some(Origin::from(&run.record));
             }
         }
-        Write::GuardToken { .. } => mark_token(view, leg(run)),
-        Write::Touch { .. } | Write::Keep { .. } => {}
-        Write::Leave { .. } => (view.target, view.place) = (Target::Nothing, None),
-        Write::Deliver { which, id, value, .. } => {
-            let side = side(view, *which);
-            let answer = if side.holds(*value) {
-                side.answer
+        Step::FenceToken { .. } => {
+            if let Some(secret) = &mut seen.new.secret {
+                secret.mark = mark;
+            }
+        }
+        Step::TriggerSigner { .. } => {}
+        Step::Abandon { .. } => (seen.delivery, seen.place) = (Delivery::None, None),
+        Step::Deliver { which, id, value, .. } => {
+            let token = seen.token(*which);
+            let acceptance = if token.holds(*value) {
+                token.acceptance.clone()
             } else {
-                Answer::Refused
+                Acceptance::Rejected
             };
-            let held = Held {
-                id: Some(id.clone()),
-                value: *value,
-            };
-            let leg = Some(leg(run));
-            let writer = match &mut view.target {
-                Target::Holds { writer, .. } => writer.take(),
+            let writer = match &mut seen.delivery {
+                Delivery::Holds { writer, .. } => writer.take(),
                 _ => None,
             };
-            view.target = Target::Holds {
-                held,
-                leg,
-                answer,
+            seen.delivery = Delivery::Holds {
+                content: Content {
+                    id: Some(id.clone()),
+                    value: *value,
+                },
+                mark,
+                acceptance,
                 writer,
             };
         }
-        Write::GuardTarget { .. } => {
-            if let Target::Holds { leg: mark, .. } = &mut view.target {
-                *mark = Some(leg(run));
+        Step::FenceDelivery { .. } => {
+            if let Delivery::Holds { mark: present, .. } = &mut seen.delivery {
+                *present = mark;
             }
         }
-        Write::Delete { which: Which::Old, .. } => {
-            view.old.token = None;
-            view.old.returned = false;
+        Step::DeleteEmpty { .. } => seen.new.secret = None,
+        Step::Revoke { which, .. } => {
+            let token = seen.token_mut(*which);
+            token.secret = None;
+            token.returned = false;
         }
-        Write::Clear { .. } | Write::Delete { which: Which::New, .. } => view.new.token = None,
     }
 }
 
-fn side(view: &View, which: Which) -> &Side {
-    match which {
-        Which::Old => &view.old,
-        Which::New => &view.new,
+/// What is observed once the API servers and the signer have noticed everything.
+pub(super) fn settle(seen: &mut Observed) {
+    let signer_works = seen.old.signed;
+    for token in [&mut seen.old, &mut seen.new] {
+        let valid = |secret: &SecretState| secret.validity != Validity::Invalid;
+        token.acceptance = match &token.secret {
+            Some(secret) if valid(secret) => Acceptance::Accepted,
+            None if token.acceptance == Acceptance::NotAsked => Acceptance::NotAsked,
+            _ => Acceptance::Rejected,
+        };
+        token.signed = signer_works && token.secret.is_some();
     }
-}
-
-fn mark_token(view: &mut View, mark: Leg) {
-    if let Some(token) = &mut view.new.token {
-        token.mark = Some(mark);
-    }
-}
-
-/// What the new token says about the rotation.
-pub(crate) fn record(notes: &Notes) -> Record {
-    Record {
-        old: notes.old.clone(),
-        place: notes.place.clone(),
-    }
-}
-
-/// The world when everything has come to rest and nobody interfered.
-pub(super) fn rest(view: &mut View, run: &mut Run<BootstrapToken>) {
-    let before = view.clone();
-    let signer_works = view.old.signed;
-    for side in [&mut view.old, &mut view.new] {
-        side.answer = settled(side);
-        side.signed = signer_works && side.token.is_some();
-    }
-    let known = [&view.old, &view.new].map(|side| (side.token.as_ref().and_then(|token| token.value), side.answer));
-    if let Target::Holds { held, answer, .. } = &mut view.target {
-        let of_ours = known.iter().find(|(value, _)| *value == Some(held.value));
-        *answer = of_ours.map_or(*answer, |(_, answer)| *answer);
-    }
-    // Nothing moves any more: what is waited for now is time.
-    if *view == before
-        && let Some(passed) = run.timers.get_mut(&Timer::Overlap)
+    if let Delivery::Holds {
+        content, acceptance, ..
+    } = &mut seen.delivery
+        && let Some(token) = [&seen.old, &seen.new]
+            .into_iter()
+            .find(|token| token.holds(content.value))
     {
-        *passed = true;
-    }
-}
-
-fn settled(side: &Side) -> Answer {
-    let lives = |token: &Token| token.standing != Standing::Dead;
-    match (&side.token, side.answer) {
-        (Some(token), _) if lives(token) => Answer::Accepted,
-        (None, Answer::Unasked) => Answer::Unasked,
-        _ => Answer::Refused,
+        *acceptance = token.acceptance.clone();
     }
 }

@@ -1,78 +1,87 @@
-//! What the objects say about a run that another process began. See [`Protocol::recall`](engine::protocol::Protocol::recall).
+//! What the objects say about a run that another process began. See
+//! [`Rotation::recall`](engine::rotation::Rotation::recall).
 //!
 //! | fact | where it is taken from |
 //! |---|---|
-//! | the old token: id and value | the record on the new token's Secret; without one, the Secret of the id that was asked for |
-//! | the new token | the Secret that carries the mark of this run and says that it replaces this very id |
-//! | where it is delivered to | the record; without one, the place that the Lease claims is only read |
-//! | whether it was delivered | there is a place: then it may have been, and somebody may have read it there |
-//! | whether the old token is out of reach | the mark on the new token's Secret |
+//! | the old token: id and value | the origin on the new token's Secret; without one, the Secret of the id on the command line |
+//! | the new token | the Secret that carries the mark of this run, whose origin names this very id |
+//! | where it is delivered to | the origin; without one, the place that the Lease claims is only read |
+//! | whether it was delivered | there is a place: then it may have been, and a node may have read it there |
+//! | that the run rolls forward | the mark on the new token's Secret |
 
-use engine::phase::Goal;
-use engine::protocol::Run;
+use engine::direction::Direction;
+use engine::run::Run;
 
 use super::BootstrapToken;
-use super::view::{Known, Leg, Notes, Record, Target, Token, View};
-use super::write::Which;
+use super::observed::{Delivery, Observed, SecretState};
+use super::record::{Origin, Record, TokenRef};
+use super::step::Which;
 
-/// The notes of a run, by the objects alone.
-pub(super) fn recall(view: &View, claimed: &Run<BootstrapToken>) -> Option<Notes> {
-    let mark = match &view.target {
-        Target::Holds { leg, .. } => *leg,
+/// The record of a run, by the objects alone.
+pub(super) fn recall(seen: &Observed, claimed: &Run<BootstrapToken>) -> Option<Record> {
+    let mark = match &seen.delivery {
+        Delivery::Holds { mark, .. } => *mark,
         _ => None,
     };
-    let new = claimed.notes.new.as_ref();
-    let token = view.new.token.as_ref().zip(new);
-    if let Some((token, new, record)) = token.and_then(|(token, new)| Some((token, new, created(token, view)?))) {
-        let place = record.place.clone();
-        return Some(Notes {
-            old: record.old.clone(),
-            new: Some(Known {
+    let new = claimed.record.new.as_ref();
+    if let Some((secret, new)) = seen.new.secret.as_ref().zip(new)
+        && let Some(origin) = origin(secret, seen)
+    {
+        return Some(Record {
+            old: origin.old.clone(),
+            new: Some(TokenRef {
                 id: new.id.clone(),
-                value: token.value.unwrap_or(new.value),
+                value: secret.value.unwrap_or(new.value),
             }),
-            left: None,
-            delivered: claimed.notes.delivered || place.is_some(),
-            placed: mark.map(placed),
-            kept: claimed.goal == Goal::Back && token.mark == Some(Leg::Stay),
-            place,
+            abandoned: None,
+            delivered: claimed.record.delivered || origin.place.is_some(),
+            last_delivered: mark.map(last_delivered),
+            place: origin.place.clone(),
         });
     }
-    let old = view.old.token.as_ref().and_then(|token| token.value);
-    // The target carries the mark of this run and names a token that has no Secret any more: it is the new one.
-    let lost = match &view.target {
-        Target::Holds { held, leg: Some(_), .. } if view.new.token.is_none() => {
-            new.filter(|new| held.id.as_ref() == Some(&new.id) && new.id != view.id && old.is_some())
+    let old = seen.old.value();
+    // The delivery carries the mark of this run and names a token that has no Secret any more: it is the new one.
+    let lost = match &seen.delivery {
+        Delivery::Holds {
+            content, mark: Some(_), ..
+        } if seen.new.secret.is_none() => {
+            new.filter(|new| content.id.as_ref() == Some(&new.id) && new.id != seen.id && old.is_some())
         }
         _ => None,
     };
-    if claimed.goal == Goal::Forward && lost.is_none() {
+    if claimed.direction == Direction::Forward && lost.is_none() {
         return None;
     }
-    Some(Notes {
-        old: Known {
-            id: view.id.clone(),
-            value: old.unwrap_or(claimed.notes.old.value),
+    Some(Record {
+        old: TokenRef {
+            id: seen.id.clone(),
+            value: old.unwrap_or(claimed.record.old.value),
         },
         new: lost.cloned(),
-        place: view.place.clone(),
-        left: None,
-        delivered: view.place.is_some() && (claimed.notes.delivered || mark.is_some()),
-        placed: mark.map(placed),
-        kept: false,
+        place: seen.place.clone(),
+        abandoned: None,
+        delivered: seen.place.is_some() && (claimed.record.delivered || mark.is_some()),
+        last_delivered: mark.map(last_delivered),
     })
 }
 
-/// Which token the run has delivered last. In a file, which has no mark, that is not known.
-fn placed(mark: Leg) -> Which {
-    match mark {
-        Leg::Forward | Leg::Stay => Which::New,
-        Leg::Back => Which::Old,
+/// Only a run that rolls back can have turned to roll forward.
+pub(super) fn direction(seen: &Observed, claimed: &Run<BootstrapToken>) -> Direction {
+    let secret = seen.new.secret.as_ref().filter(|secret| origin(secret, seen).is_some());
+    match (claimed.direction, secret.and_then(|secret| secret.mark)) {
+        (Direction::Forward, _) => Direction::Forward,
+        (_, Some(Direction::RollForward)) => Direction::RollForward,
+        _ => Direction::Rollback,
     }
 }
 
-/// The record of a token that this run created in the place of the one that was asked for.
-fn created<'a>(token: &'a Token, view: &View) -> Option<&'a Record> {
-    let record = token.record.as_ref().filter(|_| token.mark.is_some());
-    record.filter(|record| record.old.id == view.id)
+/// The token that the run delivered last. In a file, which has no mark, that is not known.
+fn last_delivered(mark: Direction) -> Which {
+    if mark.is_rollback() { Which::Old } else { Which::New }
+}
+
+/// The origin of a token that this run created instead of the one on the command line.
+fn origin<'a>(secret: &'a SecretState, seen: &Observed) -> Option<&'a Origin> {
+    let origin = secret.origin.as_ref().filter(|_| secret.mark.is_some());
+    origin.filter(|origin| origin.old.id == seen.id)
 }

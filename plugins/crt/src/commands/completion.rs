@@ -11,7 +11,7 @@ use crate::sides::Management;
 /// What is typed after `kubectl crt completion`.
 #[derive(clap::Args, Clone, Copy, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Completion {}
+pub(crate) struct Completion {}
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +22,7 @@ Examples:
 kubectl's own completion must be set up in the shell: see `kubectl completion --help`.";
 
 /// Runs it.
-pub fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
     context.ui.write_out(&app::shim::<Crt>()?)?;
     Ok(ExitCode::Done)
 }
@@ -37,7 +37,7 @@ fn takes_clusters(verb: &str) -> Option<usize> {
 }
 
 /// Clusters by id, or by display name where that is how the word begins.
-pub async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
+pub(crate) async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
     let limit = request.verbs.first().and_then(|verb| takes_clusters(verb));
     let wanted = request.flag.is_none() && limit.is_some_and(|limit| request.words.len() < limit);
     if !wanted {

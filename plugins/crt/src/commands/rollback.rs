@@ -12,7 +12,7 @@ use crate::sides::Management;
 /// The flags of `kubectl crt rollback`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Rollback {
+pub(crate) struct Rollback {
     /// Cluster id, display name, or namespace/name of the provisioning cluster
     #[arg(value_name = "CLUSTER")]
     pub target: String,
@@ -40,7 +40,7 @@ only after the agent is proven to run with the old one.
 Exit codes: 0 rolled back, or nothing to do (3 with --exit-code), 1 failed, 2 usage, 4 pending, 5 held, 130 interrupted.";
 
 /// Runs it.
-pub async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let results = Results::new(&context.ui, &rollback.common.run, true)?;
     let management = Management::open(global, &context.environment)?;
     let cluster = management.cluster(&rollback.target).await?;

@@ -22,7 +22,7 @@ use crate::sides::{DownstreamFlags, MANAGEMENT, Management, Sides};
 /// The flags of `kubectl crt rotate`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES, group = clap::ArgGroup::new("which").required(true).args(["targets", "selector", "all"]))]
-pub struct Rotate {
+pub(crate) struct Rotate {
     /// Cluster id, display name, or namespace/name of the provisioning cluster
     #[arg(value_name = "CLUSTER")]
     pub targets: Vec<String>,
@@ -50,7 +50,7 @@ pub struct Rotate {
 
 /// The flags that `rotate` and `rollback` share.
 #[derive(clap::Args, Clone, Debug)]
-pub struct Common {
+pub(crate) struct Common {
     /// What every plugin has.
     #[command(flatten)]
     pub run: RunFlags,
@@ -105,7 +105,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
 }
 
 /// Runs it.
-pub async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let common = &rotate.common;
     let results = Results::new(&context.ui, &common.run, rotate.targets.len() == 1)?;
     let management = Management::open(global, &context.environment)?;

@@ -24,7 +24,7 @@ use crate::sides::{DownstreamFlags, Sides};
 /// What is typed after `kubectl crt status`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Status {
+pub(crate) struct Status {
     /// The cluster by id, display name, or namespace/name of the provisioning cluster
     #[arg(value_name = "CLUSTER")]
     pub subject: String,
@@ -78,7 +78,7 @@ struct Metadata {
 }
 
 /// Runs it.
-pub async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(status.output.as_ref(), "status")?;
     let sides = Sides::open(global, &status.downstream, context, &status.subject).await?;
     let commands = status.downstream.commands(&sides.cluster.id, global);

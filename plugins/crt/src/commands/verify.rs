@@ -23,7 +23,7 @@ const LOOKS: u32 = 3;
 /// What is typed after `kubectl crt verify`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Verify {
+pub(crate) struct Verify {
     /// The cluster by id, display name, or namespace/name of the provisioning cluster
     #[arg(value_name = "CLUSTER", required_unless_present = "token_stdin")]
     pub subject: Option<String>,
@@ -69,7 +69,7 @@ struct Verification {
 }
 
 /// Runs it.
-pub async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(verify.output.as_ref(), "verify")?;
     let found = match &verify.subject {
         _ if verify.token_stdin => given(&verify, global, context).await?,
@@ -102,7 +102,7 @@ fn of_agent(evidence: &Evidence) -> Verification {
 /// Asks about the token on stdin. Only Rancher's public door is needed, and the era, by which it is known which of its
 /// doors may be tried with a dead token.
 async fn given(verify: &Verify, global: &GlobalFlags, context: &Context) -> Result<Verification, Error> {
-    let token: Secret = context.ui.read_secret()?;
+    let token: Secret = context.ui.read_secret().await?;
     let management = Management::open(global, &context.environment)?;
     let wanted = match &verify.subject {
         Some(subject) => Some(management.cluster(subject).await?.id),

@@ -12,7 +12,7 @@ use crate::sides::{MANAGEMENT, Management};
 /// What is typed after `kubectl crt version`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct Version {
+pub(crate) struct Version {
     /// Of whom, and in which form.
     #[command(flatten)]
     pub flags: VersionFlags,
@@ -54,7 +54,7 @@ impl Versions for Told {
 }
 
 /// Runs it.
-pub async fn run(version: Version, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(version: Version, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     version::run(&version.flags, context, MANAGEMENT, ask(global, context)).await
 }
 

@@ -38,7 +38,7 @@ use crate::rotation::step::Step;
 use crate::sides::{Downstream, Path, Sides};
 
 /// The field manager of every write.
-pub const FIELD_MANAGER: &str = "kubectl-crt";
+pub(crate) const FIELD_MANAGER: &str = "kubectl-crt";
 
 /// The options of a run.
 #[derive(Clone, Debug)]
@@ -145,7 +145,7 @@ impl Controller for CrtController<'_> {
             Timer::Quiet => self.options.settle,
             // Where pods start slowly, one that is replaced before it could connect never does.
             Timer::Retry => RECONNECT * 2_u32.pow(self.state().restarts.min(DOUBLINGS)),
-            Timer::Cache => Duration::ZERO,
+            Timer::Cache | Timer::InFlight => Duration::ZERO,
         }
     }
 

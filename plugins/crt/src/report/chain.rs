@@ -18,7 +18,7 @@ use super::evidence::{self, Evidence, Gap, Seen};
 /// How a link stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Standing {
+pub(crate) enum Standing {
     /// As it should be.
     Good,
     /// Not as it should be.
@@ -33,7 +33,7 @@ pub enum Standing {
 
 /// One link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Link {
+pub(crate) struct Link {
     /// One word for it.
     pub name: &'static str,
     /// How it stands.
@@ -62,7 +62,7 @@ impl Link {
 }
 
 /// The whole chain: cluster → agent → Secret → token → what Rancher deploys, and to where → who else writes → tunnels → a call.
-pub fn chain(evidence: &Evidence) -> Vec<Link> {
+pub(crate) fn chain(evidence: &Evidence) -> Vec<Link> {
     let mut links = vec![
         cluster(evidence),
         agent(&evidence.deployment),
@@ -82,7 +82,7 @@ pub fn chain(evidence: &Evidence) -> Vec<Link> {
 }
 
 /// The proofs that the agent runs with one token and that this token is alive.
-pub fn proofs(evidence: &Evidence) -> Vec<Link> {
+pub(crate) fn proofs(evidence: &Evidence) -> Vec<Link> {
     vec![
         secret(evidence),
         pods(evidence),
@@ -93,7 +93,7 @@ pub fn proofs(evidence: &Evidence) -> Vec<Link> {
 }
 
 /// Whether every proof that could be tried holds.
-pub fn is_proven(proofs: &[Link]) -> bool {
+pub(crate) fn is_proven(proofs: &[Link]) -> bool {
     proofs
         .iter()
         .all(|link| matches!(link.status, Standing::Good | Standing::Skipped))
@@ -306,7 +306,7 @@ fn accepted(evidence: &Evidence) -> Link {
 }
 
 /// What Rancher says of a token, as a link. `of` is the cluster that it should belong to.
-pub fn asked(name: &'static str, verdict: &Verdict, value: Fingerprint, of: Option<&ClusterId>) -> Link {
+pub(crate) fn asked(name: &'static str, verdict: &Verdict, value: Fingerprint, of: Option<&ClusterId>) -> Link {
     match verdict {
         Verdict::Live { cluster: Some(cluster) } if of.is_some_and(|wanted| wanted != cluster) => Link::new(
             name,

@@ -21,11 +21,11 @@ use crate::sides::{DOWNSTREAM, Downstream, MANAGEMENT, Sides};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What Rancher means by "cluster agent disconnected".
-pub const NO_TUNNEL: &str = "the cluster's agent has no tunnel to Rancher";
+pub(crate) const NO_TUNNEL: &str = "the cluster's agent has no tunnel to Rancher";
 
 /// Why something is not known, in one sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap(pub String);
+pub(crate) struct Gap(pub String);
 
 impl From<Error> for Gap {
     fn from(error: Error) -> Self {
@@ -35,11 +35,11 @@ impl From<Error> for Gap {
 }
 
 /// What is seen, or why not.
-pub type Seen<T> = Result<T, Gap>;
+pub(crate) type Seen<T> = Result<T, Gap>;
 
 /// What is seen of one cluster.
 #[derive(Clone, Debug)]
-pub struct Evidence {
+pub(crate) struct Evidence {
     /// Which of Rancher's two kinds of tokens it is.
     pub era: Seen<Era>,
     /// The cluster as Rancher keeps it.
@@ -66,7 +66,7 @@ pub struct Evidence {
 
 impl Evidence {
     /// Looks at both sides.
-    pub async fn gather(sides: &Sides) -> Self {
+    pub(crate) async fn gather(sides: &Sides) -> Self {
         let client = &sides.management.client;
         let from_downstream = Agent::look(sides.downstream.as_ref());
         let (era, tokens, agent, call) = futures::join!(
@@ -102,7 +102,7 @@ impl Evidence {
     }
 
     /// The token that the agent's Deployment leads to.
-    pub fn token(&self) -> Option<Fingerprint> {
+    pub(crate) fn token(&self) -> Option<Fingerprint> {
         let credentials = self.credentials.as_ref().ok()?.as_ref()?;
         credentials.token.as_ref().map(Secret::fingerprint)
     }
@@ -207,7 +207,7 @@ async fn owned(sides: &Sides, tokens: Option<&Tokens>, deployment: &Seen<Option<
 }
 
 /// Where Rancher's next push sends an agent.
-pub fn pushed_address(settings: &Settings) -> Option<Address> {
+pub(crate) fn pushed_address(settings: &Settings) -> Option<Address> {
     let url = settings.server_url.as_deref()?;
     Some(Address::of(Some(url), settings.ca_checksum().as_deref()))
 }
@@ -215,7 +215,7 @@ pub fn pushed_address(settings: &Settings) -> Option<Address> {
 /// What is different, as a clause, where `wanted`, Rancher's next push, would send the agent elsewhere or have it trust
 /// another CA. The tunnel uses the URL in the agent's Secret, and its script checks the one in the Deployment (seen on
 /// Rancher 2.15.0).
-pub fn unpushed_address(
+pub(crate) fn unpushed_address(
     deployment: &Deployment,
     secret: Option<&Credentials>,
     settings: &Settings,

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 /// What is known of one registration token, or of a Secret that looks like a token's.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// Where its value is kept.
     pub era: Era,
     /// The value that it stands for.
@@ -37,7 +37,7 @@ pub struct Facts {
 
 /// What is known of the cluster that it belongs to.
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings {
+pub(crate) struct Surroundings {
     /// There is no such cluster.
     pub gone: bool,
     /// Rancher provisions it, so that its nodes apply the token that is the first by name.
@@ -55,7 +55,7 @@ pub struct Surroundings {
 /// Where an agent connects to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct AgentAddress {
+pub(crate) struct AgentAddress {
     /// The URL.
     pub url: String,
     /// Rancher's next redeploy sends it elsewhere, or has it trust another CA.
@@ -75,7 +75,7 @@ impl fmt::Display for AgentAddress {
 
 /// What is known of the token that the agent runs with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Agent {
+pub(crate) enum Agent {
     /// Nothing.
     #[default]
     Unknown,
@@ -89,7 +89,7 @@ pub enum Agent {
 
 /// The state of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// One value, and it is accepted.
     Current,
     /// The value before is accepted too, until then.
@@ -114,7 +114,7 @@ pub enum State {
 
 impl State {
     /// The state as one word, for machines.
-    pub fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Current => "current",
             Self::Previous(_) => "previous",
@@ -130,7 +130,7 @@ impl State {
     }
 
     /// Why, in a sentence; empty where the word says it all.
-    pub fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         match self {
             Self::Previous(_) => "the value before is accepted too".to_owned(),
             Self::NotPushed => {
@@ -166,7 +166,7 @@ fn seconds(at: Timestamp) -> Timestamp {
 /// Somebody who uses a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum User {
+pub(crate) enum User {
     /// The agent runs with it.
     Agent,
     /// The agent should run with it, by inference.
@@ -192,7 +192,7 @@ impl fmt::Display for User {
 }
 
 /// The state of a token. The first line that fits is it.
-pub fn state(token: &Facts, around: &Surroundings, now: Timestamp) -> State {
+pub(crate) fn state(token: &Facts, around: &Surroundings, now: Timestamp) -> State {
     match token.value {
         _ if token.rotating => State::Rotating,
         _ if token.orphan => State::Orphan,
@@ -213,7 +213,7 @@ pub fn state(token: &Facts, around: &Surroundings, now: Timestamp) -> State {
 }
 
 /// Who uses a token; nobody, as far as can be seen, if it is empty. `None`: it cannot be told.
-pub fn users(token: &Facts, around: &Surroundings) -> Option<Vec<User>> {
+pub(crate) fn users(token: &Facts, around: &Surroundings) -> Option<Vec<User>> {
     let mut users = Vec::new();
     let value = token.value.as_ref().ok().copied();
     match around.agent {
@@ -234,7 +234,11 @@ pub fn users(token: &Facts, around: &Surroundings) -> Option<Vec<User>> {
 
 /// What the agent runs with, by what the management side tells: in era S what Rancher says it has applied, else what
 /// Rancher would deploy, else what it was imported with.
-pub fn agent(applied: Option<Fingerprint>, system: Option<Fingerprint>, imported_with: Option<Fingerprint>) -> Agent {
+pub(crate) fn agent(
+    applied: Option<Fingerprint>,
+    system: Option<Fingerprint>,
+    imported_with: Option<Fingerprint>,
+) -> Agent {
     match (applied, system.or(imported_with)) {
         (Some(applied), _) => Agent::Told(applied),
         (None, Some(likely)) => Agent::Inferred(likely),

@@ -1,11 +1,11 @@
 //! What the verbs show: rows, chains of evidence, and the words of a rotation. Everything that decides what is said stands here
 //! and does no I/O, except [`evidence`] and [`owners`], which gather what is to be said.
 
-pub mod chain;
-pub mod evidence;
-pub mod judge;
-pub mod owners;
-pub mod product;
-pub mod row;
+pub(crate) mod chain;
+pub(crate) mod evidence;
+pub(crate) mod judge;
+pub(crate) mod owners;
+pub(crate) mod product;
+pub(crate) mod row;
 
-pub use cli::rotation::API_VERSION;
+pub(crate) use cli::rotation::API_VERSION;

@@ -12,7 +12,7 @@ use crate::sides::{DOWNSTREAM, Downstream, MANAGEMENT, Sides};
 
 /// An object with an owner. Its `Display` is a clause: `the agent's Deployment is managed by Helm release rancher`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owned {
+pub(crate) struct Owned {
     /// Which object, as in a sentence.
     pub what: &'static str,
     /// Its owner.
@@ -26,7 +26,7 @@ impl fmt::Display for Owned {
 }
 
 /// Of the agent's Deployment and of the Secret that it names.
-pub async fn of_agent(downstream: &Downstream, secret: Option<&str>) -> Result<Vec<Owned>, Error> {
+pub(crate) async fn of_agent(downstream: &Downstream, secret: Option<&str>) -> Result<Vec<Owned>, Error> {
     let client = &downstream.server.client;
     let of_secret = async {
         match secret {
@@ -43,7 +43,7 @@ pub async fn of_agent(downstream: &Downstream, secret: Option<&str>) -> Result<V
 }
 
 /// Of the registration token `system` and of its Secret.
-pub async fn of_system(sides: &Sides, system: Option<&RegistrationToken>) -> Result<Vec<Owned>, Error> {
+pub(crate) async fn of_system(sides: &Sides, system: Option<&RegistrationToken>) -> Result<Vec<Owned>, Error> {
     let Some(system) = system else { return Ok(Vec::new()) };
     let (client, id) = (&sides.management.client, &sides.cluster.id);
     let of_secret = async {

@@ -22,7 +22,7 @@ use super::product::{Rotation, changes};
 /// A row.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Row {
+pub(crate) struct Row {
     api_version: &'static str,
     kind: &'static str,
     metadata: Metadata,
@@ -64,7 +64,7 @@ struct Metadata {
 /// The cluster of a row.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ClusterName {
+pub(crate) struct ClusterName {
     /// Its id.
     pub id: String,
     /// What the user calls it; `None` where clusters may not be read, or there is no such cluster.
@@ -75,7 +75,7 @@ pub struct ClusterName {
 
 impl ClusterName {
     /// Of a cluster that was found.
-    pub fn of(cluster: &Cluster) -> Self {
+    pub(crate) fn of(cluster: &Cluster) -> Self {
         Self {
             id: cluster.id.to_string(),
             display_name: Some(cluster.display_name.clone()),
@@ -87,7 +87,7 @@ impl ClusterName {
 /// What Rancher says of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Accepted {
+pub(crate) enum Accepted {
     /// It is accepted.
     Yes,
     /// It is refused.
@@ -108,7 +108,7 @@ struct Shown {
 
 /// What a row needs to know besides the token.
 #[derive(Clone, Debug)]
-pub struct Scene<'a> {
+pub(crate) struct Scene<'a> {
     /// The cluster.
     pub cluster: &'a ClusterName,
     /// What else is known of it.
@@ -123,7 +123,7 @@ pub struct Scene<'a> {
 
 impl Row {
     /// The row of a registration token.
-    pub fn of_token(token: &RegistrationToken, is_first: bool, scene: &Scene<'_>) -> Self {
+    pub(crate) fn of_token(token: &RegistrationToken, is_first: bool, scene: &Scene<'_>) -> Self {
         let facts = facts(token, is_first, scene.rotation);
         let problems = token.problems.iter();
         let row = Self::new(&token.object, token.created, &facts, problems, scene);
@@ -137,7 +137,7 @@ impl Row {
     }
 
     /// The row of a Secret that has no registration token.
-    pub fn of_orphan(secret: &TokenSecret, scene: &Scene<'_>) -> Self {
+    pub(crate) fn of_orphan(secret: &TokenSecret, scene: &Scene<'_>) -> Self {
         let value = secret.current.as_ref().map(client::secret::Secret::fingerprint);
         let facts = Facts {
             era: Era::Secret,
@@ -203,7 +203,7 @@ impl Row {
 
     /// With what Rancher said of the value.
     #[must_use]
-    pub fn asked(mut self, accepted: Accepted) -> Self {
+    pub(crate) fn asked(mut self, accepted: Accepted) -> Self {
         self.accepted = Some(accepted);
         self
     }
@@ -261,7 +261,7 @@ impl Row {
 }
 
 /// The judge's view of a token.
-pub fn facts(token: &RegistrationToken, is_first: bool, rotation: Option<&Rotation>) -> Facts {
+pub(crate) fn facts(token: &RegistrationToken, is_first: bool, rotation: Option<&Rotation>) -> Facts {
     let bridge = token.labels.contains_key(crate::controller::TEMPORARY_LABEL);
     let of_this_run = bridge && rotation.is_some_and(Rotation::in_progress);
     let in_secret = token.secret_name.is_some() || token.secret.is_some();
@@ -344,7 +344,7 @@ impl Printable for Row {
 /// A row of `list --probe`, which has one column more.
 #[derive(Clone, Debug, Serialize)]
 #[serde(transparent)]
-pub struct Probed(pub Row);
+pub(crate) struct Probed(pub Row);
 
 impl From<Row> for Probed {
     fn from(row: Row) -> Self {

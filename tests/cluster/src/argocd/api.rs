@@ -1,27 +1,27 @@
-//! argocd-server's own API, as its users call it: what Argo CD says of its clusters, and the invalidation of a cache.
+//! argocd-server's own API: the connection state of clusters, and cache invalidation.
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::{ArgoCd, get, plain};
 
-/// What Argo CD says of a cluster, in `argocd cluster get`.
+/// The connection state of a cluster, as in `argocd cluster get`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// `Successful`, `Failed`, `Unknown`.
     pub status: String,
-    /// Why.
+    /// The reason.
     pub message: String,
-    /// How many Applications it counts there.
+    /// The number of Applications in the cluster.
     pub applications: u64,
-    /// When it has last listed everything, RFC 3339.
+    /// The time of the last cache sync (RFC 3339).
     pub synced_at: Option<String>,
-    /// How many kinds it watches.
+    /// The number of watched kinds.
     pub kinds: u64,
 }
 
 impl ArgoCd {
-    /// What Argo CD says of the cluster with this address; `None`: it knows of none. It looks every ten seconds.
+    /// The connection state of the cluster with this URL, if Argo CD has it. Argo CD refreshes it every ten seconds.
     pub async fn connection(&self, server: &str) -> Result<Option<Connection>> {
         let all: Value = serde_json::from_str(&get(self.ports.server, "/api/v1/clusters").await?)?;
         let items = all["items"].as_array().into_iter().flatten();
@@ -39,8 +39,8 @@ impl ArgoCd {
         }))
     }
 
-    /// Invalidates the cache of a cluster, as a button of Argo CD's user interface does: argocd-server reads the Secret and
-    /// writes it back, with all that it has read.
+    /// Invalidates the cache of a cluster, like the button in Argo CD's user interface. argocd-server reads the Secret
+    /// and writes all of it back.
     pub async fn invalidate_cache(&self, server: &str) -> Result<()> {
         let path = format!("/api/v1/clusters/{}/invalidate-cache", escaped(server));
         let answer = self.post(&path, &json!({})).await;
@@ -59,7 +59,7 @@ impl ArgoCd {
     }
 }
 
-/// grpc-gateway writes 64 bit numbers as text.
+/// grpc-gateway writes 64 bit numbers as strings.
 fn number(value: &Value) -> u64 {
     value
         .as_u64()
@@ -67,7 +67,7 @@ fn number(value: &Value) -> u64 {
         .unwrap_or_default()
 }
 
-/// As a segment of a path.
+/// Escapes a path segment.
 fn escaped(text: &str) -> String {
     let letter = |byte: u8| match byte {
         b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),

@@ -1,4 +1,4 @@
-//! Applications: what makes Argo CD look at a cluster, and use its token.
+//! Applications. They make Argo CD use a cluster and its token.
 
 use anyhow::{Context as _, Result};
 use kube::Api;
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{ArgoCd, NAMESPACE, repository};
 
-/// The pod for which a sync of [`Content::Gated`] waits. It is Pending for ever; a sync goes on once its status has the
-/// phase `Succeeded`, and fails with `Failed`.
+/// The pod that a sync of [`Content::Gated`] waits for. It is Pending until a test changes its status: the sync
+/// continues with the phase `Succeeded`, and fails with `Failed`.
 pub const GATE: &str = "gate";
 
 /// What an Application deploys.
@@ -17,7 +17,7 @@ pub const GATE: &str = "gate";
 pub enum Content {
     /// A ConfigMap `deployed`.
     Plain,
-    /// The same, after a hook before the sync: the pod [`GATE`], which ends when a test says so.
+    /// The same, after a hook before the sync: the pod [`GATE`], which a test ends.
     Gated,
 }
 
@@ -30,37 +30,38 @@ impl Content {
     }
 }
 
-/// An Application to be created.
+/// An Application to create.
 #[derive(Clone, Debug)]
 pub struct Application<'a> {
     /// Its name.
     pub name: &'a str,
-    /// The address of its cluster, as the Secret has it.
+    /// The URL of its cluster, as in the cluster Secret.
     pub server: &'a str,
-    /// The namespace there, which must be there already.
+    /// The namespace in the cluster. It must exist.
     pub namespace: &'a str,
     /// What it deploys.
     pub content: Content,
 }
 
-/// The last sync of an Application, running or over.
+/// The last sync of an Application, in progress or ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     /// `Running`, `Succeeded`, `Failed`, `Error`, `Terminating`.
     pub phase: String,
-    /// What Argo CD says of it.
+    /// The message of Argo CD.
     pub message: String,
 }
 
 impl Operation {
-    /// Whether it is over, well or not.
+    /// Whether it has ended.
     pub fn is_over(&self) -> bool {
         !matches!(self.phase.as_str(), "Running" | "Terminating")
     }
 }
 
 impl ArgoCd {
-    /// Creates an Application. Nothing is deployed until [`sync`](Self::sync), but its cluster is looked at from now on.
+    /// Creates an Application. Argo CD observes the cluster from now on, and deploys nothing before
+    /// [`sync`](Self::sync).
     pub async fn create_application(&self, application: &Application<'_>) -> Result<()> {
         let object = json!({
             "apiVersion": "argoproj.io/v1alpha1", "kind": "Application",
@@ -82,7 +83,7 @@ impl ArgoCd {
         Ok(())
     }
 
-    /// Deletes an Application, and nothing of what it has deployed.
+    /// Deletes an Application without the objects that it has deployed.
     pub async fn delete_application(&self, name: &str) -> Result<()> {
         self.applications()
             .await?
@@ -91,7 +92,7 @@ impl ArgoCd {
         Ok(())
     }
 
-    /// Lets Argo CD compare an Application with its cluster again, as its periodic refresh does.
+    /// Makes Argo CD compare an Application with its cluster again, like the periodic refresh.
     pub async fn refresh(&self, application: &str) -> Result<()> {
         let annotation = json!({"metadata": {"annotations": {"argocd.argoproj.io/refresh": "normal"}}});
         let patch = Patch::Merge(&annotation);
@@ -102,13 +103,13 @@ impl ArgoCd {
         Ok(())
     }
 
-    /// Starts a sync, through argocd-server, and returns at once.
+    /// Starts a sync through argocd-server.
     pub async fn sync(&self, application: &str) -> Result<()> {
         let path = format!("/api/v1/applications/{application}/sync");
         self.post(&path, &json!({"revision": "main"})).await.map(drop)
     }
 
-    /// How the last sync stands; `None`: there was none.
+    /// The last sync, if any.
     pub async fn operation(&self, application: &str) -> Result<Option<Operation>> {
         let state = &self.application(application).await?["status"]["operationState"];
         let text = |key: &str| state[key].as_str().unwrap_or_default().to_owned();
@@ -116,7 +117,7 @@ impl ArgoCd {
         Ok((!phase.is_empty()).then_some(Operation { phase, message }))
     }
 
-    /// An Application as it stands.
+    /// The current Application object.
     pub async fn application(&self, name: &str) -> Result<Value> {
         let object = self.applications().await?.get(name).await;
         let object = object.with_context(|| format!("read Application {name}"))?;

@@ -1,4 +1,4 @@
-//! Argo CD's binary and its redis, made from their sources, and the manifests that those sources bring.
+//! Argo CD's binary, its redis, and the manifests in its sources.
 
 use std::path::{Path, PathBuf};
 
@@ -12,24 +12,24 @@ pub(crate) const ARGOCD: GoModule = GoModule {
     dir: concat!(env!("CARGO_MANIFEST_DIR"), "/../argocd"),
     title: "Argo CD and an in-memory redis, from source",
     first_time: "downloads 300 MB of Go modules and compiles for minutes",
-    // Without it Argo CD calls itself v99.99.99. It goes with go.mod.
+    // Without it the version of Argo CD is v99.99.99. It must match go.mod.
     linker_flags: "-s -w -X github.com/argoproj/argo-cd/v3/common.version=3.2.11",
     packages: &["github.com/argoproj/argo-cd/v3/cmd", "./redis"],
     programs: &["cmd", "redis"],
 };
 const MODULE: &str = "github.com/argoproj/argo-cd/v3";
 
-/// What is installed and run.
+/// The programs and the sources.
 #[derive(Clone, Debug)]
 pub(crate) struct Binaries {
-    /// All of Argo CD's programs: which one it is, it is told by `ARGOCD_BINARY_NAME`.
+    /// All programs of Argo CD. `ARGOCD_BINARY_NAME` selects one.
     pub(crate) argocd: PathBuf,
     pub(crate) redis: PathBuf,
     source: PathBuf,
 }
 
 impl Binaries {
-    /// Finds them in the cache, or builds them, with progress on standard error. Blocks, for minutes the first time.
+    /// Finds them in the cache, or builds them with progress on standard error. Blocks for minutes the first time.
     pub(crate) fn ensure() -> Result<Self> {
         let dir = ARGOCD.ensure()?;
         Ok(Self {
@@ -39,7 +39,7 @@ impl Binaries {
         })
     }
 
-    /// The objects in a manifest of Argo CD's: `crds/application-crd.yaml`.
+    /// A manifest of Argo CD: `crds/application-crd.yaml`.
     pub(crate) fn manifest(&self, path: &str) -> Result<Value> {
         read(&self.source.join("manifests").join(path))
     }

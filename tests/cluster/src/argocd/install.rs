@@ -1,8 +1,8 @@
-//! What Argo CD's own manifests put into a cluster, as far as processes outside of it need it.
+//! Installs the parts of Argo CD's own manifests that processes outside of the cluster need.
 //!
-//! The manifests are those of the sources that it was built from. The Deployments are left out; the processes are plain
-//! ones. The controller's pod is there all the same, since its metrics are read through a Service, and the API server
-//! proxies to what is really a pod's address only (`pkg/registry/core/service/storage/storage.go`, Kubernetes 1.36.3).
+//! The manifests are those of the sources that it was built from, without the Deployments, because the components are
+//! plain processes. The controller's pod exists all the same: its metrics are read through a Service, and the API
+//! server proxies only to addresses of pods (`pkg/registry/core/service/storage/storage.go`, Kubernetes 1.36.3).
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::time::Duration;
@@ -35,10 +35,10 @@ const CONFIG_MAPS: [&str; 6] = [
 ];
 /// How long the API server may take to serve a new kind.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What the private network of the bed has besides 127.0.0.1: the API server proxies to no loopback address.
+/// The second address of the private network. The API server does not proxy to loopback addresses.
 const PRIVATE_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-/// Installs it. The AppProject `default` and the keys in `argocd-secret` are made by argocd-server.
+/// Installs it. argocd-server creates the AppProject `default` and the keys in `argocd-secret`.
 pub(super) async fn install(client: &Client, binaries: &Binaries, namespace: &str, metrics: u16) -> Result<()> {
     let object: Namespace = serde_json::from_value(json!({"metadata": {"name": namespace}}))?;
     Api::all(client.clone()).create(&PostParams::default(), &object).await?;
@@ -84,8 +84,8 @@ fn list(path: &str) -> http::Request<Vec<u8>> {
     request
 }
 
-/// The Service of the controller's metrics, and the pod that it leads to. They are joined here: Kubernetes' own
-/// controllers leave a pod out that is on no node, and take one away whose node is none.
+/// The Service of the controller's metrics, and its pod. The Endpoints are created here: the controllers of Kubernetes
+/// omit a pod without a node, and delete a pod whose node does not exist.
 async fn metrics_service(client: &Client, binaries: &Binaries, namespace: &str, port: u16) -> Result<()> {
     let address = own_address()?;
     let mut service = binaries.manifest("base/application-controller/argocd-metrics.yaml")?;
@@ -114,12 +114,12 @@ async fn metrics_service(client: &Client, binaries: &Binaries, namespace: &str, 
     Ok(())
 }
 
-/// An address of this machine that is none of the loopback's.
+/// An address of this machine that is not a loopback address.
 fn own_address() -> Result<Ipv4Addr> {
     if TcpListener::bind((PRIVATE_ADDRESS, 0)).is_ok() {
         return Ok(PRIVATE_ADDRESS);
     }
-    // Nothing is sent: the kernel only says from where it would be.
+    // This sends nothing. The kernel selects the source address.
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket
         .connect((PRIVATE_ADDRESS, 9))

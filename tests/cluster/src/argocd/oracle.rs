@@ -1,4 +1,4 @@
-//! What Argo CD itself would write: `argocd admin cluster generate-spec`, which asks nobody.
+//! `argocd admin cluster generate-spec`, which prints the Secret that Argo CD would write. It needs no server.
 
 use std::process::{Command, Stdio};
 
@@ -9,8 +9,8 @@ use super::{ArgoCd, environment};
 use crate::kubeconfig::Kubeconfig;
 
 impl ArgoCd {
-    /// The Secret for a context of a kubeconfig with this token, as `argocd admin cluster generate-spec` prints it: with
-    /// `stringData`, and without a namespace. `flags` are that command's: `--name`, `--shard`, `--label`. Blocks.
+    /// The Secret that `argocd admin cluster generate-spec` prints for a context of a kubeconfig with this token. It
+    /// has `stringData` and no namespace. `flags` are flags of that command: `--name`, `--shard`, `--label`. Blocks.
     pub fn generate_spec(&self, kubeconfig: &Kubeconfig, context: &str, token: &str, flags: &[&str]) -> Result<Value> {
         let dir = tempfile::tempdir()?;
         let file = kubeconfig.write(dir.path().join("kubeconfig"))?;

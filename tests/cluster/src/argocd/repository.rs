@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::application::{Content, GATE};
 
-/// Where it is, below the directory of an Argo CD.
+/// The directory of the repository.
 pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join("repository")
 }
 
-/// Makes it, with everything committed. Needs git.
+/// Creates it, with all files committed. Needs git.
 pub(super) fn make(dir: &Path) -> Result<()> {
     let repository = path(dir);
     for content in [Content::Plain, Content::Gated] {
@@ -38,7 +38,7 @@ fn objects(content: Content) -> Vec<Value> {
     let deployed = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "deployed"}, "data": {"by": "Argo CD"},
     });
-    // No scheduler knows this one, so the pod stays Pending until a test writes something else into its status.
+    // No scheduler has this name, so the pod is Pending until a test changes its status.
     let gate = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": GATE, "annotations": {"argocd.argoproj.io/hook": "PreSync"}},

@@ -1,4 +1,4 @@
-//! Who called what at Rancher, by the name of the token that a call carried: what stories ask the log of the stand-in.
+//! The calls to Rancher by the name of their token, from the log of the fake Rancher.
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::jiff::Timestamp;
@@ -6,26 +6,26 @@ use serde::Deserialize;
 
 use super::FakeRancher;
 
-/// A call to Rancher's API or through its proxy. A watch is one call, noted when it begins.
+/// A call to Rancher's API or through its proxy. A watch is one call, logged at its start.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Call {
-    /// When it was answered, to the millisecond.
+    /// The time of the response, to the millisecond.
     pub at: Timestamp,
     /// `GET`
     pub method: String,
     /// With its query: `/k8s/clusters/c-abcde/api/v1/pods?watch=true`.
     pub path: String,
-    /// The HTTP status; 0: the connection was closed without one.
+    /// The HTTP status. 0: the connection was closed without a response.
     pub status: u16,
-    /// The name of the API token that it carried, dead or alive: `token-abcde`.
+    /// The name of its API token, valid or not: `token-abcde`.
     pub token: Option<String>,
-    /// What the caller calls itself.
+    /// The user agent of the caller.
     pub user_agent: Option<String>,
 }
 
 impl Call {
-    /// Whether Rancher or the cluster did not let the caller do it.
+    /// Whether Rancher or the cluster rejected the call.
     pub fn is_refused(&self) -> bool {
         matches!(self.status, 401 | 403)
     }
@@ -38,7 +38,7 @@ impl Call {
 }
 
 impl FakeRancher {
-    /// The calls that carried one of these tokens, from a moment on, in the order of their answers.
+    /// The calls with one of these tokens since then, in the order of their responses.
     pub fn calls_with(&self, tokens: &[impl AsRef<str>], since: Timestamp) -> Result<Vec<Call>> {
         let mut calls = Vec::new();
         for line in self.log()? {

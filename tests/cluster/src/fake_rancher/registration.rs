@@ -1,8 +1,8 @@
-//! Who and what a test asks the stand-in for: users and clusters.
+//! The users and clusters of the fake Rancher.
 
 use serde::Serialize;
 
-/// A user of the stand-in's Rancher.
+/// A user of the fake Rancher.
 #[derive(Clone, Serialize)]
 pub struct User {
     /// The Rancher user id: `u-abcde`.
@@ -14,7 +14,7 @@ pub struct User {
 }
 
 impl User {
-    /// One who may do everything, on both sides.
+    /// A user who may do everything on both sides.
     pub fn admin() -> Self {
         Self {
             name: "user-admin".into(),
@@ -23,7 +23,7 @@ impl User {
         }
     }
 
-    /// One who may do nothing but what a test binds to the group `viewers`.
+    /// A user with only the permissions that a test grants to the group `viewers`.
     pub fn viewer() -> Self {
         Self {
             name: "u-viewer".into(),
@@ -33,27 +33,27 @@ impl User {
     }
 }
 
-/// A cluster to be registered. The default is a generic imported one as Rancher 2.13 and later deploy it.
+/// A cluster to register. The default is a generic imported one as Rancher 2.13 and later deploy it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Registration {
-    /// The name that people see.
+    /// The display name.
     pub display_name: String,
-    /// The id, if the test cares: `c-abcde`.
+    /// The id, if the test needs a fixed one: `c-abcde`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// `imported`, `k3s`, `rke2`, `eks`, `harvester`, `rke2-provisioned`, `local`.
     pub kind: String,
-    /// How the downstream Secret is named: `sha256`, `md5`, `import`.
+    /// The formula for the name of the downstream Secret: `sha256`, `md5`, `import`.
     pub name_pattern: String,
-    /// How many agents run.
+    /// The number of agents.
     pub replicas: u32,
-    /// Begin in the state that an import ends in, with one roll-out instead of three.
+    /// Start in the state at the end of an import, with one rollout instead of three.
     pub quick: bool,
 }
 
 impl Registration {
-    /// A generic imported cluster of this name.
+    /// A generic imported cluster with this name.
     pub fn imported(display_name: &str) -> Self {
         Self {
             display_name: display_name.into(),
@@ -65,14 +65,14 @@ impl Registration {
         }
     }
 
-    /// The same, by a short cut to the state that an import ends in.
+    /// The same, with a shortcut to the state at the end of an import.
     #[must_use]
     pub fn quick(mut self) -> Self {
         self.quick = true;
         self
     }
 
-    /// The same with so many agents.
+    /// The same with this number of agents.
     #[must_use]
     pub fn replicas(mut self, replicas: u32) -> Self {
         self.replicas = replicas;
@@ -86,7 +86,7 @@ impl Registration {
         self
     }
 
-    /// The same with another rule for the downstream Secret's name.
+    /// The same with another formula for the name of the downstream Secret.
     #[must_use]
     pub fn name_pattern(mut self, pattern: &str) -> Self {
         pattern.clone_into(&mut self.name_pattern);
@@ -99,12 +99,12 @@ impl Registration {
 pub struct Registered {
     /// The id: `c-abcde`.
     pub id: String,
-    /// The name that people see.
+    /// The display name.
     pub display_name: String,
 }
 
 impl Registered {
-    /// The namespace in the shared downstream API server that this cluster's `cattle-system` really is.
+    /// The namespace of the shared downstream API server that stands for `cattle-system` of this cluster.
     pub fn agent_namespace(&self) -> String {
         format!("cattle-system-{}", self.id)
     }

@@ -1,39 +1,39 @@
-//! What the stand-in knows of a cluster, for tests to assert on.
+//! The fake Rancher's view of a cluster, for assertions.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// What the stand-in knows of one cluster.
+/// The fake Rancher's view of a cluster.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Since when an agent tunnel is open (RFC 3339), if one is.
+    /// The time since which an agent tunnel is open (RFC 3339), if one is.
     #[serde(default)]
     pub connected_since: Option<String>,
-    /// The tunnels that are open.
+    /// The open tunnels.
     #[serde(default)]
     pub sessions: Vec<Session>,
-    /// When no agent tunnel was open, since the registration was done.
+    /// The intervals without an agent tunnel since the registration.
     #[serde(default)]
     pub disconnected: Vec<Interval>,
-    /// When something else was missing.
+    /// The intervals without other things.
     #[serde(default)]
     pub without: Without,
     /// The same for a steve tunnel.
     #[serde(default)]
     pub steve_since: Option<String>,
-    /// Fingerprints of the tokens that would be let in now.
+    /// Fingerprints of the accepted tokens.
     pub accepted: Vec<String>,
-    /// `Connected`, `Ready`, `AgentDeployed`: `True`, `False` or nothing.
+    /// `Connected`, `Ready`, `AgentDeployed`: `True`, `False` or absent.
     pub conditions: BTreeMap<String, String>,
-    /// The agents that run, as the stand-in sees them.
+    /// The running agents, as the fake Rancher sees them.
     pub agents: Value,
 }
 
 impl Report {
-    /// The fingerprints of the tokens that tunnels are open with, each once.
+    /// The distinct fingerprints of the tokens of open tunnels.
     pub fn fingerprints(&self) -> Vec<&str> {
         let mut all: Vec<_> = self
             .sessions
@@ -46,31 +46,31 @@ impl Report {
     }
 }
 
-/// One open tunnel.
+/// An open tunnel.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Session {
     /// `agent` or `steve`.
     pub tunnel: String,
     /// The pod that opened it.
     pub pod: String,
-    /// Of the token that it was opened with.
+    /// The fingerprint of its token.
     pub fingerprint: String,
     /// RFC 3339, milliseconds.
     pub since: String,
 }
 
-/// From when to when something was missing.
+/// An interval without something.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Interval {
     /// RFC 3339, milliseconds.
     pub from: String,
-    /// Nothing while it still is.
+    /// Absent while the interval is open.
     pub to: Option<String>,
-    /// So far.
+    /// The duration so far.
     pub ms: u64,
 }
 
-/// What a cluster was without, and when.
+/// The intervals in which a cluster was without something.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Without {
@@ -78,8 +78,8 @@ pub struct Without {
     pub tunnel: Vec<Interval>,
     /// No steve tunnel was open.
     pub steve: Vec<Interval>,
-    /// No running agent held a token that would have been let in.
+    /// No running agent held a valid token.
     pub way_back: Vec<Interval>,
-    /// An agent that had started then, from the Secret that the Deployment named, would not have been let in.
+    /// An agent that had started then, from the Secret that the Deployment names, would have been rejected.
     pub restart_safety: Vec<Interval>,
 }

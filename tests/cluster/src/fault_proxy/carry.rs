@@ -1,4 +1,4 @@
-//! How an answer's body goes to the client: whole, until an outage interrupts it, or cut in the middle.
+//! Passes a response body to the client: whole, until an outage interrupts it, or truncated.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,24 +13,24 @@ use tokio::time::Instant;
 
 use super::{Answer, BoxError, Shared};
 
-/// A piece of a body, and when it came.
+/// A chunk of a body, and the time of its arrival.
 type Piece = (Instant, Result<Frame<Bytes>, BoxError>);
 type Pieces = mpsc::Receiver<Piece>;
 
-/// How many pieces may be on the way at once.
+/// The number of chunks that may be delayed at once.
 const ON_THE_WAY: usize = 1024;
 
-/// How an answer's body is carried on.
+/// How a response body is passed on.
 enum Carry {
-    /// As it comes, until an outage of its path begins.
+    /// Whole, until an outage of its path begins.
     Whole { path: String, shared: Arc<Shared> },
-    /// So many bytes, then the connection breaks.
+    /// This many bytes, then the connection breaks.
     Until(usize),
-    /// The first piece of a stream without a known end, then the connection breaks.
+    /// The first chunk of a stream without a known length, then the connection breaks.
     FirstPiece,
 }
 
-/// Whole, each piece so much later than it came.
+/// Passes the whole response on, each chunk with this delay.
 pub(super) fn live(answer: Response<Incoming>, path: String, delay: Duration, shared: &Arc<Shared>) -> Answer {
     let how = Carry::Whole {
         path,
@@ -39,7 +39,7 @@ pub(super) fn live(answer: Response<Incoming>, path: String, delay: Duration, sh
     carry(answer, how, delay)
 }
 
-/// Half of the answer, then a broken connection.
+/// Passes half of the response on, and breaks the connection.
 pub(super) fn cut(answer: Response<Incoming>) -> Result<Answer> {
     match answer.body().size_hint().exact() {
         Some(0) => bail!("there is no middle to cut in, so the whole answer is lost"),
@@ -48,13 +48,13 @@ pub(super) fn cut(answer: Response<Incoming>) -> Result<Answer> {
     }
 }
 
-/// Passes the body on piece by piece, from a task of its own that ends when either side does.
+/// Passes the body on chunk by chunk, in a task that ends when either side does.
 fn carry(answer: Response<Incoming>, how: Carry, delay: Duration) -> Answer {
     answer.map(|body| {
         if body.is_end_stream() {
             return Full::default().map_err(|never| match never {}).boxed_unsync();
         }
-        // Without a delay nothing is kept: who reads slowly is read for slowly.
+        // Without a delay nothing is buffered, so a slow reader slows the server down.
         let (sender, receiver) = mpsc::channel(if delay.is_zero() { 1 } else { ON_THE_WAY });
         tokio::spawn(pump(body, how, sender));
         let pieces = futures::stream::unfold(receiver, move |mut receiver: Pieces| async move {
@@ -85,8 +85,8 @@ async fn pump(mut body: Incoming, mut how: Carry, sender: mpsc::Sender<Piece>) {
             return;
         }
         if last {
-            // The server writes what it has when it sees that nothing more is there yet; at once, the error would
-            // come before the piece had left.
+            // The server flushes when no more data is available. Without this pause, the error would arrive before the
+            // chunk was sent.
             tokio::time::sleep(Duration::from_millis(20)).await;
             return broken(&sender).await;
         }
@@ -99,12 +99,12 @@ async fn broken(sender: &mpsc::Sender<Piece>) {
 }
 
 impl Carry {
-    /// Returns when an outage begins that concerns this body; else never.
+    /// Returns when an outage of this path begins.
     async fn interrupted(&self) {
         if let Self::Whole { path, shared } = self {
             let mut begun = shared.outages_begun.subscribe();
             while shared.outage(path).is_none() {
-                // The sender lives in `shared`, so it is never gone.
+                // The sender is in `shared`, so it exists.
                 let _ = begun.changed().await;
             }
             return;
@@ -112,7 +112,7 @@ impl Carry {
         std::future::pending::<()>().await;
     }
 
-    /// What of this piece is passed on, and whether the connection breaks after it.
+    /// The part of this chunk that is passed on, and whether the connection breaks after it.
     fn limit(&mut self, piece: Frame<Bytes>) -> (Frame<Bytes>, bool) {
         match self {
             Self::Whole { .. } => (piece, false),

@@ -1,29 +1,29 @@
-//! What went through the proxy, in the order in which it came.
+//! The requests that the proxy has received, in their order.
 
 use std::fmt;
 use std::time::SystemTime;
 
 use http::Method;
 
-/// One request as the proxy saw it.
+/// A request that the proxy has received.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// When it came.
+    /// The time of its arrival.
     pub at: SystemTime,
     /// `GET`, `PATCH` …
     pub method: Method,
     /// The path, without the query.
     pub path: String,
-    /// What follows the question mark, or nothing.
+    /// The query, or an empty string.
     pub query: String,
-    /// Who says it is asking.
+    /// The user agent.
     pub user_agent: String,
-    /// Which write of this proxy's life it was, counted from 1. A write is a POST, PUT, PATCH or DELETE that is meant
-    /// to change something: no dry run, and no question in the form of a POST (may I? who am I?).
+    /// The number of the write, counted from 1. A write is a POST, PUT, PATCH or DELETE that may change something. Dry
+    /// runs and access reviews are not writes.
     pub write: Option<usize>,
-    /// What was answered; nothing while it is under way, and when the connection was broken instead.
+    /// The status of the response. `None` while it is in flight, and when the connection broke.
     pub status: Option<u16>,
-    /// What the proxy did to it, if anything.
+    /// The fault, if any.
     pub fault: Option<String>,
 }
 

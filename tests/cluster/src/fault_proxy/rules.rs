@@ -1,4 +1,4 @@
-//! What shall go wrong, and at which request.
+//! Faults, and the requests that they apply to.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::journal::is_write;
 
-/// Which requests a fault is meant for: the n-th (and as many after it) of those that fit.
+/// The requests that a fault applies to: the n-th match, and possibly the matches after it.
 #[derive(Clone, Debug)]
 pub struct On {
     writes: Option<bool>,
@@ -18,7 +18,7 @@ pub struct On {
 }
 
 impl On {
-    /// The first request of any kind; narrow it down from here.
+    /// The first request of any kind.
     pub fn request() -> Self {
         Self {
             writes: None,
@@ -29,7 +29,7 @@ impl On {
         }
     }
 
-    /// The first write ([`Request::write`](super::Request::write) says what counts as one).
+    /// The first write. [`Request::write`](super::Request::write) defines what a write is.
     pub fn write() -> Self {
         Self {
             writes: Some(true),
@@ -52,28 +52,28 @@ impl On {
         self
     }
 
-    /// Only paths (without the query) that fit the pattern as a whole; `*` stands for anything: `*/leases/*`.
+    /// Only paths, without the query, that match the whole pattern. `*` matches anything: `*/leases/*`.
     #[must_use]
     pub fn path(mut self, pattern: impl Into<String>) -> Self {
         self.path = Some(pattern.into());
         self
     }
 
-    /// Not the first one that fits, but this one. Counted from 1, from the moment that the fault is planned.
+    /// The n-th match, counted from 1 since the fault was planned.
     #[must_use]
     pub fn nth(mut self, nth: usize) -> Self {
         self.first = nth.max(1);
         self
     }
 
-    /// This many in a row, not just one.
+    /// This many matches in a row.
     #[must_use]
     pub fn times(mut self, times: usize) -> Self {
         self.times = times;
         self
     }
 
-    /// All of them from there on.
+    /// All matches from there on.
     #[must_use]
     pub fn always(self) -> Self {
         self.times(usize::MAX)
@@ -86,59 +86,58 @@ impl On {
     }
 }
 
-/// Before or after the request has had its effect.
+/// Before or after the server has processed the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// The server has not seen it.
+    /// The server has not received it.
     Before,
-    /// The server has answered; the client does not know.
+    /// The server has responded, and the client has not received the response.
     After,
 }
 
-/// What happens to a request.
+/// The effect of a fault.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// The victim is killed by SIGKILL, and its request (or the answer) with it.
+    /// SIGKILL ends the victim. The request or the response is dropped.
     Kill(Moment),
-    /// The victim is stopped by SIGSTOP. With [`Moment::Before`] the request waits too, as if it were still on the
-    /// wire, until [`Planned::release`].
+    /// SIGSTOP pauses the victim. With [`Moment::Before`], the proxy holds the request until [`Planned::release`].
     Stop(Moment),
-    /// The server never sees it; the client gets this status with a `kind: Status` body as Kubernetes writes it.
+    /// The server does not receive it. The client gets this status with a `kind: Status` body as Kubernetes writes it.
     Answer {
         /// 409, 429, 500, 503 …
         status: u16,
         /// A `Retry-After` header, in whole seconds.
         retry_after: Option<Duration>,
     },
-    /// The server never sees it; the client gets this status and this body, as JSON, however little it makes sense.
+    /// The server does not receive it. The client gets this status and this JSON body.
     Say {
         /// 200, 500 …
         status: u16,
-        /// What stands in the answer.
+        /// The body.
         body: String,
     },
-    /// The server carries it out, and the connection breaks before the client gets any answer.
+    /// The server processes it, and the connection breaks before the client gets the response.
     LoseAnswer,
-    /// The connection breaks in the middle of the answer's body.
+    /// The connection breaks in the middle of the response body.
     Cut,
-    /// It is held back for so long, then goes its way.
+    /// The proxy holds it for this duration.
     Stall(Duration),
-    /// From this request on, everything under the prefix is refused for a while, and open streams under it break.
+    /// From this request on, all requests under the prefix are rejected for a while, and open streams under it break.
     Away(Outage),
 }
 
-/// A part of the world that cannot be reached for a while.
+/// An outage of a part of a server.
 #[derive(Clone, Debug)]
 pub struct Outage {
-    /// What the path must begin with: `/k8s/clusters/c-abcde/`.
+    /// The prefix of the path: `/k8s/clusters/c-abcde/`.
     pub prefix: String,
-    /// For how long.
+    /// The duration.
     pub lasts: Duration,
-    /// Refused with this status; without one the connection just breaks.
+    /// The status of the responses. Without it, connections break.
     pub status: Option<u16>,
 }
 
-/// A fault that was planned; tells when it has struck.
+/// A planned fault, and whether it has happened.
 #[derive(Clone, Debug)]
 pub struct Planned {
     struck: watch::Receiver<usize>,
@@ -146,17 +145,17 @@ pub struct Planned {
 }
 
 impl Planned {
-    /// How often it has struck.
+    /// How often it has happened.
     pub fn struck(&self) -> usize {
         *self.struck.borrow()
     }
 
-    /// Returns when it has struck for the first time (or when the proxy is gone).
+    /// Returns when it has happened for the first time, or when the proxy is dropped.
     pub async fn strikes(&self) {
         let _ = self.struck.clone().wait_for(|struck| *struck > 0).await;
     }
 
-    /// Lets a request that [`Fault::Stop`] holds back go on. The victim is continued by its owner, before or after.
+    /// Releases a request that [`Fault::Stop`] holds. The test continues the victim itself, before or after.
     pub fn release(&self) {
         self.released.send_replace(true);
     }
@@ -189,7 +188,7 @@ impl Rule {
         )
     }
 
-    /// Counts the request if it fits, and says what shall happen to it.
+    /// Counts the request if it matches, and returns the fault for it.
     pub(super) fn strike(&mut self, method: &Method, path: &str, query: &str) -> Option<(Fault, Planned)> {
         if !self.on.fits(method, path, query) {
             return None;
@@ -208,13 +207,13 @@ impl Rule {
     }
 }
 
-/// An outage that has begun.
+/// An outage in progress.
 pub(super) struct Begun {
     pub(super) outage: Outage,
     pub(super) until: Instant,
 }
 
-/// Whether the pattern, in which `*` stands for anything, fits the whole text.
+/// Whether the pattern matches the whole text. `*` matches anything.
 fn glob(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,

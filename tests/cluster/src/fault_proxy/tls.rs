@@ -24,12 +24,12 @@ pub(super) fn acceptor(authority: &Authority) -> Result<TlsAcceptor> {
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(certificates, PrivateKeyDer::from_pem_slice(pair.key.as_bytes())?)?;
-    // One request at a time on a connection; that is what makes "right after write n" a clear moment.
+    // One request at a time on a connection. So "right after write n" is a defined moment.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Opens connections to one upstream.
+/// Opens connections to an upstream.
 pub(super) struct Dialer {
     address: String,
     pub(super) host: HeaderValue,
@@ -75,7 +75,7 @@ impl Dialer {
         stream.set_nodelay(true)?;
         let stream = self.connector.connect(self.name.clone(), stream).await?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // Ends when the sender is dropped or the server closes.
+        // It ends when the sender is dropped or the server closes the connection.
         tokio::spawn(connection);
         Ok(sender)
     }

@@ -16,7 +16,7 @@ use crate::fixture::{Fixture, config, text, token, user};
 async fn add_creates_a_cluster_secret_with_a_scoped_token() -> Result<()> {
     let fixture = Fixture::begin("oslo").await?;
     let added = fixture.run(&["add", "oslo", "-l", "env=test"]).run().await?;
-    // Other stories may have a cluster of that name.
+    // Another test may have registered a cluster of that name.
     let added = if added.code() == Some(0) {
         added
     } else {
@@ -32,7 +32,7 @@ async fn add_creates_a_cluster_secret_with_a_scoped_token() -> Result<()> {
     );
     let secret = fixture.secret().await?;
     let name = secret.metadata.name.clone().unwrap_or_default();
-    // 127.0.0.1 with the hash of the whole address.
+    // The host of the URL, and a hash of the whole URL.
     assert!(name.starts_with("cluster-127.0.0.1-"), "{name}");
     assert_eq!(secret.type_.as_deref(), Some("Opaque"));
     assert_eq!(
@@ -53,12 +53,12 @@ async fn add_creates_a_cluster_secret_with_a_scoped_token() -> Result<()> {
     assert_eq!(text(&secret, "config")?, wanted);
     let annotations = secret.metadata.annotations.unwrap_or_default();
     assert_eq!(annotations["managed-by"], "argocd.argoproj.io");
-    let living = fixture.living().await?;
-    assert_eq!(living, [annotations["kubectl-rotation.github.io/token"].clone()]);
-    assert!(value.starts_with(&format!("{}:", living[0])));
+    let valid_tokens = fixture.valid_tokens().await?;
+    assert_eq!(valid_tokens, [annotations["kubectl-rotation.github.io/token"].clone()]);
+    assert!(value.starts_with(&format!("{}:", valid_tokens[0])));
 
-    // It cannot mint, list or end tokens, and works for no other cluster.
-    let stranger = User {
+    // The token cannot issue, list or revoke tokens, and is valid for no other cluster.
+    let bearer = User {
         name: "u-leak".into(),
         token: value,
         groups: Vec::new(),
@@ -68,7 +68,7 @@ async fn add_creates_a_cluster_secret_with_a_scoped_token() -> Result<()> {
         ("/v3/tokens".to_owned(), false),
         ("/k8s/clusters/local/version".to_owned(), false),
     ] {
-        let client = fixture.base.rancher.client("", Some(&stranger))?;
+        let client = fixture.base.rancher.client("", Some(&bearer))?;
         let answer = client.request_text(http::Request::get(&path).body(Vec::new())?).await;
         assert_eq!(answer.is_ok(), works, "{path}: {answer:?}");
     }
@@ -83,7 +83,7 @@ async fn add_again_changes_nothing() -> Result<()> {
     let again = fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
     assert!(again.stdout.contains("unchanged for cluster"), "{again}");
     assert_eq!(fixture.secret().await?.metadata.resource_version, before);
-    assert_eq!(fixture.living().await?.len(), 1);
+    assert_eq!(fixture.valid_tokens().await?.len(), 1);
     Ok(())
 }
 
@@ -96,7 +96,7 @@ async fn add_dry_run_issues_no_token() -> Result<()> {
         .await?
         .expect(0)?;
     assert!(plan.stdout.contains("would be created"), "{plan}");
-    assert!(fixture.living().await?.is_empty());
+    assert!(fixture.valid_tokens().await?.is_empty());
     assert!(fixture.secret().await.is_err());
     Ok(())
 }
@@ -140,13 +140,13 @@ async fn add_refuses_a_disconnected_agent_unless_forced() -> Result<()> {
         "{refused}"
     );
     assert!(refused.stderr.contains("--force=offline"), "{refused}");
-    assert!(fixture.living().await?.is_empty() && fixture.secret().await.is_err());
+    assert!(fixture.valid_tokens().await?.is_empty() && fixture.secret().await.is_err());
     fixture
         .run(&["add", fixture.id(), "--force=offline"])
         .run()
         .await?
         .expect(0)?;
-    assert_eq!(fixture.living().await?.len(), 1);
+    assert_eq!(fixture.valid_tokens().await?.len(), 1);
     rancher.online(cluster).await
 }
 
@@ -155,11 +155,11 @@ async fn add_refuses_an_owner_without_permissions() -> Result<()> {
     let fixture = Fixture::begin("delft").await?;
     let user = user(&format!("small{}", fixture.id().trim_start_matches("c-")));
     let shell = fixture.shell_of(&user).await?;
-    // Nobody yet: the cluster is not there for this user.
+    // The user is not a member yet and does not see the cluster.
     let unseen = fixture.run_at(&shell, &["add", fixture.id()]).run().await?.expect(1)?;
     assert!(unseen.stderr.contains("no cluster has the id"), "{unseen}");
 
-    // A member with a role that is too small.
+    // A member whose role has too few permissions.
     let client = fixture.base.management.client().await?;
     let name = format!("member-{}", fixture.id());
     let role: ClusterRole = serde_json::from_value(json!({
@@ -181,7 +181,7 @@ async fn add_refuses_an_owner_without_permissions() -> Result<()> {
     assert!(refused.stderr.contains("its owner may not list "), "{refused}");
     assert!(refused.stderr.contains("cluster-owner"), "{refused}");
     assert!(
-        fixture.living().await?.is_empty() && fixture.secret().await.is_err(),
+        fixture.valid_tokens().await?.is_empty() && fixture.secret().await.is_err(),
         "{refused}"
     );
     fixture

@@ -75,7 +75,7 @@ async fn invalid_tokens_and_contexts_are_refused() -> Result<()> {
     fixture.bare(&["version", "--client"]).run().await?.expect(0)?;
     let shim = fixture.bare(&["completion"]).run().await?.expect(0)?;
     assert!(shim.stdout.contains("kubectl_complete-argocd_rancher"), "{shim}");
-    // What Rancher has and Argo CD has not can be added, and completes.
+    // `add` completes the clusters that Argo CD does not have yet.
     let complete = async |words: &[&str]| {
         let argo = ["--context", "management", "--namespace", &fixture.namespace];
         let typed = ["argocd-rancher", "__complete"].iter().chain(&words[..1]).chain(&argo);
@@ -86,22 +86,22 @@ async fn invalid_tokens_and_contexts_are_refused() -> Result<()> {
             .run()
             .await
     };
-    let told = format!("{}\t", fixture.id());
+    let candidate = format!("{}\t", fixture.id());
     let known = ["--rancher-context", "rancher"];
     let add = complete(&["add", known[0], known[1]]).await?.expect(0)?;
-    assert!(add.stdout.contains(&told), "{add}");
-    let nowhere = complete(&[
+    assert!(add.stdout.contains(&candidate), "{add}");
+    let unreachable = complete(&[
         "add",
         "--rancher-url",
         fixture.base.rancher.url(),
         "--rancher-token-stdin",
     ])
     .await?;
-    assert!(nowhere.stdout == ":4\n", "{nowhere}");
+    assert!(unreachable.stdout == ":4\n", "{unreachable}");
     fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
     let added = complete(&["add", known[0], known[1]]).await?.expect(0)?;
-    assert!(!added.stdout.contains(&told), "{added}");
+    assert!(!added.stdout.contains(&candidate), "{added}");
     let rotate = complete(&["rotate"]).await?.expect(0)?;
-    assert!(rotate.stdout.contains(&told), "{rotate}");
+    assert!(rotate.stdout.contains(&candidate), "{rotate}");
     Ok(())
 }

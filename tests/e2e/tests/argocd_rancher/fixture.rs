@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use e2e::{Invocation, RancherFixture, Shell};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
@@ -11,12 +12,9 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use test_cluster::{FaultProxy, TokenStorage, User};
 
-/// The plugin as the file that kubectl looks for.
-const PLUGIN: &str = "kubectl-argocd_rancher";
-
 pub(crate) struct Fixture {
     pub(crate) base: RancherFixture,
-    /// Where Argo CD would be.
+    /// The namespace that stands for Argo CD's.
     pub(crate) namespace: String,
     pub(crate) secrets: Api<Secret>,
 }
@@ -28,7 +26,6 @@ impl Fixture {
         let client = base.management.client().await?;
         let object: Namespace = serde_json::from_value(json!({"metadata": {"name": namespace}}))?;
         Api::all(client.clone()).create(&PostParams::default(), &object).await?;
-        give_plugin(&base.shell)?;
         Ok(Self {
             secrets: Api::namespaced(client, &namespace),
             base,
@@ -41,37 +38,36 @@ impl Fixture {
         &self.base.cluster.id
     }
 
-    /// Its address, as Argo CD is told.
+    /// The cluster's URL in the cluster Secret.
     pub(crate) fn server(&self) -> String {
         format!("{}/k8s/clusters/{}", self.base.rancher.url(), self.id())
     }
 
-    /// `kubectl argocd-rancher ARGS`, with both sides known.
+    /// `kubectl-argocd_rancher ARGS`, with the contexts of Argo CD and of Rancher.
     pub(crate) fn run(&self, args: &[&str]) -> Invocation {
         self.run_at(&self.base.shell, args)
     }
 
+    /// The same in another shell.
     pub(crate) fn run_at(&self, shell: &Shell, args: &[&str]) -> Invocation {
-        let both = ["--rancher-context", "rancher"];
-        self.bare_at(shell, &[args, both.as_slice()].concat())
+        let rancher = ["--rancher-context", "rancher"];
+        self.bare_at(shell, &[args, rancher.as_slice()].concat())
     }
 
-    /// The same without a way to Rancher.
+    /// The same without a context of Rancher.
     pub(crate) fn bare(&self, args: &[&str]) -> Invocation {
         self.bare_at(&self.base.shell, args)
     }
 
     fn bare_at(&self, shell: &Shell, args: &[&str]) -> Invocation {
         let argo = ["--context", "management", "--namespace", &self.namespace];
-        shell.kubectl(["argocd-rancher"].iter().chain(args).chain(&argo))
+        shell.argocd_rancher(args.iter().chain(&argo))
     }
 
-    /// Another user of Rancher, at a desk with the plugin.
+    /// The shell of another user of Rancher.
     pub(crate) async fn shell_of(&self, user: &User) -> Result<Shell> {
         self.base.rancher.add_user(user).await?;
-        let shell = self.base.shell_of(user).await?;
-        give_plugin(&shell)?;
-        Ok(shell)
+        self.base.shell_of(user).await
     }
 
     /// The only Secret in Argo CD's namespace.
@@ -81,7 +77,7 @@ impl Fixture {
         all.pop().context("no Secret")
     }
 
-    /// The Secret that Argo CD would read, whatever stands beside it.
+    /// The cluster Secret. Other Secrets may exist beside it.
     pub(crate) async fn cluster_secret(&self) -> Result<Secret> {
         let selector = ListParams::default().labels("argocd.argoproj.io/secret-type=cluster");
         let mut all = self.secrets.list(&selector).await?.items;
@@ -89,7 +85,7 @@ impl Fixture {
         all.pop().context("no cluster Secret")
     }
 
-    /// Somebody writes another login into the Secret, whatever stands there.
+    /// Writes another config into the Secret, without a check.
     pub(crate) async fn overwrite(&self, secret: &Secret, config: &Value) -> Result<()> {
         let name = secret.metadata.name.as_deref().context("no name")?;
         let change = json!({"stringData": {"config": config.to_string()}});
@@ -98,8 +94,8 @@ impl Fixture {
         Ok(())
     }
 
-    /// Whether Rancher lets a token in, at the cluster that it is for.
-    pub(crate) async fn lets_in(&self, token: &str) -> Result<bool> {
+    /// Whether Rancher accepts a token for its cluster.
+    pub(crate) async fn accepts(&self, token: &str) -> Result<bool> {
         let bearer = User {
             token: token.to_owned(),
             ..user("bearer")
@@ -109,43 +105,51 @@ impl Fixture {
         Ok(client.request_text(request).await.is_ok())
     }
 
-    /// What `status` says, as a document.
+    /// The document that `status` prints.
     pub(crate) async fn status(&self) -> Result<Value> {
         let output = self.run(&["status", self.id(), "-o", "json"]).run().await?.expect(0)?;
         Ok(serde_json::from_str(&output.stdout)?)
     }
 
-    /// Waits until a rotation under way has come to a phase.
-    pub(crate) async fn comes_to(&self, phase: &str) -> Result<()> {
+    /// Waits until the journal of a rotation in progress has reached a phase.
+    pub(crate) async fn reaches(&self, phase: &str) -> Result<()> {
+        const JOURNAL: &str = "kubectl-rotation.github.io/journal";
+        let name = self.cluster_secret().await?.metadata.name.context("no name")?;
+        let leases: Api<Lease> = Api::namespaced(self.base.management.client().await?, &self.namespace);
         e2e::until(&format!("phase {phase}"), async || {
-            Ok((self.status().await?["rotation"]["phase"] == phase).then_some(()))
+            let annotations = leases
+                .get_opt(&name)
+                .await?
+                .and_then(|lease| lease.metadata.annotations);
+            let text = annotations.and_then(|mut all| all.remove(JOURNAL));
+            let journal: Option<Value> = text.map(|text| serde_json::from_str(&text)).transpose()?;
+            Ok(journal.filter(|journal| journal["phase"] == phase).map(drop))
         })
         .await
     }
 
-    /// The end of a rotation: one token is alive, it is what Argo CD has, it works, the old one does not, and nothing is left
-    /// beside the cluster Secret.
+    /// Checks the end of a rotation: the only valid token is a new one, Argo CD has it, and no other Secret is left.
     pub(crate) async fn is_rotated(&self, old: &str) -> Result<String> {
         let new = token(&self.secret().await?)?;
-        anyhow::ensure!(new != old, "it is the same");
-        anyhow::ensure!(self.lets_in(&new).await?, "the new one is refused");
-        anyhow::ensure!(!self.lets_in(old).await?, "the old one is let in");
-        let living = self.living().await?;
+        anyhow::ensure!(new != old, "the token is the same");
+        anyhow::ensure!(self.accepts(&new).await?, "the new token is rejected");
+        anyhow::ensure!(!self.accepts(old).await?, "the old token is accepted");
+        let valid = self.valid_tokens().await?;
         let name = new.split(':').next().unwrap_or_default();
-        anyhow::ensure!(living == [name], "others are left: {living:?}");
+        anyhow::ensure!(valid == [name], "other tokens are valid: {valid:?}");
         Ok(new)
     }
 
-    /// The end of a rollback: everything is as it was.
+    /// Checks the end of a rollback: everything is as it was.
     pub(crate) async fn is_restored(&self, old: &str) -> Result<()> {
-        anyhow::ensure!(token(&self.secret().await?)? == old, "another token is there");
-        anyhow::ensure!(self.lets_in(old).await?, "the old one is refused");
-        let living = self.living().await?;
-        anyhow::ensure!(living.len() == 1, "others are left: {living:?}");
+        anyhow::ensure!(token(&self.secret().await?)? == old, "the Secret holds another token");
+        anyhow::ensure!(self.accepts(old).await?, "the old token is rejected");
+        let valid = self.valid_tokens().await?;
+        anyhow::ensure!(valid.len() == 1, "other tokens are valid: {valid:?}");
         Ok(())
     }
 
-    /// Argo CD's kind, as far as it matters here, and one Application of the cluster.
+    /// Creates a minimal Application kind, and one Application of the cluster.
     pub(crate) async fn application(&self) -> Result<()> {
         let client = self.base.management.client().await?;
         let crd: CustomResourceDefinition = serde_json::from_value(json!({
@@ -158,7 +162,7 @@ impl Fixture {
                 }}}],
             },
         }))?;
-        // Another story may have brought it.
+        // Another test may have created it.
         let _ = Api::all(client.clone()).create(&PostParams::default(), &crd).await;
         let path = format!("/apis/argoproj.io/v1alpha1/namespaces/{}/applications", self.namespace);
         let object = json!({
@@ -175,10 +179,9 @@ impl Fixture {
         Ok(())
     }
 
-    /// A proxy in front of both sides, a desk that goes through it, and a Secret by which Argo CD does too.
+    /// A proxy in front of both servers, and a shell whose kubeconfig leads through it. The cluster Secret leads through it too.
     pub(crate) async fn behind_proxy(&self) -> Result<(FaultProxy, Shell)> {
         let (proxy, shell) = self.base.behind_proxy().await?;
-        give_plugin(&shell)?;
         let secret = self.secret().await?;
         let mut config = config(&secret)?;
         config["tlsClientConfig"]["caData"] = json!(STANDARD.encode(proxy.ca_pem()));
@@ -190,8 +193,8 @@ impl Fixture {
         Ok((proxy, shell))
     }
 
-    /// Tokens that were minted for the cluster and are alive, by name.
-    pub(crate) async fn living(&self) -> Result<Vec<String>> {
+    /// The names of the valid tokens that were issued for the cluster.
+    pub(crate) async fn valid_tokens(&self) -> Result<Vec<String>> {
         let tokens = self.base.rancher.tokens().await?;
         let ours = tokens
             .iter()
@@ -201,7 +204,7 @@ impl Fixture {
             .collect())
     }
 
-    /// A Secret that somebody has made for Argo CD by hand.
+    /// Creates a cluster Secret by hand.
     pub(crate) async fn by_hand(&self, name: &str, server: &str, config: &Value) -> Result<()> {
         let object = json!({
             "metadata": {
@@ -220,17 +223,10 @@ impl Fixture {
         Ok(())
     }
 
-    /// The CA of Rancher as it stands in a config.
+    /// Rancher's CA, as the config of a cluster Secret holds it.
     pub(crate) fn ca_data(&self) -> String {
         STANDARD.encode(self.base.rancher.ca_pem())
     }
-}
-
-/// Puts the plugin on the `PATH` of a desk.
-pub(crate) fn give_plugin(shell: &Shell) -> Result<()> {
-    let link = shell.home().join("bin").join(PLUGIN);
-    std::os::unix::fs::symlink(test_cluster::built(PLUGIN)?, link)?;
-    Ok(())
 }
 
 /// A value of a Secret, as text.
@@ -252,7 +248,7 @@ pub(crate) fn token(secret: &Secret) -> Result<String> {
     config["bearerToken"].as_str().map(str::to_owned).context("no token")
 }
 
-/// A user of Rancher who is called so, with rights that the test gives.
+/// A user of Rancher with this name and without permissions.
 pub(crate) fn user(name: &str) -> User {
     User {
         name: format!("u-{name}"),

@@ -10,7 +10,7 @@ use crate::fixture::{Fixture, token};
 async fn no_command_prints_a_token() -> Result<()> {
     let fixture = Fixture::begin("davos").await?;
     let id = fixture.id();
-    let mut said = fixture.run(&["add", id, "-v=9"]).run().await?.expect(0)?.to_string();
+    let mut output = fixture.run(&["add", id, "-v=9"]).run().await?.expect(0)?.to_string();
     let first = token(&fixture.secret().await?)?;
     for args in [
         &["rotate", id, "--dry-run=server", "-v=9"][..],
@@ -19,11 +19,11 @@ async fn no_command_prints_a_token() -> Result<()> {
         &["status", id, "-o", "json", "-v=9"],
         &["rollback", id, "-v=9"],
     ] {
-        said += &fixture.run(args).run().await?.expect(0)?.to_string();
+        output += &fixture.run(args).run().await?.expect(0)?.to_string();
     }
     let leases: Api<Lease> = Api::namespaced(fixture.base.management.client().await?, &fixture.namespace);
     let value = token(&fixture.secret().await?)?;
-    said += &serde_json::to_string(&leases.list(&ListParams::default()).await?.items)?;
+    output += &serde_json::to_string(&leases.list(&ListParams::default()).await?.items)?;
     for args in [
         &["list", "--probe", "-o", "yaml", "-v=9"][..],
         &["list", "--probe", "-o", "wide", "-v=9"],
@@ -32,14 +32,14 @@ async fn no_command_prints_a_token() -> Result<()> {
         &["remove", id, "--dry-run", "-v=9"],
         &["remove", id, "--yes", "-v=9"],
     ] {
-        said += &fixture.run(args).run().await?.expect(0)?.to_string();
+        output += &fixture.run(args).run().await?.expect(0)?.to_string();
     }
     for token in [&first, &value, &test_cluster::User::admin().token] {
         let secret = token.split_once(':').map_or(token.as_str(), |(_, key)| key);
-        assert!(!said.contains(secret), "a token is in the output");
+        assert!(!output.contains(secret), "a token is in the output");
     }
     assert!(
-        said.contains("/v3/tokens") && said.contains("<masked>"),
+        output.contains("/v3/tokens") && output.contains("<masked>"),
         "nothing was logged"
     );
     Ok(())

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, token};
 
-async fn only_row(fixture: &Fixture, args: &[&str]) -> Result<Value> {
+async fn single_row(fixture: &Fixture, args: &[&str]) -> Result<Value> {
     let listed = fixture
         .run(&[&["list", "-o", "json"], args].concat())
         .run()
@@ -23,21 +23,21 @@ async fn list_shows_cluster_scope_owner_expiry_and_last_use() -> Result<()> {
     assert_eq!(empty.stdout, "");
     assert!(empty.stderr.contains("No clusters of Rancher found"), "{empty}");
     fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
-    // One that is not Rancher's is none of ours.
+    // A cluster that is not behind Rancher is not listed.
     let login = json!({"bearerToken": "x", "tlsClientConfig": {"insecure": false}});
     fixture.by_hand("elsewhere", "https://10.0.0.1:6443", &login).await?;
 
-    let row = only_row(&fixture, &[]).await?;
-    let living = fixture.living().await?;
+    let row = single_row(&fixture, &[]).await?;
+    let valid_tokens = fixture.valid_tokens().await?;
     assert_eq!(row["cluster"], fixture.id());
     assert_eq!(
         (&row["scope"], &row["state"]),
         (&json!(fixture.id()), &json!("current")),
         "{row:#}"
     );
-    assert_eq!(row["token"], json!(living[0]));
+    assert_eq!(row["token"], json!(valid_tokens[0]));
     assert_eq!(row["owner"], "user-admin");
-    // Proving it was a use.
+    // The check of `add` has used the token.
     assert!(row["expiresAt"].is_string() && row["lastUsedAt"].is_string(), "{row:#}");
     let table = fixture.run(&["list"]).run().await?.expect(0)?;
     assert!(table.stdout.starts_with("SECRET "), "{table}");
@@ -45,14 +45,14 @@ async fn list_shows_cluster_scope_owner_expiry_and_last_use() -> Result<()> {
         table.stdout.contains(" 89d ") || table.stdout.contains(" 90d "),
         "{table}"
     );
-    // Without a way to Rancher the notes on the Secret still tell.
-    let blind = fixture.bare(&["list", "-o", "json"]).run().await?.expect(0)?;
-    let blind: Value = serde_json::from_str(&blind.stdout)?;
+    // Without a connection to Rancher, the annotations of the Secret are shown.
+    let offline = fixture.bare(&["list", "-o", "json"]).run().await?.expect(0)?;
+    let offline: Value = serde_json::from_str(&offline.stdout)?;
     assert_eq!(
-        (&blind["items"][0]["owner"], &blind["items"][0]["scope"]),
+        (&offline["items"][0]["owner"], &offline["items"][0]["scope"]),
         (&json!("user-admin"), &Value::Null)
     );
-    assert_eq!(blind["items"][0]["expiresAt"], row["expiresAt"]);
+    assert_eq!(offline["items"][0]["expiresAt"], row["expiresAt"]);
     Ok(())
 }
 
@@ -60,28 +60,28 @@ async fn list_shows_cluster_scope_owner_expiry_and_last_use() -> Result<()> {
 async fn list_distinguishes_disabled_expired_and_revoked_tokens() -> Result<()> {
     let fixture = Fixture::begin("bonn").await?;
     fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
-    let name = fixture.living().await?.remove(0);
+    let name = fixture.valid_tokens().await?.remove(0);
     let rancher = fixture.base.rancher;
 
     rancher.change_token(&name, &json!({"enabled": false})).await?;
-    assert_eq!(only_row(&fixture, &[]).await?["state"], "disabled");
-    assert_eq!(only_row(&fixture, &["--probe"]).await?["state"], "dead");
+    assert_eq!(single_row(&fixture, &[]).await?["state"], "disabled");
+    assert_eq!(single_row(&fixture, &["--probe"]).await?["state"], "dead");
     rancher.change_token(&name, &json!({"enabled": true})).await?;
-    assert_eq!(only_row(&fixture, &["--probe"]).await?["probed"], "works");
+    assert_eq!(single_row(&fixture, &["--probe"]).await?["probed"], "works");
 
     rancher.change_token(&name, &json!({"expired": true})).await?;
-    assert_eq!(only_row(&fixture, &[]).await?["state"], "expired");
+    assert_eq!(single_row(&fixture, &[]).await?["state"], "expired");
 
-    // Its owner ends it behind Argo CD's back.
+    // Its owner deletes it in Rancher.
     let admin = rancher.client("", Some(&test_cluster::User::admin()))?;
     let delete = http::Request::delete(format!("/v3/tokens/{name}")).body(Vec::new())?;
     admin.request_text(delete).await?;
-    assert_eq!(only_row(&fixture, &[]).await?["state"], "revoked");
+    assert_eq!(single_row(&fixture, &[]).await?["state"], "revoked");
 
-    // What `add` is for.
+    // `add` replaces it.
     let added = fixture.run(&["add", fixture.id(), "--yes"]).run().await?.expect(0)?;
     assert!(added.stdout.contains("adopted"), "{added}");
-    assert_eq!(only_row(&fixture, &["--probe"]).await?["state"], "current");
-    assert!(token(&fixture.secret().await?)?.starts_with(&fixture.living().await?[0]));
+    assert_eq!(single_row(&fixture, &["--probe"]).await?["state"], "current");
+    assert!(token(&fixture.secret().await?)?.starts_with(&fixture.valid_tokens().await?[0]));
     Ok(())
 }

@@ -1,6 +1,4 @@
-//! What users of `kubectl argocd-rancher` live through, on a real control plane with a Rancher that is stood in for.
-//!
-//! The plugin is run by the real kubectl, which finds it by its name.
+//! End-to-end tests of `kubectl argocd-rancher`, on a real control plane with the fake Rancher and without Argo CD.
 
 mod add;
 mod connection;

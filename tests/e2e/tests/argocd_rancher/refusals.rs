@@ -6,14 +6,14 @@ use serde_json::json;
 use test_cluster::Registration;
 
 use crate::fixture::{Fixture, config};
-use crate::tokens::{name_of_secret, token_of_ours};
+use crate::tokens::{issue_token, name_of_secret};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_local_cluster_needs_an_unscoped_token() -> Result<()> {
     let fixture = Fixture::begin("farsund").await?;
     let mut local = Registration::imported("local").kind("local");
     local.id = Some("local".to_owned());
-    // Another test may have registered it: there is one in a Rancher.
+    // Another test may have registered it. A Rancher has only one.
     let _ = fixture.base.rancher.register_as(&local).await;
     let refused = fixture.run(&["add", "local"]).run().await?.expect(1)?;
     ensure!(refused.stderr.contains("--unscoped"), "{refused}");
@@ -37,8 +37,8 @@ async fn the_local_cluster_needs_an_unscoped_token() -> Result<()> {
     let rotate = ["rotate", "local", "--unscoped", "--grace", "1s", "--yes"];
     fixture.run(&rotate).run().await?.expect(0)?;
     fixture.bare(&["verify", "local"]).run().await?.expect(0)?;
-    // One that was made by hand with a scope is not called proven.
-    let (_, scoped) = token_of_ours(&fixture, "by hand", Some("local")).await?;
+    // `verify` does not accept a scoped token for the local cluster.
+    let (_, scoped) = issue_token(&fixture, "by hand", Some("local")).await?;
     let secret = fixture.secret().await?;
     let mut login = config(&secret)?;
     login["bearerToken"] = json!(scoped);
@@ -84,7 +84,7 @@ async fn unusable_secrets_are_named_by_every_command() -> Result<()> {
             "{refused}"
         );
     }
-    // The name that the certificate must be for counts in the proof.
+    // The expected name of the certificate is part of the check.
     let mut login = config(&secret)?;
     login["tlsClientConfig"]["serverName"] = json!("elsewhere.example.com");
     fixture.overwrite(&secret, &login).await?;

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use crate::fixture::{Fixture, token};
-use crate::tokens::{is_alive, name_of_secret, token_of_ours};
+use crate::tokens::{is_valid, issue_token, name_of_secret};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn remove_deletes_the_secret_and_revokes_the_token() -> Result<()> {
@@ -18,10 +18,10 @@ async fn remove_deletes_the_secret_and_revokes_the_token() -> Result<()> {
     assert!(plan.stdout.contains("would be deleted, and token token-"), "{plan}");
     let asked = fixture.run(&["remove", fixture.id()]).run().await?.expect(1)?;
     assert!(asked.stderr.contains("no terminal"), "{asked}");
-    assert_eq!(fixture.living().await?.len(), 1);
+    assert_eq!(fixture.valid_tokens().await?.len(), 1);
     let removed = fixture.run(&["remove", fixture.id(), "--yes"]).run().await?.expect(0)?;
     assert!(removed.stderr.contains("Rancher refuses token-"), "{removed}");
-    assert!(fixture.living().await?.is_empty() && fixture.secret().await.is_err());
+    assert!(fixture.valid_tokens().await?.is_empty() && fixture.secret().await.is_err());
     let again = fixture.run(&["remove", fixture.id(), "--yes"]).run().await?.expect(1)?;
     assert!(again.stderr.contains("Argo CD has no cluster"), "{again}");
     Ok(())
@@ -52,7 +52,7 @@ async fn remove_refuses_a_cluster_with_applications() -> Result<()> {
         refused.stderr.contains(&format!("{}/web", fixture.namespace)),
         "{refused}"
     );
-    assert_eq!(fixture.living().await?.len(), 1);
+    assert_eq!(fixture.valid_tokens().await?.len(), 1);
     token(&fixture.secret().await?)?;
     let forced = fixture
         .run(&["remove", fixture.id(), "--yes", "--force=applications"])
@@ -63,7 +63,7 @@ async fn remove_refuses_a_cluster_with_applications() -> Result<()> {
         forced.stderr.contains("Applications are deployed to cluster"),
         "{forced}"
     );
-    assert!(fixture.living().await?.is_empty());
+    assert!(fixture.valid_tokens().await?.is_empty());
     Ok(())
 }
 
@@ -71,16 +71,16 @@ async fn remove_refuses_a_cluster_with_applications() -> Result<()> {
 async fn remove_keeps_the_token_of_another_argocd() -> Result<()> {
     let fixture = Fixture::begin("mandal").await?;
     fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
-    let (secret, own) = (name_of_secret(&fixture).await?, fixture.living().await?.remove(0));
+    let (secret, own) = (name_of_secret(&fixture).await?, fixture.valid_tokens().await?.remove(0));
     let mark = format!(
         "kubectl-argocd-rancher run=zzzzz for={}/{secret} in=0000",
         fixture.namespace
     );
-    let (other, _) = token_of_ours(&fixture, &mark, Some(fixture.id())).await?;
+    let (other, _) = issue_token(&fixture, &mark, Some(fixture.id())).await?;
     let listed = fixture.run(&["list"]).run().await?.expect(0)?;
     ensure!(!listed.stderr.contains(&other), "{listed}");
     fixture.delete(&secret).await?;
-    // Its own one was used a moment ago.
+    // The token of this Argo CD was used a moment ago.
     let remove = ["remove", fixture.id(), "--yes"];
     let refused = fixture.run(&remove).run().await?.expect(1)?;
     ensure!(
@@ -89,7 +89,10 @@ async fn remove_keeps_the_token_of_another_argocd() -> Result<()> {
     );
     let forced = [&remove[..], &["--force=in-use"]].concat();
     fixture.run(&forced).run().await?.expect(0)?;
-    ensure!(!is_alive(&fixture, &own).await?, "it is left");
-    ensure!(is_alive(&fixture, &other).await?, "another Argo CD's token was revoked");
+    ensure!(!is_valid(&fixture, &own).await?, "the token is still valid");
+    ensure!(
+        is_valid(&fixture, &other).await?,
+        "the token of another Argo CD was revoked"
+    );
     Ok(())
 }

@@ -6,10 +6,10 @@ use test_cluster::Request;
 
 use crate::fixture::Fixture;
 
-/// At most so many requests for one cluster, with no time of grace.
+/// The most requests for one cluster, without a grace period.
 const TOGETHER: usize = 125;
 
-/// `PATCH Secret, Argo CD's namespace`, or the write of Rancher's own API.
+/// A write in the words of the document: `PATCH Secret, namespace of Argo CD`.
 fn what(write: &Request) -> String {
     if write.path.contains("/v3/tokens") {
         format!("{} token, Rancher", write.method)
@@ -28,7 +28,7 @@ async fn rotate_sends_the_documented_writes() -> Result<()> {
     let cost = Cost::of(&proxy);
     cost.is_documented("One cluster", what)?;
     cost.leases_follow(10, done.took)?;
-    // Two looks a second while it waits.
+    // It observes twice a second while it waits.
     let waited = 12 * usize::try_from(done.took.as_secs())?;
     cost.at_most(TOGETHER + waited, "requests", proxy.requests().len())?;
     Ok(())

@@ -11,8 +11,8 @@ async fn rollback_restores_the_start_before_retire() -> Result<()> {
     let fixture = Fixture::begin("floro").await?;
     let (old, new) = interrupted_in_grace(&fixture).await?;
     ensure!(
-        fixture.lets_in(&old).await? && fixture.lets_in(&new).await?,
-        "one of them is refused"
+        fixture.accepts(&old).await? && fixture.accepts(&new).await?,
+        "one of the tokens is rejected"
     );
     let listed = fixture.run(&["list"]).run().await?.expect(0)?;
     ensure!(
@@ -24,7 +24,7 @@ async fn rollback_restores_the_start_before_retire() -> Result<()> {
     let undo = ["rollback", fixture.id(), "--grace", "1s", "--yes"];
     fixture.run(&undo).run().await?.expect(0)?;
     fixture.is_restored(&old).await?;
-    ensure!(!fixture.lets_in(&new).await?, "the new one is let in");
+    ensure!(!fixture.accepts(&new).await?, "the new token is accepted");
     fixture
         .run(&["rollback", fixture.id(), "--exit-code"])
         .run()
@@ -62,10 +62,10 @@ async fn rollback_keeps_the_new_token_when_the_backup_secret_is_lost() -> Result
     let undo = ["rollback", fixture.id(), "--grace", "1s", "--yes"];
     fixture.run(&undo).run().await?.expect(1)?;
     ensure!(
-        token(&fixture.secret().await?)? == new && fixture.lets_in(&new).await?,
+        token(&fixture.secret().await?)? == new && fixture.accepts(&new).await?,
         "Argo CD has no login"
     );
-    // Nobody knows its value any more, and nobody was asked to end it.
-    ensure!(fixture.lets_in(&old).await?, "it was ended");
+    // Its value is lost, and no command has revoked it.
+    ensure!(fixture.accepts(&old).await?, "it was revoked");
     Ok(())
 }

@@ -14,9 +14,9 @@ use serde_json::json;
 use test_cluster::{Fault, Moment, On, User};
 
 use crate::fixture::{Fixture, config, token};
-use crate::tokens::{is_alive, token_of_ours};
+use crate::tokens::{is_valid, issue_token};
 
-/// Names that differ from run to run.
+/// Masks the names that differ from run to run.
 async fn plain(fixture: &Fixture, text: &str, old: &str) -> Result<String> {
     let secret = fixture.cluster_secret().await?;
     let mut plain = text.replace(&secret.metadata.name.clone().unwrap_or_default(), "<secret>");
@@ -72,14 +72,17 @@ async fn rotate_replaces_the_token_and_revokes_the_old_one() -> Result<()> {
     ");
     assert_snapshot!(plain(&fixture, &done.stdout, &old).await?, @"secret/<secret> rotated");
     let after = fixture.secret().await?;
-    ensure!(after.metadata.uid == before.metadata.uid, "it was made anew");
+    ensure!(
+        after.metadata.uid == before.metadata.uid,
+        "the Secret was created again"
+    );
     ensure!(after.metadata.labels == before.metadata.labels, "labels have changed");
     let (mut was, is) = (config(&before)?, config(&after)?);
     was["bearerToken"] = json!(new);
     ensure!(was == is, "more than the token has changed");
     ensure!(
         !done.to_string().contains(&new) && !done.to_string().contains(&old),
-        "a token was shown"
+        "a token was printed"
     );
     let status = fixture.status().await?;
     ensure!(
@@ -116,12 +119,12 @@ async fn rotate_dry_run_prints_the_plan_and_changes_nothing() -> Result<()> {
       <old> (<old> fingerprint): whatever else calls Rancher with it
     ");
     ensure!(
-        fixture.secret().await? == before && fixture.living().await?.len() == 1,
-        "something was touched"
+        fixture.secret().await? == before && fixture.valid_tokens().await?.len() == 1,
+        "something was changed"
     );
     let asked = fixture.run(&["rotate", fixture.id()]).run().await?.expect(1)?;
     ensure!(asked.stderr.contains("no terminal to confirm it on"), "{asked}");
-    ensure!(fixture.secret().await? == before, "something was touched");
+    ensure!(fixture.secret().await? == before, "something was changed");
     Ok(())
 }
 
@@ -143,7 +146,7 @@ async fn rotate_repairs_a_stale_copy_that_was_written_back() -> Result<()> {
     let done = run.finish().await?.expect(0)?;
     fixture.is_rotated(&old).await?;
     let puts = done.stderr.matches("into the cluster Secret").count();
-    // One of them is the plan's.
+    // One of them is a line of the plan.
     ensure!(puts == 3, "{done}");
     Ok(())
 }
@@ -171,9 +174,12 @@ async fn rotate_keeps_shared_and_foreign_tokens() -> Result<()> {
     );
     ensure!(
         labels["team"] == "blue" && data["shard"].0 == b"3",
-        "what is not ours has changed"
+        "a foreign field has changed"
     );
-    ensure!(fixture.lets_in(&User::admin().token).await?, "the old one is refused");
+    ensure!(
+        fixture.accepts(&User::admin().token).await?,
+        "the old token is rejected"
+    );
     Ok(())
 }
 
@@ -186,7 +192,7 @@ async fn rotate_refuses_two_secrets_for_one_cluster() -> Result<()> {
     let name = first.metadata.name.clone().context("no name")?;
     let refused = fixture.run(&["rotate", &name, "--yes"]).run().await?.expect(1)?;
     ensure!(refused.stderr.contains("are both for"), "{refused}");
-    ensure!(fixture.living().await?.len() == 1, "something was minted");
+    ensure!(fixture.valid_tokens().await?.len() == 1, "a token was issued");
     Ok(())
 }
 
@@ -195,7 +201,7 @@ async fn rotate_replaces_an_expired_token() -> Result<()> {
     let fixture = Fixture::begin("mosjoen").await?;
     fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
     let old = token(&fixture.secret().await?)?;
-    let name = fixture.living().await?.remove(0);
+    let name = fixture.valid_tokens().await?.remove(0);
     fixture
         .base
         .rancher
@@ -223,13 +229,13 @@ async fn rotate_refuses_a_disconnected_agent_unless_forced() -> Result<()> {
     rancher.offline(cluster, Duration::from_mins(10)).await?;
     let refused = fixture.run(&["rotate", fixture.id(), "--yes"]).run().await?.expect(1)?;
     ensure!(refused.stderr.contains("--force=offline"), "{refused}");
-    ensure!(fixture.living().await?.len() == 1, "something was minted");
-    ensure!(refused.took < Duration::from_mins(1), "it hung for {:?}", refused.took);
+    ensure!(fixture.valid_tokens().await?.len() == 1, "a token was issued");
+    ensure!(refused.took < Duration::from_mins(1), "it took {:?}", refused.took);
     let args = ["rotate", fixture.id(), "--force=offline", "--grace", "0s", "--yes"];
     fixture.run(&args).run().await?.expect(0)?;
     rancher.online(cluster).await?;
-    e2e::until("the agent to be back", async || {
-        Ok(fixture.lets_in(&token(&fixture.secret().await?)?).await?.then_some(()))
+    e2e::until("the agent to reconnect", async || {
+        Ok(fixture.accepts(&token(&fixture.secret().await?)?).await?.then_some(()))
     })
     .await?;
     fixture.is_rotated(&old).await?;
@@ -243,9 +249,9 @@ async fn rotate_rolls_back_when_the_agent_disconnects_before_it_is_verified() ->
     let old = token(&fixture.secret().await?)?;
     let (rancher, cluster) = (fixture.base.rancher, &fixture.base.cluster);
     let (proxy, shell) = fixture.behind_proxy().await?;
-    // Right before the mint.
-    let mint = test_cluster::On::write().path("*/v3/tokens*");
-    let planned = proxy.plan(mint, test_cluster::Fault::Stall(Duration::from_secs(3)));
+    // Right before the new token is issued.
+    let issue = test_cluster::On::write().path("*/v3/tokens*");
+    let planned = proxy.plan(issue, test_cluster::Fault::Stall(Duration::from_secs(3)));
     let args = ["rotate", fixture.id(), "--timeout", "12s", "--grace", "0s", "--yes"];
     let run = fixture.run_at(&shell, &args).start().await?;
     planned.strikes().await;
@@ -253,8 +259,8 @@ async fn rotate_rolls_back_when_the_agent_disconnects_before_it_is_verified() ->
     let back = run.finish().await?.expect(1)?;
     ensure!(back.stderr.contains("to let token-"), "{back}");
     rancher.online(cluster).await?;
-    e2e::until("the agent to be back", async || {
-        Ok(fixture.lets_in(&old).await?.then_some(()))
+    e2e::until("the agent to reconnect", async || {
+        Ok(fixture.accepts(&old).await?.then_some(()))
     })
     .await?;
     fixture.is_restored(&old).await
@@ -289,7 +295,7 @@ async fn rotate_over_a_slow_link_finishes_and_resumes_after_a_kill() -> Result<(
         proxy.delay(On::request(), Duration::from_millis(100));
         let rotate = ["rotate", fixture.id(), "--grace", "0s", "--yes"];
         if killed {
-            // Right after Rancher has given out the new token.
+            // Right after Rancher has issued the new token.
             proxy.plan(On::write().path("/v3/token*"), Fault::Kill(Moment::After));
             let run = fixture.run_at(&shell, &rotate).start().await?;
             proxy.victim(run.pid()?);
@@ -304,7 +310,7 @@ async fn rotate_over_a_slow_link_finishes_and_resumes_after_a_kill() -> Result<(
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_of_the_commands_own_login_is_never_revoked() -> Result<()> {
     let fixture = Fixture::begin("rjukan").await?;
-    let (name, value) = token_of_ours(&fixture, "by hand", None).await?;
+    let (name, value) = issue_token(&fixture, "by hand", None).await?;
     let login = json!({"bearerToken": value, "tlsClientConfig": {"insecure": false, "caData": fixture.ca_data()}});
     fixture.by_hand("own", &fixture.server(), &login).await?;
     let (ca, file) = (
@@ -325,7 +331,7 @@ async fn the_token_of_the_commands_own_login_is_never_revoked() -> Result<()> {
         .run()
         .await?;
     ensure!(removed.stderr.contains("itself logs in to Rancher with"), "{removed}");
-    ensure!(is_alive(&fixture, &name).await?, "it was revoked");
+    ensure!(is_valid(&fixture, &name).await?, "it was revoked");
     Ok(())
 }
 
@@ -335,7 +341,7 @@ async fn rotate_does_not_mistake_use_by_others_for_argocd() -> Result<()> {
     fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
     fixture.application().await?;
     let old = token(&fixture.secret().await?)?;
-    // Nothing tells of Argo CD's use here.
+    // Nothing here reports the use by Argo CD.
     let rotate = ["rotate", fixture.id(), "--grace", "1s", "--yes"];
     let refused = fixture.run(&rotate).run().await?.expect(1)?;
     ensure!(

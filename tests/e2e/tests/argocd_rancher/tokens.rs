@@ -7,8 +7,8 @@ use test_cluster::User;
 
 use crate::fixture::{Fixture, token};
 
-/// A token of the user who runs the commands, for all clusters.
-pub(crate) async fn token_of_ours(
+/// Issues a token for the user who runs the commands. Returns its name and its value.
+pub(crate) async fn issue_token(
     fixture: &Fixture,
     description: &str,
     cluster: Option<&str>,
@@ -23,7 +23,7 @@ pub(crate) async fn token_of_ours(
     Ok((text("name")?, text("token")?))
 }
 
-pub(crate) async fn is_alive(fixture: &Fixture, name: &str) -> Result<bool> {
+pub(crate) async fn is_valid(fixture: &Fixture, name: &str) -> Result<bool> {
     let tokens = fixture.base.rancher.tokens().await?;
     Ok(tokens
         .iter()
@@ -40,7 +40,7 @@ pub(crate) async fn interrupted_in_grace(fixture: &Fixture) -> Result<(String, S
     let old = token(&fixture.secret().await?)?;
     let rotate = ["rotate", fixture.id(), "--grace", "10m", "--yes"];
     let run = fixture.run(&rotate).start().await?;
-    fixture.comes_to("prove").await?;
+    fixture.reaches("prove").await?;
     let new = token(&fixture.cluster_secret().await?)?;
     run.signal(Signal::INT)?;
     let interrupted = run.finish().await?.expect(130)?;

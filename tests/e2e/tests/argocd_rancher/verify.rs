@@ -24,7 +24,7 @@ async fn verify_succeeds_without_access_to_rancher() -> Result<()> {
     let plain = seen
         .stdout
         .replace(&name, "<secret>")
-        .replace(&fixture.living().await?[0], "<token>");
+        .replace(&fixture.valid_tokens().await?[0], "<token>");
     let text = mask_output(&plain);
     assert_snapshot!(text, @r"
     + secret  Secret <secret> holds <token>
@@ -41,7 +41,7 @@ async fn verify_succeeds_without_access_to_rancher() -> Result<()> {
 async fn verify_names_a_disconnected_agent_and_a_disabled_token() -> Result<()> {
     let fixture = Fixture::begin("linz").await?;
     fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
-    let name = fixture.living().await?.remove(0);
+    let name = fixture.valid_tokens().await?.remove(0);
     let (rancher, cluster) = (fixture.base.rancher, &fixture.base.cluster);
 
     rancher.offline(cluster, Duration::from_mins(10)).await?;
@@ -54,7 +54,7 @@ async fn verify_names_a_disconnected_agent_and_a_disabled_token() -> Result<()> 
         "{offline}"
     );
     rancher.online(cluster).await?;
-    e2e::until("the agent to be back", async || {
+    e2e::until("the agent to reconnect", async || {
         Ok((fixture.bare(&["verify", fixture.id()]).run().await?.code() == Some(0)).then_some(()))
     })
     .await?;
@@ -75,17 +75,17 @@ async fn verify_names_a_disconnected_agent_and_a_disabled_token() -> Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_names_a_missing_membership_and_an_unusable_config() -> Result<()> {
     let fixture = Fixture::begin("brno").await?;
-    let stranger = test_cluster::User::viewer();
+    let outsider = test_cluster::User::viewer();
     let login =
-        json!({"bearerToken": stranger.token, "tlsClientConfig": {"insecure": false, "caData": fixture.ca_data()}});
-    fixture.by_hand("stranger", &fixture.server(), &login).await?;
+        json!({"bearerToken": outsider.token, "tlsClientConfig": {"insecure": false, "caData": fixture.ca_data()}});
+    fixture.by_hand("outsider", &fixture.server(), &login).await?;
     let seen = verify(&fixture, 1).await?;
     assert!(
         seen.stdout
             .contains("its owner u-viewer is not a member of the cluster"),
         "{seen}"
     );
-    fixture.delete("stranger").await?;
+    fixture.delete("outsider").await?;
 
     let login = json!({"bearerToken": "", "tlsClientConfig": {"insecure": true, "caData": fixture.ca_data()}});
     fixture.by_hand("broken", &fixture.server(), &login).await?;

@@ -8,9 +8,9 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use test_cluster::{Fault, Identity, Kubeconfig, On, TestEnvironment};
 
-use crate::fixture::{Fixture, give_plugin, secret_of, text};
+use crate::fixture::{Fixture, secret_of, text};
 
-/// What both must agree on: name, labels, Argo CD's own annotations, type, and the text of every key.
+/// The fields that both must agree on: name, labels, Argo CD's own annotations, and the text of every key.
 fn essence(secret: &Secret) -> Result<Value> {
     let data: BTreeMap<&String, String> = secret
         .data
@@ -33,7 +33,7 @@ fn essence_of(spec: &Value) -> Value {
     })
 }
 
-/// What generate-spec makes of a server with the token that is in a Secret.
+/// The Secret that generate-spec prints for the server and the token of a Secret.
 fn wanted(fixture: &Fixture, secret: &Secret, ca_pem: &str, flags: &[&str]) -> Result<Value> {
     let config: Value = serde_json::from_str(&text(secret, "config")?)?;
     let token = config["bearerToken"].as_str().context("no token")?;
@@ -80,8 +80,7 @@ async fn add_writes_the_secret_that_generate_spec_prints() -> Result<()> {
 async fn add_omits_the_ca_behind_a_publicly_trusted_certificate() -> Result<()> {
     let fixture = Fixture::begin("lugano").await?;
     let (proxy, shell) = fixture.base.behind_proxy().await?;
-    give_plugin(&shell)?;
-    // A Rancher that says that it needs no CA, and a system that trusts it.
+    // A Rancher without a private CA, and a system that trusts its certificate.
     let none = Fault::Say {
         status: 200,
         body: String::new(),

@@ -10,30 +10,30 @@ use test_cluster::{Content, GATE, Operation};
 
 use crate::fixture::{Deployed, Fixture};
 
-/// It runs, and waits for its hook.
+/// A running sync that waits for its hook.
 pub(crate) struct BlockedSync<'a> {
     fixture: &'a Fixture,
     deployed: Deployed,
 }
 
-/// Starts one in the cluster, which Argo CD must know, and returns when it waits.
+/// Starts a sync in the cluster, which Argo CD must have, and returns when it waits for the hook.
 pub(crate) async fn start_blocked_sync(fixture: &Fixture) -> Result<BlockedSync<'_>> {
     let deployed = fixture.deploy(Content::Gated).await?;
     fixture.becomes("Successful").await?;
     fixture.argo.sync(&deployed.application).await?;
-    let waiting = BlockedSync { fixture, deployed };
-    let gates = waiting.gates().await?;
+    let sync = BlockedSync { fixture, deployed };
+    let gates = sync.gates().await?;
     until("the sync to wait", async || {
-        let running = waiting.operation().await?.filter(|operation| !operation.is_over());
+        let running = sync.operation().await?.filter(|operation| !operation.is_over());
         let gate = gates.get_opt(GATE).await?;
         Ok(running.and(gate).map(drop))
     })
     .await?;
-    Ok(waiting)
+    Ok(sync)
 }
 
 impl BlockedSync<'_> {
-    /// Lets it go on, and waits for its end.
+    /// Ends the hook, and waits for the end of the sync.
     pub(crate) async fn release_and_wait(&self) -> Result<Operation> {
         let done = json!({"status": {"phase": "Succeeded"}});
         let gates = self.gates().await?;

@@ -9,26 +9,23 @@ use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use test_cluster::{Application, ArgoCd, Call, Connection, Content, TestEnvironment, TokenStorage, User};
 
-/// The plugin as the file that kubectl looks for.
-const PLUGIN: &str = "kubectl-argocd_rancher";
-
 pub(crate) struct Fixture {
     pub(crate) base: RancherFixture,
     pub(crate) argo: &'static ArgoCd,
     pub(crate) secrets: Api<Secret>,
 }
 
-/// A token of Rancher's.
+/// A Rancher API token.
 pub(crate) struct Token {
     pub(crate) name: String,
     /// The whole bearer value.
     pub(crate) value: String,
 }
 
-/// An Application of Argo CD's.
+/// An Application of Argo CD.
 pub(crate) struct Deployed {
     pub(crate) application: String,
-    /// Where it deploys to, in the cluster.
+    /// The namespace in the cluster that it deploys to.
     pub(crate) namespace: String,
 }
 
@@ -36,7 +33,6 @@ impl Fixture {
     pub(crate) async fn begin(name: &str) -> Result<Self> {
         let argo = async { TestEnvironment::shared().await?.argocd().await };
         let (base, argo) = tokio::try_join!(RancherFixture::begin(TokenStorage::Secret, name), argo)?;
-        give_plugin(&base.shell)?;
         let client = base.management.client().await?;
         Ok(Self {
             secrets: Api::namespaced(client, argo.namespace()),
@@ -45,7 +41,7 @@ impl Fixture {
         })
     }
 
-    /// One whose cluster Argo CD knows, by what `add` has written.
+    /// The same, after `add` of the cluster.
     pub(crate) async fn added(name: &str) -> Result<Self> {
         let fixture = Self::begin(name).await?;
         fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
@@ -57,20 +53,21 @@ impl Fixture {
         &self.base.cluster.id
     }
 
-    /// The cluster's address, as Argo CD is told.
+    /// The cluster's URL in the cluster Secret.
     pub(crate) fn server(&self) -> String {
         format!("{}/k8s/clusters/{}", self.base.rancher.url(), self.id())
     }
 
-    /// `kubectl argocd-rancher ARGS`, with both sides known.
+    /// `kubectl-argocd_rancher ARGS`, with the contexts of Argo CD and of Rancher.
     pub(crate) fn run(&self, args: &[&str]) -> Invocation {
         self.run_at(&self.base.shell, args)
     }
 
+    /// The same in another shell.
     pub(crate) fn run_at(&self, shell: &Shell, args: &[&str]) -> Invocation {
         let argo = ["--context", "management", "--namespace", self.argo.namespace()];
-        let words = ["argocd-rancher"].iter().chain(args).chain(&argo);
-        shell.kubectl(words.chain(&["--rancher-context", "rancher"]))
+        let rancher = ["--rancher-context", "rancher"];
+        shell.argocd_rancher(args.iter().chain(&argo).chain(&rancher))
     }
 
     /// The Secret of the cluster.
@@ -78,14 +75,14 @@ impl Fixture {
         secret_of(&self.secrets, &self.server()).await
     }
 
-    /// The bearer value that Argo CD has for the cluster now.
+    /// The token that Argo CD has for the cluster now.
     pub(crate) async fn token_in_place(&self) -> Result<Token> {
         let config: Value = serde_json::from_str(&text(&self.secret().await?, "config")?)?;
         Token::of(&config["bearerToken"])
     }
 
-    /// A new token for the cluster.
-    pub(crate) async fn mint(&self) -> Result<Token> {
+    /// Issues a token for the cluster.
+    pub(crate) async fn issue(&self) -> Result<Token> {
         let asked = json!({"type": "token", "clusterId": self.id(), "ttl": 3_600_000});
         let request = http::Request::post("/v3/tokens").body(serde_json::to_vec(&asked)?)?;
         let admin = self.base.rancher.client("", Some(&User::admin()))?;
@@ -93,7 +90,7 @@ impl Fixture {
         Token::of(&minted["token"])
     }
 
-    /// Ends a token.
+    /// Revokes a token.
     pub(crate) async fn revoke(&self, token: &Token) -> Result<()> {
         let request = http::Request::delete(format!("/v3/tokens/{}", token.name)).body(Vec::new())?;
         let admin = self.base.rancher.client("", Some(&User::admin()))?;
@@ -101,7 +98,7 @@ impl Fixture {
         Ok(())
     }
 
-    /// Puts a token into the Secret by a plain patch, as somebody would by hand, and does not look back.
+    /// Writes a token into the Secret by a plain patch, and does not check the result.
     pub(crate) async fn swap(&self, token: &Token) -> Result<()> {
         let secret = self.secret().await?;
         let mut config: Value = serde_json::from_str(&text(&secret, "config")?)?;
@@ -113,20 +110,20 @@ impl Fixture {
         Ok(())
     }
 
-    /// Whether Argo CD's controller has been let through with a token, from a moment on.
+    /// Whether a call of Argo CD's controller with this token was accepted since then.
     pub(crate) fn uses(&self, token: &Token, since: Timestamp) -> Result<bool> {
         let calls = self.controllers_calls(&[token], since)?;
         Ok(calls.iter().any(|call| !call.is_refused()))
     }
 
-    /// The calls of Argo CD's controller with one of these tokens that were refused, from a moment on.
+    /// The rejected calls of Argo CD's controller with one of these tokens since then.
     pub(crate) fn refused(&self, tokens: &[&Token], since: Timestamp) -> Result<Vec<Call>> {
         let mut calls = self.controllers_calls(tokens, since)?;
         calls.retain(Call::is_refused);
         Ok(calls)
     }
 
-    /// Other stories probe these tokens too.
+    /// The plugin calls with these tokens too.
     fn controllers_calls(&self, tokens: &[&Token], since: Timestamp) -> Result<Vec<Call>> {
         let names: Vec<&str> = tokens.iter().map(|token| token.name.as_str()).collect();
         let mut calls = self.base.rancher.calls_with(&names, since)?;
@@ -134,7 +131,7 @@ impl Fixture {
         Ok(calls)
     }
 
-    /// What makes Argo CD use the cluster: an Application, in a namespace of its own there.
+    /// Creates an Application in a new namespace of the cluster, so that Argo CD uses the cluster.
     pub(crate) async fn deploy(&self, content: Content) -> Result<Deployed> {
         let application = format!("app-{}", self.id());
         let namespace = self.base.downstream.namespace(&application).await?;
@@ -149,10 +146,10 @@ impl Fixture {
         Ok(Deployed { application, namespace })
     }
 
-    /// Waits until Argo CD says so of the cluster.
+    /// Waits until Argo CD shows this connection state of the cluster.
     pub(crate) async fn becomes(&self, status: &str) -> Result<Connection> {
         let server = self.server();
-        let what = format!("Argo CD to say {status} of {server}");
+        let what = format!("Argo CD to show {status} for {server}");
         until(&what, async || {
             let seen = self.argo.connection(&server).await?;
             Ok(seen.filter(|seen| seen.status == status))
@@ -170,13 +167,6 @@ impl Token {
             value: value.to_owned(),
         })
     }
-}
-
-/// Puts the plugin on the `PATH` of a desk.
-pub(crate) fn give_plugin(shell: &Shell) -> Result<()> {
-    let link = shell.home().join("bin").join(PLUGIN);
-    std::os::unix::fs::symlink(test_cluster::built(PLUGIN)?, link)?;
-    Ok(())
 }
 
 /// The Secret of the cluster with this address.

@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 
 use crate::fixture::Fixture;
 
-/// So many clusters, all of them made known to Argo CD by one `add`.
+/// Registers clusters, and adds them to Argo CD with one command.
 pub(crate) async fn fleet(name: &str, size: usize) -> Result<Vec<Fixture>> {
     let names: Vec<String> = (1..=size).map(|number| format!("{name}-{number}")).collect();
     let fleet = try_join_all(names.iter().map(|name| Fixture::begin(name))).await?;
@@ -17,7 +17,7 @@ pub(crate) async fn fleet(name: &str, size: usize) -> Result<Vec<Fixture>> {
     Ok(fleet)
 }
 
-/// Their addresses, as Argo CD is told.
+/// Their URLs in the cluster Secrets.
 pub(crate) fn servers(fleet: &[Fixture]) -> Vec<String> {
     fleet.iter().map(Fixture::server).collect()
 }
@@ -28,8 +28,8 @@ pub(crate) async fn in_place(fleet: &[Fixture]) -> Result<BTreeSet<String>> {
     Ok(tokens.into_iter().map(|token| token.name).collect())
 }
 
-/// The names of the tokens for them that are alive.
-pub(crate) async fn alive(fleet: &[Fixture]) -> Result<BTreeSet<String>> {
+/// The names of the valid tokens for them.
+pub(crate) async fn valid(fleet: &[Fixture]) -> Result<BTreeSet<String>> {
     let ids: BTreeSet<&str> = fleet.iter().map(Fixture::id).collect();
     let all = fleet[0].base.rancher.tokens().await?;
     let ours = all.iter().filter(|token| {

@@ -28,7 +28,7 @@ async fn list_shows_the_connection_state_of_argocd() -> Result<()> {
     let deployed = fixture.deploy(Content::Plain).await?;
     let seen = fixture.becomes("Successful").await?;
     assert!(seen.kinds > 40, "{seen:?}");
-    let connected = until("list to show Argo CD's opinion", async || {
+    let connected = until("list to show the connection state", async || {
         let row = row(&fixture, &["--probe"]).await?;
         Ok((row["argocd"]["connected"] == true).then_some(row))
     })
@@ -41,23 +41,23 @@ async fn list_shows_the_connection_state_of_argocd() -> Result<()> {
 
     let token = fixture.token_in_place().await?;
     fixture.revoke(&token).await?;
-    // Even one that it has looked at again since.
+    // Even after another comparison by Argo CD.
     let reconciled = async || {
         let application = fixture.argo.application(&deployed.application).await?;
         anyhow::Ok(application["status"]["reconciledAt"].clone())
     };
     let before = reconciled().await?;
     fixture.argo.refresh(&deployed.application).await?;
-    until("Argo CD to look again", async || {
+    until("Argo CD to compare again", async || {
         Ok((reconciled().await? != before).then_some(()))
     })
     .await?;
     assert_eq!(fixture.becomes("Successful").await?.kinds, seen.kinds);
-    let dead = row(&fixture, &["--probe"]).await?;
+    let invalid = row(&fixture, &["--probe"]).await?;
     assert_eq!(
-        (&dead["argocd"]["connected"], &dead["state"]),
+        (&invalid["argocd"]["connected"], &invalid["state"]),
         (&json!(true), &json!("dead")),
-        "{dead:#}"
+        "{invalid:#}"
     );
     assert_eq!(row(&fixture, &[]).await?["state"], "revoked");
     Ok(())

@@ -1,5 +1,5 @@
-//! `kubectl argocd-rancher` with the real Argo CD as a referee: its controller uses the tokens, its server writes into the
-//! same Secrets, its command line says what a Secret should be.
+//! End-to-end tests of `kubectl argocd-rancher` with the real Argo CD: its controller uses the tokens, its server writes
+//! the same Secrets, and its command line prints the expected Secret.
 
 mod add;
 mod blocked_sync;

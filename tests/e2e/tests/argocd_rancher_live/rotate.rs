@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::blocked_sync::start_blocked_sync;
 use crate::fixture::Fixture;
-use crate::fleet::{alive, fleet, in_place, servers};
+use crate::fleet::{fleet, in_place, servers, valid};
 use crate::stale_writers::StaleWriters;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,7 +24,7 @@ async fn rotate_during_a_sync_causes_no_rejected_call() -> Result<()> {
     let new = fixture.token_in_place().await?;
     ensure!(
         new.name != old.name && fixture.uses(&new, since)?,
-        "Argo CD was not seen with the new one"
+        "Argo CD did not use the new token"
     );
     let end = sync.release_and_wait().await?;
     ensure!(end.phase == "Succeeded", "{end:?}");
@@ -32,12 +32,12 @@ async fn rotate_during_a_sync_causes_no_rejected_call() -> Result<()> {
     ensure!(refused.is_empty(), "{refused:#?}");
     ensure!(
         fixture.becomes("Successful").await?.message.is_empty(),
-        "Argo CD has something against it"
+        "Argo CD reports an error"
     );
     Ok(())
 }
 
-/// `kubectl argocd-rancher rotate`, for all of them at once.
+/// Rotates all of them with one command.
 async fn rotated(fleet: &[Fixture], grace: &str) -> Result<()> {
     let together = [
         "--max-parallel",
@@ -65,7 +65,7 @@ async fn rotate_during_cache_invalidations_leaves_no_old_token() -> Result<()> {
         rotated(&fleet, "2s").await?;
         let now = in_place(&fleet).await?;
         ensure!(now.is_disjoint(&seen), "an old token is in place after round {round}");
-        ensure!(alive(&fleet).await? == now, "an old token is alive after round {round}");
+        ensure!(valid(&fleet).await? == now, "an old token is valid after round {round}");
         seen.extend(now);
     }
     let writes = writers.end().await;
@@ -77,7 +77,7 @@ async fn rotate_during_cache_invalidations_leaves_no_old_token() -> Result<()> {
     Ok(())
 }
 
-/// The grace time is longer than any copy of theirs is old.
+/// The grace period is longer than any copy is outdated.
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_overrides_stale_copies_that_are_written_back() -> Result<()> {
     let fleet = fleet("gmund", 3).await?;
@@ -89,6 +89,6 @@ async fn rotate_overrides_stale_copies_that_are_written_back() -> Result<()> {
     writers.end().await;
     let after = in_place(&fleet).await?;
     ensure!(after.is_disjoint(&before), "an old token is in place");
-    ensure!(alive(&fleet).await? == after, "an old token is alive");
+    ensure!(valid(&fleet).await? == after, "an old token is valid");
     Ok(())
 }

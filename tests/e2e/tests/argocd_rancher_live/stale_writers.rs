@@ -14,17 +14,17 @@ use tokio::task::JoinSet;
 
 use crate::fixture::{Fixture, secret_of};
 
-/// Loops that go through the same clusters again and again. They end with this.
+/// Loops that write to the same clusters again and again. They end when this is dropped.
 pub(crate) struct StaleWriters {
     servers: Vec<String>,
     writes: Arc<AtomicUsize>,
-    /// For each loop, how many clusters it has done with, those among them where it was refused.
+    /// For each loop, the number of attempted writes.
     done: Vec<Arc<AtomicUsize>>,
     loops: JoinSet<()>,
 }
 
 impl StaleWriters {
-    /// Starts so many loops of cache invalidation.
+    /// Starts loops of cache invalidation.
     pub(crate) fn by_invalidation(fixture: &Fixture, servers: &[String], loops: usize) -> Self {
         let mut begun = Self {
             servers: servers.to_vec(),
@@ -39,16 +39,16 @@ impl StaleWriters {
         begun
     }
 
-    /// Adds a loop that writes back what it has read one write of Argo CD's ago. That is what argocd-server does of itself
-    /// where it reads clusters from another copy than the one that it writes on (`util/settings/cluster_informer.go`,
-    /// since 3.3): 11 of 150 swaps were lost to it (seen on Argo CD 3.5.1). 3.2.11 has one copy, and lost none of 600.
+    /// Adds a loop that writes back a copy from before the last write of Argo CD. argocd-server does that by itself since 3.3,
+    /// because it reads clusters from another cache than the one that it writes to (`util/settings/cluster_informer.go`): 11 of
+    /// 150 swaps were lost (seen on Argo CD 3.5.1). 3.2.11 has one cache, and lost none of 600.
     pub(crate) fn and_from_a_late_copy(mut self, fixture: &Fixture) -> Self {
         let (argo, secrets) = (fixture.argo, fixture.secrets.clone());
         self.spawn(move |server| {
             let secrets = secrets.clone();
             async move {
                 let before = secret_of(&secrets, &server).await?;
-                // The time in which the copy is behind.
+                // The copy is outdated after this write.
                 argo.invalidate_cache(&server).await?;
                 write_back(&secrets, before).await
             }
@@ -63,40 +63,40 @@ impl StaleWriters {
         let (writes, servers) = (Arc::clone(&self.writes), self.servers.clone());
         self.loops.spawn(async move {
             for server in servers.into_iter().cycle() {
-                // It is refused when somebody else was faster, which is the point.
+                // A conflict is expected: another writer was faster.
                 if write(server).await.is_ok() {
                     writes.fetch_add(1, Ordering::Relaxed);
                 }
                 done.fetch_add(1, Ordering::Relaxed);
-                // A write that fails at once never waits, and a task that never waits can never be ended.
+                // A task that never waits cannot be cancelled, and a write that fails at once does not wait.
                 tokio::task::yield_now().await;
             }
         });
     }
 
-    /// How many writes there were so far.
+    /// The number of successful writes so far.
     pub(crate) fn writes(&self) -> usize {
         self.writes.load(Ordering::Relaxed)
     }
 
-    /// Returns when no write is under way any more that was at the call: every loop has come round twice since.
-    pub(crate) async fn turns_over(&self) -> Result<()> {
+    /// Returns when every write that is in flight now has ended: each loop has gone through its clusters twice since.
+    pub(crate) async fn settle(&self) -> Result<()> {
         let done = || self.done.iter().map(|done| done.load(Ordering::Relaxed));
         let enough: Vec<usize> = done().map(|done| done + 2 * self.servers.len()).collect();
-        until("the writes that were under way", async || {
+        until("the writes in flight", async || {
             Ok(done().zip(&enough).all(|(done, enough)| done >= *enough).then_some(()))
         })
         .await
     }
 
-    /// Ends the loops, and tells how many writes there were.
+    /// Ends the loops, and returns the number of successful writes.
     pub(crate) async fn end(mut self) -> usize {
         self.loops.shutdown().await;
         self.writes()
     }
 }
 
-/// All data as they were, onto the object as it is.
+/// Writes old data into the current object.
 async fn write_back(secrets: &Api<Secret>, before: Secret) -> Result<()> {
     let name = before.metadata.name.clone().unwrap_or_default();
     let mut now = secrets.get(&name).await?;

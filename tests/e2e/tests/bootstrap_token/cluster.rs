@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use e2e::{CommandOutput, Shell, until};
 use k8s_openapi::ByteString;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::{Node, Secret};
 use kube::api::{Api, PostParams};
 use serde_json::Value;
@@ -18,7 +19,7 @@ pub(crate) const KUBEADM_GROUP: &str = "system:bootstrappers:kubeadm:default-nod
 
 type Shared = OnceCell<Result<ControlPlane, String>>;
 
-/// Starts a cluster. `name` must be no other's.
+/// Starts a cluster. `name` must be unique.
 pub(crate) async fn start(name: &str) -> Result<ControlPlane> {
     let environment = TestEnvironment::shared().await?;
     ControlPlane::start(
@@ -37,13 +38,13 @@ async fn shared(cell: &'static Shared, name: &str) -> Result<&'static ControlPla
     started.as_ref().map_err(|error| anyhow!("{error}"))
 }
 
-/// A cluster that kubeadm has never seen: no cluster-info, no bindings for tokens.
+/// A cluster without `kubeadm init`: no cluster-info, no bindings for tokens.
 pub(crate) async fn bare() -> Result<&'static ControlPlane> {
     static BARE: Shared = OnceCell::const_new();
     shared(&BARE, "bare").await
 }
 
-/// A cluster whose bootstrap phase kubeadm has done.
+/// A cluster after the bootstrap phase of `kubeadm init`.
 pub(crate) async fn by_kubeadm() -> Result<&'static ControlPlane> {
     static PLANE: Shared = OnceCell::const_new();
     static PREPARED: OnceCell<Result<(), String>> = OnceCell::const_new();
@@ -55,7 +56,7 @@ pub(crate) async fn by_kubeadm() -> Result<&'static ControlPlane> {
     Ok(plane)
 }
 
-/// What `kubeadm init` does about joining, after its control plane is up.
+/// Runs the phases of `kubeadm init` that nodes need to join.
 pub(crate) async fn prepare(plane: &ControlPlane) -> Result<()> {
     let shell = shell(plane).await?;
     let config = shell.home().join("init.yaml");
@@ -83,20 +84,20 @@ pub(crate) async fn prepare(plane: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
-/// The desk of its admin.
+/// The shell of its admin.
 pub(crate) async fn shell(plane: &ControlPlane) -> Result<Shell> {
     Shell::new(TestEnvironment::shared().await?, &Kubeconfig::read(plane.kubeconfig())?)
 }
 
-/// The desk of a user whom nobody has given any right.
+/// The shell of a user without any permission.
 pub(crate) async fn shell_without_permissions(plane: &ControlPlane) -> Result<Shell> {
-    let certificate = plane.authority().client("somebody", None)?;
+    let certificate = plane.authority().client("unprivileged", None)?;
     let identity = Identity::Certificate(certificate);
     let kubeconfig = Kubeconfig::new().context("here", plane.url(), plane.authority().ca_pem(), &identity);
     Shell::new(TestEnvironment::shared().await?, &kubeconfig)
 }
 
-/// A token as it was printed.
+/// A token as a command printed it.
 #[derive(Clone)]
 pub(crate) struct Printed {
     pub(crate) id: String,
@@ -118,13 +119,13 @@ impl Printed {
         })
     }
 
-    /// What nobody may see besides.
+    /// The secret half.
     pub(crate) fn secret(&self) -> &str {
         &self.text[7..]
     }
 }
 
-/// Makes a token.
+/// Creates a token.
 pub(crate) async fn create(shell: &Shell, flags: &[&str]) -> Result<Printed> {
     let args = ["create"].iter().chain(flags);
     let outcome = shell.bootstrap_token(args).run().await?.expect(0)?;
@@ -135,7 +136,7 @@ pub(crate) async fn secrets(plane: &ControlPlane, namespace: &str) -> Result<Api
     Ok(Api::namespaced(plane.client().await?, namespace))
 }
 
-/// What the Secret of a token says.
+/// The data of a token Secret.
 pub(crate) async fn data_of(plane: &ControlPlane, id: &str) -> Result<BTreeMap<String, String>> {
     let secret = secrets(plane, "kube-system")
         .await?
@@ -147,7 +148,7 @@ pub(crate) async fn data_of(plane: &ControlPlane, id: &str) -> Result<BTreeMap<S
         .collect())
 }
 
-/// A Secret as it would be written by hand, with what makes a good token, and then with what is given here.
+/// A token Secret written by hand: a valid token, with changes.
 pub(crate) struct Raw {
     pub(crate) id: String,
     pub(crate) secret: Secret,
@@ -185,25 +186,24 @@ impl Raw {
     }
 }
 
-/// Whether the API server lets this token in, by curl's means: the status of a question that everybody may ask.
-pub(crate) async fn is_let_in(plane: &ControlPlane, token: &str) -> Result<bool> {
-    is_let_in_at(plane, plane.url(), token).await
+/// Whether the API server accepts this token.
+pub(crate) async fn is_accepted(plane: &ControlPlane, token: &str) -> Result<bool> {
+    is_accepted_at(plane, plane.url(), token).await
 }
 
-/// The same of one of several API servers.
-pub(crate) async fn is_let_in_at(plane: &ControlPlane, url: &str, token: &str) -> Result<bool> {
-    let kubeconfig = Kubeconfig::new().context(
-        "token",
-        url,
-        plane.authority().ca_pem(),
-        &Identity::Token(token.to_owned()),
-    );
-    let shell = Shell::new(TestEnvironment::shared().await?, &kubeconfig)?;
-    let outcome = shell.kubectl(["auth", "whoami", "-o", "json"]).run().await?;
-    match outcome.code() {
-        Some(0) => Ok(outcome.stdout.contains("system:bootstrap:")),
-        _ if outcome.stderr.contains("Unauthorized") => Ok(false),
-        _ => Err(anyhow!("neither let in nor refused:\n{outcome}")),
+/// Whether one of several API servers accepts this token.
+pub(crate) async fn is_accepted_at(plane: &ControlPlane, url: &str, token: &str) -> Result<bool> {
+    let reviews: Api<SelfSubjectReview> = Api::all(plane.client_with_token(url, token)?);
+    match reviews
+        .create(&PostParams::default(), &SelfSubjectReview::default())
+        .await
+    {
+        Ok(review) => {
+            let user = review.status.and_then(|status| status.user_info?.username);
+            Ok(user.is_some_and(|user| user.starts_with("system:bootstrap:")))
+        }
+        Err(kube::Error::Api(status)) if status.code == 401 => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -216,7 +216,7 @@ pub(crate) async fn row(shell: &Shell, id: &str) -> Result<Value> {
     row.cloned().with_context(|| format!("{id} is not listed"))
 }
 
-/// Where a file stands in a desk's home, written for its owner alone.
+/// Writes a file into the home directory of a shell.
 pub(crate) fn file(shell: &Shell, name: &str, text: &str) -> Result<PathBuf> {
     let path = shell.home().join(name);
     std::fs::write(&path, text)?;
@@ -238,9 +238,9 @@ pub(crate) async fn ready(plane: &ControlPlane, node: &str) -> Result<()> {
     .await
 }
 
-/// Fails if the text holds any of these.
-pub(crate) fn shows_nothing_of(outcome: &CommandOutput, secret: &str) -> Result<()> {
-    ensure!(!outcome.stderr.contains(secret), "stderr shows the secret");
-    ensure!(!outcome.stdout.contains(secret), "stdout shows the secret");
+/// Fails if a command has printed the secret.
+pub(crate) fn prints_nothing_of(outcome: &CommandOutput, secret: &str) -> Result<()> {
+    ensure!(!outcome.stderr.contains(secret), "the secret is on stderr");
+    ensure!(!outcome.stdout.contains(secret), "the secret is on stdout");
     Ok(())
 }

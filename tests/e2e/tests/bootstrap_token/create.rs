@@ -54,7 +54,7 @@ async fn create_sets_ttl_groups_description_and_labels() -> Result<()> {
         "{verified}"
     );
     ensure!(verified.stdout.contains("system:bootstrappers:b:c"), "{verified}");
-    ensure!(cluster::is_let_in(plane, &token.text).await?);
+    ensure!(cluster::is_accepted(plane, &token.text).await?);
     Ok(())
 }
 
@@ -83,12 +83,15 @@ async fn create_defaults_to_one_hour_and_the_kubeadm_group() -> Result<()> {
 #[case::groups_of_a_signer(&["--usages", "signing", "--groups", "system:bootstrappers:a"], "not for authentication")]
 #[case::secret_of_a_dry_run(&["--dry-run", "-o", "json", "--show-token"], "makes no token")]
 #[tokio::test(flavor = "multi_thread")]
-async fn create_rejects_invalid_flags_before_any_request(#[case] flags: &[&str], #[case] said: &str) -> Result<()> {
+async fn create_rejects_invalid_flags_before_any_request(#[case] flags: &[&str], #[case] message: &str) -> Result<()> {
     let shell = shell(bare().await?).await?;
-    // Nobody listens there.
+    // No server listens on this port.
     let args = ["create", "--server", "https://127.0.0.1:1"].iter().chain(flags);
     let refused = shell.bootstrap_token(args).run().await?.expect(2)?;
-    ensure!(refused.stdout.is_empty() && refused.stderr.contains(said), "{refused}");
+    ensure!(
+        refused.stdout.is_empty() && refused.stderr.contains(message),
+        "{refused}"
+    );
     Ok(())
 }
 
@@ -98,13 +101,13 @@ async fn create_requires_flags_for_long_and_unlimited_ttls() -> Result<()> {
     let shell = shell(plane).await?;
     let long = cluster::create(&shell, &["--ttl", "25h", "--allow-long"]).await?;
     ensure!(seconds_left(&data_of(plane, &long.id).await?["expiration"])? > 24 * 3600);
-    let eternal = cluster::create(&shell, &["--never-expires"]).await?;
-    ensure!(!data_of(plane, &eternal.id).await?.contains_key("expiration"));
-    ensure!(cluster::row(&shell, &eternal.id).await?["expiresAt"].is_null());
+    let unlimited = cluster::create(&shell, &["--never-expires"]).await?;
+    ensure!(!data_of(plane, &unlimited.id).await?.contains_key("expiration"));
+    ensure!(cluster::row(&shell, &unlimited.id).await?["expiresAt"].is_null());
     Ok(())
 }
 
-/// A proxy in front of the cluster, and a desk behind it.
+/// A proxy in front of the cluster, and a shell whose kubeconfig leads through it.
 pub(crate) async fn behind_proxy() -> Result<(FaultProxy, Shell)> {
     let plane = bare().await?;
     let proxy = FaultProxy::start([Upstream::admin_of(plane)]).await?;
@@ -139,9 +142,9 @@ async fn create_retries_with_another_id_if_the_id_exists() -> Result<()> {
 async fn create_does_not_create_twice_when_the_response_is_lost() -> Result<()> {
     let (proxy, shell) = behind_proxy().await?;
     proxy.plan(On::write().path("*/namespaces/kube-system/secrets"), Fault::LoseAnswer);
-    let token = cluster::create(&shell, &["-l", "story=unanswered"]).await?;
+    let token = cluster::create(&shell, &["-l", "test=unanswered"]).await?;
     let listed = shell
-        .bootstrap_token(["list", "-l", "story=unanswered", "-o", "name"])
+        .bootstrap_token(["list", "-l", "test=unanswered", "-o", "name"])
         .run()
         .await?
         .expect(0)?;
@@ -155,7 +158,7 @@ async fn create_does_not_create_twice_when_the_response_is_lost() -> Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn create_list_and_extend_use_the_clock_of_the_api_server() -> Result<()> {
     let (proxy, shell) = behind_proxy().await?;
-    // The client's clock is ten minutes slow, as far as the client can tell.
+    // To the client, its own clock seems to be ten minutes slow.
     proxy.clock_ahead(Duration::from_mins(10));
     let token = cluster::create(&shell, &["--ttl", "1h"]).await?;
     let left = seconds_left(&data_of(bare().await?, &token.id).await?["expiration"])?;

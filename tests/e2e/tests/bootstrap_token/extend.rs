@@ -35,7 +35,7 @@ async fn extend_changes_the_expiry_and_keeps_unknown_keys() -> Result<()> {
         .await?
         .expect(0)?;
     ensure!(dry.stdout.contains("(server dry run)"), "{dry}");
-    ensure!(data_of(plane, "ext001").await? == data, "a dry run has changed it");
+    ensure!(data_of(plane, "ext001").await? == data, "the dry run has changed it");
     Ok(())
 }
 
@@ -69,7 +69,7 @@ async fn extend_refuses_immutable_and_missing_tokens() -> Result<()> {
 async fn extend_refuses_an_expired_token() -> Result<()> {
     let plane = bare().await?;
     let shell = shell(plane).await?;
-    // The finalizer keeps what the cleaner deletes at once.
+    // The finalizer keeps the Secret, which the token cleaner deletes at once.
     let mut ended = Raw::new("ended1").with("expiration", "2020-01-01T00:00:00Z");
     ended.secret.metadata.finalizers = Some(vec!["example.com/hold".to_owned()]);
     ended.create(plane).await?;
@@ -79,7 +79,7 @@ async fn extend_refuses_an_expired_token() -> Result<()> {
         .await?
         .expect(1)?;
     ensure!(refused.stderr.contains("has ended already"), "{refused}");
-    e2e::until("the cleaner to delete it", async || {
+    e2e::until("the token cleaner to delete it", async || {
         Ok((cluster::row(&shell, "ended1").await?["state"] == "deleting").then_some(()))
     })
     .await?;
@@ -98,7 +98,7 @@ async fn extend_does_not_overwrite_concurrent_changes() -> Result<()> {
         .with("expiration", "2999-01-01T00:00:00Z")
         .create(plane)
         .await?;
-    // The change is on its way when somebody else makes one.
+    // Another change is made while this one is in flight.
     let held = proxy.plan(
         On::write().path("*/bootstrap-token-ext003"),
         Fault::Stop(Moment::Before),
@@ -109,9 +109,9 @@ async fn extend_does_not_overwrite_concurrent_changes() -> Result<()> {
         .await?;
     proxy.victim(extending.pid()?);
     tokio::time::timeout(e2e::PATIENCE, held.strikes()).await?;
-    let theirs = Patch::Merge(json!({ "metadata": { "labels": { "theirs": "yes" } } }));
+    let concurrent = Patch::Merge(json!({ "metadata": { "labels": { "theirs": "yes" } } }));
     let api = cluster::secrets(plane, "kube-system").await?;
-    api.patch("bootstrap-token-ext003", &PatchParams::default(), &theirs)
+    api.patch("bootstrap-token-ext003", &PatchParams::default(), &concurrent)
         .await?;
     held.release();
     extending.signal(Signal::CONT)?;

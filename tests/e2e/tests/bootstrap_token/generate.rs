@@ -28,5 +28,5 @@ async fn generate_prints_a_token_that_create_accepts_once() -> Result<()> {
         .await?
         .expect(1)?;
     ensure!(again.stderr.contains("already exists"), "{again}");
-    cluster::shows_nothing_of(&again, token.secret())
+    cluster::prints_nothing_of(&again, token.secret())
 }

@@ -7,7 +7,7 @@ use crate::cluster::{self, bare, shell};
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_has_help_with_examples() -> Result<()> {
     let shell = shell(bare().await?).await?;
-    for verb in [
+    for command in [
         "create",
         "list",
         "generate",
@@ -20,7 +20,7 @@ async fn every_command_has_help_with_examples() -> Result<()> {
         "completion",
     ] {
         let help = shell
-            .kubectl(["bootstrap-token", verb, "--help"])
+            .kubectl(["bootstrap-token", command, "--help"])
             .run()
             .await?
             .expect(0)?;
@@ -38,9 +38,9 @@ async fn every_command_has_help_with_examples() -> Result<()> {
 async fn completion_offers_token_ids() -> Result<()> {
     let shell = shell(bare().await?).await?;
     let token = cluster::create(&shell, &["--description", "for completion"]).await?;
-    for verb in ["revoke", "extend", "verify", "kubeconfig"] {
+    for command in ["revoke", "extend", "verify", "kubeconfig"] {
         let found = shell
-            .bootstrap_token(["__complete", verb, &token.id[..3]])
+            .bootstrap_token(["__complete", command, &token.id[..3]])
             .run()
             .await?
             .expect(0)?;

@@ -79,8 +79,8 @@ async fn kubeadm_join_accepts_a_created_token() -> Result<()> {
     Ok(())
 }
 
-/// The pin of a CA, by the way of the documentation: SHA-256 of the public key. It is found by its place at the end of the
-/// `SubjectPublicKeyInfo` of a P-256 key, whose head never changes.
+/// The pin of a CA as kubeadm documents it: SHA-256 of the public key. The head of the `SubjectPublicKeyInfo` of a P-256
+/// key is constant, so the key is found by it.
 fn pin(pem: &str) -> Result<String> {
     const HEAD: [u8; 26] = [
         0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,

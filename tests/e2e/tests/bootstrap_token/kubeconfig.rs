@@ -42,22 +42,22 @@ async fn a_kubelet_joins_with_the_printed_kubeconfig_until_revoke() -> Result<()
         .expect(0)?;
     ensure!(revoked.stdout == format!("token {} revoked\n", token.id), "{revoked}");
     ensure!(
-        !cluster::is_let_in(plane, &token.text).await?,
-        "it is let in after revoke has ended"
+        !cluster::is_accepted(plane, &token.text).await?,
+        "the token is accepted after revoke has ended"
     );
 
     let second = plane.join_node("too-late", &bootstrap)?;
-    until("the second kubelet to be refused", async || {
+    until("the second kubelet to be rejected", async || {
         let log = std::fs::read_to_string(second.log())?;
-        // In client-go's words: 401.
+        // The message of client-go for 401.
         Ok(log
             .contains("the server has asked for the client to provide credentials")
             .then_some(()))
     })
     .await?;
     let nodes: Api<Node> = Api::all(plane.client().await?);
-    ensure!(nodes.get_opt("too-late").await?.is_none(), "it has joined");
-    // Who has joined has a certificate of its own.
+    ensure!(nodes.get_opt("too-late").await?.is_none(), "the node has joined");
+    // A node that has joined has its own certificate.
     ensure!(first.ended().is_none());
     ready(plane, "joined-with-a-token").await
 }
@@ -74,15 +74,15 @@ async fn kubeconfig_requires_a_choice_when_cluster_info_and_kubeconfig_differ() 
         .expect(0)?;
     ensure!(
         agreed.stdout.contains(&format!("server: {}", plane.url())),
-        "another address"
+        "the address differs"
     );
     ensure!(
         agreed.stdout.contains(&STANDARD.encode(plane.authority().ca_pem())),
-        "another authority"
+        "the authority differs"
     );
     ensure!(agreed.stdout.contains(&token.text), "no token");
 
-    // The same server by another name.
+    // The same server under another name.
     let other = plane.url().replace("127.0.0.1", "localhost");
     let by_name = ["kubeconfig", &token.id, "--server", &other];
     let refused = shell.bootstrap_token(by_name).run().await?.expect(1)?;
@@ -90,13 +90,13 @@ async fn kubeconfig_requires_a_choice_when_cluster_info_and_kubeconfig_differ() 
         refused.stdout.is_empty() && refused.stderr.contains("do not agree"),
         "{refused}"
     );
-    cluster::shows_nothing_of(&refused, token.secret())?;
+    cluster::prints_nothing_of(&refused, token.secret())?;
     for (source, server) in [("cluster-info", plane.url()), ("kubeconfig", other.as_str())] {
         let args = by_name.iter().copied().chain(["--endpoint-from", source]);
         let chosen = shell.bootstrap_token(args).run().await?.expect(0)?;
         ensure!(
             chosen.stdout.contains(&format!("server: {server}")),
-            "{source}: another address"
+            "{source}: the address differs"
         );
     }
     Ok(())

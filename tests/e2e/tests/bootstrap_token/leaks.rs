@@ -22,7 +22,7 @@ const FORMS: [&[&str]; 4] = [&[], &["-v=9"], &["-o", "json", "-v=9"], &["-o", "y
 #[tokio::test(flavor = "multi_thread")]
 async fn no_command_prints_a_token_unless_asked() -> Result<()> {
     let shell = shell(bare().await?).await?;
-    let token = cluster::create(&shell, &["-l", "story=leaks"]).await?;
+    let token = cluster::create(&shell, &["-l", "test=leaks"]).await?;
     for command in [
         vec!["list"],
         vec!["verify", &token.id],
@@ -39,7 +39,7 @@ async fn no_command_prints_a_token_unless_asked() -> Result<()> {
             let args: Vec<&str> = command.iter().copied().chain(form.iter().copied()).collect();
             let outcome = shell.bootstrap_token(&args).stdin(token.text.clone()).run().await?;
             ensure!(outcome.code() != Some(101), "a panic of {args:?}");
-            ensure!(!leaks(&outcome.to_string(), &token), "{args:?} shows it");
+            ensure!(!leaks(&outcome.to_string(), &token), "{args:?} prints it");
         }
     }
     Ok(())
@@ -50,7 +50,7 @@ async fn create_prints_the_token_once_and_in_documents_only_if_asked() -> Result
     let shell = shell(bare().await?).await?;
     let made = shell.bootstrap_token(["create", "-v=9"]).run().await?.expect(0)?;
     let token = Printed::read(&made.stdout)?;
-    ensure!(!leaks(&made.stderr, &token), "stderr shows it");
+    ensure!(!leaks(&made.stderr, &token), "the token is on stderr");
     let document = shell
         .bootstrap_token(["create", "-o", "json", "-v=9"])
         .run()
@@ -65,7 +65,7 @@ async fn create_prints_the_token_once_and_in_documents_only_if_asked() -> Result
         text: format!("{id}.{}", data["token-secret"]),
         id,
     };
-    ensure!(!leaks(&document.to_string(), &hidden), "-o json shows it");
+    ensure!(!leaks(&document.to_string(), &hidden), "the token is in the document");
     let asked = shell
         .bootstrap_token(["create", "-o", "json", "--show-token", "-v=9"])
         .run()
@@ -76,7 +76,7 @@ async fn create_prints_the_token_once_and_in_documents_only_if_asked() -> Result
         .unwrap_or_default()
         .to_owned();
     let shown = Printed::read(&format!("{shown}\n"))?;
-    ensure!(!leaks(&asked.stderr, &shown), "stderr shows it");
+    ensure!(!leaks(&asked.stderr, &shown), "the token is on stderr");
     Ok(())
 }
 
@@ -139,7 +139,7 @@ fn body_kind(status: u16) -> &'static str {
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_rollback_and_status_print_no_token() -> Result<()> {
     let fixture = RotationFixture::new("rotate-leaks").await?;
-    let run = fixture.delivers(&["-v=9", "-o", "json"]).await?;
+    let run = fixture.start_and_deliver(&["-v=9", "-o", "json"]).await?;
     let new = fixture.held().await?;
     let journal = serde_json::to_string(&fixture.lease().await?)?;
     ensure!(journal.contains(&new.id), "the id is not in the journal");

@@ -9,9 +9,9 @@ use crate::cluster::{self, Raw, bare, shell};
 #[tokio::test(flavor = "multi_thread")]
 async fn list_supports_table_wide_yaml_jsonpath_and_custom_columns() -> Result<()> {
     let shell = shell(bare().await?).await?;
-    let token = cluster::create(&shell, &["--ttl", "5h", "--description", "a\tb", "-l", "story=table"]).await?;
+    let token = cluster::create(&shell, &["--ttl", "5h", "--description", "a\tb", "-l", "test=table"]).await?;
     cluster::create(&shell, &[]).await?;
-    let only = ["list", "-l", "story=table"];
+    let only = ["list", "-l", "test=table"];
     let list = async |more: &[&str]| shell.bootstrap_token(only.iter().chain(more)).run().await?.expect(0);
     let table = list(&[]).await?.stdout;
     let header: Vec<&str> = table.lines().next().unwrap_or_default().split_whitespace().collect();
@@ -48,7 +48,7 @@ async fn list_supports_table_wide_yaml_jsonpath_and_custom_columns() -> Result<(
     let times: Vec<&str> = sorted.split(' ').collect();
     ensure!(times.len() > 1 && times.is_sorted(), "{sorted}");
     let none = shell
-        .bootstrap_token(["list", "-l", "story=none"])
+        .bootstrap_token(["list", "-l", "test=none"])
         .run()
         .await?
         .expect(0)?;
@@ -130,7 +130,7 @@ async fn refused_and_explained(
     let message = row["reasons"][0]["message"].as_str().unwrap_or_default();
     ensure!(message.contains(why), "{message}");
     ensure!(row["reasons"][1].is_null(), "more than one: {row}");
-    // The table says it too, and the API server agrees.
+    // The table shows the same, and the API server rejects the token.
     let table = shell.bootstrap_token(["list"]).run().await?.expect(0)?;
     let line = table
         .stdout
@@ -139,15 +139,15 @@ async fn refused_and_explained(
         .unwrap_or_default();
     ensure!(line.contains("broken: ") && line.contains(why), "{line}");
     ensure!(
-        !cluster::is_let_in(plane, &format!("{id}.{SECRET}")).await?,
-        "it is let in"
+        !cluster::is_accepted(plane, &format!("{id}.{SECRET}")).await?,
+        "the token is accepted"
     );
     let verified = shell
         .bootstrap_token(["verify", "--token-stdin"])
         .stdin(format!("{id}.{SECRET}\n"));
     let verified = verified.run().await?.expect(1)?;
     ensure!(verified.stdout.contains("refused"), "{verified}");
-    cluster::shows_nothing_of(&verified, SECRET)
+    cluster::prints_nothing_of(&verified, SECRET)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,8 +158,8 @@ async fn list_shows_a_valid_secret_as_active() -> Result<()> {
     raw.create(plane).await?;
     let row = cluster::row(&shell, "good01").await?;
     ensure!(row["state"] == "active" && row["reasons"][0].is_null(), "{row}");
-    until("the token to be let in", async || {
-        Ok(cluster::is_let_in(plane, &format!("good01.{SECRET}"))
+    until("the token to be accepted", async || {
+        Ok(cluster::is_accepted(plane, &format!("good01.{SECRET}"))
             .await?
             .then_some(()))
     })

@@ -1,4 +1,4 @@
-//! What users live through with `kubectl bootstrap-token rotate`, on a real control plane.
+//! End-to-end tests of `kubectl bootstrap-token`, on a real control plane with real kubelets, and kubeadm as a reference.
 
 mod cluster;
 mod create;

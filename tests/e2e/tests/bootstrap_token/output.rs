@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::cluster::{self, Raw, bare, shell};
 
-/// Tokens with ids that are known, so that what is said of them can be compared.
-async fn planted() -> Result<()> {
+/// Creates tokens with fixed ids, so that the output can be compared.
+async fn create_tokens() -> Result<()> {
     let plane = bare().await?;
     let api = cluster::secrets(plane, "kube-system").await?;
     for raw in [
@@ -24,7 +24,7 @@ async fn planted() -> Result<()> {
         Raw::new("words4").with("usage-bootstrap-authentication", "yes"),
     ] {
         raw.create(plane).await?;
-        let label = Patch::Merge(json!({ "metadata": { "labels": { "story": "words" } } }));
+        let label = Patch::Merge(json!({ "metadata": { "labels": { "test": "words" } } }));
         let name = format!("bootstrap-token-{}", raw.id);
         api.patch(&name, &PatchParams::default(), &label).await?;
     }
@@ -34,13 +34,13 @@ async fn planted() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn output_of_list_verify_revoke_extend_and_kubeconfig() -> Result<()> {
     let shell = shell(bare().await?).await?;
-    planted().await?;
-    let say = async |args: &[&str]| {
+    create_tokens().await?;
+    let run = async |args: &[&str]| {
         let outcome = shell.bootstrap_token(args).run().await?;
         anyhow::Ok(mask_output(&outcome.to_string()))
     };
-    insta::assert_snapshot!(say(&["list", "-l", "story=words"]).await?, @r#"
-        $ kubectl-bootstrap_token list -l story=words
+    insta::assert_snapshot!(run(&["list", "-l", "test=words"]).await?, @r#"
+        $ kubectl-bootstrap_token list -l test=words
         ID       TTL       EXPIRES   USAGES                   GROUPS                     DESCRIPTION   STATE
         words1   <never>   <never>   authentication           system:bootstrappers:gpu   rack 7        active
         words2   <never>   <never>   authentication           system:bootstrappers       <none>        broken: token-id is not the id in the Secret's name; group "system:bootstrappers" is given to every token and must not be named
@@ -49,7 +49,7 @@ async fn output_of_list_verify_revoke_extend_and_kubeconfig() -> Result<()> {
         ----- stderr -----
         ----- exit status: 0 -----
         "#);
-    insta::assert_snapshot!(say(&["verify", "words1"]).await?, @r#"
+    insta::assert_snapshot!(run(&["verify", "words1"]).await?, @r#"
         $ kubectl-bootstrap_token verify words1
         token words1 (AAAAAAAAAA): accepted
           user       system:bootstrap:words1
@@ -57,7 +57,7 @@ async fn output_of_list_verify_revoke_extend_and_kubeconfig() -> Result<()> {
         ----- stderr -----
         ----- exit status: 0 -----
         "#);
-    insta::assert_snapshot!(say(&["verify", "words2"]).await?, @r#"
+    insta::assert_snapshot!(run(&["verify", "words2"]).await?, @r#"
         $ kubectl-bootstrap_token verify words2
         token words2 (AAAAAAAAAA): refused
           because    token-id is not the id in the Secret's name
@@ -65,7 +65,7 @@ async fn output_of_list_verify_revoke_extend_and_kubeconfig() -> Result<()> {
         ----- stderr -----
         ----- exit status: 1 -----
         "#);
-    insta::assert_snapshot!(say(&["revoke", "words1", "words4", "--dry-run"]).await?, @r#"
+    insta::assert_snapshot!(run(&["revoke", "words1", "words4", "--dry-run"]).await?, @r#"
         $ kubectl-bootstrap_token revoke words1 words4 --dry-run
         token words1 revoked (dry run)
         token words4 revoked (dry run)
@@ -78,8 +78,8 @@ async fn output_of_list_verify_revoke_extend_and_kubeconfig() -> Result<()> {
         A certificate that somebody got with a token stays valid until its end: revoking the token does not take it back.
         ----- exit status: 0 -----
         "#);
-    insta::assert_snapshot!(say(&["revoke", "-l", "story=words"]).await?, @r#"
-        $ kubectl-bootstrap_token revoke -l story=words
+    insta::assert_snapshot!(run(&["revoke", "-l", "test=words"]).await?, @r#"
+        $ kubectl-bootstrap_token revoke -l test=words
         ----- stderr -----
         To be revoked: 4 bootstrap tokens
           words1   <never>   rack 7
@@ -93,14 +93,14 @@ async fn output_of_list_verify_revoke_extend_and_kubeconfig() -> Result<()> {
         hint: pass --yes to go ahead, or --dry-run to see what would be done
         ----- exit status: 1 -----
         "#);
-    insta::assert_snapshot!(say(&["extend", "words1", "--ttl", "2d"]).await?, @r#"
+    insta::assert_snapshot!(run(&["extend", "words1", "--ttl", "2d"]).await?, @r#"
         $ kubectl-bootstrap_token extend words1 --ttl 2d
         ----- stderr -----
         error: --ttl 48h0m0s is more than 24h, and whoever has the token can add nodes for that long
         hint: pass --allow-long if that is meant
         ----- exit status: 2 -----
         "#);
-    insta::assert_snapshot!(say(&["kubeconfig", "words4"]).await?, @r#"
+    insta::assert_snapshot!(run(&["kubeconfig", "words4"]).await?, @r#"
         $ kubectl-bootstrap_token kubeconfig words4
         ----- stderr -----
         error: the API server would refuse token words4: usage-bootstrap-authentication is not exactly "true"

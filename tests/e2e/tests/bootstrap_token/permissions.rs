@@ -1,4 +1,4 @@
-//! What a user without permissions is told.
+//! Commands of a user without permissions name the missing rule.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ async fn missing_permissions_are_named() -> Result<()> {
     }
     let rbac = shell.bootstrap_token(["rbac", "show"]).run().await?.expect(1)?;
     ensure!(rbac.stderr.contains("clusterrolebindings"), "{rbac}");
-    // Whoever has a token may ask about it, and needs nothing else.
+    // Verifying a given token needs no permission.
     let verified = shell
         .bootstrap_token(["verify", "--token-stdin", "-o", "json"])
         .stdin(token.text.clone());

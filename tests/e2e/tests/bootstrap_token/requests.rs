@@ -1,4 +1,4 @@
-//! How many requests a rotation costs the API server, as `docs/requests.md` tells them.
+//! The number of requests of a rotation, as `docs/requests.md` documents them.
 
 use anyhow::{Result, ensure};
 use e2e::Cost;
@@ -7,17 +7,17 @@ use test_cluster::Request;
 
 use crate::rotation_fixture::RotationFixture;
 
-/// What is asked once: the server's time, the Lease, a review for each right that is needed.
+/// The reads that happen once: the server's time, the Lease, a review for each permission.
 const ONCE: usize = 20;
 
-/// Reads of one look: the Secrets of two tokens, `cluster-info`, the target, three calls with each token.
-const OF_A_LOOK: usize = 10;
+/// The reads of one observation: the Secrets of two tokens, `cluster-info`, the target, three calls with each token.
+const OF_AN_OBSERVATION: usize = 10;
 
-/// `PATCH secrets`, and whether it is a token or where one is delivered to.
+/// A write in the words of the document: `PATCH Secret, in kube-system`.
 fn what(write: &Request) -> String {
     let of_tokens = write.path.contains("/namespaces/kube-system/");
-    let fixture = if of_tokens { "in kube-system" } else { "the target" };
-    format!("{} Secret, {fixture}", write.method)
+    let place = if of_tokens { "in kube-system" } else { "the target" };
+    format!("{} Secret, {place}", write.method)
 }
 
 #[rstest]
@@ -36,9 +36,9 @@ async fn rotate_sends_the_documented_writes(#[case] title: &str, #[case] file: b
     let cost = Cost::of(&proxy);
     cost.is_documented(title, what)?;
     cost.leases_follow(10, done.took)?;
-    let is_look = |read: &&Request| read.path.ends_with("/configmaps/cluster-info");
-    let looks = cost.reads.iter().filter(is_look).count();
-    cost.at_most(ONCE + looks * OF_A_LOOK, "reads", cost.reads.len())?;
+    let is_observation = |read: &&Request| read.path.ends_with("/configmaps/cluster-info");
+    let observations = cost.reads.iter().filter(is_observation).count();
+    cost.at_most(ONCE + observations * OF_AN_OBSERVATION, "reads", cost.reads.len())?;
     ensure!(
         cost.writes
             .iter()

@@ -7,16 +7,16 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 
-use crate::cluster::{self, Raw, bare, by_kubeadm, is_let_in_at, shell};
-use crate::rotation_fixture::apart;
+use crate::cluster::{self, Raw, bare, by_kubeadm, is_accepted_at, shell};
+use crate::rotation_fixture::separate_cluster;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn revoke_ends_when_the_api_server_rejects_the_token() -> Result<()> {
     let plane = bare().await?;
     let shell = shell(plane).await?;
     let token = cluster::create(&shell, &[]).await?;
-    until("the token to be let in", async || {
-        Ok(cluster::is_let_in(plane, &token.text).await?.then_some(()))
+    until("the token to be accepted", async || {
+        Ok(cluster::is_accepted(plane, &token.text).await?.then_some(()))
     })
     .await?;
     let revoked = shell
@@ -26,8 +26,11 @@ async fn revoke_ends_when_the_api_server_rejects_the_token() -> Result<()> {
         .expect(0)?;
     ensure!(revoked.stdout == format!("token {} revoked\n", token.id), "{revoked}");
     ensure!(revoked.stderr.contains("Nodes that have joined go on"), "{revoked}");
-    ensure!(!cluster::is_let_in(plane, &token.text).await?, "it is let in");
-    cluster::shows_nothing_of(&revoked, token.secret())
+    ensure!(
+        !cluster::is_accepted(plane, &token.text).await?,
+        "the token is accepted"
+    );
+    cluster::prints_nothing_of(&revoked, token.secret())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,14 +38,14 @@ async fn revoke_reports_when_the_timeout_is_too_short() -> Result<()> {
     let plane = bare().await?;
     let shell = shell(plane).await?;
     let token = cluster::create(&shell, &[]).await?;
-    until("the token to be let in", async || {
-        Ok(cluster::is_let_in(plane, &token.text).await?.then_some(()))
+    until("the token to be accepted", async || {
+        Ok(cluster::is_accepted(plane, &token.text).await?.then_some(()))
     })
     .await?;
     let args = ["revoke", &token.id, "--yes", "--timeout", "0s"];
     let late = shell.bootstrap_token(args).run().await?.expect(124)?;
     ensure!(late.stderr.contains("still accepted"), "{late}");
-    cluster::shows_nothing_of(&late, token.secret())
+    cluster::prints_nothing_of(&late, token.secret())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,11 +71,11 @@ async fn revoke_without_a_terminal_requires_yes() -> Result<()> {
 async fn revoke_by_selector_keeps_other_tokens() -> Result<()> {
     let plane = bare().await?;
     let shell = shell(plane).await?;
-    let one = cluster::create(&shell, &["-l", "story=match"]).await?;
-    let two = cluster::create(&shell, &["-l", "story=match"]).await?;
-    let spared = cluster::create(&shell, &["-l", "story=spared"]).await?;
+    let one = cluster::create(&shell, &["-l", "test=match"]).await?;
+    let two = cluster::create(&shell, &["-l", "test=match"]).await?;
+    let spared = cluster::create(&shell, &["-l", "test=spared"]).await?;
     let revoked = shell
-        .bootstrap_token(["revoke", "-l", "story=match", "--yes"])
+        .bootstrap_token(["revoke", "-l", "test=match", "--yes"])
         .run()
         .await?
         .expect(0)?;
@@ -83,7 +86,7 @@ async fn revoke_by_selector_keeps_other_tokens() -> Result<()> {
     }
     cluster::data_of(plane, &spared.id).await?;
     let none = shell
-        .bootstrap_token(["revoke", "--expired", "-l", "story=spared", "--yes"])
+        .bootstrap_token(["revoke", "--expired", "-l", "test=spared", "--yes"])
         .run()
         .await?
         .expect(0)?;
@@ -125,14 +128,14 @@ async fn revoke_accepts_a_whole_token_and_does_not_echo_a_typo() -> Result<()> {
     let plane = bare().await?;
     let shell = shell(plane).await?;
     let token = cluster::create(&shell, &[]).await?;
-    let slip = format!("{}x", token.text);
+    let typo = format!("{}x", token.text);
     let refused = shell
-        .bootstrap_token(["revoke", &slip, "--yes"])
+        .bootstrap_token(["revoke", &typo, "--yes"])
         .run()
         .await?
         .expect(2)?;
-    // The line that was typed is shown by the test, not by the plugin.
-    ensure!(!refused.stderr.contains(token.secret()), "the slip is repeated");
+    // The command line in the message of this test comes from the test itself.
+    ensure!(!refused.stderr.contains(token.secret()), "the typo is printed");
     let revoked = shell
         .bootstrap_token(["revoke", &token.text, "--yes"])
         .run()
@@ -168,25 +171,25 @@ async fn revoke_ends_when_every_api_server_rejects_the_token() -> Result<()> {
     let (other, _running) = plane.another_apiserver("revoke-server").await?;
     let shell = shell(plane).await?;
     let token = cluster::create(&shell, &[]).await?;
-    // The first one has never seen it, and would refuse it at once.
-    until("the other one to let it in", async || {
-        Ok(is_let_in_at(plane, &other, &token.text).await?.then_some(()))
+    // The first server has not cached the token, and would reject it at once.
+    until("the other server to accept it", async || {
+        Ok(is_accepted_at(plane, &other, &token.text).await?.then_some(()))
     })
     .await?;
     let args = ["revoke", &token.id, "--yes", "--api-server", &other];
     shell.bootstrap_token(args).run().await?.expect(0)?;
     ensure!(
-        !is_let_in_at(plane, &other, &token.text).await?,
-        "the other one lets it in"
+        !is_accepted_at(plane, &other, &token.text).await?,
+        "the other server accepts it"
     );
     Ok(())
 }
 
-/// What an API server publishes about itself and its likes; but under a name, since Kubernetes takes no address of this
-/// machine alone there.
+/// API servers publish their addresses in this EndpointSlice. Kubernetes accepts no loopback address there, so the test uses
+/// names.
 #[tokio::test(flavor = "multi_thread")]
 async fn revoke_waits_for_published_api_servers_that_were_not_named() -> Result<()> {
-    let plane = apart("published").await?;
+    let plane = separate_cluster("published").await?;
     let shell = shell(plane).await?;
     let slices: Api<EndpointSlice> = Api::namespaced(plane.client().await?, "default");
     let slice: EndpointSlice = serde_json::from_value(json!({
@@ -195,7 +198,7 @@ async fn revoke_waits_for_published_api_servers_that_were_not_named() -> Result<
         "endpoints": [{ "addresses": ["one.example"] }, { "addresses": ["other.example"] }],
     }))?;
     slices.create(&PostParams::default(), &slice).await?;
-    // No server has ever seen these tokens, and the one that is asked refuses them at once.
+    // No server has cached these tokens, so each one would reject them at once.
     let hasty = cluster::create(&shell, &[]).await?;
     let args = ["revoke", &hasty.id, "--yes", "--timeout", "0s"];
     let late = shell.bootstrap_token(args).run().await?.expect(124)?;

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use e2e::until;
 use rustix::process::Signal;
 
-use crate::cluster::is_let_in;
+use crate::cluster::is_accepted;
 use crate::rotation_fixture::RotationFixture;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -12,12 +12,12 @@ async fn rollback_restores_the_start_before_retire() -> Result<()> {
     let (fixture, run) = RotationFixture::in_overlap("roll-back").await?;
     let new = fixture.held().await?;
     ensure!(
-        is_let_in(fixture.plane, &new.text).await?,
-        "what machines read is refused"
+        is_accepted(fixture.plane, &new.text).await?,
+        "the token that machines read is rejected"
     );
     ensure!(
-        is_let_in(fixture.plane, &fixture.old.text).await?,
-        "whoever has read the old one is refused"
+        is_accepted(fixture.plane, &fixture.old.text).await?,
+        "the old token is rejected"
     );
     run.signal(Signal::INT)?;
     let stopped = run.finish().await?.expect(130)?;
@@ -29,7 +29,10 @@ async fn rollback_restores_the_start_before_retire() -> Result<()> {
         .await?
         .expect(0)?;
     fixture.is_restored().await?;
-    ensure!(!is_let_in(fixture.plane, &new.text).await?, "the new one is let in");
+    ensure!(
+        !is_accepted(fixture.plane, &new.text).await?,
+        "the new token is accepted"
+    );
     let nothing = ["rollback", &fixture.old.id, "--exit-code"];
     fixture.shell.bootstrap_token(nothing).run().await?.expect(3)?;
     Ok(())
@@ -42,7 +45,7 @@ async fn rollback_keeps_the_new_token_when_the_old_one_expired() -> Result<()> {
     run.finish().await?.expect(130)?;
     let sooner = ["extend", &fixture.old.id, "--ttl", "1s"];
     fixture.shell.bootstrap_token(sooner).run().await?.expect(0)?;
-    until("the cleaner", async || {
+    until("the token cleaner", async || {
         Ok((!fixture.tokens().await?.contains(&fixture.old.id)).then_some(()))
     })
     .await?;
@@ -55,8 +58,8 @@ async fn rollback_keeps_the_new_token_when_the_old_one_expired() -> Result<()> {
     ensure!(kept.stderr.contains("there is no way back to it"), "{kept}");
     let new = fixture.held().await?;
     ensure!(
-        new.id != fixture.old.id && is_let_in(fixture.plane, &new.text).await?,
-        "nobody can join"
+        new.id != fixture.old.id && is_accepted(fixture.plane, &new.text).await?,
+        "no machine can join"
     );
     Ok(())
 }

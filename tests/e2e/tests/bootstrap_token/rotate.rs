@@ -41,9 +41,9 @@ async fn rotate_delivers_to_a_secret_and_revokes_the_old_token() -> Result<()> {
     let endpoint = secret.data.unwrap_or_default().remove("endpoint").map(|bytes| bytes.0);
     ensure!(
         endpoint.as_deref() == Some(b"10.9.8.7:6443"),
-        "the other key was touched"
+        "the other key was changed"
     );
-    // Whoever asks for it again is told that the token is gone.
+    // The same command again reports that the token no longer exists.
     let again = fixture.shell.bootstrap_token(&args).run().await?.expect(1)?;
     ensure!(again.stderr.contains("there is no bootstrap token"), "{again}");
     Ok(())
@@ -58,11 +58,11 @@ async fn rotate_changes_only_the_token_in_a_kubeconfig_file() -> Result<()> {
     let new = fixture.is_rotated().await?;
     ensure!(
         fixture.text()? == before.replace(&fixture.old.text, &new.text),
-        "more has changed"
+        "more than the token has changed"
     );
     ensure!(
         std::fs::metadata(fixture.path()?)?.permissions().mode() & 0o7777 == 0o600,
-        "others may read it"
+        "others may read the file"
     );
     let beside = std::fs::read_dir(fixture.shell.home())?.filter_map(Result::ok);
     ensure!(
@@ -70,7 +70,7 @@ async fn rotate_changes_only_the_token_in_a_kubeconfig_file() -> Result<()> {
             .filter(|entry| entry.file_name().to_string_lossy().contains("kubectl-bootstrap-token"))
             .count()
             == 0,
-        "something is left beside it"
+        "a temporary file is left"
     );
     Ok(())
 }
@@ -92,14 +92,14 @@ async fn rotate_dry_run_prints_the_plan_and_changes_nothing() -> Result<()> {
         ensure!(!plan.stdout.contains("refused by the server"), "{plan}");
     }
     fixture.is_restored().await?;
-    ensure!(fixture.lease().await?.is_none(), "it took the lock");
+    ensure!(fixture.lease().await?.is_none(), "the Lease was created");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn second_rotation_names_the_lock_holder_and_list_marks_both_tokens() -> Result<()> {
     let fixture = RotationFixture::new("rotate-two").await?;
-    let first = fixture.delivers(&[]).await?;
+    let first = fixture.start_and_deliver(&[]).await?;
     let second = fixture
         .shell
         .bootstrap_token(fixture.rotate(&[]))
@@ -138,7 +138,7 @@ async fn rotate_over_a_slow_link_finishes_and_resumes_after_a_kill() -> Result<(
         proxy.delay(On::request(), Duration::from_millis(100));
         let rotate = fixture.rotate(&["--overlap", "0s"]);
         if killed {
-            // Right after it has created the new token.
+            // Right after the new token was created.
             proxy.plan(On::write().path("*/secrets"), Fault::Kill(Moment::After));
             let run = shell.bootstrap_token(&rotate).start().await?;
             proxy.victim(run.pid()?);

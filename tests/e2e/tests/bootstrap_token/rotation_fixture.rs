@@ -6,50 +6,59 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use e2e::{CommandOutput, Running, Shell, until};
 use k8s_openapi::ByteString;
+use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::{Api, ListParams, PostParams};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use test_cluster::{ControlPlane, FaultProxy, Identity, Kubeconfig, TestEnvironment, Upstream};
+use tokio::sync::OnceCell;
 
-use crate::cluster::{self, Printed, by_kubeadm, is_let_in, shell};
+use crate::cluster::{self, Printed, by_kubeadm, is_accepted, shell};
 
-/// The key that the token is delivered to.
+/// The key of the Secret that the token is delivered to.
 const KEY: &str = "token";
+/// The annotation of the Lease that holds the journal.
+const JOURNAL: &str = "kubectl-rotation.github.io/journal";
 
-/// A token in a Secret, or in a file, from which machines take it.
+/// A bootstrap token in a Secret or in a file, from which machines read it.
 pub(crate) struct RotationFixture {
     pub(crate) plane: &'static ControlPlane,
     pub(crate) shell: Shell,
+    /// The token to rotate.
     pub(crate) old: Printed,
-    /// The description that its tokens share.
+    /// The description of all its tokens.
     name: String,
     namespace: String,
     file: Option<PathBuf>,
+    /// The token of an admin's service account, for clients that have no certificate.
+    admin_token: OnceCell<String>,
 }
 
 impl RotationFixture {
-    /// In a Secret.
+    /// With a Secret as the target.
     pub(crate) async fn new(name: &str) -> Result<Self> {
         Self::on(by_kubeadm().await?, name).await
     }
 
-    /// In a file: a bootstrap kubeconfig.
+    /// With a file as the target: a bootstrap kubeconfig.
     pub(crate) async fn with_file(name: &str) -> Result<Self> {
         let mut fixture = Self::new(name).await?;
         fixture.file = Some(fixture.kubeconfig_file()?);
         Ok(fixture)
     }
 
-    /// In a Secret, with a rotation that has delivered the new token and waits for an overlap which is longer than any story.
+    /// With a Secret as the target, and a rotation that has delivered the new token and waits for its overlap to end. The
+    /// overlap is longer than any test.
     pub(crate) async fn in_overlap(name: &str) -> Result<(Self, Running)> {
         let fixture = Self::new(name).await?;
-        let run = fixture.delivers(&[]).await?;
+        let run = fixture.start_and_deliver(&[]).await?;
         Ok((fixture, run))
     }
 
-    /// In a Secret of this cluster.
+    /// With a Secret of this cluster as the target.
     pub(crate) async fn on(plane: &'static ControlPlane, name: &str) -> Result<Self> {
         let shell = shell(plane).await?;
         let old = cluster::create(&shell, &["--description", name, "-l", "rack=7"]).await?;
@@ -74,46 +83,56 @@ impl RotationFixture {
             name: name.to_owned(),
             namespace,
             file: None,
+            admin_token: OnceCell::new(),
         };
-        fixture.is_let_in_soon(&fixture.old.text).await?;
+        fixture.becomes_accepted(&fixture.old.text).await?;
         Ok(fixture)
     }
 
-    /// Begins a rotation with these flags, and waits until it has delivered the new token.
-    pub(crate) async fn delivers(&self, flags: &[&str]) -> Result<Running> {
+    /// Starts a rotation with these flags, and waits until it has delivered the new token.
+    pub(crate) async fn start_and_deliver(&self, flags: &[&str]) -> Result<Running> {
         let run = self.shell.bootstrap_token(self.rotate(flags)).start().await?;
-        self.comes_to("prove").await?;
+        self.reaches("prove").await?;
         Ok(run)
     }
 
-    /// The same, and stops it there.
-    pub(crate) async fn delivers_and_stops(&self) -> Result<CommandOutput> {
-        let run = self.delivers(&[]).await?;
+    /// Starts a rotation, and interrupts it when it has delivered the new token.
+    pub(crate) async fn deliver_and_interrupt(&self) -> Result<CommandOutput> {
+        let run = self.start_and_deliver(&[]).await?;
         run.signal(Signal::INT)?;
         run.finish().await?.expect(130)
     }
 
-    /// What is typed to rotate the token.
+    /// The arguments that rotate the token.
     pub(crate) fn rotate(&self, flags: &[&str]) -> Vec<String> {
         let target = self.target();
         let args = ["rotate", &self.old.id, "--deliver", &target, "--yes"];
         args.iter().chain(flags).map(ToString::to_string).collect()
     }
 
-    /// What is typed to undo that, without waiting for anybody.
+    /// The arguments that roll the rotation back, without an overlap.
     pub(crate) fn rollback(&self, flags: &[&str]) -> Vec<String> {
         let args = ["rollback", &self.old.id, "--overlap", "0s", "--yes"];
         args.iter().chain(flags).map(ToString::to_string).collect()
     }
 
-    pub(crate) async fn is_let_in_soon(&self, token: &str) -> Result<()> {
-        until("the token to be let in", async || {
-            Ok(is_let_in(self.plane, token).await?.then_some(()))
+    /// Waits until the API server accepts a token.
+    pub(crate) async fn becomes_accepted(&self, token: &str) -> Result<()> {
+        until("the token to be accepted", async || {
+            Ok(is_accepted(self.plane, token).await?.then_some(()))
         })
         .await
     }
 
-    /// What `--deliver` names.
+    /// Waits until the API server rejects a token. Only a run that has seen the value of a token waits for that itself.
+    pub(crate) async fn becomes_rejected(&self, token: &str) -> Result<()> {
+        until("the token to be rejected", async || {
+            Ok((!is_accepted(self.plane, token).await?).then_some(()))
+        })
+        .await
+    }
+
+    /// The value of `--deliver`.
     pub(crate) fn target(&self) -> String {
         match &self.file {
             Some(path) => format!("file:{}", path.display()),
@@ -121,48 +140,49 @@ impl RotationFixture {
         }
     }
 
-    /// The file.
+    /// The target file.
     pub(crate) fn path(&self) -> Result<&Path> {
-        self.file.as_deref().context("it is in a Secret")
+        self.file.as_deref().context("the target is a Secret")
     }
 
-    /// All that is in the file.
+    /// The content of the target file.
     pub(crate) fn text(&self) -> Result<String> {
         Ok(std::fs::read_to_string(self.path()?)?)
     }
 
-    /// What machines read now.
+    /// The token that machines read now.
     pub(crate) async fn held(&self) -> Result<Printed> {
         if self.file.is_some() {
             let text = self.text()?;
             let token = text.lines().find_map(|line| line.trim().strip_prefix("token: "));
             let token = token.and_then(|rest| rest.split_whitespace().next());
-            return Printed::read(&format!("{}\n", token.context("no token there")?));
+            return Printed::read(&format!("{}\n", token.context("no token in the file")?));
         }
         let secret = self.secret().await?;
         let bytes = secret.data.unwrap_or_default().remove(KEY).context("no token there")?;
         Printed::read(&format!("{}\n", String::from_utf8(bytes.0)?))
     }
 
+    /// The target Secret.
     pub(crate) async fn secret(&self) -> Result<Secret> {
         let secrets = cluster::secrets(self.plane, &self.namespace).await?;
         Ok(secrets.get("join").await?)
     }
 
-    /// The tokens of this story that there are, by the description that they share.
+    /// The ids of the existing tokens of this fixture, by their common description.
     pub(crate) async fn tokens(&self) -> Result<Vec<String>> {
         let secrets = cluster::secrets(self.plane, "kube-system").await?;
         let fields = ListParams::default().fields("type=bootstrap.kubernetes.io/token");
-        let of_story = |secret: &Secret| {
+        let is_ours = |secret: &Secret| {
             let description = secret.data.as_ref().and_then(|data| data.get("description"));
             description.is_some_and(|text| text.0 == self.name.as_bytes())
         };
-        let all = secrets.list(&fields).await?.items.into_iter().filter(of_story);
+        let all = secrets.list(&fields).await?.items.into_iter().filter(is_ours);
         let id = |secret: Secret| Some(secret.metadata.name?.strip_prefix("bootstrap-token-")?.to_owned());
         Ok(all.filter_map(id).collect())
     }
 
-    /// The journal of the rotation under way, as it stands in the Lease.
+    /// The Lease of the rotation, which is its lock and its journal.
     pub(crate) async fn lease(&self) -> Result<Option<Lease>> {
         Ok(self.leases().await?.get_opt(&self.lease_name()).await?)
     }
@@ -175,9 +195,8 @@ impl RotationFixture {
         format!("bootstrap-token-{}", self.old.id)
     }
 
-    /// Lets the rotation that was stopped have been begun on another host: what tells the hosts apart is the name of its
-    /// host in the record on the new token's Secret.
-    pub(crate) async fn was_begun_on(&self, host: &str) -> Result<()> {
+    /// Replaces the host in the record on the new token's Secret, as if the rotation had been started on another host.
+    pub(crate) async fn was_started_on(&self, host: &str) -> Result<()> {
         let secrets = cluster::secrets(self.plane, "kube-system").await?;
         let name = format!("bootstrap-token-{}", self.held().await?.id);
         let mut secret = secrets.get(&name).await?;
@@ -185,7 +204,7 @@ impl RotationFixture {
         let mut moved = 0;
         for text in texts {
             if let Some((head, rest)) = text.split_once(r#""host":""#) {
-                let (_, tail) = rest.split_once('"').context("no end")?;
+                let (_, tail) = rest.split_once('"').context("no end of the host")?;
                 *text = format!(r#"{head}"host":"{host}"{tail}"#);
                 moved += 1;
             }
@@ -195,13 +214,12 @@ impl RotationFixture {
         Ok(())
     }
 
-    /// Puts another journal into the Lease, as whoever may write Leases can. `forge` changes it.
-    pub(crate) async fn forge(&self, mut lease: Lease, forge: impl FnOnce(&mut Value)) -> Result<()> {
-        let texts = lease.metadata.annotations.iter_mut().flat_map(BTreeMap::values_mut);
-        let mut journals = texts.filter(|text| text.contains("\"notes\""));
-        let text = journals.next().context("no journal")?;
+    /// Writes a changed journal into the Lease, as anyone who may write Leases can.
+    pub(crate) async fn forge(&self, mut lease: Lease, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let annotations = lease.metadata.annotations.as_mut().context("no annotations")?;
+        let text = annotations.get_mut(JOURNAL).context("no journal")?;
         let mut journal: Value = serde_json::from_str(text)?;
-        forge(&mut journal);
+        change(&mut journal);
         *text = journal.to_string();
         let leases = self.leases().await?;
         lease.metadata.resource_version = None;
@@ -217,93 +235,82 @@ impl RotationFixture {
         Ok(())
     }
 
-    /// The phase by `status`; none where nothing is under way.
-    pub(crate) async fn phase(&self) -> Result<Option<String>> {
-        let status = self
-            .shell
-            .bootstrap_token(["status", &self.old.id, "-o", "json"])
-            .run()
-            .await?;
-        if status.code() != Some(0) {
-            return Ok(None);
-        }
-        let status: Value = serde_json::from_str(&status.stdout)?;
-        Ok(status["rotation"]["phase"].as_str().map(str::to_owned))
-    }
-
-    /// Waits until a rotation under way has come to a phase.
-    pub(crate) async fn comes_to(&self, phase: &str) -> Result<()> {
+    /// Waits until the journal of a rotation in progress has reached a phase.
+    pub(crate) async fn reaches(&self, phase: &str) -> Result<()> {
+        let (leases, name) = (self.leases().await?, self.lease_name());
         until(&format!("phase {phase}"), async || {
-            Ok((self.phase().await?.as_deref() == Some(phase)).then_some(()))
+            let annotations = leases
+                .get_opt(&name)
+                .await?
+                .and_then(|lease| lease.metadata.annotations);
+            let text = annotations.and_then(|mut all| all.remove(JOURNAL));
+            let journal: Option<Value> = text.map(|text| serde_json::from_str(&text)).transpose()?;
+            Ok(journal.filter(|journal| journal["phase"] == phase).map(drop))
         })
         .await
     }
 
-    /// The end of a rotation: one token is left, it is what machines read, it works, and the old one does not.
+    /// Checks the end of a rotation: only the new token is left, machines read it, and only it is accepted.
     pub(crate) async fn is_rotated(&self) -> Result<Printed> {
         let new = self.held().await?;
         ensure!(
             new.id != self.old.id && new.secret() != self.old.secret(),
-            "it is the same"
+            "the token is the same"
         );
-        ensure!(self.tokens().await? == [new.id.clone()], "others are left");
-        ensure!(is_let_in(self.plane, &new.text).await?, "the new one is refused");
-        // Where a killed run took its value along, it was not asked about.
-        until("the old one to be refused", async || {
-            Ok((!is_let_in(self.plane, &self.old.text).await?).then_some(()))
-        })
-        .await?;
+        ensure!(self.tokens().await? == [new.id.clone()], "other tokens are left");
+        ensure!(is_accepted(self.plane, &new.text).await?, "the new token is rejected");
+        self.becomes_rejected(&self.old.text).await?;
         Ok(new)
     }
 
-    /// The end of a rollback: everything is as it was.
+    /// Checks the end of a rollback: everything is as it was.
     pub(crate) async fn is_restored(&self) -> Result<()> {
-        ensure!(self.held().await?.text == self.old.text, "another token is there");
-        ensure!(self.tokens().await? == [self.old.id.clone()], "others are left");
-        ensure!(is_let_in(self.plane, &self.old.text).await?, "the old one is refused");
+        ensure!(
+            self.held().await?.text == self.old.text,
+            "the target holds another token"
+        );
+        ensure!(self.tokens().await? == [self.old.id.clone()], "other tokens are left");
+        ensure!(
+            is_accepted(self.plane, &self.old.text).await?,
+            "the old token is rejected"
+        );
         Ok(())
     }
 
-    /// A proxy in front of the API server, and a desk that goes through it. Whoever comes through shows a token of his own, so
-    /// that the API server can tell a bootstrap token from the admin's.
+    /// A proxy in front of the API server, and a shell whose kubeconfig leads through it. Its user has a token, not a
+    /// certificate: the proxy has no client certificate either, so the API server sees the bootstrap tokens that the
+    /// plugin probes.
     pub(crate) async fn behind_proxy(&self) -> Result<(FaultProxy, Shell)> {
-        let account = ["-n", &self.namespace, "create", "serviceaccount", "admin"];
-        let made = self.shell.kubectl(account).run().await?;
-        ensure!(
-            made.code() == Some(0) || made.stderr.contains("AlreadyExists"),
-            "{made}"
-        );
-        let name = format!("admin-{}", self.namespace);
-        let user = format!("--serviceaccount={}:admin", self.namespace);
-        let binding = [
-            "create",
-            "clusterrolebinding",
-            &name,
-            "--clusterrole=cluster-admin",
-            &user,
-        ];
-        let made = self.shell.kubectl(binding).run().await?;
-        ensure!(
-            made.code() == Some(0) || made.stderr.contains("AlreadyExists"),
-            "{made}"
-        );
-        let token = self
-            .shell
-            .kubectl(["-n", &self.namespace, "create", "token", "admin"])
-            .run()
-            .await?;
-        let token = Identity::Token(token.expect(0)?.stdout.trim().to_owned());
+        let token = self.admin_token.get_or_try_init(|| self.create_admin()).await?;
         let upstream = Upstream {
             identity: None,
             ..Upstream::admin_of(self.plane)
         };
         let proxy = FaultProxy::start([upstream]).await?;
-        let kubeconfig = Kubeconfig::new().context("here", proxy.url(), proxy.ca_pem(), &token);
+        let identity = Identity::Token(token.clone());
+        let kubeconfig = Kubeconfig::new().context("here", proxy.url(), proxy.ca_pem(), &identity);
         let shell = Shell::new(TestEnvironment::shared().await?, &kubeconfig)?;
         Ok((proxy, shell))
     }
 
-    /// A kubeconfig with the old token in a desk's home, as installers write one, with what nobody knows in it.
+    /// Creates a service account that is cluster admin, and returns a token of it.
+    async fn create_admin(&self) -> Result<String> {
+        let (client, params) = (self.plane.client().await?, PostParams::default());
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &self.namespace);
+        let account = serde_json::from_value(json!({ "metadata": { "name": "admin" } }))?;
+        accounts.create(&params, &account).await?;
+        let binding: ClusterRoleBinding = serde_json::from_value(json!({
+            "metadata": { "name": format!("admin-{}", self.namespace) },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
+            "subjects": [{ "kind": "ServiceAccount", "name": "admin", "namespace": self.namespace }],
+        }))?;
+        Api::all(client).create(&params, &binding).await?;
+        let request = TokenRequest::default();
+        let issued = accounts.create_token_request("admin", &params, &request).await?;
+        Ok(issued.status.context("no token")?.token)
+    }
+
+    /// A kubeconfig with the old token in the home directory of the shell, as installers write one, with unknown fields.
     fn kubeconfig_file(&self) -> Result<PathBuf> {
         use std::os::unix::fs::PermissionsExt as _;
         let text = format!(
@@ -319,8 +326,8 @@ impl RotationFixture {
     }
 }
 
-/// Another cluster like the one that they share, for a story that takes its parts away. `name` must be no other story's.
-pub(crate) async fn apart(name: &str) -> Result<&'static ControlPlane> {
+/// A separate cluster for a test that stops its components. `name` must be unique.
+pub(crate) async fn separate_cluster(name: &str) -> Result<&'static ControlPlane> {
     // It serves until the process ends, as the shared ones do.
     let plane = Box::leak(Box::new(cluster::start(name).await?));
     cluster::prepare(plane).await?;

@@ -1,7 +1,5 @@
-//! No secret leaves its place: tokens are planted, every command runs in every way, also against servers and files that
-//! are broken in ways that hold a token, and then everything that the plugin has left anywhere is searched.
-//!
-//! A later plugin adds rows to [`COMMANDS`] and to [`broken_answers`].
+//! No command leaks a token. Every command runs in every output format, and against servers and files that are malformed
+//! in ways that quote a token. Then everything that the plugin has written anywhere is searched for the tokens.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,7 +20,7 @@ use test_cluster::{Fault, Kubeconfig, Moment, On, TokenStorage, User};
 
 use crate::manual_changes;
 
-/// Every command; `CLUSTER` is its id. The token for `--token-stdin` is given to all of them.
+/// Every command. `CLUSTER` stands for the id. All of them get the token for `--token-stdin`.
 const COMMANDS: [&[&str]; 14] = [
     &["list", "CLUSTER"],
     &["list", "CLUSTER", "--probe", "-o", "wide"],
@@ -40,49 +38,49 @@ const COMMANDS: [&[&str]; 14] = [
     &["completion"],
 ];
 
-/// How each of them is run besides.
-const WAYS: [&[&str]; 3] = [&["-v=9"], &["-o", "json"], &["-o", "yaml", "-v=9"]];
+/// The flags that each command runs with, besides none.
+const FLAGS: [&[&str]; 3] = [&["-v=9"], &["-o", "json"], &["-o", "yaml", "-v=9"]];
 
-/// Values that nobody may see, and everything that was seen.
+/// The secret values, and all texts that must not contain them.
 #[derive(Default)]
-struct Hunt {
-    /// What is searched for, and what it is.
-    needles: BTreeMap<String, String>,
-    /// Where, and the text.
-    seen: Vec<(String, String)>,
+struct LeakSearch {
+    /// The values to search for, and their descriptions.
+    values: BTreeMap<String, String>,
+    /// The texts, and where they are from.
+    texts: Vec<(String, String)>,
 }
 
-impl Hunt {
-    /// The value, its halves, and each of them in base64 as it would stand in a Secret or in a URL.
-    fn plant(&mut self, what: &str, value: &str) {
+impl LeakSearch {
+    /// Adds a value, its halves, and each of them in base64, as Secrets and URLs encode it.
+    fn add_secret(&mut self, what: &str, value: &str) {
         let secret = value.rsplit_once(':').map_or(value, |(_, secret)| secret);
         let half = (secret.len() / 2).max(20).min(secret.len());
         for part in [value, secret, &secret[..half], &secret[secret.len() - half..]] {
             let encoded = [STANDARD.encode(part), URL_SAFE_NO_PAD.encode(part)];
-            for needle in [part.to_owned()].into_iter().chain(encoded) {
-                // A multiple of three bytes has no padding; what follows a needle may change its last digits.
-                let needle = needle.trim_end_matches('=').to_owned();
-                self.needles.insert(needle, what.to_owned());
+            for value in [part.to_owned()].into_iter().chain(encoded) {
+                // The bytes that follow may change the padding of the encoded value.
+                let value = value.trim_end_matches('=').to_owned();
+                self.values.insert(value, what.to_owned());
             }
         }
     }
 
-    fn see(&mut self, place: impl Into<String>, text: impl Into<String>) {
-        self.seen.push((place.into(), text.into()));
+    fn add_text(&mut self, place: impl Into<String>, text: impl Into<String>) {
+        self.texts.push((place.into(), text.into()));
     }
 
     async fn run(&mut self, shell: &Shell, args: &[String], stdin: &str) -> Result<()> {
         let outcome = shell.crt(args).stdin(stdin).run().await?;
         ensure!(outcome.code() != Some(101), "a panic:\n{outcome}");
-        self.see(format!("output of `{}`", args.join(" ")), outcome.to_string());
+        self.add_text(format!("output of `{}`", args.join(" ")), outcome.to_string());
         Ok(())
     }
 
-    /// All commands in all ways.
+    /// Runs all commands with all flags.
     async fn run_all(&mut self, shell: &Shell, cluster: &str, stdin: &str, context: &str) -> Result<()> {
         for command in COMMANDS {
-            for way in [&[][..]].iter().chain(&WAYS) {
-                let args = command.iter().chain(way.iter());
+            for flags in [&[][..]].iter().chain(&FLAGS) {
+                let args = command.iter().chain(flags.iter());
                 let args = args.map(|word| word.replace("CLUSTER", cluster));
                 let args: Vec<String> = args.chain(["--context".to_owned(), context.to_owned()]).collect();
                 self.run(shell, &args, stdin).await?;
@@ -91,19 +89,19 @@ impl Hunt {
         Ok(())
     }
 
-    /// The files of a home, but for the kubeconfig, where the user's own token belongs.
-    fn search_home(&mut self, shell: &Shell) -> Result<()> {
-        fn walk(hunt: &mut Hunt, dir: &Path, except: &Path) -> Result<()> {
+    /// Adds the files of a home directory, except for the kubeconfig, which holds the user's own token.
+    fn add_home(&mut self, shell: &Shell) -> Result<()> {
+        fn walk(search: &mut LeakSearch, dir: &Path, except: &Path) -> Result<()> {
             for entry in std::fs::read_dir(dir)? {
                 let path = entry?.path();
                 if path.is_symlink() || path == except {
                     continue;
                 }
                 if path.is_dir() {
-                    walk(hunt, &path, except)?;
+                    walk(search, &path, except)?;
                 } else {
                     let text = String::from_utf8_lossy(&std::fs::read(&path)?).into_owned();
-                    hunt.see(path.display().to_string(), text);
+                    search.add_text(path.display().to_string(), text);
                 }
             }
             Ok(())
@@ -111,66 +109,66 @@ impl Hunt {
         walk(self, shell.home(), shell.kubeconfig())
     }
 
-    async fn search_cluster(&mut self, fixture: &RancherFixture) -> Result<()> {
+    async fn add_cluster(&mut self, fixture: &RancherFixture) -> Result<()> {
         let above = (fixture.management.client().await?, fixture.cluster.id.clone());
         let below = (fixture.downstream.client().await?, fixture.cluster.agent_namespace());
         for (client, namespace) in [above, below] {
             let leases = Api::<Lease>::namespaced(client.clone(), &namespace);
             let leases = leases.list(&ListParams::default()).await?;
-            self.see(format!("Leases in {namespace}"), serde_json::to_string(&leases.items)?);
+            self.add_text(format!("Leases in {namespace}"), serde_json::to_string(&leases.items)?);
             let events = Api::<Event>::namespaced(client, &namespace)
                 .list(&ListParams::default())
                 .await?;
-            self.see(format!("Events in {namespace}"), serde_json::to_string(&events.items)?);
+            self.add_text(format!("Events in {namespace}"), serde_json::to_string(&events.items)?);
         }
         Ok(())
     }
 
-    /// What was found, shortened.
-    fn finds(&self) -> Vec<String> {
-        let mut finds = Vec::new();
-        for (place, text) in &self.seen {
-            for (needle, what) in &self.needles {
-                if let Some(at) = text.find(needle.as_str()) {
+    /// The places where a value was found, without the value.
+    fn leaks(&self) -> Vec<String> {
+        let mut leaks = Vec::new();
+        for (place, text) in &self.texts {
+            for (value, what) in &self.values {
+                if let Some(at) = text.find(value.as_str()) {
                     let line = text[..at].rsplit('\n').next().unwrap_or_default();
-                    finds.push(format!(
+                    leaks.push(format!(
                         "{what} ({} characters of it) in {place}, after {line:?}",
-                        needle.len()
+                        value.len()
                     ));
                 }
             }
         }
-        finds
+        leaks
     }
 
-    fn nothing(self) -> Result<()> {
-        let finds = self.finds();
-        ensure!(finds.is_empty(), "{}", finds.join("\n"));
+    fn finds_nothing(self) -> Result<()> {
+        let leaks = self.leaks();
+        ensure!(leaks.is_empty(), "{}", leaks.join("\n"));
         ensure!(
-            self.seen.iter().any(|(_, text)| !text.is_empty()),
-            "nothing was seen at all"
+            self.texts.iter().any(|(_, text)| !text.is_empty()),
+            "there were no texts"
         );
         Ok(())
     }
 }
 
-async fn planted(fixture: &RancherFixture) -> Result<Hunt> {
-    let mut hunt = Hunt::default();
-    hunt.plant("the user's token", &User::admin().token);
+async fn with_tokens(fixture: &RancherFixture) -> Result<LeakSearch> {
+    let mut search = LeakSearch::default();
+    search.add_secret("the user's token", &User::admin().token);
     for (name, value) in manual_changes::values(fixture).await? {
-        hunt.plant(&format!("registration token {name}"), &value);
+        search.add_secret(&format!("registration token {name}"), &value);
     }
-    Ok(hunt)
+    Ok(search)
 }
 
 #[test]
 fn search_finds_tokens_in_plain_text_and_base64() {
     let token = "k2vq5rnt7wz9bj4hd6lcfmgspxk3vq2rnt8wz5bj7hd9lcf4mgsp6x";
     let text = |text: String| {
-        let mut hunt = Hunt::default();
-        hunt.plant("a token", token);
-        hunt.see("here", text);
-        !hunt.finds().is_empty()
+        let mut search = LeakSearch::default();
+        search.add_secret("a token", token);
+        search.add_text("here", text);
+        !search.leaks().is_empty()
     };
     assert!(!text("nothing".into()));
     assert!(text(format!("error: {token}.")));
@@ -184,24 +182,25 @@ fn search_finds_tokens_in_plain_text_and_base64() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_command_prints_a_token(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lyon").await?;
-    let mut hunt = planted(&fixture).await?;
+    let mut search = with_tokens(&fixture).await?;
     let given = manual_changes::values(&fixture).await?["system"].clone();
-    hunt.run_all(&fixture.shell, &fixture.cluster.id, &format!("{given}\n"), "rancher")
+    search
+        .run_all(&fixture.shell, &fixture.cluster.id, &format!("{given}\n"), "rancher")
         .await?;
-    // What was searched is about these tokens: their fingerprints stand there.
+    // The texts are about these tokens: they contain the fingerprints.
     let shown = crate::state::fingerprint(&given);
     ensure!(
-        hunt.seen.iter().filter(|(_, text)| text.contains(&shown)).count() > 10,
-        "{shown} is nowhere"
+        search.texts.iter().filter(|(_, text)| text.contains(&shown)).count() > 10,
+        "no text contains {shown}"
     );
-    // What it has rotated to is as secret as what it has rotated from.
+    // The new values are secret too.
     for (name, value) in manual_changes::values(&fixture).await? {
         ensure!(name != "system" || value != given, "nothing was rotated");
-        hunt.plant(&format!("new registration token {name}"), &value);
+        search.add_secret(&format!("new registration token {name}"), &value);
     }
-    hunt.search_cluster(&fixture).await?;
-    hunt.search_home(&fixture.shell)?;
-    hunt.nothing()
+    search.add_cluster(&fixture).await?;
+    search.add_home(&fixture.shell)?;
+    search.finds_nothing()
 }
 
 #[rstest]
@@ -210,7 +209,7 @@ async fn no_command_prints_a_token(#[case] storage: TokenStorage) -> Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn process_and_journal_hold_no_token_during_a_rotation(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lyon").await?;
-    let mut hunt = planted(&fixture).await?;
+    let mut search = with_tokens(&fixture).await?;
     let (proxy, shell) = fixture.behind_proxy().await?;
     let held = proxy.plan(On::write().path("*/deployments/*"), Fault::Stop(Moment::Before));
     let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "0s", "-v=9"];
@@ -220,23 +219,23 @@ async fn process_and_journal_hold_no_token_during_a_rotation(#[case] storage: To
     tokio::time::timeout(e2e::PATIENCE, held.strikes()).await?;
     for file in ["cmdline", "environ", "comm"] {
         let bytes = std::fs::read(format!("/proc/{pid}/{file}"))?;
-        hunt.see(file, String::from_utf8_lossy(&bytes).into_owned());
+        search.add_text(file, String::from_utf8_lossy(&bytes).into_owned());
     }
-    hunt.search_cluster(&fixture).await?;
+    search.add_cluster(&fixture).await?;
     for (name, value) in manual_changes::values(&fixture).await? {
-        hunt.plant(&format!("new registration token {name}"), &value);
+        search.add_secret(&format!("new registration token {name}"), &value);
     }
     held.release();
     rotation.signal(Signal::CONT)?;
     let outcome = rotation.finish().await?.expect(0)?;
-    hunt.see("output", outcome.to_string());
-    hunt.search_cluster(&fixture).await?;
-    hunt.search_home(&shell)?;
-    hunt.nothing()
+    search.add_text("output", outcome.to_string());
+    search.add_cluster(&fixture).await?;
+    search.add_home(&shell)?;
+    search.finds_nothing()
 }
 
-/// Answers that hold a token where no token should be, with what they are.
-fn broken_answers(token: &str) -> Vec<(&'static str, Fault)> {
+/// Responses that hold a token in the wrong place, with their descriptions.
+fn malformed_responses(token: &str) -> Vec<(&'static str, Fault)> {
     let say = |status, body: String| Fault::Say { status, body };
     let secret = |data: serde_json::Value| {
         json!({
@@ -301,11 +300,11 @@ fn broken_answers(token: &str) -> Vec<(&'static str, Fault)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_responses_do_not_leak_tokens(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lyon").await?;
-    let mut hunt = planted(&fixture).await?;
+    let mut search = with_tokens(&fixture).await?;
     let token = manual_changes::values(&fixture).await?["system"].clone();
     let (proxy, shell) = fixture.behind_proxy().await?;
     let id = fixture.cluster.id.as_str();
-    for (what, fault) in broken_answers(&token) {
+    for (what, fault) in malformed_responses(&token) {
         for path in ["*/secrets*", "*/clusterregistrationtokens*", "*"] {
             proxy.heal();
             let planned = proxy.plan(On::request().path(path).always(), fault.clone());
@@ -316,7 +315,8 @@ async fn malformed_responses_do_not_leak_tokens(#[case] storage: TokenStorage) -
                 &["rotate", id, "--yes", "--timeout", "1s", "-v=9"],
             ] {
                 let args: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
-                hunt.run(&shell, &args, "")
+                search
+                    .run(&shell, &args, "")
                     .await
                     .with_context(|| format!("{what} at {path}"))?;
             }
@@ -327,21 +327,21 @@ async fn malformed_responses_do_not_leak_tokens(#[case] storage: TokenStorage) -
         }
     }
     proxy.heal();
-    hunt.search_cluster(&fixture).await?;
-    hunt.search_home(&shell)?;
-    hunt.nothing()
+    search.add_cluster(&fixture).await?;
+    search.add_home(&shell)?;
+    search.finds_nothing()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_kubeconfigs_and_credential_plugins_do_not_leak_tokens() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
-    let mut hunt = planted(&fixture).await?;
+    let mut search = with_tokens(&fixture).await?;
     let token = User::admin().token;
     let environment = test_cluster::TestEnvironment::shared().await?;
     let shell = Shell::new(environment, &Kubeconfig::read(fixture.shell.kubeconfig())?)?;
     let good = std::fs::read_to_string(fixture.shell.kubeconfig())?;
     let plugin = shell.home().join("bin/get-token");
-    let script = format!("#!/bin/sh\necho 'no way: {token}' >&2\necho '{{\"token\": \"{token}\"'\nexit 3\n");
+    let script = format!("#!/bin/sh\necho 'no flags: {token}' >&2\necho '{{\"token\": \"{token}\"'\nexit 3\n");
     std::fs::write(&plugin, script)?;
     std::os::unix::fs::symlink("/bin/sh", shell.home().join("bin/sh"))?;
     std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755))?;
@@ -395,11 +395,11 @@ async fn malformed_kubeconfigs_and_credential_plugins_do_not_leak_tokens() -> Re
             let args: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
             let outcome = shell.crt(&args).run().await?;
             ensure!(outcome.code() != Some(101), "{what}: a panic:\n{outcome}");
-            hunt.see(
+            search.add_text(
                 format!("output of `{}` with {what}", args.join(" ")),
                 outcome.to_string(),
             );
         }
     }
-    hunt.nothing()
+    search.finds_nothing()
 }

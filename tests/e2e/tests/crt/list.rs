@@ -11,7 +11,7 @@ use test_cluster::TokenStorage;
 
 use crate::manual_changes;
 
-/// Runs `kubectl-crt ARGS` and shows everything of it.
+/// Runs `kubectl-crt ARGS` and returns the masked output.
 async fn crt(fixture: &RancherFixture, args: &[&str]) -> Result<String> {
     Ok(mask_output(&fixture.shell.crt(args).run().await?.to_string()))
 }
@@ -181,7 +181,7 @@ async fn list_supports_the_output_formats_of_kubectl() -> Result<()> {
     ----- exit status: 1 -----
     "#);
 
-    // Each document of the list stands alone, as those of kubectl do.
+    // Each item of the list is a complete document, as in kubectl.
     let listed: Value = serde_json::from_str(
         &fixture
             .shell
@@ -212,7 +212,7 @@ async fn list_selects_clusters_by_label_and_id() -> Result<()> {
         .register_as(&test_cluster::Registration::imported("bonn").quick())
         .await?;
     let id = fixture.cluster.id.as_str();
-    let label = format!(r#"{{"metadata":{{"labels":{{"story":"{id}"}}}}}}"#);
+    let label = format!(r#"{{"metadata":{{"labels":{{"test":"{id}"}}}}}}"#);
     manual_changes::patch(&fixture, &["clusters.management.cattle.io", id], &label).await?;
 
     let names = |text: String| -> Vec<String> {
@@ -223,8 +223,8 @@ async fn list_selects_clusters_by_label_and_id() -> Result<()> {
         let all = ["list", "--no-headers"].iter().chain(args);
         Ok(names(fixture.shell.crt(all).run().await?.expect(0)?.stdout))
     };
-    assert_eq!(list(&["-l", &format!("story={id}")]).await?, [id, id]);
-    assert_eq!(list(&["-l", &format!("story in ({id}),story!=x")]).await?, [id, id]);
+    assert_eq!(list(&["-l", &format!("test={id}")]).await?, [id, id]);
+    assert_eq!(list(&["-l", &format!("test in ({id}),test!=x")]).await?, [id, id]);
     let both = list(&[&second.id, id, id]).await?;
     assert_eq!(
         both,
@@ -235,8 +235,8 @@ async fn list_selects_clusters_by_label_and_id() -> Result<()> {
     assert!(all.iter().any(|one| one == id) && all.contains(&second.id), "{all:?}");
     assert!(all.is_sorted(), "{all:?}");
 
-    assert_snapshot!(crt(&fixture, &["list", "-l", "story=nobody"]).await?, @r"
-    $ kubectl-crt list -l story=nobody
+    assert_snapshot!(crt(&fixture, &["list", "-l", "test=none"]).await?, @r"
+    $ kubectl-crt list -l test=none
     ----- stderr -----
     No registration tokens found.
     ----- exit status: 0 -----
@@ -308,7 +308,7 @@ async fn list_shows_a_token_that_rancher_rotated_by_itself() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
     let id = fixture.cluster.id.as_str();
     let before = manual_changes::values(&fixture).await?["system"].clone();
-    // Rancher rotates when both of its copies say that the time is over.
+    // Rancher rotates when both copies of the expiry are in the past.
     let past = "2020-01-01T00:00:00Z";
     let secret = ["secret", "crt-token-system", "-n", id];
     manual_changes::patch(
@@ -340,7 +340,7 @@ async fn list_shows_a_token_that_rancher_rotated_by_itself() -> Result<()> {
     ----- exit status: 0 -----
     ");
 
-    // At the next event of the cluster Rancher pushes it, and the agent runs with it.
+    // At the next event of the cluster, Rancher pushes it to the agent.
     fixture.rancher.cluster_event(&fixture.cluster).await?;
     let state = until("the agent to run with it", async || {
         let listed = fixture
@@ -386,11 +386,11 @@ async fn list_without_permission_to_read_secrets_warns_once() -> Result<()> {
     Warning: no right to list Secrets: fingerprints are unknown where they stand in Secrets, and orphans are not listed
     ----- exit status: 0 -----
     ");
-    // All clusters, in pages: the warning does not come once for each.
+    // All clusters, in pages: the warning is printed once.
     let all = shell.crt(["list"]).run().await?.expect(0)?;
     assert_eq!(all.stderr.matches("Warning:").count(), 1, "{all}");
 
-    // Rancher lets nobody through who has no right at all; which of the first questions is answered first is open.
+    // Rancher rejects users without any permission. The order of the first responses is undefined.
     let nobody = manual_changes::user_with(&fixture, "nobody", json!([])).await?;
     let shell = fixture.shell_of(&nobody).await?;
     let refused = shell.crt(["list", id]).run().await?.expect(1)?;

@@ -1,6 +1,6 @@
-//! What users live through, one file for each story, on a real control plane.
+//! End-to-end tests of `kubectl crt`, on a real control plane with the fake Rancher.
 //!
-//! One test binary, so that all stories share one bed. Each story has clusters, a home directory and a proxy of its own.
+//! All tests share the control planes. Each test has its own registered cluster, home directory and proxy.
 
 mod leaks;
 mod list;

@@ -20,54 +20,54 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use test_cluster::Report;
 
-/// What the names of the agent's credential Secrets begin with.
+/// The prefix of the names of the agent's credential Secrets.
 const CREDENTIALS: &str = "cattle-credentials-";
 
 /// The annotation of the Lease that holds the journal.
 const JOURNAL: &str = "kubectl-rotation.github.io/journal";
 
-/// One look.
+/// The observed state of a cluster.
 #[derive(Debug)]
 pub(crate) struct State {
-    /// The registration tokens: name and fingerprint of the value that Rancher goes by. Bridges are among them.
+    /// The registration tokens, temporary ones too: name and fingerprint of the value that Rancher uses.
     pub(crate) tokens: BTreeMap<String, String>,
-    /// Those that carry the label of a bridge.
-    pub(crate) bridges: Vec<String>,
-    /// Previous values and ends of grace, wherever they stand: `system/previousToken`, `system/status`.
+    /// The temporary registration tokens, by their label.
+    pub(crate) temporary: Vec<String>,
+    /// Previous values and ends of grace periods in all places: `system/previousToken`, `system/status`.
     pub(crate) graces: BTreeSet<String>,
-    /// The name that Rancher's own formula gives to the Secret with the value of `system`.
+    /// The name of the Secret with the value of `system`, by Rancher's own formula.
     by_formula: String,
     /// The agent's Deployment.
     pub(crate) deployment: Rollout,
     /// The credential Secrets of the agent: name and fingerprint.
     pub(crate) credentials: BTreeMap<String, String>,
-    /// The same Secrets: name and fingerprint of everything that is in them.
+    /// The same Secrets: name and fingerprint of all their data.
     pub(crate) contents: BTreeMap<String, String>,
-    /// What the agent that connected last wrote down.
+    /// The fingerprint that the last connected agent has recorded.
     pub(crate) connected: Option<String>,
-    /// The agent's pods that have not ended: name and the Secret that each mounts.
+    /// The agent's pods that have not ended: name and mounted Secret.
     pub(crate) pods: BTreeMap<String, String>,
     /// The Lease.
     pub(crate) lease: Option<Lock>,
-    /// By Rancher's own word.
+    /// The view of Rancher.
     pub(crate) report: Report,
 }
 
-/// What matters of the agent's Deployment.
+/// The relevant fields of the agent's Deployment.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Rollout {
     /// The Secret in the volume.
     pub(crate) secret: String,
-    /// The Secret in `CATTLE_CREDENTIAL_NAME`, where there is such a variable.
+    /// The Secret in the variable `CATTLE_CREDENTIAL_NAME`, if it exists.
     pub(crate) variable: Option<String>,
     /// `minReadySeconds` and `progressDeadlineSeconds`.
     pub(crate) settings: (i32, i32),
-    /// All of the specification.
+    /// The whole specification.
     pub(crate) spec: Value,
 }
 
 impl fmt::Debug for Rollout {
-    /// Without the whole specification, which is for comparing.
+    /// Omits the whole specification, which is only compared.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             secret,
@@ -79,7 +79,7 @@ impl fmt::Debug for Rollout {
     }
 }
 
-/// What the Lease says.
+/// The content of the Lease.
 #[derive(Clone, Debug)]
 pub(crate) struct Lock {
     pub(crate) holder: Option<String>,
@@ -88,13 +88,13 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// A word of the journal: `phase`, `goal`.
-    pub(crate) fn says(&self, key: &str) -> Option<&str> {
+    /// A field of the journal: `phase`, `goal`.
+    pub(crate) fn field(&self, key: &str) -> Option<&str> {
         self.journal.as_ref()?[key].as_str()
     }
 }
 
-/// The form in which Rancher and the plugin show a token.
+/// The fingerprint of a token, as Rancher and the plugin show it.
 pub(crate) fn fingerprint(token: &str) -> String {
     use std::fmt::Write as _;
     let digest = Sha256::digest(token);
@@ -105,7 +105,7 @@ pub(crate) fn fingerprint(token: &str) -> String {
 }
 
 impl State {
-    /// Looks at everything.
+    /// Observes both clusters and Rancher.
     pub(crate) async fn of(fixture: &RancherFixture) -> Result<Self> {
         let namespace = fixture.cluster.agent_namespace();
         let (management, downstream) = (fixture.management.client().await?, fixture.downstream.client().await?);
@@ -129,7 +129,7 @@ impl State {
                 .map(|(name, value)| (name.clone(), fingerprint(value)))
                 .collect(),
             by_formula: by_ranchers_formula(fixture, tokens.values.get("system")),
-            bridges: tokens.bridges,
+            temporary: tokens.temporary,
             graces: tokens.graces,
             deployment: Rollout::of(&deployment)?,
             credentials: BTreeMap::new(),
@@ -164,18 +164,18 @@ impl State {
         self.tokens.get("system").map_or("", String::as_str)
     }
 
-    /// The fingerprint that the agent's Deployment leads to.
+    /// The fingerprint in the Secret that the agent's Deployment names.
     pub(crate) fn named(&self) -> &str {
         self.credentials.get(&self.deployment.secret).map_or("", String::as_str)
     }
 
     /// The phase in the journal, if there is one.
     pub(crate) fn phase(&self) -> Option<&str> {
-        self.lease.as_ref()?.says("phase")
+        self.lease.as_ref()?.field("phase")
     }
 
-    /// The new token, as far as the journal knows one.
-    pub(crate) fn drawn(&self) -> Option<&str> {
+    /// The fingerprint of the new token, if the journal has one.
+    pub(crate) fn new_token(&self) -> Option<&str> {
         self.lease.as_ref()?.journal.as_ref()?["notes"]["new"].as_str()
     }
 }
@@ -189,11 +189,11 @@ fn by_ranchers_formula(fixture: &RancherFixture, token: Option<&String>) -> Stri
     )
 }
 
-/// What the registration tokens of a cluster hold, in either era.
+/// The registration tokens of a cluster, with either token storage.
 #[derive(Default)]
 struct Tokens {
     values: BTreeMap<String, String>,
-    bridges: Vec<String>,
+    temporary: Vec<String>,
     graces: BTreeSet<String>,
 }
 
@@ -211,7 +211,7 @@ impl Tokens {
             let name = object.metadata.name.clone().unwrap_or_default();
             let labels = object.metadata.labels.clone().unwrap_or_default();
             if labels.contains_key("kubectl-rotation.github.io/bridge") {
-                all.bridges.push(name.clone());
+                all.temporary.push(name.clone());
             }
             let status = &object.data["status"];
             if !status["gracePeriodExpiresAt"].is_null() {

@@ -53,7 +53,7 @@ async fn verify_succeeds_for_a_healthy_agent(#[case] storage: TokenStorage) -> R
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_fails_when_the_agents_token_is_revoked(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lyon").await?;
-    // Its tunnels stay open: Rancher asks for a token only when one is opened.
+    // Its tunnels stay open, because Rancher checks the token only when a tunnel is opened.
     manual_changes::replace_system(&fixture, &"x7k2p".repeat(10)).await?;
     let outcome = fixture
         .shell
@@ -76,7 +76,7 @@ async fn verify_fails_when_the_agents_token_is_revoked(#[case] storage: TokenSto
     Ok(())
 }
 
-/// Asks about a token by standard input.
+/// Verifies a token from standard input.
 async fn ask(shell: &Shell, args: &[&str], token: &str) -> Result<CommandOutput> {
     let args = ["verify", "--token-stdin"].iter().chain(args);
     shell.crt(args).stdin(format!("{token}\n")).run().await
@@ -146,7 +146,7 @@ async fn verify_requires_a_cluster_or_a_token() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
     let outcome = fixture.shell.crt(["verify"]).run().await?.expect(2)?;
     assert_eq!(outcome.stdout, "", "{outcome}");
-    // From the management cluster's own kubeconfig nothing leads to the agent.
+    // The kubeconfig of the management cluster has no route to the agent.
     let verify = ["verify", &fixture.cluster.id, "--context", "management"];
     let seen = mask_output(&fixture.shell.crt(verify).run().await?.expect(1)?.to_string());
     allow_duplicates! { assert_snapshot!(seen, @r"

@@ -1,29 +1,29 @@
-//! The half of the small rotation that touches the world: two Secrets, each written with the version that was read.
+//! The half of the rotation of a badge that does I/O: two Secrets, each written with the version that was read.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use client::clock::ServerClock;
 use client::connection::Server;
 use client::error::Error;
 use client::secret::{Fingerprint, Secret};
+use engine::controller::{Controller, Failure, ServerCheck, Summary};
 use engine::lock::Fence;
-use engine::protocol::{Actor, Draw, Run, Trouble};
+use engine::plan::Plan;
+use engine::rotation::{Rotation as _, Timer};
+use engine::run::{Draw, Run};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret as Object};
 use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::badge::{Badge, Timer, View, Write};
+use crate::badge::{Badge, Observed, Step};
 use crate::fixture::{CALLS, CLOSED, CONSUMER, ISSUER, MARK, issued, worn};
-
-pub(crate) const MANAGER: &str = "engine-story";
 
 pub(crate) struct BadgeController {
     secrets: Api<Object>,
     calls: Api<ConfigMap>,
-    clock: ServerClock,
+    server: Server,
     proof: Duration,
     state: Mutex<State>,
 }
@@ -40,7 +40,7 @@ impl BadgeController {
         Self {
             secrets: Api::namespaced(server.client.clone(), namespace),
             calls: Api::namespaced(server.client.clone(), namespace),
-            clock: server.clock.clone(),
+            server: server.clone(),
             proof,
             state: Mutex::default(),
         }
@@ -51,95 +51,102 @@ impl BadgeController {
     }
 
     /// The object that is to be changed, and how.
-    fn prepare(&self, write: &Write, run: &Run<Badge>) -> Option<(Object, Value)> {
+    fn prepare(&self, step: &Step, run: &Run<Badge>) -> Option<(Object, Value)> {
         let state = self.state();
         let (issuer, consumer) = (state.issuer.clone()?, state.consumer.clone()?);
-        Some(match write {
-            Write::Issue => {
-                let new = run.notes.new?;
+        Some(match step {
+            Step::Issue => {
+                let new = run.record.new?;
                 let value = state.drawn.get(&new)?.expose();
                 (issuer, json!({ "stringData": { new.to_string(): value } }))
             }
-            Write::Hand { badge } => {
+            Step::Hand { badge } => {
                 let value = issuer.data?.remove(&badge.to_string())?;
-                let annotations = json!({ MARK: run.notes.mark });
+                let annotations = json!({ MARK: run.record.mark });
                 let change = json!({ "metadata": { "annotations": annotations }, "data": { "badge": value } });
                 (consumer, change)
             }
-            Write::Revoke { badge } => (issuer, json!({ "data": { badge.to_string(): null } })),
+            Step::Revoke { badge } => (issuer, json!({ "data": { badge.to_string(): null } })),
         })
     }
 }
 
-impl Actor for BadgeController {
-    type Protocol = Badge;
+impl Controller for BadgeController {
+    type Rotation = Badge;
 
-    async fn observe(&self, _: Option<&Run<Badge>>) -> Result<View, Trouble> {
+    async fn observe(&self, _: Option<&Run<Badge>>) -> Result<Observed, Failure> {
         let read = futures::try_join!(
             self.secrets.get(ISSUER),
             self.secrets.get(CONSUMER),
             self.calls.get(CALLS)
         );
-        let (issuer, consumer, calls) = read.map_err(trouble)?;
-        let said = |key: &str| calls.data.as_ref().and_then(|data| data.get(key));
-        let view = View {
+        let (issuer, consumer, calls) = read.map_err(failure)?;
+        let entry = |key: &str| calls.data.as_ref().and_then(|data| data.get(key));
+        let seen = Observed {
             issued: issued(&issuer),
-            accepted: said("accepted")
+            accepted: entry("accepted")
                 .and_then(|text| serde_json::from_str(text).ok())
                 .unwrap_or_default(),
             handed: worn(&consumer),
-            called: said("called").and_then(|text| serde_json::from_str(text).ok()),
+            called: entry("called").and_then(|text| serde_json::from_str(text).ok()),
             closed: issuer.annotations().contains_key(CLOSED),
         };
         let mut state = self.state();
         state.issuer = Some(issuer);
         state.consumer = Some(consumer);
-        Ok(view)
+        Ok(seen)
     }
 
     fn draw(&self) -> Box<dyn Draw + '_> {
-        Box::new(FromTheSystem(self.state()))
+        Box::new(OperatingSystem(self.state()))
     }
 
-    async fn act(&self, write: &Write, run: &Run<Badge>, fence: &Fence) -> Result<(), Trouble> {
-        let (object, mut change) = self.prepare(write, run).ok_or(Trouble::Changed)?;
+    async fn apply(&self, step: &Step, run: &Run<Badge>, fence: &Fence) -> Result<(), Failure> {
+        let (object, mut change) = self.prepare(step, run).ok_or(Failure::Conflict)?;
         change["metadata"]["uid"] = json!(object.metadata.uid);
         change["metadata"]["resourceVersion"] = json!(object.metadata.resource_version);
         if !fence.is_open() {
-            return Err(Trouble::LockLost);
+            return Err(Failure::LockLost);
         }
-        let params = PatchParams::apply(MANAGER);
+        let params = PatchParams::apply(Badge::FIELD_MANAGER);
         let sent = self
             .secrets
             .patch(&object.name_any(), &params, &Patch::Merge(change))
             .await;
-        sent.map(drop).map_err(trouble)
+        sent.map(drop).map_err(failure)
     }
 
-    fn lasts(&self, Timer::Proof: Timer) -> Duration {
+    fn lasts(&self, _: Timer) -> Duration {
         self.proof
     }
 
-    fn clock(&self) -> ServerClock {
-        self.clock.clone()
+    fn server(&self) -> &Server {
+        &self.server
+    }
+
+    fn resumable_by(&self) -> String {
+        "any admin".to_owned()
+    }
+
+    async fn dry_run(&self, _: &Step) -> ServerCheck {
+        ServerCheck::NotChecked("no test asks for it")
+    }
+
+    async fn summary(&self, _: &Observed, _: Option<&Plan<Badge>>) -> Summary {
+        Summary::default()
     }
 }
 
-fn trouble(error: kube::Error) -> Trouble {
-    if matches!(&error, kube::Error::Api(status) if status.code == 409) {
-        return Trouble::Changed;
-    }
-    let error = Error::from(error);
-    if error.kind.is_transient() {
-        Trouble::NotYet(error)
-    } else {
-        Trouble::Fatal(error)
+fn failure(error: kube::Error) -> Failure {
+    match &error {
+        kube::Error::Api(status) if status.code == 409 => Failure::Conflict,
+        _ => Error::from(error).into(),
     }
 }
 
-struct FromTheSystem<'a>(MutexGuard<'a, State>);
+struct OperatingSystem<'a>(MutexGuard<'a, State>);
 
-impl Draw for FromTheSystem<'_> {
+impl Draw for OperatingSystem<'_> {
     fn credential(&mut self) -> Fingerprint {
         let value = Secret::new(uuid());
         let fingerprint = value.fingerprint();

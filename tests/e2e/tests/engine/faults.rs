@@ -43,8 +43,8 @@ fn away(seconds: u64, status: Option<u16>) -> Fault {
 #[case::a_cut_answer(On::write().path(CONSUMER), Fault::Cut)]
 #[case::a_cut_read(On::read().path(CONSUMER).nth(3), Fault::Cut)]
 #[case::a_stall(On::write().path(LEASE).nth(2), Fault::Stall(Duration::from_secs(10)))]
-#[case::away_without_a_word(On::write().path(CONSUMER), away(5, None))]
-#[case::away_with_an_excuse(On::write().path(ISSUER).nth(2), away(5, Some(503)))]
+#[case::outage_without_an_answer(On::write().path(CONSUMER), away(5, None))]
+#[case::outage_with_an_error(On::write().path(ISSUER).nth(2), away(5, Some(503)))]
 #[tokio::test(flavor = "multi_thread")]
 async fn rotation_finishes_despite(#[case] on: On, #[case] fault: Fault) -> Result<()> {
     let fixture = Fixture::open().await?;
@@ -61,7 +61,7 @@ async fn rotation_finishes_despite(#[case] on: On, #[case] fault: Fault) -> Resu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotation_finishes_when_the_api_server_restarts() -> Result<()> {
-    // One of our own, since the other stories need theirs.
+    // A control plane of its own, since the other tests need the shared one.
     let environment = TestEnvironment::new().await?;
     let plane = environment.management(TokenStorage::Secret).await?;
     let fixture = Fixture::open_in(plane).await?;
@@ -87,7 +87,7 @@ async fn an_outage_longer_than_the_lease_leaves_the_rotation_pending() -> Result
     fixture.expect_rotated().await
 }
 
-/// The deadline of the proof is journaled in the API server's time, and so is the record of the run.
+/// The deadline of the proof and the time of the last run are those of the API server.
 #[rstest]
 #[case::behind(-3600)]
 #[case::ahead(3600)]

@@ -1,7 +1,7 @@
-//! Where a story happens: a namespace with an issuer and a consumer that behave as in the model.
+//! A namespace with an issuer and a consumer that behave as in the model.
 //!
-//! Every 100 ms the issuer takes notice of its list, and the consumer loads its badge and calls. While it does so it
-//! is watched that the issuer never refuses the badge that the consumer goes on with.
+//! Every 100 ms the issuer reads its list, and the consumer loads its badge and calls. The fixture counts how often the issuer
+//! rejects the badge that the consumer uses.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use client::secret::Fingerprint;
 use e2e::until;
 use engine::lock::{KIND_LABEL, Record};
+use engine::rotation::Rotation as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::jiff::Timestamp;
@@ -23,7 +24,7 @@ use tempfile::TempDir;
 use test_cluster::{ControlPlane, FaultProxy, Kubeconfig, TestEnvironment, TokenStorage, Upstream};
 use tokio::task::AbortHandle;
 
-use crate::badge::Worn;
+use crate::badge::{Badge, Worn};
 use crate::runner::EngineRun;
 
 pub(crate) const ISSUER: &str = "issuer";
@@ -34,13 +35,11 @@ pub(crate) const CALLS: &str = "calls";
 
 pub(crate) const LEASE: &str = "badge";
 
-pub(crate) const KIND: &str = "badge";
-
 pub(crate) const MARK: &str = "mark";
 
 pub(crate) const CLOSED: &str = "closed";
 
-/// Long enough for a busy machine; nothing waits this long when all is well.
+/// Long enough for a busy machine. Nothing waits this long unless a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 const TICK: Duration = Duration::from_millis(100);
@@ -50,7 +49,7 @@ const TICK: Duration = Duration::from_millis(100);
 #[repr(u8)]
 pub(crate) enum Consumer {
     Calls,
-    /// It goes on with what it has and calls nobody.
+    /// It keeps the badge that it has loaded, and does not call.
     Silent,
 }
 
@@ -63,12 +62,12 @@ pub(crate) struct Fixture {
     dir: TempDir,
     consumer: Arc<AtomicU8>,
     locked_out: Arc<AtomicUsize>,
-    life: AbortHandle,
+    system: AbortHandle,
 }
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        self.life.abort();
+        self.system.abort();
     }
 }
 
@@ -103,7 +102,7 @@ impl Fixture {
             .create(&params, &calls)
             .await?;
         let (consumer, locked_out) = (Arc::new(AtomicU8::new(0)), Arc::new(AtomicUsize::new(0)));
-        let life = BadgeSystem {
+        let system = BadgeSystem {
             secrets,
             calls: Api::namespaced(client.clone(), &namespace),
             consumer: Arc::clone(&consumer),
@@ -118,7 +117,7 @@ impl Fixture {
             dir: tempfile::tempdir()?,
             consumer,
             locked_out,
-            life: tokio::spawn(life.go_on()).abort_handle(),
+            system: tokio::spawn(system.run()).abort_handle(),
         };
         let calls: Api<ConfigMap> = fixture.api();
         until("the consumer's first call", async || {
@@ -144,7 +143,7 @@ impl Fixture {
         self.api()
     }
 
-    /// A proxy of one's own, and a run that goes through it.
+    /// A new proxy, and a run that goes through it.
     pub(crate) async fn run(&self) -> Result<(FaultProxy, EngineRun)> {
         let proxy = FaultProxy::start([self.upstream.clone()]).await?;
         let kubeconfig = proxy.redirect(Kubeconfig::read(&self.kubeconfig)?);
@@ -176,7 +175,7 @@ impl Fixture {
             .badge)
     }
 
-    /// Somebody with kubectl.
+    /// An edit with kubectl.
     pub(crate) async fn edit(&self, secret: &str, patch: serde_json::Value) -> Result<()> {
         let secrets: Api<Secret> = self.api();
         secrets
@@ -185,12 +184,12 @@ impl Fixture {
         Ok(())
     }
 
-    /// Somebody takes a badge off the issuer's list.
+    /// An admin takes a badge off the issuer's list.
     pub(crate) async fn revoke_by_hand(&self, badge: Fingerprint) -> Result<()> {
         self.edit(ISSUER, json!({ "data": { badge.to_string(): null } })).await
     }
 
-    /// Somebody gives the consumer a badge.
+    /// An admin hands a badge to the consumer.
     pub(crate) async fn hand_by_hand(&self, badge: Fingerprint) -> Result<()> {
         let issuer = self.api::<Secret>().get(ISSUER).await?;
         let value = issuer.data.and_then(|data| data.get(&badge.to_string()).cloned());
@@ -206,7 +205,7 @@ impl Fixture {
         Ok(self.record().await?.and_then(|record| record.journal))
     }
 
-    /// Waits until the journal says that the rotation has come this far.
+    /// Waits until the journal names this phase.
     pub(crate) async fn reaches(&self, phase: &str) -> Result<()> {
         let text = format!(r#""phase":"{phase}""#);
         until(&format!("phase {phase}"), async || {
@@ -224,7 +223,7 @@ impl Fixture {
         Ok(())
     }
 
-    /// A Lease as somebody else has left it.
+    /// A Lease as another process has left it.
     pub(crate) async fn plant_lease(&self, lease: serde_json::Value) -> Result<()> {
         let mut lease = lease;
         lease["metadata"]["name"] = LEASE.into();
@@ -234,13 +233,13 @@ impl Fixture {
         Ok(())
     }
 
-    fn was_never_locked_out(&self) -> Result<()> {
+    fn had_access_throughout(&self) -> Result<()> {
         let times = self.locked_out.load(Ordering::Relaxed);
-        ensure!(times == 0, "the consumer was locked out at {times} looks");
+        ensure!(times == 0, "the issuer rejected the consumer's badge {times} times");
         Ok(())
     }
 
-    /// One badge is issued, another one than at the start, and the consumer wears it; the Lease is a record.
+    /// The only badge is a new one, and the consumer wears it. The Lease records the run.
     pub(crate) async fn expect_rotated(&self) -> Result<()> {
         let (issued, worn) = (self.issued().await?, self.worn().await?);
         ensure!(
@@ -250,10 +249,10 @@ impl Fixture {
         let lease = self.leases().get(LEASE).await?;
         let record = expect_at_rest(&lease)?;
         ensure!(record.last_result.as_deref() == Some("rotated"), "{record:?}");
-        self.was_never_locked_out()
+        self.had_access_throughout()
     }
 
-    /// All is as it was; the Lease is a record, or was never needed.
+    /// The original badge is the only one. The Lease records the run, or does not exist.
     pub(crate) async fn expect_restored(&self) -> Result<()> {
         let (issued, worn) = (self.issued().await?, self.worn().await?);
         ensure!(
@@ -263,18 +262,18 @@ impl Fixture {
         if let Some(lease) = self.leases().get_opt(LEASE).await? {
             let record = expect_at_rest(&lease)?;
             let result = record.last_result.clone().unwrap_or_default();
-            ensure!(result.starts_with("undone: "), "{record:?}");
+            ensure!(result.starts_with("rolled back: "), "{record:?}");
         }
-        self.was_never_locked_out()
+        self.had_access_throughout()
     }
 }
 
-/// Nobody holds it, nothing is under way, and it says how the last run ended.
+/// No process holds it, no rotation is in progress, and it says how the last run ended.
 fn expect_at_rest(lease: &Lease) -> Result<Record> {
     let record = Record::of(lease);
     ensure!(record.holder.is_none() && record.journal.is_none(), "{record:?}");
     ensure!(
-        lease.labels().get(KIND_LABEL).map(String::as_str) == Some(KIND),
+        lease.labels().get(KIND_LABEL).map(String::as_str) == Some(Badge::KIND),
         "{lease:?}"
     );
     let ago = Timestamp::now().duration_since(record.last_run.context("no last run")?);
@@ -295,7 +294,7 @@ pub(crate) fn worn(consumer: &Secret) -> Option<Worn> {
     })
 }
 
-/// The issuer and the consumer at work.
+/// The issuer and the consumer.
 struct BadgeSystem {
     secrets: Api<Secret>,
     calls: Api<ConfigMap>,
@@ -304,11 +303,11 @@ struct BadgeSystem {
 }
 
 impl BadgeSystem {
-    async fn go_on(self) {
+    async fn run(self) {
         let mut loaded: Option<Worn> = None;
         let mut written = json!(null);
         loop {
-            // The API server may be away.
+            // The API server may be unreachable.
             if let Ok(both) = self.secrets.list(&ListParams::default()).await {
                 let find = |name: &str| both.items.iter().find(|secret| secret.name_any() == name);
                 let accepted = find(ISSUER).map(issued).unwrap_or_default();

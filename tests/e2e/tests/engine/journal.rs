@@ -1,20 +1,31 @@
-//! The journal says what is under way; the objects say what is true.
+//! The journal says which rotation is in progress. What is true of it is observed on the objects.
 
 use anyhow::{Result, ensure};
 use engine::journal::VERSION;
 use rstest::rstest;
 use serde_json::json;
-use test_cluster::{Fault, Moment, On};
+use test_cluster::{Fault, FaultProxy, Moment, On};
 
 use crate::fixture::Fixture;
 use crate::runner::RunResult;
 
 const JOURNAL: &str = "kubectl-rotation.github.io/journal";
 
+fn other_version(version: u32) -> String {
+    format!(r#"{{"version":{version},"phase":"teleport","s3cr3t":1}}"#)
+}
+
+/// How many steps went through the proxy.
+fn steps(proxy: &FaultProxy) -> usize {
+    let writes = proxy.writes();
+    writes.iter().filter(|write| write.path.contains("/secrets/")).count()
+}
+
 #[rstest]
-#[case::from_a_newer_release(format!(r#"{{"version":{},"phase":"teleport","s3cr3t":1}}"#, VERSION + 1), "newer release")]
-#[case::that_is_malformed(r#"{"version":1,"run":"s3cr3t"#.to_owned(), "malformed")]
-#[case::that_is_of_something_else("s3cr3t".to_owned(), "malformed")]
+#[case::of_an_older_release(other_version(VERSION - 1), "another release")]
+#[case::of_a_newer_release(other_version(VERSION + 1), "another release")]
+#[case::malformed(format!(r#"{{"version":{VERSION},"run":"s3cr3t"#), "malformed")]
+#[case::of_another_program("s3cr3t".to_owned(), "malformed")]
 #[tokio::test(flavor = "multi_thread")]
 async fn unreadable_journal_is_left_alone(#[case] text: String, #[case] because: &str) -> Result<()> {
     let fixture = Fixture::open().await?;
@@ -22,7 +33,7 @@ async fn unreadable_journal_is_left_alone(#[case] text: String, #[case] because:
         .plant_lease(json!({ "metadata": { "annotations": { JOURNAL: text } } }))
         .await?;
     let (proxy, run) = fixture.run().await?;
-    for run in [run.clone(), run.back()] {
+    for run in [run.clone(), run.rollback()] {
         let ended = run.run().await?;
         let RunResult::Unreadable(message) = ended else {
             anyhow::bail!("{ended:?}")
@@ -31,17 +42,12 @@ async fn unreadable_journal_is_left_alone(#[case] text: String, #[case] because:
         ensure!(fixture.journal().await?.as_ref() == Some(&text));
         ensure!(fixture.record().await?.is_some_and(|record| record.holder.is_none()));
     }
-    let of_the_product = proxy
-        .writes()
-        .iter()
-        .filter(|write| write.path.contains("/secrets/"))
-        .count();
-    ensure!(of_the_product == 0, "{}", proxy.transcript());
+    ensure!(steps(&proxy) == 0, "{}", proxy.transcript());
     ensure!(fixture.worn().await? == fixture.start);
     Ok(())
 }
 
-/// Runs until it is killed there.
+/// Starts a rotation and kills it there.
 async fn killed(fixture: &Fixture, on: On, moment: Moment) -> Result<()> {
     let (proxy, run) = fixture.run().await?;
     proxy.plan(on, Fault::Kill(moment));
@@ -51,16 +57,12 @@ async fn killed(fixture: &Fixture, on: On, moment: Moment) -> Result<()> {
     Ok(())
 }
 
-/// Runs again; gives back how many writes of the product there were.
+/// Runs it again; returns how many steps it sent.
 async fn finished(fixture: &Fixture) -> Result<usize> {
     let (proxy, run) = fixture.run().await?;
     run.start()?.expect(RunResult::Done).await?;
     fixture.expect_rotated().await?;
-    Ok(proxy
-        .writes()
-        .iter()
-        .filter(|write| write.path.contains("/secrets/"))
-        .count())
+    Ok(steps(&proxy))
 }
 
 fn issuer(nth: usize) -> On {
@@ -87,7 +89,7 @@ async fn a_new_badge_that_was_revoked_is_issued_again() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_badge_that_was_restored_is_replaced_again() -> Result<()> {
     let fixture = Fixture::open().await?;
-    // The journal says that the new one is proven and the old one is about to be revoked.
+    // The journal says that the new badge is proven and that the old one is about to be revoked.
     killed(&fixture, issuer(2), Moment::Before).await?;
     ensure!(
         fixture
@@ -102,7 +104,7 @@ async fn an_old_badge_that_was_restored_is_replaced_again() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_is_already_done_is_not_repeated() -> Result<()> {
+async fn a_step_that_is_already_done_is_not_repeated() -> Result<()> {
     let fixture = Fixture::open().await?;
     killed(&fixture, issuer(2), Moment::Before).await?;
     fixture.revoke_by_hand(fixture.start).await?;

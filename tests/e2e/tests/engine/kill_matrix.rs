@@ -1,4 +1,4 @@
-//! Killed right before or right after any of its writes, nothing is lost: run again it finishes, or leads back.
+//! A run is killed right before or right after each of its writes. Run again, it finishes, or `rollback` restores the start.
 
 use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -7,22 +7,22 @@ use test_cluster::{Fault, Moment, On};
 use crate::fixture::Fixture;
 use crate::runner::RunResult;
 
-/// So many at a time on two cores.
+/// How many kill points are tested at the same time, on two cores.
 const AT_ONCE: usize = 4;
 
-/// Three writes of the product, the Lease's creation and release, and an intent for each. There are more when a phase
-/// begins with a wait or the lock is renewed, which depends on how fast the world moves.
+/// The three steps, the creation and the release of the Lease, and an intent for each step. There are more writes when a phase
+/// begins with a wait or the lock is renewed, which depends on timing.
 const LEAST: usize = 3 + 2 + 3;
 
-/// How many writes an undisturbed rotation has, those of the Lease included.
+/// How many writes an undisturbed rotation has, including those of the Lease.
 async fn writes() -> Result<usize> {
     let fixture = Fixture::open().await?;
     let (proxy, run) = fixture.run().await?;
     run.start()?.expect(RunResult::Done).await?;
     fixture.expect_rotated().await?;
     let all = proxy.writes();
-    let of_the_product = all.iter().filter(|write| write.path.contains("/secrets/")).count();
-    ensure!(of_the_product == 3 && all.len() >= LEAST, "{}", proxy.transcript());
+    let steps = all.iter().filter(|write| write.path.contains("/secrets/")).count();
+    ensure!(steps == 3 && all.len() >= LEAST, "{}", proxy.transcript());
     Ok(all.len())
 }
 
@@ -38,7 +38,7 @@ async fn each_point(check: impl AsyncFn(usize, Moment) -> Result<()>) -> Result<
     stream::iter(checks).buffer_unordered(AT_ONCE).try_collect().await
 }
 
-/// Starts a rotation and kills it there. False: this one had no such write, and is done.
+/// Starts a rotation and kills it there. False: this one had no such write, and finished.
 async fn killed(fixture: &Fixture, nth: usize, moment: Moment) -> Result<bool> {
     let (proxy, run) = fixture.run().await?;
     let strike = proxy.plan(On::write().nth(nth), Fault::Kill(moment));
@@ -82,21 +82,21 @@ async fn rollback_restores_the_start_after_a_kill_at_any_write() -> Result<()> {
         }
         let journal = fixture.journal().await?;
         let (_proxy, run) = fixture.run().await?;
-        let ended = run.back().start()?.finish().await?;
+        let ended = run.rollback().start()?.finish().await?;
         match ended.context("it was killed once more")? {
-            RunResult::Undone(_) => fixture.expect_restored().await,
-            // The lock was taken, or not even that.
-            RunResult::NothingToUndo if journal.is_none() && fixture.worn().await? == fixture.start => {
+            RunResult::RolledBack(_) => fixture.expect_restored().await,
+            // It was killed before it had a journal.
+            RunResult::NothingToRollBack if journal.is_none() && fixture.worn().await? == fixture.start => {
                 fixture.expect_restored().await
             }
-            RunResult::NothingToUndo if journal.is_none() => fixture.expect_rotated().await,
-            RunResult::NothingToUndo => {
+            RunResult::NothingToRollBack if journal.is_none() => fixture.expect_rotated().await,
+            RunResult::NothingToRollBack => {
                 let journal = journal.unwrap_or_default();
                 ensure!(
                     journal.contains(r#""phase":"retire""#) || journal.contains(r#""phase":"confirm""#),
                     "{journal}"
                 );
-                ensure!(fixture.journal().await? == Some(journal), "the journal was touched");
+                ensure!(fixture.journal().await? == Some(journal), "the journal was changed");
                 run.start()?.expect(RunResult::Done).await?;
                 fixture.expect_rotated().await
             }
@@ -116,14 +116,16 @@ async fn a_killed_rollback_resumes_as_a_rollback() -> Result<()> {
     let process = run.start()?;
     proxy.victim(process.pid()?);
     ensure!(process.finish().await?.is_none());
-    // And again after the old one was handed back.
+    // The rollback is killed after it handed the old badge out.
     let (proxy, run) = fixture.run().await?;
     proxy.plan(hand, Fault::Kill(Moment::After));
-    let process = run.back().start()?;
+    let process = run.rollback().start()?;
     proxy.victim(process.pid()?);
     ensure!(process.finish().await?.is_none());
-    // Whoever runs it forward now finishes going back first.
+    // `rotate` finishes the rollback first.
     let (_proxy, run) = fixture.run().await?;
-    run.start()?.expect(RunResult::Undone("asked for".to_owned())).await?;
+    run.start()?
+        .expect(RunResult::RolledBack("requested".to_owned()))
+        .await?;
     fixture.expect_restored().await
 }

@@ -1,4 +1,4 @@
-//! One run at a time: who holds the lock is left alone while it lives, and writes nothing once it has lost it.
+//! One run at a time: a live holder keeps its lock, and a holder that has lost it writes nothing.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,13 +12,13 @@ use test_cluster::{Fault, FaultProxy, Moment, On, Request};
 use crate::fixture::{Consumer, Fixture};
 use crate::runner::RunResult;
 
-/// Those writes that had an effect.
-fn carried_out(proxy: &FaultProxy, since: SystemTime) -> Vec<Request> {
+/// The writes that were accepted.
+fn accepted_writes(proxy: &FaultProxy, since: SystemTime) -> Vec<Request> {
     let accepted = |write: &Request| write.at >= since && write.status.is_some_and(|status| status < 300);
     proxy.writes().into_iter().filter(accepted).collect()
 }
 
-/// How long a holder must at least be watched before it counts as gone, but for what a clock is coarse by.
+/// How long a holder is watched at least before its lock is taken, less the resolution of a clock.
 const WATCHED: Duration = Duration::from_secs(29);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,13 +56,13 @@ async fn many_concurrent_runs_rotate_once() -> Result<()> {
     let has_rotated = |proxy: &FaultProxy| proxy.writes().iter().any(|write| write.path.contains("/secrets/"));
     let (winners, losers): (Vec<_>, Vec<_>) = runs.into_iter().partition(|(_, proxy)| has_rotated(proxy));
     ensure!(winners.len() == 1, "{} winners", winners.len());
-    // The winner still waits, so that they see it renew its lock.
+    // The winner still waits, so the others see it renew its lock.
     for (process, proxy) in losers {
         let ended = process.finish().await?;
         let held = matches!(ended, Some(RunResult::Held(_)));
         ensure!(held, "{ended:?}\n{}", proxy.transcript());
         // Several may have tried to create the Lease.
-        let written = carried_out(&proxy, SystemTime::UNIX_EPOCH);
+        let written = accepted_writes(&proxy, SystemTime::UNIX_EPOCH);
         ensure!(written.is_empty(), "{}", proxy.transcript());
     }
     fixture.consumer(Consumer::Calls);
@@ -84,20 +84,20 @@ async fn the_lock_of_an_ended_local_process_is_taken_immediately() -> Result<()>
 
     let (proxy, run) = fixture.run().await?;
     run.start()?.expect(RunResult::Done).await?;
-    let (first, taken) = asked_and_taken(&proxy)?;
+    let (first, taken) = read_and_taken(&proxy)?;
     let took = taken.duration_since(first)?;
     ensure!(took < WATCHED, "{took:?}\n{}", proxy.transcript());
     fixture.expect_rotated().await
 }
 
-/// When the Lease was first looked at, and when it was first written.
-fn asked_and_taken(proxy: &FaultProxy) -> Result<(SystemTime, SystemTime)> {
+/// When the Lease was first read, and when it was first written.
+fn read_and_taken(proxy: &FaultProxy) -> Result<(SystemTime, SystemTime)> {
     let first = proxy.requests().first().context("no request")?.at;
     let taken = proxy.writes().first().context("no write")?.at;
     Ok((first, taken))
 }
 
-/// Its time says nothing: whose clock wrote it is not known.
+/// The time in the Lease is not compared: it is not known whose clock wrote it.
 #[rstest]
 #[case::an_hour_ahead(1)]
 #[case::an_hour_behind(-1)]
@@ -114,14 +114,14 @@ async fn the_lock_of_a_remote_holder_is_taken_after_the_lease_duration(#[case] h
     let (proxy, run) = fixture.run().await?;
     let ended = run.run().await?;
     ensure!(ended == RunResult::Done, "{ended:?}\n{}", proxy.transcript());
-    let (first, taken) = asked_and_taken(&proxy)?;
+    let (first, taken) = read_and_taken(&proxy)?;
     let took = taken.duration_since(first)?;
     ensure!(took >= WATCHED, "taken over after {took:?}\n{}", proxy.transcript());
     fixture.expect_rotated().await
 }
 
-/// Stopped in the worst moment (the intent is journaled, the write not sent yet; or the write is on the wire) until a
-/// colleague has taken over and finished.
+/// The holder is paused (its intent is journaled and the step not sent yet, or the step is on the wire) until another process
+/// has taken over and finished.
 #[rstest]
 #[case::before_the_write(On::write().path("*/leases/*").method(http::Method::PATCH).nth(3), Moment::After)]
 #[case::with_the_write_on_the_wire(On::write().path("*/secrets/consumer"), Moment::Before)]
@@ -135,34 +135,34 @@ async fn a_paused_holder_writes_nothing_after_it_continues(#[case] on: On, #[cas
     stopped.strikes().await;
     ensure!(
         fixture.worn().await? == fixture.start,
-        "stopped too late:\n{}",
+        "paused too late:\n{}",
         proxy.transcript()
     );
     ensure!(
         fixture.issued().await?.len() == 2,
-        "stopped too early:\n{}",
+        "paused too early:\n{}",
         proxy.transcript()
     );
 
-    let (_proxy, colleague) = fixture.run().await?;
-    colleague.start()?.expect(RunResult::Done).await?;
+    let (_proxy, other) = fixture.run().await?;
+    other.start()?.expect(RunResult::Done).await?;
     fixture.expect_rotated().await?;
 
-    let woken = SystemTime::now();
+    let resumed = SystemTime::now();
     let before = proxy.writes().len();
     stopped.release();
-    process.go_on()?;
+    process.resume()?;
     let ended = process.finish().await?.context("it was killed")?;
     ensure!(ended.lost_the_lock(), "{ended:?}\n{}", proxy.transcript());
-    ensure!(carried_out(&proxy, woken).is_empty(), "{}", proxy.transcript());
-    let product = |write: &Request| write.path.contains("/secrets/");
-    ensure!(!proxy.writes()[before..].iter().any(product), "{}", proxy.transcript());
+    ensure!(accepted_writes(&proxy, resumed).is_empty(), "{}", proxy.transcript());
+    let is_step = |write: &Request| write.path.contains("/secrets/");
+    ensure!(!proxy.writes()[before..].iter().any(is_step), "{}", proxy.transcript());
     let late = proxy
         .writes()
         .into_iter()
-        .filter(product)
+        .filter(is_step)
         .find(|write| write.path.ends_with("/consumer"));
-    // Refused, or given up by the one who sent it before it was passed on.
+    // It was rejected, or its sender gave up before the proxy passed it on.
     ensure!(
         late.is_none_or(|write| write.status.is_none_or(|status| status == 409)),
         "{}",
@@ -182,22 +182,22 @@ async fn forcing_the_lock_stops_the_former_holder() -> Result<()> {
 
     let (force_proxy, mut run) = fixture.run().await?;
     run.by_force = true;
-    let thief = run.start()?;
-    until("the theft", async || {
+    let successor = run.start()?;
+    until("the new holder", async || {
         let now = fixture.record().await?.and_then(|record| record.holder);
         Ok((now != holder).then_some(()))
     })
     .await?;
-    let (first, stolen) = asked_and_taken(&force_proxy)?;
-    ensure!(stolen.duration_since(first)? < WATCHED, "{}", force_proxy.transcript());
-    // Both would go on now.
-    let stolen = SystemTime::now();
+    let (first, taken) = read_and_taken(&force_proxy)?;
+    ensure!(taken.duration_since(first)? < WATCHED, "{}", force_proxy.transcript());
+    // Now both could finish.
+    let taken = SystemTime::now();
     fixture.consumer(Consumer::Calls);
-    thief.expect(RunResult::Done).await?;
-    // Before it has to renew its lock it may see that everything is done.
+    successor.expect(RunResult::Done).await?;
+    // It may see that the rotation is done before it renews its lock.
     let ended = former.finish().await?.context("it was killed")?;
     ensure!(ended.lost_the_lock() || ended == RunResult::Done, "{ended:?}");
-    ensure!(carried_out(&proxy, stolen).is_empty(), "{}", proxy.transcript());
+    ensure!(accepted_writes(&proxy, taken).is_empty(), "{}", proxy.transcript());
     fixture.expect_rotated().await
 }
 
@@ -212,13 +212,13 @@ async fn deleting_the_lease_ends_the_run() -> Result<()> {
     fixture.delete_lease().await?;
     let ended = process.finish().await?.context("it was killed")?;
     ensure!(ended.lost_the_lock(), "{ended:?}");
-    ensure!(carried_out(&proxy, deleted).is_empty(), "{}", proxy.transcript());
+    ensure!(accepted_writes(&proxy, deleted).is_empty(), "{}", proxy.transcript());
     ensure!(fixture.record().await?.is_none(), "the Lease came back");
 
-    // Both badges still work. The journal is gone, so what was begun is not guessed at.
+    // Both badges are still valid. Without a journal the rotation cannot be resumed.
     ensure!(fixture.issued().await?.len() == 2);
     let (_proxy, run) = fixture.run().await?;
-    let refused = "the issuer accepts a badge that nobody wears".to_owned();
+    let refused = "the issuer accepts a badge that no consumer wears".to_owned();
     run.start()?.expect(RunResult::Refused(refused)).await?;
     ensure!(fixture.record().await?.is_none(), "a refused run leaves a Lease");
     Ok(())

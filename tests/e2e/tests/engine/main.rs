@@ -1,7 +1,7 @@
-//! The engine on a real API server, with the small rotation that the exploration walks through: what the model claims is
-//! shown here to be so.
+//! The engine on a real API server, with the rotation of a badge that the model checker walks through: these tests show that
+//! the API server does what the model assumes.
 //!
-//! Every story has a namespace of its own, so that all share one control plane.
+//! Every test has a namespace of its own, so that all share one control plane.
 
 #[path = "../../../../crates/engine/tests/pure/badge.rs"]
 mod badge;

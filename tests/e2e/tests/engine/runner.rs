@@ -1,5 +1,5 @@
-//! One run of the engine, in this process or in one of its own that can be killed and stopped: this very test binary,
-//! told to run the one test that does as the environment says.
+//! One run of the engine, in this process or in a child process that can be killed and stopped. The child is this test binary,
+//! started with the one ignored test that reads its run from the environment.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -7,24 +7,25 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use client::connection::{ConnectionOptions, Environment, Server};
+use engine::direction::Direction;
 use engine::engine::{Engine, Outcome, Pause};
 use engine::event::Event;
 use engine::journal::Journal;
 use engine::lock::{End, Lock, NotTaken};
-use engine::phase::{Goal, Phase};
-use engine::protocol::Obstacle;
+use engine::phase::Phase;
+use engine::rotation::{Blocker, Rotation as _};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::badge::Badge;
-use crate::controller::{BadgeController, MANAGER};
-use crate::fixture::{KIND, LEASE, PATIENCE};
+use crate::controller::BadgeController;
+use crate::fixture::{LEASE, PATIENCE};
 
-const ORDER: &str = "ENGINE_STORY_ORDER";
+const RUN: &str = "ENGINE_TEST_RUN";
 
-/// What a run shall do.
+/// What a run does, and where.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct EngineRun {
     pub(crate) kubeconfig: PathBuf,
@@ -34,7 +35,7 @@ pub(crate) struct EngineRun {
     pub(crate) by_force: bool,
     pub(crate) patience: Duration,
     pub(crate) proof: Duration,
-    /// Seconds.
+    /// In seconds.
     pub(crate) clock_is_off_by: i64,
 }
 
@@ -42,26 +43,26 @@ pub(crate) struct EngineRun {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum RunResult {
     Done,
-    Undone(String),
+    RolledBack(String),
+    RolledForward(String),
     Refused(String),
     Pending {
         phase: Phase,
-        goal: Goal,
+        direction: Direction,
         because: PauseReason,
     },
     Held(String),
     Unreadable(String),
-    /// A rollback of nothing, or of what can only go forward.
-    NothingToUndo,
+    /// A rollback where no rotation is in progress, or where it has passed *retire*.
+    NothingToRollBack,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum PauseReason {
-    Asked,
-    OutOfPatience(String),
-    Obstacles(String),
+    Interrupted,
+    TimedOut(String),
+    Blocked(String),
     LockLost,
-    /// Another writer does not stop.
     Contested(String),
     Error(String),
 }
@@ -87,19 +88,19 @@ impl EngineRun {
         Ok(options.load(&Environment::silent())?.connect()?)
     }
 
-    /// Runs it here.
+    /// Runs it in this process.
     pub(crate) async fn run(&self) -> Result<RunResult> {
-        let (_stays, stop) = watch::channel(false);
+        let (_open, stop) = watch::channel(false);
         self.run_until(stop).await
     }
 
-    /// Runs it here until somebody wants it to stop.
+    /// Runs it in this process until it is stopped.
     pub(crate) async fn run_until(&self, stop: watch::Receiver<bool>) -> Result<RunResult> {
         let server = self.server()?;
         let off = SignedDuration::from_secs(self.clock_is_off_by);
         server.clock.observe(Timestamp::now().saturating_add(off)?);
         let leases = Api::namespaced(server.client.clone(), &self.namespace);
-        let lock = Lock::new(leases, LEASE, KIND, MANAGER, server.clock.clone());
+        let lock = Lock::new(leases, LEASE, Badge::KIND, Badge::FIELD_MANAGER, server.clock.clone());
         let (held, record) = match lock.take(self.by_force, |_| {}).await {
             Ok(taken) => taken,
             Err(NotTaken::Held(holder)) => return Ok(RunResult::Held(holder)),
@@ -114,29 +115,30 @@ impl EngineRun {
         };
         if self.rollback {
             match &mut journal {
-                Some(journal) if journal.goal == Goal::Back => {}
-                Some(journal) if journal.phase.may_be_undone() => journal.turn_back("asked for"),
+                Some(journal) if journal.run().direction.is_rollback() => {}
+                Some(journal) if journal.run().may_turn(Direction::Rollback) => {
+                    journal.turn(Direction::Rollback, "requested");
+                }
                 _ => {
                     held.release(End::Pending).await?;
-                    return Ok(RunResult::NothingToUndo);
+                    return Ok(RunResult::NothingToRollBack);
                 }
             }
         }
         let engine = Engine {
-            actor: &BadgeController::new(&server, &self.namespace, self.proof),
+            controller: &BadgeController::new(&server, &self.namespace, self.proof),
             listener: &|_: Event| {},
             stop,
-            patience: self.patience,
-            resumable_by: "any admin".to_owned(),
+            patience: Some(self.patience),
         };
         Ok(engine.run(held, journal).await.into())
     }
 
-    /// Runs it in a process of its own.
+    /// Runs it in a child process.
     pub(crate) fn start(&self) -> Result<Process> {
         let child = tokio::process::Command::new(std::env::current_exe()?)
-            .args(["--ignored", "--exact", "runner::as_a_process_of_its_own", "--nocapture"])
-            .env(ORDER, serde_json::to_string(self)?)
+            .args(["--ignored", "--exact", "runner::run_in_a_child_process", "--nocapture"])
+            .env(RUN, serde_json::to_string(self)?)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .kill_on_drop(true)
@@ -147,8 +149,8 @@ impl EngineRun {
         })
     }
 
-    /// The same order once more, the other way.
-    pub(crate) fn back(&self) -> Self {
+    /// The rollback of the same target.
+    pub(crate) fn rollback(&self) -> Self {
         Self {
             rollback: true,
             ..self.clone()
@@ -158,21 +160,26 @@ impl EngineRun {
 
 impl From<Outcome> for RunResult {
     fn from(outcome: Outcome) -> Self {
-        let reasons = |obstacles: Vec<Obstacle>| {
-            let reasons: Vec<_> = obstacles.into_iter().map(|obstacle| obstacle.reason).collect();
+        let reasons = |blockers: Vec<Blocker>| {
+            let reasons: Vec<_> = blockers.into_iter().map(|blocker| blocker.reason).collect();
             reasons.join("; ")
         };
         match outcome {
             Outcome::Done | Outcome::AlreadyDone => Self::Done,
-            Outcome::Undone(reason) => Self::Undone(reason),
-            Outcome::Refused(obstacles) => Self::Refused(reasons(obstacles)),
-            Outcome::Pending { phase, goal, because } => Self::Pending {
+            Outcome::RolledBack(reason) => Self::RolledBack(reason),
+            Outcome::RolledForward(reason) => Self::RolledForward(reason),
+            Outcome::Refused(blockers) => Self::Refused(reasons(blockers)),
+            Outcome::Pending {
                 phase,
-                goal,
+                direction,
+                because,
+            } => Self::Pending {
+                phase,
+                direction,
                 because: match because {
-                    Pause::Asked => PauseReason::Asked,
-                    Pause::OutOfPatience(what) => PauseReason::OutOfPatience(what),
-                    Pause::Obstacles(obstacles) => PauseReason::Obstacles(reasons(obstacles)),
+                    Pause::Interrupted => PauseReason::Interrupted,
+                    Pause::TimedOut(what) => PauseReason::TimedOut(what),
+                    Pause::Blocked(blockers) => PauseReason::Blocked(reasons(blockers)),
                     Pause::LockLost(_) => PauseReason::LockLost,
                     Pause::Contested(writer) => PauseReason::Contested(writer),
                     Pause::Error(error) => PauseReason::Error(error.to_string()),
@@ -190,10 +197,10 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn pid(&self) -> Result<u32> {
-        self.child.id().context("it has ended already")
+        self.child.id().context("it has already ended")
     }
 
-    pub(crate) fn go_on(&self) -> Result<()> {
+    pub(crate) fn resume(&self) -> Result<()> {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid()?)?).context("no pid")?;
         Ok(rustix::process::kill_process(pid, rustix::process::Signal::CONT)?)
     }
@@ -204,7 +211,7 @@ impl Process {
         if std::os::unix::process::ExitStatusExt::signal(&status) == Some(9) {
             return Ok(None);
         }
-        ensure!(status.success(), "the process of its own failed: {status}");
+        ensure!(status.success(), "the child process failed: {status}");
         let ended = serde_json::from_str(&std::fs::read_to_string(&self.report)?)?;
         Ok(Some(ended))
     }
@@ -221,10 +228,10 @@ fn write_report(path: &Path, ended: &RunResult) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not a test: what the others start as a process of its own"]
+#[ignore = "not a test: the other tests start it as a child process"]
 async fn run_in_a_child_process() -> Result<()> {
-    let Some(run) = std::env::var_os(ORDER) else {
-        bail!("nothing in {ORDER}: only another test can start this one")
+    let Some(run) = std::env::var_os(RUN) else {
+        bail!("{RUN} is empty: only another test can start this one")
     };
     let run: EngineRun = serde_json::from_str(run.to_str().context("not UTF-8")?)?;
     write_report(&run.report, &run.run().await?)

@@ -1,9 +1,10 @@
-//! Where a run stops, and what it leaves.
+//! Why a run stops, and what it leaves.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use engine::phase::{Goal, Phase};
+use engine::direction::Direction;
+use engine::phase::Phase;
 use serde_json::json;
 use test_cluster::{Fault, On};
 use tokio::sync::watch;
@@ -17,7 +18,7 @@ async fn an_undisturbed_rotation_leaves_a_record() -> Result<()> {
     let (_proxy, run) = fixture.run().await?;
     run.start()?.expect(RunResult::Done).await?;
     fixture.expect_rotated().await?;
-    // And the next one begins from there.
+    // The next rotation begins from there.
     let first = fixture.worn().await?;
     run.start()?.expect(RunResult::Done).await?;
     fixture.expect_rotated().await?;
@@ -40,8 +41,8 @@ async fn stopping_releases_the_lock_and_keeps_the_journal() -> Result<()> {
     stopped?;
     let pending = RunResult::Pending {
         phase: Phase::Prove,
-        goal: Goal::Forward,
-        because: PauseReason::Asked,
+        direction: Direction::Forward,
+        because: PauseReason::Interrupted,
     };
     ensure!(ended? == pending);
     let record = fixture.record().await?.unwrap_or_default();
@@ -62,7 +63,7 @@ async fn stopping_before_the_start_leaves_no_lease() -> Result<()> {
         matches!(
             &ended,
             RunResult::Pending {
-                because: PauseReason::Asked,
+                because: PauseReason::Interrupted,
                 ..
             }
         ),
@@ -78,17 +79,17 @@ async fn a_timeout_names_the_awaited_condition_and_the_run_resumes() -> Result<(
     fixture.consumer(Consumer::Silent);
     let (proxy, mut run) = fixture.run().await?;
     run.patience = Duration::from_secs(3);
-    // Nobody is left who could ask it to stop.
+    // The sender is gone: nothing can stop it.
     let (_, receiver) = watch::channel(false);
     let ended = run.run_until(receiver).await?;
     let what = format!("a call with {}", fixture.worn().await?);
     let pending = RunResult::Pending {
         phase: Phase::Prove,
-        goal: Goal::Forward,
-        because: PauseReason::OutOfPatience(what),
+        direction: Direction::Forward,
+        because: PauseReason::TimedOut(what),
     };
     ensure!(ended == pending, "{ended:?}");
-    // Three reads each 400 ms, not a spin.
+    // It reads three objects every 400 ms, and does not spin.
     let requests = proxy.requests().len();
     ensure!(requests < 80, "{requests} requests in a few seconds");
 
@@ -97,11 +98,11 @@ async fn a_timeout_names_the_awaited_condition_and_the_run_resumes() -> Result<(
     fixture.expect_rotated().await
 }
 
-/// What a run waited for that has run out of patience.
+/// What a run waited for until its timeout.
 fn waited_for(ended: RunResult) -> Result<String> {
     match ended {
         RunResult::Pending {
-            because: PauseReason::OutOfPatience(what),
+            because: PauseReason::TimedOut(what),
             ..
         } => Ok(what),
         other => anyhow::bail!("{other:?}"),
@@ -119,7 +120,7 @@ async fn endless_conflicts_end_in_a_timeout() -> Result<()> {
     };
     proxy.plan(On::write().path("*/secrets/consumer").always(), conflict);
     let what = waited_for(run.run().await?)?;
-    ensure!(what == "somebody else to stop changing the same object", "{what}");
+    ensure!(what == "other writers to stop changing the same object", "{what}");
     proxy.heal();
     ensure!(run.run().await? == RunResult::Done);
     fixture.expect_rotated().await
@@ -138,7 +139,7 @@ async fn writes_without_effect_end_in_a_timeout() -> Result<()> {
     let accepted = proxy.plan(On::write().path("*/secrets/consumer").always(), nothing);
     let what = waited_for(run.run().await?)?;
     ensure!(what.starts_with("an effect of \"hand "), "{what}");
-    // It is tried again, but not in a spin.
+    // It is repeated, and does not spin.
     ensure!((6..20).contains(&accepted.struck()), "{} times", accepted.struck());
     proxy.heal();
     ensure!(run.run().await? == RunResult::Done);
@@ -146,25 +147,25 @@ async fn writes_without_effect_end_in_a_timeout() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_that_is_not_verified_in_time_is_rolled_back() -> Result<()> {
+async fn a_rotation_that_is_not_proven_in_time_is_rolled_back() -> Result<()> {
     let fixture = Fixture::open().await?;
     fixture.consumer(Consumer::Silent);
     let (_proxy, mut run) = fixture.run().await?;
     run.proof = Duration::from_secs(3);
-    let back = async {
+    let turned = async {
         e2e::until("the turn", async || {
             let journal = fixture.journal().await?.unwrap_or_default();
-            Ok(journal.contains(r#""goal":"back""#).then_some(()))
+            Ok(journal.contains(r#""direction":"rollback""#).then_some(()))
         })
         .await?;
         fixture.consumer(Consumer::Calls);
         anyhow::Ok(())
     };
-    let (ended, back) = tokio::join!(run.run(), back);
-    back?;
+    let (ended, turned) = tokio::join!(run.run(), turned);
+    turned?;
     let ended = ended?;
     ensure!(
-        matches!(&ended, RunResult::Undone(reason) if reason.starts_with("no call with ")),
+        matches!(&ended, RunResult::RolledBack(reason) if reason.starts_with("still waiting for a call with ")),
         "{ended:?}"
     );
     fixture.expect_restored().await?;
@@ -178,7 +179,7 @@ async fn an_unsafe_rotation_is_refused_and_leaves_no_lease() -> Result<()> {
     fixture
         .edit(
             ISSUER,
-            json!({ "metadata": { "annotations": { CLOSED: "for stocktaking" } } }),
+            json!({ "metadata": { "annotations": { CLOSED: "for maintenance" } } }),
         )
         .await?;
     let (_proxy, run) = fixture.run().await?;

@@ -8,12 +8,12 @@ use crate::home::KrewHome;
 use crate::local_files::install;
 use crate::release_server::ReleaseServer;
 
-/// Where Argo CD would be.
+/// The namespace that stands for Argo CD's.
 const ARGO_CD: &str = "argocd-by-krew";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn installed_plugins_work_on_a_cluster() -> Result<()> {
-    let (home, releases) = (KrewHome::new()?, ReleaseServer::open()?);
+    let (home, releases) = (KrewHome::new()?, ReleaseServer::start()?);
     for plugin in PLUGINS {
         let (archive, manifest) = releases.publish(plugin, "v1.0.0")?;
         install(&home, plugin, &manifest, &archive)?.success()?;

@@ -10,20 +10,20 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use test_cluster::{KREW, Kubeconfig, Programs};
 
-/// Built by the first test that asks; a failure is told to every test.
+/// Built by the first test that needs it. All tests see the same failure.
 fn krew() -> Result<&'static Path> {
     static KREW_DIR: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = KREW_DIR.get_or_init(|| KREW.ensure().map_err(|error| format!("{error:#}")));
     built.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-/// The home directory. krew's own is below it, and what krew links is on the PATH.
+/// The home directory. krew's own directory is in it, and the programs that krew links are on the PATH.
 pub(crate) struct KrewHome {
     dir: TempDir,
 }
 
 impl KrewHome {
-    /// Of somebody who has installed krew, and nothing by it.
+    /// With krew installed, and no plugin.
     pub(crate) fn new() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let bin = dir.path().join("bin");
@@ -43,14 +43,14 @@ impl KrewHome {
         self.dir.path()
     }
 
-    /// Puts a program on the PATH, as `command > file; chmod +x file` does.
+    /// Writes a program to the PATH, like `command > file; chmod +x file`.
     pub(crate) fn save_program(&self, name: &str, text: &str) -> Result<()> {
         let file = self.path().join("bin").join(name);
         std::fs::write(&file, text)?;
         Ok(std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755))?)
     }
 
-    /// Makes this the kubeconfig that kubectl takes when nothing else is said.
+    /// Writes the default kubeconfig.
     pub(crate) fn save_kubeconfig(&self, kubeconfig: &Kubeconfig) -> Result<()> {
         let dir = self.path().join(".kube");
         std::fs::create_dir_all(&dir)?;
@@ -102,7 +102,7 @@ fn on_path(program: &str) -> Result<PathBuf> {
         .with_context(|| format!("{program} is not on the PATH; krew needs it for an index"))
 }
 
-/// A command that has ended.
+/// The output and the exit code of a command.
 #[derive(Debug)]
 pub(crate) struct CommandResult {
     line: String,
@@ -112,13 +112,13 @@ pub(crate) struct CommandResult {
 }
 
 impl CommandResult {
-    /// Fails, with everything that it printed, unless it succeeded.
+    /// Fails with the whole output unless the command succeeded.
     pub(crate) fn success(self) -> Result<Self> {
         ensure!(self.code == Some(0), "expected success of\n{self}");
         Ok(self)
     }
 
-    /// Fails unless it failed and said that.
+    /// Fails with the whole output unless the command failed with this message.
     pub(crate) fn failure(self, because: &str) -> Result<()> {
         ensure!(self.code.is_some_and(|code| code != 0), "expected a failure of\n{self}");
         ensure!(self.stderr.contains(because), "expected {because:?} of\n{self}");

@@ -8,9 +8,9 @@ use release::{PLUGINS, Plugin, archive};
 use crate::home::KrewHome;
 use crate::release_server::{ReleaseServer, this_platform};
 
-/// Somebody who has added the index of a project with all plugins at v1.0.0.
+/// A home directory with the index of a project that has released all plugins as v1.0.0.
 fn with_index() -> Result<(KrewHome, ReleaseServer)> {
-    let (home, releases) = (KrewHome::new()?, ReleaseServer::open()?);
+    let (home, releases) = (KrewHome::new()?, ReleaseServer::start()?);
     for plugin in PLUGINS {
         let (_, manifest) = releases.publish(plugin, "v1.0.0")?;
         releases.commit(&home, plugin, &manifest)?;
@@ -23,7 +23,7 @@ fn in_index(plugin: &Plugin) -> String {
     format!("rotation/{}", plugin.name)
 }
 
-/// What kubectl would run.
+/// The program that kubectl would run.
 fn linked(home: &KrewHome, plugin: &Plugin) -> Option<PathBuf> {
     std::fs::read_link(home.path().join("krew/bin").join(plugin.binary())).ok()
 }
@@ -48,7 +48,7 @@ fn plugins_are_found_installed_upgraded_and_uninstalled() -> Result<()> {
         home.kubectl(&[plugin.name, "--help"])?.success()?;
 
         home.krew(&["uninstall", plugin.name])?.success()?;
-        ensure!(linked(&home, plugin).is_none(), "the link is gone");
+        ensure!(linked(&home, plugin).is_none(), "the link still exists");
         home.kubectl(&[plugin.name, "--help"])?.failure("unknown command")?;
     }
     Ok(())
@@ -70,7 +70,7 @@ fn completion_works_after_an_upgrade() -> Result<()> {
         releases.commit(&home, plugin, &manifest)?;
         home.krew(&["upgrade", plugin.name])?.success()?;
         let old = home.path().join("krew/store").join(plugin.name).join("v1.0.0");
-        ensure!(!old.exists(), "krew has kept the old version, so this proves nothing");
+        ensure!(!old.exists(), "krew has kept the old version, so this test is void");
         let after = complete()?.success()?;
         ensure!(after.stdout == before.stdout, "{after}");
     }
@@ -100,7 +100,7 @@ fn an_upgrade_with_a_wrong_checksum_keeps_the_installed_version() -> Result<()> 
 
 #[test]
 fn this_repository_is_a_krew_index() -> Result<()> {
-    let (home, releases) = (KrewHome::new()?, ReleaseServer::open()?);
+    let (home, releases) = (KrewHome::new()?, ReleaseServer::start()?);
     for plugin in PLUGINS {
         releases.commit(&home, plugin, &crate::validate::committed(plugin)?)?;
     }

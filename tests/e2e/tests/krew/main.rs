@@ -1,7 +1,7 @@
-//! The plugins as krew's users get them: from a manifest with its archive, and from an index, by the real krew, and then
-//! run through the real kubectl. And what krew's own checker says of the manifests.
+//! The plugins as users of krew install them: from a manifest with its archive, and from an index. The real krew installs
+//! them, the real kubectl runs them, and krew's own validator checks the manifests.
 //!
-//! The archives hold the programs that the other stories run, under the names that they are shipped with.
+//! The archives hold the programs of the other end-to-end tests, under the names of a release.
 
 mod commands;
 mod home;

@@ -14,15 +14,15 @@ use tempfile::TempDir;
 
 use crate::home::KrewHome;
 
-/// Archives are what the directory of the web server has; the index is `index` beside it.
+/// The archives are in `downloads`, which the web server serves. The index is in `index`.
 pub(crate) struct ReleaseServer {
     dir: TempDir,
     downloads: String,
 }
 
 impl ReleaseServer {
-    /// Opens one, with an empty index. It serves until the process ends.
-    pub(crate) fn open() -> Result<Self> {
+    /// Starts it with an empty index. It serves until the process ends.
+    pub(crate) fn start() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         fs::create_dir_all(dir.path().join("index/plugins"))?;
         let served = dir.path().join("downloads");
@@ -30,14 +30,14 @@ impl ReleaseServer {
         let downloads = format!("http://{}", listener.local_addr()?);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // One that krew has given up is krew's affair.
+                // krew may close a connection.
                 let _ = answer(&stream, &served);
             }
         });
         Ok(Self { dir, downloads })
     }
 
-    /// What a version of the plugins is called here, and where it is downloaded from.
+    /// A release with this version, and the URL of its downloads.
     pub(crate) fn release(&self, version: &str) -> Release {
         Release {
             version: version.to_owned(),
@@ -45,7 +45,7 @@ impl ReleaseServer {
         }
     }
 
-    /// Puts a plugin's archive on the web server, and gives back the file and its manifest.
+    /// Publishes a plugin's archive on the web server. Returns the file and its manifest.
     pub(crate) fn publish(&self, plugin: &Plugin, version: &str) -> Result<(PathBuf, String)> {
         let (release, platform) = (self.release(version), this_platform()?);
         let archive = packed(plugin)?;
@@ -57,7 +57,7 @@ impl ReleaseServer {
         Ok((file, manifest))
     }
 
-    /// Commits a manifest into the index. krew sees nothing else.
+    /// Commits a manifest into the index. krew sees only committed files.
     pub(crate) fn commit(&self, home: &KrewHome, plugin: &Plugin, manifest: &str) -> Result<()> {
         let index = self.dir.path().join("index");
         fs::write(index.join("plugins").join(format!("{}.yaml", plugin.name)), manifest)?;
@@ -72,25 +72,25 @@ impl ReleaseServer {
         Ok(())
     }
 
-    /// The index as `kubectl krew index add` takes it.
+    /// The URL of the index, for `kubectl krew index add`.
     pub(crate) fn index(&self) -> String {
         format!("file://{}", self.dir.path().join("index").display())
     }
 }
 
-/// The platform of the programs that cargo has built for the tests.
+/// The platform of the programs that the tests use.
 pub(crate) fn this_platform() -> Result<&'static Platform> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     Platform::of_target(&target).context("there is no release for this machine")
 }
 
-/// A plugin as this workspace has built it for the tests.
+/// The archive of a plugin that this workspace has built for the tests.
 struct Packed {
     bytes: Vec<u8>,
     sum: String,
 }
 
-/// Packs each plugin once for all tests. Compressing would take most of the time of this suite.
+/// Packs each plugin once for all tests, without compression, which would take most of the time.
 fn packed(plugin: &Plugin) -> Result<&'static Packed> {
     static PACKED: LazyLock<Mutex<BTreeMap<&'static str, &'static Packed>>> = LazyLock::new(Mutex::default);
     let mut all = PACKED.lock().expect("no test panics while it packs");
@@ -108,10 +108,10 @@ fn packed(plugin: &Plugin) -> Result<&'static Packed> {
     Ok(packed)
 }
 
-/// Just enough of HTTP for a download.
+/// Answers a download by HTTP.
 fn answer(mut stream: &TcpStream, dir: &Path) -> Result<()> {
     let mut lines = BufReader::new(stream).lines();
-    let request = lines.next().context("nothing was asked")??;
+    let request = lines.next().context("no request")??;
     let path = request.split(' ').nth(1).context("no path")?;
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
     let (status, body) = match fs::read(dir.join(path.trim_start_matches('/'))) {

@@ -1,4 +1,4 @@
-//! krew's own checker, which the reviewers of its public index run.
+//! krew's own validator, which the reviewers of its public index run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ fn validate(home: &KrewHome, manifest: &Path, more: &[&str]) -> Result<crate::ho
 fn committed_manifests_are_valid() -> Result<()> {
     let home = KrewHome::new()?;
     for plugin in PLUGINS {
-        // Its archives are on no server before their version is released.
+        // Before a release, the archives are not on a server.
         validate(&home, &committed_file(plugin), &["-skip-install"])?.success()?;
     }
     Ok(())
@@ -36,7 +36,7 @@ fn committed_manifests_are_valid() -> Result<()> {
 
 #[test]
 fn a_release_manifest_is_valid_and_installs() -> Result<()> {
-    let (home, releases) = (KrewHome::new()?, ReleaseServer::open()?);
+    let (home, releases) = (KrewHome::new()?, ReleaseServer::start()?);
     for plugin in PLUGINS {
         let (_, manifest) = releases.publish(plugin, "v1.0.0")?;
         let file = home.path().join(format!("{}.yaml", plugin.name));
@@ -48,7 +48,7 @@ fn a_release_manifest_is_valid_and_installs() -> Result<()> {
 
 #[test]
 fn the_validator_rejects_an_invalid_checksum() -> Result<()> {
-    let (home, releases) = (KrewHome::new()?, ReleaseServer::open()?);
+    let (home, releases) = (KrewHome::new()?, ReleaseServer::start()?);
     let plugin = &PLUGINS[0];
     let (_, manifest) = releases.publish(plugin, "v1.0.0")?;
     let file = home.path().join(format!("{}.yaml", plugin.name));

@@ -24,7 +24,7 @@ use crate::sides::Management;
 /// What is typed after `kubectl crt list`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct List {
+pub(crate) struct List {
     /// Clusters by id, display name, or namespace/name of the provisioning cluster; all if none is named
     #[arg(value_name = "CLUSTER")]
     pub subjects: Vec<String>,
@@ -67,7 +67,7 @@ Examples:
 A token is shown by its fingerprint, the first ten hexadecimal digits of its SHA-256.";
 
 /// Runs it.
-pub async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+pub(crate) async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     if list.probe {
         print::<Probed>(&list, global, context).await
     } else {

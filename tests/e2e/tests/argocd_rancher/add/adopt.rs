@@ -14,15 +14,15 @@ async fn add_adopts_a_secret_and_changes_only_its_token() -> Result<()> {
         .by_hand("mine", &format!("{}/", fixture.server()), &login)
         .await?;
 
-    // Without a terminal it is not asked, so nothing happens.
+    // Without a terminal there is no confirmation.
     let asked = fixture.run(&["add", fixture.id()]).run().await?.expect(1)?;
     assert!(
         asked.stderr.contains("will be replaced by a new token") || asked.stderr.contains("no terminal"),
         "{asked}"
     );
-    assert!(fixture.living().await?.is_empty());
+    assert!(fixture.valid_tokens().await?.is_empty());
 
-    // What is not ours is not changed, and a wish to change it is not passed over.
+    // `add` does not change fields that it does not own, and refuses flags that would.
     for flags in [["--name", "yours"], ["--label", "team=red"], ["--project", "red"]] {
         let args = [&["add", fixture.id(), "--yes"], flags.as_slice()].concat();
         let refused = fixture.run(&args).run().await?.expect(1)?;
@@ -36,7 +36,7 @@ async fn add_adopts_a_secret_and_changes_only_its_token() -> Result<()> {
         .await?
         .expect(0)?;
     assert!(added.stdout.starts_with("secret/mine adopted"), "{added}");
-    // The admin's own token has been in there; it is alive, and not ours to end.
+    // The Secret held the admin's own token. It stays valid, because the plugin did not issue it.
     assert!(
         added.stdout.contains("token-admin, which was there before, is alive"),
         "{added}"
@@ -51,7 +51,7 @@ async fn add_adopts_a_secret_and_changes_only_its_token() -> Result<()> {
     assert_eq!(config(&secret)?, wanted);
     assert_ne!(token(&secret)?, old);
     assert_eq!(
-        json!(fixture.living().await?),
+        json!(fixture.valid_tokens().await?),
         json!([annotations["kubectl-rotation.github.io/token"]])
     );
     Ok(())
@@ -66,12 +66,12 @@ async fn add_refuses_duplicate_secrets_and_names() -> Result<()> {
     }
     let refused = fixture.run(&["add", fixture.id(), "--yes"]).run().await?.expect(1)?;
     assert!(refused.stderr.contains("first, second"), "{refused}");
-    assert!(fixture.living().await?.is_empty());
+    assert!(fixture.valid_tokens().await?.is_empty());
     let listed = fixture.run(&["list"]).run().await?.expect(0)?;
     assert_eq!(listed.stdout.matches("duplicate").count(), 2, "{listed}");
     fixture.delete("second").await?;
 
-    // Another cluster that is called the same.
+    // Another cluster with the same name.
     fixture
         .by_hand("third", "https://elsewhere.example.com", &login)
         .await?;

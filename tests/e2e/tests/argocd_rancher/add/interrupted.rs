@@ -7,7 +7,7 @@ use e2e::Shell;
 use rustix::process::Signal;
 use test_cluster::{Fault, FaultProxy, Kubeconfig, Moment, On, TestEnvironment, Upstream};
 
-use crate::fixture::{Fixture, give_plugin};
+use crate::fixture::Fixture;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_of_a_killed_add_is_listed_and_removed() -> Result<()> {
@@ -15,14 +15,13 @@ async fn the_token_of_a_killed_add_is_listed_and_removed() -> Result<()> {
     let proxy = FaultProxy::start([Upstream::admin_of(fixture.base.management)]).await?;
     let kubeconfig = proxy.redirect(Kubeconfig::read(fixture.base.shell.kubeconfig())?);
     let shell = Shell::new(TestEnvironment::shared().await?, &kubeconfig)?;
-    give_plugin(&shell)?;
     proxy.plan(On::write().path("*/secrets"), Fault::Kill(Moment::Before));
     let add = fixture.run_at(&shell, &["add", fixture.id()]).start().await?;
     proxy.victim(add.pid()?);
     add.finish().await?.expect_killed()?;
-    assert_eq!(fixture.living().await?.len(), 1);
+    assert_eq!(fixture.valid_tokens().await?.len(), 1);
 
-    let stray = fixture.living().await?.remove(0);
+    let stray = fixture.valid_tokens().await?.remove(0);
     let listed = fixture.run(&["list"]).run().await?.expect(0)?;
     assert!(
         listed.stderr.contains(&format!("token {stray} was minted for Secret")),
@@ -31,7 +30,7 @@ async fn the_token_of_a_killed_add_is_listed_and_removed() -> Result<()> {
     let forced = ["remove", fixture.id(), "--yes", "--force=in-use"];
     let removed = fixture.run(&forced).run().await?.expect(0)?;
     assert!(removed.stdout.contains(&format!("token/{stray} ended")), "{removed}");
-    assert!(fixture.living().await?.is_empty());
+    assert!(fixture.valid_tokens().await?.is_empty());
     fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
     Ok(())
 }
@@ -42,7 +41,6 @@ async fn add_revokes_the_token_when_the_secret_is_rejected() -> Result<()> {
     let proxy = FaultProxy::start([Upstream::admin_of(fixture.base.management)]).await?;
     let kubeconfig = proxy.redirect(Kubeconfig::read(fixture.base.shell.kubeconfig())?);
     let shell = Shell::new(TestEnvironment::shared().await?, &kubeconfig)?;
-    give_plugin(&shell)?;
     let fault = Fault::Answer {
         status: 403,
         retry_after: None,
@@ -50,24 +48,24 @@ async fn add_revokes_the_token_when_the_secret_is_rejected() -> Result<()> {
     proxy.plan(On::write().path("*/secrets"), fault);
     let refused = fixture.run_at(&shell, &["add", fixture.id()]).run().await?.expect(1)?;
     assert!(refused.stderr.contains("ended again"), "{refused}");
-    assert!(fixture.living().await?.is_empty());
+    assert!(fixture.valid_tokens().await?.is_empty());
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn interrupted_add_revokes_its_token() -> Result<()> {
     let fixture = Fixture::begin("arles").await?;
-    // The proof through the proxy takes a while.
+    // The check through the cluster's proxy takes a while.
     let (rancher, cluster) = (fixture.base.rancher, &fixture.base.cluster);
     rancher.offline(cluster, Duration::from_mins(10)).await?;
     let add = fixture.run(&["add", fixture.id(), "--force=offline"]).start().await?;
-    e2e::until("the mint", async || {
-        Ok((!fixture.living().await?.is_empty()).then_some(()))
+    e2e::until("the new token", async || {
+        Ok((!fixture.valid_tokens().await?.is_empty()).then_some(()))
     })
     .await?;
     add.signal(Signal::INT)?;
     let outcome = add.finish().await?.expect(130)?;
     assert!(outcome.stderr.contains("ended again"), "{outcome}");
-    assert!(fixture.living().await?.is_empty() && fixture.secret().await.is_err());
+    assert!(fixture.valid_tokens().await?.is_empty() && fixture.secret().await.is_err());
     rancher.online(cluster).await
 }

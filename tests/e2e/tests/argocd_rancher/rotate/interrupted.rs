@@ -36,8 +36,8 @@ async fn rotate_waits_while_rancher_is_unreachable() -> Result<()> {
         .run_at(&shell, &["rotate", fixture.id(), "--grace", "10s", "--yes"])
         .start()
         .await?;
-    fixture.comes_to("prove").await?;
-    // From within the grace time until well after it; a single call is tried again for five seconds.
+    fixture.reaches("prove").await?;
+    // The outage starts in the grace period and ends after it. A single call is retried for five seconds.
     proxy.away(Outage {
         prefix: "/v3/".to_owned(),
         lasts: Duration::from_secs(20),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use test_cluster::AnotherWriter;
 
 use crate::fixture::{Fixture, token};
-use crate::tokens::{interrupted_in_grace, is_alive, name_of_secret, token_of_ours};
+use crate::tokens::{interrupted_in_grace, is_valid, issue_token, name_of_secret};
 
 async fn annotate(fixture: &Fixture, secret: &str, key: &str, value: &str) -> Result<()> {
     let change = Patch::Merge(json!({"metadata": {"annotations": {key: value}}}));
@@ -20,7 +20,7 @@ async fn annotate(fixture: &Fixture, secret: &str, key: &str, value: &str) -> Re
 async fn rotate_with_a_forged_journal_revokes_no_other_token() -> Result<()> {
     let fixture = Fixture::begin("skien").await?;
     let (old, _) = interrupted_in_grace(&fixture).await?;
-    let (victim, _) = token_of_ours(&fixture, "of somebody", None).await?;
+    let (victim, _) = issue_token(&fixture, "unrelated", None).await?;
     let name = name_of_secret(&fixture).await?;
     let leases: Api<Lease> = Api::namespaced(fixture.base.management.client().await?, &fixture.namespace);
     let key = "kubectl-rotation.github.io/journal";
@@ -38,7 +38,7 @@ async fn rotate_with_a_forged_journal_revokes_no_other_token() -> Result<()> {
     let resumed = ["rotate", fixture.id(), "--grace", "2s", "--yes"];
     fixture.run(&resumed).run().await?.expect(0)?;
     ensure!(
-        is_alive(&fixture, &victim).await?,
+        is_valid(&fixture, &victim).await?,
         "a token was revoked that only the Lease names"
     );
     fixture.is_rotated(&old).await?;

@@ -7,18 +7,18 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::PostParams;
 use serde_json::json;
 
-use crate::cluster::{self, is_let_in, row};
+use crate::cluster::{self, is_accepted, row};
 use crate::rotation_fixture::RotationFixture;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rollback_with_a_forged_journal_deletes_no_other_token() -> Result<()> {
     let fixture = RotationFixture::new("forged-back").await?;
-    fixture.delivers_and_stops().await?;
+    fixture.deliver_and_interrupt().await?;
     let new = fixture.held().await?;
     let victim = cluster::create(&fixture.shell, &["--description", "victim"]).await?;
-    fixture.is_let_in_soon(&victim.text).await?;
+    fixture.becomes_accepted(&victim.text).await?;
     let value = row(&fixture.shell, &victim.id).await?["fingerprint"].clone();
-    let lease = fixture.lease().await?.context("nothing is in progress")?;
+    let lease = fixture.lease().await?.context("no Lease")?;
     fixture
         .forge(lease, |journal| {
             journal["goal"] = json!("back");
@@ -34,7 +34,11 @@ async fn rollback_with_a_forged_journal_deletes_no_other_token() -> Result<()> {
         .expect(4)?;
     ensure!(undone.stderr.contains("nothing shows any more"), "{undone}");
     for token in [&victim, &new, &fixture.old] {
-        ensure!(is_let_in(fixture.plane, &token.text).await?, "{} was revoked", token.id);
+        ensure!(
+            is_accepted(fixture.plane, &token.text).await?,
+            "{} was revoked",
+            token.id
+        );
     }
     Ok(())
 }
@@ -42,15 +46,15 @@ async fn rollback_with_a_forged_journal_deletes_no_other_token() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_with_a_forged_journal_delivers_nothing_to_an_attacker() -> Result<()> {
     let fixture = RotationFixture::new("forged-forward").await?;
-    fixture.delivers_and_stops().await?;
-    let lease = fixture.lease().await?.context("nothing is in progress")?;
+    fixture.deliver_and_interrupt().await?;
+    let lease = fixture.lease().await?.context("no Lease")?;
     fixture
         .shell
         .bootstrap_token(fixture.rollback(&[]))
         .run()
         .await?
         .expect(0)?;
-    // The attacker's own Secret.
+    // A Secret of the attacker.
     let namespace = fixture.plane.namespace("forged-attacker").await?;
     let bait = cluster::create(&fixture.shell, &["--description", "bait"]).await?;
     let mut secret = Secret::default();

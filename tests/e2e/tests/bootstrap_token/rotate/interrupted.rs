@@ -15,7 +15,7 @@ async fn rotate_finishes_when_the_old_token_expires_meanwhile() -> Result<()> {
     let (fixture, run) = RotationFixture::in_overlap("ends-meanwhile").await?;
     let sooner = ["extend", &fixture.old.id, "--ttl", "1s"];
     fixture.shell.bootstrap_token(sooner).run().await?.expect(0)?;
-    // The cleaner takes it away.
+    // The token cleaner deletes it.
     run.finish().await?.expect(0)?;
     fixture.is_rotated().await?;
     Ok(())
@@ -23,10 +23,10 @@ async fn rotate_finishes_when_the_old_token_expires_meanwhile() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_repairs_a_damaged_new_token_before_revoking_the_old_one() -> Result<()> {
-    let fixture = RotationFixture::new("spoiled").await?;
-    let run = fixture.delivers(&["--overlap", "5s"]).await?;
+    let fixture = RotationFixture::new("damaged").await?;
+    let run = fixture.start_and_deliver(&["--overlap", "5s"]).await?;
     let name = format!("bootstrap-token-{}", fixture.held().await?.id);
-    let spoil = r#"{"stringData":{"usage-bootstrap-authentication":"no","auth-extra-groups":"nobody"}}"#;
+    let damage = r#"{"stringData":{"usage-bootstrap-authentication":"no","auth-extra-groups":"none"}}"#;
     let patch = [
         "-n",
         "kube-system",
@@ -35,7 +35,7 @@ async fn rotate_repairs_a_damaged_new_token_before_revoking_the_old_one() -> Res
         &name,
         "--type=merge",
         "-p",
-        spoil,
+        damage,
     ];
     fixture.shell.kubectl(patch).run().await?.expect(0)?;
     let done = run.finish().await?.expect(0)?;
@@ -48,43 +48,48 @@ async fn rotate_repairs_a_damaged_new_token_before_revoking_the_old_one() -> Res
 async fn rollback_waits_for_the_file_lock_of_a_paused_rotation() -> Result<()> {
     let fixture = RotationFixture::with_file("stopped").await?;
     let before = fixture.text()?;
-    let run = fixture.delivers(&[]).await?;
+    let run = fixture.start_and_deliver(&[]).await?;
     run.signal(Signal::STOP)?;
     let forced = fixture.rollback(&["--force", "lock"]);
     let rollback = fixture.shell.bootstrap_token(forced).start().await?;
-    // It goes back, and waits for the file.
-    until("the rollback to be under way", async || {
+    // It has started the rollback, and waits for the file.
+    until("the rollback to start", async || {
         let lease = serde_json::to_string(&fixture.lease().await?)?;
         Ok(lease.contains(r#"goal\":\"back"#).then_some(()))
     })
     .await?;
-    ensure!(fixture.text()? != before, "it has written under the lock of another");
+    ensure!(
+        fixture.text()? != before,
+        "it has written the file while another process holds its lock"
+    );
     run.signal(Signal::CONT)?;
-    // The other one finds that it has lost its lock, and ends.
+    // The paused run finds that it has lost the lock, and ends.
     run.finish().await?.expect(4)?;
     rollback.finish().await?.expect(0)?;
-    ensure!(fixture.text()? == before, "the old token is not back");
+    ensure!(fixture.text()? == before, "the file does not hold the old token");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn resume_and_rollback_commands_can_be_pasted() -> Result<()> {
     let fixture = RotationFixture::new("pasted").await?;
-    let run = fixture.delivers(&["--overlap", "7m", "--timeout", "3m"]).await?;
+    let run = fixture
+        .start_and_deliver(&["--overlap", "7m", "--timeout", "3m"])
+        .await?;
     run.signal(Signal::INT)?;
     let stopped = run.finish().await?.expect(130)?;
-    let go_on = format!(
+    let resume = format!(
         "`kubectl bootstrap-token rotate {} --overlap 7m0s --timeout 3m0s --deliver {}`",
         fixture.old.id,
         fixture.target()
     );
-    ensure!(stopped.stderr.contains(&go_on), "{stopped}");
+    ensure!(stopped.stderr.contains(&resume), "{stopped}");
     let undo = format!(
         "bootstrap-token rollback {} --overlap 7m0s --timeout 3m0s",
         fixture.old.id
     );
     ensure!(stopped.stderr.contains(&format!("`kubectl {undo}`")), "{stopped}");
-    // It is taken as it was said.
+    // The printed command is valid.
     let words = undo.split(' ').chain(["--dry-run"]);
     let plan = fixture.shell.kubectl(words).run().await?.expect(0)?;
     ensure!(plan.stdout.contains("deliver bootstrap token"), "{plan}");
@@ -94,7 +99,7 @@ async fn resume_and_rollback_commands_can_be_pasted() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_replaces_a_new_token_deleted_by_the_token_cleaner() -> Result<()> {
     let fixture = RotationFixture::new("cleaned").await?;
-    let run = fixture.delivers(&["--overlap", "8s"]).await?;
+    let run = fixture.start_and_deliver(&["--overlap", "8s"]).await?;
     let name = format!("bootstrap-token-{}", fixture.held().await?.id);
     let ended = r#"{"stringData":{"expiration":"2020-01-01T00:00:00Z"}}"#;
     let patch = [

@@ -1,161 +1,188 @@
-//! The kill matrix: a rotation, and a rollback, is killed right before and right after each of its writes, and nobody is left
-//! at the door. The same command, typed again, brings it to its end.
+//! The kill matrix: a rotation, and a rollback, is killed between any two of its writes, and no machine is locked out.
+//! The same command finishes it.
 //!
-//! The kill comes from a proxy between the plugin and the API server. A file is not written through it, but between two
-//! writes of the Lease: whoever is killed after the first one has not written the file, before the second one he has.
+//! A proxy between the plugin and the API server kills the process. The target file is not written through the proxy, but
+//! between two writes of the Lease. So these two writes are two points: the file is old at the first, and new at the
+//! second.
 
+#![expect(clippy::print_stdout, reason = "the matrix prints what it has reached")]
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{CommandOutput, Shell, until};
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use e2e::{CommandOutput, Invocation, KillPoint, Shell};
+use futures::future::try_join_all;
 use rstest::rstest;
-use test_cluster::{Fault, FaultProxy, Moment, On};
+use test_cluster::FaultProxy;
 
-use crate::cluster::{self, Printed, is_let_in};
+use crate::cluster::{self, Printed, is_accepted};
 use crate::rotation_fixture::RotationFixture;
 
-/// How many points of one matrix are walked side by side.
+/// How many points of one matrix run in parallel.
 const SIDE_BY_SIDE: usize = 4;
-
-/// How often a holder renews its lock.
+/// How often the holder of a lock renews it.
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
 
-/// What is killed.
+/// The command that is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Killed {
+enum Command {
     Rotate,
     Rollback,
 }
 
-/// Where the token is kept.
+/// The kind of the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum To {
+enum Target {
     Secret,
     File,
 }
 
 #[rstest]
-#[case::rotate_in_a_secret(Killed::Rotate, To::Secret)]
-#[case::rotate_in_a_file(Killed::Rotate, To::File)]
-#[case::rollback_in_a_secret(Killed::Rollback, To::Secret)]
-#[case::rollback_in_a_file(Killed::Rollback, To::File)]
+#[case::rotate_into_a_secret(Command::Rotate, Target::Secret)]
+#[case::rotate_into_a_file(Command::Rotate, Target::File)]
+#[case::rollback_into_a_secret(Command::Rollback, Target::Secret)]
+#[case::rollback_into_a_file(Command::Rollback, Target::File)]
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_write_and_run_again_it_finishes(#[case] killed: Killed, #[case] to: To) -> Result<()> {
+async fn rotate_and_rollback_resume_after_a_kill_at_any_write(
+    #[case] command: Command,
+    #[case] target: Target,
+) -> Result<()> {
     let began = Instant::now();
-    let (writes, took) = undisturbed(killed, to).await?;
-    let points = (1..=writes).flat_map(|nth| [Moment::Before, Moment::After].map(|moment| (nth, moment)));
-    let walked = points.map(|(nth, moment)| async move {
-        let ended = Box::pin(at(killed, to, nth, moment)).await;
-        ended.with_context(|| format!("{killed:?} in a {to:?}, killed {moment:?} write {nth} of {writes}"))
+    let mut first = Worker::new(command, target, 0).await?;
+    let (points, took) = first.undisturbed().await?;
+    let count = points.len();
+    let points = Mutex::new(VecDeque::from(points));
+    let shared = &points;
+    let others = (1..SIDE_BY_SIDE).map(|number| async move {
+        let mut worker = Worker::new(command, target, number).await?;
+        worker.run_points(shared).await
     });
-    let walked: Vec<bool> = stream::iter(walked)
-        .buffer_unordered(SIDE_BY_SIDE)
-        .try_collect()
-        .await?;
-    let reached = walked.iter().filter(|reached| **reached).count();
+    let (first, others) = tokio::try_join!(first.run_points(&points), try_join_all(others))?;
+    let reached = first + others.iter().sum::<usize>();
     println!(
-        "{killed:?} in a {to:?}: {writes} writes, killed at {reached} of {} points, walked in {:.0?}",
-        walked.len(),
+        "{command:?} into a {target:?}: killed at {reached} of {count} points, {:.0?}",
         began.elapsed()
     );
     // A lock that is renewed less often leaves the last points without a write.
     let renewals = usize::try_from(took.as_secs() / RENEWED_EVERY.as_secs())?;
-    let not_reached = walked.len() - reached;
-    ensure!(
-        not_reached <= 2 * (renewals + 2),
-        "{not_reached} points were never reached"
-    );
+    let not_reached = count - reached;
+    ensure!(not_reached <= renewals + 2, "{not_reached} points were never reached");
     Ok(())
 }
 
-/// How many writes there are when nobody disturbs, and how long that takes.
-async fn undisturbed(killed: Killed, to: To) -> Result<(usize, Duration)> {
-    let start = Start::new(killed, to, &format!("undisturbed-{killed:?}-{to:?}")).await?;
-    let (proxy, shell) = start.fixture.behind_proxy().await?;
-    let done = start.command_at(&shell).run().await?.expect(0)?;
-    start.is_at_its_end(&done, &proxy).await?;
-    let writes = proxy.writes().len();
-    ensure!(writes >= 5, "{}", proxy.transcript());
-    Ok((writes, done.took))
-}
-
-/// Kills it there and runs it again. Says whether it came so far.
-async fn at(killed: Killed, to: To, nth: usize, moment: Moment) -> Result<bool> {
-    let start = Start::new(killed, to, &format!("killed-{killed:?}-{to:?}-{nth}-{moment:?}")).await?;
-    let (proxy, shell) = start.fixture.behind_proxy().await?;
-    proxy.plan(On::write().nth(nth), Fault::Kill(moment));
-    let run = start.command_at(&shell).start().await?;
-    proxy.victim(run.pid()?);
-    let outcome = run.finish().await?;
-    let reached = outcome.code() != Some(0);
-    if reached {
-        outcome.expect_killed().with_context(|| proxy.transcript())?;
-    }
-    let fixture = &start.fixture;
-    let held = fixture.held().await?;
-    let accepted = is_let_in(fixture.plane, &held.text).await?;
-    ensure!(accepted, "what machines read is refused\n{}", proxy.transcript());
-    let was_at_its_end = fixture.held().await?.id != fixture.old.id && fixture.tokens().await? == [held.id];
-    let again = start.command_at(&fixture.shell).run().await?;
-    // The end may have been reached, and the token that is rotated be gone, before the kill.
-    let gone = killed == Killed::Rotate && was_at_its_end && again.stderr.contains("there is no bootstrap token");
-    let ended_well = again.code() == Some(0) || gone;
-    ensure!(ended_well || !reached, "{again}\n{}", proxy.transcript());
-    start.is_at_its_end(&again, &proxy).await?;
-    Ok(reached)
-}
-
-/// Where a point of the matrix starts from.
-struct Start {
+/// Runs one point after another on one fixture. The end of a point is the start of the next one.
+struct Worker {
     fixture: RotationFixture,
-    killed: Killed,
-    /// The new token, where it is there already.
+    command: Command,
+    /// The new token, if the rotation exists before the command starts.
     new: Option<Printed>,
 }
 
-impl Start {
-    /// A token; for a rollback with a rotation that has delivered the new one and was stopped.
-    async fn new(killed: Killed, to: To, name: &str) -> Result<Self> {
-        let name = name.to_lowercase();
-        let fixture = match to {
-            To::Secret => RotationFixture::new(&name).await?,
-            To::File => RotationFixture::with_file(&name).await?,
+impl Worker {
+    async fn new(command: Command, target: Target, number: usize) -> Result<Self> {
+        let name = format!("killed-{command:?}-{target:?}-{number}").to_lowercase();
+        let fixture = match target {
+            Target::Secret => RotationFixture::new(&name).await?,
+            Target::File => RotationFixture::with_file(&name).await?,
         };
-        let mut start = Self {
+        Ok(Self {
             fixture,
-            killed,
+            command,
             new: None,
-        };
-        if killed == Killed::Rollback {
-            start.fixture.delivers_and_stops().await?;
-            start.new = Some(start.fixture.held().await?);
-        }
-        Ok(start)
-    }
-
-    fn command_at(&self, shell: &Shell) -> e2e::Invocation {
-        shell.bootstrap_token(match self.killed {
-            Killed::Rotate => self.fixture.rotate(&["--overlap", "0s"]),
-            Killed::Rollback => self.fixture.rollback(&[]),
         })
     }
 
-    async fn is_at_its_end(&self, last: &CommandOutput, proxy: &FaultProxy) -> Result<()> {
+    /// The points of an undisturbed run, and how long it takes.
+    async fn undisturbed(&mut self) -> Result<(Vec<KillPoint>, Duration)> {
+        let (proxy, shell) = self.start().await?;
+        let done = self.invocation(&shell).run().await?.expect(0)?;
+        self.has_ended(&done, &proxy).await?;
+        let writes = proxy.writes();
+        ensure!(writes.len() >= 5, "{}", proxy.transcript());
+        let mut points: Vec<_> = KillPoint::all(writes.len()).collect();
+        if let Ok(path) = self.fixture.path() {
+            let written = std::fs::metadata(path)?.modified()?;
+            let next = writes.iter().position(|write| write.at > written);
+            points.push(KillPoint::before(next.context("no write after that of the file")? + 1));
+        }
+        Ok((points, done.took))
+    }
+
+    /// Returns at how many points the run was killed. The other runs ended before.
+    async fn run_points(&mut self, points: &Mutex<VecDeque<KillPoint>>) -> Result<usize> {
+        let next = || points.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let mut reached = 0;
+        while let Some(point) = next() {
+            let killed = Box::pin(self.run_point(point)).await;
+            let killed = killed.with_context(|| format!("{:?}, {point}", self.command))?;
+            reached += usize::from(killed);
+        }
+        Ok(reached)
+    }
+
+    /// Kills the command at this point and runs it again. Returns whether it reached the point.
+    async fn run_point(&mut self, point: KillPoint) -> Result<bool> {
+        let (proxy, shell) = self.start().await?;
+        point.plan(&proxy);
+        let run = self.invocation(&shell).start().await?;
+        proxy.victim(run.pid()?);
+        let output = run.finish().await?;
+        let reached = output.code() != Some(0);
+        if reached {
+            output.expect_killed().with_context(|| proxy.transcript())?;
+        }
+        let fixture = &self.fixture;
+        let held = fixture.held().await?;
+        ensure!(
+            is_accepted(fixture.plane, &held.text).await?,
+            "the token that machines read is rejected\n{}",
+            proxy.transcript()
+        );
+        let had_ended = held.id != fixture.old.id && fixture.tokens().await? == [held.id];
+        let again = self.invocation(&fixture.shell).run().await?;
+        // If the rotation ended before the kill, its old token no longer exists.
+        let is_gone =
+            self.command == Command::Rotate && had_ended && again.stderr.contains("there is no bootstrap token");
+        let succeeded = again.code() == Some(0) || is_gone;
+        ensure!(succeeded || !reached, "{again}\n{}", proxy.transcript());
+        self.has_ended(&again, &proxy).await?;
+        Ok(reached)
+    }
+
+    /// Prepares the command, and returns a proxy for it. A rollback needs a rotation that has delivered the new token.
+    async fn start(&mut self) -> Result<(FaultProxy, Shell)> {
+        if self.command == Command::Rollback {
+            self.fixture.deliver_and_interrupt().await?;
+            self.new = Some(self.fixture.held().await?);
+        }
+        self.fixture.behind_proxy().await
+    }
+
+    fn invocation(&self, shell: &Shell) -> Invocation {
+        shell.bootstrap_token(match self.command {
+            Command::Rotate => self.fixture.rotate(&["--overlap", "0s"]),
+            Command::Rollback => self.fixture.rollback(&[]),
+        })
+    }
+
+    /// Checks the end of the command. The token that is left is the start of the next one.
+    async fn has_ended(&mut self, last: &CommandOutput, proxy: &FaultProxy) -> Result<()> {
         let end = async {
+            cluster::prints_nothing_of(last, self.fixture.old.secret())?;
             match &self.new {
-                None => drop(self.fixture.is_rotated().await?),
+                None => self.fixture.is_rotated().await,
                 Some(new) => {
                     self.fixture.is_restored().await?;
-                    until("the new token to be refused", async || {
-                        Ok((!is_let_in(self.fixture.plane, &new.text).await?).then_some(()))
-                    })
-                    .await?;
-                    cluster::shows_nothing_of(last, new.secret())?;
+                    self.fixture.becomes_rejected(&new.text).await?;
+                    cluster::prints_nothing_of(last, new.secret())?;
+                    Ok(self.fixture.old.clone())
                 }
             }
-            cluster::shows_nothing_of(last, self.fixture.old.secret())
         };
-        end.await.with_context(|| format!("{last}\n{}", proxy.transcript()))
+        let left = end.await.with_context(|| format!("{last}\n{}", proxy.transcript()))?;
+        self.fixture.old = left;
+        Ok(())
     }
 }

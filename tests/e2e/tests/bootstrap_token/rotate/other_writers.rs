@@ -7,7 +7,7 @@ use base64::Engine as _;
 use e2e::Shell;
 use test_cluster::{AnotherWriter, Authority, Identity, Kubeconfig, TestEnvironment};
 
-use crate::cluster::{self, is_let_in};
+use crate::cluster::{self, is_accepted};
 use crate::rotation_fixture::RotationFixture;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,7 +48,7 @@ async fn rotate_reports_no_success_while_the_old_token_is_recreated() -> Result<
         .expect(4)?;
     ensure!(pending.stderr.contains("argocd-controller"), "{pending}");
     ensure!(
-        is_let_in(fixture.plane, &fixture.held().await?.text).await?,
+        is_accepted(fixture.plane, &fixture.held().await?.text).await?,
         "machines read a revoked token"
     );
     Ok(())
@@ -142,8 +142,8 @@ async fn the_token_of_the_commands_own_login_is_never_revoked() -> Result<()> {
         fixture.tokens().await? == [id.to_owned()],
         "a token was created or deleted"
     );
-    // A rollback would revoke the new one.
-    fixture.delivers_and_stops().await?;
+    // A rollback would revoke the new token.
+    fixture.deliver_and_interrupt().await?;
     let new = fixture.held().await?;
     let user = format!("--user=system:bootstrap:{}", new.id);
     let binding = [
@@ -159,7 +159,7 @@ async fn the_token_of_the_commands_own_login_is_never_revoked() -> Result<()> {
     let shell = Shell::new(TestEnvironment::shared().await?, &kubeconfig)?;
     let refused = shell.bootstrap_token(fixture.rollback(&[])).run().await?.expect(4)?;
     ensure!(refused.stderr.contains("this command logs in with"), "{refused}");
-    ensure!(is_let_in(fixture.plane, &new.text).await?, "the login was revoked");
+    ensure!(is_accepted(fixture.plane, &new.text).await?, "the login was revoked");
     fixture
         .shell
         .bootstrap_token(fixture.rollback(&[]))

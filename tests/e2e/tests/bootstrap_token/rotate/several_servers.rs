@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use e2e::until;
 use rustix::process::Signal;
 
-use crate::cluster::{by_kubeadm, is_let_in_at};
+use crate::cluster::{by_kubeadm, is_accepted_at};
 use crate::rotation_fixture::RotationFixture;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -13,26 +13,26 @@ async fn rotate_and_rollback_end_when_every_api_server_rejects_the_token() -> Re
     let plane = by_kubeadm().await?;
     let (other, _running) = plane.another_apiserver("rotate-server").await?;
     let fixture = RotationFixture::new("several").await?;
-    let undone = fixture.delivers(&["--api-server", &other]).await?;
+    let undone = fixture.start_and_deliver(&["--api-server", &other]).await?;
     undone.signal(Signal::INT)?;
     let stopped = undone.finish().await?.expect(130)?;
     ensure!(stopped.stderr.contains(&format!("--api-server {other}")), "{stopped}");
     let new = fixture.held().await?;
     ensure!(
-        is_let_in_at(plane, &other, &new.text).await?,
-        "the other one refuses what was delivered"
+        is_accepted_at(plane, &other, &new.text).await?,
+        "the other server rejects the delivered token"
     );
     let undo = fixture.rollback(&["--api-server", &other]);
     fixture.shell.bootstrap_token(undo).run().await?.expect(0)?;
     ensure!(
-        !is_let_in_at(plane, &other, &new.text).await?,
-        "the other one lets the new one in"
+        !is_accepted_at(plane, &other, &new.text).await?,
+        "the other server accepts the new token"
     );
     let args = fixture.rotate(&["--overlap", "0s", "--api-server", &other]);
     let run = fixture.shell.bootstrap_token(args).start().await?;
-    // Whoever joins asks the other one all the time, so that it remembers.
-    until("the other one to refuse it", async || {
-        Ok((!is_let_in_at(plane, &other, &fixture.old.text).await?).then_some(()))
+    // Requests with the token keep it in the cache of the other server.
+    until("the other server to reject it", async || {
+        Ok((!is_accepted_at(plane, &other, &fixture.old.text).await?).then_some(()))
     })
     .await?;
     run.finish().await?.expect(0)?;
@@ -52,6 +52,6 @@ async fn rotate_refuses_an_api_server_that_does_not_answer() -> Result<()> {
         "{refused}"
     );
     fixture.is_restored().await?;
-    ensure!(fixture.lease().await?.is_none(), "it took the lock");
+    ensure!(fixture.lease().await?.is_none(), "the Lease was created");
     Ok(())
 }

@@ -4,10 +4,10 @@ use anyhow::{Result, ensure};
 use e2e::until;
 use test_cluster::{ControlPlane, Fault, FaultProxy, On, Upstream};
 
-use crate::cluster::is_let_in;
-use crate::rotation_fixture::{RotationFixture, apart};
+use crate::cluster::is_accepted;
+use crate::rotation_fixture::{RotationFixture, separate_cluster};
 
-/// A token in a Secret that cluster-info is signed with.
+/// A fixture on this cluster whose token signs cluster-info.
 async fn signed(plane: &'static ControlPlane, name: &str) -> Result<RotationFixture> {
     let fixture = RotationFixture::on(plane, name).await?;
     until("the signature", async || {
@@ -30,10 +30,10 @@ async fn is_signed(fixture: &RotationFixture, id: &str) -> Result<bool> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_triggers_the_signer_when_a_signature_is_missing() -> Result<()> {
-    let plane = apart("signer-loses").await?;
+    let plane = separate_cluster("signer-loses").await?;
     let fixture = signed(plane, "touched").await?;
     let proxy = FaultProxy::start([Upstream::admin_of(plane)]).await?;
-    // The signer swallows a conflict and looks again only when a token has changed.
+    // The signer ignores a conflict and signs again only when a token has changed.
     let conflict = Fault::Answer {
         status: 409,
         retry_after: None,
@@ -50,13 +50,16 @@ async fn rotate_triggers_the_signer_when_a_signature_is_missing() -> Result<()> 
         proxy.transcript()
     );
     let new = fixture.is_rotated().await?;
-    ensure!(is_signed(&fixture, &new.id).await?, "it is not signed");
+    ensure!(
+        is_signed(&fixture, &new.id).await?,
+        "the new token does not sign cluster-info"
+    );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_rolls_back_without_a_signer() -> Result<()> {
-    let plane = apart("signer-away").await?;
+    let plane = separate_cluster("signer-away").await?;
     let fixture = signed(plane, "unsigned").await?;
     plane.stop_controllers().await;
     let args = fixture.rotate(&["--timeout", "8s"]);
@@ -66,7 +69,7 @@ async fn rotate_rolls_back_without_a_signer() -> Result<()> {
     let placed = undone.stderr.lines().any(|line| line.starts_with("place"));
     ensure!(!placed, "something was delivered:\n{undone}");
     fixture.is_restored().await?;
-    // When it is back the same command does it.
+    // When the signer is back, the same command succeeds.
     plane.start_controllers().await?;
     let args = fixture.rotate(&["--overlap", "0s"]);
     fixture.shell.bootstrap_token(args).run().await?.expect(0)?;
@@ -75,6 +78,6 @@ async fn rotate_rolls_back_without_a_signer() -> Result<()> {
         Ok(is_signed(&fixture, &new.id).await?.then_some(()))
     })
     .await?;
-    ensure!(is_let_in(plane, &new.text).await?, "it is refused");
+    ensure!(is_accepted(plane, &new.text).await?, "the new token is rejected");
     Ok(())
 }

@@ -46,44 +46,44 @@ async fn of_two_concurrent_rotations_only_one_writes(#[case] storage: TokenStora
     state::rotated(&fixture, &start, Scope::All).await.map(drop)
 }
 
-/// Where the holder is stopped: with a write on the wire, or with the leave to write in its hands.
+/// When the lock holder is paused: with a write in flight, or after the journal entry for the next write.
 #[derive(Clone, Copy)]
-enum Stopped {
-    OnTheWire,
-    BeforeItIsSent,
+enum Paused {
+    InFlight,
+    BeforeTheWrite,
 }
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_run_writes_nothing_after_another_took_the_lock(
     #[values(TokenStorage::Status, TokenStorage::Secret)] storage: TokenStorage,
-    #[values(Stopped::OnTheWire, Stopped::BeforeItIsSent)] stopped: Stopped,
+    #[values(Paused::InFlight, Paused::BeforeTheWrite)] paused: Paused,
 ) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lima").await?;
     let start = State::of(&fixture).await?;
     let (proxy, shell) = fixture.behind_proxy().await?;
-    let stop = match stopped {
-        Stopped::OnTheWire => proxy.plan(
+    let pause = match paused {
+        Paused::InFlight => proxy.plan(
             On::write().path("*/deployments/cattle-cluster-agent"),
             Fault::Stop(Moment::Before),
         ),
-        // The intention to place the Secret is journaled; the Secret comes next.
-        Stopped::BeforeItIsSent => proxy.plan(
-            On::write().path("*/leases/*").nth(intention_to_place(storage)),
+        // The journal announces the Secret, which is the next write.
+        Paused::BeforeTheWrite => proxy.plan(
+            On::write().path("*/leases/*").nth(lease_write_before_place(storage)),
             Fault::Stop(Moment::After),
         ),
     };
     let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "1s"];
-    let sleeper = shell.crt(rotate).start().await?;
-    let pid = sleeper.pid()?;
+    let paused = shell.crt(rotate).start().await?;
+    let pid = paused.pid()?;
     proxy.victim(pid);
-    stop.strikes().await;
+    pause.strikes().await;
     let left = State::of(&fixture).await?;
     ensure!(left.phase() == Some("place"), "{left:#?}");
     let holder = left
         .lease
         .and_then(|lease| lease.holder)
-        .context("nobody holds the lock")?;
+        .context("the lock has no holder")?;
     ensure!(holder.contains(&format!("/{pid}/")), "{holder}");
 
     let take_over = ["rotate", &fixture.cluster.id, "--yes", "--settle", "1s", "--force=lock"];
@@ -91,10 +91,10 @@ async fn a_paused_run_writes_nothing_after_another_took_the_lock(
     let done = state::rotated(&fixture, &start, Scope::All).await?;
 
     let before = effective(&proxy).len();
-    stop.release();
-    sleeper.signal(Signal::CONT)?;
-    let outcome = sleeper.finish().await?;
-    // It finds either that its lock is gone, or that all is done already.
+    pause.release();
+    paused.signal(Signal::CONT)?;
+    let outcome = paused.finish().await?;
+    // It finds that it has lost the lock, or that the rotation is done.
     let says = match outcome.code() {
         Some(0) => outcome.stdout.contains(" rotated"),
         Some(1) => outcome.stderr.contains("another run has ended the rotation"),
@@ -108,15 +108,16 @@ async fn a_paused_run_writes_nothing_after_another_took_the_lock(
     Ok(())
 }
 
-/// Which write of an existing Lease it is: begin, intend to bridge (era P), to mint, to place.
-fn intention_to_place(storage: TokenStorage) -> usize {
+/// The number of this write of the existing Lease. Before it come the start, the temporary token (`status` storage only)
+/// and the new value.
+fn lease_write_before_place(storage: TokenStorage) -> usize {
     match storage {
         TokenStorage::Status => 4,
         TokenStorage::Secret => 3,
     }
 }
 
-/// Whatever it tried when it woke up was refused.
+/// Every write after it continued was rejected.
 fn nothing_since(proxy: &FaultProxy, before: usize) -> Result<()> {
     let writes = effective(proxy);
     ensure!(

@@ -1,12 +1,11 @@
-//! The kill matrix: a rotation is killed right before and right after each of its writes, and nothing is lost. Run
-//! again, it finishes; and until the old token is retired, `rollback` restores the start.
+//! The kill matrix: a rotation is killed between any two of its writes, and nothing is lost. The same command finishes
+//! it. Until the old token is revoked, `rollback` restores the start.
 //!
-//! The kill comes from a proxy between the plugin and its servers; the plugin has no hook for it. What must hold at the
-//! end of each point stands in [`state`](crate::state).
-#![expect(
-    clippy::print_stdout,
-    reason = "one line for each point is what a reader of the matrix looks for"
-)]
+//! A proxy between the plugin and its servers kills the process; the plugin has no hook for it. A kill right before a
+//! write leaves the same state as a kill right after the write before it, so each state is one point of the matrix.
+//! [`state`](crate::state) checks what must hold at the end of each point.
+
+#![expect(clippy::print_stdout, reason = "the matrix prints one line for each point")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -22,29 +21,29 @@ use test_cluster::{Fault, Moment, On, Request, TokenStorage};
 use crate::state::{self, Scope, State};
 use crate::writes::{essence, is_lease, same_as};
 
-/// How many clusters of one test are rotated side by side.
+/// How many clusters of one test are rotated in parallel.
 const SIDE_BY_SIDE: usize = 4;
 
-/// How often a holder renews its lock.
+/// How often the holder of a lock renews it.
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
 
-/// One point of the matrix: a write of an undisturbed run, and the moment.
+/// One point of the matrix: a write of an undisturbed run, and the moment of the kill.
 ///
-/// Writes are told apart by what they change, and counted for each object alone: so a lock that is renewed once more
-/// on a busy machine moves nothing but the numbers of the writes of the Lease.
+/// Writes are identified by what they change, and counted for each object separately. An additional renewal of the lock
+/// on a busy machine changes only the numbers of the Lease writes.
 #[derive(Clone)]
 struct Point {
-    /// Its place among all writes of that run.
+    /// The number of the write in that run.
     write: usize,
     /// What it changes.
     what: String,
-    /// Of a write of the Lease: how many of those came after it.
+    /// For a Lease write: how many Lease writes followed it.
     leases_after: Option<usize>,
     on: On,
     moment: Moment,
 }
 
-/// How the matrix goes on after the kill.
+/// The command after the kill.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Then {
     Rotate,
@@ -56,7 +55,7 @@ enum Then {
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_write_and_run_again_it_finishes(#[case] storage: TokenStorage) -> Result<()> {
-    Matrix::new(storage, Then::Rotate).await?.walk().await
+    Matrix::new(storage, Then::Rotate).await?.run().await
 }
 
 #[rstest]
@@ -64,26 +63,26 @@ async fn killed_at_any_write_and_run_again_it_finishes(#[case] storage: TokenSto
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn rollback_restores_the_start_after_a_kill_before_retire(#[case] storage: TokenStorage) -> Result<()> {
-    Matrix::new(storage, Then::Rollback).await?.walk().await
+    Matrix::new(storage, Then::Rollback).await?.run().await
 }
 
 struct Matrix {
     storage: TokenStorage,
     then: Then,
-    /// How many writes a run has that nobody disturbs.
+    /// The number of writes of an undisturbed run.
     writes: usize,
-    /// How often it may have renewed its lock meanwhile. A run that takes less time has so many writes of the Lease fewer.
+    /// How often that run may have renewed its lock. A faster run has that many Lease writes fewer.
     renewals: usize,
     points: Mutex<VecDeque<Point>>,
-    seen: Mutex<Seen>,
+    results: Mutex<Results>,
 }
 
 #[derive(Default)]
-struct Seen {
-    /// Runs that ended before the write that they were to be killed at.
+struct Results {
+    /// Points whose run ended before the write at which it was to be killed.
     not_reached: Vec<String>,
-    /// A run was killed in retire: from there on nothing can be rolled back.
-    edge: bool,
+    /// A run was killed in retire. From there on, nothing can be rolled back.
+    reached_retire: bool,
     failed: Vec<String>,
 }
 
@@ -101,31 +100,31 @@ impl Matrix {
             writes: writes.len(),
             renewals: usize::try_from(rotated.took.as_secs() / RENEWED_EVERY.as_secs())?,
             points: Mutex::new(points(&writes)),
-            seen: Mutex::default(),
+            results: Mutex::default(),
         })
     }
 
-    async fn walk(&self) -> Result<()> {
+    async fn run(&self) -> Result<()> {
         let began = Instant::now();
         join_all((0..SIDE_BY_SIDE).map(|worker| self.work(worker))).await;
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        println!("{self}: {} writes, walked in {:.0?}", self.writes, began.elapsed());
-        ensure!(seen.failed.is_empty(), "{}", seen.failed.join("\n\n"));
+        let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        println!("{self}: {} writes, {:.0?}", self.writes, began.elapsed());
+        ensure!(results.failed.is_empty(), "{}", results.failed.join("\n\n"));
         ensure!(
-            seen.edge == (self.then == Then::Rollback),
+            results.reached_retire == (self.then == Then::Rollback),
             "retire was reached: {}",
-            seen.edge
+            results.reached_retire
         );
         ensure!(
-            seen.not_reached.is_empty(),
+            results.not_reached.is_empty(),
             "never killed: {}",
-            seen.not_reached.join(", ")
+            results.not_reached.join(", ")
         );
         Ok(())
     }
 
-    /// Walks point after point on a cluster of its own. Each point ends in a state that is a sound start for the next; a
-    /// cluster on which one failed is left alone.
+    /// Tests point after point on one cluster. The end of a point is a valid start for the next one. After a failure, the
+    /// next point gets another cluster.
     async fn work(&self, worker: usize) {
         let mut fixture = None;
         while let Some(point) = self.next() {
@@ -136,8 +135,8 @@ impl Matrix {
                 Ok(line) => println!("{self} {point}: {line} ({took:.1?})"),
                 Err(error) => {
                     println!("{self} {point}: FAILED ({took:.1?})");
-                    let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-                    seen.failed.push(format!("{self} {point}: {error:?}"));
+                    let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+                    results.failed.push(format!("{self} {point}: {error:?}"));
                     fixture = None;
                 }
             }
@@ -145,9 +144,13 @@ impl Matrix {
     }
 
     fn next(&self) -> Option<Point> {
-        let edge = self.seen.lock().unwrap_or_else(PoisonError::into_inner).edge;
+        let reached_retire = self
+            .results
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .reached_retire;
         let mut points = self.points.lock().unwrap_or_else(PoisonError::into_inner);
-        (!edge).then(|| points.pop_front()).flatten()
+        (!reached_retire).then(|| points.pop_front()).flatten()
     }
 
     async fn on(&self, fixture: &mut Option<RancherFixture>, worker: usize, point: &Point) -> Result<String> {
@@ -160,10 +163,10 @@ impl Matrix {
         if !kill(fixture, point).await? {
             state::rotated(fixture, &start, Scope::All).await?;
             if point.leases_after.is_none_or(|after| after >= self.renewals) {
-                let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-                seen.not_reached.push(point.to_string());
+                let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+                results.not_reached.push(point.to_string());
             }
-            return Ok("it was done before".to_owned());
+            return Ok("the run ended before".to_owned());
         }
         let left = State::of(fixture).await?;
         let phase = left.phase().unwrap_or("no journal").to_owned();
@@ -174,14 +177,14 @@ impl Matrix {
         Ok(format!("in {phase}, {end}"))
     }
 
-    /// Undoes what was begun, or finds that it is too late for that and finishes it.
+    /// Rolls back, or finishes the rotation if it can no longer be rolled back.
     async fn roll_back(&self, fixture: &RancherFixture, start: &State, left: &State) -> Result<String> {
         let rollback = fixture.shell.crt(command("rollback", fixture)).run().await?;
         match left.phase() {
             None => {
                 ensure!(
                     left.tokens == start.tokens,
-                    "no journal, and something was done: {left:#?}"
+                    "no journal, but tokens have changed: {left:#?}"
                 );
                 let rollback = rollback.expect(0)?;
                 ensure!(rollback.stderr.contains("is under way"), "{rollback}");
@@ -189,14 +192,17 @@ impl Matrix {
                 Ok("there was nothing to roll back".to_owned())
             }
             Some("retire" | "confirm") => {
-                self.seen.lock().unwrap_or_else(PoisonError::into_inner).edge = true;
+                self.results
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .reached_retire = true;
                 let rollback = rollback.expect(1)?;
                 ensure!(rollback.stderr.contains("can only be finished"), "{rollback}");
                 Ok(format!("rollback is refused, {}", finish(fixture, start).await?))
             }
             Some(_) => {
                 let rollback = rollback.expect(0)?;
-                let restored = state::restored(fixture, start, left.drawn()).await;
+                let restored = state::restored(fixture, start, left.new_token()).await;
                 restored.with_context(|| rollback.to_string())?;
                 Ok("rolled back".to_owned())
             }
@@ -204,7 +210,7 @@ impl Matrix {
     }
 }
 
-/// Both moments of each write.
+/// Before the first write, and after each write.
 fn points(writes: &[Request]) -> VecDeque<Point> {
     let mut points = VecDeque::new();
     let mut counts = BTreeMap::new();
@@ -213,7 +219,8 @@ fn points(writes: &[Request]) -> VecDeque<Point> {
         let what = essence(write);
         let object = if is_lease(write) { "the Lease" } else { &what };
         let nth = *counts.entry(object.to_owned()).and_modify(|nth| *nth += 1).or_insert(1);
-        points.extend([Moment::Before, Moment::After].map(|moment| Point {
+        let before = (index == 0).then_some(Moment::Before);
+        points.extend(before.into_iter().chain([Moment::After]).map(|moment| Point {
             write: index + 1,
             what: what.clone(),
             leases_after: is_lease(write).then(|| leases - nth),
@@ -224,7 +231,7 @@ fn points(writes: &[Request]) -> VecDeque<Point> {
     points
 }
 
-/// Runs a rotation and kills it there. Says whether it came so far.
+/// Runs a rotation and kills it at this point. Returns whether the run reached it.
 async fn kill(fixture: &RancherFixture, point: &Point) -> Result<bool> {
     let (proxy, shell) = fixture.behind_proxy().await?;
     proxy.plan(point.on.clone(), Fault::Kill(point.moment));
@@ -237,12 +244,12 @@ async fn kill(fixture: &RancherFixture, point: &Point) -> Result<bool> {
     outcome.expect_killed().with_context(|| proxy.transcript())?;
     let writes = proxy.writes();
     let mut rest = writes.iter().skip_while(|write| write.fault.is_none());
-    let last = rest.next().context("it was killed before its first write")?;
-    // The server has answered, or has never seen it; and nothing came after it but what was on the wire at that moment: a
-    // renewal of the lock, or the write that a renewal was killed beside.
-    let beside: Vec<_> = rest.collect();
-    let renewal_is_among_them = is_lease(last) || beside.iter().all(|write| is_lease(write));
-    ensure!(beside.len() <= 1 && renewal_is_among_them, "{}", proxy.transcript());
+    let last = rest.next().context("killed before its first write")?;
+    // The server has answered this write or has never received it. At most one other write was in flight: a renewal of the
+    // lock, or the write that was in flight beside a renewal.
+    let in_flight: Vec<_> = rest.collect();
+    let renewal_is_among_them = is_lease(last) || in_flight.iter().all(|write| is_lease(write));
+    ensure!(in_flight.len() <= 1 && renewal_is_among_them, "{}", proxy.transcript());
     ensure!(
         last.status.is_some() == (point.moment == Moment::After),
         "{}",
@@ -251,7 +258,7 @@ async fn kill(fixture: &RancherFixture, point: &Point) -> Result<bool> {
     Ok(true)
 }
 
-/// The same command again.
+/// Runs the same command again.
 async fn finish(fixture: &RancherFixture, start: &State) -> Result<String> {
     let again: CommandOutput = fixture.shell.crt(command("rotate", fixture)).run().await?.expect(0)?;
     let rotated = state::rotated(fixture, start, Scope::All).await;
@@ -259,8 +266,8 @@ async fn finish(fixture: &RancherFixture, start: &State) -> Result<String> {
     Ok("finished by the same command".to_owned())
 }
 
-/// Nothing was begun, so nothing is to be restored. The lock of the killed run may still be there: its holder is dead,
-/// and whoever comes next takes it at once, as the next point does.
+/// The killed run has changed nothing but the Lease. Its lock may still exist; the next run takes it at once, because the
+/// process of its holder has ended.
 async fn untouched(fixture: &RancherFixture, start: &State) -> Result<()> {
     let now = State::of(fixture).await?;
     ensure!((&now.tokens, &now.graces) == (&start.tokens, &start.graces), "{now:#?}");
@@ -292,6 +299,6 @@ impl fmt::Display for Matrix {
             Then::Rotate => "rotate again",
             Then::Rollback => "rollback",
         };
-        write!(f, "[{} era, {then}]", self.storage.word())
+        write!(f, "[{} storage, {then}]", self.storage.word())
     }
 }

@@ -10,7 +10,7 @@ use rstest::rstest;
 use serde_json::json;
 use test_cluster::{FaultProxy, Kubeconfig, Registered, Registration, TestEnvironment, TokenStorage, Upstream, User};
 
-/// Runs `kubectl crt` at this desk, by way of a proxy that must not see a write. Gives what people see of it.
+/// Runs `kubectl crt` in this shell, through a proxy that must not see a write. Returns the masked output.
 pub(crate) async fn refused(fixture: &RancherFixture, shell: &Shell, args: &[&str]) -> Result<String> {
     let proxy = FaultProxy::start([fixture.rancher.upstream(), Upstream::admin_of(fixture.management)]).await?;
     let kubeconfig = proxy.redirect(Kubeconfig::read(shell.kubeconfig())?);
@@ -54,7 +54,7 @@ async fn rotate_refuses_the_local_cluster(#[case] storage: TokenStorage) -> Resu
     let fixture = RancherFixture::begin(storage, "oslo").await?;
     let mut local = Registration::imported("local").kind("local");
     local.id = Some("local".to_owned());
-    // Another story may have registered it: there is one in a Rancher.
+    // Another test may have registered it. A Rancher has only one.
     let _ = fixture.rancher.register_as(&local).await;
     let refusal = refused(&fixture, &fixture.shell, &["rotate", "local", "--yes"]).await?;
     allow_duplicates! { assert_snapshot!(refusal, @r"
@@ -159,7 +159,7 @@ async fn rotate_without_a_terminal_requires_yes(#[case] storage: TokenStorage) -
     hint: pass --yes to go ahead, or --dry-run to see what would be done
     ----- exit status: 1 -----
     ") }
-    // The plan was shown: whoever adds --yes knows what for.
+    // The plan is printed before the refusal.
     assert!(
         unasked.contains("mint: registration token system gets a new value"),
         "{unasked}"
@@ -184,7 +184,7 @@ async fn rotate_and_rollback_reject_invalid_arguments() -> Result<()> {
     ] {
         let refusal = refused(&fixture, &fixture.shell, &args).await?;
         ensure!(refusal.ends_with("exit status: 2 -----"), "{refusal}");
-        // Usage follows; what is wrong comes first.
+        // The error comes before the usage.
         let what = refusal
             .lines()
             .skip_while(|line| !line.starts_with("error"))
@@ -239,7 +239,7 @@ async fn rotate_refuses_a_disconnected_agent(#[case] storage: TokenStorage) -> R
     )
     .await?;
     let derived = refused(&fixture, &fixture.shell, &["rotate", id, "--yes"]).await?;
-    // Several reads go side by side; any of them may be the first to fail.
+    // Several reads run in parallel, and any of them may fail first.
     let (before, after) = derived.split_once("cannot ").context("no failed read")?;
     let (_, after) = after.split_once(" on the downstream cluster").context("on no side")?;
     let derived = format!("{before}cannot … on the downstream cluster{after}");
@@ -311,7 +311,7 @@ async fn rotate_refuses_a_held_rollout_without_a_rotation(#[case] storage: Token
 async fn rotate_refuses_mixed_token_storage() -> Result<()> {
     let fixture = RancherFixture::begin_apart(TokenStorage::Secret, "split").await?;
     let id = fixture.cluster.id.as_str();
-    // Rancher's migration stands still in the middle.
+    // Rancher's migration stops halfway.
     fixture.rancher.fault(&json!({ "leaderGap": "10m" })).await?;
     let half_done = r#"{"status":{"tokenSecretName":null}}"#;
     let token = [

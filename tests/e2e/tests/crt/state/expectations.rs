@@ -7,23 +7,23 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::{RancherFixture, until};
 use test_cluster::Interval;
 
-/// Which registration tokens a rotation was to change.
+/// The registration tokens that a rotation changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// All of them.
     All,
-    /// Only that of the agent.
+    /// Only the agent's token.
     OnlyAgent,
 }
 
-/// Everything that is not as it must be; empty when all is well.
+/// The failed expectations. Empty if all hold.
 #[derive(Debug, Default)]
-pub(crate) struct Complaints(Vec<String>);
+pub(crate) struct Failures(Vec<String>);
 
-impl Complaints {
-    fn unless(&mut self, holds: bool, complaint: impl FnOnce() -> String) {
+impl Failures {
+    fn unless(&mut self, holds: bool, failure: impl FnOnce() -> String) {
         if !holds {
-            self.0.push(complaint());
+            self.0.push(failure());
         }
     }
 
@@ -35,20 +35,20 @@ impl Complaints {
         self.unless(found.is_empty(), || format!("{what}: {found:?}"));
     }
 
-    /// Fails with all of them, and with what the look showed.
+    /// Fails with all of them, and with the observed state.
     pub(crate) fn check(self, state: &State) -> Result<()> {
         ensure!(self.0.is_empty(), "{}\nin {state:#?}", self.0.join("\n"));
         Ok(())
     }
 }
 
-/// The cluster was rotated: what it started with is dead, what it has now is new, and nothing else is left.
+/// Checks that the cluster was rotated: the old values are revoked, the new ones are valid, and nothing else is left.
 ///
-/// The objects are looked at as they are at this moment; Rancher's own view of tunnels may lag by a second.
+/// It waits for Rancher's view of the tunnels, which may lag by a second, and for nothing else.
 pub(crate) async fn rotated(fixture: &RancherFixture, start: &State, scope: Scope) -> Result<State> {
     let state = rancher_sees(fixture, |state| state.named().to_owned()).await?;
-    let mut complaints = Complaints::default();
-    let c = &mut complaints;
+    let mut failures = Failures::default();
+    let c = &mut failures;
     for (name, value) in &start.tokens {
         let changes = name == "system" || scope == Scope::All;
         let now = state.tokens.get(name);
@@ -69,18 +69,18 @@ pub(crate) async fn rotated(fixture: &RancherFixture, start: &State, scope: Scop
     c.same("the agent's token", &state.named(), &state.system());
     c.same("the Secret's name", &state.deployment.secret, &state.by_formula);
     nothing_left(c, &state);
-    never_without_a_way_back(c, &state);
+    never_without_a_valid_agent(c, &state);
     let result = state.lease.as_ref().and_then(|lease| lease.result.as_deref());
     c.same("last result", &result, &Some("rotated"));
-    complaints.check(&state)?;
+    failures.check(&state)?;
     Ok(state)
 }
 
-/// The cluster is what it was at the start: all old values alive, no other one, the agent on the old one.
+/// Checks that the cluster is as it was at the start: only the old values are valid, and the agent runs with the old one.
 pub(crate) async fn restored(fixture: &RancherFixture, start: &State, new: Option<&str>) -> Result<State> {
     let state = rancher_sees(fixture, |_| start.named().to_owned()).await?;
-    let mut complaints = Complaints::default();
-    let c = &mut complaints;
+    let mut failures = Failures::default();
+    let c = &mut failures;
     c.same("registration tokens", &state.tokens, &start.tokens);
     c.same(
         "accepted",
@@ -96,14 +96,14 @@ pub(crate) async fn restored(fixture: &RancherFixture, start: &State, new: Optio
     c.same("the Secret of the agent", &named(&state), &named(start));
     c.same("credential Secrets", &state.credentials, &start.credentials);
     nothing_left(c, &state);
-    never_without_a_way_back(c, &state);
-    complaints.check(&state)?;
+    never_without_a_valid_agent(c, &state);
+    failures.check(&state)?;
     Ok(state)
 }
 
-/// Nothing of a run is left behind, and the agent's Deployment is rolled out as it is meant to be.
-fn nothing_left(c: &mut Complaints, state: &State) {
-    c.none("bridges", &state.bridges);
+/// A run has left nothing behind, and the agent's Deployment has its usual rollout settings.
+fn nothing_left(c: &mut Failures, state: &State) {
+    c.none("bridges", &state.temporary);
     c.none("graces", &state.graces.iter().collect::<Vec<_>>());
     c.same("credential Secrets", &state.credentials.len(), &1);
     c.same("roll-out settings", &state.deployment.settings, &(0, 600));
@@ -119,12 +119,12 @@ fn nothing_left(c: &mut Complaints, state: &State) {
     }
 }
 
-fn never_without_a_way_back(c: &mut Complaints, state: &State) {
+fn never_without_a_valid_agent(c: &mut Failures, state: &State) {
     let without = &state.report.without;
     c.none("without a way back", &without.way_back);
     c.none("without restart safety", &without.restart_safety);
     c.none("without a tunnel", &without.tunnel);
-    // The steve tunnel of a pod is opened anew whenever another agent connects, and the condition follows it.
+    // A pod reopens its steve tunnel whenever another agent connects, and the condition follows the tunnel.
     let long = |interval: &&Interval| interval.ms > AGENTS_RESTART.as_millis() as u64;
     c.none(
         "without a steve tunnel",
@@ -132,11 +132,11 @@ fn never_without_a_way_back(c: &mut Complaints, state: &State) {
     );
 }
 
-/// An agent needs no longer to come up and connect (the stand-in's `agentStart` and `agentRetry`), with room for a busy
+/// The longest time that an agent needs to start and connect (`agentStart` and `agentRetry` of the fake Rancher), on a busy
 /// machine.
 const AGENTS_RESTART: Duration = Duration::from_secs(20);
 
-/// Waits until Rancher sees nothing but the tunnels of one agent, and the cluster as connected; then looks at everything.
+/// Waits until Rancher sees only the tunnels of one agent, and the cluster as connected. Returns the state.
 async fn rancher_sees(fixture: &RancherFixture, token: impl Fn(&State) -> String) -> Result<State> {
     let what = format!("Rancher to see one agent of cluster {}, connected", fixture.cluster.id);
     let seen = until(&what, async || {
@@ -147,7 +147,7 @@ async fn rancher_sees(fixture: &RancherFixture, token: impl Fn(&State) -> String
         if !connected || !tunnels {
             return Ok(None);
         }
-        // Kubernetes may take its time to end the pod whose tunnels are gone.
+        // The pod may still exist for a while after its tunnels are closed.
         let state = State::of(fixture).await?;
         Ok((state.pods.len() == 1).then_some(state))
     });
@@ -172,7 +172,7 @@ fn sorted(list: &[String]) -> Vec<&str> {
     list
 }
 
-/// Spoils a restored cluster in one way after another, and sees that each is told.
+/// Changes a restored cluster in one way after another. Each change must be reported.
 #[rstest::rstest]
 #[case::plain(test_cluster::TokenStorage::Status)]
 #[case::secret(test_cluster::TokenStorage::Secret)]
@@ -181,7 +181,7 @@ async fn leftovers_and_interruptions_are_reported(#[case] storage: test_cluster:
     let fixture = RancherFixture::begin(storage, "oslo").await?;
     let start = State::of(&fixture).await?;
     restored(&fixture, &start, None).await?;
-    let told = async |what: &str| -> Result<()> {
+    let reports = async |what: &str| -> Result<()> {
         let error = restored(&fixture, &start, None).await.err();
         let error = error.with_context(|| format!("{what}: nothing was told"))?.to_string();
         ensure!(error.contains(what), "{what}: {error}");
@@ -204,7 +204,7 @@ async fn leftovers_and_interruptions_are_reported(#[case] storage: test_cluster:
     let began = std::time::Instant::now();
     fixture.rancher.fault(&serde_json::json!({ "refuse": [token] })).await?;
     until("the refusal to be noted", async || {
-        // Rancher's stand-in looks when something changes.
+        // The fake Rancher checks on each change.
         let now = format!("seen={}", began.elapsed().as_millis());
         by_hand(
             &below,
@@ -216,8 +216,8 @@ async fn leftovers_and_interruptions_are_reported(#[case] storage: test_cluster:
     })
     .await?;
     fixture.rancher.fault(&serde_json::json!({ "admit": [token] })).await?;
-    told("without a way back: ").await?;
-    told("without restart safety: ").await?;
+    reports("without a way back: ").await?;
+    reports("without restart safety: ").await?;
     fixture.rancher.reset(&fixture.cluster).await?;
 
     let secret = serde_json::json!({
@@ -231,10 +231,10 @@ async fn leftovers_and_interruptions_are_reported(#[case] storage: test_cluster:
         .run()
         .await?
         .expect(0)?;
-    told("credential Secrets: 2").await?;
+    reports("credential Secrets: 2").await?;
     let hold = r#"{"spec":{"progressDeadlineSeconds":3600}}"#;
     by_hand(&below, &["patch", "deployment", "cattle-cluster-agent", "-p", hold]).await?;
-    told("roll-out settings: (0, 3600)").await?;
+    reports("roll-out settings: (0, 3600)").await?;
     let lease = serde_json::json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
         "metadata": { "name": "kubectl-crt", "annotations": { JOURNAL: "{}" } }, "spec": { "holderIdentity": "me" },
@@ -247,13 +247,13 @@ async fn leftovers_and_interruptions_are_reported(#[case] storage: test_cluster:
         .run()
         .await?
         .expect(0)?;
-    told("holder of the Lease: ").await?;
-    told("a journal is left: ").await?;
+    reports("holder of the Lease: ").await?;
+    reports("a journal is left: ").await?;
     let kind = "clusterregistrationtokens.management.cattle.io";
     by_hand(
         &above,
         &["label", kind, "default-token", "kubectl-rotation.github.io/bridge=true"],
     )
     .await?;
-    told("bridges: [\"default-token\"]").await
+    reports("bridges: [\"default-token\"]").await
 }

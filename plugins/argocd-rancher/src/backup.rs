@@ -1,0 +1,168 @@
+//! The backup Secret: it keeps the values of both tokens until a rotation has ended. Rancher returns a value once, and a rollback
+//! needs the old one.
+//!
+//! It stands beside the cluster Secret and holds only what that one holds too, now or before. There is one for each cluster Secret,
+//! so that one which was left over is found again.
+
+use std::collections::BTreeMap;
+
+use client::request::{self, Merge, Metadata, Observed, SECRET, Write};
+use client::secret::Secret;
+use k8s_openapi::ByteString;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::json;
+
+use crate::mark::TOOL;
+use crate::rotation::step::Which;
+use crate::sides::Client;
+
+/// The run that it belongs to.
+const RUN: &str = "kubectl-rotation.github.io/run";
+/// The Rancher user who began the run.
+const USER: &str = "kubectl-rotation.github.io/token-user";
+/// Whether the old token is to stay valid, `true` or `false`.
+const KEEP_OLD: &str = "kubectl-rotation.github.io/keep-old";
+/// Whose it is.
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+fn key(which: Which) -> &'static str {
+    match which {
+        Which::Old => "old",
+        Which::New => "new",
+    }
+}
+
+/// Where it is.
+#[derive(Clone, Debug)]
+pub(crate) struct BackupSecret {
+    client: Client,
+    namespace: String,
+    name: String,
+}
+
+/// The run that the values are kept for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BackupMark {
+    /// Its name.
+    pub run: String,
+    /// The Rancher user who began it. Empty: not recorded.
+    pub user: String,
+    /// The old token is to stay valid. It is, too, where that is not recorded.
+    pub keep_old: bool,
+}
+
+impl BackupMark {
+    fn read(annotations: Option<BTreeMap<String, String>>) -> Self {
+        let mut all = annotations.unwrap_or_default();
+        Self {
+            run: all.remove(RUN).unwrap_or_default(),
+            user: all.remove(USER).unwrap_or_default(),
+            keep_old: all.get(KEEP_OLD).is_none_or(|text| text != "false"),
+        }
+    }
+
+    fn annotations(&self) -> BTreeMap<String, String> {
+        let keep_old = self.keep_old.to_string();
+        let all = [(RUN, &self.run), (USER, &self.user), (KEEP_OLD, &keep_old)];
+        all.map(|(key, value)| (key.to_owned(), value.clone())).into()
+    }
+}
+
+/// What was read there.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredBackup {
+    /// The version that was read.
+    pub object: Observed,
+    /// The run that wrote it.
+    pub mark: BackupMark,
+    /// The value of the old token.
+    pub old: Option<Secret>,
+    /// That of the new one.
+    pub new: Option<Secret>,
+}
+
+impl BackupSecret {
+    /// That of the cluster Secret `namespace/secret`.
+    pub(crate) fn of(client: &kube::Client, namespace: &str, secret: &str) -> Self {
+        Self {
+            client: Client(client.clone()),
+            namespace: namespace.to_owned(),
+            name: format!("{secret}-rotation"),
+        }
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reads it. `None`: there is none, or it is being deleted. A Secret of that name that is not ours is none, and in the way of
+    /// [`Self::put`].
+    pub(crate) async fn read(&self) -> request::Result<Option<StoredBackup>> {
+        #[derive(Deserialize)]
+        struct RawSecret {
+            metadata: Metadata,
+            data: Option<BTreeMap<String, ByteString>>,
+        }
+        let found: Option<RawSecret> = request::get(&self.client.0, SECRET, Some(&self.namespace), &self.name).await?;
+        Ok(found.and_then(|found| {
+            let metadata = found.metadata;
+            let manager = metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
+            if metadata.deletion_timestamp.is_some() || manager.is_none_or(|manager| manager != TOOL) {
+                return None;
+            }
+            let data = found.data.unwrap_or_default();
+            let value = |which: Which| {
+                let text = String::from_utf8(data.get(key(which))?.0.clone()).ok()?;
+                Some(Secret::new(text)).filter(|value| !value.is_empty())
+            };
+            Some(StoredBackup {
+                object: metadata.observed(),
+                mark: BackupMark::read(metadata.annotations),
+                old: value(Which::Old),
+                new: value(Which::New),
+            })
+        }))
+    }
+
+    /// Keeps a value for a run, if the Secret is still as it was read. What another run has left there is replaced.
+    pub(crate) async fn put(
+        &self,
+        read: Option<&StoredBackup>,
+        mark: &BackupMark,
+        which: Which,
+        value: &Secret,
+        dry_run: bool,
+    ) -> request::Result<()> {
+        let data = BTreeMap::from([(key(which), ByteString(value.expose().as_bytes().to_vec()))]);
+        let mut write = Write::by(TOOL).dry_run(dry_run);
+        let client = &self.client.0;
+        let Some(read) = read else {
+            let secret = json!({
+                "apiVersion": "v1", "kind": "Secret", "data": data,
+                "metadata": {
+                    "name": self.name,
+                    "labels": { MANAGED_BY: TOOL },
+                    "annotations": mark.annotations(),
+                },
+            });
+            let namespace = Some(self.namespace.as_str());
+            request::create::<IgnoredAny>(client, SECRET, namespace, &self.name, &secret, &write).await?;
+            return Ok(());
+        };
+        write.annotations = mark.annotations();
+        let mut change = json!({ "data": data });
+        if read.mark.run != mark.run {
+            let other = if which == Which::Old { Which::New } else { Which::Old };
+            change["data"][key(other)] = json!(null);
+        }
+        request::patch::<IgnoredAny>(client, SECRET, &read.object, Merge::Json, change, &write).await?;
+        Ok(())
+    }
+
+    /// Deletes it, if it is still as it was read. One that is gone already is no error.
+    pub(crate) async fn delete(&self, read: &StoredBackup) -> request::Result<()> {
+        request::delete(&self.client.0, SECRET, &read.object, &Write::by(TOOL)).await
+    }
+}

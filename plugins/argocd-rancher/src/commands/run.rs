@@ -1,0 +1,97 @@
+//! What `rotate` and `rollback` share: their flags, and a run for one cluster.
+
+use std::time::Duration;
+
+use cli::rotation::results::{Results, RunFlags};
+use cli::rotation::{Job, RotationResult, Target, Verb, force};
+use cli::ui::Ui;
+use client::duration;
+use client::error::Error;
+use engine::rotation::Check;
+use rancher::api_token::Lifetime;
+
+use crate::controller::{ClusterController, Options};
+use crate::rotation::ArgocdRancher;
+use crate::sides::RancherFlags;
+
+/// The flags of both.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Common {
+    /// What every plugin has.
+    #[command(flatten)]
+    pub run: RunFlags,
+
+    /// Override a check; can be repeated
+    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = force::parser::<ArgocdRancher>())]
+    pub force: Vec<Check>,
+
+    /// Wait this long before revoking a token, until Argo CD can no longer write back a stale copy and has ended what it began with it
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
+    pub grace: Duration,
+
+    /// Restore the old token if the new one is not proven within this time
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration::parse)]
+    pub timeout: Duration,
+
+    /// The other side.
+    #[command(flatten)]
+    pub rancher: RancherFlags,
+}
+
+impl Common {
+    /// The options of a run with a new token of this lifetime.
+    pub(super) fn options(&self, ttl: Lifetime) -> Options {
+        Options {
+            ttl,
+            grace: self.grace,
+            timeout: self.timeout,
+            keep_old: false,
+            unscoped: false,
+            forced: self.force.iter().copied().collect(),
+        }
+    }
+}
+
+/// What is the same for every cluster of one command.
+pub(super) struct Command<'a> {
+    pub(super) verb: Verb,
+    pub(super) common: &'a Common,
+    pub(super) ui: &'a Ui,
+    pub(super) results: &'a Results<'a>,
+}
+
+impl Command<'_> {
+    /// Runs it for one cluster, and prints how it ended.
+    pub(super) async fn on(
+        &self,
+        controller: &ClusterController<'_>,
+        target: &Target,
+    ) -> Result<(RotationResult, Result<(), Error>), Error> {
+        let mut result = RotationResult::of(target);
+        let ended = self.job(controller, target, None).run(&mut result).await;
+        self.results.print_one(target, &result, ended.is_ok())?;
+        Ok((result, ended))
+    }
+
+    /// `among`: its name, where it is one of several.
+    pub(super) fn job<'j, 'c>(
+        &'j self,
+        controller: &'j ClusterController<'c>,
+        target: &'j Target,
+        among: Option<&'j str>,
+    ) -> Job<'j, ClusterController<'c>> {
+        let forces = |check| self.common.force.contains(&check);
+        Job {
+            ui: self.ui,
+            controller,
+            target,
+            verb: self.verb,
+            yes: self.common.run.yes,
+            dry_run: self.common.run.dry_run,
+            plan_is_data: self.results.plan_is_data(),
+            among,
+            force_lock: forces(Check::LOCK),
+            force_journal: forces(Check::JOURNAL),
+        }
+    }
+}

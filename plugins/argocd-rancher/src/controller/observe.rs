@@ -1,0 +1,251 @@
+//! The reads of one look: both Secrets, the tokens of the user in Rancher, Argo CD's metrics, and calls with the tokens themselves
+//! as Argo CD would make them.
+
+use argocd::{ClusterConfig, ClusterSecret, cluster_secret, connection};
+use client::error::Error;
+use client::secret::{Fingerprint, Secret};
+use engine::controller::Failure;
+use engine::credential::Acceptance;
+use engine::rotation::Timer;
+use engine::run::Run;
+use futures::future::try_join_all;
+use tokio::time::Instant;
+
+use super::abstraction::{self, CONNECTIONS, Inputs, MarkDetails, Probe, Snapshot};
+use super::{ClusterController, SCRAPE, Surveyed, check};
+use crate::proof::{Patience, Trial};
+use crate::rotation::ArgocdRancher;
+use crate::rotation::observed::{ClusterSync, Observed};
+use crate::sides::of_argocd;
+
+impl ClusterController<'_> {
+    pub(super) async fn look(&self, run: Option<&Run<ArgocdRancher>>) -> Result<Observed, Failure> {
+        let snapshot = self.read(run).await?;
+        let mut seen = self.abstracted(&snapshot, run);
+        if seen.watched {
+            seen.sync = self.sync(&snapshot).await;
+        }
+        seen.old_needed_by = self.old_needed_by(&snapshot, run).await?;
+        if seen.same_rancher {
+            self.probe(&mut seen, &snapshot, run).await?;
+        }
+        seen.own_calls_recorded = abstraction::is_recorded(self.state().called.elapsed());
+        if run.is_none() {
+            let blockers = self.blockers(&seen, &snapshot).await;
+            seen.blockers = blockers.map_err(Failure::Permanent)?;
+        }
+        self.state().snapshot = Some(snapshot);
+        Ok(seen)
+    }
+
+    fn abstracted(&self, snapshot: &Snapshot, run: Option<&Run<ArgocdRancher>>) -> Observed {
+        let mut state = self.state();
+        let read = snapshot.values().map(|value| (value.fingerprint(), value));
+        state.known.extend(read);
+        let object = &self.cluster.object;
+        let cluster = snapshot.cluster.as_ref();
+        let inputs = Inputs {
+            snapshot,
+            run,
+            now: self.argo().server.clock.now(),
+            user: &self.fleet.user.id,
+            subject: &format!("{}/{}", object.namespace, object.name),
+            argocd: self.fleet.identity.as_deref(),
+            issued_here: &state.issued,
+            same_rancher: cluster.is_none_or(|cluster| self.fleet.is_of_this_rancher(cluster)),
+            watched: !self.forces(check::USE) && self.fleet.is_watched(self.cluster),
+            keep_old: self.options.keep_old,
+        };
+        inputs.observed()
+    }
+
+    async fn read(&self, run: Option<&Run<ArgocdRancher>>) -> Result<Snapshot, Error> {
+        let in_quiet_time = run.is_some_and(|run| run.running(Timer::Quiet));
+        let (since, is_backup_fresh) = self.still_fresh(in_quiet_time);
+        let object = &self.cluster.object;
+        let cluster = async {
+            let found = cluster_secret::get(&self.argo().server.client, &object.namespace, &object.name).await;
+            found.map_err(of_argocd)
+        };
+        let backup = async {
+            if is_backup_fresh {
+                let state = self.state();
+                return Ok(state.snapshot.as_ref().and_then(|snapshot| snapshot.backup.clone()));
+            }
+            self.backup.read().await.map_err(of_argocd)
+        };
+        let (cluster, backup, tokens) = futures::try_join!(cluster, backup, self.fleet.tokens(since))?;
+        Ok(Snapshot {
+            cluster,
+            backup,
+            tokens,
+        })
+    }
+
+    /// How old what Rancher says may be, and whether what was read of the backup is as new. In the quiet time only the cluster
+    /// Secret is of interest, unless something was written. Once that is over everything is read anew.
+    fn still_fresh(&self, in_quiet_time: bool) -> (Instant, bool) {
+        let mut state = self.state();
+        let is_fresh = in_quiet_time && abstraction::is_fresh(state.rancher_since.elapsed());
+        let is_backup_fresh = is_fresh && !state.has_written && state.snapshot.is_some();
+        if !is_fresh {
+            state.rancher_since = Instant::now();
+        }
+        state.has_written = false;
+        (state.rancher_since, is_backup_fresh)
+    }
+
+    async fn sync(&self, snapshot: &Snapshot) -> ClusterSync {
+        if let Some((at, sync)) = &self.state().sync
+            && at.elapsed() < SCRAPE
+        {
+            return sync.clone();
+        }
+        let now = self.argo().server.clock.now();
+        let details = snapshot.cluster.as_ref().and_then(MarkDetails::read);
+        let placed_at = details.and_then(|details| details.placed_at);
+        let sync = abstraction::cluster_sync(self.metrics(snapshot).await, placed_at, now);
+        self.state().sync = Some((Instant::now(), sync.clone()));
+        sync
+    }
+
+    async fn metrics(&self, snapshot: &Snapshot) -> Result<connection::Connection, String> {
+        let argo = self.argo();
+        let all = connection::read(&argo.server.client, &argo.namespace).await;
+        let all = all.map_err(|error| format!("its metrics cannot be read: {}", of_argocd(error).message))?;
+        let all = all.ok_or("there is no Service of its metrics")?;
+        let cluster = snapshot.cluster.as_ref();
+        let found = cluster.and_then(|cluster| all.get(&cluster.server));
+        Ok(*found.ok_or("its metrics do not name the cluster")?)
+    }
+
+    /// What else needs O. Asked at each look: it may have been put elsewhere since the rotation began.
+    async fn old_needed_by(
+        &self,
+        snapshot: &Snapshot,
+        run: Option<&Run<ArgocdRancher>>,
+    ) -> Result<Option<String>, Error> {
+        let held = snapshot.cluster.as_ref().and_then(ClusterSecret::token);
+        let held = held.as_ref().map(abstraction::token_ref);
+        let Some(name) = run
+            .map_or(held, |run| Some(run.record.old.clone()))
+            .and_then(|old| old.name)
+        else {
+            return Ok(None);
+        };
+        let Some(token) = snapshot.token(&name) else {
+            return Ok(None);
+        };
+        if self.fleet.rancher.logs_in_with(token) {
+            return Ok(Some("this command logs in to Rancher with it".to_owned()));
+        }
+        if !abstraction::asks_who_shares(run) {
+            return Ok(None);
+        }
+        let clusters = self.argo().clusters().await?;
+        let names = abstraction::sharing(&clusters, &self.cluster.object.name, &name);
+        Ok((!names.is_empty()).then(|| format!("it is in other Secrets too: {}", names.join(", "))))
+    }
+
+    /// Probes the tokens whose acceptance matters now. Without the Secret it is unknown how Argo CD trusts Rancher: as it was when
+    /// the command began.
+    async fn probe(
+        &self,
+        seen: &mut Observed,
+        snapshot: &Snapshot,
+        run: Option<&Run<ArgocdRancher>>,
+    ) -> Result<(), Error> {
+        let cluster = snapshot.cluster.as_ref();
+        let Some(run) = run else {
+            if let Some(cluster) = cluster {
+                seen.old_accepted = self.survey_old(cluster).await?;
+            }
+            return Ok(());
+        };
+        let cluster = cluster.unwrap_or(self.cluster);
+        let is_first_look = self.state().snapshot.is_none();
+        if let Some(probe) = abstraction::probe_of_old(seen, run, is_first_look) {
+            seen.old_accepted = self.probe_token(cluster, probe).await?;
+        }
+        let is_known = self.value(run.record.old.value).is_some();
+        self.state().unproven = abstraction::unproven(run, is_known);
+        if let Some(probe) = abstraction::probe_of_new(seen, run) {
+            seen.new_accepted = self.probe_token(cluster, probe).await?;
+        }
+        Ok(())
+    }
+
+    /// Before a rotation: everything that Argo CD does with the token. One call tells whether Rancher accepts it.
+    async fn survey_old(&self, cluster: &ClusterSecret) -> Result<Acceptance, Error> {
+        let (Ok(config), Some(token)) = (&cluster.config, cluster.token()) else {
+            return Ok(Acceptance::NotAsked);
+        };
+        let value = token.fingerprint();
+        let is_known = |surveyed: &Surveyed| surveyed.value == value && abstraction::is_fresh(surveyed.at.elapsed());
+        if !self.state().surveyed.as_ref().is_some_and(is_known) {
+            let trial = trial(cluster, config, &token);
+            let proofs = trial.run(self.argo(), Some(&self.fleet.rancher)).await?;
+            let at = Instant::now();
+            self.state().surveyed = Some(Surveyed { value, at, proofs });
+        }
+        let state = self.state();
+        let alone = state.surveyed.as_ref().map(|surveyed| &surveyed.proofs.alone);
+        Ok(alone.map(abstraction::acceptance).unwrap_or_default())
+    }
+
+    /// A value that is lost cannot be asked about.
+    async fn probe_token(&self, cluster: &ClusterSecret, probe: Probe) -> Result<Acceptance, Error> {
+        let (Probe::Once(value) | Probe::Everywhere(value) | Probe::Fully(value)) = probe;
+        let (Ok(config), Some(token)) = (&cluster.config, self.value(value)) else {
+            return Ok(Acceptance::NotAsked);
+        };
+        let trial = trial(cluster, config, &token);
+        let (argo, rancher) = (self.argo(), Some(&self.fleet.rancher));
+        match probe {
+            Probe::Once(_) => Ok(abstraction::acceptance(&trial.alone(argo, rancher).await?)),
+            Probe::Everywhere(_) => {
+                let calls = (0..CONNECTIONS).map(|_| trial.alone_anew(argo, rancher));
+                Ok(abstraction::acceptance_everywhere(&try_join_all(calls).await?))
+            }
+            Probe::Fully(_) => self.probe_fully(cluster, config, &token).await,
+        }
+    }
+
+    async fn probe_fully(
+        &self,
+        cluster: &ClusterSecret,
+        config: &ClusterConfig,
+        token: &Secret,
+    ) -> Result<Acceptance, Error> {
+        let value = token.fingerprint();
+        let accepted = self.state().accepted.get(&value).copied();
+        if accepted.is_some_and(|at| abstraction::is_fresh(at.elapsed())) {
+            return Ok(Acceptance::Accepted);
+        }
+        let config = config.clone().with_bearer(token);
+        let trial = trial(cluster, &config, token);
+        let proofs = trial.run(self.argo(), Some(&self.fleet.rancher)).await?;
+        let acceptance = abstraction::full_acceptance(&proofs, &self.options.forced);
+        let now = Instant::now();
+        let mut state = self.state();
+        state.called = now;
+        // What Rancher has recorded of this call is read before anything is concluded from the last use.
+        state.rancher_since = now;
+        if acceptance.is_accepted() {
+            state.accepted.insert(value, now);
+        }
+        Ok(acceptance)
+    }
+
+    /// A value that this process knows.
+    fn value(&self, fingerprint: Fingerprint) -> Option<Secret> {
+        self.state().known.get(&fingerprint).cloned()
+    }
+}
+
+fn trial<'a>(cluster: &'a ClusterSecret, config: &'a ClusterConfig, token: &'a Secret) -> Trial<'a> {
+    Trial {
+        patience: Patience::SHORT,
+        ..Trial::of(cluster, config, token)
+    }
+}

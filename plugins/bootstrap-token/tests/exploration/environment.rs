@@ -1,0 +1,601 @@
+//! A model of one Kubernetes, one delivery, a node that reads it, and everyone else who may change something.
+//!
+//! A refusal in the middle leaves the run as it is; what it asks of the operator is a move of its own.
+
+mod moves;
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use client::secret::Fingerprint;
+use engine::credential::{Acceptance, Validity};
+use engine::direction::Direction;
+use engine::phase::Phase;
+use engine::rotation::{Blocker, Decision, Timer};
+use engine::run::RunId;
+use kubectl_bootstrap_token::rotation::BootstrapToken;
+use kubectl_bootstrap_token::rotation::observed::{Content, Delivery, Id, Observed, SecretState, TokenState};
+use kubectl_bootstrap_token::rotation::record::{Place, Record, TokenRef};
+use kubectl_bootstrap_token::rotation::step::{Step, Which};
+use model::{Environment, Help, Move, Refusal};
+
+use crate::mutants::Mutant;
+
+pub(crate) type Run = engine::run::Run<BootstrapToken>;
+pub(crate) type World = model::World<Model>;
+
+/// How many moves of each disturbing kind the environment has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Budget {
+    /// O or N is deleted.
+    pub(crate) deletions: u8,
+    /// Time passes for O or N: it is about to expire, expires, and the token cleaner deletes it.
+    pub(crate) expiries: u8,
+    /// What is about to expire is extended.
+    pub(crate) extensions: u8,
+    /// Another writer puts something else into the delivery, puts O back, or deletes it.
+    pub(crate) foreign_writes: u8,
+    /// O or N is changed: another value, no value, no usage, no mark.
+    pub(crate) tampers: u8,
+    /// The signer loses an update.
+    pub(crate) lost_signatures: u8,
+    /// The signer is switched off.
+    pub(crate) signer_offs: u8,
+    /// The run is resumed on another host than that of the file.
+    pub(crate) hosts: u8,
+    /// The host of the file is lost for good, and the operator says so.
+    pub(crate) losses: u8,
+    /// The process that knew a value which no Secret holds any more is killed.
+    pub(crate) forgets: u8,
+    /// The id that was drawn is taken.
+    pub(crate) collisions: u8,
+    /// A node reads the delivery, and needs what it read for a while.
+    pub(crate) readers: u8,
+    /// The command is run again with the login of one of the tokens, or with something of another cluster.
+    pub(crate) wrong_runs: u8,
+    /// Another writer writes O back: into the delivery, or its Secret once that is deleted.
+    pub(crate) reapplies: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Memory {
+    left: Budget,
+    /// What a node has read and not used yet.
+    reader: Option<Fingerprint>,
+    /// The signer has a reason to look at the tokens.
+    event: bool,
+    signer_off: bool,
+    /// What is in the file while the run is on another host.
+    away: Option<Delivery>,
+    /// The operator has said that the host of the file is lost: what is in it matters to nobody.
+    given_up: bool,
+    /// The delivery holds neither O nor N, by another writer's hand.
+    foreign_content: bool,
+    /// The id that was drawn for N belongs to another token.
+    foreign_token: bool,
+    /// O was given another value: it is another token now.
+    replaced: bool,
+    /// The environment made O unfit for a rollback.
+    old_lost: bool,
+    /// The environment deleted N, or took its mark: no other process can tell any more that it belongs to a run.
+    new_lost: bool,
+    /// The environment has interfered.
+    disturbed: bool,
+    /// It did while a step was in flight.
+    raced: bool,
+    /// A token is about to expire that was not when the step in flight was intended.
+    expiring_since_intent: bool,
+    /// Something is broken, and not by us.
+    hurt: bool,
+    /// A creation arrived after the rollback had begun.
+    late_creation: bool,
+    /// O was deleted by us.
+    retired: bool,
+    /// An API server that is not asked remembers this token, which we have deleted.
+    remembered: Option<Which>,
+    /// Another writer has written O back, and has not been quiet for a whole overlap since.
+    noise: Noise,
+    /// O had another value when a rotation began: all that is said here about O is about the former one.
+    another: bool,
+    /// What a step of ours broke.
+    fault: Option<&'static str>,
+}
+
+/// How far the overlap has come since another writer has written O back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+enum Noise {
+    #[default]
+    None,
+    /// It has not begun anew.
+    Loud,
+    /// It has.
+    Ebbing,
+}
+
+/// What the rotation delivers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum To {
+    #[default]
+    Nothing,
+    Secret,
+    File,
+}
+
+/// The environment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Model {
+    pub(crate) to: To,
+    pub(crate) budget: Budget,
+    /// O and N have the signing usage, and the signer works.
+    pub(crate) signing: bool,
+    /// A token drawn by us is never accepted.
+    pub(crate) never_accepted: bool,
+    /// The deadline of the proof may pass at any time.
+    pub(crate) late_proof: bool,
+    /// There are several API servers, and they learn of a change one after the other.
+    pub(crate) many_servers: bool,
+    /// There is one that is not asked, and remembers a token for a while.
+    pub(crate) unasked_server: bool,
+    /// How many holders lose the lock with a step in hand, and how many rollbacks are asked for.
+    pub(crate) others: (u8, u8),
+    /// How often the journal is replaced by whoever may write Leases.
+    pub(crate) forgeries: u8,
+    /// The Secret with the id that a forged journal gives to N is another token.
+    pub(crate) victim: bool,
+    /// The mistake that the rotation makes.
+    pub(crate) mutant: Option<Mutant>,
+}
+
+// A digest costs more than a step.
+static OLD: LazyLock<Fingerprint> = LazyLock::new(|| Fingerprint::of("old"));
+static FOREIGN: LazyLock<Fingerprint> = LazyLock::new(|| Fingerprint::of("foreign"));
+static CHANGED: LazyLock<Fingerprint> = LazyLock::new(|| Fingerprint::of("changed"));
+
+pub(crate) fn old() -> TokenRef {
+    TokenRef {
+        id: Id("oldold".to_owned()),
+        value: *OLD,
+    }
+}
+
+/// The first id that is drawn.
+fn first_id() -> Id {
+    Id("mark 1".to_owned())
+}
+
+pub(crate) fn secret(value: Fingerprint) -> SecretState {
+    SecretState {
+        value: Some(value),
+        validity: Validity::Valid,
+        mark: None,
+        origin: None,
+    }
+}
+
+/// A delivery with this token, written by another writer.
+pub(crate) fn holds(token: TokenRef, acceptance: Acceptance) -> Delivery {
+    Delivery::Holds {
+        content: Content {
+            id: Some(token.id),
+            value: token.value,
+        },
+        mark: None,
+        acceptance,
+        writer: None,
+    }
+}
+
+/// A delivery with neither O nor N.
+pub(crate) fn holds_neither() -> Delivery {
+    Delivery::Holds {
+        content: Content {
+            id: None,
+            value: *FOREIGN,
+        },
+        mark: None,
+        acceptance: Acceptance::Rejected,
+        writer: None,
+    }
+}
+
+pub(crate) fn start(to: To, signing: bool) -> Observed {
+    let (at, host) = match to {
+        To::Nothing => (None, None),
+        To::Secret => (Some("secret:kube-system/join/token"), None),
+        To::File => (
+            Some("file:/etc/kubernetes/bootstrap-kubelet.conf"),
+            Some("host-1".to_owned()),
+        ),
+    };
+    Observed {
+        blockers: Vec::new(),
+        id: old().id,
+        old: TokenState {
+            secret: Some(secret(*OLD)),
+            acceptance: Acceptance::Accepted,
+            signed: signing,
+            ..TokenState::default()
+        },
+        new: TokenState::default(),
+        delivery: if to == To::Nothing {
+            Delivery::None
+        } else {
+            holds(old(), Acceptance::Accepted)
+        },
+        place: at.map(|at| Place {
+            at: at.to_owned(),
+            host,
+        }),
+        lost: false,
+        login: None,
+        another_cluster: None,
+    }
+}
+
+/// What a step is conditional on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Condition {
+    Nothing,
+    Secret(Which, Option<SecretState>),
+    Delivery(Option<(Content, Option<Direction>)>),
+}
+
+impl Environment for Model {
+    type Rotation = BootstrapToken;
+    type Memory = Memory;
+    type Condition = Condition;
+
+    fn starts(&self) -> Vec<World> {
+        let memory = Memory {
+            left: self.budget,
+            reader: (self.budget.readers > 0).then_some(*OLD),
+            ..Memory::default()
+        };
+        let mut world = World::new(start(self.to, self.signing), memory)
+            .with(self.others.0, self.others.1)
+            .forgeries(self.forgeries);
+        if self.victim {
+            world.seen.new.secret = Some(secret(*FOREIGN));
+            world.seen.new.acceptance = Acceptance::Accepted;
+            world.memory.foreign_token = true;
+        }
+        self.settle(&mut world);
+        vec![world]
+    }
+
+    fn moves(&self, world: &World) -> Vec<Move<Self>> {
+        moves::of(self, world)
+    }
+
+    fn timer(&self, world: &World, timer: Timer) -> Option<Help> {
+        let memory = &world.memory;
+        match timer {
+            Timer::Proof if self.never_accepted || memory.signer_off => Some(Help::Helps),
+            Timer::Proof => self.late_proof.then_some(Help::Disturbs),
+            // A node has used what it has read when the overlap has passed since.
+            Timer::Quiet => {
+                (memory.reader.is_none() || memory.reader == value_in(delivery(world))).then_some(Help::Helps)
+            }
+            Timer::Retry if world.is_sending() => None,
+            Timer::Retry => (!memory.event || memory.signer_off).then_some(Help::Helps),
+            Timer::Cache => memory.remembered.is_none().then_some(Help::Helps),
+            Timer::InFlight => None,
+        }
+    }
+
+    fn condition(&self, seen: &Observed, step: &Step) -> Option<Condition> {
+        Some(match step {
+            Step::Abandon { .. } => Condition::Nothing,
+            // A creation may arrive late too: it is conditional on a free name.
+            Step::Create { .. }
+            | Step::Repair { .. }
+            | Step::DeleteEmpty { .. }
+            | Step::TriggerSigner { .. }
+            | Step::FenceToken { .. } => Condition::Secret(Which::New, seen.new.secret.clone()),
+            Step::Revoke { which, .. } => Condition::Secret(*which, seen.token(*which).secret.clone()),
+            Step::Deliver { .. } | Step::FenceDelivery { .. } => Condition::Delivery(match &seen.delivery {
+                Delivery::Holds { content, mark, .. } => Some((content.clone(), *mark)),
+                _ => None,
+            }),
+        })
+    }
+
+    fn applied(&self, world: &mut World, step: &Step) {
+        // What was right when it was intended, and was made wrong while it was in flight: no step can be conditional on two
+        // objects. A former holder's step may be in flight for any time, until the run has ended; or until a later one has,
+        // where nothing shows any more that there was another.
+        let in_flight = world.ended.is_none() || world.memory.new_lost;
+        let excused = world.memory.raced || self.others.0 > 0 && world.memory.disturbed && in_flight;
+        let fault = fault(world, step).filter(|_| !excused);
+        world.memory.fault = trespass(&world.memory, step).or(fault);
+        let run = world.run.as_ref();
+        world.memory.another |= run.is_some_and(|run| run.record.old.value != *OLD);
+        world.memory.event |= !matches!(
+            step,
+            Step::Abandon { .. } | Step::Deliver { .. } | Step::FenceDelivery { .. } | Step::DeleteEmpty { .. }
+        );
+        match step {
+            Step::Create { .. } => {
+                let unknown = |run: &Run| run.direction.is_rollback() || run.record.new.is_none();
+                world.memory.late_creation = run.is_none_or(unknown);
+                world.memory.foreign_token = false;
+                // A node that has read a token which is gone was rejected long since.
+                let new = world.seen.new.value();
+                world.memory.reader = world.memory.reader.filter(|read| Some(*read) != new);
+            }
+            Step::Revoke { which, .. } => {
+                world.memory.retired |= *which == Which::Old;
+                world.memory.late_creation &= *which == Which::Old;
+                world.memory.remembered = self.unasked_server.then_some(*which);
+            }
+            _ => {}
+        }
+        let begins_anew = |run: &Run| !run.timers.contains_key(&Timer::Quiet);
+        if world.memory.noise == Noise::Loud && world.run.as_ref().is_some_and(begins_anew) {
+            world.memory.noise = Noise::Ebbing;
+        }
+        self.settle(world);
+        world.memory.raced = false;
+        world.memory.expiring_since_intent = false;
+        world.memory.hurt = unhealthy(world).is_some() && (world.memory.hurt || excused);
+    }
+
+    fn timer_passed(&self, world: &mut World, timer: Timer) {
+        if timer == Timer::Quiet && world.memory.noise == Noise::Ebbing {
+            world.memory.noise = Noise::None;
+        }
+    }
+
+    fn in_use(&self, seen: &Observed, former: Option<&Record>) -> (BTreeSet<Fingerprint>, BTreeSet<String>) {
+        let former = former.and_then(|record| record.new.as_ref());
+        let content = match &seen.delivery {
+            Delivery::Holds { content, .. } => Some(content),
+            _ => None,
+        };
+        let of_secrets = [seen.old.value(), seen.new.value()].into_iter().flatten();
+        let of_others = content.map(|it| it.value).into_iter().chain(former.map(|it| it.value));
+        let taken = seen.new.secret.iter().map(|_| first_id());
+        let ids = content
+            .and_then(|it| it.id.clone())
+            .into_iter()
+            .chain(former.map(|it| it.id.clone()));
+        (
+            of_secrets.chain(of_others).collect(),
+            taken.chain(ids).map(|id| id.0).collect(),
+        )
+    }
+
+    fn forged(&self, world: &World) -> Vec<Run> {
+        let run = world.run.as_ref();
+        let honest = run.map_or_else(|| journal_of(&world.seen), |run| run.record.clone());
+        let created = world
+            .seen
+            .new
+            .secret
+            .as_ref()
+            .is_some_and(|secret| secret.mark.is_some());
+        let mut all = Vec::new();
+        for direction in Direction::ALL {
+            for phase in [Phase::Make, Phase::Retire] {
+                for forge in FORGERIES {
+                    let mut record = honest.clone();
+                    forge(&mut record, &world.seen);
+                    // Whoever takes N's id out of the journal hides N: it stays until it expires.
+                    if !created || record.new == honest.new {
+                        let run = Run::begin(RunId::placeholder(), record);
+                        all.push(Run {
+                            direction,
+                            phase,
+                            ..run
+                        });
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    fn refused(&self, world: &World, blockers: &[Blocker]) -> Result<Refusal, String> {
+        let (seen, memory) = (&world.seen, &world.memory);
+        let wrong_run = seen.login.is_some() || seen.another_cluster.is_some();
+        let delivery = memory.foreign_content || memory.new_lost || memory.hurt || world.was_forged();
+        if wrong_run || delivery || memory.away.is_some() {
+            return Ok(Refusal::Waits);
+        }
+        Err(format!("refuses without a cause: {blockers:?}"))
+    }
+
+    fn unsafe_because(&self, world: &World) -> Option<String> {
+        let another = |run: &Run| run.record.old.value != *OLD;
+        if world.memory.another || world.run.as_ref().is_some_and(another) {
+            return None;
+        }
+        let unhealthy = || unhealthy(world).filter(|_| !world.memory.hurt);
+        let why = world.memory.fault.or_else(unhealthy).map(ToOwned::to_owned);
+        let why = why.or_else(|| ended_wrong(world))?;
+        Some(format!("{why}: {:#?}", world.seen))
+    }
+
+    fn decide(&self, seen: &Observed, run: &Run) -> Decision<BootstrapToken> {
+        Mutant::decide(self.mutant, seen, run)
+    }
+
+    fn recall(&self, seen: &Observed, claimed: Run) -> Option<Run> {
+        Mutant::recall(self.mutant, seen, claimed)
+    }
+}
+
+/// What a forged journal claims.
+type Forgery = fn(&mut Record, &Observed);
+
+const FORGERIES: [Forgery; 6] = [
+    |_, _| {},
+    |record, _| (record.new, record.delivered) = (None, false),
+    |record, _| record.delivered = false,
+    |record, _| (record.abandoned, record.place) = (record.place.take(), None),
+    // What the delivery holds is O.
+    |record, seen| {
+        if let Delivery::Holds { content, .. } = &seen.delivery {
+            record.old.value = content.value;
+        }
+    },
+    // Another token is N.
+    |record, seen| record.new = journal_of(seen).new,
+];
+
+/// A journal by what there is.
+fn journal_of(seen: &Observed) -> Record {
+    Record {
+        old: old(),
+        new: seen.new.value().map(|value| TokenRef { id: first_id(), value }),
+        place: seen.place.clone(),
+        abandoned: None,
+        delivered: true,
+        last_delivered: None,
+    }
+}
+
+impl Model {
+    /// What follows from the rest of what is observed.
+    fn settle(&self, world: &mut World) {
+        let seen = &mut world.seen;
+        for token in [&mut seen.old, &mut seen.new] {
+            token.signed &= token.secret.is_some();
+        }
+        let tokens = [&seen.old, &seen.new];
+        let of = |value| tokens.into_iter().find(|token| token.holds(value));
+        if let Delivery::Holds {
+            content,
+            mark,
+            acceptance,
+            ..
+        } = &mut seen.delivery
+        {
+            *acceptance = of(content.value).map_or(Acceptance::Rejected, |token| token.acceptance.clone());
+            if self.to == To::File {
+                *mark = None;
+            }
+        }
+    }
+}
+
+/// What is really in the delivery, for those who can read it.
+fn delivery(world: &World) -> &Delivery {
+    match &world.memory.away {
+        Some(_) if world.memory.given_up => &Delivery::None,
+        Some(away) => away,
+        None => &world.seen.delivery,
+    }
+}
+
+fn value_in(delivery: &Delivery) -> Option<Fingerprint> {
+    match delivery {
+        Delivery::Holds { content, .. } => Some(content.value),
+        _ => None,
+    }
+}
+
+fn is_alive(token: &TokenState, value: Fingerprint) -> bool {
+    value != *FOREIGN && token.works(value)
+}
+
+fn old_is_alive(seen: &Observed) -> bool {
+    is_alive(&seen.old, *OLD)
+}
+
+fn new_is_alive(seen: &Observed) -> bool {
+    seen.new.value().is_some_and(|value| is_alive(&seen.new, value))
+}
+
+/// Whether a Secret holds this value, and every API server accepts it.
+fn works(seen: &Observed, value: Fingerprint) -> bool {
+    let works = |token: &TokenState| is_alive(token, value) && token.acceptance.is_accepted();
+    works(&seen.old) || works(&seen.new)
+}
+
+fn unhealthy(world: &World) -> Option<&'static str> {
+    let seen = &world.seen;
+    let fails = |value| !works(seen, value);
+    if fails(*OLD) && seen.new.value().is_none_or(fails) {
+        return Some("neither token works");
+    }
+    let named = value_in(delivery(world)).filter(|value| *value != *FOREIGN);
+    if named.is_some_and(fails) {
+        return Some("the delivery names a token that does not work");
+    }
+    (world.memory.reader.is_some_and(fails)).then_some("a node has read a token that does not work any more")
+}
+
+/// What no step of ours must ever have done, since each is conditional on what it changes.
+fn trespass(memory: &Memory, step: &Step) -> Option<&'static str> {
+    match step {
+        Step::Deliver { .. } if memory.foreign_content => Some("a foreign value was overwritten"),
+        Step::Create { id: Some(_), .. }
+        | Step::Repair { .. }
+        | Step::DeleteEmpty { .. }
+        | Step::TriggerSigner { .. }
+        | Step::FenceToken { .. }
+        | Step::Revoke { which: Which::New, .. }
+            if memory.foreign_token =>
+        {
+            Some("a foreign Secret was written")
+        }
+        Step::Revoke { which: Which::Old, .. } if memory.replaced => Some("a foreign Secret was written"),
+        _ => None,
+    }
+}
+
+/// What a step of ours must not have done by the look that it was decided on.
+fn fault(world: &World, step: &Step) -> Option<&'static str> {
+    let (seen, memory) = (&world.seen, &world.memory);
+    if seen.another_cluster.is_some() {
+        return Some("something was written that may belong to another cluster");
+    }
+    match step {
+        Step::Revoke { id, .. } if seen.login.as_ref() == Some(id) => Some("the command revoked its own login"),
+        Step::Deliver { which: Which::New, .. } => {
+            let forward = world
+                .run
+                .as_ref()
+                .is_some_and(|run| run.direction == Direction::Forward);
+            let early = seen.old.signed && old_is_alive(seen) && !seen.new.signed;
+            (forward && early && !memory.hurt).then_some("delivered before cluster-info was signed")
+        }
+        Step::Revoke { which: Which::Old, .. } if memory.noise != Noise::None && !memory.retired => {
+            Some("O was deleted while another writer wrote it back")
+        }
+        Step::Revoke { .. } if !old_is_alive(seen) && !new_is_alive(seen) => Some("the last valid token was deleted"),
+        Step::Abandon { .. } if !memory.given_up => Some("a delivery was abandoned that nobody had given up"),
+        _ => None,
+    }
+}
+
+fn ended_wrong(world: &World) -> Option<String> {
+    let (seen, memory) = (&world.seen, &world.memory);
+    // A former holder's step has arrived, and nothing shows any more that there was a rotation before.
+    if memory.hurt && memory.new_lost {
+        return None;
+    }
+    let names = |value| memory.foreign_content || value_in(&seen.delivery).is_none_or(|named| Some(named) == value);
+    let ends_on_new = seen.new.value().is_some_and(|value| works(seen, value)) && names(seen.new.value());
+    let on_new = (memory.old_lost || !seen.old.is_valid(*OLD)) && ends_on_new;
+    let rejected = |which| !seen.token(which).acceptance.may_be_accepted() && memory.remembered != Some(which);
+    let right = match world.ended? {
+        Direction::Forward => {
+            memory.noise == Noise::None && !seen.old.holds(*OLD) && rejected(Which::Old) && ends_on_new
+        }
+        Direction::Rollback => {
+            let new = seen.new.secret.as_ref();
+            // Without its mark no process but the one that created it knows N.
+            let unknown = new.is_some_and(|new| new.mark.is_none());
+            let new_is_gone =
+                new.is_none() && (rejected(Which::New) || memory.new_lost) || unknown || memory.late_creation;
+            // A late delivery of an N that no process knows any more, and that works.
+            let names_old = names(Some(*OLD)) || memory.new_lost && ends_on_new;
+            let restored = new_is_gone && names_old && (works(seen, *OLD) || memory.old_lost || memory.hurt);
+            restored || unknown && on_new
+        }
+        Direction::RollForward => on_new,
+    };
+    (!right).then(|| format!("ended wrong ({:?}, {memory:?})", world.ended))
+}
