@@ -47,7 +47,7 @@ async fn list_shows_cluster_scope_owner_expiry_and_last_use() -> Result<()> {
     );
     // Without a connection to Rancher, the annotations of the Secret are shown.
     let offline = fixture.bare(&["list", "-o", "json"]).run().await?.expect(0)?;
-    let blind: Value = serde_json::from_str(&offline.stdout)?;
+    let offline: Value = serde_json::from_str(&offline.stdout)?;
     assert_eq!(
         (&offline["items"][0]["owner"], &offline["items"][0]["scope"]),
         (&json!("user-admin"), &Value::Null)

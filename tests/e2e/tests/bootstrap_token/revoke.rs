@@ -8,7 +8,7 @@ use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 
 use crate::cluster::{self, Raw, bare, by_kubeadm, is_accepted_at, shell};
-use crate::rotation_fixture::apart;
+use crate::rotation_fixture::separate_cluster;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn revoke_ends_when_the_api_server_rejects_the_token() -> Result<()> {

@@ -31,7 +31,10 @@ fn plugins_install_from_a_manifest_and_an_archive() -> Result<()> {
         let installed = install(&home, plugin, &manifest, &archive)?.success()?;
         let caveats = plugin.caveats();
         let caveat = caveats.lines().next().context("no caveat")?;
-        ensure!(installed.stderr.contains(caveat), "the caveats are not printed: {installed}");
+        ensure!(
+            installed.stderr.contains(caveat),
+            "the caveats are not printed: {installed}"
+        );
         let help = home.kubectl(&[plugin.name, "--help"])?.success()?;
         let usage = format!("Usage: kubectl {} ", plugin.name);
         ensure!(help.stdout.contains(&usage), "{usage:?} in {help}");
