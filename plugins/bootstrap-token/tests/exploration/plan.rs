@@ -374,9 +374,10 @@ fn a_revoked_token_that_comes_back_may_be_remembered_anew() {
 fn resumed(direction: Direction, mark: Option<Direction>, replaces: Option<TokenRef>) -> Option<Run> {
     let mut seen = start(To::Secret, false);
     let run = in_progress(&mut seen, direction, Phase::Place);
-    let secret = seen.new.secret.as_mut().unwrap();
-    secret.mark = mark;
-    secret.origin = replaces.map(|old| Origin { old, place: None });
+    if let Some(secret) = &mut seen.new.secret {
+        secret.mark = mark;
+        secret.origin = replaces.map(|old| Origin { old, place: None });
+    }
     seen.delivery = holds_new();
     if let Delivery::Holds { mark, .. } = &mut seen.delivery {
         *mark = Some(direction);
