@@ -142,8 +142,7 @@ impl Worker {
         let had_ended = held.id != fixture.old.id && fixture.tokens().await? == [held.id];
         let again = self.invocation(&fixture.shell).run().await?;
         // If the rotation ended before the kill, its old token no longer exists.
-        let is_gone =
-            self.command == Command::Rotate && had_ended && again.stderr.contains("there is no bootstrap token");
+        let is_gone = self.command == Command::Rotate && had_ended && again.stderr.contains("not found");
         let succeeded = again.code() == Some(0) || is_gone;
         ensure!(succeeded || !reached, "{again}\n{}", proxy.transcript());
         self.has_ended(&again, &proxy).await?;
