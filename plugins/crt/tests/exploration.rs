@@ -21,7 +21,7 @@ use kubectl_crt::rotation::observed::{
 use kubectl_crt::rotation::record::{Home, Mark, Record, Rollout};
 use kubectl_crt::rotation::step::Step;
 use model::{Counterexample, Environment, Explored, Help, Move, Refusal, World, explore};
-use rancher::era::Era;
+use rancher::token_storage::TokenStorage;
 
 const LIMIT: usize = 1_500_000;
 /// A writer that does not stop. It comes when no pod is on its way, so that there is an end of the states.
@@ -65,7 +65,7 @@ struct Memory {
 
 /// A world of one imported cluster.
 struct Small {
-    era: Era,
+    era: TokenStorage,
     budget: Budget,
     /// Agents with a value drawn by us never get through, though Rancher accepts it (a broken image, no room for a pod).
     new_agents_fail: bool,
@@ -117,7 +117,7 @@ fn old() -> Fingerprint {
 }
 
 impl Small {
-    fn new(era: Era, variant: Variant, budget: Budget) -> Self {
+    fn new(era: TokenStorage, variant: Variant, budget: Budget) -> Self {
         Self {
             era,
             budget,
@@ -202,7 +202,7 @@ impl Small {
                 token: old(),
                 address: *HERE,
             }),
-            applied: system_token.filter(|_| self.era == Era::Secret),
+            applied: system_token.filter(|_| self.era == TokenStorage::Secret),
             tunnel_works: Some(true),
         };
         let accepted = seen.held_values().into_iter().chain(seen.foreign.iter().copied());
@@ -749,7 +749,7 @@ fn rancher(world: &W, moves: &mut Vec<Move<Small>>) {
         moves.push(step("a minute passes after the trigger", Help::Helps, to));
     }
     // Storage `secret`: at any event of the cluster it compares its token with the one applied last.
-    if world.memory.event && seen.era == Era::Secret && world.memory.rendered.is_none() {
+    if world.memory.event && seen.era == TokenStorage::Secret && world.memory.rendered.is_none() {
         let mut to = world.clone();
         to.memory.event = false;
         let system = seen.system.as_ref().map(|holder| holder.token);
@@ -769,7 +769,7 @@ fn land(world: &mut W, token: Fingerprint, address: Address) {
     if std::mem::take(&mut world.memory.conflict) {
         // The update at its end conflicts with the trigger: nothing is noted, and it starts again.
         world.memory.event = true;
-    } else if world.seen.era == Era::Secret {
+    } else if world.seen.era == TokenStorage::Secret {
         world.seen.applied = Some(token);
     }
     settle_availability(world);
@@ -802,10 +802,10 @@ fn disturbances(world: &W, moves: &mut Vec<Move<Small>>) {
             }
         }
     }
-    if left.upgrades > 0 && world.seen.era == Era::Plain {
+    if left.upgrades > 0 && world.seen.era == TokenStorage::Status {
         let mut to = world.clone();
         to.memory.left.upgrades -= 1;
-        to.seen.era = Era::Secret;
+        to.seen.era = TokenStorage::Secret;
         to.memory.rendered = system.zip(world.seen.pushes);
         moves.push(step("Rancher is upgraded to storage `secret`", Help::Disturbs, to));
     }
@@ -846,7 +846,7 @@ fn reapplies(world: &W, moves: &mut Vec<Move<Small>>) {
     let at_rest = || seen.pods.iter().all(|pod| pod.ready && !pod.leaving);
     // In storage `secret` there are too many states when it goes on on the way back, which is what it wants.
     let content = || {
-        seen.era == Era::Secret
+        seen.era == TokenStorage::Secret
             && world
                 .run
                 .as_ref()
@@ -920,10 +920,10 @@ fn each_disturbance() -> [(&'static str, Budget); 4] {
 #[test]
 fn one_disturbance_loses_nothing_in_era_p() {
     for (name, budget) in each_disturbance() {
-        nothing_is_lost(name, &Small::new(Era::Plain, Variant::Ordinary, budget));
+        nothing_is_lost(name, &Small::new(TokenStorage::Status, Variant::Ordinary, budget));
         let rollback = Small {
             others: (0, 1),
-            ..Small::new(Era::Plain, Variant::Ordinary, budget)
+            ..Small::new(TokenStorage::Status, Variant::Ordinary, budget)
         };
         nothing_is_lost(&format!("{name} and a rollback"), &rollback);
     }
@@ -932,7 +932,7 @@ fn one_disturbance_loses_nothing_in_era_p() {
 #[test]
 fn one_disturbance_loses_nothing_in_era_s() {
     for (name, budget) in each_disturbance() {
-        nothing_is_lost(name, &Small::new(Era::Secret, Variant::Ordinary, budget));
+        nothing_is_lost(name, &Small::new(TokenStorage::Secret, Variant::Ordinary, budget));
     }
 }
 
@@ -942,21 +942,21 @@ fn a_former_holder_and_a_rollback_lose_nothing() {
         "both",
         &Small {
             others: (1, 1),
-            ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
+            ..Small::new(TokenStorage::Status, Variant::Ordinary, QUIET)
         },
     );
     nothing_is_lost(
         "a former holder",
         &Small {
             others: (1, 0),
-            ..Small::new(Era::Secret, Variant::Ordinary, QUIET)
+            ..Small::new(TokenStorage::Secret, Variant::Ordinary, QUIET)
         },
     );
     nothing_is_lost(
         "a rollback",
         &Small {
             others: (0, 1),
-            ..Small::new(Era::Secret, Variant::Ordinary, QUIET)
+            ..Small::new(TokenStorage::Secret, Variant::Ordinary, QUIET)
         },
     );
 }
@@ -964,26 +964,26 @@ fn a_former_holder_and_a_rollback_lose_nothing() {
 #[test]
 fn odd_beginnings_lose_nothing() {
     for variant in [Variant::RedeployUnderWay, Variant::NoSystem] {
-        nothing_is_lost(&format!("{variant:?}"), &Small::new(Era::Plain, variant, QUIET));
+        nothing_is_lost(&format!("{variant:?}"), &Small::new(TokenStorage::Status, variant, QUIET));
     }
     for variant in [
         Variant::RedeployUnderWay,
         Variant::RotatedByRancher,
         Variant::StaleGrace,
     ] {
-        nothing_is_lost(&format!("{variant:?}"), &Small::new(Era::Secret, variant, QUIET));
+        nothing_is_lost(&format!("{variant:?}"), &Small::new(TokenStorage::Secret, variant, QUIET));
     }
 }
 
 #[test]
 fn an_upgrade_in_the_middle_loses_nothing() {
     let budget = Budget { upgrades: 1, ..QUIET };
-    nothing_is_lost("an upgrade", &Small::new(Era::Plain, Variant::Ordinary, budget));
+    nothing_is_lost("an upgrade", &Small::new(TokenStorage::Status, Variant::Ordinary, budget));
 }
 
 #[test]
 fn new_agents_that_never_get_through_lead_back() {
-    for era in [Era::Plain, Era::Secret] {
+    for era in [TokenStorage::Status, TokenStorage::Secret] {
         let failing = Small {
             new_agents_fail: true,
             ..Small::new(era, Variant::Ordinary, QUIET)
@@ -994,13 +994,13 @@ fn new_agents_that_never_get_through_lead_back() {
 
 #[test]
 fn another_cluster_is_never_touched() {
-    for era in [Era::Plain, Era::Secret] {
+    for era in [TokenStorage::Status, TokenStorage::Secret] {
         nothing_is_lost("a wrong downstream", &Small::new(era, Variant::WrongDownstream, QUIET));
         nothing_is_lost("a foreign agent", &Small::new(era, Variant::ForeignAgent, QUIET));
     }
     let foreign = Small {
         others: (0, 1),
-        ..Small::new(Era::Plain, Variant::ForeignAgent, QUIET)
+        ..Small::new(TokenStorage::Status, Variant::ForeignAgent, QUIET)
     };
     nothing_is_lost("a foreign agent and a rollback", &foreign);
 }
@@ -1008,10 +1008,10 @@ fn another_cluster_is_never_touched() {
 #[test]
 fn another_writer_loses_nothing() {
     for (era, reapplies) in [
-        (Era::Plain, 1),
-        (Era::Secret, 1),
-        (Era::Plain, ENDLESS),
-        (Era::Secret, ENDLESS),
+        (TokenStorage::Status, 1),
+        (TokenStorage::Secret, 1),
+        (TokenStorage::Status, ENDLESS),
+        (TokenStorage::Secret, ENDLESS),
     ] {
         let writer = Small {
             young: true,
@@ -1023,7 +1023,7 @@ fn another_writer_loses_nothing() {
 
 #[test]
 fn a_forged_journal_loses_nothing() {
-    for era in [Era::Plain, Era::Secret] {
+    for era in [TokenStorage::Status, TokenStorage::Secret] {
         let forged = Small {
             forgeries: 1,
             ..Small::new(era, Variant::Ordinary, QUIET)
@@ -1037,7 +1037,7 @@ fn a_change_of_address_loses_nothing() {
     for unreachable in [false, true] {
         let small = Small {
             unreachable,
-            ..Small::new(Era::Secret, Variant::Ordinary, Budget { settings: 1, ..QUIET })
+            ..Small::new(TokenStorage::Secret, Variant::Ordinary, Budget { settings: 1, ..QUIET })
         };
         nothing_is_lost("a change of address", &small);
     }
@@ -1133,65 +1133,65 @@ fn mutants_are_found() {
     let redeploy = Budget { redeploys: 1, ..QUIET };
     is_found(
         Mutant::NoSettling,
-        Small::new(Era::Plain, Variant::RedeployUnderWay, redeploy),
+        Small::new(TokenStorage::Status, Variant::RedeployUnderWay, redeploy),
     );
     is_found(
         Mutant::NoTemporaryToken,
-        Small::new(Era::Plain, Variant::Ordinary, QUIET),
+        Small::new(TokenStorage::Status, Variant::Ordinary, QUIET),
     );
     is_found(
         Mutant::NoHold,
         Small {
             new_agents_fail: true,
-            ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
+            ..Small::new(TokenStorage::Status, Variant::Ordinary, QUIET)
         },
     );
     is_found(
         Mutant::PodsNotAwaited,
-        Small::new(Era::Plain, Variant::Ordinary, redeploy),
+        Small::new(TokenStorage::Status, Variant::Ordinary, redeploy),
     );
     is_found(
         Mutant::NoFence,
         Small {
             others: (1, 1),
             young: true,
-            ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
+            ..Small::new(TokenStorage::Status, Variant::Ordinary, QUIET)
         },
     );
     is_found(
         Mutant::NoProof,
         Small {
             new_agents_fail: true,
-            ..Small::new(Era::Secret, Variant::Ordinary, QUIET)
+            ..Small::new(TokenStorage::Secret, Variant::Ordinary, QUIET)
         },
     );
     is_found(
         Mutant::AnyDownstream,
-        Small::new(Era::Plain, Variant::WrongDownstream, QUIET),
+        Small::new(TokenStorage::Status, Variant::WrongDownstream, QUIET),
     );
     is_found(
         Mutant::CarriesForeign,
-        Small::new(Era::Plain, Variant::ForeignAgent, QUIET),
+        Small::new(TokenStorage::Status, Variant::ForeignAgent, QUIET),
     );
     is_found(
         Mutant::CarriesForeign,
-        Small::new(Era::Secret, Variant::ForeignAgent, QUIET),
+        Small::new(TokenStorage::Secret, Variant::ForeignAgent, QUIET),
     );
     let once = Budget { reapplies: 2, ..QUIET };
     is_found(
         Mutant::QuietNotRestarted,
-        Small::new(Era::Plain, Variant::Ordinary, once),
+        Small::new(TokenStorage::Status, Variant::Ordinary, once),
     );
     is_found(
         Mutant::QuietNotRestarted,
-        Small::new(Era::Secret, Variant::Ordinary, once),
+        Small::new(TokenStorage::Secret, Variant::Ordinary, once),
     );
     is_found(
         Mutant::AnyTemplate,
         Small {
             young: true,
             ..Small::new(
-                Era::Secret,
+                TokenStorage::Secret,
                 Variant::Ordinary,
                 Budget {
                     reapplies: ENDLESS,
@@ -1204,15 +1204,15 @@ fn mutants_are_found() {
         Mutant::TrustsLease,
         Small {
             forgeries: 1,
-            ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
+            ..Small::new(TokenStorage::Status, Variant::Ordinary, QUIET)
         },
     );
-    is_found(Mutant::HastyTrigger, Small::new(Era::Secret, Variant::Ordinary, QUIET));
+    is_found(Mutant::HastyTrigger, Small::new(TokenStorage::Secret, Variant::Ordinary, QUIET));
     is_found(
         Mutant::EarlierTemplate,
         Small {
             unreachable: true,
-            ..Small::new(Era::Secret, Variant::Ordinary, Budget { settings: 1, ..QUIET })
+            ..Small::new(TokenStorage::Secret, Variant::Ordinary, Budget { settings: 1, ..QUIET })
         },
     );
 }

@@ -11,7 +11,7 @@ use client::error::Error;
 use client::sanitize;
 use client::secret::Fingerprint;
 use k8s_openapi::jiff::Timestamp;
-use rancher::era::Era;
+use rancher::token_storage::TokenStorage;
 use serde::Serialize;
 
 use crate::report::API_VERSION;
@@ -59,7 +59,7 @@ struct ClusterStatus {
     kind: &'static str,
     metadata: Metadata,
     cluster: ClusterName,
-    era: Option<Era>,
+    era: Option<TokenStorage>,
     rancher_version: Option<String>,
     /// How the downstream side was reached; `null` if it was not.
     path: Option<String>,
@@ -141,8 +141,8 @@ fn page(ui: &Ui, status: &ClusterStatus, now: Timestamp) -> String {
 fn about_rancher(status: &ClusterStatus) -> String {
     let version = status.rancher_version.as_deref().unwrap_or("of unknown version");
     let era = match status.era {
-        Some(Era::Secret) => "keeps registration tokens in Secrets (era secret)",
-        Some(Era::Plain) => "keeps registration tokens in their own objects (era plain)",
+        Some(TokenStorage::Secret) => "keeps registration tokens in Secrets (era secret)",
+        Some(TokenStorage::Status) => "keeps registration tokens in their own objects (era plain)",
         None => "keeps registration tokens in a way that could not be seen",
     };
     let path = status

@@ -7,8 +7,8 @@ use cli::ui::Ui;
 use client::error::Error;
 use client::secret::{Fingerprint, Secret};
 use rancher::ClusterId;
-use rancher::era;
-use rancher::probe::Verdict;
+use rancher::token_storage;
+use rancher::probe::ProbeResult;
 use serde::Serialize;
 
 use super::status::line;
@@ -110,13 +110,13 @@ async fn given(verify: &Verify, global: &GlobalFlags, context: &Context) -> Resu
     };
     let (settings, rancher) = futures::try_join!(management.settings(), management.rancher())?;
     let probe = management.probe(rancher.as_ref(), &settings)?;
-    let era = era::detect(&management.server.client)
+    let era = token_storage::detect(&management.server.client)
         .await
         .map_err(|error| error.on(MANAGEMENT))?;
-    let verdict = probe.looks(era, &token, LOOKS).await;
-    let link = chain::asked("accepted", &verdict, token.fingerprint(), wanted.as_ref());
-    let of = match verdict {
-        Verdict::Live { cluster } => cluster,
+    let result = probe.looks(era, &token, LOOKS).await;
+    let link = chain::asked("accepted", &result, token.fingerprint(), wanted.as_ref());
+    let of = match result {
+        ProbeResult::Accepted { cluster } => cluster,
         _ => None,
     };
     let proofs = vec![link];

@@ -4,7 +4,7 @@ use cli::ExitCode;
 use cli::app::version::{self, VersionFlags, Versions};
 use cli::app::{Context, GlobalFlags};
 use client::error::{Doing as _, Error};
-use rancher::era::{self, Era};
+use rancher::token_storage::{self, TokenStorage};
 use serde::Serialize;
 
 use crate::sides::{MANAGEMENT, Management};
@@ -36,7 +36,7 @@ struct Told {
 struct Server {
     kubernetes_version: String,
     rancher_version: Option<String>,
-    era: Option<Era>,
+    era: Option<TokenStorage>,
 }
 
 impl Versions for Told {
@@ -65,7 +65,7 @@ async fn ask(global: &GlobalFlags, context: &Context) -> Result<Told, Error> {
         let answer = client.apiserver_version().await;
         answer.doing(format!("read the version of {MANAGEMENT}"))
     };
-    let (kubernetes, settings, era) = futures::join!(kubernetes, management.settings(), era::detect(client));
+    let (kubernetes, settings, era) = futures::join!(kubernetes, management.settings(), token_storage::detect(client));
     let server = Server {
         kubernetes_version: kubernetes?.git_version,
         rancher_version: settings.ok().and_then(|settings| settings.server_version),

@@ -15,8 +15,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rancher::agent::{Credentials, Deployment, Pod, StvAggregation};
 use rancher::cluster::{Cluster, ClusterId};
 use rancher::credential_name::Formula;
-use rancher::era::Era;
-use rancher::probe::Verdict;
+use rancher::token_storage::TokenStorage;
+use rancher::probe::ProbeResult;
 use rancher::token::{RegistrationToken, SYSTEM, TokenSecret, Tokens};
 
 use crate::rotation::Crt;
@@ -52,14 +52,14 @@ const PROBES: u32 = 2;
 /// Everything that is read in one look, with the values and versions that steps need.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    pub(super) era: Era,
+    pub(super) era: TokenStorage,
     pub(super) cluster: Cluster,
     pub(super) tokens: Tokens,
     pub(super) deployment: Deployment,
     pub(super) pods: Vec<Pod>,
     pub(super) credentials: Vec<Credentials>,
     pub(super) stv: Option<StvAggregation>,
-    pub(super) verdicts: BTreeMap<Fingerprint, Verdict>,
+    pub(super) probe_results: BTreeMap<Fingerprint, ProbeResult>,
     pub(super) tunnel_works: Option<bool>,
     pub(super) downstream: Downstream,
     /// Where Rancher's next push would send the agent.
@@ -178,9 +178,9 @@ impl Snapshot {
     /// Adds what Rancher answered, and which values belong to another cluster.
     pub(super) fn answers(&self, seen: &mut Observed, belongs: &BTreeMap<Fingerprint, ClusterId>) {
         let answers = self
-            .verdicts
+            .probe_results
             .iter()
-            .map(|(token, verdict)| (*token, acceptance(verdict)));
+            .map(|(token, result)| (*token, acceptance(result)));
         seen.acceptance = answers.collect();
         let foreign = belongs.iter().filter(|(_, cluster)| **cluster != self.cluster.id);
         seen.foreign = foreign.map(|(token, _)| *token).collect();
@@ -283,7 +283,7 @@ impl Snapshot {
 
     fn system_token(&self, token: &RegistrationToken) -> Option<SystemToken> {
         let value = token.current()?.fingerprint();
-        let secret = token.secret.as_ref().filter(|_| self.era == Era::Secret);
+        let secret = token.secret.as_ref().filter(|_| self.era == TokenStorage::Secret);
         let far = |at: Option<Timestamp>| at.is_none_or(|at| self.now.saturating_add(FAR).is_ok_and(|far| at > far));
         Some(SystemToken {
             token: value,
@@ -297,7 +297,7 @@ impl Snapshot {
     fn status_grace(&self) -> Option<Grace> {
         let at = self
             .system()
-            .filter(|_| self.era == Era::Secret)?
+            .filter(|_| self.era == TokenStorage::Secret)?
             .status_grace_ends_at?;
         let far = self.now.saturating_add(FAR).is_ok_and(|far| at > far);
         Some(if far { Grace::Far } else { Grace::Near })
@@ -364,11 +364,11 @@ fn bounded(rollout: Rollout) -> Rollout {
 
 /// What Rancher's answer says of a value. A doubtful answer is neither: what is to be used must be accepted beyond doubt, and
 /// what is to be rejected counts as accepted while in doubt.
-fn acceptance(verdict: &Verdict) -> Acceptance {
-    match verdict {
-        Verdict::Live { .. } => Acceptance::Accepted,
-        Verdict::Dead => Acceptance::Rejected,
-        Verdict::Unknown(doubt) => Acceptance::Unknown(doubt.to_string()),
+fn acceptance(result: &ProbeResult) -> Acceptance {
+    match result {
+        ProbeResult::Accepted { .. } => Acceptance::Accepted,
+        ProbeResult::Rejected => Acceptance::Rejected,
+        ProbeResult::Unknown(doubt) => Acceptance::Unknown(doubt.to_string()),
     }
 }
 
@@ -397,8 +397,8 @@ pub(super) fn questions(
 
 /// Whether an earlier answer still holds, while the tokens are the same: a value that was accepted and is held stays so; one that
 /// is to be rejected is asked about until it is.
-pub(super) fn still_holds(seen: &Observed, token: Fingerprint, before: Option<&Verdict>) -> bool {
-    seen.is_held(token) && before.is_some_and(Verdict::is_live)
+pub(super) fn still_holds(seen: &Observed, token: Fingerprint, before: Option<&ProbeResult>) -> bool {
+    seen.is_held(token) && before.is_some_and(ProbeResult::is_accepted)
 }
 
 fn is_temporary(token: &RegistrationToken) -> bool {

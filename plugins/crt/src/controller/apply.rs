@@ -10,7 +10,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rancher::agent::{self, Credentials, CredentialsContent, Hold, Placement};
 use rancher::cluster;
 use rancher::credential_name::Formula;
-use rancher::era::Era;
+use rancher::token_storage::TokenStorage;
 use rancher::object;
 use rancher::settings;
 use rancher::token::{
@@ -53,11 +53,11 @@ impl CrtController<'_> {
             Request::CreateSystem(new) => {
                 on_management(token::create(above, &self.sides.cluster.id, &new, &marked).await)
             }
-            Request::SetSystem(at, value) => on_management(token::set_plain_value(above, &at, &value, &marked).await),
+            Request::SetSystem(at, value) => on_management(token::set_status_value(above, &at, &value, &marked).await),
             Request::ChangeSystem(at, change) => {
                 on_management(token::change_secret(above, &at, &change, &marked).await)
             }
-            Request::SetPlain(at, value) => on_management(token::set_plain_value(above, &at, &value, &by).await),
+            Request::SetPlain(at, value) => on_management(token::set_status_value(above, &at, &value, &by).await),
             Request::ChangeSecret(at, change) => on_management(token::change_secret(above, &at, &change, &by).await),
             Request::ChangeStatus(at, change) => on_management(token::change_status(above, &at, &change, &by).await),
             Request::DeleteToken(at) => on_management(token::delete(above, &at, &by).await),
@@ -65,7 +65,7 @@ impl CrtController<'_> {
                 let now = self.sides.management.clock.now();
                 let triggered = format!("{now} {token}");
                 let touched =
-                    cluster::touch(above, &at, (TRIGGERED, &triggered), &object::Write::by(FIELD_MANAGER)).await;
+                    cluster::trigger_reconcile(above, &at, (TRIGGERED, &triggered), &object::Write::by(FIELD_MANAGER)).await;
                 if let Ok(cluster) = &touched {
                     // Ours does not count as one of Rancher's.
                     self.state().cluster_version = Some((cluster.object.resource_version.clone(), now));
@@ -137,7 +137,7 @@ impl CrtController<'_> {
         Ok(match step {
             Step::Adopt { .. } => {
                 let system = state.system()?;
-                if let Some(secret) = system.secret.as_ref().filter(|_| snapshot.era == Era::Secret) {
+                if let Some(secret) = system.secret.as_ref().filter(|_| snapshot.era == TokenStorage::Secret) {
                     Request::ChangeSystem(secret.object.clone(), SecretChange::default())
                 } else {
                     let value = system.current().cloned().ok_or(Failure::Conflict)?;
@@ -224,7 +224,7 @@ impl CrtController<'_> {
                 ..NewToken::default()
             }));
         };
-        if snapshot.era == Era::Plain {
+        if snapshot.era == TokenStorage::Status {
             return Ok(Request::SetSystem(system.object.clone(), value));
         }
         let secret = state.system_secret()?;
@@ -355,7 +355,7 @@ impl State {
         let token = snapshot.others().find(|token| token.object.name == name);
         let orphan = || snapshot.orphans().find(|secret| secret.object.name == name);
         let secret = match token {
-            Some(token) if snapshot.era == Era::Plain => return Ok(Request::SetPlain(token.object.clone(), value)),
+            Some(token) if snapshot.era == TokenStorage::Status => return Ok(Request::SetPlain(token.object.clone(), value)),
             Some(token) => token.secret.as_ref(),
             None => orphan(),
         };

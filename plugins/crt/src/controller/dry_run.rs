@@ -64,7 +64,7 @@ impl Checker<'_> {
             ..
         } = found;
         match (secret_name, secret) {
-            (None, _) => token::set_plain_value(client, &object, &value, &self.by)
+            (None, _) => token::set_status_value(client, &object, &value, &self.by)
                 .await
                 .map(drop)?,
             (Some(_), None) => return Ok(false),
@@ -95,7 +95,7 @@ impl Checker<'_> {
     async fn trigger(&self) -> Result<bool> {
         let now = self.sides.management.clock.now().to_string();
         let annotation = (TRIGGERED, now.as_str());
-        cluster::touch(
+        cluster::trigger_reconcile(
             &self.sides.management.client,
             &self.sides.cluster.object,
             annotation,

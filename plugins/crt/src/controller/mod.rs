@@ -24,7 +24,7 @@ use engine::rotation::{Check, Timer};
 use engine::run::{Draw, Run};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rancher::cluster::ClusterId;
-use rancher::probe::Verdict;
+use rancher::probe::ProbeResult;
 use rancher::token::{self, SYSTEM, generate};
 use tokio::sync::OnceCell;
 
@@ -73,7 +73,7 @@ struct State {
     /// Values that should be rejected and that Rancher could not be asked about, since no object holds them any more.
     unproven: BTreeSet<Fingerprint>,
     /// The answers about values, for as long as the tokens are the same.
-    answered: Option<(Vec<String>, BTreeMap<Fingerprint, Verdict>)>,
+    answered: Option<(Vec<String>, BTreeMap<Fingerprint, ProbeResult>)>,
     has_feature: Option<bool>,
     /// Whether the downstream cluster is the right one. What was shown once stays so: a connection leads to one place.
     downstream: Option<Which>,

@@ -12,8 +12,8 @@ use futures::future::{join_all, try_join, try_join_all};
 use k8s_openapi::jiff::Timestamp;
 use rancher::agent::{self, Deployment, Pod, StvAggregation};
 use rancher::cluster::{self, Cluster};
-use rancher::era::Era;
-use rancher::probe::Verdict;
+use rancher::token_storage::TokenStorage;
+use rancher::probe::ProbeResult;
 use rancher::settings;
 use rancher::token::{self, Tokens};
 
@@ -66,7 +66,7 @@ impl CrtController<'_> {
     /// One look: read, abstract, ask Rancher about the values that matter, and before a run the preflight checks.
     pub(super) async fn look(&self, run: Option<&Run<Crt>>) -> Result<Observed, Failure> {
         let ((cluster, tokens, has_feature), (deployment, pods, stv)) = try_join(self.above(), self.below()).await?;
-        let era = Era::of(has_feature, &tokens.tokens).map_err(|mixed| mixed_storage(run, &mixed))?;
+        let era = TokenStorage::of(has_feature, &tokens.tokens).map_err(|mixed| mixed_storage(run, &mixed))?;
         self.state().has_feature = Some(has_feature);
         let now = self.sides.management.clock.now();
         let (downstream, pushes) = futures::join!(self.which_cluster(&cluster), self.pushes(era));
@@ -84,7 +84,7 @@ impl CrtController<'_> {
             pods,
             credentials: Vec::new(),
             stv,
-            verdicts: [].into(),
+            probe_results: [].into(),
             tunnel_works: None,
             now,
             downstream_now: self.downstream.server.clock.now(),
@@ -164,8 +164,8 @@ impl CrtController<'_> {
     }
 
     /// Where Rancher's next push would send the agent. In storage `status` this program has it push nothing.
-    async fn pushes(&self, era: Era) -> Result<Option<Address>, Error> {
-        if era == Era::Plain {
+    async fn pushes(&self, era: TokenStorage) -> Result<Option<Address>, Error> {
+        if era == TokenStorage::Status {
             return Ok(evidence::pushed_address(&self.sides.settings));
         }
         match settings::read_address(&self.sides.management.client).await {
@@ -265,23 +265,23 @@ impl CrtController<'_> {
         let era = snapshot.era;
         let answers =
             join_all(anew.map(async |(token, value)| (token, self.sides.probe.looks(era, value, probes).await)));
-        let mut verdicts = before.clone();
-        verdicts.extend(answers.await);
-        verdicts.retain(|token, _| asked.contains(token));
+        let mut probe_results = before.clone();
+        probe_results.extend(answers.await);
+        probe_results.retain(|token, _| asked.contains(token));
         let mut state = self.state();
-        for (token, verdict) in &verdicts {
-            if let Verdict::Live { cluster: Some(cluster) } = verdict {
+        for (token, result) in &probe_results {
+            if let ProbeResult::Accepted { cluster: Some(cluster) } = result {
                 state.belongs.insert(*token, cluster.clone());
             }
         }
-        snapshot.verdicts.clone_from(&verdicts);
+        snapshot.probe_results.clone_from(&probe_results);
         snapshot.answers(seen, &state.belongs);
-        state.answered = Some((versions, verdicts));
+        state.answered = Some((versions, probe_results));
     }
 }
 
 /// A token that was just created has no Secret for a moment; before a run it is a half-done migration.
-fn mixed_storage(run: Option<&Run<Crt>>, mixed: &rancher::era::MixedEra) -> Failure {
+fn mixed_storage(run: Option<&Run<Crt>>, mixed: &rancher::token_storage::MixedTokenStorage) -> Failure {
     let error = Error::failed(mixed.to_string());
     if run.is_some() {
         Failure::Transient(error)

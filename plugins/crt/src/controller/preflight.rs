@@ -5,8 +5,8 @@ use client::error::Error;
 use client::secret::Secret;
 use engine::rotation::{Blocker, Check};
 use rancher::cluster::{Cluster, ClusterKind, ConditionStatus, Rendered};
-use rancher::era::Era;
-use rancher::probe::Verdict;
+use rancher::token_storage::TokenStorage;
+use rancher::probe::ProbeResult;
 
 use super::abstraction::{SURELY_HELD, Snapshot};
 use super::check;
@@ -74,7 +74,7 @@ fn agent(snapshot: &Snapshot) -> Vec<Blocker> {
             "annotate the cluster with io.cattle.agent.force.deploy=true, so that Rancher deploys it anew",
         ));
     }
-    if !deployment.agrees_with_itself() {
+    if !deployment.is_consistent() {
         found.push(firm(
             "the agent's Deployment names one Secret in its volume and another in CATTLE_CREDENTIAL_NAME",
             "annotate the cluster with io.cattle.agent.force.deploy=true, so that Rancher deploys it anew",
@@ -127,7 +127,7 @@ fn rollout(snapshot: &Snapshot) -> Vec<Blocker> {
             ),
             "it completes by itself within twenty minutes; with --force=agent the rotation begins from here, and releases it at its end",
         ));
-    } else if !deployment.settled() {
+    } else if !deployment.is_rolled_out() {
         let why = deployment
             .failure
             .clone()
@@ -143,8 +143,8 @@ fn rollout(snapshot: &Snapshot) -> Vec<Blocker> {
 
 fn redeploy(sides: &Sides, snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
     let tokens: Vec<_> = match snapshot.era {
-        Era::Plain => Vec::new(),
-        Era::Secret => seen
+        TokenStorage::Status => Vec::new(),
+        TokenStorage::Secret => seen
             .system
             .iter()
             .flat_map(|holder| std::iter::once(holder.token).chain(holder.previous))
@@ -216,22 +216,22 @@ fn tokens(snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
             "put it right, or delete that token",
         ));
     }
-    if snapshot.tokens.orphans_unknown && snapshot.era == Era::Secret {
+    if snapshot.tokens.orphans_unknown && snapshot.era == TokenStorage::Secret {
         found.push(firm(
             format!("the Secrets in namespace {} may not be listed", snapshot.cluster.id),
             "ask for the right to list Secrets there: an orphaned one is a valid token",
         ));
     }
     let Some(old) = seen.deployed else { return found };
-    match snapshot.verdicts.get(&old) {
-        Some(Verdict::Live { cluster: Some(cluster) }) if *cluster != snapshot.cluster.id => found.push(unless(
+    match snapshot.probe_results.get(&old) {
+        Some(ProbeResult::Accepted { cluster: Some(cluster) }) if *cluster != snapshot.cluster.id => found.push(unless(
             check::AGENT,
             format!("the token {old} that the agent runs with belongs to cluster {cluster}: the agent is connected as that cluster"),
             "see that the downstream side is the cluster that you mean; with --force=agent it gets a token of this cluster, and \
              there is no way back",
         )),
-        Some(verdict) if verdict.is_live() => {}
-        Some(verdict) if verdict.is_dead() => found.push(firm(
+        Some(result) if result.is_accepted() => {}
+        Some(result) if result.is_dead() => found.push(firm(
             format!("the token {old} that the agent runs with is dead: at its next restart the cluster is lost"),
             "create a registration token with that value again, or give the agent a living one",
         )),
@@ -256,7 +256,7 @@ fn tokens(snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
 }
 
 /// The permissions that a rotation needs, on both sides.
-pub(super) async fn permissions(sides: &Sides, downstream: &Downstream, era: Era) -> Result<(), Error> {
+pub(super) async fn permissions(sides: &Sides, downstream: &Downstream, era: TokenStorage) -> Result<(), Error> {
     let id = sides.cluster.id.as_str();
     let group = "management.cattle.io";
     let in_cluster = |verb: &str, group: &str, resource: &str| Right::new(verb, group, resource).in_namespace(id);
@@ -269,7 +269,7 @@ pub(super) async fn permissions(sides: &Sides, downstream: &Downstream, era: Era
     management.extend(
         ["get", "list", "create", "patch", "delete"].map(|verb| in_cluster(verb, group, "clusterregistrationtokens")),
     );
-    if era == Era::Secret {
+    if era == TokenStorage::Secret {
         management.push(Right::new("patch", group, "clusters").named(id));
         management.extend(["get", "list", "patch"].map(|verb| in_cluster(verb, "", "secrets")));
     }

@@ -8,8 +8,8 @@ use client::secret::{Fingerprint, Secret};
 use rancher::ClusterId;
 use rancher::agent::{Deployment, Pod, StvAggregation};
 use rancher::cluster::ConditionStatus;
-use rancher::era::Era;
-use rancher::probe::Verdict;
+use rancher::token_storage::TokenStorage;
+use rancher::probe::ProbeResult;
 use rancher::token::{SYSTEM, Tokens};
 use serde::Serialize;
 
@@ -151,11 +151,11 @@ fn complaints(deployment: &Deployment) -> Vec<String> {
     let held = deployment.hold.min_ready_seconds > 0;
     add(deployment.volume_secret.is_none(), "it mounts no Secret with a token");
     add(
-        !deployment.agrees_with_itself(),
+        !deployment.is_consistent(),
         "its variable CATTLE_CREDENTIAL_NAME names another Secret than its volume",
     );
     add(deployment.paused, "it is paused");
-    add(!deployment.settled(), "its roll-out is under way");
+    add(!deployment.is_rolled_out(), "its roll-out is under way");
     add(
         !deployment.opens_both_tunnels,
         "it opens only one of its two tunnels, for want of its features",
@@ -298,29 +298,29 @@ fn holders(tokens: &Tokens, value: Fingerprint) -> (Vec<&str>, Vec<&str>) {
 
 fn accepted(evidence: &Evidence) -> Link {
     let name = "accepted";
-    match (&evidence.verdict, evidence.token()) {
+    match (&evidence.result, evidence.token()) {
         (Err(gap), _) => Link::unknown(name, gap),
         (Ok(_), None) => Link::unknown(name, &Gap("the agent's token is not known".to_owned())),
-        (Ok(verdict), Some(value)) => asked(name, verdict, value, Some(&evidence.cluster.id)),
+        (Ok(result), Some(value)) => asked(name, result, value, Some(&evidence.cluster.id)),
     }
 }
 
 /// What Rancher says of a token, as a link. `of` is the cluster that it should belong to.
-pub fn asked(name: &'static str, verdict: &Verdict, value: Fingerprint, of: Option<&ClusterId>) -> Link {
-    match verdict {
-        Verdict::Live { cluster: Some(cluster) } if of.is_some_and(|wanted| wanted != cluster) => Link::new(
+pub fn asked(name: &'static str, result: &ProbeResult, value: Fingerprint, of: Option<&ClusterId>) -> Link {
+    match result {
+        ProbeResult::Accepted { cluster: Some(cluster) } if of.is_some_and(|wanted| wanted != cluster) => Link::new(
             name,
             false,
             format!("Rancher accepts {value}, but as a token of cluster {cluster}"),
         ),
-        Verdict::Live { cluster: Some(cluster) } => Link::new(
+        ProbeResult::Accepted { cluster: Some(cluster) } => Link::new(
             name,
             true,
             format!("Rancher accepts {value} as a token of cluster {cluster}"),
         ),
-        Verdict::Live { cluster: None } => Link::new(name, true, format!("Rancher accepts {value}")),
-        Verdict::Dead => Link::new(name, false, format!("Rancher refuses {value}")),
-        Verdict::Unknown(doubt) => Link::unknown(
+        ProbeResult::Accepted { cluster: None } => Link::new(name, true, format!("Rancher accepts {value}")),
+        ProbeResult::Rejected => Link::new(name, false, format!("Rancher refuses {value}")),
+        ProbeResult::Unknown(doubt) => Link::unknown(
             name,
             &Gap(format!("whether Rancher accepts {value} cannot be told: {doubt}")),
         ),
@@ -357,7 +357,7 @@ fn deployed(evidence: &Evidence) -> Link {
         return Link::new(name, false, text);
     }
     match evidence.cluster.applied_token {
-        Some(applied) if evidence.era == Ok(Era::Secret) && applied != value => Link::new(
+        Some(applied) if evidence.era == Ok(TokenStorage::Secret) && applied != value => Link::new(
             name,
             false,
             format!("Rancher has {value} in system, and has last applied {applied}"),

@@ -8,8 +8,8 @@ use client::error::Error;
 use client::secret::{Fingerprint, Secret};
 use rancher::agent::{self, Credentials, Deployment, Pod, StvAggregation};
 use rancher::cluster::Cluster;
-use rancher::era::{self, Era};
-use rancher::probe::Verdict;
+use rancher::token_storage::{self, TokenStorage};
+use rancher::probe::ProbeResult;
 use rancher::settings::Settings;
 use rancher::token::{self, SYSTEM, Tokens};
 
@@ -41,7 +41,7 @@ pub type Seen<T> = Result<T, Gap>;
 #[derive(Clone, Debug)]
 pub struct Evidence {
     /// Which of Rancher's two kinds of tokens it is.
-    pub era: Seen<Era>,
+    pub era: Seen<TokenStorage>,
     /// The cluster as Rancher keeps it.
     pub cluster: Cluster,
     /// Its registration tokens.
@@ -55,7 +55,7 @@ pub struct Evidence {
     /// The Secret that the Deployment names.
     pub credentials: Seen<Option<Credentials>>,
     /// What Rancher says of the token in it.
-    pub verdict: Seen<Verdict>,
+    pub result: Seen<ProbeResult>,
     /// What Rancher's settings say by now.
     pub settings: Settings,
     /// What else writes the agent's objects and `system`, and would write an old state back.
@@ -70,14 +70,14 @@ impl Evidence {
         let client = &sides.management.client;
         let from_downstream = Agent::look(sides.downstream.as_ref());
         let (era, tokens, agent, call) = futures::join!(
-            era::detect(client),
+            token_storage::detect(client),
             token::list(client, &sides.cluster.id),
             from_downstream,
             fresh_call(sides.downstream.as_ref()),
         );
         let era = era.map_err(|error| error.on(MANAGEMENT).into());
-        let (verdict, owned) = futures::join!(
-            verdict(sides, &era, &agent.credentials),
+        let (result, owned) = futures::join!(
+            result(sides, &era, &agent.credentials),
             owned(sides, tokens.as_ref().ok(), &agent.deployment)
         );
         let Agent {
@@ -94,7 +94,7 @@ impl Evidence {
             pods,
             record,
             credentials,
-            verdict,
+            result,
             settings: sides.settings.clone(),
             owned,
             call,
@@ -172,7 +172,7 @@ async fn fresh_call(downstream: Option<&Downstream>) -> Option<Seen<String>> {
     Some(patiently(agent::version(&proxied.client)).await)
 }
 
-async fn verdict(sides: &Sides, era: &Seen<Era>, credentials: &Seen<Option<Credentials>>) -> Seen<Verdict> {
+async fn result(sides: &Sides, era: &Seen<TokenStorage>, credentials: &Seen<Option<Credentials>>) -> Seen<ProbeResult> {
     let era = era.clone()?;
     let token = credentials
         .as_ref()

@@ -4,7 +4,7 @@ use std::fmt;
 
 use client::secret::Fingerprint;
 use k8s_openapi::jiff::Timestamp;
-use rancher::era::Era;
+use rancher::token_storage::TokenStorage;
 use rancher::token::Unknown;
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use serde::Serialize;
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// Where its value is kept.
-    pub era: Era,
+    pub era: TokenStorage,
     /// The value that it stands for.
     pub value: Result<Fingerprint, Unknown>,
     /// Era S: the value before, which is accepted as well.
@@ -197,8 +197,8 @@ pub fn state(token: &Facts, around: &Surroundings, now: Timestamp) -> State {
         _ if token.rotating => State::Rotating,
         _ if token.orphan => State::Orphan,
         _ if token.deleting => State::Deleting,
-        Err(Unknown::NotYet) => State::Pending,
-        Err(why @ (Unknown::NoSecret | Unknown::Malformed)) => State::Broken(why),
+        Err(ValueError::NotYet) => State::Pending,
+        Err(why @ (ValueError::NoSecret | ValueError::Malformed)) => State::Broken(why),
         _ if around.gone => State::Stale("its cluster is gone"),
         _ if token.bridge => State::Stale("left behind by a rotation; nothing is under way that needs it"),
         _ if token.expires_at.is_some_and(|at| at < now) => {
@@ -228,7 +228,7 @@ pub fn users(token: &Facts, around: &Surroundings) -> Option<Vec<User>> {
     if around.provisioned && token.is_first && !token.orphan {
         users.push(User::FirstByName);
     }
-    let blind = around.agent == Agent::Unknown || token.value == Err(Unknown::NoRight);
+    let blind = around.agent == Agent::Unknown || token.value == Err(ValueError::NoPermission);
     (!users.is_empty() || !blind).then_some(users)
 }
 
@@ -260,7 +260,7 @@ mod tests {
 
     fn token() -> Facts {
         Facts {
-            era: Era::Secret,
+            era: TokenStorage::Secret,
             value: Ok(print("N")),
             previous: None,
             grace_ends_at: None,
@@ -309,12 +309,12 @@ mod tests {
         Surroundings { applied: Some(print("O")), ..around() }, "rotating")]
     #[case::orphan(Facts { orphan: true, ..token() }, around(), "orphan")]
     #[case::being_deleted(Facts { deleting: true, ..token() }, around(), "deleting")]
-    #[case::first_second(Facts { value: Err(Unknown::NotYet), ..token() }, around(), "pending")]
-    #[case::secret_gone(Facts { value: Err(Unknown::NoSecret), ..token() }, around(), "broken")]
-    #[case::nonsense(Facts { value: Err(Unknown::Malformed), ..token() }, around(), "broken")]
-    #[case::no_right(Facts { value: Err(Unknown::NoRight), ..token() }, around(), "<unknown>")]
+    #[case::first_second(Facts { value: Err(ValueError::NotYet), ..token() }, around(), "pending")]
+    #[case::secret_gone(Facts { value: Err(ValueError::NoSecret), ..token() }, around(), "broken")]
+    #[case::nonsense(Facts { value: Err(ValueError::Malformed), ..token() }, around(), "broken")]
+    #[case::no_right(Facts { value: Err(ValueError::NoPermission), ..token() }, around(), "<unknown>")]
     #[case::no_right_but_the_status_tells_of_a_grace_time(
-        Facts { value: Err(Unknown::NoRight), grace_ends_at: Some(at("2026-11-22T12:00:00Z")), ..token() }, around(),
+        Facts { value: Err(ValueError::NoPermission), grace_ends_at: Some(at("2026-11-22T12:00:00Z")), ..token() }, around(),
         "previous until 2026-11-22T12:00:00Z")]
     fn each_state_has_its_facts(#[case] token: Facts, #[case] around: Surroundings, #[case] expected: &str) {
         assert_eq!(state(&token, &around, at(NOW)).to_string(), expected);
@@ -332,11 +332,11 @@ mod tests {
         Facts { previous: Some(print("O")), ..system() }, Agent::Told(print("O")), "agent(previous),system")]
     #[case::local(token(), Agent::Nobody, "")]
     #[case::its_value_may_not_be_read(
-        Facts { value: Err(Unknown::NoRight), ..token() }, Agent::Told(print("N")), "<unknown>")]
+        Facts { value: Err(ValueError::NoPermission), ..token() }, Agent::Told(print("N")), "<unknown>")]
     #[case::on_another(token(), Agent::Told(print("X")), "")]
     #[case::nothing_is_known(token(), Agent::Unknown, "<unknown>")]
     #[case::system_without_a_readable_value(
-        Facts { value: Err(Unknown::NoRight), ..system() }, Agent::Unknown, "system")]
+        Facts { value: Err(ValueError::NoPermission), ..system() }, Agent::Unknown, "system")]
     fn who_uses_it(#[case] token: Facts, #[case] agent: Agent, #[case] expected: &str) {
         assert_eq!(used_by(&token, &Surroundings { agent, ..around() }), expected);
     }

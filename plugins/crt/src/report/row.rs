@@ -10,7 +10,7 @@ use client::secret::Fingerprint;
 use engine::lock::Record;
 use k8s_openapi::jiff::Timestamp;
 use rancher::cluster::Cluster;
-use rancher::era::Era;
+use rancher::token_storage::TokenStorage;
 use rancher::token::{RegistrationToken, SYSTEM, TokenSecret};
 use rancher::{Observed, Problem};
 use serde::Serialize;
@@ -27,7 +27,7 @@ pub struct Row {
     kind: &'static str,
     metadata: Metadata,
     cluster: ClusterName,
-    era: Era,
+    era: TokenStorage,
     fingerprint: Option<Fingerprint>,
     previous_fingerprint: Option<Fingerprint>,
     expires_at: Option<Timestamp>,
@@ -140,8 +140,8 @@ impl Row {
     pub fn of_orphan(secret: &TokenSecret, scene: &Scene<'_>) -> Self {
         let value = secret.current.as_ref().map(client::secret::Secret::fingerprint);
         let facts = Facts {
-            era: Era::Secret,
-            value: value.ok_or(rancher::token::Unknown::NotYet),
+            era: TokenStorage::Secret,
+            value: value.ok_or(rancher::token::ValueError::NotYet),
             previous: secret.previous.as_ref().map(client::secret::Secret::fingerprint),
             grace_ends_at: secret.grace_ends_at,
             expires_at: secret.expires_at,
@@ -266,7 +266,7 @@ pub fn facts(token: &RegistrationToken, is_first: bool, rotation: Option<&Rotati
     let of_this_run = bridge && rotation.is_some_and(Rotation::in_progress);
     let in_secret = token.secret_name.is_some() || token.secret.is_some();
     Facts {
-        era: if in_secret { Era::Secret } else { Era::Plain },
+        era: if in_secret { TokenStorage::Secret } else { TokenStorage::Status },
         value: token
             .value
             .as_ref()
@@ -437,7 +437,7 @@ mod tests {
             now,
         };
         vec![
-            Row::of_token(&token("default-token", Err(Unknown::NoRight)), true, &scene),
+            Row::of_token(&token("default-token", Err(ValueError::NoPermission)), true, &scene),
             Row::of_token(&token("system", Ok(value)), false, &scene),
         ]
     }

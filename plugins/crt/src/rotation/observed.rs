@@ -6,7 +6,7 @@ use client::secret::Fingerprint;
 use engine::credential::Acceptance;
 use engine::direction::Direction;
 use engine::rotation::Blocker;
-use rancher::era::Era;
+use rancher::token_storage::TokenStorage;
 use serde::{Deserialize, Serialize};
 
 use super::record::{Home, Mark, Rollout};
@@ -15,7 +15,7 @@ use super::record::{Home, Mark, Rollout};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Observed {
     /// Where this Rancher keeps the values of registration tokens.
-    pub era: Era,
+    pub era: TokenStorage,
     /// The failed preflight checks. Once a rotation is in progress they do not count.
     pub blockers: Vec<Blocker>,
     /// Whether the downstream side is the cluster that the registration tokens belong to.

@@ -4,7 +4,7 @@ use client::secret::Fingerprint;
 use engine::credential::Acceptance;
 use engine::direction::Direction;
 use engine::run::{Draw, Run};
-use rancher::era::Era;
+use rancher::token_storage::TokenStorage;
 
 use super::Crt;
 use super::observed::{Address, Age, Connection, Grace, Observed, Pod, SystemToken, Trigger};
@@ -108,7 +108,7 @@ fn set_system(seen: &mut Observed, run: &Run<Crt>, token: Option<Fingerprint>) {
     let previous = seen
         .system
         .as_ref()
-        .filter(|_| seen.era == Era::Secret)
+        .filter(|_| seen.era == TokenStorage::Secret)
         .and_then(replaced);
     seen.system = Some(SystemToken {
         token,
@@ -139,7 +139,7 @@ pub(super) fn settle(seen: &mut Observed) {
         seen.connected = seen.deployed.map(|token| Connection { token, address });
     }
     // Rancher reconciles a cluster only when that changes: by itself it applies nothing (seen on Rancher 2.15.0).
-    if let Some(trigger) = seen.trigger.filter(|_| seen.era == Era::Secret) {
+    if let Some(trigger) = seen.trigger.filter(|_| seen.era == TokenStorage::Secret) {
         seen.applied = Some(trigger.token);
     }
     seen.tunnel_works = seen.tunnel_works.map(|_| true);

@@ -23,7 +23,7 @@ use engine::direction::Direction;
 use engine::phase::Phase;
 use engine::rotation::{Blocker, Look, Next, Proof, Timer};
 use engine::run::Run;
-use rancher::era::Era;
+use rancher::token_storage::TokenStorage;
 
 use super::Crt;
 use super::observed::{Age, Downstream, Grace, Observed, SystemToken, Trigger};
@@ -146,7 +146,7 @@ pub(super) fn record(seen: &Observed, old: Fingerprint, new: Option<Fingerprint>
 /// Storage `secret`: Rancher's own time to live has rotated `system` and not applied it yet. Its new value is as good as ours.
 fn rotated_by_rancher(seen: &Observed, old: Fingerprint) -> Option<Fingerprint> {
     let system = seen.system.as_ref()?;
-    (seen.era == Era::Secret && system.token != old && system.previous == Some(old)).then_some(system.token)
+    (seen.era == TokenStorage::Secret && system.token != old && system.previous == Some(old)).then_some(system.token)
 }
 
 /// What must hold at every look and in every direction.
@@ -267,11 +267,11 @@ fn set_system(look: Look<'_, Crt>) -> Stage<Next<Crt>> {
 fn keep_replaced(seen: &Observed, run: &Run<Crt>, system: &SystemToken) -> Stage<()> {
     let token = system.token;
     match seen.era {
-        Era::Plain if seen.is_held_beside_system(token) => Ok(()),
-        Era::Plain => Err(Next::step(Step::CreateTemporary { token })),
-        Era::Secret if seen.status_grace == Some(Grace::Near) => Err(Next::step(Step::PostponeGrace)),
+        TokenStorage::Status if seen.is_held_beside_system(token) => Ok(()),
+        TokenStorage::Status => Err(Next::step(Step::CreateTemporary { token })),
+        TokenStorage::Secret if seen.status_grace == Some(Grace::Near) => Err(Next::step(Step::PostponeGrace)),
         // There is one place for a previous token. Only the values of this run may be overwritten.
-        Era::Secret => {
+        TokenStorage::Secret => {
             let record = &run.record;
             let ours = [Some(record.old), record.new, record.system, Some(token)];
             match system.previous {
@@ -295,12 +295,12 @@ fn keep_valid(seen: &Observed, other: Option<Fingerprint>) -> Stage<()> {
     let Some(system) = &seen.system else { return Ok(()) };
     let is_previous = system.previous == Some(token);
     Err(Next::step(match seen.era {
-        Era::Plain if seen.is_held_beside_system(token) => return Ok(()),
-        Era::Plain => Step::CreateTemporary { token },
-        Era::Secret if seen.status_grace == Some(Grace::Near) && system.previous.is_some() => Step::PostponeGrace,
-        Era::Secret if is_previous && system.protected => return Ok(()),
-        Era::Secret if !is_previous && seen.is_held_beside_system(token) => return Ok(()),
-        Era::Secret => Step::Protect { token },
+        TokenStorage::Status if seen.is_held_beside_system(token) => return Ok(()),
+        TokenStorage::Status => Step::CreateTemporary { token },
+        TokenStorage::Secret if seen.status_grace == Some(Grace::Near) && system.previous.is_some() => Step::PostponeGrace,
+        TokenStorage::Secret if is_previous && system.protected => return Ok(()),
+        TokenStorage::Secret if !is_previous && seen.is_held_beside_system(token) => return Ok(()),
+        TokenStorage::Secret => Step::Protect { token },
     }))
 }
 
@@ -343,7 +343,7 @@ pub(super) fn place(look: Look<'_, Crt>, made: &Proof<'_, Made>) -> Stage<Placed
     }
     // The new agent never connected, so the old one still runs as before. Not where Rancher is about to push something: that
     // must meet a held rollout.
-    let applied = seen.era == Era::Plain || seen.applied == Some(target);
+    let applied = seen.era == TokenStorage::Status || seen.applied == Some(target);
     let undisturbed = applied && !may_apply_another(seen, target) && seen.is_connected(target) && seen.runs(target);
     if rollback && undisturbed {
         return Err(Next::step(Step::PointBack { token: target }));
@@ -373,7 +373,7 @@ fn may_apply_another(seen: &Observed, target: Fingerprint) -> bool {
     let triggered = seen
         .trigger
         .filter(|trigger| trigger.token != target && !trigger.overdue);
-    seen.era == Era::Secret && triggered.is_some_and(|trigger| seen.applied != Some(trigger.token))
+    seen.era == TokenStorage::Secret && triggered.is_some_and(|trigger| seen.applied != Some(trigger.token))
 }
 
 /// The agent works with T, by every sign that there is, and no redeploy that renders X can be in flight.
@@ -393,7 +393,7 @@ pub(super) fn prove(look: Look<'_, Crt>, placed: &Proof<'_, Placed>) -> Stage<Pr
     if !seen.is_connected(target) {
         return Err(reconnect(look, target));
     }
-    if seen.era == Era::Secret && seen.applied != Some(target) {
+    if seen.era == TokenStorage::Secret && seen.applied != Some(target) {
         return Err(trigger(look, target));
     }
     if may_apply_another(seen, target) {
@@ -495,7 +495,7 @@ pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<R
     if let Some(token) = seen.system.as_ref().and_then(|system| system.previous).filter(ours) {
         return Err(Next::step(Step::DropPrevious { token }));
     }
-    if seen.era == Era::Secret && seen.status_grace.is_some() {
+    if seen.era == TokenStorage::Secret && seen.status_grace.is_some() {
         return Err(Next::step(Step::ClearGrace));
     }
     if let Proven::New { new, .. } = **proven {

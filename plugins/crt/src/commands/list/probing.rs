@@ -9,8 +9,8 @@ use client::secret::Secret;
 use futures::stream::{self, StreamExt as _};
 use rancher::agent::{self, StvAggregation};
 use rancher::cluster::ClusterKind;
-use rancher::era::Era;
-use rancher::probe::{Probe, Verdict};
+use rancher::token_storage::TokenStorage;
+use rancher::probe::{Probe, ProbeResult};
 use rancher::reach::RancherUrl;
 
 use super::group::{Group, Known};
@@ -134,20 +134,20 @@ impl<'a> Prober<'a> {
         answers.buffered(AT_ONCE).collect().await
     }
 
-    async fn accepted(&self, era: Era, value: Option<&Secret>) -> Accepted {
+    async fn accepted(&self, era: TokenStorage, value: Option<&Secret>) -> Accepted {
         let Some(value) = value else { return Accepted::Unknown };
         match self.probe.look(era, value).await {
-            Verdict::Live { .. } => Accepted::Yes,
-            Verdict::Dead => Accepted::No,
-            Verdict::Unknown(_) => Accepted::Unknown,
+            ProbeResult::Accepted { .. } => Accepted::Yes,
+            ProbeResult::Rejected => Accepted::No,
+            ProbeResult::Unknown(_) => Accepted::Unknown,
         }
     }
 }
 
 /// Era P unless there is a Secret: in era P a dead token must not be shown at every door.
-fn era(group: &Group) -> Era {
+fn era(group: &Group) -> TokenStorage {
     let in_secret = !group.orphans.is_empty() || group.tokens.iter().any(|token| token.secret_name.is_some());
-    if in_secret { Era::Secret } else { Era::Plain }
+    if in_secret { TokenStorage::Secret } else { TokenStorage::Status }
 }
 
 /// A roll-out that is held should have a living run that ends it.

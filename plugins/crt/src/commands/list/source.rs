@@ -145,7 +145,7 @@ pub(super) struct NoRight;
 /// The tokens of one cluster, and whether some could not be read for want of a right.
 async fn one(client: &kube::Client, id: ClusterId) -> Result<(Group, bool), Error> {
     let found = token::list(client, &id).await.map_err(|error| error.on(MANAGEMENT))?;
-    let unreadable = |token: &token::RegistrationToken| token.value == Err(token::Unknown::NoRight);
+    let unreadable = |token: &token::RegistrationToken| token.value == Err(token::ValueError::NoPermission);
     let unknown = found.orphans_unknown && found.tokens.iter().any(unreadable);
     let token::Tokens { tokens, orphans, .. } = found;
     Ok((

@@ -159,7 +159,7 @@ fn record(first: &str, second: &str) -> StvAggregation {
 /// A cluster whose agent runs with N, and all is well.
 fn well() -> Evidence {
     Evidence {
-        era: Ok(Era::Secret),
+        era: Ok(TokenStorage::Secret),
         cluster: cluster(),
         tokens: Ok(Tokens {
             tokens: vec![system("N")],
@@ -169,7 +169,7 @@ fn well() -> Evidence {
         pods: Ok(vec![pod("a", "N")]),
         record: Ok(Some(record("N", "N"))),
         credentials: Ok(Some(credentials("N"))),
-        verdict: Ok(Verdict::Live { cluster: Some(id()) }),
+        result: Ok(ProbeResult::Accepted { cluster: Some(id()) }),
         settings: Settings {
             server_url: Some(URL.into()),
             ..Settings::default()
@@ -299,11 +299,11 @@ fn a_token_that_is_only_the_previous_one_will_die() {
 #[test]
 fn what_contradicts_a_proof_is_named() {
     let dead = Evidence {
-        verdict: Ok(Verdict::Dead),
+        result: Ok(ProbeResult::Rejected),
         ..well()
     };
     let elsewhere = Evidence {
-        verdict: Ok(Verdict::Live {
+        result: Ok(ProbeResult::Accepted {
             cluster: "c-other".parse().ok(),
         }),
         ..well()
@@ -350,7 +350,7 @@ fn what_cannot_be_seen_is_not_called_bad_and_proves_nothing() {
         pods: Err(gap()),
         record: Err(gap()),
         credentials: Err(gap()),
-        verdict: Err(gap()),
+        result: Err(gap()),
         call: None,
         ..well()
     };
@@ -366,7 +366,7 @@ fn what_cannot_be_seen_is_not_called_bad_and_proves_nothing() {
 fn a_token_that_may_not_be_read_is_unknown_rather_than_nobodys() {
     let mut evidence = well();
     let system = RegistrationToken {
-        value: Err(Unknown::NoRight),
+        value: Err(ValueError::NoPermission),
         ..system("N")
     };
     evidence.tokens = Ok(Tokens {
