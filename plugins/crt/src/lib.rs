@@ -1,8 +1,8 @@
-//! `kubectl crt`: rotates Rancher's cluster registration tokens, and loses no cluster.
+//! `kubectl crt`: rotates the cluster registration tokens of Rancher without losing a cluster.
 
 pub mod cli;
-pub mod commands;
-pub mod controller;
-pub mod report;
+mod commands;
+mod connections;
+mod controller;
+mod report;
 pub mod rotation;
-pub mod sides;

@@ -1,9 +1,9 @@
 //! The commands, one file each.
 
-pub mod completion;
-pub mod list;
-pub mod rollback;
-pub mod rotate;
-pub mod status;
-pub mod verify;
-pub mod version;
+pub(crate) mod completion;
+pub(crate) mod list;
+pub(crate) mod rollback;
+pub(crate) mod rotate;
+pub(crate) mod status;
+pub(crate) mod verify;
+pub(crate) mod version;

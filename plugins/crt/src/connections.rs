@@ -1,0 +1,272 @@
+//! The connections to the management cluster, to a downstream cluster, and to Rancher's public endpoints.
+//!
+//! `--context` is the management cluster: a Rancher context of any cluster (`…/k8s/clusters/<id>`, `…/k8s/clusters/local`, the
+//! bare host), or the management cluster's own kubeconfig. From a Rancher context the connection to the downstream cluster
+//! follows, with the same credentials, by the cluster's id. From the management cluster's own kubeconfig it does not: its
+//! credentials are not those of a Rancher user.
+
+use std::fmt;
+
+use cli::app::{Context, GlobalFlags};
+use cli::flags::ConnectionFlags;
+use cli::rotation::Commands;
+use client::connection::{Authority, Connection, Environment, Server};
+use client::error::{Doing as _, Error};
+use engine::rotation::Rotation as _;
+use rancher::cluster::{self, Cluster, ClusterId};
+use rancher::probe::{Probe, ServerIdentity};
+use rancher::reach::{RancherUrl, Reach};
+use rancher::settings::{self, Settings};
+use url::Url;
+
+use crate::rotation::Crt;
+
+/// The management cluster, in messages.
+pub(crate) const MANAGEMENT: &str = "the management cluster";
+/// The downstream cluster, in messages.
+pub(crate) const DOWNSTREAM: &str = "the downstream cluster";
+
+/// The flag for the context of the downstream cluster.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct DownstreamFlags {
+    /// Kubeconfig context of the downstream cluster; by default it is reached through Rancher
+    #[arg(long, value_name = "NAME", help_heading = "Connection options")]
+    pub(crate) downstream_context: Option<String>,
+}
+
+impl DownstreamFlags {
+    /// The later commands about a cluster, with the same contexts as this one.
+    pub(crate) fn commands(&self, cluster: &ClusterId, global: &GlobalFlags) -> Commands {
+        let commands = Commands::new(Crt::KIND, cluster.to_string(), global);
+        commands.with("--downstream-context", self.downstream_context.as_deref())
+    }
+}
+
+/// The management cluster alone, which is all that listing needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Management {
+    /// The API server with Rancher's objects.
+    pub(crate) server: Server,
+    connection: Connection,
+    reach: Reach,
+}
+
+/// Both clusters, and Rancher's public endpoints.
+#[derive(Clone, Debug)]
+pub(crate) struct Connections {
+    /// The API server with Rancher's objects.
+    pub(crate) management: Server,
+    /// The downstream cluster. `None` without a route to it; [`Connections::downstream`] says why.
+    pub(crate) downstream: Option<Downstream>,
+    /// Rancher's public endpoints, which accept or reject a token.
+    pub(crate) probe: Probe,
+    /// Rancher's settings; empty where they cannot be read.
+    pub(crate) settings: Settings,
+    /// The cluster as it was when the connections were opened.
+    pub(crate) cluster: Cluster,
+}
+
+/// The downstream cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Downstream {
+    /// Its API server.
+    pub(crate) server: Server,
+    /// The route to it.
+    pub(crate) route: Route,
+    /// The same API server through Rancher's tunnel. `None` without the credentials of a Rancher user.
+    pub(crate) proxied: Option<Server>,
+}
+
+/// The route to the downstream cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// Through Rancher, over the tunnel that a rotation restarts: short polls only.
+    ThroughRancher,
+    /// A context that does not go through Rancher.
+    Context(String),
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ThroughRancher => f.write_str("through Rancher"),
+            Self::Context(name) => write!(f, "by context {name}"),
+        }
+    }
+}
+
+impl Management {
+    /// Finds the management cluster. Sends nothing.
+    pub(crate) fn open(flags: &GlobalFlags, environment: &Environment) -> Result<Self, Error> {
+        let given = flags.connection.load(environment)?;
+        let reach = Reach::of(given.server());
+        let connection = match &reach {
+            Reach::Proxy { base, .. } => given.at(base.management()),
+            Reach::Root(_) => given,
+        };
+        Ok(Self {
+            server: connection.connect()?,
+            connection,
+            reach,
+        })
+    }
+
+    /// A cluster by its id, its display name, or `namespace/name` of its provisioning object.
+    pub(crate) async fn cluster(&self, name: &str) -> Result<Cluster, Error> {
+        cluster::find(&self.server.client, name)
+            .await
+            .map_err(|error| error.on(MANAGEMENT))
+    }
+
+    /// Rancher's settings; empty for a caller who cannot read them.
+    pub(crate) async fn settings(&self) -> Result<Settings, Error> {
+        match settings::read(&self.server.client).await {
+            Err(error) if error.is_forbidden() => Ok(Settings::default()),
+            other => other.map_err(|error| error.on(MANAGEMENT)),
+        }
+    }
+
+    /// Rancher's own URL, if the context leads to Rancher. A URL without a path may be Rancher's or an API server's, so the
+    /// server is asked.
+    pub(crate) async fn rancher(&self) -> Result<Option<RancherUrl>, Error> {
+        match &self.reach {
+            Reach::Proxy { base, .. } => Ok(Some(base.clone())),
+            Reach::Root(base) => {
+                let probe = Probe::new(
+                    self.connection
+                        .anonymous_at(base.url().clone(), Authority::Same)
+                        .connect()?
+                        .client,
+                );
+                let identity = probe.identify().await.map_err(|error| error.on(MANAGEMENT))?;
+                Ok(matches!(identity, ServerIdentity::Rancher).then(|| base.clone()))
+            }
+        }
+    }
+
+    /// Rancher's public endpoints: at the URL of the context if it leads to Rancher, else at the one that agents use.
+    pub(crate) fn probe(&self, rancher: Option<&RancherUrl>, settings: &Settings) -> Result<Probe, Error> {
+        let connection = if let Some(base) = rancher {
+            self.connection.anonymous_at(base.url().clone(), Authority::Same)
+        } else {
+            let text = settings.server_url.as_deref().ok_or_else(no_server_url)?;
+            let url: Url = text.parse().map_err(|_| {
+                Error::failed("Rancher's setting server-url is not a URL")
+                    .hint("set it to the URL that agents connect to")
+            })?;
+            // As agents do: without the setting, the certificate is publicly trusted.
+            let authority = settings.cacerts.as_deref().map_or(Authority::Public, Authority::Pem);
+            self.connection
+                .anonymous_at(RancherUrl::new(&url).url().clone(), authority)
+        };
+        Ok(Probe::new(connection.connect()?.client))
+    }
+
+    /// The API server of a cluster through Rancher, with the caller's credentials.
+    pub(crate) fn through_rancher(&self, rancher: &RancherUrl, cluster: &ClusterId) -> Result<Server, Error> {
+        self.connection.at(rancher.cluster(cluster)).connect()
+    }
+
+    /// Opens the connections of a cluster. `downstream_context` is the user's own route to it.
+    pub(crate) async fn connections(
+        &self,
+        cluster: Cluster,
+        flags: &ConnectionFlags,
+        downstream_context: Option<&str>,
+        environment: &Environment,
+    ) -> Result<Connections, Error> {
+        let settings = self.settings().await?;
+        let rancher = self.rancher().await?;
+        let proxied = rancher
+            .as_ref()
+            .map(|base| self.through_rancher(base, &cluster.id))
+            .transpose()?;
+        let downstream = match downstream_context.filter(|name| !name.is_empty()) {
+            Some(name) => Some(by_context(name, flags, environment, &cluster.id, proxied)?),
+            None => proxied.map(|server| Downstream {
+                proxied: Some(server.clone()),
+                route: Route::ThroughRancher,
+                server,
+            }),
+        };
+        Ok(Connections {
+            management: self.server.clone(),
+            downstream,
+            probe: self.probe(rancher.as_ref(), &settings)?,
+            settings,
+            cluster,
+        })
+    }
+}
+
+impl Connections {
+    /// Finds a cluster by name, and opens its connections.
+    pub(crate) async fn open(
+        global: &GlobalFlags,
+        downstream: &DownstreamFlags,
+        context: &Context,
+        name: &str,
+    ) -> Result<Self, Error> {
+        let management = Management::open(global, &context.environment)?;
+        let cluster = management.cluster(name).await?;
+        let downstream_context = downstream.downstream_context.as_deref();
+        management
+            .connections(cluster, &global.connection, downstream_context, &context.environment)
+            .await
+    }
+
+    /// The downstream cluster, or the error that says how to reach it.
+    pub(crate) fn downstream(&self) -> Result<&Downstream, Error> {
+        self.downstream.as_ref().ok_or_else(|| {
+            let id = &self.cluster.id;
+            Error::failed(format!(
+                "cannot reach downstream cluster {id}: --context is not a context of Rancher, and there is no other route"
+            ))
+            .hint(format!("pass a context of cluster {id} with --downstream-context"))
+            .hint("pass a context of Rancher (…/k8s/clusters/local) with --context")
+        })
+    }
+}
+
+/// The downstream cluster by a context of the user, which must not be known to lead elsewhere.
+fn by_context(
+    name: &str,
+    flags: &ConnectionFlags,
+    environment: &Environment,
+    wanted: &ClusterId,
+    proxied: Option<Server>,
+) -> Result<Downstream, Error> {
+    let connection = flags
+        .for_context(name)
+        .load(environment)
+        .doing(format!("use context {name} for {DOWNSTREAM}"))?;
+    let leads_to = Reach::of(connection.server());
+    if let Reach::Proxy { cluster, .. } = &leads_to
+        && cluster != wanted
+    {
+        return Err(Error::failed(format!(
+            "--downstream-context {name} leads to cluster {cluster}, not to {wanted}"
+        ))
+        .hint(format!(
+            "pass a context of cluster {wanted}, or omit --downstream-context"
+        )));
+    }
+    let server = connection.connect()?;
+    let through_rancher = leads_to.downstream().is_some();
+    Ok(Downstream {
+        proxied: proxied.or_else(|| through_rancher.then(|| server.clone())),
+        route: if through_rancher {
+            Route::ThroughRancher
+        } else {
+            Route::Context(name.to_owned())
+        },
+        server,
+    })
+}
+
+fn no_server_url() -> Error {
+    Error::failed(
+        "cannot find Rancher: its setting server-url is empty or unreadable, and --context is not a context of Rancher",
+    )
+    .hint("pass a context of Rancher (…/k8s/clusters/local) with --context")
+}
