@@ -4,5 +4,7 @@ pub mod cli;
 mod commands;
 mod connections;
 mod controller;
+#[cfg(test)]
+mod fixtures;
 mod report;
 pub mod rotation;

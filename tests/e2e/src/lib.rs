@@ -45,7 +45,7 @@ const BOOTSTRAP_TOKEN: &str = "kubectl-bootstrap_token";
 
 /// A registered cluster, and a user with a kubeconfig that leads to it.
 pub struct RancherFixture {
-    /// The Rancher of the era.
+    /// The fake Rancher with this token storage.
     pub rancher: &'static FakeRancher,
     /// The API server with Rancher's objects.
     pub management: &'static ControlPlane,

@@ -462,3 +462,6 @@ impl Names {
         content.or_else(by_name)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -209,7 +209,7 @@ impl Observed {
         self.is_held(token) || self.credentials.contains_key(&token)
     }
 
-    /// Everything that Rancher's objects hold.
+    /// All values of Rancher's objects.
     pub fn held_values(&self) -> Vec<Fingerprint> {
         let of_system = self
             .system

@@ -15,7 +15,7 @@
 //! * What a run may do is read from the objects: the mark on `system`, the values that are held, the labels of temporary tokens.
 //!   A user with permission to write only Leases can make a run stop, start again, or roll back while that is possible.
 //! * A token of another cluster is never brought into this one: it is not kept valid, not protected and not restored.
-//! * A rollback writes `system` and the Deployment even if they hold T already: that bumps their resourceVersion, so that a write
+//! * A rollback writes `system` and the Deployment even if they have T already: that bumps their resourceVersion, so that a write
 //!   which a former holder of the lock decided on before is rejected when it arrives after *retire*.
 
 use client::secret::Fingerprint;
@@ -154,7 +154,7 @@ fn rotated_by_rancher(seen: &Observed, old: Fingerprint) -> Option<Fingerprint> 
 ///
 /// | if | then |
 /// |---|---|
-/// | the downstream cluster is not shown to be this cluster | refuse |
+/// | the downstream cluster is not proven to be this cluster | refuse |
 /// | rollback: O belongs to another cluster, or no object has its value | refuse |
 pub(super) fn guard(look: Look<'_, Crt>) -> Stage<()> {
     let Look { seen, run, .. } = look;

@@ -1,7 +1,5 @@
-//! No secret leaves its place: tokens are planted, every command runs in every way, also against servers and files that
-//! are broken in ways that hold a token, and then everything that the plugin has left anywhere is searched.
-//!
-//! A later plugin adds rows to [`COMMANDS`] and to [`broken_answers`].
+//! No secret leaks: every command runs with every output format, also against servers and files that are malformed in ways that
+//! contain a token. Then the output and everything that the plugin has written is searched for tokens.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,7 +20,7 @@ use test_cluster::{Fault, Kubeconfig, Moment, On, TokenStorage, User};
 
 use crate::manual_changes;
 
-/// Every command; `CLUSTER` is its id. The token for `--token-stdin` is given to all of them.
+/// Every command; `CLUSTER` is the id of the cluster. All of them get the token for `--token-stdin`.
 const COMMANDS: [&[&str]; 14] = [
     &["list", "CLUSTER"],
     &["list", "CLUSTER", "--probe", "-o", "wide"],
@@ -40,49 +38,49 @@ const COMMANDS: [&[&str]; 14] = [
     &["completion"],
 ];
 
-/// How each of them is run besides.
-const WAYS: [&[&str]; 3] = [&["-v=9"], &["-o", "json"], &["-o", "yaml", "-v=9"]];
+/// The flags with which each of them also runs.
+const FLAGS: [&[&str]; 3] = [&["-v=9"], &["-o", "json"], &["-o", "yaml", "-v=9"]];
 
-/// Values that nobody may see, and everything that was seen.
+/// Values that must not appear, and all texts to search.
 #[derive(Default)]
-struct Hunt {
-    /// What is searched for, and what it is.
-    needles: BTreeMap<String, String>,
-    /// Where, and the text.
-    seen: Vec<(String, String)>,
+struct LeakSearch {
+    /// The values to search for, and what they are.
+    patterns: BTreeMap<String, String>,
+    /// The texts, and where they are from.
+    texts: Vec<(String, String)>,
 }
 
-impl Hunt {
-    /// The value, its halves, and each of them in base64 as it would stand in a Secret or in a URL.
-    fn plant(&mut self, what: &str, value: &str) {
+impl LeakSearch {
+    /// Searches for the value, its halves, and each of them in base64 as in a Secret or in a URL.
+    fn add_secret(&mut self, what: &str, value: &str) {
         let secret = value.rsplit_once(':').map_or(value, |(_, secret)| secret);
         let half = (secret.len() / 2).max(20).min(secret.len());
         for part in [value, secret, &secret[..half], &secret[secret.len() - half..]] {
             let encoded = [STANDARD.encode(part), URL_SAFE_NO_PAD.encode(part)];
-            for needle in [part.to_owned()].into_iter().chain(encoded) {
-                // A multiple of three bytes has no padding; what follows a needle may change its last digits.
-                let needle = needle.trim_end_matches('=').to_owned();
-                self.needles.insert(needle, what.to_owned());
+            for pattern in [part.to_owned()].into_iter().chain(encoded) {
+                // A multiple of three bytes has no padding; what follows a value may change its last digits.
+                let pattern = pattern.trim_end_matches('=').to_owned();
+                self.patterns.insert(pattern, what.to_owned());
             }
         }
     }
 
-    fn see(&mut self, place: impl Into<String>, text: impl Into<String>) {
-        self.seen.push((place.into(), text.into()));
+    fn add_text(&mut self, place: impl Into<String>, text: impl Into<String>) {
+        self.texts.push((place.into(), text.into()));
     }
 
     async fn run(&mut self, shell: &Shell, args: &[String], stdin: &str) -> Result<()> {
         let outcome = shell.crt(args).stdin(stdin).run().await?;
         ensure!(outcome.code() != Some(101), "a panic:\n{outcome}");
-        self.see(format!("output of `{}`", args.join(" ")), outcome.to_string());
+        self.add_text(format!("output of `{}`", args.join(" ")), outcome.to_string());
         Ok(())
     }
 
-    /// All commands in all ways.
+    /// All commands with all flags.
     async fn run_all(&mut self, shell: &Shell, cluster: &str, stdin: &str, context: &str) -> Result<()> {
         for command in COMMANDS {
-            for way in [&[][..]].iter().chain(&WAYS) {
-                let args = command.iter().chain(way.iter());
+            for flags in [&[][..]].iter().chain(&FLAGS) {
+                let args = command.iter().chain(flags.iter());
                 let args = args.map(|word| word.replace("CLUSTER", cluster));
                 let args: Vec<String> = args.chain(["--context".to_owned(), context.to_owned()]).collect();
                 self.run(shell, &args, stdin).await?;
@@ -91,19 +89,19 @@ impl Hunt {
         Ok(())
     }
 
-    /// The files of a home, but for the kubeconfig, where the user's own token belongs.
+    /// The files of a home directory except the kubeconfig, which contains the user's own token.
     fn search_home(&mut self, shell: &Shell) -> Result<()> {
-        fn walk(hunt: &mut Hunt, dir: &Path, except: &Path) -> Result<()> {
+        fn walk(search: &mut LeakSearch, dir: &Path, except: &Path) -> Result<()> {
             for entry in std::fs::read_dir(dir)? {
                 let path = entry?.path();
                 if path.is_symlink() || path == except {
                     continue;
                 }
                 if path.is_dir() {
-                    walk(hunt, &path, except)?;
+                    walk(search, &path, except)?;
                 } else {
                     let text = String::from_utf8_lossy(&std::fs::read(&path)?).into_owned();
-                    hunt.see(path.display().to_string(), text);
+                    search.add_text(path.display().to_string(), text);
                 }
             }
             Ok(())
@@ -112,65 +110,65 @@ impl Hunt {
     }
 
     async fn search_cluster(&mut self, fixture: &RancherFixture) -> Result<()> {
-        let above = (fixture.management.client().await?, fixture.cluster.id.clone());
-        let below = (fixture.downstream.client().await?, fixture.cluster.agent_namespace());
-        for (client, namespace) in [above, below] {
+        let management = (fixture.management.client().await?, fixture.cluster.id.clone());
+        let downstream = (fixture.downstream.client().await?, fixture.cluster.agent_namespace());
+        for (client, namespace) in [management, downstream] {
             let leases = Api::<Lease>::namespaced(client.clone(), &namespace);
             let leases = leases.list(&ListParams::default()).await?;
-            self.see(format!("Leases in {namespace}"), serde_json::to_string(&leases.items)?);
+            self.add_text(format!("Leases in {namespace}"), serde_json::to_string(&leases.items)?);
             let events = Api::<Event>::namespaced(client, &namespace)
                 .list(&ListParams::default())
                 .await?;
-            self.see(format!("Events in {namespace}"), serde_json::to_string(&events.items)?);
+            self.add_text(format!("Events in {namespace}"), serde_json::to_string(&events.items)?);
         }
         Ok(())
     }
 
-    /// What was found, shortened.
-    fn finds(&self) -> Vec<String> {
-        let mut finds = Vec::new();
-        for (place, text) in &self.seen {
-            for (needle, what) in &self.needles {
-                if let Some(at) = text.find(needle.as_str()) {
+    /// What was found, without the values.
+    fn leaks(&self) -> Vec<String> {
+        let mut leaks = Vec::new();
+        for (place, text) in &self.texts {
+            for (pattern, what) in &self.patterns {
+                if let Some(at) = text.find(pattern.as_str()) {
                     let line = text[..at].rsplit('\n').next().unwrap_or_default();
-                    finds.push(format!(
+                    leaks.push(format!(
                         "{what} ({} characters of it) in {place}, after {line:?}",
-                        needle.len()
+                        pattern.len()
                     ));
                 }
             }
         }
-        finds
+        leaks
     }
 
-    fn nothing(self) -> Result<()> {
-        let finds = self.finds();
-        ensure!(finds.is_empty(), "{}", finds.join("\n"));
+    fn expect_nothing(self) -> Result<()> {
+        let leaks = self.leaks();
+        ensure!(leaks.is_empty(), "{}", leaks.join("\n"));
         ensure!(
-            self.seen.iter().any(|(_, text)| !text.is_empty()),
-            "nothing was seen at all"
+            self.texts.iter().any(|(_, text)| !text.is_empty()),
+            "nothing was searched"
         );
         Ok(())
     }
 }
 
-async fn planted(fixture: &RancherFixture) -> Result<Hunt> {
-    let mut hunt = Hunt::default();
-    hunt.plant("the user's token", &User::admin().token);
+async fn search_of(fixture: &RancherFixture) -> Result<LeakSearch> {
+    let mut search = LeakSearch::default();
+    search.add_secret("the user's token", &User::admin().token);
     for (name, value) in manual_changes::values(fixture).await? {
-        hunt.plant(&format!("registration token {name}"), &value);
+        search.add_secret(&format!("registration token {name}"), &value);
     }
-    Ok(hunt)
+    Ok(search)
 }
 
 #[test]
 fn search_finds_tokens_in_plain_text_and_base64() {
     let token = "k2vq5rnt7wz9bj4hd6lcfmgspxk3vq2rnt8wz5bj7hd9lcf4mgsp6x";
     let text = |text: String| {
-        let mut hunt = Hunt::default();
-        hunt.plant("a token", token);
-        hunt.see("here", text);
-        !hunt.finds().is_empty()
+        let mut search = LeakSearch::default();
+        search.add_secret("a token", token);
+        search.add_text("here", text);
+        !search.leaks().is_empty()
     };
     assert!(!text("nothing".into()));
     assert!(text(format!("error: {token}.")));
@@ -184,24 +182,30 @@ fn search_finds_tokens_in_plain_text_and_base64() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_command_prints_a_token(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lyon").await?;
-    let mut hunt = planted(&fixture).await?;
-    let given = manual_changes::values(&fixture).await?["system"].clone();
-    hunt.run_all(&fixture.shell, &fixture.cluster.id, &format!("{given}\n"), "rancher")
+    let mut search = search_of(&fixture).await?;
+    let old = manual_changes::values(&fixture).await?["system"].clone();
+    search
+        .run_all(&fixture.shell, &fixture.cluster.id, &format!("{old}\n"), "rancher")
         .await?;
-    // What was searched is about these tokens: their fingerprints stand there.
-    let shown = crate::state::fingerprint(&given);
+    // The texts are about these tokens: they contain their fingerprints.
+    let fingerprint = crate::state::fingerprint(&old);
     ensure!(
-        hunt.seen.iter().filter(|(_, text)| text.contains(&shown)).count() > 10,
-        "{shown} is nowhere"
+        search
+            .texts
+            .iter()
+            .filter(|(_, text)| text.contains(&fingerprint))
+            .count()
+            > 10,
+        "{fingerprint} not found"
     );
-    // What it has rotated to is as secret as what it has rotated from.
+    // The new tokens are secret too.
     for (name, value) in manual_changes::values(&fixture).await? {
-        ensure!(name != "system" || value != given, "nothing was rotated");
-        hunt.plant(&format!("new registration token {name}"), &value);
+        ensure!(name != "system" || value != old, "nothing was rotated");
+        search.add_secret(&format!("new registration token {name}"), &value);
     }
-    hunt.search_cluster(&fixture).await?;
-    hunt.search_home(&fixture.shell)?;
-    hunt.nothing()
+    search.search_cluster(&fixture).await?;
+    search.search_home(&fixture.shell)?;
+    search.expect_nothing()
 }
 
 #[rstest]
@@ -210,7 +214,7 @@ async fn no_command_prints_a_token(#[case] storage: TokenStorage) -> Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn process_and_journal_hold_no_token_during_a_rotation(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lyon").await?;
-    let mut hunt = planted(&fixture).await?;
+    let mut search = search_of(&fixture).await?;
     let (proxy, shell) = fixture.behind_proxy().await?;
     let held = proxy.plan(On::write().path("*/deployments/*"), Fault::Stop(Moment::Before));
     let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "0s", "-v=9"];
@@ -220,24 +224,24 @@ async fn process_and_journal_hold_no_token_during_a_rotation(#[case] storage: To
     tokio::time::timeout(e2e::PATIENCE, held.strikes()).await?;
     for file in ["cmdline", "environ", "comm"] {
         let bytes = std::fs::read(format!("/proc/{pid}/{file}"))?;
-        hunt.see(file, String::from_utf8_lossy(&bytes).into_owned());
+        search.add_text(file, String::from_utf8_lossy(&bytes).into_owned());
     }
-    hunt.search_cluster(&fixture).await?;
+    search.search_cluster(&fixture).await?;
     for (name, value) in manual_changes::values(&fixture).await? {
-        hunt.plant(&format!("new registration token {name}"), &value);
+        search.add_secret(&format!("new registration token {name}"), &value);
     }
     held.release();
     rotation.signal(Signal::CONT)?;
     let outcome = rotation.finish().await?.expect(0)?;
-    hunt.see("output", outcome.to_string());
-    hunt.search_cluster(&fixture).await?;
-    hunt.search_home(&shell)?;
-    hunt.nothing()
+    search.add_text("output", outcome.to_string());
+    search.search_cluster(&fixture).await?;
+    search.search_home(&shell)?;
+    search.expect_nothing()
 }
 
-/// Answers that hold a token where no token should be, with what they are.
-fn broken_answers(token: &str) -> Vec<(&'static str, Fault)> {
-    let say = |status, body: String| Fault::Say { status, body };
+/// Responses with a token where no token should be, and what they are.
+fn malformed_responses(token: &str) -> Vec<(&'static str, Fault)> {
+    let respond = |status, body: String| Fault::Say { status, body };
     let secret = |data: serde_json::Value| {
         json!({
             "kind": "SecretList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"},
@@ -245,7 +249,7 @@ fn broken_answers(token: &str) -> Vec<(&'static str, Fault)> {
         })
         .to_string()
     };
-    let refusal = json!({
+    let error = json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 500, "reason": "InternalError",
         "message": format!("cannot store {token}"), "details": {"causes": [{"message": token, "field": token}]},
     });
@@ -258,40 +262,46 @@ fn broken_answers(token: &str) -> Vec<(&'static str, Fault)> {
     };
     let whole = secret(json!({"token": STANDARD.encode(token)}));
     vec![
-        ("an internal error that quotes it", say(500, refusal.to_string())),
+        ("an internal error that quotes it", respond(500, error.to_string())),
         (
             "a forbidden that quotes it",
-            say(403, refusal.to_string().replace("500", "403")),
+            respond(403, error.to_string().replace("500", "403")),
         ),
-        ("an error that is no JSON", say(500, format!("panic: token {token}\n"))),
-        ("no base64", say(200, secret(json!({"token": format!("%{token}")})))),
+        (
+            "an error that is not JSON",
+            respond(500, format!("panic: token {token}\n")),
+        ),
+        (
+            "not base64",
+            respond(200, secret(json!({"token": format!("%{token}")}))),
+        ),
         (
             "a number and a list",
-            say(200, secret(json!({"token": [token], "previousToken": 7}))),
+            respond(200, secret(json!({"token": [token], "previousToken": 7}))),
         ),
         (
             "a token with line breaks",
-            say(
+            respond(
                 200,
                 secret(json!({"token": STANDARD.encode(format!("{token}\n{token}\r\n"))})),
             ),
         ),
         (
             "an object cut off",
-            say(
+            respond(
                 200,
                 whole[..whole.find(&STANDARD.encode(token)).unwrap_or(0) + 30].to_owned(),
             ),
         ),
         (
             "a token object of wrong types",
-            say(200, token_object(json!({"token": {"value": token}}))),
+            respond(200, token_object(json!({"token": {"value": token}}))),
         ),
         (
             "a token object with line breaks",
-            say(200, token_object(json!({"token": format!("{token}\n{token}")}))),
+            respond(200, token_object(json!({"token": format!("{token}\n{token}")}))),
         ),
-        ("nothing but the token", say(200, format!("{token:?}"))),
+        ("nothing but the token", respond(200, format!("{token:?}"))),
     ]
 }
 
@@ -301,11 +311,11 @@ fn broken_answers(token: &str) -> Vec<(&'static str, Fault)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_responses_do_not_leak_tokens(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lyon").await?;
-    let mut hunt = planted(&fixture).await?;
+    let mut search = search_of(&fixture).await?;
     let token = manual_changes::values(&fixture).await?["system"].clone();
     let (proxy, shell) = fixture.behind_proxy().await?;
     let id = fixture.cluster.id.as_str();
-    for (what, fault) in broken_answers(&token) {
+    for (what, fault) in malformed_responses(&token) {
         for path in ["*/secrets*", "*/clusterregistrationtokens*", "*"] {
             proxy.heal();
             let planned = proxy.plan(On::request().path(path).always(), fault.clone());
@@ -316,32 +326,33 @@ async fn malformed_responses_do_not_leak_tokens(#[case] storage: TokenStorage) -
                 &["rotate", id, "--yes", "--timeout", "1s", "-v=9"],
             ] {
                 let args: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
-                hunt.run(&shell, &args, "")
+                search
+                    .run(&shell, &args, "")
                     .await
                     .with_context(|| format!("{what} at {path}"))?;
             }
             ensure!(
                 planned.struck() > 0 || (storage == TokenStorage::Status && path == "*/secrets*"),
-                "{what} at {path} never came"
+                "{what} at {path} was never sent"
             );
         }
     }
     proxy.heal();
-    hunt.search_cluster(&fixture).await?;
-    hunt.search_home(&shell)?;
-    hunt.nothing()
+    search.search_cluster(&fixture).await?;
+    search.search_home(&shell)?;
+    search.expect_nothing()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_kubeconfigs_and_credential_plugins_do_not_leak_tokens() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
-    let mut hunt = planted(&fixture).await?;
+    let mut search = search_of(&fixture).await?;
     let token = User::admin().token;
     let environment = test_cluster::TestEnvironment::shared().await?;
     let shell = Shell::new(environment, &Kubeconfig::read(fixture.shell.kubeconfig())?)?;
     let good = std::fs::read_to_string(fixture.shell.kubeconfig())?;
     let plugin = shell.home().join("bin/get-token");
-    let script = format!("#!/bin/sh\necho 'no way: {token}' >&2\necho '{{\"token\": \"{token}\"'\nexit 3\n");
+    let script = format!("#!/bin/sh\necho 'failed: {token}' >&2\necho '{{\"token\": \"{token}\"'\nexit 3\n");
     std::fs::write(&plugin, script)?;
     std::os::unix::fs::symlink("/bin/sh", shell.home().join("bin/sh"))?;
     std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755))?;
@@ -355,13 +366,13 @@ async fn malformed_kubeconfigs_and_credential_plugins_do_not_leak_tokens() -> Re
         }}}],
     });
     let kubeconfigs = [
-        ("a line that is no YAML", format!("{good}\n\ttoken: {token}\n")),
+        ("a line that is not YAML", format!("{good}\n\ttoken: {token}\n")),
         (
             "a token that is a list",
             good.replace(&format!("\"{token}\""), &format!("[\"{token}\"]")),
         ),
         (
-            "a file that breaks off in the token",
+            "a file that is cut off in the token",
             good[..good.find(&token).context("no token")? + token.len()].to_owned(),
         ),
         ("a user that is the token", format!("users: {token}\n")),
@@ -377,14 +388,11 @@ async fn malformed_kubeconfigs_and_credential_plugins_do_not_leak_tokens() -> Re
                 &format!("certificate-authority-data\": \"{token}"),
             ),
         ),
-        (
-            "a header that cannot be",
-            good.replace(&token, &format!("{token}\\n{token}")),
-        ),
-        ("a credential plugin that fails and talks", exec.to_string()),
+        ("an invalid header", good.replace(&token, &format!("{token}\\n{token}"))),
+        ("a credential plugin that prints the token", exec.to_string()),
     ];
     for (what, text) in kubeconfigs {
-        ensure!(text != good, "{what}: as before");
+        ensure!(text != good, "{what}: unchanged");
         std::fs::write(shell.kubeconfig(), text)?;
         for command in [
             &["list"][..],
@@ -395,11 +403,11 @@ async fn malformed_kubeconfigs_and_credential_plugins_do_not_leak_tokens() -> Re
             let args: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
             let outcome = shell.crt(&args).run().await?;
             ensure!(outcome.code() != Some(101), "{what}: a panic:\n{outcome}");
-            hunt.see(
+            search.add_text(
                 format!("output of `{}` with {what}", args.join(" ")),
                 outcome.to_string(),
             );
         }
     }
-    hunt.nothing()
+    search.expect_nothing()
 }

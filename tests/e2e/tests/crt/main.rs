@@ -1,6 +1,6 @@
-//! What users live through, one file for each story, on a real control plane.
+//! `kubectl crt` on a real control plane, one file for each command.
 //!
-//! One test binary, so that all stories share one bed. Each story has clusters, a home directory and a proxy of its own.
+//! One test binary, so that all tests share one environment. Each test has its own clusters, home directory and proxy.
 
 mod leaks;
 mod list;

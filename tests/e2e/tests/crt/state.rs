@@ -1,4 +1,4 @@
-//! The state of a cluster and its registration tokens, read from the API servers and from Rancher, with no code of the
+//! The state of a cluster and its registration tokens, read from the API servers and from the fake Rancher, without code of the
 //! plugin.
 
 mod expectations;
@@ -26,16 +26,16 @@ const CREDENTIALS: &str = "cattle-credentials-";
 /// The annotation of the Lease that holds the journal.
 const JOURNAL: &str = "kubectl-rotation.github.io/journal";
 
-/// One look.
+/// The state at one moment.
 #[derive(Debug)]
 pub(crate) struct State {
-    /// The registration tokens: name and fingerprint of the value that Rancher goes by. Bridges are among them.
+    /// The registration tokens: name and fingerprint of the value that Rancher uses, temporary ones included.
     pub(crate) tokens: BTreeMap<String, String>,
-    /// Those that carry the label of a bridge.
-    pub(crate) bridges: Vec<String>,
-    /// Previous values and ends of grace, wherever they stand: `system/previousToken`, `system/status`.
+    /// Those with the label of a temporary token.
+    pub(crate) temporary: Vec<String>,
+    /// Previous values and ends of grace periods: `system/previousToken`, `system/status`.
     pub(crate) graces: BTreeSet<String>,
-    /// The name that Rancher's own formula gives to the Secret with the value of `system`.
+    /// The name of the Secret with the value of `system`, by Rancher's formula.
     by_formula: String,
     /// The agent's Deployment.
     pub(crate) deployment: Rollout,
@@ -43,17 +43,17 @@ pub(crate) struct State {
     pub(crate) credentials: BTreeMap<String, String>,
     /// The same Secrets: name and fingerprint of everything that is in them.
     pub(crate) contents: BTreeMap<String, String>,
-    /// What the agent that connected last wrote down.
+    /// The token that the agent that connected last has written.
     pub(crate) connected: Option<String>,
     /// The agent's pods that have not ended: name and the Secret that each mounts.
     pub(crate) pods: BTreeMap<String, String>,
     /// The Lease.
     pub(crate) lease: Option<Lock>,
-    /// By Rancher's own word.
+    /// What the fake Rancher reports.
     pub(crate) report: Report,
 }
 
-/// What matters of the agent's Deployment.
+/// The relevant fields of the agent's Deployment.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Rollout {
     /// The Secret in the volume.
@@ -88,13 +88,13 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// A word of the journal: `phase`, `goal`.
+    /// A field of the journal: `phase`, `direction`.
     pub(crate) fn says(&self, key: &str) -> Option<&str> {
         self.journal.as_ref()?[key].as_str()
     }
 }
 
-/// The form in which Rancher and the plugin show a token.
+/// The fingerprint that Rancher and the plugin show.
 pub(crate) fn fingerprint(token: &str) -> String {
     use std::fmt::Write as _;
     let digest = Sha256::digest(token);
@@ -105,7 +105,7 @@ pub(crate) fn fingerprint(token: &str) -> String {
 }
 
 impl State {
-    /// Looks at everything.
+    /// Reads everything.
     pub(crate) async fn of(fixture: &RancherFixture) -> Result<Self> {
         let namespace = fixture.cluster.agent_namespace();
         let (management, downstream) = (fixture.management.client().await?, fixture.downstream.client().await?);
@@ -129,7 +129,7 @@ impl State {
                 .map(|(name, value)| (name.clone(), fingerprint(value)))
                 .collect(),
             by_formula: by_ranchers_formula(fixture, tokens.values.get("system")),
-            bridges: tokens.bridges,
+            temporary: tokens.temporary,
             graces: tokens.graces,
             deployment: Rollout::of(&deployment)?,
             credentials: BTreeMap::new(),
@@ -164,7 +164,7 @@ impl State {
         self.tokens.get("system").map_or("", String::as_str)
     }
 
-    /// The fingerprint that the agent's Deployment leads to.
+    /// The fingerprint in the Secret that the agent's Deployment names.
     pub(crate) fn named(&self) -> &str {
         self.credentials.get(&self.deployment.secret).map_or("", String::as_str)
     }
@@ -174,9 +174,9 @@ impl State {
         self.lease.as_ref()?.says("phase")
     }
 
-    /// The new token, as far as the journal knows one.
+    /// The new token in the journal, if one was drawn.
     pub(crate) fn drawn(&self) -> Option<&str> {
-        self.lease.as_ref()?.journal.as_ref()?["notes"]["new"].as_str()
+        self.lease.as_ref()?.journal.as_ref()?["record"]["new"].as_str()
     }
 }
 
@@ -189,11 +189,11 @@ fn by_ranchers_formula(fixture: &RancherFixture, token: Option<&String>) -> Stri
     )
 }
 
-/// What the registration tokens of a cluster hold, in either era.
+/// The values of the registration tokens of a cluster, with either kind of storage.
 #[derive(Default)]
 struct Tokens {
     values: BTreeMap<String, String>,
-    bridges: Vec<String>,
+    temporary: Vec<String>,
     graces: BTreeSet<String>,
 }
 
@@ -210,8 +210,8 @@ impl Tokens {
         for object in &objects {
             let name = object.metadata.name.clone().unwrap_or_default();
             let labels = object.metadata.labels.clone().unwrap_or_default();
-            if labels.contains_key("kubectl-rotation.github.io/bridge") {
-                all.bridges.push(name.clone());
+            if labels.contains_key("kubectl-rotation.github.io/temporary") {
+                all.temporary.push(name.clone());
             }
             let status = &object.data["status"];
             if !status["gracePeriodExpiresAt"].is_null() {
@@ -263,12 +263,14 @@ impl Rollout {
 
 impl Lock {
     fn of(lease: &Lease) -> Self {
-        let notes = lease.metadata.annotations.clone().unwrap_or_default();
+        let annotations = lease.metadata.annotations.clone().unwrap_or_default();
         let spec = lease.spec.clone().unwrap_or_default();
         Self {
             holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
-            journal: notes.get(JOURNAL).and_then(|text| serde_json::from_str(text).ok()),
-            result: notes.get("kubectl-rotation.github.io/last-result").cloned(),
+            journal: annotations
+                .get(JOURNAL)
+                .and_then(|text| serde_json::from_str(text).ok()),
+            result: annotations.get("kubectl-rotation.github.io/last-result").cloned(),
         }
     }
 }

@@ -1,141 +1,26 @@
 use client::ownership::Owner;
-use rancher::agent::{Credentials, RolloutSettings, Strategy};
-use rancher::cluster::{Cluster, ClusterKind};
-use rancher::credential_name::Formula;
+use rancher::agent::RolloutSettings;
 use rancher::settings::Settings;
-use rancher::token::RegistrationToken;
-use rancher::{Observed, token::ValueError};
+use rancher::token::{RegistrationToken, ValueError};
 
 use super::*;
+use crate::fixtures::{
+    URL, cluster, credentials, deployment, id, object, pod, stv_aggregation, system, token_secret, value,
+};
 use crate::report::owners::Owned;
-
-const URL: &str = "https://rancher.example.com";
-
-fn value(name: &str) -> Secret {
-    Secret::new(format!("token-{name}"))
-}
-
-fn print(name: &str) -> Fingerprint {
-    value(name).fingerprint()
-}
-
-fn object(name: &str) -> Observed {
-    Observed {
-        namespace: "c-x7k2p".into(),
-        name: name.into(),
-        uid: "u".into(),
-        resource_version: "1".into(),
-    }
-}
-
-fn id() -> ClusterId {
-    "c-x7k2p".parse().unwrap()
-}
-
-fn cluster() -> Cluster {
-    Cluster {
-        object: object("c-x7k2p"),
-        id: id(),
-        display_name: "oslo".into(),
-        kind: ClusterKind::Imported,
-        annotations: [].into(),
-        ca_certificate: None,
-        deleting: false,
-        conditions: [("Connected".to_owned(), ConditionStatus::True)].into(),
-        applied_token: Some(print("N")),
-        force_deploy: false,
-        desired_agent_image: None,
-        agent_image: None,
-    }
-}
-
-fn system(held: &str) -> RegistrationToken {
-    RegistrationToken {
-        object: object(SYSTEM),
-        labels: [].into(),
-        annotations: [].into(),
-        created: None,
-        deleting: false,
-        managed_by: None,
-        value: Ok(value(held)),
-        secret: None,
-        secret_name: None,
-        status_expires_at: None,
-        status_grace_ends_at: None,
-        problems: Vec::new(),
-    }
-}
-
-fn credentials(held: &str) -> Credentials {
-    Credentials {
-        object: object(&Formula::Sha256.name_for(URL, &value(held), &id())),
-        created: None,
-        deleting: false,
-        url: Some(URL.into()),
-        token: Some(value(held)),
-        namespace: "c-x7k2p".into(),
-        problems: Vec::new(),
-    }
-}
-
-fn deployment() -> Deployment {
-    Deployment {
-        object: object("cattle-cluster-agent"),
-        annotations: [].into(),
-        generation: 3,
-        observed_generation: 3,
-        replicas: 1,
-        paused: false,
-        strategy: Strategy::default(),
-        volume_secret: Some(credentials("N").object.name),
-        variables: Vec::new(),
-        rollout: RolloutSettings::default(),
-        restarted_at: None,
-        server_url: Some(URL.into()),
-        ca_checksum: None,
-        opens_both_tunnels: true,
-        status_replicas: 1,
-        updated_replicas: 1,
-        available_replicas: 1,
-        failure: None,
-    }
-}
-
-fn pod(name: &str, held: &str) -> Pod {
-    Pod {
-        name: name.into(),
-        secret: Some(credentials(held).object.name),
-        server_url: None,
-        ca_checksum: None,
-        restarted_at: None,
-        ready: true,
-        terminating: false,
-        finished: false,
-        waiting: None,
-    }
-}
-
-fn record(first: &str, second: &str) -> StvAggregation {
-    StvAggregation {
-        token: Some(print(first)),
-        tunnel_token: Some(print(second)),
-        server_url: None,
-        ca_checksum: None,
-    }
-}
 
 /// A cluster whose agent uses N, without problems.
 fn healthy() -> DiagnosisInputs {
     DiagnosisInputs {
         storage: Ok(TokenStorage::Secret),
-        cluster: cluster(),
+        cluster: cluster("N"),
         tokens: Ok(Tokens {
             tokens: vec![system("N")],
             ..Tokens::default()
         }),
-        deployment: Ok(Some(deployment())),
+        deployment: Ok(Some(deployment("N"))),
         pods: Ok(vec![pod("a", "N")]),
-        record: Ok(Some(record("N", "N"))),
+        record: Ok(Some(stv_aggregation("N", "N"))),
         credentials: Ok(Some(credentials("N"))),
         probe: Ok(ProbeResult::Accepted { cluster: Some(id()) }),
         settings: Settings {
@@ -232,20 +117,8 @@ fn an_owner_is_a_warning() {
 #[test]
 fn a_previous_token_fails_two_checks() {
     let mut inputs = healthy();
-    let secret = rancher::token::TokenSecret {
-        object: object("crt-token-system"),
-        annotations: [].into(),
-        created: None,
-        deleting: false,
-        current: Some(value("X")),
-        previous: Some(value("N")),
-        expires_at: None,
-        grace_ends_at: None,
-        managed_by: None,
-        problems: Vec::new(),
-    };
     let system = RegistrationToken {
-        secret: Some(secret),
+        secret: Some(token_secret("X", Some("N"))),
         ..system("X")
     };
     inputs.tokens = Ok(Tokens {
@@ -273,7 +146,7 @@ fn what_contradicts_a_proof_is_reported() {
         ..healthy()
     };
     let second_tunnel = DiagnosisInputs {
-        record: Ok(Some(record("N", "O"))),
+        record: Ok(Some(stv_aggregation("N", "O"))),
         ..healthy()
     };
     let late_pod = DiagnosisInputs {
@@ -363,7 +236,7 @@ fn a_held_rollout_in_progress_is_reported() {
     let held = Deployment {
         rollout,
         updated_replicas: 0,
-        ..deployment()
+        ..deployment("N")
     };
     let inputs = DiagnosisInputs {
         deployment: Ok(Some(held)),

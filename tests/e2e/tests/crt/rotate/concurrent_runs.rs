@@ -16,10 +16,10 @@ use crate::writes::effective;
 async fn of_two_concurrent_rotations_only_one_writes(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "oslo").await?;
     let start = State::of(&fixture).await?;
-    let ((left_proxy, left_desk), (right_proxy, right_desk)) =
+    let ((left_proxy, left_shell), (right_proxy, right_shell)) =
         tokio::try_join!(fixture.behind_proxy(), fixture.behind_proxy())?;
     let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "1s"];
-    let (left, right) = tokio::try_join!(left_desk.crt(rotate).start(), right_desk.crt(rotate).start())?;
+    let (left, right) = tokio::try_join!(left_shell.crt(rotate).start(), right_shell.crt(rotate).start())?;
     let pids = [left.pid()?, right.pid()?];
     let (left, right) = tokio::try_join!(left.finish(), right.finish())?;
 
@@ -42,40 +42,43 @@ async fn of_two_concurrent_rotations_only_one_writes(#[case] storage: TokenStora
         .and_then(|(_, age)| age.split_once("s ago"));
     let seconds: u32 = renewed.context("no age of the renewal")?.0.parse()?;
     assert!(seconds <= 30, "{loser}");
-    assert!(before.contains("watching whether it lives"), "{loser}");
+    assert!(
+        before.contains("Checking whether the holder still renews it."),
+        "{loser}"
+    );
     state::rotated(&fixture, &start, Scope::All).await.map(drop)
 }
 
-/// Where the holder is stopped: with a write on the wire, or with the leave to write in its hands.
+/// Where the holder is stopped: with a write in flight, or right before it sends one.
 #[derive(Clone, Copy)]
 enum Stopped {
-    OnTheWire,
-    BeforeItIsSent,
+    InFlight,
+    BeforeSending,
 }
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_run_writes_nothing_after_another_took_the_lock(
     #[values(TokenStorage::Status, TokenStorage::Secret)] storage: TokenStorage,
-    #[values(Stopped::OnTheWire, Stopped::BeforeItIsSent)] stopped: Stopped,
+    #[values(Stopped::InFlight, Stopped::BeforeSending)] stopped: Stopped,
 ) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lima").await?;
     let start = State::of(&fixture).await?;
     let (proxy, shell) = fixture.behind_proxy().await?;
     let stop = match stopped {
-        Stopped::OnTheWire => proxy.plan(
+        Stopped::InFlight => proxy.plan(
             On::write().path("*/deployments/cattle-cluster-agent"),
             Fault::Stop(Moment::Before),
         ),
-        // The intention to place the Secret is journaled; the Secret comes next.
-        Stopped::BeforeItIsSent => proxy.plan(
-            On::write().path("*/leases/*").nth(intention_to_place(storage)),
+        // The intent to create the agent's Secret is journaled; the Secret comes next.
+        Stopped::BeforeSending => proxy.plan(
+            On::write().path("*/leases/*").nth(intent_to_create_the_secret(storage)),
             Fault::Stop(Moment::After),
         ),
     };
     let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "1s"];
-    let sleeper = shell.crt(rotate).start().await?;
-    let pid = sleeper.pid()?;
+    let paused = shell.crt(rotate).start().await?;
+    let pid = paused.pid()?;
     proxy.victim(pid);
     stop.strikes().await;
     let left = State::of(&fixture).await?;
@@ -83,7 +86,7 @@ async fn a_paused_run_writes_nothing_after_another_took_the_lock(
     let holder = left
         .lease
         .and_then(|lease| lease.holder)
-        .context("nobody holds the lock")?;
+        .context("the lock has no holder")?;
     ensure!(holder.contains(&format!("/{pid}/")), "{holder}");
 
     let take_over = ["rotate", &fixture.cluster.id, "--yes", "--settle", "1s", "--force=lock"];
@@ -92,15 +95,15 @@ async fn a_paused_run_writes_nothing_after_another_took_the_lock(
 
     let before = effective(&proxy).len();
     stop.release();
-    sleeper.signal(Signal::CONT)?;
-    let outcome = sleeper.finish().await?;
-    // It finds either that its lock is gone, or that all is done already.
-    let says = match outcome.code() {
+    paused.signal(Signal::CONT)?;
+    let outcome = paused.finish().await?;
+    // It finds either that its lock is lost, or that everything is done already.
+    let reported = match outcome.code() {
         Some(0) => outcome.stdout.contains(" rotated"),
-        Some(1) => outcome.stderr.contains("another run has ended the rotation"),
+        Some(1) => outcome.stderr.contains("another run has finished the rotation"),
         _ => false,
     };
-    ensure!(says, "{outcome}");
+    ensure!(reported, "{outcome}");
     nothing_since(&proxy, before)?;
     let now = state::rotated(&fixture, &start, Scope::All).await?;
     assert_eq!((now.tokens, now.deployment), (done.tokens, done.deployment));
@@ -108,15 +111,16 @@ async fn a_paused_run_writes_nothing_after_another_took_the_lock(
     Ok(())
 }
 
-/// Which write of an existing Lease it is: begin, intend to bridge (era P), to mint, to place.
-fn intention_to_place(storage: TokenStorage) -> usize {
+/// Which write of an existing Lease it is: begin, then the intents to create a temporary token (storage `status`), to set the new
+/// value, and to create the Secret.
+fn intent_to_create_the_secret(storage: TokenStorage) -> usize {
     match storage {
         TokenStorage::Status => 4,
         TokenStorage::Secret => 3,
     }
 }
 
-/// Whatever it tried when it woke up was refused.
+/// All of its writes after it woke up were rejected.
 fn nothing_since(proxy: &FaultProxy, before: usize) -> Result<()> {
     let writes = effective(proxy);
     ensure!(

@@ -1,12 +1,9 @@
-//! The kill matrix: a rotation is killed right before and right after each of its writes, and nothing is lost. Run
-//! again, it finishes; and until the old token is retired, `rollback` restores the start.
+//! The kill matrix: a rotation is killed right before and right after each of its writes. The same command finishes it, and until
+//! the old token is revoked `rollback` restores the original state.
 //!
-//! The kill comes from a proxy between the plugin and its servers; the plugin has no hook for it. What must hold at the
-//! end of each point stands in [`state`](crate::state).
-#![expect(
-    clippy::print_stdout,
-    reason = "one line for each point is what a reader of the matrix looks for"
-)]
+//! A proxy between the plugin and its servers kills the plugin, which has no hook for it. [`state`](crate::state) checks the result
+//! of each point.
+#![expect(clippy::print_stdout, reason = "the matrix prints one line for each point")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -22,29 +19,29 @@ use test_cluster::{Fault, Moment, On, Request, TokenStorage};
 use crate::state::{self, Scope, State};
 use crate::writes::{essence, is_lease, same_as};
 
-/// How many clusters of one test are rotated side by side.
-const SIDE_BY_SIDE: usize = 4;
+/// How many clusters of one test are rotated in parallel.
+const PARALLEL: usize = 4;
 
 /// How often a holder renews its lock.
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
 
 /// One point of the matrix: a write of an undisturbed run, and the moment.
 ///
-/// Writes are told apart by what they change, and counted for each object alone: so a lock that is renewed once more
-/// on a busy machine moves nothing but the numbers of the writes of the Lease.
+/// Writes are identified by what they change, and counted for each object: an additional renewal of the lock on a busy machine only
+/// changes the numbers of the writes of the Lease.
 #[derive(Clone)]
 struct Point {
-    /// Its place among all writes of that run.
+    /// Its number among all writes of that run.
     write: usize,
     /// What it changes.
     what: String,
-    /// Of a write of the Lease: how many of those came after it.
+    /// For a write of the Lease: how many of those come after it.
     leases_after: Option<usize>,
     on: On,
     moment: Moment,
 }
 
-/// How the matrix goes on after the kill.
+/// The command after the kill.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Then {
     Rotate,
@@ -70,20 +67,20 @@ async fn rollback_restores_the_start_after_a_kill_before_retire(#[case] storage:
 struct Matrix {
     storage: TokenStorage,
     then: Then,
-    /// How many writes a run has that nobody disturbs.
+    /// The number of writes of an undisturbed run.
     writes: usize,
-    /// How often it may have renewed its lock meanwhile. A run that takes less time has so many writes of the Lease fewer.
+    /// How often it may have renewed its lock. A shorter run has fewer writes of the Lease.
     renewals: usize,
     points: Mutex<VecDeque<Point>>,
-    seen: Mutex<Seen>,
+    results: Mutex<Results>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct Results {
     /// Runs that ended before the write that they were to be killed at.
     not_reached: Vec<String>,
-    /// A run was killed in retire: from there on nothing can be rolled back.
-    edge: bool,
+    /// A run was killed in phase retire, from which on nothing can be rolled back.
+    retired: bool,
     failed: Vec<String>,
 }
 
@@ -101,31 +98,31 @@ impl Matrix {
             writes: writes.len(),
             renewals: usize::try_from(rotated.took.as_secs() / RENEWED_EVERY.as_secs())?,
             points: Mutex::new(points(&writes)),
-            seen: Mutex::default(),
+            results: Mutex::default(),
         })
     }
 
     async fn walk(&self) -> Result<()> {
         let began = Instant::now();
-        join_all((0..SIDE_BY_SIDE).map(|worker| self.work(worker))).await;
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        println!("{self}: {} writes, walked in {:.0?}", self.writes, began.elapsed());
-        ensure!(seen.failed.is_empty(), "{}", seen.failed.join("\n\n"));
+        join_all((0..PARALLEL).map(|worker| self.work(worker))).await;
+        let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        println!("{self}: {} writes, {:.0?}", self.writes, began.elapsed());
+        ensure!(results.failed.is_empty(), "{}", results.failed.join("\n\n"));
         ensure!(
-            seen.edge == (self.then == Then::Rollback),
+            results.retired == (self.then == Then::Rollback),
             "retire was reached: {}",
-            seen.edge
+            results.retired
         );
         ensure!(
-            seen.not_reached.is_empty(),
+            results.not_reached.is_empty(),
             "never killed: {}",
-            seen.not_reached.join(", ")
+            results.not_reached.join(", ")
         );
         Ok(())
     }
 
-    /// Walks point after point on a cluster of its own. Each point ends in a state that is a sound start for the next; a
-    /// cluster on which one failed is left alone.
+    /// Takes one point after the other, on its own cluster. Each point ends in a valid start for the next one; a cluster is not used
+    /// again after a failure.
     async fn work(&self, worker: usize) {
         let mut fixture = None;
         while let Some(point) = self.next() {
@@ -136,8 +133,8 @@ impl Matrix {
                 Ok(line) => println!("{self} {point}: {line} ({took:.1?})"),
                 Err(error) => {
                     println!("{self} {point}: FAILED ({took:.1?})");
-                    let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-                    seen.failed.push(format!("{self} {point}: {error:?}"));
+                    let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+                    results.failed.push(format!("{self} {point}: {error:?}"));
                     fixture = None;
                 }
             }
@@ -145,9 +142,9 @@ impl Matrix {
     }
 
     fn next(&self) -> Option<Point> {
-        let edge = self.seen.lock().unwrap_or_else(PoisonError::into_inner).edge;
+        let retired = self.results.lock().unwrap_or_else(PoisonError::into_inner).retired;
         let mut points = self.points.lock().unwrap_or_else(PoisonError::into_inner);
-        (!edge).then(|| points.pop_front()).flatten()
+        (!retired).then(|| points.pop_front()).flatten()
     }
 
     async fn on(&self, fixture: &mut Option<RancherFixture>, worker: usize, point: &Point) -> Result<String> {
@@ -160,10 +157,10 @@ impl Matrix {
         if !kill(fixture, point).await? {
             state::rotated(fixture, &start, Scope::All).await?;
             if point.leases_after.is_none_or(|after| after >= self.renewals) {
-                let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-                seen.not_reached.push(point.to_string());
+                let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+                results.not_reached.push(point.to_string());
             }
-            return Ok("it was done before".to_owned());
+            return Ok("finished before that write".to_owned());
         }
         let left = State::of(fixture).await?;
         let phase = left.phase().unwrap_or("no journal").to_owned();
@@ -174,22 +171,19 @@ impl Matrix {
         Ok(format!("in {phase}, {end}"))
     }
 
-    /// Undoes what was begun, or finds that it is too late for that and finishes it.
+    /// Rolls back, or finishes the rotation if that is not possible any more.
     async fn roll_back(&self, fixture: &RancherFixture, start: &State, left: &State) -> Result<String> {
         let rollback = fixture.shell.crt(command("rollback", fixture)).run().await?;
         match left.phase() {
             None => {
-                ensure!(
-                    left.tokens == start.tokens,
-                    "no journal, and something was done: {left:#?}"
-                );
+                ensure!(left.tokens == start.tokens, "no journal, but a change: {left:#?}");
                 let rollback = rollback.expect(0)?;
-                ensure!(rollback.stderr.contains("is under way"), "{rollback}");
+                ensure!(rollback.stderr.contains("is in progress"), "{rollback}");
                 untouched(fixture, start).await?;
-                Ok("there was nothing to roll back".to_owned())
+                Ok("nothing to roll back".to_owned())
             }
             Some("retire" | "confirm") => {
-                self.seen.lock().unwrap_or_else(PoisonError::into_inner).edge = true;
+                self.results.lock().unwrap_or_else(PoisonError::into_inner).retired = true;
                 let rollback = rollback.expect(1)?;
                 ensure!(rollback.stderr.contains("can only be finished"), "{rollback}");
                 Ok(format!("rollback is refused, {}", finish(fixture, start).await?))
@@ -224,7 +218,7 @@ fn points(writes: &[Request]) -> VecDeque<Point> {
     points
 }
 
-/// Runs a rotation and kills it there. Says whether it came so far.
+/// Runs a rotation and kills it there. `false`: it finished before.
 async fn kill(fixture: &RancherFixture, point: &Point) -> Result<bool> {
     let (proxy, shell) = fixture.behind_proxy().await?;
     proxy.plan(point.on.clone(), Fault::Kill(point.moment));
@@ -238,8 +232,8 @@ async fn kill(fixture: &RancherFixture, point: &Point) -> Result<bool> {
     let writes = proxy.writes();
     let mut rest = writes.iter().skip_while(|write| write.fault.is_none());
     let last = rest.next().context("it was killed before its first write")?;
-    // The server has answered, or has never seen it; and nothing came after it but what was on the wire at that moment: a
-    // renewal of the lock, or the write that a renewal was killed beside.
+    // The server has answered, or has never received it. Nothing came after it except what was in flight at that moment: a renewal
+    // of the lock, or the write that was in flight with a renewal.
     let beside: Vec<_> = rest.collect();
     let renewal_is_among_them = is_lease(last) || beside.iter().all(|write| is_lease(write));
     ensure!(beside.len() <= 1 && renewal_is_among_them, "{}", proxy.transcript());
@@ -253,14 +247,14 @@ async fn kill(fixture: &RancherFixture, point: &Point) -> Result<bool> {
 
 /// The same command again.
 async fn finish(fixture: &RancherFixture, start: &State) -> Result<String> {
-    let again: CommandOutput = fixture.shell.crt(command("rotate", fixture)).run().await?.expect(0)?;
+    let resumed: CommandOutput = fixture.shell.crt(command("rotate", fixture)).run().await?.expect(0)?;
     let rotated = state::rotated(fixture, start, Scope::All).await;
-    rotated.with_context(|| again.to_string())?;
+    rotated.with_context(|| resumed.to_string())?;
     Ok("finished by the same command".to_owned())
 }
 
-/// Nothing was begun, so nothing is to be restored. The lock of the killed run may still be there: its holder is dead,
-/// and whoever comes next takes it at once, as the next point does.
+/// Nothing was begun, so nothing has to be restored. The lock of the killed run may still exist: the next run takes it at once, since
+/// its holder has ended.
 async fn untouched(fixture: &RancherFixture, start: &State) -> Result<()> {
     let now = State::of(fixture).await?;
     ensure!((&now.tokens, &now.graces) == (&start.tokens, &start.graces), "{now:#?}");
@@ -292,6 +286,6 @@ impl fmt::Display for Matrix {
             Then::Rotate => "rotate again",
             Then::Rollback => "rollback",
         };
-        write!(f, "[{} era, {then}]", self.storage.word())
+        write!(f, "[storage {}, {then}]", self.storage.word())
     }
 }
