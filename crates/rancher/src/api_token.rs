@@ -1,13 +1,13 @@
-//! Rancher's v3 API tokens, as a client sees them: what a person, or Argo CD, calls Rancher with.
+//! Rancher's v3 API tokens, with which a user or Argo CD authenticates to Rancher.
 //!
-//! A token belongs to the user who minted it, and only that user can list or delete it (`pkg/auth/tokens/api.go` of
-//! Rancher 2.15.0). It may be scoped to one cluster: then it works at that cluster's paths and nowhere else, so it can
-//! neither list, mint nor delete tokens. There is no renewal: the only way on is another token.
+//! A token belongs to the user who issued it, and only that user can list or delete it (`pkg/auth/tokens/api.go` of Rancher
+//! 2.15.0). It may be scoped to one cluster. Then it is accepted at that cluster's paths only, so it can neither list, issue nor
+//! delete tokens. A token cannot be renewed; it can only be replaced by another one.
 //!
-//! Everything here goes to Rancher's own URL, not to a cluster's: the functions take a client of
-//! [`RancherUrl::url`](crate::reach::RancherUrl::url). [`bearing`] makes one that calls with a given token.
+//! All requests go to Rancher's own URL, not to that of a cluster: the functions take a client of
+//! [`RancherUrl::url`](crate::reach::RancherUrl::url). [`bearing`] makes a client that authenticates with a token.
 //!
-//! The value of a token is told once, in the answer to [`mint`]; it is a [`Secret`] from there on.
+//! Rancher returns the value of a token once, in the response to [`issue`]. It is a [`Secret`] from there on.
 
 mod cluster;
 mod norman;
@@ -29,21 +29,21 @@ use crate::cluster_id::ClusterId;
 use crate::error::Result;
 use crate::settings::Setting;
 
-pub use cluster::{SeenCluster, clusters, find_cluster};
+pub use cluster::{VisibleCluster, clusters, find_cluster};
 
 const KIND: &str = "API token";
 const TOKENS: &str = "/v3/tokens";
-/// What no lifetime is longer than, in minutes; 0 or absent: no limit. 129600 (90 days) since Rancher 2.8.
+/// The longest lifetime in minutes; 0 or absent: no limit. 129600 (90 days) since Rancher 2.8.
 const MAX_TTL: &str = "auth-token-max-ttl-minutes";
 
-/// The name of a token, which may be shown: `token-abcde`, `kubeconfig-u-abcde`. It stands before the colon of the value.
+/// The name of a token, which is not secret: `token-abcde`, `kubeconfig-u-abcde`. It is the part of the value before the colon.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct TokenName(String);
 
-/// A text that no token could be called. The text is not repeated: it may be a whole token.
+/// A text that is not a valid name. It is not repeated, since it may be a whole token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not the name of an API token: lower-case letters, digits, dashes and dots are expected")]
-pub struct NotATokenName;
+#[error("not the name of an API token: use lower-case letters, digits, dashes and dots")]
+pub struct InvalidTokenName;
 
 impl TokenName {
     /// The text itself.
@@ -53,7 +53,7 @@ impl TokenName {
 }
 
 impl FromStr for TokenName {
-    type Err = NotATokenName;
+    type Err = InvalidTokenName;
 
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
         let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.';
@@ -62,7 +62,7 @@ impl FromStr for TokenName {
         if bytes.len() <= 253 && bytes.iter().copied().all(inner) && edge(bytes.first()) && edge(bytes.last()) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(NotATokenName)
+            Err(InvalidTokenName)
         }
     }
 }
@@ -81,18 +81,18 @@ impl fmt::Display for TokenName {
     }
 }
 
-/// What sort of bearer value something calls Rancher with.
+/// A kind of bearer token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
-    /// A v3 token: `token-abcde:…`.
+    /// A v3 API token: `token-abcde:…`.
     Api(TokenName),
     /// A token of `ext.cattle.io/v1`: `ext/token-abcde:…` (Rancher 2.12 and later). Its `spec.clusterName` is stored but
     /// not enforced.
     Ext(TokenName),
-    /// A JSON Web Token: a downstream ServiceAccount's, which Rancher accepts where a `ClusterProxyConfig` allows it.
+    /// A JSON Web Token of a downstream ServiceAccount, which Rancher accepts where a `ClusterProxyConfig` allows it.
     ServiceAccount,
-    /// None of these.
-    Strange,
+    /// Any other value.
+    Unknown,
 }
 
 impl Credential {
@@ -109,11 +109,11 @@ impl Credential {
         match rest.split_once(':').map(|(name, key)| (name.parse(), key)) {
             Some((Ok(name), key)) if !key.is_empty() && is_ext => Self::Ext(name),
             Some((Ok(name), key)) if !key.is_empty() => Self::Api(name),
-            _ => Self::Strange,
+            _ => Self::Unknown,
         }
     }
 
-    /// The name under which Rancher's v3 API knows it.
+    /// Its name in Rancher's v3 API.
     pub fn api_token(&self) -> Option<&TokenName> {
         match self {
             Self::Api(name) => Some(name),
@@ -122,19 +122,19 @@ impl Credential {
     }
 }
 
-/// When a token ends.
+/// When a token expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
-    /// Its time to live is 0: never.
+    /// Never: its time to live is 0.
     Never,
-    /// At this moment. A negative time to live ends a token when it is made (seen on Rancher 2.15.0 and 2.12.0).
+    /// At this time. A token with a negative time to live expires when it is issued (seen on Rancher 2.15.0 and 2.12.0).
     At(Timestamp),
-    /// Rancher does not say when it was made.
+    /// Rancher does not say when it was created.
     Unknown,
 }
 
 impl Expiry {
-    /// The moment, if there is one.
+    /// The time, if there is one.
     pub fn at(self) -> Option<Timestamp> {
         match self {
             Self::At(at) => Some(at),
@@ -143,41 +143,40 @@ impl Expiry {
     }
 }
 
-/// A token as its owner sees it. No value: Rancher does not tell it again.
+/// A token as its owner sees it, without its value, which Rancher does not return again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiToken {
     /// Its name.
     pub name: TokenName,
     /// The user who owns it: `u-abcde`, `user-abcde`.
     pub user: String,
-    /// What its maker wrote; [`Mark::read`] finds ours.
+    /// Its description; [`Mark::read`] reads ours.
     pub description: String,
-    /// The only cluster that it works for. `None`: all that its owner sees.
+    /// The cluster that it is scoped to. `None`: all clusters of its owner.
     pub cluster: Option<ClusterId>,
-    /// When it ends. Computed as Rancher computes it, creation plus time to live: `expiresAt` is empty in the answer to a
-    /// mint, and filled seconds later (seen on Rancher 2.15.0 and 2.12.0).
+    /// When it expires. Computed as Rancher computes it, creation plus time to live: `expiresAt` is empty in the response to
+    /// [`issue`], and set seconds later (seen on Rancher 2.15.0 and 2.12.0).
     pub expiry: Expiry,
-    /// Rancher counts it as expired.
+    /// Rancher reports it as expired.
     pub expired: bool,
-    /// It has not been switched off.
+    /// It is not disabled.
     pub enabled: bool,
-    /// Of the last request with it, to the second; `None` before the first, and where Rancher does not keep it
-    /// (before 2.9).
+    /// The time of the last request with it, to the second. `None` before the first one, and before Rancher 2.9.
     pub last_used: Option<Timestamp>,
-    /// Made from another token, not by a login. Only such a token can delete itself.
+    /// Issued with another token, not by a login. Only such a token can delete itself.
     pub derived: bool,
-    /// It is the token that the list was asked for with.
+    /// It is the token of this request.
     pub current: bool,
 }
 
 impl ApiToken {
-    /// Whether Rancher would let it in at this moment, by what it says of it.
-    pub fn is_alive(&self, now: Timestamp) -> bool {
+    /// Whether it is valid at this time, by what Rancher reports of it.
+    pub fn is_valid(&self, now: Timestamp) -> bool {
         self.enabled && !self.expired && self.expiry.at().is_none_or(|at| at > now)
     }
 }
 
-/// A description that tells whose a token is, so that a run that was killed right after minting finds it again.
+/// A description that says what a token is for, so that a run that was killed right after it issued a token finds it again.
 ///
 /// ```
 /// use rancher::api_token::Mark;
@@ -187,7 +186,7 @@ impl ApiToken {
 /// mark.cluster = Some("51a4b7f0".to_owned());
 /// mark.replaces = Some("token-abcde".to_owned());
 /// assert_eq!(Mark::read(&mark.to_string()), Some(mark));
-/// assert_eq!(Mark::read("made by hand"), None);
+/// assert_eq!(Mark::read("created by hand"), None);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
@@ -195,16 +194,16 @@ pub struct Mark {
     pub by: String,
     /// Its run.
     pub run: String,
-    /// What the token is for: `namespace/name` of the object that holds it.
+    /// What the token is for: `namespace/name` of the object with the token.
     pub subject: String,
-    /// The cluster that this object is in. `None`: the mark is of a release that did not tell.
+    /// The cluster of this object. `None`: the mark was written by a release without this field.
     pub cluster: Option<String>,
-    /// The token that it takes the place of.
+    /// The token that it replaces.
     pub replaces: Option<String>,
 }
 
 impl Mark {
-    /// A mark of these. White space, which would break it, is left out.
+    /// White space, which separates the words of a mark, is left out.
     pub fn new(by: &str, run: &str, subject: &str) -> Self {
         let word = |text: &str| text.split_whitespace().collect();
         Self {
@@ -216,7 +215,7 @@ impl Mark {
         }
     }
 
-    /// From a description; `None` if it was written by others.
+    /// From a description. `None`: it is no mark.
     pub fn read(description: &str) -> Option<Self> {
         let mut words = description.split(' ');
         let mut mark = Self {
@@ -249,61 +248,60 @@ impl fmt::Display for Mark {
     }
 }
 
-/// A time to live that can be asked for: at least a millisecond, since 0 means "as long as possible" and a negative one
-/// makes a token that is dead (seen on Rancher 2.15.0 and 2.12.0).
+/// A time to live that can be requested. Not 0, which means "as long as possible", and not negative, which issues an expired token
+/// (seen on Rancher 2.15.0 and 2.12.0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lifetime(Duration);
 
-/// A time to live of nothing, or of more than Rancher can count.
+/// A time to live that is too short, or longer than Rancher supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a token must live for at least a second and at most 100 years")]
-pub struct NotALifetime;
+#[error("the lifetime of a token must be between 1 second and 100 years")]
+pub struct InvalidLifetime;
 
 impl TryFrom<Duration> for Lifetime {
-    type Error = NotALifetime;
+    type Error = InvalidLifetime;
 
     fn try_from(duration: Duration) -> std::result::Result<Self, Self::Error> {
         const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
         let fits = (Duration::from_secs(1)..=LONGEST).contains(&duration);
-        fits.then_some(Self(duration)).ok_or(NotALifetime)
+        fits.then_some(Self(duration)).ok_or(InvalidLifetime)
     }
 }
 
 impl Lifetime {
-    /// The time itself.
+    /// As a duration.
     pub fn duration(self) -> Duration {
         self.0
     }
 
-    /// What Rancher makes of it under its limit ([`max_ttl`]): the shorter of both. It says nothing; the answer to a mint
-    /// has what was granted.
+    /// What Rancher grants with its limit ([`max_ttl`]): the shorter of both. Rancher does not report the difference.
     #[must_use]
     pub fn granted(self, limit: Option<Duration>) -> Self {
         limit.map_or(self, |limit| Self(self.0.min(limit)))
     }
 }
 
-/// A token to be minted.
+/// A token to be issued.
 #[derive(Clone, Debug)]
 pub struct NewToken {
-    /// The one cluster that it shall work for. Rancher does not check that there is such a cluster.
+    /// The cluster that it is scoped to. Rancher does not check that the cluster exists.
     pub cluster: Option<ClusterId>,
-    /// How long it shall live; Rancher may shorten it without a word.
+    /// Its lifetime, which Rancher may shorten.
     pub lifetime: Lifetime,
-    /// Whose it is.
+    /// What it is for.
     pub mark: Mark,
 }
 
-/// A token that was just made, and its value, which nobody will be told again.
+/// A token that was just issued, and its value, which Rancher does not return again.
 #[derive(Debug)]
-pub struct Minted {
+pub struct IssuedToken {
     /// The token.
     pub token: ApiToken,
     /// The whole bearer value, `token-abcde:…`.
     pub value: Secret,
 }
 
-/// A client that calls with this token, in the place of any other identity: `client` should have none.
+/// A client that authenticates with this token. `client` must have no other credentials. `None`: the token is no valid header.
 pub fn bearing(client: &kube::Client, token: &Secret) -> Option<kube::Client> {
     let bearer = Secret::new(format!("Bearer {}", token.expose()));
     let mut value = HeaderValue::from_str(bearer.expose()).ok()?;
@@ -317,47 +315,47 @@ pub fn bearing(client: &kube::Client, token: &Secret) -> Option<kube::Client> {
     Some(kube::Client::new(service, "default"))
 }
 
-/// Makes a token for the caller. Never sent twice: a lost answer is found by [`list`] and the mark.
-pub async fn mint(client: &kube::Client, new: &NewToken) -> Result<Minted> {
+/// Issues a token for the caller. Never sent twice: if the response is lost, [`list`] and the mark find the token.
+pub async fn issue(client: &kube::Client, new: &NewToken) -> Result<IssuedToken> {
     let body = json!({
         "type": "token",
         "description": new.mark.to_string(),
         "ttl": u64::try_from(new.lifetime.duration().as_millis()).unwrap_or(u64::MAX),
         "clusterId": new.cluster,
     });
-    let asked = norman::Asked::new(Verb::Create, KIND, None);
-    let raw: RawToken = norman::send(client, &asked, Method::POST, TOKENS, Some(&body)).await?;
+    let operation = norman::Operation::new(Verb::Create, KIND, None);
+    let raw: RawToken = norman::send(client, &operation, Method::POST, TOKENS, Some(&body)).await?;
     let value = raw.token.clone().filter(|value| !value.is_empty());
     match (raw.read(), value) {
-        (Some(token), Some(value)) => Ok(Minted {
+        (Some(token), Some(value)) => Ok(IssuedToken {
             token,
             value: Secret::new(value),
         }),
-        _ => Err(asked.senseless()),
+        _ => Err(operation.invalid()),
     }
 }
 
-/// One of the caller's tokens; `None` if there is none of that name, or it is somebody else's.
+/// One of the caller's tokens. `None` if none has that name, or another user owns it.
 pub async fn get(client: &kube::Client, name: &TokenName) -> Result<Option<ApiToken>> {
-    let asked = norman::Asked::new(Verb::Get, KIND, Some(name.as_str()));
+    let operation = norman::Operation::new(Verb::Get, KIND, Some(name.as_str()));
     let path = format!("{TOKENS}/{name}");
-    let raw: Option<RawToken> = norman::optional(norman::send(client, &asked, Method::GET, &path, None).await)?;
-    raw.map(|raw| raw.read().ok_or_else(|| asked.senseless())).transpose()
+    let raw: Option<RawToken> = norman::optional(norman::send(client, &operation, Method::GET, &path, None).await)?;
+    raw.map(|raw| raw.read().ok_or_else(|| operation.invalid())).transpose()
 }
 
-/// All tokens of the caller. Those that expired are in it until Rancher's hourly purge.
+/// All tokens of the caller. Expired ones are listed until Rancher's hourly purge.
 pub async fn list(client: &kube::Client) -> Result<Vec<ApiToken>> {
-    let asked = norman::Asked::new(Verb::List, KIND, None);
-    let raw: Vec<RawToken> = norman::list(client, &asked, TOKENS).await?;
+    let operation = norman::Operation::new(Verb::List, KIND, None);
+    let raw: Vec<RawToken> = norman::list(client, &operation, TOKENS).await?;
     Ok(raw.into_iter().filter_map(RawToken::read).collect())
 }
 
-/// Ends one of the caller's tokens: Rancher refuses it within 60 ms (seen on Rancher 2.15.0 and 2.12.0). `false`: there
-/// was none of that name among the caller's.
+/// Revokes one of the caller's tokens: Rancher rejects it within 60 ms (seen on Rancher 2.15.0 and 2.12.0). `false`: the caller has
+/// no token of that name.
 pub async fn delete(client: &kube::Client, name: &TokenName) -> Result<bool> {
-    let asked = norman::Asked::new(Verb::Delete, KIND, Some(name.as_str()));
+    let operation = norman::Operation::new(Verb::Delete, KIND, Some(name.as_str()));
     let path = format!("{TOKENS}/{name}");
-    let gone = norman::send::<serde::de::IgnoredAny>(client, &asked, Method::DELETE, &path, None).await;
+    let gone = norman::send::<serde::de::IgnoredAny>(client, &operation, Method::DELETE, &path, None).await;
     norman::optional(gone).map(|found| found.is_some())
 }
 
@@ -366,29 +364,29 @@ pub async fn delete(client: &kube::Client, name: &TokenName) -> Result<bool> {
 pub struct User {
     /// `u-abcde`, `user-abcde`.
     pub id: String,
-    /// What the user logs in as; may be empty.
+    /// The login name; may be empty.
     #[serde(default)]
     pub username: String,
 }
 
-/// Who the caller is to Rancher. A token that is scoped to a cluster is refused here (401).
+/// The caller's user. A token that is scoped to a cluster is rejected here (401).
 pub async fn whoami(client: &kube::Client) -> Result<User> {
-    let asked = norman::Asked::new(Verb::Get, "user", Some("me"));
-    let users: Vec<User> = norman::list(client, &asked, "/v3/users?me=true").await?;
-    users.into_iter().next().ok_or_else(|| asked.senseless())
+    let operation = norman::Operation::new(Verb::Get, "user", Some("me"));
+    let users: Vec<User> = norman::list(client, &operation, "/v3/users?me=true").await?;
+    users.into_iter().next().ok_or_else(|| operation.invalid())
 }
 
-/// A setting by name, as any user may read it; `None` if there is none of that name, or it is not for this user.
+/// A setting by name, as any user can read it. `None` if it does not exist, or this user has no permission.
 pub async fn setting(client: &kube::Client, name: &str) -> Result<Option<Setting>> {
-    let asked = norman::Asked::new(Verb::Get, "Setting", Some(name));
+    let operation = norman::Operation::new(Verb::Get, "Setting", Some(name));
     let path = format!("/v3/settings/{name}");
-    match norman::send(client, &asked, Method::GET, &path, None).await {
+    match norman::send(client, &operation, Method::GET, &path, None).await {
         Err(error) if error.is_forbidden() => Ok(None),
         other => norman::optional(other),
     }
 }
 
-/// The longest time to live that Rancher grants; `None`: it has no limit, or does not tell.
+/// The longest lifetime that Rancher grants. `None`: no limit, or unknown.
 pub async fn max_ttl(client: &kube::Client) -> Result<Option<Duration>> {
     let setting = setting(client, MAX_TTL).await?.unwrap_or_default();
     let minutes: u64 = setting
@@ -404,7 +402,7 @@ pub async fn max_ttl(client: &kube::Client) -> Result<Option<Duration>> {
 struct RawToken {
     id: String,
     name: String,
-    /// Only in the answer to a mint.
+    /// Only in the response to [`issue`].
     token: Option<String>,
     user_id: Option<String>,
     description: Option<String>,
@@ -424,7 +422,7 @@ struct RawToken {
 }
 
 impl RawToken {
-    /// `None`: it has no usable name.
+    /// `None`: it has no valid name.
     fn read(self) -> Option<ApiToken> {
         let expiry = self.expiry();
         let name = if self.name.is_empty() { self.id } else { self.name };

@@ -1,4 +1,4 @@
-//! Clusters as Rancher keeps them: `clusters.management.cattle.io`, and how a user's name for one finds it.
+//! Clusters in Rancher: `clusters.management.cattle.io`, and how they are found by name.
 
 mod find;
 mod kind;
@@ -8,12 +8,11 @@ use std::collections::BTreeMap;
 
 use client::request::{self, Item, Merge, Metadata, Resource, Wanted};
 use client::secret::Fingerprint;
-use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::error::Result;
-use crate::object::{self, Observed, Problem, WRONG_TYPE, Write, time};
+use crate::object::{self, Observed, Write};
 
 pub use crate::cluster_id::ClusterId;
 pub use find::find;
@@ -22,12 +21,12 @@ pub use redeploy::{Redeploy, Rendered};
 
 const CLUSTER: Resource = object::management("Cluster", "clusters");
 
-/// Set to `"true"`, it makes Rancher render and apply the agent's manifest at once; Rancher sets it to `"false"` when
-/// that is done (seen on Rancher 2.12.0 and 2.15.0: after 1.3 to 1.9 s).
+/// The value `"true"` makes Rancher render and apply the agent's manifest. Rancher sets it to `"false"` afterwards (seen on
+/// Rancher 2.12.0 and 2.15.0: after 1.3 to 1.9 s).
 const FORCE_DEPLOY: &str = "io.cattle.agent.force.deploy";
-/// Fingerprint of the token that Rancher has last applied downstream. Era S only.
+/// Storage `secret`: fingerprint of the token that Rancher applied last on the downstream cluster.
 const TOKEN_HASH: &str = "io.cattle.agent.registration-token-hash";
-/// On clusters that Rancher provisions itself.
+/// On clusters that Rancher provisions.
 const ADMINISTRATED: &str = "provisioning.cattle.io/administrated";
 
 /// The status of a condition.
@@ -41,92 +40,54 @@ pub enum ConditionStatus {
     Unknown,
 }
 
-/// One entry of `status.conditions`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Condition {
-    /// What it says.
-    pub status: ConditionStatus,
-    /// Why, in one word.
-    pub reason: String,
-    /// Why, in a sentence. May be the output of `kubectl apply` (`AgentDeployed`).
-    pub message: String,
-    /// When status or message last changed. Rancher does not keep `lastTransitionTime`, and does not move this one when
-    /// it repeats itself, so it proves nothing (seen on Rancher 2.15.0 and 2.12.0).
-    pub updated: Option<Timestamp>,
-}
-
-/// A cluster, as far as its registration matters.
+/// A cluster, as far as its registration is concerned.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     /// Name, uid and version of the object.
     pub object: Observed,
     /// Its id: the name of the object.
     pub id: ClusterId,
-    /// What the user calls it.
+    /// Its display name.
     pub display_name: String,
-    /// The Fleet workspace, which is the namespace of its `clusters.provisioning.cattle.io` object.
-    pub workspace: Option<String>,
-    /// What sort of cluster it is.
+    /// What kind of cluster it is.
     pub kind: ClusterKind,
-    /// `spec.internal`: the cluster that Rancher runs in.
-    pub internal: bool,
-    /// `status.driver`, e.g. `imported`; empty before the first connection.
-    pub driver: String,
-    /// `status.provider`, e.g. `k3s`; empty where Rancher has not recognised one.
-    pub provider: String,
-    /// Labels, for selectors and display.
-    pub labels: BTreeMap<String, String>,
     /// Annotations. Empty where clusters are listed.
     pub annotations: BTreeMap<String, String>,
-    /// `status.caCert`: base64 of the PEM that the cluster's API server was last known by, which may be stale. None where
-    /// clusters are listed.
+    /// `status.caCert`: base64 of the CA of the cluster's API server, which may be stale. None where clusters are listed.
     pub ca_certificate: Option<String>,
-    /// When it was registered.
-    pub created: Option<Timestamp>,
     /// It is being deleted.
     pub deleting: bool,
-    /// `status.conditions` by type.
-    pub conditions: BTreeMap<String, Condition>,
-    /// Fingerprint of the token that Rancher has last applied downstream (era S): proof that the manifest was applied,
-    /// not that an agent has connected with it.
+    /// The status of `status.conditions`, by type.
+    pub conditions: BTreeMap<String, ConditionStatus>,
+    /// Storage `secret`: fingerprint of the token that Rancher applied last on the downstream cluster. It proves that the
+    /// manifest was applied, not that an agent has connected.
     pub applied_token: Option<Fingerprint>,
-    /// Rancher has been told to render and apply the agent anew, and has not yet done it.
+    /// Rancher was told to redeploy the agent, and has not done so yet.
     pub force_deploy: bool,
     /// The agent image that the cluster's own spec asks for (`agentImageOverride`, else `desiredAgentImage` unless it is
     /// `fixed`). None: the one of the setting `agent-image`.
     pub desired_agent_image: Option<String>,
-    /// The agent image that Rancher has last applied.
+    /// The agent image that Rancher applied last.
     pub agent_image: Option<String>,
-    /// How many nodes Rancher has seen; it deploys no agent to a cluster without nodes.
-    pub nodes: i64,
-    /// Fields that make no sense.
-    pub problems: Vec<Problem>,
 }
 
 impl Cluster {
-    /// A condition by its type, e.g. `Connected`.
-    pub fn condition(&self, kind: &str) -> Option<&Condition> {
-        self.conditions.get(kind)
-    }
-
-    /// Whether a condition is there and True.
+    /// Whether a condition is True.
     pub fn is(&self, kind: &str) -> bool {
-        self.condition(kind)
-            .is_some_and(|condition| condition.status == ConditionStatus::True)
+        self.conditions.get(kind) == Some(&ConditionStatus::True)
     }
 
-    /// Rancher's own view of the tunnel, polled every 15 s. None: no agent has ever connected. It is to be shown, not to
-    /// be trusted: it need not move in a good roll-out, and may say False while proxied calls are answered (seen on
-    /// Rancher 2.15.0 and 2.12.0).
+    /// Rancher's condition `Connected`, polled every 15 s. None: no agent has ever connected. It is displayed, never trusted: it
+    /// may not change during a successful rollout, and may be False while requests through the tunnel succeed (seen on Rancher
+    /// 2.15.0 and 2.12.0).
     pub fn connected(&self) -> Option<ConditionStatus> {
-        self.condition("Connected").map(|condition| condition.status)
+        self.conditions.get("Connected").copied()
     }
 
-    /// Rancher still waits for the cluster's own first start, and deploys `cattle-cluster-agent-bootstrap` instead of the
-    /// agent. `PreBootstrapped` is Unknown, not False, on a cluster that knows no such phase (seen on Rancher 2.15.0).
+    /// Rancher still waits for the cluster's first start, and deploys `cattle-cluster-agent-bootstrap` instead of the agent.
+    /// `PreBootstrapped` is Unknown, not False, on a cluster without that phase (seen on Rancher 2.15.0).
     pub fn pre_bootstrap(&self) -> bool {
-        self.condition("PreBootstrapped")
-            .is_some_and(|condition| condition.status == ConditionStatus::False)
+        self.conditions.get("PreBootstrapped") == Some(&ConditionStatus::False)
     }
 }
 
@@ -136,15 +97,12 @@ struct RawCluster {
     metadata: Metadata,
     spec: Option<RawSpec>,
     status: Option<RawStatus>,
-    #[serde(skip)]
-    broken: bool,
 }
 
 impl Item for RawCluster {
     fn unreadable(metadata: Metadata) -> Option<Self> {
         Some(Self {
             metadata,
-            broken: true,
             ..Self::default()
         })
     }
@@ -157,7 +115,6 @@ struct RawSpec {
     internal: Option<bool>,
     desired_agent_image: Option<String>,
     agent_image_override: Option<String>,
-    fleet_workspace_name: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -166,77 +123,41 @@ struct RawStatus {
     driver: Option<String>,
     provider: Option<String>,
     agent_image: Option<String>,
-    node_count: Option<i64>,
     ca_cert: Option<String>,
     conditions: Option<Vec<RawCondition>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(default)]
 struct RawCondition {
     #[serde(rename = "type")]
     kind: String,
     status: String,
-    reason: String,
-    message: String,
-    last_update_time: Option<String>,
 }
 
-impl RawCondition {
-    fn read(self, problems: &mut Vec<Problem>) -> (String, Condition) {
-        let status = match self.status.as_str() {
-            "True" => ConditionStatus::True,
-            "False" => ConditionStatus::False,
-            _ => ConditionStatus::Unknown,
-        };
-        let updated = time(
-            self.last_update_time.as_deref(),
-            "status.conditions[].lastUpdateTime",
-            problems,
-        );
-        (
-            self.kind,
-            Condition {
-                status,
-                reason: self.reason,
-                message: self.message,
-                updated,
-            },
-        )
+impl From<&str> for ConditionStatus {
+    fn from(text: &str) -> Self {
+        match text {
+            "True" => Self::True,
+            "False" => Self::False,
+            _ => Self::Unknown,
+        }
     }
 }
 
 impl RawCluster {
-    /// None for an object whose name is no id: the API server would not have stored it.
+    /// None for an object whose name is not an id, which no API server stores.
     fn read(self) -> Option<Cluster> {
-        let Self {
-            metadata,
-            spec,
-            status,
-            broken,
-        } = self;
+        let Self { metadata, spec, status } = self;
         let (spec, status) = (spec.unwrap_or_default(), status.unwrap_or_default());
         let id: ClusterId = metadata.name.parse().ok()?;
-        let mut problems = Vec::from_iter(broken.then_some(WRONG_TYPE));
         let conditions = status
             .conditions
             .unwrap_or_default()
             .into_iter()
-            .map(|raw| raw.read(&mut problems))
+            .map(|raw| (raw.kind, raw.status.as_str().into()))
             .collect();
-        let applied_token = metadata
-            .annotation(TOKEN_HASH)
-            .filter(|text| !text.is_empty())
-            .and_then(|text| {
-                let parsed = text.parse().ok();
-                if parsed.is_none() {
-                    problems.push(Problem {
-                        field: "annotation io.cattle.agent.registration-token-hash",
-                        what: "is not a fingerprint",
-                    });
-                }
-                parsed
-            });
+        let applied_token = metadata.annotation(TOKEN_HASH).and_then(|text| text.parse().ok());
         let internal = spec.internal.unwrap_or_default();
         let driver = status.driver.unwrap_or_default();
         let provider = status.provider.unwrap_or_default();
@@ -246,11 +167,6 @@ impl RawCluster {
             kind: ClusterKind::of(&id, internal, administrated, &driver, &provider),
             id,
             display_name: spec.display_name.unwrap_or_default(),
-            workspace: filled(spec.fleet_workspace_name),
-            internal,
-            driver,
-            provider,
-            created: metadata.created(),
             deleting: metadata.deletion_timestamp.is_some(),
             conditions,
             applied_token,
@@ -258,11 +174,8 @@ impl RawCluster {
             desired_agent_image: filled(spec.agent_image_override)
                 .or_else(|| filled(spec.desired_agent_image).filter(|image| image != "fixed")),
             agent_image: filled(status.agent_image),
-            nodes: status.node_count.unwrap_or_default(),
-            labels: metadata.labels.unwrap_or_default(),
             annotations: metadata.annotations.unwrap_or_default(),
             ca_certificate: filled(status.ca_cert),
-            problems,
         })
     }
 }
@@ -271,14 +184,13 @@ fn filled(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-/// A cluster by its id. None if there is none.
+/// A cluster by its id. None if it does not exist.
 pub async fn get(client: &kube::Client, id: &ClusterId) -> Result<Option<Cluster>> {
     let raw: Option<RawCluster> = request::get(client, CLUSTER, None, id.as_str()).await?;
     Ok(raw.and_then(RawCluster::read))
 }
 
-/// All clusters that a label selector matches (None: all), `local` included, in pages of 500. Each is some 2 KiB here,
-/// whatever its status says.
+/// All clusters that match a label selector (None: all), `local` included, in pages of 500.
 pub async fn list(client: &kube::Client, labels: Option<&str>) -> Result<Vec<Cluster>> {
     let mut clusters = Vec::new();
     let mut from = None;
@@ -305,27 +217,12 @@ pub async fn list(client: &kube::Client, labels: Option<&str>) -> Result<Vec<Clu
     }
 }
 
-/// Sets an annotation of the caller's, which is an event of the cluster: Rancher looks again at everything that hangs on
-/// it. In era S it is what makes Rancher push a changed `system` token, in 1.5 to 2.4 s (seen on Rancher 2.15.0); in era
-/// P it pushes nothing (seen on 2.12.0). In both it brings back a missing `default-token`.
+/// Sets an annotation of the caller's, so that Rancher reconciles the cluster. With storage `secret` Rancher then pushes a changed
+/// `system` token, in 1.5 to 2.4 s (seen on Rancher 2.15.0); with storage `status` it pushes nothing (seen on 2.12.0). In both it
+/// recreates a missing `default-token`.
 ///
-/// The value must differ from the last one, or nothing is written and nothing happens.
-pub async fn touch(
-    client: &kube::Client,
-    cluster: &Observed,
-    annotation: (&str, &str),
-    write: &Write,
-) -> Result<Cluster> {
-    annotate(client, cluster, annotation, write).await
-}
-
-/// Tells Rancher to render the agent's manifest anew and apply it with the token of `system`, which is made first if it
-/// is missing. Everything in the manifest is applied, not only the token.
-pub async fn force_deploy(client: &kube::Client, cluster: &Observed, write: &Write) -> Result<Cluster> {
-    annotate(client, cluster, (FORCE_DEPLOY, "true"), write).await
-}
-
-async fn annotate(
+/// The value must differ from the last one; otherwise nothing is written and nothing happens.
+pub async fn trigger_reconcile(
     client: &kube::Client,
     cluster: &Observed,
     (key, value): (&str, &str),

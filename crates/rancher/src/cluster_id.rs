@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ClusterId(String);
 
-/// A text that no namespace could be called.
+/// A text that is not a valid namespace name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a cluster id: lower-case letters, digits and dashes are expected, 63 at most")]
-pub struct NotAClusterId(String);
+#[error("{0:?} is not a cluster id: use at most 63 lower-case letters, digits and dashes")]
+pub struct InvalidClusterId(String);
 
 impl ClusterId {
     /// The text itself.
@@ -23,7 +23,7 @@ impl ClusterId {
 }
 
 impl FromStr for ClusterId {
-    type Err = NotAClusterId;
+    type Err = InvalidClusterId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
@@ -35,7 +35,7 @@ impl FromStr for ClusterId {
         if fits {
             Ok(Self(text.to_owned()))
         } else {
-            Err(NotAClusterId(text.to_owned()))
+            Err(InvalidClusterId(text.to_owned()))
         }
     }
 }

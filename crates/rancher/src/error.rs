@@ -1,4 +1,4 @@
-//! What can go wrong between this crate and a server, with the server's own answer kept for whoever words it.
+//! What can go wrong between this crate and a server. The server's own response is kept for whatever words it.
 
 use std::fmt;
 
@@ -8,62 +8,59 @@ use serde::Deserialize;
 
 use crate::cluster_id::ClusterId;
 
-/// What everything here returns.
+/// What every function of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failed look at, or change of, something of Rancher's.
+/// A read or a write that failed.
 ///
-/// Which side it was on (management or downstream) is known to the caller, who made the client.
+/// The caller, who made the client, knows which cluster it was on (management or downstream).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A request that failed: the server did not answer, answered no, or answered something that is not its API's.
+    /// A failed request: no response, an error, or a response that its API does not give.
     #[error(transparent)]
     Request(request::Error),
-    /// No cluster answers to that name.
-    #[error(
-        "no cluster has the id, display name or provisioning name {asked:?}{}",
-        near_names(near)
-    )]
-    NoSuchCluster {
-        /// What the user typed.
+    /// No cluster has that name.
+    #[error("cluster {asked:?} not found")]
+    ClusterNotFound {
+        /// What the user typed: an id, a display name or `namespace/name`.
         asked: String,
-        /// Names that are nearly it, best first.
-        near: Vec<String>,
+        /// Similar names, best first.
+        similar: Vec<String>,
     },
-    /// Several clusters share that display name.
-    #[error("{} clusters are called {asked:?}: {}", candidates.len(), list_of(candidates))]
+    /// Several clusters have that display name.
+    #[error("{} clusters have the name {asked:?}: {}", candidates.len(), list_of(candidates))]
     AmbiguousCluster {
         /// What the user typed.
         asked: String,
         /// Each of them.
         candidates: Vec<Candidate>,
     },
-    /// An empty token would let anybody in: Rancher indexes it as it does any other (seen on Rancher 2.12.0: for some
-    /// 13 ms `Authorization: Bearer stv-cluster-` was accepted as that cluster).
+    /// Rancher indexes an empty token like any other and would accept every agent without one (seen on Rancher 2.12.0: for
+    /// some 13 ms `Authorization: Bearer stv-cluster-` was accepted as that cluster).
     #[error("a registration token must not be empty")]
     BlankToken,
-    /// A Deployment that is no agent's, or was built by hand in a way that no patch of ours would be right for.
+    /// A Deployment that is not the agent's, or was changed so that no patch of this crate fits.
     #[error("the agent's Deployment {namespace}/{name} {what}")]
-    StrangeAgent {
+    UnsupportedAgent {
         /// Its namespace.
         namespace: String,
         /// Its name.
         name: String,
-        /// What is odd about it.
+        /// What does not fit.
         what: &'static str,
     },
     /// The operating system gave no random bytes.
-    #[error("the operating system has no randomness to give")]
-    NoRandomness(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot read random bytes from the operating system")]
+    RandomBytes(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// One of several clusters that a name could mean.
+/// One of several clusters with the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Its id, which is never ambiguous.
     pub id: ClusterId,
-    /// What it is called.
+    /// Its display name.
     pub display_name: String,
 }
 
@@ -74,39 +71,39 @@ impl fmt::Display for Candidate {
 }
 
 impl Error {
-    /// The HTTP status that the API server answered with.
+    /// The HTTP status of the response.
     pub fn code(&self) -> Option<u16> {
         self.request()?.code()
     }
 
-    /// The object has changed since it was observed, or exists already (409): look again.
+    /// The object has changed since it was observed, or exists already (409): observe again.
     pub fn is_conflict(&self) -> bool {
         self.request().is_some_and(request::Error::is_conflict)
     }
 
-    /// A create met an object of that name.
+    /// An object of that name exists already.
     pub fn is_already_exists(&self) -> bool {
         self.request().is_some_and(request::Error::is_already_exists)
     }
 
-    /// The object is not there, or the server does not serve this kind (404).
+    /// The object does not exist, or the server does not serve this kind (404).
     pub fn is_not_found(&self) -> bool {
         self.request().is_some_and(request::Error::is_not_found)
     }
 
-    /// The caller has no right to this (403; Rancher answers with an empty body at times).
+    /// The caller lacks a permission (403; Rancher sometimes answers with an empty body).
     pub fn is_forbidden(&self) -> bool {
         self.request().is_some_and(request::Error::is_forbidden)
     }
 
-    /// Rancher could not pass the call on, because the cluster's agent has no tunnel open. Rancher takes some 30 s to say
-    /// so (seen on Rancher 2.15.0 and 2.12.0), and a call a moment later may go through.
+    /// Rancher could not forward the request, because the cluster's agent has no tunnel open. Rancher takes some 30 s to say
+    /// so (seen on Rancher 2.15.0 and 2.12.0), and a request a moment later may succeed.
     pub fn is_agent_disconnected(&self) -> bool {
         let says = |status: &Status| status.message.contains("cluster agent disconnected");
         self.request().and_then(request::Error::status).is_some_and(says)
     }
 
-    /// In the words of the terminal, with the side that it was on ("the downstream cluster").
+    /// As the terminal prints it, with the cluster that it was on ("the downstream cluster").
     pub fn on(self, side: &str) -> client::error::Error {
         match self {
             Self::Request(error) => error.on(side),
@@ -124,7 +121,7 @@ impl Error {
 
 impl From<request::Error> for Error {
     fn from(error: request::Error) -> Self {
-        Self::Request(error.read_by(refusal))
+        Self::Request(error.read_by(proxy_error))
     }
 }
 
@@ -134,18 +131,17 @@ impl From<Error> for client::error::Error {
         let message = error.to_string();
         match error {
             Error::Request(error) => error.into(),
-            Error::NoSuchCluster { .. } => Self::new(Kind::NotFound, message),
-            Error::AmbiguousCluster { .. } => Self::usage(message).hint("name the one that is meant by its id"),
+            Error::ClusterNotFound { similar, .. } => {
+                let error = Self::new(Kind::NotFound, message);
+                let similar: Vec<_> = similar.iter().map(|name| format!("{name:?}")).collect();
+                match similar.as_slice() {
+                    [] => error,
+                    names => error.hint(format!("did you mean {}?", names.join(" or "))),
+                }
+            }
+            Error::AmbiguousCluster { .. } => Self::usage(message).hint("use the id of the cluster"),
             _ => Self::failed(message),
         }
-    }
-}
-
-fn near_names(near: &[String]) -> String {
-    match near {
-        [] => String::new(),
-        [one] => format!("; is {one:?} meant?"),
-        several => format!("; is one of {} meant?", several.join(", ")),
     }
 }
 
@@ -157,20 +153,20 @@ fn list_of(candidates: &[Candidate]) -> String {
         .join(", ")
 }
 
-/// A refusal in Rancher's own form (seen on Rancher 2.15.0 and 2.12.0):
+/// An error in the form of Rancher's proxy (seen on Rancher 2.15.0 and 2.12.0):
 /// `{"Code":{"Code":"Forbidden","Status":403},"Message":"clusters.management.cattle.io \"c-…\" is forbidden: …"}`.
-fn refusal(answer: &str) -> Option<Status> {
+fn proxy_error(body: &str) -> Option<Status> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Refusal {
-        code: RefusalCode,
+    struct ProxyError {
+        code: ProxyErrorCode,
         message: String,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct RefusalCode {
+    struct ProxyErrorCode {
         code: String,
     }
-    let refusal: Refusal = serde_json::from_str(answer).ok()?;
-    Some(Status::failure(&refusal.message, &refusal.code.code))
+    let error: ProxyError = serde_json::from_str(body).ok()?;
+    Some(Status::failure(&error.message, &error.code.code))
 }

@@ -1,4 +1,4 @@
-//! What the objects of Rancher have in common.
+//! What all objects of Rancher have in common.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,13 +16,13 @@ pub(crate) const WRONG_TYPE: Problem = Problem {
     what: "has a field of the wrong type",
 };
 
-/// Something of Rancher's, and how it is called.
+/// A kind of Rancher's API.
 pub(crate) const fn management(kind: &'static str, plural: &'static str) -> Resource {
-    // The full group always: `fleet.cattle.io` has a `clusterregistrationtokens` of its own.
+    // Always the full group: `fleet.cattle.io` has its own `clusterregistrationtokens`.
     Resource::new(kind, "management.cattle.io/v3", plural)
 }
 
-/// A Secret, of whose `data` only the keys are read that `D` knows: others may be large.
+/// A Secret. Of its `data` only the keys of `D` are read: others may be large.
 #[derive(Debug, Deserialize)]
 pub(crate) struct RawSecret<D> {
     #[serde(default)]
@@ -42,12 +42,12 @@ impl<D: DeserializeOwned> Item for RawSecret<D> {
     }
 }
 
-/// The error for a changed object that has no usable name: no API server sends one.
+/// The error for a response without a valid name, which no API server sends.
 pub(crate) fn nameless(resource: Resource) -> Error {
     request::Error::senseless(Verb::Patch, resource.named(None, None)).into()
 }
 
-/// A time as Rancher writes it; what is there but is no RFC 3339 goes to `problems`.
+/// A time as Rancher writes it. One that is not RFC 3339 goes to `problems`.
 pub(crate) fn time(text: Option<&str>, field: &'static str, problems: &mut Vec<Problem>) -> Option<Timestamp> {
     let text = text.filter(|text| !text.is_empty())?;
     let parsed = text.parse().ok();
@@ -65,7 +65,7 @@ pub(crate) fn rfc3339(time: Timestamp) -> String {
     Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
 }
 
-/// One value of a Secret's `data` as text; None if it is missing or empty, or (then it is a problem) no text.
+/// One value of a Secret's `data` as text. None if it is missing, empty or, which goes to `problems`, not text.
 pub(crate) fn decoded(encoded: Option<&str>, field: &'static str, problems: &mut Vec<Problem>) -> Option<String> {
     let encoded = encoded.filter(|encoded| !encoded.is_empty())?;
     let Ok(bytes) = STANDARD.decode(encoded) else {

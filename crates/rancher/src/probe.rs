@@ -1,18 +1,18 @@
-//! Asking Rancher itself whether a registration token is alive, at the public doors that agents use.
+//! Asks Rancher whether it accepts a registration token, at the public endpoints that agents use.
 //!
-//! No right is needed and nothing is changed, but each look leaves a line in Rancher's log. There are three doors:
+//! This needs no permission and changes nothing, but each probe leaves a line in Rancher's log. There are three endpoints:
 //!
-//! | door | alive | dead |
+//! | endpoint | accepted | rejected |
 //! |---|---|---|
-//! | `/v3/connect` with the token as an agent sends it | 400 `unexpected end of JSON input` (the rest of the greeting is missing) | 400 `cluster not found` |
+//! | `/v3/connect` with the token as an agent sends it | 400 `unexpected end of JSON input` (the rest of the handshake is missing) | 400 `cluster not found` |
 //! | `/v3/connect` as for the second tunnel, `Bearer stv-cluster-<token>` | 400 `Error during upgrade for host [stv-cluster-<cluster id>]` (it is no websocket) | 401 `failed authentication` |
-//! | `/cacerts` with the token's hash and a nonce | 200 and `X-Cattle-Hash`, an HMAC keyed with the token | era S: 200 without it; era P: **the handler panics** and the connection is cut |
+//! | `/cacerts` with the token's hash and a nonce | 200 and `X-Cattle-Hash`, an HMAC keyed with the token | storage `secret`: 200 without the header; storage `status`: **the handler panics** and the connection is cut |
 //!
-//! (All seen on Rancher 2.15.0 and 2.12.0.) So in era P the third is only tried with a token that the first two let in.
-//! It is the one that proves who answers: nobody can make that header without knowing the token.
+//! (All seen on Rancher 2.15.0 and 2.12.0.) So with storage `status` the third endpoint is only asked about a token that the
+//! first two accept. It proves that Rancher itself answers: the header cannot be computed without the token.
 //!
-//! Behind a load balancer every replica of Rancher has its own memory of tokens, and they learn of a change one after
-//! the other. Each request therefore asks for a connection of its own, and one look is not enough.
+//! Behind a load balancer each replica of Rancher has its own index of tokens, and they learn of a change one after the
+//! other. So each request uses a connection of its own, and one probe is not enough.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,266 +31,269 @@ use subtle::ConstantTimeEq as _;
 
 use crate::agent::STV_PREFIX;
 use crate::cluster_id::ClusterId;
-use crate::era::Era;
 use crate::error::Result;
 use crate::token::generate;
+use crate::token_storage::TokenStorage;
 
 const TUNNEL_TOKEN: HeaderName = HeaderName::from_static("x-api-tunnel-token");
 const NONCE: HeaderName = HeaderName::from_static("x-cattle-nonce");
 const HASH: HeaderName = HeaderName::from_static("x-cattle-hash");
 
-/// No honest answer is longer: the longest is a bundle of CA certificates.
-const LONGEST_ANSWER: usize = 1 << 20;
+/// The longest valid response is a bundle of CA certificates.
+const LONGEST_RESPONSE: usize = 1 << 20;
 
-/// What Rancher says of a token.
+/// What Rancher answers to a token.
 #[derive(Clone, Debug)]
-pub enum Verdict {
-    /// It is accepted at every door.
-    Live {
-        /// The cluster that it belongs to, as the second door names it.
+pub enum ProbeResult {
+    /// Every endpoint accepts it.
+    Accepted {
+        /// The cluster that it belongs to, as the second tunnel's endpoint names it.
         cluster: Option<ClusterId>,
     },
-    /// It is refused at every door that was tried.
-    Dead,
+    /// Every endpoint that was asked rejects it.
+    Rejected,
     /// Neither is proven.
-    Unknown(Doubt),
+    Unknown(UnknownReason),
 }
 
-impl Verdict {
-    /// Accepted everywhere.
-    pub fn is_live(&self) -> bool {
-        matches!(self, Self::Live { .. })
+impl ProbeResult {
+    /// Whether every endpoint accepts it.
+    pub fn is_accepted(&self) -> bool {
+        matches!(self, Self::Accepted { .. })
     }
 
-    /// Refused everywhere.
-    pub fn is_dead(&self) -> bool {
-        matches!(self, Self::Dead)
+    /// Whether every endpoint rejects it.
+    pub fn is_rejected(&self) -> bool {
+        matches!(self, Self::Rejected)
     }
 }
 
-/// Why there is no verdict.
+/// Why the result of a probe is unknown.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Doubt {
-    /// No answer came.
+pub enum UnknownReason {
+    /// There was no response.
     NoAnswer(Arc<kube::Error>),
-    /// An answer came that none of these doors gives: a proxy's, or no Rancher's.
-    Odd {
-        /// The path that was asked.
+    /// The response is none that this endpoint of Rancher gives: it comes from a proxy, or from something else.
+    Unexpected {
+        /// The path of the endpoint.
         path: &'static str,
         /// Its HTTP status.
         code: u16,
     },
-    /// One door, or one replica, accepts it and another refuses it: Rancher's replicas learn of a change one after the
-    /// other.
+    /// One endpoint or replica accepts the token and another rejects it: replicas learn of a change one after the other.
     Disagreement,
-    /// Doors let it in, but what answers does not know the token itself: something between here and Rancher.
+    /// The token is accepted, but what answers does not know it: something between here and Rancher.
     NotProven,
-    /// The text cannot be sent in a header, so no agent can use it: a line break or the like is in it.
-    Unsendable,
+    /// The token cannot be sent in a header, so no agent can use it: it contains a line break or the like.
+    InvalidHeader,
 }
 
-impl fmt::Display for Doubt {
+impl fmt::Display for UnknownReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoAnswer(_) => f.write_str("Rancher did not answer"),
-            Self::Odd { path, code } => write!(f, "{path} answered {code}, and not as Rancher does"),
-            Self::Disagreement => f.write_str("it is accepted in one place and refused in another"),
-            Self::NotProven => f.write_str("what answers for Rancher does not know the token"),
-            Self::Unsendable => f.write_str("it has characters that cannot be sent"),
+            Self::Unexpected { path, code } => write!(f, "unexpected response {code} from {path}"),
+            Self::Disagreement => f.write_str("one endpoint or replica accepts it and another rejects it"),
+            Self::NotProven => f.write_str("the server that answers for Rancher does not know the token"),
+            Self::InvalidHeader => f.write_str("it contains characters that cannot be sent in a header"),
         }
     }
 }
 
-/// What is at a URL.
+/// What answers at a URL.
 #[derive(Clone, Debug)]
-pub enum Identity {
-    /// Rancher, with its doors for agents open.
+pub enum ServerIdentity {
+    /// Rancher, with its endpoints for agents.
     Rancher,
-    /// Something else that speaks HTTP.
+    /// Another HTTP server.
     Other {
-        /// What it said to a greeting that Rancher answers with 400 `cluster not found`.
+        /// Its HTTP status for a request that Rancher answers with 400 `cluster not found`.
         code: u16,
     },
-    /// Nothing that answers, or not to us.
+    /// Nothing.
     NoAnswer(Arc<kube::Error>),
 }
 
-/// What one door says.
-enum Door {
-    Open(Option<ClusterId>),
-    Shut,
-    Doubt(Doubt),
+/// What one endpoint answers.
+enum EndpointResult {
+    Accepted(Option<ClusterId>),
+    Rejected,
+    Unknown(UnknownReason),
 }
 
-struct Answer {
+struct Response {
     code: StatusCode,
     headers: HeaderMap,
     body: Vec<u8>,
 }
 
-/// Someone who knocks at Rancher's public doors.
+/// Sends requests to Rancher's public endpoints.
 #[derive(Clone)]
 pub struct Probe {
     client: kube::Client,
 }
 
 impl Probe {
-    /// `client` must be built for Rancher's own URL and without any identity: one with an identity would put that in the
-    /// place of the token.
+    /// `client` must be built for Rancher's own URL and without credentials: a client with credentials would replace the
+    /// token by them.
     pub fn new(client: kube::Client) -> Self {
         Self { client }
     }
 
-    /// Whether it is Rancher that answers at this URL: it is greeted with a token that was made up on the spot.
-    pub async fn identify(&self) -> Result<Identity> {
-        let stranger = generate()?;
-        Ok(match self.first_door(&stranger).await {
-            Door::Shut | Door::Open(_) => Identity::Rancher,
-            Door::Doubt(Doubt::NoAnswer(why)) => Identity::NoAnswer(why),
-            Door::Doubt(Doubt::Odd { code, .. }) => Identity::Other { code },
-            Door::Doubt(_) => Identity::Other { code: 0 },
+    /// Whether Rancher answers at this URL, by a request with a random token.
+    pub async fn identify(&self) -> Result<ServerIdentity> {
+        let random = generate()?;
+        Ok(match self.tunnel(&random).await {
+            EndpointResult::Rejected | EndpointResult::Accepted(_) => ServerIdentity::Rancher,
+            EndpointResult::Unknown(UnknownReason::NoAnswer(why)) => ServerIdentity::NoAnswer(why),
+            EndpointResult::Unknown(UnknownReason::Unexpected { code, .. }) => ServerIdentity::Other { code },
+            EndpointResult::Unknown(_) => ServerIdentity::Other { code: 0 },
         })
     }
 
-    /// The PEM by which agents are to trust Rancher, as it gives it to anybody. None: it has none, and stands behind a
-    /// certificate that is publicly trusted.
+    /// The PEM by which agents trust Rancher. None: Rancher has none, and uses a publicly trusted certificate.
     pub async fn ca_certificates(&self) -> Result<Option<String>> {
         let failed = |source| request::Error::failed(Verb::Get, "CA certificates /cacerts", source);
-        let answer = self.knock("/cacerts", HeaderMap::new()).await.map_err(failed)?;
-        if !answer.code.is_success() {
-            let status = kube::core::Status::failure("this is not answered as Rancher does", "");
-            return Err(failed(kube::Error::Api(status.with_code(answer.code.as_u16()).boxed())).into());
+        let response = self.request("/cacerts", HeaderMap::new()).await.map_err(failed)?;
+        if !response.code.is_success() {
+            let status = kube::core::Status::failure("unexpected response", "");
+            return Err(failed(kube::Error::Api(status.with_code(response.code.as_u16()).boxed())).into());
         }
-        let text = String::from_utf8(answer.body).map_err(|error| failed(kube::Error::FromUtf8(error)))?;
+        let text = String::from_utf8(response.body).map_err(|error| failed(kube::Error::FromUtf8(error)))?;
         Ok(Some(text).filter(|text| !text.trim().is_empty()))
     }
 
-    /// One look at all doors.
-    pub async fn look(&self, era: Era, token: &Secret) -> Verdict {
+    /// Asks every endpoint once.
+    pub async fn check(&self, storage: TokenStorage, token: &Secret) -> ProbeResult {
         if token.is_empty() {
-            // Never sent: a Rancher of era P may have a blank token in its index for a moment.
-            return Verdict::Dead;
+            // Never sent: with storage `status` Rancher may have a blank token in its index for a moment.
+            return ProbeResult::Rejected;
         }
-        let (first, second) = futures::future::join(self.first_door(token), self.second_door(token)).await;
-        let verdict = match (first, second) {
-            (Door::Doubt(doubt), _) | (_, Door::Doubt(doubt)) => Verdict::Unknown(doubt),
-            (Door::Open(_), Door::Open(cluster)) => Verdict::Live { cluster },
-            (Door::Shut, Door::Shut) => Verdict::Dead,
-            (Door::Open(_), Door::Shut) | (Door::Shut, Door::Open(_)) => Verdict::Unknown(Doubt::Disagreement),
+        let (tunnel, second) = futures::future::join(self.tunnel(token), self.second_tunnel(token)).await;
+        let result = match (tunnel, second) {
+            (EndpointResult::Unknown(reason), _) | (_, EndpointResult::Unknown(reason)) => {
+                return ProbeResult::Unknown(reason);
+            }
+            (EndpointResult::Accepted(_), EndpointResult::Accepted(cluster)) => ProbeResult::Accepted { cluster },
+            (EndpointResult::Rejected, EndpointResult::Rejected) => ProbeResult::Rejected,
+            _ => return ProbeResult::Unknown(UnknownReason::Disagreement),
         };
-        let third_is_safe = era == Era::Secret || verdict.is_live();
-        if !third_is_safe || matches!(verdict, Verdict::Unknown(_)) {
-            return verdict;
+        if storage == TokenStorage::Status && result.is_rejected() {
+            return result;
         }
-        match (self.third_door(token).await, verdict) {
-            (Door::Open(_), verdict @ Verdict::Live { .. }) | (Door::Shut, verdict @ Verdict::Dead) => verdict,
-            (Door::Doubt(doubt), _) => Verdict::Unknown(doubt),
-            _ => Verdict::Unknown(Doubt::Disagreement),
+        match (self.cacerts(token).await, result) {
+            (EndpointResult::Accepted(_), result @ ProbeResult::Accepted { .. })
+            | (EndpointResult::Rejected, result @ ProbeResult::Rejected) => result,
+            (EndpointResult::Unknown(reason), _) => ProbeResult::Unknown(reason),
+            _ => ProbeResult::Unknown(UnknownReason::Disagreement),
         }
     }
 
-    /// Looks `times` times, one after the other and each over new connections; stops at the first that differs or is in
-    /// doubt.
-    pub async fn looks(&self, era: Era, token: &Secret, times: u32) -> Verdict {
-        let first = self.look(era, token).await;
+    /// Checks a token `times` times in a row, each over new connections. Stops at the first result that differs or is unknown.
+    pub async fn check_times(&self, storage: TokenStorage, token: &Secret, times: u32) -> ProbeResult {
+        let first = self.check(storage, token).await;
         for _ in 1..times {
-            if matches!(first, Verdict::Unknown(_)) {
+            if matches!(first, ProbeResult::Unknown(_)) {
                 break;
             }
-            match (&first, self.look(era, token).await) {
-                (Verdict::Live { .. }, Verdict::Live { .. }) | (Verdict::Dead, Verdict::Dead) => {}
-                (_, doubt @ Verdict::Unknown(_)) => return doubt,
-                _ => return Verdict::Unknown(Doubt::Disagreement),
+            match (&first, self.check(storage, token).await) {
+                (ProbeResult::Accepted { .. }, ProbeResult::Accepted { .. })
+                | (ProbeResult::Rejected, ProbeResult::Rejected) => {}
+                (_, unknown @ ProbeResult::Unknown(_)) => return unknown,
+                _ => return ProbeResult::Unknown(UnknownReason::Disagreement),
             }
         }
         first
     }
 
-    async fn first_door(&self, token: &Secret) -> Door {
-        let Some(value) = sensitive(token.expose()) else {
-            return Door::Doubt(Doubt::Unsendable);
-        };
-        let answer = match self
-            .knock("/v3/connect", HeaderMap::from_iter([(TUNNEL_TOKEN, value)]))
-            .await
-        {
-            Ok(answer) => answer,
-            Err(error) => return Door::Doubt(Doubt::NoAnswer(Arc::new(error))),
-        };
-        let text = answer.text();
-        if answer.code == StatusCode::BAD_REQUEST && text.contains("unexpected end of JSON input") {
-            Door::Open(None)
-        } else if answer.code == StatusCode::BAD_REQUEST && text.contains("cluster not found") {
-            Door::Shut
-        } else {
-            Door::Doubt(answer.odd("/v3/connect"))
-        }
+    /// The endpoint of the first tunnel.
+    async fn tunnel(&self, token: &Secret) -> EndpointResult {
+        let headers = sensitive(token.expose()).map(|value| HeaderMap::from_iter([(TUNNEL_TOKEN, value)]));
+        self.connect(headers, |response| {
+            let text = response.text();
+            if response.code != StatusCode::BAD_REQUEST {
+                None
+            } else if text.contains("unexpected end of JSON input") {
+                Some(EndpointResult::Accepted(None))
+            } else {
+                text.contains("cluster not found").then_some(EndpointResult::Rejected)
+            }
+        })
+        .await
     }
 
-    async fn second_door(&self, token: &Secret) -> Door {
+    /// The same endpoint, as for the second tunnel.
+    async fn second_tunnel(&self, token: &Secret) -> EndpointResult {
         let bearer = Secret::new(format!("Bearer {STV_PREFIX}{}", token.expose()));
-        let Some(value) = sensitive(bearer.expose()) else {
-            return Door::Doubt(Doubt::Unsendable);
+        let headers = sensitive(bearer.expose()).map(|value| HeaderMap::from_iter([(AUTHORIZATION, value)]));
+        self.connect(headers, |response| {
+            let text = response.text();
+            let host = text
+                .split_once("Error during upgrade for host [")
+                .and_then(|(_, rest)| rest.split_once(']'));
+            if let Some((host, _)) = host {
+                let cluster = host.strip_prefix(STV_PREFIX).and_then(|id| id.parse().ok());
+                return Some(EndpointResult::Accepted(cluster));
+            }
+            let rejected = response.code == StatusCode::UNAUTHORIZED && text.contains("failed authentication");
+            rejected.then_some(EndpointResult::Rejected)
+        })
+        .await
+    }
+
+    async fn connect(
+        &self,
+        headers: Option<HeaderMap>,
+        read: impl Fn(&Response) -> Option<EndpointResult>,
+    ) -> EndpointResult {
+        let Some(headers) = headers else {
+            return EndpointResult::Unknown(UnknownReason::InvalidHeader);
         };
-        let answer = match self
-            .knock("/v3/connect", HeaderMap::from_iter([(AUTHORIZATION, value)]))
-            .await
-        {
-            Ok(answer) => answer,
-            Err(error) => return Door::Doubt(Doubt::NoAnswer(Arc::new(error))),
-        };
-        let text = answer.text();
-        let host = text
-            .split_once("Error during upgrade for host [")
-            .and_then(|(_, rest)| rest.split_once(']'));
-        if let Some((host, _)) = host {
-            Door::Open(host.strip_prefix(STV_PREFIX).and_then(|id| id.parse().ok()))
-        } else if answer.code == StatusCode::UNAUTHORIZED && text.contains("failed authentication") {
-            Door::Shut
-        } else {
-            Door::Doubt(answer.odd("/v3/connect"))
+        match self.request("/v3/connect", headers).await {
+            Ok(response) => read(&response).unwrap_or_else(|| response.unexpected("/v3/connect")),
+            Err(error) => EndpointResult::Unknown(UnknownReason::NoAnswer(Arc::new(error))),
         }
     }
 
-    async fn third_door(&self, token: &Secret) -> Door {
+    async fn cacerts(&self, token: &Secret) -> EndpointResult {
         let nonce = match generate() {
             Ok(nonce) => nonce.expose().to_owned(),
-            Err(_) => return Door::Doubt(Doubt::NotProven),
+            Err(_) => return EndpointResult::Unknown(UnknownReason::NotProven),
         };
         let hash = STANDARD.encode(Sha256::digest(token.expose().as_bytes()));
         let (Some(bearer), Some(nonce_value)) = (sensitive(&format!("Bearer {hash}")), sensitive(&nonce)) else {
-            return Door::Doubt(Doubt::Unsendable);
+            return EndpointResult::Unknown(UnknownReason::InvalidHeader);
         };
         let headers = HeaderMap::from_iter([(AUTHORIZATION, bearer), (NONCE, nonce_value)]);
-        let answer = match self.knock("/cacerts", headers).await {
-            Ok(answer) => answer,
-            Err(error) => return Door::Doubt(Doubt::NoAnswer(Arc::new(error))),
+        let response = match self.request("/cacerts", headers).await {
+            Ok(response) => response,
+            Err(error) => return EndpointResult::Unknown(UnknownReason::NoAnswer(Arc::new(error))),
         };
-        if !answer.code.is_success() {
-            return Door::Doubt(answer.odd("/cacerts"));
+        if !response.code.is_success() {
+            return response.unexpected("/cacerts");
         }
-        match answer.headers.get(HASH) {
-            None => Door::Shut,
-            Some(hash) if bool::from(proof(token, &nonce, &answer.body).as_bytes().ct_eq(hash.as_bytes())) => {
-                Door::Open(None)
+        match response.headers.get(HASH) {
+            None => EndpointResult::Rejected,
+            Some(hash) if bool::from(proof(token, &nonce, &response.body).as_bytes().ct_eq(hash.as_bytes())) => {
+                EndpointResult::Accepted(None)
             }
-            Some(_) => Door::Doubt(Doubt::NotProven),
+            Some(_) => EndpointResult::Unknown(UnknownReason::NotProven),
         }
     }
 
-    async fn knock(&self, path: &'static str, mut headers: HeaderMap) -> Result<Answer, kube::Error> {
+    async fn request(&self, path: &'static str, mut headers: HeaderMap) -> Result<Response, kube::Error> {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         let mut request = http::Request::new(Body::empty());
         *request.uri_mut() = http::Uri::from_static(path);
         *request.headers_mut() = headers;
         let (head, body) = self.client.send(request).await?.into_parts();
-        let body = Limited::new(body, LONGEST_ANSWER)
+        let body = Limited::new(body, LONGEST_RESPONSE)
             .collect()
             .await
             .map_err(kube::Error::Service)?
             .to_bytes();
-        Ok(Answer {
+        Ok(Response {
             code: head.status,
             headers: head.headers,
             body: body.into(),
@@ -304,20 +307,20 @@ impl fmt::Debug for Probe {
     }
 }
 
-impl Answer {
+impl Response {
     fn text(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.body)
     }
 
-    fn odd(&self, path: &'static str) -> Doubt {
-        Doubt::Odd {
+    fn unexpected(&self, path: &'static str) -> EndpointResult {
+        EndpointResult::Unknown(UnknownReason::Unexpected {
             path,
             code: self.code.as_u16(),
-        }
+        })
     }
 }
 
-/// A header's value that no log of a transport shows.
+/// The value of a header that no transport log shows.
 fn sensitive(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
     value.set_sensitive(true);
@@ -333,7 +336,7 @@ fn proof(token: &Secret, nonce: &str, ca: &[u8]) -> String {
     STANDARD.encode(mac.finalize().into_bytes())
 }
 
-/// Whether two PEM bundles are the same but for white space at their ends.
+/// Whether two PEM bundles are the same except for white space at their ends.
 pub fn same_certificates(one: Option<&str>, other: Option<&str>) -> bool {
     let bare = |pem: Option<&str>| pem.map(str::trim).filter(|pem| !pem.is_empty()).map(str::to_owned);
     bare(one) == bare(other)

@@ -1,4 +1,4 @@
-//! Rancher's proxy: the way through it to a cluster's API server.
+//! Rancher's proxy to the API server of a cluster.
 
 use http::uri::{InvalidUri, PathAndQuery};
 use http::{Request, Uri};
@@ -6,20 +6,21 @@ use kube::client::Body;
 
 use crate::cluster_id::ClusterId;
 
-/// A client of Rancher as one of a cluster, over the same connections: a fleet needs no more of them than one cluster.
+/// Turns a client of Rancher into a client of a cluster that shares its connections: a thousand clusters need no more
+/// connections than one.
 pub fn through(client: &kube::Client, cluster: &ClusterId) -> kube::Client {
     let (client, prefix) = (client.clone(), format!("/k8s/clusters/{cluster}"));
     let service = tower::service_fn(move |mut request: Request<Body>| {
-        let (client, below) = (client.clone(), below(&prefix, request.uri()));
+        let (client, uri) = (client.clone(), prefixed(&prefix, request.uri()));
         async move {
-            *request.uri_mut() = below.map_err(|error| kube::Error::HttpError(error.into()))?;
+            *request.uri_mut() = uri.map_err(|error| kube::Error::HttpError(error.into()))?;
             client.send(request).await
         }
     });
     kube::Client::new(service, "default")
 }
 
-fn below(prefix: &str, uri: &Uri) -> Result<Uri, InvalidUri> {
+fn prefixed(prefix: &str, uri: &Uri) -> Result<Uri, InvalidUri> {
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     format!("{prefix}{path}").parse()
 }

@@ -1,13 +1,13 @@
-//! What a connection's URL says about where it leads.
+//! Which server a URL leads to.
 //!
-//! Rancher serves every cluster's API under `/k8s/clusters/<id>` of its own URL, and the management cluster's both under
-//! `/k8s/clusters/local` and at its root. So one URL gives all the others.
+//! Rancher serves every cluster's API under `/k8s/clusters/<id>` of its own URL, and that of the management cluster both
+//! under `/k8s/clusters/local` and at its root. So the other URLs follow from one.
 
 use url::Url;
 
 use crate::cluster_id::ClusterId;
 
-/// Where a kubeconfig's server URL leads.
+/// Which server the URL of a kubeconfig leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// `…/k8s/clusters/<id>`: through Rancher to one cluster, `local` being the management cluster.
@@ -17,13 +17,11 @@ pub enum Reach {
         /// The cluster that the URL leads to.
         cluster: ClusterId,
     },
-    /// Anything else: Rancher's own root, or an API server without Rancher in front. The URL does not tell which;
-    /// [`Probe::identify`](crate::probe::Probe::identify) does.
+    /// Anything else: Rancher's root, or an API server. [`Probe::identify`](crate::probe::Probe::identify) tells which.
     Root(RancherUrl),
 }
 
-/// The URL of a Rancher: scheme, host and, behind some load balancers, a path prefix. No query, no user, no slash at
-/// its end.
+/// The URL of a Rancher: scheme, host and, behind some load balancers, a path prefix. No query, no user, no trailing slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RancherUrl(Url);
 
@@ -50,14 +48,14 @@ impl Reach {
         Self::Root(RancherUrl::with_path(server, &segments))
     }
 
-    /// Rancher's own URL, if it is Rancher that is reached.
+    /// Rancher's own URL, if the URL leads to Rancher.
     pub fn base(&self) -> &RancherUrl {
         match self {
             Self::Proxy { base, .. } | Self::Root(base) => base,
         }
     }
 
-    /// The cluster that a context leads to through Rancher. None: `local`, or not through Rancher's proxy.
+    /// The cluster that the URL leads to through Rancher. None: `local`, or not through Rancher's proxy.
     pub fn downstream(&self) -> Option<&ClusterId> {
         match self {
             Self::Proxy { cluster, .. } if cluster.as_str() != "local" => Some(cluster),
@@ -67,7 +65,7 @@ impl Reach {
 }
 
 impl RancherUrl {
-    /// Rancher's URL as the setting `server-url` has it.
+    /// From the setting `server-url`.
     pub fn new(url: &Url) -> Self {
         let segments: Vec<&str> = url
             .path_segments()
@@ -80,7 +78,7 @@ impl RancherUrl {
 
     fn with_path(url: &Url, segments: &[&str]) -> Self {
         let mut url = url.clone();
-        // A URL that is shown must not carry a password; both calls fail only where there can be none.
+        // A URL that is printed must not contain a password. Both calls fail only where there can be none.
         let _ = url.set_username("");
         let _ = url.set_password(None);
         url.set_query(None);

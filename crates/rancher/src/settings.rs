@@ -2,6 +2,7 @@
 
 use client::request::{self, Resource};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::error::{Error, Result};
 use crate::object;
@@ -9,21 +10,21 @@ use crate::object;
 const SETTING: Resource = object::management("Setting", "settings");
 const FEATURE: Resource = object::management("Feature", "features");
 
-/// The feature that only servers of era S have. On by default from Rancher 2.15.0, off in 2.13.8 and 2.14.4.
+/// The feature that exists only with storage `secret`. On by default since Rancher 2.15.0, off in 2.13.8 and 2.14.4.
 pub const TTL_ROTATION: &str = "crt-token-ttl-rotation";
 
 /// One setting.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "RawSetting")]
 pub struct Setting {
-    /// What an administrator, the environment or Rancher itself has set; may be empty.
+    /// Set by an administrator, the environment or Rancher itself; may be empty.
     pub value: String,
-    /// What it is otherwise; may be empty.
+    /// The default; may be empty.
     pub default: String,
 }
 
 impl Setting {
-    /// The value, else the default; None if both are empty. (`server-version` may have a default only, seen on Rancher
+    /// The value, else the default; None if both are empty. (`server-version` may have only a default, seen on Rancher
     /// 2.15.0.)
     pub fn effective(&self) -> Option<&str> {
         [self.value.as_str(), self.default.as_str()]
@@ -54,22 +55,22 @@ pub async fn setting(client: &kube::Client, name: &str) -> Result<Option<Setting
     Ok(request::get(client, SETTING, None, name).await?)
 }
 
-/// The settings that registration depends on, each as it takes effect; None where it is unset.
+/// The settings that registration depends on, each as it takes effect. None where it is not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// `server-url`: where agents connect to.
     pub server_url: Option<String>,
-    /// `cacerts`: the PEM that agents trust Rancher by; unset behind a public certificate.
+    /// `cacerts`: the PEM by which agents trust Rancher; not set with a publicly trusted certificate.
     pub cacerts: Option<String>,
-    /// `server-version`, e.g. `v2.15.0`. To be shown; nothing is decided by it.
+    /// `server-version`, e.g. `v2.15.0`. For display only; nothing is decided by it.
     pub server_version: Option<String>,
     /// `agent-image`, e.g. `rancher/rancher-agent:v2.15.0`.
     pub agent_image: Option<String>,
 }
 
 impl Settings {
-    /// The checksum that Rancher gives its agents as `CATTLE_CA_CHECKSUM`: hexadecimal SHA-256 of `cacerts` with one
-    /// line break at its end (`pkg/systemtemplate/import.go` of Rancher 2.15.0, `CAChecksum`). None without `cacerts`.
+    /// The checksum that Rancher passes to its agents as `CATTLE_CA_CHECKSUM`: hexadecimal SHA-256 of `cacerts` with one
+    /// trailing line break (`pkg/systemtemplate/import.go` of Rancher 2.15.0, `CAChecksum`). None without `cacerts`.
     pub fn ca_checksum(&self) -> Option<String> {
         use std::fmt::Write as _;
 
@@ -89,7 +90,7 @@ impl Settings {
     }
 }
 
-/// Reads only where agents connect to, two requests at once.
+/// Reads only the address that agents connect to, with two parallel requests.
 pub async fn read_address(client: &kube::Client) -> Result<Settings> {
     let one = |name| async move {
         let setting = setting(client, name).await?;
@@ -103,7 +104,7 @@ pub async fn read_address(client: &kube::Client) -> Result<Settings> {
     })
 }
 
-/// Reads them, four requests at once.
+/// Reads them, with four parallel requests.
 pub async fn read(client: &kube::Client) -> Result<Settings> {
     let one = |name| async move {
         setting(client, name)
@@ -125,43 +126,8 @@ pub async fn read(client: &kube::Client) -> Result<Settings> {
     })
 }
 
-/// One feature flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Feature {
-    /// It is on: locked, else set, else by default.
-    pub enabled: bool,
-}
-
-#[derive(Deserialize)]
-struct RawFeature {
-    #[serde(default)]
-    spec: RawFeatureSpec,
-    #[serde(default)]
-    status: RawFeatureStatus,
-}
-
-#[derive(Default, Deserialize)]
-struct RawFeatureSpec {
-    #[serde(default)]
-    value: Option<bool>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct RawFeatureStatus {
-    default: Option<bool>,
-    locked_value: Option<bool>,
-}
-
-/// A feature flag by name; None if the server has none of that name.
-pub async fn feature(client: &kube::Client, name: &str) -> Result<Option<Feature>> {
-    let raw: Option<RawFeature> = request::get(client, FEATURE, None, name).await?;
-    Ok(raw.map(|raw| Feature {
-        enabled: raw
-            .status
-            .locked_value
-            .or(raw.spec.value)
-            .or(raw.status.default)
-            .unwrap_or_default(),
-    }))
+/// Whether the server has a feature of this name, enabled or not.
+pub async fn has_feature(client: &kube::Client, name: &str) -> Result<bool> {
+    let feature: Option<IgnoredAny> = request::get(client, FEATURE, None, name).await?;
+    Ok(feature.is_some())
 }

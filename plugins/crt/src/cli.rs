@@ -1,4 +1,4 @@
-//! The command line: the verbs, the flags that all of them have, and the names that completion offers.
+//! The command line: the commands, the flags that all of them have, and the names that completion offers.
 
 use cli::ExitCode;
 use cli::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
@@ -6,46 +6,46 @@ use client::error::Error;
 
 use crate::commands;
 
-/// Rotate Rancher's cluster registration tokens, without losing a cluster
+/// Rotate Rancher's cluster registration tokens without losing a cluster
 #[derive(clap::Parser, Debug)]
 #[command(name = "kubectl-crt", version, arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Crt {
-    /// How to connect and how to talk.
+    /// The flags of every command.
     #[command(flatten)]
-    global: GlobalFlags,
-    /// What to do.
+    pub(crate) global: GlobalFlags,
+    /// The command.
     #[command(subcommand)]
-    verb: Verb,
+    pub(crate) command: Command,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  # Every registration token, who uses it and what state it is in
+  # List all registration tokens, what uses them, and their state
   kubectl crt list
 
-  # What a rotation would do
+  # Print the plan of a rotation
   kubectl crt rotate c-x7k2p --dry-run
 
   # Give a cluster's agent a new token, and revoke the old one once the new one is proven
   kubectl crt rotate c-x7k2p";
 
-/// The verbs.
+/// The commands.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
-    /// List registration tokens: who uses each, and what state it is in
+pub(crate) enum Command {
+    /// List registration tokens, what uses them, and their state
     #[command(visible_alias = "ls")]
     List(commands::list::List),
-    /// Explain one cluster: cluster, agent, Secret, token, tunnels, and a rotation under way
+    /// Show the registration of a cluster and the rotation in progress
     Status(commands::status::Status),
-    /// Give a cluster's registration tokens new values, and lose no cluster
+    /// Rotate a cluster's registration tokens without losing its agent
     Rotate(commands::rotate::Rotate),
-    /// Undo an unfinished rotation
+    /// Roll back an unfinished rotation
     Rollback(commands::rollback::Rollback),
-    /// Prove which token a cluster's agent runs with, and that Rancher accepts it
+    /// Verify which token a cluster's agent uses, and that it is accepted
     Verify(commands::verify::Verify),
-    /// Print the version of this program, of the management cluster and of its Rancher
+    /// Print the client and server version information
     Version(commands::version::Version),
-    /// Print the file that lets kubectl complete this plugin's words
+    /// Print the kubectl completion script
     Completion(commands::completion::Completion),
 }
 
@@ -58,15 +58,15 @@ impl Plugin for Crt {
     }
 
     async fn run(self, context: Context) -> Result<ExitCode, Error> {
-        let Self { global, verb } = self;
-        match verb {
-            Verb::List(list) => commands::list::run(list, &global, &context).await,
-            Verb::Status(status) => commands::status::run(status, &global, &context).await,
-            Verb::Rotate(rotate) => Box::pin(commands::rotate::run(rotate, &global, &context)).await,
-            Verb::Rollback(rollback) => Box::pin(commands::rollback::run(rollback, &global, &context)).await,
-            Verb::Verify(verify) => commands::verify::run(verify, &global, &context).await,
-            Verb::Version(version) => commands::version::run(version, &global, &context).await,
-            Verb::Completion(completion) => commands::completion::run(completion, &context),
+        let Self { global, command } = self;
+        match command {
+            Command::List(list) => commands::list::run(list, &global, &context).await,
+            Command::Status(status) => commands::status::run(status, &global, &context).await,
+            Command::Rotate(rotate) => Box::pin(commands::rotate::run(rotate, &global, &context)).await,
+            Command::Rollback(rollback) => Box::pin(commands::rollback::run(rollback, &global, &context)).await,
+            Command::Verify(verify) => commands::verify::run(verify, &global, &context).await,
+            Command::Version(version) => commands::version::run(version, &global, &context).await,
+            Command::Completion(completion) => commands::completion::run(completion, &context),
         }
     }
 

@@ -1,8 +1,10 @@
-//! `kubectl crt`: rotates Rancher's cluster registration tokens, and loses no cluster.
+//! `kubectl crt`: rotates the cluster registration tokens of Rancher without losing a cluster.
 
 pub mod cli;
 mod commands;
+mod connections;
 mod controller;
+#[cfg(test)]
+mod fixtures;
 mod report;
 pub mod rotation;
-mod sides;

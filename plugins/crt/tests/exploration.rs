@@ -16,12 +16,12 @@ use engine::rotation::{Blocker, Decision, Next, Rotation as _, Timer, decide};
 use engine::run::{Run, RunId};
 use kubectl_crt::rotation::Crt;
 use kubectl_crt::rotation::observed::{
-    Address, Age, Connection, Downstream, Grace, Observed, Pod, SystemToken, Trigger,
+    Address, Age, AgentConnection, DownstreamIdentity, Grace, Observed, Pod, SystemToken, Trigger,
 };
-use kubectl_crt::rotation::record::{Home, Mark, Record, Rollout};
+use kubectl_crt::rotation::record::{Mark, Record, RolloutSettings, ServerAddress};
 use kubectl_crt::rotation::step::Step;
 use model::{Counterexample, Environment, Explored, Help, Move, Refusal, World, explore};
-use rancher::era::Era;
+use rancher::TokenStorage;
 
 const LIMIT: usize = 1_500_000;
 /// A writer that does not stop. It comes when no pod is on its way, so that there is an end of the states.
@@ -64,8 +64,8 @@ struct Memory {
 }
 
 /// A world of one imported cluster.
-struct Small {
-    era: Era,
+struct CrtModel {
+    storage: TokenStorage,
     budget: Budget,
     /// Agents with a value drawn by us never get through, though Rancher accepts it (a broken image, no room for a pod).
     new_agents_fail: bool,
@@ -99,8 +99,8 @@ enum Variant {
     WrongDownstream,
 }
 
-fn home() -> Home {
-    Home {
+fn server_address() -> ServerAddress {
+    ServerAddress {
         server: "a".to_owned(),
         ca_checksum: String::new(),
     }
@@ -116,10 +116,10 @@ fn old() -> Fingerprint {
     *OLD
 }
 
-impl Small {
-    fn new(era: Era, variant: Variant, budget: Budget) -> Self {
+impl CrtModel {
+    fn new(storage: TokenStorage, variant: Variant, budget: Budget) -> Self {
         Self {
-            era,
+            storage,
             budget,
             new_agents_fail: false,
             unreachable: false,
@@ -162,17 +162,17 @@ impl Small {
             Fingerprint::of("default")
         };
         let mut seen = Observed {
-            era: self.era,
+            storage: self.storage,
             blockers: Vec::new(),
             downstream: if self.variant == Variant::WrongDownstream {
-                Downstream::Another
+                DownstreamIdentity::Another
             } else {
-                Downstream::Proven
+                DownstreamIdentity::Proven
             },
             foreign: foreign.then(old).into_iter().collect(),
             mark: None,
             address: *HERE,
-            home: home(),
+            server_address: server_address(),
             pushes: Some(*HERE),
             move_forced: false,
             writer: String::new(),
@@ -185,7 +185,7 @@ impl Small {
             credentials: [(old(), if self.young { Age::Young } else { Age::Old })].into(),
             only_agent: false,
             named_secret: String::new(),
-            rollout: Rollout::default(),
+            rollout: RolloutSettings::default(),
             deployed: Some(old()),
             held: false,
             deployment_direction: None,
@@ -198,11 +198,11 @@ impl Small {
                 leaving: false,
             }]
             .into(),
-            connected: Some(Connection {
+            connected: Some(AgentConnection {
                 token: old(),
                 address: *HERE,
             }),
-            applied: system_token.filter(|_| self.era == Era::Secret),
+            applied: system_token.filter(|_| self.storage == TokenStorage::Secret),
             tunnel_works: Some(true),
         };
         let accepted = seen.held_values().into_iter().chain(seen.foreign.iter().copied());
@@ -220,9 +220,9 @@ impl Small {
     }
 }
 
-type W = World<Small>;
+type W = World<CrtModel>;
 
-fn step(name: impl Into<String>, help: Help, to: W) -> Move<Small> {
+fn step(name: impl Into<String>, help: Help, to: W) -> Move<CrtModel> {
     Move {
         name: name.into(),
         help,
@@ -230,7 +230,7 @@ fn step(name: impl Into<String>, help: Help, to: W) -> Move<Small> {
     }
 }
 
-impl Environment for Small {
+impl Environment for CrtModel {
     type Rotation = Crt;
     type Memory = Memory;
     type Condition = Condition;
@@ -400,7 +400,7 @@ impl Environment for Small {
     }
 
     fn survey(&self, seen: &Observed) -> Result<Record, Vec<Blocker>> {
-        Crt::survey(&self.lie(seen, None))
+        Crt::survey(&self.mutated(seen, None))
     }
 
     fn decide(&self, seen: &Observed, run: &Run<Crt>) -> Decision<Crt> {
@@ -411,7 +411,7 @@ impl Environment for Small {
         if mutant == Mutant::NoSettling {
             run.timers.insert(Timer::Quiet, true);
         }
-        let mut decision = decide(&self.lie(seen, Some(&run)), &run);
+        let mut decision = decide(&self.mutated(seen, Some(&run)), &run);
         match &mut decision.next {
             // The lie may make it remove what is not there.
             Next::Step(intent) => match &intent.step {
@@ -561,9 +561,9 @@ fn notes(new: Fingerprint) -> Record {
         others: [].into(),
         restarted_at: None,
         worked: true,
-        home: home(),
+        server_address: server_address(),
         old_secret: "claimed".to_owned(),
-        rollout: Rollout {
+        rollout: RolloutSettings {
             min_ready_seconds: 2_000_000_000,
             progress_deadline_seconds: 2_000_000_001,
         },
@@ -615,7 +615,7 @@ fn settle_availability(world: &mut W) {
 }
 
 /// The Deployment controller with maxSurge 1 and maxUnavailable 0, one replica (rolling.go, 1.36), and the kubelet.
-fn roll_out(world: &W, moves: &mut Vec<Move<Small>>) {
+fn roll_out(world: &W, moves: &mut Vec<Move<CrtModel>>) {
     let seen = &world.seen;
     let staying: Vec<_> = seen.pods.iter().filter(|pod| !pod.leaving).collect();
     let available = |pod: &Pod| pod.ready && !world.memory.unavailable.contains(pod);
@@ -681,10 +681,10 @@ fn roll_out(world: &W, moves: &mut Vec<Move<Small>>) {
     }
 }
 
-impl Small {
+impl CrtModel {
     /// An agent dials once after its start, writes `stv-aggregation` when Rancher accepts it, and dials again only when its
     /// tunnel breaks (rancher/rancher `cmd/agent/main.go`, `pkg/agent/rancher`).
-    fn agents(&self, world: &W, moves: &mut Vec<Move<Small>>) {
+    fn agents(&self, world: &W, moves: &mut Vec<Move<CrtModel>>) {
         for pod in world.seen.pods.iter().filter(|pod| pod.ready) {
             let Some(token) = pod.token.filter(|token| world.seen.acceptance.contains_key(token)) else {
                 continue;
@@ -694,7 +694,7 @@ impl Small {
             }
             let address = pod.address;
             let mut to = world.clone();
-            to.seen.connected = Some(Connection { token, address });
+            to.seen.connected = Some(AgentConnection { token, address });
             if to.memory.dialled.insert(template(pod)) {
                 moves.push(step("an agent connects", Help::Helps, to));
             } else if to.memory.left.reconnects > 0 && world.seen.connected != to.seen.connected {
@@ -710,7 +710,7 @@ impl Small {
 }
 
 /// What Rancher does of its own accord.
-fn rancher(world: &W, moves: &mut Vec<Move<Small>>) {
+fn rancher(world: &W, moves: &mut Vec<Move<CrtModel>>) {
     let seen = &world.seen;
     let held: BTreeSet<_> = seen
         .held_values()
@@ -749,7 +749,7 @@ fn rancher(world: &W, moves: &mut Vec<Move<Small>>) {
         moves.push(step("a minute passes after the trigger", Help::Helps, to));
     }
     // Storage `secret`: at any event of the cluster it compares its token with the one applied last.
-    if world.memory.event && seen.era == Era::Secret && world.memory.rendered.is_none() {
+    if world.memory.event && seen.storage == TokenStorage::Secret && world.memory.rendered.is_none() {
         let mut to = world.clone();
         to.memory.event = false;
         let system = seen.system.as_ref().map(|holder| holder.token);
@@ -769,13 +769,13 @@ fn land(world: &mut W, token: Fingerprint, address: Address) {
     if std::mem::take(&mut world.memory.conflict) {
         // The update at its end conflicts with the trigger: nothing is noted, and it starts again.
         world.memory.event = true;
-    } else if world.seen.era == Era::Secret {
+    } else if world.seen.storage == TokenStorage::Secret {
         world.seen.applied = Some(token);
     }
     settle_availability(world);
 }
 
-fn disturbances(world: &W, moves: &mut Vec<Move<Small>>) {
+fn disturbances(world: &W, moves: &mut Vec<Move<CrtModel>>) {
     let left = world.memory.left;
     let system = world.seen.system.as_ref().map(|holder| holder.token);
     if left.redeploys > 0 && world.memory.rendered.is_none() && system.is_some() {
@@ -802,10 +802,10 @@ fn disturbances(world: &W, moves: &mut Vec<Move<Small>>) {
             }
         }
     }
-    if left.upgrades > 0 && world.seen.era == Era::Plain {
+    if left.upgrades > 0 && world.seen.storage == TokenStorage::Status {
         let mut to = world.clone();
         to.memory.left.upgrades -= 1;
-        to.seen.era = Era::Secret;
+        to.seen.storage = TokenStorage::Secret;
         to.memory.rendered = system.zip(world.seen.pushes);
         moves.push(step("Rancher is upgraded to storage `secret`", Help::Disturbs, to));
     }
@@ -834,7 +834,7 @@ fn disturbances(world: &W, moves: &mut Vec<Move<Small>>) {
 }
 
 /// GitOps, or a static manifest: the Deployment and its Secret are as they were at the start again.
-fn reapplies(world: &W, moves: &mut Vec<Move<Small>>) {
+fn reapplies(world: &W, moves: &mut Vec<Move<CrtModel>>) {
     let seen = &world.seen;
     let as_saved = seen.deployed == Some(old()) && seen.restarted_at.is_none() && !seen.held && seen.address == *HERE;
     let left = world.memory.left.reapplies;
@@ -846,7 +846,7 @@ fn reapplies(world: &W, moves: &mut Vec<Move<Small>>) {
     let at_rest = || seen.pods.iter().all(|pod| pod.ready && !pod.leaving);
     // In storage `secret` there are too many states when it goes on on the way back, which is what it wants.
     let content = || {
-        seen.era == Era::Secret
+        seen.storage == TokenStorage::Secret
             && world
                 .run
                 .as_ref()
@@ -870,20 +870,20 @@ fn reapplies(world: &W, moves: &mut Vec<Move<Small>>) {
     moves.push(step("another writer puts the old state back", Help::Disturbs, to));
 }
 
-fn explored(small: &Small) -> Result<Explored, Counterexample> {
-    explore(small, LIMIT)
+fn explored(model: &CrtModel) -> Result<Explored, Counterexample> {
+    explore(model, LIMIT)
 }
 
 #[track_caller]
-fn nothing_is_lost(name: &str, small: &Small) {
+fn nothing_is_lost(name: &str, model: &CrtModel) {
     let began = std::time::Instant::now();
-    match explored(small) {
+    match explored(model) {
         Ok(explored) => {
-            println!("{name}: {explored}; {:?}; {:.1?}", small.budget, began.elapsed());
-            assert!(explored.done > 0 || !small.can_be_rotated(), "{name}: {explored}");
-            let rolls_back = small.others.1 > 0 || small.new_agents_fail;
+            println!("{name}: {explored}; {:?}; {:.1?}", model.budget, began.elapsed());
+            assert!(explored.done > 0 || !model.can_be_rotated(), "{name}: {explored}");
+            let rolls_back = model.others.1 > 0 || model.new_agents_fail;
             assert!(
-                explored.rolled_back > 0 || !rolls_back || !small.can_be_rotated(),
+                explored.rolled_back > 0 || !rolls_back || !model.can_be_rotated(),
                 "{name}: {explored}"
             );
         }
@@ -918,21 +918,21 @@ fn each_disturbance() -> [(&'static str, Budget); 4] {
 }
 
 #[test]
-fn one_disturbance_loses_nothing_in_era_p() {
+fn one_disturbance_loses_nothing_with_storage_status() {
     for (name, budget) in each_disturbance() {
-        nothing_is_lost(name, &Small::new(Era::Plain, Variant::Ordinary, budget));
-        let rollback = Small {
+        nothing_is_lost(name, &CrtModel::new(TokenStorage::Status, Variant::Ordinary, budget));
+        let rollback = CrtModel {
             others: (0, 1),
-            ..Small::new(Era::Plain, Variant::Ordinary, budget)
+            ..CrtModel::new(TokenStorage::Status, Variant::Ordinary, budget)
         };
         nothing_is_lost(&format!("{name} and a rollback"), &rollback);
     }
 }
 
 #[test]
-fn one_disturbance_loses_nothing_in_era_s() {
+fn one_disturbance_loses_nothing_with_storage_secret() {
     for (name, budget) in each_disturbance() {
-        nothing_is_lost(name, &Small::new(Era::Secret, Variant::Ordinary, budget));
+        nothing_is_lost(name, &CrtModel::new(TokenStorage::Secret, Variant::Ordinary, budget));
     }
 }
 
@@ -940,23 +940,23 @@ fn one_disturbance_loses_nothing_in_era_s() {
 fn a_former_holder_and_a_rollback_lose_nothing() {
     nothing_is_lost(
         "both",
-        &Small {
+        &CrtModel {
             others: (1, 1),
-            ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
+            ..CrtModel::new(TokenStorage::Status, Variant::Ordinary, QUIET)
         },
     );
     nothing_is_lost(
         "a former holder",
-        &Small {
+        &CrtModel {
             others: (1, 0),
-            ..Small::new(Era::Secret, Variant::Ordinary, QUIET)
+            ..CrtModel::new(TokenStorage::Secret, Variant::Ordinary, QUIET)
         },
     );
     nothing_is_lost(
         "a rollback",
-        &Small {
+        &CrtModel {
             others: (0, 1),
-            ..Small::new(Era::Secret, Variant::Ordinary, QUIET)
+            ..CrtModel::new(TokenStorage::Secret, Variant::Ordinary, QUIET)
         },
     );
 }
@@ -964,29 +964,38 @@ fn a_former_holder_and_a_rollback_lose_nothing() {
 #[test]
 fn odd_beginnings_lose_nothing() {
     for variant in [Variant::RedeployUnderWay, Variant::NoSystem] {
-        nothing_is_lost(&format!("{variant:?}"), &Small::new(Era::Plain, variant, QUIET));
+        nothing_is_lost(
+            &format!("{variant:?}"),
+            &CrtModel::new(TokenStorage::Status, variant, QUIET),
+        );
     }
     for variant in [
         Variant::RedeployUnderWay,
         Variant::RotatedByRancher,
         Variant::StaleGrace,
     ] {
-        nothing_is_lost(&format!("{variant:?}"), &Small::new(Era::Secret, variant, QUIET));
+        nothing_is_lost(
+            &format!("{variant:?}"),
+            &CrtModel::new(TokenStorage::Secret, variant, QUIET),
+        );
     }
 }
 
 #[test]
 fn an_upgrade_in_the_middle_loses_nothing() {
     let budget = Budget { upgrades: 1, ..QUIET };
-    nothing_is_lost("an upgrade", &Small::new(Era::Plain, Variant::Ordinary, budget));
+    nothing_is_lost(
+        "an upgrade",
+        &CrtModel::new(TokenStorage::Status, Variant::Ordinary, budget),
+    );
 }
 
 #[test]
 fn new_agents_that_never_get_through_lead_back() {
-    for era in [Era::Plain, Era::Secret] {
-        let failing = Small {
+    for storage in [TokenStorage::Status, TokenStorage::Secret] {
+        let failing = CrtModel {
             new_agents_fail: true,
-            ..Small::new(era, Variant::Ordinary, QUIET)
+            ..CrtModel::new(storage, Variant::Ordinary, QUIET)
         };
         nothing_is_lost("failing agents", &failing);
     }
@@ -994,28 +1003,31 @@ fn new_agents_that_never_get_through_lead_back() {
 
 #[test]
 fn another_cluster_is_never_touched() {
-    for era in [Era::Plain, Era::Secret] {
-        nothing_is_lost("a wrong downstream", &Small::new(era, Variant::WrongDownstream, QUIET));
-        nothing_is_lost("a foreign agent", &Small::new(era, Variant::ForeignAgent, QUIET));
+    for storage in [TokenStorage::Status, TokenStorage::Secret] {
+        nothing_is_lost(
+            "a wrong downstream",
+            &CrtModel::new(storage, Variant::WrongDownstream, QUIET),
+        );
+        nothing_is_lost("a foreign agent", &CrtModel::new(storage, Variant::ForeignAgent, QUIET));
     }
-    let foreign = Small {
+    let foreign = CrtModel {
         others: (0, 1),
-        ..Small::new(Era::Plain, Variant::ForeignAgent, QUIET)
+        ..CrtModel::new(TokenStorage::Status, Variant::ForeignAgent, QUIET)
     };
     nothing_is_lost("a foreign agent and a rollback", &foreign);
 }
 
 #[test]
 fn another_writer_loses_nothing() {
-    for (era, reapplies) in [
-        (Era::Plain, 1),
-        (Era::Secret, 1),
-        (Era::Plain, ENDLESS),
-        (Era::Secret, ENDLESS),
+    for (storage, reapplies) in [
+        (TokenStorage::Status, 1),
+        (TokenStorage::Secret, 1),
+        (TokenStorage::Status, ENDLESS),
+        (TokenStorage::Secret, ENDLESS),
     ] {
-        let writer = Small {
+        let writer = CrtModel {
             young: true,
-            ..Small::new(era, Variant::Ordinary, Budget { reapplies, ..QUIET })
+            ..CrtModel::new(storage, Variant::Ordinary, Budget { reapplies, ..QUIET })
         };
         nothing_is_lost("another writer", &writer);
     }
@@ -1023,10 +1035,10 @@ fn another_writer_loses_nothing() {
 
 #[test]
 fn a_forged_journal_loses_nothing() {
-    for era in [Era::Plain, Era::Secret] {
-        let forged = Small {
+    for storage in [TokenStorage::Status, TokenStorage::Secret] {
+        let forged = CrtModel {
             forgeries: 1,
-            ..Small::new(era, Variant::Ordinary, QUIET)
+            ..CrtModel::new(storage, Variant::Ordinary, QUIET)
         };
         nothing_is_lost("a forged journal", &forged);
     }
@@ -1035,11 +1047,11 @@ fn a_forged_journal_loses_nothing() {
 #[test]
 fn a_change_of_address_loses_nothing() {
     for unreachable in [false, true] {
-        let small = Small {
+        let model = CrtModel {
             unreachable,
-            ..Small::new(Era::Secret, Variant::Ordinary, Budget { settings: 1, ..QUIET })
+            ..CrtModel::new(TokenStorage::Secret, Variant::Ordinary, Budget { settings: 1, ..QUIET })
         };
-        nothing_is_lost("a change of address", &small);
+        nothing_is_lost("a change of address", &model);
     }
 }
 
@@ -1074,9 +1086,9 @@ enum Mutant {
     AnyTemplate,
 }
 
-impl Small {
+impl CrtModel {
     /// What a mutant takes what there is for.
-    fn lie(&self, seen: &Observed, run: Option<&Run<Crt>>) -> Observed {
+    fn mutated(&self, seen: &Observed, run: Option<&Run<Crt>>) -> Observed {
         let mut seen = seen.clone();
         let rollback = run.is_some_and(|run| run.direction.is_rollback());
         let target = run.and_then(|run| if rollback { Some(run.record.old) } else { run.record.new });
@@ -1089,13 +1101,13 @@ impl Small {
             }
             Some(Mutant::NoProof) => {
                 let address = seen.address;
-                seen.connected = target.map(|token| Connection { token, address });
+                seen.connected = target.map(|token| AgentConnection { token, address });
             }
             Some(Mutant::AnyTemplate) => {
                 let placed = run.and_then(|run| run.record.restarted_at.clone());
                 seen.restarted_at = placed.or(seen.restarted_at);
             }
-            Some(Mutant::AnyDownstream) => seen.downstream = Downstream::Proven,
+            Some(Mutant::AnyDownstream) => seen.downstream = DownstreamIdentity::Proven,
             Some(Mutant::CarriesForeign) => seen.foreign.clear(),
             Some(Mutant::HastyTrigger) => seen.trigger.iter_mut().for_each(|trigger| trigger.overdue = true),
             Some(Mutant::EarlierTemplate) => {
@@ -1113,12 +1125,12 @@ impl Small {
 }
 
 #[track_caller]
-fn is_found(mutant: Mutant, small: Small) {
-    let small = Small {
+fn is_found(mutant: Mutant, model: CrtModel) {
+    let model = CrtModel {
         mutant: Some(mutant),
-        ..small
+        ..model
     };
-    match explore(&small, LIMIT) {
+    match explore(&model, LIMIT) {
         Ok(explored) => panic!("{mutant:?} was not found in {explored}"),
         Err(counterexample) => println!(
             "{mutant:?} found after {} moves: {}",
@@ -1133,65 +1145,65 @@ fn mutants_are_found() {
     let redeploy = Budget { redeploys: 1, ..QUIET };
     is_found(
         Mutant::NoSettling,
-        Small::new(Era::Plain, Variant::RedeployUnderWay, redeploy),
+        CrtModel::new(TokenStorage::Status, Variant::RedeployUnderWay, redeploy),
     );
     is_found(
         Mutant::NoTemporaryToken,
-        Small::new(Era::Plain, Variant::Ordinary, QUIET),
+        CrtModel::new(TokenStorage::Status, Variant::Ordinary, QUIET),
     );
     is_found(
         Mutant::NoHold,
-        Small {
+        CrtModel {
             new_agents_fail: true,
-            ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
+            ..CrtModel::new(TokenStorage::Status, Variant::Ordinary, QUIET)
         },
     );
     is_found(
         Mutant::PodsNotAwaited,
-        Small::new(Era::Plain, Variant::Ordinary, redeploy),
+        CrtModel::new(TokenStorage::Status, Variant::Ordinary, redeploy),
     );
     is_found(
         Mutant::NoFence,
-        Small {
+        CrtModel {
             others: (1, 1),
             young: true,
-            ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
+            ..CrtModel::new(TokenStorage::Status, Variant::Ordinary, QUIET)
         },
     );
     is_found(
         Mutant::NoProof,
-        Small {
+        CrtModel {
             new_agents_fail: true,
-            ..Small::new(Era::Secret, Variant::Ordinary, QUIET)
+            ..CrtModel::new(TokenStorage::Secret, Variant::Ordinary, QUIET)
         },
     );
     is_found(
         Mutant::AnyDownstream,
-        Small::new(Era::Plain, Variant::WrongDownstream, QUIET),
+        CrtModel::new(TokenStorage::Status, Variant::WrongDownstream, QUIET),
     );
     is_found(
         Mutant::CarriesForeign,
-        Small::new(Era::Plain, Variant::ForeignAgent, QUIET),
+        CrtModel::new(TokenStorage::Status, Variant::ForeignAgent, QUIET),
     );
     is_found(
         Mutant::CarriesForeign,
-        Small::new(Era::Secret, Variant::ForeignAgent, QUIET),
+        CrtModel::new(TokenStorage::Secret, Variant::ForeignAgent, QUIET),
     );
     let once = Budget { reapplies: 2, ..QUIET };
     is_found(
         Mutant::QuietNotRestarted,
-        Small::new(Era::Plain, Variant::Ordinary, once),
+        CrtModel::new(TokenStorage::Status, Variant::Ordinary, once),
     );
     is_found(
         Mutant::QuietNotRestarted,
-        Small::new(Era::Secret, Variant::Ordinary, once),
+        CrtModel::new(TokenStorage::Secret, Variant::Ordinary, once),
     );
     is_found(
         Mutant::AnyTemplate,
-        Small {
+        CrtModel {
             young: true,
-            ..Small::new(
-                Era::Secret,
+            ..CrtModel::new(
+                TokenStorage::Secret,
                 Variant::Ordinary,
                 Budget {
                     reapplies: ENDLESS,
@@ -1202,17 +1214,20 @@ fn mutants_are_found() {
     );
     is_found(
         Mutant::TrustsLease,
-        Small {
+        CrtModel {
             forgeries: 1,
-            ..Small::new(Era::Plain, Variant::Ordinary, QUIET)
+            ..CrtModel::new(TokenStorage::Status, Variant::Ordinary, QUIET)
         },
     );
-    is_found(Mutant::HastyTrigger, Small::new(Era::Secret, Variant::Ordinary, QUIET));
+    is_found(
+        Mutant::HastyTrigger,
+        CrtModel::new(TokenStorage::Secret, Variant::Ordinary, QUIET),
+    );
     is_found(
         Mutant::EarlierTemplate,
-        Small {
+        CrtModel {
             unreachable: true,
-            ..Small::new(Era::Secret, Variant::Ordinary, Budget { settings: 1, ..QUIET })
+            ..CrtModel::new(TokenStorage::Secret, Variant::Ordinary, Budget { settings: 1, ..QUIET })
         },
     );
 }

@@ -1,13 +1,13 @@
-//! The Secrets `cattle-credentials-<hash>` that agents read URL and token from.
+//! The Secrets `cattle-credentials-<hash>`, from which agents read URL and token.
 //!
-//! An agent removes those that its Deployment does not name once they are an hour old, once an hour (since Rancher 2.9.9,
+//! Once an hour an agent deletes those that its Deployment does not name and that are older than an hour (since Rancher 2.9.9,
 //! 2.10.5, 2.11.1; `pkg/agent/clean/credentials.go`). Older agents never do.
 
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::request::{self, SECRET, Wanted};
+use client::request::{self, SECRET};
 use client::secret::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::NAMESPACE;
-use crate::credential_name::{Formula, PREFIX};
+use crate::credential_name::Formula;
 use crate::error::{Error, Result};
 use crate::object::{self, Observed, Problem, WRONG_TYPE, Write, decoded};
 
@@ -28,22 +28,18 @@ pub struct Credentials {
     pub created: Option<Timestamp>,
     /// It is being deleted.
     pub deleting: bool,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// Annotations.
-    pub annotations: BTreeMap<String, String>,
     /// Where the agent connects to.
     pub url: Option<String>,
     /// The registration token.
     pub token: Option<Secret>,
-    /// The cluster's id, or empty from the import manifest; see [`Origin`](crate::credential_name::Origin).
+    /// The cluster's id, or empty in a Secret from the import manifest.
     pub namespace: String,
-    /// Values that make no sense.
+    /// Invalid values.
     pub problems: Vec<Problem>,
 }
 
 impl Credentials {
-    /// The formula that it was named by. None: by hand, or its values do not make a whole.
+    /// The formula by which it was named. None: it was named by hand, or a value is missing.
     pub fn formula(&self) -> Option<Formula> {
         Formula::recognise(
             &self.object.name,
@@ -73,18 +69,16 @@ impl RawSecret {
         let token = text(data.token, "data.token");
         let namespace = text(data.namespace, "data.namespace");
         if token.as_ref().is_some_and(|token| token.trim() != token) {
-            // The classic of a value encoded by hand: Rancher compares byte by byte.
+            // Typical of a value that was encoded by hand. Rancher compares byte by byte.
             problems.push(Problem {
                 field: "data.token",
-                what: "has white space or a line break around it",
+                what: "has leading or trailing white space",
             });
         }
         Credentials {
             object: self.metadata.observed(),
             created: self.metadata.created(),
             deleting: self.metadata.deletion_timestamp.is_some(),
-            labels: self.metadata.labels.unwrap_or_default(),
-            annotations: self.metadata.annotations.unwrap_or_default(),
             url,
             token: token.map(Secret::new),
             namespace: namespace.unwrap_or_default(),
@@ -93,42 +87,29 @@ impl RawSecret {
     }
 }
 
-/// What such a Secret holds.
+/// The content of such a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialsContent {
     /// Where the agent connects to.
     pub url: String,
     /// The registration token.
     pub token: Secret,
-    /// The cluster's id, or empty; part of the name.
+    /// The cluster's id, or empty. Part of the name.
     pub namespace: String,
 }
 
-/// A Secret by its name; None if there is none.
+/// A Secret by its name. None if it does not exist.
 pub async fn credentials(client: &kube::Client, name: &str) -> Result<Option<Credentials>> {
     let raw: Option<RawSecret> = request::get(client, SECRET, Some(NAMESPACE), name).await?;
     Ok(raw.map(RawSecret::read))
 }
 
-/// All metadata of such a Secret; None if there is none.
+/// All metadata of such a Secret. None if it does not exist.
 pub async fn credentials_metadata(client: &kube::Client, name: &str) -> Result<Option<ObjectMeta>> {
     Ok(request::get_metadata(client, SECRET, Some(NAMESPACE), name).await?)
 }
 
-/// All Secrets of the agent's namespace that are called `cattle-credentials-*`.
-pub async fn list_credentials(client: &kube::Client) -> Result<Vec<Credentials>> {
-    let wanted = Wanted {
-        namespace: Some(NAMESPACE),
-        fields: Some("type=Opaque"),
-        ..Wanted::default()
-    };
-    let raw = request::list_all::<RawSecret>(client, SECRET, &wanted).await?;
-    let ours = raw.into_iter().filter(|raw| raw.metadata.name.starts_with(PREFIX));
-    Ok(ours.map(RawSecret::read).collect())
-}
-
-/// Makes a Secret for the agent to read. One of that name is a conflict
-/// ([`Error::is_already_exists`]): look what it holds.
+/// Creates a Secret for the agent. If one of that name exists, it is a conflict ([`Error::is_already_exists`]): read it.
 pub async fn create_credentials(
     client: &kube::Client,
     name: &str,
@@ -157,7 +138,7 @@ pub async fn create_credentials(
     Ok(raw.read())
 }
 
-/// Removes such a Secret. Pods that have mounted it go on until they start anew.
+/// Deletes such a Secret. Pods that have mounted it keep running until they restart.
 pub async fn delete_credentials(client: &kube::Client, secret: &Observed, write: &Write) -> Result<()> {
     Ok(request::delete(client, SECRET, secret, write).await?)
 }

@@ -1,5 +1,4 @@
-//! The agent's Deployment: which Secret its pods read the token from, how its roll-out goes, and the two patches that
-//! change either.
+//! The agent's Deployment: from which Secret its pods read the token, its rollout settings, and the patches of both.
 
 use std::collections::BTreeMap;
 
@@ -17,12 +16,12 @@ const DEPLOYMENT: Resource = Resource::new("Deployment", "apps/v1", "deployments
 
 /// The volume that holds the token.
 const VOLUME: &str = "cattle-credentials";
-/// The variable that repeats the Secret's name (since Rancher 2.9.9, 2.10.5, 2.11.1): the agent spares that one when it
-/// removes old ones.
+/// The variable with the Secret's name (since Rancher 2.9.9, 2.10.5, 2.11.1): the agent keeps that Secret when it deletes old
+/// ones.
 const VARIABLE: &str = "CATTLE_CREDENTIAL_NAME";
-/// What `kubectl rollout restart` sets.
+/// The annotation that `kubectl rollout restart` sets.
 pub(super) const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
-/// What Kubernetes fills in where a Deployment says nothing.
+/// The default of Kubernetes.
 const PROGRESS_DEADLINE: i32 = 600;
 
 /// The agent's Deployment, `cattle-cluster-agent`.
@@ -32,43 +31,39 @@ pub struct Deployment {
     pub object: Observed,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
-    /// Counts the changes of its spec.
+    /// The number of changes of its spec.
     pub generation: i64,
-    /// The last change that Kubernetes' controller has seen.
+    /// The last change that the Deployment controller has observed.
     pub observed_generation: i64,
-    /// How many pods it is to have.
+    /// The desired number of pods.
     pub replicas: i32,
-    /// Its roll-outs are suspended.
+    /// Its rollouts are paused.
     pub paused: bool,
     /// How old pods are replaced.
     pub strategy: Strategy,
     /// The Secret that the volume `cattle-credentials` names.
     pub volume_secret: Option<String>,
-    /// The containers that have the variable `CATTLE_CREDENTIAL_NAME`; none before Rancher 2.9.9, 2.10.5, 2.11.1.
+    /// The containers with the variable `CATTLE_CREDENTIAL_NAME`; none before Rancher 2.9.9, 2.10.5, 2.11.1.
     pub variables: Vec<CredentialVariable>,
-    /// The two fields that decide how long a new pod must be up before an old one goes.
-    pub hold: Hold,
+    /// For how long a new pod must be ready before an old one is removed.
+    pub rollout: RolloutSettings,
     /// Pod template annotation `kubectl.kubernetes.io/restartedAt`.
     pub restarted_at: Option<String>,
-    /// The image of the first container.
-    pub image: Option<String>,
     /// `CATTLE_SERVER`: where the agent connects to.
     pub server_url: Option<String>,
-    /// `CATTLE_CA_CHECKSUM`: the agent refuses a Rancher whose `cacerts` has another; empty is none.
+    /// `CATTLE_CA_CHECKSUM`: the agent rejects a Rancher whose `cacerts` has another checksum. Empty: not checked.
     pub ca_checksum: Option<String>,
-    /// The feature `multi-cluster-management-agent=true` is in `CATTLE_FEATURES`. Without it (the import manifest has
-    /// none) the agent opens only one of its two tunnels, and Rancher says `Connected=False` although proxied calls are
-    /// answered (seen on Rancher 2.15.0).
+    /// `CATTLE_FEATURES` contains `multi-cluster-management-agent=true`. Without it (as in the import manifest) the agent opens
+    /// only one of its two tunnels, and Rancher reports `Connected=False` although requests through its proxy succeed (seen on
+    /// Rancher 2.15.0).
     pub opens_both_tunnels: bool,
-    /// Pods, of any template.
+    /// Pods of any template.
     pub status_replicas: i32,
-    /// Pods of the present template.
+    /// Pods of the current template.
     pub updated_replicas: i32,
-    /// Pods that are ready.
-    pub ready_replicas: i32,
     /// Pods that have been ready for `minReadySeconds`.
     pub available_replicas: i32,
-    /// Why no pod can be made (`ReplicaFailure`), e.g. a quota.
+    /// Why no pod can be created (`ReplicaFailure`), e.g. a quota.
     pub failure: Option<String>,
 }
 
@@ -84,8 +79,7 @@ pub struct Strategy {
 }
 
 impl Strategy {
-    /// Whether a new pod is started before any old one is removed, which is what Rancher's manifests say (`maxSurge: 1`,
-    /// `maxUnavailable: 0`).
+    /// Whether a new pod starts before an old one is removed, as in Rancher's manifests (`maxSurge: 1`, `maxUnavailable: 0`).
     pub fn keeps_old_pods(&self) -> bool {
         let none = |amount: &Option<String>| matches!(amount.as_deref(), Some("0" | "0%"));
         self.kind == "RollingUpdate" && none(&self.max_unavailable) && !none(&self.max_surge)
@@ -97,23 +91,23 @@ impl Strategy {
 pub struct CredentialVariable {
     /// The container.
     pub container: String,
-    /// What the variable says.
+    /// The value of the variable.
     pub secret: String,
 }
 
-/// What keeps old pods beside new ones. Both in seconds, and the deadline must be the larger of the two or the API
-/// server refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The two rollout settings by which a rollout is held. Both in seconds; the API server rejects a deadline that is not larger
+/// than the other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Hold {
-    /// `spec.minReadySeconds`; 0 if it is not set.
+pub struct RolloutSettings {
+    /// `spec.minReadySeconds`; 0 if not set.
     pub min_ready_seconds: i32,
-    /// `spec.progressDeadlineSeconds`; 600 if it is not set.
+    /// `spec.progressDeadlineSeconds`; 600 if not set.
     pub progress_deadline_seconds: i32,
 }
 
-impl Default for Hold {
-    /// What Kubernetes assumes where nothing is said, and what Rancher's manifests leave at that.
+impl Default for RolloutSettings {
+    /// The defaults of Kubernetes, which Rancher's manifests do not change.
     fn default() -> Self {
         Self {
             min_ready_seconds: 0,
@@ -122,48 +116,48 @@ impl Default for Hold {
     }
 }
 
-/// Where the Deployment is to be pointed, all in one write.
+/// Where to point the Deployment, in one write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
-    /// The Secret to read the token from.
+    /// The Secret with the token.
     pub secret: String,
-    /// Hold the roll-out that this begins. None leaves both fields as they are.
-    pub hold: Option<Hold>,
-    /// Another value for the pod template's `kubectl.kubernetes.io/restartedAt`, so that there are new pods even if an
-    /// old template is wanted again (Kubernetes would else keep the old ones, whose tunnels never broke).
+    /// The rollout settings. None leaves both fields as they are.
+    pub rollout: Option<RolloutSettings>,
+    /// The pod template's `kubectl.kubernetes.io/restartedAt`. Another value creates new pods even for an earlier template;
+    /// otherwise Kubernetes keeps the pods of that one.
     pub restarted_at: Change<String>,
-    /// Where the agent is sent back to: `CATTLE_SERVER` and `CATTLE_CA_CHECKSUM`. None leaves both as they are.
-    pub address: Option<Address>,
+    /// `CATTLE_SERVER` and `CATTLE_CA_CHECKSUM`. None leaves both as they are.
+    pub address: Option<ServerAddress>,
 }
 
-/// Where an agent is sent.
+/// Where an agent connects to, as its Deployment says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Address {
-    /// `CATTLE_SERVER`: Rancher's URL. The tunnel uses the one in the agent's Secret; this one is checked at its start.
+pub struct ServerAddress {
+    /// `CATTLE_SERVER`: Rancher's URL. The tunnel uses the one in the agent's Secret; this one is checked at the agent's start.
     pub server: String,
-    /// `CATTLE_CA_CHECKSUM`; empty behind a public certificate.
+    /// `CATTLE_CA_CHECKSUM`; empty with a publicly trusted certificate.
     pub ca_checksum: String,
 }
 
 impl Deployment {
-    /// The variables say the same as the volume. If not, the agent would remove the Secret that it lives on.
-    pub fn agrees_with_itself(&self) -> bool {
+    /// The variables name the Secret of the volume. Otherwise the agent would delete the Secret that it uses.
+    pub fn is_consistent(&self) -> bool {
         self.variables
             .iter()
             .all(|variable| Some(&variable.secret) == self.volume_secret.as_ref())
     }
 
-    /// The roll-out is over: Kubernetes has seen the last change, all pods are of the present template, and available.
-    pub fn settled(&self) -> bool {
+    /// The rollout is complete: Kubernetes has observed the last change, and all pods are of the current template and available.
+    pub fn is_rolled_out(&self) -> bool {
         self.observed_generation == self.generation
             && [self.status_replicas, self.updated_replicas, self.available_replicas]
                 .iter()
                 .all(|n| *n == self.replicas)
     }
 
-    fn strange(&self, what: &'static str) -> Error {
-        Error::StrangeAgent {
+    fn unsupported(&self, what: &'static str) -> Error {
+        Error::UnsupportedAgent {
             namespace: self.object.namespace.clone(),
             name: self.object.name.clone(),
             what,
@@ -171,21 +165,21 @@ impl Deployment {
     }
 }
 
-/// The agent's Deployment; None if there is none.
+/// The agent's Deployment. None if it does not exist.
 pub async fn deployment(client: &kube::Client) -> Result<Option<Deployment>> {
     let raw: Option<RawDeployment> = request::get(client, DEPLOYMENT, Some(NAMESPACE), NAME).await?;
     Ok(raw.map(RawDeployment::read))
 }
 
-/// All metadata of the agent's Deployment; None if there is none.
+/// All metadata of the agent's Deployment. None if it does not exist.
 pub async fn deployment_metadata(client: &kube::Client) -> Result<Option<ObjectMeta>> {
     Ok(request::get_metadata(client, DEPLOYMENT, Some(NAMESPACE), NAME).await?)
 }
 
-/// Points the Deployment at a Secret: volume, and the variable in each container that has it; optionally held and with a
-/// fresh restart. One strategic merge patch, by the names of volume, containers and variables; all else stays.
+/// Points the Deployment at a Secret: its volume, and the variable in each container that has it. One strategic merge patch, by
+/// the names of volume, containers and variables; everything else stays.
 ///
-/// Errors: [`Error::StrangeAgent`] if the Deployment has no volume `cattle-credentials`.
+/// Errors: [`Error::UnsupportedAgent`] if the Deployment has no volume `cattle-credentials`.
 pub async fn place(
     client: &kube::Client,
     deployment: &Deployment,
@@ -193,7 +187,7 @@ pub async fn place(
     write: &Write,
 ) -> Result<Deployment> {
     if deployment.volume_secret.is_none() {
-        return Err(deployment.strange("has no volume cattle-credentials that names a Secret"));
+        return Err(deployment.unsupported("has no volume cattle-credentials that names a Secret"));
     }
     let mut pod = Map::new();
     pod.insert(
@@ -228,33 +222,33 @@ pub async fn place(
     if !annotations.is_empty() {
         template["metadata"] = json!({ "annotations": annotations });
     }
-    let mut spec = placement.hold.map_or_else(Map::new, hold_fields);
+    let mut spec = placement.rollout.map_or_else(Map::new, rollout_fields);
     spec.insert("template".to_owned(), template);
     change(client, deployment, spec, write).await
 }
 
-/// Sets the two hold fields and nothing else: with the originals it lets a held roll-out complete, within half a second
+/// Sets the two rollout settings and nothing else. With the original ones a held rollout completes within half a second
 /// (Kubernetes 1.36.3).
 pub async fn release(
     client: &kube::Client,
     deployment: &Deployment,
-    originals: Hold,
+    originals: RolloutSettings,
     write: &Write,
 ) -> Result<Deployment> {
-    change(client, deployment, hold_fields(originals), write).await
+    change(client, deployment, rollout_fields(originals), write).await
 }
 
-/// Changes nothing but the annotations that `write` carries, and with them the version of the object.
-pub async fn mark(client: &kube::Client, deployment: &Deployment, write: &Write) -> Result<Deployment> {
+/// Changes only the annotations of `write`, and with them the version of the object.
+pub async fn fence(client: &kube::Client, deployment: &Deployment, write: &Write) -> Result<Deployment> {
     change(client, deployment, Map::new(), write).await
 }
 
-fn hold_fields(hold: Hold) -> Map<String, Value> {
+fn rollout_fields(rollout: RolloutSettings) -> Map<String, Value> {
     let mut fields = Map::new();
-    fields.insert("minReadySeconds".to_owned(), json!(hold.min_ready_seconds));
+    fields.insert("minReadySeconds".to_owned(), json!(rollout.min_ready_seconds));
     fields.insert(
         "progressDeadlineSeconds".to_owned(),
-        json!(hold.progress_deadline_seconds),
+        json!(rollout.progress_deadline_seconds),
     );
     fields
 }
@@ -305,7 +299,7 @@ struct RawRollingUpdate {
     max_unavailable: Option<Amount>,
 }
 
-/// Kubernetes' IntOrString.
+/// Kubernetes' `IntOrString`.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Amount {
@@ -360,7 +354,6 @@ struct RawSecretVolume {
 #[serde(default)]
 struct RawContainer {
     name: String,
-    image: Option<String>,
     env: Option<Vec<RawVariable>>,
 }
 
@@ -394,7 +387,6 @@ struct RawStatus {
     observed_generation: i64,
     replicas: i32,
     updated_replicas: i32,
-    ready_replicas: i32,
     available_replicas: i32,
     conditions: Option<Vec<RawCondition>>,
 }
@@ -425,7 +417,7 @@ impl RawDeployment {
             })
         });
         let rolling = spec.strategy.rolling_update.unwrap_or_default();
-        let usual = Hold::default();
+        let usual = RolloutSettings::default();
         let failure = status
             .conditions
             .into_iter()
@@ -445,7 +437,7 @@ impl RawDeployment {
             },
             volume_secret: pod.secret().map(str::to_owned),
             variables: variables.collect(),
-            hold: Hold {
+            rollout: RolloutSettings {
                 min_ready_seconds: spec.min_ready_seconds.unwrap_or(usual.min_ready_seconds),
                 progress_deadline_seconds: spec
                     .progress_deadline_seconds
@@ -458,7 +450,6 @@ impl RawDeployment {
                 .as_ref()
                 .and_then(|all| all.get(RESTARTED_AT))
                 .cloned(),
-            image: pod.containers.first().and_then(|container| container.image.clone()),
             server_url: pod.variable("CATTLE_SERVER"),
             ca_checksum: pod.variable("CATTLE_CA_CHECKSUM"),
             opens_both_tunnels: pod.variable("CATTLE_FEATURES").is_some_and(|features| {
@@ -468,7 +459,6 @@ impl RawDeployment {
             }),
             status_replicas: status.replicas,
             updated_replicas: status.updated_replicas,
-            ready_replicas: status.ready_replicas,
             available_replicas: status.available_replicas,
             failure: failure.map(|condition| condition.message),
         }

@@ -1,9 +1,9 @@
-//! Requests to Rancher's own API, `/v3`, which is no Kubernetes API: lists are collections with `data`, and an error is
+//! Requests to Rancher's own API, `/v3`, which is not a Kubernetes API. Lists are collections with `data`. An error is
 //! `{"type": "error", "status": "401", "message": "…"}`, with `status` as text or as a number.
 
 use client::error::NO_STATUS;
 use client::redact;
-use client::request::{self, Verb};
+use client::request::{Error as RequestError, Verb};
 use http::{Method, Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
@@ -14,58 +14,58 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// The longest is a list of all of a user's tokens or clusters.
-const LONGEST_ANSWER: usize = 64 << 20;
-/// How much of an answer that is nothing of Rancher's is worth keeping, in characters.
+/// The longest response is a list of all of a user's tokens or clusters.
+const LONGEST_RESPONSE: usize = 64 << 20;
+/// How many characters of an unexpected response are kept.
 const LONGEST_MESSAGE: usize = 300;
 
-/// What was asked, as an error says it.
-pub(super) struct Asked {
+/// What was requested, for error messages.
+pub(super) struct Operation {
     verb: Verb,
     object: String,
 }
 
-impl Asked {
+impl Operation {
     pub(super) fn new(verb: Verb, kind: &str, name: Option<&str>) -> Self {
         let object = name.map_or_else(|| format!("{kind}s"), |name| format!("{kind} {name}"));
         Self { verb, object }
     }
 
-    /// The error for a success that does not have what it must have.
-    pub(super) fn senseless(&self) -> Error {
-        request::Error::senseless(self.verb, &self.object).into()
+    /// The error for a successful response without a required field.
+    pub(super) fn invalid(&self) -> Error {
+        RequestError::senseless(self.verb, &self.object).into()
     }
 
     fn unreadable(&self, at: &serde_json::Error) -> Error {
-        request::Error::unreadable(self.verb, &self.object, at).into()
+        RequestError::unreadable(self.verb, &self.object, at).into()
     }
 
     fn failed(&self, source: kube::Error) -> Error {
-        request::Error::failed(self.verb, &self.object, source).into()
+        RequestError::failed(self.verb, &self.object, source).into()
     }
 }
 
-/// An answer, whatever it says.
-pub(super) struct Answer {
+/// A response, successful or not.
+pub(super) struct Response {
     pub(super) code: u16,
-    /// Where a redirect leads.
+    /// The target of a redirect.
     pub(super) location: Option<String>,
     pub(super) body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     fn is_success(&self) -> bool {
         (200..300).contains(&self.code)
     }
 }
 
-/// One request and what came back.
-pub(super) async fn ask(
+/// Sends one request.
+pub(super) async fn request(
     client: &kube::Client,
     method: Method,
     path: &str,
     body: Option<&Value>,
-) -> std::result::Result<Answer, kube::Error> {
+) -> std::result::Result<Response, kube::Error> {
     let bytes = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
     let request = Request::builder()
         .method(method)
@@ -75,8 +75,8 @@ pub(super) async fn ask(
         .body(Body::from(bytes))
         .map_err(|error| kube::Error::BuildRequest(kube::core::request::Error::BuildRequest(error)))?;
     let (head, body) = client.send(request).await?.into_parts();
-    let body = Limited::new(body, LONGEST_ANSWER).collect().await;
-    Ok(Answer {
+    let body = Limited::new(body, LONGEST_RESPONSE).collect().await;
+    Ok(Response {
         code: head.status.as_u16(),
         location: head
             .headers
@@ -86,37 +86,45 @@ pub(super) async fn ask(
     })
 }
 
-/// A request that is to succeed; its answer parsed. An empty one (204) counts as `null`.
+/// Sends a request that should succeed, and parses the response. An empty one (204) counts as `null`.
 pub(super) async fn send<T: DeserializeOwned>(
     client: &kube::Client,
-    asked: &Asked,
+    operation: &Operation,
     method: Method,
     path: &str,
     body: Option<&Value>,
 ) -> Result<T> {
-    let answer = ask(client, method, path, body)
+    let response = request(client, method, path, body)
         .await
-        .map_err(|error| asked.failed(error))?;
-    if !answer.is_success() {
-        return Err(asked.failed(kube::Error::Api(refusal(&answer).boxed())));
+        .map_err(|error| operation.failed(error))?;
+    if !response.is_success() {
+        return Err(operation.failed(kube::Error::Api(status_of(&response).boxed())));
     }
-    let text: &[u8] = if answer.body.is_empty() { b"null" } else { &answer.body };
-    serde_json::from_slice(text).map_err(|error| asked.unreadable(&error))
+    let text: &[u8] = if response.body.is_empty() {
+        b"null"
+    } else {
+        &response.body
+    };
+    serde_json::from_slice(text).map_err(|error| operation.unreadable(&error))
 }
 
-/// All of a collection: -1 is Rancher's way to say "no pages".
-pub(super) async fn list<T: DeserializeOwned>(client: &kube::Client, asked: &Asked, path: &str) -> Result<Vec<T>> {
+/// A whole collection: the limit -1 means "no pages".
+pub(super) async fn list<T: DeserializeOwned>(
+    client: &kube::Client,
+    operation: &Operation,
+    path: &str,
+) -> Result<Vec<T>> {
     #[derive(Deserialize)]
     struct Collection<T> {
         data: Option<Vec<T>>,
     }
     let joint = if path.contains('?') { '&' } else { '?' };
     let path = format!("{path}{joint}limit=-1");
-    let collection: Collection<T> = send(client, asked, Method::GET, &path, None).await?;
+    let collection: Collection<T> = send(client, operation, Method::GET, &path, None).await?;
     Ok(collection.data.unwrap_or_default())
 }
 
-/// "Not found" is an answer too.
+/// `None` for "not found".
 pub(super) fn optional<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(found) => Ok(Some(found)),
@@ -125,20 +133,20 @@ pub(super) fn optional<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// What Rancher says of its refusal, as a Kubernetes status.
-fn refusal(answer: &Answer) -> Status {
-    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+/// An error response as a Kubernetes status.
+fn status_of(response: &Response) -> Status {
+    let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
     let (message, reason) = if body["type"] == "error" {
         let text = |key: &str| body[key].as_str().unwrap_or_default();
         let reason = Some(text("code")).filter(|code| !code.is_empty());
         (text("message").to_owned(), reason.unwrap_or("Rancher").to_owned())
     } else {
-        (beginning(&answer.body), NO_STATUS.to_owned())
+        (beginning(&response.body), NO_STATUS.to_owned())
     };
-    Status::failure(&redact::text(&message), &reason).with_code(answer.code)
+    Status::failure(&redact::text(&message), &reason).with_code(response.code)
 }
 
-/// The beginning of a text that nobody expected, without credentials.
+/// The beginning of an unexpected response, without credentials.
 pub(super) fn beginning(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let text: String = text.trim().chars().take(LONGEST_MESSAGE).collect();

@@ -1,26 +1,26 @@
-//! What sort of cluster it is, which decides how its agent may be given another token.
+//! Kinds of clusters. The kind decides how the agent can be given another token.
 
 use std::fmt;
 
 use super::ClusterId;
 
-/// How a cluster came to Rancher.
+/// How a cluster was added to Rancher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClusterKind {
-    /// Imported by hand: generic, K3s or RKE2. Its agent is its only tie to Rancher.
+    /// Imported: generic, K3s or RKE2. Only its agent connects it to Rancher.
     Imported,
-    /// RKE2 or K3s provisioned by Rancher, whose node plan deploys the agent too.
+    /// RKE2 or K3s provisioned by Rancher. Its node plan deploys the agent too.
     Provisioned,
     /// EKS, AKS, GKE or Alibaba: registered or created through the provider's API.
     Hosted(Provider),
-    /// Harvester, which keeps the import URL in a setting of its own.
+    /// Harvester, which keeps the import URL in its own setting.
     Harvester,
     /// The cluster that Rancher runs in. It has no agent.
     Local,
-    /// Rancher Kubernetes Engine 1, up to Rancher 2.11; has node agents besides.
+    /// Rancher Kubernetes Engine 1, up to Rancher 2.11. It also has node agents.
     Rke1,
-    /// Not connected yet, so Rancher does not know; or a driver that is not known here.
+    /// Not connected yet, or an unknown driver.
     Unknown,
 }
 

@@ -1,4 +1,4 @@
-//! Whether Rancher is about to render the agent's manifest anew, which would race with anybody else's change of it.
+//! Whether Rancher is about to redeploy the agent, which would race with another change of it.
 
 use std::fmt;
 
@@ -6,17 +6,17 @@ use client::secret::Fingerprint;
 
 use super::Cluster;
 
-/// What Rancher would render now, as far as it can be known from outside the Cluster object.
+/// What Rancher would render now, as far as the Cluster object does not tell.
 #[derive(Clone, Debug, Default)]
 pub struct Rendered<'a> {
     /// The setting `agent-image`; None: images are not compared unless the cluster names its own.
     pub agent_image: Option<&'a str>,
-    /// Era S: the tokens that explain the Cluster's hash annotation, which are the current one of `system` and, in a
-    /// grace time, the previous one. Empty (era P, or unknown): hashes are not compared.
+    /// Storage `secret`: the tokens that explain the Cluster's hash annotation, which are the current one of `system` and,
+    /// during a grace period, the previous one. Empty (storage `status`, or unknown): hashes are not compared.
     pub tokens: &'a [Fingerprint],
 }
 
-/// One reason for Rancher to deploy the agent at the next event of the cluster.
+/// One reason for Rancher to redeploy the agent when it reconciles the cluster next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Redeploy {
@@ -24,16 +24,16 @@ pub enum Redeploy {
     NotDeployed,
     /// The annotation `io.cattle.agent.force.deploy` is `"true"`.
     Forced,
-    /// The image that was applied is not the one that is wanted.
+    /// Another image was applied than the desired one.
     Image {
         /// `status.agentImage`.
         applied: String,
-        /// By the cluster's spec or the setting.
+        /// By the cluster's spec or by the setting.
         wanted: String,
     },
-    /// The token that was applied is neither the current nor the previous one of `system` (era S).
+    /// Storage `secret`: the token that was applied is neither the current nor the previous one of `system`.
     Token {
-        /// The hash annotation; None: nothing was ever applied with a hash.
+        /// The hash annotation. None: Rancher has not set it yet.
         applied: Option<Fingerprint>,
         /// What Rancher would apply.
         wanted: Fingerprint,
@@ -44,29 +44,31 @@ impl fmt::Display for Redeploy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotDeployed => {
-                f.write_str("Rancher has not finished deploying the agent (AgentDeployed is not True)")
+                f.write_str("Rancher has not finished deploying the agent (condition AgentDeployed is not True)")
             }
-            Self::Forced => f.write_str("a forced deployment of the agent is pending (io.cattle.agent.force.deploy)"),
-            Self::Image { applied, wanted } => write!(f, "the agent's image is to change from {applied} to {wanted}"),
+            Self::Forced => f.write_str("a forced redeploy of the agent is pending (io.cattle.agent.force.deploy)"),
+            Self::Image { applied, wanted } => {
+                write!(
+                    f,
+                    "Rancher is about to change the agent's image from {applied} to {wanted}"
+                )
+            }
             Self::Token {
                 applied: Some(applied),
                 wanted,
             } => {
-                write!(
-                    f,
-                    "Rancher has applied the token {applied} and is yet to apply {wanted}"
-                )
+                write!(f, "Rancher is about to apply token {wanted} instead of {applied}")
             }
-            Self::Token { applied: None, wanted } => write!(f, "Rancher is yet to apply the token {wanted}"),
+            Self::Token { applied: None, wanted } => write!(f, "Rancher is about to apply token {wanted}"),
         }
     }
 }
 
 impl Cluster {
-    /// Why Rancher would deploy the agent at the next event of this cluster; empty if nothing seen here would make it.
+    /// Why Rancher would redeploy the agent when it reconciles this cluster next; empty where no reason is known.
     ///
-    /// Rancher has more reasons (features, taints, environment, registry) that cannot be compared from outside. An image
-    /// is taken for the wanted one if it only has a registry in front: Rancher puts the cluster's or the system's there.
+    /// Rancher has more reasons (features, taints, environment, registry), which cannot be compared from outside. An image that
+    /// only has a registry as a prefix is the desired one: Rancher adds that of the cluster or of the system.
     pub fn redeploy_pending(&self, rendered: &Rendered<'_>) -> Vec<Redeploy> {
         let mut reasons = Vec::new();
         if !self.is("AgentDeployed") {

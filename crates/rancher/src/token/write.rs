@@ -1,4 +1,4 @@
-//! The single changes that a registration token or its Secret can undergo.
+//! The single writes of a registration token or its Secret.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +14,15 @@ use crate::cluster_id::ClusterId;
 use crate::error::Result;
 use crate::object::{self, Observed, Write, rfc3339};
 
-/// What becomes of one field.
+/// The change of one field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Change<T> {
-    /// It stays as it is, there or not.
+    /// Leave it as it is.
     #[default]
     Keep,
-    /// It gets this value.
+    /// Set this value.
     Set(T),
-    /// It goes.
+    /// Remove it.
     Remove,
 }
 
@@ -37,13 +37,13 @@ impl<T> Change<T> {
     }
 }
 
-/// A registration token to be made.
+/// A registration token to be created.
 #[derive(Clone, Debug, Default)]
 pub struct NewToken {
     /// Its name, unique in the cluster's namespace. Provisioned clusters take the *first by name*.
     pub name: String,
-    /// Its value from the first moment on; None lets Rancher choose one. Both eras honour it at creation, and era S
-    /// moves it into the Secret (seen on Rancher 2.12.0 and 2.15.0).
+    /// Its value from the start. None lets Rancher choose one. Rancher honours it at creation with both kinds of storage; with
+    /// storage `secret` it moves the value into the Secret (seen on Rancher 2.12.0 and 2.15.0).
     pub value: Option<Secret>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
@@ -51,8 +51,8 @@ pub struct NewToken {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Makes a registration token, value and all, in one write. An object of that name is a conflict
-/// ([`Error::is_already_exists`](crate::Error::is_already_exists)): look whether it is one's own.
+/// Creates a registration token with its value in one write. If one of that name exists, it is a conflict
+/// ([`Error::is_already_exists`](crate::Error::is_already_exists)): read it.
 pub async fn create(
     client: &kube::Client,
     cluster: &ClusterId,
@@ -78,9 +78,9 @@ pub async fn create(
     Ok(raw.read())
 }
 
-/// Era P: gives a token another value. The new one authenticates, and the old one does not any more, in under a second
-/// (seen on Rancher 2.12.0). In era S this would be ignored and left standing in clear.
-pub async fn set_plain_value(
+/// Storage `status`: sets another value. Rancher accepts it and rejects the old one in under a second (seen on Rancher 2.12.0).
+/// With storage `secret` Rancher would ignore the value, and it would stay in the status in plain text.
+pub async fn set_status_value(
     client: &kube::Client,
     token: &Observed,
     value: &Secret,
@@ -92,43 +92,24 @@ pub async fn set_plain_value(
     Ok(raw.read())
 }
 
-/// Era S: the copies in a token's status.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StatusChange {
-    /// `status.expiresAt`.
-    pub expires_at: Change<Timestamp>,
-    /// `status.gracePeriodExpiresAt`.
-    pub grace_ends_at: Change<Timestamp>,
-    /// `status.token`: only ever to be removed here, where it is a leftover.
-    pub remove_leftover: bool,
-}
-
-/// Era S: changes the copies in a token's status. It is also an event of the token, which its Secret's changes are not.
-///
-/// What comes back does not have the Secret.
-pub async fn change_status(
+/// Storage `secret`: changes the end of the grace period in a token's status.
+pub async fn change_status_grace(
     client: &kube::Client,
     token: &Observed,
-    change: &StatusChange,
+    grace_ends_at: &Change<Timestamp>,
     write: &Write,
 ) -> Result<RegistrationToken> {
     let mut status = Map::new();
-    change.expires_at.put(&mut status, "expiresAt", |time| rfc3339(*time));
-    change
-        .grace_ends_at
-        .put(&mut status, "gracePeriodExpiresAt", |time| rfc3339(*time));
-    if change.remove_leftover {
-        status.insert("token".to_owned(), Value::Null);
-    }
+    grace_ends_at.put(&mut status, "gracePeriodExpiresAt", |time| rfc3339(*time));
     let change = json!({ "status": status });
     let raw: RawToken = request::patch(client, TOKEN, token, Merge::Json, change, write).await?;
     Ok(raw.read())
 }
 
-/// Era S: what becomes of the keys of a token's Secret.
+/// Storage `secret`: the changes of a token's Secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretChange {
-    /// `token`: another value, or the same.
+    /// `token`. None leaves it as it is.
     pub current: Option<Secret>,
     /// `previousToken`.
     pub previous: Change<Secret>,
@@ -138,8 +119,8 @@ pub struct SecretChange {
     pub grace_ends_at: Change<Timestamp>,
 }
 
-/// Era S: changes keys of a token's Secret, all in one write, and leaves its other keys alone. Both values authenticate
-/// 0.3 s later; Rancher deploys nothing before the next event of the cluster (seen on Rancher 2.15.0).
+/// Storage `secret`: changes keys of a token's Secret in one write, and leaves the others alone. Rancher accepts both values 0.3 s
+/// later. It deploys nothing before it reconciles the cluster (seen on Rancher 2.15.0).
 pub async fn change_secret(
     client: &kube::Client,
     secret: &Observed,
@@ -168,13 +149,8 @@ pub async fn change_secret(
     raw.read().ok_or_else(|| object::nameless(SECRET))
 }
 
-/// Removes a registration token. Its value is refused within 0.4 s (era P, seen on Rancher 2.12.0) or once its finalizer
-/// has run and its Secret is collected, some 0.6 s (era S, 2.15.0). Tunnels that are open stay open.
+/// Deletes a registration token. Rancher rejects its value within 0.4 s (storage `status`, seen on Rancher 2.12.0), or once the
+/// finalizer has run and the Secret is garbage-collected, some 0.6 s (storage `secret`, 2.15.0). Open tunnels stay open.
 pub async fn delete(client: &kube::Client, token: &Observed, write: &Write) -> Result<()> {
     Ok(request::delete(client, TOKEN, token, write).await?)
-}
-
-/// Removes the Secret of a token: for orphans, whose values authenticate for as long as they are there.
-pub async fn delete_secret(client: &kube::Client, secret: &Observed, write: &Write) -> Result<()> {
-    Ok(request::delete(client, SECRET, secret, write).await?)
 }

@@ -34,24 +34,24 @@ fn token(name: &str, with: &Value) -> Value {
     token
 }
 
-fn refused(status: &Value, code: &str, message: &str) -> Value {
+fn error(status: &Value, code: &str, message: &str) -> Value {
     json!({"type": "error", "status": status, "code": code, "message": message})
 }
 
 #[tokio::test]
-async fn a_mint_says_scope_lifetime_and_whose_it_is_and_takes_the_lifetime_from_the_answer() {
-    // Asked for 365 days, granted the 90 of the setting, without a word.
-    let answer = token(
+async fn issue_sends_scope_lifetime_and_mark_and_reads_the_granted_lifetime() {
+    // 365 days are requested; the 90 days of the setting are granted without an error.
+    let response = token(
         "token-x7k2p",
         &json!({"token": VALUE, "ttl": 7_776_000_000_i64, "description": "kubectl-argocd-rancher run=b2c4d for=argocd/one"}),
     );
-    let server = Server::new().on("POST", "/v3/tokens", 201, &answer);
+    let server = Server::new().on("POST", "/v3/tokens", 201, &response);
     let new = NewToken {
         cluster: Some(id("c-abcde")),
         lifetime: days(365),
         mark: Mark::new("kubectl-argocd-rancher", "b2c4d", "argocd/one"),
     };
-    let minted = api_token::mint(&server.client(), &new).await.unwrap();
+    let issued = api_token::issue(&server.client(), &new).await.unwrap();
     assert_eq!(
         server.only().body,
         json!({
@@ -59,22 +59,22 @@ async fn a_mint_says_scope_lifetime_and_whose_it_is_and_takes_the_lifetime_from_
             "ttl": 31_536_000_000_i64, "clusterId": "c-abcde",
         })
     );
-    assert_eq!(minted.value, Secret::new(VALUE));
-    assert_eq!(minted.token.cluster, Some(id("c-abcde")));
-    assert_eq!(minted.token.expiry, Expiry::At("2027-02-20T10:00:00Z".parse().unwrap()));
-    assert_eq!(Mark::read(&minted.token.description), Some(new.mark));
-    assert!(!format!("{minted:?}").contains("dk6nhzh5"), "{minted:?}");
+    assert_eq!(issued.value, Secret::new(VALUE));
+    assert_eq!(issued.token.cluster, Some(id("c-abcde")));
+    assert_eq!(issued.token.expiry, Expiry::At("2027-02-20T10:00:00Z".parse().unwrap()));
+    assert_eq!(Mark::read(&issued.token.description), Some(new.mark));
+    assert!(!format!("{issued:?}").contains("dk6nhzh5"), "{issued:?}");
 }
 
 #[tokio::test]
-async fn an_answer_to_a_mint_without_a_value_is_an_error_that_shows_nothing() {
+async fn issue_without_a_value_in_the_response_is_an_error() {
     let server = Server::new().on("POST", "/v3/tokens", 201, &token("token-x7k2p", &json!({})));
     let new = NewToken {
         cluster: None,
         lifetime: days(1),
         mark: Mark::new("kubectl-argocd-rancher", "b2c4d", "argocd/one"),
     };
-    let error = api_token::mint(&server.client(), &new).await.unwrap_err();
+    let error = api_token::issue(&server.client(), &new).await.unwrap_err();
     assert!(
         matches!(error, Error::Request(request::Error::Unreadable { .. })),
         "{error:?}"
@@ -82,7 +82,7 @@ async fn an_answer_to_a_mint_without_a_value_is_an_error_that_shows_nothing() {
 }
 
 #[tokio::test]
-async fn ones_own_tokens_are_listed_with_scope_expiry_and_last_use() {
+async fn tokens_are_listed_with_scope_expiry_and_last_use() {
     let list = json!({"type": "collection", "data": [
         token("token-aaaaa", &json!({"lastUsedAt": "2026-11-22T11:00:00Z", "token": "$3:1:hashed"})),
         token("token-bbbbb", &json!({"clusterId": null, "ttl": 0})),
@@ -93,18 +93,18 @@ async fn ones_own_tokens_are_listed_with_scope_expiry_and_last_use() {
     let server = Server::new().on("GET", "/v3/tokens?limit=-1", 200, &list);
     let tokens = api_token::list(&server.client()).await.unwrap();
     let now: Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
-    let seen: Vec<_> = tokens
+    let listed: Vec<_> = tokens
         .iter()
         .map(|token| {
             (
                 token.name.as_str(),
                 token.expiry.at().map(|at| at.to_string()),
-                token.is_alive(now),
+                token.is_valid(now),
             )
         })
         .collect();
     assert_eq!(
-        seen,
+        listed,
         [
             ("token-aaaaa", Some("2026-12-22T10:00:00Z".to_owned()), true),
             ("token-bbbbb", None, true),
@@ -115,12 +115,12 @@ async fn ones_own_tokens_are_listed_with_scope_expiry_and_last_use() {
     assert_eq!(tokens[0].last_used, Some("2026-11-22T11:00:00Z".parse().unwrap()));
     assert_eq!(tokens[1].cluster, None);
     assert_eq!(tokens[2].cluster, None);
-    server.seen();
+    server.requests();
 }
 
 #[tokio::test]
-async fn a_token_of_somebody_else_is_as_good_as_none() {
-    let gone = refused(&json!(404), "NotFound", "not found");
+async fn a_token_of_another_user_is_not_found() {
+    let gone = error(&json!(404), "NotFound", "not found");
     let server = Server::new()
         .on("GET", "/v3/tokens/token-aaaaa", 404, &gone)
         .on("DELETE", "/v3/tokens/token-aaaaa", 404, &gone)
@@ -129,23 +129,23 @@ async fn a_token_of_somebody_else_is_as_good_as_none() {
     assert_eq!(api_token::get(&client, &name("token-aaaaa")).await.unwrap(), None);
     assert!(!api_token::delete(&client, &name("token-aaaaa")).await.unwrap());
     assert!(api_token::delete(&client, &name("token-bbbbb")).await.unwrap());
-    server.seen();
+    server.requests();
 }
 
 #[tokio::test]
-async fn refusals_of_ranchers_own_api_are_worded_with_its_reason() {
+async fn errors_of_ranchers_own_api_keep_their_reason() {
     let server = Server::new()
         .on(
             "GET",
             "/v3/tokens?limit=-1",
             401,
-            &refused(&json!("401"), "", "Unauthorized 401: must authenticate"),
+            &error(&json!("401"), "", "Unauthorized 401: must authenticate"),
         )
         .on(
             "DELETE",
             "/v3/tokens/token-aaaaa",
             400,
-            &refused(
+            &error(
                 &json!(400),
                 "InvalidAction",
                 "Cannot delete token for current session. Use logout instead",
@@ -167,7 +167,7 @@ async fn refusals_of_ranchers_own_api_are_worded_with_its_reason() {
 }
 
 #[tokio::test]
-async fn the_caller_and_the_limit_of_lifetimes_are_asked_of_rancher() {
+async fn caller_and_longest_lifetime_are_read_from_rancher() {
     let me = json!({"type": "collection", "data": [{"id": "u-7h2kc", "username": "service-argo"}]});
     let setting = |value: &str| json!({"type": "setting", "id": "auth-token-max-ttl-minutes", "value": value, "default": "129600"});
     let path = "/v3/settings/auth-token-max-ttl-minutes";
@@ -176,7 +176,7 @@ async fn the_caller_and_the_limit_of_lifetimes_are_asked_of_rancher() {
         .on("GET", path, 200, &setting(""))
         .on("GET", path, 200, &setting("60"))
         .on("GET", path, 200, &setting("0"))
-        .on("GET", path, 404, &refused(&json!(404), "NotFound", "not found"));
+        .on("GET", path, 404, &error(&json!(404), "NotFound", "not found"));
     let client = server.client();
     assert_eq!(api_token::whoami(&client).await.unwrap().id, "u-7h2kc");
     let mut limits = Vec::new();
@@ -185,11 +185,11 @@ async fn the_caller_and_the_limit_of_lifetimes_are_asked_of_rancher() {
     }
     let (hours, hour) = (Duration::from_hours(90 * 24), Duration::from_hours(1));
     assert_eq!(limits, [Some(hours), Some(hour), None, None]);
-    server.seen();
+    server.requests();
 }
 
 #[tokio::test]
-async fn a_cluster_is_found_by_id_or_by_a_name_that_only_one_has() {
+async fn a_cluster_is_found_by_id_or_unique_name() {
     let cluster = |id: &str, name: &str| json!({"id": id, "name": name, "state": "active", "type": "cluster"});
     let list = json!({"data": [
         cluster("c-aaaaa", "staging"), cluster("c-bbbbb", "prod"), cluster("c-ccccc", "prod"), cluster("local", "local"),
@@ -201,9 +201,13 @@ async fn a_cluster_is_found_by_id_or_by_a_name_that_only_one_has() {
     assert_eq!(find("staging").await.unwrap().id, id("c-aaaaa"));
     assert_eq!(find("c-ccccc").await.unwrap().name, "prod");
     let error = find("prod").await.unwrap_err().to_string();
-    assert_eq!(error, "2 clusters are called \"prod\": c-bbbbb (prod), c-ccccc (prod)");
-    let error = find("stag").await.unwrap_err().to_string();
-    assert!(error.ends_with("is \"staging\" meant?"), "{error}");
+    assert_eq!(
+        error,
+        "2 clusters have the name \"prod\": c-bbbbb (prod), c-ccccc (prod)"
+    );
+    let error: client::error::Error = find("stag").await.unwrap_err().into();
+    assert_eq!(error.to_string(), "error: cluster \"stag\" not found");
+    assert_eq!(error.hints, ["did you mean \"staging\"?"]);
 }
 
 #[rstest]
@@ -211,19 +215,19 @@ async fn a_cluster_is_found_by_id_or_by_a_name_that_only_one_has() {
 #[case::kubeconfig("kubeconfig-u-7h2kc:abc", Credential::Api(name("kubeconfig-u-7h2kc")))]
 #[case::ext("ext/token-x7k2p:abc", Credential::Ext(name("token-x7k2p")))]
 #[case::jwt("eyJhbGciOi.eyJpc3MiOi.c2ln", Credential::ServiceAccount)]
-#[case::name_only("token-x7k2p", Credential::Strange)]
-#[case::no_key("token-x7k2p:", Credential::Strange)]
-#[case::empty("", Credential::Strange)]
-#[case::blank_name(":abc", Credential::Strange)]
-#[case::path("../tokens:abc", Credential::Strange)]
-fn a_value_tells_what_sort_of_credential_it_is(#[case] value: &str, #[case] expected: Credential) {
+#[case::name_only("token-x7k2p", Credential::Unknown)]
+#[case::no_key("token-x7k2p:", Credential::Unknown)]
+#[case::empty("", Credential::Unknown)]
+#[case::blank_name(":abc", Credential::Unknown)]
+#[case::path("../tokens:abc", Credential::Unknown)]
+fn a_value_shows_the_kind_of_credential(#[case] value: &str, #[case] expected: Credential) {
     assert_eq!(Credential::of(&Secret::new(value)), expected);
 }
 
 #[test]
-fn a_lifetime_that_would_make_a_dead_or_an_endless_token_cannot_be_asked_for() {
-    for refused in [Duration::ZERO, Duration::from_millis(999), Duration::MAX] {
-        assert!(Lifetime::try_from(refused).is_err(), "{refused:?}");
+fn a_lifetime_has_limits() {
+    for invalid in [Duration::ZERO, Duration::from_millis(999), Duration::MAX] {
+        assert!(Lifetime::try_from(invalid).is_err(), "{invalid:?}");
     }
     assert_eq!(days(365).granted(Some(Duration::from_hours(24))), days(1));
     assert_eq!(days(1).granted(Some(Duration::from_hours(48))), days(1));
@@ -231,7 +235,7 @@ fn a_lifetime_that_would_make_a_dead_or_an_endless_token_cannot_be_asked_for() {
 }
 
 #[tokio::test]
-async fn a_client_that_bears_a_token_sends_it_and_hides_it_from_logs() {
+async fn a_bearing_client_sends_the_token_and_hides_it_from_logs() {
     let server = Server::new().on("GET", "/v3/tokens?limit=-1", 200, &json!({"data": []}));
     let client = api_token::bearing(&server.client(), &Secret::new(VALUE)).unwrap();
     api_token::list(&client).await.unwrap();
@@ -243,20 +247,20 @@ async fn a_client_that_bears_a_token_sends_it_and_hides_it_from_logs() {
 
 proptest! {
     #[test]
-    fn a_token_name_never_leaves_its_segment_of_a_path(text in "\\PC{0,20}") {
+    fn a_token_name_stays_in_its_path_segment(text in "\\PC{0,20}") {
         if let Ok(name) = text.parse::<TokenName>() {
             prop_assert!(!name.as_str().contains(['/', '?', '#', '%']) && name.as_str() != "..");
         }
     }
 
     #[test]
-    fn a_mark_is_read_back(by in "[a-z-]{1,12}", run in "[a-z0-9]{1,8}", subject in "[a-z]{1,8}/[a-z.-]{1,20}") {
+    fn marks_round_trip(by in "[a-z-]{1,12}", run in "[a-z0-9]{1,8}", subject in "[a-z]{1,8}/[a-z.-]{1,20}") {
         let mark = Mark::new(&by, &run, &subject);
         prop_assert_eq!(Mark::read(&mark.to_string()), Some(mark));
     }
 
     #[test]
-    fn no_description_makes_the_reader_of_marks_panic(text in "\\PC{0,40}") {
+    fn reading_a_mark_never_panics(text in "\\PC{0,40}") {
         let _ = Mark::read(&text);
     }
 }

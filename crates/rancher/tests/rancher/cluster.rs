@@ -8,7 +8,7 @@ use crate::support::{Server, fixture, id, list_of, observed, status, write};
 const CLUSTERS: &str = "/apis/management.cattle.io/v3/clusters";
 const ALL: &str = "/apis/management.cattle.io/v3/clusters?limit=500";
 
-fn called(id: &str, display_name: &str) -> Value {
+fn named(id: &str, display_name: &str) -> Value {
     json!({ "metadata": { "name": id }, "spec": { "displayName": display_name } })
 }
 
@@ -18,21 +18,18 @@ async fn read(object: Value) -> cluster::Cluster {
 }
 
 #[tokio::test]
-async fn an_imported_cluster_is_read_as_rancher_wrote_it() {
+async fn an_imported_cluster_is_read() {
     let cluster = read(fixture("cluster-secret")).await;
     assert_eq!(cluster.id.as_str(), "c-gsrbc");
     assert_eq!(cluster.display_name, "dn1");
-    assert_eq!(cluster.workspace.as_deref(), Some("fleet-default"));
     assert_eq!(cluster.kind, ClusterKind::Imported);
     assert_eq!(cluster.object.uid, "8cb987e0-cb50-45e2-bc7a-ec164c84f022");
     assert_eq!(cluster.object.resource_version, "1825");
     assert_eq!(cluster.applied_token.unwrap().to_string(), "739e2d9420");
     assert_eq!(cluster.connected(), Some(ConditionStatus::True));
     assert_eq!(cluster.agent_image.as_deref(), Some("rancher/rancher-agent:v2.15.0"));
-    assert_eq!(cluster.nodes, 1);
     assert!(!cluster.pre_bootstrap(), "PreBootstrapped is Unknown, not False");
-    assert!(!cluster.force_deploy && !cluster.deleting && !cluster.internal);
-    assert_eq!(cluster.problems, []);
+    assert!(!cluster.force_deploy && !cluster.deleting);
 }
 
 #[tokio::test]
@@ -44,21 +41,13 @@ async fn a_cluster_without_spec_and_status_was_never_connected() {
 }
 
 #[tokio::test]
-async fn nonsense_in_a_cluster_is_said_and_not_repeated() {
+async fn malformed_fields_of_a_cluster_are_ignored() {
     let mut object = fixture("cluster-secret");
     object["metadata"]["annotations"]["io.cattle.agent.registration-token-hash"] = json!("0123456789abcdef");
-    object["status"]["conditions"] = json!([{ "type": "Ready", "status": "True", "lastUpdateTime": "yesterday" }]);
+    object["status"]["conditions"] = json!([{ "type": "Ready", "status": "True" }]);
     let cluster = read(object).await;
     assert_eq!(cluster.applied_token, None);
     assert!(cluster.is("Ready"));
-    let problems: Vec<_> = cluster.problems.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        problems,
-        [
-            "status.conditions[].lastUpdateTime is not an RFC 3339 time",
-            "annotation io.cattle.agent.registration-token-hash is not a fingerprint",
-        ]
-    );
 }
 
 #[rstest]
@@ -75,7 +64,7 @@ async fn nonsense_in_a_cluster_is_said_and_not_repeated() {
 #[case::rke1("c-abcde", json!({}), json!({ "driver": "rancherKubernetesEngine" }), ClusterKind::Rke1)]
 #[case::new_driver("c-abcde", json!({}), json!({ "driver": "teapot" }), ClusterKind::Unknown)]
 #[tokio::test]
-async fn each_sort_of_cluster_is_told_from_the_others(
+async fn every_kind_of_cluster_is_recognized(
     #[case] name: &str,
     #[case] spec: Value,
     #[case] status: Value,
@@ -94,7 +83,7 @@ fn cluster_provider(name: &str) -> cluster::Provider {
 }
 
 #[tokio::test]
-async fn a_cluster_that_rancher_provisions_is_known_by_its_annotation_too() {
+async fn a_provisioned_cluster_is_recognized_by_its_annotation() {
     let cluster = read(json!({
         "metadata": { "name": "c-abcde", "annotations": { "provisioning.cattle.io/administrated": "true" } },
         "status": { "driver": "k3s" },
@@ -115,12 +104,12 @@ async fn a_cluster_that_rancher_provisions_is_known_by_its_annotation_too() {
 #[case("c/../secrets", false)]
 #[case("a23456789012345678901234567890123456789012345678901234567890123", true)]
 #[case("a234567890123456789012345678901234567890123456789012345678901234", false)]
-fn a_cluster_id_is_what_a_namespace_may_be_called(#[case] text: &str, #[case] fits: bool) {
+fn a_cluster_id_is_a_valid_namespace_name(#[case] text: &str, #[case] fits: bool) {
     assert_eq!(text.parse::<rancher::ClusterId>().is_ok(), fits);
 }
 
 #[tokio::test]
-async fn a_settled_cluster_has_no_redeploy_pending() {
+async fn an_unchanged_cluster_has_no_redeploy_pending() {
     let cluster = read(fixture("cluster-secret")).await;
     let rendered = Rendered {
         agent_image: Some("rancher/rancher-agent:v2.15.0"),
@@ -130,7 +119,7 @@ async fn a_settled_cluster_has_no_redeploy_pending() {
 }
 
 #[tokio::test]
-async fn a_previous_token_explains_the_hash_that_is_not_the_current_ones() {
+async fn the_previous_token_explains_the_applied_hash() {
     let cluster = read(fixture("cluster-secret")).await;
     let tokens = ["0000000000".parse().unwrap(), "739e2d9420".parse().unwrap()];
     let explained = Rendered {
@@ -149,13 +138,13 @@ async fn a_previous_token_explains_the_hash_that_is_not_the_current_ones() {
         .collect();
     assert_eq!(
         reasons,
-        ["Rancher has applied the token 739e2d9420 and is yet to apply 0000000000"]
+        ["Rancher is about to apply token 0000000000 instead of 739e2d9420"]
     );
 }
 
 #[tokio::test]
-async fn every_reason_for_a_redeploy_is_named() {
-    let mut object = fixture("cluster-plain");
+async fn every_reason_for_a_redeploy_is_reported() {
+    let mut object = fixture("cluster-status");
     object["metadata"]["annotations"]["io.cattle.agent.force.deploy"] = json!("true");
     object["status"]["conditions"] = json!([{ "type": "AgentDeployed", "status": "Unknown" }]);
     let reasons: Vec<_> = read(object)
@@ -170,15 +159,15 @@ async fn every_reason_for_a_redeploy_is_named() {
     assert_eq!(
         reasons,
         [
-            "Rancher has not finished deploying the agent (AgentDeployed is not True)",
-            "a forced deployment of the agent is pending (io.cattle.agent.force.deploy)",
-            "the agent's image is to change from rancher/rancher-agent:v2.12.0 to rancher/rancher-agent:v2.12.1",
+            "Rancher has not finished deploying the agent (condition AgentDeployed is not True)",
+            "a forced redeploy of the agent is pending (io.cattle.agent.force.deploy)",
+            "Rancher is about to change the agent's image from rancher/rancher-agent:v2.12.0 to rancher/rancher-agent:v2.12.1",
         ]
     );
 }
 
 #[tokio::test]
-async fn an_image_from_a_private_registry_is_the_same_image() {
+async fn an_image_with_a_registry_prefix_is_the_same_image() {
     let mut object = fixture("cluster-secret");
     object["status"]["agentImage"] = json!("registry.example.com/rancher/rancher-agent:v2.15.0");
     let rendered = Rendered {
@@ -191,7 +180,7 @@ async fn an_image_from_a_private_registry_is_the_same_image() {
 }
 
 #[tokio::test]
-async fn the_image_in_the_clusters_own_spec_wins_over_the_setting() {
+async fn the_image_of_the_clusters_spec_takes_precedence() {
     let mut object = fixture("cluster-secret");
     object["spec"]["desiredAgentImage"] = json!("fixed");
     assert_eq!(read(object.clone()).await.desired_agent_image, None);
@@ -220,18 +209,18 @@ async fn a_cluster_is_found_by_its_display_name() {
             "GET",
             ALL,
             200,
-            &list_of(&[called("c-aaaaa", "edge-6"), called("c-bbbbb", "edge-7")]),
+            &list_of(&[named("c-aaaaa", "edge-6"), named("c-bbbbb", "edge-7")]),
         );
     assert_eq!(
         cluster::find(&server.client(), "edge-7").await.unwrap().id,
         id("c-bbbbb")
     );
-    server.seen();
+    server.requests();
 }
 
 #[tokio::test]
-async fn a_display_name_that_is_no_object_name_is_never_put_into_a_path() {
-    let server = Server::new().on("GET", ALL, 200, &list_of(&[called("c-aaaaa", "Büro Süd")]));
+async fn a_display_name_is_never_part_of_a_path() {
+    let server = Server::new().on("GET", ALL, 200, &list_of(&[named("c-aaaaa", "Büro Süd")]));
     assert_eq!(
         cluster::find(&server.client(), "Büro Süd").await.unwrap().id,
         id("c-aaaaa")
@@ -252,17 +241,17 @@ async fn a_cluster_is_found_by_its_provisioning_object() {
             "GET",
             &format!("{CLUSTERS}/c-m-abc12345"),
             200,
-            &called("c-m-abc12345", "prod"),
+            &named("c-m-abc12345", "prod"),
         );
     assert_eq!(
         cluster::find(&server.client(), "fleet-default/prod").await.unwrap().id,
         id("c-m-abc12345")
     );
-    server.seen();
+    server.requests();
 }
 
 #[tokio::test]
-async fn a_server_without_provisioning_clusters_has_none_of_that_name() {
+async fn a_server_without_provisioning_clusters_finds_none() {
     let server = Server::new()
         .on_text(
             "GET",
@@ -273,8 +262,8 @@ async fn a_server_without_provisioning_clusters_has_none_of_that_name() {
         )
         .on("GET", ALL, 200, &list_of(&[]));
     let error = cluster::find(&server.client(), "fleet-default/prod").await.unwrap_err();
-    assert!(matches!(error, Error::NoSuchCluster { .. }), "{error}");
-    server.seen();
+    assert!(matches!(error, Error::ClusterNotFound { .. }), "{error}");
+    server.requests();
 }
 
 #[tokio::test]
@@ -286,20 +275,20 @@ async fn an_ambiguous_name_lists_the_candidates() {
             ALL,
             200,
             &list_of(&[
-                called("c-aaaaa", "prod"),
-                called("c-bbbbb", "test"),
-                called("c-ccccc", "prod"),
+                named("c-aaaaa", "prod"),
+                named("c-bbbbb", "test"),
+                named("c-ccccc", "prod"),
             ]),
         );
     let error = cluster::find(&server.client(), "prod").await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        r#"2 clusters are called "prod": c-aaaaa (prod), c-ccccc (prod)"#
+        r#"2 clusters have the name "prod": c-aaaaa (prod), c-ccccc (prod)"#
     );
 }
 
 #[tokio::test]
-async fn a_name_that_is_nearly_right_is_put_right() {
+async fn a_similar_name_is_suggested() {
     let server = Server::new()
         .on(
             "GET",
@@ -311,18 +300,17 @@ async fn a_name_that_is_nearly_right_is_put_right() {
             "GET",
             ALL,
             200,
-            &list_of(&[called("c-aaaaa", "edge-berlin"), called("c-bbbbb", "central")]),
+            &list_of(&[named("c-aaaaa", "edge-berlin"), named("c-bbbbb", "central")]),
         );
     let error = cluster::find(&server.client(), "edge-berln").await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        r#"no cluster has the id, display name or provisioning name "edge-berln"; is "edge-berlin" meant?"#
-    );
+    let error = client::error::Error::from(error);
+    assert_eq!(error.to_string(), r#"error: cluster "edge-berln" not found"#);
+    assert_eq!(error.hints, [r#"did you mean "edge-berlin"?"#]);
 }
 
 #[tokio::test]
-async fn clusters_are_listed_page_by_page_and_by_selector() {
-    let mut first = list_of(&[called("c-aaaaa", "one")]);
+async fn clusters_are_listed_in_pages_and_by_selector() {
+    let mut first = list_of(&[named("c-aaaaa", "one")]);
     first["metadata"]["continue"] = json!("more");
     let server = Server::new()
         .on(
@@ -335,19 +323,19 @@ async fn clusters_are_listed_page_by_page_and_by_selector() {
             "GET",
             &format!("{CLUSTERS}?labelSelector=env%3Dprod&limit=500&continue=more"),
             200,
-            &list_of(&[called("c-bbbbb", "two")]),
+            &list_of(&[named("c-bbbbb", "two")]),
         );
     let all = cluster::list(&server.client(), Some("env=prod")).await.unwrap();
     assert_eq!(
         all.iter().map(|c| c.display_name.as_str()).collect::<Vec<_>>(),
         ["one", "two"]
     );
-    server.seen();
+    server.requests();
 }
 
 #[tokio::test]
-async fn a_page_that_came_too_late_is_followed_by_the_one_the_server_offers() {
-    let mut first = list_of(&[called("c-aaaaa", "one")]);
+async fn an_expired_page_is_followed_by_the_one_the_server_offers() {
+    let mut first = list_of(&[named("c-aaaaa", "one")]);
     first["metadata"]["continue"] = json!("old");
     let mut expired = status(410, "Expired", "The provided continue parameter is too old");
     expired["metadata"] = json!({ "continue": "fresh" });
@@ -358,37 +346,33 @@ async fn a_page_that_came_too_late_is_followed_by_the_one_the_server_offers() {
             "GET",
             &format!("{ALL}&continue=fresh"),
             200,
-            &list_of(&[called("c-bbbbb", "two")]),
+            &list_of(&[named("c-bbbbb", "two")]),
         );
     assert_eq!(cluster::list(&server.client(), None).await.unwrap().len(), 2);
-    server.seen();
+    server.requests();
 }
 
 #[tokio::test]
-async fn one_broken_cluster_does_not_hide_the_others() {
-    let broken = json!({ "metadata": { "name": "c-bbbbb" }, "spec": { "displayName": 7 } });
-    let server = Server::new().on("GET", ALL, 200, &list_of(&[called("c-aaaaa", "one"), broken]));
+async fn a_malformed_cluster_does_not_hide_the_others() {
+    let malformed = json!({ "metadata": { "name": "c-bbbbb" }, "spec": { "displayName": 7 } });
+    let server = Server::new().on("GET", ALL, 200, &list_of(&[named("c-aaaaa", "one"), malformed]));
     let all = cluster::list(&server.client(), None).await.unwrap();
     assert_eq!(all.len(), 2);
     assert_eq!(all[1].id, id("c-bbbbb"));
-    assert_eq!(
-        all[1].problems[0].to_string(),
-        "the object has a field of the wrong type"
-    );
 }
 
 #[tokio::test]
-async fn a_touch_is_one_annotation_with_the_precondition() {
+async fn a_trigger_is_one_annotation_with_a_precondition() {
     let server = Server::new().on(
         "PATCH",
         &format!("{CLUSTERS}/c-gsrbc?fieldManager=kubectl-crt"),
         200,
         &fixture("cluster-secret"),
     );
-    cluster::touch(
+    cluster::trigger_reconcile(
         &server.client(),
         &observed("", "c-gsrbc"),
-        ("example.com/touched", "7"),
+        ("example.com/triggered", "7"),
         &write(),
     )
     .await
@@ -398,7 +382,7 @@ async fn a_touch_is_one_annotation_with_the_precondition() {
     assert_eq!(
         request.body,
         json!({ "metadata": {
-            "annotations": { "example.com/touched": "7" },
+            "annotations": { "example.com/triggered": "7" },
             "uid": "7-of-9",
             "resourceVersion": "42",
         } })
@@ -406,31 +390,15 @@ async fn a_touch_is_one_annotation_with_the_precondition() {
 }
 
 #[tokio::test]
-async fn a_forced_deployment_may_be_a_dry_run() {
-    let server = Server::new().on(
-        "PATCH",
-        &format!("{CLUSTERS}/c-gsrbc?dryRun=All&fieldManager=kubectl-crt"),
-        200,
-        &fixture("cluster-secret"),
-    );
-    cluster::force_deploy(&server.client(), &observed("", "c-gsrbc"), &write().dry_run(true))
-        .await
-        .unwrap();
-    assert_eq!(
-        server.only().body["metadata"]["annotations"],
-        json!({ "io.cattle.agent.force.deploy": "true" })
-    );
-}
-
-#[tokio::test]
-async fn a_cluster_that_has_changed_in_between_is_a_conflict() {
+async fn a_concurrent_change_is_a_conflict() {
     let server = Server::new().on(
         "PATCH",
         &format!("{CLUSTERS}/c-gsrbc?fieldManager=kubectl-crt"),
         409,
         &status(409, "Conflict", "the object has been modified"),
     );
-    let error = cluster::force_deploy(&server.client(), &observed("", "c-gsrbc"), &write())
+    let annotation = ("example.com/triggered", "7");
+    let error = cluster::trigger_reconcile(&server.client(), &observed("", "c-gsrbc"), annotation, &write())
         .await
         .unwrap_err();
     assert!(error.is_conflict() && !error.is_already_exists());
@@ -438,8 +406,8 @@ async fn a_cluster_that_has_changed_in_between_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn an_empty_403_is_a_missing_right() {
-    // What Rancher answers on its own host to a user who may not see the management cluster.
+async fn an_empty_403_is_a_missing_permission() {
+    // The response of Rancher to a user without permissions on the management cluster.
     let server = Server::new().on_text("GET", &format!("{CLUSTERS}/c-gsrbc"), 403, &[], "");
     let error = cluster::get(&server.client(), &id("c-gsrbc")).await.unwrap_err();
     assert!(error.is_forbidden());
@@ -447,7 +415,7 @@ async fn an_empty_403_is_a_missing_right() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_json_is_reported_by_position() {
+async fn a_malformed_response_is_reported_by_position() {
     let server = Server::new().on_text("GET", &format!("{CLUSTERS}/c-gsrbc"), 200, &[], "<html>\nhello");
     let error = cluster::get(&server.client(), &id("c-gsrbc")).await.unwrap_err();
     assert_eq!(
@@ -457,7 +425,7 @@ async fn an_answer_that_is_no_json_is_reported_by_position() {
 }
 
 #[tokio::test]
-async fn the_refusal_of_ranchers_proxy_is_read_although_it_is_no_status() {
+async fn an_error_of_ranchers_proxy_is_read() {
     let text = r#"{"Code":{"Code":"Forbidden","Status":403},"Message":"clusters.management.cattle.io \"c-gsrbc\" is forbidden: User \"u-abcde\" cannot get resource \"clusters\""}"#;
     let server = Server::new().on_text("GET", &format!("{CLUSTERS}/c-gsrbc"), 403, &[], text);
     let error = cluster::get(&server.client(), &id("c-gsrbc")).await.unwrap_err();
@@ -471,13 +439,13 @@ async fn the_refusal_of_ranchers_proxy_is_read_although_it_is_no_status() {
 }
 
 #[tokio::test]
-async fn the_body_of_an_answer_that_is_no_status_is_not_worded() {
+async fn an_error_page_is_not_quoted() {
     let server = Server::new().on_text(
         "GET",
         &format!("{CLUSTERS}/c-gsrbc"),
         502,
         &[],
-        "<html>upstream is away</html>",
+        "<html>no upstream</html>",
     );
     let error = cluster::get(&server.client(), &id("c-gsrbc")).await.unwrap_err();
     let worded = error.on("the management cluster").to_string();

@@ -1,12 +1,11 @@
-//! What this crate sends, to the letter, and what it makes of the answers of real servers and of broken ones.
+//! The exact requests of this crate, and how it reads the responses of real servers and malformed ones.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where it stopped")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue panics where it stopped")]
 
 mod agent;
 mod api_token;
 mod api_token_proof;
 mod cluster;
-mod era;
 mod names;
 mod probe;
 mod reach;
@@ -14,4 +13,5 @@ mod settings;
 mod support;
 mod token;
 mod token_listing;
+mod token_storage;
 mod token_writes;

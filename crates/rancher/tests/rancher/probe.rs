@@ -4,27 +4,31 @@ use client::secret::Secret;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{Request, Response};
 use kube::client::Body;
-use rancher::Era;
-use rancher::probe::{Doubt, Identity, Probe, Verdict, same_certificates};
+use rancher::TokenStorage;
+use rancher::probe::{Probe, ProbeResult, ServerIdentity, UnknownReason, same_certificates};
 use sha2::{Digest as _, Sha256, Sha512};
 
-use crate::support::{SYSTEM_S, Server, id};
+use crate::support::{SECRET_TOKEN, Server, id};
 
 const CONNECT: &str = "/v3/connect";
 const CACERTS: &str = "/cacerts";
 const PEM: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 
-/// A Rancher with one live token, answering each door as seen on Rancher 2.15.0 and 2.12.0.
-fn rancher(era: Era, live: &'static str, with: fn(&str, Response<Body>) -> Response<Body>) -> kube::Client {
+/// A Rancher with one valid token. Its endpoints answer as seen on Rancher 2.15.0 and 2.12.0.
+fn rancher(
+    storage: TokenStorage,
+    valid: &'static str,
+    with: fn(&str, Response<Body>) -> Response<Body>,
+) -> kube::Client {
     let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
     tokio::spawn(async move {
         while let Some((request, answer)) = handle.next_request().await {
             assert_eq!(
                 request.headers()["connection"],
                 "close",
-                "each look is a connection of its own"
+                "each probe uses its own connection"
             );
-            match door(era, live, &request) {
+            match endpoint(storage, valid, &request) {
                 Some(response) => answer.send_response(with(request.uri().path(), response)),
                 None => answer.send_error("connection closed before message completed"),
             }
@@ -33,7 +37,7 @@ fn rancher(era: Era, live: &'static str, with: fn(&str, Response<Body>) -> Respo
     kube::Client::new(service, "default")
 }
 
-fn door(era: Era, live: &str, request: &Request<Body>) -> Option<Response<Body>> {
+fn endpoint(storage: TokenStorage, valid: &str, request: &Request<Body>) -> Option<Response<Body>> {
     let header = |name: &str| {
         request
             .headers()
@@ -53,10 +57,14 @@ fn door(era: Era, live: &str, request: &Request<Body>) -> Option<Response<Body>>
         let (Some(bearer), Some(nonce)) = (bearer, header("x-cattle-nonce")) else {
             return text(200, PEM);
         };
-        if bearer != STANDARD.encode(Sha256::digest(live)) {
-            return if era == Era::Secret { text(200, PEM) } else { None };
+        if bearer != STANDARD.encode(Sha256::digest(valid)) {
+            return if storage == TokenStorage::Secret {
+                text(200, PEM)
+            } else {
+                None
+            };
         }
-        let mut mac = Hmac::<Sha512>::new_from_slice(live.as_bytes()).unwrap();
+        let mut mac = Hmac::<Sha512>::new_from_slice(valid.as_bytes()).unwrap();
         mac.update(format!("{nonce}\0{PEM}\0").as_bytes());
         let hash = STANDARD.encode(mac.finalize().into_bytes());
         return Some(
@@ -67,9 +75,9 @@ fn door(era: Era, live: &str, request: &Request<Body>) -> Option<Response<Body>>
         );
     }
     match (header("x-api-tunnel-token"), bearer) {
-        (Some(token), _) if token == live => text(400, "unexpected end of JSON input"),
+        (Some(token), _) if token == valid => text(400, "unexpected end of JSON input"),
         (Some(_), _) => text(400, "cluster not found"),
-        (None, Some(token)) if token.strip_prefix("stv-cluster-") == Some(live) => text(
+        (None, Some(token)) if token.strip_prefix("stv-cluster-") == Some(valid) => text(
             400,
             "Error during upgrade for host [stv-cluster-c-gsrbc]: websocket: the client is not using the websocket protocol: \
              'upgrade' token not found in 'Connection' header",
@@ -78,45 +86,55 @@ fn door(era: Era, live: &str, request: &Request<Body>) -> Option<Response<Body>>
     }
 }
 
-fn honest(_: &str, response: Response<Body>) -> Response<Body> {
+fn unchanged(_: &str, response: Response<Body>) -> Response<Body> {
     response
 }
 
-async fn look(era: Era, live: &'static str, with: fn(&str, Response<Body>) -> Response<Body>, token: &str) -> Verdict {
-    Probe::new(rancher(era, live, with))
-        .look(era, &Secret::new(token))
+async fn check(
+    storage: TokenStorage,
+    valid: &'static str,
+    with: fn(&str, Response<Body>) -> Response<Body>,
+    token: &str,
+) -> ProbeResult {
+    Probe::new(rancher(storage, valid, with))
+        .check(storage, &Secret::new(token))
         .await
 }
 
 #[tokio::test]
-async fn a_live_token_is_live_and_names_its_cluster_in_both_eras() {
-    for era in [Era::Plain, Era::Secret] {
-        match look(era, SYSTEM_S, honest, SYSTEM_S).await {
-            Verdict::Live { cluster } => assert_eq!(cluster, Some(id("c-gsrbc"))),
-            other => panic!("{era}: {other:?}"),
+async fn a_valid_token_is_accepted_and_names_its_cluster() {
+    for storage in [TokenStorage::Status, TokenStorage::Secret] {
+        match check(storage, SECRET_TOKEN, unchanged, SECRET_TOKEN).await {
+            ProbeResult::Accepted { cluster } => assert_eq!(cluster, Some(id("c-gsrbc"))),
+            other => panic!("{storage}: {other:?}"),
         }
     }
 }
 
 #[tokio::test]
-async fn a_dead_token_is_dead_in_both_eras() {
-    for era in [Era::Plain, Era::Secret] {
-        assert!(look(era, SYSTEM_S, honest, "dead").await.is_dead(), "{era}");
+async fn a_revoked_token_is_rejected() {
+    for storage in [TokenStorage::Status, TokenStorage::Secret] {
+        assert!(
+            check(storage, SECRET_TOKEN, unchanged, "revoked").await.is_rejected(),
+            "{storage}"
+        );
     }
 }
 
 #[tokio::test]
-async fn in_era_p_a_token_that_may_be_dead_never_reaches_the_door_that_panics() {
+async fn with_storage_status_a_rejected_token_is_never_sent_to_cacerts() {
     let server = Server::new()
         .on_text("GET", CONNECT, 400, &[], "cluster not found")
         .on_text("GET", CONNECT, 401, &[], "failed authentication");
-    let verdict = Probe::new(server.client()).look(Era::Plain, &Secret::new("dead")).await;
-    assert!(verdict.is_dead(), "{verdict:?}");
-    assert!(server.seen().iter().all(|request| request.target == CONNECT));
+    let result = Probe::new(server.client())
+        .check(TokenStorage::Status, &Secret::new("revoked"))
+        .await;
+    assert!(result.is_rejected(), "{result:?}");
+    assert!(server.requests().iter().all(|request| request.target == CONNECT));
 }
 
 #[tokio::test]
-async fn replicas_that_disagree_give_no_verdict() {
+async fn replicas_that_disagree_are_unknown() {
     let server = Server::new()
         .on_text("GET", CONNECT, 400, &[], "cluster not found")
         .on_text(
@@ -126,50 +144,69 @@ async fn replicas_that_disagree_give_no_verdict() {
             &[],
             "Error during upgrade for host [stv-cluster-c-gsrbc]: websocket: …",
         );
-    let verdict = Probe::new(server.client()).look(Era::Plain, &Secret::new("x")).await;
-    assert!(matches!(verdict, Verdict::Unknown(Doubt::Disagreement)), "{verdict:?}");
-}
-
-#[tokio::test]
-async fn a_token_that_dies_between_two_looks_is_not_live() {
-    let live = || {
-        [
-            (400, "unexpected end of JSON input"),
-            (400, "Error during upgrade for host [stv-cluster-c-gsrbc]: websocket: …"),
-        ]
-    };
-    let mut server = Server::new();
-    for (code, text) in live() {
-        server = server.on_text("GET", CONNECT, code, &[], text);
-    }
-    // The third door's answer cannot be forged here, so the first look ends in doubt, and there is no second.
-    server = server.on_text("GET", CACERTS, 200, &[("x-cattle-hash", "Zm9yZ2Vk")], PEM);
-    let verdict = Probe::new(server.client())
-        .looks(Era::Secret, &Secret::new("x"), 3)
+    let result = Probe::new(server.client())
+        .check(TokenStorage::Status, &Secret::new("x"))
         .await;
-    assert!(matches!(verdict, Verdict::Unknown(Doubt::NotProven)), "{verdict:?}");
-    server.seen();
+    assert!(
+        matches!(result, ProbeResult::Unknown(UnknownReason::Disagreement)),
+        "{result:?}"
+    );
 }
 
 #[tokio::test]
-async fn several_looks_must_agree() {
-    let probe = Probe::new(rancher(Era::Secret, SYSTEM_S, honest));
-    assert!(probe.looks(Era::Secret, &Secret::new(SYSTEM_S), 3).await.is_live());
-    assert!(probe.looks(Era::Secret, &Secret::new("dead"), 3).await.is_dead());
+async fn a_forged_proof_ends_the_first_probe() {
+    // The result of the first probe is unknown, so there is no second one.
+    let accepted = [
+        "unexpected end of JSON input",
+        "Error during upgrade for host [stv-cluster-c-gsrbc]: websocket: …",
+    ];
+    let mut server = Server::new();
+    for text in accepted {
+        server = server.on_text("GET", CONNECT, 400, &[], text);
+    }
+    server = server.on_text("GET", CACERTS, 200, &[("x-cattle-hash", "Zm9yZ2Vk")], PEM);
+    let result = Probe::new(server.client())
+        .check_times(TokenStorage::Secret, &Secret::new("x"), 3)
+        .await;
+    assert!(
+        matches!(result, ProbeResult::Unknown(UnknownReason::NotProven)),
+        "{result:?}"
+    );
+    server.requests();
+}
+
+#[tokio::test]
+async fn several_probes_must_agree() {
+    let probe = Probe::new(rancher(TokenStorage::Secret, SECRET_TOKEN, unchanged));
+    assert!(
+        probe
+            .check_times(TokenStorage::Secret, &Secret::new(SECRET_TOKEN), 3)
+            .await
+            .is_accepted()
+    );
+    assert!(
+        probe
+            .check_times(TokenStorage::Secret, &Secret::new("revoked"), 3)
+            .await
+            .is_rejected()
+    );
     let server = Server::new()
         .on_text("GET", CONNECT, 400, &[], "cluster not found")
         .on_text("GET", CONNECT, 401, &[], "failed authentication")
         .on_text("GET", CONNECT, 400, &[], "unexpected end of JSON input")
         .on_text("GET", CONNECT, 401, &[], "failed authentication");
-    let verdict = Probe::new(server.client())
-        .looks(Era::Plain, &Secret::new("x"), 3)
+    let result = Probe::new(server.client())
+        .check_times(TokenStorage::Status, &Secret::new("x"), 3)
         .await;
-    assert!(matches!(verdict, Verdict::Unknown(Doubt::Disagreement)), "{verdict:?}");
-    server.seen();
+    assert!(
+        matches!(result, ProbeResult::Unknown(UnknownReason::Disagreement)),
+        "{result:?}"
+    );
+    server.requests();
 }
 
 #[tokio::test]
-async fn a_proof_made_with_another_key_proves_nothing() {
+async fn a_proof_with_another_key_proves_nothing() {
     fn forged(path: &str, mut response: Response<Body>) -> Response<Body> {
         if path == CACERTS {
             response
@@ -178,28 +215,35 @@ async fn a_proof_made_with_another_key_proves_nothing() {
         }
         response
     }
-    for (era, token) in [(Era::Plain, SYSTEM_S), (Era::Secret, SYSTEM_S), (Era::Secret, "dead")] {
-        let verdict = look(era, SYSTEM_S, forged, token).await;
-        assert!(matches!(verdict, Verdict::Unknown(Doubt::NotProven)), "{verdict:?}");
+    for (storage, token) in [
+        (TokenStorage::Status, SECRET_TOKEN),
+        (TokenStorage::Secret, SECRET_TOKEN),
+        (TokenStorage::Secret, "revoked"),
+    ] {
+        let result = check(storage, SECRET_TOKEN, forged, token).await;
+        assert!(
+            matches!(result, ProbeResult::Unknown(UnknownReason::NotProven)),
+            "{result:?}"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_load_balancers_503_is_neither_live_nor_dead() {
-    fn away(_: &str, mut response: Response<Body>) -> Response<Body> {
+async fn a_503_of_a_load_balancer_is_unknown() {
+    fn unavailable(_: &str, mut response: Response<Body>) -> Response<Body> {
         *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
         *response.body_mut() = Body::from(b"no available server".to_vec());
         response
     }
-    let verdict = look(Era::Secret, SYSTEM_S, away, SYSTEM_S).await;
-    let Verdict::Unknown(doubt) = verdict else {
-        panic!("{verdict:?}")
+    let result = check(TokenStorage::Secret, SECRET_TOKEN, unavailable, SECRET_TOKEN).await;
+    let ProbeResult::Unknown(reason) = result else {
+        panic!("{result:?}")
     };
-    assert_eq!(doubt.to_string(), "/v3/connect answered 503, and not as Rancher does");
+    assert_eq!(reason.to_string(), "unexpected response 503 from /v3/connect");
 }
 
 #[tokio::test]
-async fn the_word_unauthorized_alone_is_not_ranchers_refusal() {
+async fn a_401_of_another_server_is_unknown() {
     let server = Server::new()
         .on_text(
             "GET",
@@ -215,39 +259,52 @@ async fn the_word_unauthorized_alone_is_not_ranchers_refusal() {
             &[],
             r#"{"kind":"Status","code":401,"message":"Unauthorized"}"#,
         );
-    let verdict = Probe::new(server.client()).look(Era::Secret, &Secret::new("x")).await;
+    let result = Probe::new(server.client())
+        .check(TokenStorage::Secret, &Secret::new("x"))
+        .await;
     assert!(
-        matches!(verdict, Verdict::Unknown(Doubt::Odd { code: 401, .. })),
-        "{verdict:?}"
+        matches!(
+            result,
+            ProbeResult::Unknown(UnknownReason::Unexpected { code: 401, .. })
+        ),
+        "{result:?}"
     );
 }
 
 #[tokio::test]
-async fn no_answer_is_no_verdict() {
+async fn without_a_response_the_result_is_unknown() {
     let server = Server::new().on_cut("GET", CONNECT).on_cut("GET", CONNECT);
-    let verdict = Probe::new(server.client()).look(Era::Secret, &Secret::new("x")).await;
-    assert!(matches!(verdict, Verdict::Unknown(Doubt::NoAnswer(_))), "{verdict:?}");
+    let result = Probe::new(server.client())
+        .check(TokenStorage::Secret, &Secret::new("x"))
+        .await;
+    assert!(
+        matches!(result, ProbeResult::Unknown(UnknownReason::NoAnswer(_))),
+        "{result:?}"
+    );
 }
 
 #[tokio::test]
-async fn an_empty_token_is_dead_without_asking() {
+async fn an_empty_token_is_rejected_without_a_request() {
     let server = Server::new();
     assert!(
         Probe::new(server.client())
-            .look(Era::Plain, &Secret::new(""))
+            .check(TokenStorage::Status, &Secret::new(""))
             .await
-            .is_dead()
+            .is_rejected()
     );
-    assert!(server.seen().is_empty());
+    assert!(server.requests().is_empty());
 }
 
 #[tokio::test]
 async fn a_token_with_a_line_break_cannot_be_sent() {
     let server = Server::new();
-    let verdict = Probe::new(server.client())
-        .look(Era::Secret, &Secret::new("token\n"))
+    let result = Probe::new(server.client())
+        .check(TokenStorage::Secret, &Secret::new("token\n"))
         .await;
-    assert!(matches!(verdict, Verdict::Unknown(Doubt::Unsendable)), "{verdict:?}");
+    assert!(
+        matches!(result, ProbeResult::Unknown(UnknownReason::InvalidHeader)),
+        "{result:?}"
+    );
 }
 
 #[tokio::test]
@@ -258,11 +315,11 @@ async fn every_header_with_a_token_is_marked_sensitive() {
         .on_text("GET", CACERTS, 200, &[], PEM);
     assert!(
         Probe::new(server.client())
-            .look(Era::Secret, &Secret::new(SYSTEM_S))
+            .check(TokenStorage::Secret, &Secret::new(SECRET_TOKEN))
             .await
-            .is_dead()
+            .is_rejected()
     );
-    for request in server.seen() {
+    for request in server.requests() {
         for (name, value) in &request.headers {
             assert!(
                 name == "connection" || value.is_sensitive(),
@@ -270,18 +327,18 @@ async fn every_header_with_a_token_is_marked_sensitive() {
                 request.target
             );
         }
-        assert!(!format!("{request:?}").contains(SYSTEM_S));
+        assert!(!format!("{request:?}").contains(SECRET_TOKEN));
     }
 }
 
 #[tokio::test]
-async fn a_wrong_url_is_told_from_a_rancher() {
+async fn identify_distinguishes_rancher_from_other_servers() {
     assert!(matches!(
-        Probe::new(rancher(Era::Plain, SYSTEM_S, honest))
+        Probe::new(rancher(TokenStorage::Status, SECRET_TOKEN, unchanged))
             .identify()
             .await
             .unwrap(),
-        Identity::Rancher
+        ServerIdentity::Rancher
     ));
     for (code, body) in [
         (403, r#"{"kind":"Status"}"#),
@@ -291,19 +348,19 @@ async fn a_wrong_url_is_told_from_a_rancher() {
         let server = Server::new().on_text("GET", CONNECT, code, &[], body);
         let identity = Probe::new(server.client()).identify().await.unwrap();
         assert!(
-            matches!(identity, Identity::Other { code: said } if said == code),
+            matches!(identity, ServerIdentity::Other { code: actual } if actual == code),
             "{identity:?}"
         );
     }
     let server = Server::new().on_cut("GET", CONNECT);
     assert!(matches!(
         Probe::new(server.client()).identify().await.unwrap(),
-        Identity::NoAnswer(_)
+        ServerIdentity::NoAnswer(_)
     ));
 }
 
 #[tokio::test]
-async fn the_certificates_are_read_without_any_token() {
+async fn ca_certificates_are_read_without_a_token() {
     let server = Server::new()
         .on_text("GET", CACERTS, 200, &[], PEM)
         .on_text("GET", CACERTS, 200, &[], "");
@@ -312,27 +369,27 @@ async fn the_certificates_are_read_without_any_token() {
     assert_eq!(probe.ca_certificates().await.unwrap(), None);
     assert!(
         server
-            .seen()
+            .requests()
             .iter()
             .all(|request| !request.headers.contains_key("authorization"))
     );
 }
 
 #[tokio::test]
-async fn an_answer_without_end_is_cut_off() {
+async fn an_endless_response_is_cut_off() {
     let server = Server::new().on_text("GET", CACERTS, 200, &[], vec![b'x'; 2 << 20]);
     assert!(Probe::new(server.client()).ca_certificates().await.is_err());
 }
 
 #[tokio::test]
-async fn something_else_at_cacerts_is_an_error() {
+async fn an_unexpected_response_from_cacerts_is_an_error() {
     let server = Server::new().on_text("GET", CACERTS, 404, &[], "404 page not found");
     let error = Probe::new(server.client()).ca_certificates().await.unwrap_err();
     assert_eq!(error.code(), Some(404));
 }
 
 #[test]
-fn certificates_are_compared_without_the_white_space_around_them() {
+fn certificates_are_compared_without_surrounding_white_space() {
     assert!(same_certificates(Some(PEM), Some(PEM.trim())));
     assert!(same_certificates(None, Some("\n")));
     assert!(!same_certificates(Some(PEM), None));

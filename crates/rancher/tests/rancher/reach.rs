@@ -42,7 +42,7 @@ use crate::support::id;
     "https://r.example.com",
     Some("local")
 )]
-fn a_server_url_tells_where_it_leads(#[case] url: &str, #[case] base: &str, #[case] cluster: Option<&str>) {
+fn a_server_url_is_read(#[case] url: &str, #[case] base: &str, #[case] cluster: Option<&str>) {
     let reach = Reach::of(&url.parse().unwrap());
     assert_eq!(reach.base().to_string(), base);
     match (&reach, cluster) {
@@ -53,7 +53,7 @@ fn a_server_url_tells_where_it_leads(#[case] url: &str, #[case] base: &str, #[ca
 }
 
 #[test]
-fn one_url_gives_those_of_all_clusters() {
+fn the_urls_of_all_clusters_follow_from_one() {
     let context: Url = "https://r.example.com/rancher/k8s/clusters/c-abcde".parse().unwrap();
     let base = Reach::of(&context).base().clone();
     assert_eq!(
@@ -72,7 +72,7 @@ fn one_url_gives_those_of_all_clusters() {
 }
 
 #[test]
-fn a_downstream_context_is_mapped_by_its_url() {
+fn a_downstream_cluster_is_found_by_url() {
     let of = |url: &str| Reach::of(&url.parse().unwrap()).downstream().cloned();
     assert_eq!(of("https://r.example.com/k8s/clusters/c-abcde"), Some(id("c-abcde")));
     assert_eq!(of("https://r.example.com/k8s/clusters/local"), None);

@@ -1,14 +1,13 @@
 use base64::Engine as _;
 use rancher::settings::{self, Settings};
-use rstest::rstest;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::{Server, fixture, status};
 
 const ROOT: &str = "/apis/management.cattle.io/v3";
 
 #[tokio::test]
-async fn a_setting_takes_effect_by_its_value_else_by_its_default() {
+async fn the_value_of_a_setting_takes_precedence_over_its_default() {
     let server = Server::new()
         .on(
             "GET",
@@ -44,11 +43,11 @@ async fn a_setting_takes_effect_by_its_value_else_by_its_default() {
             agent_image: None,
         }
     );
-    server.seen();
+    server.requests();
 }
 
 #[test]
-fn the_ca_checksum_is_the_one_in_the_agents_environment() {
+fn the_ca_checksum_is_that_of_the_agents_environment() {
     let aggregation = fixture("stv-aggregation");
     let encoded = aggregation["data"]["ca.crt"].as_str().unwrap();
     let pem = String::from_utf8(base64::engine::general_purpose::STANDARD.decode(encoded).unwrap()).unwrap();
@@ -65,42 +64,15 @@ fn the_ca_checksum_is_the_one_in_the_agents_environment() {
     assert_eq!(Settings::default().ca_checksum(), None);
 }
 
-#[rstest]
-#[case::by_default(json!({ "value": null }), json!({ "default": true, "lockedValue": null }), true)]
-#[case::switched_off(json!({ "value": false }), json!({ "default": true }), false)]
-#[case::locked(json!({ "value": false }), json!({ "default": false, "lockedValue": true }), true)]
-#[case::nothing_said(json!({}), json!({}), false)]
 #[tokio::test]
-async fn a_feature_is_on_if_locked_else_set_else_by_default(
-    #[case] spec: Value,
-    #[case] status: Value,
-    #[case] on: bool,
-) {
-    let server = Server::new().on(
-        "GET",
-        &format!("{ROOT}/features/crt-token-ttl-rotation"),
-        200,
-        &json!({ "spec": spec, "status": status }),
-    );
-    let feature = settings::feature(&server.client(), settings::TTL_ROTATION)
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(feature.enabled, on);
-}
-
-#[tokio::test]
-async fn a_server_of_era_p_has_no_such_feature() {
-    let server = Server::new().on(
-        "GET",
-        &format!("{ROOT}/features/crt-token-ttl-rotation"),
-        404,
-        &status(404, "NotFound", "no"),
-    );
-    assert_eq!(
-        settings::feature(&server.client(), settings::TTL_ROTATION)
-            .await
-            .unwrap(),
-        None
-    );
+async fn a_feature_exists_or_not() {
+    let path = format!("{ROOT}/features/crt-token-ttl-rotation");
+    let server =
+        Server::new()
+            .on("GET", &path, 200, &fixture("feature"))
+            .on("GET", &path, 404, &status(404, "NotFound", "no"));
+    let client = server.client();
+    assert!(settings::has_feature(&client, settings::TTL_ROTATION).await.unwrap());
+    assert!(!settings::has_feature(&client, settings::TTL_ROTATION).await.unwrap());
+    server.requests();
 }

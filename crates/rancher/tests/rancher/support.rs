@@ -1,5 +1,5 @@
-//! A server that answers each expected request once, writes down what it was sent, and fails the test if something was
-//! asked that it does not expect, or not asked that it does.
+//! A server that answers each expected request once and records it. It fails the test on an unexpected request, and on an expected
+//! one that was not sent.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,17 +9,17 @@ use kube::client::Body;
 use rancher::{ClusterId, Observed, Write};
 use serde_json::{Value, json};
 
-/// One request as it arrived.
+/// A request as it arrived.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    /// Path and query, decoded no further.
+pub(crate) struct Recorded {
+    /// Path and query, not decoded.
     pub(crate) target: String,
     pub(crate) headers: http::HeaderMap,
     pub(crate) body: Value,
 }
 
 enum Reply {
-    Answer(Response<Body>),
+    Response(Response<Body>),
     /// The connection is cut.
     Cut,
 }
@@ -27,11 +27,11 @@ enum Reply {
 #[derive(Default)]
 struct State {
     expected: Vec<(Method, String, Reply)>,
-    seen: Vec<Seen>,
-    surprises: Vec<String>,
+    recorded: Vec<Recorded>,
+    unexpected: Vec<String>,
 }
 
-/// The server's side of a conversation.
+/// The server.
 #[derive(Clone, Default)]
 pub(crate) struct Server(Arc<Mutex<State>>);
 
@@ -58,7 +58,7 @@ impl Server {
             response = response.header(*name, *value);
         }
         let response = response.body(Body::from(body.into())).unwrap();
-        self.expect(method, target, Reply::Answer(response))
+        self.expect(method, target, Reply::Response(response))
     }
 
     pub(crate) fn on_cut(self, method: &str, target: &str) -> Self {
@@ -74,14 +74,14 @@ impl Server {
         self
     }
 
-    /// A client that talks to it.
+    /// A client of it.
     pub(crate) fn client(&self) -> kube::Client {
         let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
         let server = self.clone();
         tokio::spawn(async move {
             while let Some((request, answer)) = handle.next_request().await {
                 match server.answer(request).await {
-                    Reply::Answer(response) => answer.send_response(response),
+                    Reply::Response(response) => answer.send_response(response),
                     Reply::Cut => answer.send_error("connection closed before message completed"),
                 }
             }
@@ -96,7 +96,7 @@ impl Server {
         let target = head.uri.to_string().replace("?&", "?");
         let target = target.trim_end_matches('?').to_owned();
         let mut state = self.0.lock().unwrap();
-        state.seen.push(Seen {
+        state.recorded.push(Recorded {
             target: target.clone(),
             headers: head.headers,
             body: serde_json::from_slice(&body).unwrap_or(Value::Null),
@@ -108,31 +108,31 @@ impl Server {
         if let Some(index) = expected {
             state.expected.remove(index).2
         } else {
-            state.surprises.push(format!("{} {target}", head.method));
-            Reply::Answer(Response::builder().status(599).body(Body::empty()).unwrap())
+            state.unexpected.push(format!("{} {target}", head.method));
+            Reply::Response(Response::builder().status(599).body(Body::empty()).unwrap())
         }
     }
 
-    /// Everything that was asked, once the conversation is over and has gone as expected.
+    /// All requests. Panics unless all were expected and all expected ones were sent.
     #[track_caller]
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn requests(&self) -> Vec<Recorded> {
         let state = self.0.lock().unwrap();
-        assert!(state.surprises.is_empty(), "not expected: {:#?}", state.surprises);
+        assert!(state.unexpected.is_empty(), "not expected: {:#?}", state.unexpected);
         let missing: Vec<_> = state
             .expected
             .iter()
             .map(|(method, target, _)| format!("{method} {target}"))
             .collect();
-        assert!(missing.is_empty(), "never asked: {missing:#?}");
-        state.seen.clone()
+        assert!(missing.is_empty(), "never sent: {missing:#?}");
+        state.recorded.clone()
     }
 
-    /// The only request of a conversation.
+    /// The only request.
     #[track_caller]
-    pub(crate) fn only(&self) -> Seen {
-        let mut seen = self.seen();
-        assert_eq!(seen.len(), 1, "{seen:#?}");
-        seen.remove(0)
+    pub(crate) fn only(&self) -> Recorded {
+        let mut requests = self.requests();
+        assert_eq!(requests.len(), 1, "{requests:#?}");
+        requests.remove(0)
     }
 }
 
@@ -176,11 +176,11 @@ pub(crate) fn observed(namespace: &str, name: &str) -> Observed {
     }
 }
 
-/// As whom the tests write.
+/// The field manager of the tests.
 pub(crate) fn write() -> Write {
     Write::by("kubectl-crt")
 }
 
-/// The throw-away tokens of the fixtures: what the agent runs with.
-pub(crate) const SYSTEM_S: &str = "dk6nhzh5vr9ks8c2kkdss2c6snr5dw42b8k6zhwprjh598fbclkk87";
-pub(crate) const SYSTEM_P: &str = "hscr8x6m2czbwj6f9fvc2hbwrzn54mk8q6zvf7qgtmxtjsbxppplzf";
+/// The throw-away tokens of the agents in the fixtures, by token storage.
+pub(crate) const SECRET_TOKEN: &str = "dk6nhzh5vr9ks8c2kkdss2c6snr5dw42b8k6zhwprjh598fbclkk87";
+pub(crate) const STATUS_TOKEN: &str = "hscr8x6m2czbwj6f9fvc2hbwrzn54mk8q6zvf7qgtmxtjsbxppplzf";

@@ -1,9 +1,9 @@
 use client::secret::Secret;
-use rancher::token::{self, RegistrationToken, Tokens, Unknown};
+use rancher::token::{self, RegistrationToken, Tokens, ValueError};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::support::{SYSTEM_P, SYSTEM_S, Server, fixture, id, list_of, status, token_of};
+use crate::support::{SECRET_TOKEN, STATUS_TOKEN, Server, fixture, id, list_of, status, token_of};
 
 const TOKENS: &str = "/apis/management.cattle.io/v3/namespaces/c-gsrbc/clusterregistrationtokens";
 const SECRETS: &str = "/api/v1/namespaces/c-gsrbc/secrets";
@@ -21,7 +21,7 @@ async fn list(tokens: &[Value], secrets: &[Value]) -> Tokens {
             .on("GET", &all(TOKENS), 200, &list_of(tokens))
             .on("GET", &all(SECRETS), 200, &list_of(secrets));
     let found = token::list(&server.client(), &id("c-gsrbc")).await.unwrap();
-    server.seen();
+    server.requests();
     found
 }
 
@@ -41,32 +41,30 @@ fn system() -> Value {
 }
 
 #[tokio::test]
-async fn a_token_of_era_p_has_its_value_in_the_status() {
+async fn with_storage_status_the_value_is_in_the_status() {
     let server = Server::new().on(
         "GET",
         "/apis/management.cattle.io/v3/namespaces/c-sqqnm/clusterregistrationtokens/system",
         200,
-        &token_of("tokens-plain", "system"),
+        &token_of("tokens-status", "system"),
     );
     let token = token::get(&server.client(), &id("c-sqqnm"), token::SYSTEM)
         .await
         .unwrap()
         .unwrap();
     server.only();
-    assert_eq!(token.value, Ok(Secret::new(SYSTEM_P)));
+    assert_eq!(token.value, Ok(Secret::new(STATUS_TOKEN)));
     assert_eq!(token.object.uid, "226fc945-df96-4ff0-bfa7-e0879aa64925");
     assert_eq!(token.object.resource_version, "1493");
     assert_eq!(token.created.unwrap().to_string(), "2026-11-22T05:21:06Z");
     assert_eq!(token.labels["cattle.io/creator"], "norman");
-    assert_eq!(token.cluster(), Some(id("c-sqqnm")));
     assert_eq!(token.expires_at(), None);
-    assert_eq!((&token.secret_name, &token.leftover), (&None, &None));
-    assert!(token.has_commands);
+    assert_eq!(token.secret_name, None);
     assert_eq!(token.problems, []);
 }
 
 #[tokio::test]
-async fn a_token_of_era_s_has_its_value_in_its_secret() {
+async fn with_storage_secret_the_value_is_in_the_secret() {
     let server = Server::new().on("GET", &format!("{TOKENS}/system"), 200, &system()).on(
         "GET",
         &format!("{SECRETS}/crt-token-system"),
@@ -77,18 +75,16 @@ async fn a_token_of_era_s_has_its_value_in_its_secret() {
         .await
         .unwrap()
         .unwrap();
-    server.seen();
-    assert_eq!(token.value, Ok(Secret::new(SYSTEM_S)));
+    server.requests();
+    assert_eq!(token.value, Ok(Secret::new(SECRET_TOKEN)));
     assert_eq!(token.previous(), None);
     assert_eq!(token.expires_at().unwrap().to_string(), "2026-12-22T18:21:21Z");
     assert_eq!(token.grace_ends_at(), None);
-    let secret = token.secret.unwrap();
-    assert_eq!(secret.object.uid, "cd9bc9fb-58c1-43d5-84cb-65cd5cf3ebdd");
-    assert_eq!(secret.owner.as_deref(), Some(token.object.uid.as_str()));
+    assert_eq!(token.secret.unwrap().object.uid, "cd9bc9fb-58c1-43d5-84cb-65cd5cf3ebdd");
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_there_is_none() {
+async fn a_missing_token_is_none() {
     let server = Server::new().on("GET", &format!("{TOKENS}/system"), 404, &status(404, "NotFound", "no"));
     assert!(
         token::get(&server.client(), &id("c-gsrbc"), token::SYSTEM)
@@ -99,7 +95,7 @@ async fn a_token_that_is_not_there_is_none() {
 }
 
 #[tokio::test]
-async fn the_tokens_of_a_cluster_meet_their_secrets_and_an_orphan_is_left_over() {
+async fn tokens_are_joined_with_their_secrets_and_orphans_remain() {
     let mut orphan = fixture("token-secret");
     orphan["metadata"]["name"] = json!("crt-token-crt-abcde");
     let other =
@@ -109,15 +105,15 @@ async fn the_tokens_of_a_cluster_meet_their_secrets_and_an_orphan_is_left_over()
         &[orphan, fixture("token-secret"), other],
     )
     .await;
-    assert_eq!(found.named("system").unwrap().value, Ok(Secret::new(SYSTEM_S)));
-    assert_eq!(found.named("default-token").unwrap().value, Err(Unknown::NoSecret));
+    assert_eq!(found.named("system").unwrap().value, Ok(Secret::new(SECRET_TOKEN)));
+    assert_eq!(found.named("default-token").unwrap().value, Err(ValueError::NoSecret));
     assert_eq!(found.orphans.len(), 1);
-    assert_eq!(found.orphans[0].token_name(), "crt-abcde");
+    assert_eq!(found.orphans[0].object.name, "crt-token-crt-abcde");
     assert!(!found.orphans_unknown);
 }
 
 #[tokio::test]
-async fn in_a_grace_time_there_are_two_values_and_the_status_says_when_it_ends() {
+async fn during_a_grace_period_there_are_two_values() {
     let mut token = system();
     token["status"]["gracePeriodExpiresAt"] = json!("2026-11-22T09:00:00Z");
     let data = json!({
@@ -137,16 +133,15 @@ async fn in_a_grace_time_there_are_two_values_and_the_status_says_when_it_ends()
 }
 
 #[tokio::test]
-async fn a_value_that_was_left_in_the_status_in_era_s_is_told_apart() {
+async fn with_storage_secret_a_value_in_the_status_is_ignored() {
     let mut token = system();
     token["status"]["token"] = json!("set-by-hand");
     let found = list(&[token], &[fixture("token-secret")]).await;
-    assert_eq!(found.tokens[0].leftover, Some(Secret::new("set-by-hand")));
-    assert_eq!(found.tokens[0].value, Ok(Secret::new(SYSTEM_S)));
+    assert_eq!(found.tokens[0].value, Ok(Secret::new(SECRET_TOKEN)));
 }
 
 #[tokio::test]
-async fn who_may_read_single_secrets_gets_the_values_but_no_orphans() {
+async fn with_permission_to_read_single_secrets_values_are_known_and_orphans_are_not() {
     let server = Server::new()
         .on("GET", &all(TOKENS), 200, &list_of(&[system()]))
         .on(
@@ -162,13 +157,13 @@ async fn who_may_read_single_secrets_gets_the_values_but_no_orphans() {
             &fixture("token-secret"),
         );
     let found = token::list(&server.client(), &id("c-gsrbc")).await.unwrap();
-    server.seen();
-    assert_eq!(found.tokens[0].value, Ok(Secret::new(SYSTEM_S)));
+    server.requests();
+    assert_eq!(found.tokens[0].value, Ok(Secret::new(SECRET_TOKEN)));
     assert!(found.orphans_unknown);
 }
 
 #[tokio::test]
-async fn without_any_right_on_secrets_values_are_unknown_and_nothing_fails() {
+async fn without_permission_to_read_secrets_values_are_unknown() {
     let server = Server::new()
         .on("GET", &all(TOKENS), 200, &list_of(&[system()]))
         .on(
@@ -179,7 +174,7 @@ async fn without_any_right_on_secrets_values_are_unknown_and_nothing_fails() {
         )
         .on_text("GET", &format!("{SECRETS}/crt-token-system"), 403, &[], "");
     let found = token::list(&server.client(), &id("c-gsrbc")).await.unwrap();
-    assert_eq!(found.tokens[0].value, Err(Unknown::NoRight));
+    assert_eq!(found.tokens[0].value, Err(ValueError::NoPermission));
     assert_eq!(
         found.tokens[0].expires_at().unwrap().to_string(),
         "2026-12-22T18:21:21Z",
@@ -189,12 +184,12 @@ async fn without_any_right_on_secrets_values_are_unknown_and_nothing_fails() {
 }
 
 #[rstest]
-#[case::no_status(json!({ "spec": { "clusterName": "c-gsrbc" } }), Unknown::NotYet)]
-#[case::null_status(json!({ "spec": { "clusterName": "c-gsrbc" }, "status": null }), Unknown::NotYet)]
-#[case::empty_token(json!({ "spec": { "clusterName": "c-gsrbc" }, "status": { "token": "" } }), Unknown::NotYet)]
-#[case::number_as_token(json!({ "spec": { "clusterName": "c-gsrbc" }, "status": { "token": 7 } }), Unknown::Malformed)]
+#[case::no_status(json!({ "spec": { "clusterName": "c-gsrbc" } }), ValueError::NotYet)]
+#[case::null_status(json!({ "spec": { "clusterName": "c-gsrbc" }, "status": null }), ValueError::NotYet)]
+#[case::empty_token(json!({ "spec": { "clusterName": "c-gsrbc" }, "status": { "token": "" } }), ValueError::NotYet)]
+#[case::number_as_token(json!({ "spec": { "clusterName": "c-gsrbc" }, "status": { "token": 7 } }), ValueError::Malformed)]
 #[tokio::test]
-async fn a_token_without_a_value_says_why(#[case] mut object: Value, #[case] why: Unknown) {
+async fn a_token_without_a_value_has_a_reason(#[case] mut object: Value, #[case] why: ValueError) {
     object["metadata"] = json!({ "name": "system", "namespace": "c-gsrbc" });
     let found = list(&[object], &[]).await;
     assert_eq!(found.tokens[0].value, Err(why));
@@ -202,24 +197,24 @@ async fn a_token_without_a_value_says_why(#[case] mut object: Value, #[case] why
 }
 
 #[rstest]
-#[case::no_data(json!(null), Unknown::NotYet, &[])]
-#[case::empty(json!({ "token": "" }), Unknown::NotYet, &[])]
-#[case::not_base64(json!({ "token": "***" }), Unknown::Malformed, &["data.token is not base64"])]
-#[case::not_text(json!({ "token": "/w==" }), Unknown::Malformed, &["data.token is not text"])]
-#[case::not_even_a_string(json!({ "token": { "a": 1 } }), Unknown::Malformed, &["the object has a field of the wrong type"])]
+#[case::no_data(json!(null), ValueError::NotYet, &[])]
+#[case::empty(json!({ "token": "" }), ValueError::NotYet, &[])]
+#[case::not_base64(json!({ "token": "***" }), ValueError::Malformed, &["data.token is not base64"])]
+#[case::not_text(json!({ "token": "/w==" }), ValueError::Malformed, &["data.token is not text"])]
+#[case::not_even_a_string(json!({ "token": { "a": 1 } }), ValueError::Malformed, &["the object has a field of the wrong type"])]
 #[tokio::test]
-async fn a_secret_that_makes_no_sense_is_said_and_not_repeated(
+async fn a_malformed_secret_is_reported_and_not_quoted(
     #[case] data: Value,
-    #[case] why: Unknown,
-    #[case] said: &[&str],
+    #[case] why: ValueError,
+    #[case] reported: &[&str],
 ) {
     let found = list(&[system()], &[secret(data)]).await;
     assert_eq!(found.tokens[0].value, Err(why));
-    assert_eq!(problems(&found.tokens[0]), said);
+    assert_eq!(problems(&found.tokens[0]), reported);
 }
 
 #[tokio::test]
-async fn times_that_are_none_are_said() {
+async fn malformed_times_are_reported() {
     let mut token = system();
     token["status"]["expiresAt"] = json!("in a month");
     token["status"]["gracePeriodExpiresAt"] = json!("2026-13-01T00:00:00Z");
@@ -237,42 +232,43 @@ async fn times_that_are_none_are_said() {
     assert_eq!(
         found.tokens[0].current(),
         Some(&Secret::new("x")),
-        "the value is good all the same"
+        "the value is valid all the same"
     );
 }
 
 #[tokio::test]
-async fn a_token_in_the_namespace_of_another_cluster_is_said() {
+async fn a_token_in_another_clusters_namespace_is_reported() {
     let mut token = system();
     token["spec"]["clusterName"] = json!("c-other");
     let found = list(&[token], &[fixture("token-secret")]).await;
     assert_eq!(
         problems(&found.tokens[0]),
-        ["spec.clusterName is not the namespace that it stands in"]
+        ["spec.clusterName differs from the namespace"]
     );
 }
 
 #[tokio::test]
-async fn no_debug_output_shows_a_value() {
+async fn debug_output_contains_no_value() {
     let mut token = system();
     token["status"]["token"] = json!("leftover-in-clear");
     let data = json!({ "token": "bmV3LXRva2Vu", "previousToken": "b2xkLXRva2Vu" });
-    let shown = format!("{:?}", list(&[token], &[secret(data)]).await);
+    let debug = format!("{:?}", list(&[token], &[secret(data)]).await);
     for value in ["new-token", "old-token", "leftover-in-clear", "bmV3LXRva2Vu"] {
-        assert!(!shown.contains(value), "{shown}");
+        assert!(!debug.contains(value), "{debug}");
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_inside_a_token_does_not_repeat_it() {
-    let text = format!(r#"{{"metadata":{{"name":"system"}},"status":{{"token":"{SYSTEM_P}"}},"spec":"{SYSTEM_P}"}}"#);
+async fn a_malformed_response_is_not_quoted() {
+    let text =
+        format!(r#"{{"metadata":{{"name":"system"}},"status":{{"token":"{STATUS_TOKEN}"}},"spec":"{STATUS_TOKEN}"}}"#);
     let server = Server::new().on_text("GET", &format!("{TOKENS}/system"), 200, &[], text);
     let error = token::get(&server.client(), &id("c-gsrbc"), "system")
         .await
         .unwrap_err();
-    let said = format!("{error} {error:?}");
+    let printed = format!("{error} {error:?}");
     assert!(
-        said.contains("makes no sense at line 1") && !said.contains(SYSTEM_P),
-        "{said}"
+        printed.contains("makes no sense at line 1") && !printed.contains(STATUS_TOKEN),
+        "{printed}"
     );
 }

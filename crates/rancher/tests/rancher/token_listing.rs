@@ -1,5 +1,5 @@
 use client::secret::Secret;
-use rancher::token::{Batch, Listing, Unknown};
+use rancher::token::{Batch, Listing, ValueError};
 use serde_json::{Value, json};
 
 use crate::support::{Server, list_of, status};
@@ -29,17 +29,17 @@ fn page(items: &[Value], next: &str) -> Value {
     page
 }
 
-async fn walk(server: &Server) -> Vec<Batch> {
-    let mut listing = Listing::new(server.client(), None);
+async fn list(server: &Server) -> Vec<Batch> {
+    let mut listing = Listing::new(server.client());
     let mut batches = Vec::new();
     while let Some(batch) = listing.next().await.unwrap() {
         batches.push(batch);
     }
-    server.seen();
+    server.requests();
     batches
 }
 
-fn shown(batch: &Batch) -> Vec<String> {
+fn summary(batch: &Batch) -> Vec<String> {
     let tokens = batch.tokens.iter().map(|token| {
         let value = if token.current() == Some(&Secret::new("x")) {
             "x"
@@ -56,7 +56,7 @@ fn shown(batch: &Batch) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn two_lists_in_the_order_of_their_keys_are_merged_page_by_page() {
+async fn two_sorted_lists_are_merged_in_pages() {
     // `c-a-b` comes before `c-a` in both: `-` is less than `/`.
     let server = Server::new()
         .on(
@@ -89,24 +89,24 @@ async fn two_lists_in_the_order_of_their_keys_are_merged_page_by_page() {
             200,
             &list_of(&[secret("c-a", "crt-token-system"), secret("d", "x")]),
         );
-    let batches = walk(&server).await;
-    assert_eq!(shown(&batches[0]), ["c-a-b/system=x", "c-a/default-token=x"]);
-    assert_eq!(shown(&batches[1]), ["c-a/system=x"]);
+    let batches = list(&server).await;
+    assert_eq!(summary(&batches[0]), ["c-a-b/system=x", "c-a/default-token=x"]);
+    assert_eq!(summary(&batches[1]), ["c-a/system=x"]);
     assert_eq!(batches.len(), 2);
 }
 
 #[tokio::test]
-async fn the_first_page_does_not_wait_for_secrets_that_come_later() {
+async fn the_first_page_does_not_wait_for_later_secrets() {
     let server = Server::new()
         .on("GET", TOKENS, 200, &page(&[token("c-a", "system")], "t1"))
         .on("GET", SECRETS, 200, &page(&[secret("c-a", "crt-token-system")], "s1"));
-    let mut listing = Listing::new(server.client(), None);
-    assert_eq!(shown(&listing.next().await.unwrap().unwrap()), ["c-a/system=x"]);
-    server.seen();
+    let mut listing = Listing::new(server.client());
+    assert_eq!(summary(&listing.next().await.unwrap().unwrap()), ["c-a/system=x"]);
+    server.requests();
 }
 
 #[tokio::test]
-async fn a_secret_whose_token_is_really_gone_is_an_orphan() {
+async fn a_secret_without_a_token_is_an_orphan() {
     let one = |name: &str| format!("/apis/management.cattle.io/v3/namespaces/c-a/clusterregistrationtokens/{name}");
     let server = Server::new()
         .on("GET", TOKENS, 200, &list_of(&[token("c-a", "system")]))
@@ -116,20 +116,20 @@ async fn a_secret_whose_token_is_really_gone_is_an_orphan() {
             200,
             &list_of(&[
                 secret("c-a", "crt-token-gone"),
-                secret("c-a", "crt-token-made-just-now"),
+                secret("c-a", "crt-token-just-created"),
                 secret("c-a", "crt-token-system"),
             ]),
         )
         .on("GET", &one("gone"), 404, &status(404, "NotFound", "no"))
-        .on("GET", &one("made-just-now"), 200, &token("c-a", "made-just-now"));
+        .on("GET", &one("just-created"), 200, &token("c-a", "just-created"));
     assert_eq!(
-        shown(&walk(&server).await[0]),
+        summary(&list(&server).await[0]),
         ["c-a/system=x", "orphan c-a/crt-token-gone"]
     );
 }
 
 #[tokio::test]
-async fn a_secret_that_the_list_did_not_show_is_asked_for_by_name() {
+async fn a_secret_that_is_not_in_the_list_is_read_by_name() {
     // Written after the list was read, or out of order.
     let server = Server::new()
         .on(
@@ -151,21 +151,21 @@ async fn a_secret_that_the_list_did_not_show_is_asked_for_by_name() {
             404,
             &status(404, "NotFound", "no"),
         );
-    let batches = walk(&server).await;
-    assert_eq!(shown(&batches[0]), ["c-a/default-token=x", "c-a/system=?"]);
-    assert_eq!(batches[0].tokens[1].value, Err(Unknown::NoSecret));
+    let batches = list(&server).await;
+    assert_eq!(summary(&batches[0]), ["c-a/default-token=x", "c-a/system=?"]);
+    assert_eq!(batches[0].tokens[1].value, Err(ValueError::NoSecret));
 }
 
 #[tokio::test]
-async fn era_p_is_listed_without_asking_for_a_single_secret() {
-    let mut plain = token("c-a", "system");
-    plain["status"] = json!({ "token": "x" });
-    let server = Server::new().on("GET", TOKENS, 200, &list_of(&[plain]));
-    assert_eq!(shown(&walk(&server).await[0]), ["c-a/system=x"]);
+async fn with_storage_status_no_secret_is_read() {
+    let mut token = token("c-a", "system");
+    token["status"] = json!({ "token": "x" });
+    let server = Server::new().on("GET", TOKENS, 200, &list_of(&[token]));
+    assert_eq!(summary(&list(&server).await[0]), ["c-a/system=x"]);
 }
 
 #[tokio::test]
-async fn without_the_right_to_list_secrets_values_are_unknown_and_it_is_said() {
+async fn without_permission_to_list_secrets_values_are_unknown() {
     let server = Server::new()
         .on("GET", TOKENS, 200, &page(&[token("c-a", "system")], "t1"))
         .on("GET", SECRETS, 403, &status(403, "Forbidden", "secrets is forbidden"))
@@ -175,45 +175,25 @@ async fn without_the_right_to_list_secrets_values_are_unknown_and_it_is_said() {
             200,
             &list_of(&[token("c-b", "system")]),
         );
-    let mut listing = Listing::new(server.client(), None);
+    let mut listing = Listing::new(server.client());
     for _ in 0..2 {
         let batch = listing.next().await.unwrap().unwrap();
-        assert_eq!(batch.tokens[0].value, Err(Unknown::NoRight));
+        assert_eq!(batch.tokens[0].value, Err(ValueError::NoPermission));
     }
     assert!(listing.next().await.unwrap().is_none());
     assert!(listing.secrets_unknown());
-    server.seen();
+    server.requests();
 }
 
 #[tokio::test]
-async fn a_selector_is_for_tokens_and_then_no_orphans_are_claimed() {
-    let server = Server::new()
-        .on(
-            "GET",
-            "/apis/management.cattle.io/v3/clusterregistrationtokens?labelSelector=a%3Db&limit=500",
-            200,
-            &list_of(&[token("c-a", "system")]),
-        )
-        .on(
-            "GET",
-            SECRETS,
-            200,
-            &list_of(&[secret("c-a", "crt-token-other"), secret("c-a", "crt-token-system")]),
-        );
-    let mut listing = Listing::new(server.client(), Some("a=b".to_owned()));
-    assert_eq!(shown(&listing.next().await.unwrap().unwrap()), ["c-a/system=x"]);
-    server.seen();
-}
-
-#[tokio::test]
-async fn a_broken_token_stands_between_whole_ones() {
-    let broken = json!({ "metadata": { "namespace": "c-b", "name": "system" }, "status": { "token": ["?"] } });
+async fn a_malformed_token_does_not_hide_the_others() {
+    let malformed = json!({ "metadata": { "namespace": "c-b", "name": "system" }, "status": { "token": ["?"] } });
     let server = Server::new()
         .on(
             "GET",
             TOKENS,
             200,
-            &list_of(&[token("c-a", "system"), broken, token("c-c", "system")]),
+            &list_of(&[token("c-a", "system"), malformed, token("c-c", "system")]),
         )
         .on(
             "GET",
@@ -221,7 +201,7 @@ async fn a_broken_token_stands_between_whole_ones() {
             200,
             &list_of(&[secret("c-a", "crt-token-system"), secret("c-c", "crt-token-system")]),
         );
-    let batches = walk(&server).await;
-    assert_eq!(shown(&batches[0]), ["c-a/system=x", "c-b/system=?", "c-c/system=x"]);
-    assert_eq!(batches[0].tokens[1].value, Err(Unknown::Malformed));
+    let batches = list(&server).await;
+    assert_eq!(summary(&batches[0]), ["c-a/system=x", "c-b/system=?", "c-c/system=x"]);
+    assert_eq!(batches[0].tokens[1].value, Err(ValueError::Malformed));
 }

@@ -1,10 +1,10 @@
 use client::secret::Secret;
 use k8s_openapi::jiff::Timestamp;
 use rancher::Error;
-use rancher::token::{self, Change, NewToken, SecretChange, StatusChange};
+use rancher::token::{self, Change, NewToken, SecretChange};
 use serde_json::{Value, json};
 
-use crate::support::{SYSTEM_P, Server, fixture, id, observed, status, token_of, write};
+use crate::support::{STATUS_TOKEN, Server, fixture, id, observed, status, token_of, write};
 
 const TOKENS: &str = "/apis/management.cattle.io/v3/namespaces/c-gsrbc/clusterregistrationtokens";
 const SECRETS: &str = "/api/v1/namespaces/c-gsrbc/secrets";
@@ -18,16 +18,16 @@ fn precondition() -> Value {
 }
 
 #[tokio::test]
-async fn a_token_is_created_with_its_value_in_one_shot() {
+async fn a_token_is_created_with_its_value() {
     let server = Server::new().on(
         "POST",
         &format!("{TOKENS}?fieldManager=kubectl-crt"),
         201,
-        &token_of("tokens-plain", "system"),
+        &token_of("tokens-status", "system"),
     );
     let new = NewToken {
-        name: "zz-bridge".to_owned(),
-        value: Some(Secret::new(SYSTEM_P)),
+        name: "zz-temporary".to_owned(),
+        value: Some(Secret::new(STATUS_TOKEN)),
         labels: [("example.com/run".to_owned(), "r1".to_owned())].into(),
         ..NewToken::default()
     };
@@ -39,15 +39,15 @@ async fn a_token_is_created_with_its_value_in_one_shot() {
         json!({
             "apiVersion": "management.cattle.io/v3",
             "kind": "ClusterRegistrationToken",
-            "metadata": { "name": "zz-bridge", "namespace": "c-gsrbc", "labels": { "example.com/run": "r1" } },
+            "metadata": { "name": "zz-temporary", "namespace": "c-gsrbc", "labels": { "example.com/run": "r1" } },
             "spec": { "clusterName": "c-gsrbc" },
-            "status": { "token": SYSTEM_P },
+            "status": { "token": STATUS_TOKEN },
         })
     );
 }
 
 #[tokio::test]
-async fn a_token_that_is_there_already_is_told_from_one_that_has_changed() {
+async fn an_existing_token_is_recognized() {
     let server = Server::new().on(
         "POST",
         &format!("{TOKENS}?dryRun=All&fieldManager=kubectl-crt"),
@@ -62,25 +62,25 @@ async fn a_token_that_is_there_already_is_told_from_one_that_has_changed() {
         .await
         .unwrap_err();
     assert!(error.is_already_exists());
-    assert_eq!(server.only().body.get("status"), None, "Rancher is to choose the value");
+    assert_eq!(server.only().body.get("status"), None, "Rancher chooses the value");
 }
 
 #[tokio::test]
-async fn in_era_p_another_value_is_one_patch_of_the_status() {
+async fn with_storage_status_a_value_is_set_in_the_status() {
     let server = Server::new().on(
         "PATCH",
         &format!("{TOKENS}/system?fieldManager=kubectl-crt"),
         200,
-        &token_of("tokens-plain", "system"),
+        &token_of("tokens-status", "system"),
     );
-    let seen = observed("c-gsrbc", "system");
-    let after = token::set_plain_value(&server.client(), &seen, &Secret::new("new"), &write())
+    let observed = observed("c-gsrbc", "system");
+    let after = token::set_status_value(&server.client(), &observed, &Secret::new("new"), &write())
         .await
         .unwrap();
     assert_eq!(
         after.current(),
-        Some(&Secret::new(SYSTEM_P)),
-        "what the server says it is now"
+        Some(&Secret::new(STATUS_TOKEN)),
+        "the value of the response"
     );
     let request = server.only();
     assert_eq!(request.headers["content-type"], "application/merge-patch+json");
@@ -94,9 +94,9 @@ async fn in_era_p_another_value_is_one_patch_of_the_status() {
 async fn a_blank_token_is_never_sent() {
     let server = Server::new();
     let client = server.client();
-    let seen = observed("c-gsrbc", "system");
+    let observed = observed("c-gsrbc", "system");
     for blank in ["", " ", "\n"].map(Secret::new) {
-        let set = token::set_plain_value(&client, &seen, &blank, &write()).await;
+        let set = token::set_status_value(&client, &observed, &blank, &write()).await;
         let new = NewToken {
             name: "x".to_owned(),
             value: Some(blank.clone()),
@@ -117,15 +117,15 @@ async fn a_blank_token_is_never_sent() {
                 ..SecretChange::default()
             },
         ] {
-            let changed = token::change_secret(&client, &seen, &change, &write()).await;
+            let changed = token::change_secret(&client, &observed, &change, &write()).await;
             assert!(matches!(changed, Err(Error::BlankToken)));
         }
     }
-    assert!(server.seen().is_empty());
+    assert!(server.requests().is_empty());
 }
 
 #[tokio::test]
-async fn in_era_s_all_keys_of_the_secret_change_in_one_write() {
+async fn with_storage_secret_all_keys_change_in_one_write() {
     let server = Server::new().on(
         "PATCH",
         &format!("{SECRETS}/crt-token-system?fieldManager=kubectl-crt"),
@@ -161,7 +161,7 @@ async fn in_era_s_all_keys_of_the_secret_change_in_one_write() {
 }
 
 #[tokio::test]
-async fn removing_keys_leaves_the_others_alone() {
+async fn removing_keys_keeps_the_others() {
     let server = Server::new().on(
         "PATCH",
         &format!("{SECRETS}/crt-token-system?dryRun=All&fieldManager=kubectl-crt"),
@@ -184,28 +184,20 @@ async fn removing_keys_leaves_the_others_alone() {
 }
 
 #[tokio::test]
-async fn the_copies_in_the_status_are_written_and_removed() {
+async fn the_grace_period_in_the_status_is_set_and_removed() {
     let target = format!("{TOKENS}/system?fieldManager=kubectl-crt");
-    let answer = token_of("tokens-secret", "system");
+    let response = token_of("tokens-secret", "system");
     let server = Server::new()
-        .on("PATCH", &target, 200, &answer)
-        .on("PATCH", &target, 200, &answer);
+        .on("PATCH", &target, 200, &response)
+        .on("PATCH", &target, 200, &response);
     let client = server.client();
-    let seen = observed("c-gsrbc", "system");
-    let put = StatusChange {
-        grace_ends_at: Change::Set(at("2026-11-29T05:00:00Z")),
-        ..StatusChange::default()
-    };
-    let after = token::change_status(&client, &seen, &put, &write()).await.unwrap();
-    assert_eq!(after.status_expires_at, Some(at("2026-12-22T18:21:21Z")));
-    let clear = StatusChange {
-        expires_at: Change::Remove,
-        grace_ends_at: Change::Remove,
-        remove_leftover: true,
-    };
-    token::change_status(&client, &seen, &clear, &write()).await.unwrap();
+    let observed = observed("c-gsrbc", "system");
+    for change in [Change::Set(at("2026-11-29T05:00:00Z")), Change::Remove] {
+        let after = token::change_status_grace(&client, &observed, &change, &write()).await;
+        assert_eq!(after.unwrap().status_expires_at, Some(at("2026-12-22T18:21:21Z")));
+    }
     let bodies: Vec<Value> = server
-        .seen()
+        .requests()
         .into_iter()
         .map(|request| request.body["status"].clone())
         .collect();
@@ -213,57 +205,47 @@ async fn the_copies_in_the_status_are_written_and_removed() {
         bodies,
         [
             json!({ "gracePeriodExpiresAt": "2026-11-29T05:00:00Z" }),
-            json!({ "expiresAt": null, "gracePeriodExpiresAt": null, "token": null }),
+            json!({ "gracePeriodExpiresAt": null }),
         ]
     );
 }
 
 #[tokio::test]
-async fn only_the_object_that_was_seen_is_deleted() {
-    let server = Server::new()
-        .on(
-            "DELETE",
-            &format!("{TOKENS}/zz-bridge"),
-            200,
-            &json!({ "kind": "Status", "status": "Success" }),
-        )
-        .on(
-            "DELETE",
-            &format!("{SECRETS}/crt-token-x"),
-            200,
-            &json!({ "kind": "Status", "status": "Success" }),
-        );
-    let client = server.client();
-    token::delete(&client, &observed("c-gsrbc", "zz-bridge"), &write())
+async fn a_token_is_deleted_with_a_precondition() {
+    let server = Server::new().on(
+        "DELETE",
+        &format!("{TOKENS}/zz-temporary"),
+        200,
+        &json!({ "kind": "Status", "status": "Success" }),
+    );
+    let write = write().dry_run(true);
+    token::delete(&server.client(), &observed("c-gsrbc", "zz-temporary"), &write)
         .await
         .unwrap();
-    token::delete_secret(&client, &observed("c-gsrbc", "crt-token-x"), &write().dry_run(true))
-        .await
-        .unwrap();
-    let bodies: Vec<Value> = server.seen().into_iter().map(|request| request.body).collect();
-    let preconditions = json!({ "resourceVersion": "42", "uid": "7-of-9" });
-    assert_eq!(bodies[0], json!({ "preconditions": preconditions }));
-    assert_eq!(bodies[1], json!({ "preconditions": preconditions, "dryRun": ["All"] }));
+    assert_eq!(
+        server.only().body,
+        json!({ "preconditions": { "resourceVersion": "42", "uid": "7-of-9" }, "dryRun": ["All"] })
+    );
 }
 
 #[tokio::test]
-async fn what_is_gone_already_need_not_be_deleted() {
+async fn deleting_a_missing_token_succeeds() {
     let server = Server::new().on(
         "DELETE",
-        &format!("{TOKENS}/zz-bridge"),
+        &format!("{TOKENS}/zz-temporary"),
         404,
         &status(404, "NotFound", "no"),
     );
-    token::delete(&server.client(), &observed("c-gsrbc", "zz-bridge"), &write())
+    token::delete(&server.client(), &observed("c-gsrbc", "zz-temporary"), &write())
         .await
         .unwrap();
 }
 
 #[tokio::test]
-async fn another_object_of_the_same_name_is_not_deleted() {
+async fn another_token_of_the_same_name_is_not_deleted() {
     let server = Server::new().on(
         "DELETE",
-        &format!("{TOKENS}/zz-bridge"),
+        &format!("{TOKENS}/zz-temporary"),
         409,
         &status(
             409,
@@ -271,37 +253,37 @@ async fn another_object_of_the_same_name_is_not_deleted() {
             "Precondition failed: UID in precondition: 7-of-9, UID in object meta: other",
         ),
     );
-    let error = token::delete(&server.client(), &observed("c-gsrbc", "zz-bridge"), &write())
+    let error = token::delete(&server.client(), &observed("c-gsrbc", "zz-temporary"), &write())
         .await
         .unwrap_err();
     assert!(error.is_conflict());
 }
 
 #[tokio::test]
-async fn a_server_that_repeats_the_token_in_its_refusal_is_not_quoted() {
-    let message = format!(r#"admission webhook "x" denied the request: invalid value "{SYSTEM_P}""#);
-    let mut refusal = status(422, "Invalid", &message);
-    refusal["details"] = json!({ "causes": [{ "field": "status.token", "message": message }] });
+async fn an_error_that_quotes_the_token_is_redacted() {
+    let message = format!(r#"admission webhook "x" denied the request: invalid value "{STATUS_TOKEN}""#);
+    let mut error = status(422, "Invalid", &message);
+    error["details"] = json!({ "causes": [{ "field": "status.token", "message": message }] });
     let server = Server::new().on(
         "PATCH",
         &format!("{TOKENS}/system?fieldManager=kubectl-crt"),
         422,
-        &refusal,
+        &error,
     );
-    let token = Secret::new(SYSTEM_P);
-    let error = token::set_plain_value(&server.client(), &observed("c-gsrbc", "system"), &token, &write())
+    let token = Secret::new(STATUS_TOKEN);
+    let error = token::set_status_value(&server.client(), &observed("c-gsrbc", "system"), &token, &write())
         .await
         .unwrap_err();
-    let said = format!("{error} {error:?}");
+    let printed = format!("{error} {error:?}");
     assert!(
-        said.contains("denied the request") && !said.contains(SYSTEM_P),
-        "{said}"
+        printed.contains("denied the request") && !printed.contains(STATUS_TOKEN),
+        "{printed}"
     );
 }
 
 #[tokio::test]
-async fn a_proxys_page_is_kept_short_and_clean() {
-    let page = format!("<html>{SYSTEM_P} {}</html>", "x ".repeat(10_000));
+async fn an_error_page_is_shortened_and_redacted() {
+    let page = format!("<html>{STATUS_TOKEN} {}</html>", "x ".repeat(10_000));
     let server = Server::new().on_text(
         "PATCH",
         &format!("{TOKENS}/system?fieldManager=kubectl-crt"),
@@ -309,11 +291,11 @@ async fn a_proxys_page_is_kept_short_and_clean() {
         &[],
         page,
     );
-    let token = Secret::new(SYSTEM_P);
-    let error = token::set_plain_value(&server.client(), &observed("c-gsrbc", "system"), &token, &write())
+    let token = Secret::new(STATUS_TOKEN);
+    let error = token::set_status_value(&server.client(), &observed("c-gsrbc", "system"), &token, &write())
         .await
         .unwrap_err();
     assert_eq!(error.code(), Some(502));
-    let said = format!("{error:?}");
-    assert!(said.len() < 1500 && !said.contains(SYSTEM_P), "{said}");
+    let printed = format!("{error:?}");
+    assert!(printed.len() < 1500 && !printed.contains(STATUS_TOKEN), "{printed}");
 }

@@ -1,4 +1,4 @@
-//! `kubectl crt rollback`: undo an unfinished rotation.
+//! `kubectl crt rollback`: rolls back an unfinished rotation.
 
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
@@ -7,7 +7,7 @@ use cli::rotation::results::{Results, exit};
 use client::error::Error;
 
 use super::rotate::{Command, Common, Opened};
-use crate::sides::Management;
+use crate::connections::Management;
 
 /// The flags of `kubectl crt rollback`.
 #[derive(clap::Args, Clone, Debug)]
@@ -15,15 +15,15 @@ use crate::sides::Management;
 pub(crate) struct Rollback {
     /// Cluster id, display name, or namespace/name of the provisioning cluster
     #[arg(value_name = "CLUSTER")]
-    pub target: String,
+    target: String,
 
     /// Exit with 3 if no rotation is in progress
     #[arg(long)]
-    pub exit_code: bool,
+    exit_code: bool,
 
     /// What both commands have.
     #[command(flatten)]
-    pub common: Common,
+    common: Common,
 }
 
 const EXAMPLES: &str = "\
@@ -34,8 +34,8 @@ Examples:
   # Print the plan
   kubectl crt rollback staging --dry-run
 
-A rollback is possible until the old token is revoked. After that a rotation can only be finished. The new token is revoked
-only after the agent is proven to run with the old one.
+A rollback is possible until the old token is revoked. After that, a rotation can only be finished. \
+The new token is revoked only after the agent is proven to run with the old one.
 
 Exit codes: 0 rolled back, or nothing to do (3 with --exit-code), 1 failed, 2 usage, 4 pending, 5 held, 130 interrupted.";
 

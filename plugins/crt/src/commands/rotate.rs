@@ -14,10 +14,10 @@ use client::error::Error;
 use engine::rotation::Check;
 use rancher::cluster::{self, Cluster, ClusterKind};
 
-use crate::controller::{CrtController, Options, not_rotated};
-use crate::report::product;
+use crate::connections::{Connections, DownstreamFlags, MANAGEMENT, Management};
+use crate::controller::{CrtController, Options, unsupported};
+use crate::report;
 use crate::rotation::Crt;
-use crate::sides::{DownstreamFlags, MANAGEMENT, Management, Sides};
 
 /// The flags of `kubectl crt rotate`.
 #[derive(clap::Args, Clone, Debug)]
@@ -25,27 +25,27 @@ use crate::sides::{DownstreamFlags, MANAGEMENT, Management, Sides};
 pub(crate) struct Rotate {
     /// Cluster id, display name, or namespace/name of the provisioning cluster
     #[arg(value_name = "CLUSTER")]
-    pub targets: Vec<String>,
+    targets: Vec<String>,
 
-    /// Selector (label query) to filter on, supports '=', '==', '!=', 'in', 'notin'. (e.g. -l key1=value1,key2=value2)
+    /// Selector (label query) to filter on, supports '=', '==', '!=', 'in', 'notin'.(e.g. -l key1=value1,key2=value2,key3 in (value3)). Matching objects must satisfy all of the specified label constraints.
     #[arg(short = 'l', long, value_name = "SELECTOR")]
-    pub selector: Option<String>,
+    selector: Option<String>,
 
     /// Rotate all clusters except local, which has no agent
     #[arg(long)]
-    pub all: bool,
+    all: bool,
 
     /// Rotate only the agent's token and leave the other registration tokens of the cluster unchanged
     #[arg(long)]
-    pub only_agent: bool,
+    only_agent: bool,
 
     /// How many at once.
     #[command(flatten)]
-    pub several: SeveralFlags,
+    several: SeveralFlags,
 
     /// What both commands have.
     #[command(flatten)]
-    pub common: Common,
+    common: Common,
 }
 
 /// The flags that `rotate` and `rollback` share.
@@ -53,23 +53,23 @@ pub(crate) struct Rotate {
 pub(crate) struct Common {
     /// What every plugin has.
     #[command(flatten)]
-    pub run: RunFlags,
+    pub(super) run: RunFlags,
 
     /// Override a check; can be repeated
     #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = force::parser::<Crt>())]
-    pub force: Vec<Check>,
+    force: Vec<Check>,
 
-    /// Restore the old token if the new one is not proven within this time; at most 15m
+    /// Roll back if the new token is not proven within this time; at most 15m
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = timeout)]
-    pub timeout: Duration,
+    timeout: Duration,
 
-    /// Wait this long before revoking the old token, for a redeploy that Rancher began earlier
+    /// Wait this long before revoking the old token, so that a redeploy that Rancher began earlier can finish
     #[arg(long, value_name = "DURATION", default_value = "45s", value_parser = duration::parse)]
-    pub settle: Duration,
+    settle: Duration,
 
-    /// The downstream cluster.
+    /// How to reach the downstream cluster.
     #[command(flatten)]
-    pub downstream: DownstreamFlags,
+    downstream: DownstreamFlags,
 }
 
 const EXAMPLES: &str = "\
@@ -90,14 +90,14 @@ Kill it at any point: run the same command again to resume, or `kubectl crt roll
 
 Exit codes: 0 done, 1 failed or rolled back, 2 usage, 4 pending (run it again), 5 held by another run, 130 interrupted.";
 
-/// The longest `--timeout`: a rollback must fit into the twenty minutes after which Kubernetes ends a held rollout.
+/// The longest `--timeout`: Kubernetes completes a held rollout after twenty minutes, which must include a rollback.
 const LONGEST: Duration = Duration::from_mins(15);
 
 fn timeout(text: &str) -> Result<Duration, String> {
     let timeout = duration::parse(text).map_err(|error| error.to_string())?;
     if timeout > LONGEST {
         return Err(format!(
-            "at most {}: a rollout is held for twenty minutes, and a rollback must fit into them",
+            "at most {}: a rollout is held for twenty minutes, which must include the time for a rollback",
             duration::format(LONGEST)
         ));
     }
@@ -166,11 +166,11 @@ async fn clusters(rotate: &Rotate, management: &Management, ui: &Ui) -> Result<V
     Ok(clusters)
 }
 
-/// One cluster, and the way to its downstream cluster.
+/// One cluster, and its connections.
 pub(super) struct Opened {
     target: Target,
-    /// Why it cannot be rotated is known from the management cluster alone: there may be no agent to reach the other one by.
-    sides: Result<Sides, Error>,
+    /// An error if it cannot be rotated, which is known from the management cluster alone: there may be no route to it.
+    connections: Result<Connections, Error>,
     result: RotationResult,
 }
 
@@ -182,18 +182,22 @@ impl Opened {
         global: &GlobalFlags,
         context: &Context,
     ) -> Self {
-        let target = product::rotation_target(&cluster, common.downstream.commands(&cluster.id, global));
+        let target = report::rotation::target(&cluster, common.downstream.commands(&cluster.id, global));
         let mut result = RotationResult::of(&target);
-        let sides = if let Some(blocker) = not_rotated(&cluster) {
+        let connections = if let Some(blocker) = unsupported(&cluster) {
             Err(refusal(&target, vec![blocker], &mut result))
         } else {
             let name = common.downstream.downstream_context.as_deref();
-            let sides = management.sides(cluster, &global.connection, name, &context.environment);
-            sides
+            let connections = management.connections(cluster, &global.connection, name, &context.environment);
+            connections
                 .await
-                .and_then(|sides| sides.downstream().map(drop).map(|()| sides))
+                .and_then(|connections| connections.downstream().map(drop).map(|()| connections))
         };
-        Self { target, sides, result }
+        Self {
+            target,
+            connections,
+            result,
+        }
     }
 }
 
@@ -249,8 +253,8 @@ impl Command<'_> {
             timeout: self.common.timeout,
             settle: self.common.settle,
         };
-        let sides = opened.sides.as_ref().map_err(Clone::clone)?;
-        CrtController::new(sides, options).map_err(|error| self.context.ui.by_signal(error))
+        let connections = opened.connections.as_ref().map_err(Clone::clone)?;
+        CrtController::new(connections, options).map_err(|error| self.context.ui.by_signal(error))
     }
 
     fn job<'j, 'c>(

@@ -1,4 +1,4 @@
-//! `kubectl crt status`: one page that explains itself, and a rotation under way.
+//! `kubectl crt status`: one page with a diagnosis of the cluster's registration, and the rotation in progress.
 
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
@@ -6,50 +6,49 @@ use cli::output::{self, OutputFlags, OutputFormat};
 use cli::rotation::Commands;
 use cli::rotation::in_progress;
 use cli::rotation::leases;
-use cli::ui::{Stream, Tone, Ui};
 use client::error::Error;
 use client::sanitize;
 use client::secret::Fingerprint;
 use k8s_openapi::jiff::Timestamp;
-use rancher::era::Era;
+use rancher::TokenStorage;
 use serde::Serialize;
 
+use crate::connections::{Connections, DownstreamFlags};
 use crate::report::API_VERSION;
-use crate::report::chain::{self, Link, Standing};
-use crate::report::evidence::Evidence;
-use crate::report::product::{self, Rotation};
+use crate::report::diagnosis::{self, CheckResult, CheckStatus};
+use crate::report::inputs::DiagnosisInputs;
+use crate::report::rotation::{self, ClusterRotation};
 use crate::report::row::ClusterName;
-use crate::sides::{DownstreamFlags, Sides};
 
-/// What is typed after `kubectl crt status`.
+/// The flags of `kubectl crt status`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Status {
-    /// The cluster by id, display name, or namespace/name of the provisioning cluster
+    /// Cluster id, display name, or namespace/name of the provisioning cluster
     #[arg(value_name = "CLUSTER")]
-    pub subject: String,
+    target: String,
 
-    /// The other side.
+    /// How to reach the downstream cluster.
     #[command(flatten)]
-    pub downstream: DownstreamFlags,
+    downstream: DownstreamFlags,
 
     /// Output format: json, yaml, jsonpath=TEMPLATE, custom-columns=SPEC
     #[arg(short = 'o', long, value_name = "FORMAT", help_heading = "Output options")]
-    pub output: Option<String>,
+    output: Option<String>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  # Is the agent of this cluster well, and will it be after Rancher's next redeploy?
+  # Check the agent of a cluster, and what Rancher's next redeploy would change
   kubectl crt status staging
 
-  # Where a rotation stands, for a script
+  # Print the phase of the rotation in progress
   kubectl crt status c-x7k2p -o jsonpath='{.rotation.phase}'
 
-  # With a way to the cluster that does not depend on its agent
+  # Reach the cluster without its agent
   kubectl crt status c-x7k2p --downstream-context staging-direct
 
-It shows what the rights at hand allow; what they do not allow is marked with a question mark.";
+What your permissions do not allow to read is marked with a question mark.";
 
 /// The document of `-o json`.
 #[derive(Debug, Serialize)]
@@ -59,15 +58,15 @@ struct ClusterStatus {
     kind: &'static str,
     metadata: Metadata,
     cluster: ClusterName,
-    era: Option<Era>,
+    token_storage: Option<TokenStorage>,
     rancher_version: Option<String>,
-    /// How the downstream side was reached; `null` if it was not.
+    /// How the downstream cluster was reached; `null` if it was not.
     path: Option<String>,
     fingerprint: Option<Fingerprint>,
-    /// No link of the chain is bad. Links that could not be seen do not count.
+    /// No check has failed. Unknown ones do not count.
     healthy: bool,
-    chain: Vec<Link>,
-    /// Of its rotation.
+    checks: Vec<CheckResult>,
+    /// The rotation of the cluster.
     #[serde(flatten)]
     rotation_status: in_progress::RotationStatus,
 }
@@ -80,17 +79,17 @@ struct Metadata {
 /// Runs it.
 pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(status.output.as_ref(), "status")?;
-    let sides = Sides::open(global, &status.downstream, context, &status.subject).await?;
-    let commands = status.downstream.commands(&sides.cluster.id, global);
-    let lease = product::lease(&sides.cluster.id);
-    let (evidence, rotation) = futures::join!(
-        Box::pin(Evidence::gather(&sides)),
-        leases::of(&sides.management, &lease)
+    let connections = Connections::open(global, &status.downstream, context, &status.target).await?;
+    let commands = status.downstream.commands(&connections.cluster.id, global);
+    let lease = rotation::lease(&connections.cluster.id);
+    let (inputs, rotation) = futures::join!(
+        Box::pin(DiagnosisInputs::collect(&connections)),
+        leases::of(&connections.management, &lease)
     );
-    let now = sides.management.clock.now();
-    let document = ClusterStatus::of(&sides, &evidence, rotation?.as_ref(), &commands, now);
+    let now = connections.management.clock.now();
+    let document = ClusterStatus::of(&connections, &inputs, rotation?.as_ref(), &commands, now);
     match format {
-        OutputFormat::Table => context.ui.write_out(&page(&context.ui, &document, now))?,
+        OutputFormat::Table => context.ui.write_out(&page(context, &document, now))?,
         _ => output::print_value(&context.ui, &flags, &document)?,
     }
     Ok(ExitCode::Done)
@@ -98,14 +97,15 @@ pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context)
 
 impl ClusterStatus {
     fn of(
-        sides: &Sides,
-        evidence: &Evidence,
-        rotation: Option<&Rotation>,
+        connections: &Connections,
+        inputs: &DiagnosisInputs,
+        rotation: Option<&ClusterRotation>,
         commands: &Commands,
         now: Timestamp,
     ) -> Self {
-        let cluster = &sides.cluster;
-        let chain = chain::chain(evidence);
+        let cluster = &connections.cluster;
+        let downstream = connections.downstream.as_ref();
+        let checks = diagnosis::all(inputs);
         Self {
             api_version: API_VERSION,
             kind: "ClusterStatus",
@@ -113,59 +113,38 @@ impl ClusterStatus {
                 name: cluster.id.to_string(),
             },
             cluster: ClusterName::of(cluster),
-            era: evidence.era.as_ref().ok().copied(),
-            rancher_version: sides.settings.server_version.clone(),
-            path: sides.downstream.as_ref().map(|downstream| downstream.path.to_string()),
-            fingerprint: evidence.token(),
-            healthy: chain.iter().all(|link| link.status != Standing::Bad),
-            chain,
+            token_storage: inputs.storage.as_ref().ok().copied(),
+            rancher_version: connections.settings.server_version.clone(),
+            path: downstream.map(|downstream| downstream.route.to_string()),
+            fingerprint: inputs.token(),
+            healthy: checks.iter().all(|check| check.status != CheckStatus::Failed),
+            checks,
             rotation_status: in_progress::RotationStatus::of(rotation, commands, now),
         }
     }
 }
 
-/// The page for people.
-fn page(ui: &Ui, status: &ClusterStatus, now: Timestamp) -> String {
+fn page(context: &Context, status: &ClusterStatus, now: Timestamp) -> String {
     let name = status.cluster.display_name.as_deref().unwrap_or_default();
     let mut lines = vec![
         format!("Cluster {} ({})", sanitize::cell(name), status.cluster.id),
         about_rancher(status),
         String::new(),
     ];
-    lines.extend(status.chain.iter().map(|link| line(ui, link)));
+    lines.extend(status.checks.iter().map(|check| check.line(&context.ui)));
     lines.push(String::new());
-    lines.extend(status.rotation_status.page(ui, now));
+    lines.extend(status.rotation_status.page(&context.ui, now));
     lines.join("\n") + "\n"
 }
 
 fn about_rancher(status: &ClusterStatus) -> String {
-    let version = status.rancher_version.as_deref().unwrap_or("of unknown version");
-    let era = match status.era {
-        Some(Era::Secret) => "keeps registration tokens in Secrets (era secret)",
-        Some(Era::Plain) => "keeps registration tokens in their own objects (era plain)",
-        None => "keeps registration tokens in a way that could not be seen",
-    };
+    let version = status.rancher_version.as_deref().unwrap_or("<unknown version>");
+    let storage = status
+        .token_storage
+        .map_or_else(|| "<unknown>".to_owned(), |storage| storage.to_string());
     let path = status
         .path
         .as_deref()
-        .map_or_else(String::new, |path| format!("; the cluster was reached {path}"));
-    format!("Rancher {} {era}{path}", sanitize::cell(version))
-}
-
-/// One link: a mark, a word and a sentence.
-pub(super) fn line(ui: &Ui, link: &Link) -> String {
-    let (glyph, plain, tone) = match link.status {
-        Standing::Good => ("✔", "+", Tone::Good),
-        Standing::Bad => ("✖", "x", Tone::Bad),
-        Standing::Caution => ("!", "!", Tone::Caution),
-        Standing::Unknown => ("?", "?", Tone::Caution),
-        Standing::Skipped => ("–", "-", Tone::Quiet),
-    };
-    let mark = if ui.terminal().utf8 { glyph } else { plain };
-    format!(
-        "{} {:<10}{}",
-        ui.paint(Stream::Out, tone, mark),
-        link.name,
-        sanitize::cell(&link.message)
-    )
+        .map_or_else(String::new, |path| format!(", cluster reached {path}"));
+    format!("Rancher {}, token storage: {storage}{path}", sanitize::cell(version))
 }

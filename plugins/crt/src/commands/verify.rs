@@ -1,4 +1,5 @@
-//! `kubectl crt verify`: proves which token the agent runs with and that it is alive, or asks about one given token.
+//! `kubectl crt verify`: verifies which token the agent uses and that Rancher accepts it, or whether Rancher accepts a given
+//! token.
 
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
@@ -7,53 +8,53 @@ use cli::ui::Ui;
 use client::error::Error;
 use client::secret::{Fingerprint, Secret};
 use rancher::ClusterId;
-use rancher::era;
-use rancher::probe::Verdict;
+use rancher::probe::ProbeResult;
+use rancher::token_storage;
 use serde::Serialize;
 
-use super::status::line;
+use crate::connections::{Connections, DownstreamFlags, MANAGEMENT, Management};
 use crate::report::API_VERSION;
-use crate::report::chain::{self, Link};
-use crate::report::evidence::Evidence;
-use crate::sides::{DownstreamFlags, MANAGEMENT, Management, Sides};
+use crate::report::diagnosis::{self, CheckResult};
+use crate::report::inputs::DiagnosisInputs;
 
-/// How often Rancher is asked about a given token: behind a load balancer each replica has a memory of its own.
-const LOOKS: u32 = 3;
+/// How often Rancher is asked about a given token: behind a load balancer each replica has its own index.
+const PROBES: u32 = 3;
 
-/// What is typed after `kubectl crt verify`.
+/// The flags of `kubectl crt verify`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Verify {
-    /// The cluster by id, display name, or namespace/name of the provisioning cluster
+    /// Cluster id, display name, or namespace/name of the provisioning cluster
     #[arg(value_name = "CLUSTER", required_unless_present = "token_stdin")]
-    pub subject: Option<String>,
+    target: Option<String>,
 
-    /// Ask Rancher about the token on standard input instead: is it alive, and which cluster's is it?
+    /// Verify the token on standard input instead of the agent's
     #[arg(long)]
-    pub token_stdin: bool,
+    token_stdin: bool,
 
-    /// The other side.
+    /// How to reach the downstream cluster.
     #[command(flatten)]
-    pub downstream: DownstreamFlags,
+    downstream: DownstreamFlags,
 
     /// Output format: json, yaml, jsonpath=TEMPLATE, custom-columns=SPEC
     #[arg(short = 'o', long, value_name = "FORMAT", help_heading = "Output options")]
-    pub output: Option<String>,
+    output: Option<String>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  # Which token does the agent run with, and is it alive?
+  # Verify the token of a cluster's agent
   kubectl crt verify staging
 
-  # Is this token still accepted, and for which cluster? Exit code 0: alive, 1: not.
+  # Verify any token, and print the cluster that it belongs to
   kubectl crt verify --token-stdin < token.txt
 
-  # Is it one of this cluster's?
+  # Verify that a token belongs to a cluster
   pass show rancher/staging | kubectl crt verify staging --token-stdin
 
-The token is never printed, and nothing is changed. Each question leaves a line in Rancher's log.
-Exit code 0 means proven, 1 means not.";
+The token is never printed, and nothing is changed. Each check of a token leaves a line in Rancher's log.
+
+Exit codes: 0 proven, 1 not proven.";
 
 /// The document of `-o json`.
 #[derive(Debug, Serialize)]
@@ -61,86 +62,92 @@ Exit code 0 means proven, 1 means not.";
 struct Verification {
     api_version: &'static str,
     kind: &'static str,
-    /// The cluster that was asked about, or that the given token belongs to.
+    /// The cluster of the command line, or of the given token.
     cluster: Option<ClusterId>,
     fingerprint: Option<Fingerprint>,
     proven: bool,
-    proofs: Vec<Link>,
+    checks: Vec<CheckResult>,
+}
+
+impl Verification {
+    fn of(cluster: Option<ClusterId>, fingerprint: Option<Fingerprint>, checks: Vec<CheckResult>) -> Self {
+        Self {
+            api_version: API_VERSION,
+            kind: "Verification",
+            cluster,
+            fingerprint,
+            proven: diagnosis::is_proven(&checks),
+            checks,
+        }
+    }
 }
 
 /// Runs it.
 pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(verify.output.as_ref(), "verify")?;
-    let found = match &verify.subject {
-        _ if verify.token_stdin => given(&verify, global, context).await?,
-        Some(subject) => {
-            let sides = Sides::open(global, &verify.downstream, context, subject).await?;
-            sides.downstream()?;
-            of_agent(&Box::pin(Evidence::gather(&sides)).await)
+    let verification = match &verify.target {
+        _ if verify.token_stdin => given_token(&verify, global, context).await?,
+        Some(target) => {
+            let connections = Connections::open(global, &verify.downstream, context, target).await?;
+            connections.downstream()?;
+            let inputs = Box::pin(DiagnosisInputs::collect(&connections)).await;
+            let cluster = Some(inputs.cluster.id.clone());
+            Verification::of(cluster, inputs.token(), diagnosis::proofs(&inputs))
         }
-        None => return Err(Error::usage("name a cluster, or give a token with --token-stdin")),
+        None => return Err(Error::usage("name a cluster, or pass a token with --token-stdin")),
     };
     match format {
-        OutputFormat::Table => context.ui.write_out(&page(&context.ui, &found))?,
-        _ => output::print_value(&context.ui, &flags, &found)?,
+        OutputFormat::Table => context.ui.write_out(&page(&context.ui, &verification))?,
+        _ => output::print_value(&context.ui, &flags, &verification)?,
     }
-    Ok(if found.proven { ExitCode::Done } else { ExitCode::Failed })
+    Ok(if verification.proven {
+        ExitCode::Done
+    } else {
+        ExitCode::Failed
+    })
 }
 
-fn of_agent(evidence: &Evidence) -> Verification {
-    let proofs = chain::proofs(evidence);
-    Verification {
-        api_version: API_VERSION,
-        kind: "Verification",
-        cluster: Some(evidence.cluster.id.clone()),
-        fingerprint: evidence.token(),
-        proven: chain::is_proven(&proofs),
-        proofs,
-    }
-}
-
-/// Asks about the token on stdin. Only Rancher's public door is needed, and the era, by which it is known which of its
-/// doors may be tried with a dead token.
-async fn given(verify: &Verify, global: &GlobalFlags, context: &Context) -> Result<Verification, Error> {
-    let token: Secret = context.ui.read_secret().await?;
+/// Verifies the token on stdin. It needs Rancher's public endpoints, and the token storage, which decides whether a rejected token
+/// can be sent to all of them.
+async fn given_token(verify: &Verify, global: &GlobalFlags, context: &Context) -> Result<Verification, Error> {
+    let token: Secret = context.ui.read_secret()?;
     let management = Management::open(global, &context.environment)?;
-    let wanted = match &verify.subject {
-        Some(subject) => Some(management.cluster(subject).await?.id),
+    let wanted = match &verify.target {
+        Some(target) => Some(management.cluster(target).await?.id),
         None => None,
     };
     let (settings, rancher) = futures::try_join!(management.settings(), management.rancher())?;
     let probe = management.probe(rancher.as_ref(), &settings)?;
-    let era = era::detect(&management.server.client)
+    let storage = token_storage::detect(&management.server.client)
         .await
         .map_err(|error| error.on(MANAGEMENT))?;
-    let verdict = probe.looks(era, &token, LOOKS).await;
-    let link = chain::asked("accepted", &verdict, token.fingerprint(), wanted.as_ref());
-    let of = match verdict {
-        Verdict::Live { cluster } => cluster,
+    let result = probe.check_times(storage, &token, PROBES).await;
+    let check = diagnosis::acceptance(&result, token.fingerprint(), wanted.as_ref());
+    let owner = match result {
+        ProbeResult::Accepted { cluster } => cluster,
         _ => None,
     };
-    let proofs = vec![link];
-    Ok(Verification {
-        api_version: API_VERSION,
-        kind: "Verification",
-        cluster: of.or(wanted),
-        fingerprint: Some(token.fingerprint()),
-        proven: chain::is_proven(&proofs),
-        proofs,
-    })
+    Ok(Verification::of(
+        owner.or(wanted),
+        Some(token.fingerprint()),
+        vec![check],
+    ))
 }
 
-fn page(ui: &Ui, found: &Verification) -> String {
-    let mut lines: Vec<String> = found.proofs.iter().map(|link| line(ui, link)).collect();
-    let token = found
+fn page(ui: &Ui, verification: &Verification) -> String {
+    let Verification { proven, checks, .. } = verification;
+    let mut lines: Vec<String> = checks.iter().map(|check| check.line(ui)).collect();
+    let token = verification
         .fingerprint
-        .map_or_else(|| "its token".to_owned(), |print| print.to_string());
-    lines.push(match (&found.cluster, found.proven, found.proofs.len()) {
-        (_, true, 1) => format!("{token} is alive"),
-        (_, false, 1) => format!("{token} is not proven to be alive"),
-        (Some(cluster), true, _) => format!("proven: the agent of {cluster} runs with {token}, and it is alive"),
-        (Some(cluster), false, _) => format!("not proven: see above what of {cluster} is not as it should be"),
-        (None, _, _) => String::new(),
+        .map_or_else(|| "its token".to_owned(), |token| token.to_string());
+    lines.push(match (&verification.cluster, proven, checks.len()) {
+        (_, true, 1) => format!("{token} is valid"),
+        (_, false, 1) => format!("{token} is not proven to be valid"),
+        (Some(cluster), true, _) => {
+            format!("proven: the agent of {cluster} uses {token}, and Rancher accepts it")
+        }
+        (_, false, _) => "not proven: see the failed checks above".to_owned(),
+        (None, true, _) => String::new(),
     });
     lines.join("\n") + "\n"
 }

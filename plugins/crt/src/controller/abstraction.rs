@@ -1,8 +1,7 @@
-//! The abstraction: what is observed, from everything that was read in one look. It is pure: no request, no clock, nothing that
-//! this process remembers but what it is given.
+//! The abstraction from the objects of one look to the observed state. It is pure: no request, no clock, no state of the process.
 //!
-//! The safety of a rotation rests on it as much as on the stages: which answer counts as accepted, which Secret stands for which
-//! value, which mark is this run's, and when a time has passed.
+//! The safety of a rotation depends on it as much as on the stages: which probe result counts as accepted, which Secret stands for
+//! which value, which mark belongs to this run, and which time has passed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,66 +11,68 @@ use engine::direction::{self, Direction};
 use engine::phase::Phase;
 use engine::run::Run;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use rancher::TokenStorage;
 use rancher::agent::{Credentials, Deployment, Pod, StvAggregation};
 use rancher::cluster::{Cluster, ClusterId};
 use rancher::credential_name::Formula;
-use rancher::era::Era;
-use rancher::probe::Verdict;
+use rancher::probe::ProbeResult;
 use rancher::token::{RegistrationToken, SYSTEM, TokenSecret, Tokens};
 
 use crate::rotation::Crt;
-use crate::rotation::observed::{self, Address, Age, Connection, Downstream, Grace, Observed, SystemToken, Trigger};
-use crate::rotation::record::{Home, Mark, Rollout};
+use crate::rotation::observed::{
+    self, Address, Age, AgentConnection, DownstreamIdentity, Grace, Observed, SystemToken, Trigger,
+};
+use crate::rotation::record::{Mark, RolloutSettings, ServerAddress};
 use crate::rotation::stages::{other, target};
 
-/// On a registration token: it is a temporary one of a run.
+/// The label of a temporary registration token.
 pub(crate) const TEMPORARY_LABEL: &str = "kubectl-rotation.github.io/temporary";
-/// On the registration token `system`, or its Secret: the mark of the run that wrote its value.
+/// The annotation of the registration token `system`, or of its Secret, with the mark of the run that wrote its value.
 pub(super) const MARK: &str = "kubectl-rotation.github.io/rotation";
-/// On the Cluster: when Rancher was triggered last, and for which token.
+/// The annotation of the Cluster that triggers Rancher: the time, and the token to apply.
 pub(crate) const TRIGGERED: &str = "kubectl-rotation.github.io/triggered";
 /// Rancher's apply ends with an update of the Cluster that conflicts with any change since its beginning, and then starts
 /// again. It takes 2.5 to 12 s and longer on a loaded server (seen on Rancher 2.15.0).
 const BETWEEN_TRIGGERS: SignedDuration = SignedDuration::from_secs(60);
-/// Rancher's own writes postpone a trigger no longer than this.
+/// Rancher's own writes postpone a trigger at most this long.
 const LONGEST_BETWEEN_TRIGGERS: SignedDuration = SignedDuration::from_secs(180);
 
-/// A grace or an expiry that is nearer than this may end while a rotation waits to be resumed.
+/// A grace period or an expiry that ends sooner may end while a rotation waits to be resumed.
 const FAR: SignedDuration = SignedDuration::from_hours(3 * 24);
-/// Each agent deletes foreign Secrets after an hour; this is well before.
+/// Each agent deletes other Secrets after an hour; this is much less.
 const YOUNG: SignedDuration = SignedDuration::from_mins(15);
-/// No Rancher sets `minReadySeconds`; from this many seconds on a rollout was left held.
+/// No manifest of Rancher sets `minReadySeconds`. From this many seconds on, an earlier run has left the rollout held.
 pub(super) const SURELY_HELD: i32 = 300;
 
-/// A day: no one waits longer for an agent's rollout.
+/// The longest `progressDeadlineSeconds` of a mark that is used: a day.
 const LONGEST_DEADLINE: i32 = 24 * 3600;
 
-/// How often in a row a new token must be found accepted: each of Rancher's replicas has an index of its own.
+/// How often in a row Rancher is asked about a token: each replica has its own index.
 const PROBES: u32 = 2;
 
-/// Everything that is read in one look, with the values and versions that steps need.
+/// All objects of one look, with the values and versions that steps need.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    pub(super) era: Era,
+    pub(super) storage: TokenStorage,
     pub(super) cluster: Cluster,
     pub(super) tokens: Tokens,
     pub(super) deployment: Deployment,
     pub(super) pods: Vec<Pod>,
     pub(super) credentials: Vec<Credentials>,
     pub(super) stv: Option<StvAggregation>,
-    pub(super) verdicts: BTreeMap<Fingerprint, Verdict>,
+    pub(super) probe_results: BTreeMap<Fingerprint, ProbeResult>,
     pub(super) tunnel_works: Option<bool>,
-    pub(super) downstream: Downstream,
+    pub(super) downstream: DownstreamIdentity,
     /// Where Rancher's next push would send the agent.
     pub(super) pushes: Option<Address>,
     pub(super) move_forced: bool,
-    /// Who wrote the Deployment last.
+    /// The last other writer of the Deployment.
     pub(super) writer: String,
-    /// When the Cluster was last seen to change, by [`Self::now`].
+    /// When the Cluster was observed to change last, by the clock of [`Self::now`].
     pub(super) cluster_changed: Timestamp,
     /// By the clock of the management cluster's API server.
     pub(super) now: Timestamp,
-    /// By that of the downstream one.
+    /// By the clock of the downstream API server.
     pub(super) downstream_now: Timestamp,
 }
 
@@ -81,7 +82,7 @@ impl Snapshot {
         self.tokens.named(SYSTEM).filter(|token| !token.deleting)
     }
 
-    /// The temporary tokens of this run, and those that a lost one left.
+    /// The temporary tokens of this run, and those that an earlier one left behind.
     pub(super) fn temporary(&self) -> impl Iterator<Item = &RegistrationToken> {
         self.tokens
             .tokens
@@ -95,7 +96,7 @@ impl Snapshot {
         self.tokens.tokens.iter().filter(other)
     }
 
-    /// Orphaned token Secrets, which Rancher accepts all the same.
+    /// Orphaned token Secrets, which Rancher accepts too.
     pub(super) fn orphans(&self) -> impl Iterator<Item = &TokenSecret> {
         self.tokens.orphans.iter().filter(|secret| !secret.deleting)
     }
@@ -124,14 +125,14 @@ impl Snapshot {
             .find(|credentials| credentials.object.name == name)
     }
 
-    /// What the stages see of it. What Rancher answers to values is added by [`Self::answers`].
+    /// The observed state, without probe results, which [`Self::add_probe_results`] adds.
     pub(super) fn observed(&self, names: &Names, run: Option<&Run<Crt>>) -> Observed {
         let rollout = run.map_or_else(|| self.own_rollout(), |run| run.record.rollout);
         let deployed = self.deployment.volume_secret.as_deref();
         let url = self.url_of(deployed, self.deployment.server_url.as_deref());
         let marked = self.deployment.annotations.get(direction::ANNOTATION).zip(run);
         Observed {
-            era: self.era,
+            storage: self.storage,
             blockers: Vec::new(),
             downstream: self.downstream,
             foreign: BTreeSet::new(),
@@ -150,11 +151,11 @@ impl Snapshot {
             named_secret: deployed.unwrap_or_default().to_owned(),
             rollout,
             deployed: deployed.and_then(|name| names.value(self, name)),
-            held: self.deployment.hold.min_ready_seconds != rollout.min_ready_seconds,
+            held: self.deployment.rollout.min_ready_seconds != rollout.min_ready_seconds,
             deployment_direction: marked.and_then(|(mark, run)| Direction::in_mark(mark, &run.id.to_string())),
             restarted_at: self.deployment.restarted_at.clone(),
             address: Address::of(url, self.deployment.ca_checksum.as_deref()),
-            home: self.home(),
+            server_address: self.server_address(),
             pushes: self.pushes,
             move_forced: self.move_forced,
             writer: self.writer.clone(),
@@ -167,7 +168,7 @@ impl Snapshot {
             connected: self.stv.as_ref().and_then(|stv| {
                 let token = stv.token.filter(|token| stv.names(*token))?;
                 let address = Address::of(stv.server_url.as_deref(), stv.ca_checksum.as_deref());
-                Some(Connection { token, address })
+                Some(AgentConnection { token, address })
             }),
             trigger: self.trigger(),
             applied: self.cluster.applied_token,
@@ -175,18 +176,18 @@ impl Snapshot {
         }
     }
 
-    /// Adds what Rancher answered, and which values belong to another cluster.
-    pub(super) fn answers(&self, seen: &mut Observed, belongs: &BTreeMap<Fingerprint, ClusterId>) {
-        let answers = self
-            .verdicts
+    /// Adds the probe results, and which values belong to another cluster.
+    pub(super) fn add_probe_results(&self, seen: &mut Observed, owners: &BTreeMap<Fingerprint, ClusterId>) {
+        let acceptance = self
+            .probe_results
             .iter()
-            .map(|(token, verdict)| (*token, acceptance(verdict)));
-        seen.acceptance = answers.collect();
-        let foreign = belongs.iter().filter(|(_, cluster)| **cluster != self.cluster.id);
+            .map(|(token, result)| (*token, acceptance(result)));
+        seen.acceptance = acceptance.collect();
+        let foreign = owners.iter().filter(|(_, cluster)| **cluster != self.cluster.id);
         seen.foreign = foreign.map(|(token, _)| *token).collect();
     }
 
-    /// The versions of all tokens: while they are the same, an answer about a value that is accepted holds.
+    /// The versions of all tokens: while they stay the same, the probe result of an accepted value stays valid.
     pub(super) fn versions(&self) -> Vec<String> {
         let tokens = &self.tokens;
         let of_tokens = tokens.tokens.iter().map(|token| token.object.resource_version.clone());
@@ -200,13 +201,13 @@ impl Snapshot {
             .collect()
     }
 
-    /// The formula by which the name of a downstream Secret follows from its value here.
+    /// The formula for the names of the downstream Secrets.
     pub(super) fn formula(&self) -> Formula {
-        let recognised = self.named_credentials().and_then(Credentials::formula);
-        recognised.unwrap_or_else(|| Formula::of_manifest(!self.deployment.variables.is_empty()))
+        let recognized = self.named_credentials().and_then(Credentials::formula);
+        recognized.unwrap_or_else(|| Formula::of_manifest(!self.deployment.variables.is_empty()))
     }
 
-    /// Where the agent connects to: by its own Secret, else by what it reported, else by Rancher's setting.
+    /// Where the agent connects to: by its Secret, else by what it has written, else by Rancher's setting.
     pub(super) fn server_url(&self, setting: Option<&str>) -> String {
         let own = self.named_credentials().and_then(|named| named.url.clone());
         let last = || self.stv.as_ref().and_then(|stv| stv.server_url.clone());
@@ -215,7 +216,7 @@ impl Snapshot {
             .unwrap_or_default()
     }
 
-    /// The Secrets that a Deployment of the agent names, or may be pointed at.
+    /// The Secrets that the agent's Deployment names or may be pointed at.
     pub(super) fn names(&self, run: Option<&Run<Crt>>, url: &str) -> Names {
         let values = self.values();
         let record = run.map(|run| &run.record);
@@ -227,7 +228,7 @@ impl Snapshot {
                 .map(|token| (token.fingerprint(), named.object.name.as_str())),
             (None, None) => None,
         };
-        // Before a run only the Secret that is named matters; during one, those of its two tokens.
+        // Before a run only the named Secret matters; during one, those of its two tokens.
         let of_run = record
             .into_iter()
             .flat_map(|record| record.new.into_iter().chain([record.old]));
@@ -236,23 +237,21 @@ impl Snapshot {
         names.by_name_only_if(|token| values.contains_key(&token))
     }
 
-    /// Whether a call through the tunnel shows anything: once only pods of one Secret are left, it can only have been carried by
-    /// theirs.
+    /// Whether a call through the tunnel proves the token of the named Secret: only if no pod uses another Secret.
     pub(super) fn tunnel_is_of_named_secret(&self) -> bool {
         let named = self.deployment.volume_secret.as_ref();
         let mut pods = self.pods.iter().filter(|pod| !pod.finished);
         pods.all(|pod| pod.secret.as_ref() == named)
     }
 
-    /// By its own Secret's URL where the agent has read it from: that is the one that its tunnel uses (seen on Rancher 2.15.0).
+    /// The URL of a Secret, which the agent's tunnel uses (seen on Rancher 2.15.0).
     fn url_of<'a>(&'a self, secret: Option<&str>, otherwise: Option<&'a str>) -> Option<&'a str> {
         let mut found = self.credentials.iter();
         let found = found.find(|credentials| Some(credentials.object.name.as_str()) == secret);
         found.and_then(|credentials| credentials.url.as_deref()).or(otherwise)
     }
 
-    /// The mark of the run that wrote `system` last. Where a registration token was migrated into a Secret, the mark is still
-    /// on the token.
+    /// The mark of the run that wrote `system` last. After a migration into a Secret it is still on the token.
     fn mark(&self) -> Option<Mark> {
         let token = self.system()?;
         let of_secret = token.secret.as_ref().and_then(|secret| secret.annotations.get(MARK));
@@ -263,27 +262,27 @@ impl Snapshot {
     }
 
     /// Where the Deployment's template sends the agent.
-    pub(super) fn home(&self) -> Home {
-        Home {
+    pub(super) fn server_address(&self) -> ServerAddress {
+        ServerAddress {
             server: self.deployment.server_url.clone().unwrap_or_default(),
             ca_checksum: self.deployment.ca_checksum.clone().unwrap_or_default(),
         }
     }
 
-    /// A trigger is overdue when Rancher has had its quiet time since the Cluster changed last.
+    /// A trigger is overdue once Rancher has not applied it in time.
     fn trigger(&self) -> Option<Trigger> {
         let (at, token) = self.cluster.annotations.get(TRIGGERED)?.split_once(' ')?;
         let (at, token) = (at.parse::<Timestamp>().ok()?, token.parse().ok()?);
         let since = self.now.duration_since(at);
         let quiet = self.now.duration_since(self.cluster_changed.max(at));
-        // One in the future was written by another clock, or by another writer.
+        // A time in the future comes from another clock or another writer.
         let overdue = since.is_negative() || quiet >= BETWEEN_TRIGGERS || since >= LONGEST_BETWEEN_TRIGGERS;
         Some(Trigger { token, overdue })
     }
 
     fn system_token(&self, token: &RegistrationToken) -> Option<SystemToken> {
         let value = token.current()?.fingerprint();
-        let secret = token.secret.as_ref().filter(|_| self.era == Era::Secret);
+        let secret = token.secret.as_ref().filter(|_| self.storage == TokenStorage::Secret);
         let far = |at: Option<Timestamp>| at.is_none_or(|at| self.now.saturating_add(FAR).is_ok_and(|far| at > far));
         Some(SystemToken {
             token: value,
@@ -297,7 +296,7 @@ impl Snapshot {
     fn status_grace(&self) -> Option<Grace> {
         let at = self
             .system()
-            .filter(|_| self.era == Era::Secret)?
+            .filter(|_| self.storage == TokenStorage::Secret)?
             .status_grace_ends_at?;
         let far = self.now.saturating_add(FAR).is_ok_and(|far| at > far);
         Some(if far { Grace::Far } else { Grace::Near })
@@ -317,7 +316,7 @@ impl Snapshot {
             let Some(token) = credentials.token.as_ref().map(Secret::fingerprint) else {
                 continue;
             };
-            // Two Secrets may hold the same value; the one that counts is the one that a Deployment would be pointed at.
+            // Two Secrets may have the same value. The one that counts is the one that the Deployment would be pointed at.
             if names.of(token).is_some_and(|name| name == credentials.object.name) {
                 let since = credentials
                     .created
@@ -342,79 +341,77 @@ impl Snapshot {
         }
     }
 
-    fn own_rollout(&self) -> Rollout {
-        let hold = self.deployment.hold;
-        if hold.min_ready_seconds >= SURELY_HELD {
-            return Rollout::default();
-        }
-        Rollout {
-            min_ready_seconds: hold.min_ready_seconds,
-            progress_deadline_seconds: hold.progress_deadline_seconds,
+    /// The Deployment's own settings, or the defaults if an earlier run has left the rollout held.
+    fn own_rollout(&self) -> RolloutSettings {
+        let rollout = self.deployment.rollout;
+        if rollout.min_ready_seconds >= SURELY_HELD {
+            RolloutSettings::default()
+        } else {
+            rollout
         }
     }
 }
 
-/// The settings of a mark, which are written into the Deployment again: those of a held rollout are replaced by the defaults.
-fn bounded(rollout: Rollout) -> Rollout {
-    let usual = Rollout::default();
-    let sensible = (0..SURELY_HELD).contains(&rollout.min_ready_seconds)
+/// The settings of a mark, which are written into the Deployment: the defaults replace those of a held rollout, and invalid ones.
+fn bounded(rollout: RolloutSettings) -> RolloutSettings {
+    let valid = (0..SURELY_HELD).contains(&rollout.min_ready_seconds)
         && (rollout.min_ready_seconds + 1..=LONGEST_DEADLINE).contains(&rollout.progress_deadline_seconds);
-    if sensible { rollout } else { usual }
+    if valid { rollout } else { RolloutSettings::default() }
 }
 
-/// What Rancher's answer says of a value. A doubtful answer is neither: what is to be used must be accepted beyond doubt, and
-/// what is to be rejected counts as accepted while in doubt.
-fn acceptance(verdict: &Verdict) -> Acceptance {
-    match verdict {
-        Verdict::Live { .. } => Acceptance::Accepted,
-        Verdict::Dead => Acceptance::Rejected,
-        Verdict::Unknown(doubt) => Acceptance::Unknown(doubt.to_string()),
+/// A probe result as acceptance. An unknown result is neither: a value to be used must be accepted, and a value to be rejected counts
+/// as accepted until it is rejected.
+fn acceptance(result: &ProbeResult) -> Acceptance {
+    match result {
+        ProbeResult::Accepted { .. } => Acceptance::Accepted,
+        ProbeResult::Rejected => Acceptance::Rejected,
+        ProbeResult::Unknown(reason) => Acceptance::Unknown(reason.to_string()),
     }
 }
 
-/// Which values to ask Rancher about, and how often in a row.
-pub(super) fn questions(
+/// Which values to probe, and how often in a row.
+pub(super) fn values_to_probe(
     seen: &Observed,
     run: Option<&Run<Crt>>,
-    belongs: &BTreeMap<Fingerprint, ClusterId>,
+    owners: &BTreeMap<Fingerprint, ClusterId>,
 ) -> (BTreeSet<Fingerprint>, u32) {
     let Some(run) = run else {
         return (seen.deployed.into_iter().collect(), 1);
     };
-    let mut asked: BTreeSet<_> = target(run).into_iter().collect();
+    let mut values: BTreeSet<_> = target(run).into_iter().collect();
     let retired = run.phase >= Phase::Retire;
-    asked.extend(other(run).filter(|other| retired || !seen.is_held(*other)));
+    values.extend(other(run).filter(|other| retired || !seen.is_held(*other)));
     if retired && !run.direction.is_rollback() {
-        asked.extend(run.record.others.values());
+        values.extend(run.record.others.values());
     }
-    // Whose the old token is must be known in every direction.
+    // The cluster of the old token must be known in every direction.
     let old = run.record.old;
-    if !belongs.contains_key(&old) && seen.is_in_use(old) {
-        asked.insert(old);
+    if !owners.contains_key(&old) && seen.is_in_use(old) {
+        values.insert(old);
     }
-    (asked, PROBES)
+    (values, PROBES)
 }
 
-/// Whether an earlier answer still holds, while the tokens are the same: a value that was accepted and is held stays so; one that
-/// is to be rejected is asked about until it is.
-pub(super) fn still_holds(seen: &Observed, token: Fingerprint, before: Option<&Verdict>) -> bool {
-    seen.is_held(token) && before.is_some_and(Verdict::is_live)
+/// Whether an earlier result is still valid while the tokens are the same: an accepted value that is still held stays accepted. A
+/// value that is to be rejected is probed until it is.
+pub(super) fn is_still_valid(seen: &Observed, token: Fingerprint, before: Option<&ProbeResult>) -> bool {
+    seen.is_held(token) && before.is_some_and(ProbeResult::is_accepted)
 }
 
 fn is_temporary(token: &RegistrationToken) -> bool {
     token.labels.contains_key(TEMPORARY_LABEL)
 }
 
-/// Which downstream Secret stands for which value.
+/// Which downstream Secret belongs to which value.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     by_value: BTreeMap<Fingerprint, String>,
-    /// The values that a name stands for also where the Secret of that name is gone.
-    surely: BTreeSet<Fingerprint>,
+    /// The values that a name stands for even if the Secret does not exist.
+    by_name: BTreeSet<Fingerprint>,
 }
 
 impl Names {
-    /// By the formula that Rancher itself uses here; the value that the agent started with keeps the Secret that it had.
+    /// By the formula of this Rancher. The value at the start keeps the Secret that it had.
     pub(super) fn new<'a>(
         values: impl IntoIterator<Item = &'a Secret>,
         formula: Formula,
@@ -426,14 +423,14 @@ impl Names {
         let mut names: BTreeMap<_, _> = values.into_iter().map(by_formula).collect();
         names.extend(old.map(|(token, name)| (token, name.to_owned())));
         Self {
-            surely: names.keys().copied().collect(),
+            by_name: names.keys().copied().collect(),
             by_value: names,
         }
     }
 
-    /// Where a Secret is gone its name stands only for a value that is held somewhere: the Lease may claim any other.
+    /// The name of a missing Secret stands only for a value that some object has: the Lease may claim any other.
     pub(super) fn by_name_only_if(mut self, is_held: impl Fn(Fingerprint) -> bool) -> Self {
-        self.surely.retain(|token| is_held(*token));
+        self.by_name.retain(|token| is_held(*token));
         self
     }
 
@@ -447,21 +444,24 @@ impl Names {
         self.by_value.values().map(String::as_str).collect()
     }
 
-    /// The value that a Secret of this name holds: by its content, or by its name where it is gone.
+    /// The value of the Secret with this name: by its content, or by its name if it does not exist.
     fn value(&self, snapshot: &Snapshot, name: &str) -> Option<Fingerprint> {
-        let there = snapshot
+        let existing = snapshot
             .credentials
             .iter()
             .find(|credentials| credentials.object.name == name);
-        let content = there
+        let content = existing
             .and_then(|credentials| credentials.token.as_ref())
             .map(Secret::fingerprint);
         let by_name = || {
-            let mut named = self.by_value.iter().filter(|(_, known)| *known == name);
+            let mut named = self.by_value.iter().filter(|(_, candidate)| *candidate == name);
             named
-                .find(|(token, _)| self.surely.contains(token))
+                .find(|(token, _)| self.by_name.contains(token))
                 .map(|(token, _)| *token)
         };
         content.or_else(by_name)
     }
 }
+
+#[cfg(test)]
+mod tests;

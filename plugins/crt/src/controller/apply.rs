@@ -1,4 +1,4 @@
-//! Sends single steps. Each carries the identity and version of the object that was read last, and asks the fence first.
+//! Sends single steps. Each carries the uid and resourceVersion of the object that was read last, and checks the fence first.
 
 use client::error::Error;
 use client::secret::{Fingerprint, Secret};
@@ -7,36 +7,34 @@ use engine::direction;
 use engine::lock::Fence;
 use engine::run::Run;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use rancher::agent::{self, Credentials, CredentialsContent, Hold, Placement};
+use rancher::TokenStorage;
+use rancher::agent::{self, Credentials, CredentialsContent, Placement};
 use rancher::cluster;
 use rancher::credential_name::Formula;
-use rancher::era::Era;
 use rancher::object;
 use rancher::settings;
-use rancher::token::{
-    self, Change, NewToken, RegistrationToken, SYSTEM, SecretChange, StatusChange, TokenSecret, generate,
-};
+use rancher::token::{self, Change, NewToken, RegistrationToken, SYSTEM, SecretChange, TokenSecret, generate};
 
 use super::abstraction::{MARK, Snapshot, TEMPORARY_LABEL, TRIGGERED};
 use super::{CrtController, FIELD_MANAGER, State};
+use crate::connections::{DOWNSTREAM, MANAGEMENT};
 use crate::rotation::Crt;
-use crate::rotation::record::{Mark, Rollout};
+use crate::rotation::record::{Mark, RolloutSettings};
 use crate::rotation::step::Step;
-use crate::sides::{DOWNSTREAM, MANAGEMENT};
 
 /// How long a previous token is kept valid, so that an interrupted rotation can be resumed; renewed on resume.
 const GRACE: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// For how long a rollout is held, in seconds, for all replicas together: each agent deletes foreign Secrets older than an hour,
-/// so the rollout must be over well before, also if no one resumes the run.
+/// For how long a rollout is held, in seconds, for all replicas together. Each agent deletes other Secrets that are older than an
+/// hour, so the rollout must be complete much earlier, even if the run is not resumed.
 const HOLD: i32 = 1200;
-/// `progressDeadlineSeconds` of a held rollout; the API server wants it larger than `minReadySeconds`.
+/// `progressDeadlineSeconds` of a held rollout, which must be larger than `minReadySeconds`.
 const HELD_DEADLINE: i32 = 3600;
-/// On what a run creates: the run.
+/// The label or annotation with the run, on what it creates.
 const RUN: &str = "kubectl-rotation.github.io/run";
-/// Setting: how long Rancher lets a registration token live, in minutes.
+/// The setting for the time to live of a registration token, in minutes.
 const DEFAULT_TTL: &str = "crt-default-ttl-minutes";
-/// What Rancher takes where that setting says nothing: 30 days.
-const USUAL_TTL: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Rancher's default of that setting: 30 days.
+const FALLBACK_TTL: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 impl CrtController<'_> {
     pub(super) async fn send(&self, step: &Step, run: &Run<Crt>, fence: &Fence) -> Result<(), Failure> {
@@ -45,47 +43,57 @@ impl CrtController<'_> {
         if !fence.is_open() {
             return Err(Failure::LockLost);
         }
-        let (above, below) = (&self.sides.management.client, &self.downstream.server.client);
+        let (management, downstream) = (&self.connections.management.client, &self.downstream.server.client);
         let by = Self::written_by(run);
         let marked = marked(run)?;
         match request {
-            Request::CreateToken(new) => on_management(token::create(above, &self.sides.cluster.id, &new, &by).await),
+            Request::CreateToken(new) => {
+                on_management(token::create(management, &self.connections.cluster.id, &new, &by).await)
+            }
             Request::CreateSystem(new) => {
-                on_management(token::create(above, &self.sides.cluster.id, &new, &marked).await)
+                on_management(token::create(management, &self.connections.cluster.id, &new, &marked).await)
             }
-            Request::SetSystem(at, value) => on_management(token::set_plain_value(above, &at, &value, &marked).await),
+            Request::SetSystem(at, value) => {
+                on_management(token::set_status_value(management, &at, &value, &marked).await)
+            }
             Request::ChangeSystem(at, change) => {
-                on_management(token::change_secret(above, &at, &change, &marked).await)
+                on_management(token::change_secret(management, &at, &change, &marked).await)
             }
-            Request::SetPlain(at, value) => on_management(token::set_plain_value(above, &at, &value, &by).await),
-            Request::ChangeSecret(at, change) => on_management(token::change_secret(above, &at, &change, &by).await),
-            Request::ChangeStatus(at, change) => on_management(token::change_status(above, &at, &change, &by).await),
-            Request::DeleteToken(at) => on_management(token::delete(above, &at, &by).await),
+            Request::SetPlain(at, value) => on_management(token::set_status_value(management, &at, &value, &by).await),
+            Request::ChangeSecret(at, change) => {
+                on_management(token::change_secret(management, &at, &change, &by).await)
+            }
+            Request::ChangeStatusGrace(at, change) => {
+                on_management(token::change_status_grace(management, &at, &change, &by).await)
+            }
+            Request::DeleteToken(at) => on_management(token::delete(management, &at, &by).await),
             Request::Trigger(at, token) => {
-                let now = self.sides.management.clock.now();
+                let now = self.connections.management.clock.now();
                 let triggered = format!("{now} {token}");
-                let touched =
-                    cluster::touch(above, &at, (TRIGGERED, &triggered), &object::Write::by(FIELD_MANAGER)).await;
-                if let Ok(cluster) = &touched {
-                    // Ours does not count as one of Rancher's.
+                let write = object::Write::by(FIELD_MANAGER);
+                let cluster = cluster::trigger_reconcile(management, &at, (TRIGGERED, &triggered), &write).await;
+                if let Ok(cluster) = &cluster {
+                    // Our own write does not count as one of Rancher's.
                     self.state().cluster_version = Some((cluster.object.resource_version.clone(), now));
                 }
-                on_management(touched)
+                on_management(cluster)
             }
             Request::CreateCredentials(name, content) => {
                 let of_run = [(RUN.to_owned(), run.id.to_string())].into();
-                on_downstream(agent::create_credentials(below, &name, &content, &of_run, &by).await)
+                on_downstream(agent::create_credentials(downstream, &name, &content, &of_run, &by).await)
             }
-            Request::DeleteCredentials(at) => on_downstream(agent::delete_credentials(below, &at, &by).await),
+            Request::DeleteCredentials(at) => on_downstream(agent::delete_credentials(downstream, &at, &by).await),
             Request::Place(deployment, placement) => {
-                on_downstream(agent::place(below, &deployment, &placement, &by).await)
+                on_downstream(agent::place(downstream, &deployment, &placement, &by).await)
             }
-            Request::Fence(deployment) => on_downstream(agent::mark(below, &deployment, &by).await),
-            Request::Release(deployment, hold) => on_downstream(agent::release(below, &deployment, hold, &by).await),
+            Request::Fence(deployment) => on_downstream(agent::fence(downstream, &deployment, &by).await),
+            Request::Release(deployment, rollout) => {
+                on_downstream(agent::release(downstream, &deployment, rollout, &by).await)
+            }
         }
     }
 
-    /// A rollback marks what it changes: that is how a later look knows that this run has changed it.
+    /// A rollback marks what it changes, so that a later look knows that this run has changed it.
     fn written_by(run: &Run<Crt>) -> object::Write {
         let by = object::Write::by(FIELD_MANAGER);
         if run.direction.is_rollback() {
@@ -95,21 +103,21 @@ impl CrtController<'_> {
         }
     }
 
-    /// When a token that is written now is to be rotated by Rancher itself.
+    /// When Rancher rotates a token that is written now.
     async fn expiry(&self, step: &Step) -> Option<Timestamp> {
         let (Step::SetNew | Step::DropPrevious { .. } | Step::Renew { .. }) = step else {
             return None;
         };
         let ttl = self.ttl.get_or_try_init(|| self.read_ttl()).await;
-        let ttl = ttl.copied().unwrap_or(USUAL_TTL);
-        self.sides.management.clock.now().checked_add(ttl).ok()
+        let ttl = ttl.copied().unwrap_or(FALLBACK_TTL);
+        self.connections.management.clock.now().checked_add(ttl).ok()
     }
 
     async fn read_ttl(&self) -> rancher::Result<SignedDuration> {
-        let setting = settings::setting(&self.sides.management.client, DEFAULT_TTL).await?;
+        let setting = settings::setting(&self.connections.management.client, DEFAULT_TTL).await?;
         let minutes = setting.and_then(|setting| setting.effective()?.parse().ok());
         let minutes = minutes.filter(|minutes| *minutes > 0);
-        Ok(minutes.map_or(USUAL_TTL, SignedDuration::from_mins))
+        Ok(minutes.map_or(FALLBACK_TTL, SignedDuration::from_mins))
     }
 
     /// Finds the objects and values that a step needs, in what was read last.
@@ -119,17 +127,17 @@ impl CrtController<'_> {
             return Err(Failure::Conflict);
         };
         let rollout = run.record.rollout;
-        let placed = |token: Fingerprint, hold: Hold, restarted_at: Change<String>| {
+        let placed = |token: Fingerprint, rollout: RolloutSettings, restarted_at: Change<String>| {
             let secret = state.names.of(token).ok_or(Failure::Conflict)?.to_owned();
             Ok::<_, Failure>(Request::Place(
                 Box::new(snapshot.deployment.clone()),
                 Placement {
                     secret,
-                    hold: Some(hold),
+                    rollout: Some(rollout),
                     restarted_at,
-                    // Only where it differs: a patch of variables also orders them, which would be another template.
-                    address: Some(&run.record.home)
-                        .filter(|home| run.direction.is_rollback() && **home != snapshot.home())
+                    // Only if it differs: a patch of variables also orders them, which changes the template.
+                    address: Some(&run.record.server_address)
+                        .filter(|original| run.direction.is_rollback() && **original != snapshot.server_address())
                         .cloned(),
                 },
             ))
@@ -137,7 +145,11 @@ impl CrtController<'_> {
         Ok(match step {
             Step::Adopt { .. } => {
                 let system = state.system()?;
-                if let Some(secret) = system.secret.as_ref().filter(|_| snapshot.era == Era::Secret) {
+                if let Some(secret) = system
+                    .secret
+                    .as_ref()
+                    .filter(|_| snapshot.storage == TokenStorage::Secret)
+                {
                     Request::ChangeSystem(secret.object.clone(), SecretChange::default())
                 } else {
                     let value = system.current().cloned().ok_or(Failure::Conflict)?;
@@ -145,7 +157,7 @@ impl CrtController<'_> {
                 }
             }
             Step::CreateTemporary { token } => Request::CreateToken(NewToken {
-                // Provisioned clusters deploy the first token by name: a temporary one must be the last.
+                // Provisioned clusters deploy the first token by name, so a temporary one must be the last.
                 name: format!("zz-crt-temporary-{token}"),
                 value: Some(state.value(*token)?),
                 labels: [
@@ -191,19 +203,19 @@ impl CrtController<'_> {
             Step::DeleteCredentials { token } => Request::DeleteCredentials(state.credentials(*token)?.object.clone()),
             Step::PointHeld { token } => {
                 let mark = run.record.restarted_at.clone().ok_or(Failure::Conflict)?;
-                placed(*token, hold_for(snapshot.deployment.replicas), Change::Set(mark))?
+                placed(*token, held(snapshot.deployment.replicas), Change::Set(mark))?
             }
             Step::PointBack { token } => {
                 let name = state.names.of(*token);
-                let mut staying = snapshot
+                let mut remaining = snapshot
                     .pods
                     .iter()
                     .filter(|pod| pod.ready && !pod.terminating && pod.secret.as_deref() == name);
-                let mark = staying.next().ok_or(Failure::Conflict)?.restarted_at.clone();
-                placed(*token, hold_of(rollout), mark.map_or(Change::Remove, Change::Set))?
+                let mark = remaining.next().ok_or(Failure::Conflict)?.restarted_at.clone();
+                placed(*token, rollout, mark.map_or(Change::Remove, Change::Set))?
             }
             Step::Fence => Request::Fence(Box::new(snapshot.deployment.clone())),
-            Step::Release => Request::Release(Box::new(snapshot.deployment.clone()), hold_of(rollout)),
+            Step::Release => Request::Release(Box::new(snapshot.deployment.clone()), rollout),
             Step::TriggerApply => {
                 let token = state.system()?.current().ok_or(Failure::Conflict)?.fingerprint();
                 Request::Trigger(snapshot.cluster.object.clone(), token)
@@ -211,7 +223,8 @@ impl CrtController<'_> {
         })
     }
 
-    /// `system` gets this value; in storage `secret` what it had becomes the previous one, with a grace that outlasts an interruption.
+    /// Sets this value on `system`. With storage `secret` the value before becomes the previous one, with a grace period that outlasts
+    /// an interruption.
     fn set_system(&self, state: &State, token: Fingerprint, expiry: Option<Timestamp>) -> Result<Request, Failure> {
         let value = state.value(token)?;
         let snapshot = state.snapshot.as_ref().ok_or(Failure::Conflict)?;
@@ -224,12 +237,12 @@ impl CrtController<'_> {
                 ..NewToken::default()
             }));
         };
-        if snapshot.era == Era::Plain {
+        if snapshot.storage == TokenStorage::Status {
             return Ok(Request::SetSystem(system.object.clone(), value));
         }
         let secret = state.system_secret()?;
         let before = system.current().filter(|before| **before != value);
-        // A grace without a previous token to protect would never end.
+        // A grace period without a previous token would never end.
         let protection = if before.is_some() || secret.previous.is_some() {
             self.protection(state, expiry)?
         } else {
@@ -243,7 +256,7 @@ impl CrtController<'_> {
         Ok(Request::ChangeSystem(secret.object.clone(), change))
     }
 
-    /// Neither the end of grace nor Rancher's own rotation drops the previous token in the next days.
+    /// Neither the end of the grace period nor Rancher's own rotation drops the previous token in the next days.
     fn protection(&self, state: &State, expiry: Option<Timestamp>) -> Result<SecretChange, Failure> {
         let far = self.later(GRACE)?;
         let expires_at = state
@@ -258,11 +271,13 @@ impl CrtController<'_> {
     }
 
     fn later(&self, by: SignedDuration) -> Result<Timestamp, Failure> {
-        let later = self.sides.management.clock.now().checked_add(by);
-        later.map_err(|error| Failure::Permanent(Error::failed(format!("the server's clock makes no sense: {error}"))))
+        let later = self.connections.management.clock.now().checked_add(by);
+        later.map_err(|error| {
+            Failure::Permanent(Error::failed(format!("the time of the API server is invalid: {error}")))
+        })
     }
 
-    /// What Rancher itself would write; under the name that the agent started with, what it had.
+    /// The content that Rancher itself would write. The Secret of the start gets its original content.
     fn content(&self, state: &State, name: &str, token: Fingerprint) -> Result<CredentialsContent, Failure> {
         let snapshot = state.snapshot.as_ref().ok_or(Failure::Conflict)?;
         let value = state.value(token)?;
@@ -283,7 +298,7 @@ impl CrtController<'_> {
     }
 }
 
-/// A write of `system` carries the mark of the run: whoever resumes it reads it there.
+/// A write of `system` carries the mark of the run, from which a resumed run reads its record.
 fn marked(run: &Run<Crt>) -> Result<object::Write, Failure> {
     let text = serde_json::to_string(&Mark::of(run));
     let text = text
@@ -291,35 +306,35 @@ fn marked(run: &Run<Crt>) -> Result<object::Write, Failure> {
     Ok(object::Write::by(FIELD_MANAGER).marked(MARK, text))
 }
 
-/// One request, with everything that it needs.
+/// One request with its arguments.
 enum Request {
     CreateToken(NewToken),
-    /// These three carry the mark of the run.
+    /// The next three carry the mark of the run.
     CreateSystem(NewToken),
     SetSystem(object::Observed, Secret),
     ChangeSystem(object::Observed, SecretChange),
     SetPlain(object::Observed, Secret),
     ChangeSecret(object::Observed, SecretChange),
-    ChangeStatus(object::Observed, StatusChange),
+    ChangeStatusGrace(object::Observed, Change<Timestamp>),
     DeleteToken(object::Observed),
     Trigger(object::Observed, Fingerprint),
     CreateCredentials(String, CredentialsContent),
     DeleteCredentials(object::Observed),
     Place(Box<agent::Deployment>, Placement),
     Fence(Box<agent::Deployment>),
-    Release(Box<agent::Deployment>, Hold),
+    Release(Box<agent::Deployment>, RolloutSettings),
 }
 
 impl State {
-    /// A value: one that was drawn, or one that was read.
+    /// A value that was drawn or read.
     fn value(&self, token: Fingerprint) -> Result<Secret, Failure> {
         let read = || {
             self.snapshot
                 .as_ref()
                 .and_then(|snapshot| snapshot.values().remove(&token))
         };
-        let value = self.known.get(&token).cloned().or_else(read);
-        value.ok_or_else(|| Failure::Transient(Error::failed(format!("no object holds the value of {token} any more"))))
+        let value = self.values.get(&token).cloned().or_else(read);
+        value.ok_or_else(|| Failure::Transient(Error::failed(format!("no object has the value of {token} any more"))))
     }
 
     fn system(&self) -> Result<&RegistrationToken, Failure> {
@@ -341,21 +356,19 @@ impl State {
     }
 
     fn status_grace(&self, change: Change<Timestamp>) -> Result<Request, Failure> {
-        let change = StatusChange {
-            grace_ends_at: change,
-            ..StatusChange::default()
-        };
-        Ok(Request::ChangeStatus(self.system()?.object.clone(), change))
+        Ok(Request::ChangeStatusGrace(self.system()?.object.clone(), change))
     }
 
-    /// Another token gets a value that is never shown.
+    /// Sets a new value on another token.
     fn renew(&self, name: &str, expiry: Option<Timestamp>) -> Result<Request, Failure> {
         let snapshot = self.snapshot.as_ref().ok_or(Failure::Conflict)?;
         let value = generate().map_err(|error| Failure::Permanent(error.on(MANAGEMENT)))?;
         let token = snapshot.others().find(|token| token.object.name == name);
         let orphan = || snapshot.orphans().find(|secret| secret.object.name == name);
         let secret = match token {
-            Some(token) if snapshot.era == Era::Plain => return Ok(Request::SetPlain(token.object.clone(), value)),
+            Some(token) if snapshot.storage == TokenStorage::Status => {
+                return Ok(Request::SetPlain(token.object.clone(), value));
+            }
             Some(token) => token.secret.as_ref(),
             None => orphan(),
         };
@@ -378,34 +391,29 @@ impl State {
     }
 }
 
-/// Rancher's own rotation is on for a token that has an expiry, and stays off for one that has none.
+/// Rancher rotates a token with an expiry by itself, and still does not rotate one without.
 fn if_there(now: Option<Timestamp>, new: Option<Timestamp>) -> Change<Timestamp> {
     now.and(new).map_or(Change::Keep, Change::Set)
 }
 
-fn hold_for(replicas: i32) -> Hold {
-    Hold {
+/// The settings by which a rollout is held.
+fn held(replicas: i32) -> RolloutSettings {
+    RolloutSettings {
         min_ready_seconds: HOLD / replicas.max(1),
         progress_deadline_seconds: HELD_DEADLINE,
     }
 }
 
-fn hold_of(rollout: Rollout) -> Hold {
-    Hold {
-        min_ready_seconds: rollout.min_ready_seconds,
-        progress_deadline_seconds: rollout.progress_deadline_seconds,
-    }
+fn on_management<T>(result: rancher::Result<T>) -> Result<(), Failure> {
+    result.map(drop).map_err(|error| sent(error, MANAGEMENT))
 }
 
-fn on_management<T>(answer: rancher::Result<T>) -> Result<(), Failure> {
-    answer.map(drop).map_err(|error| sent(error, MANAGEMENT))
+fn on_downstream<T>(result: rancher::Result<T>) -> Result<(), Failure> {
+    result.map(drop).map_err(|error| sent(error, DOWNSTREAM))
 }
 
-fn on_downstream<T>(answer: rancher::Result<T>) -> Result<(), Failure> {
-    answer.map(drop).map_err(|error| sent(error, DOWNSTREAM))
-}
-
-/// Changed, gone or there already: observe again. A step whose answer is lost may have been carried out: observe too.
+/// If the object has changed, was deleted or exists already, observe again. A step without a response may have been applied:
+/// observe too.
 fn sent(error: rancher::Error, side: &str) -> Failure {
     if error.is_conflict() || error.is_not_found() {
         Failure::Conflict

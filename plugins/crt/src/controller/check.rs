@@ -2,7 +2,7 @@
 
 use engine::rotation::Check;
 
-/// Rancher says that the agent is connected, and its Deployment is rolled out.
+/// Rancher reports the agent as connected, and its Deployment is rolled out.
 pub(crate) const AGENT: Check = Check {
     name: "agent",
     help: "rotate although the agent is not connected or not rolled out",
@@ -12,17 +12,17 @@ pub(crate) const REDEPLOY: Check = Check {
     name: "redeploy",
     help: "rotate although Rancher is about to redeploy the agent",
 };
-/// The agent that connected last did so with the token of the Secret that the Deployment names.
+/// The agent that connected last used the token of the Secret that the Deployment names.
 pub(crate) const LAST_AGENT: Check = Check {
     name: "last-agent",
     help: "rotate although the agent that connected last used another token",
 };
-/// Storage `secret`: `system` has no previous token but the one that the agent runs with.
+/// Storage `secret`: `system` has no previous token other than the agent's.
 pub(crate) const THIRD_TOKEN: Check = Check {
     name: "third-token",
-    help: "revoke a previous token that the agent does not run with",
+    help: "revoke a previous token that the agent does not use",
 };
-/// The context of the downstream cluster is shown to lead to this cluster.
+/// The context of the downstream cluster is proven to lead to this cluster.
 pub(crate) const CONTEXT: Check = Check {
     name: "context",
     help: "trust --downstream-context where it cannot be verified",
@@ -32,7 +32,7 @@ pub(crate) const OWNER: Check = Check {
     name: "owner",
     help: "rotate objects that a GitOps tool or controller owns",
 };
-/// The agent runs with the address and CA that Rancher would give it.
+/// The agent uses the address and CA of Rancher's settings.
 pub(crate) const ADDRESS: Check = Check {
     name: "address",
     help: "also apply a change of Rancher's address or CA that was not pushed yet",

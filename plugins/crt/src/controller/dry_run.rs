@@ -1,30 +1,29 @@
-//! `--dry-run=server`: the servers check the steps that do not need an earlier one, and store nothing.
-//!
-//! Values are drawn for the check only.
+//! `--dry-run=server`: the API servers check the steps that do not depend on earlier ones, and store nothing. New values are drawn
+//! for the check only.
 
 use client::secret::Secret;
 use engine::controller::ServerCheck;
-use rancher::agent::{self, CredentialsContent, Hold, Placement};
+use rancher::agent::{self, CredentialsContent, Placement, RolloutSettings};
 use rancher::credential_name::Formula;
 use rancher::object;
 use rancher::token::{self, Change, NewToken, RegistrationToken, SYSTEM, SecretChange};
 use rancher::{Result, cluster};
 
 use super::{FIELD_MANAGER, TRIGGERED};
+use crate::connections::{Connections, DOWNSTREAM, MANAGEMENT};
 use crate::rotation::step::Step;
-use crate::sides::{DOWNSTREAM, MANAGEMENT, Sides};
 
-/// Lets the server check one step.
-pub(super) async fn check(sides: &Sides, step: &Step) -> ServerCheck {
+/// Sends one step as a dry run.
+pub(super) async fn check(connections: &Connections, step: &Step) -> ServerCheck {
     let checker = Checker {
-        sides,
+        connections,
         by: object::Write::by(FIELD_MANAGER).dry_run(true),
     };
     checker.check(step).await
 }
 
 struct Checker<'a> {
-    sides: &'a Sides,
+    connections: &'a Connections,
     by: object::Write,
 }
 
@@ -40,16 +39,16 @@ impl Checker<'_> {
             _ => (MANAGEMENT, Ok(false)),
         };
         match sent {
-            Ok(false) => ServerCheck::NotChecked("it needs the steps before it"),
+            Ok(false) => ServerCheck::NotChecked("it depends on earlier steps"),
             Ok(true) => ServerCheck::Accepted,
             Err(error) => ServerCheck::Rejected(error.on(side)),
         }
     }
 
-    /// Gives a token another value, or creates the one that does not exist yet. `false`: there is nothing to send it to.
+    /// Sets another value on a token, or creates `system`. `false`: there is no object to change.
     async fn renew(&self, name: &str) -> Result<bool> {
-        let client = &self.sides.management.client;
-        let Some(found) = token::get(client, &self.sides.cluster.id, name).await? else {
+        let client = &self.connections.management.client;
+        let Some(found) = token::get(client, &self.connections.cluster.id, name).await? else {
             return if name == SYSTEM {
                 self.create(name).await
             } else {
@@ -64,7 +63,7 @@ impl Checker<'_> {
             ..
         } = found;
         match (secret_name, secret) {
-            (None, _) => token::set_plain_value(client, &object, &value, &self.by)
+            (None, _) => token::set_status_value(client, &object, &value, &self.by)
                 .await
                 .map(drop)?,
             (Some(_), None) => return Ok(false),
@@ -88,16 +87,22 @@ impl Checker<'_> {
             value: Some(token::generate()?),
             ..NewToken::default()
         };
-        token::create(&self.sides.management.client, &self.sides.cluster.id, &new, &self.by).await?;
+        token::create(
+            &self.connections.management.client,
+            &self.connections.cluster.id,
+            &new,
+            &self.by,
+        )
+        .await?;
         Ok(true)
     }
 
     async fn trigger(&self) -> Result<bool> {
-        let now = self.sides.management.clock.now().to_string();
+        let now = self.connections.management.clock.now().to_string();
         let annotation = (TRIGGERED, now.as_str());
-        cluster::touch(
-            &self.sides.management.client,
-            &self.sides.cluster.object,
+        cluster::trigger_reconcile(
+            &self.connections.management.client,
+            &self.connections.cluster.object,
             annotation,
             &self.by,
         )
@@ -106,16 +111,16 @@ impl Checker<'_> {
     }
 
     async fn create_credentials(&self) -> Result<bool> {
-        let Some(downstream) = &self.sides.downstream else {
+        let Some(downstream) = &self.connections.downstream else {
             return Ok(false);
         };
         let token: Secret = token::generate()?;
-        let url = self.sides.settings.server_url.clone().unwrap_or_default();
-        let name = Formula::Sha256.name_for(&url, &token, &self.sides.cluster.id);
+        let url = self.connections.settings.server_url.clone().unwrap_or_default();
+        let name = Formula::Sha256.name_for(&url, &token, &self.connections.cluster.id);
         let content = CredentialsContent {
             url,
             token,
-            namespace: self.sides.cluster.id.to_string(),
+            namespace: self.connections.cluster.id.to_string(),
         };
         let client = &downstream.server.client;
         agent::create_credentials(client, &name, &content, &[].into(), &self.by).await?;
@@ -123,7 +128,7 @@ impl Checker<'_> {
     }
 
     async fn place(&self) -> Result<bool> {
-        let Some(downstream) = &self.sides.downstream else {
+        let Some(downstream) = &self.connections.downstream else {
             return Ok(false);
         };
         let client = &downstream.server.client;
@@ -132,7 +137,7 @@ impl Checker<'_> {
         };
         let placement = Placement {
             secret: deployment.volume_secret.clone().unwrap_or_default(),
-            hold: Some(Hold {
+            rollout: Some(RolloutSettings {
                 min_ready_seconds: 600,
                 progress_deadline_seconds: 3600,
             }),

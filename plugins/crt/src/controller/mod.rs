@@ -1,4 +1,4 @@
-//! The half of the rotation that does I/O: [`CrtController`] reads both sides and applies single steps.
+//! The half of the rotation that does I/O: [`CrtController`] reads both connections and applies single steps.
 //!
 //! It decides nothing. What it reads becomes an [`Observed`] of names and fingerprints (`abstraction`). The step that is decided on
 //! comes back as a [`Step`], which it sends with the versions of the objects that it read last (`apply`).
@@ -24,18 +24,18 @@ use engine::rotation::{Check, Timer};
 use engine::run::{Draw, Run};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rancher::cluster::ClusterId;
-use rancher::probe::Verdict;
+use rancher::probe::ProbeResult;
 use rancher::token::{self, SYSTEM, generate};
 use tokio::sync::OnceCell;
 
 use self::abstraction::{Names, Snapshot};
 pub(crate) use self::abstraction::{TEMPORARY_LABEL, TRIGGERED};
-pub(crate) use self::preflight::not_rotated;
-use crate::report::product;
+pub(crate) use self::preflight::unsupported;
+use crate::connections::{Connections, Downstream, Route};
+use crate::report;
 use crate::rotation::Crt;
-use crate::rotation::observed::{Downstream as Which, Observed};
+use crate::rotation::observed::{DownstreamIdentity, Observed};
 use crate::rotation::step::Step;
-use crate::sides::{Downstream, Path, Sides};
 
 /// The field manager of every write.
 pub(crate) const FIELD_MANAGER: &str = "kubectl-crt";
@@ -43,64 +43,63 @@ pub(crate) const FIELD_MANAGER: &str = "kubectl-crt";
 /// The options of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// Only the token of the agent gets a new value.
+    /// Rotate only the agent's token.
     pub(crate) only_agent: bool,
-    /// The checks that do not count.
+    /// The checks that are overridden.
     pub(crate) forced: BTreeSet<Check>,
-    /// How long the new token may take to be proven.
+    /// The time within which the new token must be proven.
     pub(crate) timeout: Duration,
-    /// How long a redeploy may be in flight that was rendered before.
+    /// How long a redeploy that was rendered earlier may be in flight.
     pub(crate) settle: Duration,
 }
 
 /// The controller of one cluster.
 pub(crate) struct CrtController<'a> {
-    sides: &'a Sides,
+    connections: &'a Connections,
     downstream: &'a Downstream,
     options: Options,
-    /// How long Rancher keeps a token valid: asked once.
+    /// The time to live of a token, by Rancher's setting, which is read once.
     ttl: OnceCell<SignedDuration>,
     state: Mutex<State>,
 }
 
-/// What one look leaves for the next step, and for the next look.
+/// What the next step and the next look need of earlier looks.
 #[derive(Default)]
 struct State {
     snapshot: Option<Snapshot>,
     names: Names,
-    /// Every value that this process has drawn or read. A value that no object holds any more can still be shown to be rejected.
-    known: BTreeMap<Fingerprint, Secret>,
-    /// Values that should be rejected and that Rancher could not be asked about, since no object holds them any more.
+    /// Every value that this process has drawn or read, so that a value can be proven to be rejected after its object is deleted.
+    values: BTreeMap<Fingerprint, Secret>,
+    /// Values that should be rejected and cannot be probed, since this process does not know them.
     unproven: BTreeSet<Fingerprint>,
-    /// The answers about values, for as long as the tokens are the same.
-    answered: Option<(Vec<String>, BTreeMap<Fingerprint, Verdict>)>,
+    /// The probe results, with the versions of the tokens for which they are valid.
+    probed: Option<(Vec<String>, BTreeMap<Fingerprint, ProbeResult>)>,
     has_feature: Option<bool>,
-    /// Whether the downstream cluster is the right one. What was shown once stays so: a connection leads to one place.
-    downstream: Option<Which>,
-    /// The cluster that Rancher says each value belongs to.
-    belongs: BTreeMap<Fingerprint, ClusterId>,
-    /// The version of the Cluster that was seen last, and since when.
+    /// Whether the downstream cluster is the right one. Once proven it stays so: a connection leads to one cluster.
+    downstream: Option<DownstreamIdentity>,
+    /// The cluster that each value belongs to, by Rancher.
+    owners: BTreeMap<Fingerprint, ClusterId>,
+    /// The version of the Cluster that was read last, and since when.
     cluster_version: Option<(String, Timestamp)>,
     has_permissions: bool,
-    /// How often this process has created a new pod of the agent.
+    /// How often this process has created a new agent pod.
     restarts: u32,
 }
 
-/// How long the first new pod of the agent may take to connect before there is another one. Each has twice the time of the one
-/// before …
+/// How long the first new agent pod may take to connect before another one is created. Each further one gets twice the time, up to
+/// eight minutes.
 const RECONNECT: Duration = Duration::from_secs(30);
-/// … up to eight minutes.
 const DOUBLINGS: u32 = 4;
 
 impl<'a> CrtController<'a> {
-    /// For a cluster whose sides are open.
+    /// For a cluster with open connections.
     ///
     /// # Errors
-    /// There is no way to the downstream cluster.
-    pub(crate) fn new(sides: &'a Sides, options: Options) -> Result<Self, Error> {
-        let downstream = sides.downstream()?;
+    /// There is no route to the downstream cluster.
+    pub(crate) fn new(connections: &'a Connections, options: Options) -> Result<Self, Error> {
+        let downstream = connections.downstream()?;
         Ok(Self {
-            sides,
+            connections,
             downstream,
             options,
             ttl: OnceCell::new(),
@@ -125,7 +124,7 @@ impl Controller for CrtController<'_> {
     }
 
     fn draw(&self) -> Box<dyn Draw + '_> {
-        Box::new(FromTheSystem {
+        Box::new(SystemRandom {
             state: self.state(),
             clock: self.server().clock.clone(),
         })
@@ -143,30 +142,30 @@ impl Controller for CrtController<'_> {
         match timer {
             Timer::Proof => self.options.timeout,
             Timer::Quiet => self.options.settle,
-            // Where pods start slowly, one that is replaced before it could connect never does.
+            // Where pods start slowly, a pod that is replaced too early never connects.
             Timer::Retry => RECONNECT * 2_u32.pow(self.state().restarts.min(DOUBLINGS)),
             Timer::Cache | Timer::InFlight => Duration::ZERO,
         }
     }
 
     fn server(&self) -> &Server {
-        &self.sides.management
+        &self.connections.management
     }
 
     fn resumable_by(&self) -> String {
         format!(
-            "anyone with the permissions on the management cluster and on {} that the rotation was begun with",
-            self.sides.cluster.id
+            "anyone with permission to rotate on the management cluster and on cluster {}",
+            self.connections.cluster.id
         )
     }
 
     fn reached(&self) -> String {
-        format!(", reached {}", self.downstream.path)
+        format!(", reached {}", self.downstream.route)
     }
 
-    /// The way through Rancher depends on the agent's own tunnel, which may be what is missing.
+    /// The route through Rancher depends on the agent's own tunnel, which may be down.
     fn explain(&self, error: Error) -> Error {
-        if self.downstream.path != Path::Derived || error.kind != Kind::Unavailable {
+        if self.downstream.route != Route::ThroughRancher || error.kind != Kind::Unavailable {
             return error;
         }
         error
@@ -175,42 +174,45 @@ impl Controller for CrtController<'_> {
     }
 
     async fn dry_run(&self, step: &Step) -> ServerCheck {
-        dry_run::check(self.sides, step).await
+        dry_run::check(self.connections, step).await
     }
 
     fn unproven(&self) -> Vec<String> {
         let unproven = |token: &Fingerprint| {
-            format!(
-                "Not verified: that Rancher rejects {token}. No object has its value any more, so it cannot be asked."
-            )
+            format!("Not verified: that Rancher rejects {token}. No object has its value any more.")
         };
         self.state().unproven.iter().map(unproven).collect()
     }
 
     async fn summary(&self, before: &Observed, plan: Option<&PlanOf<Self>>) -> Summary {
-        let found = token::get(&self.sides.management.client, &self.sides.cluster.id, SYSTEM).await;
+        let found = token::get(
+            &self.connections.management.client,
+            &self.connections.cluster.id,
+            SYSTEM,
+        )
+        .await;
         let system = found.ok().flatten();
         Summary {
             in_use: system.and_then(|token| token.current().map(Secret::fingerprint)),
-            message: product::summary(before, plan),
+            message: report::rotation::summary(before, plan),
         }
     }
 }
 
-/// Draws from the operating system, and keeps what it drew for the step.
-struct FromTheSystem<'a> {
+/// Draws values from the operating system, and keeps them for the step.
+struct SystemRandom<'a> {
     state: MutexGuard<'a, State>,
     clock: ServerClock,
 }
 
-impl Draw for FromTheSystem<'_> {
+impl Draw for SystemRandom<'_> {
     fn credential(&mut self) -> Fingerprint {
         // Without randomness nothing is kept, and the step finds no value to send.
         let Ok(value) = generate() else {
             return Fingerprint::of("");
         };
         let fingerprint = value.fingerprint();
-        self.state.known.insert(fingerprint, value);
+        self.state.values.insert(fingerprint, value);
         fingerprint
     }
 

@@ -1,4 +1,4 @@
-//! Reads both sides.
+//! Reads both clusters.
 
 use std::collections::BTreeSet;
 
@@ -10,46 +10,47 @@ use engine::controller::Failure;
 use engine::run::Run;
 use futures::future::{join_all, try_join, try_join_all};
 use k8s_openapi::jiff::Timestamp;
+use rancher::TokenStorage;
 use rancher::agent::{self, Deployment, Pod, StvAggregation};
 use rancher::cluster::{self, Cluster};
-use rancher::era::Era;
-use rancher::probe::Verdict;
+use rancher::probe::ProbeResult;
 use rancher::settings;
 use rancher::token::{self, Tokens};
+use rancher::token_storage::MixedTokenStorage;
 
-use super::abstraction::{Names, Snapshot, questions, still_holds};
+use super::abstraction::{Names, Snapshot, is_still_valid, values_to_probe};
 use super::{CrtController, FIELD_MANAGER, check, preflight};
-use crate::report::evidence;
+use crate::connections::{DOWNSTREAM, MANAGEMENT, Route};
+use crate::report::inputs;
 use crate::rotation::Crt;
-use crate::rotation::observed::{Address, Downstream as Which, Observed};
+use crate::rotation::observed::{Address, DownstreamIdentity, Observed};
 use crate::rotation::stages::{target, was_placed};
-use crate::sides::{DOWNSTREAM, MANAGEMENT, Path};
 
-/// What is read of the downstream side.
-type Below = (Deployment, Vec<Pod>, Option<StvAggregation>);
+/// The objects of the downstream cluster.
+type DownstreamObjects = (Deployment, Vec<Pod>, Option<StvAggregation>);
 
 impl CrtController<'_> {
-    /// The management side: the cluster, its tokens, and whether Rancher keeps their values in Secrets.
-    async fn above(&self) -> Result<(Cluster, Tokens, bool), Error> {
-        let client = &self.sides.management.client;
-        let id = &self.sides.cluster.id;
+    /// The Cluster, its tokens, and whether the feature exists that shows storage `secret`.
+    async fn read_management(&self) -> Result<(Cluster, Tokens, bool), Error> {
+        let client = &self.connections.management.client;
+        let id = &self.connections.cluster.id;
         let feature = async {
             let known = self.state().has_feature;
             match known {
                 Some(known) => Ok(known),
-                None => match settings::feature(client, settings::TTL_ROTATION).await {
+                None => match settings::has_feature(client, settings::TTL_ROTATION).await {
                     Err(error) if error.is_forbidden() => Ok(false),
-                    other => other.map(|feature| feature.is_some()),
+                    other => other,
                 },
             }
         };
         let read = futures::try_join!(cluster::get(client, id), token::list(client, id), feature);
         let (cluster, tokens, has_feature) = read.map_err(|error| error.on(MANAGEMENT))?;
-        let cluster = cluster.ok_or_else(|| Error::failed(format!("cluster {id} is gone")))?;
+        let cluster = cluster.ok_or_else(|| Error::failed(format!("cluster {id} was deleted")))?;
         Ok((cluster, tokens, has_feature))
     }
 
-    async fn below(&self) -> Result<Below, Error> {
+    async fn read_downstream(&self) -> Result<DownstreamObjects, Error> {
         let client = &self.downstream.server.client;
         let read = futures::try_join!(
             agent::deployment(client),
@@ -58,18 +59,19 @@ impl CrtController<'_> {
         );
         let (deployment, pods, stv) = read.map_err(|error| error.on(DOWNSTREAM))?;
         let deployment = deployment.ok_or_else(|| {
-            Error::failed("the downstream cluster has no Deployment cattle-system/cattle-cluster-agent")
+            Error::failed("Deployment cattle-system/cattle-cluster-agent not found on the downstream cluster")
         })?;
         Ok((deployment, pods, stv))
     }
 
-    /// One look: read, abstract, ask Rancher about the values that matter, and before a run the preflight checks.
+    /// One look: read the objects, abstract them, probe the values that matter, and before a run do the preflight checks.
     pub(super) async fn look(&self, run: Option<&Run<Crt>>) -> Result<Observed, Failure> {
-        let ((cluster, tokens, has_feature), (deployment, pods, stv)) = try_join(self.above(), self.below()).await?;
-        let era = Era::of(has_feature, &tokens.tokens).map_err(|mixed| mixed_storage(run, &mixed))?;
+        let ((cluster, tokens, has_feature), (deployment, pods, stv)) =
+            try_join(self.read_management(), self.read_downstream()).await?;
+        let storage = TokenStorage::of(has_feature, &tokens.tokens).map_err(|mixed| mixed_storage(run, &mixed))?;
         self.state().has_feature = Some(has_feature);
-        let now = self.sides.management.clock.now();
-        let (downstream, pushes) = futures::join!(self.which_cluster(&cluster), self.pushes(era));
+        let now = self.connections.management.clock.now();
+        let (downstream, pushes) = futures::join!(self.identity(&cluster), self.pushes(storage));
         let cluster_changed = self.cluster_changed(&cluster, now);
         let mut snapshot = Snapshot {
             downstream: downstream?,
@@ -77,23 +79,23 @@ impl CrtController<'_> {
             move_forced: self.forces(check::ADDRESS),
             writer: String::new(),
             cluster_changed,
-            era,
+            storage,
             cluster,
             tokens,
             deployment,
             pods,
             credentials: Vec::new(),
             stv,
-            verdicts: [].into(),
+            probe_results: [].into(),
             tunnel_works: None,
             now,
             downstream_now: self.downstream.server.clock.now(),
         };
         let names = self.read_credentials(&mut snapshot, run).await?;
-        snapshot.tunnel_works = self.fresh_call(&snapshot, run).await;
+        snapshot.tunnel_works = self.call(&snapshot, run).await;
         snapshot.writer = self.writer(&snapshot, &names, run).await;
         let mut seen = snapshot.observed(&names, run);
-        self.ask_rancher(&mut snapshot, &mut seen, run).await;
+        self.probe(&mut snapshot, &mut seen, run).await;
         if run.is_none() {
             self.preflight(&snapshot, &mut seen).await.map_err(Failure::Permanent)?;
         }
@@ -104,15 +106,15 @@ impl CrtController<'_> {
     }
 
     async fn preflight(&self, snapshot: &Snapshot, seen: &mut Observed) -> Result<(), Error> {
-        let sides = self.sides;
+        let connections = self.connections;
         seen.only_agent = self.options.only_agent;
-        let mut found = preflight::blockers(sides, snapshot, seen);
-        if preflight::not_rotated(&snapshot.cluster).is_none() {
+        let mut found = preflight::blockers(connections, snapshot, seen);
+        if preflight::unsupported(&snapshot.cluster).is_none() {
             if !self.state().has_permissions {
-                preflight::permissions(sides, self.downstream, snapshot.era).await?;
+                preflight::permissions(connections, self.downstream, snapshot.storage).await?;
                 self.state().has_permissions = true;
             }
-            found.extend(preflight::owned(sides, self.downstream, snapshot).await?);
+            found.extend(preflight::owned(connections, self.downstream, snapshot).await?);
         }
         found.retain(|blocker| {
             !self
@@ -125,14 +127,14 @@ impl CrtController<'_> {
         Ok(())
     }
 
-    /// Whether the downstream cluster is the one that the tokens belong to. Through Rancher it is by construction. A context of
-    /// the user is compared by the uid of namespace kube-system, or, without a tunnel, by the CA that Rancher has recorded.
-    async fn which_cluster(&self, cluster: &Cluster) -> Result<Which, Failure> {
-        if self.downstream.path == Path::Derived {
-            return Ok(Which::Proven);
+    /// Whether the downstream cluster is the one that the tokens belong to. Through Rancher it is by construction. A context of the
+    /// user is compared by the uid of namespace kube-system or, without a tunnel, by the CA that Rancher has recorded.
+    async fn identity(&self, cluster: &Cluster) -> Result<DownstreamIdentity, Failure> {
+        if self.downstream.route == Route::ThroughRancher {
+            return Ok(DownstreamIdentity::Proven);
         }
         let before = self.state().downstream;
-        if let Some(known @ (Which::Proven | Which::Another)) = before {
+        if let Some(known @ (DownstreamIdentity::Proven | DownstreamIdentity::Another)) = before {
             return Ok(known);
         }
         let direct = &self.downstream.server.client;
@@ -144,32 +146,35 @@ impl CrtController<'_> {
             Some(server) => cluster_identity::uid(&server.client).await.ok(),
             None => None,
         };
-        let which = match there {
-            Some(there) if there == here => Which::Proven,
-            Some(_) => Which::Another,
+        let identity = match there {
+            Some(there) if there == here => DownstreamIdentity::Proven,
+            Some(_) => DownstreamIdentity::Another,
             None => {
                 let ca = cluster_identity::root_ca(direct, SYSTEM_NAMESPACE)
                     .await
                     .map_err(|error| error.on(DOWNSTREAM))?;
-                let noted = cluster.ca_certificate.as_deref();
-                match ca.zip(noted).map(|(ca, noted)| cluster_identity::same_ca(&ca, noted)) {
-                    Some(CaComparison::Same) => Which::Proven,
-                    _ if self.forces(check::CONTEXT) => Which::Proven,
-                    _ => Which::Unproven,
+                let recorded = cluster.ca_certificate.as_deref();
+                match ca
+                    .zip(recorded)
+                    .map(|(ca, recorded)| cluster_identity::same_ca(&ca, recorded))
+                {
+                    Some(CaComparison::Same) => DownstreamIdentity::Proven,
+                    _ if self.forces(check::CONTEXT) => DownstreamIdentity::Proven,
+                    _ => DownstreamIdentity::Unproven,
                 }
             }
         };
-        self.state().downstream = Some(which);
-        Ok(which)
+        self.state().downstream = Some(identity);
+        Ok(identity)
     }
 
-    /// Where Rancher's next push would send the agent. In storage `status` this program has it push nothing.
-    async fn pushes(&self, era: Era) -> Result<Option<Address>, Error> {
-        if era == Era::Plain {
-            return Ok(evidence::pushed_address(&self.sides.settings));
+    /// Where Rancher's next push would send the agent. With storage `status` this program triggers no push.
+    async fn pushes(&self, storage: TokenStorage) -> Result<Option<Address>, Error> {
+        if storage == TokenStorage::Status {
+            return Ok(inputs::pushed_address(&self.connections.settings));
         }
-        match settings::read_address(&self.sides.management.client).await {
-            Ok(settings) => Ok(evidence::pushed_address(&settings)),
+        match settings::read_address(&self.connections.management.client).await {
+            Ok(settings) => Ok(inputs::pushed_address(&settings)),
             Err(error) if error.is_forbidden() => Ok(None),
             Err(error) => Err(error.on(MANAGEMENT)),
         }
@@ -187,24 +192,24 @@ impl CrtController<'_> {
         }
     }
 
-    /// Who wrote the Deployment last, where it is not as this run has left it.
+    /// The last writer of the Deployment, if it is not as this run has left it.
     async fn writer(&self, snapshot: &Snapshot, names: &Names, run: Option<&Run<Crt>>) -> String {
-        const SOMEONE: &str = "another writer";
+        const UNKNOWN: &str = "another writer";
         let named = snapshot.deployment.volume_secret.as_deref();
         let target = run.filter(|run| was_placed(run)).and_then(target);
-        let is_there = target.is_none_or(|target| names.of(target) == named);
-        if is_there {
-            return SOMEONE.to_owned();
+        let is_placed = target.is_none_or(|target| names.of(target) == named);
+        if is_placed {
+            return UNKNOWN.to_owned();
         }
         let metadata = agent::deployment_metadata(&self.downstream.server.client).await;
         let writer = metadata.ok().flatten().and_then(|metadata| {
             ownership::last_writer(&metadata, &["spec", "template", "spec", "volumes"], FIELD_MANAGER)
         });
-        writer.map_or_else(|| SOMEONE.to_owned(), |writer| writer.to_string())
+        writer.map_or_else(|| UNKNOWN.to_owned(), |writer| writer.to_string())
     }
 
-    /// The Secrets that a Deployment of the agent names, or may be pointed at: single ones by name, since listing Secrets is a
-    /// larger permission.
+    /// The Secrets that the agent's Deployment names or may be pointed at: single ones by name, since listing Secrets needs a wider
+    /// permission.
     async fn read_credentials(&self, snapshot: &mut Snapshot, run: Option<&Run<Crt>>) -> Result<Names, Error> {
         let client = &self.downstream.server.client;
         if let Some(name) = &snapshot.deployment.volume_secret {
@@ -233,55 +238,55 @@ impl CrtController<'_> {
     }
 
     pub(super) fn server_url(&self, snapshot: &Snapshot) -> String {
-        snapshot.server_url(self.sides.settings.server_url.as_deref())
+        snapshot.server_url(self.connections.settings.server_url.as_deref())
     }
 
-    /// A call through Rancher's tunnel, made after the pods were read.
-    async fn fresh_call(&self, snapshot: &Snapshot, run: Option<&Run<Crt>>) -> Option<bool> {
+    /// A call through Rancher's tunnel, sent after the pods were read.
+    async fn call(&self, snapshot: &Snapshot, run: Option<&Run<Crt>>) -> Option<bool> {
         let proving = run.is_some_and(|run| run.phase >= engine::phase::Phase::Place);
-        let shows = proving && snapshot.tunnel_is_of_named_secret();
-        let proxied = self.downstream.proxied.as_ref().filter(|_| shows)?;
+        let proves = proving && snapshot.tunnel_is_of_named_secret();
+        let proxied = self.downstream.proxied.as_ref().filter(|_| proves)?;
         Some(agent::version(&proxied.client).await.is_ok())
     }
 
-    /// Asks Rancher about the values that matter now.
-    async fn ask_rancher(&self, snapshot: &mut Snapshot, seen: &mut Observed, run: Option<&Run<Crt>>) {
+    /// Probes the values that matter now.
+    async fn probe(&self, snapshot: &mut Snapshot, seen: &mut Observed, run: Option<&Run<Crt>>) {
         let versions = snapshot.versions();
-        let (asked, probes, values, before) = {
+        let (wanted, times, values, before) = {
             let mut state = self.state();
-            state.known.extend(snapshot.values());
-            let (asked, probes) = questions(seen, run, &state.belongs);
-            let unknown = |token: &&Fingerprint| !state.known.contains_key(token);
-            let unproven = asked.iter().filter(unknown).copied().collect();
+            state.values.extend(snapshot.values());
+            let (wanted, times) = values_to_probe(seen, run, &state.owners);
+            let unknown = |token: &&Fingerprint| !state.values.contains_key(token);
+            let unproven = wanted.iter().filter(unknown).copied().collect();
             state.unproven = unproven;
-            let before = state.answered.take().filter(|(of, _)| *of == versions);
-            let before = before.map(|(_, answers)| answers).unwrap_or_default();
-            (asked, probes, state.known.clone(), before)
+            let before = state.probed.take().filter(|(of, _)| *of == versions);
+            let before = before.map(|(_, results)| results).unwrap_or_default();
+            (wanted, times, state.values.clone(), before)
         };
-        let anew = asked
+        let probes = wanted
             .iter()
-            .filter(|token| !still_holds(seen, **token, before.get(token)))
+            .filter(|token| !is_still_valid(seen, **token, before.get(token)))
             .filter_map(|token| Some((*token, values.get(token)?)));
-        let era = snapshot.era;
-        let answers =
-            join_all(anew.map(async |(token, value)| (token, self.sides.probe.looks(era, value, probes).await)));
-        let mut verdicts = before.clone();
-        verdicts.extend(answers.await);
-        verdicts.retain(|token, _| asked.contains(token));
+        let storage = snapshot.storage;
+        let probe = &self.connections.probe;
+        let probes = probes.map(async |(token, value)| (token, probe.check_times(storage, value, times).await));
+        let mut results = before.clone();
+        results.extend(join_all(probes).await);
+        results.retain(|token, _| wanted.contains(token));
         let mut state = self.state();
-        for (token, verdict) in &verdicts {
-            if let Verdict::Live { cluster: Some(cluster) } = verdict {
-                state.belongs.insert(*token, cluster.clone());
+        for (token, result) in &results {
+            if let ProbeResult::Accepted { cluster: Some(cluster) } = result {
+                state.owners.insert(*token, cluster.clone());
             }
         }
-        snapshot.verdicts.clone_from(&verdicts);
-        snapshot.answers(seen, &state.belongs);
-        state.answered = Some((versions, verdicts));
+        snapshot.probe_results.clone_from(&results);
+        snapshot.add_probe_results(seen, &state.owners);
+        state.probed = Some((versions, results));
     }
 }
 
-/// A token that was just created has no Secret for a moment; before a run it is a half-done migration.
-fn mixed_storage(run: Option<&Run<Crt>>, mixed: &rancher::era::MixedEra) -> Failure {
+/// During a run, a token that was just created has no Secret for a moment. Before a run, the migration is not finished.
+fn mixed_storage(run: Option<&Run<Crt>>, mixed: &MixedTokenStorage) -> Failure {
     let error = Error::failed(mixed.to_string());
     if run.is_some() {
         Failure::Transient(error)

@@ -1,11 +1,11 @@
-//! What the verbs show: rows, chains of evidence, and the words of a rotation. Everything that decides what is said stands here
-//! and does no I/O, except [`evidence`] and [`owners`], which gather what is to be said.
+//! What the commands print: rows, a diagnosis, and the texts of a rotation. Only [`inputs`] and [`owners`] do I/O: they collect what
+//! the rest is computed from.
 
-pub(crate) mod chain;
-pub(crate) mod evidence;
-pub(crate) mod judge;
+pub(crate) mod diagnosis;
+pub(crate) mod inputs;
 pub(crate) mod owners;
-pub(crate) mod product;
+pub(crate) mod rotation;
 pub(crate) mod row;
+pub(crate) mod token_state;
 
 pub(crate) use cli::rotation::API_VERSION;

@@ -1,4 +1,4 @@
-//! What else writes the objects that a rotation changes, and would write their old state back.
+//! What else writes the objects that a rotation changes, and would restore their old state.
 
 use std::fmt;
 
@@ -8,15 +8,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rancher::agent;
 use rancher::token::{self, RegistrationToken, SYSTEM};
 
-use crate::sides::{DOWNSTREAM, Downstream, MANAGEMENT, Sides};
+use crate::connections::{Connections, DOWNSTREAM, Downstream, MANAGEMENT};
 
-/// An object with an owner. Its `Display` is a clause: `the agent's Deployment is managed by Helm release rancher`.
+/// An object with an owner. `Display` is a clause: `the agent's Deployment is managed by Helm release rancher`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Owned {
-    /// Which object, as in a sentence.
-    pub what: &'static str,
+    /// The object, in a sentence.
+    pub(crate) what: &'static str,
     /// Its owner.
-    pub owner: Owner,
+    pub(crate) owner: Owner,
 }
 
 impl fmt::Display for Owned {
@@ -25,7 +25,7 @@ impl fmt::Display for Owned {
     }
 }
 
-/// Of the agent's Deployment and of the Secret that it names.
+/// The owners of the agent's Deployment and of the Secret that it names.
 pub(crate) async fn of_agent(downstream: &Downstream, secret: Option<&str>) -> Result<Vec<Owned>, Error> {
     let client = &downstream.server.client;
     let of_secret = async {
@@ -42,10 +42,13 @@ pub(crate) async fn of_agent(downstream: &Downstream, secret: Option<&str>) -> R
     ]))
 }
 
-/// Of the registration token `system` and of its Secret.
-pub(crate) async fn of_system(sides: &Sides, system: Option<&RegistrationToken>) -> Result<Vec<Owned>, Error> {
+/// The owners of the registration token `system` and of its Secret.
+pub(crate) async fn of_system(
+    connections: &Connections,
+    system: Option<&RegistrationToken>,
+) -> Result<Vec<Owned>, Error> {
     let Some(system) = system else { return Ok(Vec::new()) };
-    let (client, id) = (&sides.management.client, &sides.cluster.id);
+    let (client, id) = (&connections.management.client, &connections.cluster.id);
     let of_secret = async {
         match &system.secret {
             Some(secret) => token::secret_metadata(client, id, &secret.object.name).await,
@@ -55,8 +58,8 @@ pub(crate) async fn of_system(sides: &Sides, system: Option<&RegistrationToken>)
     let (system, secret) =
         futures::try_join!(token::metadata(client, id, SYSTEM), of_secret).map_err(|error| error.on(MANAGEMENT))?;
     Ok(owned([
-        ("registration token system", system),
-        ("the Secret of registration token system", secret),
+        ("registration token \"system\"", system),
+        ("the Secret of registration token \"system\"", secret),
     ]))
 }
 

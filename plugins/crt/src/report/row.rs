@@ -1,4 +1,4 @@
-//! One registration token as a row of `kubectl crt list`, for people and for machines. It holds fingerprints, no value.
+//! One registration token as a row of `kubectl crt list` and as a document. It has fingerprints, no value.
 
 use std::borrow::Cow;
 
@@ -6,18 +6,17 @@ use cli::age;
 use cli::output::Printable;
 use cli::table::Column;
 use client::ownership::Owner;
-use client::secret::Fingerprint;
+use client::secret::{Fingerprint, Secret};
 use engine::lock::Record;
 use k8s_openapi::jiff::Timestamp;
 use rancher::cluster::Cluster;
-use rancher::era::Era;
-use rancher::token::{RegistrationToken, SYSTEM, TokenSecret};
-use rancher::{Observed, Problem};
+use rancher::token::{RegistrationToken, SYSTEM, TokenSecret, ValueError};
+use rancher::{Observed, Problem, TokenStorage};
 use serde::Serialize;
 
 use super::API_VERSION;
-use super::judge::{self, AgentAddress, Facts, State, Surroundings, User};
-use super::product::{Rotation, changes};
+use super::rotation::{ClusterRotation, changes};
+use super::token_state::{self, AgentAddress, ClusterInputs, Consumer, State, TokenInputs};
 
 /// A row.
 #[derive(Clone, Debug, Serialize)]
@@ -27,29 +26,29 @@ pub(crate) struct Row {
     kind: &'static str,
     metadata: Metadata,
     cluster: ClusterName,
-    era: Era,
+    token_storage: TokenStorage,
     fingerprint: Option<Fingerprint>,
     previous_fingerprint: Option<Fingerprint>,
     expires_at: Option<Timestamp>,
     grace_ends_at: Option<Timestamp>,
-    /// `None`: it cannot be told.
-    used_by: Option<Vec<User>>,
+    /// `None`: unknown.
+    used_by: Option<Vec<Consumer>>,
     state: &'static str,
     reason: String,
-    /// What Rancher said of the value when it was asked just now.
+    /// Whether Rancher accepts the value, with `--probe`.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<Accepted>,
-    /// What else writes the token, and would write its old state back.
+    /// The owner of the token, which would restore its old state.
     #[serde(skip_serializing_if = "Option::is_none")]
     managed_by: Option<String>,
-    /// Where the cluster's agent connects to, if it was asked.
+    /// Where the cluster's agent connects to, with `--probe`.
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<AgentAddress>,
     last_rotated: Option<Timestamp>,
     last_result: Option<String>,
     problems: Vec<String>,
     #[serde(skip)]
-    shown: Shown,
+    text: TableText,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -66,15 +65,15 @@ struct Metadata {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ClusterName {
     /// Its id.
-    pub id: String,
-    /// What the user calls it; `None` where clusters may not be read, or there is no such cluster.
-    pub display_name: Option<String>,
-    /// What sort of cluster it is.
-    pub kind: Option<String>,
+    pub(crate) id: String,
+    /// Its display name. `None`: clusters cannot be read, or the cluster does not exist.
+    pub(crate) display_name: Option<String>,
+    /// What kind of cluster it is.
+    pub(crate) kind: Option<String>,
 }
 
 impl ClusterName {
-    /// Of a cluster that was found.
+    /// Of a cluster.
     pub(crate) fn of(cluster: &Cluster) -> Self {
         Self {
             id: cluster.id.to_string(),
@@ -84,21 +83,21 @@ impl ClusterName {
     }
 }
 
-/// What Rancher says of a value.
+/// Whether Rancher accepts a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Accepted {
-    /// It is accepted.
+    /// It does.
     Yes,
-    /// It is refused.
+    /// It rejects the value.
     No,
-    /// Rancher did not say.
+    /// It is unknown.
     Unknown,
 }
 
-/// What only the table shows.
+/// The cells that only the table has.
 #[derive(Clone, Debug, Default)]
-struct Shown {
+struct TableText {
     orphan: bool,
     age: String,
     expires: String,
@@ -106,27 +105,27 @@ struct Shown {
     last: String,
 }
 
-/// What a row needs to know besides the token.
+/// The inputs of a row besides the token.
 #[derive(Clone, Debug)]
-pub(crate) struct Scene<'a> {
-    /// The cluster.
-    pub cluster: &'a ClusterName,
+pub(crate) struct RowInputs<'a> {
+    /// The names of the cluster.
+    pub(crate) name: &'a ClusterName,
     /// What else is known of it.
-    pub around: &'a Surroundings,
+    pub(crate) cluster: &'a ClusterInputs,
     /// Its Lease.
-    pub rotation: Option<&'a Rotation>,
-    /// Leases may not be read.
-    pub rotations_unknown: bool,
+    pub(crate) rotation: Option<&'a ClusterRotation>,
+    /// Leases cannot be read.
+    pub(crate) rotations_unknown: bool,
     /// By the server's clock.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
 }
 
 impl Row {
     /// The row of a registration token.
-    pub(crate) fn of_token(token: &RegistrationToken, is_first: bool, scene: &Scene<'_>) -> Self {
-        let facts = facts(token, is_first, scene.rotation);
+    pub(crate) fn of_token(token: &RegistrationToken, is_first: bool, inputs: &RowInputs<'_>) -> Self {
+        let token_inputs = token_inputs(token, is_first, inputs.rotation);
         let problems = token.problems.iter();
-        let row = Self::new(&token.object, token.created, &facts, problems, scene);
+        let row = Self::new(&token.object, token.created, &token_inputs, problems, inputs);
         let of_secret = || token.secret.as_ref().and_then(|secret| secret.managed_by.as_ref());
         row.managed_by(token.managed_by.as_ref().or_else(of_secret))
     }
@@ -137,36 +136,42 @@ impl Row {
     }
 
     /// The row of a Secret that has no registration token.
-    pub(crate) fn of_orphan(secret: &TokenSecret, scene: &Scene<'_>) -> Self {
-        let value = secret.current.as_ref().map(client::secret::Secret::fingerprint);
-        let facts = Facts {
-            era: Era::Secret,
-            value: value.ok_or(rancher::token::Unknown::NotYet),
-            previous: secret.previous.as_ref().map(client::secret::Secret::fingerprint),
+    pub(crate) fn of_orphan(secret: &TokenSecret, inputs: &RowInputs<'_>) -> Self {
+        let value = secret.current.as_ref().map(Secret::fingerprint);
+        let token_inputs = TokenInputs {
+            storage: TokenStorage::Secret,
+            value: value.ok_or(ValueError::NotYet),
+            previous: secret.previous.as_ref().map(Secret::fingerprint),
             grace_ends_at: secret.grace_ends_at,
             expires_at: secret.expires_at,
             deleting: secret.deleting,
             orphan: true,
             is_system: false,
-            bridge: false,
+            temporary: false,
             is_first: false,
-            rotating: scene
+            rotating: inputs
                 .rotation
                 .is_some_and(|rotation| changes(rotation, &secret.object.name)),
         };
-        let row = Self::new(&secret.object, secret.created, &facts, secret.problems.iter(), scene);
+        let row = Self::new(
+            &secret.object,
+            secret.created,
+            &token_inputs,
+            secret.problems.iter(),
+            inputs,
+        );
         row.managed_by(secret.managed_by.as_ref())
     }
 
     fn new<'p>(
         object: &Observed,
         created: Option<Timestamp>,
-        facts: &Facts,
+        token: &TokenInputs,
         problems: impl Iterator<Item = &'p Problem>,
-        scene: &Scene<'_>,
+        inputs: &RowInputs<'_>,
     ) -> Self {
-        let state = judge::state(facts, scene.around, scene.now);
-        let record = scene.rotation.map(|rotation| &rotation.record);
+        let state = token_state::state(token, inputs.cluster, inputs.now);
+        let record = inputs.rotation.map(|rotation| &rotation.record);
         Self {
             api_version: API_VERSION,
             kind: "RegistrationToken",
@@ -176,67 +181,67 @@ impl Row {
                 uid: object.uid.clone(),
                 creation_timestamp: created,
             },
-            cluster: scene.cluster.clone(),
-            era: facts.era,
-            fingerprint: facts.value.as_ref().ok().copied(),
-            previous_fingerprint: facts.previous,
-            expires_at: facts.expires_at,
-            grace_ends_at: facts.grace_ends_at,
-            used_by: judge::users(facts, scene.around),
+            cluster: inputs.name.clone(),
+            token_storage: token.storage,
+            fingerprint: token.value.as_ref().ok().copied(),
+            previous_fingerprint: token.previous,
+            expires_at: token.expires_at,
+            grace_ends_at: token.grace_ends_at,
+            used_by: token_state::consumers(token, inputs.cluster),
             state: state.word(),
             reason: state.reason(),
             accepted: None,
             managed_by: None,
-            address: scene.around.address.clone(),
+            address: inputs.cluster.address.clone(),
             last_rotated: record.and_then(|record| record.last_run),
             last_result: record.and_then(|record| record.last_result.clone()),
             problems: problems.map(ToString::to_string).collect(),
-            shown: Shown {
-                orphan: facts.orphan,
-                age: age::since(scene.now, created),
-                expires: age::until(scene.now, facts.expires_at),
-                state: shown_state(&state),
-                last: last_rotated(record, scene),
+            text: TableText {
+                orphan: token.orphan,
+                age: age::since(inputs.now, created),
+                expires: age::until(inputs.now, token.expires_at),
+                state: state_cell(&state),
+                last: last_rotated(record, inputs),
             },
         }
     }
 
-    /// With what Rancher said of the value.
+    /// The row with whether Rancher accepts the value.
     #[must_use]
-    pub(crate) fn asked(mut self, accepted: Accepted) -> Self {
+    pub(crate) fn with_acceptance(mut self, accepted: Accepted) -> Self {
         self.accepted = Some(accepted);
         self
     }
 
-    /// The cells of the table, with or without the one that `--probe` adds.
+    /// The cells of the table, with or without those that `--probe` adds.
     fn cells_with(&self, probed: bool) -> Vec<Cow<'_, str>> {
         let print = |value: &Option<Fingerprint>, none: &'static str| match value {
             Some(value) => Cow::from(value.to_string()),
             None => Cow::from(none),
         };
-        let users = match self.used_by.as_deref() {
+        let used_by = match self.used_by.as_deref() {
             None => Cow::from("<unknown>"),
-            Some([]) => Cow::from("nobody"),
-            Some(users) => Cow::from(users.iter().map(User::to_string).collect::<Vec<_>>().join(",")),
+            Some([]) => Cow::from("<none>"),
+            Some(consumers) => Cow::from(consumers.iter().map(Consumer::to_string).collect::<Vec<_>>().join(",")),
         };
         let mut cells = vec![
             self.cluster.display_name.as_deref().unwrap_or("<unknown>").into(),
             self.cluster.id.as_str().into(),
             self.metadata.name.as_str().into(),
             print(&self.fingerprint, "<unknown>"),
-            self.shown.age.as_str().into(),
-            self.shown.expires.as_str().into(),
-            users,
-            self.shown.state.as_str().into(),
+            self.text.age.as_str().into(),
+            self.text.expires.as_str().into(),
+            used_by,
+            self.text.state.as_str().into(),
         ];
         if probed {
             cells.push(self.accepted_cell().into());
         }
         cells.extend([
-            self.shown.last.as_str().into(),
+            self.text.last.as_str().into(),
             print(&self.previous_fingerprint, "<none>"),
             self.cluster.kind.as_deref().unwrap_or("<unknown>").into(),
-            self.era.to_string().into(),
+            self.token_storage.to_string().into(),
             self.managed_by.as_deref().unwrap_or("<none>").into(),
         ]);
         if probed {
@@ -260,50 +265,51 @@ impl Row {
     }
 }
 
-/// The judge's view of a token.
-pub(crate) fn facts(token: &RegistrationToken, is_first: bool, rotation: Option<&Rotation>) -> Facts {
-    let bridge = token.labels.contains_key(crate::controller::TEMPORARY_LABEL);
-    let of_this_run = bridge && rotation.is_some_and(Rotation::in_progress);
+fn token_inputs(token: &RegistrationToken, is_first: bool, rotation: Option<&ClusterRotation>) -> TokenInputs {
+    let temporary = token.labels.contains_key(crate::controller::TEMPORARY_LABEL);
+    let of_this_run = temporary && rotation.is_some_and(ClusterRotation::in_progress);
     let in_secret = token.secret_name.is_some() || token.secret.is_some();
-    Facts {
-        era: if in_secret { Era::Secret } else { Era::Plain },
-        value: token
-            .value
-            .as_ref()
-            .map(client::secret::Secret::fingerprint)
-            .map_err(|why| *why),
-        previous: token.previous().map(client::secret::Secret::fingerprint),
+    TokenInputs {
+        storage: if in_secret {
+            TokenStorage::Secret
+        } else {
+            TokenStorage::Status
+        },
+        value: token.value.as_ref().map(Secret::fingerprint).map_err(|why| *why),
+        previous: token.previous().map(Secret::fingerprint),
         grace_ends_at: token.grace_ends_at(),
         expires_at: token.expires_at(),
         deleting: token.deleting,
         orphan: false,
         is_system: token.object.name == SYSTEM,
-        bridge,
+        temporary,
         is_first,
         rotating: of_this_run || rotation.is_some_and(|rotation| changes(rotation, &token.object.name)),
     }
 }
 
-/// A word for the column; `rotated, not pushed` reads better there than with dashes.
-fn shown_state(state: &State) -> String {
+/// The cell of the column STATE.
+fn state_cell(state: &State) -> String {
     match state {
         State::NotPushed => "rotated, not pushed".to_owned(),
         other => other.to_string(),
     }
 }
 
-fn last_rotated(record: Option<&Record>, scene: &Scene<'_>) -> String {
-    let undone = |record: &Record| {
-        record
-            .last_result
-            .as_deref()
-            .is_some_and(|result| result.starts_with("undone"))
+fn last_rotated(record: Option<&Record>, inputs: &RowInputs<'_>) -> String {
+    let rolled_back = |record: &Record| {
+        let result = record.last_result.as_deref();
+        result.is_some_and(|result| result.starts_with("rolled back"))
     };
     match record {
-        _ if scene.rotations_unknown => "<unknown>".to_owned(),
+        _ if inputs.rotations_unknown => "<unknown>".to_owned(),
         Some(record) if record.last_run.is_some() => {
-            let ago = age::since(scene.now, record.last_run);
-            if undone(record) { format!("{ago} (undone)") } else { ago }
+            let ago = age::since(inputs.now, record.last_run);
+            if rolled_back(record) {
+                format!("{ago} (rolled back)")
+            } else {
+                ago
+            }
         }
         _ => "<never>".to_owned(),
     }
@@ -322,7 +328,7 @@ impl Printable for Row {
         Column::new("LAST ROTATED"),
         Column::wide("PREVIOUS"),
         Column::wide("KIND"),
-        Column::wide("ERA"),
+        Column::wide("STORAGE"),
         Column::wide("MANAGED BY"),
         Column::wide("PROBLEMS"),
     ];
@@ -333,7 +339,7 @@ impl Printable for Row {
 
     fn name(&self) -> String {
         let name = &self.metadata.name;
-        if self.shown.orphan {
+        if self.text.orphan {
             format!("secret/{name}")
         } else {
             format!("clusterregistrationtoken.management.cattle.io/{name}")
@@ -341,10 +347,10 @@ impl Printable for Row {
     }
 }
 
-/// A row of `list --probe`, which has one column more.
+/// A row of `list --probe`, which has more columns.
 #[derive(Clone, Debug, Serialize)]
 #[serde(transparent)]
-pub(crate) struct Probed(pub Row);
+pub(crate) struct Probed(pub(crate) Row);
 
 impl From<Row> for Probed {
     fn from(row: Row) -> Self {
@@ -366,7 +372,7 @@ impl Printable for Probed {
         Column::new("LAST ROTATED"),
         Column::wide("PREVIOUS"),
         Column::wide("KIND"),
-        Column::wide("ERA"),
+        Column::wide("STORAGE"),
         Column::wide("MANAGED BY"),
         Column::wide("ADDRESS"),
         Column::wide("PROBLEMS"),
@@ -384,13 +390,11 @@ impl Printable for Probed {
 #[cfg(test)]
 mod tests {
     use cli::table::{Look, Table};
-    use client::secret::Secret;
-    use rancher::token::Unknown;
 
     use super::*;
-    use crate::report::judge::Agent;
+    use crate::report::token_state::AgentToken;
 
-    fn token(name: &str, value: Result<Secret, Unknown>) -> RegistrationToken {
+    fn token(name: &str, value: Result<Secret, ValueError>) -> RegistrationToken {
         RegistrationToken {
             object: Observed {
                 namespace: "c-x7k2p".into(),
@@ -398,7 +402,6 @@ mod tests {
                 uid: "u".into(),
                 resource_version: "1".into(),
             },
-            cluster_name: "c-x7k2p".into(),
             labels: [].into(),
             annotations: [].into(),
             created: "2026-11-20T09:00:00Z".parse().ok(),
@@ -407,38 +410,36 @@ mod tests {
             value,
             secret: None,
             secret_name: Some(format!("crt-token-{name}")),
-            leftover: None,
             status_expires_at: "2026-12-20T09:00:00Z".parse().ok(),
             status_grace_ends_at: None,
-            has_commands: true,
             problems: Vec::new(),
         }
     }
 
-    fn rows(rotation: Option<&Rotation>) -> Vec<Row> {
+    fn rows(rotation: Option<&ClusterRotation>) -> Vec<Row> {
         let value = Secret::new("throw-away");
-        let around = Surroundings {
-            agent: Agent::Told(value.fingerprint()),
+        let cluster = ClusterInputs {
+            agent: AgentToken::Reported(value.fingerprint()),
             system: Some(value.fingerprint()),
             applied: Some(value.fingerprint()),
-            ..Surroundings::default()
+            ..ClusterInputs::default()
         };
-        let cluster = ClusterName {
+        let name = ClusterName {
             id: "c-x7k2p".into(),
             display_name: Some("oslo".into()),
             kind: Some("imported".into()),
         };
         let now = "2026-11-22T09:00:00Z".parse().unwrap();
-        let scene = Scene {
+        let inputs = RowInputs {
+            name: &name,
             cluster: &cluster,
-            around: &around,
             rotation,
             rotations_unknown: false,
             now,
         };
         vec![
-            Row::of_token(&token("default-token", Err(Unknown::NoRight)), true, &scene),
-            Row::of_token(&token("system", Ok(value)), false, &scene),
+            Row::of_token(&token("default-token", Err(ValueError::NoPermission)), true, &inputs),
+            Row::of_token(&token("system", Ok(value)), false, &inputs),
         ]
     }
 
@@ -454,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_kubectl_could_have_printed() {
+    fn the_table_has_one_line_for_each_token() {
         insta::assert_snapshot!(table(rows(None), false), @r"
         CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE       LAST ROTATED
         oslo      c-x7k2p   default-token   <unknown>     2d    28d       <unknown>      <unknown>   <never>
@@ -463,31 +464,31 @@ mod tests {
     }
 
     #[test]
-    fn the_wide_table_and_the_one_of_a_probe_have_a_cell_for_each_column() {
+    fn every_column_has_a_cell() {
         for row in rows(None) {
             assert_eq!(row.cells().len(), Row::COLUMNS.len());
-            let probed = Probed(row.asked(Accepted::Yes));
+            let probed = Probed(row.with_acceptance(Accepted::Yes));
             assert_eq!(probed.cells().len(), Probed::COLUMNS.len());
         }
     }
 
     #[test]
-    fn the_last_rotation_is_that_of_the_cluster_and_one_that_was_undone_says_so() {
+    fn a_rotation_that_was_rolled_back_is_marked() {
         let record = Record {
             last_run: "2026-11-22T08:00:00Z".parse().ok(),
-            last_result: Some("undone: no proof in time".into()),
+            last_result: Some("rolled back: no proof in time".into()),
             ..Record::default()
         };
-        let rotation = Rotation::from(record);
+        let rotation = ClusterRotation::from(record);
         assert!(
-            table(rows(Some(&rotation)), false).ends_with("current     60m (undone)\n"),
+            table(rows(Some(&rotation)), false).ends_with("current     60m (rolled back)\n"),
             "{}",
             table(rows(Some(&rotation)), false)
         );
     }
 
     #[test]
-    fn the_machine_form_has_no_value_in_it() {
+    fn the_document_contains_no_value() {
         let text = serde_json::to_string(&rows(None)).unwrap();
         assert!(!text.contains("throw-away"), "{text}");
         assert!(text.contains(r#""usedBy":["agent","system"]"#), "{text}");

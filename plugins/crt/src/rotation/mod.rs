@@ -1,5 +1,5 @@
-//! The rotation of a cluster's registration tokens: what is observed ([`observed`]), what a run knows ([`record`]), the stages
-//! ([`stages`]), the single steps ([`step`]) and what they bring about (`predict`).
+//! The rotation of a cluster's registration tokens: the observed state ([`observed`]), what a run records ([`record`]), the stages
+//! ([`stages`]), the single steps ([`step`]) and their effects (`predict`).
 
 pub mod observed;
 mod predict;
@@ -12,7 +12,7 @@ use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation,
 use engine::run::{Draw, Run};
 
 use crate::controller::{FIELD_MANAGER, check};
-use crate::report::product;
+use crate::report;
 
 /// The rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,7 +70,7 @@ impl Rotation for Crt {
         stages::takes_away(look)
     }
 
-    /// The quiet time of this rotation does not wait for a proof.
+    /// The quiet time of this rotation begins before the proof, so it proves nothing.
     fn is_proven(_: &Run<Self>) -> bool {
         false
     }
@@ -103,10 +103,10 @@ impl Rotation for Crt {
     }
 
     fn start(seen: &Self::Observed, record: &Self::Record) -> String {
-        product::start(seen, record)
+        report::rotation::start(seen, record)
     }
 
     fn also_invalidated(plan: &Plan<Self>) -> Vec<String> {
-        product::also_invalidated(plan)
+        report::rotation::also_invalidated(plan)
     }
 }

@@ -1,4 +1,4 @@
-//! What there is on both sides, as far as the next step depends on it: names and fingerprints, no secret, no time.
+//! The observed state of both clusters, as far as the next step depends on it: names and fingerprints, no secret, no time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,28 +6,28 @@ use client::secret::Fingerprint;
 use engine::credential::Acceptance;
 use engine::direction::Direction;
 use engine::rotation::Blocker;
-use rancher::era::Era;
+use rancher::TokenStorage;
 use serde::{Deserialize, Serialize};
 
-use super::record::{Home, Mark, Rollout};
+use super::record::{Mark, RolloutSettings, ServerAddress};
 
-/// Both sides of one cluster.
+/// The state of one cluster, in Rancher and downstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Observed {
     /// Where this Rancher keeps the values of registration tokens.
-    pub era: Era,
+    pub storage: TokenStorage,
     /// The failed preflight checks. Once a rotation is in progress they do not count.
     pub blockers: Vec<Blocker>,
-    /// Whether the downstream side is the cluster that the registration tokens belong to.
-    pub downstream: Downstream,
+    /// Whether the downstream cluster is the one that the registration tokens belong to.
+    pub downstream: DownstreamIdentity,
     /// Values that Rancher accepts as tokens of another cluster. None of them is ever written into this one.
     pub foreign: BTreeSet<Fingerprint>,
     /// The mark that a run has set on the registration token `system`, in the same write as its value.
     pub mark: Option<Mark>,
     /// The registration token `system`, the one that Rancher deploys. `None` when it is absent.
     pub system: Option<SystemToken>,
-    /// Storage `secret`: the end of grace in the status of `system`. Early builds read only this one, and drop the previous token by
-    /// it (seen on Rancher 2.15.0).
+    /// Storage `secret`: the end of the grace period in the status of `system`. Early builds read only this one, and drop the
+    /// previous token by it (seen on Rancher 2.15.0).
     pub status_grace: Option<Grace>,
     /// The values of the temporary registration tokens of this run.
     pub temporary: BTreeSet<Fingerprint>,
@@ -35,15 +35,15 @@ pub struct Observed {
     pub others: BTreeMap<String, Fingerprint>,
     /// What Rancher answers to the values that matter now.
     pub acceptance: BTreeMap<Fingerprint, Acceptance>,
-    /// The downstream Secrets that hold a token for an agent, by what they hold.
+    /// The downstream Secrets with a token for an agent, by its value.
     pub credentials: BTreeMap<Fingerprint, Age>,
     /// The other tokens are left unchanged (`--only-agent`).
     pub only_agent: bool,
     /// Name of the Secret that the agent's Deployment names.
     pub named_secret: String,
     /// The Deployment's rollout settings; the defaults of Kubernetes where a rollout was left held.
-    pub rollout: Rollout,
-    /// The value of the Secret that the agent's Deployment names, or would have if it existed.
+    pub rollout: RolloutSettings,
+    /// The value of the Secret that the agent's Deployment names, or that this Secret would have if it existed.
     pub deployed: Option<Fingerprint>,
     /// Whether the rollout of the agent is held.
     pub held: bool,
@@ -53,39 +53,38 @@ pub struct Observed {
     pub restarted_at: Option<String>,
     /// Where the Deployment's pod template sends the agent.
     pub address: Address,
-    /// The same, as it is written there.
-    pub home: Home,
-    /// Where Rancher's next push would send it, by Rancher's settings. `None` where they may not be read.
+    /// The same, as the template has it.
+    pub server_address: ServerAddress,
+    /// Where Rancher's next push would send it, by Rancher's settings. `None` where they cannot be read.
     pub pushes: Option<Address>,
     /// The next push may send the agent elsewhere (`--force=address`).
     pub move_forced: bool,
-    /// Who wrote the Deployment's pod template last, beside this program: in words, for messages.
+    /// The last other writer of the Deployment's pod template, for messages.
     pub writer: String,
     /// The pods of the agent.
     pub pods: BTreeSet<Pod>,
-    /// What the agent that connected last has written into `stv-aggregation`. Only an agent that Rancher has accepted
-    /// writes it.
-    pub connected: Option<Connection>,
+    /// What the agent that connected last has written into `stv-aggregation`. Only an agent that Rancher has accepted writes it.
+    pub connected: Option<AgentConnection>,
     /// The last trigger of Rancher's deploy controller.
     pub trigger: Option<Trigger>,
-    /// Storage `secret`: the token that Rancher says it has applied downstream, by the annotation on the cluster.
+    /// Storage `secret`: the token that Rancher applied last on the downstream cluster, by the annotation on the Cluster.
     pub applied: Option<Fingerprint>,
-    /// Whether a fresh call through Rancher's tunnel has just succeeded. `None` where there is no way to try.
+    /// Whether a call through Rancher's tunnel has just succeeded. `None` where it cannot be tried.
     pub tunnel_works: Option<bool>,
 }
 
-/// Whether the downstream side is the right cluster.
+/// Whether the downstream cluster is the right one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Downstream {
-    /// It is: reached through Rancher, or shown to be the same by the uid of namespace kube-system or by the CA.
+pub enum DownstreamIdentity {
+    /// It is: reached through Rancher, or proven to be the same by the uid of namespace kube-system or by the CA.
     Proven,
     /// It is another cluster. Nothing overrides that.
     Another,
-    /// Neither is shown: there is no tunnel to compare with, and the CA that Rancher has noted is another one or none.
+    /// Neither is proven: there is no tunnel to compare with, and Rancher has recorded another CA or none.
     Unproven,
 }
 
-/// Where an agent connects to: the URL of Rancher, and the checksum of the CA that it accepts there, as one value.
+/// Where an agent connects to: a fingerprint of Rancher's URL and of the checksum of the CA that the agent trusts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Address(Fingerprint);
@@ -98,22 +97,22 @@ impl Address {
     }
 }
 
-/// With what an agent has connected.
+/// The connection of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Connection {
+pub struct AgentConnection {
     /// Its token.
     pub token: Fingerprint,
     /// Where it connected to.
     pub address: Address,
 }
 
-/// An annotation that makes Rancher look at the Cluster.
+/// An annotation that makes Rancher reconcile the Cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Trigger {
-    /// The value of `system` at that moment.
+    /// The value of `system` at that time.
     pub token: Fingerprint,
-    /// Rancher has had the time to apply it. Whoever changes the Cluster before that makes Rancher's apply start again
-    /// (seen on Rancher 2.15.0: it ends with an update that conflicts with every change since its beginning).
+    /// Rancher has had the time to apply it. A change of the Cluster before that makes Rancher's apply start again (seen on
+    /// Rancher 2.15.0: it ends with an update that conflicts with every change since its beginning).
     pub overdue: bool,
 }
 
@@ -124,11 +123,11 @@ pub struct SystemToken {
     pub token: Fingerprint,
     /// Storage `secret`: the previous value, which Rancher still accepts.
     pub previous: Option<Fingerprint>,
-    /// Storage `secret`: neither the end of grace nor an expiry will drop the previous value within the next days.
+    /// Storage `secret`: neither the end of the grace period nor an expiry drops the previous value within the next days.
     pub protected: bool,
 }
 
-/// When a grace ends.
+/// When a grace period ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Grace {
     /// Within days, or in the past.
@@ -137,13 +136,13 @@ pub enum Grace {
     Far,
 }
 
-/// How old a downstream Secret is. Each agent deletes foreign ones after an hour, once an hour
+/// The age of a downstream Secret. Each agent deletes foreign ones after an hour, once an hour
 /// (rancher/rancher `pkg/agent/clean/credentials.go`, since 2.9.9, 2.10.5 and 2.11.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Age {
-    /// Exists for longer than a rollout can take.
+    /// It outlasts any rollout.
     Young,
-    /// Older than a quarter of an hour: created anew before a Deployment is pointed at it.
+    /// Older than a quarter of an hour: it is recreated before a Deployment is pointed at it.
     Old,
 }
 
@@ -157,7 +156,7 @@ pub struct Pod {
     pub restarted_at: Option<String>,
     /// Where its template sends it.
     pub address: Address,
-    /// Whether its containers run.
+    /// Whether its containers are ready.
     pub ready: bool,
     /// Whether it is being deleted.
     pub leaving: bool,
@@ -199,10 +198,10 @@ impl Observed {
         self.pods.iter().filter(runs)
     }
 
-    /// Whether the agent that connected last did so with this value, and to where the Deployment's template sends it.
+    /// Whether the agent that connected last used this value, and the address of the Deployment's template.
     pub fn is_connected(&self, token: Fingerprint) -> bool {
         let address = self.address;
-        self.connected == Some(Connection { token, address })
+        self.connected == Some(AgentConnection { token, address })
     }
 
     /// Whether the value itself can be read anywhere.
@@ -210,7 +209,7 @@ impl Observed {
         self.is_held(token) || self.credentials.contains_key(&token)
     }
 
-    /// Everything that Rancher's objects hold.
+    /// All values of Rancher's objects.
     pub fn held_values(&self) -> Vec<Fingerprint> {
         let of_system = self
             .system

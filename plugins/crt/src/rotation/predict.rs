@@ -1,17 +1,17 @@
-//! What a step brings about, and what both sides settle to by themselves.
+//! The effect of each step, and the state that both clusters reach by themselves.
 
 use client::secret::Fingerprint;
 use engine::credential::Acceptance;
 use engine::direction::Direction;
 use engine::run::{Draw, Run};
-use rancher::era::Era;
+use rancher::TokenStorage;
 
 use super::Crt;
-use super::observed::{Address, Age, Connection, Grace, Observed, Pod, SystemToken, Trigger};
+use super::observed::{Address, Age, AgentConnection, Grace, Observed, Pod, SystemToken, Trigger};
 use super::record::{Mark, Record};
 use super::step::Step;
 
-/// What the journal must say before the step is sent.
+/// The record that is journaled before the step is sent.
 pub(super) fn intend(step: &Step, run: &Run<Crt>, draw: &mut dyn Draw) -> Record {
     let mut record = run.record.clone();
     match step {
@@ -56,16 +56,16 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<Crt>, step: &Step) {
         Step::PointHeld { token } => {
             seen.deployed = Some(*token);
             seen.held = true;
-            send_home(seen, run);
+            restore_address(seen, run);
             seen.restarted_at.clone_from(&run.record.restarted_at);
             seen.deployment_direction = Some(run.direction).filter(|direction| direction.is_rollback());
         }
         Step::PointBack { token } => {
             seen.deployed = Some(*token);
             seen.held = false;
-            send_home(seen, run);
+            restore_address(seen, run);
             seen.deployment_direction = Some(Direction::Rollback);
-            // The template is that of the pod which still runs, so that Kubernetes keeps it.
+            // The template is that of the pod that still runs, so that Kubernetes keeps this pod.
             let mark = seen.running(*token).next().map(|pod| pod.restarted_at.clone());
             if let Some(mark) = mark {
                 seen.restarted_at = mark;
@@ -86,18 +86,18 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<Crt>, step: &Step) {
     }
 }
 
-/// A rollback sends the agent to where it was at the start.
-fn send_home(seen: &mut Observed, run: &Run<Crt>) {
+/// A rollback restores the address of the start.
+fn restore_address(seen: &mut Observed, run: &Run<Crt>) {
     if run.direction.is_rollback() {
-        let home = &run.record.home;
-        seen.address = Address::of(Some(&home.server), Some(&home.ca_checksum));
-        seen.home = home.clone();
+        let original = &run.record.server_address;
+        seen.address = Address::of(Some(&original.server), Some(&original.ca_checksum));
+        seen.server_address = original.clone();
     }
 }
 
 fn set_system(seen: &mut Observed, run: &Run<Crt>, token: Option<Fingerprint>) {
     let Some(token) = token else { return };
-    // What it held becomes the previous one; where that is this value already, the previous one stays.
+    // The value before becomes the previous one. If `system` has this value already, the previous one stays.
     let replaced = |system: &SystemToken| {
         if system.token == token {
             system.previous
@@ -108,7 +108,7 @@ fn set_system(seen: &mut Observed, run: &Run<Crt>, token: Option<Fingerprint>) {
     let previous = seen
         .system
         .as_ref()
-        .filter(|_| seen.era == Era::Secret)
+        .filter(|_| seen.storage == TokenStorage::Secret)
         .and_then(replaced);
     seen.system = Some(SystemToken {
         token,
@@ -118,28 +118,28 @@ fn set_system(seen: &mut Observed, run: &Run<Crt>, token: Option<Fingerprint>) {
     seen.mark = Some(Mark::of(run));
 }
 
-/// What is observed once everything has settled and no one interfered.
+/// What is observed once everything has settled without interference.
 pub(super) fn settle(seen: &mut Observed) {
     let held = seen.held_values().into_iter();
     seen.acceptance = held.map(|token| (token, Acceptance::Accepted)).collect();
-    let fresh = Pod {
+    let current = Pod {
         token: seen.deployed,
         restarted_at: seen.restarted_at.clone(),
         address: seen.address,
         ready: true,
         leaving: false,
     };
-    let is_new = !seen.pods.contains(&fresh);
+    let is_new = !seen.pods.contains(&current);
     if !seen.held {
         seen.pods.clear();
     }
-    seen.pods.insert(fresh);
+    seen.pods.insert(current);
     if is_new {
         let address = seen.address;
-        seen.connected = seen.deployed.map(|token| Connection { token, address });
+        seen.connected = seen.deployed.map(|token| AgentConnection { token, address });
     }
-    // Rancher reconciles a cluster only when that changes: by itself it applies nothing (seen on Rancher 2.15.0).
-    if let Some(trigger) = seen.trigger.filter(|_| seen.era == Era::Secret) {
+    // Rancher reconciles a cluster only when it changes: by itself it applies nothing (seen on Rancher 2.15.0).
+    if let Some(trigger) = seen.trigger.filter(|_| seen.storage == TokenStorage::Secret) {
         seen.applied = Some(trigger.token);
     }
     seen.tunnel_works = seen.tunnel_works.map(|_| true);

@@ -1,16 +1,16 @@
-//! What a run knows: on `system` for itself, and in the journal for whoever reads the Lease.
+//! What a run records: on `system` for itself, and in the journal for readers of the Lease.
 
 use std::collections::BTreeMap;
 
 use client::secret::Fingerprint;
 use engine::direction::Direction;
 use engine::run::Run;
-pub use rancher::agent::Address as Home;
+pub use rancher::agent::{RolloutSettings, ServerAddress};
 use serde::{Deserialize, Serialize};
 
 use super::Crt;
 
-/// What a run knows.
+/// What a run records.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
@@ -19,10 +19,10 @@ pub struct Record {
     /// The new token of the agent. `None` until it is drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new: Option<Fingerprint>,
-    /// What `system` held when the rotation began.
+    /// The value of `system` when the rotation began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<Fingerprint>,
-    /// The other registration tokens that get a new value, with the one that they had.
+    /// The other registration tokens that are rotated, with their values at the start.
     #[serde(default)]
     pub others: BTreeMap<String, Fingerprint>,
     /// The restart mark that was drawn last.
@@ -33,15 +33,15 @@ pub struct Record {
     pub worked: bool,
     /// Where the Deployment's pod template sent the agent at the start.
     #[serde(default)]
-    pub home: Home,
+    pub server_address: ServerAddress,
     /// Name of the downstream Secret that the Deployment named at the start.
     pub old_secret: String,
     /// The Deployment's own rollout settings, to be restored.
-    pub rollout: Rollout,
+    pub rollout: RolloutSettings,
 }
 
-/// The mark of a run on `system`, written in the same request as its value: what a run may do is read from there, never from
-/// the Lease.
+/// The mark of a run on `system`, written in the same request as its value. What a resumed run may do is read from there, never
+/// from the Lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Mark {
@@ -49,13 +49,13 @@ pub struct Mark {
     pub run: String,
     /// The direction in which it was written.
     pub direction: Direction,
-    /// What the run knows.
+    /// What the run records.
     #[serde(flatten)]
     pub record: Record,
 }
 
 impl Mark {
-    /// The mark of a run as it is now. What changes later is observed at the objects themselves.
+    /// The mark of a run as it is now. What changes later is observed on the objects themselves.
     pub fn of(run: &Run<Crt>) -> Self {
         Self {
             run: run.id.to_string(),
@@ -64,26 +64,6 @@ impl Mark {
                 restarted_at: None,
                 ..run.record.clone()
             },
-        }
-    }
-}
-
-/// The two rollout settings by which a rollout is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Rollout {
-    /// `spec.minReadySeconds`.
-    pub min_ready_seconds: i32,
-    /// `spec.progressDeadlineSeconds`.
-    pub progress_deadline_seconds: i32,
-}
-
-impl Default for Rollout {
-    /// The defaults of Kubernetes, with which Rancher's agent comes.
-    fn default() -> Self {
-        Self {
-            min_ready_seconds: 0,
-            progress_deadline_seconds: 600,
         }
     }
 }

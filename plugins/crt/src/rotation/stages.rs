@@ -5,17 +5,17 @@
 //! other: forward T is N, and in a rollback T is O.
 //!
 //! Why no cluster can be lost, whatever happens between two steps:
-//! * *Make*, *place* and *prove* take nothing away: whatever an agent may hold, X or T, Rancher accepts it, and no pod that runs
-//!   with an accepted token is removed before one with T was accepted by Rancher.
+//! * *Make*, *place* and *prove* take nothing away: Rancher accepts both X and T, and no pod with an accepted token is removed
+//!   before Rancher has accepted one with T.
 //! * *Retire* is reached only when, in one and the same look, T is what Rancher deploys, what Rancher accepts, what the
 //!   Deployment names, what the agent that connected last used, what Rancher says it has applied, and what every pod mounts, and
 //!   when no redeploy that renders X can still be in flight.
 //! * Every look is walked from the top, so what another writer has overwritten is reapplied by the same condition. The quiet time
-//!   begins anew then. At the third time the run turns back while it can; after *retire* it reapplies until its patience ends.
+//!   then begins anew. At the third time the run turns back while it can; after *retire* it reapplies until it times out.
 //! * What a run may do is read from the objects: the mark on `system`, the values that are held, the labels of temporary tokens.
-//!   Whoever may write Leases and nothing else can make a run stop, start again, or roll back while that is possible.
+//!   A user with permission to write only Leases can make a run stop, start again, or roll back while that is possible.
 //! * A token of another cluster is never brought into this one: it is not kept valid, not protected and not restored.
-//! * A rollback writes `system` and the Deployment even if they hold T already: that bumps their resourceVersion, so that a write
+//! * A rollback writes `system` and the Deployment even if they have T already: that bumps their resourceVersion, so that a write
 //!   which a former holder of the lock decided on before is rejected when it arrives after *retire*.
 
 use client::secret::Fingerprint;
@@ -23,10 +23,10 @@ use engine::direction::Direction;
 use engine::phase::Phase;
 use engine::rotation::{Blocker, Look, Next, Proof, Timer};
 use engine::run::Run;
-use rancher::era::Era;
+use rancher::TokenStorage;
 
 use super::Crt;
-use super::observed::{Age, Downstream, Grace, Observed, SystemToken, Trigger};
+use super::observed::{Age, DownstreamIdentity, Grace, Observed, SystemToken, Trigger};
 use super::record::Record;
 use super::step::{Display, Step};
 
@@ -44,7 +44,7 @@ pub struct Placed {
     other: Option<Fingerprint>,
 }
 
-/// The agent works with T, by every sign that there is.
+/// The agent works with T, by every sign that exists.
 #[derive(Clone, Copy, Debug)]
 pub enum Proven {
     /// It works with N. O may be revoked, and the other registration tokens renewed.
@@ -106,7 +106,7 @@ pub(crate) fn other(run: &Run<Crt>) -> Option<Fingerprint> {
     }
 }
 
-/// Begins a run, or says what speaks against it.
+/// Begins a run, or returns the blockers.
 pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
     if let Some(blocker) = wrong_downstream(seen.downstream) {
         return Err(vec![blocker]);
@@ -136,24 +136,25 @@ pub(super) fn record(seen: &Observed, old: Fingerprint, new: Option<Fingerprint>
             seen.others.clone()
         },
         restarted_at: None,
-        home: seen.home.clone(),
+        server_address: seen.server_address.clone(),
         worked: seen.is_connected(old),
         old_secret: seen.named_secret.clone(),
         rollout: seen.rollout,
     }
 }
 
-/// Storage `secret`: Rancher's own time to live has rotated `system` and not applied it yet. Its new value is as good as ours.
+/// Storage `secret`: Rancher has rotated `system` by itself and not applied it yet. Its new value becomes N.
 fn rotated_by_rancher(seen: &Observed, old: Fingerprint) -> Option<Fingerprint> {
     let system = seen.system.as_ref()?;
-    (seen.era == Era::Secret && system.token != old && system.previous == Some(old)).then_some(system.token)
+    (seen.storage == TokenStorage::Secret && system.token != old && system.previous == Some(old))
+        .then_some(system.token)
 }
 
 /// What must hold at every look and in every direction.
 ///
 /// | if | then |
 /// |---|---|
-/// | the downstream cluster is not shown to be this cluster | refuse |
+/// | the downstream cluster is not proven to be this cluster | refuse |
 /// | rollback: O belongs to another cluster, or no object has its value | refuse |
 pub(super) fn guard(look: Look<'_, Crt>) -> Stage<()> {
     let Look { seen, run, .. } = look;
@@ -175,15 +176,15 @@ pub(super) fn guard(look: Look<'_, Crt>) -> Stage<()> {
     Ok(())
 }
 
-/// Another cluster is refused whatever is forced.
-fn wrong_downstream(downstream: Downstream) -> Option<Blocker> {
+/// Another cluster is refused, whatever is forced.
+fn wrong_downstream(downstream: DownstreamIdentity) -> Option<Blocker> {
     match downstream {
-        Downstream::Proven => None,
-        Downstream::Another => Some(Blocker::new(
+        DownstreamIdentity::Proven => None,
+        DownstreamIdentity::Another => Some(Blocker::new(
             "the downstream context leads to another cluster",
             "pass a context of this cluster with --downstream-context, or leave it out to go through Rancher",
         )),
-        Downstream::Unproven => Some(
+        DownstreamIdentity::Unproven => Some(
             Blocker::new(
                 "cannot verify that the downstream context leads to this cluster: its CA is not the one that Rancher has \
                  recorded, and there is no way through Rancher to compare",
@@ -199,7 +200,7 @@ fn wrong_downstream(downstream: Downstream) -> Option<Blocker> {
 /// | if | then |
 /// |---|---|
 /// | forward: `system` has a value that Rancher or an admin has set, or N without the mark of this run | adopt it as N |
-/// | `system` must change, and Rancher would then forget the value that it has | keep that value valid first: a temporary registration token (storage `status`), or a grace far away (storage `secret`) |
+/// | `system` must change, and Rancher would then forget the value that it has | keep that value valid first: a temporary registration token (storage `status`), or a postponed grace period (storage `secret`) |
 /// | storage `secret`: `system` has a previous token in use that is neither of this run | refuse |
 /// | `system` does not have T, or not the mark of this direction | set T on `system`; in storage `secret` the value before becomes the previous token |
 /// | an agent uses X, and nothing keeps it valid | keep it valid: a temporary registration token, or the protected previous token |
@@ -263,15 +264,15 @@ fn set_system(look: Look<'_, Crt>) -> Stage<Next<Crt>> {
     })
 }
 
-/// What `system` has now must outlive the write that replaces it.
+/// The value that `system` has now must stay valid when another one replaces it.
 fn keep_replaced(seen: &Observed, run: &Run<Crt>, system: &SystemToken) -> Stage<()> {
     let token = system.token;
-    match seen.era {
-        Era::Plain if seen.is_held_beside_system(token) => Ok(()),
-        Era::Plain => Err(Next::step(Step::CreateTemporary { token })),
-        Era::Secret if seen.status_grace == Some(Grace::Near) => Err(Next::step(Step::PostponeGrace)),
+    match seen.storage {
+        TokenStorage::Status if seen.is_held_beside_system(token) => Ok(()),
+        TokenStorage::Status => Err(Next::step(Step::CreateTemporary { token })),
+        TokenStorage::Secret if seen.status_grace == Some(Grace::Near) => Err(Next::step(Step::PostponeGrace)),
         // There is one place for a previous token. Only the values of this run may be overwritten.
-        Era::Secret => {
+        TokenStorage::Secret => {
             let record = &run.record;
             let ours = [Some(record.old), record.new, record.system, Some(token)];
             match system.previous {
@@ -287,20 +288,22 @@ fn keep_replaced(seen: &Observed, run: &Run<Crt>, system: &SystemToken) -> Stage
     }
 }
 
-/// X stays accepted for as long as an agent may need it, whoever has dropped it.
+/// X stays accepted for as long as an agent may need it, whatever has dropped it.
 fn keep_valid(seen: &Observed, other: Option<Fingerprint>) -> Stage<()> {
     let Some(token) = other.filter(|other| seen.is_in_use(*other) && !seen.foreign.contains(other)) else {
         return Ok(());
     };
     let Some(system) = &seen.system else { return Ok(()) };
     let is_previous = system.previous == Some(token);
-    Err(Next::step(match seen.era {
-        Era::Plain if seen.is_held_beside_system(token) => return Ok(()),
-        Era::Plain => Step::CreateTemporary { token },
-        Era::Secret if seen.status_grace == Some(Grace::Near) && system.previous.is_some() => Step::PostponeGrace,
-        Era::Secret if is_previous && system.protected => return Ok(()),
-        Era::Secret if !is_previous && seen.is_held_beside_system(token) => return Ok(()),
-        Era::Secret => Step::Protect { token },
+    Err(Next::step(match seen.storage {
+        TokenStorage::Status if seen.is_held_beside_system(token) => return Ok(()),
+        TokenStorage::Status => Step::CreateTemporary { token },
+        TokenStorage::Secret if seen.status_grace == Some(Grace::Near) && system.previous.is_some() => {
+            Step::PostponeGrace
+        }
+        TokenStorage::Secret if is_previous && system.protected => return Ok(()),
+        TokenStorage::Secret if !is_previous && seen.is_held_beside_system(token) => return Ok(()),
+        TokenStorage::Secret => Step::Protect { token },
     }))
 }
 
@@ -343,7 +346,7 @@ pub(super) fn place(look: Look<'_, Crt>, made: &Proof<'_, Made>) -> Stage<Placed
     }
     // The new agent never connected, so the old one still runs as before. Not where Rancher is about to push something: that
     // must meet a held rollout.
-    let applied = seen.era == Era::Plain || seen.applied == Some(target);
+    let applied = seen.storage == TokenStorage::Status || seen.applied == Some(target);
     let undisturbed = applied && !may_apply_another(seen, target) && seen.is_connected(target) && seen.runs(target);
     if rollback && undisturbed {
         return Err(Next::step(Step::PointBack { token: target }));
@@ -373,10 +376,10 @@ fn may_apply_another(seen: &Observed, target: Fingerprint) -> bool {
     let triggered = seen
         .trigger
         .filter(|trigger| trigger.token != target && !trigger.overdue);
-    seen.era == Era::Secret && triggered.is_some_and(|trigger| seen.applied != Some(trigger.token))
+    seen.storage == TokenStorage::Secret && triggered.is_some_and(|trigger| seen.applied != Some(trigger.token))
 }
 
-/// The agent works with T, by every sign that there is, and no redeploy that renders X can be in flight.
+/// The agent works with T, by every sign that exists, and no redeploy that renders X can be in flight.
 ///
 /// | if | then |
 /// |---|---|
@@ -393,7 +396,7 @@ pub(super) fn prove(look: Look<'_, Crt>, placed: &Proof<'_, Placed>) -> Stage<Pr
     if !seen.is_connected(target) {
         return Err(reconnect(look, target));
     }
-    if seen.era == Era::Secret && seen.applied != Some(target) {
+    if seen.storage == TokenStorage::Secret && seen.applied != Some(target) {
         return Err(trigger(look, target));
     }
     if may_apply_another(seen, target) {
@@ -457,7 +460,7 @@ fn trigger(look: Look<'_, Crt>, target: Fingerprint) -> Next<Crt> {
     }
     if moves {
         return look.wait(
-            "Rancher's server-url and cacerts to be what the agent runs with: they were changed, and would be pushed too",
+            "Rancher's settings server-url and cacerts to match the agent's: they were changed, and Rancher would push them too",
         );
     }
     match seen.trigger {
@@ -475,7 +478,7 @@ fn trigger(look: Look<'_, Crt>, target: Fingerprint) -> Next<Crt> {
 /// | rollback: the agent's Secret with N exists | delete it: its name follows from N, which no object has afterwards |
 /// | a temporary registration token exists | delete it |
 /// | storage `secret`: `system` has a previous token (rollback: N) | drop it |
-/// | storage `secret`: the status of `system` has an end of grace | clear it |
+/// | storage `secret`: the status of `system` has an end of the grace period | clear it |
 /// | forward: another registration token still has the value of the start | set a new value on it |
 pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<Retired> {
     let Look { seen, run, .. } = look;
@@ -495,7 +498,7 @@ pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<R
     if let Some(token) = seen.system.as_ref().and_then(|system| system.previous).filter(ours) {
         return Err(Next::step(Step::DropPrevious { token }));
     }
-    if seen.era == Era::Secret && seen.status_grace.is_some() {
+    if seen.storage == TokenStorage::Secret && seen.status_grace.is_some() {
         return Err(Next::step(Step::ClearGrace));
     }
     if let Proven::New { new, .. } = **proven {
@@ -512,7 +515,7 @@ pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<R
 ///
 /// | if | then |
 /// |---|---|
-/// | Rancher accepts X, or a renewed value, or does not say | wait |
+/// | Rancher accepts X or the old value of a renewed token, or the answer is unknown | wait |
 /// | the agent's Secret with X exists | delete it |
 pub(super) fn confirm(look: Look<'_, Crt>, retired: &Proof<'_, Retired>) -> Stage<()> {
     let Look { seen, run, .. } = look;

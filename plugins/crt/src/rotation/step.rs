@@ -18,7 +18,7 @@ pub enum Step {
         /// The value.
         token: Fingerprint,
     },
-    /// Storage `secret`: move the end of grace in the status of `system` far away.
+    /// Storage `secret`: postpone the end of the grace period in the status of `system`.
     PostponeGrace,
     /// Set a new value on `system`, which is drawn now; in storage `secret` the value before becomes the previous token.
     SetNew,
@@ -65,12 +65,12 @@ pub enum Step {
         /// Its value.
         token: Fingerprint,
     },
-    /// Storage `secret`: remove the previous token and its grace from the Secret of `system`.
+    /// Storage `secret`: remove the previous token and its grace period from the Secret of `system`.
     DropPrevious {
         /// What is removed.
         token: Fingerprint,
     },
-    /// Storage `secret`: remove the end of grace from the status of `system`.
+    /// Storage `secret`: remove the end of the grace period from the status of `system`.
     ClearGrace,
     /// Set a new value on another registration token of the cluster.
     Renew {
@@ -93,7 +93,7 @@ impl fmt::Display for Step {
                 Display(token)
             ),
             Self::PostponeGrace => {
-                f.write_str("postpone the end of grace in the status of registration token \"system\"")
+                f.write_str("postpone the end of the grace period in the status of registration token \"system\"")
             }
             Self::SetNew => f.write_str("set a new value on registration token \"system\""),
             Self::Restore { token } => write!(f, "restore {} on registration token \"system\"", Display(token)),
@@ -108,9 +108,7 @@ impl fmt::Display for Step {
             Self::PointBack { token } => write!(f, "point the agent back at {}", Display(token)),
             Self::Fence => f.write_str("fence the agent's Deployment (bump its resourceVersion)"),
             Self::Release => f.write_str("release the rollout"),
-            Self::TriggerApply => {
-                f.write_str("annotate the cluster, so that Rancher applies the token of \"system\" itself")
-            }
+            Self::TriggerApply => f.write_str("annotate the cluster, so that Rancher applies the token of \"system\""),
             Self::DeleteTemporary { token } => {
                 write!(f, "revoke {}: delete its temporary registration token", Display(token))
             }
@@ -121,7 +119,9 @@ impl fmt::Display for Step {
                     Display(token)
                 )
             }
-            Self::ClearGrace => f.write_str("clear the end of grace in the status of registration token \"system\""),
+            Self::ClearGrace => {
+                f.write_str("clear the end of the grace period in the status of registration token \"system\"")
+            }
             Self::Renew { name } => write!(f, "set a new value on registration token \"{name}\""),
         }
     }

@@ -1,5 +1,5 @@
-//! No command leaks a token. Every command runs in every output format, and against servers and files that are malformed
-//! in ways that quote a token. Then everything that the plugin has written anywhere is searched for the tokens.
+//! No secret leaks: every command runs with every output format, also against servers and files that are malformed in ways that
+//! contain a token. Then the output and everything that the plugin has written is searched for tokens.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 
 use crate::manual_changes;
 
-/// Every command. `CLUSTER` stands for the id. All of them get the token for `--token-stdin`.
+/// Every command; `CLUSTER` is the id of the cluster. All of them get the token for `--token-stdin`.
 const COMMANDS: [&[&str]; 14] = [
     &["list", "CLUSTER"],
     &["list", "CLUSTER", "--probe", "-o", "wide"],
@@ -41,32 +41,29 @@ const COMMANDS: [&[&str]; 14] = [
     &["completion"],
 ];
 
-/// The flags that each command runs with, besides none.
+/// The flags with which each of them also runs.
 const FLAGS: [&[&str]; 3] = [&["-v=9"], &["-o", "json"], &["-o", "yaml", "-v=9"]];
 
-/// How many commands run in parallel. Most of them wait between retries.
-const AT_ONCE: usize = 6;
-
-/// The secret values, and all texts that must not contain them.
+/// Values that must not appear, and all texts to search.
 #[derive(Default)]
 struct LeakSearch {
-    /// The values to search for, and their descriptions.
-    values: BTreeMap<String, String>,
+    /// The values to search for, and what they are.
+    patterns: BTreeMap<String, String>,
     /// The texts, and where they are from.
     texts: Vec<(String, String)>,
 }
 
 impl LeakSearch {
-    /// Adds a value, its halves, and each of them in base64, as Secrets and URLs encode it.
+    /// Searches for the value, its halves, and each of them in base64 as in a Secret or in a URL.
     fn add_secret(&mut self, what: &str, value: &str) {
         let secret = value.rsplit_once(':').map_or(value, |(_, secret)| secret);
         let half = (secret.len() / 2).max(20).min(secret.len());
         for part in [value, secret, &secret[..half], &secret[secret.len() - half..]] {
             let encoded = [STANDARD.encode(part), URL_SAFE_NO_PAD.encode(part)];
-            for value in [part.to_owned()].into_iter().chain(encoded) {
-                // The bytes that follow may change the padding of the encoded value.
-                let value = value.trim_end_matches('=').to_owned();
-                self.values.insert(value, what.to_owned());
+            for pattern in [part.to_owned()].into_iter().chain(encoded) {
+                // A multiple of three bytes has no padding; what follows a value may change its last digits.
+                let pattern = pattern.trim_end_matches('=').to_owned();
+                self.patterns.insert(pattern, what.to_owned());
             }
         }
     }
@@ -75,37 +72,31 @@ impl LeakSearch {
         self.texts.push((place.into(), text.into()));
     }
 
-    /// Runs all commands with all flags, and adds their output.
-    async fn run_all(&mut self, shell: &Shell, cluster: &str, stdin: &str) -> Result<()> {
-        let run = async |command: &[&str], flags: &[&str]| {
-            let args = command.iter().chain(flags).map(|word| word.replace("CLUSTER", cluster));
-            let args: Vec<String> = args.chain(["--context=rancher".to_owned()]).collect();
-            run(shell, &args, stdin).await
-        };
-        let all_flags = || [&[][..]].into_iter().chain(FLAGS);
-        let (changing, reading): (Vec<&[&str]>, Vec<_>) =
-            COMMANDS.into_iter().partition(|command| command.contains(&"--yes"));
-        let reading = reading
-            .iter()
-            .flat_map(|command| all_flags().map(|flags| run(command, flags)));
-        let reading = stream::iter(reading).buffer_unordered(AT_ONCE).try_collect::<Vec<_>>();
-        // Only one at a time can hold the lock.
-        let changing = async {
-            let mut texts = Vec::new();
-            for command in changing {
-                for flags in all_flags() {
-                    texts.push(run(command, flags).await?);
-                }
+    async fn run(&mut self, shell: &Shell, args: &[String], stdin: &str) -> Result<()> {
+        let outcome = shell.crt(args).stdin(stdin).run().await?;
+        ensure!(outcome.code() != Some(101), "a panic:\n{outcome}");
+        self.add_text(format!("output of `{}`", args.join(" ")), outcome.to_string());
+        Ok(())
+    }
+
+    /// All commands with all flags.
+    async fn run_all(&mut self, shell: &Shell, cluster: &str, stdin: &str, context: &str) -> Result<()> {
+        for command in COMMANDS {
+            for flags in [&[][..]].iter().chain(&FLAGS) {
+                let args = command.iter().chain(flags.iter());
+                let args = args.map(|word| word.replace("CLUSTER", cluster));
+                let args: Vec<String> = args.chain(["--context".to_owned(), context.to_owned()]).collect();
+                self.run(shell, &args, stdin).await?;
             }
             anyhow::Ok(texts)
-        };
+        }
         let (reading, changing) = tokio::try_join!(reading, changing)?;
         self.texts.extend(reading.into_iter().chain(changing));
         Ok(())
     }
 
-    /// Adds the files of a home directory, except for the kubeconfig, which holds the user's own token.
-    fn add_home(&mut self, shell: &Shell) -> Result<()> {
+    /// The files of a home directory except the kubeconfig, which contains the user's own token.
+    fn search_home(&mut self, shell: &Shell) -> Result<()> {
         fn walk(search: &mut LeakSearch, dir: &Path, except: &Path) -> Result<()> {
             for entry in std::fs::read_dir(dir)? {
                 let path = entry?.path();
@@ -124,10 +115,10 @@ impl LeakSearch {
         walk(self, shell.home(), shell.kubeconfig())
     }
 
-    async fn add_cluster(&mut self, fixture: &RancherFixture) -> Result<()> {
-        let above = (fixture.management.client().await?, fixture.cluster.id.clone());
-        let below = (fixture.downstream.client().await?, fixture.cluster.agent_namespace());
-        for (client, namespace) in [above, below] {
+    async fn search_cluster(&mut self, fixture: &RancherFixture) -> Result<()> {
+        let management = (fixture.management.client().await?, fixture.cluster.id.clone());
+        let downstream = (fixture.downstream.client().await?, fixture.cluster.agent_namespace());
+        for (client, namespace) in [management, downstream] {
             let leases = Api::<Lease>::namespaced(client.clone(), &namespace);
             let leases = leases.list(&ListParams::default()).await?;
             self.add_text(format!("Leases in {namespace}"), serde_json::to_string(&leases.items)?);
@@ -139,16 +130,16 @@ impl LeakSearch {
         Ok(())
     }
 
-    /// The places where a value was found, without the value.
+    /// What was found, without the values.
     fn leaks(&self) -> Vec<String> {
         let mut leaks = Vec::new();
         for (place, text) in &self.texts {
-            for (value, what) in &self.values {
-                if let Some(at) = text.find(value.as_str()) {
+            for (pattern, what) in &self.patterns {
+                if let Some(at) = text.find(pattern.as_str()) {
                     let line = text[..at].rsplit('\n').next().unwrap_or_default();
                     leaks.push(format!(
                         "{what} ({} characters of it) in {place}, after {line:?}",
-                        value.len()
+                        pattern.len()
                     ));
                 }
             }
@@ -156,25 +147,18 @@ impl LeakSearch {
         leaks
     }
 
-    fn finds_nothing(self) -> Result<()> {
+    fn expect_nothing(self) -> Result<()> {
         let leaks = self.leaks();
         ensure!(leaks.is_empty(), "{}", leaks.join("\n"));
         ensure!(
             self.texts.iter().any(|(_, text)| !text.is_empty()),
-            "there were no texts"
+            "nothing was searched"
         );
         Ok(())
     }
 }
 
-/// The output of a command, and its description.
-async fn run(shell: &Shell, args: &[String], stdin: &str) -> Result<(String, String)> {
-    let output = shell.crt(args).stdin(stdin).run().await?;
-    ensure!(output.code() != Some(101), "a panic:\n{output}");
-    Ok((format!("output of `{}`", args.join(" ")), output.to_string()))
-}
-
-async fn with_tokens(fixture: &RancherFixture) -> Result<LeakSearch> {
+async fn search_of(fixture: &RancherFixture) -> Result<LeakSearch> {
     let mut search = LeakSearch::default();
     search.add_secret("the user's token", &User::admin().token);
     for (name, value) in manual_changes::values(fixture).await? {
@@ -204,25 +188,30 @@ fn search_finds_tokens_in_plain_text_and_base64() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_command_prints_a_token(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lyon").await?;
-    let mut search = with_tokens(&fixture).await?;
-    let given = manual_changes::values(&fixture).await?["system"].clone();
+    let mut search = search_of(&fixture).await?;
+    let old = manual_changes::values(&fixture).await?["system"].clone();
     search
-        .run_all(&fixture.shell, &fixture.cluster.id, &format!("{given}\n"))
+        .run_all(&fixture.shell, &fixture.cluster.id, &format!("{old}\n"), "rancher")
         .await?;
-    // The texts are about these tokens: they contain the fingerprints.
-    let shown = crate::state::fingerprint(&given);
+    // The texts are about these tokens: they contain their fingerprints.
+    let fingerprint = crate::state::fingerprint(&old);
     ensure!(
-        search.texts.iter().filter(|(_, text)| text.contains(&shown)).count() > 10,
-        "no text contains {shown}"
+        search
+            .texts
+            .iter()
+            .filter(|(_, text)| text.contains(&fingerprint))
+            .count()
+            > 10,
+        "{fingerprint} not found"
     );
-    // The new values are secret too.
+    // The new tokens are secret too.
     for (name, value) in manual_changes::values(&fixture).await? {
-        ensure!(name != "system" || value != given, "nothing was rotated");
+        ensure!(name != "system" || value != old, "nothing was rotated");
         search.add_secret(&format!("new registration token {name}"), &value);
     }
-    search.add_cluster(&fixture).await?;
-    search.add_home(&fixture.shell)?;
-    search.finds_nothing()
+    search.search_cluster(&fixture).await?;
+    search.search_home(&fixture.shell)?;
+    search.expect_nothing()
 }
 
 #[rstest]
@@ -231,7 +220,7 @@ async fn no_command_prints_a_token(#[case] storage: TokenStorage) -> Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn process_and_journal_hold_no_token_during_a_rotation(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lyon").await?;
-    let mut search = with_tokens(&fixture).await?;
+    let mut search = search_of(&fixture).await?;
     let (proxy, shell) = fixture.behind_proxy().await?;
     let held = proxy.plan(On::write().path("*/deployments/*"), Fault::Stop(Moment::Before));
     let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "0s", "-v=9"];
@@ -243,7 +232,7 @@ async fn process_and_journal_hold_no_token_during_a_rotation(#[case] storage: To
         let bytes = std::fs::read(format!("/proc/{pid}/{file}"))?;
         search.add_text(file, String::from_utf8_lossy(&bytes).into_owned());
     }
-    search.add_cluster(&fixture).await?;
+    search.search_cluster(&fixture).await?;
     for (name, value) in manual_changes::values(&fixture).await? {
         search.add_secret(&format!("new registration token {name}"), &value);
     }
@@ -251,14 +240,14 @@ async fn process_and_journal_hold_no_token_during_a_rotation(#[case] storage: To
     rotation.signal(Signal::CONT)?;
     let outcome = rotation.finish().await?.expect(0)?;
     search.add_text("output", outcome.to_string());
-    search.add_cluster(&fixture).await?;
-    search.add_home(&shell)?;
-    search.finds_nothing()
+    search.search_cluster(&fixture).await?;
+    search.search_home(&shell)?;
+    search.expect_nothing()
 }
 
-/// Responses that hold a token in the wrong place, with their descriptions.
+/// Responses with a token where no token should be, and what they are.
 fn malformed_responses(token: &str) -> Vec<(&'static str, Fault)> {
-    let say = |status, body: String| Fault::Say { status, body };
+    let respond = |status, body: String| Fault::Say { status, body };
     let secret = |data: serde_json::Value| {
         json!({
             "kind": "SecretList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"},
@@ -266,7 +255,7 @@ fn malformed_responses(token: &str) -> Vec<(&'static str, Fault)> {
         })
         .to_string()
     };
-    let refusal = json!({
+    let error = json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 500, "reason": "InternalError",
         "message": format!("cannot store {token}"), "details": {"causes": [{"message": token, "field": token}]},
     });
@@ -279,40 +268,46 @@ fn malformed_responses(token: &str) -> Vec<(&'static str, Fault)> {
     };
     let whole = secret(json!({"token": STANDARD.encode(token)}));
     vec![
-        ("an internal error that quotes it", say(500, refusal.to_string())),
+        ("an internal error that quotes it", respond(500, error.to_string())),
         (
             "a forbidden that quotes it",
-            say(403, refusal.to_string().replace("500", "403")),
+            respond(403, error.to_string().replace("500", "403")),
         ),
-        ("an error that is no JSON", say(500, format!("panic: token {token}\n"))),
-        ("no base64", say(200, secret(json!({"token": format!("%{token}")})))),
+        (
+            "an error that is not JSON",
+            respond(500, format!("panic: token {token}\n")),
+        ),
+        (
+            "not base64",
+            respond(200, secret(json!({"token": format!("%{token}")}))),
+        ),
         (
             "a number and a list",
-            say(200, secret(json!({"token": [token], "previousToken": 7}))),
+            respond(200, secret(json!({"token": [token], "previousToken": 7}))),
         ),
         (
             "a token with line breaks",
-            say(
+            respond(
                 200,
                 secret(json!({"token": STANDARD.encode(format!("{token}\n{token}\r\n"))})),
             ),
         ),
         (
             "an object cut off",
-            say(
+            respond(
                 200,
                 whole[..whole.find(&STANDARD.encode(token)).unwrap_or(0) + 30].to_owned(),
             ),
         ),
         (
             "a token object of wrong types",
-            say(200, token_object(json!({"token": {"value": token}}))),
+            respond(200, token_object(json!({"token": {"value": token}}))),
         ),
         (
             "a token object with line breaks",
-            say(200, token_object(json!({"token": format!("{token}\n{token}")}))),
+            respond(200, token_object(json!({"token": format!("{token}\n{token}")}))),
         ),
-        ("nothing but the token", say(200, format!("{token:?}"))),
+        ("nothing but the token", respond(200, format!("{token:?}"))),
     ]
 }
 
@@ -322,60 +317,48 @@ fn malformed_responses(token: &str) -> Vec<(&'static str, Fault)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_responses_do_not_leak_tokens(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lyon").await?;
-    let mut search = with_tokens(&fixture).await?;
+    let mut search = search_of(&fixture).await?;
     let token = manual_changes::values(&fixture).await?["system"].clone();
-    let one_rotation = Mutex::new(());
-    let responses = malformed_responses(&token).into_iter().flat_map(|(what, fault)| {
-        let paths = ["*/secrets*", "*/clusterregistrationtokens*", "*"];
-        paths.map(|path| (what, path, fault.clone()))
-    });
-    let searched = responses.map(async |(what, path, fault)| {
-        let (proxy, shell) = fixture.behind_proxy().await?;
-        let planned = proxy.plan(On::request().path(path).always(), fault);
-        let id = fixture.cluster.id.as_str();
-        let commands = [
-            &["list", id, "-v=9"][..],
-            &["status", id, "-v=9"],
-            &["verify", id],
-            &["rotate", id, "--yes", "--timeout", "1s", "-v=9"],
-        ];
-        let texts = try_join_all(commands.map(async |command| {
-            let _guard = match command[0] {
-                "rotate" => Some(one_rotation.lock().await),
-                _ => None,
-            };
-            let args: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
-            run(&shell, &args, "")
-                .await
-                .with_context(|| format!("{what} at {path}"))
-        }));
-        let mut found = LeakSearch {
-            texts: texts.await?,
-            ..LeakSearch::default()
-        };
-        ensure!(
-            planned.struck() > 0 || (storage == TokenStorage::Status && path == "*/secrets*"),
-            "{what} at {path} was never sent"
-        );
-        found.add_home(&shell)?;
-        Ok(found.texts)
-    });
-    let texts: Vec<_> = stream::iter(searched).buffer_unordered(AT_ONCE).try_collect().await?;
-    search.texts.extend(texts.into_iter().flatten());
-    search.add_cluster(&fixture).await?;
-    search.finds_nothing()
+    let (proxy, shell) = fixture.behind_proxy().await?;
+    let id = fixture.cluster.id.as_str();
+    for (what, fault) in malformed_responses(&token) {
+        for path in ["*/secrets*", "*/clusterregistrationtokens*", "*"] {
+            proxy.heal();
+            let planned = proxy.plan(On::request().path(path).always(), fault.clone());
+            for command in [
+                &["list", id, "-v=9"][..],
+                &["status", id, "-v=9"],
+                &["verify", id],
+                &["rotate", id, "--yes", "--timeout", "1s", "-v=9"],
+            ] {
+                let args: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
+                search
+                    .run(&shell, &args, "")
+                    .await
+                    .with_context(|| format!("{what} at {path}"))?;
+            }
+            ensure!(
+                planned.struck() > 0 || (storage == TokenStorage::Status && path == "*/secrets*"),
+                "{what} at {path} was never sent"
+            );
+        }
+    }
+    proxy.heal();
+    search.search_cluster(&fixture).await?;
+    search.search_home(&shell)?;
+    search.expect_nothing()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_kubeconfigs_and_credential_plugins_do_not_leak_tokens() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
-    let mut search = with_tokens(&fixture).await?;
+    let mut search = search_of(&fixture).await?;
     let token = User::admin().token;
     let environment = test_cluster::TestEnvironment::shared().await?;
     let shell = Shell::new(environment, &Kubeconfig::read(fixture.shell.kubeconfig())?)?;
     let good = std::fs::read_to_string(fixture.shell.kubeconfig())?;
     let plugin = shell.home().join("bin/get-token");
-    let script = format!("#!/bin/sh\necho 'denied: {token}' >&2\necho '{{\"token\": \"{token}\"'\nexit 3\n");
+    let script = format!("#!/bin/sh\necho 'failed: {token}' >&2\necho '{{\"token\": \"{token}\"'\nexit 3\n");
     std::fs::write(&plugin, script)?;
     std::os::unix::fs::symlink("/bin/sh", shell.home().join("bin/sh"))?;
     std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755))?;
@@ -389,13 +372,13 @@ async fn malformed_kubeconfigs_and_credential_plugins_do_not_leak_tokens() -> Re
         }}}],
     });
     let kubeconfigs = [
-        ("a line that is no YAML", format!("{good}\n\ttoken: {token}\n")),
+        ("a line that is not YAML", format!("{good}\n\ttoken: {token}\n")),
         (
             "a token that is a list",
             good.replace(&format!("\"{token}\""), &format!("[\"{token}\"]")),
         ),
         (
-            "a file that breaks off in the token",
+            "a file that is cut off in the token",
             good[..good.find(&token).context("no token")? + token.len()].to_owned(),
         ),
         ("a user that is the token", format!("users: {token}\n")),
@@ -411,14 +394,11 @@ async fn malformed_kubeconfigs_and_credential_plugins_do_not_leak_tokens() -> Re
                 &format!("certificate-authority-data\": \"{token}"),
             ),
         ),
-        (
-            "a header that cannot be",
-            good.replace(&token, &format!("{token}\\n{token}")),
-        ),
-        ("a credential plugin that fails and talks", exec.to_string()),
+        ("an invalid header", good.replace(&token, &format!("{token}\\n{token}"))),
+        ("a credential plugin that prints the token", exec.to_string()),
     ];
     for (what, text) in kubeconfigs {
-        ensure!(text != good, "{what}: as before");
+        ensure!(text != good, "{what}: unchanged");
         std::fs::write(shell.kubeconfig(), text)?;
         for command in [
             &["list"][..],
@@ -435,5 +415,5 @@ async fn malformed_kubeconfigs_and_credential_plugins_do_not_leak_tokens() -> Re
             );
         }
     }
-    search.finds_nothing()
+    search.expect_nothing()
 }

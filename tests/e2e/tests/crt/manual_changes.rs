@@ -37,7 +37,7 @@ pub(crate) async fn create(fixture: &RancherFixture, objects: serde_json::Value)
     Ok(())
 }
 
-/// Changes the value of `system` without telling Rancher.
+/// Sets another value on `system`, without the plugin.
 pub(crate) async fn replace_system(fixture: &RancherFixture, value: &str) -> Result<()> {
     let id = fixture.cluster.id.as_str();
     match fixture.rancher.storage() {
@@ -76,7 +76,7 @@ pub(crate) async fn values(fixture: &RancherFixture) -> Result<BTreeMap<String, 
     Ok(values)
 }
 
-/// A user of Rancher with the permissions of these rules of a `ClusterRole`.
+/// A user of Rancher with the permissions of these `ClusterRole` rules.
 pub(crate) async fn user_with(fixture: &RancherFixture, name: &str, rules: serde_json::Value) -> Result<User> {
     let name = format!("{name}-{}", fixture.cluster.id);
     let user = User {
@@ -104,7 +104,7 @@ pub(crate) async fn deployments(fixture: &RancherFixture) -> Result<Api<Deployme
     Ok(Api::namespaced(client, &fixture.cluster.agent_namespace()))
 }
 
-/// Creates the Lease of a rotation with this journal, as anyone who may write Leases can.
+/// Creates the Lease of a rotation with this journal, as any user with permission to write Leases can.
 pub(crate) async fn forge_journal(fixture: &RancherFixture, journal: &Value) -> Result<()> {
     let leases: Api<Lease> = Api::namespaced(fixture.management.client().await?, &fixture.cluster.id);
     let lease = serde_json::from_value(json!({

@@ -1,4 +1,4 @@
-//! The fixture itself: a registered cluster is what a user of Rancher would find.
+//! The fixture itself: a registered cluster is as a user of Rancher expects it.
 
 use anyhow::{Context as _, Result};
 use e2e::RancherFixture;
@@ -29,13 +29,13 @@ async fn an_imported_cluster_has_a_connected_agent(#[case] storage: TokenStorage
     );
     assert_eq!(report.fingerprints().len(), 1, "{report:?}");
 
-    // Both routes lead to an ordinary cluster.
+    // It is an ordinary cluster by both routes.
     for path in [format!("/k8s/clusters/{id}"), format!("/direct/{id}")] {
         let client = fixture.rancher.client(&path, Some(&User::admin()))?;
         let seen = Api::<Deployment>::namespaced(client, "cattle-system")
             .get("cattle-cluster-agent")
             .await;
-        seen.with_context(|| format!("by way of {path}"))?;
+        seen.with_context(|| format!("at {path}"))?;
     }
     Ok(())
 }

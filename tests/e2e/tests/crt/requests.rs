@@ -1,5 +1,4 @@
-//! The number of requests of a rotation. The writes are exactly those in `docs/requests.md`. The reads have a limit that
-//! depends on the number of observations.
+//! The requests of a rotation: exactly the writes of `docs/requests.md`, and a limited number of reads for each observation.
 
 use anyhow::{Result, ensure};
 use e2e::{Cost, RancherFixture};
@@ -8,17 +7,17 @@ use test_cluster::{Request, TokenStorage};
 
 use crate::writes::essence;
 
-/// The reads of the preflight checks before the confirmation and in the engine, and those that happen once.
-const PREFLIGHT: usize = 42;
+/// The survey before the prompt, the survey of the engine, and what is read once.
+const SURVEYS: usize = 42;
 
-/// The reads of one observation: Cluster, tokens, Secrets, feature; Deployment, pods, record; a Secret for each value; two
-/// probes of two endpoints for two values; a call through the tunnel.
-const OF_AN_OBSERVATION: usize = 18;
+/// Reads of one look: cluster, tokens, Secrets, feature; Deployment, pods, stv-aggregation; a Secret for each value; two requests
+/// for each of two values, twice; a call through the tunnel.
+const OF_A_LOOK: usize = 18;
 
-/// Observations in a second of waiting. Each step adds one.
-const OBSERVATIONS_A_SECOND: f64 = 2.5;
+/// Looks per second of waiting, besides one for each step.
+const LOOKS_A_SECOND: f64 = 2.5;
 
-/// How the downstream cluster is reached, and which tokens change.
+/// How the downstream cluster is reached, and what is changed.
 #[derive(Clone, Copy, Debug)]
 enum Mode {
     All,
@@ -27,7 +26,7 @@ enum Mode {
 }
 
 impl Mode {
-    fn words(self) -> &'static str {
+    fn title(self) -> &'static str {
         match self {
             Self::All => "all tokens",
             Self::OnlyAgent => "only the agent's token",
@@ -44,13 +43,13 @@ impl Mode {
     }
 }
 
-/// A write in the words of the document: `PATCH clusterregistrationtokens, management`.
+/// `PATCH clusterregistrationtokens`, and on which cluster.
 fn what(write: &Request) -> String {
-    let below = write.path.contains("/namespaces/cattle-system/");
-    let side = if below { "downstream" } else { "management" };
+    let downstream = write.path.contains("/namespaces/cattle-system/");
+    let cluster = if downstream { "downstream" } else { "management" };
     let kind = essence(write);
     let kind = kind.split('/').next().unwrap_or_default();
-    format!("{kind}, {side}")
+    format!("{kind}, {cluster}")
 }
 
 #[rstest]
@@ -69,14 +68,14 @@ async fn rotate_sends_the_documented_writes(
         .await?
         .expect(0)?;
 
-    let word = match storage {
-        TokenStorage::Status => "Era P",
-        TokenStorage::Secret => "Era S",
+    let title = match storage {
+        TokenStorage::Status => "Storage `status`",
+        TokenStorage::Secret => "Storage `secret`",
     };
     let cost = Cost::of(&proxy);
-    cost.is_documented(&format!("{word}, {}", mode.words()), what)?;
-    // One takes the lock, one starts the run, one precedes each write and each wait, one releases the lock. Each ten seconds
-    // add a renewal.
+    cost.is_documented(&format!("{title}, {}", mode.title()), what)?;
+    // One to take the lock and one to begin, one before each write and in each new phase of waiting, one at the end, and a renewal
+    // every ten seconds.
     cost.leases_follow(8, outcome.took)?;
 
     let is_observation =

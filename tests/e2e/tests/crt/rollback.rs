@@ -1,4 +1,4 @@
-//! `kubectl crt rollback`: an unfinished rotation is undone unless the old token has already been revoked.
+//! `kubectl crt rollback`: rolls back an unfinished rotation unless the old token was revoked.
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::{CommandOutput, RancherFixture};
@@ -45,7 +45,7 @@ impl Killed {
     }
 }
 
-/// Runs a command and kills it after this write. Returns the state that it left.
+/// Starts a command and kills it there. Returns the state after that.
 async fn kill(fixture: &RancherFixture, verb: &str, on: On) -> Result<State> {
     let (proxy, shell) = fixture.behind_proxy().await?;
     proxy.plan(on, Fault::Kill(Moment::After));
@@ -81,11 +81,15 @@ async fn rollback_restores_the_start_from_every_phase_before_retire(#[case] stor
         let outcome = run(&fixture, "rollback").await?.expect(0)?;
         assert_eq!(
             outcome.stdout,
-            format!("cluster.management.cattle.io/{} undone\n", fixture.cluster.id)
+            format!("cluster.management.cattle.io/{} rolled back\n", fixture.cluster.id)
         );
         let restored = state::restored(&fixture, &start, Some(new)).await?;
         let result = restored.lease.and_then(|lease| lease.result);
-        assert_eq!(result.as_deref(), Some("undone: asked for with rollback"), "{killed:?}");
+        assert_eq!(
+            result.as_deref(),
+            Some("rolled back: requested with rollback"),
+            "{killed:?}"
+        );
     }
     Ok(())
 }
@@ -104,7 +108,7 @@ async fn rollback_is_refused_after_retire_and_rotate_finishes(#[case] storage: T
     let rollback = ["rollback", &fixture.cluster.id, "--yes"];
     let refused = shell.crt(rollback).run().await?.expect(1)?;
     let sentence = format!(
-        "error: the rotation of cluster lima ({}) has begun to retire the old token and can only be finished",
+        "error: the rotation of cluster lima ({}) has begun to revoke the old token and can only be finished",
         fixture.cluster.id
     );
     assert!(refused.stderr.contains(&sentence), "{refused}");
@@ -127,7 +131,7 @@ async fn rollback_without_a_rotation_writes_nothing(#[case] storage: TokenStorag
         (vec!["rollback", id, "--yes", "--exit-code"], 3),
     ] {
         let outcome = shell.crt(command).run().await?.expect(code)?;
-        let sentence = format!("no rotation of cluster bern ({id}) is under way\n");
+        let sentence = format!("no rotation of cluster bern ({id}) is in progress\n");
         assert_eq!(
             (outcome.stdout.as_str(), outcome.stderr.as_str()),
             ("", sentence.as_str())
@@ -146,7 +150,7 @@ async fn rollback_removes_the_lease_of_a_run_killed_at_its_start() -> Result<()>
     assert!(lease.holder.is_some() && lease.journal.is_none(), "{lease:?}");
 
     let outcome = run(&fixture, "rollback").await?.expect(0)?;
-    assert!(outcome.stderr.ends_with("is under way\n"), "{outcome}");
+    assert!(outcome.stderr.ends_with("is in progress\n"), "{outcome}");
     let after = State::of(&fixture).await?;
     assert!(after.lease.is_none(), "{:?}", after.lease);
     assert_eq!(after.tokens, start.tokens);
@@ -161,27 +165,28 @@ async fn rotate_after_a_killed_rollback_finishes_the_rollback(#[case] storage: T
     let fixture = RancherFixture::begin(storage, "rome").await?;
     let start = State::of(&fixture).await?;
     kill(&fixture, "rotate", Killed::Place.after(storage)).await?;
-    // The first write of the rollback restores the old value of `system`.
+    // The first write of a rollback restores the value of `system`.
     let left = kill(&fixture, "rollback", Killed::Make.after(storage)).await?;
-    assert_eq!(left.lease.as_ref().and_then(|lease| lease.field("goal")), Some("back"));
+    assert_eq!(
+        left.lease.as_ref().and_then(|lease| lease.says("direction")),
+        Some("rollback")
+    );
 
     let outcome = run(&fixture, "rotate").await?.expect(1)?;
     assert!(
-        outcome
-            .stderr
-            .contains("this finishes going back, and rotates nothing."),
+        outcome.stderr.contains("Finishing the rollback; nothing is rotated."),
         "{outcome}"
     );
     assert!(
         outcome
             .stderr
-            .contains("was undone, and its agent runs with the old token as before"),
+            .contains("was rolled back, and its agent runs with the old token as before"),
         "{outcome}"
     );
     state::restored(&fixture, &start, left.new_token()).await.map(drop)
 }
 
-/// The Lease describes a run that has left no trace in any object, and the old token does not exist.
+/// The Lease claims a run that no object shows, and there is no old token to restore.
 #[tokio::test(flavor = "multi_thread")]
 async fn rollback_refuses_when_no_object_shows_the_rotation() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "tavira").await?;
@@ -192,9 +197,9 @@ async fn rollback_refuses_when_no_object_shows_the_rotation() -> Result<()> {
     let patch = Patch::Strategic(&gone);
     deployments.patch(DEPLOYMENT, &PatchParams::default(), &patch).await?;
     let journal = json!({
-        "version": 2, "run": "bcdfg", "goal": "back", "phase": "place", "started": "2026-01-01T00:00:00Z",
-        "resumableBy": "anybody", "deadlines": {},
-        "notes": {
+        "version": 3, "run": "bcdfg", "direction": "rollback", "phase": "place", "started": "2026-01-01T00:00:00Z",
+        "resumableBy": "anyone", "deadlines": {},
+        "record": {
             "old": "0123456789", "others": {}, "worked": true, "oldSecret": "cattle-credentials-gone",
             "rollout": { "minReadySeconds": 0, "progressDeadlineSeconds": 600 },
         },
@@ -203,9 +208,9 @@ async fn rollback_refuses_when_no_object_shows_the_rotation() -> Result<()> {
     let (proxy, shell) = fixture.behind_proxy().await?;
     let rollback = ["rollback", &fixture.cluster.id, "--yes"];
     let refused = shell.crt(rollback).run().await?.expect(1)?;
-    ensure!(refused.stderr.contains("can be undone"), "{refused}");
+    ensure!(refused.stderr.contains("can be rolled back"), "{refused}");
     ensure!(refused.stderr.contains("--force=journal"), "{refused}");
-    ensure!(!refused.stderr.contains("begins"), "{refused}");
+    ensure!(!refused.stderr.contains("Starting"), "{refused}");
     ensure!(proxy.writes().is_empty(), "{}", proxy.transcript());
     Ok(())
 }

@@ -23,7 +23,7 @@ use crate::writes::{essence, is_lease};
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_replaces_all_tokens_and_revokes_the_old_ones(#[case] storage: TokenStorage) -> Result<()> {
-    // The name is unique among the tests.
+    // A name that no other test uses.
     let fixture = RancherFixture::begin(storage, "helsinki").await?;
     let start = State::of(&fixture).await?;
     let rotate = ["crt", "rotate", "helsinki", "--yes", "--settle", "1s"];
@@ -53,20 +53,20 @@ async fn rotate_only_agent_changes_only_the_agents_token(#[case] storage: TokenS
     let rotated = state::rotated(&fixture, &start, Scope::OnlyAgent).await?;
 
     let document: Value = serde_json::from_str(&outcome.stdout)?;
-    let said = ["outcome", "exitCode", "oldFingerprint", "newFingerprint"].map(|key| &document[key]);
+    let values = ["outcome", "exitCode", "oldFingerprint", "newFingerprint"].map(|key| &document[key]);
     let (old, new) = (json!(start.named()), json!(rotated.named()));
-    assert_eq!(said, [&json!("rotated"), &json!(0), &old, &new], "{outcome}");
+    assert_eq!(values, [&json!("rotated"), &json!(0), &old, &new], "{outcome}");
     let last = document["remarks"].as_array().and_then(|remarks| remarks.last());
     let last = last.and_then(Value::as_str).context("no remarks")?;
     assert!(
-        last.starts_with("Not changed: registration token default-token."),
+        last.starts_with("Not rotated: registration token default-token."),
         "{last}"
     );
     Ok(())
 }
 
-/// A redeploy by Rancher changes nothing.
-async fn redeploy_changes_nothing(fixture: &RancherFixture, before: &State) -> Result<()> {
+/// Rancher redeploys the agent, which changes nothing.
+async fn redeployed_without_a_change(fixture: &RancherFixture, before: &State) -> Result<()> {
     fixture.rancher.redeploy(&fixture.cluster).await?;
     let after = State::of(fixture).await?;
     assert_eq!(after.deployment, before.deployment);
@@ -86,23 +86,23 @@ async fn dry_run_changes_nothing_and_rotate_follows_its_plan(#[case] storage: To
     let (proxy, shell) = fixture.behind_proxy().await?;
     let id = fixture.cluster.id.as_str();
 
-    let by_client = planned(&shell, id, "--dry-run").await?;
+    let by_client = plan_of(&shell, id, "--dry-run").await?;
     assert!(proxy.writes().is_empty(), "{}", proxy.transcript());
-    let tried = |request: &Request| request.query.contains("dryRun=All");
-    assert!(!proxy.requests().iter().any(tried), "{}", proxy.transcript());
+    let is_dry_run = |request: &Request| request.query.contains("dryRun=All");
+    assert!(!proxy.requests().iter().any(is_dry_run), "{}", proxy.transcript());
 
-    let by_server = planned(&shell, id, "--dry-run=server").await?;
+    let by_server = plan_of(&shell, id, "--dry-run=server").await?;
     assert!(proxy.writes().is_empty(), "{}", proxy.transcript());
-    assert!(proxy.requests().iter().any(tried), "{}", proxy.transcript());
+    assert!(proxy.requests().iter().any(is_dry_run), "{}", proxy.transcript());
     let now = State::of(&fixture).await?;
     assert_eq!((&now.tokens, &now.credentials), (&start.tokens, &start.credentials));
     assert_eq!((&now.deployment, &now.pods), (&start.deployment, &start.pods));
     assert!(now.lease.is_none(), "{now:?}");
 
-    let words = |plan: &[Value]| plan.iter().map(|line| line["what"].clone()).collect::<Vec<_>>();
-    assert_eq!(words(&by_client), words(&by_server));
+    let texts = |plan: &[Value]| plan.iter().map(|line| line["what"].clone()).collect::<Vec<_>>();
+    assert_eq!(texts(&by_client), texts(&by_server));
     assert!(by_client.iter().all(|line| line["checked"].is_null()), "{by_client:?}");
-    // The first line describes the start.
+    // The first line says where it starts.
     let writes = by_server
         .iter()
         .filter(|line| line["wait"] == false && line["phase"] != "survey");
@@ -114,19 +114,19 @@ async fn dry_run_changes_nothing_and_rotate_follows_its_plan(#[case] storage: To
 
     let rotate = ["rotate", id, "--yes", "--settle", "1s"];
     shell.crt(rotate).run().await?.expect(0)?;
-    let promised: Vec<_> = writes.map(|line| request_of(storage, line)).collect::<Result<_>>()?;
-    let done: Vec<_> = proxy
+    let planned: Vec<_> = writes.map(|line| request_of(storage, line)).collect::<Result<_>>()?;
+    let sent: Vec<_> = proxy
         .writes()
         .iter()
         .filter(|write| !is_lease(write))
         .map(essence)
         .collect();
-    assert_eq!(done, promised, "{}", proxy.transcript());
+    assert_eq!(sent, planned, "{}", proxy.transcript());
     state::rotated(&fixture, &start, Scope::All).await.map(drop)
 }
 
-/// The plan of a dry run. The text output must agree with it.
-async fn planned(shell: &Shell, id: &str, dry_run: &str) -> Result<Vec<Value>> {
+/// The plan of a dry run, which the text output contains too.
+async fn plan_of(shell: &Shell, id: &str, dry_run: &str) -> Result<Vec<Value>> {
     let outcome = shell
         .crt(["rotate", id, dry_run, "-o", "json"])
         .run()
@@ -137,36 +137,42 @@ async fn planned(shell: &Shell, id: &str, dry_run: &str) -> Result<Vec<Value>> {
     let plan = document["plan"].as_array().context("no plan")?.clone();
     let text = shell.crt(["rotate", id, dry_run]).run().await?.expect(0)?;
     for line in &plan {
-        let what = line["what"].as_str().context("a line without words")?;
+        let what = line["what"].as_str().context("a line without text")?;
         ensure!(text.stdout.contains(what), "{what} is not in\n{text}");
     }
     Ok(plan)
 }
 
-/// The request that a line of a plan announces.
+/// The request of a line of the plan.
 fn request_of(storage: TokenStorage, line: &Value) -> Result<String> {
-    let what = line["what"].as_str().context("a line without words")?;
+    let what = line["what"].as_str().context("a line without text")?;
     let value_of = |token: &str| match storage {
         TokenStorage::Status => format!("PATCH clusterregistrationtokens/{token}"),
         TokenStorage::Secret => format!("PATCH secrets/crt-token-{token}"),
     };
     let fixed = [
-        ("bridge: ", "POST clusterregistrationtokens"),
+        (
+            "create a temporary registration token ",
+            "POST clusterregistrationtokens",
+        ),
         ("create the agent's Secret ", "POST secrets"),
         ("point the agent at ", "PATCH deployments/cattle-cluster-agent"),
-        ("release ", "PATCH deployments/cattle-cluster-agent"),
-        ("touch the cluster", "PATCH clusters"),
+        ("release the rollout", "PATCH deployments/cattle-cluster-agent"),
+        ("annotate the cluster,", "PATCH clusters"),
         ("delete the agent's Secret ", "DELETE secrets"),
     ];
-    if let Some((_, request)) = fixed.iter().find(|(words, _)| what.starts_with(words)) {
+    if let Some((_, request)) = fixed.iter().find(|(text, _)| what.starts_with(text)) {
         return Ok((*request).to_owned());
     }
-    if let Some(name) = what.strip_prefix("renew registration token ") {
-        return Ok(value_of(name));
+    if let Some(name) = what.strip_prefix("set a new value on registration token ") {
+        return Ok(value_of(name.trim_matches('"')));
     }
-    if what.starts_with("mint: ") || what.ends_with("drop it as the previous token of system") {
+    if what.ends_with("drop it as the previous token of \"system\"") {
         return Ok(value_of("system"));
     }
-    ensure!(what.ends_with("delete its bridge"), "no request is known for {what:?}");
+    ensure!(
+        what.ends_with("delete its temporary registration token"),
+        "no request is known for {what:?}"
+    );
     Ok("DELETE clusterregistrationtokens/zz-".to_owned())
 }

@@ -1,4 +1,4 @@
-//! The state of a cluster and its registration tokens, read from the API servers and from Rancher, with no code of the
+//! The state of a cluster and its registration tokens, read from the API servers and from the fake Rancher, without code of the
 //! plugin.
 
 mod expectations;
@@ -26,16 +26,16 @@ const CREDENTIALS: &str = "cattle-credentials-";
 /// The annotation of the Lease that holds the journal.
 const JOURNAL: &str = "kubectl-rotation.github.io/journal";
 
-/// The observed state of a cluster.
+/// The state at one moment.
 #[derive(Debug)]
 pub(crate) struct State {
-    /// The registration tokens, temporary ones too: name and fingerprint of the value that Rancher uses.
+    /// The registration tokens: name and fingerprint of the value that Rancher uses, temporary ones included.
     pub(crate) tokens: BTreeMap<String, String>,
-    /// The temporary registration tokens, by their label.
+    /// Those with the label of a temporary token.
     pub(crate) temporary: Vec<String>,
-    /// Previous values and ends of grace periods in all places: `system/previousToken`, `system/status`.
+    /// Previous values and ends of grace periods: `system/previousToken`, `system/status`.
     pub(crate) graces: BTreeSet<String>,
-    /// The name of the Secret with the value of `system`, by Rancher's own formula.
+    /// The name of the Secret with the value of `system`, by Rancher's formula.
     by_formula: String,
     /// The agent's Deployment.
     pub(crate) deployment: Rollout,
@@ -43,13 +43,13 @@ pub(crate) struct State {
     pub(crate) credentials: BTreeMap<String, String>,
     /// The same Secrets: name and fingerprint of all their data.
     pub(crate) contents: BTreeMap<String, String>,
-    /// The fingerprint that the last connected agent has recorded.
+    /// The token that the agent that connected last has written.
     pub(crate) connected: Option<String>,
     /// The agent's pods that have not ended: name and mounted Secret.
     pub(crate) pods: BTreeMap<String, String>,
     /// The Lease.
     pub(crate) lease: Option<Lock>,
-    /// The view of Rancher.
+    /// What the fake Rancher reports.
     pub(crate) report: Report,
 }
 
@@ -88,13 +88,13 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// A field of the journal: `phase`, `goal`.
-    pub(crate) fn field(&self, key: &str) -> Option<&str> {
+    /// A field of the journal: `phase`, `direction`.
+    pub(crate) fn says(&self, key: &str) -> Option<&str> {
         self.journal.as_ref()?[key].as_str()
     }
 }
 
-/// The fingerprint of a token, as Rancher and the plugin show it.
+/// The fingerprint that Rancher and the plugin show.
 pub(crate) fn fingerprint(token: &str) -> String {
     use std::fmt::Write as _;
     let digest = Sha256::digest(token);
@@ -105,7 +105,7 @@ pub(crate) fn fingerprint(token: &str) -> String {
 }
 
 impl State {
-    /// Observes both clusters and Rancher.
+    /// Reads everything.
     pub(crate) async fn of(fixture: &RancherFixture) -> Result<Self> {
         let namespace = fixture.cluster.agent_namespace();
         let (management, downstream) = (fixture.management.client().await?, fixture.downstream.client().await?);
@@ -174,9 +174,9 @@ impl State {
         self.lease.as_ref()?.field("phase")
     }
 
-    /// The fingerprint of the new token, if the journal has one.
-    pub(crate) fn new_token(&self) -> Option<&str> {
-        self.lease.as_ref()?.journal.as_ref()?["notes"]["new"].as_str()
+    /// The new token in the journal, if one was drawn.
+    pub(crate) fn drawn(&self) -> Option<&str> {
+        self.lease.as_ref()?.journal.as_ref()?["record"]["new"].as_str()
     }
 }
 
@@ -189,7 +189,7 @@ fn by_ranchers_formula(fixture: &RancherFixture, token: Option<&String>) -> Stri
     )
 }
 
-/// The registration tokens of a cluster, with either token storage.
+/// The values of the registration tokens of a cluster, with either kind of storage.
 #[derive(Default)]
 struct Tokens {
     values: BTreeMap<String, String>,
@@ -210,7 +210,7 @@ impl Tokens {
         for object in &objects {
             let name = object.metadata.name.clone().unwrap_or_default();
             let labels = object.metadata.labels.clone().unwrap_or_default();
-            if labels.contains_key("kubectl-rotation.github.io/bridge") {
+            if labels.contains_key("kubectl-rotation.github.io/temporary") {
                 all.temporary.push(name.clone());
             }
             let status = &object.data["status"];
@@ -263,12 +263,14 @@ impl Rollout {
 
 impl Lock {
     fn of(lease: &Lease) -> Self {
-        let notes = lease.metadata.annotations.clone().unwrap_or_default();
+        let annotations = lease.metadata.annotations.clone().unwrap_or_default();
         let spec = lease.spec.clone().unwrap_or_default();
         Self {
             holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
-            journal: notes.get(JOURNAL).and_then(|text| serde_json::from_str(text).ok()),
-            result: notes.get("kubectl-rotation.github.io/last-result").cloned(),
+            journal: annotations
+                .get(JOURNAL)
+                .and_then(|text| serde_json::from_str(text).ok()),
+            result: annotations.get("kubectl-rotation.github.io/last-result").cloned(),
         }
     }
 }

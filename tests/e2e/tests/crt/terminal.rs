@@ -11,11 +11,11 @@ use test_cluster::TokenStorage;
 
 use crate::state::{self, Scope, State};
 
-/// The output until the program ends, and its exit status.
+/// All output until the program ends, and how it ends.
 pub(crate) async fn to_the_end(mut terminal: OsSession) -> Result<(String, WaitStatus)> {
     tokio::task::spawn_blocking(move || {
         let mut rest = terminal.expect(Eof)?.as_bytes().to_vec();
-        // The match may not include all of it.
+        // Including what was matched before the end.
         let _ = terminal.read_to_end(&mut rest);
         let status = terminal.get_process().wait()?;
         Ok((String::from_utf8_lossy(&rest).into_owned(), status))
@@ -49,11 +49,8 @@ async fn closed_stdout_is_not_an_error() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn colors_appear_only_on_color_terminals() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
-    let (colourful, status) = to_the_end(fixture.shell.crt(["status", &fixture.cluster.id]).on_terminal()?).await?;
-    ensure!(
-        code(status) == Some(0) && colourful.contains("\u{1b}["),
-        "{colourful:?}"
-    );
+    let (colored, status) = to_the_end(fixture.shell.crt(["status", &fixture.cluster.id]).on_terminal()?).await?;
+    ensure!(code(status) == Some(0) && colored.contains("\u{1b}["), "{colored:?}");
     for (name, value) in [("NO_COLOR", "1"), ("TERM", "dumb")] {
         let (plain, _) = to_the_end(
             fixture
@@ -88,7 +85,7 @@ async fn narrow_terminals_do_not_truncate_output() -> Result<()> {
     let (seen, status) = to_the_end(terminal).await?;
     ensure!(code(status) == Some(0), "{status:?} {seen}");
     state::rotated(&fixture, &start, Scope::All).await?;
-    // A table is not wrapped, because its lines are data.
+    // A table is not wrapped: its lines are data.
     let mut terminal = fixture.shell.crt(["list", &fixture.cluster.id]).on_terminal()?;
     terminal.get_process_mut().set_window_size(24, 10)?;
     let (table, _) = to_the_end(terminal).await?;

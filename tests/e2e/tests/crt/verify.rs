@@ -53,7 +53,7 @@ async fn verify_succeeds_for_a_healthy_agent(#[case] storage: TokenStorage) -> R
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_fails_when_the_agents_token_is_revoked(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lyon").await?;
-    // Its tunnels stay open, because Rancher checks the token only when a tunnel is opened.
+    // Its tunnels stay open: Rancher checks a token only when a tunnel is opened.
     manual_changes::replace_system(&fixture, &"x7k2p".repeat(10)).await?;
     let outcome = fixture
         .shell
@@ -77,7 +77,7 @@ async fn verify_fails_when_the_agents_token_is_revoked(#[case] storage: TokenSto
 }
 
 /// Verifies a token from standard input.
-async fn ask(shell: &Shell, args: &[&str], token: &str) -> Result<CommandOutput> {
+async fn verify(shell: &Shell, args: &[&str], token: &str) -> Result<CommandOutput> {
     let args = ["verify", "--token-stdin"].iter().chain(args);
     shell.crt(args).stdin(format!("{token}\n")).run().await
 }
@@ -98,7 +98,7 @@ async fn verify_checks_a_token_from_stdin(#[case] storage: TokenStorage) -> Resu
     );
     let shell = &fixture.shell;
 
-    let seen = mask_output(&ask(shell, &[], &token).await?.expect(0)?.to_string());
+    let seen = mask_output(&verify(shell, &[], &token).await?.expect(0)?.to_string());
     allow_duplicates! { assert_snapshot!(seen, @r"
     $ kubectl-crt verify --token-stdin
     + accepted  Rancher accepts AAAAAAAAAA as a token of cluster c-id123
@@ -106,12 +106,12 @@ async fn verify_checks_a_token_from_stdin(#[case] storage: TokenStorage) -> Resu
     ----- stderr -----
     ----- exit status: 0 -----
     "); }
-    let cluster = ask(shell, &["-o", "jsonpath={.cluster} {.proven}"], &token)
+    let cluster = verify(shell, &["-o", "jsonpath={.cluster} {.proven}"], &token)
         .await?
         .expect(0)?;
     assert_eq!(cluster.stdout, format!("{id} true"));
-    ask(shell, &[id], &token).await?.expect(0)?;
-    let of_another = ask(shell, &[&other.id], &token).await?.expect(1)?;
+    verify(shell, &[id], &token).await?.expect(0)?;
+    let of_another = verify(shell, &[&other.id], &token).await?.expect(1)?;
     let sentence = format!("but as a token of cluster {id}");
     assert!(of_another.stdout.contains(&sentence), "{of_another}");
 
@@ -120,7 +120,7 @@ async fn verify_checks_a_token_from_stdin(#[case] storage: TokenStorage) -> Resu
         .run()
         .await?
         .expect(0)?;
-    let seen = mask_output(&ask(shell, &[], &token).await?.expect(1)?.to_string());
+    let seen = mask_output(&verify(shell, &[], &token).await?.expect(1)?.to_string());
     allow_duplicates! { assert_snapshot!(seen, @r"
     $ kubectl-crt verify --token-stdin
     x accepted  Rancher refuses AAAAAAAAAA
@@ -128,10 +128,10 @@ async fn verify_checks_a_token_from_stdin(#[case] storage: TokenStorage) -> Resu
     ----- stderr -----
     ----- exit status: 1 -----
     "); }
-    ask(shell, &[], &manual_changes::values(&fixture).await?["system"])
+    verify(shell, &[], &manual_changes::values(&fixture).await?["system"])
         .await?
         .expect(0)?;
-    let seen = mask_output(&ask(shell, &[], "").await?.to_string());
+    let seen = mask_output(&verify(shell, &[], "").await?.to_string());
     allow_duplicates! { assert_snapshot!(seen, @r"
     $ kubectl-crt verify --token-stdin
     ----- stderr -----
@@ -146,7 +146,7 @@ async fn verify_requires_a_cluster_or_a_token() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
     let outcome = fixture.shell.crt(["verify"]).run().await?.expect(2)?;
     assert_eq!(outcome.stdout, "", "{outcome}");
-    // The kubeconfig of the management cluster has no route to the agent.
+    // The management cluster's own kubeconfig gives no route to the agent.
     let verify = ["verify", &fixture.cluster.id, "--context", "management"];
     let seen = mask_output(&fixture.shell.crt(verify).run().await?.expect(1)?.to_string());
     allow_duplicates! { assert_snapshot!(seen, @r"

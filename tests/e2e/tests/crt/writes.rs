@@ -1,4 +1,4 @@
-//! The writes of a run as the proxy recorded them, in short form.
+//! The writes of a run, as the proxy recorded them, in short form.
 
 use test_cluster::{FaultProxy, On, Request};
 
@@ -20,13 +20,13 @@ pub(crate) fn essence(write: &Request) -> String {
     format!("{} {object}", write.method)
 }
 
-/// The writes that a server has processed.
+/// The writes that a server has applied.
 pub(crate) fn effective(proxy: &FaultProxy) -> Vec<String> {
     let done = |write: &&Request| write.status.is_some_and(|status| (200..300).contains(&status));
     proxy.writes().iter().filter(done).map(ToString::to_string).collect()
 }
 
-/// The next request with the same method to the same object. If the name is generated, the kind of object must match.
+/// The next request of the same method to the same object (or, where names are drawn, to the same kind of object).
 pub(crate) fn same_as(write: &Request) -> On {
     let on = On::write().method(write.method.clone());
     if is_lease(write) {

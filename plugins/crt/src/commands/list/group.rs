@@ -1,4 +1,4 @@
-//! The registration tokens of one cluster, which must be seen together: who uses one depends on the others.
+//! The registration tokens of one cluster. What uses one of them depends on the others.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use client::secret::{Fingerprint, Secret};
 use rancher::cluster::{Cluster, ClusterKind};
 use rancher::token::{Batch, DEFAULT, RegistrationToken, SYSTEM, TokenSecret};
 
-use crate::report::judge::{self, Agent, Surroundings};
-use crate::report::row::{ClusterName, Row, Scene};
+use crate::report::row::{ClusterName, Row, RowInputs};
+use crate::report::token_state::{self, AgentToken, ClusterInputs};
 
 /// All tokens in one namespace.
 #[derive(Debug, Default)]
@@ -18,15 +18,15 @@ pub(super) struct Group {
     pub(super) orphans: Vec<TokenSecret>,
 }
 
-/// What is kept of a cluster: a list of thousands stays small.
+/// What is kept of a cluster: a list of thousands must stay small.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(super) struct ListedCluster {
     pub(super) display_name: String,
     pub(super) kind: ClusterKind,
     pub(super) applied: Option<Fingerprint>,
 }
 
-impl From<Cluster> for Known {
+impl From<Cluster> for ListedCluster {
     fn from(cluster: Cluster) -> Self {
         Self {
             display_name: cluster.display_name,
@@ -42,17 +42,17 @@ impl Group {
         token.current().map(Secret::fingerprint)
     }
 
-    /// What the judge needs to know of the cluster.
-    pub(super) fn surroundings(&self, cluster: Option<&Known>, clusters_known: bool) -> Surroundings {
+    /// What the states of the tokens depend on.
+    pub(super) fn inputs(&self, cluster: Option<&ListedCluster>, clusters_known: bool) -> ClusterInputs {
         let kind = cluster.map(|cluster| &cluster.kind);
         let applied = cluster.and_then(|cluster| cluster.applied);
         let system = self.value_of(SYSTEM);
         let agent = match kind {
-            Some(ClusterKind::Local) => Agent::Nobody,
-            None if clusters_known => Agent::Nobody,
-            _ => judge::agent(applied, system, self.value_of(DEFAULT)),
+            Some(ClusterKind::Local) => AgentToken::NoAgent,
+            None if clusters_known => AgentToken::NoAgent,
+            _ => token_state::agent_token(applied, system, self.value_of(DEFAULT)),
         };
-        Surroundings {
+        ClusterInputs {
             gone: clusters_known && cluster.is_none(),
             provisioned: kind == Some(&ClusterKind::Provisioned),
             agent,
@@ -62,8 +62,8 @@ impl Group {
         }
     }
 
-    /// How the cluster is called.
-    pub(super) fn cluster_name(&self, cluster: Option<&Known>) -> ClusterName {
+    /// The names of the cluster.
+    pub(super) fn cluster_name(&self, cluster: Option<&ListedCluster>) -> ClusterName {
         ClusterName {
             id: self.namespace.clone(),
             display_name: cluster.map(|cluster| cluster.display_name.clone()),
@@ -72,27 +72,27 @@ impl Group {
     }
 
     /// Its rows: tokens by name, then orphans.
-    pub(super) fn rows(&self, scene: &Scene<'_>) -> Vec<Row> {
+    pub(super) fn rows(&self, inputs: &RowInputs<'_>) -> Vec<Row> {
         let first = self.tokens.iter().map(|token| token.object.name.as_str()).min();
         let tokens = self
             .tokens
             .iter()
-            .map(|token| Row::of_token(token, first == Some(token.object.name.as_str()), scene));
+            .map(|token| Row::of_token(token, first == Some(token.object.name.as_str()), inputs));
         tokens
-            .chain(self.orphans.iter().map(|secret| Row::of_orphan(secret, scene)))
+            .chain(self.orphans.iter().map(|secret| Row::of_orphan(secret, inputs)))
             .collect()
     }
 }
 
-/// Puts pages back together: a page may end in the middle of a cluster, so its last cluster waits for the next page.
+/// Joins pages: a page may end in the middle of a cluster, so the last cluster waits for the next page.
 #[derive(Debug, Default)]
 pub(super) struct Grouping {
-    /// By the key that the API server sorts by, in which `/` comes after `-`.
+    /// By the sort key of the API server, where `/` comes after `-`.
     waiting: BTreeMap<String, Group>,
 }
 
 impl Grouping {
-    /// Takes in a page; gives out the clusters that are complete. `None` is the end.
+    /// Adds a page, and returns the clusters that are complete. `None` is the end.
     pub(super) fn add(&mut self, batch: Option<Batch>) -> Vec<Group> {
         let Some(batch) = batch else {
             return std::mem::take(&mut self.waiting).into_values().collect();

@@ -1,7 +1,7 @@
-//! `kubectl crt list`: every registration token, who uses it and what state it is in.
+//! `kubectl crt list`: every registration token, what uses it, and its state.
 //!
-//! Without `--probe` only the management side is read. Tables and names are printed page by page, so that the first row
-//! comes early and nothing is held; the other forms, and sorting, need all rows, which are small and hold no secret.
+//! Without `--probe` only the management cluster is read. Tables and names are printed in pages, so that the first row comes
+//! early and memory stays small. The other formats, and sorting, need all rows, which are small and contain no secret.
 
 mod group;
 mod probing;
@@ -17,29 +17,29 @@ use k8s_openapi::jiff::Timestamp;
 use self::group::Group;
 use self::probing::Prober;
 use self::source::Source;
+use crate::connections::Management;
 use crate::report::API_VERSION;
-use crate::report::row::{Probed, Row, Scene};
-use crate::sides::Management;
+use crate::report::row::{Probed, Row, RowInputs};
 
-/// What is typed after `kubectl crt list`.
+/// The flags of `kubectl crt list`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct List {
-    /// Clusters by id, display name, or namespace/name of the provisioning cluster; all if none is named
+    /// Cluster ids, display names, or namespace/name of provisioning clusters; all clusters if none is named
     #[arg(value_name = "CLUSTER")]
-    pub subjects: Vec<String>,
+    targets: Vec<String>,
 
-    /// Only clusters whose labels match, such as env=test,tier!=gold
-    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "subjects")]
-    pub selector: Option<String>,
+    /// Selector (label query) to filter on, supports '=', '==', '!=', 'in', 'notin'.(e.g. -l key1=value1,key2=value2,key3 in (value3)). Matching objects must satisfy all of the specified label constraints.
+    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "targets")]
+    selector: Option<String>,
 
-    /// Ask the agents which token they run with, and Rancher which tokens it accepts
+    /// Ask each agent for its token, and Rancher which tokens it accepts
     #[arg(long)]
-    pub probe: bool,
+    probe: bool,
 
-    /// In which form.
+    /// The output format.
     #[command(flatten)]
-    pub output: OutputFlags,
+    output: OutputFlags,
 }
 
 const LIST: ListKind = ListKind {
@@ -47,21 +47,21 @@ const LIST: ListKind = ListKind {
     kind: "RegistrationTokenList",
 };
 
-/// How many clusters are asked at once with `--probe`.
-const AT_ONCE: usize = 8;
+/// How many clusters are probed in parallel.
+const PARALLEL: usize = 8;
 
 const EXAMPLES: &str = "\
 Examples:
-  # Every registration token of every cluster, by what the management side tells
+  # List the registration tokens of all clusters
   kubectl crt list
 
-  # Those of two clusters, with all columns
+  # List those of two clusters, with all columns
   kubectl crt list c-x7k2p staging -o wide
 
-  # Ask agents and Rancher, not only Rancher's objects
+  # Ask the agents and Rancher as well
   kubectl crt list -l env=production --probe
 
-  # Clusters with a token that Rancher has rotated and not pushed
+  # List clusters with a token that Rancher has rotated and not pushed
   kubectl crt list -o json | jq -r '.items[] | select(.state == \"rotated-not-pushed\") | .cluster.id'
 
 A token is shown by its fingerprint, the first ten hexadecimal digits of its SHA-256.";
@@ -89,14 +89,14 @@ async fn print<T: Printable + From<Row>>(
     } else {
         None
     };
-    let mut source = Source::open(&management, &list.subjects, list.selector.as_deref()).await?;
+    let mut source = Source::open(&management, &list.targets, list.selector.as_deref()).await?;
     if source.rotations_unknown() {
-        ui.warn("no right to list Leases: rotations under way and LAST ROTATED are unknown");
+        ui.warn("no permission to list Leases: rotations in progress and LAST ROTATED are unknown");
     }
     while let Some(groups) = source.next().await? {
         if source.secrets_unknown() {
             ui.warn(
-                "no right to list Secrets: fingerprints are unknown where they stand in Secrets, and orphans are not listed",
+                "no permission to list Secrets: fingerprints of tokens in Secrets are unknown, and orphaned Secrets are not listed",
             );
         }
         let now = management.server.clock.now();
@@ -104,7 +104,7 @@ async fn print<T: Printable + From<Row>>(
             .into_iter()
             .map(|group| rows(group, &source, prober.as_ref(), now))
             .collect();
-        let mut rows = stream::iter(rows).buffered(AT_ONCE);
+        let mut rows = stream::iter(rows).buffered(PARALLEL);
         while let Some(rows) = rows.next().await {
             printer.add(rows.into_iter().map(T::from));
         }
@@ -118,24 +118,22 @@ async fn print<T: Printable + From<Row>>(
 async fn rows(group: Group, source: &Source, prober: Option<&Prober<'_>>, now: Timestamp) -> Vec<Row> {
     let cluster = source.cluster_of(&group);
     let rotation = source.rotation_of(&group);
-    let mut around = group.surroundings(cluster, source.clusters_known());
+    let mut inputs = group.inputs(cluster, source.clusters_known());
     if let Some(prober) = prober
-        && let Some(seen) = prober.look_downstream(&group, cluster, source.lease_of(&group)).await
+        && let Some(report) = prober.agent_report(&group, cluster, source.lease_of(&group)).await
     {
-        around.agent = seen.agent.unwrap_or(around.agent);
-        around.address = seen.address;
+        inputs.agent = report.token.unwrap_or(inputs.agent);
+        inputs.address = report.address;
     }
-    let name = group.cluster_name(cluster);
-    let scene = Scene {
-        cluster: &name,
-        around: &around,
+    let rows = group.rows(&RowInputs {
+        name: &group.cluster_name(cluster),
+        cluster: &inputs,
         rotation,
         rotations_unknown: source.rotations_unknown(),
         now,
-    };
-    let rows = group.rows(&scene);
+    });
     match prober {
-        Some(prober) => prober.ask(&group, rows).await,
+        Some(prober) => prober.add_acceptance(&group, rows).await,
         None => rows,
     }
 }

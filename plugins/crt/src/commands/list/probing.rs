@@ -1,4 +1,4 @@
-//! `list --probe`: the agents say which token they run with, and Rancher which ones it accepts.
+//! `list --probe`: asks each agent for its token, and Rancher which tokens it accepts.
 
 use std::time::Duration;
 
@@ -7,26 +7,26 @@ use client::connection::Server;
 use client::error::Error;
 use client::secret::Secret;
 use futures::stream::{self, StreamExt as _};
+use rancher::TokenStorage;
 use rancher::agent::{self, StvAggregation};
 use rancher::cluster::ClusterKind;
-use rancher::era::Era;
-use rancher::probe::{Probe, Verdict};
+use rancher::probe::{Probe, ProbeResult};
 use rancher::reach::RancherUrl;
 
-use super::group::{Group, Known};
-use super::source::NoRight;
-use crate::report::evidence::{self, Gap, NO_TUNNEL};
-use crate::report::judge::{Agent, AgentAddress};
-use crate::report::product::Rotation;
+use super::group::{Group, ListedCluster};
+use super::source::NoPermission;
+use crate::connections::{DOWNSTREAM, Management};
+use crate::report::inputs::{self, NOT_CONNECTED, Unavailable};
+use crate::report::rotation::ClusterRotation;
 use crate::report::row::{Accepted, Row};
+use crate::report::token_state::{AgentAddress, AgentToken};
 use crate::rotation::observed::Address;
-use crate::sides::{DOWNSTREAM, Management};
 
-/// A cluster whose agent is gone takes Rancher half a minute to report; a list does not wait for that.
-const PATIENCE: Duration = Duration::from_secs(8);
-/// How many tokens are asked about at once.
-const AT_ONCE: usize = 8;
-/// No manifest of Rancher's sets `minReadySeconds`; one this long (seconds) is a roll-out that is held.
+/// Rancher takes half a minute to report a disconnected agent, which is too long for a list.
+const TIMEOUT: Duration = Duration::from_secs(8);
+/// How many tokens are checked in parallel.
+const PARALLEL: usize = 8;
+/// No manifest of Rancher sets `minReadySeconds`. From this many seconds on a rollout is held.
 const HELD: i32 = 60;
 
 pub(super) struct Prober<'a> {
@@ -38,9 +38,9 @@ pub(super) struct Prober<'a> {
     pushes: Option<Address>,
 }
 
-/// What the agent of a cluster says.
-pub(super) struct SeenAgent {
-    pub(super) agent: Option<Agent>,
+/// What the agent of a cluster reports.
+pub(super) struct AgentReport {
+    pub(super) token: Option<AgentToken>,
     pub(super) address: Option<AgentAddress>,
     held: bool,
 }
@@ -51,7 +51,7 @@ impl<'a> Prober<'a> {
         let rancher = management.rancher().await?;
         if rancher.is_none() {
             ui.warn(
-                "the context is the management cluster's own, so agents cannot be asked: USED BY is what the management side tells",
+                "--context is not a context of Rancher, so agents cannot be asked: USED BY is based on the management cluster only",
             );
         }
         let probe = management.probe(rancher.as_ref(), &settings)?;
@@ -60,41 +60,42 @@ impl<'a> Prober<'a> {
             ui,
             probe,
             rancher,
-            pushes: evidence::pushed_address(&settings),
+            pushes: inputs::pushed_address(&settings),
         })
     }
 
-    /// Which token the agent runs with and where it connects to, by its own record; warns of a held rollout without a running rotation.
-    pub(super) async fn look_downstream(
+    /// Which token the agent uses and where it connects to, by what it has written. Warns of a held rollout without a running
+    /// rotation.
+    pub(super) async fn agent_report(
         &self,
         group: &Group,
-        cluster: Option<&Known>,
-        lease: Result<Option<&Rotation>, NoRight>,
-    ) -> Option<SeenAgent> {
+        cluster: Option<&ListedCluster>,
+        lease: Result<Option<&ClusterRotation>, NoPermission>,
+    ) -> Option<AgentReport> {
         let has_agent = cluster.is_some_and(|cluster| cluster.kind != ClusterKind::Local);
         let id = group.namespace.parse().ok().filter(|_| has_agent)?;
         let server = self.management.through_rancher(self.rancher.as_ref()?, &id).ok()?;
-        let Ok(seen) = tokio::time::timeout(PATIENCE, self.agent_of(&server)).await else {
+        let Ok(report) = tokio::time::timeout(TIMEOUT, self.read_agent(&server)).await else {
             self.ui.warn(format!(
-                "cluster {id}: its agent did not answer within {}s",
-                PATIENCE.as_secs()
+                "cluster {id}: no response through its agent within {}s",
+                TIMEOUT.as_secs()
             ));
             return None;
         };
-        match seen {
-            Ok(seen) => {
-                if seen.held
-                    && let Some(warning) = held_by_nobody(&group.namespace, &lease)
+        match report {
+            Ok(report) => {
+                if report.held
+                    && let Some(warning) = held_rollout(&group.namespace, &lease)
                 {
                     self.ui.warn(warning);
                 }
-                Some(seen)
+                Some(report)
             }
             Err(error) => {
                 let why = if error.is_agent_disconnected() {
-                    NO_TUNNEL.to_owned()
+                    NOT_CONNECTED.to_owned()
                 } else {
-                    Gap::from(error.on(DOWNSTREAM)).0
+                    Unavailable::from(error.on(DOWNSTREAM)).0
                 };
                 self.ui.warn(format!("cluster {id}: {why}"));
                 None
@@ -102,7 +103,7 @@ impl<'a> Prober<'a> {
         }
     }
 
-    async fn agent_of(&self, server: &Server) -> rancher::Result<SeenAgent> {
+    async fn read_agent(&self, server: &Server) -> rancher::Result<AgentReport> {
         let (record, deployment) = futures::future::try_join(
             agent::stv_aggregation(&server.client),
             agent::deployment(&server.client),
@@ -115,54 +116,61 @@ impl<'a> Prober<'a> {
                 changes_at_next_redeploy: self.pushes.is_some_and(|next| next != now),
             })
         };
-        Ok(SeenAgent {
-            agent: record.as_ref().and_then(|record| record.token).map(Agent::Told),
+        Ok(AgentReport {
+            token: record
+                .as_ref()
+                .and_then(|record| record.token)
+                .map(AgentToken::Reported),
             address: record.as_ref().and_then(address_of),
-            held: deployment.is_some_and(|deployment| deployment.hold.min_ready_seconds >= HELD),
+            held: deployment.is_some_and(|deployment| deployment.rollout.min_ready_seconds >= HELD),
         })
     }
 
-    /// Asks Rancher about each row's value.
-    pub(super) async fn ask(&self, group: &Group, rows: Vec<Row>) -> Vec<Row> {
+    /// Adds to each row whether Rancher accepts its value.
+    pub(super) async fn add_acceptance(&self, group: &Group, rows: Vec<Row>) -> Vec<Row> {
         let of_tokens = group.tokens.iter().map(|token| token.current().cloned());
         let of_orphans = group.orphans.iter().map(|secret| secret.current.clone());
         // Owned values: futures that borrow from a closure's argument are not `Send`.
         let values: Vec<Option<Secret>> = of_tokens.chain(of_orphans).collect();
-        let era = era(group);
-        let answers = stream::iter(values.into_iter().zip(rows))
-            .map(|(value, row)| async move { row.asked(self.accepted(era, value.as_ref()).await) });
-        answers.buffered(AT_ONCE).collect().await
+        let storage = storage(group);
+        let rows = stream::iter(values.into_iter().zip(rows))
+            .map(|(value, row)| async move { row.with_acceptance(self.accepted(storage, value.as_ref()).await) });
+        rows.buffered(PARALLEL).collect().await
     }
 
-    async fn accepted(&self, era: Era, value: Option<&Secret>) -> Accepted {
+    async fn accepted(&self, storage: TokenStorage, value: Option<&Secret>) -> Accepted {
         let Some(value) = value else { return Accepted::Unknown };
-        match self.probe.look(era, value).await {
-            Verdict::Live { .. } => Accepted::Yes,
-            Verdict::Dead => Accepted::No,
-            Verdict::Unknown(_) => Accepted::Unknown,
+        match self.probe.check(storage, value).await {
+            ProbeResult::Accepted { .. } => Accepted::Yes,
+            ProbeResult::Rejected => Accepted::No,
+            ProbeResult::Unknown(_) => Accepted::Unknown,
         }
     }
 }
 
-/// Era P unless there is a Secret: in era P a dead token must not be shown at every door.
-fn era(group: &Group) -> Era {
+/// Storage `status` unless there is a Secret: then a rejected token must not be sent to every endpoint.
+fn storage(group: &Group) -> TokenStorage {
     let in_secret = !group.orphans.is_empty() || group.tokens.iter().any(|token| token.secret_name.is_some());
-    if in_secret { Era::Secret } else { Era::Plain }
+    if in_secret {
+        TokenStorage::Secret
+    } else {
+        TokenStorage::Status
+    }
 }
 
-/// A roll-out that is held should have a living run that ends it.
-fn held_by_nobody(cluster: &str, lease: &Result<Option<&Rotation>, NoRight>) -> Option<String> {
-    let held = format!("cluster {cluster}: the roll-out of its agent is held, and");
+/// The warning about a held rollout, unless a running rotation will release it.
+fn held_rollout(cluster: &str, lease: &Result<Option<&ClusterRotation>, NoPermission>) -> Option<String> {
+    let held = format!("cluster {cluster}: the rollout of its agent is held");
     match lease {
-        Err(NoRight) => Some(format!(
-            "{held} whether a living run attends to it cannot be seen without the right to list Leases"
+        Err(NoPermission) => Some(format!(
+            "{held}; whether a rotation is running is unknown (no permission to list Leases)"
         )),
         Ok(Some(rotation)) if !rotation.is_unattended() => None,
         Ok(Some(rotation)) if rotation.in_progress() => Some(format!(
-            "{held} no living run attends to it; `kubectl crt rotate {cluster}` goes on with the rotation"
+            "{held}, and its rotation was interrupted; `kubectl crt rotate {cluster}` resumes it"
         )),
         Ok(_) => Some(format!(
-            "{held} no living run attends to it; look at `kubectl crt status {cluster}`"
+            "{held}, and no rotation is in progress; see `kubectl crt status {cluster}`"
         )),
     }
 }

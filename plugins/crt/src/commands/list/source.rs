@@ -1,4 +1,4 @@
-//! Where the tokens come from: a few clusters one by one, or all of them in pages.
+//! Reads the tokens: those of a few clusters one by one, or all of them in pages.
 
 use std::collections::BTreeMap;
 
@@ -9,32 +9,32 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use rancher::cluster::{self, Cluster, ClusterId};
 use rancher::token::{self, Listing};
 
-use super::group::{Group, Grouping, Known};
-use crate::report::product::{LEASE, Rotation};
+use super::group::{Group, Grouping, ListedCluster};
+use crate::connections::{MANAGEMENT, Management};
+use crate::report::rotation::{ClusterRotation, LEASE};
 use crate::rotation::Crt;
-use crate::sides::{MANAGEMENT, Management};
 
-/// Up to so many clusters are asked one by one (two requests each); for more, all tokens are read in pages.
+/// Up to this many clusters are read one by one (two requests each). For more, all tokens are read in pages.
 const FEW: usize = 40;
-/// How many of them at once.
-const AT_ONCE: usize = 8;
+/// How many of them in parallel.
+const PARALLEL: usize = 8;
 
-/// The tokens that were asked for, and what is known of their clusters.
+/// The requested tokens, and what is known of their clusters.
 pub(super) struct Source {
     server: Server,
-    clusters: Option<BTreeMap<String, Known>>,
+    clusters: Option<BTreeMap<String, ListedCluster>>,
     rotations: LeasedRotations<Crt>,
-    walk: Walk,
+    reading: Reading,
     secrets_unknown: bool,
 }
 
-enum Walk {
+enum Reading {
     Few(Vec<ClusterId>),
-    /// In pages; only clusters that are known, where `chosen`.
+    /// In pages. With `filtered` only the clusters of the command line.
     All {
         listing: Box<Listing>,
         grouping: Grouping,
-        chosen: bool,
+        filtered: bool,
         done: bool,
     },
 }
@@ -47,60 +47,60 @@ impl Source {
             LeasedRotations::read(&server, None, MANAGEMENT),
         )
         .await?;
-        let chosen = !named.is_empty() || selector.is_some();
+        let filtered = !named.is_empty() || selector.is_some();
         let ids: Vec<ClusterId> = clusters
             .iter()
             .flatten()
-            .filter(|_| chosen)
+            .filter(|_| filtered)
             .map(|cluster| cluster.id.clone())
             .collect();
-        let walk = if chosen && ids.len() <= FEW {
-            Walk::Few(ids)
+        let reading = if filtered && ids.len() <= FEW {
+            Reading::Few(ids)
         } else {
-            let listing = Box::new(Listing::new(server.client.clone(), None));
-            Walk::All {
+            let listing = Box::new(Listing::new(server.client.clone()));
+            Reading::All {
                 listing,
                 grouping: Grouping::default(),
-                chosen,
+                filtered,
                 done: false,
             }
         };
-        let known = |cluster: Cluster| (cluster.id.to_string(), cluster.into());
-        let clusters = clusters.map(|clusters| clusters.into_iter().map(known).collect());
+        let by_id = |cluster: Cluster| (cluster.id.to_string(), cluster.into());
+        let clusters = clusters.map(|clusters| clusters.into_iter().map(by_id).collect());
         Ok(Self {
             server,
             clusters,
             rotations,
-            walk,
+            reading,
             secrets_unknown: false,
         })
     }
 
-    /// The tokens of some more clusters; `None` at the end.
+    /// The tokens of the next clusters. `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Group>>, Error> {
-        match &mut self.walk {
-            Walk::Few(ids) => {
+        match &mut self.reading {
+            Reading::Few(ids) => {
                 if ids.is_empty() {
                     return Ok(None);
                 }
                 let client = &self.server.client;
-                let asked: Vec<_> = std::mem::take(ids).into_iter().map(|id| one(client, id)).collect();
-                let found: Vec<(Group, bool)> = stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
+                let reads: Vec<_> = std::mem::take(ids).into_iter().map(|id| one(client, id)).collect();
+                let found: Vec<(Group, bool)> = stream::iter(reads).buffered(PARALLEL).try_collect().await?;
                 self.secrets_unknown |= found.iter().any(|(_, unknown)| *unknown);
                 Ok(Some(found.into_iter().map(|(group, _)| group).collect()))
             }
-            Walk::All { done: true, .. } => Ok(None),
-            Walk::All {
+            Reading::All { done: true, .. } => Ok(None),
+            Reading::All {
                 listing,
                 grouping,
-                chosen,
+                filtered,
                 done,
             } => {
                 let batch = listing.next().await.map_err(|error| error.on(MANAGEMENT))?;
                 *done = batch.is_none();
                 self.secrets_unknown |= listing.secrets_unknown();
                 let mut groups = grouping.add(batch);
-                if *chosen {
+                if *filtered {
                     let wanted = self.clusters.as_ref();
                     groups.retain(|group| wanted.is_some_and(|wanted| wanted.contains_key(&group.namespace)));
                 }
@@ -113,18 +113,18 @@ impl Source {
         self.clusters.is_some()
     }
 
-    pub(super) fn cluster_of(&self, group: &Group) -> Option<&Known> {
+    pub(super) fn cluster_of(&self, group: &Group) -> Option<&ListedCluster> {
         self.clusters.as_ref()?.get(&group.namespace)
     }
 
-    pub(super) fn rotation_of(&self, group: &Group) -> Option<&Rotation> {
+    pub(super) fn rotation_of(&self, group: &Group) -> Option<&ClusterRotation> {
         self.rotations.of(&group.namespace, LEASE)
     }
 
-    /// Its Lease as a probe needs it: `Err` where Leases may not be read.
-    pub(super) fn lease_of(&self, group: &Group) -> Result<Option<&Rotation>, NoRight> {
+    /// The same; `Err` where Leases cannot be read.
+    pub(super) fn lease_of(&self, group: &Group) -> Result<Option<&ClusterRotation>, NoPermission> {
         if self.rotations.unknown {
-            Err(NoRight)
+            Err(NoPermission)
         } else {
             Ok(self.rotation_of(group))
         }
@@ -139,13 +139,13 @@ impl Source {
     }
 }
 
-/// The caller may not read it.
-pub(super) struct NoRight;
+/// The caller has no permission to read it.
+pub(super) struct NoPermission;
 
-/// The tokens of one cluster, and whether some could not be read for want of a right.
+/// The tokens of one cluster, and whether some could not be read for lack of permission.
 async fn one(client: &kube::Client, id: ClusterId) -> Result<(Group, bool), Error> {
     let found = token::list(client, &id).await.map_err(|error| error.on(MANAGEMENT))?;
-    let unreadable = |token: &token::RegistrationToken| token.value == Err(token::Unknown::NoRight);
+    let unreadable = |token: &token::RegistrationToken| token.value == Err(token::ValueError::NoPermission);
     let unknown = found.orphans_unknown && found.tokens.iter().any(unreadable);
     let token::Tokens { tokens, orphans, .. } = found;
     Ok((
@@ -158,8 +158,8 @@ async fn one(client: &kube::Client, id: ClusterId) -> Result<(Group, bool), Erro
     ))
 }
 
-/// The clusters that were asked for, each once; all without a name or a selector. `None`: they may not be read, and
-/// nothing was asked for by name.
+/// The clusters of the command line, each once; all without a name or a selector. `None`: the caller cannot read clusters, and
+/// named none.
 async fn clusters(
     management: &Management,
     named: &[String],

@@ -16,10 +16,10 @@ use crate::writes::effective;
 async fn of_two_concurrent_rotations_only_one_writes(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "oslo").await?;
     let start = State::of(&fixture).await?;
-    let ((left_proxy, left_desk), (right_proxy, right_desk)) =
+    let ((left_proxy, left_shell), (right_proxy, right_shell)) =
         tokio::try_join!(fixture.behind_proxy(), fixture.behind_proxy())?;
     let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "1s"];
-    let (left, right) = tokio::try_join!(left_desk.crt(rotate).start(), right_desk.crt(rotate).start())?;
+    let (left, right) = tokio::try_join!(left_shell.crt(rotate).start(), right_shell.crt(rotate).start())?;
     let pids = [left.pid()?, right.pid()?];
     let (left, right) = tokio::try_join!(left.finish(), right.finish())?;
 
@@ -42,34 +42,37 @@ async fn of_two_concurrent_rotations_only_one_writes(#[case] storage: TokenStora
         .and_then(|(_, age)| age.split_once("s ago"));
     let seconds: u32 = renewed.context("no age of the renewal")?.0.parse()?;
     assert!(seconds <= 30, "{loser}");
-    assert!(before.contains("watching whether it lives"), "{loser}");
+    assert!(
+        before.contains("Checking whether the holder still renews it."),
+        "{loser}"
+    );
     state::rotated(&fixture, &start, Scope::All).await.map(drop)
 }
 
-/// When the lock holder is paused: with a write in flight, or after the journal entry for the next write.
+/// Where the holder is stopped: with a write in flight, or right before it sends one.
 #[derive(Clone, Copy)]
-enum Paused {
+enum Stopped {
     InFlight,
-    BeforeTheWrite,
+    BeforeSending,
 }
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_run_writes_nothing_after_another_took_the_lock(
     #[values(TokenStorage::Status, TokenStorage::Secret)] storage: TokenStorage,
-    #[values(Paused::InFlight, Paused::BeforeTheWrite)] paused: Paused,
+    #[values(Stopped::InFlight, Stopped::BeforeSending)] stopped: Stopped,
 ) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lima").await?;
     let start = State::of(&fixture).await?;
     let (proxy, shell) = fixture.behind_proxy().await?;
-    let pause = match paused {
-        Paused::InFlight => proxy.plan(
+    let stop = match stopped {
+        Stopped::InFlight => proxy.plan(
             On::write().path("*/deployments/cattle-cluster-agent"),
             Fault::Stop(Moment::Before),
         ),
-        // The journal announces the Secret, which is the next write.
-        Paused::BeforeTheWrite => proxy.plan(
-            On::write().path("*/leases/*").nth(lease_write_before_place(storage)),
+        // The intent to create the agent's Secret is journaled; the Secret comes next.
+        Stopped::BeforeSending => proxy.plan(
+            On::write().path("*/leases/*").nth(intent_to_create_the_secret(storage)),
             Fault::Stop(Moment::After),
         ),
     };
@@ -91,16 +94,16 @@ async fn a_paused_run_writes_nothing_after_another_took_the_lock(
     let done = state::rotated(&fixture, &start, Scope::All).await?;
 
     let before = effective(&proxy).len();
-    pause.release();
+    stop.release();
     paused.signal(Signal::CONT)?;
     let outcome = paused.finish().await?;
-    // It finds that it has lost the lock, or that the rotation is done.
-    let says = match outcome.code() {
+    // It finds either that its lock is lost, or that everything is done already.
+    let reported = match outcome.code() {
         Some(0) => outcome.stdout.contains(" rotated"),
-        Some(1) => outcome.stderr.contains("another run has ended the rotation"),
+        Some(1) => outcome.stderr.contains("another run has finished the rotation"),
         _ => false,
     };
-    ensure!(says, "{outcome}");
+    ensure!(reported, "{outcome}");
     nothing_since(&proxy, before)?;
     let now = state::rotated(&fixture, &start, Scope::All).await?;
     assert_eq!((now.tokens, now.deployment), (done.tokens, done.deployment));
@@ -108,16 +111,16 @@ async fn a_paused_run_writes_nothing_after_another_took_the_lock(
     Ok(())
 }
 
-/// The number of this write of the existing Lease. Before it come the start, the temporary token (`status` storage only)
-/// and the new value.
-fn lease_write_before_place(storage: TokenStorage) -> usize {
+/// Which write of an existing Lease it is: begin, then the intents to create a temporary token (storage `status`), to set the new
+/// value, and to create the Secret.
+fn intent_to_create_the_secret(storage: TokenStorage) -> usize {
     match storage {
         TokenStorage::Status => 4,
         TokenStorage::Secret => 3,
     }
 }
 
-/// Every write after it continued was rejected.
+/// All of its writes after it woke up were rejected.
 fn nothing_since(proxy: &FaultProxy, before: usize) -> Result<()> {
     let writes = effective(proxy);
     ensure!(

@@ -1,4 +1,4 @@
-//! `kubectl crt rotate` while others write the same objects, and over a slow link.
+//! `kubectl crt rotate` with other writers of the same objects, and over a slow link.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ async fn rotate_rolls_back_when_the_deployment_is_reverted_three_times(#[case] s
     ensure!(outcome.stderr.contains("kustomize-controller"), "{outcome}");
     ensure!(writer.undone() >= 3, "reverted {} times", writer.undone());
     writer.stop().await?;
-    // The agent runs with the old token, and Rancher accepts it. The new token no longer exists.
+    // The agent uses the old token, and Rancher accepts it.
     let now = State::of(&fixture).await?;
     assert_eq!(now.named(), start.named(), "{outcome}");
     let report = fixture.rancher.report(&fixture.cluster).await?;
@@ -61,7 +61,7 @@ async fn rotate_repairs_a_reverted_deployment_and_settles_again(#[case] storage:
     let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "12s"];
     let outcome = fixture.shell.crt(rotate).run().await?.expect(0)?;
     writer.stop().await?;
-    // The rollouts of the writer close tunnels, but there was always an agent with a valid token.
+    // The writer's own rollouts close tunnels; an agent with a valid token was always running.
     ensure!(State::of(&fixture).await?.named() != start.named(), "{outcome}");
     let report = fixture.rancher.report(&fixture.cluster).await?;
     ensure!(report.connected_since.is_some(), "{report:?}\n{outcome}");
@@ -104,7 +104,7 @@ async fn rotate_refuses_a_deployment_managed_by_argocd() -> Result<()> {
     state::rotated(&fixture, &start, Scope::All).await.map(drop)
 }
 
-/// Someone who may write Leases and nothing else claims that only the last step is left.
+/// A user with permission to write only Leases claims that only the last step is missing.
 #[rstest]
 #[case::status(TokenStorage::Status)]
 #[case::secret(TokenStorage::Secret)]
@@ -113,11 +113,11 @@ async fn rotate_ignores_a_forged_journal(#[case] storage: TokenStorage) -> Resul
     let fixture = RancherFixture::begin(storage, "evora").await?;
     let start = State::of(&fixture).await?;
     let journal = json!({
-        "version": 2, "run": "bcdfg", "goal": "forward", "phase": "confirm", "started": "2026-01-01T00:00:00Z",
-        "resumableBy": "anybody",
-        "deadlines": { "settle": "2026-01-01T00:00:00Z" },
-        "notes": {
-            "old": "0123456789", "new": start.named(), "others": {}, "placed": true, "worked": true,
+        "version": 3, "run": "bcdfg", "direction": "forward", "phase": "confirm", "started": "2026-01-01T00:00:00Z",
+        "resumableBy": "anyone",
+        "deadlines": { "quiet": "2026-01-01T00:00:00Z" },
+        "record": {
+            "old": "0123456789", "new": start.named(), "others": {}, "worked": true,
             "oldSecret": "stv-aggregation",
             "rollout": { "minReadySeconds": 2_000_000_000, "progressDeadlineSeconds": 2_000_000_001 },
         },
@@ -126,17 +126,17 @@ async fn rotate_ignores_a_forged_journal(#[case] storage: TokenStorage) -> Resul
     let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "1s"];
     let outcome = fixture.shell.crt(rotate).run().await?.expect(0)?;
     ensure!(
-        outcome.stderr.contains("has changed nothing; a new one begins"),
+        outcome.stderr.contains("has changed nothing. Starting a new rotation."),
         "{outcome}"
     );
     state::rotated(&fixture, &start, Scope::All).await?;
     let now = deployments(&fixture).await?.get(DEPLOYMENT).await?;
-    let hold = now.spec.context("no spec")?.min_ready_seconds.unwrap_or_default();
-    assert_eq!(hold, 0);
+    let min_ready_seconds = now.spec.context("no spec")?.min_ready_seconds.unwrap_or_default();
+    assert_eq!(min_ready_seconds, 0);
     Ok(())
 }
 
-/// Rancher's own apply takes ten seconds, and starts again whenever the Cluster changes.
+/// Rancher's own apply takes ten seconds, and starts again after each change of the Cluster.
 #[rstest]
 #[case::status(TokenStorage::Status)]
 #[case::secret(TokenStorage::Secret)]
@@ -157,7 +157,7 @@ async fn rotate_over_a_slow_link_lets_rancher_finish_its_apply(#[case] storage: 
     state::rotated(&fixture, &start, Scope::All).await.map(drop)
 }
 
-/// The kill comes after the Deployment names the new token and before Rancher's own apply.
+/// Killed after it has pointed the agent at the new token, before Rancher's own apply.
 #[rstest]
 #[case::status(TokenStorage::Status)]
 #[case::secret(TokenStorage::Secret)]
@@ -171,8 +171,8 @@ async fn rotate_over_a_slow_link_resumes_after_a_kill(#[case] storage: TokenStor
     let run = shell.crt(rotate).start().await?;
     proxy.victim(run.pid()?);
     run.finish().await?.expect_killed()?;
-    let again = shell.crt(rotate).run().await?.expect(0)?;
-    ensure!(again.stderr.contains("Going on with"), "{again}");
+    let resumed = shell.crt(rotate).run().await?.expect(0)?;
+    ensure!(resumed.stderr.contains("Resuming the rotation"), "{resumed}");
     state::rotated(&fixture, &start, Scope::All).await.map(drop)
 }
 
@@ -194,10 +194,10 @@ async fn rotate_refuses_an_address_change_that_is_not_pushed_yet() -> Result<()>
         "30s",
     ];
     let outcome = fixture.shell.crt(rotate).run().await?.expect(1)?;
-    for expected in ["has not been pushed to the agent", "--force=address"] {
+    for expected in ["was not pushed to the agent", "--force=address"] {
         ensure!(outcome.stderr.contains(expected), "{expected:?} is missing: {outcome}");
     }
-    // If it is forced, the new agent never connects there. The old agent and the old token stay.
+    // With --force=address the agent cannot connect there: the old agent stays, and so does the old token.
     let forced = [&rotate[..], &["--force=address", "-o", "json"]].concat();
     let outcome = fixture.shell.crt(&forced).run().await?;
     let document: Value = serde_json::from_str(&outcome.stdout).with_context(|| outcome.to_string())?;

@@ -8,7 +8,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use test_cluster::{ControlPlane, TokenStorage, User};
 
-/// Grants these RBAC rules to a group, for the whole server.
+/// Grants cluster-wide RBAC rules to a group.
 async fn grant(plane: &ControlPlane, shell: &Shell, group: &str, rules: Value) -> Result<()> {
     let role = format!("rotation-{group}");
     let meta = json!({ "name": role });
@@ -20,14 +20,14 @@ async fn grant(plane: &ControlPlane, shell: &Shell, group: &str, rules: Value) -
             "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group }],
         },
     ] });
-    let file = plane.kubeconfig().to_str().context("a path of text")?;
+    let file = plane.kubeconfig().to_str().context("the path is not UTF-8")?;
     let apply = ["--kubeconfig", file, "apply", "-f", "-"];
     shell.kubectl(apply).stdin(list.to_string()).run().await?.expect(0)?;
     Ok(())
 }
 
-/// The shell of a user of Rancher with separate permissions on each cluster.
-async fn user_with(fixture: &RancherFixture, name: &str, above: Value, below: Value) -> Result<Shell> {
+/// A user of Rancher with permissions on each cluster.
+async fn user_with(fixture: &RancherFixture, name: &str, management: Value, downstream: Value) -> Result<Shell> {
     let group = format!("{name}-{}", fixture.cluster.id);
     let user = User {
         name: format!("u-{name}"),
@@ -38,8 +38,8 @@ async fn user_with(fixture: &RancherFixture, name: &str, above: Value, below: Va
         groups: vec![group.clone()],
     };
     fixture.rancher.add_user(&user).await?;
-    grant(fixture.management, &fixture.shell, &group, above).await?;
-    grant(fixture.downstream, &fixture.shell, &group, below).await?;
+    grant(fixture.management, &fixture.shell, &group, management).await?;
+    grant(fixture.downstream, &fixture.shell, &group, downstream).await?;
     fixture.shell_of(&user).await
 }
 
@@ -47,7 +47,7 @@ fn everything() -> Value {
     json!([{ "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] }])
 }
 
-/// Permission to read everything and to review the own permissions.
+/// Read access to everything, and to its own permissions.
 fn reading() -> Value {
     json!([
         { "apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"] },
@@ -58,7 +58,7 @@ fn reading() -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_names_missing_permissions_on_the_management_cluster_with_status_storage() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Status, "oslo").await?;
-    let shell = user_with(&fixture, "below", reading(), everything()).await?;
+    let shell = user_with(&fixture, "downstream", reading(), everything()).await?;
     let refusal = refused(&fixture, &shell, &["rotate", &fixture.cluster.id, "--yes"]).await?;
     allow_duplicates! { assert_snapshot!(refusal, @r#"
     $ kubectl-crt rotate c-id123 --yes
@@ -77,7 +77,7 @@ async fn rotate_names_missing_permissions_on_the_management_cluster_with_status_
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_names_missing_permissions_on_the_management_cluster_with_secret_storage() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "oslo").await?;
-    let shell = user_with(&fixture, "below", reading(), everything()).await?;
+    let shell = user_with(&fixture, "downstream", reading(), everything()).await?;
     let refusal = refused(&fixture, &shell, &["rotate", &fixture.cluster.id, "--yes"]).await?;
     allow_duplicates! { assert_snapshot!(refusal, @r#"
     $ kubectl-crt rotate c-id123 --yes
@@ -101,7 +101,7 @@ async fn rotate_names_missing_permissions_on_the_management_cluster_with_secret_
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_names_missing_permissions_on_the_downstream_cluster(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "oslo").await?;
-    let shell = user_with(&fixture, "above", everything(), reading()).await?;
+    let shell = user_with(&fixture, "management", everything(), reading()).await?;
     let refusal = refused(&fixture, &shell, &["rotate", &fixture.cluster.id, "--yes"]).await?;
     allow_duplicates! { assert_snapshot!(refusal, @r#"
     $ kubectl-crt rotate c-id123 --yes

@@ -1,4 +1,4 @@
-//! What `kubectl crt rotate` refuses. A refused command has written nothing.
+//! What `kubectl crt rotate` refuses. A refused command writes nothing.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use rstest::rstest;
 use serde_json::json;
 use test_cluster::{FaultProxy, Kubeconfig, Registered, Registration, TestEnvironment, TokenStorage, Upstream, User};
 
-/// Runs `kubectl crt` in this shell, through a proxy that must not see a write. Returns the masked output.
+/// The masked output of `kubectl crt`, which must not write anything.
 pub(crate) async fn refused(fixture: &RancherFixture, shell: &Shell, args: &[&str]) -> Result<String> {
     let proxy = FaultProxy::start([fixture.rancher.upstream(), Upstream::admin_of(fixture.management)]).await?;
     let kubeconfig = proxy.redirect(Kubeconfig::read(shell.kubeconfig())?);
@@ -54,7 +54,7 @@ async fn rotate_refuses_the_local_cluster(#[case] storage: TokenStorage) -> Resu
     let fixture = RancherFixture::begin(storage, "oslo").await?;
     let mut local = Registration::imported("local").kind("local");
     local.id = Some("local".to_owned());
-    // Another test may have registered it. A Rancher has only one.
+    // Another test may have registered it: a Rancher has only one.
     let _ = fixture.rancher.register_as(&local).await;
     let refusal = refused(&fixture, &fixture.shell, &["rotate", "local", "--yes"]).await?;
     allow_duplicates! { assert_snapshot!(refusal, @r"
@@ -115,19 +115,19 @@ async fn shell_of(fixture: &RancherFixture, cluster: &Registered, user: &User) -
 async fn rotate_refuses_an_unreachable_cluster(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "oslo").await?;
     let id = fixture.cluster.id.as_str();
-    let no_path = refused(
+    let no_route = refused(
         &fixture,
         &fixture.shell,
         &["rotate", id, "--yes", "--context", "management"],
     )
     .await?;
-    let stranger = User {
+    let unknown = User {
         token: "token-gone:vq5rnt7wz9bj4hd6lcfmgspxk3vq2rnt8wz5bj7hd9lcf4mgsp6x8xk2".to_owned(),
         ..User::viewer()
     };
-    let shell = shell_of(&fixture, &fixture.cluster, &stranger).await?;
+    let shell = shell_of(&fixture, &fixture.cluster, &unknown).await?;
     let unknown_user = refused(&fixture, &shell, &["rotate", id, "--yes"]).await?;
-    allow_duplicates! { assert_snapshot!(format!("{no_path}\n{unknown_user}"), @r"
+    allow_duplicates! { assert_snapshot!(format!("{no_route}\n{unknown_user}"), @r"
     $ kubectl-crt rotate c-id123 --yes --context management
     ----- stderr -----
     error: the downstream cluster c-id123 cannot be reached: the context of the management side is not one of Rancher's, and no other way to it was given
@@ -148,21 +148,21 @@ async fn rotate_refuses_an_unreachable_cluster(#[case] storage: TokenStorage) ->
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_without_a_terminal_requires_yes(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "oslo").await?;
-    let unasked = refused(&fixture, &fixture.shell, &["rotate", &fixture.cluster.id]).await?;
-    let sentence = unasked
+    let refusal = refused(&fixture, &fixture.shell, &["rotate", &fixture.cluster.id]).await?;
+    let sentence = refusal
         .lines()
         .filter(|line| line.starts_with("error") || line.starts_with("hint"));
-    let end = unasked.lines().last().unwrap_or_default();
+    let end = refusal.lines().last().unwrap_or_default();
     let sentence = sentence.chain([end]).collect::<Vec<_>>().join("\n");
     allow_duplicates! { assert_snapshot!(sentence, @r"
     error: this changes credentials, and there is no terminal to confirm it on
     hint: pass --yes to go ahead, or --dry-run to see what would be done
     ----- exit status: 1 -----
     ") }
-    // The plan is printed before the refusal.
+    // The plan was printed before the error.
     assert!(
-        unasked.contains("mint: registration token system gets a new value"),
-        "{unasked}"
+        refusal.contains("set a new value on registration token \"system\""),
+        "{refusal}"
     );
     Ok(())
 }
@@ -226,7 +226,7 @@ async fn rotate_refuses_a_disconnected_agent(#[case] storage: TokenStorage) -> R
         .rancher
         .offline(&fixture.cluster, Duration::from_mins(10))
         .await?;
-    until("Rancher to miss the agent", async || {
+    until("Rancher to report the agent as not connected", async || {
         let report = fixture.rancher.report(&fixture.cluster).await?;
         Ok((report.conditions["Connected"] == "False").then_some(()))
     })
@@ -238,12 +238,12 @@ async fn rotate_refuses_a_disconnected_agent(#[case] storage: TokenStorage) -> R
         &["rotate", id, "--yes", "--downstream-context", &direct],
     )
     .await?;
-    let derived = refused(&fixture, &fixture.shell, &["rotate", id, "--yes"]).await?;
-    // Several reads run in parallel, and any of them may fail first.
-    let (before, after) = derived.split_once("cannot ").context("no failed read")?;
-    let (_, after) = after.split_once(" on the downstream cluster").context("on no side")?;
-    let derived = format!("{before}cannot … on the downstream cluster{after}");
-    allow_duplicates! { assert_snapshot!(format!("{by_context}\n{derived}"), @r"
+    let through_rancher = refused(&fixture, &fixture.shell, &["rotate", id, "--yes"]).await?;
+    // Several reads run in parallel; any of them may fail first.
+    let (before, after) = through_rancher.split_once("cannot ").context("no failed read")?;
+    let (_, after) = after.split_once(" on the downstream cluster").context("no cluster")?;
+    let through_rancher = format!("{before}cannot … on the downstream cluster{after}");
+    allow_duplicates! { assert_snapshot!(format!("{by_context}\n{through_rancher}"), @r"
     $ kubectl-crt rotate c-id123 --yes --downstream-context c-id123-direct
     ----- stderr -----
     error: cluster oslo (c-id123) is not rotated: Rancher says that its agent is not connected
@@ -267,7 +267,7 @@ async fn rotate_refuses_a_disconnected_agent(#[case] storage: TokenStorage) -> R
 async fn rotate_refuses_a_held_rollout_without_a_rotation(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "oslo").await?;
     let id = fixture.cluster.id.as_str();
-    let hold = r#"{"spec":{"minReadySeconds":1200,"progressDeadlineSeconds":3600}}"#;
+    let patch = r#"{"spec":{"minReadySeconds":1200,"progressDeadlineSeconds":3600}}"#;
     let patch = [
         "--context",
         id,
@@ -277,7 +277,7 @@ async fn rotate_refuses_a_held_rollout_without_a_rotation(#[case] storage: Token
         "deployment",
         "cattle-cluster-agent",
         "-p",
-        hold,
+        patch,
     ];
     fixture.shell.kubectl(patch).run().await?.expect(0)?;
     until("the pods to count as not available", async || {
@@ -311,16 +311,16 @@ async fn rotate_refuses_a_held_rollout_without_a_rotation(#[case] storage: Token
 async fn rotate_refuses_mixed_token_storage() -> Result<()> {
     let fixture = RancherFixture::begin_apart(TokenStorage::Secret, "split").await?;
     let id = fixture.cluster.id.as_str();
-    // Rancher's migration stops halfway.
+    // Rancher's migration is stopped before it is finished.
     fixture.rancher.fault(&json!({ "leaderGap": "10m" })).await?;
-    let half_done = r#"{"status":{"tokenSecretName":null}}"#;
+    let unmigrated = r#"{"status":{"tokenSecretName":null}}"#;
     let token = [
         "clusterregistrationtokens.management.cattle.io",
         "default-token",
         "-n",
         id,
     ];
-    let patch = ["--context", "management", "patch", "--type", "merge", "-p", half_done];
+    let patch = ["--context", "management", "patch", "--type", "merge", "-p", unmigrated];
     fixture
         .shell
         .kubectl(patch.iter().chain(&token))

@@ -63,8 +63,8 @@ async fn confirming_the_prompt_rotates_and_shows_the_phases() -> Result<()> {
     Ok(())
 }
 
-/// A rotation on a terminal whose new agent never connects. It waits in the phase *prove*.
-async fn start_waiting(fixture: &RancherFixture) -> Result<OsSession> {
+/// A rotation on a terminal whose new agent never connects: it waits in phase *prove*.
+async fn waiting_rotation(fixture: &RancherFixture) -> Result<OsSession> {
     let fault = serde_json::json!({ "refuseNewTokens": [fixture.cluster.id] });
     fixture.rancher.fault(&fault).await?;
     let mut terminal = fixture
@@ -82,25 +82,26 @@ async fn start_waiting(fixture: &RancherFixture) -> Result<OsSession> {
 async fn ctrl_c_releases_the_lock_and_names_the_resume_command() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
     let start = State::of(&fixture).await?;
-    let mut terminal = start_waiting(&fixture).await?;
+    let mut terminal = waiting_rotation(&fixture).await?;
     terminal.send(ControlCode::EndOfText)?;
     let (rest, status) = to_the_end(terminal).await?;
     ensure!(code(status) == Some(130), "{status:?} {rest}");
     let id = &fixture.cluster.id;
-    ensure!(rest.contains("stands in phase prove: stopped as asked"), "{rest}");
+    ensure!(rest.contains("interrupted in phase prove"), "{rest}");
     ensure!(
-        rest.contains(&format!("`kubectl crt rotate {id}` continues it")),
+        rest.contains(&format!("`kubectl crt rotate {id}` resumes it")),
         "{rest}"
     );
-    let undo = format!("kubectl crt rollback {id}");
-    ensure!(rest.contains(&format!("`{undo}` undoes it")), "{rest}");
+    let rollback = format!("kubectl crt rollback {id}");
+    let restores = format!("`{rollback}` restores the original state");
+    ensure!(rest.contains(&restores), "{rest}");
     let state = State::of(&fixture).await?;
     let lease = state.lease.as_ref().context("no Lease")?;
     ensure!(lease.holder.is_none() && lease.journal.is_some(), "{state:#?}");
 
-    let words: Vec<_> = undo.split(' ').skip(1).chain(["--yes", "--settle", "1s"]).collect();
+    let words: Vec<_> = rollback.split(' ').skip(1).chain(["--yes", "--settle", "1s"]).collect();
     fixture.shell.kubectl(words).run().await?.expect(0)?;
-    // The Deployment named a token that tunnels reject, as the test has arranged. The old agent was never stopped.
+    // The Deployment named a token that is rejected, as planned; the old agent was never removed.
     ensure!(state.report.without.way_back.is_empty(), "{state:#?}");
     fixture.rancher.reset(&fixture.cluster).await?;
     state::restored(&fixture, &start, state.new_token()).await?;
@@ -132,8 +133,8 @@ async fn sigterm_ends_a_rotation_with_exit_code_143() -> Result<()> {
     Ok(())
 }
 
-/// Holds back the response to a write, so that the victim cannot exit in order.
-fn stall_a_write(proxy: &FaultProxy) -> Planned {
+/// Delays the response to a write, so that the run cannot stop in order.
+fn stall(proxy: &FaultProxy) -> Planned {
     proxy.plan(
         On::write().path("*/deployments/*"),
         Fault::Stall(Duration::from_mins(2)),
@@ -144,16 +145,16 @@ fn stall_a_write(proxy: &FaultProxy) -> Planned {
 async fn second_ctrl_c_exits_immediately() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Status, "lyon").await?;
     let (proxy, shell) = fixture.behind_proxy().await?;
-    let stalled = stall_a_write(&proxy);
+    let stalled = stall(&proxy);
     let mut terminal = shell
         .crt(["rotate", &fixture.cluster.id, "--yes", "--settle", "1s"])
         .on_terminal()?;
     tokio::time::timeout(e2e::PATIENCE, stalled.strikes()).await?;
     let began = std::time::Instant::now();
     terminal.send(ControlCode::EndOfText)?;
-    // The message says that a second Ctrl-C exits immediately.
+    // It says that it stops, and that a second Ctrl-C stops it at once.
     let mut terminal = tokio::task::spawn_blocking(move || -> Result<OsSession> {
-        terminal.expect("another Ctrl-C leaves at once")?;
+        terminal.expect("Press Ctrl-C again to stop at once")?;
         Ok(terminal)
     })
     .await??;
@@ -161,7 +162,7 @@ async fn second_ctrl_c_exits_immediately() -> Result<()> {
     let (rest, status) = to_the_end(terminal).await?;
     ensure!(code(status) == Some(130), "{status:?} {rest}");
     ensure!(began.elapsed() < Duration::from_mins(1), "{:?}", began.elapsed());
-    // The write in flight may or may not have been processed. The next run observes which.
+    // The write in flight may have been applied or not; a resumed run observes it.
     proxy.heal();
     fixture
         .shell

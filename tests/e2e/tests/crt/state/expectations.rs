@@ -16,14 +16,14 @@ pub(crate) enum Scope {
     OnlyAgent,
 }
 
-/// The failed expectations. Empty if all hold.
+/// The differences from what must hold.
 #[derive(Debug, Default)]
-pub(crate) struct Failures(Vec<String>);
+pub(crate) struct Differences(Vec<String>);
 
-impl Failures {
-    fn unless(&mut self, holds: bool, failure: impl FnOnce() -> String) {
+impl Differences {
+    fn unless(&mut self, holds: bool, difference: impl FnOnce() -> String) {
         if !holds {
-            self.0.push(failure());
+            self.0.push(difference());
         }
     }
 
@@ -35,29 +35,29 @@ impl Failures {
         self.unless(found.is_empty(), || format!("{what}: {found:?}"));
     }
 
-    /// Fails with all of them, and with the observed state.
+    /// Fails with all of them and the state.
     pub(crate) fn check(self, state: &State) -> Result<()> {
         ensure!(self.0.is_empty(), "{}\nin {state:#?}", self.0.join("\n"));
         Ok(())
     }
 }
 
-/// Checks that the cluster was rotated: the old values are revoked, the new ones are valid, and nothing else is left.
+/// The cluster was rotated: the values of the start are revoked, the current ones are new, and nothing else is left.
 ///
-/// It waits for Rancher's view of the tunnels, which may lag by a second, and for nothing else.
+/// The objects are read as they are now. Rancher's own view of tunnels may lag by a second.
 pub(crate) async fn rotated(fixture: &RancherFixture, start: &State, scope: Scope) -> Result<State> {
     let state = rancher_sees(fixture, |state| state.named().to_owned()).await?;
-    let mut failures = Failures::default();
-    let c = &mut failures;
+    let mut differences = Differences::default();
+    let c = &mut differences;
     for (name, value) in &start.tokens {
         let changes = name == "system" || scope == Scope::All;
         let now = state.tokens.get(name);
         c.unless(now.is_some_and(|now| (now != value) == changes), || {
             format!("token {name}: {now:?} after {value}")
         });
-        let dead = !state.report.accepted.contains(value);
-        c.unless(dead == changes, || {
-            format!("old value {value} of {name}, accepted: {}", !dead)
+        let revoked = !state.report.accepted.contains(value);
+        c.unless(revoked == changes, || {
+            format!("old value {value} of {name}, accepted: {}", !revoked)
         });
     }
     let old_names: Vec<_> = start.tokens.keys().collect();
@@ -69,18 +69,18 @@ pub(crate) async fn rotated(fixture: &RancherFixture, start: &State, scope: Scop
     c.same("the agent's token", &state.named(), &state.system());
     c.same("the Secret's name", &state.deployment.secret, &state.by_formula);
     nothing_left(c, &state);
-    never_without_a_valid_agent(c, &state);
+    always_with_a_valid_token(c, &state);
     let result = state.lease.as_ref().and_then(|lease| lease.result.as_deref());
     c.same("last result", &result, &Some("rotated"));
-    failures.check(&state)?;
+    differences.check(&state)?;
     Ok(state)
 }
 
-/// Checks that the cluster is as it was at the start: only the old values are valid, and the agent runs with the old one.
+/// The cluster is as at the start: the old values are valid, there is no other one, and the agent uses the old one.
 pub(crate) async fn restored(fixture: &RancherFixture, start: &State, new: Option<&str>) -> Result<State> {
     let state = rancher_sees(fixture, |_| start.named().to_owned()).await?;
-    let mut failures = Failures::default();
-    let c = &mut failures;
+    let mut differences = Differences::default();
+    let c = &mut differences;
     c.same("registration tokens", &state.tokens, &start.tokens);
     c.same(
         "accepted",
@@ -89,24 +89,24 @@ pub(crate) async fn restored(fixture: &RancherFixture, start: &State, new: Optio
     );
     if let Some(new) = new {
         c.unless(!state.report.accepted.iter().any(|token| token == new), || {
-            format!("the new token {new} is accepted still")
+            format!("the new token {new} is still accepted")
         });
     }
     let named = |state: &State| (state.deployment.secret.clone(), state.deployment.variable.clone());
     c.same("the Secret of the agent", &named(&state), &named(start));
     c.same("credential Secrets", &state.credentials, &start.credentials);
     nothing_left(c, &state);
-    never_without_a_valid_agent(c, &state);
-    failures.check(&state)?;
+    always_with_a_valid_token(c, &state);
+    differences.check(&state)?;
     Ok(state)
 }
 
-/// A run has left nothing behind, and the agent's Deployment has its usual rollout settings.
-fn nothing_left(c: &mut Failures, state: &State) {
-    c.none("bridges", &state.temporary);
-    c.none("graces", &state.graces.iter().collect::<Vec<_>>());
+/// Nothing of a run is left behind, and the agent's Deployment is rolled out as it is meant to be.
+fn nothing_left(c: &mut Differences, state: &State) {
+    c.none("temporary tokens", &state.temporary);
+    c.none("grace periods", &state.graces.iter().collect::<Vec<_>>());
     c.same("credential Secrets", &state.credentials.len(), &1);
-    c.same("roll-out settings", &state.deployment.settings, &(0, 600));
+    c.same("rollout settings", &state.deployment.settings, &(0, 600));
     if let Some(variable) = &state.deployment.variable {
         c.same("CATTLE_CREDENTIAL_NAME", variable, &state.deployment.secret);
     }
@@ -119,12 +119,12 @@ fn nothing_left(c: &mut Failures, state: &State) {
     }
 }
 
-fn never_without_a_valid_agent(c: &mut Failures, state: &State) {
+fn always_with_a_valid_token(c: &mut Differences, state: &State) {
     let without = &state.report.without;
-    c.none("without a way back", &without.way_back);
+    c.none("without a valid token", &without.way_back);
     c.none("without restart safety", &without.restart_safety);
     c.none("without a tunnel", &without.tunnel);
-    // A pod reopens its steve tunnel whenever another agent connects, and the condition follows the tunnel.
+    // The steve tunnel of a pod is reopened whenever another agent connects, and the condition follows it.
     let long = |interval: &&Interval| interval.ms > AGENTS_RESTART.as_millis() as u64;
     c.none(
         "without a steve tunnel",
@@ -132,13 +132,16 @@ fn never_without_a_valid_agent(c: &mut Failures, state: &State) {
     );
 }
 
-/// The longest time that an agent needs to start and connect (`agentStart` and `agentRetry` of the fake Rancher), on a busy
-/// machine.
+/// How long an agent takes at most to start and connect (`agentStart` and `agentRetry` of the fake Rancher), with a margin for a
+/// busy machine.
 const AGENTS_RESTART: Duration = Duration::from_secs(20);
 
-/// Waits until Rancher sees only the tunnels of one agent, and the cluster as connected. Returns the state.
+/// Waits until Rancher reports only the tunnels of one agent, and the cluster as connected. Then reads everything.
 async fn rancher_sees(fixture: &RancherFixture, token: impl Fn(&State) -> String) -> Result<State> {
-    let what = format!("Rancher to see one agent of cluster {}, connected", fixture.cluster.id);
+    let what = format!(
+        "Rancher to report one connected agent of cluster {}",
+        fixture.cluster.id
+    );
     let seen = until(&what, async || {
         let report = fixture.rancher.report(&fixture.cluster).await?;
         let condition = report.conditions.get("Connected");
@@ -147,7 +150,7 @@ async fn rancher_sees(fixture: &RancherFixture, token: impl Fn(&State) -> String
         if !connected || !tunnels {
             return Ok(None);
         }
-        // The pod may still exist for a while after its tunnels are closed.
+        // Kubernetes may take some time to delete the pod whose tunnels are closed.
         let state = State::of(fixture).await?;
         Ok((state.pods.len() == 1).then_some(state))
     });
@@ -172,42 +175,42 @@ fn sorted(list: &[String]) -> Vec<&str> {
     list
 }
 
-/// Changes a restored cluster in one way after another. Each change must be reported.
+/// Spoils a restored cluster in several ways. Each must be reported.
 #[rstest::rstest]
-#[case::plain(test_cluster::TokenStorage::Status)]
+#[case::status(test_cluster::TokenStorage::Status)]
 #[case::secret(test_cluster::TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn leftovers_and_interruptions_are_reported(#[case] storage: test_cluster::TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "oslo").await?;
     let start = State::of(&fixture).await?;
     restored(&fixture, &start, None).await?;
-    let reports = async |what: &str| -> Result<()> {
+    let reported = async |what: &str| -> Result<()> {
         let error = restored(&fixture, &start, None).await.err();
-        let error = error.with_context(|| format!("{what}: nothing was told"))?.to_string();
+        let error = error.with_context(|| format!("{what}: not reported"))?.to_string();
         ensure!(error.contains(what), "{what}: {error}");
         Ok(())
     };
     let unrotated = rotated(&fixture, &start, Scope::All)
         .await
         .err()
-        .context("taken for a rotated one")?;
+        .context("counts as rotated")?;
     let unrotated = unrotated.to_string();
     for what in ["token system: ", "token default-token: ", "old value ", "last result: "] {
         ensure!(unrotated.contains(what), "{what}: {unrotated}");
     }
 
     let (id, token) = (fixture.cluster.id.as_str(), start.named().to_owned());
-    let below = ["--context", id, "-n", "cattle-system"];
-    let above = ["--context", "management", "-n", id];
-    let by_hand =
+    let downstream = ["--context", id, "-n", "cattle-system"];
+    let management = ["--context", "management", "-n", id];
+    let kubectl =
         async |side: &[&str], words: &[&str]| fixture.shell.kubectl(side.iter().chain(words)).run().await?.expect(0);
     let began = std::time::Instant::now();
     fixture.rancher.fault(&serde_json::json!({ "refuse": [token] })).await?;
-    until("the refusal to be noted", async || {
-        // The fake Rancher checks on each change.
-        let now = format!("seen={}", began.elapsed().as_millis());
-        by_hand(
-            &below,
+    until("the rejection to be recorded", async || {
+        // The fake Rancher checks when something changes.
+        let now = format!("changed={}", began.elapsed().as_millis());
+        kubectl(
+            &downstream,
             &["annotate", "--overwrite", "deployment", "cattle-cluster-agent", &now],
         )
         .await?;
@@ -216,14 +219,14 @@ async fn leftovers_and_interruptions_are_reported(#[case] storage: test_cluster:
     })
     .await?;
     fixture.rancher.fault(&serde_json::json!({ "admit": [token] })).await?;
-    reports("without a way back: ").await?;
-    reports("without restart safety: ").await?;
+    reported("without a valid token: ").await?;
+    reported("without restart safety: ").await?;
     fixture.rancher.reset(&fixture.cluster).await?;
 
     let secret = serde_json::json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": { "name": format!("{CREDENTIALS}0123456789") },
     });
-    let create = below.iter().chain(&["create", "-f", "-"]);
+    let create = downstream.iter().chain(&["create", "-f", "-"]);
     fixture
         .shell
         .kubectl(create)
@@ -231,15 +234,19 @@ async fn leftovers_and_interruptions_are_reported(#[case] storage: test_cluster:
         .run()
         .await?
         .expect(0)?;
-    reports("credential Secrets: 2").await?;
+    reported("credential Secrets: 2").await?;
     let hold = r#"{"spec":{"progressDeadlineSeconds":3600}}"#;
-    by_hand(&below, &["patch", "deployment", "cattle-cluster-agent", "-p", hold]).await?;
-    reports("roll-out settings: (0, 3600)").await?;
+    kubectl(
+        &downstream,
+        &["patch", "deployment", "cattle-cluster-agent", "-p", hold],
+    )
+    .await?;
+    reported("rollout settings: (0, 3600)").await?;
     let lease = serde_json::json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
         "metadata": { "name": "kubectl-crt", "annotations": { JOURNAL: "{}" } }, "spec": { "holderIdentity": "me" },
     });
-    let create = above.iter().chain(&["create", "-f", "-"]);
+    let create = management.iter().chain(&["create", "-f", "-"]);
     fixture
         .shell
         .kubectl(create)
@@ -247,13 +254,18 @@ async fn leftovers_and_interruptions_are_reported(#[case] storage: test_cluster:
         .run()
         .await?
         .expect(0)?;
-    reports("holder of the Lease: ").await?;
-    reports("a journal is left: ").await?;
+    reported("holder of the Lease: ").await?;
+    reported("a journal is left: ").await?;
     let kind = "clusterregistrationtokens.management.cattle.io";
-    by_hand(
-        &above,
-        &["label", kind, "default-token", "kubectl-rotation.github.io/bridge=true"],
+    kubectl(
+        &management,
+        &[
+            "label",
+            kind,
+            "default-token",
+            "kubectl-rotation.github.io/temporary=true",
+        ],
     )
     .await?;
-    reports("bridges: [\"default-token\"]").await
+    reported("temporary tokens: [\"default-token\"]").await
 }

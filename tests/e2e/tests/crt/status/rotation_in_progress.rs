@@ -9,8 +9,8 @@ use test_cluster::{Fault, FaultProxy, Moment, On, Planned, TokenStorage};
 
 use crate::state::{self, Scope, State};
 
-/// A paused rotation. The proxy holds its third write back.
-struct PausedRotation {
+/// A rotation that is stopped with a write in flight.
+struct Stopped {
     fixture: RancherFixture,
     start: State,
     process: Running,
@@ -18,8 +18,8 @@ struct PausedRotation {
     proxy: FaultProxy,
 }
 
-impl PausedRotation {
-    /// Paused right before the write of the agent's Deployment.
+impl Stopped {
+    /// Right before the agent's Deployment is changed.
     async fn at_place(storage: TokenStorage) -> Result<Self> {
         let fixture = RancherFixture::begin(storage, "lyon").await?;
         let start = State::of(&fixture).await?;
@@ -33,7 +33,7 @@ impl PausedRotation {
         proxy.victim(process.pid()?);
         if tokio::time::timeout(e2e::PATIENCE, held.strikes()).await.is_err() {
             bail!(
-                "the fault did not happen:\n{}\n{}",
+                "it did not get that far:\n{}\n{}",
                 process.finish().await?,
                 proxy.transcript()
             );
@@ -55,7 +55,7 @@ impl PausedRotation {
     }
 }
 
-/// The text on the page behind a label.
+/// The text after a label on the page.
 fn line<'a>(page: &'a CommandOutput, label: &str) -> Option<&'a str> {
     let labelled = |line: &'a str| line.strip_prefix("  ")?.strip_prefix(label)?.strip_prefix(' ');
     page.stdout.lines().find_map(labelled).map(str::trim)
@@ -76,14 +76,14 @@ async fn status_shows_phase_and_lock_holder_of_a_running_rotation(#[case] storag
         .to_owned();
     let (old, pid) = (paused.start.named(), paused.process.pid()?);
     assert_eq!(
-        line(&page, "goal"),
+        line(&page, "direction"),
         Some(&*format!("forward, from {old} to {drawn}")),
         "{page}\n{new:#?}"
     );
     assert_eq!(line(&page, "phase"), Some("place"), "{page}");
     assert_eq!(
         line(&page, "step"),
-        Some(&*format!("point the agent at {drawn}, roll-out held")),
+        Some(&*format!("point the agent at {drawn}, rollout held")),
         "{page}"
     );
     let holder = line(&page, "held by").context("no holder")?;
@@ -97,19 +97,19 @@ async fn status_shows_phase_and_lock_holder_of_a_running_rotation(#[case] storag
     );
     let id = &paused.fixture.cluster.id;
     assert_eq!(
-        line(&page, "continue"),
+        line(&page, "resume"),
         Some(&*format!("kubectl crt rotate {id}")),
         "{page}"
     );
     assert_eq!(
-        line(&page, "undo"),
+        line(&page, "rollback"),
         Some(&*format!("kubectl crt rollback {id}")),
         "{page}"
     );
 
     let words = [
         "-o",
-        "jsonpath={.rotation.phase} {.rotation.goal} {.rotation.unattended}",
+        "jsonpath={.rotation.phase} {.rotation.direction} {.rotation.unattended}",
     ];
     assert_eq!(paused.status(&words).await?.stdout, "place forward false");
     let listed = paused
@@ -130,7 +130,7 @@ async fn status_shows_phase_and_lock_holder_of_a_running_rotation(#[case] storag
     let page = paused.fixture.shell.crt(["status", id]).run().await?.expect(0)?;
     let last = page.stdout.lines().last().unwrap_or_default();
     assert!(
-        last.starts_with("No rotation is under way. The last one ended ") && last.ends_with(": rotated."),
+        last.starts_with("Rotation in progress: none. Last rotation: rotated (") && last.ends_with(" ago)"),
         "{page}"
     );
     Ok(())
@@ -151,7 +151,7 @@ async fn status_names_the_command_that_resumes_a_killed_rotation(#[case] storage
         ..
     } = paused;
     process.finish().await?.expect_killed()?;
-    // The write in flight may be processed after the kill. The page shows the journal.
+    // The write was still in flight and may be applied after the kill; the page shows the journal.
     let page = fixture
         .shell
         .crt(["status", &fixture.cluster.id])
@@ -160,7 +160,7 @@ async fn status_names_the_command_that_resumes_a_killed_rotation(#[case] storage
         .expect(0)?;
     let holder = line(&page, "held by").context("no holder")?;
     assert!(
-        holder.starts_with("nobody any more (process ") && holder.ends_with(", has ended)"),
+        holder.starts_with("<none> (process ") && holder.ends_with(", has ended)"),
         "{page}"
     );
     assert_eq!(line(&page, "phase"), Some("place"), "{page}");
@@ -175,7 +175,7 @@ async fn status_names_the_command_that_resumes_a_killed_rotation(#[case] storage
     )?;
     assert_eq!(document["rotation"]["unattended"], Value::Bool(true), "{document:#}");
 
-    let command = line(&page, "continue").context("no command")?.to_owned();
+    let command = line(&page, "resume").context("no command")?.to_owned();
     let words: Vec<_> = command.split(' ').skip(1).chain(["--yes", "--settle", "1s"]).collect();
     fixture.shell.kubectl(words).run().await?.expect(0)?;
     state::rotated(&fixture, &start, Scope::All).await?;

@@ -1,9 +1,9 @@
-//! The two sides of one cluster, and Rancher's public door: how each is reached from what the user has.
+//! The connections to the management cluster, to a downstream cluster, and to Rancher's public endpoints.
 //!
-//! `--context` is the management side: a Rancher context of any cluster (`…/k8s/clusters/<id>`, `…/k8s/clusters/local`,
-//! the bare host), or the management cluster's own kubeconfig. Through Rancher the downstream side follows from it, with
-//! the same identity, by the cluster's id. From the management cluster's own kubeconfig nothing follows: there is no
-//! identity in it that Rancher knows.
+//! `--context` is the management cluster: a Rancher context of any cluster (`…/k8s/clusters/<id>`, `…/k8s/clusters/local`, the
+//! bare host), or the management cluster's own kubeconfig. From a Rancher context the connection to the downstream cluster
+//! follows, with the same credentials, by the cluster's id. From the management cluster's own kubeconfig it does not: its
+//! credentials are not those of a Rancher user.
 
 use std::fmt;
 
@@ -14,24 +14,24 @@ use client::connection::{Authority, Connection, Environment, Server};
 use client::error::{Doing as _, Error};
 use engine::rotation::Rotation as _;
 use rancher::cluster::{self, Cluster, ClusterId};
-use rancher::probe::{Identity, Probe};
+use rancher::probe::{Probe, ServerIdentity};
 use rancher::reach::{RancherUrl, Reach};
 use rancher::settings::{self, Settings};
 use url::Url;
 
 use crate::rotation::Crt;
 
-/// The management side in the words of a sentence.
+/// The management cluster, in messages.
 pub(crate) const MANAGEMENT: &str = "the management cluster";
-/// The downstream side in the words of a sentence.
+/// The downstream cluster, in messages.
 pub(crate) const DOWNSTREAM: &str = "the downstream cluster";
 
-/// The flag that gives the downstream side a context of its own.
+/// The flag for the context of the downstream cluster.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct DownstreamFlags {
-    /// The kubeconfig context of the downstream cluster itself; by default it is reached through Rancher
+    /// Kubeconfig context of the downstream cluster; by default it is reached through Rancher
     #[arg(long, value_name = "NAME", help_heading = "Connection options")]
-    pub downstream_context: Option<String>,
+    pub(crate) downstream_context: Option<String>,
 }
 
 impl DownstreamFlags {
@@ -42,61 +42,61 @@ impl DownstreamFlags {
     }
 }
 
-/// The management side alone: all that listing needs.
+/// The management cluster alone, which is all that listing needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Management {
-    /// The API server that keeps Rancher's objects.
-    pub server: Server,
+    /// The API server with Rancher's objects.
+    pub(crate) server: Server,
     connection: Connection,
     reach: Reach,
 }
 
-/// Both sides of one cluster, and Rancher's public door.
+/// Both clusters, and Rancher's public endpoints.
 #[derive(Clone, Debug)]
-pub(crate) struct Sides {
-    /// The API server that keeps Rancher's objects.
-    pub management: Server,
-    /// The cluster's own API server. `None` where there is no way to it; [`Sides::downstream`] says why.
-    pub downstream: Option<Downstream>,
-    /// Rancher's public door, where a token is asked about.
-    pub probe: Probe,
-    /// Rancher's settings; empty where they may not be read.
-    pub settings: Settings,
-    /// The cluster, as it was when the sides were opened.
-    pub cluster: Cluster,
+pub(crate) struct Connections {
+    /// The API server with Rancher's objects.
+    pub(crate) management: Server,
+    /// The downstream cluster. `None` without a route to it; [`Connections::downstream`] says why.
+    pub(crate) downstream: Option<Downstream>,
+    /// Rancher's public endpoints, which accept or reject a token.
+    pub(crate) probe: Probe,
+    /// Rancher's settings; empty where they cannot be read.
+    pub(crate) settings: Settings,
+    /// The cluster as it was when the connections were opened.
+    pub(crate) cluster: Cluster,
 }
 
-/// The downstream side.
+/// The downstream cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Downstream {
     /// Its API server.
-    pub server: Server,
-    /// The way to it.
-    pub path: Path,
-    /// A way to make a fresh call through Rancher's tunnel; `None` without an identity that Rancher knows.
-    pub proxied: Option<Server>,
+    pub(crate) server: Server,
+    /// The route to it.
+    pub(crate) route: Route,
+    /// The same API server through Rancher's tunnel. `None` without the credentials of a Rancher user.
+    pub(crate) proxied: Option<Server>,
 }
 
-/// The way to the downstream side.
+/// The route to the downstream cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Path {
-    /// Through Rancher, over the very tunnel that a rotation restarts: short polls only.
-    Derived,
-    /// A context that leads there without Rancher.
-    DirectContext(String),
+pub(crate) enum Route {
+    /// Through Rancher, over the tunnel that a rotation restarts: short polls only.
+    ThroughRancher,
+    /// A context that does not go through Rancher.
+    Context(String),
 }
 
-impl fmt::Display for Path {
+impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Derived => f.write_str("through Rancher"),
-            Self::DirectContext(name) => write!(f, "by context {name}"),
+            Self::ThroughRancher => f.write_str("through Rancher"),
+            Self::Context(name) => write!(f, "by context {name}"),
         }
     }
 }
 
 impl Management {
-    /// Finds the management side. Sends nothing.
+    /// Finds the management cluster. Sends nothing.
     pub(crate) fn open(flags: &GlobalFlags, environment: &Environment) -> Result<Self, Error> {
         let given = flags.connection.load(environment)?;
         let reach = Reach::of(given.server());
@@ -111,14 +111,14 @@ impl Management {
         })
     }
 
-    /// A cluster by its id, display name, or `namespace/name` of its provisioning object.
-    pub(crate) async fn cluster(&self, asked: &str) -> Result<Cluster, Error> {
-        cluster::find(&self.server.client, asked)
+    /// A cluster by its id, its display name, or `namespace/name` of its provisioning object.
+    pub(crate) async fn cluster(&self, name: &str) -> Result<Cluster, Error> {
+        cluster::find(&self.server.client, name)
             .await
             .map_err(|error| error.on(MANAGEMENT))
     }
 
-    /// Rancher's settings; those of a caller who may not read them are empty.
+    /// Rancher's settings; empty for a caller who cannot read them.
     pub(crate) async fn settings(&self) -> Result<Settings, Error> {
         match settings::read(&self.server.client).await {
             Err(error) if error.is_forbidden() => Ok(Settings::default()),
@@ -126,8 +126,8 @@ impl Management {
         }
     }
 
-    /// Rancher's own URL, if this side is reached through Rancher. A URL without a path may be Rancher's or an API
-    /// server's: who answers is asked.
+    /// Rancher's own URL, if the context leads to Rancher. A URL without a path may be Rancher's or an API server's, so the
+    /// server is asked.
     pub(crate) async fn rancher(&self) -> Result<Option<RancherUrl>, Error> {
         match &self.reach {
             Reach::Proxy { base, .. } => Ok(Some(base.clone())),
@@ -138,22 +138,23 @@ impl Management {
                         .connect()?
                         .client,
                 );
-                let found = probe.identify().await.map_err(|error| error.on(MANAGEMENT))?;
-                Ok(matches!(found, Identity::Rancher).then(|| base.clone()))
+                let identity = probe.identify().await.map_err(|error| error.on(MANAGEMENT))?;
+                Ok(matches!(identity, ServerIdentity::Rancher).then(|| base.clone()))
             }
         }
     }
 
-    /// Rancher's public door: at the URL by which we reach Rancher, else at the one that its agents use.
+    /// Rancher's public endpoints: at the URL of the context if it leads to Rancher, else at the one that agents use.
     pub(crate) fn probe(&self, rancher: Option<&RancherUrl>, settings: &Settings) -> Result<Probe, Error> {
         let connection = if let Some(base) = rancher {
             self.connection.anonymous_at(base.url().clone(), Authority::Same)
         } else {
             let text = settings.server_url.as_deref().ok_or_else(no_server_url)?;
             let url: Url = text.parse().map_err(|_| {
-                Error::failed("Rancher's setting server-url holds no URL").hint("set it to where agents find Rancher")
+                Error::failed("Rancher's setting server-url is not a URL")
+                    .hint("set it to the URL that agents connect to")
             })?;
-            // As agents do it: without the setting, the certificate is a public one.
+            // As agents do: without the setting, the certificate is publicly trusted.
             let authority = settings.cacerts.as_deref().map_or(Authority::Public, Authority::Pem);
             self.connection
                 .anonymous_at(RancherUrl::new(&url).url().clone(), authority)
@@ -161,19 +162,19 @@ impl Management {
         Ok(Probe::new(connection.connect()?.client))
     }
 
-    /// The API server of a cluster through Rancher, with our own identity.
+    /// The API server of a cluster through Rancher, with the caller's credentials.
     pub(crate) fn through_rancher(&self, rancher: &RancherUrl, cluster: &ClusterId) -> Result<Server, Error> {
         self.connection.at(rancher.cluster(cluster)).connect()
     }
 
-    /// Opens both sides of a cluster. `downstream_context` is the user's own way to it.
-    pub(crate) async fn sides(
+    /// Opens the connections of a cluster. `downstream_context` is the user's own route to it.
+    pub(crate) async fn connections(
         &self,
         cluster: Cluster,
         flags: &ConnectionFlags,
         downstream_context: Option<&str>,
         environment: &Environment,
-    ) -> Result<Sides, Error> {
+    ) -> Result<Connections, Error> {
         let settings = self.settings().await?;
         let rancher = self.rancher().await?;
         let proxied = rancher
@@ -184,11 +185,11 @@ impl Management {
             Some(name) => Some(by_context(name, flags, environment, &cluster.id, proxied)?),
             None => proxied.map(|server| Downstream {
                 proxied: Some(server.clone()),
-                path: Path::Derived,
+                route: Route::ThroughRancher,
                 server,
             }),
         };
-        Ok(Sides {
+        Ok(Connections {
             management: self.server.clone(),
             downstream,
             probe: self.probe(rancher.as_ref(), &settings)?,
@@ -198,37 +199,36 @@ impl Management {
     }
 }
 
-impl Sides {
-    /// Finds a cluster by what the user calls it, and opens both of its sides.
+impl Connections {
+    /// Finds a cluster by name, and opens its connections.
     pub(crate) async fn open(
         global: &GlobalFlags,
         downstream: &DownstreamFlags,
         context: &Context,
-        asked: &str,
+        name: &str,
     ) -> Result<Self, Error> {
         let management = Management::open(global, &context.environment)?;
-        let cluster = management.cluster(asked).await?;
-        let name = downstream.downstream_context.as_deref();
+        let cluster = management.cluster(name).await?;
+        let downstream_context = downstream.downstream_context.as_deref();
         management
-            .sides(cluster, &global.connection, name, &context.environment)
+            .connections(cluster, &global.connection, downstream_context, &context.environment)
             .await
     }
 
-    /// The downstream side, or the sentence that says how to give one.
+    /// The downstream cluster, or the error that says how to reach it.
     pub(crate) fn downstream(&self) -> Result<&Downstream, Error> {
         self.downstream.as_ref().ok_or_else(|| {
             let id = &self.cluster.id;
             Error::failed(format!(
-                "the downstream cluster {id} cannot be reached: the context of the management side is not one of Rancher's, \
-                 and no other way to it was given"
+                "cannot reach downstream cluster {id}: --context is not a context of Rancher, and there is no other route"
             ))
-            .hint(format!("give a context of cluster {id} itself with --downstream-context"))
-            .hint("or use a context of Rancher (…/k8s/clusters/local) with --context")
+            .hint(format!("pass a context of cluster {id} with --downstream-context"))
+            .hint("pass a context of Rancher (…/k8s/clusters/local) with --context")
         })
     }
 }
 
-/// The downstream side by a context of the user's choice, which must not be known to lead elsewhere.
+/// The downstream cluster by a context of the user, which must not be known to lead elsewhere.
 fn by_context(
     name: &str,
     flags: &ConnectionFlags,
@@ -248,23 +248,25 @@ fn by_context(
             "--downstream-context {name} leads to cluster {cluster}, not to {wanted}"
         ))
         .hint(format!(
-            "give a context of cluster {wanted}, or leave --downstream-context out"
+            "pass a context of cluster {wanted}, or omit --downstream-context"
         )));
     }
     let server = connection.connect()?;
     let through_rancher = leads_to.downstream().is_some();
     Ok(Downstream {
         proxied: proxied.or_else(|| through_rancher.then(|| server.clone())),
-        path: if through_rancher {
-            Path::Derived
+        route: if through_rancher {
+            Route::ThroughRancher
         } else {
-            Path::DirectContext(name.to_owned())
+            Route::Context(name.to_owned())
         },
         server,
     })
 }
 
 fn no_server_url() -> Error {
-    Error::failed("Rancher cannot be found: its setting server-url is empty or may not be read, and --context is not one of Rancher's")
-        .hint("use a context of Rancher (…/k8s/clusters/local) with --context")
+    Error::failed(
+        "cannot find Rancher: its setting server-url is empty or unreadable, and --context is not a context of Rancher",
+    )
+    .hint("pass a context of Rancher (…/k8s/clusters/local) with --context")
 }

@@ -1,4 +1,4 @@
-//! The rotation of registration tokens in words: where it starts from, what else is invalidated, and what it ends with.
+//! The texts of a rotation: where it starts, what else it invalidates, and its summary.
 
 use cli::rotation::commands::Commands;
 use cli::rotation::leases::LeasedRotation;
@@ -9,18 +9,18 @@ use rancher::cluster::{Cluster, ClusterId};
 use serde_json::{Map, Value, json};
 
 use super::row::ClusterName;
+use crate::connections::MANAGEMENT;
 use crate::rotation::Crt;
 use crate::rotation::observed::Observed;
 use crate::rotation::record::Record;
-use crate::sides::MANAGEMENT;
 
 /// The name of the Lease of a cluster, in the cluster's own namespace on the management cluster.
 pub(crate) const LEASE: &str = "kubectl-crt";
 
-/// The rotation in progress or past of one cluster.
-pub(crate) type Rotation = LeasedRotation<Crt>;
+/// What the Lease of one cluster says.
+pub(crate) type ClusterRotation = LeasedRotation<Crt>;
 
-/// Where a rotation starts from.
+/// Where a rotation starts.
 pub(crate) fn start(seen: &Observed, record: &Record) -> String {
     let system = match record.system {
         Some(system) if system == record.old => "which registration token \"system\" also has".to_owned(),
@@ -29,11 +29,11 @@ pub(crate) fn start(seen: &Observed, record: &Record) -> String {
     };
     format!(
         "the agent runs with {} from Secret {}, {system} (token storage: {})",
-        record.old, record.old_secret, seen.era
+        record.old, record.old_secret, seen.storage
     )
 }
 
-/// The token is also the secret of every command and URL that Rancher has ever shown for it.
+/// The token is also part of every command and URL that Rancher has shown for it.
 pub(crate) fn also_invalidated(plan: &Plan<Crt>) -> Vec<String> {
     let record = &plan.record;
     if plan.direction.is_rollback() {
@@ -80,7 +80,7 @@ pub(crate) fn summary(before: &Observed, plan: Option<&Plan<Crt>>) -> String {
 }
 
 /// A cluster as the target of a rotation.
-pub(crate) fn rotation_target(cluster: &Cluster, commands: Commands) -> Target {
+pub(crate) fn target(cluster: &Cluster, commands: Commands) -> Target {
     let details = match json!({ "cluster": ClusterName::of(cluster) }) {
         Value::Object(details) => details,
         _ => Map::new(),
@@ -106,7 +106,7 @@ pub(crate) fn lease(cluster: &ClusterId) -> LeaseName {
 }
 
 /// A cluster in a sentence: `cluster oslo (c-x7k2p)`.
-pub(crate) fn display(cluster: &Cluster) -> String {
+fn display(cluster: &Cluster) -> String {
     if cluster.display_name.is_empty() || cluster.display_name == cluster.id.as_str() {
         format!("cluster {}", cluster.id)
     } else {
@@ -114,8 +114,8 @@ pub(crate) fn display(cluster: &Cluster) -> String {
     }
 }
 
-/// Whether the rotation in progress changes this registration token. One whose journal cannot be read may change any.
-pub(crate) fn changes(rotation: &Rotation, token: &str) -> bool {
+/// Whether the rotation in progress changes this registration token. If its journal cannot be read, it may change any.
+pub(crate) fn changes(rotation: &ClusterRotation, token: &str) -> bool {
     match &rotation.journal {
         None => false,
         Some(Err(_)) => true,
