@@ -67,7 +67,7 @@ async fn list_distinguishes_disabled_expired_and_revoked_tokens() -> Result<()> 
     assert_eq!(single_row(&fixture, &[]).await?["state"], "disabled");
     assert_eq!(single_row(&fixture, &["--probe"]).await?["state"], "dead");
     rancher.change_token(&name, &json!({"enabled": true})).await?;
-    assert_eq!(single_row(&fixture, &["--probe"]).await?["probed"], "works");
+    assert_eq!(single_row(&fixture, &["--probe"]).await?["probed"], "accepted");
 
     rancher.change_token(&name, &json!({"expired": true})).await?;
     assert_eq!(single_row(&fixture, &[]).await?["state"], "expired");
