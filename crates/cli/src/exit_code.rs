@@ -8,15 +8,15 @@ use client::error::{Error, Kind};
 pub enum ExitCode {
     /// 0: done.
     Done = 0,
-    /// 1: failed, and nothing is pending (also: what was begun was undone).
+    /// 1: failed, and nothing is pending. Also: rolled back.
     Failed = 1,
     /// 2: the command line was wrong.
     Usage = 2,
     /// 3: nothing to do, or not due; only where `--exit-code` asks for it.
     NothingToDo = 3,
-    /// 4: stopped half-way; the same command continues.
+    /// 4: pending. The same command resumes.
     Pending = 4,
-    /// 5: another run holds the subject; nothing was touched.
+    /// 5: another run holds the lock. Nothing was changed.
     Held = 5,
     /// 124: a plain wait ran out of time.
     TimedOut = 124,
@@ -24,6 +24,13 @@ pub enum ExitCode {
     Interrupted = 130,
     /// 143: SIGTERM.
     Terminated = 143,
+}
+
+impl ExitCode {
+    /// What they mean, for the help of a plugin.
+    pub(crate) const HELP: &str = "Exit codes: 0 done, 1 failed or rolled back, 2 usage error, 3 nothing to do (with --exit-code), \
+                                   4 pending: run the same command again, 5 held by another run, 124 timed out, 130 or 143 \
+                                   interrupted.";
 }
 
 impl From<ExitCode> for std::process::ExitCode {

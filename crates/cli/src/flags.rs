@@ -1,7 +1,7 @@
 //! kubectl's connection flags, one set for all plugins.
 //!
 //! kubectl refuses flags before the plugin's name, so every plugin has to know them all. A flag that is given but empty
-//! counts as absent, as it does for kubectl.
+//! counts as absent, as it does for kubectl. Each flag carries kubectl's own sentence (1.36, `kubectl options`).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use client::secret::Secret;
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Connection options")]
 pub struct ConnectionFlags {
-    /// Path to the kubeconfig file to use
+    /// Path to the kubeconfig file to use for CLI requests
     #[arg(long, global = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath, value_parser = path())]
     pub kubeconfig: Option<PathBuf>,
 
@@ -32,7 +32,7 @@ pub struct ConnectionFlags {
     #[arg(long, global = true, value_name = "NAME")]
     pub user: Option<String>,
 
-    /// The namespace to work in
+    /// If present, the namespace scope for this CLI request
     #[arg(short = 'n', long, global = true, value_name = "NAMESPACE")]
     pub namespace: Option<String>,
 
@@ -40,19 +40,20 @@ pub struct ConnectionFlags {
     #[arg(short = 's', long, global = true, value_name = "URL")]
     pub server: Option<String>,
 
-    /// Bearer token for the API server; it is visible in the process list, prefer a kubeconfig
+    /// Bearer token for authentication to the API server. It is visible in the process list: prefer a kubeconfig
     #[arg(long, global = true, value_name = "TOKEN", value_parser = secret())]
     pub token: Option<Secret>,
 
-    /// Server name to use for the validation of the server's certificate
+    /// Server name to use for server certificate validation. If it is not provided, the hostname used to contact the server is
+    /// used
     #[arg(long, global = true, value_name = "NAME")]
     pub tls_server_name: Option<String>,
 
-    /// Do not check the server's certificate; the connection can then be tampered with
+    /// If true, the server's certificate will not be checked for validity. This will make your HTTPS connections insecure
     #[arg(long, global = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
     pub insecure_skip_tls_verify: Option<bool>,
 
-    /// Path to a certificate file of the certificate authority
+    /// Path to a cert file for the certificate authority
     #[arg(long, global = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub certificate_authority: Option<String>,
 
@@ -64,27 +65,28 @@ pub struct ConnectionFlags {
     #[arg(long, global = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub client_key: Option<String>,
 
-    /// Username to impersonate
+    /// Username to impersonate for the operation. User could be a regular user or a service account in a namespace
     #[arg(long = "as", global = true, value_name = "USER")]
     pub impersonate: Option<String>,
 
-    /// UID to impersonate
+    /// UID to impersonate for the operation
     #[arg(long = "as-uid", global = true, value_name = "UID")]
     pub impersonate_uid: Option<String>,
 
-    /// Group to impersonate; can be repeated
+    /// Group to impersonate for the operation, this flag can be repeated to specify multiple groups
     #[arg(long = "as-group", global = true, value_name = "GROUP")]
     pub impersonate_groups: Vec<String>,
 
-    /// Extra of the user to impersonate; can be repeated
+    /// User extras to impersonate for the operation, this flag can be repeated to specify multiple values for the same key
     #[arg(long = "as-user-extra", global = true, value_name = "KEY=VALUE")]
     pub impersonate_extra: Vec<String>,
 
-    /// Time to wait for one request (5s, 2m, or seconds); 0 waits without end
+    /// The length of time to wait before giving up on a single server request. Non-zero values should contain a corresponding
+    /// time unit (e.g. 1s, 2m, 3h). A value of zero means don't timeout requests
     #[arg(long, global = true, value_name = "DURATION", default_value = "0", value_parser = timeout)]
     pub request_timeout: Duration,
 
-    /// Do not ask the server for compressed answers
+    /// If true, opt-out of response compression for all requests to the server
     #[arg(long, global = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
     pub disable_compression: Option<bool>,
 }

@@ -3,6 +3,7 @@
 //! krew v0.5.0 refuses an archive with anything but regular files and directories (internal/download/downloader.go), and
 //! takes the files' modes from it.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use anyhow::Result;
@@ -21,14 +22,22 @@ const ANY_SYSTEM: u8 = 255;
 /// The licence as it lies beside every program.
 pub const LICENSE: &[u8] = include_bytes!("../../../LICENSE");
 
-/// A `.tar.gz` with the plugin's program, under the name that kubectl looks for, and the licence, in the order of names.
-pub fn pack(plugin: &Plugin, program: &[u8], compression: Compression) -> Result<Vec<u8>> {
+/// A page of the manual: its file name, and its text.
+pub type ManPage = (String, Vec<u8>);
+
+/// A `.tar.gz` with the plugin's program, under the name that kubectl looks for, the licence, and the man pages, in the order of
+/// names.
+pub fn pack(plugin: &Plugin, program: &[u8], man_pages: &[ManPage], compression: Compression) -> Result<Vec<u8>> {
     let gzip = GzBuilder::new()
         .operating_system(ANY_SYSTEM)
         .write(Vec::new(), compression);
     let mut tar = tar::Builder::new(gzip);
     append(&mut tar, "LICENSE", 0o644, LICENSE)?;
     append(&mut tar, &plugin.binary(), 0o755, program)?;
+    let sorted: BTreeMap<_, _> = man_pages.iter().map(|(name, text)| (name, text)).collect();
+    for (name, text) in sorted {
+        append(&mut tar, &format!("man/man1/{name}"), 0o644, text)?;
+    }
     let mut gzip = tar.into_inner()?;
     gzip.flush()?;
     Ok(gzip.finish()?)
@@ -62,16 +71,20 @@ mod tests {
     use super::*;
     use crate::PLUGINS;
 
+    fn man_pages() -> [ManPage; 2] {
+        ["kubectl-crt.1", "kubectl-crt-list.1"].map(|name| (name.to_owned(), b".TH".to_vec()))
+    }
+
     #[test]
     fn packing_twice_gives_the_same_bytes() {
         let program: Vec<u8> = (0_u32..1 << 16).flat_map(u32::to_le_bytes).collect();
-        let packed = || pack(&PLUGINS[0], &program, Compression::best()).unwrap();
+        let packed = || pack(&PLUGINS[0], &program, &[], Compression::best()).unwrap();
         assert_eq!(sum(&packed()), sum(&packed()));
     }
 
     #[test]
-    fn the_archive_holds_the_program_and_the_licence_and_nobody_s_name() {
-        let packed = pack(&PLUGINS[0], b"program", Compression::best()).unwrap();
+    fn the_archive_has_the_program_the_licence_and_man_pages_without_owner() {
+        let packed = pack(&PLUGINS[0], b"program", &man_pages(), Compression::best()).unwrap();
         let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(&packed[..]));
         let mut found = Vec::new();
         for entry in archive.entries().unwrap() {
@@ -90,7 +103,12 @@ mod tests {
         }
         assert_eq!(
             found,
-            [("LICENSE".to_owned(), 0o644), ("kubectl-crt".to_owned(), 0o755)]
+            [
+                ("LICENSE".to_owned(), 0o644),
+                ("kubectl-crt".to_owned(), 0o755),
+                ("man/man1/kubectl-crt-list.1".to_owned(), 0o644),
+                ("man/man1/kubectl-crt.1".to_owned(), 0o644),
+            ]
         );
     }
 
@@ -98,7 +116,11 @@ mod tests {
     fn tar_unpacks_what_was_packed() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("packed.tar.gz");
-        fs::write(&file, pack(&PLUGINS[0], b"program", Compression::best()).unwrap()).unwrap();
+        fs::write(
+            &file,
+            pack(&PLUGINS[0], b"program", &man_pages(), Compression::best()).unwrap(),
+        )
+        .unwrap();
         let mut tar = Command::new("tar");
         let status = tar.arg("-xzf").arg(&file).arg("-C").arg(dir.path()).status().unwrap();
         assert!(status.success());

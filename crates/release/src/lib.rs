@@ -6,7 +6,7 @@
 //! use release::{PLATFORMS, PLUGINS, Release, archive};
 //! let release = Release::current();
 //! let (plugin, platform) = (&PLUGINS[0], &PLATFORMS[0]);
-//! let bytes = archive::pack(plugin, &std::fs::read("kubectl-crt")?, archive::Compression::best())?;
+//! let bytes = archive::pack(plugin, &std::fs::read("kubectl-crt")?, &[], archive::Compression::best())?;
 //! let manifest = release.manifest(plugin, &[(platform, archive::sum(&bytes))])?;
 //! # Ok(()) }
 //! ```

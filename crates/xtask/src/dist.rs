@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::cargo::{built, c_compiler, cargo, has_c_compiler, has_target, host, root, target_dir};
+use crate::docs;
 use crate::step::Steps;
 
 /// Where the archives are put, with manifests that know only them.
@@ -33,6 +34,8 @@ pub(crate) fn run(dist: &Dist) -> Result<()> {
         steps.run(&title, &mut shipped.build(&package))?;
     }
 
+    let man_pages = target_dir()?.join("man-pages");
+    docs::write_man_pages(&steps, &man_pages)?;
     let mut pack = release()?;
     pack.args([
         "pack",
@@ -43,6 +46,8 @@ pub(crate) fn run(dist: &Dist) -> Result<()> {
         "--programs",
     ])
     .arg(target_dir()?.join(shipped.profile()))
+    .arg("--man-pages")
+    .arg(man_pages)
     .current_dir(root());
     steps.run("pack", &mut pack)?;
     for into in [ARCHIVES].into_iter().chain(dist.manifests.then_some(INDEX)) {

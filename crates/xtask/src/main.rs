@@ -4,6 +4,7 @@ mod bench;
 mod cargo;
 mod demo;
 mod dist;
+mod docs;
 mod parallel;
 #[cfg(test)]
 mod rules;
@@ -25,6 +26,8 @@ enum Xtask {
     Demo(demo::Demo),
     Bench(bench::Bench),
     Dist(dist::Dist),
+    /// Write the pages that are generated from the source: docs/reference, and the step table of each rotation
+    Docs,
 }
 
 fn main() -> ExitCode {
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         Xtask::Demo(demo) => demo::run(&demo),
         Xtask::Bench(bench) => bench::run(&bench),
         Xtask::Dist(dist) => dist::run(&dist),
+        Xtask::Docs => docs::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,6 +6,7 @@
 
 mod completion;
 mod dry_run;
+mod help;
 mod log;
 mod signals;
 pub mod version;
@@ -100,10 +101,14 @@ pub fn run<P: Plugin>() -> ProcessExit {
     if let Some(words) = completion::asked(&arguments) {
         return completion::answer::<P>(words);
     }
-    let parsed = command::<P>()
-        .try_get_matches_from(arguments)
-        .and_then(|matches| P::from_arg_matches(&matches));
-    let plugin = match parsed {
+    let matches = match help::concise(command::<P>()).try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error),
+    };
+    if matches.subcommand_name() == Some(help::OPTIONS) {
+        return printed(help::print_options(&command::<P>()), ExitCode::Done);
+    }
+    let plugin = match P::from_arg_matches(&matches) {
         Ok(plugin) => plugin,
         Err(error) => return usage(&error),
     };
@@ -116,11 +121,19 @@ pub fn run<P: Plugin>() -> ProcessExit {
 
 /// clap prints help and errors itself, to the stream where each belongs.
 fn usage(error: &clap::Error) -> ProcessExit {
-    let printed = error.print();
-    match printed {
+    let code = if error.use_stderr() {
+        ExitCode::Usage
+    } else {
+        ExitCode::Done
+    };
+    printed(error.print(), code)
+}
+
+/// A reader that goes away is no error.
+fn printed(outcome: std::io::Result<()>, code: ExitCode) -> ProcessExit {
+    match outcome {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::Done.into(),
-        _ if error.use_stderr() => ExitCode::Usage.into(),
-        _ => ExitCode::Done.into(),
+        _ => code.into(),
     }
 }
 
@@ -180,5 +193,9 @@ pub fn command<P: Plugin>() -> clap::Command {
     } else {
         clap::ColorChoice::Auto
     };
-    P::command().bin_name(format!("kubectl {}", P::NAME)).color(color)
+    let command = P::command()
+        .bin_name(format!("kubectl {}", P::NAME))
+        .color(color)
+        .subcommand(help::options_command());
+    help::with_last_lines(command, ExitCode::HELP)
 }

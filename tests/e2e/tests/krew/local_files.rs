@@ -41,6 +41,8 @@ fn plugins_install_from_a_manifest_and_an_archive() -> Result<()> {
         let store = home.path().join("krew/store").join(plugin.name).join("v1.0.0");
         let license = fs::read(store.join("LICENSE"))?;
         ensure!(license == archive::LICENSE, "the license is not installed");
+        let man_page = store.join("man/man1").join(format!("{}.1", plugin.binary()));
+        ensure!(man_page.is_file(), "the man pages are not installed");
     }
     Ok(())
 }

@@ -98,7 +98,8 @@ fn packed(plugin: &Plugin) -> Result<&'static Packed> {
         return Ok(packed);
     }
     let program = fs::read(test_cluster::built(&plugin.binary())?)?;
-    let bytes = archive::pack(plugin, &program, Compression::none())?;
+    let man_page = (format!("{}.1", plugin.binary()), b".TH".to_vec());
+    let bytes = archive::pack(plugin, &program, &[man_page], Compression::none())?;
     let packed: &'static Packed = Box::leak(Box::new(Packed {
         sum: archive::sum(&bytes),
         bytes,

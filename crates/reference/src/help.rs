@@ -1,0 +1,118 @@
+//! The rules for the help of a command.
+
+use std::process;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Arg, Command};
+
+/// The lines of a screen.
+const SCREEN: usize = 48;
+/// A command is described in fewer characters, so that the list of commands has one line for each.
+const SHORT: usize = 70;
+/// Commands that need no example.
+const PLAIN: [&str; 2] = ["options", "help"];
+
+/// Checks every command of a plugin. `long`: those whose help may be longer than a screen.
+pub(crate) fn check(root: &Command, program: &str, long: &[&str]) -> Result<()> {
+    let mut broken = texts(root);
+    let mut root = root.clone();
+    root.build();
+    for command in std::iter::once(&root).chain(root.get_subcommands()) {
+        let name = command.get_name();
+        let is_root = name == root.get_name();
+        let words = [name, "--help"];
+        let printed = printed(program, if is_root { &words[1..] } else { &words })?;
+        let lines = printed.lines().count();
+        if long.contains(&name) {
+            ensure!(
+                lines > SCREEN,
+                "the help of {name} fits on a screen: take it off the list"
+            );
+        } else if lines > SCREEN {
+            broken.push(format!("{name}: the help has {lines} lines, and a screen has {SCREEN}"));
+        }
+        let pointer = "options\" for a list of global command-line options (applies to all commands).\n";
+        if !printed.ends_with(pointer) && name != "help" {
+            broken.push(format!("{name}: the help does not point to `options`"));
+        }
+    }
+    if broken.is_empty() {
+        Ok(())
+    } else {
+        bail!("{}", broken.join("\n"))
+    }
+}
+
+/// What the program prints where there is no terminal: 100 columns.
+fn printed(program: &str, arguments: &[&str]) -> Result<String> {
+    let mut command = process::Command::new(program);
+    let out = command.args(arguments).env_remove("COLUMNS").output();
+    let out = out.with_context(|| format!("run {program}"))?;
+    ensure!(out.status.success(), "{program} {arguments:?}: {}", out.status);
+    Ok(String::from_utf8(out.stdout)?)
+}
+
+/// What is wrong with the texts of the definitions.
+fn texts(root: &Command) -> Vec<String> {
+    let mut broken = Vec::new();
+    for command in std::iter::once(root).chain(root.get_subcommands()) {
+        let name = command.get_name();
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        if about.chars().count() >= SHORT || about.ends_with('.') || about.is_empty() {
+            broken.push(format!(
+                "{name}: describe it in fewer than {SHORT} characters, without a full stop: {about}"
+            ));
+        }
+        let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        if !after.starts_with("Examples:\n  # ") && !PLAIN.contains(&name) {
+            broken.push(format!("{name}: the help has no examples"));
+        }
+        let of_flag = |flag: &Arg| flag.get_long_help().or(flag.get_help()).map(ToString::to_string);
+        let texts = command.get_arguments().filter_map(of_flag).chain([after]);
+        for line in texts.filter_map(|text| wrapped(&text)) {
+            broken.push(format!(
+                "{name}: wrapped in the source, where clap has to wrap it: {line}"
+            ));
+        }
+    }
+    broken
+}
+
+/// The first line of prose that goes on in the next one.
+fn wrapped(text: &str) -> Option<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_prose = |line: &str| !line.is_empty() && !line.starts_with(' ') && !line.ends_with(':');
+    let pairs = lines.windows(2).find(|pair| is_prose(pair[0]) && is_prose(pair[1]))?;
+    Some(pairs[0].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prose_is_not_wrapped_in_the_source() {
+        assert_eq!(
+            wrapped("Examples:\n  # One\n  kubectl a\n\nOne line.\n\nAnother."),
+            None
+        );
+        assert_eq!(
+            wrapped("A rollback is possible until\nthe old token is revoked."),
+            Some("A rollback is possible until".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_command_has_a_short_description_and_examples() {
+        let good = Command::new("good")
+            .about("Do it")
+            .after_help("Examples:\n  # One\n  kubectl good");
+        let bad = Command::new("bad").about("x".repeat(70));
+        let root = Command::new("root")
+            .about("Do all")
+            .after_help("Examples:\n  # One\n  kubectl root");
+        let broken = texts(&root.subcommand(good).subcommand(bad));
+        assert_eq!(broken.len(), 2, "{broken:?}");
+        assert!(broken.iter().all(|line| line.starts_with("bad: ")), "{broken:?}");
+    }
+}

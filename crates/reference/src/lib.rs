@@ -1,0 +1,169 @@
+//! The pages that are generated from a plugin's source: its reference, its man pages, and the step table of its rotation.
+//!
+//! Each plugin has a test `reference` that calls [`Plugin::check`]. So drift is found by the tests of that plugin, no other
+//! plugin has to be compiled for it, and what is shipped knows nothing of this crate. `cargo xtask docs` runs the same tests
+//! with [`UPDATE`] set: then they write the pages. The man pages are not kept in the repository: they are written for a release,
+//! where [`MAN_PAGES`] names a directory.
+
+mod help;
+mod man;
+mod markdown;
+mod stages;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Command;
+
+/// The environment variable that makes [`Plugin::check`] write the pages.
+pub const UPDATE: &str = "UPDATE_DOCS";
+/// The environment variable with the directory that [`Plugin::check`] writes the man pages to.
+pub const MAN_PAGES: &str = "MAN_PAGES";
+
+/// A plugin, as its test describes it.
+#[derive(Debug)]
+pub struct Plugin {
+    /// What is typed after `kubectl`.
+    pub name: &'static str,
+    /// Its command line.
+    pub command: Command,
+    /// The text of the file with its stages.
+    pub stages: &'static str,
+}
+
+/// A page, and what it has to say.
+struct Page {
+    path: PathBuf,
+    text: String,
+}
+
+impl Plugin {
+    /// Compares the pages of the plugin with its definitions; with [`UPDATE`] set, writes them.
+    ///
+    /// # Errors
+    /// Which pages differ, and the command that writes them.
+    pub fn check(&self) -> Result<()> {
+        let root = root();
+        let pages = self.pages(&root)?;
+        let update = std::env::var_os(UPDATE).is_some();
+        let mut stale = Vec::new();
+        for Page { path, text } in pages {
+            if fs::read_to_string(&path).is_ok_and(|there| there == text) {
+                continue;
+            }
+            if update {
+                write(&path, &text)?;
+            } else {
+                stale.push(path.strip_prefix(&root).unwrap_or(&path).display().to_string());
+            }
+        }
+        if let Some(folder) = std::env::var_os(MAN_PAGES) {
+            for (file, page) in man::pages(&self.command)? {
+                write(&Path::new(&folder).join(file), &page)?;
+            }
+        }
+        if stale.is_empty() {
+            Ok(())
+        } else {
+            bail!("out of date: {}. Run `cargo xtask docs`", stale.join(", "))
+        }
+    }
+
+    /// Checks that the help follows the rules of the project, by what the program prints.
+    ///
+    /// # Errors
+    /// Every rule that is broken. `long`: the commands whose help may be longer than one screen.
+    pub fn check_help(&self, program: &str, long: &[&str]) -> Result<()> {
+        help::check(&self.command, program, long)
+    }
+
+    fn pages(&self, root: &Path) -> Result<Vec<Page>> {
+        let reference = Page {
+            path: root.join(format!("docs/reference/{}.md", self.name)),
+            text: markdown::reference(&self.command),
+        };
+        let path = root.join(format!("docs/{}-rotation.md", self.name));
+        let page = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let table = stages::table(self.stages)?;
+        let text = stages::replaced(&page, &table).with_context(|| path.display().to_string())?;
+        Ok(vec![reference, Page { path, text }])
+    }
+}
+
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    }
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}
+
+/// The paragraphs of a help text: the examples, which are kept as they are, and prose.
+fn paragraphs(text: &str) -> Vec<Paragraph> {
+    let mut found: Vec<Paragraph> = Vec::new();
+    for block in text.split("\n\n").filter(|block| !block.trim().is_empty()) {
+        let lines: Vec<&str> = block.lines().collect();
+        let is_code = |line: &&str| line.starts_with("  ");
+        let (title, code) = match lines.split_first() {
+            Some((title, code)) if title.ends_with(':') && !code.is_empty() && code.iter().all(is_code) => {
+                (Some(*title), code)
+            }
+            _ if lines.iter().all(is_code) => (None, lines.as_slice()),
+            _ => {
+                found.push(Paragraph::Prose(block.trim().to_owned()));
+                continue;
+            }
+        };
+        found.extend(title.map(|title| Paragraph::Prose(title.to_owned())));
+        let code: Vec<&str> = code.iter().map(|line| &line[2..]).collect();
+        match (found.last_mut(), title) {
+            (Some(Paragraph::Code(before)), None) => {
+                *before += "\n\n";
+                *before += &code.join("\n");
+            }
+            _ => found.push(Paragraph::Code(code.join("\n"))),
+        }
+    }
+    found
+}
+
+/// A paragraph of a help text.
+#[derive(Debug, PartialEq, Eq)]
+enum Paragraph {
+    /// Running text.
+    Prose(String),
+    /// Commands, without their indentation.
+    Code(String),
+}
+
+/// The flags, in the order of their definition, without `--help` and `--version`.
+fn flags(command: &Command) -> impl Iterator<Item = &clap::Arg> {
+    let own = |flag: &&clap::Arg| !matches!(flag.get_id().as_str(), "help" | "version");
+    command.get_arguments().filter(|flag| !flag.is_positional()).filter(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_are_told_apart_from_prose() {
+        let text =
+            "Examples:\n  # One\n  kubectl a\n\n  # Two\n  kubectl b\n\nIt can be resumed.\n\nExit codes: 0 done.";
+        let code = "# One\nkubectl a\n\n# Two\nkubectl b".to_owned();
+        assert_eq!(
+            paragraphs(text),
+            [
+                Paragraph::Prose("Examples:".to_owned()),
+                Paragraph::Code(code),
+                Paragraph::Prose("It can be resumed.".to_owned()),
+                Paragraph::Prose("Exit codes: 0 done.".to_owned()),
+            ]
+        );
+    }
+}

@@ -1,0 +1,24 @@
+//! The generated pages are up to date, and the help follows the rules of the project.
+
+use kubectl_argocd_rancher::cli::ArgocdRancher;
+use reference::Plugin;
+
+fn plugin() -> Plugin {
+    Plugin {
+        name: "argocd-rancher",
+        command: cli::app::command::<ArgocdRancher>(),
+        stages: include_str!("../src/rotation/stages.rs"),
+    }
+}
+
+#[test]
+fn pages_are_up_to_date() {
+    plugin().check().unwrap();
+}
+
+#[test]
+fn help_follows_the_rules() {
+    plugin()
+        .check_help(env!("CARGO_BIN_EXE_kubectl-argocd_rancher"), &["rotate"])
+        .unwrap();
+}

@@ -1,0 +1,24 @@
+//! The generated pages are up to date, and the help follows the rules of the project.
+
+use kubectl_crt::cli::Crt;
+use reference::Plugin;
+
+fn plugin() -> Plugin {
+    Plugin {
+        name: "crt",
+        command: cli::app::command::<Crt>(),
+        stages: include_str!("../src/rotation/stages.rs"),
+    }
+}
+
+#[test]
+fn pages_are_up_to_date() {
+    plugin().check().unwrap();
+}
+
+#[test]
+fn help_follows_the_rules() {
+    plugin()
+        .check_help(env!("CARGO_BIN_EXE_kubectl-crt"), &["rotate"])
+        .unwrap();
+}
