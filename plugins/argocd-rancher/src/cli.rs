@@ -69,20 +69,14 @@ impl Plugin for ArgocdRancher {
     async fn run(self, context: Context) -> Result<ExitCode, Error> {
         let Self { global, verb } = self;
         match verb {
-            Verb::List(list) => {
-                Box::pin(commands::list::run(list, &global, &context)).await
-            }
+            Verb::List(list) => Box::pin(commands::list::run(list, &global, &context)).await,
             Verb::Verify(verify) => commands::verify::run(verify, &global, &context).await,
             Verb::Add(add) => commands::add::run(add, &global, &context).await,
             Verb::Rotate(rotate) => Box::pin(commands::rotate::run(rotate, &global, &context)).await,
             Verb::Rollback(rollback) => Box::pin(commands::rollback::run(rollback, &global, &context)).await,
-            Verb::Status(status) => {
-                Box::pin(commands::status::run(status, &global, &context)).await
-            }
+            Verb::Status(status) => Box::pin(commands::status::run(status, &global, &context)).await,
             Verb::Remove(remove) => commands::remove::run(remove, &global, &context).await,
-            Verb::Version(version) => {
-                commands::version::run(version, &global, &context).await
-            }
+            Verb::Version(version) => commands::version::run(version, &global, &context).await,
             Verb::Completion(completion) => commands::completion::run(completion, &context),
         }
     }

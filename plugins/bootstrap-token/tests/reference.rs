@@ -18,5 +18,7 @@ fn pages_are_up_to_date() {
 
 #[test]
 fn help_follows_the_rules() {
-    plugin().check_help(env!("CARGO_BIN_EXE_kubectl-bootstrap_token"), &["rotate"]).unwrap();
+    plugin()
+        .check_help(env!("CARGO_BIN_EXE_kubectl-bootstrap_token"), &["rotate"])
+        .unwrap();
 }
