@@ -23,7 +23,7 @@ use crate::config::{BadConfig, ClusterConfig, ConfigFlaw};
 use crate::server::ServerUrl;
 
 /// The label that makes a Secret one of a cluster.
-pub const TYPE_LABEL: &str = "argocd.argoproj.io/secret-type";
+pub(crate) const TYPE_LABEL: &str = "argocd.argoproj.io/secret-type";
 /// Its value.
 pub const TYPE: &str = "cluster";
 /// The annotation by which Argo CD knows that it may delete the Secret: without it `argocd cluster rm` only takes the

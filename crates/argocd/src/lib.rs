@@ -18,10 +18,10 @@ pub mod config;
 pub mod connection;
 pub mod lookup;
 pub mod rights;
-pub mod server;
+mod server;
 
 pub use application::Application;
 pub use client::request::Error;
 pub use cluster_secret::{ClusterSecret, NewClusterSecret};
 pub use config::ClusterConfig;
-pub use server::{ServerUrl, secret_name};
+pub use server::{NoHost, ServerUrl, secret_name};

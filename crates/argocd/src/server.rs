@@ -25,7 +25,7 @@ impl ServerUrl {
 
     /// Whether Argo CD could not call it: it takes the text as it stands, line breaks and spaces included (seen on Argo CD
     /// 3.5.1), while others trim it.
-    pub fn has_blanks(&self) -> bool {
+    pub(crate) fn has_blanks(&self) -> bool {
         self.0.chars().any(|c| c.is_whitespace() || c.is_control())
     }
 

@@ -1,7 +1,6 @@
 //! `kube-public/cluster-info`: how a node finds the API server, and, by the signatures in it, how it can believe that.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -9,8 +8,7 @@ use client::request::{self, Resource};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
-use x509_parser::prelude::FromDer as _;
+use sha2::Sha256;
 
 use crate::error::{Error, Result};
 use crate::token::{Token, TokenId};
@@ -139,30 +137,9 @@ pub fn certificates(pem: &str) -> Result<Vec<Vec<u8>>> {
     Ok(certificates)
 }
 
-/// The pins of a bundle, one for each certificate, as `kubeadm join --discovery-token-ca-cert-hash` takes them: any one of
-/// them is enough. (`cmd/kubeadm/app/util/pubkeypin`, kubernetes/kubernetes v1.36.3.)
-pub fn pins(pem: &str) -> Result<Vec<String>> {
-    let pin = |der: &Vec<u8>| {
-        let (_, certificate) =
-            x509_parser::certificate::X509Certificate::from_der(der).map_err(|_| Error::NotCertificates)?;
-        Ok(pin_of(certificate.public_key().raw))
-    };
-    certificates(pem)?.iter().map(pin).collect()
-}
-
-/// The pin of a public key, DER.
-fn pin_of(key: &[u8]) -> String {
-    let digest = Sha256::digest(key);
-    digest.iter().fold("sha256:".to_owned(), |mut pin, byte| {
-        let _ = write!(pin, "{byte:02x}");
-        pin
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use client::secret::Secret;
-    use rcgen::PublicKeyData as _;
 
     use super::*;
 
@@ -221,16 +198,5 @@ mod tests {
             "ConfigMap kube-public/cluster-info has a kubeconfig that makes no sense"
         );
         assert!(of("clusters: []").is_err() && ClusterInfo::of(&BTreeMap::new()).is_err());
-    }
-
-    #[test]
-    fn every_certificate_of_a_bundle_has_its_pin() {
-        let make = || rcgen::generate_simple_self_signed(vec!["x".to_owned()]).unwrap();
-        let (one, other) = (make(), make());
-        let bundle = one.cert.pem() + &other.cert.pem();
-        // Seen to be what `openssl x509 -pubkey | openssl pkey -pubin -outform der | sha256sum` prints.
-        let expected = [&one, &other].map(|made| pin_of(&made.signing_key.subject_public_key_info()));
-        assert_eq!(pins(&bundle).unwrap(), expected);
-        assert!(pins("no certificate").is_err());
     }
 }

@@ -261,18 +261,6 @@ pub fn why_not(secret: &TokenSecret, now: Timestamp) -> Vec<Flaw> {
     flaws
 }
 
-/// Whether the signer signs `cluster-info` with it: a valid name and id, not expired, and the usage. (`getTokens` of
-/// `pkg/controller/bootstrap/bootstrapsigner.go`, kubernetes/kubernetes v1.36.3.)
-pub fn is_signed_with(secret: &TokenSecret, now: Timestamp) -> bool {
-    secret.namespace == NAMESPACE
-        && secret.kind == TYPE
-        && secret.stated_id.is_some()
-        && secret.stated_id.as_deref() == secret.id.as_ref().map(crate::TokenId::as_str)
-        && secret.has_secret
-        && !secret.expiration.is_over(now)
-        && secret.is_for(Usage::Signing)
-}
-
 fn of_halves(secret: &TokenSecret) -> impl Iterator<Item = Flaw> {
     let half = match (&secret.secret_is_well_formed, secret.has_secret) {
         (true, _) => None,
@@ -345,12 +333,10 @@ mod tests {
     }
 
     #[test]
-    fn a_good_token_has_no_flaw_and_is_signed_with() {
+    fn a_good_token_has_no_flaw_until_it_expires() {
         let good = TokenSecret::read(with("description", Some("fine")));
         assert_eq!(why_not(&good, NOW), []);
-        assert!(is_signed_with(&good, NOW));
         let later = NOW + SignedDuration::from_hours(2);
-        assert!(!is_signed_with(&good, later));
         assert_eq!(why_not(&good, later)[0].to_string(), "expired at 1970-01-01T01:00:00Z");
     }
 

@@ -16,7 +16,7 @@ use crate::judge::EVERY_TOKEN;
 use crate::token::TokenId;
 
 /// The group of all nodes, which renew their certificates.
-pub const NODES: &str = "system:nodes";
+pub(crate) const NODES: &str = "system:nodes";
 const API_GROUP: &str = "rbac.authorization.k8s.io";
 const CLUSTER_ROLE_BINDING: Resource = Resource::new(
     "ClusterRoleBinding",

@@ -21,7 +21,7 @@ pub const NAMESPACE: &str = "kube-system";
 /// The type of their Secrets.
 pub const TYPE: &str = "bootstrap.kubernetes.io/token";
 /// What the key of a usage begins with.
-pub const USAGE_PREFIX: &str = "usage-bootstrap-";
+pub(crate) const USAGE_PREFIX: &str = "usage-bootstrap-";
 pub(crate) const AUTHENTICATION: &str = "authentication";
 pub(crate) const SIGNING: &str = "signing";
 

@@ -11,15 +11,15 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 
 /// How many characters an id has.
-pub const ID_LENGTH: usize = 6;
+pub(crate) const ID_LENGTH: usize = 6;
 /// How many characters the secret has: with 36 symbols, 82.7 bits.
-pub const SECRET_LENGTH: usize = 16;
+pub(crate) const SECRET_LENGTH: usize = 16;
 /// The symbols of both.
 pub const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 /// What the name of a token's Secret begins with; the id follows.
 pub const SECRET_PREFIX: &str = "bootstrap-token-";
 /// What the user name begins with that a token authenticates as; the id follows.
-pub const USER_PREFIX: &str = "system:bootstrap:";
+pub(crate) const USER_PREFIX: &str = "system:bootstrap:";
 
 /// The public half: six characters of `a-z` and `0-9`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -57,7 +57,7 @@ impl TokenId {
     }
 
     /// The id in a Secret's name. (`ParseName` of `util/secrets/secrets.go`.)
-    pub fn of_secret_name(name: &str) -> Option<Self> {
+    pub(crate) fn of_secret_name(name: &str) -> Option<Self> {
         name.strip_prefix(SECRET_PREFIX)?.parse().ok()
     }
 }
@@ -79,7 +79,7 @@ impl fmt::Display for TokenId {
 }
 
 /// Whether a text could be the secret half of a token.
-pub fn is_secret(text: &str) -> bool {
+pub(crate) fn is_secret(text: &str) -> bool {
     is_made_of_symbols(text, SECRET_LENGTH)
 }
 

@@ -24,7 +24,7 @@ impl ServerClock {
     }
 
     /// How far the server's clock is ahead of the local one, in seconds.
-    pub fn offset_seconds(&self) -> i64 {
+    fn offset_seconds(&self) -> i64 {
         self.offset.load(Ordering::Relaxed)
     }
 

@@ -60,18 +60,6 @@ pub enum Owner {
     },
 }
 
-impl Owner {
-    /// Whether this is the Addon of the agent manifest that Rancher writes to the control plane nodes of a cluster that
-    /// it **provisions**: `server/manifests/rancher/cluster-agent.yaml` (seen on Rancher 2.15.0).
-    ///
-    /// There it is Rancher's own mark and no other owner. The marks do not show whether Rancher provisions the cluster,
-    /// so that is for the caller to check: on any other cluster somebody else put the manifest there, and every start of
-    /// a server applies it again.
-    pub fn is_rancher_agent_addon(&self) -> bool {
-        matches!(self, Self::Addon(name) if name == "kube-system/cluster-agent")
-    }
-}
-
 impl fmt::Display for Owner {
     /// As in a sentence: `Argo CD application "payments"`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

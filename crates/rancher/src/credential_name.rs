@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::cluster_id::ClusterId;
 
 /// What all such names begin with.
-pub const PREFIX: &str = "cattle-credentials-";
+pub(crate) const PREFIX: &str = "cattle-credentials-";
 
 /// A way of naming (`systemtemplate/import.go` of Rancher).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

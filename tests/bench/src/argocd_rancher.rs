@@ -1,6 +1,6 @@
-//! What it costs to rotate the tokens of all clusters that Argo CD has, beside a shell script that does the same steps.
+//! The cost of rotating the tokens of all clusters in Argo CD, compared with a shell script with the same steps.
 //!
-//! Argo CD's namespace is reached through Rancher too, so that every request of both stands in the stand-in's log.
+//! Argo CD's namespace is reached through Rancher too, so that the log of the fake Rancher has all requests of both.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,11 +16,11 @@ use test_cluster::{ControlPlane, FakeRancher, Registration, TestEnvironment, Tok
 use crate::cost::{Cost, Subject};
 use crate::figures::{ratio, table};
 
-/// Registrations under way at once: each has an agent that must start.
+/// Registrations in parallel. Each starts an agent.
 const REGISTERED_AT_ONCE: usize = 8;
-/// Clusters that are rotated at once, by both.
+/// Clusters that both rotate in parallel.
 const AT_ONCE: &str = "8";
-/// How long the Secret is watched before the old token is revoked: a wait by choice, the same for both.
+/// The grace period before the old token is revoked, the same for both.
 const GRACE: &str = "2s";
 const ROTATE: [&str; 9] = [
     "rotate",
@@ -35,7 +35,7 @@ const ROTATE: [&str; 9] = [
 ];
 const SCRIPT: &str = include_str!("rotate.sh");
 
-/// Rotates so many clusters, first by the script and then by the plugin.
+/// Rotates this number of clusters, first with the script and then with the plugin.
 pub(crate) async fn run(environment: &TestEnvironment, plugin: &Path, kubectl: &Path, clusters: usize) -> Result<()> {
     let place = Place::prepare(environment, plugin, kubectl, clusters).await?;
     let mut rows = table(&[
@@ -80,7 +80,7 @@ pub(crate) async fn run(environment: &TestEnvironment, plugin: &Path, kubectl: &
     Ok(())
 }
 
-/// The plugin as parts of the script.
+/// The parts of the script that differ from the plugin.
 fn ratios(measured: &[(String, Cost, usize)]) -> Result<[String; 5]> {
     let [(_, theirs, their_requests), (_, ours, our_requests)] = measured else {
         anyhow::bail!("two are compared");
@@ -94,7 +94,7 @@ fn ratios(measured: &[(String, Cost, usize)]) -> Result<[String; 5]> {
     ])
 }
 
-/// A Rancher with many clusters, all of them in an Argo CD.
+/// A Rancher with many clusters, all of them in Argo CD.
 struct Place {
     management: ControlPlane,
     rancher: FakeRancher,
@@ -158,7 +158,7 @@ impl Place {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path: OsString =
             std::env::join_paths(std::iter::once(self.dir.clone()).chain(std::env::split_paths(&path)))?;
-        // As `kubectl config set-context --current --namespace argocd` does.
+        // Like `kubectl config set-context --current --namespace argocd`.
         let kubeconfig = self.dir.join("script.kubeconfig");
         std::fs::copy(&self.kubeconfig, &kubeconfig)?;
         Subject::new(
@@ -179,7 +179,7 @@ impl Place {
             .env("GRACE", GRACE))
     }
 
-    /// What Argo CD has now.
+    /// The tokens that Argo CD has now.
     async fn tokens(&self) -> Result<Vec<String>> {
         let secrets = self
             .secrets
@@ -198,7 +198,7 @@ impl Place {
         Ok(tokens.iter().filter(|token| token["alive"] == true).count())
     }
 
-    /// How often kubectl, curl or the plugin has asked for something.
+    /// The number of requests of kubectl, curl or the plugin.
     fn requests_since(&self, line: usize) -> Result<usize> {
         let log = self.rancher.log()?;
         let by_us = |agent: &str| agent.starts_with("kubectl") || agent.starts_with("curl");

@@ -1,6 +1,6 @@
-//! What it costs to make and to list bootstrap tokens, beside kubeadm on the same server.
+//! The cost of creating and listing bootstrap tokens, compared with kubeadm on the same server.
 //!
-//! `create` does more than kubeadm's: it asks for the server's time, and whether the token's groups may join.
+//! `create` does more than kubeadm: it asks for the server's time, and whether the token's groups may join.
 
 use std::path::Path;
 
@@ -15,10 +15,10 @@ use test_cluster::{ControlPlane, Shape, TestEnvironment};
 use crate::cost::{Subject, pairs};
 use crate::figures::{COMPARISON, comparison, table};
 
-/// Writes under way at once.
+/// Writes in parallel.
 const AT_ONCE: usize = 64;
 
-/// `create`, `list` of the few tokens that this leaves, and `list` of `tokens` more.
+/// `create`, `list` of the resulting tokens, and `list` of `tokens` more.
 pub(crate) async fn run(
     environment: &TestEnvironment,
     plugin: &Path,
@@ -73,7 +73,7 @@ fn measure(figures: &mut comfy_table::Table, (ours, theirs): &(Subject, Subject)
     Ok(())
 }
 
-/// Tokens as `kubeadm token create` writes them, with an end in a day or so.
+/// Tokens as `kubeadm token create` writes them, which expire in a day or so.
 async fn populate(plane: &ControlPlane, tokens: u32) -> Result<()> {
     let secrets: Api<Secret> = Api::namespaced(plane.client().await?, "kube-system");
     let now = k8s_openapi::jiff::Timestamp::now();

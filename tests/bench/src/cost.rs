@@ -1,4 +1,4 @@
-//! What a command costs, and the same for a pair of commands that are compared.
+//! Measures a command, or a pair of commands.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,10 +9,10 @@ use serde::Deserialize;
 
 use crate::figures::median;
 
-/// A command to be measured.
+/// A command to measure.
 #[derive(Clone)]
 pub(crate) struct Subject {
-    /// What it is called in the table.
+    /// Its name in the table.
     pub(crate) name: String,
     argv: Vec<OsString>,
     env: Vec<(&'static str, OsString)>,
@@ -20,7 +20,7 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// A program with arguments, which is expected to succeed.
+    /// A program with arguments. It must succeed.
     pub(crate) fn new(name: impl Into<String>, program: &Path, args: &[&str]) -> Self {
         let argv = std::iter::once(program.into()).chain(args.iter().map(OsString::from));
         Self {
@@ -31,19 +31,19 @@ impl Subject {
         }
     }
 
-    /// Expected to exit with this code.
+    /// Sets the expected exit code.
     pub(crate) fn exits(mut self, code: i32) -> Self {
         self.code = code;
         self
     }
 
-    /// With an environment variable.
+    /// Sets an environment variable.
     pub(crate) fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
         self.env.push((name, value.into()));
         self
     }
 
-    /// Runs it once, unmeasured, and gives its standard output: a failure shows what it says.
+    /// Runs it once without measuring, and returns its standard output. A failure shows its messages.
     pub(crate) fn output(&self) -> Result<String> {
         let mut command = Command::new(&self.argv[0]);
         let out = command.args(&self.argv[1..]).envs(self.env.iter().cloned()).output()?;
@@ -57,7 +57,7 @@ impl Subject {
         Ok(String::from_utf8(out.stdout)?)
     }
 
-    /// Runs it once, measured: for what takes long and cannot be done twice.
+    /// Runs it once and measures it, for commands that cannot run twice.
     pub(crate) fn once(&self) -> Result<Cost> {
         Ok(Cost::of(&[self.measure()?]))
     }
@@ -79,12 +79,12 @@ struct Sample {
     code: i32,
 }
 
-/// Medians of one command.
+/// The medians of a command.
 #[derive(Clone, Copy)]
 pub(crate) struct Cost {
-    /// From start to end.
+    /// The duration.
     pub(crate) wall_ms: f64,
-    /// In user and in system mode, all threads.
+    /// CPU time in user and system mode of all threads.
     pub(crate) cpu_ms: f64,
     /// Largest resident set.
     pub(crate) peak_mib: f64,
@@ -101,7 +101,8 @@ impl Cost {
     }
 }
 
-/// Measures two commands by turns, A B A B, so that both see the same weather. One run of each is not counted.
+/// Measures two commands alternately, so that the load of the machine affects both. The first run of each is not
+/// counted.
 pub(crate) fn pairs(a: &Subject, b: &Subject, count: u32) -> Result<(Cost, Cost)> {
     for subject in [a, b] {
         subject.measure()?;

@@ -1,11 +1,11 @@
-//! Medians, ratios, and the tables that they are printed in (as the documentation has them).
+//! Medians, ratios, and the tables of the documentation.
 
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
 use crate::cost::Cost;
 
-/// The middle of the values; of an even number of them, the mean of the two in the middle.
+/// The median: the middle value, or the mean of the two middle values.
 pub(crate) fn median(values: impl IntoIterator<Item = u64>) -> f64 {
     let mut values: Vec<u64> = values.into_iter().collect();
     values.sort_unstable();
@@ -17,7 +17,7 @@ pub(crate) fn median(values: impl IntoIterator<Item = u64>) -> f64 {
     }
 }
 
-/// A table whose columns after the first hold figures.
+/// A table with figures in all columns after the first.
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header(header);
@@ -30,7 +30,7 @@ pub(crate) fn table(header: &[&str]) -> Table {
 /// The header of [`comparison`].
 pub(crate) const COMPARISON: [&str; 5] = ["", "wall", "CPU", "peak memory", "wall, CPU, memory as ratios"];
 
-/// The rows of a comparison: what kubectl costs, and what we cost beside it.
+/// The rows of a comparison with kubectl.
 pub(crate) fn comparison(table: &mut Table, theirs: (&str, Cost), ours: (&str, Cost)) {
     let figures = |name: &str, cost: Cost, ratios: String| {
         [
@@ -48,7 +48,7 @@ pub(crate) fn comparison(table: &mut Table, theirs: (&str, Cost), ours: (&str, C
     table.add_row(figures(our_name, a, ratios));
 }
 
-/// `0.31`, or `1/14` for what is much smaller.
+/// `0.31`, or `1/14` for small ratios.
 pub(crate) fn ratio(ours: f64, theirs: f64) -> String {
     let ratio = ours / theirs;
     if ratio > 0.0 && ratio < 0.1 {

@@ -1,7 +1,7 @@
-//! What it costs to list many tokens, beside what kubectl needs for the same objects of the same server.
+//! The cost of listing many tokens, compared with kubectl for the same objects on the same server.
 //!
-//! The objects are copies of those that the stand-in made for one registered cluster, written straight into the API server; the
-//! stand-in is ended before, since it would go about rotating them.
+//! The objects are copies of those that the fake Rancher has created for one registered cluster, written directly to
+//! the API server. The fake Rancher is stopped before, because it would rotate them.
 
 use std::path::Path;
 
@@ -17,12 +17,12 @@ use test_cluster::{ControlPlane, Registration, TestEnvironment, TokenStorage};
 use crate::cost::{Subject, pairs};
 use crate::figures::{COMPARISON, comparison, table};
 
-/// Tokens to a namespace, as many as clusters tend to have at most.
+/// Tokens per namespace, about as many as clusters have at most.
 const TO_A_NAMESPACE: u32 = 10;
-/// Writes under way at once.
+/// Writes in parallel.
 const AT_ONCE: usize = 64;
 
-/// Lists `tokens` registration tokens of a Rancher of this era.
+/// Lists `tokens` registration tokens with this token storage.
 pub(crate) async fn list(
     environment: &TestEnvironment,
     storage: TokenStorage,
@@ -47,7 +47,7 @@ pub(crate) async fn list(
     let rows = ours.output()?.lines().count() as u32 - 1;
     ensure!(rows >= tokens, "{rows} rows of {tokens} tokens");
     let mut figures = table(&COMPARISON);
-    // In the era before Secrets there are none to list.
+    // With `status` storage there are no Secrets to list.
     for theirs in theirs.iter().take(if storage == TokenStorage::Secret { 2 } else { 1 }) {
         theirs.output()?;
         let (a, b) = pairs(&ours, theirs, count)?;
@@ -62,7 +62,7 @@ pub(crate) async fn list(
     Ok(())
 }
 
-/// A management cluster with so many tokens and nobody who works on them.
+/// A management cluster with this number of tokens and no controllers.
 async fn populated(environment: &TestEnvironment, storage: TokenStorage, tokens: u32) -> Result<ControlPlane> {
     let name = format!("list-{}", storage.word());
     let (management, rancher) = environment.separate_rancher(&name, storage, json!({})).await?;
@@ -82,7 +82,7 @@ async fn populated(environment: &TestEnvironment, storage: TokenStorage, tokens:
     Ok(management)
 }
 
-/// Waits until the controllers have given every namespace what they give it.
+/// Waits until the controllers have created their objects in every namespace.
 async fn quiet(client: &Client, namespaces: u32) -> Result<()> {
     loop {
         let accounts = request(client, Method::GET, "/api/v1/serviceaccounts", &Value::Null).await?;
@@ -94,7 +94,7 @@ async fn quiet(client: &Client, namespaces: u32) -> Result<()> {
     }
 }
 
-/// What one registered cluster looks like on the management side.
+/// The objects of a registered cluster on the management cluster.
 struct Copies {
     id: String,
     cluster: Value,
@@ -117,7 +117,7 @@ impl Copies {
         })
     }
 
-    /// Another one like it, with ten tokens.
+    /// A copy of it with ten tokens.
     async fn cluster(&self, client: &Client, number: u32) -> Result<()> {
         let id = format!("c-{number:05}");
         request(
@@ -142,7 +142,7 @@ impl Copies {
             1 => "default-token".to_owned(),
             place => format!("crt-{place:05}"),
         };
-        // As long as those that Rancher draws, and each its own.
+        // A distinct value with the length of Rancher's values.
         let value = format!("{number:0>54}");
         let mut token = fresh(&self.token, &name);
         let old = token["status"]["token"].as_str().unwrap_or_default().to_owned();
@@ -180,7 +180,7 @@ fn tokens(namespace: &str) -> String {
     format!("/apis/management.cattle.io/v3/namespaces/{namespace}/clusterregistrationtokens")
 }
 
-/// The object under another name, without what the API server gives.
+/// The object under another name, without the fields that the API server sets.
 fn fresh(object: &Value, name: &str) -> Value {
     let mut object = object.clone();
     if let Some(metadata) = object["metadata"].as_object_mut() {

@@ -1,5 +1,5 @@
-//! What the plugins cost, beside what kubectl and kubeadm cost for the like. Prints tables and writes nothing; `cargo xtask bench`
-//! builds what it needs and runs it.
+//! Measures the plugins, compared with kubectl and kubeadm. Prints tables and writes no files. `cargo xtask bench`
+//! builds it and runs it.
 
 mod argocd_rancher;
 mod bootstrap_token;
@@ -15,23 +15,23 @@ use anyhow::Result;
 use clap::Parser;
 use test_cluster::{TestEnvironment, TokenStorage};
 
-/// The largest binary that is shipped.
+/// The largest size of a released binary.
 const MOST_MIB: f64 = 8.0;
 
-/// How often a cluster is rotated.
+/// The number of rotations of a cluster.
 const ROTATIONS: u32 = 5;
 
-/// The plugins, each under the name that it is shipped by.
+/// The file names of the plugins.
 const PLUGINS: [&str; 3] = ["kubectl-crt", "kubectl-bootstrap_token", "kubectl-argocd_rancher"];
 
 /// Measure the plugins against kubectl and kubeadm
 #[derive(Parser)]
 struct Bench {
-    /// What to measure; everything if nothing is named
+    /// What to measure. Measures everything by default
     #[arg(value_enum)]
     what: Vec<What>,
 
-    /// The directory with the plugins as they are shipped
+    /// The directory of the plugins in release form
     #[arg(long)]
     plugins: PathBuf,
 
@@ -43,15 +43,15 @@ struct Bench {
     #[arg(long)]
     kubeadm: PathBuf,
 
-    /// How many tokens there are for each listing
+    /// The number of tokens for each listing
     #[arg(long)]
     tokens: u32,
 
-    /// How many clusters Argo CD's tokens are rotated for
+    /// The number of clusters whose Argo CD tokens are rotated
     #[arg(long)]
     clusters: usize,
 
-    /// How many pairs of runs each comparison takes
+    /// The number of pairs of runs in each comparison
     #[arg(long)]
     pairs: u32,
 }
@@ -100,7 +100,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Whether all of them are small enough.
+/// Whether all binaries are small enough.
 fn size(plugins: &[PathBuf]) -> Result<bool> {
     let mut fits = true;
     let mut rows = figures::table(&["size", &format!("at most {MOST_MIB} MiB")]);
@@ -114,7 +114,7 @@ fn size(plugins: &[PathBuf]) -> Result<bool> {
     Ok(fits)
 }
 
-/// The kubectl that is installed here, if one is.
+/// The installed kubectl, if any.
 fn of_the_system() -> Option<(String, PathBuf)> {
     let path = std::env::var_os("PATH")?;
     let found = std::env::split_paths(&path)

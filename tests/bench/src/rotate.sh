@@ -1,6 +1,6 @@
 #!/bin/sh
-# What `kubectl argocd-rancher rotate --all` does, as one would write it with kubectl, curl and jq. Without an argument it
-# does it for every cluster of Argo CD's, AT_ONCE at a time; with one, for the cluster in that Secret.
+# The steps of `kubectl argocd-rancher rotate --all` with kubectl, curl and jq. Without an argument it rotates the tokens
+# of all clusters of Argo CD, AT_ONCE at a time. The argument selects the Secret of one cluster.
 set -eu
 
 if [ $# = 0 ]; then

@@ -1,7 +1,7 @@
-//! How long one rotation takes, and who is waited for: the new agent, Rancher, the old agent, or us.
+//! The duration of a rotation, and the time that it waits for the new agent, for Rancher and for the old agent.
 //!
-//! The stand-in has the delays that real servers showed (2.15.0 for Secrets, 2.12.0 for plain ones), and `--settle` is
-//! 0: it is a wait by choice.
+//! The fake Rancher has the delays of real servers (2.15.0 with `secret` storage, 2.12.0 with `status` storage).
+//! `--settle` is 0.
 
 use std::path::Path;
 
@@ -13,12 +13,12 @@ use test_cluster::{FakeRancher, Registered, Registration, TestEnvironment, Token
 use crate::cost::Subject;
 use crate::figures::{median, table};
 
-/// From "the pod runs" to the first connection, and from rendering to applying.
+/// From the running pod to the first connection, and from rendering to applying.
 fn delays() -> Value {
     json!({"agentStart": "1500ms", "redeploy": "700ms", "agentRetry": "10s", "connectedTick": "15s"})
 }
 
-/// Rotates a cluster of this era several times.
+/// Rotates a cluster with this token storage several times.
 pub(crate) async fn rotation(
     environment: &TestEnvironment,
     storage: TokenStorage,
@@ -65,7 +65,7 @@ struct Run {
 }
 
 impl Run {
-    /// From what the stand-in has logged since.
+    /// From the log entries of the fake Rancher since then.
     fn read(rancher: &FakeRancher, cluster: &Registered, since: usize) -> Result<Self> {
         let lines = rancher.log()?.split_off(since);
         let lines = || lines.iter();
@@ -126,7 +126,7 @@ fn between(from: Timestamp, to: Timestamp) -> u64 {
     u64::try_from(to.as_millisecond() - from.as_millisecond()).unwrap_or(0)
 }
 
-/// A line is written at the end of what it tells of.
+/// An entry is written at the end of its event.
 fn ended(line: &Value) -> Result<Timestamp> {
     let at = line["at"].as_str().context("a line of the log without its time")?;
     Ok(at.parse()?)

@@ -1,4 +1,4 @@
-//! What it costs to start: every call of a plugin pays it, and kubectl's own start comes before it.
+//! The cost of a start, which every call of a plugin has in addition to that of kubectl.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::cost::{Subject, pairs};
 use crate::figures::{COMPARISON, comparison, table};
 
-/// Three short commands of each plugin, by turns with `kubectl version --client` of each kubectl.
+/// Three short commands of each plugin, alternating with `kubectl version --client` of each kubectl.
 pub(crate) fn start(plugins: &[PathBuf], kubectls: &[(String, PathBuf)], count: u32) -> Result<()> {
     for (name, kubectl) in kubectls {
         let theirs = Subject::new(format!("{name} version --client"), kubectl, &["version", "--client"]);

@@ -1,25 +1,25 @@
-//! The job of `kubectl bootstrap-token`: a machine joins with a token, which is then changed where it is kept, and
-//! revoked.
+//! The demo of `kubectl bootstrap-token`: a node joins with a token, which is then rotated in the file that holds it,
+//! and revoked.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::show::Presenter;
+use crate::presenter::Presenter;
 
 const GROUP: &str = "system:bootstrappers:racks";
 const NODE: &str = "rack-7";
 const FILE: &str = "bootstrap-kubelet.conf";
 
 pub(crate) async fn play(show: &mut Presenter<'_>) -> Result<()> {
-    Presenter::title("kubectl bootstrap-token: the tokens that machines join a cluster with");
+    Presenter::title("kubectl bootstrap-token: the tokens that nodes join a cluster with");
     show.kubectl(
-        "It is about the cluster that the machines join:",
+        "Select the cluster that the nodes join:",
         "config use-context management",
     )
     .await?;
     show.kubectl(
-        "What a machine may do with its token, for machines in racks:",
+        "Grant the group of these tokens the permissions for joining:",
         &format!("bootstrap-token rbac apply --group {GROUP}"),
     )
     .await?;
@@ -27,48 +27,52 @@ pub(crate) async fn play(show: &mut Presenter<'_>) -> Result<()> {
         "bootstrap-token create --ttl 20m --usages authentication --groups {GROUP} --description racks -o kubeconfig"
     );
     let file = show
-        .kubectl_into("A token, in the file that a kubelet starts from:", &create, FILE)
+        .kubectl_into(
+            "Create a token, and write it to the bootstrap kubeconfig of a kubelet:",
+            &create,
+            FILE,
+        )
         .await?;
     show.kubectl(
-        "Every token, never its secret, and whether it works:",
+        "List the tokens and their state, without their secrets:",
         "bootstrap-token list",
     )
     .await?;
 
     Presenter::say(&format!(
-        "A real kubelet starts with nothing but that: kubelet --bootstrap-kubeconfig {FILE} --hostname-override {NODE}"
+        "Start a real kubelet with this file: kubelet --bootstrap-kubeconfig {FILE} --hostname-override {NODE}"
     ));
     let kubelet = show.environment().management().await?.join_node(NODE, &file)?;
     let wait = |condition: &str| format!("wait --for={condition} node/{NODE} --timeout=2m");
-    show.kubectl("It asks for a certificate, gets it, and joins:", &wait("create"))
+    show.kubectl("The kubelet requests a certificate, and joins:", &wait("create"))
         .await?;
     show.kubectl("", &wait("condition=Ready")).await?;
     change(show, &file).await?;
-    show.kubectl("The machine that has joined stays:", "get nodes").await?;
+    show.kubectl("The node stays in the cluster:", "get nodes").await?;
     kubelet.end().await;
     Ok(())
 }
 
-/// The token is rotated where it stands, and then revoked.
+/// Rotates the token in the file, and revokes it.
 async fn change(show: &mut Presenter<'_>, file: &Path) -> Result<()> {
     let old = id_in(file)?;
     show.kubectl(
-        "Another token takes its place, in the file too. Here the old one ends at once; in earnest it overlaps, for \
-         machines that have read it:",
+        "Rotate the token, in the file too. (In production, keep an overlap, for machines that have already read the old \
+         token.)",
         &format!("bootstrap-token rotate {old} --deliver file:{FILE} --overlap 0s --yes"),
     )
     .await?;
     let new = id_in(file)?;
     ensure!(old != new, "the file still holds token {old}");
-    show.kubectl("Only the new one is left:", "bootstrap-token list")
+    show.kubectl("Only the new token is left:", "bootstrap-token list")
         .await?;
     show.kubectl(
-        "The API server is asked with the token itself:",
+        "Verify it with a request to the API server:",
         &format!("bootstrap-token verify {new}"),
     )
     .await?;
     show.kubectl(
-        "No machine shall join any more. It ends when the API server really refuses the token:",
+        "Revoke it. The command ends when the API server rejects the token:",
         &format!("bootstrap-token revoke {new} --yes"),
     )
     .await

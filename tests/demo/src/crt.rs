@@ -1,26 +1,26 @@
-//! The job of `kubectl crt`: a rotation of a cluster's registration token, from the first look to the last.
+//! The demo of `kubectl crt`: a rotation of a cluster's registration token.
 
 use anyhow::Result;
 
-use crate::show::Presenter;
+use crate::presenter::Presenter;
 
 pub(crate) async fn play(show: &mut Presenter<'_>) -> Result<()> {
-    Presenter::title("kubectl crt: the tokens that clusters are registered in Rancher by");
+    Presenter::title("kubectl crt: the registration tokens of Rancher's downstream clusters");
     show.kubectl(
-        "Every registration token, by its fingerprint, and who uses it:",
+        "List the registration tokens, with their fingerprints and users:",
         "crt list --context rancher",
     )
     .await?;
     show.kubectl(
-        "One cluster: its agent, the Secret, the token and the tunnels:",
+        "Show the status of one cluster:",
         "crt status prod-eu --context rancher",
     )
     .await?;
     show.kubectl(
-        "A new token. It settles for 2 s here; in earnest one waits the usual 45 s, because a redeploy that Rancher \
-         began just before may still render the old token for half a minute:",
+        "Rotate its token. (In production, keep the default `--settle 45s`: a redeploy that Rancher started just before may \
+         still render the old token for half a minute.)",
         "crt rotate prod-eu --yes --settle 2s --context rancher",
     )
     .await?;
-    show.kubectl("Afterwards:", "crt list --context rancher").await
+    show.kubectl("List them again:", "crt list --context rancher").await
 }

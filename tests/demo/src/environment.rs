@@ -1,4 +1,4 @@
-//! What the demo plays on: the bed, three registered clusters, and a directory with a kubeconfig and the programs.
+//! The clusters of the demo, and a directory with a kubeconfig and the programs.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,26 +10,26 @@ use serde_json::Value;
 use test_cluster::{ControlPlane, FakeRancher, Kubeconfig, Registered, Registration, TestEnvironment, TokenStorage};
 use tokio::process::Command;
 
-/// The plugins as the files that kubectl looks for.
+/// The file names of the plugins.
 const PLUGINS: [&str; 3] = ["kubectl-crt", "kubectl-bootstrap_token", "kubectl-argocd_rancher"];
 const CLUSTERS: [&str; 3] = ["prod-eu", "prod-us", "edge-7"];
 
-/// The stage, set.
+/// The running clusters.
 pub(crate) struct DemoEnvironment {
     environment: Box<TestEnvironment>,
     storage: TokenStorage,
     bin: PathBuf,
-    desk: PathBuf,
+    directory: PathBuf,
     kubeconfig: PathBuf,
     kubectl: String,
 }
 
 impl DemoEnvironment {
-    /// Starts everything and says so. What takes long is said before it begins.
+    /// Starts everything, and prints what it starts.
     pub(crate) async fn build(storage: TokenStorage) -> Result<Self> {
         let environment = Box::new(TestEnvironment::new().await?);
-        let [bin, desk] = ["bin", "desk"].map(|name| environment.dir().join(name));
-        for dir in [&bin, &desk] {
+        let [bin, directory] = ["bin", "home"].map(|name| environment.dir().join(name));
+        for dir in [&bin, &directory] {
             std::fs::create_dir(dir)?;
         }
         for plugin in PLUGINS {
@@ -41,9 +41,9 @@ impl DemoEnvironment {
         say("Starting a management and a downstream cluster: etcd, API server, controllers, scheduler, kubelet …");
         tokio::try_join!(environment.management(storage), environment.downstream())?;
         say(&format!(
-            "… and a stand-in for Rancher's server side, of the kind that keeps registration tokens in {} …",
+            "… and a fake of Rancher's server side that stores registration tokens in {} …",
             match storage {
-                TokenStorage::Status => "their objects",
+                TokenStorage::Status => "their status",
                 TokenStorage::Secret => "Secrets",
             }
         ));
@@ -54,7 +54,10 @@ impl DemoEnvironment {
             .iter()
             .map(|cluster| format!("{} ({})", cluster.display_name, cluster.id))
             .collect();
-        say(&format!("… and three clusters with an agent each: {}.", ids.join(", ")));
+        say(&format!(
+            "… and three registered clusters, each with an agent: {}.",
+            ids.join(", ")
+        ));
         say(&format!(
             "Ready after {:.0} s. kubectl is {kubectl}.",
             began.elapsed().as_secs_f32()
@@ -65,18 +68,18 @@ impl DemoEnvironment {
             environment,
             storage,
             bin,
-            desk,
+            directory,
             kubeconfig,
             kubectl,
         })
     }
 
-    /// A program on this stage: it finds kubectl, the plugins and the clusters, and leaves nothing in the user's home.
+    /// A command that finds kubectl, the plugins and the clusters, and writes nothing into the user's home directory.
     pub(crate) fn command(&self, program: &str) -> Result<Command> {
         let mut path = vec![self.bin.clone()];
         path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
         let path: OsString = std::env::join_paths(path)?;
-        // The program is looked up in our own PATH, not in the one that it is given.
+        // The program is found in our own PATH, not in the one of the command.
         let ours = self.bin.join(program);
         let mut command = Command::new(if ours.exists() { ours } else { program.into() });
         command
@@ -87,17 +90,17 @@ impl DemoEnvironment {
         Ok(command)
     }
 
-    /// The directory that the tour's commands run in.
-    pub(crate) fn desk(&self) -> &Path {
-        &self.desk
+    /// The working directory of the commands.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
-    /// The cluster with Rancher's objects, which machines may join too.
+    /// The cluster of Rancher's objects, which nodes may join too.
     pub(crate) async fn management(&self) -> Result<&ControlPlane> {
         self.environment.management(self.storage).await
     }
 
-    /// Which kubectl runs the commands.
+    /// A description of the kubectl that runs the commands.
     pub(crate) fn kubectl(&self) -> &str {
         &self.kubectl
     }
@@ -107,7 +110,7 @@ impl DemoEnvironment {
         &self.kubeconfig
     }
 
-    /// Ends everything, and returns when it is gone.
+    /// Ends everything.
     pub(crate) async fn end(self) {
         if let Ok(rancher) = self.environment.rancher(self.storage).await {
             rancher.process().end().await;
@@ -125,7 +128,7 @@ async fn register(rancher: &FakeRancher, name: &str) -> Result<Registered> {
     rancher.register_as(&Registration::imported(name).quick()).await
 }
 
-/// The context of Rancher itself, then those of the clusters.
+/// The contexts of Rancher itself and of the clusters.
 fn kubeconfig(rancher: &FakeRancher, clusters: &[Registered]) -> Kubeconfig {
     let admin = test_cluster::User::admin();
     clusters.iter().fold(rancher.kubeconfig(), |kubeconfig, cluster| {
@@ -133,7 +136,7 @@ fn kubeconfig(rancher: &FakeRancher, clusters: &[Registered]) -> Kubeconfig {
     })
 }
 
-/// The user's own kubectl if there is one that works, else ours, put into `bin`.
+/// The user's own kubectl if it works, otherwise the one of the test control plane, linked into `bin`.
 async fn find_kubectl(environment: &TestEnvironment, bin: &Path) -> Result<String> {
     if let Some(version) = version_of("kubectl".as_ref()).await {
         return Ok(format!("your own, {version}"));

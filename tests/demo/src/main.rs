@@ -1,11 +1,11 @@
-//! The demo: a management cluster, a downstream cluster, Rancher's stand-in and three registered clusters, and the jobs
-//! of the plugins, done by the real kubectl before the user's eyes. `cargo xtask demo` builds what it needs and runs it.
+//! The demo: a management cluster, a downstream cluster, the fake Rancher and three registered clusters. It runs the
+//! plugins through the real kubectl. `cargo xtask demo` builds it and runs it.
 
 mod argocd_rancher;
 mod bootstrap_token;
 mod crt;
 mod environment;
-mod show;
+mod presenter;
 mod signals;
 
 use std::process::ExitCode;
@@ -16,21 +16,21 @@ use clap::Parser;
 use test_cluster::TokenStorage;
 
 use crate::environment::DemoEnvironment;
-use crate::show::{Presenter, Stopped};
+use crate::presenter::{Presenter, Stopped};
 use crate::signals::Signals;
 
-/// See each plugin do its job
+/// Run each plugin on a real control plane
 #[derive(Parser)]
 struct Demo {
-    /// Which kind of Rancher
+    /// Where Rancher stores registration tokens
     #[arg(long, value_enum, default_value = "secret")]
     storage: StorageArgument,
 
-    /// The only plugin to show
+    /// Show only this plugin
     #[arg(long, value_enum)]
     only: Option<Job>,
 
-    /// Leave me in a shell instead of showing the tour
+    /// Start a shell instead of the tour
     #[arg(long)]
     shell: bool,
 }
@@ -41,7 +41,7 @@ enum StorageArgument {
     Secret,
 }
 
-/// What a plugin is for.
+/// A plugin.
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
 enum Job {
     Crt,
@@ -69,12 +69,12 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whatever happens, what was started is ended before this returns.
+/// All started processes have ended when this returns.
 async fn run(demo: &Demo) -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let environment = tokio::select! {
         environment = DemoEnvironment::build(demo.storage.into()) => environment?,
-        // What has been started so far ends with this process.
+        // The processes that have started so far end with this one.
         stop = signals.next() => return Ok(stop.code()),
     };
     let mut show = Presenter::new(&environment, &mut signals);
@@ -93,7 +93,7 @@ async fn run(demo: &Demo) -> Result<ExitCode> {
     }
 }
 
-/// The jobs, one after another.
+/// The demos of the plugins, one after another.
 async fn tour(show: &mut Presenter<'_>, only: Option<Job>) -> Result<ExitCode> {
     let began = Instant::now();
     let wanted = |job| only.is_none_or(|only| only == job);
@@ -107,7 +107,7 @@ async fn tour(show: &mut Presenter<'_>, only: Option<Job>) -> Result<ExitCode> {
         argocd_rancher::play(show).await?;
     }
     anstream::println!(
-        "\nThat took {:.0} s. `cargo xtask demo --shell` leaves you in a shell to try it yourself.",
+        "\nThat took {:.0} s. Run `cargo xtask demo --shell` for a shell in which you can try it yourself.",
         began.elapsed().as_secs_f32()
     );
     Ok(ExitCode::SUCCESS)

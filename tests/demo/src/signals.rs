@@ -1,4 +1,4 @@
-//! The signals that ask the demo to end. It ends in good order: first the command that runs, then what it runs against.
+//! The signals that stop the demo: first the running command, then the clusters.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Those that are listened to.
+/// The handled signals.
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -38,7 +38,7 @@ impl Signals {
 pub(crate) struct Stop(SignalKind);
 
 impl Stop {
-    /// Ctrl-C on a terminal, which has sent it to the command that runs there too.
+    /// A Ctrl-C on a terminal, which the running command has received too.
     pub(crate) fn is_from_terminal(self) -> bool {
         self.0 == SignalKind::interrupt() && std::io::stdin().is_terminal()
     }

@@ -248,7 +248,7 @@ fn write(ui: &Ui, flags: &OutputFlags, format: &OutputFormat, value: &Value) -> 
 }
 
 /// JSON as kubectl prints it: keys sorted, four spaces, a line end.
-pub fn to_json(value: &Value) -> Result<String, Error> {
+pub(crate) fn to_json(value: &Value) -> Result<String, Error> {
     let mut bytes = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);

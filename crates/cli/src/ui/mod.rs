@@ -322,7 +322,7 @@ impl Ui {
     }
 
     /// Whether a stream shows colour.
-    pub fn colored(&self, stream: Stream) -> bool {
+    pub(crate) fn colored(&self, stream: Stream) -> bool {
         let terminal = self.0.terminal;
         match self.0.flags.color {
             ColorChoice::Always => true,

@@ -58,22 +58,22 @@ impl Environment {
     }
 
     /// With a variable set.
-    #[must_use]
-    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+    #[cfg(test)]
+    pub(crate) fn with_variable(mut self, name: &str, value: &str) -> Self {
         self.variables.insert(name.into(), value.into());
         self
     }
 
     /// With another home directory.
-    #[must_use]
-    pub fn with_home(mut self, home: &Path) -> Self {
+    #[cfg(test)]
+    pub(crate) fn with_home(mut self, home: &Path) -> Self {
         self.home = Some(home.to_owned());
         self
     }
 
     /// With another place for the mounted service account.
-    #[must_use]
-    pub fn with_service_account(mut self, directory: &Path) -> Self {
+    #[cfg(test)]
+    pub(crate) fn with_service_account(mut self, directory: &Path) -> Self {
         directory.clone_into(&mut self.service_account);
         self
     }

@@ -199,13 +199,6 @@ impl Connection {
     pub fn is_insecure(&self) -> bool {
         self.trust.insecure
     }
-
-    /// The same connection with another namespace to work in.
-    #[must_use]
-    pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
-        self.namespace = namespace.into();
-        self
-    }
 }
 
 #[cfg(test)]

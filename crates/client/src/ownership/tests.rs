@@ -267,23 +267,6 @@ fn objects_of_the_products_have_no_owner(#[case] object: Value) {
 }
 
 #[test]
-fn the_addon_of_ranchers_agent_manifest_is_recognised() {
-    let agent = objectset("", "k3s.cattle.io/v1, Kind=Addon", "kube-system", "cluster-agent");
-    assert!(owner(&agent).unwrap().is_rancher_agent_addon());
-    for (gvk, namespace, name) in [
-        ("k3s.cattle.io/v1, Kind=Addon", "kube-system", "cluster-agent-2"),
-        ("k3s.cattle.io/v1, Kind=Addon", "default", "cluster-agent"),
-        ("example.com/v1, Kind=Addon", "kube-system", "cluster-agent"),
-    ] {
-        let other = objectset("", gvk, namespace, name);
-        assert!(
-            !owner(&other).unwrap().is_rancher_agent_addon(),
-            "{gvk} {namespace}/{name}"
-        );
-    }
-}
-
-#[test]
 fn of_several_owners_the_one_that_writes_the_object_is_named() {
     let reference =
         |kind: &str| json!({ "apiVersion": "x/v1", "kind": kind, "name": "bar", "uid": "1", "controller": true });

@@ -27,9 +27,8 @@ use crate::mark::{self, TOOL};
 use crate::proof::Proofs;
 use crate::rotation::ArgocdRancher;
 use crate::rotation::observed::{
-    Backup, ClusterSync, ConfigWriter, Issued, Name, Observed, RunMark, SecretState, TokenRef,
+    Backup, ClusterSync, ConfigWriter, Issued, MarkDetails, Name, Observed, RunMark, SecretState, TokenRef,
 };
-use crate::rotation::record::Record;
 
 /// While the quiet time runs nothing is taken away, and what Rancher says may be this old. Argo CD's Secret is read each time.
 const FRESH: Duration = Duration::from_secs(10);
@@ -45,40 +44,20 @@ pub(super) const CONNECTIONS: usize = 3;
 /// (seen on Argo CD 3.5.1).
 const ARGOCD_ITSELF: [&str; 2] = ["argocd-application-controller", "argocd-server"];
 
-/// On the cluster Secret: [`MarkDetails`], as JSON. The run and its direction are in [`direction::ANNOTATION`].
+/// On the cluster Secret: [`WrittenDetails`], as JSON. The run and its direction are in [`direction::ANNOTATION`].
 pub(super) const DETAILS: &str = "kubectl-rotation.github.io/argocd-rancher-run";
 
 /// What a run leaves on the cluster Secret for a process that resumes it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct MarkDetails {
-    /// The Rancher user who began.
-    pub(super) user: String,
-    /// O.
-    pub(super) old: TokenRef,
-    /// O is to stay valid.
-    pub(super) keep_old: bool,
-    /// Every new token that was written there.
-    pub(super) placed: BTreeSet<Name>,
+pub(super) struct WrittenDetails {
+    #[serde(flatten)]
+    pub(super) details: MarkDetails,
     /// When the token that is there was written, by the clock of Argo CD's API server.
     pub(super) placed_at: Option<Timestamp>,
-    /// The last use of that token before, as Rancher had recorded it.
-    pub(super) used_before: Option<String>,
 }
 
-impl MarkDetails {
-    /// Those of a run, before its next write.
-    pub(super) fn of(record: &Record) -> Self {
-        Self {
-            user: record.user.clone(),
-            old: record.old.clone(),
-            keep_old: record.keep_old,
-            placed: record.placed.clone(),
-            placed_at: None,
-            used_before: None,
-        }
-    }
-
+impl WrittenDetails {
     /// Those on the cluster Secret, of whatever run.
     pub(super) fn read(cluster: &ClusterSecret) -> Option<Self> {
         serde_json::from_str(cluster.annotations.get(DETAILS)?).ok()
@@ -208,26 +187,11 @@ pub(super) fn token_ref(value: &Secret) -> TokenRef {
     }
 }
 
-/// What this run has left on the cluster Secret. Details that cannot be read keep O valid.
+/// What this run has left on the cluster Secret.
 fn run_mark(cluster: &ClusterSecret, run: &str) -> Option<RunMark> {
-    let direction = Direction::in_mark(cluster.annotations.get(direction::ANNOTATION)?, run)?;
-    Some(match MarkDetails::read(cluster) {
-        Some(details) => RunMark {
-            direction,
-            user: details.user,
-            old: Some(details.old),
-            keep_old: details.keep_old,
-            placed: details.placed,
-            used_before: details.used_before,
-        },
-        None => RunMark {
-            direction,
-            user: String::new(),
-            old: None,
-            keep_old: true,
-            placed: BTreeSet::new(),
-            used_before: None,
-        },
+    Some(RunMark {
+        direction: Direction::in_mark(cluster.annotations.get(direction::ANNOTATION)?, run)?,
+        details: WrittenDetails::read(cluster).map(|written| written.details),
     })
 }
 
@@ -399,6 +363,7 @@ mod tests {
 
     use super::*;
     use crate::backup::BackupMark;
+    use crate::rotation::record::Record;
 
     const RUN: &str = "new";
     const SUBJECT: &str = "argocd/one";
@@ -555,8 +520,8 @@ mod tests {
         Proofs { alone, proxy, missing }
     }
 
-    fn lacking() -> Option<Result<Vec<Right>, Error>> {
-        Some(Ok(vec![Right::new("list", "", "nodes")]))
+    fn lacking() -> Vec<Right> {
+        vec![Right::new("list", "", "nodes")]
     }
 
     #[rstest]
@@ -568,8 +533,8 @@ mod tests {
     #[case::agent_offline_other_check(works(), Some(Standing::AgentOffline), None, &[check::RIGHTS], "unknown")]
     #[case::agent_silent_overridden(works(), Some(Standing::NoAnswer { within: FRESH }), None, &[check::OFFLINE], "accepted")]
     #[case::rancher_unclear_too(unavailable(), Some(Standing::AgentOffline), None, &[check::OFFLINE], "unknown")]
-    #[case::rights_missing(works(), Some(works()), lacking(), &[], "unknown")]
-    #[case::rights_overridden(works(), Some(works()), lacking(), &[check::RIGHTS], "accepted")]
+    #[case::rights_missing(works(), Some(works()), Some(Ok(lacking())), &[], "unknown")]
+    #[case::rights_overridden(works(), Some(works()), Some(Ok(lacking())), &[check::RIGHTS], "accepted")]
     #[case::rights_not_told(works(), Some(works()), Some(Err(Error::failed("no answer"))), &[check::RIGHTS], "unknown")]
     #[case::not_a_member(works(), Some(Standing::NotAMember { user: None }), None, &[check::OFFLINE, check::RIGHTS], "unknown")]
     fn a_new_token_is_accepted_if_nothing_speaks_against_it_but_what_is_overridden(
@@ -706,22 +671,22 @@ mod tests {
         assert_eq!(unproven(&run, is_known).is_some(), expected);
     }
 
-    fn connection(connected: Option<bool>, kinds: u64, age: Option<u64>) -> Result<Connection, String> {
-        Ok(Connection {
+    fn connection(connected: Option<bool>, kinds: u64, age: Option<u64>) -> Connection {
+        Connection {
             connected,
             kinds: Some(kinds),
             age,
-        })
+        }
     }
 
     #[rstest]
-    #[case::younger_than_the_token(connection(Some(true), 56, Some(3)), Some(96), ClusterSync::Since)]
-    #[case::it_may_be_older_by_nearly_a_second(connection(Some(true), 56, Some(4)), Some(96), ClusterSync::Before)]
-    #[case::no_age(connection(Some(true), 56, None), Some(96), ClusterSync::Before)]
-    #[case::placed_by_no_run(connection(Some(true), 56, Some(0)), None, ClusterSync::Before)]
-    #[case::failed(connection(Some(false), 56, Some(3)), Some(96), ClusterSync::Failed)]
-    #[case::watches_nothing(connection(Some(true), 0, Some(3)), Some(96), ClusterSync::Unknown(BLIND.into()))]
-    #[case::not_connected_yet(connection(None, 56, Some(3)), Some(96),
+    #[case::younger_than_the_token(Ok(connection(Some(true), 56, Some(3))), Some(96), ClusterSync::Since)]
+    #[case::it_may_be_older_by_nearly_a_second(Ok(connection(Some(true), 56, Some(4))), Some(96), ClusterSync::Before)]
+    #[case::no_age(Ok(connection(Some(true), 56, None)), Some(96), ClusterSync::Before)]
+    #[case::placed_by_no_run(Ok(connection(Some(true), 56, Some(0))), None, ClusterSync::Before)]
+    #[case::failed(Ok(connection(Some(false), 56, Some(3))), Some(96), ClusterSync::Failed)]
+    #[case::watches_nothing(Ok(connection(Some(true), 0, Some(3))), Some(96), ClusterSync::Unknown(BLIND.into()))]
+    #[case::not_connected_yet(Ok(connection(None, 56, Some(3))), Some(96),
         ClusterSync::Unknown("its metrics do not tell how the cluster is connected".into()))]
     #[case::unreadable(Err("forbidden".into()), Some(96), ClusterSync::Unknown("forbidden".into()))]
     fn argo_cd_has_read_the_cluster_if_its_cache_is_younger_than_the_token(
@@ -858,26 +823,29 @@ mod tests {
     }
 
     fn details() -> String {
-        let mut record = run(Direction::Forward, Phase::Place).record;
-        record.placed.insert(name("token-new"));
-        serde_json::to_string(&MarkDetails::of(&record)).unwrap()
+        let written = WrittenDetails {
+            details: run(Direction::Forward, Phase::Place).record.details(None),
+            placed_at: Some(at(NOW)),
+        };
+        serde_json::to_string(&written).unwrap()
     }
 
     #[rstest]
-    #[case::of_this_run("new/rollback", details(), Some((Direction::Rollback, true, false)))]
+    #[case::of_this_run("new/rollback", details(), Some((Direction::Rollback, true)))]
     #[case::of_another_run("older/rollback", details(), None)]
     #[case::of_no_known_direction("new/sideways", details(), None)]
-    #[case::unreadable_details_keep_the_old_token("new/forward", "{}".to_owned(), Some((Direction::Forward, false, true)))]
+    #[case::unreadable_details("new/forward", "{}".to_owned(), Some((Direction::Forward, false)))]
     fn the_mark_on_the_cluster_secret_is_read_by_its_own_run(
         #[case] direction: &str,
         #[case] details: String,
-        #[case] expected: Option<(Direction, bool, bool)>,
+        #[case] expected: Option<(Direction, bool)>,
     ) {
         let annotations = json!({ direction::ANNOTATION: direction, DETAILS: details });
         let cluster = cluster("one", "token-new", json!({ "annotations": annotations }));
         let seen = observed(&snapshot(Some(cluster)), &BTreeMap::new(), true);
         let mark = seen.secret.mark();
-        let mark = mark.map(|mark| (mark.direction, mark.old == Some(token("token-old")), mark.keep_old));
+        let old = |details: &MarkDetails| details.old == token("token-old");
+        let mark = mark.map(|mark| (mark.direction, mark.details.as_ref().is_some_and(old)));
         assert_eq!(mark, expected);
     }
 

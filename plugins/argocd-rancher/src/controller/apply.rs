@@ -12,7 +12,7 @@ use rancher::Write;
 use rancher::api_token::{self, NewToken, TokenName};
 
 use super::ClusterController;
-use super::abstraction::{DETAILS, MarkDetails, Snapshot};
+use super::abstraction::{DETAILS, Snapshot, WrittenDetails};
 use crate::address::RancherAddress as _;
 use crate::backup::{BackupMark, StoredBackup};
 use crate::mark;
@@ -69,21 +69,25 @@ impl ClusterController<'_> {
                 let value = self.value_to_write(token.value)?;
                 let state = self.state();
                 let (snapshot, cluster, config) = read_last(state.snapshot.as_ref())?;
-                let details = MarkDetails {
+                let written = WrittenDetails {
+                    details: run.record.details(used.clone()),
                     placed_at: Some(self.argo().server.clock.now()),
-                    used_before: used.clone(),
-                    ..MarkDetails::of(&run.record)
                 };
-                let write = marked(annotated(snapshot, token, &value), run, &details)?;
+                let write = marked(annotated(snapshot, token, &value), run, &written)?;
                 let config = config.clone().with_bearer(&value);
                 Request::Config(Box::new(cluster.clone()), Box::new(config), write)
             }
             Step::Fence => {
                 let state = self.state();
                 let (_, cluster, config) = read_last(state.snapshot.as_ref())?;
-                let before = MarkDetails::read(cluster).filter(|before| before.old == run.record.old);
-                let details = before.unwrap_or_else(|| MarkDetails::of(&run.record));
-                let write = marked(Write::by(mark::TOOL), run, &details)?;
+                let before = WrittenDetails::read(cluster).filter(|before| before.details.old == run.record.old);
+                let (used_before, placed_at) =
+                    before.map_or((None, None), |before| (before.details.used_before, before.placed_at));
+                let written = WrittenDetails {
+                    details: run.record.details(used_before),
+                    placed_at,
+                };
+                let write = marked(Write::by(mark::TOOL), run, &written)?;
                 Request::Config(Box::new(cluster.clone()), Box::new(config.clone()), write)
             }
         })
@@ -180,8 +184,8 @@ fn read_last(snapshot: Option<&Snapshot>) -> Result<(&Snapshot, &ClusterSecret, 
     Ok((snapshot, cluster, config))
 }
 
-fn marked(write: Write, run: &Run<ArgocdRancher>, details: &MarkDetails) -> Result<Write, Failure> {
-    let text = serde_json::to_string(details);
+fn marked(write: Write, run: &Run<ArgocdRancher>, written: &WrittenDetails) -> Result<Write, Failure> {
+    let text = serde_json::to_string(written);
     let text = text.map_err(|error| Failure::Permanent(Error::failed(error.to_string())))?;
     Ok(write
         .marked(direction::ANNOTATION, run.direction.mark(&run.id.to_string()))

@@ -11,7 +11,7 @@ use engine::run::Run;
 use futures::future::try_join_all;
 use tokio::time::Instant;
 
-use super::abstraction::{self, CONNECTIONS, Inputs, MarkDetails, Probe, Snapshot};
+use super::abstraction::{self, CONNECTIONS, Inputs, Probe, Snapshot, WrittenDetails};
 use super::{ClusterController, SCRAPE, Surveyed, check};
 use crate::proof::{Patience, Trial};
 use crate::rotation::ArgocdRancher;
@@ -102,8 +102,8 @@ impl ClusterController<'_> {
             return sync.clone();
         }
         let now = self.argo().server.clock.now();
-        let details = snapshot.cluster.as_ref().and_then(MarkDetails::read);
-        let placed_at = details.and_then(|details| details.placed_at);
+        let written = snapshot.cluster.as_ref().and_then(WrittenDetails::read);
+        let placed_at = written.and_then(|written| written.placed_at);
         let sync = abstraction::cluster_sync(self.metrics(snapshot).await, placed_at, now);
         self.state().sync = Some((Instant::now(), sync.clone()));
         sync

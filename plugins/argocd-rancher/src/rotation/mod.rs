@@ -44,8 +44,9 @@ pub mod observed;
 pub mod record;
 pub mod step;
 
+use engine::direction::Direction;
 use engine::plan::Plan;
-use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
+use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation};
 use engine::run::{Draw, Run};
 
 use crate::controller::check;
@@ -130,12 +131,12 @@ impl Rotation for ArgocdRancher {
         stages::takes_away(look)
     }
 
-    fn timers(_: &Observed, _: &Run<Self>) -> Vec<Timer> {
-        Vec::new()
-    }
-
     fn recall(seen: &Observed, claimed: &Run<Self>) -> Option<Record> {
         recall::recall(seen, claimed)
+    }
+
+    fn recall_direction(seen: &Observed, claimed: &Run<Self>) -> Direction {
+        recall::direction(seen, claimed.direction)
     }
 
     fn intend(step: &Step, run: &Run<Self>, _: &mut dyn Draw) -> Record {

@@ -104,10 +104,18 @@ pub enum SecretState {
 pub struct RunMark {
     /// The direction of the run.
     pub direction: Direction,
-    /// The Rancher user who began the run. Empty: the mark cannot be read.
+    /// What a process needs to know that resumes the run. `None`: it cannot be read.
+    pub details: Option<MarkDetails>,
+}
+
+/// The same facts as in the record, where only those who may write the cluster Secret can change them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MarkDetails {
+    /// The Rancher user who began the run.
     pub user: String,
-    /// O. `None`: the mark cannot be read.
-    pub old: Option<TokenRef>,
+    /// O.
+    pub old: TokenRef,
     /// O is to stay valid.
     pub keep_old: bool,
     /// Every new token that was written there.
@@ -184,6 +192,11 @@ impl SecretState {
             Self::Holds { mark, .. } => mark.as_ref(),
             Self::Missing => None,
         }
+    }
+
+    /// The details of that, where they can be read.
+    pub(super) fn details(&self) -> Option<&MarkDetails> {
+        self.mark()?.details.as_ref()
     }
 
     /// The other writer of what it holds.

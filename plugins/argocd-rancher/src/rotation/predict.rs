@@ -57,8 +57,8 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<ArgocdRancher>, step: &Step
             }
         }
         Step::Fence => {
+            let used_before = seen.secret.details().and_then(|details| details.used_before.clone());
             if let SecretState::Holds { mark: there, .. } = &mut seen.secret {
-                let used_before = there.take().and_then(|there| there.used_before);
                 *there = Some(mark(run, used_before));
             }
         }
@@ -81,11 +81,7 @@ fn backup<'a>(seen: &'a mut Observed, record: &Record) -> &'a mut Backup {
 fn mark(run: &Run<ArgocdRancher>, used_before: Option<String>) -> RunMark {
     RunMark {
         direction: run.direction,
-        user: run.record.user.clone(),
-        old: Some(run.record.old.clone()),
-        keep_old: run.record.keep_old,
-        placed: run.record.placed.clone(),
-        used_before,
+        details: Some(run.record.details(used_before)),
     }
 }
 

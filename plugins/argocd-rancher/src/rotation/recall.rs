@@ -14,20 +14,20 @@ use engine::phase::Phase;
 use engine::run::Run;
 
 use super::ArgocdRancher;
-use super::observed::{Name, Observed, TokenRef};
+use super::observed::{Name, Observed, RunMark, TokenRef};
 use super::record::Record;
 
 /// See the module. `None`: nothing was issued, and the backup Secret does not hold what the cluster Secret holds.
 pub(super) fn recall(seen: &Observed, claimed: &Run<ArgocdRancher>) -> Option<Record> {
-    let (mark, backup) = (seen.secret.mark(), seen.backup.as_ref());
-    let has_issued = mark.is_some() || !seen.issued.is_empty();
+    let (details, backup) = (seen.secret.details(), seen.backup.as_ref());
+    let has_issued = seen.secret.mark().is_some() || !seen.issued.is_empty();
     let held = seen.secret.held();
     let has_begun = held.is_some() && backup.is_some_and(|backup| backup.old.as_ref() == held);
     // A rollback of nothing is done.
-    if !has_issued && !has_begun && claimed.direction != Direction::Rollback {
+    if !has_issued && !has_begun && claimed.direction == Direction::Forward {
         return None;
     }
-    let users = [backup.map(|backup| &backup.user), mark.map(|mark| &mark.user)];
+    let users = [backup.map(|backup| &backup.user), details.map(|details| &details.user)];
     let user = users.into_iter().flatten().find(|user| !user.is_empty());
     Some(Record {
         user: user.unwrap_or(&seen.user).clone(),
@@ -35,10 +35,19 @@ pub(super) fn recall(seen: &Observed, claimed: &Run<ArgocdRancher>) -> Option<Re
         old_worked: seen.old_accepted != Acceptance::Rejected,
         keep_old: seen.keep_old || is_kept(seen),
         new: new(seen),
-        used_before: mark.and_then(|mark| mark.used_before.clone()),
+        used_before: details.and_then(|details| details.used_before.clone()),
         placed: placed(seen, claimed),
         revoked: issued_by_run(seen, &claimed.record.revoked),
     })
+}
+
+/// A run rolls forward only if its mark on the cluster Secret says so: until then it turns again, if O still cannot be restored.
+pub(super) fn direction(seen: &Observed, claimed: Direction) -> Direction {
+    let marked = seen.secret.mark().map(|mark| mark.direction);
+    match claimed {
+        Direction::RollForward if marked != Some(Direction::RollForward) => Direction::Rollback,
+        _ => claimed,
+    }
 }
 
 /// O: by the mark on the cluster Secret, by those of the tokens that replace it, or by the backup Secret. Without any of these
@@ -46,8 +55,8 @@ pub(super) fn recall(seen: &Observed, claimed: &Run<ArgocdRancher>) -> Option<Re
 fn old(seen: &Observed) -> TokenRef {
     let held = seen.secret.held();
     let backup = seen.backup.as_ref().and_then(|backup| backup.old.as_ref());
-    if let Some(old) = seen.secret.mark().and_then(|mark| mark.old.as_ref()) {
-        return old.clone();
+    if let Some(details) = seen.secret.details() {
+        return details.old.clone();
     }
     let replaced = seen.issued.values().find_map(|issued| issued.replaces.as_ref());
     let token = if let Some(name) = replaced {
@@ -65,10 +74,11 @@ fn old(seen: &Observed) -> TokenRef {
     })
 }
 
-/// O stays valid if any mark says so, or if none says that it may go.
+/// O stays valid if any mark says so or cannot be read, or if none says that it may go.
 fn is_kept(seen: &Observed) -> bool {
+    let on_secret = |mark: &RunMark| mark.details.as_ref().is_none_or(|details| details.keep_old);
     let marks = [
-        seen.secret.mark().map(|mark| mark.keep_old),
+        seen.secret.mark().map(on_secret),
         seen.backup.as_ref().map(|backup| backup.keep_old),
     ];
     let may_go = marks.contains(&Some(false)) || seen.issued.values().any(|issued| issued.replaces.is_some());
@@ -83,7 +93,8 @@ fn new(seen: &Observed) -> Option<TokenRef> {
 }
 
 fn is_issued(seen: &Observed, token: &TokenRef) -> bool {
-    let was_placed = |name: &Name| seen.secret.mark().is_some_and(|mark| mark.placed.contains(name));
+    let details = seen.secret.details();
+    let was_placed = |name: &Name| details.is_some_and(|details| details.placed.contains(name));
     let is = |name: &Name| seen.issued.contains_key(name) || was_placed(name);
     token.name.as_ref().is_some_and(is)
 }
@@ -91,11 +102,10 @@ fn is_issued(seen: &Observed, token: &TokenRef) -> bool {
 /// From *place* on any token of the run may have been written to the cluster Secret. In a rollback, whatever the Lease says, a
 /// former holder of the lock may still be about to write one.
 fn placed(seen: &Observed, claimed: &Run<ArgocdRancher>) -> BTreeSet<Name> {
-    let mark = seen.secret.mark();
-    if mark.is_none() && claimed.phase < Phase::Place && claimed.direction == Direction::Forward {
+    if seen.secret.mark().is_none() && claimed.phase < Phase::Place && claimed.direction == Direction::Forward {
         return issued_by_run(seen, &claimed.record.placed);
     }
-    let marked = mark.iter().flat_map(|mark| &mark.placed);
+    let marked = seen.secret.details().into_iter().flat_map(|details| &details.placed);
     seen.issued.keys().chain(marked).cloned().collect()
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::observed::{Issued, Name, TokenRef};
+use super::observed::{Issued, MarkDetails, Name, TokenRef};
 
 /// What the journal keeps: names and fingerprints.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -34,6 +34,17 @@ pub struct Record {
 }
 
 impl Record {
+    /// What the next write of the cluster Secret leaves there for a process that resumes the run.
+    pub(crate) fn details(&self, used_before: Option<String>) -> MarkDetails {
+        MarkDetails {
+            user: self.user.clone(),
+            old: self.old.clone(),
+            keep_old: self.keep_old,
+            placed: self.placed.clone(),
+            used_before,
+        }
+    }
+
     /// Whether this is O or a token that this run has issued.
     pub(super) fn is_of_this_run(&self, token: &TokenRef, issued: &BTreeMap<Name, Issued>) -> bool {
         let ours = |name: &Name| issued.contains_key(name) || self.placed.contains(name);

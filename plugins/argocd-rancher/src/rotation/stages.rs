@@ -3,6 +3,11 @@
 //!
 //! T is the token that the run ends on: N, or O in a rollback.
 
+#![expect(
+    clippy::result_large_err,
+    reason = "a stage returns once per look, and the step that it returns is sent at once"
+)]
+
 use engine::credential::{Acceptance, Validity};
 use engine::direction::Direction;
 use engine::phase::Phase;

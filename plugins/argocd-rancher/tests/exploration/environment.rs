@@ -25,43 +25,43 @@ use moves::Moves;
 
 use crate::mutants::Mutant;
 
-/// How many moves of each disturbing kind the environment has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Budget {
+/// A disturbance. A model has a limited number of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Disturbance {
     /// Argo CD begins to write what it has read over the Secret.
-    pub(crate) invalidations: u8,
+    Invalidation,
     /// Argo CD begins a sync, which keeps the token that it began with.
-    pub(crate) syncs: u8,
-    /// The cluster gets its first Application.
-    pub(crate) applications: u8,
-    /// A third party deletes or disables O or N in Rancher.
-    pub(crate) revocations: u8,
-    /// Time passes for O or N: it is about to expire, expires, and Rancher purges it.
-    pub(crate) expiries: u8,
-    /// A third party puts something else into the cluster Secret, puts O back, or deletes it.
-    pub(crate) third_parties: u8,
-    /// Another writer applies the state at the start again.
-    pub(crate) reapplies: u8,
-    /// A third party puts O into another cluster Secret too.
-    pub(crate) sharers: u8,
-    /// Another client than Argo CD calls with N.
-    pub(crate) callers: u8,
+    Sync,
     /// A sync that Argo CD has begun with its stale copy ends later.
-    pub(crate) late_syncs: u8,
+    LateSync,
     /// A sync of Argo CD's fails.
-    pub(crate) failures: u8,
+    FailedSync,
+    /// The cluster gets its first Application.
+    Application,
+    /// A third party deletes or disables O or N in Rancher.
+    Revocation,
+    /// Time passes for O or N: it is about to expire, expires, and Rancher purges it.
+    Expiry,
+    /// A third party puts something else into the cluster Secret, puts O back, or deletes it.
+    ThirdParty,
+    /// Another writer applies the state at the start again.
+    Reapply,
+    /// A third party puts O into another cluster Secret too.
+    Sharing,
+    /// Another client than Argo CD calls with N.
+    Call,
     /// A third party changes or deletes the backup Secret.
-    pub(crate) tampers: u8,
+    Tampering,
     /// The process that knew a value which is stored nowhere is killed.
-    pub(crate) losses: u8,
+    Loss,
     /// The run is resumed as another user.
-    pub(crate) users: u8,
+    OtherUser,
     /// The run is resumed at another Rancher.
-    pub(crate) ranchers: u8,
+    OtherRancher,
     /// The agent is offline.
-    pub(crate) outages: u8,
+    Outage,
     /// Rancher rejects a token that it accepted.
-    pub(crate) bans: u8,
+    Ban,
 }
 
 /// What the components of Argo CD have of the Secret.
@@ -77,7 +77,8 @@ pub(crate) struct ArgoCd {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Memory {
-    left: Budget,
+    /// The disturbances to come.
+    left: Vec<Disturbance>,
     argo: ArgoCd,
     /// O as it really is.
     old: Option<Validity>,
@@ -116,7 +117,7 @@ pub(crate) struct Memory {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Model {
-    pub(crate) budget: Budget,
+    pub(crate) disturbances: &'static [Disturbance],
     /// Argo CD calls the cluster.
     pub(crate) watched: bool,
     /// O belongs to another user, and is to stay.
@@ -144,9 +145,9 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn new(budget: Budget) -> Self {
+    pub(crate) fn with(disturbances: &'static [Disturbance]) -> Self {
         Self {
-            budget,
+            disturbances,
             watched: true,
             foreign: false,
             expired: false,
@@ -280,7 +281,7 @@ impl Environment for Model {
             sync: None,
         };
         let memory = Memory {
-            left: self.budget,
+            left: self.disturbances.to_vec(),
             argo,
             old: Some(if self.expired {
                 Validity::Invalid

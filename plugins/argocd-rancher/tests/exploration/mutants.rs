@@ -117,11 +117,7 @@ impl Mutant {
                 if let SecretState::Holds { mark, .. } = &mut seen.secret {
                     *mark = Some(RunMark {
                         direction: Direction::RollForward,
-                        user: String::new(),
-                        old: None,
-                        keep_old: false,
-                        placed: [].into(),
-                        used_before: None,
+                        details: None,
                     });
                 }
             }

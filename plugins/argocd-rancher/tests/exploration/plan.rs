@@ -9,7 +9,7 @@ use engine::plan::plan;
 use engine::rotation::{Blocker, Next, Repeats, Rotation as _, Timer};
 use kubectl_argocd_rancher::rotation::ArgocdRancher;
 use kubectl_argocd_rancher::rotation::observed::{
-    Backup, ClusterSync, ConfigWriter, Issued, Name, Observed, RunMark, SecretState,
+    Backup, ClusterSync, ConfigWriter, Issued, MarkDetails, Name, Observed, RunMark, SecretState,
 };
 use kubectl_argocd_rancher::rotation::record::Record;
 use kubectl_argocd_rancher::rotation::step::{Step, Which};
@@ -45,7 +45,7 @@ fn holds(value: Fingerprint) -> SecretState {
 
 /// A run that has come this far, with a new token that is accepted.
 fn in_progress(seen: &mut Observed, direction: Direction, phase: Phase) -> Run {
-    let mut record = ArgocdRancher::survey(seen).unwrap();
+    let mut record = ArgocdRancher::survey(seen).expect("nothing speaks against it");
     let issued = Issued {
         validity: Validity::Valid,
         value: Some(new()),
@@ -295,13 +295,23 @@ fn an_overdue_proof_turns_back_while_the_old_token_can_be_restored() {
 #[test]
 fn a_run_of_which_no_object_tells_is_none() {
     let seen = start(true);
-    for direction in [Direction::Forward, Direction::RollForward] {
-        let claimed = in_progress(&mut start(true), direction, Phase::Retire);
-        assert_eq!(claimed.resumed(&seen), None);
+    let claimed = in_progress(&mut start(true), Direction::Forward, Phase::Retire);
+    assert_eq!(claimed.resumed(&seen), None);
+    for direction in [Direction::Rollback, Direction::RollForward] {
+        let run = in_progress(&mut start(true), direction, Phase::Prove)
+            .resumed(&seen)
+            .unwrap();
+        assert_eq!(decide(&seen, &run), Next::Done, "nothing was issued");
     }
-    let claimed = in_progress(&mut start(true), Direction::Rollback, Phase::Prove);
-    let run = claimed.resumed(&seen).unwrap();
-    assert_eq!(decide(&seen, &run), Next::Done, "nothing was issued");
+}
+
+#[test]
+fn rolling_forward_is_resumed_only_where_the_cluster_secret_confirms_it() {
+    let mut seen = start(true);
+    let claimed = in_progress(&mut seen, Direction::RollForward, Phase::Place);
+    assert_eq!(claimed.clone().resumed(&seen).unwrap().direction, Direction::Rollback);
+    ArgocdRancher::predict(&mut seen, &claimed, &Step::Fence);
+    assert_eq!(claimed.resumed(&seen).unwrap().direction, Direction::RollForward);
 }
 
 #[test]
@@ -309,16 +319,18 @@ fn a_run_that_was_killed_after_its_last_step_is_finished() {
     let mut seen = start(true);
     let claimed = in_progress(&mut seen, Direction::Forward, Phase::Confirm);
     (seen.backup, seen.old, seen.old_accepted) = (None, None, Acceptance::NotAsked);
-    let placed = token(new()).name.into_iter().collect();
+    let details = MarkDetails {
+        user: String::new(),
+        old: token(old()),
+        keep_old: false,
+        placed: token(new()).name.into_iter().collect(),
+        used_before: None,
+    };
     seen.secret = SecretState::Holds {
         held: Some(token(new())),
         mark: Some(RunMark {
             direction: Direction::Forward,
-            user: String::new(),
-            old: Some(token(old())),
-            keep_old: false,
-            placed,
-            used_before: None,
+            details: Some(details),
         }),
         writer: ConfigWriter::Ours,
     };

@@ -10,7 +10,7 @@ use engine::rotation::{Next, Timer, decide};
 use engine::run::RunId;
 use kubectl_bootstrap_token::rotation::BootstrapToken;
 use kubectl_bootstrap_token::rotation::observed::{Delivery, Id, Observed, TokenState};
-use kubectl_bootstrap_token::rotation::record::{Record, TokenRef};
+use kubectl_bootstrap_token::rotation::record::{Origin, Record, TokenRef};
 use kubectl_bootstrap_token::rotation::step::Step;
 
 use crate::environment::{Run, To, holds, holds_neither, old, secret, start};
@@ -128,12 +128,65 @@ fn a_rollback_to_a_token_that_expires_rolls_forward() {
 }
 
 #[test]
+fn a_new_token_that_the_delivery_names_is_created_again_where_no_rollback_is_possible() {
+    let mut seen = start(To::Secret, false);
+    let run = in_progress(&mut seen, Direction::Rollback, Phase::Place);
+    set_old(&mut seen, Validity::Expiring);
+    (seen.new.secret, seen.delivery) = (None, holds(new(), Acceptance::Rejected));
+    assert_eq!(
+        lines(seen, Some(run)).lines().next(),
+        Some("make    create bootstrap token newnew like oldold")
+    );
+}
+
+#[test]
+fn in_a_rollback_the_old_token_is_not_delivered_before_it_is_accepted() {
+    let mut seen = start(To::Secret, false);
+    let run = in_progress(&mut seen, Direction::Rollback, Phase::Place);
+    (seen.delivery, seen.old.acceptance) = (holds_new(), Acceptance::Unknown(String::new()));
+    let decision = decide(&seen, &run);
+    assert!(matches!(decision.next, Next::Wait(_)) && decision.phase == Phase::Make);
+}
+
+#[test]
+fn a_new_token_that_is_created_again_has_to_be_proven_anew() {
+    let mut seen = start(To::Nothing, false);
+    let run = in_progress(&mut seen, Direction::Forward, Phase::Prove);
+    seen.new.secret = None;
+    let Next::Step(intent) = next(&seen, &run) else {
+        panic!("it is not created");
+    };
+    assert_eq!((intent.starts, intent.stops), (vec![Timer::Proof], vec![Timer::Quiet]));
+}
+
+/// Another token has the id that is journaled for the new one, and the delivery holds it.
+#[test]
+fn a_foreign_token_with_the_new_id_is_not_overwritten() {
+    let mut seen = start(To::Secret, false);
+    let run = in_progress(&mut seen, Direction::Rollback, Phase::Place);
+    let foreign = TokenRef {
+        value: Fingerprint::of("foreign"),
+        ..new()
+    };
+    seen.new.secret = Some(secret(foreign.value));
+    seen.delivery = holds(foreign, Acceptance::Accepted);
+    assert_eq!(next(&seen, &run), Next::Done);
+}
+
+#[test]
 fn a_value_that_is_neither_is_left_where_it_is() {
     let mut seen = start(To::Secret, false);
     seen.delivery = holds_neither();
     insta::assert_snapshot!(lines(seen.clone(), None), @"refused: secret:kube-system/join/token does not hold bootstrap token oldold; rotate without --deliver: only the token that is rotated is overwritten");
     let run = in_progress(&mut seen, Direction::Forward, Phase::Make);
     insta::assert_snapshot!(lines(seen.clone(), Some(run)), @"refused: another writer has changed secret:kube-system/join/token: it holds neither oldold nor newnew; write oldold there and run the same command again; or `kubectl bootstrap-token rollback`, which leaves it as it is");
+    let mut without_old = seen.clone();
+    without_old.old.secret = None;
+    let run = in_progress(&mut without_old, Direction::Forward, Phase::Make);
+    assert!(
+        matches!(next(&without_old, &run), Next::Refuse(_)),
+        "everything can be undone"
+    );
     let run = in_progress(&mut seen, Direction::Forward, Phase::Retire);
     set_old(&mut seen, Validity::Expiring);
     insta::assert_snapshot!(lines(seen.clone(), Some(run)), @"refused: another writer has changed secret:kube-system/join/token: it holds neither oldold nor newnew; write newnew there and run the same command again; or revoke oldold, and run the same command again");
@@ -291,6 +344,13 @@ fn a_signature_is_waited_for_but_not_by_a_delivery_that_names_a_former_token() {
     let (mut seen, run) = ready(true);
     seen.new.signed = false;
     assert!(matches!(next(&seen, &run), Next::Wait(_)));
+    let mut expired = seen.clone();
+    set_old(&mut expired, Validity::Invalid);
+    assert_eq!(
+        decide(&expired, &run).phase,
+        Phase::Retire,
+        "O's signature is an old one"
+    );
     seen.new.secret.as_mut().unwrap().value = Some(Fingerprint::of("created again"));
     assert!(matches!(next(&seen, &run), Next::Step(intent) if matches!(intent.step, Step::Deliver { .. })));
 }
@@ -308,6 +368,62 @@ fn a_revoked_token_that_comes_back_may_be_remembered_anew() {
     assert_eq!(timer(&seen, &mut run), Some(true));
     seen.old.secret = revoked;
     assert_eq!(timer(&seen, &mut run), None);
+}
+
+/// What a resumed run makes of a journal that claims N, by what its Secret says.
+fn resumed(direction: Direction, mark: Option<Direction>, replaces: Option<TokenRef>) -> Option<Run> {
+    let mut seen = start(To::Secret, false);
+    let run = in_progress(&mut seen, direction, Phase::Place);
+    if let Some(secret) = &mut seen.new.secret {
+        secret.mark = mark;
+        secret.origin = replaces.map(|old| Origin { old, place: None });
+    }
+    seen.delivery = holds_new();
+    if let Delivery::Holds { mark, .. } = &mut seen.delivery {
+        *mark = Some(direction);
+    }
+    run.resumed(&seen)
+}
+
+#[test]
+fn a_resumed_run_knows_the_new_token_by_the_mark_and_the_origin_on_its_secret() {
+    let forward = Direction::Forward;
+    let known = |run: Option<Run>| run.and_then(|run| run.record.new);
+    assert_eq!(known(resumed(forward, Some(forward), Some(old()))), Some(new()));
+    assert_eq!(resumed(forward, None, Some(old())), None, "it has no mark of this run");
+    assert_eq!(
+        resumed(forward, Some(forward), Some(new())),
+        None,
+        "it replaces another token"
+    );
+    assert_eq!(
+        resumed(forward, Some(forward), None),
+        None,
+        "no rotation has created it"
+    );
+    let back = Direction::Rollback;
+    assert_eq!(known(resumed(back, Some(back), Some(old()))), Some(new()));
+    assert_eq!(
+        known(resumed(back, None, Some(old()))),
+        None,
+        "a foreign token is not revoked"
+    );
+}
+
+#[test]
+fn a_resumed_run_rolls_forward_only_if_the_new_token_is_marked_so() {
+    let [forward, back, on] = Direction::ALL;
+    for (claimed, mark, expected) in [
+        (forward, forward, forward),
+        (forward, on, forward),
+        (back, forward, back),
+        (back, on, on),
+        (on, back, back),
+        (on, on, on),
+    ] {
+        let run = resumed(claimed, Some(mark), Some(old())).unwrap();
+        assert_eq!(run.direction, expected, "{claimed}, marked {mark}");
+    }
 }
 
 #[test]

@@ -1,8 +1,7 @@
-//! `cost COMMAND…`: runs a command with its output thrown away, and prints as JSON what it has cost.
+//! `cost COMMAND…`: runs a command without its output, and prints its cost as JSON.
 //!
-//! A program of its own because of two habits of Linux: the usage of ended children is only known as one sum, and the
-//! peak memory of a child begins with that of the process that started it. So this one starts a single child, and is
-//! small.
+//! It is a separate program, because Linux reports the usage of ended children only as a sum, and because the peak
+//! memory of a child starts with that of its parent. This program is small and starts a single child.
 
 use std::ffi::OsString;
 use std::io::Write as _;

@@ -1,9 +1,10 @@
-//! `private-network COMMAND…`: builds the test control plane if need be (visibly), and becomes COMMAND in a network of
-//! its own that has nothing but a loopback interface, so that no port of the test bed is open to anybody else.
+//! `private-network COMMAND…`: builds the test control plane if necessary, with visible progress, and executes COMMAND
+//! in its own network with only a loopback interface, so that no port of the test clusters is reachable from outside.
 //!
-//! Without a COMMAND it builds everything that the tests run, Argo CD and krew too: inside, nothing can be downloaded.
+//! Without a COMMAND, it builds all programs that the tests need, including Argo CD and krew: inside the network,
+//! nothing can be downloaded.
 //!
-//! `cargo xtask` starts the demo and the bench by it, and it is cargo's runner for the tests on the control plane.
+//! `cargo xtask` starts the demo, the benchmark and the end-to-end tests through it.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;

@@ -90,7 +90,7 @@ async fn output_of_list_verify_revoke_extend_and_kubeconfig() -> Result<()> {
         Nodes that are rebuilt or reset, or were away until their certificate had ended, need another token to come back.
         A certificate that somebody got with a token stays valid until its end: revoking the token does not take it back.
         error: this changes credentials, and there is no terminal to confirm it on
-        hint: pass --yes to go ahead, or --dry-run to see what would be done
+        hint: pass --yes to continue, or --dry-run to print the plan
         ----- exit status: 1 -----
         "#);
     insta::assert_snapshot!(run(&["extend", "words1", "--ttl", "2d"]).await?, @r#"

@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use e2e::{RancherFixture, Shell};
+use futures::future::try_join_all;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Event;
 use kube::Api;
@@ -17,6 +19,7 @@ use rstest::rstest;
 use rustix::process::Signal;
 use serde_json::json;
 use test_cluster::{Fault, Kubeconfig, Moment, On, TokenStorage, User};
+use tokio::sync::Mutex;
 
 use crate::manual_changes;
 
@@ -40,6 +43,9 @@ const COMMANDS: [&[&str]; 14] = [
 
 /// The flags that each command runs with, besides none.
 const FLAGS: [&[&str]; 3] = [&["-v=9"], &["-o", "json"], &["-o", "yaml", "-v=9"]];
+
+/// How many commands run in parallel. Most of them wait between retries.
+const AT_ONCE: usize = 6;
 
 /// The secret values, and all texts that must not contain them.
 #[derive(Default)]
@@ -69,23 +75,32 @@ impl LeakSearch {
         self.texts.push((place.into(), text.into()));
     }
 
-    async fn run(&mut self, shell: &Shell, args: &[String], stdin: &str) -> Result<()> {
-        let outcome = shell.crt(args).stdin(stdin).run().await?;
-        ensure!(outcome.code() != Some(101), "a panic:\n{outcome}");
-        self.add_text(format!("output of `{}`", args.join(" ")), outcome.to_string());
-        Ok(())
-    }
-
-    /// Runs all commands with all flags.
-    async fn run_all(&mut self, shell: &Shell, cluster: &str, stdin: &str, context: &str) -> Result<()> {
-        for command in COMMANDS {
-            for flags in [&[][..]].iter().chain(&FLAGS) {
-                let args = command.iter().chain(flags.iter());
-                let args = args.map(|word| word.replace("CLUSTER", cluster));
-                let args: Vec<String> = args.chain(["--context".to_owned(), context.to_owned()]).collect();
-                self.run(shell, &args, stdin).await?;
+    /// Runs all commands with all flags, and adds their output.
+    async fn run_all(&mut self, shell: &Shell, cluster: &str, stdin: &str) -> Result<()> {
+        let run = async |command: &[&str], flags: &[&str]| {
+            let args = command.iter().chain(flags).map(|word| word.replace("CLUSTER", cluster));
+            let args: Vec<String> = args.chain(["--context=rancher".to_owned()]).collect();
+            run(shell, &args, stdin).await
+        };
+        let all_flags = || [&[][..]].into_iter().chain(FLAGS);
+        let (changing, reading): (Vec<&[&str]>, Vec<_>) =
+            COMMANDS.into_iter().partition(|command| command.contains(&"--yes"));
+        let reading = reading
+            .iter()
+            .flat_map(|command| all_flags().map(|flags| run(command, flags)));
+        let reading = stream::iter(reading).buffer_unordered(AT_ONCE).try_collect::<Vec<_>>();
+        // Only one at a time can hold the lock.
+        let changing = async {
+            let mut texts = Vec::new();
+            for command in changing {
+                for flags in all_flags() {
+                    texts.push(run(command, flags).await?);
+                }
             }
-        }
+            anyhow::Ok(texts)
+        };
+        let (reading, changing) = tokio::try_join!(reading, changing)?;
+        self.texts.extend(reading.into_iter().chain(changing));
         Ok(())
     }
 
@@ -152,6 +167,13 @@ impl LeakSearch {
     }
 }
 
+/// The output of a command, and its description.
+async fn run(shell: &Shell, args: &[String], stdin: &str) -> Result<(String, String)> {
+    let output = shell.crt(args).stdin(stdin).run().await?;
+    ensure!(output.code() != Some(101), "a panic:\n{output}");
+    Ok((format!("output of `{}`", args.join(" ")), output.to_string()))
+}
+
 async fn with_tokens(fixture: &RancherFixture) -> Result<LeakSearch> {
     let mut search = LeakSearch::default();
     search.add_secret("the user's token", &User::admin().token);
@@ -185,7 +207,7 @@ async fn no_command_prints_a_token(#[case] storage: TokenStorage) -> Result<()> 
     let mut search = with_tokens(&fixture).await?;
     let given = manual_changes::values(&fixture).await?["system"].clone();
     search
-        .run_all(&fixture.shell, &fixture.cluster.id, &format!("{given}\n"), "rancher")
+        .run_all(&fixture.shell, &fixture.cluster.id, &format!("{given}\n"))
         .await?;
     // The texts are about these tokens: they contain the fingerprints.
     let shown = crate::state::fingerprint(&given);
@@ -302,33 +324,45 @@ async fn malformed_responses_do_not_leak_tokens(#[case] storage: TokenStorage) -
     let fixture = RancherFixture::begin(storage, "lyon").await?;
     let mut search = with_tokens(&fixture).await?;
     let token = manual_changes::values(&fixture).await?["system"].clone();
-    let (proxy, shell) = fixture.behind_proxy().await?;
-    let id = fixture.cluster.id.as_str();
-    for (what, fault) in malformed_responses(&token) {
-        for path in ["*/secrets*", "*/clusterregistrationtokens*", "*"] {
-            proxy.heal();
-            let planned = proxy.plan(On::request().path(path).always(), fault.clone());
-            for command in [
-                &["list", id, "-v=9"][..],
-                &["status", id, "-v=9"],
-                &["verify", id],
-                &["rotate", id, "--yes", "--timeout", "1s", "-v=9"],
-            ] {
-                let args: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
-                search
-                    .run(&shell, &args, "")
-                    .await
-                    .with_context(|| format!("{what} at {path}"))?;
-            }
-            ensure!(
-                planned.struck() > 0 || (storage == TokenStorage::Status && path == "*/secrets*"),
-                "{what} at {path} never came"
-            );
-        }
-    }
-    proxy.heal();
+    let one_rotation = Mutex::new(());
+    let responses = malformed_responses(&token).into_iter().flat_map(|(what, fault)| {
+        let paths = ["*/secrets*", "*/clusterregistrationtokens*", "*"];
+        paths.map(|path| (what, path, fault.clone()))
+    });
+    let searched = responses.map(async |(what, path, fault)| {
+        let (proxy, shell) = fixture.behind_proxy().await?;
+        let planned = proxy.plan(On::request().path(path).always(), fault);
+        let id = fixture.cluster.id.as_str();
+        let commands = [
+            &["list", id, "-v=9"][..],
+            &["status", id, "-v=9"],
+            &["verify", id],
+            &["rotate", id, "--yes", "--timeout", "1s", "-v=9"],
+        ];
+        let texts = try_join_all(commands.map(async |command| {
+            let _guard = match command[0] {
+                "rotate" => Some(one_rotation.lock().await),
+                _ => None,
+            };
+            let args: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
+            run(&shell, &args, "")
+                .await
+                .with_context(|| format!("{what} at {path}"))
+        }));
+        let mut found = LeakSearch {
+            texts: texts.await?,
+            ..LeakSearch::default()
+        };
+        ensure!(
+            planned.struck() > 0 || (storage == TokenStorage::Status && path == "*/secrets*"),
+            "{what} at {path} was never sent"
+        );
+        found.add_home(&shell)?;
+        Ok(found.texts)
+    });
+    let texts: Vec<_> = stream::iter(searched).buffer_unordered(AT_ONCE).try_collect().await?;
+    search.texts.extend(texts.into_iter().flatten());
     search.add_cluster(&fixture).await?;
-    search.add_home(&shell)?;
     search.finds_nothing()
 }
 
@@ -341,7 +375,7 @@ async fn malformed_kubeconfigs_and_credential_plugins_do_not_leak_tokens() -> Re
     let shell = Shell::new(environment, &Kubeconfig::read(fixture.shell.kubeconfig())?)?;
     let good = std::fs::read_to_string(fixture.shell.kubeconfig())?;
     let plugin = shell.home().join("bin/get-token");
-    let script = format!("#!/bin/sh\necho 'no flags: {token}' >&2\necho '{{\"token\": \"{token}\"'\nexit 3\n");
+    let script = format!("#!/bin/sh\necho 'denied: {token}' >&2\necho '{{\"token\": \"{token}\"'\nexit 3\n");
     std::fs::write(&plugin, script)?;
     std::os::unix::fs::symlink("/bin/sh", shell.home().join("bin/sh"))?;
     std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755))?;

@@ -43,7 +43,7 @@ fn binary(plugin: &str) -> Result<PathBuf> {
     let mut path = std::env::current_exe()?;
     path.pop();
     path.pop();
-    Ok(path.join(format!("kubectl-{plugin}")))
+    Ok(path.join(format!("kubectl-{}", plugin.replace('-', "_"))))
 }
 
 /// The commands in a plugin's own help.

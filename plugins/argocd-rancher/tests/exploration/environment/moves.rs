@@ -7,10 +7,14 @@ use engine::rotation::{Next, decide};
 use kubectl_argocd_rancher::rotation::observed::{Backup, ClusterSync, ConfigWriter, Name, SecretState};
 use model::{Environment as _, Help, Move};
 
+use super::Disturbance::{
+    Application, Ban, Call, Expiry, FailedSync, Invalidation, LateSync, Loss, OtherRancher, OtherUser, Outage, Reapply,
+    Revocation, Sharing, Sync, Tampering, ThirdParty,
+};
 use super::safety::{is_foreign, unhealthy};
 use super::{
-    Budget, Memory, Model, US, World, answer, changed, foreign, held, is_another_start, new_name, old, old_is_valid,
-    token, works,
+    Disturbance, Memory, Model, US, World, answer, changed, foreign, held, is_another_start, new_name, old,
+    old_is_valid, token, works,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,8 +89,19 @@ impl<'a> Moves<'a> {
         }
     }
 
-    fn left(&self) -> Budget {
-        self.world.memory.left
+    fn has(&self, disturbance: Disturbance) -> bool {
+        self.world.memory.left.contains(&disturbance)
+    }
+
+    /// The same, if such a disturbance is left.
+    fn spend(&mut self, disturbance: Disturbance, kind: Kind, name: &str, change: impl FnOnce(&mut World)) {
+        let left = &self.world.memory.left;
+        if let Some(at) = left.iter().position(|left| *left == disturbance) {
+            self.may(kind, name, |to| {
+                to.memory.left.remove(at);
+                change(to);
+            });
+        }
     }
 
     /// Argo CD watches its Secrets, and calls at once with what it reads. When its cache is invalidated, it writes the Secret
@@ -127,49 +142,44 @@ impl<'a> Moves<'a> {
     }
 
     fn begins(&mut self) {
-        let (argo, left) = (self.world.memory.argo, self.left());
+        let (model, argo) = (self.model, self.world.memory.argo);
         let watched = self.world.seen.watched;
-        if left.invalidations > 0 && argo.writing.is_none() && argo.copy.is_some() {
-            self.may(Kind::Begins, "Argo CD's cache is invalidated", |to| {
-                to.memory.left.invalidations -= 1;
+        if argo.writing.is_none() && argo.copy.is_some() {
+            self.spend(Invalidation, Kind::Begins, "Argo CD's cache is invalidated", |to| {
                 to.memory.argo.writing = argo.copy;
             });
         }
         let copy = argo.copy.filter(|value| works(self.world, *value));
-        if left.syncs > 0 && argo.sync.is_none() && watched && copy.is_some() {
-            self.may(Kind::Begins, "a sync begins", |to| {
-                to.memory.left.syncs -= 1;
-                to.memory.argo.sync = copy;
-            });
+        if argo.sync.is_none() && watched && copy.is_some() {
+            self.spend(Sync, Kind::Begins, "a sync begins", |to| to.memory.argo.sync = copy);
         }
-        if left.late_syncs > 0 && watched && argo.copy != held(&self.world.seen) {
-            self.may(
+        if watched && argo.copy != held(&self.world.seen) {
+            self.spend(
+                LateSync,
                 Kind::Begins,
-                "a sync ends that Argo CD began with its stale copy",
+                "a sync that began with the stale copy ends",
                 |to| {
-                    to.memory.left.late_syncs -= 1;
                     to.seen.sync = ClusterSync::Since;
                 },
             );
         }
-        if left.failures > 0 && watched {
-            self.may(Kind::Disturbs, "a sync of Argo CD's fails", |to| {
-                to.memory.left.failures -= 1;
+        if watched {
+            self.spend(FailedSync, Kind::Disturbs, "a sync of Argo CD's fails", |to| {
                 to.seen.sync = ClusterSync::Failed;
             });
+        } else {
+            self.spend(
+                Application,
+                Kind::Begins,
+                "the cluster gets its first Application",
+                |to| {
+                    to.seen.watched = true;
+                },
+            );
         }
-        let in_use = held(&self.world.seen).filter(|value| new_name(*value).is_some());
-        if let Some(value) = in_use.filter(|_| left.callers > 0) {
-            let model = self.model;
-            self.may(Kind::Begins, "another client calls with N", |to| {
-                to.memory.left.callers -= 1;
+        if let Some(value) = held(&self.world.seen).filter(|value| new_name(*value).is_some()) {
+            self.spend(Call, Kind::Begins, "another client calls with N", |to| {
                 record_use(model, to, value);
-            });
-        }
-        if left.applications > 0 && !watched {
-            self.may(Kind::Begins, "the cluster gets its first Application", |to| {
-                to.memory.left.applications -= 1;
-                to.seen.watched = true;
             });
         }
     }
@@ -264,32 +274,31 @@ impl<'a> Moves<'a> {
     /// What is not about to expire when a step is intended does not expire before that arrives: five minutes are longer than
     /// any step that is not held up.
     fn old_in_time(&mut self) {
-        let (left, validity) = (self.left(), self.world.memory.old);
-        let sending = self.world.is_sending();
-        if validity == Some(Validity::Valid) && left.expiries > 0 {
-            self.may(Kind::Ages, "O is about to expire", |to| {
-                to.memory.left.expiries -= 1;
+        let (sending, validity) = (self.world.is_sending(), self.world.memory.old);
+        match validity {
+            Some(Validity::Valid) => self.spend(Expiry, Kind::Ages, "O is about to expire", |to| {
                 to.memory.expiring_since_intent = sending;
                 invalidate_old(&mut to.memory, Some(Validity::Expiring));
-            });
-        }
-        if validity == Some(Validity::Expiring) && !(sending && self.world.memory.expiring_since_intent) {
-            // Of another user's token we cannot see when it will expire.
-            let unseen = sending && self.model.foreign;
-            self.may(Kind::Follows, "O expires", |to| {
-                to.memory.raced |= unseen;
-                invalidate_old(&mut to.memory, Some(Validity::Invalid));
-            });
-        }
-        if validity == Some(Validity::Invalid) {
-            self.may(Kind::Follows, "Rancher purges O", |to| {
+            }),
+            Some(Validity::Expiring) if !(sending && self.world.memory.expiring_since_intent) => {
+                // Of another user's token we cannot see when it will expire.
+                let unseen = sending && self.model.foreign;
+                self.may(Kind::Follows, "O expires", |to| {
+                    to.memory.raced |= unseen;
+                    invalidate_old(&mut to.memory, Some(Validity::Invalid));
+                });
+            }
+            Some(Validity::Invalid) => self.may(Kind::Follows, "Rancher purges O", |to| {
                 invalidate_old(&mut to.memory, None);
-            });
+            }),
+            Some(Validity::Expiring) | None => {}
         }
-        if validity.is_some() && left.revocations > 0 {
-            for (what, validity) in [("deletes O", None), ("disables O", Some(Validity::Invalid))] {
-                self.may(Kind::Disturbs, &format!("a third party {what}"), |to| {
-                    to.memory.left.revocations -= 1;
+        if validity.is_some() {
+            for (name, validity) in [
+                ("a third party deletes O", None),
+                ("a third party disables O", Some(Validity::Invalid)),
+            ] {
+                self.spend(Revocation, Kind::Disturbs, name, |to| {
                     invalidate_old(&mut to.memory, validity);
                 });
             }
@@ -297,39 +306,42 @@ impl<'a> Moves<'a> {
     }
 
     fn new_in_time(&mut self) {
-        let (left, sending, world) = (self.left(), self.world.is_sending(), self.world);
+        let (sending, world) = (self.world.is_sending(), self.world);
         for (name, issued) in &world.seen.issued {
             let shown = &name.0;
-            if issued.validity == Validity::Valid && left.expiries > 0 {
-                self.may(Kind::Ages, &format!("{shown} is about to expire"), |to| {
-                    to.memory.left.expiries -= 1;
+            match issued.validity {
+                Validity::Valid => self.spend(Expiry, Kind::Ages, &format!("{shown} is about to expire"), |to| {
                     to.memory.expiring_since_intent = sending;
                     set_validity(to, name, Validity::Expiring);
-                });
-            }
-            if issued.validity == Validity::Expiring && !(sending && world.memory.expiring_since_intent) {
-                self.may(Kind::Follows, &format!("{shown} expires"), |to| {
-                    set_validity(to, name, Validity::Invalid);
-                });
-            }
-            if issued.validity == Validity::Invalid {
-                self.may(Kind::Follows, &format!("Rancher purges {shown}"), |to| {
+                }),
+                Validity::Expiring if !(sending && world.memory.expiring_since_intent) => {
+                    self.may(Kind::Follows, &format!("{shown} expires"), |to| {
+                        set_validity(to, name, Validity::Invalid);
+                    });
+                }
+                Validity::Invalid => self.may(Kind::Follows, &format!("Rancher purges {shown}"), |to| {
                     to.seen.issued.remove(name);
-                });
+                }),
+                Validity::Expiring => {}
             }
-            if left.revocations > 0 {
-                self.may(Kind::Disturbs, &format!("a third party deletes {shown}"), |to| {
-                    to.memory.left.revocations -= 1;
+            self.spend(
+                Revocation,
+                Kind::Disturbs,
+                &format!("a third party deletes {shown}"),
+                |to| {
                     to.seen.issued.remove(name);
-                });
-                self.may(Kind::Disturbs, &format!("a third party disables {shown}"), |to| {
-                    to.memory.left.revocations -= 1;
+                },
+            );
+            self.spend(
+                Revocation,
+                Kind::Disturbs,
+                &format!("a third party disables {shown}"),
+                |to| {
                     set_validity(to, name, Validity::Invalid);
-                });
-            }
-            if left.bans > 0 && world.memory.accepted.contains(name) {
-                self.may(Kind::Disturbs, &format!("Rancher rejects {shown}"), |to| {
-                    to.memory.left.bans -= 1;
+                },
+            );
+            if world.memory.accepted.contains(name) {
+                self.spend(Ban, Kind::Disturbs, &format!("Rancher rejects {shown}"), |to| {
                     to.memory.accepted.remove(name);
                 });
             }
@@ -338,35 +350,40 @@ impl<'a> Moves<'a> {
 
     fn third_parties(&mut self) {
         let there = self.world.seen.secret.mark().cloned();
-        let by = |value| {
-            if value == old() {
-                ConfigWriter::Other("another writer".to_owned())
-            } else {
-                ConfigWriter::Ours
-            }
-        };
         let with = |value, mark| SecretState::Holds {
             held: Some(token(value)),
             mark,
-            writer: by(value),
+            writer: if value == old() {
+                ConfigWriter::Other("another writer".to_owned())
+            } else {
+                ConfigWriter::Ours
+            },
         };
-        if self.left().reapplies > 0 && self.world.seen.secret != SecretState::Missing {
+        let put = |to: &mut World, secret| {
+            to.seen.secret = secret;
+            changed(to);
+            to.memory.foreign_token = is_foreign(held(&to.seen));
+        };
+        if self.world.seen.secret != SecretState::Missing {
             let secret = with(old(), there.clone());
-            self.may(Kind::Disturbs, "another writer applies the start again", |to| {
-                to.memory.left.reapplies -= 1;
-                to.seen.secret = secret;
-                changed(to);
-                to.memory.foreign_token = false;
-            });
+            self.spend(
+                Reapply,
+                Kind::Disturbs,
+                "another writer applies the start again",
+                |to| {
+                    put(to, secret);
+                },
+            );
         }
-        if self.left().sharers > 0 && self.world.memory.old.is_some() {
-            self.may(Kind::Disturbs, "a third party puts O into another Secret", |to| {
-                to.memory.left.sharers -= 1;
-                to.seen.old_needed_by = Some("another Secret".to_owned());
-            });
-        }
-        if self.left().third_parties == 0 {
-            return;
+        if self.world.memory.old.is_some() {
+            self.spend(
+                Sharing,
+                Kind::Disturbs,
+                "a third party puts O into another Secret",
+                |to| {
+                    to.seen.old_needed_by = Some("another Secret".to_owned());
+                },
+            );
         }
         let empty = SecretState::Holds {
             held: None,
@@ -380,17 +397,14 @@ impl<'a> Moves<'a> {
             ("puts O back", with(old(), there)),
             ("creates the Secret anew with O", with(old(), None)),
         ] {
-            self.may(Kind::Disturbs, &format!("a third party {name}"), |to| {
-                to.memory.left.third_parties -= 1;
-                to.seen.secret = secret;
-                changed(to);
-                to.memory.foreign_token = is_foreign(held(&to.seen));
+            self.spend(ThirdParty, Kind::Disturbs, &format!("a third party {name}"), |to| {
+                put(to, secret);
             });
         }
     }
 
     fn tampers(&mut self) {
-        let Some(backup) = self.world.seen.backup.clone().filter(|_| self.left().tampers > 0) else {
+        let Some(backup) = self.world.seen.backup.clone().filter(|_| self.has(Tampering)) else {
             return;
         };
         let wrong = || Some(token(foreign()));
@@ -404,8 +418,7 @@ impl<'a> Moves<'a> {
             ("changes O in the backup Secret", Some(with_old)),
             ("changes N in the backup Secret", Some(with_new)),
         ] {
-            self.may(Kind::Disturbs, &format!("a third party {what}"), |to| {
-                to.memory.left.tampers -= 1;
+            self.spend(Tampering, Kind::Disturbs, &format!("a third party {what}"), |to| {
                 to.memory.old_lost |= backup.as_ref().is_none_or(|backup| backup.old == wrong());
                 to.seen.backup = backup;
             });
@@ -413,33 +426,28 @@ impl<'a> Moves<'a> {
     }
 
     fn odds(&mut self) {
-        let (model, world, left) = (self.model, self.world, self.left());
-        let idle = !world.is_sending();
-        if left.losses > 0 && idle {
-            self.may(Kind::Disturbs, "the process that issued N is killed", |to| {
-                to.memory.left.losses -= 1;
+        let (model, world) = (self.model, self.world);
+        if !world.is_sending() {
+            self.spend(Loss, Kind::Disturbs, "the process that issued N is killed", |to| {
                 to.seen.issued.values_mut().for_each(|issued| issued.value = None);
             });
         }
-        if left.users > 0 && idle && world.seen.user == US {
-            self.may(Kind::Disturbs, "it is run as another user", |to| {
-                to.memory.left.users -= 1;
+        if !world.is_sending() && world.seen.user == US {
+            self.spend(OtherUser, Kind::Disturbs, "it is run as another user", |to| {
                 "u-other".clone_into(&mut to.seen.user);
                 resume(model, to);
             });
         }
-        if left.ranchers > 0 && idle && world.seen.same_rancher {
-            self.may(Kind::Disturbs, "it is run with another Rancher", |to| {
-                to.memory.left.ranchers -= 1;
+        if !world.is_sending() && world.seen.same_rancher {
+            self.spend(OtherRancher, Kind::Disturbs, "it is run with another Rancher", |to| {
                 to.seen.same_rancher = false;
                 resume(model, to);
             });
         }
         if world.memory.offline {
             self.may(Kind::Ordinary, "the agent is back", |to| to.memory.offline = false);
-        } else if left.outages > 0 {
-            self.may(Kind::Disturbs, "the agent is offline", |to| {
-                to.memory.left.outages -= 1;
+        } else {
+            self.spend(Outage, Kind::Disturbs, "the agent is offline", |to| {
                 to.memory.offline = true;
             });
         }

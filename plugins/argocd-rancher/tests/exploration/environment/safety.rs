@@ -101,8 +101,7 @@ impl Model {
         let right = match direction {
             Direction::Forward => (self.foreign || old_is_rejected(memory)) && rotated,
             Direction::Rollback => (memory.foreign_token || in_place == Some(old())) && only(None),
-            // A forged direction can have O left valid, and no more.
-            Direction::RollForward => (memory.old_lost || !old_is_valid(memory) || world.was_forged()) && rotated,
+            Direction::RollForward => (memory.old_lost || !old_is_valid(memory)) && rotated,
         };
         (!right || !no_backup).then(|| format!("ended wrong ({direction})"))
     }

@@ -35,13 +35,12 @@ async fn rotate_and_rollback_resume_after_a_kill_at_any_write(#[case] command: C
     let first = Worker::new(command, 0).await?;
     let points = first.undisturbed().await?;
     let count = points.len();
-    let points = Mutex::new(VecDeque::from(points));
-    let shared = &points;
+    let points = &Mutex::new(VecDeque::from(points));
     let others = (1..SIDE_BY_SIDE).map(|number| async move {
         let worker = Worker::new(command, number).await?;
-        worker.run_points(shared).await
+        worker.run_points(points).await
     });
-    tokio::try_join!(first.run_points(&points), try_join_all(others))?;
+    tokio::try_join!(first.run_points(points), try_join_all(others))?;
     println!("{command:?}: {count} points, {:.0?}", began.elapsed());
     Ok(())
 }

@@ -21,9 +21,9 @@ async fn rollback_with_a_forged_journal_deletes_no_other_token() -> Result<()> {
     let lease = fixture.lease().await?.context("no Lease")?;
     fixture
         .forge(lease, |journal| {
-            journal["goal"] = json!("back");
-            journal["notes"]["new"] = json!({ "id": victim.id, "value": value });
-            journal["notes"]["delivered"] = json!(false);
+            journal["direction"] = json!("rollback");
+            journal["record"]["new"] = json!({ "id": victim.id, "value": value });
+            journal["record"]["delivered"] = json!(false);
         })
         .await?;
     let undone = fixture
@@ -32,7 +32,12 @@ async fn rollback_with_a_forged_journal_deletes_no_other_token() -> Result<()> {
         .run()
         .await?
         .expect(4)?;
-    ensure!(undone.stderr.contains("nothing shows any more"), "{undone}");
+    ensure!(
+        undone
+            .stderr
+            .contains("nothing shows what the rotation has delivered there"),
+        "{undone}"
+    );
     for token in [&victim, &new, &fixture.old] {
         ensure!(
             is_accepted(fixture.plane, &token.text).await?,
@@ -65,9 +70,9 @@ async fn rotate_with_a_forged_journal_delivers_nothing_to_an_attacker() -> Resul
     let value = row(&fixture.shell, &bait.id).await?["fingerprint"].clone();
     fixture
         .forge(lease, |journal| {
-            journal["goal"] = json!("forward");
+            journal["direction"] = json!("forward");
             journal["phase"] = json!("retire");
-            let notes = &mut journal["notes"];
+            let notes = &mut journal["record"];
             notes["old"]["value"] = value;
             notes["new"] = json!(null);
             notes["place"] = json!({ "at": format!("secret:{namespace}/loot/token") });

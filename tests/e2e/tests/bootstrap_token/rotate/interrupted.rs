@@ -39,7 +39,7 @@ async fn rotate_repairs_a_damaged_new_token_before_revoking_the_old_one() -> Res
     ];
     fixture.shell.kubectl(patch).run().await?.expect(0)?;
     let done = run.finish().await?.expect(0)?;
-    ensure!(done.stderr.contains("right: usages, groups and time to live"), "{done}");
+    ensure!(done.stderr.contains("usages, groups and expiry"), "{done}");
     fixture.is_rotated().await?;
     Ok(())
 }
@@ -55,7 +55,7 @@ async fn rollback_waits_for_the_file_lock_of_a_paused_rotation() -> Result<()> {
     // It has started the rollback, and waits for the file.
     until("the rollback to start", async || {
         let lease = serde_json::to_string(&fixture.lease().await?)?;
-        Ok(lease.contains(r#"goal\":\"back"#).then_some(()))
+        Ok(lease.contains(r#"direction\":\"rollback"#).then_some(()))
     })
     .await?;
     ensure!(

@@ -53,10 +53,7 @@ async fn rotate_force_target_finishes_without_the_file_of_a_lost_host() -> Resul
         .run()
         .await?
         .expect(0)?;
-    let leaves = format!(
-        "on {OTHER} behind: whoever reads it there and finds {} will be refused",
-        fixture.old.id
-    );
+    let leaves = format!("on {OTHER}: nodes that read {} there will be rejected", fixture.old.id);
     ensure!(plan.stdout.contains(&leaves), "{plan}");
     ensure!(!plan.stdout.contains("deliver bootstrap token"), "{plan}");
     let done = fixture
@@ -88,7 +85,7 @@ async fn rollback_force_target_finishes_without_the_file_of_a_lost_host() -> Res
     let (file, new) = (fixture.text()?, fixture.held().await?);
     let undo = fixture.rollback(&["--force=target"]);
     let undone = fixture.shell.bootstrap_token(undo).run().await?.expect(0)?;
-    let leaves = format!("whoever reads it there and finds {} will be refused", new.id);
+    let leaves = format!("nodes that read {} there will be rejected", new.id);
     ensure!(undone.stderr.contains(&leaves), "{undone}");
     ensure!(fixture.text()? == file, "the file of another host was written");
     ensure!(

@@ -45,7 +45,8 @@ async fn rotate_triggers_the_signer_when_a_signature_is_missing() -> Result<()> 
     let done = fixture.shell.bootstrap_token(args).run().await?.expect(0)?;
     ensure!(lost.struck() == 1, "{}", proxy.transcript());
     ensure!(
-        done.stderr.contains("touch bootstrap token"),
+        done.stderr
+            .contains("trigger the signer, so that cluster-info is signed with bootstrap token"),
         "{done}\n{}",
         proxy.transcript()
     );

@@ -1,4 +1,4 @@
-//! The commands of the demo, each shown as it would be typed and run by the real kubectl, in the open.
+//! The commands of the demo. Each is printed, and run by the real kubectl.
 
 use std::fmt;
 use std::os::unix::process::ExitStatusExt as _;
@@ -14,19 +14,19 @@ use tokio::process::Child;
 use crate::environment::DemoEnvironment;
 use crate::signals::{Signals, Stop};
 
-/// How long an interrupted command has to release its lock and say where it stopped.
+/// How long an interrupted command may take to release its lock and exit.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const TITLE: Style = Style::new().bold();
 const QUIET: Style = Style::new().dimmed();
 
-/// The player.
+/// Prints and runs the commands.
 pub(crate) struct Presenter<'a> {
     environment: &'a DemoEnvironment,
     signals: &'a mut Signals,
 }
 
-/// The user has asked for the end. It is an error so that no scene comes after it.
+/// The user has stopped the demo. It is an error so that no command follows.
 #[derive(Debug)]
 pub(crate) struct Stopped(Stop);
 
@@ -50,22 +50,22 @@ impl<'a> Presenter<'a> {
         Self { environment, signals }
     }
 
-    /// What it plays on.
+    /// The clusters and files.
     pub(crate) fn environment(&self) -> &'a DemoEnvironment {
         self.environment
     }
 
-    /// Announces what the next scenes are about.
+    /// Prints a title.
     pub(crate) fn title(text: &str) {
         anstream::println!("\n{TITLE}=== {text} ==={TITLE:#}");
     }
 
-    /// A remark.
+    /// Prints a remark.
     pub(crate) fn say(text: &str) {
         anstream::println!("\n{QUIET}# {text}{QUIET:#}");
     }
 
-    /// `kubectl LINE`, whose words have no blanks in them. It must succeed. No `why` for what follows from the last one.
+    /// Runs `kubectl LINE`, split at blanks. It must succeed. `why` is printed before it, unless it is empty.
     pub(crate) async fn kubectl(&mut self, why: &str, line: &str) -> Result<()> {
         self.scene(why, line, None).await
     }
@@ -73,7 +73,7 @@ impl<'a> Presenter<'a> {
     /// `kubectl LINE > FILE`, in the directory that all commands run in.
     pub(crate) async fn kubectl_into(&mut self, why: &str, line: &str, file: &str) -> Result<PathBuf> {
         self.scene(why, line, Some(file)).await?;
-        Ok(self.environment.desk().join(file))
+        Ok(self.environment.directory().join(file))
     }
 
     async fn scene(&mut self, why: &str, line: &str, into: Option<&str>) -> Result<()> {
@@ -85,9 +85,9 @@ impl<'a> Presenter<'a> {
         let mut command = self.environment.command("kubectl")?;
         command
             .args(line.split_whitespace())
-            .current_dir(self.environment.desk());
+            .current_dir(self.environment.directory());
         if let Some(file) = into {
-            command.stdout(std::fs::File::create(self.environment.desk().join(file))?);
+            command.stdout(std::fs::File::create(self.environment.directory().join(file))?);
         }
         let mut child = command
             .spawn()
@@ -104,18 +104,18 @@ impl<'a> Presenter<'a> {
         }
     }
 
-    /// The user's shell, until it is left.
+    /// Runs the user's shell.
     pub(crate) async fn shell(&mut self) -> Result<ExitCode> {
         let shell = std::env::var("SHELL").unwrap_or_else(|_| "/bin/sh".to_owned());
         anstream::println!(
-            "\n{TITLE}This is a shell on the demo's clusters.{TITLE:#} Leave it by `exit`: everything is ended then. Try\n\
+            "\n{TITLE}This is a shell with access to the demo's clusters.{TITLE:#} Exit it to stop everything. Try\n\
              \x20 kubectl crt list -o wide\n\
              \x20 kubectl crt rotate prod-eu --dry-run\n\
-             \x20 kubectl crt rotate prod-us --settle 2s    and Ctrl-C in the middle, then\n\
+             \x20 kubectl crt rotate prod-us --settle 2s    and press Ctrl-C, then\n\
              \x20 kubectl crt status prod-us\n\
              \x20 kubectl bootstrap-token create --context management\n\
              \x20 kubectl argocd-rancher add prod-us --context management --rancher-context rancher\n\
-             \x20 kubectl config get-contexts                Rancher, and each cluster through its tunnel or directly\n\
+             \x20 kubectl config get-contexts                contexts of Rancher and of each cluster\n\
              {QUIET}KUBECONFIG={}{QUIET:#}\n",
             self.environment.kubeconfig().display()
         );
@@ -125,7 +125,7 @@ impl<'a> Presenter<'a> {
             .spawn()
             .with_context(|| format!("start {shell}"))?;
         loop {
-            // Ctrl-C in the terminal is for what runs in the shell.
+            // A Ctrl-C in the terminal is for the program in the shell.
             tokio::select! {
                 status = shell.wait() => return Ok(like(status?)),
                 stop = self.signals.next() => if !stop.is_from_terminal() {
@@ -137,11 +137,11 @@ impl<'a> Presenter<'a> {
     }
 }
 
-/// Lets an interrupted command end by itself; kills it if it does not.
+/// Waits for the end of an interrupted command, and kills it if it takes too long.
 async fn let_end(child: &mut Child, stop: Stop) -> Result<()> {
     let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
     if let Some(pid) = pid.filter(|_| !stop.is_from_terminal()) {
-        // It has not been waited for yet, so the number is still its own.
+        // It was not reaped yet, so the process id is valid.
         kill_process(pid, Signal::TERM)?;
     }
     if tokio::time::timeout(PATIENCE, child.wait()).await.is_err() {
@@ -150,7 +150,7 @@ async fn let_end(child: &mut Child, stop: Stop) -> Result<()> {
     Ok(())
 }
 
-/// To end as a program has ended.
+/// The exit code of an exit status.
 fn like(status: ExitStatus) -> ExitCode {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok())
