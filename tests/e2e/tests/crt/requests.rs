@@ -78,21 +78,16 @@ async fn rotate_sends_the_documented_writes(
     // every ten seconds.
     cost.leases_follow(8, outcome.took)?;
 
-    let is_observation =
-        |request: &&Request| request.path.ends_with(&format!("/clusters/{id}")) && request.method == "GET";
-    let observations = cost.reads.iter().filter(is_observation).count();
+    let is_look = |request: &&Request| request.path.ends_with(&format!("/clusters/{id}")) && request.method == "GET";
+    let looks = cost.reads.iter().filter(is_look).count();
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "seconds of a test, times two and a half"
     )]
-    let waiting = (outcome.took.as_secs_f64() * OBSERVATIONS_A_SECOND) as usize;
-    cost.at_most(
-        cost.writes.len() + cost.leases.len() + waiting,
-        "observations",
-        observations,
-    )?;
-    cost.at_most(PREFLIGHT + observations * OF_AN_OBSERVATION, "reads", cost.reads.len())?;
+    let waiting = (outcome.took.as_secs_f64() * LOOKS_A_SECOND) as usize;
+    cost.at_most(cost.writes.len() + cost.leases.len() + waiting, "looks", looks)?;
+    cost.at_most(SURVEYS + looks * OF_A_LOOK, "reads", cost.reads.len())?;
     let ours = |request: &Request| request.user_agent.starts_with("kubectl-crt/");
     ensure!(proxy.requests().iter().all(ours), "{}", proxy.transcript());
     Ok(())
@@ -112,8 +107,8 @@ async fn read_only_commands_send_few_requests_and_no_writes(#[case] storage: Tok
         (vec!["list"], 6),
         (vec!["status", id], 24),
         (vec!["verify", id], 24),
-        (vec!["rotate", id, "--dry-run"], PREFLIGHT),
-        (vec!["rotate", id, "--dry-run=server"], PREFLIGHT + 10),
+        (vec!["rotate", id, "--dry-run"], SURVEYS),
+        (vec!["rotate", id, "--dry-run=server"], SURVEYS + 10),
         (vec!["rollback", id, "--dry-run"], 10),
         (vec!["version"], 10),
     ] {

@@ -10,7 +10,7 @@ use test_cluster::{Fault, Moment, On, TokenStorage};
 use crate::manual_changes::{DEPLOYMENT, deployments, forge_journal};
 use crate::state::{self, Scope, State};
 
-/// The phase in which a rotation is killed.
+/// Where a rotation is killed.
 #[derive(Clone, Copy, Debug)]
 enum Killed {
     Make,
@@ -20,7 +20,7 @@ enum Killed {
 }
 
 impl Killed {
-    /// The write after which the kill happens.
+    /// The write after which it happens.
     fn after(self, storage: TokenStorage) -> On {
         let value = match storage {
             TokenStorage::Status => "*/clusterregistrationtokens/system",
@@ -75,7 +75,7 @@ async fn rollback_restores_the_start_from_every_phase_before_retire(#[case] stor
         let start = State::of(&fixture).await?;
         let left = kill(&fixture, "rotate", killed.after(storage)).await?;
         assert_eq!(left.phase(), Some(killed.phase()));
-        let new = left.new_token().context("no new token in the journal")?;
+        let new = left.drawn().context("no new token in the journal")?;
         assert!(left.report.accepted.iter().any(|token| token == new), "{left:?}");
 
         let outcome = run(&fixture, "rollback").await?.expect(0)?;
@@ -183,7 +183,7 @@ async fn rotate_after_a_killed_rollback_finishes_the_rollback(#[case] storage: T
             .contains("was rolled back, and its agent runs with the old token as before"),
         "{outcome}"
     );
-    state::restored(&fixture, &start, left.new_token()).await.map(drop)
+    state::restored(&fixture, &start, left.drawn()).await.map(drop)
 }
 
 /// The Lease claims a run that no object shows, and there is no old token to restore.

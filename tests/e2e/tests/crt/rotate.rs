@@ -29,7 +29,7 @@ async fn rotate_replaces_all_tokens_and_revokes_the_old_ones(#[case] storage: To
     let rotate = ["crt", "rotate", "helsinki", "--yes", "--settle", "1s"];
     fixture.shell.kubectl(rotate).run().await?.expect(0)?;
     let rotated = state::rotated(&fixture, &start, Scope::All).await?;
-    redeploy_changes_nothing(&fixture, &rotated).await
+    redeployed_without_a_change(&fixture, &rotated).await
 }
 
 #[rstest]

@@ -20,7 +20,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use test_cluster::Report;
 
-/// The prefix of the names of the agent's credential Secrets.
+/// What the names of the agent's credential Secrets begin with.
 const CREDENTIALS: &str = "cattle-credentials-";
 
 /// The annotation of the Lease that holds the journal.
@@ -41,11 +41,11 @@ pub(crate) struct State {
     pub(crate) deployment: Rollout,
     /// The credential Secrets of the agent: name and fingerprint.
     pub(crate) credentials: BTreeMap<String, String>,
-    /// The same Secrets: name and fingerprint of all their data.
+    /// The same Secrets: name and fingerprint of everything that is in them.
     pub(crate) contents: BTreeMap<String, String>,
     /// The token that the agent that connected last has written.
     pub(crate) connected: Option<String>,
-    /// The agent's pods that have not ended: name and mounted Secret.
+    /// The agent's pods that have not ended: name and the Secret that each mounts.
     pub(crate) pods: BTreeMap<String, String>,
     /// The Lease.
     pub(crate) lease: Option<Lock>,
@@ -58,16 +58,16 @@ pub(crate) struct State {
 pub(crate) struct Rollout {
     /// The Secret in the volume.
     pub(crate) secret: String,
-    /// The Secret in the variable `CATTLE_CREDENTIAL_NAME`, if it exists.
+    /// The Secret in `CATTLE_CREDENTIAL_NAME`, where there is such a variable.
     pub(crate) variable: Option<String>,
     /// `minReadySeconds` and `progressDeadlineSeconds`.
     pub(crate) settings: (i32, i32),
-    /// The whole specification.
+    /// All of the specification.
     pub(crate) spec: Value,
 }
 
 impl fmt::Debug for Rollout {
-    /// Omits the whole specification, which is only compared.
+    /// Without the whole specification, which is for comparing.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             secret,
@@ -79,7 +79,7 @@ impl fmt::Debug for Rollout {
     }
 }
 
-/// The content of the Lease.
+/// What the Lease says.
 #[derive(Clone, Debug)]
 pub(crate) struct Lock {
     pub(crate) holder: Option<String>,
@@ -171,7 +171,7 @@ impl State {
 
     /// The phase in the journal, if there is one.
     pub(crate) fn phase(&self) -> Option<&str> {
-        self.lease.as_ref()?.field("phase")
+        self.lease.as_ref()?.says("phase")
     }
 
     /// The new token in the journal, if one was drawn.

@@ -2,12 +2,12 @@
 
 use test_cluster::{FaultProxy, On, Request};
 
-/// Whether it writes the Lease, which is lock and journal.
+/// A write of the Lease, which is lock and journal.
 pub(crate) fn is_lease(request: &Request) -> bool {
     request.path.contains("/leases")
 }
 
-/// Method and kind of object, and the name unless it is generated: `PATCH deployments/cattle-cluster-agent`.
+/// Method and kind of object, and the object's name unless it is drawn: `PATCH deployments/cattle-cluster-agent`.
 pub(crate) fn essence(write: &Request) -> String {
     let mut words = write.path.rsplit('/');
     let (last, kind) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -30,7 +30,7 @@ pub(crate) fn effective(proxy: &FaultProxy) -> Vec<String> {
 pub(crate) fn same_as(write: &Request) -> On {
     let on = On::write().method(write.method.clone());
     if is_lease(write) {
-        // In a cluster that was never rotated, the first write creates the Lease.
+        // The first one creates it, in a cluster that was never rotated.
         return On::write().path("*/leases*");
     }
     let essence = essence(write);

@@ -80,7 +80,7 @@ async fn a_paused_run_writes_nothing_after_another_took_the_lock(
     let paused = shell.crt(rotate).start().await?;
     let pid = paused.pid()?;
     proxy.victim(pid);
-    pause.strikes().await;
+    stop.strikes().await;
     let left = State::of(&fixture).await?;
     ensure!(left.phase() == Some("place"), "{left:#?}");
     let holder = left

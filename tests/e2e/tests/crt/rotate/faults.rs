@@ -86,7 +86,7 @@ impl Run {
     async fn finishes_despite_changes(&self, rotation: Running) -> Result<CommandOutput> {
         let outcome = self.succeeds(rotation).await?;
         let old = self.start.named();
-        let state = until("all tunnels to use the new token", async || {
+        let state = until("only tunnels with the new token", async || {
             let state = State::of(&self.fixture).await?;
             let new = state.named().to_owned();
             Ok((state.report.fingerprints() == [new.as_str()] && new != old).then_some(state))
@@ -203,7 +203,7 @@ async fn rotate_finishes_when_a_write_stalls_for_ten_seconds() -> Result<()> {
 }
 
 #[rstest]
-#[case::rejected_for_30s(TokenStorage::Secret, 30, Some(503))]
+#[case::refused_for_30s(TokenStorage::Secret, 30, Some(503))]
 #[case::broken_for_12s(TokenStorage::Status, 12, None)]
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_waits_while_the_downstream_cluster_is_unreachable(

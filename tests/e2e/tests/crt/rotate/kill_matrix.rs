@@ -22,10 +22,10 @@ use crate::writes::{essence, is_lease, same_as};
 /// How many clusters of one test are rotated in parallel.
 const PARALLEL: usize = 4;
 
-/// How often the holder of a lock renews it.
+/// How often a holder renews its lock.
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
 
-/// One point of the matrix: a write of an undisturbed run, and the moment of the kill.
+/// One point of the matrix: a write of an undisturbed run, and the moment.
 ///
 /// Writes are identified by what they change, and counted for each object: an additional renewal of the lock on a busy machine only
 /// changes the numbers of the writes of the Lease.
@@ -53,7 +53,7 @@ enum Then {
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_write_and_run_again_it_finishes(#[case] storage: TokenStorage) -> Result<()> {
-    Matrix::new(storage, Then::Rotate).await?.run().await
+    Matrix::new(storage, Then::Rotate).await?.walk().await
 }
 
 #[rstest]
@@ -61,7 +61,7 @@ async fn killed_at_any_write_and_run_again_it_finishes(#[case] storage: TokenSto
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn rollback_restores_the_start_after_a_kill_before_retire(#[case] storage: TokenStorage) -> Result<()> {
-    Matrix::new(storage, Then::Rollback).await?.run().await
+    Matrix::new(storage, Then::Rollback).await?.walk().await
 }
 
 struct Matrix {
@@ -102,7 +102,7 @@ impl Matrix {
         })
     }
 
-    async fn run(&self) -> Result<()> {
+    async fn walk(&self) -> Result<()> {
         let began = Instant::now();
         join_all((0..PARALLEL).map(|worker| self.work(worker))).await;
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
@@ -190,7 +190,7 @@ impl Matrix {
             }
             Some(_) => {
                 let rollback = rollback.expect(0)?;
-                let restored = state::restored(fixture, start, left.new_token()).await;
+                let restored = state::restored(fixture, start, left.drawn()).await;
                 restored.with_context(|| rollback.to_string())?;
                 Ok("rolled back".to_owned())
             }
@@ -198,7 +198,7 @@ impl Matrix {
     }
 }
 
-/// Before the first write, and after each write.
+/// Both moments of each write.
 fn points(writes: &[Request]) -> VecDeque<Point> {
     let mut points = VecDeque::new();
     let mut counts = BTreeMap::new();
@@ -207,8 +207,7 @@ fn points(writes: &[Request]) -> VecDeque<Point> {
         let what = essence(write);
         let object = if is_lease(write) { "the Lease" } else { &what };
         let nth = *counts.entry(object.to_owned()).and_modify(|nth| *nth += 1).or_insert(1);
-        let before = (index == 0).then_some(Moment::Before);
-        points.extend(before.into_iter().chain([Moment::After]).map(|moment| Point {
+        points.extend([Moment::Before, Moment::After].map(|moment| Point {
             write: index + 1,
             what: what.clone(),
             leases_after: is_lease(write).then(|| leases - nth),
@@ -246,7 +245,7 @@ async fn kill(fixture: &RancherFixture, point: &Point) -> Result<bool> {
     Ok(true)
 }
 
-/// Runs the same command again.
+/// The same command again.
 async fn finish(fixture: &RancherFixture, start: &State) -> Result<String> {
     let resumed: CommandOutput = fixture.shell.crt(command("rotate", fixture)).run().await?.expect(0)?;
     let rotated = state::rotated(fixture, start, Scope::All).await;

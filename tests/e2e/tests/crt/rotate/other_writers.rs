@@ -35,7 +35,7 @@ async fn rotate_rolls_back_when_the_deployment_is_reverted_three_times(#[case] s
     ];
     let outcome = fixture.shell.crt(rotate).run().await?.expect(1)?;
     ensure!(outcome.stderr.contains("kustomize-controller"), "{outcome}");
-    ensure!(writer.undone() >= 3, "reverted {} times", writer.undone());
+    ensure!(writer.undone() >= 3, "written back {} times", writer.undone());
     writer.stop().await?;
     // The agent uses the old token, and Rancher accepts it.
     let now = State::of(&fixture).await?;

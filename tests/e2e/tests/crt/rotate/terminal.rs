@@ -104,7 +104,7 @@ async fn ctrl_c_releases_the_lock_and_names_the_resume_command() -> Result<()> {
     // The Deployment named a token that is rejected, as planned; the old agent was never removed.
     ensure!(state.report.without.way_back.is_empty(), "{state:#?}");
     fixture.rancher.reset(&fixture.cluster).await?;
-    state::restored(&fixture, &start, state.new_token()).await?;
+    state::restored(&fixture, &start, state.drawn()).await?;
     Ok(())
 }
 

@@ -7,12 +7,12 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::{RancherFixture, until};
 use test_cluster::Interval;
 
-/// The registration tokens that a rotation changes.
+/// Which registration tokens a rotation was to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// All of them.
     All,
-    /// Only the agent's token.
+    /// Only that of the agent.
     OnlyAgent,
 }
 

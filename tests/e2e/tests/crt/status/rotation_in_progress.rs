@@ -66,15 +66,15 @@ fn line<'a>(page: &'a CommandOutput, label: &str) -> Option<&'a str> {
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn status_shows_phase_and_lock_holder_of_a_running_rotation(#[case] storage: TokenStorage) -> Result<()> {
-    let paused = PausedRotation::at_place(storage).await?;
-    let page = paused.status(&[]).await?;
-    let new = paused.proxy.writes();
-    let drawn = State::of(&paused.fixture)
+    let stopped = Stopped::at_place(storage).await?;
+    let page = stopped.status(&[]).await?;
+    let new = stopped.proxy.writes();
+    let drawn = State::of(&stopped.fixture)
         .await?
-        .new_token()
+        .drawn()
         .context("no new token")?
         .to_owned();
-    let (old, pid) = (paused.start.named(), paused.process.pid()?);
+    let (old, pid) = (stopped.start.named(), stopped.process.pid()?);
     assert_eq!(
         line(&page, "direction"),
         Some(&*format!("forward, from {old} to {drawn}")),
@@ -95,7 +95,7 @@ async fn status_shows_phase_and_lock_holder_of_a_running_rotation(#[case] storag
         age.is_some_and(|age| age.parse::<u32>().is_ok_and(|age| age < 30)),
         "{page}"
     );
-    let id = &paused.fixture.cluster.id;
+    let id = &stopped.fixture.cluster.id;
     assert_eq!(
         line(&page, "resume"),
         Some(&*format!("kubectl crt rotate {id}")),
@@ -111,8 +111,8 @@ async fn status_shows_phase_and_lock_holder_of_a_running_rotation(#[case] storag
         "-o",
         "jsonpath={.rotation.phase} {.rotation.direction} {.rotation.unattended}",
     ];
-    assert_eq!(paused.status(&words).await?.stdout, "place forward false");
-    let listed = paused
+    assert_eq!(stopped.status(&words).await?.stdout, "place forward false");
+    let listed = stopped
         .fixture
         .shell
         .crt(["list", id, "-o", "jsonpath={.items[-1:].state}"])
@@ -123,11 +123,11 @@ async fn status_shows_phase_and_lock_holder_of_a_running_rotation(#[case] storag
         "{listed}"
     );
 
-    paused.process.signal(Signal::CONT)?;
-    paused.held.release();
-    paused.process.finish().await?.expect(0)?;
-    state::rotated(&paused.fixture, &paused.start, Scope::All).await?;
-    let page = paused.fixture.shell.crt(["status", id]).run().await?.expect(0)?;
+    stopped.process.signal(Signal::CONT)?;
+    stopped.held.release();
+    stopped.process.finish().await?.expect(0)?;
+    state::rotated(&stopped.fixture, &stopped.start, Scope::All).await?;
+    let page = stopped.fixture.shell.crt(["status", id]).run().await?.expect(0)?;
     let last = page.stdout.lines().last().unwrap_or_default();
     assert!(
         last.starts_with("Rotation in progress: none. Last rotation: rotated (") && last.ends_with(" ago)"),
@@ -141,15 +141,15 @@ async fn status_shows_phase_and_lock_holder_of_a_running_rotation(#[case] storag
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn status_names_the_command_that_resumes_a_killed_rotation(#[case] storage: TokenStorage) -> Result<()> {
-    let paused = PausedRotation::at_place(storage).await?;
-    paused.process.signal(Signal::KILL)?;
-    paused.held.release();
-    let PausedRotation {
+    let stopped = Stopped::at_place(storage).await?;
+    stopped.process.signal(Signal::KILL)?;
+    stopped.held.release();
+    let Stopped {
         fixture,
         start,
         process,
         ..
-    } = paused;
+    } = stopped;
     process.finish().await?.expect_killed()?;
     // The write was still in flight and may be applied after the kill; the page shows the journal.
     let page = fixture
