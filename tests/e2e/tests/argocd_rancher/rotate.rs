@@ -334,7 +334,7 @@ async fn the_token_of_the_commands_own_login_is_never_revoked() -> Result<()> {
         .run()
         .await?;
     ensure!(
-        removed.stderr.contains("this command logs in to Rancher with it"),
+        removed.stderr.contains("this command itself logs in to Rancher with"),
         "{removed}"
     );
     ensure!(is_valid(&fixture, &name).await?, "it was revoked");
