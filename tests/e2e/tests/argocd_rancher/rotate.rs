@@ -216,7 +216,7 @@ async fn rotate_replaces_an_expired_token() -> Result<()> {
         .run()
         .await?
         .expect(3)?;
-    ensure!(nothing.stderr.contains("No token ends within"), "{nothing}");
+    ensure!(nothing.stderr.contains("No token expires within"), "{nothing}");
     Ok(())
 }
 
