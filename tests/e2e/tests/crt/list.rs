@@ -11,7 +11,7 @@ use test_cluster::TokenStorage;
 
 use crate::manual_changes;
 
-/// The masked output of `kubectl-crt ARGS`.
+/// Runs `kubectl-crt ARGS` and returns the masked output.
 async fn crt(fixture: &RancherFixture, args: &[&str]) -> Result<String> {
     Ok(mask_output(&fixture.shell.crt(args).run().await?.to_string()))
 }
@@ -23,7 +23,7 @@ async fn list_infers_token_users_with_status_storage_and_probe_confirms_them() -
     assert_snapshot!(crt(&fixture, &["list", id]).await?, @r"
     $ kubectl-crt list c-id123
     CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY         STATE     LAST ROTATED
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   <none>    <none>          current   <never>
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   <none>    nobody          current   <never>
     lyon      c-id123   system          BBBBBBBBBB    <n>   <none>    agent?,system   current   <never>
     ----- stderr -----
     ----- exit status: 0 -----
@@ -54,7 +54,7 @@ async fn list_shows_token_users_and_expiry_with_secret_storage() -> Result<()> {
     assert_snapshot!(crt(&fixture, &["list", id]).await?, @r"
     $ kubectl-crt list c-id123
     CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE     LAST ROTATED
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       <none>         current   <never>
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       nobody         current   <never>
     lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent,system   current   <never>
     ----- stderr -----
     ----- exit status: 0 -----
@@ -83,7 +83,7 @@ async fn list_supports_the_output_formats_of_kubectl() -> Result<()> {
     ");
     assert_snapshot!(crt(&fixture, &["list", id, "--no-headers"]).await?, @r"
     $ kubectl-crt list c-id123 --no-headers
-    lyon   c-id123   default-token   AAAAAAAAAA   <n>   30d   <none>         current   <never>
+    lyon   c-id123   default-token   AAAAAAAAAA   <n>   30d   nobody         current   <never>
     lyon   c-id123   system          BBBBBBBBBB   <n>   30d   agent,system   current   <never>
     ----- stderr -----
     ----- exit status: 0 -----
@@ -181,7 +181,7 @@ async fn list_supports_the_output_formats_of_kubectl() -> Result<()> {
     ----- exit status: 1 -----
     "#);
 
-    // Each document of the list is complete, as with kubectl.
+    // Each item of the list is a complete document, as in kubectl.
     let listed: Value = serde_json::from_str(
         &fixture
             .shell
@@ -244,7 +244,7 @@ async fn list_selects_clusters_by_label_and_id() -> Result<()> {
     assert_snapshot!(crt(&fixture, &["list", "c-none"]).await?, @r#"
     $ kubectl-crt list c-none
     ----- stderr -----
-    error: cluster "c-none" not found
+    error: no cluster has the id, display name or provisioning name "c-none"
     ----- exit status: 1 -----
     "#);
     assert_snapshot!(crt(&fixture, &["list", id, "-l", "a=b"]).await?, @r"
@@ -286,9 +286,9 @@ async fn list_shows_a_token_secret_without_a_token_object() -> Result<()> {
     assert_snapshot!(crt(&fixture, &["list", id, "--probe"]).await?, @r"
     $ kubectl-crt list c-id123 --probe
     CLUSTER   ID        NAME             FINGERPRINT   AGE   EXPIRES   USED BY        STATE     ACCEPTED   LAST ROTATED
-    lyon      c-id123   default-token    AAAAAAAAAA    <n>   30d       <none>         current   yes        <never>
+    lyon      c-id123   default-token    AAAAAAAAAA    <n>   30d       nobody         current   yes        <never>
     lyon      c-id123   system           BBBBBBBBBB    <n>   30d       agent,system   current   yes        <never>
-    lyon      c-id123   crt-token-lost   CCCCCCCCCC    <n>   <none>    <none>         orphan    yes        <never>
+    lyon      c-id123   crt-token-lost   CCCCCCCCCC    <n>   <none>    nobody         orphan    yes        <never>
     ----- stderr -----
     ----- exit status: 0 -----
     ");
@@ -308,7 +308,7 @@ async fn list_shows_a_token_that_rancher_rotated_by_itself() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
     let id = fixture.cluster.id.as_str();
     let before = manual_changes::values(&fixture).await?["system"].clone();
-    // Rancher rotates once both of its copies have expired.
+    // Rancher rotates when both copies of the expiry are in the past.
     let past = "2020-01-01T00:00:00Z";
     let secret = ["secret", "crt-token-system", "-n", id];
     manual_changes::patch(
@@ -328,7 +328,7 @@ async fn list_shows_a_token_that_rancher_rotated_by_itself() -> Result<()> {
     assert_snapshot!(crt(&fixture, &["list", id]).await?, @r"
     $ kubectl-crt list c-id123
     CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY                  STATE                 LAST ROTATED
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       <none>                   current               <never>
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       nobody                   current               <never>
     lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent(previous),system   rotated, not pushed   <never>
     ----- stderr -----
     ----- exit status: 0 -----
@@ -340,7 +340,7 @@ async fn list_shows_a_token_that_rancher_rotated_by_itself() -> Result<()> {
     ----- exit status: 0 -----
     ");
 
-    // When Rancher reconciles the cluster next, it pushes the token, and the agent uses it.
+    // At the next event of the cluster, Rancher pushes it to the agent.
     fixture.rancher.cluster_event(&fixture.cluster).await?;
     let state = until("the agent to use it", async || {
         let listed = fixture
@@ -383,16 +383,16 @@ async fn list_without_permission_to_read_secrets_warns_once() -> Result<()> {
     lyon      c-id123   default-token   <unknown>     <n>   30d       <unknown>   <unknown>   <never>
     lyon      c-id123   system          <unknown>     <n>   30d       system      <unknown>   <never>
     ----- stderr -----
-    Warning: no permission to list Secrets: fingerprints of tokens in Secrets are unknown, and orphaned Secrets are not listed
+    Warning: no right to list Secrets: fingerprints are unknown where they stand in Secrets, and orphans are not listed
     ----- exit status: 0 -----
     ");
-    // With all clusters, in pages, the warning is printed once.
+    // All clusters, in pages: the warning is printed once.
     let all = shell.crt(["list"]).run().await?.expect(0)?;
     assert_eq!(all.stderr.matches("Warning:").count(), 1, "{all}");
 
-    // Rancher rejects a user without any permission. Which of the first requests fails first is not defined.
-    let user = manual_changes::user_with(&fixture, "no-permission", json!([])).await?;
-    let shell = fixture.shell_of(&user).await?;
+    // Rancher rejects users without any permission. The order of the first responses is undefined.
+    let nobody = manual_changes::user_with(&fixture, "nobody", json!([])).await?;
+    let shell = fixture.shell_of(&nobody).await?;
     let refused = shell.crt(["list", id]).run().await?.expect(1)?;
     assert!(
         refused.stderr.starts_with("Error from server (Forbidden): cannot "),

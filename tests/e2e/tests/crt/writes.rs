@@ -2,12 +2,12 @@
 
 use test_cluster::{FaultProxy, On, Request};
 
-/// A write of the Lease, which is lock and journal.
+/// Whether it writes the Lease, which is lock and journal.
 pub(crate) fn is_lease(request: &Request) -> bool {
     request.path.contains("/leases")
 }
 
-/// Method and kind of object, and the object's name unless it is drawn: `PATCH deployments/cattle-cluster-agent`.
+/// Method and kind of object, and the name unless it is generated: `PATCH deployments/cattle-cluster-agent`.
 pub(crate) fn essence(write: &Request) -> String {
     let mut words = write.path.rsplit('/');
     let (last, kind) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -20,17 +20,17 @@ pub(crate) fn essence(write: &Request) -> String {
     format!("{} {object}", write.method)
 }
 
-/// The writes that a server has applied.
+/// The writes that a server has processed.
 pub(crate) fn effective(proxy: &FaultProxy) -> Vec<String> {
     let done = |write: &&Request| write.status.is_some_and(|status| (200..300).contains(&status));
     proxy.writes().iter().filter(done).map(ToString::to_string).collect()
 }
 
-/// The next request of the same method to the same object (or, where names are drawn, to the same kind of object).
+/// The next request with the same method to the same object. If the name is generated, the kind of object must match.
 pub(crate) fn same_as(write: &Request) -> On {
     let on = On::write().method(write.method.clone());
     if is_lease(write) {
-        // The first one creates it, in a cluster that was never rotated.
+        // In a cluster that was never rotated, the first write creates the Lease.
         return On::write().path("*/leases*");
     }
     let essence = essence(write);

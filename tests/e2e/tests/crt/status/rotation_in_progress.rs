@@ -9,8 +9,8 @@ use test_cluster::{Fault, FaultProxy, Moment, On, Planned, TokenStorage};
 
 use crate::state::{self, Scope, State};
 
-/// A rotation that is stopped with a write in flight.
-struct Stopped {
+/// A paused rotation. The proxy holds its third write back.
+struct PausedRotation {
     fixture: RancherFixture,
     start: State,
     process: Running,
@@ -18,8 +18,8 @@ struct Stopped {
     proxy: FaultProxy,
 }
 
-impl Stopped {
-    /// Right before the agent's Deployment is changed.
+impl PausedRotation {
+    /// Paused right before the write of the agent's Deployment.
     async fn at_place(storage: TokenStorage) -> Result<Self> {
         let fixture = RancherFixture::begin(storage, "lyon").await?;
         let start = State::of(&fixture).await?;
@@ -33,7 +33,7 @@ impl Stopped {
         proxy.victim(process.pid()?);
         if tokio::time::timeout(e2e::PATIENCE, held.strikes()).await.is_err() {
             bail!(
-                "it did not get that far:\n{}\n{}",
+                "the fault did not happen:\n{}\n{}",
                 process.finish().await?,
                 proxy.transcript()
             );
@@ -55,7 +55,7 @@ impl Stopped {
     }
 }
 
-/// The text after a label on the page.
+/// The text on the page behind a label.
 fn line<'a>(page: &'a CommandOutput, label: &str) -> Option<&'a str> {
     let labelled = |line: &'a str| line.strip_prefix("  ")?.strip_prefix(label)?.strip_prefix(' ');
     page.stdout.lines().find_map(labelled).map(str::trim)
@@ -66,15 +66,15 @@ fn line<'a>(page: &'a CommandOutput, label: &str) -> Option<&'a str> {
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn status_shows_phase_and_lock_holder_of_a_running_rotation(#[case] storage: TokenStorage) -> Result<()> {
-    let stopped = Stopped::at_place(storage).await?;
-    let page = stopped.status(&[]).await?;
-    let new = stopped.proxy.writes();
-    let drawn = State::of(&stopped.fixture)
+    let paused = PausedRotation::at_place(storage).await?;
+    let page = paused.status(&[]).await?;
+    let new = paused.proxy.writes();
+    let drawn = State::of(&paused.fixture)
         .await?
-        .drawn()
+        .new_token()
         .context("no new token")?
         .to_owned();
-    let (old, pid) = (stopped.start.named(), stopped.process.pid()?);
+    let (old, pid) = (paused.start.named(), paused.process.pid()?);
     assert_eq!(
         line(&page, "direction"),
         Some(&*format!("forward, from {old} to {drawn}")),
@@ -95,7 +95,7 @@ async fn status_shows_phase_and_lock_holder_of_a_running_rotation(#[case] storag
         age.is_some_and(|age| age.parse::<u32>().is_ok_and(|age| age < 30)),
         "{page}"
     );
-    let id = &stopped.fixture.cluster.id;
+    let id = &paused.fixture.cluster.id;
     assert_eq!(
         line(&page, "resume"),
         Some(&*format!("kubectl crt rotate {id}")),
@@ -111,8 +111,8 @@ async fn status_shows_phase_and_lock_holder_of_a_running_rotation(#[case] storag
         "-o",
         "jsonpath={.rotation.phase} {.rotation.direction} {.rotation.unattended}",
     ];
-    assert_eq!(stopped.status(&words).await?.stdout, "place forward false");
-    let listed = stopped
+    assert_eq!(paused.status(&words).await?.stdout, "place forward false");
+    let listed = paused
         .fixture
         .shell
         .crt(["list", id, "-o", "jsonpath={.items[-1:].state}"])
@@ -123,11 +123,11 @@ async fn status_shows_phase_and_lock_holder_of_a_running_rotation(#[case] storag
         "{listed}"
     );
 
-    stopped.process.signal(Signal::CONT)?;
-    stopped.held.release();
-    stopped.process.finish().await?.expect(0)?;
-    state::rotated(&stopped.fixture, &stopped.start, Scope::All).await?;
-    let page = stopped.fixture.shell.crt(["status", id]).run().await?.expect(0)?;
+    paused.process.signal(Signal::CONT)?;
+    paused.held.release();
+    paused.process.finish().await?.expect(0)?;
+    state::rotated(&paused.fixture, &paused.start, Scope::All).await?;
+    let page = paused.fixture.shell.crt(["status", id]).run().await?.expect(0)?;
     let last = page.stdout.lines().last().unwrap_or_default();
     assert!(
         last.starts_with("Rotation in progress: none. Last rotation: rotated (") && last.ends_with(" ago)"),
@@ -141,17 +141,17 @@ async fn status_shows_phase_and_lock_holder_of_a_running_rotation(#[case] storag
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn status_names_the_command_that_resumes_a_killed_rotation(#[case] storage: TokenStorage) -> Result<()> {
-    let stopped = Stopped::at_place(storage).await?;
-    stopped.process.signal(Signal::KILL)?;
-    stopped.held.release();
-    let Stopped {
+    let paused = PausedRotation::at_place(storage).await?;
+    paused.process.signal(Signal::KILL)?;
+    paused.held.release();
+    let PausedRotation {
         fixture,
         start,
         process,
         ..
-    } = stopped;
+    } = paused;
     process.finish().await?.expect_killed()?;
-    // The write was still in flight and may be applied after the kill; the page shows the journal.
+    // The write in flight may be processed after the kill. The page shows the journal.
     let page = fixture
         .shell
         .crt(["status", &fixture.cluster.id])
