@@ -23,7 +23,7 @@ async fn list_infers_token_users_with_status_storage_and_probe_confirms_them() -
     assert_snapshot!(crt(&fixture, &["list", id]).await?, @r"
     $ kubectl-crt list c-id123
     CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY         STATE     LAST ROTATED
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   <none>    nobody          current   <never>
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   <none>    <none>          current   <never>
     lyon      c-id123   system          BBBBBBBBBB    <n>   <none>    agent?,system   current   <never>
     ----- stderr -----
     ----- exit status: 0 -----
@@ -54,7 +54,7 @@ async fn list_shows_token_users_and_expiry_with_secret_storage() -> Result<()> {
     assert_snapshot!(crt(&fixture, &["list", id]).await?, @r"
     $ kubectl-crt list c-id123
     CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE     LAST ROTATED
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       nobody         current   <never>
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       <none>         current   <never>
     lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent,system   current   <never>
     ----- stderr -----
     ----- exit status: 0 -----
@@ -83,7 +83,7 @@ async fn list_supports_the_output_formats_of_kubectl() -> Result<()> {
     ");
     assert_snapshot!(crt(&fixture, &["list", id, "--no-headers"]).await?, @r"
     $ kubectl-crt list c-id123 --no-headers
-    lyon   c-id123   default-token   AAAAAAAAAA   <n>   30d   nobody         current   <never>
+    lyon   c-id123   default-token   AAAAAAAAAA   <n>   30d   <none>         current   <never>
     lyon   c-id123   system          BBBBBBBBBB   <n>   30d   agent,system   current   <never>
     ----- stderr -----
     ----- exit status: 0 -----
@@ -244,7 +244,7 @@ async fn list_selects_clusters_by_label_and_id() -> Result<()> {
     assert_snapshot!(crt(&fixture, &["list", "c-none"]).await?, @r#"
     $ kubectl-crt list c-none
     ----- stderr -----
-    error: no cluster has the id, display name or provisioning name "c-none"
+    error: cluster "c-none" not found
     ----- exit status: 1 -----
     "#);
     assert_snapshot!(crt(&fixture, &["list", id, "-l", "a=b"]).await?, @r"
@@ -286,9 +286,9 @@ async fn list_shows_a_token_secret_without_a_token_object() -> Result<()> {
     assert_snapshot!(crt(&fixture, &["list", id, "--probe"]).await?, @r"
     $ kubectl-crt list c-id123 --probe
     CLUSTER   ID        NAME             FINGERPRINT   AGE   EXPIRES   USED BY        STATE     ACCEPTED   LAST ROTATED
-    lyon      c-id123   default-token    AAAAAAAAAA    <n>   30d       nobody         current   yes        <never>
+    lyon      c-id123   default-token    AAAAAAAAAA    <n>   30d       <none>         current   yes        <never>
     lyon      c-id123   system           BBBBBBBBBB    <n>   30d       agent,system   current   yes        <never>
-    lyon      c-id123   crt-token-lost   CCCCCCCCCC    <n>   <none>    nobody         orphan    yes        <never>
+    lyon      c-id123   crt-token-lost   CCCCCCCCCC    <n>   <none>    <none>         orphan    yes        <never>
     ----- stderr -----
     ----- exit status: 0 -----
     ");
@@ -328,7 +328,7 @@ async fn list_shows_a_token_that_rancher_rotated_by_itself() -> Result<()> {
     assert_snapshot!(crt(&fixture, &["list", id]).await?, @r"
     $ kubectl-crt list c-id123
     CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY                  STATE                 LAST ROTATED
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       nobody                   current               <never>
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       <none>                   current               <never>
     lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent(previous),system   rotated, not pushed   <never>
     ----- stderr -----
     ----- exit status: 0 -----
@@ -383,7 +383,7 @@ async fn list_without_permission_to_read_secrets_warns_once() -> Result<()> {
     lyon      c-id123   default-token   <unknown>     <n>   30d       <unknown>   <unknown>   <never>
     lyon      c-id123   system          <unknown>     <n>   30d       system      <unknown>   <never>
     ----- stderr -----
-    Warning: no right to list Secrets: fingerprints are unknown where they stand in Secrets, and orphans are not listed
+    Warning: no permission to list Secrets: fingerprints of tokens in Secrets are unknown, and orphaned Secrets are not listed
     ----- exit status: 0 -----
     ");
     // All clusters, in pages: the warning is printed once.
