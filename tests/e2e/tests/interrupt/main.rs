@@ -31,7 +31,7 @@ fn arguments(plugin: &str, command: &str) -> Option<&'static [&'static str]> {
         ("argocd-rancher", "add" | "status" | "verify" | "rotate" | "rollback" | "remove") => &[
             "oslo",
             "--rancher-url",
-            "http://127.0.0.1:1",
+            "https://127.0.0.1:1",
             "--rancher-token-secret",
             "argocd/login/token",
         ],
