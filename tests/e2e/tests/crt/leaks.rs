@@ -1,5 +1,5 @@
-//! No secret leaks: every command runs with every output format, also against servers and files that are malformed in ways that
-//! contain a token. Then the output and everything that the plugin has written is searched for tokens.
+//! No command leaks a token. Every command runs in every output format, and against servers and files that are malformed
+//! in ways that quote a token. Then everything that the plugin has written anywhere is searched for the tokens.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 
 use crate::manual_changes;
 
-/// Every command; `CLUSTER` is the id of the cluster. All of them get the token for `--token-stdin`.
+/// Every command. `CLUSTER` stands for the id. All of them get the token for `--token-stdin`.
 const COMMANDS: [&[&str]; 14] = [
     &["list", "CLUSTER"],
     &["list", "CLUSTER", "--probe", "-o", "wide"],
@@ -41,29 +41,32 @@ const COMMANDS: [&[&str]; 14] = [
     &["completion"],
 ];
 
-/// The flags with which each of them also runs.
+/// The flags that each command runs with, besides none.
 const FLAGS: [&[&str]; 3] = [&["-v=9"], &["-o", "json"], &["-o", "yaml", "-v=9"]];
 
-/// Values that must not appear, and all texts to search.
+/// How many commands run in parallel. Most of them wait between retries.
+const AT_ONCE: usize = 6;
+
+/// The secret values, and all texts that must not contain them.
 #[derive(Default)]
 struct LeakSearch {
-    /// The values to search for, and what they are.
-    patterns: BTreeMap<String, String>,
+    /// The values to search for, and their descriptions.
+    values: BTreeMap<String, String>,
     /// The texts, and where they are from.
     texts: Vec<(String, String)>,
 }
 
 impl LeakSearch {
-    /// Searches for the value, its halves, and each of them in base64 as in a Secret or in a URL.
+    /// Adds a value, its halves, and each of them in base64, as Secrets and URLs encode it.
     fn add_secret(&mut self, what: &str, value: &str) {
         let secret = value.rsplit_once(':').map_or(value, |(_, secret)| secret);
         let half = (secret.len() / 2).max(20).min(secret.len());
         for part in [value, secret, &secret[..half], &secret[secret.len() - half..]] {
             let encoded = [STANDARD.encode(part), URL_SAFE_NO_PAD.encode(part)];
-            for pattern in [part.to_owned()].into_iter().chain(encoded) {
-                // A multiple of three bytes has no padding; what follows a value may change its last digits.
-                let pattern = pattern.trim_end_matches('=').to_owned();
-                self.patterns.insert(pattern, what.to_owned());
+            for value in [part.to_owned()].into_iter().chain(encoded) {
+                // The bytes that follow may change the padding of the encoded value.
+                let value = value.trim_end_matches('=').to_owned();
+                self.values.insert(value, what.to_owned());
             }
         }
     }
@@ -72,31 +75,37 @@ impl LeakSearch {
         self.texts.push((place.into(), text.into()));
     }
 
-    async fn run(&mut self, shell: &Shell, args: &[String], stdin: &str) -> Result<()> {
-        let outcome = shell.crt(args).stdin(stdin).run().await?;
-        ensure!(outcome.code() != Some(101), "a panic:\n{outcome}");
-        self.add_text(format!("output of `{}`", args.join(" ")), outcome.to_string());
-        Ok(())
-    }
-
-    /// All commands with all flags.
-    async fn run_all(&mut self, shell: &Shell, cluster: &str, stdin: &str, context: &str) -> Result<()> {
-        for command in COMMANDS {
-            for flags in [&[][..]].iter().chain(&FLAGS) {
-                let args = command.iter().chain(flags.iter());
-                let args = args.map(|word| word.replace("CLUSTER", cluster));
-                let args: Vec<String> = args.chain(["--context".to_owned(), context.to_owned()]).collect();
-                self.run(shell, &args, stdin).await?;
+    /// Runs all commands with all flags, and adds their output.
+    async fn run_all(&mut self, shell: &Shell, cluster: &str, stdin: &str) -> Result<()> {
+        let run = async |command: &[&str], flags: &[&str]| {
+            let args = command.iter().chain(flags).map(|word| word.replace("CLUSTER", cluster));
+            let args: Vec<String> = args.chain(["--context=rancher".to_owned()]).collect();
+            run(shell, &args, stdin).await
+        };
+        let all_flags = || [&[][..]].into_iter().chain(FLAGS);
+        let (changing, reading): (Vec<&[&str]>, Vec<_>) =
+            COMMANDS.into_iter().partition(|command| command.contains(&"--yes"));
+        let reading = reading
+            .iter()
+            .flat_map(|command| all_flags().map(|flags| run(command, flags)));
+        let reading = stream::iter(reading).buffer_unordered(AT_ONCE).try_collect::<Vec<_>>();
+        // Only one at a time can hold the lock.
+        let changing = async {
+            let mut texts = Vec::new();
+            for command in changing {
+                for flags in all_flags() {
+                    texts.push(run(command, flags).await?);
+                }
             }
             anyhow::Ok(texts)
-        }
+        };
         let (reading, changing) = tokio::try_join!(reading, changing)?;
         self.texts.extend(reading.into_iter().chain(changing));
         Ok(())
     }
 
-    /// The files of a home directory except the kubeconfig, which contains the user's own token.
-    fn search_home(&mut self, shell: &Shell) -> Result<()> {
+    /// Adds the files of a home directory, except for the kubeconfig, which holds the user's own token.
+    fn add_home(&mut self, shell: &Shell) -> Result<()> {
         fn walk(search: &mut LeakSearch, dir: &Path, except: &Path) -> Result<()> {
             for entry in std::fs::read_dir(dir)? {
                 let path = entry?.path();
@@ -115,10 +124,10 @@ impl LeakSearch {
         walk(self, shell.home(), shell.kubeconfig())
     }
 
-    async fn search_cluster(&mut self, fixture: &RancherFixture) -> Result<()> {
-        let management = (fixture.management.client().await?, fixture.cluster.id.clone());
-        let downstream = (fixture.downstream.client().await?, fixture.cluster.agent_namespace());
-        for (client, namespace) in [management, downstream] {
+    async fn add_cluster(&mut self, fixture: &RancherFixture) -> Result<()> {
+        let above = (fixture.management.client().await?, fixture.cluster.id.clone());
+        let below = (fixture.downstream.client().await?, fixture.cluster.agent_namespace());
+        for (client, namespace) in [above, below] {
             let leases = Api::<Lease>::namespaced(client.clone(), &namespace);
             let leases = leases.list(&ListParams::default()).await?;
             self.add_text(format!("Leases in {namespace}"), serde_json::to_string(&leases.items)?);
@@ -130,16 +139,16 @@ impl LeakSearch {
         Ok(())
     }
 
-    /// What was found, without the values.
+    /// The places where a value was found, without the value.
     fn leaks(&self) -> Vec<String> {
         let mut leaks = Vec::new();
         for (place, text) in &self.texts {
-            for (pattern, what) in &self.patterns {
-                if let Some(at) = text.find(pattern.as_str()) {
+            for (value, what) in &self.values {
+                if let Some(at) = text.find(value.as_str()) {
                     let line = text[..at].rsplit('\n').next().unwrap_or_default();
                     leaks.push(format!(
                         "{what} ({} characters of it) in {place}, after {line:?}",
-                        pattern.len()
+                        value.len()
                     ));
                 }
             }
@@ -147,18 +156,25 @@ impl LeakSearch {
         leaks
     }
 
-    fn expect_nothing(self) -> Result<()> {
+    fn finds_nothing(self) -> Result<()> {
         let leaks = self.leaks();
         ensure!(leaks.is_empty(), "{}", leaks.join("\n"));
         ensure!(
             self.texts.iter().any(|(_, text)| !text.is_empty()),
-            "nothing was searched"
+            "there were no texts"
         );
         Ok(())
     }
 }
 
-async fn search_of(fixture: &RancherFixture) -> Result<LeakSearch> {
+/// The output of a command, and its description.
+async fn run(shell: &Shell, args: &[String], stdin: &str) -> Result<(String, String)> {
+    let output = shell.crt(args).stdin(stdin).run().await?;
+    ensure!(output.code() != Some(101), "a panic:\n{output}");
+    Ok((format!("output of `{}`", args.join(" ")), output.to_string()))
+}
+
+async fn with_tokens(fixture: &RancherFixture) -> Result<LeakSearch> {
     let mut search = LeakSearch::default();
     search.add_secret("the user's token", &User::admin().token);
     for (name, value) in manual_changes::values(fixture).await? {
@@ -188,30 +204,25 @@ fn search_finds_tokens_in_plain_text_and_base64() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_command_prints_a_token(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lyon").await?;
-    let mut search = search_of(&fixture).await?;
-    let old = manual_changes::values(&fixture).await?["system"].clone();
+    let mut search = with_tokens(&fixture).await?;
+    let given = manual_changes::values(&fixture).await?["system"].clone();
     search
-        .run_all(&fixture.shell, &fixture.cluster.id, &format!("{old}\n"), "rancher")
+        .run_all(&fixture.shell, &fixture.cluster.id, &format!("{given}\n"))
         .await?;
-    // The texts are about these tokens: they contain their fingerprints.
-    let fingerprint = crate::state::fingerprint(&old);
+    // The texts are about these tokens: they contain the fingerprints.
+    let shown = crate::state::fingerprint(&given);
     ensure!(
-        search
-            .texts
-            .iter()
-            .filter(|(_, text)| text.contains(&fingerprint))
-            .count()
-            > 10,
-        "{fingerprint} not found"
+        search.texts.iter().filter(|(_, text)| text.contains(&shown)).count() > 10,
+        "no text contains {shown}"
     );
-    // The new tokens are secret too.
+    // The new values are secret too.
     for (name, value) in manual_changes::values(&fixture).await? {
-        ensure!(name != "system" || value != old, "nothing was rotated");
+        ensure!(name != "system" || value != given, "nothing was rotated");
         search.add_secret(&format!("new registration token {name}"), &value);
     }
-    search.search_cluster(&fixture).await?;
-    search.search_home(&fixture.shell)?;
-    search.expect_nothing()
+    search.add_cluster(&fixture).await?;
+    search.add_home(&fixture.shell)?;
+    search.finds_nothing()
 }
 
 #[rstest]
@@ -220,7 +231,7 @@ async fn no_command_prints_a_token(#[case] storage: TokenStorage) -> Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn process_and_journal_hold_no_token_during_a_rotation(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lyon").await?;
-    let mut search = search_of(&fixture).await?;
+    let mut search = with_tokens(&fixture).await?;
     let (proxy, shell) = fixture.behind_proxy().await?;
     let held = proxy.plan(On::write().path("*/deployments/*"), Fault::Stop(Moment::Before));
     let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "0s", "-v=9"];
@@ -232,7 +243,7 @@ async fn process_and_journal_hold_no_token_during_a_rotation(#[case] storage: To
         let bytes = std::fs::read(format!("/proc/{pid}/{file}"))?;
         search.add_text(file, String::from_utf8_lossy(&bytes).into_owned());
     }
-    search.search_cluster(&fixture).await?;
+    search.add_cluster(&fixture).await?;
     for (name, value) in manual_changes::values(&fixture).await? {
         search.add_secret(&format!("new registration token {name}"), &value);
     }
@@ -240,14 +251,14 @@ async fn process_and_journal_hold_no_token_during_a_rotation(#[case] storage: To
     rotation.signal(Signal::CONT)?;
     let outcome = rotation.finish().await?.expect(0)?;
     search.add_text("output", outcome.to_string());
-    search.search_cluster(&fixture).await?;
-    search.search_home(&shell)?;
-    search.expect_nothing()
+    search.add_cluster(&fixture).await?;
+    search.add_home(&shell)?;
+    search.finds_nothing()
 }
 
-/// Responses with a token where no token should be, and what they are.
+/// Responses that hold a token in the wrong place, with their descriptions.
 fn malformed_responses(token: &str) -> Vec<(&'static str, Fault)> {
-    let respond = |status, body: String| Fault::Say { status, body };
+    let say = |status, body: String| Fault::Say { status, body };
     let secret = |data: serde_json::Value| {
         json!({
             "kind": "SecretList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"},
@@ -255,7 +266,7 @@ fn malformed_responses(token: &str) -> Vec<(&'static str, Fault)> {
         })
         .to_string()
     };
-    let error = json!({
+    let refusal = json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 500, "reason": "InternalError",
         "message": format!("cannot store {token}"), "details": {"causes": [{"message": token, "field": token}]},
     });
@@ -268,46 +279,40 @@ fn malformed_responses(token: &str) -> Vec<(&'static str, Fault)> {
     };
     let whole = secret(json!({"token": STANDARD.encode(token)}));
     vec![
-        ("an internal error that quotes it", respond(500, error.to_string())),
+        ("an internal error that quotes it", say(500, refusal.to_string())),
         (
             "a forbidden that quotes it",
-            respond(403, error.to_string().replace("500", "403")),
+            say(403, refusal.to_string().replace("500", "403")),
         ),
-        (
-            "an error that is not JSON",
-            respond(500, format!("panic: token {token}\n")),
-        ),
-        (
-            "not base64",
-            respond(200, secret(json!({"token": format!("%{token}")}))),
-        ),
+        ("an error that is no JSON", say(500, format!("panic: token {token}\n"))),
+        ("no base64", say(200, secret(json!({"token": format!("%{token}")})))),
         (
             "a number and a list",
-            respond(200, secret(json!({"token": [token], "previousToken": 7}))),
+            say(200, secret(json!({"token": [token], "previousToken": 7}))),
         ),
         (
             "a token with line breaks",
-            respond(
+            say(
                 200,
                 secret(json!({"token": STANDARD.encode(format!("{token}\n{token}\r\n"))})),
             ),
         ),
         (
             "an object cut off",
-            respond(
+            say(
                 200,
                 whole[..whole.find(&STANDARD.encode(token)).unwrap_or(0) + 30].to_owned(),
             ),
         ),
         (
             "a token object of wrong types",
-            respond(200, token_object(json!({"token": {"value": token}}))),
+            say(200, token_object(json!({"token": {"value": token}}))),
         ),
         (
             "a token object with line breaks",
-            respond(200, token_object(json!({"token": format!("{token}\n{token}")}))),
+            say(200, token_object(json!({"token": format!("{token}\n{token}")}))),
         ),
-        ("nothing but the token", respond(200, format!("{token:?}"))),
+        ("nothing but the token", say(200, format!("{token:?}"))),
     ]
 }
 
@@ -317,48 +322,60 @@ fn malformed_responses(token: &str) -> Vec<(&'static str, Fault)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_responses_do_not_leak_tokens(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lyon").await?;
-    let mut search = search_of(&fixture).await?;
+    let mut search = with_tokens(&fixture).await?;
     let token = manual_changes::values(&fixture).await?["system"].clone();
-    let (proxy, shell) = fixture.behind_proxy().await?;
-    let id = fixture.cluster.id.as_str();
-    for (what, fault) in malformed_responses(&token) {
-        for path in ["*/secrets*", "*/clusterregistrationtokens*", "*"] {
-            proxy.heal();
-            let planned = proxy.plan(On::request().path(path).always(), fault.clone());
-            for command in [
-                &["list", id, "-v=9"][..],
-                &["status", id, "-v=9"],
-                &["verify", id],
-                &["rotate", id, "--yes", "--timeout", "1s", "-v=9"],
-            ] {
-                let args: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
-                search
-                    .run(&shell, &args, "")
-                    .await
-                    .with_context(|| format!("{what} at {path}"))?;
-            }
-            ensure!(
-                planned.struck() > 0 || (storage == TokenStorage::Status && path == "*/secrets*"),
-                "{what} at {path} was never sent"
-            );
-        }
-    }
-    proxy.heal();
-    search.search_cluster(&fixture).await?;
-    search.search_home(&shell)?;
-    search.expect_nothing()
+    let one_rotation = Mutex::new(());
+    let responses = malformed_responses(&token).into_iter().flat_map(|(what, fault)| {
+        let paths = ["*/secrets*", "*/clusterregistrationtokens*", "*"];
+        paths.map(|path| (what, path, fault.clone()))
+    });
+    let searched = responses.map(async |(what, path, fault)| {
+        let (proxy, shell) = fixture.behind_proxy().await?;
+        let planned = proxy.plan(On::request().path(path).always(), fault);
+        let id = fixture.cluster.id.as_str();
+        let commands = [
+            &["list", id, "-v=9"][..],
+            &["status", id, "-v=9"],
+            &["verify", id],
+            &["rotate", id, "--yes", "--timeout", "1s", "-v=9"],
+        ];
+        let texts = try_join_all(commands.map(async |command| {
+            let _guard = match command[0] {
+                "rotate" => Some(one_rotation.lock().await),
+                _ => None,
+            };
+            let args: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
+            run(&shell, &args, "")
+                .await
+                .with_context(|| format!("{what} at {path}"))
+        }));
+        let mut found = LeakSearch {
+            texts: texts.await?,
+            ..LeakSearch::default()
+        };
+        ensure!(
+            planned.struck() > 0 || (storage == TokenStorage::Status && path == "*/secrets*"),
+            "{what} at {path} was never sent"
+        );
+        found.add_home(&shell)?;
+        Ok(found.texts)
+    });
+    let texts: Vec<_> = stream::iter(searched).buffer_unordered(AT_ONCE).try_collect().await?;
+    search.texts.extend(texts.into_iter().flatten());
+    search.add_cluster(&fixture).await?;
+    search.finds_nothing()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_kubeconfigs_and_credential_plugins_do_not_leak_tokens() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
-    let mut search = search_of(&fixture).await?;
+    let mut search = with_tokens(&fixture).await?;
     let token = User::admin().token;
     let environment = test_cluster::TestEnvironment::shared().await?;
     let shell = Shell::new(environment, &Kubeconfig::read(fixture.shell.kubeconfig())?)?;
     let good = std::fs::read_to_string(fixture.shell.kubeconfig())?;
     let plugin = shell.home().join("bin/get-token");
-    let script = format!("#!/bin/sh\necho 'failed: {token}' >&2\necho '{{\"token\": \"{token}\"'\nexit 3\n");
+    let script = format!("#!/bin/sh\necho 'denied: {token}' >&2\necho '{{\"token\": \"{token}\"'\nexit 3\n");
     std::fs::write(&plugin, script)?;
     std::os::unix::fs::symlink("/bin/sh", shell.home().join("bin/sh"))?;
     std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755))?;
@@ -372,13 +389,13 @@ async fn malformed_kubeconfigs_and_credential_plugins_do_not_leak_tokens() -> Re
         }}}],
     });
     let kubeconfigs = [
-        ("a line that is not YAML", format!("{good}\n\ttoken: {token}\n")),
+        ("a line that is no YAML", format!("{good}\n\ttoken: {token}\n")),
         (
             "a token that is a list",
             good.replace(&format!("\"{token}\""), &format!("[\"{token}\"]")),
         ),
         (
-            "a file that is cut off in the token",
+            "a file that breaks off in the token",
             good[..good.find(&token).context("no token")? + token.len()].to_owned(),
         ),
         ("a user that is the token", format!("users: {token}\n")),
@@ -394,11 +411,14 @@ async fn malformed_kubeconfigs_and_credential_plugins_do_not_leak_tokens() -> Re
                 &format!("certificate-authority-data\": \"{token}"),
             ),
         ),
-        ("an invalid header", good.replace(&token, &format!("{token}\\n{token}"))),
-        ("a credential plugin that prints the token", exec.to_string()),
+        (
+            "a header that cannot be",
+            good.replace(&token, &format!("{token}\\n{token}")),
+        ),
+        ("a credential plugin that fails and talks", exec.to_string()),
     ];
     for (what, text) in kubeconfigs {
-        ensure!(text != good, "{what}: unchanged");
+        ensure!(text != good, "{what}: as before");
         std::fs::write(shell.kubeconfig(), text)?;
         for command in [
             &["list"][..],
@@ -415,5 +435,5 @@ async fn malformed_kubeconfigs_and_credential_plugins_do_not_leak_tokens() -> Re
             );
         }
     }
-    search.expect_nothing()
+    search.finds_nothing()
 }

@@ -11,7 +11,7 @@ use test_cluster::TokenStorage;
 
 use crate::manual_changes;
 
-/// The masked output of `kubectl-crt ARGS`.
+/// Runs `kubectl-crt ARGS` and returns the masked output.
 async fn crt(fixture: &RancherFixture, args: &[&str]) -> Result<String> {
     Ok(mask_output(&fixture.shell.crt(args).run().await?.to_string()))
 }
@@ -181,7 +181,7 @@ async fn list_supports_the_output_formats_of_kubectl() -> Result<()> {
     ----- exit status: 1 -----
     "#);
 
-    // Each document of the list is complete, as with kubectl.
+    // Each item of the list is a complete document, as in kubectl.
     let listed: Value = serde_json::from_str(
         &fixture
             .shell
@@ -308,7 +308,7 @@ async fn list_shows_a_token_that_rancher_rotated_by_itself() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
     let id = fixture.cluster.id.as_str();
     let before = manual_changes::values(&fixture).await?["system"].clone();
-    // Rancher rotates once both of its copies have expired.
+    // Rancher rotates when both copies of the expiry are in the past.
     let past = "2020-01-01T00:00:00Z";
     let secret = ["secret", "crt-token-system", "-n", id];
     manual_changes::patch(
@@ -340,7 +340,7 @@ async fn list_shows_a_token_that_rancher_rotated_by_itself() -> Result<()> {
     ----- exit status: 0 -----
     ");
 
-    // When Rancher reconciles the cluster next, it pushes the token, and the agent uses it.
+    // At the next event of the cluster, Rancher pushes it to the agent.
     fixture.rancher.cluster_event(&fixture.cluster).await?;
     let state = until("the agent to use it", async || {
         let listed = fixture
@@ -386,13 +386,13 @@ async fn list_without_permission_to_read_secrets_warns_once() -> Result<()> {
     Warning: no right to list Secrets: fingerprints are unknown where they stand in Secrets, and orphans are not listed
     ----- exit status: 0 -----
     ");
-    // With all clusters, in pages, the warning is printed once.
+    // All clusters, in pages: the warning is printed once.
     let all = shell.crt(["list"]).run().await?.expect(0)?;
     assert_eq!(all.stderr.matches("Warning:").count(), 1, "{all}");
 
-    // Rancher rejects a user without any permission. Which of the first requests fails first is not defined.
-    let user = manual_changes::user_with(&fixture, "no-permission", json!([])).await?;
-    let shell = fixture.shell_of(&user).await?;
+    // Rancher rejects users without any permission. The order of the first responses is undefined.
+    let nobody = manual_changes::user_with(&fixture, "nobody", json!([])).await?;
+    let shell = fixture.shell_of(&nobody).await?;
     let refused = shell.crt(["list", id]).run().await?.expect(1)?;
     assert!(
         refused.stderr.starts_with("Error from server (Forbidden): cannot "),

@@ -1,6 +1,6 @@
-//! `kubectl crt` on a real control plane, one file for each command.
+//! End-to-end tests of `kubectl crt`, on a real control plane with the fake Rancher.
 //!
-//! One test binary, so that all tests share one environment. Each test has its own clusters, home directory and proxy.
+//! All tests share the control planes. Each test has its own registered cluster, home directory and proxy.
 
 mod leaks;
 mod list;

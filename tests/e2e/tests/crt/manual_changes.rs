@@ -37,7 +37,7 @@ pub(crate) async fn create(fixture: &RancherFixture, objects: serde_json::Value)
     Ok(())
 }
 
-/// Sets another value on `system`, without the plugin.
+/// Changes the value of `system` without telling Rancher.
 pub(crate) async fn replace_system(fixture: &RancherFixture, value: &str) -> Result<()> {
     let id = fixture.cluster.id.as_str();
     match fixture.rancher.storage() {
@@ -76,7 +76,7 @@ pub(crate) async fn values(fixture: &RancherFixture) -> Result<BTreeMap<String, 
     Ok(values)
 }
 
-/// A user of Rancher with the permissions of these `ClusterRole` rules.
+/// A user of Rancher with the permissions of these rules of a `ClusterRole`.
 pub(crate) async fn user_with(fixture: &RancherFixture, name: &str, rules: serde_json::Value) -> Result<User> {
     let name = format!("{name}-{}", fixture.cluster.id);
     let user = User {

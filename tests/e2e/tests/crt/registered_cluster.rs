@@ -29,7 +29,7 @@ async fn an_imported_cluster_has_a_connected_agent(#[case] storage: TokenStorage
     );
     assert_eq!(report.fingerprints().len(), 1, "{report:?}");
 
-    // It is an ordinary cluster by both routes.
+    // Both routes lead to an ordinary cluster.
     for path in [format!("/k8s/clusters/{id}"), format!("/direct/{id}")] {
         let client = fixture.rancher.client(&path, Some(&User::admin()))?;
         let seen = Api::<Deployment>::namespaced(client, "cattle-system")

@@ -1,4 +1,5 @@
-//! The requests of a rotation: exactly the writes of `docs/requests.md`, and a limited number of reads for each observation.
+//! The number of requests of a rotation. The writes are exactly those in `docs/requests.md`. The reads have a limit that
+//! depends on the number of observations.
 
 use anyhow::{Result, ensure};
 use e2e::{Cost, RancherFixture};
@@ -7,17 +8,17 @@ use test_cluster::{Request, TokenStorage};
 
 use crate::writes::essence;
 
-/// The survey before the prompt, the survey of the engine, and what is read once.
-const SURVEYS: usize = 42;
+/// The reads of the preflight checks before the confirmation and in the engine, and those that happen once.
+const PREFLIGHT: usize = 42;
 
-/// Reads of one look: cluster, tokens, Secrets, feature; Deployment, pods, stv-aggregation; a Secret for each value; two requests
-/// for each of two values, twice; a call through the tunnel.
-const OF_A_LOOK: usize = 18;
+/// The reads of one observation: Cluster, tokens, Secrets, feature; Deployment, pods, record; a Secret for each value; two
+/// probes of two endpoints for two values; a call through the tunnel.
+const OF_AN_OBSERVATION: usize = 18;
 
-/// Looks per second of waiting, besides one for each step.
-const LOOKS_A_SECOND: f64 = 2.5;
+/// Observations in a second of waiting. Each step adds one.
+const OBSERVATIONS_A_SECOND: f64 = 2.5;
 
-/// How the downstream cluster is reached, and what is changed.
+/// How the downstream cluster is reached, and which tokens change.
 #[derive(Clone, Copy, Debug)]
 enum Mode {
     All,
@@ -43,7 +44,7 @@ impl Mode {
     }
 }
 
-/// `PATCH clusterregistrationtokens`, and on which cluster.
+/// A write in the words of the document: `PATCH clusterregistrationtokens, management`.
 fn what(write: &Request) -> String {
     let downstream = write.path.contains("/namespaces/cattle-system/");
     let cluster = if downstream { "downstream" } else { "management" };
@@ -74,8 +75,8 @@ async fn rotate_sends_the_documented_writes(
     };
     let cost = Cost::of(&proxy);
     cost.is_documented(&format!("{title}, {}", mode.title()), what)?;
-    // One to take the lock and one to begin, one before each write and in each new phase of waiting, one at the end, and a renewal
-    // every ten seconds.
+    // One takes the lock, one starts the run, one precedes each write and each wait, one releases the lock. Each ten seconds
+    // add a renewal.
     cost.leases_follow(8, outcome.took)?;
 
     let is_observation =

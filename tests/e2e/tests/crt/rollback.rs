@@ -45,7 +45,7 @@ impl Killed {
     }
 }
 
-/// Starts a command and kills it there. Returns the state after that.
+/// Runs a command and kills it after this write. Returns the state that it left.
 async fn kill(fixture: &RancherFixture, verb: &str, on: On) -> Result<State> {
     let (proxy, shell) = fixture.behind_proxy().await?;
     proxy.plan(on, Fault::Kill(Moment::After));
@@ -165,10 +165,10 @@ async fn rotate_after_a_killed_rollback_finishes_the_rollback(#[case] storage: T
     let fixture = RancherFixture::begin(storage, "rome").await?;
     let start = State::of(&fixture).await?;
     kill(&fixture, "rotate", Killed::Place.after(storage)).await?;
-    // The first write of a rollback restores the value of `system`.
+    // The first write of the rollback restores the old value of `system`.
     let left = kill(&fixture, "rollback", Killed::Make.after(storage)).await?;
     assert_eq!(
-        left.lease.as_ref().and_then(|lease| lease.says("direction")),
+        left.lease.as_ref().and_then(|lease| lease.field("direction")),
         Some("rollback")
     );
 
@@ -186,7 +186,7 @@ async fn rotate_after_a_killed_rollback_finishes_the_rollback(#[case] storage: T
     state::restored(&fixture, &start, left.new_token()).await.map(drop)
 }
 
-/// The Lease claims a run that no object shows, and there is no old token to restore.
+/// The Lease describes a run that has left no trace in any object, and the old token does not exist.
 #[tokio::test(flavor = "multi_thread")]
 async fn rollback_refuses_when_no_object_shows_the_rotation() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "tavira").await?;

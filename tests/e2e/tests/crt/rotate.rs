@@ -23,7 +23,7 @@ use crate::writes::{essence, is_lease};
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_replaces_all_tokens_and_revokes_the_old_ones(#[case] storage: TokenStorage) -> Result<()> {
-    // A name that no other test uses.
+    // The name is unique among the tests.
     let fixture = RancherFixture::begin(storage, "helsinki").await?;
     let start = State::of(&fixture).await?;
     let rotate = ["crt", "rotate", "helsinki", "--yes", "--settle", "1s"];
@@ -65,8 +65,8 @@ async fn rotate_only_agent_changes_only_the_agents_token(#[case] storage: TokenS
     Ok(())
 }
 
-/// Rancher redeploys the agent, which changes nothing.
-async fn redeployed_without_a_change(fixture: &RancherFixture, before: &State) -> Result<()> {
+/// A redeploy by Rancher changes nothing.
+async fn redeploy_changes_nothing(fixture: &RancherFixture, before: &State) -> Result<()> {
     fixture.rancher.redeploy(&fixture.cluster).await?;
     let after = State::of(fixture).await?;
     assert_eq!(after.deployment, before.deployment);
@@ -102,7 +102,7 @@ async fn dry_run_changes_nothing_and_rotate_follows_its_plan(#[case] storage: To
     let texts = |plan: &[Value]| plan.iter().map(|line| line["what"].clone()).collect::<Vec<_>>();
     assert_eq!(texts(&by_client), texts(&by_server));
     assert!(by_client.iter().all(|line| line["checked"].is_null()), "{by_client:?}");
-    // The first line says where it starts.
+    // The first line describes the start.
     let writes = by_server
         .iter()
         .filter(|line| line["wait"] == false && line["phase"] != "survey");
@@ -125,7 +125,7 @@ async fn dry_run_changes_nothing_and_rotate_follows_its_plan(#[case] storage: To
     state::rotated(&fixture, &start, Scope::All).await.map(drop)
 }
 
-/// The plan of a dry run, which the text output contains too.
+/// The plan of a dry run. The text output must agree with it.
 async fn plan_of(shell: &Shell, id: &str, dry_run: &str) -> Result<Vec<Value>> {
     let outcome = shell
         .crt(["rotate", id, dry_run, "-o", "json"])
@@ -143,7 +143,7 @@ async fn plan_of(shell: &Shell, id: &str, dry_run: &str) -> Result<Vec<Value>> {
     Ok(plan)
 }
 
-/// The request of a line of the plan.
+/// The request that a line of a plan announces.
 fn request_of(storage: TokenStorage, line: &Value) -> Result<String> {
     let what = line["what"].as_str().context("a line without text")?;
     let value_of = |token: &str| match storage {

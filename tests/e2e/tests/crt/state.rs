@@ -26,16 +26,16 @@ const CREDENTIALS: &str = "cattle-credentials-";
 /// The annotation of the Lease that holds the journal.
 const JOURNAL: &str = "kubectl-rotation.github.io/journal";
 
-/// The state at one moment.
+/// The observed state of a cluster.
 #[derive(Debug)]
 pub(crate) struct State {
-    /// The registration tokens: name and fingerprint of the value that Rancher uses, temporary ones included.
+    /// The registration tokens, temporary ones too: name and fingerprint of the value that Rancher uses.
     pub(crate) tokens: BTreeMap<String, String>,
-    /// Those with the label of a temporary token.
+    /// The temporary registration tokens, by their label.
     pub(crate) temporary: Vec<String>,
-    /// Previous values and ends of grace periods: `system/previousToken`, `system/status`.
+    /// Previous values and ends of grace periods in all places: `system/previousToken`, `system/status`.
     pub(crate) graces: BTreeSet<String>,
-    /// The name of the Secret with the value of `system`, by Rancher's formula.
+    /// The name of the Secret with the value of `system`, by Rancher's own formula.
     by_formula: String,
     /// The agent's Deployment.
     pub(crate) deployment: Rollout,
@@ -43,13 +43,13 @@ pub(crate) struct State {
     pub(crate) credentials: BTreeMap<String, String>,
     /// The same Secrets: name and fingerprint of all their data.
     pub(crate) contents: BTreeMap<String, String>,
-    /// The token that the agent that connected last has written.
+    /// The fingerprint that the last connected agent has recorded.
     pub(crate) connected: Option<String>,
     /// The agent's pods that have not ended: name and mounted Secret.
     pub(crate) pods: BTreeMap<String, String>,
     /// The Lease.
     pub(crate) lease: Option<Lock>,
-    /// What the fake Rancher reports.
+    /// The view of Rancher.
     pub(crate) report: Report,
 }
 
@@ -89,12 +89,12 @@ pub(crate) struct Lock {
 
 impl Lock {
     /// A field of the journal: `phase`, `direction`.
-    pub(crate) fn says(&self, key: &str) -> Option<&str> {
+    pub(crate) fn field(&self, key: &str) -> Option<&str> {
         self.journal.as_ref()?[key].as_str()
     }
 }
 
-/// The fingerprint that Rancher and the plugin show.
+/// The fingerprint of a token, as Rancher and the plugin show it.
 pub(crate) fn fingerprint(token: &str) -> String {
     use std::fmt::Write as _;
     let digest = Sha256::digest(token);
@@ -105,7 +105,7 @@ pub(crate) fn fingerprint(token: &str) -> String {
 }
 
 impl State {
-    /// Reads everything.
+    /// Observes both clusters and Rancher.
     pub(crate) async fn of(fixture: &RancherFixture) -> Result<Self> {
         let namespace = fixture.cluster.agent_namespace();
         let (management, downstream) = (fixture.management.client().await?, fixture.downstream.client().await?);
@@ -174,8 +174,8 @@ impl State {
         self.lease.as_ref()?.field("phase")
     }
 
-    /// The new token in the journal, if one was drawn.
-    pub(crate) fn drawn(&self) -> Option<&str> {
+    /// The fingerprint of the new token, if the journal has one.
+    pub(crate) fn new_token(&self) -> Option<&str> {
         self.lease.as_ref()?.journal.as_ref()?["record"]["new"].as_str()
     }
 }
@@ -189,7 +189,7 @@ fn by_ranchers_formula(fixture: &RancherFixture, token: Option<&String>) -> Stri
     )
 }
 
-/// The values of the registration tokens of a cluster, with either kind of storage.
+/// The registration tokens of a cluster, with either token storage.
 #[derive(Default)]
 struct Tokens {
     values: BTreeMap<String, String>,

@@ -11,11 +11,11 @@ use test_cluster::TokenStorage;
 
 use crate::state::{self, Scope, State};
 
-/// All output until the program ends, and how it ends.
+/// The output until the program ends, and its exit status.
 pub(crate) async fn to_the_end(mut terminal: OsSession) -> Result<(String, WaitStatus)> {
     tokio::task::spawn_blocking(move || {
         let mut rest = terminal.expect(Eof)?.as_bytes().to_vec();
-        // Including what was matched before the end.
+        // The match may not include all of it.
         let _ = terminal.read_to_end(&mut rest);
         let status = terminal.get_process().wait()?;
         Ok((String::from_utf8_lossy(&rest).into_owned(), status))
@@ -85,7 +85,7 @@ async fn narrow_terminals_do_not_truncate_output() -> Result<()> {
     let (seen, status) = to_the_end(terminal).await?;
     ensure!(code(status) == Some(0), "{status:?} {seen}");
     state::rotated(&fixture, &start, Scope::All).await?;
-    // A table is not wrapped: its lines are data.
+    // A table is not wrapped, because its lines are data.
     let mut terminal = fixture.shell.crt(["list", &fixture.cluster.id]).on_terminal()?;
     terminal.get_process_mut().set_window_size(24, 10)?;
     let (table, _) = to_the_end(terminal).await?;

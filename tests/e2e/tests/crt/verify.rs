@@ -53,7 +53,7 @@ async fn verify_succeeds_for_a_healthy_agent(#[case] storage: TokenStorage) -> R
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_fails_when_the_agents_token_is_revoked(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lyon").await?;
-    // Its tunnels stay open: Rancher checks a token only when a tunnel is opened.
+    // Its tunnels stay open, because Rancher checks the token only when a tunnel is opened.
     manual_changes::replace_system(&fixture, &"x7k2p".repeat(10)).await?;
     let outcome = fixture
         .shell
@@ -146,7 +146,7 @@ async fn verify_requires_a_cluster_or_a_token() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
     let outcome = fixture.shell.crt(["verify"]).run().await?.expect(2)?;
     assert_eq!(outcome.stdout, "", "{outcome}");
-    // The management cluster's own kubeconfig gives no route to the agent.
+    // The kubeconfig of the management cluster has no route to the agent.
     let verify = ["verify", &fixture.cluster.id, "--context", "management"];
     let seen = mask_output(&fixture.shell.crt(verify).run().await?.expect(1)?.to_string());
     allow_duplicates! { assert_snapshot!(seen, @r"

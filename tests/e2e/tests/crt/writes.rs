@@ -20,13 +20,13 @@ pub(crate) fn essence(write: &Request) -> String {
     format!("{} {object}", write.method)
 }
 
-/// The writes that a server has applied.
+/// The writes that a server has processed.
 pub(crate) fn effective(proxy: &FaultProxy) -> Vec<String> {
     let done = |write: &&Request| write.status.is_some_and(|status| (200..300).contains(&status));
     proxy.writes().iter().filter(done).map(ToString::to_string).collect()
 }
 
-/// The next request of the same method to the same object (or, where names are drawn, to the same kind of object).
+/// The next request with the same method to the same object. If the name is generated, the kind of object must match.
 pub(crate) fn same_as(write: &Request) -> On {
     let on = On::write().method(write.method.clone());
     if is_lease(write) {

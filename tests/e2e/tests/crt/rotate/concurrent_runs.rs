@@ -49,30 +49,30 @@ async fn of_two_concurrent_rotations_only_one_writes(#[case] storage: TokenStora
     state::rotated(&fixture, &start, Scope::All).await.map(drop)
 }
 
-/// Where the holder is stopped: with a write in flight, or right before it sends one.
+/// When the lock holder is paused: with a write in flight, or after the journal entry for the next write.
 #[derive(Clone, Copy)]
-enum Stopped {
+enum Paused {
     InFlight,
-    BeforeSending,
+    BeforeTheWrite,
 }
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_run_writes_nothing_after_another_took_the_lock(
     #[values(TokenStorage::Status, TokenStorage::Secret)] storage: TokenStorage,
-    #[values(Stopped::InFlight, Stopped::BeforeSending)] stopped: Stopped,
+    #[values(Paused::InFlight, Paused::BeforeTheWrite)] paused: Paused,
 ) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "lima").await?;
     let start = State::of(&fixture).await?;
     let (proxy, shell) = fixture.behind_proxy().await?;
-    let stop = match stopped {
-        Stopped::InFlight => proxy.plan(
+    let pause = match paused {
+        Paused::InFlight => proxy.plan(
             On::write().path("*/deployments/cattle-cluster-agent"),
             Fault::Stop(Moment::Before),
         ),
-        // The intent to create the agent's Secret is journaled; the Secret comes next.
-        Stopped::BeforeSending => proxy.plan(
-            On::write().path("*/leases/*").nth(intent_to_create_the_secret(storage)),
+        // The journal announces the Secret, which is the next write.
+        Paused::BeforeTheWrite => proxy.plan(
+            On::write().path("*/leases/*").nth(lease_write_before_place(storage)),
             Fault::Stop(Moment::After),
         ),
     };
@@ -94,11 +94,11 @@ async fn a_paused_run_writes_nothing_after_another_took_the_lock(
     let done = state::rotated(&fixture, &start, Scope::All).await?;
 
     let before = effective(&proxy).len();
-    stop.release();
+    pause.release();
     paused.signal(Signal::CONT)?;
     let outcome = paused.finish().await?;
-    // It finds either that its lock is lost, or that everything is done already.
-    let reported = match outcome.code() {
+    // It finds that it has lost the lock, or that the rotation is done.
+    let says = match outcome.code() {
         Some(0) => outcome.stdout.contains(" rotated"),
         Some(1) => outcome.stderr.contains("another run has finished the rotation"),
         _ => false,
@@ -111,16 +111,16 @@ async fn a_paused_run_writes_nothing_after_another_took_the_lock(
     Ok(())
 }
 
-/// Which write of an existing Lease it is: begin, then the intents to create a temporary token (storage `status`), to set the new
-/// value, and to create the Secret.
-fn intent_to_create_the_secret(storage: TokenStorage) -> usize {
+/// The number of this write of the existing Lease. Before it come the start, the temporary token (`status` storage only)
+/// and the new value.
+fn lease_write_before_place(storage: TokenStorage) -> usize {
     match storage {
         TokenStorage::Status => 4,
         TokenStorage::Secret => 3,
     }
 }
 
-/// All of its writes after it woke up were rejected.
+/// Every write after it continued was rejected.
 fn nothing_since(proxy: &FaultProxy, before: usize) -> Result<()> {
     let writes = effective(proxy);
     ensure!(

@@ -13,8 +13,8 @@ use test_cluster::{Fault, FaultProxy, Moment, On, Outage, Planned, TokenStorage}
 use crate::state::{self, Scope, State};
 use crate::writes::is_lease;
 
-/// The objects that a rotation writes, except the Lease.
-const OBJECTS: [&str; 4] = [
+/// The paths of the writes of a rotation, except for the Lease.
+const PATHS: [&str; 4] = [
     "*/clusterregistrationtokens*",
     "*/secrets*",
     "*/deployments/*",
@@ -23,18 +23,18 @@ const OBJECTS: [&str; 4] = [
 
 const LEASES: &str = "*/leases*";
 
-/// No rotation has this many writes of one kind of object.
+/// More writes than a rotation sends to one of these paths.
 const MANY: usize = 24;
 
-/// A cluster, and a shell whose requests go through the proxy.
-struct Run {
+/// A cluster, and a shell whose requests all go through the proxy.
+struct FaultTest {
     fixture: RancherFixture,
     start: State,
     proxy: FaultProxy,
     shell: Shell,
 }
 
-impl Run {
+impl FaultTest {
     async fn of(fixture: RancherFixture) -> Result<Self> {
         let start = State::of(&fixture).await?;
         let (proxy, shell) = fixture.behind_proxy().await?;
@@ -50,7 +50,7 @@ impl Run {
         Self::of(RancherFixture::begin(storage, "lyon").await?).await
     }
 
-    /// Every write to these objects fails once; the next one, which is the same again, succeeds.
+    /// Every write to these paths fails once. Its retry succeeds.
     fn each_once(&self, paths: &[&str], fault: &Fault) -> Vec<Planned> {
         let odd = (1..MANY).step_by(2);
         let rules = paths.iter().flat_map(|path| odd.clone().map(move |nth| (path, nth)));
@@ -70,7 +70,7 @@ impl Run {
         Ok(running)
     }
 
-    /// The rotation finishes, and the state is as after one without faults.
+    /// The rotation finishes, and the result is that of an undisturbed one.
     async fn finishes(&self, rotation: Running) -> Result<CommandOutput> {
         let outcome = self.succeeds(rotation).await?;
         state::rotated(&self.fixture, &self.start, Scope::All).await?;
@@ -82,8 +82,8 @@ impl Run {
         outcome.expect(0).with_context(|| self.proxy.transcript())
     }
 
-    /// The same, where the test itself has closed tunnels or deleted Secrets.
-    async fn finishes_despite_changes(&self, rotation: Running) -> Result<CommandOutput> {
+    /// The same for a test that has closed tunnels or deleted Secrets itself.
+    async fn finishes_without_lockout(&self, rotation: Running) -> Result<CommandOutput> {
         let outcome = self.succeeds(rotation).await?;
         let old = self.start.named();
         let state = until("all tunnels to use the new token", async || {
@@ -94,11 +94,11 @@ impl Run {
         .await?;
         ensure!(
             state.report.without.way_back.is_empty(),
-            "without a valid token: {state:#?}"
+            "no agent with a valid token: {state:#?}"
         );
         ensure!(
             !state.report.accepted.iter().any(|token| token == old),
-            "{old} is still accepted: {state:#?}"
+            "{old} is valid: {state:#?}"
         );
         ensure!(
             state.system() == state.named() && state.connected.as_deref() == Some(state.named()),
@@ -115,10 +115,10 @@ impl Run {
     }
 }
 
-/// Waits for a fault. If the rotation does not get that far, fails with its output.
-async fn strikes(planned: &Planned, rotation: Running) -> Result<Running> {
+/// Waits until a fault has happened. If the rotation ends before, the error shows its output.
+async fn until_struck(planned: &Planned, rotation: Running) -> Result<Running> {
     if tokio::time::timeout(e2e::PATIENCE, planned.strikes()).await.is_err() {
-        bail!("it did not get that far:\n{}", rotation.finish().await?);
+        bail!("the fault did not happen:\n{}", rotation.finish().await?);
     }
     Ok(rotation)
 }
@@ -134,20 +134,20 @@ async fn rotate_retries_each_write_that_is_refused_once(
     #[values(TokenStorage::Status, TokenStorage::Secret)] storage: TokenStorage,
     #[values(409, 429, 500, 503)] code: u16,
 ) -> Result<()> {
-    let run = Run::begin(storage).await?;
-    let planned = run.each_once(&OBJECTS, &status(code));
-    // The Lease is on the same servers; its first write begins the run and is not repeated.
+    let test = FaultTest::begin(storage).await?;
+    let planned = test.each_once(&PATHS, &status(code));
+    // The Lease is written through the same servers. Its first write starts the run and is not retried.
     for nth in [2, 5, 6] {
-        run.proxy.plan(On::write().path(LEASES).nth(nth), status(code));
+        test.proxy.plan(On::write().path(LEASES).nth(nth), status(code));
     }
-    run.finishes(run.rotate("1s").await?).await?;
+    test.finishes(test.rotate("1s").await?).await?;
     let struck: usize = planned.iter().map(Planned::struck).sum();
     let through = |write: &&test_cluster::Request| !is_lease(write) && write.status.is_some_and(|status| status < 300);
-    let done = run.proxy.writes().iter().filter(through).count();
+    let done = test.proxy.writes().iter().filter(through).count();
     ensure!(
         struck >= 7 && struck == done,
         "{struck} refused, {done} done\n{}",
-        run.proxy.transcript()
+        test.proxy.transcript()
     );
     Ok(())
 }
@@ -157,17 +157,18 @@ async fn rotate_retries_each_write_that_is_refused_once(
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_finishes_when_the_response_to_every_write_is_lost(#[case] storage: TokenStorage) -> Result<()> {
-    let run = Run::begin(storage).await?;
-    let planned: Vec<_> = OBJECTS
+    let test = FaultTest::begin(storage).await?;
+    let planned: Vec<_> = PATHS
         .iter()
-        .map(|path| run.proxy.plan(On::write().path(*path).always(), Fault::LoseAnswer))
+        .map(|path| test.proxy.plan(On::write().path(*path).always(), Fault::LoseAnswer))
         .collect();
-    // Of the Lease, the response to each first try. The very first one takes the lock, and a run that cannot take it fails.
+    // For the Lease, the response to each first attempt is lost, except for the write that takes the lock: a run that cannot
+    // start ends with an error.
     for nth in (2..10 * MANY).step_by(2) {
-        run.proxy.plan(On::write().path(LEASES).nth(nth), Fault::LoseAnswer);
+        test.proxy.plan(On::write().path(LEASES).nth(nth), Fault::LoseAnswer);
     }
-    run.finishes(run.rotate("1s").await?).await?;
-    // With storage `secret` no token object is written, and with storage `status` the Cluster is not.
+    test.finishes(test.rotate("1s").await?).await?;
+    // With `secret` storage no token object is written, and with `status` storage the Cluster is not.
     let struck: Vec<_> = planned.iter().map(Planned::struck).collect();
     ensure!(struck.iter().filter(|struck| **struck > 0).count() == 3, "{struck:?}");
     Ok(())
@@ -178,27 +179,27 @@ async fn rotate_finishes_when_the_response_to_every_write_is_lost(#[case] storag
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_finishes_when_responses_are_truncated(#[case] storage: TokenStorage) -> Result<()> {
-    let run = Run::begin(storage).await?;
-    // From the fortieth read on: during the survey a failure ends the command.
+    let test = FaultTest::begin(storage).await?;
+    // From the fortieth read on. Before that it runs the preflight checks, where an error is reported and not retried.
     let reads: Vec<_> = (40..400)
         .step_by(9)
-        .map(|nth| run.proxy.plan(On::read().nth(nth), Fault::Cut))
+        .map(|nth| test.proxy.plan(On::read().nth(nth), Fault::Cut))
         .collect();
-    let writes = run.each_once(&OBJECTS, &Fault::Cut);
-    run.finishes(run.rotate("1s").await?).await?;
+    let writes = test.each_once(&PATHS, &Fault::Cut);
+    test.finishes(test.rotate("1s").await?).await?;
     let struck = |planned: &[Planned]| planned.iter().map(Planned::struck).sum::<usize>();
-    ensure!(struck(&reads) > 3 && struck(&writes) > 3, "{}", run.proxy.transcript());
+    ensure!(struck(&reads) > 3 && struck(&writes) > 3, "{}", test.proxy.transcript());
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_finishes_when_a_write_stalls_for_ten_seconds() -> Result<()> {
-    let run = Run::begin(TokenStorage::Secret).await?;
-    let stalled = run
+    let test = FaultTest::begin(TokenStorage::Secret).await?;
+    let stalled = test
         .proxy
-        .plan(On::write().path(OBJECTS[2]), Fault::Stall(Duration::from_secs(10)));
-    run.finishes(run.rotate("1s").await?).await?;
-    ensure!(stalled.struck() == 1, "{}", run.proxy.transcript());
+        .plan(On::write().path(PATHS[2]), Fault::Stall(Duration::from_secs(10)));
+    test.finishes(test.rotate("1s").await?).await?;
+    ensure!(stalled.struck() == 1, "{}", test.proxy.transcript());
     Ok(())
 }
 
@@ -211,13 +212,13 @@ async fn rotate_waits_while_the_downstream_cluster_is_unreachable(
     #[case] seconds: u64,
     #[case] status: Option<u16>,
 ) -> Result<()> {
-    let run = Run::begin(storage).await?;
-    let pointed = run.proxy.plan(On::write().path(OBJECTS[2]), Fault::LoseAnswer);
-    let rotation = strikes(&pointed, run.rotate("1s").await?).await?;
+    let test = FaultTest::begin(storage).await?;
+    let pointed = test.proxy.plan(On::write().path(PATHS[2]), Fault::LoseAnswer);
+    let rotation = until_struck(&pointed, test.rotate("1s").await?).await?;
     let lasts = Duration::from_secs(seconds);
-    let prefix = format!("/k8s/clusters/{}/", run.id());
-    run.proxy.away(Outage { prefix, lasts, status });
-    let outcome = run.finishes(rotation).await?;
+    let prefix = format!("/k8s/clusters/{}/", test.id());
+    test.proxy.away(Outage { prefix, lasts, status });
+    let outcome = test.finishes(rotation).await?;
     ensure!(outcome.took > lasts, "{outcome}");
     ensure!(outcome.stderr.contains("retrying: "), "{outcome}");
     Ok(())
@@ -229,20 +230,20 @@ async fn rotate_finishes_when_rancher_redeploys_the_agent_meanwhile(
     #[values(TokenStorage::Status, TokenStorage::Secret)] storage: TokenStorage,
     #[values(1, 2)] write_of_the_deployment: usize,
 ) -> Result<()> {
-    let run = Run::begin(storage).await?;
-    let here = On::write().path(OBJECTS[2]).nth(write_of_the_deployment);
-    let held = run.proxy.plan(here, Fault::Stop(Moment::Before));
-    let rotation = strikes(&held, run.rotate("1s").await?).await?;
-    run.fixture.rancher.redeploy(&run.fixture.cluster).await?;
+    let test = FaultTest::begin(storage).await?;
+    let here = On::write().path(PATHS[2]).nth(write_of_the_deployment);
+    let held = test.proxy.plan(here, Fault::Stop(Moment::Before));
+    let rotation = until_struck(&held, test.rotate("1s").await?).await?;
+    test.fixture.rancher.redeploy(&test.fixture.cluster).await?;
     held.release();
     rotation.signal(Signal::CONT)?;
-    // Rancher's own rollout does not keep the old agent until the new one is connected: a tunnel may be missing for a moment.
-    run.finishes_despite_changes(rotation).await?;
-    let without = run.fixture.rancher.report(&run.fixture.cluster).await?.without;
+    // Rancher's own rollout does not keep the old agent until the new one is connected. The tunnel may be closed for a moment.
+    test.finishes_without_lockout(rotation).await?;
+    let without = test.fixture.rancher.report(&test.fixture.cluster).await?.without;
     ensure!(without.restart_safety.is_empty(), "{without:#?}");
-    let forced = run.fixture.rancher.log_of(&run.fixture.cluster)?;
-    let is_applied = |line: &&serde_json::Value| line["kind"] == "redeploy" && line["step"] == "applied";
-    ensure!(forced.iter().any(|line| is_applied(&line)), "{forced:#?}");
+    let forced = test.fixture.rancher.log_of(&test.fixture.cluster)?;
+    let landed = |line: &&serde_json::Value| line["kind"] == "redeploy" && line["step"] == "applied";
+    ensure!(forced.iter().any(|line| landed(&line)), "{forced:#?}");
     Ok(())
 }
 
@@ -251,17 +252,17 @@ async fn rotate_finishes_when_rancher_redeploys_the_agent_meanwhile(
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_finishes_when_an_earlier_redeploy_is_applied_late(#[case] storage: TokenStorage) -> Result<()> {
-    let run = Run::begin(storage).await?;
-    let rancher = run.fixture.rancher;
+    let test = FaultTest::begin(storage).await?;
+    let rancher = test.fixture.rancher;
     rancher
-        .redeploy_later(&run.fixture.cluster, true, Duration::from_secs(6))
+        .redeploy_later(&test.fixture.cluster, true, Duration::from_secs(6))
         .await?;
-    // The late redeploy is Rancher's own rollout, which does not keep the old agent until the new one is connected.
-    run.finishes_despite_changes(run.rotate("10s").await?).await?;
-    let without = rancher.report(&run.fixture.cluster).await?.without;
+    // The late apply is Rancher's own rollout, which does not keep the old agent until the new one is connected.
+    test.finishes_without_lockout(test.rotate("10s").await?).await?;
+    let without = rancher.report(&test.fixture.cluster).await?.without;
     ensure!(without.restart_safety.is_empty(), "{without:#?}");
-    let log = rancher.log_of(&run.fixture.cluster)?;
-    let old = run.start.named();
+    let log = rancher.log_of(&test.fixture.cluster)?;
+    let old = test.start.named();
     let late = |line: &&serde_json::Value| {
         line["kind"] == "redeploy"
             && line["reason"] == "racing"
@@ -277,25 +278,25 @@ async fn rotate_finishes_when_an_earlier_redeploy_is_applied_late(#[case] storag
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_restarts_the_agent_when_the_old_pod_reconnects_last(#[case] storage: TokenStorage) -> Result<()> {
-    let run = Run::begin(storage).await?;
-    // The second write to the Deployment releases the rollout: until then both agents run.
-    let held = run
+    let test = FaultTest::begin(storage).await?;
+    // The second write to the Deployment releases the rollout. Until then both agents run.
+    let held = test
         .proxy
-        .plan(On::write().path(OBJECTS[2]).nth(2), Fault::Stop(Moment::Before));
-    let rotation = strikes(&held, run.rotate("1s").await?).await?;
-    run.fixture.rancher.drop_tunnels(&run.fixture.cluster, true).await?;
-    until("the old agent to write last", async || {
-        let state = State::of(&run.fixture).await?;
+        .plan(On::write().path(PATHS[2]).nth(2), Fault::Stop(Moment::Before));
+    let rotation = until_struck(&held, test.rotate("1s").await?).await?;
+    test.fixture.rancher.drop_tunnels(&test.fixture.cluster, true).await?;
+    until("the old agent to connect last", async || {
+        let state = State::of(&test.fixture).await?;
         let both = state.report.sessions.len() == 4;
-        Ok((both && state.connected.as_deref() == Some(run.start.named())).then_some(()))
+        Ok((both && state.connected.as_deref() == Some(test.start.named())).then_some(()))
     })
     .await?;
     held.release();
     rotation.signal(Signal::CONT)?;
-    let outcome = run.finishes_despite_changes(rotation).await?;
+    let outcome = test.finishes_without_lockout(rotation).await?;
     let restarts = outcome.stderr.matches("place    point the agent at").count()
         + outcome.stderr.matches("prove    point the agent at").count();
-    // Once in place, and once because the agent that connected last was the old one.
+    // Once for the switch, and once because the old agent connected last.
     ensure!(restarts >= 2, "{outcome}");
     Ok(())
 }
@@ -305,16 +306,16 @@ async fn rotate_restarts_the_agent_when_the_old_pod_reconnects_last(#[case] stor
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_finishes_when_the_agent_deletes_credential_secrets(#[case] storage: TokenStorage) -> Result<()> {
-    let run = Run::begin(storage).await?;
-    let held = run
+    let test = FaultTest::begin(storage).await?;
+    let held = test
         .proxy
-        .plan(On::write().path(OBJECTS[2]).nth(2), Fault::Stop(Moment::Before));
-    let rotation = strikes(&held, run.rotate("1s").await?).await?;
-    let deleted = run.fixture.rancher.agent_cleanup(&run.fixture.cluster).await?;
-    ensure!(!deleted.is_empty(), "nothing was cleaned up");
+        .plan(On::write().path(PATHS[2]).nth(2), Fault::Stop(Moment::Before));
+    let rotation = until_struck(&held, test.rotate("1s").await?).await?;
+    let deleted = test.fixture.rancher.agent_cleanup(&test.fixture.cluster).await?;
+    ensure!(!deleted.is_empty(), "no Secret was deleted");
     held.release();
     rotation.signal(Signal::CONT)?;
-    run.finishes_despite_changes(rotation).await?;
+    test.finishes_without_lockout(rotation).await?;
     Ok(())
 }
 
@@ -323,65 +324,62 @@ async fn rotate_finishes_when_the_agent_deletes_credential_secrets(#[case] stora
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_rolls_back_when_tunnels_reject_the_new_token(#[case] storage: TokenStorage) -> Result<()> {
-    let run = Run::begin(storage).await?;
-    run.fixture
+    let test = FaultTest::begin(storage).await?;
+    test.fixture
         .rancher
-        .fault(&json!({ "refuseNewTokens": [run.id()] }))
+        .fault(&json!({ "refuseNewTokens": [test.id()] }))
         .await?;
-    let rotate = ["rotate", run.id(), "--yes", "--settle", "1s", "--timeout", "5s"];
-    let outcome = run
+    let rotate = ["rotate", test.id(), "--yes", "--settle", "1s", "--timeout", "5s"];
+    let outcome = test
         .shell
         .crt(rotate)
         .run()
         .await?
         .expect(1)
-        .with_context(|| run.proxy.transcript())?;
+        .with_context(|| test.proxy.transcript())?;
     ensure!(outcome.stderr.contains("was rolled back"), "{outcome}");
     ensure!(outcome.stderr.contains("--timeout"), "{outcome}");
-    // While the Deployment named the rejected token, a restarted agent would not have connected; the old agent was never removed.
-    let without = run.fixture.rancher.report(&run.fixture.cluster).await?.without;
+    // While the Deployment named the rejected token, a restarted agent would have had to wait. The old agent was never stopped.
+    let without = test.fixture.rancher.report(&test.fixture.cluster).await?.without;
     ensure!(without.way_back.is_empty() && without.tunnel.is_empty(), "{without:#?}");
-    run.fixture.rancher.reset(&run.fixture.cluster).await?;
-    state::restored(&run.fixture, &run.start, None).await?;
+    test.fixture.rancher.reset(&test.fixture.cluster).await?;
+    state::restored(&test.fixture, &test.start, None).await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_finishes_when_rancher_is_upgraded_meanwhile() -> Result<()> {
-    let run = Run::of(RancherFixture::begin_apart(TokenStorage::Status, "upgraded-while-rotating").await?).await?;
-    let held = run
-        .proxy
-        .plan(On::write().path(OBJECTS[2]), Fault::Stop(Moment::Before));
-    let rotation = strikes(&held, run.rotate("1s").await?).await?;
-    run.fixture.rancher.upgrade().await?;
+    let test =
+        FaultTest::of(RancherFixture::begin_apart(TokenStorage::Status, "upgraded-while-rotating").await?).await?;
+    let held = test.proxy.plan(On::write().path(PATHS[2]), Fault::Stop(Moment::Before));
+    let rotation = until_struck(&held, test.rotate("1s").await?).await?;
+    test.fixture.rancher.upgrade().await?;
     held.release();
     rotation.signal(Signal::CONT)?;
-    run.finishes_despite_changes(rotation).await?;
+    test.finishes_without_lockout(rotation).await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_finishes_when_the_leader_is_down_and_when_replicas_lag() -> Result<()> {
     let fixture = RancherFixture::begin_apart(TokenStorage::Secret, "lagging").await?;
-    let mut run = Run::of(fixture).await?;
-    let held = run
-        .proxy
-        .plan(On::write().path(OBJECTS[2]), Fault::Stop(Moment::Before));
-    let rotation = strikes(&held, run.rotate("1s").await?).await?;
-    run.fixture.rancher.fault(&json!({ "leaderGap": "6s" })).await?;
+    let mut test = FaultTest::of(fixture).await?;
+    let held = test.proxy.plan(On::write().path(PATHS[2]), Fault::Stop(Moment::Before));
+    let rotation = until_struck(&held, test.rotate("1s").await?).await?;
+    test.fixture.rancher.fault(&json!({ "leaderGap": "6s" })).await?;
     held.release();
     rotation.signal(Signal::CONT)?;
-    run.finishes(rotation).await?;
+    test.finishes(rotation).await?;
 
-    run.fixture
+    test.fixture
         .rancher
         .fault(&json!({ "replicaLag": "2s", "replicas": 2 }))
         .await?;
-    run.start = State::of(&run.fixture).await?;
-    run.proxy.heal();
-    let outcome = run.rotate("1s").await?.finish().await?.expect(0)?;
-    // The replica that lags accepts the new token two seconds later, and the old one two seconds longer.
+    test.start = State::of(&test.fixture).await?;
+    test.proxy.heal();
+    let outcome = test.rotate("1s").await?.finish().await?.expect(0)?;
+    // The lagging replica accepts the new token only after two seconds, and the old one for two seconds longer.
     ensure!(outcome.took > Duration::from_secs(4), "{outcome}");
-    state::rotated(&run.fixture, &run.start, Scope::All).await?;
+    state::rotated(&test.fixture, &test.start, Scope::All).await?;
     Ok(())
 }

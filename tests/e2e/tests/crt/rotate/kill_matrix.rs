@@ -1,8 +1,10 @@
-//! The kill matrix: a rotation is killed right before and right after each of its writes. The same command finishes it, and until
-//! the old token is revoked `rollback` restores the original state.
+//! The kill matrix: a rotation is killed between any two of its writes, and nothing is lost. The same command finishes
+//! it. Until the old token is revoked, `rollback` restores the start.
 //!
-//! A proxy between the plugin and its servers kills the plugin, which has no hook for it. [`state`](crate::state) checks the result
-//! of each point.
+//! A proxy between the plugin and its servers kills the process; the plugin has no hook for it. A kill right before a
+//! write leaves the same state as a kill right after the write before it, so each state is one point of the matrix.
+//! [`state`](crate::state) checks what must hold at the end of each point.
+
 #![expect(clippy::print_stdout, reason = "the matrix prints one line for each point")]
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,22 +22,22 @@ use crate::state::{self, Scope, State};
 use crate::writes::{essence, is_lease, same_as};
 
 /// How many clusters of one test are rotated in parallel.
-const PARALLEL: usize = 4;
+const SIDE_BY_SIDE: usize = 4;
 
 /// How often the holder of a lock renews it.
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
 
 /// One point of the matrix: a write of an undisturbed run, and the moment of the kill.
 ///
-/// Writes are identified by what they change, and counted for each object: an additional renewal of the lock on a busy machine only
-/// changes the numbers of the writes of the Lease.
+/// Writes are identified by what they change, and counted for each object separately. An additional renewal of the lock
+/// on a busy machine changes only the numbers of the Lease writes.
 #[derive(Clone)]
 struct Point {
-    /// Its number among all writes of that run.
+    /// The number of the write in that run.
     write: usize,
     /// What it changes.
     what: String,
-    /// For a write of the Lease: how many of those come after it.
+    /// For a Lease write: how many Lease writes followed it.
     leases_after: Option<usize>,
     on: On,
     moment: Moment,
@@ -69,7 +71,7 @@ struct Matrix {
     then: Then,
     /// The number of writes of an undisturbed run.
     writes: usize,
-    /// How often it may have renewed its lock. A shorter run has fewer writes of the Lease.
+    /// How often that run may have renewed its lock. A faster run has that many Lease writes fewer.
     renewals: usize,
     points: Mutex<VecDeque<Point>>,
     results: Mutex<Results>,
@@ -77,10 +79,10 @@ struct Matrix {
 
 #[derive(Default)]
 struct Results {
-    /// Runs that ended before the write that they were to be killed at.
+    /// Points whose run ended before the write at which it was to be killed.
     not_reached: Vec<String>,
-    /// A run was killed in phase retire, from which on nothing can be rolled back.
-    retired: bool,
+    /// A run was killed in retire. From there on, nothing can be rolled back.
+    reached_retire: bool,
     failed: Vec<String>,
 }
 
@@ -104,14 +106,14 @@ impl Matrix {
 
     async fn run(&self) -> Result<()> {
         let began = Instant::now();
-        join_all((0..PARALLEL).map(|worker| self.work(worker))).await;
+        join_all((0..SIDE_BY_SIDE).map(|worker| self.work(worker))).await;
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         println!("{self}: {} writes, {:.0?}", self.writes, began.elapsed());
         ensure!(results.failed.is_empty(), "{}", results.failed.join("\n\n"));
         ensure!(
-            results.retired == (self.then == Then::Rollback),
+            results.reached_retire == (self.then == Then::Rollback),
             "retire was reached: {}",
-            results.retired
+            results.reached_retire
         );
         ensure!(
             results.not_reached.is_empty(),
@@ -121,8 +123,8 @@ impl Matrix {
         Ok(())
     }
 
-    /// Takes one point after the other, on its own cluster. Each point ends in a valid start for the next one; a cluster is not used
-    /// again after a failure.
+    /// Tests point after point on one cluster. The end of a point is a valid start for the next one. After a failure, the
+    /// next point gets another cluster.
     async fn work(&self, worker: usize) {
         let mut fixture = None;
         while let Some(point) = self.next() {
@@ -142,9 +144,13 @@ impl Matrix {
     }
 
     fn next(&self) -> Option<Point> {
-        let retired = self.results.lock().unwrap_or_else(PoisonError::into_inner).retired;
+        let reached_retire = self
+            .results
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .reached_retire;
         let mut points = self.points.lock().unwrap_or_else(PoisonError::into_inner);
-        (!retired).then(|| points.pop_front()).flatten()
+        (!reached_retire).then(|| points.pop_front()).flatten()
     }
 
     async fn on(&self, fixture: &mut Option<RancherFixture>, worker: usize, point: &Point) -> Result<String> {
@@ -160,7 +166,7 @@ impl Matrix {
                 let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
                 results.not_reached.push(point.to_string());
             }
-            return Ok("finished before that write".to_owned());
+            return Ok("the run ended before".to_owned());
         }
         let left = State::of(fixture).await?;
         let phase = left.phase().unwrap_or("no journal").to_owned();
@@ -171,19 +177,25 @@ impl Matrix {
         Ok(format!("in {phase}, {end}"))
     }
 
-    /// Rolls back, or finishes the rotation if that is not possible any more.
+    /// Rolls back, or finishes the rotation if it can no longer be rolled back.
     async fn roll_back(&self, fixture: &RancherFixture, start: &State, left: &State) -> Result<String> {
         let rollback = fixture.shell.crt(command("rollback", fixture)).run().await?;
         match left.phase() {
             None => {
-                ensure!(left.tokens == start.tokens, "no journal, but a change: {left:#?}");
+                ensure!(
+                    left.tokens == start.tokens,
+                    "no journal, but tokens have changed: {left:#?}"
+                );
                 let rollback = rollback.expect(0)?;
                 ensure!(rollback.stderr.contains("is in progress"), "{rollback}");
                 untouched(fixture, start).await?;
                 Ok("nothing to roll back".to_owned())
             }
             Some("retire" | "confirm") => {
-                self.results.lock().unwrap_or_else(PoisonError::into_inner).retired = true;
+                self.results
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .reached_retire = true;
                 let rollback = rollback.expect(1)?;
                 ensure!(rollback.stderr.contains("can only be finished"), "{rollback}");
                 Ok(format!("rollback is refused, {}", finish(fixture, start).await?))
@@ -219,7 +231,7 @@ fn points(writes: &[Request]) -> VecDeque<Point> {
     points
 }
 
-/// Runs a rotation and kills it there. `false`: it finished before.
+/// Runs a rotation and kills it at this point. Returns whether the run reached it.
 async fn kill(fixture: &RancherFixture, point: &Point) -> Result<bool> {
     let (proxy, shell) = fixture.behind_proxy().await?;
     proxy.plan(point.on.clone(), Fault::Kill(point.moment));
@@ -232,12 +244,12 @@ async fn kill(fixture: &RancherFixture, point: &Point) -> Result<bool> {
     outcome.expect_killed().with_context(|| proxy.transcript())?;
     let writes = proxy.writes();
     let mut rest = writes.iter().skip_while(|write| write.fault.is_none());
-    let last = rest.next().context("it was killed before its first write")?;
-    // The server has answered, or has never received it. Nothing came after it except what was in flight at that moment: a renewal
-    // of the lock, or the write that was in flight with a renewal.
-    let beside: Vec<_> = rest.collect();
-    let renewal_is_among_them = is_lease(last) || beside.iter().all(|write| is_lease(write));
-    ensure!(beside.len() <= 1 && renewal_is_among_them, "{}", proxy.transcript());
+    let last = rest.next().context("killed before its first write")?;
+    // The server has answered this write or has never received it. At most one other write was in flight: a renewal of the
+    // lock, or the write that was in flight beside a renewal.
+    let in_flight: Vec<_> = rest.collect();
+    let renewal_is_among_them = is_lease(last) || in_flight.iter().all(|write| is_lease(write));
+    ensure!(in_flight.len() <= 1 && renewal_is_among_them, "{}", proxy.transcript());
     ensure!(
         last.status.is_some() == (point.moment == Moment::After),
         "{}",
@@ -254,8 +266,8 @@ async fn finish(fixture: &RancherFixture, start: &State) -> Result<String> {
     Ok("finished by the same command".to_owned())
 }
 
-/// Nothing was begun, so nothing has to be restored. The lock of the killed run may still exist: the next run takes it at once, since
-/// its holder has ended.
+/// The killed run has changed nothing but the Lease. Its lock may still exist; the next run takes it at once, because the
+/// process of its holder has ended.
 async fn untouched(fixture: &RancherFixture, start: &State) -> Result<()> {
     let now = State::of(fixture).await?;
     ensure!((&now.tokens, &now.graces) == (&start.tokens, &start.graces), "{now:#?}");
@@ -287,6 +299,6 @@ impl fmt::Display for Matrix {
             Then::Rotate => "rotate again",
             Then::Rollback => "rollback",
         };
-        write!(f, "[storage {}, {then}]", self.storage.word())
+        write!(f, "[{} storage, {then}]", self.storage.word())
     }
 }

@@ -37,7 +37,7 @@ async fn rotate_rolls_back_when_the_deployment_is_reverted_three_times(#[case] s
     ensure!(outcome.stderr.contains("kustomize-controller"), "{outcome}");
     ensure!(writer.undone() >= 3, "reverted {} times", writer.undone());
     writer.stop().await?;
-    // The agent uses the old token, and Rancher accepts it.
+    // The agent runs with the old token, and Rancher accepts it. The new token no longer exists.
     let now = State::of(&fixture).await?;
     assert_eq!(now.named(), start.named(), "{outcome}");
     let report = fixture.rancher.report(&fixture.cluster).await?;
@@ -61,7 +61,7 @@ async fn rotate_repairs_a_reverted_deployment_and_settles_again(#[case] storage:
     let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "12s"];
     let outcome = fixture.shell.crt(rotate).run().await?.expect(0)?;
     writer.stop().await?;
-    // The writer's own rollouts close tunnels; an agent with a valid token was always running.
+    // The rollouts of the writer close tunnels, but there was always an agent with a valid token.
     ensure!(State::of(&fixture).await?.named() != start.named(), "{outcome}");
     let report = fixture.rancher.report(&fixture.cluster).await?;
     ensure!(report.connected_since.is_some(), "{report:?}\n{outcome}");
@@ -104,7 +104,7 @@ async fn rotate_refuses_a_deployment_managed_by_argocd() -> Result<()> {
     state::rotated(&fixture, &start, Scope::All).await.map(drop)
 }
 
-/// A user with permission to write only Leases claims that only the last step is missing.
+/// Someone who may write Leases and nothing else claims that only the last step is left.
 #[rstest]
 #[case::status(TokenStorage::Status)]
 #[case::secret(TokenStorage::Secret)]
@@ -136,7 +136,7 @@ async fn rotate_ignores_a_forged_journal(#[case] storage: TokenStorage) -> Resul
     Ok(())
 }
 
-/// Rancher's own apply takes ten seconds, and starts again after each change of the Cluster.
+/// Rancher's own apply takes ten seconds, and starts again whenever the Cluster changes.
 #[rstest]
 #[case::status(TokenStorage::Status)]
 #[case::secret(TokenStorage::Secret)]
@@ -157,7 +157,7 @@ async fn rotate_over_a_slow_link_lets_rancher_finish_its_apply(#[case] storage: 
     state::rotated(&fixture, &start, Scope::All).await.map(drop)
 }
 
-/// Killed after it has pointed the agent at the new token, before Rancher's own apply.
+/// The kill comes after the Deployment names the new token and before Rancher's own apply.
 #[rstest]
 #[case::status(TokenStorage::Status)]
 #[case::secret(TokenStorage::Secret)]
@@ -197,7 +197,7 @@ async fn rotate_refuses_an_address_change_that_is_not_pushed_yet() -> Result<()>
     for expected in ["was not pushed to the agent", "--force=address"] {
         ensure!(outcome.stderr.contains(expected), "{expected:?} is missing: {outcome}");
     }
-    // With --force=address the agent cannot connect there: the old agent stays, and so does the old token.
+    // If it is forced, the new agent never connects there. The old agent and the old token stay.
     let forced = [&rotate[..], &["--force=address", "-o", "json"]].concat();
     let outcome = fixture.shell.crt(&forced).run().await?;
     let document: Value = serde_json::from_str(&outcome.stdout).with_context(|| outcome.to_string())?;

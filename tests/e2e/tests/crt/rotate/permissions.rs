@@ -8,7 +8,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use test_cluster::{ControlPlane, TokenStorage, User};
 
-/// Grants cluster-wide RBAC rules to a group.
+/// Grants these RBAC rules to a group, for the whole server.
 async fn grant(plane: &ControlPlane, shell: &Shell, group: &str, rules: Value) -> Result<()> {
     let role = format!("rotation-{group}");
     let meta = json!({ "name": role });
@@ -26,8 +26,8 @@ async fn grant(plane: &ControlPlane, shell: &Shell, group: &str, rules: Value) -
     Ok(())
 }
 
-/// A user of Rancher with permissions on each cluster.
-async fn user_with(fixture: &RancherFixture, name: &str, management: Value, downstream: Value) -> Result<Shell> {
+/// The shell of a user of Rancher with separate permissions on each cluster.
+async fn user_with(fixture: &RancherFixture, name: &str, above: Value, below: Value) -> Result<Shell> {
     let group = format!("{name}-{}", fixture.cluster.id);
     let user = User {
         name: format!("u-{name}"),
@@ -47,7 +47,7 @@ fn everything() -> Value {
     json!([{ "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] }])
 }
 
-/// Read access to everything, and to its own permissions.
+/// Permission to read everything and to review the own permissions.
 fn reading() -> Value {
     json!([
         { "apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"] },

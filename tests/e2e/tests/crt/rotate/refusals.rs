@@ -10,7 +10,7 @@ use rstest::rstest;
 use serde_json::json;
 use test_cluster::{FaultProxy, Kubeconfig, Registered, Registration, TestEnvironment, TokenStorage, Upstream, User};
 
-/// The masked output of `kubectl crt`, which must not write anything.
+/// Runs `kubectl crt` in this shell, through a proxy that must not see a write. Returns the masked output.
 pub(crate) async fn refused(fixture: &RancherFixture, shell: &Shell, args: &[&str]) -> Result<String> {
     let proxy = FaultProxy::start([fixture.rancher.upstream(), Upstream::admin_of(fixture.management)]).await?;
     let kubeconfig = proxy.redirect(Kubeconfig::read(shell.kubeconfig())?);
@@ -54,7 +54,7 @@ async fn rotate_refuses_the_local_cluster(#[case] storage: TokenStorage) -> Resu
     let fixture = RancherFixture::begin(storage, "oslo").await?;
     let mut local = Registration::imported("local").kind("local");
     local.id = Some("local".to_owned());
-    // Another test may have registered it: a Rancher has only one.
+    // Another test may have registered it. A Rancher has only one.
     let _ = fixture.rancher.register_as(&local).await;
     let refusal = refused(&fixture, &fixture.shell, &["rotate", "local", "--yes"]).await?;
     allow_duplicates! { assert_snapshot!(refusal, @r"
@@ -159,7 +159,7 @@ async fn rotate_without_a_terminal_requires_yes(#[case] storage: TokenStorage) -
     hint: pass --yes to go ahead, or --dry-run to see what would be done
     ----- exit status: 1 -----
     ") }
-    // The plan was printed before the error.
+    // The plan is printed before the refusal.
     assert!(
         refusal.contains("set a new value on registration token \"system\""),
         "{refusal}"
@@ -238,12 +238,12 @@ async fn rotate_refuses_a_disconnected_agent(#[case] storage: TokenStorage) -> R
         &["rotate", id, "--yes", "--downstream-context", &direct],
     )
     .await?;
-    let through_rancher = refused(&fixture, &fixture.shell, &["rotate", id, "--yes"]).await?;
-    // Several reads run in parallel; any of them may fail first.
-    let (before, after) = through_rancher.split_once("cannot ").context("no failed read")?;
-    let (_, after) = after.split_once(" on the downstream cluster").context("no cluster")?;
-    let through_rancher = format!("{before}cannot … on the downstream cluster{after}");
-    allow_duplicates! { assert_snapshot!(format!("{by_context}\n{through_rancher}"), @r"
+    let derived = refused(&fixture, &fixture.shell, &["rotate", id, "--yes"]).await?;
+    // Several reads run in parallel, and any of them may fail first.
+    let (before, after) = derived.split_once("cannot ").context("no failed read")?;
+    let (_, after) = after.split_once(" on the downstream cluster").context("on no side")?;
+    let derived = format!("{before}cannot … on the downstream cluster{after}");
+    allow_duplicates! { assert_snapshot!(format!("{by_context}\n{derived}"), @r"
     $ kubectl-crt rotate c-id123 --yes --downstream-context c-id123-direct
     ----- stderr -----
     error: cluster oslo (c-id123) is not rotated: Rancher says that its agent is not connected
@@ -311,7 +311,7 @@ async fn rotate_refuses_a_held_rollout_without_a_rotation(#[case] storage: Token
 async fn rotate_refuses_mixed_token_storage() -> Result<()> {
     let fixture = RancherFixture::begin_apart(TokenStorage::Secret, "split").await?;
     let id = fixture.cluster.id.as_str();
-    // Rancher's migration is stopped before it is finished.
+    // Rancher's migration stops halfway.
     fixture.rancher.fault(&json!({ "leaderGap": "10m" })).await?;
     let unmigrated = r#"{"status":{"tokenSecretName":null}}"#;
     let token = [

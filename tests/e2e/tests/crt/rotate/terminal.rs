@@ -63,8 +63,8 @@ async fn confirming_the_prompt_rotates_and_shows_the_phases() -> Result<()> {
     Ok(())
 }
 
-/// A rotation on a terminal whose new agent never connects: it waits in phase *prove*.
-async fn waiting_rotation(fixture: &RancherFixture) -> Result<OsSession> {
+/// A rotation on a terminal whose new agent never connects. It waits in the phase *prove*.
+async fn start_waiting(fixture: &RancherFixture) -> Result<OsSession> {
     let fault = serde_json::json!({ "refuseNewTokens": [fixture.cluster.id] });
     fixture.rancher.fault(&fault).await?;
     let mut terminal = fixture
@@ -82,7 +82,7 @@ async fn waiting_rotation(fixture: &RancherFixture) -> Result<OsSession> {
 async fn ctrl_c_releases_the_lock_and_names_the_resume_command() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
     let start = State::of(&fixture).await?;
-    let mut terminal = waiting_rotation(&fixture).await?;
+    let mut terminal = start_waiting(&fixture).await?;
     terminal.send(ControlCode::EndOfText)?;
     let (rest, status) = to_the_end(terminal).await?;
     ensure!(code(status) == Some(130), "{status:?} {rest}");
@@ -101,7 +101,7 @@ async fn ctrl_c_releases_the_lock_and_names_the_resume_command() -> Result<()> {
 
     let words: Vec<_> = rollback.split(' ').skip(1).chain(["--yes", "--settle", "1s"]).collect();
     fixture.shell.kubectl(words).run().await?.expect(0)?;
-    // The Deployment named a token that is rejected, as planned; the old agent was never removed.
+    // The Deployment named a token that tunnels reject, as the test has arranged. The old agent was never stopped.
     ensure!(state.report.without.way_back.is_empty(), "{state:#?}");
     fixture.rancher.reset(&fixture.cluster).await?;
     state::restored(&fixture, &start, state.new_token()).await?;
@@ -133,8 +133,8 @@ async fn sigterm_ends_a_rotation_with_exit_code_143() -> Result<()> {
     Ok(())
 }
 
-/// Delays the response to a write, so that the run cannot stop in order.
-fn stall(proxy: &FaultProxy) -> Planned {
+/// Holds back the response to a write, so that the victim cannot exit in order.
+fn stall_a_write(proxy: &FaultProxy) -> Planned {
     proxy.plan(
         On::write().path("*/deployments/*"),
         Fault::Stall(Duration::from_mins(2)),
@@ -145,14 +145,14 @@ fn stall(proxy: &FaultProxy) -> Planned {
 async fn second_ctrl_c_exits_immediately() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Status, "lyon").await?;
     let (proxy, shell) = fixture.behind_proxy().await?;
-    let stalled = stall(&proxy);
+    let stalled = stall_a_write(&proxy);
     let mut terminal = shell
         .crt(["rotate", &fixture.cluster.id, "--yes", "--settle", "1s"])
         .on_terminal()?;
     tokio::time::timeout(e2e::PATIENCE, stalled.strikes()).await?;
     let began = std::time::Instant::now();
     terminal.send(ControlCode::EndOfText)?;
-    // It says that it stops, and that a second Ctrl-C stops it at once.
+    // The message says that a second Ctrl-C exits immediately.
     let mut terminal = tokio::task::spawn_blocking(move || -> Result<OsSession> {
         terminal.expect("Press Ctrl-C again to stop at once")?;
         Ok(terminal)
@@ -162,7 +162,7 @@ async fn second_ctrl_c_exits_immediately() -> Result<()> {
     let (rest, status) = to_the_end(terminal).await?;
     ensure!(code(status) == Some(130), "{status:?} {rest}");
     ensure!(began.elapsed() < Duration::from_mins(1), "{:?}", began.elapsed());
-    // The write in flight may have been applied or not; a resumed run observes it.
+    // The write in flight may or may not have been processed. The next run observes which.
     proxy.heal();
     fixture
         .shell

@@ -9,7 +9,7 @@ use test_cluster::{
 
 use crate::state::State;
 
-/// A shell with contexts of both clusters, behind a proxy that records.
+/// A shell with contexts of both clusters, and the proxy in front of them.
 async fn with_both(fixture: &RancherFixture, other: &Registered) -> Result<(FaultProxy, Shell)> {
     let kubeconfig = Kubeconfig::read(fixture.shell.kubeconfig())?;
     let kubeconfig = fixture.rancher.with_cluster(kubeconfig, other, &User::admin());
@@ -44,7 +44,7 @@ async fn rotate_and_rollback_refuse_the_context_of_another_cluster(#[case] stora
         proxy.transcript()
     );
 
-    // A rotation that was begun with the right context is neither resumed nor rolled back with the wrong one.
+    // A rotation that was started with the right context is not resumed or rolled back with the wrong one.
     let start = State::of(&fixture).await?;
     let (right_proxy, right) = with_both(&fixture, &other).await?;
     right_proxy.plan(

@@ -16,14 +16,14 @@ pub(crate) enum Scope {
     OnlyAgent,
 }
 
-/// The differences from what must hold.
+/// The failed expectations. Empty if all hold.
 #[derive(Debug, Default)]
-pub(crate) struct Differences(Vec<String>);
+pub(crate) struct Failures(Vec<String>);
 
-impl Differences {
-    fn unless(&mut self, holds: bool, difference: impl FnOnce() -> String) {
+impl Failures {
+    fn unless(&mut self, holds: bool, failure: impl FnOnce() -> String) {
         if !holds {
-            self.0.push(difference());
+            self.0.push(failure());
         }
     }
 
@@ -35,20 +35,20 @@ impl Differences {
         self.unless(found.is_empty(), || format!("{what}: {found:?}"));
     }
 
-    /// Fails with all of them and the state.
+    /// Fails with all of them, and with the observed state.
     pub(crate) fn check(self, state: &State) -> Result<()> {
         ensure!(self.0.is_empty(), "{}\nin {state:#?}", self.0.join("\n"));
         Ok(())
     }
 }
 
-/// The cluster was rotated: the values of the start are revoked, the current ones are new, and nothing else is left.
+/// Checks that the cluster was rotated: the old values are revoked, the new ones are valid, and nothing else is left.
 ///
-/// The objects are read as they are now. Rancher's own view of tunnels may lag by a second.
+/// It waits for Rancher's view of the tunnels, which may lag by a second, and for nothing else.
 pub(crate) async fn rotated(fixture: &RancherFixture, start: &State, scope: Scope) -> Result<State> {
     let state = rancher_sees(fixture, |state| state.named().to_owned()).await?;
-    let mut differences = Differences::default();
-    let c = &mut differences;
+    let mut failures = Failures::default();
+    let c = &mut failures;
     for (name, value) in &start.tokens {
         let changes = name == "system" || scope == Scope::All;
         let now = state.tokens.get(name);
@@ -69,18 +69,18 @@ pub(crate) async fn rotated(fixture: &RancherFixture, start: &State, scope: Scop
     c.same("the agent's token", &state.named(), &state.system());
     c.same("the Secret's name", &state.deployment.secret, &state.by_formula);
     nothing_left(c, &state);
-    always_with_a_valid_token(c, &state);
+    never_without_a_valid_agent(c, &state);
     let result = state.lease.as_ref().and_then(|lease| lease.result.as_deref());
     c.same("last result", &result, &Some("rotated"));
-    differences.check(&state)?;
+    failures.check(&state)?;
     Ok(state)
 }
 
-/// The cluster is as at the start: the old values are valid, there is no other one, and the agent uses the old one.
+/// Checks that the cluster is as it was at the start: only the old values are valid, and the agent runs with the old one.
 pub(crate) async fn restored(fixture: &RancherFixture, start: &State, new: Option<&str>) -> Result<State> {
     let state = rancher_sees(fixture, |_| start.named().to_owned()).await?;
-    let mut differences = Differences::default();
-    let c = &mut differences;
+    let mut failures = Failures::default();
+    let c = &mut failures;
     c.same("registration tokens", &state.tokens, &start.tokens);
     c.same(
         "accepted",
@@ -96,13 +96,13 @@ pub(crate) async fn restored(fixture: &RancherFixture, start: &State, new: Optio
     c.same("the Secret of the agent", &named(&state), &named(start));
     c.same("credential Secrets", &state.credentials, &start.credentials);
     nothing_left(c, &state);
-    always_with_a_valid_token(c, &state);
-    differences.check(&state)?;
+    never_without_a_valid_agent(c, &state);
+    failures.check(&state)?;
     Ok(state)
 }
 
-/// Nothing of a run is left behind, and the agent's Deployment is rolled out as it is meant to be.
-fn nothing_left(c: &mut Differences, state: &State) {
+/// A run has left nothing behind, and the agent's Deployment has its usual rollout settings.
+fn nothing_left(c: &mut Failures, state: &State) {
     c.none("temporary tokens", &state.temporary);
     c.none("grace periods", &state.graces.iter().collect::<Vec<_>>());
     c.same("credential Secrets", &state.credentials.len(), &1);
@@ -119,12 +119,12 @@ fn nothing_left(c: &mut Differences, state: &State) {
     }
 }
 
-fn always_with_a_valid_token(c: &mut Differences, state: &State) {
+fn never_without_a_valid_agent(c: &mut Failures, state: &State) {
     let without = &state.report.without;
     c.none("without a valid token", &without.way_back);
     c.none("without restart safety", &without.restart_safety);
     c.none("without a tunnel", &without.tunnel);
-    // The steve tunnel of a pod is reopened whenever another agent connects, and the condition follows it.
+    // A pod reopens its steve tunnel whenever another agent connects, and the condition follows the tunnel.
     let long = |interval: &&Interval| interval.ms > AGENTS_RESTART.as_millis() as u64;
     c.none(
         "without a steve tunnel",
@@ -132,11 +132,11 @@ fn always_with_a_valid_token(c: &mut Differences, state: &State) {
     );
 }
 
-/// How long an agent takes at most to start and connect (`agentStart` and `agentRetry` of the fake Rancher), with a margin for a
-/// busy machine.
+/// The longest time that an agent needs to start and connect (`agentStart` and `agentRetry` of the fake Rancher), on a busy
+/// machine.
 const AGENTS_RESTART: Duration = Duration::from_secs(20);
 
-/// Waits until Rancher reports only the tunnels of one agent, and the cluster as connected. Then reads everything.
+/// Waits until Rancher sees only the tunnels of one agent, and the cluster as connected. Returns the state.
 async fn rancher_sees(fixture: &RancherFixture, token: impl Fn(&State) -> String) -> Result<State> {
     let what = format!(
         "Rancher to report one connected agent of cluster {}",
@@ -150,7 +150,7 @@ async fn rancher_sees(fixture: &RancherFixture, token: impl Fn(&State) -> String
         if !connected || !tunnels {
             return Ok(None);
         }
-        // Kubernetes may take some time to delete the pod whose tunnels are closed.
+        // The pod may still exist for a while after its tunnels are closed.
         let state = State::of(fixture).await?;
         Ok((state.pods.len() == 1).then_some(state))
     });
@@ -175,7 +175,7 @@ fn sorted(list: &[String]) -> Vec<&str> {
     list
 }
 
-/// Spoils a restored cluster in several ways. Each must be reported.
+/// Changes a restored cluster in one way after another. Each change must be reported.
 #[rstest::rstest]
 #[case::status(test_cluster::TokenStorage::Status)]
 #[case::secret(test_cluster::TokenStorage::Secret)]
@@ -184,7 +184,7 @@ async fn leftovers_and_interruptions_are_reported(#[case] storage: test_cluster:
     let fixture = RancherFixture::begin(storage, "oslo").await?;
     let start = State::of(&fixture).await?;
     restored(&fixture, &start, None).await?;
-    let reported = async |what: &str| -> Result<()> {
+    let reports = async |what: &str| -> Result<()> {
         let error = restored(&fixture, &start, None).await.err();
         let error = error.with_context(|| format!("{what}: not reported"))?.to_string();
         ensure!(error.contains(what), "{what}: {error}");
@@ -206,9 +206,9 @@ async fn leftovers_and_interruptions_are_reported(#[case] storage: test_cluster:
         async |side: &[&str], words: &[&str]| fixture.shell.kubectl(side.iter().chain(words)).run().await?.expect(0);
     let began = std::time::Instant::now();
     fixture.rancher.fault(&serde_json::json!({ "refuse": [token] })).await?;
-    until("the rejection to be recorded", async || {
-        // The fake Rancher checks when something changes.
-        let now = format!("changed={}", began.elapsed().as_millis());
+    until("the refusal to be noted", async || {
+        // The fake Rancher checks on each change.
+        let now = format!("seen={}", began.elapsed().as_millis());
         kubectl(
             &downstream,
             &["annotate", "--overwrite", "deployment", "cattle-cluster-agent", &now],
@@ -219,8 +219,8 @@ async fn leftovers_and_interruptions_are_reported(#[case] storage: test_cluster:
     })
     .await?;
     fixture.rancher.fault(&serde_json::json!({ "admit": [token] })).await?;
-    reported("without a valid token: ").await?;
-    reported("without restart safety: ").await?;
+    reports("without a valid token: ").await?;
+    reports("without restart safety: ").await?;
     fixture.rancher.reset(&fixture.cluster).await?;
 
     let secret = serde_json::json!({
@@ -234,14 +234,14 @@ async fn leftovers_and_interruptions_are_reported(#[case] storage: test_cluster:
         .run()
         .await?
         .expect(0)?;
-    reported("credential Secrets: 2").await?;
-    let hold = r#"{"spec":{"progressDeadlineSeconds":3600}}"#;
+    reports("credential Secrets: 2").await?;
+    let patch = r#"{"spec":{"progressDeadlineSeconds":3600}}"#;
     kubectl(
         &downstream,
-        &["patch", "deployment", "cattle-cluster-agent", "-p", hold],
+        &["patch", "deployment", "cattle-cluster-agent", "-p", patch],
     )
     .await?;
-    reported("rollout settings: (0, 3600)").await?;
+    reports("rollout settings: (0, 3600)").await?;
     let lease = serde_json::json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
         "metadata": { "name": "kubectl-crt", "annotations": { JOURNAL: "{}" } }, "spec": { "holderIdentity": "me" },
@@ -254,8 +254,8 @@ async fn leftovers_and_interruptions_are_reported(#[case] storage: test_cluster:
         .run()
         .await?
         .expect(0)?;
-    reported("holder of the Lease: ").await?;
-    reported("a journal is left: ").await?;
+    reports("holder of the Lease: ").await?;
+    reports("a journal is left: ").await?;
     let kind = "clusterregistrationtokens.management.cattle.io";
     kubectl(
         &management,
@@ -267,5 +267,5 @@ async fn leftovers_and_interruptions_are_reported(#[case] storage: test_cluster:
         ],
     )
     .await?;
-    reported("temporary tokens: [\"default-token\"]").await
+    reports("temporary tokens: [\"default-token\"]").await
 }

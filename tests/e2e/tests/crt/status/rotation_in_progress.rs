@@ -9,8 +9,8 @@ use test_cluster::{Fault, FaultProxy, Moment, On, Planned, TokenStorage};
 
 use crate::state::{self, Scope, State};
 
-/// A rotation that is stopped with a write in flight.
-struct Stopped {
+/// A paused rotation. The proxy holds its third write back.
+struct PausedRotation {
     fixture: RancherFixture,
     start: State,
     process: Running,
@@ -18,8 +18,8 @@ struct Stopped {
     proxy: FaultProxy,
 }
 
-impl Stopped {
-    /// Right before the agent's Deployment is changed.
+impl PausedRotation {
+    /// Paused right before the write of the agent's Deployment.
     async fn at_place(storage: TokenStorage) -> Result<Self> {
         let fixture = RancherFixture::begin(storage, "lyon").await?;
         let start = State::of(&fixture).await?;
@@ -33,7 +33,7 @@ impl Stopped {
         proxy.victim(process.pid()?);
         if tokio::time::timeout(e2e::PATIENCE, held.strikes()).await.is_err() {
             bail!(
-                "it did not get that far:\n{}\n{}",
+                "the fault did not happen:\n{}\n{}",
                 process.finish().await?,
                 proxy.transcript()
             );
@@ -55,7 +55,7 @@ impl Stopped {
     }
 }
 
-/// The text after a label on the page.
+/// The text on the page behind a label.
 fn line<'a>(page: &'a CommandOutput, label: &str) -> Option<&'a str> {
     let labelled = |line: &'a str| line.strip_prefix("  ")?.strip_prefix(label)?.strip_prefix(' ');
     page.stdout.lines().find_map(labelled).map(str::trim)
@@ -151,7 +151,7 @@ async fn status_names_the_command_that_resumes_a_killed_rotation(#[case] storage
         ..
     } = paused;
     process.finish().await?.expect_killed()?;
-    // The write was still in flight and may be applied after the kill; the page shows the journal.
+    // The write in flight may be processed after the kill. The page shows the journal.
     let page = fixture
         .shell
         .crt(["status", &fixture.cluster.id])
