@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod demo;
+mod dependencies;
 mod dist;
 mod docs;
 mod parallel;
@@ -11,6 +12,7 @@ mod rules;
 mod step;
 mod test;
 mod test_binary;
+mod voice;
 
 use std::process::ExitCode;
 
@@ -28,6 +30,8 @@ enum Xtask {
     Dist(dist::Dist),
     /// Write the pages that are generated from the source: docs/reference, and the step table of each rotation
     Docs,
+    /// List the words in docs, help, comments and names that the field does not use
+    Words,
 }
 
 fn main() -> ExitCode {
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         Xtask::Bench(bench) => bench::run(&bench),
         Xtask::Dist(dist) => dist::run(&dist),
         Xtask::Docs => docs::run(),
+        Xtask::Words => voice::check(false),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -48,6 +48,12 @@ impl Steps {
         outcome
     }
 
+    /// Says that a step is not run, and why.
+    pub(crate) fn skip(&self, title: &str, why: &str) {
+        let bold = Style::new().bold();
+        anstream::eprintln!("{bold}[{}] {title} skipped{bold:#}: {why}", clock(self.began.elapsed()));
+    }
+
     /// Replaces this process with the last command. A Ctrl-C then reaches no parent that would exit before the command
     /// has cleaned up.
     pub(crate) fn become_one(&self, title: &str, command: &mut Command) -> Result<()> {

@@ -6,8 +6,10 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::cargo::{built, cargo, root};
+use crate::dependencies;
 use crate::step::Steps;
 use crate::test_binary::TestBinary;
+use crate::voice;
 
 /// End-to-end tests wait more than they compute.
 const TEST_THREADS: &str = "--test-threads=4";
@@ -89,6 +91,8 @@ fn run_parts(steps: &Steps, test: &Test) -> Result<()> {
         steps.run("format", &mut cargo(["fmt", "--all", "--check"]))?;
         let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
         steps.run("lints", &mut cargo(clippy))?;
+        dependencies::check(steps)?;
+        voice::check(true)?;
     }
     let mut binaries = TestBinary::build_all(steps)?;
     binaries.retain(|binary| test.only.is_none_or(|part| part.contains(binary)));

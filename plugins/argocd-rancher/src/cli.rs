@@ -6,7 +6,7 @@ use client::error::Error;
 
 use crate::commands;
 
-/// Keep the tokens by which Argo CD reaches clusters through Rancher
+/// Manage the Rancher API tokens that Argo CD uses
 #[derive(clap::Parser, Debug)]
 #[command(name = "kubectl-argocd_rancher", bin_name = "kubectl argocd-rancher", version, arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct ArgocdRancher {
@@ -20,41 +20,41 @@ pub struct ArgocdRancher {
 
 const EXAMPLES: &str = "\
 Examples:
-  # Every cluster that Argo CD reaches through Rancher: whose token, which scope, when it ends
+  # List the clusters that Argo CD reaches through Rancher, with owner, scope and expiry of each token
   kubectl argocd-rancher list --rancher-context rancher
 
-  # Give Argo CD a cluster of Rancher's, by a token for that cluster alone
+  # Add a cluster of Rancher to Argo CD, with a token for that cluster only
   kubectl argocd-rancher add staging --rancher-context rancher
 
-  # Give Argo CD a new token for it, prove it in use, and only then end the old one
+  # Replace its token, and revoke the old one only after Argo CD has used the new one
   kubectl argocd-rancher rotate staging --rancher-context rancher
 
-  # Does the token that Argo CD has work, and may it do what Argo CD does?
+  # Verify that the token works, and has the permissions that Argo CD needs
   kubectl argocd-rancher verify staging
 
 --context is where Argo CD runs; --namespace is its namespace there, argocd by default.";
 
-/// The verbs.
+/// The commands.
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Verb {
-    /// List the clusters that Argo CD reaches through Rancher, and the tokens it has for them
+    /// List the clusters that Argo CD reaches through Rancher
     #[command(visible_alias = "ls")]
     List(commands::list::List),
-    /// Prove that the token that Argo CD has for a cluster works, or say what is wrong
+    /// Verify that a cluster's token works
     Verify(commands::verify::Verify),
-    /// Mint a token for a cluster, prove it, and give both to Argo CD
+    /// Add a cluster to Argo CD with a token of its own
     Add(commands::add::Add),
-    /// Give Argo CD a new token for a cluster and end the old one, without a refused call
+    /// Replace a cluster's token without a rejected call
     Rotate(commands::rotate::Rotate),
     /// Undo an unfinished rotation
     Rollback(commands::rollback::Rollback),
-    /// Show one cluster: its Secret, its token, and a rotation under way
+    /// Show a cluster's Secret, token, and rotation in progress
     Status(commands::status::Status),
-    /// Make Argo CD forget a cluster, and end its token
+    /// Remove a cluster from Argo CD and revoke its token
     Remove(commands::remove::Remove),
-    /// Print the version of this program, of Argo CD's cluster and of Rancher
+    /// Print the versions of this plugin, of Argo CD's cluster and of Rancher
     Version(commands::version::Version),
-    /// Print the file that lets kubectl complete this plugin's words
+    /// Print the kubectl completion script
     Completion(commands::completion::Completion),
 }
 

@@ -104,6 +104,6 @@ pub(crate) fn shown(value: &Secret) -> String {
         Credential::Api(name) => name.to_string(),
         Credential::Ext(name) => format!("ext/{name}"),
         Credential::ServiceAccount => "<service account>".to_owned(),
-        Credential::Strange => format!("<{}>", value.fingerprint()),
+        Credential::Unknown => format!("<{}>", value.fingerprint()),
     }
 }

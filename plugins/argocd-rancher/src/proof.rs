@@ -12,7 +12,7 @@ use client::connection::Server;
 use client::error::Error;
 use client::sanitize;
 use client::secret::Secret;
-use rancher::api_token::proof::{self, Standing};
+use rancher::api_token::proof::{self, CallResult};
 use rancher::proxy::through;
 use rancher::reach::RancherUrl;
 use serde::Serialize;
@@ -44,9 +44,9 @@ impl Patience {
 #[derive(Debug)]
 pub(crate) struct Proofs {
     /// At Rancher alone.
-    pub alone: Standing,
+    pub alone: CallResult,
     /// Through Rancher and the agent; `None`: not tried, since the token is dead.
-    pub proxy: Option<Standing>,
+    pub proxy: Option<CallResult>,
     /// The rights that Argo CD needs and the token's owner lacks. `None`: not asked, since the cluster does not answer.
     pub missing: Option<Result<Vec<Right>, Error>>,
 }
@@ -133,14 +133,14 @@ impl<'a> Trial<'a> {
     }
 
     /// Only whether Rancher knows the token.
-    pub(crate) async fn alone(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<Standing, Error> {
+    pub(crate) async fn alone(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<CallResult, Error> {
         let (base, cluster) = self.place()?;
         let server = argo.as_argocd(base.url(), self.config, self.token, rancher)?;
         Ok(proof::alone(&server.client, &cluster, self.patience.alone).await)
     }
 
     /// The same over a connection of its own.
-    pub(crate) async fn alone_anew(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<Standing, Error> {
+    pub(crate) async fn alone_anew(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<CallResult, Error> {
         let (base, cluster) = self.place()?;
         let server = argo.as_argocd_anew(base.url(), self.config, self.token, rancher)?;
         Ok(proof::alone(&server.client, &cluster, self.patience.alone).await)
@@ -149,7 +149,7 @@ impl<'a> Trial<'a> {
     /// Everything, in the order in which a failure explains those that follow.
     pub(crate) async fn run(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<Proofs, Error> {
         let alone = self.alone(argo, rancher).await?;
-        if alone.is_dead() {
+        if alone.is_rejected() {
             return Ok(Proofs {
                 alone,
                 proxy: None,
@@ -159,7 +159,7 @@ impl<'a> Trial<'a> {
         let (base, cluster) = self.place()?;
         let at_rancher = argo.as_argocd(base.url(), self.config, self.token, rancher)?;
         let proxy = proof::through_proxy(&at_rancher.client, &cluster, self.patience.proxy).await;
-        let missing = if proxy.works() {
+        let missing = if proxy.is_accepted() {
             let through = Server {
                 client: through(&at_rancher.client, &cluster),
                 url: base.cluster(&cluster),
@@ -195,13 +195,13 @@ impl Proofs {
 
     /// Nothing but that the cluster cannot be reached just now stands against it.
     pub(crate) fn lack_the_cluster_only(&self) -> bool {
-        let absent = |standing: &Standing| matches!(standing, Standing::AgentOffline | Standing::NoAnswer { .. });
-        self.alone.works() && self.proxy.as_ref().is_some_and(absent)
+        let absent = |standing: &CallResult| matches!(standing, CallResult::AgentOffline | CallResult::NoAnswer { .. });
+        self.alone.is_accepted() && self.proxy.as_ref().is_some_and(absent)
     }
 
     /// Nothing but rights stand against it.
     pub(crate) fn lack_rights_only(&self) -> bool {
-        let works = self.alone.works() && self.proxy.as_ref().is_some_and(Standing::works);
+        let works = self.alone.is_accepted() && self.proxy.as_ref().is_some_and(CallResult::is_accepted);
         works && matches!(&self.missing, Some(Ok(missing)) if !missing.is_empty())
     }
 
@@ -248,18 +248,18 @@ fn lacking(missing: &[Right]) -> String {
     format!("its owner may not {}{more}", shown.join(", "))
 }
 
-fn mark(standing: &Standing) -> Mark {
+fn mark(standing: &CallResult) -> Mark {
     match standing {
-        Standing::Works { .. } => Mark::Good,
-        Standing::Unavailable { .. } | Standing::Unreachable(_) | Standing::Odd { .. } => Mark::Unknown,
+        CallResult::Accepted { .. } => Mark::Good,
+        CallResult::Unavailable { .. } | CallResult::Unreachable(_) | CallResult::Unexpected { .. } => Mark::Unknown,
         _ => Mark::Bad,
     }
 }
 
 /// In a sentence; of what could not be reached, why.
-fn words(standing: &Standing) -> String {
+fn words(standing: &CallResult) -> String {
     match standing {
-        Standing::Unreachable(error) => format!("{standing}: {}", root(error.as_ref())),
+        CallResult::Unreachable(error) => format!("{standing}: {}", root(error.as_ref())),
         other => other.to_string(),
     }
 }

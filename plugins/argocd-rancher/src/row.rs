@@ -10,7 +10,7 @@ use cli::table::Column;
 use client::secret::Secret;
 use k8s_openapi::jiff::Timestamp;
 use rancher::ClusterId;
-use rancher::api_token::proof::Standing;
+use rancher::api_token::proof::CallResult;
 use rancher::api_token::{ApiToken, Credential, Expiry};
 use serde::Serialize;
 
@@ -127,7 +127,7 @@ pub(crate) struct Scene<'a> {
     /// The duplicates that this Secret is part of, in words.
     pub duplicates: Vec<String>,
     /// What a call with the token showed.
-    pub probed: Option<Standing>,
+    pub probed: Option<CallResult>,
     /// What Argo CD says.
     pub view: Option<Connection>,
     /// The rotation under way.
@@ -215,7 +215,7 @@ impl Row {
             last_used_at,
             state,
             reasons,
-            probed: scene.probed.as_ref().map(Standing::word),
+            probed: scene.probed.as_ref().map(CallResult::word),
             argocd: scene.view.map(Into::into),
             managed_by: cluster.owner().map(|owner| owner.to_string()),
             rotation: scene.rotation,
@@ -292,7 +292,7 @@ fn judge(cluster: &ClusterSecret, id: &ClusterId, known: &Known<'_>, scene: &Sce
     reasons.extend(of_token(known, id, scene.now));
     reasons.extend(scene.rotation.map(|part| (State::Rotating, part.to_string())));
     reasons.sort_by_key(|(state, _)| *state);
-    let looked = scene.probed.as_ref().is_some_and(Standing::works) || known.ours.is_some();
+    let looked = scene.probed.as_ref().is_some_and(CallResult::is_accepted) || known.ours.is_some();
     let otherwise = if looked { State::Current } else { State::Unknown };
     let state = reasons.first().map_or(otherwise, |(state, _)| *state);
     (state, reasons.into_iter().map(|(_, reason)| reason).collect())
@@ -332,11 +332,11 @@ fn of_view(view: Connection) -> Option<(State, String)> {
     }
 }
 
-fn of_probe(standing: &Standing) -> Option<(State, String)> {
+fn of_probe(standing: &CallResult) -> Option<(State, String)> {
     match standing {
-        Standing::Works { .. } => None,
-        Standing::Dead => Some((State::Dead, standing.to_string())),
-        other if other.is_alive() => Some((State::Failing, other.to_string())),
+        CallResult::Accepted { .. } => None,
+        CallResult::Rejected => Some((State::Dead, standing.to_string())),
+        other if other.is_valid() => Some((State::Failing, other.to_string())),
         other => Some((State::Unknown, other.to_string())),
     }
 }

@@ -17,8 +17,8 @@ use client::error::{Error, Kind};
 use client::secret::Secret;
 use engine::run::RunId;
 use k8s_openapi::jiff::Timestamp;
-use rancher::api_token::proof::Standing;
-use rancher::api_token::{self, ApiToken, Lifetime, Minted, NewToken, SeenCluster};
+use rancher::api_token::proof::CallResult;
+use rancher::api_token::{self, ApiToken, IssuedToken, Lifetime, NewToken, VisibleCluster};
 use rancher::probe::{Probe, same_certificates};
 use serde::Serialize;
 
@@ -231,8 +231,8 @@ pub(crate) async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Re
     failed.map_or(Ok(ExitCode::Done), Err)
 }
 
-async fn find(rancher: &Rancher, subjects: &[String]) -> Result<Vec<SeenCluster>, Error> {
-    let mut clusters: Vec<SeenCluster> = Vec::new();
+async fn find(rancher: &Rancher, subjects: &[String]) -> Result<Vec<VisibleCluster>, Error> {
+    let mut clusters: Vec<VisibleCluster> = Vec::new();
     for asked in subjects {
         let found = api_token::find_cluster(&rancher.client.0, asked).await;
         let cluster = found.map_err(|error| error.on(RANCHER))?;
@@ -250,7 +250,7 @@ async fn ca(rancher: &Rancher) -> Result<Option<String>, Error> {
 }
 
 impl Work<'_> {
-    async fn one(&self, cluster: &SeenCluster) -> Result<Added, Error> {
+    async fn one(&self, cluster: &VisibleCluster) -> Result<Added, Error> {
         if let Some((reason, hint)) = self.rancher.wrong_scope(&cluster.id, self.add.unscoped).await? {
             return Err(Error::failed(reason).hint(hint));
         }
@@ -278,7 +278,7 @@ impl Work<'_> {
 
     async fn create(
         &self,
-        cluster: &SeenCluster,
+        cluster: &VisibleCluster,
         server: &ServerUrl,
         clusters: &[ClusterSecret],
     ) -> Result<Added, Error> {
@@ -295,7 +295,7 @@ impl Work<'_> {
             return Ok(Added::planned(cluster, &secret, Outcome::WouldCreate));
         }
         let _hold = self.ui.hold();
-        let Minted { token, value } = self.mint(cluster, &secret).await?;
+        let IssuedToken { token, value } = self.mint(cluster, &secret).await?;
         let config = ClusterConfig::bearing(&value, self.ca.as_deref());
         let extent = Extent {
             namespaces: &self.add.namespaces,
@@ -316,7 +316,7 @@ impl Work<'_> {
         Ok(Added::planned(cluster, &secret, Outcome::Created).with(&token))
     }
 
-    async fn adopt(&self, cluster: &SeenCluster, existing: &ClusterSecret) -> Result<Added, Error> {
+    async fn adopt(&self, cluster: &VisibleCluster, existing: &ClusterSecret) -> Result<Added, Error> {
         let name = &existing.object.name;
         let config = adoptable(existing)?;
         self.add.agrees_with(existing)?;
@@ -372,12 +372,12 @@ impl Work<'_> {
     /// Puts a new token, once it is proven, in the place of whatever is there.
     async fn replace(
         &self,
-        cluster: &SeenCluster,
+        cluster: &VisibleCluster,
         existing: &ClusterSecret,
         config: &ClusterConfig,
     ) -> Result<ApiToken, Error> {
         let _hold = self.ui.hold();
-        let Minted { token, value } = self.mint(cluster, &existing.object.name).await?;
+        let IssuedToken { token, value } = self.mint(cluster, &existing.object.name).await?;
         let config = self.trusting(config.clone().with_bearer(&value));
         let extent = Extent {
             namespaces: &existing.namespaces,
@@ -404,7 +404,7 @@ impl Work<'_> {
     /// Whether what is there serves as it is: ours, for this cluster alone, trusted by the right authority, and proven.
     async fn serves(
         &self,
-        cluster: &SeenCluster,
+        cluster: &VisibleCluster,
         existing: &ClusterSecret,
         config: &ClusterConfig,
         value: &Secret,
@@ -426,7 +426,7 @@ impl Work<'_> {
         let standing = Trial::of(existing, config, value)
             .alone(self.argo, Some(self.rancher))
             .await;
-        standing.is_ok_and(|standing| standing.is_alive())
+        standing.is_ok_and(|standing| standing.is_valid())
     }
 
     /// With Rancher's present authority, where the certificate is checked at all.
@@ -438,7 +438,7 @@ impl Work<'_> {
         }
     }
 
-    async fn mint(&self, cluster: &SeenCluster, secret: &str) -> Result<Minted, Error> {
+    async fn mint(&self, cluster: &VisibleCluster, secret: &str) -> Result<IssuedToken, Error> {
         let new = NewToken {
             cluster: Some(cluster.id.clone()).filter(|_| !self.add.unscoped),
             lifetime: self.add.ttl,
@@ -449,7 +449,7 @@ impl Work<'_> {
                 self.identity.as_deref(),
             ),
         };
-        let minted = api_token::mint(&self.rancher.client.0, &new)
+        let minted = api_token::issue(&self.rancher.client.0, &new)
             .await
             .map_err(|error| error.on(RANCHER))?;
         self.ui
@@ -494,7 +494,7 @@ impl Work<'_> {
     async fn tried(&self, trial: Trial<'_>) -> Result<Proofs, Error> {
         for _ in 1..TRIES {
             let proofs = trial.run(self.argo, Some(self.rancher)).await?;
-            let dead = proofs.alone.is_dead() || proofs.proxy.as_ref().is_some_and(Standing::is_dead);
+            let dead = proofs.alone.is_rejected() || proofs.proxy.as_ref().is_some_and(CallResult::is_rejected);
             if !dead {
                 return Ok(proofs);
             }
@@ -638,7 +638,7 @@ trait Called {
     fn called(&self) -> &str;
 }
 
-impl Called for SeenCluster {
+impl Called for VisibleCluster {
     /// The display name, or the id of a cluster that has none.
     fn called(&self) -> &str {
         if self.name.is_empty() {
@@ -650,7 +650,7 @@ impl Called for SeenCluster {
 }
 
 impl Added {
-    fn planned(cluster: &SeenCluster, secret: &str, result: Outcome) -> Self {
+    fn planned(cluster: &VisibleCluster, secret: &str, result: Outcome) -> Self {
         Self {
             cluster: cluster.id.clone(),
             display_name: cluster.name.clone(),

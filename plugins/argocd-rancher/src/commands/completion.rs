@@ -4,7 +4,7 @@
 use cli::ExitCode;
 use cli::app::{self, Candidate, CompletionRequest, Context};
 use client::error::Error;
-use rancher::api_token::{self, SeenCluster};
+use rancher::api_token::{self, VisibleCluster};
 
 use crate::address::RancherAddress as _;
 use crate::cli::ArgocdRancher;
@@ -68,6 +68,6 @@ async fn of_rancher(request: &CompletionRequest, argo: &Argo, context: &Context)
         return Vec::new();
     };
     let clusters = api_token::clusters(&rancher.client.0).await.unwrap_or_default();
-    let named = |cluster: SeenCluster| Candidate::new(cluster.id.as_str(), cluster.name);
+    let named = |cluster: VisibleCluster| Candidate::new(cluster.id.as_str(), cluster.name);
     clusters.into_iter().map(named).collect()
 }

@@ -11,7 +11,7 @@ use client::error::Error;
 use engine::journal::Journal;
 use futures::stream::{self, StreamExt as _};
 use k8s_openapi::jiff::Timestamp;
-use rancher::api_token::proof::Standing;
+use rancher::api_token::proof::CallResult;
 use rancher::api_token::{self, ApiToken};
 
 use crate::address::RancherAddress as _;
@@ -118,7 +118,7 @@ impl Seen {
     }
 
     /// The row of a cluster; `None` if it does not lead through Rancher.
-    pub(super) fn row(&self, cluster: &ClusterSecret, probed: Option<Standing>, now: Timestamp) -> Option<Row> {
+    pub(super) fn row(&self, cluster: &ClusterSecret, probed: Option<CallResult>, now: Timestamp) -> Option<Row> {
         let object = &cluster.object;
         let mine = self.duplicates.iter().filter(|it| it.secrets.contains(&object.name));
         let scene = Scene {
@@ -214,7 +214,7 @@ impl Ours {
         identity: Option<&'a str>,
         now: Timestamp,
     ) -> impl Iterator<Item = (&'a ApiToken, api_token::Mark)> {
-        let alive = self.tokens.iter().filter(move |token| token.is_alive(now));
+        let alive = self.tokens.iter().filter(move |token| token.is_valid(now));
         alive.filter_map(move |token| Some((token, mark::of_ours(token, identity, false)?)))
     }
 }
@@ -234,7 +234,7 @@ async fn views(argo: &Argo, context: &Context) -> BTreeMap<ServerUrl, connection
 }
 
 /// The token of a cluster whose rotation is in progress is not called with: that could be taken for Argo CD's use of it.
-async fn probe(argo: &Argo, rancher: Option<&Rancher>, seen: &Seen) -> Vec<Option<Standing>> {
+async fn probe(argo: &Argo, rancher: Option<&Rancher>, seen: &Seen) -> Vec<Option<CallResult>> {
     // Owned values: futures that borrow from a closure's argument are not `Send`.
     let is_free = |cluster: &&ClusterSecret| seen.rotation(cluster).is_none();
     let asked = seen
@@ -245,7 +245,7 @@ async fn probe(argo: &Argo, rancher: Option<&Rancher>, seen: &Seen) -> Vec<Optio
     stream::iter(asked).buffered(AT_ONCE).collect().await
 }
 
-async fn one(argo: &Argo, rancher: Option<&Rancher>, cluster: Option<&ClusterSecret>) -> Option<Standing> {
+async fn one(argo: &Argo, rancher: Option<&Rancher>, cluster: Option<&ClusterSecret>) -> Option<CallResult> {
     let cluster = cluster?;
     let config = cluster.config.as_ref().ok()?;
     let token = config.bearer_token()?;

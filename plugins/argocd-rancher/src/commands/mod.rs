@@ -12,10 +12,10 @@ pub(crate) mod verify;
 pub(crate) mod version;
 
 use client::duration;
-use rancher::api_token::{Lifetime, NotALifetime};
+use rancher::api_token::{InvalidLifetime, Lifetime};
 
 /// The time to live of a token, as it is typed.
 fn lifetime(text: &str) -> Result<Lifetime, String> {
     let duration = duration::parse(text).map_err(|error| error.to_string())?;
-    duration.try_into().map_err(|error: NotALifetime| error.to_string())
+    duration.try_into().map_err(|error: InvalidLifetime| error.to_string())
 }

@@ -8,7 +8,7 @@ use cli::rotation::leases;
 use cli::ui::Ui;
 use client::error::{Error, Kind};
 use client::secret::Secret;
-use rancher::api_token::proof::Standing;
+use rancher::api_token::proof::CallResult;
 use rancher::api_token::{self, ApiToken, Credential};
 
 use super::verify;
@@ -283,7 +283,7 @@ impl Work<'_> {
         let mut last = None;
         for _ in 0..TRIES {
             match trial.alone(self.argo, Some(self.rancher)).await? {
-                Standing::Dead => {
+                CallResult::Rejected => {
                     self.ui.status(format!("Rancher refuses {}", token.name));
                     return Ok(());
                 }

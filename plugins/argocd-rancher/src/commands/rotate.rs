@@ -213,7 +213,7 @@ async fn due<'a>(
         let token = cluster.token().map(|value| Credential::of(&value));
         let token = token.as_ref().and_then(Credential::api_token);
         let token = tokens.iter().find(|known| Some(&known.name) == token);
-        rotation.is_some_and(LeasedRotation::in_progress) || token.is_none_or(|token| !token.is_alive(by))
+        rotation.is_some_and(LeasedRotation::in_progress) || token.is_none_or(|token| !token.is_valid(by))
     };
     Ok(clusters.into_iter().filter(is_due).collect())
 }

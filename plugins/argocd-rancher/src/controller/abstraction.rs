@@ -17,7 +17,7 @@ use engine::phase::Phase;
 use engine::rotation::{Check, Timer};
 use engine::run::Run;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use rancher::api_token::proof::Standing;
+use rancher::api_token::proof::CallResult;
 use rancher::api_token::{ApiToken, Credential, TokenName};
 use serde::{Deserialize, Serialize};
 
@@ -210,9 +210,9 @@ fn config_writer(cluster: &ClusterSecret) -> ConfigWriter {
 /// By what Rancher says of it, and the clock of Argo CD's API server: those of two servers differ by less than the margin.
 fn validity(token: &ApiToken, now: Timestamp) -> Validity {
     let soon = now.saturating_add(EXPIRES_SOON).unwrap_or(Timestamp::MAX);
-    if !token.is_alive(now) {
+    if !token.is_valid(now) {
         Validity::Invalid
-    } else if token.is_alive(soon) {
+    } else if token.is_valid(soon) {
         Validity::Valid
     } else {
         Validity::Expiring
@@ -263,10 +263,10 @@ pub(super) fn unproven(run: &Run<ArgocdRancher>, is_known: bool) -> Option<Finge
 }
 
 /// What one call shows. A token that is accepted may lack rights all the same.
-pub(super) fn acceptance(standing: &Standing) -> Acceptance {
-    if standing.is_dead() {
+pub(super) fn acceptance(standing: &CallResult) -> Acceptance {
+    if standing.is_rejected() {
         Acceptance::Rejected
-    } else if standing.is_alive() {
+    } else if standing.is_valid() {
         Acceptance::Accepted
     } else {
         Acceptance::Unknown(standing.to_string())
@@ -274,7 +274,7 @@ pub(super) fn acceptance(standing: &Standing) -> Acceptance {
 }
 
 /// What calls over several connections show: a token is rejected only if each of them says so.
-pub(super) fn acceptance_everywhere(standings: &[Standing]) -> Acceptance {
+pub(super) fn acceptance_everywhere(standings: &[CallResult]) -> Acceptance {
     let mut all = standings.iter().map(acceptance);
     let other = all.find(|acceptance| *acceptance != Acceptance::Rejected);
     match other {
@@ -287,7 +287,7 @@ pub(super) fn acceptance_everywhere(standings: &[Standing]) -> Acceptance {
 pub(super) fn full_acceptance(proofs: &Proofs, forced: &BTreeSet<Check>) -> Acceptance {
     if proofs.are_good() || is_forgiven(proofs, forced) {
         Acceptance::Accepted
-    } else if proofs.alone.is_dead() {
+    } else if proofs.alone.is_rejected() {
         Acceptance::Rejected
     } else {
         Acceptance::Unknown(proofs.against())
@@ -475,48 +475,48 @@ mod tests {
     }
 
     #[rstest]
-    #[case::works(Standing::Works { kubernetes: None }, Acceptance::Accepted)]
-    #[case::owner_is_no_member(Standing::NotAMember { user: None }, Acceptance::Accepted)]
-    #[case::owner_lacks_a_right(Standing::NoDownstreamRight { message: String::new() }, Acceptance::Accepted)]
-    #[case::cluster_is_gone(Standing::ClusterGone, Acceptance::Accepted)]
-    #[case::redirected(Standing::Redirected { path: "/api".into(), to: "/".into() }, Acceptance::Accepted)]
-    #[case::rejected(Standing::Dead, Acceptance::Rejected)]
-    #[case::agent_is_offline(Standing::AgentOffline, unknown(&Standing::AgentOffline))]
-    #[case::no_answer(Standing::NoAnswer { within: FRESH }, unknown(&Standing::NoAnswer { within: FRESH }))]
-    #[case::odd_answer(Standing::Odd { code: 418 }, unknown(&Standing::Odd { code: 418 }))]
-    fn only_a_clear_result_of_a_call_counts(#[case] standing: Standing, #[case] expected: Acceptance) {
+    #[case::works(CallResult::Accepted { kubernetes: None }, Acceptance::Accepted)]
+    #[case::owner_is_no_member(CallResult::NotAMember { user: None }, Acceptance::Accepted)]
+    #[case::owner_lacks_a_right(CallResult::NoDownstreamPermission { message: String::new() }, Acceptance::Accepted)]
+    #[case::cluster_is_gone(CallResult::ClusterGone, Acceptance::Accepted)]
+    #[case::redirected(CallResult::Redirected { path: "/api".into(), to: "/".into() }, Acceptance::Accepted)]
+    #[case::rejected(CallResult::Rejected, Acceptance::Rejected)]
+    #[case::agent_is_offline(CallResult::AgentOffline, unknown(&CallResult::AgentOffline))]
+    #[case::no_answer(CallResult::NoAnswer { within: FRESH }, unknown(&CallResult::NoAnswer { within: FRESH }))]
+    #[case::odd_answer(CallResult::Unexpected { code: 418 }, unknown(&CallResult::Unexpected { code: 418 }))]
+    fn only_a_clear_result_of_a_call_counts(#[case] standing: CallResult, #[case] expected: Acceptance) {
         assert_eq!(acceptance(&standing), expected);
     }
 
-    fn unknown(standing: &Standing) -> Acceptance {
+    fn unknown(standing: &CallResult) -> Acceptance {
         Acceptance::Unknown(standing.to_string())
     }
 
-    fn unavailable() -> Standing {
-        Standing::Unavailable {
+    fn unavailable() -> CallResult {
+        CallResult::Unavailable {
             code: 503,
             message: String::new(),
         }
     }
 
     #[rstest]
-    #[case::every_server_rejects_it(&[Standing::Dead, Standing::Dead, Standing::Dead], Acceptance::Rejected)]
-    #[case::one_accepts_it(&[Standing::Dead, Standing::Works { kubernetes: None }, Standing::Dead], Acceptance::Accepted)]
-    #[case::one_does_not_answer(&[Standing::Dead, Standing::Dead, unavailable()], unknown(&unavailable()))]
-    #[case::too_few_were_asked(&[Standing::Dead, Standing::Dead], Acceptance::Unknown("not every call was made".into()))]
+    #[case::every_server_rejects_it(&[CallResult::Rejected, CallResult::Rejected, CallResult::Rejected], Acceptance::Rejected)]
+    #[case::one_accepts_it(&[CallResult::Rejected, CallResult::Accepted { kubernetes: None }, CallResult::Rejected], Acceptance::Accepted)]
+    #[case::one_does_not_answer(&[CallResult::Rejected, CallResult::Rejected, unavailable()], unknown(&unavailable()))]
+    #[case::too_few_were_asked(&[CallResult::Rejected, CallResult::Rejected], Acceptance::Unknown("not every call was made".into()))]
     #[case::none_was_asked(&[], Acceptance::Unknown("not every call was made".into()))]
     fn a_token_is_rejected_only_if_every_connection_says_so(
-        #[case] standings: &[Standing],
+        #[case] standings: &[CallResult],
         #[case] expected: Acceptance,
     ) {
         assert_eq!(acceptance_everywhere(standings), expected);
     }
 
-    fn works() -> Standing {
-        Standing::Works { kubernetes: None }
+    fn works() -> CallResult {
+        CallResult::Accepted { kubernetes: None }
     }
 
-    fn proofs(alone: Standing, proxy: Option<Standing>, missing: Option<Result<Vec<Right>, Error>>) -> Proofs {
+    fn proofs(alone: CallResult, proxy: Option<CallResult>, missing: Option<Result<Vec<Right>, Error>>) -> Proofs {
         Proofs { alone, proxy, missing }
     }
 
@@ -526,20 +526,20 @@ mod tests {
 
     #[rstest]
     #[case::good(works(), Some(works()), Some(Ok(vec![])), &[], "accepted")]
-    #[case::rejected(Standing::Dead, None, None, &[], "rejected")]
-    #[case::rejected_is_never_overridden(Standing::Dead, None, None, &[check::OFFLINE, check::RIGHTS], "rejected")]
-    #[case::agent_offline(works(), Some(Standing::AgentOffline), None, &[], "unknown")]
-    #[case::agent_offline_overridden(works(), Some(Standing::AgentOffline), None, &[check::OFFLINE], "accepted")]
-    #[case::agent_offline_other_check(works(), Some(Standing::AgentOffline), None, &[check::RIGHTS], "unknown")]
-    #[case::agent_silent_overridden(works(), Some(Standing::NoAnswer { within: FRESH }), None, &[check::OFFLINE], "accepted")]
-    #[case::rancher_unclear_too(unavailable(), Some(Standing::AgentOffline), None, &[check::OFFLINE], "unknown")]
+    #[case::rejected(CallResult::Rejected, None, None, &[], "rejected")]
+    #[case::rejected_is_never_overridden(CallResult::Rejected, None, None, &[check::OFFLINE, check::RIGHTS], "rejected")]
+    #[case::agent_offline(works(), Some(CallResult::AgentOffline), None, &[], "unknown")]
+    #[case::agent_offline_overridden(works(), Some(CallResult::AgentOffline), None, &[check::OFFLINE], "accepted")]
+    #[case::agent_offline_other_check(works(), Some(CallResult::AgentOffline), None, &[check::RIGHTS], "unknown")]
+    #[case::agent_silent_overridden(works(), Some(CallResult::NoAnswer { within: FRESH }), None, &[check::OFFLINE], "accepted")]
+    #[case::rancher_unclear_too(unavailable(), Some(CallResult::AgentOffline), None, &[check::OFFLINE], "unknown")]
     #[case::rights_missing(works(), Some(works()), Some(Ok(lacking())), &[], "unknown")]
     #[case::rights_overridden(works(), Some(works()), Some(Ok(lacking())), &[check::RIGHTS], "accepted")]
     #[case::rights_not_told(works(), Some(works()), Some(Err(Error::failed("no answer"))), &[check::RIGHTS], "unknown")]
-    #[case::not_a_member(works(), Some(Standing::NotAMember { user: None }), None, &[check::OFFLINE, check::RIGHTS], "unknown")]
+    #[case::not_a_member(works(), Some(CallResult::NotAMember { user: None }), None, &[check::OFFLINE, check::RIGHTS], "unknown")]
     fn a_new_token_is_accepted_if_nothing_speaks_against_it_but_what_is_overridden(
-        #[case] alone: Standing,
-        #[case] proxy: Option<Standing>,
+        #[case] alone: CallResult,
+        #[case] proxy: Option<CallResult>,
         #[case] missing: Option<Result<Vec<Right>, Error>>,
         #[case] forced: &[Check],
         #[case] expected: &str,

@@ -127,7 +127,7 @@ impl ClusterController<'_> {
             lifetime: self.options.ttl,
             mark,
         };
-        let issued = api_token::mint(&self.fleet.rancher.client.0, &new).await;
+        let issued = api_token::issue(&self.fleet.rancher.client.0, &new).await;
         let issued = issued.map_err(|error| error.on(RANCHER))?;
         let mut state = self.state();
         state.known.insert(issued.value.fingerprint(), issued.value.clone());

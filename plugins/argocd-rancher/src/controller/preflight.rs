@@ -9,7 +9,7 @@ use client::error::Error;
 use client::secret::Secret;
 use engine::credential::Acceptance;
 use engine::rotation::Blocker;
-use rancher::api_token::proof::Standing;
+use rancher::api_token::proof::CallResult;
 
 use super::abstraction::{self, Snapshot};
 use super::{ClusterController, check};
@@ -148,7 +148,10 @@ impl ClusterController<'_> {
                 .unless_forced(check::RIGHTS.name),
             );
         }
-        let not_a_member = matches!(proofs.proxy, Some(Standing::NotAMember { .. } | Standing::ClusterGone));
+        let not_a_member = matches!(
+            proofs.proxy,
+            Some(CallResult::NotAMember { .. } | CallResult::ClusterGone)
+        );
         let unclear = matches!(seen.old_accepted, Acceptance::Unknown(_));
         (unclear || same_user && not_a_member).then(|| {
             Blocker::new(

@@ -1,9 +1,9 @@
 //! What the objects say of a run that is resumed.
 //!
-//! Whoever may write Leases and nothing else must not be able to have a token issued, delivered or revoked. So O, N and whether O
-//! stays valid come from the run's own marks: the backup Secret, the cluster Secret, and the descriptions of the tokens that it
-//! issued, which only their owner can write. What the Lease claims counts only where it makes the run more careful: a token of the
-//! run may have been written to the cluster Secret, or may be about to be revoked.
+//! A client that may write Leases and nothing else must not be able to have a token issued, delivered or revoked. So O, N and
+//! whether O stays valid come from the run's own marks: the backup Secret, the cluster Secret, and the descriptions of the tokens
+//! that it issued, which only their owner can write. What the Lease claims counts only where it makes the run more careful: a token
+//! of the run may have been written to the cluster Secret, or may be about to be revoked.
 
 use std::collections::BTreeSet;
 

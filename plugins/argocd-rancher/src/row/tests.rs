@@ -7,7 +7,7 @@ use client::secret::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use rancher::Observed;
-use rancher::api_token::proof::Standing;
+use rancher::api_token::proof::CallResult;
 use rancher::api_token::{ApiToken, Expiry};
 use serde_json::{Value, json};
 
@@ -114,7 +114,7 @@ fn the_worst_comes_first_and_nothing_is_left_out() {
     token.expired = true;
     let tokens = [token];
     let mut scene = scene(Some(&tokens));
-    scene.probed = Some(Standing::Dead);
+    scene.probed = Some(CallResult::Rejected);
     scene.duplicates = vec!["Secrets one and two are both for it".into()];
     let row = row(&bearing(), &scene);
     assert_eq!(row["state"], "duplicate", "{row:#}");
@@ -125,11 +125,11 @@ fn the_worst_comes_first_and_nothing_is_left_out() {
 fn a_token_that_rancher_tells_us_nothing_of_is_unknown_unless_a_call_showed_more() {
     let mut scene = scene(Some(&[]));
     assert_eq!(row(&bearing(), &scene)["state"], "unknown");
-    scene.probed = Some(Standing::Works { kubernetes: None });
+    scene.probed = Some(CallResult::Accepted { kubernetes: None });
     assert_eq!(row(&bearing(), &scene)["state"], "current");
-    scene.probed = Some(Standing::AgentOffline);
+    scene.probed = Some(CallResult::AgentOffline);
     assert_eq!(row(&bearing(), &scene)["state"], "unknown");
-    scene.probed = Some(Standing::NotAMember { user: None });
+    scene.probed = Some(CallResult::NotAMember { user: None });
     assert_eq!(row(&bearing(), &scene)["state"], "failing");
 }
 

@@ -379,7 +379,7 @@ impl Environment for Model {
     }
 
     /// A journal with a hostile record and with an empty one, as a replayed one may be, in every direction and of any phase that
-    /// counts. Once a rotation that kept O has ended, O's value is lost: then a rollback is no forgery's doing.
+    /// counts. Once a rotation that kept O has ended, O's value is lost: a rollback is then not possible anyway.
     fn forged(&self, world: &World) -> Vec<Run> {
         let names: BTreeSet<Name> = world.seen.issued.keys().cloned().collect();
         let empty = Record {

@@ -201,8 +201,8 @@ fn a_new_token_that_is_never_accepted_is_rolled_back() {
     }
 }
 
-/// Whoever may write Leases and nothing else can delay a run, and no more; also with an old journal of the same run, and after
-/// the run has ended.
+/// A client that may write Leases and nothing else can delay a run, and no more; also with an old journal of the same run, and
+/// after the run has ended.
 #[test]
 fn a_forged_journal_loses_nothing() {
     let cases: [(bool, &[Disturbance]); 5] = [

@@ -26,7 +26,7 @@ pub(crate) enum Mutant {
     RevokesBeforePlace,
     /// The grace time is not waited for.
     NoGrace,
-    /// The grace time goes on when T is written again.
+    /// The grace time is not restarted when T is written again.
     GraceGoesOn,
     /// Once N is placed, the Secret is not read again.
     SecretNotReread,

@@ -110,7 +110,7 @@ pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context)
 /// Verifies the token on stdin. It needs Rancher's public endpoints, and the token storage, which decides whether a rejected token
 /// can be sent to all of them.
 async fn given_token(verify: &Verify, global: &GlobalFlags, context: &Context) -> Result<Verification, Error> {
-    let token: Secret = context.ui.read_secret()?;
+    let token: Secret = context.ui.read_secret().await?;
     let management = Management::open(global, &context.environment)?;
     let wanted = match &verify.target {
         Some(target) => Some(management.cluster(target).await?.id),

@@ -125,7 +125,7 @@ pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
 }
 
 /// The record of a run that starts from here.
-pub(super) fn record(seen: &Observed, old: Fingerprint, new: Option<Fingerprint>) -> Record {
+pub(crate) fn record(seen: &Observed, old: Fingerprint, new: Option<Fingerprint>) -> Record {
     Record {
         old,
         new,

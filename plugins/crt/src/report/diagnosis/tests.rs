@@ -4,9 +4,7 @@ use rancher::settings::Settings;
 use rancher::token::{RegistrationToken, ValueError};
 
 use super::*;
-use crate::fixtures::{
-    URL, cluster, credentials, deployment, id, object, pod, stv_aggregation, system, token_secret, value,
-};
+use crate::fixtures::{URL, cluster, credentials, deployment, id, object, pod, stv_aggregation, system, token_secret};
 use crate::report::owners::Owned;
 
 /// A cluster whose agent uses N, without problems.
