@@ -63,7 +63,7 @@ async fn verify_names_a_disconnected_agent_and_a_disabled_token() -> Result<()> 
     let dead = verify(&fixture, 1).await?;
     assert!(
         dead.stdout
-            .contains("x alone   Rancher refuses it: it is revoked, expired, disabled"),
+            .contains("x alone   Rancher rejects it: it is revoked, expired, disabled"),
         "{dead}"
     );
     assert!(!dead.stdout.contains("proxy"), "{dead}");

@@ -28,8 +28,8 @@ async fn rotate_with_a_forged_journal_revokes_no_other_token() -> Result<()> {
     let text = lease.metadata.annotations.and_then(|mut all| all.remove(key));
     let mut journal: Value = serde_json::from_str(&text.context("no journal")?)?;
     journal["phase"] = json!("retire");
-    journal["deadlines"] = json!({"grace": "2020-01-01T00:00:00Z"});
-    journal["notes"]["old"]["name"] = json!(victim);
+    journal["deadlines"] = json!({"quiet": "2020-01-01T00:00:00Z"});
+    journal["record"]["old"]["name"] = json!(victim);
     let change = json!({"metadata": {"annotations": {key: journal.to_string()}}});
     leases
         .patch(&name, &PatchParams::default(), &Patch::Merge(change))
