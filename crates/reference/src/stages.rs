@@ -1,6 +1,7 @@
 //! The step table of a rotation: the rows `| if | then |` in the comments of its stages.
 
 use anyhow::{Context as _, Result, ensure};
+use std::fmt::Write as _;
 
 const BEGIN: &str = "<!-- stages -->\n";
 const END: &str = "<!-- /stages -->";
@@ -25,7 +26,7 @@ pub(crate) fn table(source: &str) -> Result<String> {
             "the comment of `{function}` has no rows `| if | then |`"
         );
         for row in rows {
-            table += &format!("| {phase} {row}\n");
+            let _ = writeln!(table, "| {phase} {row}");
         }
     }
     Ok(table)

@@ -202,7 +202,9 @@ pub(crate) fn check(quiet: bool) -> Result<()> {
         }
     }
     if !quiet {
-        findings.iter().for_each(|finding| anstream::eprintln!("{finding}"));
+        for finding in &findings {
+            anstream::eprintln!("{finding}");
+        }
     }
     for (directory, count) in by_directory(&findings) {
         anstream::eprintln!("{count:>5}  {directory}");

@@ -416,7 +416,7 @@ impl Environment for CrtModel {
             // The mutant may make it delete what does not exist.
             Next::Step(intent) => match &intent.step {
                 Step::DeleteTemporary { token } if !seen.temporary.contains(token) => {
-                    decision.next = Next::wait("nothing")
+                    decision.next = Next::wait("nothing");
                 }
                 Step::PointHeld { .. } if mutant == Mutant::QuietNotRestarted => intent.stops.clear(),
                 _ => {}
@@ -1124,6 +1124,7 @@ impl CrtModel {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "each test gives a model of its own")]
 #[track_caller]
 fn is_found(mutant: Mutant, model: CrtModel) {
     let model = CrtModel {

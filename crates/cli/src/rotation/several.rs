@@ -186,7 +186,9 @@ async fn random_delay(ui: &Ui, jitter: Duration) -> bool {
 fn print_failure<C>(ui: &Ui, each: &Each<'_, C>) {
     if let Err(error) = &each.ended {
         let mut error = error.clone();
-        error.message = format!("{}: {}", each.target.display, error.message);
+        if !error.message.contains(&each.target.display) {
+            error.message = format!("{}: {}", each.target.display, error.message);
+        }
         ui.error(&error);
     }
 }

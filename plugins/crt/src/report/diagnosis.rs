@@ -394,21 +394,16 @@ fn address(inputs: &DiagnosisInputs) -> CheckResult {
         return CheckResult::unknown(name, &Unavailable("Rancher's setting server-url is unknown".to_owned()));
     };
     let secret = inputs.credentials.as_ref().ok().and_then(Option::as_ref);
-    match inputs::unpushed_address(deployment, secret, &inputs.settings, wanted) {
-        Some(difference) => CheckResult::new(
-            name,
-            false,
-            format!("{difference}; Rancher's next redeploy changes that"),
-        ),
-        None => {
-            let url = deployment.server_url.as_deref().unwrap_or_default();
-            CheckResult::new(
-                name,
-                true,
-                format!("the agent connects to {url}, as in Rancher's settings"),
-            )
-        }
+    if let Some(difference) = inputs::unpushed_address(deployment, secret, &inputs.settings, wanted) {
+        let message = format!("{difference}; Rancher's next redeploy changes that");
+        return CheckResult::new(name, false, message);
     }
+    let url = deployment.server_url.as_deref().unwrap_or_default();
+    CheckResult::new(
+        name,
+        true,
+        format!("the agent connects to {url}, as in Rancher's settings"),
+    )
 }
 
 /// What else writes the objects that a rotation changes.

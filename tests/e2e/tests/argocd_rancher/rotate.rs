@@ -49,26 +49,26 @@ async fn rotate_replaces_the_token_and_revokes_the_old_one() -> Result<()> {
     let new = fixture.is_rotated(&old).await?;
     assert_snapshot!(plain(&fixture, &done.stderr, &old).await?, @r"
     Rotation of cluster narvik (c-id123):
-      survey   Argo CD has <old> (<old> fingerprint), Rancher lets it in; Argo CD has no reason to call the cluster, so its use of the new one will not be seen
-      make     park <old>, which is in use
-               mint a new token for this cluster alone
-               park <new>
-               wait for Rancher to let <new> in
-      place    put <new> into the cluster Secret
-      prove    wait for Argo CD to have no old copy left that it could write back (--grace)
+      survey   Argo CD has <old> (<old> fingerprint), Rancher accepts it; Argo CD has no reason to call the cluster, so its use of the new token will not be observed
+      make     back up <old>, which is in use
+               issue a new token for this cluster only
+               back up <new>
+               wait for Rancher to accept <new>
+      place    write <new> to the cluster Secret
+      prove    wait for Argo CD to drop every stale copy that it could write back (--grace)
       retire   revoke <old>: delete it in Rancher
-      confirm  wait for Rancher to refuse <old>
-               delete what was parked
-    What dies with the old values:
+      confirm  wait for Rancher to reject <old>
+               delete the backup Secret
+    Also invalidated:
       <old> (<old> fingerprint): whatever else calls Rancher with it
-    make     park <old>, which is in use
-    make     mint a new token for this cluster alone
-    make     park <new>
-    place    put <new> into the cluster Secret
-    prove    waiting for Argo CD to have no old copy left that it could write back (--grace)
+    make     back up <old>, which is in use
+    make     issue a new token for this cluster only
+    make     back up <new>
+    place    write <new> to the cluster Secret
+    prove    waiting for Argo CD to drop every stale copy that it could write back (--grace)
     retire   revoke <old>: delete it in Rancher
-    confirm  delete what was parked
-    Argo CD reaches cluster narvik (c-id123) with <new>, until <time>.
+    confirm  delete the backup Secret
+    Argo CD reaches cluster narvik (c-id123) with <new>, valid until <time>.
     ");
     assert_snapshot!(plain(&fixture, &done.stdout, &old).await?, @"secret/<secret> rotated");
     let after = fixture.secret().await?;
@@ -105,17 +105,17 @@ async fn rotate_dry_run_prints_the_plan_and_changes_nothing() -> Result<()> {
         .expect(0)?;
     assert_snapshot!(plain(&fixture, &planned.stdout, &old).await?, @r"
     Rotation of cluster bodo (c-id123):
-      survey   Argo CD has <old> (<old> fingerprint), Rancher lets it in; Argo CD has no reason to call the cluster, so its use of the new one will not be seen
-      make     park <old>, which is in use (server dry run)
-               mint a new token for this cluster alone (not checked: Rancher has no dry run)
-               park <new> (not checked: Rancher has no dry run)
-               wait for Rancher to let <new> in
-      place    put <new> into the cluster Secret (server dry run)
-      prove    wait for Argo CD to have no old copy left that it could write back (--grace)
+      survey   Argo CD has <old> (<old> fingerprint), Rancher accepts it; Argo CD has no reason to call the cluster, so its use of the new token will not be observed
+      make     back up <old>, which is in use (server dry run)
+               issue a new token for this cluster only (not checked: Rancher has no dry run)
+               back up <new> (not checked: Rancher has no dry run)
+               wait for Rancher to accept <new>
+      place    write <new> to the cluster Secret (server dry run)
+      prove    wait for Argo CD to drop every stale copy that it could write back (--grace)
       retire   revoke <old>: delete it in Rancher (not checked: Rancher has no dry run)
-      confirm  wait for Rancher to refuse <old>
-               delete what was parked (not checked: Rancher has no dry run)
-    What dies with the old values:
+      confirm  wait for Rancher to reject <old>
+               delete the backup Secret (not checked: Rancher has no dry run)
+    Also invalidated:
       <old> (<old> fingerprint): whatever else calls Rancher with it
     ");
     ensure!(
@@ -145,7 +145,7 @@ async fn rotate_repairs_a_stale_copy_that_was_written_back() -> Result<()> {
     fixture.overwrite(&before, &stale).await?;
     let done = run.finish().await?.expect(0)?;
     fixture.is_rotated(&old).await?;
-    let puts = done.stderr.matches("into the cluster Secret").count();
+    let puts = done.stderr.matches("to the cluster Secret").count();
     // One of them is a line of the plan.
     ensure!(puts == 3, "{done}");
     Ok(())
@@ -165,7 +165,7 @@ async fn rotate_keeps_shared_and_foreign_tokens() -> Result<()> {
     ensure!(shared.stderr.contains("is in other Secrets too: other"), "{shared}");
     let args = ["rotate", "shared", "--keep-old", "--grace", "1s", "--yes"];
     let kept = fixture.run(&args).run().await?.expect(0)?;
-    ensure!(kept.stderr.contains("The old token is alive still"), "{kept}");
+    ensure!(kept.stderr.contains("The old token is still valid"), "{kept}");
     let secret = fixture.secrets.get("shared").await?;
     ensure!(token(&secret)? != User::admin().token, "nothing was changed");
     let (labels, data) = (
@@ -209,14 +209,14 @@ async fn rotate_replaces_an_expired_token() -> Result<()> {
         .await?;
     let args = ["rotate", "--all", "--within", "30d", "--grace", "0s", "--yes"];
     let done = fixture.run(&args).run().await?.expect(0)?;
-    ensure!(done.stderr.contains("Rancher refuses it"), "{done}");
+    ensure!(done.stderr.contains("Rancher rejects it"), "{done}");
     fixture.is_rotated(&old).await?;
     let nothing = fixture
         .run(&["rotate", "--within", "30d", "--exit-code"])
         .run()
         .await?
         .expect(3)?;
-    ensure!(nothing.stderr.contains("No token ends within"), "{nothing}");
+    ensure!(nothing.stderr.contains("No token expires within"), "{nothing}");
     Ok(())
 }
 
@@ -257,7 +257,7 @@ async fn rotate_rolls_back_when_the_agent_disconnects_before_it_is_verified() ->
     planned.strikes().await;
     rancher.offline(cluster, Duration::from_mins(10)).await?;
     let back = run.finish().await?.expect(1)?;
-    ensure!(back.stderr.contains("to let token-"), "{back}");
+    ensure!(back.stderr.contains("Rancher to accept token-"), "{back}");
     rancher.online(cluster).await?;
     e2e::until("the agent to reconnect", async || {
         Ok(fixture.accepts(&old).await?.then_some(()))
@@ -280,7 +280,7 @@ async fn rotate_continues_after_a_cluster_that_cannot_be_rotated() -> Result<()>
     let results: serde_json::Value = serde_json::from_str(&ended.stdout)?;
     let outcome = |at: usize| results["items"][at]["outcome"].as_str().unwrap_or_default().to_owned();
     ensure!([outcome(0), outcome(1)] == ["rotated", "refused"], "{ended}");
-    ensure!(ended.stderr.contains("1 of 2 did not end well"), "{ended}");
+    ensure!(ended.stderr.contains("1 of 2 rotations did not succeed"), "{ended}");
     ensure!(ended.stderr.contains("--force=offline"), "{ended}");
     rancher.online(&second).await
 }
@@ -326,11 +326,17 @@ async fn the_token_of_the_commands_own_login_is_never_revoked() -> Result<()> {
         fixture.bare(&[args, url.as_slice(), with.as_slice()].concat())
     };
     let refused = as_itself(&["rotate", "own", "--yes"]).run().await?.expect(1)?;
-    ensure!(refused.stderr.contains("itself logs in to Rancher with"), "{refused}");
+    ensure!(
+        refused.stderr.contains("this command logs in to Rancher with it"),
+        "{refused}"
+    );
     let removed = as_itself(&["remove", "own", "--yes", "--force=foreign-token"])
         .run()
         .await?;
-    ensure!(removed.stderr.contains("itself logs in to Rancher with"), "{removed}");
+    ensure!(
+        removed.stderr.contains("this command itself logs in to Rancher with"),
+        "{removed}"
+    );
     ensure!(is_valid(&fixture, &name).await?, "it was revoked");
     Ok(())
 }
@@ -347,7 +353,7 @@ async fn rotate_does_not_mistake_use_by_others_for_argocd() -> Result<()> {
     ensure!(
         refused
             .stderr
-            .contains("Argo CD's use of the new token could not be told")
+            .contains("Argo CD's use of the new token could not be observed")
             && refused.stderr.contains("--force=use"),
         "{refused}"
     );
@@ -356,7 +362,7 @@ async fn rotate_does_not_mistake_use_by_others_for_argocd() -> Result<()> {
         .run()
         .await?
         .expect(0)?;
-    ensure!(!forced.stderr.contains("Argo CD to call with"), "{forced}");
+    ensure!(!forced.stderr.contains("Argo CD to use"), "{forced}");
     fixture.is_rotated(&old).await?;
     Ok(())
 }

@@ -29,7 +29,7 @@ async fn verify_succeeds_without_access_to_rancher() -> Result<()> {
     assert_snapshot!(text, @r"
     + secret  Secret <secret> holds <token>
     + alone   Rancher accepts it
-    + proxy   a call with it was answered (Kubernetes <version>)
+    + proxy   a call with it succeeded (Kubernetes <version>)
     + rights  its owner may list and watch everything that Argo CD looks at
     proven: Argo CD can work with cluster c-id123 by Secret <secret>
     ");

@@ -23,8 +23,7 @@ const OFFLINE: [&str; 4] = ["completion", "help", "options", "generate"];
 /// The arguments of each command that asks a server.
 fn arguments(plugin: &str, command: &str) -> Option<&'static [&'static str]> {
     Some(match (plugin, command) {
-        (_, "list" | "version") => &[],
-        ("bootstrap-token", "create" | "rbac") => &[],
+        (_, "list" | "version") | ("bootstrap-token", "create" | "rbac") => &[],
         ("bootstrap-token", "kubeconfig" | "revoke" | "rotate" | "rollback" | "status" | "verify") => &["07401b"],
         ("bootstrap-token", "extend") => &["07401b", "--ttl", "2h"],
         ("crt", "status" | "verify" | "rotate" | "rollback") => &["c-x7k2p"],

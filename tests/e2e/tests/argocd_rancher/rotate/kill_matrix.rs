@@ -1,8 +1,6 @@
 //! The kill matrix: a rotation, and a rollback, is killed between any two of its writes, and Argo CD always has a valid
 //! token. The same command finishes it.
 
-#![expect(clippy::print_stdout, reason = "the matrix prints what it has reached")]
-
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;

@@ -5,8 +5,6 @@
 //! between two writes of the Lease. So these two writes are two points: the file is old at the first, and new at the
 //! second.
 
-#![expect(clippy::print_stdout, reason = "the matrix prints what it has reached")]
-
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
