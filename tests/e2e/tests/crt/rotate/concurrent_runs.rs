@@ -98,7 +98,7 @@ async fn a_paused_run_writes_nothing_after_another_took_the_lock(
     paused.signal(Signal::CONT)?;
     let outcome = paused.finish().await?;
     // It finds that it has lost the lock, or that the rotation is done.
-    let says = match outcome.code() {
+    let reported = match outcome.code() {
         Some(0) => outcome.stdout.contains(" rotated"),
         Some(1) => outcome.stderr.contains("another run has finished the rotation"),
         _ => false,

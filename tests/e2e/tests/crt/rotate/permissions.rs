@@ -27,7 +27,7 @@ async fn grant(plane: &ControlPlane, shell: &Shell, group: &str, rules: Value) -
 }
 
 /// The shell of a user of Rancher with separate permissions on each cluster.
-async fn user_with(fixture: &RancherFixture, name: &str, above: Value, below: Value) -> Result<Shell> {
+async fn user_with(fixture: &RancherFixture, name: &str, management: Value, downstream: Value) -> Result<Shell> {
     let group = format!("{name}-{}", fixture.cluster.id);
     let user = User {
         name: format!("u-{name}"),
