@@ -125,9 +125,9 @@ impl LeakSearch {
     }
 
     async fn add_cluster(&mut self, fixture: &RancherFixture) -> Result<()> {
-        let above = (fixture.management.client().await?, fixture.cluster.id.clone());
-        let below = (fixture.downstream.client().await?, fixture.cluster.agent_namespace());
-        for (client, namespace) in [above, below] {
+        let management = (fixture.management.client().await?, fixture.cluster.id.clone());
+        let downstream = (fixture.downstream.client().await?, fixture.cluster.agent_namespace());
+        for (client, namespace) in [management, downstream] {
             let leases = Api::<Lease>::namespaced(client.clone(), &namespace);
             let leases = leases.list(&ListParams::default()).await?;
             self.add_text(format!("Leases in {namespace}"), serde_json::to_string(&leases.items)?);
