@@ -23,23 +23,23 @@ async fn list_infers_token_users_with_status_storage_and_probe_confirms_them() -
     assert_snapshot!(crt(&fixture, &["list", id]).await?, @r"
     $ kubectl-crt list c-id123
     CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY         STATE     LAST ROTATED
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   <none>    nobody          current   <never>
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   <none>    <none>          current   <never>
     lyon      c-id123   system          BBBBBBBBBB    <n>   <none>    agent?,system   current   <never>
     ----- stderr -----
     ----- exit status: 0 -----
     ");
     assert_snapshot!(crt(&fixture, &["list", id, "-o", "wide"]).await?, @r"
     $ kubectl-crt list c-id123 -o wide
-    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY         STATE     LAST ROTATED   PREVIOUS   KIND       ERA     MANAGED BY   PROBLEMS
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   <none>    nobody          current   <never>        <none>     imported   plain   <none>       <none>
-    lyon      c-id123   system          BBBBBBBBBB    <n>   <none>    agent?,system   current   <never>        <none>     imported   plain   <none>       <none>
+    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY         STATE     LAST ROTATED   PREVIOUS   KIND       STORAGE   MANAGED BY   PROBLEMS
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   <none>    <none>          current   <never>        <none>     imported   status    <none>       <none>
+    lyon      c-id123   system          BBBBBBBBBB    <n>   <none>    agent?,system   current   <never>        <none>     imported   status    <none>       <none>
     ----- stderr -----
     ----- exit status: 0 -----
     ");
     assert_snapshot!(crt(&fixture, &["list", id, "--probe"]).await?, @r"
     $ kubectl-crt list c-id123 --probe
     CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE     ACCEPTED   LAST ROTATED
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   <none>    nobody         current   yes        <never>
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   <none>    <none>         current   yes        <never>
     lyon      c-id123   system          BBBBBBBBBB    <n>   <none>    agent,system   current   yes        <never>
     ----- stderr -----
     ----- exit status: 0 -----
@@ -54,16 +54,16 @@ async fn list_shows_token_users_and_expiry_with_secret_storage() -> Result<()> {
     assert_snapshot!(crt(&fixture, &["list", id]).await?, @r"
     $ kubectl-crt list c-id123
     CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE     LAST ROTATED
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       nobody         current   <never>
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       <none>         current   <never>
     lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent,system   current   <never>
     ----- stderr -----
     ----- exit status: 0 -----
     ");
     assert_snapshot!(crt(&fixture, &["list", id, "-o", "wide", "--probe"]).await?, @r"
     $ kubectl-crt list c-id123 -o wide --probe
-    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE     ACCEPTED   LAST ROTATED   PREVIOUS   KIND       ERA      MANAGED BY   ADDRESS                   PROBLEMS
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       nobody         current   yes        <never>        <none>     imported   secret   <none>       https://127.0.0.1:<port>   <none>
-    lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent,system   current   yes        <never>        <none>     imported   secret   <none>       https://127.0.0.1:<port>   <none>
+    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE     ACCEPTED   LAST ROTATED   PREVIOUS   KIND       STORAGE   MANAGED BY   ADDRESS                   PROBLEMS
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       <none>         current   yes        <never>        <none>     imported   secret    <none>       https://127.0.0.1:<port>   <none>
+    lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent,system   current   yes        <never>        <none>     imported   secret    <none>       https://127.0.0.1:<port>   <none>
     ----- stderr -----
     ----- exit status: 0 -----
     ");
@@ -83,21 +83,21 @@ async fn list_supports_the_output_formats_of_kubectl() -> Result<()> {
     ");
     assert_snapshot!(crt(&fixture, &["list", id, "--no-headers"]).await?, @r"
     $ kubectl-crt list c-id123 --no-headers
-    lyon   c-id123   default-token   AAAAAAAAAA   <n>   30d   nobody         current   <never>
+    lyon   c-id123   default-token   AAAAAAAAAA   <n>   30d   <none>         current   <never>
     lyon   c-id123   system          BBBBBBBBBB   <n>   30d   agent,system   current   <never>
     ----- stderr -----
     ----- exit status: 0 -----
     ");
     assert_snapshot!(crt(&fixture, &["list", id, "--no-headers", "--sort-by", "{.metadata.name}"]).await?, @r"
     $ kubectl-crt list c-id123 --no-headers --sort-by {.metadata.name}
-    lyon   c-id123   default-token   AAAAAAAAAA   <n>   30d   nobody         current   <never>
+    lyon   c-id123   default-token   AAAAAAAAAA   <n>   30d   <none>         current   <never>
     lyon   c-id123   system          BBBBBBBBBB   <n>   30d   agent,system   current   <never>
     ----- stderr -----
     ----- exit status: 0 -----
     ");
     assert_snapshot!(crt(&fixture, &["list", id, "--no-headers", "--sort-by=.state"]).await?, @r"
     $ kubectl-crt list c-id123 --no-headers --sort-by=.state
-    lyon   c-id123   default-token   AAAAAAAAAA   <n>   30d   nobody         current   <never>
+    lyon   c-id123   default-token   AAAAAAAAAA   <n>   30d   <none>         current   <never>
     lyon   c-id123   system          BBBBBBBBBB   <n>   30d   agent,system   current   <never>
     ----- stderr -----
     ----- exit status: 0 -----
@@ -111,7 +111,6 @@ async fn list_supports_the_output_formats_of_kubectl() -> Result<()> {
         displayName: lyon
         id: c-id123
         kind: imported
-      era: secret
       expiresAt: "<time>"
       fingerprint: AAAAAAAAAA
       graceEndsAt: null
@@ -127,13 +126,13 @@ async fn list_supports_the_output_formats_of_kubectl() -> Result<()> {
       problems: []
       reason: ""
       state: current
+      tokenStorage: secret
       usedBy: []
     - apiVersion: kubectl-rotation.github.io/v1alpha1
       cluster:
         displayName: lyon
         id: c-id123
         kind: imported
-      era: secret
       expiresAt: "<time>"
       fingerprint: BBBBBBBBBB
       graceEndsAt: null
@@ -149,6 +148,7 @@ async fn list_supports_the_output_formats_of_kubectl() -> Result<()> {
       problems: []
       reason: ""
       state: current
+      tokenStorage: secret
       usedBy:
       - agent
       - system
@@ -244,7 +244,7 @@ async fn list_selects_clusters_by_label_and_id() -> Result<()> {
     assert_snapshot!(crt(&fixture, &["list", "c-none"]).await?, @r#"
     $ kubectl-crt list c-none
     ----- stderr -----
-    error: no cluster has the id, display name or provisioning name "c-none"
+    error: cluster "c-none" not found
     ----- exit status: 1 -----
     "#);
     assert_snapshot!(crt(&fixture, &["list", id, "-l", "a=b"]).await?, @r"
@@ -286,9 +286,9 @@ async fn list_shows_a_token_secret_without_a_token_object() -> Result<()> {
     assert_snapshot!(crt(&fixture, &["list", id, "--probe"]).await?, @r"
     $ kubectl-crt list c-id123 --probe
     CLUSTER   ID        NAME             FINGERPRINT   AGE   EXPIRES   USED BY        STATE     ACCEPTED   LAST ROTATED
-    lyon      c-id123   default-token    AAAAAAAAAA    <n>   30d       nobody         current   yes        <never>
+    lyon      c-id123   default-token    AAAAAAAAAA    <n>   30d       <none>         current   yes        <never>
     lyon      c-id123   system           BBBBBBBBBB    <n>   30d       agent,system   current   yes        <never>
-    lyon      c-id123   crt-token-lost   CCCCCCCCCC    <n>   <none>    nobody         orphan    yes        <never>
+    lyon      c-id123   crt-token-lost   CCCCCCCCCC    <n>   <none>    <none>         orphan    yes        <never>
     ----- stderr -----
     ----- exit status: 0 -----
     ");
@@ -328,7 +328,7 @@ async fn list_shows_a_token_that_rancher_rotated_by_itself() -> Result<()> {
     assert_snapshot!(crt(&fixture, &["list", id]).await?, @r"
     $ kubectl-crt list c-id123
     CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY                  STATE                 LAST ROTATED
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       nobody                   current               <never>
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       <none>                   current               <never>
     lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent(previous),system   rotated, not pushed   <never>
     ----- stderr -----
     ----- exit status: 0 -----
@@ -336,7 +336,7 @@ async fn list_shows_a_token_that_rancher_rotated_by_itself() -> Result<()> {
     let reason = "jsonpath={.items[1].state}: {.items[1].reason}";
     assert_snapshot!(crt(&fixture, &["list", id, "-o", reason]).await?, @r"
     $ kubectl-crt list c-id123 -o jsonpath={.items[1].state}: {.items[1].reason}
-    rotated-not-pushed: Rancher has rotated it by itself and pushes the new value only at the next event of the cluster----- stderr -----
+    rotated-not-pushed: Rancher rotated it by itself, and pushes the new value when it reconciles the cluster next----- stderr -----
     ----- exit status: 0 -----
     ");
 
@@ -354,9 +354,9 @@ async fn list_shows_a_token_that_rancher_rotated_by_itself() -> Result<()> {
     assert_eq!(state, "previous");
     assert_snapshot!(crt(&fixture, &["list", id, "-o", "wide"]).await?, @r"
     $ kubectl-crt list c-id123 -o wide
-    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE                                 LAST ROTATED   PREVIOUS     KIND       ERA      MANAGED BY   PROBLEMS
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       nobody         current                               <never>        <none>       imported   secret   <none>       <none>
-    lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent,system   previous until <time>   <never>        CCCCCCCCCC   imported   secret   <none>       <none>
+    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE                                 LAST ROTATED   PREVIOUS     KIND       STORAGE   MANAGED BY   PROBLEMS
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       <none>         current                               <never>        <none>       imported   secret    <none>       <none>
+    lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent,system   previous until <time>   <never>        CCCCCCCCCC   imported   secret    <none>       <none>
     ----- stderr -----
     ----- exit status: 0 -----
     ");
@@ -383,7 +383,7 @@ async fn list_without_permission_to_read_secrets_warns_once() -> Result<()> {
     lyon      c-id123   default-token   <unknown>     <n>   30d       <unknown>   <unknown>   <never>
     lyon      c-id123   system          <unknown>     <n>   30d       system      <unknown>   <never>
     ----- stderr -----
-    Warning: no right to list Secrets: fingerprints are unknown where they stand in Secrets, and orphans are not listed
+    Warning: no permission to list Secrets: fingerprints of tokens in Secrets are unknown, and orphaned Secrets are not listed
     ----- exit status: 0 -----
     ");
     // All clusters, in pages: the warning is printed once.

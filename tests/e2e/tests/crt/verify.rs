@@ -25,12 +25,12 @@ async fn verify_succeeds_for_a_healthy_agent(#[case] storage: TokenStorage) -> R
     );
     allow_duplicates! { assert_snapshot!(seen, @r"
     $ kubectl-crt verify c-id123
-    + secret    Secret cattle-credentials-AAAAAAAAAA holds BBBBBBBBBB
-    + pods      1 of 1 pods of the agent run
-    + tunnels   the agent that connected last did so with BBBBBBBBBB, and opens its second tunnel with it
+    + secret    Secret cattle-credentials-AAAAAAAAAA has BBBBBBBBBB
+    + pods      1 of 1 agent pods ready
+    + tunnels   the agent that connected last uses BBBBBBBBBB for both tunnels
     + accepted  Rancher accepts BBBBBBBBBB as a token of cluster c-id123
-    + call      a fresh call through Rancher was answered (Kubernetes <version>)
-    proven: the agent of c-id123 runs with BBBBBBBBBB, and it is alive
+    + call      a call through Rancher succeeded (Kubernetes <version>)
+    proven: the agent of c-id123 uses BBBBBBBBBB, and Rancher accepts it
     ----- stderr -----
     ----- exit status: 0 -----
     "); }
@@ -64,12 +64,12 @@ async fn verify_fails_when_the_agents_token_is_revoked(#[case] storage: TokenSto
     let seen = mask_output(&outcome.to_string());
     allow_duplicates! { assert_snapshot!(seen, @r"
     $ kubectl-crt verify c-id123
-    + secret    Secret cattle-credentials-AAAAAAAAAA holds BBBBBBBBBB
-    + pods      1 of 1 pods of the agent run
-    + tunnels   the agent that connected last did so with BBBBBBBBBB, and opens its second tunnel with it
-    x accepted  Rancher refuses BBBBBBBBBB
-    + call      a fresh call through Rancher was answered (Kubernetes <version>)
-    not proven: see above what of c-id123 is not as it should be
+    + secret    Secret cattle-credentials-AAAAAAAAAA has BBBBBBBBBB
+    + pods      1 of 1 agent pods ready
+    + tunnels   the agent that connected last uses BBBBBBBBBB for both tunnels
+    x accepted  Rancher rejects BBBBBBBBBB
+    + call      a call through Rancher succeeded (Kubernetes <version>)
+    not proven: see the failed checks above
     ----- stderr -----
     ----- exit status: 1 -----
     "); }
@@ -102,7 +102,7 @@ async fn verify_checks_a_token_from_stdin(#[case] storage: TokenStorage) -> Resu
     allow_duplicates! { assert_snapshot!(seen, @r"
     $ kubectl-crt verify --token-stdin
     + accepted  Rancher accepts AAAAAAAAAA as a token of cluster c-id123
-    AAAAAAAAAA is alive
+    AAAAAAAAAA is valid
     ----- stderr -----
     ----- exit status: 0 -----
     "); }
@@ -123,8 +123,8 @@ async fn verify_checks_a_token_from_stdin(#[case] storage: TokenStorage) -> Resu
     let seen = mask_output(&verify(shell, &[], &token).await?.expect(1)?.to_string());
     allow_duplicates! { assert_snapshot!(seen, @r"
     $ kubectl-crt verify --token-stdin
-    x accepted  Rancher refuses AAAAAAAAAA
-    AAAAAAAAAA is not proven to be alive
+    x accepted  Rancher rejects AAAAAAAAAA
+    AAAAAAAAAA is not proven to be valid
     ----- stderr -----
     ----- exit status: 1 -----
     "); }
@@ -135,7 +135,7 @@ async fn verify_checks_a_token_from_stdin(#[case] storage: TokenStorage) -> Resu
     allow_duplicates! { assert_snapshot!(seen, @r"
     $ kubectl-crt verify --token-stdin
     ----- stderr -----
-    error: nothing was given on stdin
+    error: no token on stdin
     ----- exit status: 2 -----
     "); }
     Ok(())
@@ -152,9 +152,9 @@ async fn verify_requires_a_cluster_or_a_token() -> Result<()> {
     allow_duplicates! { assert_snapshot!(seen, @r"
     $ kubectl-crt verify c-id123 --context management
     ----- stderr -----
-    error: the downstream cluster c-id123 cannot be reached: the context of the management side is not one of Rancher's, and no other way to it was given
-    hint: give a context of cluster c-id123 itself with --downstream-context
-    hint: or use a context of Rancher (…/k8s/clusters/local) with --context
+    error: cannot reach downstream cluster c-id123: --context is not a context of Rancher, and there is no other route
+    hint: pass a context of cluster c-id123 with --downstream-context
+    hint: pass a context of Rancher (…/k8s/clusters/local) with --context
     ----- exit status: 1 -----
     "); }
     Ok(())

@@ -35,12 +35,13 @@ async fn rotate_refuses_an_unknown_or_ambiguous_name(#[case] storage: TokenStora
     allow_duplicates! { assert_snapshot!(format!("{unknown}\n{ambiguous}"), @r#"
     $ kubectl-crt rotate marsaille --yes
     ----- stderr -----
-    error: no cluster has the id, display name or provisioning name "marsaille"; is "marseille" meant?
+    error: cluster "marsaille" not found
+    hint: did you mean "marseille"?
     ----- exit status: 1 -----
     $ kubectl-crt rotate toulouse --yes
     ----- stderr -----
-    error: 2 clusters are called "toulouse": c-id123 (toulouse), c-id123 (toulouse)
-    hint: name the one that is meant by its id
+    error: 2 clusters have the name "toulouse": c-id123 (toulouse), c-id123 (toulouse)
+    hint: use the id of the cluster
     ----- exit status: 2 -----
     "#) }
     Ok(())
@@ -60,8 +61,8 @@ async fn rotate_refuses_the_local_cluster(#[case] storage: TokenStorage) -> Resu
     allow_duplicates! { assert_snapshot!(refusal, @r"
     $ kubectl-crt rotate local --yes
     ----- stderr -----
-    error: cluster local is not rotated: it has no agent, being the cluster that Rancher runs in
-    hint: its registration tokens are not used by an agent; on Harvester default-token is the token by which nodes join
+    error: cannot rotate cluster local: it is the cluster that Rancher runs in, and has no agent
+    hint: no agent uses its registration tokens; on Harvester, nodes join with default-token
     ----- exit status: 1 -----
     ") }
     Ok(())
@@ -85,18 +86,18 @@ async fn rotate_refuses_unsupported_cluster_kinds(#[case] storage: TokenStorage)
     allow_duplicates! { assert_snapshot!(all, @r"
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
-    error: cluster my-eks (c-id123) is not rotated: it is of kind EKS, which this version does not rotate
-    hint: imported (generic) clusters are rotated
+    error: cannot rotate cluster my-eks (c-id123): clusters of kind EKS are not supported by this version
+    hint: rotate imported (generic) clusters
     ----- exit status: 1 -----
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
-    error: cluster my-harvester (c-id123) is not rotated: it is of kind harvester, which this version does not rotate
-    hint: imported (generic) clusters are rotated
+    error: cannot rotate cluster my-harvester (c-id123): clusters of kind harvester are not supported by this version
+    hint: rotate imported (generic) clusters
     ----- exit status: 1 -----
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
-    error: cluster my-rke2-provisioned (c-id123) is not rotated: it is of kind provisioned, which this version does not rotate
-    hint: imported (generic) clusters are rotated
+    error: cannot rotate cluster my-rke2-provisioned (c-id123): clusters of kind provisioned are not supported by this version
+    hint: rotate imported (generic) clusters
     ----- exit status: 1 -----
     ") }
     Ok(())
@@ -130,9 +131,9 @@ async fn rotate_refuses_an_unreachable_cluster(#[case] storage: TokenStorage) ->
     allow_duplicates! { assert_snapshot!(format!("{no_route}\n{unknown_user}"), @r"
     $ kubectl-crt rotate c-id123 --yes --context management
     ----- stderr -----
-    error: the downstream cluster c-id123 cannot be reached: the context of the management side is not one of Rancher's, and no other way to it was given
-    hint: give a context of cluster c-id123 itself with --downstream-context
-    hint: or use a context of Rancher (…/k8s/clusters/local) with --context
+    error: cannot reach downstream cluster c-id123: --context is not a context of Rancher, and there is no other route
+    hint: pass a context of cluster c-id123 with --downstream-context
+    hint: pass a context of Rancher (…/k8s/clusters/local) with --context
     ----- exit status: 1 -----
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
@@ -156,7 +157,7 @@ async fn rotate_without_a_terminal_requires_yes(#[case] storage: TokenStorage) -
     let sentence = sentence.chain([end]).collect::<Vec<_>>().join("\n");
     allow_duplicates! { assert_snapshot!(sentence, @r"
     error: this changes credentials, and there is no terminal to confirm it on
-    hint: pass --yes to go ahead, or --dry-run to see what would be done
+    hint: pass --yes to continue, or --dry-run to print the plan
     ----- exit status: 1 -----
     ") }
     // The plan is printed before the refusal.
@@ -198,7 +199,7 @@ async fn rotate_and_rollback_reject_invalid_arguments() -> Result<()> {
     $ rotate c-id123 --all
     error: the argument '[CLUSTER]...' cannot be used with '--all'
     $ rotate c-id123 --timeout 20m
-    error: invalid value '20m' for '--timeout <DURATION>': at most 15m0s: a roll-out is held for twenty minutes, and going back must fit into them
+    error: invalid value '20m' for '--timeout <DURATION>': at most 15m0s: a rollout is held for twenty minutes, which must include the time for a rollback
     $ rotate c-id123 --settle soon
     error: invalid value 'soon' for '--settle <DURATION>': invalid duration "soon": write seconds (90) or units as in <age>m, <n>, 7d, 2w
     $ rotate c-id123 --force=everything
@@ -246,15 +247,15 @@ async fn rotate_refuses_a_disconnected_agent(#[case] storage: TokenStorage) -> R
     allow_duplicates! { assert_snapshot!(format!("{by_context}\n{derived}"), @r"
     $ kubectl-crt rotate c-id123 --yes --downstream-context c-id123-direct
     ----- stderr -----
-    error: cluster oslo (c-id123) is not rotated: Rancher says that its agent is not connected
-    hint: look at `kubectl crt status`: an agent whose token is dead needs to be rescued first
+    error: cannot rotate cluster oslo (c-id123): Rancher reports its agent as not connected
+    hint: see `kubectl crt status`: an agent with a revoked token has to be repaired first
     hint: --force=agent overrides this check
     ----- exit status: 1 -----
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
     Error from server: cannot … on the downstream cluster: the server answered 500 Internal Server Error
-    hint: Rancher reaches the cluster through its agent, whose tunnel may be down: `kubectl crt status` says more
-    hint: a way past the agent can be given with --downstream-context
+    hint: Rancher reaches the cluster through its agent, whose tunnel may be down: see `kubectl crt status`
+    hint: pass a context that does not go through the agent with --downstream-context
     ----- exit status: 1 -----
     ") }
     Ok(())
@@ -299,8 +300,8 @@ async fn rotate_refuses_a_held_rollout_without_a_rotation(#[case] storage: Token
     allow_duplicates! { assert_snapshot!(refusal, @r"
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
-    error: cluster oslo (c-id123) is not rotated: the roll-out of the agent is held (minReadySeconds 1200), and no rotation is under way: a run that was lost has left it
-    hint: it completes by itself within twenty minutes; with --force=agent the rotation begins from here, and releases it at its end
+    error: cannot rotate cluster oslo (c-id123): the rollout of the agent is held (minReadySeconds 1200) without a rotation in progress: an earlier run has left it behind
+    hint: wait up to twenty minutes until it completes; with --force=agent the rotation starts from here and releases it at its end
     hint: --force=agent overrides this check
     ----- exit status: 1 -----
     ") }
@@ -331,7 +332,7 @@ async fn rotate_refuses_mixed_token_storage() -> Result<()> {
     assert_snapshot!(refusal, @r"
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
-    error: Rancher keeps registration tokens both in Secrets and in the tokens themselves (without a Secret: c-id123/default-token); its migration is half done
+    error: Rancher keeps registration tokens both in Secrets and in the status of the tokens (without a Secret: c-id123/default-token): its migration is not finished
     hint: finish Rancher's migration of registration tokens first
     ----- exit status: 1 -----
     ");
