@@ -62,7 +62,7 @@ pub struct Cluster {
     /// Storage `secret`: fingerprint of the token that Rancher applied last on the downstream cluster. It proves that the
     /// manifest was applied, not that an agent has connected.
     pub applied_token: Option<Fingerprint>,
-    /// Rancher was told to redeploy the agent, and has not done so yet.
+    /// A redeploy of the agent was requested, and Rancher has not done it yet.
     pub force_deploy: bool,
     /// The agent image that the cluster's own spec asks for (`agentImageOverride`, else `desiredAgentImage` unless it is
     /// `fixed`). None: the one of the setting `agent-image`.

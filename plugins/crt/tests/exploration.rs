@@ -1,6 +1,6 @@
 //! The real stages, walked through every state of a model of Rancher, Kubernetes, agents and two operators.
 //!
-//! What each move of the environment stands for is said beside it. The number of states is printed
+//! A comment beside each move of the environment says what it stands for. The number of states is printed
 //! (`cargo test -p kubectl-crt --test exploration -- --nocapture`).
 
 #![expect(clippy::print_stdout, reason = "the number of states is part of what the test says")]
@@ -24,23 +24,23 @@ use model::{Counterexample, Environment, Explored, Help, Move, Refusal, World, e
 use rancher::TokenStorage;
 
 const LIMIT: usize = 1_500_000;
-/// A writer that does not stop. It comes when no pod is on its way, so that there is an end of the states.
+/// A writer that does not stop. It writes only while no pod is starting, so that the number of states is finite.
 const ENDLESS: u8 = u8::MAX;
 
 /// How many moves of each disturbing kind the environment has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 struct Budget {
-    /// A redeploy by Rancher: rendered at one moment, landing at a later one.
+    /// A redeploy by Rancher: rendered at one moment, applied at a later one.
     redeploys: u8,
     /// Every tunnel drops; any of the running agents reconnects last and writes `stv-aggregation`.
     reconnects: u8,
-    /// An hour passes: the hold runs out, Secrets are old, and each agent cleans foreign ones away.
+    /// An hour passes: the held rollout completes, Secrets are old, and each agent deletes foreign ones.
     hours: u8,
     /// Rancher is upgraded from storage `status` to storage `secret`.
     upgrades: u8,
     /// An agent takes longer to connect than the tool waits before it restarts it.
     slow_starts: u8,
-    /// Another writer puts the saved state of the start back: GitOps, a static manifest.
+    /// Another writer restores the state of the start: GitOps, a static manifest.
     reapplies: u8,
     /// Rancher's address is changed.
     settings: u8,
@@ -49,53 +49,53 @@ struct Budget {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Memory {
     left: Budget,
-    /// A redeploy that was rendered with this token and address and has not landed yet.
+    /// A redeploy that was rendered with this token and address and is not applied yet.
     rendered: Option<(Fingerprint, Address)>,
     /// The Cluster has changed since that one began: its last update will conflict, and it starts again.
     conflict: bool,
-    /// The other writer was there since this process pointed the Deployment at a token last.
+    /// The other writer has written since this process pointed the Deployment at a token last.
     reapplied: bool,
-    /// The templates whose pod has dialled Rancher. An agent dials once, and again only when its tunnel breaks.
-    dialled: BTreeSet<(Option<Fingerprint>, Option<String>, Address)>,
-    /// Pods whose ReplicaSet was made while the roll-out was held: they do not count as available.
+    /// The templates whose pod has connected to Rancher. An agent connects once, and again only when its tunnel breaks.
+    connected_once: BTreeSet<(Option<Fingerprint>, Option<String>, Address)>,
+    /// Pods whose ReplicaSet was created while the rollout was held: they do not count as available.
     unavailable: BTreeSet<Pod>,
-    /// Storage `secret`: the cluster has changed and Rancher will look at it.
+    /// Storage `secret`: the Cluster has changed, and Rancher will reconcile it.
     event: bool,
 }
 
-/// A world of one imported cluster.
+/// A model of one imported cluster.
 struct CrtModel {
     storage: TokenStorage,
     budget: Budget,
-    /// Agents with a value drawn by us never get through, though Rancher accepts it (a broken image, no room for a pod).
+    /// Agents with a new value never connect, although Rancher accepts it (a broken image, no room for a pod).
     new_agents_fail: bool,
     /// Agents cannot reach the address that the settings are changed to.
     unreachable: bool,
     /// How often the journal is forged.
     forgeries: u8,
     variant: Variant,
-    /// How many holders lose the lock with a write in hand, and how many rollbacks are asked for.
+    /// How many holders lose the lock with a write in flight, and how many rollbacks are requested.
     others: (u8, u8),
-    /// No Secret is old enough to be cleaned away.
+    /// No Secret is old enough for an agent to delete it.
     young: bool,
     mutant: Option<Mutant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Variant {
-    /// All is well at the start.
+    /// A healthy cluster.
     Ordinary,
     /// Rancher began to redeploy before the rotation began.
-    RedeployUnderWay,
-    /// Storage `secret`: Rancher's time to live has rotated `system`, and nothing has pushed it.
+    RedeployInProgress,
+    /// Storage `secret`: Rancher has rotated `system` by itself and has not pushed it.
     RotatedByRancher,
-    /// Storage `secret`: an old end of grace stands in the status of `system`.
+    /// Storage `secret`: the status of `system` has an old end of a grace period.
     StaleGrace,
     /// `system` was deleted; the agent runs with the token of another one.
     NoSystem,
     /// The agent runs with a token of another cluster, and the rotation was forced.
     ForeignAgent,
-    /// The downstream side is another cluster, whose agent runs with its own token.
+    /// The downstream context leads to another cluster, whose agent runs with its own token.
     WrongDownstream,
 }
 
@@ -238,10 +238,10 @@ impl Environment for CrtModel {
     fn starts(&self) -> Vec<World<Self>> {
         let memory = Memory {
             left: self.budget,
-            rendered: (self.variant == Variant::RedeployUnderWay).then(|| (old(), *HERE)),
+            rendered: (self.variant == Variant::RedeployInProgress).then(|| (old(), *HERE)),
             conflict: false,
             reapplied: false,
-            dialled: [(Some(old()), None, *HERE)].into(),
+            connected_once: [(Some(old()), None, *HERE)].into(),
             unavailable: [].into(),
             event: false,
         };
@@ -250,17 +250,17 @@ impl Environment for CrtModel {
         if self.variant == Variant::WrongDownstream {
             // Begun with the right context, and resumed with a wrong one.
             let mut resumed: World<Self> = world.clone();
-            let notes = notes(Fingerprint::of("new"));
+            let record = record(Fingerprint::of("new"));
             resumed.seen.mark = Some(Mark {
                 run: RunId::placeholder().to_string(),
                 direction: Direction::Forward,
-                record: notes.clone(),
+                record: record.clone(),
             });
-            resumed.run = Some(run(Direction::Forward, Phase::Place, notes));
-            let mut back = resumed.clone();
-            back.run.as_mut().expect("it has one").direction = Direction::Rollback;
+            resumed.run = Some(run(Direction::Forward, Phase::Place, record));
+            let mut rollback = resumed.clone();
+            rollback.run.as_mut().expect("it has one").direction = Direction::Rollback;
             world.seen.blockers.clear();
-            return vec![world, resumed, back];
+            return vec![world, resumed, rollback];
         }
         vec![world]
     }
@@ -276,12 +276,12 @@ impl Environment for CrtModel {
 
     fn timer(&self, world: &World<Self>, timer: Timer) -> Option<Help> {
         match timer {
-            // A redeploy lands or gives up within half a minute; --settle is longer.
+            // A redeploy is applied or fails within half a minute; --settle is longer.
             Timer::Quiet => {
                 let system = world.seen.system.as_ref().map(|holder| holder.token);
                 let rendered = world.memory.rendered.map(|(token, _)| token);
                 let landed = rendered.is_none() || rendered == system;
-                // A writer that comes more often than every --settle was there by then, unless it has stopped.
+                // A writer that writes more often than every --settle has written by then, unless it has stopped.
                 let back = world
                     .run
                     .as_ref()
@@ -292,10 +292,10 @@ impl Environment for CrtModel {
             Timer::Cache | Timer::InFlight => None,
             Timer::Retry if world.is_sending() => None,
             Timer::Retry => {
-                let long = has_dialled(world) || world.memory.left.slow_starts > 0;
+                let long = has_connected(world) || world.memory.left.slow_starts > 0;
                 long.then_some(Help::Helps)
             }
-            // What follows is what follows a colleague's `rollback`, which may come at any moment.
+            // The rest is the same as after `rollback` by another operator, which may come at any moment.
             Timer::Proof => {
                 let moved = world.seen.pushes == Some(*THERE) || world.seen.address == *THERE;
                 (self.new_agents_fail || moved).then_some(Help::Helps)
@@ -304,7 +304,7 @@ impl Environment for CrtModel {
     }
 
     fn timer_passed(&self, world: &mut World<Self>, timer: Timer) {
-        if timer == Timer::Retry && !has_dialled(world) {
+        if timer == Timer::Retry && !has_connected(world) {
             world.memory.left.slow_starts = world.memory.left.slow_starts.saturating_sub(1);
         }
     }
@@ -318,7 +318,7 @@ impl Environment for CrtModel {
         let connected = seen.connected.map(|connected| connected.token);
         credentials.extend(seen.credentials.keys().chain(&seen.deployed).chain(&connected));
         credentials.extend(seen.mark.as_ref().and_then(|mark| mark.record.new));
-        credentials.extend(former.and_then(|notes| notes.new));
+        credentials.extend(former.and_then(|record| record.new));
         let pods = seen.pods.iter().filter_map(|pod| pod.restarted_at.clone());
         let marks = pods
             .chain(seen.restarted_at.clone())
@@ -358,7 +358,7 @@ impl Environment for CrtModel {
                 world.memory.event = true;
                 world.memory.conflict |= world.memory.rendered.is_some();
             }
-            // A new or changed template: its ReplicaSet takes the hold of this moment.
+            // A new or changed template: its ReplicaSet gets the present `minReadySeconds`.
             Step::PointHeld { .. } | Step::PointBack { .. } => {
                 world.memory.reapplied = false;
                 settle_availability(world);
@@ -372,9 +372,9 @@ impl Environment for CrtModel {
         memory.reapplied = false;
     }
 
-    /// Whoever may write Leases can claim anything, of this run and of another.
+    /// A user with permission to write Leases can claim anything about this run or another one.
     fn forged(&self, _: &World<Self>) -> Vec<Run<Crt>> {
-        let claims = notes(old());
+        let claims = record(old());
         let mut forged = Vec::new();
         for direction in [Direction::Forward, Direction::Rollback] {
             for phase in [Phase::Make, Phase::Place, Phase::Retire, Phase::Confirm] {
@@ -408,12 +408,12 @@ impl Environment for CrtModel {
             return decide(seen, run);
         };
         let mut run = run.clone();
-        if mutant == Mutant::NoSettling {
+        if mutant == Mutant::NoQuietTime {
             run.timers.insert(Timer::Quiet, true);
         }
         let mut decision = decide(&self.mutated(seen, Some(&run)), &run);
         match &mut decision.next {
-            // The lie may make it remove what is not there.
+            // The mutant may make it delete what does not exist.
             Next::Step(intent) => match &intent.step {
                 Step::DeleteTemporary { token } if !seen.temporary.contains(token) => {
                     decision.next = Next::wait("nothing");
@@ -439,7 +439,7 @@ impl Environment for CrtModel {
 
     fn predict(&self, seen: &mut Observed, run: &Run<Crt>, step: &Step) {
         Crt::predict(seen, run, step);
-        if self.mutant == Some(Mutant::NoHold) {
+        if self.mutant == Some(Mutant::NotHeld) {
             seen.held = false;
         }
     }
@@ -459,7 +459,7 @@ impl Environment for CrtModel {
         }
         let system = seen.system.as_ref().map(|holder| holder.token);
         let in_time = |trigger: &Trigger| !trigger.overdue && Some(trigger.token) == system;
-        // One that a former holder has overtaken is refused: the Cluster has another version by then.
+        // A write that a former holder has overtaken is rejected: the Cluster has another version by then.
         if self.others.0 == 0
             && world.sending() == Some(&Step::TriggerApply)
             && seen.trigger.as_ref().is_some_and(in_time)
@@ -482,7 +482,7 @@ impl Environment for CrtModel {
             ));
         }
         if self.new_agents_fail && !running.iter().any(|pod| pod.token == Some(old())) {
-            return Some(format!("the only agent that gets through is gone: {seen:#?}"));
+            return Some(format!("the only agent that can connect is gone: {seen:#?}"));
         }
         if !seen.deployed.is_some_and(|named| is_accepted(&named)) {
             return Some(format!(
@@ -514,7 +514,7 @@ fn ended_wrong(world: &W) -> Option<String> {
     }
     let target = seen.system.as_ref().map(|holder| holder.token);
     let right = match direction {
-        // A forged journal has no old token: what the agent runs with stays.
+        // A forged journal has no old token: the agent keeps its token.
         Direction::RollForward => false,
         Direction::Rollback if world.was_forged() => target == seen.deployed,
         Direction::Rollback => target == Some(old()),
@@ -528,8 +528,8 @@ fn ended_wrong(world: &W) -> Option<String> {
     let clean = seen.temporary.is_empty() && seen.system.as_ref().is_some_and(|holder| holder.previous.is_none());
     let renewed =
         direction == Direction::Rollback || seen.others.values().all(|held| *held != Fingerprint::of("default"));
-    // A former holder's write may still have landed after the end; what it can do is harmless, but not tidy.
-    // What a run that was forged in between has left is found by the next one.
+    // A former holder's write may be applied after the end. It does no harm, but may leave something behind.
+    // The next run removes what a forged run has left behind.
     let clean = clean || world.was_forged();
     (!right || !clean || !renewed).then(|| format!("ended wrong ({direction}): {seen:#?}"))
 }
@@ -553,7 +553,7 @@ fn template(pod: &Pod) -> (Option<Fingerprint>, Option<String>, Address) {
     (pod.token, pod.restarted_at.clone(), pod.address)
 }
 
-fn notes(new: Fingerprint) -> Record {
+fn record(new: Fingerprint) -> Record {
     Record {
         old: Fingerprint::of("claimed"),
         new: Some(new),
@@ -581,15 +581,15 @@ fn run(direction: Direction, phase: Phase, record: Record) -> Run<Crt> {
     }
 }
 
-/// Whether the agent that should connect has done so, and will not again before its tunnel breaks.
-fn has_dialled(world: &W) -> bool {
+/// Whether the agent that should connect has done so, and will not connect again before its tunnel breaks.
+fn has_connected(world: &W) -> bool {
     let seen = &world.seen;
     let mut current = seen
         .pods
         .iter()
         .filter(|pod| is_current(seen, pod) && pod.ready && !pod.leaving);
     let connected = seen.deployed.is_some_and(|named| seen.is_connected(named));
-    !connected && current.any(|pod| world.memory.dialled.contains(&template(pod)))
+    !connected && current.any(|pod| world.memory.connected_once.contains(&template(pod)))
 }
 
 /// The Deployment controller sets `minReadySeconds` of the ReplicaSet of the present template, and of no other one
@@ -629,7 +629,7 @@ fn roll_out(world: &W, moves: &mut Vec<Move<CrtModel>>) {
             ready: false,
             leaving: false,
         };
-        // Its ReplicaSet keeps the hold of this moment, also for a pod that starts later.
+        // Its ReplicaSet keeps the present `minReadySeconds`, also for a pod that starts later.
         if seen.held {
             let started = Pod {
                 ready: true,
@@ -638,7 +638,7 @@ fn roll_out(world: &W, moves: &mut Vec<Move<CrtModel>>) {
             to.memory.unavailable.insert(started);
         }
         to.seen.pods.insert(pod);
-        moves.push(step("Kubernetes makes a pod", Help::Helps, to));
+        moves.push(step("Kubernetes creates a pod", Help::Helps, to));
     }
     let new_unavailable = usize::from(current.is_some_and(|pod| !available(pod)));
     let available_now = staying.iter().filter(|pod| available(pod)).count();
@@ -654,8 +654,8 @@ fn roll_out(world: &W, moves: &mut Vec<Move<CrtModel>>) {
                 restarted_at: Some("leaving".to_owned()),
                 ..(*pod).clone()
             };
-            if to.memory.dialled.remove(&template(pod)) {
-                to.memory.dialled.insert(template(&leaving));
+            if to.memory.connected_once.remove(&template(pod)) {
+                to.memory.connected_once.insert(template(&leaving));
             }
             to.seen.pods.insert(leaving);
             moves.push(step("Kubernetes removes a pod of another template", Help::Helps, to));
@@ -665,8 +665,8 @@ fn roll_out(world: &W, moves: &mut Vec<Move<CrtModel>>) {
         let mut to = world.clone();
         to.seen.pods.remove(pod);
         if pod.leaving {
-            to.memory.dialled.remove(&template(pod));
-            moves.push(step("a pod ends", Help::Helps, to));
+            to.memory.connected_once.remove(&template(pod));
+            moves.push(step("a pod terminates", Help::Helps, to));
         } else if !pod.ready && pod.token.is_some_and(|token| seen.credentials.contains_key(&token)) {
             let pod = Pod {
                 ready: true,
@@ -682,7 +682,7 @@ fn roll_out(world: &W, moves: &mut Vec<Move<CrtModel>>) {
 }
 
 impl CrtModel {
-    /// An agent dials once after its start, writes `stv-aggregation` when Rancher accepts it, and dials again only when its
+    /// An agent connects once after its start, writes `stv-aggregation` when Rancher accepts it, and connects again only when its
     /// tunnel breaks (rancher/rancher `cmd/agent/main.go`, `pkg/agent/rancher`).
     fn agents(&self, world: &W, moves: &mut Vec<Move<CrtModel>>) {
         for pod in world.seen.pods.iter().filter(|pod| pod.ready) {
@@ -695,7 +695,7 @@ impl CrtModel {
             let address = pod.address;
             let mut to = world.clone();
             to.seen.connected = Some(AgentConnection { token, address });
-            if to.memory.dialled.insert(template(pod)) {
+            if to.memory.connected_once.insert(template(pod)) {
                 moves.push(step("an agent connects", Help::Helps, to));
             } else if to.memory.left.reconnects > 0 && world.seen.connected != to.seen.connected {
                 to.memory.left.reconnects -= 1;
@@ -709,7 +709,7 @@ impl CrtModel {
     }
 }
 
-/// What Rancher does of its own accord.
+/// What Rancher does by itself.
 fn rancher(world: &W, moves: &mut Vec<Move<CrtModel>>) {
     let seen = &world.seen;
     let held: BTreeSet<_> = seen
@@ -717,7 +717,7 @@ fn rancher(world: &W, moves: &mut Vec<Move<CrtModel>>) {
         .into_iter()
         .chain(seen.foreign.iter().copied())
         .collect();
-    // Each replica has an index of its own, so that a change takes a moment.
+    // Each replica has its own index, so a change takes a moment.
     let accepted: BTreeSet<_> = seen.acceptance.keys().copied().collect();
     for token in held.symmetric_difference(&accepted) {
         let mut to = world.clone();
@@ -739,7 +739,7 @@ fn rancher(world: &W, moves: &mut Vec<Move<CrtModel>>) {
         let mut to = world.clone();
         to.memory.rendered = None;
         land(&mut to, token, address);
-        moves.push(step("the redeploy lands", Help::Helps, to));
+        moves.push(step("the redeploy is applied", Help::Helps, to));
     }
     // Nothing is in progress, so that a minute may pass.
     let waiting = world.seen.trigger.is_some_and(|trigger| !trigger.overdue);
@@ -756,18 +756,18 @@ fn rancher(world: &W, moves: &mut Vec<Move<CrtModel>>) {
         if seen.applied != system {
             to.memory.rendered = system.zip(seen.pushes);
         }
-        moves.push(step("Rancher looks at the cluster", Help::Helps, to));
+        moves.push(step("Rancher reconciles the cluster", Help::Helps, to));
     }
 }
 
 /// Rancher's apply: its Secret, and the Deployment's volume and environment; what others added to the template and to
-/// the roll-out settings survives (seen on Rancher 2.15.0 and 2.12.0).
+/// the rollout settings survives (seen on Rancher 2.15.0 and 2.12.0).
 fn land(world: &mut W, token: Fingerprint, address: Address) {
     world.seen.credentials.entry(token).or_insert(Age::Young);
     world.seen.deployed = Some(token);
     world.seen.address = address;
     if std::mem::take(&mut world.memory.conflict) {
-        // The update at its end conflicts with the trigger: nothing is noted, and it starts again.
+        // The update at its end conflicts with the trigger: nothing is recorded, and it starts again.
         world.memory.event = true;
     } else if world.seen.storage == TokenStorage::Secret {
         world.seen.applied = Some(token);
@@ -798,7 +798,7 @@ fn disturbances(world: &W, moves: &mut Vec<Move<CrtModel>>) {
                 .credentials
                 .retain(|token, age| *age == Age::Young || Some(*token) == pod.token);
             if to.seen.credentials != world.seen.credentials {
-                moves.push(step("an agent cleans foreign Secrets away", Help::Disturbs, to));
+                moves.push(step("an agent deletes foreign Secrets", Help::Disturbs, to));
             }
         }
     }
@@ -819,7 +819,7 @@ fn disturbances(world: &W, moves: &mut Vec<Move<CrtModel>>) {
     } else if world.seen.pushes == Some(*THERE) && !forward {
         let mut to = world.clone();
         to.seen.pushes = Some(*HERE);
-        moves.push(step("server-url is put back", Help::Helps, to));
+        moves.push(step("server-url is restored", Help::Helps, to));
     }
     // Early builds of storage `secret` decide by the status alone (seen on Rancher 2.15.0).
     let previous = world.seen.system.as_ref().and_then(|holder| holder.previous);
@@ -829,11 +829,11 @@ fn disturbances(world: &W, moves: &mut Vec<Move<CrtModel>>) {
             holder.previous = None;
         }
         to.seen.status_grace = None;
-        moves.push(step("Rancher ends the grace by the status", Help::Disturbs, to));
+        moves.push(step("Rancher ends the grace period by the status", Help::Disturbs, to));
     }
 }
 
-/// GitOps, or a static manifest: the Deployment and its Secret are as they were at the start again.
+/// GitOps, or a static manifest: the Deployment and its Secret are again as at the start.
 fn reapplies(world: &W, moves: &mut Vec<Move<CrtModel>>) {
     let seen = &world.seen;
     let as_saved = seen.deployed == Some(old()) && seen.restarted_at.is_none() && !seen.held && seen.address == *HERE;
@@ -844,7 +844,7 @@ fn reapplies(world: &W, moves: &mut Vec<Move<CrtModel>>) {
         moves.push(step("the other writer stops", Help::Helps, to));
     }
     let at_rest = || seen.pods.iter().all(|pod| pod.ready && !pod.leaving);
-    // In storage `secret` there are too many states when it goes on on the way back, which is what it wants.
+    // With storage `secret` there are too many states if it continues during a rollback, which restores the same state.
     let content = || {
         seen.storage == TokenStorage::Secret
             && world
@@ -867,7 +867,7 @@ fn reapplies(world: &W, moves: &mut Vec<Move<CrtModel>>) {
     to.seen.address = *HERE;
     to.seen.deployment_direction = None;
     settle_availability(&mut to);
-    moves.push(step("another writer puts the old state back", Help::Disturbs, to));
+    moves.push(step("another writer restores the old state", Help::Disturbs, to));
 }
 
 fn explored(model: &CrtModel) -> Result<Explored, Counterexample> {
@@ -962,15 +962,15 @@ fn a_former_holder_and_a_rollback_lose_nothing() {
 }
 
 #[test]
-fn odd_beginnings_lose_nothing() {
-    for variant in [Variant::RedeployUnderWay, Variant::NoSystem] {
+fn unusual_starts_lose_nothing() {
+    for variant in [Variant::RedeployInProgress, Variant::NoSystem] {
         nothing_is_lost(
             &format!("{variant:?}"),
             &CrtModel::new(TokenStorage::Status, variant, QUIET),
         );
     }
     for variant in [
-        Variant::RedeployUnderWay,
+        Variant::RedeployInProgress,
         Variant::RotatedByRancher,
         Variant::StaleGrace,
     ] {
@@ -991,7 +991,7 @@ fn an_upgrade_in_the_middle_loses_nothing() {
 }
 
 #[test]
-fn new_agents_that_never_get_through_lead_back() {
+fn new_agents_that_never_connect_cause_a_rollback() {
     for storage in [TokenStorage::Status, TokenStorage::Secret] {
         let failing = CrtModel {
             new_agents_fail: true,
@@ -1002,7 +1002,7 @@ fn new_agents_that_never_get_through_lead_back() {
 }
 
 #[test]
-fn another_cluster_is_never_touched() {
+fn another_cluster_is_never_changed() {
     for storage in [TokenStorage::Status, TokenStorage::Secret] {
         nothing_is_lost(
             "a wrong downstream",
@@ -1055,39 +1055,39 @@ fn a_change_of_address_loses_nothing() {
     }
 }
 
-/// A mistake in the stages. The model must find each, or it proves nothing.
+/// A planted mistake in the stages. The model checker must find each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Mutant {
-    /// A redeploy that began before is not waited for.
-    NoSettling,
+    /// The run does not wait for a redeploy that began before.
+    NoQuietTime,
     /// What `system` has is overwritten without a temporary token.
     NoTemporaryToken,
     /// The rollout is not held.
-    NoHold,
+    NotHeld,
     /// The old token is revoked while pods with it still exist.
     PodsNotAwaited,
-    /// A rollback leaves objects alone that look right already, so that a late write still fits them.
+    /// A rollback does not write objects that have the right value already, so a late write is still accepted.
     NoFence,
-    /// The agent's own proof is not asked for.
+    /// The agent's own proof is not required.
     NoProof,
     /// Any cluster is accepted as the downstream cluster.
     AnyDownstream,
     /// A token of another cluster is kept valid like one of this cluster.
-    CarriesForeign,
-    /// The quiet time goes on although another writer was there.
+    KeepsForeignToken,
+    /// The quiet time continues although another writer has written.
     QuietNotRestarted,
-    /// What the Lease claims is trusted.
+    /// The claims of the Lease are trusted.
     TrustsLease,
     /// Rancher is triggered again and again.
-    HastyTrigger,
+    RepeatedTrigger,
     /// The rollout is released on the proof of an earlier template.
     EarlierTemplate,
-    /// A template that another writer has replaced between two looks is taken for the run's own.
+    /// A template that another writer has replaced between two looks counts as the run's own.
     AnyTemplate,
 }
 
 impl CrtModel {
-    /// What a mutant takes what there is for.
+    /// The observed state as the mutant reports it.
     fn mutated(&self, seen: &Observed, run: Option<&Run<Crt>>) -> Observed {
         let mut seen = seen.clone();
         let rollback = run.is_some_and(|run| run.direction.is_rollback());
@@ -1108,8 +1108,8 @@ impl CrtModel {
                 seen.restarted_at = placed.or(seen.restarted_at);
             }
             Some(Mutant::AnyDownstream) => seen.downstream = DownstreamIdentity::Proven,
-            Some(Mutant::CarriesForeign) => seen.foreign.clear(),
-            Some(Mutant::HastyTrigger) => seen.trigger.iter_mut().for_each(|trigger| trigger.overdue = true),
+            Some(Mutant::KeepsForeignToken) => seen.foreign.clear(),
+            Some(Mutant::RepeatedTrigger) => seen.trigger.iter_mut().for_each(|trigger| trigger.overdue = true),
             Some(Mutant::EarlierTemplate) => {
                 let address = seen.address;
                 seen.connected
@@ -1145,15 +1145,15 @@ fn is_found(mutant: Mutant, model: CrtModel) {
 fn mutants_are_found() {
     let redeploy = Budget { redeploys: 1, ..QUIET };
     is_found(
-        Mutant::NoSettling,
-        CrtModel::new(TokenStorage::Status, Variant::RedeployUnderWay, redeploy),
+        Mutant::NoQuietTime,
+        CrtModel::new(TokenStorage::Status, Variant::RedeployInProgress, redeploy),
     );
     is_found(
         Mutant::NoTemporaryToken,
         CrtModel::new(TokenStorage::Status, Variant::Ordinary, QUIET),
     );
     is_found(
-        Mutant::NoHold,
+        Mutant::NotHeld,
         CrtModel {
             new_agents_fail: true,
             ..CrtModel::new(TokenStorage::Status, Variant::Ordinary, QUIET)
@@ -1183,11 +1183,11 @@ fn mutants_are_found() {
         CrtModel::new(TokenStorage::Status, Variant::WrongDownstream, QUIET),
     );
     is_found(
-        Mutant::CarriesForeign,
+        Mutant::KeepsForeignToken,
         CrtModel::new(TokenStorage::Status, Variant::ForeignAgent, QUIET),
     );
     is_found(
-        Mutant::CarriesForeign,
+        Mutant::KeepsForeignToken,
         CrtModel::new(TokenStorage::Secret, Variant::ForeignAgent, QUIET),
     );
     let once = Budget { reapplies: 2, ..QUIET };
@@ -1221,7 +1221,7 @@ fn mutants_are_found() {
         },
     );
     is_found(
-        Mutant::HastyTrigger,
+        Mutant::RepeatedTrigger,
         CrtModel::new(TokenStorage::Secret, Variant::Ordinary, QUIET),
     );
     is_found(

@@ -54,7 +54,7 @@ pub(crate) async fn list(
         comparison(&mut figures, (&theirs.name, b), (&ours.name, a));
     }
     anstream::println!(
-        "\n{rows} tokens in {} namespaces, era {}:\n\n{figures}",
+        "\n{rows} tokens in {} namespaces, token storage {}:\n\n{figures}",
         rows / TO_A_NAMESPACE,
         storage.word()
     );
@@ -71,7 +71,7 @@ async fn populated(environment: &TestEnvironment, storage: TokenStorage, tokens:
 
     let client = management.client().await?;
     let copies = Copies::of(&client, &pattern.id, storage).await?;
-    anstream::println!("Writing {tokens} registration tokens of era {} …", storage.word());
+    anstream::println!("Writing {tokens} registration tokens, token storage {} …", storage.word());
     let clusters = tokens / TO_A_NAMESPACE;
     let made = (0..clusters).map(|number| copies.cluster(&client, number));
     futures::stream::iter(made)

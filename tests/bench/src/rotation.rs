@@ -39,7 +39,7 @@ pub(crate) async fn rotation(
         rotate.output()?;
         runs.push(Run::read(&rancher, &cluster, before)?);
     }
-    let mut rows = table(&[&format!("one rotation, era {}", storage.word()), "time"]);
+    let mut rows = table(&[&format!("one rotation, token storage {}", storage.word()), "time"]);
     let mut row = |what: &str, of: fn(&Run) -> u64| {
         rows.add_row([what.to_owned(), format!("{:.2} s", median(runs.iter().map(of)) / 1e3)]);
     };

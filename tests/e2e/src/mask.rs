@@ -36,7 +36,7 @@ static RULES: LazyLock<Vec<(Regex, Mask)>> = LazyLock::new(|| {
         (r"process \d+ on [^\s,)]+", Mask::As("process <pid> on <host>")),
         (r"([Rr]otation|run {7}) [b-z2-9]{5}\b", Mask::As("$1 <run>")),
         (
-            r"(renewed|begun|ended|in|settle:|touch:|proof:|reconnect:)( in)? \d+[smhd]\d*s?( ago)?",
+            r"(renewed|started|begun|ended|in|settle:|retry:|proof:)( in)? \d+[smhd]\d*s?( ago)?",
             Mask::As("$1$2 <age>$3"),
         ),
         // In a table, the space after a short value belongs to the column.
@@ -90,10 +90,10 @@ mod tests {
 
     #[test]
     fn a_holder_and_a_run_are_hidden_and_their_words_stay() {
-        let text = "process 4711 on laptop, renewed 4s ago; Rotation x7k2p is under way";
+        let text = "process 4711 on laptop, renewed 4s ago; Rotation x7k2p is in progress";
         assert_eq!(
             mask_output(text),
-            "process <pid> on <host>, renewed <age> ago; Rotation <run> is under way"
+            "process <pid> on <host>, renewed <age> ago; Rotation <run> is in progress"
         );
     }
 }

@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(
             index.tunnel(TokenStorage::Secret, "new"),
             None,
-            "era S never reads the status"
+            "with storage `secret` the status is never read"
         );
     }
 
@@ -382,13 +382,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_token_held_by_two_objects_is_valid_until_both_are_deleted() {
         let index = index(Duration::ZERO);
-        let bridge = ("c-aaaaa".to_owned(), "zz-bridge".to_owned());
+        let temporary = ("c-aaaaa".to_owned(), "zz-crt-temporary-new".to_owned());
         index.crt(key(), Some(&crt("o")));
-        index.crt(bridge.clone(), Some(&crt("o")));
+        index.crt(temporary.clone(), Some(&crt("o")));
         index.crt(key(), Some(&crt("n")));
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert!(index.tunnel(TokenStorage::Status, "o").is_some());
-        index.crt(bridge, None);
+        index.crt(temporary, None);
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert!(index.tunnel(TokenStorage::Status, "o").is_none());
     }

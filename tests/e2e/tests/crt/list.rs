@@ -30,16 +30,16 @@ async fn list_infers_token_users_with_status_storage_and_probe_confirms_them() -
     ");
     assert_snapshot!(crt(&fixture, &["list", id, "-o", "wide"]).await?, @r"
     $ kubectl-crt list c-id123 -o wide
-    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY         STATE     LAST ROTATED   PREVIOUS   KIND       ERA     MANAGED BY   PROBLEMS
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   <none>    nobody          current   <never>        <none>     imported   plain   <none>       <none>
-    lyon      c-id123   system          BBBBBBBBBB    <n>   <none>    agent?,system   current   <never>        <none>     imported   plain   <none>       <none>
+    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY         STATE     LAST ROTATED   PREVIOUS   KIND       STORAGE   MANAGED BY   PROBLEMS
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   <none>    <none>          current   <never>        <none>     imported   status    <none>       <none>
+    lyon      c-id123   system          BBBBBBBBBB    <n>   <none>    agent?,system   current   <never>        <none>     imported   status    <none>       <none>
     ----- stderr -----
     ----- exit status: 0 -----
     ");
     assert_snapshot!(crt(&fixture, &["list", id, "--probe"]).await?, @r"
     $ kubectl-crt list c-id123 --probe
     CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE     ACCEPTED   LAST ROTATED
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   <none>    nobody         current   yes        <never>
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   <none>    <none>         current   yes        <never>
     lyon      c-id123   system          BBBBBBBBBB    <n>   <none>    agent,system   current   yes        <never>
     ----- stderr -----
     ----- exit status: 0 -----
@@ -61,9 +61,9 @@ async fn list_shows_token_users_and_expiry_with_secret_storage() -> Result<()> {
     ");
     assert_snapshot!(crt(&fixture, &["list", id, "-o", "wide", "--probe"]).await?, @r"
     $ kubectl-crt list c-id123 -o wide --probe
-    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE     ACCEPTED   LAST ROTATED   PREVIOUS   KIND       ERA      MANAGED BY   ADDRESS                   PROBLEMS
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       nobody         current   yes        <never>        <none>     imported   secret   <none>       https://127.0.0.1:<port>   <none>
-    lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent,system   current   yes        <never>        <none>     imported   secret   <none>       https://127.0.0.1:<port>   <none>
+    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE     ACCEPTED   LAST ROTATED   PREVIOUS   KIND       STORAGE   MANAGED BY   ADDRESS                   PROBLEMS
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       <none>         current   yes        <never>        <none>     imported   secret    <none>       https://127.0.0.1:<port>   <none>
+    lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent,system   current   yes        <never>        <none>     imported   secret    <none>       https://127.0.0.1:<port>   <none>
     ----- stderr -----
     ----- exit status: 0 -----
     ");
@@ -90,14 +90,14 @@ async fn list_supports_the_output_formats_of_kubectl() -> Result<()> {
     ");
     assert_snapshot!(crt(&fixture, &["list", id, "--no-headers", "--sort-by", "{.metadata.name}"]).await?, @r"
     $ kubectl-crt list c-id123 --no-headers --sort-by {.metadata.name}
-    lyon   c-id123   default-token   AAAAAAAAAA   <n>   30d   nobody         current   <never>
+    lyon   c-id123   default-token   AAAAAAAAAA   <n>   30d   <none>         current   <never>
     lyon   c-id123   system          BBBBBBBBBB   <n>   30d   agent,system   current   <never>
     ----- stderr -----
     ----- exit status: 0 -----
     ");
     assert_snapshot!(crt(&fixture, &["list", id, "--no-headers", "--sort-by=.state"]).await?, @r"
     $ kubectl-crt list c-id123 --no-headers --sort-by=.state
-    lyon   c-id123   default-token   AAAAAAAAAA   <n>   30d   nobody         current   <never>
+    lyon   c-id123   default-token   AAAAAAAAAA   <n>   30d   <none>         current   <never>
     lyon   c-id123   system          BBBBBBBBBB   <n>   30d   agent,system   current   <never>
     ----- stderr -----
     ----- exit status: 0 -----
@@ -111,7 +111,6 @@ async fn list_supports_the_output_formats_of_kubectl() -> Result<()> {
         displayName: lyon
         id: c-id123
         kind: imported
-      era: secret
       expiresAt: "<time>"
       fingerprint: AAAAAAAAAA
       graceEndsAt: null
@@ -127,13 +126,13 @@ async fn list_supports_the_output_formats_of_kubectl() -> Result<()> {
       problems: []
       reason: ""
       state: current
+      tokenStorage: secret
       usedBy: []
     - apiVersion: kubectl-rotation.github.io/v1alpha1
       cluster:
         displayName: lyon
         id: c-id123
         kind: imported
-      era: secret
       expiresAt: "<time>"
       fingerprint: BBBBBBBBBB
       graceEndsAt: null
@@ -149,6 +148,7 @@ async fn list_supports_the_output_formats_of_kubectl() -> Result<()> {
       problems: []
       reason: ""
       state: current
+      tokenStorage: secret
       usedBy:
       - agent
       - system
@@ -336,7 +336,7 @@ async fn list_shows_a_token_that_rancher_rotated_by_itself() -> Result<()> {
     let reason = "jsonpath={.items[1].state}: {.items[1].reason}";
     assert_snapshot!(crt(&fixture, &["list", id, "-o", reason]).await?, @r"
     $ kubectl-crt list c-id123 -o jsonpath={.items[1].state}: {.items[1].reason}
-    rotated-not-pushed: Rancher has rotated it by itself and pushes the new value only at the next event of the cluster----- stderr -----
+    rotated-not-pushed: Rancher rotated it by itself, and pushes the new value when it reconciles the cluster next----- stderr -----
     ----- exit status: 0 -----
     ");
 
@@ -354,9 +354,9 @@ async fn list_shows_a_token_that_rancher_rotated_by_itself() -> Result<()> {
     assert_eq!(state, "previous");
     assert_snapshot!(crt(&fixture, &["list", id, "-o", "wide"]).await?, @r"
     $ kubectl-crt list c-id123 -o wide
-    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE                                 LAST ROTATED   PREVIOUS     KIND       ERA      MANAGED BY   PROBLEMS
-    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       nobody         current                               <never>        <none>       imported   secret   <none>       <none>
-    lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent,system   previous until <time>   <never>        CCCCCCCCCC   imported   secret   <none>       <none>
+    CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE                                 LAST ROTATED   PREVIOUS     KIND       STORAGE   MANAGED BY   PROBLEMS
+    lyon      c-id123   default-token   AAAAAAAAAA    <n>   30d       <none>         current                               <never>        <none>       imported   secret    <none>       <none>
+    lyon      c-id123   system          BBBBBBBBBB    <n>   30d       agent,system   previous until <time>   <never>        CCCCCCCCCC   imported   secret    <none>       <none>
     ----- stderr -----
     ----- exit status: 0 -----
     ");

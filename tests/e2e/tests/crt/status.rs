@@ -63,50 +63,47 @@ async fn status_explains_a_healthy_cluster_with_secret_storage() -> Result<()> {
     ----- stderr -----
     ----- exit status: 0 -----
     "#);
-    assert_snapshot!(mask_output(&fixture.shell.crt(["status", id, "-o", "yaml"]).run().await?.to_string()), @r"
+    assert_snapshot!(mask_output(&fixture.shell.crt(["status", id, "-o", "yaml"]).run().await?.to_string()), @r#"
     $ kubectl-crt status c-id123 -o yaml
     apiVersion: kubectl-rotation.github.io/v1alpha1
-    chain:
-    - message: c-id123 is of kind imported; Rancher says that its agent is connected
+    checks:
+    - message: kind imported; Rancher reports its agent as connected
       name: cluster
-      status: good
+      status: passed
     - message: Deployment cattle-cluster-agent has 1 of 1 pods available
       name: agent
-      status: good
-    - message: Secret cattle-credentials-AAAAAAAAAA holds BBBBBBBBBB
+      status: passed
+    - message: Secret cattle-credentials-AAAAAAAAAA has BBBBBBBBBB
       name: secret
-      status: good
-    - message: 1 of 1 pods of the agent run
+      status: passed
+    - message: 1 of 1 agent pods ready
       name: pods
-      status: good
-    - message: BBBBBBBBBB is the value of registration token system
+      status: passed
+    - message: BBBBBBBBBB is the value of registration token "system"
       name: token
-      status: good
+      status: passed
     - message: Rancher accepts BBBBBBBBBB as a token of cluster c-id123
       name: accepted
-      status: good
-    - message: Rancher would deploy the same token again
+      status: passed
+    - message: Rancher's next redeploy keeps this token
       name: deployed
-      status: good
-    - message: the agent connects to https://127.0.0.1:<port>, as Rancher's settings say
+      status: passed
+    - message: the agent connects to https://127.0.0.1:<port>, as in Rancher's settings
       name: address
-      status: good
-    - message: nothing but Rancher manages the agent and its registration token
+      status: passed
+    - message: only Rancher manages the agent and its registration token
       name: owner
-      status: good
-    - message: >-
-        the agent that connected last did so with BBBBBBBBBB, and opens its second
-        tunnel with it
+      status: passed
+    - message: the agent that connected last uses BBBBBBBBBB for both tunnels
       name: tunnels
-      status: good
-    - message: a fresh call through Rancher was answered (Kubernetes <version>)
+      status: passed
+    - message: a call through Rancher succeeded (Kubernetes <version>)
       name: call
-      status: good
+      status: passed
     cluster:
       displayName: lyon
       id: c-id123
       kind: imported
-    era: secret
     fingerprint: BBBBBBBBBB
     healthy: true
     kind: ClusterStatus
@@ -118,9 +115,10 @@ async fn status_explains_a_healthy_cluster_with_secret_storage() -> Result<()> {
     rancherVersion: v2.15.0
     rotation: null
     rotationUnknown: false
+    tokenStorage: secret
     ----- stderr -----
     ----- exit status: 0 -----
-    ");
+    "#);
     assert_snapshot!(mask_output(&fixture.shell.crt(["status", id, "-o", "wide"]).run().await?.to_string()), @r"
     $ kubectl-crt status c-id123 -o wide
     ----- stderr -----
@@ -158,27 +156,27 @@ async fn status_marks_the_downstream_cluster_unknown_without_a_route_to_it() -> 
     ");
     let direct = format!("{id}-direct");
     let status = ["status", id, "--context", "management", "--downstream-context", &direct];
-    assert_snapshot!(mask_output(&fixture.shell.crt(status).run().await?.to_string()), @r"
+    assert_snapshot!(mask_output(&fixture.shell.crt(status).run().await?.to_string()), @r#"
     $ kubectl-crt status c-id123 --context management --downstream-context c-id123-direct
     Cluster lyon (c-id123)
-    Rancher v2.15.0 keeps registration tokens in Secrets (era secret); the cluster was reached by context c-id123-direct
+    Rancher v2.15.0, token storage: secret, cluster reached by context c-id123-direct
 
-    + cluster   c-id123 is of kind imported; Rancher says that its agent is connected
+    + cluster   kind imported; Rancher reports its agent as connected
     + agent     Deployment cattle-cluster-agent has 1 of 1 pods available
-    + secret    Secret cattle-credentials-AAAAAAAAAA holds BBBBBBBBBB
-    + pods      1 of 1 pods of the agent run
-    + token     BBBBBBBBBB is the value of registration token system
+    + secret    Secret cattle-credentials-AAAAAAAAAA has BBBBBBBBBB
+    + pods      1 of 1 agent pods ready
+    + token     BBBBBBBBBB is the value of registration token "system"
     + accepted  Rancher accepts BBBBBBBBBB as a token of cluster c-id123
-    + deployed  Rancher would deploy the same token again
-    + address   the agent connects to https://127.0.0.1:<port>, as Rancher's settings say
-    + owner     nothing but Rancher manages the agent and its registration token
-    + tunnels   the agent that connected last did so with BBBBBBBBBB, and opens its second tunnel with it
-    - call      a call through Rancher was not tried: --context has no identity that Rancher knows
+    + deployed  Rancher's next redeploy keeps this token
+    + address   the agent connects to https://127.0.0.1:<port>, as in Rancher's settings
+    + owner     only Rancher manages the agent and its registration token
+    + tunnels   the agent that connected last uses BBBBBBBBBB for both tunnels
+    - call      no call through Rancher: --context has no credentials of a Rancher user
 
-    No rotation is under way. None was ever finished here.
+    Rotation in progress: none. Last rotation: <none>
     ----- stderr -----
     ----- exit status: 0 -----
-    ");
+    "#);
     Ok(())
 }
 
@@ -257,26 +255,26 @@ async fn status_of_a_disconnected_cluster_shows_what_rancher_knows() -> Result<(
     ");
     let direct = format!("{id}-direct");
     let status = ["status", id, "--downstream-context", &direct];
-    assert_snapshot!(mask_output(&fixture.shell.crt(status).run().await?.to_string()), @r"
+    assert_snapshot!(mask_output(&fixture.shell.crt(status).run().await?.to_string()), @r#"
     $ kubectl-crt status c-id123 --downstream-context c-id123-direct
     Cluster lyon (c-id123)
-    Rancher v2.15.0 keeps registration tokens in Secrets (era secret); the cluster was reached by context c-id123-direct
+    Rancher v2.15.0, token storage: secret, cluster reached by context c-id123-direct
 
-    x cluster   c-id123 is of kind imported; Rancher says that its agent is not connected
+    x cluster   kind imported; Rancher reports its agent as not connected
     + agent     Deployment cattle-cluster-agent has 1 of 1 pods available
-    + secret    Secret cattle-credentials-AAAAAAAAAA holds BBBBBBBBBB
-    + pods      1 of 1 pods of the agent run
-    + token     BBBBBBBBBB is the value of registration token system
+    + secret    Secret cattle-credentials-AAAAAAAAAA has BBBBBBBBBB
+    + pods      1 of 1 agent pods ready
+    + token     BBBBBBBBBB is the value of registration token "system"
     + accepted  Rancher accepts BBBBBBBBBB as a token of cluster c-id123
-    + deployed  Rancher would deploy the same token again
-    + address   the agent connects to https://127.0.0.1:<port>, as Rancher's settings say
-    + owner     nothing but Rancher manages the agent and its registration token
-    + tunnels   the agent that connected last did so with BBBBBBBBBB, and opens its second tunnel with it
-    x call      a fresh call through Rancher failed: the cluster's agent has no tunnel to Rancher
+    + deployed  Rancher's next redeploy keeps this token
+    + address   the agent connects to https://127.0.0.1:<port>, as in Rancher's settings
+    + owner     only Rancher manages the agent and its registration token
+    + tunnels   the agent that connected last uses BBBBBBBBBB for both tunnels
+    x call      a call through Rancher failed: the cluster's agent is not connected to Rancher
 
-    No rotation is under way. None was ever finished here.
+    Rotation in progress: none. Last rotation: <none>
     ----- stderr -----
     ----- exit status: 0 -----
-    ");
+    "#);
     Ok(())
 }

@@ -123,8 +123,8 @@ async fn verify_checks_a_token_from_stdin(#[case] storage: TokenStorage) -> Resu
     let seen = mask_output(&verify(shell, &[], &token).await?.expect(1)?.to_string());
     allow_duplicates! { assert_snapshot!(seen, @r"
     $ kubectl-crt verify --token-stdin
-    x accepted  Rancher refuses AAAAAAAAAA
-    AAAAAAAAAA is not proven to be alive
+    x accepted  Rancher rejects AAAAAAAAAA
+    AAAAAAAAAA is not proven to be valid
     ----- stderr -----
     ----- exit status: 1 -----
     "); }
@@ -135,7 +135,7 @@ async fn verify_checks_a_token_from_stdin(#[case] storage: TokenStorage) -> Resu
     allow_duplicates! { assert_snapshot!(seen, @r"
     $ kubectl-crt verify --token-stdin
     ----- stderr -----
-    error: nothing was given on stdin
+    error: no token on stdin
     ----- exit status: 2 -----
     "); }
     Ok(())
