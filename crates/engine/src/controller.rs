@@ -23,7 +23,8 @@ pub trait Controller {
     /// Reads both sides.
     async fn observe(&self, run: Option<&RunOf<Self>>) -> Result<ObservedOf<Self>, Failure>;
 
-    /// Where new values come from. What was drawn is kept until the step that needs it.
+    /// Where new values come from. What was drawn is kept until the step that needs it. The result must hold no lock: other
+    /// methods are called while it lives.
     fn draw(&self) -> Box<dyn Draw + '_>;
 
     /// Sends one step, with the identity of the objects that were observed last as its precondition. Asks the fence right

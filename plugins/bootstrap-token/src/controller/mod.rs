@@ -151,9 +151,10 @@ impl Controller for TokenController<'_> {
     }
 
     fn draw(&self) -> Box<dyn Draw + '_> {
-        let state = self.state();
-        let id = state.new_id.clone();
-        Box::new(SystemRandom { state, id })
+        Box::new(SystemRandom {
+            id: self.state().new_id.clone(),
+            state: &self.state,
+        })
     }
 
     async fn apply(&self, step: &Step, run: &Run, fence: &Fence) -> Result<(), Failure> {
@@ -248,7 +249,7 @@ impl Controller for TokenController<'_> {
 
 /// Draws from the operating system, and keeps what it drew for the step.
 struct SystemRandom<'a> {
-    state: MutexGuard<'a, State>,
+    state: &'a Mutex<State>,
     /// The id that the next value belongs to.
     id: Option<TokenId>,
 }
@@ -266,7 +267,8 @@ impl Draw for SystemRandom<'_> {
             return Fingerprint::of("");
         };
         let value = token.fingerprint();
-        self.state.memory.tokens.insert(value, token);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.memory.tokens.insert(value, token);
         value
     }
 

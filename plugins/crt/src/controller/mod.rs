@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use client::clock::ServerClock;
 use client::connection::Server;
 use client::error::{Error, Kind};
 use client::secret::{Fingerprint, Secret};
@@ -124,10 +123,7 @@ impl Controller for CrtController<'_> {
     }
 
     fn draw(&self) -> Box<dyn Draw + '_> {
-        Box::new(SystemRandom {
-            state: self.state(),
-            clock: self.server().clock.clone(),
-        })
+        Box::new(self)
     }
 
     async fn apply(&self, step: &Step, run: &Run<Crt>, fence: &Fence) -> Result<(), Failure> {
@@ -200,23 +196,18 @@ impl Controller for CrtController<'_> {
 }
 
 /// Draws values from the operating system, and keeps them for the step.
-struct SystemRandom<'a> {
-    state: MutexGuard<'a, State>,
-    clock: ServerClock,
-}
-
-impl Draw for SystemRandom<'_> {
+impl Draw for &CrtController<'_> {
     fn credential(&mut self) -> Fingerprint {
         // Without randomness nothing is kept, and the step finds no value to send.
         let Ok(value) = generate() else {
             return Fingerprint::of("");
         };
         let fingerprint = value.fingerprint();
-        self.state.values.insert(fingerprint, value);
+        self.state().values.insert(fingerprint, value);
         fingerprint
     }
 
     fn mark(&mut self) -> String {
-        self.clock.now().to_string()
+        self.server().clock.now().to_string()
     }
 }
