@@ -22,7 +22,10 @@ struct Hello {
 #[derive(clap::Subcommand)]
 enum Verb {
     /// Greets each name
-    Greet { names: Vec<String> },
+    Greet {
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
     /// Fails in the middle of a rotation
     Fail,
     /// Waits for Ctrl-C and comes to an orderly end
@@ -109,7 +112,9 @@ impl Plugin for Hello {
             }
             Verb::Choose => {
                 let items = ["one", "two", "three"].map(str::to_owned);
-                let chosen = ui.choose("Numbers", &items, true).await?;
+                let chosen = ui
+                    .choose("Numbers (space selects, enter confirms):", "", &items, true)
+                    .await?;
                 let chosen: Vec<_> = chosen.into_iter().map(|at| items[at].as_str()).collect();
                 ui.out(format!("chose {}", chosen.join(", ")))?;
             }
@@ -125,11 +130,11 @@ impl Plugin for Hello {
         Ok(ExitCode::Done)
     }
 
-    async fn candidates(request: CompletionRequest, _: Context) -> Vec<Candidate> {
-        match (request.flag, request.verbs.as_slice()) {
+    async fn candidates(request: CompletionRequest, _: Context) -> Result<Vec<Candidate>, Error> {
+        Ok(match (request.flag, request.verbs.as_slice()) {
             (None, [verb]) if verb == "greet" => vec![Candidate::new("world", "the usual one")],
             _ => Vec::new(),
-        }
+        })
     }
 }
 

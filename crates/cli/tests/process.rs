@@ -83,7 +83,7 @@ fn an_error_says_what_to_do_next_and_has_its_own_code() {
 
 #[test]
 fn a_wrong_command_line_is_code_two_and_calls_itself_kubectl() {
-    let output = run(&["greet", "--nonsense"]);
+    let output = run(&["greet", "world", "--nonsense"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(

@@ -85,6 +85,27 @@ fn choose_returns_the_selected_items() {
 }
 
 #[test]
+fn a_missing_target_is_selected_from_what_completion_offers() {
+    let mut session = hello("greet");
+    session
+        .expect("Select what to greet (space selects, enter confirms):")
+        .unwrap();
+    session.expect("world   the usual one").unwrap();
+    session.send(" \r").unwrap();
+    let (text, code) = rest(session);
+    assert!(text.ends_with("hello world\r\n") && code == Some(0), "{text:?}");
+
+    let mut session = hello("greet");
+    session.expect("the usual one").unwrap();
+    session.send("\r").unwrap();
+    let (text, code) = rest(session);
+    assert!(
+        text.contains("error: nothing was selected") && code == Some(1),
+        "{text:?}"
+    );
+}
+
+#[test]
 fn a_token_is_typed_unseen() {
     let mut session = hello("type");
     session.expect("Token: ").unwrap();

@@ -81,7 +81,7 @@ impl Plugin for ArgocdRancher {
         }
     }
 
-    async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
+    async fn candidates(request: CompletionRequest, context: Context) -> Result<Vec<Candidate>, Error> {
         commands::completion::candidates(request, context).await
     }
 }

@@ -88,7 +88,7 @@ impl Plugin for BootstrapToken {
         }
     }
 
-    async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
+    async fn candidates(request: CompletionRequest, context: Context) -> Result<Vec<Candidate>, Error> {
         commands::completion::candidates(request, context).await
     }
 }

@@ -70,7 +70,7 @@ impl Plugin for Crt {
         }
     }
 
-    async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
+    async fn candidates(request: CompletionRequest, context: Context) -> Result<Vec<Candidate>, Error> {
         commands::completion::candidates(request, context).await
     }
 }

@@ -6,5 +6,6 @@ mod connections;
 mod controller;
 #[cfg(test)]
 mod fixtures;
+mod listing;
 mod report;
 pub mod rotation;

@@ -19,6 +19,8 @@ use client::error::Error;
 
 use super::{Context, GlobalFlags, Plugin};
 use crate::ExitCode;
+use crate::output::Printable;
+use crate::table::Column;
 use crate::ui::{Terminal, Ui, UiFlags};
 
 /// How long a user waits for names after pressing TAB.
@@ -29,12 +31,21 @@ const NO_FILES: u8 = 4;
 const NO_FILES_NO_SPACE: u8 = 4 | 2;
 
 /// A word that could be meant.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug)]
 pub struct Candidate {
     /// The word.
     pub value: String,
     /// What it is, one line; may be empty.
     pub help: String,
+    /// What `list` shows about it, where [`CompletionRequest::with_rows`] asks for it.
+    pub(super) row: Option<Cells>,
+}
+
+/// A row of a table.
+#[derive(Clone, Debug)]
+pub(super) struct Cells {
+    pub(super) columns: &'static [Column],
+    pub(super) cells: Vec<String>,
 }
 
 impl Candidate {
@@ -43,7 +54,18 @@ impl Candidate {
         Self {
             value: value.into(),
             help: help.into(),
+            row: None,
         }
+    }
+
+    /// With the row that `list` prints.
+    #[must_use]
+    pub fn with_row<T: Printable>(mut self, row: &T) -> Self {
+        self.row = Some(Cells {
+            columns: T::COLUMNS,
+            cells: row.cells().into_iter().map(Into::into).collect(),
+        });
+        self
     }
 }
 
@@ -60,6 +82,8 @@ pub struct CompletionRequest {
     pub current: String,
     /// The flags typed so far, as far as they make sense: `--context` and the namespace are here.
     pub global: GlobalFlags,
+    /// A list to choose from is shown, with the row that `list` prints beside each name.
+    pub with_rows: bool,
     /// Everything that was typed, as far as clap could make sense of it.
     typed: ArgMatches,
 }
@@ -107,7 +131,7 @@ fn lines(mut found: Vec<Candidate>) -> String {
         _ => NO_FILES,
     };
     let mut text = String::new();
-    for Candidate { value, help } in found {
+    for Candidate { value, help, .. } in found {
         let help = help.lines().next().unwrap_or_default();
         text.push_str(&value);
         if !help.is_empty() {
@@ -177,7 +201,7 @@ fn from_plugin<P: Plugin>(command: clap::Command, words: &[String]) -> Vec<Candi
         None => ask::<P>(request, Context { ui, environment }),
     };
     found.retain(|candidate| candidate.value.starts_with(&current));
-    found.sort();
+    found.sort_by(|a, b| (&a.value, &a.help).cmp(&(&b.value, &b.help)));
     found
 }
 
@@ -191,9 +215,9 @@ fn ask<P: Plugin>(request: CompletionRequest, context: Context) -> Vec<Candidate
         return Vec::new();
     };
     let answer = async { tokio::time::timeout(PATIENCE, P::candidates(request, context)).await };
-    let found = runtime.block_on(answer).unwrap_or_default();
+    let found = runtime.block_on(answer);
     runtime.shutdown_background();
-    found
+    found.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 /// Reads again, with errors ignored, what has been typed: the completers of clap see only the current word.
@@ -217,8 +241,28 @@ fn request(command: clap::Command, words: &[String]) -> Option<CompletionRequest
         words,
         current,
         global,
+        with_rows: false,
         typed: deepest.clone(),
     })
+}
+
+/// The request for the target that `words` lack, and the argument that it is.
+pub(super) fn request_for_target(
+    mut command: clap::Command,
+    words: &[String],
+) -> Option<(CompletionRequest, clap::Arg)> {
+    let request = request(command.clone(), words)?;
+    command.build();
+    let mut at = &command;
+    for verb in &request.verbs {
+        at = at.find_subcommand(verb)?;
+    }
+    let target = at.get_positionals().next()?.clone();
+    let request = CompletionRequest {
+        with_rows: true,
+        ..request
+    };
+    (request.flag.is_none() && request.words.is_empty()).then_some((request, target))
 }
 
 /// The same command line, of which nothing is required.
@@ -313,7 +357,7 @@ mod tests {
         Rotate {
             clusters: Vec<String>,
             #[arg(long)]
-            era: String,
+            storage: String,
         },
         /// Lists
         List {
@@ -334,15 +378,15 @@ mod tests {
             Ok(ExitCode::Done)
         }
 
-        async fn candidates(request: CompletionRequest, _: Context) -> Vec<Candidate> {
+        async fn candidates(request: CompletionRequest, _: Context) -> Result<Vec<Candidate>, Error> {
             let context = request.global.connection.context.unwrap_or_default();
-            match (request.flag.as_deref(), request.verbs.as_slice()) {
+            Ok(match (request.flag.as_deref(), request.verbs.as_slice()) {
                 (None, [verb]) if verb == "rotate" && !request.words.contains(&"c-1".to_owned()) => {
                     vec![Candidate::new("c-1", format!("in {context}"))]
                 }
-                (Some("era"), _) => vec![Candidate::new("secret", "")],
+                (Some("storage"), _) => vec![Candidate::new("secret", "")],
                 _ => Vec::new(),
-            }
+            })
         }
     }
 
@@ -398,8 +442,8 @@ mod tests {
         assert_eq!(complete(&["--context", "prod", "rotate", "c"]), "c-1\tin prod\n:4\n");
         assert_eq!(complete(&["rotate", "--context=prod", ""]), "c-1\tin prod\n:4\n");
         assert_eq!(complete(&["rotate", "c-1", ""]), ":4\n");
-        assert_eq!(complete(&["rotate", "--era", ""]), "secret\n:4\n");
-        assert_eq!(complete(&["rotate", "--era=s"]), "secret\n:4\n");
+        assert_eq!(complete(&["rotate", "--storage", ""]), "secret\n:4\n");
+        assert_eq!(complete(&["rotate", "--storage=s"]), "secret\n:4\n");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Arguments are parsed before anything else exists: `--help`, `--version` and a usage error cost no runtime, no client
 //! and no file.
 
+mod choice;
 mod completion;
 mod dry_run;
 mod help;
@@ -88,10 +89,14 @@ pub trait Plugin: clap::Parser + Send + 'static {
     /// and return an error of kind [`Kind::Interrupted`] or a code.
     fn run(self, context: Context) -> impl Future<Output = Result<ExitCode, Error>> + Send;
 
-    /// Names for the word under the cursor that only the server knows. It has two seconds, and failure is silence.
-    fn candidates(request: CompletionRequest, context: Context) -> impl Future<Output = Vec<Candidate>> + Send {
+    /// Names for the word under the cursor that only the server knows. Shell completion waits two seconds for them and ignores an
+    /// error.
+    fn candidates(
+        request: CompletionRequest,
+        context: Context,
+    ) -> impl Future<Output = Result<Vec<Candidate>, Error>> + Send {
         let _ = (request, context);
-        std::future::ready(Vec::new())
+        std::future::ready(Ok(Vec::new()))
     }
 }
 
@@ -101,9 +106,19 @@ pub fn run<P: Plugin>() -> ProcessExit {
     if let Some(words) = completion::asked(&arguments) {
         return completion::answer::<P>(words);
     }
-    let matches = match help::concise(command::<P>()).try_get_matches_from(arguments) {
+    let parse = |arguments: &[std::ffi::OsString]| help::concise(command::<P>()).try_get_matches_from(arguments);
+    let matches = match parse(&arguments) {
         Ok(matches) => matches,
-        Err(error) => return usage(&error),
+        Err(error) => {
+            match choice::Choice::of(&error, command::<P>(), &arguments).and_then(|it| Some((it.ui()?, it))) {
+                None => return usage(&error),
+                Some((ui, choice)) => match choice.ask::<P>(&ui).map(|arguments| parse(&arguments)) {
+                    Ok(Ok(matches)) => matches,
+                    Ok(Err(error)) => return usage(&error),
+                    Err(error) => return last_word(&ui, Err(error)).into(),
+                },
+            }
+        }
     };
     if matches.subcommand_name() == Some(help::OPTIONS) {
         return printed(help::print_options(&command::<P>()), ExitCode::Done);
@@ -137,10 +152,10 @@ fn printed(outcome: std::io::Result<()>, code: ExitCode) -> ProcessExit {
     }
 }
 
-fn with_runtime<F, R>(ui: &Ui, work: F, name: &str) -> Result<ExitCode, Error>
+fn with_runtime<T, F, R>(ui: &Ui, work: F, name: &str) -> Result<T, Error>
 where
     F: FnOnce(Context) -> R,
-    R: Future<Output = Result<ExitCode, Error>>,
+    R: Future<Output = Result<T, Error>>,
 {
     // Whoever links another provider too must not make rustls choose by panicking.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -5,13 +5,12 @@ use std::future::Future;
 
 use client::error::{Error, Kind};
 
-use crate::ExitCode;
 use crate::ui::Ui;
 
 /// Runs `work` until it ends or a signal ends it.
 ///
 /// Work that says it was interrupted ends with the code of the signal that did it ([`Ui::by_signal`]).
-pub(super) async fn guarded(ui: &Ui, work: impl Future<Output = Result<ExitCode, Error>>) -> Result<ExitCode, Error> {
+pub(super) async fn guarded<T>(ui: &Ui, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let mut signals = Signals::install().map_err(|error| Error::from(error).doing("listen for signals"))?;
     tokio::pin!(work);
     let first = tokio::select! {
@@ -21,10 +20,7 @@ pub(super) async fn guarded(ui: &Ui, work: impl Future<Output = Result<ExitCode,
     ui.interrupt_by(first);
     tokio::select! {
         biased;
-        outcome = &mut work => match outcome {
-            Ok(ExitCode::Interrupted) => Ok(first.into()),
-            outcome => outcome.map_err(|error| ui.by_signal(error)),
-        },
+        outcome = &mut work => outcome.map_err(|error| ui.by_signal(error)),
         () = ui.released() => Err(Error::new(first, "interrupted")),
         second = signals.next() => Err(Error::new(second, "stopped at once by a second signal")),
     }

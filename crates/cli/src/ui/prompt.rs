@@ -7,7 +7,7 @@ use std::fmt;
 
 use client::error::{Error, Kind};
 use client::secret::Secret;
-use dialoguer::console::Term;
+use dialoguer::console::{Term, truncate_str};
 use dialoguer::theme::Theme;
 use dialoguer::{Confirm, MultiSelect, Password, Select};
 
@@ -47,16 +47,28 @@ impl Ui {
         .await
     }
 
-    /// Lets the user choose from a list: one of it, or `several`. Returns the indices.
+    /// Lets the user choose from the lines of a table: one of them, or `several`. Returns the indices.
     ///
     /// # Errors
     /// Nothing was chosen, or Ctrl-C.
-    pub async fn choose(&self, prompt: &str, items: &[String], several: bool) -> Result<Vec<usize>, Error> {
-        let (prompt, items) = (clean(prompt), items.iter().map(|item| clean(item)).collect::<Vec<_>>());
+    pub async fn choose(
+        &self,
+        prompt: &str,
+        header: &str,
+        items: &[String],
+        several: bool,
+    ) -> Result<Vec<usize>, Error> {
+        let mark = if several { MARK_SEVERAL } else { MARK_ONE };
+        let width = usize::from(Term::stderr().size().1).saturating_sub(mark + 1);
+        let fitted = |line: &str| truncate_str(&clean(line), width, "…").into_owned();
+        let items: Vec<String> = items.iter().map(|item| fitted(item)).collect();
+        let mut prompt = clean(prompt);
+        if !header.is_empty() {
+            prompt = format!("{prompt}\n{:mark$}{}", "", fitted(header));
+        }
         let chosen = self
             .ask(move |terminal| {
                 if several {
-                    let prompt = format!("{prompt} (space selects, enter confirms)");
                     let select = MultiSelect::with_theme(&Plain).with_prompt(prompt).items(&items);
                     return select.report(false).interact_on(terminal);
                 }
@@ -123,10 +135,22 @@ fn secret(text: &str) -> Result<Secret, Error> {
     Ok(Secret::new(secret))
 }
 
+/// The width of what dialoguer puts before each line.
+const MARK_ONE: usize = "> ".len();
+const MARK_SEVERAL: usize = "> [x] ".len();
+
 /// kubectl's form of a question.
 struct Plain;
 
 impl Theme for Plain {
+    fn format_select_prompt(&self, f: &mut dyn fmt::Write, prompt: &str) -> fmt::Result {
+        f.write_str(prompt)
+    }
+
+    fn format_multi_select_prompt(&self, f: &mut dyn fmt::Write, prompt: &str) -> fmt::Result {
+        f.write_str(prompt)
+    }
+
     fn format_confirm_prompt(&self, f: &mut dyn fmt::Write, prompt: &str, default: Option<bool>) -> fmt::Result {
         write!(f, "{prompt} (y/N): {}", if default == Some(true) { "y" } else { "" })
     }

@@ -1,14 +1,16 @@
 //! `kubectl argocd-rancher completion`: how a shell learns to complete this plugin; and the names that only the server
 //! knows.
 
+use argocd::ClusterSecret;
 use cli::ExitCode;
 use cli::app::{self, Candidate, CompletionRequest, Context};
 use client::error::Error;
 use rancher::api_token::{self, VisibleCluster};
 
+use super::list::Seen;
 use crate::address::RancherAddress as _;
 use crate::cli::ArgocdRancher;
-use crate::sides::{Argo, RancherFlags};
+use crate::sides::{Argo, RANCHER, Rancher, RancherFlags};
 
 /// What is typed after `kubectl argocd-rancher completion`.
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -30,44 +32,59 @@ pub(crate) fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
 }
 
 /// Clusters that Argo CD has: their ids, with the names that Argo CD calls them; for `add` those of Rancher that it has not.
-pub(crate) async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
+pub(crate) async fn candidates(request: CompletionRequest, context: Context) -> Result<Vec<Candidate>, Error> {
     let verb = request.verbs.first().map(String::as_str);
     let takes_one = matches!(verb, Some("rollback" | "status")) && request.words.is_empty();
     let takes = takes_one || matches!(verb, Some("add" | "verify" | "remove" | "rotate"));
     if !takes || request.flag.is_some() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let Ok(argo) = Argo::open(&request.global, &context.environment) else {
-        return Vec::new();
-    };
-    let clusters = argo.clusters().await.unwrap_or_default();
-    let there = clusters.iter().filter_map(|cluster| {
-        let (_, id) = cluster.server.rancher()?;
-        Some(Candidate::new(id.as_str(), cluster.name.as_str()))
-    });
-    let mut found: Vec<Candidate> = if verb == Some("add") {
-        let there: Vec<Candidate> = there.collect();
-        let mut found = of_rancher(&request, &argo, &context).await;
-        found.retain(|cluster| there.iter().all(|known| known.value != cluster.value));
-        found
-    } else {
-        there.collect()
+    let argo = Argo::open(&request.global, &context.environment)?;
+    let mut found = match verb {
+        Some("add") => not_added(&request, &argo, &context).await?,
+        _ if request.with_rows => with_rows(&request, &argo, &context).await?,
+        _ => argo.clusters().await?.iter().filter_map(candidate).collect(),
     };
     let typed = |word: &str| request.words.iter().any(|typed| typed == word);
     found.retain(|cluster| !typed(&cluster.value) && !typed(&cluster.help));
-    found
+    Ok(found)
 }
 
-/// What Rancher knows, where it is reached by what was typed so far. What would come on standard input is not there yet.
-async fn of_rancher(request: &CompletionRequest, argo: &Argo, context: &Context) -> Vec<Candidate> {
+fn candidate(cluster: &ClusterSecret) -> Option<Candidate> {
+    let (_, id) = cluster.server.rancher()?;
+    Some(Candidate::new(id.as_str(), cluster.name.as_str()))
+}
+
+/// With the rows of `list`.
+async fn with_rows(request: &CompletionRequest, argo: &Argo, context: &Context) -> Result<Vec<Candidate>, Error> {
+    let rancher = rancher(request, argo, context).await?;
+    let seen = Seen::read(argo, rancher.as_ref(), context).await?;
+    let now = argo.server.clock.now();
+    let rows = seen.clusters.iter().filter_map(|cluster| {
+        let row = seen.row(cluster, None, now)?;
+        Some(candidate(cluster)?.with_row(&row))
+    });
+    Ok(rows.collect())
+}
+
+/// What Rancher knows and Argo CD does not.
+async fn not_added(request: &CompletionRequest, argo: &Argo, context: &Context) -> Result<Vec<Candidate>, Error> {
+    let Some(rancher) = rancher(request, argo, context).await? else {
+        return Ok(Vec::new());
+    };
+    let added: Vec<Candidate> = argo.clusters().await?.iter().filter_map(candidate).collect();
+    let clusters = api_token::clusters(&rancher.client.0).await;
+    let clusters = clusters.map_err(|error| error.on(RANCHER))?.into_iter();
+    let named = |cluster: VisibleCluster| Candidate::new(cluster.id.as_str(), cluster.name);
+    let is_new = |cluster: &Candidate| added.iter().all(|known| known.value != cluster.value);
+    Ok(clusters.map(named).filter(is_new).collect())
+}
+
+/// Rancher, where it is reached by what was typed so far. What comes on standard input is not there yet.
+async fn rancher(request: &CompletionRequest, argo: &Argo, context: &Context) -> Result<Option<Rancher>, Error> {
     let flags: RancherFlags = request.flags();
     if flags.rancher_token_stdin {
-        return Vec::new();
+        return Ok(None);
     }
-    let Ok(Some(rancher)) = flags.open(argo, &request.global, context).await else {
-        return Vec::new();
-    };
-    let clusters = api_token::clusters(&rancher.client.0).await.unwrap_or_default();
-    let named = |cluster: VisibleCluster| Candidate::new(cluster.id.as_str(), cluster.name);
-    clusters.into_iter().map(named).collect()
+    flags.open(argo, &request.global, context).await
 }

@@ -1,12 +1,16 @@
 //! `kubectl bootstrap-token completion`: how a shell learns to complete this plugin; and the ids, which only the server
 //! knows.
 
-use bootstrap::tokens;
+use bootstrap::{secret, tokens};
 use cli::ExitCode;
 use cli::app::{self, Candidate, CompletionRequest, Context};
+use cli::rotation::leases::LeasedRotations;
 use client::error::Error;
 
-use crate::cli::BootstrapToken;
+use crate::cli::BootstrapToken as Plugin;
+use crate::report::product::{CLUSTER, Part};
+use crate::report::row::Row;
+use crate::rotation::BootstrapToken;
 use crate::side::Side;
 
 /// What is typed after `kubectl bootstrap-token completion`.
@@ -24,7 +28,7 @@ kubectl's own completion must be set up in the shell: see `kubectl completion --
 
 /// Runs it.
 pub(crate) fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
-    context.ui.write_out(&app::shim::<BootstrapToken>()?)?;
+    context.ui.write_out(&app::shim::<Plugin>()?)?;
     Ok(ExitCode::Done)
 }
 
@@ -38,20 +42,29 @@ fn takes_ids(verb: &str) -> usize {
 }
 
 /// Tokens by id, with their descriptions.
-pub(crate) async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
+pub(crate) async fn candidates(request: CompletionRequest, context: Context) -> Result<Vec<Candidate>, Error> {
     let limit = request.verbs.first().map_or(0, |verb| takes_ids(verb));
     if request.flag.is_some() || request.words.len() >= limit {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let Ok(side) = Side::open(&request.global, &context) else {
-        return Vec::new();
+    let side = Side::open(&request.global, &context)?;
+    let rotations = if request.with_rows {
+        Some(LeasedRotations::<BootstrapToken>::read(&side.server, Some(secret::NAMESPACE), CLUSTER).await?)
+    } else {
+        None
     };
-    let tokens = tokens::list(side.client(), None).await.unwrap_or_default();
-    let tokens = tokens
-        .into_iter()
-        .filter_map(|secret| Some((secret.id?, secret.description)));
-    tokens
-        .filter(|(id, _)| request.words.iter().all(|word| word != id.as_str()))
-        .map(|(id, description)| Candidate::new(id.as_str(), description))
-        .collect()
+    let tokens = tokens::list(side.client(), None).await?.into_iter();
+    let tokens = tokens.filter_map(|secret| Some((secret.id.clone()?, secret)));
+    let tokens = tokens.filter(|(id, _)| request.words.iter().all(|word| word != id.as_str()));
+    let candidates = tokens.map(|(id, secret)| {
+        let candidate = Candidate::new(id.as_str(), secret.description.as_str());
+        match &rotations {
+            None => candidate,
+            Some(rotations) => {
+                let part = Part::of(rotations, &id);
+                candidate.with_row(&Row::new(secret, side.server.clock.now()).with_rotation(part))
+            }
+        }
+    });
+    Ok(candidates.collect())
 }

@@ -121,6 +121,14 @@ pub(crate) struct RowInputs<'a> {
 }
 
 impl Row {
+    /// Whether the agent uses the token.
+    pub(crate) fn is_of_agent(&self) -> bool {
+        let of_agent = |consumer: &Consumer| matches!(consumer, Consumer::Agent | Consumer::AgentInferred);
+        self.used_by
+            .as_ref()
+            .is_some_and(|used_by| used_by.iter().any(of_agent))
+    }
+
     /// The row of a registration token.
     pub(crate) fn of_token(token: &RegistrationToken, is_first: bool, inputs: &RowInputs<'_>) -> Self {
         let token_inputs = token_inputs(token, is_first, inputs.rotation);

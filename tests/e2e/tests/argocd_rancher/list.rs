@@ -1,6 +1,7 @@
 //! `kubectl argocd-rancher list`
 
 use anyhow::Result;
+use expectrl::Expect as _;
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, token};
@@ -83,5 +84,27 @@ async fn list_distinguishes_disabled_expired_and_revoked_tokens() -> Result<()> 
     assert!(added.stdout.contains("adopted"), "{added}");
     assert_eq!(single_row(&fixture, &["--probe"]).await?["state"], "current");
     assert!(token(&fixture.secret().await?)?.starts_with(&fixture.valid_tokens().await?[0]));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_cluster_there_is_a_list_to_select_from() -> Result<()> {
+    let fixture = Fixture::begin("skien").await?;
+    fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    for command in ["status", "verify"] {
+        let mut terminal = fixture.run(&[command]).on_terminal()?;
+        let several = if command == "verify" { " " } else { "" };
+        let shown = tokio::task::block_in_place(|| -> Result<String> {
+            terminal.expect(format!("Select what to {command}"))?;
+            terminal.expect("SECRET")?;
+            terminal.expect("skien")?;
+            terminal.send(format!("{several}\r"))?;
+            let rest = terminal.expect(expectrl::Eof)?;
+            Ok(String::from_utf8_lossy(rest.as_bytes()).into_owned())
+        })?;
+        assert!(shown.contains(fixture.id()), "{command}: {shown}");
+        let piped = fixture.run(&[command]).run().await?.expect(2)?;
+        assert!(piped.stderr.contains("<CLUSTER>"), "{piped}");
+    }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use e2e::until;
+use expectrl::Expect as _;
 use rstest::rstest;
 
 use crate::cluster::{self, Raw, bare, shell};
@@ -182,5 +183,30 @@ async fn list_distinguishes_signing_only_and_unused_tokens_from_broken_ones() ->
     ensure!(cluster::row(&shell, "none01").await?["state"] == "no-usage");
     let refused = shell.bootstrap_token(["verify", &signing.id]).run().await?.expect(1)?;
     ensure!(refused.stdout.contains("not for authentication"), "{refused}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_id_there_is_a_list_to_select_from() -> Result<()> {
+    let shell = shell(bare().await?).await?;
+    let token = cluster::create(&shell, &[]).await?;
+    for command in ["rotate", "rollback", "status", "verify", "extend", "revoke"] {
+        let mut terminal = shell.bootstrap_token([command]).on_terminal()?;
+        let shown = tokio::task::block_in_place(|| -> Result<String> {
+            let mut shown = terminal
+                .expect(format!("Select what to {command}"))?
+                .as_bytes()
+                .to_vec();
+            shown.extend(terminal.expect("EXPIRES")?.before());
+            terminal.send(expectrl::ControlCode::EndOfText)?;
+            shown.extend(terminal.expect(expectrl::Eof)?.as_bytes());
+            Ok(String::from_utf8_lossy(&shown).into_owned())
+        })?;
+        ensure!(shown.contains("interrupted"), "{command}: {shown}");
+        ensure!(shown.contains("TTL"), "{command}: {shown}");
+        let piped = shell.bootstrap_token([command]).run().await?.expect(2)?;
+        ensure!(piped.stderr.contains("<ID"), "{piped}");
+    }
+    cluster::data_of(bare().await?, &token.id).await?;
     Ok(())
 }

@@ -95,3 +95,29 @@ async fn narrow_terminals_do_not_truncate_output() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_cluster_there_is_a_list_to_select_from() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
+    for command in ["rotate", "rollback", "status", "verify"] {
+        let terminal = fixture.shell.crt([command, "--context=rancher"]).on_terminal()?;
+        let terminal = tokio::task::spawn_blocking(move || -> Result<OsSession> {
+            let mut terminal = terminal;
+            terminal.expect(format!("Select what to {command}"))?;
+            terminal.expect("CLUSTER")?;
+            terminal.expect("FINGERPRINT")?;
+            terminal.send(expectrl::ControlCode::EndOfText)?;
+            Ok(terminal)
+        });
+        let (rest, status) = to_the_end(terminal.await??).await?;
+        ensure!(code(status) == Some(130), "{command}: {status:?} {rest}");
+        let piped = fixture
+            .shell
+            .crt([command, "--context=rancher"])
+            .run()
+            .await?
+            .expect(2)?;
+        ensure!(piped.stderr.contains("required arguments were not provided"), "{piped}");
+    }
+    Ok(())
+}

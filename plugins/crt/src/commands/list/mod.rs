@@ -3,9 +3,7 @@
 //! Without `--probe` only the management cluster is read. Tables and names are printed in pages, so that the first row comes
 //! early and memory stays small. The other formats, and sorting, need all rows, which are small and contain no secret.
 
-mod group;
 mod probing;
-mod source;
 
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
@@ -14,12 +12,11 @@ use client::error::Error;
 use futures::stream::{self, StreamExt as _};
 use k8s_openapi::jiff::Timestamp;
 
-use self::group::Group;
 use self::probing::Prober;
-use self::source::Source;
 use crate::connections::Management;
+use crate::listing::{Group, Source};
 use crate::report::API_VERSION;
-use crate::report::row::{Probed, Row, RowInputs};
+use crate::report::row::{Probed, Row};
 
 /// The flags of `kubectl crt list`.
 #[derive(clap::Args, Clone, Debug)]
@@ -117,21 +114,14 @@ async fn print<T: Printable + From<Row>>(
 /// The rows of one cluster.
 async fn rows(group: Group, source: &Source, prober: Option<&Prober<'_>>, now: Timestamp) -> Vec<Row> {
     let cluster = source.cluster_of(&group);
-    let rotation = source.rotation_of(&group);
-    let mut inputs = group.inputs(cluster, source.clusters_known());
+    let mut inputs = source.inputs(&group);
     if let Some(prober) = prober
         && let Some(report) = prober.agent_report(&group, cluster, source.lease_of(&group)).await
     {
         inputs.agent = report.token.unwrap_or(inputs.agent);
         inputs.address = report.address;
     }
-    let rows = group.rows(&RowInputs {
-        name: &group.cluster_name(cluster),
-        cluster: &inputs,
-        rotation,
-        rotations_unknown: source.rotations_unknown(),
-        now,
-    });
+    let rows = source.rows(&group, &inputs, now);
     match prober {
         Some(prober) => prober.add_acceptance(&group, rows).await,
         None => rows,

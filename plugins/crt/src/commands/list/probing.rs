@@ -13,9 +13,8 @@ use rancher::cluster::ClusterKind;
 use rancher::probe::{Probe, ProbeResult};
 use rancher::reach::RancherUrl;
 
-use super::group::{Group, ListedCluster};
-use super::source::NoPermission;
 use crate::connections::{DOWNSTREAM, Management};
+use crate::listing::{Group, ListedCluster, NoPermission};
 use crate::report::inputs::{self, NOT_CONNECTED, Unavailable};
 use crate::report::rotation::ClusterRotation;
 use crate::report::row::{Accepted, Row};

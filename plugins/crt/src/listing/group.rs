@@ -11,19 +11,19 @@ use crate::report::token_state::{self, AgentToken, ClusterInputs};
 
 /// All tokens in one namespace.
 #[derive(Debug, Default)]
-pub(super) struct Group {
+pub(crate) struct Group {
     /// The namespace, which is the cluster's id.
-    pub(super) namespace: String,
-    pub(super) tokens: Vec<RegistrationToken>,
-    pub(super) orphans: Vec<TokenSecret>,
+    pub(crate) namespace: String,
+    pub(crate) tokens: Vec<RegistrationToken>,
+    pub(crate) orphans: Vec<TokenSecret>,
 }
 
 /// What is kept of a cluster: a list of thousands must stay small.
 #[derive(Clone, Debug)]
-pub(super) struct ListedCluster {
-    pub(super) display_name: String,
-    pub(super) kind: ClusterKind,
-    pub(super) applied: Option<Fingerprint>,
+pub(crate) struct ListedCluster {
+    pub(crate) display_name: String,
+    pub(crate) kind: ClusterKind,
+    pub(crate) applied: Option<Fingerprint>,
 }
 
 impl From<Cluster> for ListedCluster {
@@ -86,14 +86,14 @@ impl Group {
 
 /// Joins pages: a page may end in the middle of a cluster, so the last cluster waits for the next page.
 #[derive(Debug, Default)]
-pub(super) struct Grouping {
+pub(crate) struct Grouping {
     /// By the sort key of the API server, where `/` comes after `-`.
     waiting: BTreeMap<String, Group>,
 }
 
 impl Grouping {
     /// Adds a page, and returns the clusters that are complete. `None` is the end.
-    pub(super) fn add(&mut self, batch: Option<Batch>) -> Vec<Group> {
+    pub(crate) fn add(&mut self, batch: Option<Batch>) -> Vec<Group> {
         let Some(batch) = batch else {
             return std::mem::take(&mut self.waiting).into_values().collect();
         };

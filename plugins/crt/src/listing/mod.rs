@@ -1,4 +1,8 @@
-//! Reads the tokens: those of a few clusters one by one, or all of them in pages.
+//! The registration tokens of all clusters, or of some: what `list` prints, and what there is to choose from.
+//!
+//! The tokens of a few clusters are read one by one, all others in pages.
+
+mod group;
 
 use std::collections::BTreeMap;
 
@@ -6,12 +10,16 @@ use cli::rotation::leases::LeasedRotations;
 use client::connection::Server;
 use client::error::Error;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::jiff::Timestamp;
 use rancher::cluster::{self, Cluster, ClusterId};
 use rancher::token::{self, Listing};
 
-use super::group::{Group, Grouping, ListedCluster};
+use self::group::Grouping;
+pub(crate) use self::group::{Group, ListedCluster};
 use crate::connections::{MANAGEMENT, Management};
 use crate::report::rotation::{ClusterRotation, LEASE};
+use crate::report::row::{Row, RowInputs};
+use crate::report::token_state::ClusterInputs;
 use crate::rotation::Crt;
 
 /// Up to this many clusters are read one by one (two requests each). For more, all tokens are read in pages.
@@ -20,7 +28,7 @@ const FEW: usize = 40;
 const PARALLEL: usize = 8;
 
 /// The requested tokens, and what is known of their clusters.
-pub(super) struct Source {
+pub(crate) struct Source {
     server: Server,
     clusters: Option<BTreeMap<String, ListedCluster>>,
     rotations: LeasedRotations<Crt>,
@@ -40,7 +48,7 @@ enum Reading {
 }
 
 impl Source {
-    pub(super) async fn open(management: &Management, named: &[String], selector: Option<&str>) -> Result<Self, Error> {
+    pub(crate) async fn open(management: &Management, named: &[String], selector: Option<&str>) -> Result<Self, Error> {
         let server = management.server.clone();
         let (clusters, rotations) = futures::future::try_join(
             clusters(management, named, selector),
@@ -77,7 +85,7 @@ impl Source {
     }
 
     /// The tokens of the next clusters. `None` at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<Group>>, Error> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<Group>>, Error> {
         match &mut self.reading {
             Reading::Few(ids) => {
                 if ids.is_empty() {
@@ -109,20 +117,32 @@ impl Source {
         }
     }
 
-    pub(super) fn clusters_known(&self) -> bool {
-        self.clusters.is_some()
+    /// What the rows of a cluster depend on.
+    pub(crate) fn inputs(&self, group: &Group) -> ClusterInputs {
+        group.inputs(self.cluster_of(group), self.clusters.is_some())
     }
 
-    pub(super) fn cluster_of(&self, group: &Group) -> Option<&ListedCluster> {
+    /// The rows of a cluster.
+    pub(crate) fn rows(&self, group: &Group, inputs: &ClusterInputs, now: Timestamp) -> Vec<Row> {
+        group.rows(&RowInputs {
+            name: &group.cluster_name(self.cluster_of(group)),
+            cluster: inputs,
+            rotation: self.rotation_of(group),
+            rotations_unknown: self.rotations.unknown,
+            now,
+        })
+    }
+
+    pub(crate) fn cluster_of(&self, group: &Group) -> Option<&ListedCluster> {
         self.clusters.as_ref()?.get(&group.namespace)
     }
 
-    pub(super) fn rotation_of(&self, group: &Group) -> Option<&ClusterRotation> {
+    fn rotation_of(&self, group: &Group) -> Option<&ClusterRotation> {
         self.rotations.of(&group.namespace, LEASE)
     }
 
     /// The same; `Err` where Leases cannot be read.
-    pub(super) fn lease_of(&self, group: &Group) -> Result<Option<&ClusterRotation>, NoPermission> {
+    pub(crate) fn lease_of(&self, group: &Group) -> Result<Option<&ClusterRotation>, NoPermission> {
         if self.rotations.unknown {
             Err(NoPermission)
         } else {
@@ -130,17 +150,17 @@ impl Source {
         }
     }
 
-    pub(super) fn rotations_unknown(&self) -> bool {
+    pub(crate) fn rotations_unknown(&self) -> bool {
         self.rotations.unknown
     }
 
-    pub(super) fn secrets_unknown(&self) -> bool {
+    pub(crate) fn secrets_unknown(&self) -> bool {
         self.secrets_unknown
     }
 }
 
 /// The caller has no permission to read it.
-pub(super) struct NoPermission;
+pub(crate) struct NoPermission;
 
 /// The tokens of one cluster, and whether some could not be read for lack of permission.
 async fn one(client: &kube::Client, id: ClusterId) -> Result<(Group, bool), Error> {
