@@ -37,7 +37,7 @@ Examples:
 A rollback is possible until the old token is revoked. After that, a rotation can only be finished. \
 The new token is revoked only after the agent is proven to run with the old one.
 
-Exit codes: 0 rolled back, or nothing to do (3 with --exit-code), 1 failed, 2 usage, 4 pending, 5 held, 130 interrupted.";
+Exit codes: 0 rolled back or nothing to do, 1 failed, 2 usage, 4 pending, 5 held, 130 interrupted.";
 
 /// Runs it.
 pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
