@@ -35,7 +35,7 @@ async fn list_shows_the_connection_state_of_argocd() -> Result<()> {
     .await?;
     assert_eq!(
         (&connected["state"], &connected["probed"]),
-        (&json!("current"), &json!("works"))
+        (&json!("current"), &json!("accepted"))
     );
     assert_eq!(connected["argocd"]["kinds"], seen.kinds, "{connected:#}");
 
