@@ -16,7 +16,7 @@ use crate::controller::{Controller, Failure, ObservedOf, RotationOf, RunOf};
 use crate::direction::Direction;
 use crate::event::{Event, Listener};
 use crate::journal::Journal;
-use crate::lock::{End, Held, Lost};
+use crate::lock::{LockGuard, LockLost, Release};
 use crate::phase::Phase;
 use crate::rotation::{Blocker, Decision, Intent, Next, Repeats, Rotation as _, Timer, decide};
 
@@ -81,7 +81,7 @@ pub enum Pause {
     /// Another writer keeps writing the old state back: who, in words. The target was reapplied once more.
     Contested(String),
     /// The lock was lost, and how.
-    LockLost(Lost),
+    LockLost(LockLost),
     /// A call failed with an error that is not transient.
     Error(client::error::Error),
 }
@@ -111,7 +111,7 @@ struct State<C: Controller> {
     claimed: bool,
     /// The run was begun by another process.
     resumed: bool,
-    lock: Held,
+    lock: LockGuard,
     /// Since when another writer is overwriting the target.
     contested: Option<Instant>,
     /// The wait in progress, and since when.
@@ -131,7 +131,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
     /// Runs to the end, or to where it must stop. `journal` is what was read when the lock was taken.
     ///
     /// The lock is released in every case; the journal stays unless the end was reached.
-    pub async fn run(mut self, lock: Held, journal: Option<Journal<RotationOf<C>>>) -> Outcome {
+    pub async fn run(mut self, lock: LockGuard, journal: Option<Journal<RotationOf<C>>>) -> Outcome {
         let journal = journal.map(Journal::taken_over);
         if let Some(journal) = &journal {
             self.listener.on(Event::Resumed {
@@ -393,7 +393,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
             }
             Failure::LockLost => Turn::End(pending(
                 state,
-                Pause::LockLost(state.lock.lost().unwrap_or(Lost::NotRenewed)),
+                Pause::LockLost(state.lock.lost().unwrap_or(LockLost::NotRenewed)),
             )),
             Failure::Permanent(error) => Turn::End(pending(state, Pause::Error(error))),
             // Nothing is in progress yet: report what is wrong instead of waiting for it.
@@ -426,16 +426,16 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
 
     /// Releases the lock. One that cannot be released expires by itself.
     async fn finish(&self, state: State<C>, outcome: Outcome) -> Outcome {
-        let end = match &outcome {
-            Outcome::Done | Outcome::AlreadyDone => End::Finished("rotated".to_owned()),
-            Outcome::RolledBack(reason) => End::Finished(format!("rolled back: {reason}")),
-            Outcome::RolledForward(reason) => End::Finished(format!("rotated, rollback not possible: {reason}")),
+        let release = match &outcome {
+            Outcome::Done | Outcome::AlreadyDone => Release::Finish("rotated".to_owned()),
+            Outcome::RolledBack(reason) => Release::Finish(format!("rolled back: {reason}")),
+            Outcome::RolledForward(reason) => Release::Finish(format!("rotated, rollback not possible: {reason}")),
             // Here the Lease may still hold a journal of which nothing exists.
-            Outcome::Refused(_) => End::Nothing,
-            Outcome::Pending { .. } if state.journal.is_none() => End::Nothing,
-            Outcome::Pending { .. } => End::Pending,
+            Outcome::Refused(_) => Release::RemoveJournal,
+            Outcome::Pending { .. } if state.journal.is_none() => Release::RemoveJournal,
+            Outcome::Pending { .. } => Release::KeepJournal,
         };
-        if let Err(lost) = state.lock.release(end).await {
+        if let Err(lost) = state.lock.release(release).await {
             tracing::debug!(%lost, "the lock was not released");
         }
         outcome

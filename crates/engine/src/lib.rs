@@ -30,7 +30,7 @@ pub mod credential;
 pub mod direction;
 pub mod engine;
 pub mod event;
-pub mod identity;
+mod identity;
 pub mod journal;
 pub mod lock;
 pub mod phase;

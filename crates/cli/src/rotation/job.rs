@@ -12,7 +12,7 @@ use engine::controller::{Controller, Failure, ObservedOf, PlanOf, RotationOf};
 use engine::direction::Direction;
 use engine::engine::{Engine, Outcome};
 use engine::journal::Journal;
-use engine::lock::{End, Held, NotTaken, Record};
+use engine::lock::{AcquireError, LeaseRecord, LockGuard, Release};
 use engine::phase::Phase;
 use engine::plan::{self, NoPlan, Planned};
 use engine::rotation::Rotation;
@@ -57,7 +57,7 @@ pub struct Job<'a, C> {
 
 /// The result of a survey.
 struct Survey<C: Controller> {
-    record: Record,
+    record: LeaseRecord,
     journal: Option<JournalOf<C>>,
     seen: ObservedOf<C>,
     /// `None` where the end of a run in progress cannot be predicted.
@@ -67,7 +67,7 @@ struct Survey<C: Controller> {
 /// A target that was surveyed.
 pub struct Ready<C: Controller> {
     /// The lock, where another process seemed to hold it.
-    held: Option<(Held, Record)>,
+    held: Option<(LockGuard, LeaseRecord)>,
     survey: Survey<C>,
 }
 
@@ -141,50 +141,50 @@ impl<C: Controller> Job<'_, C> {
 
     /// Where a live process seems to hold the lock, takes it or reports the holder. A holder that died before it had written a
     /// journal left nothing to roll back but its name in the Lease.
-    async fn hold_if_held(&self) -> Result<Option<(Held, Record)>, Error> {
+    async fn hold_if_held(&self) -> Result<Option<(LockGuard, LeaseRecord)>, Error> {
         if self.dry_run != DryRun::None {
             return Ok(None);
         }
         let record = self.read_lease().await?;
         let left_to_undo = self.verb == Verb::Rotate || record.journal.is_some();
-        if record.holder.is_none() || self.force_lock || (record.holder_is_gone() && left_to_undo) {
+        if record.holder.is_none() || self.force_lock || (record.holder_has_exited() && left_to_undo) {
             return Ok(None);
         }
         self.lock().await.map(Some)
     }
 
-    async fn read_lease(&self) -> Result<Record, Error> {
+    async fn read_lease(&self) -> Result<LeaseRecord, Error> {
         let lease = &self.target.lease;
         let lock = lease.lock::<RotationOf<C>>(self.controller.server());
         lock.read().await.doing(format!("read {lease}"))
     }
 
-    async fn lock(&self) -> Result<(Held, Record), Error> {
+    async fn lock(&self) -> Result<(LockGuard, LeaseRecord), Error> {
         let Target {
             display: name,
             commands,
             lease,
             ..
         } = self.target;
-        let watching = |holder: &str| {
+        let on_wait = |holder: &str| {
             self.ui.status(format!(
                 "The lock of {name} is held by {holder}. Checking whether the holder still renews it."
             ));
         };
         let lock = lease.lock::<RotationOf<C>>(self.controller.server());
-        match lock.take(self.force_lock, watching).await {
+        match lock.acquire(self.force_lock, on_wait).await {
             Ok(taken) => Ok(taken),
-            Err(NotTaken::Held(holder)) => {
+            Err(AcquireError::Held(holder)) => {
                 let message = format!("the rotation of {name} is held by {holder}");
                 let status = commands.status();
                 Err(Error::new(Kind::Held, message).hint(format!("`{status}` shows its progress")))
             }
-            Err(NotTaken::Api(error)) => Err(error).doing(format!("take the lock, {lease}")),
+            Err(AcquireError::Api(error)) => Err(error).doing(format!("acquire the lock, {lease}")),
         }
     }
 
     /// Takes the lock after the question, unless another run has changed something since the survey.
-    async fn take(&self, surveyed: &Record) -> Result<Held, Error> {
+    async fn take(&self, surveyed: &LeaseRecord) -> Result<LockGuard, Error> {
         let (lock, record) = self.lock().await?;
         if record.journal == surveyed.journal && record.last_run == surveyed.last_run {
             return Ok(lock);
@@ -324,7 +324,7 @@ impl<C: Controller> Job<'_, C> {
         format!("{what} of {name}{reached}:")
     }
 
-    async fn engine(&self, lock: Held, journal: Option<JournalOf<C>>) -> Outcome {
+    async fn engine(&self, lock: LockGuard, journal: Option<JournalOf<C>>) -> Outcome {
         // From the first moment on whoever resumes it rolls back.
         if let Some(text) = journal
             .as_ref()
@@ -399,9 +399,9 @@ impl<C: Controller> Job<'_, C> {
     }
 }
 
-async fn release(held: Option<(Held, Record)>) {
+async fn release(held: Option<(LockGuard, LeaseRecord)>) {
     if let Some((lock, _)) = held
-        && let Err(lost) = lock.release(End::Pending).await
+        && let Err(lost) = lock.release(Release::KeepJournal).await
     {
         tracing::debug!(%lost, "the lock was not released");
     }

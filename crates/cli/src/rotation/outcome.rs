@@ -313,7 +313,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use engine::lock::Lost;
+    use engine::lock::LockLost;
 
     use crate::rotation::commands::Commands;
     use crate::rotation::target::LeaseName;
@@ -397,7 +397,7 @@ mod tests {
     )]
     #[case::rollback_stopped(
         Verb::Rotate,
-        pending(Phase::Place, Direction::Rollback, Pause::LockLost(Lost::TakenOver)),
+        pending(Phase::Place, Direction::Rollback, Pause::LockLost(LockLost::TakenOver)),
         true,
         "4 pending | rollback of cluster oslo (c-x7k2p) stopped in phase place: the lock was lost: another run has taken it over | \
          `kubectl crt rollback c-x7k2p` resumes it"
@@ -412,7 +412,7 @@ mod tests {
     )]
     #[case::another_run_finished_it(
         Verb::Rotate,
-        pending(Phase::Prove, Direction::Forward, Pause::LockLost(Lost::NotRenewed)),
+        pending(Phase::Prove, Direction::Forward, Pause::LockLost(LockLost::NotRenewed)),
         false,
         "1 failed | another run has finished the rotation of cluster oslo (c-x7k2p) | `kubectl crt status c-x7k2p` shows the result"
     )]
