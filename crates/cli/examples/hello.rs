@@ -43,7 +43,7 @@ enum Verb {
     Choose,
     /// Reads a credential
     Type,
-    /// Asks before it goes on
+    /// Asks for confirmation
     Ask {
         #[arg(long)]
         yes: bool,
@@ -119,7 +119,7 @@ impl Plugin for Hello {
             }
             Verb::Ask { yes } => {
                 let go = ui.confirm("This changes nothing.", yes).await?;
-                ui.out(if go { "went on" } else { "stayed" })?;
+                ui.out(if go { "confirmed" } else { "declined" })?;
             }
         }
         Ok(ExitCode::Done)

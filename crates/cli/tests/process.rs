@@ -139,7 +139,7 @@ fn options_is_data_and_lists_every_flag_of_all_commands() {
 }
 
 #[test]
-fn nothing_configured_is_told_as_kubectl_tells_it() {
+fn without_a_kubeconfig_the_error_is_that_of_kubectl() {
     let output = run(&["version"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -202,7 +202,7 @@ fn the_second_signal_ends_at_once() {
 #[test]
 fn without_a_terminal_a_question_is_refused_and_yes_answers_it() {
     assert_eq!(run(&["ask"]).status.code(), Some(1));
-    assert_eq!(run(&["ask", "--yes"]).stdout, b"went on\n");
+    assert_eq!(run(&["ask", "--yes"]).stdout, b"confirmed\n");
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn completion_answers_in_cobras_protocol() {
 }
 
 #[test]
-fn the_log_shows_requests_and_our_own_events_but_nobody_elses() {
+fn the_log_shows_requests_and_only_the_events_of_this_workspace() {
     let said = String::from_utf8(run(&["version", "-v=9"]).stderr).unwrap();
     assert!(said.contains("DEBUG hello: asking"), "{said}");
     assert!(said.contains("GET http://localhost:8080/version failed in "), "{said}");

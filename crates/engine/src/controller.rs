@@ -87,7 +87,7 @@ pub struct Summary {
     pub message: String,
 }
 
-/// What the server says to a step that is sent as a dry run.
+/// The result of a server dry run of a step.
 #[derive(Debug)]
 pub enum ServerCheck {
     /// It would accept it.
@@ -120,10 +120,10 @@ pub enum Failure {
     /// The object is not what was observed (409): observe again, decide again.
     #[error("the object has changed since it was read")]
     Conflict,
-    /// No answer, or one that may be different in a moment: while waiting, "not yet".
+    /// No response, or a transient error. In a wait it means "not yet".
     #[error("{0}")]
     Transient(#[source] Error),
-    /// An answer that stays the same however often one asks, such as a missing permission.
+    /// An error that a retry does not change, such as a missing permission.
     #[error("{0}")]
     Permanent(#[source] Error),
     /// The lock is not ours any more: nothing may be written.
@@ -131,7 +131,7 @@ pub enum Failure {
     LockLost,
 }
 
-/// What may be answered differently in a moment is waited for.
+/// A transient error of the client is a transient failure.
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         if error.kind.is_transient() {

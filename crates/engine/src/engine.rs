@@ -29,16 +29,17 @@ const SLOW_POLL: Duration = Duration::from_secs(1);
 /// The pause after a transient error.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// How long one write may take. The fence is open for 20 s after a renewal, and the lock lasts 30 s: what was sent under
-/// the lock has arrived, or never will, before anybody else can take it.
+/// How long one write may take. The fence is open for 20 s after a renewal, and the lock lasts 30 s. So a write that
+/// was sent under the lock has arrived or failed before another process can acquire the lock.
 pub const LONGEST_WRITE: Duration = Duration::from_secs(8);
-/// How long one observation may take: the way to the downstream cluster may hang while the agent restarts, and one that is
-/// made anew finds the new tunnel.
+/// How long one observation may take. Requests to the downstream cluster may hang while the agent restarts. A new
+/// request uses the new tunnel.
 const LONGEST_OBSERVATION: Duration = Duration::from_secs(15);
 
-/// So many conflicts in a row, or repetitions of one step, are ordinary; more of them are a wait, which has a limit.
+/// How many conflicts in a row, or repetitions of one step, are ordinary. More of them count as a wait, which has a
+/// limit.
 const FEW: u32 = 5;
-/// For how long at most a step is repeated that is accepted each time and changes nothing.
+/// The longest time for which a step is repeated that is accepted but changes nothing.
 const IN_VAIN: Duration = Duration::from_secs(30);
 /// The pause before something is tried again, for each time that it was tried.
 const BACKOFF: Duration = Duration::from_millis(50);
@@ -76,7 +77,7 @@ pub enum Pause {
     Interrupted,
     /// Nothing changed for as long as one wait may last. The text is what was waited for.
     TimedOut(String),
-    /// It is not safe to go on.
+    /// It is not safe to continue.
     Blocked(Vec<Blocker>),
     /// Another writer keeps writing the old state back: who, in words. The target was reapplied once more.
     Contested(String),
@@ -107,7 +108,7 @@ enum Turn {
 
 struct State<C: Controller> {
     journal: Option<Journal<RotationOf<C>>>,
-    /// The journal was read from the Lease, and the objects were not asked yet what of it is true.
+    /// The journal was read from the Lease and not compared with the objects yet.
     claimed: bool,
     /// The run was begun by another process.
     resumed: bool,
@@ -121,7 +122,7 @@ struct State<C: Controller> {
     accepted: HashMap<String, Accepted>,
 }
 
-/// A step that was accepted, perhaps more than once: a server that accepts and does nothing is not tried for ever.
+/// A step that was accepted, and how often. A step that never has an effect is not repeated forever.
 struct Accepted {
     first: Instant,
     times: u32,
@@ -210,7 +211,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
         }
     }
 
-    /// What the Lease claims is replaced by what the objects say. A rollback never begins a rotation.
+    /// Replaces the run in the Lease with the run that is recorded on the objects. A rollback never begins a rotation.
     fn resume(&self, state: &mut State<C>, seen: &ObservedOf<C>, claimed: Direction) -> Turn {
         state.journal = state.journal.take().and_then(|journal| journal.resumed(seen));
         if state.journal.is_some() {
@@ -375,7 +376,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
         }
     }
 
-    /// While the engine runs, a call that fails means "not yet", until its patience ends.
+    /// A failed call means "not yet", until the wait has taken too long.
     fn failed(&self, state: &mut State<C>, failure: Failure) -> Turn {
         let phase = state
             .journal
@@ -464,7 +465,7 @@ fn pending<C: Controller>(state: &State<C>, because: Pause) -> Outcome {
     }
 }
 
-/// Returns when the user wants to stop; never when no one is left who could want it.
+/// Returns when the user wants to stop. Never returns if the sender is gone.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
@@ -476,7 +477,7 @@ fn no_answer(within: Duration) -> Failure {
     Failure::Transient(client::error::Error::failed(message))
 }
 
-/// What no rotation may decide, and what the model checker shows that none does.
+/// Ends the run after a decision that the model checker excludes.
 fn contradiction<C: Controller>(state: &State<C>, what: &str) -> Turn {
     let error = client::error::Error::failed(format!("the rotation contradicts itself: {what}"));
     Turn::End(pending(

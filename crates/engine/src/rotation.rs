@@ -105,42 +105,42 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
     /// The other credential is rejected, and nothing is left over.
     fn confirm<'look>(look: Look<'look, Self>, retired: &Proof<'look, Self::Retired>) -> Result<(), Next<Self>>;
 
-    /// Whether the old credential worked at the start and can be had back. While it can, a run that cannot be proven in time
-    /// turns back by itself.
+    /// Whether the old credential worked at the start and can be restored. If so, a run that is not proven in time
+    /// rolls back by itself.
     fn is_restorable(look: Look<'_, Self>) -> bool;
 
-    /// Whether *retire* still has something to take away. Where it has not, no quiet time is asked for.
+    /// Whether *retire* still has something to revoke. If not, no quiet time is needed.
     fn takes_away(look: Look<'_, Self>) -> bool;
 
-    /// Whether the new credential has been proven since it was placed: then a server that does not answer for a moment is no
-    /// reason to turn back.
+    /// Whether the new credential has been proven since it was placed. If so, a server that does not respond for a
+    /// moment is no reason to roll back.
     fn is_proven(run: &Run<Self>) -> bool {
         run.timers.contains_key(&Timer::Quiet)
     }
 
-    /// The timers that start by seeing something. One that runs already is left running. Without any, what waits for such a timer
-    /// waits forever.
+    /// The timers that an observation starts. A running timer keeps running. If this never returns a timer, a wait for
+    /// it never ends.
     fn timers(_seen: &Self::Observed, _run: &Run<Self>) -> Vec<Timer> {
         Vec::new()
     }
 
-    /// The timers that are meaningless by what is seen: they count as never started.
+    /// The timers that an observation makes meaningless. They count as never started.
     fn stale_timers(_seen: &Self::Observed, _run: &Run<Self>) -> Vec<Timer> {
         Vec::new()
     }
 
-    /// What the objects say of a run whose journal was read from the Lease: its record, taken from marks that the run itself
-    /// has set on them and from what they hold.
+    /// The record of a run whose journal was read from the Lease. It is read from the objects, including the marks that
+    /// the run itself has set on them.
     ///
-    /// The Lease says how far a run came, never what it may do: whoever may write Leases and nothing else must not be able to
-    /// have anything created, delivered or deleted. So no name, value or number of the claimed record is used here unless an
-    /// object confirms it.
+    /// The Lease says how far a run came, never what it may do. An attacker who may write Leases and nothing else must
+    /// not be able to have anything created, delivered or deleted. So no name, value or number of the claimed record is
+    /// used unless an object confirms it.
     ///
-    /// `None`: nothing of this run exists, so there is nothing to resume.
+    /// `None` if no object of this run exists, so there is nothing to resume.
     fn recall(seen: &Self::Observed, claimed: &Run<Self>) -> Option<Self::Record>;
 
-    /// The direction of a run whose journal was read from the Lease. Where a run that claims to roll forward may do what one
-    /// that rolls back may not, an object must confirm the claim; one that is not confirmed rolls back.
+    /// The direction of a run whose journal was read from the Lease. If a roll-forward may do more than a rollback, an
+    /// object must confirm that the run rolls forward. Otherwise it rolls back.
     fn recall_direction(_seen: &Self::Observed, claimed: &Run<Self>) -> Direction {
         claimed.direction
     }
@@ -209,7 +209,7 @@ pub enum Timer {
     Quiet,
     /// The time that another controller gets before it is triggered again.
     Retry,
-    /// How long a server may go on accepting a revoked credential from its cache.
+    /// How long a server may keep accepting a revoked credential from its cache.
     Cache,
     /// How long a write may still be in flight ([`crate::engine::LONGEST_WRITE`]) that a former holder has sent, or that got no
     /// answer: the engine starts it anew then. A rotation with writes that cannot be conditional starts it by seeing, and sends
@@ -247,7 +247,7 @@ pub enum Next<R: Rotation> {
         /// Why.
         reason: String,
     },
-    /// It is not safe to go on, or not known to be.
+    /// It is not known to be safe to continue.
     Refuse(Vec<Blocker>),
     /// The credential that the direction asks for is in use, and the other one is rejected.
     Done,
@@ -287,7 +287,7 @@ pub struct Wait {
     pub starts: Vec<Timer>,
 }
 
-/// One reason not to go on.
+/// A failed check, and why it fails.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Blocker {

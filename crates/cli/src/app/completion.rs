@@ -340,7 +340,7 @@ mod tests {
                 (None, [verb]) if verb == "rotate" && !request.words.contains(&"c-1".to_owned()) => {
                     vec![Candidate::new("c-1", format!("in {context}"))]
                 }
-                (Some("era"), _) => vec![Candidate::new("secret", "")],
+                (Some("storage"), _) => vec![Candidate::new("secret", "")],
                 _ => Vec::new(),
             }
         }
@@ -398,8 +398,8 @@ mod tests {
         assert_eq!(complete(&["--context", "prod", "rotate", "c"]), "c-1\tin prod\n:4\n");
         assert_eq!(complete(&["rotate", "--context=prod", ""]), "c-1\tin prod\n:4\n");
         assert_eq!(complete(&["rotate", "c-1", ""]), ":4\n");
-        assert_eq!(complete(&["rotate", "--era", ""]), "secret\n:4\n");
-        assert_eq!(complete(&["rotate", "--era=s"]), "secret\n:4\n");
+        assert_eq!(complete(&["rotate", "--storage", ""]), "secret\n:4\n");
+        assert_eq!(complete(&["rotate", "--storage=s"]), "secret\n:4\n");
     }
 
     #[test]

@@ -169,7 +169,7 @@ pub struct ListKind {
     pub kind: &'static str,
 }
 
-/// Prints a list. `none` is what a human is told, on stderr, when it is empty: `No resources found in x namespace.`
+/// Prints a list. If it is empty, a table is replaced by `none` on stderr: `No resources found in x namespace.`
 pub fn print_list<T: Printable>(
     ui: &Ui,
     flags: &OutputFlags,

@@ -1,7 +1,7 @@
-//! What `rotate` and `rollback` have in common: survey, plan, confirmation, lock, engine, and the words for the end.
+//! The common part of `rotate` and `rollback`: survey, plan, confirmation, lock, engine, and the final message.
 //!
-//! Until the question is answered nothing is written, with one exception: where another process seems to hold the lock, it is
-//! tried at once, so that a live holder is reported before the user reads a plan.
+//! Nothing is written before the user confirms, with one exception. If another process seems to hold the lock, the lock
+//! is acquired first, so that a holder is reported before the user reads a plan.
 
 use std::future::Future;
 
@@ -49,9 +49,9 @@ pub struct Job<'a, C> {
     pub plan_is_data: bool,
     /// One of several: its plan is one line, and its progress is prefixed with this name.
     pub among: Option<&'a str>,
-    /// The lock may be taken from a live holder.
+    /// Take the lock from a process that still renews it.
     pub force_lock: bool,
-    /// A journal that cannot be read counts as none.
+    /// Ignore a journal that cannot be read.
     pub force_journal: bool,
 }
 
@@ -133,14 +133,14 @@ impl<C: Controller> Job<'_, C> {
         let Ready { held, survey } = ready;
         let lock = match held {
             Some((lock, _)) => lock,
-            None => self.unless_interrupted(self.take(&survey.record)).await??,
+            None => self.unless_interrupted(self.acquire(&survey.record)).await??,
         };
         let outcome = Box::pin(self.engine(lock, survey.journal)).await;
         self.finish(outcome, &survey.seen, survey.plan.as_ref(), result).await
     }
 
-    /// Where a live process seems to hold the lock, takes it or reports the holder. A holder that died before it had written a
-    /// journal left nothing to roll back but its name in the Lease.
+    /// If another process seems to hold the lock, acquires it or reports the holder. A holder that exited before it
+    /// wrote a journal has left nothing to roll back, except its name in the Lease.
     async fn hold_if_held(&self) -> Result<Option<(LockGuard, LeaseRecord)>, Error> {
         if self.dry_run != DryRun::None {
             return Ok(None);
@@ -183,8 +183,8 @@ impl<C: Controller> Job<'_, C> {
         }
     }
 
-    /// Takes the lock after the question, unless another run has changed something since the survey.
-    async fn take(&self, surveyed: &LeaseRecord) -> Result<LockGuard, Error> {
+    /// Acquires the lock after the confirmation. Fails if another run has changed something since the survey.
+    async fn acquire(&self, surveyed: &LeaseRecord) -> Result<LockGuard, Error> {
         let (lock, record) = self.lock().await?;
         if record.journal == surveyed.journal && record.last_run == surveyed.last_run {
             return Ok(lock);
@@ -243,7 +243,8 @@ impl<C: Controller> Job<'_, C> {
         seen.map_err(in_words)
     }
 
-    /// What the Lease claims is replaced by what the objects say. `None`: nothing of that run exists, and a new one begins.
+    /// Replaces the run in the Lease with the run that is recorded on the objects. `None` if no object of it exists: a
+    /// new run begins.
     async fn resumed(&self, claimed: JournalOf<C>, seen: &mut ObservedOf<C>) -> Result<Option<JournalOf<C>>, Error> {
         let claim = claimed.run().clone();
         let journal = claimed.resumed(seen);
@@ -325,7 +326,7 @@ impl<C: Controller> Job<'_, C> {
     }
 
     async fn engine(&self, lock: LockGuard, journal: Option<JournalOf<C>>) -> Outcome {
-        // From the first moment on whoever resumes it rolls back.
+        // The direction is journaled first, so that a killed rollback is resumed as a rollback.
         if let Some(text) = journal
             .as_ref()
             .filter(|journal| journal.run().direction != Direction::Forward)
@@ -362,7 +363,8 @@ impl<C: Controller> Job<'_, C> {
         plan: Option<&PlanOf<C>>,
         result: &mut RotationResult,
     ) -> Result<(), Error> {
-        // Whether something is left to resume is what the Lease says, whoever wrote it last; if it cannot be read, there is.
+        // The Lease says whether there is a run to resume, also if another process wrote it. If it cannot be read,
+        // assume one.
         let pending = matches!(outcome, Outcome::Pending { .. })
             && !self.read_lease().await.is_ok_and(|record| record.journal.is_none());
         let done = matches!(outcome, Outcome::Done | Outcome::AlreadyDone);
