@@ -160,9 +160,9 @@ pub async fn require(server: &Server, side: &str, rights: &[Right]) -> Result<()
     }))
 }
 
-/// The user that the API server takes the current login for: `system:bootstrap:07401b`, `system:serviceaccount:a:b`, a
-/// name. `None` if the API server does not say: it does not serve the question before Kubernetes 1.28 (404), or does not
-/// allow it (403). Whoever impersonates (`--as`) is told the impersonated user.
+/// The user that the API server authenticates the current login as: `system:bootstrap:07401b`,
+/// `system:serviceaccount:a:b`, a name. With impersonation (`--as`) it is the impersonated user. `None` if the API
+/// server does not serve SelfSubjectReviews (404, before Kubernetes 1.28) or does not allow them (403).
 pub async fn current_user(client: &kube::Client) -> Result<Option<String>, Error> {
     let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
     let review = reviews

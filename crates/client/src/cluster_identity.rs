@@ -11,7 +11,7 @@ use x509_parser::prelude::FromDer as _;
 use crate::connection::certificates;
 use crate::request::{self, Error, Metadata, Resource, Result, Verb};
 
-/// The namespace that every cluster has and nobody can delete.
+/// The namespace that every cluster has and that cannot be deleted.
 pub const SYSTEM_NAMESPACE: &str = "kube-system";
 
 const NAMESPACE: Resource = Resource::new("Namespace", "v1", "namespaces");
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn another_ca_is_told_apart() {
+    fn another_ca_is_different() {
         let (a, b) = (ca(), ca());
         assert_eq!(same_ca(&a, &b), CaComparison::Different);
         assert_eq!(same_ca(&a, &STANDARD.encode(&b)), CaComparison::Different);

@@ -17,28 +17,28 @@ use crate::redact;
 /// The reason that kube gives to an answer that is no `Status`, by which it is known that the message is a raw body.
 pub const NO_STATUS: &str = "Failed to parse error data";
 
-/// What sort of failure it is: it decides the exit code of a command, and callers may branch on it.
+/// The kind of an error. It determines the exit code of a command, and callers may match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Anything that has no kind of its own.
     Failed,
-    /// The command line asks for something that cannot be.
+    /// The command line is invalid.
     Usage,
     /// The object does not exist (404).
     NotFound,
     /// The object exists already (409 AlreadyExists).
     AlreadyExists,
-    /// Somebody else changed the object in between (409, or a failed precondition).
+    /// The object has changed since it was read (409, or a failed precondition).
     Conflict,
-    /// The object was refused as invalid (422).
+    /// The object was rejected as invalid (422).
     Invalid,
-    /// A right is missing (403).
+    /// A permission is missing (403).
     Forbidden,
     /// The identity is not accepted (401).
     Unauthorized,
-    /// No answer: name, route, TLS, or a stream that broke.
+    /// No response: a failure of DNS, routing or TLS, or a broken stream.
     Unreachable,
-    /// The server answered that it cannot answer now (429, 500, 502, 503, 504).
+    /// The server is temporarily unavailable (429, 500, 502, 503, 504).
     Unavailable,
     /// Nothing to do.
     NothingToDo,
@@ -52,21 +52,21 @@ pub enum Kind {
     Interrupted,
     /// SIGTERM.
     Terminated,
-    /// Whoever read our output went away: not worth a word.
+    /// The reader of the output has closed the pipe. Nothing is printed.
     BrokenPipe,
 }
 
 impl Kind {
-    /// Whether the same request may well succeed a moment later.
+    /// Whether a retry may succeed.
     pub fn is_transient(self) -> bool {
         matches!(self, Self::Unreachable | Self::Unavailable)
     }
 }
 
-/// A failure in the words of kubectl, with ways out.
+/// An error in kubectl's wording, with hints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// What sort of failure.
+    /// Its kind.
     pub kind: Kind,
     /// One sentence, lower case where it is ours, without the lead (`error:`).
     pub message: String,
@@ -103,7 +103,7 @@ impl Error {
         Self::new(Kind::Usage, message)
     }
 
-    /// Adds a way out.
+    /// Adds a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         let hint = hint.into();
@@ -113,8 +113,8 @@ impl Error {
         self
     }
 
-    /// Says what was tried ("read Deployment cattle-cluster-agent on the downstream cluster"). It is put before what is
-    /// already known to have been tried; the same text is not said twice.
+    /// Adds what was tried ("read Deployment cattle-cluster-agent on the downstream cluster") in front of the message.
+    /// A repeated text is added once.
     #[must_use]
     pub fn doing(mut self, what: impl fmt::Display) -> Self {
         let what = what.to_string();
@@ -188,7 +188,7 @@ impl From<std::io::Error> for Error {
 }
 
 impl From<serde_json::Error> for Error {
-    /// The text of the original names the offending value, which could be a secret: only the place is told.
+    /// Keeps only the position: the original text contains the invalid value, which may be a secret.
     fn from(error: serde_json::Error) -> Self {
         Self::failed(json_words(&error))
     }

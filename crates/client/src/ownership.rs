@@ -95,8 +95,8 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The owner of an object, or `None` if it carries nobody's marks. Of several, the one that writes this very object
-/// comes first: External Secrets Operator copies the marks of Argo CD and Flux from an ExternalSecret to its Secret.
+/// The owner of an object, or `None` if it has no marks of an owner. Of several owners, it is the one that writes this
+/// very object: External Secrets Operator copies the marks of Argo CD and Flux from an ExternalSecret to its Secret.
 pub fn owner(metadata: &ObjectMeta) -> Option<Owner> {
     let readers = [
         referenced,
@@ -110,8 +110,8 @@ pub fn owner(metadata: &ObjectMeta) -> Option<Owner> {
     readers.iter().find_map(|read| read(metadata))
 }
 
-/// A plain ownerReference only says what the object is deleted with. (Rancher's token Secrets have one, and so has every
-/// Secret that somebody made by hand for an object.)
+/// An ownerReference without `controller` only determines garbage collection. (Rancher's token Secrets have one, and so
+/// may Secrets that were created manually.)
 fn referenced(metadata: &ObjectMeta) -> Option<Owner> {
     let owner_of = |reference: &OwnerReference| {
         let name = shown(&reference.name);
@@ -298,8 +298,8 @@ impl fmt::Display for Writer {
     }
 }
 
-/// The manager other than `except`, our own, that wrote a field last; where none of them has the field, the one that
-/// wrote the object last. `None` if nobody else has written it. Writes to a subresource (`status`) do not count.
+/// The manager that wrote a field last, or, if no manager has the field, the one that wrote the object last. `except`,
+/// our own manager, and writes to a subresource (`status`) do not count. `None` if there is no other manager.
 ///
 /// `field` is a path such as `["spec", "template", "spec", "volumes"]`. A manager has it if it has all of it, a part of it,
 /// or what it is a part of; the path goes into every item of a list.

@@ -17,7 +17,7 @@ use url::Url;
 use super::Trust;
 use super::environment::Environment;
 use super::exec::Plugin;
-use super::kubeconfig::given;
+use super::kubeconfig::non_empty;
 use super::resolve::{pem_data, pem_file};
 use crate::error::{Error, io_words};
 use crate::secret::Secret;
@@ -144,13 +144,13 @@ fn login(
     if let Some(token) = user.token.as_ref().filter(|token| !token.expose_secret().is_empty()) {
         return Ok(Login::Header(bearer(token.expose_secret())?));
     }
-    if let Some(path) = given(user.token_file) {
+    if let Some(path) = non_empty(user.token_file) {
         return Ok(Login::File {
             path: path.into(),
             read: Mutex::default(),
         });
     }
-    if let (Some(name), Some(password)) = (given(user.username), &user.password) {
+    if let (Some(name), Some(password)) = (non_empty(user.username), &user.password) {
         let pair = format!("{name}:{}", password.expose_secret());
         let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
         return Ok(Login::Header(sensitive(&format!("Basic {encoded}"))?));
@@ -167,8 +167,8 @@ fn login(
 
 fn certificate(user: &AuthInfo) -> Result<Option<Arc<Certificate>>, Error> {
     let chain = match (
-        given(user.client_certificate_data.clone()),
-        given(user.client_certificate.clone()),
+        non_empty(user.client_certificate_data.clone()),
+        non_empty(user.client_certificate.clone()),
     ) {
         (Some(data), _) => pem_data(&data, "client-certificate-data")?,
         (None, Some(path)) => pem_file(&path, "client-cert")?,
@@ -179,7 +179,7 @@ fn certificate(user: &AuthInfo) -> Result<Option<Arc<Certificate>>, Error> {
         .as_ref()
         .map(secrecy::ExposeSecret::expose_secret)
         .filter(|data| !data.is_empty());
-    let key = match (data, given(user.client_key.clone())) {
+    let key = match (data, non_empty(user.client_key.clone())) {
         (Some(data), _) => pem_data(data, "client-key-data")?,
         (None, Some(path)) => pem_file(&path, "client-key")?,
         (None, None) => {

@@ -45,7 +45,7 @@ impl Merged {
     fn add(&mut self, file: Kubeconfig, path: &Path) {
         let directory = path.parent().unwrap_or(Path::new(""));
         if self.current_context.is_none() {
-            self.current_context = given(file.current_context);
+            self.current_context = non_empty(file.current_context);
         }
         for named in file.contexts {
             first_wins(&mut self.contexts, named.name, named.context.unwrap_or_default());
@@ -85,7 +85,7 @@ fn candidates(explicit: Option<&Path>, environment: &Environment) -> Vec<PathBuf
         .collect()
 }
 
-/// Only the place of a mistake is told: what stands there may be a credential.
+/// Errors contain only the position: the text there may be a credential.
 fn parse(file: &Path, bytes: &[u8]) -> Result<Kubeconfig, Error> {
     let text = decode(bytes).ok_or_else(|| {
         Error::failed(format!(
@@ -175,7 +175,7 @@ fn anchor_command(directory: &Path, command: &mut Option<String>) {
     }
 }
 
-/// Given but empty is absent.
-pub(super) fn given(text: Option<String>) -> Option<String> {
+/// An empty value counts as absent.
+pub(super) fn non_empty(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }

@@ -64,8 +64,8 @@ pub(super) fn check(command: &str, environment: &Environment) -> Result<(), Erro
         .hint(format!("the policy stands in {}", file.display())))
 }
 
-/// The file that a command means, as Go's `exec.LookPath` finds it: both sides are looked up, so that the name of an
-/// allowed program does not let in another one of that name.
+/// The file of a command, as Go's `exec.LookPath` finds it. The command and each allowed name are looked up, so that an
+/// allowed name does not match another program of the same name.
 fn look_up(command: &str, environment: &Environment) -> Option<PathBuf> {
     if command.contains(std::path::MAIN_SEPARATOR) {
         return std::path::absolute(command).ok().filter(|file| file.is_file());

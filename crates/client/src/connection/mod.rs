@@ -143,7 +143,7 @@ impl Connection {
         other
     }
 
-    /// No identity at all, for public endpoints: no credential of ours is sent, whatever is asked for.
+    /// The connection without an identity, for public endpoints. No credential is sent.
     #[must_use]
     pub fn anonymous_at(&self, url: Url, authority: Authority<'_>) -> Self {
         let mut other = self.at(url);
@@ -161,11 +161,11 @@ impl Connection {
         other
     }
 
-    /// The same address, trust and proxy, with this bearer token for an identity: no certificate, no login of the
-    /// kubeconfig, and nobody impersonated. What the server answers is said of the token alone.
+    /// The same address, trust and proxy, with this bearer token as the only identity: no client certificate, no login
+    /// of the kubeconfig, no impersonation. So the response depends on the token alone.
     ///
     /// # Errors
-    /// Over plain http no credential is ever sent; and a token may hold characters that no HTTP header may.
+    /// If the server is reached over plain http, or the token contains characters that an HTTP header must not contain.
     pub fn with_token(&self, token: &Secret) -> Result<Self, Error> {
         let mut other = self.clone();
         other.identity = Arc::new(Identity::token(token, &self.server)?);
@@ -180,7 +180,7 @@ impl Connection {
         self
     }
 
-    /// The bearer token that is sent now, if there is one. A credential plugin runs if it has not.
+    /// The current bearer token, if there is one. Runs the credential plugin if needed.
     pub async fn bearer_token(&self) -> Result<Option<Secret>, Error> {
         let header = self.identity.credential().await?.authorization;
         let token = header

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::environment::Environment;
 use super::identity::Identity;
-use super::kubeconfig::{Merged, given};
+use super::kubeconfig::{Merged, non_empty};
 use super::options::ConnectionOptions;
 use super::{Connection, Impersonate, Trust};
 use crate::error::{Error, io_words};
@@ -25,7 +25,7 @@ pub(super) fn resolve(options: &ConnectionOptions, environment: &Environment) ->
         .filter(|path| !path.as_os_str().is_empty());
     let merged = Merged::load(explicit, environment)?;
     let chosen = Chosen::from(options, &merged)?;
-    let configured = set(options.server.as_ref()).or_else(|| given(chosen.cluster.server.clone()));
+    let configured = set(options.server.as_ref()).or_else(|| non_empty(chosen.cluster.server.clone()));
     if configured.is_none()
         && chosen.cluster_name.is_none()
         && let Some(in_cluster) = in_cluster(options, environment)?
@@ -39,7 +39,7 @@ pub(super) fn resolve(options: &ConnectionOptions, environment: &Environment) ->
     }
     let is_default = configured.is_none();
     let server = address(configured.as_deref().unwrap_or(DEFAULT_SERVER))?;
-    let namespace = set(options.namespace.as_ref()).or_else(|| given(chosen.context.namespace.clone()));
+    let namespace = set(options.namespace.as_ref()).or_else(|| non_empty(chosen.context.namespace.clone()));
     let trust = trust(options, &chosen.cluster)?;
     let user = with_options(options, chosen.user);
     Ok(Connection {
@@ -49,7 +49,7 @@ pub(super) fn resolve(options: &ConnectionOptions, environment: &Environment) ->
         identity: Arc::new(Identity::of(user, &chosen.cluster, &server, &trust, environment)?),
         server,
         trust,
-        proxy_url: given(chosen.cluster.proxy_url.clone()),
+        proxy_url: non_empty(chosen.cluster.proxy_url.clone()),
         request_timeout: Some(options.request_timeout).filter(|timeout| !timeout.is_zero()),
         disable_compression: options
             .disable_compression
@@ -61,7 +61,7 @@ pub(super) fn resolve(options: &ConnectionOptions, environment: &Environment) ->
 }
 
 fn set(value: Option<&String>) -> Option<String> {
-    given(value.cloned())
+    non_empty(value.cloned())
 }
 
 /// The parts of the kubeconfig that the flags point at.
@@ -85,7 +85,7 @@ impl Chosen {
                 None => return Err(no_current_context(name, merged)),
             },
         };
-        let cluster_name = set(options.cluster.as_ref()).or_else(|| given(Some(context.cluster.clone())));
+        let cluster_name = set(options.cluster.as_ref()).or_else(|| non_empty(Some(context.cluster.clone())));
         let cluster = match &cluster_name {
             Some(name) => find(&merged.clusters, name),
             None => None,
@@ -93,7 +93,7 @@ impl Chosen {
         if let (Some(name), None, Some(_)) = (&cluster_name, &cluster, set(options.cluster.as_ref())) {
             return Err(unknown("cluster", name, &merged.clusters));
         }
-        let user = match (set(options.user.as_ref()), given(context.user.clone())) {
+        let user = match (set(options.user.as_ref()), non_empty(context.user.clone())) {
             (Some(name), _) => find(&merged.users, &name).ok_or_else(|| unknown("auth info", &name, &merged.users))?,
             // A context that names a user who is not there is anonymous, to kubectl too.
             (None, Some(name)) => find(&merged.users, &name).unwrap_or_default(),
@@ -168,12 +168,12 @@ fn trust(options: &ConnectionOptions, cluster: &Cluster) -> Result<Trust, Error>
         .insecure_skip_tls_verify
         .or(cluster.insecure_skip_tls_verify)
         .unwrap_or(false);
-    let server_name = set(options.tls_server_name.as_ref()).or_else(|| given(cluster.tls_server_name.clone()));
+    let server_name = set(options.tls_server_name.as_ref()).or_else(|| non_empty(cluster.tls_server_name.clone()));
     let by_flag = set(options.certificate_authority.as_ref());
-    let authority = match (&by_flag, given(cluster.certificate_authority_data.clone())) {
+    let authority = match (&by_flag, non_empty(cluster.certificate_authority_data.clone())) {
         (Some(path), _) => Some(pem_file(path, "certificate authority")?),
         (None, Some(data)) => Some(pem_data(&data, "certificate-authority-data")?),
-        (None, None) => match given(cluster.certificate_authority.clone()) {
+        (None, None) => match non_empty(cluster.certificate_authority.clone()) {
             Some(path) => Some(pem_file(&path, "certificate authority")?),
             None => None,
         },
@@ -262,8 +262,8 @@ fn impersonate(options: &ConnectionOptions, user: &AuthInfo) -> Result<Impersona
         extra.sort();
     }
     let impersonate = Impersonate {
-        user: set(options.impersonate.as_ref()).or_else(|| given(user.impersonate.clone())),
-        uid: set(options.impersonate_uid.as_ref()).or_else(|| given(user.impersonate_uid.clone())),
+        user: set(options.impersonate.as_ref()).or_else(|| non_empty(user.impersonate.clone())),
+        uid: set(options.impersonate_uid.as_ref()).or_else(|| non_empty(user.impersonate_uid.clone())),
         groups: if groups.is_empty() {
             user.impersonate_groups.clone().unwrap_or_default()
         } else {
@@ -302,7 +302,7 @@ fn in_cluster(options: &ConnectionOptions, environment: &Environment) -> Result<
     let namespace = set(options.namespace.as_ref())
         .or_else(|| environment.variable("POD_NAMESPACE").map(str::to_owned))
         .or_else(|| {
-            given(
+            non_empty(
                 std::fs::read_to_string(directory.join("namespace"))
                     .ok()
                     .map(|text| text.trim().to_owned()),

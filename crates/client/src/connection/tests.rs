@@ -217,7 +217,7 @@ async fn a_context_that_names_a_missing_user_is_anonymous() {
 }
 
 #[test]
-fn a_current_context_that_does_not_exist_is_told_so() {
+fn a_missing_current_context_is_reported() {
     let home = Home::new();
     let file = home.file(
         "config",
@@ -337,7 +337,7 @@ fn nothing_configured_is_localhost_8080() {
 }
 
 #[test]
-fn a_cluster_without_a_server_is_told_so() {
+fn a_cluster_without_a_server_is_reported() {
     let home = Home::new();
     let file = home.file(
         "config",

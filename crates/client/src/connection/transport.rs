@@ -25,13 +25,13 @@ use crate::clock::ServerClock;
 use crate::error::{self, Error};
 use crate::redact;
 
-/// A request is sent at most this often …
+/// The maximum number of attempts of a request.
 const TRIES: usize = 5;
-/// … and not sent again later than this after the first time.
+/// No attempt starts later than this after the first one.
 const BUDGET: Duration = Duration::from_secs(5);
 
-/// An API server ends every request that is not a watch after a minute (`--request-timeout` of kube-apiserver). Where
-/// nothing has come for much longer, the connection is dead and nobody has told us.
+/// How long a connection may be silent. An API server ends every request except a watch after a minute
+/// (`--request-timeout` of kube-apiserver), so a connection that is silent for longer is broken.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 pub(super) fn connect(connection: &Connection) -> Result<Server, Error> {

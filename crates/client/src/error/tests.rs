@@ -51,7 +51,7 @@ fn status(code: u16, reason: &str, message: &str) -> Error {
     "Error from server: the server answered 418 I'm a teapot"
 )]
 #[case(599, "", "", Kind::Failed, "Error from server: the server answered with status 599")]
-fn a_status_is_told_in_kubectls_words(
+fn a_status_is_reported_like_kubectl(
     #[case] code: u16,
     #[case] reason: &str,
     #[case] message: &str,
@@ -139,7 +139,7 @@ fn io_errors_have_the_words_of_the_system() {
 }
 
 #[test]
-fn a_chain_that_repeats_itself_is_told_by_its_end() {
+fn a_repetitive_error_chain_is_reported_by_its_root_cause() {
     let inner = std::io::Error::from_raw_os_error(104);
     let outer = std::io::Error::other(std::io::Error::other(inner));
     let error = Error::from(kube::Error::Service(Box::new(outer)));

@@ -1,15 +1,15 @@
-//! What can go wrong with a request, with the server's own answer kept for whoever words it.
+//! The error of a request. It keeps the original response of the server for the message.
 
 use std::fmt;
 
 use kube::core::Status;
 
-use crate::error::Error as Shown;
+use crate::error::Error as UserError;
 
 /// What requests return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What was tried, as one would put it in a sentence.
+/// What was tried. Its `Display` is the verb of an error message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// Read one object.
@@ -160,19 +160,19 @@ impl Error {
     }
 
     /// In the words of the terminal, with the side that it was on ("the downstream cluster").
-    pub fn on(self, side: &str) -> Shown {
+    pub fn on(self, side: &str) -> UserError {
         self.worded(&format!(" on {side}"))
     }
 
-    fn worded(self, side: &str) -> Shown {
+    fn worded(self, side: &str) -> UserError {
         match self {
-            Self::Failed { verb, object, source } => Shown::from(*source).doing(format!("{verb} {object}{side}")),
-            Self::Unreadable { .. } => Shown::failed(self.to_string()),
+            Self::Failed { verb, object, source } => UserError::from(*source).doing(format!("{verb} {object}{side}")),
+            Self::Unreadable { .. } => UserError::failed(self.to_string()),
         }
     }
 }
 
-impl From<Error> for Shown {
+impl From<Error> for UserError {
     fn from(error: Error) -> Self {
         error.worded("")
     }

@@ -1,4 +1,4 @@
-//! Lists, in pages as kubectl reads them, and what becomes of an object in them that does not parse.
+//! Lists, in pages as kubectl reads them, and the handling of objects in them that cannot be parsed.
 
 use kube::core::params::ListParams;
 use serde::Deserialize;
@@ -14,8 +14,8 @@ const PAGE: u32 = 500;
 
 /// An object as it is parsed in a list.
 pub trait Item: DeserializeOwned {
-    /// What is left of one with a field of the wrong type, where one broken object shall not hide the others. (Schemas of
-    /// custom resources let such pass.) `None`, as here: then the list cannot be read.
+    /// The replacement of an object with a field of the wrong type, so that one malformed object does not hide the
+    /// others. (The schemas of custom resources allow such objects.) With `None`, the default, the list cannot be read.
     fn unreadable(_metadata: Metadata) -> Option<Self> {
         None
     }
@@ -24,9 +24,9 @@ pub trait Item: DeserializeOwned {
 /// The API server checks those of its own kinds.
 impl<K: k8s_openapi::Resource + DeserializeOwned> Item for K {}
 
-/// Which objects are wanted. The default: all, in all namespaces.
+/// Which objects to list. The default: all, in all namespaces.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted<'a> {
+pub struct ListOptions<'a> {
     /// Those of one namespace.
     pub namespace: Option<&'a str>,
     /// A label selector.
@@ -66,12 +66,12 @@ struct RawListMeta {
 pub async fn list_page<T: Item>(
     client: &kube::Client,
     resource: Resource,
-    wanted: &Wanted<'_>,
+    options: &ListOptions<'_>,
     from: Option<&str>,
 ) -> Result<Page<T>> {
-    match try_list_page(client, resource, wanted, from).await {
+    match try_list_page(client, resource, options, from).await {
         Err(error) if from.is_some() && is_too_late(&error) => match offered_instead(&error) {
-            Some(instead) => try_list_page(client, resource, wanted, Some(instead)).await,
+            Some(instead) => try_list_page(client, resource, options, Some(instead)).await,
             None => Err(error),
         },
         other => other,
@@ -80,11 +80,11 @@ pub async fn list_page<T: Item>(
 
 /// All objects of a list that is known to be short. It is begun anew if a page was asked for too late and nothing is
 /// offered in its place.
-pub async fn list_all<T: Item>(client: &kube::Client, resource: Resource, wanted: &Wanted<'_>) -> Result<Vec<T>> {
+pub async fn list_all<T: Item>(client: &kube::Client, resource: Resource, options: &ListOptions<'_>) -> Result<Vec<T>> {
     let mut all = Vec::new();
     let mut from = None;
     loop {
-        let page = match list_page(client, resource, wanted, from.as_deref()).await {
+        let page = match list_page(client, resource, options, from.as_deref()).await {
             Err(error) if from.is_some() && is_too_late(&error) => {
                 all.clear();
                 from = None;
@@ -103,19 +103,19 @@ pub async fn list_all<T: Item>(client: &kube::Client, resource: Resource, wanted
 async fn try_list_page<T: Item>(
     client: &kube::Client,
     resource: Resource,
-    wanted: &Wanted<'_>,
+    options: &ListOptions<'_>,
     from: Option<&str>,
 ) -> Result<Page<T>> {
     let params = ListParams {
-        label_selector: wanted.labels.map(ToOwned::to_owned),
-        field_selector: wanted.fields.map(ToOwned::to_owned),
+        label_selector: options.labels.map(ToOwned::to_owned),
+        field_selector: options.fields.map(ToOwned::to_owned),
         limit: Some(PAGE),
         continue_token: from.map(ToOwned::to_owned),
         ..ListParams::default()
     };
-    let object = resource.named(wanted.namespace, None);
-    let request = resource.request(wanted.namespace);
-    let request = if wanted.only_metadata {
+    let object = resource.named(options.namespace, None);
+    let request = resource.request(options.namespace);
+    let request = if options.only_metadata {
         request.list_metadata(&params)
     } else {
         request.list(&params)

@@ -6,7 +6,7 @@
 //! - Only the fields that are used are typed. A change is a patch of those, so what is not known here survives.
 //! - A change or a deletion names the object as it was [`Observed`], and is refused with a conflict
 //!   ([`Error::is_conflict`]) if it is another one or has changed since.
-//! - An [`Error`] says what was tried on which object, and keeps the server's own answer for whoever words it.
+//! - An [`Error`] says what was tried on which object, and keeps the original response of the server.
 
 mod error;
 mod list;
@@ -20,7 +20,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 pub use self::error::{Error, Result, Verb};
-pub use self::list::{Item, Page, Wanted, list_all, list_page};
+pub use self::list::{Item, ListOptions, Page, list_all, list_page};
 pub use self::object::{Metadata, Observed, OwnerReference, Problem, Resource, SECRET, Write};
 use self::wire::{fetch, send};
 

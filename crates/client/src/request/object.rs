@@ -89,7 +89,7 @@ impl Observed {
     }
 }
 
-/// How a write is to be sent.
+/// How to send a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     /// Who writes, as the API server records it (`metadata.managedFields[].manager`). At most 128 characters.
@@ -101,7 +101,7 @@ pub struct Write {
 }
 
 impl Write {
-    /// A write in earnest.
+    /// A write that is not a dry run.
     pub fn by(field_manager: impl Into<String>) -> Self {
         Self {
             field_manager: field_manager.into(),

@@ -52,7 +52,7 @@ async fn a_list_that_expired_on_the_way_and_cannot_be_continued_is_begun_anew() 
         (200, page("a", "def")),
         (200, page("b", "")),
     ]);
-    let all: Vec<Map> = list_all(&client, MAPS, &Wanted::default()).await.unwrap();
+    let all: Vec<Map> = list_all(&client, MAPS, &ListOptions::default()).await.unwrap();
     let names: Vec<&str> = all.iter().map(|map| map.metadata.name.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
     assert!(asked.await.unwrap()[3].ends_with("continue=def"));
@@ -62,7 +62,7 @@ async fn a_list_that_expired_on_the_way_and_cannot_be_continued_is_begun_anew() 
 async fn one_object_that_makes_no_sense_hides_the_list_where_nothing_else_is_said() {
     let text = json!({ "items": [{ "metadata": { "name": "a" }, "data": ["hunter2"] }] }).to_string();
     let (client, _) = server(vec![(200, text)]);
-    let error = list_all::<Map>(&client, MAPS, &Wanted::default()).await.unwrap_err();
+    let error = list_all::<Map>(&client, MAPS, &ListOptions::default()).await.unwrap_err();
     let said = error.to_string();
     assert!(said.starts_with("could not list ConfigMaps: the server's answer makes no sense at line 1"));
     assert!(!said.contains("hunter2") && !format!("{error:?}").contains("hunter2"));

@@ -20,7 +20,7 @@ async fn get(server: &Server) -> Result<String, Error> {
     ask(server, "GET", "/api").await
 }
 
-/// Keeps what it is told to show.
+/// Records the warnings and the log.
 #[derive(Debug, Default)]
 struct Recorder {
     verbosity: u8,
@@ -63,11 +63,11 @@ fn recorded(verbosity: u8) -> (Environment, Arc<Recorder>) {
 async fn a_read_is_repeated_while_the_server_is_busy() {
     let fake = Fake::tls(|_, before| if before < 2 { status(503) } else { ok("{}") }).await;
     assert_eq!(get(&fake.simple().connect().unwrap()).await.unwrap(), "{}");
-    assert_eq!(fake.seen().len(), 3);
+    assert_eq!(fake.received().len(), 3);
 }
 
 #[tokio::test]
-async fn a_constant_503_is_told_after_five_tries() {
+async fn a_constant_503_is_reported_after_five_attempts() {
     let fake = Fake::tls(|_, _| status(503)).await;
     let error = get(&fake.simple().connect().unwrap()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable);
@@ -75,7 +75,7 @@ async fn a_constant_503_is_told_after_five_tries() {
         error.to_string(),
         "Error from server (ServiceUnavailable): ServiceUnavailable"
     );
-    assert_eq!(fake.seen().len(), 5);
+    assert_eq!(fake.received().len(), 5);
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn other_errors_are_not_repeated() {
     for code in [400, 403, 404, 409, 422, 500] {
         let fake = Fake::tls(move |_, _| status(code)).await;
         assert!(get(&fake.simple().connect().unwrap()).await.is_err());
-        assert_eq!(fake.seen().len(), 1, "{code}");
+        assert_eq!(fake.received().len(), 1, "{code}");
     }
 }
 
@@ -134,7 +134,7 @@ async fn retry_after_is_obeyed_within_the_budget() {
         error.to_string(),
         "Error from server: the server answered 429 Too Many Requests"
     );
-    assert_eq!(fake.seen().len(), 1);
+    assert_eq!(fake.received().len(), 1);
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn a_path_of_the_address_stands_before_every_request() {
     let fake = Fake::tls(|_, _| ok("{}")).await;
     let connection = fake.simple().at(fake.url.join("/k8s/clusters/c-1/").unwrap());
     get(&connection.connect().unwrap()).await.unwrap();
-    assert_eq!(fake.seen()[0].path, "/k8s/clusters/c-1/api");
+    assert_eq!(fake.received()[0].path, "/k8s/clusters/c-1/api");
 }
 
 #[tokio::test]
@@ -194,14 +194,14 @@ async fn requests_say_who_sends_them() {
         flags.impersonate_groups = vec!["g1".into(), "g2".into()];
     });
     get(&connection.connect().unwrap()).await.unwrap();
-    let seen = &fake.seen()[0];
-    assert_eq!(seen.header("authorization"), "Bearer plain");
+    let received = &fake.received()[0];
+    assert_eq!(received.header("authorization"), "Bearer plain");
     assert!(
-        seen.header("user-agent").starts_with("kubectl-test/v0.0.0 ("),
-        "{seen:?}"
+        received.header("user-agent").starts_with("kubectl-test/v0.0.0 ("),
+        "{received:?}"
     );
-    assert_eq!(seen.header("impersonate-user"), "bob");
-    assert_eq!(seen.headers.get_all("impersonate-group").iter().count(), 2);
+    assert_eq!(received.header("impersonate-user"), "bob");
+    assert_eq!(received.headers.get_all("impersonate-group").iter().count(), 2);
 }
 
 #[tokio::test]
@@ -220,10 +220,10 @@ async fn an_anonymous_request_carries_nothing_of_ours() {
     get(&connection.connect().unwrap()).await.unwrap();
     let public = connection.anonymous_at(fake.url.clone(), Authority::Pem(&fake.ca));
     get(&public.connect().unwrap()).await.unwrap();
-    let seen = fake.seen();
-    assert!(seen[0].certified && seen[0].headers.contains_key("impersonate-user"));
-    assert!(!seen[1].certified && !seen[1].headers.contains_key("authorization"));
-    assert!(!seen[1].headers.contains_key("impersonate-user"));
+    let received = fake.received();
+    assert!(received[0].certified && received[0].headers.contains_key("impersonate-user"));
+    assert!(!received[1].certified && !received[1].headers.contains_key("authorization"));
+    assert!(!received[1].headers.contains_key("impersonate-user"));
 }
 
 #[tokio::test]
@@ -238,9 +238,9 @@ async fn a_connection_with_a_token_carries_the_token_and_nothing_else() {
     });
     let with_token = connection.with_token(&Secret::new("abcdef.0123456789abcdef")).unwrap();
     get(&with_token.connect().unwrap()).await.unwrap();
-    let seen = &fake.seen()[0];
-    assert_eq!(seen.headers["authorization"], "Bearer abcdef.0123456789abcdef");
-    assert!(!seen.certified && !seen.headers.contains_key("impersonate-user"));
+    let received = &fake.received()[0];
+    assert_eq!(received.headers["authorization"], "Bearer abcdef.0123456789abcdef");
+    assert!(!received.certified && !received.headers.contains_key("impersonate-user"));
     let plain = Fake::plain(|_, _| ok("{}")).await;
     let plain = plain.connection("{}", &Environment::silent(), |_| {});
     assert!(plain.with_token(&Secret::new("abcdef.0123456789abcdef")).is_err());
@@ -251,8 +251,8 @@ async fn a_plain_server_gets_no_credentials() {
     let fake = Fake::plain(|_, _| ok("{}")).await;
     let connection = fake.connection("{token: plain, as: bob}", &Environment::silent(), |_| {});
     get(&connection.connect().unwrap()).await.unwrap();
-    let seen = &fake.seen()[0];
-    assert!(!seen.headers.contains_key("authorization") && !seen.headers.contains_key("impersonate-user"));
+    let received = &fake.received()[0];
+    assert!(!received.headers.contains_key("authorization") && !received.headers.contains_key("impersonate-user"));
 }
 
 #[tokio::test]
@@ -337,7 +337,7 @@ async fn a_body_is_never_a_message() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_told_in_kubectls_words() {
+async fn a_refused_connection_is_reported_like_kubectl() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
@@ -352,7 +352,7 @@ async fn a_refused_connection_is_told_in_kubectls_words() {
 }
 
 #[tokio::test]
-async fn an_untrusted_certificate_is_told_at_once() {
+async fn an_untrusted_certificate_is_reported_without_retries() {
     let fake = Fake::tls(|_, _| ok("{}")).await;
     let other = Fake::tls(|_, _| ok("{}")).await;
     let connection = fake.simple().anonymous_at(fake.url.clone(), Authority::Pem(&other.ca));
@@ -378,14 +378,14 @@ async fn the_kubeconfigs_proxy_is_used_for_a_loopback_server_too() {
     connection.proxy_url = Some(proxy.url.to_string());
     assert!(get(&connection.connect().unwrap()).await.is_err());
     assert_eq!(proxy.methods()[0], "CONNECT");
-    assert!(!proxy.seen()[0].headers.contains_key("authorization"));
+    assert!(!proxy.received()[0].headers.contains_key("authorization"));
     let environment = Environment::silent().with_variable("HTTPS_PROXY", proxy.url.as_str());
     get(&fake.connection("{token: t}", &environment, |_| {}).connect().unwrap())
         .await
         .unwrap();
 }
 
-/// A credential plugin: a shell script that notes each run, and what it was told.
+/// A credential plugin: a shell script that records the input of each run.
 struct Plugin {
     directory: tempfile::TempDir,
     script: PathBuf,
@@ -446,17 +446,17 @@ async fn a_credential_plugin_runs_once_and_only_when_it_is_needed() {
     a.and(b).and(c).unwrap();
     assert_eq!(plugin.runs().len(), 1);
     assert!(
-        fake.seen()
+        fake.received()
             .iter()
-            .all(|seen| seen.header("authorization") == "Bearer token-1")
+            .all(|received| received.header("authorization") == "Bearer token-1")
     );
 }
 
 #[tokio::test]
 async fn a_refused_credential_is_renewed_once() {
     let plugin = Plugin::new();
-    let fake = Fake::tls(|seen, _| {
-        if seen.header("authorization") == "Bearer token-1" {
+    let fake = Fake::tls(|received, _| {
+        if received.header("authorization") == "Bearer token-1" {
             status(401)
         } else {
             ok("{}")
@@ -481,7 +481,7 @@ async fn a_refused_credential_is_renewed_once() {
         error.to_string(),
         "error: You must be logged in to the server (Unauthorized)"
     );
-    assert_eq!((plugin.runs().len(), refusing.seen().len()), (2, 2));
+    assert_eq!((plugin.runs().len(), refusing.received().len()), (2, 2));
 }
 
 #[tokio::test]
@@ -491,7 +491,7 @@ async fn a_token_of_the_kubeconfig_is_not_tried_twice() {
         get(&fake.simple().connect().unwrap()).await.unwrap_err().kind,
         Kind::Unauthorized
     );
-    assert_eq!(fake.seen().len(), 1);
+    assert_eq!(fake.received().len(), 1);
 }
 
 #[tokio::test]
@@ -527,11 +527,11 @@ async fn a_plugin_may_give_a_client_certificate() {
         .connect()
         .unwrap();
     get(&server).await.unwrap();
-    assert!(fake.seen()[0].certified);
+    assert!(fake.received()[0].certified);
 }
 
 #[tokio::test]
-async fn a_plugin_is_told_whether_it_may_ask_the_user() {
+async fn a_plugin_learns_whether_it_may_prompt_the_user() {
     let terminal = |interactive| {
         Arc::new(Recorder {
             interactive,
@@ -564,7 +564,7 @@ async fn a_plugin_is_told_whether_it_may_ask_the_user() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_asked_is_told_about_the_cluster() {
+async fn a_plugin_with_provide_cluster_info_receives_the_cluster() {
     let plugin = Plugin::new();
     let fake = Fake::tls(|_, _| ok("{}")).await;
     let connection = fake.connection(&plugin.user("provideClusterInfo: true"), &Environment::silent(), |_| {});
@@ -575,7 +575,7 @@ async fn a_plugin_that_asked_is_told_about_the_cluster() {
 }
 
 #[tokio::test]
-async fn a_missing_plugin_is_told_with_the_hint_of_the_kubeconfig() {
+async fn a_missing_plugin_is_reported_with_the_install_hint() {
     let user = "{exec: {apiVersion: client.authentication.k8s.io/v1beta1, command: no-such-login, installHint: 'brew install no-such-login'}}";
     let fake = Fake::tls(|_, _| ok("{}")).await;
     let error = get(&fake.connection(user, &Environment::silent(), |_| {}).connect().unwrap())
@@ -586,7 +586,7 @@ async fn a_missing_plugin_is_told_with_the_hint_of_the_kubeconfig() {
         "Unable to connect to the server: getting credentials: exec: executable no-such-login not found"
     );
     assert_eq!(error.hints[1], "brew install no-such-login");
-    assert_eq!(fake.seen().len(), 0);
+    assert_eq!(fake.received().len(), 0);
 }
 
 #[tokio::test]
