@@ -1,8 +1,7 @@
-//! The manifest of a plugin, from which krew knows where its archives are and what sum each has (krew v0.5.0,
-//! pkg/index/types.go).
+//! The krew manifest of a plugin: the URL and the checksum of each archive (krew v0.5.0, pkg/index/types.go).
 //!
-//! Only platforms whose archive has been built are listed: of another nobody knows a sum. Where there is no archive at
-//! all, before a first release, the manifest says what will be there, with a sum that nothing has.
+//! It lists only platforms whose archive has been built, since the checksum of any other archive is unknown. Before the
+//! first release it lists one platform with a checksum of zeros.
 
 use std::collections::BTreeMap;
 use std::path::Path;
