@@ -78,13 +78,13 @@ pub trait Environment {
         former: Option<&RecordIn<Self>>,
     ) -> (BTreeSet<Fingerprint>, BTreeSet<String>);
 
-    /// Journals that whoever may write Leases could put there, old ones of the same run among them.
+    /// The journals that an attacker who may write Leases could write, including earlier journals of the same run.
     fn forged(&self, _world: &World<Self>) -> Vec<RunIn<Self>> {
         Vec::new()
     }
 
-    /// What becomes of a run that refuses to go on. An operator discards the journal (`None`), or does what the refusal asks
-    /// for, which is a move of the environment (the run stays as it is); an error where the refusal is wrong.
+    /// What happens after a run in progress is refused. The operator discards the journal (`None`), or fixes the cause,
+    /// which is a move of the environment and leaves the run as it is. An error if the refusal is wrong.
     fn refused(&self, _world: &World<Self>, blockers: &[Blocker]) -> Result<Refusal, String> {
         Err(format!("refuses in the middle of a run: {blockers:?}"))
     }
@@ -634,7 +634,7 @@ fn rollback<E: Environment>(environment: &E, world: &World<E>) -> Option<Move<E>
     })
 }
 
-/// Whoever may write Leases puts another journal there; the run is killed, and run again.
+/// An attacker who may write Leases replaces the journal. The run is killed and resumed.
 fn forgeries<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> {
     if world.forgeries_left == 0 || world.sending.is_some() || world.ended.is_some() {
         return Vec::new();

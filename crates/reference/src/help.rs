@@ -78,7 +78,7 @@ fn texts(root: &Command) -> Vec<String> {
     broken
 }
 
-/// The first line of prose that goes on in the next one.
+/// The first line of prose that continues on the next line.
 fn wrapped(text: &str) -> Option<String> {
     let lines: Vec<&str> = text.lines().collect();
     let is_prose = |line: &str| !line.is_empty() && !line.starts_with(' ') && !line.ends_with(':');

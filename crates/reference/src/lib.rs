@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn examples_are_told_apart_from_prose() {
+    fn examples_are_distinguished_from_prose() {
         let text =
             "Examples:\n  # One\n  kubectl a\n\n  # Two\n  kubectl b\n\nIt can be resumed.\n\nExit codes: 0 done.";
         let code = "# One\nkubectl a\n\n# Two\nkubectl b".to_owned();
