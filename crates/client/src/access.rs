@@ -120,7 +120,7 @@ impl fmt::Display for Right {
     }
 }
 
-/// Asks the API server which of these rights the current identity lacks; the order is kept.
+/// The permissions that the current identity lacks, in the given order.
 pub async fn missing(server: &Server, rights: &[Right]) -> Result<Vec<Right>, Error> {
     let api: Api<SelfSubjectAccessReview> = Api::all(server.client.clone());
     let answers: Vec<bool> = futures::stream::iter(rights.iter().map(Right::review))
@@ -145,7 +145,7 @@ pub async fn missing(server: &Server, rights: &[Right]) -> Result<Vec<Right>, Er
         .collect())
 }
 
-/// Refuses to go on when a right is missing on `side` ("the downstream cluster"), naming each with the rule to add.
+/// Fails if a permission is missing on `side` ("the downstream cluster"). A hint for each names the rule to add.
 pub async fn require(server: &Server, side: &str, rights: &[Right]) -> Result<(), Error> {
     let missing = missing(server, rights)
         .await

@@ -107,7 +107,8 @@ impl Listing {
         let Cursor::From(from) = self.tokens.clone() else {
             return Ok(None);
         };
-        let page = request::list_page::<RawToken>(&self.client.0, TOKEN, &ListOptions::default(), from.as_deref()).await?;
+        let options = ListOptions::default();
+        let page = request::list_page::<RawToken>(&self.client.0, TOKEN, &options, from.as_deref()).await?;
         let mut tokens: Vec<_> = page.items.into_iter().map(RawToken::read).collect();
         self.tokens = page.next.map_or(Cursor::Done, |next| Cursor::From(Some(next)));
         let last = match (&self.tokens, tokens.last()) {
