@@ -58,7 +58,7 @@ impl Right {
     }
 
     /// The rule to add, as it would stand in a Role or ClusterRole.
-    pub fn rule(&self) -> String {
+    fn rule(&self) -> String {
         let names = if self.name.is_empty() {
             String::new()
         } else {

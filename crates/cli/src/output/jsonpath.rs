@@ -69,7 +69,7 @@ impl Template {
     }
 
     /// Reads a single expression, for `--sort-by` and custom columns: braces and the leading dot may be left out.
-    pub fn expression(text: &str) -> Result<Self, Error> {
+    pub(crate) fn expression(text: &str) -> Result<Self, Error> {
         let inside = text.trim();
         let inside = inside
             .strip_prefix('{')

@@ -30,8 +30,10 @@ pub(crate) const STOPPING: &str = "Stopping after the call in flight. Press Ctrl
 /// The journal of a controller's rotation.
 type JournalOf<C> = Journal<RotationOf<C>>;
 
-/// One target. Alone it is rotated by [`Job::run`]; among several it is [prepared](Job::prepare) with all of them, and [carried
-/// out](Job::carry_out) once the question about all of them is answered.
+/// The rotation or rollback of one target. [`Job::run`] is for a single target, [`several::run`] for several: it
+/// surveys all of them before the user confirms.
+///
+/// [`several::run`]: crate::rotation::several::run
 pub struct Job<'a, C> {
     /// The terminal.
     pub ui: &'a Ui,
@@ -65,15 +67,15 @@ struct Survey<C: Controller> {
 }
 
 /// A target that was surveyed.
-pub struct Ready<C: Controller> {
+pub(crate) struct Ready<C: Controller> {
     /// The lock, where another process seemed to hold it.
     held: Option<(LockGuard, LeaseRecord)>,
     survey: Survey<C>,
 }
 
 impl<C: Controller> Ready<C> {
-    /// Nothing is done after all.
-    pub async fn leave(self) {
+    /// Releases the lock without a change.
+    pub(crate) async fn leave(self) {
         release(self.held).await;
     }
 }
@@ -107,7 +109,7 @@ impl<C: Controller> Job<'_, C> {
     }
 
     /// Surveys it, and prints the plan. `None`: there is nothing more to do, and `result` says why.
-    pub async fn prepare(&self, result: &mut RotationResult) -> Result<Option<Ready<C>>, Error> {
+    pub(crate) async fn prepare(&self, result: &mut RotationResult) -> Result<Option<Ready<C>>, Error> {
         let held = self.unless_interrupted(self.hold_if_held()).await??;
         let survey = match self.unless_interrupted(Box::pin(self.survey(result))).await {
             Ok(Ok(Some(survey))) => survey,
@@ -128,8 +130,8 @@ impl<C: Controller> Job<'_, C> {
         Ok(Some(ready))
     }
 
-    /// Does it.
-    pub async fn carry_out(&self, ready: Ready<C>, result: &mut RotationResult) -> Result<(), Error> {
+    /// Rotates or rolls back after the confirmation.
+    pub(crate) async fn carry_out(&self, ready: Ready<C>, result: &mut RotationResult) -> Result<(), Error> {
         let Ready { held, survey } = ready;
         let lock = match held {
             Some((lock, _)) => lock,

@@ -64,7 +64,7 @@ struct Metadata {
 /// The document of several targets.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct RotationResultList {
+pub(crate) struct RotationResultList {
     api_version: &'static str,
     kind: &'static str,
     metadata: serde_json::Value,
@@ -137,7 +137,7 @@ pub enum Verb {
 }
 
 /// Words an outcome: `Ok` where the command has reached its end. `pending` says whether the journal is still there.
-pub fn end_of(
+pub(crate) fn end_of(
     verb: Verb,
     outcome: Outcome,
     target: &Target,

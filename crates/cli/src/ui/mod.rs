@@ -104,7 +104,7 @@ pub struct Terminal {
 
 impl Terminal {
     /// What this process is connected to.
-    pub fn of_process() -> Self {
+    fn of_process() -> Self {
         let set = |name: &str| std::env::var_os(name);
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
             .into_iter()
@@ -154,7 +154,7 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Ui {
     /// The streams of this process.
-    pub fn of_process(flags: &UiFlags) -> Self {
+    pub(crate) fn of_process(flags: &UiFlags) -> Self {
         let terminal = Terminal::of_process();
         Self::new(
             Box::new(io::stdout()),
@@ -208,7 +208,7 @@ impl Ui {
     }
 
     /// The level of `-v`.
-    pub fn verbosity(&self) -> u8 {
+    pub(crate) fn verbosity(&self) -> u8 {
         self.0.flags.verbosity
     }
 

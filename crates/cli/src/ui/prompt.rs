@@ -15,7 +15,7 @@ use super::{Ui, clean, lock};
 
 impl Ui {
     /// Whether there is a terminal to ask on.
-    pub fn can_ask(&self) -> bool {
+    fn can_ask(&self) -> bool {
         self.0.terminal.stdin && self.0.terminal.stderr
     }
 
