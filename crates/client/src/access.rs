@@ -1,4 +1,4 @@
-//! "May I?", asked before the first write rather than found out in the middle of it.
+//! Permission checks before the first write.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use kube::api::{Api, PostParams};
 use crate::connection::Server;
 use crate::error::{Doing as _, Error, Kind};
 
-/// How many questions are asked at once.
+/// The number of concurrent access reviews.
 const AT_ONCE: usize = 8;
 
 /// One right: a verb on a resource.
@@ -57,7 +57,7 @@ impl Right {
         self
     }
 
-    /// The rule to add, as it would stand in a Role or ClusterRole.
+    /// The rule to add to a Role or ClusterRole.
     fn rule(&self) -> String {
         let names = if self.name.is_empty() {
             String::new()

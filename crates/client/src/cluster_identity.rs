@@ -1,4 +1,4 @@
-//! Which cluster an API server serves: addresses, contexts and names can all lead to the wrong one.
+//! The identity of the cluster behind an API server. Addresses, contexts and names do not identify it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,9 +21,9 @@ const CONFIG_MAP: Resource = Resource::new("ConfigMap", "v1", "configmaps");
 /// (`pkg/controller/certificates/rootcacertpublisher`, Kubernetes 1.36.)
 const ROOT_CA: &str = "kube-root-ca.crt";
 
-/// The identity of a cluster: the uid of namespace `kube-system`, the same on every way to the cluster.
+/// The identity of a cluster: the uid of namespace `kube-system`, whatever the address of the API server.
 ///
-/// A cluster that was restored from a backup of another one has that one's uid.
+/// A cluster that was restored from a backup of another cluster has the same uid.
 pub async fn uid(client: &kube::Client) -> Result<String> {
     #[derive(Deserialize)]
     struct Namespace {

@@ -1,4 +1,4 @@
-//! Who else writes an object: the owner that would put an old state back, and the field manager that wrote last.
+//! The other writers of an object: the owner that would restore an old state, and the last field manager.
 //!
 //! An owner is identified by the marks that its controller puts on what it applies. `managedFields` alone never make an
 //! owner, because every write leaves an entry there: kubectl's, and those of the product that the object belongs to. They
@@ -18,7 +18,7 @@ use crate::sanitize;
 /// The longest name of an object. Annotations may be longer, and are cut.
 const LONGEST_NAME: usize = 253;
 
-/// What writes an object's desired state, and so undoes the changes of others.
+/// An owner of an object's desired state, which reverts the changes of others.
 ///
 /// All names come from the API. They are safe to print.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -280,7 +280,7 @@ fn shown(text: &str) -> String {
     }
 }
 
-/// Who wrote an object, as the API server recorded it.
+/// A field manager of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Writer {
     /// The field manager. It is what the client calls itself, and safe to print.

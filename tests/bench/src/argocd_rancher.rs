@@ -168,15 +168,17 @@ impl Place {
         )
         .env("KUBECONFIG", &kubeconfig)
         .output()?;
-        Ok(MeasuredCommand::new("a script with kubectl and curl", Path::new("sh"), &[file])
-            .env("PATH", path)
-            .env("KUBECONFIG", kubeconfig)
-            .env("KUBECACHEDIR", self.dir.join("cache"))
-            .env("URL", self.rancher.url())
-            .env("CA", self.dir.join("ca.crt"))
-            .env("RANCHER", User::admin().token)
-            .env("AT_ONCE", AT_ONCE)
-            .env("GRACE", GRACE))
+        Ok(
+            MeasuredCommand::new("a script with kubectl and curl", Path::new("sh"), &[file])
+                .env("PATH", path)
+                .env("KUBECONFIG", kubeconfig)
+                .env("KUBECACHEDIR", self.dir.join("cache"))
+                .env("URL", self.rancher.url())
+                .env("CA", self.dir.join("ca.crt"))
+                .env("RANCHER", User::admin().token)
+                .env("AT_ONCE", AT_ONCE)
+                .env("GRACE", GRACE),
+        )
     }
 
     /// The tokens that Argo CD has now.

@@ -65,7 +65,11 @@ pub(crate) async fn run(
     Ok(())
 }
 
-fn measure(figures: &mut comfy_table::Table, (ours, theirs): &(MeasuredCommand, MeasuredCommand), count: u32) -> Result<()> {
+fn measure(
+    figures: &mut comfy_table::Table,
+    (ours, theirs): &(MeasuredCommand, MeasuredCommand),
+    count: u32,
+) -> Result<()> {
     ours.output()?;
     theirs.output()?;
     let (a, b) = pairs(ours, theirs, count)?;

@@ -71,7 +71,10 @@ async fn populated(environment: &TestEnvironment, storage: TokenStorage, tokens:
 
     let client = management.client().await?;
     let copies = Copies::of(&client, &pattern.id, storage).await?;
-    anstream::println!("Writing {tokens} registration tokens, token storage {} …", storage.word());
+    anstream::println!(
+        "Writing {tokens} registration tokens, token storage {} …",
+        storage.word()
+    );
     let clusters = tokens / TO_A_NAMESPACE;
     let made = (0..clusters).map(|number| copies.cluster(&client, number));
     futures::stream::iter(made)

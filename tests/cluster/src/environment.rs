@@ -76,7 +76,11 @@ impl TestEnvironment {
             .context("make the directory of the test environment")?
             .keep();
         let janitor = if std::env::var_os("TEST_CLUSTER_KEEP").is_some() {
-            writeln!(std::io::stderr(), "The test environment keeps its directory: {}", dir.display())?;
+            writeln!(
+                std::io::stderr(),
+                "The test environment keeps its directory: {}",
+                dir.display()
+            )?;
             None
         } else {
             Some(start_janitor(&dir)?)

@@ -335,7 +335,8 @@ impl FakeRancher {
         let answer = self
             .control(Method::GET, &format!("clusters/{}", cluster.id), &Value::Null)
             .await?;
-        serde_json::from_value(answer.clone()).with_context(|| format!("understand the report of the fake Rancher: {answer}"))
+        serde_json::from_value(answer.clone())
+            .with_context(|| format!("understand the report of the fake Rancher: {answer}"))
     }
 
     /// All log entries so far: requests, tunnels, rotations, with fingerprints.

@@ -85,7 +85,10 @@ async fn issue(world: &Arc<World>, user: &User, request: Request<Incoming>) -> R
         .collect()
         .await
         .map(http_body_util::Collected::to_bytes);
-    let Some(asked) = body.ok().and_then(|body| serde_json::from_slice::<TokenRequest>(&body).ok()) else {
+    let Some(asked) = body
+        .ok()
+        .and_then(|body| serde_json::from_slice::<TokenRequest>(&body).ok())
+    else {
         return error(422, "InvalidBodyContent", "the body is no token");
     };
     let limit = world.setting(MAX_TTL).parse().unwrap_or_default();

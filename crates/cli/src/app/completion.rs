@@ -21,14 +21,14 @@ use super::{Context, GlobalFlags, Plugin};
 use crate::ExitCode;
 use crate::ui::{Terminal, Ui, UiFlags};
 
-/// How long a user waits for names after pressing TAB.
+/// The timeout of a completion.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Cobra's directives: no file names; and no blank after the word either.
 const NO_FILES: u8 = 4;
 const NO_FILES_NO_SPACE: u8 = 4 | 2;
 
-/// A word that could be meant.
+/// A completion candidate.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate {
     /// The word.
@@ -56,7 +56,7 @@ pub struct CompletionRequest {
     pub flag: Option<String>,
     /// Plain words typed before this one, the verbs not counted.
     pub words: Vec<String>,
-    /// What stands of the word under the cursor.
+    /// The beginning of the word under the cursor.
     pub current: String,
     /// The flags typed so far, as far as they make sense: `--context` and the namespace are here.
     pub global: GlobalFlags,
@@ -82,7 +82,7 @@ pub(super) fn asked(arguments: &[OsString]) -> Option<Vec<OsString>> {
     (first == "__complete" || first == "__completeNoDesc").then(|| words.to_vec())
 }
 
-/// Prints the candidates. Nothing that goes wrong is ever said: it would land in the user's command line.
+/// Prints the candidates. Errors are not printed: they would end up in the user's command line.
 pub(super) fn answer<P: Plugin>(words: Vec<OsString>) -> ProcessExit {
     let mut words: Vec<String> = words
         .into_iter()
@@ -119,7 +119,7 @@ fn lines(mut found: Vec<Candidate>) -> String {
     format!("{text}:{directive}\n")
 }
 
-/// What clap knows: verbs, flags, fixed values. Three things are made right for kubectl's shell scripts.
+/// The candidates from clap: commands, flags, fixed values. Three things are adapted to kubectl's shell scripts.
 fn from_command(mut command: clap::Command, words: &[String]) -> Vec<Candidate> {
     let current = words.last().map(String::as_str).unwrap_or_default();
     let arguments = std::iter::once("kubectl".into())
@@ -157,7 +157,7 @@ fn from_command(mut command: clap::Command, words: &[String]) -> Vec<Candidate> 
     found
 }
 
-/// What only the kubeconfig and the server know.
+/// The candidates from the kubeconfig and the server.
 fn from_plugin<P: Plugin>(command: clap::Command, words: &[String]) -> Vec<Candidate> {
     let Some(request) = request(command, words) else {
         return Vec::new();

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The flags of `version`. Flatten them into the command.
 #[derive(clap::Args, Clone, Debug)]
 pub struct VersionFlags {
-    /// Only the version of this program; no server is asked
+    /// If true, shows client version only (no server required)
     #[arg(long)]
     pub client: bool,
 

@@ -255,7 +255,7 @@ impl Translator<'_> {
                 {
                     return Err(refused(
                         self.text,
-                        &format!("{c:?} cannot stand in a key; quote it as ['…']"),
+                        &format!("{c:?} is not valid in a key; quote it as ['…']"),
                     ));
                 }
                 c => key.push(c),

@@ -39,13 +39,13 @@ pub struct Job<'a, C> {
     pub ui: &'a Ui,
     /// Observes and applies.
     pub controller: &'a C,
-    /// What it is about.
+    /// The target.
     pub target: &'a Target,
     /// To rotate, or to roll back.
     pub verb: Verb,
-    /// The question is answered already.
+    /// Do not ask for confirmation.
     pub yes: bool,
-    /// How far to go.
+    /// The value of `--dry-run`.
     pub dry_run: DryRun,
     /// The plan of a dry run goes to stdout: it is the output.
     pub plan_is_data: bool,
@@ -265,7 +265,7 @@ impl<C: Controller> Job<'_, C> {
         Ok(journal)
     }
 
-    /// Gives a journal the direction of this command.
+    /// Sets the direction of the journal to that of this command.
     fn directed(&self, mut journal: JournalOf<C>) -> Result<JournalOf<C>, Error> {
         if self.verb == Verb::Rotate || journal.run().direction != Direction::Forward {
             return Ok(journal);

@@ -57,7 +57,7 @@ pub struct LeasedRotations<R: Rotation> {
 }
 
 impl<R: Rotation> LeasedRotations<R> {
-    /// Reads them, in pages: in one namespace, or in all. Without permission nothing is known, and nothing fails.
+    /// Reads them in pages, in one namespace or in all. A missing permission is not an error: nothing is known then.
     pub async fn read(server: &Server, namespace: Option<&str>, side: &str) -> Result<Self, Error> {
         let client = server.client.clone();
         let api: Api<Lease> = match namespace {

@@ -136,7 +136,8 @@ pub enum Verb {
     Rollback,
 }
 
-/// Words an outcome: `Ok` where the command has reached its end. `pending` says whether the journal is still there.
+/// Converts an outcome into a result. `pending`: the journal still exists. `Ok` if the command has done what was
+/// requested.
 pub(crate) fn end_of(
     verb: Verb,
     outcome: Outcome,
@@ -155,7 +156,7 @@ pub(crate) fn end_of(
                     result.end("rotated");
                     Ok(())
                 }
-                // Another run finished it before ours took the lock.
+                // Another run finished it before this one acquired the lock.
                 Verb::Rollback => Err(Error::failed(format!(
                     "the rotation of {name} can no longer be rolled back: it is finished"
                 ))),

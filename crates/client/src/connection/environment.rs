@@ -86,7 +86,7 @@ impl Environment {
         self
     }
 
-    /// A variable; one that is set to nothing counts as absent.
+    /// The value of a variable. An empty one counts as absent.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables
             .get(name)

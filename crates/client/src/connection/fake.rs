@@ -100,7 +100,12 @@ impl Fake {
                 tokio::spawn(connection(stream, acceptor, script, kept));
             }
         });
-        Self { url, ca, issuer, received }
+        Self {
+            url,
+            ca,
+            issuer,
+            received,
+        }
     }
 
     pub(crate) fn received(&self) -> Vec<ReceivedRequest> {

@@ -1,4 +1,4 @@
-//! What the flags and the kubeconfig mean together: flag before context before file.
+//! Combines the flags and the kubeconfig. Flags take precedence over the context.
 //!
 //! (kubernetes/client-go v0.33, `tools/clientcmd/client_config.go`.)
 
@@ -15,7 +15,7 @@ use super::options::ConnectionOptions;
 use super::{Connection, Impersonate, Trust};
 use crate::error::{Error, io_words};
 
-/// Where kubectl looks when nothing at all is configured.
+/// kubectl's default address.
 const DEFAULT_SERVER: &str = "http://localhost:8080";
 
 pub(super) fn resolve(options: &ConnectionOptions, environment: &Environment) -> Result<Connection, Error> {
@@ -64,7 +64,7 @@ fn set(value: Option<&String>) -> Option<String> {
     non_empty(value.cloned())
 }
 
-/// The parts of the kubeconfig that the flags point at.
+/// The parts of the kubeconfig that the flags select.
 struct Chosen {
     context_name: Option<String>,
     context: Context,
@@ -95,7 +95,7 @@ impl Chosen {
         }
         let user = match (set(options.user.as_ref()), non_empty(context.user.clone())) {
             (Some(name), _) => find(&merged.users, &name).ok_or_else(|| unknown("auth info", &name, &merged.users))?,
-            // A context that names a user who is not there is anonymous, to kubectl too.
+            // As in kubectl, a context whose user does not exist is anonymous.
             (None, Some(name)) => find(&merged.users, &name).unwrap_or_default(),
             (None, None) => AuthInfo::default(),
         };
@@ -115,7 +115,7 @@ fn find<T: Clone>(list: &[(String, T)], name: &str) -> Option<T> {
         .map(|(_, value)| value.clone())
 }
 
-/// kubectl's sentence, and what the user may have meant.
+/// kubectl's message, and a similar name.
 fn unknown<T>(what: &str, name: &str, known: &[(String, T)]) -> Error {
     with_candidates(Error::failed(format!("{what} \"{name}\" does not exist")), name, known)
 }
@@ -136,7 +136,7 @@ fn with_candidates<T>(error: Error, name: &str, known: &[(String, T)]) -> Error 
     }
 }
 
-/// The known name that is nearest to what was typed, if one is near enough to have been meant.
+/// The most similar name, if one is similar enough.
 pub(crate) fn near<'a>(typed: &str, known: &[&'a str]) -> Option<&'a str> {
     let likeness = |name: &str| strsim::jaro_winkler(typed, name);
     let best = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
@@ -178,7 +178,7 @@ fn trust(options: &ConnectionOptions, cluster: &Cluster) -> Result<Trust, Error>
             None => None,
         },
     };
-    // The flag alone sets the kubeconfig's authority aside; two that contradict each other in one place are a mistake.
+    // The flag overrides the kubeconfig's CA. Both settings in one place are an error.
     if insecure && (by_flag.is_some() || (options.insecure_skip_tls_verify.is_none() && authority.is_some())) {
         return Err(Error::failed(
             "specifying a root certificates file with the insecure flag is not allowed",
@@ -204,7 +204,7 @@ pub(super) fn pem_data(data: &str, what: &str) -> Result<String, Error> {
         .ok_or_else(|| Error::failed(format!("{what} of the kubeconfig is not base64-encoded PEM")))
 }
 
-/// The flags' identity over the file's. A token of the command line replaces every other way to log in.
+/// Applies the identity of the flags. A token flag replaces every other credential.
 fn with_options(options: &ConnectionOptions, mut user: AuthInfo) -> AuthInfo {
     if let Some(token) = options.token.as_ref().filter(|token| !token.is_empty()) {
         let kept = (
@@ -280,7 +280,7 @@ fn impersonate(options: &ConnectionOptions, user: &AuthInfo) -> Result<Impersona
     Ok(impersonate)
 }
 
-/// A pod's service account, where no kubeconfig says anything.
+/// A pod's service account, if there is no kubeconfig.
 fn in_cluster(options: &ConnectionOptions, environment: &Environment) -> Result<Option<Connection>, Error> {
     let (Some(host), Some(port)) = (
         environment.variable("KUBERNETES_SERVICE_HOST"),

@@ -9,7 +9,7 @@ use super::object::{Metadata, Resource};
 use super::wire::{fetch, parse};
 use super::{Error, Result, Verb};
 
-/// How many objects one answer holds, as with kubectl.
+/// The number of objects per page, as in kubectl.
 const PAGE: u32 = 500;
 
 /// An object as it is parsed in a list.
@@ -33,16 +33,16 @@ pub struct ListOptions<'a> {
     pub labels: Option<&'a str>,
     /// A field selector.
     pub fields: Option<&'a str>,
-    /// No more of each than its `metadata` is sent.
+    /// List only the `metadata` of each object.
     pub only_metadata: bool,
 }
 
-/// Some objects of a list, and where the next ones begin.
+/// A page of a list.
 #[derive(Debug)]
 pub struct Page<T> {
     /// The objects, in the order of namespaces and names.
     pub items: Vec<T>,
-    /// What to send for the next page; `None` at the end.
+    /// The token of the next page; `None` at the end.
     pub next: Option<String>,
 }
 
@@ -61,8 +61,8 @@ struct RawListMeta {
 
 /// One page of at most 500 objects; the first one, or the one that begins at `from`.
 ///
-/// A page asked for too late (410) is followed by the one that the server offers in its place, as kubectl does: the
-/// rest of the list then shows a later state.
+/// If the continue token has expired (410), the token that the server offers instead is used, as in kubectl. The rest
+/// of the list then shows a later state.
 pub async fn list_page<T: Item>(
     client: &kube::Client,
     resource: Resource,
@@ -78,8 +78,7 @@ pub async fn list_page<T: Item>(
     }
 }
 
-/// All objects of a list that is known to be short. It is begun anew if a page was asked for too late and nothing is
-/// offered in its place.
+/// All objects of a short list. It starts again if the continue token has expired and the server offers no other.
 pub async fn list_all<T: Item>(client: &kube::Client, resource: Resource, options: &ListOptions<'_>) -> Result<Vec<T>> {
     let mut all = Vec::new();
     let mut from = None;
@@ -128,7 +127,7 @@ async fn try_list_page<T: Item>(
     })
 }
 
-/// A list in which something is of the wrong type: all the other objects, and of that one what makes sense.
+/// Parses each object of a list by itself, because one of them is malformed.
 fn one_by_one<T: Item>(bytes: &[u8]) -> Option<RawList<T>> {
     let list: RawList<Value> = serde_json::from_slice(bytes).ok()?;
     let read = |item: Value| {

@@ -62,7 +62,9 @@ async fn a_list_that_expired_on_the_way_and_cannot_be_continued_is_begun_anew() 
 async fn one_object_that_makes_no_sense_hides_the_list_where_nothing_else_is_said() {
     let text = json!({ "items": [{ "metadata": { "name": "a" }, "data": ["hunter2"] }] }).to_string();
     let (client, _) = server(vec![(200, text)]);
-    let error = list_all::<Map>(&client, MAPS, &ListOptions::default()).await.unwrap_err();
+    let error = list_all::<Map>(&client, MAPS, &ListOptions::default())
+        .await
+        .unwrap_err();
     let said = error.to_string();
     assert!(said.starts_with("could not list ConfigMaps: the server's answer makes no sense at line 1"));
     assert!(!said.contains("hunter2") && !format!("{error:?}").contains("hunter2"));
