@@ -1,10 +1,10 @@
-//! The loop: observe, decide, apply, until the end is reached.
+//! The loop of a run: observe, decide, apply.
 //!
-//! A rotation is a controller that runs once. It is level-triggered: it never asks "what did I do last?", only "what is there
-//! now, and what is the next safe step?". So there is no code for resuming: resuming is running again.
+//! A rotation is a controller that runs once. It is level-triggered: the next step depends on the observed state, not
+//! on the previous step. So a resumed run needs no code of its own.
 //!
-//! Each step is preceded by a compare-and-swap of the journal. That is the journaled intent (names and fingerprints are known
-//! before the objects exist), and it fences a holder that lost its lock without noticing.
+//! Before each step, the engine writes the journal by compare-and-swap. This journals the intent, with names and
+//! fingerprints of objects that do not exist yet. It also stops a holder that has lost its lock without noticing.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,9 +22,9 @@ use crate::rotation::{Blocker, Decision, Intent, Next, Repeats, Rotation as _, T
 
 /// How often both sides are observed while waiting.
 const POLL: Duration = Duration::from_millis(400);
-/// For how long they are observed so often; afterwards once in [`SLOW_POLL`], since what has taken longer takes longer.
+/// How long they are observed at that rate. After that, a wait takes long enough for [`SLOW_POLL`].
 const FAST_POLLING: Duration = Duration::from_secs(10);
-/// How often they are observed in a longer wait: what becomes true is seen within a second.
+/// How often they are observed in a longer wait.
 const SLOW_POLL: Duration = Duration::from_secs(1);
 /// The pause after a transient error.
 const RETRY: Duration = Duration::from_secs(2);
@@ -41,9 +41,9 @@ const LONGEST_OBSERVATION: Duration = Duration::from_secs(15);
 const FEW: u32 = 5;
 /// The longest time for which a step is repeated that is accepted but changes nothing.
 const IN_VAIN: Duration = Duration::from_secs(30);
-/// The pause before something is tried again, for each time that it was tried.
+/// The pause before a retry, multiplied by the number of attempts.
 const BACKOFF: Duration = Duration::from_millis(50);
-/// How much longer than the rotation's own deadlines one wait may last, before the run is left pending.
+/// How much longer than the deadlines of the rotation a wait may last before the run is left pending.
 const BEYOND_DEADLINES: Duration = Duration::from_secs(30);
 
 /// How a run ended.
@@ -51,7 +51,7 @@ const BEYOND_DEADLINES: Duration = Duration::from_secs(30);
 pub enum Outcome {
     /// The new credential is in use and the old one is rejected.
     Done,
-    /// The same, by an earlier process: this one found nothing left to do.
+    /// The same, but an earlier process had finished the run.
     AlreadyDone,
     /// The original state is restored, and why.
     RolledBack(String),
@@ -59,7 +59,7 @@ pub enum Outcome {
     RolledForward(String),
     /// Nothing was begun, and why.
     Refused(Vec<Blocker>),
-    /// It is not at its end and can be resumed.
+    /// It is not finished and can be resumed.
     Pending {
         /// The farthest phase that was begun.
         phase: Phase,
@@ -70,16 +70,16 @@ pub enum Outcome {
     },
 }
 
-/// What stops a run that is not at its end.
+/// Why an unfinished run has stopped.
 #[derive(Debug)]
 pub enum Pause {
     /// The user asked for it (Ctrl-C).
     Interrupted,
-    /// Nothing changed for as long as one wait may last. The text is what was waited for.
+    /// A wait took too long. The text is what it was for.
     TimedOut(String),
     /// It is not safe to continue.
     Blocked(Vec<Blocker>),
-    /// Another writer keeps writing the old state back: who, in words. The target was reapplied once more.
+    /// Another writer, described by the text, keeps writing the old state back. The target was reapplied once more.
     Contested(String),
     /// The lock was lost, and how.
     LockLost(LockLost),
@@ -91,7 +91,7 @@ pub enum Pause {
 pub struct Engine<'a, C: Controller, L> {
     /// Observes and applies.
     pub controller: &'a C,
-    /// Receives what happens.
+    /// Receives the events.
     pub listener: &'a L,
     /// Turns true when the user wants to stop.
     pub stop: watch::Receiver<bool>,
@@ -99,7 +99,7 @@ pub struct Engine<'a, C: Controller, L> {
     pub patience: Option<Duration>,
 }
 
-/// What one turn of the loop came to.
+/// The result of one iteration of the loop.
 enum Turn {
     Again,
     After(Duration),
@@ -129,9 +129,9 @@ struct Accepted {
 }
 
 impl<C: Controller, L: Listener> Engine<'_, C, L> {
-    /// Runs to the end, or to where it must stop. `journal` is what was read when the lock was taken.
+    /// Runs until it is finished or has to stop. `journal` was read when the lock was acquired.
     ///
-    /// The lock is released in every case; the journal stays unless the end was reached.
+    /// The lock is always released. The journal is kept unless the run is finished.
     pub async fn run(mut self, lock: LockGuard, journal: Option<Journal<RotationOf<C>>>) -> Outcome {
         let journal = journal.map(Journal::taken_over);
         if let Some(journal) = &journal {
@@ -225,7 +225,8 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
         Turn::Again
     }
 
-    /// Observes both sides. An observation may be given up at any moment, unlike a step: `None` when the user wants to stop.
+    /// Observes both sides. `None` if the user wants to stop: an observation may be cancelled at any time, unlike a
+    /// step.
     async fn observe(&self, run: Option<&RunOf<C>>) -> Result<Option<ObservedOf<C>>, Failure> {
         let mut stop = self.stop.clone();
         tokio::select! {
@@ -242,7 +243,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
         state.journal.as_ref().map(|journal| journal.run_at(now))
     }
 
-    /// The transition of a decision, in the journal. Says whether anything has changed.
+    /// Applies the transition of a decision to the journal. Returns whether anything has changed.
     fn advance(&self, state: &mut State<C>, seen: &ObservedOf<C>, decision: &Decision<RotationOf<C>>) -> bool {
         let now = self.controller.server().clock.now();
         let lasts = |timer| match timer {
@@ -397,7 +398,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
                 Pause::LockLost(state.lock.lost().unwrap_or(LockLost::NotRenewed)),
             )),
             Failure::Permanent(error) => Turn::End(pending(state, Pause::Error(error))),
-            // Nothing is in progress yet: report what is wrong instead of waiting for it.
+            // No run is in progress yet, so report the error instead of waiting.
             Failure::Transient(error) if state.journal.is_none() => Turn::End(pending(state, Pause::Error(error))),
             Failure::Transient(error) => {
                 self.listener.on(Event::TransientError(error.to_string()));
@@ -425,13 +426,13 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
         }
     }
 
-    /// Releases the lock. One that cannot be released expires by itself.
+    /// Releases the lock. If that fails, the lock expires.
     async fn finish(&self, state: State<C>, outcome: Outcome) -> Outcome {
         let release = match &outcome {
             Outcome::Done | Outcome::AlreadyDone => Release::Finish("rotated".to_owned()),
             Outcome::RolledBack(reason) => Release::Finish(format!("rolled back: {reason}")),
             Outcome::RolledForward(reason) => Release::Finish(format!("rotated, rollback not possible: {reason}")),
-            // Here the Lease may still hold a journal of which nothing exists.
+            // The Lease may still have the journal of a run of which no object exists.
             Outcome::Refused(_) => Release::RemoveJournal,
             Outcome::Pending { .. } if state.journal.is_none() => Release::RemoveJournal,
             Outcome::Pending { .. } => Release::KeepJournal,

@@ -33,7 +33,7 @@ pub struct Run<R: Rotation> {
     pub reapplied: u8,
 }
 
-/// Rancher's own redeploy, or another operator, may write the old state back once or twice.
+/// How often a redeploy by Rancher or another operator may write the old state back.
 const PASSING_DISTURBANCES: u8 = 2;
 
 impl<R: Rotation> Run<R> {
@@ -146,7 +146,7 @@ impl<R: Rotation> Run<R> {
     }
 }
 
-/// Where new values come from: the operating system in a real run, a counter in the plan and in the model checker.
+/// The source of new values: the operating system in a real run, a counter in the plan and in the model checker.
 pub trait Draw {
     /// Draws a new credential and returns its fingerprint. The implementation keeps the credential itself.
     fn credential(&mut self) -> Fingerprint;
