@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_rights_that_are_missing_come_in_the_order_they_were_asked() {
+    async fn missing_permissions_keep_their_order() {
         let missing = missing(&server(), &rights()).await.unwrap();
         let shown: Vec<String> = missing.iter().map(Right::to_string).collect();
         assert_eq!(
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_names_the_side_the_rights_and_the_rules() {
+    async fn an_error_names_the_side_the_missing_permissions_and_the_rules() {
         let error = require(&server(), "the downstream cluster", &rights())
             .await
             .unwrap_err();
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_current_user_is_named_where_the_server_says_it() {
+    async fn current_user_is_read_from_the_review() {
         let info = serde_json::json!({ "status": { "userInfo": { "username": "system:bootstrap:07401b" } } });
         assert_eq!(
             user_by(201, info).await.unwrap().as_deref(),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_does_not_serve_the_question_is_no_error_and_a_failure_is_one() {
+    async fn current_user_is_none_if_the_review_is_not_served() {
         let status =
             |code: u16| serde_json::json!({ "kind": "Status", "status": "Failure", "code": code, "message": "no" });
         assert_eq!(user_by(403, status(403)).await.unwrap(), None);

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ca_proves_nothing() {
+    fn invalid_certificates_compare_as_unknown() {
         let a = ca();
         let not_der = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let key = rcgen::KeyPair::generate().unwrap().serialize_pem();

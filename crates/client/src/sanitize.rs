@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_escape_sequence_is_shown_not_obeyed() {
+    fn escape_sequences_are_made_visible() {
         assert_eq!(cell("\u{1b}[31mred\u{7}"), "^[[31mred^G");
         assert_eq!(clean("a\u{1b}]0;title\nb\u{9b}1m"), "a^[]0;title\nb\\u{9b}1m");
     }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_ends_where_its_first_line_ends() {
+    fn a_cell_has_only_the_first_line() {
         assert_eq!(cell("first\nsecond"), "first...");
         assert_eq!(cell("first\r\n"), "first...");
         assert_eq!(cell("plain é"), "plain é");

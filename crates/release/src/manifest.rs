@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn before_the_first_archive_no_sum_is_right_and_none_is_taken_over() {
+    fn before_the_first_archive_the_checksum_is_zero() {
         let release = release("v1.0.0");
         let manifest = release.manifest(&PLUGINS[0], &[]).unwrap();
         assert!(manifest.contains(NO_ARCHIVE), "{manifest}");

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn the_call_is_known_by_the_programs_name_or_its_first_word() {
+    fn a_completion_call_has_the_shims_name_or_first_word() {
         let arguments = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
         assert_eq!(
             asked(&arguments(&["/x/kubectl_complete-crt", "a", ""])),
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plugin_is_asked_with_what_was_typed_before() {
+    fn candidates_depend_on_the_words_typed_before() {
         assert_eq!(complete(&["--context", "prod", "rotate", "c"]), "c-1\tin prod\n:4\n");
         assert_eq!(complete(&["rotate", "--context=prod", ""]), "c-1\tin prod\n:4\n");
         assert_eq!(complete(&["rotate", "c-1", ""]), ":4\n");

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_known_is_printed_before_the_failure_to_know_more() {
+    async fn known_versions_are_printed_before_an_error() {
         let (outcome, captured) = printed(false, None, std::future::pending()).await;
         assert_eq!(outcome.unwrap_err().message, "the cluster did not answer within 10s");
         assert_eq!(captured.out(), OURS);

@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused_with_a_sentence() {
+    fn an_invalid_template_is_rejected() {
         for template in [
             "{.a",
             "{range .a[*]}",

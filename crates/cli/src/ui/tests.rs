@@ -32,7 +32,7 @@ fn data_goes_to_stdout_and_messages_to_stderr() {
 }
 
 #[test]
-fn the_terminal_of_the_reader_is_not_steered_by_a_message() {
+fn messages_cannot_control_the_terminal() {
     let (ui, captured) = ui(PIPE, "");
     ui.error(&Error::failed("bad \u{1b}[2J name"));
     assert_eq!(captured.err(), "error: bad ^[[2J name\n");

@@ -75,7 +75,7 @@ fn a_status_is_reported_like_kubectl(
     "x is forbidden: User \"bob\" cannot update resource \"deployments/scale\" in API group \"apps\" in the namespace \"n\": why",
     "the missing rule, in a Role in namespace n: {apiGroups: [\"apps\"], resources: [\"deployments/scale\"], verbs: [\"update\"]}"
 )]
-fn a_missing_right_comes_with_the_rule_to_add(#[case] message: &str, #[case] hint: &str) {
+fn a_missing_permission_has_a_hint_with_the_rule(#[case] message: &str, #[case] hint: &str) {
     let error = status(403, "Forbidden", message);
     assert_eq!(error.kind, Kind::Forbidden);
     assert_eq!(error.hints, [hint]);
@@ -89,7 +89,7 @@ fn a_403_in_other_words_has_no_invented_rule() {
 }
 
 #[test]
-fn what_was_tried_is_said_once_and_from_the_outside_in() {
+fn what_was_tried_is_printed_once_and_outermost_first() {
     let failed: Result<(), _> = Err(status(404, "NotFound", "leases \"x\" not found"));
     let error = failed
         .doing("read Lease x")

@@ -45,7 +45,7 @@ async fn get_from(code: u16, text: &str) -> Result<Option<Map>> {
 }
 
 #[tokio::test]
-async fn a_list_that_expired_on_the_way_and_cannot_be_continued_is_begun_anew() {
+async fn a_list_restarts_when_its_continue_token_has_expired() {
     let (client, asked) = server(vec![
         (200, page("old", "abc")),
         (410, status(410, "Expired", "too old")),
@@ -59,7 +59,7 @@ async fn a_list_that_expired_on_the_way_and_cannot_be_continued_is_begun_anew() 
 }
 
 #[tokio::test]
-async fn one_object_that_makes_no_sense_hides_the_list_where_nothing_else_is_said() {
+async fn a_malformed_object_fails_the_list_by_default() {
     let text = json!({ "items": [{ "metadata": { "name": "a" }, "data": ["hunter2"] }] }).to_string();
     let (client, _) = server(vec![(200, text)]);
     let error = list_all::<Map>(&client, MAPS, &ListOptions::default())
@@ -71,7 +71,7 @@ async fn one_object_that_makes_no_sense_hides_the_list_where_nothing_else_is_sai
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_none() {
+async fn a_missing_object_is_none() {
     assert!(get_from(404, "").await.unwrap().is_none());
     let found = get_from(200, r#"{"metadata":{"name":"it"},"data":"x"}"#)
         .await

@@ -334,7 +334,7 @@ async fn clusters_are_listed_in_pages_and_by_selector() {
 }
 
 #[tokio::test]
-async fn an_expired_page_is_followed_by_the_one_the_server_offers() {
+async fn an_expired_page_continues_with_the_offered_token() {
     let mut first = list_of(&[named("c-aaaaa", "one")]);
     first["metadata"]["continue"] = json!("old");
     let mut expired = status(410, "Expired", "The provided continue parameter is too old");

@@ -79,7 +79,7 @@ async fn a_constant_503_is_reported_after_five_attempts() {
 }
 
 #[tokio::test]
-async fn what_creates_is_never_sent_twice() {
+async fn a_create_is_never_sent_twice() {
     for reply in [
         || status(503),
         || status(429),
@@ -205,7 +205,7 @@ async fn requests_say_who_sends_them() {
 }
 
 #[tokio::test]
-async fn an_anonymous_request_carries_nothing_of_ours() {
+async fn an_anonymous_request_has_no_credentials() {
     let fake = Fake::tls(|_, _| ok("{}")).await;
     let (certificate, key) = fake.client_certificate();
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
@@ -227,7 +227,7 @@ async fn an_anonymous_request_carries_nothing_of_ours() {
 }
 
 #[tokio::test]
-async fn a_connection_with_a_token_carries_the_token_and_nothing_else() {
+async fn a_connection_with_a_token_sends_only_the_token() {
     let fake = Fake::tls(|_, _| ok("{}")).await;
     let (certificate, key) = fake.client_certificate();
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
@@ -270,7 +270,7 @@ async fn warnings_of_the_server_are_shown() {
 }
 
 #[tokio::test]
-async fn the_servers_clock_is_learned_from_its_answers() {
+async fn the_servers_clock_is_read_from_its_responses() {
     let fake = Fake::tls(|_, _| Reply::Answer(200, &[("date", "Fri, 01 Jan 2100 00:00:00 GMT")], "{}".into())).await;
     let server = fake.simple().connect().unwrap();
     get(&server).await.unwrap();
@@ -302,7 +302,7 @@ async fn the_request_log_shows_no_credential_at_any_level() {
 }
 
 #[tokio::test]
-async fn a_body_is_never_a_message() {
+async fn a_response_body_is_never_a_message() {
     let fake = Fake::tls(|_, before| match before {
         0 => Reply::Answer(500, &[], "<html>hunter2</html>".into()),
         1 => Reply::Answer(401, &[], "{\"type\":\"error\",\"message\":\"hunter2\"}".into()),
@@ -453,7 +453,7 @@ async fn a_credential_plugin_runs_once_and_only_when_it_is_needed() {
 }
 
 #[tokio::test]
-async fn a_refused_credential_is_renewed_once() {
+async fn a_rejected_credential_is_renewed_once() {
     let plugin = Plugin::new();
     let fake = Fake::tls(|received, _| {
         if received.header("authorization") == "Bearer token-1" {
@@ -495,7 +495,7 @@ async fn a_token_of_the_kubeconfig_is_not_tried_twice() {
 }
 
 #[tokio::test]
-async fn an_expired_credential_is_renewed_before_it_is_refused() {
+async fn an_expired_credential_is_renewed_before_it_is_rejected() {
     for (expires, runs) in [("2020-01-01T00:00:00Z", 2), ("2999-01-01T00:00:00Z", 1)] {
         let plugin = Plugin::printing(&format!(
             "{{\"token\":\"token-$n\",\"expirationTimestamp\":\"{expires}\"}}"
@@ -590,7 +590,7 @@ async fn a_missing_plugin_is_reported_with_the_install_hint() {
 }
 
 #[tokio::test]
-async fn nothing_that_a_plugin_printed_is_in_an_error() {
+async fn errors_do_not_contain_the_output_of_a_plugin() {
     let secret = "hunter2hunter2";
     for (commands, words) in [
         (format!("echo {secret}; exit 3"), "failed with exit code 3"),
@@ -624,7 +624,7 @@ async fn nothing_that_a_plugin_printed_is_in_an_error() {
 }
 
 #[test]
-fn a_configuration_that_cannot_work_is_refused_before_anything_runs() {
+fn an_invalid_plugin_configuration_is_rejected_before_it_runs() {
     for (user, words) in [
         (
             "{exec: {apiVersion: client.authentication.k8s.io/v1, command: x}}",
@@ -662,7 +662,7 @@ fn a_configuration_that_cannot_work_is_refused_before_anything_runs() {
 }
 
 #[test]
-fn warning_headers_are_taken_apart() {
+fn warning_headers_are_parsed() {
     assert_eq!(warnings("299 - \"a\""), ["a"]);
     assert_eq!(
         warnings("299 agent \"a, \\\"b\\\"\", 299 - \"c\" \"Sun, 01 Jan\""),
