@@ -195,10 +195,7 @@ fn an_empty_file_is_an_empty_kubeconfig() {
 #[case(|name: &str| ConnectionOptions { user: Some(name.into()), ..ConnectionOptions::default() }, "error: auth info \"stagin\" does not exist")]
 #[case(|name: &str| ConnectionOptions { context: Some(name.into()), ..ConnectionOptions::default() }, "error: context \"stagin\" does not exist")]
 #[case(|name: &str| ConnectionOptions { cluster: Some(name.into()), ..ConnectionOptions::default() }, "error: cluster \"stagin\" does not exist")]
-fn an_unknown_name_is_rejected_with_a_suggestion(
-    #[case] named: fn(&str) -> ConnectionOptions,
-    #[case] words: &str,
-) {
+fn an_unknown_name_is_rejected_with_a_suggestion(#[case] named: fn(&str) -> ConnectionOptions, #[case] words: &str) {
     let home = Home::new();
     let file = home.file("config", simple("staging"));
     let error = named("stagin").load(&home.environment(&[&file])).unwrap_err();
