@@ -110,7 +110,7 @@ impl<C: Controller> Job<'_, C> {
 
     /// Surveys it, and prints the plan. `None`: there is nothing more to do, and `result` says why.
     pub(crate) async fn prepare(&self, result: &mut RotationResult) -> Result<Option<Ready<C>>, Error> {
-        let held = self.unless_interrupted(self.hold_if_held()).await??;
+        let held = self.unless_interrupted(self.acquire_if_held()).await??;
         let survey = match self.unless_interrupted(Box::pin(self.survey(result))).await {
             Ok(Ok(Some(survey))) => survey,
             other => {
@@ -143,7 +143,7 @@ impl<C: Controller> Job<'_, C> {
 
     /// If another process seems to hold the lock, acquires it or reports the holder. A holder that exited before it
     /// wrote a journal has left nothing to roll back, except its name in the Lease.
-    async fn hold_if_held(&self) -> Result<Option<(LockGuard, LeaseRecord)>, Error> {
+    async fn acquire_if_held(&self) -> Result<Option<(LockGuard, LeaseRecord)>, Error> {
         if self.dry_run != DryRun::None {
             return Ok(None);
         }
