@@ -135,7 +135,7 @@ mod tests {
     #[case::without_uid(
         200,
         r#"{"metadata":{}}"#,
-        "error: could not read Namespace kube-system: the server's answer makes no sense at line 0, column 0"
+        "error: could not read Namespace kube-system: malformed response at line 0, column 0"
     )]
     #[tokio::test]
     async fn without_a_uid_there_is_an_error(#[case] code: u16, #[case] text: &str, #[case] expected: &str) {

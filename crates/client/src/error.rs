@@ -205,7 +205,7 @@ impl From<kube::Error> for Error {
         match error {
             kube::Error::Api(status) => status_error(&status),
             kube::Error::SerdeError(error) => Self::failed(json_words(&error)),
-            kube::Error::FromUtf8(_) => Self::failed("the server's answer is not valid UTF-8"),
+            kube::Error::FromUtf8(_) => Self::failed("the response of the server is not valid UTF-8"),
             kube::Error::ReadEvents(error) => unreachable(format!("the stream broke: {}", io_words(&error))),
             kube::Error::Service(error) => boxed(error),
             kube::Error::HyperError(error) => network(&error),
@@ -238,15 +238,13 @@ pub(crate) fn unreachable(message: impl Into<String>) -> Error {
 /// kubectl's message for an expired `--request-timeout`.
 pub(crate) fn request_timed_out(timeout: Duration) -> Error {
     let timeout = crate::duration::format(timeout);
-    unreachable(format!(
-        "the request was not answered within {timeout} (--request-timeout)"
-    ))
+    unreachable(format!("no response within {timeout} (--request-timeout)"))
 }
 
 /// A connection that hangs.
 pub(crate) fn no_answer(patience: Duration) -> Error {
     unreachable(format!(
-        "the server gave no answer within {}",
+        "no response from the server within {}",
         crate::duration::format(patience)
     ))
 }
@@ -271,7 +269,7 @@ fn status_error(status: &Status) -> Error {
     let raw = status.reason == NO_STATUS || !status.is_failure();
     let reason = if raw { "" } else { status.reason.as_str() };
     let message = if raw || status.message.is_empty() {
-        format!("the server answered {}", http_words(status.code))
+        format!("the server responded with {}", http_words(status.code))
     } else {
         redact::text(&status.message)
     };
@@ -334,7 +332,7 @@ fn http_words(code: u16) -> String {
         .and_then(|code| code.canonical_reason())
     {
         Some(words) => format!("{code} {words}"),
-        None => format!("with status {code}"),
+        None => format!("status {code}"),
     }
 }
 
@@ -345,7 +343,7 @@ pub(crate) fn json_words(error: &serde_json::Error) -> String {
         serde_json::error::Category::Data => "does not have the expected fields",
     };
     format!(
-        "the server's answer {what} (line {}, column {})",
+        "the response of the server {what} (line {}, column {})",
         error.line(),
         error.column()
     )

@@ -405,7 +405,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
                 let what = state
                     .waiting
                     .as_ref()
-                    .map_or_else(|| "an answer".to_owned(), |(what, _)| what.clone());
+                    .map_or_else(|| "a response".to_owned(), |(what, _)| what.clone());
                 self.be_patient(state, phase, what, RETRY)
             }
         }
@@ -474,7 +474,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 fn no_answer(within: Duration) -> Failure {
-    let message = format!("no answer within {}s", within.as_secs());
+    let message = format!("no response within {}s", within.as_secs());
     Failure::Transient(client::error::Error::failed(message))
 }
 

@@ -80,7 +80,7 @@ async fn in_time<V>(who: &str, ask: impl Future<Output = Result<V, Error>>) -> R
     let answer = tokio::time::timeout(PATIENCE, ask).await;
     answer.unwrap_or_else(|_| {
         let seconds = PATIENCE.as_secs();
-        Err(Error::failed(format!("{who} did not answer within {seconds}s")))
+        Err(Error::failed(format!("no response from {who} within {seconds}s")))
     })
 }
 
@@ -144,7 +144,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn known_versions_are_printed_before_an_error() {
         let (outcome, captured) = printed(false, None, std::future::pending()).await;
-        assert_eq!(outcome.unwrap_err().message, "the cluster did not answer within 10s");
+        assert_eq!(outcome.unwrap_err().message, "no response from the cluster within 10s");
         assert_eq!(captured.out(), OURS);
     }
 }

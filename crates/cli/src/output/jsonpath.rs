@@ -175,7 +175,7 @@ fn quoted(text: &str) -> Option<String> {
 impl Path {
     fn parse(text: &str) -> Result<Self, Error> {
         let translated = Translator { text, rest: text }.path()?;
-        let query = parse_json_path(&format!("${translated}")).map_err(|_| refused(text, "it is not understood"))?;
+        let query = parse_json_path(&format!("${translated}")).map_err(|_| refused(text, "it is not valid"))?;
         Ok(Self {
             absolute: text.starts_with('$'),
             query,

@@ -221,7 +221,7 @@ impl<C: Controller> Job<'_, C> {
             Err(NoPlan::Stuck(_)) if journal.is_some() => None,
             Err(NoPlan::Stuck(what)) => {
                 let message = format!(
-                    "cannot rotate {}: it would wait in vain for {what}",
+                    "cannot rotate {}: it would wait forever for {what}",
                     self.target.display
                 );
                 return Err(Error::failed(message));

@@ -107,7 +107,7 @@ impl Ui {
             answer = answered => match answer {
                 Ok(Ok(answer)) => Ok(answer),
                 Ok(Err(dialoguer::Error::IO(error))) if error.kind() != std::io::ErrorKind::Interrupted => {
-                    Err(Error::from(error).doing("read the answer"))
+                    Err(Error::from(error).doing("read the input"))
                 }
                 Ok(Err(_)) | Err(_) => Err(interrupted()),
             },

@@ -74,7 +74,7 @@ impl Plugin {
         let version = non_empty(exec.api_version).unwrap_or_default();
         if version != V1 && version != V1BETA1 {
             return Err(Error::failed(format!("exec plugin: invalid apiVersion \"{version}\""))
-                .hint(format!("credential plugins speak {V1} or {V1BETA1}")));
+                .hint(format!("supported versions: {V1}, {V1BETA1}")));
         }
         let mode = match exec.interactive_mode {
             Some(mode) => mode,
@@ -191,7 +191,7 @@ impl Plugin {
         let answer: ExecCredential =
             serde_saphyr::from_str(&text).map_err(|_| self.failed("did not print an ExecCredential"))?;
         if answer.kind != "ExecCredential" || answer.api_version != self.version {
-            return Err(self.failed(&format!("did not answer with an ExecCredential of {}", self.version)));
+            return Err(self.failed(&format!("did not return an ExecCredential of {}", self.version)));
         }
         let status = answer
             .status

@@ -41,16 +41,16 @@ fn status(code: u16, reason: &str, message: &str) -> Error {
     "",
     "",
     Kind::Unavailable,
-    "Error from server: the server answered 503 Service Unavailable"
+    "Error from server: the server responded with 503 Service Unavailable"
 )]
 #[case(
     418,
     "Failed to parse error data",
     "<html>hunter2",
     Kind::Failed,
-    "Error from server: the server answered 418 I'm a teapot"
+    "Error from server: the server responded with 418 I'm a teapot"
 )]
-#[case(599, "", "", Kind::Failed, "Error from server: the server answered with status 599")]
+#[case(599, "", "", Kind::Failed, "Error from server: the server responded with status 599")]
 fn a_status_is_reported_like_kubectl(
     #[case] code: u16,
     #[case] reason: &str,
@@ -113,7 +113,7 @@ fn the_value_that_did_not_fit_is_not_quoted() {
     ] {
         assert_eq!(
             error.to_string(),
-            "error: the server's answer does not have the expected fields (line 1, column 9)"
+            "error: the response of the server does not have the expected fields (line 1, column 9)"
         );
     }
     let invalid = status(

@@ -53,7 +53,7 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// The response is not what this API serves. Its text may contain a credential and is not kept.
-    #[error("could not {verb} {object}: the server's answer makes no sense at line {line}, column {column}")]
+    #[error("could not {verb} {object}: malformed response at line {line}, column {column}")]
     Unreadable {
         /// What was tried.
         verb: Verb,

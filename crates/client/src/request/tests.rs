@@ -66,7 +66,7 @@ async fn a_malformed_object_fails_the_list_by_default() {
         .await
         .unwrap_err();
     let said = error.to_string();
-    assert!(said.starts_with("could not list ConfigMaps: the server's answer makes no sense at line 1"));
+    assert!(said.starts_with("could not list ConfigMaps: malformed response at line 1"));
     assert!(!said.contains("hunter2") && !format!("{error:?}").contains("hunter2"));
 }
 
@@ -162,7 +162,7 @@ async fn an_answer_that_is_no_status_is_not_shown_but_may_be_understood() {
         error
             .on("it")
             .to_string()
-            .ends_with("the server answered 502 Bad Gateway")
+            .ends_with("the server responded with 502 Bad Gateway")
     );
     assert!(understood.on("it").to_string().ends_with("asleep"));
     // What the API server says is never read again.

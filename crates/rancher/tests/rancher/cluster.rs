@@ -420,7 +420,7 @@ async fn a_malformed_response_is_reported_by_position() {
     let error = cluster::get(&server.client(), &id("c-gsrbc")).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "could not read Cluster c-gsrbc: the server's answer makes no sense at line 1, column 1"
+        "could not read Cluster c-gsrbc: malformed response at line 1, column 1"
     );
 }
 

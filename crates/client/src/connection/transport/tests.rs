@@ -132,7 +132,7 @@ async fn retry_after_is_obeyed_within_the_budget() {
     let error = get(&fake.simple().connect().unwrap()).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "Error from server: the server answered 429 Too Many Requests"
+        "Error from server: the server responded with 429 Too Many Requests"
     );
     assert_eq!(fake.received().len(), 1);
 }
@@ -158,7 +158,7 @@ async fn the_request_timeout_covers_headers_and_body() {
             let error = ask(&connection.connect().unwrap(), "GET", path).await.unwrap_err();
             assert_eq!(
                 error.to_string(),
-                "Unable to connect to the server: the request was not answered within 200ms (--request-timeout)"
+                "Unable to connect to the server: no response within 200ms (--request-timeout)"
             );
         }
     }
@@ -174,7 +174,7 @@ async fn a_connection_that_has_gone_silent_is_given_up() {
     let error = get(&server).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "Unable to connect to the server: the server gave no answer within 1m30s"
+        "Unable to connect to the server: no response from the server within 1m30s"
     );
 }
 
@@ -323,14 +323,14 @@ async fn a_response_body_is_never_a_message() {
     }
     assert_eq!(
         shown[0],
-        "Error from server: cannot read Pod x on the downstream cluster: the server answered 500 Internal Server Error"
+        "Error from server: cannot read Pod x on the downstream cluster: the server responded with 500 Internal Server Error"
     );
     assert_eq!(
         shown[1],
         "error: cannot read Pod x on the downstream cluster: You must be logged in to the server (Unauthorized)"
     );
     assert!(
-        shown[2].ends_with("the server's answer does not have the expected fields (line 1, column 17)"),
+        shown[2].ends_with("the response of the server does not have the expected fields (line 1, column 17)"),
         "{}",
         shown[2]
     );
@@ -597,7 +597,7 @@ async fn errors_do_not_contain_the_output_of_a_plugin() {
         (format!("echo '{{token: {secret}'"), "did not print an ExecCredential"),
         (
             format!("echo 'apiVersion: other/v1\nkind: ExecCredential\nstatus: {{token: {secret}}}'"),
-            "did not answer with an ExecCredential of",
+            "did not return an ExecCredential of",
         ),
     ] {
         let plugin = Plugin::running(&commands);
