@@ -1,6 +1,6 @@
 //! Applications, as far as it matters which cluster they are deployed to.
 
-use client::request::{self, Item, Metadata, Resource, Result, Wanted};
+use client::request::{self, Item, ListOptions, Metadata, Resource, Result};
 use serde::Deserialize;
 
 use crate::cluster_secret::ClusterSecret;
@@ -43,9 +43,9 @@ impl Application {
 /// Argo CD may be told to look for them in other namespaces than its own, so all are worth asking for, where that is
 /// allowed.
 pub async fn list(client: &kube::Client, namespace: Option<&str>) -> Result<Vec<Application>> {
-    let wanted = Wanted {
+    let wanted = ListOptions {
         namespace,
-        ..Wanted::default()
+        ..ListOptions::default()
     };
     match request::list_all::<RawApplication>(client, APPLICATION, &wanted).await {
         Ok(found) => Ok(found.into_iter().map(Into::into).collect()),

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::ownership::{self, Owner, Writer};
-use client::request::{self, Item, Merge, Metadata, Observed, Problem, Result, SECRET, Wanted, Write};
+use client::request::{self, Item, ListOptions, Merge, Metadata, Observed, Problem, Result, SECRET, Write};
 use client::secret::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
@@ -169,10 +169,10 @@ impl ClusterSecret {
 /// All clusters that an Argo CD in this namespace knows, by name of their Secrets.
 pub async fn list(client: &kube::Client, namespace: &str) -> Result<Vec<ClusterSecret>> {
     let selector = format!("{TYPE_LABEL}={TYPE}");
-    let wanted = Wanted {
+    let wanted = ListOptions {
         namespace: Some(namespace),
         labels: Some(&selector),
-        ..Wanted::default()
+        ..ListOptions::default()
     };
     let found: Vec<RawSecret> = request::list_all(client, SECRET, &wanted).await?;
     Ok(found.into_iter().map(RawSecret::read).collect())

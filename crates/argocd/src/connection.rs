@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use client::request::{self, Item, Metadata, Resource, Result, Wanted};
+use client::request::{self, Item, ListOptions, Metadata, Resource, Result};
 use serde::Deserialize;
 
 use crate::server::ServerUrl;
@@ -31,10 +31,10 @@ pub struct Connection {
 
 /// All connections that a controller tells of; `None`: there is no Service for its metrics in this namespace.
 pub async fn read(client: &kube::Client, namespace: &str) -> Result<Option<BTreeMap<ServerUrl, Connection>>> {
-    let wanted = Wanted {
+    let wanted = ListOptions {
         namespace: Some(namespace),
         labels: Some(METRICS_LABEL),
-        ..Wanted::default()
+        ..ListOptions::default()
     };
     let services: Vec<RawService> = request::list_all(client, SERVICE, &wanted).await?;
     let port = |service: &RawService| service.spec.ports.first().map(|port| port.port);

@@ -4,7 +4,7 @@
 //! ask for a certificate, its first one is approved by itself, and so is each renewal of any node. kubeadm makes the same
 //! three for its own group, under its own names, so a binding is known by what it binds and not by its name.
 
-use client::request::{self, Resource, Verb, Wanted, Write};
+use client::request::{self, ListOptions, Resource, Verb, Write};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding, RoleRef, Subject};
 use kube::api::{Api, PostParams};
@@ -145,7 +145,7 @@ impl Survey {
 
 /// Reads every binding that concerns tokens.
 pub async fn survey(client: &kube::Client, group: &str) -> Result<Survey> {
-    let all = Wanted::default();
+    let all = ListOptions::default();
     let (everywhere, within) = tokio::join!(
         request::list_all::<ClusterRoleBinding>(client, CLUSTER_ROLE_BINDING, &all),
         request::list_all::<RoleBinding>(client, ROLE_BINDING, &all)

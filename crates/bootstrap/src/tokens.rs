@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use client::request::{self, Item, Merge, Metadata, Observed, SECRET, Wanted, Write};
+use client::request::{self, Item, ListOptions, Merge, Metadata, Observed, SECRET, Write};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
@@ -49,11 +49,11 @@ impl Listing {
         let Next::Page(from) = std::mem::replace(&mut self.next, Next::End) else {
             return Ok(None);
         };
-        let wanted = Wanted {
+        let wanted = ListOptions {
             namespace: Some(NAMESPACE),
             labels: self.labels.as_deref(),
             fields: Some(&format!("type={TYPE}")),
-            ..Wanted::default()
+            ..ListOptions::default()
         };
         let page = request::list_page::<Listed>(&self.client, SECRET, &wanted, from.as_deref()).await;
         let page = page.map_err(|error| error.about(TOKENS))?;
@@ -162,7 +162,7 @@ async fn names(
         metadata: Metadata,
     }
     impl Item for Named {}
-    let wanted = Wanted {
+    let wanted = ListOptions {
         namespace,
         labels,
         fields: Some(fields),

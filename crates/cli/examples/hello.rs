@@ -46,7 +46,7 @@ enum Verb {
     Choose,
     /// Reads a credential
     Type,
-    /// Asks before it goes on
+    /// Asks for confirmation
     Ask {
         #[arg(long)]
         yes: bool,
@@ -124,7 +124,7 @@ impl Plugin for Hello {
             }
             Verb::Ask { yes } => {
                 let go = ui.confirm("This changes nothing.", yes).await?;
-                ui.out(if go { "went on" } else { "stayed" })?;
+                ui.out(if go { "confirmed" } else { "declined" })?;
             }
         }
         Ok(ExitCode::Done)

@@ -10,7 +10,7 @@ pub enum ExitCode {
     Done = 0,
     /// 1: failed, and nothing is pending. Also: rolled back.
     Failed = 1,
-    /// 2: the command line was wrong.
+    /// 2: the command line is invalid.
     Usage = 2,
     /// 3: nothing to do, or not due; only where `--exit-code` asks for it.
     NothingToDo = 3,
@@ -18,7 +18,7 @@ pub enum ExitCode {
     Pending = 4,
     /// 5: another run holds the lock. Nothing was changed.
     Held = 5,
-    /// 124: a plain wait ran out of time.
+    /// 124: a wait has timed out.
     TimedOut = 124,
     /// 130: SIGINT.
     Interrupted = 130,

@@ -1,7 +1,7 @@
-//! The terminal: what every plugin has on its command line, and none should write again.
+//! The command line of every plugin.
 //!
-//! This crate knows no product. A plugin's `main` calls [`app::run`] with a type that implements [`app::Plugin`]; from
-//! there on everything goes through what this crate hands to it:
+//! This crate does not depend on a product. A plugin's `main` calls [`app::run`] with a type that implements
+//! [`app::Plugin`]. The plugin then uses:
 //!
 //! - [`ui::Ui`] owns the streams: data to stdout, messages to stderr;
 //! - [`flags::ConnectionFlags`] are kubectl's connection flags;

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_batch_keeps_the_width_of_the_first() {
+    fn later_rows_keep_the_column_width_of_the_first() {
         let mut table = Table::new(&[Column::new("NAME"), Column::new("AGE")]);
         table.row(["a-long-name", "1s"]);
         assert_eq!(table.take(Look::default()), "NAME          AGE\na-long-name   1s\n");

@@ -82,7 +82,7 @@ fn an_error_says_what_to_do_next_and_has_its_own_code() {
 }
 
 #[test]
-fn a_wrong_command_line_is_code_two_and_calls_itself_kubectl() {
+fn a_usage_error_exits_with_2_and_names_kubectl() {
     let output = run(&["greet", "world", "--nonsense"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
@@ -139,7 +139,7 @@ fn options_is_data_and_lists_every_flag_of_all_commands() {
 }
 
 #[test]
-fn nothing_configured_is_told_as_kubectl_tells_it() {
+fn without_a_kubeconfig_the_error_is_that_of_kubectl() {
     let output = run(&["version"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -152,7 +152,7 @@ fn nothing_configured_is_told_as_kubectl_tells_it() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let mut child = hello()
         .arg("spill")
         .stdout(Stdio::piped())
@@ -175,7 +175,7 @@ fn a_panic_is_one_line_without_its_payload() {
 }
 
 #[test]
-fn the_first_signal_asks_for_an_orderly_end() {
+fn the_first_signal_requests_an_orderly_end() {
     for (which, code) in [
         (rustix::process::Signal::INT, 130),
         (rustix::process::Signal::TERM, 143),
@@ -200,9 +200,9 @@ fn the_second_signal_ends_at_once() {
 }
 
 #[test]
-fn without_a_terminal_a_question_is_refused_and_yes_answers_it() {
+fn without_a_terminal_confirmation_requires_yes() {
     assert_eq!(run(&["ask"]).status.code(), Some(1));
-    assert_eq!(run(&["ask", "--yes"]).stdout, b"went on\n");
+    assert_eq!(run(&["ask", "--yes"]).stdout, b"confirmed\n");
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn completion_answers_in_cobras_protocol() {
 }
 
 #[test]
-fn the_log_shows_requests_and_our_own_events_but_nobody_elses() {
+fn the_log_shows_requests_and_only_the_events_of_this_workspace() {
     let said = String::from_utf8(run(&["version", "-v=9"]).stderr).unwrap();
     assert!(said.contains("DEBUG hello: asking"), "{said}");
     assert!(said.contains("GET http://localhost:8080/version failed in "), "{said}");
@@ -223,7 +223,7 @@ fn the_log_shows_requests_and_our_own_events_but_nobody_elses() {
 }
 
 #[test]
-fn completion_knows_the_names_of_the_kubeconfig() {
+fn completion_lists_the_names_of_the_kubeconfig() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(
         file.path(),

@@ -45,7 +45,12 @@ fn shows_cursor(text: &str) -> bool {
 
 #[test]
 fn confirm_waits_for_enter_and_defaults_to_no() {
-    for (answer, outcome) in [("y", "went on"), ("", "stayed"), ("no", "stayed"), ("x", "stayed")] {
+    for (answer, outcome) in [
+        ("y", "confirmed"),
+        ("", "declined"),
+        ("no", "declined"),
+        ("x", "declined"),
+    ] {
         let mut session = hello("ask");
         session.expect("This changes nothing.\r\n").unwrap();
         session.expect("Do you want to continue? (y/N): ").unwrap();

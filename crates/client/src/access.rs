@@ -1,4 +1,4 @@
-//! "May I?", asked before the first write rather than found out in the middle of it.
+//! Permission checks before the first write.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use kube::api::{Api, PostParams};
 use crate::connection::Server;
 use crate::error::{Doing as _, Error, Kind};
 
-/// How many questions are asked at once.
+/// The number of concurrent access reviews.
 const AT_ONCE: usize = 8;
 
 /// One right: a verb on a resource.
@@ -57,8 +57,8 @@ impl Right {
         self
     }
 
-    /// The rule to add, as it would stand in a Role or ClusterRole.
-    pub fn rule(&self) -> String {
+    /// The rule to add to a Role or ClusterRole.
+    fn rule(&self) -> String {
         let names = if self.name.is_empty() {
             String::new()
         } else {
@@ -120,7 +120,7 @@ impl fmt::Display for Right {
     }
 }
 
-/// Asks the API server which of these rights the current identity lacks; the order is kept.
+/// The permissions that the current identity lacks, in the given order.
 pub async fn missing(server: &Server, rights: &[Right]) -> Result<Vec<Right>, Error> {
     let api: Api<SelfSubjectAccessReview> = Api::all(server.client.clone());
     let answers: Vec<bool> = futures::stream::iter(rights.iter().map(Right::review))
@@ -145,7 +145,7 @@ pub async fn missing(server: &Server, rights: &[Right]) -> Result<Vec<Right>, Er
         .collect())
 }
 
-/// Refuses to go on when a right is missing on `side` ("the downstream cluster"), naming each with the rule to add.
+/// Fails if a permission is missing on `side` ("the downstream cluster"). A hint for each names the rule to add.
 pub async fn require(server: &Server, side: &str, rights: &[Right]) -> Result<(), Error> {
     let missing = missing(server, rights)
         .await
@@ -160,9 +160,9 @@ pub async fn require(server: &Server, side: &str, rights: &[Right]) -> Result<()
     }))
 }
 
-/// The user that the API server takes the current login for: `system:bootstrap:07401b`, `system:serviceaccount:a:b`, a
-/// name. `None` if the API server does not say: it does not serve the question before Kubernetes 1.28 (404), or does not
-/// allow it (403). Whoever impersonates (`--as`) is told the impersonated user.
+/// The user that the API server authenticates the current login as: `system:bootstrap:07401b`,
+/// `system:serviceaccount:a:b`, a name. With impersonation (`--as`) it is the impersonated user. `None` if the API
+/// server does not serve SelfSubjectReviews (404, before Kubernetes 1.28) or does not allow them (403).
 pub async fn current_user(client: &kube::Client) -> Result<Option<String>, Error> {
     let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
     let review = reviews
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_rights_that_are_missing_come_in_the_order_they_were_asked() {
+    async fn missing_permissions_keep_their_order() {
         let missing = missing(&server(), &rights()).await.unwrap();
         let shown: Vec<String> = missing.iter().map(Right::to_string).collect();
         assert_eq!(
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_names_the_side_the_rights_and_the_rules() {
+    async fn an_error_names_the_side_the_missing_permissions_and_the_rules() {
         let error = require(&server(), "the downstream cluster", &rights())
             .await
             .unwrap_err();
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_current_user_is_named_where_the_server_says_it() {
+    async fn current_user_is_read_from_the_review() {
         let info = serde_json::json!({ "status": { "userInfo": { "username": "system:bootstrap:07401b" } } });
         assert_eq!(
             user_by(201, info).await.unwrap().as_deref(),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_does_not_serve_the_question_is_no_error_and_a_failure_is_one() {
+    async fn current_user_is_none_if_the_review_is_not_served() {
         let status =
             |code: u16| serde_json::json!({ "kind": "Status", "status": "Failure", "code": code, "message": "no" });
         assert_eq!(user_by(403, status(403)).await.unwrap(), None);

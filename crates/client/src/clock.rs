@@ -1,15 +1,15 @@
 //! The API server's clock.
 //!
-//! A laptop's clock may be minutes off, and a deadline that a colleague's terminal has written must mean the same
-//! here. So "now" is what the API server says: every response carries a `Date` header (seconds), from which the
-//! client keeps the difference to the local clock.
+//! The local clock may be minutes off, and a deadline that another machine has written must mean the same here. So
+//! "now" is the time of the API server. Every response has a `Date` header (in seconds), from which the client computes
+//! the offset to the local clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-/// The time as one API server tells it. Clones share what was learned.
+/// The clock of one API server. Clones share the offset.
 #[derive(Clone, Debug, Default)]
 pub struct ServerClock {
     /// Seconds to add to the local clock.
@@ -17,7 +17,7 @@ pub struct ServerClock {
 }
 
 impl ServerClock {
-    /// Now, by the server's clock; by the local one until a first response was seen.
+    /// The current time of the server. Before the first response it is the local time.
     pub fn now(&self) -> Timestamp {
         let offset = SignedDuration::from_secs(self.offset.load(Ordering::Relaxed));
         Timestamp::now().saturating_add(offset).unwrap_or(Timestamp::MAX)

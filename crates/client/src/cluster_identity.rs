@@ -1,4 +1,4 @@
-//! Which cluster an API server serves: addresses, contexts and names can all lead to the wrong one.
+//! The identity of the cluster behind an API server. Addresses, contexts and names do not identify it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use x509_parser::prelude::FromDer as _;
 use crate::connection::certificates;
 use crate::request::{self, Error, Metadata, Resource, Result, Verb};
 
-/// The namespace that every cluster has and nobody can delete.
+/// The namespace that every cluster has and that cannot be deleted.
 pub const SYSTEM_NAMESPACE: &str = "kube-system";
 
 const NAMESPACE: Resource = Resource::new("Namespace", "v1", "namespaces");
@@ -21,9 +21,9 @@ const CONFIG_MAP: Resource = Resource::new("ConfigMap", "v1", "configmaps");
 /// (`pkg/controller/certificates/rootcacertpublisher`, Kubernetes 1.36.)
 const ROOT_CA: &str = "kube-root-ca.crt";
 
-/// The identity of a cluster: the uid of namespace `kube-system`, the same on every way to the cluster.
+/// The identity of a cluster: the uid of namespace `kube-system`, whatever the address of the API server.
 ///
-/// A cluster that was restored from a backup of another one has that one's uid.
+/// A cluster that was restored from a backup of another cluster has the same uid.
 pub async fn uid(client: &kube::Client) -> Result<String> {
     #[derive(Deserialize)]
     struct Namespace {
@@ -135,7 +135,7 @@ mod tests {
     #[case::without_uid(
         200,
         r#"{"metadata":{}}"#,
-        "error: could not read Namespace kube-system: the server's answer makes no sense at line 0, column 0"
+        "error: could not read Namespace kube-system: malformed response at line 0, column 0"
     )]
     #[tokio::test]
     async fn without_a_uid_there_is_an_error(#[case] code: u16, #[case] text: &str, #[case] expected: &str) {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn another_ca_is_told_apart() {
+    fn another_ca_is_different() {
         let (a, b) = (ca(), ca());
         assert_eq!(same_ca(&a, &b), CaComparison::Different);
         assert_eq!(same_ca(&a, &STANDARD.encode(&b)), CaComparison::Different);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ca_proves_nothing() {
+    fn invalid_certificates_compare_as_unknown() {
         let a = ca();
         let not_der = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let key = rcgen::KeyPair::generate().unwrap().serialize_pem();

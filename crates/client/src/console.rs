@@ -1,4 +1,4 @@
-//! Where messages go while requests are sent. The terminal implements it; this crate knows none.
+//! The receiver of messages while requests are sent. The terminal implements it.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -8,7 +8,7 @@ pub trait Console: Debug + Send + Sync {
     /// Shows a warning that a server sent. The same text is shown once.
     fn warn(&self, text: &str);
 
-    /// The level of `-v`. A line of a higher level is not made at all.
+    /// The level of `-v`. Lines of a higher level are not formatted.
     fn verbosity(&self) -> u8;
 
     /// Shows a line of the log.

@@ -1,7 +1,7 @@
 //! Durations as they are typed on a command line.
 //!
-//! kubectl reads Go's syntax (`1h30m`, `1.5s`) and takes a bare integer as seconds. Times to live are thought of in days
-//! and weeks, so `d` (24 hours) and `w` (7 days) are understood too. Months and years are not: they have no length.
+//! The syntax is kubectl's: Go's durations (`1h30m`, `1.5s`), and an integer for seconds. For times to live, `d` (24
+//! hours) and `w` (7 days) are also valid. Months and years are not, because their length varies.
 
 use std::time::Duration;
 

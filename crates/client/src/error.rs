@@ -1,8 +1,8 @@
-//! What a user reads when something fails: one error type, and every conversion into it, in one place.
+//! The error type that is printed to the user, and all conversions into it.
 //!
-//! The words are kubectl's (`Error from server (NotFound): …`, `Unable to connect to the server: …`, `error: …`), because
-//! scripts and eyes are trained on them. Conversions stand together in this file so that two rules can be reviewed in
-//! one sitting: a message never repeats itself, and a response body is never shown, for it could be a Secret.
+//! The wording is kubectl's (`Error from server (NotFound): …`, `Unable to connect to the server: …`, `error: …`),
+//! because users and scripts know it. All conversions are in this file, so that two rules can be reviewed together. A
+//! message never repeats itself, and never contains a response body, which may be a Secret.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,74 +14,74 @@ use url::Url;
 
 use crate::redact;
 
-/// The reason that kube gives to an answer that is no `Status`, by which it is known that the message is a raw body.
+/// The reason that kube sets if a response is not a `Status`. The message is then the raw body.
 pub const NO_STATUS: &str = "Failed to parse error data";
 
-/// What sort of failure it is: it decides the exit code of a command, and callers may branch on it.
+/// The kind of an error. It determines the exit code of a command, and callers may match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Anything that has no kind of its own.
+    /// Any other error.
     Failed,
-    /// The command line asks for something that cannot be.
+    /// The command line is invalid.
     Usage,
     /// The object does not exist (404).
     NotFound,
     /// The object exists already (409 AlreadyExists).
     AlreadyExists,
-    /// Somebody else changed the object in between (409, or a failed precondition).
+    /// The object has changed since it was read (409, or a failed precondition).
     Conflict,
-    /// The object was refused as invalid (422).
+    /// The object was rejected as invalid (422).
     Invalid,
-    /// A right is missing (403).
+    /// A permission is missing (403).
     Forbidden,
     /// The identity is not accepted (401).
     Unauthorized,
-    /// No answer: name, route, TLS, or a stream that broke.
+    /// No response: a failure of DNS, routing or TLS, or a broken stream.
     Unreachable,
-    /// The server answered that it cannot answer now (429, 500, 502, 503, 504).
+    /// The server is temporarily unavailable (429, 500, 502, 503, 504).
     Unavailable,
     /// Nothing to do.
     NothingToDo,
-    /// Stopped half-way, resumable.
+    /// Stopped before the end, resumable.
     Pending,
     /// Held by another run.
     Held,
-    /// A plain wait ran out of time.
+    /// A wait has timed out.
     TimedOut,
     /// The user pressed Ctrl-C.
     Interrupted,
     /// SIGTERM.
     Terminated,
-    /// Whoever read our output went away: not worth a word.
+    /// The reader of the output has closed the pipe. Nothing is printed.
     BrokenPipe,
 }
 
 impl Kind {
-    /// Whether the same request may well succeed a moment later.
+    /// Whether a retry may succeed.
     pub fn is_transient(self) -> bool {
         matches!(self, Self::Unreachable | Self::Unavailable)
     }
 }
 
-/// A failure in the words of kubectl, with ways out.
+/// An error in kubectl's wording, with hints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// What sort of failure.
+    /// Its kind.
     pub kind: Kind,
-    /// One sentence, lower case where it is ours, without the lead (`error:`).
+    /// One sentence without the lead (`error:`). Our own are in lower case.
     pub message: String,
     /// What to do next, one sentence each.
     pub hints: Vec<String>,
-    /// What stands before the message: `error`, `Error from server (NotFound)`, `Unable to connect to the server`.
+    /// The lead of the message: `error`, `Error from server (NotFound)`, `Unable to connect to the server`.
     lead: String,
     /// What was tried, outermost first.
     tried: Vec<String>,
-    /// Trying again cannot help.
+    /// A retry cannot succeed.
     permanent: bool,
 }
 
 impl Error {
-    /// An error of ours.
+    /// An error of this program.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -93,17 +93,17 @@ impl Error {
         }
     }
 
-    /// A failure without a kind of its own.
+    /// An error of kind [`Kind::Failed`].
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Kind::Failed, message)
     }
 
-    /// A wrong command line.
+    /// An error of kind [`Kind::Usage`].
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Kind::Usage, message)
     }
 
-    /// Adds a way out.
+    /// Adds a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         let hint = hint.into();
@@ -113,8 +113,8 @@ impl Error {
         self
     }
 
-    /// Says what was tried ("read Deployment cattle-cluster-agent on the downstream cluster"). It is put before what is
-    /// already known to have been tried; the same text is not said twice.
+    /// Adds what was tried ("read Deployment cattle-cluster-agent on the downstream cluster") in front of the message.
+    /// A repeated text is added once.
     #[must_use]
     pub fn doing(mut self, what: impl fmt::Display) -> Self {
         let what = what.to_string();
@@ -131,7 +131,7 @@ impl Error {
         self
     }
 
-    /// Whether the network failed in a way that may pass: not so for a certificate that is not trusted.
+    /// Whether it is a network error that a retry may fix. An untrusted certificate is not.
     pub(crate) fn is_repeatable(&self) -> bool {
         self.kind == Kind::Unreachable && !self.permanent
     }
@@ -151,7 +151,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.lead.as_str(), self.tried.is_empty()) {
             ("", true) => {}
-            // A sentence that stands alone needs a lead when something is put before it.
+            // A sentence without a lead needs one after `cannot …:`.
             ("", false) => f.write_str("error: ")?,
             (lead, _) => write!(f, "{lead}: ")?,
         }
@@ -164,7 +164,7 @@ impl fmt::Display for Error {
 
 impl StdError for Error {}
 
-/// Says what was tried, on any result whose error becomes an [`Error`].
+/// Adds what was tried to any result whose error converts into an [`Error`].
 pub trait Doing<T> {
     /// Adds what was tried and on which side: `.doing("read Deployment x on the downstream cluster")?`.
     fn doing(self, what: impl fmt::Display) -> Result<T, Error>;
@@ -188,7 +188,7 @@ impl From<std::io::Error> for Error {
 }
 
 impl From<serde_json::Error> for Error {
-    /// The text of the original names the offending value, which could be a secret: only the place is told.
+    /// Keeps only the position: the original text contains the invalid value, which may be a secret.
     fn from(error: serde_json::Error) -> Self {
         Self::failed(json_words(&error))
     }
@@ -205,7 +205,7 @@ impl From<kube::Error> for Error {
         match error {
             kube::Error::Api(status) => status_error(&status),
             kube::Error::SerdeError(error) => Self::failed(json_words(&error)),
-            kube::Error::FromUtf8(_) => Self::failed("the server's answer is not valid UTF-8"),
+            kube::Error::FromUtf8(_) => Self::failed("the response of the server is not valid UTF-8"),
             kube::Error::ReadEvents(error) => unreachable(format!("the stream broke: {}", io_words(&error))),
             kube::Error::Service(error) => boxed(error),
             kube::Error::HyperError(error) => network(&error),
@@ -219,7 +219,7 @@ impl From<kube::Error> for Error {
     }
 }
 
-/// An error of our own transport arrives boxed and is taken out again; anything else is the network's.
+/// Unboxes an error of our own transport. Any other error is a network error.
 fn boxed(error: Box<dyn StdError + Send + Sync>) -> Error {
     match error.downcast::<Error>() {
         Ok(ours) => *ours,
@@ -235,23 +235,21 @@ pub(crate) fn unreachable(message: impl Into<String>) -> Error {
     Error::new(Kind::Unreachable, message).led_by("Unable to connect to the server")
 }
 
-/// kubectl's sentence for a request that ran out of its `--request-timeout`.
+/// kubectl's message for an expired `--request-timeout`.
 pub(crate) fn request_timed_out(timeout: Duration) -> Error {
     let timeout = crate::duration::format(timeout);
-    unreachable(format!(
-        "the request was not answered within {timeout} (--request-timeout)"
-    ))
+    unreachable(format!("no response within {timeout} (--request-timeout)"))
 }
 
-/// A connection that has gone silent.
+/// A connection that hangs.
 pub(crate) fn no_answer(patience: Duration) -> Error {
     unreachable(format!(
-        "the server gave no answer within {}",
+        "no response from the server within {}",
         crate::duration::format(patience)
     ))
 }
 
-/// An error of the way to the server at `url`.
+/// An error while connecting to the server at `url`.
 pub(crate) fn from_network(error: kube::Error, url: &Url) -> Error {
     let refused = find::<std::io::Error>(&error).is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused);
     if !refused {
@@ -259,19 +257,19 @@ pub(crate) fn from_network(error: kube::Error, url: &Url) -> Error {
     }
     let host = url.host_str().unwrap_or_default();
     let port = url.port_or_known_default().unwrap_or_default();
-    // kubectl's sentence, which has no lead.
+    // kubectl's message, which has no lead.
     let message =
         format!("The connection to the server {host}:{port} was refused - did you specify the right host or port?");
     unreachable(message).led_by("")
 }
 
 fn status_error(status: &Status) -> Error {
-    // kube makes a Status of any answer. One that was none has no `status: Failure`, or this reason and the body itself
-    // for a message.
+    // kube converts any response into a Status. If the response was not one, it has no `status: Failure`, or it has
+    // this reason and the body as its message.
     let raw = status.reason == NO_STATUS || !status.is_failure();
     let reason = if raw { "" } else { status.reason.as_str() };
     let message = if raw || status.message.is_empty() {
-        format!("the server answered {}", http_words(status.code))
+        format!("the server responded with {}", http_words(status.code))
     } else {
         redact::text(&status.message)
     };
@@ -305,7 +303,7 @@ fn status_kind(code: u16, reason: &str) -> Kind {
     }
 }
 
-/// The API server says in a fixed form who may not do what; the rule that would allow it is read off it.
+/// The rule that would allow the request, parsed from the API server's message.
 /// (kubernetes/kubernetes v1.33, `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go`.)
 fn with_missing_rule(error: Error, message: &str) -> Error {
     let Some(rest) = message.split(" cannot ").nth(1) else {
@@ -334,7 +332,7 @@ fn http_words(code: u16) -> String {
         .and_then(|code| code.canonical_reason())
     {
         Some(words) => format!("{code} {words}"),
-        None => format!("with status {code}"),
+        None => format!("status {code}"),
     }
 }
 
@@ -345,13 +343,13 @@ pub(crate) fn json_words(error: &serde_json::Error) -> String {
         serde_json::error::Category::Data => "does not have the expected fields",
     };
     format!(
-        "the server's answer {what} (line {}, column {})",
+        "the response of the server {what} (line {}, column {})",
         error.line(),
         error.column()
     )
 }
 
-/// An `io::Error` in the words of the C library, without Rust's `(os error 2)`.
+/// The message of an `io::Error` as in the C library, without Rust's `(os error 2)`.
 pub fn io_words(error: &std::io::Error) -> String {
     let text = error.to_string();
     let words = text.split(" (os error").next().unwrap_or(&text);
@@ -362,7 +360,7 @@ pub fn io_words(error: &std::io::Error) -> String {
         .unwrap_or_default()
 }
 
-/// What an error was caused by. An `io::Error` that wraps another error skips that one in its own `source()`.
+/// The cause of an error. `io::Error::source()` skips the error that it wraps.
 fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
     match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
         Some(inner) => Some(inner),
@@ -374,7 +372,7 @@ fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
     std::iter::successors(Some(error), |error| cause(*error)).find_map(|error| error.downcast_ref::<T>())
 }
 
-/// The innermost message of a chain. Only this one is shown: the outer ones of hyper and kube repeat it.
+/// The innermost message of a chain. Those of hyper and kube repeat it and are not shown.
 pub(crate) fn root_cause(error: &(dyn StdError + 'static)) -> String {
     let error = std::iter::successors(Some(error), |error| cause(*error))
         .last()
@@ -385,7 +383,7 @@ pub(crate) fn root_cause(error: &(dyn StdError + 'static)) -> String {
     }
 }
 
-/// Network failures in words that say what to look at. Certificates get the sentences people search for.
+/// A network error as a message that names the cause. Certificate errors have their well-known wording.
 fn network(error: &(dyn StdError + 'static)) -> Error {
     match find::<rustls::Error>(error) {
         Some(tls) => unreachable(tls_words(tls)).lasting(),

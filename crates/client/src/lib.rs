@@ -1,13 +1,14 @@
 //! A well-behaved Kubernetes client: it finds API servers as kubectl does, sends bounded and retried requests, and reports
 //! errors in kubectl's words.
 //!
-//! It knows no product, no terminal and no command line:
+//! It does not depend on a product, a terminal or a command line:
 //!
-//! - [`connection::ConnectionOptions`] finds the API server and the identity, and gives a [`connection::Server`];
-//! - [`request`] reads and changes objects that hold credentials;
-//! - [`secret`] holds credentials that cannot be printed;
-//! - [`error::Error`] is the only error that reaches a user;
-//! - [`console::Console`] receives what is to be shown while a request is sent: warnings and the request log.
+//! - [`connection::ConnectionOptions`] determines the API server and the identity, and returns a
+//!   [`connection::Server`];
+//! - [`request`] reads and changes objects that contain credentials;
+//! - [`secret`] contains credentials that cannot be printed;
+//! - [`error::Error`] is the only error that is printed;
+//! - [`console::Console`] receives the messages of requests: warnings and the request log.
 
 pub mod access;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! Who else writes an object: the owner that would put an old state back, and the field manager that wrote last.
+//! The other writers of an object: the owner that would restore an old state, and the last field manager.
 //!
 //! An owner is identified by the marks that its controller puts on what it applies. `managedFields` alone never make an
 //! owner, because every write leaves an entry there: kubectl's, and those of the product that the object belongs to. They
@@ -18,7 +18,7 @@ use crate::sanitize;
 /// The longest name of an object. Annotations may be longer, and are cut.
 const LONGEST_NAME: usize = 253;
 
-/// What writes an object's desired state, and so undoes the changes of others.
+/// An owner of an object's desired state, which reverts the changes of others.
 ///
 /// All names come from the API. They are safe to print.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,8 +95,8 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The owner of an object, or `None` if it carries nobody's marks. Of several, the one that writes this very object
-/// comes first: External Secrets Operator copies the marks of Argo CD and Flux from an ExternalSecret to its Secret.
+/// The owner of an object, or `None` if it has no marks of an owner. Of several owners, it is the one that writes this
+/// very object: External Secrets Operator copies the marks of Argo CD and Flux from an ExternalSecret to its Secret.
 pub fn owner(metadata: &ObjectMeta) -> Option<Owner> {
     let readers = [
         referenced,
@@ -110,8 +110,8 @@ pub fn owner(metadata: &ObjectMeta) -> Option<Owner> {
     readers.iter().find_map(|read| read(metadata))
 }
 
-/// A plain ownerReference only says what the object is deleted with. (Rancher's token Secrets have one, and so has every
-/// Secret that somebody made by hand for an object.)
+/// An ownerReference without `controller` only determines garbage collection. (Rancher's token Secrets have one, and so
+/// may Secrets that were created manually.)
 fn referenced(metadata: &ObjectMeta) -> Option<Owner> {
     let owner_of = |reference: &OwnerReference| {
         let name = shown(&reference.name);
@@ -280,7 +280,7 @@ fn shown(text: &str) -> String {
     }
 }
 
-/// Who wrote an object, as the API server recorded it.
+/// A field manager of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Writer {
     /// The field manager. It is what the client calls itself, and safe to print.
@@ -298,8 +298,8 @@ impl fmt::Display for Writer {
     }
 }
 
-/// The manager other than `except`, our own, that wrote a field last; where none of them has the field, the one that
-/// wrote the object last. `None` if nobody else has written it. Writes to a subresource (`status`) do not count.
+/// The manager that wrote a field last, or, if no manager has the field, the one that wrote the object last. `except`,
+/// our own manager, and writes to a subresource (`status`) do not count. `None` if there is no other manager.
 ///
 /// `field` is a path such as `["spec", "template", "spec", "volumes"]`. A manager has it if it has all of it, a part of it,
 /// or what it is a part of; the path goes into every item of a list.

@@ -1,11 +1,11 @@
-//! Takes credentials out of texts that come from elsewhere: URLs for the request log, messages of a server.
+//! Redacts credentials in text from other sources: URLs for the request log, messages of a server.
 //!
-//! [`crate::secret::Secret`] guards what we know to be secret. This is for texts in which one may hide.
+//! [`crate::secret::Secret`] protects values that are known to be secret. This is for text that may contain one.
 
-/// What stands in the place of a credential.
+/// The replacement of a credential.
 const HIDDEN: &str = "<hidden>";
 
-/// A URL or its path for the log: no user info, no query values but harmless ones, no token in the path.
+/// A URL or its path for the log, without user info, without tokens in the path, and with harmless query values only.
 pub fn url(text: &str) -> String {
     let (path, query) = text
         .split_once('?')
@@ -28,7 +28,7 @@ pub fn url(text: &str) -> String {
     }
 }
 
-/// A text of a server or a library: everything that has the shape of a credential is taken out.
+/// A text of a server or a library, without anything that looks like a credential.
 pub fn text(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for word in text.split_inclusive(char::is_whitespace) {

@@ -1,6 +1,6 @@
-//! Makes text of others safe to print: annotations, descriptions and error messages must not control a terminal.
+//! Makes external text safe to print: annotations, descriptions and error messages must not control the terminal.
 
-/// Makes control characters visible (`ESC` becomes `^[`), but for line ends and tabs.
+/// Makes control characters visible (`ESC` becomes `^[`), except line ends and tabs.
 pub fn clean(text: &str) -> String {
     if !text.contains(|c: char| is_steering(c) && c != '\n' && c != '\t') {
         return text.to_owned();
@@ -15,7 +15,7 @@ pub fn clean(text: &str) -> String {
     shown
 }
 
-/// [`clean`], but for the sequences of `kept`: our own colours.
+/// Like [`clean`], but keeps these sequences: our own colours.
 pub fn clean_but(text: &str, kept: &[String]) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -39,7 +39,7 @@ pub fn cell(text: &str) -> String {
 
 /// The same at the end of a text.
 pub fn push_cell(shown: &mut String, text: &str) {
-    // What nearly every cell is.
+    // The common case.
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         shown.push_str(text);
         return;
@@ -64,7 +64,7 @@ fn push_visible(shown: &mut String, c: char) {
     }
 }
 
-/// C0 and C1 controls, DEL, and the marks that turn the direction of text.
+/// C0 and C1 controls, DEL, and the marks that change the direction of text.
 fn is_steering(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_escape_sequence_is_shown_not_obeyed() {
+    fn escape_sequences_are_made_visible() {
         assert_eq!(cell("\u{1b}[31mred\u{7}"), "^[[31mred^G");
         assert_eq!(clean("a\u{1b}]0;title\nb\u{9b}1m"), "a^[]0;title\nb\\u{9b}1m");
     }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_ends_where_its_first_line_ends() {
+    fn a_cell_has_only_the_first_line() {
         assert_eq!(cell("first\nsecond"), "first...");
         assert_eq!(cell("first\r\n"), "first...");
         assert_eq!(cell("plain é"), "plain é");

@@ -22,17 +22,17 @@ impl Secret {
         Self(SecretString::from(value.into()))
     }
 
-    /// The value itself, for the one place that sends it to the system it belongs to.
+    /// The value itself, for sending it to its system.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// What may be shown of it.
+    /// Its fingerprint, which is safe to print.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(self.expose())
     }
 
-    /// Whether it holds nothing at all.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.expose().is_empty()
     }
@@ -55,7 +55,7 @@ impl fmt::Debug for Secret {
 /// The first ten hexadecimal digits of the SHA-256 of a credential.
 ///
 /// It is the form that Rancher itself uses, in the annotation `io.cattle.agent.registration-token-hash` of a cluster
-/// (seen on Rancher 2.15.0), so that ours can be compared with Rancher's by eye.
+/// (seen on Rancher 2.15.0), so the two can be compared.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint([u8; 5]);
 

@@ -11,7 +11,7 @@ use crate::plan::Plan;
 use crate::rotation::{Rotation, Timer};
 use crate::run::{Draw, Run};
 
-/// Observes and applies for one target. It decides nothing.
+/// Observes one target and applies steps to it. It makes no decisions.
 #[expect(
     async_fn_in_trait,
     reason = "the engine runs one controller on one task and never spawns its futures"
@@ -23,18 +23,18 @@ pub trait Controller {
     /// Reads both sides.
     async fn observe(&self, run: Option<&RunOf<Self>>) -> Result<ObservedOf<Self>, Failure>;
 
-    /// Where new values come from. What was drawn is kept until the step that needs it. The result must hold no lock: other
-    /// methods are called while it lives.
+    /// The source of new values. The controller keeps them until the step that needs them. The result must not hold a
+    /// lock, since other methods are called before it is dropped.
     fn draw(&self) -> Box<dyn Draw + '_>;
 
-    /// Sends one step, with the identity of the objects that were observed last as its precondition. Asks the fence right
+    /// Sends one step. Its precondition is the identity of the objects that were observed last. Checks the fence right
     /// before it sends.
     async fn apply(&self, step: &StepOf<Self>, run: &RunOf<Self>, fence: &Fence) -> Result<(), Failure>;
 
-    /// How long a timer runs, from the moment it is started. [`Timer::InFlight`] is the engine's own: it is not asked for.
+    /// The duration of a timer. The engine determines that of [`Timer::InFlight`] itself.
     fn lasts(&self, timer: Timer) -> Duration;
 
-    /// The API server that keeps the Lease. By its clock deadlines are journaled.
+    /// The API server that stores the Lease. Journaled deadlines are times of its clock.
     fn server(&self) -> &Server;
 
     /// Who can resume the run, in words.
@@ -45,12 +45,12 @@ pub trait Controller {
         String::new()
     }
 
-    /// Adds what this kind of rotation knows to the error that a run ended with.
+    /// Adds details to the error that a run ended with.
     fn explain(&self, error: Error) -> Error {
         error
     }
 
-    /// Lets the server check a step without storing anything.
+    /// Submits a step as a server-side dry run.
     async fn dry_run(&self, step: &StepOf<Self>) -> ServerCheck;
 
     /// What could not be proven at the end, a sentence each.
@@ -58,10 +58,10 @@ pub trait Controller {
         Vec::new()
     }
 
-    /// The credential that is in use at the end of a run, and the last sentence about it. `plan`: where one could be made.
+    /// The credential in use at the end of a run, and the final message. `plan` is `None` if there was none.
     async fn summary(&self, before: &ObservedOf<Self>, plan: Option<&PlanOf<Self>>) -> Summary;
 
-    /// The same where a rollback was no longer possible, so that the new credential stays.
+    /// The same after a roll-forward, when the new credential stays in use.
     fn rolled_forward(&self) -> Summary {
         Summary::default()
     }
@@ -81,20 +81,20 @@ pub type PlanOf<C> = Plan<RotationOf<C>>;
 /// The credential that is in use at the end of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// Its fingerprint, where it is known.
+    /// Its fingerprint, if known.
     pub in_use: Option<Fingerprint>,
-    /// What there is to know, in a sentence.
+    /// The final message, one sentence.
     pub message: String,
 }
 
-/// What the server says to a step that is sent as a dry run.
+/// The result of a server dry run of a step.
 #[derive(Debug)]
 pub enum ServerCheck {
     /// It would accept it.
     Accepted,
     /// It would reject it.
     Rejected(Error),
-    /// It was not asked, and why.
+    /// The step was not submitted, and why.
     NotChecked(&'static str),
 }
 
@@ -114,24 +114,24 @@ impl std::fmt::Display for ServerCheck {
     }
 }
 
-/// Why observing or applying failed, as far as the engine must know.
+/// Why an observation or a step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The object is not what was observed (409): observe again, decide again.
     #[error("the object has changed since it was read")]
     Conflict,
-    /// No answer, or one that may be different in a moment: while waiting, "not yet".
+    /// No response, or a transient error. In a wait it means "not yet".
     #[error("{0}")]
     Transient(#[source] Error),
-    /// An answer that stays the same however often one asks, such as a missing permission.
+    /// An error that a retry does not change, such as a missing permission.
     #[error("{0}")]
     Permanent(#[source] Error),
-    /// The lock is not ours any more: nothing may be written.
+    /// The lock was lost. Nothing may be written.
     #[error("the lock was lost")]
     LockLost,
 }
 
-/// What may be answered differently in a moment is waited for.
+/// A transient error of the client is a transient failure.
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         if error.kind.is_transient() {

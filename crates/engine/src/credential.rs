@@ -1,31 +1,32 @@
-//! What can be said of a credential without knowing its value: whether it is accepted, and how long it is valid.
+//! The properties of a credential that do not reveal its value: whether it is accepted, and how long it is valid.
 
-/// What the systems that check a credential answer when they are asked with it.
+/// Whether the systems that check a credential accept it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Acceptance {
     /// Every one that was asked accepts it.
     Accepted,
     /// Every one that was asked rejects it.
     Rejected,
-    /// They disagree, or one has not answered; with the reason, which may be empty.
+    /// They disagree, or one did not answer. The reason may be empty.
     Unknown(String),
-    /// None was asked: the value is not known, or it does not matter now.
+    /// None was asked, because the value is unknown or the result is not needed.
     #[default]
     NotAsked,
 }
 
 impl Acceptance {
-    /// Whether it is accepted beyond doubt. What is to be used must be.
+    /// Whether every system accepts it. A credential that is put to use must be accepted.
     pub fn is_accepted(&self) -> bool {
         *self == Self::Accepted
     }
 
-    /// Whether it was asked about and is not rejected. What is to be revoked counts as accepted while that is in doubt.
+    /// Whether a system accepts it, or may accept it. A credential that is revoked counts as accepted while this is
+    /// unknown.
     pub fn may_be_accepted(&self) -> bool {
         matches!(self, Self::Accepted | Self::Unknown(_))
     }
 
-    /// Why the answer is not known; empty where it is.
+    /// Why the result is unknown; empty if it is known.
     pub fn reason(&self) -> &str {
         match self {
             Self::Unknown(reason) => reason,

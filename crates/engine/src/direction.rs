@@ -1,14 +1,14 @@
-//! Which credential a run ends on, and the mark that it leaves on what it writes.
+//! The direction of a run: which credential it ends on, and the mark of the direction on objects.
 //!
-//! A run only ever turns to a later direction. So a conditional write that was decided on before does not fit an object that
-//! carries the mark of a later direction: the mark is written in the same request, or, where nothing else changes, by a
-//! fencing write that gives the object a new version.
+//! A run only turns to a later direction, and then marks each object again. The mark is part of the write. If nothing
+//! else changes, a fence gives the object a new version. So a late conditional write of the earlier direction is
+//! rejected.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The annotation that carries the mark on objects without a record of their own.
+/// The annotation with the mark, on objects without a record of their own.
 pub const ANNOTATION: &str = "kubectl-rotation.github.io/direction";
 
 /// Which credential a run ends on.
@@ -42,7 +42,7 @@ impl Direction {
         format!("{run}/{self}")
     }
 
-    /// The direction in a mark of this run; a mark of another run has none.
+    /// The direction in a mark of this run. `None` for the mark of another run.
     pub fn in_mark(mark: &str, run: &str) -> Option<Self> {
         let (of, direction) = mark.split_once('/')?;
         let named = |each: &Self| each.to_string() == direction;

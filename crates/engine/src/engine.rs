@@ -1,10 +1,10 @@
-//! The loop: observe, decide, apply, until the end is reached.
+//! The loop of a run: observe, decide, apply.
 //!
-//! A rotation is a controller that runs once. It is level-triggered: it never asks "what did I do last?", only "what is there
-//! now, and what is the next safe step?". So there is no code for resuming: resuming is running again.
+//! A rotation is a controller that runs once. It is level-triggered: the next step depends on the observed state, not
+//! on the previous step. So a resumed run needs no code of its own.
 //!
-//! Each step is preceded by a compare-and-swap of the journal. That is the journaled intent (names and fingerprints are known
-//! before the objects exist), and it fences a holder that lost its lock without noticing.
+//! Before each step, the engine writes the journal by compare-and-swap. This journals the intent, with names and
+//! fingerprints of objects that do not exist yet. It also stops a holder that has lost its lock without noticing.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,33 +16,34 @@ use crate::controller::{Controller, Failure, ObservedOf, RotationOf, RunOf};
 use crate::direction::Direction;
 use crate::event::{Event, Listener};
 use crate::journal::Journal;
-use crate::lock::{End, Held, Lost};
+use crate::lock::{LockGuard, LockLost, Release};
 use crate::phase::Phase;
 use crate::rotation::{Blocker, Decision, Intent, Next, Repeats, Rotation as _, Timer, decide};
 
 /// How often both sides are observed while waiting.
 const POLL: Duration = Duration::from_millis(400);
-/// For how long they are observed so often; afterwards once in [`SLOW_POLL`], since what has taken longer takes longer.
+/// How long they are observed at that rate. After that, a wait takes long enough for [`SLOW_POLL`].
 const FAST_POLLING: Duration = Duration::from_secs(10);
-/// How often they are observed in a longer wait: what becomes true is seen within a second.
+/// How often they are observed in a longer wait.
 const SLOW_POLL: Duration = Duration::from_secs(1);
 /// The pause after a transient error.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// How long one write may take. The fence is open for 20 s after a renewal, and the lock lasts 30 s: what was sent under
-/// the lock has arrived, or never will, before anybody else can take it.
+/// How long one write may take. The fence is open for 20 s after a renewal, and the lock lasts 30 s. So a write that
+/// was sent under the lock has arrived or failed before another process can acquire the lock.
 pub const LONGEST_WRITE: Duration = Duration::from_secs(8);
-/// How long one observation may take: the way to the downstream cluster may hang while the agent restarts, and one that is
-/// made anew finds the new tunnel.
+/// How long one observation may take. Requests to the downstream cluster may hang while the agent restarts. A new
+/// request uses the new tunnel.
 const LONGEST_OBSERVATION: Duration = Duration::from_secs(15);
 
-/// So many conflicts in a row, or repetitions of one step, are ordinary; more of them are a wait, which has a limit.
+/// How many conflicts in a row, or repetitions of one step, are ordinary. More of them count as a wait, which has a
+/// limit.
 const FEW: u32 = 5;
-/// For how long at most a step is repeated that is accepted each time and changes nothing.
+/// The longest time for which a step is repeated that is accepted but changes nothing.
 const IN_VAIN: Duration = Duration::from_secs(30);
-/// The pause before something is tried again, for each time that it was tried.
+/// The pause before a retry, multiplied by the number of attempts.
 const BACKOFF: Duration = Duration::from_millis(50);
-/// How much longer than the rotation's own deadlines one wait may last, before the run is left pending.
+/// How much longer than the deadlines of the rotation a wait may last before the run is left pending.
 const BEYOND_DEADLINES: Duration = Duration::from_secs(30);
 
 /// How a run ended.
@@ -50,7 +51,7 @@ const BEYOND_DEADLINES: Duration = Duration::from_secs(30);
 pub enum Outcome {
     /// The new credential is in use and the old one is rejected.
     Done,
-    /// The same, by an earlier process: this one found nothing left to do.
+    /// The same, but an earlier process had finished the run.
     AlreadyDone,
     /// The original state is restored, and why.
     RolledBack(String),
@@ -58,7 +59,7 @@ pub enum Outcome {
     RolledForward(String),
     /// Nothing was begun, and why.
     Refused(Vec<Blocker>),
-    /// It is not at its end and can be resumed.
+    /// It is not finished and can be resumed.
     Pending {
         /// The farthest phase that was begun.
         phase: Phase,
@@ -69,19 +70,19 @@ pub enum Outcome {
     },
 }
 
-/// What stops a run that is not at its end.
+/// Why an unfinished run has stopped.
 #[derive(Debug)]
 pub enum Pause {
     /// The user asked for it (Ctrl-C).
     Interrupted,
-    /// Nothing changed for as long as one wait may last. The text is what was waited for.
+    /// A wait took too long. The text is what it was for.
     TimedOut(String),
-    /// It is not safe to go on.
+    /// It is not safe to continue.
     Blocked(Vec<Blocker>),
-    /// Another writer keeps writing the old state back: who, in words. The target was reapplied once more.
+    /// Another writer, described by the text, keeps writing the old state back. The target was reapplied once more.
     Contested(String),
     /// The lock was lost, and how.
-    LockLost(Lost),
+    LockLost(LockLost),
     /// A call failed with an error that is not transient.
     Error(client::error::Error),
 }
@@ -90,7 +91,7 @@ pub enum Pause {
 pub struct Engine<'a, C: Controller, L> {
     /// Observes and applies.
     pub controller: &'a C,
-    /// Receives what happens.
+    /// Receives the events.
     pub listener: &'a L,
     /// Turns true when the user wants to stop.
     pub stop: watch::Receiver<bool>,
@@ -98,7 +99,7 @@ pub struct Engine<'a, C: Controller, L> {
     pub patience: Option<Duration>,
 }
 
-/// What one turn of the loop came to.
+/// The result of one iteration of the loop.
 enum Turn {
     Again,
     After(Duration),
@@ -107,11 +108,11 @@ enum Turn {
 
 struct State<C: Controller> {
     journal: Option<Journal<RotationOf<C>>>,
-    /// The journal was read from the Lease, and the objects were not asked yet what of it is true.
+    /// The journal was read from the Lease and not compared with the objects yet.
     claimed: bool,
     /// The run was begun by another process.
     resumed: bool,
-    lock: Held,
+    lock: LockGuard,
     /// Since when another writer is overwriting the target.
     contested: Option<Instant>,
     /// The wait in progress, and since when.
@@ -121,17 +122,17 @@ struct State<C: Controller> {
     accepted: HashMap<String, Accepted>,
 }
 
-/// A step that was accepted, perhaps more than once: a server that accepts and does nothing is not tried for ever.
+/// A step that was accepted, and how often. A step that never has an effect is not repeated forever.
 struct Accepted {
     first: Instant,
     times: u32,
 }
 
 impl<C: Controller, L: Listener> Engine<'_, C, L> {
-    /// Runs to the end, or to where it must stop. `journal` is what was read when the lock was taken.
+    /// Runs until it is finished or has to stop. `journal` was read when the lock was acquired.
     ///
-    /// The lock is released in every case; the journal stays unless the end was reached.
-    pub async fn run(mut self, lock: Held, journal: Option<Journal<RotationOf<C>>>) -> Outcome {
+    /// The lock is always released. The journal is kept unless the run is finished.
+    pub async fn run(mut self, lock: LockGuard, journal: Option<Journal<RotationOf<C>>>) -> Outcome {
         let journal = journal.map(Journal::taken_over);
         if let Some(journal) = &journal {
             self.listener.on(Event::Resumed {
@@ -210,7 +211,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
         }
     }
 
-    /// What the Lease claims is replaced by what the objects say. A rollback never begins a rotation.
+    /// Replaces the run in the Lease with the run that is recorded on the objects. A rollback never begins a rotation.
     fn resume(&self, state: &mut State<C>, seen: &ObservedOf<C>, claimed: Direction) -> Turn {
         state.journal = state.journal.take().and_then(|journal| journal.resumed(seen));
         if state.journal.is_some() {
@@ -224,7 +225,8 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
         Turn::Again
     }
 
-    /// Observes both sides. An observation may be given up at any moment, unlike a step: `None` when the user wants to stop.
+    /// Observes both sides. `None` if the user wants to stop: an observation may be cancelled at any time, unlike a
+    /// step.
     async fn observe(&self, run: Option<&RunOf<C>>) -> Result<Option<ObservedOf<C>>, Failure> {
         let mut stop = self.stop.clone();
         tokio::select! {
@@ -241,7 +243,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
         state.journal.as_ref().map(|journal| journal.run_at(now))
     }
 
-    /// The transition of a decision, in the journal. Says whether anything has changed.
+    /// Applies the transition of a decision to the journal. Returns whether anything has changed.
     fn advance(&self, state: &mut State<C>, seen: &ObservedOf<C>, decision: &Decision<RotationOf<C>>) -> bool {
         let now = self.controller.server().clock.now();
         let lasts = |timer| match timer {
@@ -375,7 +377,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
         }
     }
 
-    /// While the engine runs, a call that fails means "not yet", until its patience ends.
+    /// A failed call means "not yet", until the wait has taken too long.
     fn failed(&self, state: &mut State<C>, failure: Failure) -> Turn {
         let phase = state
             .journal
@@ -393,17 +395,17 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
             }
             Failure::LockLost => Turn::End(pending(
                 state,
-                Pause::LockLost(state.lock.lost().unwrap_or(Lost::NotRenewed)),
+                Pause::LockLost(state.lock.lost().unwrap_or(LockLost::NotRenewed)),
             )),
             Failure::Permanent(error) => Turn::End(pending(state, Pause::Error(error))),
-            // Nothing is in progress yet: report what is wrong instead of waiting for it.
+            // No run is in progress yet, so report the error instead of waiting.
             Failure::Transient(error) if state.journal.is_none() => Turn::End(pending(state, Pause::Error(error))),
             Failure::Transient(error) => {
                 self.listener.on(Event::TransientError(error.to_string()));
                 let what = state
                     .waiting
                     .as_ref()
-                    .map_or_else(|| "an answer".to_owned(), |(what, _)| what.clone());
+                    .map_or_else(|| "a response".to_owned(), |(what, _)| what.clone());
                 self.be_patient(state, phase, what, RETRY)
             }
         }
@@ -424,18 +426,18 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
         }
     }
 
-    /// Releases the lock. One that cannot be released expires by itself.
+    /// Releases the lock. If that fails, the lock expires.
     async fn finish(&self, state: State<C>, outcome: Outcome) -> Outcome {
-        let end = match &outcome {
-            Outcome::Done | Outcome::AlreadyDone => End::Finished("rotated".to_owned()),
-            Outcome::RolledBack(reason) => End::Finished(format!("rolled back: {reason}")),
-            Outcome::RolledForward(reason) => End::Finished(format!("rotated, rollback not possible: {reason}")),
-            // Here the Lease may still hold a journal of which nothing exists.
-            Outcome::Refused(_) => End::Nothing,
-            Outcome::Pending { .. } if state.journal.is_none() => End::Nothing,
-            Outcome::Pending { .. } => End::Pending,
+        let release = match &outcome {
+            Outcome::Done | Outcome::AlreadyDone => Release::Finish("rotated".to_owned()),
+            Outcome::RolledBack(reason) => Release::Finish(format!("rolled back: {reason}")),
+            Outcome::RolledForward(reason) => Release::Finish(format!("rotated, rollback not possible: {reason}")),
+            // The Lease may still have the journal of a run of which no object exists.
+            Outcome::Refused(_) => Release::RemoveJournal,
+            Outcome::Pending { .. } if state.journal.is_none() => Release::RemoveJournal,
+            Outcome::Pending { .. } => Release::KeepJournal,
         };
-        if let Err(lost) = state.lock.release(end).await {
+        if let Err(lost) = state.lock.release(release).await {
             tracing::debug!(%lost, "the lock was not released");
         }
         outcome
@@ -464,7 +466,7 @@ fn pending<C: Controller>(state: &State<C>, because: Pause) -> Outcome {
     }
 }
 
-/// Returns when the user wants to stop; never when no one is left who could want it.
+/// Returns when the user wants to stop. Never returns if the sender is gone.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
@@ -472,11 +474,11 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 fn no_answer(within: Duration) -> Failure {
-    let message = format!("no answer within {}s", within.as_secs());
+    let message = format!("no response within {}s", within.as_secs());
     Failure::Transient(client::error::Error::failed(message))
 }
 
-/// What no rotation may decide, and what the model checker shows that none does.
+/// Ends the run after a decision that the model checker excludes.
 fn contradiction<C: Controller>(state: &State<C>, what: &str) -> Turn {
     let error = client::error::Error::failed(format!("the rotation contradicts itself: {what}"));
     Turn::End(pending(

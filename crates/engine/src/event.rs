@@ -1,9 +1,9 @@
-//! What the engine reports while it runs.
+//! The events of a run.
 
 use crate::direction::Direction;
 use crate::phase::Phase;
 
-/// One thing that happened. Texts hold fingerprints and names, never a secret.
+/// An event. Its text contains fingerprints and names, never a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The rotation is resumed from a journal.
@@ -13,7 +13,7 @@ pub enum Event {
         /// Why that is not forward.
         reason: Option<String>,
     },
-    /// Nothing of the journaled run exists: a rotation begins anew.
+    /// No object of the journaled run exists, so a new rotation begins.
     NothingToResume,
     /// A step is about to be sent.
     Step {
@@ -24,7 +24,7 @@ pub enum Event {
     },
     /// That step was accepted.
     Stepped,
-    /// Nothing can be done before something has changed. Reported once for each wait.
+    /// A wait has begun.
     Waiting {
         /// The phase that it belongs to.
         phase: Phase,
@@ -40,13 +40,13 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// The end is reached.
+    /// The run is finished.
     Done(Direction),
 }
 
 /// Receives events.
 pub trait Listener {
-    /// Takes note of an event. Must not block.
+    /// Receives an event. Must not block.
     fn on(&self, event: Event);
 }
 

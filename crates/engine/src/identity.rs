@@ -1,34 +1,31 @@
-//! Who holds a lock: one process of one boot of one host.
+//! The identity of a lock holder: one process, of one boot, of one host.
 //!
-//! The identity lets a process of the same host see that a holder is dead, so that a run that was killed can be taken
-//! over at once and need not be watched for the whole duration of the lock.
+//! A process on the same host can tell from it that the holder has exited. So it takes over the lock of a killed run at
+//! once, without waiting for the lock to expire.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A process, named so that no later process can be mistaken for it.
+/// A process, identified so that no later process has the same identity. It is the `holderIdentity` of the Lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct HolderIdentity {
     host: String,
     boot: String,
-    /// The namespace in which the process id means this process (pid_namespaces(7)); 0 where that cannot be told.
+    /// The namespace of the process id (pid_namespaces(7)); 0 if unknown.
     namespace: u64,
     pid: u32,
-    /// Clock ticks after boot, as the kernel counts them (field 22 of `/proc/<pid>/stat`, proc(5)).
+    /// Clock ticks after boot (field 22 of `/proc/<pid>/stat`, proc(5)); 0 if unknown.
     start: u64,
 }
 
-impl Identity {
-    /// This process.
-    pub fn of_this_process() -> Self {
+impl HolderIdentity {
+    /// The identity of this process.
+    pub(crate) fn of_this_process() -> Self {
         let pid = std::process::id();
-        let Process::Running { start } = look_at(pid) else {
-            return Self::nameless(pid, 0);
+        let start = match process_state(pid) {
+            ProcessState::Running { start } => start,
+            ProcessState::Exited | ProcessState::Unknown => 0,
         };
-        Self::nameless(pid, start)
-    }
-
-    fn nameless(pid: u32, start: u64) -> Self {
         Self {
             host: rustix::system::uname().nodename().to_string_lossy().replace('/', "-"),
             boot: boot_id().unwrap_or_else(|| UNKNOWN.to_owned()),
@@ -38,34 +35,34 @@ impl Identity {
         }
     }
 
-    /// Whether that process is known to be gone: it ran in this boot of this host, where its process id means what it
-    /// means to us, and the id is free or was given to another process since.
+    /// Whether the process is known to have exited. It ran on this host, in this boot and in this process id namespace,
+    /// and its process id is free or belongs to a process that started at another time.
     ///
-    /// Where that cannot be told it is not known to be gone. Host names are not unique (two laptops called `localhost`),
-    /// so that another boot may be another machine; and pods that share the network of their node share its name and
-    /// boot, but see different processes.
-    pub fn is_known_to_be_gone(&self) -> bool {
+    /// In every other case it may still be running. Host names are not unique (two laptops called `localhost`), so
+    /// another boot may be another machine. Pods with `hostNetwork` share the name and the boot of their node, but not
+    /// its process ids.
+    pub(crate) fn has_exited(&self) -> bool {
         let here = Self::of_this_process();
         let same_place = (&self.host, &self.boot, self.namespace) == (&here.host, &here.boot, here.namespace);
         if !same_place || here.boot == UNKNOWN || here.namespace == 0 || self.start == 0 {
             return false;
         }
-        match look_at(self.pid) {
-            Process::Running { start } => start != self.start,
-            Process::Gone => true,
-            Process::Hidden => false,
+        match process_state(self.pid) {
+            ProcessState::Running { start } => start != self.start,
+            ProcessState::Exited => true,
+            ProcessState::Unknown => false,
         }
     }
 
-    /// Where it runs, for people: host and process id.
-    pub fn place(&self) -> String {
+    /// Human-readable description: process id and host.
+    pub(crate) fn describe(&self) -> String {
         format!("process {} on {}", self.pid, self.host)
     }
 }
 
 const UNKNOWN: &str = "unknown";
 
-impl fmt::Display for Identity {
+impl fmt::Display for HolderIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             host,
@@ -78,25 +75,25 @@ impl fmt::Display for Identity {
     }
 }
 
-/// A holder that this program did not write.
+/// A `holderIdentity` that another program wrote.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Foreign;
+pub(crate) struct ForeignHolder;
 
-impl FromStr for Identity {
-    type Err = Foreign;
+impl FromStr for HolderIdentity {
+    type Err = ForeignHolder;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut parts = text.split('/');
-        let mut part = || parts.next().filter(|part| !part.is_empty()).ok_or(Foreign);
+        let mut part = || parts.next().filter(|part| !part.is_empty()).ok_or(ForeignHolder);
         let identity = Self {
             host: part()?.to_owned(),
             boot: part()?.to_owned(),
-            namespace: part()?.parse().map_err(|_| Foreign)?,
-            pid: part()?.parse().map_err(|_| Foreign)?,
-            start: part()?.parse().map_err(|_| Foreign)?,
+            namespace: part()?.parse().map_err(|_| ForeignHolder)?,
+            pid: part()?.parse().map_err(|_| ForeignHolder)?,
+            start: part()?.parse().map_err(|_| ForeignHolder)?,
         };
         if parts.next().is_some() {
-            Err(Foreign)
+            Err(ForeignHolder)
         } else {
             Ok(identity)
         }
@@ -114,38 +111,38 @@ fn pid_namespace() -> Option<u64> {
     inode.parse().ok()
 }
 
-/// What a process id means now.
-enum Process {
+/// The state of the process that has a process id now.
+enum ProcessState {
     Running {
         start: u64,
     },
-    Gone,
-    /// It exists, or may exist, and is not shown to us.
-    Hidden,
+    Exited,
+    /// There is, or may be, such a process. Its start time is not readable.
+    Unknown,
 }
 
-fn look_at(pid: u32) -> Process {
+fn process_state(pid: u32) -> ProcessState {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        // `/proc` may hide the processes of other users (hidepid, proc(5)); whether there is one can be asked all the same.
-        let asked = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-        let answer = asked.map(rustix::process::test_kill_process);
-        return match answer {
-            Some(Err(rustix::io::Errno::SRCH)) => Process::Gone,
-            _ => Process::Hidden,
+        // `/proc` may hide the processes of other users (hidepid, proc(5)). kill(2) reports whether the process exists.
+        let raw = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        return match raw.map(rustix::process::test_kill_process) {
+            Some(Err(rustix::io::Errno::SRCH)) => ProcessState::Exited,
+            _ => ProcessState::Unknown,
         };
     };
-    running(&stat).unwrap_or(Process::Hidden)
+    parse_stat(&stat).unwrap_or(ProcessState::Unknown)
 }
 
-/// The second field is the command in parentheses and may hold blanks and parentheses itself.
-fn running(stat: &str) -> Option<Process> {
+/// Parses `/proc/<pid>/stat`. The second field is the command in parentheses, which may itself contain spaces and
+/// parentheses.
+fn parse_stat(stat: &str) -> Option<ProcessState> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    // A zombie is gone too.
+    // A zombie has exited too.
     if matches!(fields.next()?, "Z" | "X") {
-        return Some(Process::Gone);
+        return Some(ProcessState::Exited);
     }
     let start = fields.nth(18)?.parse().ok()?;
-    Some(Process::Running { start })
+    Some(ProcessState::Running { start })
 }
 
 #[cfg(test)]
@@ -153,78 +150,78 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_back_what_it_writes() {
-        let here = Identity::of_this_process();
+    fn identity_round_trips_through_text() {
+        let here = HolderIdentity::of_this_process();
         assert_eq!(here.to_string().parse(), Ok(here));
     }
 
     #[test]
-    fn a_living_process_is_not_gone_and_a_dead_one_is() {
-        let here = Identity::of_this_process();
-        assert!(!here.is_known_to_be_gone());
+    fn an_exited_process_is_recognized() {
+        let here = HolderIdentity::of_this_process();
+        assert!(!here.has_exited());
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = child.id();
         child.wait().unwrap();
-        assert!(Identity { pid, ..here.clone() }.is_known_to_be_gone());
+        assert!(HolderIdentity { pid, ..here.clone() }.has_exited());
         assert!(
-            Identity {
+            HolderIdentity {
                 start: here.start + 1,
                 ..here.clone()
             }
-            .is_known_to_be_gone(),
-            "the pid was given away"
+            .has_exited(),
+            "the process id was reused"
         );
     }
 
     #[test]
-    fn a_process_that_has_ended_and_is_not_collected_yet_is_gone() {
+    fn a_zombie_has_exited() {
         let mut child = std::process::Command::new("true")
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
         let pid = child.id();
-        let id = Identity {
+        let id = HolderIdentity {
             pid,
-            ..Identity::of_this_process()
+            ..HolderIdentity::of_this_process()
         };
-        // Its output ends when it does; then it is a zombie, or is about to be one.
+        // Its output is closed when it exits. Then it is a zombie, or about to become one.
         std::io::Read::read_to_end(child.stdout.as_mut().unwrap(), &mut Vec::new()).unwrap();
-        while !matches!(look_at(pid), Process::Gone) {
+        while !matches!(process_state(pid), ProcessState::Exited) {
             std::thread::yield_now();
         }
-        assert!(id.is_known_to_be_gone());
+        assert!(id.has_exited());
         child.wait().unwrap();
     }
 
     #[test]
-    fn where_the_process_id_may_mean_another_process_it_is_never_known_to_be_gone() {
-        let free = Identity {
+    fn a_process_that_may_run_elsewhere_is_never_known_to_have_exited() {
+        let free = HolderIdentity {
             pid: i32::MAX as u32,
-            ..Identity::of_this_process()
+            ..HolderIdentity::of_this_process()
         };
-        assert!(free.is_known_to_be_gone());
+        assert!(free.has_exited());
         let elsewhere = [
-            Identity {
+            HolderIdentity {
                 host: "elsewhere".into(),
                 ..free.clone()
             },
-            Identity {
-                boot: "another machine of the same name, or before a restart".into(),
+            HolderIdentity {
+                boot: "another boot, or another machine of the same name".into(),
                 ..free.clone()
             },
-            Identity {
+            HolderIdentity {
                 namespace: free.namespace + 1,
                 ..free.clone()
             },
-            Identity { start: 0, ..free },
+            HolderIdentity { start: 0, ..free },
         ];
         for identity in elsewhere {
-            assert!(!identity.is_known_to_be_gone(), "{identity}");
+            assert!(!identity.has_exited(), "{identity}");
         }
     }
 
     #[test]
-    fn other_holders_are_foreign() {
+    fn holders_of_other_programs_are_foreign() {
         for text in [
             "",
             "controller-7d9f_5c",
@@ -233,7 +230,7 @@ mod tests {
             "a/b/1/2/3/4",
             "a//1/2/3",
         ] {
-            assert_eq!(text.parse::<Identity>(), Err(Foreign), "{text:?}");
+            assert_eq!(text.parse::<HolderIdentity>(), Err(ForeignHolder), "{text:?}");
         }
     }
 }

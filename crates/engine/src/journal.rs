@@ -1,7 +1,7 @@
-//! The journal of a run: what must be known to resume it from any other terminal.
+//! The journal of a run: what another process needs to resume it.
 //!
-//! It is kept in one annotation of the Lease that is also the lock. It holds fingerprints and names, never a secret, and no
-//! step trusts it alone: the engine observes the objects again before each one.
+//! It is an annotation of the Lease that is also the lock. It contains fingerprints and names, never a secret. No step
+//! relies on it alone: the engine observes the objects before each step.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::engine::LONGEST_WRITE;
 use crate::rotation::{Decision, Next, Rotation, Timer};
 use crate::run::{Draw, Run, RunId};
 
-/// The version that this program writes. Any other is left alone, unless `--force=journal` discards it.
+/// The version that this release reads and writes. `--force=journal` discards a journal of another version.
 pub const VERSION: u32 = 3;
 
-/// One journal. Times are those of the API server that keeps the Lease.
+/// A journal. Its times are those of the API server that stores the Lease.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", bound = "")]
 pub struct Journal<R: Rotation> {
@@ -35,7 +35,7 @@ pub struct Journal<R: Rotation> {
     pub started: Timestamp,
     /// Who can resume it, in words ("any admin of the management cluster").
     pub resumable_by: String,
-    /// The deadlines of the process that holds the lock, for whoever reads the Lease. A resumed run starts its own.
+    /// The deadlines of the process that holds the lock. They are for display: a resumed run starts its own.
     #[serde(default)]
     deadlines: BTreeMap<Timer, Timestamp>,
 }
@@ -83,7 +83,7 @@ impl<R: Rotation> Journal<R> {
         }
     }
 
-    /// Reads one from the annotation's text. The deadlines stay for display; none of them counts for the run.
+    /// Parses the text of the annotation. The run gets no timers from it.
     pub fn read(text: &str) -> Result<Self, Unreadable> {
         #[derive(Deserialize)]
         struct Head {
@@ -100,7 +100,7 @@ impl<R: Rotation> Journal<R> {
         serde_json::to_string(self)
     }
 
-    /// The run as the Lease tells it, without timers.
+    /// The run as it is in the Lease, without timers.
     pub fn run(&self) -> &Run<R> {
         &self.run
     }
@@ -117,14 +117,14 @@ impl<R: Rotation> Journal<R> {
         }
     }
 
-    /// The journal as this process takes the run over: deadlines that another process has set count for nothing.
+    /// The journal without the deadlines that another process has set. This process takes over the run.
     #[must_use]
     pub fn taken_over(mut self) -> Self {
         self.deadlines.clear();
         self
     }
 
-    /// The run as the objects show it, instead of what the Lease claims. `None`: nothing of it exists.
+    /// The run as it is recorded on the objects, which counts instead of the Lease. `None` if no object of it exists.
     pub fn resumed(self, seen: &R::Observed) -> Option<Self> {
         let run = self.run.clone().resumed(seen)?;
         Some(Self {
@@ -133,7 +133,7 @@ impl<R: Rotation> Journal<R> {
         })
     }
 
-    /// Carries the transition of a decision into the journal: [`Run::advance`], with the deadlines of its timers. Says whether
+    /// Applies [`Run::advance`] to the journal and sets the deadlines of the timers that it starts. Returns whether
     /// anything has changed.
     pub fn advance(
         &mut self,
@@ -161,14 +161,14 @@ impl<R: Rotation> Journal<R> {
         changed
     }
 
-    /// Turns the run because the user asks for it.
+    /// Changes the direction of the run at the user's request.
     pub fn turn(&mut self, to: Direction, reason: impl Into<String>) {
         self.run.turn(to);
         self.deadlines.clear();
         self.reason = Some(reason.into());
     }
 
-    /// A step got no answer: [`Run::unanswered`].
+    /// Records that a step got no response: [`Run::unanswered`].
     pub fn unanswered(&mut self, now: Timestamp) {
         if let Some(deadline) = self.deadlines.get_mut(&Timer::InFlight) {
             *deadline = later(now, LONGEST_WRITE);

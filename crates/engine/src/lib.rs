@@ -1,6 +1,6 @@
 //! The engine of every rotation: observe, decide, apply.
 //!
-//! A credential must change, two systems must change together, and in the wrong order a cluster is lost. So a rotation has
+//! A credential has to be rotated in two systems at once. In the wrong order, a cluster is lost. So a rotation has
 //! fixed phases ([`phase::Phase`]):
 //!
 //! | phase | what it does | can it be undone? |
@@ -12,25 +12,24 @@
 //! | retire | revoke the old one | no |
 //! | confirm | check that a real call with the old one is rejected | – |
 //!
-//! # Why nothing can be lost
-//! * The safety of a rotation is a property of its pure stages ([`engine::Rotation`]) and of the pure abstraction from objects
-//!   to what the stages see. The stages are explored exhaustively by the model checker (crate `model`).
-//! * *Retire* needs a proof from the very same look, which only the engine builds ([`engine::Proof`]).
-//! * The state lives in the cluster: one Lease per target is both lock and journal ([`lock`], [`journal`]). A run may be killed
-//!   after any step; the same command, run again by anyone, observes and resumes ([`engine`]).
+//! # Safety
+//! * The safety of a rotation is a property of its pure stages ([`rotation::Rotation`]) and of the pure abstraction
+//!   from objects to what the stages see. The stages are explored exhaustively by the model checker (crate `model`).
+//! * *Retire* needs a proof from the same observation, which only the engine builds ([`rotation::Proof`]).
+//! * The state is in the cluster: one Lease per target is both lock and journal ([`lock`], [`journal`]). If a run is
+//!   killed, the same command resumes it, also on another machine ([`engine`]).
 //! * Every step is journaled first, by compare-and-swap, and is conditional on the object that was observed.
 //! * Until *retire* a run can turn to a rollback: the same stages with old and new exchanged ([`direction`]).
 //!
-//! # How a rotation uses it
-//! It implements [`engine::Rotation`] (pure) and [`controller::Controller`] (I/O). This crate knows no product and no
-//! terminal.
+//! # How a rotation uses it It implements [`rotation::Rotation`] (pure) and [`controller::Controller`] (I/O). This
+//! crate does not depend on a product or a terminal.
 
 pub mod controller;
 pub mod credential;
 pub mod direction;
 pub mod engine;
 pub mod event;
-pub mod identity;
+mod identity;
 pub mod journal;
 pub mod lock;
 pub mod phase;

@@ -1,13 +1,15 @@
-//! The Lease that is lock and journal at once.
+//! One Lease per target: it is the lock, and it keeps the journal.
 //!
-//! One task, the keeper, is the only writer of the Lease while we hold it: it renews every 10 s and writes the journal
-//! by compare-and-swap. A lock lasts 30 s. It is taken over
-//! * at once, when its holder is a process of this host that is known to be gone;
-//! * else only after *we* have watched it unchanged for 30 s. Its times are never compared with our clock;
-//! * or by force.
+//! While this process holds the lock, one task, the renewer, is the only writer of the Lease. It renews the lock every
+//! 10 s and writes the journal by compare-and-swap. The lock expires 30 s after the last renewal. Another process
+//! acquires it
+//! * at once, if the holder is a process on the same host that is known to have exited;
+//! * at once, with `--force=lock`;
+//! * otherwise after it has observed the Lease unchanged for 30 s. The times in the Lease are never compared with the
+//!   local clock.
 //!
-//! A holder that was paused and wakes up finds its [`Fence`] closed: the fence counts time that includes a suspended
-//! machine, and every write asks it right before it is sent.
+//! Every write checks the [`Fence`] right before it is sent. The fence closes 20 s after the last renewal. The time
+//! during which the machine was suspended counts, so a process that was paused finds its fence closed.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,24 +23,25 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use crate::identity::Identity;
+use crate::identity::HolderIdentity;
 
-/// How long a lock lasts without being renewed.
-pub const DURATION: Duration = Duration::from_secs(30);
-/// How often it is renewed.
-pub const RENEWAL: Duration = Duration::from_secs(10);
-/// After this long without a renewal nothing is written any more: it leaves a third of the lock for a write under way.
-const SAFE: Duration = Duration::from_secs(20);
-/// How often a lock of somebody else is looked at.
-const LOOK: Duration = Duration::from_secs(1);
+/// How long the lock is valid after a renewal.
+const LEASE_DURATION: Duration = Duration::from_secs(30);
+/// How often the lock is renewed.
+const RENEW_INTERVAL: Duration = Duration::from_secs(10);
+/// How long after a renewal a write may still be sent. The remaining third of the lease duration is for writes in
+/// flight.
+const RENEW_DEADLINE: Duration = Duration::from_secs(20);
+/// How often a Lease that another process holds is read.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The label that every Lease of a rotation carries; its value is the kind ("crt").
+/// The label of every Lease of a rotation. Its value is the kind ("crt").
 pub const KIND_LABEL: &str = "kubectl-rotation.github.io/kind";
 const JOURNAL: &str = "kubectl-rotation.github.io/journal";
 const LAST_RUN: &str = "kubectl-rotation.github.io/last-run";
 const LAST_RESULT: &str = "kubectl-rotation.github.io/last-result";
 
-/// Where the lock of one subject is, and by whose clock.
+/// The lock of one target, and the clock that its times are written by.
 #[derive(Clone)]
 pub struct Lock {
     api: Api<Lease>,
@@ -48,85 +51,85 @@ pub struct Lock {
     clock: ServerClock,
 }
 
-/// What a Lease says, read without holding it.
+/// The contents of a Lease.
 #[derive(Clone, Debug, Default)]
-pub struct Record {
-    /// Who holds the lock, if anybody.
+pub struct LeaseRecord {
+    /// The holder of the lock; `None` if it is free.
     pub holder: Option<String>,
-    /// When the holder renewed it last.
+    /// When the holder last renewed the lock.
     pub renewed: Option<Timestamp>,
-    /// The text of the journal, where a rotation is under way.
+    /// The text of the journal; `None` if no rotation is in progress.
     pub journal: Option<String>,
     /// When the last rotation ended.
     pub last_run: Option<Timestamp>,
-    /// How it ended, in words.
+    /// The result of the last rotation, in words.
     pub last_result: Option<String>,
 }
 
-impl Record {
-    /// Reads what a Lease says. Annotations that are not ours to understand count as absent.
+impl LeaseRecord {
+    /// Reads a Lease. Annotations that cannot be parsed count as absent.
     pub fn of(lease: &Lease) -> Self {
         let spec = lease.spec.clone().unwrap_or_default();
-        let note = |key: &str| {
+        let annotation = |key: &str| {
             lease
                 .metadata
                 .annotations
                 .as_ref()
-                .and_then(|notes| notes.get(key))
+                .and_then(|annotations| annotations.get(key))
                 .cloned()
         };
         Self {
             holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
             renewed: spec.renew_time.map(|MicroTime(at)| at),
-            journal: note(JOURNAL),
-            last_run: note(LAST_RUN).and_then(|at| at.parse().ok()),
-            last_result: note(LAST_RESULT),
+            journal: annotation(JOURNAL),
+            last_run: annotation(LAST_RUN).and_then(|at| at.parse().ok()),
+            last_result: annotation(LAST_RESULT),
         }
     }
 
-    /// The holder, for people, with how long ago it renewed: "process 4711 on laptop, renewed 4s ago".
+    /// The holder and the time since its last renewal: "process 4711 on laptop, renewed 4s ago".
     pub fn describe_holder(&self, now: Timestamp) -> Option<String> {
         let holder = self.holder.as_deref()?;
-        let place = holder
-            .parse::<Identity>()
-            .map_or_else(|_| holder.to_owned(), |identity| identity.place());
+        let process = holder
+            .parse::<HolderIdentity>()
+            .map_or_else(|_| holder.to_owned(), |identity| identity.describe());
         let ago = self.renewed.map(|at| now.duration_since(at).as_secs().max(0));
-        Some(ago.map_or_else(|| place.clone(), |ago| format!("{place}, renewed {ago}s ago")))
+        Some(ago.map_or_else(|| process.clone(), |ago| format!("{process}, renewed {ago}s ago")))
     }
 
-    /// Whether the holder is known to have ended without releasing the lock.
-    pub fn holder_is_gone(&self) -> bool {
+    /// Whether the holder is known to have exited without releasing the lock.
+    pub fn holder_has_exited(&self) -> bool {
         self.holder
             .as_deref()
-            .and_then(|holder| holder.parse::<Identity>().ok())
-            .is_some_and(|id| id.is_known_to_be_gone())
+            .and_then(|holder| holder.parse::<HolderIdentity>().ok())
+            .is_some_and(|holder| holder.has_exited())
     }
 }
 
-/// Why a lock could not be taken.
+/// Why the lock could not be acquired.
 #[derive(Debug, thiserror::Error)]
-pub enum NotTaken {
-    /// A living holder. The text names it.
+pub enum AcquireError {
+    /// Another process holds the lock. The text describes it.
     #[error("held by {0}")]
     Held(String),
-    /// The API server refused or did not answer.
+    /// A request to the API server failed.
     #[error(transparent)]
     Api(#[from] kube::Error),
 }
 
-/// How a run ends, for the Lease.
+/// What a release of the lock does to the journal.
 #[derive(Clone, Debug)]
-pub enum End {
-    /// The journal stays: somebody goes on later.
-    Pending,
-    /// Nothing was begun, so that there is no journal.
-    Nothing,
-    /// The journal goes, and this stays as the record of the last run.
-    Finished(String),
+pub enum Release {
+    /// Keeps the journal, so that the rotation can be resumed.
+    KeepJournal,
+    /// Removes the journal. A Lease that has recorded no run is deleted.
+    RemoveJournal,
+    /// Removes the journal and records this result of the run.
+    Finish(String),
 }
 
 impl Lock {
-    /// The lock of one subject. `clock` must be the one that the client of `api` feeds.
+    /// The lock of one target. `clock` must be the clock of the client that `api` uses.
     pub fn new(
         api: Api<Lease>,
         name: impl Into<String>,
@@ -143,34 +146,38 @@ impl Lock {
         }
     }
 
-    /// Looks at the Lease without touching it.
-    pub async fn read(&self) -> Result<Record, kube::Error> {
+    /// Reads the Lease without acquiring the lock.
+    pub async fn read(&self) -> Result<LeaseRecord, kube::Error> {
         Ok(self
             .api
             .get_opt(&self.name)
             .await?
             .as_ref()
-            .map(Record::of)
+            .map(LeaseRecord::of)
             .unwrap_or_default())
     }
 
-    /// Takes the lock, and reads what stands in it then.
+    /// Acquires the lock, and returns the contents of the Lease at that time.
     ///
-    /// `watching` is told, once, when a holder that may be alive has to be watched.
+    /// `on_wait` is called once with the holder, if the Lease has to be observed before the lock can be acquired.
     ///
     /// # Errors
-    /// [`NotTaken::Held`] when the holder was seen to be alive.
-    pub async fn take(&self, by_force: bool, watching: impl FnOnce(&str)) -> Result<(Held, Record), NotTaken> {
-        let mut watching = Some(watching);
-        let mut watched: Option<(Record, u64)> = None;
+    /// [`AcquireError::Held`] if the holder renews the lock while the Lease is observed.
+    pub async fn acquire(
+        &self,
+        by_force: bool,
+        on_wait: impl FnOnce(&str),
+    ) -> Result<(LockGuard, LeaseRecord), AcquireError> {
+        let mut on_wait = Some(on_wait);
+        let mut first_observed: Option<(LeaseRecord, u64)> = None;
         let mut unanswered = None;
         loop {
             let Some(lease) = self.api.get_opt(&self.name).await? else {
                 let sent = uptime_ms();
                 match self.create().await {
-                    Ok(lease) => return Ok(self.keep(lease, sent)),
+                    Ok(lease) => return Ok(self.acquired(lease, sent)),
                     Err(error) if is_conflict(&error) => continue,
-                    // Whether it was carried out is not known, only the next look tells.
+                    // The Lease may have been created all the same. The next read shows it.
                     Err(error) if !matches!(error, kube::Error::Api(_)) && unanswered.is_none() => {
                         tracing::debug!(%error, "the creation of the Lease was not answered");
                         unanswered = Some(sent);
@@ -179,46 +186,46 @@ impl Lock {
                     Err(error) => return Err(error.into()),
                 }
             };
-            let record = Record::of(&lease);
+            let record = LeaseRecord::of(&lease);
             if let Some(sent) = unanswered
-                && record.holder == Some(Identity::of_this_process().to_string())
+                && record.holder == Some(HolderIdentity::of_this_process().to_string())
             {
-                return Ok(self.keep(lease, sent));
+                return Ok(self.acquired(lease, sent));
             }
-            let free = record.holder.is_none() || record.holder_is_gone() || by_force;
-            let unchanged_for_long = match &watched {
+            let free = record.holder.is_none() || record.holder_has_exited() || by_force;
+            let expired = match &first_observed {
                 Some((first, _)) if first.holder != record.holder || first.renewed != record.renewed => {
-                    return Err(NotTaken::Held(self.describe_living(first, &record)));
+                    return Err(AcquireError::Held(self.describe_active_holder(first, &record)));
                 }
-                Some((_, since)) => uptime_ms().saturating_sub(*since) >= DURATION.as_millis() as u64,
+                Some((_, since)) => uptime_ms().saturating_sub(*since) >= LEASE_DURATION.as_millis() as u64,
                 None => false,
             };
-            if free || unchanged_for_long {
+            if free || expired {
                 let sent = uptime_ms();
-                match self.seize(&lease).await {
-                    Ok(lease) => return Ok(self.keep(lease, sent)),
-                    // Taken by somebody else, or gone: a run that did nothing removes its Lease.
+                match self.take_over(&lease).await {
+                    Ok(lease) => return Ok(self.acquired(lease, sent)),
+                    // Another process has acquired the lock, or deleted the Lease after a run without changes.
                     Err(error) if is_conflict(&error) || is_not_found(&error) => continue,
                     Err(error) => return Err(error.into()),
                 }
             }
-            if watched.is_none() {
-                if let Some(tell) = watching.take() {
-                    tell(&record.describe_holder(self.clock.now()).unwrap_or_default());
+            if first_observed.is_none() {
+                if let Some(on_wait) = on_wait.take() {
+                    on_wait(&record.describe_holder(self.clock.now()).unwrap_or_default());
                 }
-                watched = Some((record, uptime_ms()));
+                first_observed = Some((record, uptime_ms()));
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// The holder that was seen to be alive. One that ended while it was watched counts: what it did is not what our
-    /// user had looked at before asking for a run.
-    fn describe_living(&self, first: &Record, now: &Record) -> String {
-        let at = self.clock.now();
-        now.describe_holder(at).unwrap_or_else(|| {
-            let before = first.describe_holder(at).unwrap_or_default();
-            format!("{before}, and released since")
+    /// The holder that has changed the Lease while it was observed. One that has released the lock counts too: its run
+    /// may have changed what the user saw before starting this one.
+    fn describe_active_holder(&self, first: &LeaseRecord, last: &LeaseRecord) -> String {
+        let now = self.clock.now();
+        last.describe_holder(now).unwrap_or_else(|| {
+            let released = first.describe_holder(now).unwrap_or_default();
+            format!("{released}, and released since")
         })
     }
 
@@ -231,8 +238,8 @@ impl Lock {
                 ..ObjectMeta::default()
             },
             spec: Some(LeaseSpec {
-                holder_identity: Some(Identity::of_this_process().to_string()),
-                lease_duration_seconds: Some(DURATION.as_secs() as i32),
+                holder_identity: Some(HolderIdentity::of_this_process().to_string()),
+                lease_duration_seconds: Some(LEASE_DURATION.as_secs() as i32),
                 acquire_time: Some(now.clone()),
                 renew_time: Some(now),
                 lease_transitions: Some(0),
@@ -246,7 +253,7 @@ impl Lock {
         self.api.create(&params, &lease).await
     }
 
-    async fn seize(&self, lease: &Lease) -> Result<Lease, kube::Error> {
+    async fn take_over(&self, lease: &Lease) -> Result<Lease, kube::Error> {
         let now = MicroTime(self.clock.now());
         let transitions = lease
             .spec
@@ -260,8 +267,8 @@ impl Lock {
                 "labels": { KIND_LABEL: self.kind },
             },
             "spec": {
-                "holderIdentity": Identity::of_this_process().to_string(),
-                "leaseDurationSeconds": DURATION.as_secs(),
+                "holderIdentity": HolderIdentity::of_this_process().to_string(),
+                "leaseDurationSeconds": LEASE_DURATION.as_secs(),
                 "acquireTime": now,
                 "renewTime": now,
                 "leaseTransitions": transitions.saturating_add(1),
@@ -272,189 +279,188 @@ impl Lock {
             .await
     }
 
-    /// `sent` is the uptime at which the lock was asked for: a process may be paused before it sees the answer.
-    fn keep(&self, lease: Lease, sent: u64) -> (Held, Record) {
-        let record = Record::of(&lease);
+    /// Starts the renewer. The lock is valid from `sent`, the uptime at which the request was sent: the process may be
+    /// paused before it receives the response.
+    fn acquired(&self, lease: Lease, sent: u64) -> (LockGuard, LeaseRecord) {
+        let record = LeaseRecord::of(&lease);
         let fence = Fence {
             renewed: Arc::new(Mutex::new(Ok(sent))),
         };
-        let (orders, inbox) = mpsc::channel(4);
-        let keeper = Keeper {
+        let (commands, received) = mpsc::channel(4);
+        let renewer = Renewer {
             lock: self.clone(),
             lease,
             fence: fence.clone(),
         };
-        tokio::spawn(keeper.run(inbox));
-        (Held { orders, fence }, record)
+        tokio::spawn(renewer.run(received));
+        (LockGuard { commands, fence }, record)
     }
 }
 
-/// Says whether a write may still be sent under the lock.
+/// Whether a write may still be sent under the lock.
 #[derive(Clone, Debug)]
 pub struct Fence {
     /// Milliseconds of uptime at the last renewal, or how the lock was lost.
-    renewed: Arc<Mutex<Result<u64, Lost>>>,
+    renewed: Arc<Mutex<Result<u64, LockLost>>>,
 }
 
 impl Fence {
-    /// Whether the lock is surely ours right now.
+    /// Whether the lock was renewed recently enough for another write.
     pub fn is_open(&self) -> bool {
         self.renewed()
-            .is_ok_and(|at| uptime_ms().saturating_sub(at) < SAFE.as_millis() as u64)
+            .is_ok_and(|at| uptime_ms().saturating_sub(at) < RENEW_DEADLINE.as_millis() as u64)
     }
 
-    fn renewed(&self) -> Result<u64, Lost> {
-        self.renewed.lock().map_or(Err(Lost::NotRenewed), |guard| *guard)
+    fn renewed(&self) -> Result<u64, LockLost> {
+        self.renewed.lock().map_or(Err(LockLost::NotRenewed), |guard| *guard)
     }
 
-    /// How long it stays open if nothing renews it.
-    fn left(&self) -> Duration {
+    /// The time until it closes, unless the lock is renewed.
+    fn remaining(&self) -> Duration {
         let age = self
             .renewed()
             .map(|at| Duration::from_millis(uptime_ms().saturating_sub(at)));
-        age.map_or(Duration::ZERO, |age| SAFE.saturating_sub(age))
+        age.map_or(Duration::ZERO, |age| RENEW_DEADLINE.saturating_sub(age))
     }
 
-    /// A fence that never closes, for tests of single writes.
-    pub fn always_open() -> Self {
-        Self {
-            renewed: Arc::new(Mutex::new(Ok(u64::MAX))),
-        }
-    }
-
-    fn set(&self, renewed: Result<u64, Lost>) {
+    fn set(&self, renewed: Result<u64, LockLost>) {
         if let Ok(mut guard) = self.renewed.lock() {
             *guard = renewed;
         }
     }
 }
 
-/// A lock that is ours, until it is released or lost.
-pub struct Held {
-    orders: mpsc::Sender<Order>,
+/// The lock, held by this process until it is released or lost.
+pub struct LockGuard {
+    commands: mpsc::Sender<Command>,
     fence: Fence,
 }
 
-/// How a lock was lost. Nothing was written since.
+/// How the lock was lost. No write was sent afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Lost {
+pub enum LockLost {
     /// The Lease names another holder.
     #[error("the lock was lost: another run has taken it over")]
     TakenOver,
-    /// The Lease is gone, and the journal with it.
+    /// The Lease, and with it the journal, was deleted.
     #[error("the lock was lost: the Lease, which also holds the journal, was deleted while the rotation was running")]
     Deleted,
-    /// It could not be renewed in time, so that another run may have taken it.
+    /// The lock could not be renewed in time.
     #[error("the lock was lost: the Lease could not be renewed in time, and another run may have taken it over")]
     NotRenewed,
 }
 
-enum Order {
-    Save(String, oneshot::Sender<Result<(), Lost>>),
-    Release(End, oneshot::Sender<Result<(), Lost>>),
+/// A write to the Lease that the renewer carries out.
+enum Command {
+    Save(String, oneshot::Sender<Result<(), LockLost>>),
+    Release(Release, oneshot::Sender<Result<(), LockLost>>),
 }
 
-impl Held {
+impl LockGuard {
     /// The fence of this lock.
-    pub fn fence(&self) -> &Fence {
+    pub(crate) fn fence(&self) -> &Fence {
         &self.fence
     }
 
-    /// How the lock was lost, if it was. Nothing gets it back.
-    pub fn lost(&self) -> Option<Lost> {
-        self.orders.is_closed().then(|| self.how_lost())
+    /// How the lock was lost, if it was.
+    pub(crate) fn lost(&self) -> Option<LockLost> {
+        self.commands.is_closed().then(|| self.loss())
     }
 
-    fn how_lost(&self) -> Lost {
-        self.fence.renewed().err().unwrap_or(Lost::NotRenewed)
+    fn loss(&self) -> LockLost {
+        self.fence.renewed().err().unwrap_or(LockLost::NotRenewed)
     }
 
-    /// Writes the journal, by compare-and-swap. It renews the lock too.
-    pub async fn save(&self, journal: String) -> Result<(), Lost> {
-        self.order(|reply| Order::Save(journal, reply)).await
+    /// Writes the journal by compare-and-swap, and renews the lock.
+    pub async fn save(&self, journal: String) -> Result<(), LockLost> {
+        self.send(|reply| Command::Save(journal, reply)).await
     }
 
-    /// Gives the lock back.
-    pub async fn release(self, end: End) -> Result<(), Lost> {
-        self.order(|reply| Order::Release(end, reply)).await
+    /// Releases the lock.
+    pub async fn release(self, release: Release) -> Result<(), LockLost> {
+        self.send(|reply| Command::Release(release, reply)).await
     }
 
-    async fn order(&self, order: impl FnOnce(oneshot::Sender<Result<(), Lost>>) -> Order) -> Result<(), Lost> {
-        let (reply, answer) = oneshot::channel();
-        self.orders.send(order(reply)).await.map_err(|_| self.how_lost())?;
-        answer.await.map_err(|_| self.how_lost())?
+    async fn send(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<(), LockLost>>) -> Command,
+    ) -> Result<(), LockLost> {
+        let (reply, result) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| self.loss())?;
+        result.await.map_err(|_| self.loss())?
     }
 }
 
-/// The one writer of a Lease that we hold.
-struct Keeper {
+/// The only writer of the Lease while this process holds the lock.
+struct Renewer {
     lock: Lock,
     lease: Lease,
     fence: Fence,
 }
 
-impl Keeper {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Order>) {
-        let mut renewal = tokio::time::interval(RENEWAL);
+impl Renewer {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut renewal = tokio::time::interval(RENEW_INTERVAL);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         renewal.tick().await;
         loop {
-            let kept = tokio::select! {
-                order = inbox.recv() => match order {
+            let written = tokio::select! {
+                command = commands.recv() => match command {
                     None => return,
-                    Some(Order::Save(journal, reply)) => {
-                        let kept = self.write(&json!({ "annotations": { JOURNAL: journal } }), true).await;
-                        let _ = reply.send(kept);
-                        kept
+                    Some(Command::Save(journal, reply)) => {
+                        let written = self.write(&json!({ "annotations": { JOURNAL: journal } }), true).await;
+                        let _ = reply.send(written);
+                        written
                     }
-                    Some(Order::Release(end, reply)) => {
-                        let released = self.release(end).await;
-                        self.fence.set(Err(released.err().unwrap_or(Lost::NotRenewed)));
+                    Some(Command::Release(release, reply)) => {
+                        let released = self.release(release).await;
+                        self.fence.set(Err(released.err().unwrap_or(LockLost::NotRenewed)));
                         let _ = reply.send(released);
                         return;
                     }
                 },
                 _ = renewal.tick() => self.write(&json!({}), true).await,
             };
-            if let Err(lost) = kept {
+            if let Err(lost) = written {
                 self.fence.set(Err(lost));
                 return;
             }
         }
     }
 
-    /// Writes these metadata and renews (or gives up) the lock, by compare-and-swap. Tries again until the lock cannot
-    /// be ours any more; a connection that has gone silent does not make it last longer.
-    async fn write(&mut self, metadata: &serde_json::Value, hold: bool) -> Result<(), Lost> {
-        // After a pause the fence is closed, and one try says whether anybody has taken the lock.
-        let patience = self.fence.left().max(RENEWAL);
-        tokio::time::timeout(patience, self.write_until_kept(metadata, hold))
+    /// Writes these metadata by compare-and-swap, and renews or releases the lock. It retries until the fence closes,
+    /// also when the connection hangs.
+    async fn write(&mut self, metadata: &serde_json::Value, hold: bool) -> Result<(), LockLost> {
+        // After a pause the fence is closed. One attempt shows whether the lock was taken over.
+        let timeout = self.fence.remaining().max(RENEW_INTERVAL);
+        tokio::time::timeout(timeout, self.write_with_retries(metadata, hold))
             .await
-            .unwrap_or(Err(Lost::NotRenewed))
+            .unwrap_or(Err(LockLost::NotRenewed))
     }
 
-    async fn write_until_kept(&mut self, metadata: &serde_json::Value, hold: bool) -> Result<(), Lost> {
+    async fn write_with_retries(&mut self, metadata: &serde_json::Value, hold: bool) -> Result<(), LockLost> {
         let mut pause = Duration::from_millis(100);
         loop {
             let (sent, change) = (uptime_ms(), self.change(metadata, hold));
-            let kept = match self.try_write(&change).await {
+            let written = match self.try_write(&change).await {
                 Ok(lease) => {
                     self.lease = lease;
                     true
                 }
-                Err(error) if is_not_found(&error) => return Err(Lost::Deleted),
-                // Either somebody took the lock, or somebody touched a label, or an answer to our own write was lost.
+                Err(error) if is_not_found(&error) => return Err(LockLost::Deleted),
+                // The lock was taken over, another writer changed the Lease, or the response to an earlier attempt was
+                // lost.
                 Err(error) => {
                     tracing::debug!(%error, "the Lease could not be written");
-                    self.is_there(&change, hold).await?
+                    self.was_written(&change, hold).await?
                 }
             };
-            if kept {
+            if written {
                 self.fence.set(Ok(sent));
                 return Ok(());
             }
             if !self.fence.is_open() {
-                return Err(Lost::NotRenewed);
+                return Err(LockLost::NotRenewed);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));
@@ -484,61 +490,63 @@ impl Keeper {
             .await
     }
 
-    /// Looks again. Whether this change is there already; the lock must be ours still, unless the change was to give it up.
-    async fn is_there(&mut self, change: &serde_json::Value, hold: bool) -> Result<bool, Lost> {
+    /// Reads the Lease, and returns whether it contains the change. This process must still hold the lock, unless the
+    /// change was its release.
+    async fn was_written(&mut self, change: &serde_json::Value, hold: bool) -> Result<bool, LockLost> {
         let lease = match self.lock.api.get_opt(&self.lock.name).await {
             Ok(Some(lease)) => lease,
-            Ok(None) => return Err(Lost::Deleted),
+            Ok(None) => return Err(LockLost::Deleted),
             Err(_) => return Ok(false),
         };
         if lease.metadata.uid != self.lease.metadata.uid {
-            return Err(Lost::Deleted);
+            return Err(LockLost::Deleted);
         }
         self.lease = lease;
-        let ours = Identity::of_this_process().to_string();
-        let is_there = has(&self.lease, change);
-        let is_ours = Record::of(&self.lease).holder.as_deref() == Some(ours.as_str());
-        if is_ours || is_there && !hold {
-            Ok(is_there)
+        let this_process = HolderIdentity::of_this_process().to_string();
+        let written = contains(&self.lease, change);
+        let held = LeaseRecord::of(&self.lease).holder.as_deref() == Some(this_process.as_str());
+        if held || written && !hold {
+            Ok(written)
         } else {
-            Err(Lost::TakenOver)
+            Err(LockLost::TakenOver)
         }
     }
 
-    async fn release(&mut self, end: End) -> Result<(), Lost> {
-        let notes = match end {
-            End::Pending => json!({}),
-            End::Nothing => json!({ JOURNAL: null }),
-            End::Finished(result) => {
+    async fn release(&mut self, release: Release) -> Result<(), LockLost> {
+        let annotations = match release {
+            Release::KeepJournal => json!({}),
+            Release::RemoveJournal => json!({ JOURNAL: null }),
+            Release::Finish(result) => {
                 json!({ JOURNAL: null, LAST_RUN: self.lock.clock.now(), LAST_RESULT: result })
             }
         };
-        self.write(&json!({ "annotations": notes }), false).await?;
-        let record = Record::of(&self.lease);
+        self.write(&json!({ "annotations": annotations }), false).await?;
+        let record = LeaseRecord::of(&self.lease);
         if record.journal.is_none() && record.last_run.is_none() {
-            // Nothing ever happened under this lock: leave no trace of it.
-            let unchanged = Preconditions {
+            let preconditions = Preconditions {
                 uid: self.lease.metadata.uid.clone(),
                 resource_version: self.lease.metadata.resource_version.clone(),
             };
-            let params = DeleteParams::default().preconditions(unchanged);
+            let params = DeleteParams::default().preconditions(preconditions);
             if let Err(error) = self.lock.api.delete(&self.lock.name, &params).await {
-                tracing::debug!(%error, "an unused Lease stays");
+                tracing::debug!(%error, "the unused Lease could not be deleted");
             }
         }
         Ok(())
     }
 }
 
-/// Whether a change is in the Lease: what it sets is there, and what it takes away is not. Its `renewTime` is that of one try.
-fn has(lease: &Lease, change: &serde_json::Value) -> bool {
-    fn agrees(now: &serde_json::Value, wanted: &serde_json::Value) -> bool {
-        match wanted {
-            serde_json::Value::Object(wanted) => wanted.iter().all(|(key, wanted)| agrees(&now[key.as_str()], wanted)),
-            wanted => now == wanted,
+/// Whether the Lease contains the change: what it sets is set, and what it removes is absent.
+fn contains(lease: &Lease, change: &serde_json::Value) -> bool {
+    fn matches(actual: &serde_json::Value, expected: &serde_json::Value) -> bool {
+        match expected {
+            serde_json::Value::Object(expected) => expected
+                .iter()
+                .all(|(key, expected)| matches(&actual[key.as_str()], expected)),
+            expected => actual == expected,
         }
     }
-    serde_json::to_value(lease).is_ok_and(|now| agrees(&now, change))
+    serde_json::to_value(lease).is_ok_and(|lease| matches(&lease, change))
 }
 
 fn is_conflict(error: &kube::Error) -> bool {
@@ -549,7 +557,7 @@ fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.is_not_found())
 }
 
-/// Milliseconds since boot, those of a suspended machine included: a laptop that slept must not believe its lock.
+/// Milliseconds since boot, including the time during which the machine was suspended.
 fn uptime_ms() -> u64 {
     #[cfg(target_os = "linux")]
     let clock = rustix::time::ClockId::Boottime;

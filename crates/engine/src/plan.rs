@@ -1,6 +1,6 @@
-//! The plan: the decisions of a rotation, folded over its own predictions.
+//! The plan of `--dry-run`: the decisions of a rotation, applied to its own predictions.
 //!
-//! So what `--dry-run` shows is what would be done, by the very functions that do it.
+//! It is computed by the same functions that decide the steps of a run.
 
 use std::fmt::{self, Display};
 
@@ -11,7 +11,7 @@ use crate::phase::Phase;
 use crate::rotation::{Blocker, Next, Rotation, Timer, decide};
 use crate::run::{Draw, Run, RunId};
 
-/// More steps than any rotation has: a plan that gets here goes round in circles.
+/// More steps than any rotation has. A longer plan is an endless loop.
 const ENDLESS: usize = 500;
 
 /// What would be done, in order.
@@ -49,7 +49,7 @@ pub enum Planned<S> {
 pub enum NoPlan {
     /// It would be refused.
     Refused(Vec<Blocker>),
-    /// It would wait for something that does not come by itself.
+    /// It would wait forever.
     Stuck(String),
 }
 
@@ -88,7 +88,7 @@ impl Display for NoPlan {
 pub struct Placeholder;
 
 impl Placeholder {
-    /// The fingerprint that stands for a credential that is not drawn yet. Plans print it as `<new>`.
+    /// The fingerprint of a credential that is not drawn yet. Plans print it as `<new>`.
     pub fn fingerprint() -> Fingerprint {
         Fingerprint::of("<new>")
     }
@@ -104,7 +104,7 @@ impl Draw for Placeholder {
     }
 }
 
-/// Folds the decisions from what is there now to the end.
+/// Plans the steps from the observed state to the end.
 pub fn plan<R: Rotation>(mut seen: R::Observed, run: Option<Run<R>>) -> Result<Plan<R>, NoPlan> {
     let begin = || R::survey(&seen).map(|record| Run::begin(RunId::placeholder(), record));
     let mut run = run.map_or_else(begin, Ok).map_err(NoPlan::Refused)?;
@@ -126,7 +126,7 @@ pub fn plan<R: Rotation>(mut seen: R::Observed, run: Option<Run<R>>) -> Result<P
                     what: wait.what.clone(),
                 };
                 let moved = settle(&mut seen, &mut run);
-                // What is waited for may need more than one look to become true by itself.
+                // It may take more than one iteration until the wait ends.
                 if steps.last() != Some(&next) {
                     steps.push(next);
                 } else if !moved {
@@ -151,8 +151,8 @@ pub fn plan<R: Rotation>(mut seen: R::Observed, run: Option<Run<R>>) -> Result<P
     Err(NoPlan::Stuck("more steps than a rotation has".to_owned()))
 }
 
-/// Once nothing changes by itself any more, what is waited for is time. The deadline of the proof is not met, and no controller
-/// has to be triggered again.
+/// Lets the environment settle. If nothing changes, lets the timers pass that a successful run waits for. Returns
+/// whether anything has changed.
 fn settle<R: Rotation>(seen: &mut R::Observed, run: &mut Run<R>) -> bool {
     let before = seen.clone();
     R::settle(seen, run);

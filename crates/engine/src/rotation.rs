@@ -1,16 +1,16 @@
 //! What a kind of rotation states about itself: [`Rotation`].
 //!
-//! The safety of a rotation lives in its five stages and in the pure abstraction from objects to [`Rotation::Observed`]. The
-//! stages have no I/O, no clock and no randomness. They see names and fingerprints only. So they can be read in one sitting,
-//! explored exhaustively by the model checker, folded into the plan that `--dry-run` prints ([`crate::plan`]), and resumed by
-//! anyone at any time ([`crate::engine`]).
+//! The safety of a rotation depends on its five stages and on the pure abstraction from objects to
+//! [`Rotation::Observed`]. The stages have no I/O, no clock and no randomness. Their input is names and fingerprints
+//! only. So the model checker can explore them exhaustively, `--dry-run` can plan with them ([`crate::plan`]), and any
+//! process can resume a run ([`crate::engine`]).
 //!
-//! # Staged proof
-//! A stage is a function that returns its justification, or the one step that has to come first. `?` means *stop here with this
-//! step*: the code fails closed. The chain of the stages stands once, in [`decide`], and every look is walked from the top.
+//! # Staged proof A stage is a function that returns its justification, or the one step that has to come first. `?`
+//! means *stop here with this step*: the code fails closed. The chain of the stages is in [`decide`], and every
+//! observation starts at its first stage.
 //!
-//! *Retire* takes a [`Proof`] of [`Rotation::Proven`] from the very same look. Only the engine builds a `Proof`, and its brand is
-//! invariant, so neither of these compiles:
+//! *Retire* takes a [`Proof`] of [`Rotation::Proven`] from the same observation. Only the engine builds a `Proof`, and
+//! its brand is invariant, so neither of these compiles:
 //!
 //! ```compile_fail,E0308
 //! # use engine::rotation::{Look, Next, Proof, Rotation};
@@ -67,9 +67,9 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
     /// The preflight checks that `--force=CHECK` overrides.
     const CHECKS: &'static [Check];
 
-    /// What is there now, on both sides: names, fingerprints and states; no secret and no time.
+    /// The observed state of both sides: names, fingerprints and states, without secrets and times.
     type Observed: Clone + Debug + Eq + Hash;
-    /// What a run writes down about itself: names, fingerprints and originals to restore. Never a secret.
+    /// The record of a run: names, fingerprints and originals to restore. Never a secret.
     type Record: Clone + Debug + Eq + Hash + Serialize + DeserializeOwned + Send + Sync;
     /// One step. Its `Display` is the line that the plan and the progress show.
     type Step: Clone + Debug + Display + Eq + Hash + Send + Sync;
@@ -83,10 +83,10 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
     /// Every way in which *retire* is passed: each says what *confirm* has to check.
     type Retired;
 
-    /// Begins a run, or refuses with everything that speaks against it.
+    /// Begins a run, or refuses with all blockers.
     fn survey(seen: &Self::Observed) -> Result<Self::Record, Vec<Blocker>>;
 
-    /// What must hold at every look and in every direction, such as that this is the right cluster.
+    /// The checks of every observation and direction, such as that this is the right cluster.
     fn guard(look: Look<'_, Self>) -> Result<(), Next<Self>>;
 
     /// The credential that the run ends on exists and is accepted.
@@ -98,49 +98,49 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
     /// The consumer works with it, and the quiet time has passed.
     fn prove<'look>(look: Look<'look, Self>, placed: &Proof<'look, Self::Placed>) -> Result<Self::Proven, Next<Self>>;
 
-    /// The other credential is revoked. The only stage that takes anything away.
+    /// The other credential is revoked. The only stage that revokes anything.
     fn retire<'look>(look: Look<'look, Self>, proven: &Proof<'look, Self::Proven>)
     -> Result<Self::Retired, Next<Self>>;
 
     /// The other credential is rejected, and nothing is left over.
     fn confirm<'look>(look: Look<'look, Self>, retired: &Proof<'look, Self::Retired>) -> Result<(), Next<Self>>;
 
-    /// Whether the old credential worked at the start and can be had back. While it can, a run that cannot be proven in time
-    /// turns back by itself.
+    /// Whether the old credential worked at the start and can be restored. If so, a run that is not proven in time
+    /// rolls back by itself.
     fn is_restorable(look: Look<'_, Self>) -> bool;
 
-    /// Whether *retire* still has something to take away. Where it has not, no quiet time is asked for.
+    /// Whether *retire* still has something to revoke. If not, no quiet time is needed.
     fn takes_away(look: Look<'_, Self>) -> bool;
 
-    /// Whether the new credential has been proven since it was placed: then a server that does not answer for a moment is no
-    /// reason to turn back.
+    /// Whether the new credential has been proven since it was placed. If so, a server that does not respond for a
+    /// moment is no reason to roll back.
     fn is_proven(run: &Run<Self>) -> bool {
         run.timers.contains_key(&Timer::Quiet)
     }
 
-    /// The timers that start by seeing something. One that runs already is left running. Without any, what waits for such a timer
-    /// waits forever.
+    /// The timers that an observation starts. A running timer keeps running. If this never returns a timer, a wait for
+    /// it never ends.
     fn timers(_seen: &Self::Observed, _run: &Run<Self>) -> Vec<Timer> {
         Vec::new()
     }
 
-    /// The timers that are meaningless by what is seen: they count as never started.
+    /// The timers that an observation makes meaningless. They count as never started.
     fn stale_timers(_seen: &Self::Observed, _run: &Run<Self>) -> Vec<Timer> {
         Vec::new()
     }
 
-    /// What the objects say of a run whose journal was read from the Lease: its record, taken from marks that the run itself
-    /// has set on them and from what they hold.
+    /// The record of a run whose journal was read from the Lease. It is read from the objects, including the marks that
+    /// the run itself has set on them.
     ///
-    /// The Lease says how far a run came, never what it may do: whoever may write Leases and nothing else must not be able to
-    /// have anything created, delivered or deleted. So no name, value or number of the claimed record is used here unless an
-    /// object confirms it.
+    /// The Lease says how far a run came, never what it may do. An attacker who may write Leases and nothing else must
+    /// not be able to have anything created, delivered or deleted. So no name, value or number of the claimed record is
+    /// used unless an object confirms it.
     ///
-    /// `None`: nothing of this run exists, so there is nothing to resume.
+    /// `None` if no object of this run exists, so there is nothing to resume.
     fn recall(seen: &Self::Observed, claimed: &Run<Self>) -> Option<Self::Record>;
 
-    /// The direction of a run whose journal was read from the Lease. Where a run that claims to roll forward may do what one
-    /// that rolls back may not, an object must confirm the claim; one that is not confirmed rolls back.
+    /// The direction of a run whose journal was read from the Lease. If a roll-forward may do more than a rollback, an
+    /// object must confirm that the run rolls forward. Otherwise it rolls back.
     fn recall_direction(_seen: &Self::Observed, claimed: &Run<Self>) -> Direction {
         claimed.direction
     }
@@ -159,10 +159,10 @@ pub trait Rotation: Sized + Clone + Debug + Eq + Hash + 'static {
     /// The credential that a run begins with, and the new one.
     fn credentials(record: &Self::Record) -> Credentials;
 
-    /// Where a rotation that has not begun starts from, as a sentence fragment.
+    /// The initial state of a rotation, as a sentence fragment.
     fn start(seen: &Self::Observed, record: &Self::Record) -> String;
 
-    /// What else stops working with each value that a plan revokes, a line each.
+    /// What else each revoked value invalidates, one line each.
     fn also_invalidated(_plan: &Plan<Self>) -> Vec<String> {
         Vec::new()
     }
@@ -199,21 +199,21 @@ impl Check {
     };
 }
 
-/// The times that a rotation waits for.
+/// A timer of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Timer {
-    /// `--timeout`: until then the new credential must be proven, else the run turns back.
+    /// `--timeout`: if the new credential is not proven by then, the run rolls back.
     Proof,
-    /// The quiet time before *retire*: `--settle`, `--overlap`, `--grace`. It begins anew whenever the target was found changed.
+    /// The quiet time before *retire*: `--settle`, `--overlap`, `--grace`. It restarts when the target has changed.
     Quiet,
-    /// The time that another controller gets before it is triggered again.
+    /// The time before another controller is triggered again.
     Retry,
-    /// How long a server may go on accepting a revoked credential from its cache.
+    /// How long a server may keep accepting a revoked credential from its cache.
     Cache,
-    /// How long a write may still be in flight ([`crate::engine::LONGEST_WRITE`]) that a former holder has sent, or that got no
-    /// answer: the engine starts it anew then. A rotation with writes that cannot be conditional starts it by seeing, and sends
-    /// none of them before it has passed.
+    /// How long a write of a former holder, or one without a response, may still be in flight
+    /// ([`crate::engine::LONGEST_WRITE`]). The engine restarts it after a write without a response. A rotation with
+    /// writes that cannot be conditional starts it by an observation, and sends none of them before it has passed.
     InFlight,
 }
 
@@ -247,7 +247,7 @@ pub enum Next<R: Rotation> {
         /// Why.
         reason: String,
     },
-    /// It is not safe to go on, or not known to be.
+    /// It is not known to be safe to continue.
     Refuse(Vec<Blocker>),
     /// The credential that the direction asks for is in use, and the other one is rejected.
     Done,
@@ -258,9 +258,9 @@ pub enum Next<R: Rotation> {
 pub struct Intent<R: Rotation> {
     /// The step.
     pub step: R::Step,
-    /// Timers that start with it, anew if they ran before. They run from the intent on, not from the answer.
+    /// Timers that it starts or restarts. They run from the intent, not from the response.
     pub starts: Vec<Timer>,
-    /// Timers that it makes meaningless: they count as never started.
+    /// Timers that it makes meaningless. They count as never started.
     pub stops: Vec<Timer>,
     /// Why it may be sent again and again.
     pub repeats: Repeats,
@@ -269,10 +269,10 @@ pub struct Intent<R: Rotation> {
 /// Whether a step may be repeated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Repeats {
-    /// It has an effect. One that is accepted each time and changes nothing ends the run.
+    /// It must have an effect. If it is accepted repeatedly and changes nothing, the run stops.
     #[default]
     Never,
-    /// It triggers a reconcile of another controller, which takes its time.
+    /// It triggers a reconcile of another controller, which may take a while.
     Trigger,
     /// It reapplies what another writer has overwritten: the writer, in words. The run counts these.
     Reapply(String),
@@ -287,20 +287,20 @@ pub struct Wait {
     pub starts: Vec<Timer>,
 }
 
-/// One reason not to go on.
+/// A failed check, and why it fails.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Blocker {
-    /// The name of the check, for `--force=CHECK`; none where nothing may override it.
+    /// The name of the check, for `--force=CHECK`. `None` if it cannot be overridden.
     pub check: Option<&'static str>,
     /// What is wrong, in one sentence.
     pub reason: String,
-    /// The way out.
+    /// How to fix it.
     pub hint: String,
 }
 
 impl Blocker {
-    /// One that nothing overrides.
+    /// A blocker that cannot be overridden.
     pub fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             check: None,
@@ -309,7 +309,7 @@ impl Blocker {
         }
     }
 
-    /// One that `--force=CHECK` overrides.
+    /// Makes it overridable with `--force=CHECK`.
     #[must_use]
     pub fn unless_forced(mut self, check: &'static str) -> Self {
         self.check = Some(check);
@@ -336,7 +336,7 @@ impl<R: Rotation> Next<R> {
         })
     }
 
-    /// A refusal that nothing overrides.
+    /// A refusal that cannot be overridden.
     pub fn refuse(reason: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Refuse(vec![Blocker::new(reason, hint)])
     }
@@ -370,10 +370,10 @@ impl<R: Rotation> Next<R> {
     }
 }
 
-/// Invariant: one brand for each look.
+/// Invariant: one brand for each observation.
 type Brand<'look> = PhantomData<fn(&'look ()) -> &'look ()>;
 
-/// One look at both sides, and the run that it is for.
+/// One observation of both sides, and the run.
 pub struct Look<'look, R: Rotation> {
     /// What is there now.
     pub seen: &'look R::Observed,
@@ -395,7 +395,7 @@ impl<R: Rotation> Clone for Look<'_, R> {
 
 impl<R: Rotation> Copy for Look<'_, R> {}
 
-/// What a stage has shown in one look. Only the engine builds it.
+/// The result of a stage in one observation. Only the engine builds it.
 pub struct Proof<'look, T> {
     facts: T,
     brand: Brand<'look>,
@@ -422,28 +422,27 @@ impl<'look, R: Rotation> Look<'look, R> {
         self.run.direction
     }
 
-    /// What the run knows.
+    /// The record of the run.
     pub fn record(self) -> &'look R::Record {
         &self.run.record
     }
 
-    /// Whether the run is on its way forward and everything can still be undone.
+    /// Whether the run goes forward and can still be rolled back.
     pub fn can_turn_back(self) -> bool {
         self.direction() == Direction::Forward && self.run.phase.can_be_undone() && R::is_restorable(self)
     }
 
-    /// Whether the quiet time has passed, or is not asked for any more.
+    /// Whether the quiet time has passed or is no longer needed.
     pub fn is_quiet(self) -> bool {
         self.run.passed(Timer::Quiet) || !R::takes_away(self)
     }
 
-    /// A wait for what has to become true. While everything can be undone and nothing is proven, it lasts until `--timeout`;
-    /// then the run turns back.
+    /// A wait for a condition. If the run is not proven and can still be rolled back, it rolls back after `--timeout`.
     pub fn wait(self, what: impl Into<String>) -> Next<R> {
         self.wait_since(what, "")
     }
 
-    /// The same, with the reason why it is not true yet, for the message of the turn.
+    /// The same, with the reason why the condition is not met yet, for the message of the rollback.
     pub fn wait_since(self, what: impl Into<String>, why: &str) -> Next<R> {
         let what = what.into();
         let has_deadline = self.can_turn_back() && !R::is_proven(self.run);
@@ -467,7 +466,7 @@ impl<'look, R: Rotation> Look<'look, R> {
         }
     }
 
-    /// The same step, which reapplies what `writer` has overwritten. A run that can turn back does so at the third time.
+    /// The same step, which reapplies what `writer` has overwritten. At the third time the run rolls back, if it can.
     #[must_use]
     pub fn reapply(self, mut next: Next<R>, writer: &str) -> Next<R> {
         if self.run.is_contested() && self.can_turn_back() {
@@ -492,7 +491,7 @@ pub struct Decision<R: Rotation> {
     pub next: Next<R>,
 }
 
-/// Walks the stages in order, from nothing but what is there now. The first one that is not passed says what comes next.
+/// Evaluates the stages in order. The first one that is not passed returns the next step.
 pub fn decide<R: Rotation>(seen: &R::Observed, run: &Run<R>) -> Decision<R> {
     let walked = chain(Look {
         seen,
@@ -508,7 +507,7 @@ pub fn decide<R: Rotation>(seen: &R::Observed, run: &Run<R>) -> Decision<R> {
     }
 }
 
-/// The lifetime is that of one call, so that no proof of another look fits.
+/// The lifetime is that of one call, so a proof of another observation does not type-check.
 fn chain<R: Rotation>(look: Look<'_, R>) -> Result<(), Decision<R>> {
     let at = |phase| move |next| Decision { phase, next };
     R::guard(look).map_err(at(look.run.phase.max(Phase::Make)))?;

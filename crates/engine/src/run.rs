@@ -33,7 +33,7 @@ pub struct Run<R: Rotation> {
     pub reapplied: u8,
 }
 
-/// Rancher's own redeploy, or another operator, may write the old state back once or twice.
+/// How often a redeploy by Rancher or another operator may write the old state back.
 const PASSING_DISTURBANCES: u8 = 2;
 
 impl<R: Rotation> Run<R> {
@@ -104,22 +104,22 @@ impl<R: Rotation> Run<R> {
         to > self.direction && (to != Direction::Rollback || self.phase.can_be_undone())
     }
 
-    /// What the success of a step changes: one that met a conflict has reapplied nothing.
+    /// Records that a step succeeded.
     pub fn succeeded(&mut self, repeats: &Repeats) {
         if matches!(repeats, Repeats::Reapply(_)) && self.direction == Direction::Forward {
             self.reapplied = self.reapplied.saturating_add(1).min(PASSING_DISTURBANCES);
         }
     }
 
-    /// A step got no answer, so that it may still be in flight.
+    /// Records that a step got no response, so it may still be in flight.
     pub fn unanswered(&mut self) {
         if let Some(passed) = self.timers.get_mut(&Timer::InFlight) {
             *passed = false;
         }
     }
 
-    /// Another process takes the run over: every wait begins anew, and the record is what the objects say. `None`: nothing of
-    /// the run exists.
+    /// The run as another process takes it over: every wait starts again, and the record is read from the objects.
+    /// `None` if no object of the run exists.
     #[must_use]
     pub fn resumed(mut self, seen: &R::Observed) -> Option<Self> {
         self.timers.clear();
@@ -146,11 +146,11 @@ impl<R: Rotation> Run<R> {
     }
 }
 
-/// Where new values come from: the operating system in a real run, a counter in the plan and in the model checker.
+/// The source of new values: the operating system in a real run, a counter in the plan and in the model checker.
 pub trait Draw {
-    /// The fingerprint of a new credential. The credential itself stays with whoever draws.
+    /// Draws a new credential and returns its fingerprint. The implementation keeps the credential itself.
     fn credential(&mut self) -> Fingerprint;
-    /// A mark that no object carries yet, such as the present time.
+    /// A mark that no object carries yet, such as the current time.
     fn mark(&mut self) -> String;
 }
 

@@ -1,22 +1,22 @@
 //! The model checker: every interleaving of a rotation with its environment, over a small model.
 //!
-//! Because the stages of a rotation are pure, the very functions that rotate a credential can be walked through every state
-//! that they can get into. What the tool itself can do is the same for every rotation and is given here:
+//! The stages of a rotation are pure. So the model checker can run the same functions that rotate a credential in every
+//! reachable state. The moves of the tool are the same for every rotation:
 //!
 //! * it observes, decides and journals its intent; it sends the step, or is killed before that, and runs again;
 //! * it is paused with a step in hand, loses the lock, and sends the step later. It goes through only if the object is still
 //!   what was observed, as the precondition of the API server demands; a create goes through if the name is still free. What
 //!   cannot be conditional arrives at any moment until [`Timer::InFlight`] has passed ([`Environment::arrives_late`]), also where
 //!   the tool keeps the lock and gets no answer;
-//! * another operator asks for the rollback at any moment before *retire*;
+//! * another operator requests the rollback at any moment before *retire*;
 //! * a timer passes.
 //!
 //! What the environment does (a rollout, an agent that connects, a redeploy) is an [`Environment`]. In every state its safety
 //! property is asserted; afterwards a search backward from the ends shows that every state can reach one by moves that only
 //! help, so no run can get stuck.
 //!
-//! A mutant is an environment whose [`Environment::decide`], [`Environment::recall`] or [`Environment::predict`] makes a
-//! mistake. A model that does not find its mutants proves nothing.
+//! A mutant is an environment with a mistake in [`Environment::decide`], [`Environment::recall`] or
+//! [`Environment::predict`]. Every mutant must be found, which tests the model itself.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::{self, Debug};
@@ -78,13 +78,13 @@ pub trait Environment {
         former: Option<&RecordIn<Self>>,
     ) -> (BTreeSet<Fingerprint>, BTreeSet<String>);
 
-    /// Journals that whoever may write Leases could put there, old ones of the same run among them.
+    /// The journals that an attacker who may write Leases could write, including earlier journals of the same run.
     fn forged(&self, _world: &World<Self>) -> Vec<RunIn<Self>> {
         Vec::new()
     }
 
-    /// What becomes of a run that refuses to go on. An operator discards the journal (`None`), or does what the refusal asks
-    /// for, which is a move of the environment (the run stays as it is); an error where the refusal is wrong.
+    /// What happens after a run in progress is refused. The operator discards the journal (`None`), or fixes the cause,
+    /// which is a move of the environment and leaves the run as it is. An error if the refusal is wrong.
     fn refused(&self, _world: &World<Self>, blockers: &[Blocker]) -> Result<Refusal, String> {
         Err(format!("refuses in the middle of a run: {blockers:?}"))
     }
@@ -93,7 +93,7 @@ pub trait Environment {
     /// former process could remember. The same is forgotten when a step that cannot be conditional gets no answer.
     fn resumed(&self, _world: &mut World<Self>) {}
 
-    /// Why this state must never be, if so.
+    /// Why this state is unsafe, if it is.
     fn unsafe_because(&self, world: &World<Self>) -> Option<String>;
 
     /// The preflight of the rotation, or of its mutant.
@@ -117,12 +117,12 @@ pub trait Environment {
     }
 }
 
-/// What becomes of a run that refuses to go on.
+/// What happens after a run in progress is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// An operator discards the journal.
     Discarded,
-    /// The run stays as it is. What the refusal asks for is a move of the environment.
+    /// The run stays as it is. Fixing the cause is a move of the environment.
     Waits,
 }
 
@@ -296,7 +296,7 @@ impl fmt::Display for Explored {
     }
 }
 
-/// A way to a state that must not be.
+/// A path to an unsafe state.
 #[derive(Clone, Debug)]
 pub struct Counterexample {
     /// What is wrong with it.
@@ -634,7 +634,7 @@ fn rollback<E: Environment>(environment: &E, world: &World<E>) -> Option<Move<E>
     })
 }
 
-/// Whoever may write Leases puts another journal there; the run is killed, and run again.
+/// An attacker who may write Leases replaces the journal. The run is killed and resumed.
 fn forgeries<E: Environment>(environment: &E, world: &World<E>) -> Vec<Move<E>> {
     if world.forgeries_left == 0 || world.sending.is_some() || world.ended.is_some() {
         return Vec::new();

@@ -6,7 +6,7 @@ mod redeploy;
 
 use std::collections::BTreeMap;
 
-use client::request::{self, Item, Merge, Metadata, Resource, Wanted};
+use client::request::{self, Item, ListOptions, Merge, Metadata, Resource};
 use client::secret::Fingerprint;
 use serde::Deserialize;
 use serde_json::json;
@@ -195,11 +195,11 @@ pub async fn list(client: &kube::Client, labels: Option<&str>) -> Result<Vec<Clu
     let mut clusters = Vec::new();
     let mut from = None;
     loop {
-        let wanted = Wanted {
+        let options = ListOptions {
             labels,
-            ..Wanted::default()
+            ..ListOptions::default()
         };
-        let page = request::list_page::<RawCluster>(client, CLUSTER, &wanted, from.as_deref()).await?;
+        let page = request::list_page::<RawCluster>(client, CLUSTER, &options, from.as_deref()).await?;
         clusters.extend(
             page.items
                 .into_iter()

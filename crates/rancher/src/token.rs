@@ -12,7 +12,7 @@ mod write;
 use std::collections::BTreeMap;
 
 use client::ownership::Owner;
-use client::request::{self, Item, Metadata, Resource, SECRET, Wanted};
+use client::request::{self, Item, ListOptions, Metadata, Resource, SECRET};
 use client::secret::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
@@ -348,16 +348,16 @@ async fn secret_of(client: &kube::Client, token: &RegistrationToken) -> Result<R
 /// migration. A caller who cannot list them but can read single ones by name (Rancher's role `crt-token-reader`) gets the values.
 /// A caller without either permission gets [`ValueError::NoPermission`].
 pub async fn list(client: &kube::Client, cluster: &ClusterId) -> Result<Tokens> {
-    let wanted = Wanted {
+    let options = ListOptions {
         namespace: Some(cluster.as_str()),
-        ..Wanted::default()
+        ..ListOptions::default()
     };
-    let secrets = Wanted {
+    let secrets = ListOptions {
         fields: Some(listing::OPAQUE),
-        ..wanted.clone()
+        ..options.clone()
     };
     let (tokens, secrets) = futures::future::join(
-        request::list_all::<RawToken>(client, TOKEN, &wanted),
+        request::list_all::<RawToken>(client, TOKEN, &options),
         request::list_all::<RawSecret>(client, SECRET, &secrets),
     )
     .await;

@@ -7,7 +7,7 @@ use clap::{Arg, Command};
 
 /// The lines of a screen.
 const SCREEN: usize = 48;
-/// A command is described in fewer characters, so that the list of commands has one line for each.
+/// The maximum length of a short description, so that each command has one line in the list.
 const SHORT: usize = 70;
 /// Commands that need no example.
 const PLAIN: [&str; 1] = ["options"];
@@ -44,7 +44,7 @@ pub(crate) fn check(root: &Command, program: &str, long: &[&str]) -> Result<()> 
     }
 }
 
-/// What the program prints where there is no terminal: 100 columns.
+/// The help without a terminal, in 100 columns.
 fn printed(program: &str, arguments: &[&str]) -> Result<String> {
     let mut command = process::Command::new(program);
     let out = command.args(arguments).env_remove("COLUMNS").output();
@@ -53,7 +53,7 @@ fn printed(program: &str, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(out.stdout)?)
 }
 
-/// What is wrong with the texts of the definitions.
+/// The broken rules of the texts in the definitions.
 fn texts(root: &Command) -> Vec<String> {
     let mut broken = Vec::new();
     for command in std::iter::once(root).chain(root.get_subcommands()) {
@@ -79,7 +79,7 @@ fn texts(root: &Command) -> Vec<String> {
     broken
 }
 
-/// The first line of prose that goes on in the next one.
+/// The first line of prose that continues on the next line.
 fn wrapped(text: &str) -> Option<String> {
     let lines: Vec<&str> = text.lines().collect();
     let is_prose = |line: &str| !line.is_empty() && !line.starts_with(' ') && !line.ends_with(':');

@@ -1,9 +1,8 @@
 //! The pages that are generated from a plugin's source: its reference, its man pages, and the step table of its rotation.
 //!
-//! Each plugin has a test `reference` that calls [`Plugin::check`]. So drift is found by the tests of that plugin, no other
-//! plugin has to be compiled for it, and what is shipped knows nothing of this crate. `cargo xtask docs` runs the same tests
-//! with [`UPDATE`] set: then they write the pages. The man pages are not kept in the repository: they are written for a release,
-//! where [`MAN_PAGES`] names a directory.
+//! Each plugin has a test `reference` that calls [`Plugin::check`] and finds outdated pages. Released binaries do not
+//! depend on this crate. `cargo xtask docs` runs the same tests with [`UPDATE`] set, and they write the pages. The man
+//! pages are not in the repository. They are written for a release, into the directory in [`MAN_PAGES`].
 
 mod help;
 mod man;
@@ -24,7 +23,7 @@ pub const MAN_PAGES: &str = "MAN_PAGES";
 /// A plugin, as its test describes it.
 #[derive(Debug)]
 pub struct Plugin {
-    /// What is typed after `kubectl`.
+    /// The command after `kubectl`.
     pub name: &'static str,
     /// Its command line.
     pub command: Command,
@@ -32,7 +31,7 @@ pub struct Plugin {
     pub stages: &'static str,
 }
 
-/// A page, and what it has to say.
+/// A page and its expected text.
 struct Page {
     path: PathBuf,
     text: String,
@@ -42,7 +41,7 @@ impl Plugin {
     /// Compares the pages of the plugin with its definitions; with [`UPDATE`] set, writes them.
     ///
     /// # Errors
-    /// Which pages differ, and the command that writes them.
+    /// If pages differ. The error names them and the command that writes them.
     pub fn check(&self) -> Result<()> {
         let root = root();
         let pages = self.pages(&root)?;
@@ -73,7 +72,7 @@ impl Plugin {
     /// Checks that the help follows the rules of the project, by what the program prints.
     ///
     /// # Errors
-    /// Every rule that is broken. `long`: the commands whose help may be longer than one screen.
+    /// If rules are broken. The error lists them. `long`: the commands whose help may be longer than one screen.
     pub fn check_help(&self, program: &str, long: &[&str]) -> Result<()> {
         help::check(&self.command, program, long)
     }
@@ -152,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn examples_are_told_apart_from_prose() {
+    fn examples_are_distinguished_from_prose() {
         let text =
             "Examples:\n  # One\n  kubectl a\n\n  # Two\n  kubectl b\n\nIt can be resumed.\n\nExit codes: 0 done.";
         let code = "# One\nkubectl a\n\n# Two\nkubectl b".to_owned();

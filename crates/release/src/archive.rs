@@ -1,7 +1,7 @@
-//! Archives of which the same input makes the same bytes, in the form that krew takes.
+//! Reproducible archives for krew.
 //!
-//! krew v0.5.0 refuses an archive with anything but regular files and directories (internal/download/downloader.go), and
-//! takes the files' modes from it.
+//! krew v0.5.0 rejects an archive with anything but regular files and directories (internal/download/downloader.go),
+//! and uses the file modes of the archive.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -14,15 +14,15 @@ use tar::{EntryType, Header};
 
 use crate::Plugin;
 
-/// The time of every file, the beginning of 2000: the real one says nothing, and some programs complain about 1970.
+/// The modification time of every file, 2000-01-01, since some programs warn about 1970.
 const TIME: u64 = 946_684_800;
-/// "Unknown": the field in which gzip notes who has packed.
+/// "Unknown", for the operating system field of gzip.
 const ANY_SYSTEM: u8 = 255;
 
-/// The licence as it lies beside every program.
+/// The licence, which every archive contains.
 pub const LICENSE: &[u8] = include_bytes!("../../../LICENSE");
 
-/// A page of the manual: its file name, and its text.
+/// A man page: its file name and its text.
 pub type ManPage = (String, Vec<u8>);
 
 /// A `.tar.gz` with the plugin's program, under the name that kubectl looks for, the licence, and the man pages, in the order of
@@ -54,7 +54,7 @@ fn append(tar: &mut tar::Builder<impl std::io::Write>, name: &str, mode: u32, by
     Ok(tar.append_data(&mut header, name, bytes)?)
 }
 
-/// The SHA-256 sum in lower-case hexadecimal, the only form that krew takes.
+/// The SHA-256 checksum in lower-case hexadecimal, as krew requires.
 pub fn sum(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
     digest

@@ -1,5 +1,4 @@
-//! What is released, and in which form: the table of the plugins, their archives, and the manifests by which krew finds
-//! them.
+//! A release: the table of the plugins, their archives, and their krew manifests.
 //!
 //! ```no_run
 //! # fn example() -> anyhow::Result<()> {
@@ -19,17 +18,17 @@ mod plugins;
 pub use platforms::{PLATFORMS, Platform};
 pub use plugins::{PLUGINS, Plugin};
 
-/// One version, and the place that its archives are downloaded from.
+/// A version, and the URL of its archives.
 #[derive(Clone, Debug)]
 pub struct Release {
-    /// As a tag has it: `v0.1.0`.
+    /// The tag: `v0.1.0`.
     pub version: String,
-    /// The URL below which each version has a directory with its archives.
+    /// The base URL. Each version has a directory with its archives under it.
     pub downloads: String,
 }
 
 impl Release {
-    /// The version that this was built from, on GitHub.
+    /// The current version on GitHub.
     pub fn current() -> Self {
         Self {
             version: concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -1,4 +1,4 @@
-//! `release`: what `cargo xtask dist` has done after cargo has built the plugins.
+//! `release`: packs the built plugins, for `cargo xtask dist`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,17 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
 use release::{PLUGINS, Platform, Plugin, Release, archive};
 
-/// Pack what is released
+/// Pack a release
 #[derive(clap::Parser)]
 enum Command {
     /// Print the package of each plugin
     Packages,
-    /// Pack the archive of each plugin, and print their sums as sha256sum does
+    /// Pack the archive of each plugin and print the checksums like sha256sum
     Pack {
-        /// What the programs were built for, as rustc calls it
+        /// The Rust target of the programs
         #[arg(long)]
         target: String,
-        /// The directory with the programs that cargo has built
+        /// The directory with the built programs
         #[arg(long)]
         programs: PathBuf,
         /// The directory with the man pages
@@ -28,12 +28,12 @@ enum Command {
         #[arg(long)]
         archives: PathBuf,
     },
-    /// Write the manifest of each plugin, with the sums of the archives that are there
+    /// Write the manifest of each plugin with the checksums of the archives
     Manifests {
         /// The directory with the archives
         #[arg(long)]
         archives: PathBuf,
-        /// The directory for the manifests; the sums of other platforms are taken over from those that are there
+        /// The directory for the manifests. The checksums of other platforms are taken from existing manifests
         #[arg(long)]
         into: PathBuf,
     },

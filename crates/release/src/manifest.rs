@@ -1,8 +1,7 @@
-//! The manifest of a plugin, from which krew knows where its archives are and what sum each has (krew v0.5.0,
-//! pkg/index/types.go).
+//! The krew manifest of a plugin: the URL and the checksum of each archive (krew v0.5.0, pkg/index/types.go).
 //!
-//! Only platforms whose archive has been built are listed: of another nobody knows a sum. Where there is no archive at
-//! all, before a first release, the manifest says what will be there, with a sum that nothing has.
+//! It lists only platforms whose archive has been built, since the checksum of any other archive is unknown. Before the
+//! first release it lists one platform with a checksum of zeros.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,10 +12,10 @@ use serde_saphyr::LitString;
 
 use crate::{PLATFORMS, Platform, Plugin, Release, archive};
 
-/// In place of a sum, while there is no archive: whatever krew finds at the address, it refuses.
+/// The checksum before there is an archive. krew rejects any download with it.
 const NO_ARCHIVE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// Strict in reading, other than krew, which ignores a field that it does not know and so any slip of the pen.
+/// Unknown fields are errors, to find misspelt ones. krew ignores them.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Manifest {
@@ -68,7 +67,7 @@ impl Selector {
 }
 
 impl Release {
-    /// The text of a plugin's manifest, with the platforms whose sums are given; krew wants one at least.
+    /// The manifest of a plugin for the platforms with a checksum. krew requires at least one platform.
     pub fn manifest(&self, plugin: &Plugin, sums: &[(&Platform, String)]) -> Result<String> {
         let none = [(&PLATFORMS[0], NO_ARCHIVE.to_owned())];
         let sums = if sums.is_empty() { &none } else { sums };
@@ -99,8 +98,8 @@ impl Release {
         Ok(format!("# Written by `cargo xtask dist --manifests`.\n{yaml}"))
     }
 
-    /// The sums of a plugin's archives: of those in the directory `archives`, and of other platforms as the manifest
-    /// `before` had them, if it was one of this version.
+    /// The checksums of a plugin's archives. Those of platforms without an archive in the directory `archives` are
+    /// taken from the manifest `before`, if it has the same version.
     pub fn sums(
         &self,
         plugin: &Plugin,
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn before_the_first_archive_no_sum_is_right_and_none_is_taken_over() {
+    fn before_the_first_archive_the_checksum_is_zero() {
         let release = release("v1.0.0");
         let manifest = release.manifest(&PLUGINS[0], &[]).unwrap();
         assert!(manifest.contains(NO_ARCHIVE), "{manifest}");

@@ -1,17 +1,17 @@
-//! The platforms that a release may have archives for, by Go's names, which are krew's, and by Rust's.
+//! The platforms of a release, by their names in Go, which krew uses, and in Rust.
 
-/// An operating system on a kind of processor.
+/// An operating system and an architecture.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Platform {
-    /// As GOOS has it.
+    /// GOOS.
     pub os: &'static str,
-    /// As GOARCH has it.
+    /// GOARCH.
     pub arch: &'static str,
-    /// What Rust calls it, whatever the C library.
+    /// The Rust target without the C library.
     triples: &'static [&'static str],
 }
 
-/// All of them, in the order of the manifests. Windows is not among them: the plugins were never run there.
+/// All platforms, in the order of the manifests. Windows is untested and not included.
 pub const PLATFORMS: [Platform; 4] = [
     Platform {
         os: "linux",
@@ -36,7 +36,7 @@ pub const PLATFORMS: [Platform; 4] = [
 ];
 
 impl Platform {
-    /// The platform of a Rust target such as `x86_64-unknown-linux-musl`; nothing if there are no archives for it.
+    /// The platform of a Rust target such as `x86_64-unknown-linux-musl`. `None` if there are no archives for it.
     pub fn of_target(target: &str) -> Option<&'static Self> {
         PLATFORMS.iter().find(|platform| platform.triples.contains(&target))
     }

@@ -1,13 +1,13 @@
-//! The one table of what this repository ships: `cargo xtask dist` builds by it, and the manifests are written from it.
+//! The plugins that this repository ships: the table for `cargo xtask dist` and for the krew manifests.
 
 /// A plugin, as krew presents it.
 #[derive(Debug)]
 pub struct Plugin {
-    /// What is typed after `kubectl`.
+    /// The command after `kubectl`.
     pub name: &'static str,
     /// At most 50 characters, for the table that `kubectl krew search` prints.
     pub short_description: &'static str,
-    /// Lines of at most 80 characters; what it is for, neither examples nor flags.
+    /// The purpose, without examples and flags, in lines of at most 80 characters.
     pub description: &'static str,
 }
 
@@ -17,39 +17,39 @@ pub const PLUGINS: &[Plugin] = &[
         name: "crt",
         short_description: "Rotate Rancher's cluster registration tokens",
         description: "\
-A cluster registration token is what the agent of a Rancher cluster shows when
-it opens its tunnel; who has it can pose as the agent. This plugin lists these
-tokens and changes them: it makes a new one, proves by a real connection that
-the agent runs with it, and only then revokes the old one. It may be killed at
-any moment: the same command goes on, or the start is restored.
+The agent of a Rancher cluster authenticates with a cluster registration token.
+An attacker who has the token can impersonate the agent. This plugin lists the
+tokens and rotates them: it creates a new token, verifies with a real connection
+that the agent uses it, and only then revokes the old one. If it is killed, run
+the same command to resume, or `rollback` to restore the original state.
 ",
     },
     Plugin {
         name: "bootstrap-token",
-        short_description: "Make, explain and rotate node bootstrap tokens",
+        short_description: "Create, explain and rotate node bootstrap tokens",
         description: "\
-A bootstrap token is what a machine shows to the API server to become a node.
-This plugin makes them by the rules of the server that will check them, lists
-them without their secrets, says why one cannot work, and revokes them until
-they are really refused. It changes them, too, where they are kept: the new one
-is proven and delivered before the old one ends.
+A machine authenticates with a bootstrap token to join a cluster as a node. This
+plugin creates tokens that the server accepts, lists them without their secrets,
+explains why a token does not work, and revokes tokens. It also rotates a token
+where it is stored: the new token is verified and delivered before the old one
+is revoked.
 ",
     },
     Plugin {
         name: "argocd-rancher",
-        short_description: "Rotate the Rancher tokens that Argo CD deploys by",
+        short_description: "Rotate the Rancher API tokens that Argo CD uses",
         description: "\
-Argo CD reaches a cluster of Rancher through Rancher, by an API token that
-stands in a Secret; when the token ends, all deployments to the cluster fail.
-This plugin gives Argo CD a token for each cluster alone and changes them: it
-mints a new one, proves that Argo CD can work with it, puts it in place, and
-only then revokes the old one. It also names dead tokens and duplicates.
+Argo CD reaches a cluster of Rancher through Rancher, with an API token from a
+Secret. When the token expires, all deployments to the cluster fail. This plugin
+gives each cluster a token of its own and rotates the tokens: it creates a new
+one, verifies that Argo CD can use it, updates the Secret, and only then revokes
+the old one. It also lists invalid tokens and duplicates.
 ",
     },
 ];
 
 impl Plugin {
-    /// The package that cargo builds it from.
+    /// The cargo package.
     pub fn package(&self) -> String {
         format!("kubectl-{}", self.name)
     }
@@ -60,8 +60,8 @@ impl Plugin {
         format!("kubectl-{}", self.name.replace('-', "_"))
     }
 
-    /// Shown once after the installation: what krew v0.5.0 cannot do. The name is the one that kubectl looks for (1.36,
-    /// pkg/cmd/plugin_completion.go).
+    /// krew shows it after the installation: krew v0.5.0 does not install completion. The file name is the one that
+    /// kubectl looks for (1.36, pkg/cmd/plugin_completion.go).
     pub fn caveats(&self) -> String {
         let file = format!("~/.local/bin/{}", self.binary().replacen('-', "_complete-", 1));
         format!(

@@ -17,9 +17,8 @@ pub(crate) fn root() -> PathBuf {
 
 /// The cargo that runs us, in the root.
 ///
-/// It must not see what `cargo run` has told us about our own package: the build script of ring looks at these
-/// variables, so that ring and all that stands on it would be compiled again each time that cargo is called in the
-/// other way.
+/// The variables that `cargo run` sets for our own package are removed. The build script of ring depends on them, so
+/// ring and its dependents would be compiled again whenever cargo is called with other values.
 pub(crate) fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
     const ABOUT_US: [&str; 3] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

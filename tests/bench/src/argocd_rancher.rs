@@ -13,7 +13,7 @@ use kube::api::{ListParams, PostParams};
 use serde_json::json;
 use test_cluster::{ControlPlane, FakeRancher, Registration, TestEnvironment, TokenStorage, User};
 
-use crate::cost::{Cost, Subject};
+use crate::cost::{Cost, MeasuredCommand};
 use crate::figures::{ratio, table};
 
 /// Registrations in parallel. Each starts an agent.
@@ -46,23 +46,23 @@ pub(crate) async fn run(environment: &TestEnvironment, plugin: &Path, kubectl: &
         "wall, of all",
     ]);
     let mut measured = Vec::new();
-    for subject in [place.script()?, place.plugin(&ROTATE)] {
+    for command in [place.script()?, place.plugin(&ROTATE)] {
         let before = place.tokens().await?;
         let logged = place.rancher.log()?.len();
-        let cost = subject.once()?;
+        let cost = command.once()?;
         let requests = place.requests_since(logged)?;
         let after = place.tokens().await?;
         ensure!(
             after.len() == clusters && after.iter().all(|token| !before.contains(token)),
             "{} has not rotated all",
-            subject.name
+            command.name
         );
         ensure!(
-            place.living().await? == clusters,
-            "{} leaves another number of living tokens",
-            subject.name
+            place.valid_tokens().await? == clusters,
+            "{} leaves another number of valid tokens",
+            command.name
         );
-        measured.push((subject.name.clone(), cost, requests));
+        measured.push((command.name.clone(), cost, requests));
     }
     for (name, cost, requests) in &measured {
         let share = |of: f64| of / clusters as f64;
@@ -146,13 +146,13 @@ impl Place {
     }
 
     /// `kubectl-argocd_rancher ARGS`
-    fn plugin(&self, args: &[&str]) -> Subject {
+    fn plugin(&self, args: &[&str]) -> MeasuredCommand {
         let sides = ["--context", "rancher", "--rancher-context", "rancher"];
         let name = format!("kubectl-argocd_rancher {}", args.first().unwrap_or(&""));
-        Subject::new(name, &self.plugin, &[args, &sides].concat()).env("KUBECONFIG", &self.kubeconfig)
+        MeasuredCommand::new(name, &self.plugin, &[args, &sides].concat()).env("KUBECONFIG", &self.kubeconfig)
     }
 
-    fn script(&self) -> Result<Subject> {
+    fn script(&self) -> Result<MeasuredCommand> {
         let file = self.dir.join("rotate.sh");
         let file = file.to_str().context("a path that is not UTF-8")?;
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -161,22 +161,24 @@ impl Place {
         // Like `kubectl config set-context --current --namespace argocd`.
         let kubeconfig = self.dir.join("script.kubeconfig");
         std::fs::copy(&self.kubeconfig, &kubeconfig)?;
-        Subject::new(
+        MeasuredCommand::new(
             "set the namespace",
             &self.dir.join("kubectl"),
             &["config", "set-context", "--current", "--namespace", "argocd"],
         )
         .env("KUBECONFIG", &kubeconfig)
         .output()?;
-        Ok(Subject::new("a script with kubectl and curl", Path::new("sh"), &[file])
-            .env("PATH", path)
-            .env("KUBECONFIG", kubeconfig)
-            .env("KUBECACHEDIR", self.dir.join("cache"))
-            .env("URL", self.rancher.url())
-            .env("CA", self.dir.join("ca.crt"))
-            .env("RANCHER", User::admin().token)
-            .env("AT_ONCE", AT_ONCE)
-            .env("GRACE", GRACE))
+        Ok(
+            MeasuredCommand::new("a script with kubectl and curl", Path::new("sh"), &[file])
+                .env("PATH", path)
+                .env("KUBECONFIG", kubeconfig)
+                .env("KUBECACHEDIR", self.dir.join("cache"))
+                .env("URL", self.rancher.url())
+                .env("CA", self.dir.join("ca.crt"))
+                .env("RANCHER", User::admin().token)
+                .env("AT_ONCE", AT_ONCE)
+                .env("GRACE", GRACE),
+        )
     }
 
     /// The tokens that Argo CD has now.
@@ -193,9 +195,9 @@ impl Place {
         Ok(secrets.items.into_iter().filter_map(config).collect())
     }
 
-    async fn living(&self) -> Result<usize> {
+    async fn valid_tokens(&self) -> Result<usize> {
         let tokens = self.rancher.tokens().await?;
-        Ok(tokens.iter().filter(|token| token["alive"] == true).count())
+        Ok(tokens.iter().filter(|token| token["valid"] == true).count())
     }
 
     /// The number of requests of kubectl, curl or the plugin.

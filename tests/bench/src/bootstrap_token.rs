@@ -12,7 +12,7 @@ use kube::api::PostParams;
 use serde_json::json;
 use test_cluster::{ControlPlane, Shape, TestEnvironment};
 
-use crate::cost::{Subject, pairs};
+use crate::cost::{MeasuredCommand, pairs};
 use crate::figures::{COMPARISON, comparison, table};
 
 /// Writes in parallel.
@@ -36,9 +36,9 @@ pub(crate) async fn run(
     .await?;
     let kubeconfig = plane.kubeconfig().to_str().context("a path that is not UTF-8")?;
     let pair = |verb: &str| {
-        let ours = Subject::new(format!("kubectl-bootstrap_token {verb}"), plugin, &[verb]);
+        let ours = MeasuredCommand::new(format!("kubectl-bootstrap_token {verb}"), plugin, &[verb]);
         let args = ["token", verb, "--kubeconfig", kubeconfig];
-        let theirs = Subject::new(format!("kubeadm token {verb}"), kubeadm, &args);
+        let theirs = MeasuredCommand::new(format!("kubeadm token {verb}"), kubeadm, &args);
         (ours.env("KUBECONFIG", kubeconfig), theirs)
     };
     let mut figures = table(&COMPARISON);
@@ -50,12 +50,12 @@ pub(crate) async fn run(
     anstream::println!("Writing {tokens} bootstrap tokens …");
     populate(&plane, tokens).await?;
     let list = pair("list");
-    for subject in [&list.0, &list.1] {
-        let rows = subject.output()?.lines().count();
+    for command in [&list.0, &list.1] {
+        let rows = command.output()?.lines().count();
         ensure!(
             rows > tokens as usize,
             "{}: {rows} lines of {tokens} tokens",
-            subject.name
+            command.name
         );
     }
     let mut figures = table(&COMPARISON);
@@ -65,7 +65,11 @@ pub(crate) async fn run(
     Ok(())
 }
 
-fn measure(figures: &mut comfy_table::Table, (ours, theirs): &(Subject, Subject), count: u32) -> Result<()> {
+fn measure(
+    figures: &mut comfy_table::Table,
+    (ours, theirs): &(MeasuredCommand, MeasuredCommand),
+    count: u32,
+) -> Result<()> {
     ours.output()?;
     theirs.output()?;
     let (a, b) = pairs(ours, theirs, count)?;

@@ -11,7 +11,7 @@ use crate::figures::median;
 
 /// A command to measure.
 #[derive(Clone)]
-pub(crate) struct Subject {
+pub(crate) struct MeasuredCommand {
     /// Its name in the table.
     pub(crate) name: String,
     argv: Vec<OsString>,
@@ -19,7 +19,7 @@ pub(crate) struct Subject {
     code: i32,
 }
 
-impl Subject {
+impl MeasuredCommand {
     /// A program with arguments. It must succeed.
     pub(crate) fn new(name: impl Into<String>, program: &Path, args: &[&str]) -> Self {
         let argv = std::iter::once(program.into()).chain(args.iter().map(OsString::from));
@@ -103,9 +103,9 @@ impl Cost {
 
 /// Measures two commands alternately, so that the load of the machine affects both. The first run of each is not
 /// counted.
-pub(crate) fn pairs(a: &Subject, b: &Subject, count: u32) -> Result<(Cost, Cost)> {
-    for subject in [a, b] {
-        subject.measure()?;
+pub(crate) fn pairs(a: &MeasuredCommand, b: &MeasuredCommand, count: u32) -> Result<(Cost, Cost)> {
+    for command in [a, b] {
+        command.measure()?;
     }
     let mut samples = (Vec::new(), Vec::new());
     for _ in 0..count {

@@ -14,7 +14,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use test_cluster::{ControlPlane, Registration, TestEnvironment, TokenStorage};
 
-use crate::cost::{Subject, pairs};
+use crate::cost::{MeasuredCommand, pairs};
 use crate::figures::{COMPARISON, comparison, table};
 
 /// Tokens per namespace, about as many as clusters have at most.
@@ -33,16 +33,16 @@ pub(crate) async fn list(
 ) -> Result<()> {
     let management = populated(environment, storage, tokens).await?;
     let cache = environment.dir().join("list-cache");
-    let subject = |name: &str, program: &Path, args: &[&str]| {
-        Subject::new(name, program, args)
+    let command = |name: &str, program: &Path, args: &[&str]| {
+        MeasuredCommand::new(name, program, args)
             .env("KUBECONFIG", management.kubeconfig())
             .env("KUBECACHEDIR", &cache)
     };
-    let ours = subject("kubectl-crt list", plugin, &["list"]);
+    let ours = command("kubectl-crt list", plugin, &["list"]);
     let kind = "clusterregistrationtokens.management.cattle.io";
     let theirs = [
-        subject(&format!("kubectl get {kind} -A"), kubectl, &["get", kind, "-A"]),
-        subject("kubectl get secrets -A", kubectl, &["get", "secrets", "-A"]),
+        command(&format!("kubectl get {kind} -A"), kubectl, &["get", kind, "-A"]),
+        command("kubectl get secrets -A", kubectl, &["get", "secrets", "-A"]),
     ];
     let rows = ours.output()?.lines().count() as u32 - 1;
     ensure!(rows >= tokens, "{rows} rows of {tokens} tokens");

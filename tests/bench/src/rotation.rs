@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use test_cluster::{FakeRancher, Registered, Registration, TestEnvironment, TokenStorage, User};
 
-use crate::cost::Subject;
+use crate::cost::MeasuredCommand;
 use crate::figures::{median, table};
 
 /// From the running pod to the first connection, and from rendering to applying.
@@ -31,7 +31,7 @@ pub(crate) async fn rotation(
     let kubeconfig = rancher.with_cluster(rancher.kubeconfig(), &cluster, &User::admin());
     let kubeconfig = kubeconfig.write(management.dir().join("user.kubeconfig"))?;
     let args = ["rotate", &cluster.id, "--only-agent", "--yes", "--settle", "0s"];
-    let rotate = Subject::new("kubectl crt rotate", plugin, &args).env("KUBECONFIG", &kubeconfig);
+    let rotate = MeasuredCommand::new("kubectl crt rotate", plugin, &args).env("KUBECONFIG", &kubeconfig);
 
     let mut runs = Vec::new();
     for _ in 0..count {
@@ -92,13 +92,13 @@ impl Run {
         let last = probes
             .map(ended)
             .next_back()
-            .context("nobody asked whether the old token is refused")??;
+            .context("no request checked that the old token is rejected")??;
 
         let mut deployment = patches("/deployments/cattle-cluster-agent".to_owned()).map(ended);
         let placed = deployment
             .next()
             .context("the agent was not pointed at the new token")??;
-        let released = deployment.next().context("the roll-out was not released")??;
+        let released = deployment.next().context("the rollout was not released")??;
         let of_kind = |kind: &'static str| lines().filter(move |line| line["kind"] == kind && line["cluster"] == id);
         let connected = of_kind("aggregation-written")
             .map(ended)

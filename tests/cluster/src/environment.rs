@@ -73,10 +73,14 @@ impl TestEnvironment {
         let dir = tempfile::Builder::new()
             .prefix("test-cluster-")
             .tempdir()
-            .context("make the bed's directory")?
+            .context("make the directory of the test environment")?
             .keep();
         let janitor = if std::env::var_os("TEST_CLUSTER_KEEP").is_some() {
-            writeln!(std::io::stderr(), "The test bed keeps its directory: {}", dir.display())?;
+            writeln!(
+                std::io::stderr(),
+                "The test environment keeps its directory: {}",
+                dir.display()
+            )?;
             None
         } else {
             Some(start_janitor(&dir)?)
@@ -180,6 +184,6 @@ fn start_janitor(dir: &Path) -> Result<ChildStdin> {
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()
-        .context("start the janitor of the bed's directory")?;
+        .context("start the janitor of the directory of the test environment")?;
     janitor.stdin.take().context("the janitor has no input")
 }

@@ -66,7 +66,7 @@ impl FakeRancher {
             timing,
         } = options;
         std::fs::create_dir_all(dir)?;
-        let authority = Authority::new("stand-in CA")?;
+        let authority = Authority::new("fake Rancher CA")?;
         let serving = authority.server("rancher.test", &["rancher.test"])?;
         let (ca, certificate, key) = (dir.join("ca.crt"), dir.join("server.crt"), dir.join("server.key"));
         std::fs::write(&ca, authority.ca_pem())?;
@@ -189,7 +189,7 @@ impl FakeRancher {
             .await?;
         let id = answer["id"]
             .as_str()
-            .with_context(|| format!("the stand-in gave no id: {answer}"))?
+            .with_context(|| format!("the fake Rancher returned no id: {answer}"))?
             .to_owned();
         Ok(Registered {
             id,
@@ -254,7 +254,7 @@ impl FakeRancher {
     /// Returns the names of the deleted ones.
     pub async fn agent_cleanup(&self, cluster: &Registered) -> Result<Vec<String>> {
         let answer = self.of(cluster, "agent-cleanup", &json!({})).await?;
-        serde_json::from_value(answer["deleted"].clone()).with_context(|| format!("the stand-in answered {answer}"))
+        serde_json::from_value(answer["deleted"].clone()).with_context(|| format!("the fake Rancher returned {answer}"))
     }
 
     /// Wakes Rancher's controllers for this cluster, like any write to it.
@@ -312,10 +312,10 @@ impl FakeRancher {
             .map(drop)
     }
 
-    /// All issued API tokens of all users: `name`, `user`, `clusterId`, `alive`, `lastUsedAt`, `description`.
+    /// All issued API tokens of all users: `name`, `user`, `clusterId`, `valid`, `lastUsedAt`, `description`.
     pub async fn tokens(&self) -> Result<Vec<Value>> {
         let answer = self.control(Method::GET, "tokens", &Value::Null).await?;
-        serde_json::from_value(answer).context("understand the stand-in's tokens")
+        serde_json::from_value(answer).context("understand the tokens of the fake Rancher")
     }
 
     /// Changes an API token as an administrator or time does: `{"enabled": false}`, `{"expired": true}`.
@@ -335,7 +335,8 @@ impl FakeRancher {
         let answer = self
             .control(Method::GET, &format!("clusters/{}", cluster.id), &Value::Null)
             .await?;
-        serde_json::from_value(answer.clone()).with_context(|| format!("understand the stand-in's report: {answer}"))
+        serde_json::from_value(answer.clone())
+            .with_context(|| format!("understand the report of the fake Rancher: {answer}"))
     }
 
     /// All log entries so far: requests, tunnels, rotations, with fingerprints.
@@ -385,14 +386,14 @@ impl FakeRancher {
         let answer = self.client("", None)?.request_text(request.body(body)?).await;
         let text = answer.with_context(|| {
             format!(
-                "ask the stand-in for {uri}; its log is {}",
+                "request {uri} from the fake Rancher; its log is {}",
                 self.process.log().display()
             )
         })?;
         if text.trim().is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_str(&text).with_context(|| format!("the stand-in answered {text:?}"))
+        serde_json::from_str(&text).with_context(|| format!("the fake Rancher returned {text:?}"))
     }
 }
 

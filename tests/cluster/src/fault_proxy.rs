@@ -40,7 +40,7 @@ pub use rules::{Fault, Moment, On, Outage, Planned};
 use tls::{Dialer, acceptor};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
+type ProxyResponse = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
 /// A server behind the proxy.
 #[derive(Clone)]
@@ -346,7 +346,7 @@ async fn handle(
     line: &Arc<Line>,
     dialer: &Arc<Dialer>,
     shared: &Arc<Shared>,
-) -> Result<Answer> {
+) -> Result<ProxyResponse> {
     let (parts, body) = request.into_parts();
     let request = http::Request::from_parts(parts, body.collect().await?.to_bytes());
     let delay = shared.delay_of(&request);
@@ -373,7 +373,7 @@ async fn arrived(
     line: &Line,
     dialer: &Dialer,
     shared: &Arc<Shared>,
-) -> Result<Answer> {
+) -> Result<ProxyResponse> {
     let path = request.uri().path().to_owned();
     let (ticket, planned) = shared.arrive(&request);
     if let Some((Fault::Away(outage), planned)) = &planned {
@@ -472,7 +472,7 @@ async fn forward(
     Ok(answer)
 }
 
-fn said(status: u16, body: String) -> Result<Answer> {
+fn said(status: u16, body: String) -> Result<ProxyResponse> {
     let answer = Response::builder()
         .status(status)
         .header(CONTENT_TYPE, "application/json");
@@ -480,7 +480,7 @@ fn said(status: u16, body: String) -> Result<Answer> {
 }
 
 /// The response of an API server that rejects a request: a `kind: Status`, and `Retry-After` if given.
-fn refusal(status: u16, retry_after: Option<Duration>) -> Result<Answer> {
+fn refusal(status: u16, retry_after: Option<Duration>) -> Result<ProxyResponse> {
     let (reason, message) = match status {
         409 => (
             "Conflict",

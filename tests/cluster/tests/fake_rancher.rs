@@ -99,7 +99,7 @@ async fn ask(
 }
 
 /// Issues a token for the admin. Returns its name and its value.
-async fn minted(rancher: &FakeRancher, cluster: &str, ttl: i64) -> Result<(String, String)> {
+async fn issued(rancher: &FakeRancher, cluster: &str, ttl: i64) -> Result<(String, String)> {
     let body = json!({"type": "token", "clusterId": cluster, "ttl": ttl}).to_string();
     let (code, answer) = ask(rancher, "POST", "/v3/tokens", Some(&User::admin().token), &body).await?;
     assert_eq!(code, 201, "{answer}");
@@ -115,13 +115,13 @@ async fn api_tokens_get_the_responses_of_rancher() -> Result<()> {
     let rancher = environment.rancher(TokenStorage::Secret).await?;
     let cluster = rancher.register_as(&Registration::imported("lund").quick()).await?;
     let (admin, id) = (User::admin().token, cluster.id.as_str());
-    let (name, scoped) = minted(rancher, id, 0).await?;
-    let (_, stillborn) = minted(rancher, id, -1).await?;
-    let (_, elsewhere) = minted(rancher, "c-other", 60_000).await?;
-    let (_, at_local) = minted(rancher, "local", 60_000).await?;
+    let (name, scoped) = issued(rancher, id, 0).await?;
+    let (_, expired) = issued(rancher, id, -1).await?;
+    let (_, elsewhere) = issued(rancher, "c-other", 60_000).await?;
+    let (_, at_local) = issued(rancher, "local", 60_000).await?;
     let (one, version) = (format!("/v3/clusters/{id}"), format!("/k8s/clusters/{id}/version"));
     let local = "/k8s/clusters/local/version";
-    let nobody = "User \\\"system:unauthenticated\\\" cannot get resource \\\"clusters\\\"";
+    let unauthenticated = "User \\\"system:unauthenticated\\\" cannot get resource \\\"clusters\\\"";
     let denied = "Unauthorized 401: must authenticate";
     let unseen = "User \\\"u-viewer\\\" cannot get resource \\\"clusters\\\"";
     let viewer = User::viewer().token;
@@ -132,10 +132,10 @@ async fn api_tokens_get_the_responses_of_rancher() -> Result<()> {
         (&scoped, "/v3/tokens", 401, denied),
         (&scoped, "/version", 401, "\"kind\":\"Status\""),
         (&at_local, local, 200, "gitVersion"),
-        (&elsewhere, &version, 403, nobody),
-        (&stillborn, &version, 403, nobody),
-        (&stillborn, &one, 401, denied),
-        ("token-x:y", &version, 403, nobody),
+        (&elsewhere, &version, 403, unauthenticated),
+        (&expired, &version, 403, unauthenticated),
+        (&expired, &one, 401, denied),
+        ("token-x:y", &version, 403, unauthenticated),
         (&viewer, &version, 403, unseen),
         (&viewer, "/k8s/clusters/local/api/v1/nodes", 403, ""),
         (&admin, "/k8s/clusters/c-nowhere/version", 404, "\"Code\":\"NotFound\""),
@@ -168,9 +168,9 @@ async fn discovery_is_redirected_for_local_by_2_15_only() -> Result<()> {
     for (storage, code) in [(TokenStorage::Secret, 307), (TokenStorage::Status, 200)] {
         let rancher = environment.rancher(storage).await?;
         let cluster = rancher.register_as(&Registration::imported("turku").quick()).await?;
-        let (_, local) = minted(rancher, "local", 60_000).await?;
-        let (_, scoped) = minted(rancher, &cluster.id, 60_000).await?;
-        let (_, unscoped) = minted(rancher, "", 60_000).await?;
+        let (_, local) = issued(rancher, "local", 60_000).await?;
+        let (_, scoped) = issued(rancher, &cluster.id, 60_000).await?;
+        let (_, unscoped) = issued(rancher, "", 60_000).await?;
         let status = async |path: String, token: &str| {
             Ok::<_, anyhow::Error>(ask(rancher, "GET", &path, Some(token), "").await?.0)
         };
@@ -435,7 +435,7 @@ async fn a_new_address_is_pushed_with_the_next_deployment_only() -> Result<()> {
     rancher.reachable(&old, false).await?;
     let report = rancher.report(&cluster).await?;
     assert!(
-        report.connected_since.is_some() && report.without.way_back.is_empty(),
+        report.connected_since.is_some() && report.without.valid_token.is_empty(),
         "{report:#?}"
     );
     assert!(report.without.restart_safety.is_empty(), "{report:#?}");
@@ -462,7 +462,7 @@ async fn an_agent_with_an_unreachable_address_disconnects() -> Result<()> {
     }
     let report = rancher.report(&cluster).await?;
     assert!(
-        !report.without.way_back.is_empty() && !report.without.restart_safety.is_empty(),
+        !report.without.valid_token.is_empty() && !report.without.restart_safety.is_empty(),
         "{report:#?}"
     );
     assert_eq!(
@@ -508,7 +508,7 @@ async fn an_agent_starts_only_with_the_checksum_of_the_published_ca() -> Result<
     }
     let report = rancher.report(&cluster).await?;
     assert!(
-        report.without.way_back.is_empty() && !report.without.restart_safety.is_empty(),
+        report.without.valid_token.is_empty() && !report.without.restart_safety.is_empty(),
         "{report:#?}"
     );
     let pods = Api::<Pod>::namespaced(
@@ -613,7 +613,7 @@ const VICTIM: &str = "TESTBED_TEST_VICTIM";
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_the_test_process_ends_everything() -> Result<()> {
     if std::env::var_os(VICTIM).is_some() {
-        println!("\nalive: {}", everything().await?);
+        println!("\nstarted: {}", everything().await?);
         return std::future::pending().await;
     }
     // Built before, so that the time limit covers only its start.
@@ -624,16 +624,16 @@ async fn killing_the_test_process_ends_everything() -> Result<()> {
         .stdout(Stdio::piped())
         .spawn()?;
     let lines = BufReader::new(victim.stdout.take().context("no output")?).lines();
-    let told = lines
+    let started = lines
         .map_while(Result::ok)
-        .find_map(|line| line.strip_prefix("alive: ").map(str::to_owned));
+        .find_map(|line| line.strip_prefix("started: ").map(str::to_owned));
     victim.kill()?;
     victim.wait()?;
-    let (dir, pids): (String, Vec<u32>) = serde_json::from_str(&told.context("it did not come up")?)?;
+    let (dir, pids): (String, Vec<u32>) = serde_json::from_str(&started.context("it did not come up")?)?;
     assert!(pids.len() >= 9, "{pids:?}");
     let left = || {
-        let alive = |pid: &&u32| Path::new(&format!("/proc/{pid}")).exists();
-        (pids.iter().filter(alive).count(), Path::new(&dir).exists())
+        let runs = |pid: &&u32| Path::new(&format!("/proc/{pid}")).exists();
+        (pids.iter().filter(runs).count(), Path::new(&dir).exists())
     };
     let killed = Instant::now();
     while left() != (0, false) {

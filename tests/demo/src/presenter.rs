@@ -67,16 +67,16 @@ impl<'a> Presenter<'a> {
 
     /// Runs `kubectl LINE`, split at blanks. It must succeed. `why` is printed before it, unless it is empty.
     pub(crate) async fn kubectl(&mut self, why: &str, line: &str) -> Result<()> {
-        self.scene(why, line, None).await
+        self.run(why, line, None).await
     }
 
     /// `kubectl LINE > FILE`, in the directory that all commands run in.
     pub(crate) async fn kubectl_into(&mut self, why: &str, line: &str, file: &str) -> Result<PathBuf> {
-        self.scene(why, line, Some(file)).await?;
+        self.run(why, line, Some(file)).await?;
         Ok(self.environment.directory().join(file))
     }
 
-    async fn scene(&mut self, why: &str, line: &str, into: Option<&str>) -> Result<()> {
+    async fn run(&mut self, why: &str, line: &str, into: Option<&str>) -> Result<()> {
         let redirected = into.map(|file| format!(" > {file}")).unwrap_or_default();
         if !why.is_empty() {
             Self::say(why);

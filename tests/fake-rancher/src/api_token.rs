@@ -20,7 +20,7 @@ use crate::world::World;
 /// The longest TTL that Rancher grants, in minutes. 0: no limit (`pkg/settings/setting.go`, 2.15.0).
 pub(crate) const MAX_TTL: &str = "auth-token-max-ttl-minutes";
 /// `expiresAt` is empty in the response, and filled by a controller seconds later (seen on Rancher 2.15.0 and 2.12.0).
-const EXPIRY_TOLD_AFTER: SignedDuration = SignedDuration::from_secs(2);
+const EXPIRY_SHOWN_AFTER: SignedDuration = SignedDuration::from_secs(2);
 
 /// One token.
 #[derive(Clone)]
@@ -55,8 +55,8 @@ impl ApiToken {
     /// As `/v3/tokens` shows it (`pkg/client/generated/management/v3/zz_generated_token.go`, 2.15.0). Only the response
     /// that issues it has the value.
     pub(crate) fn shown(&self, now: Timestamp, current: bool) -> Value {
-        let told = now.duration_since(self.created) >= EXPIRY_TOLD_AFTER;
-        let expires = self.ends().filter(|_| told && self.ttl != 0).map(rfc3339);
+        let expiry_is_shown = now.duration_since(self.created) >= EXPIRY_SHOWN_AFTER;
+        let expires = self.ends().filter(|_| expiry_is_shown && self.ttl != 0).map(rfc3339);
         json!({
             "authProvider": "local", "baseType": "token", "clusterId": self.cluster, "created": rfc3339(self.created),
             "createdTS": self.created.as_millisecond(), "current": current, "description": self.description,
@@ -76,9 +76,10 @@ impl ApiTokens {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Issues a token. `asked` is silently clamped: 0 and values above the limit become the limit (seen on Rancher
+    /// Issues a token. The TTL of `asked` is silently clamped: 0 and values above the limit become the limit (seen on
+    /// Rancher
     /// 2.15.0 and 2.12.0).
-    pub(crate) fn mint(&self, user: &str, asked: &Asked, limit_minutes: i64) -> ApiToken {
+    pub(crate) fn issue(&self, user: &str, asked: &TokenRequest, limit_minutes: i64) -> ApiToken {
         let limit = limit_minutes * 60_000;
         let clamped = limit > 0 && (asked.ttl == 0 || asked.ttl > limit);
         let token = ApiToken {
@@ -143,7 +144,7 @@ impl ApiTokens {
 /// and 2.12.0).
 #[derive(serde::Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct Asked {
+pub(crate) struct TokenRequest {
     pub(crate) ttl: i64,
     pub(crate) description: String,
     pub(crate) cluster_id: Option<String>,
@@ -194,9 +195,9 @@ pub(crate) fn report(world: &World) -> Value {
     let now = Timestamp::now();
     let tokens = world.tokens.lock();
     let shown = tokens.values().map(|token| {
-        let lives = token.is_valid(now, token.cluster.as_deref()) && user(world, &token.user).is_some();
+        let is_valid = token.is_valid(now, token.cluster.as_deref()) && user(world, &token.user).is_some();
         json!({
-            "name": token.name, "user": token.user, "clusterId": token.cluster, "alive": lives,
+            "name": token.name, "user": token.user, "clusterId": token.cluster, "valid": is_valid,
             "lastUsedAt": token.last_used.map(rfc3339), "description": token.description,
         })
     });
@@ -207,8 +208,8 @@ pub(crate) fn report(world: &World) -> Value {
 mod tests {
     use super::*;
 
-    fn asked(ttl: i64, cluster: Option<&str>) -> Asked {
-        Asked {
+    fn asked(ttl: i64, cluster: Option<&str>) -> TokenRequest {
+        TokenRequest {
             ttl,
             description: "x".into(),
             cluster_id: cluster.map(str::to_owned),
@@ -222,19 +223,19 @@ mod tests {
     #[test]
     fn a_ttl_is_silently_clamped_to_the_limit() {
         let tokens = ApiTokens::default();
-        let minted = |ttl, limit| tokens.mint("u-a", &asked(ttl, None), limit).ttl;
-        assert_eq!(minted(0, 129_600), 7_776_000_000);
-        assert_eq!(minted(31_536_000_000, 129_600), 7_776_000_000);
-        assert_eq!(minted(1000, 129_600), 1000);
-        assert_eq!(minted(0, 0), 0);
-        assert_eq!(minted(-1, 129_600), -1);
+        let granted = |ttl, limit| tokens.issue("u-a", &asked(ttl, None), limit).ttl;
+        assert_eq!(granted(0, 129_600), 7_776_000_000);
+        assert_eq!(granted(31_536_000_000, 129_600), 7_776_000_000);
+        assert_eq!(granted(1000, 129_600), 1000);
+        assert_eq!(granted(0, 0), 0);
+        assert_eq!(granted(-1, 129_600), -1);
     }
 
     #[test]
     fn a_scoped_token_is_valid_at_its_cluster_only() {
         let tokens = ApiTokens::default();
-        let scoped = value(&tokens.mint("u-a", &asked(60_000, Some("c-aaaaa")), 0));
-        let open = value(&tokens.mint("u-a", &asked(60_000, Some("")), 0));
+        let scoped = value(&tokens.issue("u-a", &asked(60_000, Some("c-aaaaa")), 0));
+        let open = value(&tokens.issue("u-a", &asked(60_000, Some("")), 0));
         for (scope, valid) in [
             (Some("c-aaaaa"), true),
             (Some("c-bbbbb"), false),
@@ -249,8 +250,8 @@ mod tests {
     #[test]
     fn expired_disabled_and_deleted_tokens_are_invalid_and_only_the_owner_deletes() {
         let tokens = ApiTokens::default();
-        let live = tokens.mint("u-a", &asked(0, None), 0);
-        let expired = tokens.mint("u-a", &asked(-1, None), 0);
+        let live = tokens.issue("u-a", &asked(0, None), 0);
+        let expired = tokens.issue("u-a", &asked(-1, None), 0);
         assert!(tokens.used(&value(&expired), None).is_none());
         assert!(tokens.used(&value(&live), None).is_some());
         assert!(tokens.used(&format!("{}:wrong", live.name), None).is_none());
@@ -267,7 +268,7 @@ mod tests {
     #[test]
     fn the_last_use_is_recorded_and_the_value_is_not_returned_again() {
         let tokens = ApiTokens::default();
-        let token = tokens.mint("u-a", &asked(60_000, None), 0);
+        let token = tokens.issue("u-a", &asked(60_000, None), 0);
         let shown = token.shown(Timestamp::now(), false);
         assert_eq!((&shown["lastUsedAt"], &shown["expiresAt"]), (&Value::Null, &json!("")));
         assert!(!shown.to_string().contains(&token.key));

@@ -80,7 +80,7 @@ pub(crate) struct Registration {
     /// Replicas of the agent. Rancher sets them itself, outside its apply.
     #[serde(default = "one")]
     replicas: u32,
-    /// Begin in the state that an import ends in, with one roll-out instead of three.
+    /// Begin in the final state of an import, with one rollout instead of three.
     #[serde(default)]
     quick: bool,
 }
@@ -310,7 +310,7 @@ fn unsettled(world: &World, id: &str, replicas: u32) -> Option<&'static str> {
         ),
         (
             counts == [wanted; 3] && pods == replicas as usize,
-            "the roll-out is not over",
+            "the rollout is not complete",
         ),
         (
             sessions(Tunnel::Agent) == replicas as usize,

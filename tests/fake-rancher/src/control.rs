@@ -4,27 +4,27 @@
 //! ```text
 //! POST   clusters                  {"displayName", "id"?, "kind"?, "namePattern"?, "replicas"?, "quick"?} → {"id"}
 //!                                  kind: imported k3s rke2 eks harvester provisioned local; namePattern: sha256 md5 import.
-//!                                  Answers when the agent is connected and all roll-outs are over. quick: one instead of three.
+//!                                  Responds when the agent is connected and all rollouts are complete. quick: one rollout, not three.
 //! GET    clusters                  ids
 //! GET    clusters/<id>             sessions, agents, accepted (fingerprints), conditions, connectedSince, disconnected, and
-//!                                  without: intervals {from, to, ms} without a tunnel, a steve tunnel, a wayBack (an agent with a
-//!                                  live token), restartSafety (a live token in the Secret that the Deployment names)
+//!                                  without: intervals {from, to, ms} without a tunnel, a steve tunnel, a validToken (an agent with
+//!                                  a valid token), restartSafety (a valid token in the Secret that the Deployment names)
 //! DELETE clusters/<id>
 //! POST   clusters/<id>/redeploy    {} = force.deploy; {"renderedNow", "landsAfter"} = one that races; "wait": answer once landed
 //! POST   clusters/<id>/drop-tunnels {"gap"?, "oldestLast"?} both tunnels of every pod; back one by one, so the last one writes last
 //! POST   clusters/<id>/offline     {"for"?}, and online
 //! POST   clusters/<id>/agent-cleanup {"pretendedAge"?} every agent deletes foreign credential Secrets
 //! POST   clusters/<id>/timing      {"redeploy"?} how long one apply of this cluster's agent takes; as everywhere without it
-//! POST   clusters/<id>/cluster-event an annotation that means nothing
+//! POST   clusters/<id>/cluster-event sets an annotation without meaning
 //! POST   clusters/<id>/ca-cert     {"stale": bool} status.caCert is the cluster's CA, or a former one until the agent connects again
 //! POST   clusters/<id>/reset       forget the intervals so far
 //! POST   faults                    replicaLag, replicas (1|2), leaderGap, refuse, refuseNewTokens, admit, and times
 //! POST   settings                  {"serverUrl"?, "reachable"?, "cacerts"?} changes Rancher's settings, and nothing else: answers
 //!                                  once Rancher reads the new values. reachable (true): whether agents reach the new URL
 //! POST   addresses                 {"url", "reachable"} whether agents reach Rancher under this URL; if not, its tunnels break
-//! POST   users, DELETE users/<name> a Rancher token begins or ceases to work
-//! GET    tokens                    every API token that was minted: name, user, clusterId, alive, lastUsedAt, description
-//! POST   tokens/<name>             {"enabled"?, "expired"?: true} what an administrator, or time, does to one
+//! POST   users, DELETE users/<name> adds or removes a Rancher user and its token
+//! GET    tokens                    every issued API token: name, user, clusterId, valid, lastUsedAt, description
+//! POST   tokens/<name>             {"enabled"?, "expired"?: true} changes a token as an administrator or time does
 //! POST   upgrade                   2.12.0 → 2.15.0
 //! GET    state
 //! ```

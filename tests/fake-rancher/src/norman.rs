@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::read;
-use crate::api_token::{ApiToken, Asked, MAX_TTL, authenticate, is_session, name_of};
+use crate::api_token::{ApiToken, MAX_TTL, TokenRequest, authenticate, is_session, name_of};
 use crate::config::User;
 use crate::proxy::{may_get, may_not_get};
 use crate::server::{Body, bearer, json_answer, text};
@@ -43,7 +43,7 @@ pub(crate) async fn handle(world: &Arc<World>, request: Request<Incoming>) -> Re
         return json_answer(401, &body);
     };
     match (request.method(), words.as_slice()) {
-        (&Method::POST, ["tokens"]) => mint(world, &user, request).await,
+        (&Method::POST, ["tokens"]) => issue(world, &user, request).await,
         (&Method::GET, ["tokens"]) => {
             let shown: Vec<Value> = own(world, &user).iter().map(|token| shown(token, &request)).collect();
             collection(&shown)
@@ -79,19 +79,22 @@ fn shown<B>(token: &ApiToken, request: &Request<B>) -> Value {
     token.shown(Timestamp::now(), current)
 }
 
-async fn mint(world: &Arc<World>, user: &User, request: Request<Incoming>) -> Response<Body> {
+async fn issue(world: &Arc<World>, user: &User, request: Request<Incoming>) -> Response<Body> {
     let body = request
         .into_body()
         .collect()
         .await
         .map(http_body_util::Collected::to_bytes);
-    let Some(asked) = body.ok().and_then(|body| serde_json::from_slice::<Asked>(&body).ok()) else {
+    let Some(asked) = body
+        .ok()
+        .and_then(|body| serde_json::from_slice::<TokenRequest>(&body).ok())
+    else {
         return error(422, "InvalidBodyContent", "the body is no token");
     };
     let limit = world.setting(MAX_TTL).parse().unwrap_or_default();
-    let token = world.tokens.mint(&user.name, &asked, limit);
+    let token = world.tokens.issue(&user.name, &asked, limit);
     world.log.line(
-        "token-minted",
+        "token-issued",
         json!({"token": token.name, "user": user.name, "scope": token.cluster, "ttl": token.ttl}),
     );
     let mut shown = token.shown(token.created, false);

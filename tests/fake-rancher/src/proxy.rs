@@ -393,7 +393,7 @@ fn is_cluster_wide(uri: &str) -> bool {
     holds_objects(path) && !path.contains("/namespaces/")
 }
 
-/// A body on its way back.
+/// The body of a response.
 struct Flow {
     data: http_body_util::BodyDataStream<kube::client::Body>,
     changed: Option<(Option<Filter>, Outward)>,

@@ -56,7 +56,7 @@ pub(crate) enum Lack {
     /// No steve tunnel is open.
     Steve,
     /// No running agent holds, or is about to read, a valid token.
-    WayBack,
+    ValidToken,
     /// An agent that started now, from the Secret that the Deployment names, would be rejected.
     RestartSafety,
 }
@@ -66,7 +66,7 @@ impl Lack {
         match self {
             Self::Tunnel => "tunnel",
             Self::Steve => "steve",
-            Self::WayBack => "wayBack",
+            Self::ValidToken => "validToken",
             Self::RestartSafety => "restartSafety",
         }
     }
@@ -171,7 +171,7 @@ impl Sessions {
         let mut inner = self.lock();
         let track = inner.tracks.entry(cluster.to_owned()).or_default();
         let mut changes = Vec::new();
-        for lack in [Lack::Tunnel, Lack::Steve, Lack::WayBack, Lack::RestartSafety] {
+        for lack in [Lack::Tunnel, Lack::Steve, Lack::ValidToken, Lack::RestartSafety] {
             match (lacks.contains(&lack), track.open.get(&lack).copied()) {
                 (true, None) => {
                     track.open.insert(lack, now);
@@ -212,7 +212,7 @@ impl Sessions {
                 .map(|s| s["since"].clone())
                 .min_by_key(ToString::to_string)
         };
-        let mut without = json!({"tunnel": [], "steve": [], "wayBack": [], "restartSafety": []});
+        let mut without = json!({"tunnel": [], "steve": [], "validToken": [], "restartSafety": []});
         if let Some(track) = inner.tracks.get(cluster) {
             let open = track
                 .open

@@ -331,7 +331,7 @@ impl World {
             lacks.push(Lack::Steve);
         }
         if !self.agents.any_admitted(self, cluster) {
-            lacks.push(Lack::WayBack);
+            lacks.push(Lack::ValidToken);
         }
         if !self.is_restart_safe(cluster) {
             lacks.push(Lack::RestartSafety);

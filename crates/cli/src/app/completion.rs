@@ -23,14 +23,14 @@ use crate::output::Printable;
 use crate::table::Column;
 use crate::ui::{Terminal, Ui, UiFlags};
 
-/// How long a user waits for names after pressing TAB.
+/// The timeout of a completion.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Cobra's directives: no file names; and no blank after the word either.
 const NO_FILES: u8 = 4;
 const NO_FILES_NO_SPACE: u8 = 4 | 2;
 
-/// A word that could be meant.
+/// A completion candidate.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     /// The word.
@@ -78,7 +78,7 @@ pub struct CompletionRequest {
     pub flag: Option<String>,
     /// Plain words typed before this one, the verbs not counted.
     pub words: Vec<String>,
-    /// What stands of the word under the cursor.
+    /// The beginning of the word under the cursor.
     pub current: String,
     /// The flags typed so far, as far as they make sense: `--context` and the namespace are here.
     pub global: GlobalFlags,
@@ -106,7 +106,7 @@ pub(super) fn asked(arguments: &[OsString]) -> Option<Vec<OsString>> {
     (first == "__complete" || first == "__completeNoDesc").then(|| words.to_vec())
 }
 
-/// Prints the candidates. Nothing that goes wrong is ever said: it would land in the user's command line.
+/// Prints the candidates. Errors are not printed: they would end up in the user's command line.
 pub(super) fn answer<P: Plugin>(words: Vec<OsString>) -> ProcessExit {
     let mut words: Vec<String> = words
         .into_iter()
@@ -143,7 +143,7 @@ fn lines(mut found: Vec<Candidate>) -> String {
     format!("{text}:{directive}\n")
 }
 
-/// What clap knows: verbs, flags, fixed values. Three things are made right for kubectl's shell scripts.
+/// The candidates from clap: commands, flags, fixed values. Three things are adapted to kubectl's shell scripts.
 fn from_command(mut command: clap::Command, words: &[String]) -> Vec<Candidate> {
     let current = words.last().map(String::as_str).unwrap_or_default();
     let arguments = std::iter::once("kubectl".into())
@@ -181,7 +181,7 @@ fn from_command(mut command: clap::Command, words: &[String]) -> Vec<Candidate> 
     found
 }
 
-/// What only the kubeconfig and the server know.
+/// The candidates from the kubeconfig and the server.
 fn from_plugin<P: Plugin>(command: clap::Command, words: &[String]) -> Vec<Candidate> {
     let Some(request) = request(command, words) else {
         return Vec::new();
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn the_call_is_known_by_the_programs_name_or_its_first_word() {
+    fn a_completion_call_has_the_shims_name_or_first_word() {
         let arguments = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
         assert_eq!(
             asked(&arguments(&["/x/kubectl_complete-crt", "a", ""])),
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plugin_is_asked_with_what_was_typed_before() {
+    fn candidates_depend_on_the_words_typed_before() {
         assert_eq!(complete(&["--context", "prod", "rotate", "c"]), "c-1\tin prod\n:4\n");
         assert_eq!(complete(&["rotate", "--context=prod", ""]), "c-1\tin prod\n:4\n");
         assert_eq!(complete(&["rotate", "c-1", ""]), ":4\n");

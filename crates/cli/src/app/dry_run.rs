@@ -1,19 +1,19 @@
 //! `--dry-run` as kubectl has it.
 
-/// Whether anything is changed. The words serve a verb that makes one change as well as one that carries out a plan.
+/// The value of `--dry-run`.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DryRun {
-    /// Do it
+    /// Apply the changes
     #[default]
     None,
-    /// Print what would be done, and write nothing
+    /// Print the changes without sending them
     Client,
-    /// Print what would be done, let servers check what they can check of it, and store nothing
+    /// Submit the changes as a server-side dry run, without persisting them
     Server,
 }
 
 impl DryRun {
-    /// What stands behind the result of a verb, as kubectl says it.
+    /// The suffix of the result, as in kubectl.
     pub fn suffix(self) -> &'static str {
         match self {
             Self::None => "",

@@ -40,7 +40,7 @@ fn pointer(root: &str) -> String {
 
 fn concise_command(command: Command, root: &str) -> Command {
     let values: Vec<String> = command.get_arguments().filter_map(explained_values).collect();
-    // One list of flags. What their values mean stands below it: beside each flag it would take most of the screen.
+    // One list of flags. The meaning of their values is below it, to keep the list short.
     let command = command.mut_args(|flag| {
         let is_explained = flag.get_possible_values().iter().any(has_help);
         let flag = flag.help_heading(None::<&str>);

@@ -1,6 +1,6 @@
-//! `tracing` events of our own crates, for those who asked with `-v`.
+//! The log of `tracing` events that `-v` turns on.
 //!
-//! Only crates on a list are heard: kube writes whole response bodies to its log, which could be Secrets.
+//! It shows only the events of listed crates. kube logs whole response bodies, which may be Secrets.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::ui::Ui;
 
-/// From `-v=4` on events at debug level are shown, from 8 on all of them.
+/// Shows events at debug level with `-v=4` or more, and all events with `-v=8` or more.
 pub(super) fn install(ui: &Ui, targets: &[&str]) {
     let level = match ui.verbosity() {
         0..4 => return,
@@ -21,9 +21,9 @@ pub(super) fn install(ui: &Ui, targets: &[&str]) {
         .with_writer(Lines(ui.clone()))
         .without_time()
         .with_ansi(false);
-    let heard = Targets::new().with_targets(targets.iter().map(|target| (*target, level)));
-    let subscriber = tracing_subscriber::registry().with(heard).with(layer);
-    // A second plugin in one process (a test) keeps the first one's log.
+    let filter = Targets::new().with_targets(targets.iter().map(|target| (*target, level)));
+    let subscriber = tracing_subscriber::registry().with(filter).with(layer);
+    // In a process with two plugins (a test), the log of the first one stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 

@@ -1,8 +1,7 @@
-//! The life of a plugin's process, so that a `main` stays a few lines: arguments, runtime, signals, the last word, the
-//! exit code.
+//! The process of a plugin: arguments, runtime, signals, the final error, and the exit code.
 //!
-//! Arguments are parsed before anything else exists: `--help`, `--version` and a usage error cost no runtime, no client
-//! and no file.
+//! Arguments are parsed first. `--help`, `--version` and a usage error start no runtime and no client, and read no
+//! file.
 
 mod choice;
 mod completion;
@@ -30,17 +29,17 @@ pub struct GlobalFlags {
     /// How to connect.
     #[command(flatten)]
     pub connection: ConnectionFlags,
-    /// How to talk.
+    /// What to print.
     #[command(flatten)]
     pub ui: UiFlags,
 }
 
-/// What a verb works with.
+/// The inputs of a command.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// The terminal. Its [`Ui::interrupt`] is cancelled by the first Ctrl-C or SIGTERM.
     pub ui: Ui,
-    /// The surroundings, for [`ConnectionFlags::load`].
+    /// The environment of the process, for [`ConnectionFlags::load`].
     pub environment: Environment,
 }
 
@@ -78,19 +77,19 @@ pub trait Plugin: clap::Parser + Send + 'static {
     /// The word after `kubectl`: `crt`.
     const NAME: &'static str;
 
-    /// The crates whose `tracing` events are shown from `-v=4` on, the plugin's own and its libraries'. Nobody else's are:
-    /// kube writes whole bodies to its log.
+    /// The crates whose `tracing` events `-v=4` shows: those of the plugin and its libraries. Other crates are
+    /// excluded, because kube logs whole response bodies.
     const LOGGED: &'static [&'static str] = &[];
 
     /// The common flags.
     fn global(&self) -> &GlobalFlags;
 
-    /// Does what was asked for. Await [`Ui::interrupt`] beside long work; after it was cancelled, come to an orderly end
-    /// and return an error of kind [`Kind::Interrupted`] or a code.
+    /// Runs the command. During long work, also await [`Ui::interrupt`]. Once it is cancelled, finish the call in
+    /// flight and return an error of kind [`Kind::Interrupted`] or an exit code.
     fn run(self, context: Context) -> impl Future<Output = Result<ExitCode, Error>> + Send;
 
-    /// Names for the word under the cursor that only the server knows. Shell completion waits two seconds for them and ignores an
-    /// error.
+    /// Completion candidates that only the server knows. Shell completion waits two seconds for them and ignores an error. Where a
+    /// target is missing, a user on a terminal selects from them.
     fn candidates(
         request: CompletionRequest,
         context: Context,
@@ -115,7 +114,7 @@ pub fn run<P: Plugin>() -> ProcessExit {
                 Some((ui, choice)) => match choice.ask::<P>(&ui).map(|arguments| parse(&arguments)) {
                     Ok(Ok(matches)) => matches,
                     Ok(Err(error)) => return usage(&error),
-                    Err(error) => return last_word(&ui, Err(error)).into(),
+                    Err(error) => return finish(&ui, Err(error)).into(),
                 },
             }
         }
@@ -131,7 +130,7 @@ pub fn run<P: Plugin>() -> ProcessExit {
     quiet_panics(&ui);
     log::install(&ui, P::LOGGED);
     let outcome = with_runtime(&ui, |context| plugin.run(context), P::NAME);
-    last_word(&ui, outcome).into()
+    finish(&ui, outcome).into()
 }
 
 /// clap prints help and errors itself, to the stream where each belongs.
@@ -144,7 +143,7 @@ fn usage(error: &clap::Error) -> ProcessExit {
     printed(error.print(), code)
 }
 
-/// A reader that goes away is no error.
+/// A closed pipe is not an error.
 fn printed(outcome: std::io::Result<()>, code: ExitCode) -> ProcessExit {
     match outcome {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::Done.into(),
@@ -157,7 +156,7 @@ where
     F: FnOnce(Context) -> R,
     R: Future<Output = Result<T, Error>>,
 {
-    // Whoever links another provider too must not make rustls choose by panicking.
+    // rustls panics if several providers are linked and none is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -169,13 +168,13 @@ where
         environment: Environment::of_process(Arc::new(ui.clone()), agent),
     };
     let outcome = runtime.block_on(signals::guarded(ui, work(context)));
-    // A thread that waits for a terminal or a name server must not keep the process.
+    // A thread that waits for a terminal or a name server must not keep the process running.
     runtime.shutdown_background();
     outcome
 }
 
-/// The one funnel for exit codes.
-fn last_word(ui: &Ui, outcome: Result<ExitCode, Error>) -> ExitCode {
+/// Prints the error and returns the exit code.
+fn finish(ui: &Ui, outcome: Result<ExitCode, Error>) -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
@@ -185,7 +184,7 @@ fn last_word(ui: &Ui, outcome: Result<ExitCode, Error>) -> ExitCode {
     }
 }
 
-/// A panic is a bug of ours: one line says where. Its payload is not shown, for it may quote anything.
+/// Reports a panic in one line with its location. The payload may contain a secret and is not shown.
 fn quiet_panics(ui: &Ui) {
     let ui = ui.clone();
     std::panic::set_hook(Box::new(move |panic| {
@@ -202,7 +201,7 @@ fn quiet_panics(ui: &Ui) {
 
 /// The root command under the name that a user types, for help, man pages and completion.
 pub fn command<P: Plugin>() -> clap::Command {
-    // clap looks at NO_COLOR only where it is not empty; kubectl takes its presence.
+    // clap ignores an empty NO_COLOR. kubectl checks only whether it is set.
     let color = if std::env::var_os("NO_COLOR").is_some() {
         clap::ColorChoice::Never
     } else {

@@ -1,5 +1,5 @@
-//! What a signal does: the first one ends a command that holds nothing at once. Where a lock is held or a write is in flight
-//! ([`Ui::hold`]), the first one asks for an orderly end, and the second ends it at once.
+//! Signal handling. The first signal ends a command at once, unless it holds a lock or has a write in flight
+//! ([`Ui::hold`]). Then the first signal requests an orderly end, and the second one ends the command at once.
 
 use std::future::Future;
 
@@ -9,7 +9,7 @@ use crate::ui::Ui;
 
 /// Runs `work` until it ends or a signal ends it.
 ///
-/// Work that says it was interrupted ends with the code of the signal that did it ([`Ui::by_signal`]).
+/// Interrupted work ends with the exit code of the signal ([`Ui::by_signal`]).
 pub(super) async fn guarded<T>(ui: &Ui, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let mut signals = Signals::install().map_err(|error| Error::from(error).doing("listen for signals"))?;
     tokio::pin!(work);

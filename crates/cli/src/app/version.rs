@@ -1,4 +1,4 @@
-//! The verb `version`, the same for every plugin: of this program, and, where they answer in time, of the other ends.
+//! The command `version` of every plugin: the version of the client, and those of the servers that respond in time.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use super::Context;
 use crate::ExitCode;
 use crate::output::{self, OutputFlags, OutputFormat};
 
-/// A version that needs longer than this is not worth the wait.
+/// How long to wait for the versions of the servers.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What may be typed after `version`. Flatten it into the verb.
+/// The flags of `version`. Flatten them into the command.
 #[derive(clap::Args, Clone, Debug)]
 pub struct VersionFlags {
-    /// Only the version of this program; no server is asked
+    /// If true, shows client version only (no server required)
     #[arg(long)]
     pub client: bool,
 
@@ -24,7 +24,7 @@ pub struct VersionFlags {
     pub output: Option<String>,
 }
 
-/// What the other ends say of themselves. `Serialize` gives the fields that stand beside `clientVersion`.
+/// The versions of the servers. `Serialize` returns the fields next to `clientVersion`.
 pub trait Versions: Serialize {
     /// A line for each: `Kubernetes Version: v1.36.3`.
     fn lines(&self) -> Vec<String>;
@@ -32,15 +32,15 @@ pub trait Versions: Serialize {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Known<V> {
+struct VersionReport<V> {
     client_version: &'static str,
     #[serde(flatten)]
     servers: Option<V>,
 }
 
-/// Prints the version of this program and those that `ask` finds out. It is not polled where only the program's is wanted,
-/// and is given ten seconds; `who` did not answer within them ("the cluster"). As with kubectl, what is known is printed
-/// before the failure is.
+/// Prints the version of this program and those that `ask` returns. `ask` has ten seconds, and is not polled with
+/// `--client`. The error after a timeout names `who` ("the cluster"). As with kubectl, the known versions are printed
+/// before an error.
 pub async fn run<V: Versions>(
     flags: &VersionFlags,
     context: &Context,
@@ -61,17 +61,17 @@ pub async fn run<V: Versions>(
         Ok(servers) => (servers, None),
         Err(error) => (None, Some(error)),
     };
-    let known = Known {
+    let report = VersionReport {
         client_version: concat!("v", env!("CARGO_PKG_VERSION")),
         servers,
     };
     if let OutputFormat::Table = format {
-        context.ui.out(format!("Client Version: {}", known.client_version))?;
-        for line in known.servers.iter().flat_map(V::lines) {
+        context.ui.out(format!("Client Version: {}", report.client_version))?;
+        for line in report.servers.iter().flat_map(V::lines) {
             context.ui.out(line)?;
         }
     } else {
-        output::print_value(&context.ui, &output, &known)?;
+        output::print_value(&context.ui, &output, &report)?;
     }
     failed.map_or(Ok(ExitCode::Done), Err)
 }
@@ -80,7 +80,7 @@ async fn in_time<V>(who: &str, ask: impl Future<Output = Result<V, Error>>) -> R
     let answer = tokio::time::timeout(PATIENCE, ask).await;
     answer.unwrap_or_else(|_| {
         let seconds = PATIENCE.as_secs();
-        Err(Error::failed(format!("{who} did not answer within {seconds}s")))
+        Err(Error::failed(format!("no response from {who} within {seconds}s")))
     })
 }
 
@@ -142,9 +142,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_known_is_printed_before_the_failure_to_know_more() {
+    async fn known_versions_are_printed_before_an_error() {
         let (outcome, captured) = printed(false, None, std::future::pending()).await;
-        assert_eq!(outcome.unwrap_err().message, "the cluster did not answer within 10s");
+        assert_eq!(outcome.unwrap_err().message, "no response from the cluster within 10s");
         assert_eq!(captured.out(), OURS);
     }
 }

@@ -69,7 +69,7 @@ impl Template {
     }
 
     /// Reads a single expression, for `--sort-by` and custom columns: braces and the leading dot may be left out.
-    pub fn expression(text: &str) -> Result<Self, Error> {
+    pub(crate) fn expression(text: &str) -> Result<Self, Error> {
         let inside = text.trim();
         let inside = inside
             .strip_prefix('{')
@@ -175,7 +175,7 @@ fn quoted(text: &str) -> Option<String> {
 impl Path {
     fn parse(text: &str) -> Result<Self, Error> {
         let translated = Translator { text, rest: text }.path()?;
-        let query = parse_json_path(&format!("${translated}")).map_err(|_| refused(text, "it is not understood"))?;
+        let query = parse_json_path(&format!("${translated}")).map_err(|_| refused(text, "it is not valid"))?;
         Ok(Self {
             absolute: text.starts_with('$'),
             query,
@@ -255,7 +255,7 @@ impl Translator<'_> {
                 {
                     return Err(refused(
                         self.text,
-                        &format!("{c:?} cannot stand in a key; quote it as ['…']"),
+                        &format!("{c:?} is not valid in a key; quote it as ['…']"),
                     ));
                 }
                 c => key.push(c),
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused_with_a_sentence() {
+    fn an_invalid_template_is_rejected() {
         for template in [
             "{.a",
             "{range .a[*]}",

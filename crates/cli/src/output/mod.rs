@@ -1,7 +1,7 @@
-//! `-o`: how what was found is printed, as kubectl prints it.
+//! The output formats of `-o`, as in kubectl.
 //!
-//! A verb hands over its rows as values that implement [`Printable`]; from them come the table, JSON, YAML, names,
-//! JSONPath and custom columns alike, so that no form can say more or less than another.
+//! The rows of a command implement [`Printable`]. Table, JSON, YAML, names, JSONPath and custom columns are all derived
+//! from it, so they contain the same data.
 
 mod columns;
 mod jsonpath;
@@ -134,7 +134,7 @@ impl OutputFormat {
         }
     }
 
-    /// Whether a machine reads it.
+    /// Whether it is machine-readable.
     pub fn is_structured(&self) -> bool {
         !matches!(self, Self::Table | Self::Wide)
     }
@@ -153,7 +153,7 @@ pub trait Printable: Serialize {
     /// The columns of the table.
     const COLUMNS: &'static [Column];
 
-    /// The cells, one for each column. Lists may be long: what stands there already is borrowed.
+    /// The cells, one for each column. Existing text is borrowed, since lists may be long.
     fn cells(&self) -> Vec<Cow<'_, str>>;
 
     /// `kind/name`, with the group after the kind where there is one: `certificate.cert-manager.io/x`.
@@ -169,7 +169,7 @@ pub struct ListKind {
     pub kind: &'static str,
 }
 
-/// Prints a list. `none` is what a human is told, on stderr, when it is empty: `No resources found in x namespace.`
+/// Prints a list. If it is empty, a table is replaced by `none` on stderr: `No resources found in x namespace.`
 pub fn print_list<T: Printable>(
     ui: &Ui,
     flags: &OutputFlags,
@@ -225,7 +225,7 @@ pub fn print_object<T: Printable>(ui: &Ui, flags: &OutputFlags, object: &T) -> R
     }
 }
 
-/// Prints a value as a machine reads it. Tables and names are not for values: they are refused.
+/// Prints a value in a machine-readable format. Tables and names are rejected.
 pub fn print_value(ui: &Ui, flags: &OutputFlags, value: &impl Serialize) -> Result<(), Error> {
     write(
         ui,

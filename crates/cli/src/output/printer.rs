@@ -1,6 +1,6 @@
-//! Prints a long list as it comes, where the form allows it: the first row comes early, and nothing is held.
+//! Prints a long list page by page, so that the first rows appear early and memory use stays low.
 //!
-//! Tables without `--sort-by` are printed page by page, and columns only ever grow. Every other form needs all rows.
+//! This works for tables without `--sort-by`. Their columns only grow. Every other format needs all rows.
 
 use client::error::Error;
 
@@ -23,8 +23,7 @@ enum Form<T> {
 }
 
 impl<'a, T: Printable> ListPrinter<'a, T> {
-    /// Begins. What `-o` says is checked here, before anything is asked for. `none` is what a human is told, on stderr, when
-    /// nothing was added.
+    /// Checks `-o` before any request is sent. If no row is added, a table is replaced by `none` on stderr.
     pub fn new(ui: &'a Ui, flags: &'a OutputFlags, of: ListKind, none: &'a str) -> Result<Self, Error> {
         let format = flags.format()?;
         let sorted = flags.sort_by.as_deref().is_some_and(|path| !path.is_empty());

@@ -90,7 +90,7 @@ fn json_has_four_spaces_and_sorted_keys() {
 }
 
 #[test]
-fn yaml_quotes_what_older_readers_would_misread() {
+fn yaml_quotes_words_that_yaml_1_1_misreads() {
     let (out, _) = printed(&flags("yaml"), ROWS).unwrap();
     insta::assert_snapshot!(out, @r#"
     apiVersion: example.io/v1
@@ -191,7 +191,7 @@ fn printed_in_pages(flags: &OutputFlags, pages: usize) -> Vec<String> {
 }
 
 #[test]
-fn a_table_is_printed_page_by_page_and_what_needs_all_rows_at_the_end() {
+fn a_table_is_printed_page_by_page_and_other_formats_at_the_end() {
     let first = "NAME      AGE\nnode-10   7\n";
     let both = format!("{first}b         1\na         2\n");
     assert_eq!(printed_in_pages(&flags(""), 2), [first, &both, &both]);

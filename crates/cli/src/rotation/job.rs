@@ -1,7 +1,7 @@
-//! What `rotate` and `rollback` have in common: survey, plan, confirmation, lock, engine, and the words for the end.
+//! The common part of `rotate` and `rollback`: survey, plan, confirmation, lock, engine, and the final message.
 //!
-//! Until the question is answered nothing is written, with one exception: where another process seems to hold the lock, it is
-//! tried at once, so that a live holder is reported before the user reads a plan.
+//! Nothing is written before the user confirms, with one exception. If another process seems to hold the lock, the lock
+//! is acquired first, so that a holder is reported before the user reads a plan.
 
 use std::future::Future;
 
@@ -12,7 +12,7 @@ use engine::controller::{Controller, Failure, ObservedOf, PlanOf, RotationOf};
 use engine::direction::Direction;
 use engine::engine::{Engine, Outcome};
 use engine::journal::Journal;
-use engine::lock::{End, Held, NotTaken, Record};
+use engine::lock::{AcquireError, LeaseRecord, LockGuard, Release};
 use engine::phase::Phase;
 use engine::plan::{self, NoPlan, Planned};
 use engine::rotation::Rotation;
@@ -30,34 +30,36 @@ pub(crate) const STOPPING: &str = "Stopping after the call in flight. Press Ctrl
 /// The journal of a controller's rotation.
 type JournalOf<C> = Journal<RotationOf<C>>;
 
-/// One target. Alone it is rotated by [`Job::run`]; among several it is [prepared](Job::prepare) with all of them, and [carried
-/// out](Job::carry_out) once the question about all of them is answered.
+/// The rotation or rollback of one target. [`Job::run`] is for a single target, [`several::run`] for several: it
+/// surveys all of them before the user confirms.
+///
+/// [`several::run`]: crate::rotation::several::run
 pub struct Job<'a, C> {
     /// The terminal.
     pub ui: &'a Ui,
     /// Observes and applies.
     pub controller: &'a C,
-    /// What it is about.
+    /// The target.
     pub target: &'a Target,
     /// To rotate, or to roll back.
     pub verb: Verb,
-    /// The question is answered already.
+    /// Do not ask for confirmation.
     pub yes: bool,
-    /// How far to go.
+    /// The value of `--dry-run`.
     pub dry_run: DryRun,
     /// The plan of a dry run goes to stdout: it is the output.
     pub plan_is_data: bool,
     /// One of several: its plan is one line, and its progress is prefixed with this name.
     pub among: Option<&'a str>,
-    /// The lock may be taken from a live holder.
+    /// Take the lock from a process that still renews it.
     pub force_lock: bool,
-    /// A journal that cannot be read counts as none.
+    /// Ignore a journal that cannot be read.
     pub force_journal: bool,
 }
 
 /// The result of a survey.
 struct Survey<C: Controller> {
-    record: Record,
+    record: LeaseRecord,
     journal: Option<JournalOf<C>>,
     seen: ObservedOf<C>,
     /// `None` where the end of a run in progress cannot be predicted.
@@ -65,15 +67,15 @@ struct Survey<C: Controller> {
 }
 
 /// A target that was surveyed.
-pub struct Ready<C: Controller> {
+pub(crate) struct Ready<C: Controller> {
     /// The lock, where another process seemed to hold it.
-    held: Option<(Held, Record)>,
+    held: Option<(LockGuard, LeaseRecord)>,
     survey: Survey<C>,
 }
 
 impl<C: Controller> Ready<C> {
-    /// Nothing is done after all.
-    pub async fn leave(self) {
+    /// Releases the lock without a change.
+    pub(crate) async fn leave(self) {
         release(self.held).await;
     }
 }
@@ -107,8 +109,8 @@ impl<C: Controller> Job<'_, C> {
     }
 
     /// Surveys it, and prints the plan. `None`: there is nothing more to do, and `result` says why.
-    pub async fn prepare(&self, result: &mut RotationResult) -> Result<Option<Ready<C>>, Error> {
-        let held = self.unless_interrupted(self.hold_if_held()).await??;
+    pub(crate) async fn prepare(&self, result: &mut RotationResult) -> Result<Option<Ready<C>>, Error> {
+        let held = self.unless_interrupted(self.acquire_if_held()).await??;
         let survey = match self.unless_interrupted(Box::pin(self.survey(result))).await {
             Ok(Ok(Some(survey))) => survey,
             other => {
@@ -128,63 +130,63 @@ impl<C: Controller> Job<'_, C> {
         Ok(Some(ready))
     }
 
-    /// Does it.
-    pub async fn carry_out(&self, ready: Ready<C>, result: &mut RotationResult) -> Result<(), Error> {
+    /// Rotates or rolls back after the confirmation.
+    pub(crate) async fn carry_out(&self, ready: Ready<C>, result: &mut RotationResult) -> Result<(), Error> {
         let Ready { held, survey } = ready;
         let lock = match held {
             Some((lock, _)) => lock,
-            None => self.unless_interrupted(self.take(&survey.record)).await??,
+            None => self.unless_interrupted(self.acquire(&survey.record)).await??,
         };
         let outcome = Box::pin(self.engine(lock, survey.journal)).await;
         self.finish(outcome, &survey.seen, survey.plan.as_ref(), result).await
     }
 
-    /// Where a live process seems to hold the lock, takes it or reports the holder. A holder that died before it had written a
-    /// journal left nothing to roll back but its name in the Lease.
-    async fn hold_if_held(&self) -> Result<Option<(Held, Record)>, Error> {
+    /// If another process seems to hold the lock, acquires it or reports the holder. A holder that exited before it
+    /// wrote a journal has left nothing to roll back, except its name in the Lease.
+    async fn acquire_if_held(&self) -> Result<Option<(LockGuard, LeaseRecord)>, Error> {
         if self.dry_run != DryRun::None {
             return Ok(None);
         }
         let record = self.read_lease().await?;
         let left_to_undo = self.verb == Verb::Rotate || record.journal.is_some();
-        if record.holder.is_none() || self.force_lock || (record.holder_is_gone() && left_to_undo) {
+        if record.holder.is_none() || self.force_lock || (record.holder_has_exited() && left_to_undo) {
             return Ok(None);
         }
         self.lock().await.map(Some)
     }
 
-    async fn read_lease(&self) -> Result<Record, Error> {
+    async fn read_lease(&self) -> Result<LeaseRecord, Error> {
         let lease = &self.target.lease;
         let lock = lease.lock::<RotationOf<C>>(self.controller.server());
         lock.read().await.doing(format!("read {lease}"))
     }
 
-    async fn lock(&self) -> Result<(Held, Record), Error> {
+    async fn lock(&self) -> Result<(LockGuard, LeaseRecord), Error> {
         let Target {
             display: name,
             commands,
             lease,
             ..
         } = self.target;
-        let watching = |holder: &str| {
+        let on_wait = |holder: &str| {
             self.ui.status(format!(
                 "The lock of {name} is held by {holder}. Checking whether the holder still renews it."
             ));
         };
         let lock = lease.lock::<RotationOf<C>>(self.controller.server());
-        match lock.take(self.force_lock, watching).await {
+        match lock.acquire(self.force_lock, on_wait).await {
             Ok(taken) => Ok(taken),
-            Err(NotTaken::Held(holder)) => {
+            Err(AcquireError::Held(holder)) => {
                 let message = format!("the rotation of {name} is held by {holder}");
                 let status = commands.status();
                 Err(Error::new(Kind::Held, message).hint(format!("`{status}` shows its progress")))
             }
-            Err(NotTaken::Api(error)) => Err(error).doing(format!("take the lock, {lease}")),
+            Err(AcquireError::Api(error)) => Err(error).doing(format!("acquire the lock, {lease}")),
         }
     }
 
-    /// Takes the lock after the question, unless another run has changed something since the survey.
-    async fn take(&self, surveyed: &Record) -> Result<Held, Error> {
+    /// Acquires the lock after the confirmation. Fails if another run has changed something since the survey.
+    async fn acquire(&self, surveyed: &LeaseRecord) -> Result<LockGuard, Error> {
         let (lock, record) = self.lock().await?;
         if record.journal == surveyed.journal && record.last_run == surveyed.last_run {
             return Ok(lock);
@@ -219,7 +221,7 @@ impl<C: Controller> Job<'_, C> {
             Err(NoPlan::Stuck(_)) if journal.is_some() => None,
             Err(NoPlan::Stuck(what)) => {
                 let message = format!(
-                    "cannot rotate {}: it would wait in vain for {what}",
+                    "cannot rotate {}: it would wait forever for {what}",
                     self.target.display
                 );
                 return Err(Error::failed(message));
@@ -243,7 +245,8 @@ impl<C: Controller> Job<'_, C> {
         seen.map_err(in_words)
     }
 
-    /// What the Lease claims is replaced by what the objects say. `None`: nothing of that run exists, and a new one begins.
+    /// Replaces the run in the Lease with the run that is recorded on the objects. `None` if no object of it exists: a
+    /// new run begins.
     async fn resumed(&self, claimed: JournalOf<C>, seen: &mut ObservedOf<C>) -> Result<Option<JournalOf<C>>, Error> {
         let claim = claimed.run().clone();
         let journal = claimed.resumed(seen);
@@ -262,7 +265,7 @@ impl<C: Controller> Job<'_, C> {
         Ok(journal)
     }
 
-    /// Gives a journal the direction of this command.
+    /// Sets the direction of the journal to that of this command.
     fn directed(&self, mut journal: JournalOf<C>) -> Result<JournalOf<C>, Error> {
         if self.verb == Verb::Rotate || journal.run().direction != Direction::Forward {
             return Ok(journal);
@@ -324,8 +327,8 @@ impl<C: Controller> Job<'_, C> {
         format!("{what} of {name}{reached}:")
     }
 
-    async fn engine(&self, lock: Held, journal: Option<JournalOf<C>>) -> Outcome {
-        // From the first moment on whoever resumes it rolls back.
+    async fn engine(&self, lock: LockGuard, journal: Option<JournalOf<C>>) -> Outcome {
+        // The direction is journaled first, so that a killed rollback is resumed as a rollback.
         if let Some(text) = journal
             .as_ref()
             .filter(|journal| journal.run().direction != Direction::Forward)
@@ -362,7 +365,8 @@ impl<C: Controller> Job<'_, C> {
         plan: Option<&PlanOf<C>>,
         result: &mut RotationResult,
     ) -> Result<(), Error> {
-        // Whether something is left to resume is what the Lease says, whoever wrote it last; if it cannot be read, there is.
+        // The Lease says whether there is a run to resume, also if another process wrote it. If it cannot be read,
+        // assume one.
         let pending = matches!(outcome, Outcome::Pending { .. })
             && !self.read_lease().await.is_ok_and(|record| record.journal.is_none());
         let done = matches!(outcome, Outcome::Done | Outcome::AlreadyDone);
@@ -399,9 +403,9 @@ impl<C: Controller> Job<'_, C> {
     }
 }
 
-async fn release(held: Option<(Held, Record)>) {
+async fn release(held: Option<(LockGuard, LeaseRecord)>) {
     if let Some((lock, _)) = held
-        && let Err(lost) = lock.release(End::Pending).await
+        && let Err(lost) = lock.release(Release::KeepJournal).await
     {
         tracing::debug!(%lost, "the lock was not released");
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use client::connection::Server;
 use client::error::{Doing as _, Error};
 use engine::journal::{Journal, Unreadable};
-use engine::lock::Record;
+use engine::lock::LeaseRecord;
 use engine::rotation::Rotation;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, ListParams};
@@ -19,13 +19,13 @@ const PAGE: u32 = 500;
 #[derive(Debug)]
 pub struct LeasedRotation<R: Rotation> {
     /// The Lease itself.
-    pub record: Record,
+    pub record: LeaseRecord,
     /// The journal of a rotation in progress.
     pub journal: Option<Result<Journal<R>, Unreadable>>,
 }
 
-impl<R: Rotation> From<Record> for LeasedRotation<R> {
-    fn from(record: Record) -> Self {
+impl<R: Rotation> From<LeaseRecord> for LeasedRotation<R> {
+    fn from(record: LeaseRecord) -> Self {
         let journal = record.journal.as_deref().map(Journal::read);
         Self { record, journal }
     }
@@ -44,7 +44,7 @@ impl<R: Rotation> LeasedRotation<R> {
 
     /// Whether no process holds it: no holder, or one that is known to have ended.
     pub fn is_unattended(&self) -> bool {
-        self.record.holder.is_none() || self.record.holder_is_gone()
+        self.record.holder.is_none() || self.record.holder_has_exited()
     }
 }
 
@@ -57,7 +57,7 @@ pub struct LeasedRotations<R: Rotation> {
 }
 
 impl<R: Rotation> LeasedRotations<R> {
-    /// Reads them, in pages: in one namespace, or in all. Without permission nothing is known, and nothing fails.
+    /// Reads them in pages, in one namespace or in all. A missing permission is not an error: nothing is known then.
     pub async fn read(server: &Server, namespace: Option<&str>, side: &str) -> Result<Self, Error> {
         let client = server.client.clone();
         let api: Api<Lease> = match namespace {
@@ -81,7 +81,7 @@ impl<R: Rotation> LeasedRotations<R> {
             for lease in page.items {
                 if let (Some(namespace), Some(name)) = (&lease.metadata.namespace, &lease.metadata.name) {
                     let at = (namespace.clone(), name.clone());
-                    found.by_lease.insert(at, Record::of(&lease).into());
+                    found.by_lease.insert(at, LeaseRecord::of(&lease).into());
                 }
             }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {

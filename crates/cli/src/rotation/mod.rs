@@ -1,22 +1,23 @@
-//! `rotate`, `rollback` and `status`, as every rotation has them: plan, confirmation, lock, progress, and the words and exit
-//! codes for each end.
+//! The common part of `rotate`, `rollback` and `status`: plan, confirmation, lock, progress, final message and exit
+//! code.
 //!
-//! The engine knows no terminal, and neither it nor this crate knows a product. A plugin gives
-//! * its [`Rotation`](engine::rotation::Rotation) and [`Controller`](engine::controller::Controller);
-//! * the [`Target`]: what it is called, and where its Lease is;
+//! A plugin provides
+//! * a [`Rotation`](engine::rotation::Rotation) and a [`Controller`](engine::controller::Controller);
+//! * the [`Target`]: its name and its Lease.
 //!
-//! and gets [`Job::run`], which `rotate` and `rollback` consist of; [`several::run`] for several targets in one command;
-//! [`RotationStatus`](in_progress::RotationStatus) for `status`; and [`LeasedRotations`](leases::LeasedRotations), by which a
-//! `list` marks the targets with a rotation in progress.
+//! Its commands use
+//! * [`Job::run`] for `rotate` and `rollback` of one target, [`several::run`] for several targets;
+//! * [`RotationStatus`](in_progress::RotationStatus) for `status`;
+//! * [`LeasedRotations`](leases::LeasedRotations) for a `list` that marks the targets with a rotation in progress.
 
 pub mod commands;
 pub mod force;
 pub mod in_progress;
-pub mod job;
+mod job;
 pub mod leases;
 pub mod outcome;
-pub mod plan;
-pub mod progress;
+mod plan;
+mod progress;
 pub mod results;
 pub mod several;
 pub mod target;

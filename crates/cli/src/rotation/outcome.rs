@@ -64,7 +64,7 @@ struct Metadata {
 /// The document of several targets.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct RotationResultList {
+pub(crate) struct RotationResultList {
     api_version: &'static str,
     kind: &'static str,
     metadata: serde_json::Value,
@@ -136,8 +136,9 @@ pub enum Verb {
     Rollback,
 }
 
-/// Words an outcome: `Ok` where the command has reached its end. `pending` says whether the journal is still there.
-pub fn end_of(
+/// Converts an outcome into a result. `pending`: the journal still exists. `Ok` if the command has done what was
+/// requested.
+pub(crate) fn end_of(
     verb: Verb,
     outcome: Outcome,
     target: &Target,
@@ -155,7 +156,7 @@ pub fn end_of(
                     result.end("rotated");
                     Ok(())
                 }
-                // Another run finished it before ours took the lock.
+                // Another run finished it before this one acquired the lock.
                 Verb::Rollback => Err(Error::failed(format!(
                     "the rotation of {name} can no longer be rolled back: it is finished"
                 ))),
@@ -313,7 +314,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use engine::lock::Lost;
+    use engine::lock::LockLost;
 
     use crate::rotation::commands::Commands;
     use crate::rotation::target::LeaseName;
@@ -397,7 +398,7 @@ mod tests {
     )]
     #[case::rollback_stopped(
         Verb::Rotate,
-        pending(Phase::Place, Direction::Rollback, Pause::LockLost(Lost::TakenOver)),
+        pending(Phase::Place, Direction::Rollback, Pause::LockLost(LockLost::TakenOver)),
         true,
         "4 pending | rollback of cluster oslo (c-x7k2p) stopped in phase place: the lock was lost: another run has taken it over | \
          `kubectl crt rollback c-x7k2p` resumes it"
@@ -412,7 +413,7 @@ mod tests {
     )]
     #[case::another_run_finished_it(
         Verb::Rotate,
-        pending(Phase::Prove, Direction::Forward, Pause::LockLost(Lost::NotRenewed)),
+        pending(Phase::Prove, Direction::Forward, Pause::LockLost(LockLost::NotRenewed)),
         false,
         "1 failed | another run has finished the rotation of cluster oslo (c-x7k2p) | `kubectl crt status c-x7k2p` shows the result"
     )]

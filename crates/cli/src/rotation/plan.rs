@@ -23,7 +23,7 @@ pub struct Line {
 }
 
 /// The lines of a plan.
-pub fn lines<R: Rotation>(plan: &Plan<R>) -> Vec<Line> {
+pub(crate) fn lines<R: Rotation>(plan: &Plan<R>) -> Vec<Line> {
     let line = |step: &Planned<R::Step>| match step {
         Planned::Step { phase, step } => Line {
             phase: *phase,
@@ -42,7 +42,7 @@ pub fn lines<R: Rotation>(plan: &Plan<R>) -> Vec<Line> {
 }
 
 /// The plan as text, each phase named once.
-pub fn text(title: &str, lines: &[Line], also_invalidated: &[String]) -> String {
+pub(crate) fn text(title: &str, lines: &[Line], also_invalidated: &[String]) -> String {
     let mut text = format!("{title}\n");
     let mut phase = None;
     for line in lines {

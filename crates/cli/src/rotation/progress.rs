@@ -8,7 +8,7 @@ use engine::event::{Event, Listener};
 use engine::phase::Phase;
 
 /// Shows the events of one run.
-pub struct Terminal {
+pub(crate) struct Terminal {
     ui: Ui,
     /// A prefix of each text: the name of one of several.
     name: String,
@@ -28,7 +28,7 @@ struct Display {
 
 impl Terminal {
     /// On this terminal, or in this pipe; `among`: the name under which it is one of several.
-    pub fn new(ui: &Ui, among: Option<&str>) -> Self {
+    pub(crate) fn new(ui: &Ui, among: Option<&str>) -> Self {
         let terminal = ui.terminal();
         let drawn = terminal.stderr && !terminal.plain && ui.verbosity() == 0;
         Self {

@@ -1,4 +1,4 @@
-//! Several targets in one command: all are surveyed, one question is asked about all of them, and a limited number is rotated at
+//! Several targets in one command. All of them are surveyed, the user confirms once, and a limited number is rotated at
 //! a time. A failure of one does not stop the others.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,14 +17,14 @@ use crate::rotation::job::{Job, Ready, STOPPING};
 use crate::rotation::outcome::RotationResult;
 use crate::rotation::target::Target;
 
-/// How many at once, and how far apart.
+/// How many targets are rotated at a time, and when.
 #[derive(Clone, Copy, Debug)]
 pub struct Parallelism {
-    /// So many at once.
+    /// The maximum number at a time.
     pub max: usize,
-    /// Each begins after a random delay of at most this, so that the load that all of them cause is spread.
+    /// The maximum random delay before each one, to spread the load.
     pub jitter: Duration,
-    /// After a failure no other one is begun.
+    /// After a failure, start no other one.
     pub stop_on_failure: bool,
 }
 
@@ -92,7 +92,7 @@ impl<'a, C: Controller> Each<'a, C> {
 /// Rotates all of them; `ended` is called for each as it ends.
 ///
 /// # Errors
-/// The answer to the question is no, or there is no terminal to ask on.
+/// If the user declines, or there is no terminal for the confirmation.
 pub async fn run<C: Controller>(
     ui: &Ui,
     all: &mut [Each<'_, C>],

@@ -1,7 +1,7 @@
 //! The terminal: one [`Ui`] owns every stream of the process.
 //!
-//! stdout is data, stderr is talk. Nothing else in the workspace writes to either (a lint forbids it), so that colour,
-//! quietness, a progress bar in the way and text that tries to control the terminal are each dealt with once, here.
+//! stdout is for data, stderr for messages. Nothing else in the workspace writes to either; a lint forbids it. So
+//! colour, `--quiet`, progress bars and control characters in text are handled here only.
 
 mod console;
 mod progress;
@@ -20,7 +20,7 @@ pub use self::progress::{Progress, Step};
 use client::error::{Error, Kind};
 use client::sanitize::{clean, clean_but};
 
-/// The flags that say how to talk. Flatten them into a plugin's root command.
+/// The output flags. Flatten them into a plugin's root command.
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Output options")]
 pub struct UiFlags {
@@ -49,7 +49,7 @@ pub enum ColorChoice {
     Never,
 }
 
-/// What a piece of text means; it decides its colour, and colour only ever repeats what the words say.
+/// The meaning of a piece of text, which determines its colour. Colour never carries meaning alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
     /// It went well.
@@ -83,11 +83,11 @@ impl Tone {
 pub enum Stream {
     /// stdout, for data.
     Out,
-    /// stderr, for talk.
+    /// stderr, for messages.
     Err,
 }
 
-/// The terminal as it was found when the process started, or as a test wants it.
+/// The terminal at the start of the process, or in a test.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Terminal {
     /// stdin is a terminal.
@@ -98,13 +98,13 @@ pub struct Terminal {
     pub stderr: bool,
     /// `NO_COLOR` is set (to anything: kubectl takes its presence) or `TERM` is `dumb`.
     pub plain: bool,
-    /// The locale speaks UTF-8.
+    /// The locale uses UTF-8.
     pub utf8: bool,
 }
 
 impl Terminal {
     /// What this process is connected to.
-    pub fn of_process() -> Self {
+    fn of_process() -> Self {
         let set = |name: &str| std::env::var_os(name);
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
             .into_iter()
@@ -154,7 +154,7 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Ui {
     /// The streams of this process.
-    pub fn of_process(flags: &UiFlags) -> Self {
+    pub(crate) fn of_process(flags: &UiFlags) -> Self {
         let terminal = Terminal::of_process();
         Self::new(
             Box::new(io::stdout()),
@@ -208,17 +208,19 @@ impl Ui {
     }
 
     /// The level of `-v`.
-    pub fn verbosity(&self) -> u8 {
+    pub(crate) fn verbosity(&self) -> u8 {
         self.0.flags.verbosity
     }
 
-    /// Cancelled by the first Ctrl-C or SIGTERM. Whoever [holds](Self::hold) something awaits it beside the work.
+    /// Cancelled by the first Ctrl-C or SIGTERM. A command that [holds](Self::hold) something must await it during its
+    /// work.
     pub fn interrupt(&self) -> &CancellationToken {
         &self.0.interrupt
     }
 
-    /// While the value lives, a lock is held or a write is in flight: the first Ctrl-C then only cancels [`Self::interrupt`], and
-    /// the command comes to an orderly end. Without it the first Ctrl-C ends the command at once.
+    /// Call this before acquiring a lock or sending a write. Until the value is dropped, the first Ctrl-C only cancels
+    /// [`Self::interrupt`], and the command finishes the call in flight. Otherwise the first Ctrl-C ends the command at
+    /// once.
     pub fn hold(&self) -> Hold {
         self.0.holds.send_modify(|holds| *holds += 1);
         Hold(self.clone())
@@ -229,7 +231,7 @@ impl Ui {
         let _ = self.0.holds.subscribe().wait_for(|holds| *holds == 0).await;
     }
 
-    /// Asks everybody to come to an orderly end, because of a signal.
+    /// Cancels [`Self::interrupt`] because of a signal.
     pub(crate) fn interrupt_by(&self, signal: Kind) {
         let _ = self.0.signal.set(signal);
         self.0.interrupt.cancel();
@@ -343,7 +345,7 @@ impl Ui {
         Progress::new(self.clone())
     }
 
-    /// One line on stderr, with any bar out of the way. Nothing is left to do when stderr itself fails.
+    /// Prints one line on stderr and hides any progress bar for that time. Errors of stderr are ignored.
     fn say(&self, line: &str) {
         self.0.bars.suspend(|| {
             let mut err = lock(&self.0.err);
@@ -364,7 +366,7 @@ impl Ui {
         }
     }
 
-    /// Takes the bars off the screen, because another program is going to talk to the user, until the value is dropped.
+    /// Hides the progress bars while another program uses the terminal, until the value is dropped.
     pub(crate) fn step_aside(&self) -> Aside {
         let _ = self.0.bars.clear();
         self.0.bars.set_draw_target(ProgressDrawTarget::hidden());
@@ -372,7 +374,7 @@ impl Ui {
     }
 }
 
-/// While it lives, a signal does not end the process at once.
+/// Until it is dropped, the first signal does not end the process at once.
 #[must_use]
 pub struct Hold(Ui);
 
@@ -382,7 +384,7 @@ impl Drop for Hold {
     }
 }
 
-/// While it lives, no bar is drawn.
+/// Until it is dropped, no progress bar is drawn.
 pub(crate) struct Aside(Ui);
 
 impl Drop for Aside {
@@ -399,12 +401,12 @@ pub struct Captured {
 }
 
 impl Captured {
-    /// What stands on stdout.
+    /// The text on stdout.
     pub fn out(&self) -> String {
         self.out.text()
     }
 
-    /// What stands on stderr.
+    /// The text on stderr.
     pub fn err(&self) -> String {
         self.err.text()
     }

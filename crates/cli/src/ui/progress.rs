@@ -62,7 +62,7 @@ impl Progress {
     }
 }
 
-/// A step that is under way. Dropped without [`Step::done`] or [`Step::failed`] it leaves a line that says it stopped.
+/// A step in progress. If it is dropped without [`Step::done`] or [`Step::failed`], it prints that it was stopped.
 #[derive(Debug)]
 pub struct Step {
     ui: Ui,
@@ -75,7 +75,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// Says what is being waited for now ("2 of 3 agent pods are ready"). The same text again is not said twice.
+    /// Shows the reason of a wait ("2 of 3 agent pods are ready"). A repeated reason is printed once.
     pub fn waiting(&mut self, reason: impl Into<String>) {
         let reason = clean(&reason.into());
         if reason == self.waiting {

@@ -15,7 +15,7 @@ use super::{Ui, clean, lock};
 
 impl Ui {
     /// Whether there is a terminal to ask on.
-    pub fn can_ask(&self) -> bool {
+    pub(crate) fn can_ask(&self) -> bool {
         self.0.terminal.stdin && self.0.terminal.stderr
     }
 
@@ -119,7 +119,7 @@ impl Ui {
             answer = answered => match answer {
                 Ok(Ok(answer)) => Ok(answer),
                 Ok(Err(dialoguer::Error::IO(error))) if error.kind() != std::io::ErrorKind::Interrupted => {
-                    Err(Error::from(error).doing("read the answer"))
+                    Err(Error::from(error).doing("read the input"))
                 }
                 Ok(Err(_)) | Err(_) => Err(interrupted()),
             },

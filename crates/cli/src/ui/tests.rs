@@ -20,19 +20,19 @@ fn ui(terminal: Terminal, input: &str) -> (Ui, Captured) {
 }
 
 #[test]
-fn data_goes_to_stdout_and_talk_to_stderr() {
+fn data_goes_to_stdout_and_messages_to_stderr() {
     let (ui, captured) = ui(PIPE, "");
     ui.out("data").unwrap();
-    ui.status("talk");
+    ui.status("message");
     ui.warn("care");
     ui.warn("care");
     ui.hint("try");
     assert_eq!(captured.out(), "data\n");
-    assert_eq!(captured.err(), "talk\nWarning: care\nhint: try\n");
+    assert_eq!(captured.err(), "message\nWarning: care\nhint: try\n");
 }
 
 #[test]
-fn the_terminal_of_the_reader_is_not_steered_by_a_message() {
+fn messages_cannot_control_the_terminal() {
     let (ui, captured) = ui(PIPE, "");
     ui.error(&Error::failed("bad \u{1b}[2J name"));
     assert_eq!(captured.err(), "error: bad ^[[2J name\n");

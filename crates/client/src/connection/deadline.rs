@@ -1,4 +1,4 @@
-//! A body that must be read before a point in time: `--request-timeout` covers the whole answer, as kubectl's does.
+//! A body with a deadline: `--request-timeout` covers the whole response, as in kubectl.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

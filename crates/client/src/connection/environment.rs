@@ -1,6 +1,7 @@
-//! What of the surrounding process decides how to connect: variables, the home directory, the mounted service account.
+//! The parts of the process environment that determine how to connect: variables, the home directory, the mounted
+//! service account.
 //!
-//! It is a value, so that a test has an environment of its own and nothing reads the process' variables on the side.
+//! It is a value, so that a test can have an environment of its own. Nothing else reads the variables of the process.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -8,10 +9,10 @@ use std::sync::Arc;
 
 use crate::console::{Console, Silent};
 
-/// Where a pod finds its service account.
+/// Where the service account of a pod is mounted.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// The surroundings of a connection.
+/// The environment of a connection.
 #[derive(Clone, Debug)]
 pub struct Environment {
     variables: HashMap<String, String>,
@@ -85,7 +86,7 @@ impl Environment {
         self
     }
 
-    /// A variable; one that is set to nothing counts as absent.
+    /// The value of a variable. An empty one counts as absent.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables
             .get(name)

@@ -1,7 +1,7 @@
-//! Credential plugins: the program that a kubeconfig's `exec` section names.
+//! Credential plugins: the program in the `exec` section of a kubeconfig.
 //!
-//! A plugin may open a browser and ask for a password, so it runs once, when the first request needs it, and again only
-//! when what it gave has expired or was refused. Nothing that it printed and nothing of its environment is ever shown.
+//! A plugin may open a browser and ask for a password. So it runs once, for the first request that needs it, and again
+//! only when its credential has expired or was rejected. Its output and its environment are never shown.
 //! (kubernetes/client-go v0.33, `plugin/pkg/client/auth/exec/exec.go`.)
 
 use std::process::Stdio;
@@ -18,20 +18,20 @@ use url::Url;
 use super::Trust;
 use super::environment::Environment;
 use super::identity::{Certificate, Credential, bearer};
-use super::kubeconfig::given;
+use super::kubeconfig::non_empty;
 use super::kuberc;
 use crate::console::Console;
 use crate::error::{Error, Kind, io_words, unreachable};
 use crate::secret::Secret;
 
-/// The versions of the protocol; of the older one `interactiveMode` may be left out.
+/// The versions of the protocol. In `v1beta1`, `interactiveMode` is optional.
 const V1: &str = "client.authentication.k8s.io/v1";
 const V1BETA1: &str = "client.authentication.k8s.io/v1beta1";
 
-/// Where a kubeconfig's cluster keeps configuration that is meant for the plugin.
+/// The cluster extension of a kubeconfig that contains configuration for the plugin.
 const CLUSTER_EXTENSION: &str = "client.authentication.k8s.io/exec";
 
-/// A credential plugin and what it last gave.
+/// A credential plugin and its last credential.
 pub(super) struct Plugin {
     command: String,
     arguments: Vec<String>,
@@ -42,11 +42,11 @@ pub(super) struct Plugin {
     cluster: Option<Value>,
     console: Arc<dyn Console>,
     messages_suppressed: bool,
-    given: Mutex<Given>,
+    cached: Mutex<CachedCredential>,
 }
 
 #[derive(Default)]
-struct Given {
+struct CachedCredential {
     credential: Option<Credential>,
     expires: Option<Timestamp>,
     runs: u64,
@@ -68,13 +68,13 @@ impl Plugin {
         trust: &Trust,
         environment: &Environment,
     ) -> Result<Self, Error> {
-        let command = given(exec.command).ok_or_else(|| {
+        let command = non_empty(exec.command).ok_or_else(|| {
             Error::failed("invalid configuration: command must be specified to use exec authentication plugin")
         })?;
-        let version = given(exec.api_version).unwrap_or_default();
+        let version = non_empty(exec.api_version).unwrap_or_default();
         if version != V1 && version != V1BETA1 {
             return Err(Error::failed(format!("exec plugin: invalid apiVersion \"{version}\""))
-                .hint(format!("credential plugins speak {V1} or {V1BETA1}")));
+                .hint(format!("supported versions: {V1}, {V1BETA1}")));
         }
         let mode = match exec.interactive_mode {
             Some(mode) => mode,
@@ -102,17 +102,17 @@ impl Plugin {
             variables,
             version,
             mode,
-            install_hint: given(exec.install_hint),
+            install_hint: non_empty(exec.install_hint),
             cluster: exec.provide_cluster_info.then(|| cluster_info(cluster, server, trust)),
             console: Arc::clone(&environment.console),
             messages_suppressed: environment.plugin_messages_suppressed,
-            given: Mutex::default(),
+            cached: Mutex::default(),
         })
     }
 
-    /// What it gave, if that is still good; else it runs. Requests that arrive meanwhile wait for the same run.
+    /// The cached credential, or that of a new run if it has expired. Concurrent requests wait for the same run.
     pub(super) async fn credential(&self) -> Result<Credential, Error> {
-        let mut state = self.given.lock().await;
+        let mut state = self.cached.lock().await;
         let expired = state.expires.is_some_and(|at| at <= Timestamp::now());
         if let Some(credential) = state.credential.as_ref().filter(|_| !expired) {
             return Ok(credential.clone());
@@ -125,9 +125,9 @@ impl Plugin {
         Ok(credential)
     }
 
-    /// Drops the credential of that run, because a server refused it. A later one is kept.
+    /// Drops the credential of that run, because a server rejected it. A later one is kept.
     pub(super) async fn forget(&self, generation: u64) {
-        let mut state = self.given.lock().await;
+        let mut state = self.cached.lock().await;
         if state.runs == generation {
             state.credential = None;
         }
@@ -191,7 +191,7 @@ impl Plugin {
         let answer: ExecCredential =
             serde_saphyr::from_str(&text).map_err(|_| self.failed("did not print an ExecCredential"))?;
         if answer.kind != "ExecCredential" || answer.api_version != self.version {
-            return Err(self.failed(&format!("did not answer with an ExecCredential of {}", self.version)));
+            return Err(self.failed(&format!("did not return an ExecCredential of {}", self.version)));
         }
         let status = answer
             .status
@@ -280,7 +280,7 @@ fn cluster_info(cluster: &Cluster, server: &Url, trust: &Trust) -> Value {
     if let Some(pem) = &trust.authority {
         info["certificate-authority-data"] = json!(base64::engine::general_purpose::STANDARD.encode(pem));
     }
-    if let Some(proxy) = given(cluster.proxy_url.clone()) {
+    if let Some(proxy) = non_empty(cluster.proxy_url.clone()) {
         info["proxy-url"] = json!(proxy);
     }
     if let Some(true) = cluster.disable_compression {

@@ -1,4 +1,4 @@
-//! An API server for tests: it answers over TLS (or plainly) what a test tells it, and keeps what it was asked.
+//! A fake API server, over TLS or plain http. It sends scripted responses and records the requests.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,16 +17,16 @@ use url::Url;
 
 use super::{Connection, ConnectionOptions, Environment};
 
-/// A request as it arrived.
+/// A recorded request.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct ReceivedRequest {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) certified: bool,
 }
 
-impl Seen {
+impl ReceivedRequest {
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
@@ -35,7 +35,7 @@ impl Seen {
     }
 }
 
-/// What a test lets the server do.
+/// A scripted response.
 pub(crate) enum Reply {
     /// Status, headers, body.
     Answer(u16, &'static [(&'static str, &'static str)], String),
@@ -64,23 +64,23 @@ pub(crate) fn status(code: u16) -> Reply {
     Reply::Answer(code, &[], body.to_string())
 }
 
-type Script = dyn Fn(&Seen, usize) -> Reply + Send + Sync;
+type Script = dyn Fn(&ReceivedRequest, usize) -> Reply + Send + Sync;
 
-/// The server. It ends with the test's runtime.
+/// The server. It stops with the runtime of the test.
 pub(crate) struct Fake {
     pub(crate) url: Url,
     pub(crate) ca: String,
     issuer: Issuer<'static, KeyPair>,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    received: Arc<Mutex<Vec<ReceivedRequest>>>,
 }
 
 impl Fake {
-    /// `script` is given each request and how many came before it.
-    pub(crate) async fn tls(script: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Self {
+    /// `script` returns the reply to a request. Its second argument is the number of earlier requests.
+    pub(crate) async fn tls(script: impl Fn(&ReceivedRequest, usize) -> Reply + Send + Sync + 'static) -> Self {
         Self::start(true, Arc::new(script)).await
     }
 
-    pub(crate) async fn plain(script: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn plain(script: impl Fn(&ReceivedRequest, usize) -> Reply + Send + Sync + 'static) -> Self {
         Self::start(false, Arc::new(script)).await
     }
 
@@ -92,23 +92,28 @@ impl Fake {
         let url = format!("{scheme}://127.0.0.1:{}", listener.local_addr().unwrap().port())
             .parse()
             .unwrap();
-        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-        let kept = Arc::clone(&seen);
+        let received: Arc<Mutex<Vec<ReceivedRequest>>> = Arc::default();
+        let kept = Arc::clone(&received);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (script, kept, acceptor) = (Arc::clone(&script), Arc::clone(&kept), tls.then(|| acceptor.clone()));
                 tokio::spawn(connection(stream, acceptor, script, kept));
             }
         });
-        Self { url, ca, issuer, seen }
+        Self {
+            url,
+            ca,
+            issuer,
+            received,
+        }
     }
 
-    pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+    pub(crate) fn received(&self) -> Vec<ReceivedRequest> {
+        self.received.lock().unwrap().clone()
     }
 
     pub(crate) fn methods(&self) -> Vec<String> {
-        self.seen().into_iter().map(|seen| seen.method).collect()
+        self.received().into_iter().map(|received| received.method).collect()
     }
 
     /// A connection of a kubeconfig whose user is `user` (YAML in braces), with more flags.
@@ -183,7 +188,7 @@ async fn connection(
     stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
     script: Arc<Script>,
-    kept: Arc<Mutex<Vec<Seen>>>,
+    kept: Arc<Mutex<Vec<ReceivedRequest>>>,
 ) {
     let Some(acceptor) = acceptor else {
         return serve(stream, false, script, kept).await;
@@ -195,7 +200,7 @@ async fn connection(
     serve(stream, certified, script, kept).await;
 }
 
-async fn serve<S>(stream: S, certified: bool, script: Arc<Script>, kept: Arc<Mutex<Vec<Seen>>>)
+async fn serve<S>(stream: S, certified: bool, script: Arc<Script>, kept: Arc<Mutex<Vec<ReceivedRequest>>>)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -205,7 +210,7 @@ where
             let (parts, body) = request.into_parts();
             let _ = body.collect().await;
             let path = parts.uri.to_string();
-            let seen = Seen {
+            let received = ReceivedRequest {
                 method: parts.method.to_string(),
                 path,
                 headers: parts.headers,
@@ -213,10 +218,10 @@ where
             };
             let before = {
                 let mut kept = kept.lock().unwrap();
-                kept.push(seen.clone());
+                kept.push(received.clone());
                 kept.len() - 1
             };
-            answer(script(&seen, before)).await
+            answer(script(&received, before)).await
         }
     });
     let _ = hyper::server::conn::http1::Builder::new()

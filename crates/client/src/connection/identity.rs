@@ -1,7 +1,6 @@
-//! Who we are to an API server: a token, a file that holds one, a password, a certificate, or a plugin that is asked.
+//! The client's identity: a token, a token file, a password, a client certificate, or a credential plugin.
 //!
-//! An identity is shared by all connections derived from one another, and it is lazy: no plugin runs before a request
-//! needs a credential.
+//! Connections that are derived from one another share it. It is lazy: a plugin runs when a request needs a credential.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use url::Url;
 use super::Trust;
 use super::environment::Environment;
 use super::exec::Plugin;
-use super::kubeconfig::given;
+use super::kubeconfig::non_empty;
 use super::resolve::{pem_data, pem_file};
 use crate::error::{Error, io_words};
 use crate::secret::Secret;
@@ -25,14 +24,14 @@ use crate::secret::Secret;
 /// How often a token file is read again. (client-go v0.33, `transport/token_source.go`.)
 const RELOAD: Duration = Duration::from_mins(1);
 
-/// What a request carries to prove who sends it.
+/// The credential of a request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Credential {
     /// The `Authorization` header, marked sensitive.
     pub(super) authorization: Option<HeaderValue>,
     /// The client certificate for TLS.
     pub(super) certificate: Option<Arc<Certificate>>,
-    /// Counts the runs of a plugin, so that a refused credential is renewed once and not by every request that had it.
+    /// The number of the plugin run, so that a rejected credential is renewed once, not by each request that had it.
     pub(super) generation: u64,
 }
 
@@ -69,7 +68,7 @@ impl Identity {
         }
     }
 
-    /// A bearer token and nothing else.
+    /// Only a bearer token.
     pub(super) fn token(token: &Secret, server: &Url) -> Result<Self, Error> {
         if server.scheme() != "https" {
             return Err(Error::failed("a token is not sent over plain http"));
@@ -97,7 +96,7 @@ impl Identity {
         })
     }
 
-    /// The credential to send now; a plugin runs if it has not, or if what it gave has expired.
+    /// The current credential. Runs the plugin if there is none or it has expired.
     pub(super) async fn credential(&self) -> Result<Credential, Error> {
         let plain = |authorization| Credential {
             authorization,
@@ -116,7 +115,7 @@ impl Identity {
         }
     }
 
-    /// The server refused a credential. `true` if another one may be had by asking again.
+    /// Reports a rejected credential. `true` if there may be a new one.
     pub(super) async fn refused(&self, credential: &Credential) -> bool {
         match &self.login {
             Login::Plugin(plugin) => {
@@ -124,7 +123,7 @@ impl Identity {
                 true
             }
             Login::File { read, .. } => {
-                // The file may have been replaced since: one more look, but no second try with the same token.
+                // The file may have been replaced. Read it again, but do not retry with the same token.
                 let old = read.lock().await.take().map(|(_, header)| header);
                 self.credential().await.is_ok_and(|fresh| fresh.authorization != old)
             }
@@ -140,17 +139,17 @@ fn login(
     trust: &Trust,
     environment: &Environment,
 ) -> Result<Login, Error> {
-    // The order is client-go's: what is set in the header keeps a plugin from running.
+    // The order is client-go's. A plugin does not run if the header is set.
     if let Some(token) = user.token.as_ref().filter(|token| !token.expose_secret().is_empty()) {
         return Ok(Login::Header(bearer(token.expose_secret())?));
     }
-    if let Some(path) = given(user.token_file) {
+    if let Some(path) = non_empty(user.token_file) {
         return Ok(Login::File {
             path: path.into(),
             read: Mutex::default(),
         });
     }
-    if let (Some(name), Some(password)) = (given(user.username), &user.password) {
+    if let (Some(name), Some(password)) = (non_empty(user.username), &user.password) {
         let pair = format!("{name}:{}", password.expose_secret());
         let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
         return Ok(Login::Header(sensitive(&format!("Basic {encoded}"))?));
@@ -167,8 +166,8 @@ fn login(
 
 fn certificate(user: &AuthInfo) -> Result<Option<Arc<Certificate>>, Error> {
     let chain = match (
-        given(user.client_certificate_data.clone()),
-        given(user.client_certificate.clone()),
+        non_empty(user.client_certificate_data.clone()),
+        non_empty(user.client_certificate.clone()),
     ) {
         (Some(data), _) => pem_data(&data, "client-certificate-data")?,
         (None, Some(path)) => pem_file(&path, "client-cert")?,
@@ -179,7 +178,7 @@ fn certificate(user: &AuthInfo) -> Result<Option<Arc<Certificate>>, Error> {
         .as_ref()
         .map(secrecy::ExposeSecret::expose_secret)
         .filter(|data| !data.is_empty());
-    let key = match (data, given(user.client_key.clone())) {
+    let key = match (data, non_empty(user.client_key.clone())) {
         (Some(data), _) => pem_data(data, "client-key-data")?,
         (None, Some(path)) => pem_file(&path, "client-key")?,
         (None, None) => {
@@ -205,7 +204,7 @@ async fn from_file(path: &Path, read: &Mutex<Option<(Instant, HeaderValue)>>) ->
             *read = Some((Instant::now(), header.clone()));
             Ok(header)
         }
-        // A file that is just being replaced: what was read before is still the best that is known.
+        // The file is being replaced. Use the last token.
         Err(error) => match read.as_ref() {
             Some((_, header)) => Ok(header.clone()),
             None => Err(Error::failed(format!(

@@ -1,4 +1,4 @@
-//! Finds, reads and merges kubeconfig files as client-go does; kube's own loading differs in what it refuses.
+//! Finds, reads and merges kubeconfig files as client-go does. kube rejects other files than client-go.
 //!
 //! (kubernetes/client-go v0.33, `tools/clientcmd/loader.go`.)
 
@@ -11,8 +11,8 @@ use serde_saphyr::options::DuplicateKeyPolicy;
 use super::environment::Environment;
 use crate::error::{Error, io_words};
 
-/// All kubeconfig files merged: the first file that has a name wins, and paths are relative to the file they stand in.
-/// Not `Debug`: a plugin's variables and a provider's settings hold credentials as plain texts.
+/// All kubeconfig files merged. For each name the first file wins. Paths are relative to their file.
+/// It is not `Debug`, because the variables of a plugin and the settings of a provider may contain credentials.
 #[derive(Clone, Default)]
 pub(super) struct Merged {
     pub(super) current_context: Option<String>,
@@ -22,8 +22,8 @@ pub(super) struct Merged {
 }
 
 impl Merged {
-    /// Reads `explicit` (`--kubeconfig`), else the files of `KUBECONFIG`, else `~/.kube/config`. A file that is missing
-    /// is skipped, but not one that was named by the flag.
+    /// Reads `explicit` (`--kubeconfig`), else the files of `KUBECONFIG`, else `~/.kube/config`. A missing file is
+    /// skipped, except that of the flag.
     pub(super) fn load(explicit: Option<&Path>, environment: &Environment) -> Result<Self, Error> {
         let mut merged = Self::default();
         for file in candidates(explicit, environment) {
@@ -45,7 +45,7 @@ impl Merged {
     fn add(&mut self, file: Kubeconfig, path: &Path) {
         let directory = path.parent().unwrap_or(Path::new(""));
         if self.current_context.is_none() {
-            self.current_context = given(file.current_context);
+            self.current_context = non_empty(file.current_context);
         }
         for named in file.contexts {
             first_wins(&mut self.contexts, named.name, named.context.unwrap_or_default());
@@ -85,7 +85,7 @@ fn candidates(explicit: Option<&Path>, environment: &Environment) -> Vec<PathBuf
         .collect()
 }
 
-/// Only the place of a mistake is told: what stands there may be a credential.
+/// Errors contain only the position: the text there may be a credential.
 fn parse(file: &Path, bytes: &[u8]) -> Result<Kubeconfig, Error> {
     let text = decode(bytes).ok_or_else(|| {
         Error::failed(format!(
@@ -119,8 +119,9 @@ fn parse(file: &Path, bytes: &[u8]) -> Result<Kubeconfig, Error> {
     }
 }
 
-/// Go's YAML library lets the last of two equal keys win. Read as a plain map ours does so too, but not as kube's type, in
-/// which unknown fields are flattened; so the map is the second try, and the first one knows where the mistake is.
+/// Of duplicate keys the last one wins, as in Go's YAML library. Our library does that for a map but not for kube's
+/// type, which flattens unknown fields. So the map is the second attempt. The error is that of the first one, which has
+/// the position.
 fn read(text: &str) -> Result<Option<Kubeconfig>, serde_saphyr::Error> {
     serde_saphyr::from_str(text).or_else(|error| {
         let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
@@ -175,7 +176,7 @@ fn anchor_command(directory: &Path, command: &mut Option<String>) {
     }
 }
 
-/// Given but empty is absent.
-pub(super) fn given(text: Option<String>) -> Option<String> {
+/// An empty value counts as absent.
+pub(super) fn non_empty(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }

@@ -1,4 +1,4 @@
-//! kubectl's preferences file may forbid credential plugins; what the user forbade kubectl is forbidden to us.
+//! The policy for credential plugins in kubectl's preferences file, which applies here too.
 //!
 //! (kubernetes/kubernetes v1.35, KEP-3104: `credentialPluginPolicy` and `credentialPluginAllowlist` of `~/.kube/kuberc`.)
 
@@ -24,7 +24,7 @@ struct Allowed {
     name: Option<String>,
 }
 
-/// Refuses a plugin that the preferences do not allow.
+/// Rejects a plugin that the preferences do not allow.
 pub(super) fn check(command: &str, environment: &Environment) -> Result<(), Error> {
     let Some(file) = file(environment) else { return Ok(()) };
     let Ok(text) = std::fs::read_to_string(&file) else {
@@ -61,11 +61,11 @@ pub(super) fn check(command: &str, environment: &Environment) -> Result<(), Erro
     ));
     Err(error
         .of_kind(Kind::Unauthorized)
-        .hint(format!("the policy stands in {}", file.display())))
+        .hint(format!("the policy is in {}", file.display())))
 }
 
-/// The file that a command means, as Go's `exec.LookPath` finds it: both sides are looked up, so that the name of an
-/// allowed program does not let in another one of that name.
+/// The file of a command, as Go's `exec.LookPath` finds it. The command and each allowed name are looked up, so that an
+/// allowed name does not match another program of the same name.
 fn look_up(command: &str, environment: &Environment) -> Option<PathBuf> {
     if command.contains(std::path::MAIN_SEPARATOR) {
         return std::path::absolute(command).ok().filter(|file| file.is_file());
@@ -76,7 +76,7 @@ fn look_up(command: &str, environment: &Environment) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// `KUBERC` names another file, or switches it `off`.
+/// The preferences file. `KUBERC` names another file, or is `off`.
 fn file(environment: &Environment) -> Option<PathBuf> {
     match environment.variable("KUBERC") {
         Some("off") => None,

@@ -13,7 +13,7 @@ use crate::console::Console;
 use crate::error::Error;
 use crate::redact;
 
-/// A request on its way.
+/// A request in flight.
 pub(super) struct Attempt {
     console: Arc<dyn Console>,
     what: String,

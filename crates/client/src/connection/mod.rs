@@ -1,12 +1,13 @@
-//! From kubectl's flags and kubeconfig to a client.
+//! A client from kubectl's flags and a kubeconfig.
 //!
-//! kube's own loading differs from kubectl's in some twenty ways that users notice (a missing file in `KUBECONFIG` is an
-//! error, `NO_PROXY` is matched against the proxy, a credential plugin runs three times per client, …), so this module
-//! owns the way from the options to the client, in three steps:
+//! kube loads a kubeconfig differently from kubectl in about twenty visible ways: a missing file in `KUBECONFIG` is an
+//! error, `NO_PROXY` is matched against the proxy, a credential plugin runs three times per client, and so on. So this
+//! module builds the client itself, in three steps:
 //!
-//! 1. [`ConnectionOptions`]: what was asked for;
-//! 2. [`Connection`]: what it means: an address, an identity, a trust, a proxy. Files were read, nothing was sent;
-//! 3. [`Server`]: a client that authenticates lazily, retries within bounds, passes on warnings and learns the time.
+//! 1. [`ConnectionOptions`]: the flags;
+//! 2. [`Connection`]: address, identity, trusted certificates and proxy. Files were read, nothing was sent;
+//! 3. [`Server`]: a client that authenticates lazily, retries within limits, reports warnings and reads the server's
+//!    time.
 
 mod deadline;
 mod environment;
@@ -35,47 +36,48 @@ use crate::clock::ServerClock;
 use crate::error::Error;
 use crate::secret::Secret;
 
-/// Where an API server is and who we are to it. Cheap to clone; clones and derived connections share one login.
+/// The address of an API server and the client's identity. Cheap to clone. Clones and derived connections share one
+/// login.
 #[derive(Clone, Debug)]
 pub struct Connection {
     context: Option<String>,
     namespace: String,
     server: Url,
     trust: Trust,
-    /// The kubeconfig's `proxy-url`; the variables are looked at when an address is known.
+    /// The kubeconfig's `proxy-url`. The variables are read once the address is known.
     proxy_url: Option<String>,
     identity: Arc<Identity>,
     impersonate: Impersonate,
     request_timeout: Option<Duration>,
     disable_compression: bool,
-    /// Nothing was configured and this is kubectl's default address.
+    /// It is kubectl's default address, because none was configured.
     is_default: bool,
     environment: Arc<Environment>,
 }
 
-/// What a server must show to be believed.
+/// Which server certificates are trusted.
 #[derive(Clone, Debug, Default)]
 struct Trust {
-    /// PEM; `None` trusts the system's roots.
+    /// The CA, PEM; `None` for the system's roots.
     authority: Option<String>,
-    /// A bundle that is read again while we run.
+    /// A CA file that is reloaded.
     authority_file: Option<PathBuf>,
     insecure: bool,
     server_name: Option<String>,
 }
 
-/// Whose certificate a server at another address must show.
+/// Which certificates are trusted for a server at another address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Authority<'a> {
-    /// One that this connection believes.
+    /// Those that this connection trusts.
     Same,
-    /// One that the system's roots vouch for.
+    /// Those of the system's roots.
     Public,
-    /// One of this PEM bundle.
+    /// Those of this PEM bundle.
     Pem(&'a str),
 }
 
-/// Who we ask the server to treat us as.
+/// The impersonated user.
 #[derive(Clone, Debug, Default)]
 struct Impersonate {
     user: Option<String>,
@@ -84,7 +86,7 @@ struct Impersonate {
     extra: Vec<(String, Vec<String>)>,
 }
 
-/// A connected API server: what the rest of the workspace talks to.
+/// A client of an API server.
 #[derive(Clone)]
 pub struct Server {
     /// The client.
@@ -107,7 +109,7 @@ impl std::fmt::Debug for Server {
 }
 
 impl Connection {
-    /// The context it came from, if a context was used.
+    /// The context, if one was used.
     pub fn context(&self) -> Option<&str> {
         self.context.as_deref()
     }
@@ -129,13 +131,13 @@ impl Connection {
         transport::connect(self)
     }
 
-    /// The same identity, trust and proxy for another address. A login is shared: a credential plugin that ran for one
-    /// side does not run again for the other.
+    /// The same identity, trust and proxy for another address. The login is shared, so a credential plugin does not run
+    /// again.
     #[must_use]
     pub fn at(&self, url: Url) -> Self {
         let mut other = self.clone();
         if url.host_str() != self.server.host_str() {
-            // The name was meant for the certificate of that host.
+            // The server name is for the certificate of the former host.
             other.trust.server_name = None;
         }
         other.server = url;
@@ -143,7 +145,7 @@ impl Connection {
         other
     }
 
-    /// No identity at all, for public endpoints: no credential of ours is sent, whatever is asked for.
+    /// The connection without an identity, for public endpoints. No credential is sent.
     #[must_use]
     pub fn anonymous_at(&self, url: Url, authority: Authority<'_>) -> Self {
         let mut other = self.at(url);
@@ -161,11 +163,11 @@ impl Connection {
         other
     }
 
-    /// The same address, trust and proxy, with this bearer token for an identity: no certificate, no login of the
-    /// kubeconfig, and nobody impersonated. What the server answers is said of the token alone.
+    /// The same address, trust and proxy, with this bearer token as the only identity: no client certificate, no login
+    /// of the kubeconfig, no impersonation. So the response depends on the token alone.
     ///
     /// # Errors
-    /// Over plain http no credential is ever sent; and a token may hold characters that no HTTP header may.
+    /// If the server is reached over plain http, or the token contains characters that an HTTP header must not contain.
     pub fn with_token(&self, token: &Secret) -> Result<Self, Error> {
         let mut other = self.clone();
         other.identity = Arc::new(Identity::token(token, &self.server)?);
@@ -180,7 +182,7 @@ impl Connection {
         self
     }
 
-    /// The bearer token that is sent now, if there is one. A credential plugin runs if it has not.
+    /// The current bearer token, if there is one. Runs the credential plugin if needed.
     pub async fn bearer_token(&self) -> Result<Option<Secret>, Error> {
         let header = self.identity.credential().await?.authorization;
         let token = header
@@ -189,8 +191,8 @@ impl Connection {
         Ok(token.map(Secret::new))
     }
 
-    /// The certificate authority that the server must show a certificate of, PEM. `None` goes by the system's roots, or
-    /// ([`Connection::is_insecure`]) by nothing.
+    /// The trusted CA, PEM. `None` for the system's roots, or if the certificate is not checked
+    /// ([`Connection::is_insecure`]).
     pub fn authority(&self) -> Option<&str> {
         self.trust.authority.as_deref()
     }

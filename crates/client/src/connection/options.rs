@@ -1,4 +1,4 @@
-//! What kubectl's connection flags say, as plain values.
+//! The values of kubectl's connection flags.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::{Connection, resolve};
 use crate::error::Error;
 use crate::secret::Secret;
 
-/// kubectl's connection flags. A value that is given but empty counts as absent, as it does for kubectl.
+/// kubectl's connection flags. An empty value counts as absent, as in kubectl.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionOptions {
     /// `--kubeconfig`
@@ -51,13 +51,14 @@ pub struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
-    /// Finds the API server and the identity as kubectl would. Reads files, sends nothing.
+    /// Determines the API server and the identity as kubectl does. Reads files, sends nothing.
     pub fn load(&self, environment: &Environment) -> Result<Connection, Error> {
         resolve::resolve(self, environment)
     }
 
-    /// The names that a kubeconfig has for the value of a flag: contexts for `--context` and any flag of a plugin that
-    /// ends so, clusters and users for theirs; `None` for other flags. For completion: what cannot be read has no names.
+    /// The completion candidates for the value of a flag: contexts for `--context` and other flags that end in
+    /// `context`, clusters and users for their flags; `None` for other flags. Files that cannot be read have no
+    /// candidates.
     pub fn names_for(&self, flag: &str, environment: &Environment) -> Option<Vec<String>> {
         let explicit = self.kubeconfig.as_deref().filter(|path| !path.as_os_str().is_empty());
         let merged = || Merged::load(explicit, environment).unwrap_or_default();

@@ -1,7 +1,8 @@
-//! Which proxy stands between us and an API server, decided as Go's `net/http` and client-go decide it.
+//! The proxy for an API server, chosen as by Go's `net/http` and client-go.
 //!
-//! A `proxy-url` of the kubeconfig is used whatever `NO_PROXY` says. Otherwise the variables decide, matched against the
-//! address of the API server; loopback addresses are never proxied. (golang.org/x/net v0.38, `http/httpproxy/proxy.go`.)
+//! A `proxy-url` of the kubeconfig takes precedence over `NO_PROXY`. Otherwise the variables apply, matched against the
+//! address of the API server. Loopback addresses are never proxied. (golang.org/x/net v0.38,
+//! `http/httpproxy/proxy.go`.)
 
 use hyper_util::client::proxy::matcher::Matcher;
 use url::{Host, Url};

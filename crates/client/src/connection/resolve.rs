@@ -1,4 +1,4 @@
-//! What the flags and the kubeconfig mean together: flag before context before file.
+//! Combines the flags and the kubeconfig. Flags take precedence over the context.
 //!
 //! (kubernetes/client-go v0.33, `tools/clientcmd/client_config.go`.)
 
@@ -10,12 +10,12 @@ use url::Url;
 
 use super::environment::Environment;
 use super::identity::Identity;
-use super::kubeconfig::{Merged, given};
+use super::kubeconfig::{Merged, non_empty};
 use super::options::ConnectionOptions;
 use super::{Connection, Impersonate, Trust};
 use crate::error::{Error, io_words};
 
-/// Where kubectl looks when nothing at all is configured.
+/// kubectl's default address.
 const DEFAULT_SERVER: &str = "http://localhost:8080";
 
 pub(super) fn resolve(options: &ConnectionOptions, environment: &Environment) -> Result<Connection, Error> {
@@ -25,7 +25,7 @@ pub(super) fn resolve(options: &ConnectionOptions, environment: &Environment) ->
         .filter(|path| !path.as_os_str().is_empty());
     let merged = Merged::load(explicit, environment)?;
     let chosen = Chosen::from(options, &merged)?;
-    let configured = set(options.server.as_ref()).or_else(|| given(chosen.cluster.server.clone()));
+    let configured = set(options.server.as_ref()).or_else(|| non_empty(chosen.cluster.server.clone()));
     if configured.is_none()
         && chosen.cluster_name.is_none()
         && let Some(in_cluster) = in_cluster(options, environment)?
@@ -39,7 +39,7 @@ pub(super) fn resolve(options: &ConnectionOptions, environment: &Environment) ->
     }
     let is_default = configured.is_none();
     let server = address(configured.as_deref().unwrap_or(DEFAULT_SERVER))?;
-    let namespace = set(options.namespace.as_ref()).or_else(|| given(chosen.context.namespace.clone()));
+    let namespace = set(options.namespace.as_ref()).or_else(|| non_empty(chosen.context.namespace.clone()));
     let trust = trust(options, &chosen.cluster)?;
     let user = with_options(options, chosen.user);
     Ok(Connection {
@@ -49,7 +49,7 @@ pub(super) fn resolve(options: &ConnectionOptions, environment: &Environment) ->
         identity: Arc::new(Identity::of(user, &chosen.cluster, &server, &trust, environment)?),
         server,
         trust,
-        proxy_url: given(chosen.cluster.proxy_url.clone()),
+        proxy_url: non_empty(chosen.cluster.proxy_url.clone()),
         request_timeout: Some(options.request_timeout).filter(|timeout| !timeout.is_zero()),
         disable_compression: options
             .disable_compression
@@ -61,10 +61,10 @@ pub(super) fn resolve(options: &ConnectionOptions, environment: &Environment) ->
 }
 
 fn set(value: Option<&String>) -> Option<String> {
-    given(value.cloned())
+    non_empty(value.cloned())
 }
 
-/// The parts of the kubeconfig that the flags point at.
+/// The parts of the kubeconfig that the flags select.
 struct Chosen {
     context_name: Option<String>,
     context: Context,
@@ -85,7 +85,7 @@ impl Chosen {
                 None => return Err(no_current_context(name, merged)),
             },
         };
-        let cluster_name = set(options.cluster.as_ref()).or_else(|| given(Some(context.cluster.clone())));
+        let cluster_name = set(options.cluster.as_ref()).or_else(|| non_empty(Some(context.cluster.clone())));
         let cluster = match &cluster_name {
             Some(name) => find(&merged.clusters, name),
             None => None,
@@ -93,9 +93,9 @@ impl Chosen {
         if let (Some(name), None, Some(_)) = (&cluster_name, &cluster, set(options.cluster.as_ref())) {
             return Err(unknown("cluster", name, &merged.clusters));
         }
-        let user = match (set(options.user.as_ref()), given(context.user.clone())) {
+        let user = match (set(options.user.as_ref()), non_empty(context.user.clone())) {
             (Some(name), _) => find(&merged.users, &name).ok_or_else(|| unknown("auth info", &name, &merged.users))?,
-            // A context that names a user who is not there is anonymous, to kubectl too.
+            // As in kubectl, a context whose user does not exist is anonymous.
             (None, Some(name)) => find(&merged.users, &name).unwrap_or_default(),
             (None, None) => AuthInfo::default(),
         };
@@ -115,7 +115,7 @@ fn find<T: Clone>(list: &[(String, T)], name: &str) -> Option<T> {
         .map(|(_, value)| value.clone())
 }
 
-/// kubectl's sentence, and what the user may have meant.
+/// kubectl's message, and a similar name.
 fn unknown<T>(what: &str, name: &str, known: &[(String, T)]) -> Error {
     with_candidates(Error::failed(format!("{what} \"{name}\" does not exist")), name, known)
 }
@@ -136,7 +136,7 @@ fn with_candidates<T>(error: Error, name: &str, known: &[(String, T)]) -> Error 
     }
 }
 
-/// The known name that is nearest to what was typed, if one is near enough to have been meant.
+/// The most similar name, if one is similar enough.
 pub(crate) fn near<'a>(typed: &str, known: &[&'a str]) -> Option<&'a str> {
     let likeness = |name: &str| strsim::jaro_winkler(typed, name);
     let best = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
@@ -168,17 +168,17 @@ fn trust(options: &ConnectionOptions, cluster: &Cluster) -> Result<Trust, Error>
         .insecure_skip_tls_verify
         .or(cluster.insecure_skip_tls_verify)
         .unwrap_or(false);
-    let server_name = set(options.tls_server_name.as_ref()).or_else(|| given(cluster.tls_server_name.clone()));
+    let server_name = set(options.tls_server_name.as_ref()).or_else(|| non_empty(cluster.tls_server_name.clone()));
     let by_flag = set(options.certificate_authority.as_ref());
-    let authority = match (&by_flag, given(cluster.certificate_authority_data.clone())) {
+    let authority = match (&by_flag, non_empty(cluster.certificate_authority_data.clone())) {
         (Some(path), _) => Some(pem_file(path, "certificate authority")?),
         (None, Some(data)) => Some(pem_data(&data, "certificate-authority-data")?),
-        (None, None) => match given(cluster.certificate_authority.clone()) {
+        (None, None) => match non_empty(cluster.certificate_authority.clone()) {
             Some(path) => Some(pem_file(&path, "certificate authority")?),
             None => None,
         },
     };
-    // The flag alone sets the kubeconfig's authority aside; two that contradict each other in one place are a mistake.
+    // The flag overrides the kubeconfig's CA. Both settings in one place are an error.
     if insecure && (by_flag.is_some() || (options.insecure_skip_tls_verify.is_none() && authority.is_some())) {
         return Err(Error::failed(
             "specifying a root certificates file with the insecure flag is not allowed",
@@ -204,7 +204,7 @@ pub(super) fn pem_data(data: &str, what: &str) -> Result<String, Error> {
         .ok_or_else(|| Error::failed(format!("{what} of the kubeconfig is not base64-encoded PEM")))
 }
 
-/// The flags' identity over the file's. A token of the command line replaces every other way to log in.
+/// Applies the identity of the flags. A token flag replaces every other credential.
 fn with_options(options: &ConnectionOptions, mut user: AuthInfo) -> AuthInfo {
     if let Some(token) = options.token.as_ref().filter(|token| !token.is_empty()) {
         let kept = (
@@ -262,8 +262,8 @@ fn impersonate(options: &ConnectionOptions, user: &AuthInfo) -> Result<Impersona
         extra.sort();
     }
     let impersonate = Impersonate {
-        user: set(options.impersonate.as_ref()).or_else(|| given(user.impersonate.clone())),
-        uid: set(options.impersonate_uid.as_ref()).or_else(|| given(user.impersonate_uid.clone())),
+        user: set(options.impersonate.as_ref()).or_else(|| non_empty(user.impersonate.clone())),
+        uid: set(options.impersonate_uid.as_ref()).or_else(|| non_empty(user.impersonate_uid.clone())),
         groups: if groups.is_empty() {
             user.impersonate_groups.clone().unwrap_or_default()
         } else {
@@ -280,7 +280,7 @@ fn impersonate(options: &ConnectionOptions, user: &AuthInfo) -> Result<Impersona
     Ok(impersonate)
 }
 
-/// A pod's service account, where no kubeconfig says anything.
+/// A pod's service account, if there is no kubeconfig.
 fn in_cluster(options: &ConnectionOptions, environment: &Environment) -> Result<Option<Connection>, Error> {
     let (Some(host), Some(port)) = (
         environment.variable("KUBERNETES_SERVICE_HOST"),
@@ -302,7 +302,7 @@ fn in_cluster(options: &ConnectionOptions, environment: &Environment) -> Result<
     let namespace = set(options.namespace.as_ref())
         .or_else(|| environment.variable("POD_NAMESPACE").map(str::to_owned))
         .or_else(|| {
-            given(
+            non_empty(
                 std::fs::read_to_string(directory.join("namespace"))
                     .ok()
                     .map(|text| text.trim().to_owned()),

@@ -195,10 +195,7 @@ fn an_empty_file_is_an_empty_kubeconfig() {
 #[case(|name: &str| ConnectionOptions { user: Some(name.into()), ..ConnectionOptions::default() }, "error: auth info \"stagin\" does not exist")]
 #[case(|name: &str| ConnectionOptions { context: Some(name.into()), ..ConnectionOptions::default() }, "error: context \"stagin\" does not exist")]
 #[case(|name: &str| ConnectionOptions { cluster: Some(name.into()), ..ConnectionOptions::default() }, "error: cluster \"stagin\" does not exist")]
-fn an_unknown_name_is_refused_in_kubectls_words_with_a_near_one(
-    #[case] named: fn(&str) -> ConnectionOptions,
-    #[case] words: &str,
-) {
+fn an_unknown_name_is_rejected_with_a_suggestion(#[case] named: fn(&str) -> ConnectionOptions, #[case] words: &str) {
     let home = Home::new();
     let file = home.file("config", simple("staging"));
     let error = named("stagin").load(&home.environment(&[&file])).unwrap_err();
@@ -217,7 +214,7 @@ async fn a_context_that_names_a_missing_user_is_anonymous() {
 }
 
 #[test]
-fn a_current_context_that_does_not_exist_is_told_so() {
+fn a_missing_current_context_is_reported() {
     let home = Home::new();
     let file = home.file(
         "config",
@@ -235,7 +232,7 @@ fn a_current_context_that_does_not_exist_is_told_so() {
 }
 
 #[test]
-fn paths_are_relative_to_the_file_they_stand_in() {
+fn paths_are_relative_to_their_kubeconfig() {
     let home = Home::new();
     home.file("one/ca.crt", "PEM of one");
     let file = home.file(
@@ -337,7 +334,7 @@ fn nothing_configured_is_localhost_8080() {
 }
 
 #[test]
-fn a_cluster_without_a_server_is_told_so() {
+fn a_cluster_without_a_server_is_reported() {
     let home = Home::new();
     let file = home.file(
         "config",
@@ -405,7 +402,7 @@ fn impersonation_needs_a_user() {
 }
 
 #[test]
-fn no_credential_is_in_what_is_debug_printed() {
+fn debug_output_has_no_credentials() {
     let home = Home::new();
     let file = home.file("config", simple("a"));
     let options = ConnectionOptions {
@@ -487,7 +484,7 @@ fn kuberc_can_forbid_a_credential_plugin() {
 }
 
 #[test]
-fn insecure_sets_the_kubeconfigs_authority_aside_only_by_flag() {
+fn only_the_insecure_flag_overrides_the_kubeconfigs_ca() {
     let home = Home::new();
     home.file("ca.crt", "PEM");
     let file = home.file(

@@ -1,4 +1,4 @@
-//! How a request travels: with a deadline, a credential, bounded retries, and an ear for what the server says beside.
+//! The transport of requests: deadline, credential, limited retries, and the headers `Date` and `Warning`.
 //!
 //! The client of [`wire`] does proxies, TLS, impersonation and decompression. Around it, from the outside in: the deadline of
 //! `--request-timeout`; the credential, renewed once after a 401; retries; and the single attempt, which logs itself and
@@ -25,13 +25,13 @@ use crate::clock::ServerClock;
 use crate::error::{self, Error};
 use crate::redact;
 
-/// A request is sent at most this often …
+/// The maximum number of attempts of a request.
 const TRIES: usize = 5;
-/// … and not sent again later than this after the first time.
+/// No attempt starts later than this after the first one.
 const BUDGET: Duration = Duration::from_secs(5);
 
-/// An API server ends every request that is not a watch after a minute (`--request-timeout` of kube-apiserver). Where
-/// nothing has come for much longer, the connection is dead and nobody has told us.
+/// How long a connection may be silent. An API server ends every request except a watch after a minute
+/// (`--request-timeout` of kube-apiserver), so a connection that is silent for longer is broken.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 pub(super) fn connect(connection: &Connection) -> Result<Server, Error> {
@@ -54,7 +54,7 @@ struct Transport {
     config: kube::Config,
     agent: HeaderValue,
     clock: ServerClock,
-    /// The client for the certificate that is current; a plugin may give another one.
+    /// The client for the current client certificate. A plugin may return another one.
     current: Mutex<Option<(Option<Arc<Certificate>>, kube::Client)>>,
 }
 
@@ -88,7 +88,7 @@ impl Transport {
         }
     }
 
-    /// With a credential; after a 401 once more with a new one. What creates something is never sent twice.
+    /// Sends with a credential, and once more with a new one after a 401. A create is never sent twice.
     async fn authenticated(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
         let identity = &self.connection.identity;
         let credential = identity.credential().await?;
@@ -161,7 +161,7 @@ impl Transport {
         response
     }
 
-    /// The time and the warnings that come with an answer.
+    /// Reads the time and the warnings of a response.
     fn listen(&self, response: &Response<Body>) {
         let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
         if let Some(at) = date.and_then(|date| rfc2822::parse(date).ok()) {
@@ -202,7 +202,7 @@ impl Transport {
     }
 }
 
-/// kube's configuration without what we do ourselves: no retries, no login.
+/// kube's configuration without retries and authentication, which this module does itself.
 fn config(connection: &Connection) -> Result<kube::Config, Error> {
     let uri: http::Uri = connection.server.as_str().parse().map_err(|_| {
         Error::failed(format!(
@@ -244,7 +244,7 @@ pub(crate) fn certificates(pem: &str) -> Result<Vec<Vec<u8>>, Error> {
     parsed.and_then(|parsed| if parsed.is_empty() { Err(refused()) } else { Ok(parsed) })
 }
 
-/// Everything but what creates: a POST that was answered by silence may have been carried out.
+/// Whether a retry is safe. A POST without a response may have been carried out.
 fn may_repeat(method: &Method) -> bool {
     matches!(
         *method,
@@ -262,7 +262,7 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     Some(copy)
 }
 
-/// Whether another try may help: the server is busy, or the network failed in a way that may pass.
+/// Whether a retry may succeed: the server is busy, or the network error is transient.
 fn worth_another_try(outcome: &Result<Response<Body>, Error>) -> bool {
     match outcome {
         Ok(response) => matches!(response.status().as_u16(), 429 | 502 | 503 | 504),
@@ -270,13 +270,13 @@ fn worth_another_try(outcome: &Result<Response<Body>, Error>) -> bool {
     }
 }
 
-/// The pause that a server asks for.
+/// The pause in `Retry-After`.
 fn asked_pause(outcome: &Result<Response<Body>, Error>) -> Option<Duration> {
     let header = outcome.as_ref().ok()?.headers().get(RETRY_AFTER)?;
     header.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// Answers that arrive bit by bit for as long as the caller likes: watches and followed logs.
+/// Whether the response is a stream: a watch or followed logs.
 fn is_streamed(request: &Request<Body>) -> bool {
     let query = request.uri().query().unwrap_or_default();
     query
@@ -284,7 +284,7 @@ fn is_streamed(request: &Request<Body>) -> bool {
         .any(|pair| matches!(pair, "watch=true" | "watch=1" | "follow=true" | "follow=1"))
 }
 
-/// Reads the whole body, so that an answer that breaks off half-way is a failed attempt like any other.
+/// Reads the whole body, so that an incomplete response is a failed attempt.
 async fn collected(response: Response<Body>) -> Result<Response<Body>, kube::Error> {
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await?.to_bytes();
@@ -293,8 +293,8 @@ async fn collected(response: Response<Body>) -> Result<Response<Body>, kube::Err
     Ok(Response::from_parts(parts, Body::from(bytes)))
 }
 
-/// kube reads any JSON object as a `Status`, and one without a `code` makes it forget that of the answer: it is put in.
-/// The rest is handed on as it came, for those who know the dialect of the server.
+/// Adds the `code` of the response to a body that is a JSON object without one. kube parses any JSON object as a
+/// `Status`, and would lose the code. The rest of the body is unchanged.
 fn with_code(code: StatusCode, bytes: Bytes) -> Bytes {
     match serde_json::from_slice(&bytes) {
         Ok(serde_json::Value::Object(mut body)) if !body.contains_key("code") => {

@@ -16,7 +16,7 @@ use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use tower::{BoxError, Service, ServiceBuilder};
 use tower_http::decompression::DecompressionLayer;
 
-/// A client that sends what it is given once, without a login of its own.
+/// A client that sends each request once, without authentication.
 pub(super) fn client(config: &kube::Config) -> Result<kube::Client, kube::Error> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
@@ -58,7 +58,7 @@ where
     Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
 }
 
-/// Through a proxy that speaks HTTP, with the user and the password that stand in its URL.
+/// Connects through an HTTP proxy, with the user and the password of its URL.
 fn tunnel<C>(proxy: &Uri, connector: C) -> Tunnel<C> {
     let tunnel = Tunnel::new(proxy.clone(), connector);
     let login = proxy

@@ -41,17 +41,17 @@ fn status(code: u16, reason: &str, message: &str) -> Error {
     "",
     "",
     Kind::Unavailable,
-    "Error from server: the server answered 503 Service Unavailable"
+    "Error from server: the server responded with 503 Service Unavailable"
 )]
 #[case(
     418,
     "Failed to parse error data",
     "<html>hunter2",
     Kind::Failed,
-    "Error from server: the server answered 418 I'm a teapot"
+    "Error from server: the server responded with 418 I'm a teapot"
 )]
-#[case(599, "", "", Kind::Failed, "Error from server: the server answered with status 599")]
-fn a_status_is_told_in_kubectls_words(
+#[case(599, "", "", Kind::Failed, "Error from server: the server responded with status 599")]
+fn a_status_is_reported_like_kubectl(
     #[case] code: u16,
     #[case] reason: &str,
     #[case] message: &str,
@@ -75,7 +75,7 @@ fn a_status_is_told_in_kubectls_words(
     "x is forbidden: User \"bob\" cannot update resource \"deployments/scale\" in API group \"apps\" in the namespace \"n\": why",
     "the missing rule, in a Role in namespace n: {apiGroups: [\"apps\"], resources: [\"deployments/scale\"], verbs: [\"update\"]}"
 )]
-fn a_missing_right_comes_with_the_rule_to_add(#[case] message: &str, #[case] hint: &str) {
+fn a_missing_permission_has_a_hint_with_the_rule(#[case] message: &str, #[case] hint: &str) {
     let error = status(403, "Forbidden", message);
     assert_eq!(error.kind, Kind::Forbidden);
     assert_eq!(error.hints, [hint]);
@@ -89,7 +89,7 @@ fn a_403_in_other_words_has_no_invented_rule() {
 }
 
 #[test]
-fn what_was_tried_is_said_once_and_from_the_outside_in() {
+fn what_was_tried_is_printed_once_and_outermost_first() {
     let failed: Result<(), _> = Err(status(404, "NotFound", "leases \"x\" not found"));
     let error = failed
         .doing("read Lease x")
@@ -113,7 +113,7 @@ fn the_value_that_did_not_fit_is_not_quoted() {
     ] {
         assert_eq!(
             error.to_string(),
-            "error: the server's answer does not have the expected fields (line 1, column 9)"
+            "error: the response of the server does not have the expected fields (line 1, column 9)"
         );
     }
     let invalid = status(
@@ -139,7 +139,7 @@ fn io_errors_have_the_words_of_the_system() {
 }
 
 #[test]
-fn a_chain_that_repeats_itself_is_told_by_its_end() {
+fn a_repetitive_error_chain_is_reported_by_its_root_cause() {
     let inner = std::io::Error::from_raw_os_error(104);
     let outer = std::io::Error::other(std::io::Error::other(inner));
     let error = Error::from(kube::Error::Service(Box::new(outer)));

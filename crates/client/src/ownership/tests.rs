@@ -172,7 +172,7 @@ fn a_mark_names_the_owner(#[case] metadata: ObjectMeta, #[case] expected: &str) 
 #[case::bare_hash(labelled(&json!({ "objectset.rio.cattle.io/hash": "fff231d3e4fb49fc96356b24a1c52444d6eae691" })))]
 #[case::set_of_rancher(annotated(&json!({ "objectset.rio.cattle.io/id": "rancher-stv-aggregation" })))]
 #[case::set_of_rancher_with_owner(objectset("rancher-x", "management.cattle.io/v3, Kind=Cluster", "", "c-4sjtl"))]
-fn what_is_no_mark_names_nobody(#[case] metadata: ObjectMeta) {
+fn other_metadata_names_no_owner(#[case] metadata: ObjectMeta) {
     assert_eq!(named(&metadata), None);
 }
 
@@ -417,7 +417,7 @@ fn an_entry_without_a_time_is_the_oldest() {
 }
 
 #[test]
-fn nobody_else_has_written_the_object() {
+fn an_object_without_another_writer() {
     assert_eq!(last_writer(&ObjectMeta::default(), VOLUMES, OURS), None);
     let object = written(&[
         (OURS, "", "2026-11-22T06:00:30Z", volumes()),

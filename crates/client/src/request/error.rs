@@ -1,15 +1,15 @@
-//! What can go wrong with a request, with the server's own answer kept for whoever words it.
+//! The error of a request. It keeps the original response of the server for the message.
 
 use std::fmt;
 
 use kube::core::Status;
 
-use crate::error::Error as Shown;
+use crate::error::Error as UserError;
 
 /// What requests return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What was tried, as one would put it in a sentence.
+/// What was tried. Its `Display` is the verb of an error message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// Read one object.
@@ -39,10 +39,10 @@ impl fmt::Display for Verb {
     }
 }
 
-/// A request that failed. Which side it was on is known to the caller, who made the client.
+/// A failed request. The caller, who made the client, knows the side.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The server did not answer, or answered no. Credentials in its answer have been replaced by `…`.
+    /// The server did not respond, or with an error. Credentials in the response are replaced by `…`.
     #[error("could not {verb} {object}")]
     Failed {
         /// What was tried.
@@ -52,8 +52,8 @@ pub enum Error {
         /// The server's answer or the transport's failure.
         source: Box<kube::Error>,
     },
-    /// The answer is not what this API serves. Its text is not repeated, because it may hold a credential.
-    #[error("could not {verb} {object}: the server's answer makes no sense at line {line}, column {column}")]
+    /// The response is not what this API serves. Its text may contain a credential and is not kept.
+    #[error("could not {verb} {object}: malformed response at line {line}, column {column}")]
     Unreadable {
         /// What was tried.
         verb: Verb,
@@ -67,7 +67,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// A request that was not answered, or refused.
+    /// A request without a response, or with an error.
     pub fn failed(verb: Verb, object: impl Into<String>, source: kube::Error) -> Self {
         Self::Failed {
             verb,
@@ -86,7 +86,7 @@ impl Error {
         }
     }
 
-    /// A success that does not have what it must have.
+    /// A success without a required field.
     pub fn senseless(verb: Verb, object: impl Into<String>) -> Self {
         Self::Unreadable {
             verb,
@@ -104,8 +104,8 @@ impl Error {
         self
     }
 
-    /// The same, with an answer that was none of the API server's given to one who may understand it: who knows what
-    /// else stands in its place. `read` gets the beginning of that answer.
+    /// The same error, or the one that `read` returns. `read` gets the beginning of a response that is not the API
+    /// server's, such as that of a proxy.
     #[must_use]
     pub fn read_by(mut self, read: impl FnOnce(&str) -> Option<Status>) -> Self {
         if let Self::Failed { source, .. } = &mut self
@@ -118,7 +118,7 @@ impl Error {
         self
     }
 
-    /// The API server's answer, if it was a refusal.
+    /// The `Status` of the API server, if it has rejected the request.
     pub fn status(&self) -> Option<&Status> {
         match self {
             Self::Failed { source, .. } => match source.as_ref() {
@@ -129,50 +129,50 @@ impl Error {
         }
     }
 
-    /// The HTTP status that the API server answered with.
+    /// The HTTP status of the response.
     pub fn code(&self) -> Option<u16> {
         self.status().map(|status| status.code)
     }
 
-    /// The object has changed since it was observed, or exists already (409): look again.
+    /// The object has changed since it was observed, or exists already (409).
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409)
     }
 
-    /// A create met an object of that name.
+    /// An object of that name exists.
     pub fn is_already_exists(&self) -> bool {
         self.is_conflict() && self.status().is_some_and(|status| status.reason == "AlreadyExists")
     }
 
-    /// The object is not there, or the server does not serve this kind (404).
+    /// The object does not exist, or the server does not serve this kind (404).
     pub fn is_not_found(&self) -> bool {
         self.code() == Some(404)
     }
 
-    /// The caller has no right to this (403).
+    /// The caller does not have the permission (403).
     pub fn is_forbidden(&self) -> bool {
         self.code() == Some(403)
     }
 
-    /// No answer came that says so, so it is not known whether a write was carried out.
+    /// There was no response, so a write may have been carried out.
     pub fn is_unanswered(&self) -> bool {
         self.code().is_none_or(|code| code >= 500)
     }
 
-    /// In the words of the terminal, with the side that it was on ("the downstream cluster").
-    pub fn on(self, side: &str) -> Shown {
+    /// The error to print, with its side ("the downstream cluster").
+    pub fn on(self, side: &str) -> UserError {
         self.worded(&format!(" on {side}"))
     }
 
-    fn worded(self, side: &str) -> Shown {
+    fn worded(self, side: &str) -> UserError {
         match self {
-            Self::Failed { verb, object, source } => Shown::from(*source).doing(format!("{verb} {object}{side}")),
-            Self::Unreadable { .. } => Shown::failed(self.to_string()),
+            Self::Failed { verb, object, source } => UserError::from(*source).doing(format!("{verb} {object}{side}")),
+            Self::Unreadable { .. } => UserError::failed(self.to_string()),
         }
     }
 }
 
-impl From<Error> for Shown {
+impl From<Error> for UserError {
     fn from(error: Error) -> Self {
         error.worded("")
     }

@@ -1,4 +1,4 @@
-//! Lists, in pages as kubectl reads them, and what becomes of an object in them that does not parse.
+//! Lists, in pages as kubectl reads them, and the handling of objects in them that cannot be parsed.
 
 use kube::core::params::ListParams;
 use serde::Deserialize;
@@ -9,13 +9,13 @@ use super::object::{Metadata, Resource};
 use super::wire::{fetch, parse};
 use super::{Error, Result, Verb};
 
-/// How many objects one answer holds, as with kubectl.
+/// The number of objects per page, as in kubectl.
 const PAGE: u32 = 500;
 
 /// An object as it is parsed in a list.
 pub trait Item: DeserializeOwned {
-    /// What is left of one with a field of the wrong type, where one broken object shall not hide the others. (Schemas of
-    /// custom resources let such pass.) `None`, as here: then the list cannot be read.
+    /// The replacement of an object with a field of the wrong type, so that one malformed object does not hide the
+    /// others. (The schemas of custom resources allow such objects.) With `None`, the default, the list cannot be read.
     fn unreadable(_metadata: Metadata) -> Option<Self> {
         None
     }
@@ -24,25 +24,25 @@ pub trait Item: DeserializeOwned {
 /// The API server checks those of its own kinds.
 impl<K: k8s_openapi::Resource + DeserializeOwned> Item for K {}
 
-/// Which objects are wanted. The default: all, in all namespaces.
+/// Which objects to list. The default: all, in all namespaces.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted<'a> {
+pub struct ListOptions<'a> {
     /// Those of one namespace.
     pub namespace: Option<&'a str>,
     /// A label selector.
     pub labels: Option<&'a str>,
     /// A field selector.
     pub fields: Option<&'a str>,
-    /// No more of each than its `metadata` is sent.
+    /// List only the `metadata` of each object.
     pub only_metadata: bool,
 }
 
-/// Some objects of a list, and where the next ones begin.
+/// A page of a list.
 #[derive(Debug)]
 pub struct Page<T> {
     /// The objects, in the order of namespaces and names.
     pub items: Vec<T>,
-    /// What to send for the next page; `None` at the end.
+    /// The token of the next page; `None` at the end.
     pub next: Option<String>,
 }
 
@@ -61,30 +61,29 @@ struct RawListMeta {
 
 /// One page of at most 500 objects; the first one, or the one that begins at `from`.
 ///
-/// A page asked for too late (410) is followed by the one that the server offers in its place, as kubectl does: the
-/// rest of the list then shows a later state.
+/// If the continue token has expired (410), the token that the server offers instead is used, as in kubectl. The rest
+/// of the list then shows a later state.
 pub async fn list_page<T: Item>(
     client: &kube::Client,
     resource: Resource,
-    wanted: &Wanted<'_>,
+    options: &ListOptions<'_>,
     from: Option<&str>,
 ) -> Result<Page<T>> {
-    match try_list_page(client, resource, wanted, from).await {
+    match try_list_page(client, resource, options, from).await {
         Err(error) if from.is_some() && is_too_late(&error) => match offered_instead(&error) {
-            Some(instead) => try_list_page(client, resource, wanted, Some(instead)).await,
+            Some(instead) => try_list_page(client, resource, options, Some(instead)).await,
             None => Err(error),
         },
         other => other,
     }
 }
 
-/// All objects of a list that is known to be short. It is begun anew if a page was asked for too late and nothing is
-/// offered in its place.
-pub async fn list_all<T: Item>(client: &kube::Client, resource: Resource, wanted: &Wanted<'_>) -> Result<Vec<T>> {
+/// All objects of a short list. It starts again if the continue token has expired and the server offers no other.
+pub async fn list_all<T: Item>(client: &kube::Client, resource: Resource, options: &ListOptions<'_>) -> Result<Vec<T>> {
     let mut all = Vec::new();
     let mut from = None;
     loop {
-        let page = match list_page(client, resource, wanted, from.as_deref()).await {
+        let page = match list_page(client, resource, options, from.as_deref()).await {
             Err(error) if from.is_some() && is_too_late(&error) => {
                 all.clear();
                 from = None;
@@ -103,19 +102,19 @@ pub async fn list_all<T: Item>(client: &kube::Client, resource: Resource, wanted
 async fn try_list_page<T: Item>(
     client: &kube::Client,
     resource: Resource,
-    wanted: &Wanted<'_>,
+    options: &ListOptions<'_>,
     from: Option<&str>,
 ) -> Result<Page<T>> {
     let params = ListParams {
-        label_selector: wanted.labels.map(ToOwned::to_owned),
-        field_selector: wanted.fields.map(ToOwned::to_owned),
+        label_selector: options.labels.map(ToOwned::to_owned),
+        field_selector: options.fields.map(ToOwned::to_owned),
         limit: Some(PAGE),
         continue_token: from.map(ToOwned::to_owned),
         ..ListParams::default()
     };
-    let object = resource.named(wanted.namespace, None);
-    let request = resource.request(wanted.namespace);
-    let request = if wanted.only_metadata {
+    let object = resource.named(options.namespace, None);
+    let request = resource.request(options.namespace);
+    let request = if options.only_metadata {
         request.list_metadata(&params)
     } else {
         request.list(&params)
@@ -128,7 +127,7 @@ async fn try_list_page<T: Item>(
     })
 }
 
-/// A list in which something is of the wrong type: all the other objects, and of that one what makes sense.
+/// Parses each object of a list by itself, because one of them is malformed.
 fn one_by_one<T: Item>(bytes: &[u8]) -> Option<RawList<T>> {
     let list: RawList<Value> = serde_json::from_slice(bytes).ok()?;
     let read = |item: Value| {

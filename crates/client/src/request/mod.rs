@@ -1,12 +1,12 @@
-//! Requests of objects whose answers may hold a credential, in the one place where the text of an answer exists.
+//! Requests for objects that may contain credentials.
 //!
-//! `kube::Client` has request functions of its own. They are not used because they log the whole answer when it cannot
-//! be parsed, and serde's message repeats the value that did not fit: either would put a token on the terminal.
+//! The request functions of `kube::Client` are not used. They log the whole response if it cannot be parsed, and
+//! serde's message contains the invalid value. Either could print a token.
 //!
-//! - Only the fields that are used are typed. A change is a patch of those, so what is not known here survives.
-//! - A change or a deletion names the object as it was [`Observed`], and is refused with a conflict
-//!   ([`Error::is_conflict`]) if it is another one or has changed since.
-//! - An [`Error`] says what was tried on which object, and keeps the server's own answer for whoever words it.
+//! - Only the fields that are used are typed. A write is a patch of those, so other fields survive.
+//! - A write carries the uid and the resourceVersion of the object as it was [`Observed`]. It is rejected with a
+//!   conflict ([`Error::is_conflict`]) if the object has changed since.
+//! - An [`Error`] says what was tried on which object, and keeps the original response of the server.
 
 mod error;
 mod list;
@@ -20,11 +20,11 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 pub use self::error::{Error, Result, Verb};
-pub use self::list::{Item, Page, Wanted, list_all, list_page};
+pub use self::list::{Item, ListOptions, Page, list_all, list_page};
 pub use self::object::{Metadata, Observed, OwnerReference, Problem, Resource, SECRET, Write};
 use self::wire::{fetch, send};
 
-/// One object, or `None` if there is none of that name or the server does not know its kind.
+/// One object, or `None` if it does not exist or the server does not serve its kind.
 pub async fn get<T: DeserializeOwned>(
     client: &kube::Client,
     resource: Resource,
@@ -34,7 +34,7 @@ pub async fn get<T: DeserializeOwned>(
     if_found(require(client, resource, namespace, name).await)
 }
 
-/// One object that must be there: the server's "not found" is an error ([`Error::is_not_found`]).
+/// One object that must exist. Otherwise the error is [`Error::is_not_found`].
 pub async fn require<T: DeserializeOwned>(
     client: &kube::Client,
     resource: Resource,
@@ -46,7 +46,7 @@ pub async fn require<T: DeserializeOwned>(
     send(client, Verb::Get, &object, request).await
 }
 
-/// All the metadata of one object and nothing else of it, or `None` as with [`get`].
+/// The whole metadata of one object, or `None` as with [`get`].
 pub async fn get_metadata(
     client: &kube::Client,
     resource: Resource,
@@ -71,8 +71,8 @@ fn if_found<T>(read: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// A new object under a name that the caller has chosen; one that is there already is an error
-/// ([`Error::is_already_exists`]). Never sent twice: a lost answer ([`Error::is_unanswered`]) is found by looking again.
+/// Creates an object. If the name is taken, the error is [`Error::is_already_exists`]. It is never sent twice: after a
+/// lost response ([`Error::is_unanswered`]) the caller has to read the object.
 pub async fn create<T: DeserializeOwned>(
     client: &kube::Client,
     resource: Resource,
@@ -94,14 +94,14 @@ pub async fn create<T: DeserializeOwned>(
 /// How a patch is merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merge {
-    /// RFC 7386: the only one that custom resources know.
+    /// RFC 7386, the only one for custom resources.
     Json,
-    /// By the keys of built-in types: a container's environment by the variable's name.
+    /// Strategic merge by the keys of built-in types, such as the names of environment variables.
     Strategic,
 }
 
-/// A change of one object as it was observed. `change` gets the precondition, and the annotations of `write`, added to
-/// its `metadata`.
+/// Patches the observed object. The precondition and the annotations of `write` are added to the `metadata` of
+/// `change`.
 pub async fn patch<T: DeserializeOwned>(
     client: &kube::Client,
     resource: Resource,
@@ -130,7 +130,7 @@ pub async fn patch<T: DeserializeOwned>(
     send(client, Verb::Patch, &object, request).await
 }
 
-/// Removes the object exactly as it was observed. One that is gone already is no error.
+/// Deletes the object if it has not changed since it was observed. A missing object is not an error.
 pub async fn delete(client: &kube::Client, resource: Resource, observed: &Observed, write: &Write) -> Result<()> {
     let exactly = Preconditions {
         uid: Some(observed.uid.clone()),
@@ -139,7 +139,7 @@ pub async fn delete(client: &kube::Client, resource: Resource, observed: &Observ
     remove(client, resource, observed, exactly, write).await
 }
 
-/// Removes the object that was observed, whatever has changed in it since. One that is gone already is no error.
+/// Deletes the observed object even if it has changed since. A missing object is not an error.
 pub async fn delete_any_version(
     client: &kube::Client,
     resource: Resource,
@@ -174,12 +174,12 @@ async fn remove(
     }
 }
 
-/// What stands at a path of the API that is no object. `what` is what an error calls it.
+/// GETs a path of the API that is not an object. `what` is its name in an error.
 pub async fn get_path<T: DeserializeOwned>(client: &kube::Client, what: &str, path: &str) -> Result<T> {
     send(client, Verb::Get, &format!("{what} {path}"), wire::get(path)).await
 }
 
-/// The same, where it is text.
+/// The same for a response that is text.
 pub async fn get_text(client: &kube::Client, what: &str, path: &str) -> Result<String> {
     let object = format!("{what} {path}");
     let bytes = fetch(client, Verb::Get, &object, wire::get(path)).await?;

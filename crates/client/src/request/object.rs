@@ -1,4 +1,4 @@
-//! What every Kubernetes object has, where it is served, and what every write needs.
+//! The common parts of Kubernetes objects: resource, metadata, and the options of a write.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -55,7 +55,7 @@ impl Resource {
     }
 }
 
-/// A field that holds something it cannot hold. The value itself is not kept: it may be a mangled credential.
+/// A field with an invalid value. The value may be a malformed credential and is not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// E.g. `data.token`, `status.expiresAt`.
@@ -70,7 +70,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Which object was looked at, in which version: the precondition of every change.
+/// The identity and the version of an observed object: the precondition of every write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
     /// Empty for a cluster-scoped object.
@@ -89,19 +89,19 @@ impl Observed {
     }
 }
 
-/// How a write is to be sent.
+/// How to send a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
-    /// Who writes, as the API server records it (`metadata.managedFields[].manager`). At most 128 characters.
+    /// The field manager (`metadata.managedFields[].manager`), at most 128 characters.
     pub field_manager: String,
-    /// Let the server check everything and store nothing.
+    /// A server-side dry run: check, but do not persist.
     pub dry_run: bool,
-    /// Annotations that a change of an object puts on it beside what it is for. Others stay.
+    /// Annotations that a write adds to the object. Others are kept.
     pub annotations: BTreeMap<String, String>,
 }
 
 impl Write {
-    /// A write in earnest.
+    /// A write that is not a dry run.
     pub fn by(field_manager: impl Into<String>) -> Self {
         Self {
             field_manager: field_manager.into(),
@@ -110,13 +110,13 @@ impl Write {
         }
     }
 
-    /// The same as a dry run on the server, or not.
+    /// Sets whether it is a server-side dry run.
     #[must_use]
     pub fn dry_run(self, dry_run: bool) -> Self {
         Self { dry_run, ..self }
     }
 
-    /// The same, leaving an annotation on what it changes.
+    /// Adds an annotation.
     #[must_use]
     pub fn marked(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.annotations.insert(key.into(), value.into());
@@ -124,7 +124,7 @@ impl Write {
     }
 }
 
-/// The part of `metadata` that is used. The server's own has more; this is read, never written back.
+/// The part of `metadata` that is used. It is read only, never written back.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Metadata {
@@ -136,9 +136,9 @@ pub struct Metadata {
     pub uid: String,
     /// Tells this version of it from a later one.
     pub resource_version: String,
-    /// Which version of its `spec` this is; 0 where the server does not count.
+    /// The generation of its `spec`; 0 if the server does not set it.
     pub generation: i64,
-    /// When it was made, as the server says it (RFC 3339).
+    /// When it was created (RFC 3339).
     pub creation_timestamp: Option<String>,
     /// Since when it is being deleted.
     pub deletion_timestamp: Option<String>,
@@ -146,11 +146,11 @@ pub struct Metadata {
     pub labels: Option<BTreeMap<String, String>>,
     /// Its annotations.
     pub annotations: Option<BTreeMap<String, String>>,
-    /// What it goes with.
+    /// Its owners.
     pub owner_references: Option<Vec<OwnerReference>>,
 }
 
-/// An object that another one goes with.
+/// An owner of an object.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct OwnerReference {
@@ -160,13 +160,13 @@ pub struct OwnerReference {
     pub name: String,
     /// Tells it from a later object of the same name.
     pub uid: String,
-    /// Whether it writes the object.
+    /// Whether it is the managing controller.
     pub controller: Option<bool>,
 }
 
 impl Metadata {
-    /// What else writes the object, by its labels, annotations and owner references. `managedFields` are not among what is
-    /// read here, so an Argo CD that marks by its default label only is not seen.
+    /// The owner of the object, by its labels, annotations and owner references. `managedFields` are not read, so an
+    /// Argo CD that tracks by its default label only is not recognized.
     pub fn owner(&self) -> Option<Owner> {
         let references = self
             .owner_references

@@ -45,31 +45,33 @@ async fn get_from(code: u16, text: &str) -> Result<Option<Map>> {
 }
 
 #[tokio::test]
-async fn a_list_that_expired_on_the_way_and_cannot_be_continued_is_begun_anew() {
+async fn a_list_restarts_when_its_continue_token_has_expired() {
     let (client, asked) = server(vec![
         (200, page("old", "abc")),
         (410, status(410, "Expired", "too old")),
         (200, page("a", "def")),
         (200, page("b", "")),
     ]);
-    let all: Vec<Map> = list_all(&client, MAPS, &Wanted::default()).await.unwrap();
+    let all: Vec<Map> = list_all(&client, MAPS, &ListOptions::default()).await.unwrap();
     let names: Vec<&str> = all.iter().map(|map| map.metadata.name.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
     assert!(asked.await.unwrap()[3].ends_with("continue=def"));
 }
 
 #[tokio::test]
-async fn one_object_that_makes_no_sense_hides_the_list_where_nothing_else_is_said() {
+async fn a_malformed_object_fails_the_list_by_default() {
     let text = json!({ "items": [{ "metadata": { "name": "a" }, "data": ["hunter2"] }] }).to_string();
     let (client, _) = server(vec![(200, text)]);
-    let error = list_all::<Map>(&client, MAPS, &Wanted::default()).await.unwrap_err();
+    let error = list_all::<Map>(&client, MAPS, &ListOptions::default())
+        .await
+        .unwrap_err();
     let said = error.to_string();
-    assert!(said.starts_with("could not list ConfigMaps: the server's answer makes no sense at line 1"));
+    assert!(said.starts_with("could not list ConfigMaps: malformed response at line 1"));
     assert!(!said.contains("hunter2") && !format!("{error:?}").contains("hunter2"));
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_none() {
+async fn a_missing_object_is_none() {
     assert!(get_from(404, "").await.unwrap().is_none());
     let found = get_from(200, r#"{"metadata":{"name":"it"},"data":"x"}"#)
         .await
@@ -160,7 +162,7 @@ async fn an_answer_that_is_no_status_is_not_shown_but_may_be_understood() {
         error
             .on("it")
             .to_string()
-            .ends_with("the server answered 502 Bad Gateway")
+            .ends_with("the server responded with 502 Bad Gateway")
     );
     assert!(understood.on("it").to_string().ends_with("asleep"));
     // What the API server says is never read again.

@@ -1,4 +1,4 @@
-//! One request sent, and its answer as bytes, as an object, or as a `Status` without what looks like a credential.
+//! Sends a request, and returns the response as bytes, as an object, or as a `Status` without credentials.
 
 use http_body_util::BodyExt as _;
 use kube::client::Body;
@@ -9,7 +9,7 @@ use super::{Error, Result, Verb};
 use crate::error::NO_STATUS;
 use crate::redact;
 
-/// How much of an answer that is no `Status` is worth keeping, in characters.
+/// How much of a response that is not a `Status` is kept, in characters.
 const LONGEST_MESSAGE: usize = 1000;
 
 /// A request, if it could be built.
@@ -21,7 +21,7 @@ pub(super) fn get(path: &str) -> Built {
     request.map_err(kube::core::request::Error::BuildRequest)
 }
 
-/// Sends it; its answer parsed.
+/// Sends a request and parses the response.
 pub(super) async fn send<T: DeserializeOwned>(
     client: &kube::Client,
     verb: Verb,
@@ -32,7 +32,7 @@ pub(super) async fn send<T: DeserializeOwned>(
     parse(verb, object, &bytes)
 }
 
-/// Sends it; its answer as it is.
+/// Sends a request and returns the raw response.
 pub(super) async fn fetch(client: &kube::Client, verb: Verb, object: &str, request: Built) -> Result<Vec<u8>> {
     let answer = match request {
         Ok(request) => answer(client, request).await,
@@ -41,12 +41,13 @@ pub(super) async fn fetch(client: &kube::Client, verb: Verb, object: &str, reque
     answer.map_err(|source| Error::failed(verb, object, source))
 }
 
-/// An answer as what it should be.
+/// Parses a response.
 pub(super) fn parse<T: DeserializeOwned>(verb: Verb, object: &str, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|error| Error::unreadable(verb, object, &error))
 }
 
-/// The body of a success; anything else is the API server's `Status`, made up if the answer was none.
+/// The body of a successful response, or the `Status` of a failed one. It is synthesized if the response is not a
+/// `Status`.
 async fn answer(client: &kube::Client, request: http::Request<Vec<u8>>) -> Result<Vec<u8>, kube::Error> {
     let response = client.send(request.map(Body::from)).await?;
     let code = response.status();

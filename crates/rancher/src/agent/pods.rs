@@ -1,6 +1,6 @@
 //! The agent's pods: which Secret each mounts, and whether it stays.
 
-use client::request::{self, Item, Metadata, Resource, Wanted};
+use client::request::{self, Item, ListOptions, Metadata, Resource};
 use serde::Deserialize;
 
 use super::deployment::{RESTARTED_AT, RawPodSpec};
@@ -116,11 +116,11 @@ impl RawPod {
 /// All pods with the label `app=cattle-cluster-agent`, terminating ones included.
 pub async fn pods(client: &kube::Client) -> Result<Vec<Pod>> {
     let label = format!("app={NAME}");
-    let wanted = Wanted {
+    let options = ListOptions {
         namespace: Some(NAMESPACE),
         labels: Some(&label),
-        ..Wanted::default()
+        ..ListOptions::default()
     };
-    let raw = request::list_all::<RawPod>(client, POD, &wanted).await?;
+    let raw = request::list_all::<RawPod>(client, POD, &options).await?;
     Ok(raw.into_iter().map(RawPod::read).collect())
 }

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use super::{RawSecret, RawToken, RegistrationToken, SECRET_PREFIX, TOKEN, TokenSecret, ValueError, secret_of};
-use client::request::{self, SECRET, Wanted};
+use client::request::{self, ListOptions, SECRET};
 
 use crate::error::Result;
 
@@ -107,7 +107,8 @@ impl Listing {
         let Cursor::From(from) = self.tokens.clone() else {
             return Ok(None);
         };
-        let page = request::list_page::<RawToken>(&self.client.0, TOKEN, &Wanted::default(), from.as_deref()).await?;
+        let options = ListOptions::default();
+        let page = request::list_page::<RawToken>(&self.client.0, TOKEN, &options, from.as_deref()).await?;
         let mut tokens: Vec<_> = page.items.into_iter().map(RawToken::read).collect();
         self.tokens = page.next.map_or(Cursor::Done, |next| Cursor::From(Some(next)));
         let last = match (&self.tokens, tokens.last()) {
@@ -136,11 +137,11 @@ impl Listing {
         while let Cursor::From(from) = self.secrets.clone()
             && !self.no_permission
         {
-            let wanted = Wanted {
+            let options = ListOptions {
                 fields: Some(OPAQUE),
-                ..Wanted::default()
+                ..ListOptions::default()
             };
-            let page = request::list_page::<RawSecret>(&self.client.0, SECRET, &wanted, from.as_deref()).await;
+            let page = request::list_page::<RawSecret>(&self.client.0, SECRET, &options, from.as_deref()).await;
             let page = match page {
                 Err(error) if error.is_forbidden() => {
                     self.no_permission = true;

@@ -334,7 +334,7 @@ async fn clusters_are_listed_in_pages_and_by_selector() {
 }
 
 #[tokio::test]
-async fn an_expired_page_is_followed_by_the_one_the_server_offers() {
+async fn an_expired_page_continues_with_the_offered_token() {
     let mut first = list_of(&[named("c-aaaaa", "one")]);
     first["metadata"]["continue"] = json!("old");
     let mut expired = status(410, "Expired", "The provided continue parameter is too old");
@@ -420,7 +420,7 @@ async fn a_malformed_response_is_reported_by_position() {
     let error = cluster::get(&server.client(), &id("c-gsrbc")).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "could not read Cluster c-gsrbc: the server's answer makes no sense at line 1, column 1"
+        "could not read Cluster c-gsrbc: malformed response at line 1, column 1"
     );
 }
 

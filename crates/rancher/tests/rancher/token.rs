@@ -268,7 +268,7 @@ async fn a_malformed_response_is_not_quoted() {
         .unwrap_err();
     let printed = format!("{error} {error:?}");
     assert!(
-        printed.contains("makes no sense at line 1") && !printed.contains(STATUS_TOKEN),
+        printed.contains("malformed response at line 1") && !printed.contains(STATUS_TOKEN),
         "{printed}"
     );
 }

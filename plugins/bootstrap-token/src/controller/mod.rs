@@ -18,7 +18,7 @@ use client::connection::Server;
 use client::error::Error;
 use client::secret::Fingerprint;
 use engine::controller::{Controller, Failure, PlanOf, ServerCheck, Summary};
-use engine::lock::{Fence, Record as LeaseRecord};
+use engine::lock::{Fence, LeaseRecord};
 use engine::rotation::{Check, Timer};
 use engine::run::Draw;
 use k8s_openapi::api::coordination::v1::Lease;

@@ -7,7 +7,7 @@ use cli::output::Printable;
 use cli::table::Column;
 use client::ownership::Owner;
 use client::secret::{Fingerprint, Secret};
-use engine::lock::Record;
+use engine::lock::LeaseRecord;
 use k8s_openapi::jiff::Timestamp;
 use rancher::cluster::Cluster;
 use rancher::token::{RegistrationToken, SYSTEM, TokenSecret, ValueError};
@@ -304,8 +304,8 @@ fn state_cell(state: &State) -> String {
     }
 }
 
-fn last_rotated(record: Option<&Record>, inputs: &RowInputs<'_>) -> String {
-    let rolled_back = |record: &Record| {
+fn last_rotated(record: Option<&LeaseRecord>, inputs: &RowInputs<'_>) -> String {
+    let rolled_back = |record: &LeaseRecord| {
         let result = record.last_result.as_deref();
         result.is_some_and(|result| result.starts_with("rolled back"))
     };
@@ -482,10 +482,10 @@ mod tests {
 
     #[test]
     fn a_rotation_that_was_rolled_back_is_marked() {
-        let record = Record {
+        let record = LeaseRecord {
             last_run: "2026-11-22T08:00:00Z".parse().ok(),
             last_result: Some("rolled back: no proof in time".into()),
-            ..Record::default()
+            ..LeaseRecord::default()
         };
         let rotation = ClusterRotation::from(record);
         assert!(

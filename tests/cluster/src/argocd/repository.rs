@@ -43,7 +43,7 @@ fn objects(content: Content) -> Vec<Value> {
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": GATE, "annotations": {"argocd.argoproj.io/hook": "PreSync"}},
         "spec": {
-            "schedulerName": "nobody", "restartPolicy": "Never",
+            "schedulerName": "no-such-scheduler", "restartPolicy": "Never",
             "containers": [{"name": "gate", "image": "gate"}],
         },
     });

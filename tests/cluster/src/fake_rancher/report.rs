@@ -79,7 +79,7 @@ pub struct Without {
     /// No steve tunnel was open.
     pub steve: Vec<Interval>,
     /// No running agent held a valid token.
-    pub way_back: Vec<Interval>,
+    pub valid_token: Vec<Interval>,
     /// An agent that had started then, from the Secret that the Deployment names, would have been rejected.
     pub restart_safety: Vec<Interval>,
 }

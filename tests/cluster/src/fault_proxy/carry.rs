@@ -11,7 +11,7 @@ use hyper::body::{Body as _, Frame, Incoming};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Answer, BoxError, Shared};
+use super::{BoxError, ProxyResponse, Shared};
 
 /// A chunk of a body, and the time of its arrival.
 type Piece = (Instant, Result<Frame<Bytes>, BoxError>);
@@ -31,7 +31,7 @@ enum Carry {
 }
 
 /// Passes the whole response on, each chunk with this delay.
-pub(super) fn live(answer: Response<Incoming>, path: String, delay: Duration, shared: &Arc<Shared>) -> Answer {
+pub(super) fn live(answer: Response<Incoming>, path: String, delay: Duration, shared: &Arc<Shared>) -> ProxyResponse {
     let how = Carry::Whole {
         path,
         shared: Arc::clone(shared),
@@ -40,7 +40,7 @@ pub(super) fn live(answer: Response<Incoming>, path: String, delay: Duration, sh
 }
 
 /// Passes half of the response on, and breaks the connection.
-pub(super) fn cut(answer: Response<Incoming>) -> Result<Answer> {
+pub(super) fn cut(answer: Response<Incoming>) -> Result<ProxyResponse> {
     match answer.body().size_hint().exact() {
         Some(0) => bail!("there is no middle to cut in, so the whole answer is lost"),
         Some(size) => Ok(carry(answer, Carry::Until(usize::try_from(size / 2)?), Duration::ZERO)),
@@ -49,7 +49,7 @@ pub(super) fn cut(answer: Response<Incoming>) -> Result<Answer> {
 }
 
 /// Passes the body on chunk by chunk, in a task that ends when either side does.
-fn carry(answer: Response<Incoming>, how: Carry, delay: Duration) -> Answer {
+fn carry(answer: Response<Incoming>, how: Carry, delay: Duration) -> ProxyResponse {
     answer.map(|body| {
         if body.is_end_stream() {
             return Full::default().map_err(|never| match never {}).boxed_unsync();

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_strikes_from_the_nth_fitting_request_on_and_as_often_as_told() {
+    fn a_rule_applies_to_the_given_number_of_matching_requests_from_the_nth_on() {
         let (mut rule, _) = Rule::new(On::write().path("/a*").nth(2).times(2), Fault::Cut);
         let mut strikes = |method, path| rule.strike(&method, path, "").is_some();
         assert!(!strikes(Method::POST, "/a1"));

@@ -198,7 +198,7 @@ impl Fixture {
         let tokens = self.base.rancher.tokens().await?;
         let ours = tokens
             .iter()
-            .filter(|token| token["clusterId"] == self.id() && token["alive"] == true);
+            .filter(|token| token["clusterId"] == self.id() && token["valid"] == true);
         Ok(ours
             .filter_map(|token| token["name"].as_str().map(str::to_owned))
             .collect())

@@ -27,7 +27,7 @@ pub(crate) async fn is_valid(fixture: &Fixture, name: &str) -> Result<bool> {
     let tokens = fixture.base.rancher.tokens().await?;
     Ok(tokens
         .iter()
-        .any(|token| token["name"] == name && token["alive"] == true))
+        .any(|token| token["name"] == name && token["valid"] == true))
 }
 
 pub(crate) async fn name_of_secret(fixture: &Fixture) -> Result<String> {

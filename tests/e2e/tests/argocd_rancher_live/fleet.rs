@@ -34,7 +34,7 @@ pub(crate) async fn valid(fleet: &[Fixture]) -> Result<BTreeSet<String>> {
     let all = fleet[0].base.rancher.tokens().await?;
     let ours = all.iter().filter(|token| {
         let cluster = token["clusterId"].as_str();
-        token["alive"] == true && cluster.is_some_and(|cluster| ids.contains(cluster))
+        token["valid"] == true && cluster.is_some_and(|cluster| ids.contains(cluster))
     });
     Ok(ours
         .filter_map(|token| token["name"].as_str().map(str::to_owned))

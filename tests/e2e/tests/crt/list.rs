@@ -391,8 +391,8 @@ async fn list_without_permission_to_read_secrets_warns_once() -> Result<()> {
     assert_eq!(all.stderr.matches("Warning:").count(), 1, "{all}");
 
     // Rancher rejects users without any permission. The order of the first responses is undefined.
-    let nobody = manual_changes::user_with(&fixture, "nobody", json!([])).await?;
-    let shell = fixture.shell_of(&nobody).await?;
+    let unprivileged = manual_changes::user_with(&fixture, "unprivileged", json!([])).await?;
+    let shell = fixture.shell_of(&unprivileged).await?;
     let refused = shell.crt(["list", id]).run().await?.expect(1)?;
     assert!(
         refused.stderr.starts_with("Error from server (Forbidden): cannot "),

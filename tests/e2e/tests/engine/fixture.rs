@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use client::secret::Fingerprint;
 use e2e::until;
-use engine::lock::{KIND_LABEL, Record};
+use engine::lock::{KIND_LABEL, LeaseRecord};
 use engine::rotation::Rotation as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -197,8 +197,8 @@ impl Fixture {
         self.edit(CONSUMER, json!({ "data": { "badge": value } })).await
     }
 
-    pub(crate) async fn record(&self) -> Result<Option<Record>> {
-        Ok(self.leases().get_opt(LEASE).await?.as_ref().map(Record::of))
+    pub(crate) async fn record(&self) -> Result<Option<LeaseRecord>> {
+        Ok(self.leases().get_opt(LEASE).await?.as_ref().map(LeaseRecord::of))
     }
 
     pub(crate) async fn journal(&self) -> Result<Option<String>> {
@@ -269,8 +269,8 @@ impl Fixture {
 }
 
 /// No process holds it, no rotation is in progress, and it says how the last run ended.
-fn expect_at_rest(lease: &Lease) -> Result<Record> {
-    let record = Record::of(lease);
+fn expect_at_rest(lease: &Lease) -> Result<LeaseRecord> {
+    let record = LeaseRecord::of(lease);
     ensure!(record.holder.is_none() && record.journal.is_none(), "{record:?}");
     ensure!(
         lease.labels().get(KIND_LABEL).map(String::as_str) == Some(Badge::KIND),

@@ -80,7 +80,7 @@ async fn the_lock_of_an_ended_local_process_is_taken_immediately() -> Result<()>
     let process = run.start()?;
     proxy.victim(process.pid()?);
     ensure!(process.finish().await?.is_none());
-    ensure!(fixture.record().await?.is_some_and(|record| record.holder_is_gone()));
+    ensure!(fixture.record().await?.is_some_and(|record| record.holder_has_exited()));
 
     let (proxy, run) = fixture.run().await?;
     run.start()?.expect(RunResult::Done).await?;

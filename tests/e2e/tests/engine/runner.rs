@@ -11,7 +11,7 @@ use engine::direction::Direction;
 use engine::engine::{Engine, Outcome, Pause};
 use engine::event::Event;
 use engine::journal::Journal;
-use engine::lock::{End, Lock, NotTaken};
+use engine::lock::{AcquireError, Lock, Release};
 use engine::phase::Phase;
 use engine::rotation::{Blocker, Rotation as _};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -101,15 +101,15 @@ impl EngineRun {
         server.clock.observe(Timestamp::now().saturating_add(off)?);
         let leases = Api::namespaced(server.client.clone(), &self.namespace);
         let lock = Lock::new(leases, LEASE, Badge::KIND, Badge::FIELD_MANAGER, server.clock.clone());
-        let (held, record) = match lock.take(self.by_force, |_| {}).await {
+        let (held, record) = match lock.acquire(self.by_force, |_| {}).await {
             Ok(taken) => taken,
-            Err(NotTaken::Held(holder)) => return Ok(RunResult::Held(holder)),
-            Err(NotTaken::Api(error)) => return Err(error.into()),
+            Err(AcquireError::Held(holder)) => return Ok(RunResult::Held(holder)),
+            Err(AcquireError::Api(error)) => return Err(error.into()),
         };
         let mut journal = match record.journal.as_deref().map(Journal::<Badge>::read).transpose() {
             Ok(journal) => journal,
             Err(error) => {
-                held.release(End::Pending).await?;
+                held.release(Release::KeepJournal).await?;
                 return Ok(RunResult::Unreadable(error.to_string()));
             }
         };
@@ -120,7 +120,7 @@ impl EngineRun {
                     journal.turn(Direction::Rollback, "requested");
                 }
                 _ => {
-                    held.release(End::Pending).await?;
+                    held.release(Release::KeepJournal).await?;
                     return Ok(RunResult::NothingToRollBack);
                 }
             }

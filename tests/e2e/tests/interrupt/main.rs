@@ -65,8 +65,8 @@ fn kubeconfig(home: &Path, server: &TcpListener) -> Result<PathBuf> {
         std::fs::File::create(&path)?,
         "apiVersion: v1\nkind: Config\ncurrent-context: silent\n\
          clusters: [{{name: silent, cluster: {{server: 'http://{address}'}}}}]\n\
-         contexts: [{{name: silent, context: {{cluster: silent, user: nobody, namespace: argocd}}}}]\n\
-         users: [{{name: nobody, user: {{}}}}]\n"
+         contexts: [{{name: silent, context: {{cluster: silent, user: anonymous, namespace: argocd}}}}]\n\
+         users: [{{name: anonymous, user: {{}}}}]\n"
     )?;
     Ok(path)
 }

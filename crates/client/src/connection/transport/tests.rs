@@ -20,7 +20,7 @@ async fn get(server: &Server) -> Result<String, Error> {
     ask(server, "GET", "/api").await
 }
 
-/// Keeps what it is told to show.
+/// Records the warnings and the log.
 #[derive(Debug, Default)]
 struct Recorder {
     verbosity: u8,
@@ -63,11 +63,11 @@ fn recorded(verbosity: u8) -> (Environment, Arc<Recorder>) {
 async fn a_read_is_repeated_while_the_server_is_busy() {
     let fake = Fake::tls(|_, before| if before < 2 { status(503) } else { ok("{}") }).await;
     assert_eq!(get(&fake.simple().connect().unwrap()).await.unwrap(), "{}");
-    assert_eq!(fake.seen().len(), 3);
+    assert_eq!(fake.received().len(), 3);
 }
 
 #[tokio::test]
-async fn a_constant_503_is_told_after_five_tries() {
+async fn a_constant_503_is_reported_after_five_attempts() {
     let fake = Fake::tls(|_, _| status(503)).await;
     let error = get(&fake.simple().connect().unwrap()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable);
@@ -75,11 +75,11 @@ async fn a_constant_503_is_told_after_five_tries() {
         error.to_string(),
         "Error from server (ServiceUnavailable): ServiceUnavailable"
     );
-    assert_eq!(fake.seen().len(), 5);
+    assert_eq!(fake.received().len(), 5);
 }
 
 #[tokio::test]
-async fn what_creates_is_never_sent_twice() {
+async fn a_create_is_never_sent_twice() {
     for reply in [
         || status(503),
         || status(429),
@@ -114,7 +114,7 @@ async fn other_errors_are_not_repeated() {
     for code in [400, 403, 404, 409, 422, 500] {
         let fake = Fake::tls(move |_, _| status(code)).await;
         assert!(get(&fake.simple().connect().unwrap()).await.is_err());
-        assert_eq!(fake.seen().len(), 1, "{code}");
+        assert_eq!(fake.received().len(), 1, "{code}");
     }
 }
 
@@ -132,9 +132,9 @@ async fn retry_after_is_obeyed_within_the_budget() {
     let error = get(&fake.simple().connect().unwrap()).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "Error from server: the server answered 429 Too Many Requests"
+        "Error from server: the server responded with 429 Too Many Requests"
     );
-    assert_eq!(fake.seen().len(), 1);
+    assert_eq!(fake.received().len(), 1);
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn the_request_timeout_covers_headers_and_body() {
             let error = ask(&connection.connect().unwrap(), "GET", path).await.unwrap_err();
             assert_eq!(
                 error.to_string(),
-                "Unable to connect to the server: the request was not answered within 200ms (--request-timeout)"
+                "Unable to connect to the server: no response within 200ms (--request-timeout)"
             );
         }
     }
@@ -174,7 +174,7 @@ async fn a_connection_that_has_gone_silent_is_given_up() {
     let error = get(&server).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "Unable to connect to the server: the server gave no answer within 1m30s"
+        "Unable to connect to the server: no response from the server within 1m30s"
     );
 }
 
@@ -183,7 +183,7 @@ async fn a_path_of_the_address_stands_before_every_request() {
     let fake = Fake::tls(|_, _| ok("{}")).await;
     let connection = fake.simple().at(fake.url.join("/k8s/clusters/c-1/").unwrap());
     get(&connection.connect().unwrap()).await.unwrap();
-    assert_eq!(fake.seen()[0].path, "/k8s/clusters/c-1/api");
+    assert_eq!(fake.received()[0].path, "/k8s/clusters/c-1/api");
 }
 
 #[tokio::test]
@@ -194,18 +194,18 @@ async fn requests_say_who_sends_them() {
         flags.impersonate_groups = vec!["g1".into(), "g2".into()];
     });
     get(&connection.connect().unwrap()).await.unwrap();
-    let seen = &fake.seen()[0];
-    assert_eq!(seen.header("authorization"), "Bearer plain");
+    let received = &fake.received()[0];
+    assert_eq!(received.header("authorization"), "Bearer plain");
     assert!(
-        seen.header("user-agent").starts_with("kubectl-test/v0.0.0 ("),
-        "{seen:?}"
+        received.header("user-agent").starts_with("kubectl-test/v0.0.0 ("),
+        "{received:?}"
     );
-    assert_eq!(seen.header("impersonate-user"), "bob");
-    assert_eq!(seen.headers.get_all("impersonate-group").iter().count(), 2);
+    assert_eq!(received.header("impersonate-user"), "bob");
+    assert_eq!(received.headers.get_all("impersonate-group").iter().count(), 2);
 }
 
 #[tokio::test]
-async fn an_anonymous_request_carries_nothing_of_ours() {
+async fn an_anonymous_request_has_no_credentials() {
     let fake = Fake::tls(|_, _| ok("{}")).await;
     let (certificate, key) = fake.client_certificate();
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
@@ -220,14 +220,14 @@ async fn an_anonymous_request_carries_nothing_of_ours() {
     get(&connection.connect().unwrap()).await.unwrap();
     let public = connection.anonymous_at(fake.url.clone(), Authority::Pem(&fake.ca));
     get(&public.connect().unwrap()).await.unwrap();
-    let seen = fake.seen();
-    assert!(seen[0].certified && seen[0].headers.contains_key("impersonate-user"));
-    assert!(!seen[1].certified && !seen[1].headers.contains_key("authorization"));
-    assert!(!seen[1].headers.contains_key("impersonate-user"));
+    let received = fake.received();
+    assert!(received[0].certified && received[0].headers.contains_key("impersonate-user"));
+    assert!(!received[1].certified && !received[1].headers.contains_key("authorization"));
+    assert!(!received[1].headers.contains_key("impersonate-user"));
 }
 
 #[tokio::test]
-async fn a_connection_with_a_token_carries_the_token_and_nothing_else() {
+async fn a_connection_with_a_token_sends_only_the_token() {
     let fake = Fake::tls(|_, _| ok("{}")).await;
     let (certificate, key) = fake.client_certificate();
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
@@ -238,9 +238,9 @@ async fn a_connection_with_a_token_carries_the_token_and_nothing_else() {
     });
     let with_token = connection.with_token(&Secret::new("abcdef.0123456789abcdef")).unwrap();
     get(&with_token.connect().unwrap()).await.unwrap();
-    let seen = &fake.seen()[0];
-    assert_eq!(seen.headers["authorization"], "Bearer abcdef.0123456789abcdef");
-    assert!(!seen.certified && !seen.headers.contains_key("impersonate-user"));
+    let received = &fake.received()[0];
+    assert_eq!(received.headers["authorization"], "Bearer abcdef.0123456789abcdef");
+    assert!(!received.certified && !received.headers.contains_key("impersonate-user"));
     let plain = Fake::plain(|_, _| ok("{}")).await;
     let plain = plain.connection("{}", &Environment::silent(), |_| {});
     assert!(plain.with_token(&Secret::new("abcdef.0123456789abcdef")).is_err());
@@ -251,8 +251,8 @@ async fn a_plain_server_gets_no_credentials() {
     let fake = Fake::plain(|_, _| ok("{}")).await;
     let connection = fake.connection("{token: plain, as: bob}", &Environment::silent(), |_| {});
     get(&connection.connect().unwrap()).await.unwrap();
-    let seen = &fake.seen()[0];
-    assert!(!seen.headers.contains_key("authorization") && !seen.headers.contains_key("impersonate-user"));
+    let received = &fake.received()[0];
+    assert!(!received.headers.contains_key("authorization") && !received.headers.contains_key("impersonate-user"));
 }
 
 #[tokio::test]
@@ -270,7 +270,7 @@ async fn warnings_of_the_server_are_shown() {
 }
 
 #[tokio::test]
-async fn the_servers_clock_is_learned_from_its_answers() {
+async fn the_servers_clock_is_read_from_its_responses() {
     let fake = Fake::tls(|_, _| Reply::Answer(200, &[("date", "Fri, 01 Jan 2100 00:00:00 GMT")], "{}".into())).await;
     let server = fake.simple().connect().unwrap();
     get(&server).await.unwrap();
@@ -302,7 +302,7 @@ async fn the_request_log_shows_no_credential_at_any_level() {
 }
 
 #[tokio::test]
-async fn a_body_is_never_a_message() {
+async fn a_response_body_is_never_a_message() {
     let fake = Fake::tls(|_, before| match before {
         0 => Reply::Answer(500, &[], "<html>hunter2</html>".into()),
         1 => Reply::Answer(401, &[], "{\"type\":\"error\",\"message\":\"hunter2\"}".into()),
@@ -323,21 +323,21 @@ async fn a_body_is_never_a_message() {
     }
     assert_eq!(
         shown[0],
-        "Error from server: cannot read Pod x on the downstream cluster: the server answered 500 Internal Server Error"
+        "Error from server: cannot read Pod x on the downstream cluster: the server responded with 500 Internal Server Error"
     );
     assert_eq!(
         shown[1],
         "error: cannot read Pod x on the downstream cluster: You must be logged in to the server (Unauthorized)"
     );
     assert!(
-        shown[2].ends_with("the server's answer does not have the expected fields (line 1, column 17)"),
+        shown[2].ends_with("the response of the server does not have the expected fields (line 1, column 17)"),
         "{}",
         shown[2]
     );
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_told_in_kubectls_words() {
+async fn a_refused_connection_is_reported_like_kubectl() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
@@ -352,7 +352,7 @@ async fn a_refused_connection_is_told_in_kubectls_words() {
 }
 
 #[tokio::test]
-async fn an_untrusted_certificate_is_told_at_once() {
+async fn an_untrusted_certificate_is_reported_without_retries() {
     let fake = Fake::tls(|_, _| ok("{}")).await;
     let other = Fake::tls(|_, _| ok("{}")).await;
     let connection = fake.simple().anonymous_at(fake.url.clone(), Authority::Pem(&other.ca));
@@ -378,14 +378,14 @@ async fn the_kubeconfigs_proxy_is_used_for_a_loopback_server_too() {
     connection.proxy_url = Some(proxy.url.to_string());
     assert!(get(&connection.connect().unwrap()).await.is_err());
     assert_eq!(proxy.methods()[0], "CONNECT");
-    assert!(!proxy.seen()[0].headers.contains_key("authorization"));
+    assert!(!proxy.received()[0].headers.contains_key("authorization"));
     let environment = Environment::silent().with_variable("HTTPS_PROXY", proxy.url.as_str());
     get(&fake.connection("{token: t}", &environment, |_| {}).connect().unwrap())
         .await
         .unwrap();
 }
 
-/// A credential plugin: a shell script that notes each run, and what it was told.
+/// A credential plugin: a shell script that records the input of each run.
 struct Plugin {
     directory: tempfile::TempDir,
     script: PathBuf,
@@ -446,17 +446,17 @@ async fn a_credential_plugin_runs_once_and_only_when_it_is_needed() {
     a.and(b).and(c).unwrap();
     assert_eq!(plugin.runs().len(), 1);
     assert!(
-        fake.seen()
+        fake.received()
             .iter()
-            .all(|seen| seen.header("authorization") == "Bearer token-1")
+            .all(|received| received.header("authorization") == "Bearer token-1")
     );
 }
 
 #[tokio::test]
-async fn a_refused_credential_is_renewed_once() {
+async fn a_rejected_credential_is_renewed_once() {
     let plugin = Plugin::new();
-    let fake = Fake::tls(|seen, _| {
-        if seen.header("authorization") == "Bearer token-1" {
+    let fake = Fake::tls(|received, _| {
+        if received.header("authorization") == "Bearer token-1" {
             status(401)
         } else {
             ok("{}")
@@ -481,7 +481,7 @@ async fn a_refused_credential_is_renewed_once() {
         error.to_string(),
         "error: You must be logged in to the server (Unauthorized)"
     );
-    assert_eq!((plugin.runs().len(), refusing.seen().len()), (2, 2));
+    assert_eq!((plugin.runs().len(), refusing.received().len()), (2, 2));
 }
 
 #[tokio::test]
@@ -491,11 +491,11 @@ async fn a_token_of_the_kubeconfig_is_not_tried_twice() {
         get(&fake.simple().connect().unwrap()).await.unwrap_err().kind,
         Kind::Unauthorized
     );
-    assert_eq!(fake.seen().len(), 1);
+    assert_eq!(fake.received().len(), 1);
 }
 
 #[tokio::test]
-async fn an_expired_credential_is_renewed_before_it_is_refused() {
+async fn an_expired_credential_is_renewed_before_it_is_rejected() {
     for (expires, runs) in [("2020-01-01T00:00:00Z", 2), ("2999-01-01T00:00:00Z", 1)] {
         let plugin = Plugin::printing(&format!(
             "{{\"token\":\"token-$n\",\"expirationTimestamp\":\"{expires}\"}}"
@@ -527,11 +527,11 @@ async fn a_plugin_may_give_a_client_certificate() {
         .connect()
         .unwrap();
     get(&server).await.unwrap();
-    assert!(fake.seen()[0].certified);
+    assert!(fake.received()[0].certified);
 }
 
 #[tokio::test]
-async fn a_plugin_is_told_whether_it_may_ask_the_user() {
+async fn a_plugin_learns_whether_it_may_prompt_the_user() {
     let terminal = |interactive| {
         Arc::new(Recorder {
             interactive,
@@ -564,7 +564,7 @@ async fn a_plugin_is_told_whether_it_may_ask_the_user() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_asked_is_told_about_the_cluster() {
+async fn a_plugin_with_provide_cluster_info_receives_the_cluster() {
     let plugin = Plugin::new();
     let fake = Fake::tls(|_, _| ok("{}")).await;
     let connection = fake.connection(&plugin.user("provideClusterInfo: true"), &Environment::silent(), |_| {});
@@ -575,7 +575,7 @@ async fn a_plugin_that_asked_is_told_about_the_cluster() {
 }
 
 #[tokio::test]
-async fn a_missing_plugin_is_told_with_the_hint_of_the_kubeconfig() {
+async fn a_missing_plugin_is_reported_with_the_install_hint() {
     let user = "{exec: {apiVersion: client.authentication.k8s.io/v1beta1, command: no-such-login, installHint: 'brew install no-such-login'}}";
     let fake = Fake::tls(|_, _| ok("{}")).await;
     let error = get(&fake.connection(user, &Environment::silent(), |_| {}).connect().unwrap())
@@ -586,18 +586,18 @@ async fn a_missing_plugin_is_told_with_the_hint_of_the_kubeconfig() {
         "Unable to connect to the server: getting credentials: exec: executable no-such-login not found"
     );
     assert_eq!(error.hints[1], "brew install no-such-login");
-    assert_eq!(fake.seen().len(), 0);
+    assert_eq!(fake.received().len(), 0);
 }
 
 #[tokio::test]
-async fn nothing_that_a_plugin_printed_is_in_an_error() {
+async fn errors_do_not_contain_the_output_of_a_plugin() {
     let secret = "hunter2hunter2";
     for (commands, words) in [
         (format!("echo {secret}; exit 3"), "failed with exit code 3"),
         (format!("echo '{{token: {secret}'"), "did not print an ExecCredential"),
         (
             format!("echo 'apiVersion: other/v1\nkind: ExecCredential\nstatus: {{token: {secret}}}'"),
-            "did not answer with an ExecCredential of",
+            "did not return an ExecCredential of",
         ),
     ] {
         let plugin = Plugin::running(&commands);
@@ -624,7 +624,7 @@ async fn nothing_that_a_plugin_printed_is_in_an_error() {
 }
 
 #[test]
-fn a_configuration_that_cannot_work_is_refused_before_anything_runs() {
+fn an_invalid_plugin_configuration_is_rejected_before_it_runs() {
     for (user, words) in [
         (
             "{exec: {apiVersion: client.authentication.k8s.io/v1, command: x}}",
@@ -662,7 +662,7 @@ fn a_configuration_that_cannot_work_is_refused_before_anything_runs() {
 }
 
 #[test]
-fn warning_headers_are_taken_apart() {
+fn warning_headers_are_parsed() {
     assert_eq!(warnings("299 - \"a\""), ["a"]);
     assert_eq!(
         warnings("299 agent \"a, \\\"b\\\"\", 299 - \"c\" \"Sun, 01 Jan\""),

@@ -93,7 +93,7 @@ impl FaultTest {
         })
         .await?;
         ensure!(
-            state.report.without.way_back.is_empty(),
+            state.report.without.valid_token.is_empty(),
             "no agent with a valid token: {state:#?}"
         );
         ensure!(
@@ -341,7 +341,10 @@ async fn rotate_rolls_back_when_tunnels_reject_the_new_token(#[case] storage: To
     ensure!(outcome.stderr.contains("--timeout"), "{outcome}");
     // While the Deployment named the rejected token, a restarted agent would have had to wait. The old agent was never stopped.
     let without = test.fixture.rancher.report(&test.fixture.cluster).await?.without;
-    ensure!(without.way_back.is_empty() && without.tunnel.is_empty(), "{without:#?}");
+    ensure!(
+        without.valid_token.is_empty() && without.tunnel.is_empty(),
+        "{without:#?}"
+    );
     test.fixture.rancher.reset(&test.fixture.cluster).await?;
     state::restored(&test.fixture, &test.start, None).await?;
     Ok(())

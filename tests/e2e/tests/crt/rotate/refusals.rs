@@ -253,7 +253,7 @@ async fn rotate_refuses_a_disconnected_agent(#[case] storage: TokenStorage) -> R
     ----- exit status: 1 -----
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
-    Error from server: cannot … on the downstream cluster: the server answered 500 Internal Server Error
+    Error from server: cannot … on the downstream cluster: the server responded with 500 Internal Server Error
     hint: Rancher reaches the cluster through its agent, whose tunnel may be down: see `kubectl crt status`
     hint: pass a context that does not go through the agent with --downstream-context
     ----- exit status: 1 -----

@@ -102,7 +102,7 @@ async fn ctrl_c_releases_the_lock_and_names_the_resume_command() -> Result<()> {
     let words: Vec<_> = rollback.split(' ').skip(1).chain(["--yes", "--settle", "1s"]).collect();
     fixture.shell.kubectl(words).run().await?.expect(0)?;
     // The Deployment named a token that tunnels reject, as the test has arranged. The old agent was never stopped.
-    ensure!(state.report.without.way_back.is_empty(), "{state:#?}");
+    ensure!(state.report.without.valid_token.is_empty(), "{state:#?}");
     fixture.rancher.reset(&fixture.cluster).await?;
     state::restored(&fixture, &start, state.new_token()).await?;
     Ok(())

@@ -121,7 +121,7 @@ fn nothing_left(c: &mut Failures, state: &State) {
 
 fn never_without_a_valid_agent(c: &mut Failures, state: &State) {
     let without = &state.report.without;
-    c.none("without a valid token", &without.way_back);
+    c.none("without a valid token", &without.valid_token);
     c.none("without restart safety", &without.restart_safety);
     c.none("without a tunnel", &without.tunnel);
     // A pod reopens its steve tunnel whenever another agent connects, and the condition follows the tunnel.
@@ -215,7 +215,7 @@ async fn leftovers_and_interruptions_are_reported(#[case] storage: test_cluster:
         )
         .await?;
         let without = fixture.rancher.report(&fixture.cluster).await?.without;
-        Ok((!without.way_back.is_empty() && !without.restart_safety.is_empty()).then_some(()))
+        Ok((!without.valid_token.is_empty() && !without.restart_safety.is_empty()).then_some(()))
     })
     .await?;
     fixture.rancher.fault(&serde_json::json!({ "admit": [token] })).await?;
