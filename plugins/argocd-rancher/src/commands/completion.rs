@@ -1,5 +1,4 @@
-//! `kubectl argocd-rancher completion`: how a shell learns to complete this plugin; and the names that only the server
-//! knows.
+//! `kubectl argocd-rancher completion`: prints the completion script, and completes the names of clusters.
 
 use cli::ExitCode;
 use cli::app::{self, Candidate, CompletionRequest, Context};
@@ -8,20 +7,20 @@ use rancher::api_token::{self, VisibleCluster};
 
 use crate::address::RancherAddress as _;
 use crate::cli::ArgocdRancher;
-use crate::sides::{Argo, RancherFlags};
+use crate::connections::{Argo, RancherFlags};
 
-/// What is typed after `kubectl argocd-rancher completion`.
+/// The flags of `kubectl argocd-rancher completion`.
 #[derive(clap::Args, Clone, Copy, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Completion {}
 
 const EXAMPLES: &str = "\
 Examples:
-  # kubectl 1.26 and later complete a plugin by a program of this name on the PATH
+  # Install the script on the PATH, where kubectl 1.26 and later finds it
   kubectl argocd-rancher completion > ~/.local/bin/kubectl_complete-argocd_rancher
   chmod +x ~/.local/bin/kubectl_complete-argocd_rancher
 
-kubectl's own completion must be set up in the shell: see `kubectl completion --help`.";
+It needs kubectl's own completion in the shell: see `kubectl completion --help`.";
 
 /// Runs it.
 pub(crate) fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
@@ -29,7 +28,7 @@ pub(crate) fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
     Ok(ExitCode::Done)
 }
 
-/// Clusters that Argo CD has: their ids, with the names that Argo CD calls them; for `add` those of Rancher that it has not.
+/// The ids of Argo CD's clusters, with their names. For `add`: of the clusters in Rancher that Argo CD does not have.
 pub(crate) async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
     let verb = request.verbs.first().map(String::as_str);
     let takes_one = matches!(verb, Some("rollback" | "status")) && request.words.is_empty();
@@ -45,20 +44,18 @@ pub(crate) async fn candidates(request: CompletionRequest, context: Context) -> 
         let (_, id) = cluster.server.rancher()?;
         Some(Candidate::new(id.as_str(), cluster.name.as_str()))
     });
-    let mut found: Vec<Candidate> = if verb == Some("add") {
-        let there: Vec<Candidate> = there.collect();
-        let mut found = of_rancher(&request, &argo, &context).await;
-        found.retain(|cluster| there.iter().all(|known| known.value != cluster.value));
-        found
-    } else {
-        there.collect()
-    };
-    let typed = |word: &str| request.words.iter().any(|typed| typed == word);
-    found.retain(|cluster| !typed(&cluster.value) && !typed(&cluster.help));
-    found
+    let mut candidates: Vec<Candidate> = there.collect();
+    if verb == Some("add") {
+        let mut others = of_rancher(&request, &argo, &context).await;
+        others.retain(|cluster| candidates.iter().all(|there| there.value != cluster.value));
+        candidates = others;
+    }
+    let is_typed = |word: &str| request.words.iter().any(|typed| typed == word);
+    candidates.retain(|cluster| !is_typed(&cluster.value) && !is_typed(&cluster.help));
+    candidates
 }
 
-/// What Rancher knows, where it is reached by what was typed so far. What would come on standard input is not there yet.
+/// The clusters of Rancher, by the flags typed so far. A token on standard input is not available yet.
 async fn of_rancher(request: &CompletionRequest, argo: &Argo, context: &Context) -> Vec<Candidate> {
     let flags: RancherFlags = request.flags();
     if flags.rancher_token_stdin {

@@ -1,3 +1,3 @@
-//! The rotation of Argo CD's tokens in the words of people and of documents.
+//! The texts about rotations.
 
 pub(crate) mod product;
