@@ -112,7 +112,7 @@ impl ClusterStatus {
 
 fn page(ui: &Ui, status: &ClusterStatus, now: Timestamp) -> String {
     let mut lines = vec![status.cluster.title()];
-    let labelled = |(label, text): (&str, String)| format!("  {label:<10}{}", sanitize::cell(&text));
+    let labelled = |(label, text): (&str, String)| format!("  {label:<12}{}", sanitize::cell(&text));
     lines.extend(status.cluster.facts().into_iter().map(labelled));
     lines.extend(status.rotation.page(ui, now));
     lines.join("\n") + "\n"
