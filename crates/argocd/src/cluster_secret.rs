@@ -85,20 +85,6 @@ pub struct NewClusterSecret {
 }
 
 impl NewClusterSecret {
-    /// One that covers the whole cluster, without a project.
-    pub fn new(secret: String, name: String, server: ServerUrl, config: ClusterConfig) -> Self {
-        Self {
-            secret,
-            name,
-            server,
-            config,
-            labels: BTreeMap::new(),
-            namespaces: Vec::new(),
-            cluster_resources: false,
-            project: None,
-        }
-    }
-
     fn manifest(&self, namespace: &str, write: &Write) -> Value {
         let mut labels = self.labels.clone();
         labels.insert(TYPE_LABEL.to_owned(), TYPE.to_owned());

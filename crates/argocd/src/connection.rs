@@ -50,37 +50,25 @@ pub async fn read(client: &kube::Client, namespace: &str) -> Result<Option<BTree
 /// Parses the metrics about clusters from Prometheus' text format.
 pub fn parse(metrics: &str) -> BTreeMap<ServerUrl, Connection> {
     let mut all: BTreeMap<ServerUrl, Connection> = BTreeMap::new();
-    for line in metrics.lines() {
-        let Some((name, rest)) = line.split_once('{') else {
-            continue;
-        };
-        if !matches!(
-            name,
-            "argocd_cluster_connection_status" | "argocd_cluster_api_resources" | "argocd_cluster_cache_age_seconds"
-        ) {
-            continue;
-        }
-        let Some((labels, value)) = rest.rsplit_once('}') else {
-            continue;
-        };
-        let value = value
-            .split_whitespace()
-            .next()
-            .and_then(|value| value.parse::<f64>().ok());
-        let (Some(server), Some(value)) = (label(labels, "server"), value) else {
-            continue;
-        };
-        let connection = all.entry(ServerUrl::new(&server)).or_default();
-        if name.ends_with("status") {
-            connection.connected = Some(value > 0.0);
-        } else if name.ends_with("resources") {
-            connection.kinds = Some(value.max(0.0) as u64);
-        } else {
+    for (name, server, value) in metrics.lines().filter_map(sample) {
+        let connection = || all.entry(server).or_default();
+        match name {
+            "connection_status" => connection().connected = Some(value > 0.0),
+            "api_resources" => connection().kinds = Some(value.max(0.0) as u64),
             // -1: never.
-            connection.age = (value >= 0.0).then_some(value as u64);
+            "cache_age_seconds" => connection().age = (value >= 0.0).then_some(value as u64),
+            _ => {}
         }
     }
     all
+}
+
+/// Of a metric about a cluster: the rest of its name, its label `server`, and its value.
+fn sample(line: &str) -> Option<(&str, ServerUrl, f64)> {
+    let (name, rest) = line.strip_prefix("argocd_cluster_")?.split_once('{')?;
+    let (labels, value) = rest.rsplit_once('}')?;
+    let value = value.split_whitespace().next()?.parse().ok()?;
+    Some((name, ServerUrl::new(&label(labels, "server")?), value))
 }
 
 /// The value of `name="…"`, unescaped.

@@ -12,7 +12,6 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use crate::connections::Client;
 use crate::mark::TOOL;
 use crate::rotation::step::Which;
 
@@ -33,9 +32,8 @@ fn key(which: Which) -> &'static str {
 }
 
 /// The backup Secret of a cluster Secret.
-#[derive(Clone, Debug)]
 pub(crate) struct BackupSecret {
-    client: Client,
+    client: kube::Client,
     namespace: String,
     name: String,
 }
@@ -85,7 +83,7 @@ impl BackupSecret {
     /// The backup of the cluster Secret `namespace/secret`.
     pub(crate) fn of(client: &kube::Client, namespace: &str, secret: &str) -> Self {
         Self {
-            client: Client(client.clone()),
+            client: client.clone(),
             namespace: namespace.to_owned(),
             name: format!("{secret}-rotation"),
         }
@@ -103,7 +101,7 @@ impl BackupSecret {
             metadata: Metadata,
             data: Option<BTreeMap<String, ByteString>>,
         }
-        let found: Option<RawSecret> = request::get(&self.client.0, SECRET, Some(&self.namespace), &self.name).await?;
+        let found: Option<RawSecret> = request::get(&self.client, SECRET, Some(&self.namespace), &self.name).await?;
         Ok(found.and_then(|found| {
             let metadata = found.metadata;
             let manager = metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
@@ -135,7 +133,7 @@ impl BackupSecret {
     ) -> request::Result<()> {
         let data = BTreeMap::from([(key(which), ByteString(value.expose().as_bytes().to_vec()))]);
         let mut write = Write::by(TOOL).dry_run(dry_run);
-        let client = &self.client.0;
+        let client = &self.client;
         let Some(read) = read else {
             let secret = json!({
                 "apiVersion": "v1", "kind": "Secret", "data": data,
@@ -161,6 +159,6 @@ impl BackupSecret {
 
     /// Deletes it, if it has not changed since it was read. It is no error if it does not exist any more.
     pub(crate) async fn delete(&self, read: &StoredBackup) -> request::Result<()> {
-        request::delete(&self.client.0, SECRET, &read.object, &Write::by(TOOL)).await
+        request::delete(&self.client, SECRET, &read.object, &Write::by(TOOL)).await
     }
 }

@@ -86,26 +86,16 @@ pub(crate) struct Argo {
 }
 
 /// Rancher, with the credential of this command.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Rancher {
     /// Its own URL.
     pub base: RancherUrl,
     /// A client for that URL.
-    pub client: Client,
+    pub client: kube::Client,
     /// The token of this command. `None`: it authenticates with something else.
     pub login: Option<TokenName>,
     /// A connection with the same CA, without a credential.
     anonymous: Connection,
-}
-
-/// A client, which has no `Debug`.
-#[derive(Clone)]
-pub(crate) struct Client(pub kube::Client);
-
-impl std::fmt::Debug for Client {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Client")
-    }
 }
 
 impl Argo {
@@ -244,7 +234,7 @@ impl RancherFlags {
             let token = connection.bearer_token().await.doing(format!("log in to {RANCHER}"))?;
             return Ok(Some(Rancher {
                 login: token.as_ref().and_then(name_of),
-                client: Client(connection.at(base.url().clone()).connect()?.client),
+                client: connection.at(base.url().clone()).connect()?.client,
                 anonymous: connection.anonymous_at(base.url().clone(), Authority::Same),
                 base,
             }));
@@ -286,7 +276,7 @@ impl RancherFlags {
         Ok(Rancher {
             base,
             login: name_of(&token),
-            client: Client(client),
+            client,
             anonymous,
         })
     }
@@ -319,7 +309,7 @@ impl Rancher {
 
     /// The user of this command. The error has a hint if this is not Rancher, or the token is invalid.
     pub(crate) async fn whoami(&self) -> Result<api_token::User, Error> {
-        let user = api_token::whoami(&self.client.0).await;
+        let user = api_token::whoami(&self.client).await;
         user.map_err(|error| {
             let code = error.code();
             let error = error.on(RANCHER);
@@ -335,19 +325,19 @@ impl Rancher {
 
     /// The tokens of this user.
     pub(crate) async fn tokens(&self) -> Result<Vec<ApiToken>, Error> {
-        let tokens = api_token::list(&self.client.0).await;
+        let tokens = api_token::list(&self.client).await;
         tokens.map_err(|error| error.on(RANCHER))
     }
 
     /// Issues a token.
     pub(crate) async fn issue(&self, new: &NewToken) -> Result<IssuedToken, Error> {
-        let issued = api_token::issue(&self.client.0, new).await;
+        let issued = api_token::issue(&self.client, new).await;
         issued.map_err(|error| error.on(RANCHER))
     }
 
     /// Revokes a token.
     pub(crate) async fn revoke(&self, name: &TokenName) -> Result<(), Error> {
-        let deleted = api_token::delete(&self.client.0, name).await;
+        let deleted = api_token::delete(&self.client, name).await;
         deleted.map(drop).map_err(|error| error.on(RANCHER))
     }
 
@@ -379,7 +369,7 @@ impl Rancher {
     ) -> Result<Option<(String, &'static str)>, Error> {
         let is_local = cluster.as_str() == "local";
         let redirects = is_local && {
-            let needed = proof::needs_no_scope(&self.client.0, cluster).await;
+            let needed = proof::needs_no_scope(&self.client, cluster).await;
             needed.doing(format!("check how {RANCHER} serves cluster {cluster}"))?
         };
         Ok(match (redirects, unscoped) {

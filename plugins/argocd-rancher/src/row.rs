@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::address::RancherAddress as _;
 use crate::controller::{BLIND, SYNC_FAILED};
 use crate::mark::{self, API_VERSION};
-use crate::report::product::Part;
+use crate::report::Part;
 
 /// The state of a cluster's token, worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -57,13 +57,17 @@ async fn an_invalid_secret_does_not_hide_the_others() {
 
 #[tokio::test]
 async fn a_new_secret_is_what_argo_cd_would_write() {
-    let server_url = ServerUrl::new(SERVER);
-    let config = ClusterConfig::bearing(&Secret::new(TOKEN), None);
     let name = secret_name(SERVER).unwrap();
-    let mut new = NewClusterSecret::new(name.clone(), "one".into(), server_url, config);
-    new.labels.insert("team".into(), "blue".into());
-    new.namespaces = vec!["a".into(), "b".into()];
-    new.cluster_resources = true;
+    let new = NewClusterSecret {
+        secret: name.clone(),
+        name: "one".into(),
+        server: ServerUrl::new(SERVER),
+        config: ClusterConfig::bearing(&Secret::new(TOKEN), None),
+        labels: [("team".into(), "blue".into())].into(),
+        namespaces: vec!["a".into(), "b".into()],
+        cluster_resources: true,
+        project: None,
+    };
     let response = secret(&name, &json!({}));
     let target = "/api/v1/namespaces/argocd/secrets?fieldManager=kubectl-argocd-rancher";
     let server = Server::new().on("POST", target, 201, &response);

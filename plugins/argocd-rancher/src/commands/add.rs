@@ -1,7 +1,6 @@
 //! `kubectl argocd-rancher add`: issues a token for one cluster, checks it as Argo CD will use it, and writes it to the cluster
 //! Secret. Nothing is written before the checks have passed. A token that fails them is revoked.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use argocd::config::Method;
@@ -214,7 +213,7 @@ pub(crate) async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Re
 async fn find(rancher: &Rancher, names: &[String]) -> Result<Vec<VisibleCluster>, Error> {
     let mut clusters: Vec<VisibleCluster> = Vec::new();
     for name in names {
-        let found = api_token::find_cluster(&rancher.client.0, name).await;
+        let found = api_token::find_cluster(&rancher.client, name).await;
         let cluster = found.map_err(|error| error.on(RANCHER))?;
         if clusters.iter().all(|known| known.id != cluster.id) {
             clusters.push(cluster);
@@ -290,14 +289,19 @@ impl AddCommand<'_> {
         };
         let written = async {
             self.prove(server, &config, &value, scope).await?;
-            let mut new = NewClusterSecret::new(secret.clone(), name, server.clone(), config.clone());
-            new.labels = self.add.labels.iter().cloned().collect::<BTreeMap<_, _>>();
-            new.namespaces.clone_from(&self.add.namespaces);
-            new.cluster_resources = self.add.cluster_resources;
-            new.project.clone_from(&self.add.project);
+            let new = NewClusterSecret {
+                secret: secret.clone(),
+                name,
+                server: server.clone(),
+                config: config.clone(),
+                labels: self.add.labels.iter().cloned().collect(),
+                namespaces: self.add.namespaces.clone(),
+                cluster_resources: self.add.cluster_resources,
+                project: self.add.project.clone(),
+            };
             let client = &self.argo.server.client;
-            let made = cluster_secret::create(client, &self.argo.namespace, &new, &mark::write(&token)).await;
-            made.map(drop).map_err(of_argocd)
+            let created = cluster_secret::create(client, &self.argo.namespace, &new, &mark::write(&token)).await;
+            created.map(drop).map_err(of_argocd)
         };
         self.or_revoke(&token, written.await).await?;
         Ok(AddResult::planned(cluster, &secret, AddOutcome::Created).with(&token))

@@ -64,7 +64,7 @@ async fn of_rancher(request: &CompletionRequest, argo: &Argo, context: &Context)
     let Ok(Some(rancher)) = flags.open(argo, &request.global, context).await else {
         return Vec::new();
     };
-    let clusters = api_token::clusters(&rancher.client.0).await.unwrap_or_default();
+    let clusters = api_token::clusters(&rancher.client).await.unwrap_or_default();
     let named = |cluster: VisibleCluster| Candidate::new(cluster.id.as_str(), cluster.name);
     clusters.into_iter().map(named).collect()
 }

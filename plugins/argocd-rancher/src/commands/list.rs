@@ -16,7 +16,7 @@ use rancher::api_token::{self, ApiToken};
 
 use crate::connections::{ARGOCD, Argo, Rancher, RancherFlags};
 use crate::mark::{self, API_VERSION};
-use crate::report::product::{LeasedRotation, Part};
+use crate::report::{LeasedRotation, Part};
 use crate::rotation::ArgocdRancher;
 use crate::row::{Row, RowInputs};
 use crate::token_check::TokenCheck;

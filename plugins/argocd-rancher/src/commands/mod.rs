@@ -22,7 +22,7 @@ use serde::Serialize;
 use crate::address::RancherAddress as _;
 use crate::connections::Argo;
 use crate::mark::API_VERSION;
-use crate::report::product;
+use crate::report;
 use crate::rotation::ArgocdRancher;
 
 /// Parses the validity of a token.
@@ -77,8 +77,8 @@ fn find_cluster<'a>(clusters: &'a [ClusterSecret], name: &str) -> Result<&'a Clu
 
 /// Refuses to change a Secret while its token is being rotated. `action`: such as "delete".
 async fn require_no_rotation(argo: &Argo, cluster: &ClusterSecret, action: &str) -> Result<(), Error> {
-    let rotation = leases::of::<ArgocdRancher>(&argo.server, &product::lease(cluster)).await?;
-    let Some(part) = rotation.as_ref().and_then(product::Part::of) else {
+    let rotation = leases::of::<ArgocdRancher>(&argo.server, &report::lease(cluster)).await?;
+    let Some(part) = rotation.as_ref().and_then(report::Part::of) else {
         return Ok(());
     };
     let name = &cluster.object.name;

@@ -12,7 +12,7 @@ use super::run::{Command, Common};
 use crate::connections::Argo;
 use crate::controller::ClusterController;
 use crate::controller::fleet::Fleet;
-use crate::report::product;
+use crate::report;
 
 /// The flags of `kubectl argocd-rancher rollback`.
 #[derive(clap::Args, Clone, Debug)]
@@ -63,7 +63,7 @@ pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Cont
         results: &results,
     };
     let controller = ClusterController::new(&fleet, cluster, &options);
-    let target = product::target(cluster, common.rancher.commands(&cluster.object.name, global));
+    let target = report::target(cluster, common.rancher.commands(&cluster.object.name, global));
     let (result, ended) = Box::pin(command.on(&controller, &target)).await?;
     let nothing_to_do = result.outcome == "nothing-to-do";
     results.print(&[result])?;

@@ -20,7 +20,7 @@ use crate::address::RancherAddress as _;
 use crate::connections::{self, ARGOCD, Argo};
 use crate::controller::fleet::Fleet;
 use crate::controller::{ClusterController, Options};
-use crate::report::product::{self, LeasedRotation};
+use crate::report::{self, LeasedRotation};
 use crate::rotation::ArgocdRancher;
 
 /// The flags of `kubectl argocd-rancher rotate`.
@@ -101,7 +101,7 @@ pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context)
         .map(|cluster| {
             let commands = common.rancher.commands(&cluster.object.name, global);
             let controller = ClusterController::new(&fleet, cluster, &options);
-            (controller, product::target(cluster, commands))
+            (controller, report::target(cluster, commands))
         })
         .collect();
     let command = Command {

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::list::Inventory;
 use crate::connections::{Argo, RancherFlags};
 use crate::mark::API_VERSION;
-use crate::report::product::{self, LeasedRotation};
+use crate::report::{self, LeasedRotation};
 use crate::rotation::ArgocdRancher;
 use crate::row::Row;
 
@@ -75,7 +75,7 @@ pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context)
     let rancher = status.rancher.open(&argo, global, context).await?;
     let inventory = Inventory::read(&argo, rancher.as_ref(), context).await?;
     let cluster = super::find_cluster(&inventory.clusters, &status.target)?;
-    let lease = product::lease(cluster);
+    let lease = report::lease(cluster);
     let rotation = leases::of::<ArgocdRancher>(&argo.server, &lease).await?;
     let commands = status.rancher.commands(&cluster.object.name, global);
     let now = argo.server.clock.now();

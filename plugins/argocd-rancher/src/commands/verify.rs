@@ -15,7 +15,7 @@ use crate::address::RancherAddress as _;
 use crate::connections::{ARGOCD, Argo, Rancher, RancherFlags};
 use crate::controller::{BLIND, SYNC_FAILED};
 use crate::mark;
-use crate::report::product::Part;
+use crate::report::Part;
 use crate::rotation::ArgocdRancher;
 use crate::token_check::{CheckResult, CheckStatus, TokenCheck};
 

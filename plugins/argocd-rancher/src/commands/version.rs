@@ -76,7 +76,7 @@ async fn server_versions(
     };
     let of_rancher = async {
         let Some(rancher) = &rancher else { return Ok(None) };
-        let setting = api_token::setting(&rancher.client.0, "server-version").await;
+        let setting = api_token::setting(&rancher.client, "server-version").await;
         let setting = setting.map_err(|error| error.on(RANCHER))?;
         Ok(setting.and_then(|setting| setting.effective().map(str::to_owned)))
     };

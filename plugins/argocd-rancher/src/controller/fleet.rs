@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use crate::connections::{Argo, RANCHER, Rancher, of_argocd};
 
 /// The state when the command began.
-#[derive(Debug)]
 pub(crate) struct Fleet {
     /// The cluster of Argo CD.
     pub argo: Argo,
@@ -38,7 +37,7 @@ impl Fleet {
     pub(crate) async fn survey(argo: Argo, rancher: Rancher) -> Result<Self, Error> {
         let of_rancher = async {
             let user = rancher.whoami().await?;
-            let limit = api_token::max_ttl(&rancher.client.0).await;
+            let limit = api_token::max_ttl(&rancher.client).await;
             Ok((user, limit.map_err(|error| error.on(RANCHER))?))
         };
         let ((user, limit), identity, clusters, applications) =

@@ -30,7 +30,7 @@ use self::fleet::Fleet;
 use crate::backup::BackupSecret;
 use crate::connections::Argo;
 use crate::mark;
-use crate::report::product;
+use crate::report;
 use crate::rotation::ArgocdRancher;
 use crate::rotation::observed::{ClusterSync, Observed};
 use crate::rotation::step::Step;
@@ -63,7 +63,6 @@ pub(crate) struct Options {
 }
 
 /// The controller of one cluster.
-#[derive(Debug)]
 pub(crate) struct ClusterController<'a> {
     fleet: &'a Fleet,
     /// The cluster Secret when the command began.
@@ -74,7 +73,6 @@ pub(crate) struct ClusterController<'a> {
 }
 
 /// What one observation leaves for the next step and the next observation.
-#[derive(Debug)]
 struct State {
     snapshot: Option<Snapshot>,
     /// Every value that this process has read or issued.
@@ -101,7 +99,6 @@ struct State {
 }
 
 /// The results of a check of the old token.
-#[derive(Debug)]
 struct Surveyed {
     value: Fingerprint,
     at: Instant,
@@ -234,7 +231,7 @@ impl Controller for ClusterController<'_> {
         } else {
             ""
         };
-        let (cluster, name) = (product::display(self.cluster), mark::token_name(&token));
+        let (cluster, name) = (report::display(self.cluster), mark::token_name(&token));
         Summary {
             in_use: Some(token.fingerprint()),
             message: format!("Argo CD reaches {cluster} with {name}{until}.{shortened}{kept}"),

@@ -50,7 +50,7 @@ use engine::run::{Draw, Run};
 
 use crate::controller::check;
 use crate::mark::TOOL;
-use crate::report::product;
+use crate::report;
 use observed::Observed;
 use record::Record;
 use step::Step;
@@ -158,10 +158,10 @@ impl Rotation for ArgocdRancher {
     }
 
     fn start(seen: &Observed, record: &Record) -> String {
-        product::start(seen, record)
+        report::start(seen, record)
     }
 
     fn also_invalidated(plan: &Plan<Self>) -> Vec<String> {
-        product::also_invalidated(plan)
+        report::also_invalidated(plan)
     }
 }

@@ -1,3 +1,0 @@
-//! The texts about rotations.
-
-pub(crate) mod product;
