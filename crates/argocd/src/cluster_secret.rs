@@ -144,9 +144,9 @@ impl ClusterSecret {
         ownership::owner(&self.metadata)
     }
 
-    /// The last writer of the config, other than `except`.
-    pub fn config_writer(&self, except: &str) -> Option<Writer> {
-        ownership::last_writer(&self.metadata, &["data", "config"], except)
+    /// The last writer of the config.
+    pub fn config_writer(&self) -> Option<Writer> {
+        ownership::last_writer(&self.metadata, &["data", "config"], "")
     }
 }
 

@@ -41,7 +41,6 @@ pub(crate) struct BackupSecret {
 /// The run that the backup belongs to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BackupMark {
-    /// Its name.
     pub run: String,
     /// The Rancher user who began it. Empty: not recorded.
     pub user: String,
@@ -89,7 +88,6 @@ impl BackupSecret {
         }
     }
 
-    /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }

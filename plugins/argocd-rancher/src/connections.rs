@@ -15,7 +15,7 @@ use client::connection::{Authority, Connection, Environment, Server};
 use client::error::{Doing as _, Error};
 use client::request::{self, SECRET};
 use client::secret::{Fingerprint, Secret};
-use engine::rotation::Rotation as _;
+use engine::rotation::{Blocker, Rotation as _};
 use k8s_openapi::ByteString;
 use rancher::ClusterId;
 use rancher::api_token::{self, ApiToken, Credential, IssuedToken, NewToken, TokenName, bearing, proof};
@@ -76,9 +76,7 @@ pub(crate) struct RancherFlags {
 /// The cluster of Argo CD.
 #[derive(Clone, Debug)]
 pub(crate) struct Argo {
-    /// Its API server.
     pub server: Server,
-    /// The namespace of Argo CD.
     pub namespace: String,
     connection: Connection,
     /// Clients without a credential, by URL and CA.
@@ -129,7 +127,6 @@ impl Argo {
         }
     }
 
-    /// All cluster Secrets.
     pub(crate) async fn clusters(&self) -> Result<Vec<ClusterSecret>, Error> {
         let found = cluster_secret::list(&self.server.client, &self.namespace).await;
         found.map_err(of_argocd)
@@ -323,19 +320,16 @@ impl Rancher {
         })
     }
 
-    /// The tokens of this user.
     pub(crate) async fn tokens(&self) -> Result<Vec<ApiToken>, Error> {
         let tokens = api_token::list(&self.client).await;
         tokens.map_err(|error| error.on(RANCHER))
     }
 
-    /// Issues a token.
     pub(crate) async fn issue(&self, new: &NewToken) -> Result<IssuedToken, Error> {
         let issued = api_token::issue(&self.client, new).await;
         issued.map_err(|error| error.on(RANCHER))
     }
 
-    /// Revokes a token.
     pub(crate) async fn revoke(&self, name: &TokenName) -> Result<(), Error> {
         let deleted = api_token::delete(&self.client, name).await;
         deleted.map(drop).map_err(|error| error.on(RANCHER))
@@ -347,12 +341,15 @@ impl Rancher {
         through.is_some_and(|(_, id)| self.server_of(&id).same_place(&cluster.server))
     }
 
-    /// Why a cluster cannot be changed that is reached through another Rancher, and a hint.
-    pub(crate) fn not_here(&self, cluster: &ClusterSecret) -> (String, &'static str) {
-        (
-            format!("{} is not reached through {}", cluster.server, self.base),
-            "pass the Rancher that it is reached through with --rancher-context or --rancher-url",
-        )
+    /// Set if a cluster is reached through another Rancher.
+    pub(crate) fn not_here(&self, cluster: &ClusterSecret) -> Option<Blocker> {
+        let blocker = || {
+            Blocker::new(
+                format!("{} is not reached through {}", cluster.server, self.base),
+                "pass the Rancher that it is reached through with --rancher-context or --rancher-url",
+            )
+        };
+        (!self.serves(cluster)).then(blocker)
     }
 
     /// Whether this is the token of this command.
@@ -360,20 +357,16 @@ impl Rancher {
         token.current || self.login.as_ref() == Some(&token.name)
     }
 
-    /// Why the cluster needs a token with another scope, and a hint. Only cluster local can need an unscoped token: for others Rancher
-    /// does not redirect (seen on Rancher 2.15.0 and 2.12.0).
-    pub(crate) async fn wrong_scope(
-        &self,
-        cluster: &ClusterId,
-        unscoped: bool,
-    ) -> Result<Option<(String, &'static str)>, Error> {
+    /// Set if the cluster needs a token with another scope. Only cluster local can need an unscoped token: for others Rancher does not
+    /// redirect (seen on Rancher 2.15.0 and 2.12.0).
+    pub(crate) async fn wrong_scope(&self, cluster: &ClusterId, unscoped: bool) -> Result<Option<Blocker>, Error> {
         let is_local = cluster.as_str() == "local";
         let redirects = is_local && {
             let needed = proof::needs_no_scope(&self.client, cluster).await;
             needed.doing(format!("check how {RANCHER} serves cluster {cluster}"))?
         };
         Ok(match (redirects, unscoped) {
-            (true, false) => Some((
+            (true, false) => Some(Blocker::new(
                 format!(
                     "Argo CD cannot use a token that is limited to cluster {cluster}: this Rancher redirects its /api and /apis out \
                      of the token's scope"
@@ -381,7 +374,7 @@ impl Rancher {
                 "let Argo CD reach that cluster directly (by https://kubernetes.default.svc, if it runs there), or issue an unscoped \
                  token with --unscoped",
             )),
-            (false, true) => Some((
+            (false, true) => Some(Blocker::new(
                 format!("cluster {cluster} does not need an unscoped token"),
                 "omit --unscoped",
             )),

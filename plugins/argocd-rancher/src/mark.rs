@@ -5,8 +5,8 @@
 
 use argocd::ClusterSecret;
 use cli::age;
-use client::error::Error;
 use client::secret::Secret;
+use engine::rotation::Blocker;
 use k8s_openapi::jiff::Timestamp;
 use rancher::Write;
 use rancher::api_token::{ApiToken, Credential, Lifetime, Mark};
@@ -50,21 +50,14 @@ pub(crate) fn repair_hint(secret: &str) -> String {
     format!("correct it with `kubectl edit secret {secret}`, or delete the Secret and add the cluster again")
 }
 
-/// Why a Secret must not be changed that something else manages, and a hint.
-pub(crate) fn owned(cluster: &ClusterSecret) -> Option<(String, String)> {
-    let (name, owner) = (&cluster.object.name, cluster.owner()?);
-    Some((
+/// Set if something else manages the Secret, unless that is overridden.
+pub(crate) fn owned(cluster: &ClusterSecret, is_overridden: bool) -> Option<Blocker> {
+    let (name, owner) = (&cluster.object.name, cluster.owner().filter(|_| !is_overridden)?);
+    let blocker = Blocker::new(
         format!("Secret {name} is managed by {owner}, which may revert the change at any time"),
         format!("change it in {owner}; --force=owner changes it here, but {owner} may restore the old token later"),
-    ))
-}
-
-/// The same as an error, unless it is overridden.
-pub(crate) fn require_unowned(cluster: &ClusterSecret, is_overridden: bool) -> Result<(), Error> {
-    match owned(cluster).filter(|_| !is_overridden) {
-        Some((reason, hint)) => Err(Error::failed(reason).hint(hint)),
-        None => Ok(()),
-    }
+    );
+    Some(blocker.unless_forced("owner"))
 }
 
 /// How long ago a token was used, if it is still in use.

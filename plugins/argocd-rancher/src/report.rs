@@ -89,7 +89,6 @@ pub(crate) fn lease(cluster: &ClusterSecret) -> LeaseName {
 pub(crate) struct Part {
     /// The phase that it has reached. `None`: the journal cannot be read.
     pub phase: Option<Phase>,
-    /// Its direction.
     pub direction: Option<Direction>,
 }
 

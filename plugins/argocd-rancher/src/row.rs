@@ -68,7 +68,6 @@ impl State {
     }
 }
 
-/// A row.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Row {
@@ -94,7 +93,6 @@ pub(crate) struct Row {
     /// What else manages the Secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     managed_by: Option<String>,
-    /// The rotation in progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     rotation: Option<Part>,
     /// The cells of the columns EXPIRES IN and LAST USED.
@@ -123,7 +121,6 @@ struct ConnectionState {
 pub(crate) struct RowInputs<'a> {
     /// The tokens of the Rancher user. `None`: the Secret belongs to another Rancher, or there is no connection to Rancher.
     pub tokens: Option<&'a [ApiToken]>,
-    /// The Rancher user.
     pub user: Option<&'a str>,
     /// The duplicates of the Secret, in words.
     pub duplicates: Vec<String>,
@@ -131,7 +128,6 @@ pub(crate) struct RowInputs<'a> {
     pub probed: Option<CallResult>,
     /// The connection state that Argo CD reports.
     pub connection: Option<Connection>,
-    /// The rotation in progress.
     pub rotation: Option<Part>,
     /// By the clock of Argo CD's API server.
     pub now: Timestamp,

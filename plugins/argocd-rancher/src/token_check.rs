@@ -19,7 +19,6 @@ use serde::Serialize;
 use crate::address::RancherAddress as _;
 use crate::connections::{Argo, Rancher};
 
-/// The timeouts of the calls.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
     rancher: Duration,
@@ -67,7 +66,6 @@ pub(crate) enum CheckStatus {
 pub(crate) struct CheckResult {
     /// `secret`, `rancher`, `proxy`, `rights` or `argocd`.
     pub name: &'static str,
-    /// Its status.
     pub status: CheckStatus,
     /// What was found, in a sentence.
     pub message: String,
@@ -118,15 +116,12 @@ impl CheckResult {
 /// A token to check.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TokenCheck<'a> {
-    /// The URL of the cluster.
     pub server: &'a ServerUrl,
     /// How Argo CD verifies the certificate there.
     pub config: &'a ClusterConfig,
-    /// The token.
     pub token: &'a Secret,
     /// What Argo CD watches in the cluster.
     pub scope: WatchScope<'a>,
-    /// The timeouts of the calls.
     pub timeouts: Timeouts,
 }
 

@@ -166,7 +166,6 @@ struct AddCommand<'a> {
     identity: Option<String>,
 }
 
-/// Runs it.
 pub(crate) async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(add.output.as_ref(), "add")?;
     if add.name.is_some() && add.targets.len() > 1 {
@@ -236,9 +235,7 @@ impl AddCommand<'_> {
     }
 
     async fn create_or_adopt(&self, cluster: &VisibleCluster) -> Result<AddResult, Error> {
-        if let Some((reason, hint)) = self.rancher.wrong_scope(&cluster.id, self.add.unscoped).await? {
-            return Err(Error::failed(reason).hint(hint));
-        }
+        super::refuse(self.rancher.wrong_scope(&cluster.id, self.add.unscoped).await?)?;
         let server = self.rancher.server_of(&cluster.id);
         let clusters = self.argo.clusters().await?;
         match lookup::by_server(&clusters, &server) {
@@ -312,7 +309,7 @@ impl AddCommand<'_> {
         let config = adoptable(existing)?;
         self.add.agrees_with(existing)?;
         super::require_no_rotation(self.argo, existing, "adopt").await?;
-        mark::require_unowned(existing, self.add.force.contains(&OWNER))?;
+        super::refuse(mark::owned(existing, self.add.force.contains(&OWNER)))?;
         let old = config.bearer_token();
         if let Some(old) = &old
             && let Some(token) = self.working_token(cluster, existing, config, old).await?
@@ -455,7 +452,7 @@ impl AddCommand<'_> {
     async fn try_until_accepted(&self, check: TokenCheck<'_>) -> Result<TokenResults, Error> {
         for _ in 1..TRIES {
             let results = check.run(self.argo, Some(self.rancher)).await?;
-            let is_rejected = |result: &CallResult| result.is_rejected();
+            let is_rejected = CallResult::is_rejected;
             if !is_rejected(&results.rancher) && !results.proxy.as_ref().is_some_and(is_rejected) {
                 return Ok(results);
             }

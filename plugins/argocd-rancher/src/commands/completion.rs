@@ -22,7 +22,6 @@ Examples:
 
 It needs kubectl's own completion in the shell: see `kubectl completion --help`.";
 
-/// Runs it.
 pub(crate) fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
     context.ui.write_out(&app::shim::<ArgocdRancher>()?)?;
     Ok(ExitCode::Done)

@@ -58,7 +58,6 @@ Examples:
 
 Rancher lists a token only to its owner. The scope of other tokens is unknown.";
 
-/// Runs it.
 pub(crate) async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let is_table = !list.output.format()?.is_structured();
     let argo = Argo::open(global, &context.environment)?;

@@ -16,6 +16,7 @@ use cli::rotation::leases;
 use cli::ui::Ui;
 use client::duration;
 use client::error::{Error, Kind};
+use engine::rotation::Blocker;
 use rancher::api_token::{InvalidLifetime, Lifetime};
 use serde::Serialize;
 
@@ -75,6 +76,14 @@ fn find_cluster<'a>(clusters: &'a [ClusterSecret], name: &str) -> Result<&'a Clu
     }
 }
 
+/// The error for a blocker.
+fn refuse(blocker: Option<Blocker>) -> Result<(), Error> {
+    match blocker {
+        Some(Blocker { reason, hint, .. }) => Err(Error::failed(reason).hint(hint)),
+        None => Ok(()),
+    }
+}
+
 /// Refuses to change a Secret while its token is being rotated. `action`: such as "delete".
 async fn require_no_rotation(argo: &Argo, cluster: &ClusterSecret, action: &str) -> Result<(), Error> {
     let rotation = leases::of::<ArgocdRancher>(&argo.server, &report::lease(cluster)).await?;
@@ -96,7 +105,7 @@ async fn confirm(ui: &Ui, question: &str, yes: bool) -> Result<(), Error> {
 }
 
 /// Ends a command for several clusters that was interrupted.
-fn check_interrupt(ui: &Ui, next: impl std::fmt::Display) -> Result<(), Error> {
+fn check_interrupt(ui: &Ui, next: &impl std::fmt::Display) -> Result<(), Error> {
     if ui.interrupt().is_cancelled() {
         return Err(Error::new(
             Kind::Interrupted,

@@ -81,7 +81,6 @@ enum Removal<'a> {
     Keep(String),
 }
 
-/// Runs it.
 pub(crate) async fn run(remove: Remove, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let argo = Argo::open(global, &context.environment)?;
     let rancher = remove.rancher.require(&argo, global, context).await?;
@@ -128,11 +127,8 @@ impl RemoveCommand<'_> {
     /// `true`: the token stays valid.
     async fn cluster(&self, cluster: &ClusterSecret, clusters: &[ClusterSecret]) -> Result<bool, Error> {
         let name = &cluster.object.name;
-        if !self.rancher.serves(cluster) {
-            let (reason, hint) = self.rancher.not_here(cluster);
-            return Err(Error::failed(reason).hint(hint));
-        }
-        mark::require_unowned(cluster, self.remove.force.contains(&OWNER))?;
+        super::refuse(self.rancher.not_here(cluster))?;
+        super::refuse(mark::owned(cluster, self.remove.force.contains(&OWNER)))?;
         super::require_no_rotation(self.argo, cluster, "delete").await?;
         self.applications(cluster).await?;
         let value = cluster.token();
@@ -273,7 +269,7 @@ impl RemoveCommand<'_> {
         if leftovers.is_empty() {
             return Err(not_found);
         }
-        leftovers.iter().try_for_each(|token| self.is_unused(token))?;
+        leftovers.iter().try_for_each(|token| self.require_unused(token))?;
         if self.remove.dry_run {
             for token in leftovers {
                 self.ui
@@ -295,7 +291,7 @@ impl RemoveCommand<'_> {
     }
 
     /// Refuses to revoke a leftover token that is still used.
-    fn is_unused(&self, token: &ApiToken) -> Result<(), Error> {
+    fn require_unused(&self, token: &ApiToken) -> Result<(), Error> {
         if self.rancher.logs_in_with(token) {
             return Err(Error::failed(own_login(token)));
         }

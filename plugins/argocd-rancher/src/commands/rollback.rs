@@ -46,7 +46,6 @@ Exit codes: 0 rolled back, or nothing to do (3 with --exit-code), 1 failed, 2 us
 /// The validity of a token that a rollback issues because the old one cannot be restored; Rancher may grant less.
 const LONGEST: Duration = Duration::from_hours(90 * 24);
 
-/// Runs it.
 pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (ui, common) = (&context.ui, &rollback.common);
     let argo = Argo::open(global, &context.environment)?;

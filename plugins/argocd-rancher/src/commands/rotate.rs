@@ -80,7 +80,6 @@ Kill it at any point: run the same command again to resume, or `kubectl argocd-r
 
 Exit codes: 0 done, 1 failed or rolled back, 2 usage, 3 nothing due (with --exit-code), 4 pending (run it again), 5 held by another run, 130 interrupted.";
 
-/// Runs it.
 pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (ui, common) = (&context.ui, &rotate.common);
     let results = Results::new(ui, &common.run, rotate.targets.len() == 1)?;

@@ -67,7 +67,6 @@ struct Metadata {
     namespace: String,
 }
 
-/// Runs it.
 pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let (flags, format) = OutputFlags::of_page(status.output.as_ref(), "status")?;

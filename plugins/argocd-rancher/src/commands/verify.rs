@@ -62,7 +62,6 @@ struct TokenVerification {
     checks: Vec<CheckResult>,
 }
 
-/// Runs it.
 pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(verify.output.as_ref(), "verify")?;
     let argo = Argo::open(global, &context.environment)?;

@@ -51,7 +51,6 @@ impl Versions for ServerVersions {
     }
 }
 
-/// Runs it.
 pub(crate) async fn run(version: Version, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let Version { flags, rancher } = version;
     version::run(

@@ -67,7 +67,6 @@ impl WrittenDetails {
 pub(super) struct Snapshot {
     pub(super) cluster: Option<ClusterSecret>,
     pub(super) backup: Option<StoredBackup>,
-    /// The tokens of the user.
     pub(super) tokens: Vec<ApiToken>,
 }
 
@@ -85,13 +84,11 @@ impl Snapshot {
     }
 }
 
-/// The inputs of the abstraction.
 pub(super) struct Inputs<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) run: Option<&'a Run<ArgocdRancher>>,
     /// By the clock of Argo CD's API server.
     pub(super) now: Timestamp,
-    /// The Rancher user.
     pub(super) user: &'a str,
     /// `namespace/name` of the cluster Secret, as in the marks of tokens.
     pub(super) subject: &'a str,
@@ -197,7 +194,7 @@ fn run_mark(cluster: &ClusterSecret, run: &str) -> Option<RunMark> {
 /// as part of an Application, it counts as another writer.
 fn config_writer(cluster: &ClusterSecret) -> ConfigWriter {
     let of_application = matches!(cluster.owner(), Some(Owner::ArgocdApplication(_)));
-    match cluster.config_writer("") {
+    match cluster.config_writer() {
         Some(writer) if writer.manager == TOOL => ConfigWriter::Ours,
         Some(writer) if !of_application && ARGOCD_ITSELF.contains(&writer.manager.as_str()) => ConfigWriter::ArgoCd,
         Some(writer) => ConfigWriter::Other(writer.to_string()),

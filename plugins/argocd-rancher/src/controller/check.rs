@@ -23,5 +23,4 @@ pub(crate) const OWNER: Check = Check {
     help: "rotate the token of a Secret that a GitOps tool or controller owns",
 };
 
-/// All of them.
 pub(crate) const ALL: &[Check] = &[OFFLINE, RIGHTS, USE, OWNER, Check::LOCK, Check::JOURNAL];

@@ -15,9 +15,7 @@ use crate::connections::{Argo, RANCHER, Rancher, of_argocd};
 
 /// The state when the command began.
 pub(crate) struct Fleet {
-    /// The cluster of Argo CD.
     pub argo: Argo,
-    /// Rancher.
     pub rancher: Rancher,
     /// The Rancher user of this command.
     pub user: api_token::User,
@@ -25,7 +23,6 @@ pub(crate) struct Fleet {
     pub limit: Option<Duration>,
     /// The identity of Argo CD, for the marks of tokens.
     pub identity: Option<String>,
-    /// All cluster Secrets.
     pub clusters: Vec<ClusterSecret>,
     /// All visible Applications. `None`: there is no permission to list them.
     pub applications: Option<Vec<Application>>,

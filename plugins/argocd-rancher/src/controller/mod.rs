@@ -45,7 +45,6 @@ pub(crate) const BLIND: &str = "Argo CD reports that it is connected, but watche
 /// Argo CD reports that it is not connected.
 pub(crate) const SYNC_FAILED: &str = "Argo CD's last sync of the cluster failed";
 
-/// The options of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     /// How long a new token is to be valid; Rancher may grant less.
@@ -62,7 +61,6 @@ pub(crate) struct Options {
     pub(crate) forced: BTreeSet<Check>,
 }
 
-/// The controller of one cluster.
 pub(crate) struct ClusterController<'a> {
     fleet: &'a Fleet,
     /// The cluster Secret when the command began.

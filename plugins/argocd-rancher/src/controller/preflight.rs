@@ -34,7 +34,9 @@ impl ClusterController<'_> {
         };
         let mut all = self.of_cluster(seen, cluster);
         if all.is_empty() {
-            all.extend(self.of_scope(cluster).await?);
+            if let Some((_, id)) = cluster.server.rancher() {
+                all.extend(self.fleet.rancher.wrong_scope(&id, self.options.unscoped).await?);
+            }
         }
         if all.is_empty() {
             self.require_permissions(snapshot.backup.is_some()).await?;
@@ -50,13 +52,8 @@ impl ClusterController<'_> {
                 "Argo CD writes to either of them: delete all but one, then run `kubectl argocd-rancher verify` for that one",
             )
         }));
-        if let Some((reason, hint)) = mark::owned(cluster).filter(|_| !self.forces(check::OWNER)) {
-            all.push(Blocker::new(reason, hint).unless_forced(check::OWNER.name));
-        }
-        if !self.fleet.rancher.serves(cluster) {
-            let (reason, hint) = self.fleet.rancher.not_here(cluster);
-            all.push(Blocker::new(reason, hint));
-        }
+        all.extend(mark::owned(cluster, self.forces(check::OWNER)));
+        all.extend(self.fleet.rancher.not_here(cluster));
         if self.options.ttl.granted(self.fleet.limit).duration() < SHORT {
             all.push(Blocker::new(
                 "the new token would be valid for less than 15 minutes",
@@ -77,15 +74,6 @@ impl ClusterController<'_> {
             all.extend(of_sync(&seen.sync));
         }
         all
-    }
-
-    /// The scope of the new token must be the right one.
-    async fn of_scope(&self, cluster: &ClusterSecret) -> Result<Option<Blocker>, Error> {
-        let Some((_, id)) = cluster.server.rancher() else {
-            return Ok(None);
-        };
-        let wrong = self.fleet.rancher.wrong_scope(&id, self.options.unscoped).await?;
-        Ok(wrong.map(|(reason, hint)| Blocker::new(reason, hint)))
     }
 
     /// A valid old token must belong to this user, and nothing else may use it.
