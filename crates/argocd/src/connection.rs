@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use client::request::{self, Item, Metadata, Resource, Result, Wanted};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::server::ServerUrl;
 
@@ -18,7 +18,7 @@ const SERVICE: Resource = Resource::new("Service", "v1", "services");
 const METRICS_LABEL: &str = "app.kubernetes.io/name=argocd-metrics";
 
 /// The connection state of one cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Connection {
     /// `argocd_cluster_connection_status`: the last sync of the cluster's state succeeded.
     pub connected: Option<bool>,
@@ -26,6 +26,7 @@ pub struct Connection {
     /// token was revoked at a bad moment.
     pub kinds: Option<u64>,
     /// `argocd_cluster_cache_age_seconds`: how long ago it read the whole cluster, in whole seconds.
+    #[serde(skip)]
     pub age: Option<u64>,
 }
 

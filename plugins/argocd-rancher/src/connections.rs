@@ -132,8 +132,8 @@ impl Argo {
         found.map_err(of_argocd)
     }
 
-    /// A client as Argo CD calls a cluster: by its URL, with the CA of its Secret, and with this token. It shares the open connections
-    /// of other clients with the same URL and CA.
+    /// A client as Argo CD calls a cluster: by its URL, with the CA of its Secret, and with this token. It shares the connections of
+    /// other clients with the same URL and CA.
     pub(crate) fn as_argocd(
         &self,
         url: &Url,

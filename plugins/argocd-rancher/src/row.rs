@@ -89,7 +89,7 @@ pub(crate) struct Row {
     /// The result of a call with the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     probed: Option<&'static str>,
-    argocd: Option<ConnectionState>,
+    argocd: Option<Connection>,
     /// What else manages the Secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     managed_by: Option<String>,
@@ -107,13 +107,6 @@ struct Metadata {
     namespace: String,
     uid: String,
     creation_timestamp: Option<Timestamp>,
-}
-
-/// The connection state that Argo CD reports.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct ConnectionState {
-    connected: Option<bool>,
-    kinds: Option<u64>,
 }
 
 /// What a row is made of besides the Secret.
@@ -220,9 +213,7 @@ impl Row {
             state,
             reasons,
             probed: inputs.probed.as_ref().map(CallResult::word),
-            argocd: inputs
-                .connection
-                .map(|Connection { connected, kinds, .. }| ConnectionState { connected, kinds }),
+            argocd: inputs.connection,
             managed_by: cluster.owner().map(|owner| owner.to_string()),
             rotation: inputs.rotation,
         })

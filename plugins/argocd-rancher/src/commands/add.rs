@@ -280,12 +280,18 @@ impl AddCommand<'_> {
         let _hold = self.ui.hold();
         let IssuedToken { token, value } = self.issue(cluster, &secret).await?;
         let config = ClusterConfig::bearing(&value, self.ca.as_deref());
-        let scope = WatchScope {
-            namespaces: &self.add.namespaces,
-            cluster_resources: self.add.cluster_resources,
+        let check = TokenCheck {
+            server,
+            config: &config,
+            token: &value,
+            scope: WatchScope {
+                namespaces: &self.add.namespaces,
+                cluster_resources: self.add.cluster_resources,
+            },
+            timeouts: Timeouts::LONG,
         };
         let written = async {
-            self.prove(server, &config, &value, scope).await?;
+            self.prove(check).await?;
             let new = NewClusterSecret {
                 secret: secret.clone(),
                 name,
@@ -345,12 +351,8 @@ impl AddCommand<'_> {
         let _hold = self.ui.hold();
         let IssuedToken { token, value } = self.issue(cluster, &existing.object.name).await?;
         let config = self.with_right_ca(config.clone().with_bearer(&value));
-        let scope = WatchScope {
-            namespaces: &existing.namespaces,
-            cluster_resources: existing.cluster_resources,
-        };
         let written = async {
-            self.prove(&existing.server, &config, &value, scope).await?;
+            self.prove(TokenCheck::of(existing, &config, &value)).await?;
             let client = &self.argo.server.client;
             let patched = cluster_secret::patch_config(client, &existing.object, &config, &mark::write(&token)).await;
             patched.map_err(of_argocd)
@@ -422,20 +424,7 @@ impl AddCommand<'_> {
     }
 
     /// Refuses a token that Argo CD could not use.
-    async fn prove(
-        &self,
-        server: &ServerUrl,
-        config: &ClusterConfig,
-        token: &Secret,
-        scope: WatchScope<'_>,
-    ) -> Result<(), Error> {
-        let check = TokenCheck {
-            server,
-            config,
-            token,
-            scope,
-            timeouts: Timeouts::LONG,
-        };
+    async fn prove(&self, check: TokenCheck<'_>) -> Result<(), Error> {
         let results = tokio::select! {
             results = self.try_until_accepted(check) => results?,
             () = self.ui.interrupt().cancelled() => {

@@ -33,10 +33,10 @@ impl ClusterController<'_> {
             )]);
         };
         let mut all = self.of_cluster(seen, cluster);
-        if all.is_empty() {
-            if let Some((_, id)) = cluster.server.rancher() {
-                all.extend(self.fleet.rancher.wrong_scope(&id, self.options.unscoped).await?);
-            }
+        if all.is_empty()
+            && let Some((_, id)) = cluster.server.rancher()
+        {
+            all.extend(self.fleet.rancher.wrong_scope(&id, self.options.unscoped).await?);
         }
         if all.is_empty() {
             self.require_permissions(snapshot.backup.is_some()).await?;
@@ -92,7 +92,7 @@ impl ClusterController<'_> {
         if !sharing.is_empty() {
             return Some(Blocker::new(
                 format!("{name} is in other Secrets too: {}", sharing.join(", ")),
-                "give each cluster a token of its own with --keep-old; the last one can then be rotated without it",
+                "give each cluster its own token with --keep-old; the last one can then be rotated without it",
             ));
         }
         if seen.old.is_some() {
@@ -126,7 +126,7 @@ impl ClusterController<'_> {
         if same_user && results.lack_rights_only() {
             return Some(
                 Blocker::new(
-                    format!("Argo CD could not work with a token of this user: {failures}"),
+                    format!("Argo CD could not use a token of this user: {failures}"),
                     "give the user the role cluster-owner, or one with get, list and watch on everything; --force=rights \
                      rotates anyway",
                 )
@@ -140,7 +140,7 @@ impl ClusterController<'_> {
         let unclear = matches!(seen.old_accepted, Acceptance::Unknown(_));
         (unclear || same_user && not_a_member).then(|| {
             Blocker::new(
-                format!("Argo CD cannot work with the token in use: {failures}"),
+                format!("Argo CD cannot use the present token: {failures}"),
                 "`kubectl argocd-rancher verify` shows the details",
             )
         })

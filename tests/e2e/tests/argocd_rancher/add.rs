@@ -109,10 +109,7 @@ async fn add_reports_a_ttl_shortened_by_rancher() -> Result<()> {
         .run()
         .await?
         .expect(0)?;
-    assert!(
-        added.stderr.contains("Rancher granted 90d instead of 365d"),
-        "{added}"
-    );
+    assert!(added.stderr.contains("Rancher granted 90d instead of 365d"), "{added}");
     let document: serde_json::Value = serde_json::from_str(&added.stdout)?;
     let item = &document["items"][0];
     let named = (&item["result"], &item["displayName"]);

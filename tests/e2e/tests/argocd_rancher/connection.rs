@@ -63,7 +63,10 @@ async fn invalid_tokens_and_contexts_are_refused() -> Result<()> {
         "--rancher-token-stdin",
     ];
     let rejected = fixture.bare(&url).stdin("token-revoked:x").run().await?.expect(1)?;
-    assert!(rejected.stderr.contains("scoped to one cluster cannot issue"), "{rejected}");
+    assert!(
+        rejected.stderr.contains("scoped to one cluster cannot issue"),
+        "{rejected}"
+    );
     let other = fixture
         .bare(&["add", fixture.id(), "--rancher-context", "management"])
         .run()

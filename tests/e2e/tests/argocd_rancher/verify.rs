@@ -95,10 +95,7 @@ async fn verify_names_a_missing_membership_and_an_unusable_config() -> Result<()
     assert!(seen.stdout.contains("has no credential"), "{seen}");
 
     let unknown = fixture.bare(&["verify", "nowhere"]).run().await?.expect(1)?;
-    assert!(
-        unknown.stderr.contains("cluster \"nowhere\" not found"),
-        "{unknown}"
-    );
+    assert!(unknown.stderr.contains("cluster \"nowhere\" not found"), "{unknown}");
     Ok(())
 }
 

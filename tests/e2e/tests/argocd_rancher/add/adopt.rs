@@ -97,7 +97,9 @@ async fn add_refuses_a_secret_without_a_bearer_token() -> Result<()> {
     fixture.by_hand("exec", &fixture.server(), &login).await?;
     let refused = fixture.run(&["add", fixture.id(), "--yes"]).run().await?.expect(1)?;
     assert!(
-        refused.stderr.contains("Argo CD does not authenticate with a bearer token"),
+        refused
+            .stderr
+            .contains("Argo CD does not authenticate with a bearer token"),
         "{refused}"
     );
     assert_eq!(config(&fixture.secret().await?)?, login);
