@@ -4,6 +4,7 @@
 //! only with the token, because each change triggers every ApplicationSet that selects clusters.
 
 use argocd::ClusterSecret;
+use argocd::config::Method;
 use cli::age;
 use client::secret::Secret;
 use engine::rotation::Blocker;
@@ -43,6 +44,23 @@ pub(crate) fn of_ours(token: &ApiToken, identity: Option<&str>, is_there: bool) 
         None => is_there,
     };
     is_here.then_some(mark)
+}
+
+/// Why the token of a Secret cannot be replaced. `methods`: how Argo CD may authenticate now.
+pub(crate) fn unchangeable(cluster: &ClusterSecret, methods: &[Method]) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if cluster.deleting {
+        reasons.push("it is being deleted".to_owned());
+    }
+    if cluster.immutable {
+        reasons.push("it is immutable".to_owned());
+    }
+    reasons.extend(cluster.flaws_besides_token());
+    let config = cluster.config.as_ref();
+    if config.is_ok_and(|config| !methods.contains(&config.method())) {
+        reasons.push(NO_BEARER_TOKEN.to_owned());
+    }
+    reasons
 }
 
 /// The hint for a Secret that Argo CD cannot use.

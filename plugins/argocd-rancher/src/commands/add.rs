@@ -536,26 +536,14 @@ impl Add {
 /// The config of a Secret, if its credential can be replaced.
 fn adoptable(existing: &ClusterSecret) -> Result<&ClusterConfig, Error> {
     let name = &existing.object.name;
-    let refuse = |why: &str| {
-        let error = Error::failed(format!("Secret {name} exists already for this cluster, but {why}"));
-        Err(error.hint(mark::repair_hint(name)))
-    };
-    if existing.deleting {
-        return refuse("it is being deleted");
-    }
-    if existing.immutable {
-        return refuse("it is immutable");
-    }
-    let flaws = existing.flaws_besides_token();
-    if !flaws.is_empty() {
-        return refuse(&flaws.join("; "));
-    }
+    let wrong = mark::unchangeable(existing, &[Method::Bearer, Method::Anonymous]);
     match &existing.config {
-        Err(invalid) => refuse(&invalid.to_string()),
-        Ok(config) => match config.method() {
-            Method::Bearer | Method::Anonymous => Ok(config),
-            _ => refuse(mark::NO_BEARER_TOKEN),
-        },
+        Ok(config) if wrong.is_empty() => Ok(config),
+        _ => {
+            let wrong = wrong.join("; ");
+            let message = format!("Secret {name} exists already for this cluster, but cannot be adopted: {wrong}");
+            Err(Error::failed(message).hint(mark::repair_hint(name)))
+        }
     }
 }
 

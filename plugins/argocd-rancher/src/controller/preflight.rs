@@ -186,18 +186,7 @@ fn of_sync(sync: &ClusterSync) -> Option<Blocker> {
 
 fn of_secret(cluster: &ClusterSecret) -> Vec<Blocker> {
     let name = &cluster.object.name;
-    let mut wrong = Vec::new();
-    if cluster.deleting {
-        wrong.push("it is being deleted".to_owned());
-    }
-    if cluster.immutable {
-        wrong.push("it is immutable".to_owned());
-    }
-    wrong.extend(cluster.flaws_besides_token());
-    let method = cluster.config.as_ref().map(argocd::ClusterConfig::method);
-    if method.is_ok_and(|method| method != Method::Bearer) {
-        wrong.push(mark::NO_BEARER_TOKEN.to_owned());
-    }
+    let wrong = mark::unchangeable(cluster, &[Method::Bearer]);
     let blocker = |wrong| Blocker::new(format!("Secret {name}: {wrong}"), mark::repair_hint(name));
     wrong.into_iter().map(blocker).collect()
 }
