@@ -1,4 +1,4 @@
-//! Applications, as far as it matters which cluster they are deployed to.
+//! Applications, and which cluster they are deployed to.
 
 use client::request::{self, Item, ListOptions, Metadata, Resource, Result};
 use serde::Deserialize;
@@ -11,24 +11,18 @@ const APPLICATION: Resource = Resource::new("Application", "argoproj.io/v1alpha1
 /// An Application.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Application {
-    /// Where it is kept.
+    /// Its namespace.
     pub namespace: String,
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// The address that it is deployed to; `None` where it names the cluster instead.
+    /// The URL of the cluster that it is deployed to. `None`: it names the cluster instead.
     pub server: Option<ServerUrl>,
     /// The name of the cluster that it is deployed to.
     pub cluster: Option<String>,
-    /// Its project.
-    pub project: String,
-    /// `Synced`, `OutOfSync`, `Unknown`; empty before the first look.
-    pub sync: String,
-    /// `Healthy`, `Degraded`, …; empty before the first look.
-    pub health: String,
 }
 
 impl Application {
-    /// Whether it is deployed to this cluster. One that gives neither address nor name is deployed nowhere.
+    /// Whether it is deployed to this cluster. Without a URL and a name it is deployed nowhere.
     pub fn points_at(&self, cluster: &ClusterSecret) -> bool {
         match (&self.server, &self.cluster) {
             (Some(server), _) => *server == cluster.server,
@@ -38,10 +32,9 @@ impl Application {
     }
 }
 
-/// All Applications of a namespace, or of all; none where the kind is not served.
+/// The Applications of one namespace, or of all. Empty if the API server does not serve the kind.
 ///
-/// Argo CD may be told to look for them in other namespaces than its own, so all are worth asking for, where that is
-/// allowed.
+/// Argo CD can be configured to read Applications in other namespaces too.
 pub async fn list(client: &kube::Client, namespace: Option<&str>) -> Result<Vec<Application>> {
     let wanted = ListOptions {
         namespace,
@@ -54,11 +47,10 @@ pub async fn list(client: &kube::Client, namespace: Option<&str>) -> Result<Vec<
     }
 }
 
-/// All Applications that the caller may see: those of all namespaces, or where that is not allowed those beside Argo CD,
-/// which are the most.
-pub async fn visible(client: &kube::Client, beside_argocd: &str) -> Result<Vec<Application>> {
+/// The Applications that the caller can list: of all namespaces, or else of Argo CD's own.
+pub async fn visible(client: &kube::Client, argocd_namespace: &str) -> Result<Vec<Application>> {
     match list(client, None).await {
-        Err(error) if error.is_forbidden() => list(client, Some(beside_argocd)).await,
+        Err(error) if error.is_forbidden() => list(client, Some(argocd_namespace)).await,
         other => other,
     }
 }
@@ -68,7 +60,6 @@ pub async fn visible(client: &kube::Client, beside_argocd: &str) -> Result<Vec<A
 struct RawApplication {
     metadata: Metadata,
     spec: RawSpec,
-    status: RawStatus,
 }
 
 impl Item for RawApplication {}
@@ -77,7 +68,6 @@ impl Item for RawApplication {}
 #[serde(default)]
 struct RawSpec {
     destination: RawDestination,
-    project: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -87,30 +77,15 @@ struct RawDestination {
     name: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct RawStatus {
-    sync: RawWord,
-    health: RawWord,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct RawWord {
-    status: Option<String>,
-}
-
 impl From<RawApplication> for Application {
     fn from(raw: RawApplication) -> Self {
-        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let RawDestination { server, name } = raw.spec.destination;
+        let filled = |text: &String| !text.is_empty();
         Self {
             namespace: raw.metadata.namespace,
             name: raw.metadata.name,
-            server: given(raw.spec.destination.server).map(|server| ServerUrl::new(&server)),
-            cluster: given(raw.spec.destination.name),
-            project: raw.spec.project,
-            sync: raw.status.sync.status.unwrap_or_default(),
-            health: raw.status.health.status.unwrap_or_default(),
+            server: server.filter(filled).map(|server| ServerUrl::new(&server)),
+            cluster: name.filter(filled),
         }
     }
 }

@@ -1,11 +1,10 @@
-//! The Secret that tells Argo CD of a cluster, read as Argo CD reads it and written as Argo CD writes it.
+//! Cluster Secrets, read and written as Argo CD does.
 //!
-//! (`SecretToCluster` and `clusterToSecret` in `util/db/cluster.go` of Argo CD 3.5.1; what is written was compared with
+//! (`SecretToCluster` and `clusterToSecret` in `util/db/cluster.go` of Argo CD 3.5.1. The result was compared with
 //! `argocd admin cluster generate-spec`.)
 //!
-//! State of ours can only stand in annotations and labels: any write of Argo CD's own builds `data` anew from the fields
-//! that it knows. It also writes `config` from a copy that may be old, without a conflict: what was written must be read
-//! again.
+//! Our own state goes into annotations and labels, because Argo CD drops unknown keys of `data` when it writes the Secret. It may
+//! also write `config` from a stale copy, without a conflict. So a written Secret must be read again.
 
 use std::collections::BTreeMap;
 
@@ -19,93 +18,73 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::config::{BadConfig, ClusterConfig, ConfigFlaw};
+use crate::config::{ClusterConfig, ConfigFlaw, InvalidConfig};
 use crate::server::ServerUrl;
 
-/// The label that makes a Secret one of a cluster.
-pub(crate) const TYPE_LABEL: &str = "argocd.argoproj.io/secret-type";
+/// The label of cluster Secrets.
+const TYPE_LABEL: &str = "argocd.argoproj.io/secret-type";
 /// Its value.
-pub const TYPE: &str = "cluster";
-/// The annotation by which Argo CD knows that it may delete the Secret: without it `argocd cluster rm` only takes the
-/// label off, and leaves Secret and token.
-pub const MANAGED_BY: &str = "managed-by";
+const TYPE: &str = "cluster";
+/// The annotation that allows Argo CD to delete the Secret. Without it, `argocd cluster rm` only removes the label.
+const MANAGED_BY: &str = "managed-by";
 /// Its value.
-pub const ARGOCD: &str = "argocd.argoproj.io";
+const ARGOCD: &str = "argocd.argoproj.io";
 
-/// A cluster as Argo CD knows it.
+/// A cluster Secret.
 #[derive(Clone, Debug)]
 pub struct ClusterSecret {
-    /// Which Secret.
+    /// The Secret, as it was read.
     pub object: Observed,
-    /// Its labels, Argo CD's own among them.
+    /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
-    /// When it was made.
+    /// When it was created.
     pub created: Option<Timestamp>,
     /// It is being deleted.
     pub deleting: bool,
-    /// It cannot be changed, only replaced.
+    /// Its data cannot be changed.
     pub immutable: bool,
-    /// What the cluster is called; the address if it has no name, as Argo CD shows it.
+    /// The cluster's name. Like Argo CD: the URL if it has no name.
     pub name: String,
-    /// Its address, which is its identity.
+    /// The cluster's URL, which identifies it.
     pub server: ServerUrl,
-    /// How Argo CD logs in.
-    pub config: Result<ClusterConfig, BadConfig>,
-    /// The only namespaces that Argo CD looks at; empty: all.
+    /// How Argo CD authenticates.
+    pub config: Result<ClusterConfig, InvalidConfig>,
+    /// The namespaces that Argo CD watches; empty: all.
     pub namespaces: Vec<String>,
-    /// Cluster-scoped objects too, where namespaces are named.
+    /// With `namespaces`: Argo CD watches cluster-scoped objects too.
     pub cluster_resources: bool,
-    /// The project that the cluster belongs to.
+    /// The cluster's project.
     pub project: Option<String>,
-    /// The controller that serves it; `None`: Argo CD chooses.
-    pub shard: Option<i64>,
-    /// What makes no sense in it.
+    /// Invalid fields.
     pub problems: Vec<Problem>,
-    /// All of its metadata, with who wrote it.
+    /// All of its metadata.
     pub metadata: ObjectMeta,
 }
 
-/// A cluster to be told of.
+/// A cluster Secret to create.
 #[derive(Clone, Debug)]
 pub struct NewClusterSecret {
     /// The Secret's name; [`secret_name`](crate::secret_name) gives Argo CD's own.
     pub secret: String,
-    /// What the cluster shall be called.
+    /// The cluster's name.
     pub name: String,
-    /// Its address.
+    /// The cluster's URL.
     pub server: ServerUrl,
-    /// How Argo CD logs in.
+    /// How Argo CD authenticates.
     pub config: ClusterConfig,
-    /// Labels besides Argo CD's, which people select clusters by.
+    /// Labels besides Argo CD's own.
     pub labels: BTreeMap<String, String>,
-    /// The only namespaces to look at; empty: all.
+    /// The namespaces to watch; empty: all.
     pub namespaces: Vec<String>,
-    /// Cluster-scoped objects too, where namespaces are named.
+    /// With `namespaces`: watch cluster-scoped objects too.
     pub cluster_resources: bool,
-    /// The project that it shall belong to.
+    /// The cluster's project.
     pub project: Option<String>,
-    /// The controller that shall serve it.
-    pub shard: Option<i64>,
 }
 
 impl NewClusterSecret {
-    /// A cluster with everything in it, of no project.
-    pub fn new(secret: String, name: String, server: ServerUrl, config: ClusterConfig) -> Self {
-        Self {
-            secret,
-            name,
-            server,
-            config,
-            labels: BTreeMap::new(),
-            namespaces: Vec::new(),
-            cluster_resources: false,
-            project: None,
-            shard: None,
-        }
-    }
-
     fn manifest(&self, namespace: &str, write: &Write) -> Value {
         let mut labels = self.labels.clone();
         labels.insert(TYPE_LABEL.to_owned(), TYPE.to_owned());
@@ -125,9 +104,6 @@ impl NewClusterSecret {
         if let Some(project) = &self.project {
             data.insert("project", encoded(project));
         }
-        if let Some(shard) = self.shard {
-            data.insert("shard", encoded(&shard.to_string()));
-        }
         json!({
             "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": data,
             "metadata": {"name": self.secret, "namespace": namespace, "labels": labels, "annotations": annotations},
@@ -136,37 +112,45 @@ impl NewClusterSecret {
 }
 
 impl ClusterSecret {
-    /// The bearer token that Argo CD logs in with, if it does so with one.
+    /// The bearer token, if Argo CD authenticates with one.
     pub fn token(&self) -> Option<Secret> {
         self.config.as_ref().ok()?.bearer_token()
     }
 
-    /// Why Argo CD could not work with it, whatever token it held.
+    /// Why Argo CD cannot use the Secret.
     pub fn flaws(&self) -> Vec<String> {
+        self.flaws_but(None)
+    }
+
+    /// Why Argo CD could not use the Secret, even with a valid token in it.
+    pub fn flaws_besides_token(&self) -> Vec<String> {
+        self.flaws_but(Some(ConfigFlaw::NoCredential))
+    }
+
+    fn flaws_but(&self, except: Option<ConfigFlaw>) -> Vec<String> {
         let mut flaws: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
         match &self.config {
-            Err(bad) => flaws.push(bad.to_string()),
+            Err(invalid) => flaws.push(invalid.to_string()),
             Ok(config) => {
-                let all = config.flaws();
-                let other = all.iter().filter(|flaw| **flaw != ConfigFlaw::NoCredential);
-                flaws.extend(other.map(|flaw| format!("config {flaw}")));
+                let of_config = config.flaws().into_iter().filter(|flaw| Some(*flaw) != except);
+                flaws.extend(of_config.map(|flaw| format!("config {flaw}")));
             }
         }
         flaws
     }
 
-    /// What would put an old state of the Secret back.
+    /// What manages the Secret, and would revert a change.
     pub fn owner(&self) -> Option<Owner> {
         ownership::owner(&self.metadata)
     }
 
-    /// Who has written the config last, other than `except`.
-    pub fn config_writer(&self, except: &str) -> Option<Writer> {
-        ownership::last_writer(&self.metadata, &["data", "config"], except)
+    /// The last writer of the config.
+    pub fn config_writer(&self) -> Option<Writer> {
+        ownership::last_writer(&self.metadata, &["data", "config"], "")
     }
 }
 
-/// All clusters that an Argo CD in this namespace knows, by name of their Secrets.
+/// All cluster Secrets of the Argo CD in this namespace, by name.
 pub async fn list(client: &kube::Client, namespace: &str) -> Result<Vec<ClusterSecret>> {
     let selector = format!("{TYPE_LABEL}={TYPE}");
     let wanted = ListOptions {
@@ -178,14 +162,14 @@ pub async fn list(client: &kube::Client, namespace: &str) -> Result<Vec<ClusterS
     Ok(found.into_iter().map(RawSecret::read).collect())
 }
 
-/// One of them by its Secret; `None` if there is no such Secret, or it is none of a cluster.
+/// One of them by name. `None`: it does not exist, or it is not a cluster Secret.
 pub async fn get(client: &kube::Client, namespace: &str, name: &str) -> Result<Option<ClusterSecret>> {
     let found: Option<RawSecret> = request::get(client, SECRET, Some(namespace), name).await?;
     let found = found.map(RawSecret::read);
     Ok(found.filter(|secret| secret.labels.get(TYPE_LABEL).is_some_and(|kind| kind == TYPE)))
 }
 
-/// Tells Argo CD of a cluster. A Secret of that name is an error ([`Error::is_already_exists`](crate::Error::is_already_exists)).
+/// Creates a cluster Secret. If the name is taken: [`Error::is_already_exists`](crate::Error::is_already_exists).
 pub async fn create(
     client: &kube::Client,
     namespace: &str,
@@ -197,7 +181,7 @@ pub async fn create(
     Ok(raw.read())
 }
 
-/// Changes how Argo CD logs in, and nothing else, if the Secret is still as it was observed.
+/// Changes `config` and nothing else, if the Secret has not changed since it was observed.
 pub async fn patch_config(
     client: &kube::Client,
     observed: &Observed,
@@ -209,7 +193,7 @@ pub async fn patch_config(
     Ok(raw.read())
 }
 
-/// Makes Argo CD forget a cluster, if the Secret is still as it was observed.
+/// Deletes a cluster Secret, if it has not changed since it was observed.
 pub async fn delete(client: &kube::Client, observed: &Observed, write: &Write) -> Result<()> {
     request::delete(client, SECRET, observed, write).await
 }
@@ -228,14 +212,14 @@ struct RawSecret {
 
 impl Item for RawSecret {}
 
-/// The keys of a Secret's `data` as text, and what of it made no sense.
+/// The values of a Secret's `data` as text, and the invalid ones.
 struct Texts {
     data: BTreeMap<String, Option<String>>,
     problems: Vec<Problem>,
 }
 
 impl Texts {
-    /// The text under a key; empty if there is none. `field` is what a problem is called by.
+    /// The text of a key; empty if it is missing. `field` is the name of the key in a problem.
     fn take(&mut self, field: &'static str) -> String {
         let key = field.trim_start_matches("data.");
         let encoded = self.data.remove(key).flatten().unwrap_or_default();
@@ -243,12 +227,12 @@ impl Texts {
         bytes
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .unwrap_or_else(|| {
-                self.odd(field, "is not text");
+                self.invalid(field, "is not text");
                 String::new()
             })
     }
 
-    fn odd(&mut self, field: &'static str, what: &'static str) {
+    fn invalid(&mut self, field: &'static str, what: &'static str) {
         self.problems.push(Problem { field, what });
     }
 }
@@ -261,12 +245,12 @@ impl RawSecret {
         };
         let server = ServerUrl::new(&texts.take("data.server"));
         if server.is_empty() {
-            texts.odd("data.server", "is empty");
+            texts.invalid("data.server", "is empty");
         }
         if server.has_blanks() {
-            texts.odd(
+            texts.invalid(
                 "data.server",
-                "has a space or a line break, with which Argo CD cannot call it",
+                "has a space or a line break, so that Argo CD cannot call it",
             );
         }
         let name = texts.take("data.name");
@@ -274,9 +258,8 @@ impl RawSecret {
         let project = texts.take("data.project");
         let shard = texts.take("data.shard");
         let metadata = Metadata::from(self.metadata.clone());
-        let number: Option<i64> = shard.parse().ok();
-        if number.is_none() && !shard.is_empty() {
-            texts.odd("data.shard", "is not a number");
+        if !shard.is_empty() && shard.parse::<i64>().is_err() {
+            texts.invalid("data.shard", "is not a number");
         }
         ClusterSecret {
             object: metadata.observed(),
@@ -286,7 +269,6 @@ impl RawSecret {
             namespaces: items(&namespaces),
             cluster_resources: texts.take("data.clusterResources") == "true",
             project: Some(project).filter(|project| !project.is_empty()),
-            shard: number,
             deleting: metadata.deletion_timestamp.is_some(),
             immutable: self.immutable.unwrap_or_default(),
             created: metadata.created(),
@@ -298,7 +280,7 @@ impl RawSecret {
     }
 }
 
-/// A list as Argo CD reads it: between commas, without white space and without what is empty.
+/// A list as Argo CD reads it: separated by commas, without white space and empty items.
 fn items(list: &str) -> Vec<String> {
     let items = list.split(',').map(str::trim).filter(|item| !item.is_empty());
     items.map(str::to_owned).collect()

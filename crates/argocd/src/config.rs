@@ -1,8 +1,7 @@
-//! The key `config` of a cluster Secret: how Argo CD logs in, as JSON.
+//! The key `config` of a cluster Secret: how Argo CD authenticates, as JSON.
 //!
-//! Each field is kept as the text that it was, in the order in which it stood, so that a change of the token changes the
-//! token and nothing else: a field that we do not know, a spelling, a number too long for us, all survive. Go's parser
-//! takes keys in any case and the last of several; so do we.
+//! Each field keeps its text and its place, so that a new token changes nothing else, not even unknown fields. As in Go, the case of
+//! a key does not matter, and the last of several keys counts.
 
 use std::fmt;
 
@@ -28,28 +27,28 @@ const TLS_ORDER: [&str; 5] = ["insecure", "serverName", "certData", "keyData", "
 const BEARER: &str = ORDER[2];
 const TLS: &str = ORDER[3];
 
-/// How Argo CD logs in to one cluster. Its `Debug` shows which fields there are, never what they hold.
+/// How Argo CD authenticates to one cluster. Its `Debug` shows the names of the fields, never their values.
 #[derive(Clone, Default)]
 pub struct ClusterConfig {
     fields: Fields,
     tls: Fields,
 }
 
-/// What stands in `config` is no JSON object of the right shape. The text is not repeated, it holds credentials.
+/// `config` is invalid. The text is not in the error, because it contains credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadConfig {
-    /// No JSON object. Argo CD skips the whole Secret.
+pub enum InvalidConfig {
+    /// It is not a JSON object. Argo CD skips the whole Secret.
     #[error("config is not a JSON object")]
     NotJson,
-    /// A field that is used here has a value of another type.
+    /// A field has a value of the wrong type.
     #[error("config has a field of the wrong type")]
     WrongType,
 }
 
-/// By which of its fields Argo CD logs in (`RawRestConfig`, Argo CD 3.5.1).
+/// How Argo CD authenticates (`RawRestConfig`, Argo CD 3.5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// `awsAuthConfig`, before everything else.
+    /// `awsAuthConfig`, which takes precedence.
     Aws,
     /// `execProviderConfig`.
     Exec,
@@ -59,18 +58,18 @@ pub enum Method {
     Basic,
     /// A client certificate.
     Certificate,
-    /// None at all.
+    /// Without a credential.
     Anonymous,
 }
 
-/// A config with which Argo CD cannot work, though it says so late or not at all.
+/// Why Argo CD cannot use a config. It reports that late or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigFlaw {
-    /// The client library refuses both at once.
+    /// The client library rejects both at once.
     CaAndInsecure,
-    /// The client library refuses both at once.
+    /// The client library rejects both at once.
     BearerAndBasic,
-    /// No credential of any sort: what a full write of a redacted cluster leaves behind.
+    /// No credential: what a full write of a redacted cluster leaves.
     NoCredential,
     /// `caData` is not base64 of text.
     CaUnreadable,
@@ -88,14 +87,14 @@ impl fmt::Display for ConfigFlaw {
 }
 
 impl ClusterConfig {
-    /// From the text in a Secret. An empty one is a config without fields.
-    pub fn parse(text: &Secret) -> Result<Self, BadConfig> {
+    /// From the text in a Secret. An empty text is a config without fields.
+    pub fn parse(text: &Secret) -> Result<Self, InvalidConfig> {
         if text.expose().trim().is_empty() {
             return Ok(Self::default());
         }
-        let fields = Fields::parse(text.expose()).ok_or(BadConfig::NotJson)?;
+        let fields = Fields::parse(text.expose()).ok_or(InvalidConfig::NotJson)?;
         let tls = match fields.raw(TLS).filter(|raw| *raw != "null") {
-            Some(raw) => Fields::parse(raw).ok_or(BadConfig::WrongType)?,
+            Some(raw) => Fields::parse(raw).ok_or(InvalidConfig::WrongType)?,
             None => Fields::default(),
         };
         let config = Self { fields, tls };
@@ -104,17 +103,14 @@ impl ClusterConfig {
             || config.tls.text("serverName").is_err()
             || config.tls.flag("insecure").is_err();
         if tls || texts.contains(&true) {
-            return Err(BadConfig::WrongType);
+            return Err(InvalidConfig::WrongType);
         }
         Ok(config)
     }
 
-    /// As Argo CD writes one for a bearer token and, where the server's certificate is not publicly trusted, the PEM that
-    /// signed it.
+    /// As Argo CD writes it for a bearer token. `ca`: the PEM of the CA, where the server's certificate is not publicly trusted.
     pub fn bearing(token: &Secret, ca: Option<&str>) -> Self {
-        let mut config = Self::default();
-        config.fields.set(&ORDER, BEARER, json(token.expose()));
-        config.with_ca(ca)
+        Self::default().with_bearer(token).with_ca(ca)
     }
 
     /// The text for the Secret: compact JSON.
@@ -122,26 +118,23 @@ impl ClusterConfig {
         Secret::new(self.fields.json())
     }
 
-    /// The bearer token; `None` without one, or with an empty one.
+    /// The bearer token. `None`: it is missing or empty.
     pub fn bearer_token(&self) -> Option<Secret> {
-        let token = self.fields.text(BEARER).ok().flatten()?;
-        Some(token).filter(|token| !token.is_empty()).map(Secret::new)
+        self.fields.filled(BEARER).map(Secret::new)
     }
 
-    /// By what Argo CD logs in.
+    /// How Argo CD authenticates.
     pub fn method(&self) -> Method {
-        let filled = |key: &str| matches!(self.fields.text(key), Ok(Some(text)) if !text.is_empty());
         let there = |key: &str| self.fields.raw(key).is_some_and(|raw| raw != "null");
-        let certificate = matches!(self.tls.text("certData"), Ok(Some(data)) if !data.is_empty());
         if there("awsAuthConfig") {
             Method::Aws
         } else if there("execProviderConfig") {
             Method::Exec
-        } else if filled(BEARER) {
+        } else if self.fields.filled(BEARER).is_some() {
             Method::Bearer
-        } else if filled("username") {
+        } else if self.fields.filled("username").is_some() {
             Method::Basic
-        } else if certificate {
+        } else if self.tls.filled("certData").is_some() {
             Method::Certificate
         } else {
             Method::Anonymous
@@ -153,23 +146,21 @@ impl ClusterConfig {
         self.tls.flag("insecure") == Ok(true)
     }
 
-    /// The name that the server's certificate must be for, where it is not the host of the address.
+    /// The name that the server's certificate must have, if it is not the host of the URL.
     pub fn server_name(&self) -> Option<String> {
-        let name = self.tls.text("serverName").ok().flatten()?;
-        Some(name).filter(|name| !name.is_empty())
+        self.tls.filled("serverName")
     }
 
-    /// The PEM that the server is trusted by.
+    /// The PEM of the CA that must have signed the server's certificate.
     pub fn ca(&self) -> Option<String> {
-        let encoded = self.tls.text("caData").ok().flatten()?;
-        let bytes = STANDARD.decode(encoded).ok()?;
+        let bytes = STANDARD.decode(self.tls.filled("caData")?).ok()?;
         String::from_utf8(bytes).ok().filter(|pem| !pem.is_empty())
     }
 
-    /// What Argo CD cannot work with.
+    /// Why Argo CD cannot use it.
     pub fn flaws(&self) -> Vec<ConfigFlaw> {
-        let has_ca = matches!(self.tls.text("caData"), Ok(Some(data)) if !data.is_empty());
-        let has_user = matches!(self.fields.text("username"), Ok(Some(name)) if !name.is_empty());
+        let has_ca = self.tls.filled("caData").is_some();
+        let has_user = self.fields.filled("username").is_some();
         let method = self.method();
         [
             (has_ca && self.insecure(), ConfigFlaw::CaAndInsecure),
@@ -189,7 +180,7 @@ impl ClusterConfig {
         self
     }
 
-    /// The same with another PEM to trust the server by, or with none. `insecure` is always written, as Argo CD does.
+    /// The same with another CA, or with none. `insecure` is always written, as Argo CD does.
     #[must_use]
     pub fn with_ca(mut self, ca: Option<&str>) -> Self {
         if self.tls.raw("insecure").is_none() {
@@ -216,7 +207,7 @@ fn json(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The fields of an object, in their order, each as the text that it was.
+/// The fields of an object in their order, each with its text.
 #[derive(Clone, Default)]
 struct Fields(Vec<(String, String)>);
 
@@ -225,7 +216,7 @@ impl Fields {
         serde_json::from_str(text).ok()
     }
 
-    /// The last field of that name, in any case, as Go takes it.
+    /// The last field of this name in any case, as in Go.
     fn raw(&self, name: &str) -> Option<&str> {
         let mut found = self.0.iter().rev();
         found
@@ -233,19 +224,24 @@ impl Fields {
             .map(|(_, raw)| raw.as_str())
     }
 
-    /// A field that is to be text. `Err`: it is not.
-    fn text(&self, name: &str) -> Result<Option<String>, BadConfig> {
-        let raw = self.raw(name).unwrap_or("null");
-        serde_json::from_str(raw).map_err(|_| BadConfig::WrongType)
+    /// A text field that is not empty.
+    fn filled(&self, name: &str) -> Option<String> {
+        self.text(name).ok().flatten().filter(|text| !text.is_empty())
     }
 
-    fn flag(&self, name: &str) -> Result<bool, BadConfig> {
+    /// A text field. `Err`: it is not text.
+    fn text(&self, name: &str) -> Result<Option<String>, InvalidConfig> {
         let raw = self.raw(name).unwrap_or("null");
-        let flag: Option<bool> = serde_json::from_str(raw).map_err(|_| BadConfig::WrongType)?;
+        serde_json::from_str(raw).map_err(|_| InvalidConfig::WrongType)
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, InvalidConfig> {
+        let raw = self.raw(name).unwrap_or("null");
+        let flag: Option<bool> = serde_json::from_str(raw).map_err(|_| InvalidConfig::WrongType)?;
         Ok(flag.unwrap_or_default())
     }
 
-    /// Puts a value in the place of the field, or, if it was not there, where `order` has it.
+    /// Sets a field in its place. A new field is inserted by `order`.
     fn set(&mut self, order: &[&str], name: &str, raw: String) {
         let is = |key: &str| key.eq_ignore_ascii_case(name);
         let place = self.0.iter().position(|(key, _)| is(key));

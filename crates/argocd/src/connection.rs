@@ -1,35 +1,36 @@
-//! What Argo CD itself says of its connections.
+//! The connection state of clusters, from the metrics of Argo CD's application controller.
 //!
-//! Its own list (`argocd cluster list`) is kept in redis and told by argocd-server only. What can be read with the rights
-//! of a kubeconfig are the metrics of the application controller, through the API server's proxy for Services.
+//! The metrics are read through the API server's proxy for Services. (The list of `argocd cluster list` is in redis, and only
+//! argocd-server returns it.)
 //!
-//! It is shown, never trusted: once its caches are filled, a controller calls a connection good for hours after the token
-//! has died, and it does not look at all at a cluster without Applications (seen on Argo CD 3.5.1).
+//! They do not prove that a token is valid: a controller with filled caches reports a connection as successful for hours after the
+//! token was revoked, and it does not connect to a cluster without Applications (seen on Argo CD 3.5.1).
 
 use std::collections::BTreeMap;
 
 use client::request::{self, Item, ListOptions, Metadata, Resource, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::server::ServerUrl;
 
 const SERVICE: Resource = Resource::new("Service", "v1", "services");
-/// Of the manifests and of the chart alike.
+/// The same in the manifests and in the chart.
 const METRICS_LABEL: &str = "app.kubernetes.io/name=argocd-metrics";
 
-/// A connection as the application controller counts it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The connection state of one cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Connection {
-    /// `argocd_cluster_connection_status`: the last full look at the cluster went well.
+    /// `argocd_cluster_connection_status`: the last sync of the cluster's state succeeded.
     pub connected: Option<bool>,
-    /// `argocd_cluster_api_resources`: how many kinds it watches there. None watched although connected is what a token
-    /// leaves behind that died at a bad moment, with `resource.respectRBAC` set.
+    /// `argocd_cluster_api_resources`: how many kinds it watches. It can be 0 although connected: with `resource.respectRBAC`, if the
+    /// token was revoked at a bad moment.
     pub kinds: Option<u64>,
-    /// `argocd_cluster_cache_age_seconds`: how long ago it has read the whole cluster, in whole seconds.
+    /// `argocd_cluster_cache_age_seconds`: how long ago it read the whole cluster, in whole seconds.
+    #[serde(skip)]
     pub age: Option<u64>,
 }
 
-/// All connections that a controller tells of; `None`: there is no Service for its metrics in this namespace.
+/// The connection state of all clusters. `None`: the namespace has no Service for the metrics.
 pub async fn read(client: &kube::Client, namespace: &str) -> Result<Option<BTreeMap<ServerUrl, Connection>>> {
     let wanted = ListOptions {
         namespace: Some(namespace),
@@ -47,40 +48,28 @@ pub async fn read(client: &kube::Client, namespace: &str) -> Result<Option<BTree
     Ok(Some(parse(&text)))
 }
 
-/// Reads Prometheus' text format, as far as it is about clusters.
+/// Parses the metrics about clusters from Prometheus' text format.
 pub fn parse(metrics: &str) -> BTreeMap<ServerUrl, Connection> {
     let mut all: BTreeMap<ServerUrl, Connection> = BTreeMap::new();
-    for line in metrics.lines() {
-        let Some((name, rest)) = line.split_once('{') else {
-            continue;
-        };
-        if !matches!(
-            name,
-            "argocd_cluster_connection_status" | "argocd_cluster_api_resources" | "argocd_cluster_cache_age_seconds"
-        ) {
-            continue;
-        }
-        let Some((labels, value)) = rest.rsplit_once('}') else {
-            continue;
-        };
-        let value = value
-            .split_whitespace()
-            .next()
-            .and_then(|value| value.parse::<f64>().ok());
-        let (Some(server), Some(value)) = (label(labels, "server"), value) else {
-            continue;
-        };
-        let connection = all.entry(ServerUrl::new(&server)).or_default();
-        if name.ends_with("status") {
-            connection.connected = Some(value > 0.0);
-        } else if name.ends_with("resources") {
-            connection.kinds = Some(value.max(0.0) as u64);
-        } else {
+    for (name, server, value) in metrics.lines().filter_map(sample) {
+        let connection = || all.entry(server).or_default();
+        match name {
+            "connection_status" => connection().connected = Some(value > 0.0),
+            "api_resources" => connection().kinds = Some(value.max(0.0) as u64),
             // -1: never.
-            connection.age = (value >= 0.0).then_some(value as u64);
+            "cache_age_seconds" => connection().age = (value >= 0.0).then_some(value as u64),
+            _ => {}
         }
     }
     all
+}
+
+/// Of a metric about a cluster: the rest of its name, its label `server`, and its value.
+fn sample(line: &str) -> Option<(&str, ServerUrl, f64)> {
+    let (name, rest) = line.strip_prefix("argocd_cluster_")?.split_once('{')?;
+    let (labels, value) = rest.rsplit_once('}')?;
+    let value = value.split_whitespace().next()?.parse().ok()?;
+    Some((name, ServerUrl::new(&label(labels, "server")?), value))
 }
 
 /// The value of `name="…"`, unescaped.

@@ -1,16 +1,12 @@
-//! Argo CD, as a client of the cluster that it runs in sees it.
+//! A client for the objects of Argo CD: its cluster Secrets, its Applications, the connection state of its clusters, and the
+//! permissions that it needs there.
 //!
-//! The Secrets that tell it of clusters, the Applications that are deployed there, what it says of its connections, and
-//! the rights that it needs at the other end. Which of them a rotation changes, and why, is not known here.
+//! - A Secret is read and written as Argo CD does. Unknown fields are kept.
+//! - Every change has the uid and resourceVersion of the object that was observed. If it has changed since, the result is a conflict
+//!   ([`Error::is_conflict`]).
+//! - A credential is a [`Secret`](client::secret::Secret). The error for an invalid response has a position, never its text.
 //!
-//! - A Secret is read as Argo CD reads it and written as Argo CD writes it; what neither of us knows survives.
-//! - Every change names the object as it was observed, uid and resourceVersion, and is refused with a conflict
-//!   ([`Error::is_conflict`]) if it has changed since.
-//! - A credential is a [`Secret`](client::secret::Secret), and an answer that cannot be parsed is reported by its
-//!   position, never by its text.
-//!
-//! What goes wrong at an API server is an [`Error`]. "Argo CD 3.5.1" and the like in the docs name the release
-//! whose source or behaviour a statement was taken from.
+//! A release in the docs, such as "Argo CD 3.5.1", is the one whose source or behaviour was examined.
 
 pub mod application;
 pub mod cluster_secret;

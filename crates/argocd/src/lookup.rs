@@ -1,53 +1,51 @@
-//! Which Secret is a cluster's: adopted by its address, and never guessed where there are two.
+//! Finds the Secret of a cluster by its URL, and duplicates.
 //!
-//! Argo CD does not refuse a second Secret for the same address. It then reads one and writes into any of the two, so
-//! that a token may land in the wrong one (seen on Argo CD 3.5.1: in ten tries three crossed).
+//! Argo CD accepts a second Secret with the same URL. It then reads one of them and writes to either, so that a token may end up in
+//! the wrong Secret (in three of ten attempts on Argo CD 3.5.1).
 
 use std::fmt;
 
 use crate::cluster_secret::ClusterSecret;
 use crate::server::ServerUrl;
 
-/// What a list of clusters has for an address.
+/// The cluster Secrets with a URL.
 #[derive(Clone, Debug)]
-pub enum Found<'a> {
-    /// Nothing.
-    Nothing,
-    /// This one, which may be adopted.
+pub enum ServerMatch<'a> {
+    /// None.
+    NotFound,
+    /// This one.
     One(&'a ClusterSecret),
-    /// More than one, or one whose address is spelled otherwise: a person must decide.
-    Several(Vec<&'a ClusterSecret>),
+    /// More than one, or one with another spelling of the URL.
+    Ambiguous(Vec<&'a ClusterSecret>),
 }
 
-/// Looks for an address. Argo CD compares it to the letter, so a Secret that leads to the same place by another spelling
-/// is another cluster to it: it is not adopted, and not passed over.
-pub fn by_server<'a>(clusters: &'a [ClusterSecret], server: &ServerUrl) -> Found<'a> {
-    let places: Vec<&ClusterSecret> = clusters
-        .iter()
-        .filter(|cluster| cluster.server.same_place(server))
-        .collect();
-    match places.as_slice() {
-        [] => Found::Nothing,
-        [one] if one.server == *server => Found::One(one),
-        _ => Found::Several(places),
+/// Finds the cluster Secret with this URL. Argo CD compares URLs as text, so another spelling of the same URL is another cluster to
+/// it.
+pub fn by_server<'a>(clusters: &'a [ClusterSecret], server: &ServerUrl) -> ServerMatch<'a> {
+    let same = clusters.iter().filter(|cluster| cluster.server.same_place(server));
+    let same: Vec<&ClusterSecret> = same.collect();
+    match same.as_slice() {
+        [] => ServerMatch::NotFound,
+        [one] if one.server == *server => ServerMatch::One(one),
+        _ => ServerMatch::Ambiguous(same),
     }
 }
 
-/// Secrets that get into each other's way.
+/// Secrets that Argo CD confuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Duplicate {
     /// What they have in common.
-    pub what: Common,
+    pub what: SharedField,
     /// The names of the Secrets.
     pub secrets: Vec<String>,
 }
 
 /// What two clusters must not have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Common {
-    /// The place that the address leads to.
+pub enum SharedField {
+    /// The URL, in any spelling.
     Server(ServerUrl),
-    /// What they are called: Applications that name it are refused by Argo CD, and ApplicationSets see only one.
+    /// The name: Argo CD rejects Applications that use it, and ApplicationSets see only one of the clusters.
     Name(String),
 }
 
@@ -55,13 +53,13 @@ impl fmt::Display for Duplicate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secrets = self.secrets.join(" and ");
         match &self.what {
-            Common::Server(server) => write!(f, "Secrets {secrets} are both for {server}"),
-            Common::Name(name) => write!(f, "Secrets {secrets} both call their cluster {name:?}"),
+            SharedField::Server(server) => write!(f, "Secrets {secrets} are both for {server}"),
+            SharedField::Name(name) => write!(f, "Secrets {secrets} both have the cluster name {name:?}"),
         }
     }
 }
 
-/// All duplicates of a list, by address first.
+/// All duplicates: first those by URL, then those by name.
 pub fn duplicates(clusters: &[ClusterSecret]) -> Vec<Duplicate> {
     let by_server = groups(clusters, |one, other| {
         !one.server.is_empty() && one.server.same_place(&other.server)
@@ -69,19 +67,20 @@ pub fn duplicates(clusters: &[ClusterSecret]) -> Vec<Duplicate> {
     let by_name = groups(clusters, |one, other| {
         one.name == other.name && !one.server.same_place(&other.server)
     });
-    let found = |what: fn(&ClusterSecret) -> Common, groups: Vec<Vec<&ClusterSecret>>| -> Vec<Duplicate> {
-        let duplicate = |group: Vec<&ClusterSecret>| Duplicate {
-            what: what(group[0]),
-            secrets: group.iter().map(|secret| secret.object.name.clone()).collect(),
-        };
-        groups.into_iter().map(duplicate).collect()
+    let duplicate = |what, group: Vec<&ClusterSecret>| Duplicate {
+        what,
+        secrets: group.iter().map(|secret| secret.object.name.clone()).collect(),
     };
-    let mut all = found(|secret| Common::Server(secret.server.clone()), by_server);
-    all.extend(found(|secret| Common::Name(secret.name.clone()), by_name));
-    all
+    let by_server = by_server
+        .into_iter()
+        .map(|group| duplicate(SharedField::Server(group[0].server.clone()), group));
+    let by_name = by_name
+        .into_iter()
+        .map(|group| duplicate(SharedField::Name(group[0].name.clone()), group));
+    by_server.chain(by_name).collect()
 }
 
-/// Those that are alike, in groups of at least two.
+/// Clusters that are alike, in groups of at least two.
 fn groups(clusters: &[ClusterSecret], alike: fn(&ClusterSecret, &ClusterSecret) -> bool) -> Vec<Vec<&ClusterSecret>> {
     let mut groups: Vec<Vec<&ClusterSecret>> = Vec::new();
     for cluster in clusters {

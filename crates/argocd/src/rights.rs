@@ -1,30 +1,30 @@
-//! The rights that Argo CD needs at the other end: it lists and watches every kind that the cluster serves. A role with
-//! fewer makes its cache fail as a whole ("failed to load initial state of resource …: forbidden").
+//! The permissions that Argo CD needs in a cluster: to list and watch every kind that the cluster serves. If one is missing, its
+//! cache fails as a whole ("failed to load initial state of resource …: forbidden").
 //!
-//! Kinds that it never looks at are those of `coreExcludedResources` in `util/settings/filtered_resource.go` (Argo CD
-//! 3.5.1): Events, Leases and metrics. What an installation excludes on top of that is not known here.
+//! Argo CD excludes Events, Leases and metrics (`coreExcludedResources` in `util/settings/filtered_resource.go`, Argo CD 3.5.1).
+//! What an installation excludes besides is not considered.
 
 use client::access::{self, Right};
 use client::connection::Server;
 use client::error::{Doing as _, Error};
 use kube::discovery::{Discovery, Scope, verbs};
 
-/// What Argo CD does with each kind.
+/// The verbs that Argo CD needs for each kind.
 const VERBS: [&str; 2] = [verbs::LIST, verbs::WATCH];
 
-/// Which part of a cluster Argo CD is told to look at.
+/// The part of a cluster that Argo CD watches.
 #[derive(Clone, Copy, Debug)]
-pub struct Extent<'a> {
-    /// The only namespaces; empty: all.
+pub struct WatchScope<'a> {
+    /// The namespaces; empty: all.
     pub namespaces: &'a [String],
-    /// Cluster-scoped objects too, where namespaces are named.
+    /// With `namespaces`: cluster-scoped objects too.
     pub cluster_resources: bool,
 }
 
-/// Which of these rights the identity of `server` lacks there. Two questions answer it for a role that allows everything;
-/// otherwise each kind is asked about.
-pub async fn missing(server: &Server, extent: Extent<'_>) -> Result<Vec<Right>, Error> {
-    let everything = over(extent, "*", "*", true);
+/// The permissions that the user of `server` lacks. For a role that allows everything, two requests are enough. Otherwise each kind
+/// is checked.
+pub async fn missing(server: &Server, scope: WatchScope<'_>) -> Result<Vec<Right>, Error> {
+    let everything = over(scope, "*", "*", true);
     if access::missing(server, &everything).await?.is_empty() {
         return Ok(Vec::new());
     }
@@ -33,17 +33,17 @@ pub async fn missing(server: &Server, extent: Extent<'_>) -> Result<Vec<Right>, 
     let mut kinds = Vec::new();
     for group in discovery.groups() {
         for (resource, capabilities) in group.recommended_resources() {
-            let looks = VERBS.iter().all(|verb| capabilities.supports_operation(verb));
-            if looks && !is_excluded(&resource.group, &resource.kind) {
+            let is_watchable = VERBS.iter().all(|verb| capabilities.supports_operation(verb));
+            if is_watchable && !is_excluded(&resource.group, &resource.kind) {
                 kinds.push((resource.group, resource.plural, capabilities.scope == Scope::Namespaced));
             }
         }
     }
-    // Groups come in no order.
+    // Groups have no order.
     kinds.sort();
     let rights: Vec<Right> = kinds
         .iter()
-        .flat_map(|(group, resource, namespaced)| over(extent, group, resource, *namespaced))
+        .flat_map(|(group, resource, namespaced)| over(scope, group, resource, *namespaced))
         .collect();
     access::missing(server, &rights).await
 }
@@ -55,19 +55,19 @@ fn is_excluded(group: &str, kind: &str) -> bool {
     )
 }
 
-/// The rights on one kind, in each namespace that counts.
-fn over(extent: Extent<'_>, group: &str, resource: &str, namespaced: bool) -> Vec<Right> {
+/// The permissions for one kind, in each namespace of the scope.
+fn over(scope: WatchScope<'_>, group: &str, resource: &str, namespaced: bool) -> Vec<Right> {
     let rights = VERBS.map(|verb| Right::new(verb, group, resource));
-    if extent.namespaces.is_empty() {
+    if scope.namespaces.is_empty() {
         return rights.to_vec();
     }
     if !namespaced {
-        return if extent.cluster_resources {
+        return if scope.cluster_resources {
             rights.to_vec()
         } else {
             Vec::new()
         };
     }
     let inside = |namespace: &String| rights.clone().map(|right| right.in_namespace(namespace));
-    extent.namespaces.iter().flat_map(inside).collect()
+    scope.namespaces.iter().flat_map(inside).collect()
 }

@@ -1,4 +1,4 @@
-//! The address of a cluster, which is its identity to Argo CD, and the Secret's name that follows from it.
+//! The URL of a cluster, which identifies it to Argo CD, and the name of its Secret.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -6,9 +6,8 @@ use std::net::Ipv6Addr;
 use serde::Serialize;
 use url::Url;
 
-/// The address of a cluster as Argo CD compares it: to the letter, but for slashes at the end, which it drops
-/// (`SecretToCluster` in `util/db/cluster.go` of Argo CD 3.5.1). Case and port count: `https://x` and `https://x:443` are
-/// two clusters.
+/// The URL of a cluster. Argo CD compares it as text, without slashes at its end (`SecretToCluster` in `util/db/cluster.go` of
+/// Argo CD 3.5.1). So `https://x` and `https://x:443` are two clusters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ServerUrl(String);
 
@@ -23,18 +22,17 @@ impl ServerUrl {
         &self.0
     }
 
-    /// Whether Argo CD could not call it: it takes the text as it stands, line breaks and spaces included (seen on Argo CD
-    /// 3.5.1), while others trim it.
+    /// Whether it contains white space. Argo CD does not trim it, and cannot call it (seen on Argo CD 3.5.1).
     pub(crate) fn has_blanks(&self) -> bool {
         self.0.chars().any(|c| c.is_whitespace() || c.is_control())
     }
 
-    /// Whether there is none.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether both lead to the same place, however it is spelled: case of the host, a port that goes without saying.
+    /// Whether both are the same URL in any spelling, such as the case of the host or a default port.
     pub fn same_place(&self, other: &Self) -> bool {
         let plain = |url: &Self| url.0.parse::<Url>().ok();
         self == other || plain(self).is_some_and(|url| plain(other).as_ref() == Some(&url))
@@ -47,15 +45,13 @@ impl fmt::Display for ServerUrl {
     }
 }
 
-/// A text that Argo CD could not name a Secret by.
+/// A URL from which Argo CD cannot derive the name of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the address of a cluster must be a URL with a host, as in https://rancher.example.com/k8s/clusters/c-abcde")]
+#[error("the address of a cluster must be a URL with a host, such as https://rancher.example.com/k8s/clusters/c-abcde")]
 pub struct NoHost;
 
-/// The name that Argo CD gives the Secret of a cluster: `cluster-<host>-<FNV-1a of the whole text>`.
-/// (`URIToSecretName` in `util/db/secrets.go` of Argo CD 3.5.1.)
-///
-/// The sum is over the text as it was given, so that one with a slash at its end has another name.
+/// The name that Argo CD gives the Secret of a cluster: `cluster-<host>-<FNV-1a of the whole text>` (`URIToSecretName` in
+/// `util/db/secrets.go` of Argo CD 3.5.1). A slash at the end of the text changes the name.
 ///
 /// ```
 /// let name = argocd::secret_name("https://rancher.example.com/k8s/clusters/c-m-abc12345");
@@ -79,7 +75,7 @@ pub fn secret_name(uri: &str) -> Result<String, NoHost> {
     Ok(format!("cluster-{host}-{}", fnv1a(uri.as_bytes())))
 }
 
-/// The 32-bit hash of Fowler, Noll and Vo, variant 1a.
+/// The 32-bit FNV-1a hash.
 fn fnv1a(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| {
         (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)

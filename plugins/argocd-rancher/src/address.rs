@@ -1,17 +1,21 @@
-//! The addresses by which Argo CD reaches clusters through Rancher.
+//! The URLs of clusters that are reached through Rancher.
 
 use argocd::ServerUrl;
+use client::error::Error;
 use rancher::ClusterId;
 use rancher::reach::{RancherUrl, Reach};
 use url::Url;
 
-/// An address of a cluster that may lead through Rancher.
+/// The URL of a cluster, which may lead through Rancher.
 pub(crate) trait RancherAddress: Sized {
-    /// Where a cluster is served by Rancher.
+    /// The URL of a cluster through Rancher.
     fn through_rancher(rancher: &RancherUrl, cluster: &ClusterId) -> Self;
 
-    /// The Rancher and the cluster that it leads to; `None`: it does not lead through Rancher's proxy.
+    /// The Rancher and the cluster that it leads to. `None`: it does not lead through Rancher's proxy.
     fn rancher(&self) -> Option<(RancherUrl, ClusterId)>;
+
+    /// The same, where a URL that does not lead through Rancher is an error.
+    fn require_rancher(&self) -> Result<(RancherUrl, ClusterId), Error>;
 }
 
 impl RancherAddress for ServerUrl {
@@ -25,6 +29,11 @@ impl RancherAddress for ServerUrl {
             Reach::Root(_) => None,
         }
     }
+
+    fn require_rancher(&self) -> Result<(RancherUrl, ClusterId), Error> {
+        self.rancher()
+            .ok_or_else(|| Error::failed(format!("{self} does not lead through Rancher")))
+    }
 }
 
 #[cfg(test)]
@@ -32,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_names_its_cluster_and_its_rancher() {
+    fn a_url_contains_the_cluster_and_the_url_of_rancher() {
         let (rancher, cluster) = ServerUrl::new("https://r.example.com/prefix/k8s/clusters/c-m-abc12345/")
             .rancher()
             .expect("it leads through Rancher");

@@ -1,8 +1,7 @@
-//! The backup Secret: it keeps the values of both tokens until a rotation has ended. Rancher returns a value once, and a rollback
+//! The backup Secret: it holds the values of both tokens until a rotation has ended. Rancher returns a value only once, and a rollback
 //! needs the old one.
 //!
-//! It stands beside the cluster Secret and holds only what that one holds too, now or before. There is one for each cluster Secret,
-//! so that one which was left over is found again.
+//! It is in the namespace of the cluster Secret, and there is one for each, so that a leftover is found again.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +14,6 @@ use serde_json::json;
 
 use crate::mark::TOOL;
 use crate::rotation::step::Which;
-use crate::sides::Client;
 
 /// The run that it belongs to.
 const RUN: &str = "kubectl-rotation.github.io/run";
@@ -23,7 +21,7 @@ const RUN: &str = "kubectl-rotation.github.io/run";
 const USER: &str = "kubectl-rotation.github.io/token-user";
 /// Whether the old token is to stay valid, `true` or `false`.
 const KEEP_OLD: &str = "kubectl-rotation.github.io/keep-old";
-/// Whose it is.
+/// The label with the name of this program.
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 fn key(which: Which) -> &'static str {
@@ -33,22 +31,20 @@ fn key(which: Which) -> &'static str {
     }
 }
 
-/// Where it is.
-#[derive(Clone, Debug)]
+/// The backup Secret of a cluster Secret.
 pub(crate) struct BackupSecret {
-    client: Client,
+    client: kube::Client,
     namespace: String,
     name: String,
 }
 
-/// The run that the values are kept for.
+/// The run that the backup belongs to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BackupMark {
-    /// Its name.
     pub run: String,
     /// The Rancher user who began it. Empty: not recorded.
     pub user: String,
-    /// The old token is to stay valid. It is, too, where that is not recorded.
+    /// The old token is to stay valid. That is the default where it is not recorded.
     pub keep_old: bool,
 }
 
@@ -69,7 +65,7 @@ impl BackupMark {
     }
 }
 
-/// What was read there.
+/// A backup Secret, as it was read.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredBackup {
     /// The version that was read.
@@ -78,34 +74,32 @@ pub(crate) struct StoredBackup {
     pub mark: BackupMark,
     /// The value of the old token.
     pub old: Option<Secret>,
-    /// That of the new one.
+    /// The value of the new token.
     pub new: Option<Secret>,
 }
 
 impl BackupSecret {
-    /// That of the cluster Secret `namespace/secret`.
+    /// The backup of the cluster Secret `namespace/secret`.
     pub(crate) fn of(client: &kube::Client, namespace: &str, secret: &str) -> Self {
         Self {
-            client: Client(client.clone()),
+            client: client.clone(),
             namespace: namespace.to_owned(),
             name: format!("{secret}-rotation"),
         }
     }
 
-    /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Reads it. `None`: there is none, or it is being deleted. A Secret of that name that is not ours is none, and in the way of
-    /// [`Self::put`].
+    /// Reads it. `None`: it does not exist, is being deleted, or is not ours. In the last case [`Self::put`] fails.
     pub(crate) async fn read(&self) -> request::Result<Option<StoredBackup>> {
         #[derive(Deserialize)]
         struct RawSecret {
             metadata: Metadata,
             data: Option<BTreeMap<String, ByteString>>,
         }
-        let found: Option<RawSecret> = request::get(&self.client.0, SECRET, Some(&self.namespace), &self.name).await?;
+        let found: Option<RawSecret> = request::get(&self.client, SECRET, Some(&self.namespace), &self.name).await?;
         Ok(found.and_then(|found| {
             let metadata = found.metadata;
             let manager = metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
@@ -126,7 +120,7 @@ impl BackupSecret {
         }))
     }
 
-    /// Keeps a value for a run, if the Secret is still as it was read. What another run has left there is replaced.
+    /// Stores a value for a run, if the Secret has not changed since it was read. The values of another run are replaced.
     pub(crate) async fn put(
         &self,
         read: Option<&StoredBackup>,
@@ -137,7 +131,7 @@ impl BackupSecret {
     ) -> request::Result<()> {
         let data = BTreeMap::from([(key(which), ByteString(value.expose().as_bytes().to_vec()))]);
         let mut write = Write::by(TOOL).dry_run(dry_run);
-        let client = &self.client.0;
+        let client = &self.client;
         let Some(read) = read else {
             let secret = json!({
                 "apiVersion": "v1", "kind": "Secret", "data": data,
@@ -161,8 +155,8 @@ impl BackupSecret {
         Ok(())
     }
 
-    /// Deletes it, if it is still as it was read. One that is gone already is no error.
+    /// Deletes it, if it has not changed since it was read. It is no error if it does not exist any more.
     pub(crate) async fn delete(&self, read: &StoredBackup) -> request::Result<()> {
-        request::delete(&self.client.0, SECRET, &read.object, &Write::by(TOOL)).await
+        request::delete(&self.client, SECRET, &read.object, &Write::by(TOOL)).await
     }
 }

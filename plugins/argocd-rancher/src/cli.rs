@@ -1,4 +1,4 @@
-//! The command line: the verbs, the flags that all of them have, and the names that completion offers.
+//! The command line: the commands, the flags that all of them have, and the names that completion offers.
 
 use cli::ExitCode;
 use cli::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
@@ -10,20 +10,20 @@ use crate::commands;
 #[derive(clap::Parser, Debug)]
 #[command(name = "kubectl-argocd_rancher", bin_name = "kubectl argocd-rancher", version, arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct ArgocdRancher {
-    /// How to connect and how to talk.
+    /// The flags of every command.
     #[command(flatten)]
     global: GlobalFlags,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
-    verb: Verb,
+    command: Command,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  # List the clusters that Argo CD reaches through Rancher, with owner, scope and expiry of each token
+  # List the clusters that Argo CD reaches through Rancher, and their tokens
   kubectl argocd-rancher list --rancher-context rancher
 
-  # Add a cluster of Rancher to Argo CD, with a token for that cluster only
+  # Add a cluster of Rancher to Argo CD, with a token for this cluster only
   kubectl argocd-rancher add staging --rancher-context rancher
 
   # Replace its token, and revoke the old one only after Argo CD has used the new one
@@ -32,27 +32,27 @@ Examples:
   # Verify that the token works, and has the permissions that Argo CD needs
   kubectl argocd-rancher verify staging
 
---context is where Argo CD runs; --namespace is its namespace there, argocd by default.";
+--context is the cluster of Argo CD, and --namespace is its namespace there (default argocd).";
 
 /// The commands.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// List the clusters that Argo CD reaches through Rancher
     #[command(visible_alias = "ls")]
     List(commands::list::List),
     /// Verify that a cluster's token works
     Verify(commands::verify::Verify),
-    /// Add a cluster to Argo CD with a token of its own
+    /// Add a cluster to Argo CD with its own token
     Add(commands::add::Add),
-    /// Replace a cluster's token without a rejected call
+    /// Rotate a cluster's token without a rejected call
     Rotate(commands::rotate::Rotate),
-    /// Undo an unfinished rotation
+    /// Roll back an unfinished rotation
     Rollback(commands::rollback::Rollback),
     /// Show a cluster's Secret, token, and rotation in progress
     Status(commands::status::Status),
     /// Remove a cluster from Argo CD and revoke its token
     Remove(commands::remove::Remove),
-    /// Print the versions of this plugin, of Argo CD's cluster and of Rancher
+    /// Print the client and server version information
     Version(commands::version::Version),
     /// Print the kubectl completion script
     Completion(commands::completion::Completion),
@@ -67,17 +67,17 @@ impl Plugin for ArgocdRancher {
     }
 
     async fn run(self, context: Context) -> Result<ExitCode, Error> {
-        let Self { global, verb } = self;
-        match verb {
-            Verb::List(list) => Box::pin(commands::list::run(list, &global, &context)).await,
-            Verb::Verify(verify) => commands::verify::run(verify, &global, &context).await,
-            Verb::Add(add) => commands::add::run(add, &global, &context).await,
-            Verb::Rotate(rotate) => Box::pin(commands::rotate::run(rotate, &global, &context)).await,
-            Verb::Rollback(rollback) => Box::pin(commands::rollback::run(rollback, &global, &context)).await,
-            Verb::Status(status) => Box::pin(commands::status::run(status, &global, &context)).await,
-            Verb::Remove(remove) => commands::remove::run(remove, &global, &context).await,
-            Verb::Version(version) => commands::version::run(version, &global, &context).await,
-            Verb::Completion(completion) => commands::completion::run(completion, &context),
+        let Self { global, command } = self;
+        match command {
+            Command::List(list) => Box::pin(commands::list::run(list, &global, &context)).await,
+            Command::Verify(verify) => commands::verify::run(verify, &global, &context).await,
+            Command::Add(add) => commands::add::run(add, &global, &context).await,
+            Command::Rotate(rotate) => Box::pin(commands::rotate::run(rotate, &global, &context)).await,
+            Command::Rollback(rollback) => Box::pin(commands::rollback::run(rollback, &global, &context)).await,
+            Command::Status(status) => Box::pin(commands::status::run(status, &global, &context)).await,
+            Command::Remove(remove) => commands::remove::run(remove, &global, &context).await,
+            Command::Version(version) => commands::version::run(version, &global, &context).await,
+            Command::Completion(completion) => commands::completion::run(completion, &context),
         }
     }
 

@@ -4,10 +4,12 @@ mod address;
 mod backup;
 pub mod cli;
 mod commands;
+mod connections;
 mod controller;
+#[cfg(test)]
+mod fixtures;
 mod mark;
-mod proof;
 mod report;
 pub mod rotation;
 mod row;
-mod sides;
+mod token_check;

@@ -1,4 +1,4 @@
-//! One cluster of Argo CD's as a row of `list`, for people and for machines. It holds names of tokens, no value.
+//! A row of `list`: one cluster of Argo CD, and its token. It contains no secret.
 
 use std::borrow::Cow;
 
@@ -15,37 +15,37 @@ use rancher::api_token::{ApiToken, Credential, Expiry};
 use serde::Serialize;
 
 use crate::address::RancherAddress as _;
-use crate::controller::BLIND;
+use crate::controller::{BLIND, SYNC_FAILED};
 use crate::mark::{self, API_VERSION};
-use crate::report::product::Part;
+use crate::report::Part;
 
-/// In which state a cluster's token is, worst first.
+/// The state of a cluster's token, worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum State {
     /// Argo CD cannot use the Secret.
     Broken,
-    /// Another Secret gets into its way.
+    /// Argo CD confuses it with another Secret.
     Duplicate,
-    /// Rancher refuses the token.
-    Dead,
-    /// It lives, but not for what it is there for.
+    /// Rancher rejects the token.
+    Rejected,
+    /// The token is valid, but Argo CD cannot use the cluster with it.
     Failing,
-    /// Rancher has no such token of ours any more.
+    /// The token belonged to this user, and does not exist any more.
     Revoked,
-    /// Its time is over.
+    /// The token has expired.
     Expired,
-    /// It was switched off.
+    /// The token is disabled.
     Disabled,
-    /// It is for another cluster.
+    /// The token is scoped to another cluster.
     WrongScope,
-    /// Another is about to take its place, or it is about to be restored.
+    /// A rotation is in progress.
     Rotating,
-    /// It works for every cluster that its owner sees.
+    /// The token works for every cluster that its owner sees.
     Unscoped,
-    /// As it should be, as far as was looked.
+    /// No problem was found.
     Current,
-    /// It is not ours, so Rancher tells us nothing of it.
+    /// The token belongs to another user, and was not probed.
     Unknown,
 }
 
@@ -54,7 +54,7 @@ impl State {
         match self {
             Self::Broken => "broken",
             Self::Duplicate => "duplicate",
-            Self::Dead => "dead",
+            Self::Rejected => "rejected",
             Self::Failing => "failing",
             Self::Revoked => "revoked",
             Self::Expired => "expired",
@@ -68,7 +68,6 @@ impl State {
     }
 }
 
-/// A row.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Row {
@@ -80,25 +79,25 @@ pub(crate) struct Row {
     cluster: ClusterId,
     token: Option<String>,
     owner: Option<String>,
-    /// The cluster that the token is for; `*`: all that its owner sees; `null`: not known.
+    /// The only cluster of the token. `*`: all that its owner sees. `null`: unknown.
     scope: Option<String>,
     expires_at: Option<Timestamp>,
     never_expires: bool,
     last_used_at: Option<Timestamp>,
     state: State,
     reasons: Vec<String>,
-    /// What a call with the token showed just now.
+    /// The result of a call with the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     probed: Option<&'static str>,
-    argocd: Option<View>,
+    argocd: Option<Connection>,
     /// What else manages the Secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     managed_by: Option<String>,
-    /// A rotation under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     rotation: Option<Part>,
+    /// The cells of the columns EXPIRES IN and LAST USED.
     #[serde(skip)]
-    shown: [String; 2],
+    ages: [String; 2],
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -110,153 +109,145 @@ struct Metadata {
     creation_timestamp: Option<Timestamp>,
 }
 
-/// What Argo CD itself says.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct View {
-    connected: Option<bool>,
-    kinds: Option<u64>,
-}
-
-/// What a row needs to know besides the Secret.
+/// What a row is made of besides the Secret.
 #[derive(Clone, Debug)]
-pub(crate) struct Scene<'a> {
-    /// Our own tokens at the Rancher that the user named; `None`: the Secret is of another, or none was named.
+pub(crate) struct RowInputs<'a> {
+    /// The tokens of the Rancher user. `None`: the Secret belongs to another Rancher, or there is no connection to Rancher.
     pub tokens: Option<&'a [ApiToken]>,
-    /// Who we are there.
-    pub me: Option<&'a str>,
-    /// The duplicates that this Secret is part of, in words.
+    pub user: Option<&'a str>,
+    /// The duplicates of the Secret, in words.
     pub duplicates: Vec<String>,
-    /// What a call with the token showed.
+    /// The result of a call with the token.
     pub probed: Option<CallResult>,
-    /// What Argo CD says.
-    pub view: Option<Connection>,
-    /// The rotation under way.
+    /// The connection state that Argo CD reports.
+    pub connection: Option<Connection>,
     pub rotation: Option<Part>,
-    /// By Rancher's clock, or the nearest to it.
+    /// By the clock of Argo CD's API server.
     pub now: Timestamp,
 }
 
-/// What is known of a token: from Rancher where it is ours, else from the notes on the Secret.
-struct Known<'a> {
-    ours: Option<&'a ApiToken>,
+/// The facts about a token: from Rancher if it lists the token, or else from the annotations of the Secret.
+struct TokenFacts<'a> {
+    listed: Option<&'a ApiToken>,
     owner: Option<String>,
     expiry: Option<Expiry>,
-    /// It was ours, and Rancher does not know it any more.
+    /// It belonged to this user, and Rancher does not list it any more.
     revoked: bool,
 }
 
-impl<'a> Known<'a> {
-    fn of(cluster: &ClusterSecret, value: Option<&Secret>, scene: &Scene<'a>) -> Self {
+impl<'a> TokenFacts<'a> {
+    fn of(cluster: &ClusterSecret, value: Option<&Secret>, inputs: &RowInputs<'a>) -> Self {
         let credential = value.map(Credential::of);
         let name = credential.as_ref().and_then(Credential::api_token);
-        let ours = scene
-            .tokens
-            .and_then(|tokens| tokens.iter().find(|token| Some(&token.name) == name));
-        let note = |key: &str| cluster.annotations.get(key).map(String::as_str);
-        // Notes are about the token that they were made with.
-        let noted = name.is_some_and(|name| note(mark::TOKEN) == Some(name.as_str()));
-        let owner = match ours {
-            Some(token) => Some(token.user.clone()),
-            None => note(mark::TOKEN_USER).filter(|_| noted).map(str::to_owned),
+        let listed = inputs.tokens.into_iter().flatten();
+        let listed = listed.into_iter().find(|token| Some(&token.name) == name);
+        let annotation = |key: &str| cluster.annotations.get(key).map(String::as_str);
+        // The annotations are about the token that they name.
+        let is_annotated = name.is_some_and(|name| annotation(mark::TOKEN) == Some(name.as_str()));
+        let annotation = |key: &str| annotation(key).filter(|_| is_annotated);
+        let (owner, expiry) = match listed {
+            Some(token) => (Some(token.user.clone()), Some(token.expiry)),
+            None => (
+                annotation(mark::TOKEN_USER).map(str::to_owned),
+                annotation(mark::TOKEN_EXPIRES).map(|text| text.parse().map_or(Expiry::Never, Expiry::At)),
+            ),
         };
-        let expiry = match ours {
-            Some(token) => Some(token.expiry),
-            None => note(mark::TOKEN_EXPIRES)
-                .filter(|_| noted)
-                .map(|text| text.parse().map_or(Expiry::Never, Expiry::At)),
-        };
-        let was_ours = owner.is_some() && owner.as_deref() == scene.me;
+        let is_own = owner.is_some() && owner.as_deref() == inputs.user;
         Self {
-            revoked: scene.tokens.is_some() && ours.is_none() && was_ours,
-            ours,
+            revoked: inputs.tokens.is_some() && listed.is_none() && is_own,
+            listed,
             owner,
             expiry,
         }
     }
+
+    /// The cells of the columns EXPIRES IN and LAST USED.
+    fn ages(&self, now: Timestamp) -> [String; 2] {
+        let expires = match self.expiry {
+            Some(Expiry::At(at)) => age::until(now, Some(at)),
+            Some(Expiry::Never) => "<never>".to_owned(),
+            _ => "<unknown>".to_owned(),
+        };
+        let last_used = match self.listed.map(|token| token.last_used) {
+            Some(Some(at)) => age::since(now, Some(at)),
+            Some(None) => "<none>".to_owned(),
+            None => "<unknown>".to_owned(),
+        };
+        [expires, last_used]
+    }
 }
 
 impl Row {
-    /// The row of a cluster; `None` if it does not lead through Rancher.
-    pub(crate) fn of(cluster: &ClusterSecret, scene: &Scene<'_>) -> Option<Self> {
+    /// The row of a cluster. `None`: it is not reached through Rancher.
+    pub(crate) fn of(cluster: &ClusterSecret, inputs: &RowInputs<'_>) -> Option<Self> {
         let (_, id) = cluster.server.rancher()?;
+        let object = &cluster.object;
         let value = cluster.token();
-        let known = Known::of(cluster, value.as_ref(), scene);
-        let (state, reasons) = judge(cluster, &id, &known, scene);
-        let expires_at = known.expiry.and_then(Expiry::at);
-        let never_expires = known.expiry == Some(Expiry::Never);
-        let last_used_at = known.ours.and_then(|token| token.last_used);
-        let expires = match (expires_at, never_expires) {
-            (Some(_), _) => age::until(scene.now, expires_at),
-            (None, true) => "<never>".to_owned(),
-            (None, false) => "<unknown>".to_owned(),
-        };
-        let last_used = match last_used_at {
-            Some(_) => age::since(scene.now, last_used_at),
-            None if known.ours.is_some() => "<none>".to_owned(),
-            None => "<unknown>".to_owned(),
+        let facts = TokenFacts::of(cluster, value.as_ref(), inputs);
+        let (state, reasons) = state(cluster, &id, &facts, inputs);
+        let scope = |token: &ApiToken| {
+            token
+                .cluster
+                .as_ref()
+                .map_or_else(|| "*".to_owned(), ToString::to_string)
         };
         Some(Self {
             api_version: API_VERSION,
             kind: "ArgoCDCluster",
-            metadata: Metadata::of(cluster),
+            metadata: Metadata {
+                name: object.name.clone(),
+                namespace: object.namespace.clone(),
+                uid: object.uid.clone(),
+                creation_timestamp: cluster.created,
+            },
             cluster_name: cluster.name.clone(),
             server: cluster.server.to_string(),
             cluster: id,
-            token: value.as_ref().map(mark::shown),
-            scope: known.ours.map(|token| {
-                token
-                    .cluster
-                    .as_ref()
-                    .map_or_else(|| "*".to_owned(), ToString::to_string)
-            }),
-            owner: known.owner,
-            expires_at,
-            never_expires,
-            last_used_at,
+            token: value.as_ref().map(mark::token_name),
+            scope: facts.listed.map(scope),
+            expires_at: facts.expiry.and_then(Expiry::at),
+            never_expires: facts.expiry == Some(Expiry::Never),
+            last_used_at: facts.listed.and_then(|token| token.last_used),
+            ages: facts.ages(inputs.now),
+            owner: facts.owner,
             state,
             reasons,
-            probed: scene.probed.as_ref().map(CallResult::word),
-            argocd: scene.view.map(Into::into),
+            probed: inputs.probed.as_ref().map(CallResult::word),
+            argocd: inputs.connection,
             managed_by: cluster.owner().map(|owner| owner.to_string()),
-            rotation: scene.rotation,
-            shown: [expires, last_used],
+            rotation: inputs.rotation,
         })
     }
 
-    /// The page's first line.
+    /// The first line of the page of `status`.
     pub(crate) fn title(&self) -> String {
         format!("Cluster {} ({})", self.cluster_name, self.cluster)
     }
 
-    /// The page's lines: a label and a text each.
+    /// The other lines: a label and a text each.
     pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
-        let [expires, last_used] = &self.shown;
-        let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "<unknown>".to_owned());
+        let [expires, last_used] = &self.ages;
         let mut facts = vec![
             ("secret", format!("{}/{}", self.metadata.namespace, self.metadata.name)),
             ("server", self.server.clone()),
-            ("token", self.token.clone().unwrap_or_else(|| "<none>".to_owned())),
-            ("owner", or(&self.owner)),
-            ("scope", or(&self.scope)),
-            ("ends in", expires.clone()),
+            ("token", or(self.token.as_ref(), "<none>").into_owned()),
+            ("owner", or(self.owner.as_ref(), "<unknown>").into_owned()),
+            ("scope", or(self.scope.as_ref(), "<unknown>").into_owned()),
+            ("expires in", expires.clone()),
             ("last used", last_used.clone()),
             ("state", self.state.word().to_owned()),
         ];
         facts.extend(self.managed_by.iter().map(|owner| ("managed by", owner.clone())));
-        facts.extend(self.reasons.iter().map(|reason| ("because", reason.clone())));
-        let connected = self.argocd.and_then(|view| view.connected);
+        facts.extend(self.reasons.iter().map(|reason| ("reason", reason.clone())));
+        let connected = self.argocd.and_then(|argocd| argocd.connected);
         facts.extend(connected.map(|connected| {
-            let said = if connected {
-                "connected"
-            } else {
-                "its last full look failed"
-            };
-            ("argo cd", format!("says: {said}"))
+            let state = if connected { "connected" } else { "its last sync failed" };
+            ("argo cd", state.to_owned())
         }));
         facts
     }
 
-    /// Whether somebody should do something about it.
+    /// Whether the token or the Secret must be corrected.
     pub(crate) fn is_wrong(&self) -> bool {
         !matches!(
             self.state,
@@ -265,102 +256,77 @@ impl Row {
     }
 }
 
-impl Metadata {
-    fn of(cluster: &ClusterSecret) -> Self {
-        let object = &cluster.object;
-        Self {
-            name: object.name.clone(),
-            namespace: object.namespace.clone(),
-            uid: object.uid.clone(),
-            creation_timestamp: cluster.created,
-        }
-    }
+fn or<'a>(text: Option<&'a String>, none: &'static str) -> Cow<'a, str> {
+    text.map_or(none, String::as_str).into()
 }
 
-impl From<Connection> for View {
-    fn from(Connection { connected, kinds, .. }: Connection) -> Self {
-        Self { connected, kinds }
-    }
-}
-
-/// The worst of all states that something speaks for, and everything that does, worst first.
-fn judge(cluster: &ClusterSecret, id: &ClusterId, known: &Known<'_>, scene: &Scene<'_>) -> (State, Vec<String>) {
+/// The worst state that there is a reason for, and all reasons, worst first.
+fn state(
+    cluster: &ClusterSecret,
+    id: &ClusterId,
+    facts: &TokenFacts<'_>,
+    inputs: &RowInputs<'_>,
+) -> (State, Vec<String>) {
     let mut reasons = of_secret(cluster);
-    reasons.extend(scene.duplicates.iter().map(|text| (State::Duplicate, text.clone())));
-    reasons.extend(scene.probed.as_ref().and_then(of_probe));
-    reasons.extend(scene.view.and_then(of_view));
-    reasons.extend(of_token(known, id, scene.now));
-    reasons.extend(scene.rotation.map(|part| (State::Rotating, part.to_string())));
+    reasons.extend(inputs.duplicates.iter().map(|text| (State::Duplicate, text.clone())));
+    reasons.extend(inputs.probed.as_ref().and_then(of_probe));
+    reasons.extend(inputs.connection.and_then(of_connection));
+    reasons.extend(of_token(facts, id, inputs.now));
+    reasons.extend(inputs.rotation.map(|part| (State::Rotating, part.to_string())));
     reasons.sort_by_key(|(state, _)| *state);
-    let looked = scene.probed.as_ref().is_some_and(CallResult::is_accepted) || known.ours.is_some();
-    let otherwise = if looked { State::Current } else { State::Unknown };
+    let is_checked = inputs.probed.as_ref().is_some_and(CallResult::is_accepted) || facts.listed.is_some();
+    let otherwise = if is_checked { State::Current } else { State::Unknown };
     let state = reasons.first().map_or(otherwise, |(state, _)| *state);
     (state, reasons.into_iter().map(|(_, reason)| reason).collect())
 }
 
 fn of_secret(cluster: &ClusterSecret) -> Vec<(State, String)> {
-    let mut reasons: Vec<(State, String)> = cluster
-        .problems
-        .iter()
-        .map(|problem| (State::Broken, problem.to_string()))
-        .collect();
-    match &cluster.config {
-        Err(bad) => reasons.push((State::Broken, bad.to_string())),
-        Ok(config) => {
-            reasons.extend(
-                config
-                    .flaws()
-                    .iter()
-                    .map(|flaw| (State::Broken, format!("config {flaw}"))),
-            );
-            if !matches!(config.method(), Method::Bearer | Method::Anonymous) {
-                reasons.push((State::Unknown, "Argo CD does not log in with a token here".to_owned()));
-            }
-        }
+    let flaws = cluster.flaws().into_iter();
+    let mut reasons: Vec<(State, String)> = flaws.map(|flaw| (State::Broken, flaw)).collect();
+    let has_token = |method| matches!(method, Method::Bearer | Method::Anonymous);
+    if cluster.config.as_ref().is_ok_and(|config| !has_token(config.method())) {
+        reasons.push((State::Unknown, mark::NO_BEARER_TOKEN.to_owned()));
     }
     reasons
 }
 
-fn of_view(view: Connection) -> Option<(State, String)> {
-    match (view.connected?, view.kinds) {
-        (false, _) => Some((
-            State::Failing,
-            "Argo CD's last full look at the cluster failed".to_owned(),
-        )),
+fn of_connection(connection: Connection) -> Option<(State, String)> {
+    match (connection.connected?, connection.kinds) {
+        (false, _) => Some((State::Failing, SYNC_FAILED.to_owned())),
         (true, Some(0)) => Some((State::Failing, BLIND.to_owned())),
         _ => None,
     }
 }
 
-fn of_probe(standing: &CallResult) -> Option<(State, String)> {
-    match standing {
+fn of_probe(result: &CallResult) -> Option<(State, String)> {
+    match result {
         CallResult::Accepted { .. } => None,
-        CallResult::Rejected => Some((State::Dead, standing.to_string())),
+        CallResult::Rejected => Some((State::Rejected, result.to_string())),
         other if other.is_valid() => Some((State::Failing, other.to_string())),
         other => Some((State::Unknown, other.to_string())),
     }
 }
 
-fn of_token(known: &Known<'_>, cluster: &ClusterId, now: Timestamp) -> Vec<(State, String)> {
+fn of_token(facts: &TokenFacts<'_>, cluster: &ClusterId, now: Timestamp) -> Vec<(State, String)> {
     let mut reasons = Vec::new();
-    let mut say = |state, reason: &str| reasons.push((state, reason.to_owned()));
-    if known.revoked {
-        say(
+    let mut add = |state, reason: &str| reasons.push((state, reason.to_owned()));
+    if facts.revoked {
+        add(
             State::Revoked,
-            "Rancher has no such token of ours any more: it was revoked, or expired and was removed",
+            "Rancher does not have this token any more: it was revoked, or it expired and was removed",
         );
     }
-    let over = known.expiry.and_then(Expiry::at).is_some_and(|at| at <= now);
-    if over || known.ours.is_some_and(|token| token.expired) {
-        say(State::Expired, "its time to live is over");
+    let is_over = facts.expiry.and_then(Expiry::at).is_some_and(|at| at <= now);
+    if is_over || facts.listed.is_some_and(|token| token.expired) {
+        add(State::Expired, "it has expired");
     }
-    let Some(token) = known.ours else { return reasons };
+    let Some(token) = facts.listed else { return reasons };
     if !token.enabled {
-        say(State::Disabled, "it was switched off");
+        add(State::Disabled, "it is disabled");
     }
     match &token.cluster {
-        None => say(State::Unscoped, "it works for every cluster that its owner sees"),
-        Some(scope) if scope != cluster => say(State::WrongScope, &format!("it is for cluster {scope}")),
+        None => add(State::Unscoped, "it works for every cluster that its owner sees"),
+        Some(scope) if scope != cluster => add(State::WrongScope, &format!("it is scoped to cluster {scope}")),
         Some(_) => {}
     }
     reasons
@@ -384,11 +350,8 @@ impl Printable for Row {
     ];
 
     fn cells(&self) -> Vec<Cow<'_, str>> {
-        fn or<'a>(text: Option<&'a String>, none: &'static str) -> Cow<'a, str> {
-            text.map_or(none, String::as_str).into()
-        }
-        let [expires, last_used] = &self.shown;
-        let argocd = match self.argocd.and_then(|view| view.connected) {
+        let [expires, last_used] = &self.ages;
+        let argocd = match self.argocd.and_then(|argocd| argocd.connected) {
             Some(true) => "connected",
             Some(false) => "failed",
             None => "<unknown>",

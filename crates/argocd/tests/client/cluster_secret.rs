@@ -1,4 +1,4 @@
-use argocd::config::{BadConfig, Method};
+use argocd::config::{InvalidConfig, Method};
 use argocd::{ClusterConfig, NewClusterSecret, ServerUrl, cluster_secret, secret_name};
 use client::request::Write;
 use client::secret::Secret;
@@ -11,7 +11,7 @@ fn write() -> Write {
 }
 
 #[tokio::test]
-async fn a_cluster_is_read_as_argo_cd_reads_it() {
+async fn a_cluster_secret_is_read_as_argo_cd_reads_it() {
     let data = json!({
         "server": format!("{SERVER}/"), "namespaces": " a, ,b", "clusterResources": "true", "project": "blue", "shard": "1",
     });
@@ -20,7 +20,7 @@ async fn a_cluster_is_read_as_argo_cd_reads_it() {
     assert_eq!((one.name.as_str(), one.server.as_str()), ("one", SERVER));
     assert_eq!(one.namespaces, ["a", "b"]);
     assert!(one.cluster_resources && !one.deleting && !one.immutable);
-    assert_eq!((one.project.as_deref(), one.shard), (Some("blue"), Some(1)));
+    assert_eq!(one.project.as_deref(), Some("blue"));
     assert_eq!(one.labels["team"], "blue");
     let config = one.config.as_ref().unwrap();
     assert_eq!(
@@ -32,7 +32,7 @@ async fn a_cluster_is_read_as_argo_cd_reads_it() {
 }
 
 #[tokio::test]
-async fn one_broken_secret_does_not_hide_the_others() {
+async fn an_invalid_secret_does_not_hide_the_others() {
     let mut no_base64 = secret("three", &json!({}));
     no_base64["data"]["server"] = json!("%");
     let clusters = read(&[
@@ -42,8 +42,8 @@ async fn one_broken_secret_does_not_hide_the_others() {
         secret("four", &json!({})),
     ])
     .await;
-    assert_eq!(clusters[0].config.as_ref().unwrap_err(), &BadConfig::NotJson);
-    // Argo CD shows the address of a cluster without a name.
+    assert_eq!(clusters[0].config.as_ref().unwrap_err(), &InvalidConfig::NotJson);
+    // Argo CD shows the URL of a cluster without a name.
     assert_eq!(clusters[0].name, SERVER);
     let problems: Vec<Vec<String>> = clusters
         .iter()
@@ -56,25 +56,28 @@ async fn one_broken_secret_does_not_hide_the_others() {
 }
 
 #[tokio::test]
-async fn a_new_cluster_is_the_secret_that_argo_cd_would_write() {
-    let server_url = ServerUrl::new(SERVER);
-    let config = ClusterConfig::bearing(&Secret::new(TOKEN), None);
+async fn a_new_secret_is_what_argo_cd_would_write() {
     let name = secret_name(SERVER).unwrap();
-    let mut new = NewClusterSecret::new(name.clone(), "one".into(), server_url, config);
-    new.labels.insert("team".into(), "blue".into());
-    new.namespaces = vec!["a".into(), "b".into()];
-    new.cluster_resources = true;
-    new.shard = Some(1);
-    let answer = secret(&name, &json!({}));
+    let new = NewClusterSecret {
+        secret: name.clone(),
+        name: "one".into(),
+        server: ServerUrl::new(SERVER),
+        config: ClusterConfig::bearing(&Secret::new(TOKEN), None),
+        labels: [("team".into(), "blue".into())].into(),
+        namespaces: vec!["a".into(), "b".into()],
+        cluster_resources: true,
+        project: None,
+    };
+    let response = secret(&name, &json!({}));
     let target = "/api/v1/namespaces/argocd/secrets?fieldManager=kubectl-argocd-rancher";
-    let server = Server::new().on("POST", target, 201, &answer);
+    let server = Server::new().on("POST", target, 201, &response);
     let marked = write().marked("kubectl-rotation.github.io/token", "token-x7k2p");
     let made = cluster_secret::create(&server.client(), "argocd", &new, &marked)
         .await
         .unwrap();
     assert_eq!(made.object.name, "cluster-rancher.example.com-4044853469");
     assert_eq!(
-        server.seen()[0].body,
+        server.requests()[0].body,
         json!({
             "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
             "metadata": {
@@ -85,14 +88,14 @@ async fn a_new_cluster_is_the_secret_that_argo_cd_would_write() {
             "data": {
                 "config": encoded(&format!(r#"{{"bearerToken":"{TOKEN}","tlsClientConfig":{{"insecure":false}}}}"#)),
                 "name": encoded("one"), "server": encoded(SERVER),
-                "namespaces": encoded("a,b"), "clusterResources": encoded("true"), "shard": encoded("1"),
+                "namespaces": encoded("a,b"), "clusterResources": encoded("true"),
             },
         })
     );
 }
 
 #[tokio::test]
-async fn another_token_is_one_patch_of_the_config_as_it_was_observed() {
+async fn a_new_token_is_one_conditional_patch_of_the_config() {
     let one = read(&[secret("one", &json!({}))]).await.remove(0);
     let config = one.config.clone().unwrap().with_bearer(&Secret::new("token-new:abc"));
     let target = "/api/v1/namespaces/argocd/secrets/one?fieldManager=kubectl-argocd-rancher";
@@ -110,7 +113,7 @@ async fn another_token_is_one_patch_of_the_config_as_it_was_observed() {
         .unwrap_err();
     assert!(error.is_conflict());
     assert_eq!(
-        server.seen()[0].body,
+        server.requests()[0].body,
         json!({
             "metadata": {
                 "uid": "uid-of-one", "resourceVersion": "42",
@@ -122,7 +125,7 @@ async fn another_token_is_one_patch_of_the_config_as_it_was_observed() {
 }
 
 #[tokio::test]
-async fn a_dry_run_says_so_and_a_delete_takes_only_what_was_seen() {
+async fn a_dry_run_is_sent_as_such_and_a_delete_has_preconditions() {
     let one = read(&[secret("one", &json!({}))]).await.remove(0);
     let path = "/api/v1/namespaces/argocd/secrets/one";
     let server = Server::new()
@@ -145,13 +148,13 @@ async fn a_dry_run_says_so_and_a_delete_takes_only_what_was_seen() {
         .unwrap();
     cluster_secret::delete(&client, &one.object, &write()).await.unwrap();
     assert_eq!(
-        server.seen()[1].body["preconditions"],
+        server.requests()[1].body["preconditions"],
         json!({"uid": "uid-of-one", "resourceVersion": "42"})
     );
 }
 
 #[tokio::test]
-async fn a_secret_that_is_none_of_a_cluster_is_not_found() {
+async fn a_secret_without_the_label_is_not_found() {
     let mut other = secret("repo", &json!({}));
     other["metadata"]["labels"]["argocd.argoproj.io/secret-type"] = json!("repository");
     let path = |name: &str| format!("/api/v1/namespaces/argocd/secrets/{name}");
@@ -171,7 +174,7 @@ async fn a_secret_that_is_none_of_a_cluster_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_long_list_comes_in_pages_and_begins_again_if_it_took_too_long() {
+async fn a_list_is_read_in_pages_and_restarted_when_it_expires() {
     let page = |item: &str, next: &str| json!({"metadata": {"continue": next}, "items": [secret(item, &json!({}))]});
     let next = "/api/v1/namespaces/argocd/secrets?labelSelector=argocd.argoproj.io%2Fsecret-type%3Dcluster&limit=500&continue=abc";
     let server = Server::new()
@@ -181,12 +184,12 @@ async fn a_long_list_comes_in_pages_and_begins_again_if_it_took_too_long() {
         .on("GET", next, 200, &page("two", ""));
     let clusters = cluster_secret::list(&server.client(), "argocd").await.unwrap();
     let names: Vec<&str> = clusters.iter().map(|cluster| cluster.object.name.as_str()).collect();
-    let seen: Vec<String> = server.seen().into_iter().map(|seen| seen.target).collect();
-    assert_eq!(names, ["one", "two"], "{seen:?}");
+    let requests: Vec<String> = server.requests().into_iter().map(|request| request.target).collect();
+    assert_eq!(names, ["one", "two"], "{requests:?}");
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_not_quoted() {
+async fn a_truncated_response_is_not_in_the_error() {
     let text = list_of(&[secret("one", &json!({}))]).to_string();
     let server = Server::new().on_text("GET", LIST, 200, &text[..text.len() - 40]);
     let error = cluster_secret::list(&server.client(), "argocd").await.unwrap_err();

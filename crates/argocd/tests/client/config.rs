@@ -1,5 +1,5 @@
 use argocd::ClusterConfig;
-use argocd::config::{BadConfig, ConfigFlaw, Method};
+use argocd::config::{ConfigFlaw, InvalidConfig, Method};
 use client::secret::Secret;
 use proptest::prelude::*;
 use rstest::rstest;
@@ -31,7 +31,7 @@ fn a_new_config_is_what_argo_cd_writes() {
 }
 
 #[test]
-fn another_token_changes_the_token_and_nothing_else() {
+fn with_bearer_changes_nothing_but_the_token() {
     let text = r#"{ "futureField": {"a":[1, 2.50]}, "bearerToken":"old", "tlsClientConfig": {"insecure":false,"serverName":"x", "odd": 12345678901234567890123}, "proxyUrl":"socks5://p:1080"}"#;
     let changed = parse(text).with_bearer(&Secret::new("new"));
     assert_eq!(
@@ -41,7 +41,7 @@ fn another_token_changes_the_token_and_nothing_else() {
 }
 
 #[test]
-fn a_certificate_authority_is_put_in_and_taken_out_where_it_belongs() {
+fn a_ca_is_added_and_removed_in_its_place() {
     let text = r#"{"bearerToken":"t","tlsClientConfig":{"insecure":false,"keyData":"a2V5"},"proxyUrl":""}"#;
     let with = parse(text).with_ca(Some(PEM));
     assert_eq!(
@@ -51,7 +51,7 @@ fn a_certificate_authority_is_put_in_and_taken_out_where_it_belongs() {
         )
     );
     assert_eq!(parse(with.text().expose()).with_ca(None).text(), parse(text).text());
-    // Where there was nothing, Argo CD's own order.
+    // New fields are in the order of Argo CD.
     let from_nothing = parse("").with_ca(None).with_bearer(&Secret::new("t"));
     assert_eq!(
         from_nothing.text().expose(),
@@ -65,7 +65,7 @@ fn a_certificate_authority_is_put_in_and_taken_out_where_it_belongs() {
 }
 
 #[test]
-fn keys_are_read_as_go_reads_them() {
+fn keys_are_matched_as_in_go() {
     // Any case, and the last of several.
     let config = parse(r#"{"bearertoken":"first","BearerToken":"last","TLSClientConfig":{"INSECURE":true}}"#);
     assert_eq!(config.bearer_token(), Some(Secret::new("last")));
@@ -89,7 +89,7 @@ fn keys_are_read_as_go_reads_them() {
     r#"{"bearerToken":null,"awsAuthConfig":null,"tlsClientConfig":null}"#,
     Method::Anonymous
 )]
-fn the_way_to_log_in_is_the_one_that_argo_cd_takes(#[case] text: &str, #[case] method: Method) {
+fn the_authentication_method_is_the_one_that_argo_cd_uses(#[case] text: &str, #[case] method: Method) {
     assert_eq!(parse(text).method(), method);
 }
 
@@ -99,23 +99,23 @@ fn the_way_to_log_in_is_the_one_that_argo_cd_takes(#[case] text: &str, #[case] m
 #[case(r#"{"bearerToken":"","tlsClientConfig":{"insecure":false}}"#, &[ConfigFlaw::NoCredential])]
 #[case(r#"{"bearerToken":"t","tlsClientConfig":{"caData":"%"}}"#, &[ConfigFlaw::CaUnreadable])]
 #[case(r#"{"bearerToken":"t","tlsClientConfig":{"insecure":true}}"#, &[])]
-fn what_argo_cd_cannot_work_with_is_named(#[case] text: &str, #[case] flaws: &[ConfigFlaw]) {
+fn unusable_configs_are_detected(#[case] text: &str, #[case] flaws: &[ConfigFlaw]) {
     assert_eq!(parse(text).flaws(), flaws);
 }
 
 #[rstest]
-#[case("nonsense", BadConfig::NotJson)]
-#[case("[]", BadConfig::NotJson)]
-#[case(r#"{"bearerToken":"t""#, BadConfig::NotJson)]
-#[case(r#"{"bearerToken":{}}"#, BadConfig::WrongType)]
-#[case(r#"{"tlsClientConfig":"x"}"#, BadConfig::WrongType)]
-#[case(r#"{"tlsClientConfig":{"insecure":"yes"}}"#, BadConfig::WrongType)]
-fn nonsense_is_refused_without_being_repeated(#[case] text: &str, #[case] bad: BadConfig) {
-    assert_eq!(ClusterConfig::parse(&Secret::new(text)).unwrap_err(), bad);
+#[case("nonsense", InvalidConfig::NotJson)]
+#[case("[]", InvalidConfig::NotJson)]
+#[case(r#"{"bearerToken":"t""#, InvalidConfig::NotJson)]
+#[case(r#"{"bearerToken":{}}"#, InvalidConfig::WrongType)]
+#[case(r#"{"tlsClientConfig":"x"}"#, InvalidConfig::WrongType)]
+#[case(r#"{"tlsClientConfig":{"insecure":"yes"}}"#, InvalidConfig::WrongType)]
+fn invalid_configs_are_rejected(#[case] text: &str, #[case] invalid: InvalidConfig) {
+    assert_eq!(ClusterConfig::parse(&Secret::new(text)).unwrap_err(), invalid);
 }
 
 #[test]
-fn a_config_that_is_printed_shows_no_value() {
+fn debug_output_shows_no_value() {
     let config = ClusterConfig::bearing(&Secret::new(TOKEN), Some(PEM));
     assert_eq!(
         format!("{config:?}"),
@@ -125,7 +125,7 @@ fn a_config_that_is_printed_shows_no_value() {
 
 proptest! {
     #[test]
-    fn whatever_else_stands_in_a_config_survives(
+    fn unknown_fields_are_kept(
         keys in proptest::collection::btree_map("[a-z]{1,6}", "\\PC{0,8}", 0..5), token in "\\PC{1,20}",
     ) {
         let before = json!(keys);
@@ -136,7 +136,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_the_reader_panic(text in "\\PC{0,60}") {
+    fn parse_never_panics(text in "\\PC{0,60}") {
         let _ = ClusterConfig::parse(&Secret::new(text));
     }
 }

@@ -18,7 +18,7 @@ argocd_app_info{dest_server="https://y"} 1
 "#;
 
 #[test]
-fn the_metrics_of_a_controller_tell_what_it_thinks_of_each_cluster() {
+fn metrics_contain_the_connection_state_of_each_cluster() {
     let all = parse(METRICS);
     assert_eq!(all.len(), 2);
     let good = Connection {
@@ -32,7 +32,7 @@ fn the_metrics_of_a_controller_tell_what_it_thinks_of_each_cluster() {
 }
 
 #[tokio::test]
-async fn they_are_read_through_the_service_that_is_there_for_them() {
+async fn metrics_are_read_through_the_service() {
     let services =
         "/api/v1/namespaces/argocd/services?labelSelector=app.kubernetes.io%2Fname%3Dargocd-metrics&limit=500";
     let service =
@@ -49,5 +49,5 @@ async fn they_are_read_through_the_service_that_is_there_for_them() {
     let client = server.client();
     assert_eq!(read(&client, "argocd").await.unwrap().unwrap().len(), 2);
     assert_eq!(read(&client, "argocd").await.unwrap(), None);
-    server.seen();
+    server.requests();
 }

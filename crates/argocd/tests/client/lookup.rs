@@ -1,5 +1,5 @@
 use argocd::ServerUrl;
-use argocd::lookup::{Found, by_server, duplicates};
+use argocd::lookup::{ServerMatch, by_server, duplicates};
 use serde_json::json;
 
 use crate::support::{SERVER, read, secret};
@@ -9,25 +9,25 @@ fn other(id: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_cluster_is_adopted_by_its_address() {
+async fn a_cluster_is_found_by_its_url() {
     let clusters = read(&[
         secret("one", &json!({"server": format!("{SERVER}/")})),
         secret("two", &json!({"server": other("c-bbbbb"), "name": "two"})),
     ])
     .await;
-    assert!(matches!(by_server(&clusters, &ServerUrl::new(SERVER)), Found::One(one) if one.object.name == "one"));
+    assert!(matches!(by_server(&clusters, &ServerUrl::new(SERVER)), ServerMatch::One(one) if one.object.name == "one"));
     assert!(matches!(
         by_server(&clusters, &ServerUrl::new(&other("c-ccccc"))),
-        Found::Nothing
+        ServerMatch::NotFound
     ));
     assert!(duplicates(&clusters).is_empty());
 }
 
 #[tokio::test]
-async fn two_for_one_address_are_nobodys_guess() {
+async fn two_secrets_with_the_same_url_are_ambiguous() {
     let clusters = read(&[secret("one", &json!({})), secret("copy", &json!({"name": "copy"}))]).await;
-    let Found::Several(several) = by_server(&clusters, &ServerUrl::new(SERVER)) else {
-        panic!("one of two was taken");
+    let ServerMatch::Ambiguous(several) = by_server(&clusters, &ServerUrl::new(SERVER)) else {
+        panic!("one of two was chosen");
     };
     assert_eq!(several.len(), 2);
     let duplicates: Vec<String> = duplicates(&clusters).iter().map(ToString::to_string).collect();
@@ -35,22 +35,22 @@ async fn two_for_one_address_are_nobodys_guess() {
 }
 
 #[tokio::test]
-async fn another_spelling_of_the_same_address_is_not_passed_over() {
+async fn another_spelling_of_the_url_is_ambiguous() {
     let clusters = read(&[secret(
         "one",
         &json!({"server": SERVER.replace("rancher.", "Rancher.")}),
     )])
     .await;
-    assert!(matches!(by_server(&clusters, &ServerUrl::new(SERVER)), Found::Several(one) if one.len() == 1));
+    assert!(matches!(by_server(&clusters, &ServerUrl::new(SERVER)), ServerMatch::Ambiguous(one) if one.len() == 1));
 }
 
 #[tokio::test]
-async fn two_clusters_of_one_name_are_duplicates_too() {
+async fn two_clusters_with_the_same_name_are_duplicates() {
     let clusters = read(&[
         secret("one", &json!({})),
         secret("two", &json!({"server": other("c-bbbbb")})),
     ])
     .await;
     let duplicates: Vec<String> = duplicates(&clusters).iter().map(ToString::to_string).collect();
-    assert_eq!(duplicates, ["Secrets one and two both call their cluster \"one\""]);
+    assert_eq!(duplicates, ["Secrets one and two both have the cluster name \"one\""]);
 }

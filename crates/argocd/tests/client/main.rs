@@ -1,6 +1,6 @@
-//! What this crate sends, to the letter, and what it makes of what Argo CD and people have written.
+//! The exact requests of this crate, and how it parses the objects of Argo CD.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where it stopped")]
+#![allow(clippy::unwrap_used, reason = "a test that fails must show where")]
 
 mod application;
 mod cluster_secret;

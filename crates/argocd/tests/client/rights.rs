@@ -1,19 +1,19 @@
-use argocd::rights::{Extent, missing};
+use argocd::rights::{WatchScope, missing};
 use client::clock::ServerClock;
 use client::connection::Server;
 use http::{Request, Response};
 use kube::client::Body;
 use serde_json::{Value, json};
 
-/// A cluster that serves four kinds and allows what `allows` says of a review's attributes.
+/// A cluster that serves four kinds. `allows` decides by the attributes of an access review.
 fn cluster(allows: fn(&Value) -> bool) -> Server {
     let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
     tokio::spawn(async move {
-        while let Some((request, answer)) = handle.next_request().await {
+        while let Some((request, responder)) = handle.next_request().await {
             let path = request.uri().path().to_owned();
             let body = request.into_body().collect_bytes().await.unwrap();
             let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-            let said = match path.as_str() {
+            let response = match path.as_str() {
                 "/apis" => json!({"groups": [{
                     "name": "apps", "versions": [{"groupVersion": "apps/v1", "version": "v1"}],
                     "preferredVersion": {"groupVersion": "apps/v1", "version": "v1"},
@@ -30,7 +30,7 @@ fn cluster(allows: fn(&Value) -> bool) -> Server {
                 ]}),
                 _ => json!({"spec": {}, "status": {"allowed": allows(&body["spec"]["resourceAttributes"])}}),
             };
-            answer.send_response(Response::new(said.to_string().into_bytes().into()));
+            responder.send_response(Response::new(response.to_string().into_bytes().into()));
         }
     });
     Server {
@@ -47,31 +47,31 @@ fn kind(plural: &str, kind: &str, namespaced: bool, verbs: &[&str]) -> Value {
 
 async fn missing_in(allows: fn(&Value) -> bool, namespaces: &[&str], cluster_resources: bool) -> Vec<String> {
     let namespaces: Vec<String> = namespaces.iter().map(|name| (*name).to_owned()).collect();
-    let extent = Extent {
+    let scope = WatchScope {
         namespaces: &namespaces,
         cluster_resources,
     };
-    let missing = missing(&cluster(allows), extent).await.unwrap();
+    let missing = missing(&cluster(allows), scope).await.unwrap();
     missing.iter().map(ToString::to_string).collect()
 }
 
 #[tokio::test]
-async fn a_role_that_allows_everything_is_enough() {
+async fn a_role_that_allows_everything_is_sufficient() {
     assert!(missing_in(|_| true, &[], false).await.is_empty());
 }
 
 #[tokio::test]
-async fn a_role_that_names_every_kind_is_enough() {
+async fn a_role_with_every_kind_is_sufficient() {
     assert!(
-        missing_in(|asked| asked["resource"] != "*", &[], false)
+        missing_in(|attributes| attributes["resource"] != "*", &[], false)
             .await
             .is_empty()
     );
 }
 
 #[tokio::test]
-async fn what_a_small_role_lacks_is_named_kind_by_kind_without_what_argo_cd_leaves_out() {
-    let missing = missing_in(|asked| asked["resource"] == "pods", &[], false).await;
+async fn missing_permissions_are_listed_by_kind_without_excluded_kinds() {
+    let missing = missing_in(|attributes| attributes["resource"] == "pods", &[], false).await;
     assert_eq!(
         missing,
         [
@@ -84,8 +84,8 @@ async fn what_a_small_role_lacks_is_named_kind_by_kind_without_what_argo_cd_leav
 }
 
 #[tokio::test]
-async fn where_namespaces_are_named_only_they_count() {
-    let in_web = |asked: &Value| asked["resource"] != "*" && asked["namespace"] == "web";
+async fn with_namespaces_only_their_permissions_count() {
+    let in_web = |attributes: &Value| attributes["resource"] != "*" && attributes["namespace"] == "web";
     assert!(missing_in(in_web, &["web"], false).await.is_empty());
     assert_eq!(missing_in(in_web, &["web"], true).await, ["list nodes", "watch nodes"]);
 }

@@ -2,7 +2,7 @@ use argocd::{ServerUrl, secret_name};
 use proptest::prelude::*;
 use rstest::rstest;
 
-/// Names that the binary of Argo CD 3.5.1 has given.
+/// Names that Argo CD 3.5.1 has generated.
 #[rstest]
 #[case("http://foo", "cluster-foo-752281925")]
 #[case(
@@ -30,7 +30,7 @@ use rstest::rstest;
     "cluster-rancher.example.com-2135796622"
 )]
 #[case("https://10.0.0.1:6443", "cluster-10.0.0.1-2537316535")]
-fn a_secret_is_called_what_argo_cd_calls_it(#[case] uri: &str, #[case] name: &str) {
+fn a_secret_has_the_name_that_argo_cd_gives_it(#[case] uri: &str, #[case] name: &str) {
     assert_eq!(secret_name(uri).as_deref(), Ok(name));
 }
 
@@ -42,14 +42,14 @@ fn a_secret_is_called_what_argo_cd_calls_it(#[case] uri: &str, #[case] name: &st
 #[case("https://:6443")]
 #[case("https://[::1")]
 #[case("https://[not-v6]:443")]
-fn what_has_no_host_has_no_name(#[case] uri: &str) {
-    // `[::1` is read as far as it goes, as it is an address all the same.
+fn a_url_without_a_host_has_no_name(#[case] uri: &str) {
+    // `[::1` is accepted without its closing bracket.
     let named = secret_name(uri).is_ok();
     assert_eq!(named, uri == "https://[::1", "{uri}");
 }
 
 #[test]
-fn an_address_counts_to_the_letter_but_for_slashes_at_its_end() {
+fn urls_are_compared_as_text_without_slashes_at_the_end() {
     let of = ServerUrl::new;
     assert_eq!(
         of("https://r.example.com/k8s/clusters/c-a//"),
@@ -71,14 +71,14 @@ fn an_address_counts_to_the_letter_but_for_slashes_at_its_end() {
 
 proptest! {
     #[test]
-    fn every_name_of_a_host_is_a_name_of_kubernetes(host in "[a-zA-Z0-9]([a-zA-Z0-9.-]{0,20}[a-zA-Z0-9])?", port in 1u16..) {
+    fn every_name_is_valid_in_kubernetes(host in "[a-zA-Z0-9]([a-zA-Z0-9.-]{0,20}[a-zA-Z0-9])?", port in 1u16..) {
         let name = secret_name(&format!("https://{host}:{port}/k8s/clusters/c-abcde")).unwrap();
         prop_assert!(name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.'));
         prop_assert!(name.starts_with("cluster-"));
     }
 
     #[test]
-    fn no_text_makes_naming_panic(text in "\\PC{0,40}") {
+    fn secret_name_never_panics(text in "\\PC{0,40}") {
         let _ = secret_name(&text);
     }
 }

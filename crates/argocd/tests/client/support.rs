@@ -1,5 +1,4 @@
-//! A server that answers each expected request once, writes down what it was sent, and fails the test if something else
-//! was asked.
+//! A server that responds to each expected request once, records it, and fails the test at any other request.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +11,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct ReceivedRequest {
     pub(crate) target: String,
     pub(crate) body: Value,
 }
@@ -20,8 +19,8 @@ pub(crate) struct Seen {
 #[derive(Default)]
 struct State {
     expected: Vec<(Method, String, u16, String)>,
-    seen: Vec<Seen>,
-    surprises: Vec<String>,
+    received: Vec<ReceivedRequest>,
+    unexpected: Vec<String>,
 }
 
 #[derive(Clone, Default)]
@@ -32,7 +31,7 @@ impl Server {
         Self::default()
     }
 
-    /// Expects a request, path and query to the letter, and answers it.
+    /// Expects a request with this path and query, and responds to it.
     pub(crate) fn on(self, method: &str, target: &str, code: u16, body: &Value) -> Self {
         self.on_text(method, target, code, &body.to_string())
     }
@@ -47,21 +46,21 @@ impl Server {
         let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
         let server = self.clone();
         tokio::spawn(async move {
-            while let Some((request, answer)) = handle.next_request().await {
-                answer.send_response(server.answer(request).await);
+            while let Some((request, responder)) = handle.next_request().await {
+                responder.send_response(server.respond(request).await);
             }
         });
         kube::Client::new(service, "default")
     }
 
-    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+    async fn respond(&self, request: Request<Body>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         // kube leaves a lone `?` or `&` where there are no parameters.
         let target = head.uri.to_string().replace("?&", "?");
         let target = target.trim_end_matches('?').to_owned();
         let mut state = self.0.lock().unwrap();
-        state.seen.push(Seen {
+        state.received.push(ReceivedRequest {
             target: target.clone(),
             body: serde_json::from_slice(&body).unwrap_or(Value::Null),
         });
@@ -70,7 +69,7 @@ impl Server {
             let (_, _, code, body) = state.expected.remove(index);
             (code, body)
         } else {
-            state.surprises.push(format!("{} {target}", head.method));
+            state.unexpected.push(format!("{} {target}", head.method));
             (599, String::new())
         };
         Response::builder()
@@ -79,22 +78,26 @@ impl Server {
             .unwrap()
     }
 
-    /// Everything that was asked, once it has gone as expected.
+    /// All requests, if they are as expected.
     #[track_caller]
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn requests(&self) -> Vec<ReceivedRequest> {
         let state = self.0.lock().unwrap();
-        assert!(state.surprises.is_empty(), "not expected: {:#?}", state.surprises);
+        assert!(
+            state.unexpected.is_empty(),
+            "unexpected requests: {:#?}",
+            state.unexpected
+        );
         let missing: Vec<_> = state
             .expected
             .iter()
             .map(|(method, target, ..)| (method, target))
             .collect();
-        assert!(missing.is_empty(), "never asked: {missing:#?}");
-        state.seen.clone()
+        assert!(missing.is_empty(), "missing requests: {missing:#?}");
+        state.received.clone()
     }
 }
 
-/// A throw-away value.
+/// A token without any use.
 pub(crate) const TOKEN: &str = "token-x7k2p:dk6nhzh5vr9ks8c2kkdss2c6snr5dw42b8k6zhwprjh598fbclkk87";
 pub(crate) const SERVER: &str = "https://rancher.example.com/k8s/clusters/c-m-abc12345";
 pub(crate) const LIST: &str =
@@ -128,7 +131,7 @@ pub(crate) fn list_of(items: &[Value]) -> Value {
     json!({"kind": "List", "metadata": {}, "items": items})
 }
 
-/// These clusters, as they are read.
+/// Reads these cluster Secrets.
 pub(crate) async fn read(items: &[Value]) -> Vec<ClusterSecret> {
     let server = Server::new().on("GET", LIST, 200, &list_of(items));
     cluster_secret::list(&server.client(), "argocd").await.unwrap()

@@ -1,20 +1,20 @@
-//! `kubectl argocd-rancher add`: a token for one cluster is minted, proven as Argo CD will use it, and written where Argo
-//! CD looks for it. Nothing is written before the proof, and a token that fails it is ended again.
+//! `kubectl argocd-rancher add`: issues a token for one cluster, checks it as Argo CD will use it, and writes it to the cluster
+//! Secret. Nothing is written before the checks have passed. A token that fails them is revoked.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use argocd::config::Method;
-use argocd::lookup::{self, Found};
-use argocd::rights::Extent;
+use argocd::lookup::{self, ServerMatch};
+use argocd::rights::WatchScope;
 use argocd::{ClusterConfig, ClusterSecret, NewClusterSecret, ServerUrl, cluster_secret, secret_name};
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
-use cli::rotation::leases;
+use cli::rotation::force;
 use cli::ui::Ui;
 use client::error::{Error, Kind};
 use client::secret::Secret;
+use engine::rotation::Check;
 use engine::run::RunId;
 use k8s_openapi::jiff::Timestamp;
 use rancher::api_token::proof::CallResult;
@@ -22,69 +22,67 @@ use rancher::api_token::{self, ApiToken, IssuedToken, Lifetime, NewToken, Visibl
 use rancher::probe::{Probe, same_certificates};
 use serde::Serialize;
 
-use crate::mark::{self, API_VERSION};
-use crate::proof::{Patience, Proofs, Trial};
-use crate::report::product;
-use crate::rotation::ArgocdRancher;
-use crate::sides::{self, Argo, RANCHER, Rancher, RancherFlags, of_argocd};
+use super::DocumentList;
+use crate::connections::{self, Argo, RANCHER, Rancher, RancherFlags, of_argocd};
+use crate::mark;
+use crate::token_check::{Timeouts, TokenCheck, TokenResults};
 
-/// How often a new token is tried, and how far apart, before it counts as refused: each replica of Rancher learns of it by
+/// How often a new token is tried before it counts as rejected, and the time in between: each replica of Rancher receives it by
 /// itself.
 const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(500);
-/// How often a token that was put into an existing Secret is looked at again: Argo CD may write its old copy over it.
-const LOOKS: u32 = 3;
+/// How often a changed Secret must still hold the new token: Argo CD may write its stale copy back.
+const REREADS: u32 = 3;
 
-/// What is typed after `kubectl argocd-rancher add`.
+/// The flags of `kubectl argocd-rancher add`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Add {
-    /// Clusters of Rancher by id or display name
+    /// Cluster id or display name in Rancher
     #[arg(value_name = "CLUSTER", required = true)]
-    pub subjects: Vec<String>,
+    pub targets: Vec<String>,
 
-    /// What Argo CD shall call the cluster; by default its display name in Rancher
+    /// Name of the cluster in Argo CD; by default its display name in Rancher
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 
-    /// How long the token shall live; Rancher may grant less
+    /// Validity of the token; Rancher may grant less
     #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = super::lifetime)]
     pub ttl: Lifetime,
 
-    /// A label for the new Secret, which ApplicationSets select by; can be repeated
+    /// Label of the new Secret, for ApplicationSets to select by; can be repeated
     #[arg(short = 'l', long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
 
-    /// The only namespaces that Argo CD shall look at; can be repeated
+    /// Namespace that Argo CD is limited to; can be repeated
     #[arg(long = "only-namespace", value_name = "NAMESPACE")]
     pub namespaces: Vec<String>,
 
-    /// Cluster-scoped objects too, with --only-namespace
+    /// With --only-namespace, include cluster-scoped objects
     #[arg(long, requires = "namespaces")]
     pub cluster_resources: bool,
 
-    /// Issue a token that is not limited to the cluster. Only for cluster local, and only where Rancher redirects Argo CD out
-    /// of the scope of a limited one (Rancher 2.15.0)
+    /// Issue a token that is not limited to the cluster. Only for cluster local, and only where Rancher redirects Argo CD out of the scope of a limited one (Rancher 2.15.0)
     #[arg(long)]
     pub unscoped: bool,
 
-    /// The project that the cluster shall belong to
+    /// Argo CD project of the cluster
     #[arg(long, value_name = "NAME")]
     pub project: Option<String>,
 
-    /// Go on although this check failed
-    #[arg(long, value_enum, value_name = "CHECK", value_delimiter = ',')]
+    /// Override a check; can be repeated
+    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = force::of(&[OFFLINE, RIGHTS, OWNER]))]
     pub force: Vec<Check>,
 
-    /// Say what would be done, and do nothing
+    /// Only print what would be done
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Do not ask before a token that is there already is replaced
+    /// Do not ask for confirmation
     #[arg(short = 'y', long)]
     pub yes: bool,
 
-    /// The other side.
+    /// How to reach Rancher.
     #[command(flatten)]
     pub rancher: RancherFlags,
 
@@ -93,66 +91,60 @@ pub(crate) struct Add {
     pub output: Option<String>,
 }
 
-/// What may be overridden.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Check {
-    /// The cluster's agent is offline; the token is then proven at Rancher alone
-    Offline,
-    /// The token's owner may not look at everything that Argo CD looks at
-    Rights,
-    /// Something else, such as GitOps, manages the Secret that is there already
-    Owner,
-}
+const OFFLINE: Check = Check {
+    name: "offline",
+    help: "check the token at Rancher only, where the agent is offline",
+};
+const RIGHTS: Check = Check {
+    name: "rights",
+    help: "add the cluster although the token's owner lacks permissions",
+};
+const OWNER: Check = Check {
+    name: "owner",
+    help: "change a Secret that a GitOps tool or controller owns",
+};
 
 const EXAMPLES: &str = "\
 Examples:
-  # What would be done
+  # Print what would be done
   kubectl argocd-rancher add staging --rancher-context rancher --dry-run
 
-  # Give Argo CD two clusters, each with a token for that cluster alone
+  # Add two clusters to Argo CD, each with its own token
   kubectl argocd-rancher add staging c-m-x7k2p9bq --rancher-context rancher
 
-  # With the token of a service user, and a label that an ApplicationSet selects by
+  # Use the token of a service user, and set a label that an ApplicationSet selects by
   pass show rancher/argocd | kubectl argocd-rancher add staging -l env=staging \\
     --rancher-url https://rancher.example.com --rancher-token-stdin
 
-The token belongs to the user that Rancher is called as, and only that user can list or end it later. A Secret that is
-there already for the cluster is adopted: its token and nothing else is replaced, and only if it does not serve.";
+The token belongs to the Rancher user of this command, and only this user can list or revoke it. In an existing Secret only the token is replaced, and only if it does not work.";
 
 fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
+    let (key, value) = text.split_once('=').ok_or("a label must be KEY=VALUE")?;
     if key.contains("cattle.io/") {
-        // Rancher deletes objects that carry its own labels and that it does not know.
-        return Err(format!("the label {key} is Rancher's own"));
+        // Rancher deletes unknown objects with its own labels.
+        return Err(format!("label {key} is reserved for Rancher"));
     }
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// The result for one cluster.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Results {
-    api_version: &'static str,
-    kind: &'static str,
-    items: Vec<Added>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Added {
+struct AddResult {
     cluster: rancher::ClusterId,
     display_name: String,
     secret: String,
-    result: Outcome,
+    result: AddOutcome,
     token: Option<String>,
-    /// `null`: never, or there is no token yet.
+    /// `null`: it never expires, or there is no token yet.
     expires_at: Option<Timestamp>,
-    /// A token that was in the Secret before, and is alive.
+    /// The previous token, if it is still valid.
     replaced_token: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum Outcome {
+enum AddOutcome {
     Created,
     Adopted,
     Unchanged,
@@ -160,81 +152,67 @@ enum Outcome {
     WouldAdopt,
 }
 
-/// What all clusters of one call share.
-struct Work<'a> {
+/// What is the same for every cluster of one command.
+struct AddCommand<'a> {
     add: &'a Add,
     argo: &'a Argo,
     rancher: &'a Rancher,
     ui: &'a Ui,
-    /// By which Rancher's certificate is trusted; `None`: publicly.
+    /// The CA of Rancher's certificate. `None`: it is publicly trusted.
     ca: Option<String>,
-    /// Our own tokens.
+    /// The tokens of the Rancher user.
     tokens: Vec<ApiToken>,
-    /// What tells this Argo CD from others.
+    /// The identity of Argo CD, for the marks of tokens.
     identity: Option<String>,
 }
 
-/// Runs it.
 pub(crate) async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(add.output.as_ref(), "add")?;
-    if add.name.is_some() && add.subjects.len() > 1 {
-        return Err(Error::usage("--name is for one cluster"));
+    if add.name.is_some() && add.targets.len() > 1 {
+        return Err(Error::usage("--name cannot be used with several clusters"));
     }
     let argo = Argo::open(global, &context.environment)?;
     let rancher = add.rancher.require(&argo, global, context).await?;
     rancher.whoami().await?;
-    let clusters = find(&rancher, &add.subjects).await?;
+    let clusters = find(&rancher, &add.targets).await?;
     if add.unscoped {
-        context.ui.warn(sides::UNSCOPED);
+        context.ui.warn(connections::UNSCOPED);
     }
-    let work = Work {
+    let command = AddCommand {
         ca: ca(&rancher).await?,
         identity: argo.identity().await?,
-        tokens: api_token::list(&rancher.client.0)
-            .await
-            .map_err(|error| error.on(RANCHER))?,
+        tokens: rancher.tokens().await?,
         add: &add,
         argo: &argo,
         rancher: &rancher,
         ui: &context.ui,
     };
-    let mut results = Results {
-        api_version: API_VERSION,
-        kind: "ArgoCDClusterAdditionList",
-        items: Vec::new(),
-    };
+    let mut results = DocumentList::new("ArgoCDClusterAdditionList", Vec::new());
     let mut failed = None;
     for cluster in &clusters {
-        if context.ui.interrupt().is_cancelled() {
-            failed = Some(Error::new(
-                Kind::Interrupted,
-                format!("interrupted before cluster {}", cluster.id),
-            ));
-            break;
-        }
-        match work.one(cluster).await {
-            Ok(added) => results.items.push(added),
+        match command.one(cluster).await {
+            Ok(result) => results.items.push(result),
             Err(error) => {
-                failed = Some(error.doing(format!("add cluster {}", cluster.id)));
+                failed = Some(error);
                 break;
             }
         }
     }
+    // The results are printed before the error.
     match format {
         OutputFormat::Table => results
             .items
             .iter()
-            .try_for_each(|added| context.ui.out(added.sentence()))?,
+            .try_for_each(|result| context.ui.out(result.sentence()))?,
         _ => output::print_value(&context.ui, &flags, &results)?,
     }
-    // What was done is told before what failed.
     failed.map_or(Ok(ExitCode::Done), Err)
 }
 
-async fn find(rancher: &Rancher, subjects: &[String]) -> Result<Vec<VisibleCluster>, Error> {
+async fn find(rancher: &Rancher, names: &[String]) -> Result<Vec<VisibleCluster>, Error> {
     let mut clusters: Vec<VisibleCluster> = Vec::new();
-    for asked in subjects {
-        let found = api_token::find_cluster(&rancher.client.0, asked).await;
+    for name in names {
+        let found = api_token::find_cluster(&rancher.client, name).await;
         let cluster = found.map_err(|error| error.on(RANCHER))?;
         if clusters.iter().all(|known| known.id != cluster.id) {
             clusters.push(cluster);
@@ -243,35 +221,40 @@ async fn find(rancher: &Rancher, subjects: &[String]) -> Result<Vec<VisibleClust
     Ok(clusters)
 }
 
-/// The authority behind Rancher's certificate, as Rancher gives it to anybody: none behind a publicly trusted one.
+/// The CA of Rancher's certificate, from Rancher's public endpoint. `None`: it is publicly trusted.
 async fn ca(rancher: &Rancher) -> Result<Option<String>, Error> {
     let pem = Probe::new(rancher.public()?).ca_certificates().await;
     pem.map_err(|error| error.on(RANCHER))
 }
 
-impl Work<'_> {
-    async fn one(&self, cluster: &VisibleCluster) -> Result<Added, Error> {
-        if let Some((reason, hint)) = self.rancher.wrong_scope(&cluster.id, self.add.unscoped).await? {
-            return Err(Error::failed(reason).hint(hint));
-        }
+impl AddCommand<'_> {
+    async fn one(&self, cluster: &VisibleCluster) -> Result<AddResult, Error> {
+        super::check_interrupt(self.ui, &cluster.id)?;
+        let added = self.create_or_adopt(cluster).await;
+        added.map_err(|error| error.doing(format!("add cluster {}", cluster.id)))
+    }
+
+    async fn create_or_adopt(&self, cluster: &VisibleCluster) -> Result<AddResult, Error> {
+        super::refuse(self.rancher.wrong_scope(&cluster.id, self.add.unscoped).await?)?;
         let server = self.rancher.server_of(&cluster.id);
         let clusters = self.argo.clusters().await?;
         match lookup::by_server(&clusters, &server) {
-            Found::One(existing) => self.adopt(cluster, existing).await,
-            Found::Nothing => self.create(cluster, &server, &clusters).await,
-            Found::Several(several) => {
-                // One that Argo CD cannot use is named with its cure.
-                if let Some(flawed) = several.iter().find(|secret| !secret.flaws().is_empty()) {
+            ServerMatch::One(existing) => self.adopt(cluster, existing).await,
+            ServerMatch::NotFound => self.create(cluster, &server, &clusters).await,
+            ServerMatch::Ambiguous(secrets) => {
+                // The error for a Secret that Argo CD cannot use has a better hint.
+                if let Some(flawed) = secrets.iter().find(|secret| !secret.flaws_besides_token().is_empty()) {
                     return self.adopt(cluster, flawed).await;
                 }
-                let names: Vec<&str> = several.iter().map(|secret| secret.object.name.as_str()).collect();
+                let names: Vec<&str> = secrets.iter().map(|secret| secret.object.name.as_str()).collect();
                 Err(Error::failed(format!(
-                    "in namespace {} there are Secrets for the same place already: {}",
+                    "namespace {} has other Secrets for the same URL already: {}",
                     self.argo.namespace,
                     names.join(", ")
                 ))
-                .hint("Argo CD mixes such Secrets up; delete all but one, whose server is exactly:")
-                .hint(server.to_string()))
+                .hint(format!(
+                    "Argo CD confuses such Secrets: delete all but one, and set its server to exactly {server}"
+                )))
             }
         }
     }
@@ -281,95 +264,84 @@ impl Work<'_> {
         cluster: &VisibleCluster,
         server: &ServerUrl,
         clusters: &[ClusterSecret],
-    ) -> Result<Added, Error> {
+    ) -> Result<AddResult, Error> {
         let secret = secret_name(server.as_str()).map_err(|error| Error::failed(error.to_string()))?;
-        let name = self.add.name.clone().unwrap_or_else(|| cluster.called().to_owned());
+        let name = self.add.name.clone().unwrap_or_else(|| called(cluster).to_owned());
         if let Some(other) = clusters.iter().find(|other| other.name == name) {
             return Err(Error::failed(format!(
-                "Secret {} calls its cluster {name:?} already, and Argo CD would confuse the two",
+                "Secret {} already has the cluster name {name:?}, and Argo CD would confuse the two",
                 other.object.name
             ))
-            .hint("give another name with --name"));
+            .hint("choose another name with --name"));
         }
         if self.add.dry_run {
-            return Ok(Added::planned(cluster, &secret, Outcome::WouldCreate));
+            return Ok(AddResult::planned(cluster, &secret, AddOutcome::WouldCreate));
         }
         let _hold = self.ui.hold();
-        let IssuedToken { token, value } = self.mint(cluster, &secret).await?;
+        let IssuedToken { token, value } = self.issue(cluster, &secret).await?;
         let config = ClusterConfig::bearing(&value, self.ca.as_deref());
-        let extent = Extent {
-            namespaces: &self.add.namespaces,
-            cluster_resources: self.add.cluster_resources,
+        let check = TokenCheck {
+            server,
+            config: &config,
+            token: &value,
+            scope: WatchScope {
+                namespaces: &self.add.namespaces,
+                cluster_resources: self.add.cluster_resources,
+            },
+            timeouts: Timeouts::LONG,
         };
         let written = async {
-            self.prove(server, &config, &value, extent).await?;
-            let mut new = NewClusterSecret::new(secret.clone(), name, server.clone(), config.clone());
-            new.labels = self.add.labels.iter().cloned().collect::<BTreeMap<_, _>>();
-            new.namespaces.clone_from(&self.add.namespaces);
-            new.cluster_resources = self.add.cluster_resources;
-            new.project.clone_from(&self.add.project);
+            self.prove(check).await?;
+            let new = NewClusterSecret {
+                secret: secret.clone(),
+                name,
+                server: server.clone(),
+                config: config.clone(),
+                labels: self.add.labels.iter().cloned().collect(),
+                namespaces: self.add.namespaces.clone(),
+                cluster_resources: self.add.cluster_resources,
+                project: self.add.project.clone(),
+            };
             let client = &self.argo.server.client;
-            let made = cluster_secret::create(client, &self.argo.namespace, &new, &mark::write(&token)).await;
-            made.map(drop).map_err(of_argocd)
+            let created = cluster_secret::create(client, &self.argo.namespace, &new, &mark::write(&token)).await;
+            created.map(drop).map_err(of_argocd)
         };
-        self.or_end(&token, written.await).await?;
-        Ok(Added::planned(cluster, &secret, Outcome::Created).with(&token))
+        self.or_revoke(&token, written.await).await?;
+        Ok(AddResult::planned(cluster, &secret, AddOutcome::Created).with(&token))
     }
 
-    async fn adopt(&self, cluster: &VisibleCluster, existing: &ClusterSecret) -> Result<Added, Error> {
+    async fn adopt(&self, cluster: &VisibleCluster, existing: &ClusterSecret) -> Result<AddResult, Error> {
         let name = &existing.object.name;
         let config = adoptable(existing)?;
         self.add.agrees_with(existing)?;
-        self.is_free(existing).await?;
+        super::require_no_rotation(self.argo, existing, "adopt").await?;
+        super::refuse(mark::owned(existing, self.add.force.contains(&OWNER)))?;
         let old = config.bearer_token();
         if let Some(old) = &old
-            && self.serves(cluster, existing, config, old).await?
+            && let Some(token) = self.working_token(cluster, existing, config, old).await?
         {
-            let added = Added::planned(cluster, name, Outcome::Unchanged);
-            return Ok(match self.own(old) {
-                Some(token) => added.with(token),
-                None => added,
-            });
+            return Ok(AddResult::planned(cluster, name, AddOutcome::Unchanged).with(token));
         }
         if self.add.dry_run {
-            return Ok(Added::planned(cluster, name, Outcome::WouldAdopt));
+            return Ok(AddResult::planned(cluster, name, AddOutcome::WouldAdopt));
         }
         let question = format!(
-            "Secret {name} in namespace {} has a login for cluster {} already: it will be replaced by a new token.",
-            self.argo.namespace, cluster.id
+            "The credential for cluster {} in Secret {name} (namespace {}) will be replaced by a new token.",
+            cluster.id, self.argo.namespace
         );
-        if !self.ui.confirm(&question, self.add.yes).await? {
-            return Err(Error::failed("nothing was changed"));
-        }
+        super::confirm(self.ui, &question, self.add.yes).await?;
         let token = self.replace(cluster, existing, config).await?;
-        let replaced = match &old {
-            Some(old) if self.is_alive(existing, config, old).await => Some(mark::shown(old)),
+        let replaced_token = match &old {
+            Some(old) if self.is_valid(existing, config, old).await => Some(mark::token_name(old)),
             _ => None,
         };
-        Ok(Added {
-            replaced_token: replaced,
-            ..Added::planned(cluster, name, Outcome::Adopted).with(&token)
+        Ok(AddResult {
+            replaced_token,
+            ..AddResult::planned(cluster, name, AddOutcome::Adopted).with(&token)
         })
     }
 
-    /// Nothing else writes the Secret: neither a rotation nor its owner.
-    async fn is_free(&self, existing: &ClusterSecret) -> Result<(), Error> {
-        let name = &existing.object.name;
-        let rotation = leases::of::<ArgocdRancher>(&self.argo.server, &product::lease(existing)).await?;
-        if let Some(part) = rotation.as_ref().and_then(product::Part::of) {
-            return Err(
-                Error::failed(format!("Secret {name} is not adopted: {part}")).hint(format!(
-                    "`kubectl argocd-rancher status {name}` gives the commands that finish or undo it"
-                )),
-            );
-        }
-        match mark::owned(existing).filter(|_| !self.add.force.contains(&Check::Owner)) {
-            Some((reason, hint)) => Err(Error::failed(reason).hint(hint)),
-            None => Ok(()),
-        }
-    }
-
-    /// Puts a new token, once it is proven, in the place of whatever is there.
+    /// Replaces the credential in an existing Secret by a new token.
     async fn replace(
         &self,
         cluster: &VisibleCluster,
@@ -377,193 +349,162 @@ impl Work<'_> {
         config: &ClusterConfig,
     ) -> Result<ApiToken, Error> {
         let _hold = self.ui.hold();
-        let IssuedToken { token, value } = self.mint(cluster, &existing.object.name).await?;
-        let config = self.trusting(config.clone().with_bearer(&value));
-        let extent = Extent {
-            namespaces: &existing.namespaces,
-            cluster_resources: existing.cluster_resources,
-        };
+        let IssuedToken { token, value } = self.issue(cluster, &existing.object.name).await?;
+        let config = self.with_right_ca(config.clone().with_bearer(&value));
         let written = async {
-            self.prove(&existing.server, &config, &value, extent).await?;
+            self.prove(TokenCheck::of(existing, &config, &value)).await?;
             let client = &self.argo.server.client;
             let patched = cluster_secret::patch_config(client, &existing.object, &config, &mark::write(&token)).await;
             patched.map_err(of_argocd)
         };
-        let written = self.or_end(&token, written.await).await?;
+        let written = self.or_revoke(&token, written.await).await?;
         self.settle(written, &value, &token).await?;
         Ok(token)
     }
 
-    /// One of our own tokens.
-    fn own(&self, value: &Secret) -> Option<&ApiToken> {
-        let credential = api_token::Credential::of(value);
-        let name = credential.api_token()?;
-        self.tokens.iter().find(|token| token.name == *name)
-    }
-
-    /// Whether what is there serves as it is: ours, for this cluster alone, trusted by the right authority, and proven.
-    async fn serves(
+    /// The token of the Secret, if it can stay: it belongs to this user, has the right scope, and works with the right CA.
+    async fn working_token(
         &self,
         cluster: &VisibleCluster,
         existing: &ClusterSecret,
         config: &ClusterConfig,
         value: &Secret,
-    ) -> Result<bool, Error> {
-        let scoped = self.own(value).is_some_and(|token| match &token.cluster {
+    ) -> Result<Option<&ApiToken>, Error> {
+        let credential = api_token::Credential::of(value);
+        let own = |token: &&ApiToken| Some(&token.name) == credential.api_token();
+        let Some(token) = self.tokens.iter().find(own) else {
+            return Ok(None);
+        };
+        let is_scoped = match &token.cluster {
             Some(scope) => *scope == cluster.id,
             None => self.add.unscoped,
-        });
-        let trusts = config.insecure() || same_certificates(config.ca().as_deref(), self.ca.as_deref());
-        if !scoped || !trusts {
-            return Ok(false);
+        };
+        if !is_scoped || !self.has_right_ca(config) {
+            return Ok(None);
         }
-        let trial = Trial::of(existing, config, value);
-        let proofs = trial.run(self.argo, Some(self.rancher)).await?;
-        Ok(proofs.are_good() || self.forgives(&proofs))
+        let check = TokenCheck::of(existing, config, value);
+        let results = check.run(self.argo, Some(self.rancher)).await?;
+        Ok(self.accepts(&results).then_some(token))
     }
 
-    async fn is_alive(&self, existing: &ClusterSecret, config: &ClusterConfig, value: &Secret) -> bool {
-        let standing = Trial::of(existing, config, value)
-            .alone(self.argo, Some(self.rancher))
-            .await;
-        standing.is_ok_and(|standing| standing.is_valid())
+    async fn is_valid(&self, existing: &ClusterSecret, config: &ClusterConfig, value: &Secret) -> bool {
+        let check = TokenCheck::of(existing, config, value);
+        let result = check.at_rancher(self.argo, Some(self.rancher)).await;
+        result.is_ok_and(|result| result.is_valid())
     }
 
-    /// With Rancher's present authority, where the certificate is checked at all.
-    fn trusting(&self, config: ClusterConfig) -> ClusterConfig {
-        if config.insecure() || same_certificates(config.ca().as_deref(), self.ca.as_deref()) {
+    /// Whether the certificate is not verified, or with Rancher's present CA.
+    fn has_right_ca(&self, config: &ClusterConfig) -> bool {
+        config.insecure() || same_certificates(config.ca().as_deref(), self.ca.as_deref())
+    }
+
+    /// The config with Rancher's present CA.
+    fn with_right_ca(&self, config: ClusterConfig) -> ClusterConfig {
+        if self.has_right_ca(&config) {
             config
         } else {
             config.with_ca(self.ca.as_deref())
         }
     }
 
-    async fn mint(&self, cluster: &VisibleCluster, secret: &str) -> Result<IssuedToken, Error> {
+    async fn issue(&self, cluster: &VisibleCluster, secret: &str) -> Result<IssuedToken, Error> {
+        let run = RunId::draw().to_string();
         let new = NewToken {
             cluster: Some(cluster.id.clone()).filter(|_| !self.add.unscoped),
             lifetime: self.add.ttl,
-            mark: mark::of_run(
-                &RunId::draw().to_string(),
-                &self.argo.namespace,
-                secret,
-                self.identity.as_deref(),
-            ),
+            mark: mark::of_run(&run, &self.argo.namespace, secret, self.identity.as_deref()),
         };
-        let minted = api_token::issue(&self.rancher.client.0, &new)
-            .await
-            .map_err(|error| error.on(RANCHER))?;
+        let issued = self.rancher.issue(&new).await?;
         self.ui
-            .status(format!("token {} for cluster {} minted", minted.token.name, cluster.id));
-        self.warn_if_cut_short(&minted.token);
-        Ok(minted)
-    }
-
-    fn warn_if_cut_short(&self, token: &ApiToken) {
-        if let Some(short) = mark::cut_short(token, self.add.ttl, self.argo.server.clock.now()) {
-            self.ui.warn(short);
+            .status(format!("issued token {} for cluster {}", issued.token.name, cluster.id));
+        if let Some(shortened) = mark::shortened(&issued.token, self.add.ttl, self.argo.server.clock.now()) {
+            self.ui.warn(shortened);
         }
+        Ok(issued)
     }
 
-    /// Refuses a token that would not serve Argo CD.
-    async fn prove(
-        &self,
-        server: &ServerUrl,
-        config: &ClusterConfig,
-        token: &Secret,
-        extent: Extent<'_>,
-    ) -> Result<(), Error> {
-        let trial = Trial {
-            server,
-            config,
-            token,
-            extent,
-            patience: Patience::LONG,
-        };
-        let proofs = tokio::select! {
-            proofs = self.tried(trial) => proofs?,
+    /// Refuses a token that Argo CD could not use.
+    async fn prove(&self, check: TokenCheck<'_>) -> Result<(), Error> {
+        let results = tokio::select! {
+            results = self.try_until_accepted(check) => results?,
             () = self.ui.interrupt().cancelled() => {
-                return Err(Error::new(Kind::Interrupted, "interrupted before Argo CD was told of the cluster"));
+                return Err(Error::new(Kind::Interrupted, "interrupted before the Secret was written"));
             }
         };
-        if proofs.are_good() || self.forgives(&proofs) {
-            return Ok(());
+        if self.accepts(&results) {
+            Ok(())
+        } else {
+            Err(refused(&results))
         }
-        Err(refused(&proofs))
     }
 
-    async fn tried(&self, trial: Trial<'_>) -> Result<Proofs, Error> {
+    async fn try_until_accepted(&self, check: TokenCheck<'_>) -> Result<TokenResults, Error> {
         for _ in 1..TRIES {
-            let proofs = trial.run(self.argo, Some(self.rancher)).await?;
-            let dead = proofs.alone.is_rejected() || proofs.proxy.as_ref().is_some_and(CallResult::is_rejected);
-            if !dead {
-                return Ok(proofs);
+            let results = check.run(self.argo, Some(self.rancher)).await?;
+            let is_rejected = CallResult::is_rejected;
+            if !is_rejected(&results.rancher) && !results.proxy.as_ref().is_some_and(is_rejected) {
+                return Ok(results);
             }
             tokio::time::sleep(PAUSE).await;
         }
-        trial.run(self.argo, Some(self.rancher)).await
+        check.run(self.argo, Some(self.rancher)).await
     }
 
-    fn forgives(&self, proofs: &Proofs) -> bool {
-        let forced = |check: Check| self.add.force.contains(&check);
-        forced(Check::Offline) && proofs.lack_the_cluster_only() || forced(Check::Rights) && proofs.lack_rights_only()
+    fn accepts(&self, results: &TokenResults) -> bool {
+        let forces = |check| self.add.force.contains(&check);
+        results.all_passed() || results.are_overridden(forces(OFFLINE), forces(RIGHTS))
     }
 
-    /// Ends a token that did not get to where it was for.
-    async fn or_end<T>(&self, token: &ApiToken, result: Result<T, Error>) -> Result<T, Error> {
+    /// Revokes a token that was not written to a Secret.
+    async fn or_revoke<T>(&self, token: &ApiToken, result: Result<T, Error>) -> Result<T, Error> {
         let Err(error) = result else { return result };
-        match api_token::delete(&self.rancher.client.0, &token.name).await {
-            Ok(_) => self.ui.status(format!("token {} ended again", token.name)),
+        match self.rancher.revoke(&token.name).await {
+            Ok(()) => self.ui.status(format!("revoked token {}", token.name)),
             Err(_) => self.ui.warn(format!(
-                "token {} could not be ended again; it is in no Secret",
+                "token {} could not be revoked, and is in no Secret",
                 token.name
             )),
         }
         Err(error)
     }
 
-    /// Argo CD may write the config from its old copy a moment after us, without a conflict. Seen on Argo CD 3.5.1: in 11
-    /// of 150 swaps.
+    /// Writes the token again until it stays. Argo CD may write its stale copy back after us, without a conflict (in 11 of 150 swaps on
+    /// Argo CD 3.5.1).
     async fn settle(&self, mut written: ClusterSecret, value: &Secret, token: &ApiToken) -> Result<(), Error> {
         let client = &self.argo.server.client;
-        let mut calm = 0;
-        for _ in 0..LOOKS * 4 {
+        let mut unchanged = 0;
+        for _ in 0..REREADS * 4 {
             tokio::time::sleep(PAUSE).await;
             let (namespace, name) = (&written.object.namespace, &written.object.name);
             let found = cluster_secret::get(client, namespace, name).await;
-            let gone = || {
-                Error::new(
-                    Kind::NotFound,
-                    format!("Secret {name} was deleted by somebody meanwhile"),
-                )
-            };
+            let gone = || Error::new(Kind::NotFound, format!("Secret {name} was deleted meanwhile"));
             let found = found.map_err(of_argocd)?.ok_or_else(gone)?;
             let config = adoptable(&found)?.clone();
             if config.bearer_token().as_ref() == Some(value) {
-                calm += 1;
-                if calm == LOOKS {
+                unchanged += 1;
+                if unchanged == REREADS {
                     return Ok(());
                 }
                 continue;
             }
-            calm = 0;
-            let config = self.trusting(config.with_bearer(value));
+            unchanged = 0;
+            let config = self.with_right_ca(config.with_bearer(value));
             match cluster_secret::patch_config(client, &found.object, &config, &mark::write(token)).await {
-                Ok(again) => written = again,
+                Ok(patched) => written = patched,
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(of_argocd(error)),
             }
         }
         Err(Error::failed(format!(
-            "somebody keeps writing another token into Secret {}",
+            "another writer keeps changing the token in Secret {}",
             written.object.name
         ))
-        .hint("is it kept in Git, or synced from elsewhere?"))
+        .hint("check whether a GitOps tool or another controller manages it"))
     }
 }
 
 impl Add {
-    /// What is not ours stays as it is in a Secret that is there already: flags that would change it are refused, not
-    /// passed over.
+    /// Refuses flags that would change anything but the token in an existing Secret.
     fn agrees_with(&self, existing: &ClusterSecret) -> Result<(), Error> {
         let has = |(key, value): &(String, String)| existing.labels.get(key) == Some(value);
         let differs = [
@@ -584,73 +525,55 @@ impl Add {
         };
         let name = &existing.object.name;
         Err(Error::failed(format!(
-            "Secret {name} is there for this cluster already, and says otherwise than {flag}"
+            "Secret {name} exists already for this cluster, and differs from {flag}"
         ))
         .hint(format!(
-            "leave {flag} out, or change Secret {name} first; only its login is replaced here"
+            "omit {flag}, or change Secret {name} first: `add` replaces only its token"
         )))
     }
 }
 
-/// The config of a Secret whose login may be replaced.
+/// The config of a Secret, if its credential can be replaced.
 fn adoptable(existing: &ClusterSecret) -> Result<&ClusterConfig, Error> {
     let name = &existing.object.name;
-    let refuse = |why: &str| {
-        let error = Error::failed(format!("Secret {name} is there already for this cluster, and {why}"));
-        Err(error.hint(mark::cure(name)))
-    };
-    if existing.deleting {
-        return refuse("it is being deleted");
-    }
-    if existing.immutable {
-        return refuse("it is immutable");
-    }
-    let flaws = existing.flaws();
-    if !flaws.is_empty() {
-        return refuse(&flaws.join("; "));
-    }
+    let wrong = mark::unchangeable(existing, &[Method::Bearer, Method::Anonymous]);
     match &existing.config {
-        Err(bad) => refuse(&bad.to_string()),
-        Ok(config) => match config.method() {
-            Method::Bearer | Method::Anonymous => Ok(config),
-            _ => refuse("Argo CD does not log in with a token there"),
-        },
+        Ok(config) if wrong.is_empty() => Ok(config),
+        _ => {
+            let wrong = wrong.join("; ");
+            let message = format!("Secret {name} exists already for this cluster, but cannot be adopted: {wrong}");
+            Err(Error::failed(message).hint(mark::repair_hint(name)))
+        }
     }
 }
 
-fn refused(proofs: &Proofs) -> Error {
-    let error = Error::failed(format!("the new token does not serve: {}", proofs.against()));
-    if proofs.lack_the_cluster_only() {
-        error.hint("--force=offline gives it to Argo CD all the same, proven at Rancher alone")
-    } else if proofs.lack_rights_only() {
+fn refused(results: &TokenResults) -> Error {
+    let error = Error::failed(format!("Argo CD could not use the new token: {}", results.failures()));
+    if results.lack_the_cluster_only() {
+        error.hint("--force=offline adds the cluster anyway; the token was checked at Rancher only")
+    } else if results.lack_rights_only() {
         error
             .hint(
-                "Argo CD lists and watches every kind: give the user the role cluster-owner, or one of your own with \
-                 get, list and watch on everything",
+                "Argo CD lists and watches every kind: give the user the role cluster-owner, or one with get, list and watch \
+                 on everything",
             )
-            .hint("--only-namespace limits what Argo CD looks at; --force=rights goes on all the same")
+            .hint("--only-namespace limits what Argo CD watches; --force=rights adds the cluster anyway")
     } else {
         error
     }
 }
 
-trait Called {
-    fn called(&self) -> &str;
-}
-
-impl Called for VisibleCluster {
-    /// The display name, or the id of a cluster that has none.
-    fn called(&self) -> &str {
-        if self.name.is_empty() {
-            self.id.as_str()
-        } else {
-            &self.name
-        }
+/// The display name, or else the id.
+fn called(cluster: &VisibleCluster) -> &str {
+    if cluster.name.is_empty() {
+        cluster.id.as_str()
+    } else {
+        &cluster.name
     }
 }
 
-impl Added {
-    fn planned(cluster: &VisibleCluster, secret: &str, result: Outcome) -> Self {
+impl AddResult {
+    fn planned(cluster: &VisibleCluster, secret: &str, result: AddOutcome) -> Self {
         Self {
             cluster: cluster.id.clone(),
             display_name: cluster.name.clone(),
@@ -672,19 +595,19 @@ impl Added {
 
     fn sentence(&self) -> String {
         let what = match self.result {
-            Outcome::Created => "created",
-            Outcome::Adopted => "adopted",
-            Outcome::Unchanged => "unchanged",
-            Outcome::WouldCreate => "would be created",
-            Outcome::WouldAdopt => "would be adopted, its token replaced",
+            AddOutcome::Created => "created",
+            AddOutcome::Adopted => "adopted",
+            AddOutcome::Unchanged => "unchanged",
+            AddOutcome::WouldCreate => "would be created",
+            AddOutcome::WouldAdopt => "would be adopted, its token replaced",
         };
         let token = match (&self.token, self.expires_at) {
-            (Some(token), Some(at)) => format!(" (token {token}, until {at})"),
+            (Some(token), Some(at)) => format!(" (token {token}, valid until {at})"),
             (Some(token), None) => format!(" (token {token})"),
             (None, _) => String::new(),
         };
         let replaced = self.replaced_token.as_ref().map_or_else(String::new, |old| {
-            format!("; {old}, which was there before, is alive: end it where it came from")
+            format!("; the previous token {old} is still valid: revoke it if nothing else uses it")
         });
         format!(
             "secret/{} {what} for cluster {}{token}{replaced}",

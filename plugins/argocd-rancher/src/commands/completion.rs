@@ -1,5 +1,4 @@
-//! `kubectl argocd-rancher completion`: how a shell learns to complete this plugin; and the names that only the server
-//! knows.
+//! `kubectl argocd-rancher completion`: prints the completion script, and completes the names of clusters.
 
 use argocd::ClusterSecret;
 use cli::ExitCode;
@@ -7,31 +6,30 @@ use cli::app::{self, Candidate, CompletionRequest, Context};
 use client::error::Error;
 use rancher::api_token::{self, VisibleCluster};
 
-use super::list::Seen;
+use super::list::Inventory;
 use crate::address::RancherAddress as _;
 use crate::cli::ArgocdRancher;
-use crate::sides::{Argo, RANCHER, Rancher, RancherFlags};
+use crate::connections::{Argo, RANCHER, Rancher, RancherFlags};
 
-/// What is typed after `kubectl argocd-rancher completion`.
+/// The flags of `kubectl argocd-rancher completion`.
 #[derive(clap::Args, Clone, Copy, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Completion {}
 
 const EXAMPLES: &str = "\
 Examples:
-  # kubectl 1.26 and later complete a plugin by a program of this name on the PATH
+  # Install the script on the PATH, where kubectl 1.26 and later finds it
   kubectl argocd-rancher completion > ~/.local/bin/kubectl_complete-argocd_rancher
   chmod +x ~/.local/bin/kubectl_complete-argocd_rancher
 
-kubectl's own completion must be set up in the shell: see `kubectl completion --help`.";
+It needs kubectl's own completion in the shell: see `kubectl completion --help`.";
 
-/// Runs it.
 pub(crate) fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
     context.ui.write_out(&app::shim::<ArgocdRancher>()?)?;
     Ok(ExitCode::Done)
 }
 
-/// Clusters that Argo CD has: their ids, with the names that Argo CD calls them; for `add` those of Rancher that it has not.
+/// The ids of Argo CD's clusters, with their names. For `add`: of the clusters in Rancher that Argo CD does not have.
 pub(crate) async fn candidates(request: CompletionRequest, context: Context) -> Result<Vec<Candidate>, Error> {
     let verb = request.verbs.first().map(String::as_str);
     let takes_one = matches!(verb, Some("rollback" | "status")) && request.words.is_empty();
@@ -58,10 +56,10 @@ fn candidate(cluster: &ClusterSecret) -> Option<Candidate> {
 /// With the rows of `list`.
 async fn with_rows(request: &CompletionRequest, argo: &Argo, context: &Context) -> Result<Vec<Candidate>, Error> {
     let rancher = rancher(request, argo, context).await?;
-    let seen = Seen::read(argo, rancher.as_ref(), context).await?;
+    let inventory = Inventory::read(argo, rancher.as_ref(), context).await?;
     let now = argo.server.clock.now();
-    let rows = seen.clusters.iter().filter_map(|cluster| {
-        let row = seen.row(cluster, None, now)?;
+    let rows = inventory.clusters.iter().filter_map(|cluster| {
+        let row = inventory.row(cluster, None, now)?;
         Some(candidate(cluster)?.with_row(&row))
     });
     Ok(rows.collect())
@@ -73,7 +71,7 @@ async fn not_added(request: &CompletionRequest, argo: &Argo, context: &Context) 
         return Ok(Vec::new());
     };
     let added: Vec<Candidate> = argo.clusters().await?.iter().filter_map(candidate).collect();
-    let clusters = api_token::clusters(&rancher.client.0).await;
+    let clusters = api_token::clusters(&rancher.client).await;
     let clusters = clusters.map_err(|error| error.on(RANCHER))?.into_iter();
     let named = |cluster: VisibleCluster| Candidate::new(cluster.id.as_str(), cluster.name);
     let is_new = |cluster: &Candidate| added.iter().all(|known| known.value != cluster.value);

@@ -1,158 +1,145 @@
-//! `kubectl argocd-rancher remove`: Argo CD forgets a cluster, and its token is ended, in this order: between the two there
-//! is a token that nobody uses, never a cluster without one. Run again, it ends what a killed run left.
+//! `kubectl argocd-rancher remove`: deletes the cluster Secret, then revokes its token. In this order a cluster never has an invalid
+//! token. Run again, it revokes a token that an interrupted run has left.
 
 use argocd::{ClusterSecret, application, cluster_secret};
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
-use cli::rotation::leases;
+use cli::rotation::force;
 use cli::ui::Ui;
 use client::error::{Error, Kind};
 use client::secret::Secret;
+use engine::rotation::Check;
 use rancher::api_token::proof::CallResult;
-use rancher::api_token::{self, ApiToken, Credential};
+use rancher::api_token::{ApiToken, Credential};
 
-use super::verify;
-use crate::address::RancherAddress as _;
+use crate::connections::{Argo, Rancher, RancherFlags, of_argocd};
+use crate::controller::fleet;
 use crate::mark;
-use crate::proof::Trial;
-use crate::report::product;
-use crate::rotation::ArgocdRancher;
-use crate::sides::{Argo, RANCHER, Rancher, RancherFlags, of_argocd};
+use crate::token_check::TokenCheck;
 
-/// How often, and how far apart, an ended token is tried until it is refused: each replica of Rancher learns of it by
-/// itself.
+/// How often a revoked token is tried until it is rejected, and the time in between: each replica of Rancher learns of it by itself.
 const TRIES: u32 = 20;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// What is typed after `kubectl argocd-rancher remove`.
+/// The flags of `kubectl argocd-rancher remove`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Remove {
-    /// Clusters by id, by the name that Argo CD calls them, or by the name of their Secret
+    /// Cluster id, name in Argo CD, or name of the cluster Secret
     #[arg(value_name = "CLUSTER", required = true)]
-    pub subjects: Vec<String>,
+    pub targets: Vec<String>,
 
-    /// Go on although this check failed
-    #[arg(long, value_enum, value_name = "CHECK", value_delimiter = ',')]
+    /// Override a check; can be repeated
+    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = force::of(&[APPLICATIONS, FOREIGN_TOKEN, OWNER, IN_USE]))]
     pub force: Vec<Check>,
 
-    /// Say what would be done, and do nothing
+    /// Only print what would be done
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short = 'y', long)]
     pub yes: bool,
 
-    /// The other side.
+    /// How to reach Rancher.
     #[command(flatten)]
     pub rancher: RancherFlags,
 }
 
-/// What may be overridden.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Check {
-    /// Applications are deployed there; they stay, and Argo CD can no longer reach what they have deployed
-    Applications,
-    /// The token was not minted by this program; it is ended all the same
-    ForeignToken,
-    /// Something else, such as GitOps, manages the Secret and may bring it back, with a token that is ended
-    Owner,
-    /// The token is in no Secret here, but was used within the last 15 minutes; it is ended all the same
-    InUse,
-}
+const APPLICATIONS: Check = Check {
+    name: "applications",
+    help: "remove a cluster with Applications; Argo CD can no longer reach what they deployed",
+};
+const FOREIGN_TOKEN: Check = Check {
+    name: "foreign-token",
+    help: "revoke a token that this program did not issue",
+};
+const OWNER: Check = Check {
+    name: "owner",
+    help: "delete a Secret that a GitOps tool or controller owns, and may restore",
+};
+const IN_USE: Check = Check {
+    name: "in-use",
+    help: "revoke a token that is in no Secret but was used in the last 15 minutes",
+};
 
 const EXAMPLES: &str = "\
 Examples:
-  # What would be done, and which Applications are deployed there
+  # Print what would be done, or the Applications that prevent it
   kubectl argocd-rancher remove staging --rancher-context rancher --dry-run
 
-  # Forget the cluster and end its token
+  # Delete the cluster Secret and revoke its token
   kubectl argocd-rancher remove staging --rancher-context rancher";
 
-/// What will become of the token.
-enum Fate<'a> {
+/// What happens to the token.
+enum Removal<'a> {
     /// There is none.
-    None,
-    /// It is ours to end.
-    End(&'a ApiToken),
-    /// It lives on, for this reason.
+    NoToken,
+    /// It is revoked.
+    Revoke(&'a ApiToken),
+    /// It stays valid, for this reason.
     Keep(String),
 }
 
-/// Runs it.
 pub(crate) async fn run(remove: Remove, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let argo = Argo::open(global, &context.environment)?;
     let rancher = remove.rancher.require(&argo, global, context).await?;
-    let me = rancher.whoami().await?.id;
-    let tokens = api_token::list(&rancher.client.0)
-        .await
-        .map_err(|error| error.on(RANCHER))?;
-    let work = Work {
+    let command = RemoveCommand {
         remove: &remove,
         argo: &argo,
         rancher: &rancher,
         ui: &context.ui,
+        user: rancher.whoami().await?.id,
+        tokens: rancher.tokens().await?,
         identity: argo.identity().await?,
-        me,
-        tokens,
     };
-    let mut left = false;
-    for asked in &remove.subjects {
-        if context.ui.interrupt().is_cancelled() {
-            return Err(Error::new(
-                Kind::Interrupted,
-                format!("interrupted before cluster {asked}"),
-            ));
-        }
+    let mut is_token_kept = false;
+    for name in &remove.targets {
+        super::check_interrupt(&context.ui, name)?;
         let clusters = argo.clusters().await?;
-        left |= match verify::find(&clusters, asked) {
-            Ok(cluster) => work.cluster(cluster, &clusters).await?,
-            Err(error) if error.kind == Kind::NotFound => work.strays(asked, &clusters, error).await?,
+        match super::find_cluster(&clusters, name) {
+            Ok(cluster) => is_token_kept |= command.cluster(cluster, &clusters).await?,
+            Err(error) if error.kind == Kind::NotFound => command.leftovers(name, &clusters, error).await?,
             Err(error) => return Err(error),
-        };
+        }
     }
-    Ok(if left { ExitCode::Failed } else { ExitCode::Done })
+    Ok(if is_token_kept {
+        ExitCode::Failed
+    } else {
+        ExitCode::Done
+    })
 }
 
-struct Work<'a> {
+/// What is the same for every cluster of one command.
+struct RemoveCommand<'a> {
     remove: &'a Remove,
     argo: &'a Argo,
     rancher: &'a Rancher,
     ui: &'a Ui,
-    me: String,
+    /// The Rancher user, and their tokens.
+    user: String,
     tokens: Vec<ApiToken>,
+    /// The identity of Argo CD, for the marks of tokens.
     identity: Option<String>,
 }
 
-impl Work<'_> {
-    /// `true`: a token lives on.
+impl RemoveCommand<'_> {
+    /// `true`: the token stays valid.
     async fn cluster(&self, cluster: &ClusterSecret, clusters: &[ClusterSecret]) -> Result<bool, Error> {
         let name = &cluster.object.name;
-        let (_, id) = cluster
-            .server
-            .rancher()
-            .ok_or_else(|| Error::failed("it does not lead through Rancher"))?;
-        if !self.rancher.server_of(&id).same_place(&cluster.server) {
-            let rancher = &self.rancher.base;
-            return Err(
-                Error::failed(format!("{} is not reached through {rancher}", cluster.server))
-                    .hint("give the Rancher that it is reached through, with --rancher-context or --rancher-url"),
-            );
-        }
-        if let Some((reason, hint)) = mark::owned(cluster).filter(|_| !self.remove.force.contains(&Check::Owner)) {
-            return Err(Error::failed(reason).hint(hint));
-        }
-        self.rotation(cluster).await?;
+        super::refuse(self.rancher.not_here(cluster))?;
+        super::refuse(mark::owned(cluster, self.remove.force.contains(&OWNER)))?;
+        super::require_no_rotation(self.argo, cluster, "delete").await?;
         self.applications(cluster).await?;
         let value = cluster.token();
-        let fate = value
-            .as_ref()
-            .map_or(Fate::None, |value| self.fate(cluster, clusters, value));
-        let then = match &fate {
-            Fate::None => "it holds no token".to_owned(),
-            Fate::End(token) => format!("and token {} ended", token.name),
-            Fate::Keep(why) => format!("but its token lives on: {why}"),
+        let removal = match &value {
+            Some(value) => self.removal(cluster, clusters, value),
+            None => Removal::NoToken,
+        };
+        let then = match &removal {
+            Removal::NoToken => "it holds no token".to_owned(),
+            Removal::Revoke(token) => format!("and token {} revoked", token.name),
+            Removal::Keep(why) => format!("but its token stays valid: {why}"),
         };
         if self.remove.dry_run {
             self.ui.out(format!("secret/{name} would be deleted, {then}"))?;
@@ -162,45 +149,28 @@ impl Work<'_> {
             "Secret {name} in namespace {} (cluster {:?}) will be deleted, {then}.",
             cluster.object.namespace, cluster.name
         );
-        if !self.ui.confirm(&question, self.remove.yes).await? {
-            return Err(Error::failed("nothing was changed"));
-        }
+        super::confirm(self.ui, &question, self.remove.yes).await?;
         let _hold = self.ui.hold();
         let write = rancher::Write::by(mark::TOOL);
         cluster_secret::delete(&self.argo.server.client, &cluster.object, &write)
             .await
             .map_err(of_argocd)?;
         self.ui.out(format!("secret/{name} deleted"))?;
-        match (fate, &cluster.config, &value) {
-            (Fate::End(token), Ok(config), Some(value)) => {
-                self.end(token).await?;
-                self.confirm(&Trial::of(cluster, config, value), token).await?;
+        match (removal, &cluster.config, &value) {
+            (Removal::Revoke(token), Ok(config), Some(value)) => {
+                self.revoke(token).await?;
+                self.confirm(&TokenCheck::of(cluster, config, value), token).await?;
                 Ok(false)
             }
-            (Fate::Keep(why), ..) => {
-                self.ui.warn(format!("the token of Secret {name} lives on: {why}"));
+            (Removal::Keep(why), ..) => {
+                self.ui.warn(format!("the token of Secret {name} stays valid: {why}"));
                 Ok(true)
             }
             _ => Ok(false),
         }
     }
 
-    /// A rotation would go on with a token that nobody needs, or stop where its Secret was.
-    async fn rotation(&self, cluster: &ClusterSecret) -> Result<(), Error> {
-        let rotation = leases::of::<ArgocdRancher>(&self.argo.server, &product::lease(cluster)).await?;
-        let Some(part) = rotation.as_ref().and_then(product::Part::of) else {
-            return Ok(());
-        };
-        let name = &cluster.object.name;
-        let status = format!("`kubectl argocd-rancher status {name}`");
-        Err(
-            Error::failed(format!("Secret {name} is not deleted: {part}")).hint(format!(
-                "finish the rotation or undo it first; {status} gives the commands"
-            )),
-        )
-    }
-
-    /// Names the Applications that would be left without their cluster, and refuses.
+    /// Refuses to remove a cluster to which Applications are deployed.
     async fn applications(&self, cluster: &ClusterSecret) -> Result<(), Error> {
         let client = &self.argo.server.client;
         let all = application::visible(client, &self.argo.namespace).await;
@@ -213,146 +183,127 @@ impl Work<'_> {
         if there.is_empty() {
             return Ok(());
         }
-        let sentence = format!(
+        let message = format!(
             "Applications are deployed to cluster {:?}: {}",
             cluster.name,
             there.join(", ")
         );
-        if self.remove.force.contains(&Check::Applications) {
-            self.ui.warn(sentence);
+        if self.remove.force.contains(&APPLICATIONS) {
+            self.ui.warn(message);
             return Ok(());
         }
-        Err(Error::failed(sentence)
-            .hint("delete them or point them elsewhere first")
-            .hint("--force=applications leaves them there, and Argo CD unable to reach what they have deployed"))
+        Err(Error::failed(message)
+            .hint("delete them or move them to another cluster first")
+            .hint(
+                "--force=applications removes the cluster anyway; Argo CD can then no longer reach what they deployed",
+            ))
     }
 
-    fn fate(&self, cluster: &ClusterSecret, clusters: &[ClusterSecret], value: &Secret) -> Fate<'_> {
-        let others: Vec<&str> = clusters
-            .iter()
-            .filter(|other| other.object.uid != cluster.object.uid)
-            .filter(|other| {
-                let token = other.token();
-                token.as_ref() == Some(value)
-            })
-            .map(|other| other.object.name.as_str())
-            .collect();
+    fn removal(&self, cluster: &ClusterSecret, clusters: &[ClusterSecret], value: &Secret) -> Removal<'_> {
+        let others = fleet::others_with(clusters, cluster, value);
         if !others.is_empty() {
-            return Fate::Keep(format!("it is in Secret {} too", others.join(", ")));
+            return Removal::Keep(format!("it is in Secret {} too", others.join(", ")));
         }
         let credential = Credential::of(value);
         let Some(name) = credential.api_token() else {
-            return Fate::Keep("it is no API token of Rancher's".to_owned());
+            return Removal::Keep("it is not a Rancher API token".to_owned());
         };
         let Some(token) = self.tokens.iter().find(|token| token.name == *name) else {
-            return Fate::Keep(format!(
-                "{name} is not a token of {}, and Rancher lets only its owner end it",
-                self.me
+            return Removal::Keep(format!(
+                "{name} is not a token of user {}, and only its owner can revoke it",
+                self.user
             ));
         };
-        let object = &cluster.object;
         if self.rancher.logs_in_with(token) {
-            // It would be the last thing that this login does.
-            return Fate::Keep(format!(
-                "{name} is the token that this command itself logs in to Rancher with"
-            ));
+            return Removal::Keep(own_login(token));
         }
-        let subject = format!("{}/{}", object.namespace, object.name);
+        let subject = format!("{}/{}", cluster.object.namespace, cluster.object.name);
         let is_ours = mark::of_ours(token, self.identity.as_deref(), true).is_some_and(|mark| mark.subject == subject);
-        if is_ours || self.remove.force.contains(&Check::ForeignToken) {
-            Fate::End(token)
+        if is_ours || self.remove.force.contains(&FOREIGN_TOKEN) {
+            Removal::Revoke(token)
         } else {
-            Fate::Keep(format!(
-                "{name} was not minted by this program; --force=foreign-token ends it all the same"
+            Removal::Keep(format!(
+                "{name} was not issued by this program; --force=foreign-token revokes it anyway"
             ))
         }
     }
 
-    async fn end(&self, token: &ApiToken) -> Result<(), Error> {
-        let ended = api_token::delete(&self.rancher.client.0, &token.name).await;
-        ended.map_err(|error| {
-            error
-                .on(RANCHER)
-                .hint("run the same command again: it ends what was left")
-        })?;
-        self.ui.out(format!("token/{} ended", token.name))
+    async fn revoke(&self, token: &ApiToken) -> Result<(), Error> {
+        let revoked = self.rancher.revoke(&token.name).await;
+        revoked.map_err(|error| error.hint("run the same command again to revoke the remaining tokens"))?;
+        self.ui.out(format!("token/{} revoked", token.name))
     }
 
-    /// A call with the ended token must be refused.
-    async fn confirm(&self, trial: &Trial<'_>, token: &ApiToken) -> Result<(), Error> {
-        let mut last = None;
+    /// Waits until Rancher rejects the revoked token.
+    async fn confirm(&self, check: &TokenCheck<'_>, token: &ApiToken) -> Result<(), Error> {
+        let mut last = String::new();
         for _ in 0..TRIES {
-            match trial.alone(self.argo, Some(self.rancher)).await? {
+            match check.at_rancher(self.argo, Some(self.rancher)).await? {
                 CallResult::Rejected => {
-                    self.ui.status(format!("Rancher refuses {}", token.name));
+                    self.ui.status(format!("Rancher rejects {}", token.name));
                     return Ok(());
                 }
-                other => last = Some(other),
+                other => last = format!(": {other}"),
             }
             tokio::time::sleep(PAUSE).await;
         }
-        let last = last.map_or_else(String::new, |last| format!(": {last}"));
         Err(Error::failed(format!(
-            "token {} was ended, but it could not be shown that Rancher refuses it{last}",
+            "token {} was revoked, but it could not be verified that Rancher rejects it{last}",
             token.name
         )))
     }
 
-    /// There is no Secret: what is left is a token that a killed run has minted for that cluster, or not ended.
-    async fn strays(&self, asked: &str, clusters: &[ClusterSecret], not_found: Error) -> Result<bool, Error> {
-        let held = |subject: &str| {
-            let is =
-                |cluster: &ClusterSecret| format!("{}/{}", cluster.object.namespace, cluster.object.name) == subject;
-            clusters.iter().any(is)
+    /// Without a Secret: revokes the tokens for this cluster that interrupted runs have left.
+    async fn leftovers(&self, name: &str, clusters: &[ClusterSecret], not_found: Error) -> Result<(), Error> {
+        let exists = |subject: &str| {
+            let secret = |cluster: &ClusterSecret| format!("{}/{}", cluster.object.namespace, cluster.object.name);
+            clusters.iter().any(|cluster| secret(cluster) == subject)
         };
-        let is_stray = |token: &&ApiToken| {
-            let scoped = token.cluster.as_ref().is_some_and(|cluster| cluster.as_str() == asked);
+        let is_leftover = |token: &&ApiToken| {
+            let is_scoped = token.cluster.as_ref().is_some_and(|cluster| cluster.as_str() == name);
             let mark = mark::of_ours(token, self.identity.as_deref(), false);
             let here = format!("{}/", self.argo.namespace);
-            scoped && mark.is_some_and(|mark| mark.subject.starts_with(&here) && !held(&mark.subject))
+            is_scoped && mark.is_some_and(|mark| mark.subject.starts_with(&here) && !exists(&mark.subject))
         };
-        let strays: Vec<&ApiToken> = self.tokens.iter().filter(is_stray).collect();
-        if strays.is_empty() {
+        let leftovers: Vec<&ApiToken> = self.tokens.iter().filter(is_leftover).collect();
+        if leftovers.is_empty() {
             return Err(not_found);
         }
-        let now = self.argo.server.clock.now();
-        let refused = strays.iter().find_map(|token| {
-            if self.rancher.logs_in_with(token) {
-                return Some(Error::failed(format!(
-                    "{} is the token that this command itself logs in to Rancher with",
-                    token.name
-                )));
-            }
-            let forced = self.remove.force.contains(&Check::InUse);
-            let used = mark::used_lately(token, now).filter(|_| !forced)?;
-            let error = Error::failed(format!(
-                "token {} is in no Secret here, but was used {used} ago",
-                token.name
-            ));
-            Some(error.hint("find out who uses it; --force=in-use revokes it all the same"))
-        });
-        if let Some(refused) = refused {
-            return Err(refused);
-        }
+        leftovers.iter().try_for_each(|token| self.require_unused(token))?;
         if self.remove.dry_run {
-            for token in strays {
+            for token in leftovers {
                 self.ui
-                    .out(format!("token/{} would be ended: it is in no Secret", token.name))?;
+                    .out(format!("token/{} would be revoked: it is in no Secret", token.name))?;
             }
-            return Ok(false);
+            return Ok(());
         }
-        let names: Vec<&str> = strays.iter().map(|token| token.name.as_str()).collect();
+        let names: Vec<&str> = leftovers.iter().map(|token| token.name.as_str()).collect();
         let question = format!(
-            "Tokens for cluster {asked} that are in no Secret will be ended: {}.",
+            "The tokens for cluster {name} that are in no Secret will be revoked: {}.",
             names.join(", ")
         );
-        if !self.ui.confirm(&question, self.remove.yes).await? {
-            return Err(Error::failed("nothing was changed"));
-        }
+        super::confirm(self.ui, &question, self.remove.yes).await?;
         let _hold = self.ui.hold();
-        for token in strays {
-            self.end(token).await?;
+        for token in leftovers {
+            self.revoke(token).await?;
         }
-        Ok(false)
+        Ok(())
     }
+
+    /// Refuses to revoke a leftover token that is still used.
+    fn require_unused(&self, token: &ApiToken) -> Result<(), Error> {
+        if self.rancher.logs_in_with(token) {
+            return Err(Error::failed(own_login(token)));
+        }
+        let recent = mark::recent_use(token, self.argo.server.clock.now());
+        let Some(ago) = recent.filter(|_| !self.remove.force.contains(&IN_USE)) else {
+            return Ok(());
+        };
+        let message = format!("token {} is in no Secret here, but was used {ago} ago", token.name);
+        Err(Error::failed(message).hint("find out what uses it; --force=in-use revokes it anyway"))
+    }
+}
+
+fn own_login(token: &ApiToken) -> String {
+    format!("this command logs in to Rancher with {}", token.name)
 }

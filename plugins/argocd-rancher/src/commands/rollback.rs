@@ -9,11 +9,10 @@ use cli::rotation::results::{Results, exit};
 use client::error::Error;
 
 use super::run::{Command, Common};
-use super::verify;
+use crate::connections::Argo;
 use crate::controller::ClusterController;
 use crate::controller::fleet::Fleet;
-use crate::report::product;
-use crate::sides::Argo;
+use crate::report;
 
 /// The flags of `kubectl argocd-rancher rollback`.
 #[derive(clap::Args, Clone, Debug)]
@@ -27,7 +26,7 @@ pub(crate) struct Rollback {
     #[arg(long)]
     pub exit_code: bool,
 
-    /// What both commands have.
+    /// The common ones.
     #[command(flatten)]
     pub common: Common,
 }
@@ -40,21 +39,19 @@ Examples:
   # Print the plan
   kubectl argocd-rancher rollback staging --rancher-context rancher --dry-run
 
-A rollback is possible until the old token is revoked. After that a rotation can only be finished. If the old token expires
-meanwhile, it cannot be restored, and the new one stays in use.
+A rollback is possible until the old token is revoked. After that a rotation can only be finished. If the old token expires before the rollback, the new one stays in use.
 
 Exit codes: 0 rolled back, or nothing to do (3 with --exit-code), 1 failed, 2 usage, 4 pending, 5 held, 130 interrupted.";
 
-/// A token that is issued in a rollback, because the old one cannot be restored, is valid for as long as Rancher grants.
+/// The validity of a token that a rollback issues because the old one cannot be restored; Rancher may grant less.
 const LONGEST: Duration = Duration::from_hours(90 * 24);
 
-/// Runs it.
 pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (ui, common) = (&context.ui, &rollback.common);
     let argo = Argo::open(global, &context.environment)?;
     let rancher = common.rancher.require(&argo, global, context).await?;
     let fleet = Fleet::survey(argo, rancher).await?;
-    let cluster = verify::find(&fleet.clusters, &rollback.target)?;
+    let cluster = super::find_cluster(&fleet.clusters, &rollback.target)?;
     let longest = LONGEST.try_into().map_err(|error| Error::usage(format!("{error}")))?;
     let options = common.options(longest);
     let results = Results::new(ui, &common.run, true)?;
@@ -65,7 +62,7 @@ pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Cont
         results: &results,
     };
     let controller = ClusterController::new(&fleet, cluster, &options);
-    let target = product::target(cluster, common.rancher.commands(&cluster.object.name, global));
+    let target = report::target(cluster, common.rancher.commands(&cluster.object.name, global));
     let (result, ended) = Box::pin(command.on(&controller, &target)).await?;
     let nothing_to_do = result.outcome == "nothing-to-do";
     results.print(&[result])?;

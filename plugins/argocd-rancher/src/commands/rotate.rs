@@ -16,13 +16,12 @@ use rancher::api_token::{Credential, Lifetime};
 use tokio::time::Instant;
 
 use super::run::{Command, Common};
-use super::verify;
 use crate::address::RancherAddress as _;
+use crate::connections::{self, ARGOCD, Argo};
 use crate::controller::fleet::Fleet;
 use crate::controller::{ClusterController, Options};
-use crate::report::product::{self, LeasedRotation};
+use crate::report::{self, LeasedRotation};
 use crate::rotation::ArgocdRancher;
-use crate::sides::{self, ARGOCD, Argo};
 
 /// The flags of `kubectl argocd-rancher rotate`.
 #[derive(clap::Args, Clone, Debug)]
@@ -56,11 +55,11 @@ pub(crate) struct Rotate {
     #[arg(long, conflicts_with_all = ["all", "within"])]
     pub unscoped: bool,
 
-    /// How many at once.
+    /// The limits for several clusters.
     #[command(flatten)]
     pub several: SeveralFlags,
 
-    /// What both commands have.
+    /// The common ones.
     #[command(flatten)]
     pub common: Common,
 }
@@ -77,13 +76,10 @@ Examples:
   kubectl argocd-rancher rotate --within 30d --yes --rancher-url https://rancher.example.com \\
     --rancher-token-secret argocd/rancher-login/token
 
-Kill it at any point: run the same command again to resume, or `kubectl argocd-rancher rollback` to restore the original state.
-Only the owner of a token can revoke it, so a rotation is resumed by the same Rancher user.
+Kill it at any point: run the same command again to resume, or `kubectl argocd-rancher rollback` to restore the original state. Only the owner of a token can revoke it, so the same Rancher user must resume a rotation.
 
-Exit codes: 0 done, 1 failed or rolled back, 2 usage, 3 nothing due (with --exit-code), 4 pending (run it again), 5 held by
-another run, 130 interrupted.";
+Exit codes: 0 done, 1 failed or rolled back, 2 usage, 3 nothing due (with --exit-code), 4 pending (run it again), 5 held by another run, 130 interrupted.";
 
-/// Runs it.
 pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (ui, common) = (&context.ui, &rotate.common);
     let results = Results::new(ui, &common.run, rotate.targets.len() == 1)?;
@@ -97,16 +93,14 @@ pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context)
         ..common.options(rotate.ttl)
     };
     if options.unscoped {
-        ui.warn(sides::UNSCOPED);
+        ui.warn(connections::UNSCOPED);
     }
     let opened: Vec<(ClusterController<'_>, Target)> = clusters
         .into_iter()
         .map(|cluster| {
+            let commands = common.rancher.commands(&cluster.object.name, global);
             let controller = ClusterController::new(&fleet, cluster, &options);
-            (
-                controller,
-                product::target(cluster, common.rancher.commands(&cluster.object.name, global)),
-            )
+            (controller, report::target(cluster, commands))
         })
         .collect();
     let command = Command {
@@ -154,25 +148,19 @@ impl Rotate {
             command.results.print_one(each.target, &each.result, each.ended.is_ok())
         };
         let parallelism = self.several.parallelism(false);
-        Box::pin(several::run(
-            command.ui,
-            &mut all,
-            parallelism,
-            self.common.run.yes,
-            print,
-        ))
-        .await?;
+        let yes = self.common.run.yes;
+        Box::pin(several::run(command.ui, &mut all, parallelism, yes, print)).await?;
         let end = several::exit(&all);
         let results = all.into_iter().map(|each| each.result).collect::<Vec<_>>();
         command.results.print(&results)?;
         end
     }
 
-    /// The selected clusters, each once: those that are named, or all of this Rancher; and of them those that are due.
+    /// The selected clusters, each once: the named ones, or all of this Rancher. With --within only those that are due.
     async fn clusters<'a>(&self, fleet: &'a Fleet, context: &Context) -> Result<Vec<&'a ClusterSecret>, Error> {
         let mut chosen: Vec<&ClusterSecret> = Vec::new();
         if self.targets.is_empty() {
-            let here = |cluster: &&ClusterSecret| fleet.is_of_this_rancher(cluster);
+            let here = |cluster: &&ClusterSecret| fleet.rancher.serves(cluster);
             chosen.extend(fleet.clusters.iter().filter(here));
             let through = |cluster: &&ClusterSecret| cluster.server.rancher().is_some();
             let others = fleet.clusters.iter().filter(through).count() - chosen.len();
@@ -182,7 +170,7 @@ impl Rotate {
             }
         }
         for name in &self.targets {
-            let cluster = verify::find(&fleet.clusters, name)?;
+            let cluster = super::find_cluster(&fleet.clusters, name)?;
             if chosen.iter().all(|known| known.object.name != cluster.object.name) {
                 chosen.push(cluster);
             }
@@ -194,7 +182,7 @@ impl Rotate {
     }
 }
 
-/// Those whose token is invalid by the end of this time or unknown, and those with a rotation in progress, which is to be finished.
+/// The clusters whose token is unknown or not valid until the end of this time, and those with a rotation in progress.
 async fn due<'a>(
     clusters: Vec<&'a ClusterSecret>,
     within: Duration,
@@ -203,10 +191,8 @@ async fn due<'a>(
     let argo = &fleet.argo;
     let tokens = fleet.tokens(Instant::now()).await?;
     let rotations = LeasedRotations::<ArgocdRancher>::read(&argo.server, Some(&argo.namespace), ARGOCD).await?;
-    let by = argo.server.clock.now();
-    let by = by
-        .saturating_add(within)
-        .map_err(|_| Error::usage("the time of --within is too long"))?;
+    let by = argo.server.clock.now().saturating_add(within);
+    let by = by.map_err(|_| Error::usage("the value of --within is too long"))?;
     let is_due = |cluster: &&ClusterSecret| {
         let object = &cluster.object;
         let rotation = rotations.of(&object.namespace, &object.name);

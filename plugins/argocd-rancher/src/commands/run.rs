@@ -10,14 +10,14 @@ use client::error::Error;
 use engine::rotation::Check;
 use rancher::api_token::Lifetime;
 
+use crate::connections::RancherFlags;
 use crate::controller::{ClusterController, Options};
 use crate::rotation::ArgocdRancher;
-use crate::sides::RancherFlags;
 
 /// The flags of both.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Common {
-    /// What every plugin has.
+    /// The common ones.
     #[command(flatten)]
     pub run: RunFlags,
 
@@ -25,7 +25,7 @@ pub(crate) struct Common {
     #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = force::parser::<ArgocdRancher>())]
     pub force: Vec<Check>,
 
-    /// Wait this long before revoking a token, until Argo CD can no longer write back a stale copy and has ended what it began with it
+    /// Wait this long before revoking a token, until Argo CD can no longer write back a stale copy or use the token in a running sync
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
     pub grace: Duration,
 
@@ -33,7 +33,7 @@ pub(crate) struct Common {
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration::parse)]
     pub timeout: Duration,
 
-    /// The other side.
+    /// How to reach Rancher.
     #[command(flatten)]
     pub rancher: RancherFlags,
 }

@@ -13,13 +13,12 @@ use client::sanitize;
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
-use super::list;
-use super::verify;
+use super::list::Inventory;
+use crate::connections::{Argo, RancherFlags};
 use crate::mark::API_VERSION;
-use crate::report::product::{self, LeasedRotation};
+use crate::report::{self, LeasedRotation};
 use crate::rotation::ArgocdRancher;
 use crate::row::Row;
-use crate::sides::{Argo, RancherFlags};
 
 /// The flags of `kubectl argocd-rancher status`.
 #[derive(clap::Args, Clone, Debug)]
@@ -29,7 +28,7 @@ pub(crate) struct Status {
     #[arg(value_name = "CLUSTER")]
     pub target: String,
 
-    /// The other side.
+    /// How to reach Rancher.
     #[command(flatten)]
     pub rancher: RancherFlags,
 
@@ -57,7 +56,7 @@ struct ClusterStatus {
     metadata: Metadata,
     /// The row of `list`.
     cluster: Row,
-    /// Of its rotation.
+    /// The rotation of its token.
     #[serde(flatten)]
     rotation: RotationStatus,
 }
@@ -68,19 +67,18 @@ struct Metadata {
     namespace: String,
 }
 
-/// Runs it.
 pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let (flags, format) = OutputFlags::of_page(status.output.as_ref(), "status")?;
     let argo = Argo::open(global, &context.environment)?;
     let rancher = status.rancher.open(&argo, global, context).await?;
-    let seen = list::Seen::read(&argo, rancher.as_ref(), context).await?;
-    let cluster = verify::find(&seen.clusters, &status.target)?;
-    let lease = product::lease(cluster);
+    let inventory = Inventory::read(&argo, rancher.as_ref(), context).await?;
+    let cluster = super::find_cluster(&inventory.clusters, &status.target)?;
+    let lease = report::lease(cluster);
     let rotation = leases::of::<ArgocdRancher>(&argo.server, &lease).await?;
     let commands = status.rancher.commands(&cluster.object.name, global);
     let now = argo.server.clock.now();
-    let row = seen.row(cluster, None, now);
+    let row = inventory.row(cluster, None, now);
     let row = row.ok_or_else(|| Error::failed(format!("{} does not lead through Rancher", cluster.server)))?;
     let document = ClusterStatus::of(cluster, row, rotation.as_ref(), &commands, now);
     match format {
@@ -111,10 +109,9 @@ impl ClusterStatus {
     }
 }
 
-/// The page of the human-readable output.
 fn page(ui: &Ui, status: &ClusterStatus, now: Timestamp) -> String {
     let mut lines = vec![status.cluster.title()];
-    let labelled = |(label, text): (&str, String)| format!("  {label:<10}{}", sanitize::cell(&text));
+    let labelled = |(label, text): (&str, String)| format!("  {label:<12}{}", sanitize::cell(&text));
     lines.extend(status.cluster.facts().into_iter().map(labelled));
     lines.extend(status.rotation.page(ui, now));
     lines.join("\n") + "\n"

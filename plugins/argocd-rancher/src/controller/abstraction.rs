@@ -1,8 +1,7 @@
-//! The abstraction: what is observed, from everything that was read in one look. It is pure: no request, no clock, nothing that
-//! this process remembers but what it is given.
+//! The abstraction: turns everything that was read in one observation into the observed state. It is a pure function of its inputs.
 //!
-//! The safety of a rotation rests on it as much as on the stages: which result of a probe counts as accepted, which token has to be
-//! probed and how, how old an answer may be, which mark is this run's, and when a token counts as about to expire.
+//! The safety of a rotation depends on it as much as on the stages. It decides which result of a probe counts as accepted, which token
+//! is probed and how, how old a result may be, which mark belongs to this run, and when a token is about to expire.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,24 +23,24 @@ use serde::{Deserialize, Serialize};
 use super::{BLIND, check};
 use crate::backup::StoredBackup;
 use crate::mark::{self, TOOL};
-use crate::proof::Proofs;
 use crate::rotation::ArgocdRancher;
 use crate::rotation::observed::{
     Backup, ClusterSync, ConfigWriter, Issued, MarkDetails, Name, Observed, RunMark, SecretState, TokenRef,
 };
+use crate::token_check::TokenResults;
 
-/// While the quiet time runs nothing is taken away, and what Rancher says may be this old. Argo CD's Secret is read each time.
+/// In the quiet time, what was read from Rancher may be this old, because nothing is revoked. The cluster Secret is always read.
 const FRESH: Duration = Duration::from_secs(10);
 /// Rancher records the last use of a token to the second: an earlier call of ours could be taken for one of Argo CD's.
 const RECORDED: Duration = Duration::from_millis(1500);
 /// A token that expires sooner than this could expire while a write is in flight.
 const EXPIRES_SOON: SignedDuration = SignedDuration::from_mins(5);
-/// How many connections a revoked token is tried over: behind a load balancer each replica of Rancher learns of a deletion by
-/// itself.
+/// The number of connections over which a revoked token is probed: behind a load balancer, each replica of Rancher learns of a
+/// deletion by itself.
 pub(super) const CONNECTIONS: usize = 3;
 
-/// What Argo CD's application controller and API server call themselves when they write a cluster Secret from their own copy
-/// (seen on Argo CD 3.5.1).
+/// The field managers of Argo CD's application controller and API server, which write a cluster Secret from their own copy (seen on
+/// Argo CD 3.5.1).
 const ARGOCD_ITSELF: [&str; 2] = ["argocd-application-controller", "argocd-server"];
 
 /// On the cluster Secret: [`WrittenDetails`], as JSON. The run and its direction are in [`direction::ANNOTATION`].
@@ -64,12 +63,10 @@ impl WrittenDetails {
     }
 }
 
-/// Everything that is read in one look, with the values and versions that steps need.
-#[derive(Debug)]
+/// Everything that is read in one observation, with the values and versions that steps need.
 pub(super) struct Snapshot {
     pub(super) cluster: Option<ClusterSecret>,
     pub(super) backup: Option<StoredBackup>,
-    /// The tokens of the user.
     pub(super) tokens: Vec<ApiToken>,
 }
 
@@ -87,19 +84,17 @@ impl Snapshot {
     }
 }
 
-/// What an abstraction starts from.
 pub(super) struct Inputs<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) run: Option<&'a Run<ArgocdRancher>>,
     /// By the clock of Argo CD's API server.
     pub(super) now: Timestamp,
-    /// The Rancher user.
     pub(super) user: &'a str,
-    /// `namespace/name` of the cluster Secret, as the marks of tokens have it.
+    /// `namespace/name` of the cluster Secret, as in the marks of tokens.
     pub(super) subject: &'a str,
-    /// What tells this Argo CD from others, as the marks of tokens have it.
+    /// The identity of Argo CD, as in the marks of tokens.
     pub(super) argocd: Option<&'a str>,
-    /// The values that this process has issued: no one else knows them until they are backed up.
+    /// The values that this process has issued. They are stored nowhere until they are backed up.
     pub(super) issued_here: &'a BTreeMap<TokenName, Secret>,
     pub(super) same_rancher: bool,
     pub(super) watched: bool,
@@ -107,7 +102,7 @@ pub(super) struct Inputs<'a> {
 }
 
 impl Inputs<'_> {
-    /// What is observed, but for what has to be asked: blockers, acceptance, sync, and what else needs O.
+    /// The observed state, without the results of requests: blockers, acceptance, sync, and what else needs O.
     pub(super) fn observed(&self) -> Observed {
         let secret = self.secret();
         let old = self.run.map(|run| &run.record.old).or_else(|| secret.held());
@@ -145,7 +140,7 @@ impl Inputs<'_> {
         }
     }
 
-    /// That of another run is none.
+    /// The backup of another run does not count.
     fn backup(&self) -> Option<Backup> {
         let run = self.run_id()?;
         let backup = self.snapshot.backup.as_ref().filter(|backup| backup.mark.run == run)?;
@@ -195,11 +190,11 @@ fn run_mark(cluster: &ClusterSecret, run: &str) -> Option<RunMark> {
     })
 }
 
-/// Who wrote the config last. Argo CD writes the Secret from its copy whenever it invalidates a cache; where it applies the
-/// Secret as part of an Application, it is another writer like any other.
+/// The last writer of the config. Argo CD writes the Secret from its copy whenever it invalidates a cache. Where it applies the Secret
+/// as part of an Application, it counts as another writer.
 fn config_writer(cluster: &ClusterSecret) -> ConfigWriter {
     let of_application = matches!(cluster.owner(), Some(Owner::ArgocdApplication(_)));
-    match cluster.config_writer("") {
+    match cluster.config_writer() {
         Some(writer) if writer.manager == TOOL => ConfigWriter::Ours,
         Some(writer) if !of_application && ARGOCD_ITSELF.contains(&writer.manager.as_str()) => ConfigWriter::ArgoCd,
         Some(writer) => ConfigWriter::Other(writer.to_string()),
@@ -207,7 +202,7 @@ fn config_writer(cluster: &ClusterSecret) -> ConfigWriter {
     }
 }
 
-/// By what Rancher says of it, and the clock of Argo CD's API server: those of two servers differ by less than the margin.
+/// The validity of a token by the clock of Argo CD's API server, which differs from Rancher's by less than the margin.
 fn validity(token: &ApiToken, now: Timestamp) -> Validity {
     let soon = now.saturating_add(EXPIRES_SOON).unwrap_or(Timestamp::MAX);
     if !token.is_valid(now) {
@@ -219,7 +214,7 @@ fn validity(token: &ApiToken, now: Timestamp) -> Validity {
     }
 }
 
-/// A token that has to be probed in a look, and how.
+/// How a token is probed in one observation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Probe {
     /// Whether Rancher accepts it, by one call.
@@ -230,11 +225,11 @@ pub(super) enum Probe {
     Fully(Fingerprint),
 }
 
-/// How O is probed. In its first look a process needs to know whether O worked at the start.
-pub(super) fn probe_of_old(seen: &Observed, run: &Run<ArgocdRancher>, is_first_look: bool) -> Option<Probe> {
+/// How O is probed. In its first observation a process needs to know whether O worked at the start.
+pub(super) fn probe_of_old(seen: &Observed, run: &Run<ArgocdRancher>, is_first: bool) -> Option<Probe> {
     let old = run.record.old.value;
     let is_retired = run.phase >= Phase::Retire;
-    let needed = is_first_look || run.direction.is_rollback() || is_retired && run.direction == Direction::Forward;
+    let needed = is_first || run.direction.is_rollback() || is_retired && run.direction == Direction::Forward;
     needed.then_some(if is_retired && seen.old.is_none() {
         Probe::Everywhere(old)
     } else {
@@ -242,8 +237,7 @@ pub(super) fn probe_of_old(seen: &Observed, run: &Run<ArgocdRancher>, is_first_l
     })
 }
 
-/// How N is probed. While Argo CD's use of it is waited for, it is not: Rancher records the last use of a token, and a call of ours
-/// would hide Argo CD's.
+/// How N is probed: not at all while the run waits for Argo CD to use it, because our own call would count as the last use.
 pub(super) fn probe_of_new(seen: &Observed, run: &Run<ArgocdRancher>) -> Option<Probe> {
     let new = run.record.new.as_ref()?;
     let is_listed = new.name.as_ref().is_some_and(|name| seen.issued.contains_key(name));
@@ -256,63 +250,61 @@ pub(super) fn probe_of_new(seen: &Observed, run: &Run<ArgocdRancher>) -> Option<
     }
 }
 
-/// O, where it should be rejected by now and its value is lost, so that it cannot be probed.
+/// O, if it should be rejected by now but cannot be probed because its value is lost.
 pub(super) fn unproven(run: &Run<ArgocdRancher>, is_known: bool) -> Option<Fingerprint> {
     let is_to_go = run.direction == Direction::Forward && !run.record.keep_old;
     (is_to_go && run.phase >= Phase::Retire && !is_known).then_some(run.record.old.value)
 }
 
-/// What one call shows. A token that is accepted may lack rights all the same.
-pub(super) fn acceptance(standing: &CallResult) -> Acceptance {
-    if standing.is_rejected() {
+/// By the result of one call. An accepted token may still lack permissions.
+pub(super) fn acceptance(result: &CallResult) -> Acceptance {
+    if result.is_rejected() {
         Acceptance::Rejected
-    } else if standing.is_valid() {
+    } else if result.is_valid() {
         Acceptance::Accepted
     } else {
-        Acceptance::Unknown(standing.to_string())
+        Acceptance::Unknown(result.to_string())
     }
 }
 
-/// What calls over several connections show: a token is rejected only if each of them says so.
-pub(super) fn acceptance_everywhere(standings: &[CallResult]) -> Acceptance {
-    let mut all = standings.iter().map(acceptance);
+/// By the results over several connections: a token is rejected only if each of them rejects it.
+pub(super) fn acceptance_everywhere(results: &[CallResult]) -> Acceptance {
+    let mut all = results.iter().map(acceptance);
     let other = all.find(|acceptance| *acceptance != Acceptance::Rejected);
     match other {
-        None if standings.len() < CONNECTIONS => Acceptance::Unknown("not every call was made".to_owned()),
+        None if results.len() < CONNECTIONS => Acceptance::Unknown("not every call was made".to_owned()),
         other => other.unwrap_or(Acceptance::Rejected),
     }
 }
 
-/// What calls for everything that Argo CD does show. `forced`: the checks that do not count.
-pub(super) fn full_acceptance(proofs: &Proofs, forced: &BTreeSet<Check>) -> Acceptance {
-    if proofs.are_good() || is_forgiven(proofs, forced) {
+/// By the results of all calls as Argo CD makes them. `forced`: the checks that are overridden.
+pub(super) fn full_acceptance(results: &TokenResults, forced: &BTreeSet<Check>) -> Acceptance {
+    if results.all_passed() || are_overridden(results, forced) {
         Acceptance::Accepted
-    } else if proofs.alone.is_rejected() {
+    } else if results.rancher.is_rejected() {
         Acceptance::Rejected
     } else {
-        Acceptance::Unknown(proofs.against())
+        Acceptance::Unknown(results.failures())
     }
 }
 
-/// Whether only what is overridden speaks against a token.
-pub(super) fn is_forgiven(proofs: &Proofs, forced: &BTreeSet<Check>) -> bool {
-    let forced = |check| forced.contains(&check);
-    forced(check::OFFLINE) && proofs.lack_the_cluster_only() || forced(check::RIGHTS) && proofs.lack_rights_only()
+/// Whether all failures are overridden.
+pub(super) fn are_overridden(results: &TokenResults, forced: &BTreeSet<Check>) -> bool {
+    results.are_overridden(forced.contains(&check::OFFLINE), forced.contains(&check::RIGHTS))
 }
 
-/// Whether an answer of this age still counts: that a token was accepted, or what Rancher listed in the quiet time.
+/// Whether a result of this age still counts: that a token was accepted, or what Rancher listed in the quiet time.
 pub(super) fn is_fresh(age: Duration) -> bool {
     age < FRESH
 }
 
-/// Whether Rancher has recorded a call of ours that is so long ago.
+/// Whether Rancher has recorded a call of ours from this long ago.
 pub(super) fn is_recorded(age: Duration) -> bool {
     age >= RECORDED
 }
 
-/// What Argo CD's metrics say of the cluster, or why they say nothing. That it has read the cluster since the token was written to
-/// the Secret shows by the age of its cache, without comparing two clocks. It rounds that age down to seconds, so that it is older
-/// than it says by up to one.
+/// By Argo CD's metrics for the cluster, or the reason why they are missing. The age of its cache tells whether it has read the
+/// cluster since the token was written to the Secret, without comparing two clocks. The age is rounded down to seconds.
 pub(super) fn cluster_sync(
     metrics: Result<Connection, String>,
     placed_at: Option<Timestamp>,
@@ -328,7 +320,7 @@ pub(super) fn cluster_sync(
         .zip(elapsed)
         .is_some_and(|(age, elapsed)| i64::try_from(age).is_ok_and(|age| age < elapsed));
     match connection.connected {
-        None => ClusterSync::Unknown("its metrics do not tell how the cluster is connected".to_owned()),
+        None => ClusterSync::Unknown("its metrics do not contain the connection state of the cluster".to_owned()),
         Some(false) => ClusterSync::Failed,
         Some(true) if connection.kinds == Some(0) => ClusterSync::Unknown(BLIND.to_owned()),
         Some(true) if has_read => ClusterSync::Since,
@@ -336,558 +328,20 @@ pub(super) fn cluster_sync(
     }
 }
 
-/// Whether all cluster Secrets have to be read for O: right before it would be revoked.
+/// Whether all cluster Secrets must be searched for O: right before it is revoked.
 pub(super) fn asks_who_shares(run: Option<&Run<ArgocdRancher>>) -> bool {
     run.is_some_and(|run| run.passed(Timer::Quiet) && run.direction == Direction::Forward)
 }
 
 /// The other cluster Secrets that hold a token of this name.
 pub(super) fn sharing<'a>(clusters: &'a [ClusterSecret], secret: &str, name: &Name) -> Vec<&'a str> {
-    let others = clusters.iter().filter(|other| other.object.name != secret);
-    let sharing = others.filter(|other| {
+    let holds = |other: &&ClusterSecret| {
         let held = other.token().map(|value| token_ref(&value));
         held.is_some_and(|held| held.name.as_ref() == Some(name))
-    });
-    sharing.map(|other| other.object.name.as_str()).collect()
+    };
+    let others = clusters.iter().filter(|other| other.object.name != secret);
+    others.filter(holds).map(|other| other.object.name.as_str()).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use argocd::{ClusterConfig, ServerUrl};
-    use client::access::Right;
-    use client::error::Error;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-    use rancher::api_token::{Expiry, Mark};
-    use rstest::rstest;
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::backup::BackupMark;
-    use crate::rotation::record::Record;
-
-    const RUN: &str = "new";
-    const SUBJECT: &str = "argocd/one";
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    const NOW: i64 = 1_000_000;
-
-    fn value(name: &str) -> Secret {
-        Secret::new(format!("{name}:dk6nhzh5vr9ks8c2kkdss2c6snr5dw42b8k6zhwprjh598fbclkk87"))
-    }
-
-    fn token(name: &str) -> TokenRef {
-        token_ref(&value(name))
-    }
-
-    fn name(name: &str) -> Name {
-        Name(name.to_owned())
-    }
-
-    fn cluster(secret: &str, token: &str, metadata: Value) -> ClusterSecret {
-        let config = format!(
-            r#"{{"bearerToken":"{}","tlsClientConfig":{{"insecure":false}}}}"#,
-            value(token).expose()
-        );
-        let metadata: ObjectMeta = serde_json::from_value(metadata).unwrap();
-        ClusterSecret {
-            object: rancher::Observed {
-                namespace: "argocd".into(),
-                name: secret.into(),
-                uid: "u".into(),
-                resource_version: "1".into(),
-            },
-            labels: BTreeMap::new(),
-            annotations: metadata.annotations.clone().unwrap_or_default(),
-            created: None,
-            deleting: false,
-            immutable: false,
-            name: secret.into(),
-            server: ServerUrl::new("https://r.example.com/k8s/clusters/c-abcde"),
-            config: ClusterConfig::parse(&Secret::new(config)),
-            namespaces: Vec::new(),
-            cluster_resources: false,
-            project: None,
-            shard: None,
-            problems: Vec::new(),
-            metadata,
-        }
-    }
-
-    fn api_token(name: &str, description: &str) -> ApiToken {
-        ApiToken {
-            name: name.parse().unwrap(),
-            user: "u-me".into(),
-            description: description.to_owned(),
-            cluster: None,
-            expiry: Expiry::At(at(NOW + 3600)),
-            expired: false,
-            enabled: true,
-            last_used: None,
-            derived: true,
-            current: false,
-        }
-    }
-
-    fn run(direction: Direction, phase: Phase) -> Run<ArgocdRancher> {
-        let record = Record {
-            user: "u-me".into(),
-            old: token("token-old"),
-            old_worked: true,
-            keep_old: false,
-            new: Some(token("token-new")),
-            used_before: None,
-            placed: [].into(),
-            revoked: [].into(),
-        };
-        Run {
-            direction,
-            phase,
-            ..Run::begin(engine::run::RunId::placeholder(), record)
-        }
-    }
-
-    fn observed(snapshot: &Snapshot, issued_here: &BTreeMap<TokenName, Secret>, in_progress: bool) -> Observed {
-        let run = run(Direction::Forward, Phase::Make);
-        let inputs = Inputs {
-            snapshot,
-            run: in_progress.then_some(&run),
-            now: at(NOW),
-            user: "u-me",
-            subject: SUBJECT,
-            argocd: Some("here"),
-            issued_here,
-            same_rancher: true,
-            watched: true,
-            keep_old: false,
-        };
-        inputs.observed()
-    }
-
-    fn snapshot(cluster: Option<ClusterSecret>) -> Snapshot {
-        Snapshot {
-            cluster,
-            backup: None,
-            tokens: Vec::new(),
-        }
-    }
-
-    #[rstest]
-    #[case::works(CallResult::Accepted { kubernetes: None }, Acceptance::Accepted)]
-    #[case::owner_is_no_member(CallResult::NotAMember { user: None }, Acceptance::Accepted)]
-    #[case::owner_lacks_a_right(CallResult::NoDownstreamPermission { message: String::new() }, Acceptance::Accepted)]
-    #[case::cluster_is_gone(CallResult::ClusterGone, Acceptance::Accepted)]
-    #[case::redirected(CallResult::Redirected { path: "/api".into(), to: "/".into() }, Acceptance::Accepted)]
-    #[case::rejected(CallResult::Rejected, Acceptance::Rejected)]
-    #[case::agent_is_offline(CallResult::AgentOffline, unknown(&CallResult::AgentOffline))]
-    #[case::no_answer(CallResult::NoAnswer { within: FRESH }, unknown(&CallResult::NoAnswer { within: FRESH }))]
-    #[case::odd_answer(CallResult::Unexpected { code: 418 }, unknown(&CallResult::Unexpected { code: 418 }))]
-    fn only_a_clear_result_of_a_call_counts(#[case] standing: CallResult, #[case] expected: Acceptance) {
-        assert_eq!(acceptance(&standing), expected);
-    }
-
-    fn unknown(standing: &CallResult) -> Acceptance {
-        Acceptance::Unknown(standing.to_string())
-    }
-
-    fn unavailable() -> CallResult {
-        CallResult::Unavailable {
-            code: 503,
-            message: String::new(),
-        }
-    }
-
-    #[rstest]
-    #[case::every_server_rejects_it(&[CallResult::Rejected, CallResult::Rejected, CallResult::Rejected], Acceptance::Rejected)]
-    #[case::one_accepts_it(&[CallResult::Rejected, CallResult::Accepted { kubernetes: None }, CallResult::Rejected], Acceptance::Accepted)]
-    #[case::one_does_not_answer(&[CallResult::Rejected, CallResult::Rejected, unavailable()], unknown(&unavailable()))]
-    #[case::too_few_were_asked(&[CallResult::Rejected, CallResult::Rejected], Acceptance::Unknown("not every call was made".into()))]
-    #[case::none_was_asked(&[], Acceptance::Unknown("not every call was made".into()))]
-    fn a_token_is_rejected_only_if_every_connection_says_so(
-        #[case] standings: &[CallResult],
-        #[case] expected: Acceptance,
-    ) {
-        assert_eq!(acceptance_everywhere(standings), expected);
-    }
-
-    fn works() -> CallResult {
-        CallResult::Accepted { kubernetes: None }
-    }
-
-    fn proofs(alone: CallResult, proxy: Option<CallResult>, missing: Option<Result<Vec<Right>, Error>>) -> Proofs {
-        Proofs { alone, proxy, missing }
-    }
-
-    fn lacking() -> Vec<Right> {
-        vec![Right::new("list", "", "nodes")]
-    }
-
-    #[rstest]
-    #[case::good(works(), Some(works()), Some(Ok(vec![])), &[], "accepted")]
-    #[case::rejected(CallResult::Rejected, None, None, &[], "rejected")]
-    #[case::rejected_is_never_overridden(CallResult::Rejected, None, None, &[check::OFFLINE, check::RIGHTS], "rejected")]
-    #[case::agent_offline(works(), Some(CallResult::AgentOffline), None, &[], "unknown")]
-    #[case::agent_offline_overridden(works(), Some(CallResult::AgentOffline), None, &[check::OFFLINE], "accepted")]
-    #[case::agent_offline_other_check(works(), Some(CallResult::AgentOffline), None, &[check::RIGHTS], "unknown")]
-    #[case::agent_silent_overridden(works(), Some(CallResult::NoAnswer { within: FRESH }), None, &[check::OFFLINE], "accepted")]
-    #[case::rancher_unclear_too(unavailable(), Some(CallResult::AgentOffline), None, &[check::OFFLINE], "unknown")]
-    #[case::rights_missing(works(), Some(works()), Some(Ok(lacking())), &[], "unknown")]
-    #[case::rights_overridden(works(), Some(works()), Some(Ok(lacking())), &[check::RIGHTS], "accepted")]
-    #[case::rights_not_told(works(), Some(works()), Some(Err(Error::failed("no answer"))), &[check::RIGHTS], "unknown")]
-    #[case::not_a_member(works(), Some(CallResult::NotAMember { user: None }), None, &[check::OFFLINE, check::RIGHTS], "unknown")]
-    fn a_new_token_is_accepted_if_nothing_speaks_against_it_but_what_is_overridden(
-        #[case] alone: CallResult,
-        #[case] proxy: Option<CallResult>,
-        #[case] missing: Option<Result<Vec<Right>, Error>>,
-        #[case] forced: &[Check],
-        #[case] expected: &str,
-    ) {
-        let forced = forced.iter().copied().collect();
-        let word = match full_acceptance(&proofs(alone, proxy, missing), &forced) {
-            Acceptance::Accepted => "accepted",
-            Acceptance::Rejected => "rejected",
-            Acceptance::Unknown(why) if !why.is_empty() => "unknown",
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(word, expected);
-    }
-
-    #[test]
-    fn an_answer_counts_for_ten_seconds_and_a_call_is_recorded_after_one_and_a_half() {
-        assert!(is_fresh(Duration::from_millis(9_999)) && !is_fresh(Duration::from_secs(10)));
-        assert!(!is_recorded(Duration::from_millis(1_499)) && is_recorded(Duration::from_millis(1_500)));
-    }
-
-    #[rstest]
-    #[case::never_expires(Expiry::Never, false, true, Validity::Valid)]
-    #[case::expiry_unknown(Expiry::Unknown, false, true, Validity::Valid)]
-    #[case::in_an_hour(Expiry::At(at(NOW + 3600)), false, true, Validity::Valid)]
-    #[case::just_beyond_the_margin(Expiry::At(at(NOW + 301)), false, true, Validity::Valid)]
-    #[case::at_the_margin(Expiry::At(at(NOW + 300)), false, true, Validity::Expiring)]
-    #[case::in_a_second(Expiry::At(at(NOW + 1)), false, true, Validity::Expiring)]
-    #[case::now(Expiry::At(at(NOW)), false, true, Validity::Invalid)]
-    #[case::rancher_says_expired(Expiry::At(at(NOW + 3600)), true, true, Validity::Invalid)]
-    #[case::disabled(Expiry::Never, false, false, Validity::Invalid)]
-    fn a_token_expires_soon_within_five_minutes(
-        #[case] expiry: Expiry,
-        #[case] expired: bool,
-        #[case] enabled: bool,
-        #[case] expected: Validity,
-    ) {
-        let token = ApiToken {
-            expiry,
-            expired,
-            enabled,
-            ..api_token("token-new", "")
-        };
-        assert_eq!(validity(&token, at(NOW)), expected);
-    }
-
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    enum How {
-        Not,
-        Once,
-        Everywhere,
-        Fully,
-    }
-
-    fn how(probe: Option<Probe>) -> How {
-        match probe {
-            None => How::Not,
-            Some(Probe::Once(_)) => How::Once,
-            Some(Probe::Everywhere(_)) => How::Everywhere,
-            Some(Probe::Fully(_)) => How::Fully,
-        }
-    }
-
-    #[rstest]
-    #[case::first_look(Direction::Forward, Phase::Make, true, true, How::Once)]
-    #[case::on_the_way(Direction::Forward, Phase::Prove, false, true, How::Not)]
-    #[case::about_to_be_revoked(Direction::Forward, Phase::Retire, false, true, How::Once)]
-    #[case::revoked(Direction::Forward, Phase::Retire, false, false, How::Everywhere)]
-    #[case::to_be_restored(Direction::Rollback, Phase::Prove, false, true, How::Once)]
-    #[case::to_be_restored_and_not_listed(Direction::Rollback, Phase::Prove, false, false, How::Once)]
-    #[case::not_restored(Direction::RollForward, Phase::Confirm, false, true, How::Not)]
-    fn the_old_token_is_probed_where_it_matters(
-        #[case] direction: Direction,
-        #[case] phase: Phase,
-        #[case] is_first_look: bool,
-        #[case] is_listed: bool,
-        #[case] expected: How,
-    ) {
-        let mut seen = observed(&snapshot(None), &BTreeMap::new(), true);
-        seen.old = is_listed.then_some(Validity::Valid);
-        let probe = probe_of_old(&seen, &run(direction, phase), is_first_look);
-        assert_eq!(how(probe), expected);
-    }
-
-    #[rstest]
-    #[case::before_it_is_placed(Direction::Forward, Phase::Make, true, false, false, How::Fully)]
-    #[case::not_listed(Direction::Forward, Phase::Make, false, false, false, How::Not)]
-    #[case::use_is_waited_for(Direction::Forward, Phase::Prove, true, true, false, How::Not)]
-    #[case::after_the_quiet_time(Direction::Forward, Phase::Prove, true, true, true, How::Fully)]
-    #[case::rolled_forward(Direction::RollForward, Phase::Make, true, false, false, How::Fully)]
-    #[case::rolled_back(Direction::Rollback, Phase::Prove, true, false, false, How::Not)]
-    #[case::about_to_be_revoked(Direction::Rollback, Phase::Retire, true, false, true, How::Once)]
-    #[case::revoked(Direction::Rollback, Phase::Retire, false, false, true, How::Everywhere)]
-    fn the_new_token_is_not_probed_while_use_by_argo_cd_is_waited_for(
-        #[case] direction: Direction,
-        #[case] phase: Phase,
-        #[case] is_listed: bool,
-        #[case] is_held: bool,
-        #[case] quiet_time_passed: bool,
-        #[case] expected: How,
-    ) {
-        let held = if is_held { "token-new" } else { "token-old" };
-        let mut snapshot = snapshot(Some(cluster("one", held, json!({}))));
-        if is_listed {
-            snapshot.tokens.push(api_token("token-new", &of_run(RUN)));
-        }
-        let mut run = run(direction, phase);
-        if quiet_time_passed {
-            run.timers.insert(Timer::Quiet, true);
-        }
-        let seen = observed(&snapshot, &BTreeMap::new(), true);
-        assert_eq!(how(probe_of_new(&seen, &run)), expected);
-    }
-
-    #[rstest]
-    #[case::lost(Direction::Forward, Phase::Retire, false, false, true)]
-    #[case::known(Direction::Forward, Phase::Retire, false, true, false)]
-    #[case::not_revoked_yet(Direction::Forward, Phase::Prove, false, false, false)]
-    #[case::to_stay_valid(Direction::Forward, Phase::Retire, true, false, false)]
-    #[case::rolled_forward(Direction::RollForward, Phase::Confirm, false, false, false)]
-    fn a_lost_old_token_is_reported_where_it_should_be_rejected(
-        #[case] direction: Direction,
-        #[case] phase: Phase,
-        #[case] keep_old: bool,
-        #[case] is_known: bool,
-        #[case] expected: bool,
-    ) {
-        let mut run = run(direction, phase);
-        run.record.keep_old = keep_old;
-        assert_eq!(unproven(&run, is_known).is_some(), expected);
-    }
-
-    fn connection(connected: Option<bool>, kinds: u64, age: Option<u64>) -> Connection {
-        Connection {
-            connected,
-            kinds: Some(kinds),
-            age,
-        }
-    }
-
-    #[rstest]
-    #[case::younger_than_the_token(Ok(connection(Some(true), 56, Some(3))), Some(96), ClusterSync::Since)]
-    #[case::it_may_be_older_by_nearly_a_second(Ok(connection(Some(true), 56, Some(4))), Some(96), ClusterSync::Before)]
-    #[case::no_age(Ok(connection(Some(true), 56, None)), Some(96), ClusterSync::Before)]
-    #[case::placed_by_no_run(Ok(connection(Some(true), 56, Some(0))), None, ClusterSync::Before)]
-    #[case::failed(Ok(connection(Some(false), 56, Some(3))), Some(96), ClusterSync::Failed)]
-    #[case::watches_nothing(Ok(connection(Some(true), 0, Some(3))), Some(96), ClusterSync::Unknown(BLIND.into()))]
-    #[case::not_connected_yet(Ok(connection(None, 56, Some(3))), Some(96),
-        ClusterSync::Unknown("its metrics do not tell how the cluster is connected".into()))]
-    #[case::unreadable(Err("forbidden".into()), Some(96), ClusterSync::Unknown("forbidden".into()))]
-    fn argo_cd_has_read_the_cluster_if_its_cache_is_younger_than_the_token(
-        #[case] metrics: Result<Connection, String>,
-        #[case] placed_at: Option<i64>,
-        #[case] expected: ClusterSync,
-    ) {
-        assert_eq!(cluster_sync(metrics, placed_at.map(at), at(100)), expected);
-    }
-
-    #[rstest]
-    #[case::before_it_would_be_revoked(Some((Direction::Forward, true)), true)]
-    #[case::in_the_quiet_time(Some((Direction::Forward, false)), false)]
-    #[case::in_a_rollback(Some((Direction::Rollback, true)), false)]
-    #[case::before_a_run(None, false)]
-    fn all_secrets_are_read_right_before_the_old_token_would_be_revoked(
-        #[case] in_progress: Option<(Direction, bool)>,
-        #[case] expected: bool,
-    ) {
-        let run = in_progress.map(|(direction, quiet_time_passed)| {
-            let mut run = run(direction, Phase::Prove);
-            run.timers.insert(Timer::Quiet, quiet_time_passed);
-            run
-        });
-        assert_eq!(asks_who_shares(run.as_ref()), expected);
-    }
-
-    #[test]
-    fn other_secrets_share_a_token_by_its_name() {
-        let clusters = [
-            cluster("one", "token-old", json!({})),
-            cluster("two", "token-old", json!({})),
-            cluster("three", "token-other", json!({})),
-        ];
-        assert_eq!(sharing(&clusters, "one", &name("token-old")), ["two"]);
-    }
-
-    fn of_run(run: &str) -> String {
-        mark::of_run(run, "argocd", "one", Some("here")).to_string()
-    }
-
-    fn of_argocd(argocd: Option<&str>) -> String {
-        mark::of_run(RUN, "argocd", "one", argocd).to_string()
-    }
-
-    #[rstest]
-    #[case::of_this_run(of_run(RUN), true)]
-    #[case::of_another_run(of_run("older"), false)]
-    #[case::for_another_secret(mark::of_run(RUN, "argocd", "two", Some("here")).to_string(), false)]
-    #[case::for_another_argo_cd(of_argocd(Some("there")), false)]
-    #[case::of_a_release_that_did_not_tell(of_argocd(None), false)]
-    #[case::by_another_program(Mark::new("other", RUN, SUBJECT).to_string(), false)]
-    #[case::by_hand("made by hand".to_owned(), false)]
-    fn a_token_is_of_this_run_by_its_mark(#[case] description: String, #[case] expected: bool) {
-        let mut snapshot = snapshot(Some(cluster("one", "token-old", json!({}))));
-        snapshot.tokens.push(api_token("token-new", &description));
-        let seen = observed(&snapshot, &BTreeMap::new(), true);
-        assert_eq!(seen.issued.contains_key(&name("token-new")), expected);
-        assert!(observed(&snapshot, &BTreeMap::new(), false).issued.is_empty());
-    }
-
-    #[test]
-    fn a_token_of_a_release_that_did_not_tell_is_ours_where_its_value_was_found() {
-        let mut snapshot = snapshot(Some(cluster("one", "token-new", json!({}))));
-        snapshot.tokens.push(api_token("token-new", &of_argocd(None)));
-        let seen = observed(&snapshot, &BTreeMap::new(), true);
-        assert!(seen.issued.contains_key(&name("token-new")));
-    }
-
-    fn stored_backup(run: &str) -> StoredBackup {
-        StoredBackup {
-            object: rancher::Observed {
-                namespace: "argocd".into(),
-                name: "one-rotation".into(),
-                uid: "u".into(),
-                resource_version: "1".into(),
-            },
-            mark: BackupMark {
-                run: run.to_owned(),
-                ..BackupMark::default()
-            },
-            old: None,
-            new: None,
-        }
-    }
-
-    #[rstest]
-    #[case::lost("token-old", None, false, false)]
-    #[case::in_the_cluster_secret("token-new", None, false, true)]
-    #[case::in_the_backup("token-old", Some("token-new"), false, true)]
-    #[case::in_this_process("token-old", None, true, true)]
-    fn the_value_of_a_new_token_is_known_where_it_is_stored(
-        #[case] held: &str,
-        #[case] backup: Option<&str>,
-        #[case] issued_here: bool,
-        #[case] expected: bool,
-    ) {
-        let mut snapshot = snapshot(Some(cluster("one", held, json!({}))));
-        snapshot.tokens.push(api_token("token-new", &of_run(RUN)));
-        snapshot.backup = backup.map(|new| StoredBackup {
-            new: Some(value(new)),
-            ..stored_backup(RUN)
-        });
-        let here = issued_here.then(|| ("token-new".parse().unwrap(), value("token-new")));
-        let seen = observed(&snapshot, &here.into_iter().collect(), true);
-        let issued = &seen.issued[&name("token-new")];
-        assert_eq!(issued.value.is_some(), expected);
-    }
-
-    #[rstest]
-    #[case::of_this_run(RUN, true)]
-    #[case::of_another_run("older", false)]
-    fn the_backup_of_another_run_is_none(#[case] run: &str, #[case] expected: bool) {
-        let mut snapshot = snapshot(None);
-        snapshot.backup = Some(StoredBackup {
-            old: Some(value("token-old")),
-            ..stored_backup(run)
-        });
-        let backup = observed(&snapshot, &BTreeMap::new(), true).backup;
-        assert_eq!(backup.is_some(), expected);
-        assert_eq!(observed(&snapshot, &BTreeMap::new(), false).backup, None);
-    }
-
-    #[test]
-    fn a_secret_that_is_gone_or_being_deleted_is_missing() {
-        let deleting = ClusterSecret {
-            deleting: true,
-            ..cluster("one", "token-old", json!({}))
-        };
-        for found in [None, Some(deleting)] {
-            let seen = observed(&snapshot(found), &BTreeMap::new(), true);
-            assert_eq!(seen.secret, SecretState::Missing);
-        }
-    }
-
-    fn details() -> String {
-        let written = WrittenDetails {
-            details: run(Direction::Forward, Phase::Place).record.details(None),
-            placed_at: Some(at(NOW)),
-        };
-        serde_json::to_string(&written).unwrap()
-    }
-
-    #[rstest]
-    #[case::of_this_run("new/rollback", details(), Some((Direction::Rollback, true)))]
-    #[case::of_another_run("older/rollback", details(), None)]
-    #[case::of_no_known_direction("new/sideways", details(), None)]
-    #[case::unreadable_details("new/forward", "{}".to_owned(), Some((Direction::Forward, false)))]
-    fn the_mark_on_the_cluster_secret_is_read_by_its_own_run(
-        #[case] direction: &str,
-        #[case] details: String,
-        #[case] expected: Option<(Direction, bool)>,
-    ) {
-        let annotations = json!({ direction::ANNOTATION: direction, DETAILS: details });
-        let cluster = cluster("one", "token-new", json!({ "annotations": annotations }));
-        let seen = observed(&snapshot(Some(cluster)), &BTreeMap::new(), true);
-        let mark = seen.secret.mark();
-        let old = |details: &MarkDetails| details.old == token("token-old");
-        let mark = mark.map(|mark| (mark.direction, mark.details.as_ref().is_some_and(old)));
-        assert_eq!(mark, expected);
-    }
-
-    #[rstest]
-    #[case::us(TOOL, json!({}), ConfigWriter::Ours)]
-    #[case::argo_cd_from_its_copy("argocd-application-controller", json!({}), ConfigWriter::ArgoCd)]
-    #[case::another_writer("kustomize-controller", json!({}), ConfigWriter::Other("manager \"kustomize-controller\"".into()))]
-    #[case::argo_cd_that_applies_it(
-        "argocd-application-controller",
-        json!({ "argocd.argoproj.io/tracking-id": "app:/Secret:argocd/one" }),
-        ConfigWriter::Other("manager \"argocd-application-controller\"".into())
-    )]
-    fn argo_cd_is_another_writer_only_where_it_applies_the_secret(
-        #[case] manager: &str,
-        #[case] annotations: Value,
-        #[case] expected: ConfigWriter,
-    ) {
-        let metadata = json!({
-            "annotations": annotations,
-            "managedFields": [{
-                "manager": manager,
-                "operation": "Update",
-                "time": "2026-11-22T12:00:00Z",
-                "fieldsV1": { "f:data": { "f:config": {} } },
-            }],
-        });
-        assert_eq!(config_writer(&cluster("one", "token-old", metadata)), expected);
-    }
-
-    #[test]
-    fn nothing_recorded_counts_as_ours() {
-        assert_eq!(
-            config_writer(&cluster("one", "token-old", json!({}))),
-            ConfigWriter::Ours
-        );
-    }
-
-    #[test]
-    fn the_old_token_is_that_of_the_run_and_before_a_run_that_of_the_secret() {
-        let mut snapshot = snapshot(Some(cluster("one", "token-new", json!({}))));
-        snapshot.tokens.push(api_token("token-old", ""));
-        let seen = |in_progress| observed(&snapshot, &BTreeMap::new(), in_progress).old;
-        assert_eq!((seen(true), seen(false)), (Some(Validity::Valid), None));
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! Single steps: each is one request on one object, conditional on what was read last.
+//! Applies single steps: each is one request on one object, conditional on the version that was read last.
 
 use argocd::{ClusterConfig, ClusterSecret, cluster_secret};
 use client::error::Error;
@@ -9,17 +9,17 @@ use engine::direction;
 use engine::lock::Fence;
 use engine::run::Run;
 use rancher::Write;
-use rancher::api_token::{self, NewToken, TokenName};
+use rancher::api_token::{NewToken, TokenName};
 
 use super::ClusterController;
 use super::abstraction::{DETAILS, Snapshot, WrittenDetails};
 use crate::address::RancherAddress as _;
 use crate::backup::{BackupMark, StoredBackup};
+use crate::connections::of_argocd;
 use crate::mark;
 use crate::rotation::ArgocdRancher;
 use crate::rotation::observed::{Name, TokenRef};
 use crate::rotation::step::{Step, Which};
-use crate::sides::{RANCHER, of_argocd};
 
 /// One request, with everything that it needs.
 enum Request {
@@ -47,15 +47,12 @@ impl ClusterController<'_> {
             }
             Request::Issue(replaces) => self.issue(&run.id.to_string(), replaces).await,
             Request::Config(cluster, config, write) => self.patch(&cluster, &config, &write).await,
-            Request::Revoke(name) => {
-                let deleted = api_token::delete(&self.fleet.rancher.client.0, &name).await;
-                deleted.map(drop).map_err(|error| error.on(RANCHER).into())
-            }
+            Request::Revoke(name) => Ok(self.fleet.rancher.revoke(&name).await?),
             Request::DeleteBackup => self.delete_backup().await,
         }
     }
 
-    /// Finds the objects and values that a step needs, in what was read last.
+    /// Collects the objects and values that a step needs, from the last observation.
     fn prepare(&self, step: &Step, run: &Run<ArgocdRancher>) -> Result<Request, Failure> {
         Ok(match step {
             Step::BackUp { which, token } => Request::BackUp(*which, self.value_to_write(token.value)?),
@@ -116,7 +113,7 @@ impl ClusterController<'_> {
         self.state().snapshot.as_ref()?.backup.clone()
     }
 
-    /// Only this process knows the value until it is backed up. If it is killed before, the token is found by its mark and revoked.
+    /// Only this process has the value until it is backed up. If it is killed before that, the token is found by its mark and revoked.
     async fn issue(&self, run: &str, replaces: Option<Name>) -> Result<(), Failure> {
         let (_, cluster) = self.cluster.server.rancher().ok_or(Failure::Conflict)?;
         let object = &self.cluster.object;
@@ -127,8 +124,7 @@ impl ClusterController<'_> {
             lifetime: self.options.ttl,
             mark,
         };
-        let issued = api_token::issue(&self.fleet.rancher.client.0, &new).await;
-        let issued = issued.map_err(|error| error.on(RANCHER))?;
+        let issued = self.fleet.rancher.issue(&new).await?;
         let mut state = self.state();
         state.known.insert(issued.value.fingerprint(), issued.value.clone());
         state.issued.insert(issued.token.name.clone(), issued.value);
@@ -192,15 +188,15 @@ fn marked(write: Write, run: &Run<ArgocdRancher>, written: &WrittenDetails) -> R
         .marked(DETAILS, text))
 }
 
-/// What the Secret says of the token that it gets.
+/// The annotations of the Secret about its new token.
 fn annotated(snapshot: &Snapshot, token: &TokenRef, value: &Secret) -> Write {
     let token = token.name.as_ref().and_then(|name| snapshot.token(name));
     token.map_or_else(|| mark::write_unknown(value), mark::write)
 }
 
-/// Changed, gone or there already: observe again.
-fn of_backup(answer: request::Result<()>) -> Result<(), Failure> {
-    match answer {
+/// A conflict leads to another observation.
+fn of_backup(result: request::Result<()>) -> Result<(), Failure> {
+    match result {
         Err(error) if error.is_conflict() || error.is_not_found() => Err(Failure::Conflict),
         other => Ok(other.map_err(of_argocd)?),
     }

@@ -5,12 +5,12 @@ use engine::rotation::Check;
 /// The new token reaches the cluster: its agent is connected.
 pub(crate) const OFFLINE: Check = Check {
     name: "offline",
-    help: "prove the new token at Rancher only, where the agent is offline",
+    help: "check the new token at Rancher only, where the agent is offline",
 };
-/// The new token may list and watch everything that Argo CD looks at.
+/// The new token can list and watch everything that Argo CD watches.
 pub(crate) const RIGHTS: Check = Check {
     name: "rights",
-    help: "rotate although the user of the new token may not read everything",
+    help: "rotate although the owner of the new token lacks permissions",
 };
 /// Argo CD's use of the new token can be observed.
 pub(crate) const USE: Check = Check {
@@ -23,5 +23,4 @@ pub(crate) const OWNER: Check = Check {
     help: "rotate the token of a Secret that a GitOps tool or controller owns",
 };
 
-/// All of them.
 pub(crate) const ALL: &[Check] = &[OFFLINE, RIGHTS, USE, OWNER, Check::LOCK, Check::JOURNAL];

@@ -1,5 +1,5 @@
-//! What all rotations of one command have in common: who we are in Rancher, what it grants, and which clusters and
-//! Applications there are. Our tokens are listed once for all rotations that want to know them at about the same time.
+//! What all rotations of one command share: the Rancher user, the clusters, and the Applications. The tokens of the user are listed
+//! once for all rotations that need them at about the same time.
 
 use std::time::Duration;
 
@@ -11,35 +11,30 @@ use rancher::api_token::{self, ApiToken};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::address::RancherAddress as _;
-use crate::sides::{Argo, RANCHER, Rancher, of_argocd};
+use crate::connections::{Argo, RANCHER, Rancher, of_argocd};
 
-/// Both sides, as they were when the command began.
-#[derive(Debug)]
+/// The state when the command began.
 pub(crate) struct Fleet {
-    /// The side of Argo CD.
     pub argo: Argo,
-    /// Rancher.
     pub rancher: Rancher,
-    /// Who we are there.
+    /// The Rancher user of this command.
     pub user: api_token::User,
-    /// The longest life that Rancher grants.
+    /// The longest validity that Rancher grants.
     pub limit: Option<Duration>,
-    /// What tells this Argo CD from others.
+    /// The identity of Argo CD, for the marks of tokens.
     pub identity: Option<String>,
-    /// Every cluster that Argo CD knows.
     pub clusters: Vec<ClusterSecret>,
-    /// Every Application that can be seen; `None`: they may not be listed.
+    /// All visible Applications. `None`: there is no permission to list them.
     pub applications: Option<Vec<Application>>,
     tokens: Mutex<Option<(Instant, Vec<ApiToken>)>>,
 }
 
 impl Fleet {
-    /// Looks at both sides.
+    /// Reads it.
     pub(crate) async fn survey(argo: Argo, rancher: Rancher) -> Result<Self, Error> {
         let of_rancher = async {
             let user = rancher.whoami().await?;
-            let limit = api_token::max_ttl(&rancher.client.0).await;
+            let limit = api_token::max_ttl(&rancher.client).await;
             Ok((user, limit.map_err(|error| error.on(RANCHER))?))
         };
         let ((user, limit), identity, clusters, applications) =
@@ -56,7 +51,7 @@ impl Fleet {
         })
     }
 
-    /// Our tokens, as Rancher lists them to a request that was sent after `since`.
+    /// The tokens of the user, from a request that was sent after `since`.
     pub(crate) async fn tokens(&self, since: Instant) -> Result<Vec<ApiToken>, Error> {
         let mut listed = self.tokens.lock().await;
         if let Some((at, tokens)) = &*listed
@@ -65,49 +60,37 @@ impl Fleet {
             return Ok(tokens.clone());
         }
         let at = Instant::now();
-        let tokens = api_token::list(&self.rancher.client.0).await;
-        let tokens = tokens.map_err(|error| error.on(RANCHER))?;
+        let tokens = self.rancher.tokens().await?;
         *listed = Some((at, tokens.clone()));
         Ok(tokens)
     }
 
-    /// Whether an Application is deployed to this cluster: then Argo CD looks at it all the time.
+    /// Whether an Application is deployed to this cluster: then Argo CD watches it.
     pub(crate) fn is_watched(&self, cluster: &ClusterSecret) -> bool {
-        let applications = self.applications.iter().flatten();
-        applications
-            .into_iter()
-            .any(|application| application.points_at(cluster))
+        let mut applications = self.applications.iter().flatten();
+        applications.any(|application| application.points_at(cluster))
     }
 
-    /// The other clusters whose Secrets hold the same token, by name of their Secrets.
-    pub(crate) fn sharing(&self, cluster: &ClusterSecret, token: &Secret) -> Vec<&str> {
-        let others = self
-            .clusters
-            .iter()
-            .filter(|other| other.object.name != cluster.object.name);
-        let sharing = others.filter(|other| other.token().as_ref() == Some(token));
-        sharing.map(|other| other.object.name.as_str()).collect()
-    }
-
-    /// Another Secret for the same place, if there is one: Argo CD writes into any of the two.
+    /// Another Secret with the same URL, in words: Argo CD writes to either of them.
     pub(crate) fn duplicate(&self, cluster: &ClusterSecret) -> Option<String> {
         let all = lookup::duplicates(&self.clusters);
-        let of_server = |duplicate: &&lookup::Duplicate| matches!(duplicate.what, lookup::Common::Server(_));
+        let of_server = |duplicate: &&lookup::Duplicate| matches!(duplicate.what, lookup::SharedField::Server(_));
         let found = all
             .iter()
             .filter(of_server)
             .find(|it| it.secrets.contains(&cluster.object.name))?;
         Some(found.to_string())
     }
-
-    /// Whether a cluster is reached through this Rancher.
-    pub(crate) fn is_of_this_rancher(&self, cluster: &ClusterSecret) -> bool {
-        let place = cluster.server.rancher();
-        place.is_some_and(|(_, id)| self.rancher.server_of(&id).same_place(&cluster.server))
-    }
 }
 
-/// `None`: the caller may not see any.
+/// The names of the other Secrets that hold the same token.
+pub(crate) fn others_with<'a>(clusters: &'a [ClusterSecret], cluster: &ClusterSecret, token: &Secret) -> Vec<&'a str> {
+    let others = clusters.iter().filter(|other| other.object.name != cluster.object.name);
+    let sharing = others.filter(|other| other.token().as_ref() == Some(token));
+    sharing.map(|other| other.object.name.as_str()).collect()
+}
+
+/// `None`: there is no permission to list them.
 async fn applications(argo: &Argo) -> Result<Option<Vec<Application>>, Error> {
     match application::visible(&argo.server.client, &argo.namespace).await {
         Ok(found) => Ok(Some(found)),

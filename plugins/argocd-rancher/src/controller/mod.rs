@@ -1,8 +1,8 @@
-//! The half of the rotation that does I/O: [`ClusterController`] reads the cluster Secret, the backup Secret and the user's tokens in
-//! Rancher, calls with the tokens themselves as Argo CD would, and applies single steps.
+//! The I/O of the rotation: [`ClusterController`] reads the cluster Secret, the backup Secret and the user's tokens in Rancher, probes
+//! the tokens as Argo CD would use them, and applies single steps.
 //!
-//! It decides nothing. What it reads becomes an [`Observed`] of names and fingerprints (`abstraction`). The step that is decided on
-//! comes back as a [`Step`], which it sends with the versions of the Secrets that it read last (`apply`).
+//! It makes no decisions. What it reads becomes an [`Observed`] of names and fingerprints (`abstraction`). It sends each [`Step`] with
+//! the versions of the Secrets that it read last (`apply`).
 
 mod abstraction;
 mod apply;
@@ -28,22 +28,23 @@ use tokio::time::Instant;
 use self::abstraction::Snapshot;
 use self::fleet::Fleet;
 use crate::backup::BackupSecret;
+use crate::connections::Argo;
 use crate::mark;
-use crate::proof::Proofs;
-use crate::report::product;
+use crate::report;
 use crate::rotation::ArgocdRancher;
 use crate::rotation::observed::{ClusterSync, Observed};
 use crate::rotation::step::Step;
-use crate::sides::Argo;
+use crate::token_check::TokenResults;
 
-/// Argo CD's metrics are read no more often: those of many clusters are long.
+/// Argo CD's metrics are read at most this often: with many clusters they are long.
 const SCRAPE: Duration = Duration::from_secs(2);
 
-/// What a token leaves behind that was rejected at a bad moment, where `resource.respectRBAC` is set (seen on Argo CD 3.5.1).
-pub(crate) const BLIND: &str = "Argo CD calls itself connected, but watches nothing there; \
-    `kubectl annotate --overwrite` the Secret with argocd.argoproj.io/refresh=<the present time, RFC 3339> makes it look again";
+/// With `resource.respectRBAC`, after a token was rejected at a bad moment (seen on Argo CD 3.5.1).
+pub(crate) const BLIND: &str = "Argo CD reports that it is connected, but watches nothing in the cluster; to refresh it, \
+    `kubectl annotate --overwrite` the Secret with argocd.argoproj.io/refresh=<current time, RFC 3339>";
+/// Argo CD reports that it is not connected.
+pub(crate) const SYNC_FAILED: &str = "Argo CD's last sync of the cluster failed";
 
-/// The options of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     /// How long a new token is to be valid; Rancher may grant less.
@@ -56,12 +57,10 @@ pub(crate) struct Options {
     pub(crate) keep_old: bool,
     /// The new token is not limited to one cluster.
     pub(crate) unscoped: bool,
-    /// The checks that do not count.
+    /// The checks that are overridden.
     pub(crate) forced: BTreeSet<Check>,
 }
 
-/// The controller of one cluster of Argo CD's.
-#[derive(Debug)]
 pub(crate) struct ClusterController<'a> {
     fleet: &'a Fleet,
     /// The cluster Secret when the command began.
@@ -71,39 +70,37 @@ pub(crate) struct ClusterController<'a> {
     state: Mutex<State>,
 }
 
-/// What one look leaves for the next step, and for the next look.
-#[derive(Debug)]
+/// What one observation leaves for the next step and the next observation.
 struct State {
     snapshot: Option<Snapshot>,
     /// Every value that this process has read or issued.
     known: BTreeMap<Fingerprint, Secret>,
-    /// What this process has issued. No one else knows these values until they are backed up.
+    /// The values that this process has issued. They are stored nowhere until they are backed up.
     issued: BTreeMap<TokenName, Secret>,
     /// The last token that was issued here, as Rancher granted it.
     granted: Option<ApiToken>,
-    /// What Rancher says is not older than this.
+    /// What was read from Rancher is not older than this.
     rancher_since: Instant,
-    /// When the new token was called with last.
+    /// When the new token was probed last.
     called: Instant,
     /// The new tokens that were accepted, and when.
     accepted: BTreeMap<Fingerprint, Instant>,
-    /// What the last look before a run found of the old token.
+    /// The last check of the old token before a run.
     surveyed: Option<Surveyed>,
-    /// The value that should be rejected by now and is lost, so that Rancher cannot be asked about it.
+    /// The value that should be rejected by now, but cannot be probed because it is lost.
     unproven: Option<Fingerprint>,
     has_permissions: bool,
-    /// What Argo CD said last, and when it was asked.
+    /// The last state from Argo CD's metrics, and when they were read.
     sync: Option<(Instant, ClusterSync)>,
-    /// Something was written since the last look.
+    /// Something was written since the last observation.
     has_written: bool,
 }
 
-/// What calls with the token that is to be rotated have shown.
-#[derive(Debug)]
+/// The results of a check of the old token.
 struct Surveyed {
     value: Fingerprint,
     at: Instant,
-    proofs: Proofs,
+    results: TokenResults,
 }
 
 impl<'a> ClusterController<'a> {
@@ -133,7 +130,7 @@ impl<'a> ClusterController<'a> {
         }
     }
 
-    /// What Argo CD calls the cluster.
+    /// The name of the cluster in Argo CD.
     pub(crate) fn name(&self) -> &'a str {
         &self.cluster.name
     }
@@ -169,7 +166,7 @@ impl Controller for ClusterController<'_> {
 
     async fn apply(&self, step: &Step, run: &Run<ArgocdRancher>, fence: &Fence) -> Result<(), Failure> {
         let sent = self.send(step, run, fence).await;
-        // Whatever came of it, Rancher is asked anew.
+        // Whether it succeeded or not, everything is read again.
         let mut state = self.state();
         state.rancher_since = Instant::now();
         state.accepted.clear();
@@ -205,7 +202,7 @@ impl Controller for ClusterController<'_> {
     fn unproven(&self) -> Vec<String> {
         let unproven = |value| {
             format!(
-                "Not verified: that Rancher rejects {value}. The backup was lost, so it cannot be called with. Rancher has deleted \
+                "Not verified: that Rancher rejects {value}. The backup was lost, so it cannot be probed. Rancher has deleted \
                  the token."
             )
         };
@@ -213,35 +210,35 @@ impl Controller for ClusterController<'_> {
     }
 
     async fn summary(&self, _: &Observed, plan: Option<&PlanOf<Self>>) -> Summary {
-        // A run that was resumed keeps what it was begun with.
+        // A resumed run keeps its own options.
         let keep_old = plan.map_or(self.options.keep_old, |plan| plan.record.keep_old);
         let Some(token) = self.in_use() else {
             return Summary {
                 in_use: None,
-                message: "The cluster Secret holds no token any more.".to_owned(),
+                message: "The cluster Secret does not hold a token any more.".to_owned(),
             };
         };
         let granted = self.state().granted.clone();
         let until = granted.as_ref().and_then(|token| token.expiry.at());
         let until = until.map_or_else(String::new, |at| format!(", valid until {at}"));
         let now = self.argo().server.clock.now();
-        let short = granted.and_then(|token| mark::cut_short(&token, self.options.ttl, now));
-        let short = short.map_or_else(String::new, |short| format!(" {short}."));
+        let shortened = granted.and_then(|token| mark::shortened(&token, self.options.ttl, now));
+        let shortened = shortened.map_or_else(String::new, |text| format!(" {text}."));
         let kept = if keep_old {
             " The old token is still valid, as requested."
         } else {
             ""
         };
-        let (cluster, name) = (product::display(self.cluster), mark::shown(&token));
+        let (cluster, name) = (report::display(self.cluster), mark::token_name(&token));
         Summary {
             in_use: Some(token.fingerprint()),
-            message: format!("Argo CD reaches {cluster} with {name}{until}.{short}{kept}"),
+            message: format!("Argo CD reaches {cluster} with {name}{until}.{shortened}{kept}"),
         }
     }
 
     fn rolled_forward(&self) -> Summary {
         let token = self.in_use();
-        let name = token.as_ref().map_or_else(|| "no token".to_owned(), mark::shown);
+        let name = token.as_ref().map_or_else(|| "no token".to_owned(), mark::token_name);
         Summary {
             in_use: token.as_ref().map(Secret::fingerprint),
             message: format!("Argo CD has {name} now, and the old token was not revoked"),
@@ -249,7 +246,7 @@ impl Controller for ClusterController<'_> {
     }
 }
 
-/// Rancher draws names and values, and no step asks for one of ours.
+/// Rancher generates names and values, so no step needs one of ours.
 struct NothingToDraw;
 
 impl Draw for NothingToDraw {

@@ -1,5 +1,4 @@
-//! The reads of one look: both Secrets, the tokens of the user in Rancher, Argo CD's metrics, and calls with the tokens themselves
-//! as Argo CD would make them.
+//! The reads of one observation: both Secrets, the tokens of the user in Rancher, Argo CD's metrics, and the probes of the tokens.
 
 use argocd::{ClusterConfig, ClusterSecret, cluster_secret, connection};
 use client::error::Error;
@@ -13,10 +12,10 @@ use tokio::time::Instant;
 
 use super::abstraction::{self, CONNECTIONS, Inputs, Probe, Snapshot, WrittenDetails};
 use super::{ClusterController, SCRAPE, Surveyed, check};
-use crate::proof::{Patience, Trial};
+use crate::connections::of_argocd;
 use crate::rotation::ArgocdRancher;
 use crate::rotation::observed::{ClusterSync, Observed};
-use crate::sides::of_argocd;
+use crate::token_check::{Timeouts, TokenCheck};
 
 impl ClusterController<'_> {
     pub(super) async fn look(&self, run: Option<&Run<ArgocdRancher>>) -> Result<Observed, Failure> {
@@ -52,7 +51,7 @@ impl ClusterController<'_> {
             subject: &format!("{}/{}", object.namespace, object.name),
             argocd: self.fleet.identity.as_deref(),
             issued_here: &state.issued,
-            same_rancher: cluster.is_none_or(|cluster| self.fleet.is_of_this_rancher(cluster)),
+            same_rancher: cluster.is_none_or(|cluster| self.fleet.rancher.serves(cluster)),
             watched: !self.forces(check::USE) && self.fleet.is_watched(self.cluster),
             keep_old: self.options.keep_old,
         };
@@ -82,8 +81,8 @@ impl ClusterController<'_> {
         })
     }
 
-    /// How old what Rancher says may be, and whether what was read of the backup is as new. In the quiet time only the cluster
-    /// Secret is of interest, unless something was written. Once that is over everything is read anew.
+    /// How old the data from Rancher may be, and whether the last backup that was read is as new. In the quiet time only the cluster
+    /// Secret is read, unless something was written. After it everything is read again.
     fn still_fresh(&self, in_quiet_time: bool) -> (Instant, bool) {
         let mut state = self.state();
         let is_fresh = in_quiet_time && abstraction::is_fresh(state.rancher_since.elapsed());
@@ -113,13 +112,13 @@ impl ClusterController<'_> {
         let argo = self.argo();
         let all = connection::read(&argo.server.client, &argo.namespace).await;
         let all = all.map_err(|error| format!("its metrics cannot be read: {}", of_argocd(error).message))?;
-        let all = all.ok_or("there is no Service of its metrics")?;
+        let all = all.ok_or("there is no Service for its metrics")?;
         let cluster = snapshot.cluster.as_ref();
         let found = cluster.and_then(|cluster| all.get(&cluster.server));
-        Ok(*found.ok_or("its metrics do not name the cluster")?)
+        Ok(*found.ok_or("its metrics do not contain the cluster")?)
     }
 
-    /// What else needs O. Asked at each look: it may have been put elsewhere since the rotation began.
+    /// What else needs O. Checked at each observation, because another Secret may hold it since the rotation began.
     async fn old_needed_by(
         &self,
         snapshot: &Snapshot,
@@ -147,8 +146,7 @@ impl ClusterController<'_> {
         Ok((!names.is_empty()).then(|| format!("it is in other Secrets too: {}", names.join(", "))))
     }
 
-    /// Probes the tokens whose acceptance matters now. Without the Secret it is unknown how Argo CD trusts Rancher: as it was when
-    /// the command began.
+    /// Probes the tokens whose acceptance matters now. Without a cluster Secret, the CA is that of the Secret when the command began.
     async fn probe(
         &self,
         seen: &mut Observed,
@@ -163,8 +161,8 @@ impl ClusterController<'_> {
             return Ok(());
         };
         let cluster = cluster.unwrap_or(self.cluster);
-        let is_first_look = self.state().snapshot.is_none();
-        if let Some(probe) = abstraction::probe_of_old(seen, run, is_first_look) {
+        let is_first = self.state().snapshot.is_none();
+        if let Some(probe) = abstraction::probe_of_old(seen, run, is_first) {
             seen.old_accepted = self.probe_token(cluster, probe).await?;
         }
         let is_known = self.value(run.record.old.value).is_some();
@@ -175,7 +173,7 @@ impl ClusterController<'_> {
         Ok(())
     }
 
-    /// Before a rotation: everything that Argo CD does with the token. One call tells whether Rancher accepts it.
+    /// Before a rotation: makes all calls with the token as Argo CD does. The first one determines whether Rancher accepts it.
     async fn survey_old(&self, cluster: &ClusterSecret) -> Result<Acceptance, Error> {
         let (Ok(config), Some(token)) = (&cluster.config, cluster.token()) else {
             return Ok(Acceptance::NotAsked);
@@ -183,28 +181,28 @@ impl ClusterController<'_> {
         let value = token.fingerprint();
         let is_known = |surveyed: &Surveyed| surveyed.value == value && abstraction::is_fresh(surveyed.at.elapsed());
         if !self.state().surveyed.as_ref().is_some_and(is_known) {
-            let trial = trial(cluster, config, &token);
-            let proofs = trial.run(self.argo(), Some(&self.fleet.rancher)).await?;
+            let check = token_check(cluster, config, &token);
+            let results = check.run(self.argo(), Some(&self.fleet.rancher)).await?;
             let at = Instant::now();
-            self.state().surveyed = Some(Surveyed { value, at, proofs });
+            self.state().surveyed = Some(Surveyed { value, at, results });
         }
         let state = self.state();
-        let alone = state.surveyed.as_ref().map(|surveyed| &surveyed.proofs.alone);
-        Ok(alone.map(abstraction::acceptance).unwrap_or_default())
+        let result = state.surveyed.as_ref().map(|surveyed| &surveyed.results.rancher);
+        Ok(result.map(abstraction::acceptance).unwrap_or_default())
     }
 
-    /// A value that is lost cannot be asked about.
+    /// A lost value cannot be probed.
     async fn probe_token(&self, cluster: &ClusterSecret, probe: Probe) -> Result<Acceptance, Error> {
         let (Probe::Once(value) | Probe::Everywhere(value) | Probe::Fully(value)) = probe;
         let (Ok(config), Some(token)) = (&cluster.config, self.value(value)) else {
             return Ok(Acceptance::NotAsked);
         };
-        let trial = trial(cluster, config, &token);
+        let check = token_check(cluster, config, &token);
         let (argo, rancher) = (self.argo(), Some(&self.fleet.rancher));
         match probe {
-            Probe::Once(_) => Ok(abstraction::acceptance(&trial.alone(argo, rancher).await?)),
+            Probe::Once(_) => Ok(abstraction::acceptance(&check.at_rancher(argo, rancher).await?)),
             Probe::Everywhere(_) => {
-                let calls = (0..CONNECTIONS).map(|_| trial.alone_anew(argo, rancher));
+                let calls = (0..CONNECTIONS).map(|_| check.at_rancher_anew(argo, rancher));
                 Ok(abstraction::acceptance_everywhere(&try_join_all(calls).await?))
             }
             Probe::Fully(_) => self.probe_fully(cluster, config, &token).await,
@@ -223,13 +221,13 @@ impl ClusterController<'_> {
             return Ok(Acceptance::Accepted);
         }
         let config = config.clone().with_bearer(token);
-        let trial = trial(cluster, &config, token);
-        let proofs = trial.run(self.argo(), Some(&self.fleet.rancher)).await?;
-        let acceptance = abstraction::full_acceptance(&proofs, &self.options.forced);
+        let check = token_check(cluster, &config, token);
+        let results = check.run(self.argo(), Some(&self.fleet.rancher)).await?;
+        let acceptance = abstraction::full_acceptance(&results, &self.options.forced);
         let now = Instant::now();
         let mut state = self.state();
         state.called = now;
-        // What Rancher has recorded of this call is read before anything is concluded from the last use.
+        // The last use is read again before it counts, because this call is recorded as one.
         state.rancher_since = now;
         if acceptance.is_accepted() {
             state.accepted.insert(value, now);
@@ -237,15 +235,15 @@ impl ClusterController<'_> {
         Ok(acceptance)
     }
 
-    /// A value that this process knows.
+    /// The value with this fingerprint, if this process has read or issued it.
     fn value(&self, fingerprint: Fingerprint) -> Option<Secret> {
         self.state().known.get(&fingerprint).cloned()
     }
 }
 
-fn trial<'a>(cluster: &'a ClusterSecret, config: &'a ClusterConfig, token: &'a Secret) -> Trial<'a> {
-    Trial {
-        patience: Patience::SHORT,
-        ..Trial::of(cluster, config, token)
+fn token_check<'a>(cluster: &'a ClusterSecret, config: &'a ClusterConfig, token: &'a Secret) -> TokenCheck<'a> {
+    TokenCheck {
+        timeouts: Timeouts::SHORT,
+        ..TokenCheck::of(cluster, config, token)
     }
 }

@@ -1,4 +1,4 @@
-//! The preflight: what speaks against beginning a rotation, and whether we have the permissions that it needs.
+//! The preflight: the blockers of a rotation, and the permissions that it needs.
 
 use std::time::Duration;
 
@@ -12,29 +12,31 @@ use engine::rotation::Blocker;
 use rancher::api_token::proof::CallResult;
 
 use super::abstraction::{self, Snapshot};
-use super::{ClusterController, check};
+use super::{ClusterController, SYNC_FAILED, check, fleet};
 use crate::address::RancherAddress as _;
+use crate::connections::ARGOCD;
 use crate::mark;
-use crate::proof::Proofs;
 use crate::rotation::observed::{ClusterSync, Observed};
-use crate::sides::ARGOCD;
+use crate::token_check::TokenResults;
 
-/// A token that is valid for a shorter time than this would be about to expire for most of it.
+/// A token with a shorter validity than this would count as about to expire most of the time.
 const SHORT: Duration = Duration::from_mins(15);
 
 impl ClusterController<'_> {
-    /// What speaks against beginning. Missing permissions are an error.
+    /// The blockers. Missing permissions are an error.
     pub(super) async fn blockers(&self, seen: &Observed, snapshot: &Snapshot) -> Result<Vec<Blocker>, Error> {
         let Some(cluster) = &snapshot.cluster else {
             let name = &self.cluster.object.name;
             return Ok(vec![Blocker::new(
-                format!("Secret {name} is gone"),
-                "`kubectl argocd-rancher list` shows the Secrets that exist",
+                format!("Secret {name} not found"),
+                "`kubectl argocd-rancher list` prints the Secrets that exist",
             )]);
         };
         let mut all = self.of_cluster(seen, cluster);
-        if all.is_empty() {
-            all.extend(self.of_scope(cluster).await?);
+        if all.is_empty()
+            && let Some((_, id)) = cluster.server.rancher()
+        {
+            all.extend(self.fleet.rancher.wrong_scope(&id, self.options.unscoped).await?);
         }
         if all.is_empty() {
             self.require_permissions(snapshot.backup.is_some()).await?;
@@ -47,23 +49,15 @@ impl ClusterController<'_> {
         all.extend(self.fleet.duplicate(cluster).map(|duplicate| {
             Blocker::new(
                 duplicate,
-                "Argo CD writes to any of them: delete all but one, then `kubectl argocd-rancher verify` the one that remains",
+                "Argo CD writes to either of them: delete all but one, then run `kubectl argocd-rancher verify` for that one",
             )
         }));
-        if let Some((reason, hint)) = mark::owned(cluster).filter(|_| !self.forces(check::OWNER)) {
-            all.push(Blocker::new(reason, hint).unless_forced(check::OWNER.name));
-        }
-        if !self.fleet.is_of_this_rancher(cluster) {
-            let rancher = &self.fleet.rancher.base;
-            all.push(Blocker::new(
-                format!("{} is not reached through {rancher}", cluster.server),
-                "give the Rancher that it is reached through, with --rancher-context or --rancher-url",
-            ));
-        }
+        all.extend(mark::owned(cluster, self.forces(check::OWNER)));
+        all.extend(self.fleet.rancher.not_here(cluster));
         if self.options.ttl.granted(self.fleet.limit).duration() < SHORT {
             all.push(Blocker::new(
                 "the new token would be valid for less than 15 minutes",
-                "give a longer --ttl, or raise the setting auth-token-max-ttl-minutes of Rancher",
+                "use a longer --ttl, or raise the setting auth-token-max-ttl-minutes of Rancher",
             ));
         }
         let Some(token) = cluster.token().filter(|_| all.is_empty()) else {
@@ -74,7 +68,7 @@ impl ClusterController<'_> {
             all.extend(self.of_owner(seen, cluster, &token));
         }
         if let Some(surveyed) = &self.state().surveyed {
-            all.extend(self.of_old(seen, &surveyed.proofs));
+            all.extend(self.of_old(seen, &surveyed.results));
         }
         if seen.watched && !is_rejected {
             all.extend(of_sync(&seen.sync));
@@ -82,32 +76,23 @@ impl ClusterController<'_> {
         all
     }
 
-    /// Which clusters a new token must be for.
-    async fn of_scope(&self, cluster: &ClusterSecret) -> Result<Option<Blocker>, Error> {
-        let Some((_, id)) = cluster.server.rancher() else {
-            return Ok(None);
-        };
-        let wrong = self.fleet.rancher.wrong_scope(&id, self.options.unscoped).await?;
-        Ok(wrong.map(|(reason, hint)| Blocker::new(reason, hint)))
-    }
-
-    /// The old token is valid: it must be ours to revoke, and used by nothing else.
+    /// A valid old token must belong to this user, and nothing else may use it.
     fn of_owner(&self, seen: &Observed, cluster: &ClusterSecret, token: &Secret) -> Option<Blocker> {
         if self.options.keep_old {
             return None;
         }
-        let name = mark::shown(token);
+        let name = mark::token_name(token);
         if let Some(by) = &seen.old_needed_by {
             return Some(Blocker::new(
                 format!("{name} must not be revoked: {by}"),
                 "log in to Rancher with another token, or leave this one valid with --keep-old",
             ));
         }
-        let sharing = self.fleet.sharing(cluster, token);
+        let sharing = fleet::others_with(&self.fleet.clusters, cluster, token);
         if !sharing.is_empty() {
             return Some(Blocker::new(
                 format!("{name} is in other Secrets too: {}", sharing.join(", ")),
-                "give each cluster a token of its own with --keep-old; the last one can then be rotated without it",
+                "give each cluster its own token with --keep-old; the last one can then be rotated without it",
             ));
         }
         if seen.old.is_some() {
@@ -122,46 +107,46 @@ impl ClusterController<'_> {
         ))
     }
 
-    /// The new one will be able to do what the old one can, if it is the same user's.
-    fn of_old(&self, seen: &Observed, proofs: &Proofs) -> Option<Blocker> {
-        if abstraction::is_forgiven(proofs, &self.options.forced) {
+    /// The old token must work. A new token of the same user has the same permissions.
+    fn of_old(&self, seen: &Observed, results: &TokenResults) -> Option<Blocker> {
+        if abstraction::are_overridden(results, &self.options.forced) {
             return None;
         }
-        let against = proofs.against();
-        if proofs.lack_the_cluster_only() {
+        let failures = results.failures();
+        if results.lack_the_cluster_only() {
             return Some(
                 Blocker::new(
-                    format!("the new token could not be proven now: {against}"),
-                    "wait until the agent is back; --force=offline proves the new token at Rancher only",
+                    format!("the new token could not be checked now: {failures}"),
+                    "wait until the agent is connected; --force=offline checks the new token at Rancher only",
                 )
                 .unless_forced(check::OFFLINE.name),
             );
         }
         let same_user = seen.old.is_some();
-        if same_user && proofs.lack_rights_only() {
+        if same_user && results.lack_rights_only() {
             return Some(
                 Blocker::new(
-                    format!("Argo CD could not work with a token of this user: {against}"),
-                    "give the user the role cluster-owner, or one that may get, list and watch everything; --force=rights rotates \
-                     anyway",
+                    format!("Argo CD could not use a token of this user: {failures}"),
+                    "give the user the role cluster-owner, or one with get, list and watch on everything; --force=rights \
+                     rotates anyway",
                 )
                 .unless_forced(check::RIGHTS.name),
             );
         }
         let not_a_member = matches!(
-            proofs.proxy,
+            results.proxy,
             Some(CallResult::NotAMember { .. } | CallResult::ClusterGone)
         );
         let unclear = matches!(seen.old_accepted, Acceptance::Unknown(_));
         (unclear || same_user && not_a_member).then(|| {
             Blocker::new(
-                format!("Argo CD cannot work with the token in use: {against}"),
+                format!("Argo CD cannot use the present token: {failures}"),
                 "`kubectl argocd-rancher verify` shows the details",
             )
         })
     }
 
-    /// Asks once.
+    /// Checked once.
     async fn require_permissions(&self, has_backup: bool) -> Result<(), Error> {
         if self.state().has_permissions {
             return Ok(());
@@ -182,38 +167,26 @@ impl ClusterController<'_> {
     }
 }
 
-/// Argo CD itself tells that it uses the new token; Rancher's last use alone may be any client's.
+/// Argo CD's metrics must be readable, because Rancher's last use of a token can be that of any client.
 fn of_sync(sync: &ClusterSync) -> Option<Blocker> {
     let blocker = match sync {
         ClusterSync::Before | ClusterSync::Since => return None,
         ClusterSync::Failed => Blocker::new(
-            "Argo CD's last sync of the cluster failed, so its use of the new token could not be observed",
+            format!("{SYNC_FAILED}, so its use of the new token could not be observed"),
             "`argocd cluster get` says why; --force=use rotates without waiting for Argo CD's use of the new token",
         ),
         ClusterSync::Unknown(why) => Blocker::new(
             format!("Argo CD's use of the new token could not be observed: {why}"),
-            "get on services/proxy in Argo CD's namespace lets this command read Argo CD's metrics; --force=use rotates without \
-             waiting for Argo CD's use of the new token",
+            "grant get on services/proxy in Argo CD's namespace, so that Argo CD's metrics can be read; --force=use rotates \
+             without waiting for Argo CD's use of the new token",
         ),
     };
     Some(blocker.unless_forced(check::USE.name))
 }
 
-/// The Secret itself.
 fn of_secret(cluster: &ClusterSecret) -> Vec<Blocker> {
     let name = &cluster.object.name;
-    let mut wrong = Vec::new();
-    if cluster.deleting {
-        wrong.push("it is being deleted".to_owned());
-    }
-    if cluster.immutable {
-        wrong.push("it is immutable".to_owned());
-    }
-    wrong.extend(cluster.flaws());
-    let method = cluster.config.as_ref().map(argocd::ClusterConfig::method);
-    if method.is_ok_and(|method| method != Method::Bearer) {
-        wrong.push("Argo CD does not log in with a token there".to_owned());
-    }
-    let blocker = |wrong| Blocker::new(format!("Secret {name}: {wrong}"), mark::cure(name));
+    let wrong = mark::unchangeable(cluster, &[Method::Bearer]);
+    let blocker = |wrong| Blocker::new(format!("Secret {name}: {wrong}"), mark::repair_hint(name));
     wrong.into_iter().map(blocker).collect()
 }

@@ -1,40 +1,39 @@
 //! The rotation of the token that Argo CD has for one cluster.
 //!
-//! O is the token in the cluster Secret of Argo CD, N the one that replaces it. Both belong to one user of Rancher, and only that
-//! user can list or delete them, so a run is resumed by that user alone. Rancher returns the value of a token once, when it issues
-//! it. So both values are kept in a backup Secret until the rotation has ended: that of N since it cannot be read again, and that of
-//! O since a rollback needs it.
+//! O is the token in the cluster Secret, and N is the one that replaces it. Both belong to one Rancher user. Only this user can list or
+//! delete them, so only this user can resume a run. Rancher returns the value of a token once, when it issues it, and a rollback needs
+//! the value of O. So a backup Secret holds both values until the rotation has ended.
 //!
-//! | phase | step | can it be undone? |
+//! | phase | step | reversible |
 //! |---|---|---|
-//! | make | back up O; issue N, scoped to the one cluster, and back it up | yes |
-//! | make | wait until Rancher accepts N, by itself and through the agent's tunnel, and N may list what Argo CD lists | yes |
+//! | make | back up O; issue N, scoped to the cluster, and back it up | yes |
+//! | make | wait until Rancher accepts N, directly and through the agent's tunnel, and N can list what Argo CD lists | yes |
 //! | place | write N to the cluster Secret, in place, by compare-and-swap | yes |
-//! | prove | wait until Argo CD has used N, where it watches the cluster at all | yes |
-//! | prove | wait until the grace time has passed: Argo CD may write its stale copy back, and then N is written again | yes |
+//! | prove | wait until Argo CD has used N, if it watches the cluster | yes |
+//! | prove | wait for the grace time: if Argo CD writes its stale copy back, N is written again | yes |
 //! | retire | delete O in Rancher by its name | no |
 //! | confirm | wait until Rancher rejects O; then delete the backup Secret | – |
 //!
-//! A rollback is the same with O and N exchanged. It can end on N after all: O may expire or be deleted meanwhile, or its backup may
-//! be lost. Then the run turns to rolling forward, and O is not touched any more.
+//! A rollback is the same with O and N exchanged. If O has expired or was deleted, or its backup is lost, the run rolls forward
+//! instead: it ends on N, and does not revoke O.
 //!
 //! # Why no cluster is cut off
-//! The stages ([`mod@stages`]) are walked from the top at every look. T is the token that the run ends on.
-//! * Until *retire* nothing is taken away from Argo CD: O and N are both valid, and what is written to the cluster Secret was just
-//!   accepted.
-//! * *retire* revokes the other token only if, in one and the same look, T is valid for longer than any write may take, is accepted
-//!   everywhere where Argo CD goes with it, is what the cluster Secret holds, and has been for the whole grace time, since a write
-//!   of T stops that timer. In this time Argo CD has read T, and has no copy of the other token left that it could write back.
-//! * If Argo CD or anyone else writes the other token back, *place* writes T again and the grace time starts over. That is so after
-//!   *retire* too, where the other token is revoked. Hence the backup Secret is deleted last.
-//! * When the cluster Secret is written, no value is in one place only: O and N are both backed up.
-//! * A token that is neither O nor issued by this run is never overwritten. Nothing is issued for such a Secret, and what was issued
-//!   may go once the grace time has passed.
-//! * A deletion in Rancher cannot be conditional, so that a late one may arrive at any time. But a name is never used twice, and a
-//!   token that was ever about to be revoked is never relied on again: another is issued instead. O is revoked only where a rollback
-//!   is no longer possible.
-//! * A cluster Secret that holds O already when a run turns to a rollback is written once more, with the mark of the direction. That
-//!   gives it a new version, so that a late write of N by a former holder of the lock is rejected.
+//! The stages ([`mod@stages`]) are evaluated from the first one at every observation. T is the token that the run ends on.
+//! * Until *retire*, no token is revoked that Argo CD may use: O and N are both valid, and a token is written to the cluster Secret only
+//!   if it was just accepted.
+//! * *retire* revokes the other token only if, in one observation, T is valid for longer than any write may take, is accepted by all
+//!   calls as Argo CD makes them, and has been in the cluster Secret for the whole grace time. A write of T restarts that timer.
+//!   In this time Argo CD has read T, and has no copy of the other token left that it could write back.
+//! * If the other token is written back, *place* writes T again and the grace time restarts. That is also true after *retire*, when the
+//!   other token is revoked. So the backup Secret is deleted last.
+//! * When the cluster Secret is written, both values are in the backup Secret.
+//! * A token that is neither O nor issued by this run is never overwritten. For such a Secret nothing is issued, and the tokens of the
+//!   run can be revoked after the grace time.
+//! * A deletion in Rancher cannot be conditional, so a late one may arrive at any time. But a name is never reused, and a token that was
+//!   ever about to be revoked is never used again: another one is issued instead. O is revoked only when a rollback is no longer
+//!   possible.
+//! * If the cluster Secret already holds O when a run turns to a rollback, it is written once more, with the mark of the direction. Its
+//!   new version makes the API server reject a late write of N by a former holder of the lock.
 
 mod predict;
 mod recall;
@@ -51,7 +50,7 @@ use engine::run::{Draw, Run};
 
 use crate::controller::check;
 use crate::mark::TOOL;
-use crate::report::product;
+use crate::report;
 use observed::Observed;
 use record::Record;
 use step::Step;
@@ -159,10 +158,10 @@ impl Rotation for ArgocdRancher {
     }
 
     fn start(seen: &Observed, record: &Record) -> String {
-        product::start(seen, record)
+        report::start(seen, record)
     }
 
     fn also_invalidated(plan: &Plan<Self>) -> Vec<String> {
-        product::also_invalidated(plan)
+        report::also_invalidated(plan)
     }
 }

@@ -1,4 +1,4 @@
-//! What is there on both sides, as far as the next step depends on it: names, fingerprints and states; no secret, no time.
+//! The observed state on which the next step depends: names, fingerprints and states. It contains no secret and no time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,10 +9,10 @@ use engine::direction::Direction;
 use engine::rotation::Blocker;
 use serde::{Deserialize, Serialize};
 
-/// Both sides of one rotation.
+/// The observed state of one rotation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Observed {
-    /// What speaks against beginning a rotation. Only [`survey`](super::ArgocdRancher) looks at it.
+    /// The failed preflight checks. Only [`survey`](super::ArgocdRancher) reads them.
     pub blockers: Vec<Blocker>,
     /// The Rancher user of this command. Only the owner of a token can list or delete it.
     pub user: String,
@@ -20,36 +20,36 @@ pub struct Observed {
     pub same_rancher: bool,
     /// The cluster Secret of Argo CD.
     pub secret: SecretState,
-    /// What the backup Secret holds. `None`: there is none, or it is that of another run.
+    /// The backup Secret. `None`: there is none, or it belongs to another run.
     pub backup: Option<Backup>,
-    /// O as Rancher lists it to its owner. `None`: it is not among the tokens of this user.
+    /// The validity of O in Rancher. `None`: it is not among the tokens of this user.
     pub old: Option<Validity>,
     /// Whether Rancher accepts O.
     pub old_accepted: Acceptance,
-    /// What else needs O, in words, so that it must not be revoked.
+    /// What else needs O, so that it must not be revoked.
     pub old_needed_by: Option<String>,
-    /// Every token that carries the mark of this run, as Rancher lists it.
+    /// Every token in Rancher with the mark of this run.
     pub issued: BTreeMap<Name, Issued>,
-    /// Whether Rancher and the cluster accept N, for everything that Argo CD does with it.
+    /// Whether Rancher and the cluster accept N for all calls as Argo CD makes them.
     pub new_accepted: Acceptance,
-    /// Whether Argo CD calls this cluster at all, so that its use of N can be observed.
+    /// Whether Argo CD watches this cluster, so that its use of N can be observed.
     pub watched: bool,
-    /// What Argo CD itself reports about the cluster.
+    /// The state of the cluster in Argo CD's metrics.
     pub sync: ClusterSync,
-    /// Every call of this command with N is so long ago that Rancher has recorded it as a use. A later use is Argo CD's.
+    /// Rancher has recorded every call of this command with N. A later use is one by Argo CD.
     pub own_calls_recorded: bool,
-    /// The user wants O to stay valid.
+    /// The user requested that O stays valid.
     pub keep_old: bool,
 }
 
-/// The name of a token of Rancher, `token-abcde`; or, in a plan, a placeholder. It is no secret.
+/// The name of a token in Rancher, `token-abcde`, or a placeholder in a plan. It is not a secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Name(pub String);
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // No name in Rancher begins so.
+        // Only a placeholder begins like this.
         f.pad(if self.0.starts_with('<') { "<new>" } else { &self.0 })
     }
 }
@@ -57,15 +57,15 @@ impl fmt::Display for Name {
 /// A token by its name and the fingerprint of its value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TokenRef {
-    /// Its name. `None`: it is no token of Rancher's v3 API.
+    /// Its name. `None`: it is not a token of Rancher's v3 API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// Of the whole value.
+    /// The fingerprint of the whole value.
     pub value: Fingerprint,
 }
 
 impl TokenRef {
-    /// With the fingerprint, as other tools may show it.
+    /// The name with the fingerprint.
     pub(crate) fn with_fingerprint(&self) -> String {
         match &self.name {
             Some(name) => format!("{name} ({})", self.value),
@@ -88,27 +88,27 @@ impl fmt::Display for TokenRef {
 pub enum SecretState {
     /// There is none, it is being deleted, or it is not a cluster Secret.
     Missing,
-    /// It is there.
+    /// It exists.
     Holds {
-        /// The token in it. `None`: Argo CD does not log in with a token.
+        /// The token in it. `None`: Argo CD does not authenticate with a token.
         held: Option<TokenRef>,
-        /// What this run has left on it. `None`: nothing.
+        /// The mark of this run. `None`: there is none.
         mark: Option<RunMark>,
-        /// Who has written `config` last.
+        /// The last writer of `config`.
         writer: ConfigWriter,
     },
 }
 
-/// What a run leaves on the cluster Secret, in the same write as a token.
+/// The mark of a run on the cluster Secret, from the same write as a token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RunMark {
     /// The direction of the run.
     pub direction: Direction,
-    /// What a process needs to know that resumes the run. `None`: it cannot be read.
+    /// The details for a process that resumes the run. `None`: they cannot be read.
     pub details: Option<MarkDetails>,
 }
 
-/// The same facts as in the record, where only those who may write the cluster Secret can change them.
+/// A part of the record, where only clients that can write the cluster Secret can change it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MarkDetails {
@@ -118,35 +118,35 @@ pub struct MarkDetails {
     pub old: TokenRef,
     /// O is to stay valid.
     pub keep_old: bool,
-    /// Every new token that was written there.
+    /// Every new token that was written to the cluster Secret.
     pub placed: BTreeSet<Name>,
-    /// The last use of N, as Rancher had recorded it before N was written there.
+    /// The last use of N in Rancher before N was written to the cluster Secret.
     pub used_before: Option<String>,
 }
 
-/// Who wrote the config of the cluster Secret.
+/// The writer of the config of the cluster Secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ConfigWriter {
-    /// This program, or it is not recorded.
+    /// This program, or an unrecorded one.
     #[default]
     Ours,
-    /// Argo CD, from a copy that it had read before. It stops once it has read the present state.
+    /// Argo CD, from a stale copy. It stops once it has read the present state.
     ArgoCd,
-    /// Another writer, in words.
+    /// Another writer, as in messages.
     Other(String),
 }
 
-/// What Argo CD itself reports about a cluster, in the metrics of its application controller.
+/// The state of a cluster in the metrics of Argo CD's application controller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ClusterSync {
-    /// Nothing, and why.
+    /// It is unknown, for this reason.
     Unknown(String),
     /// Its last sync of the cluster failed.
     Failed,
-    /// It is connected, by what it read before N was written to the Secret.
+    /// Connected, but it has not read the whole cluster since N was written to the Secret.
     #[default]
     Before,
-    /// It has read the whole cluster since then.
+    /// Connected, and it has read the whole cluster since then.
     Since,
 }
 
@@ -166,14 +166,13 @@ pub struct Backup {
 /// A token that this run has issued.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Issued {
-    /// How long it is valid.
+    /// Its validity.
     pub validity: Validity,
-    /// Its value, where it is known: from the backup Secret, from the cluster Secret, or because this process has issued it.
+    /// Its value, if it is known: from the backup Secret, from the cluster Secret, or because this process has issued it.
     pub value: Option<Fingerprint>,
-    /// The token that it was issued to replace. `None`: that one is to stay valid.
+    /// The token that it replaces. `None`: that token is to stay valid.
     pub replaces: Option<Name>,
-    /// Its last use, as Rancher writes it; only whether it has changed counts. `None`: never, or Rancher does not record it
-    /// (before 2.9).
+    /// Its last use in Rancher; only a change counts. `None`: never, or Rancher does not record it (before 2.9).
     pub used: Option<String>,
 }
 
@@ -186,7 +185,7 @@ impl SecretState {
         }
     }
 
-    /// What this run has left on it.
+    /// The mark of this run.
     pub fn mark(&self) -> Option<&RunMark> {
         match self {
             Self::Holds { mark, .. } => mark.as_ref(),
@@ -194,12 +193,12 @@ impl SecretState {
         }
     }
 
-    /// The details of that, where they can be read.
+    /// The details of the mark, if they can be read.
     pub(super) fn details(&self) -> Option<&MarkDetails> {
         self.mark()?.details.as_ref()
     }
 
-    /// The other writer of what it holds.
+    /// The last writer, if it is neither this program nor Argo CD.
     pub(crate) fn other_writer(&self) -> Option<&str> {
         match self {
             Self::Holds {

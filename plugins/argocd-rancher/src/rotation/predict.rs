@@ -1,4 +1,4 @@
-//! What a step brings about, and what both sides come to by themselves afterwards.
+//! Predicts the observed state after a step, and after the waits.
 
 use client::secret::Fingerprint;
 use engine::credential::{Acceptance, Validity};
@@ -9,8 +9,8 @@ use super::observed::{Backup, ClusterSync, ConfigWriter, Issued, Name, Observed,
 use super::record::Record;
 use super::step::{Step, Which};
 
-/// See [`engine::rotation::Rotation::intend`]. The name of a new token is Rancher's to draw: it is journaled before anything is
-/// done with the token, and a token that was issued and not journaled is found by its mark.
+/// See [`engine::rotation::Rotation::intend`]. Rancher chooses the name of a new token. It is journaled before the token is used. A
+/// token that is not in the journal is found by its mark.
 pub(super) fn intend(step: &Step, run: &Run<ArgocdRancher>) -> Record {
     let mut record = run.record.clone();
     match step {
@@ -70,7 +70,7 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<ArgocdRancher>, step: &Step
     }
 }
 
-/// The backup Secret, created where there is none.
+/// The backup Secret, created if there is none.
 fn backup<'a>(seen: &'a mut Observed, record: &Record) -> &'a mut Backup {
     let backup = seen.backup.get_or_insert_default();
     backup.user.clone_from(&record.user);

@@ -1,9 +1,9 @@
-//! What the objects say of a run that is resumed.
+//! The record of a resumed run, from the objects.
 //!
-//! A client that may write Leases and nothing else must not be able to have a token issued, delivered or revoked. So O, N and
-//! whether O stays valid come from the run's own marks: the backup Secret, the cluster Secret, and the descriptions of the tokens
-//! that it issued, which only their owner can write. What the Lease claims counts only where it makes the run more careful: a token
-//! of the run may have been written to the cluster Secret, or may be about to be revoked.
+//! A client that can only write Leases must not be able to cause a token to be issued, placed or revoked. So O, N and whether O stays
+//! valid come from the run's own marks: on the backup Secret, on the cluster Secret, and in the descriptions of the tokens that it
+//! issued, which only their owner can write. The claims of the Lease count only if they make the run more careful: a token of the run
+//! may have been written to the cluster Secret, or may be about to be revoked.
 
 use std::collections::BTreeSet;
 
@@ -17,13 +17,13 @@ use super::ArgocdRancher;
 use super::observed::{Name, Observed, RunMark, TokenRef};
 use super::record::Record;
 
-/// See the module. `None`: nothing was issued, and the backup Secret does not hold what the cluster Secret holds.
+/// The record. `None`: nothing was issued, and the backup Secret does not hold the token of the cluster Secret.
 pub(super) fn recall(seen: &Observed, claimed: &Run<ArgocdRancher>) -> Option<Record> {
     let (details, backup) = (seen.secret.details(), seen.backup.as_ref());
     let has_issued = seen.secret.mark().is_some() || !seen.issued.is_empty();
     let held = seen.secret.held();
     let has_begun = held.is_some() && backup.is_some_and(|backup| backup.old.as_ref() == held);
-    // A rollback of nothing is done.
+    // A rollback without anything to restore has ended.
     if !has_issued && !has_begun && claimed.direction == Direction::Forward {
         return None;
     }
@@ -41,7 +41,7 @@ pub(super) fn recall(seen: &Observed, claimed: &Run<ArgocdRancher>) -> Option<Re
     })
 }
 
-/// A run rolls forward only if its mark on the cluster Secret says so: until then it turns again, if O still cannot be restored.
+/// A run rolls forward only if its mark on the cluster Secret says so. Otherwise it turns again, if O still cannot be restored.
 pub(super) fn direction(seen: &Observed, claimed: Direction) -> Direction {
     let marked = seen.secret.mark().map(|mark| mark.direction);
     match claimed {
@@ -50,8 +50,8 @@ pub(super) fn direction(seen: &Observed, claimed: Direction) -> Direction {
     }
 }
 
-/// O: by the mark on the cluster Secret, by those of the tokens that replace it, or by the backup Secret. Without any of these
-/// nothing was issued, and it is what the cluster Secret holds.
+/// O: by the mark on the cluster Secret, by the marks of the tokens that replace it, or by the backup Secret. Without any of these
+/// nothing was issued, and O is the token in the cluster Secret.
 fn old(seen: &Observed) -> TokenRef {
     let held = seen.secret.held();
     let backup = seen.backup.as_ref().and_then(|backup| backup.old.as_ref());
@@ -74,15 +74,15 @@ fn old(seen: &Observed) -> TokenRef {
     })
 }
 
-/// O stays valid if any mark says so or cannot be read, or if none says that it may go.
+/// O stays valid if any mark says so or cannot be read, or if no mark says that it may be revoked.
 fn is_kept(seen: &Observed) -> bool {
     let on_secret = |mark: &RunMark| mark.details.as_ref().is_none_or(|details| details.keep_old);
     let marks = [
         seen.secret.mark().map(on_secret),
         seen.backup.as_ref().map(|backup| backup.keep_old),
     ];
-    let may_go = marks.contains(&Some(false)) || seen.issued.values().any(|issued| issued.replaces.is_some());
-    marks.contains(&Some(true)) || !may_go
+    let may_be_revoked = marks.contains(&Some(false)) || seen.issued.values().any(|issued| issued.replaces.is_some());
+    marks.contains(&Some(true)) || !may_be_revoked
 }
 
 /// N: the token of this run that is in the backup Secret, or that the cluster Secret holds.
@@ -99,8 +99,8 @@ fn is_issued(seen: &Observed, token: &TokenRef) -> bool {
     token.name.as_ref().is_some_and(is)
 }
 
-/// From *place* on any token of the run may have been written to the cluster Secret. In a rollback, whatever the Lease says, a
-/// former holder of the lock may still be about to write one.
+/// From *place* on, any token of the run may have been written to the cluster Secret. In a rollback this is true regardless of the
+/// Lease, because a former holder of the lock may still be about to write one.
 fn placed(seen: &Observed, claimed: &Run<ArgocdRancher>) -> BTreeSet<Name> {
     if seen.secret.mark().is_none() && claimed.phase < Phase::Place && claimed.direction == Direction::Forward {
         return issued_by_run(seen, &claimed.record.placed);

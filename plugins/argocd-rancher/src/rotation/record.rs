@@ -1,4 +1,4 @@
-//! What a run writes down about itself.
+//! The record of a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::observed::{Issued, MarkDetails, Name, TokenRef};
 
-/// What the journal keeps: names and fingerprints.
+/// The record in the journal: names and fingerprints.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
@@ -14,27 +14,27 @@ pub struct Record {
     pub user: String,
     /// O, the token that is rotated.
     pub old: TokenRef,
-    /// Rancher accepted O at the start.
+    /// Rancher accepted O at the beginning.
     pub old_worked: bool,
     /// O is to stay valid.
     #[serde(default)]
     pub keep_old: bool,
-    /// N, the token that replaces it. `None` until it is about to be backed up.
+    /// N, the token that replaces O. `None` until it is about to be backed up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new: Option<TokenRef>,
-    /// The last use of N, as Rancher had recorded it when N was about to be written to the cluster Secret.
+    /// The last use of N in Rancher when N was about to be written to the cluster Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_before: Option<String>,
     /// Every new token that was about to be written to the cluster Secret: Argo CD may have a copy of it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub placed: BTreeSet<Name>,
-    /// Every token that was about to be revoked. A deletion cannot be conditional, so none of them may be relied on again.
+    /// Every token that was about to be revoked. A deletion cannot be conditional, so none of them may be used again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub revoked: BTreeSet<Name>,
 }
 
 impl Record {
-    /// What the next write of the cluster Secret leaves there for a process that resumes the run.
+    /// The details that the next write of the cluster Secret leaves there for a process that resumes the run.
     pub(crate) fn details(&self, used_before: Option<String>) -> MarkDetails {
         MarkDetails {
             user: self.user.clone(),

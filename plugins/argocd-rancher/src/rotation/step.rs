@@ -1,4 +1,4 @@
-//! The single steps that a rotation is made of.
+//! The steps of a rotation.
 
 use std::fmt;
 
@@ -7,29 +7,29 @@ use super::observed::{Name, TokenRef};
 /// Which of the two tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Which {
-    /// O, the one that is rotated.
+    /// O, the token that is rotated.
     Old,
-    /// One that was issued to replace it.
+    /// A token that was issued to replace it.
     New,
 }
 
-/// One step. Those on Secrets are conditional on the Secret as it was observed. Those in Rancher cannot be conditional: a token
-/// is issued under a name that Rancher draws, and deleted under a name that is never used again.
+/// One step. Writes of Secrets are conditional on the observed version. Requests to Rancher cannot be conditional: Rancher chooses the
+/// name of a new token, and a name is never reused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Keep a token in the backup Secret. From here on a new one is N.
+    /// Write a token to the backup Secret. A new token becomes N.
     BackUp {
         /// Which one.
         which: Which,
         /// The token.
         token: TokenRef,
     },
-    /// Rancher issues a new token for the cluster, with the mark of the run.
+    /// Issue a new token for the cluster, with the mark of the run.
     Issue {
-        /// The token that it replaces. `None`: that one is to stay valid.
+        /// The token that it replaces. `None`: that token is to stay valid.
         replaces: Option<Name>,
     },
-    /// Write this token to the cluster Secret, in the place of the one that it holds.
+    /// Replace the token in the cluster Secret.
     Place {
         /// Which one.
         which: Which,
@@ -38,8 +38,8 @@ pub enum Step {
         /// The last use of N, as Rancher records it now.
         used: Option<String>,
     },
-    /// Write the mark of the direction to a cluster Secret that holds the right token already. It changes the version of the
-    /// object, so that a late write of a former holder of the lock is rejected.
+    /// Write the mark of the direction to a cluster Secret that already holds the right token. The new version of the object makes the
+    /// API server reject a late write by a former holder of the lock.
     Fence,
     /// Delete a token in Rancher.
     Revoke {

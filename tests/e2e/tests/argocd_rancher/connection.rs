@@ -62,14 +62,17 @@ async fn invalid_tokens_and_contexts_are_refused() -> Result<()> {
         &ca,
         "--rancher-token-stdin",
     ];
-    let dead = fixture.bare(&url).stdin("token-dead:x").run().await?.expect(1)?;
-    assert!(dead.stderr.contains("scoped to one cluster cannot mint"), "{dead}");
+    let rejected = fixture.bare(&url).stdin("token-revoked:x").run().await?.expect(1)?;
+    assert!(
+        rejected.stderr.contains("scoped to one cluster cannot issue"),
+        "{rejected}"
+    );
     let other = fixture
         .bare(&["add", fixture.id(), "--rancher-context", "management"])
         .run()
         .await?
         .expect(1)?;
-    assert!(other.stderr.contains("a Rancher?"), "{other}");
+    assert!(other.stderr.contains("is the URL of a Rancher server"), "{other}");
     let version = fixture.run(&["version"]).run().await?.expect(0)?;
     assert!(version.stdout.contains("Rancher Version: v2.15.0"), "{version}");
     fixture.bare(&["version", "--client"]).run().await?.expect(0)?;

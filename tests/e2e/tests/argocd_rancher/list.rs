@@ -66,7 +66,7 @@ async fn list_distinguishes_disabled_expired_and_revoked_tokens() -> Result<()> 
 
     rancher.change_token(&name, &json!({"enabled": false})).await?;
     assert_eq!(single_row(&fixture, &[]).await?["state"], "disabled");
-    assert_eq!(single_row(&fixture, &["--probe"]).await?["state"], "dead");
+    assert_eq!(single_row(&fixture, &["--probe"]).await?["state"], "rejected");
     rancher.change_token(&name, &json!({"enabled": true})).await?;
     assert_eq!(single_row(&fixture, &["--probe"]).await?["probed"], "accepted");
 

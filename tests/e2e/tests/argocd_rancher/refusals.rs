@@ -23,7 +23,7 @@ async fn the_local_cluster_needs_an_unscoped_token() -> Result<()> {
         .await?
         .expect(1)?;
     ensure!(
-        needless.stderr.contains("does not need a token without a scope"),
+        needless.stderr.contains("does not need an unscoped token"),
         "{needless}"
     );
     let added = fixture.run(&["add", "local", "--unscoped"]).run().await?.expect(0)?;

@@ -16,7 +16,7 @@ async fn rollback_restores_the_start_before_retire() -> Result<()> {
     );
     let listed = fixture.run(&["list"]).run().await?.expect(0)?;
     ensure!(
-        listed.stdout.contains("rotating") && !listed.stderr.contains("was minted for"),
+        listed.stdout.contains("rotating") && !listed.stderr.contains("was issued for"),
         "{listed}"
     );
     let removed = fixture.run(&["remove", fixture.id(), "--yes"]).run().await?.expect(1)?;

@@ -60,7 +60,7 @@ async fn rotate_replaces_the_token_and_revokes_the_old_one() -> Result<()> {
       confirm  wait for Rancher to reject <old>
                delete the backup Secret
     Also invalidated:
-      <old> (<old> fingerprint): whatever else calls Rancher with it
+      <old> (<old> fingerprint): other clients that use this token
     make     back up <old>, which is in use
     make     issue a new token for this cluster only
     make     back up <new>
@@ -116,7 +116,7 @@ async fn rotate_dry_run_prints_the_plan_and_changes_nothing() -> Result<()> {
       confirm  wait for Rancher to reject <old>
                delete the backup Secret (not checked: Rancher has no dry run)
     Also invalidated:
-      <old> (<old> fingerprint): whatever else calls Rancher with it
+      <old> (<old> fingerprint): other clients that use this token
     ");
     ensure!(
         fixture.secret().await? == before && fixture.valid_tokens().await?.len() == 1,
@@ -334,7 +334,7 @@ async fn the_token_of_the_commands_own_login_is_never_revoked() -> Result<()> {
         .run()
         .await?;
     ensure!(
-        removed.stderr.contains("this command itself logs in to Rancher with"),
+        removed.stderr.contains("this command logs in to Rancher with"),
         "{removed}"
     );
     ensure!(is_valid(&fixture, &name).await?, "it was revoked");

@@ -28,10 +28,10 @@ async fn verify_succeeds_without_access_to_rancher() -> Result<()> {
     let text = mask_output(&plain);
     assert_snapshot!(text, @r"
     + secret  Secret <secret> holds <token>
-    + alone   Rancher accepts it
+    + rancher Rancher accepts it
     + proxy   a call with it succeeded (Kubernetes <version>)
-    + rights  its owner may list and watch everything that Argo CD looks at
-    proven: Argo CD can work with cluster c-id123 by Secret <secret>
+    + rights  its owner can list and watch everything that Argo CD watches
+    proven: Argo CD can use cluster c-id123 with Secret <secret>
     ");
     assert!(!seen.to_string().contains(&token(&secret)?));
     Ok(())
@@ -47,7 +47,7 @@ async fn verify_names_a_disconnected_agent_and_a_disabled_token() -> Result<()> 
     rancher.offline(cluster, Duration::from_mins(10)).await?;
     let offline = verify(&fixture, 1).await?;
     assert!(
-        offline.stdout.contains("+ alone")
+        offline.stdout.contains("+ rancher")
             && offline
                 .stdout
                 .contains("x proxy   the cluster's agent is not connected"),
@@ -60,13 +60,14 @@ async fn verify_names_a_disconnected_agent_and_a_disabled_token() -> Result<()> 
     .await?;
 
     rancher.change_token(&name, &json!({"enabled": false})).await?;
-    let dead = verify(&fixture, 1).await?;
+    let rejected = verify(&fixture, 1).await?;
     assert!(
-        dead.stdout
-            .contains("x alone   Rancher rejects it: it is revoked, expired, disabled"),
-        "{dead}"
+        rejected
+            .stdout
+            .contains("x rancher Rancher rejects it: it is revoked, expired, disabled"),
+        "{rejected}"
     );
-    assert!(!dead.stdout.contains("proxy"), "{dead}");
+    assert!(!rejected.stdout.contains("proxy"), "{rejected}");
     rancher.change_token(&name, &json!({"enabled": true})).await?;
     verify(&fixture, 0).await?;
     Ok(())
@@ -94,10 +95,7 @@ async fn verify_names_a_missing_membership_and_an_unusable_config() -> Result<()
     assert!(seen.stdout.contains("has no credential"), "{seen}");
 
     let unknown = fixture.bare(&["verify", "nowhere"]).run().await?.expect(1)?;
-    assert!(
-        unknown.stderr.contains("Argo CD has no cluster \"nowhere\""),
-        "{unknown}"
-    );
+    assert!(unknown.stderr.contains("cluster \"nowhere\" not found"), "{unknown}");
     Ok(())
 }
 

@@ -56,7 +56,7 @@ async fn list_shows_the_connection_state_of_argocd() -> Result<()> {
     let invalid = row(&fixture, &["--probe"]).await?;
     assert_eq!(
         (&invalid["argocd"]["connected"], &invalid["state"]),
-        (&json!(true), &json!("dead")),
+        (&json!(true), &json!("rejected")),
         "{invalid:#}"
     );
     assert_eq!(row(&fixture, &[]).await?["state"], "revoked");

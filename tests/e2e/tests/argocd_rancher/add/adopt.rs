@@ -26,7 +26,7 @@ async fn add_adopts_a_secret_and_changes_only_its_token() -> Result<()> {
     for flags in [["--name", "yours"], ["--label", "team=red"], ["--project", "red"]] {
         let args = [&["add", fixture.id(), "--yes"], flags.as_slice()].concat();
         let refused = fixture.run(&args).run().await?.expect(1)?;
-        let says = format!("says otherwise than {}", flags[0]);
+        let says = format!("differs from {}", flags[0]);
         assert!(refused.stderr.contains(&says), "{refused}");
     }
 
@@ -38,7 +38,7 @@ async fn add_adopts_a_secret_and_changes_only_its_token() -> Result<()> {
     assert!(added.stdout.starts_with("secret/mine adopted"), "{added}");
     // The Secret held the admin's own token. It stays valid, because the plugin did not issue it.
     assert!(
-        added.stdout.contains("token-admin, which was there before, is alive"),
+        added.stdout.contains("the previous token token-admin is still valid"),
         "{added}"
     );
     let secret = fixture.secret().await?;
@@ -84,7 +84,7 @@ async fn add_refuses_duplicate_secrets_and_names() -> Result<()> {
     assert!(
         refused
             .stderr
-            .contains("Secret third calls its cluster \"third\" already"),
+            .contains("Secret third already has the cluster name \"third\""),
         "{refused}"
     );
     Ok(())
@@ -97,7 +97,9 @@ async fn add_refuses_a_secret_without_a_bearer_token() -> Result<()> {
     fixture.by_hand("exec", &fixture.server(), &login).await?;
     let refused = fixture.run(&["add", fixture.id(), "--yes"]).run().await?.expect(1)?;
     assert!(
-        refused.stderr.contains("Argo CD does not log in with a token there"),
+        refused
+            .stderr
+            .contains("Argo CD does not authenticate with a bearer token"),
         "{refused}"
     );
     assert_eq!(config(&fixture.secret().await?)?, login);

@@ -24,12 +24,12 @@ async fn the_token_of_a_killed_add_is_listed_and_removed() -> Result<()> {
     let stray = fixture.valid_tokens().await?.remove(0);
     let listed = fixture.run(&["list"]).run().await?.expect(0)?;
     assert!(
-        listed.stderr.contains(&format!("token {stray} was minted for Secret")),
+        listed.stderr.contains(&format!("token {stray} was issued for Secret")),
         "{listed}"
     );
     let forced = ["remove", fixture.id(), "--yes", "--force=in-use"];
     let removed = fixture.run(&forced).run().await?.expect(0)?;
-    assert!(removed.stdout.contains(&format!("token/{stray} ended")), "{removed}");
+    assert!(removed.stdout.contains(&format!("token/{stray} revoked")), "{removed}");
     assert!(fixture.valid_tokens().await?.is_empty());
     fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
     Ok(())
@@ -47,7 +47,7 @@ async fn add_revokes_the_token_when_the_secret_is_rejected() -> Result<()> {
     };
     proxy.plan(On::write().path("*/secrets"), fault);
     let refused = fixture.run_at(&shell, &["add", fixture.id()]).run().await?.expect(1)?;
-    assert!(refused.stderr.contains("ended again"), "{refused}");
+    assert!(refused.stderr.contains("revoked token"), "{refused}");
     assert!(fixture.valid_tokens().await?.is_empty());
     Ok(())
 }
@@ -65,7 +65,7 @@ async fn interrupted_add_revokes_its_token() -> Result<()> {
     .await?;
     add.signal(Signal::INT)?;
     let outcome = add.finish().await?.expect(130)?;
-    assert!(outcome.stderr.contains("ended again"), "{outcome}");
+    assert!(outcome.stderr.contains("revoked token"), "{outcome}");
     assert!(fixture.valid_tokens().await?.is_empty() && fixture.secret().await.is_err());
     rancher.online(cluster).await
 }

@@ -73,7 +73,9 @@ async fn rotate_and_remove_refuse_a_secret_managed_by_an_application() -> Result
     for command in ["rotate", "remove"] {
         let refused = fixture.run(&[command, fixture.id(), "--yes"]).run().await?.expect(1)?;
         ensure!(
-            refused.stderr.contains("belongs to Argo CD application \"clusters\"")
+            refused
+                .stderr
+                .contains("is managed by Argo CD application \"clusters\"")
                 && refused.stderr.contains("--force=owner"),
             "{refused}"
         );

@@ -1,4 +1,4 @@
-//! The rotation of a cluster's token in words: where it starts from, what else it invalidates, and what it is called.
+//! The texts about the rotation of a cluster's token: its start, what else it invalidates, and its target.
 
 use argocd::ClusterSecret;
 use cli::rotation::{Commands, LeaseName, Target};
@@ -10,15 +10,15 @@ use serde::Serialize;
 use serde_json::{Map, json};
 
 use crate::address::RancherAddress as _;
+use crate::connections::ARGOCD;
 use crate::rotation::ArgocdRancher;
 use crate::rotation::observed::Observed;
 use crate::rotation::record::Record;
-use crate::sides::ARGOCD;
 
-/// What the Lease of one cluster's token says.
+/// The rotation in the Lease of a cluster's token.
 pub(crate) type LeasedRotation = cli::rotation::leases::LeasedRotation<ArgocdRancher>;
 
-/// Where a rotation that has not begun starts from.
+/// The start of a rotation that has not begun.
 pub(crate) fn start(seen: &Observed, record: &Record) -> String {
     let old = record.old.with_fingerprint();
     let accepted = match &seen.old_accepted {
@@ -34,7 +34,7 @@ pub(crate) fn start(seen: &Observed, record: &Record) -> String {
     format!("Argo CD has {old}, {accepted}; {watched}")
 }
 
-/// What else stops working with the old token.
+/// What else the rotation invalidates.
 pub(crate) fn also_invalidated(plan: &Plan<ArgocdRancher>) -> Vec<String> {
     let Record {
         old,
@@ -43,11 +43,11 @@ pub(crate) fn also_invalidated(plan: &Plan<ArgocdRancher>) -> Vec<String> {
         ..
     } = &plan.record;
     let revokes = !plan.direction.is_rollback() && !keep_old && *old_worked;
-    let line = || format!("{}: whatever else calls Rancher with it", old.with_fingerprint());
+    let line = || format!("{}: other clients that use this token", old.with_fingerprint());
     revokes.then(line).into_iter().collect()
 }
 
-/// A cluster in a sentence.
+/// A cluster, in messages.
 pub(crate) fn display(cluster: &ClusterSecret) -> String {
     let name = &cluster.name;
     match cluster.server.rancher() {
@@ -56,7 +56,7 @@ pub(crate) fn display(cluster: &ClusterSecret) -> String {
     }
 }
 
-/// A cluster of Argo CD's, as the commands of a rotation speak of it.
+/// A cluster, as the target of a rotation.
 pub(crate) fn target(cluster: &ClusterSecret, commands: Commands) -> Target {
     let (name, id) = (&cluster.object.name, cluster.server.rancher().map(|(_, id)| id));
     let mut details = Map::new();
@@ -83,18 +83,17 @@ pub(crate) fn lease(cluster: &ClusterSecret) -> LeaseName {
     }
 }
 
-/// A rotation in progress, as far as a row tells it.
+/// A rotation in progress, in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Part {
-    /// The farthest phase that was begun; `None` where the journal cannot be read.
+    /// The phase that it has reached. `None`: the journal cannot be read.
     pub phase: Option<Phase>,
-    /// Which of the two tokens it ends on.
     pub direction: Option<Direction>,
 }
 
 impl Part {
-    /// By a Lease; `None` where no rotation is in progress.
+    /// By a Lease. `None`: no rotation is in progress.
     pub(crate) fn of(rotation: &LeasedRotation) -> Option<Self> {
         let run = rotation.journal().map(engine::journal::Journal::run);
         rotation.in_progress().then(|| Self {

@@ -1,8 +1,7 @@
-//! The two sides: the cluster where Argo CD runs, and Rancher; how each is reached from what the user has.
+//! The connections to the cluster of Argo CD and to Rancher.
 //!
-//! They need not be the same cluster. `--context` is where Argo CD runs. Rancher is reached by a context of its own, or by
-//! its URL and a token. A token that Argo CD has is proven without any identity of ours, and with the trust that its Secret
-//! gives, since that is how Argo CD calls.
+//! They can be different clusters. `--context` is the cluster of Argo CD. Rancher is reached by a context of its own, or by its URL
+//! and a token. Argo CD's tokens are checked with no other credential, and with the CA of the cluster Secret, as Argo CD does.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,9 +15,10 @@ use client::connection::{Authority, Connection, Environment, Server};
 use client::error::{Doing as _, Error};
 use client::request::{self, SECRET};
 use client::secret::{Fingerprint, Secret};
-use engine::rotation::Rotation as _;
+use engine::rotation::{Blocker, Rotation as _};
 use k8s_openapi::ByteString;
-use rancher::api_token::{self, ApiToken, Credential, TokenName, bearing, proof};
+use rancher::ClusterId;
+use rancher::api_token::{self, ApiToken, Credential, IssuedToken, NewToken, TokenName, bearing, proof};
 use rancher::reach::{RancherUrl, Reach};
 use serde::Deserialize;
 use url::Url;
@@ -26,33 +26,33 @@ use url::Url;
 use crate::address::RancherAddress as _;
 use crate::rotation::ArgocdRancher;
 
-/// Argo CD's side in the words of a sentence.
+/// The cluster of Argo CD, in messages.
 pub(crate) const ARGOCD: &str = "the cluster of Argo CD";
-/// Rancher in the words of a sentence.
+/// Rancher, in messages.
 pub(crate) const RANCHER: &str = "Rancher";
 
-/// A failed request to the cluster of Argo CD. That may be reached through Rancher, which refuses in a form of its own.
+/// The error of a request to the cluster of Argo CD. It may be reached through Rancher, whose errors have another format.
 pub(crate) fn of_argocd(error: request::Error) -> Error {
     rancher::Error::from(error).on(ARGOCD)
 }
 
-/// Where Argo CD is installed unless somebody chose otherwise.
+/// Argo CD's default namespace.
 const NAMESPACE: &str = "argocd";
 
-/// What an unscoped token means.
+/// The warning about an unscoped token.
 pub(crate) const UNSCOPED: &str = "an unscoped token works for every cluster that its owner sees, and can issue and revoke tokens: \
-    whoever can read the cluster Secret can do all that";
+    so can everyone who can read the cluster Secret";
 
-/// How Rancher is reached.
+/// How to reach Rancher.
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Rancher options")]
-#[allow(clippy::struct_field_names, reason = "a field is called as its flag")]
+#[allow(clippy::struct_field_names, reason = "a field has the name of its flag")]
 pub(crate) struct RancherFlags {
-    /// The kubeconfig context of Rancher: of any of its clusters, or of its bare host
+    /// The kubeconfig context of Rancher: of the bare host or of any of its clusters
     #[arg(long, value_name = "NAME", conflicts_with = "rancher_url")]
     pub rancher_context: Option<String>,
 
-    /// The URL of Rancher; needs a token too
+    /// The URL of Rancher; requires a token
     #[arg(long, value_name = "URL")]
     pub rancher_url: Option<String>,
 
@@ -64,68 +64,55 @@ pub(crate) struct RancherFlags {
     #[arg(long, value_name = "FILE", requires = "rancher_url", value_hint = clap::ValueHint::FilePath, conflicts_with = "rancher_token_secret")]
     pub rancher_token_file: Option<PathBuf>,
 
-    /// Read the token for --rancher-url from a Secret where Argo CD runs
+    /// Read the token for --rancher-url from a Secret in Argo CD's cluster
     #[arg(long, value_name = "NAMESPACE/NAME/KEY", requires = "rancher_url")]
     pub rancher_token_secret: Option<String>,
 
-    /// Path to a certificate file of the authority that signed Rancher's certificate, for --rancher-url
+    /// Path to a cert file for the certificate authority of --rancher-url
     #[arg(long, value_name = "FILE", requires = "rancher_url", value_hint = clap::ValueHint::FilePath)]
     pub rancher_certificate_authority: Option<PathBuf>,
 }
 
-/// The side of Argo CD.
+/// The cluster of Argo CD.
 #[derive(Clone, Debug)]
 pub(crate) struct Argo {
-    /// The API server where Argo CD runs.
     pub server: Server,
-    /// The namespace of Argo CD.
     pub namespace: String,
     connection: Connection,
-    /// Clients without an identity, by URL and trust.
-    doors: Arc<Mutex<BTreeMap<(String, String), Server>>>,
+    /// Clients without a credential, by URL and CA.
+    anonymous: Arc<Mutex<BTreeMap<(String, String), Server>>>,
 }
 
-/// Rancher, and who we are there.
-#[derive(Clone, Debug)]
+/// Rancher, with the credential of this command.
+#[derive(Clone)]
 pub(crate) struct Rancher {
     /// Its own URL.
     pub base: RancherUrl,
-    /// A client of that URL with our identity.
-    pub client: Client,
-    /// The token that we log in with. `None`: with something else.
+    /// A client for that URL.
+    pub client: kube::Client,
+    /// The token of this command. `None`: it authenticates with something else.
     pub login: Option<TokenName>,
-    /// Nobody, trusting what the client trusts.
+    /// A connection with the same CA, without a credential.
     anonymous: Connection,
 }
 
-/// A client without a `Debug` of its own.
-#[derive(Clone)]
-pub(crate) struct Client(pub kube::Client);
-
-impl std::fmt::Debug for Client {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Client")
-    }
-}
-
 impl Argo {
-    /// Finds it. Sends nothing.
+    /// By the flags. Sends nothing.
     pub(crate) fn open(global: &GlobalFlags, environment: &Environment) -> Result<Self, Error> {
         let connection = global.connection.load(environment)?;
-        let given = global.connection.namespace.as_deref().filter(|name| !name.is_empty());
-        let namespace = given.unwrap_or(NAMESPACE).to_owned();
+        let namespace = global.connection.namespace.as_deref().filter(|name| !name.is_empty());
+        let namespace = namespace.unwrap_or(NAMESPACE).to_owned();
         Ok(Self {
             server: connection.connect()?,
             namespace,
             connection,
-            doors: Arc::default(),
+            anonymous: Arc::default(),
         })
     }
 
-    /// What tells this Argo CD from others, also from one of the same namespace in another cluster: the uid of its Secret
-    /// `argocd-secret`. Whoever uses this program may read Secrets in that namespace, and need not be allowed to read
-    /// Namespaces; all callers must find the same. Without that Secret it is the uid of namespace kube-system. `None`: neither
-    /// can be read.
+    /// The identity of this Argo CD, for the marks of tokens: the uid of its Secret `argocd-secret`, or else of namespace kube-system.
+    /// All users must see the same identity. They can all read Secrets in Argo CD's namespace, but not all can read Namespaces.
+    /// `None`: neither can be read.
     pub(crate) async fn identity(&self) -> Result<Option<String>, Error> {
         let client = &self.server.client;
         let metadata = request::get_metadata(client, SECRET, Some(&self.namespace), "argocd-secret").await;
@@ -140,14 +127,13 @@ impl Argo {
         }
     }
 
-    /// All clusters that Argo CD knows.
     pub(crate) async fn clusters(&self) -> Result<Vec<ClusterSecret>, Error> {
         let found = cluster_secret::list(&self.server.client, &self.namespace).await;
         found.map_err(of_argocd)
     }
 
-    /// The server of a cluster as Argo CD calls it: its URL, the trust of its Secret, and this token. Over the connections that
-    /// are open already, where others were called at the same place with the same trust.
+    /// A client as Argo CD calls a cluster: by its URL, with the CA of its Secret, and with this token. It shares the connections of
+    /// other clients with the same URL and CA.
     pub(crate) fn as_argocd(
         &self,
         url: &Url,
@@ -155,22 +141,22 @@ impl Argo {
         token: &Secret,
         rancher: Option<&Rancher>,
     ) -> Result<Server, Error> {
-        let trust = match (config.ca(), rancher) {
+        let authority = match (config.ca(), rancher) {
             (Some(pem), _) => Fingerprint::of(&pem).to_string(),
             (None, Some(_)) if config.insecure() => "that of Rancher".to_owned(),
             (None, _) => "public".to_owned(),
         };
-        let door = (url.to_string(), format!("{trust} {:?}", config.server_name()));
-        let known = self.doors().get(&door).cloned();
-        if let Some(server) = known {
-            return bearing_there(server, token);
+        let key = (url.to_string(), format!("{authority} {:?}", config.server_name()));
+        let cached = self.anonymous().get(&key).cloned();
+        if let Some(server) = cached {
+            return with_token(server, token);
         }
         let server = self.connect(url, config, rancher)?;
-        self.doors().insert(door, server.clone());
-        bearing_there(server, token)
+        self.anonymous().insert(key, server.clone());
+        with_token(server, token)
     }
 
-    /// The same over a connection of its own: behind a load balancer it may be another replica that answers.
+    /// The same over a new connection: behind a load balancer, another replica may respond.
     pub(crate) fn as_argocd_anew(
         &self,
         url: &Url,
@@ -178,14 +164,14 @@ impl Argo {
         token: &Secret,
         rancher: Option<&Rancher>,
     ) -> Result<Server, Error> {
-        bearing_there(self.connect(url, config, rancher)?, token)
+        with_token(self.connect(url, config, rancher)?, token)
     }
 
     fn connect(&self, url: &Url, config: &ClusterConfig, rancher: Option<&Rancher>) -> Result<Server, Error> {
         let ca = config.ca();
         let connection = match (&ca, rancher) {
             (Some(pem), _) => self.connection.anonymous_at(url.clone(), Authority::Pem(pem)),
-            // It does not check the certificate; we do, by what we know of Rancher.
+            // Argo CD does not verify the certificate here. This command does, as for Rancher.
             (None, Some(rancher)) if config.insecure() => rancher.anonymous.anonymous_at(url.clone(), Authority::Same),
             (None, _) => self.connection.anonymous_at(url.clone(), Authority::Public),
         };
@@ -196,20 +182,19 @@ impl Argo {
         connection.connect()
     }
 
-    fn doors(&self) -> MutexGuard<'_, BTreeMap<(String, String), Server>> {
-        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    fn anonymous(&self) -> MutexGuard<'_, BTreeMap<(String, String), Server>> {
+        self.anonymous.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn bearing_there(server: Server, token: &Secret) -> Result<Server, Error> {
+fn with_token(server: Server, token: &Secret) -> Result<Server, Error> {
     let client = bearing(&server.client, token)
-        .ok_or_else(|| Error::failed("the token in the Secret has characters that cannot be sent"))?;
+        .ok_or_else(|| Error::failed("the token in the Secret has characters that are invalid in a request"))?;
     Ok(Server { client, ..server })
 }
 
 impl RancherFlags {
-    /// The commands about a cluster Secret, with the flags that lead to the same two sides. A token on standard input cannot be
-    /// repeated: the same flag asks for it again.
+    /// The commands for a cluster Secret, with the same connection flags.
     pub(crate) fn commands(&self, secret: &str, global: &GlobalFlags) -> Commands {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
         let commands = Commands::new(ArgocdRancher::KIND, secret, global)
@@ -229,7 +214,7 @@ impl RancherFlags {
         }
     }
 
-    /// Rancher, where the user has said how to reach it. Sends nothing to Rancher.
+    /// Rancher by the flags. `None`: there are none. Sends nothing to Rancher.
     pub(crate) async fn open(
         &self,
         argo: &Argo,
@@ -246,7 +231,7 @@ impl RancherFlags {
             let token = connection.bearer_token().await.doing(format!("log in to {RANCHER}"))?;
             return Ok(Some(Rancher {
                 login: token.as_ref().and_then(name_of),
-                client: Client(connection.at(base.url().clone()).connect()?.client),
+                client: connection.at(base.url().clone()).connect()?.client,
                 anonymous: connection.anonymous_at(base.url().clone(), Authority::Same),
                 base,
             }));
@@ -257,12 +242,12 @@ impl RancherFlags {
         }
     }
 
-    /// The same for a verb that cannot do without.
+    /// The same for a command that requires Rancher.
     pub(crate) async fn require(&self, argo: &Argo, global: &GlobalFlags, context: &Context) -> Result<Rancher, Error> {
         self.open(argo, global, context).await?.ok_or_else(|| {
-            Error::usage("Rancher is needed for this, and nothing says how to reach it")
-                .hint("give a context of Rancher with --rancher-context")
-                .hint("or its URL with --rancher-url, and a token with --rancher-token-stdin, -file or -secret")
+            Error::usage("no connection to Rancher is configured")
+                .hint("pass a context of Rancher with --rancher-context")
+                .hint("or pass its URL with --rancher-url, and a token with --rancher-token-stdin, -file or -secret")
         })
     }
 
@@ -284,11 +269,11 @@ impl RancherFlags {
         let authority = pem.as_deref().map_or(Authority::Public, Authority::Pem);
         let anonymous = argo.connection.anonymous_at(base.url().clone(), authority);
         let client = bearing(&anonymous.connect()?.client, &token)
-            .ok_or_else(|| Error::usage("the token for --rancher-url has characters that cannot be sent"))?;
+            .ok_or_else(|| Error::usage("the token for --rancher-url has characters that are invalid in a request"))?;
         Ok(Rancher {
             base,
             login: name_of(&token),
-            client: Client(client),
+            client,
             anonymous,
         })
     }
@@ -308,69 +293,97 @@ impl RancherFlags {
         match &self.rancher_token_secret {
             Some(place) => from_secret(argo, place).await,
             None => Err(Error::usage("--rancher-url needs a token")
-                .hint("give it with --rancher-token-stdin, --rancher-token-file or --rancher-token-secret")),
+                .hint("pass it with --rancher-token-stdin, --rancher-token-file or --rancher-token-secret")),
         }
     }
 }
 
 impl Rancher {
-    /// A client without any identity.
+    /// A client without a credential.
     pub(crate) fn public(&self) -> Result<kube::Client, Error> {
         Ok(self.anonymous.connect()?.client)
     }
 
-    /// Who we are there. Fails in plain words where this is no Rancher, or we are nobody.
+    /// The user of this command. The error has a hint if this is not Rancher, or the token is invalid.
     pub(crate) async fn whoami(&self) -> Result<api_token::User, Error> {
-        let asked = api_token::whoami(&self.client.0).await;
-        asked.map_err(|error| {
+        let user = api_token::whoami(&self.client).await;
+        user.map_err(|error| {
             let code = error.code();
             let error = error.on(RANCHER);
             match code {
                 Some(401) => {
-                    error.hint("a token that is scoped to one cluster cannot mint others: use one without a scope")
+                    error.hint("a token that is scoped to one cluster cannot issue others: use an unscoped one")
                 }
-                Some(403 | 404) => error.hint(format!("is {} a Rancher?", self.base)),
+                Some(403 | 404) => error.hint(format!("check that {} is the URL of a Rancher server", self.base)),
                 _ => error,
             }
         })
     }
 
-    /// Whether this is the token that we log in with.
+    pub(crate) async fn tokens(&self) -> Result<Vec<ApiToken>, Error> {
+        let tokens = api_token::list(&self.client).await;
+        tokens.map_err(|error| error.on(RANCHER))
+    }
+
+    pub(crate) async fn issue(&self, new: &NewToken) -> Result<IssuedToken, Error> {
+        let issued = api_token::issue(&self.client, new).await;
+        issued.map_err(|error| error.on(RANCHER))
+    }
+
+    pub(crate) async fn revoke(&self, name: &TokenName) -> Result<(), Error> {
+        let deleted = api_token::delete(&self.client, name).await;
+        deleted.map(drop).map_err(|error| error.on(RANCHER))
+    }
+
+    /// Whether a cluster is reached through this Rancher.
+    pub(crate) fn serves(&self, cluster: &ClusterSecret) -> bool {
+        let through = cluster.server.rancher();
+        through.is_some_and(|(_, id)| self.server_of(&id).same_place(&cluster.server))
+    }
+
+    /// Set if a cluster is reached through another Rancher.
+    pub(crate) fn not_here(&self, cluster: &ClusterSecret) -> Option<Blocker> {
+        let blocker = || {
+            Blocker::new(
+                format!("{} is not reached through {}", cluster.server, self.base),
+                "pass the Rancher that it is reached through with --rancher-context or --rancher-url",
+            )
+        };
+        (!self.serves(cluster)).then(blocker)
+    }
+
+    /// Whether this is the token of this command.
     pub(crate) fn logs_in_with(&self, token: &ApiToken) -> bool {
         token.current || self.login.as_ref() == Some(&token.name)
     }
 
-    /// What speaks against a token for this cluster alone, or, `unscoped`, against one for all. Only Rancher's own cluster is
-    /// asked about: for others nothing is redirected (seen on Rancher 2.15.0 and 2.12.0).
-    pub(crate) async fn wrong_scope(
-        &self,
-        cluster: &rancher::ClusterId,
-        unscoped: bool,
-    ) -> Result<Option<(String, &'static str)>, Error> {
+    /// Set if the cluster needs a token with another scope. Only cluster local can need an unscoped token: for others Rancher does not
+    /// redirect (seen on Rancher 2.15.0 and 2.12.0).
+    pub(crate) async fn wrong_scope(&self, cluster: &ClusterId, unscoped: bool) -> Result<Option<Blocker>, Error> {
         let is_local = cluster.as_str() == "local";
         let redirects = is_local && {
-            let asked = proof::needs_no_scope(&self.client.0, cluster).await;
-            asked.doing(format!("ask {RANCHER} for what cluster {cluster} serves"))?
+            let needed = proof::needs_no_scope(&self.client, cluster).await;
+            needed.doing(format!("check how {RANCHER} serves cluster {cluster}"))?
         };
         Ok(match (redirects, unscoped) {
-            (true, false) => Some((
+            (true, false) => Some(Blocker::new(
                 format!(
-                    "with a token for cluster {cluster} alone Argo CD could not work: this Rancher redirects /api and /apis of \
-                     it out of the token's scope"
+                    "Argo CD cannot use a token that is limited to cluster {cluster}: this Rancher redirects its /api and /apis out \
+                     of the token's scope"
                 ),
-                "let Argo CD reach that cluster directly (https://kubernetes.default.svc where it runs there), or issue a token \
-                 for all clusters with --unscoped",
+                "let Argo CD reach that cluster directly (by https://kubernetes.default.svc, if it runs there), or issue an unscoped \
+                 token with --unscoped",
             )),
-            (false, true) => Some((
-                format!("cluster {cluster} does not need a token without a scope"),
-                "leave out --unscoped",
+            (false, true) => Some(Blocker::new(
+                format!("cluster {cluster} does not need an unscoped token"),
+                "omit --unscoped",
             )),
             _ => None,
         })
     }
 
-    /// Where a cluster of its is served, as Argo CD is to be told.
-    pub(crate) fn server_of(&self, cluster: &rancher::ClusterId) -> ServerUrl {
+    /// The URL of one of its clusters, for Argo CD.
+    pub(crate) fn server_of(&self, cluster: &ClusterId) -> ServerUrl {
         ServerUrl::through_rancher(&self.base, cluster)
     }
 }
@@ -396,7 +409,6 @@ async fn from_secret(argo: &Argo, place: &str) -> Result<Secret, Error> {
     let secret = secret.map_err(of_argocd)?;
     let bytes = secret.data.and_then(|mut data| data.remove(key));
     let text = bytes.and_then(|bytes| String::from_utf8(bytes.0).ok());
-    let text =
-        text.ok_or_else(|| Error::failed(format!("Secret {namespace}/{name} has no text under the key {key}")))?;
+    let text = text.ok_or_else(|| Error::failed(format!("Secret {namespace}/{name} has no text in key {key}")))?;
     Ok(Secret::new(text.trim()))
 }
