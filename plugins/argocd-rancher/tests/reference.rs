@@ -19,6 +19,9 @@ fn pages_are_up_to_date() {
 #[test]
 fn help_follows_the_rules() {
     plugin()
-        .check_help(env!("CARGO_BIN_EXE_kubectl-argocd_rancher"), &["add", "rollback", "rotate"])
+        .check_help(
+            env!("CARGO_BIN_EXE_kubectl-argocd_rancher"),
+            &["add", "rollback", "rotate"],
+        )
         .unwrap();
 }

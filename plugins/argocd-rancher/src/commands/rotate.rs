@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::run::{Command, Common};
 use crate::address::RancherAddress as _;
 use crate::connections::{self, ARGOCD, Argo};
+use crate::controller::check;
 use crate::controller::fleet::Fleet;
 use crate::controller::{ClusterController, Options};
 use crate::report::{self, LeasedRotation};
@@ -87,6 +88,9 @@ pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context)
     let rancher = common.rancher.require(&argo, global, context).await?;
     let fleet = Fleet::survey(argo, rancher).await?;
     let clusters = rotate.clusters(&fleet, context).await?;
+    if !common.force.contains(&check::USE) {
+        fleet.await_metrics(&clusters).await;
+    }
     let options = Options {
         keep_old: rotate.keep_old,
         unscoped: rotate.unscoped,

@@ -4,14 +4,18 @@
 use std::time::Duration;
 
 use argocd::application::{self, Application};
-use argocd::{ClusterSecret, lookup};
+use argocd::{ClusterSecret, connection, lookup};
 use client::error::Error;
 use client::secret::Secret;
 use rancher::api_token::{self, ApiToken};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::SCRAPE;
 use crate::connections::{Argo, RANCHER, Rancher, of_argocd};
+
+/// Argo CD collects the metrics of its clusters every 30 s.
+const COLLECTION: Duration = Duration::from_secs(35);
 
 /// The state when the command began.
 pub(crate) struct Fleet {
@@ -69,6 +73,21 @@ impl Fleet {
     pub(crate) fn is_watched(&self, cluster: &ClusterSecret) -> bool {
         let mut applications = self.applications.iter().flatten();
         applications.any(|application| application.points_at(cluster))
+    }
+
+    /// Waits until the metrics of Argo CD contain the watched ones of these clusters. They lack a cluster that was added just now.
+    pub(crate) async fn await_metrics(&self, clusters: &[&ClusterSecret]) {
+        let begun = Instant::now();
+        let watched: Vec<_> = clusters.iter().filter(|cluster| self.is_watched(cluster)).collect();
+        while !watched.is_empty() && begun.elapsed() < COLLECTION {
+            match connection::read(&self.argo.server.client, &self.argo.namespace).await {
+                Ok(Some(metrics)) if watched.iter().any(|cluster| !metrics.contains_key(&cluster.server)) => {
+                    tokio::time::sleep(SCRAPE).await;
+                }
+                // The preflight check says what is wrong.
+                _ => return,
+            }
+        }
     }
 
     /// Another Secret with the same URL, in words: Argo CD writes to either of them.
