@@ -1,5 +1,4 @@
-//! `kubectl bootstrap-token completion`: how a shell learns to complete this plugin; and the ids, which only the server
-//! knows.
+//! `kubectl bootstrap-token completion`: prints the completion script, and completes the ids of tokens.
 
 use bootstrap::tokens;
 use cli::ExitCode;
@@ -7,51 +6,48 @@ use cli::app::{self, Candidate, CompletionRequest, Context};
 use client::error::Error;
 
 use crate::cli::BootstrapToken;
-use crate::side::Side;
+use crate::cluster::ClusterConnection;
 
-/// What is typed after `kubectl bootstrap-token completion`.
 #[derive(clap::Args, Clone, Copy, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Completion {}
 
 const EXAMPLES: &str = "\
 Examples:
-  # kubectl 1.26 and later complete a plugin by a program of this name on the PATH
+  # Install the script on the PATH, where kubectl 1.26 and later finds it
   kubectl bootstrap-token completion > ~/.local/bin/kubectl_complete-bootstrap_token
   chmod +x ~/.local/bin/kubectl_complete-bootstrap_token
 
-kubectl's own completion must be set up in the shell: see `kubectl completion --help`.";
+It needs kubectl's own completion in the shell: see `kubectl completion --help`.";
 
-/// Runs it.
 pub(crate) fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
     context.ui.write_out(&app::shim::<BootstrapToken>()?)?;
     Ok(ExitCode::Done)
 }
 
-/// Verbs whose words are ids, with how many they take.
-fn takes_ids(verb: &str) -> usize {
-    match verb {
+/// How many ids a command takes.
+fn takes_ids(command: &str) -> usize {
+    match command {
         "revoke" => usize::MAX,
         "extend" | "kubeconfig" | "rollback" | "rotate" | "status" | "verify" => 1,
         _ => 0,
     }
 }
 
-/// Tokens by id, with their descriptions.
+/// Ids with their descriptions.
 pub(crate) async fn candidates(request: CompletionRequest, context: Context) -> Vec<Candidate> {
-    let limit = request.verbs.first().map_or(0, |verb| takes_ids(verb));
+    let limit = request.verbs.first().map_or(0, |command| takes_ids(command));
     if request.flag.is_some() || request.words.len() >= limit {
         return Vec::new();
     }
-    let Ok(side) = Side::open(&request.global, &context) else {
+    let Ok(cluster) = ClusterConnection::open(&request.global, &context) else {
         return Vec::new();
     };
-    let tokens = tokens::list(side.client(), None).await.unwrap_or_default();
+    let tokens = tokens::list(cluster.client(), None).await.unwrap_or_default();
+    let is_typed = |id: &str| request.words.iter().any(|word| word == id);
+    let candidate = |(id, description): (bootstrap::TokenId, String)| Candidate::new(id.as_str(), description);
     let tokens = tokens
         .into_iter()
         .filter_map(|secret| Some((secret.id?, secret.description)));
-    tokens
-        .filter(|(id, _)| request.words.iter().all(|word| word != id.as_str()))
-        .map(|(id, description)| Candidate::new(id.as_str(), description))
-        .collect()
+    tokens.filter(|(id, _)| !is_typed(id.as_str())).map(candidate).collect()
 }

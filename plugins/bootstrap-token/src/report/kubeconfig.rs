@@ -9,13 +9,13 @@ use serde_json::json;
 
 use crate::endpoint::Endpoint;
 
-/// The file, as YAML. It holds the token.
+/// The file as YAML. It contains the token.
 pub(crate) fn of(token: &Token, endpoint: &Endpoint) -> Result<String, Error> {
     let mut cluster = json!({ "server": endpoint.server });
     if let Some(authority) = &endpoint.authority {
         cluster["certificate-authority-data"] = json!(STANDARD.encode(authority));
     }
-    // The names are those that a kubelet gives its own.
+    // The kubelet uses the same names.
     output::to_yaml(&json!({
         "apiVersion": "v1",
         "kind": "Config",

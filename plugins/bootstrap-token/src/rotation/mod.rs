@@ -60,7 +60,7 @@ pub struct BootstrapToken;
 
 impl Rotation for BootstrapToken {
     const KIND: &'static str = "bootstrap-token";
-    const FIELD_MANAGER: &'static str = crate::side::MANAGER;
+    const FIELD_MANAGER: &'static str = crate::cluster::MANAGER;
     const QUIET_FLAG: &'static str = "overlap";
     const CHECKS: &'static [Check] = &[
         blockers::OWNER,

@@ -1,7 +1,6 @@
-//! Why a token cannot work, in the order in which Kubernetes finds out.
+//! The rules of the authenticator, in its order.
 //!
-//! To the one who shows the token every one of these is the same bare `401 Unauthorized`, and the API server logs the
-//! difference only at `-v=3`.
+//! The client gets the same `401 Unauthorized` for every broken rule. The API server logs which one only at `-v=3`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,19 +11,19 @@ use serde::Serialize;
 use crate::expiration::{self, Expiration};
 use crate::secret::{AUTHENTICATION, NAMESPACE, SIGNING, TYPE, TokenSecret, USAGE_PREFIX};
 
-/// The group that every token is in, and that none may name.
-pub const EVERY_TOKEN: &str = "system:bootstrappers";
+/// The group of all bootstrap tokens. No token may name it.
+pub const BOOTSTRAPPERS: &str = "system:bootstrappers";
 const GROUP_PREFIX: &str = "system:bootstrappers:";
-/// The group that kubeadm's bindings are for.
+/// The group that kubeadm binds its roles to.
 pub const KUBEADM_GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
 
-/// A group that a token may be in besides `system:bootstrappers`.
+/// A group of a token besides `system:bootstrappers`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Group(String);
 
 impl Group {
-    /// As text.
+    /// The group as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -36,28 +35,28 @@ impl fmt::Display for Group {
     }
 }
 
-/// Why a text is no group for a token.
+/// Why a text is not a group for a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GroupFlaw {
-    /// Between two commas, or after the last one.
+    /// Nothing between two commas, or after the last one.
     #[error("is empty: a comma too many")]
     Empty,
     /// `system:bootstrappers` itself.
-    #[error("is given to every token and must not be named")]
-    EveryToken,
-    /// Anything else that is no group of bootstrappers.
+    #[error("is a group of every token and must not be named")]
+    Bootstrappers,
+    /// Another prefix.
     #[error("does not begin with system:bootstrappers:")]
     NotBootstrappers,
-    /// Around it or in it.
-    #[error("has a space in it")]
+    /// White space.
+    #[error("contains a space")]
     Space,
-    /// A character that is not allowed.
-    #[error("has characters other than a-z, 0-9, ':' and '-'")]
+    /// Another character.
+    #[error("contains characters other than a-z, 0-9, ':' and '-'")]
     Characters,
-    /// Ends with `:` or `-`.
+    /// The last character is `:` or `-`.
     #[error("does not end with a letter or a digit")]
     End,
-    /// Too long.
+    /// More than 256 characters.
     #[error("is longer than 256 characters after system:bootstrappers:")]
     TooLong,
 }
@@ -71,8 +70,8 @@ impl FromStr for Group {
         if text.is_empty() {
             return Err(GroupFlaw::Empty);
         }
-        if text == EVERY_TOKEN {
-            return Err(GroupFlaw::EveryToken);
+        if text == BOOTSTRAPPERS {
+            return Err(GroupFlaw::Bootstrappers);
         }
         if text.contains(char::is_whitespace) {
             return Err(GroupFlaw::Space);
@@ -99,18 +98,18 @@ impl FromStr for Group {
 pub enum Usage {
     /// As a bearer token.
     Authentication,
-    /// To sign `cluster-info`, which `kubeadm join` needs when it is given nothing but the token.
+    /// To sign `cluster-info`, so that `kubeadm join` can trust the cluster by the token.
     Signing,
 }
 
-/// A word that is no usage.
+/// A text that is not a usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a usage is authentication or signing")]
 pub struct NotAUsage;
 
 impl Usage {
-    /// As Kubernetes calls it.
-    pub fn word(self) -> &'static str {
+    /// The name of the usage in Kubernetes.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Authentication => AUTHENTICATION,
             Self::Signing => SIGNING,
@@ -119,13 +118,13 @@ impl Usage {
 
     /// The key in the Secret.
     pub fn key(self) -> String {
-        format!("{USAGE_PREFIX}{}", self.word())
+        format!("{USAGE_PREFIX}{}", self.name())
     }
 }
 
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.word())
+        f.pad(self.name())
     }
 }
 
@@ -141,49 +140,49 @@ impl FromStr for Usage {
     }
 }
 
-/// One reason for which the API server refuses a token.
+/// A reason why the API server rejects a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Flaw {
-    /// Its Secret stands in another namespace, where nobody looks.
+    /// The Secret is in this namespace instead of `kube-system`.
     Namespace(String),
     /// The Secret's name is not `bootstrap-token-` and an id.
     Name,
     /// The Secret is being deleted.
     Deleting,
-    /// The Secret is of another type.
+    /// The Secret is of this type.
     Type(String),
     /// The Secret has no data at all.
     NoData,
     /// There is no `token-secret`.
     NoSecret,
-    /// `token-secret` is not 16 lower-case letters or digits, so that no token can match it.
+    /// `token-secret` is not 16 lower-case letters or digits.
     MalformedSecret,
     /// There is no `token-id`.
     NoId,
     /// `token-id` is not the id in the Secret's name.
     IdMismatch,
-    /// It has ended.
+    /// It has expired.
     Expired(Timestamp),
-    /// `expiration` is no time.
-    UnparsableExpiration,
-    /// It is not for authentication: the usage is absent, or (`true`) there with another value than `true`.
+    /// `expiration` is not a time.
+    InvalidExpiration,
+    /// It is not for authentication.
     NotForAuthentication {
-        /// The key is there.
+        /// The key of the usage exists, with another value than `true`.
         present: bool,
     },
-    /// A group that is none; it spoils the whole token.
+    /// A group is invalid, which makes the whole token invalid.
     Group {
-        /// As it stands there.
+        /// The text in the Secret.
         group: String,
-        /// What is wrong with it.
+        /// Why it is invalid.
         flaw: GroupFlaw,
     },
 }
 
 impl Flaw {
-    /// A word for machines.
-    pub fn word(&self) -> &'static str {
+    /// The reason in JSON output.
+    pub fn code(&self) -> &'static str {
         match self {
             Self::Namespace(_) => "wrong-namespace",
             Self::Name => "wrong-name",
@@ -193,7 +192,7 @@ impl Flaw {
             Self::NoSecret | Self::MalformedSecret => "bad-secret",
             Self::NoId | Self::IdMismatch => "bad-id",
             Self::Expired(_) => "expired",
-            Self::UnparsableExpiration => "bad-expiration",
+            Self::InvalidExpiration => "bad-expiration",
             Self::NotForAuthentication { .. } => "no-authentication",
             Self::Group { .. } => "bad-group",
         }
@@ -205,7 +204,7 @@ impl fmt::Display for Flaw {
         match self {
             Self::Namespace(namespace) => write!(f, "its Secret is in namespace {namespace}, not in {NAMESPACE}"),
             Self::Name => {
-                f.write_str("its Secret is not called bootstrap-token- and an id of 6 lower-case letters or digits")
+                f.write_str("its Secret is not named bootstrap-token-ID, with an ID of 6 lower-case letters or digits")
             }
             Self::Deleting => f.write_str("its Secret is being deleted"),
             Self::Type(kind) => write!(f, "its Secret is of type {kind:?}, not {TYPE}"),
@@ -215,8 +214,8 @@ impl fmt::Display for Flaw {
             Self::NoId => f.write_str("token-id is missing"),
             Self::IdMismatch => f.write_str("token-id is not the id in the Secret's name"),
             Self::Expired(end) => write!(f, "expired at {}", expiration::format(*end)),
-            Self::UnparsableExpiration => f.write_str("expiration is not an RFC 3339 time, which counts as expired"),
-            Self::NotForAuthentication { present: false } => f.write_str("it is not for authentication"),
+            Self::InvalidExpiration => f.write_str("expiration is not an RFC 3339 time, so it counts as expired"),
+            Self::NotForAuthentication { present: false } => f.write_str("its usages do not include authentication"),
             Self::NotForAuthentication { present: true } => {
                 f.write_str("usage-bootstrap-authentication is not exactly \"true\"")
             }
@@ -225,64 +224,61 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// Every reason for which the API server refuses the token of this Secret, in the authenticator's order: it stops at the
-/// first, and whoever repairs that meets the next. Empty: it accepts the token.
-///
-/// (`AuthenticateToken` of `plugin/pkg/auth/authenticator/token/bootstrap/bootstrap.go`, kubernetes/kubernetes v1.36.3.)
-pub fn why_not(secret: &TokenSecret, now: Timestamp) -> Vec<Flaw> {
-    let mut flaws = Vec::new();
-    if secret.namespace != NAMESPACE {
-        flaws.push(Flaw::Namespace(secret.namespace.clone()));
+impl TokenSecret {
+    /// All reasons why the API server rejects the token, in the order of the authenticator. Empty: it accepts the token.
+    ///
+    /// (`AuthenticateToken` in `plugin/pkg/auth/authenticator/token/bootstrap/bootstrap.go`, kubernetes/kubernetes v1.36.3.)
+    pub fn flaws(&self, now: Timestamp) -> Vec<Flaw> {
+        let mut flaws = Vec::new();
+        if self.namespace != NAMESPACE {
+            flaws.push(Flaw::Namespace(self.namespace.clone()));
+        }
+        if self.id.is_none() {
+            flaws.push(Flaw::Name);
+        }
+        if self.deleting {
+            flaws.push(Flaw::Deleting);
+        }
+        if self.kind != TYPE {
+            flaws.push(Flaw::Type(self.kind.clone()));
+        }
+        if self.has_no_data {
+            flaws.push(Flaw::NoData);
+            return flaws;
+        }
+        flaws.extend(self.flaws_of_halves());
+        match self.expiration {
+            Expiration::At(end) if end <= now => flaws.push(Flaw::Expired(end)),
+            Expiration::Invalid => flaws.push(Flaw::InvalidExpiration),
+            Expiration::At(_) | Expiration::Never => {}
+        }
+        if !self.is_for(Usage::Authentication) {
+            let present = self.usages_off.iter().any(|usage| usage == AUTHENTICATION);
+            flaws.push(Flaw::NotForAuthentication { present });
+        }
+        flaws.extend(self.groups.iter().filter_map(|group| {
+            let flaw = group.parse::<Group>().err()?;
+            let group = group.clone();
+            Some(Flaw::Group { group, flaw })
+        }));
+        flaws
     }
-    if secret.id.is_none() {
-        flaws.push(Flaw::Name);
-    }
-    if secret.deleting {
-        flaws.push(Flaw::Deleting);
-    }
-    if secret.kind != TYPE {
-        flaws.push(Flaw::Type(secret.kind.clone()));
-    }
-    if secret.has_no_data {
-        flaws.push(Flaw::NoData);
-        return flaws;
-    }
-    flaws.extend(of_halves(secret));
-    match secret.expiration {
-        Expiration::At(end) if end <= now => flaws.push(Flaw::Expired(end)),
-        Expiration::Unparsable => flaws.push(Flaw::UnparsableExpiration),
-        Expiration::At(_) | Expiration::Never => {}
-    }
-    if !secret.is_for(Usage::Authentication) {
-        let present = secret.usages_off.iter().any(|usage| usage == AUTHENTICATION);
-        flaws.push(Flaw::NotForAuthentication { present });
-    }
-    flaws.extend(of_groups(secret));
-    flaws
-}
 
-fn of_halves(secret: &TokenSecret) -> impl Iterator<Item = Flaw> {
-    let half = match (&secret.secret_is_well_formed, secret.has_secret) {
-        (true, _) => None,
-        (false, true) => Some(Flaw::MalformedSecret),
-        (false, false) => Some(Flaw::NoSecret),
-    };
-    let id = match (&secret.stated_id, &secret.id) {
-        (None, _) => Some(Flaw::NoId),
-        (Some(stated), Some(id)) if stated == id.as_str() => None,
-        // Where the name has no id either, the name is what is wrong.
-        (Some(_), None) => None,
-        (Some(_), Some(_)) => Some(Flaw::IdMismatch),
-    };
-    half.into_iter().chain(id)
-}
-
-fn of_groups(secret: &TokenSecret) -> impl Iterator<Item = Flaw> {
-    secret.groups.iter().filter_map(|group| {
-        let flaw = group.parse::<Group>().err()?;
-        let group = group.clone();
-        Some(Flaw::Group { group, flaw })
-    })
+    fn flaws_of_halves(&self) -> impl Iterator<Item = Flaw> {
+        let half = match (self.secret_is_well_formed, self.has_secret) {
+            (true, _) => None,
+            (false, true) => Some(Flaw::MalformedSecret),
+            (false, false) => Some(Flaw::NoSecret),
+        };
+        let id = match (&self.stated_id, &self.id) {
+            (None, _) => Some(Flaw::NoId),
+            (Some(stated), Some(id)) if stated == id.as_str() => None,
+            // The name is invalid, which is a flaw of its own.
+            (Some(_), None) => None,
+            (Some(_), Some(_)) => Some(Flaw::IdMismatch),
+        };
+        half.into_iter().chain(id)
+    }
 }
 
 #[cfg(test)]
@@ -327,17 +323,17 @@ mod tests {
         secret
     }
 
-    fn said(secret: KubeSecret) -> Vec<String> {
+    fn flaws(secret: KubeSecret) -> Vec<String> {
         let read = TokenSecret::read(secret);
-        why_not(&read, NOW).iter().map(Flaw::to_string).collect()
+        read.flaws(NOW).iter().map(Flaw::to_string).collect()
     }
 
     #[test]
-    fn a_good_token_has_no_flaw_until_it_expires() {
-        let good = TokenSecret::read(with("description", Some("fine")));
-        assert_eq!(why_not(&good, NOW), []);
+    fn a_valid_token_has_no_flaw_until_it_expires() {
+        let valid = TokenSecret::read(with("description", Some("fine")));
+        assert_eq!(valid.flaws(NOW), []);
         let later = NOW + SignedDuration::from_hours(2);
-        assert_eq!(why_not(&good, later)[0].to_string(), "expired at 1970-01-01T01:00:00Z");
+        assert_eq!(valid.flaws(later)[0].to_string(), "expired at 1970-01-01T01:00:00Z");
     }
 
     #[rstest]
@@ -349,12 +345,12 @@ mod tests {
     #[case::every(
         "auth-extra-groups",
         "system:bootstrappers",
-        r#"group "system:bootstrappers" is given to every token and must not be named"#
+        r#"group "system:bootstrappers" is a group of every token and must not be named"#
     )]
     #[case::upper(
         "auth-extra-groups",
         "system:bootstrappers:Kubeadm",
-        r#"group "system:bootstrappers:Kubeadm" has characters other than a-z, 0-9, ':' and '-'"#
+        r#"group "system:bootstrappers:Kubeadm" contains characters other than a-z, 0-9, ':' and '-'"#
     )]
     #[case::comma(
         "auth-extra-groups",
@@ -364,7 +360,7 @@ mod tests {
     #[case::space(
         "auth-extra-groups",
         "system:bootstrappers:a, system:bootstrappers:b",
-        r#"group " system:bootstrappers:b" has a space in it"#
+        r#"group " system:bootstrappers:b" contains a space"#
     )]
     #[case::newline(
         "token-secret",
@@ -379,7 +375,7 @@ mod tests {
     #[case::empty_secret("token-secret", "", "token-secret is missing")]
     #[case::mismatch("token-id", "ghijkl", "token-id is not the id in the Secret's name")]
     #[case::no_id("token-id", "", "token-id is missing")]
-    #[case::true_in_capitals(
+    #[case::capital_true(
         "usage-bootstrap-authentication",
         "True",
         r#"usage-bootstrap-authentication is not exactly "true""#
@@ -387,31 +383,31 @@ mod tests {
     #[case::date(
         "expiration",
         "2026-11-22",
-        "expiration is not an RFC 3339 time, which counts as expired"
+        "expiration is not an RFC 3339 time, so it counts as expired"
     )]
-    fn each_flaw_is_said(#[case] key: &str, #[case] value: &str, #[case] expected: &str) {
-        assert_eq!(said(with(key, Some(value))), [expected]);
+    fn each_flaw_has_a_message(#[case] key: &str, #[case] value: &str, #[case] expected: &str) {
+        assert_eq!(flaws(with(key, Some(value))), [expected]);
     }
 
     #[test]
-    fn what_is_not_there_is_said() {
+    fn missing_keys_are_flaws() {
         assert_eq!(
-            said(with("usage-bootstrap-authentication", None)),
-            ["it is not for authentication"]
+            flaws(with("usage-bootstrap-authentication", None)),
+            ["its usages do not include authentication"]
         );
-        assert_eq!(said(with("expiration", None)), [""; 0]);
+        assert_eq!(flaws(with("expiration", None)), [""; 0]);
         let mut secret = with("x", None);
         secret.data = None;
-        assert_eq!(said(secret), ["its Secret has no data"]);
+        assert_eq!(flaws(secret), ["its Secret has no data"]);
     }
 
     #[test]
-    fn a_secret_that_nobody_looks_at_is_said() {
+    fn a_wrong_namespace_type_or_name_is_a_flaw() {
         let mut secret = with("x", None);
         secret.type_ = Some("Opaque".into());
         secret.metadata.namespace = Some("default".into());
         assert_eq!(
-            said(secret),
+            flaws(secret),
             [
                 "its Secret is in namespace default, not in kube-system",
                 "its Secret is of type \"Opaque\", not bootstrap.kubernetes.io/token"
@@ -420,27 +416,27 @@ mod tests {
         let mut secret = with("x", None);
         secret.metadata.name = Some("bootstrap-token-ABCDEF".into());
         assert_eq!(
-            said(secret),
-            ["its Secret is not called bootstrap-token- and an id of 6 lower-case letters or digits"]
+            flaws(secret),
+            ["its Secret is not named bootstrap-token-ID, with an ID of 6 lower-case letters or digits"]
         );
     }
 
     #[test]
-    fn reasons_come_in_the_order_of_the_authenticator() {
+    fn flaws_are_in_the_order_of_the_authenticator() {
         let mut secret = with("token-id", Some("ghijkl"));
         let data = secret.data.as_mut().unwrap();
         for (key, value) in [
             ("token-secret", "short"),
             ("expiration", "soon"),
             ("usage-bootstrap-authentication", "1"),
-            ("auth-extra-groups", "nobody"),
+            ("auth-extra-groups", "wheel"),
         ] {
             data.insert(key.to_owned(), ByteString(value.into()));
         }
-        let flaws = why_not(&TokenSecret::read(secret), NOW);
-        let words: Vec<&str> = flaws.iter().map(Flaw::word).collect();
+        let flaws = TokenSecret::read(secret).flaws(NOW);
+        let codes: Vec<&str> = flaws.iter().map(Flaw::code).collect();
         assert_eq!(
-            words,
+            codes,
             [
                 "bad-secret",
                 "bad-id",
@@ -452,9 +448,9 @@ mod tests {
     }
 
     proptest! {
-        /// `BootstrapGroupPattern` of cluster-bootstrap v0.36.3, `token/api/types.go`.
+        /// `BootstrapGroupPattern` in `token/api/types.go` of cluster-bootstrap v0.36.3.
         #[test]
-        fn a_group_is_what_the_pattern_of_kubernetes_matches(
+        fn groups_match_the_pattern_of_kubernetes(
             text in prop_oneof![
                 "system:bootstrappers:[a-z0-9:-]{0,8}",
                 "system:bootstrappers:[a-zA-Z0-9:_ -]{0,8}\\n?",
@@ -468,15 +464,15 @@ mod tests {
             prop_assert_eq!(text.parse::<Group>().is_ok(), pattern.is_match(&text));
         }
 
-        /// `GetGroups` of `util/secrets/secrets.go`: split at commas, and each part must match.
+        /// `GetGroups` in `util/secrets/secrets.go`: each part between commas must match.
         #[test]
-        fn a_list_of_groups_is_good_when_each_is(
+        fn a_list_of_groups_is_valid_if_each_group_is(
             list in proptest::collection::vec(prop_oneof!["system:bootstrappers:[a-z:]{1,4}", "[a-z]{0,3}"], 0..4)
         ) {
             let text = list.join(",");
             let pattern = Regex::new(r"\Asystem:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]\z").unwrap();
             let theirs = text.is_empty() || text.split(',').all(|group| pattern.is_match(group));
-            prop_assert_eq!(said(with("auth-extra-groups", Some(&text))).is_empty(), theirs);
+            prop_assert_eq!(flaws(with("auth-extra-groups", Some(&text))).is_empty(), theirs);
         }
     }
 }
