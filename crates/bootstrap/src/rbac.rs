@@ -210,27 +210,29 @@ struct Binding {
 
 impl From<ClusterRoleBinding> for Binding {
     fn from(binding: ClusterRoleBinding) -> Self {
-        Self {
-            namespace: None,
-            name: binding.metadata.name.unwrap_or_default(),
-            role: binding.role_ref,
-            groups: groups(binding.subjects),
-        }
+        Self::new(None, binding.metadata.name, binding.role_ref, binding.subjects)
     }
 }
 
 impl From<RoleBinding> for Binding {
     fn from(binding: RoleBinding) -> Self {
-        Self {
-            namespace: Some(binding.metadata.namespace.unwrap_or_default()),
-            name: binding.metadata.name.unwrap_or_default(),
-            role: binding.role_ref,
-            groups: groups(binding.subjects),
-        }
+        let namespace = Some(binding.metadata.namespace.unwrap_or_default());
+        Self::new(namespace, binding.metadata.name, binding.role_ref, binding.subjects)
     }
 }
 
 impl Binding {
+    fn new(namespace: Option<String>, name: Option<String>, role: RoleRef, subjects: Option<Vec<Subject>>) -> Self {
+        let groups = subjects.unwrap_or_default().into_iter();
+        let groups = groups.filter(|subject| subject.kind == "Group");
+        Self {
+            namespace,
+            name: name.unwrap_or_default(),
+            role,
+            groups: groups.map(|subject| subject.name).collect(),
+        }
+    }
+
     /// A binding to `system:bootstrappers` includes every group of tokens.
     fn grants(&self, grant: Grant, group: &str) -> bool {
         let to = |name: &str| self.groups.iter().any(|group| group == name);
@@ -276,14 +278,6 @@ impl Binding {
             Some(_) => false,
         }
     }
-}
-
-fn groups(subjects: Option<Vec<Subject>>) -> Vec<String> {
-    let subjects = subjects.unwrap_or_default().into_iter();
-    subjects
-        .filter(|subject| subject.kind == "Group")
-        .map(|subject| subject.name)
-        .collect()
 }
 
 #[cfg(test)]

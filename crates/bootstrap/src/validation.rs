@@ -141,37 +141,50 @@ impl FromStr for Usage {
 }
 
 /// A reason why the API server rejects a token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Flaw {
-    /// The Secret is in this namespace instead of `kube-system`.
+    /// The Secret is in this namespace.
+    #[error("its Secret is in namespace {0}, not in kube-system")]
     Namespace(String),
-    /// The Secret's name is not `bootstrap-token-` and an id.
+    /// The name of the Secret contains no id.
+    #[error("its Secret is not named bootstrap-token-ID, with an ID of 6 lower-case letters or digits")]
     Name,
     /// The Secret is being deleted.
+    #[error("its Secret is being deleted")]
     Deleting,
     /// The Secret is of this type.
+    #[error("its Secret is of type {0:?}, not bootstrap.kubernetes.io/token")]
     Type(String),
-    /// The Secret has no data at all.
+    /// The Secret has no data.
+    #[error("its Secret has no data")]
     NoData,
     /// There is no `token-secret`.
+    #[error("token-secret is missing")]
     NoSecret,
-    /// `token-secret` is not 16 lower-case letters or digits.
+    /// `token-secret` is malformed.
+    #[error("token-secret is not 16 lower-case letters or digits")]
     MalformedSecret,
     /// There is no `token-id`.
+    #[error("token-id is missing")]
     NoId,
-    /// `token-id` is not the id in the Secret's name.
+    /// `token-id` is another id.
+    #[error("token-id is not the id in the Secret's name")]
     IdMismatch,
     /// It has expired.
+    #[error("expired at {}", expiration::format(*.0))]
     Expired(Timestamp),
     /// `expiration` is not a time.
+    #[error("expiration is not an RFC 3339 time, so it counts as expired")]
     InvalidExpiration,
-    /// It is not for authentication.
-    NotForAuthentication {
-        /// The key of the usage exists, with another value than `true`.
-        present: bool,
-    },
+    /// The usage is missing.
+    #[error("its usages do not include authentication")]
+    NotForAuthentication,
+    /// The usage has another value than `true`.
+    #[error("usage-bootstrap-authentication is not exactly \"true\"")]
+    AuthenticationNotTrue,
     /// A group is invalid, which makes the whole token invalid.
+    #[error("group {group:?} {flaw}")]
     Group {
         /// The text in the Secret.
         group: String,
@@ -193,33 +206,8 @@ impl Flaw {
             Self::NoId | Self::IdMismatch => "bad-id",
             Self::Expired(_) => "expired",
             Self::InvalidExpiration => "bad-expiration",
-            Self::NotForAuthentication { .. } => "no-authentication",
+            Self::NotForAuthentication | Self::AuthenticationNotTrue => "no-authentication",
             Self::Group { .. } => "bad-group",
-        }
-    }
-}
-
-impl fmt::Display for Flaw {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Namespace(namespace) => write!(f, "its Secret is in namespace {namespace}, not in {NAMESPACE}"),
-            Self::Name => {
-                f.write_str("its Secret is not named bootstrap-token-ID, with an ID of 6 lower-case letters or digits")
-            }
-            Self::Deleting => f.write_str("its Secret is being deleted"),
-            Self::Type(kind) => write!(f, "its Secret is of type {kind:?}, not {TYPE}"),
-            Self::NoData => f.write_str("its Secret has no data"),
-            Self::NoSecret => f.write_str("token-secret is missing"),
-            Self::MalformedSecret => f.write_str("token-secret is not 16 lower-case letters or digits"),
-            Self::NoId => f.write_str("token-id is missing"),
-            Self::IdMismatch => f.write_str("token-id is not the id in the Secret's name"),
-            Self::Expired(end) => write!(f, "expired at {}", expiration::format(*end)),
-            Self::InvalidExpiration => f.write_str("expiration is not an RFC 3339 time, so it counts as expired"),
-            Self::NotForAuthentication { present: false } => f.write_str("its usages do not include authentication"),
-            Self::NotForAuthentication { present: true } => {
-                f.write_str("usage-bootstrap-authentication is not exactly \"true\"")
-            }
-            Self::Group { group, flaw } => write!(f, "group {group:?} {flaw}"),
         }
     }
 }
@@ -253,8 +241,12 @@ impl TokenSecret {
             Expiration::At(_) | Expiration::Never => {}
         }
         if !self.is_for(Usage::Authentication) {
-            let present = self.usages_off.iter().any(|usage| usage == AUTHENTICATION);
-            flaws.push(Flaw::NotForAuthentication { present });
+            let is_off = self.usages_off.iter().any(|usage| usage == AUTHENTICATION);
+            flaws.push(if is_off {
+                Flaw::AuthenticationNotTrue
+            } else {
+                Flaw::NotForAuthentication
+            });
         }
         flaws.extend(self.groups.iter().filter_map(|group| {
             let flaw = group.parse::<Group>().err()?;
@@ -337,41 +329,30 @@ mod tests {
     }
 
     #[rstest]
-    #[case::masters(
-        "auth-extra-groups",
-        "system:masters",
-        r#"group "system:masters" does not begin with system:bootstrappers:"#
-    )]
+    #[case::masters("system:masters", r#""system:masters" does not begin with system:bootstrappers:"#)]
     #[case::every(
-        "auth-extra-groups",
         "system:bootstrappers",
-        r#"group "system:bootstrappers" is a group of every token and must not be named"#
+        r#""system:bootstrappers" is a group of every token and must not be named"#
     )]
     #[case::upper(
-        "auth-extra-groups",
         "system:bootstrappers:Kubeadm",
-        r#"group "system:bootstrappers:Kubeadm" contains characters other than a-z, 0-9, ':' and '-'"#
+        r#""system:bootstrappers:Kubeadm" contains characters other than a-z, 0-9, ':' and '-'"#
     )]
-    #[case::comma(
-        "auth-extra-groups",
-        "system:bootstrappers:a,",
-        r#"group "" is empty: a comma too many"#
-    )]
+    #[case::comma("system:bootstrappers:a,", r#""" is empty: a comma too many"#)]
     #[case::space(
-        "auth-extra-groups",
         "system:bootstrappers:a, system:bootstrappers:b",
-        r#"group " system:bootstrappers:b" contains a space"#
+        r#"" system:bootstrappers:b" contains a space"#
     )]
-    #[case::newline(
-        "token-secret",
-        "0123456789abcdef\n",
-        "token-secret is not 16 lower-case letters or digits"
-    )]
-    #[case::upper_secret(
-        "token-secret",
-        "0123456789ABCDEF",
-        "token-secret is not 16 lower-case letters or digits"
-    )]
+    fn an_invalid_group_has_a_message(#[case] groups: &str, #[case] expected: &str) {
+        let flaws = flaws(with("auth-extra-groups", Some(groups)));
+        assert_eq!(flaws, [format!("group {expected}")]);
+    }
+
+    const MALFORMED_SECRET: &str = "token-secret is not 16 lower-case letters or digits";
+
+    #[rstest]
+    #[case::newline("token-secret", "0123456789abcdef\n", MALFORMED_SECRET)]
+    #[case::upper_secret("token-secret", "0123456789ABCDEF", MALFORMED_SECRET)]
     #[case::empty_secret("token-secret", "", "token-secret is missing")]
     #[case::mismatch("token-id", "ghijkl", "token-id is not the id in the Secret's name")]
     #[case::no_id("token-id", "", "token-id is missing")]

@@ -111,7 +111,7 @@ pub(crate) fn state(secret: &TokenSecret, flaws: &[Flaw]) -> State {
         State::Active
     } else if flaws.contains(&Flaw::Deleting) {
         State::Deleting
-    } else if let [Flaw::NotForAuthentication { present: false }] = flaws {
+    } else if let [Flaw::NotForAuthentication] = flaws {
         if secret.is_for(Usage::Signing) {
             State::SigningOnly
         } else {
@@ -119,7 +119,7 @@ pub(crate) fn state(secret: &TokenSecret, flaws: &[Flaw]) -> State {
         }
     } else if flaws
         .iter()
-        .all(|flaw| matches!(flaw, Flaw::Expired(_) | Flaw::NotForAuthentication { present: false }))
+        .all(|flaw| matches!(flaw, Flaw::Expired(_) | Flaw::NotForAuthentication))
     {
         State::Expired
     } else {
