@@ -16,7 +16,7 @@ pub(crate) const DEFAULT: Duration = Duration::from_hours(1);
 
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct LifetimeFlags {
-    /// Time until the token expires, by the API server's clock (15m, 12h, 1d); a new token has 1h by default
+    /// Time until the token expires (15m, 12h, 1d); 1h for a new token
     #[arg(long, value_name = "DURATION", value_parser = ttl, allow_hyphen_values = true)]
     pub ttl: Option<Duration>,
 

@@ -37,7 +37,7 @@ pub(crate) struct Create {
     )]
     pub usages: Vec<Usage>,
 
-    /// Groups besides system:bootstrappers; by default kubeadm's group, and '' for none
+    /// Groups besides system:bootstrappers; default kubeadm's, '' for none
     #[arg(long, value_name = "GROUPS")]
     pub groups: Option<String>,
 
@@ -75,7 +75,7 @@ Examples:
   kubectl bootstrap-token create
 
   # Print a bootstrap kubeconfig for a kubelet, valid for 15 minutes
-  kubectl bootstrap-token create --ttl 15m --usages authentication -o kubeconfig > bootstrap-kubelet.conf
+  kubectl bootstrap-token create --ttl 15m --usages authentication -o kubeconfig > bootstrap.conf
 
   # Create a token in a group of its own (see `rbac apply --group`)
   kubectl bootstrap-token create --groups system:bootstrappers:gpu --description 'rack 7' -l rack=7
@@ -83,7 +83,7 @@ Examples:
   # Let the API server check what would be created
   kubectl bootstrap-token create --dry-run=server -o yaml
 
-The token is printed only once, on standard output. Other formats contain it only with --show-token.";
+The token is printed only once. -o json and similar formats contain it only with --show-token.";
 
 pub(crate) async fn run(create: Create, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
