@@ -9,6 +9,8 @@ mod endpoint;
 mod lifetime;
 mod probe;
 mod report;
+// Public for the model checker in `tests/exploration`.
+#[doc(hidden)]
 pub mod rotation;
 mod servers;
 mod template;
