@@ -7,13 +7,10 @@ use client::connection::{Connection, Server};
 use client::error::{Doing as _, Error};
 use client::secret::Secret;
 
-/// The field manager.
 pub(crate) const MANAGER: &str = "kubectl-bootstrap-token";
 
-/// The connection to the cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct ClusterConnection {
-    /// The API server.
     pub server: Server,
     /// How it is reached, to connect with another credential.
     pub connection: Connection,
@@ -40,7 +37,6 @@ impl ClusterConnection {
     }
 }
 
-/// The options of all writes.
 pub(crate) fn write(dry_run: bool) -> Write {
     Write::by(MANAGER).dry_run(dry_run)
 }
@@ -71,7 +67,6 @@ pub(crate) async fn token_from_stdin(ui: &Ui, token_stdin: bool) -> Result<Optio
 pub(crate) enum TokenArgument {
     /// On stdin.
     Given(Token),
-    /// By its id.
     Id(TokenId),
 }
 

@@ -6,10 +6,15 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bootstrap::Token;
 use bootstrap::cluster_info::{self, ClusterInfo};
+use cli::output;
 use cli::ui::Ui;
 use client::connection::Connection;
 use client::error::Error;
+use serde_json::json;
 use url::Url;
 
 use crate::cluster::ClusterConnection;
@@ -23,7 +28,26 @@ pub(crate) struct Endpoint {
     pub authority: Option<String>,
 }
 
-/// Where the endpoint is read from.
+impl Endpoint {
+    /// The bootstrap kubeconfig as YAML. It contains the token.
+    pub(crate) fn kubeconfig(&self, token: &Token) -> Result<String, Error> {
+        let mut cluster = json!({ "server": self.server });
+        if let Some(authority) = &self.authority {
+            cluster["certificate-authority-data"] = json!(STANDARD.encode(authority));
+        }
+        // The kubelet uses the same names.
+        let context = json!({ "cluster": "default-cluster", "user": "default-auth" });
+        output::to_yaml(&json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "default-cluster", "cluster": cluster }],
+            "users": [{ "name": "default-auth", "user": { "token": token.text().expose() } }],
+            "contexts": [{ "name": "default-context", "context": context }],
+            "current-context": "default-context",
+        }))
+    }
+}
+
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndpointSource {
     /// ConfigMap kube-public/cluster-info
@@ -39,7 +63,6 @@ pub(crate) struct EndpointFlags {
     pub endpoint_from: Option<EndpointSource>,
 }
 
-/// Reads the endpoint.
 pub(crate) async fn find(cluster: &ClusterConnection, flags: EndpointFlags, ui: &Ui) -> Result<Endpoint, Error> {
     let info = match cluster_info::read(cluster.client()).await {
         Err(error) if error.is_forbidden() && flags.endpoint_from != Some(EndpointSource::ClusterInfo) => {

@@ -17,7 +17,6 @@ pub(crate) const CACHE_LIFETIME: Duration = Duration::from_secs(12);
 /// Between two probes. A rejection is not cached.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Probes once, over a new connection.
 pub(crate) async fn once(connection: &Connection, token: &Token) -> Result<ProbeResult, Error> {
     let server = connection.with_token(&token.text())?.connect()?;
     Ok(probe::probe(&server.client, &token.id).await)
@@ -30,7 +29,6 @@ pub(crate) enum RevocationResult {
     Rejected,
     /// All probed servers reject the token. Another one may have it in its cache.
     MayBeCached,
-    /// This server does not reject the token.
     NotRejected(ServerResult),
 }
 

@@ -44,7 +44,6 @@ fn address(text: &str) -> Result<Url, &'static str> {
     }
 }
 
-/// The API servers to probe.
 #[derive(Clone, Debug)]
 pub(crate) struct Servers {
     /// The kubeconfig's address.
@@ -55,7 +54,6 @@ pub(crate) struct Servers {
 /// The result of one API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerResult {
-    /// The address.
     pub server: String,
     pub result: ProbeResult,
 }
@@ -110,9 +108,6 @@ impl Servers {
 
     /// The first named server that belongs to another cluster, by the uid of namespace `kube-system`. Servers whose uid cannot be
     /// read are not reported, and are probed.
-    ///
-    /// # Errors
-    /// No client can be built.
     pub(crate) async fn of_another_cluster(&self, client: &kube::Client) -> Result<Option<String>, Error> {
         if self.named.is_empty() {
             return Ok(None);

@@ -15,7 +15,6 @@ use client::error::Error;
 use crate::cluster::{self, ClusterConnection};
 use crate::endpoint::{self, Endpoint, EndpointFlags};
 use crate::lifetime::{DEFAULT, LifetimeFlags};
-use crate::report::kubeconfig;
 use crate::report::row::TokenRow;
 use crate::template::TokenTemplate;
 
@@ -282,7 +281,7 @@ fn print(
         _ if create.dry_run != DryRun::None => {
             ui.out(format!("secret/{} created{}", created.name, create.dry_run.suffix()))
         }
-        (CreateOutput::Kubeconfig, Some(endpoint)) => ui.write_out(&kubeconfig::of(&new.token, endpoint)?),
+        (CreateOutput::Kubeconfig, Some(endpoint)) => ui.write_out(&endpoint.kubeconfig(&new.token)?),
         _ => {
             let id = &new.token.id;
             ui.status(match new.expiration {

@@ -7,7 +7,6 @@ use client::error::Error;
 
 use crate::cluster::{ClusterConnection, TokenArgument, TokenFlags};
 use crate::endpoint::{self, EndpointFlags};
-use crate::report::kubeconfig;
 
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -40,7 +39,7 @@ pub(crate) async fn run(kubeconfig: Kubeconfig, global: &GlobalFlags, context: &
         TokenArgument::Id(id) => valid_token(&cluster, &id).await?,
     };
     let endpoint = endpoint::find(&cluster, kubeconfig.endpoint, ui).await?;
-    ui.write_out(&kubeconfig::of(&token, &endpoint)?)?;
+    ui.write_out(&endpoint.kubeconfig(&token)?)?;
     Ok(ExitCode::Done)
 }
 

@@ -44,21 +44,16 @@ pub(super) struct Snapshot {
 /// The delivery as it was read.
 #[derive(Debug, Default)]
 pub(super) enum DeliverySnapshot {
-    /// Nothing is delivered.
     #[default]
     None,
     /// A file on another host.
     OtherHost,
-    /// It does not exist.
     Missing(DeliveryTarget),
-    /// A key of a Secret.
     Secret(secret::SecretKey, Box<secret::Revision>),
-    /// A file.
     File(std::path::PathBuf, file::Revision),
 }
 
 impl DeliverySnapshot {
-    /// The content.
     pub(super) fn content(&self) -> Option<&Secret> {
         match self {
             Self::Secret(_, version) => Some(&version.content),
@@ -67,7 +62,6 @@ impl DeliverySnapshot {
         }
     }
 
-    /// The token in the content.
     pub(super) fn token(&self) -> Option<Token> {
         content::token_in(self.content()?)
     }
@@ -104,7 +98,6 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Remembers what was read.
     pub(super) fn note(&mut self, snapshot: &Snapshot, run: Option<&Run>) {
         let [old, new] = [&snapshot.old, &snapshot.new].map(|secret| secret.as_ref()?.token.clone());
         self.last_new = new.clone().or(self.last_new.take());
@@ -115,7 +108,6 @@ impl Memory {
     }
 }
 
-/// The values of the two tokens, if they are known.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Values {
     pub(super) old: Option<Token>,
@@ -240,7 +232,6 @@ pub(super) struct Observation<'a> {
 }
 
 impl Observation<'_> {
-    /// As the stages see it.
     pub(super) fn observed(self) -> Observed {
         let Snapshot {
             old,

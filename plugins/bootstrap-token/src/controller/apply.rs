@@ -21,7 +21,6 @@ use crate::rotation::step::{Step, Which};
 /// The annotation whose change makes the signer look at a Secret again.
 const TOUCHED: &str = "kubectl-rotation.github.io/touched";
 
-/// One request with its inputs.
 enum Request {
     Nothing,
     Create(Box<NewToken>),
@@ -187,8 +186,11 @@ impl TokenController<'_> {
 fn deliver(state: &State, delivery: &DeliverySnapshot, value: Fingerprint) -> Result<Request, Failure> {
     let new = state.memory.tokens.get(&value).ok_or_else(no_value)?;
     let (content, old) = delivery.content().zip(delivery.token()).ok_or(Failure::Conflict)?;
-    let content = content::with(content, &old, new);
-    let content = content.map_err(|error| Failure::Permanent(Error::failed(format!("cannot deliver: {error}"))))?;
+    let content = content::with(content, &old, new).ok_or_else(|| {
+        Failure::Permanent(Error::failed(
+            "cannot deliver: the token is written in a form that cannot be replaced",
+        ))
+    })?;
     Ok(match delivery {
         DeliverySnapshot::Secret(key, version) => Request::Secret(key.clone(), version.clone(), Some(content)),
         DeliverySnapshot::File(path, version) => Request::File(path.clone(), version.clone(), content),

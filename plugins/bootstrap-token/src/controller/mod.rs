@@ -39,22 +39,16 @@ use crate::template::TokenTemplate;
 
 type Run = engine::run::Run<BootstrapToken>;
 
-/// The options of the command.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     /// The lifetime of the new token. `None`: it never expires.
     pub(crate) ttl: Option<Duration>,
-    /// How long both tokens stay valid.
     pub(crate) overlap: Duration,
-    /// The deadline for proving the new token.
     pub(crate) timeout: Duration,
-    /// Where the new token is delivered to.
     pub(crate) deliver: Option<DeliveryTarget>,
-    /// The overridden checks.
     pub(crate) forced: Vec<Check>,
 }
 
-/// The controller of one token.
 #[derive(Debug)]
 pub(crate) struct TokenController<'a> {
     cluster: &'a ClusterConnection,
@@ -81,7 +75,6 @@ struct State {
     /// The results of the servers for each token on which they disagree.
     disagreements: Vec<String>,
     identity: Option<(Instant, Identity)>,
-    /// The delivery that was abandoned.
     abandoned: Option<Place>,
     may_rotate: bool,
 }

@@ -43,7 +43,6 @@ pub(super) fn template(
     })
 }
 
-/// The failed checks.
 pub(super) fn blockers(snapshot: &Snapshot, seen: &Observed, options: &Options, now: Timestamp) -> Vec<Blocker> {
     let id = &seen.id;
     let Some(old) = &snapshot.old else {
@@ -92,7 +91,6 @@ fn owner(token: &TokenSecret) -> Option<String> {
     ))
 }
 
-/// The permissions that a rotation needs.
 pub(super) async fn rights(cluster: &ClusterConnection, id: &TokenId, snapshot: &Snapshot) -> Result<(), Error> {
     let right = |verb: &str, group: &str, resource: &str| Right::new(verb, group, resource);
     let mut rights: Vec<Right> = ["get", "create", "patch", "delete"]

@@ -6,11 +6,6 @@ use bootstrap::Token;
 use client::secret::Secret;
 use serde::Deserialize;
 
-/// The token is there in another form than plain text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the token is written in a form that cannot be replaced")]
-pub(crate) struct NotReplaced;
-
 /// The token, either bare with white space around it, or of the user of the current context.
 pub(crate) fn token_in(content: &Secret) -> Option<Token> {
     let bare = Token::parse(&Secret::new(content.expose().trim()));
@@ -25,18 +20,11 @@ pub(crate) fn authority_in(content: &Secret) -> Option<String> {
     cluster.cluster.certificate_authority_data.clone()
 }
 
-/// The content with `old` replaced by `new`.
-///
-/// # Errors
-/// The result does not contain `new`.
-pub(crate) fn with(content: &Secret, old: &Token, new: &Token) -> Result<Secret, NotReplaced> {
+/// The content with `old` replaced by `new`. `None`: the token is not there as plain text.
+pub(crate) fn with(content: &Secret, old: &Token, new: &Token) -> Option<Secret> {
     let (old, text) = (old.text(), new.text());
     let replaced = Secret::new(content.expose().replace(old.expose(), text.expose()));
-    if token_in(&replaced).as_ref() == Some(new) {
-        Ok(replaced)
-    } else {
-        Err(NotReplaced)
-    }
+    (token_in(&replaced).as_ref() == Some(new)).then_some(replaced)
 }
 
 #[derive(Deserialize)]
@@ -159,7 +147,7 @@ unknown: {kept: true}
         let (old, new) = (token("abcdef.ghijklmnopqrstuv"), token("0a1b2c.0123456789abcdez"));
         let content = Secret::new(KUBECONFIG.replace("abcdef.", "\\x61bcdef."));
         assert_eq!(token_in(&content), Some(old.clone()));
-        assert_eq!(with(&content, &old, &new).unwrap_err(), NotReplaced);
+        assert!(with(&content, &old, &new).is_none());
         assert_eq!(token_in(&Secret::new("a password")), None);
     }
 }

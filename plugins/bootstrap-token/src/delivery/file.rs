@@ -25,9 +25,6 @@ pub(crate) struct Revision {
 }
 
 /// Reads a file. `None`: it does not exist.
-///
-/// # Errors
-/// It cannot be read, is not a regular file, or is too large.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Revision>> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -55,9 +52,6 @@ pub(crate) struct Locked {
 
 impl Locked {
     /// Takes the lock. `None`: another process holds it.
-    ///
-    /// # Errors
-    /// The file cannot be opened.
     pub(crate) fn take(path: &Path) -> io::Result<Option<Self>> {
         let path = fs::canonicalize(path)?;
         for _ in 0..TRIES {
@@ -82,19 +76,12 @@ impl Locked {
         present.is_ok_and(|present| ours.is_ok_and(|ours| inode(&ours) == inode(&present)))
     }
 
-    /// Whether the file still has this version.
-    ///
-    /// # Errors
-    /// It cannot be read.
     pub(crate) fn is(&self, version: &Revision) -> io::Result<bool> {
         let now = read(&self.path)?;
         Ok(now.is_some_and(|now| now.inode == version.inode && now.content == version.content))
     }
 
     /// Replaces the file atomically. Its owner and permissions stay. `false`: the file has another version and was not replaced.
-    ///
-    /// # Errors
-    /// The directory is not writable, or the owner of the file cannot be kept.
     pub(crate) fn replace(&mut self, version: &Revision, content: &Secret) -> io::Result<bool> {
         let before = self.file.metadata()?;
         let beside = self.beside()?;

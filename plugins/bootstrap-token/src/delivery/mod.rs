@@ -76,7 +76,6 @@ impl fmt::Display for DeliveryTarget {
     }
 }
 
-/// The name of this host.
 fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

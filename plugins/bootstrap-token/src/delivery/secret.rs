@@ -35,7 +35,6 @@ pub(crate) struct Revision {
     pub content: Secret,
     pub annotations: BTreeMap<String, String>,
     pub immutable: bool,
-    /// The tool that manages the Secret.
     pub owner: Option<Owner>,
     /// The other manager that wrote the key last.
     pub writer: Option<Writer>,

@@ -1,6 +1,5 @@
 //! What the commands print. Nothing here does I/O.
 
-pub(crate) mod kubeconfig;
 pub(crate) mod row;
 pub(crate) mod target;
 

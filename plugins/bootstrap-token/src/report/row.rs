@@ -35,7 +35,6 @@ pub(crate) struct TokenRow {
     /// Problems that do not make it invalid.
     warnings: Vec<&'static str>,
     immutable: bool,
-    /// The tool that manages its Secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,7 +56,6 @@ struct Metadata {
     labels: BTreeMap<String, String>,
 }
 
-/// A flaw.
 #[derive(Clone, Debug, Serialize)]
 struct Reason {
     reason: &'static str,
@@ -73,11 +71,9 @@ struct TableCells {
     state: String,
 }
 
-/// The state of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum State {
-    /// The API server accepts it.
     Active,
     /// It only signs `cluster-info`.
     SigningOnly,
@@ -85,9 +81,7 @@ pub(crate) enum State {
     NoUsage,
     /// It has expired, and the token cleaner has not deleted it.
     Expired,
-    /// Its Secret is being deleted.
     Deleting,
-    /// It is invalid.
     Broken,
 }
 
@@ -105,7 +99,6 @@ impl State {
     }
 }
 
-/// The state of a token with these flaws.
 pub(crate) fn state(secret: &TokenSecret, flaws: &[Flaw]) -> State {
     if flaws.is_empty() {
         State::Active
@@ -170,7 +163,6 @@ impl TokenRow {
         }
     }
 
-    /// Adds the role in a rotation in progress.
     #[must_use]
     pub(crate) fn with_rotation(mut self, role: Option<RotationRole>) -> Self {
         if let Some(role) = &role {
@@ -180,7 +172,6 @@ impl TokenRow {
         self
     }
 
-    /// Adds the token itself.
     #[must_use]
     pub(crate) fn with_token(mut self, token: &Token) -> Self {
         self.token = Some(Exposed(token.text()));

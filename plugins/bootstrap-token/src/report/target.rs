@@ -12,7 +12,6 @@ use serde_json::{Map, json};
 use crate::rotation::BootstrapToken;
 use crate::rotation::record::Record;
 
-/// The only cluster, in words.
 pub(crate) const CLUSTER: &str = "the cluster";
 /// The name of the plugin after `kubectl`.
 pub(crate) const PLUGIN: &str = <BootstrapToken as engine::rotation::Rotation>::KIND;
@@ -20,7 +19,6 @@ pub(crate) const PLUGIN: &str = <BootstrapToken as engine::rotation::Rotation>::
 /// The rotation of one token, by its Lease.
 pub(crate) type Rotation = LeasedRotation<BootstrapToken>;
 
-/// A token as the target of a rotation.
 pub(crate) fn target(id: &TokenId, commands: Commands) -> Target {
     let mut details = Map::new();
     details.insert("tokenId".to_owned(), json!(id));
@@ -50,7 +48,6 @@ pub(crate) fn lease(id: &TokenId) -> LeaseName {
 pub(crate) struct RotationRole {
     /// The id of the rotated token.
     of: String,
-    /// Whether this is the new token.
     is_new: bool,
     /// The farthest phase that was begun. `None`: the journal cannot be read.
     phase: Option<Phase>,

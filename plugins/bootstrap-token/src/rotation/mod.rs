@@ -12,27 +12,8 @@
 //! | retire | O's Secret is deleted | no |
 //! | confirm | the API servers reject O | – |
 //!
-//! # Why no node is locked out
-//! * Before *retire* nothing is revoked: O and N both exist, and the delivery holds one that the API server accepts, since *make*
-//!   comes before *place*.
-//! * *Retire* is reached only if, in one observation, T's Secret holds T's value, is valid and not about to expire, the API server
-//!   accepts T, and the delivery holds T.
-//! * Each observation starts again at the first stage. If another writer revokes or changes N, or writes O into the delivery again,
-//!   the same stage repairs it. Nodes that read the other token in the meantime get the whole overlap.
-//! * If the delivery holds X again after T was delivered, another writer wrote it. The overlap starts again each time; the third time,
-//!   the run rolls back if that is possible. After *retire* T is delivered again, and an O that is created again is deleted again.
-//!   The run is done only after a whole overlap without such a change.
-//! * A value that is neither O nor N is never overwritten: its writer may know other nodes. While everything can be undone, the run
-//!   stops. A rollback leaves the value, since it is not what is revoked. After O is gone, the value does not matter.
-//! * The direction can change at any time before *retire*. A rollback writes even a delivery that already holds O: a late delivery of
-//!   N by a former holder of the lock does not match its new version.
-//! * The content of a file on another host is unknown, so nothing is done that may depend on it, until the user states that the host
-//!   is lost. Then the run continues as if it had never delivered anything, but the overlap starts again.
-//! * O may expire, and the token cleaner deletes it. Then N may be the only valid token and is never deleted: the run rolls forward,
-//!   which is journaled. N is fenced, so that a late deletion does not match, and N is delivered.
-//!
-//! A creation can only be conditional on a free name. A late one finds the name taken, since a run keeps its id. If it arrives after
-//! the end of a rollback, it leaves a token that no node has and that expires.
+//! Each observation starts again at the first stage, which repairs what another writer has changed. `docs/bootstrap-token-rotation.md`
+//! says why no node is locked out, and what holds for other writers, files on other hosts and tokens that expire.
 
 pub(crate) mod blockers;
 pub mod observed;

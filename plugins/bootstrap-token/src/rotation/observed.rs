@@ -49,7 +49,6 @@ impl fmt::Display for Id {
     }
 }
 
-/// One token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct TokenState {
     pub secret: Option<SecretState>,
@@ -64,7 +63,6 @@ pub struct TokenState {
     pub writer: Option<String>,
 }
 
-/// A Secret `bootstrap-token-<id>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SecretState {
     /// The whole token, `id.secret`. `None`: the Secret holds no valid value.
@@ -73,7 +71,6 @@ pub struct SecretState {
     pub validity: Validity,
     /// The direction in the mark of this run. Marks that name another run or another rotated token are ignored.
     pub mark: Option<Direction>,
-    /// The rotation that created it.
     pub origin: Option<Origin>,
 }
 
@@ -86,7 +83,6 @@ pub enum Delivery {
     OtherHost,
     /// The Secret, its key or the file does not exist.
     Missing,
-    /// It exists.
     Holds {
         content: Content,
         /// The direction in the mark of this run. A file has no mark: its lock, which ends with the process, prevents late writes.
@@ -128,7 +124,6 @@ impl TokenState {
         self.secret.as_ref()?.value
     }
 
-    /// Whether its Secret holds this value.
     pub fn holds(&self, value: Fingerprint) -> bool {
         self.value() == Some(value)
     }

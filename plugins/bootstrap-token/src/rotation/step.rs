@@ -12,9 +12,7 @@ use super::record::Place;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Which {
-    /// The rotated token.
     Old,
-    /// The new token.
     New,
 }
 
@@ -30,12 +28,18 @@ pub enum Step {
         like: Id,
     },
     /// Restores usages, groups and expiry of the new token: it is about to expire, or another writer has changed it.
-    Repair { id: Id },
+    Repair {
+        id: Id,
+    },
     /// Deletes the Secret of the new token, from which another writer has removed the value.
-    DeleteEmpty { id: Id },
+    DeleteEmpty {
+        id: Id,
+    },
     /// Changes an annotation of the new token's Secret to trigger the signer, which does not retry a lost update
     /// (kubernetes/kubernetes `pkg/controller/bootstrap/bootstrapsigner.go`).
-    TriggerSigner { id: Id },
+    TriggerSigner {
+        id: Id,
+    },
     /// Replaces the token in the delivery, which keeps its form.
     Deliver {
         which: Which,
@@ -46,17 +50,23 @@ pub enum Step {
     },
     /// Marks a delivery that already holds the token with the direction of the run. Only its version changes, so that a late write of
     /// a former holder of the lock does not match.
-    FenceDelivery { at: String },
+    FenceDelivery {
+        at: String,
+    },
     /// Marks the Secret of the new token in the same way.
-    FenceToken { id: Id },
+    FenceToken {
+        id: Id,
+    },
     /// Journal only: the delivery is on a host that is lost for good. From here on nothing is delivered, and the delivery is not read.
     Abandon {
         place: Place,
         /// The token that is going to be revoked, if the delivery may hold it.
         revoked: Option<Id>,
     },
-    /// Deletes the Secret of a token.
-    Revoke { which: Which, id: Id },
+    Revoke {
+        which: Which,
+        id: Id,
+    },
 }
 
 impl fmt::Display for Step {
