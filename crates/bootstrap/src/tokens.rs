@@ -23,46 +23,23 @@ fn of(title: &str) -> String {
     format!("bootstrap token {title}")
 }
 
-/// Lists tokens in pages of 500.
-pub struct Listing {
-    client: kube::Client,
-    labels: Option<String>,
-    next: Next,
-}
-
-enum Next {
-    /// The page at this token. `None`: the first.
-    Page(Option<String>),
-    End,
-}
-
-impl Listing {
-    /// Lists all tokens, or those whose labels match a selector.
-    pub fn new(client: &kube::Client, labels: Option<&str>) -> Self {
-        Self {
-            client: client.clone(),
-            labels: labels.map(ToOwned::to_owned),
-            next: Next::Page(None),
-        }
-    }
-
-    /// The next page. `None`: there are no more.
-    pub async fn next(&mut self) -> Result<Option<Vec<TokenSecret>>> {
-        let Next::Page(from) = std::mem::replace(&mut self.next, Next::End) else {
-            return Ok(None);
-        };
-        let wanted = Wanted {
-            namespace: Some(NAMESPACE),
-            labels: self.labels.as_deref(),
-            fields: Some(&format!("type={TYPE}")),
-            ..Wanted::default()
-        };
-        let page = request::list_page::<Listed>(&self.client, SECRET, &wanted, from.as_deref()).await;
-        let page = page.map_err(|error| error.about(TOKENS))?;
-        self.next = page.next.map_or(Next::End, |next| Next::Page(Some(next)));
-        let tokens = page.items.into_iter().map(|listed| TokenSecret::read(listed.into()));
-        Ok(Some(tokens.collect()))
-    }
+/// A page of up to 500 tokens, whose labels match a selector if there is one, and where the next page starts. `from`: where this page
+/// starts.
+pub async fn page(
+    client: &kube::Client,
+    labels: Option<&str>,
+    from: Option<&str>,
+) -> Result<(Vec<TokenSecret>, Option<String>)> {
+    let wanted = Wanted {
+        namespace: Some(NAMESPACE),
+        labels,
+        fields: Some(&format!("type={TYPE}")),
+        ..Wanted::default()
+    };
+    let page = request::list_page::<Listed>(client, SECRET, &wanted, from).await;
+    let page = page.map_err(|error| error.about(TOKENS))?;
+    let tokens = page.items.into_iter().map(|listed| TokenSecret::read(listed.into()));
+    Ok((tokens.collect(), page.next))
 }
 
 /// A Secret without `metadata.managedFields`, which is as large as the rest.
@@ -117,10 +94,11 @@ impl From<Listed> for KubeSecret {
 
 /// All tokens, or those whose labels match a selector.
 pub async fn list(client: &kube::Client, labels: Option<&str>) -> Result<Vec<TokenSecret>> {
-    let mut listing = Listing::new(client, labels);
-    let mut all = Vec::new();
-    while let Some(page) = listing.next().await? {
-        all.extend(page);
+    let (mut all, mut next) = page(client, labels, None).await?;
+    while let Some(from) = next {
+        let (tokens, rest) = page(client, labels, Some(&from)).await?;
+        all.extend(tokens);
+        next = rest;
     }
     Ok(all)
 }

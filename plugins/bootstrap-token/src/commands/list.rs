@@ -57,15 +57,15 @@ pub(crate) async fn run(list: List, global: &GlobalFlags, context: &Context) -> 
             TokenRow::new(secret, now).with_rotation(role)
         })
     };
-    let mut listing = tokens::Listing::new(cluster.client(), selector);
-    if let Some(first) = listing.next().await? {
-        printer.add(rows(first));
-        printer.flush()?;
-    }
+    let (first, mut next) = tokens::page(cluster.client(), selector, None).await?;
+    printer.add(rows(first));
+    printer.flush()?;
     let rest = async {
-        while let Some(page) = listing.next().await? {
+        while let Some(from) = next {
+            let (page, rest) = tokens::page(cluster.client(), selector, Some(&from)).await?;
             printer.add(rows(page));
             printer.flush()?;
+            next = rest;
         }
         Ok::<_, Error>(())
     };

@@ -198,18 +198,18 @@ fn warnings(secret: &TokenSecret) -> Vec<&'static str> {
 
 /// The time until a token expires.
 pub(crate) fn ttl(expiration: Expiration, now: Timestamp) -> String {
-    match expiration {
-        Expiration::Never => "<never>".to_owned(),
-        Expiration::At(end) => age::until(now, Some(end)),
-        Expiration::Invalid => "<invalid>".to_owned(),
-    }
+    time_cell(expiration, |time| age::until(now, Some(time)))
 }
 
 /// When a token expires.
 pub(crate) fn expires(expiration: Expiration) -> String {
+    time_cell(expiration, bootstrap::expiration::format)
+}
+
+fn time_cell(expiration: Expiration, format: impl Fn(Timestamp) -> String) -> String {
     match expiration {
         Expiration::Never => "<never>".to_owned(),
-        Expiration::At(end) => bootstrap::expiration::format(end),
+        Expiration::At(time) => format(time),
         Expiration::Invalid => "<invalid>".to_owned(),
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, json};
 use crate::rotation::BootstrapToken;
 use crate::rotation::record::Record;
 
+/// The cluster in messages.
 pub(crate) const CLUSTER: &str = "the cluster";
 /// The name of the plugin after `kubectl`.
 pub(crate) const PLUGIN: &str = <BootstrapToken as engine::rotation::Rotation>::KIND;
