@@ -47,7 +47,7 @@ impl TokenController<'_> {
         };
         let now = self.cluster.server.clock.now();
         if run.is_none() {
-            self.check_rights(&snapshot).await.map_err(Failure::Permanent)?;
+            self.check_permissions(&snapshot).await.map_err(Failure::Permanent)?;
         }
         let mut state = self.state();
         let mut seen = Observation {
@@ -204,11 +204,11 @@ impl TokenController<'_> {
         Ok(acceptance)
     }
 
-    async fn check_rights(&self, snapshot: &Snapshot) -> Result<(), Error> {
+    async fn check_permissions(&self, snapshot: &Snapshot) -> Result<(), Error> {
         if self.state().may_rotate || snapshot.old.is_none() {
             return Ok(());
         }
-        preflight::rights(self.cluster, &self.id, snapshot).await?;
+        preflight::permissions(self.cluster, &self.id, snapshot).await?;
         self.state().may_rotate = true;
         Ok(())
     }

@@ -91,7 +91,7 @@ fn owner(token: &TokenSecret) -> Option<String> {
     ))
 }
 
-pub(super) async fn rights(cluster: &ClusterConnection, id: &TokenId, snapshot: &Snapshot) -> Result<(), Error> {
+pub(super) async fn permissions(cluster: &ClusterConnection, id: &TokenId, snapshot: &Snapshot) -> Result<(), Error> {
     let right = |verb: &str, group: &str, resource: &str| Right::new(verb, group, resource);
     let mut rights: Vec<Right> = ["get", "create", "patch", "delete"]
         .map(|verb| right(verb, "", "secrets").in_namespace(secret::NAMESPACE))
