@@ -108,13 +108,16 @@ impl TokenController<'_> {
             secret.clone().map(Box::new).ok_or(Failure::Conflict)
         };
         let new_token = |token| {
-            let template = state.template.as_ref().ok_or_else(no_template)?;
+            let template = state.template.as_ref();
+            let template = template.ok_or_else(|| Failure::Permanent(no_template()))?;
             let origin = serde_json::to_string(&Origin::from(&run.record))
                 .map_err(|error| Failure::Permanent(Error::failed(error.to_string())))?;
             let annotations = [(ANNOTATION, mark.to_owned()), (ORIGIN, origin)];
             let annotations = annotations.map(|(key, value)| (key.to_owned(), value));
             let new = template.token(token, annotations.into(), self.cluster.server.clock.now());
-            new.map(Box::new).map_err(permanent)
+            // Not a usage error, as in `create`.
+            new.map(Box::new)
+                .map_err(|error| Failure::Permanent(Error::failed(error.message)))
         };
         Ok(match step {
             Step::Abandon { .. } => Request::Nothing,
@@ -153,11 +156,9 @@ impl TokenController<'_> {
         let checked = async {
             match step {
                 Step::Create { .. } => {
-                    let template = self.state().template.clone();
-                    let template = template.ok_or_else(|| Error::failed(no_template().to_string()))?;
+                    let template = self.state().template.clone().ok_or_else(no_template)?;
                     let now = self.cluster.server.clock.now();
-                    let new = template.token(Token::generate()?, BTreeMap::new(), now);
-                    let new = new.map_err(|error| Error::failed(permanent(error).to_string()))?;
+                    let new = template.token(Token::generate()?, BTreeMap::new(), now)?;
                     tokens::create(client, &new, &by).await?;
                 }
                 Step::Deliver { .. } => {
@@ -200,15 +201,8 @@ fn deliver(state: &State, delivery: &DeliverySnapshot, value: Fingerprint) -> Re
     })
 }
 
-/// Not a usage error, although it is one in `create`.
-fn permanent(error: Error) -> Failure {
-    Failure::Permanent(Error::failed(error.message))
-}
-
-fn no_template() -> Failure {
-    Failure::Permanent(Error::failed(
-        "the old token is gone, so the usages and groups of a new one are unknown",
-    ))
+fn no_template() -> Error {
+    Error::failed("the old token is gone, so the usages and groups of a new one are unknown")
 }
 
 fn no_value() -> Failure {
