@@ -1,51 +1,63 @@
-//! `kube-public/cluster-info`: how a node finds the API server, and, by the signatures in it, how it can believe that.
+//! ConfigMap `kube-public/cluster-info`: where nodes find the API server, signed with the bootstrap tokens.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use client::request::{self, Resource};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use k8s_openapi::api::core::v1::ConfigMap;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::error::{Error, Result};
 use crate::token::{Token, TokenId};
 
-/// Where it stands.
+/// The namespace of the ConfigMap.
 pub const NAMESPACE: &str = "kube-public";
-/// What it is called.
+/// The name of the ConfigMap.
 pub const NAME: &str = "cluster-info";
 const CONFIG_MAP: Resource = Resource::new("ConfigMap", "v1", "configmaps");
 const KUBECONFIG: &str = "kubeconfig";
 const SIGNATURE_PREFIX: &str = "jws-kubeconfig-";
 
-/// What the ConfigMap says.
+/// The content of the ConfigMap.
 #[derive(Clone, Debug)]
 pub struct ClusterInfo {
     /// The address of the API server.
     pub server: String,
-    /// Whom nodes believe, PEM; `None` where they go by the system's roots.
+    /// The certificate authority that nodes trust, as PEM. `None`: the system's roots.
     pub authority: Option<String>,
-    /// The kubeconfig as it stands there: what is signed.
+    /// The kubeconfig, which is what is signed.
     pub kubeconfig: String,
-    /// The signature of each token that has one.
+    /// The signatures by token.
     pub signatures: BTreeMap<TokenId, String>,
 }
 
 /// Whether `cluster-info` is signed with a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Signature {
-    /// It is, and rightly.
+    /// The signature is valid.
     Valid,
-    /// There is a signature of something else: the kubeconfig was changed since, or the token.
+    /// The signature is of another kubeconfig or another token.
     Stale,
-    /// There is none.
+    /// There is no signature.
     Missing,
 }
 
-/// Reads it. `None`: the cluster has none, as those that kubeadm has not made.
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Valid => "valid",
+            Self::Stale => "stale",
+            Self::Missing => "missing",
+        })
+    }
+}
+
+/// Reads the ConfigMap. `None`: there is none, as in clusters that kubeadm did not create.
 pub async fn read(client: &kube::Client) -> Result<Option<ClusterInfo>> {
     let found: Option<ConfigMap> = request::get(client, CONFIG_MAP, Some(NAMESPACE), NAME).await?;
     found
@@ -55,15 +67,14 @@ pub async fn read(client: &kube::Client) -> Result<Option<ClusterInfo>> {
 
 impl ClusterInfo {
     fn of(data: &BTreeMap<String, String>) -> Result<Self> {
-        let kubeconfig = data
-            .get(KUBECONFIG)
-            .ok_or(Error::StrangeClusterInfo("has no kubeconfig"))?;
+        let kubeconfig = data.get(KUBECONFIG);
+        let kubeconfig = kubeconfig.ok_or(Error::InvalidClusterInfo("has no kubeconfig"))?;
         let cluster = only_cluster(kubeconfig)?;
         let authority = cluster.authority.filter(|data| !data.is_empty());
         let authority = authority.map(|data| {
             let bytes = STANDARD.decode(data.trim()).ok();
             let pem = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-            pem.ok_or(Error::StrangeClusterInfo(
+            pem.ok_or(Error::InvalidClusterInfo(
                 "has a certificate authority that is not base64-encoded PEM",
             ))
         });
@@ -79,7 +90,7 @@ impl ClusterInfo {
         })
     }
 
-    /// Whether it is signed with this token.
+    /// Whether the kubeconfig is signed with this token.
     pub fn signature(&self, token: &Token) -> Signature {
         match self.signatures.get(&token.id) {
             None => Signature::Missing,
@@ -98,7 +109,7 @@ struct Cluster {
     authority: Option<String>,
 }
 
-/// The kubeconfig has one cluster, without a name.
+/// The cluster of the kubeconfig, which has only one.
 fn only_cluster(kubeconfig: &str) -> Result<Cluster> {
     #[derive(Deserialize)]
     struct Kubeconfig {
@@ -108,16 +119,16 @@ fn only_cluster(kubeconfig: &str) -> Result<Cluster> {
     struct Named {
         cluster: Cluster,
     }
-    let parsed: Kubeconfig = serde_saphyr::from_str(kubeconfig)
-        .map_err(|_| Error::StrangeClusterInfo("has a kubeconfig that makes no sense"))?;
+    let parsed: Kubeconfig =
+        serde_saphyr::from_str(kubeconfig).map_err(|_| Error::InvalidClusterInfo("has an invalid kubeconfig"))?;
     let first = parsed.clusters.into_iter().next();
     first
         .map(|named| named.cluster)
-        .ok_or(Error::StrangeClusterInfo("names no cluster"))
+        .ok_or(Error::InvalidClusterInfo("has a kubeconfig without a cluster"))
 }
 
-/// A detached JWS over `content`, keyed by the secret half alone. (`token/jws/jws.go` of cluster-bootstrap v0.36.3;
-/// verifiers compute it again and compare the texts, so the header must be this to the byte.)
+/// A detached JWS over `content`; the key is the secret half only (`token/jws/jws.go` in cluster-bootstrap v0.36.3). Verifiers
+/// compare texts, so the header must be exactly this.
 fn sign(content: &str, id: &str, secret: &str) -> String {
     let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"HS256","kid":"{id}"}}"#));
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");
@@ -144,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_vectors_of_kubernetes_hold() {
+    fn a_signature_matches_the_vectors_of_kubernetes() {
         // token/jws/jws_test.go of cluster-bootstrap v0.36.3.
         let content = "Hello from the other side. I must have called a thousand times.";
         let head = "eyJhbGciOiJIUzI1NiIsImtpZCI6Impvc2h1YSJ9..";
@@ -184,18 +195,18 @@ mod tests {
         assert_eq!(bare.server, "https://1.2.3.4:6443");
         assert_eq!(bare.authority.as_deref(), Some("-----BEGIN CERTIFICATE-----\n"));
         assert_eq!(bare.signature(&token), Signature::Missing);
-        let right = sign(&bare.kubeconfig, "abcdef", "0123456789abcdef");
-        assert_eq!(info(Some(&right)).unwrap().signature(&token), Signature::Valid);
-        let wrong = sign("else", "abcdef", "0123456789abcdef");
-        assert_eq!(info(Some(&wrong)).unwrap().signature(&token), Signature::Stale);
+        let valid = sign(&bare.kubeconfig, "abcdef", "0123456789abcdef");
+        assert_eq!(info(Some(&valid)).unwrap().signature(&token), Signature::Valid);
+        let stale = sign("other", "abcdef", "0123456789abcdef");
+        assert_eq!(info(Some(&stale)).unwrap().signature(&token), Signature::Stale);
     }
 
     #[test]
-    fn what_makes_no_sense_is_said_without_its_text() {
+    fn an_error_does_not_quote_the_content() {
         let of = |text: &str| ClusterInfo::of(&BTreeMap::from([(KUBECONFIG.to_owned(), text.to_owned())]));
         assert_eq!(
             of("clusters: 7").unwrap_err().to_string(),
-            "ConfigMap kube-public/cluster-info has a kubeconfig that makes no sense"
+            "ConfigMap kube-public/cluster-info has an invalid kubeconfig"
         );
         assert!(of("clusters: []").is_err() && ClusterInfo::of(&BTreeMap::new()).is_err());
     }

@@ -1,55 +1,55 @@
-//! What can go wrong between this crate and an API server, with the server's own answer kept for whoever words it.
+//! The errors of this crate. A failed request keeps the server's response.
 
 use client::request;
 
 use crate::token::TokenId;
 
-/// What everything here returns.
+/// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failed look at, or change of, something about bootstrap tokens.
+/// A failed read or change.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A request that failed: the server did not answer, answered no, or answered something that is not its API's.
+    /// A request failed: there was no response, an error, or not a response of the Kubernetes API.
     #[error(transparent)]
     Request(#[from] request::Error),
-    /// No Secret of that id.
-    #[error("there is no bootstrap token {0}")]
-    NoSuchToken(TokenId),
-    /// `cluster-info` is there and makes no sense. Its text is not repeated.
+    /// There is no Secret with this id.
+    #[error("bootstrap token {0} not found")]
+    NotFound(TokenId),
+    /// `cluster-info` is malformed. The message does not quote it.
     #[error("ConfigMap kube-public/cluster-info {0}")]
-    StrangeClusterInfo(&'static str),
-    /// A bundle of certificates that is none.
+    InvalidClusterInfo(&'static str),
+    /// A certificate authority is malformed.
     #[error("the certificate authority is not a PEM bundle of certificates")]
     NotCertificates,
-    /// The operating system gave no random bytes.
-    #[error("the operating system has no randomness to give")]
+    /// There are no random bytes.
+    #[error("cannot read random bytes from the operating system")]
     NoRandomness(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
-    /// A create met a Secret of that name: the id is taken.
+    /// An object of that name exists, so the id is taken.
     pub fn is_already_exists(&self) -> bool {
         self.request().is_some_and(request::Error::is_already_exists)
     }
 
-    /// The object has changed since it was seen, or exists already (409): look again.
+    /// The object has changed since it was read, or exists already (409).
     pub fn is_conflict(&self) -> bool {
         self.request().is_some_and(request::Error::is_conflict)
     }
 
-    /// It is not there (404).
+    /// The object does not exist (404).
     pub fn is_not_found(&self) -> bool {
         self.request().is_some_and(request::Error::is_not_found)
     }
 
-    /// The caller has no right to this (403).
+    /// There is no permission (403).
     pub fn is_forbidden(&self) -> bool {
         self.request().is_some_and(request::Error::is_forbidden)
     }
 
-    /// No answer came, so it is not known whether a write was carried out.
+    /// There was no response, so a write may have been applied.
     pub fn is_unanswered(&self) -> bool {
         self.request().is_some_and(request::Error::is_unanswered)
     }
@@ -68,9 +68,8 @@ impl From<Error> for client::error::Error {
         let message = error.to_string();
         match error {
             Error::Request(error) => error.into(),
-            Error::NoSuchToken(_) => Self::new(Kind::NotFound, message).hint(
-                "kubectl bootstrap-token list shows those that are there; an expired one is deleted by Kubernetes",
-            ),
+            Error::NotFound(_) => Self::new(Kind::NotFound, message)
+                .hint("`kubectl bootstrap-token list` lists the tokens; Kubernetes deletes expired ones"),
             _ => Self::failed(message),
         }
     }

@@ -1,57 +1,57 @@
-//! When a token ends, read as Go reads it.
+//! The expiry of a token, parsed as Go parses it.
 //!
-//! The authenticator, the signer and the cleaner all call `time.Parse(time.RFC3339, …)` (`GetExpiration` of
-//! `util/secrets/secrets.go`). What that refuses counts as expired, and is deleted; what it accepts is more than RFC 3339
-//! allows (an hour of one digit, a comma before the fraction, an offset of 24 hours) and less (no lower-case `t` or `z`, no
-//! leap second). A parser with other limits would call a dead token alive.
+//! The authenticator, the signer and the token cleaner call `time.Parse(time.RFC3339, …)` (`GetExpiration` in
+//! `util/secrets/secrets.go`). A token whose expiry that rejects counts as expired. It accepts more than RFC 3339 (an hour of one
+//! digit, a comma before the fraction, an offset of 24 hours) and less (no lower-case `t` or `z`, no leap second). Another parser
+//! would report expired tokens as valid.
 
 use k8s_openapi::jiff::civil::DateTime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-/// When a token ends.
+/// When a token expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiration {
-    /// It has no expiration, or an empty one.
+    /// There is no expiry, or an empty one.
     Never,
-    /// Then.
+    /// At this time.
     At(Timestamp),
-    /// What stands there is no time: to Kubernetes that is an expired token.
-    Unparsable,
+    /// The text is not a time. To Kubernetes the token has expired.
+    Invalid,
 }
 
 impl Expiration {
-    /// Reads what stands in a Secret.
+    /// Parses the text in a Secret.
     pub fn parse(text: &str) -> Self {
         if text.is_empty() {
             return Self::Never;
         }
-        go_rfc3339(text).map_or(Self::Unparsable, Self::At)
+        go_rfc3339(text).map_or(Self::Invalid, Self::At)
     }
 
-    /// Whether Kubernetes takes a token with it for dead.
-    pub fn is_over(self, now: Timestamp) -> bool {
+    /// Whether the token has expired.
+    pub fn is_expired(self, now: Timestamp) -> bool {
         match self {
             Self::Never => false,
             Self::At(end) => end <= now,
-            Self::Unparsable => true,
+            Self::Invalid => true,
         }
     }
 
-    /// The time, where there is one.
+    /// The time, if there is one.
     pub fn at(self) -> Option<Timestamp> {
         match self {
             Self::At(end) => Some(end),
-            Self::Never | Self::Unparsable => None,
+            Self::Never | Self::Invalid => None,
         }
     }
 }
 
-/// A time as kubeadm writes it: whole seconds, UTC.
+/// Formats a time as kubeadm does: whole seconds, UTC.
 pub fn format(time: Timestamp) -> String {
     Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
 }
 
-/// `time.Parse(time.RFC3339, text)` of Go 1.26 (`src/time/format.go`, `parse`).
+/// `time.Parse(time.RFC3339, text)` of Go 1.26 (`parse` in `src/time/format.go`).
 fn go_rfc3339(text: &str) -> Option<Timestamp> {
     let mut rest = Rest(text.as_bytes());
     let year = rest.digits(4)?;
@@ -74,11 +74,11 @@ fn go_rfc3339(text: &str) -> Option<Timestamp> {
     let civil = DateTime::new(i16::try_from(year).ok()?, month?, day?, hour?, minute?, second?, nanos).ok()?;
     let epoch = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
     let since = civil.duration_since(epoch) - SignedDuration::from_secs(offset);
-    // The last day of the year 9999 is more than a Timestamp holds.
+    // A Timestamp cannot hold the last day of the year 9999.
     Some(Timestamp::from_duration(since).unwrap_or(Timestamp::MAX))
 }
 
-/// What is still to be read.
+/// The rest of the text.
 struct Rest<'a>(&'a [u8]);
 
 impl Rest<'_> {
@@ -100,7 +100,7 @@ impl Rest<'_> {
         Some(())
     }
 
-    /// A fraction of a second, in nanoseconds: what is beyond the ninth digit is dropped.
+    /// A fraction of a second, in nanoseconds. Digits after the ninth are ignored.
     fn fraction(&mut self) -> i32 {
         let [b'.' | b',', digits @ ..] = self.0 else { return 0 };
         let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -113,7 +113,7 @@ impl Rest<'_> {
         padded.take(9).fold(0, |sum, byte| sum * 10 + i32::from(byte - b'0'))
     }
 
-    /// The offset from UTC in seconds. Go lets 24 hours and 60 minutes pass.
+    /// The offset from UTC in seconds. Go accepts 24 hours and 60 minutes.
     fn offset(&mut self) -> Option<i64> {
         if self.literal(b'Z').is_some() {
             return Some(0);
@@ -144,12 +144,12 @@ mod tests {
     #[case::west("2026-11-22T13:00:00-05:30", "2026-11-22T18:30:00Z")]
     #[case::fraction("2026-11-22T13:00:00.25Z", "2026-11-22T13:00:00.25Z")]
     #[case::comma("2026-11-22T13:00:00,25Z", "2026-11-22T13:00:00.25Z")]
-    #[case::more_digits_than_there_are_nanoseconds("2026-11-22T13:00:00.1234567899Z", "2026-11-22T13:00:00.123456789Z")]
+    #[case::more_than_nine_digits("2026-11-22T13:00:00.1234567899Z", "2026-11-22T13:00:00.123456789Z")]
     #[case::hour_of_one_digit("2026-11-22T9:00:00Z", "2026-11-22T09:00:00Z")]
     #[case::offset_of_a_day("2026-11-22T13:00:00+24:00", "2026-11-21T13:00:00Z")]
     #[case::offset_of_sixty_minutes("2026-11-22T13:00:00+00:60", "2026-11-22T12:00:00Z")]
     #[case::leap_day("2028-02-29T00:00:00Z", "2028-02-29T00:00:00Z")]
-    fn what_go_reads_is_a_time(#[case] text: &str, #[case] time: &str) {
+    fn times_that_go_accepts(#[case] text: &str, #[case] time: &str) {
         assert_eq!(Expiration::parse(text), Expiration::At(time.parse().unwrap()));
     }
 
@@ -163,63 +163,60 @@ mod tests {
     #[case::no_such_hour("2026-02-28T24:00:00Z")]
     #[case::offset_without_colon("2026-11-22T13:00:00+0200")]
     #[case::offset_too_large("2026-11-22T13:00:00+25:00")]
-    #[case::something_after_it("2026-11-22T13:00:00Z\n")]
-    #[case::something_before_it(" 2026-11-22T13:00:00Z")]
-    #[case::a_dot_and_nothing("2026-11-22T13:00:00.Z")]
+    #[case::trailing_newline("2026-11-22T13:00:00Z\n")]
+    #[case::leading_space(" 2026-11-22T13:00:00Z")]
+    #[case::dot_without_digits("2026-11-22T13:00:00.Z")]
     #[case::a_zone_name("2026-11-22T13:00:00Z[UTC]")]
-    #[case::five_digits_of_a_year("12026-11-22T13:00:00Z")]
+    #[case::year_of_five_digits("12026-11-22T13:00:00Z")]
     #[case::word("never")]
-    fn what_go_refuses_is_expired(#[case] text: &str) {
-        assert_eq!(Expiration::parse(text), Expiration::Unparsable);
-        assert!(Expiration::parse(text).is_over(Timestamp::MIN));
+    fn times_that_go_rejects_are_expired(#[case] text: &str) {
+        assert_eq!(Expiration::parse(text), Expiration::Invalid);
+        assert!(Expiration::parse(text).is_expired(Timestamp::MIN));
     }
 
     #[test]
-    fn nothing_is_never_and_an_end_is_over_when_it_has_come() {
+    fn an_empty_expiry_is_never_and_a_token_expires_at_its_expiry() {
         assert_eq!(Expiration::parse(""), Expiration::Never);
-        assert!(!Expiration::Never.is_over(Timestamp::MAX));
+        assert!(!Expiration::Never.is_expired(Timestamp::MAX));
         let end = Timestamp::UNIX_EPOCH;
-        assert!(Expiration::At(end).is_over(end));
-        assert!(!Expiration::At(end).is_over(end - SignedDuration::from_nanos(1)));
+        assert!(Expiration::At(end).is_expired(end));
+        assert!(!Expiration::At(end).is_expired(end - SignedDuration::from_nanos(1)));
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(second in 0..=Timestamp::MAX.as_second()) {
+        fn formatted_times_are_parsed(second in 0..=Timestamp::MAX.as_second()) {
             let time = Timestamp::from_second(second).unwrap();
             prop_assert_eq!(Expiration::parse(&format(time)), Expiration::At(time));
         }
 
-        /// Where both understand a text they understand the same.
+        /// Both parsers agree on texts that are valid in both.
         #[test]
-        fn strict_rfc_3339_means_the_same(
+        fn strict_rfc_3339_times_are_parsed_alike(
             date in "20[0-9]{2}-[01][0-9]-[0-3][0-9]",
             time in "T[0-2][0-9]:[0-6][0-9]:[0-5][0-9](\\.[0-9]{1,9})?",
             zone in "Z|[+-][01][0-9]:[0-5][0-9]",
         ) {
             let text = format!("{date}{time}{zone}");
-            let expected = text.parse().map_or(Expiration::Unparsable, Expiration::At);
+            let expected = text.parse().map_or(Expiration::Invalid, Expiration::At);
             prop_assert_eq!(Expiration::parse(&text), expected);
         }
 
         #[test]
-        fn no_text_makes_the_parser_panic(text in "[0-9TZ:.,+-]{0,30}|\\PC{0,30}") {
+        fn the_parser_never_panics(text in "[0-9TZ:.,+-]{0,30}|\\PC{0,30}") {
             let _ = Expiration::parse(&text);
         }
     }
 
-    /// What `time.Parse(time.RFC3339, …)` of Go 1.26 made of texts that are nearly times: each with its second and
-    /// nanosecond, or with `ERR`.
+    /// Each line has a text, and the second and nanosecond that `time.Parse(time.RFC3339, …)` of Go 1.26 returned, or `ERR`.
     #[test]
-    fn go_itself_reads_these_so() {
+    fn recorded_results_of_go_are_matched() {
         for line in include_str!("../tests/fixtures/go-times.tsv").lines() {
             let (text, go) = line.split_once('\t').unwrap();
-            let expected = go
-                .split_once('.')
-                .map_or(Expiration::Unparsable, |(second, nanosecond)| {
-                    let time = Timestamp::new(second.parse().unwrap(), nanosecond.parse().unwrap());
-                    Expiration::At(time.unwrap_or(Timestamp::MAX))
-                });
+            let expected = go.split_once('.').map_or(Expiration::Invalid, |(second, nanosecond)| {
+                let time = Timestamp::new(second.parse().unwrap(), nanosecond.parse().unwrap());
+                Expiration::At(time.unwrap_or(Timestamp::MAX))
+            });
             assert_eq!(Expiration::parse(text), expected, "{text:?}");
         }
     }

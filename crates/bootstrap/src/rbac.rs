@@ -1,8 +1,8 @@
-//! What a node needs to join with a token and nothing else, and what a group of bootstrappers has beyond that.
+//! The bindings that a node needs to join with a token, and bindings that grant tokens more than that.
 //!
-//! Three bindings, of ClusterRoles that every cluster has (documentation of Kubernetes, "TLS bootstrapping"): the group may
-//! ask for a certificate, its first one is approved by itself, and so is each renewal of any node. kubeadm makes the same
-//! three for its own group, under its own names, so a binding is known by what it binds and not by its name.
+//! Three ClusterRoles have to be bound (Kubernetes documentation, "TLS bootstrapping"): to request a certificate, to have the first
+//! certificate approved, and to have renewals approved. kubeadm binds the same three to its own group under other names, so a
+//! binding is identified by its role and subject.
 
 use client::request::{self, ListOptions, Resource, Verb, Write};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
@@ -12,36 +12,32 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::error::Result;
-use crate::judge::EVERY_TOKEN;
 use crate::token::TokenId;
+use crate::validation::BOOTSTRAPPERS;
 
 /// The group of all nodes, which renew their certificates.
-pub(crate) const NODES: &str = "system:nodes";
+const NODES: &str = "system:nodes";
 const API_GROUP: &str = "rbac.authorization.k8s.io";
-const CLUSTER_ROLE_BINDING: Resource = Resource::new(
-    "ClusterRoleBinding",
-    "rbac.authorization.k8s.io/v1",
-    "clusterrolebindings",
-);
-const ROLE_BINDING: Resource = Resource::new("RoleBinding", "rbac.authorization.k8s.io/v1", "rolebindings");
+const VERSION: &str = "rbac.authorization.k8s.io/v1";
+const CLUSTER_ROLE_BINDING: Resource = Resource::new("ClusterRoleBinding", VERSION, "clusterrolebindings");
+const ROLE_BINDING: Resource = Resource::new("RoleBinding", VERSION, "rolebindings");
 
-/// One of the three.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+/// One of the three permissions that joining needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grant {
-    /// The group may create and watch certificate signing requests.
+    /// To create and watch certificate signing requests.
     Request,
-    /// The first certificate of a node is approved by itself.
+    /// To have the first certificate of a node approved.
     FirstCertificate,
-    /// Renewals of nodes are approved by themselves.
+    /// To have renewals approved.
     Renewal,
 }
 
 impl Grant {
-    /// All three.
+    /// All of them.
     pub const ALL: [Self; 3] = [Self::Request, Self::FirstCertificate, Self::Renewal];
 
-    /// The ClusterRole.
+    /// The ClusterRole to bind.
     pub fn role(self) -> &'static str {
         match self {
             Self::Request => "system:node-bootstrapper",
@@ -50,7 +46,7 @@ impl Grant {
         }
     }
 
-    /// Whom it is for, where the tokens are in `group`.
+    /// The group to bind it to, for tokens in `group`.
     pub fn subject(self, group: &str) -> &str {
         match self {
             Self::Request | Self::FirstCertificate => group,
@@ -58,16 +54,16 @@ impl Grant {
         }
     }
 
-    /// What it is for.
+    /// The purpose, as a verb phrase.
     pub fn purpose(self) -> &'static str {
         match self {
-            Self::Request => "ask for a certificate",
+            Self::Request => "request a certificate",
             Self::FirstCertificate => "have the first certificate approved",
             Self::Renewal => "have renewals approved",
         }
     }
 
-    /// The name of a binding that is made here. It says whose it is, so that two groups do not share one.
+    /// The name of the binding that [`apply`] creates.
     pub fn binding_name(self, group: &str) -> String {
         match self {
             Self::Request => format!("bootstrap-token:node-bootstrapper:{group}"),
@@ -96,19 +92,19 @@ impl Grant {
     }
 }
 
-/// One of the three, and the binding that gives it.
+/// Whether a grant is bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Given {
-    /// Which.
+pub struct GrantStatus {
+    /// The grant.
     pub grant: Grant,
-    /// The name of the first ClusterRoleBinding that gives it; `None`: nothing does.
-    pub by: Option<String>,
+    /// The name of the first ClusterRoleBinding that grants it.
+    pub binding: Option<String>,
 }
 
-/// A binding that gives tokens more than they need to join.
+/// A binding that grants tokens more than they need to join.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Excess {
+pub struct ExcessiveBinding {
     /// `ClusterRoleBinding` or `RoleBinding`.
     pub kind: &'static str,
     /// Its namespace; `None` for a ClusterRoleBinding.
@@ -117,61 +113,55 @@ pub struct Excess {
     pub name: String,
     /// The role, with its kind: `ClusterRole cluster-admin`.
     pub role: String,
-    /// The group of bootstrappers that gets it.
+    /// The group of tokens that it is bound to.
     pub group: String,
 }
 
-/// What the cluster grants.
+/// The bindings of a cluster that concern tokens.
 #[derive(Clone, Debug)]
-pub struct Survey {
-    /// The three, for the group that was asked about.
-    pub given: [Given; 3],
-    /// What *any* group of bootstrappers has besides.
-    pub excess: Vec<Excess>,
-    /// RoleBindings may not be listed: excess in namespaces is unknown.
+pub struct Bindings {
+    /// The grants for one group.
+    pub grants: [GrantStatus; 3],
+    /// Excessive bindings for *any* group of tokens.
+    pub excess: Vec<ExcessiveBinding>,
+    /// There is no permission to list RoleBindings, so excessive ones are unknown.
     pub namespaces_unknown: bool,
 }
 
-impl Survey {
-    /// Those of the three that nothing gives.
-    pub fn missing(&self) -> Vec<Grant> {
-        self.given
-            .iter()
-            .filter(|given| given.by.is_none())
-            .map(|given| given.grant)
-            .collect()
+impl Bindings {
+    /// Whether all grants are bound.
+    pub fn is_complete(&self) -> bool {
+        self.grants.iter().all(|status| status.binding.is_some())
     }
 }
 
-/// Reads every binding that concerns tokens.
-pub async fn survey(client: &kube::Client, group: &str) -> Result<Survey> {
+/// Reads the bindings that concern tokens.
+pub async fn read(client: &kube::Client, group: &str) -> Result<Bindings> {
     let all = ListOptions::default();
-    let (everywhere, within) = tokio::join!(
+    let (cluster, namespaced) = tokio::join!(
         request::list_all::<ClusterRoleBinding>(client, CLUSTER_ROLE_BINDING, &all),
         request::list_all::<RoleBinding>(client, ROLE_BINDING, &all)
     );
-    let (within, namespaces_unknown) = match within {
+    let (namespaced, namespaces_unknown) = match namespaced {
         Err(error) if error.is_forbidden() => (Vec::new(), true),
         other => (other?, false),
     };
-    let mut all: Vec<Bound> = everywhere?.into_iter().map(Bound::everywhere).collect();
-    all.extend(within.into_iter().map(Bound::within));
-    let given = Grant::ALL.map(|grant| Given {
-        grant,
-        by: all
-            .iter()
-            .find(|bound| bound.gives(grant, group))
-            .map(|bound| bound.name.clone()),
-    });
-    Ok(Survey {
-        given,
-        excess: all.iter().flat_map(Bound::excess).collect(),
+    let mut all: Vec<Binding> = cluster?.into_iter().map(Binding::from).collect();
+    all.extend(namespaced.into_iter().map(Binding::from));
+    let status = |grant| {
+        let binding = all.iter().find(|binding| binding.grants(grant, group));
+        let binding = binding.map(|binding| binding.name.clone());
+        GrantStatus { grant, binding }
+    };
+    Ok(Bindings {
+        grants: Grant::ALL.map(status),
+        excess: all.iter().flat_map(Binding::excess).collect(),
         namespaces_unknown,
     })
 }
 
-/// Makes the binding of one grant. One that stands there already under that name is an error
-/// ([`Error::is_already_exists`](crate::Error::is_already_exists)): it binds something else, or [`survey`] would have seen it.
+/// Creates the binding of a grant. It is an error if a binding of that name exists
+/// ([`Error::is_already_exists`](crate::Error::is_already_exists)).
 pub async fn apply(client: &kube::Client, grant: Grant, group: &str, write: &Write) -> Result<String> {
     let name = grant.binding_name(group);
     let binding = json!(grant.binding(group));
@@ -179,14 +169,14 @@ pub async fn apply(client: &kube::Client, grant: Grant, group: &str, write: &Wri
     Ok(name)
 }
 
-/// Whether a token of these groups may ask for a certificate, and gets it approved: by the API server's own word, which
-/// knows of every binding, and of webhooks.
+/// Asks the API server whether a token in these groups may request a certificate, and gets it approved. Unlike [`read`], this
+/// includes other bindings and webhooks.
 pub async fn may_join(client: &kube::Client, id: &TokenId, groups: &[String]) -> Result<[bool; 2]> {
     let api: Api<SubjectAccessReview> = Api::all(client.clone());
-    let all = [EVERY_TOKEN, "system:authenticated"].into_iter().map(str::to_owned);
+    let all = [BOOTSTRAPPERS, "system:authenticated"].into_iter().map(str::to_owned);
     let all: Vec<String> = groups.iter().cloned().chain(all).collect();
-    let ask = async |subresource: Option<&str>| {
-        let question = SubjectAccessReview {
+    let review = async |subresource: Option<&str>| {
+        let review = SubjectAccessReview {
             spec: SubjectAccessReviewSpec {
                 user: Some(id.user()),
                 groups: Some(all.clone()),
@@ -201,56 +191,62 @@ pub async fn may_join(client: &kube::Client, id: &TokenId, groups: &[String]) ->
             },
             ..SubjectAccessReview::default()
         };
-        let answer = api.create(&PostParams::default(), &question).await;
-        let rights = || format!("the rights of {}", id.user());
-        let answer = answer.map_err(|error| request::Error::failed(Verb::Ask, rights(), error))?;
-        Ok::<_, request::Error>(answer.status.is_some_and(|status| status.allowed))
+        let response = api.create(&PostParams::default(), &review).await;
+        let permissions = || format!("the permissions of {}", id.user());
+        let response = response.map_err(|error| request::Error::failed(Verb::Ask, permissions(), error))?;
+        Ok::<_, request::Error>(response.status.is_some_and(|status| status.allowed))
     };
-    let (request, approval) = tokio::join!(ask(None), ask(Some("nodeclient")));
+    let (request, approval) = tokio::join!(review(None), review(Some("nodeclient")));
     Ok([request?, approval?])
 }
 
-/// A binding of either kind.
-struct Bound {
+/// A ClusterRoleBinding or RoleBinding.
+struct Binding {
     namespace: Option<String>,
     name: String,
     role: RoleRef,
     groups: Vec<String>,
 }
 
-impl Bound {
-    fn everywhere(binding: ClusterRoleBinding) -> Self {
+impl From<ClusterRoleBinding> for Binding {
+    fn from(binding: ClusterRoleBinding) -> Self {
+        Self::new(None, binding.metadata.name, binding.role_ref, binding.subjects)
+    }
+}
+
+impl From<RoleBinding> for Binding {
+    fn from(binding: RoleBinding) -> Self {
+        let namespace = Some(binding.metadata.namespace.unwrap_or_default());
+        Self::new(namespace, binding.metadata.name, binding.role_ref, binding.subjects)
+    }
+}
+
+impl Binding {
+    fn new(namespace: Option<String>, name: Option<String>, role: RoleRef, subjects: Option<Vec<Subject>>) -> Self {
+        let groups = subjects.unwrap_or_default().into_iter();
+        let groups = groups.filter(|subject| subject.kind == "Group");
         Self {
-            namespace: None,
-            name: binding.metadata.name.unwrap_or_default(),
-            role: binding.role_ref,
-            groups: groups(binding.subjects),
+            namespace,
+            name: name.unwrap_or_default(),
+            role,
+            groups: groups.map(|subject| subject.name).collect(),
         }
     }
 
-    fn within(binding: RoleBinding) -> Self {
-        Self {
-            namespace: Some(binding.metadata.namespace.unwrap_or_default()),
-            name: binding.metadata.name.unwrap_or_default(),
-            role: binding.role_ref,
-            groups: groups(binding.subjects),
-        }
-    }
-
-    /// The group of every token gives it to this group's too.
-    fn gives(&self, grant: Grant, group: &str) -> bool {
-        let to = |name: &str| self.groups.iter().any(|bound| bound == name);
+    /// A binding to `system:bootstrappers` includes every group of tokens.
+    fn grants(&self, grant: Grant, group: &str) -> bool {
+        let to = |name: &str| self.groups.iter().any(|group| group == name);
         let subject = grant.subject(group);
-        let reaches = to(subject) || (grant != Grant::Renewal && to(EVERY_TOKEN));
-        self.namespace.is_none() && self.role.kind == "ClusterRole" && self.role.name == grant.role() && reaches
+        let is_bound = to(subject) || (grant != Grant::Renewal && to(BOOTSTRAPPERS));
+        self.namespace.is_none() && self.role.kind == "ClusterRole" && self.role.name == grant.role() && is_bound
     }
 
-    fn excess(&self) -> Vec<Excess> {
+    fn excess(&self) -> Vec<ExcessiveBinding> {
         if self.is_needed() {
             return Vec::new();
         }
-        let of_tokens = |group: &&String| *group == EVERY_TOKEN || group.starts_with("system:bootstrappers:");
-        let excess = |group: &String| Excess {
+        let of_tokens = |group: &&String| *group == BOOTSTRAPPERS || group.starts_with("system:bootstrappers:");
+        let excess = |group: &String| ExcessiveBinding {
             kind: if self.namespace.is_some() {
                 "RoleBinding"
             } else {
@@ -264,8 +260,8 @@ impl Bound {
         self.groups.iter().filter(of_tokens).map(excess).collect()
     }
 
-    /// What a node needs to join, `kubeadm join` included. (`cmd/kubeadm/app/phases/bootstraptoken`, `uploadconfig`,
-    /// `kubelet` and `addons/proxy` of kubernetes/kubernetes v1.36.3.)
+    /// Whether joining needs it, `kubeadm join` included (`bootstraptoken`, `uploadconfig`, `kubelet` and `addons/proxy` in
+    /// `cmd/kubeadm/app/phases` of kubernetes/kubernetes v1.36.3).
     fn is_needed(&self) -> bool {
         let role = (self.role.kind.as_str(), self.role.name.as_str());
         match self.namespace.as_deref() {
@@ -275,8 +271,8 @@ impl Bound {
                     || role == ("ClusterRole", "kubeadm:get-nodes")
             }
             Some("kube-system") => {
-                let known = ["kubeadm:nodes-kubeadm-config", "kubeadm:kubelet-config", "kube-proxy"];
-                role.0 == "Role" && known.contains(&role.1)
+                let needed = ["kubeadm:nodes-kubeadm-config", "kubeadm:kubelet-config", "kube-proxy"];
+                role.0 == "Role" && needed.contains(&role.1)
             }
             Some("kube-public") => role == ("Role", "kubeadm:bootstrap-signer-clusterinfo"),
             Some(_) => false,
@@ -284,20 +280,12 @@ impl Bound {
     }
 }
 
-fn groups(subjects: Option<Vec<Subject>>) -> Vec<String> {
-    let subjects = subjects.unwrap_or_default().into_iter();
-    subjects
-        .filter(|subject| subject.kind == "Group")
-        .map(|subject| subject.name)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn bound(namespace: Option<&str>, role: (&str, &str), group: &str) -> Bound {
-        Bound {
+    fn bound(namespace: Option<&str>, role: (&str, &str), group: &str) -> Binding {
+        Binding {
             namespace: namespace.map(str::to_owned),
             name: "some".to_owned(),
             role: RoleRef {
@@ -305,34 +293,34 @@ mod tests {
                 kind: role.0.to_owned(),
                 name: role.1.to_owned(),
             },
-            groups: vec!["somebody".to_owned(), group.to_owned()],
+            groups: vec!["other".to_owned(), group.to_owned()],
         }
     }
 
     const OURS: &str = "system:bootstrappers:ours";
 
     #[test]
-    fn what_is_made_is_recognised() {
+    fn created_bindings_are_recognized() {
         for grant in Grant::ALL {
-            let made = Bound::everywhere(grant.binding(OURS));
-            assert!(made.gives(grant, OURS));
-            assert_eq!(made.excess(), []);
+            let created = Binding::from(grant.binding(OURS));
+            assert!(created.grants(grant, OURS));
+            assert_eq!(created.excess(), []);
         }
     }
 
     #[test]
-    fn a_binding_of_every_token_serves_each_group_and_one_of_another_group_does_not() {
+    fn a_binding_to_system_bootstrappers_includes_each_group() {
         let role = ("ClusterRole", Grant::Request.role());
-        assert!(bound(None, role, EVERY_TOKEN).gives(Grant::Request, OURS));
-        assert!(!bound(None, role, "system:bootstrappers:theirs").gives(Grant::Request, OURS));
-        assert!(!bound(Some("kube-system"), role, OURS).gives(Grant::Request, OURS));
+        assert!(bound(None, role, BOOTSTRAPPERS).grants(Grant::Request, OURS));
+        assert!(!bound(None, role, "system:bootstrappers:theirs").grants(Grant::Request, OURS));
+        assert!(!bound(Some("kube-system"), role, OURS).grants(Grant::Request, OURS));
         let renewal = ("ClusterRole", Grant::Renewal.role());
-        assert!(!bound(None, renewal, EVERY_TOKEN).gives(Grant::Renewal, OURS));
-        assert!(bound(None, renewal, NODES).gives(Grant::Renewal, OURS));
+        assert!(!bound(None, renewal, BOOTSTRAPPERS).grants(Grant::Renewal, OURS));
+        assert!(bound(None, renewal, NODES).grants(Grant::Renewal, OURS));
     }
 
     #[test]
-    fn more_than_joining_is_excess() {
+    fn bindings_that_joining_does_not_need_are_excessive() {
         let admin = bound(None, ("ClusterRole", "cluster-admin"), OURS).excess();
         assert_eq!(admin.len(), 1);
         assert_eq!(
@@ -343,7 +331,7 @@ mod tests {
         assert_eq!(certificates.excess()[0].kind, "RoleBinding");
         assert_eq!(bound(None, ("ClusterRole", "kubeadm:get-nodes"), OURS).excess(), []);
         assert_eq!(bound(Some("kube-system"), ("Role", "kube-proxy"), OURS).excess(), []);
-        // A group that only looks like one.
+        // Another group with the same beginning.
         assert_eq!(
             bound(None, ("ClusterRole", "view"), "system:bootstrappersx").excess(),
             []

@@ -1,4 +1,4 @@
-//! A token's Secret: what one says, and the manifest of a new one.
+//! The Secret of a token: its content, and the manifest of a new one.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::expiration::{self, Expiration};
-use crate::judge::{Group, Usage};
 use crate::token::{self, Token, TokenId};
+use crate::validation::{Group, Usage};
 
-/// Where Kubernetes looks for tokens.
+/// The namespace of tokens.
 pub const NAMESPACE: &str = "kube-system";
-/// The type of their Secrets.
+/// The type of the Secrets of tokens.
 pub const TYPE: &str = "bootstrap.kubernetes.io/token";
-/// What the key of a usage begins with.
+/// The prefix of the keys of usages.
 pub(crate) const USAGE_PREFIX: &str = "usage-bootstrap-";
 pub(crate) const AUTHENTICATION: &str = "authentication";
 pub(crate) const SIGNING: &str = "signing";
@@ -30,67 +30,64 @@ const SECRET: &str = "token-secret";
 pub(crate) const EXPIRATION: &str = "expiration";
 const GROUPS: &str = "auth-extra-groups";
 const DESCRIPTION: &str = "description";
-/// kubectl leaves the whole manifest, the secret included, in here.
+/// `kubectl apply` writes the whole manifest into this annotation, with the token.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What the Secret of a token says. It is read whole or not at all; what makes no sense in it is [`why_not`]'s to say.
-///
-/// [`why_not`]: crate::judge::why_not
+/// The Secret of a token. It can be invalid: see [`flaws`](Self::flaws).
 #[derive(Clone, Debug)]
 pub struct TokenSecret {
-    /// Where it stands; tokens work in `kube-system` only.
+    /// Its namespace. Tokens are valid only in `kube-system`.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Tells it from a later Secret of the same name.
+    /// Its uid.
     pub uid: String,
-    /// Tells this version of it from a later one.
+    /// Its resourceVersion.
     pub resource_version: String,
     /// The id in its name.
     pub id: Option<TokenId>,
-    /// `token-id`, which must be the same.
+    /// `token-id`, which must be equal to `id`.
     pub stated_id: Option<String>,
-    /// The token, where the name and `token-secret` make one.
+    /// The token, if the name and `token-secret` are valid.
     pub token: Option<Token>,
-    /// There is something in `token-secret`.
+    /// `token-secret` is not empty.
     pub has_secret: bool,
-    /// It is one that a token could have.
+    /// `token-secret` is valid.
     pub secret_is_well_formed: bool,
     /// Its type.
     pub kind: String,
-    /// There is no data at all.
+    /// It has no data.
     pub has_no_data: bool,
-    /// What it is for, `usage-bootstrap-` left out where that is how the key begins; sorted. Only `authentication` and
-    /// `signing` mean something to Kubernetes; others are other tools'.
+    /// Its usages, sorted, without the prefix `usage-bootstrap-`. Kubernetes knows only `authentication` and `signing`.
     pub usages: Vec<String>,
     /// Usages whose value is not exactly `true`.
     pub usages_off: Vec<String>,
-    /// Groups besides `system:bootstrappers`, as they stand there.
+    /// Groups besides `system:bootstrappers`. They can be invalid.
     pub groups: Vec<String>,
-    /// When it ends.
+    /// When it expires.
     pub expiration: Expiration,
-    /// For people.
+    /// Its description.
     pub description: String,
-    /// Labels.
+    /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// Annotations, but for the one in which kubectl keeps the manifest, secret and all.
+    /// Its annotations, without the one of `kubectl apply`, which contains the token.
     pub annotations: BTreeMap<String, String>,
-    /// That one is there: everybody who reads annotations reads the token.
+    /// The annotation of `kubectl apply` exists.
     pub is_in_annotation: bool,
     /// When it was created.
     pub created: Option<Timestamp>,
     /// It is being deleted.
     pub deleting: bool,
-    /// Its data cannot be changed any more.
+    /// It is immutable.
     pub immutable: bool,
-    /// What writes it, by the marks on it: see [`ownership::owner`].
+    /// The tool that manages it: see [`ownership::owner`].
     pub owner: Option<Owner>,
-    /// Who has written which field. Empty in a list.
+    /// The managers of its fields. `None` in a list.
     pub managed_fields: Option<Vec<ManagedFieldsEntry>>,
 }
 
 impl TokenSecret {
-    /// The manager other than `except` that wrote the data last, if that is known.
+    /// The manager that wrote the data last, other than `except`.
     pub fn last_writer(&self, except: &str) -> Option<Writer> {
         let metadata = ObjectMeta {
             managed_fields: self.managed_fields.clone(),
@@ -99,7 +96,7 @@ impl TokenSecret {
         ownership::last_writer(&metadata, &["data"], except)
     }
 
-    /// Reads a Secret.
+    /// Reads any Secret.
     pub fn read(secret: KubeSecret) -> Self {
         let metadata = secret.metadata;
         let owner = ownership::owner(&metadata);
@@ -127,10 +124,9 @@ impl TokenSecret {
             usages,
             usages_off,
             groups: data.groups(),
-            // Bytes that are no text are no time either.
             expiration: match (data.has(EXPIRATION), data.text(EXPIRATION)) {
                 (false, _) => Expiration::Never,
-                (true, text) => text.map_or(Expiration::Unparsable, |text| Expiration::parse(&text)),
+                (true, text) => text.map_or(Expiration::Invalid, |text| Expiration::parse(&text)),
             },
             description: data.lossy(DESCRIPTION),
             labels: metadata.labels.unwrap_or_default(),
@@ -145,19 +141,19 @@ impl TokenSecret {
         }
     }
 
-    /// Whether it is on for a usage.
+    /// Whether it has this usage.
     pub fn is_for(&self, usage: Usage) -> bool {
-        self.usages.iter().any(|word| word == usage.word())
+        self.usages.iter().any(|word| word == usage.name())
     }
 
-    /// How it is called in a sentence: by its id, or by the name of its Secret.
+    /// Its id, or the name of the Secret if that contains no id.
     pub fn title(&self) -> &str {
         self.id.as_ref().map_or(&self.name, TokenId::as_str)
     }
 
-    /// kubeadm's own, with which the keys of the control plane that it has uploaded go: deleting it deletes them.
-    /// (`cmd/kubeadm/app/phases/copycerts/copycerts.go`, kubernetes/kubernetes v1.36.3.)
-    pub fn is_of_uploaded_certificates(&self) -> bool {
+    /// Whether it owns the certificates that kubeadm has uploaded. They are deleted with it
+    /// (`cmd/kubeadm/app/phases/copycerts/copycerts.go`, kubernetes/kubernetes v1.36.3).
+    pub fn owns_uploaded_certificates(&self) -> bool {
         self.description == "Proxy for managing TTL for the kubeadm-certs secret"
     }
 }
@@ -181,7 +177,7 @@ impl Data<'_> {
         String::from_utf8_lossy(self.bytes(key).unwrap_or_default()).into_owned()
     }
 
-    /// Those that are on, and those that are there all the same.
+    /// The usages whose value is `true`, and the others.
     fn usages(&self) -> (Vec<String>, Vec<String>) {
         let keys = self
             .0
@@ -207,18 +203,18 @@ impl Data<'_> {
     }
 }
 
-/// A token that is to be made. By its types it cannot be one that the authenticator would refuse.
+/// A token to create. Its types guarantee that the authenticator accepts it.
 #[derive(Clone, Debug)]
 pub struct NewToken {
-    /// The token itself.
+    /// The token.
     pub token: Token,
-    /// What it is for.
+    /// Its usages.
     pub usages: Vec<Usage>,
     /// Groups besides `system:bootstrappers`.
     pub groups: Vec<Group>,
-    /// When it ends; `None`: never. Whole seconds.
+    /// When it expires, in whole seconds. `None`: never.
     pub expiration: Option<Timestamp>,
-    /// For people; may be empty.
+    /// Its description, which may be empty.
     pub description: String,
     /// Labels of the Secret.
     pub labels: BTreeMap<String, String>,
@@ -227,7 +223,7 @@ pub struct NewToken {
 }
 
 impl NewToken {
-    /// The Secret. It holds the token in clear (base64): it is for the API server alone.
+    /// The manifest of the Secret. It contains the token.
     pub(crate) fn manifest(&self) -> Value {
         let mut data: BTreeMap<String, String> = BTreeMap::new();
         let mut put = |key: &str, value: &str| data.insert(key.to_owned(), STANDARD.encode(value));
@@ -261,13 +257,12 @@ impl NewToken {
         manifest
     }
 
-    /// A merge patch that makes another Secret of this id say the same: what is not wanted is taken out.
+    /// A merge patch that makes an existing Secret equal to this one. Other usages, groups and expiries are removed.
     pub(crate) fn changes(&self) -> Value {
         let mut manifest = self.manifest();
         let mut data = manifest["data"].take();
         let usages = [Usage::Authentication, Usage::Signing].map(Usage::key);
-        let keys = usages.iter().map(String::as_str).chain([GROUPS, EXPIRATION]);
-        for key in keys {
+        for key in usages.iter().map(String::as_str).chain([GROUPS, EXPIRATION]) {
             if data[key].is_null() {
                 data[key] = Value::Null;
             }
@@ -275,7 +270,7 @@ impl NewToken {
         json!({ "metadata": { "annotations": self.annotations }, "data": data })
     }
 
-    /// What the Secret would say, had it been made: for a dry run that asks nobody.
+    /// The Secret as it would be created, for a client-side dry run.
     pub fn preview(&self) -> TokenSecret {
         let secret = serde_json::from_value(self.manifest()).unwrap_or_default();
         TokenSecret::read(secret)
@@ -285,7 +280,6 @@ impl NewToken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::why_not;
 
     fn new() -> NewToken {
         NewToken {
@@ -303,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_is_read_back_and_accepted() {
+    fn a_manifest_is_read_back_and_valid() {
         let new = new();
         let read = new.preview();
         assert_eq!(read.token.as_ref(), Some(&new.token));
@@ -312,23 +306,23 @@ mod tests {
         assert_eq!(read.expiration.at().unwrap().to_string(), "2026-11-22T13:00:00Z");
         assert_eq!(read.description, "für Knoten 7");
         assert_eq!(read.labels["env"], "test");
-        assert_eq!(why_not(&read, Timestamp::UNIX_EPOCH), []);
-        let eternal = NewToken {
+        assert_eq!(read.flaws(Timestamp::UNIX_EPOCH), []);
+        let unlimited = NewToken {
             expiration: None,
             ..new
         };
-        assert_eq!(eternal.preview().expiration, Expiration::Never);
+        assert_eq!(unlimited.preview().expiration, Expiration::Never);
     }
 
     #[test]
-    fn what_is_not_wanted_is_taken_out_of_a_secret_that_is_mended() {
-        let wanted = NewToken {
+    fn a_repair_removes_other_usages_groups_and_expiries() {
+        let new = NewToken {
             usages: vec![Usage::Authentication],
             groups: Vec::new(),
             expiration: None,
             ..new()
         };
-        let changes = wanted.changes();
+        let changes = new.changes();
         for key in ["usage-bootstrap-signing", "auth-extra-groups", "expiration"] {
             assert_eq!(changes["data"].get(key), Some(&Value::Null), "{key}");
         }
@@ -336,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn usages_of_other_tools_are_told_from_those_of_kubernetes() {
+    fn usages_of_other_tools_keep_their_whole_key() {
         let mut manifest = new().manifest();
         manifest["data"]["usage-controller-join"] = json!(STANDARD.encode("true"));
         manifest["data"]["usage-bootstrap-signing"] = json!(STANDARD.encode("yes"));
@@ -346,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_debug_nor_annotations_show_the_token() {
+    fn debug_and_annotations_do_not_contain_the_token() {
         let mut manifest = new().manifest();
         let token = new().token;
         manifest["data"][SECRET] = json!(STANDARD.encode(token.secret().expose()));
@@ -354,7 +348,7 @@ mod tests {
         let read = TokenSecret::read(serde_json::from_value(manifest).unwrap());
         assert!(read.is_in_annotation);
         assert_eq!(read.annotations["mine"], "kept");
-        let shown = format!("{read:?}");
-        assert!(!shown.contains(token.secret().expose()) && !shown.contains(&STANDARD.encode(token.secret().expose())));
+        let debug = format!("{read:?}");
+        assert!(!debug.contains(token.secret().expose()) && !debug.contains(&STANDARD.encode(token.secret().expose())));
     }
 }

@@ -1,4 +1,4 @@
-//! A token and its two halves: the id, which everybody may see, and the secret, which nobody does.
+//! A token and its two halves: the public id and the secret.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,28 +10,28 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 
-/// How many characters an id has.
+/// The length of an id.
 pub(crate) const ID_LENGTH: usize = 6;
-/// How many characters the secret has: with 36 symbols, 82.7 bits.
+/// The length of the secret half: with 36 symbols, 82.7 bits.
 pub(crate) const SECRET_LENGTH: usize = 16;
-/// The symbols of both.
+/// The symbols of both halves.
 pub const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-/// What the name of a token's Secret begins with; the id follows.
+/// The prefix of the name of a token's Secret, before the id.
 pub const SECRET_PREFIX: &str = "bootstrap-token-";
-/// What the user name begins with that a token authenticates as; the id follows.
-pub(crate) const USER_PREFIX: &str = "system:bootstrap:";
+/// The prefix of the user name that a token authenticates as, before the id.
+pub const USER_PREFIX: &str = "system:bootstrap:";
 
 /// The public half: six characters of `a-z` and `0-9`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct TokenId(String);
 
-/// A text that is no id.
+/// A text that is not an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a token id has 6 characters, each a lower-case letter or a digit")]
 pub struct NotAnId;
 
-/// A text that is no token. The text is not repeated.
+/// A text that is not a token. The message does not quote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a token is an id of 6 characters, a dot, and a secret of 16, all of them lower-case letters or digits")]
 pub struct NotAToken;
@@ -41,12 +41,12 @@ fn is_made_of_symbols(text: &str, length: usize) -> bool {
 }
 
 impl TokenId {
-    /// As text.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name of its Secret.
+    /// The name of the token's Secret.
     pub fn secret_name(&self) -> String {
         format!("{SECRET_PREFIX}{}", self.0)
     }
@@ -56,7 +56,7 @@ impl TokenId {
         format!("{USER_PREFIX}{}", self.0)
     }
 
-    /// The id in a Secret's name. (`ParseName` of `util/secrets/secrets.go`.)
+    /// The id in the name of a Secret (`ParseName` in `util/secrets/secrets.go`).
     pub(crate) fn of_secret_name(name: &str) -> Option<Self> {
         name.strip_prefix(SECRET_PREFIX)?.parse().ok()
     }
@@ -88,12 +88,11 @@ pub(crate) fn is_secret(text: &str) -> bool {
 pub struct Token {
     /// The public half.
     pub id: TokenId,
-    /// The secret half, 16 symbols.
     secret: Secret,
 }
 
 impl Token {
-    /// From the two halves.
+    /// A token from its two halves.
     pub fn new(id: TokenId, secret: Secret) -> Result<Self, NotAToken> {
         if is_secret(secret.expose()) {
             Ok(Self { id, secret })
@@ -102,43 +101,43 @@ impl Token {
         }
     }
 
-    /// Reads `id.secret`, exactly as the authenticator does: nothing around it, no upper case.
+    /// Parses `id.secret` as the authenticator does: no surrounding spaces, no upper case.
     pub fn parse(text: &Secret) -> Result<Self, NotAToken> {
         let (id, secret) = text.expose().split_once('.').ok_or(NotAToken)?;
         let id = id.parse().map_err(|NotAnId| NotAToken)?;
         Self::new(id, Secret::new(secret))
     }
 
-    /// A new token, from the operating system's random source, every symbol equally likely.
+    /// A random token. Each symbol has the same probability.
     pub fn generate() -> Result<Self> {
         let id = TokenId(symbols(ID_LENGTH)?);
         let secret = Secret::new(symbols(SECRET_LENGTH)?);
         Ok(Self { id, secret })
     }
 
-    /// The secret half alone.
+    /// The secret half.
     pub fn secret(&self) -> &Secret {
         &self.secret
     }
 
-    /// The whole, as it is sent in an `Authorization` header.
+    /// The whole token, as it is sent in an `Authorization` header.
     pub fn text(&self) -> Secret {
         Secret::new(format!("{}.{}", self.id, self.secret.expose()))
     }
 
-    /// The fingerprint of the whole.
+    /// The fingerprint of the whole token.
     pub fn fingerprint(&self) -> Fingerprint {
         self.text().fingerprint()
     }
 
-    /// Why anybody could guess it, if anybody could.
+    /// Why the token can be guessed, if it can.
     pub fn weakness(&self) -> Option<&'static str> {
         const PUBLISHED: [&str; 2] = ["f395accd246ae52d", "0123456789abcdef"];
         let secret = self.secret.expose();
         if PUBLISHED.contains(&secret) {
-            Some("its secret stands in public documentation")
+            Some("its secret is published in documentation")
         } else if secret.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            Some("its secret has hexadecimal digits only: 64 bits in place of 82")
+            Some("its secret has only hexadecimal digits: 64 bits instead of 82")
         } else {
             None
         }
@@ -159,11 +158,11 @@ fn symbols(length: usize) -> Result<String> {
     Ok(text)
 }
 
-/// The symbol for a random byte. The last 4 of 256 have none: folding them in would make the first symbols likelier.
+/// The symbol of a random byte. The last 4 of 256 have none, so that all symbols have the same probability.
 fn symbol(byte: u8) -> Option<char> {
-    let fair = 256 / ALPHABET.len() * ALPHABET.len();
+    let limit = 256 / ALPHABET.len() * ALPHABET.len();
     let byte = usize::from(byte);
-    (byte < fair).then(|| char::from(ALPHABET[byte % ALPHABET.len()]))
+    (byte < limit).then(|| char::from(ALPHABET[byte % ALPHABET.len()]))
 }
 
 #[cfg(test)]
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_token_is_one_that_kubernetes_accepts_and_no_two_are_the_same() {
+    fn generated_tokens_are_valid_and_distinct() {
         let tokens: HashSet<String> = (0..1000)
             .map(|_| Token::generate().unwrap().text().expose().to_owned())
             .collect();
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn every_symbol_stands_for_as_many_bytes_as_every_other() {
+    fn all_symbols_have_the_same_probability() {
         let mut count = BTreeMap::new();
         for symbol in (0..=255).filter_map(symbol) {
             *count.entry(symbol).or_insert(0) += 1;
@@ -203,11 +202,11 @@ mod tests {
     fn debug_shows_no_secret() {
         let token = Token::parse(&Secret::new("abcdef.0123456789abcdef")).unwrap();
         assert!(!format!("{token:?}").contains("0123456789abcdef"));
-        assert!(token.weakness().unwrap().contains("public"));
+        assert!(token.weakness().unwrap().contains("published"));
     }
 
-    /// Texts that are nearly tokens.
-    fn nearly() -> impl Strategy<Value = String> {
+    /// Texts similar to tokens.
+    fn similar() -> impl Strategy<Value = String> {
         prop_oneof![
             "[a-z0-9]{6}\\.[a-z0-9]{16}",
             "[a-z0-9]{5,7}\\.[a-z0-9]{15,17}",
@@ -219,16 +218,16 @@ mod tests {
     }
 
     proptest! {
-        /// `BootstrapTokenPattern` of cluster-bootstrap v0.36.3, `token/api/types.go`. Go's `\z` is the end of the text.
+        /// `BootstrapTokenPattern` in `token/api/types.go` of cluster-bootstrap v0.36.3.
         #[test]
-        fn a_token_is_what_the_pattern_of_kubernetes_matches(text in nearly()) {
+        fn tokens_match_the_pattern_of_kubernetes(text in similar()) {
             let pattern = Regex::new(r"\A([a-z0-9]{6})\.([a-z0-9]{16})\z").unwrap();
             let theirs = pattern.captures(&text).map(|found| (found[1].to_owned(), found[2].to_owned()));
             prop_assert_eq!(parse(&text), theirs);
         }
 
         #[test]
-        fn a_secrets_name_is_what_the_pattern_of_kubernetes_matches(name in prop_oneof!["bootstrap-token-[a-zA-Z0-9]{5,7}\\n?", "\\PC{0,24}"]) {
+        fn secret_names_match_the_pattern_of_kubernetes(name in prop_oneof!["bootstrap-token-[a-zA-Z0-9]{5,7}\\n?", "\\PC{0,24}"]) {
             let pattern = Regex::new(r"^bootstrap\-token\-([a-z0-9]{6})$").unwrap();
             let theirs = pattern.captures(&name).map(|found| found[1].to_owned());
             prop_assert_eq!(TokenId::of_secret_name(&name).map(|id| id.to_string()), theirs);

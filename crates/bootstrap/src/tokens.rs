@@ -1,7 +1,9 @@
-//! Reading and writing the Secrets of tokens.
+//! Reads and writes the Secrets of tokens.
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use client::request::{self, Item, ListOptions, Merge, Metadata, Observed, SECRET, Write};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
@@ -21,53 +23,26 @@ fn of(title: &str) -> String {
     format!("bootstrap token {title}")
 }
 
-/// A walk through all tokens, a page of 500 at a time.
-pub struct Listing {
-    client: kube::Client,
-    labels: Option<String>,
-    next: Next,
+/// A page of up to 500 tokens, whose labels match a selector if there is one, and where the next page starts. `from`: where this page
+/// starts.
+pub async fn page(
+    client: &kube::Client,
+    labels: Option<&str>,
+    from: Option<&str>,
+) -> Result<(Vec<TokenSecret>, Option<String>)> {
+    let wanted = ListOptions {
+        namespace: Some(NAMESPACE),
+        labels,
+        fields: Some(&format!("type={TYPE}")),
+        ..ListOptions::default()
+    };
+    let page = request::list_page::<Listed>(client, SECRET, &wanted, from).await;
+    let page = page.map_err(|error| error.about(TOKENS))?;
+    let tokens = page.items.into_iter().map(|listed| TokenSecret::read(listed.into()));
+    Ok((tokens.collect(), page.next))
 }
 
-enum Next {
-    /// The page that begins there; `None`: the first.
-    Page(Option<String>),
-    End,
-}
-
-impl Listing {
-    /// From the first on; those whose labels match, if a selector is given.
-    pub fn new(client: &kube::Client, labels: Option<&str>) -> Self {
-        Self {
-            client: client.clone(),
-            labels: labels.map(ToOwned::to_owned),
-            next: Next::Page(None),
-        }
-    }
-
-    /// The next page; `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<Vec<TokenSecret>>> {
-        let Next::Page(from) = std::mem::replace(&mut self.next, Next::End) else {
-            return Ok(None);
-        };
-        let wanted = ListOptions {
-            namespace: Some(NAMESPACE),
-            labels: self.labels.as_deref(),
-            fields: Some(&format!("type={TYPE}")),
-            ..ListOptions::default()
-        };
-        let page = request::list_page::<Listed>(&self.client, SECRET, &wanted, from.as_deref()).await;
-        let page = page.map_err(|error| error.about(TOKENS))?;
-        self.next = page.next.map_or(Next::End, |next| Next::Page(Some(next)));
-        Ok(Some(
-            page.items
-                .into_iter()
-                .map(|listed| TokenSecret::read(listed.into()))
-                .collect(),
-        ))
-    }
-}
-
-/// A Secret without what nobody here asks for: `metadata.managedFields` alone is as long as all the rest.
+/// A Secret without `metadata.managedFields`, which is as large as the rest.
 #[derive(Clone, Deserialize)]
 struct Listed {
     metadata: ListedMeta,
@@ -117,21 +92,21 @@ impl From<Listed> for KubeSecret {
     }
 }
 
-/// All tokens at once.
+/// All tokens, or those whose labels match a selector.
 pub async fn list(client: &kube::Client, labels: Option<&str>) -> Result<Vec<TokenSecret>> {
-    let mut listing = Listing::new(client, labels);
-    let mut all = Vec::new();
-    while let Some(page) = listing.next().await? {
-        all.extend(page);
+    let (mut all, mut next) = page(client, labels, None).await?;
+    while let Some(from) = next {
+        let (tokens, rest) = page(client, labels, Some(&from)).await?;
+        all.extend(tokens);
+        next = rest;
     }
     Ok(all)
 }
 
-/// Secrets that were meant to be tokens and stand where nobody looks: of the right type in another namespace, or of the
-/// right name in `kube-system` and of another type. Only names are fetched, and then these few. Without the right to look
-/// everywhere, those of `kube-system` alone.
-pub async fn strays(client: &kube::Client, labels: Option<&str>) -> Result<Vec<TokenSecret>> {
-    // One after the other: to open a second connection takes longer than either.
+/// Secrets that Kubernetes ignores: of the type of tokens in another namespace, or named like a token in `kube-system` and of
+/// another type. Without permission to list Secrets in all namespaces, only those in `kube-system`.
+pub async fn misplaced(client: &kube::Client, labels: Option<&str>) -> Result<Vec<TokenSecret>> {
+    // In sequence: opening a second connection takes longer than a request.
     let fields = format!("type={TYPE},metadata.namespace!={NAMESPACE}");
     let elsewhere = match names(client, None, &fields, labels).await {
         Err(error) if error.is_forbidden() => Vec::new(),
@@ -142,7 +117,7 @@ pub async fn strays(client: &kube::Client, labels: Option<&str>) -> Result<Vec<T
     let mut found = Vec::new();
     for Metadata { namespace, name, .. } in here.chain(elsewhere) {
         match request::get::<KubeSecret>(client, SECRET, Some(&namespace), &name).await {
-            // Who may list in one namespace need not be let in to another.
+            // Permission to list does not include permission to get.
             Err(error) if error.is_forbidden() => {}
             other => found.extend(other?.map(TokenSecret::read)),
         }
@@ -150,7 +125,7 @@ pub async fn strays(client: &kube::Client, labels: Option<&str>) -> Result<Vec<T
     Ok(found)
 }
 
-/// Namespace and name of the Secrets that match, and nothing that is in them.
+/// The metadata of the Secrets that match.
 async fn names(
     client: &kube::Client,
     namespace: Option<&str>,
@@ -173,7 +148,7 @@ async fn names(
     Ok(found.into_iter().map(|secret| secret.metadata).collect())
 }
 
-/// One token, or `None`.
+/// One token. `None`: it does not exist.
 pub async fn get(client: &kube::Client, id: &TokenId) -> Result<Option<TokenSecret>> {
     let found = request::get(client, SECRET, Some(NAMESPACE), &id.secret_name()).await;
     Ok(found
@@ -181,74 +156,68 @@ pub async fn get(client: &kube::Client, id: &TokenId) -> Result<Option<TokenSecr
         .map(TokenSecret::read))
 }
 
-/// One token that must be there.
+/// One token, which must exist.
 pub async fn require(client: &kube::Client, id: &TokenId) -> Result<TokenSecret> {
-    get(client, id).await?.ok_or_else(|| Error::NoSuchToken(id.clone()))
+    get(client, id).await?.ok_or_else(|| Error::NotFound(id.clone()))
 }
 
-/// Makes a token by one plain POST. A taken id is an error ([`Error::is_already_exists`]): draw again. It is never sent
-/// twice; where no answer came ([`Error::is_unanswered`]), look by [`get`] whether it is there.
+/// Creates a token by one POST, which is not retried. If the id is taken ([`Error::is_already_exists`]), draw another one. If there
+/// is no response ([`Error::is_unanswered`]), [`get`] the token.
 pub async fn create(client: &kube::Client, new: &NewToken, write: &Write) -> Result<TokenSecret> {
     let id = &new.token.id;
-    let made = request::create(
-        client,
-        SECRET,
-        Some(NAMESPACE),
-        &id.secret_name(),
-        &new.manifest(),
-        write,
-    )
-    .await;
-    Ok(TokenSecret::read(made.map_err(|error| error.about(of(id.as_str())))?))
-}
-
-/// Changes a Secret that is still as it was seen; anything else is a conflict. `change` is a merge patch, of which
-/// `metadata.uid` and `metadata.resourceVersion` are put in here.
-pub async fn patch(client: &kube::Client, seen: &TokenSecret, change: Value, write: &Write) -> Result<TokenSecret> {
-    let patched = request::patch(client, SECRET, &observed(seen), Merge::Json, change, write).await;
+    let (name, manifest) = (id.secret_name(), new.manifest());
+    let created = request::create(client, SECRET, Some(NAMESPACE), &name, &manifest, write).await;
     Ok(TokenSecret::read(
-        patched.map_err(|error| error.about(of(seen.title())))?,
+        created.map_err(|error| error.about(of(id.as_str())))?,
     ))
 }
 
-/// Gives a token another end, later or sooner, or none. The cleaner follows at once, in both directions (seen on
-/// Kubernetes 1.36.3).
-pub async fn extend(
+/// Applies a merge patch to this version of a Secret. Another version is a conflict.
+pub async fn patch(client: &kube::Client, current: &TokenSecret, change: Value, write: &Write) -> Result<TokenSecret> {
+    let patched = request::patch(client, SECRET, &observed(current), Merge::Json, change, write).await;
+    Ok(TokenSecret::read(
+        patched.map_err(|error| error.about(of(current.title())))?,
+    ))
+}
+
+/// Sets or removes the expiry of a token. The token cleaner follows it immediately (Kubernetes 1.36.3).
+pub async fn set_expiration(
     client: &kube::Client,
-    seen: &TokenSecret,
-    end: Option<Timestamp>,
+    current: &TokenSecret,
+    expiration: Option<Timestamp>,
     write: &Write,
 ) -> Result<TokenSecret> {
-    use base64::Engine as _;
-    let encode = |end| base64::engine::general_purpose::STANDARD.encode(expiration::format(end));
-    let change = json!({ "data": { EXPIRATION: end.map(encode) } });
-    patch(client, seen, change, write).await
+    let encoded = expiration.map(|time| STANDARD.encode(expiration::format(time)));
+    patch(client, current, json!({ "data": { EXPIRATION: encoded } }), write).await
 }
 
-/// Makes a token that is still as it was seen what `wanted` says: halves, usages, groups, end and annotations. A usage of
-/// Kubernetes, a group or an end that `wanted` has not goes; whatever else is in the Secret stays.
-pub async fn mend(client: &kube::Client, seen: &TokenSecret, wanted: &NewToken, write: &Write) -> Result<TokenSecret> {
-    patch(client, seen, wanted.changes(), write).await
+/// Sets value, usages, groups, expiry and annotations of this version of a token. Other keys of the Secret stay.
+pub async fn repair(
+    client: &kube::Client,
+    current: &TokenSecret,
+    new: &NewToken,
+    write: &Write,
+) -> Result<TokenSecret> {
+    patch(client, current, new.changes(), write).await
 }
 
-/// Deletes exactly the Secret that was seen, whatever has changed in it. One that is gone already is no error.
-pub async fn delete(client: &kube::Client, seen: &TokenSecret, write: &Write) -> Result<()> {
-    let deleted = request::delete_any_version(client, SECRET, &observed(seen), write).await;
-    Ok(deleted.map_err(|error| error.about(of(seen.title())))?)
+/// Deletes the Secret with this uid, in any version. A Secret that does not exist is not an error.
+pub async fn delete(client: &kube::Client, current: &TokenSecret, write: &Write) -> Result<()> {
+    let deleted = request::delete_any_version(client, SECRET, &observed(current), write).await;
+    Ok(deleted.map_err(|error| error.about(of(current.title())))?)
 }
 
-/// Deletes exactly the Secret that was seen, if nothing in it has changed since; otherwise that is a conflict. One that is
-/// gone already is no error.
-pub async fn delete_as_seen(client: &kube::Client, seen: &TokenSecret, write: &Write) -> Result<()> {
-    let deleted = request::delete(client, SECRET, &observed(seen), write).await;
-    Ok(deleted.map_err(|error| error.about(of(seen.title())))?)
+/// Deletes this version of a Secret. Another version is a conflict. A Secret that does not exist is not an error.
+pub async fn delete_version(client: &kube::Client, current: &TokenSecret, write: &Write) -> Result<()> {
+    let deleted = request::delete(client, SECRET, &observed(current), write).await;
+    Ok(deleted.map_err(|error| error.about(of(current.title())))?)
 }
 
-fn observed(seen: &TokenSecret) -> Observed {
+fn observed(secret: &TokenSecret) -> Observed {
     Observed {
-        namespace: seen.namespace.clone(),
-        name: seen.name.clone(),
-        uid: seen.uid.clone(),
-        resource_version: seen.resource_version.clone(),
+        namespace: secret.namespace.clone(),
+        name: secret.name.clone(),
+        uid: secret.uid.clone(),
+        resource_version: secret.resource_version.clone(),
     }
 }

@@ -26,13 +26,13 @@ the same command to resume, or `rollback` to restore the original state.
     },
     Plugin {
         name: "bootstrap-token",
-        short_description: "Create, explain and rotate node bootstrap tokens",
+        short_description: "Create, check and rotate node bootstrap tokens",
         description: "\
-A machine authenticates with a bootstrap token to join a cluster as a node. This
-plugin creates tokens that the server accepts, lists them without their secrets,
-explains why a token does not work, and revokes tokens. It also rotates a token
-where it is stored: the new token is verified and delivered before the old one
-is revoked.
+A machine joins a cluster with a bootstrap token. This plugin creates tokens
+by the rules of the API server, lists them without their secrets, explains
+why a token is invalid, and revokes tokens until they are rejected. It also
+rotates a token where nodes read it: the new token is proven and delivered
+before the old one is revoked.
 ",
     },
     Plugin {

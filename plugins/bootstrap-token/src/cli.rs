@@ -1,4 +1,4 @@
-//! The command line: the verbs, and the flags that all of them have.
+//! The command line: the commands and their common flags.
 
 use cli::ExitCode;
 use cli::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
@@ -6,42 +6,39 @@ use client::error::Error;
 
 use crate::commands;
 
-/// Make, explain, extend, rotate and revoke the tokens that nodes join a cluster with
+/// Create, check, rotate and revoke the tokens that nodes join with
 #[derive(clap::Parser, Debug)]
 #[command(name = "kubectl-bootstrap_token", version, arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct BootstrapToken {
-    /// How to connect and how to talk.
     #[command(flatten)]
     global: GlobalFlags,
-    /// What to do.
     #[command(subcommand)]
-    verb: Verb,
+    command: Command,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  # A token for the next hour, and what a kubelet needs to join with it
+  # Create a token that is valid for one hour, and print a bootstrap kubeconfig with it
   kubectl bootstrap-token create -o kubeconfig > bootstrap-kubelet.conf
 
-  # Every token, and why it cannot work, if it cannot
+  # List all tokens, and why they are invalid
   kubectl bootstrap-token list
 
-  # Take one back, and wait until the API server refuses it
+  # Revoke a token, and wait until the API server rejects it
   kubectl bootstrap-token revoke 07401b";
 
-/// The verbs.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
-    /// Make a token and print it, once
+pub(crate) enum Command {
+    /// Create a token and print it once
     Create(commands::create::Create),
-    /// List tokens, never their secrets, and say why one cannot work
+    /// List tokens without their secrets, and why they are invalid
     #[command(visible_alias = "ls")]
     List(commands::list::List),
-    /// Print a token that could be used, and write nothing
+    /// Print a random token without creating it
     Generate(commands::generate::Generate),
-    /// Delete tokens, and wait until the API server refuses them
+    /// Delete tokens, and wait until the API server rejects them
     Revoke(commands::revoke::Revoke),
-    /// Explain why a token can or cannot work, and show its rotation
+    /// Show a token, why it is invalid, and the rotation in progress
     Status(commands::status::Status),
     /// Replace a token without breaking nodes that are joining
     Rotate(commands::rotate::Rotate),
@@ -49,13 +46,13 @@ pub(crate) enum Verb {
     Rollback(commands::rollback::Rollback),
     /// Change a token's expiry
     Extend(commands::extend::Extend),
-    /// Ask the API server about a token, with the token itself
+    /// Verify that the API server accepts a token
     Verify(commands::verify::Verify),
-    /// Show or make the bindings that a joining node needs
+    /// Show or create the bindings that nodes need to join
     Rbac(commands::rbac::Rbac),
-    /// Print the bootstrap kubeconfig of a token, for a kubelet
+    /// Print the bootstrap kubeconfig of a token
     Kubeconfig(commands::kubeconfig::Kubeconfig),
-    /// Print the version of this program and of the cluster
+    /// Print the client and server version information
     Version(commands::version::Version),
     /// Print the kubectl completion script
     Completion(commands::completion::Completion),
@@ -70,21 +67,21 @@ impl Plugin for BootstrapToken {
     }
 
     async fn run(self, context: Context) -> Result<ExitCode, Error> {
-        let Self { global, verb } = self;
-        match verb {
-            Verb::Create(create) => commands::create::run(create, &global, &context).await,
-            Verb::List(list) => commands::list::run(list, &global, &context).await,
-            Verb::Generate(generate) => commands::generate::run(generate, &context),
-            Verb::Revoke(revoke) => commands::revoke::run(revoke, &global, &context).await,
-            Verb::Status(status) => commands::status::run(status, &global, &context).await,
-            Verb::Rotate(rotate) => commands::rotate::run(rotate, &global, &context).await,
-            Verb::Rollback(rollback) => commands::rollback::run(rollback, &global, &context).await,
-            Verb::Extend(extend) => commands::extend::run(extend, &global, &context).await,
-            Verb::Verify(verify) => commands::verify::run(verify, &global, &context).await,
-            Verb::Rbac(rbac) => commands::rbac::run(rbac, &global, &context).await,
-            Verb::Kubeconfig(kubeconfig) => commands::kubeconfig::run(kubeconfig, &global, &context).await,
-            Verb::Version(version) => commands::version::run(version, &global, &context).await,
-            Verb::Completion(completion) => commands::completion::run(completion, &context),
+        let Self { global, command } = self;
+        match command {
+            Command::Create(create) => commands::create::run(create, &global, &context).await,
+            Command::List(list) => commands::list::run(list, &global, &context).await,
+            Command::Generate(generate) => commands::generate::run(generate, &context),
+            Command::Revoke(revoke) => commands::revoke::run(revoke, &global, &context).await,
+            Command::Status(status) => commands::status::run(status, &global, &context).await,
+            Command::Rotate(rotate) => commands::rotate::run(rotate, &global, &context).await,
+            Command::Rollback(rollback) => commands::rollback::run(rollback, &global, &context).await,
+            Command::Extend(extend) => commands::extend::run(extend, &global, &context).await,
+            Command::Verify(verify) => commands::verify::run(verify, &global, &context).await,
+            Command::Rbac(rbac) => commands::rbac::run(rbac, &global, &context).await,
+            Command::Kubeconfig(kubeconfig) => commands::kubeconfig::run(kubeconfig, &global, &context).await,
+            Command::Version(version) => commands::version::run(version, &global, &context).await,
+            Command::Completion(completion) => commands::completion::run(completion, &context),
         }
     }
 

@@ -1,65 +1,87 @@
-//! Where a joining node shall find the API server, and whom it shall believe.
+//! The address and the certificate authority that a node uses to join.
 //!
-//! The cluster says so itself in `kube-public/cluster-info`, if kubeadm has made it. The kubeconfig in use says how *we* get
-//! there, which may be through a proxy, a tunnel or 127.0.0.1. Where the two differ, a guess would give a node an address
-//! that it cannot reach or an authority that signs nothing, so the user is asked.
+//! The cluster publishes them in `kube-public/cluster-info`, if kubeadm created it. The kubeconfig in use may lead through a
+//! proxy, a tunnel or 127.0.0.1. If the two differ, the user has to choose: a wrong address cannot be reached by nodes, and a
+//! wrong authority makes them reject the API server.
 
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bootstrap::Token;
 use bootstrap::cluster_info::{self, ClusterInfo};
+use cli::output;
 use cli::ui::Ui;
 use client::connection::Connection;
 use client::error::Error;
+use serde_json::json;
 use url::Url;
 
-use crate::side::Side;
+use crate::cluster::ClusterConnection;
+use crate::servers::address_of;
 
-/// Where a node finds the API server.
+/// How a node reaches the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    /// Its address.
     pub server: String,
-    /// The certificate authority, PEM; `None`: the system's roots.
+    /// The certificate authority, as PEM. `None`: the system's roots.
     pub authority: Option<String>,
 }
 
-/// Whose word counts.
+impl Endpoint {
+    /// The bootstrap kubeconfig as YAML. It contains the token.
+    pub(crate) fn kubeconfig(&self, token: &Token) -> Result<String, Error> {
+        let mut cluster = json!({ "server": self.server });
+        if let Some(authority) = &self.authority {
+            cluster["certificate-authority-data"] = json!(STANDARD.encode(authority));
+        }
+        // The kubelet uses the same names.
+        let context = json!({ "cluster": "default-cluster", "user": "default-auth" });
+        output::to_yaml(&json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "default-cluster", "cluster": cluster }],
+            "users": [{ "name": "default-auth", "user": { "token": token.text().expose() } }],
+            "contexts": [{ "name": "default-context", "context": context }],
+            "current-context": "default-context",
+        }))
+    }
+}
+
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// What the cluster publishes in kube-public/cluster-info
+pub(crate) enum EndpointSource {
+    /// ConfigMap kube-public/cluster-info
     ClusterInfo,
-    /// What the kubeconfig in use says
+    /// The kubeconfig in use
     Kubeconfig,
 }
 
-/// The flag about it.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 pub(crate) struct EndpointFlags {
-    /// Take address and certificate authority from here; by default both must agree
+    /// Where to read the address and the certificate authority from; by default the sources must agree
     #[arg(long, value_enum, value_name = "SOURCE")]
-    pub endpoint_from: Option<Source>,
+    pub endpoint_from: Option<EndpointSource>,
 }
 
-/// Finds it.
-pub(crate) async fn find(side: &Side, flags: EndpointFlags, ui: &Ui) -> Result<Endpoint, Error> {
-    let info = match cluster_info::read(side.client()).await {
-        Err(error) if error.is_forbidden() && flags.endpoint_from != Some(Source::ClusterInfo) => {
-            ui.warn(
-                "no right to read ConfigMap kube-public/cluster-info: the kubeconfig in use is not checked against it",
-            );
+pub(crate) async fn find(cluster: &ClusterConnection, flags: EndpointFlags, ui: &Ui) -> Result<Endpoint, Error> {
+    let info = match cluster_info::read(cluster.client()).await {
+        Err(error) if error.is_forbidden() && flags.endpoint_from != Some(EndpointSource::ClusterInfo) => {
+            ui.warn("no permission to read ConfigMap kube-public/cluster-info: the kubeconfig in use is not compared with it");
             None
         }
         other => other?,
     };
-    let endpoint = choose(info, &of_connection(&side.connection), flags.endpoint_from)?;
-    refuse_proxy(&endpoint)?;
-    if is_local(&endpoint.server) {
+    let endpoint = choose(info, &of_connection(&cluster.connection), flags.endpoint_from)?;
+    let server = &endpoint.server;
+    refuse_proxy(server)?;
+    if is_local(server) {
         ui.warn(format!(
-            "{} leads to the machine that uses it: a node elsewhere finds nothing there",
-            endpoint.server
+            "{server} is a loopback address: nodes on other machines cannot reach it"
         ));
     }
-    if endpoint.authority.is_none() && side.connection.is_insecure() {
+    if endpoint.authority.is_none() && cluster.connection.is_insecure() {
         return Err(Error::failed(
-            "the kubeconfig in use does not check the server's certificate, so there is no authority to give to a node",
+            "the kubeconfig in use does not verify the server's certificate, so it has no certificate authority for nodes",
         )
         .hint("use a kubeconfig with a certificate authority"));
     }
@@ -68,76 +90,65 @@ pub(crate) async fn find(side: &Side, flags: EndpointFlags, ui: &Ui) -> Result<E
 
 fn of_connection(connection: &Connection) -> Endpoint {
     Endpoint {
-        server: connection.server().as_str().trim_end_matches('/').to_owned(),
+        server: address_of(connection),
         authority: connection.authority().map(str::to_owned),
     }
 }
 
-fn choose(info: Option<ClusterInfo>, ours: &Endpoint, source: Option<Source>) -> Result<Endpoint, Error> {
+fn choose(info: Option<ClusterInfo>, ours: &Endpoint, source: Option<EndpointSource>) -> Result<Endpoint, Error> {
     let published = info.map(|info| Endpoint {
         server: info.server,
         authority: info.authority,
     });
     match (published, source) {
-        (_, Some(Source::Kubeconfig)) | (None, None) => Ok(ours.clone()),
-        (Some(published), Some(Source::ClusterInfo)) => Ok(published),
-        (None, Some(Source::ClusterInfo)) => Err(Error::failed("there is no ConfigMap kube-public/cluster-info")
-            .hint("--endpoint-from kubeconfig takes what the kubeconfig in use says")),
+        (_, Some(EndpointSource::Kubeconfig)) | (None, None) => Ok(ours.clone()),
+        (Some(published), Some(EndpointSource::ClusterInfo)) => Ok(published),
+        (None, Some(EndpointSource::ClusterInfo)) => Err(Error::failed("ConfigMap kube-public/cluster-info not found")
+            .hint("to use the kubeconfig in use, pass --endpoint-from kubeconfig")),
         (Some(published), None) => {
-            let what = differences(&published, ours);
-            if what.is_empty() {
-                Ok(published)
-            } else {
-                Err(mismatch(&what))
+            let differences = differences(&published, ours);
+            if differences.is_empty() {
+                return Ok(published);
             }
+            let differences = differences.join(", and ");
+            Err(Error::failed(format!(
+                "kube-public/cluster-info and the kubeconfig in use differ: {differences}"
+            ))
+            .hint("to use what the cluster publishes for nodes, pass --endpoint-from cluster-info")
+            .hint("to use the kubeconfig in use, pass --endpoint-from kubeconfig"))
         }
     }
 }
 
 fn differences(published: &Endpoint, ours: &Endpoint) -> Vec<String> {
-    let mut what = Vec::new();
+    let mut differences = Vec::new();
     if !same_address(&published.server, &ours.server) {
-        what.push(format!(
-            "the address is {} there and {} here",
+        differences.push(format!(
+            "the address is {} in cluster-info and {} in the kubeconfig",
             published.server, ours.server
         ));
     }
     if !same_authority(published.authority.as_deref(), ours.authority.as_deref()) {
-        what.push("the certificate authorities are not the same".to_owned());
+        differences.push("the certificate authorities are different".to_owned());
     }
-    what
-}
-
-fn mismatch(what: &[String]) -> Error {
-    let what = what.join(", and ");
-    Error::failed(format!(
-        "kube-public/cluster-info and the kubeconfig in use do not agree: {what}"
-    ))
-    .hint("--endpoint-from cluster-info takes what the cluster publishes for its nodes")
-    .hint("--endpoint-from kubeconfig takes what the kubeconfig in use says")
+    differences
 }
 
 fn same_address(one: &str, other: &str) -> bool {
     let parts = |text: &str| {
         let url: Url = text.parse().ok()?;
+        let (scheme, host) = (url.scheme().to_owned(), url.host_str()?.to_owned());
         let path = url.path().trim_end_matches('/').to_owned();
-        Some((
-            url.scheme().to_owned(),
-            url.host_str()?.to_owned(),
-            url.port_or_known_default(),
-            path,
-        ))
+        Some((scheme, host, url.port_or_known_default(), path))
     };
     parts(one).is_some_and(|one| Some(one) == parts(other))
 }
 
-/// The same certificates, whatever the order and the white space.
+/// Whether both contain the same certificates, in any order.
 fn same_authority(one: Option<&str>, other: Option<&str>) -> bool {
     let set = |pem: &str| {
-        let mut certificates = cluster_info::certificates(pem).ok()?;
-        certificates.sort();
-        certificates.dedup();
-        Some(certificates)
+        let certificates = cluster_info::certificates(pem).ok()?;
+        Some(certificates.into_iter().collect::<BTreeSet<_>>())
     };
     match (one, other) {
         (None, None) => true,
@@ -147,23 +158,20 @@ fn same_authority(one: Option<&str>, other: Option<&str>) -> bool {
 }
 
 fn is_local(server: &str) -> bool {
-    let host = server
-        .parse::<Url>()
-        .ok()
-        .and_then(|url| url.host_str().map(str::to_owned));
+    let url = server.parse::<Url>().ok();
+    let host = url.as_ref().and_then(Url::host_str);
     host.is_some_and(|host| host == "localhost" || host.starts_with("127.") || host == "[::1]")
 }
 
-/// Rancher's proxy has users of its own, and knows no bootstrap token.
-fn refuse_proxy(endpoint: &Endpoint) -> Result<(), Error> {
-    if !endpoint.server.contains("/k8s/clusters/") {
+/// Rancher's proxy authenticates only its own users.
+fn refuse_proxy(server: &str) -> Result<(), Error> {
+    if !server.contains("/k8s/clusters/") {
         return Ok(());
     }
-    Err(Error::failed(format!(
-        "{} is Rancher's proxy, which accepts no bootstrap token",
-        endpoint.server
-    ))
-    .hint("use a kubeconfig that leads to the API server itself"))
+    Err(
+        Error::failed(format!("{server} is Rancher's proxy, which accepts no bootstrap token"))
+            .hint("use a kubeconfig that leads directly to the API server"),
+    )
 }
 
 #[cfg(test)]
@@ -189,35 +197,35 @@ mod tests {
     }
 
     #[test]
-    fn the_same_address_may_be_written_in_two_ways() {
-        let agreed = choose(Some(info("https://api.example:443/")), &at("https://api.example"), None).unwrap();
-        assert_eq!(agreed.server, "https://api.example:443/");
+    fn addresses_are_compared_after_normalization() {
+        let endpoint = choose(Some(info("https://api.example:443/")), &at("https://api.example"), None).unwrap();
+        assert_eq!(endpoint.server, "https://api.example:443/");
     }
 
     #[test]
-    fn a_mismatch_is_an_error_until_the_user_says_whose_word_counts() {
+    fn a_difference_is_an_error_unless_the_user_chooses_a_source() {
         let ours = at("https://127.0.0.1:6443");
         let error = choose(Some(info("https://10.0.0.1:6443")), &ours, None).unwrap_err();
         assert_eq!(
             error.message,
-            "kube-public/cluster-info and the kubeconfig in use do not agree: \
-             the address is https://10.0.0.1:6443 there and https://127.0.0.1:6443 here"
+            "kube-public/cluster-info and the kubeconfig in use differ: \
+             the address is https://10.0.0.1:6443 in cluster-info and https://127.0.0.1:6443 in the kubeconfig"
         );
         let chosen = |source| {
             choose(Some(info("https://10.0.0.1:6443")), &ours, Some(source))
                 .unwrap()
                 .server
         };
-        assert_eq!(chosen(Source::ClusterInfo), "https://10.0.0.1:6443");
-        assert_eq!(chosen(Source::Kubeconfig), "https://127.0.0.1:6443");
+        assert_eq!(chosen(EndpointSource::ClusterInfo), "https://10.0.0.1:6443");
+        assert_eq!(chosen(EndpointSource::Kubeconfig), "https://127.0.0.1:6443");
     }
 
     #[test]
-    fn without_cluster_info_the_kubeconfig_counts_and_a_proxy_is_refused() {
+    fn without_cluster_info_the_kubeconfig_is_used_but_not_a_proxy() {
         let ours = at("https://rancher.example/k8s/clusters/c-abcde");
-        assert!(choose(None, &ours, Some(Source::ClusterInfo)).is_err());
+        assert!(choose(None, &ours, Some(EndpointSource::ClusterInfo)).is_err());
         let chosen = choose(None, &ours, None).unwrap();
-        assert!(refuse_proxy(&chosen).is_err());
+        assert!(refuse_proxy(&chosen.server).is_err());
         assert!(is_local("https://127.0.0.1:6443") && !is_local("https://10.0.0.1:6443"));
     }
 }

@@ -1,13 +1,16 @@
-//! `kubectl bootstrap-token`: creates, explains, extends, rotates and revokes the tokens that nodes join with.
+//! `kubectl bootstrap-token`: creates, checks, extends, rotates and revokes the tokens that nodes join a cluster with.
 
 pub mod cli;
+mod cluster;
 mod commands;
 mod controller;
 mod delivery;
 mod endpoint;
 mod lifetime;
-mod proof;
+mod probe;
 mod report;
+// Public for the model checker in `tests/exploration`.
+#[doc(hidden)]
 pub mod rotation;
 mod servers;
-mod side;
+mod template;

@@ -1,37 +1,33 @@
-//! `kubectl bootstrap-token create`: makes a token, and prints it once.
+//! `kubectl bootstrap-token create`: creates a token and prints it once.
 //!
-//! Everything is checked by the authenticator's own rules before it is written: the API server stores anything, and says
-//! later, to the node, no more than 401.
+//! The rules of the authenticator are checked before the first request. The API server would store an invalid token, and reject it
+//! when a node joins.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use bootstrap::judge::{EVERY_TOKEN, Group, KUBEADM_GROUP, Usage};
-use bootstrap::{NewToken, Token, TokenSecret, rbac, tokens};
+use bootstrap::{BOOTSTRAPPERS, Group, KUBEADM_GROUP, NewToken, Token, TokenSecret, Usage, rbac, tokens};
 use cli::ExitCode;
 use cli::app::{Context, DryRun, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
+use cli::ui::Ui;
 use client::error::Error;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use crate::cluster::{self, ClusterConnection};
 use crate::endpoint::{self, Endpoint, EndpointFlags};
 use crate::lifetime::{DEFAULT, LifetimeFlags};
-use crate::report::kubeconfig;
-use crate::report::row::Row;
-use crate::side::{self, Side};
+use crate::report::row::TokenRow;
+use crate::template::TokenTemplate;
 
-/// How often a taken id is drawn again. There are two thousand million ids.
-const DRAWS: usize = 10;
+/// How many random ids are tried. There are two billion ids.
+const ATTEMPTS: usize = 10;
 
-/// What is typed after `kubectl bootstrap-token create`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Create {
-    /// How long it lives; an hour where nothing is said.
     #[command(flatten)]
     pub lifetime: LifetimeFlags,
 
-    /// What it is for: authentication, signing (which `kubeadm join` needs)
+    /// What the token is used for: authentication, signing (needed by `kubeadm join`)
     #[arg(
         long,
         value_name = "USAGES",
@@ -40,302 +36,257 @@ pub(crate) struct Create {
     )]
     pub usages: Vec<Usage>,
 
-    /// Groups besides system:bootstrappers; by default kubeadm's, none with --groups ''
+    /// Groups besides system:bootstrappers; default kubeadm's, '' for none
     #[arg(long, value_name = "GROUPS")]
     pub groups: Option<String>,
 
-    /// For people
+    /// Human-readable description
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub description: String,
 
-    /// Labels of its Secret
+    /// Comma separated labels to apply to the Secret
     #[arg(short = 'l', long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
     pub labels: Vec<(String, String)>,
 
-    /// Make the token that stands on standard input, as `generate` has printed it
+    /// Create the token on standard input, as `generate` printed it
     #[arg(long)]
     pub token_stdin: bool,
 
-    /// Make nothing; with "server" the API server checks what would be made
+    /// Must be "none", "server", or "client". If client strategy, only print what would be created. If server strategy, submit a server-side dry run
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", default_value_t, value_name = "MODE")]
     pub dry_run: DryRun,
 
-    /// Have the token itself in -o json, yaml, jsonpath and custom-columns
+    /// Include the token in -o json, yaml, jsonpath and custom-columns
     #[arg(long, help_heading = "Output options")]
     pub show_token: bool,
 
-    /// Output format: kubeconfig, json, yaml, name, jsonpath=TEMPLATE, custom-columns=SPEC; by default the token alone
+    /// Output format: kubeconfig, json, yaml, name, jsonpath=TEMPLATE, custom-columns=SPEC; by default only the token
     #[arg(short = 'o', long, value_name = "FORMAT", help_heading = "Output options")]
     pub output: Option<String>,
 
-    /// For -o kubeconfig.
     #[command(flatten)]
     pub endpoint: EndpointFlags,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  # A token for the next hour
+  # Create a token that is valid for one hour
   kubectl bootstrap-token create
 
-  # What a kubelet needs to join by TLS bootstrap, for a quarter of an hour
-  kubectl bootstrap-token create --ttl 15m --usages authentication -o kubeconfig > bootstrap-kubelet.conf
+  # Print a bootstrap kubeconfig for a kubelet, valid for 15 minutes
+  kubectl bootstrap-token create --ttl 15m --usages authentication -o kubeconfig > bootstrap.conf
 
-  # For machines of one kind, in a group of their own (see `rbac apply --group`)
+  # Create a token in a group of its own (see `rbac apply --group`)
   kubectl bootstrap-token create --groups system:bootstrappers:gpu --description 'rack 7' -l rack=7
 
-  # What would be made
+  # Let the API server check what would be created
   kubectl bootstrap-token create --dry-run=server -o yaml
 
-The token is printed once, on standard output, and nowhere else; -o json and the like do not hold it without --show-token.
-The end is counted by the API server's clock. More than 24h needs --allow-long, and no end --never-expires.";
+The token is printed only once. -o json and similar formats contain it only with --show-token.";
 
-/// Runs it.
 pub(crate) async fn run(create: Create, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
-    let form = Form::of(&create)?;
-    let wanted = Wanted::of(&create)?;
-    let given = side::token_from_stdin(&context.ui, create.token_stdin).await?;
+    let ui = &context.ui;
+    let output = CreateOutput::of(&create)?;
+    let template = template(&create)?;
+    let given = cluster::token_from_stdin(ui, create.token_stdin).await?;
     if let Some(weakness) = given.as_ref().and_then(Token::weakness) {
-        context.ui.warn(format!("the given token can be guessed: {weakness}"));
+        ui.warn(format!("the token on stdin can be guessed: {weakness}"));
     }
-    let side = Side::open(global, context)?;
-    // Before anything is decided by its clock, the server must have spoken.
-    side.version().await?;
-    let endpoint = match form {
-        Form::Kubeconfig => Some(endpoint::find(&side, create.endpoint, &context.ui).await?),
+    let cluster = ClusterConnection::open(global, context)?;
+    // Sets the server's clock.
+    cluster.version().await?;
+    let endpoint = match output {
+        CreateOutput::Kubeconfig => Some(endpoint::find(&cluster, create.endpoint, ui).await?),
         _ => None,
     };
-    // What was created is also printed.
-    let _hold = context.ui.hold();
-    let (new, made) = make(&wanted, given, &side, create.dry_run).await?;
-    warn_if_it_cannot_join(&new, &side, context).await;
-    print(&create, &form, &new, made, endpoint.as_ref(), &side, context)?;
+    // A created token is also printed.
+    let _hold = ui.hold();
+    let (new, created) = create_token(&template, given, &cluster, create.dry_run).await?;
+    warn_if_it_cannot_join(&new, &cluster, ui).await;
+    print(&create, &output, &new, created, endpoint.as_ref(), &cluster, ui)?;
     Ok(ExitCode::Done)
 }
 
 /// What is printed.
-enum Form {
+enum CreateOutput {
     Token,
     Kubeconfig,
     Document(OutputFlags, OutputFormat),
 }
 
-impl Form {
+impl CreateOutput {
     fn of(create: &Create) -> Result<Self, Error> {
-        let dry = create.dry_run != DryRun::None;
-        let form = match create.output.as_deref().unwrap_or_default() {
+        let output = match create.output.as_deref().unwrap_or_default() {
             "" => Self::Token,
             "kubeconfig" => Self::Kubeconfig,
-            _ => {
-                let (flags, format) = of_document(create.output.as_ref())?;
-                Self::Document(flags, format)
+            text => {
+                let flags = OutputFlags {
+                    output: Some(text.to_owned()),
+                    ..OutputFlags::default()
+                };
+                match flags.format()? {
+                    OutputFormat::Wide => return Err(Error::usage("create does not support -o wide")),
+                    format => Self::Document(flags, format),
+                }
             }
         };
-        if dry && (create.show_token || matches!(form, Self::Kubeconfig)) {
-            return Err(Error::usage("a dry run makes no token, so there is none to print"));
+        let is_kubeconfig = matches!(output, Self::Kubeconfig);
+        if create.dry_run != DryRun::None && (create.show_token || is_kubeconfig) {
+            return Err(Error::usage("a dry run creates no token that could be printed"));
         }
-        if create.show_token && !matches!(form, Self::Document(..)) {
+        if create.show_token && !matches!(output, Self::Document(..)) {
             return Err(Error::usage(
-                "--show-token is for -o json, yaml, jsonpath and custom-columns",
+                "--show-token requires -o json, yaml, jsonpath or custom-columns",
             ));
         }
-        if create.endpoint.endpoint_from.is_some() && !matches!(form, Self::Kubeconfig) {
-            return Err(Error::usage("--endpoint-from is for -o kubeconfig"));
+        if create.endpoint.endpoint_from.is_some() && !is_kubeconfig {
+            return Err(Error::usage("--endpoint-from requires -o kubeconfig"));
         }
-        Ok(form)
+        Ok(output)
     }
 }
 
-fn of_document(output: Option<&String>) -> Result<(OutputFlags, OutputFormat), Error> {
-    let flags = OutputFlags {
-        output: output.cloned(),
-        ..OutputFlags::default()
-    };
-    match flags.format()? {
-        OutputFormat::Wide => Err(Error::usage("a token has no wide form: leave -o out")),
-        format => Ok((flags, format)),
+fn template(create: &Create) -> Result<TokenTemplate, Error> {
+    let mut usages = create.usages.clone();
+    usages.sort_unstable();
+    usages.dedup();
+    let authenticates = usages.contains(&Usage::Authentication);
+    let default = if authenticates { KUBEADM_GROUP } else { "" };
+    let groups = groups(create.groups.as_deref().unwrap_or(default))?;
+    if !authenticates && !groups.is_empty() {
+        return Err(Error::usage("a token with groups needs the usage authentication")
+            .hint("add authentication to --usages, or omit --groups"));
     }
+    Ok(TokenTemplate {
+        usages,
+        groups,
+        ttl: create.lifetime.checked(Some(DEFAULT))?,
+        description: create.description.clone(),
+        labels: create.labels.iter().cloned().collect(),
+    })
 }
 
-/// What was asked for, checked.
-struct Wanted {
-    usages: Vec<Usage>,
-    groups: Vec<Group>,
-    ttl: Option<Duration>,
-    description: String,
-    labels: BTreeMap<String, String>,
-}
-
-impl Wanted {
-    fn of(create: &Create) -> Result<Self, Error> {
-        let mut usages = create.usages.clone();
-        usages.sort_unstable();
-        usages.dedup();
-        let authenticates = usages.contains(&Usage::Authentication);
-        let groups = groups(create.groups.as_deref(), authenticates)?;
-        if !authenticates && !groups.is_empty() {
-            return Err(Error::usage("a token that is not for authentication is in no group")
-                .hint("add authentication to --usages, or leave --groups out"));
-        }
-        Ok(Self {
-            usages,
-            groups,
-            ttl: create.lifetime.wanted(Some(DEFAULT))?,
-            description: create.description.clone(),
-            labels: create.labels.iter().cloned().collect(),
-        })
-    }
-
-    fn with(&self, token: Token, now: Timestamp) -> Result<NewToken, Error> {
-        Ok(NewToken {
-            token,
-            usages: self.usages.clone(),
-            groups: self.groups.clone(),
-            expiration: self.ttl.map(|ttl| end(now, ttl)).transpose()?,
-            description: self.description.clone(),
-            labels: self.labels.clone(),
-            annotations: BTreeMap::new(),
-        })
-    }
-}
-
-/// When a life that begins now ends.
-pub(super) fn end(now: Timestamp, ttl: Duration) -> Result<Timestamp, Error> {
-    let ttl = SignedDuration::try_from(ttl).ok();
-    ttl.and_then(|ttl| now.checked_add(ttl).ok())
-        .ok_or_else(|| Error::usage("that is beyond the end of time; --never-expires says so"))
-}
-
-fn groups(typed: Option<&str>, authenticates: bool) -> Result<Vec<Group>, Error> {
-    let text = typed.unwrap_or(if authenticates { KUBEADM_GROUP } else { "" });
+fn groups(text: &str) -> Result<Vec<Group>, Error> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
     let group = |text: &str| {
         text.parse().map_err(|flaw| {
-            Error::usage(format!("group {text:?} {flaw}; the API server would refuse the token"))
-                .hint("a group reads system:bootstrappers:NAME, in a-z, 0-9, ':' and '-'; several are divided by commas alone")
+            Error::usage(format!("invalid --groups: group {text:?} {flaw}")).hint(
+                "a group has the form system:bootstrappers:NAME, with a-z, 0-9, ':' and '-'; separate groups with commas only",
+            )
         })
     };
     text.split(',').map(group).collect()
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("a label reads KEY=VALUE")?;
+    let (key, value) = text.split_once('=').ok_or("a label must have the form KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// Makes it. An id that is taken is drawn again, unless the token was given.
-async fn make(
-    wanted: &Wanted,
+/// Creates the token. If its random id is taken, tries another one.
+async fn create_token(
+    template: &TokenTemplate,
     given: Option<Token>,
-    side: &Side,
+    cluster: &ClusterConnection,
     dry_run: DryRun,
 ) -> Result<(NewToken, TokenSecret), Error> {
-    let write = side::write(dry_run == DryRun::Server);
-    for _ in 0..DRAWS {
+    let write = cluster::write(dry_run == DryRun::Server);
+    for _ in 0..ATTEMPTS {
         let token = given.clone().map_or_else(Token::generate, Ok)?;
-        let new = wanted.with(token, side.server.clock.now())?;
+        let new = template.token(token, BTreeMap::new(), cluster.server.clock.now())?;
         if dry_run == DryRun::Client {
             let preview = new.preview();
             return Ok((new, preview));
         }
-        match tokens::create(side.client(), &new, &write).await {
-            Ok(made) => return Ok((new, made)),
+        match tokens::create(cluster.client(), &new, &write).await {
+            Ok(created) => return Ok((new, created)),
             Err(error) if error.is_already_exists() && given.is_none() => {}
             Err(error) if error.is_unanswered() && dry_run == DryRun::None => {
-                return if_it_was_made(new, error, side).await;
+                return find_created(new, error, cluster).await;
             }
             Err(error) if error.is_already_exists() => {
-                return Err(Error::from(error).hint("another token has this id: generate another one"));
+                return Err(Error::from(error).hint("generate another token: this id is taken"));
             }
             Err(error) => return Err(error.into()),
         }
     }
-    Err(Error::failed(format!(
-        "{DRAWS} ids in a row were taken, which no chance explains"
-    )))
+    Err(Error::failed(format!("{ATTEMPTS} random ids in a row are taken")))
 }
 
-/// No answer came: the Secret is looked for, and known by its token.
-async fn if_it_was_made(new: NewToken, error: bootstrap::Error, side: &Side) -> Result<(NewToken, TokenSecret), Error> {
-    match tokens::get(side.client(), &new.token.id).await {
-        Ok(Some(made)) if made.token.as_ref() == Some(&new.token) => Ok((new, made)),
+/// After a lost response: looks for the Secret, and compares its token.
+async fn find_created(
+    new: NewToken,
+    error: bootstrap::Error,
+    cluster: &ClusterConnection,
+) -> Result<(NewToken, TokenSecret), Error> {
+    match tokens::get(cluster.client(), &new.token.id).await {
+        Ok(Some(created)) if created.token.as_ref() == Some(&new.token) => Ok((new, created)),
         Ok(_) => Err(error.into()),
         Err(_) => Err(Error::from(error).hint(format!(
-            "it may have been made all the same: see `kubectl bootstrap-token list`, and revoke {} if it is there",
+            "it may have been created: run `kubectl bootstrap-token list`, and revoke {} if it exists",
             new.token.id
         ))),
     }
 }
 
-/// A token whose group may ask for nothing is accepted, and its node joins nothing. The API server is asked, because only
-/// it knows of every binding; whoever may not ask is told nothing.
-async fn warn_if_it_cannot_join(new: &NewToken, side: &Side, context: &Context) {
+/// A valid token is useless to nodes if it is not bound to the permissions that joining needs. Without permission to review that,
+/// there is no warning.
+async fn warn_if_it_cannot_join(new: &NewToken, cluster: &ClusterConnection, ui: &Ui) {
     if !new.usages.contains(&Usage::Authentication) {
         return;
     }
     let groups: Vec<String> = new.groups.iter().map(ToString::to_string).collect();
-    let named = new.groups.first().map_or(EVERY_TOKEN, Group::as_str);
-    let hint = || {
-        let hint = format!("kubectl bootstrap-token rbac apply --group {named}");
-        context.ui.hint(hint);
-    };
-    match rbac::may_join(side.client(), &new.token.id, &groups).await {
-        Ok([true, true]) => {}
-        Ok([false, _]) => {
-            context
-                .ui
-                .warn("no binding lets this token ask for a certificate: a node cannot join with it");
-            hint();
-        }
+    let warning = match rbac::may_join(cluster.client(), &new.token.id, &groups).await {
+        Ok([true, true]) => return,
+        Ok([false, _]) => "this token has no permission to request a certificate: nodes cannot join with it",
         Ok([true, false]) => {
-            context.ui.warn(
-                "nothing approves the certificates that are asked for with this token: somebody must do it by hand",
-            );
-            hint();
+            "certificates requested with this token are not approved automatically: use `kubectl certificate approve`"
         }
-        Err(error) => context.ui.log(4, || {
-            format!("whether the token may join is unknown: {}", Error::from(error))
-        }),
-    }
+        Err(error) => {
+            ui.log(4, || {
+                format!(
+                    "whether nodes can join with the token is unknown: {}",
+                    Error::from(error)
+                )
+            });
+            return;
+        }
+    };
+    ui.warn(warning);
+    let group = new.groups.first().map_or(BOOTSTRAPPERS, Group::as_str);
+    ui.hint(format!("kubectl bootstrap-token rbac apply --group {group}"));
 }
 
 fn print(
     create: &Create,
-    form: &Form,
+    output: &CreateOutput,
     new: &NewToken,
-    made: TokenSecret,
+    created: TokenSecret,
     endpoint: Option<&Endpoint>,
-    side: &Side,
-    context: &Context,
+    cluster: &ClusterConnection,
+    ui: &Ui,
 ) -> Result<(), Error> {
-    let ui = &context.ui;
-    match (form, endpoint) {
-        (Form::Document(flags, format), _) => {
-            let row = Row::new(made, side.server.clock.now());
-            let row = if create.show_token {
-                row.with_token(&new.token)
-            } else {
-                row
-            };
-            if !create.show_token && create.dry_run == DryRun::None && !matches!(format, OutputFormat::Name) {
-                ui.hint("the token itself is not in here: --show-token puts it in");
+    match (output, endpoint) {
+        (CreateOutput::Document(flags, format), _) => {
+            let mut row = TokenRow::new(created, cluster.server.clock.now());
+            if create.show_token {
+                row = row.with_token(&new.token);
+            } else if create.dry_run == DryRun::None && !matches!(format, OutputFormat::Name) {
+                ui.hint("the output does not contain the token; to include it, pass --show-token");
             }
             output::print_object(ui, flags, &row)
         }
         _ if create.dry_run != DryRun::None => {
-            ui.out(format!("secret/{} created{}", made.name, create.dry_run.suffix()))
+            ui.out(format!("secret/{} created{}", created.name, create.dry_run.suffix()))
         }
-        (Form::Kubeconfig, Some(endpoint)) => ui.write_out(&kubeconfig::of(&new.token, endpoint)?),
+        (CreateOutput::Kubeconfig, Some(endpoint)) => ui.write_out(&endpoint.kubeconfig(&new.token)?),
         _ => {
+            let id = &new.token.id;
             ui.status(match new.expiration {
-                Some(end) => format!(
-                    "The token {} ends at {}.",
-                    new.token.id,
-                    bootstrap::expiration::format(end)
-                ),
-                None => format!("The token {} never ends: revoke it when it has served.", new.token.id),
+                Some(time) => format!("Token {id} expires at {}.", bootstrap::expiration::format(time)),
+                None => format!("Token {id} never expires. Revoke it when it is no longer needed."),
             });
             ui.out(new.token.text().expose())
         }

@@ -1,4 +1,4 @@
-//! `kubectl bootstrap-token list`: every token, and why it cannot work, if it cannot. Tables are printed page by page.
+//! `kubectl bootstrap-token list`: lists tokens and why they are invalid. Tables are printed page by page.
 
 use bootstrap::{TokenSecret, secret, tokens};
 use cli::ExitCode;
@@ -7,21 +7,19 @@ use cli::output::{ListKind, ListPrinter, OutputFlags};
 use cli::rotation::leases::LeasedRotations;
 use client::error::Error;
 
+use crate::cluster::ClusterConnection;
 use crate::report::API_VERSION;
-use crate::report::product::{CLUSTER, Part};
-use crate::report::row::Row;
+use crate::report::row::TokenRow;
+use crate::report::target::{CLUSTER, RotationRole};
 use crate::rotation::BootstrapToken;
-use crate::side::Side;
 
-/// What is typed after `kubectl bootstrap-token list`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct List {
-    /// Only tokens whose Secret's labels match, such as env=test,tier!=gold
+    /// Selector (label query) to filter on, supports '=', '==', '!=', 'in', 'notin'.(e.g. -l key1=value1,key2=value2,key3 in (value3)). Matching objects must satisfy all of the specified label constraints.
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     pub selector: Option<String>,
 
-    /// In which form.
     #[command(flatten)]
     pub output: OutputFlags,
 }
@@ -33,51 +31,48 @@ const LIST: ListKind = ListKind {
 
 const EXAMPLES: &str = "\
 Examples:
-  # Every token, and why it cannot work, if it cannot
+  # List all tokens, and why they are invalid
   kubectl bootstrap-token list
 
-  # Those that end first come first
+  # List the tokens that expire first at the top
   kubectl bootstrap-token list --sort-by '{.expiresAt}'
 
-  # The ids of those that never work
+  # Print the ids of invalid tokens
   kubectl bootstrap-token list -o json | jq -r '.items[] | select(.state == \"broken\") | .id'
 
-No secret is ever shown. Secrets that were meant to be tokens and stand where Kubernetes does not look, in another
-namespace or of another type, are listed too. A token that is being rotated says so, and
-so does the one that takes its place.";
+No secret is printed. The list includes Secrets that Kubernetes ignores, since they are in another namespace or of another type. The state names a rotation in progress.";
 
-/// Runs it.
 pub(crate) async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let none = "No bootstrap tokens found.";
     let mut printer = ListPrinter::new(&context.ui, &list.output, LIST, none)?;
-    let side = Side::open(global, context)?;
+    let cluster = ClusterConnection::open(global, context)?;
     let selector = list.selector.as_deref().filter(|selector| !selector.is_empty());
-    let rotations = LeasedRotations::<BootstrapToken>::read(&side.server, Some(secret::NAMESPACE), CLUSTER).await?;
+    let rotations = LeasedRotations::<BootstrapToken>::read(&cluster.server, Some(secret::NAMESPACE), CLUSTER).await?;
     let rows = |page: Vec<TokenSecret>| {
-        let now = side.server.clock.now();
+        let now = cluster.server.clock.now();
         let rotations = &rotations;
         page.into_iter().map(move |secret| {
-            let in_its_place = secret.id.as_ref().filter(|_| secret.namespace == secret::NAMESPACE);
-            let part = in_its_place.and_then(|id| Part::of(rotations, id));
-            Row::new(secret, now).with_rotation(part)
+            let id = secret.id.as_ref().filter(|_| secret.namespace == secret::NAMESPACE);
+            let role = id.and_then(|id| RotationRole::of(rotations, id));
+            TokenRow::new(secret, now).with_rotation(role)
         })
     };
-    let mut listing = tokens::Listing::new(side.client(), selector);
-    if let Some(first) = listing.next().await? {
-        printer.add(rows(first));
-        printer.flush()?;
-    }
+    let (first, mut next) = tokens::page(cluster.client(), selector, None).await?;
+    printer.add(rows(first));
+    printer.flush()?;
     let rest = async {
-        while let Some(page) = listing.next().await? {
+        while let Some(from) = next {
+            let (page, rest) = tokens::page(cluster.client(), selector, Some(&from)).await?;
             printer.add(rows(page));
             printer.flush()?;
+            next = rest;
         }
         Ok::<_, Error>(())
     };
-    // Where one page is not all, the API server has many Secrets to go through to find the strays.
-    let (rest, strays) = tokio::join!(rest, tokens::strays(side.client(), selector));
+    // With many Secrets, the API server takes long to find the misplaced ones.
+    let (rest, misplaced) = tokio::join!(rest, tokens::misplaced(cluster.client(), selector));
     rest?;
-    printer.add(rows(strays?));
+    printer.add(rows(misplaced?));
     printer.finish()?;
     Ok(ExitCode::Done)
 }

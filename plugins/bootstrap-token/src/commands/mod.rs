@@ -1,4 +1,4 @@
-//! The verbs, one file each.
+//! The commands, one file each.
 
 pub(crate) mod completion;
 pub(crate) mod create;
@@ -10,7 +10,7 @@ pub(crate) mod rbac;
 pub(crate) mod revoke;
 pub(crate) mod rollback;
 pub(crate) mod rotate;
+mod rotation_command;
 pub(crate) mod status;
 pub(crate) mod verify;
 pub(crate) mod version;
-pub(crate) mod work;

@@ -1,8 +1,8 @@
-//! `kubectl bootstrap-token rbac`: the bindings that a node needs to join with a token, shown or made; and what tokens are
-//! given beyond that.
+//! `kubectl bootstrap-token rbac`: shows and creates the bindings that a node needs to join with a token, and warns about bindings
+//! that grant more.
 
-use bootstrap::judge::{EVERY_TOKEN, Group, GroupFlaw, KUBEADM_GROUP};
-use bootstrap::rbac::{self, Excess, Given, Survey};
+use bootstrap::rbac::{self, Bindings, ExcessiveBinding, GrantStatus};
+use bootstrap::{BOOTSTRAPPERS, Group, GroupFlaw, KUBEADM_GROUP};
 use cli::ExitCode;
 use cli::app::{Context, DryRun, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
@@ -11,30 +11,26 @@ use cli::ui::Ui;
 use client::error::Error;
 use serde::Serialize;
 
+use crate::cluster::{self, ClusterConnection};
 use crate::report::API_VERSION;
-use crate::side::{self, Side};
 
-/// What is typed after `kubectl bootstrap-token rbac`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Rbac {
-    /// Show or make.
     #[command(subcommand)]
-    pub what: What,
+    pub command: RbacCommand,
 }
 
-/// Show or make.
 #[derive(clap::Subcommand, Clone, Debug)]
-pub(crate) enum What {
-    /// Show which of the bindings are there, and which others give tokens more than they need
+pub(crate) enum RbacCommand {
+    /// Show the required bindings, and bindings that grant tokens more
     #[command(after_help = EXAMPLES)]
     Show(Show),
-    /// Make the bindings that are missing
+    /// Create the missing bindings
     #[command(after_help = EXAMPLES)]
     Apply(Apply),
 }
 
-/// What is typed after `rbac show`.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Show {
     /// The group of the tokens
@@ -46,33 +42,32 @@ pub(crate) struct Show {
     pub output: Option<String>,
 }
 
-/// What is typed after `rbac apply`.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Apply {
     /// The group of the tokens
     #[arg(long, value_name = "GROUP", default_value = KUBEADM_GROUP, value_parser = group)]
     pub group: String,
 
-    /// Make nothing; with "server" the API server checks what would be made
+    /// Must be "none", "server", or "client". If client strategy, only print what would be created. If server strategy, submit a server-side dry run
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", default_value_t, value_name = "MODE")]
     pub dry_run: DryRun,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  # May nodes join with kubeadm's tokens, and may those do more than that?
+  # Show whether nodes can join with kubeadm's tokens, and what else those tokens are granted
   kubectl bootstrap-token rbac show
 
-  # Let nodes join with tokens of a group of our own
+  # Let nodes join with tokens in another group
   kubectl bootstrap-token rbac apply --group system:bootstrappers:gpu
 
-Three bindings are needed: to ask for a certificate, to have the first one approved, and to have renewals approved. A
-binding of any name counts, so that kubeadm's own are not made a second time. `kubeadm join` reads some ConfigMaps and
-nodes besides; `kubeadm init phase bootstrap-token` gives its own group the right to that.";
+Joining needs three bindings: to request a certificate, to have the first one approved, and to have renewals approved. Existing bindings of any name count, such as those of kubeadm.
 
-/// A group that a binding may be for: that of every token too.
+`kubeadm join` also reads ConfigMaps and nodes. `kubeadm init phase bootstrap-token` grants that to kubeadm's group only.";
+
+/// A group of tokens, or the group of all tokens.
 fn group(text: &str) -> Result<String, GroupFlaw> {
-    if text == EVERY_TOKEN {
+    if text == BOOTSTRAPPERS {
         return Ok(text.to_owned());
     }
     Ok(text.parse::<Group>()?.to_string())
@@ -81,131 +76,129 @@ fn group(text: &str) -> Result<String, GroupFlaw> {
 /// The document of `-o json`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document<'a> {
+struct RbacStatus<'a> {
     api_version: &'static str,
     kind: &'static str,
     group: &'a str,
-    /// All three are there.
+    /// All required bindings exist.
     complete: bool,
-    grants: Vec<Row>,
-    excess: &'a [Excess],
+    grants: Vec<GrantRow<'a>>,
+    excess: &'a [ExcessiveBinding],
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Row {
+struct GrantRow<'a> {
     purpose: &'static str,
     role: &'static str,
-    subject: String,
-    /// `None`: nothing gives it.
-    binding: Option<String>,
+    subject: &'a str,
+    binding: Option<&'a str>,
 }
 
 const COLUMNS: &[Column] = &[
-    Column::new("TO"),
+    Column::new("PURPOSE"),
     Column::new("GROUP"),
     Column::new("CLUSTERROLE"),
     Column::new("BINDING"),
 ];
 
-/// Runs it.
 pub(crate) async fn run(rbac: Rbac, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
-    match rbac.what {
-        What::Show(show) => run_show(&show, global, context).await,
-        What::Apply(apply) => run_apply(&apply, global, context).await,
+    match rbac.command {
+        RbacCommand::Show(show) => run_show(&show, global, context).await,
+        RbacCommand::Apply(apply) => run_apply(&apply, global, context).await,
     }
 }
 
 async fn run_show(show: &Show, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(show.output.as_ref(), "rbac show")?;
-    let side = Side::open(global, context)?;
-    let survey = rbac::survey(side.client(), show.group.as_str()).await?;
-    let complete = survey.missing().is_empty();
-    let rows: Vec<Row> = survey.given.iter().map(|given| row(given, &show.group)).collect();
+    let cluster = ClusterConnection::open(global, context)?;
+    let bindings = rbac::read(cluster.client(), &show.group).await?;
+    let complete = bindings.is_complete();
+    let rows = bindings.grants.iter().map(|status| GrantRow {
+        purpose: status.grant.purpose(),
+        role: status.grant.role(),
+        subject: status.grant.subject(&show.group),
+        binding: status.binding.as_deref(),
+    });
     if let OutputFormat::Table = format {
         let mut table = Table::new(COLUMNS);
-        for row in &rows {
-            let binding = row.binding.as_deref().unwrap_or("<missing>");
-            table.row([row.purpose, row.subject.as_str(), row.role, binding]);
+        for row in rows {
+            let binding = row.binding.unwrap_or("<missing>");
+            table.row([row.purpose, row.subject, row.role, binding]);
         }
         context.ui.write_out(&table.render(Look::default()))?;
     } else {
-        let document = Document {
+        let document = RbacStatus {
             api_version: API_VERSION,
             kind: "BootstrapRBAC",
             group: &show.group,
             complete,
-            grants: rows,
-            excess: &survey.excess,
+            grants: rows.collect(),
+            excess: &bindings.excess,
         };
         output::print_value(&context.ui, &flags, &document)?;
     }
-    alarm(&survey, &context.ui);
+    warn_about_excess(&bindings, &context.ui);
     if !complete {
+        let group = &show.group;
         context
             .ui
-            .hint(format!("kubectl bootstrap-token rbac apply --group {}", show.group));
+            .hint(format!("kubectl bootstrap-token rbac apply --group {group}"));
     }
     Ok(ExitCode::Done)
-}
-
-fn row(given: &Given, group: &str) -> Row {
-    Row {
-        purpose: given.grant.purpose(),
-        role: given.grant.role(),
-        subject: given.grant.subject(group).to_owned(),
-        binding: given.by.clone(),
-    }
 }
 
 async fn run_apply(apply: &Apply, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
-    let side = Side::open(global, context)?;
-    let survey = rbac::survey(side.client(), apply.group.as_str()).await?;
-    for given in &survey.given {
-        let (name, made) = one(given, apply, &side).await?;
-        let done = if made {
+    let cluster = ClusterConnection::open(global, context)?;
+    let bindings = rbac::read(cluster.client(), &apply.group).await?;
+    for status in &bindings.grants {
+        let (name, created) = create_missing(status, apply, &cluster).await?;
+        let result = if created {
             format!("created{}", apply.dry_run.suffix())
         } else {
             "unchanged".to_owned()
         };
-        ui.out(format!("clusterrolebinding.rbac.authorization.k8s.io/{name} {done}"))?;
+        ui.out(format!("clusterrolebinding.rbac.authorization.k8s.io/{name} {result}"))?;
     }
-    alarm(&survey, ui);
+    warn_about_excess(&bindings, ui);
     Ok(ExitCode::Done)
 }
 
-/// Makes what nothing gives yet; gives the name of the binding, and whether it is new.
-async fn one(given: &Given, apply: &Apply, side: &Side) -> Result<(String, bool), Error> {
+/// Creates a binding if it is missing. Returns its name, and whether it was created.
+async fn create_missing(
+    status: &GrantStatus,
+    apply: &Apply,
+    cluster: &ClusterConnection,
+) -> Result<(String, bool), Error> {
     let group = apply.group.as_str();
-    if let Some(name) = &given.by {
+    if let Some(name) = &status.binding {
         return Ok((name.clone(), false));
     }
     if apply.dry_run == DryRun::Client {
-        return Ok((given.grant.binding_name(group), true));
+        return Ok((status.grant.binding_name(group), true));
     }
-    let write = side::write(apply.dry_run == DryRun::Server);
-    match rbac::apply(side.client(), given.grant, group, &write).await {
+    let write = cluster::write(apply.dry_run == DryRun::Server);
+    match rbac::apply(cluster.client(), status.grant, group, &write).await {
         Ok(name) => Ok((name, true)),
-        // Somebody else may have made it in between; or the name is taken by something else.
+        // It was created meanwhile, or another binding has its name.
         Err(error) if error.is_already_exists() => {
-            let survey = rbac::survey(side.client(), group).await?;
-            let now = survey.given.into_iter().find(|now| now.grant == given.grant);
-            match now.and_then(|now| now.by) {
+            let bindings = rbac::read(cluster.client(), group).await?;
+            let now = bindings.grants.into_iter().find(|now| now.grant == status.grant);
+            match now.and_then(|now| now.binding) {
                 Some(name) => Ok((name, false)),
-                None => Err(Error::from(error).hint(
-                    "a binding of that name is there and binds something else: look at it, and delete or rename it",
-                )),
+                None => Err(Error::from(error)
+                    .hint("a binding with this name has another role or subject: check it, and delete or rename it")),
             }
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Whoever gets hold of a token can do all of this.
-fn alarm(survey: &Survey, ui: &Ui) {
-    for excess in &survey.excess {
-        let Excess {
+/// An attacker with a token has all of these permissions.
+fn warn_about_excess(bindings: &Bindings, ui: &Ui) {
+    for excess in &bindings.excess {
+        let ExcessiveBinding {
             kind,
             name,
             role,
@@ -217,10 +210,10 @@ fn alarm(survey: &Survey, ui: &Ui) {
             .as_deref()
             .map_or(String::new(), |namespace| format!(" in namespace {namespace}"));
         ui.warn(format!(
-            "{kind} {name}{place} gives tokens of {group} more than joining needs: {role}"
+            "{kind} {name}{place} grants tokens in {group} more than joining needs: {role}"
         ));
     }
-    if survey.namespaces_unknown {
-        ui.warn("no right to list RoleBindings: what tokens are given in single namespaces is unknown");
+    if bindings.namespaces_unknown {
+        ui.warn("no permission to list RoleBindings: bindings that grant tokens more in a namespace are unknown");
     }
 }

@@ -1,11 +1,10 @@
-//! `kubectl bootstrap-token revoke`: deletes tokens, and waits until the API server really refuses them.
-//!
-//! Deleting is not the end: the API server remembers for 10 seconds that it has let a token in.
+//! `kubectl bootstrap-token revoke`: deletes tokens, and waits until the API servers reject them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bootstrap::{Answer, TokenId, TokenSecret, tokens};
+use bootstrap::token::USER_PREFIX;
+use bootstrap::{ProbeResult, TokenId, TokenSecret, tokens};
 use cli::ExitCode;
 use cli::app::{Context, DryRun, GlobalFlags};
 use cli::rotation::force;
@@ -17,17 +16,15 @@ use engine::rotation::Check;
 use futures::stream::{self, StreamExt as _};
 use tokio::sync::OnceCell;
 
-use crate::controller::LOGIN;
-use crate::proof::{self, End};
+use crate::cluster::{self, ClusterConnection};
+use crate::probe::{self, RevocationResult};
 use crate::report::row;
 use crate::rotation::blockers::OWNER;
-use crate::servers::{Heard, ServerFlags, Servers};
-use crate::side::{self, Side};
+use crate::servers::{ServerFlags, ServerResult, Servers};
 
-/// How many tokens are dealt with at once.
-const AT_ONCE: usize = 8;
+/// How many tokens are revoked at the same time.
+const PARALLEL: usize = 8;
 
-/// What is typed after `kubectl bootstrap-token revoke`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES, group = clap::ArgGroup::new("which").required(true).multiple(true).args(["ids", "selector", "expired"]))]
 pub(crate) struct Revoke {
@@ -35,66 +32,64 @@ pub(crate) struct Revoke {
     #[arg(value_name = "ID", conflicts_with_all = ["selector", "expired"])]
     pub ids: Vec<String>,
 
-    /// All tokens whose Secret's labels match, such as env=test,tier!=gold
+    /// Selector (label query) to filter on, supports '=', '==', '!=', 'in', 'notin'.(e.g. -l key1=value1,key2=value2,key3 in (value3)). Matching objects must satisfy all of the specified label constraints.
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     pub selector: Option<String>,
 
-    /// Those that have ended, by the API server's clock; with -l, of those that match
+    /// Only tokens that have expired, by the API server's clock
     #[arg(long)]
     pub expired: bool,
 
-    /// Do not ask before deleting
+    /// Do not ask for confirmation
     #[arg(short = 'y', long)]
     pub yes: bool,
 
-    /// Delete nothing; with "server" the API server checks what would be deleted
+    /// Must be "none", "server", or "client". If client strategy, only print what would be deleted. If server strategy, submit a server-side dry run
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", default_value_t, value_name = "MODE")]
     pub dry_run: DryRun,
 
-    /// Override a check by its name: "owner" revokes a token that another program writes, and may create again
+    /// Override a check: "owner" revokes a token that another program manages, and may create again
     #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = force::of(&[OWNER]))]
     pub force: Vec<Check>,
 
-    /// How long to wait until the API server refuses them: it remembers a success for 10s
+    /// How long to wait until the API servers reject the tokens, which they cache for 10s
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
     pub timeout: Duration,
 
-    /// Whom to ask.
     #[command(flatten)]
     pub servers: ServerFlags,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  # Take one token back
+  # Revoke one token
   kubectl bootstrap-token revoke 07401b
 
-  # All that were made for a rack, without a question
+  # Revoke all tokens with a label, without confirmation
   kubectl bootstrap-token revoke -l rack=7 --yes
 
-  # What the cleaner has left
+  # Delete expired tokens that the token cleaner has not deleted
   kubectl bootstrap-token revoke --expired
 
-Exit codes: 0 every token is refused, 1 failed, 2 usage, 124 deleted, but still accepted when the time was over.";
+Exit codes: 0 all tokens are rejected, 1 failed, 2 usage, 124 deleted, but still accepted after --timeout.";
 
 const CONSEQUENCES: &str = "\
-Nodes that have joined go on: they have certificates of their own.
-Nodes that are rebuilt or reset, or were away until their certificate had ended, need another token to come back.
-A certificate that somebody got with a token stays valid until its end: revoking the token does not take it back.";
+Nodes that have joined are not affected: they have their own certificates.
+Nodes that are rebuilt or reset, or whose certificate expired while they were off, need another token to join.
+Certificates that were issued to holders of the token are valid until they expire: Kubernetes cannot revoke them.";
 
-/// Runs it.
 pub(crate) async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
-    let ids = revoke.ids.iter().map(|typed| side::id(typed, ui));
+    let ids = revoke.ids.iter().map(|text| cluster::id(text, ui));
     let ids: BTreeSet<TokenId> = ids.collect::<Result<_, _>>()?;
-    let side = Side::open(global, context)?;
-    let servers = Servers::new(&side.connection, &revoke.servers);
-    if let Some(server) = servers.of_another_cluster(side.client()).await? {
+    let cluster = ClusterConnection::open(global, context)?;
+    let servers = Servers::new(&cluster.connection, &revoke.servers);
+    if let Some(server) = servers.of_another_cluster(cluster.client()).await? {
         return Err(Error::failed(format!("{server} is an API server of another cluster"))
-            .hint("give the addresses of this cluster's API servers with --api-server"));
+            .hint("name the API servers of this cluster with --api-server"));
     }
-    let (mut targets, mut failures) = targets(&revoke, ids, &side).await?;
-    let login = access::current_user(side.client()).await?;
+    let (mut targets, mut failures) = targets(&revoke, ids, &cluster).await?;
+    let login = access::current_user(cluster.client()).await?;
     let forced = revoke.force.contains(&OWNER);
     targets.retain(|target| match refusal(target, login.as_deref(), forced) {
         Some(error) => {
@@ -108,176 +103,167 @@ pub(crate) async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context)
         return Ok(ExitCode::Done);
     }
     if !targets.is_empty() {
-        tell(&targets, &side, ui);
+        announce(&targets, &cluster, ui);
         if revoke.dry_run == DryRun::None && !ui.confirm("", revoke.yes).await? {
             ui.status("Nothing was revoked.");
             return Ok(ExitCode::Failed);
         }
     }
-    let asked = Asked {
+    let revocation = Revocation {
+        flags: &revoke,
+        cluster: &cluster,
         servers,
-        patience: revoke.timeout,
         others: OnceCell::new(),
+        ui,
     };
-    let work = targets.iter().map(|target| one(target, &revoke, &side, &asked, ui));
-    let work: Vec<_> = work.collect();
-    let mut results = stream::iter(work).buffered(AT_ONCE);
+    let revocations: Vec<_> = targets.iter().map(|target| revocation.revoke(target)).collect();
+    let mut results = stream::iter(revocations).buffered(PARALLEL);
     while let Some(result) = results.next().await {
         match result {
             Ok(line) => ui.out(line)?,
             Err(error) => failures.push(error),
         }
     }
-    sum_up(failures, ui)
+    // All failures are printed. The last one sets the exit code.
+    let Some(last) = failures.pop() else {
+        return Ok(ExitCode::Done);
+    };
+    failures.iter().for_each(|failure| ui.error(failure));
+    Err(last)
 }
 
-/// Whom every token of one command is asked about.
-struct Asked {
-    servers: Servers,
-    patience: Duration,
-    /// Whether there may be API servers besides; found out once.
-    others: OnceCell<bool>,
-}
-
-/// What is to be revoked, and what is not there.
+/// The tokens to revoke, and an error for each that does not exist.
 async fn targets(
     revoke: &Revoke,
     ids: BTreeSet<TokenId>,
-    side: &Side,
+    cluster: &ClusterConnection,
 ) -> Result<(Vec<TokenSecret>, Vec<Error>), Error> {
     if revoke.ids.is_empty() {
-        let mut found = tokens::list(side.client(), revoke.selector.as_deref()).await?;
-        let now = side.server.clock.now();
-        found.retain(|secret| !revoke.expired || secret.expiration.is_over(now));
+        let mut found = tokens::list(cluster.client(), revoke.selector.as_deref()).await?;
+        let now = cluster.server.clock.now();
+        found.retain(|secret| !revoke.expired || secret.expiration.is_expired(now));
         return Ok((found, Vec::new()));
     }
     let (mut targets, mut failures) = (Vec::new(), Vec::new());
     for id in ids {
-        match tokens::require(side.client(), &id).await {
+        match tokens::require(cluster.client(), &id).await {
             Ok(secret) => targets.push(secret),
-            Err(error @ bootstrap::Error::NoSuchToken(_)) => failures.push(error.into()),
+            Err(error @ bootstrap::Error::NotFound(_)) => failures.push(error.into()),
             Err(error) => return Err(error.into()),
         }
     }
     Ok((targets, failures))
 }
 
-/// Why a token is not revoked.
+/// Why a token must not be revoked.
 fn refusal(target: &TokenSecret, login: Option<&str>, forced: bool) -> Option<Error> {
     let id = target.title();
-    if login.and_then(|user| user.strip_prefix(LOGIN)) == Some(id) {
+    if login.and_then(|user| user.strip_prefix(USER_PREFIX)) == Some(id) {
         let error = Error::failed(format!("this command logs in with token {id}, which would be revoked"));
         return Some(error.hint("use a kubeconfig with another login"));
     }
     let owner = target.owner.as_ref().filter(|_| !forced)?;
-    let error = Error::failed(format!("token {id} belongs to {owner}, which may create it again"));
-    Some(error.hint("remove it there; --force=owner revokes it all the same"))
+    let error = Error::failed(format!("token {id} is managed by {owner}, which may create it again"));
+    Some(error.hint("delete it there, or override this check with --force=owner"))
 }
 
-/// What is going to happen, and what that means.
-fn tell(targets: &[TokenSecret], side: &Side, ui: &Ui) {
-    let now = side.server.clock.now();
-    let many = if targets.len() == 1 {
-        "1 bootstrap token".to_owned()
-    } else {
-        format!("{} bootstrap tokens", targets.len())
-    };
-    ui.status(format!("To be revoked: {many}"));
+/// Prints the tokens to revoke, and the consequences.
+fn announce(targets: &[TokenSecret], cluster: &ClusterConnection, ui: &Ui) {
+    let now = cluster.server.clock.now();
+    let count = targets.len();
+    let plural = if count == 1 { "" } else { "s" };
+    ui.status(format!("To be revoked: {count} bootstrap token{plural}"));
     for target in targets {
-        let description = Some(target.description.as_str()).filter(|text| !text.is_empty());
-        let description = description.map_or(String::new(), |text| format!("   {text}"));
-        ui.status(format!(
-            "  {}   {}{description}",
-            target.title(),
-            row::ttl(target.expiration, now)
-        ));
+        let (id, ttl) = (target.title(), row::ttl(target.expiration, now));
+        let line = format!("  {id}   {ttl}   {}", target.description);
+        ui.status(line.trim_end());
     }
     ui.status(CONSEQUENCES);
-    if targets.iter().any(TokenSecret::is_of_uploaded_certificates) {
+    if targets.iter().any(TokenSecret::owns_uploaded_certificates) {
         ui.warn(
-            "with one of them goes Secret kube-system/kubeadm-certs: control-plane nodes that are joining by a certificate key fail",
+            "this also deletes Secret kube-system/kubeadm-certs: control-plane nodes can no longer join with a certificate key",
         );
     }
 }
 
-/// Revokes one; gives the line that says so.
-async fn one(target: &TokenSecret, revoke: &Revoke, side: &Side, asked: &Asked, ui: &Ui) -> Result<String, Error> {
-    let id = target.title();
-    if ui.interrupt().is_cancelled() {
-        return Err(Error::new(
-            Kind::Interrupted,
-            format!("interrupted: token {id} was left as it is"),
-        ));
-    }
-    let _hold = ui.hold();
-    if revoke.dry_run != DryRun::Client {
-        let write = side::write(revoke.dry_run == DryRun::Server);
-        tokens::delete(side.client(), target, &write).await.map_err(|error| {
-            let replaced = error.is_conflict();
-            let error = Error::from(error);
-            if replaced {
-                error.hint("another token has taken its place meanwhile, which was left alone")
-            } else {
-                error
-            }
-        })?;
-    }
-    if revoke.dry_run != DryRun::None {
-        return Ok(format!("token {id} revoked{}", revoke.dry_run.suffix()));
-    }
-    let Some(token) = &target.token else {
-        ui.warn(format!(
-            "token {id} is deleted; that it is refused was not tried, for its Secret held no whole token"
-        ));
-        return Ok(format!("token {id} deleted"));
-    };
-    let refused = async {
-        let others = asked.others.get_or_init(|| asked.servers.may_be_more(side.client()));
-        proof::until_refused(&asked.servers, token, *others.await, asked.patience).await
-    };
-    let end = tokio::select! {
-        end = refused => end?,
-        () = ui.interrupt().cancelled() => {
-            return Err(Error::new(Kind::Interrupted, format!(
-                "interrupted: token {id} is deleted, and may be accepted for up to 10 seconds"
-            )));
-        }
-    };
-    in_words(id, end, asked.patience)
+/// The inputs of all revocations of a command.
+struct Revocation<'a> {
+    flags: &'a Revoke,
+    cluster: &'a ClusterConnection,
+    servers: Servers,
+    /// Whether there may be API servers that are not probed.
+    others: OnceCell<bool>,
+    ui: &'a Ui,
 }
 
-fn in_words(id: &str, end: End, patience: Duration) -> Result<String, Error> {
-    let waited = duration::format(patience);
-    let late = |message| Error::new(Kind::TimedOut, message);
-    Err(match end {
-        End::Refused => return Ok(format!("token {id} revoked")),
-        End::Remembered => late(format!(
-            "token {id} is deleted; the API server refuses it, and after {waited} another one may remember it yet"
+impl Revocation<'_> {
+    /// Revokes one token, and returns the line to print.
+    async fn revoke(&self, target: &TokenSecret) -> Result<String, Error> {
+        let (id, ui, dry_run) = (target.title(), self.ui, self.flags.dry_run);
+        let interrupted = |message: &str| Error::new(Kind::Interrupted, format!("interrupted: token {id} {message}"));
+        if ui.interrupt().is_cancelled() {
+            return Err(interrupted("was not revoked"));
+        }
+        let _hold = ui.hold();
+        if dry_run != DryRun::Client {
+            let write = cluster::write(dry_run == DryRun::Server);
+            let deleted = tokens::delete(self.cluster.client(), target, &write).await;
+            deleted.map_err(|error| {
+                let replaced = error.is_conflict();
+                let error = Error::from(error);
+                if replaced {
+                    error.hint("another token with this id has been created meanwhile, and was left alone")
+                } else {
+                    error
+                }
+            })?;
+        }
+        if dry_run != DryRun::None {
+            return Ok(format!("token {id} revoked{}", dry_run.suffix()));
+        }
+        let Some(token) = &target.token else {
+            ui.warn(format!(
+                "token {id} is deleted, but was not checked to be rejected: its Secret contained no valid token"
+            ));
+            return Ok(format!("token {id} deleted"));
+        };
+        let rejected = async {
+            let others = self
+                .others
+                .get_or_init(|| self.servers.may_be_more(self.cluster.client()));
+            probe::until_rejected(&self.servers, token, *others.await, self.flags.timeout).await
+        };
+        let result = tokio::select! {
+            result = rejected => result?,
+            () = ui.interrupt().cancelled() => {
+                return Err(interrupted("is deleted, but may be accepted for up to 10 seconds"));
+            }
+        };
+        line(id, result, self.flags.timeout)
+    }
+}
+
+fn line(id: &str, result: RevocationResult, timeout: Duration) -> Result<String, Error> {
+    let timeout = duration::format(timeout);
+    let timed_out = |message| Error::new(Kind::TimedOut, message);
+    Err(match result {
+        RevocationResult::Rejected => return Ok(format!("token {id} revoked")),
+        RevocationResult::MayBeCached => timed_out(format!(
+            "token {id} is deleted and rejected, but after {timeout} another API server may still have it in its cache"
         ))
-        .hint("an API server remembers for 10 seconds that it has let a token in: give a longer --timeout")
-        .hint("--api-server URL asks one of several API servers; repeat it for each"),
-        End::Not(Heard {
+        .hint("API servers cache accepted tokens for 10 seconds: pass a longer --timeout")
+        .hint("if there are several API servers, pass --api-server URL for each"),
+        RevocationResult::NotRejected(ServerResult {
             server,
-            answer: Answer::Unknown(why),
+            result: ProbeResult::Unknown(reason),
         }) => Error::failed(format!(
-            "token {id} is deleted, and it could not be found out whether {server} refuses it: {why}"
+            "token {id} is deleted, but it is unknown whether {server} rejects it: {reason}"
         )),
-        End::Not(Heard { server, .. }) => late(format!(
-            "token {id} is deleted, and was still accepted by {server} after {waited}"
+        RevocationResult::NotRejected(ServerResult { server, .. }) => timed_out(format!(
+            "token {id} is deleted, but after {timeout} {server} still accepts it"
         ))
         .hint(format!(
-            "somebody may have made it again: see `kubectl bootstrap-token list`, and revoke {id} once more"
+            "it may have been created again: run `kubectl bootstrap-token list`, and revoke {id} again if it exists"
         )),
     })
-}
-
-/// All failures are told; the last one gives the exit code.
-fn sum_up(mut failures: Vec<Error>, ui: &Ui) -> Result<ExitCode, Error> {
-    let Some(last) = failures.pop() else {
-        return Ok(ExitCode::Done);
-    };
-    for failure in failures {
-        ui.error(&failure);
-    }
-    Err(last)
 }

@@ -7,13 +7,11 @@ use cli::rotation::{Verb, force};
 use client::error::Error;
 use engine::rotation::Check;
 
-use super::work::{Command, Common};
-use crate::controller::Options;
+use super::rotation_command::{RotationCommand, RotationFlags};
+use crate::cluster;
 use crate::lifetime::DEFAULT;
 use crate::rotation::blockers::{CLUSTER, TARGET};
-use crate::side;
 
-/// What is typed after `kubectl bootstrap-token rollback`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Rollback {
@@ -29,9 +27,8 @@ pub(crate) struct Rollback {
     #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = force::of(&[Check::LOCK, Check::JOURNAL, TARGET, CLUSTER]))]
     pub force: Vec<Check>,
 
-    /// The flags of both commands.
     #[command(flatten)]
-    pub common: Common,
+    pub rotation: RotationFlags,
 }
 
 const EXAMPLES: &str = "\
@@ -46,20 +43,13 @@ A rollback is possible until the old token is revoked; after that a rotation can
 
 Exit codes: 0 rolled back, or nothing to do (3 with --exit-code), 1 failed, 2 usage, 4 pending (resumable), 5 held by another run, 130 interrupted";
 
-/// Runs it.
 pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
-    let id = side::id(&rollback.id, &context.ui)?;
-    let command = Command {
+    let id = cluster::id(&rollback.id, &context.ui)?;
+    let command = RotationCommand {
         verb: Verb::Rollback,
-        options: Options {
-            // Of a new token that is repaired, since the old one has expired.
-            ttl: Some(DEFAULT),
-            overlap: rollback.common.overlap,
-            timeout: rollback.common.timeout,
-            deliver: None,
-            forced: rollback.force,
-        },
-        common: &rollback.common,
+        // The lifetime is that of a new token that has to be repaired because the old one has expired.
+        options: rollback.rotation.options(Some(DEFAULT), None, rollback.force),
+        flags: &rollback.rotation,
         global,
         context,
     };

@@ -6,14 +6,12 @@ use cli::rotation::{Verb, force};
 use client::error::Error;
 use engine::rotation::Check;
 
-use super::work::{Command, Common};
-use crate::controller::Options;
+use super::rotation_command::{RotationCommand, RotationFlags};
+use crate::cluster;
 use crate::delivery::DeliveryTarget;
 use crate::lifetime::{DEFAULT, LifetimeFlags};
 use crate::rotation::BootstrapToken;
-use crate::side;
 
-/// What is typed after `kubectl bootstrap-token rotate`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Rotate {
@@ -21,7 +19,6 @@ pub(crate) struct Rotate {
     #[arg(value_name = "ID")]
     pub id: String,
 
-    /// How long the new token is valid; an hour by default, 15 minutes at least.
     #[command(flatten)]
     pub lifetime: LifetimeFlags,
 
@@ -33,9 +30,8 @@ pub(crate) struct Rotate {
     #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = force::parser::<BootstrapToken>())]
     pub force: Vec<Check>,
 
-    /// The flags of both commands.
     #[command(flatten)]
-    pub common: Common,
+    pub rotation: RotationFlags,
 }
 
 const EXAMPLES: &str = "\
@@ -57,23 +53,17 @@ Examples:
 
 Kill it at any point: the old token stays valid until the new one is proven and the overlap has passed. Run the same command again to resume. Until the old token is revoked, `kubectl bootstrap-token rollback` restores the original state.
 
-The new token gets the usages, groups, labels and description of the old one.
+The new token gets the usages, groups, labels and description of the old one. Its --ttl must be at least 15m.
 
 Exit codes: 0 done, 1 failed or rolled back, 2 usage, 4 pending (resumable), 5 held by another run, 130 interrupted";
 
-/// Runs it.
 pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
-    let id = side::id(&rotate.id, &context.ui)?;
-    let command = Command {
+    let id = cluster::id(&rotate.id, &context.ui)?;
+    let ttl = rotate.lifetime.checked(Some(DEFAULT))?;
+    let command = RotationCommand {
         verb: Verb::Rotate,
-        options: Options {
-            ttl: rotate.lifetime.wanted(Some(DEFAULT))?,
-            overlap: rotate.common.overlap,
-            timeout: rotate.common.timeout,
-            deliver: rotate.deliver,
-            forced: rotate.force,
-        },
-        common: &rotate.common,
+        options: rotate.rotation.options(ttl, rotate.deliver, rotate.force),
+        flags: &rotate.rotation,
         global,
         context,
     };

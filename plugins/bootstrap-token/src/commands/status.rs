@@ -1,8 +1,7 @@
-//! `kubectl bootstrap-token status`: one token, why it can or cannot work, and a rotation in progress.
+//! `kubectl bootstrap-token status`: shows one token, why it is invalid, and the rotation in progress.
 
 use bootstrap::cluster_info::{self, Signature};
-use bootstrap::judge::{self, Flaw};
-use bootstrap::{Answer, TokenId, TokenSecret, tokens};
+use bootstrap::{Flaw, ProbeResult, Token, TokenId, TokenSecret, tokens};
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
@@ -15,14 +14,13 @@ use client::secret::Fingerprint;
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
-use crate::proof;
-use crate::report::API_VERSION;
-use crate::report::product::{self, PLUGIN, Rotation};
+use crate::cluster::{self, ClusterConnection};
+use crate::probe;
 use crate::report::row::{self, State};
+use crate::report::target::{self, PLUGIN, Rotation};
+use crate::report::{self, API_VERSION};
 use crate::rotation::BootstrapToken;
-use crate::side::{self, Side};
 
-/// What is typed after `kubectl bootstrap-token status`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Status {
@@ -37,13 +35,13 @@ pub(crate) struct Status {
 
 const EXAMPLES: &str = "\
 Examples:
-  # Does this token work, and why not?
+  # Show a token, and why it is invalid
   kubectl bootstrap-token status 07401b
 
-  # Where its rotation stands, for a script
+  # Print the phase of its rotation
   kubectl bootstrap-token status 07401b -o jsonpath='{.rotation.phase}'
 
-The API server is asked with the token itself. A token that is gone is shown as long as its rotation is under way.";
+The API server is probed with the token. A revoked token is shown while its rotation is in progress.";
 
 /// The document of `-o json`.
 #[derive(Debug, Serialize)]
@@ -54,24 +52,23 @@ struct TokenStatus {
     metadata: Metadata,
     id: TokenId,
     fingerprint: Option<Fingerprint>,
-    /// `None`: there is no Secret.
+    /// `None`: the Secret does not exist.
     state: Option<State>,
-    /// Why the API server refuses it, in the order in which it finds out.
+    /// Why the API server rejects it, in the order of its checks.
     reasons: Vec<String>,
-    /// What the API server said: `yes`, `no`, `unknown`; `None` where there is nothing to ask with.
+    /// By the API server: `yes`, `no`, `unknown`. `None`: there is no valid token to probe with.
     accepted: Option<&'static str>,
-    /// Why that is not known.
+    /// Why `accepted` is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted_unknown: Option<String>,
-    /// Of `cluster-info` with it: `valid`, `stale`, `missing`; `None` where that cannot be seen.
-    signature: Option<&'static str>,
+    /// `None`: there is no `cluster-info`, or it cannot be read.
+    signature: Option<Signature>,
     expires_at: Option<Timestamp>,
     usages: Vec<String>,
     groups: Vec<String>,
-    /// What else writes its Secret.
+    /// The tool that manages its Secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
-    /// Of its rotation.
     #[serde(flatten)]
     rotation: RotationStatus,
 }
@@ -81,28 +78,27 @@ struct Metadata {
     name: String,
 }
 
-/// Runs it.
 pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let (flags, format) = OutputFlags::of_page(status.output.as_ref(), "status")?;
-    let id = side::id(&status.id, ui)?;
-    let side = Side::open(global, context)?;
-    let lease = product::lease(&id);
+    let id = cluster::id(&status.id, ui)?;
+    let cluster = ClusterConnection::open(global, context)?;
+    let lease = target::lease(&id);
     let (secret, rotation) = futures::join!(
-        tokens::get(side.client(), &id),
-        leases::of::<BootstrapToken>(&side.server, &lease)
+        tokens::get(cluster.client(), &id),
+        leases::of::<BootstrapToken>(&cluster.server, &lease)
     );
     let (secret, rotation) = (secret?, rotation?);
     let in_progress = rotation.as_ref().is_some_and(Rotation::in_progress);
     if secret.is_none() && !in_progress {
-        return Err(bootstrap::Error::NoSuchToken(id).into());
+        return Err(bootstrap::Error::NotFound(id).into());
     }
     let commands = Commands::new(PLUGIN, id.as_str(), global);
-    let now = side.server.clock.now();
+    let now = cluster.server.clock.now();
     let rotation = RotationStatus::of(rotation.as_ref(), &commands, now);
     let mut document = TokenStatus::new(id, secret.as_ref(), rotation, now);
     if let Some(secret) = &secret {
-        document.ask(&side, secret).await?;
+        document.probe(&cluster, secret).await?;
     }
     let ttl = secret.as_ref().map(|secret| row::ttl(secret.expiration, now));
     match format {
@@ -114,13 +110,13 @@ pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context)
 
 impl TokenStatus {
     fn new(id: TokenId, secret: Option<&TokenSecret>, rotation: RotationStatus, now: Timestamp) -> Self {
-        let flaws = secret.map(|secret| judge::why_not(secret, now)).unwrap_or_default();
+        let flaws = secret.map(|secret| secret.flaws(now)).unwrap_or_default();
         let token = secret.and_then(|secret| secret.token.as_ref());
         Self {
             api_version: API_VERSION,
             kind: "BootstrapTokenStatus",
             metadata: Metadata { name: id.to_string() },
-            fingerprint: token.map(bootstrap::Token::fingerprint),
+            fingerprint: token.map(Token::fingerprint),
             state: secret.map(|secret| row::state(secret, &flaws)),
             reasons: flaws.iter().map(Flaw::to_string).collect(),
             accepted: None,
@@ -135,47 +131,40 @@ impl TokenStatus {
         }
     }
 
-    /// Asks the API server with the token itself, and looks for its signature.
-    async fn ask(&mut self, side: &Side, secret: &TokenSecret) -> Result<(), Error> {
+    /// Probes the API server with the token, and reads its signature.
+    async fn probe(&mut self, cluster: &ClusterConnection, secret: &TokenSecret) -> Result<(), Error> {
         let Some(token) = &secret.token else { return Ok(()) };
-        let (answer, info) = futures::join!(proof::look(&side.connection, token), cluster_info::read(side.client()));
-        self.accepted = Some(match answer? {
-            Answer::Accepted { .. } => "yes",
-            Answer::Refused => "no",
-            Answer::Unknown(why) => {
-                self.accepted_unknown = Some(why);
-                "unknown"
-            }
-        });
-        // Whoever may not read it, or finds none, is told nothing about it.
-        let signature = info.ok().flatten().map(|info| info.signature(token));
-        self.signature = signature.map(|signature| match signature {
-            Signature::Valid => "valid",
-            Signature::Stale => "stale",
-            Signature::Missing => "missing",
-        });
+        let (result, info) = futures::join!(
+            probe::once(&cluster.connection, token),
+            cluster_info::read(cluster.client())
+        );
+        let result = result?;
+        self.accepted = Some(report::accepted(&result));
+        if let ProbeResult::Unknown(reason) = result {
+            self.accepted_unknown = Some(reason);
+        }
+        self.signature = info.ok().flatten().map(|info| info.signature(token));
         Ok(())
     }
 }
 
-/// The page for people.
+/// The human-readable page.
 fn page(ui: &Ui, status: &TokenStatus, ttl: Option<&str>, now: Timestamp) -> String {
     let print = status.fingerprint.map_or(String::new(), |print| format!(" ({print})"));
     let mut lines = vec![format!("Bootstrap token {}{print}", status.id)];
     let mut line = |label: &str, text: &str| lines.push(format!("  {label:<10}{}", sanitize::cell(text)));
     match status.state {
-        None => line("state", "gone: its Secret is deleted"),
-        Some(state) => line("state", state.word()),
+        None => line("state", "not found: its Secret is deleted"),
+        Some(state) => line("state", state.name()),
     }
-    status.reasons.iter().for_each(|reason| line("because", reason));
+    status.reasons.iter().for_each(|reason| line("reason", reason));
     if let Some(ttl) = ttl {
-        line("ends in", ttl);
+        line("ttl", ttl);
     }
     match (status.accepted, &status.accepted_unknown) {
-        (Some("yes"), _) => line("asked", "the API server accepts it"),
-        (Some("no"), _) => line("asked", "the API server refuses it"),
-        (_, Some(why)) => line("asked", &format!("not known: {why}")),
-        _ => {}
+        (_, Some(reason)) => line("accepted", &format!("unknown: {reason}")),
+        (Some(accepted), None) => line("accepted", accepted),
+        (None, None) => {}
     }
     if let Some(signature) = status.signature {
         line("signature", &format!("{signature} in kube-public/cluster-info"));

@@ -1,11 +1,11 @@
-//! The abstraction: what was read, answered and remembered, as the stages see it. **Safety depends on it as on the stages.** It
-//! has no I/O and no clock.
+//! The abstraction: turns the objects, the probe results and the memory of this process into what the stages see. **Safety depends
+//! on it as much as on the stages.** It has no I/O and no clock.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bootstrap::cluster_info::{ClusterInfo, Signature};
-use bootstrap::{Answer, Expiration, Token, TokenId, TokenSecret, judge};
+use bootstrap::{Expiration, ProbeResult, Token, TokenId, TokenSecret};
 use client::cluster_identity::{CaComparison, same_ca};
 use client::ownership::Writer;
 use client::secret::{Fingerprint, Secret};
@@ -15,24 +15,24 @@ use engine::phase::Phase;
 use engine::rotation::{Blocker, Timer};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use crate::cluster::MANAGER;
 use crate::delivery::{self, DeliveryTarget, content, file, secret};
 use crate::rotation::blockers;
 use crate::rotation::observed::{Delivery, Id, Observed, SecretState, TokenState};
 use crate::rotation::record::{Origin, Place};
-use crate::servers::{Heard, together};
-use crate::side::MANAGER;
+use crate::servers::{ServerResult, combined};
 
 use super::Run;
 
-/// On the Secret of a token that a run has created: its [`Origin`].
+/// The annotation with the [`Origin`] of a token that a run has created.
 pub(super) const ORIGIN: &str = "kubectl-rotation.github.io/bootstrap-token-rotation";
 
-/// A token that expires sooner than this could expire while a write is in flight.
+/// A token that expires sooner than this may expire while a write is in flight.
 const EXPIRING: SignedDuration = SignedDuration::from_mins(5);
-/// While the overlap runs nothing is taken away, and an answer may be this old.
+/// During the overlap nothing is revoked, so a probe result may be this old.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// Everything that was read in one look, with the values and versions that steps need.
+/// The objects of one observation, with the values and versions that steps need.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) old: Option<TokenSecret>,
@@ -41,24 +41,19 @@ pub(super) struct Snapshot {
     pub(super) delivery: DeliverySnapshot,
 }
 
-/// What was read at the place of the delivery.
+/// The delivery as it was read.
 #[derive(Debug, Default)]
 pub(super) enum DeliverySnapshot {
-    /// Nothing is delivered.
     #[default]
     None,
     /// A file on another host.
     OtherHost,
-    /// It does not exist.
     Missing(DeliveryTarget),
-    /// A key of a Secret.
     Secret(secret::SecretKey, Box<secret::Revision>),
-    /// A file.
     File(std::path::PathBuf, file::Revision),
 }
 
 impl DeliverySnapshot {
-    /// What is in it.
     pub(super) fn content(&self) -> Option<&Secret> {
         match self {
             Self::Secret(_, version) => Some(&version.content),
@@ -67,7 +62,6 @@ impl DeliverySnapshot {
         }
     }
 
-    /// The token in it.
     pub(super) fn token(&self) -> Option<Token> {
         content::token_in(self.content()?)
     }
@@ -92,19 +86,18 @@ impl DeliverySnapshot {
     }
 }
 
-/// What this process remembers from one look to the next.
+/// What this process remembers between observations.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// Every token that it has drawn or read. One that no Secret holds any more can still be shown to be rejected.
+    /// Every token that it has drawn or read. A token without a Secret can still be probed.
     pub(super) tokens: BTreeMap<Fingerprint, Token>,
-    /// What the Secret of the new token held last.
+    /// The last value in the Secret of the new token.
     pub(super) last_new: Option<Token>,
-    /// The Secret of the old token was seen to be gone after this run had begun to revoke it.
+    /// The Secret of the old token was gone in an observation after this run had begun to revoke it.
     revoked: bool,
 }
 
 impl Memory {
-    /// Takes note of what was read.
     pub(super) fn note(&mut self, snapshot: &Snapshot, run: Option<&Run>) {
         let [old, new] = [&snapshot.old, &snapshot.new].map(|secret| secret.as_ref()?.token.clone());
         self.last_new = new.clone().or(self.last_new.take());
@@ -115,15 +108,14 @@ impl Memory {
     }
 }
 
-/// The two tokens, as far as their values are known.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Values {
     pub(super) old: Option<Token>,
     pub(super) new: Option<Token>,
 }
 
-/// Of the old token the one that is rotated, whatever its Secret holds
-/// by now; of the new one that of its Secret, or the last one that it had.
+/// Of the old token, the value that is rotated, whatever its Secret holds now. Of the new token, the value in its Secret, or the last
+/// one that it held.
 pub(super) fn values(snapshot: &Snapshot, run: Option<&Run>, memory: &Memory) -> Values {
     let of = |secret: &Option<TokenSecret>| secret.as_ref()?.token.clone();
     let Some(run) = run else {
@@ -140,7 +132,7 @@ pub(super) fn values(snapshot: &Snapshot, run: Option<&Run>, memory: &Memory) ->
     Values { old, new }
 }
 
-/// Those of them whose acceptance matters now. The first look of a process asks with both, for the plan.
+/// The tokens to probe with. The first observation of a process probes with both, for the plan.
 pub(super) fn probes<'a>(values: &'a Values, snapshot: &Snapshot, run: &Run, is_first: bool) -> [Option<&'a Token>; 2] {
     let (back, revoked) = (run.direction.is_rollback(), run.phase >= Phase::Retire);
     let is_in_secret = |old: &Token| {
@@ -157,8 +149,7 @@ pub(super) fn probes<'a>(values: &'a Values, snapshot: &Snapshot, run: &Run, is_
     ]
 }
 
-/// The token that should be rejected by now and cannot be asked about, in words: its value is not known any more, since another
-/// process revoked it and ended before it had asked.
+/// The revoked token that cannot be probed, in words: its value is unknown, since the process that revoked it ended before it probed.
 pub(super) fn unproven(values: &Values, snapshot: &Snapshot, run: &Run) -> Option<String> {
     let drawn = run.record.new.as_ref();
     let gone = snapshot.old.as_ref().is_none_or(|secret| secret.token.is_none());
@@ -171,47 +162,46 @@ pub(super) fn unproven(values: &Values, snapshot: &Snapshot, run: &Run) -> Optio
     }
 }
 
-/// Whether a token that was accepted `age` ago, when its Secret had the version `then`, counts as accepted without asking again.
+/// Whether a token that was accepted `age` ago, when its Secret had the version `then`, counts as accepted without another probe.
 pub(super) fn is_fresh(run: &Run, then: &str, now: Option<&str>, age: Duration) -> bool {
     run.running(Timer::Quiet) && now == Some(then) && age < FRESH
 }
 
-/// The answers of all API servers together.
-pub(super) fn acceptance(answers: &[Heard]) -> Acceptance {
-    match together(answers) {
-        Answer::Accepted { .. } => Acceptance::Accepted,
-        Answer::Refused => Acceptance::Rejected,
-        Answer::Unknown(reason) => Acceptance::Unknown(reason),
+/// The combined result of all API servers.
+pub(super) fn acceptance(results: &[ServerResult]) -> Acceptance {
+    match combined(results) {
+        ProbeResult::Accepted { .. } => Acceptance::Accepted,
+        ProbeResult::Rejected => Acceptance::Rejected,
+        ProbeResult::Unknown(reason) => Acceptance::Unknown(reason),
     }
 }
 
-/// What the servers answered to a token on which they do not agree, a sentence each.
+/// The results of the servers for each token on which they disagree.
 pub(super) fn disagreements(seen: &Observed, run: Option<&Run>) -> Vec<String> {
     let new = run.and_then(|run| run.record.new.as_ref()).map(|new| &new.id);
     let tokens = [(Some(&seen.id), &seen.old), (new, &seen.new)];
-    let known = tokens
+    let reasons = tokens
         .into_iter()
         .filter_map(|(id, token)| Some((id?, token.acceptance.reason())));
-    known
+    reasons
         .filter(|(_, reason)| !reason.is_empty())
         .map(|(id, reason)| format!("bootstrap token {id}: {reason}"))
         .collect()
 }
 
-/// Which cluster everything belongs to, and as whom the command acts. That does not change while a command runs, unless somebody
-/// sees to it.
+/// The cluster of the objects and the login of the command. They normally do not change while a command runs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Identity {
-    /// The token that the command logs in with.
+    /// The id of the token that the command logs in with.
     pub(super) login: Option<Id>,
-    /// A server of another cluster.
+    /// A named server that belongs to another cluster.
     pub(super) foreign_server: Option<String>,
-    /// The certificate authorities of this cluster: the one that it publishes, and the one in the kubeconfig.
+    /// The certificate authorities of this cluster: the published one, and the one in the kubeconfig.
     pub(super) authorities: Vec<String>,
 }
 
 impl Identity {
-    /// What belongs to another cluster. `forced`: the delivery may.
+    /// The server or the delivery that belongs to another cluster. `forced`: the delivery may.
     pub(super) fn another_cluster(&self, snapshot: &Snapshot, place: Option<&Place>, forced: bool) -> Option<Blocker> {
         if let Some(server) = &self.foreign_server {
             return Some(blockers::another_server(server));
@@ -224,14 +214,14 @@ impl Identity {
     }
 }
 
-/// What one look gave.
-pub(super) struct Look<'a> {
+/// The inputs of the abstraction.
+pub(super) struct Observation<'a> {
     pub(super) id: &'a TokenId,
     pub(super) snapshot: &'a Snapshot,
     pub(super) run: Option<&'a Run>,
     pub(super) memory: &'a Memory,
     pub(super) values: &'a Values,
-    /// The answers to the old and to the new token.
+    /// Of the old and the new token.
     pub(super) acceptances: [Acceptance; 2],
     pub(super) place: Option<Place>,
     pub(super) lost: bool,
@@ -241,8 +231,7 @@ pub(super) struct Look<'a> {
     pub(super) now: Timestamp,
 }
 
-impl Look<'_> {
-    /// As the stages see it.
+impl Observation<'_> {
     pub(super) fn observed(self) -> Observed {
         let Snapshot {
             old,
@@ -251,12 +240,12 @@ impl Look<'_> {
             delivery,
             ..
         } = self.snapshot;
-        let [old_answer, new_answer] = self.acceptances;
-        // What was read from the delivery was asked about already, if it is one of the two.
+        let [old_acceptance, new_acceptance] = self.acceptances;
+        // The delivery is not probed by itself: it normally holds one of the two tokens.
         let delivered = delivery.token();
-        let delivery_answer = match &delivered {
-            Some(_) if delivered == self.values.old => old_answer.clone(),
-            Some(_) if delivered == self.values.new => new_answer.clone(),
+        let delivery_acceptance = match &delivered {
+            Some(_) if delivered == self.values.old => old_acceptance.clone(),
+            Some(_) if delivered == self.values.new => new_acceptance.clone(),
             _ => Acceptance::NotAsked,
         };
         let token = |secret: &Option<TokenSecret>, acceptance| {
@@ -268,10 +257,10 @@ impl Look<'_> {
             id: Id(self.id.to_string()),
             old: TokenState {
                 returned: revoked && old.is_some(),
-                ..token(old, old_answer)
+                ..token(old, old_acceptance)
             },
-            new: token(new, new_answer),
-            delivery: delivery.observed(self.run, delivery_answer),
+            new: token(new, new_acceptance),
+            delivery: delivery.observed(self.run, delivery_acceptance),
             place: self.place,
             lost: self.lost,
             login: self.login,
@@ -305,9 +294,8 @@ fn token(
     }
 }
 
-/// By the rules of the authenticator (kubernetes/kubernetes `plugin/pkg/auth/authenticator/token/bootstrap/bootstrap.go`, 1.36).
 fn validity(secret: &TokenSecret, now: Timestamp) -> Validity {
-    if !judge::why_not(secret, now).is_empty() {
+    if !secret.flaws(now).is_empty() {
         return Validity::Invalid;
     }
     let soon = now.saturating_add(EXPIRING).unwrap_or(Timestamp::MAX);
@@ -317,7 +305,7 @@ fn validity(secret: &TokenSecret, now: Timestamp) -> Validity {
     }
 }
 
-/// What a run marks its objects with, besides the direction: the token that it replaces, and the run itself.
+/// The key in the marks of a run: the id of the rotated token, and the run.
 pub(super) fn run_key(run: &Run) -> String {
     format!("{}.{}", run.record.old.id, run.id)
 }
@@ -327,7 +315,7 @@ fn mark(annotations: &BTreeMap<String, String>, run: Option<&Run>) -> Option<Dir
     Direction::in_mark(mark, &run_key(run?))
 }
 
-/// `None` too where it cannot be read.
+/// `None`: there is none, or it cannot be read.
 fn origin(annotations: &BTreeMap<String, String>) -> Option<Origin> {
     serde_json::from_str(annotations.get(ORIGIN)?).ok()
 }
@@ -336,8 +324,7 @@ fn origin(annotations: &BTreeMap<String, String>) -> Option<Origin> {
 mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
-    use bootstrap::NewToken;
-    use bootstrap::judge::Usage;
+    use bootstrap::{NewToken, Usage};
     use engine::run::RunId;
     use rstest::rstest;
 
@@ -414,7 +401,7 @@ mod tests {
         }
     }
 
-    /// What a process remembers that has read and drawn these.
+    /// The memory of a process that has read and drawn these tokens.
     fn memory(tokens: &[&str], last_new: Option<&str>) -> Memory {
         let tokens = tokens.iter().copied().map(token);
         Memory {
@@ -425,13 +412,13 @@ mod tests {
     }
 
     #[rstest]
-    #[case::for_ever(Expiration::Never, Validity::Valid)]
-    #[case::after_more_than_a_write_can_take(Expiration::At("2026-11-22T13:05:01Z".parse().unwrap()), Validity::Valid)]
-    #[case::within_a_write(Expiration::At("2026-11-22T13:05:00Z".parse().unwrap()), Validity::Expiring)]
+    #[case::never(Expiration::Never, Validity::Valid)]
+    #[case::after_more_than_five_minutes(Expiration::At("2026-11-22T13:05:01Z".parse().unwrap()), Validity::Valid)]
+    #[case::after_five_minutes(Expiration::At("2026-11-22T13:05:00Z".parse().unwrap()), Validity::Expiring)]
     #[case::soon(Expiration::At("2026-11-22T13:00:01Z".parse().unwrap()), Validity::Expiring)]
     #[case::now(Expiration::At("2026-11-22T13:00:00Z".parse().unwrap()), Validity::Invalid)]
     #[case::before(Expiration::At("2026-11-22T12:59:59Z".parse().unwrap()), Validity::Invalid)]
-    #[case::no_time(Expiration::Unparsable, Validity::Invalid)]
+    #[case::invalid(Expiration::Invalid, Validity::Invalid)]
     fn a_token_is_valid_by_its_expiration(#[case] expiration: Expiration, #[case] expected: Validity) {
         let secret = TokenSecret {
             expiration,
@@ -441,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_breaks_a_rule_is_invalid() {
+    fn a_token_with_a_flaw_is_invalid() {
         let changes: [fn(&mut TokenSecret); 4] = [
             |secret| secret.deleting = true,
             |secret| secret.usages.clear(),
@@ -484,7 +471,7 @@ mod tests {
     #[case::the_secret_is_gone(Some(false), None, 0, false)]
     #[case::the_overlap_has_passed(Some(true), Some("1"), 0, false)]
     #[case::the_overlap_has_not_begun(None, Some("1"), 0, false)]
-    fn an_earlier_answer_counts_while_the_overlap_runs_and_the_secret_is_the_same(
+    fn an_earlier_result_counts_during_the_overlap_if_the_secret_is_unchanged(
         #[case] overlap: Option<bool>,
         #[case] version: Option<&str>,
         #[case] age: u64,
@@ -498,24 +485,24 @@ mod tests {
     #[rstest]
     #[case::all_accept("yes yes", Acceptance::Accepted)]
     #[case::all_reject("no no", Acceptance::Rejected)]
-    #[case::they_disagree("yes no", Acceptance::Unknown("s accepts it; s refuses it".to_owned()))]
-    #[case::one_is_silent("yes ?", Acceptance::Unknown("s accepts it; s does not say: no answer".to_owned()))]
-    #[case::one_is_silent_and_the_other_rejects("no ?", Acceptance::Unknown("s does not say: no answer; s refuses it".to_owned()))]
-    #[case::all_are_silent("? ?", Acceptance::Unknown("s does not say: no answer".to_owned()))]
-    #[case::none_was_asked("", Acceptance::Unknown(String::new()))]
-    fn an_acceptance_is_what_all_servers_answer(#[case] answers: &str, #[case] expected: Acceptance) {
-        let answers = answers.split_whitespace().map(|answer| Heard {
+    #[case::they_disagree("yes no", Acceptance::Unknown("s accepts it; s rejects it".to_owned()))]
+    #[case::one_does_not_answer("yes ?", Acceptance::Unknown("s accepts it; s: unknown (no answer)".to_owned()))]
+    #[case::one_does_not_answer_and_the_other_rejects("no ?", Acceptance::Unknown("s rejects it; s: unknown (no answer)".to_owned()))]
+    #[case::none_answers("? ?", Acceptance::Unknown("s: unknown (no answer)".to_owned()))]
+    #[case::none_was_probed("", Acceptance::Unknown(String::new()))]
+    fn an_acceptance_is_the_result_of_all_servers(#[case] results: &str, #[case] expected: Acceptance) {
+        let results = results.split_whitespace().map(|result| ServerResult {
             server: "s".to_owned(),
-            answer: match answer {
-                "yes" => Answer::Accepted {
+            result: match result {
+                "yes" => ProbeResult::Accepted {
                     user: None,
                     groups: Vec::new(),
                 },
-                "no" => Answer::Refused,
-                _ => Answer::Unknown("no answer".to_owned()),
+                "no" => ProbeResult::Rejected,
+                _ => ProbeResult::Unknown("no answer".to_owned()),
             },
         });
-        assert_eq!(acceptance(&answers.collect::<Vec<_>>()), expected);
+        assert_eq!(acceptance(&results.collect::<Vec<_>>()), expected);
     }
 
     #[rstest]
@@ -523,8 +510,8 @@ mod tests {
     #[case::that_it_had_last(snapshot(None, None, Some(DRAWN)), memory(&[DRAWN], Some(NEW)), Some(NEW))]
     #[case::in_the_delivery(snapshot(None, None, Some(NEW)), memory(&[DRAWN], Some(FOREIGN)), Some(NEW))]
     #[case::that_was_drawn(snapshot(None, None, Some(OLD)), memory(&[DRAWN], None), Some(DRAWN))]
-    #[case::that_nobody_knows(snapshot(None, None, Some(FOREIGN)), memory(&[OLD], Some(FOREIGN)), None)]
-    fn the_new_token_is_asked_about_with_the_value(
+    #[case::that_is_unknown(snapshot(None, None, Some(FOREIGN)), memory(&[OLD], Some(FOREIGN)), None)]
+    fn the_new_token_is_probed_with_the_value(
         #[case] snapshot: Snapshot,
         #[case] memory: Memory,
         #[case] expected: Option<&str>,
@@ -534,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn the_old_token_is_asked_about_with_the_journaled_value_whatever_its_secret_holds() {
+    fn the_old_token_is_probed_with_the_journaled_value_whatever_its_secret_holds() {
         let run = run(Direction::Forward, Phase::Make);
         let other = "abcdef.zzzzzzzzzzzzzzzz";
         let read = snapshot(Some(other), None, None);
@@ -548,14 +535,14 @@ mod tests {
 
     #[rstest]
     #[case::forward(Direction::Forward, Phase::Prove, false, snapshot(Some(OLD), Some(NEW), None), [false, true])]
-    #[case::the_first_look(Direction::Forward, Phase::Prove, true, snapshot(Some(OLD), Some(NEW), None), [true, true])]
+    #[case::the_first_observation(Direction::Forward, Phase::Prove, true, snapshot(Some(OLD), Some(NEW), None), [true, true])]
     #[case::the_old_secret_is_gone(Direction::Forward, Phase::Prove, false, snapshot(None, Some(NEW), None), [true, true])]
     #[case::the_old_secret_has_changed(Direction::Forward, Phase::Prove, false, snapshot(Some(FOREIGN), Some(NEW), None), [true, true])]
     #[case::after_revoking(Direction::Forward, Phase::Retire, false, snapshot(Some(OLD), Some(NEW), None), [true, true])]
     #[case::rollback(Direction::Rollback, Phase::Prove, false, snapshot(Some(OLD), Some(NEW), None), [true, false])]
     #[case::the_new_secret_is_gone(Direction::Rollback, Phase::Prove, false, snapshot(Some(OLD), None, None), [true, true])]
     #[case::roll_forward(Direction::RollForward, Phase::Prove, false, snapshot(Some(OLD), Some(NEW), None), [false, true])]
-    fn the_servers_are_asked_about_the_tokens_that_matter(
+    fn only_tokens_that_matter_are_probed(
         #[case] direction: Direction,
         #[case] phase: Phase,
         #[case] is_first: bool,
@@ -566,8 +553,8 @@ mod tests {
             old: Some(token(OLD)),
             new: Some(token(NEW)),
         };
-        let asked = probes(&values, &snapshot, &run(direction, phase), is_first);
-        assert_eq!(asked.map(|token| token.is_some()), expected);
+        let probed = probes(&values, &snapshot, &run(direction, phase), is_first);
+        assert_eq!(probed.map(|token| token.is_some()), expected);
     }
 
     #[rstest]
@@ -593,9 +580,9 @@ mod tests {
         assert_eq!(unproven(&values, &read, &run(direction, phase)), expected);
     }
 
-    /// What is observed of O accepted and N rejected.
+    /// What is observed if O is accepted and N is rejected.
     fn observed(snapshot: &Snapshot, run: &Run, memory: &Memory) -> Observed {
-        Look {
+        Observation {
             id: &"abcdef".parse().unwrap(),
             snapshot,
             run: Some(run),
@@ -620,7 +607,7 @@ mod tests {
     #[case::a_former_value_of_the_new_token(DRAWN, Acceptance::NotAsked)]
     #[case::another_token(FOREIGN, Acceptance::NotAsked)]
     #[case::no_token("a password", Acceptance::NotAsked)]
-    fn what_a_delivery_holds_has_the_answer_to_that_very_token(#[case] content: &str, #[case] expected: Acceptance) {
+    fn a_delivery_has_the_acceptance_of_its_token(#[case] content: &str, #[case] expected: Acceptance) {
         let run = run(Direction::Forward, Phase::Place);
         let seen = observed(&snapshot(Some(OLD), Some(NEW), Some(content)), &run, &Memory::default());
         let Delivery::Holds { acceptance, mark, .. } = seen.delivery else {
@@ -630,19 +617,19 @@ mod tests {
     }
 
     #[rstest]
-    #[case::it_never_was_gone(Phase::Retire, &[Some(OLD)], false)]
-    #[case::it_was_gone_after_it_was_revoked(Phase::Retire, &[Some(OLD), None, Some(OLD)], true)]
-    #[case::it_is_gone(Phase::Retire, &[None], false)]
-    #[case::it_was_gone_before(Phase::Prove, &[None, Some(OLD)], false)]
-    fn an_old_token_has_returned_if_it_was_seen_to_be_gone(
+    #[case::never_gone(Phase::Retire, &[Some(OLD)], false)]
+    #[case::gone_after_it_was_revoked(Phase::Retire, &[Some(OLD), None, Some(OLD)], true)]
+    #[case::gone(Phase::Retire, &[None], false)]
+    #[case::gone_before(Phase::Prove, &[None, Some(OLD)], false)]
+    fn an_old_token_has_returned_if_it_was_gone_before(
         #[case] phase: Phase,
-        #[case] looks: &[Option<&str>],
+        #[case] observations: &[Option<&str>],
         #[case] expected: bool,
     ) {
         let run = run(Direction::Forward, phase);
         let mut memory = Memory::default();
         let mut returned = false;
-        for old in looks {
+        for old in observations {
             let snapshot = snapshot(*old, Some(NEW), None);
             memory.note(&snapshot, Some(&run));
             returned = observed(&snapshot, &run, &memory).old.returned;
@@ -669,7 +656,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_belongs_to_another_cluster_if_it_trusts_none_of_our_authorities() {
+    fn a_delivery_belongs_to_another_cluster_if_it_trusts_another_authority() {
         let (ours, other) = (ca(), ca());
         let place = Place {
             at: "file:/token".to_owned(),
@@ -694,13 +681,13 @@ mod tests {
         };
         assert!(blocked(trusting(&other), &[&ours], false));
         assert!(!blocked(trusting(&other), &[&ours], true), "forced");
-        assert!(!blocked(trusting(&other), &[], false), "our authority is not known");
+        assert!(!blocked(trusting(&other), &[], false), "our authority is unknown");
         assert!(!blocked(trusting(&ours), &[&ours], false));
         assert!(
             !blocked(trusting(&ours), &[&other, &ours], false),
             "one of ours is enough"
         );
-        assert!(!blocked(file(OLD), &[&ours], false), "a bare token names no authority");
+        assert!(!blocked(file(OLD), &[&ours], false), "a bare token has no authority");
     }
 
     #[test]

@@ -1,31 +1,26 @@
-//! The single steps. Each carries the identity and version of the object that was read last, and asks the fence first.
+//! Applies single steps. Each is conditional on the version of the object that was read last, and checks the fence first.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use bootstrap::judge::Group;
 use bootstrap::{NewToken, Token, TokenSecret, tokens};
 use client::error::{Error, Kind};
 use client::secret::{Fingerprint, Secret};
 use engine::controller::{Failure, ServerCheck};
 use engine::direction::ANNOTATION;
 use engine::lock::Fence;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::abstraction::{DeliverySnapshot, ORIGIN, run_key};
-use super::preflight::Template;
 use super::{Run, State, TokenController, of_file};
+use crate::cluster;
 use crate::delivery::{content, file, secret};
 use crate::rotation::record::Origin;
 use crate::rotation::step::{Step, Which};
-use crate::side;
 
-/// The annotation that makes a change of a Secret an event for the signer.
+/// The annotation whose change makes the signer look at a Secret again.
 const TOUCHED: &str = "kubectl-rotation.github.io/touched";
 
-/// One request, with everything that it needs.
 enum Request {
     Nothing,
     Create(Box<NewToken>),
@@ -38,27 +33,25 @@ enum Request {
 
 impl TokenController<'_> {
     pub(super) async fn send(&self, step: &Step, run: &Run, fence: &Fence) -> Result<(), Failure> {
-        self.hold_the_file()?;
+        self.hold_file()?;
         let mark = run.direction.mark(&run_key(run));
         let request = self.prepare(step, run, &mark)?;
         if !fence.is_open() {
             return Err(Failure::LockLost);
         }
-        let (client, by) = (self.side.client(), side::write(false));
+        let (client, by) = (self.cluster.client(), cluster::write(false));
         match request {
             Request::Nothing => Ok(()),
             Request::Create(new) => of_token(tokens::create(client, &new, &by).await),
-            Request::Repair(version, new) => of_token(tokens::mend(client, &version, &new, &by).await),
+            Request::Repair(version, new) => of_token(tokens::repair(client, &version, &new, &by).await),
             Request::Annotate(version, (key, value)) => {
                 let change = json!({ "metadata": { "annotations": { key: value } } });
                 of_token(tokens::patch(client, &version, change, &by).await)
             }
-            Request::Delete(version) => of_token(tokens::delete_as_seen(client, &version, &by).await),
+            Request::Delete(version) => of_token(tokens::delete_version(client, &version, &by).await),
             Request::Secret(key, version, content) => {
-                let written = key
-                    .write(client, &version, content.as_ref(), (ANNOTATION, &mark), false)
-                    .await;
-                match written {
+                let mark = (ANNOTATION, mark.as_str());
+                match key.write(client, &version, content.as_ref(), mark, false).await {
                     Err(error) if error.is_conflict() || error.is_not_found() => Err(Failure::Conflict),
                     other => Ok(other.map_err(Error::from)?),
                 }
@@ -67,9 +60,9 @@ impl TokenController<'_> {
         }
     }
 
-    /// Where the delivery is a file: its lock must be ours before any step is sent, whatever it is, and the file as it was read.
-    /// From then on no other process can change what this one decides by.
-    fn hold_the_file(&self) -> Result<(), Failure> {
+    /// If the delivery is a file, it must be locked and unchanged before any step is sent. From then on, no other process can change
+    /// it.
+    fn hold_file(&self) -> Result<(), Failure> {
         let mut state = self.state();
         let State { snapshot, lock, .. } = &mut *state;
         let Some(DeliverySnapshot::File(path, version)) = snapshot.as_ref().map(|snapshot| &snapshot.delivery) else {
@@ -103,7 +96,7 @@ impl TokenController<'_> {
         }
     }
 
-    /// Finds the objects and values that a step needs, in what was read last.
+    /// Collects the objects and values that a step needs from the last observation.
     fn prepare(&self, step: &Step, run: &Run, mark: &str) -> Result<Request, Failure> {
         let state = self.state();
         let snapshot = state.snapshot.as_ref().ok_or(Failure::Conflict)?;
@@ -115,12 +108,16 @@ impl TokenController<'_> {
             secret.clone().map(Box::new).ok_or(Failure::Conflict)
         };
         let new_token = |token| {
-            let template = state.template.as_ref().ok_or_else(no_template)?;
+            let template = state.template.as_ref();
+            let template = template.ok_or_else(|| Failure::Permanent(no_template()))?;
             let origin = serde_json::to_string(&Origin::from(&run.record))
                 .map_err(|error| Failure::Permanent(Error::failed(error.to_string())))?;
             let annotations = [(ANNOTATION, mark.to_owned()), (ORIGIN, origin)];
             let annotations = annotations.map(|(key, value)| (key.to_owned(), value));
-            self.new_of(template, token, annotations.into()).map(Box::new)
+            let new = template.token(token, annotations.into(), self.cluster.server.clock.now());
+            // Not a usage error, as in `create`.
+            new.map(Box::new)
+                .map_err(|error| Failure::Permanent(Error::failed(error.message)))
         };
         Ok(match step {
             Step::Abandon { .. } => Request::Nothing,
@@ -135,12 +132,11 @@ impl TokenController<'_> {
                     let message = format!("bootstrap token {} is being deleted", version.title());
                     return Err(Failure::Transient(Error::new(Kind::Unavailable, message)));
                 }
-                // Its value stays.
                 let token = version.token.clone().ok_or(Failure::Conflict)?;
                 Request::Repair(version, new_token(token)?)
             }
             Step::TriggerSigner { .. } => {
-                let now = self.side.server.clock.now().to_string();
+                let now = self.cluster.server.clock.now().to_string();
                 Request::Annotate(version(Which::New)?, (TOUCHED, now))
             }
             Step::FenceToken { .. } => Request::Annotate(version(Which::New)?, (ANNOTATION, mark.to_owned())),
@@ -154,13 +150,15 @@ impl TokenController<'_> {
         })
     }
 
-    /// Lets the server check a step that can stand alone. A value is drawn for the check, and dropped.
+    /// Submits a step as a server-side dry run, if it does not depend on others. A value that is drawn for it is dropped.
     pub(super) async fn check(&self, step: &Step) -> ServerCheck {
-        let (client, by) = (self.side.client(), side::write(true));
+        let (client, by) = (self.cluster.client(), cluster::write(true));
         let checked = async {
             match step {
                 Step::Create { .. } => {
-                    let new = self.proposal(Token::generate()?)?;
+                    let template = self.state().template.clone().ok_or_else(no_template)?;
+                    let now = self.cluster.server.clock.now();
+                    let new = template.token(Token::generate()?, BTreeMap::new(), now)?;
                     tokens::create(client, &new, &by).await?;
                 }
                 Step::Deliver { .. } => {
@@ -176,7 +174,7 @@ impl TokenController<'_> {
                 }
                 Step::Revoke { which: Which::Old, .. } => {
                     let old = tokens::require(client, &self.id).await?;
-                    tokens::delete_as_seen(client, &old, &by).await?;
+                    tokens::delete_version(client, &old, &by).await?;
                 }
                 _ => return Ok(ServerCheck::NotChecked("it depends on the steps before it")),
             }
@@ -184,45 +182,16 @@ impl TokenController<'_> {
         };
         checked.await.unwrap_or_else(ServerCheck::Rejected)
     }
-
-    /// What would be created with this value.
-    fn proposal(&self, token: Token) -> Result<NewToken, Error> {
-        let state = self.state();
-        let template = state.template.as_ref().ok_or_else(no_template);
-        let new = template.and_then(|template| self.new_of(template, token, BTreeMap::new()));
-        new.map_err(|failure| Error::failed(failure.to_string()))
-    }
-
-    fn new_of(
-        &self,
-        template: &Template,
-        token: Token,
-        annotations: BTreeMap<String, String>,
-    ) -> Result<NewToken, Failure> {
-        let permanent = |message: String| Failure::Permanent(Error::failed(message));
-        let expiration = |ttl: Duration| -> Result<Timestamp, Failure> {
-            let ttl = SignedDuration::try_from(ttl).unwrap_or(SignedDuration::MAX);
-            let end = self.side.server.clock.now().checked_add(ttl);
-            end.map_err(|_| permanent("the new token would expire later than a timestamp can say".to_owned()))
-        };
-        let groups: Result<Vec<Group>, _> = template.groups.iter().map(|group| group.parse()).collect();
-        Ok(NewToken {
-            token,
-            usages: template.usages.clone(),
-            groups: groups.map_err(|flaw| permanent(format!("a group of the old token {flaw}")))?,
-            expiration: template.ttl.map(expiration).transpose()?,
-            description: template.description.clone(),
-            labels: template.labels.clone(),
-            annotations,
-        })
-    }
 }
 
 fn deliver(state: &State, delivery: &DeliverySnapshot, value: Fingerprint) -> Result<Request, Failure> {
     let new = state.memory.tokens.get(&value).ok_or_else(no_value)?;
     let (content, old) = delivery.content().zip(delivery.token()).ok_or(Failure::Conflict)?;
-    let content = content::with(content, &old, new);
-    let content = content.map_err(|error| Failure::Permanent(Error::failed(format!("cannot deliver: {error}"))))?;
+    let content = content::with(content, &old, new).ok_or_else(|| {
+        Failure::Permanent(Error::failed(
+            "cannot deliver: the token is written in a form that cannot be replaced",
+        ))
+    })?;
     Ok(match delivery {
         DeliverySnapshot::Secret(key, version) => Request::Secret(key.clone(), version.clone(), Some(content)),
         DeliverySnapshot::File(path, version) => Request::File(path.clone(), version.clone(), content),
@@ -232,19 +201,18 @@ fn deliver(state: &State, delivery: &DeliverySnapshot, value: Fingerprint) -> Re
     })
 }
 
-fn no_template() -> Failure {
-    Failure::Permanent(Error::failed(
-        "the old token is gone, and no Secret says any more what a new one is made of",
-    ))
+fn no_template() -> Error {
+    Error::failed("the old token is gone, so the usages and groups of a new one are unknown")
 }
 
 fn no_value() -> Failure {
-    Failure::Transient(Error::failed("this process does not know the value of the new token"))
+    Failure::Transient(Error::failed("the value of the new token is unknown to this process"))
 }
 
-/// Changed, gone or there already: observe again. A write whose answer is lost may have been applied: observe too.
-fn of_token<T>(answer: bootstrap::Result<T>) -> Result<(), Failure> {
-    match answer {
+/// If the object has changed, is gone or exists already, observe again. The same for a lost response, since the write may have been
+/// applied.
+fn of_token<T>(result: bootstrap::Result<T>) -> Result<(), Failure> {
+    match result {
         Ok(_) => Ok(()),
         Err(error) if error.is_conflict() || error.is_not_found() || error.is_already_exists() => {
             Err(Failure::Conflict)

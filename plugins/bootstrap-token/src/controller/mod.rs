@@ -1,5 +1,5 @@
-//! The half of the rotation that does I/O: [`TokenController`] reads the two tokens, `cluster-info` and the delivery, asks the
-//! API servers with the tokens themselves, and applies single steps.
+//! The I/O of the rotation: [`TokenController`] reads the two tokens, `cluster-info` and the delivery, probes the API servers with
+//! the tokens, and applies single steps.
 //!
 //! It decides nothing. What it reads becomes an [`Observed`] of ids and fingerprints ([`abstraction`]).
 
@@ -26,75 +26,63 @@ use kube::api::{Api, DeleteParams, Preconditions};
 use tokio::time::Instant;
 
 use self::abstraction::{Identity, Memory, Snapshot};
-use self::preflight::Template;
+use crate::cluster::ClusterConnection;
 use crate::delivery::{DeliveryTarget, file};
-use crate::proof::REMEMBERED;
-use crate::report::product;
+use crate::probe::CACHE_LIFETIME;
+use crate::report::target;
 use crate::rotation::BootstrapToken;
 use crate::rotation::observed::Observed;
 use crate::rotation::record::Place;
 use crate::rotation::step::Step;
 use crate::servers::Servers;
-use crate::side::Side;
+use crate::template::TokenTemplate;
 
 type Run = engine::run::Run<BootstrapToken>;
 
-/// What the user name of a bootstrap token begins with; its id follows.
-pub(crate) const LOGIN: &str = "system:bootstrap:";
-
-/// The options of the command.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// How long a new token is valid; `None`: for ever.
+    /// The lifetime of the new token. `None`: it never expires.
     pub(crate) ttl: Option<Duration>,
-    /// How long both tokens are valid.
     pub(crate) overlap: Duration,
-    /// How long the new token may take to be proven.
     pub(crate) timeout: Duration,
-    /// Where it is delivered to.
     pub(crate) deliver: Option<DeliveryTarget>,
-    /// The checks that are overridden.
     pub(crate) forced: Vec<Check>,
 }
 
-/// The controller of one token.
 #[derive(Debug)]
 pub(crate) struct TokenController<'a> {
-    side: &'a Side,
+    cluster: &'a ClusterConnection,
     servers: Servers,
     id: TokenId,
     options: Options,
     state: Mutex<State>,
 }
 
-/// What one look leaves for the next step, and for the next look.
+/// What an observation leaves for the next step and the next observation.
 #[derive(Debug, Default)]
 struct State {
     snapshot: Option<Snapshot>,
     memory: Memory,
-    /// What a new token is made of: by the Secret of the old one while that is valid, else by that of the new one.
-    template: Option<Template>,
-    /// The id of the new token, by the journal of the last look.
+    template: Option<TokenTemplate>,
+    /// The id of the new token in the journal.
     new_id: Option<TokenId>,
-    /// When a token was accepted last, and the version that its Secret had.
+    /// When a token was last accepted, and the version of its Secret at that time.
     accepted: BTreeMap<Fingerprint, (Instant, String)>,
-    /// The lock of the delivery, where that is a file.
+    /// The lock of the delivery, if that is a file.
     lock: Option<file::Locked>,
-    /// The token that should be rejected by now and cannot be asked about, in words.
+    /// The revoked token that cannot be probed, in words.
     unproven: Option<String>,
-    /// What the servers answered to a token on which they did not agree last, a sentence each.
+    /// The results of the servers for each token on which they disagree.
     disagreements: Vec<String>,
     identity: Option<(Instant, Identity)>,
-    /// The delivery that was abandoned.
     abandoned: Option<Place>,
     may_rotate: bool,
 }
 
 impl<'a> TokenController<'a> {
-    /// For the token with this id.
-    pub(crate) fn new(side: &'a Side, servers: Servers, id: TokenId, options: Options) -> Self {
+    pub(crate) fn new(cluster: &'a ClusterConnection, servers: Servers, id: TokenId, options: Options) -> Self {
         Self {
-            side,
+            cluster,
             servers,
             id,
             options,
@@ -110,23 +98,22 @@ impl<'a> TokenController<'a> {
         self.options.forced.contains(&check)
     }
 
-    /// The new token, as its Secret had it last.
+    /// The last known value of the new token.
     fn new_token(&self) -> Option<Token> {
         self.state().memory.last_new.clone()
     }
 
-    /// Whether the delivery holds the new token, as it was read last.
+    /// Whether the delivery held the new token in the last observation.
     fn is_delivered(&self) -> bool {
         let state = self.state();
         let token = state.snapshot.as_ref().and_then(|snapshot| snapshot.delivery.token());
         token.is_some() && token == state.memory.last_new
     }
 
-    /// The Lease of a token that is gone would stay for ever, and there is one for each. Without permission to delete it, it
-    /// stays.
+    /// Deletes the Lease of the revoked token, which has no further use. Without permission to delete it, it stays.
     async fn delete_lease(&self) -> Result<(), kube::Error> {
-        let LeaseName { namespace, name, .. } = product::lease(&self.id);
-        let leases: Api<Lease> = Api::namespaced(self.side.client().clone(), &namespace);
+        let LeaseName { namespace, name, .. } = target::lease(&self.id);
+        let leases: Api<Lease> = Api::namespaced(self.cluster.client().clone(), &namespace);
         let Some(lease) = leases.get_opt(&name).await? else {
             return Ok(());
         };
@@ -147,7 +134,7 @@ impl Controller for TokenController<'_> {
     type Rotation = BootstrapToken;
 
     async fn observe(&self, run: Option<&Run>) -> Result<Observed, Failure> {
-        Box::pin(self.look(run)).await
+        Box::pin(self.observation(run)).await
     }
 
     fn draw(&self) -> Box<dyn Draw + '_> {
@@ -166,13 +153,13 @@ impl Controller for TokenController<'_> {
             Timer::Proof => self.options.timeout,
             Timer::Quiet => self.options.overlap,
             Timer::Retry => self.options.timeout / 4,
-            Timer::Cache => REMEMBERED,
+            Timer::Cache => CACHE_LIFETIME,
             Timer::InFlight => Duration::ZERO,
         }
     }
 
     fn server(&self) -> &Server {
-        &self.side.server
+        &self.cluster.server
     }
 
     fn resumable_by(&self) -> String {
@@ -181,7 +168,7 @@ impl Controller for TokenController<'_> {
         format!("anyone with the permissions in kube-system that the rotation was started with{only}")
     }
 
-    /// Where several API servers are asked, what each of them answered.
+    /// Adds the result of each API server, if they disagree.
     fn explain(&self, error: Error) -> Error {
         let disagreements = self.state().disagreements.clone();
         disagreements.into_iter().fold(error, Error::hint)
@@ -194,8 +181,8 @@ impl Controller for TokenController<'_> {
     fn unproven(&self) -> Vec<String> {
         let sentence = |token: &String| {
             format!(
-                "Not proven by a call: that the API server rejects {token}. Its value is not known any more; its Secret has been \
-                 gone for longer than a server remembers an accepted token."
+                "Not proven by a probe: that the API server rejects {token}. Its value is unknown, but its Secret has been gone for \
+                 longer than a server caches an accepted token."
             )
         };
         self.state().unproven.iter().map(sentence).collect()
@@ -205,7 +192,7 @@ impl Controller for TokenController<'_> {
         let Some(new) = self.new_token() else {
             return Summary {
                 in_use: None,
-                message: "The new token is gone already.".to_owned(),
+                message: "The new token no longer exists.".to_owned(),
             };
         };
         if let Err(error) = self.delete_lease().await {
@@ -218,10 +205,10 @@ impl Controller for TokenController<'_> {
             Some(place) if self.is_delivered() => format!("The new token is {id}, delivered to {}.", place.at),
             Some(place) => {
                 let at = &place.at;
-                format!("The new token is {id}. Another writer has changed {at} since: it does not hold the new token.")
+                format!("The new token is {id}, but another writer has changed {at}: it does not hold the new token.")
             }
             None => format!(
-                "The new token is {id}; `kubectl bootstrap-token kubeconfig {id}` prints what a kubelet needs to join with it."
+                "The new token is {id}. `kubectl bootstrap-token kubeconfig {id}` prints a bootstrap kubeconfig with it."
             ),
         };
         let old = &self.id;
@@ -247,7 +234,7 @@ impl Controller for TokenController<'_> {
     }
 }
 
-/// Draws from the operating system, and keeps what it drew for the step.
+/// Draws tokens from the operating system's random source, and keeps them for the step.
 struct SystemRandom<'a> {
     state: &'a Mutex<State>,
     /// The id that the next value belongs to.
@@ -256,7 +243,7 @@ struct SystemRandom<'a> {
 
 impl Draw for SystemRandom<'_> {
     fn credential(&mut self) -> Fingerprint {
-        // Without randomness nothing is kept, and the step finds no value to send.
+        // Without random bytes no value is kept, and the step fails.
         let half = Token::generate().ok().map(|token| token.secret().clone());
         let token = self
             .id

@@ -1,8 +1,9 @@
-//! Reads everything that the stages depend on, and asks the API servers with the tokens.
+//! Reads everything that the stages depend on, and probes the API servers with the tokens.
 
 use std::time::Duration;
 
-use bootstrap::{Answer, Token, TokenId, TokenSecret, cluster_info, secret, tokens};
+use bootstrap::token::USER_PREFIX;
+use bootstrap::{ProbeResult, Token, TokenId, TokenSecret, cluster_info, secret, tokens};
 use client::access;
 use client::cluster_identity;
 use client::error::Error;
@@ -10,20 +11,20 @@ use engine::controller::Failure;
 use engine::credential::Acceptance;
 use tokio::time::Instant;
 
-use super::abstraction::{self, DeliverySnapshot, Identity, Look, Snapshot, Values};
-use super::{LOGIN, Run, TokenController, of_file, preflight};
+use super::abstraction::{self, DeliverySnapshot, Identity, Observation, Snapshot, Values};
+use super::{Run, TokenController, of_file, preflight};
 use crate::delivery::{DeliveryTarget, file};
 use crate::rotation::blockers::{CLUSTER, TARGET};
 use crate::rotation::observed::{Id, Observed};
 use crate::rotation::record::Place;
 
-/// How long the login and the cluster are not checked again.
+/// How long a check of the login and the cluster counts.
 const IDENTITY_FRESH: Duration = Duration::from_secs(10);
 
 impl TokenController<'_> {
-    pub(super) async fn look(&self, run: Option<&Run>) -> Result<Observed, Failure> {
-        let asked = self.options.deliver.as_ref().map(DeliveryTarget::place);
-        let place = asked.or_else(|| run?.record.place.clone());
+    pub(super) async fn observation(&self, run: Option<&Run>) -> Result<Observed, Failure> {
+        let requested = self.options.deliver.as_ref().map(DeliveryTarget::place);
+        let place = requested.or_else(|| run?.record.place.clone());
         let new_id = run.and_then(|run| run.record.new.as_ref());
         let new_id = new_id.and_then(|new| new.id.0.parse::<TokenId>().ok());
         let snapshot = self.read(new_id.as_ref(), place.as_ref()).await?;
@@ -38,18 +39,18 @@ impl TokenController<'_> {
             )
         };
         let another_cluster = identity.another_cluster(&snapshot, place.as_ref(), self.is_forced(CLUSTER));
-        // No token is sent to another cluster.
+        // No token must be sent to another cluster.
         let acceptances = if another_cluster.is_none() {
             self.acceptances(&values, &snapshot, run, is_first).await?
         } else {
             Default::default()
         };
-        let now = self.side.server.clock.now();
+        let now = self.cluster.server.clock.now();
         if run.is_none() {
-            self.check_rights(&snapshot).await.map_err(Failure::Permanent)?;
+            self.check_permissions(&snapshot).await.map_err(Failure::Permanent)?;
         }
         let mut state = self.state();
-        let mut seen = Look {
+        let mut seen = Observation {
             id: &self.id,
             snapshot: &snapshot,
             run,
@@ -79,7 +80,7 @@ impl TokenController<'_> {
     }
 
     async fn read(&self, new: Option<&TokenId>, place: Option<&Place>) -> Result<Snapshot, Error> {
-        let client = self.side.client();
+        let client = self.cluster.client();
         let new = async {
             match new {
                 Some(id) => tokens::get(client, id).await,
@@ -89,8 +90,8 @@ impl TokenController<'_> {
         let info = async {
             match cluster_info::read(client).await {
                 Err(error) if error.is_forbidden() => Ok(None),
-                // What is malformed has no signature that a node could check.
-                Err(bootstrap::Error::StrangeClusterInfo(_)) => Ok(None),
+                // A malformed ConfigMap has no signature that a node could verify.
+                Err(bootstrap::Error::InvalidClusterInfo(_)) => Ok(None),
                 other => other,
             }
         };
@@ -112,7 +113,7 @@ impl TokenController<'_> {
         Ok(
             match target.map_err(|error| Error::failed(error.to_string()).doing("read the journal"))? {
                 None => DeliverySnapshot::OtherHost,
-                Some(DeliveryTarget::Secret(key)) => match key.read(self.side.client()).await? {
+                Some(DeliveryTarget::Secret(key)) => match key.read(self.cluster.client()).await? {
                     Some(version) => DeliverySnapshot::Secret(key, Box::new(version)),
                     None => DeliverySnapshot::Missing(DeliveryTarget::Secret(key)),
                 },
@@ -129,15 +130,15 @@ impl TokenController<'_> {
         if let Some((_, identity)) = known.filter(|(at, _)| at.elapsed() < IDENTITY_FRESH) {
             return Ok(identity);
         }
-        let client = self.side.client();
+        let client = self.cluster.client();
         let user = access::current_user(client).await?;
         let published = cluster_identity::root_ca(client, secret::NAMESPACE)
             .await
             .ok()
             .flatten();
-        let ours = self.side.connection.authority().map(str::to_owned);
+        let ours = self.cluster.connection.authority().map(str::to_owned);
         let identity = Identity {
-            login: user.and_then(|user| Some(Id(user.strip_prefix(LOGIN)?.to_owned()))),
+            login: user.and_then(|user| Some(Id(user.strip_prefix(USER_PREFIX)?.to_owned()))),
             foreign_server: self.servers.of_another_cluster(client).await?,
             authorities: published.into_iter().chain(ours).collect(),
         };
@@ -154,39 +155,37 @@ impl TokenController<'_> {
     ) -> Result<[Acceptance; 2], Error> {
         let Some(run) = run else {
             let old = match &values.old {
-                Some(token) => self.ask_for_a_start(token).await?,
+                Some(token) => self.probe_before_start(token).await?,
                 None => Acceptance::NotAsked,
             };
             return Ok([old, Acceptance::NotAsked]);
         };
         let [old, new] = abstraction::probes(values, snapshot, run, is_first);
         let (old, new) = futures::try_join!(
-            self.ask(old, snapshot.old.as_ref(), run),
-            self.ask(new, snapshot.new.as_ref(), run)
+            self.probe(old, snapshot.old.as_ref(), run),
+            self.probe(new, snapshot.new.as_ref(), run)
         )?;
         Ok([old, new])
     }
 
-    /// Before a rotation a server that does not answer, or not about the token, is told from one that rejects it.
-    async fn ask_for_a_start(&self, token: &Token) -> Result<Acceptance, Error> {
-        let answers = self.servers.look(token).await?;
-        let unknown = answers.iter().find_map(|heard| match &heard.answer {
-            Answer::Unknown(why) => Some((&heard.server, why)),
+    /// Before a rotation, an unknown result is an error.
+    async fn probe_before_start(&self, token: &Token) -> Result<Acceptance, Error> {
+        let results = self.servers.probe(token).await?;
+        let unknown = results.iter().find_map(|one| match &one.result {
+            ProbeResult::Unknown(reason) => Some((&one.server, reason)),
             _ => None,
         });
         match unknown {
-            Some((server, why)) => Err(Error::failed(format!(
-                "cannot tell whether {server} accepts bootstrap token {}: {why}",
+            Some((server, reason)) => Err(Error::failed(format!(
+                "cannot tell whether {server} accepts bootstrap token {}: {reason}",
                 token.id
             ))
-            .hint(
-                "give the address of the API server itself: a proxy that logs in by itself does not pass a token on",
-            )),
-            None => Ok(abstraction::acceptance(&answers)),
+            .hint("use the address of the API server itself: a proxy with its own login does not forward tokens")),
+            None => Ok(abstraction::acceptance(&results)),
         }
     }
 
-    async fn ask(&self, token: Option<&Token>, secret: Option<&TokenSecret>, run: &Run) -> Result<Acceptance, Error> {
+    async fn probe(&self, token: Option<&Token>, secret: Option<&TokenSecret>, run: &Run) -> Result<Acceptance, Error> {
         let Some(token) = token else {
             return Ok(Acceptance::NotAsked);
         };
@@ -196,7 +195,7 @@ impl TokenController<'_> {
         if earlier.is_some_and(|(at, then)| abstraction::is_fresh(run, &then, version, at.elapsed())) {
             return Ok(Acceptance::Accepted);
         }
-        let acceptance = abstraction::acceptance(&self.servers.look(token).await?);
+        let acceptance = abstraction::acceptance(&self.servers.probe(token).await?);
         let accepted = &mut self.state().accepted;
         match version.filter(|_| acceptance.is_accepted()) {
             Some(version) => drop(accepted.insert(value, (Instant::now(), version.to_owned()))),
@@ -205,11 +204,11 @@ impl TokenController<'_> {
         Ok(acceptance)
     }
 
-    async fn check_rights(&self, snapshot: &Snapshot) -> Result<(), Error> {
+    async fn check_permissions(&self, snapshot: &Snapshot) -> Result<(), Error> {
         if self.state().may_rotate || snapshot.old.is_none() {
             return Ok(());
         }
-        preflight::rights(self.side, &self.id, snapshot).await?;
+        preflight::permissions(self.cluster, &self.id, snapshot).await?;
         self.state().may_rotate = true;
         Ok(())
     }

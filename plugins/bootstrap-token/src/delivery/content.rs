@@ -1,51 +1,30 @@
-//! A token as it stands in a target: alone, or as the token of a kubeconfig's user.
+//! The token in a delivery: bare, or as the token of a user in a kubeconfig.
 //!
-//! A new token takes the place of the old one letter by letter: comments, order and unknown fields stay as they are.
+//! Only the text of the token is replaced: comments, order and unknown fields stay.
 
 use bootstrap::Token;
 use client::secret::Secret;
 use serde::Deserialize;
 
-/// The token could not be put in: what is there does not spell it out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the token stands there in a form that cannot be replaced")]
-pub(crate) struct NotReplaced;
-
-/// The token that is in there: the whole of it but for white space around, or that of the user of the current context.
+/// The token, either bare with white space around it, or of the user of the current context.
 pub(crate) fn token_in(content: &Secret) -> Option<Token> {
     let bare = Token::parse(&Secret::new(content.expose().trim()));
     bare.ok().or_else(|| of_kubeconfig(content.expose()))
 }
 
-/// The certificate authority of a kubeconfig's current cluster, where it is spelled out, in base64.
+/// The `certificate-authority-data` of the current cluster of a kubeconfig.
 pub(crate) fn authority_in(content: &Secret) -> Option<String> {
     let kubeconfig: Kubeconfig = serde_saphyr::from_str(content.expose()).ok()?;
-    let named = |named: &&NamedContext| named.name == kubeconfig.current_context;
-    let current = kubeconfig
-        .contexts
-        .iter()
-        .find(named)
-        .map(|named| &named.context.cluster);
-    let cluster = match (current, kubeconfig.clusters.as_slice()) {
-        (Some(name), clusters) => clusters.iter().find(|cluster| cluster.name == *name)?,
-        (None, [only]) => only,
-        (None, _) => return None,
-    };
+    let name = kubeconfig.current().map(|context| context.cluster.as_str());
+    let cluster = named_or_only(&kubeconfig.clusters, name, |cluster| &cluster.name)?;
     cluster.cluster.certificate_authority_data.clone()
 }
 
-/// The content with `new` wherever `old` stands.
-///
-/// # Errors
-/// The result would not be read as `new`.
-pub(crate) fn with(content: &Secret, old: &Token, new: &Token) -> Result<Secret, NotReplaced> {
+/// The content with `old` replaced by `new`. `None`: the token is not there as plain text.
+pub(crate) fn with(content: &Secret, old: &Token, new: &Token) -> Option<Secret> {
     let (old, text) = (old.text(), new.text());
     let replaced = Secret::new(content.expose().replace(old.expose(), text.expose()));
-    if token_in(&replaced).as_ref() == Some(new) {
-        Ok(replaced)
-    } else {
-        Err(NotReplaced)
-    }
+    (token_in(&replaced).as_ref() == Some(new)).then_some(replaced)
 }
 
 #[derive(Deserialize)]
@@ -97,18 +76,28 @@ struct User {
     token: Option<String>,
 }
 
-/// What the parser has to say about a text that is none is not repeated: it quotes it.
+impl Kubeconfig {
+    fn current(&self) -> Option<&Context> {
+        let current = self.contexts.iter().find(|named| named.name == self.current_context);
+        current.map(|named| &named.context)
+    }
+}
+
+/// The entry with this name, or, without a name, the only one.
+fn named_or_only<'a, T>(entries: &'a [T], name: Option<&str>, name_of: fn(&T) -> &str) -> Option<&'a T> {
+    match (name, entries) {
+        (Some(name), entries) => entries.iter().find(|entry| name_of(entry) == name),
+        (None, [only]) => Some(only),
+        (None, _) => None,
+    }
+}
+
+/// Errors of the parser are dropped: they quote the text.
 fn of_kubeconfig(text: &str) -> Option<Token> {
     let kubeconfig: Kubeconfig = serde_saphyr::from_str(text).ok()?;
-    let named = |named: &&NamedContext| named.name == kubeconfig.current_context;
-    let current = kubeconfig.contexts.iter().find(named).map(|named| &named.context.user);
-    let user = match (current, kubeconfig.users.as_slice()) {
-        (Some(name), users) => users.iter().find(|user| user.name == *name)?,
-        (None, [only]) => only,
-        (None, _) => return None,
-    };
-    let token = Secret::new(user.user.token.clone()?);
-    Token::parse(&token).ok()
+    let name = kubeconfig.current().map(|context| context.user.as_str());
+    let user = named_or_only(&kubeconfig.users, name, |user| &user.name)?;
+    Token::parse(&Secret::new(user.user.token.clone()?)).ok()
 }
 
 #[cfg(test)]
@@ -137,7 +126,7 @@ unknown: {kept: true}
     }
 
     #[test]
-    fn in_a_kubeconfig_it_is_that_of_the_current_user_and_nothing_else_is_touched() {
+    fn only_the_token_of_the_current_user_is_replaced_in_a_kubeconfig() {
         let (old, new) = (token("abcdef.ghijklmnopqrstuv"), token("0a1b2c.0123456789abcdez"));
         let content = Secret::new(KUBECONFIG);
         assert_eq!(token_in(&content), Some(old.clone()));
@@ -147,18 +136,18 @@ unknown: {kept: true}
     }
 
     #[test]
-    fn alone_it_keeps_its_end_of_line() {
+    fn a_bare_token_keeps_its_newline() {
         let (old, new) = (token("abcdef.ghijklmnopqrstuv"), token("0a1b2c.0123456789abcdez"));
         let replaced = with(&Secret::new("abcdef.ghijklmnopqrstuv\n"), &old, &new).unwrap();
         assert!(replaced.expose() == "0a1b2c.0123456789abcdez\n");
     }
 
     #[test]
-    fn what_is_spelled_in_another_way_is_left_alone() {
+    fn a_token_in_another_form_is_not_replaced() {
         let (old, new) = (token("abcdef.ghijklmnopqrstuv"), token("0a1b2c.0123456789abcdez"));
         let content = Secret::new(KUBECONFIG.replace("abcdef.", "\\x61bcdef."));
         assert_eq!(token_in(&content), Some(old.clone()));
-        assert_eq!(with(&content, &old, &new).unwrap_err(), NotReplaced);
+        assert!(with(&content, &old, &new).is_none());
         assert_eq!(token_in(&Secret::new("a password")), None);
     }
 }

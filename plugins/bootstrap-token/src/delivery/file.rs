@@ -1,8 +1,8 @@
-//! A token in a file, which is replaced as a whole.
+//! A delivery to a file, which is replaced as a whole.
 //!
-//! A file has no version that a write could be conditional on. So whoever writes holds its advisory lock (flock(2)) from
-//! the first write of a rotation until the process ends, and compares the file with what was read under the lock. The lock
-//! is on the file itself: nothing is left behind, and what takes the file's place is locked before it does.
+//! A file has no version that a write could be conditional on. So the writer holds its advisory lock (flock(2)) from the first
+//! write of a rotation until the process ends, and compares the file with what it read. The lock is on the file itself, so no lock
+//! file is left behind. The new file is locked before it replaces the old one.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -11,23 +11,20 @@ use std::path::{Path, PathBuf};
 
 use client::secret::Secret;
 
-/// No file with a token in it is as large as this, in bytes.
+/// The maximum size of a file with a token, in bytes.
 const LARGE: u64 = 1 << 20;
-/// How often the lock is tried while the file is replaced again and again.
+/// Attempts to take the lock while other processes replace the file.
 const TRIES: usize = 20;
 
-/// A revision of it.
+/// One version of the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Revision {
-    /// What is in it; bytes that are not text are replaced.
+    /// The content. Bytes that are not UTF-8 are replaced.
     pub content: Secret,
     pub(crate) inode: (u64, u64),
 }
 
-/// Reads a file. `None`: it is not there.
-///
-/// # Errors
-/// It cannot be read, is not a regular file, or is too large for one that holds a token.
+/// Reads a file. `None`: it does not exist.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Revision>> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -35,7 +32,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Revision>> {
     };
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() > LARGE {
-        return Err(io::Error::other("it is not a file that a token could be in"));
+        return Err(io::Error::other("not a regular file of less than 1 MiB"));
     }
     let mut bytes = Vec::new();
     file.take(LARGE).read_to_end(&mut bytes)?;
@@ -45,23 +42,20 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Revision>> {
     }))
 }
 
-/// A file whose lock is ours until this is dropped.
+/// A locked file. Dropping this releases the lock.
 #[derive(Debug)]
 pub(crate) struct Locked {
-    /// What the path leads to; a symbolic link to it stays one.
+    /// The path without symbolic links.
     path: PathBuf,
     file: File,
 }
 
 impl Locked {
-    /// Takes the lock. `None`: somebody else has it.
-    ///
-    /// # Errors
-    /// The file cannot be opened.
+    /// Takes the lock. `None`: another process holds it.
     pub(crate) fn take(path: &Path) -> io::Result<Option<Self>> {
         let path = fs::canonicalize(path)?;
         for _ in 0..TRIES {
-            // Some network file systems lock for writing only what is open for writing.
+            // Some network file systems lock only files that are open for writing.
             let writable = OpenOptions::new().read(true).write(true).open(&path);
             let file = writable.or_else(|_| File::open(&path))?;
             match file.try_lock() {
@@ -76,31 +70,22 @@ impl Locked {
         Ok(None)
     }
 
-    /// Whether it is the lock of what the path leads to now: somebody who knows of no lock may have replaced the file.
+    /// Whether the locked file is still at the path: a process that ignores locks may have replaced it.
     pub(crate) fn is_present(&self) -> bool {
-        let present = fs::metadata(&self.path);
-        let ours = self.file.metadata();
+        let (present, ours) = (fs::metadata(&self.path), self.file.metadata());
         present.is_ok_and(|present| ours.is_ok_and(|ours| inode(&ours) == inode(&present)))
     }
 
-    /// Whether the file still has this version.
-    ///
-    /// # Errors
-    /// It cannot be read any more.
     pub(crate) fn is(&self, version: &Revision) -> io::Result<bool> {
         let now = read(&self.path)?;
         Ok(now.is_some_and(|now| now.inode == version.inode && now.content == version.content))
     }
 
-    /// Puts another content in its place, in one step, with the owner and the permissions that the file has. `false`: it is
-    /// has another version by now, and was left alone.
-    ///
-    /// # Errors
-    /// The directory cannot be written to, or the new file cannot be given to the owner of the present one.
+    /// Replaces the file atomically. Its owner and permissions stay. `false`: the file has another version and was not replaced.
     pub(crate) fn replace(&mut self, version: &Revision, content: &Secret) -> io::Result<bool> {
         let before = self.file.metadata()?;
         let beside = self.beside()?;
-        // What a killed process has left there is removed, not trusted.
+        // A killed process may have left one.
         match fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -167,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_replaced_with_its_permissions_and_nothing_is_left_beside_it() {
+    fn replacing_keeps_the_permissions_and_leaves_no_other_file() {
         for mode in [0o600, 0o640] {
             let (directory, path) = file(mode);
             let link = directory.path().join("link");
@@ -183,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_has_put_there_is_left_alone() {
+    fn a_file_changed_by_another_process_is_not_replaced() {
         let (_directory, path) = file(0o600);
         let version = read(&path).unwrap().unwrap();
         let mut locked = Locked::take(&path).unwrap().unwrap();
@@ -193,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_is_held_on_what_has_taken_the_place_of_the_file() {
+    fn the_lock_is_also_held_on_the_new_file() {
         let (_directory, path) = file(0o600);
         let version = read(&path).unwrap().unwrap();
         let mut locked = Locked::take(&path).unwrap().unwrap();
@@ -205,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_missing_and_a_directory_is_none() {
+    fn a_missing_file_is_none_and_a_directory_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         assert!(read(&directory.path().join("nothing")).unwrap().is_none());
         assert!(read(directory.path()).is_err());

@@ -1,6 +1,6 @@
 //! Where a new token is delivered to: a key of a Secret, or a file.
 //!
-//! In both the token is bare or in a kubeconfig, and nothing around it is changed ([`content`]).
+//! Both contain the token either bare or in a kubeconfig. Only the token is replaced ([`content`]).
 
 pub(crate) mod content;
 pub(crate) mod file;
@@ -15,22 +15,22 @@ use client::secret::Secret;
 use crate::rotation::observed::{Content, Id};
 use crate::rotation::record::Place;
 
-/// One delivery target.
+/// The value of `--deliver`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DeliveryTarget {
     /// A key of a Secret in the same cluster.
     Secret(secret::SecretKey),
-    /// A file on this host; the path is absolute.
+    /// A file on this host, by its absolute path.
     File(PathBuf),
 }
 
-/// A text that names none.
+/// A text that is not a delivery target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a delivery target reads secret:NAMESPACE/NAME/KEY or file:PATH")]
+#[error("a delivery target must have the form secret:NAMESPACE/NAME/KEY or file:PATH")]
 pub(crate) struct InvalidDeliveryTarget;
 
 impl DeliveryTarget {
-    /// As it is journaled. A path is made absolute, since the run may be resumed in another directory.
+    /// The target in the journal.
     pub(crate) fn place(&self) -> Place {
         let host = matches!(self, Self::File(_)).then(host);
         Place {
@@ -39,16 +39,12 @@ impl DeliveryTarget {
         }
     }
 
-    /// That of a place; `None` where its file is on another host.
-    ///
-    /// # Errors
-    /// A place that names none.
+    /// The target of a place in the journal. `None`: a file on another host.
     pub(crate) fn of(place: &Place) -> Result<Option<Self>, InvalidDeliveryTarget> {
         let here = place.host.as_ref().is_none_or(|name| *name == host());
         place.at.parse().map(|target| here.then_some(target))
     }
 
-    /// The file, if it is one.
     pub(crate) fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
@@ -65,6 +61,7 @@ impl FromStr for DeliveryTarget {
             return key.parse().map(Self::Secret);
         }
         let path = text.strip_prefix("file:").filter(|path| !path.is_empty());
+        // The run may be resumed in another directory.
         let path = path.and_then(|path| std::path::absolute(path).ok());
         path.map(Self::File).ok_or(InvalidDeliveryTarget)
     }
@@ -79,12 +76,11 @@ impl fmt::Display for DeliveryTarget {
     }
 }
 
-/// The name of this host.
 fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// What a delivery holds, by the fingerprint of the token in it, or of all of it where there is none.
+/// The content of a delivery: the fingerprint of the token in it, or of everything if there is no token.
 pub(crate) fn content_of(content: &Secret) -> Content {
     let token = content::token_in(content);
     Content {
@@ -102,7 +98,7 @@ mod tests {
     #[rstest]
     #[case("secret:machines/join/token")]
     #[case("file:/etc/kubernetes/bootstrap-kubelet.conf")]
-    fn a_target_is_read_as_it_is_shown(#[case] text: &str) {
+    fn a_target_is_parsed_as_it_is_displayed(#[case] text: &str) {
         let target: DeliveryTarget = text.parse().unwrap();
         assert_eq!(target.to_string(), text);
         assert_eq!(DeliveryTarget::of(&target.place()), Ok(Some(target)));
@@ -115,12 +111,12 @@ mod tests {
     #[case("secret:join/token")]
     #[case("secret:machines//token")]
     #[case("secret:machines/join/token/more")]
-    fn what_names_no_target_is_refused(#[case] text: &str) {
+    fn other_texts_are_rejected(#[case] text: &str) {
         assert_eq!(text.parse::<DeliveryTarget>(), Err(InvalidDeliveryTarget));
     }
 
     #[test]
-    fn a_file_of_another_host_is_not_here() {
+    fn a_file_on_another_host_is_no_target() {
         let place = Place {
             at: "file:/etc/token".to_owned(),
             host: Some("certainly-another-host".to_owned()),

@@ -1,4 +1,4 @@
-//! A token in a key of a Secret, changed by compare-and-swap.
+//! A delivery to a key of a Secret. Writes are conditional on the version that was read.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,33 +16,27 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::InvalidDeliveryTarget;
-use crate::side::{self, MANAGER};
+use crate::cluster::{self, MANAGER};
 
 /// A key of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_field_names, reason = "this is what a Secret calls it")]
 pub(crate) struct SecretKey {
-    /// The Secret's namespace.
     pub namespace: String,
-    /// The Secret's name.
     pub name: String,
-    /// The key.
     pub key: String,
 }
 
-/// A revision of it.
+/// One version of the Secret.
 #[derive(Clone, Debug)]
 pub(crate) struct Revision {
     pub(crate) object: Observed,
-    /// What is in the key; bytes that are not text are replaced.
+    /// The value of the key. Bytes that are not UTF-8 are replaced.
     pub content: Secret,
-    /// The Secret's annotations.
     pub annotations: BTreeMap<String, String>,
-    /// It says `immutable: true`.
     pub immutable: bool,
-    /// What manages it, by the marks on it.
     pub owner: Option<Owner>,
-    /// The manager besides us that wrote the key last.
+    /// The other manager that wrote the key last.
     pub writer: Option<Writer>,
 }
 
@@ -69,7 +63,7 @@ impl fmt::Display for SecretKey {
 }
 
 impl SecretKey {
-    /// Reads it. `None`: the Secret or the key is not there, or will not be for long.
+    /// Reads the key. `None`: the Secret or the key does not exist, or the Secret is being deleted.
     pub(crate) async fn read(&self, client: &kube::Client) -> request::Result<Option<Revision>> {
         #[derive(Deserialize)]
         struct RawSecret {
@@ -92,8 +86,7 @@ impl SecretKey {
         }))
     }
 
-    /// Annotates a Secret that still has this version, and gives the key another content, if there is one. Everything else in
-    /// the Secret stays.
+    /// Annotates this version of the Secret, and replaces the value of the key if there is a new one.
     pub(crate) async fn write(
         &self,
         client: &kube::Client,
@@ -106,7 +99,7 @@ impl SecretKey {
         if let Some(content) = content {
             change["data"] = json!({ &self.key: STANDARD.encode(content.expose()) });
         }
-        let write = side::write(dry_run).marked(annotation.0, annotation.1);
+        let write = cluster::write(dry_run).marked(annotation.0, annotation.1);
         request::patch::<IgnoredAny>(client, SECRET, &version.object, Merge::Json, change, &write).await?;
         Ok(())
     }

@@ -1,7 +1,17 @@
-//! What the verbs show. Nothing here does I/O.
+//! What the commands print. Nothing here does I/O.
 
-pub(crate) mod kubeconfig;
-pub(crate) mod product;
 pub(crate) mod row;
+pub(crate) mod target;
 
 pub(crate) use cli::rotation::API_VERSION;
+
+use bootstrap::ProbeResult;
+
+/// The result of a probe in JSON output: `yes`, `no` or `unknown`.
+pub(crate) fn accepted(result: &ProbeResult) -> &'static str {
+    match result {
+        ProbeResult::Accepted { .. } => "yes",
+        ProbeResult::Rejected => "no",
+        ProbeResult::Unknown(_) => "unknown",
+    }
+}

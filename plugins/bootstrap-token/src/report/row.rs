@@ -1,10 +1,9 @@
-//! One token as a row of `kubectl bootstrap-token list`, for people and for machines. It holds no secret.
+//! One token in the output of `list` and `create`. It contains no secret unless that is requested.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use bootstrap::judge::{self, Flaw, Usage};
-use bootstrap::{Expiration, TokenSecret};
+use bootstrap::{Expiration, Flaw, Token, TokenSecret, Usage};
 use cli::age;
 use cli::output::Printable;
 use cli::table::Column;
@@ -13,46 +12,43 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
 use super::API_VERSION;
-use super::product::Part;
+use super::target::RotationRole;
 
-/// A row.
+/// The JSON document of a token, and its row in a table.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Row {
+pub(crate) struct TokenRow {
     api_version: &'static str,
     kind: &'static str,
     metadata: Metadata,
-    /// The id; `None` where the Secret's name holds none.
+    /// `None`: the name of the Secret contains no id.
     id: Option<String>,
     fingerprint: Option<Fingerprint>,
-    /// `None`: never, or it makes no sense; the state tells which.
+    /// `None`: never, or the expiry is invalid.
     expires_at: Option<Timestamp>,
     usages: Vec<String>,
     groups: Vec<String>,
     description: String,
     state: State,
-    /// Why the API server refuses it, in the order in which it finds out.
+    /// Why the API server rejects it, in the order of its checks.
     reasons: Vec<Reason>,
-    /// What is not as it should be, and does not keep it from working.
+    /// Problems that do not make it invalid.
     warnings: Vec<&'static str>,
     immutable: bool,
-    /// What else writes its Secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
-    /// What a rotation under way has to do with it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    rotation: Option<Part>,
-    /// The token itself; only where it was asked for.
+    rotation: Option<RotationRole>,
+    /// The token itself, if it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<Exposed>,
     #[serde(skip)]
-    shown: Shown,
+    cells: TableCells,
 }
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
-    /// Of the Secret.
     name: String,
     namespace: String,
     uid: String,
@@ -60,43 +56,38 @@ struct Metadata {
     labels: BTreeMap<String, String>,
 }
 
-/// A flaw, for machines.
 #[derive(Clone, Debug, Serialize)]
 struct Reason {
     reason: &'static str,
     message: String,
 }
 
-/// What only the table shows.
-#[derive(Clone, Debug, Default)]
-struct Shown {
+/// The cells of the table that differ from the document.
+#[derive(Clone, Debug)]
+struct TableCells {
     ttl: String,
     expires: String,
     age: String,
     state: String,
 }
 
-/// Whether a token works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum State {
-    /// The API server accepts it.
     Active,
-    /// It only signs `cluster-info`, and was meant to.
+    /// It only signs `cluster-info`.
     SigningOnly,
-    /// It is for nothing that Kubernetes knows; kubeadm's own for its uploaded certificates is such a one.
+    /// It has no usage that Kubernetes knows, such as the token that owns the certificates that kubeadm uploads.
     NoUsage,
-    /// It has ended, and the cleaner has not come yet, or does not run.
+    /// It has expired, and the token cleaner has not deleted it.
     Expired,
-    /// Its Secret is being deleted.
     Deleting,
-    /// The API server refuses it, and always will.
     Broken,
 }
 
 impl State {
-    /// As it is shown.
-    pub(crate) fn word(self) -> &'static str {
+    /// The state in tables and JSON output.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Active => "active",
             Self::SigningOnly => "signing-only",
@@ -108,14 +99,12 @@ impl State {
     }
 }
 
-/// What the flaws of a token come to.
 pub(crate) fn state(secret: &TokenSecret, flaws: &[Flaw]) -> State {
-    let has = |wanted: fn(&Flaw) -> bool| flaws.iter().any(wanted);
     if flaws.is_empty() {
         State::Active
-    } else if has(|flaw| matches!(flaw, Flaw::Deleting)) {
+    } else if flaws.contains(&Flaw::Deleting) {
         State::Deleting
-    } else if let [Flaw::NotForAuthentication { present: false }] = flaws {
+    } else if let [Flaw::NotForAuthentication] = flaws {
         if secret.is_for(Usage::Signing) {
             State::SigningOnly
         } else {
@@ -123,7 +112,7 @@ pub(crate) fn state(secret: &TokenSecret, flaws: &[Flaw]) -> State {
         }
     } else if flaws
         .iter()
-        .all(|flaw| matches!(flaw, Flaw::Expired(_) | Flaw::NotForAuthentication { present: false }))
+        .all(|flaw| matches!(flaw, Flaw::Expired(_) | Flaw::NotForAuthentication))
     {
         State::Expired
     } else {
@@ -131,27 +120,27 @@ pub(crate) fn state(secret: &TokenSecret, flaws: &[Flaw]) -> State {
     }
 }
 
-impl Row {
-    /// The row of a token, by the server's clock.
+impl TokenRow {
+    /// `now` is the time of the API server.
     pub(crate) fn new(secret: TokenSecret, now: Timestamp) -> Self {
-        let flaws = judge::why_not(&secret, now);
+        let flaws = secret.flaws(now);
         let state = state(&secret, &flaws);
         let warnings = warnings(&secret);
-        let shown = Shown {
+        let cells = TableCells {
             ttl: ttl(secret.expiration, now),
             expires: expires(secret.expiration),
             age: age::since(now, secret.created),
-            state: shown_state(state, &flaws, &warnings),
+            state: state_cell(state, &flaws, &warnings),
         };
         let reason = |flaw: &Flaw| Reason {
-            reason: flaw.word(),
+            reason: flaw.code(),
             message: flaw.to_string(),
         };
         Self {
             api_version: API_VERSION,
             kind: "BootstrapToken",
             id: secret.id.as_ref().map(ToString::to_string),
-            fingerprint: secret.token.as_ref().map(bootstrap::Token::fingerprint),
+            fingerprint: secret.token.as_ref().map(Token::fingerprint),
             expires_at: secret.expiration.at(),
             state,
             reasons: flaws.iter().map(reason).collect(),
@@ -160,7 +149,7 @@ impl Row {
             owner: secret.owner.as_ref().map(ToString::to_string),
             rotation: None,
             token: None,
-            shown,
+            cells,
             metadata: Metadata {
                 name: secret.name,
                 namespace: secret.namespace,
@@ -174,25 +163,23 @@ impl Row {
         }
     }
 
-    /// With what a rotation under way has to do with it.
     #[must_use]
-    pub(crate) fn with_rotation(mut self, part: Option<Part>) -> Self {
-        if let Some(part) = &part {
-            self.shown.state = format!("{}; {part}", self.shown.state);
+    pub(crate) fn with_rotation(mut self, role: Option<RotationRole>) -> Self {
+        if let Some(role) = &role {
+            self.cells.state = format!("{}; {role}", self.cells.state);
         }
-        self.rotation = part;
+        self.rotation = role;
         self
     }
 
-    /// With the token itself, because it was asked for.
     #[must_use]
-    pub(crate) fn with_token(mut self, token: &bootstrap::Token) -> Self {
+    pub(crate) fn with_token(mut self, token: &Token) -> Self {
         self.token = Some(Exposed(token.text()));
         self
     }
 }
 
-/// The one way in which a token gets into a document: [`Row::with_token`].
+/// A token in a document. Only created by [`TokenRow::with_token`].
 #[derive(Clone, Debug)]
 struct Exposed(Secret);
 
@@ -203,43 +190,40 @@ impl Serialize for Exposed {
 }
 
 fn warnings(secret: &TokenSecret) -> Vec<&'static str> {
-    let weakness = secret.token.as_ref().and_then(bootstrap::Token::weakness);
-    let annotation = "kubectl apply has left the token in an annotation";
+    let weakness = secret.token.as_ref().and_then(Token::weakness);
+    let annotation = "kubectl apply has written the token into an annotation";
     let annotation = secret.is_in_annotation.then_some(annotation);
     weakness.into_iter().chain(annotation).collect()
 }
 
-/// How long a token lives yet.
+/// The time until a token expires.
 pub(crate) fn ttl(expiration: Expiration, now: Timestamp) -> String {
-    match expiration {
-        Expiration::Never => "<never>".to_owned(),
-        Expiration::At(end) => age::until(now, Some(end)),
-        Expiration::Unparsable => "<invalid>".to_owned(),
-    }
+    time_cell(expiration, |time| age::until(now, Some(time)))
 }
 
-/// When it ends.
+/// When a token expires.
 pub(crate) fn expires(expiration: Expiration) -> String {
+    time_cell(expiration, bootstrap::expiration::format)
+}
+
+fn time_cell(expiration: Expiration, format: impl Fn(Timestamp) -> String) -> String {
     match expiration {
         Expiration::Never => "<never>".to_owned(),
-        Expiration::At(end) => bootstrap::expiration::format(end),
-        Expiration::Unparsable => "<invalid>".to_owned(),
+        Expiration::At(time) => format(time),
+        Expiration::Invalid => "<invalid>".to_owned(),
     }
 }
 
-/// The word, and why. Of an expired token the time is told already, of one that only signs the word says it.
-fn shown_state(state: State, flaws: &[Flaw], warnings: &[&str]) -> String {
-    let tell = matches!(state, State::Broken | State::Expired | State::NoUsage);
-    let told = |flaw: &&Flaw| tell && !matches!((state, flaw), (State::Expired, Flaw::Expired(_)));
-    let why: Vec<String> = flaws.iter().filter(told).map(ToString::to_string).collect();
-    let why = why
-        .into_iter()
-        .chain(warnings.iter().map(|warning| (*warning).to_owned()));
-    let why = why.collect::<Vec<_>>().join("; ");
-    if why.is_empty() {
-        state.word().to_owned()
+/// The state with its reasons, except those that the state or another column contains.
+fn state_cell(state: State, flaws: &[Flaw], warnings: &[&str]) -> String {
+    let has_reasons = matches!(state, State::Broken | State::Expired | State::NoUsage);
+    let is_shown = |flaw: &&Flaw| has_reasons && !matches!((state, flaw), (State::Expired, Flaw::Expired(_)));
+    let flaws = flaws.iter().filter(is_shown).map(ToString::to_string);
+    let reasons: Vec<String> = flaws.chain(warnings.iter().map(ToString::to_string)).collect();
+    if reasons.is_empty() {
+        state.name().to_owned()
     } else {
-        format!("{}: {why}", state.word())
+        format!("{}: {}", state.name(), reasons.join("; "))
     }
 }
 
@@ -251,7 +235,7 @@ fn joined(words: &[String]) -> String {
     }
 }
 
-impl Printable for Row {
+impl Printable for TokenRow {
     const COLUMNS: &'static [Column] = &[
         Column::new("ID"),
         Column::new("TTL"),
@@ -272,20 +256,20 @@ impl Printable for Row {
         let description = Some(self.description.as_str()).filter(|text| !text.is_empty());
         vec![
             self.id.as_deref().map_or_else(none, Cow::from),
-            self.shown.ttl.as_str().into(),
-            self.shown.expires.as_str().into(),
+            self.cells.ttl.as_str().into(),
+            self.cells.expires.as_str().into(),
             joined(&self.usages).into(),
             joined(&self.groups).into(),
             description.map_or_else(none, Cow::from),
-            self.shown.age.as_str().into(),
+            self.cells.age.as_str().into(),
             fingerprint.unwrap_or_else(none),
             format!("{}/{}", self.metadata.namespace, self.metadata.name).into(),
             self.owner.as_deref().map_or_else(none, Cow::from),
-            self.shown.state.as_str().into(),
+            self.cells.state.as_str().into(),
         ]
     }
 
-    /// As `kubectl get -o name` would call the Secret: what can be given to kubectl again.
+    /// As in `kubectl get -o name`.
     fn name(&self) -> String {
         format!("secret/{}", self.metadata.name)
     }
@@ -293,8 +277,7 @@ impl Printable for Row {
 
 #[cfg(test)]
 mod tests {
-    use bootstrap::judge::KUBEADM_GROUP;
-    use bootstrap::{NewToken, Token};
+    use bootstrap::{KUBEADM_GROUP, NewToken};
     use rstest::rstest;
 
     use super::*;
@@ -314,54 +297,49 @@ mod tests {
         new.preview()
     }
 
-    fn good() -> TokenSecret {
+    fn valid() -> TokenSecret {
         secret("07401b.zz95accd246ae52d")
     }
 
     #[rstest]
-    #[case::active(good(), "active")]
-    #[case::expired(TokenSecret { expiration: Expiration::At(NOW), ..good() }, "expired")]
-    #[case::signing(TokenSecret { usages: vec!["signing".into()], ..good() }, "signing-only")]
-    #[case::unused(TokenSecret { usages: vec![], ..good() }, "no-usage: it is not for authentication")]
-    #[case::deleting(TokenSecret { deleting: true, expiration: Expiration::At(NOW), ..good() }, "deleting")]
-    #[case::expired_and_spoiled(
-        TokenSecret { expiration: Expiration::At(NOW), immutable: true, stated_id: None, ..good() },
+    #[case::active(valid(), "active")]
+    #[case::expired(TokenSecret { expiration: Expiration::At(NOW), ..valid() }, "expired")]
+    #[case::signing(TokenSecret { usages: vec!["signing".into()], ..valid() }, "signing-only")]
+    #[case::unused(TokenSecret { usages: vec![], ..valid() }, "no-usage: its usages do not include authentication")]
+    #[case::deleting(TokenSecret { deleting: true, expiration: Expiration::At(NOW), ..valid() }, "deleting")]
+    #[case::expired_and_invalid(
+        TokenSecret { expiration: Expiration::At(NOW), immutable: true, stated_id: None, ..valid() },
         "broken: token-id is missing; expired at 1970-01-01T00:00:00Z"
     )]
     #[case::published(
         secret("07401b.f395accd246ae52d"),
-        "active: its secret stands in public documentation"
+        "active: its secret is published in documentation"
     )]
     #[case::in_an_annotation(
-        TokenSecret { is_in_annotation: true, ..good() },
-        "active: kubectl apply has left the token in an annotation"
+        TokenSecret { is_in_annotation: true, ..valid() },
+        "active: kubectl apply has written the token into an annotation"
     )]
-    fn a_token_is_in_one_state_and_the_table_says_why(#[case] secret: TokenSecret, #[case] shown: &str) {
-        let row = Row::new(secret, NOW);
-        assert_eq!(row.cells().last().unwrap(), shown);
+    fn a_token_has_one_state_and_the_table_has_the_reasons(#[case] secret: TokenSecret, #[case] cell: &str) {
+        let row = TokenRow::new(secret, NOW);
+        assert_eq!(row.cells().last().unwrap(), cell);
     }
 
     #[test]
-    fn times_are_told_by_the_given_clock_and_the_token_only_when_asked() {
-        let row = Row::new(good(), NOW);
+    fn times_are_by_the_given_clock_and_the_token_is_only_on_request() {
+        let row = TokenRow::new(valid(), NOW);
         assert_eq!(row.cells()[..3], ["07401b", "60m", "1970-01-01T01:00:00Z"]);
-        let eternal = Row::new(
-            TokenSecret {
-                expiration: Expiration::Never,
-                ..good()
-            },
-            NOW,
-        );
-        assert_eq!(eternal.cells()[1..3], ["<never>", "<never>"]);
+        let unlimited = TokenSecret {
+            expiration: Expiration::Never,
+            ..valid()
+        };
+        let unlimited = TokenRow::new(unlimited, NOW);
+        assert_eq!(unlimited.cells()[1..3], ["<never>", "<never>"]);
         let json = serde_json::to_string(&row).unwrap();
         assert!(!json.contains("zz95accd246ae52d") && !format!("{row:?}").contains("zz95accd246ae52d"));
-        let token = good().token.unwrap();
-        let asked = row.with_token(&token);
-        assert!(
-            serde_json::to_string(&asked)
-                .unwrap()
-                .contains("07401b.zz95accd246ae52d")
-        );
-        assert!(!format!("{asked:?}").contains("zz95accd246ae52d"));
+        let token = valid().token.unwrap();
+        let requested = row.with_token(&token);
+        let json = serde_json::to_string(&requested).unwrap();
+        assert!(json.contains("07401b.zz95accd246ae52d"));
+        assert!(!format!("{requested:?}").contains("zz95accd246ae52d"));
     }
 }

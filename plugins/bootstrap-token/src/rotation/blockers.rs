@@ -1,4 +1,4 @@
-//! The reasons not to begin a rotation, or not to go on with one, and the checks that `--force=CHECK` overrides.
+//! Why a rotation is not started or not resumed, and the checks that `--force=CHECK` overrides.
 
 use std::fmt::Display;
 
@@ -7,7 +7,7 @@ use engine::rotation::{Blocker, Check};
 use super::observed::Id;
 use super::record::Place;
 
-/// No other program manages the token.
+/// No other program manages the token or the delivery.
 pub(crate) const OWNER: Check = Check {
     name: "owner",
     help: "the token or the delivery is managed by another program, which may write the old token back",

@@ -1,40 +1,19 @@
 //! The rotation of a bootstrap token.
 //!
-//! O is the token that is rotated, N the new one. Both are Secrets `bootstrap-token-<id>` in kube-system, which hold the value
-//! themselves: nothing has to be backed up. Ids are public; of values only fingerprints are seen here. The delivery
-//! (`secret:NS/NAME/KEY` or `file:PATH`, none or one) is where nodes read the token.
+//! O is the rotated token, N the new one. T is the token that the run ends on, X the other one. Both are Secrets
+//! `bootstrap-token-<id>` in kube-system, which hold the value: nothing has to be backed up. Ids are public; of values only
+//! fingerprints are used here. The delivery (`secret:NS/NAME/KEY` or `file:PATH`, none or one) is where nodes read the token.
 //!
 //! | phase | what happens | can it be undone? |
 //! |---|---|---|
-//! | make | N's id is drawn and journaled, its Secret is created with usages, groups, description and labels of O; the API server accepts N, asked with N itself, and cluster-info is signed with N where it is with O | yes |
-//! | place | the delivery gets N where it holds O | yes |
+//! | make | N's id is drawn and journaled; its Secret is created with usages, groups, description and labels of O; the API server accepts N, and cluster-info is signed with N if it is with O | yes |
+//! | place | the delivery gets N if it holds O | yes |
 //! | prove | the API server accepts what is read back from the delivery, and the overlap has passed | yes |
 //! | retire | O's Secret is deleted | no |
 //! | confirm | the API servers reject O | – |
 //!
-//! # Why no node is locked out
-//! * Before *retire* nothing is taken away: O and N both exist, and the delivery names one that the API server accepts, since
-//!   *make* comes before *place*.
-//! * *Retire* is reached only when, in one and the same look, T's Secret holds T's value, is valid and not about to expire, the
-//!   API server accepts T, and what is read from the delivery is T, which is accepted.
-//! * The stages are walked from the top at every look. If another writer revokes or changes N, or writes O into the delivery
-//!   again, the same stage repairs it, and nodes that read the other token in between get the whole overlap.
-//! * If the delivery holds X again after T was delivered, another writer wrote it: the overlap starts again each time, and the
-//!   third time turns the run back while that is possible. After *retire* T is delivered again, and an O that is created again is
-//!   deleted again; the run is done only after a whole overlap without a disturbance.
-//! * A value that is neither O nor N is never overwritten: its writer may know of nodes that we do not. While everything can be
-//!   undone the run stops; a rollback leaves the value where it is, since it does not name what is revoked. After O is gone
-//!   nothing has to be done to the delivery any more.
-//! * The direction can change at any time before *retire*. A rollback writes even a delivery that holds O already: its new
-//!   version does not match a delivery of N that a former holder of the lock decided on before, and that arrives after N is gone.
-//! * What is in a file on another host cannot be known, so nothing is done that it may depend on. Only the user can know that
-//!   no node reads it any more. Then the run goes on as if it had never delivered anything, but the overlap starts again.
-//! * Time may end the possibility of a rollback: O expires, and the token cleaner deletes it. Then N may be the only valid token
-//!   and is never deleted: the run turns to roll forward, which is journaled; N is fenced, so that a late deletion of it does not
-//!   match; and N is delivered after all.
-//!
-//! A creation can be conditional on nothing but a free name. One that arrives late finds the name taken, since a run keeps its
-//! id; if it arrives after the end of a rollback, a token is left over that no node has and that expires by itself.
+//! Each observation starts again at the first stage, which repairs what another writer has changed. `docs/bootstrap-token-rotation.md`
+//! says why no node is locked out, and what holds for other writers, files on other hosts and tokens that expire.
 
 pub(crate) mod blockers;
 pub mod observed;
@@ -60,7 +39,7 @@ pub struct BootstrapToken;
 
 impl Rotation for BootstrapToken {
     const KIND: &'static str = "bootstrap-token";
-    const FIELD_MANAGER: &'static str = crate::side::MANAGER;
+    const FIELD_MANAGER: &'static str = crate::cluster::MANAGER;
     const QUIET_FLAG: &'static str = "overlap";
     const CHECKS: &'static [Check] = &[
         blockers::OWNER,
@@ -119,7 +98,7 @@ impl Rotation for BootstrapToken {
         revoked.then_some(Timer::Cache).into_iter().collect()
     }
 
-    /// A token that is there again is remembered anew once it is gone.
+    /// If a token exists again, the time for caches starts again after its next deletion.
     fn stale_timers(seen: &Observed, run: &Run<Self>) -> Vec<Timer> {
         let revoked = stages::is_revoked(seen, run);
         (!revoked).then_some(Timer::Cache).into_iter().collect()

@@ -1,4 +1,4 @@
-//! What is observed on all sides, as far as the next step depends on it: ids, fingerprints and states.
+//! The observed state that the next step depends on: ids, fingerprints and states.
 
 use std::fmt;
 
@@ -13,30 +13,28 @@ use serde::{Deserialize, Serialize};
 use super::record::{Origin, Place};
 use super::step::Which;
 
-/// All sides of one rotation.
+/// The observed state of one rotation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Observed {
     /// The failed preflight checks. A run in progress has none.
     pub blockers: Vec<Blocker>,
-    /// The id of the token that is rotated.
+    /// The id of the rotated token.
     pub id: Id,
-    /// The token that is rotated.
     pub old: TokenState,
-    /// The token with the id that is journaled for the new one. Empty while there is none.
+    /// The token with the journaled id of the new one. Empty while there is none.
     pub new: TokenState,
-    /// What is at the place of the delivery.
     pub delivery: Delivery,
-    /// The place that `delivery` was read from: what `--deliver` names, else where the run delivers to.
+    /// The place that `delivery` was read from: that of `--deliver`, else that of the run.
     pub place: Option<Place>,
-    /// The user says that a file on another host is lost for good (`--force=target`).
+    /// A file on another host is lost for good (`--force=target`).
     pub lost: bool,
-    /// The id of the token that the command itself logs in with, if it is one.
+    /// The id of the token that the command logs in with.
     pub login: Option<Id>,
-    /// An address or the delivery belongs to another cluster.
+    /// A server or the delivery belongs to another cluster.
     pub another_cluster: Option<Blocker>,
 }
 
-/// The public half of a bootstrap token, six characters; or, in a plan, a placeholder, which reads `<new>`.
+/// The id of a bootstrap token; in a plan also a placeholder, displayed as `<new>`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Id(pub String);
@@ -51,37 +49,32 @@ impl fmt::Display for Id {
     }
 }
 
-/// One token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct TokenState {
-    /// Its Secret, if there is one.
     pub secret: Option<SecretState>,
-    /// What the API servers answer when they are asked with its value: that of the Secret, else (O) the journaled one or (N)
-    /// the last one that the Secret held, if this process still knows it or the delivery still holds it.
+    /// Whether the API servers accept its value: the one in the Secret, else (O) the journaled one or (N) the last one in the Secret,
+    /// if this process remembers it or the delivery holds it.
     pub acceptance: Acceptance,
-    /// Whether cluster-info carries a valid signature with this token.
+    /// Whether cluster-info has a valid signature with this token.
     pub signed: bool,
-    /// Its Secret was seen to be gone and is there again: another writer has created it.
+    /// Its Secret was gone and exists again: another writer has created it.
     pub returned: bool,
-    /// The other writer that wrote its Secret last, in words, if that is known.
+    /// The other writer that wrote its Secret last, if it is known.
     pub writer: Option<String>,
 }
 
-/// A Secret `bootstrap-token-<id>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SecretState {
-    /// Fingerprint of the whole token, `id.secret`. `None` where the Secret holds no such value.
+    /// The whole token, `id.secret`. `None`: the Secret holds no valid value.
     pub value: Option<Fingerprint>,
-    /// Whether the authenticator can accept it, and for how long.
+    /// By the rules of the authenticator.
     pub validity: Validity,
-    /// The direction in which this run wrote it, by its mark. The mark names the run and the token that the run replaces; one
-    /// that names others is none.
+    /// The direction in the mark of this run. Marks that name another run or another rotated token are ignored.
     pub mark: Option<Direction>,
-    /// The rotation that created it.
     pub origin: Option<Origin>,
 }
 
-/// What is at the place of the delivery.
+/// The state of the delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Delivery {
     /// Nothing is delivered.
@@ -90,31 +83,27 @@ pub enum Delivery {
     OtherHost,
     /// The Secret, its key or the file does not exist.
     Missing,
-    /// It exists.
     Holds {
-        /// What is in it.
         content: Content,
-        /// The direction in which this run wrote it, by its mark. A file has none: its lock, which ends with the process that
-        /// holds it, keeps late writes away.
+        /// The direction in the mark of this run. A file has no mark: its lock, which ends with the process, prevents late writes.
         mark: Option<Direction>,
-        /// What the API servers answer when they are asked with what was read from it.
+        /// Whether the API servers accept the token in it.
         acceptance: Acceptance,
-        /// The other writer that wrote it last, in words, if that is known. Of a file it is not.
+        /// The other writer that wrote it last, if it is known. Unknown for a file.
         writer: Option<String>,
     },
 }
 
-/// What a delivery holds.
+/// The content of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Content {
-    /// The id of the token in it, bare or in a kubeconfig. `None` where it holds no bootstrap token.
+    /// The id of the token in it. `None`: it holds no bootstrap token.
     pub id: Option<Id>,
-    /// Fingerprint of the token, or of everything where there is none.
+    /// The fingerprint of the token, or of everything if there is no token.
     pub value: Fingerprint,
 }
 
 impl Observed {
-    /// One of the two tokens.
     pub fn token(&self, which: Which) -> &TokenState {
         match which {
             Which::Old => &self.old,
@@ -122,7 +111,6 @@ impl Observed {
         }
     }
 
-    /// One of the two tokens, to change it.
     pub fn token_mut(&mut self, which: Which) -> &mut TokenState {
         match which {
             Which::Old => &mut self.old,
@@ -132,12 +120,10 @@ impl Observed {
 }
 
 impl TokenState {
-    /// The value in its Secret.
     pub fn value(&self) -> Option<Fingerprint> {
         self.secret.as_ref()?.value
     }
 
-    /// Whether its Secret holds this value.
     pub fn holds(&self, value: Fingerprint) -> bool {
         self.value() == Some(value)
     }
@@ -147,7 +133,7 @@ impl TokenState {
         self.holds(value) && self.has(Validity::Valid)
     }
 
-    /// Whether its Secret holds this value, and is valid now.
+    /// Whether its Secret holds this value, and is valid or about to expire.
     pub fn works(&self, value: Fingerprint) -> bool {
         self.holds(value) && !self.has(Validity::Invalid)
     }

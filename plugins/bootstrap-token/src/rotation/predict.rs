@@ -1,4 +1,4 @@
-//! What a step brings about, and what everything settles to afterwards.
+//! The expected state after a step.
 
 use engine::credential::{Acceptance, Validity};
 use engine::run::{Draw, Run};
@@ -10,7 +10,7 @@ use super::step::{Step, Which};
 
 /// The record that is journaled before a step is sent.
 ///
-/// An id is drawn as a mark, since no Secret may have it; the value that belongs to it is drawn right after.
+/// The id is drawn as a mark, which no Secret may have. Its value is drawn next.
 pub(super) fn intend(step: &Step, run: &Run<BootstrapToken>, draw: &mut dyn Draw) -> Record {
     let mut record = run.record.clone();
     match step {
@@ -29,7 +29,7 @@ pub(super) fn intend(step: &Step, run: &Run<BootstrapToken>, draw: &mut dyn Draw
     record
 }
 
-/// What is observed right after a step.
+/// The state directly after a step.
 pub(super) fn predict(seen: &mut Observed, run: &Run<BootstrapToken>, step: &Step) {
     let mark = Some(run.direction);
     match step {
@@ -95,7 +95,7 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<BootstrapToken>, step: &Ste
     }
 }
 
-/// What is observed once the API servers and the signer have noticed everything.
+/// The state once the API servers and the signer have processed all changes.
 pub(super) fn settle(seen: &mut Observed) {
     let signer_works = seen.old.signed;
     for token in [&mut seen.old, &mut seen.new] {

@@ -1,12 +1,12 @@
-//! What the objects say about a run that another process began. See
+//! Reads the record of a run that another process began from the objects. See
 //! [`Rotation::recall`](engine::rotation::Rotation::recall).
 //!
-//! | fact | where it is taken from |
+//! | fact | source |
 //! |---|---|
 //! | the old token: id and value | the origin on the new token's Secret; without one, the Secret of the id on the command line |
 //! | the new token | the Secret that carries the mark of this run, whose origin names this very id |
-//! | where it is delivered to | the origin; without one, the place that the Lease claims is only read |
-//! | whether it was delivered | there is a place: then it may have been, and a node may have read it there |
+//! | where it is delivered to | the origin; without one, the place in the Lease is only read |
+//! | whether it was delivered | if there is a place, a node may have read it there |
 //! | that the run rolls forward | the mark on the new token's Secret |
 
 use engine::direction::Direction;
@@ -17,7 +17,7 @@ use super::observed::{Delivery, Observed, SecretState};
 use super::record::{Origin, Record, TokenRef};
 use super::step::Which;
 
-/// The record of a run, by the objects alone.
+/// The record of a run, from the objects only.
 pub(super) fn recall(seen: &Observed, claimed: &Run<BootstrapToken>) -> Option<Record> {
     let mark = match &seen.delivery {
         Delivery::Holds { mark, .. } => *mark,
@@ -40,7 +40,7 @@ pub(super) fn recall(seen: &Observed, claimed: &Run<BootstrapToken>) -> Option<R
         });
     }
     let old = seen.old.value();
-    // The delivery carries the mark of this run and names a token that has no Secret any more: it is the new one.
+    // A token without a Secret, in a delivery with the mark of this run, is the new one.
     let lost = match &seen.delivery {
         Delivery::Holds {
             content, mark: Some(_), ..
@@ -65,7 +65,7 @@ pub(super) fn recall(seen: &Observed, claimed: &Run<BootstrapToken>) -> Option<R
     })
 }
 
-/// Only a run that rolls back can have turned to roll forward.
+/// Only a run that rolls back can roll forward.
 pub(super) fn direction(seen: &Observed, claimed: &Run<BootstrapToken>) -> Direction {
     let secret = seen.new.secret.as_ref().filter(|secret| origin(secret, seen).is_some());
     match (claimed.direction, secret.and_then(|secret| secret.mark)) {
@@ -75,12 +75,12 @@ pub(super) fn direction(seen: &Observed, claimed: &Run<BootstrapToken>) -> Direc
     }
 }
 
-/// The token that the run delivered last. In a file, which has no mark, that is not known.
+/// The token that the run delivered last. Unknown for a file, which has no mark.
 fn last_delivered(mark: Direction) -> Which {
     if mark.is_rollback() { Which::Old } else { Which::New }
 }
 
-/// The origin of a token that this run created instead of the one on the command line.
+/// The origin of a token that this run created to replace the one on the command line.
 fn origin<'a>(secret: &'a SecretState, seen: &Observed) -> Option<&'a Origin> {
     let origin = secret.origin.as_ref().filter(|_| secret.mark.is_some());
     origin.filter(|origin| origin.old.id == seen.id)

@@ -1,4 +1,4 @@
-//! The steps that a rotation is made of.
+//! The steps of a rotation.
 
 use std::fmt;
 
@@ -8,13 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::observed::Id;
 use super::record::Place;
 
-/// Which of the two tokens.
+/// One of the two tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Which {
-    /// The one that is rotated.
     Old,
-    /// The new one.
     New,
 }
 
@@ -22,64 +20,51 @@ pub enum Which {
 /// file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Creates the Secret of the new token by a plain POST. Its value is drawn now.
+    /// Creates the Secret of the new token by a POST. Its value is drawn now.
     Create {
-        /// Its id; `None` where one has to be drawn, since there is none yet or it is taken.
+        /// `None`: an id has to be drawn, since there is none or it is taken.
         id: Option<Id>,
         /// The token whose usages, groups, description and labels it gets.
         like: Id,
     },
     /// Restores usages, groups and expiry of the new token: it is about to expire, or another writer has changed it.
     Repair {
-        /// Its id.
         id: Id,
     },
     /// Deletes the Secret of the new token, from which another writer has removed the value.
     DeleteEmpty {
-        /// Its id.
         id: Id,
     },
-    /// Changes an annotation of the new token's Secret, so that the signer looks at it again: it makes up for a lost update only
-    /// at the next change (kubernetes/kubernetes `pkg/controller/bootstrap/bootstrapsigner.go`).
+    /// Changes an annotation of the new token's Secret to trigger the signer, which does not retry a lost update
+    /// (kubernetes/kubernetes `pkg/controller/bootstrap/bootstrapsigner.go`).
     TriggerSigner {
-        /// Its id.
         id: Id,
     },
-    /// Writes a token to the place of the delivery, in the form that is there.
+    /// Replaces the token in the delivery, which keeps its form.
     Deliver {
-        /// Which one.
         which: Which,
-        /// Its id.
         id: Id,
-        /// Its value, as it was read from its Secret.
+        /// The value in its Secret.
         value: Fingerprint,
-        /// Where to.
         at: String,
     },
-    /// Marks a delivery that holds the right token already with the direction of the run. Only its version changes, so that a
-    /// late write of a former holder of the lock does not match.
+    /// Marks a delivery that already holds the token with the direction of the run. Only its version changes, so that a late write of
+    /// a former holder of the lock does not match.
     FenceDelivery {
-        /// Where.
         at: String,
     },
-    /// Does the same to the Secret of the new token.
+    /// Marks the Secret of the new token in the same way.
     FenceToken {
-        /// Its id.
         id: Id,
     },
-    /// Journal only: the delivery is on a host that the user gives up. From here on nothing is delivered, and what is there is
-    /// not looked at.
+    /// Journal only: the delivery is on a host that is lost for good. From here on nothing is delivered, and the delivery is not read.
     Abandon {
-        /// The delivery.
         place: Place,
-        /// The token that is revoked in the end, if the delivery may hold it.
+        /// The token that is going to be revoked, if the delivery may hold it.
         revoked: Option<Id>,
     },
-    /// Deletes the Secret of a token.
     Revoke {
-        /// Which one.
         which: Which,
-        /// Its id.
         id: Id,
     },
 }

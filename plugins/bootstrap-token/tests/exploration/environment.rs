@@ -1,6 +1,6 @@
-//! A model of one Kubernetes, one delivery, a node that reads it, and everyone else who may change something.
+//! A model of a cluster, a delivery, a node that reads it, and other operators and writers.
 //!
-//! A refusal in the middle leaves the run as it is; what it asks of the operator is a move of its own.
+//! After a refusal the run stays as it is. What the refusal requires of the operator is a separate move.
 
 mod moves;
 
@@ -31,7 +31,7 @@ pub(crate) struct Budget {
     pub(crate) deletions: u8,
     /// Time passes for O or N: it is about to expire, expires, and the token cleaner deletes it.
     pub(crate) expiries: u8,
-    /// What is about to expire is extended.
+    /// A token that is about to expire is extended.
     pub(crate) extensions: u8,
     /// Another writer puts something else into the delivery, puts O back, or deletes it.
     pub(crate) foreign_writes: u8,
@@ -43,76 +43,76 @@ pub(crate) struct Budget {
     pub(crate) signer_offs: u8,
     /// The run is resumed on another host than that of the file.
     pub(crate) hosts: u8,
-    /// The host of the file is lost for good, and the operator says so.
+    /// The host of the file is lost for good, and the operator passes `--force=target`.
     pub(crate) losses: u8,
-    /// The process that knew a value which no Secret holds any more is killed.
+    /// The only process that knows the value of a revoked token is killed.
     pub(crate) forgets: u8,
     /// The id that was drawn is taken.
     pub(crate) collisions: u8,
-    /// A node reads the delivery, and needs what it read for a while.
+    /// A node reads the delivery, and needs the token for a while.
     pub(crate) readers: u8,
     /// The command is run again with the login of one of the tokens, or with something of another cluster.
     pub(crate) wrong_runs: u8,
-    /// Another writer writes O back: into the delivery, or its Secret once that is deleted.
+    /// Another writer writes O back: into the delivery, or its deleted Secret.
     pub(crate) reapplies: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Memory {
     left: Budget,
-    /// What a node has read and not used yet.
+    /// The token that a node has read, until it has joined.
     reader: Option<Fingerprint>,
-    /// The signer has a reason to look at the tokens.
+    /// A change of a token triggers the signer.
     event: bool,
     signer_off: bool,
-    /// What is in the file while the run is on another host.
+    /// The content of the file while the run is on another host.
     away: Option<Delivery>,
-    /// The operator has said that the host of the file is lost: what is in it matters to nobody.
+    /// The operator has passed `--force=target`: the content of the file does not matter.
     given_up: bool,
-    /// The delivery holds neither O nor N, by another writer's hand.
+    /// Another writer has changed the delivery, which holds neither O nor N.
     foreign_content: bool,
     /// The id that was drawn for N belongs to another token.
     foreign_token: bool,
-    /// O was given another value: it is another token now.
+    /// O has another value, so it is another token.
     replaced: bool,
     /// The environment made O unfit for a rollback.
     old_lost: bool,
-    /// The environment deleted N, or took its mark: no other process can tell any more that it belongs to a run.
+    /// The environment deleted N, or removed its mark: other processes cannot recognize it.
     new_lost: bool,
     /// The environment has interfered.
     disturbed: bool,
-    /// It did while a step was in flight.
+    /// It has interfered while a step was in flight.
     raced: bool,
     /// A token is about to expire that was not when the step in flight was intended.
     expiring_since_intent: bool,
-    /// Something is broken, and not by us.
+    /// The environment has broken something.
     hurt: bool,
     /// A creation arrived after the rollback had begun.
     late_creation: bool,
-    /// O was deleted by us.
+    /// The run deleted O.
     retired: bool,
-    /// An API server that is not asked remembers this token, which we have deleted.
+    /// An API server that is not probed has this revoked token in its cache.
     remembered: Option<Which>,
-    /// Another writer has written O back, and has not been quiet for a whole overlap since.
+    /// Another writer has written O back, and there was no whole overlap since.
     noise: Noise,
-    /// O had another value when a rotation began: all that is said here about O is about the former one.
+    /// O had another value when a rotation began. The other fields are about the former value.
     another: bool,
-    /// What a step of ours broke.
+    /// What a step of the run broke.
     fault: Option<&'static str>,
 }
 
-/// How far the overlap has come since another writer has written O back.
+/// The progress of the overlap since another writer has written O back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 enum Noise {
     #[default]
     None,
-    /// It has not begun anew.
+    /// It has not started again.
     Loud,
-    /// It has.
+    /// It has started again.
     Ebbing,
 }
 
-/// What the rotation delivers to.
+/// Where the rotation delivers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) enum To {
     #[default]
@@ -128,25 +128,25 @@ pub(crate) struct Model {
     pub(crate) budget: Budget,
     /// O and N have the signing usage, and the signer works.
     pub(crate) signing: bool,
-    /// A token drawn by us is never accepted.
+    /// The new token is never accepted.
     pub(crate) never_accepted: bool,
     /// The deadline of the proof may pass at any time.
     pub(crate) late_proof: bool,
-    /// There are several API servers, and they learn of a change one after the other.
+    /// There are several API servers, which learn of changes one after the other.
     pub(crate) many_servers: bool,
-    /// There is one that is not asked, and remembers a token for a while.
+    /// There is one that is not probed, and has a token in its cache for a while.
     pub(crate) unasked_server: bool,
-    /// How many holders lose the lock with a step in hand, and how many rollbacks are asked for.
+    /// How many holders lose the lock with a step in flight, and how many rollbacks are requested.
     pub(crate) others: (u8, u8),
-    /// How often the journal is replaced by whoever may write Leases.
+    /// How often an attacker replaces the journal.
     pub(crate) forgeries: u8,
     /// The Secret with the id that a forged journal gives to N is another token.
     pub(crate) victim: bool,
-    /// The mistake that the rotation makes.
+    /// The mutant instead of the real rotation.
     pub(crate) mutant: Option<Mutant>,
 }
 
-// A digest costs more than a step.
+// A digest is more expensive than a step.
 static OLD: LazyLock<Fingerprint> = LazyLock::new(|| Fingerprint::of("old"));
 static FOREIGN: LazyLock<Fingerprint> = LazyLock::new(|| Fingerprint::of("foreign"));
 static CHANGED: LazyLock<Fingerprint> = LazyLock::new(|| Fingerprint::of("changed"));
@@ -272,7 +272,7 @@ impl Environment for Model {
         match timer {
             Timer::Proof if self.never_accepted || memory.signer_off => Some(Help::Helps),
             Timer::Proof => self.late_proof.then_some(Help::Disturbs),
-            // A node has used what it has read when the overlap has passed since.
+            // A node has joined with what it read when the overlap has passed.
             Timer::Quiet => {
                 (memory.reader.is_none() || memory.reader == value_in(delivery(world))).then_some(Help::Helps)
             }
@@ -286,7 +286,7 @@ impl Environment for Model {
     fn condition(&self, seen: &Observed, step: &Step) -> Option<Condition> {
         Some(match step {
             Step::Abandon { .. } => Condition::Nothing,
-            // A creation may arrive late too: it is conditional on a free name.
+            // A creation can also arrive late. It is conditional on a free name.
             Step::Create { .. }
             | Step::Repair { .. }
             | Step::DeleteEmpty { .. }
@@ -301,9 +301,8 @@ impl Environment for Model {
     }
 
     fn applied(&self, world: &mut World, step: &Step) {
-        // What was right when it was intended, and was made wrong while it was in flight: no step can be conditional on two
-        // objects. A former holder's step may be in flight for any time, until the run has ended; or until a later one has,
-        // where nothing shows any more that there was another.
+        // A step that became wrong while it was in flight is excused: no step can be conditional on two objects. The step of a
+        // former holder may be in flight until the run has ended, or, if the objects no longer show that run, until a later one has.
         let in_flight = world.ended.is_none() || world.memory.new_lost;
         let excused = world.memory.raced || self.others.0 > 0 && world.memory.disturbed && in_flight;
         let fault = fault(world, step).filter(|_| !excused);
@@ -319,7 +318,7 @@ impl Environment for Model {
                 let unknown = |run: &Run| run.direction.is_rollback() || run.record.new.is_none();
                 world.memory.late_creation = run.is_none_or(unknown);
                 world.memory.foreign_token = false;
-                // A node that has read a token which is gone was rejected long since.
+                // A node that had read a deleted token was rejected before.
                 let new = world.seen.new.value();
                 world.memory.reader = world.memory.reader.filter(|read| Some(*read) != new);
             }
@@ -380,7 +379,7 @@ impl Environment for Model {
                 for forge in FORGERIES {
                     let mut record = honest.clone();
                     forge(&mut record, &world.seen);
-                    // Whoever takes N's id out of the journal hides N: it stays until it expires.
+                    // An attacker who removes N's id from the journal hides N, which stays until it expires.
                     if !created || record.new == honest.new {
                         let run = Run::begin(RunId::placeholder(), record);
                         all.push(Run {
@@ -402,7 +401,7 @@ impl Environment for Model {
         if wrong_run || delivery || memory.away.is_some() {
             return Ok(Refusal::Waits);
         }
-        Err(format!("refuses without a cause: {blockers:?}"))
+        Err(format!("refused without a cause: {blockers:?}"))
     }
 
     fn unsafe_because(&self, world: &World) -> Option<String> {
@@ -433,7 +432,7 @@ const FORGERIES: [Forgery; 6] = [
     |record, _| (record.new, record.delivered) = (None, false),
     |record, _| record.delivered = false,
     |record, _| (record.abandoned, record.place) = (record.place.take(), None),
-    // What the delivery holds is O.
+    // The content of the delivery is O.
     |record, seen| {
         if let Delivery::Holds { content, .. } = &seen.delivery {
             record.old.value = content.value;
@@ -443,7 +442,7 @@ const FORGERIES: [Forgery; 6] = [
     |record, seen| record.new = journal_of(seen).new,
 ];
 
-/// A journal by what there is.
+/// A journal from the observed state.
 fn journal_of(seen: &Observed) -> Record {
     Record {
         old: old(),
@@ -456,7 +455,7 @@ fn journal_of(seen: &Observed) -> Record {
 }
 
 impl Model {
-    /// What follows from the rest of what is observed.
+    /// Derived observations.
     fn settle(&self, world: &mut World) {
         let seen = &mut world.seen;
         for token in [&mut seen.old, &mut seen.new] {
@@ -479,7 +478,7 @@ impl Model {
     }
 }
 
-/// What is really in the delivery, for those who can read it.
+/// The real content of the delivery, also on another host.
 fn delivery(world: &World) -> &Delivery {
     match &world.memory.away {
         Some(_) if world.memory.given_up => &Delivery::None,
@@ -495,21 +494,21 @@ fn value_in(delivery: &Delivery) -> Option<Fingerprint> {
     }
 }
 
-fn is_alive(token: &TokenState, value: Fingerprint) -> bool {
+fn holds_valid(token: &TokenState, value: Fingerprint) -> bool {
     value != *FOREIGN && token.works(value)
 }
 
-fn old_is_alive(seen: &Observed) -> bool {
-    is_alive(&seen.old, *OLD)
+fn old_is_valid(seen: &Observed) -> bool {
+    holds_valid(&seen.old, *OLD)
 }
 
-fn new_is_alive(seen: &Observed) -> bool {
-    seen.new.value().is_some_and(|value| is_alive(&seen.new, value))
+fn new_is_valid(seen: &Observed) -> bool {
+    seen.new.value().is_some_and(|value| holds_valid(&seen.new, value))
 }
 
 /// Whether a Secret holds this value, and every API server accepts it.
 fn works(seen: &Observed, value: Fingerprint) -> bool {
-    let works = |token: &TokenState| is_alive(token, value) && token.acceptance.is_accepted();
+    let works = |token: &TokenState| holds_valid(token, value) && token.acceptance.is_accepted();
     works(&seen.old) || works(&seen.new)
 }
 
@@ -523,10 +522,10 @@ fn unhealthy(world: &World) -> Option<&'static str> {
     if named.is_some_and(fails) {
         return Some("the delivery names a token that does not work");
     }
-    (world.memory.reader.is_some_and(fails)).then_some("a node has read a token that does not work any more")
+    (world.memory.reader.is_some_and(fails)).then_some("a node has read a token that no longer works")
 }
 
-/// What no step of ours must ever have done, since each is conditional on what it changes.
+/// What no step of the run may ever do, since each is conditional on what it changes.
 fn trespass(memory: &Memory, step: &Step) -> Option<&'static str> {
     match step {
         Step::Deliver { .. } if memory.foreign_content => Some("a foreign value was overwritten"),
@@ -545,7 +544,7 @@ fn trespass(memory: &Memory, step: &Step) -> Option<&'static str> {
     }
 }
 
-/// What a step of ours must not have done by the look that it was decided on.
+/// What no step of the run may do by the observation that it was decided on.
 fn fault(world: &World, step: &Step) -> Option<&'static str> {
     let (seen, memory) = (&world.seen, &world.memory);
     if seen.another_cluster.is_some() {
@@ -558,21 +557,21 @@ fn fault(world: &World, step: &Step) -> Option<&'static str> {
                 .run
                 .as_ref()
                 .is_some_and(|run| run.direction == Direction::Forward);
-            let early = seen.old.signed && old_is_alive(seen) && !seen.new.signed;
+            let early = seen.old.signed && old_is_valid(seen) && !seen.new.signed;
             (forward && early && !memory.hurt).then_some("delivered before cluster-info was signed")
         }
         Step::Revoke { which: Which::Old, .. } if memory.noise != Noise::None && !memory.retired => {
             Some("O was deleted while another writer wrote it back")
         }
-        Step::Revoke { .. } if !old_is_alive(seen) && !new_is_alive(seen) => Some("the last valid token was deleted"),
-        Step::Abandon { .. } if !memory.given_up => Some("a delivery was abandoned that nobody had given up"),
+        Step::Revoke { .. } if !old_is_valid(seen) && !new_is_valid(seen) => Some("the last valid token was deleted"),
+        Step::Abandon { .. } if !memory.given_up => Some("a delivery was abandoned without --force=target"),
         _ => None,
     }
 }
 
 fn ended_wrong(world: &World) -> Option<String> {
     let (seen, memory) = (&world.seen, &world.memory);
-    // A former holder's step has arrived, and nothing shows any more that there was a rotation before.
+    // The step of a former holder has arrived, and the objects no longer show the earlier rotation.
     if memory.hurt && memory.new_lost {
         return None;
     }
@@ -586,11 +585,11 @@ fn ended_wrong(world: &World) -> Option<String> {
         }
         Direction::Rollback => {
             let new = seen.new.secret.as_ref();
-            // Without its mark no process but the one that created it knows N.
+            // Without its mark, only the process that created N knows it.
             let unknown = new.is_some_and(|new| new.mark.is_none());
             let new_is_gone =
                 new.is_none() && (rejected(Which::New) || memory.new_lost) || unknown || memory.late_creation;
-            // A late delivery of an N that no process knows any more, and that works.
+            // A late delivery of a working N that no process knows.
             let names_old = names(Some(*OLD)) || memory.new_lost && ends_on_new;
             let restored = new_is_gone && names_old && (works(seen, *OLD) || memory.old_lost || memory.hurt);
             restored || unknown && on_new

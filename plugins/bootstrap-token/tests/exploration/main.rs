@@ -1,8 +1,8 @@
-//! The real stages, walked through every state of a small model of Kubernetes, nodes, operators and other writers.
+//! The model checker: walks the real stages through every state of a model of Kubernetes, nodes, operators and other writers.
 //!
 //! The number of states is printed (`cargo test -p kubectl-bootstrap-token --test exploration -- --nocapture`).
 
-#![expect(clippy::print_stdout, reason = "the number of states is part of what the test says")]
+#![expect(clippy::print_stdout, reason = "the number of states is part of the result")]
 
 mod environment;
 mod mutants;
@@ -28,7 +28,7 @@ fn model(to: To, budget: Budget) -> Model {
     }
 }
 
-/// With another operator who asks for the rollback.
+/// With another operator who requests the rollback.
 fn rolled_back(to: To, budget: Budget) -> Model {
     Model {
         others: (0, 1),
@@ -49,7 +49,7 @@ fn nothing_is_lost(name: &str, model: &Model) {
     }
 }
 
-/// What the environment may do, by name.
+/// A named disturbance by the environment.
 type Disturbance = (&'static str, fn(&mut Budget));
 
 const NOTHING_ELSE: Disturbance = ("nothing else", |_| {});
@@ -132,7 +132,7 @@ fn several_servers_that_learn_late_lose_nothing() {
 }
 
 #[test]
-fn a_server_that_is_not_asked_loses_nothing() {
+fn a_server_that_is_not_probed_loses_nothing() {
     for to in [To::Nothing, To::Secret] {
         let budget = budget(|it| (it.forgets, it.reapplies) = (1, 1));
         let model = Model {
@@ -140,7 +140,7 @@ fn a_server_that_is_not_asked_loses_nothing() {
             ..rolled_back(to, budget)
         };
         nothing_is_lost(
-            "a server that is not asked, a lost value, a re-apply and a rollback",
+            "a server that is not probed, a lost value, a re-apply and a rollback",
             &model,
         );
     }
@@ -165,14 +165,14 @@ fn a_signer_that_loses_an_update_or_is_off_loses_nothing() {
     }
 }
 
-/// A file has no former holder: its lock lasts as long as the process that holds it.
+/// There is no former holder of a file: its lock ends with the process.
 #[test]
 fn a_file_on_another_host_is_left_alone() {
     let budget = budget(|it| (it.hosts, it.expiries) = (2, 1));
     nothing_is_lost("another host", &rolled_back(To::File, budget));
 }
 
-/// Nor does it have one when its host is lost: what would arrive late is in the file that was given up.
+/// There is no former holder either: a late write would be in the abandoned file.
 #[test]
 fn a_file_on_a_host_that_is_lost_is_abandoned() {
     for (name, disturb) in [NOTHING_ELSE].into_iter().chain(DISTURBANCES) {
@@ -196,9 +196,9 @@ fn a_new_token_that_is_never_accepted_is_rolled_back() {
     }
 }
 
-/// Whoever may write Leases can put any journal there, an old one of the same run among them.
+/// An attacker who may write Leases can write any journal, including an old one of the same run.
 #[test]
-fn a_forged_journal_delays_and_does_nothing_else() {
+fn a_forged_journal_only_delays() {
     let reader = budget(|it| it.readers = 1);
     for to in [To::Nothing, To::Secret, To::File] {
         for victim in [false, true] {
@@ -223,7 +223,7 @@ fn a_forged_journal_delays_and_does_nothing_else() {
     }
 }
 
-/// With the login of the token that would be revoked, or with something of another cluster, nothing is written.
+/// With the login of the token that would be revoked, or a delivery of another cluster, nothing is written.
 #[test]
 fn a_command_with_the_wrong_login_or_cluster_changes_nothing() {
     for to in [To::Nothing, To::Secret, To::File] {
@@ -232,8 +232,8 @@ fn a_command_with_the_wrong_login_or_cluster_changes_nothing() {
     }
 }
 
-/// GitOps writes O back, as often as it likes: the third time turns the run back; after *retire* it is not done before there
-/// was a whole overlap without it.
+/// GitOps writes O back repeatedly. The third time, the run rolls back. After *retire*, it is done only after a whole overlap without
+/// such a write.
 #[test]
 fn another_writer_that_writes_the_old_token_back_loses_nothing() {
     for (to, reapplies, readers) in [(To::Secret, 3, 1), (To::Secret, 4, 0), (To::File, 3, 0)] {
@@ -243,7 +243,7 @@ fn another_writer_that_writes_the_old_token_back_loses_nothing() {
 }
 
 #[test]
-fn seeded_mutants_are_found() {
+fn all_mutants_are_found() {
     let quiet = Budget::default();
     let reader = budget(|it| it.readers = 1);
     let expiry = budget(|it| it.expiries = 1);

@@ -1,6 +1,6 @@
-//! Mistakes in the rotation. The model checker must find each, or it proves nothing.
+//! Mutants of the rotation. The model checker must find each of them.
 //!
-//! Each is the real decision about something that is not so: what it then does is what a rotation would do that does not check.
+//! A mutant makes the real decision from a changed observation, as a rotation without that check would.
 
 use engine::credential::{Acceptance, Validity};
 use engine::direction::Direction;
@@ -11,52 +11,52 @@ use kubectl_bootstrap_token::rotation::record::{Record, TokenRef};
 
 use crate::environment::{Run, holds, old};
 
-/// One mistake.
+/// One mutant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mutant {
     /// N is delivered before the API server accepts it.
     NotAccepted,
     /// O is deleted before N is delivered.
     NotDelivered,
-    /// The overlap is not waited for.
+    /// There is no overlap.
     NoOverlap,
     /// In a rollback N is deleted before O is delivered.
     RevokesTooEarly,
     /// A value that is neither O nor N is overwritten.
     Overwrites,
-    /// Once N is delivered it is not checked any more.
+    /// N is not checked after it was delivered.
     NoProof,
-    /// In a rollback a delivery that holds O is left as it is, so that a late delivery still matches it.
+    /// In a rollback a delivery that holds O is not fenced, so that a late delivery matches it.
     NoFence,
     /// In a rollback it is not checked whether O is still valid.
     ExpiredOld,
-    /// A run that rolls forward gives N no mark, so that a late deletion still matches it.
+    /// A run that rolls forward does not fence N, so that a late deletion matches it.
     NoMark,
     /// N is delivered before cluster-info is signed with it.
     NotSigned,
-    /// One API server's answer is taken for that of all.
+    /// The result of one API server counts for all.
     OneServer,
     /// A token that is about to expire counts as valid.
     NoMargin,
-    /// A token counts as rejected as soon as its Secret is gone.
+    /// A token counts as rejected when its Secret is deleted.
     NoConfirmation,
-    /// An API server that is not asked is not given the time to forget a token.
+    /// The run does not wait for the cache of an API server that is not probed.
     NoCache,
-    /// A file on another host is abandoned although the operator has not said that it is lost.
+    /// A file on another host is abandoned without `--force=target`.
     Abandons,
-    /// Once a file is abandoned, nodes that have read it get no overlap.
+    /// There is no overlap after a file is abandoned.
     NoOverlapAfterAbandoning,
-    /// The overlap goes on when another writer has written O back.
+    /// The overlap continues after another writer has written O back.
     KeepsQuiet,
     /// The login of the command is not checked.
     IgnoresLogin,
-    /// The cluster is not checked once the rotation has begun.
+    /// The cluster is not checked after the rotation has begun.
     IgnoresCluster,
-    /// A resumed run believes the record in its journal.
+    /// A resumed run trusts the record in its journal.
     TrustsJournal,
-    /// A resumed run believes its journal that N was never delivered.
+    /// A resumed run trusts its journal that N was never delivered.
     TrustsDelivered,
-    /// A resumed run believes its journal that it rolls forward.
+    /// A resumed run trusts its journal that it rolls forward.
     TrustsDirection,
 }
 
@@ -85,7 +85,7 @@ impl Mutant {
         decision
     }
 
-    /// What this mutant, or the real rotation, makes of a journal.
+    /// The run that this mutant, or the real rotation, resumes from a journal.
     pub(crate) fn recall(mutant: Option<Self>, seen: &Observed, claimed: Run) -> Option<Run> {
         let claim = claimed.clone();
         let resumed = claimed.resumed(seen);

@@ -1,5 +1,4 @@
-//! The plan that `--dry-run` prints, which is the decision folded over its own predictions; what is refused; and single steps
-//! that the model does not tell apart.
+//! Tests of the plan that `--dry-run` prints, of blockers, and of single steps that the model does not distinguish.
 
 use client::secret::Fingerprint;
 use engine::credential::{Acceptance, Validity};
@@ -30,7 +29,7 @@ fn new() -> TokenRef {
     }
 }
 
-/// A run that has come this far, with a new token that works.
+/// A run in this phase, with a valid new token.
 fn in_progress(seen: &mut Observed, direction: Direction, phase: Phase) -> Run {
     let mut made = secret(new().value);
     made.mark = Some(Direction::Forward);
@@ -174,7 +173,7 @@ fn a_foreign_token_with_the_new_id_is_not_overwritten() {
 }
 
 #[test]
-fn a_value_that_is_neither_is_left_where_it_is() {
+fn a_value_that_is_neither_is_not_overwritten() {
     let mut seen = start(To::Secret, false);
     seen.delivery = holds_neither();
     insta::assert_snapshot!(lines(seen.clone(), None), @"refused: secret:kube-system/join/token does not hold bootstrap token oldold; rotate without --deliver: only the token that is rotated is overwritten");
@@ -194,7 +193,7 @@ fn a_value_that_is_neither_is_left_where_it_is() {
     run.timers.insert(Timer::Cache, true);
     seen.old.secret = None;
     seen.old.acceptance = Acceptance::NotAsked;
-    assert_eq!(next(&seen, &run), Next::Done, "nothing depends on it any more");
+    assert_eq!(next(&seen, &run), Next::Done, "nothing depends on it");
 }
 
 #[test]
@@ -205,7 +204,7 @@ fn a_file_is_resumed_on_its_host_only() {
     insta::assert_snapshot!(lines(seen, Some(run)), @"refused: file:/etc/kubernetes/bootstrap-kubelet.conf is on host-1, not here; run the same command on host-1; if that host is lost for good, add --force=target: the file stays as it is, and nodes that read it may find a revoked token");
 }
 
-/// A rotation of a token in a file on another host, which the user has given up.
+/// The plan for a token in a file on a lost host.
 fn lost(direction: Direction, phase: Phase) -> String {
     let mut seen = start(To::File, false);
     let run = in_progress(&mut seen, direction, phase);
@@ -214,7 +213,7 @@ fn lost(direction: Direction, phase: Phase) -> String {
 }
 
 #[test]
-fn a_file_on_a_host_that_is_lost_is_abandoned_and_the_plan_says_which_nodes_are_rejected() {
+fn the_plan_of_an_abandoned_file_names_the_nodes_that_are_rejected() {
     insta::assert_snapshot!(lost(Direction::Forward, Phase::Prove), @"
     prove   abandon file:/etc/kubernetes/bootstrap-kubelet.conf on host-1: nodes that read oldold there will be rejected
     prove   wait for nodes that have read oldold to join (--overlap)
@@ -253,7 +252,7 @@ fn a_run_delivers_to_one_place_only() {
 }
 
 #[test]
-fn what_cannot_be_rotated_is_refused() {
+fn unsafe_rotations_are_refused() {
     let changes: [fn(&mut Observed); 7] = [
         |seen| seen.old.secret = None,
         |seen| seen.old.secret.as_mut().unwrap().value = None,
@@ -280,7 +279,7 @@ fn what_cannot_be_rotated_is_refused() {
 }
 
 #[test]
-fn what_another_writer_has_changed_is_repaired_before_the_old_token_is_revoked() {
+fn changes_by_another_writer_are_repaired_before_the_old_token_is_revoked() {
     let mut seen = start(To::Secret, false);
     let run = in_progress(&mut seen, Direction::Forward, Phase::Prove);
     seen.delivery = holds(old(), Acceptance::Accepted);
@@ -297,7 +296,7 @@ fn what_another_writer_has_changed_is_repaired_before_the_old_token_is_revoked()
 }
 
 #[test]
-fn an_overdue_proof_turns_back_while_there_is_something_to_turn_back_to() {
+fn an_overdue_proof_starts_a_rollback_while_that_is_possible() {
     let mut seen = start(To::Secret, false);
     let mut run = in_progress(&mut seen, Direction::Forward, Phase::Place);
     seen.new.acceptance = Acceptance::Unknown(String::new());
@@ -332,7 +331,7 @@ fn ready(signing: bool) -> (Observed, Run) {
 }
 
 #[test]
-fn what_was_delivered_must_be_accepted_as_it_is_read() {
+fn a_delivered_token_must_be_accepted_as_it_is_read() {
     let (mut seen, run) = ready(false);
     seen.delivery = holds(new(), Acceptance::Rejected);
     let decision = decide(&seen, &run);
@@ -356,7 +355,7 @@ fn a_signature_is_waited_for_but_not_by_a_delivery_that_names_a_former_token() {
 }
 
 #[test]
-fn a_revoked_token_that_comes_back_may_be_remembered_anew() {
+fn a_revoked_token_that_is_created_again_restarts_the_cache_timer() {
     let (mut seen, mut run) = ready(false);
     let timer = |seen: &Observed, run: &mut Run| {
         run.advance(seen, &decide(seen, run), &mut Placeholder);
@@ -370,7 +369,7 @@ fn a_revoked_token_that_comes_back_may_be_remembered_anew() {
     assert_eq!(timer(&seen, &mut run), None);
 }
 
-/// What a resumed run makes of a journal that claims N, by what its Secret says.
+/// A run that is resumed from a journal with N, and N's Secret with this mark and origin.
 fn resumed(direction: Direction, mark: Option<Direction>, replaces: Option<TokenRef>) -> Option<Run> {
     let mut seen = start(To::Secret, false);
     let run = in_progress(&mut seen, direction, Phase::Place);
@@ -386,7 +385,7 @@ fn resumed(direction: Direction, mark: Option<Direction>, replaces: Option<Token
 }
 
 #[test]
-fn a_resumed_run_knows_the_new_token_by_the_mark_and_the_origin_on_its_secret() {
+fn a_resumed_run_recognizes_the_new_token_by_mark_and_origin() {
     let forward = Direction::Forward;
     let known = |run: Option<Run>| run.and_then(|run| run.record.new);
     assert_eq!(known(resumed(forward, Some(forward), Some(old()))), Some(new()));

@@ -77,11 +77,11 @@ async fn create_defaults_to_one_hour_and_the_kubeadm_group() -> Result<()> {
 #[case::negative(&["--ttl", "-1h"], "--never-expires")]
 #[case::long(&["--ttl", "25h"], "--allow-long")]
 #[case::masters(&["--groups", "system:masters"], "does not begin with system:bootstrappers:")]
-#[case::space(&["--groups", "system:bootstrappers:a, system:bootstrappers:b"], "has a space in it")]
+#[case::space(&["--groups", "system:bootstrappers:a, system:bootstrappers:b"], "contains a space")]
 #[case::comma(&["--groups", "system:bootstrappers:a,"], "a comma too many")]
 #[case::usage(&["--usages", "everything"], "authentication or signing")]
-#[case::groups_of_a_signer(&["--usages", "signing", "--groups", "system:bootstrappers:a"], "not for authentication")]
-#[case::secret_of_a_dry_run(&["--dry-run", "-o", "json", "--show-token"], "makes no token")]
+#[case::groups_of_a_signer(&["--usages", "signing", "--groups", "system:bootstrappers:a"], "needs the usage authentication")]
+#[case::token_of_a_dry_run(&["--dry-run", "-o", "json", "--show-token"], "creates no token")]
 #[tokio::test(flavor = "multi_thread")]
 async fn create_rejects_invalid_flags_before_any_request(#[case] flags: &[&str], #[case] message: &str) -> Result<()> {
     let shell = shell(bare().await?).await?;
@@ -184,15 +184,17 @@ async fn create_list_and_extend_use_the_clock_of_the_api_server() -> Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn create_warns_when_nodes_cannot_join_with_the_token() -> Result<()> {
     let shell = shell(bare().await?).await?;
-    let made = shell
+    let created = shell
         .bootstrap_token(["create", "--groups", "system:bootstrappers:unbound"])
         .run()
         .await?
         .expect(0)?;
-    ensure!(made.stderr.contains("a node cannot join with it"), "{made}");
+    ensure!(created.stderr.contains("nodes cannot join with it"), "{created}");
     ensure!(
-        made.stderr.contains("rbac apply --group system:bootstrappers:unbound"),
-        "{made}"
+        created
+            .stderr
+            .contains("rbac apply --group system:bootstrappers:unbound"),
+        "{created}"
     );
     Ok(())
 }

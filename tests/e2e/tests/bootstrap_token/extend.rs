@@ -59,7 +59,7 @@ async fn extend_refuses_immutable_and_missing_tokens() -> Result<()> {
         .run()
         .await?
         .expect(1)?;
-    ensure!(gone.stderr.contains("no bootstrap token zzzzzz"), "{gone}");
+    ensure!(gone.stderr.contains("bootstrap token zzzzzz not found"), "{gone}");
     let without = shell.bootstrap_token(["extend", "ext002"]).run().await?.expect(2)?;
     ensure!(without.stderr.contains("--ttl"), "{without}");
     Ok(())
@@ -70,15 +70,15 @@ async fn extend_refuses_an_expired_token() -> Result<()> {
     let plane = bare().await?;
     let shell = shell(plane).await?;
     // The finalizer keeps the Secret, which the token cleaner deletes at once.
-    let mut ended = Raw::new("ended1").with("expiration", "2020-01-01T00:00:00Z");
-    ended.secret.metadata.finalizers = Some(vec!["example.com/hold".to_owned()]);
-    ended.create(plane).await?;
+    let mut expired = Raw::new("ended1").with("expiration", "2020-01-01T00:00:00Z");
+    expired.secret.metadata.finalizers = Some(vec!["example.com/hold".to_owned()]);
+    expired.create(plane).await?;
     let refused = shell
         .bootstrap_token(["extend", "ended1", "--ttl", "1h"])
         .run()
         .await?
         .expect(1)?;
-    ensure!(refused.stderr.contains("has ended already"), "{refused}");
+    ensure!(refused.stderr.contains("has expired"), "{refused}");
     e2e::until("the token cleaner to delete it", async || {
         Ok((cluster::row(&shell, "ended1").await?["state"] == "deleting").then_some(()))
     })
@@ -116,7 +116,7 @@ async fn extend_does_not_overwrite_concurrent_changes() -> Result<()> {
     held.release();
     extending.signal(Signal::CONT)?;
     let refused = extending.finish().await?.expect(1)?;
-    ensure!(refused.stderr.contains("somebody else has changed it"), "{refused}");
+    ensure!(refused.stderr.contains("was changed concurrently"), "{refused}");
     ensure!(data_of(plane, "ext003").await?["expiration"] == "2999-01-01T00:00:00Z");
     Ok(())
 }

@@ -14,13 +14,13 @@ async fn generate_prints_a_token_that_create_accepts_once() -> Result<()> {
         .await?
         .expect(0)?;
     let token = Printed::read(&generated.stdout)?;
-    let made = shell
+    let created = shell
         .bootstrap_token(["create", "--token-stdin"])
         .stdin(generated.stdout.clone())
         .run()
         .await?
         .expect(0)?;
-    ensure!(made.stdout == generated.stdout);
+    ensure!(created.stdout == generated.stdout);
     let again = shell
         .bootstrap_token(["create", "--token-stdin"])
         .stdin(generated.stdout)

@@ -87,7 +87,7 @@ async fn kubeconfig_requires_a_choice_when_cluster_info_and_kubeconfig_differ() 
     let by_name = ["kubeconfig", &token.id, "--server", &other];
     let refused = shell.bootstrap_token(by_name).run().await?.expect(1)?;
     ensure!(
-        refused.stdout.is_empty() && refused.stderr.contains("do not agree"),
+        refused.stdout.is_empty() && refused.stderr.contains("kubeconfig in use differ"),
         "{refused}"
     );
     cluster::prints_nothing_of(&refused, token.secret())?;

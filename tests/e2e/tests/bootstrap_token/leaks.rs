@@ -1,4 +1,4 @@
-//! A token is printed where it was asked for, and nowhere else.
+//! A token is printed only where it was requested.
 
 use anyhow::{Result, ensure};
 use base64::Engine as _;

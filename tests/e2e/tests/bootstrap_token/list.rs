@@ -69,7 +69,7 @@ const SECRET: &str = "0a1b2c3d4e5f6g7h";
     "system:masters",
     "does not begin with system:bootstrappers:"
 )]
-#[case::every("rej002", "auth-extra-groups", "system:bootstrappers", "is given to every token")]
+#[case::every("rej002", "auth-extra-groups", "system:bootstrappers", "is a group of every token")]
 #[case::upper_group(
     "rej003",
     "auth-extra-groups",
@@ -81,7 +81,7 @@ const SECRET: &str = "0a1b2c3d4e5f6g7h";
     "rej005",
     "auth-extra-groups",
     "system:bootstrappers:a, system:bootstrappers:b",
-    "has a space in it"
+    "contains a space"
 )]
 #[case::newline(
     "rej006",
@@ -103,7 +103,7 @@ async fn list_explains_tokens_that_the_api_server_rejects(
     let shell = shell(plane).await?;
     let raw = Raw::new(id).with(key, value);
     raw.create(plane).await?;
-    refused_and_explained(&shell, plane, &raw.id, why).await
+    rejected_and_explained(&shell, plane, &raw.id, why).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,14 +113,14 @@ async fn list_explains_secrets_of_the_wrong_type_or_namespace() -> Result<()> {
     let mut opaque = Raw::new("rej010");
     opaque.secret.type_ = Some("Opaque".to_owned());
     opaque.create(plane).await?;
-    refused_and_explained(&shell, plane, "rej010", "of type \"Opaque\"").await?;
+    rejected_and_explained(&shell, plane, "rej010", "of type \"Opaque\"").await?;
     let mut elsewhere = Raw::new("rej011");
     elsewhere.secret.metadata.namespace = Some("default".to_owned());
     elsewhere.create(plane).await?;
-    refused_and_explained(&shell, plane, "rej011", "in namespace default, not in kube-system").await
+    rejected_and_explained(&shell, plane, "rej011", "in namespace default, not in kube-system").await
 }
 
-async fn refused_and_explained(
+async fn rejected_and_explained(
     shell: &e2e::Shell,
     plane: &test_cluster::ControlPlane,
     id: &str,
@@ -147,7 +147,7 @@ async fn refused_and_explained(
         .bootstrap_token(["verify", "--token-stdin"])
         .stdin(format!("{id}.{SECRET}\n"));
     let verified = verified.run().await?.expect(1)?;
-    ensure!(verified.stdout.contains("refused"), "{verified}");
+    ensure!(verified.stdout.contains("rejected"), "{verified}");
     cluster::prints_nothing_of(&verified, SECRET)
 }
 
@@ -181,8 +181,11 @@ async fn list_distinguishes_signing_only_and_unused_tokens_from_broken_ones() ->
         .remove("usage-bootstrap-authentication");
     unused.create(plane).await?;
     ensure!(cluster::row(&shell, "none01").await?["state"] == "no-usage");
-    let refused = shell.bootstrap_token(["verify", &signing.id]).run().await?.expect(1)?;
-    ensure!(refused.stdout.contains("not for authentication"), "{refused}");
+    let rejected = shell.bootstrap_token(["verify", &signing.id]).run().await?.expect(1)?;
+    ensure!(
+        rejected.stdout.contains("usages do not include authentication"),
+        "{rejected}"
+    );
     Ok(())
 }
 

@@ -43,8 +43,8 @@ async fn output_of_list_verify_revoke_extend_and_kubeconfig() -> Result<()> {
         $ kubectl-bootstrap_token list -l test=words
         ID       TTL       EXPIRES   USAGES                   GROUPS                     DESCRIPTION   STATE
         words1   <never>   <never>   authentication           system:bootstrappers:gpu   rack 7        active
-        words2   <never>   <never>   authentication           system:bootstrappers       <none>        broken: token-id is not the id in the Secret's name; group "system:bootstrappers" is given to every token and must not be named
-        words3   <never>   <never>   authentication,signing   <none>                     <none>        active: its secret stands in public documentation
+        words2   <never>   <never>   authentication           system:bootstrappers       <none>        broken: token-id is not the id in the Secret's name; group "system:bootstrappers" is a group of every token and must not be named
+        words3   <never>   <never>   authentication,signing   <none>                     <none>        active: its secret is published in documentation
         words4   <never>   <never>   <none>                   <none>                     <none>        broken: usage-bootstrap-authentication is not exactly "true"
         ----- stderr -----
         ----- exit status: 0 -----
@@ -59,9 +59,9 @@ async fn output_of_list_verify_revoke_extend_and_kubeconfig() -> Result<()> {
         "#);
     insta::assert_snapshot!(run(&["verify", "words2"]).await?, @r#"
         $ kubectl-bootstrap_token verify words2
-        token words2 (AAAAAAAAAA): refused
-          because    token-id is not the id in the Secret's name
-          because    group "system:bootstrappers" is given to every token and must not be named
+        token words2 (AAAAAAAAAA): rejected
+          reason     token-id is not the id in the Secret's name
+          reason     group "system:bootstrappers" is a group of every token and must not be named
         ----- stderr -----
         ----- exit status: 1 -----
         "#);
@@ -73,9 +73,9 @@ async fn output_of_list_verify_revoke_extend_and_kubeconfig() -> Result<()> {
         To be revoked: 2 bootstrap tokens
           words1   <never>   rack 7
           words4   <never>
-        Nodes that have joined go on: they have certificates of their own.
-        Nodes that are rebuilt or reset, or were away until their certificate had ended, need another token to come back.
-        A certificate that somebody got with a token stays valid until its end: revoking the token does not take it back.
+        Nodes that have joined are not affected: they have their own certificates.
+        Nodes that are rebuilt or reset, or whose certificate expired while they were off, need another token to join.
+        Certificates that were issued to holders of the token are valid until they expire: Kubernetes cannot revoke them.
         ----- exit status: 0 -----
         "#);
     insta::assert_snapshot!(run(&["revoke", "-l", "test=words"]).await?, @r#"
@@ -86,9 +86,9 @@ async fn output_of_list_verify_revoke_extend_and_kubeconfig() -> Result<()> {
           words2   <never>
           words3   <never>
           words4   <never>
-        Nodes that have joined go on: they have certificates of their own.
-        Nodes that are rebuilt or reset, or were away until their certificate had ended, need another token to come back.
-        A certificate that somebody got with a token stays valid until its end: revoking the token does not take it back.
+        Nodes that have joined are not affected: they have their own certificates.
+        Nodes that are rebuilt or reset, or whose certificate expired while they were off, need another token to join.
+        Certificates that were issued to holders of the token are valid until they expire: Kubernetes cannot revoke them.
         error: this changes credentials, and there is no terminal to confirm it on
         hint: pass --yes to continue, or --dry-run to print the plan
         ----- exit status: 1 -----
@@ -96,14 +96,14 @@ async fn output_of_list_verify_revoke_extend_and_kubeconfig() -> Result<()> {
     insta::assert_snapshot!(run(&["extend", "words1", "--ttl", "2d"]).await?, @r#"
         $ kubectl-bootstrap_token extend words1 --ttl 2d
         ----- stderr -----
-        error: --ttl 48h0m0s is more than 24h, and whoever has the token can add nodes for that long
-        hint: pass --allow-long if that is meant
+        error: --ttl 48h0m0s is more than 24h: anyone who has the token can add nodes for that long
+        hint: to allow it, pass --allow-long
         ----- exit status: 2 -----
         "#);
     insta::assert_snapshot!(run(&["kubeconfig", "words4"]).await?, @r#"
         $ kubectl-bootstrap_token kubeconfig words4
         ----- stderr -----
-        error: the API server would refuse token words4: usage-bootstrap-authentication is not exactly "true"
+        error: the API server would reject token words4: usage-bootstrap-authentication is not exactly "true"
         ----- exit status: 1 -----
         "#);
     Ok(())

@@ -62,9 +62,9 @@ async fn rbac_show_warns_about_excessive_permissions() -> Result<()> {
         .run()
         .await?
         .expect(0)?;
-    let alarm = format!(
-        "ClusterRoleBinding too-much gives tokens of {group} more than joining needs: ClusterRole cluster-admin"
+    let warning = format!(
+        "ClusterRoleBinding too-much grants tokens in {group} more than joining needs: ClusterRole cluster-admin"
     );
-    ensure!(output.stderr.contains(&alarm), "{output}");
+    ensure!(output.stderr.contains(&warning), "{output}");
     Ok(())
 }

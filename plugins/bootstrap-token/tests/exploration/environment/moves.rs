@@ -1,4 +1,4 @@
-//! What happens in the model while a rotation is in progress, and where each of it was learnt.
+//! What can happen in the model during a rotation, with sources.
 
 use client::secret::Fingerprint;
 use engine::credential::{Acceptance, Validity};
@@ -10,28 +10,28 @@ use kubectl_bootstrap_token::rotation::step::Which;
 use model::{Help, Move};
 
 use super::{
-    Budget, CHANGED, FOREIGN, Model, Noise, OLD, World, delivery, first_id, holds, holds_neither, is_alive,
-    new_is_alive, old, old_is_alive, secret, unhealthy, value_in, works,
+    Budget, CHANGED, FOREIGN, Model, Noise, OLD, World, delivery, first_id, holds, holds_neither, holds_valid,
+    new_is_valid, old, old_is_valid, secret, unhealthy, value_in, works,
 };
 
 const BOTH: [Which; 2] = [Which::Old, Which::New];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Kubernetes at work, or an operator who follows a hint.
+    /// Kubernetes, or an operator who follows a hint.
     Works,
     /// A node.
     Reads,
-    /// A time to live that is shorter than the run.
+    /// The lifetime of a token is shorter than the run.
     Ages,
-    /// What comes to a token that is about to expire, by itself.
+    /// A token that is about to expire expires, and is deleted.
     Expires,
     /// Interference.
     Disturbs,
 }
 
-/// How a Secret is tampered with. The value is the attacker's own.
-type Way = fn(&mut SecretState, Option<Fingerprint>);
+/// A change of a Secret by an attacker, with a value of their own.
+type Tampering = fn(&mut SecretState, Option<Fingerprint>);
 
 struct Moves<'a> {
     model: &'a Model,
@@ -39,7 +39,7 @@ struct Moves<'a> {
     found: Vec<Move<Model>>,
 }
 
-/// All of them.
+/// All moves.
 pub(super) fn of(model: &Model, world: &World) -> Vec<Move<Model>> {
     let found = Vec::new();
     let mut moves = Moves { model, world, found };
@@ -83,13 +83,13 @@ impl Moves<'_> {
         self.world.memory.left
     }
 
-    /// Each API server has a lister of its own, and remembers for ten seconds which token it accepted
+    /// Each API server has its own watch, and caches accepted tokens for ten seconds
     /// (kubernetes/kubernetes `pkg/kubeapiserver/options/authentication.go`, 1.36).
     fn servers(&mut self) {
         let (seen, model) = (&self.world.seen, self.model);
         let rotated = self.world.run.as_ref().map_or(*OLD, |run| run.record.old.value);
-        let old_works = is_alive(&seen.old, rotated);
-        let new_works = new_is_alive(seen) && !model.never_accepted;
+        let old_works = holds_valid(&seen.old, rotated);
+        let new_works = new_is_valid(seen) && !model.never_accepted;
         for (which, works) in [(Which::Old, old_works), (Which::New, new_works)] {
             let acceptance = &seen.token(which).acceptance;
             let goal = if works {
@@ -111,13 +111,17 @@ impl Moves<'_> {
             });
         }
         if self.world.memory.remembered.is_some() {
-            self.may(Kind::Works, "the API server that is not asked forgets", |to| {
-                to.memory.remembered = None;
-            });
+            self.may(
+                Kind::Works,
+                "the token expires from the cache of the API server that is not probed",
+                |to| {
+                    to.memory.remembered = None;
+                },
+            );
         }
     }
 
-    /// The bootstrap signer looks when a token changes, and loses an update now and then
+    /// The bootstrap signer acts when a token changes, and sometimes loses an update
     /// (kubernetes/kubernetes `pkg/controller/bootstrap/bootstrapsigner.go`, 1.36; kubernetes/kubernetes#109233).
     fn signer(&mut self) {
         if !self.model.signing || !self.world.memory.event || self.world.memory.signer_off {
@@ -125,8 +129,8 @@ impl Moves<'_> {
         }
         self.may(Kind::Works, "the signer signs", |to| {
             to.memory.event = false;
-            to.seen.old.signed = old_is_alive(&to.seen);
-            to.seen.new.signed = new_is_alive(&to.seen);
+            to.seen.old.signed = old_is_valid(&to.seen);
+            to.seen.new.signed = new_is_valid(&to.seen);
         });
         if self.left().lost_signatures > 0 {
             self.may(Kind::Disturbs, "the signer loses an update", |to| {
@@ -136,7 +140,7 @@ impl Moves<'_> {
         }
     }
 
-    /// A node reads the delivery once, when it starts, and has joined a while later.
+    /// A node reads the delivery when it starts, and joins later.
     fn nodes(&mut self) {
         if self.world.memory.reader.is_some() {
             self.may(Kind::Works, "the node has joined", |to| to.memory.reader = None);
@@ -150,7 +154,7 @@ impl Moves<'_> {
         }
     }
 
-    /// What a refusal asks for.
+    /// What a refusal requires of the operator.
     fn operators(&mut self) {
         let (seen, memory) = (&self.world.seen, &self.world.memory);
         let Some(run) = self.world.run.as_ref().filter(|_| !self.world.is_sending()) else {
@@ -160,19 +164,19 @@ impl Moves<'_> {
             return;
         }
         if seen.login.is_some() || seen.another_cluster.is_some() {
-            self.may(Kind::Works, "it is run as it should be", |to| {
+            self.may(Kind::Works, "it is run with the right login and cluster", |to| {
                 (to.seen.login, to.seen.another_cluster) = (None, None);
             });
             return;
         }
         if memory.away.is_some() {
             if !memory.given_up {
-                self.may(Kind::Works, "it is run again on its host", |to| {
+                self.may(Kind::Works, "it is run again on the host of the file", |to| {
                     to.seen.delivery = to.memory.away.take().unwrap_or(Delivery::Missing);
                 });
             }
             if self.left().losses > 0 {
-                self.may(Kind::Works, "the operator says that its host is lost", |to| {
+                self.may(Kind::Works, "the operator passes --force=target", |to| {
                     to.memory.left.losses -= 1;
                     to.memory.given_up = true;
                     to.seen.lost = true;
@@ -200,8 +204,8 @@ impl Moves<'_> {
         );
     }
 
-    /// What is not about to expire when a step is intended does not expire before that arrives: five minutes are longer than
-    /// any write that is not held up.
+    /// A token that is not about to expire when a step is intended does not expire before the step arrives: five minutes are longer
+    /// than any undelayed write.
     fn time(&mut self) {
         for which in BOTH {
             let Some(secret) = &self.world.seen.token(which).secret else {
@@ -272,7 +276,7 @@ impl Moves<'_> {
         }
     }
 
-    /// GitOps, a static manifest, a loop of `kubectl apply`. An apply leaves our annotations, a replace does not.
+    /// GitOps, a static manifest, a loop of `kubectl apply`. An apply keeps our annotations, a replace does not.
     fn reapplies(&mut self) {
         if self.left().reapplies == 0 || self.world.is_sending() {
             return;
@@ -330,16 +334,16 @@ impl Moves<'_> {
         if self.left().tampers == 0 {
             return;
         }
-        let ways: [(&str, Way); 4] = [
-            ("gives another value to", |secret, other| secret.value = other),
-            ("takes a usage from", |secret, _| secret.validity = Validity::Invalid),
-            ("takes the value from", |secret, _| secret.value = None),
-            ("takes the mark from", |secret, _| secret.mark = None),
+        let ways: [(&str, Tampering); 4] = [
+            ("sets another value of", |secret, other| secret.value = other),
+            ("removes a usage of", |secret, _| secret.validity = Validity::Invalid),
+            ("removes the value of", |secret, _| secret.value = None),
+            ("removes the mark of", |secret, _| secret.mark = None),
         ];
         let other = Some(*CHANGED);
         for which in BOTH {
             for (what, way) in ways {
-                // Without its mark a Secret is known by the value that was drawn for it.
+                // Without its mark, a Secret is recognized by the drawn value.
                 let new = self.world.run.as_ref().and_then(|run| run.record.new.as_ref());
                 let drawn = new.map(|new| new.value) == self.world.seen.new.value();
                 let token = self.world.seen.token(which);
@@ -394,7 +398,7 @@ impl Moves<'_> {
                 });
             }
         }
-        // One of two thousand million ids, and one that was just drawn.
+        // The id that was just drawn is one of two billion.
         let record = world.run.as_ref().map(|run| &run.record);
         let drawn = record.is_some_and(|record| record.new.is_some() && !record.delivered);
         if left.collisions > 0 && world.is_sending() && drawn && world.seen.new.secret.is_none() {

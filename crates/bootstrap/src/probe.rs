@@ -1,9 +1,9 @@
-//! Asks the API server about a token, with the token itself: the only proof that it works, or that it does not any more.
+//! Probes an API server with a token: the only proof that it accepts or rejects the token.
 //!
-//! A success is kept by the API server for 10 seconds, so that a token that was used, and is deleted, works on for that
-//! long; a refusal is not kept (`TokenSuccessCacheTTL` of `pkg/kubeapiserver/options/authentication.go`, Kubernetes 1.36.3).
+//! The API server caches that it accepted a token for 10 seconds, even if the token is deleted. It does not cache a rejection
+//! (`TokenSuccessCacheTTL` in `pkg/kubeapiserver/options/authentication.go`, Kubernetes 1.36.3).
 
-use client::error::Error as Shown;
+use client::error::Error;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::{
     NonResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
@@ -12,32 +12,32 @@ use kube::api::{Api, PostParams};
 
 use crate::token::TokenId;
 
-/// What the API server says of a token.
+/// What an API server answers to a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// It is let in.
+pub enum ProbeResult {
+    /// The token is accepted.
     Accepted {
-        /// As whom; `None` where the server does not tell (before Kubernetes 1.28).
+        /// The user that it authenticates as. `None` before Kubernetes 1.28.
         user: Option<String>,
-        /// In which groups.
+        /// The groups of the user.
         groups: Vec<String>,
     },
-    /// 401.
-    Refused,
-    /// There was no answer, or none that proves anything; in a sentence.
+    /// The token is rejected (401).
+    Rejected,
+    /// Neither is proven, with the reason.
     Unknown(String),
 }
 
-impl Answer {
-    /// Whether it is let in.
+impl ProbeResult {
+    /// Whether the token is accepted.
     pub fn is_accepted(&self) -> bool {
         matches!(self, Self::Accepted { .. })
     }
 }
 
-/// Asks with a client that carries the token of this id and nothing else
+/// Probes with a client whose only credential is the token with this id
 /// ([`Connection::with_token`](client::connection::Connection::with_token)).
-pub async fn ask(client: &kube::Client, id: &TokenId) -> Answer {
+pub async fn probe(client: &kube::Client, id: &TokenId) -> ProbeResult {
     let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
     match reviews
         .create(&PostParams::default(), &SelfSubjectReview::default())
@@ -47,17 +47,16 @@ pub async fn ask(client: &kube::Client, id: &TokenId) -> Answer {
             let info = review.status.and_then(|status| status.user_info).unwrap_or_default();
             of_user(id, info.username, info.groups.unwrap_or_default())
         }
-        // It knows who we are, and grants us nothing.
-        Err(kube::Error::Api(status)) if status.code == 403 => of_stranger(id, &status.message),
-        // Kubernetes before 1.28 does not serve it; 404 is said before or after the token is looked at.
-        Err(kube::Error::Api(status)) if status.code == 404 => ask_older(client, id).await,
+        Err(kube::Error::Api(status)) if status.code == 403 => of_forbidden(id, &status.message),
+        // Kubernetes before 1.28 does not serve it. The 404 can come before authentication, so it proves nothing.
+        Err(kube::Error::Api(status)) if status.code == 404 => probe_before_1_28(client, id).await,
         Err(error) => of_error(error),
     }
 }
 
-/// The question that every Kubernetes answers to everybody who is let in.
-async fn ask_older(client: &kube::Client, id: &TokenId) -> Answer {
-    let question = SelfSubjectAccessReview {
+/// Every Kubernetes answers this review to every authenticated user.
+async fn probe_before_1_28(client: &kube::Client, id: &TokenId) -> ProbeResult {
+    let review = SelfSubjectAccessReview {
         spec: SelfSubjectAccessReviewSpec {
             non_resource_attributes: Some(NonResourceAttributes {
                 path: Some("/version".to_owned()),
@@ -68,43 +67,43 @@ async fn ask_older(client: &kube::Client, id: &TokenId) -> Answer {
         ..SelfSubjectAccessReview::default()
     };
     let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
-    match reviews.create(&PostParams::default(), &question).await {
-        Ok(_) => Answer::Accepted {
+    match reviews.create(&PostParams::default(), &review).await {
+        Ok(_) => ProbeResult::Accepted {
             user: None,
             groups: Vec::new(),
         },
-        Err(kube::Error::Api(status)) if status.code == 403 => of_stranger(id, &status.message),
+        Err(kube::Error::Api(status)) if status.code == 403 => of_forbidden(id, &status.message),
         Err(error) => of_error(error),
     }
 }
 
-/// A proxy in front may log in by itself, and anonymous requests may be let in: only the token's own user proves it.
-fn of_user(id: &TokenId, user: Option<String>, groups: Vec<String>) -> Answer {
+/// Only the token's own user is a proof: a proxy may have used its own login, and anonymous requests may be allowed.
+fn of_user(id: &TokenId, user: Option<String>, groups: Vec<String>) -> ProbeResult {
     match user {
-        Some(user) if user == id.user() => Answer::Accepted {
+        Some(user) if user == id.user() => ProbeResult::Accepted {
             user: Some(user),
             groups,
         },
-        Some(other) => Answer::Unknown(format!("the server took the token's bearer for {other:?}")),
-        None => Answer::Unknown("the server did not say whom it took the token's bearer for".to_owned()),
+        Some(other) => ProbeResult::Unknown(format!("the server authenticated the request as {other:?}")),
+        None => ProbeResult::Unknown("the server did not name the authenticated user".to_owned()),
     }
 }
 
-/// A 403 names the user that was let in and may do nothing.
-fn of_stranger(id: &TokenId, message: &str) -> Answer {
+/// A 403 names the user, which was authenticated but has no permission.
+fn of_forbidden(id: &TokenId, message: &str) -> ProbeResult {
     if message.contains(&format!("{:?}", id.user())) {
-        return Answer::Accepted {
+        return ProbeResult::Accepted {
             user: Some(id.user()),
             groups: Vec::new(),
         };
     }
-    Answer::Unknown("the server refused to answer, and not because of the token".to_owned())
+    ProbeResult::Unknown("the server denied the request for another reason than the token".to_owned())
 }
 
-fn of_error(error: kube::Error) -> Answer {
+fn of_error(error: kube::Error) -> ProbeResult {
     match error {
-        kube::Error::Api(status) if status.code == 401 => Answer::Refused,
-        other => Answer::Unknown(Shown::from(other).to_string()),
+        kube::Error::Api(status) if status.code == 401 => ProbeResult::Rejected,
+        other => ProbeResult::Unknown(Error::from(other).to_string()),
     }
 }
 
@@ -117,14 +116,14 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers the first kind of question, and the second, with these.
-    fn server(review: (u16, Value), older: (u16, Value)) -> kube::Client {
+    /// A server with these responses to the two kinds of review.
+    fn server(review: (u16, Value), before_1_28: (u16, Value)) -> kube::Client {
         let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
         tokio::spawn(async move {
             while let Some((request, answer)) = handle.next_request().await {
                 let (code, body) = match request.uri().path() {
                     "/apis/authentication.k8s.io/v1/selfsubjectreviews" => &review,
-                    "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" => &older,
+                    "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" => &before_1_28,
                     _ => &(599, Value::Null),
                 };
                 let response = Response::builder().status(*code);
@@ -155,26 +154,26 @@ mod tests {
 
     #[rstest]
     #[case::itself(review("system:bootstrap:abcdef"), allowed(), "accepted")]
-    #[case::refused(status(401, "Unauthorized"), allowed(), "refused")]
-    #[case::forbidden_is_no_refusal(status(403, FORBIDDEN), allowed(), "accepted")]
-    #[case::older(status(404, "not found"), allowed(), "accepted")]
-    #[case::older_and_refused(status(404, "not found"), status(401, "Unauthorized"), "refused")]
-    #[case::older_and_forbidden(status(404, "not found"), status(403, FORBIDDEN), "accepted")]
-    #[case::somebody_else(review("kubernetes-admin"), allowed(), "unknown")]
+    #[case::rejected(status(401, "Unauthorized"), allowed(), "rejected")]
+    #[case::forbidden_is_no_rejection(status(403, FORBIDDEN), allowed(), "accepted")]
+    #[case::before_1_28(status(404, "not found"), allowed(), "accepted")]
+    #[case::before_1_28_and_rejected(status(404, "not found"), status(401, "Unauthorized"), "rejected")]
+    #[case::before_1_28_and_forbidden(status(404, "not found"), status(403, FORBIDDEN), "accepted")]
+    #[case::another_user(review("kubernetes-admin"), allowed(), "unknown")]
     #[case::anonymous(status(403, "User \"system:anonymous\" cannot create"), allowed(), "unknown")]
     #[case::broken(status(500, "no"), allowed(), "unknown")]
     #[tokio::test]
-    async fn only_the_tokens_own_user_is_a_yes_and_only_401_is_a_no(
+    async fn only_its_own_user_proves_acceptance_and_only_401_rejection(
         #[case] first: (u16, Value),
         #[case] second: (u16, Value),
         #[case] expected: &str,
     ) {
-        let answer = ask(&server(first, second), &"abcdef".parse().unwrap()).await;
-        let word = match &answer {
-            Answer::Accepted { .. } => "accepted",
-            Answer::Refused => "refused",
-            Answer::Unknown(_) => "unknown",
+        let result = probe(&server(first, second), &"abcdef".parse().unwrap()).await;
+        let word = match &result {
+            ProbeResult::Accepted { .. } => "accepted",
+            ProbeResult::Rejected => "rejected",
+            ProbeResult::Unknown(_) => "unknown",
         };
-        assert_eq!(word, expected, "{answer:?}");
+        assert_eq!(word, expected, "{result:?}");
     }
 }

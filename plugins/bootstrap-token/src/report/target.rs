@@ -1,4 +1,4 @@
-//! The target of a rotation in words, and what a rotation in progress means for a token.
+//! The target of a rotation, and the role of a token in a rotation in progress.
 
 use bootstrap::{TokenId, secret};
 use cli::rotation::leases::{LeasedRotation, LeasedRotations};
@@ -12,15 +12,14 @@ use serde_json::{Map, json};
 use crate::rotation::BootstrapToken;
 use crate::rotation::record::Record;
 
-/// The only side, in words.
+/// The cluster in messages.
 pub(crate) const CLUSTER: &str = "the cluster";
-/// The plugin, as it is typed after `kubectl`.
+/// The name of the plugin after `kubectl`.
 pub(crate) const PLUGIN: &str = <BootstrapToken as engine::rotation::Rotation>::KIND;
 
-/// What the Lease of one token says.
+/// The rotation of one token, by its Lease.
 pub(crate) type Rotation = LeasedRotation<BootstrapToken>;
 
-/// A token, as the target of a rotation.
 pub(crate) fn target(id: &TokenId, commands: Commands) -> Target {
     let mut details = Map::new();
     details.insert("tokenId".to_owned(), json!(id));
@@ -35,7 +34,7 @@ pub(crate) fn target(id: &TokenId, commands: Commands) -> Target {
     }
 }
 
-/// The Lease of a token: beside its Secret, under the same name.
+/// The Lease of a token, with the namespace and the name of its Secret.
 pub(crate) fn lease(id: &TokenId) -> LeaseName {
     LeaseName {
         namespace: secret::NAMESPACE.to_owned(),
@@ -44,22 +43,20 @@ pub(crate) fn lease(id: &TokenId) -> LeaseName {
     }
 }
 
-/// What a rotation in progress means for a token.
+/// The role of a token in a rotation in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Part {
-    /// The id of the token that is rotated.
+pub(crate) struct RotationRole {
+    /// The id of the rotated token.
     of: String,
-    /// Whether this is the new one.
     is_new: bool,
-    /// The farthest phase that was begun; `None` where the journal cannot be read.
+    /// The farthest phase that was begun. `None`: the journal cannot be read.
     phase: Option<Phase>,
-    /// Which of the two it ends on.
     direction: Option<Direction>,
 }
 
-impl Part {
-    /// Of a token, if it has one.
+impl RotationRole {
+    /// The role of this token, if it has one.
     pub(crate) fn of(rotations: &LeasedRotations<BootstrapToken>, id: &TokenId) -> Option<Self> {
         let own = rotations.of(secret::NAMESPACE, &id.secret_name());
         if let Some(own) = own.filter(|own| own.in_progress()) {
@@ -83,7 +80,7 @@ impl Part {
     }
 }
 
-impl std::fmt::Display for Part {
+impl std::fmt::Display for RotationRole {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let rolls_back = self.direction.is_some_and(Direction::is_rollback);
         match (self.is_new, rolls_back) {

@@ -1,4 +1,4 @@
-//! What `rotate` and `rollback` have in common: their flags, and one run for one token.
+//! What `rotate` and `rollback` share: their flags, and the run for one token.
 
 use std::time::Duration;
 
@@ -11,30 +11,28 @@ use client::duration;
 use client::error::Error;
 use engine::rotation::Check;
 
+use crate::cluster::ClusterConnection;
 use crate::controller::{Options, TokenController};
 use crate::delivery::DeliveryTarget;
 use crate::lifetime::{DEFAULT, LONG};
-use crate::report::product::{self, PLUGIN};
+use crate::report::target::{self, PLUGIN};
 use crate::rotation::blockers::{CLUSTER, TARGET};
 use crate::servers::{ServerFlags, Servers};
-use crate::side::Side;
 
 /// The flags that `rotate` and `rollback` share.
 #[derive(clap::Args, Clone, Debug)]
-pub(crate) struct Common {
-    /// What every plugin has.
+pub(crate) struct RotationFlags {
     #[command(flatten)]
     pub run: RunFlags,
 
-    /// How long both tokens stay valid, so that nodes that have read the one to be revoked can still join. The default is the longest that kubeadm join takes: five minutes to find the cluster and five to get a certificate
+    /// How long both tokens stay valid, so that nodes that have read the old one can join. kubeadm join takes at most 10m
     #[arg(long, value_name = "DURATION", default_value = OVERLAP, value_parser = duration::parse)]
     pub overlap: Duration,
 
-    /// How long to wait for proof that the new token works, before the rotation is rolled back
+    /// Roll back if the new token is not proven within this time
     #[arg(long, value_name = "DURATION", default_value = TIMEOUT, value_parser = duration::parse)]
     pub timeout: Duration,
 
-    /// Whom to ask.
     #[command(flatten)]
     pub servers: ServerFlags,
 }
@@ -42,8 +40,24 @@ pub(crate) struct Common {
 const OVERLAP: &str = "10m";
 const TIMEOUT: &str = "5m";
 
-impl Common {
-    /// The commands about a rotation, with the options of this one. The Lease has none of them.
+impl RotationFlags {
+    /// The options of a run.
+    pub(super) fn options(
+        &self,
+        ttl: Option<Duration>,
+        deliver: Option<DeliveryTarget>,
+        forced: Vec<Check>,
+    ) -> Options {
+        Options {
+            ttl,
+            overlap: self.overlap,
+            timeout: self.timeout,
+            deliver,
+            forced,
+        }
+    }
+
+    /// The commands that resume a rotation or roll it back, with these options. They are not in the Lease.
     fn commands(&self, id: &TokenId, options: &Options, global: &GlobalFlags) -> Commands {
         let unless_default = |value: Duration, default: &str| {
             let is_default = duration::parse(default).is_ok_and(|default| default == value);
@@ -56,8 +70,8 @@ impl Common {
         let commands = named.fold(commands, |commands, url| {
             commands.with("--api-server", Some(url.as_str().trim_end_matches('/')))
         });
-        let of_inputs = [TARGET, CLUSTER].into_iter();
-        let forced = of_inputs.filter(|check| options.forced.contains(check));
+        let forced = [TARGET, CLUSTER].into_iter();
+        let forced = forced.filter(|check| options.forced.contains(check));
         let commands = forced.fold(commands, |commands, check| commands.with("--force", Some(check.name)));
         let target = options.deliver.as_ref().map(DeliveryTarget::to_string);
         let commands = commands.with_to_rotate("--deliver", target.as_deref());
@@ -76,7 +90,7 @@ impl Common {
     }
 }
 
-/// With the other flags that lead to the same API server as the same user. A `--token` is not repeated.
+/// Adds the flags that lead to the same API server as the same user, except `--token`.
 fn connected(commands: Commands, global: &GlobalFlags) -> Commands {
     let flags = &global.connection;
     let commands = commands
@@ -96,30 +110,30 @@ fn connected(commands: Commands, global: &GlobalFlags) -> Commands {
         .fold(commands, |commands, (flag, value)| commands.with(flag, Some(value)))
 }
 
-/// One command about one token.
-pub(super) struct Command<'a> {
+/// One command for one token.
+pub(super) struct RotationCommand<'a> {
     pub(super) verb: Verb,
-    pub(super) common: &'a Common,
+    pub(super) flags: &'a RotationFlags,
     pub(super) options: Options,
     pub(super) global: &'a GlobalFlags,
     pub(super) context: &'a Context,
 }
 
-impl Command<'_> {
-    /// Runs it, and prints the result. The name of the outcome comes with it.
+impl RotationCommand<'_> {
+    /// Runs the command and prints the result. Also returns the name of the outcome.
     pub(super) async fn run(self, id: TokenId) -> Result<(&'static str, Result<(), Error>), Error> {
-        let (ui, run) = (&self.context.ui, &self.common.run);
+        let (ui, run) = (&self.context.ui, &self.flags.run);
         let results = Results::new(ui, run, true)?;
-        let side = Side::open(self.global, self.context)?;
-        // Every deadline is one by the server's clock.
-        side.version().await?;
-        let target = product::target(&id, self.common.commands(&id, &self.options, self.global));
-        let servers = Servers::new(&side.connection, &self.common.servers);
+        let cluster = ClusterConnection::open(self.global, self.context)?;
+        // Sets the server's clock, by which all deadlines are.
+        cluster.version().await?;
+        let target = target::target(&id, self.flags.commands(&id, &self.options, self.global));
+        let servers = Servers::new(&cluster.connection, &self.flags.servers);
         let [force_lock, force_journal] =
             [Check::LOCK, Check::JOURNAL].map(|check| self.options.forced.contains(&check));
         let job = Job {
             ui,
-            controller: &TokenController::new(&side, servers, id, self.options),
+            controller: &TokenController::new(&cluster, servers, id, self.options),
             target: &target,
             verb: self.verb,
             yes: run.yes,

@@ -1,0 +1,97 @@
+//! The connection to the cluster, and how a token is named on the command line.
+
+use bootstrap::{Token, TokenId, Write};
+use cli::app::{Context, GlobalFlags};
+use cli::ui::Ui;
+use client::connection::{Connection, Server};
+use client::error::{Doing as _, Error};
+use client::secret::Secret;
+
+pub(crate) const MANAGER: &str = "kubectl-bootstrap-token";
+
+#[derive(Clone, Debug)]
+pub(crate) struct ClusterConnection {
+    pub server: Server,
+    /// How it is reached, to connect with another credential.
+    pub connection: Connection,
+}
+
+impl ClusterConnection {
+    /// Loads the kubeconfig. Sends no request.
+    pub(crate) fn open(flags: &GlobalFlags, context: &Context) -> Result<Self, Error> {
+        let connection = flags.connection.load(&context.environment)?;
+        Ok(Self {
+            server: connection.connect()?,
+            connection,
+        })
+    }
+
+    pub(crate) fn client(&self) -> &kube::Client {
+        &self.server.client
+    }
+
+    /// Requests the version, which needs no permission. The response also sets the server's clock.
+    pub(crate) async fn version(&self) -> Result<String, Error> {
+        let version = self.client().apiserver_version().await;
+        Ok(version.doing("read the version of the cluster")?.git_version)
+    }
+}
+
+pub(crate) fn write(dry_run: bool) -> Write {
+    Write::by(MANAGER).dry_run(dry_run)
+}
+
+/// Parses an id. A whole token counts as its id, as with kubeadm. An error does not quote the text, which may be a mistyped token.
+pub(crate) fn id(text: &str, ui: &Ui) -> Result<TokenId, Error> {
+    if let Ok(token) = Token::parse(&Secret::new(text)) {
+        ui.warn("the command line contains a whole token, which is now in the history of the shell; pass only its id");
+        return Ok(token.id);
+    }
+    text.parse().map_err(|error: bootstrap::token::NotAnId| {
+        Error::usage(error.to_string()).hint("`kubectl bootstrap-token list` lists the ids")
+    })
+}
+
+/// Reads the token of `--token-stdin`, if the flag is set.
+pub(crate) async fn token_from_stdin(ui: &Ui, token_stdin: bool) -> Result<Option<Token>, Error> {
+    if !token_stdin {
+        return Ok(None);
+    }
+    let token = Token::parse(&ui.read_secret().await?);
+    token
+        .map(Some)
+        .map_err(|error| Error::usage(format!("invalid token on stdin: {error}")))
+}
+
+/// A token that a command is about.
+pub(crate) enum TokenArgument {
+    /// On stdin.
+    Given(Token),
+    Id(TokenId),
+}
+
+/// The flags that name a token.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct TokenFlags {
+    /// The id of the token
+    #[arg(
+        value_name = "ID",
+        required_unless_present = "token_stdin",
+        conflicts_with = "token_stdin"
+    )]
+    id: Option<String>,
+
+    /// Read the token from standard input; this needs no permission to read Secrets
+    #[arg(long)]
+    token_stdin: bool,
+}
+
+impl TokenFlags {
+    pub(crate) async fn read(&self, ui: &Ui) -> Result<TokenArgument, Error> {
+        match (token_from_stdin(ui, self.token_stdin).await?, &self.id) {
+            (Some(token), _) => Ok(TokenArgument::Given(token)),
+            (None, Some(text)) => id(text, ui).map(TokenArgument::Id),
+            (None, None) => Err(Error::usage("name a token by its id, or pass one with --token-stdin")),
+        }
+    }
+}
