@@ -11,7 +11,7 @@ use crate::step::Steps;
 #[derive(clap::Args)]
 pub(crate) struct Demo {
     /// Where Rancher stores registration tokens: in a Secret (2.13.8, 2.14.4, 2.15.0 and later) or in the status (earlier)
-    #[arg(long, alias = "era", value_enum, default_value_t = Storage::Secret)]
+    #[arg(long, value_enum, default_value_t = Storage::Secret)]
     storage: Storage,
 
     /// The only plugin to show

@@ -4,7 +4,7 @@ use cli::ExitCode;
 use cli::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
 use client::error::Error;
 
-use crate::commands;
+use crate::{candidates, commands};
 
 /// Manage the Rancher API tokens that Argo CD uses
 #[derive(clap::Parser, Debug)]
@@ -54,8 +54,6 @@ pub(crate) enum Command {
     Remove(commands::remove::Remove),
     /// Print the client and server version information
     Version(commands::version::Version),
-    /// Print the kubectl completion script
-    Completion(commands::completion::Completion),
 }
 
 impl Plugin for ArgocdRancher {
@@ -77,11 +75,10 @@ impl Plugin for ArgocdRancher {
             Command::Status(status) => Box::pin(commands::status::run(status, &global, &context)).await,
             Command::Remove(remove) => commands::remove::run(remove, &global, &context).await,
             Command::Version(version) => commands::version::run(version, &global, &context).await,
-            Command::Completion(completion) => commands::completion::run(completion, &context),
         }
     }
 
     async fn candidates(request: CompletionRequest, context: Context) -> Result<Vec<Candidate>, Error> {
-        commands::completion::candidates(request, context).await
+        candidates::candidates(request, context).await
     }
 }

@@ -2,12 +2,14 @@
 
 mod address;
 mod backup;
+mod candidates;
 pub mod cli;
 mod commands;
 mod connections;
 mod controller;
 #[cfg(test)]
 mod fixtures;
+mod inventory;
 mod mark;
 mod report;
 pub mod rotation;

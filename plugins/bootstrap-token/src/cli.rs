@@ -4,7 +4,7 @@ use cli::ExitCode;
 use cli::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
 use client::error::Error;
 
-use crate::commands;
+use crate::{candidates, commands};
 
 /// Create, check, rotate and revoke the tokens that nodes join with
 #[derive(clap::Parser, Debug)]
@@ -54,8 +54,6 @@ pub(crate) enum Command {
     Kubeconfig(commands::kubeconfig::Kubeconfig),
     /// Print the client and server version information
     Version(commands::version::Version),
-    /// Print the kubectl completion script
-    Completion(commands::completion::Completion),
 }
 
 impl Plugin for BootstrapToken {
@@ -81,11 +79,10 @@ impl Plugin for BootstrapToken {
             Command::Rbac(rbac) => commands::rbac::run(rbac, &global, &context).await,
             Command::Kubeconfig(kubeconfig) => commands::kubeconfig::run(kubeconfig, &global, &context).await,
             Command::Version(version) => commands::version::run(version, &global, &context).await,
-            Command::Completion(completion) => commands::completion::run(completion, &context),
         }
     }
 
     async fn candidates(request: CompletionRequest, context: Context) -> Result<Vec<Candidate>, Error> {
-        commands::completion::candidates(request, context).await
+        candidates::candidates(request, context).await
     }
 }

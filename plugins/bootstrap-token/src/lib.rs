@@ -1,5 +1,6 @@
 //! `kubectl bootstrap-token`: creates, checks, extends, rotates and revokes the tokens that nodes join a cluster with.
 
+mod candidates;
 pub mod cli;
 mod cluster;
 mod commands;

@@ -4,7 +4,7 @@ use cli::ExitCode;
 use cli::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
 use client::error::Error;
 
-use crate::commands;
+use crate::{candidates, commands};
 
 /// Rotate Rancher's cluster registration tokens without losing a cluster
 #[derive(clap::Parser, Debug)]
@@ -45,8 +45,6 @@ pub(crate) enum Command {
     Verify(commands::verify::Verify),
     /// Print the client and server version information
     Version(commands::version::Version),
-    /// Print the kubectl completion script
-    Completion(commands::completion::Completion),
 }
 
 impl Plugin for Crt {
@@ -66,11 +64,10 @@ impl Plugin for Crt {
             Command::Rollback(rollback) => Box::pin(commands::rollback::run(rollback, &global, &context)).await,
             Command::Verify(verify) => commands::verify::run(verify, &global, &context).await,
             Command::Version(version) => commands::version::run(version, &global, &context).await,
-            Command::Completion(completion) => commands::completion::run(completion, &context),
         }
     }
 
     async fn candidates(request: CompletionRequest, context: Context) -> Result<Vec<Candidate>, Error> {
-        commands::completion::candidates(request, context).await
+        candidates::candidates(request, context).await
     }
 }

@@ -1,5 +1,6 @@
 //! `kubectl crt`: rotates the cluster registration tokens of Rancher without losing a cluster.
 
+mod candidates;
 pub mod cli;
 mod commands;
 mod connections;

@@ -15,7 +15,6 @@ use std::time::Duration;
 use clap::{ArgMatches, FromArgMatches};
 use clap_complete::engine;
 use client::connection::{Environment, user_agent};
-use client::error::Error;
 
 use super::{Context, GlobalFlags, Plugin};
 use crate::ExitCode;
@@ -310,12 +309,36 @@ fn takes_value(command: &clap::Command, before: &[String], word: &str) -> Option
     always.then(|| flag.get_long().map(str::to_owned)).flatten()
 }
 
-/// The two lines that a user puts on the `PATH` as `kubectl_complete-<name>`, where the program itself cannot be linked.
-pub fn shim<P: Plugin>() -> Result<String, Error> {
-    let program = std::env::current_exe().map_err(|error| Error::from(error).doing("find this program's own file"))?;
+/// The command that prints the script.
+pub(super) const COMMAND: &str = "completion";
+
+/// It, for a plugin of this name.
+pub(super) fn command(plugin: &str) -> clap::Command {
+    let file = file_name(plugin);
+    let examples = format!(
+        "Examples:\n  # Install the script on the PATH, where kubectl 1.26 and later finds it\n  kubectl {plugin} {COMMAND} > \
+         ~/.local/bin/{file}\n  chmod +x ~/.local/bin/{file}\n\nIt needs kubectl's own completion in the shell: see `kubectl \
+         completion --help`."
+    );
+    clap::Command::new(COMMAND)
+        .about("Print the kubectl completion script")
+        .after_help(examples)
+}
+
+fn file_name(plugin: &str) -> String {
+    format!("kubectl_complete-{}", plugin.replace('-', "_"))
+}
+
+/// Prints the script that a user puts on the `PATH`, where the program itself cannot be linked.
+pub(super) fn print_script<P: Plugin>() -> std::io::Result<()> {
+    std::io::stdout().write_all(script(P::NAME)?.as_bytes())
+}
+
+fn script(plugin: &str) -> std::io::Result<String> {
+    let program = std::env::current_exe()?;
     let link = std::env::args_os().next().and_then(|name| link_to(&program, &name));
     let quoted = link.unwrap_or(program).to_string_lossy().replace('\'', r"'\''");
-    let file = format!("kubectl_complete-{}", P::NAME.replace('-', "_"));
+    let file = file_name(plugin);
     Ok(format!(
         "#!/bin/sh\n# Save this as {file}, executable, in a directory of your PATH.\nexec '{quoted}' __complete \"$@\"\n"
     ))
@@ -340,6 +363,8 @@ fn link_to(program: &Path, called: &OsStr) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use client::error::Error;
+
     use super::*;
 
     #[derive(clap::Parser)]
@@ -448,7 +473,7 @@ mod tests {
 
     #[test]
     fn the_shim_calls_this_program_under_the_name_that_kubectl_looks_for() {
-        let text = shim::<Demo>().unwrap();
+        let text = script("demo").unwrap();
         assert!(
             text.starts_with("#!/bin/sh\n# Save this as kubectl_complete-demo,"),
             "{text}"

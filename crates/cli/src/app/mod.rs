@@ -15,7 +15,7 @@ use std::future::Future;
 use std::process::ExitCode as ProcessExit;
 use std::sync::Arc;
 
-pub use self::completion::{Candidate, CompletionRequest, shim};
+pub use self::completion::{Candidate, CompletionRequest};
 pub use self::dry_run::DryRun;
 use crate::ExitCode;
 use crate::flags::ConnectionFlags;
@@ -119,8 +119,10 @@ pub fn run<P: Plugin>() -> ProcessExit {
             }
         }
     };
-    if matches.subcommand_name() == Some(help::OPTIONS) {
-        return printed(help::print_options(&command::<P>()), ExitCode::Done);
+    match matches.subcommand_name() {
+        Some(help::OPTIONS) => return printed(help::print_options(&command::<P>()), ExitCode::Done),
+        Some(completion::COMMAND) => return printed(completion::print_script::<P>(), ExitCode::Done),
+        _ => {}
     }
     let plugin = match P::from_arg_matches(&matches) {
         Ok(plugin) => plugin,
@@ -210,6 +212,7 @@ pub fn command<P: Plugin>() -> clap::Command {
     let command = P::command()
         .bin_name(format!("kubectl {}", P::NAME))
         .color(color)
+        .subcommand(completion::command(P::NAME))
         .subcommand(help::options_command());
     help::with_last_lines(command, ExitCode::HELP)
 }

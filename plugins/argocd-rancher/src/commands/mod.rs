@@ -1,7 +1,6 @@
 //! The commands, one file each; [`mod@run`] is what `rotate` and `rollback` share.
 
 pub(crate) mod add;
-pub(crate) mod completion;
 pub(crate) mod list;
 pub(crate) mod remove;
 pub(crate) mod rollback;

@@ -13,8 +13,8 @@ use client::sanitize;
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
-use super::list::Inventory;
 use crate::connections::{Argo, RancherFlags};
+use crate::inventory::Inventory;
 use crate::mark::API_VERSION;
 use crate::report::{self, LeasedRotation};
 use crate::rotation::ArgocdRancher;

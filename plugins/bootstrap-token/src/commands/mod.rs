@@ -1,6 +1,5 @@
 //! The commands, one file each.
 
-pub(crate) mod completion;
 pub(crate) mod create;
 pub(crate) mod extend;
 pub(crate) mod generate;

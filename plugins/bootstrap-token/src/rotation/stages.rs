@@ -260,7 +260,7 @@ fn make_new(look: Look<'_>) -> Result<TokenRef, Next> {
     }
     match secret.validity {
         Validity::Valid => {}
-        // It was never rejected, so the overlap goes on: it may be longer than the time to live.
+        // It was never rejected, so the overlap is not restarted: it may be longer than the time to live.
         Validity::Expiring => return Err(Next::step(Step::Repair { id })),
         Validity::Invalid => return Err(reapply(look, renewed(Step::Repair { id }), seen.writer.as_deref())),
     }

@@ -1,6 +1,5 @@
 //! The commands, one file each.
 
-pub(crate) mod completion;
 pub(crate) mod list;
 pub(crate) mod rollback;
 pub(crate) mod rotate;

@@ -20,7 +20,7 @@ async fn rotate_during_a_sync_causes_no_rejected_call() -> Result<()> {
         .run()
         .await?
         .expect(0)?;
-    ensure!(done.stderr.contains("wait for Argo CD to call with <new>"), "{done}");
+    ensure!(done.stderr.contains("wait for Argo CD to use <new>"), "{done}");
     let new = fixture.token_in_place().await?;
     ensure!(
         new.name != old.name && fixture.uses(&new, since)?,

@@ -25,7 +25,7 @@ enum Kind {
     Begins,
     /// A validity that is shorter than the run.
     Ages,
-    /// What comes to a token that is about to expire, and needs no one; what an operator does who was told to.
+    /// The expiry of a token that was about to expire, and what an operator does as instructed.
     Follows,
     /// Interference.
     Disturbs,

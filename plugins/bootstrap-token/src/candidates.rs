@@ -1,33 +1,14 @@
-//! `kubectl bootstrap-token completion`: prints the completion script, and completes the ids of tokens.
+//! The ids of tokens that shell completion offers, and that a user selects from.
 
 use bootstrap::{secret, tokens};
-use cli::ExitCode;
-use cli::app::{self, Candidate, CompletionRequest, Context};
+use cli::app::{Candidate, CompletionRequest, Context};
 use cli::rotation::leases::LeasedRotations;
 use client::error::Error;
 
-use crate::cli::BootstrapToken as Plugin;
 use crate::cluster::ClusterConnection;
 use crate::report::row::TokenRow;
 use crate::report::target::{CLUSTER, RotationRole};
 use crate::rotation::BootstrapToken;
-
-#[derive(clap::Args, Clone, Copy, Debug)]
-#[command(after_help = EXAMPLES)]
-pub(crate) struct Completion {}
-
-const EXAMPLES: &str = "\
-Examples:
-  # Install the script on the PATH, where kubectl 1.26 and later finds it
-  kubectl bootstrap-token completion > ~/.local/bin/kubectl_complete-bootstrap_token
-  chmod +x ~/.local/bin/kubectl_complete-bootstrap_token
-
-It needs kubectl's own completion in the shell: see `kubectl completion --help`.";
-
-pub(crate) fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
-    context.ui.write_out(&app::shim::<Plugin>()?)?;
-    Ok(ExitCode::Done)
-}
 
 /// How many ids a command takes.
 fn takes_ids(command: &str) -> usize {

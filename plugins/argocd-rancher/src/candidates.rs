@@ -1,33 +1,13 @@
-//! `kubectl argocd-rancher completion`: prints the completion script, and completes the names of clusters.
+//! The names of clusters that shell completion offers, and that a user selects from.
 
 use argocd::ClusterSecret;
-use cli::ExitCode;
-use cli::app::{self, Candidate, CompletionRequest, Context};
+use cli::app::{Candidate, CompletionRequest, Context};
 use client::error::Error;
 use rancher::api_token::{self, VisibleCluster};
 
-use super::list::Inventory;
 use crate::address::RancherAddress as _;
-use crate::cli::ArgocdRancher;
 use crate::connections::{Argo, RANCHER, Rancher, RancherFlags};
-
-/// The flags of `kubectl argocd-rancher completion`.
-#[derive(clap::Args, Clone, Copy, Debug)]
-#[command(after_help = EXAMPLES)]
-pub(crate) struct Completion {}
-
-const EXAMPLES: &str = "\
-Examples:
-  # Install the script on the PATH, where kubectl 1.26 and later finds it
-  kubectl argocd-rancher completion > ~/.local/bin/kubectl_complete-argocd_rancher
-  chmod +x ~/.local/bin/kubectl_complete-argocd_rancher
-
-It needs kubectl's own completion in the shell: see `kubectl completion --help`.";
-
-pub(crate) fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
-    context.ui.write_out(&app::shim::<ArgocdRancher>()?)?;
-    Ok(ExitCode::Done)
-}
+use crate::inventory::Inventory;
 
 /// The ids of Argo CD's clusters, with their names. For `add`: of the clusters in Rancher that Argo CD does not have.
 pub(crate) async fn candidates(request: CompletionRequest, context: Context) -> Result<Vec<Candidate>, Error> {

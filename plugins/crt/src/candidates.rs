@@ -1,32 +1,11 @@
-//! `kubectl crt completion`: prints the completion script, and completes the names of clusters.
+//! The names of clusters that shell completion offers, and that a user selects from.
 
-use cli::ExitCode;
-use cli::app::{self, Candidate, CompletionRequest, Context};
+use cli::app::{Candidate, CompletionRequest, Context};
 use client::error::Error;
 use rancher::cluster::{self, ClusterKind};
 
-use crate::cli::Crt;
 use crate::connections::{MANAGEMENT, Management};
 use crate::listing::Source;
-
-/// The flags of `kubectl crt completion`.
-#[derive(clap::Args, Clone, Copy, Debug)]
-#[command(after_help = EXAMPLES)]
-pub(crate) struct Completion {}
-
-const EXAMPLES: &str = "\
-Examples:
-  # Install the script on the PATH, where kubectl 1.26 and later finds it
-  kubectl crt completion > ~/.local/bin/kubectl_complete-crt
-  chmod +x ~/.local/bin/kubectl_complete-crt
-
-It needs kubectl's own completion in the shell: see `kubectl completion --help`.";
-
-/// Runs it.
-pub(crate) fn run(_: Completion, context: &Context) -> Result<ExitCode, Error> {
-    context.ui.write_out(&app::shim::<Crt>()?)?;
-    Ok(ExitCode::Done)
-}
 
 /// How many clusters a command takes.
 fn takes_clusters(command: &str) -> Option<usize> {
