@@ -13,9 +13,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::cargo::root;
 
-/// Findings do not fail the tests yet.
-const REPORT_ONLY: bool = true;
-
 /// Where a word is right all the same. A line is `word | path or "text of the line" | reason`.
 const ALLOWED: &str = "crates/xtask/voice-allowed.txt";
 /// It has to name the words.
@@ -217,12 +214,7 @@ pub(crate) fn check(quiet: bool) -> Result<()> {
     }
     let count = findings.len();
     let more = if quiet { ": `cargo xtask words` lists them" } else { "" };
-    if REPORT_ONLY {
-        anstream::eprintln!("{count} words to replace{more}");
-        Ok(())
-    } else {
-        bail!("{count} words to replace{more}. Where one is right, say so in {ALLOWED}")
-    }
+    bail!("{count} words to replace{more}. Where one is right, say so in {ALLOWED}")
 }
 
 fn by_directory(findings: &[Finding]) -> BTreeMap<String, usize> {

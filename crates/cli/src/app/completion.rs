@@ -441,7 +441,7 @@ mod tests {
     fn verbs_are_offered_without_the_flags() {
         assert_eq!(
             complete(&[""]),
-            "rotate\tRotates\nlist\tLists\noptions\tPrint the list of flags inherited by all commands\nhelp\tPrint this message or the help of the given subcommand(s)\n:4\n"
+            "rotate\tRotates\nlist\tLists\ncompletion\tPrint the kubectl completion script\noptions\tPrint the list of flags inherited by all commands\nhelp\tPrint this message or the help of the given subcommand(s)\n:4\n"
         );
         assert_eq!(complete(&["ro"]), "rotate\tRotates\n:4\n");
     }
