@@ -128,7 +128,9 @@ pub(crate) async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context)
     let Some(last) = failures.pop() else {
         return Ok(ExitCode::Done);
     };
-    failures.iter().for_each(|failure| ui.error(failure));
+    for failure in &failures {
+        ui.error(failure);
+    }
     Err(last)
 }
 
