@@ -25,7 +25,7 @@ pub trait Controller {
 
     /// The source of new values. The controller keeps them until the step that needs them. The result must not hold a
     /// lock, since other methods are called before it is dropped.
-    fn draw(&self) -> Box<dyn Draw + '_>;
+    fn draw(&self) -> Box<dyn Draw + Send + '_>;
 
     /// Sends one step. Its precondition is the identity of the objects that were observed last. Checks the fence right
     /// before it sends.

@@ -221,7 +221,8 @@ impl Sessions {
             let past = track.past.iter().map(|(lack, from, to)| (*lack, *from, *to, false));
             for (lack, from, to, open) in past.chain(open) {
                 if let Some(list) = without[lack.name()].as_array_mut() {
-                    let ms = to.as_millisecond() - from.as_millisecond();
+                    // It may have been armed after `now` was read.
+                    let ms = (to.as_millisecond() - from.as_millisecond()).max(0);
                     list.push(json!({
                         "from": format!("{from:.3}"), "to": if open { Value::Null } else { format!("{to:.3}").into() }, "ms": ms,
                     }));

@@ -160,7 +160,7 @@ impl Controller for ClusterController<'_> {
         self.look(run).await
     }
 
-    fn draw(&self) -> Box<dyn Draw + '_> {
+    fn draw(&self) -> Box<dyn Draw + Send + '_> {
         Box::new(NothingToDraw)
     }
 

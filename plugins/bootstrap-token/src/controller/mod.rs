@@ -137,7 +137,7 @@ impl Controller for TokenController<'_> {
         Box::pin(self.observation(run)).await
     }
 
-    fn draw(&self) -> Box<dyn Draw + '_> {
+    fn draw(&self) -> Box<dyn Draw + Send + '_> {
         Box::new(SystemRandom {
             id: self.state().new_id.clone(),
             state: &self.state,

@@ -122,7 +122,7 @@ impl Controller for CrtController<'_> {
         Box::pin(self.look(run)).await
     }
 
-    fn draw(&self) -> Box<dyn Draw + '_> {
+    fn draw(&self) -> Box<dyn Draw + Send + '_> {
         Box::new(self)
     }
 

@@ -97,8 +97,8 @@ impl Controller for BadgeController {
         Ok(seen)
     }
 
-    fn draw(&self) -> Box<dyn Draw + '_> {
-        Box::new(OperatingSystem(self.state()))
+    fn draw(&self) -> Box<dyn Draw + Send + '_> {
+        Box::new(self)
     }
 
     async fn apply(&self, step: &Step, run: &Run<Badge>, fence: &Fence) -> Result<(), Failure> {
@@ -144,13 +144,11 @@ fn failure(error: kube::Error) -> Failure {
     }
 }
 
-struct OperatingSystem<'a>(MutexGuard<'a, State>);
-
-impl Draw for OperatingSystem<'_> {
+impl Draw for &BadgeController {
     fn credential(&mut self) -> Fingerprint {
         let value = Secret::new(uuid());
         let fingerprint = value.fingerprint();
-        self.0.drawn.insert(fingerprint, value);
+        self.state().drawn.insert(fingerprint, value);
         fingerprint
     }
 

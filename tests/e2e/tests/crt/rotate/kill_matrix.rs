@@ -160,7 +160,11 @@ impl Matrix {
         };
         fixture.rancher.reset(&fixture.cluster).await?;
         let start = State::of(fixture).await?;
-        if !kill(fixture, point).await? {
+        let killed = kill(fixture, point).await?;
+        let left = State::of(fixture).await?;
+        // The last write is one of the Lease too: a run with fewer renewals sends it earlier.
+        let ended = left.phase().is_none() && left.tokens != start.tokens;
+        if !killed || ended {
             state::rotated(fixture, &start, Scope::All).await?;
             if point.leases_after.is_none_or(|after| after >= self.renewals) {
                 let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +172,6 @@ impl Matrix {
             }
             return Ok("the run ended before".to_owned());
         }
-        let left = State::of(fixture).await?;
         let phase = left.phase().unwrap_or("no journal").to_owned();
         let end = match self.then {
             Then::Rotate => finish(fixture, &start).await?,
@@ -182,10 +185,6 @@ impl Matrix {
         let rollback = fixture.shell.crt(command("rollback", fixture)).run().await?;
         match left.phase() {
             None => {
-                ensure!(
-                    left.tokens == start.tokens,
-                    "no journal, but tokens have changed: {left:#?}"
-                );
                 let rollback = rollback.expect(0)?;
                 ensure!(rollback.stderr.contains("is in progress"), "{rollback}");
                 untouched(fixture, start).await?;
