@@ -134,12 +134,6 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
     /// The lock is always released. The journal is kept unless the run is finished.
     pub async fn run(mut self, lock: LockGuard, journal: Option<Journal<RotationOf<C>>>) -> Outcome {
         let journal = journal.map(Journal::taken_over);
-        if let Some(journal) = &journal {
-            self.listener.on(Event::Resumed {
-                direction: journal.run().direction,
-                reason: journal.reason.clone(),
-            });
-        }
         let mut state = State {
             claimed: journal.is_some(),
             resumed: journal.is_some(),

@@ -6,13 +6,6 @@ use crate::phase::Phase;
 /// An event. Its text contains fingerprints and names, never a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The rotation is resumed from a journal.
-    Resumed {
-        /// Its direction.
-        direction: Direction,
-        /// Why that is not forward.
-        reason: Option<String>,
-    },
     /// No object of the journaled run exists, so a new rotation begins.
     NothingToResume,
     /// A step is about to be sent.

@@ -309,9 +309,9 @@ impl<C: Controller> Job<'_, C> {
             _ if self.plan_is_data => return self.ui.write_out(&text),
             None => self.ui.status(text.trim_end()),
             Some(_) => {
-                let from = result.plan.first().filter(|line| line.phase == Phase::Survey);
-                let from = from.map_or_else(String::new, |line| format!(": {}", line.what));
-                self.ui.status(format!("{}{from}", self.target.display));
+                if let Some(line) = result.plan.first().filter(|line| line.phase == Phase::Survey) {
+                    self.ui.status(format!("{}: {}", self.target.display, line.what));
+                }
             }
         }
         Ok(())

@@ -81,15 +81,6 @@ impl Terminal {
 impl Listener for Terminal {
     fn on(&self, event: Event) {
         match event {
-            Event::Resumed { direction, reason } => {
-                let what = match direction {
-                    Direction::Forward => "rotation",
-                    Direction::Rollback => "rollback",
-                    Direction::RollForward => "rotation, which can no longer be rolled back",
-                };
-                let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-                self.ui.status(format!("{}Resuming the {what}{reason}.", self.name));
-            }
             Event::NothingToResume => self.ui.status(format!(
                 "{}The previous run changed nothing. Starting a new rotation.",
                 self.name
@@ -146,10 +137,6 @@ mod tests {
             what: "the agent to connect with 739e2d9420".into(),
         };
         for event in [
-            Event::Resumed {
-                direction: Direction::Rollback,
-                reason: Some("still waiting when --timeout expired".into()),
-            },
             Event::Step {
                 phase: Phase::Make,
                 what: "set a new value on registration token \"system\"".into(),
@@ -163,7 +150,6 @@ mod tests {
             terminal.on(event);
         }
         insta::assert_snapshot!(captured.err(), @r#"
-        Resuming the rollback (still waiting when --timeout expired).
         make     set a new value on registration token "system"
         prove    waiting for the agent to connect with 739e2d9420
                  retrying: no answer

@@ -23,12 +23,12 @@ pub(crate) type ClusterRotation = LeasedRotation<Crt>;
 /// Where a rotation starts.
 pub(crate) fn start(seen: &Observed, record: &Record) -> String {
     let system = match record.system {
-        Some(system) if system == record.old => "which registration token \"system\" also has".to_owned(),
+        Some(system) if system == record.old => "the value of registration token \"system\"".to_owned(),
         Some(system) => format!("registration token \"system\" has {system}"),
         None => "there is no registration token \"system\" yet".to_owned(),
     };
     format!(
-        "the agent runs with {} from Secret {}, {system} (token storage: {})",
+        "the agent uses {} from Secret {}, {system} (token storage: {})",
         record.old, record.old_secret, seen.storage
     )
 }

@@ -172,7 +172,7 @@ async fn rotate_over_a_slow_link_resumes_after_a_kill(#[case] storage: TokenStor
     proxy.victim(run.pid()?);
     run.finish().await?.expect_killed()?;
     let resumed = shell.crt(rotate).run().await?.expect(0)?;
-    ensure!(resumed.stderr.contains("Resuming the rotation"), "{resumed}");
+    ensure!(resumed.stderr.contains("Resuming it."), "{resumed}");
     state::rotated(&fixture, &start, Scope::All).await.map(drop)
 }
 
