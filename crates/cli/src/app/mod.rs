@@ -105,13 +105,12 @@ pub fn run<P: Plugin>() -> ProcessExit {
     if let Some(words) = completion::asked(&arguments) {
         return completion::answer::<P>(words);
     }
-    let parse = |arguments: &[std::ffi::OsString]| help::concise(command::<P>()).try_get_matches_from(arguments);
-    let matches = match parse(&arguments) {
+    let matches = match parse::<P>(&arguments) {
         Ok(matches) => matches,
         Err(error) => {
             match choice::Choice::of(&error, command::<P>(), &arguments).and_then(|it| Some((it.ui()?, it))) {
                 None => return usage(&error),
-                Some((ui, choice)) => match choice.ask::<P>(&ui).map(|arguments| parse(&arguments)) {
+                Some((ui, choice)) => match choice.ask::<P>(&ui).map(|arguments| parse::<P>(&arguments)) {
                     Ok(Ok(matches)) => matches,
                     Ok(Err(error)) => return usage(&error),
                     Err(error) => return finish(&ui, Err(error)).into(),
@@ -133,6 +132,18 @@ pub fn run<P: Plugin>() -> ProcessExit {
     log::install(&ui, P::LOGGED);
     let outcome = with_runtime(&ui, |context| plugin.run(context), P::NAME);
     finish(&ui, outcome).into()
+}
+
+/// Only a call for help pays for its layout.
+fn parse<P: Plugin>(arguments: &[std::ffi::OsString]) -> Result<clap::ArgMatches, clap::Error> {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand};
+
+    match command::<P>().try_get_matches_from(arguments) {
+        Err(error) if matches!(error.kind(), DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand) => {
+            help::concise(command::<P>()).try_get_matches_from(arguments)
+        }
+        parsed => parsed,
+    }
 }
 
 /// clap prints help and errors itself, to the stream where each belongs.
