@@ -99,11 +99,11 @@ impl<C: Controller> Job<'_, C> {
         let Some(ready) = self.prepare(result).await? else {
             return Ok(());
         };
-        match self.ui.confirm("", self.yes).await {
-            Ok(true) => self.carry_out(ready, result).await,
-            answer => {
+        match self.ui.require_confirmation("", self.yes).await {
+            Ok(()) => self.carry_out(ready, result).await,
+            Err(no) => {
                 ready.leave().await;
-                answer.and(Err(Error::new(Kind::Failed, "nothing was changed")))
+                Err(no)
             }
         }
     }

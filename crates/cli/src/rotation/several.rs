@@ -166,11 +166,7 @@ async fn agreed(ui: &Ui, count: usize, yes: bool) -> Result<(), Error> {
     } else {
         format!("This starts {count} rotations. Anything else that uses one of the old values stops working.")
     };
-    if ui.confirm(&question, yes).await? {
-        Ok(())
-    } else {
-        Err(Error::failed("nothing was changed"))
-    }
+    ui.require_confirmation(&question, yes).await
 }
 
 /// Waits for a random time; `false`: the user wants to stop.

@@ -47,6 +47,18 @@ impl Ui {
         .await
     }
 
+    /// Asks as [`Self::confirm`] does. A "no" is an error too.
+    ///
+    /// # Errors
+    /// Those of [`Self::confirm`], and that nothing was changed.
+    pub async fn require_confirmation(&self, question: &str, yes: bool) -> Result<(), Error> {
+        if self.confirm(question, yes).await? {
+            Ok(())
+        } else {
+            Err(Error::failed("nothing was changed"))
+        }
+    }
+
     /// Lets the user choose from the lines of a table: one of them, or `several`. Returns the indices.
     ///
     /// # Errors

@@ -329,7 +329,7 @@ impl AddCommand<'_> {
             "The credential for cluster {} in Secret {name} (namespace {}) will be replaced by a new token.",
             cluster.id, self.argo.namespace
         );
-        super::confirm(self.ui, &question, self.add.yes).await?;
+        self.ui.require_confirmation(&question, self.add.yes).await?;
         let token = self.replace(cluster, existing, config).await?;
         let replaced_token = match &old {
             Some(old) if self.is_valid(existing, config, old).await => Some(mark::token_name(old)),

@@ -94,15 +94,6 @@ async fn require_no_rotation(argo: &Argo, cluster: &ClusterSecret, action: &str)
     Err(Error::failed(format!("cannot {action} Secret {name}: {part}")).hint(hint))
 }
 
-/// Asks for confirmation. No is an error.
-async fn confirm(ui: &Ui, question: &str, yes: bool) -> Result<(), Error> {
-    if ui.confirm(question, yes).await? {
-        Ok(())
-    } else {
-        Err(Error::failed("nothing was changed"))
-    }
-}
-
 /// Ends a command for several clusters that was interrupted.
 fn check_interrupt(ui: &Ui, next: &impl std::fmt::Display) -> Result<(), Error> {
     if ui.interrupt().is_cancelled() {

@@ -149,7 +149,7 @@ impl RemoveCommand<'_> {
             "Secret {name} in namespace {} (cluster {:?}) will be deleted, {then}.",
             cluster.object.namespace, cluster.name
         );
-        super::confirm(self.ui, &question, self.remove.yes).await?;
+        self.ui.require_confirmation(&question, self.remove.yes).await?;
         let _hold = self.ui.hold();
         let write = rancher::Write::by(mark::TOOL);
         cluster_secret::delete(&self.argo.server.client, &cluster.object, &write)
@@ -282,7 +282,7 @@ impl RemoveCommand<'_> {
             "The tokens for cluster {name} that are in no Secret will be revoked: {}.",
             names.join(", ")
         );
-        super::confirm(self.ui, &question, self.remove.yes).await?;
+        self.ui.require_confirmation(&question, self.remove.yes).await?;
         let _hold = self.ui.hold();
         for token in leftovers {
             self.revoke(token).await?;
