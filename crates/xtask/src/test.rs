@@ -58,7 +58,7 @@ impl Part {
             Self::Crt => &["plugins/crt"],
             Self::BootstrapToken => &["plugins/bootstrap-token"],
             Self::ArgocdRancher => &["plugins/argocd-rancher"],
-            Self::Engine => &["crates/rotation", "crates/engine", "crates/model"],
+            Self::Engine => &["crates/engine", "crates/model"],
             Self::Unit => return !binary.is_on_the_control_plane(),
             Self::E2e => return binary.is_on_the_control_plane(),
         };
