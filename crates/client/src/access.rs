@@ -145,19 +145,38 @@ pub async fn missing(server: &Server, rights: &[Right]) -> Result<Vec<Right>, Er
         .collect())
 }
 
-/// Fails if a permission is missing on `side` ("the downstream cluster"). A hint for each names the rule to add.
-pub async fn require(server: &Server, side: &str, rights: &[Right]) -> Result<(), Error> {
-    let missing = missing(server, rights)
-        .await
-        .map_err(|error| error.doing(format!("check the rights on {side}")))?;
-    if missing.is_empty() {
+/// The rights that a command needs on one server.
+pub struct Needed<'a> {
+    /// The server.
+    pub server: &'a Server,
+    /// What it is called: "the downstream cluster".
+    pub side: &'static str,
+    /// The rights.
+    pub rights: Vec<Right>,
+}
+
+/// Fails if any of these rights is missing, and names all that are. A hint for each names the rule to add.
+pub async fn require(needed: &[Needed<'_>]) -> Result<(), Error> {
+    let asked = needed.iter().map(|needed| async move {
+        let missing = missing(needed.server, &needed.rights).await;
+        missing.map_err(|error| error.doing(format!("check the rights on {}", needed.side)))
+    });
+    let missing = futures::future::try_join_all(asked).await?;
+    let (mut sentences, mut rules) = (Vec::new(), Vec::new());
+    for (Needed { side, .. }, missing) in needed.iter().zip(&missing) {
+        let list: Vec<_> = missing.iter().map(Right::to_string).collect();
+        if !list.is_empty() {
+            sentences.push(format!("on {side} you may not: {}", list.join(", ")));
+        }
+        rules.extend(missing.iter().map(Right::rule));
+    }
+    if sentences.is_empty() {
         return Ok(());
     }
-    let list = missing.iter().map(Right::to_string).collect::<Vec<_>>().join(", ");
-    let error = Error::new(Kind::Forbidden, format!("on {side} you may not: {list}"));
-    Err(missing.iter().fold(error, |error, right| {
-        error.hint(format!("the missing rule, {}", right.rule()))
-    }))
+    let error = Error::new(Kind::Forbidden, sentences.join("; "));
+    Err(rules
+        .into_iter()
+        .fold(error, |error, rule| error.hint(format!("the missing rule, {rule}"))))
 }
 
 /// The user that the API server authenticates the current login as: `system:bootstrap:07401b`,
@@ -230,21 +249,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_names_the_side_the_missing_permissions_and_the_rules() {
-        let error = require(&server(), "the downstream cluster", &rights())
+    async fn an_error_names_the_sides_all_missing_permissions_and_the_rules() {
+        let (above, below) = (server(), server());
+        let on = |server, side, rights| Needed { server, side, rights };
+        let granted = on(&above, "Rancher", vec![Right::new("get", "", "pods")]);
+        require(std::slice::from_ref(&granted)).await.unwrap();
+        let denied = on(&above, "the management cluster", vec![Right::new("list", "", "pods")]);
+        let error = require(&[granted, denied, on(&below, "the downstream cluster", rights())])
             .await
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "error: on the downstream cluster you may not: patch deployments.apps \"agent\" in namespace cattle-system, create pods/eviction"
+            "error: on the management cluster you may not: list pods; \
+             on the downstream cluster you may not: patch deployments.apps \"agent\" in namespace cattle-system, create pods/eviction"
         );
         assert_eq!(
-            error.hints[0],
+            error.hints[1],
             "the missing rule, in a Role in namespace cattle-system: \
              {apiGroups: [\"apps\"], resources: [\"deployments\"], resourceNames: [\"agent\"], verbs: [\"patch\"]}"
         );
         assert_eq!(error.kind, Kind::Forbidden);
-        require(&server(), "x", &[Right::new("get", "", "pods")]).await.unwrap();
     }
 
     /// What [`current_user`] makes of an answer.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use client::access::Needed;
 use client::connection::Server;
-use client::error::Error;
+use client::error::{Error, Kind};
 use client::secret::Fingerprint;
 
 use crate::lock::Fence;
@@ -26,6 +27,10 @@ pub trait Controller {
     /// The source of new values. The controller keeps them until the step that needs them. The result must not hold a
     /// lock, since other methods are called before it is dropped.
     fn draw(&self) -> Box<dyn Draw + Send + '_>;
+
+    /// The permissions that the run needs, as far as they follow from the last observation. They are checked at each start,
+    /// also of a resumed run.
+    fn needs(&self) -> Vec<Needed<'_>>;
 
     /// Sends one step. Its precondition is the identity of the objects that were observed last. Checks the fence right
     /// before it sends.
@@ -129,6 +134,17 @@ pub enum Failure {
     /// The lock was lost. Nothing may be written.
     #[error("the lock was lost")]
     LockLost,
+}
+
+impl Failure {
+    /// Whether the server has answered that it does not carry out the step. A write without an answer may still arrive.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Conflict => true,
+            Self::Permanent(error) => matches!(error.kind, Kind::Forbidden | Kind::Invalid | Kind::Conflict),
+            Self::Transient(_) | Self::LockLost => false,
+        }
+    }
 }
 
 /// A transient error of the client is a transient failure.

@@ -260,6 +260,10 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
             let what = format!("an effect of \"{what}\", which was accepted");
             return Turn::End(pending(state, Pause::TimedOut(what)));
         }
+        let before = state
+            .journal
+            .as_ref()
+            .map_or(Phase::Survey, |journal| journal.run().phase);
         self.advance(state, seen, &decision);
         if let end @ Turn::End(_) = self.saved(state).await {
             return end;
@@ -289,8 +293,16 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
                 accepted(state, what)
             }
             Err(failure) => {
-                if let (Failure::Transient(_), Some(journal)) = (&failure, &mut state.journal) {
-                    journal.unanswered(self.controller.server().clock.now());
+                let reopened = match (&failure, &mut state.journal) {
+                    (Failure::Transient(_), Some(journal)) => {
+                        journal.unanswered(self.controller.server().clock.now());
+                        false
+                    }
+                    (failure, Some(journal)) => failure.is_refusal() && journal.refused(before),
+                    (_, None) => false,
+                };
+                if reopened && let end @ Turn::End(_) = self.saved(state).await {
+                    return end;
                 }
                 self.failed(state, failure)
             }
@@ -365,7 +377,17 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
                 return Turn::End(pending(state, Pause::Error(error)));
             }
         };
-        match state.lock.save(text).await {
+        let mut stop = self.stop.clone();
+        let stopped_in_an_outage = async {
+            stopped(&mut stop).await;
+            state.lock.fence().closed().await;
+        };
+        let saved = tokio::select! {
+            biased;
+            saved = tokio::time::timeout(self.patience(), state.lock.save(text)) => saved,
+            () = stopped_in_an_outage => return Turn::End(pending(state, Pause::Interrupted)),
+        };
+        match saved.unwrap_or(Err(LockLost::NotRenewed)) {
             Ok(()) => Turn::Again,
             Err(lost) => Turn::End(pending(state, Pause::LockLost(lost))),
         }
@@ -387,10 +409,10 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
                 let what = "other writers to stop changing the same object".to_owned();
                 self.be_patient(state, phase, what, pause)
             }
-            Failure::LockLost => Turn::End(pending(
-                state,
-                Pause::LockLost(state.lock.lost().unwrap_or(LockLost::NotRenewed)),
-            )),
+            Failure::LockLost => match state.lock.lost() {
+                Some(lost) => Turn::End(pending(state, Pause::LockLost(lost))),
+                None => self.be_patient(state, phase, "the lock to be renewed".to_owned(), POLL),
+            },
             Failure::Permanent(error) => Turn::End(pending(state, Pause::Error(error))),
             // No run is in progress yet, so report the error instead of waiting.
             Failure::Transient(error) if state.journal.is_none() => Turn::End(pending(state, Pause::Error(error))),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::direction::Direction;
 use crate::engine::LONGEST_WRITE;
+use crate::phase::Phase;
 use crate::rotation::{Decision, Next, Rotation, Timer};
 use crate::run::{Draw, Run, RunId};
 
@@ -173,6 +174,11 @@ impl<R: Rotation> Journal<R> {
         if let Some(deadline) = self.deadlines.get_mut(&Timer::InFlight) {
             *deadline = later(now, LONGEST_WRITE);
         }
+    }
+
+    /// Records that the server refused a step: [`Run::refused`].
+    pub fn refused(&mut self, before: Phase) -> bool {
+        self.run.refused(before)
     }
 
     /// A step has succeeded.

@@ -10,6 +10,10 @@
 //!
 //! Every write checks the [`Fence`] right before it is sent. The fence closes 20 s after the last renewal. The time
 //! during which the machine was suspended counts, so a process that was paused finds its fence closed.
+//!
+//! An outage of the API server is not a lost lock: nobody else can acquire it meanwhile. The fence closes, the renewer
+//! keeps trying, and the fence opens again with the first renewal that is accepted. A renewal is conditional on the
+//! resourceVersion of this process's last write, so it is rejected if another process has taken over.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -315,6 +319,13 @@ impl Fence {
         self.renewed.lock().map_or(Err(LockLost::NotRenewed), |guard| *guard)
     }
 
+    /// Returns when it is closed.
+    pub(crate) async fn closed(&self) {
+        while self.is_open() {
+            tokio::time::sleep(self.remaining()).await;
+        }
+    }
+
     /// The time until it closes, unless the lock is renewed.
     fn remaining(&self) -> Duration {
         let age = self
@@ -350,6 +361,8 @@ pub enum LockLost {
     NotRenewed,
 }
 
+type Commands = mpsc::Receiver<Command>;
+
 /// A write to the Lease that the renewer carries out.
 enum Command {
     Save(String, oneshot::Sender<Result<(), LockLost>>),
@@ -371,14 +384,17 @@ impl LockGuard {
         self.fence.renewed().err().unwrap_or(LockLost::NotRenewed)
     }
 
-    /// Writes the journal by compare-and-swap, and renews the lock.
+    /// Writes the journal by compare-and-swap, and renews the lock. It waits while the API server does not answer.
     pub async fn save(&self, journal: String) -> Result<(), LockLost> {
         self.send(|reply| Command::Save(journal, reply)).await
     }
 
-    /// Releases the lock.
+    /// Releases the lock, unless the API server does not answer.
     pub async fn release(self, release: Release) -> Result<(), LockLost> {
-        self.send(|reply| Command::Release(release, reply)).await
+        let limit = self.fence.remaining().max(RENEW_INTERVAL);
+        tokio::time::timeout(limit, self.send(|reply| Command::Release(release, reply)))
+            .await
+            .unwrap_or(Err(LockLost::NotRenewed))
     }
 
     async fn send(
@@ -399,7 +415,7 @@ struct Renewer {
 }
 
 impl Renewer {
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    async fn run(mut self, mut commands: Commands) {
         let mut renewal = tokio::time::interval(RENEW_INTERVAL);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         renewal.tick().await;
@@ -408,18 +424,19 @@ impl Renewer {
                 command = commands.recv() => match command {
                     None => return,
                     Some(Command::Save(journal, reply)) => {
-                        let written = self.write(&json!({ "annotations": { JOURNAL: journal } }), true).await;
+                        let metadata = json!({ "annotations": { JOURNAL: journal } });
+                        let written = self.write(&metadata, true, &commands).await;
                         let _ = reply.send(written);
                         written
                     }
                     Some(Command::Release(release, reply)) => {
-                        let released = self.release(release).await;
+                        let released = self.release(release, &commands).await;
                         self.fence.set(Err(released.err().unwrap_or(LockLost::NotRenewed)));
                         let _ = reply.send(released);
                         return;
                     }
                 },
-                _ = renewal.tick() => self.write(&json!({}), true).await,
+                _ = renewal.tick() => self.write(&json!({}), true, &commands).await,
             };
             if let Err(lost) = written {
                 self.fence.set(Err(lost));
@@ -428,42 +445,39 @@ impl Renewer {
         }
     }
 
-    /// Writes these metadata by compare-and-swap, and renews or releases the lock. It retries until the fence closes,
-    /// also when the connection hangs.
-    async fn write(&mut self, metadata: &serde_json::Value, hold: bool) -> Result<(), LockLost> {
-        // After a pause the fence is closed. One attempt shows whether the lock was taken over.
-        let timeout = self.fence.remaining().max(RENEW_INTERVAL);
-        tokio::time::timeout(timeout, self.write_with_retries(metadata, hold))
-            .await
-            .unwrap_or(Err(LockLost::NotRenewed))
-    }
-
-    async fn write_with_retries(&mut self, metadata: &serde_json::Value, hold: bool) -> Result<(), LockLost> {
+    /// Writes these metadata by compare-and-swap, and renews or releases the lock. It retries until the API server
+    /// answers, another process has taken over, or nobody waits for it any more.
+    async fn write(&mut self, metadata: &serde_json::Value, hold: bool, commands: &Commands) -> Result<(), LockLost> {
         let mut pause = Duration::from_millis(100);
         loop {
             let (sent, change) = (uptime_ms(), self.change(metadata, hold));
-            let written = match self.try_write(&change).await {
-                Ok(lease) => {
-                    self.lease = lease;
-                    true
-                }
-                Err(error) if is_not_found(&error) => return Err(LockLost::Deleted),
-                // The lock was taken over, another writer changed the Lease, or the response to an earlier attempt was
-                // lost.
-                Err(error) => {
-                    tracing::debug!(%error, "the Lease could not be written");
-                    self.was_written(&change, hold).await?
-                }
-            };
-            if written {
+            // The connection may hang.
+            let written = tokio::time::timeout(RENEW_INTERVAL, self.try_write(&change, hold)).await;
+            if written.unwrap_or(Ok(false))? {
                 self.fence.set(Ok(sent));
                 return Ok(());
             }
-            if !self.fence.is_open() {
+            if commands.is_closed() {
                 return Err(LockLost::NotRenewed);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    /// Whether the Lease contains the change. If not, this process still holds the lock as far as is known.
+    async fn try_write(&mut self, change: &serde_json::Value, hold: bool) -> Result<bool, LockLost> {
+        match self.patch(change).await {
+            Ok(lease) => {
+                self.lease = lease;
+                Ok(true)
+            }
+            Err(error) if is_not_found(&error) => Err(LockLost::Deleted),
+            // The lock was taken over, another writer changed the Lease, or the response to an earlier attempt was lost.
+            Err(error) => {
+                tracing::debug!(%error, "the Lease could not be written");
+                self.was_written(change, hold).await
+            }
         }
     }
 
@@ -476,7 +490,7 @@ impl Renewer {
         json!({ "metadata": metadata, "spec": spec })
     }
 
-    async fn try_write(&self, change: &serde_json::Value) -> Result<Lease, kube::Error> {
+    async fn patch(&self, change: &serde_json::Value) -> Result<Lease, kube::Error> {
         let mut change = change.clone();
         change["metadata"]["resourceVersion"] = json!(self.lease.metadata.resource_version);
         change["metadata"]["uid"] = json!(self.lease.metadata.uid);
@@ -512,7 +526,7 @@ impl Renewer {
         }
     }
 
-    async fn release(&mut self, release: Release) -> Result<(), LockLost> {
+    async fn release(&mut self, release: Release, commands: &Commands) -> Result<(), LockLost> {
         let annotations = match release {
             Release::KeepJournal => json!({}),
             Release::RemoveJournal => json!({ JOURNAL: null }),
@@ -520,7 +534,8 @@ impl Renewer {
                 json!({ JOURNAL: null, LAST_RUN: self.lock.clock.now(), LAST_RESULT: result })
             }
         };
-        self.write(&json!({ "annotations": annotations }), false).await?;
+        self.write(&json!({ "annotations": annotations }), false, commands)
+            .await?;
         let record = LeaseRecord::of(&self.lease);
         if record.journal.is_none() && record.last_run.is_none() {
             let preconditions = Preconditions {

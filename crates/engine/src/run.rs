@@ -20,7 +20,7 @@ pub struct Run<R: Rotation> {
     pub id: RunId,
     /// Which credential it ends on.
     pub direction: Direction,
-    /// The farthest phase that was begun. It never moves back.
+    /// The farthest phase that was begun. It moves back only when the server refuses the first step of *retire*.
     pub phase: Phase,
     /// What the rotation has written down about itself.
     pub record: R::Record,
@@ -116,6 +116,16 @@ impl<R: Rotation> Run<R> {
         if let Some(passed) = self.timers.get_mut(&Timer::InFlight) {
             *passed = false;
         }
+    }
+
+    /// Records that the server refused a step that was intended in phase `before`. If it would have been the first of
+    /// *retire*, nothing is revoked, so a rollback is still possible. Returns whether anything has changed.
+    pub fn refused(&mut self, before: Phase) -> bool {
+        let reopens = before.can_be_undone() && !self.phase.can_be_undone();
+        if reopens {
+            self.phase = before;
+        }
+        reopens
     }
 
     /// The run as another process takes it over: every wait starts again, and the record is read from the objects.

@@ -4,6 +4,7 @@
 //! reachable state. The moves of the tool are the same for every rotation:
 //!
 //! * it observes, decides and journals its intent; it sends the step, or is killed before that, and runs again;
+//! * the server refuses the first step of *retire*, also where it has carried out an earlier attempt that it did not answer;
 //! * it is paused with a step in hand, loses the lock, and sends the step later. It goes through only if the object is still
 //!   what was observed, as the precondition of the API server demands; a create goes through if the name is still free. What
 //!   cannot be conditional arrives at any moment until [`Timer::InFlight`] has passed ([`Environment::arrives_late`]), also where
@@ -27,6 +28,7 @@ use foldhash::quality::RandomState;
 use client::secret::Fingerprint;
 
 use engine::direction::Direction;
+use engine::phase::Phase;
 use engine::rotation::{Blocker, Decision, Next, Repeats, Rotation, Timer, decide};
 use engine::run::{Draw, Run, RunId};
 
@@ -179,6 +181,8 @@ struct Sending<E: Environment + ?Sized> {
     run: RunIn<E>,
     condition: Option<E::Condition>,
     repeats: Repeats,
+    /// The phase before the step was intended.
+    before: Phase,
 }
 
 impl<E: Environment + ?Sized> World<E> {
@@ -265,7 +269,8 @@ by_fields!(Sending {
     step,
     run,
     condition,
-    repeats
+    repeats,
+    before
 });
 
 /// What an exploration found to be true.
@@ -461,16 +466,39 @@ fn tool<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<Move<E>
     }
     let may_be_late = world.late.is_none() && world.late_left > 0;
     let is_unconditional = environment.arrives_late(&sent, &sending.step).is_some();
-    if arrive(environment, &mut sent, sending)
-        && let Some(run) = &mut sent.run
-    {
-        run.succeeded(&sending.repeats);
+    let mut refused = sent.clone();
+    let arrived = arrive(environment, &mut sent, sending);
+    let reopens = refused.run.as_mut().is_some_and(|run| run.refused(sending.before));
+    let mut retried = None;
+    if arrived {
+        retried = Some(sent.clone()).filter(|_| reopens);
+        if let Some(run) = &mut sent.run {
+            run.succeeded(&sending.repeats);
+        }
+    } else {
+        sent = refused.clone();
     }
     let mut moves = vec![Move {
         name: format!("sends: {}", sending.step),
         help: Help::Helps,
         to: sent,
     }];
+    if reopens {
+        let name = format!("sends, and is refused: {}", sending.step);
+        let help = Help::Disturbs;
+        moves.push(Move {
+            name,
+            help,
+            to: refused,
+        });
+    }
+    // The first attempt succeeds without an answer, and its repetition is refused.
+    if let Some(mut to) = retried {
+        to.run.as_mut().map(|run| run.refused(sending.before));
+        let name = format!("sends twice, and is refused: {}", sending.step);
+        let help = Help::Disturbs;
+        moves.push(Move { name, help, to });
+    }
     let mut disturbed = |name: &str, to| {
         let (name, help) = (name.to_owned(), Help::Disturbs);
         moves.push(Move { name, help, to });
@@ -524,6 +552,7 @@ fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<M
                 Next::Step(_) => environment.in_use(&world.seen, former),
                 _ => Default::default(),
             };
+            let before = run.phase;
             run.advance(&world.seen, &decision, &mut FirstUnused { credentials, marks });
             let phase = decision.phase;
             match decision.next {
@@ -534,6 +563,7 @@ fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<M
                         step: intent.step,
                         run: run.clone(),
                         repeats: intent.repeats,
+                        before,
                     });
                     name
                 }

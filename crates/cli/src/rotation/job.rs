@@ -4,9 +4,12 @@
 //! is acquired first, so that a holder is reported before the user reads a plan.
 
 use std::future::Future;
+use std::time::Duration;
 
 use crate::app::DryRun;
 use crate::ui::Ui;
+use backon::{ExponentialBuilder, Retryable as _};
+use client::access;
 use client::error::{Doing as _, Error, Kind};
 use engine::controller::{Controller, Failure, ObservedOf, PlanOf, RotationOf};
 use engine::direction::Direction;
@@ -158,7 +161,8 @@ impl<C: Controller> Job<'_, C> {
     async fn read_lease(&self) -> Result<LeaseRecord, Error> {
         let lease = &self.target.lease;
         let lock = lease.lock::<RotationOf<C>>(self.controller.server());
-        lock.read().await.doing(format!("read {lease}"))
+        let read = || async { lock.read().await.doing(format!("read {lease}")) };
+        read.retry(pauses()).when(may_pass).await
     }
 
     async fn lock(&self) -> Result<(LockGuard, LeaseRecord), Error> {
@@ -210,6 +214,27 @@ impl<C: Controller> Job<'_, C> {
             result.message = Some(format!("no rotation of {} is in progress", self.target.display));
             return Ok(None);
         }
+        let is_resumed = journal.is_some();
+        let surveyed = self.survey_objects(record, journal, result).await;
+        surveyed.map(Some).map_err(|error| match error.kind {
+            Kind::Forbidden | Kind::Unauthorized | Kind::Unreachable | Kind::Unavailable if is_resumed => {
+                let commands = &self.target.commands;
+                let resume = match self.verb {
+                    Verb::Rotate => commands.rotate(),
+                    Verb::Rollback => commands.rollback(),
+                };
+                error.of_kind(Kind::Pending).hint(format!("`{resume}` resumes it"))
+            }
+            _ => error,
+        })
+    }
+
+    async fn survey_objects(
+        &self,
+        record: LeaseRecord,
+        journal: Option<JournalOf<C>>,
+        result: &mut RotationResult,
+    ) -> Result<Survey<C>, Error> {
         let mut seen = self.observe(journal.as_ref()).await?;
         let journal = match journal {
             Some(claimed) => self.resumed(claimed, &mut seen).await?,
@@ -232,17 +257,21 @@ impl<C: Controller> Job<'_, C> {
             // What blocks a run in progress is reported by the engine, with the command that rolls it back.
             Err(NoPlan::Refused(_)) => None,
         };
-        Ok(Some(Survey {
+        access::require(&self.controller.needs()).await?;
+        Ok(Survey {
             record,
             journal,
             seen,
             plan,
-        }))
+        })
     }
 
     async fn observe(&self, journal: Option<&JournalOf<C>>) -> Result<ObservedOf<C>, Error> {
-        let seen = Box::pin(self.controller.observe(journal.map(Journal::run))).await;
-        seen.map_err(in_words)
+        let observe = || async {
+            let seen = Box::pin(self.controller.observe(journal.map(Journal::run))).await;
+            seen.map_err(in_words)
+        };
+        observe.retry(pauses()).when(may_pass).await
     }
 
     /// Replaces the run in the Lease with the run that is recorded on the objects. `None` if no object of it exists: a
@@ -409,6 +438,18 @@ async fn release(held: Option<(LockGuard, LeaseRecord)>) {
     {
         tracing::debug!(%lost, "the lock was not released");
     }
+}
+
+/// How a read is repeated that the server has answered with an error which may pass. The client itself repeats what was not
+/// answered.
+fn pauses() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_times(4)
+}
+
+fn may_pass(error: &Error) -> bool {
+    error.kind == Kind::Unavailable
 }
 
 fn in_words(failure: Failure) -> Error {

@@ -45,6 +45,15 @@ fn phase_never_moves_back() {
     assert_eq!(phases, farthest);
 }
 
+#[test]
+fn phase_moves_back_only_when_the_first_step_of_retire_is_refused() {
+    let mut run = run_in(Phase::Retire, Forward);
+    assert!(!run.refused(Phase::Retire) && run.phase == Phase::Retire);
+    assert!(run.refused(Phase::Prove) && run.phase == Phase::Prove);
+    assert!(run.may_turn(Rollback));
+    assert!(!run.refused(Phase::Make) && run.phase == Phase::Prove);
+}
+
 #[rstest]
 #[case::refusal(Next::refuse("it is wrong", "mend it"))]
 #[case::end(Next::Done)]

@@ -109,7 +109,7 @@ impl ClusterController<'_> {
         of_backup(deleted)
     }
 
-    fn read_backup(&self) -> Option<StoredBackup> {
+    pub(super) fn read_backup(&self) -> Option<StoredBackup> {
         self.state().snapshot.as_ref()?.backup.clone()
     }
 

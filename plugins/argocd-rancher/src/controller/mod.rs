@@ -16,6 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use argocd::ClusterSecret;
+use client::access::Needed;
 use client::connection::Server;
 use client::secret::{Fingerprint, Secret};
 use engine::controller::{Controller, Failure, PlanOf, ServerCheck, Summary};
@@ -28,7 +29,7 @@ use tokio::time::Instant;
 use self::abstraction::Snapshot;
 use self::fleet::Fleet;
 use crate::backup::BackupSecret;
-use crate::connections::Argo;
+use crate::connections::{ARGOCD, Argo};
 use crate::mark;
 use crate::report;
 use crate::rotation::ArgocdRancher;
@@ -89,7 +90,6 @@ struct State {
     surveyed: Option<Surveyed>,
     /// The value that should be rejected by now, but cannot be probed because it is lost.
     unproven: Option<Fingerprint>,
-    has_permissions: bool,
     /// The last state from Argo CD's metrics, and when they were read.
     sync: Option<(Instant, ClusterSync)>,
     /// Something was written since the last observation.
@@ -120,7 +120,6 @@ impl<'a> ClusterController<'a> {
                 accepted: BTreeMap::new(),
                 surveyed: None,
                 unproven: None,
-                has_permissions: false,
                 sync: None,
                 has_written: false,
             }),
@@ -158,6 +157,14 @@ impl Controller for ClusterController<'_> {
 
     async fn observe(&self, run: Option<&Run<ArgocdRancher>>) -> Result<Observed, Failure> {
         self.look(run).await
+    }
+
+    fn needs(&self) -> Vec<Needed<'_>> {
+        vec![Needed {
+            server: &self.argo().server,
+            side: ARGOCD,
+            rights: self.rights(),
+        }]
     }
 
     fn draw(&self) -> Box<dyn Draw + Send + '_> {

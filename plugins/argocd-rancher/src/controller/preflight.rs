@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use argocd::ClusterSecret;
 use argocd::config::Method;
-use client::access::{self, Right};
+use client::access::Right;
 use client::error::Error;
 use client::secret::Secret;
 use engine::credential::Acceptance;
@@ -14,7 +14,6 @@ use rancher::api_token::proof::CallResult;
 use super::abstraction::{self, Snapshot};
 use super::{ClusterController, SYNC_FAILED, check, fleet};
 use crate::address::RancherAddress as _;
-use crate::connections::ARGOCD;
 use crate::mark;
 use crate::rotation::observed::{ClusterSync, Observed};
 use crate::token_check::TokenResults;
@@ -23,7 +22,7 @@ use crate::token_check::TokenResults;
 const SHORT: Duration = Duration::from_mins(15);
 
 impl ClusterController<'_> {
-    /// The blockers. Missing permissions are an error.
+    /// The blockers.
     pub(super) async fn blockers(&self, seen: &Observed, snapshot: &Snapshot) -> Result<Vec<Blocker>, Error> {
         let Some(cluster) = &snapshot.cluster else {
             let name = &self.cluster.object.name;
@@ -37,9 +36,6 @@ impl ClusterController<'_> {
             && let Some((_, id)) = cluster.server.rancher()
         {
             all.extend(self.fleet.rancher.wrong_scope(&id, self.options.unscoped).await?);
-        }
-        if all.is_empty() {
-            self.require_permissions(snapshot.backup.is_some()).await?;
         }
         Ok(all)
     }
@@ -146,11 +142,9 @@ impl ClusterController<'_> {
         })
     }
 
-    /// Checked once.
-    async fn require_permissions(&self, has_backup: bool) -> Result<(), Error> {
-        if self.state().has_permissions {
-            return Ok(());
-        }
+    /// The permissions that a run needs in Argo CD's namespace.
+    pub(super) fn rights(&self) -> Vec<Right> {
+        let has_backup = self.read_backup().is_some();
         let (namespace, name) = (&self.cluster.object.namespace, &self.cluster.object.name);
         let there = |verb: &str, group: &str, resource: &str| Right::new(verb, group, resource).in_namespace(namespace);
         let on = |verb: &str, name: &str| there(verb, "", "secrets").named(name);
@@ -161,9 +155,7 @@ impl ClusterController<'_> {
         }
         rights.extend(["get", "patch"].map(|verb| there(verb, "coordination.k8s.io", "leases").named(name)));
         rights.push(there("create", "coordination.k8s.io", "leases"));
-        access::require(&self.argo().server, ARGOCD, &rights).await?;
-        self.state().has_permissions = true;
-        Ok(())
+        rights
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bootstrap::{Token, TokenId};
 use cli::rotation::LeaseName;
+use client::access::Needed;
 use client::connection::Server;
 use client::error::Error;
 use client::secret::Fingerprint;
@@ -76,7 +77,6 @@ struct State {
     disagreements: Vec<String>,
     identity: Option<(Instant, Identity)>,
     abandoned: Option<Place>,
-    may_rotate: bool,
 }
 
 impl<'a> TokenController<'a> {
@@ -135,6 +135,19 @@ impl Controller for TokenController<'_> {
 
     async fn observe(&self, run: Option<&Run>) -> Result<Observed, Failure> {
         Box::pin(self.observation(run)).await
+    }
+
+    fn needs(&self) -> Vec<Needed<'_>> {
+        let state = self.state();
+        let rights = state
+            .snapshot
+            .as_ref()
+            .map(|snapshot| preflight::rights(&self.id, snapshot));
+        vec![Needed {
+            server: &self.cluster.server,
+            side: target::CLUSTER,
+            rights: rights.unwrap_or_default(),
+        }]
     }
 
     fn draw(&self) -> Box<dyn Draw + Send + '_> {

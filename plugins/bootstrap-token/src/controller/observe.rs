@@ -46,9 +46,6 @@ impl TokenController<'_> {
             Default::default()
         };
         let now = self.cluster.server.clock.now();
-        if run.is_none() {
-            self.check_permissions(&snapshot).await.map_err(Failure::Permanent)?;
-        }
         let mut state = self.state();
         let mut seen = Observation {
             id: &self.id,
@@ -202,14 +199,5 @@ impl TokenController<'_> {
             None => drop(accepted.remove(&value)),
         }
         Ok(acceptance)
-    }
-
-    async fn check_permissions(&self, snapshot: &Snapshot) -> Result<(), Error> {
-        if self.state().may_rotate || snapshot.old.is_none() {
-            return Ok(());
-        }
-        preflight::permissions(self.cluster, &self.id, snapshot).await?;
-        self.state().may_rotate = true;
-        Ok(())
     }
 }

@@ -3,16 +3,13 @@
 use std::time::Duration;
 
 use bootstrap::{TokenId, TokenSecret, Usage, secret};
-use client::access::{self, Right};
-use client::error::Error;
+use client::access::Right;
 use engine::rotation::Blocker;
 use k8s_openapi::jiff::Timestamp;
 
 use super::Options;
 use super::abstraction::{DeliverySnapshot, Snapshot};
-use crate::cluster::ClusterConnection;
 use crate::delivery::DeliveryTarget;
-use crate::report::target::CLUSTER;
 use crate::rotation::blockers::{self, OWNER};
 use crate::rotation::observed::Observed;
 use crate::template::TokenTemplate;
@@ -91,7 +88,8 @@ fn owner(token: &TokenSecret) -> Option<String> {
     ))
 }
 
-pub(super) async fn permissions(cluster: &ClusterConnection, id: &TokenId, snapshot: &Snapshot) -> Result<(), Error> {
+/// The permissions that a rotation needs.
+pub(super) fn rights(id: &TokenId, snapshot: &Snapshot) -> Vec<Right> {
     let right = |verb: &str, group: &str, resource: &str| Right::new(verb, group, resource);
     let mut rights: Vec<Right> = ["get", "create", "patch", "delete"]
         .map(|verb| right(verb, "", "secrets").in_namespace(secret::NAMESPACE))
@@ -105,5 +103,5 @@ pub(super) async fn permissions(cluster: &ClusterConnection, id: &TokenId, snaps
         let delivery = |verb| right(verb, "", "secrets").in_namespace(&key.namespace).named(&key.name);
         rights.extend(["get", "patch"].map(delivery));
     }
-    access::require(&cluster.server, CLUSTER, &rights).await
+    rights
 }

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use client::access::Needed;
 use client::connection::Server;
 use client::error::{Error, Kind};
 use client::secret::{Fingerprint, Secret};
@@ -80,7 +81,6 @@ struct State {
     owners: BTreeMap<Fingerprint, ClusterId>,
     /// The version of the Cluster that was read last, and since when.
     cluster_version: Option<(String, Timestamp)>,
-    has_permissions: bool,
     /// How often this process has created a new agent pod.
     restarts: u32,
 }
@@ -120,6 +120,13 @@ impl Controller for CrtController<'_> {
 
     async fn observe(&self, run: Option<&Run<Crt>>) -> Result<Observed, Failure> {
         Box::pin(self.look(run)).await
+    }
+
+    fn needs(&self) -> Vec<Needed<'_>> {
+        let storage = self.state().snapshot.as_ref().map(|snapshot| snapshot.storage);
+        storage.map_or_else(Vec::new, |storage| {
+            preflight::needs(self.connections, self.downstream, storage)
+        })
     }
 
     fn draw(&self) -> Box<dyn Draw + Send + '_> {

@@ -110,10 +110,6 @@ impl CrtController<'_> {
         seen.only_agent = self.options.only_agent;
         let mut found = preflight::blockers(connections, snapshot, seen);
         if preflight::unsupported(&snapshot.cluster).is_none() {
-            if !self.state().has_permissions {
-                preflight::permissions(connections, self.downstream, snapshot.storage).await?;
-                self.state().has_permissions = true;
-            }
             found.extend(preflight::owned(connections, self.downstream, snapshot).await?);
         }
         found.retain(|blocker| {

@@ -1,6 +1,6 @@
 //! The preflight checks: each blocker has one sentence and a hint.
 
-use client::access::{self, Right};
+use client::access::{Needed, Right};
 use client::error::Error;
 use client::secret::Secret;
 use engine::rotation::{Blocker, Check};
@@ -270,11 +270,11 @@ fn tokens(snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
 }
 
 /// The permissions that a rotation needs on both clusters.
-pub(super) async fn permissions(
-    connections: &Connections,
-    downstream: &Downstream,
+pub(super) fn needs<'a>(
+    connections: &'a Connections,
+    downstream: &'a Downstream,
     storage: TokenStorage,
-) -> Result<(), Error> {
+) -> Vec<Needed<'a>> {
     let id = connections.cluster.id.as_str();
     let group = "management.cattle.io";
     let in_cluster = |verb: &str, group: &str, resource: &str| Right::new(verb, group, resource).in_namespace(id);
@@ -298,9 +298,9 @@ pub(super) async fn permissions(
         .into();
     rights.push(of_agent("list", "", "pods"));
     rights.extend(["get", "patch"].map(|verb| of_agent(verb, "apps", "deployments").named("cattle-cluster-agent")));
-    let (management, downstream) = futures::join!(
-        access::require(&connections.management, MANAGEMENT, &management),
-        access::require(&downstream.server, DOWNSTREAM, &rights)
-    );
-    management.and(downstream)
+    let on = |server, side, rights| Needed { server, side, rights };
+    vec![
+        on(&connections.management, MANAGEMENT, management),
+        on(&downstream.server, DOWNSTREAM, rights),
+    ]
 }

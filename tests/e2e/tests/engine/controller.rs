@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use client::access::Needed;
 use client::connection::Server;
 use client::error::Error;
 use client::secret::{Fingerprint, Secret};
@@ -95,6 +96,10 @@ impl Controller for BadgeController {
         state.issuer = Some(issuer);
         state.consumer = Some(consumer);
         Ok(seen)
+    }
+
+    fn needs(&self) -> Vec<Needed<'_>> {
+        Vec::new()
     }
 
     fn draw(&self) -> Box<dyn Draw + Send + '_> {

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use engine::direction::Direction;
+use engine::phase::Phase;
 use rstest::rstest;
 use test_cluster::{Fault, On, Outage, TestEnvironment, TokenStorage};
+use tokio::sync::watch;
 
 use crate::fixture::{Consumer, Fixture};
-use crate::runner::RunResult;
+use crate::runner::{PauseReason, RunResult};
 
 const LEASE: &str = "*/leases/*";
 
@@ -75,15 +78,127 @@ async fn rotation_finishes_when_the_api_server_restarts() -> Result<()> {
     fixture.expect_rotated().await
 }
 
+/// Nobody else can have acquired the lock meanwhile. Nothing is written before a renewal is accepted.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_longer_than_the_lease_leaves_the_rotation_pending() -> Result<()> {
+async fn rotation_finishes_despite_an_outage_longer_than_the_lease() -> Result<()> {
     let fixture = Fixture::open().await?;
     let (proxy, run) = fixture.run().await?;
-    proxy.plan(On::write().path(CONSUMER), away(40, None));
-    let ended = run.start()?.finish().await?.context("it was killed")?;
+    let outage = proxy.plan(On::write().path(CONSUMER), away(35, None));
+    let ended = run.run().await?;
+    ensure!(
+        ended == RunResult::Done && outage.struck() > 0,
+        "{ended:?}\n{}",
+        proxy.transcript()
+    );
+    let unanswered = proxy.writes().into_iter().skip_while(|write| write.status.is_some());
+    let mut accepted = unanswered.filter(|write| write.status.is_some_and(|status| status < 300));
+    let first = accepted.next().context("no write after the outage")?;
+    ensure!(first.path.contains("/leases/"), "{}", proxy.transcript());
+    fixture.expect_rotated().await
+}
+
+/// Only this process is cut off, and another one acquires the lock after the lease duration.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_was_cut_off_finds_that_another_run_has_taken_over() -> Result<()> {
+    let fixture = Fixture::open().await?;
+    let (proxy, run) = fixture.run().await?;
+    let outage = proxy.plan(On::write().path(CONSUMER), away(60, None));
+    let (_stop, open) = watch::channel(false);
+    let taken_over = async {
+        outage.strikes().await;
+        let (other_proxy, other) = fixture.run().await?;
+        let ended = other.start()?.finish().await?;
+        ensure!(
+            ended == Some(RunResult::Done),
+            "{ended:?}\n{}",
+            other_proxy.transcript()
+        );
+        proxy.heal();
+        Ok(())
+    };
+    let (ended, taken_over) = tokio::join!(run.run_until(open), taken_over);
+    taken_over?;
+    let ended = ended?;
     ensure!(ended.lost_the_lock(), "{ended:?}\n{}", proxy.transcript());
-    let (_proxy, run) = fixture.run().await?;
-    run.start()?.expect(RunResult::Done).await?;
+    fixture.expect_rotated().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_cut_off_can_be_interrupted() -> Result<()> {
+    let fixture = Fixture::open().await?;
+    let (proxy, run) = fixture.run().await?;
+    let outage = proxy.plan(On::write().path(CONSUMER), away(600, None));
+    let (stop, stopped) = watch::channel(false);
+    let interrupt = async {
+        outage.strikes().await;
+        stop.send_replace(true);
+    };
+    let (ended, ()) = tokio::join!(run.run_until(stopped), interrupt);
+    let ended = ended?;
+    ensure!(
+        matches!(
+            &ended,
+            RunResult::Pending {
+                because: PauseReason::Interrupted,
+                ..
+            }
+        ),
+        "{ended:?}"
+    );
+    Ok(())
+}
+
+/// What was answered with a refusal has revoked nothing.
+#[rstest]
+#[case::forbidden(403)]
+#[case::invalid(422)]
+#[case::conflict(409)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_revocation_leaves_the_rollback_open(#[case] status: u16) -> Result<()> {
+    let fixture = Fixture::open().await?;
+    let (proxy, mut run) = fixture.run().await?;
+    run.patience = Duration::from_secs(3);
+    let refusal = proxy.plan(On::write().path(ISSUER).nth(2).always(), refused(status));
+    let ended = run.run().await?;
+    ensure!(
+        matches!(
+            &ended,
+            RunResult::Pending {
+                phase: Phase::Prove,
+                direction: Direction::Forward,
+                ..
+            }
+        ) && refusal.struck() > 0,
+        "{ended:?}\n{}",
+        proxy.transcript()
+    );
+    proxy.heal();
+    let ended = run.rollback().run().await?;
+    ensure!(matches!(&ended, RunResult::RolledBack(_)), "{ended:?}");
+    fixture.expect_restored().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unanswered_revocation_closes_the_rollback() -> Result<()> {
+    let fixture = Fixture::open().await?;
+    let (proxy, mut run) = fixture.run().await?;
+    run.patience = Duration::from_secs(3);
+    proxy.plan(On::write().path(ISSUER).nth(2).always(), refused(500));
+    let ended = run.run().await?;
+    ensure!(
+        matches!(
+            &ended,
+            RunResult::Pending {
+                phase: Phase::Retire,
+                ..
+            }
+        ),
+        "{ended:?}\n{}",
+        proxy.transcript()
+    );
+    proxy.heal();
+    ensure!(run.rollback().run().await? == RunResult::NothingToRollBack);
+    ensure!(run.run().await? == RunResult::Done);
     fixture.expect_rotated().await
 }
 
