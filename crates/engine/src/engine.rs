@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use client::connection::unanswered_writes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -275,6 +276,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
         let Some(run) = self.run_now(state) else {
             return Turn::Again;
         };
+        let unanswered = unanswered_writes();
         let sent = tokio::time::timeout(LONGEST_WRITE, self.controller.apply(step, &run, state.lock.fence())).await;
         match sent.unwrap_or_else(|_| Err(no_answer(LONGEST_WRITE))) {
             Ok(()) => {
@@ -298,7 +300,9 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
                         journal.unanswered(self.controller.server().clock.now());
                         false
                     }
-                    (failure, Some(journal)) => failure.is_refusal() && journal.refused(before),
+                    (failure, Some(journal)) => {
+                        failure.is_refusal() && unanswered == unanswered_writes() && journal.refused(before)
+                    }
                     (_, None) => false,
                 };
                 if reopened && let end @ Turn::End(_) = self.saved(state).await {

@@ -4,7 +4,7 @@
 //! reachable state. The moves of the tool are the same for every rotation:
 //!
 //! * it observes, decides and journals its intent; it sends the step, or is killed before that, and runs again;
-//! * the server refuses the first step of *retire*, also where it has carried out an earlier attempt that it did not answer;
+//! * the server refuses the first step of *retire*;
 //! * it is paused with a step in hand, loses the lock, and sends the step later. It goes through only if the object is still
 //!   what was observed, as the precondition of the API server demands; a create goes through if the name is still free. What
 //!   cannot be conditional arrives at any moment until [`Timer::InFlight`] has passed ([`Environment::arrives_late`]), also where
@@ -469,14 +469,10 @@ fn tool<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<Move<E>
     let mut refused = sent.clone();
     let arrived = arrive(environment, &mut sent, sending);
     let reopens = refused.run.as_mut().is_some_and(|run| run.refused(sending.before));
-    let mut retried = None;
-    if arrived {
-        retried = Some(sent.clone()).filter(|_| reopens);
-        if let Some(run) = &mut sent.run {
-            run.succeeded(&sending.repeats);
-        }
-    } else {
+    if !arrived {
         sent = refused.clone();
+    } else if let Some(run) = &mut sent.run {
+        run.succeeded(&sending.repeats);
     }
     let mut moves = vec![Move {
         name: format!("sends: {}", sending.step),
@@ -491,13 +487,6 @@ fn tool<E: Environment>(environment: &E, world: &World<E>) -> Result<Vec<Move<E>
             help,
             to: refused,
         });
-    }
-    // The first attempt succeeds without an answer, and its repetition is refused.
-    if let Some(mut to) = retried {
-        to.run.as_mut().map(|run| run.refused(sending.before));
-        let name = format!("sends twice, and is refused: {}", sending.step);
-        let help = Help::Disturbs;
-        moves.push(Move { name, help, to });
     }
     let mut disturbed = |name: &str, to| {
         let (name, help) = (name.to_owned(), Help::Disturbs);

@@ -32,6 +32,7 @@ pub use self::environment::{Environment, user_agent};
 use self::identity::Identity;
 pub use self::options::ConnectionOptions;
 pub(crate) use self::transport::certificates;
+pub use self::transport::unanswered_writes;
 use crate::clock::ServerClock;
 use crate::error::Error;
 use crate::secret::Secret;

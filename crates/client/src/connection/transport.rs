@@ -5,6 +5,7 @@
 //! reads the `Date` and `Warning` headers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -109,6 +110,7 @@ impl Transport {
 
     async fn retried(&self, credential: &Credential, mut request: Request<Body>) -> Result<Response<Body>, Error> {
         let began = Instant::now();
+        let is_write = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         let mut delays = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(100))
             .with_factor(2.0)
@@ -124,6 +126,9 @@ impl Transport {
             let outcome = self.attempt(credential, request).await;
             if !worth_another_try(&outcome) {
                 return outcome;
+            }
+            if is_write {
+                UNANSWERED_WRITES.fetch_add(1, Ordering::Relaxed);
             }
             let (Some(delay), Some(next)) = (delays.next(), again) else {
                 return outcome;
@@ -242,6 +247,14 @@ pub(crate) fn certificates(pem: &str) -> Result<Vec<Vec<u8>>, Error> {
         .map(|block| block.map(|block| block.contents).map_err(|_| refused()))
         .collect();
     parsed.and_then(|parsed| if parsed.is_empty() { Err(refused()) } else { Ok(parsed) })
+}
+
+static UNANSWERED_WRITES: AtomicUsize = AtomicUsize::new(0);
+
+/// How many writes of this process got no answer so far. They may have been carried out all the same, so the answer to a
+/// repetition says nothing about them.
+pub fn unanswered_writes() -> usize {
+    UNANSWERED_WRITES.load(Ordering::Relaxed)
 }
 
 /// Whether a retry is safe. A POST without a response may have been carried out.

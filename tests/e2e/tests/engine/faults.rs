@@ -178,12 +178,17 @@ async fn a_refused_revocation_leaves_the_rollback_open(#[case] status: u16) -> R
     fixture.expect_restored().await
 }
 
+/// In the second case the answer to the first attempt is lost, and its repetition is refused.
+#[rstest]
+#[case::never_answered(refused(500), 500)]
+#[case::answered_the_second_time(Fault::LoseAnswer, 403)]
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unanswered_revocation_closes_the_rollback() -> Result<()> {
+async fn an_unanswered_revocation_closes_the_rollback(#[case] first: Fault, #[case] then: u16) -> Result<()> {
     let fixture = Fixture::open().await?;
     let (proxy, mut run) = fixture.run().await?;
     run.patience = Duration::from_secs(3);
-    proxy.plan(On::write().path(ISSUER).nth(2).always(), refused(500));
+    proxy.plan(On::write().path(ISSUER).nth(2), first);
+    proxy.plan(On::write().path(ISSUER).nth(3).always(), refused(then));
     let ended = run.run().await?;
     ensure!(
         matches!(
