@@ -241,12 +241,17 @@ pub(crate) fn request_timed_out(timeout: Duration) -> Error {
     unreachable(format!("no response within {timeout} (--request-timeout)"))
 }
 
-/// A connection that hangs.
+/// A connection that hangs, before the response or in the middle of it.
 pub(crate) fn no_answer(patience: Duration) -> Error {
     unreachable(format!(
-        "no response from the server within {}",
+        "no complete response from the server within {}",
         crate::duration::format(patience)
     ))
+}
+
+/// A response that would fill the memory.
+pub(crate) fn too_long(limit: usize) -> Error {
+    Error::failed(format!("the response of the server is longer than {} MiB", limit >> 20))
 }
 
 /// An error while connecting to the server at `url`.

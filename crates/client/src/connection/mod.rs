@@ -9,7 +9,7 @@
 //! 3. [`Server`]: a client that authenticates lazily, retries within limits, reports warnings and reads the server's
 //!    time.
 
-mod deadline;
+mod body;
 mod environment;
 mod exec;
 mod identity;

@@ -71,6 +71,23 @@ async fn a_malformed_object_fails_the_list_by_default() {
 }
 
 #[tokio::test]
+async fn a_page_with_too_many_objects_is_refused() {
+    #[derive(Debug, Deserialize)]
+    struct Anything {}
+    impl Item for Anything {
+        fn unreadable(_: Metadata) -> Option<Self> {
+            Some(Self {})
+        }
+    }
+    for (count, fits) in [(20_000, true), (20_001, false)] {
+        let text = format!(r#"{{"items":[{}0]}}"#, "{},".repeat(count - 1));
+        let (client, _) = server(vec![(200, text)]);
+        let all = list_all::<Anything>(&client, MAPS, &ListOptions::default()).await;
+        assert_eq!(all.is_ok(), fits, "{count}");
+    }
+}
+
+#[tokio::test]
 async fn a_missing_object_is_none() {
     assert!(get_from(404, "").await.unwrap().is_none());
     let found = get_from(200, r#"{"metadata":{"name":"it"},"data":"x"}"#)

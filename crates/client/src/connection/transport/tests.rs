@@ -138,6 +138,74 @@ async fn retry_after_is_obeyed_within_the_budget() {
 }
 
 #[tokio::test]
+async fn a_pause_beyond_all_times_is_not_waited_for() {
+    let fake = Fake::tls(|_, _| Reply::Answer(503, &[("retry-after", "18446744073709551615")], String::new())).await;
+    let connection = fake.connection("{token: t}", &Environment::silent(), |flags| {
+        flags.request_timeout = Duration::MAX;
+    });
+    let error = get(&connection.connect().unwrap()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable);
+}
+
+const TOO_LONG: &str = "error: the response of the server is longer than 8 MiB";
+
+#[tokio::test]
+async fn a_body_is_limited_after_decompression() {
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut bomb, &[b' '; 9 << 20]).unwrap();
+    let bomb = bomb.finish().unwrap();
+    assert!(bomb.len() < 1 << 16);
+    let fake = Fake::tls(move |_, _| Reply::Gzip(bomb.clone())).await;
+    let server = fake.simple().connect().unwrap();
+    assert_eq!(get(&server).await.unwrap_err().to_string(), TOO_LONG);
+    // A page of a list may be longer.
+    assert_eq!(ask(&server, "GET", "/api?limit=500").await.unwrap().len(), 9 << 20);
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_refused() {
+    let fake = Fake::tls(|_, _| Reply::Endless(200)).await;
+    let server = fake.simple().connect().unwrap();
+    assert_eq!(get(&server).await.unwrap_err().to_string(), TOO_LONG);
+    let error = ask(&server, "GET", "/api?watch=true").await.unwrap_err();
+    assert_eq!(error.to_string(), TOO_LONG, "an event without end");
+    assert_eq!(fake.received().len(), 2, "neither is repeated");
+}
+
+#[tokio::test]
+async fn an_error_with_a_body_without_end_keeps_its_status() {
+    let fake = Fake::tls(|_, _| Reply::Endless(403)).await;
+    let error = get(&fake.simple().connect().unwrap()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Forbidden);
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_is_given_up() {
+    let fake = Fake::tls(|_, before| if before == 0 { ok("{}") } else { Reply::Stall }).await;
+    let server = fake.simple().connect().unwrap();
+    get(&server).await.unwrap();
+    tokio::time::pause();
+    let error = get(&server).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Unable to connect to the server: no complete response from the server within 1m30s"
+    );
+}
+
+#[tokio::test]
+async fn a_credential_that_a_server_repeats_is_not_shown() {
+    let body = r#"{"kind":"Status","status":"Failure","code":403,"reason":"Forbidden","message":"no: Bearer short-word"}"#;
+    let headers: &[(&str, &str)] = &[("warning", "299 - \"short-word\""), ("x-echo", "short-word")];
+    let fake = Fake::tls(move |_, _| Reply::Answer(403, headers, body.into())).await;
+    let (environment, recorder) = recorded(9);
+    let connection = fake.connection("{token: short-word}", &environment, |_| {});
+    let error = get(&connection.connect().unwrap()).await.unwrap_err();
+    assert_eq!(error.message, "no: Bearer <hidden>");
+    let shown = [recorder.log.lock().unwrap().join("\n"), recorder.warnings.lock().unwrap().join("\n")];
+    assert!(shown[0].contains("x-echo: <hidden>") && !shown.concat().contains("short-word"), "{shown:?}");
+}
+
+#[tokio::test]
 async fn a_watch_is_handed_on_as_it_arrives() {
     let fake = Fake::tls(|_, _| Reply::Stall).await;
     let server = fake.simple().connect().unwrap();
@@ -174,7 +242,7 @@ async fn a_connection_that_has_gone_silent_is_given_up() {
     let error = get(&server).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "Unable to connect to the server: no response from the server within 1m30s"
+        "Unable to connect to the server: no complete response from the server within 1m30s"
     );
 }
 
