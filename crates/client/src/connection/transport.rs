@@ -215,12 +215,11 @@ impl Transport {
 
 /// kube's configuration without retries and authentication, which this module does itself.
 fn config(connection: &Connection) -> Result<kube::Config, Error> {
-    let uri: http::Uri = connection.server.as_str().parse().map_err(|_| {
-        Error::failed(format!(
-            "the address of the API server cannot be used: {}",
-            connection.server
-        ))
-    })?;
+    let uri: http::Uri = connection
+        .server
+        .as_str()
+        .parse()
+        .map_err(|_| Error::failed("the address of the API server cannot be used"))?;
     let mut config = kube::Config::new(uri);
     config.default_retry = false;
     config.default_namespace.clone_from(&connection.namespace);

@@ -310,8 +310,16 @@ async fn a_connection_with_a_token_sends_only_the_token() {
     assert_eq!(received.headers["authorization"], "Bearer abcdef.0123456789abcdef");
     assert!(!received.certified && !received.headers.contains_key("impersonate-user"));
     let plain = Fake::plain(|_, _| ok("{}")).await;
-    let plain = plain.connection("{}", &Environment::silent(), |_| {});
-    assert!(plain.with_token(&Secret::new("abcdef.0123456789abcdef")).is_err());
+    let token = Secret::new("abcdef.0123456789abcdef");
+    let refusing = plain.connection("{}", &Environment::silent(), |_| {});
+    assert!(refusing.require_tls().is_err() && refusing.with_token(&token).is_err());
+    let allowing = plain.connection("{}", &Environment::silent(), |flags| flags.allow_plain_http = true);
+    get(&allowing.with_token(&token).unwrap().connect().unwrap()).await.unwrap();
+    get(&with_token.at(plain.url.clone()).connect().unwrap()).await.unwrap();
+    let received = plain.received();
+    assert_eq!(received.len(), 2, "what was refused is not sent");
+    assert_eq!(received[0].headers["authorization"], "Bearer abcdef.0123456789abcdef");
+    assert!(!received[1].headers.contains_key("authorization"));
 }
 
 #[tokio::test]
