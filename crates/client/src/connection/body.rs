@@ -16,8 +16,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::error::{self, Error};
 
 /// The longest object, and the longest event of a watch. etcd accepts 1.5 MiB, and JSON is larger than what it stores.
-const OBJECT: usize = 8 << 20;
+const OBJECT: usize = 4 << 20;
 /// The longest page of a list, and the longest text of a Service behind the API server, such as metrics.
+const PAGE: usize = 16 << 20;
+/// The longest list without pages (Rancher's `limit=-1`): more than a thousand clusters.
 const LIST: usize = 32 << 20;
 /// The longest response of an error that is read. A `Status` is far smaller.
 const FAILURE: usize = 1 << 20;
@@ -31,8 +33,13 @@ pub(super) fn is_streamed(request: &Request<Body>) -> bool {
 
 /// The longest successful response to a request.
 pub(super) fn limit(request: &Request<Body>) -> usize {
-    let is_long = has_parameter(request, |pair| pair.starts_with("limit=")) || request.uri().path().contains("/proxy/");
-    if is_long { LIST } else { OBJECT }
+    if has_parameter(request, |pair| pair == "limit=-1") {
+        LIST
+    } else if has_parameter(request, |pair| pair.starts_with("limit=")) || request.uri().path().contains("/proxy/") {
+        PAGE
+    } else {
+        OBJECT
+    }
 }
 
 fn has_parameter(request: &Request<Body>, is: fn(&str) -> bool) -> bool {

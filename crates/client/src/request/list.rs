@@ -12,8 +12,8 @@ use super::object::{Metadata, Resource};
 use super::wire::{fetch, parse};
 use super::{Error, Result, Verb};
 
-/// The number of objects per page, as in kubectl.
-const PAGE: u32 = 500;
+/// The number of objects per page, as in kubectl; and fewer where such a page is too long, as of large Secrets.
+const PAGES: [u32; 3] = [500, 50, 5];
 /// The most objects of a page that are read. A server that does not know pages sends all at once; one that sends
 /// millions of empty objects would fill the memory.
 const MOST: usize = 20_000;
@@ -143,26 +143,42 @@ async fn try_list_page<T: Item>(
     options: &ListOptions<'_>,
     from: Option<&str>,
 ) -> Result<Page<T>> {
-    let params = ListParams {
-        label_selector: options.labels.map(ToOwned::to_owned),
-        field_selector: options.fields.map(ToOwned::to_owned),
-        limit: Some(PAGE),
-        continue_token: from.map(ToOwned::to_owned),
-        ..ListParams::default()
-    };
     let object = resource.named(options.namespace, None);
-    let request = resource.request(options.namespace);
-    let request = if options.only_metadata {
-        request.list_metadata(&params)
-    } else {
-        request.list(&params)
-    };
-    let bytes = fetch(client, Verb::List, &object, request).await?;
+    let bytes = fetch_page(client, resource, &object, options, from).await?;
     let list: RawList<T> = parse(Verb::List, &object, &bytes).or_else(|error| one_by_one(&bytes).ok_or(error))?;
     Ok(Page {
         items: list.items,
         next: list.metadata.next.filter(|next| !next.is_empty()),
     })
+}
+
+async fn fetch_page(
+    client: &kube::Client,
+    resource: Resource,
+    object: &str,
+    options: &ListOptions<'_>,
+    from: Option<&str>,
+) -> Result<Vec<u8>> {
+    let mut sizes = PAGES.into_iter();
+    loop {
+        let params = ListParams {
+            label_selector: options.labels.map(ToOwned::to_owned),
+            field_selector: options.fields.map(ToOwned::to_owned),
+            limit: sizes.next(),
+            continue_token: from.map(ToOwned::to_owned),
+            ..ListParams::default()
+        };
+        let request = resource.request(options.namespace);
+        let request = if options.only_metadata {
+            request.list_metadata(&params)
+        } else {
+            request.list(&params)
+        };
+        match fetch(client, Verb::List, object, request).await {
+            Err(error) if error.is_too_long() && sizes.len() > 0 => {}
+            page => return page,
+        }
+    }
 }
 
 /// Parses each object of a list by itself, because one of them is malformed.
