@@ -23,7 +23,12 @@ impl Sent {
             .iter()
             .filter(|(name, value)| value.is_sensitive() || *name == AUTHORIZATION);
         let values = secret.filter_map(|(_, value)| value.to_str().ok()?.rsplit(' ').next());
-        Self(values.filter(|value| value.len() >= SHORTEST).map(str::to_owned).collect())
+        Self(
+            values
+                .filter(|value| value.len() >= SHORTEST)
+                .map(str::to_owned)
+                .collect(),
+        )
     }
 
     /// Hides them in a body.
@@ -47,7 +52,11 @@ impl Sent {
     fn hidden(&self, bytes: &[u8]) -> Option<String> {
         let text = String::from_utf8_lossy(bytes);
         let found = self.0.iter().any(|value| text.contains(value.as_str()));
-        found.then(|| self.0.iter().fold(text.into_owned(), |text, value| text.replace(value.as_str(), HIDDEN)))
+        found.then(|| {
+            self.0
+                .iter()
+                .fold(text.into_owned(), |text, value| text.replace(value.as_str(), HIDDEN))
+        })
     }
 }
 
@@ -209,7 +218,10 @@ mod tests {
         answer.insert("location", HeaderValue::from_static("/login?t=plain-old-password"));
         answer.insert("date", HeaderValue::from_static("today"));
         sent.hide_in_headers(&mut answer);
-        assert_eq!((&answer["location"], &answer["date"]), (&HeaderValue::from_static(HIDDEN), &HeaderValue::from_static("today")));
+        assert_eq!(
+            (&answer["location"], &answer["date"]),
+            (&HeaderValue::from_static(HIDDEN), &HeaderValue::from_static("today"))
+        );
     }
 
     #[test]

@@ -108,13 +108,26 @@ mod tests {
     #[test]
     fn a_name_cannot_run_anything_in_a_shell() {
         assert_eq!(shell_word("c-x7k2p"), "c-x7k2p");
-        for (name, quoted) in [("$(reboot)", "'$(reboot)'"), ("a'b", r"'a'\''b'"), ("", "''"), ("a;b", "'a;b'")] {
+        for (name, quoted) in [
+            ("$(reboot)", "'$(reboot)'"),
+            ("a'b", r"'a'\''b'"),
+            ("", "''"),
+            ("a;b", "'a;b'"),
+        ] {
             assert_eq!(shell_word(name), quoted);
         }
         for name in ["$(reboot)", "`reboot`", "a;b", "a\nb", "a\tb", "\u{1b}[2J", "'", "a&b"] {
             assert!(has_shell_syntax(name), "{name:?}");
         }
-        for name in ["c-m-abc12345", "fleet-default/oslo", "Zürich", "rancher prod", "admin@kind", "", "~a=b,c:d"] {
+        for name in [
+            "c-m-abc12345",
+            "fleet-default/oslo",
+            "Zürich",
+            "rancher prod",
+            "admin@kind",
+            "",
+            "~a=b,c:d",
+        ] {
             assert!(!has_shell_syntax(name), "{name:?}");
         }
     }

@@ -403,7 +403,9 @@ async fn the_secret_of_a_token_that_is_created_again_keeps_its_owner() -> Result
         "apiVersion": "management.cattle.io/v3", "kind": "ClusterRegistrationToken",
         "metadata": {"name": "again"}, "spec": {"clusterName": cluster.id},
     });
-    tokens.create(&PostParams::default(), &serde_json::from_value(again)?).await?;
+    tokens
+        .create(&PostParams::default(), &serde_json::from_value(again)?)
+        .await?;
     let begin = Instant::now();
     while tokens.get("again").await?.data["status"]["tokenSecretName"] != "crt-token-again" {
         ensure!(begin.elapsed() < PATIENCE, "it has no Secret");

@@ -73,7 +73,10 @@ fn urls_are_compared_as_text_without_slashes_at_the_end() {
 fn a_url_is_printed_without_its_password() {
     let url = ServerUrl::new("https://me:hunter2@r.example.com/k8s/clusters/c-a");
     let shown = format!("{url} {url:?} {}", serde_json::to_string(&url).unwrap());
-    assert!(!shown.contains("hunter2") && shown.contains("https://r.example.com/k8s/clusters/c-a"), "{shown}");
+    assert!(
+        !shown.contains("hunter2") && shown.contains("https://r.example.com/k8s/clusters/c-a"),
+        "{shown}"
+    );
     assert!(url.as_str().contains("hunter2"), "its identity is the whole text");
 }
 

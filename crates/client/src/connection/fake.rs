@@ -246,7 +246,10 @@ async fn answer(reply: Reply) -> Result<Response<BoxBody<Bytes, std::io::Error>>
         }
         Reply::Gzip(body) => {
             let body = Full::from(body).map_err(|never| match never {}).boxed();
-            Ok(Response::builder().header("content-encoding", "gzip").body(body).unwrap())
+            Ok(Response::builder()
+                .header("content-encoding", "gzip")
+                .body(body)
+                .unwrap())
         }
         Reply::Endless(code) => {
             let frames = futures::stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[b' '; 1 << 16]))));

@@ -191,10 +191,8 @@ impl Connection {
             return Ok(());
         }
         let host = self.server.host_str().unwrap_or_default();
-        Err(
-            Error::failed(format!("a token is not sent over plain http to {host}"))
-                .hint("use an address that begins with https://, or pass --allow-plain-http"),
-        )
+        Err(Error::failed(format!("a token is not sent over plain http to {host}"))
+            .hint("use an address that begins with https://, or pass --allow-plain-http"))
     }
 
     /// The same connection to a server whose certificate is for this name.

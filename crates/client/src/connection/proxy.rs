@@ -17,9 +17,7 @@ pub(super) fn choose(
     environment: &Environment,
 ) -> Result<Option<http::Uri>, Error> {
     if let Some(url) = configured {
-        return uri(url)
-            .map(Some)
-            .ok_or_else(|| invalid("proxy-url of the kubeconfig"));
+        return uri(url).map(Some).ok_or_else(|| invalid("proxy-url of the kubeconfig"));
     }
     let name = if server.scheme() == "http" {
         "HTTP_PROXY"
@@ -214,7 +212,11 @@ mod tests {
 
     #[test]
     fn a_broken_proxy_address_is_refused_without_its_password() {
-        for address in ["ftp://user:hunter2@proxy", "user:hunter2@proxy:0x", "http://user:hun/hunter2@proxy:1"] {
+        for address in [
+            "ftp://user:hunter2@proxy",
+            "user:hunter2@proxy:0x",
+            "http://user:hun/hunter2@proxy:1",
+        ] {
             let environment = Environment::silent().with_variable("HTTPS_PROXY", address);
             let error = choose(None, &"https://api".parse().unwrap(), &environment).unwrap_err();
             assert!(!error.to_string().contains("hunter2"), "{error}");

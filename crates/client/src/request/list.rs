@@ -190,7 +190,13 @@ fn one_by_one<T: Item>(bytes: &[u8]) -> Option<RawList<T>> {
             T::unreadable(Metadata::salvage(&value))
         };
         let parsed = serde_json::from_str(item.get()).ok();
-        parsed.or_else(|| if item.get().len() > LONGEST_MALFORMED { None } else { malformed() })
+        parsed.or_else(|| {
+            if item.get().len() > LONGEST_MALFORMED {
+                None
+            } else {
+                malformed()
+            }
+        })
     };
     let items: Option<Vec<T>> = list.items.into_iter().map(read).collect();
     Some(RawList {

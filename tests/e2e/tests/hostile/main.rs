@@ -70,11 +70,17 @@ impl Victim {
 async fn for_each_command(check: impl AsyncFn(&str, &[String]) -> Result<()>) -> Result<()> {
     let mut commands = Vec::new();
     for plugin in PLUGINS {
-        commands.extend(every_command(plugin, &RANCHER)?.into_iter().map(|words| (plugin, words)));
+        commands.extend(
+            every_command(plugin, &RANCHER)?
+                .into_iter()
+                .map(|words| (plugin, words)),
+        );
     }
     let checks = commands.iter().map(async |(plugin, words)| {
         let checked = check(plugin, words).await;
-        checked.err().map(|error| format!("kubectl {plugin} {}: {error:#}", words.join(" ")))
+        checked
+            .err()
+            .map(|error| format!("kubectl {plugin} {}: {error:#}", words.join(" ")))
     });
     let failures: Vec<_> = stream::iter(checks).buffer_unordered(AT_ONCE).collect().await;
     let failures: Vec<_> = failures.into_iter().flatten().collect();
@@ -87,10 +93,16 @@ fn harmless(output: &Output) -> Result<String> {
     let bytes = [&output.stdout[..], &output.stderr].concat();
     let text = String::from_utf8(bytes).context("the output is not UTF-8")?;
     ensure!(!text.contains("internal error"), "{text}");
-    ensure!(PLANTED.iter().all(|planted| !text.contains(planted)), "a credential in:\n{text}");
+    ensure!(
+        PLANTED.iter().all(|planted| !text.contains(planted)),
+        "a credential in:\n{text}"
+    );
     let controls = |c: char| c.is_control() && c != '\n' && c != '\t';
     ensure!(!text.contains(controls), "a control character in:\n{text:?}");
-    ensure!(!text.lines().any(|line| line.starts_with("error: forged")), "a forged message in:\n{text}");
+    ensure!(
+        !text.lines().any(|line| line.starts_with("error: forged")),
+        "a forged message in:\n{text}"
+    );
     Ok(text)
 }
 
@@ -114,8 +126,16 @@ async fn every_command_survives(#[case] hostility: Hostility) -> Result<()> {
         ensure!(text.contains(victim.server.url()), "the server was not asked:\n{text}");
         let failed = output.status.code().is_some_and(|code| (1..=5).contains(&code));
         // There a command may find what it asks for.
-        ensure!(failed || hostility == Hostility::EvilNames, "{}:\n{text}", output.status);
-        ensure!(output.status.code().is_some_and(|code| code < 100), "{}:\n{text}", output.status);
+        ensure!(
+            failed || hostility == Hostility::EvilNames,
+            "{}:\n{text}",
+            output.status
+        );
+        ensure!(
+            output.status.code().is_some_and(|code| code < 100),
+            "{}:\n{text}",
+            output.status
+        );
 
         let completion = ["__complete", &words[0], ""].map(str::to_owned);
         let completed = victim.plugin(plugin, &completion).await?;

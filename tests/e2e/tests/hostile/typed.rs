@@ -29,7 +29,10 @@ async fn a_password_in_an_address_is_not_printed(#[case] flags: &[&str], #[case]
         let output = victim.run(plugin_binary(plugin)?, &words, proxy).await?;
         let text = harmless(&output)?;
         ensure!(matches!(output.status.code(), Some(1 | 2)), "{plugin}: {text}");
-        ensure!(PLANTED.iter().all(|planted| !text.contains(&planted[..12])), "{plugin}: {text}");
+        ensure!(
+            PLANTED.iter().all(|planted| !text.contains(&planted[..12])),
+            "{plugin}: {text}"
+        );
     }
     Ok(())
 }
@@ -53,7 +56,9 @@ async fn a_token_that_is_typed_where_a_name_belongs_is_not_printed(
     let victim = Victim::of(Hostility::Echo).await?;
     for token in TOKENS {
         let words: Vec<String> = words.iter().map(|word| word.replace("TOKEN", token)).collect();
-        let output = victim.plugin(plugin, &[&words[..], &["-v=9".to_owned()]].concat()).await?;
+        let output = victim
+            .plugin(plugin, &[&words[..], &["-v=9".to_owned()]].concat())
+            .await?;
         let text = harmless(&output)?;
         ensure!(!output.status.success() && !text.contains(token), "{text}");
     }

@@ -2,6 +2,7 @@ use std::any::Any;
 use std::path::{Path, PathBuf};
 
 use http::Request;
+use http_body_util::BodyExt as _;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::*;
@@ -194,15 +195,22 @@ async fn a_body_that_stalls_is_given_up() {
 
 #[tokio::test]
 async fn a_credential_that_a_server_repeats_is_not_shown() {
-    let body = r#"{"kind":"Status","status":"Failure","code":403,"reason":"Forbidden","message":"no: Bearer short-word"}"#;
+    let body =
+        r#"{"kind":"Status","status":"Failure","code":403,"reason":"Forbidden","message":"no: Bearer short-word"}"#;
     let headers: &[(&str, &str)] = &[("warning", "299 - \"short-word\""), ("x-echo", "short-word")];
     let fake = Fake::tls(move |_, _| Reply::Answer(403, headers, body.into())).await;
     let (environment, recorder) = recorded(9);
     let connection = fake.connection("{token: short-word}", &environment, |_| {});
     let error = get(&connection.connect().unwrap()).await.unwrap_err();
     assert_eq!(error.message, "no: Bearer <hidden>");
-    let shown = [recorder.log.lock().unwrap().join("\n"), recorder.warnings.lock().unwrap().join("\n")];
-    assert!(shown[0].contains("x-echo: <hidden>") && !shown.concat().contains("short-word"), "{shown:?}");
+    let shown = [
+        recorder.log.lock().unwrap().join("\n"),
+        recorder.warnings.lock().unwrap().join("\n"),
+    ];
+    assert!(
+        shown[0].contains("x-echo: <hidden>") && !shown.concat().contains("short-word"),
+        "{shown:?}"
+    );
 }
 
 #[tokio::test]
@@ -314,7 +322,9 @@ async fn a_connection_with_a_token_sends_only_the_token() {
     let refusing = plain.connection("{}", &Environment::silent(), |_| {});
     assert!(refusing.require_tls().is_err() && refusing.with_token(&token).is_err());
     let allowing = plain.connection("{}", &Environment::silent(), |flags| flags.allow_plain_http = true);
-    get(&allowing.with_token(&token).unwrap().connect().unwrap()).await.unwrap();
+    get(&allowing.with_token(&token).unwrap().connect().unwrap())
+        .await
+        .unwrap();
     get(&with_token.at(plain.url.clone()).connect().unwrap()).await.unwrap();
     let received = plain.received();
     assert_eq!(received.len(), 2, "what was refused is not sent");
