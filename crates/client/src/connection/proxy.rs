@@ -214,8 +214,8 @@ mod tests {
     fn a_broken_proxy_address_is_refused_without_its_password() {
         for address in [
             "ftp://user:hunter2@proxy",
-            "user:hunter2@proxy:0x",
-            "http://user:hun/hunter2@proxy:1",
+            "user:hunter2@[broken",
+            "http://user:hunter2 @proxy:1",
         ] {
             let environment = Environment::silent().with_variable("HTTPS_PROXY", address);
             let error = choose(None, &"https://api".parse().unwrap(), &environment).unwrap_err();

@@ -31,7 +31,7 @@ const RANCHER: [&str; 2] = ["--rancher-context", "hostile"];
 /// A home directory with a kubeconfig that leads to a hostile server.
 struct Victim {
     home: TempDir,
-    server: HostileServer,
+    _server: HostileServer,
 }
 
 impl Victim {
@@ -41,7 +41,7 @@ impl Victim {
         let identity = Identity::Token(PLANTED[0].to_owned());
         let kubeconfig = Kubeconfig::new().context("hostile", server.url(), server.ca_pem(), &identity);
         kubeconfig.write(home.path().join("config"))?;
-        Ok(Self { home, server })
+        Ok(Self { home, _server: server })
     }
 
     /// Runs a program in this home.
@@ -120,10 +120,11 @@ async fn every_command_survives(#[case] hostility: Hostility) -> Result<()> {
     let victim = Victim::of(hostility).await?;
     for_each_command(async |plugin, words| {
         // Without it a stalled body is given up after 90 s.
-        let flags = ["-v=9", "--request-timeout=2s"].map(str::to_owned);
+        let timeout = if hostility == Hostility::Stalled { "2s" } else { "0" };
+        let flags = ["-v=9".to_owned(), format!("--request-timeout={timeout}")];
         let output = victim.plugin(plugin, &[words, &flags].concat()).await?;
         let text = harmless(&output)?;
-        ensure!(text.contains(victim.server.url()), "the server was not asked:\n{text}");
+        ensure!(text.contains("Request Headers:"), "the server was not asked:\n{text}");
         let failed = output.status.code().is_some_and(|code| (1..=5).contains(&code));
         // There a command may find what it asks for.
         ensure!(
