@@ -252,7 +252,7 @@ async fn answer(reply: Reply) -> Result<Response<BoxBody<Bytes, std::io::Error>>
                 .unwrap())
         }
         Reply::Endless(code) => {
-            let frames = futures::stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[b' '; 1 << 16]))));
+            let frames = futures::stream::repeat_with(|| Ok(Frame::data(Bytes::from(vec![b' '; 1 << 16]))));
             let body = BodyExt::boxed(StreamBody::new(frames));
             Ok(Response::builder().status(code).body(body).unwrap())
         }

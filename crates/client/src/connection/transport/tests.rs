@@ -153,7 +153,7 @@ const TOO_LONG: &str = "error: the response of the server is longer than 4 MiB";
 #[tokio::test]
 async fn a_body_is_limited_after_decompression() {
     let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    std::io::Write::write_all(&mut bomb, &[b' '; 5 << 20]).unwrap();
+    std::io::Write::write_all(&mut bomb, &vec![b' '; 5 << 20]).unwrap();
     let bomb = bomb.finish().unwrap();
     assert!(bomb.len() < 1 << 16);
     let fake = Fake::tls(move |_, _| Reply::Gzip(bomb.clone())).await;
