@@ -3,12 +3,13 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use serde::Serialize;
+use client::redact;
+use serde::{Serialize, Serializer};
 use url::Url;
 
 /// The URL of a cluster. Argo CD compares it as text, without slashes at its end (`SecretToCluster` in `util/db/cluster.go` of
-/// Argo CD 3.5.1). So `https://x` and `https://x:443` are two clusters.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+/// Argo CD 3.5.1). So `https://x` and `https://x:443` are two clusters. It is printed without user name and password.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerUrl(String);
 
 impl ServerUrl {
@@ -41,7 +42,19 @@ impl ServerUrl {
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(&redact::without_user_info(&self.0))
+    }
+}
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for ServerUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -86,6 +86,10 @@ pub struct ConnectionFlags {
     #[arg(long, global = true, value_name = "DURATION", default_value = "0", value_parser = timeout)]
     pub request_timeout: Duration,
 
+    /// Also send tokens to servers at http:// addresses, where anyone on the network can read them
+    #[arg(long, global = true)]
+    pub allow_plain_http: bool,
+
     /// If true, opt-out of response compression for all requests to the server
     #[arg(long, global = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
     pub disable_compression: Option<bool>,
@@ -136,6 +140,7 @@ impl ConnectionFlags {
             impersonate_groups: flags.impersonate_groups,
             impersonate_extra: flags.impersonate_extra,
             request_timeout: flags.request_timeout,
+            allow_plain_http: flags.allow_plain_http,
             disable_compression: flags.disable_compression,
         }
     }
@@ -148,6 +153,7 @@ impl ConnectionFlags {
             kubeconfig: self.kubeconfig.clone(),
             context: Some(context.to_owned()),
             request_timeout: self.request_timeout,
+            allow_plain_http: self.allow_plain_http,
             disable_compression: self.disable_compression,
             ..Self::default()
         }
@@ -219,6 +225,7 @@ mod tests {
             "--as-group=g",
             "--as-user-extra=k=v",
             "--request-timeout=5",
+            "--allow-plain-http",
             "--disable-compression=false",
         ]);
         let options = format!("{:?}", flags.options());

@@ -78,6 +78,8 @@ pub struct Error {
     tried: Vec<String>,
     /// A retry cannot succeed.
     permanent: bool,
+    /// The response was longer than what is read.
+    too_long: bool,
 }
 
 impl Error {
@@ -90,6 +92,7 @@ impl Error {
             lead: "error".into(),
             tried: Vec::new(),
             permanent: false,
+            too_long: false,
         }
     }
 
@@ -241,12 +244,24 @@ pub(crate) fn request_timed_out(timeout: Duration) -> Error {
     unreachable(format!("no response within {timeout} (--request-timeout)"))
 }
 
-/// A connection that hangs.
+/// A connection that hangs, before the response or in the middle of it.
 pub(crate) fn no_answer(patience: Duration) -> Error {
     unreachable(format!(
-        "no response from the server within {}",
+        "no complete response from the server within {}",
         crate::duration::format(patience)
     ))
+}
+
+/// A response that would fill the memory.
+pub(crate) fn too_long(limit: usize) -> Error {
+    let mut error = Error::failed(format!("the response of the server is longer than {} MiB", limit >> 20));
+    error.too_long = true;
+    error
+}
+
+/// Whether a request failed because of [`too_long`].
+pub(crate) fn is_too_long(error: &kube::Error) -> bool {
+    find::<Error>(error).is_some_and(|error| error.too_long)
 }
 
 /// An error while connecting to the server at `url`.

@@ -1,9 +1,64 @@
 //! Redacts credentials in text from other sources: URLs for the request log, messages of a server.
 //!
-//! [`crate::secret::Secret`] protects values that are known to be secret. This is for text that may contain one.
+//! [`crate::secret::Secret`] protects values that are known to be secret. This is for text that may contain one: [`text`]
+//! and [`url`] go by the shape of a credential, [`Sent`] by its value.
+
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
 
 /// The replacement of a credential.
 const HIDDEN: &str = "<hidden>";
+
+/// Shorter values are not hidden: they may be part of any word.
+const SHORTEST: usize = 8;
+
+/// The credentials in a request, to be hidden wherever the server repeats them.
+pub(crate) struct Sent(Vec<String>);
+
+impl Sent {
+    /// Those in the headers of a request: `Authorization`, and what is marked as sensitive.
+    pub(crate) fn with(headers: &HeaderMap) -> Self {
+        let secret = headers
+            .iter()
+            .filter(|(name, value)| value.is_sensitive() || *name == AUTHORIZATION);
+        let values = secret.filter_map(|(_, value)| value.to_str().ok()?.rsplit(' ').next());
+        Self(
+            values
+                .filter(|value| value.len() >= SHORTEST)
+                .map(str::to_owned)
+                .collect(),
+        )
+    }
+
+    /// Hides them in a body.
+    pub(crate) fn hide_in(&self, body: Bytes) -> Bytes {
+        match self.hidden(&body) {
+            Some(text) => text.into(),
+            None => body,
+        }
+    }
+
+    /// Hides them in the headers of a response.
+    pub(crate) fn hide_in_headers(&self, headers: &mut HeaderMap) {
+        for value in headers.values_mut() {
+            if self.hidden(value.as_bytes()).is_some() {
+                *value = HeaderValue::from_static(HIDDEN);
+            }
+        }
+    }
+
+    /// The text without them; `None` if it has none of them.
+    fn hidden(&self, bytes: &[u8]) -> Option<String> {
+        let text = String::from_utf8_lossy(bytes);
+        let found = self.0.iter().any(|value| text.contains(value.as_str()));
+        found.then(|| {
+            self.0
+                .iter()
+                .fold(text.into_owned(), |text, value| text.replace(value.as_str(), HIDDEN))
+        })
+    }
+}
 
 /// A URL or its path for the log, without user info, without tokens in the path, and with harmless query values only.
 pub fn url(text: &str) -> String {
@@ -36,7 +91,7 @@ pub fn text(text: &str) -> String {
         shown.push_str(&if body.contains("/import/") {
             url(body)
         } else {
-            words(body)
+            words(&without_user_info(body))
         });
         shown.push_str(&word[body.len()..]);
     }
@@ -71,11 +126,12 @@ fn parameter(pair: &str) -> String {
     }
 }
 
-fn without_user_info(url: &str) -> String {
+/// A URL without user name and password.
+pub fn without_user_info(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
     };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let host = authority.rsplit('@').next().unwrap_or(authority);
     format!("{scheme}://{host}{path}")
 }
@@ -142,6 +198,30 @@ mod tests {
     #[test]
     fn user_info_of_a_url_is_dropped() {
         assert_eq!(url("https://user:pass@host:8443/path"), "https://host:8443/path");
+    }
+
+    #[test]
+    fn a_text_loses_the_user_info_of_its_urls() {
+        let shown = text("cannot use 'https://user:hunter2@host/path' or ftp://me@host?a@b");
+        assert_eq!(shown, "cannot use 'https://host/path' or ftp://host?a@b");
+    }
+
+    #[test]
+    fn what_was_sent_is_hidden_by_its_value_in_bodies_and_headers() {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer plain-old-password"));
+        headers.insert("accept", HeaderValue::from_static("application/json"));
+        let sent = Sent::with(&headers);
+        assert_eq!(sent.hide_in("no plain-old-password!".into()), "no <hidden>!");
+        assert_eq!(sent.hide_in("application/json".into()), "application/json");
+        let mut answer = HeaderMap::new();
+        answer.insert("location", HeaderValue::from_static("/login?t=plain-old-password"));
+        answer.insert("date", HeaderValue::from_static("today"));
+        sent.hide_in_headers(&mut answer);
+        assert_eq!(
+            (&answer["location"], &answer["date"]),
+            (&HeaderValue::from_static(HIDDEN), &HeaderValue::from_static("today"))
+        );
     }
 
     #[test]

@@ -15,6 +15,27 @@ pub fn clean(text: &str) -> String {
     shown
 }
 
+/// Like [`clean`], for a text that must stay on its line, so that no name can pretend to be another message.
+pub fn line(text: &str) -> String {
+    clean(text).replace('\n', "^J")
+}
+
+/// A word of a command to paste into a shell: quoted where the shell would not take it literally.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// Whether a shell would do more with this than take it literally. kubectl's completion script for bash evaluates the words
+/// that were typed, completed ones too.
+pub fn has_shell_syntax(text: &str) -> bool {
+    text.contains(|c: char| is_steering(c) || "$`\\\"'|&;<>(){}[]*?!".contains(c))
+}
+
 /// Like [`clean`], but keeps these sequences: our own colours.
 pub fn clean_but(text: &str, kept: &[String]) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -77,6 +98,38 @@ mod tests {
     fn escape_sequences_are_made_visible() {
         assert_eq!(cell("\u{1b}[31mred\u{7}"), "^[[31mred^G");
         assert_eq!(clean("a\u{1b}]0;title\nb\u{9b}1m"), "a^[]0;title\nb\\u{9b}1m");
+    }
+
+    #[test]
+    fn a_line_stays_on_its_line() {
+        assert_eq!(line("a\nerror: b\u{1b}"), "a^Jerror: b^[");
+    }
+
+    #[test]
+    fn a_name_cannot_run_anything_in_a_shell() {
+        assert_eq!(shell_word("c-x7k2p"), "c-x7k2p");
+        for (name, quoted) in [
+            ("$(reboot)", "'$(reboot)'"),
+            ("a'b", r"'a'\''b'"),
+            ("", "''"),
+            ("a;b", "'a;b'"),
+        ] {
+            assert_eq!(shell_word(name), quoted);
+        }
+        for name in ["$(reboot)", "`reboot`", "a;b", "a\nb", "a\tb", "\u{1b}[2J", "'", "a&b"] {
+            assert!(has_shell_syntax(name), "{name:?}");
+        }
+        for name in [
+            "c-m-abc12345",
+            "fleet-default/oslo",
+            "Zürich",
+            "rancher prod",
+            "admin@kind",
+            "",
+            "~a=b,c:d",
+        ] {
+            assert!(!has_shell_syntax(name), "{name:?}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use client::secret::Secret;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::header::{AUTHORIZATION, CONNECTION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use kube::client::Body;
 use sha2::{Digest as _, Sha256, Sha512};
 use subtle::ConstantTimeEq as _;
@@ -38,9 +38,6 @@ use crate::token_storage::TokenStorage;
 const TUNNEL_TOKEN: HeaderName = HeaderName::from_static("x-api-tunnel-token");
 const NONCE: HeaderName = HeaderName::from_static("x-cattle-nonce");
 const HASH: HeaderName = HeaderName::from_static("x-cattle-hash");
-
-/// The longest valid response is a bundle of CA certificates.
-const LONGEST_RESPONSE: usize = 1 << 20;
 
 /// What Rancher answers to a token.
 #[derive(Clone, Debug)]
@@ -288,11 +285,7 @@ impl Probe {
         *request.uri_mut() = http::Uri::from_static(path);
         *request.headers_mut() = headers;
         let (head, body) = self.client.send(request).await?.into_parts();
-        let body = Limited::new(body, LONGEST_RESPONSE)
-            .collect()
-            .await
-            .map_err(kube::Error::Service)?
-            .to_bytes();
+        let body = body.collect().await?.to_bytes();
         Ok(Response {
             code: head.status,
             headers: head.headers,

@@ -143,7 +143,7 @@ impl Argo {
     ) -> Result<Server, Error> {
         let authority = match (config.ca(), rancher) {
             (Some(pem), _) => Fingerprint::of(&pem).to_string(),
-            (None, Some(_)) if config.insecure() => "that of Rancher".to_owned(),
+            (None, Some(rancher)) if rancher.vouches_for(config) => "that of Rancher".to_owned(),
             (None, _) => "public".to_owned(),
         };
         let key = (url.to_string(), format!("{authority} {:?}", config.server_name()));
@@ -172,13 +172,16 @@ impl Argo {
         let connection = match (&ca, rancher) {
             (Some(pem), _) => self.connection.anonymous_at(url.clone(), Authority::Pem(pem)),
             // Argo CD does not verify the certificate here. This command does, as for Rancher.
-            (None, Some(rancher)) if config.insecure() => rancher.anonymous.anonymous_at(url.clone(), Authority::Same),
+            (None, Some(rancher)) if rancher.vouches_for(config) => {
+                rancher.anonymous.anonymous_at(url.clone(), Authority::Same)
+            }
             (None, _) => self.connection.anonymous_at(url.clone(), Authority::Public),
         };
         let connection = match config.server_name() {
             Some(name) => connection.with_server_name(Some(&name)),
             None => connection,
         };
+        connection.require_tls()?;
         connection.connect()
     }
 
@@ -255,19 +258,18 @@ impl RancherFlags {
         let url: Url = text
             .parse()
             .map_err(|_| Error::usage("the value of --rancher-url is not a URL"))?;
-        if url.scheme() != "https" || url.host_str().is_none() {
-            return Err(Error::usage(
-                "--rancher-url must begin with https://: a token is sent there",
-            ));
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            return Err(Error::usage("the value of --rancher-url must begin with https://"));
         }
         let base = Reach::of(&url).base().clone();
         let token = self.token(argo, context).await?;
         let pem = match &self.rancher_certificate_authority {
-            Some(path) => Some(read(path, "the certificate authority")?),
+            Some(path) => Some(read(path, "the certificate authority").await?),
             None => None,
         };
         let authority = pem.as_deref().map_or(Authority::Public, Authority::Pem);
         let anonymous = argo.connection.anonymous_at(base.url().clone(), authority);
+        anonymous.require_tls()?;
         let client = bearing(&anonymous.connect()?.client, &token)
             .ok_or_else(|| Error::usage("the token for --rancher-url has characters that are invalid in a request"))?;
         Ok(Rancher {
@@ -283,7 +285,7 @@ impl RancherFlags {
             return context.ui.read_secret().await;
         }
         if let Some(path) = &self.rancher_token_file {
-            let token = Secret::new(read(path, "the token")?.trim());
+            let token = Secret::new(read(path, "the token").await?.trim());
             return if token.is_empty() {
                 Err(Error::usage("the file of --rancher-token-file is empty"))
             } else {
@@ -299,6 +301,11 @@ impl RancherFlags {
 }
 
 impl Rancher {
+    /// Whether the CA of this Rancher is used where the Secret says that Argo CD verifies none.
+    fn vouches_for(&self, config: &ClusterConfig) -> bool {
+        config.insecure() && !self.anonymous.is_insecure()
+    }
+
     /// A client without a credential.
     pub(crate) fn public(&self) -> Result<kube::Client, Error> {
         Ok(self.anonymous.connect()?.client)
@@ -392,8 +399,10 @@ fn name_of(token: &Secret) -> Option<TokenName> {
     Credential::of(token).api_token().cloned()
 }
 
-fn read(path: &std::path::Path, what: &str) -> Result<String, Error> {
-    std::fs::read_to_string(path).doing(format!("read {what} from {}", path.display()))
+/// Not on this thread: the open of a named pipe waits for its other end.
+async fn read(path: &std::path::Path, what: &str) -> Result<String, Error> {
+    let text = tokio::fs::read_to_string(path).await;
+    text.doing(format!("read {what} from {}", path.display()))
 }
 
 #[derive(Deserialize)]

@@ -62,7 +62,7 @@ pub(crate) fn target(cluster: &ClusterSecret, commands: Commands) -> Target {
     let mut details = Map::new();
     details.insert("cluster".to_owned(), json!(id));
     details.insert("clusterName".to_owned(), json!(cluster.name));
-    details.insert("server".to_owned(), json!(cluster.server.as_str()));
+    details.insert("server".to_owned(), json!(cluster.server));
     Target {
         object: format!("secret/{name}"),
         name: name.clone(),

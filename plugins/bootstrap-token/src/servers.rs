@@ -14,15 +14,16 @@ use bootstrap::{ProbeResult, Token};
 use client::cluster_identity;
 use client::connection::Connection;
 use client::error::Error;
+use client::request::{self, ListOptions, Resource};
 use futures::future::try_join_all;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, ListParams};
 use url::Url;
 
 use crate::probe;
 
 /// How many connections to the kubeconfig's address are probed, as there may be a load balancer.
 const PROBES: usize = 3;
+const SLICE: Resource = Resource::new("EndpointSlice", "discovery.k8s.io/v1", "endpointslices");
 /// The Service of all API servers of a cluster
 /// (kubernetes/kubernetes `pkg/controlplane/reconcilers/instancecount.go` and `lease.go`, 1.36).
 const SERVICE: (&str, &str) = ("default", "kubernetes.io/service-name=kubernetes");
@@ -127,9 +128,13 @@ impl Servers {
     /// Whether there may be API servers that [`Self::probe`] does not reach, by what the cluster publishes. Also `true` if that
     /// cannot be read.
     pub(crate) async fn may_be_more(&self, client: &kube::Client) -> bool {
-        let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), SERVICE.0);
-        match slices.list(&ListParams::default().labels(SERVICE.1)).await {
-            Ok(slices) => published(&slices.items) > self.named.len().max(1),
+        let options = ListOptions {
+            namespace: Some(SERVICE.0),
+            labels: Some(SERVICE.1),
+            ..ListOptions::default()
+        };
+        match request::list_all(client, SLICE, &options).await {
+            Ok(slices) => published(&slices) > self.named.len().max(1),
             Err(error) => {
                 tracing::debug!(%error, "the number of API servers is unknown");
                 true

@@ -144,9 +144,11 @@ impl Management {
         }
     }
 
-    /// Rancher's public endpoints: at the URL of the context if it leads to Rancher, else at the one that agents use.
+    /// Rancher's public endpoints: at the URL of the context if it leads to Rancher and its certificate is verified, else
+    /// at the URL that agents use. A token is shown to no server that has not proven who it is.
     pub(crate) fn probe(&self, rancher: Option<&RancherUrl>, settings: &Settings) -> Result<Probe, Error> {
-        let connection = if let Some(base) = rancher {
+        let verified = rancher.filter(|_| !self.connection.is_insecure());
+        let connection = if let Some(base) = verified {
             self.connection.anonymous_at(base.url().clone(), Authority::Same)
         } else {
             let text = settings.server_url.as_deref().ok_or_else(no_server_url)?;
@@ -159,6 +161,7 @@ impl Management {
             self.connection
                 .anonymous_at(RancherUrl::new(&url).url().clone(), authority)
         };
+        connection.require_tls()?;
         Ok(Probe::new(connection.connect()?.client))
     }
 
@@ -266,7 +269,8 @@ fn by_context(
 
 fn no_server_url() -> Error {
     Error::failed(
-        "cannot find Rancher: its setting server-url is empty or unreadable, and --context is not a context of Rancher",
+        "cannot find Rancher: its setting server-url is empty or unreadable, and --context is not a context of Rancher with a \
+         certificate that is verified",
     )
     .hint("pass a context of Rancher (…/k8s/clusters/local) with --context")
 }

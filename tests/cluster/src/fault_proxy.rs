@@ -5,7 +5,7 @@
 mod carry;
 mod journal;
 mod rules;
-mod tls;
+pub(crate) mod tls;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};

@@ -26,6 +26,7 @@ mod environment;
 mod fake_rancher;
 mod fault_proxy;
 mod go_module;
+mod hostile_server;
 mod kubeconfig;
 mod pki;
 mod ports;
@@ -41,6 +42,7 @@ pub use fake_rancher::{
 };
 pub use fault_proxy::{Fault, FaultProxy, Moment, On, Outage, Planned, Request, Upstream};
 pub use go_module::GoModule;
+pub use hostile_server::{EVIL_NAME, HostileServer, Hostility};
 pub use kubeconfig::{Identity, Kubeconfig};
 pub use pki::{Authority, KeyPairPem};
 pub use programs::{KREW, Programs, build_all};

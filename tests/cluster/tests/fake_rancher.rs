@@ -374,6 +374,49 @@ async fn until_logged(rancher: &FakeRancher, cluster: &Registered, kind: &str, w
     Ok(())
 }
 
+/// The registration tokens of a cluster.
+fn registration_tokens(rancher: &FakeRancher, cluster: &Registered) -> Result<Api<DynamicObject>> {
+    let kind = GroupVersionKind::gvk("management.cattle.io", "v3", "ClusterRegistrationToken");
+    let client = rancher.client("/k8s/clusters/local", Some(&User::admin()))?;
+    Ok(Api::namespaced_with(client, &cluster.id, &ApiResource::from_gvk(&kind)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_secret_of_a_token_that_is_created_again_keeps_its_owner() -> Result<()> {
+    let environment = TestEnvironment::shared().await?;
+    let rancher = environment.rancher(TokenStorage::Secret).await?;
+    let cluster = rancher.register_as(&Registration::imported("malmo").quick()).await?;
+    let tokens = registration_tokens(rancher, &cluster)?;
+    let client = environment.management(TokenStorage::Secret).await?.client().await?;
+    let secrets = Api::<Secret>::namespaced(client, &cluster.id);
+    // In place of the former token: an owner that exists, so that the garbage collector leaves the Secret alone.
+    let mut left = secrets.get("crt-token-system").await?;
+    let owner = left.metadata.owner_references.take().context("no owner")?;
+    left.metadata = ObjectMeta {
+        name: Some("crt-token-again".to_owned()),
+        owner_references: Some(owner.clone()),
+        ..ObjectMeta::default()
+    };
+    let value = left.data.clone().context("no data")?["token"].clone();
+    secrets.create(&PostParams::default(), &left).await?;
+    let again = json!({
+        "apiVersion": "management.cattle.io/v3", "kind": "ClusterRegistrationToken",
+        "metadata": {"name": "again"}, "spec": {"clusterName": cluster.id},
+    });
+    tokens
+        .create(&PostParams::default(), &serde_json::from_value(again)?)
+        .await?;
+    let begin = Instant::now();
+    while tokens.get("again").await?.data["status"]["tokenSecretName"] != "crt-token-again" {
+        ensure!(begin.elapsed() < PATIENCE, "it has no Secret");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let kept = secrets.get("crt-token-again").await?;
+    assert_eq!(kept.metadata.owner_references, Some(owner));
+    assert_eq!(kept.data.context("no data")?["token"], value);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_address_is_pushed_with_the_next_deployment_only() -> Result<()> {
     let environment = TestEnvironment::shared().await?;
@@ -388,15 +431,7 @@ async fn a_new_address_is_pushed_with_the_next_deployment_only() -> Result<()> {
     rancher.change_server_url(&new, true).await?;
     rancher.cluster_event(&cluster).await?;
     // An event of the Cluster renews the commands of its tokens.
-    let commands = Api::<DynamicObject>::namespaced_with(
-        rancher.client("/k8s/clusters/local", Some(&User::admin()))?,
-        &cluster.id,
-        &ApiResource::from_gvk(&GroupVersionKind::gvk(
-            "management.cattle.io",
-            "v3",
-            "ClusterRegistrationToken",
-        )),
-    );
+    let commands = registration_tokens(&rancher, &cluster)?;
     let begin = Instant::now();
     while !commands.get("system").await?.data["status"]["manifestUrl"]
         .to_string()

@@ -15,6 +15,7 @@
 //! ```
 
 mod cost;
+mod every_command;
 mod kill_point;
 mod mask;
 mod wait;
@@ -35,6 +36,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
 pub use cost::Cost;
+pub use every_command::{PLUGINS, every_command, plugin_binary};
 pub use kill_point::KillPoint;
 pub use mask::mask_output;
 pub use wait::{PATIENCE, until};

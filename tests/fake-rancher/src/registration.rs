@@ -354,8 +354,9 @@ async fn move_into_secret(world: &World, crt: &Value) -> ApiResult<Value> {
         "name": name, "uid": crt["metadata"]["uid"],
     }]);
     if existing.is_some() {
-        let patch = json!({"metadata": {"ownerReferences": owner}, "data": data});
-        world.management.merge(&path, &patch).await?;
+        // The owner stays: if the token object was deleted and created again, the garbage collector may still remove the
+        // Secret of the new one (`ensureTokenSecret`; seen on Rancher 2.15.0).
+        world.management.merge(&path, &json!({"data": data})).await?;
     } else {
         let object = json!({
             "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": data,

@@ -69,6 +69,17 @@ fn urls_are_compared_as_text_without_slashes_at_the_end() {
     assert!(!of("").same_place(&of("https://r.example.com")));
 }
 
+#[test]
+fn a_url_is_printed_without_its_password() {
+    let url = ServerUrl::new("https://me:hunter2@r.example.com/k8s/clusters/c-a");
+    let shown = format!("{url} {url:?} {}", serde_json::to_string(&url).unwrap());
+    assert!(
+        !shown.contains("hunter2") && shown.contains("https://r.example.com/k8s/clusters/c-a"),
+        "{shown}"
+    );
+    assert!(url.as_str().contains("hunter2"), "its identity is the whole text");
+}
+
 proptest! {
     #[test]
     fn every_name_is_valid_in_kubernetes(host in "[a-zA-Z0-9]([a-zA-Z0-9.-]{0,20}[a-zA-Z0-9])?", port in 1u16..) {

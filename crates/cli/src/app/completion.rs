@@ -15,6 +15,7 @@ use std::time::Duration;
 use clap::{ArgMatches, FromArgMatches};
 use clap_complete::engine;
 use client::connection::{Environment, user_agent};
+use client::sanitize;
 
 use super::{Context, GlobalFlags, Plugin};
 use crate::ExitCode;
@@ -135,7 +136,7 @@ fn lines(mut found: Vec<Candidate>) -> String {
         text.push_str(&value);
         if !help.is_empty() {
             text.push('\t');
-            text.push_str(help);
+            text.push_str(&sanitize::line(help));
         }
         text.push('\n');
     }
@@ -199,7 +200,7 @@ fn from_plugin<P: Plugin>(command: clap::Command, words: &[String]) -> Vec<Candi
         Some(names) => names.into_iter().map(|name| Candidate::new(name, "")).collect(),
         None => ask::<P>(request, Context { ui, environment }),
     };
-    found.retain(|candidate| candidate.value.starts_with(&current));
+    found.retain(|candidate| candidate.value.starts_with(&current) && !sanitize::has_shell_syntax(&candidate.value));
     found.sort_by(|a, b| (&a.value, &a.help).cmp(&(&b.value, &b.help)));
     found
 }

@@ -4,6 +4,7 @@
 
 use std::io;
 
+use client::{redact, sanitize};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -54,6 +55,7 @@ impl io::Write for Line {
 impl Drop for Line {
     fn drop(&mut self) {
         let text = String::from_utf8_lossy(&self.1);
-        self.0.log(4, || client::redact::text(text.trim_end()));
+        // One line each, so that no name in it can pretend to be another message.
+        self.0.log(4, || sanitize::line(&redact::text(text.trim_end())));
     }
 }

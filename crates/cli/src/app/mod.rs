@@ -12,6 +12,7 @@ mod signals;
 pub mod version;
 
 use std::future::Future;
+use std::io::Write as _;
 use std::process::ExitCode as ProcessExit;
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use crate::flags::ConnectionFlags;
 use crate::ui::{Ui, UiFlags};
 use client::connection::{Environment, user_agent};
 use client::error::{Error, Kind};
+use client::redact;
 
 /// The flags that every plugin has. Flatten them into the root command.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -146,14 +148,19 @@ fn parse<P: Plugin>(arguments: &[std::ffi::OsString]) -> Result<clap::ArgMatches
     }
 }
 
-/// clap prints help and errors itself, to the stream where each belongs.
+/// clap prints help and errors itself, to the stream where each belongs; but not an error that repeats a credential.
 fn usage(error: &clap::Error) -> ProcessExit {
-    let code = if error.use_stderr() {
-        ExitCode::Usage
+    if !error.use_stderr() {
+        return printed(error.print(), ExitCode::Done);
+    }
+    let text = error.to_string();
+    let redacted = redact::text(&text);
+    let print = if redacted == text {
+        error.print()
     } else {
-        ExitCode::Done
+        write!(std::io::stderr(), "{redacted}")
     };
-    printed(error.print(), code)
+    printed(print, ExitCode::Usage)
 }
 
 /// A closed pipe is not an error.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use client::sanitize::shell_word;
+
 use crate::app::GlobalFlags;
 
 /// The commands about one target, with what of this command line belongs to every later one too.
@@ -31,9 +33,14 @@ impl Commands {
         let commands = commands
             .with("--kubeconfig", kubeconfig.as_deref())
             .with("--context", connection.context.as_deref());
-        match connection.insecure_skip_tls_verify {
+        let commands = match connection.insecure_skip_tls_verify {
             Some(true) => commands.switched_on("--insecure-skip-tls-verify"),
             _ => commands,
+        };
+        if connection.allow_plain_http {
+            commands.switched_on("--allow-plain-http")
+        } else {
+            commands
         }
     }
 
@@ -41,7 +48,7 @@ impl Commands {
     #[must_use]
     pub fn with(mut self, flag: &str, value: Option<&str>) -> Self {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
-            let _ = write!(self.flags, " {flag} {}", quoted(value));
+            let _ = write!(self.flags, " {flag} {}", shell_word(value));
         }
         self
     }
@@ -57,7 +64,7 @@ impl Commands {
     #[must_use]
     pub fn with_to_rotate(mut self, flag: &str, value: Option<&str>) -> Self {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
-            let _ = write!(self.to_rotate, " {flag} {}", quoted(value));
+            let _ = write!(self.to_rotate, " {flag} {}", shell_word(value));
         }
         self
     }
@@ -88,17 +95,7 @@ impl Commands {
         let Self {
             plugin, target, flags, ..
         } = self;
-        format!("kubectl {plugin} {verb} {target}{flags}")
-    }
-}
-
-/// As a shell takes it for one word.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
-    if word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
+        format!("kubectl {plugin} {verb} {}{flags}", shell_word(target))
     }
 }
 
@@ -114,6 +111,11 @@ mod tests {
         assert_eq!(
             commands.rotate(),
             r"kubectl crt rotate c-x7k2p --context 'rancher prod' --downstream-context 'it'\''s-mine'"
+        );
+        global.connection.allow_plain_http = true;
+        assert_eq!(
+            Commands::new("crt", "$(reboot)", &global).status(),
+            "kubectl crt status '$(reboot)' --context 'rancher prod' --allow-plain-http"
         );
         assert_eq!(
             Commands::new("crt", "c-x7k2p", &GlobalFlags::default()).rollback(),

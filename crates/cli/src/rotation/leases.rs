@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 
 use client::connection::Server;
 use client::error::{Doing as _, Error};
+use client::request::{self, ListOptions, Resource};
 use engine::journal::{Journal, Unreadable};
 use engine::lock::LeaseRecord;
 use engine::rotation::Rotation;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Api, ListParams};
 
 use crate::rotation::target::{LeaseName, lease_selector};
 
-/// As kubectl pages.
-const PAGE: u32 = 500;
+const LEASE: Resource = Resource::new("Lease", "coordination.k8s.io/v1", "leases");
 
 /// What the Lease of one target says.
 #[derive(Debug)]
@@ -59,36 +58,28 @@ pub struct LeasedRotations<R: Rotation> {
 impl<R: Rotation> LeasedRotations<R> {
     /// Reads them in pages, in one namespace or in all. A missing permission is not an error: nothing is known then.
     pub async fn read(server: &Server, namespace: Option<&str>, side: &str) -> Result<Self, Error> {
-        let client = server.client.clone();
-        let api: Api<Lease> = match namespace {
-            Some(namespace) => Api::namespaced(client, namespace),
-            None => Api::all(client),
+        let options = ListOptions {
+            namespace,
+            labels: Some(&lease_selector::<R>()),
+            ..ListOptions::default()
         };
-        let mut params = ListParams::default().labels(&lease_selector::<R>()).limit(PAGE);
-        let mut found = Self {
-            by_lease: BTreeMap::new(),
+        let leases = match request::list_all::<Lease>(&server.client, LEASE, &options).await {
+            Err(error) if error.is_forbidden() => {
+                return Ok(Self {
+                    by_lease: BTreeMap::new(),
+                    unknown: true,
+                });
+            }
+            leases => leases.map_err(|error| error.on(side))?,
+        };
+        let by_lease = leases.into_iter().filter_map(|lease| {
+            let record = LeaseRecord::of(&lease).into();
+            Some(((lease.metadata.namespace?, lease.metadata.name?), record))
+        });
+        Ok(Self {
+            by_lease: by_lease.collect(),
             unknown: false,
-        };
-        loop {
-            let page = match api.list(&params).await {
-                Err(kube::Error::Api(status)) if status.is_forbidden() => {
-                    found.unknown = true;
-                    found.by_lease.clear();
-                    return Ok(found);
-                }
-                other => other.doing(format!("list Leases on {side}"))?,
-            };
-            for lease in page.items {
-                if let (Some(namespace), Some(name)) = (&lease.metadata.namespace, &lease.metadata.name) {
-                    let at = (namespace.clone(), name.clone());
-                    found.by_lease.insert(at, LeaseRecord::of(&lease).into());
-                }
-            }
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(found),
-            }
-        }
+        })
     }
 
     /// What all of them say.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use client::sanitize;
 use engine::phase::Phase;
 use engine::plan::{Plan, Planned};
 use engine::rotation::Rotation;
@@ -43,7 +44,7 @@ pub(crate) fn lines<R: Rotation>(plan: &Plan<R>) -> Vec<Line> {
 
 /// The plan as text, each phase named once.
 pub(crate) fn text(title: &str, lines: &[Line], also_invalidated: &[String]) -> String {
-    let mut text = format!("{title}\n");
+    let mut text = sanitize::line(title) + "\n";
     let mut phase = None;
     for line in lines {
         let name = if phase == Some(line.phase) {
@@ -52,9 +53,9 @@ pub(crate) fn text(title: &str, lines: &[Line], also_invalidated: &[String]) -> 
             line.phase.to_string()
         };
         phase = Some(line.phase);
-        let _ = write!(text, "  {name:<8} {}", line.what);
+        let _ = write!(text, "  {name:<8} {}", sanitize::line(&line.what));
         if let Some(checked) = &line.checked {
-            let _ = write!(text, " ({checked})");
+            let _ = write!(text, " ({})", sanitize::line(checked));
         }
         text.push('\n');
     }
@@ -64,7 +65,7 @@ pub(crate) fn text(title: &str, lines: &[Line], also_invalidated: &[String]) -> 
     if !also_invalidated.is_empty() {
         text.push_str("Also invalidated:\n");
         for line in also_invalidated {
-            let _ = writeln!(text, "  {line}");
+            let _ = writeln!(text, "  {}", sanitize::line(line));
         }
     }
     text

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::progress::{Progress, Step};
 use client::error::{Error, Kind};
-use client::sanitize::{clean, clean_but};
+use client::redact;
+use client::sanitize::{clean, clean_but, line};
 
 /// The output flags. Flatten them into a plugin's root command.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -247,12 +248,13 @@ impl Ui {
     }
 
     /// Writes one line of data to stdout.
-    pub fn out(&self, line: impl Display) -> Result<(), Error> {
-        self.write_out(&format!("{line}\n"))
+    pub fn out(&self, text: impl Display) -> Result<(), Error> {
+        self.write_out(&(text.to_string().replace('\n', "^J") + "\n"))
     }
 
-    /// Writes data to stdout as it is.
+    /// Writes data to stdout, with control characters made visible.
     pub fn write_out(&self, text: &str) -> Result<(), Error> {
+        let text = self.spoken(Stream::Out, text);
         let write = || {
             let mut out = lock(&self.0.out);
             out.write_all(text.as_bytes())?;
@@ -264,13 +266,13 @@ impl Ui {
     /// Says what is happening, on stderr; `--quiet` hushes it.
     pub fn status(&self, text: impl Display) {
         if !self.0.flags.quiet {
-            self.say(&self.spoken(&text.to_string()));
+            self.say(&self.spoken(Stream::Err, &text.to_string()));
         }
     }
 
-    /// Text for stderr without control characters, but for what [`Ui::paint`] has put there.
-    fn spoken(&self, text: &str) -> String {
-        if !self.colored(Stream::Err) {
+    /// Text without control characters, but for what [`Ui::paint`] has put there.
+    fn spoken(&self, stream: Stream, text: &str) -> String {
+        if !self.colored(stream) {
             return clean(text);
         }
         let painted = Tone::ALL.map(|tone| format!("{}", tone.style()));
@@ -280,7 +282,7 @@ impl Ui {
 
     /// `Warning: …`, on stderr. The same warning is given once.
     pub fn warn(&self, text: impl Display) {
-        let text = clean(&text.to_string());
+        let text = message(&text.to_string());
         if lock(&self.0.warned).insert(text.clone()) {
             self.say(&format!(
                 "{} {text}",
@@ -291,7 +293,7 @@ impl Ui {
 
     /// `hint: …`, on stderr: what to do next.
     pub fn hint(&self, text: impl Display) {
-        let text = clean(&text.to_string());
+        let text = message(&text.to_string());
         self.say(&format!("{} {text}", self.paint(Stream::Err, Tone::Quiet, "hint:")));
     }
 
@@ -300,7 +302,7 @@ impl Ui {
         if error.kind == client::error::Kind::BrokenPipe {
             return;
         }
-        self.say(&clean(&error.to_string()));
+        self.say(&message(&error.to_string()));
         for hint in &error.hints {
             self.hint(hint);
         }
@@ -372,6 +374,11 @@ impl Ui {
         self.0.bars.set_draw_target(ProgressDrawTarget::hidden());
         Aside(self.clone())
     }
+}
+
+/// A message as one line, without what looks like a credential: a user may have typed a token where a name belongs.
+pub(crate) fn message(text: &str) -> String {
+    line(&redact::text(text))
 }
 
 /// Until it is dropped, the first signal does not end the process at once.

@@ -1,6 +1,6 @@
 //! Questions to the user: a confirmation, a choice from a list, a credential that is typed unseen.
 //!
-//! Each is asked on a thread of its own: a read of a terminal cannot be cancelled, and Ctrl-C must end the process meanwhile. The
+//! Each is asked on a thread of its own: a read of a terminal or a pipe cannot be cancelled, and Ctrl-C must end the process meanwhile. The
 //! modes of the terminal and its cursor are restored on every way out.
 
 use std::fmt;
@@ -106,11 +106,12 @@ impl Ui {
             });
             return secret(&zeroize::Zeroizing::new(typed.await?));
         }
-        let mut text = zeroize::Zeroizing::new(String::new());
-        lock(&self.0.input)
-            .read_to_string(&mut text)
-            .map_err(|error| Error::from(error).doing("read stdin"))?;
-        secret(&text)
+        let ui = self.clone();
+        let text = self.on_a_thread(move || {
+            let mut text = zeroize::Zeroizing::new(String::new());
+            lock(&ui.0.input).read_to_string(&mut text).map(|_| text)
+        });
+        secret(&text.await?.map_err(|error| Error::from(error).doing("read stdin"))?)
     }
 
     async fn ask<T: Send + 'static>(
@@ -119,24 +120,32 @@ impl Ui {
     ) -> Result<T, Error> {
         let _aside = self.step_aside();
         let _restored = Modes::save();
+        match self.on_a_thread(move || prompt(&Term::stderr())).await? {
+            Ok(answer) => Ok(answer),
+            Err(dialoguer::Error::IO(error)) if error.kind() != std::io::ErrorKind::Interrupted => {
+                Err(Error::from(error).doing("read the input"))
+            }
+            Err(_) => Err(interrupted()),
+        }
+    }
+
+    /// Reads the terminal or stdin on a thread of its own, so that Ctrl-C ends the command meanwhile.
+    async fn on_a_thread<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
         let (answer, answered) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || answer.send(prompt(&Term::stderr())));
-        let interrupted = || Error::new(Kind::Interrupted, "interrupted before anything was changed");
+        std::thread::spawn(move || answer.send(read()));
         tokio::select! {
             biased;
             () = self.0.interrupt.cancelled() => {
                 self.say("");
                 Err(interrupted())
             }
-            answer = answered => match answer {
-                Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(dialoguer::Error::IO(error))) if error.kind() != std::io::ErrorKind::Interrupted => {
-                    Err(Error::from(error).doing("read the input"))
-                }
-                Ok(Err(_)) | Err(_) => Err(interrupted()),
-            },
+            answer = answered => answer.map_err(|_| interrupted()),
         }
     }
+}
+
+fn interrupted() -> Error {
+    Error::new(Kind::Interrupted, "interrupted before anything was changed")
 }
 
 fn secret(text: &str) -> Result<Secret, Error> {

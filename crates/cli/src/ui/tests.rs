@@ -39,6 +39,20 @@ fn messages_cannot_control_the_terminal() {
 }
 
 #[test]
+fn a_message_is_one_line_without_credentials_and_data_cannot_control_the_terminal() {
+    let (ui, captured) = ui(PIPE, "");
+    ui.hint("`kubectl x a\nerror: forged`");
+    ui.error(&Error::failed("cluster \"abcdef.0123456789abcdef\" not found"));
+    ui.out("one\ntwo\u{1b}[2J").unwrap();
+    ui.write_out("one\ntwo\u{9b}2J\n").unwrap();
+    assert_eq!(
+        captured.err(),
+        "hint: `kubectl x a^Jerror: forged`\nerror: cluster \"<hidden>\" not found\n"
+    );
+    assert_eq!(captured.out(), "one^Jtwo^[[2J\none\ntwo\\u{9b}2J\n");
+}
+
+#[test]
 fn colour_follows_the_terminal_and_the_flag() {
     for (terminal, choice, colored) in [
         (SCREEN, ColorChoice::Auto, true),

@@ -219,7 +219,7 @@ impl Plugin {
             .failed("not found")
             .hint("the kubeconfig names a credential plugin that is not installed");
         match &self.install_hint {
-            Some(hint) => error.hint(hint.trim()),
+            Some(hint) => hint.trim().lines().fold(error, Error::hint),
             None => error,
         }
     }

@@ -39,6 +39,10 @@ impl ReceivedRequest {
 pub(crate) enum Reply {
     /// Status, headers, body.
     Answer(u16, &'static [(&'static str, &'static str)], String),
+    /// A body that is compressed with gzip.
+    Gzip(Vec<u8>),
+    /// A status, and a body without end.
+    Endless(u16),
     /// Closes the connection in place of an answer.
     Close,
     /// Closes it in the middle of the body.
@@ -239,6 +243,18 @@ async fn answer(reply: Reply) -> Result<Response<BoxBody<Bytes, std::io::Error>>
                 response.headers_mut().append(*name, value.parse().unwrap());
             }
             Ok(response)
+        }
+        Reply::Gzip(body) => {
+            let body = Full::from(body).map_err(|never| match never {}).boxed();
+            Ok(Response::builder()
+                .header("content-encoding", "gzip")
+                .body(body)
+                .unwrap())
+        }
+        Reply::Endless(code) => {
+            let frames = futures::stream::repeat_with(|| Ok(Frame::data(Bytes::from(vec![b' '; 1 << 16]))));
+            let body = BodyExt::boxed(StreamBody::new(frames));
+            Ok(Response::builder().status(code).body(body).unwrap())
         }
         Reply::Close => Err(std::io::Error::other("closed by the test")),
         Reply::Cut => {

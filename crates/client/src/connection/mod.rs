@@ -9,7 +9,7 @@
 //! 3. [`Server`]: a client that authenticates lazily, retries within limits, reports warnings and reads the server's
 //!    time.
 
-mod deadline;
+mod body;
 mod environment;
 mod exec;
 mod identity;
@@ -51,6 +51,8 @@ pub struct Connection {
     impersonate: Impersonate,
     request_timeout: Option<Duration>,
     disable_compression: bool,
+    /// Tokens may be sent over plain http.
+    plain_http: bool,
     /// It is kubectl's default address, because none was configured.
     is_default: bool,
     environment: Arc<Environment>,
@@ -133,13 +135,16 @@ impl Connection {
     }
 
     /// The same identity, trust and proxy for another address. The login is shared, so a credential plugin does not run
-    /// again.
+    /// again. Over plain http there is no identity.
     #[must_use]
     pub fn at(&self, url: Url) -> Self {
         let mut other = self.clone();
         if url.host_str() != self.server.host_str() {
             // The server name is for the certificate of the former host.
             other.trust.server_name = None;
+        }
+        if url.scheme() != "https" {
+            other.identity = Arc::new(Identity::anonymous());
         }
         other.server = url;
         other.is_default = false;
@@ -170,10 +175,25 @@ impl Connection {
     /// # Errors
     /// If the server is reached over plain http, or the token contains characters that an HTTP header must not contain.
     pub fn with_token(&self, token: &Secret) -> Result<Self, Error> {
+        self.require_tls()?;
         let mut other = self.clone();
-        other.identity = Arc::new(Identity::token(token, &self.server)?);
+        other.identity = Arc::new(Identity::token(token)?);
         other.impersonate = Impersonate::default();
         Ok(other)
+    }
+
+    /// To be called before a token is shown to the server. Over https the server has proven who it is before anything is
+    /// sent.
+    ///
+    /// # Errors
+    /// If the server is reached over plain http, unless that is allowed ([`ConnectionOptions::allow_plain_http`]).
+    pub fn require_tls(&self) -> Result<(), Error> {
+        if self.server.scheme() == "https" || self.plain_http {
+            return Ok(());
+        }
+        let host = self.server.host_str().unwrap_or_default();
+        Err(Error::failed(format!("a token is not sent over plain http to {host}"))
+            .hint("use an address that begins with https://, or pass --allow-plain-http"))
     }
 
     /// The same connection to a server whose certificate is for this name.

@@ -46,6 +46,8 @@ pub struct ConnectionOptions {
     pub impersonate_extra: Vec<String>,
     /// `--request-timeout`; zero waits without end
     pub request_timeout: Duration,
+    /// `--allow-plain-http`
+    pub allow_plain_http: bool,
     /// `--disable-compression`
     pub disable_compression: Option<bool>,
 }

@@ -55,6 +55,7 @@ pub(super) fn resolve(options: &ConnectionOptions, environment: &Environment) ->
             .disable_compression
             .or(chosen.cluster.disable_compression)
             .unwrap_or(false),
+        plain_http: options.allow_plain_http,
         is_default,
         environment: Arc::new(environment.clone()),
     })
@@ -150,15 +151,17 @@ fn address(text: &str) -> Result<Url, Error> {
     } else {
         format!("http://{text}")
     };
-    let refused = || {
-        Error::failed(format!(
-            "the address of the API server is not a URL: \"{}\"",
-            crate::redact::url(text)
-        ))
-    };
+    // The address is not repeated: it may contain a password that no rule finds.
+    let refused = || Error::failed("the address of the API server is not a URL").hint("use https://HOST:PORT");
     let url: Url = full.parse().map_err(|_| refused())?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(refused());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(
+            Error::failed("the address of the API server contains a user name or a password")
+                .hint("move them into the user of the kubeconfig"),
+        );
     }
     Ok(url)
 }
@@ -329,6 +332,7 @@ fn in_cluster(options: &ConnectionOptions, environment: &Environment) -> Result<
         proxy_url: None,
         request_timeout: Some(options.request_timeout).filter(|timeout| !timeout.is_zero()),
         disable_compression: options.disable_compression.unwrap_or(false),
+        plain_http: options.allow_plain_http,
         is_default: false,
         environment: Arc::new(environment.clone()),
     }))

@@ -13,13 +13,12 @@ use base64::Engine as _;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, DATE, RETRY_AFTER, USER_AGENT, WARNING};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Either};
 use k8s_openapi::jiff::fmt::rfc2822;
 use kube::client::Body;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::deadline::Deadline;
+use super::body::{self, Guarded};
 use super::identity::{Certificate, Credential};
 use super::{Connection, Server, log, proxy, wire};
 use crate::clock::ServerClock;
@@ -74,19 +73,24 @@ impl Transport {
         })
     }
 
-    async fn send(&self, mut request: Request<Body>) -> Result<Response<Either<Body, Deadline>>, Error> {
+    async fn send(&self, mut request: Request<Body>) -> Result<Response<Guarded>, Error> {
         request
             .headers_mut()
             .entry(USER_AGENT)
             .or_insert_with(|| self.agent.clone());
-        let Some(timeout) = self.connection.request_timeout else {
-            return Ok(self.authenticated(request).await?.map(Either::Left));
+        let streamed = body::is_streamed(&request);
+        let deadline = self.connection.request_timeout.and_then(|timeout| {
+            // A timeout beyond the range of the clock is none.
+            Some((Instant::now().checked_add(timeout)?, timeout))
+        });
+        let sent = self.authenticated(request);
+        let response = match deadline {
+            None => sent.await?,
+            Some((at, timeout)) => tokio::time::timeout_at(at, sent)
+                .await
+                .map_err(|_| error::request_timed_out(timeout))??,
         };
-        let at = Instant::now() + timeout;
-        match tokio::time::timeout_at(at, self.authenticated(request)).await {
-            Ok(response) => Ok(response?.map(|body| Either::Right(Deadline::wrap(body, at, timeout)))),
-            Err(_) => Err(error::request_timed_out(timeout)),
-        }
+        Ok(response.map(|body| Guarded::new(body, streamed, deadline)))
     }
 
     /// Sends with a credential, and once more with a new one after a 401. A create is never sent twice.
@@ -134,7 +138,8 @@ impl Transport {
                 return outcome;
             };
             let delay = asked_pause(&outcome).unwrap_or(delay);
-            if began.elapsed() + delay > BUDGET {
+            // Not a sum: `Retry-After` may be any number.
+            if delay > BUDGET.saturating_sub(began.elapsed()) {
                 return outcome;
             }
             tokio::time::sleep(delay).await;
@@ -148,17 +153,23 @@ impl Transport {
         if let Some(authorization) = &credential.authorization {
             request.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
-        let streamed = is_streamed(&request);
+        let sent = redact::Sent::with(request.headers());
+        let (streamed, limit) = (body::is_streamed(&request), body::limit(&request));
         let log = log::Attempt::begin(&self.connection, &request);
-        let sent = match tokio::time::timeout(PATIENCE, client.send(request)).await {
-            Ok(sent) => sent.map_err(|error| self.explained(error)),
-            Err(_) => Err(error::no_answer(PATIENCE)),
+        let response = async {
+            let mut response = client.send(request).await.map_err(|error| self.explained(error))?;
+            sent.hide_in_headers(response.headers_mut());
+            if streamed && response.status().is_success() {
+                return Ok(response);
+            }
+            let (parts, mut bytes) = body::collected(response, limit).await?.into_parts();
+            if !parts.status.is_success() {
+                bytes = with_code(parts.status, sent.hide_in(bytes));
+            }
+            Ok(Response::from_parts(parts, Body::from(bytes)))
         };
-        let response = match sent {
-            Ok(response) if streamed && response.status().is_success() => Ok(response),
-            Ok(response) => collected(response).await.map_err(|error| self.explained(error)),
-            Err(error) => Err(error),
-        };
+        let response = tokio::time::timeout(PATIENCE, response).await;
+        let response = response.unwrap_or_else(|_| Err(error::no_answer(PATIENCE)));
         log.end(&response);
         if let Ok(response) = &response {
             self.listen(response);
@@ -209,12 +220,11 @@ impl Transport {
 
 /// kube's configuration without retries and authentication, which this module does itself.
 fn config(connection: &Connection) -> Result<kube::Config, Error> {
-    let uri: http::Uri = connection.server.as_str().parse().map_err(|_| {
-        Error::failed(format!(
-            "the address of the API server cannot be used: {}",
-            connection.server
-        ))
-    })?;
+    let uri: http::Uri = connection
+        .server
+        .as_str()
+        .parse()
+        .map_err(|_| Error::failed("the address of the API server cannot be used"))?;
     let mut config = kube::Config::new(uri);
     config.default_retry = false;
     config.default_namespace.clone_from(&connection.namespace);
@@ -287,23 +297,6 @@ fn worth_another_try(outcome: &Result<Response<Body>, Error>) -> bool {
 fn asked_pause(outcome: &Result<Response<Body>, Error>) -> Option<Duration> {
     let header = outcome.as_ref().ok()?.headers().get(RETRY_AFTER)?;
     header.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// Whether the response is a stream: a watch or followed logs.
-fn is_streamed(request: &Request<Body>) -> bool {
-    let query = request.uri().query().unwrap_or_default();
-    query
-        .split('&')
-        .any(|pair| matches!(pair, "watch=true" | "watch=1" | "follow=true" | "follow=1"))
-}
-
-/// Reads the whole body, so that an incomplete response is a failed attempt.
-async fn collected(response: Response<Body>) -> Result<Response<Body>, kube::Error> {
-    let (parts, body) = response.into_parts();
-    let bytes = body.collect().await?.to_bytes();
-    let failed = parts.status.is_client_error() || parts.status.is_server_error();
-    let bytes = if failed { with_code(parts.status, bytes) } else { bytes };
-    Ok(Response::from_parts(parts, Body::from(bytes)))
 }
 
 /// Adds the `code` of the response to a body that is a JSON object without one. kube parses any JSON object as a

@@ -154,6 +154,11 @@ impl Error {
         self.code() == Some(403)
     }
 
+    /// The response was longer than what is read.
+    pub(super) fn is_too_long(&self) -> bool {
+        matches!(self, Self::Failed { source, .. } if crate::error::is_too_long(source))
+    }
+
     /// There was no response, so a write may have been carried out.
     pub fn is_unanswered(&self) -> bool {
         self.code().is_none_or(|code| code >= 500)

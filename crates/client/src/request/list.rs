@@ -1,16 +1,24 @@
 //! Lists, in pages as kubectl reads them, and the handling of objects in them that cannot be parsed.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use kube::core::params::ListParams;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use super::object::{Metadata, Resource};
 use super::wire::{fetch, parse};
 use super::{Error, Result, Verb};
 
-/// The number of objects per page, as in kubectl.
-const PAGE: u32 = 500;
+/// The number of objects per page, as in kubectl; and fewer where such a page is too long, as of large Secrets.
+const PAGES: [u32; 3] = [500, 50, 5];
+/// The most objects of a page that are read. A server that does not know pages sends all at once; one that sends
+/// millions of empty objects would fill the memory.
+const MOST: usize = 20_000;
+/// The longest object of which the metadata is read although the rest is malformed. etcd accepts 1.5 MiB.
+const LONGEST_MALFORMED: usize = 2 << 20;
 
 /// An object as it is parsed in a list.
 pub trait Item: DeserializeOwned {
@@ -47,16 +55,46 @@ pub struct Page<T> {
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "T: Deserialize<'de>"))]
 struct RawList<T> {
     #[serde(default)]
     metadata: RawListMeta,
-    items: Option<Vec<T>>,
+    #[serde(default, deserialize_with = "at_most")]
+    items: Vec<T>,
 }
 
 #[derive(Default, Deserialize)]
 struct RawListMeta {
     #[serde(default, rename = "continue")]
     next: Option<String>,
+}
+
+/// Reads at most [`MOST`] objects. `null` is none.
+fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct AtMost<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for AtMost<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MOST} objects")
+        }
+
+        fn visit_unit<E>(self) -> Result<Vec<T>, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = list.next_element()? {
+                if items.len() == MOST {
+                    return Err(A::Error::invalid_length(MOST + 1, &self));
+                }
+                items.push(item);
+            }
+            Ok(items)
+        }
+    }
+    deserializer.deserialize_any(AtMost(PhantomData))
 }
 
 /// One page of at most 500 objects; the first one, or the one that begins at `from`.
@@ -105,40 +143,65 @@ async fn try_list_page<T: Item>(
     options: &ListOptions<'_>,
     from: Option<&str>,
 ) -> Result<Page<T>> {
-    let params = ListParams {
-        label_selector: options.labels.map(ToOwned::to_owned),
-        field_selector: options.fields.map(ToOwned::to_owned),
-        limit: Some(PAGE),
-        continue_token: from.map(ToOwned::to_owned),
-        ..ListParams::default()
-    };
     let object = resource.named(options.namespace, None);
-    let request = resource.request(options.namespace);
-    let request = if options.only_metadata {
-        request.list_metadata(&params)
-    } else {
-        request.list(&params)
-    };
-    let bytes = fetch(client, Verb::List, &object, request).await?;
+    let bytes = fetch_page(client, resource, &object, options, from).await?;
     let list: RawList<T> = parse(Verb::List, &object, &bytes).or_else(|error| one_by_one(&bytes).ok_or(error))?;
     Ok(Page {
-        items: list.items.unwrap_or_default(),
+        items: list.items,
         next: list.metadata.next.filter(|next| !next.is_empty()),
     })
 }
 
+async fn fetch_page(
+    client: &kube::Client,
+    resource: Resource,
+    object: &str,
+    options: &ListOptions<'_>,
+    from: Option<&str>,
+) -> Result<Vec<u8>> {
+    let mut sizes = PAGES.into_iter();
+    loop {
+        let params = ListParams {
+            label_selector: options.labels.map(ToOwned::to_owned),
+            field_selector: options.fields.map(ToOwned::to_owned),
+            limit: sizes.next(),
+            continue_token: from.map(ToOwned::to_owned),
+            ..ListParams::default()
+        };
+        let request = resource.request(options.namespace);
+        let request = if options.only_metadata {
+            request.list_metadata(&params)
+        } else {
+            request.list(&params)
+        };
+        match fetch(client, Verb::List, object, request).await {
+            Err(error) if error.is_too_long() && sizes.len() > 0 => {}
+            page => return page,
+        }
+    }
+}
+
 /// Parses each object of a list by itself, because one of them is malformed.
 fn one_by_one<T: Item>(bytes: &[u8]) -> Option<RawList<T>> {
-    let list: RawList<Value> = serde_json::from_slice(bytes).ok()?;
-    let read = |item: Value| {
-        T::deserialize(&item)
-            .ok()
-            .or_else(|| T::unreadable(Metadata::salvage(&item)))
+    let list: RawList<&RawValue> = serde_json::from_slice(bytes).ok()?;
+    let read = |item: &RawValue| {
+        let malformed = || {
+            let value = serde_json::from_str(item.get()).ok()?;
+            T::unreadable(Metadata::salvage(&value))
+        };
+        let parsed = serde_json::from_str(item.get()).ok();
+        parsed.or_else(|| {
+            if item.get().len() > LONGEST_MALFORMED {
+                None
+            } else {
+                malformed()
+            }
+        })
     };
-    let items: Option<Vec<T>> = list.items.unwrap_or_default().into_iter().map(read).collect();
+    let items: Option<Vec<T>> = list.items.into_iter().map(read).collect();
     Some(RawList {
         metadata: list.metadata,
-        items: Some(items?),
+        items: items?,
     })
 }
 

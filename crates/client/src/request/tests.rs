@@ -71,6 +71,41 @@ async fn a_malformed_object_fails_the_list_by_default() {
 }
 
 #[tokio::test]
+async fn a_page_with_too_many_objects_is_refused() {
+    #[derive(Debug, Deserialize)]
+    struct Anything {}
+    impl Item for Anything {
+        fn unreadable(_: Metadata) -> Option<Self> {
+            Some(Self {})
+        }
+    }
+    for (count, fits) in [(20_000, true), (20_001, false)] {
+        let text = format!(r#"{{"items":[{}0]}}"#, "{},".repeat(count - 1));
+        let (client, _) = server(vec![(200, text)]);
+        let all = list_all::<Anything>(&client, MAPS, &ListOptions::default()).await;
+        assert_eq!(all.is_ok(), fits, "{count}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_is_too_long_is_read_in_smaller_pages() {
+    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    let client = kube::Client::new(service, "default");
+    let server = async {
+        for limit in ["limit=500", "limit=50"] {
+            let (request, answer) = handle.next_request().await.unwrap();
+            assert!(request.uri().query().unwrap().contains(limit));
+            answer.send_error(crate::error::too_long(1));
+        }
+        let (_, answer) = handle.next_request().await.unwrap();
+        answer.send_response(Response::new(Body::from(page("a", "").into_bytes())));
+    };
+    let options = ListOptions::default();
+    let (all, ()) = tokio::join!(list_all::<Map>(&client, MAPS, &options), server);
+    assert_eq!(all.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_missing_object_is_none() {
     assert!(get_from(404, "").await.unwrap().is_none());
     let found = get_from(200, r#"{"metadata":{"name":"it"},"data":"x"}"#)

@@ -5,7 +5,7 @@ use client::error::NO_STATUS;
 use client::redact;
 use client::request::{Error as RequestError, Verb};
 use http::{Method, Request, header};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use kube::client::Body;
 use kube::core::Status;
 use serde::Deserialize;
@@ -14,8 +14,6 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// The longest response is a list of all of a user's tokens or clusters.
-const LONGEST_RESPONSE: usize = 64 << 20;
 /// How many characters of an unexpected response are kept.
 const LONGEST_MESSAGE: usize = 300;
 
@@ -75,14 +73,14 @@ pub(super) async fn request(
         .body(Body::from(bytes))
         .map_err(|error| kube::Error::BuildRequest(kube::core::request::Error::BuildRequest(error)))?;
     let (head, body) = client.send(request).await?.into_parts();
-    let body = Limited::new(body, LONGEST_RESPONSE).collect().await;
+    let body = body.collect().await?;
     Ok(Response {
         code: head.status.as_u16(),
         location: head
             .headers
             .get(header::LOCATION)
             .and_then(|to| Some(to.to_str().ok()?.to_owned())),
-        body: body.map_err(kube::Error::Service)?.to_bytes().into(),
+        body: body.to_bytes().into(),
     })
 }
 

@@ -15,6 +15,7 @@ use cli::rotation::leases;
 use cli::ui::Ui;
 use client::duration;
 use client::error::{Error, Kind};
+use client::sanitize::shell_word;
 use engine::rotation::Blocker;
 use rancher::api_token::{InvalidLifetime, Lifetime};
 use serde::Serialize;
@@ -89,7 +90,7 @@ async fn require_no_rotation(argo: &Argo, cluster: &ClusterSecret, action: &str)
     let Some(part) = rotation.as_ref().and_then(report::Part::of) else {
         return Ok(());
     };
-    let name = &cluster.object.name;
+    let name = shell_word(&cluster.object.name);
     let hint = format!("`kubectl argocd-rancher status {name}` prints the commands that resume it or roll it back");
     Err(Error::failed(format!("cannot {action} Secret {name}: {part}")).hint(hint))
 }

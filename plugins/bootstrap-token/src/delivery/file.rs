@@ -10,6 +10,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use client::secret::Secret;
+use rustix::fs::OFlags;
 
 /// The maximum size of a file with a token, in bytes.
 const LARGE: u64 = 1 << 20;
@@ -26,20 +27,27 @@ pub(crate) struct Revision {
 
 /// Reads a file. `None`: it does not exist.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Revision>> {
-    let file = match File::open(path) {
+    let file = match open(OpenOptions::new().read(true), path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
     let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.len() > LARGE {
-        return Err(io::Error::other("not a regular file of less than 1 MiB"));
-    }
     let mut bytes = Vec::new();
     file.take(LARGE).read_to_end(&mut bytes)?;
     Ok(Some(Revision {
         content: Secret::new(String::from_utf8_lossy(&bytes)),
         inode: (metadata.dev(), metadata.ino()),
     }))
+}
+
+/// Opens a regular file. `O_NONBLOCK`: the open of a named pipe would wait for its other end, which nothing can interrupt.
+fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = options.custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() > LARGE {
+        return Err(io::Error::other("not a regular file of less than 1 MiB"));
+    }
+    Ok(file)
 }
 
 /// A locked file. Dropping this releases the lock.
@@ -56,8 +64,8 @@ impl Locked {
         let path = fs::canonicalize(path)?;
         for _ in 0..TRIES {
             // Some network file systems lock only files that are open for writing.
-            let writable = OpenOptions::new().read(true).write(true).open(&path);
-            let file = writable.or_else(|_| File::open(&path))?;
+            let writable = open(OpenOptions::new().read(true).write(true), &path);
+            let file = writable.or_else(|_| open(OpenOptions::new().read(true), &path))?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
@@ -194,5 +202,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         assert!(read(&directory.path().join("nothing")).unwrap().is_none());
         assert!(read(directory.path()).is_err());
+    }
+
+    #[test]
+    fn a_named_pipe_is_refused_without_waiting_for_its_other_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        assert!(read(&path).is_err() && Locked::take(&path).is_err());
     }
 }

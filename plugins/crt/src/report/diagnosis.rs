@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use cli::ui::{Stream, Tone, Ui};
+use client::redact::without_user_info;
 use client::sanitize;
 use client::secret::{Fingerprint, Secret};
 use rancher::agent::{Deployment, Pod, StvAggregation};
@@ -398,7 +399,7 @@ fn address(inputs: &DiagnosisInputs) -> CheckResult {
         let message = format!("{difference}; Rancher's next redeploy changes that");
         return CheckResult::new(name, false, message);
     }
-    let url = deployment.server_url.as_deref().unwrap_or_default();
+    let url = without_user_info(deployment.server_url.as_deref().unwrap_or_default());
     CheckResult::new(
         name,
         true,

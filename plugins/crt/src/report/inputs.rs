@@ -5,6 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use client::error::Error;
+use client::redact::without_user_info;
 use client::secret::{Fingerprint, Secret};
 use rancher::TokenStorage;
 use rancher::agent::{self, Credentials, Deployment, Pod, StvAggregation};
@@ -235,8 +236,9 @@ pub(crate) fn unpushed_address(
     if !different(of_template) && !different(of_secret) {
         return None;
     }
-    let now = of_template.unwrap_or("an unknown address");
-    let next = settings.server_url.as_deref().unwrap_or("another address");
+    let now = of_template.map_or_else(|| "an unknown address".to_owned(), without_user_info);
+    let next = settings.server_url.as_deref();
+    let next = next.map_or_else(|| "another address".to_owned(), without_user_info);
     Some(if now.trim_end_matches('/') != next.trim_end_matches('/') {
         format!("the agent connects to {now}, but Rancher's setting server-url is {next}")
     } else if of_secret == of_template {

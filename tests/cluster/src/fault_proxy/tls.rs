@@ -16,7 +16,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::Upstream;
 use crate::pki::Authority;
 
-pub(super) fn acceptor(authority: &Authority) -> Result<TlsAcceptor> {
+pub(crate) fn acceptor(authority: &Authority) -> Result<TlsAcceptor> {
     let pair = authority.server("fault-proxy", &[])?;
     let certificates = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());

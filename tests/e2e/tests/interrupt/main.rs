@@ -2,7 +2,6 @@
 
 #![cfg(unix)]
 
-use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use e2e::{every_command, plugin_binary};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// So long may a command take to end, on a busy machine.
@@ -17,46 +17,13 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 /// A command that never connects is a mistake of this test.
 const CONNECTS: Duration = Duration::from_secs(30);
 
-/// The commands that ask no server.
-const OFFLINE: [&str; 4] = ["completion", "help", "options", "generate"];
-
-/// The arguments of each command that asks a server.
-fn arguments(plugin: &str, command: &str) -> Option<&'static [&'static str]> {
-    Some(match (plugin, command) {
-        (_, "list" | "version") | ("bootstrap-token", "create") => &[],
-        ("bootstrap-token", "rbac") => &["show"],
-        ("bootstrap-token", "kubeconfig" | "revoke" | "rotate" | "rollback" | "status" | "verify") => &["07401b"],
-        ("bootstrap-token", "extend") => &["07401b", "--ttl", "2h"],
-        ("crt", "status" | "verify" | "rotate" | "rollback") => &["c-x7k2p"],
-        ("argocd-rancher", "add" | "status" | "verify" | "rotate" | "rollback" | "remove") => &[
-            "oslo",
-            "--rancher-url",
-            "https://127.0.0.1:1",
-            "--rancher-token-secret",
-            "argocd/login/token",
-        ],
-        _ => return None,
-    })
-}
-
-fn binary(plugin: &str) -> Result<PathBuf> {
-    let mut path = std::env::current_exe()?;
-    path.pop();
-    path.pop();
-    Ok(path.join(format!("kubectl-{}", plugin.replace('-', "_"))))
-}
-
-/// The commands in a plugin's own help.
-fn commands(plugin: &str) -> Result<BTreeSet<String>> {
-    let output = Command::new(binary(plugin)?).arg("--help").output()?;
-    let help = String::from_utf8(output.stdout)?;
-    let listed = help.split("Commands:").nth(1).context("no commands in the help")?;
-    let listed = listed.lines().skip(1).take_while(|line| !line.is_empty());
-    Ok(listed
-        .filter_map(|line| line.split_whitespace().next())
-        .map(str::to_owned)
-        .collect())
-}
+/// A Rancher that is not asked: the cluster of Argo CD comes first.
+const RANCHER: [&str; 4] = [
+    "--rancher-url",
+    "https://127.0.0.1:1",
+    "--rancher-token-secret",
+    "argocd/login/token",
+];
 
 fn kubeconfig(home: &Path, server: &TcpListener) -> Result<PathBuf> {
     let path = home.join("config");
@@ -87,11 +54,10 @@ fn connected(server: &TcpListener, child: &mut Child) -> Result<TcpStream> {
     anyhow::bail!("it has not connected");
 }
 
-fn interrupted(plugin: &str, command: &str, arguments: &[&str]) -> Result<()> {
+fn interrupted(plugin: &str, arguments: &[String]) -> Result<()> {
     let home = tempfile::tempdir()?;
     let server = TcpListener::bind("127.0.0.1:0")?;
-    let mut child = Command::new(binary(plugin)?)
-        .arg(command)
+    let mut child = Command::new(plugin_binary(plugin)?)
         .args(arguments)
         .env_clear()
         .env("HOME", home.path())
@@ -125,13 +91,9 @@ fn interrupted(plugin: &str, command: &str, arguments: &[&str]) -> Result<()> {
 
 fn every_command_ends_at_once(plugin: &str) -> Result<()> {
     let mut failures = Vec::new();
-    for command in commands(plugin)? {
-        if OFFLINE.contains(&command.as_str()) {
-            continue;
-        }
-        let arguments = arguments(plugin, &command).with_context(|| format!("no arguments for {plugin} {command}"))?;
-        if let Err(error) = interrupted(plugin, &command, arguments) {
-            failures.push(format!("kubectl {plugin} {command}: {error:#}"));
+    for command in every_command(plugin, &RANCHER)? {
+        if let Err(error) = interrupted(plugin, &command) {
+            failures.push(format!("kubectl {plugin} {}: {error:#}", command[0]));
         }
     }
     ensure!(failures.is_empty(), "{}", failures.join("\n"));

@@ -2,6 +2,7 @@ use std::any::Any;
 use std::path::{Path, PathBuf};
 
 use http::Request;
+use http_body_util::BodyExt as _;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::*;
@@ -138,6 +139,81 @@ async fn retry_after_is_obeyed_within_the_budget() {
 }
 
 #[tokio::test]
+async fn a_pause_beyond_all_times_is_not_waited_for() {
+    let fake = Fake::tls(|_, _| Reply::Answer(503, &[("retry-after", "18446744073709551615")], String::new())).await;
+    let connection = fake.connection("{token: t}", &Environment::silent(), |flags| {
+        flags.request_timeout = Duration::MAX;
+    });
+    let error = get(&connection.connect().unwrap()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable);
+}
+
+const TOO_LONG: &str = "error: the response of the server is longer than 4 MiB";
+
+#[tokio::test]
+async fn a_body_is_limited_after_decompression() {
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut bomb, &vec![b' '; 5 << 20]).unwrap();
+    let bomb = bomb.finish().unwrap();
+    assert!(bomb.len() < 1 << 16);
+    let fake = Fake::tls(move |_, _| Reply::Gzip(bomb.clone())).await;
+    let server = fake.simple().connect().unwrap();
+    assert_eq!(get(&server).await.unwrap_err().to_string(), TOO_LONG);
+    // A page of a list may be longer.
+    assert_eq!(ask(&server, "GET", "/api?limit=500").await.unwrap().len(), 5 << 20);
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_refused() {
+    let fake = Fake::tls(|_, _| Reply::Endless(200)).await;
+    let server = fake.simple().connect().unwrap();
+    assert_eq!(get(&server).await.unwrap_err().to_string(), TOO_LONG);
+    let error = ask(&server, "GET", "/api?watch=true").await.unwrap_err();
+    assert_eq!(error.to_string(), TOO_LONG, "an event without end");
+    assert_eq!(fake.received().len(), 2, "neither is repeated");
+}
+
+#[tokio::test]
+async fn an_error_with_a_body_without_end_keeps_its_status() {
+    let fake = Fake::tls(|_, _| Reply::Endless(403)).await;
+    let error = get(&fake.simple().connect().unwrap()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Forbidden);
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_is_given_up() {
+    let fake = Fake::tls(|_, before| if before == 0 { ok("{}") } else { Reply::Stall }).await;
+    let server = fake.simple().connect().unwrap();
+    get(&server).await.unwrap();
+    tokio::time::pause();
+    let error = get(&server).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Unable to connect to the server: no complete response from the server within 1m30s"
+    );
+}
+
+#[tokio::test]
+async fn a_credential_that_a_server_repeats_is_not_shown() {
+    let body =
+        r#"{"kind":"Status","status":"Failure","code":403,"reason":"Forbidden","message":"no: Bearer short-word"}"#;
+    let headers: &[(&str, &str)] = &[("warning", "299 - \"short-word\""), ("x-echo", "short-word")];
+    let fake = Fake::tls(move |_, _| Reply::Answer(403, headers, body.into())).await;
+    let (environment, recorder) = recorded(9);
+    let connection = fake.connection("{token: short-word}", &environment, |_| {});
+    let error = get(&connection.connect().unwrap()).await.unwrap_err();
+    assert_eq!(error.message, "no: Bearer <hidden>");
+    let shown = [
+        recorder.log.lock().unwrap().join("\n"),
+        recorder.warnings.lock().unwrap().join("\n"),
+    ];
+    assert!(
+        shown[0].contains("x-echo: <hidden>") && !shown.concat().contains("short-word"),
+        "{shown:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_watch_is_handed_on_as_it_arrives() {
     let fake = Fake::tls(|_, _| Reply::Stall).await;
     let server = fake.simple().connect().unwrap();
@@ -174,7 +250,7 @@ async fn a_connection_that_has_gone_silent_is_given_up() {
     let error = get(&server).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "Unable to connect to the server: no response from the server within 1m30s"
+        "Unable to connect to the server: no complete response from the server within 1m30s"
     );
 }
 
@@ -242,8 +318,18 @@ async fn a_connection_with_a_token_sends_only_the_token() {
     assert_eq!(received.headers["authorization"], "Bearer abcdef.0123456789abcdef");
     assert!(!received.certified && !received.headers.contains_key("impersonate-user"));
     let plain = Fake::plain(|_, _| ok("{}")).await;
-    let plain = plain.connection("{}", &Environment::silent(), |_| {});
-    assert!(plain.with_token(&Secret::new("abcdef.0123456789abcdef")).is_err());
+    let token = Secret::new("abcdef.0123456789abcdef");
+    let refusing = plain.connection("{}", &Environment::silent(), |_| {});
+    assert!(refusing.require_tls().is_err() && refusing.with_token(&token).is_err());
+    let allowing = plain.connection("{}", &Environment::silent(), |flags| flags.allow_plain_http = true);
+    get(&allowing.with_token(&token).unwrap().connect().unwrap())
+        .await
+        .unwrap();
+    get(&with_token.at(plain.url.clone()).connect().unwrap()).await.unwrap();
+    let received = plain.received();
+    assert_eq!(received.len(), 2, "what was refused is not sent");
+    assert_eq!(received[0].headers["authorization"], "Bearer abcdef.0123456789abcdef");
+    assert!(!received[1].headers.contains_key("authorization"));
 }
 
 #[tokio::test]
