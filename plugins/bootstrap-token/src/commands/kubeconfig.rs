@@ -39,7 +39,7 @@ pub(crate) async fn run(kubeconfig: Kubeconfig, global: &GlobalFlags, context: &
         TokenArgument::Id(id) => valid_token(&cluster, &id).await?,
     };
     let endpoint = endpoint::find(&cluster, kubeconfig.endpoint, ui).await?;
-    ui.write_out(&endpoint.kubeconfig(&token)?)?;
+    ui.write_out(&endpoint.kubeconfig(&token)?);
     Ok(ExitCode::Done)
 }
 

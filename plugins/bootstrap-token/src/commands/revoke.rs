@@ -120,7 +120,7 @@ pub(crate) async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context)
     let mut results = stream::iter(revocations).buffered(PARALLEL);
     while let Some(result) = results.next().await {
         match result {
-            Ok(line) => ui.out(line)?,
+            Ok(line) => ui.out(line),
             Err(error) => failures.push(error),
         }
     }

@@ -145,9 +145,9 @@ impl RotationCommand<'_> {
         };
         let mut result = RotationResult::of(&target);
         let ended = job.run(&mut result).await;
-        results.print_one(&target, &result, ended.is_ok())?;
+        results.print_one(&target, &result, ended.is_ok());
         let outcome = result.outcome;
-        results.print(&[result])?;
+        results.print(&[result]);
         Ok((outcome, ended))
     }
 }

@@ -102,7 +102,7 @@ pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context)
     }
     let ttl = secret.as_ref().map(|secret| row::ttl(secret.expiration, now));
     match format {
-        OutputFormat::Table => ui.write_out(&page(ui, &document, ttl.as_deref(), now))?,
+        OutputFormat::Table => ui.write_out(&page(ui, &document, ttl.as_deref(), now)),
         _ => output::print_value(ui, &flags, &document)?,
     }
     Ok(ExitCode::Done)

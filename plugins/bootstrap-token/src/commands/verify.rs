@@ -81,7 +81,7 @@ pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context)
         }
     };
     match format {
-        OutputFormat::Table => ui.write_out(&page(ui, &verification))?,
+        OutputFormat::Table => ui.write_out(&page(ui, &verification)),
         _ => output::print_value(ui, &flags, &verification)?,
     }
     Ok(if verification.accepted == "yes" {
