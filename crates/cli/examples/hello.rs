@@ -37,10 +37,7 @@ enum Verb {
     /// Prints without end
     Spill,
     /// Prints, changes a file, and ends with 0 or 4
-    Change {
-        file: std::path::PathBuf,
-        code: u8,
-    },
+    Change { file: std::path::PathBuf, code: u8 },
     /// Panics with a secret
     Panic,
     /// Asks the API server for its version

@@ -163,7 +163,7 @@ fn a_closed_pipe_is_not_an_error() {
     assert_eq!(ended(child), (Some(0), String::new()));
 }
 
-/// A pipe that nobody reads.
+/// A pipe without a reader.
 fn unread() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -190,10 +190,19 @@ fn closed_output_neither_stops_a_change_nor_sets_the_exit_code() {
 fn a_full_disk_is_an_error_only_if_the_command_succeeded() {
     let directory = tempfile::tempdir().unwrap();
     for (code, expected) in [
-        ("0", (1, "changing the second\nerror: cannot write to stdout: no space left on device\n")),
+        (
+            "0",
+            (
+                1,
+                "changing the second\nerror: cannot write to stdout: no space left on device\n",
+            ),
+        ),
         (
             "4",
-            (4, "changing the second\nerror: stopped half-way\nerror: cannot write to stdout: no space left on device\n"),
+            (
+                4,
+                "changing the second\nerror: stopped half-way\nerror: cannot write to stdout: no space left on device\n",
+            ),
         ),
     ] {
         let file = directory.path().join(code);

@@ -234,12 +234,12 @@ impl Invocation {
         self.start().await?.finish().await
     }
 
-    /// Runs it with a standard output that nobody reads, as with `| head -0`.
+    /// Runs it with a standard output without a reader, as with `| head -0`.
     pub async fn run_with_closed_stdout(self) -> Result<CommandOutput> {
         self.start_with(unread()?, Stdio::piped()).await?.finish().await
     }
 
-    /// Runs it with a standard output and a standard error that nobody reads.
+    /// Runs it with a standard output and a standard error without a reader.
     pub async fn run_with_closed_output(self) -> Result<CommandOutput> {
         self.start_with(unread()?, unread()?).await?.finish().await
     }

@@ -153,7 +153,7 @@ fn parse<P: Plugin>(arguments: &[std::ffi::OsString]) -> Result<clap::ArgMatches
     }
 }
 
-/// clap prints help and errors itself, to the stream where each belongs. The code is the same if nobody reads them.
+/// clap prints help and errors itself, to the stream where each belongs. The code is the same if the reader is gone.
 fn usage(error: &clap::Error) -> ProcessExit {
     let _ = error.print();
     let code = if error.use_stderr() {
