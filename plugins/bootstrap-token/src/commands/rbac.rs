@@ -141,9 +141,8 @@ async fn run_show(show: &Show, global: &GlobalFlags, context: &Context) -> Resul
     warn_about_excess(&bindings, &context.ui);
     if !complete {
         let group = &show.group;
-        context
-            .ui
-            .hint(format!("kubectl bootstrap-token rbac apply --group {group}"));
+        let command = cluster.command(&format!("rbac apply --group {group}"));
+        context.ui.hint(command);
     }
     Ok(ExitCode::Done)
 }
