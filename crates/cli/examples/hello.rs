@@ -36,6 +36,8 @@ enum Verb {
     Idle,
     /// Prints without end
     Spill,
+    /// Prints, changes a file, and ends with 0 or 4
+    Change { file: std::path::PathBuf, code: u8 },
     /// Panics with a secret
     Panic,
     /// Asks the API server for its version
@@ -64,15 +66,15 @@ impl Plugin for Hello {
     async fn run(self, context: Context) -> Result<ExitCode, Error> {
         let ui = &context.ui;
         match self.verb {
-            Verb::Greet { names } => names.iter().try_for_each(|name| ui.out(format!("hello {name}")))?,
+            Verb::Greet { names } => names.iter().for_each(|name| ui.out(format!("hello {name}"))),
             Verb::Fail => return Err(Error::new(Kind::Pending, "stopped half-way").hint("run it again to continue")),
             Verb::Idle => {
-                ui.out("waiting")?;
+                ui.out("waiting");
                 std::future::pending::<()>().await;
             }
             Verb::Wait => {
                 let _hold = ui.hold();
-                ui.out("waiting")?;
+                ui.out("waiting");
                 ui.interrupt().cancelled().await;
                 return Err(Error::new(
                     Kind::Interrupted,
@@ -81,14 +83,25 @@ impl Plugin for Hello {
             }
             Verb::Ignore => {
                 let _hold = ui.hold();
-                ui.out("waiting")?;
+                ui.out("waiting");
                 ui.interrupt().cancelled().await;
-                ui.out("once more")?;
+                ui.out("once more");
                 std::future::pending::<()>().await;
             }
-            Verb::Spill => loop {
-                ui.out("line")?;
-            },
+            Verb::Spill => {
+                while ui.output_error().is_none() {
+                    ui.out("line");
+                }
+            }
+            Verb::Change { file, code } => {
+                ui.out("changed the first");
+                ui.status("changing the second");
+                ui.out("changed the second");
+                std::fs::write(file, "changed")?;
+                if code != 0 {
+                    return Err(Error::new(Kind::Pending, "stopped half-way"));
+                }
+            }
             Verb::Panic => panic!("hunter2"),
             Verb::Version => {
                 tracing::debug!("asking");
@@ -98,7 +111,7 @@ impl Plugin for Hello {
                     .apiserver_version()
                     .await
                     .doing("read the version of the server")?;
-                ui.out(version.git_version)?;
+                ui.out(version.git_version);
             }
             Verb::Steps => {
                 let progress = ui.progress();
@@ -116,15 +129,15 @@ impl Plugin for Hello {
                     .choose("Numbers (space selects, enter confirms):", "", &items, true)
                     .await?;
                 let chosen: Vec<_> = chosen.into_iter().map(|at| items[at].as_str()).collect();
-                ui.out(format!("chose {}", chosen.join(", ")))?;
+                ui.out(format!("chose {}", chosen.join(", ")));
             }
             Verb::Type => {
                 let secret = ui.read_secret().await?;
-                ui.out(format!("{} characters", secret.expose().len()))?;
+                ui.out(format!("{} characters", secret.expose().len()));
             }
             Verb::Ask { yes } => {
                 let go = ui.confirm("This changes nothing.", yes).await?;
-                ui.out(if go { "confirmed" } else { "declined" })?;
+                ui.out(if go { "confirmed" } else { "declined" });
             }
         }
         Ok(ExitCode::Done)

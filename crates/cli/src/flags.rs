@@ -3,6 +3,7 @@
 //! kubectl refuses flags before the plugin's name, so every plugin has to know them all. A flag that is given but empty
 //! counts as absent, as it does for kubectl. Each flag carries kubectl's own sentence (1.36, `kubectl options`).
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use clap::builder::{OsStringValueParser, StringValueParser, TypedValueParser};
 use client::connection::{Connection, ConnectionOptions, Environment};
 use client::duration;
 use client::error::Error;
+use client::sanitize::shell_word;
 use client::secret::Secret;
 
 /// kubectl's connection flags. Flatten them into a plugin's root command.
@@ -145,6 +147,40 @@ impl ConnectionFlags {
         }
     }
 
+    /// The flags that lead to the same server as the same user, as the user would type them, each after a space. --token is left out,
+    /// since it is a secret.
+    pub fn typed(&self) -> String {
+        let mut flags = String::new();
+        let kubeconfig = self.kubeconfig.as_ref().map(|path| path.to_string_lossy());
+        append(&mut flags, "--kubeconfig", kubeconfig.as_deref());
+        append(&mut flags, "--context", self.context.as_deref());
+        if self.insecure_skip_tls_verify == Some(true) {
+            flags.push_str(" --insecure-skip-tls-verify");
+        }
+        if self.allow_plain_http {
+            flags.push_str(" --allow-plain-http");
+        }
+        for (flag, value) in [
+            ("--cluster", &self.cluster),
+            ("--user", &self.user),
+            ("--server", &self.server),
+            ("--tls-server-name", &self.tls_server_name),
+            ("--certificate-authority", &self.certificate_authority),
+            ("--client-certificate", &self.client_certificate),
+            ("--client-key", &self.client_key),
+            ("--as", &self.impersonate),
+            ("--as-uid", &self.impersonate_uid),
+        ] {
+            append(&mut flags, flag, value.as_deref());
+        }
+        let groups = self.impersonate_groups.iter().map(|group| ("--as-group", group));
+        let extras = self.impersonate_extra.iter().map(|extra| ("--as-user-extra", extra));
+        for (flag, value) in groups.chain(extras) {
+            append(&mut flags, flag, Some(value));
+        }
+        flags
+    }
+
     /// The same flags pointed at another context of the same kubeconfig: what else was given (server, user, token, …)
     /// belongs to the first side and is left out.
     #[must_use]
@@ -157,6 +193,13 @@ impl ConnectionFlags {
             disable_compression: self.disable_compression,
             ..Self::default()
         }
+    }
+}
+
+/// Adds a flag as the user would type it, where it has a value.
+pub(crate) fn append(flags: &mut String, flag: &str, value: Option<&str>) {
+    if let Some(value) = value.filter(|value| !value.is_empty()) {
+        let _ = write!(flags, " {flag} {}", shell_word(value));
     }
 }
 

@@ -163,6 +163,59 @@ fn a_closed_pipe_is_not_an_error() {
     assert_eq!(ended(child), (Some(0), String::new()));
 }
 
+/// A pipe without a reader.
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+#[test]
+fn closed_output_neither_stops_a_change_nor_sets_the_exit_code() {
+    let directory = tempfile::tempdir().unwrap();
+    for code in ["0", "4"] {
+        let file = directory.path().join(code);
+        let mut command = hello();
+        command.arg("change").arg(&file).arg(code);
+        let status = command.stdout(unread()).stderr(unread()).status().unwrap();
+        assert_eq!(status.code(), Some(code.parse().unwrap()));
+        assert!(file.exists(), "{code}: nothing was changed");
+    }
+    let status = hello().arg("--nonsense").stderr(unread()).status().unwrap();
+    assert_eq!(status.code(), Some(2));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_an_error_only_if_the_command_succeeded() {
+    let directory = tempfile::tempdir().unwrap();
+    for (code, expected) in [
+        (
+            "0",
+            (
+                1,
+                "changing the second\nerror: cannot write to stdout: no space left on device\n",
+            ),
+        ),
+        (
+            "4",
+            (
+                4,
+                "changing the second\nerror: stopped half-way\nerror: cannot write to stdout: no space left on device\n",
+            ),
+        ),
+    ] {
+        let file = directory.path().join(code);
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = hello();
+        command.arg("change").arg(&file).arg(code);
+        let output = command.stdout(full).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.as_str()), (Some(expected.0), expected.1));
+        assert!(file.exists(), "{code}: nothing was changed");
+    }
+}
+
 #[test]
 fn a_panic_is_one_line_without_its_payload() {
     let output = run(&["panic"]);

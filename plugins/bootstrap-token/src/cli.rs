@@ -18,8 +18,8 @@ pub struct BootstrapToken {
 
 const EXAMPLES: &str = "\
 Examples:
-  # Create a token that is valid for one hour, and print a bootstrap kubeconfig with it
-  kubectl bootstrap-token create -o kubeconfig > bootstrap-kubelet.conf
+  # Create a token that is valid for one hour, and write a bootstrap kubeconfig with it
+  kubectl bootstrap-token create -o kubeconfig --write bootstrap-kubelet.conf
 
   # List all tokens, and why they are invalid
   kubectl bootstrap-token list

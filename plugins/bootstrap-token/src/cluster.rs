@@ -1,11 +1,13 @@
 //! The connection to the cluster, and how a token is named on the command line.
 
-use bootstrap::{Token, TokenId, Write};
+use bootstrap::{Token, TokenId, Write, distribution};
 use cli::app::{Context, GlobalFlags};
 use cli::ui::Ui;
 use client::connection::{Connection, Server};
 use client::error::{Doing as _, Error};
 use client::secret::Secret;
+
+use crate::report::target::PLUGIN;
 
 pub(crate) const MANAGER: &str = "kubectl-bootstrap-token";
 
@@ -14,6 +16,8 @@ pub(crate) struct ClusterConnection {
     pub server: Server,
     /// How it is reached, to connect with another credential.
     pub connection: Connection,
+    /// The connection flags of this command, for the commands in hints.
+    flags: String,
 }
 
 impl ClusterConnection {
@@ -23,7 +27,13 @@ impl ClusterConnection {
         Ok(Self {
             server: connection.connect()?,
             connection,
+            flags: flags.connection.typed(),
         })
+    }
+
+    /// Another command of this plugin for the same cluster, for a hint.
+    pub(crate) fn command(&self, words: &str) -> String {
+        format!("kubectl {PLUGIN} {words}{}", self.flags)
     }
 
     pub(crate) fn client(&self) -> &kube::Client {
@@ -34,6 +44,15 @@ impl ClusterConnection {
     pub(crate) async fn version(&self) -> Result<String, Error> {
         let version = self.client().apiserver_version().await;
         Ok(version.doing("read the version of the cluster")?.git_version)
+    }
+
+    /// The certificate authority by which agents of K3s and RKE2 verify the server. `None`: not known, as behind Rancher's proxy.
+    pub(crate) async fn authority_of_supervisor(&self) -> Option<String> {
+        if self.connection.server().path().contains("/k8s/clusters/") {
+            return None;
+        }
+        let served = distribution::authority(self.client()).await;
+        served.or_else(|| self.connection.authority().map(str::to_owned))
     }
 }
 
@@ -57,7 +76,7 @@ pub(crate) async fn token_from_stdin(ui: &Ui, token_stdin: bool) -> Result<Optio
     if !token_stdin {
         return Ok(None);
     }
-    let token = Token::parse(&ui.read_secret().await?);
+    let token = Token::parse_joined(&ui.read_secret().await?);
     token
         .map(Some)
         .map_err(|error| Error::usage(format!("invalid token on stdin: {error}")))

@@ -145,7 +145,7 @@ fn same_address(one: &str, other: &str) -> bool {
 }
 
 /// Whether both contain the same certificates, in any order.
-fn same_authority(one: Option<&str>, other: Option<&str>) -> bool {
+pub(crate) fn same_authority(one: Option<&str>, other: Option<&str>) -> bool {
     let set = |pem: &str| {
         let certificates = cluster_info::certificates(pem).ok()?;
         Some(certificates.into_iter().collect::<BTreeSet<_>>())

@@ -7,7 +7,9 @@ mod commands;
 mod controller;
 mod delivery;
 mod endpoint;
+mod join;
 mod lifetime;
+mod private_file;
 mod probe;
 mod report;
 // Public for the model checker in `tests/exploration`.

@@ -236,21 +236,28 @@ impl Invocation {
         self.start().await?.finish().await
     }
 
-    /// Runs it with a closed standard output, as with `| head -0`.
+    /// Runs it with a standard output without a reader, as with `| head -0`.
     pub async fn run_with_closed_stdout(self) -> Result<CommandOutput> {
-        let mut running = self.start().await?;
-        drop(running.child.stdout.take());
-        running.finish().await
+        self.start_with(unread()?, Stdio::piped()).await?.finish().await
+    }
+
+    /// Runs it with a standard output and a standard error without a reader.
+    pub async fn run_with_closed_output(self) -> Result<CommandOutput> {
+        self.start_with(unread()?, unread()?).await?.finish().await
     }
 
     /// Starts it. It is killed when the handle is dropped.
     pub async fn start(self) -> Result<Running> {
+        self.start_with(Stdio::piped(), Stdio::piped()).await
+    }
+
+    async fn start_with(self, stdout: Stdio, stderr: Stdio) -> Result<Running> {
         let line = self.line();
         let mut command = Command::from(self.command);
         command
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(stdout)
+            .stderr(stderr)
             .kill_on_drop(true);
         let began = Instant::now();
         let mut child = command.spawn().with_context(|| format!("start `{line}`"))?;
@@ -276,6 +283,13 @@ impl Invocation {
         let words = std::iter::once(program).chain(self.command.get_args());
         words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// The end of a pipe whose other end is closed.
+fn unread() -> Result<Stdio> {
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    Ok(writer.into())
 }
 
 /// A running command.

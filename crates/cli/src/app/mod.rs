@@ -66,7 +66,7 @@ pub struct Context {
 ///         &self.global
 ///     }
 ///     async fn run(self, context: Context) -> Result<ExitCode, Error> {
-///         context.ui.out("hello")?;
+///         context.ui.out("hello");
 ///         Ok(ExitCode::Done)
 ///     }
 /// }
@@ -121,8 +121,15 @@ pub fn run<P: Plugin>() -> ProcessExit {
         }
     };
     match matches.subcommand_name() {
-        Some(help::OPTIONS) => return printed(help::print_options(&command::<P>()), ExitCode::Done),
-        Some(completion::COMMAND) => return printed(completion::print_script::<P>(), ExitCode::Done),
+        // A closed pipe is not an error.
+        Some(help::OPTIONS) => {
+            let _ = help::print_options(&command::<P>());
+            return ExitCode::Done.into();
+        }
+        Some(completion::COMMAND) => {
+            let _ = completion::print_script::<P>();
+            return ExitCode::Done.into();
+        }
         _ => {}
     }
     let plugin = match P::from_arg_matches(&matches) {
@@ -148,27 +155,21 @@ fn parse<P: Plugin>(arguments: &[std::ffi::OsString]) -> Result<clap::ArgMatches
     }
 }
 
-/// clap prints help and errors itself, to the stream where each belongs; but not an error that repeats a credential.
+/// clap prints help and errors itself, to the stream where each belongs; but not an error that repeats a credential. The code is the
+/// same if the reader is gone.
 fn usage(error: &clap::Error) -> ProcessExit {
     if !error.use_stderr() {
-        return printed(error.print(), ExitCode::Done);
+        let _ = error.print();
+        return ExitCode::Done.into();
     }
     let text = error.to_string();
     let redacted = redact::text(&text);
-    let print = if redacted == text {
+    let _ = if redacted == text {
         error.print()
     } else {
         write!(std::io::stderr(), "{redacted}")
     };
-    printed(print, ExitCode::Usage)
-}
-
-/// A closed pipe is not an error.
-fn printed(outcome: std::io::Result<()>, code: ExitCode) -> ProcessExit {
-    match outcome {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::Done.into(),
-        _ => code.into(),
-    }
+    ExitCode::Usage.into()
 }
 
 fn with_runtime<T, F, R>(ui: &Ui, work: F, name: &str) -> Result<T, Error>
@@ -193,14 +194,17 @@ where
     outcome
 }
 
-/// Prints the error and returns the exit code.
+/// Prints the error and returns the exit code: that of the work, and only if it succeeded that of an incomplete output.
 fn finish(ui: &Ui, outcome: Result<ExitCode, Error>) -> ExitCode {
-    match outcome {
-        Ok(code) => code,
-        Err(error) => {
-            ui.error(&error);
-            ExitCode::from(&error)
-        }
+    let print = |error: &Error| {
+        ui.error(error);
+        ExitCode::from(error)
+    };
+    let ended = outcome.as_ref().err();
+    let code = outcome.as_ref().map_or_else(print, |code| *code);
+    match ui.output_error().filter(|error| ended != Some(error)).map(print) {
+        Some(output) if code == ExitCode::Done => output,
+        _ => code,
     }
 }
 

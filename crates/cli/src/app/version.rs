@@ -66,9 +66,9 @@ pub async fn run<V: Versions>(
         servers,
     };
     if let OutputFormat::Table = format {
-        context.ui.out(format!("Client Version: {}", report.client_version))?;
+        context.ui.out(format!("Client Version: {}", report.client_version));
         for line in report.servers.iter().flat_map(V::lines) {
-            context.ui.out(line)?;
+            context.ui.out(line);
         }
     } else {
         output::print_value(&context.ui, &output, &report)?;

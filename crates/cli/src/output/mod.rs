@@ -197,9 +197,13 @@ pub fn print_list<T: Printable>(
             for item in ordered {
                 table.row(item.cells());
             }
-            ui.write_out(&table.render(flags.look(matches!(format, OutputFormat::Wide))))
+            ui.write_out(&table.render(flags.look(matches!(format, OutputFormat::Wide))));
+            Ok(())
         }
-        OutputFormat::Name => ui.write_out(&ordered.iter().map(|item| item.name() + "\n").collect::<String>()),
+        OutputFormat::Name => {
+            ui.write_out(&ordered.iter().map(|item| item.name() + "\n").collect::<String>());
+            Ok(())
+        }
         format => {
             let items = ordered
                 .iter()
@@ -218,9 +222,13 @@ pub fn print_object<T: Printable>(ui: &Ui, flags: &OutputFlags, object: &T) -> R
         format @ (OutputFormat::Table | OutputFormat::Wide) => {
             let mut table = Table::new(T::COLUMNS);
             table.row(object.cells());
-            ui.write_out(&table.render(flags.look(matches!(format, OutputFormat::Wide))))
+            ui.write_out(&table.render(flags.look(matches!(format, OutputFormat::Wide))));
+            Ok(())
         }
-        OutputFormat::Name => ui.out(object.name()),
+        OutputFormat::Name => {
+            ui.out(object.name());
+            Ok(())
+        }
         format => write(ui, flags, &format, &serde_json::to_value(object).map_err(unprintable)?),
     }
 }
@@ -236,15 +244,19 @@ pub fn print_value(ui: &Ui, flags: &OutputFlags, value: &impl Serialize) -> Resu
 }
 
 fn write(ui: &Ui, flags: &OutputFlags, format: &OutputFormat, value: &Value) -> Result<(), Error> {
-    match format {
-        OutputFormat::Json => ui.write_out(&to_json(value)?),
-        OutputFormat::Yaml => ui.write_out(&to_yaml(value)?),
-        OutputFormat::JsonPath(template) => ui.write_out(&template.render(value)?),
-        OutputFormat::CustomColumns(columns) => ui.write_out(&columns.render(value, flags.look(true))?),
-        OutputFormat::Table | OutputFormat::Wide | OutputFormat::Name => Err(Error::usage(
-            "this prints as json, yaml, jsonpath or custom-columns only",
-        )),
-    }
+    let text = match format {
+        OutputFormat::Json => to_json(value)?,
+        OutputFormat::Yaml => to_yaml(value)?,
+        OutputFormat::JsonPath(template) => template.render(value)?,
+        OutputFormat::CustomColumns(columns) => columns.render(value, flags.look(true))?,
+        OutputFormat::Table | OutputFormat::Wide | OutputFormat::Name => {
+            return Err(Error::usage(
+                "this prints as json, yaml, jsonpath or custom-columns only",
+            ));
+        }
+    };
+    ui.write_out(&text);
+    Ok(())
 }
 
 /// JSON as kubectl prints it: keys sorted, four spaces, a line end.

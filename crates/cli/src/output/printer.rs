@@ -58,11 +58,15 @@ impl<'a, T: Printable> ListPrinter<'a, T> {
 
     /// Prints what was added since the last call, if the form allows it. The more rows come at once, the better their
     /// columns fit.
+    ///
+    /// # Errors
+    /// If stdout is closed (`list | head`): the remaining pages need not be read.
     pub fn flush(&mut self) -> Result<(), Error> {
         match &mut self.form {
             Form::Table { table, look, empty } if !table.is_empty() => {
                 *empty = false;
-                self.ui.write_out(&table.take(*look))
+                self.ui.write_out(&table.take(*look));
+                self.ui.output_error().cloned().map_or(Ok(()), Err)
             }
             _ => Ok(()),
         }

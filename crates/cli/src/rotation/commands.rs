@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use client::sanitize::shell_word;
 
 use crate::app::GlobalFlags;
+use crate::flags::append;
 
 /// The commands about one target, with what of this command line belongs to every later one too.
 #[derive(Clone, Debug)]
@@ -12,6 +13,8 @@ pub struct Commands {
     plugin: &'static str,
     target: String,
     flags: String,
+    /// Flags that only `rotate` and `rollback` have.
+    to_run: String,
     /// Flags that only `rotate` has.
     to_rotate: String,
 }
@@ -19,37 +22,19 @@ pub struct Commands {
 impl Commands {
     /// `kubectl PLUGIN VERB TARGET` with the connection flags of this command.
     pub fn new(plugin: &'static str, target: impl Into<String>, global: &GlobalFlags) -> Self {
-        let connection = &global.connection;
-        let kubeconfig = connection
-            .kubeconfig
-            .as_ref()
-            .map(|path| path.to_string_lossy().into_owned());
-        let commands = Self {
+        Self {
             plugin,
             target: target.into(),
-            flags: String::new(),
+            flags: global.connection.typed(),
+            to_run: String::new(),
             to_rotate: String::new(),
-        };
-        let commands = commands
-            .with("--kubeconfig", kubeconfig.as_deref())
-            .with("--context", connection.context.as_deref());
-        let commands = match connection.insecure_skip_tls_verify {
-            Some(true) => commands.switched_on("--insecure-skip-tls-verify"),
-            _ => commands,
-        };
-        if connection.allow_plain_http {
-            commands.switched_on("--allow-plain-http")
-        } else {
-            commands
         }
     }
 
     /// With another flag, where it has a value.
     #[must_use]
     pub fn with(mut self, flag: &str, value: Option<&str>) -> Self {
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
-            let _ = write!(self.flags, " {flag} {}", shell_word(value));
-        }
+        append(&mut self.flags, flag, value);
         self
     }
 
@@ -60,12 +45,17 @@ impl Commands {
         self
     }
 
+    /// With a flag that only `rotate` and `rollback` have, where it has a value.
+    #[must_use]
+    pub fn with_to_run(mut self, flag: &str, value: Option<&str>) -> Self {
+        append(&mut self.to_run, flag, value);
+        self
+    }
+
     /// With a flag that only `rotate` has, where it has a value.
     #[must_use]
     pub fn with_to_rotate(mut self, flag: &str, value: Option<&str>) -> Self {
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
-            let _ = write!(self.to_rotate, " {flag} {}", shell_word(value));
-        }
+        append(&mut self.to_rotate, flag, value);
         self
     }
 
@@ -78,12 +68,12 @@ impl Commands {
 
     /// Resumes a rotation.
     pub fn rotate(&self) -> String {
-        self.verb("rotate") + &self.to_rotate
+        self.verb("rotate") + &self.to_run + &self.to_rotate
     }
 
     /// Rolls one back.
     pub fn rollback(&self) -> String {
-        self.verb("rollback")
+        self.verb("rollback") + &self.to_run
     }
 
     /// Shows the status of one.
@@ -117,6 +107,12 @@ mod tests {
             Commands::new("crt", "$(reboot)", &global).status(),
             "kubectl crt status '$(reboot)' --context 'rancher prod' --allow-plain-http"
         );
+        let commands = Commands::new("crt", "c-x7k2p", &GlobalFlags::default())
+            .with_to_run("--overlap", Some("20s"))
+            .with_to_rotate("--ttl", Some("2h"));
+        assert_eq!(commands.rotate(), "kubectl crt rotate c-x7k2p --overlap 20s --ttl 2h");
+        assert_eq!(commands.rollback(), "kubectl crt rollback c-x7k2p --overlap 20s");
+        assert_eq!(commands.status(), "kubectl crt status c-x7k2p");
         assert_eq!(
             Commands::new("crt", "c-x7k2p", &GlobalFlags::default()).rollback(),
             "kubectl crt rollback c-x7k2p"

@@ -335,7 +335,7 @@ impl<C: Controller> Job<'_, C> {
         let text = text(&self.title(plan.direction), &result.plan, &also_invalidated);
         result.remarks.append(&mut also_invalidated);
         match self.among {
-            _ if self.plan_is_data => return self.ui.write_out(&text),
+            _ if self.plan_is_data => self.ui.write_out(&text),
             None => self.ui.status(text.trim_end()),
             Some(_) => {
                 if let Some(line) = result.plan.first().filter(|line| line.phase == Phase::Survey) {

@@ -91,12 +91,12 @@ impl<'a> Results<'a> {
     }
 
     /// One target has ended: the line that kubectl would print, and what else there is to know.
-    pub fn print_one(&self, target: &Target, result: &RotationResult, succeeded: bool) -> Result<(), Error> {
+    pub fn print_one(&self, target: &Target, result: &RotationResult, succeeded: bool) {
         let object = &target.object;
         match (&self.format, self.dry_run) {
-            (OutputFormat::Name, _) if succeeded => self.ui.out(object)?,
+            (OutputFormat::Name, _) if succeeded => self.ui.out(object),
             (OutputFormat::Table, DryRun::None) if succeeded && result.outcome != "nothing-to-do" => {
-                self.ui.out(format!("{object} {}", result.outcome.replace('-', " ")))?;
+                self.ui.out(format!("{object} {}", result.outcome.replace('-', " ")));
             }
             _ => {}
         }
@@ -108,15 +108,17 @@ impl<'a> Results<'a> {
         if let (true, Some(message)) = (succeeded, &result.message) {
             self.ui.status(message);
         }
-        Ok(())
     }
 
-    /// The document at the end.
-    pub fn print(&self, results: &[RotationResult]) -> Result<(), Error> {
-        match (&self.format, results) {
+    /// The document at the end. If it cannot be printed, the exit code is still that of the rotation.
+    pub fn print(&self, results: &[RotationResult]) {
+        let printed = match (&self.format, results) {
             (OutputFormat::Table | OutputFormat::Name, _) => Ok(()),
             (_, [only]) if self.single => output::print_value(self.ui, &self.flags, only),
             (_, all) => output::print_value(self.ui, &self.flags, &RotationResultList::from(all.to_vec())),
+        };
+        if let Err(error) = printed {
+            self.ui.output_failed(error);
         }
     }
 }

@@ -98,7 +98,7 @@ pub async fn run<C: Controller>(
     all: &mut [Each<'_, C>],
     parallelism: Parallelism,
     yes: bool,
-    ended: impl Fn(&Each<'_, C>) -> Result<(), Error>,
+    ended: impl Fn(&Each<'_, C>),
 ) -> Result<(), Error> {
     let _hold = ui.hold();
     let at_once = parallelism.max.max(1);
@@ -112,7 +112,7 @@ pub async fn run<C: Controller>(
         } else {
             failed |= each.ended.is_err();
             print_failure(ui, each);
-            ended(each)?;
+            ended(each);
         }
     }
     if begun.is_empty() {
@@ -139,7 +139,7 @@ pub async fn run<C: Controller>(
                 failed.fetch_or(each.ended.is_err(), Ordering::Relaxed);
             }
             print_failure(ui, each);
-            ended(each)
+            ended(each);
         })
         .collect();
     let mut runs = stream::iter(runs).buffer_unordered(at_once);
@@ -151,9 +151,8 @@ pub async fn run<C: Controller>(
     tokio::pin!(interrupted);
     loop {
         tokio::select! {
-            next = runs.next() => match next {
-                Some(printed) => printed?,
-                None => return Ok(()),
+            next = runs.next() => if next.is_none() {
+                return Ok(());
             },
             () = &mut interrupted => {}
         }

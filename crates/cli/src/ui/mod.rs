@@ -138,6 +138,7 @@ struct Inner {
     interrupt: CancellationToken,
     holds: tokio::sync::watch::Sender<usize>,
     signal: OnceLock<Kind>,
+    output_error: OnceLock<Error>,
 }
 
 impl std::fmt::Debug for Ui {
@@ -198,6 +199,7 @@ impl Ui {
             interrupt: CancellationToken::new(),
             holds: tokio::sync::watch::Sender::new(0),
             signal: OnceLock::new(),
+            output_error: OnceLock::new(),
         }));
         ui.0.bars.set_draw_target(ui.draw_target());
         ui
@@ -248,19 +250,38 @@ impl Ui {
     }
 
     /// Writes one line of data to stdout.
-    pub fn out(&self, text: impl Display) -> Result<(), Error> {
-        self.write_out(&(text.to_string().replace('\n', "^J") + "\n"))
+    pub fn out(&self, text: impl Display) {
+        self.write_out(&(text.to_string().replace('\n', "^J") + "\n"));
     }
 
     /// Writes data to stdout, with control characters made visible.
-    pub fn write_out(&self, text: &str) -> Result<(), Error> {
+    ///
+    /// A closed pipe or a full disk does not stop the command, which may have changed one of several objects: the error is kept for
+    /// [`Self::output_error`], and nothing more is written.
+    pub fn write_out(&self, text: &str) {
+        if self.output_error().is_some() {
+            return;
+        }
         let text = self.spoken(Stream::Out, text);
         let write = || {
             let mut out = lock(&self.0.out);
             out.write_all(text.as_bytes())?;
             out.flush()
         };
-        Ok(self.0.bars.suspend(write)?)
+        if let Err(error) = self.0.bars.suspend(write) {
+            self.output_failed(Error::from(error).doing("write to stdout"));
+        }
+    }
+
+    /// Keeps why the output is incomplete. The first error counts.
+    pub(crate) fn output_failed(&self, error: Error) {
+        let _ = self.0.output_error.set(error);
+    }
+
+    /// Why stdout is incomplete. The process ends with this error if its work has succeeded, except for a closed pipe. A command whose
+    /// output cannot be had again must check it, and one that only reads can stop.
+    pub fn output_error(&self) -> Option<&Error> {
+        self.0.output_error.get()
     }
 
     /// Says what is happening, on stderr; `--quiet` hushes it.

@@ -22,7 +22,7 @@ fn ui(terminal: Terminal, input: &str) -> (Ui, Captured) {
 #[test]
 fn data_goes_to_stdout_and_messages_to_stderr() {
     let (ui, captured) = ui(PIPE, "");
-    ui.out("data").unwrap();
+    ui.out("data");
     ui.status("message");
     ui.warn("care");
     ui.warn("care");

@@ -203,7 +203,7 @@ pub(crate) async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Re
         OutputFormat::Table => results
             .items
             .iter()
-            .try_for_each(|result| context.ui.out(result.sentence()))?,
+            .for_each(|result| context.ui.out(result.sentence())),
         _ => output::print_value(&context.ui, &flags, &results)?,
     }
     failed.map_or(Ok(ExitCode::Done), Err)

@@ -142,7 +142,7 @@ impl RemoveCommand<'_> {
             Removal::Keep(why) => format!("but its token stays valid: {why}"),
         };
         if self.remove.dry_run {
-            self.ui.out(format!("secret/{name} would be deleted, {then}"))?;
+            self.ui.out(format!("secret/{name} would be deleted, {then}"));
             return Ok(false);
         }
         let question = format!(
@@ -155,7 +155,7 @@ impl RemoveCommand<'_> {
         cluster_secret::delete(&self.argo.server.client, &cluster.object, &write)
             .await
             .map_err(of_argocd)?;
-        self.ui.out(format!("secret/{name} deleted"))?;
+        self.ui.out(format!("secret/{name} deleted"));
         match (removal, &cluster.config, &value) {
             (Removal::Revoke(token), Ok(config), Some(value)) => {
                 self.revoke(token).await?;
@@ -231,7 +231,8 @@ impl RemoveCommand<'_> {
     async fn revoke(&self, token: &ApiToken) -> Result<(), Error> {
         let revoked = self.rancher.revoke(&token.name).await;
         revoked.map_err(|error| error.hint("run the same command again to revoke the remaining tokens"))?;
-        self.ui.out(format!("token/{} revoked", token.name))
+        self.ui.out(format!("token/{} revoked", token.name));
+        Ok(())
     }
 
     /// Waits until Rancher rejects the revoked token.
@@ -273,7 +274,7 @@ impl RemoveCommand<'_> {
         if self.remove.dry_run {
             for token in leftovers {
                 self.ui
-                    .out(format!("token/{} would be revoked: it is in no Secret", token.name))?;
+                    .out(format!("token/{} would be revoked: it is in no Secret", token.name));
             }
             return Ok(());
         }

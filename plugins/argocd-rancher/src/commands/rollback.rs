@@ -63,8 +63,8 @@ pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Cont
     };
     let controller = ClusterController::new(&fleet, cluster, &options);
     let target = report::target(cluster, common.rancher.commands(&cluster.object.name, global));
-    let (result, ended) = Box::pin(command.on(&controller, &target)).await?;
+    let (result, ended) = Box::pin(command.on(&controller, &target)).await;
     let nothing_to_do = result.outcome == "nothing-to-do";
-    results.print(&[result])?;
+    results.print(&[result]);
     exit(ended, nothing_to_do, rollback.exit_code)
 }

@@ -66,11 +66,11 @@ impl Command<'_> {
         &self,
         controller: &ClusterController<'_>,
         target: &Target,
-    ) -> Result<(RotationResult, Result<(), Error>), Error> {
+    ) -> (RotationResult, Result<(), Error>) {
         let mut result = RotationResult::of(target);
         let ended = self.job(controller, target, None).run(&mut result).await;
-        self.results.print_one(target, &result, ended.is_ok())?;
-        Ok((result, ended))
+        self.results.print_one(target, &result, ended.is_ok());
+        (result, ended)
     }
 
     /// `among`: its name, where it is one of several.

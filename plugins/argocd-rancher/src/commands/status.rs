@@ -82,7 +82,7 @@ pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context)
     let row = row.ok_or_else(|| Error::failed(format!("{} does not lead through Rancher", cluster.server)))?;
     let document = ClusterStatus::of(cluster, row, rotation.as_ref(), &commands, now);
     match format {
-        OutputFormat::Table => ui.write_out(&page(ui, &document, now))?,
+        OutputFormat::Table => ui.write_out(&page(ui, &document, now)),
         _ => output::print_value(ui, &flags, &document)?,
     }
     Ok(ExitCode::Done)

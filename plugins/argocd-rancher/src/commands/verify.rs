@@ -82,7 +82,7 @@ pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context)
     let all_proven = items.iter().all(|item| item.proven);
     let document = DocumentList::new("ArgoCDClusterVerificationList", items);
     match format {
-        OutputFormat::Table => print(context, &document.items)?,
+        OutputFormat::Table => print(context, &document.items),
         _ => output::print_value(&context.ui, &flags, &document)?,
     }
     Ok(if all_proven { ExitCode::Done } else { ExitCode::Failed })
@@ -156,18 +156,17 @@ async fn connection_state(argo: &Argo, cluster: &ClusterSecret) -> Option<CheckR
     })
 }
 
-fn print(context: &Context, items: &[TokenVerification]) -> Result<(), Error> {
+fn print(context: &Context, items: &[TokenVerification]) {
     let ui = &context.ui;
     for item in items {
         for check in &item.checks {
-            ui.out(check.line(ui))?;
+            ui.out(check.line(ui));
         }
         let (secret, cluster) = (&item.secret, &item.cluster);
         ui.out(if item.proven {
             format!("proven: Argo CD can use cluster {cluster} with Secret {secret}")
         } else {
             format!("not proven: see the failed checks of cluster {cluster} with Secret {secret} above")
-        })?;
+        });
     }
-    Ok(())
 }

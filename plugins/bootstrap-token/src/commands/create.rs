@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bootstrap::{BOOTSTRAPPERS, Group, KUBEADM_GROUP, NewToken, Token, TokenSecret, Usage, rbac, tokens};
+use bootstrap::{BOOTSTRAPPERS, Distribution, Group, NewToken, Token, TokenSecret, Usage, distribution, tokens};
 use cli::ExitCode;
 use cli::app::{Context, DryRun, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
@@ -13,8 +13,11 @@ use cli::ui::Ui;
 use client::error::Error;
 
 use crate::cluster::{self, ClusterConnection};
-use crate::endpoint::{self, Endpoint, EndpointFlags};
+use crate::endpoint::{self, EndpointFlags};
+use crate::join;
 use crate::lifetime::{DEFAULT, LifetimeFlags};
+use crate::private_file::{PrivateFile, WriteFlags};
+use crate::report::join::{JoinCheck, JoinMethod, checks};
 use crate::report::row::TokenRow;
 use crate::template::TokenTemplate;
 
@@ -36,7 +39,7 @@ pub(crate) struct Create {
     )]
     pub usages: Vec<Usage>,
 
-    /// Groups besides system:bootstrappers; default kubeadm's, '' for none
+    /// Groups besides system:bootstrappers; default by distribution, '' for none
     #[arg(long, value_name = "GROUPS")]
     pub groups: Option<String>,
 
@@ -65,6 +68,9 @@ pub(crate) struct Create {
     pub output: Option<String>,
 
     #[command(flatten)]
+    pub write: WriteFlags,
+
+    #[command(flatten)]
     pub endpoint: EndpointFlags,
 }
 
@@ -73,8 +79,8 @@ Examples:
   # Create a token that is valid for one hour
   kubectl bootstrap-token create
 
-  # Print a bootstrap kubeconfig for a kubelet, valid for 15 minutes
-  kubectl bootstrap-token create --ttl 15m --usages authentication -o kubeconfig > bootstrap.conf
+  # Write a bootstrap kubeconfig for a kubelet, valid for 15 minutes, that only its owner can read
+  kubectl bootstrap-token create --ttl 15m --usages authentication -o kubeconfig --write node.conf
 
   # Create a token in a group of its own (see `rbac apply --group`)
   kubectl bootstrap-token create --groups system:bootstrappers:gpu --description 'rack 7' -l rack=7
@@ -87,14 +93,18 @@ The token is printed only once. -o json and similar formats contain it only with
 pub(crate) async fn run(create: Create, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let output = CreateOutput::of(&create)?;
-    let template = template(&create)?;
+    let mut template = template(&create)?;
+    let file = create.write.open()?;
     let given = cluster::token_from_stdin(ui, create.token_stdin).await?;
     if let Some(weakness) = given.as_ref().and_then(Token::weakness) {
         ui.warn(format!("the token on stdin can be guessed: {weakness}"));
     }
     let cluster = ClusterConnection::open(global, context)?;
-    // Sets the server's clock.
-    cluster.version().await?;
+    // Also sets the server's clock.
+    let distribution = Distribution::of_version(&cluster.version().await?);
+    if create.groups.is_none() && template.usages.contains(&Usage::Authentication) {
+        template.groups = vec![distribution.group()];
+    }
     let endpoint = match output {
         CreateOutput::Kubeconfig => Some(endpoint::find(&cluster, create.endpoint, ui).await?),
         _ => None,
@@ -102,8 +112,29 @@ pub(crate) async fn run(create: Create, global: &GlobalFlags, context: &Context)
     // A created token is also printed.
     let _hold = ui.hold();
     let (new, created) = create_token(&template, given, &cluster, create.dry_run).await?;
-    warn_if_it_cannot_join(&new, &cluster, ui).await;
-    print(&create, &output, &new, created, endpoint.as_ref(), &cluster, ui)?;
+    if create.dry_run != DryRun::None {
+        print_preview(&create, &output, created, &cluster, ui)?;
+        return Ok(ExitCode::Done);
+    }
+    let token = CreatedToken {
+        new: &new,
+        created: &created,
+        distribution,
+        cluster: &cluster,
+        ui,
+    };
+    let delivered = match (&output, endpoint) {
+        (CreateOutput::Document(flags, format), _) => token.document(flags, format, create.show_token),
+        (CreateOutput::Kubeconfig, Some(endpoint)) => {
+            let text = endpoint.kubeconfig(&new.token);
+            text.and_then(|text| token.deliver(&text, file))
+        }
+        _ => token.bare(file).await,
+    };
+    if let Err(error) = delivered {
+        return Err(token.take_back(&error).await);
+    }
+    warn_if_it_cannot_join(&new, distribution, &cluster, ui).await;
     Ok(ExitCode::Done)
 }
 
@@ -139,6 +170,11 @@ impl CreateOutput {
                 "--show-token requires -o json, yaml, jsonpath or custom-columns",
             ));
         }
+        if create.write.write.is_some() && (create.dry_run != DryRun::None || matches!(output, Self::Document(..))) {
+            return Err(Error::usage(
+                "--write takes the token itself or -o kubeconfig, without --dry-run",
+            ));
+        }
         if create.endpoint.endpoint_from.is_some() && !is_kubeconfig {
             return Err(Error::usage("--endpoint-from requires -o kubeconfig"));
         }
@@ -150,10 +186,8 @@ fn template(create: &Create) -> Result<TokenTemplate, Error> {
     let mut usages = create.usages.clone();
     usages.sort_unstable();
     usages.dedup();
-    let authenticates = usages.contains(&Usage::Authentication);
-    let default = if authenticates { KUBEADM_GROUP } else { "" };
-    let groups = groups(create.groups.as_deref().unwrap_or(default))?;
-    if !authenticates && !groups.is_empty() {
+    let groups = groups(create.groups.as_deref().unwrap_or_default())?;
+    if !usages.contains(&Usage::Authentication) && !groups.is_empty() {
         return Err(Error::usage("a token with groups needs the usage authentication")
             .hint("add authentication to --usages, or omit --groups"));
     }
@@ -225,70 +259,117 @@ async fn find_created(
         Ok(Some(created)) if created.token.as_ref() == Some(&new.token) => Ok((new, created)),
         Ok(_) => Err(error.into()),
         Err(_) => Err(Error::from(error).hint(format!(
-            "it may have been created: run `kubectl bootstrap-token list`, and revoke {} if it exists",
-            new.token.id
+            "it may have been created: `{}` revokes it if it exists",
+            cluster.command(&format!("revoke {}", new.token.id))
         ))),
     }
 }
 
-/// A valid token is useless to nodes if it is not bound to the permissions that joining needs. Without permission to review that,
-/// there is no warning.
-async fn warn_if_it_cannot_join(new: &NewToken, cluster: &ClusterConnection, ui: &Ui) {
-    if !new.usages.contains(&Usage::Authentication) {
-        return;
-    }
-    let groups: Vec<String> = new.groups.iter().map(ToString::to_string).collect();
-    let warning = match rbac::may_join(cluster.client(), &new.token.id, &groups).await {
-        Ok([true, true]) => return,
-        Ok([false, _]) => "this token has no permission to request a certificate: nodes cannot join with it",
-        Ok([true, false]) => {
-            "certificates requested with this token are not approved automatically: use `kubectl certificate approve`"
-        }
-        Err(error) => {
-            ui.log(4, || {
-                format!(
-                    "whether nodes can join with the token is unknown: {}",
-                    Error::from(error)
-                )
-            });
-            return;
-        }
+/// The API server accepts a valid token that nodes cannot join with.
+async fn warn_if_it_cannot_join(new: &NewToken, distribution: Distribution, cluster: &ClusterConnection, ui: &Ui) {
+    let inputs = join::inputs_of_new(new, distribution, cluster, ui).await;
+    let is_meant = |check: &JoinCheck| match check.kind {
+        JoinMethod::Kubeadm => new.usages.contains(&Usage::Signing),
+        JoinMethod::Kubelet => new.usages.contains(&Usage::Authentication),
+        JoinMethod::Agent => true,
     };
-    ui.warn(warning);
-    let group = new.groups.first().map_or(BOOTSTRAPPERS, Group::as_str);
-    ui.hint(format!("kubectl bootstrap-token rbac apply --group {group}"));
+    for check in checks(&inputs).into_iter().filter(is_meant) {
+        if !check.reasons.is_empty() {
+            ui.warn(check);
+        }
+    }
+    if inputs.permissions != Ok([true, true]) {
+        let group = new.groups.first().map_or(BOOTSTRAPPERS, Group::as_str);
+        ui.hint(cluster.command(&format!("rbac apply --group {group}")));
+    }
 }
 
-fn print(
+/// Prints what a dry run would create, without the token.
+fn print_preview(
     create: &Create,
     output: &CreateOutput,
-    new: &NewToken,
-    created: TokenSecret,
-    endpoint: Option<&Endpoint>,
+    preview: TokenSecret,
     cluster: &ClusterConnection,
     ui: &Ui,
 ) -> Result<(), Error> {
-    match (output, endpoint) {
-        (CreateOutput::Document(flags, format), _) => {
-            let mut row = TokenRow::new(created, cluster.server.clock.now());
-            if create.show_token {
-                row = row.with_token(&new.token);
-            } else if create.dry_run == DryRun::None && !matches!(format, OutputFormat::Name) {
-                ui.hint("the output does not contain the token; to include it, pass --show-token");
+    if let CreateOutput::Document(flags, _) = output {
+        return output::print_object(ui, flags, &TokenRow::new(preview, cluster.server.clock.now()));
+    }
+    ui.out(format!("secret/{} created{}", preview.name, create.dry_run.suffix()));
+    Ok(())
+}
+
+/// A created token on its way to the user.
+struct CreatedToken<'a> {
+    new: &'a NewToken,
+    created: &'a TokenSecret,
+    distribution: Distribution,
+    cluster: &'a ClusterConnection,
+    ui: &'a Ui,
+}
+
+impl CreatedToken<'_> {
+    /// The token itself, in the form that nodes of the distribution take.
+    async fn bare(&self, file: Option<PrivateFile>) -> Result<(), Error> {
+        let (id, token) = (&self.new.token.id, &self.new.token);
+        self.ui.status(match self.new.expiration {
+            Some(time) => format!("Token {id} expires at {}.", bootstrap::expiration::format(time)),
+            None => format!("Token {id} never expires. Revoke it when it is no longer needed."),
+        });
+        let with_authority = if self.distribution.has_supervisor() {
+            let authority = self.cluster.authority_of_supervisor().await;
+            let text = authority.and_then(|pem| distribution::with_authority(token, &pem));
+            if text.is_none() {
+                self.ui
+                    .warn("the token is printed without the hash of the certificate authority, which is not known: agents do not verify the server with it");
             }
-            output::print_object(ui, flags, &row)
+            text
+        } else {
+            None
+        };
+        let text = with_authority.unwrap_or_else(|| token.text());
+        self.deliver(&format!("{}\n", text.expose()), file)
+    }
+
+    fn document(&self, flags: &OutputFlags, format: &OutputFormat, show_token: bool) -> Result<(), Error> {
+        let mut row = TokenRow::new(self.created.clone(), self.cluster.server.clock.now());
+        if show_token {
+            row = row.with_token(&self.new.token);
+        } else if !matches!(format, OutputFormat::Name) {
+            self.ui
+                .hint("the output does not contain the token; to include it, pass --show-token");
         }
-        _ if create.dry_run != DryRun::None => {
-            ui.out(format!("secret/{} created{}", created.name, create.dry_run.suffix()))
+        output::print_object(self.ui, flags, &row)?;
+        self.is_printed()
+    }
+
+    fn deliver(&self, text: &str, file: Option<PrivateFile>) -> Result<(), Error> {
+        if let Some(file) = file {
+            return file.write(text);
         }
-        (CreateOutput::Kubeconfig, Some(endpoint)) => ui.write_out(&endpoint.kubeconfig(&new.token)?),
-        _ => {
-            let id = &new.token.id;
-            ui.status(match new.expiration {
-                Some(time) => format!("Token {id} expires at {}.", bootstrap::expiration::format(time)),
-                None => format!("Token {id} never expires. Revoke it when it is no longer needed."),
-            });
-            ui.out(new.token.text().expose())
+        self.ui.write_out(text);
+        self.is_printed()
+    }
+
+    fn is_printed(&self) -> Result<(), Error> {
+        self.ui.output_error().cloned().map_or(Ok(()), Err)
+    }
+
+    /// Revokes a token that could not be delivered.
+    async fn take_back(&self, error: &Error) -> Error {
+        let (id, why) = (&self.new.token.id, error.to_string());
+        let why = why.trim_start_matches("error: ");
+        match tokens::delete(self.cluster.client(), self.created, &cluster::write(false)).await {
+            Ok(()) => Error::failed(format!(
+                "bootstrap token {id} was revoked, since it could not be delivered: {why}"
+            )),
+            Err(_) => Error::failed(format!(
+                "bootstrap token {id} was created, but could not be delivered: {why}"
+            ))
+            .hint(format!(
+                "`{}` revokes it",
+                self.cluster.command(&format!("revoke {id}"))
+            )),
         }
     }
 }

@@ -83,7 +83,7 @@ pub(crate) async fn run(extend: Extend, global: &GlobalFlags, context: &Context)
     }
     let verb = if shorter { "shortened" } else { "extended" };
     let suffix = extend.dry_run.suffix();
-    ui.out(format!("token {id} {verb} from {before} to {after}{suffix}"))?;
+    ui.out(format!("token {id} {verb} from {before} to {after}{suffix}"));
     Ok(ExitCode::Done)
 }
 

@@ -21,6 +21,6 @@ Examples:
 The token is not valid until `create` creates it. It is drawn from the operating system's random source, over all 36 symbols.";
 
 pub(crate) fn run(_: Generate, context: &Context) -> Result<ExitCode, Error> {
-    context.ui.out(Token::generate()?.text().expose())?;
+    context.ui.out(Token::generate()?.text().expose());
     Ok(ExitCode::Done)
 }

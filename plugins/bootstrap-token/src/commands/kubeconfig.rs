@@ -7,6 +7,7 @@ use client::error::Error;
 
 use crate::cluster::{ClusterConnection, TokenArgument, TokenFlags};
 use crate::endpoint::{self, EndpointFlags};
+use crate::private_file::WriteFlags;
 
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -16,22 +17,26 @@ pub(crate) struct Kubeconfig {
 
     #[command(flatten)]
     pub endpoint: EndpointFlags,
+
+    #[command(flatten)]
+    pub write: WriteFlags,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  # Print the file for the kubelet's flag --bootstrap-kubeconfig
-  kubectl bootstrap-token kubeconfig 07401b > bootstrap-kubelet.conf
+  # Write the file for the kubelet's flag --bootstrap-kubeconfig
+  kubectl bootstrap-token kubeconfig 07401b --write bootstrap-kubelet.conf
 
   # Use the address that the cluster publishes
   kubectl bootstrap-token kubeconfig 07401b --endpoint-from cluster-info
 
-The file contains the token: only root should be able to read it.
+The file contains the token: only root should be able to read it. --write makes it with mode 0600.
 
 The address and the certificate authority are read from ConfigMap kube-public/cluster-info, if it exists. They must be those of the kubeconfig in use, unless --endpoint-from selects a source.";
 
 pub(crate) async fn run(kubeconfig: Kubeconfig, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
+    let file = kubeconfig.write.open()?;
     let token = kubeconfig.token.read(ui).await?;
     let cluster = ClusterConnection::open(global, context)?;
     let token = match token {
@@ -39,7 +44,11 @@ pub(crate) async fn run(kubeconfig: Kubeconfig, global: &GlobalFlags, context: &
         TokenArgument::Id(id) => valid_token(&cluster, &id).await?,
     };
     let endpoint = endpoint::find(&cluster, kubeconfig.endpoint, ui).await?;
-    ui.write_out(&endpoint.kubeconfig(&token)?)?;
+    let text = endpoint.kubeconfig(&token)?;
+    match file {
+        Some(file) => file.write(&text)?,
+        None => ui.write_out(&text),
+    }
     Ok(ExitCode::Done)
 }
 

@@ -126,7 +126,7 @@ async fn run_show(show: &Show, global: &GlobalFlags, context: &Context) -> Resul
             let binding = row.binding.unwrap_or("<missing>");
             table.row([row.purpose, row.subject, row.role, binding]);
         }
-        context.ui.write_out(&table.render(Look::default()))?;
+        context.ui.write_out(&table.render(Look::default()));
     } else {
         let document = RbacStatus {
             api_version: API_VERSION,
@@ -141,9 +141,8 @@ async fn run_show(show: &Show, global: &GlobalFlags, context: &Context) -> Resul
     warn_about_excess(&bindings, &context.ui);
     if !complete {
         let group = &show.group;
-        context
-            .ui
-            .hint(format!("kubectl bootstrap-token rbac apply --group {group}"));
+        let command = cluster.command(&format!("rbac apply --group {group}"));
+        context.ui.hint(command);
     }
     Ok(ExitCode::Done)
 }
@@ -159,7 +158,7 @@ async fn run_apply(apply: &Apply, global: &GlobalFlags, context: &Context) -> Re
         } else {
             "unchanged".to_owned()
         };
-        ui.out(format!("clusterrolebinding.rbac.authorization.k8s.io/{name} {result}"))?;
+        ui.out(format!("clusterrolebinding.rbac.authorization.k8s.io/{name} {result}"));
     }
     warn_about_excess(&bindings, ui);
     Ok(ExitCode::Done)

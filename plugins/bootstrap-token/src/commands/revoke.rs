@@ -120,7 +120,7 @@ pub(crate) async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context)
     let mut results = stream::iter(revocations).buffered(PARALLEL);
     while let Some(result) = results.next().await {
         match result {
-            Ok(line) => ui.out(line)?,
+            Ok(line) => ui.out(line),
             Err(error) => failures.push(error),
         }
     }
@@ -241,31 +241,32 @@ impl Revocation<'_> {
                 return Err(interrupted("is deleted, but may be accepted for up to 10 seconds"));
             }
         };
-        line(id, result, self.flags.timeout)
+        self.line(id, result)
     }
-}
 
-fn line(id: &str, result: RevocationResult, timeout: Duration) -> Result<String, Error> {
-    let timeout = duration::format(timeout);
-    let timed_out = |message| Error::new(Kind::TimedOut, message);
-    Err(match result {
-        RevocationResult::Rejected => return Ok(format!("token {id} revoked")),
-        RevocationResult::MayBeCached => timed_out(format!(
-            "token {id} is deleted and rejected, but after {timeout} another API server may still have it in its cache"
-        ))
-        .hint("API servers cache accepted tokens for 10 seconds: pass a longer --timeout")
-        .hint("if there are several API servers, pass --api-server URL for each"),
-        RevocationResult::NotRejected(ServerResult {
-            server,
-            result: ProbeResult::Unknown(reason),
-        }) => Error::failed(format!(
-            "token {id} is deleted, but it is unknown whether {server} rejects it: {reason}"
-        )),
-        RevocationResult::NotRejected(ServerResult { server, .. }) => timed_out(format!(
-            "token {id} is deleted, but after {timeout} {server} still accepts it"
-        ))
-        .hint(format!(
-            "it may have been created again: run `kubectl bootstrap-token list`, and revoke {id} again if it exists"
-        )),
-    })
+    fn line(&self, id: &str, result: RevocationResult) -> Result<String, Error> {
+        let timeout = duration::format(self.flags.timeout);
+        let timed_out = |message| Error::new(Kind::TimedOut, message);
+        Err(match result {
+            RevocationResult::Rejected => return Ok(format!("token {id} revoked")),
+            RevocationResult::MayBeCached => timed_out(format!(
+                "token {id} is deleted and rejected, but after {timeout} another API server may still have it in its cache"
+            ))
+            .hint("API servers cache accepted tokens for 10 seconds: pass a longer --timeout")
+            .hint("if there are several API servers, pass --api-server URL for each"),
+            RevocationResult::NotRejected(ServerResult {
+                server,
+                result: ProbeResult::Unknown(reason),
+            }) => Error::failed(format!(
+                "token {id} is deleted, but it is unknown whether {server} rejects it: {reason}"
+            )),
+            RevocationResult::NotRejected(ServerResult { server, .. }) => timed_out(format!(
+                "token {id} is deleted, but after {timeout} {server} still accepts it"
+            ))
+            .hint(format!(
+                "it may have been created again: `{}` revokes it if it exists",
+                self.cluster.command(&format!("revoke {id}"))
+            )),
+        })
+    }
 }

@@ -63,16 +63,18 @@ impl RotationFlags {
             let is_default = duration::parse(default).is_ok_and(|default| default == value);
             (!is_default).then(|| duration::format(value))
         };
-        let commands = connected(Commands::new(PLUGIN, id.as_str(), global), global)
-            .with("--overlap", unless_default(self.overlap, OVERLAP).as_deref())
-            .with("--timeout", unless_default(self.timeout, TIMEOUT).as_deref());
+        let commands = Commands::new(PLUGIN, id.as_str(), global)
+            .with_to_run("--overlap", unless_default(self.overlap, OVERLAP).as_deref())
+            .with_to_run("--timeout", unless_default(self.timeout, TIMEOUT).as_deref());
         let named = self.servers.named.iter();
         let commands = named.fold(commands, |commands, url| {
-            commands.with("--api-server", Some(url.as_str().trim_end_matches('/')))
+            commands.with_to_run("--api-server", Some(url.as_str().trim_end_matches('/')))
         });
         let forced = [TARGET, CLUSTER].into_iter();
         let forced = forced.filter(|check| options.forced.contains(check));
-        let commands = forced.fold(commands, |commands, check| commands.with("--force", Some(check.name)));
+        let commands = forced.fold(commands, |commands, check| {
+            commands.with_to_run("--force", Some(check.name))
+        });
         let target = options.deliver.as_ref().map(DeliveryTarget::to_string);
         let commands = commands.with_to_rotate("--deliver", target.as_deref());
         match options.ttl {
@@ -88,26 +90,6 @@ impl RotationFlags {
             }
         }
     }
-}
-
-/// Adds the flags that lead to the same API server as the same user, except `--token`.
-fn connected(commands: Commands, global: &GlobalFlags) -> Commands {
-    let flags = &global.connection;
-    let commands = commands
-        .with("--cluster", flags.cluster.as_deref())
-        .with("--user", flags.user.as_deref())
-        .with("--server", flags.server.as_deref())
-        .with("--tls-server-name", flags.tls_server_name.as_deref())
-        .with("--certificate-authority", flags.certificate_authority.as_deref())
-        .with("--client-certificate", flags.client_certificate.as_deref())
-        .with("--client-key", flags.client_key.as_deref())
-        .with("--as", flags.impersonate.as_deref())
-        .with("--as-uid", flags.impersonate_uid.as_deref());
-    let groups = flags.impersonate_groups.iter().map(|group| ("--as-group", group));
-    let extras = flags.impersonate_extra.iter().map(|extra| ("--as-user-extra", extra));
-    groups
-        .chain(extras)
-        .fold(commands, |commands, (flag, value)| commands.with(flag, Some(value)))
 }
 
 /// One command for one token.
@@ -145,9 +127,9 @@ impl RotationCommand<'_> {
         };
         let mut result = RotationResult::of(&target);
         let ended = job.run(&mut result).await;
-        results.print_one(&target, &result, ended.is_ok())?;
+        results.print_one(&target, &result, ended.is_ok());
         let outcome = result.outcome;
-        results.print(&[result])?;
+        results.print(&[result]);
         Ok((outcome, ended))
     }
 }

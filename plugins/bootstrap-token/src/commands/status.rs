@@ -1,7 +1,7 @@
 //! `kubectl bootstrap-token status`: shows one token, why it is invalid, and the rotation in progress.
 
-use bootstrap::cluster_info::{self, Signature};
-use bootstrap::{Flaw, ProbeResult, Token, TokenId, TokenSecret, tokens};
+use bootstrap::cluster_info::Signature;
+use bootstrap::{Flaw, ProbeResult, Token, TokenId, TokenSecret, Usage, tokens};
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
@@ -15,7 +15,9 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cluster::{self, ClusterConnection};
+use crate::join;
 use crate::probe;
+use crate::report::join::{JoinCheck, checks};
 use crate::report::row::{self, State};
 use crate::report::target::{self, PLUGIN, Rotation};
 use crate::report::{self, API_VERSION};
@@ -63,6 +65,8 @@ struct TokenStatus {
     accepted_unknown: Option<String>,
     /// `None`: there is no `cluster-info`, or it cannot be read.
     signature: Option<Signature>,
+    /// Whether a node can join, one result for each way of joining.
+    joins: Vec<JoinCheck>,
     expires_at: Option<Timestamp>,
     usages: Vec<String>,
     groups: Vec<String>,
@@ -102,7 +106,7 @@ pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context)
     }
     let ttl = secret.as_ref().map(|secret| row::ttl(secret.expiration, now));
     match format {
-        OutputFormat::Table => ui.write_out(&page(ui, &document, ttl.as_deref(), now))?,
+        OutputFormat::Table => ui.write_out(&page(ui, &document, ttl.as_deref(), now)),
         _ => output::print_value(ui, &flags, &document)?,
     }
     Ok(ExitCode::Done)
@@ -122,6 +126,7 @@ impl TokenStatus {
             accepted: None,
             accepted_unknown: None,
             signature: None,
+            joins: Vec::new(),
             expires_at: secret.and_then(|secret| secret.expiration.at()),
             usages: secret.map(|secret| secret.usages.clone()).unwrap_or_default(),
             groups: secret.map(|secret| secret.groups.clone()).unwrap_or_default(),
@@ -134,16 +139,15 @@ impl TokenStatus {
     /// Probes the API server with the token, and reads its signature.
     async fn probe(&mut self, cluster: &ClusterConnection, secret: &TokenSecret) -> Result<(), Error> {
         let Some(token) = &secret.token else { return Ok(()) };
-        let (result, info) = futures::join!(
-            probe::once(&cluster.connection, token),
-            cluster_info::read(cluster.client())
-        );
-        let result = result?;
+        let result = probe::once(&cluster.connection, token).await?;
+        let signing = Some(secret.is_for(Usage::Signing));
+        let inputs = join::inputs(cluster, token, &secret.groups, (&result).into(), signing).await?;
         self.accepted = Some(report::accepted(&result));
         if let ProbeResult::Unknown(reason) = result {
             self.accepted_unknown = Some(reason);
         }
-        self.signature = info.ok().flatten().map(|info| info.signature(token));
+        self.signature = inputs.discovery.signature();
+        self.joins = checks(&inputs);
         Ok(())
     }
 }
@@ -169,6 +173,7 @@ fn page(ui: &Ui, status: &TokenStatus, ttl: Option<&str>, now: Timestamp) -> Str
     if let Some(signature) = status.signature {
         line("signature", &format!("{signature} in kube-public/cluster-info"));
     }
+    status.joins.iter().for_each(|check| line("join", &check.to_string()));
     if !status.usages.is_empty() {
         line("usages", &status.usages.join(", "));
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bootstrap::cluster_info::{self, Signature};
+use bootstrap::cluster_info::Signature;
 use bootstrap::{ProbeResult, Token, TokenSecret, Usage, tokens};
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
@@ -13,7 +13,9 @@ use client::secret::Fingerprint;
 use serde::Serialize;
 
 use crate::cluster::{ClusterConnection, TokenArgument, TokenFlags};
+use crate::join;
 use crate::probe;
+use crate::report::join::{JoinCheck, JoinMethod, Possible, checks};
 use crate::report::{self, API_VERSION};
 use crate::servers::{ServerFlags, Servers, combined};
 
@@ -29,6 +31,10 @@ pub(crate) struct Verify {
     #[command(flatten)]
     pub servers: ServerFlags,
 
+    /// Exit with 0 only if a node can also join in this way
+    #[arg(long = "for", value_enum, value_name = "METHOD")]
+    pub method: Option<JoinMethod>,
+
     /// Output format: json, yaml, jsonpath=TEMPLATE, custom-columns=SPEC
     #[arg(short = 'o', long, value_name = "FORMAT", help_heading = "Output options")]
     pub output: Option<String>,
@@ -39,6 +45,9 @@ Examples:
   # Verify that the API server accepts a token, and print its user and groups
   kubectl bootstrap-token verify 07401b
 
+  # Verify that `kubeadm join` works with it, which also needs a signature in cluster-info
+  kubectl bootstrap-token verify 07401b --for kubeadm
+
   # Verify any token
   kubectl bootstrap-token verify --token-stdin < token
 
@@ -47,7 +56,7 @@ Examples:
 
 The token is sent only to the API server in the kubeconfig and to the named ones, over TLS that the kubeconfig trusts.
 
-Exit codes: 0 accepted, 1 rejected or unknown.";
+Exit codes: 0 accepted, and sufficient for the way of joining in --for; 1 rejected, not sufficient, or unknown.";
 
 /// The document of `-o json`.
 #[derive(Debug, Serialize)]
@@ -63,6 +72,8 @@ struct TokenVerification {
     groups: Vec<String>,
     /// `None`: the token is not for signing, or the signature is unknown.
     signature: Option<Signature>,
+    /// Whether a node can join, one result for each way of joining.
+    joins: Vec<JoinCheck>,
     /// Why the token is rejected, or why the result is unknown.
     reasons: Vec<String>,
 }
@@ -81,10 +92,14 @@ pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context)
         }
     };
     match format {
-        OutputFormat::Table => ui.write_out(&page(ui, &verification))?,
+        OutputFormat::Table => ui.write_out(&page(ui, &verification)),
         _ => output::print_value(ui, &flags, &verification)?,
     }
-    Ok(if verification.accepted == "yes" {
+    let is_sufficient = verify.method.is_none_or(|method| {
+        let mut joins = verification.joins.iter();
+        joins.any(|check| check.kind == method && check.possible == Possible::Yes)
+    });
+    Ok(if verification.accepted == "yes" && is_sufficient {
         ExitCode::Done
     } else {
         ExitCode::Failed
@@ -98,15 +113,22 @@ async fn verify_given(
     token: Token,
 ) -> Result<TokenVerification, Error> {
     let result = combined(&servers.probe(&token).await?);
+    let authentication = (&result).into();
     let mut verification = TokenVerification::new(token.id.as_str(), Some(&token), result);
     let rejected = verification.accepted == "no";
+    let mut signing = None;
     match tokens::get(cluster.client(), &token.id).await {
-        Ok(Some(secret)) if secret.token.as_ref() == Some(&token) => verification.explain(cluster, &secret),
+        Ok(Some(secret)) if secret.token.as_ref() == Some(&token) => {
+            signing = Some(secret.is_for(Usage::Signing));
+            verification.explain(cluster, &secret);
+        }
         Ok(Some(_)) if rejected => verification.add("the token with this id in the cluster has another secret"),
         Ok(None) if rejected => verification.add("there is no token with this id in the cluster"),
         _ => {}
     }
-    verification.signature = signature(cluster, &token).await;
+    let inputs = join::inputs(cluster, &token, &verification.groups, authentication, signing).await?;
+    verification.signature = inputs.discovery.signature();
+    verification.joins = checks(&inputs);
     Ok(verification)
 }
 
@@ -124,18 +146,13 @@ async fn verify_secret(
     let is_valid = secret.flaws(cluster.server.clock.now()).is_empty();
     let timeout = if is_valid { ACCEPTANCE_TIMEOUT } else { Duration::ZERO };
     let result = probe::until_accepted(servers, token, timeout).await?;
+    let (authentication, signing) = ((&result).into(), secret.is_for(Usage::Signing));
+    let inputs = join::inputs(cluster, token, &secret.groups, authentication, Some(signing)).await?;
     let mut verification = TokenVerification::new(token.id.as_str(), Some(token), result);
     verification.explain(cluster, secret);
-    if secret.is_for(Usage::Signing) {
-        verification.signature = signature(cluster, token).await;
-    }
+    verification.signature = inputs.discovery.signature().filter(|_| signing);
+    verification.joins = checks(&inputs);
     Ok(verification)
-}
-
-/// `None`: there is no `cluster-info`, or it cannot be read.
-async fn signature(cluster: &ClusterConnection, token: &Token) -> Option<Signature> {
-    let info = cluster_info::read(cluster.client()).await.ok()??;
-    Some(info.signature(token))
 }
 
 impl TokenVerification {
@@ -155,6 +172,7 @@ impl TokenVerification {
             user,
             groups,
             signature: None,
+            joins: Vec::new(),
             reasons,
         }
     }
@@ -195,6 +213,8 @@ fn page(ui: &Ui, verification: &TokenVerification) -> String {
     if let Some(signature) = verification.signature {
         lines.push(format!("  signature  {signature} in kube-public/cluster-info"));
     }
+    let joins = verification.joins.iter();
+    lines.extend(joins.map(|check| format!("  join       {check}")));
     let reasons = verification.reasons.iter();
     lines.extend(reasons.map(|reason| format!("  reason     {reason}")));
     lines.join("\n") + "\n"

@@ -6,9 +6,9 @@ use bootstrap::Token;
 use client::secret::Secret;
 use serde::Deserialize;
 
-/// The token, either bare with white space around it, or of the user of the current context.
+/// The token, either bare (or with K3s' hash) with white space around it, or of the user of the current context.
 pub(crate) fn token_in(content: &Secret) -> Option<Token> {
-    let bare = Token::parse(&Secret::new(content.expose().trim()));
+    let bare = Token::parse_joined(&Secret::new(content.expose().trim()));
     bare.ok().or_else(|| of_kubeconfig(content.expose()))
 }
 
@@ -140,6 +140,14 @@ unknown: {kept: true}
         let (old, new) = (token("abcdef.ghijklmnopqrstuv"), token("0a1b2c.0123456789abcdez"));
         let replaced = with(&Secret::new("abcdef.ghijklmnopqrstuv\n"), &old, &new).unwrap();
         assert!(replaced.expose() == "0a1b2c.0123456789abcdez\n");
+    }
+
+    #[test]
+    fn a_token_keeps_the_hash_of_the_certificate_authority() {
+        let (old, new) = (token("abcdef.ghijklmnopqrstuv"), token("0a1b2c.0123456789abcdez"));
+        let with_hash = |token: &Token| Secret::new(format!("K10{}::{}\n", "0f".repeat(32), token.text().expose()));
+        let replaced = with(&with_hash(&old), &old, &new).unwrap();
+        assert!(replaced.expose() == with_hash(&new).expose());
     }
 
     #[test]

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use client::secret::Secret;
 use rustix::fs::OFlags;
 
+use super::attributes;
+
 /// The maximum size of a file with a token, in bytes.
 const LARGE: u64 = 1 << 20;
 /// Attempts to take the lock while other processes replace the file.
@@ -20,7 +22,7 @@ const TRIES: usize = 20;
 /// One version of the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Revision {
-    /// The content. Bytes that are not UTF-8 are replaced.
+    /// The content.
     pub content: Secret,
     pub(crate) inode: (u64, u64),
 }
@@ -34,8 +36,9 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Revision>> {
     let metadata = file.metadata()?;
     let mut bytes = Vec::new();
     file.take(LARGE).read_to_end(&mut bytes)?;
+    let content = std::str::from_utf8(&bytes).map_err(|_| io::Error::other("it contains bytes that are not UTF-8"))?;
     Ok(Some(Revision {
-        content: Secret::new(String::from_utf8_lossy(&bytes)),
+        content: Secret::new(content),
         inode: (metadata.dev(), metadata.ino()),
     }))
 }
@@ -89,7 +92,7 @@ impl Locked {
         Ok(now.is_some_and(|now| now.inode == version.inode && now.content == version.content))
     }
 
-    /// Replaces the file atomically. Its owner and permissions stay. `false`: the file has another version and was not replaced.
+    /// Replaces the file atomically. Its owner, permissions and extended attributes stay. `false`: the file has another version and was not replaced.
     pub(crate) fn replace(&mut self, version: &Revision, content: &Secret) -> io::Result<bool> {
         let before = self.file.metadata()?;
         let beside = self.beside()?;
@@ -117,6 +120,7 @@ impl Locked {
         if (own.uid(), own.gid()) != (before.uid(), before.gid()) {
             fchown(&file, Some(before.uid()), Some(before.gid()))?;
         }
+        attributes::copy(&self.file, &file)?;
         file.set_permissions(before.permissions())?;
         file.write_all(content.expose().as_bytes())?;
         file.sync_all()?;
@@ -198,8 +202,22 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_none_and_a_directory_is_an_error() {
+    #[cfg(target_os = "linux")]
+    fn replacing_keeps_extended_attributes() {
+        let (_directory, path) = file(0o640);
+        xattr::set(&path, "user.origin", b"installer").unwrap();
+        let version = read(&path).unwrap().unwrap();
+        let mut locked = Locked::take(&path).unwrap().unwrap();
+        assert!(locked.replace(&version, &Secret::new("new")).unwrap());
+        assert_eq!(xattr::get(&path, "user.origin").unwrap(), Some(b"installer".to_vec()));
+    }
+
+    #[test]
+    fn a_missing_file_is_none_and_a_directory_or_binary_file_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
+        let binary = directory.path().join("binary");
+        fs::write(&binary, b"abcdef.ghijklmnopqrstuv \xff").unwrap();
+        assert!(read(&binary).unwrap_err().to_string().contains("not UTF-8"));
         assert!(read(&directory.path().join("nothing")).unwrap().is_none());
         assert!(read(directory.path()).is_err());
     }

@@ -2,6 +2,7 @@
 //!
 //! Both contain the token either bare or in a kubeconfig. Only the token is replaced ([`content`]).
 
+mod attributes;
 pub(crate) mod content;
 pub(crate) mod file;
 pub(crate) mod secret;

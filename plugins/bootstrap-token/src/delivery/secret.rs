@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use client::error::Error;
 use client::ownership::{self, Owner, Writer};
 use client::request::{self, Merge, Metadata, Observed, SECRET};
 use client::secret::Secret;
@@ -31,7 +32,7 @@ pub(crate) struct SecretKey {
 #[derive(Clone, Debug)]
 pub(crate) struct Revision {
     pub(crate) object: Observed,
-    /// The value of the key. Bytes that are not UTF-8 are replaced.
+    /// The value of the key.
     pub content: Secret,
     pub annotations: BTreeMap<String, String>,
     pub immutable: bool,
@@ -64,7 +65,7 @@ impl fmt::Display for SecretKey {
 
 impl SecretKey {
     /// Reads the key. `None`: the Secret or the key does not exist, or the Secret is being deleted.
-    pub(crate) async fn read(&self, client: &kube::Client) -> request::Result<Option<Revision>> {
+    pub(crate) async fn read(&self, client: &kube::Client) -> Result<Option<Revision>, Error> {
         #[derive(Deserialize)]
         struct RawSecret {
             metadata: ObjectMeta,
@@ -73,16 +74,19 @@ impl SecretKey {
         }
         let found: Option<RawSecret> = request::get(client, SECRET, Some(&self.namespace), &self.name).await?;
         let found = found.filter(|secret| secret.metadata.deletion_timestamp.is_none());
-        Ok(found.and_then(|secret| {
-            let bytes = secret.data.as_ref()?.get(&self.key)?;
-            Some(Revision {
-                owner: ownership::owner(&secret.metadata),
-                writer: ownership::last_writer(&secret.metadata, &["data", &self.key], MANAGER),
-                content: Secret::new(String::from_utf8_lossy(&bytes.0)),
-                object: Metadata::from(secret.metadata.clone()).observed(),
-                annotations: secret.metadata.annotations.unwrap_or_default(),
-                immutable: secret.immutable.unwrap_or(false),
-            })
+        let Some(secret) = found else { return Ok(None) };
+        let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(&self.key)) else {
+            return Ok(None);
+        };
+        let content = std::str::from_utf8(&bytes.0)
+            .map_err(|_| Error::failed(format!("secret:{self} contains bytes that are not UTF-8")))?;
+        Ok(Some(Revision {
+            owner: ownership::owner(&secret.metadata),
+            writer: ownership::last_writer(&secret.metadata, &["data", &self.key], MANAGER),
+            content: Secret::new(content),
+            object: Metadata::from(secret.metadata.clone()).observed(),
+            annotations: secret.metadata.annotations.unwrap_or_default(),
+            immutable: secret.immutable.unwrap_or(false),
         }))
     }
 

@@ -1,5 +1,6 @@
 //! What the commands print. Nothing here does I/O.
 
+pub(crate) mod join;
 pub(crate) mod row;
 pub(crate) mod target;
 

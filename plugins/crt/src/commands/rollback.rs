@@ -52,8 +52,8 @@ pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Cont
         results: &results,
     };
     let opened = Opened::open(cluster, &rollback.common, &management, global, context).await;
-    let (result, ended) = command.on(&opened).await?;
+    let (result, ended) = command.on(&opened).await;
     let nothing_to_do = result.outcome == "nothing-to-do";
-    results.print(&[result])?;
+    results.print(&[result]);
     exit(ended, nothing_to_do, rollback.exit_code)
 }

@@ -131,12 +131,12 @@ pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context)
     match opened.as_slice() {
         [] => {
             context.ui.status("No clusters found.");
-            results.print(&[])?;
+            results.print(&[]);
             Ok(ExitCode::Done)
         }
         [only] => {
-            let (result, ended) = command.on(only).await?;
-            results.print(&[result])?;
+            let (result, ended) = command.on(only).await;
+            results.print(&[result]);
             ended.map(|()| ExitCode::Done)
         }
         several => command.on_several(several, rotate.several).await,
@@ -212,7 +212,7 @@ pub(super) struct Command<'a> {
 
 impl Command<'_> {
     /// Runs it for one cluster, and prints how it ended.
-    pub(super) async fn on(&self, opened: &Opened) -> Result<(RotationResult, Result<(), Error>), Error> {
+    pub(super) async fn on(&self, opened: &Opened) -> (RotationResult, Result<(), Error>) {
         let mut result = opened.result.clone();
         let ended = match self.controller(opened) {
             Ok(controller) => Box::pin(self.job(opened, &controller, false).run(&mut result)).await,
@@ -221,8 +221,8 @@ impl Command<'_> {
                 Err(error)
             }
         };
-        self.results.print_one(&opened.target, &result, ended.is_ok())?;
-        Ok((result, ended))
+        self.results.print_one(&opened.target, &result, ended.is_ok());
+        (result, ended)
     }
 
     /// Rotates several. Those that cannot be reached fail, and no other one is started after a failure.
@@ -242,7 +242,7 @@ impl Command<'_> {
         Box::pin(several::run(ui, &mut all, parallelism, self.common.run.yes, print)).await?;
         let end = several::exit(&all);
         self.results
-            .print(&all.into_iter().map(|each| each.result).collect::<Vec<_>>())?;
+            .print(&all.into_iter().map(|each| each.result).collect::<Vec<_>>());
         end
     }
 

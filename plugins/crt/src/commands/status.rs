@@ -89,7 +89,7 @@ pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context)
     let now = connections.management.clock.now();
     let document = ClusterStatus::of(&connections, &inputs, rotation?.as_ref(), &commands, now);
     match format {
-        OutputFormat::Table => context.ui.write_out(&page(context, &document, now))?,
+        OutputFormat::Table => context.ui.write_out(&page(context, &document, now)),
         _ => output::print_value(&context.ui, &flags, &document)?,
     }
     Ok(ExitCode::Done)

@@ -97,7 +97,7 @@ pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context)
         None => return Err(Error::usage("name a cluster, or pass a token with --token-stdin")),
     };
     match format {
-        OutputFormat::Table => context.ui.write_out(&page(&context.ui, &verification))?,
+        OutputFormat::Table => context.ui.write_out(&page(&context.ui, &verification)),
         _ => output::print_value(&context.ui, &flags, &verification)?,
     }
     Ok(if verification.proven {

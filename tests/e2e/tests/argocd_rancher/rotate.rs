@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use client::secret::Fingerprint;
-use e2e::{Invocation, mask_output};
+use e2e::{Invocation, RancherFixture, mask_output};
 use insta::assert_snapshot;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::ListParams;
 use serde_json::json;
-use test_cluster::{Fault, Moment, On, User};
+use test_cluster::{Fault, Moment, On, TokenStorage, User};
 
 use crate::fixture::{Fixture, config, token};
 use crate::tokens::{is_valid, issue_token};
@@ -193,6 +196,47 @@ async fn rotate_refuses_two_secrets_for_one_cluster() -> Result<()> {
     let refused = fixture.run(&["rotate", &name, "--yes"]).run().await?.expect(1)?;
     ensure!(refused.stderr.contains("are both for"), "{refused}");
     ensure!(fixture.valid_tokens().await?.len() == 1, "a token was issued");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_output_stops_no_rotation_and_leaves_no_lock() -> Result<()> {
+    let fixture = Fixture::begin("tromso").await?;
+    let second = RancherFixture::begin(TokenStorage::Secret, "trondheim").await?;
+    let add = fixture.run(&["add", fixture.id(), &second.cluster.id]);
+    add.run_with_closed_output().await?.expect(0)?;
+    let tokens = async || {
+        let secrets = fixture.secrets.list(&ListParams::default()).await?;
+        secrets.items.iter().map(token).collect::<Result<Vec<_>>>()
+    };
+    let before = tokens().await?;
+    ensure!(before.len() == 2, "{} clusters were added", before.len());
+    let args = [
+        "rotate",
+        "--all",
+        "--grace",
+        "0s",
+        "--jitter",
+        "0s",
+        "--max-parallel",
+        "1",
+        "--yes",
+    ];
+    fixture.run(&args).run_with_closed_output().await?.expect(0)?;
+    let after = tokens().await?;
+    ensure!(
+        after.len() == 2 && after.iter().all(|token| !before.contains(token)),
+        "not all were rotated"
+    );
+    let leases: Api<Lease> = Api::namespaced(fixture.base.management.client().await?, &fixture.namespace);
+    for lease in leases.list(&ListParams::default()).await? {
+        let holder = lease.spec.and_then(|spec| spec.holder_identity);
+        ensure!(
+            holder.is_none_or(|holder| holder.is_empty()),
+            "{:?} is locked",
+            lease.metadata.name
+        );
+    }
     Ok(())
 }
 

@@ -93,6 +93,8 @@ async fn verify_names_a_missing_membership_and_an_unusable_config() -> Result<()
     let seen = verify(&fixture, 1).await?;
     assert!(seen.stdout.contains("has both caData and insecure: true"), "{seen}");
     assert!(seen.stdout.contains("has no credential"), "{seen}");
+    let unread = fixture.bare(&["verify", fixture.id()]).run_with_closed_output().await?;
+    unread.expect(1)?;
 
     let unknown = fixture.bare(&["verify", "nowhere"]).run().await?.expect(1)?;
     assert!(unknown.stderr.contains("cluster \"nowhere\" not found"), "{unknown}");

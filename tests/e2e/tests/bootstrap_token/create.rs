@@ -81,6 +81,8 @@ async fn create_defaults_to_one_hour_and_the_kubeadm_group() -> Result<()> {
 #[case::comma(&["--groups", "system:bootstrappers:a,"], "a comma too many")]
 #[case::usage(&["--usages", "everything"], "authentication or signing")]
 #[case::groups_of_a_signer(&["--usages", "signing", "--groups", "system:bootstrappers:a"], "needs the usage authentication")]
+#[case::written_document(&["--write", "token", "-o", "json"], "--write takes the token itself")]
+#[case::written_dry_run(&["--write", "token", "--dry-run"], "--write takes the token itself")]
 #[case::token_of_a_dry_run(&["--dry-run", "-o", "json", "--show-token"], "creates no token")]
 #[tokio::test(flavor = "multi_thread")]
 async fn create_rejects_invalid_flags_before_any_request(#[case] flags: &[&str], #[case] message: &str) -> Result<()> {
@@ -185,17 +187,75 @@ async fn create_list_and_extend_use_the_clock_of_the_api_server() -> Result<()> 
 async fn create_warns_when_nodes_cannot_join_with_the_token() -> Result<()> {
     let shell = shell(bare().await?).await?;
     let created = shell
-        .bootstrap_token(["create", "--groups", "system:bootstrappers:unbound"])
+        .bootstrap_token([
+            "create",
+            "--groups",
+            "system:bootstrappers:unbound",
+            "--context",
+            "bare",
+        ])
         .run()
         .await?
         .expect(0)?;
-    ensure!(created.stderr.contains("nodes cannot join with it"), "{created}");
     ensure!(
         created
             .stderr
-            .contains("rbac apply --group system:bootstrappers:unbound"),
+            .contains("Warning: kubelet bootstrap: no, because no binding allows it to request a certificate"),
         "{created}"
     );
+    // The hint can be run as it is printed.
+    let hint = created
+        .stderr
+        .lines()
+        .find_map(|line| line.strip_prefix("hint: kubectl "));
+    let hint: Vec<&str> = hint.context("no hint")?.split(' ').collect();
+    ensure!(hint.ends_with(&["--context", "bare"]), "{created}");
+    shell.kubectl(hint).run().await?.expect(0)?;
+    let args = ["create", "--groups", "system:bootstrappers:unbound"];
+    let bound = shell.bootstrap_token(args).run().await?.expect(0)?;
+    ensure!(!bound.stderr.contains("kubelet bootstrap"), "{bound}");
+    Ok(())
+}
+
+#[rstest]
+#[case::token(&[])]
+#[case::kubeconfig(&["-o", "kubeconfig"])]
+#[tokio::test(flavor = "multi_thread")]
+async fn create_writes_a_file_that_only_its_owner_can_read(#[case] flags: &[&str]) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let plane = bare().await?;
+    let shell = shell(plane).await?;
+    let args = ["create", "--write", "token", "-l", "test=written"].iter().chain(flags);
+    let created = shell.bootstrap_token(args).run().await?.expect(0)?;
+    ensure!(created.stdout.is_empty(), "{}", created.stdout.len());
+    let path = shell.home().join("token");
+    ensure!(std::fs::metadata(&path)?.permissions().mode() & 0o7777 == 0o600);
+    let text = std::fs::read_to_string(&path)?;
+    let text = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("token: "))
+        .unwrap_or(text.trim());
+    let token = cluster::Printed::read(&format!("{text}\n"))?;
+    let kubeconfig = ["kubeconfig", &token.id, "--write", "again"];
+    shell.bootstrap_token(kubeconfig).run().await?.expect(0)?;
+    let again = shell.home().join("again");
+    ensure!(std::fs::metadata(&again)?.permissions().mode() & 0o7777 == 0o600);
+    ensure!(
+        std::fs::read_to_string(&again)?.contains(&token.text),
+        "it has another token"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn create_creates_nothing_if_it_cannot_write_the_file() -> Result<()> {
+    let shell = shell(bare().await?).await?;
+    let args = ["create", "--write", "no/such/directory", "-l", "test=unwritten"];
+    let refused = shell.bootstrap_token(args).run().await?.expect(1)?;
+    ensure!(refused.stderr.contains("cannot write no/such/directory"), "{refused}");
+    let list = ["list", "-l", "test=unwritten", "-o", "name"];
+    let listed = shell.bootstrap_token(list).run().await?.expect(0)?;
+    ensure!(listed.stdout.is_empty(), "{listed}");
     Ok(())
 }
 

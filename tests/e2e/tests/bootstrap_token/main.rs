@@ -1,10 +1,12 @@
 //! End-to-end tests of `kubectl bootstrap-token`, on a real control plane with real kubelets, and kubeadm as a reference.
 
+mod closed_output;
 mod cluster;
 mod create;
 mod extend;
 mod generate;
 mod help;
+mod join;
 mod kubeadm;
 mod kubeconfig;
 mod leaks;

@@ -54,12 +54,16 @@ async fn output_of_list_verify_revoke_extend_and_kubeconfig() -> Result<()> {
         token words1 (AAAAAAAAAA): accepted
           user       system:bootstrap:words1
           groups     system:bootstrappers, system:bootstrappers:gpu, system:authenticated
+          join       kubeadm join: no, because its usages do not include signing; no binding allows it to request a certificate
+          join       kubelet bootstrap: no, because no binding allows it to request a certificate
         ----- stderr -----
         ----- exit status: 0 -----
         "#);
     insta::assert_snapshot!(run(&["verify", "words2"]).await?, @r#"
         $ kubectl-bootstrap_token verify words2
         token words2 (AAAAAAAAAA): rejected
+          join       kubeadm join: no, because the API server rejects the token
+          join       kubelet bootstrap: no, because the API server rejects the token
           reason     token-id is not the id in the Secret's name
           reason     group "system:bootstrappers" is a group of every token and must not be named
         ----- stderr -----

@@ -11,7 +11,7 @@ mod signer;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use test_cluster::{Fault, Moment, On};
 
 use crate::cluster;
@@ -53,6 +53,7 @@ async fn rotate_delivers_to_a_secret_and_revokes_the_old_token() -> Result<()> {
 async fn rotate_changes_only_the_token_in_a_kubeconfig_file() -> Result<()> {
     let fixture = RotationFixture::with_file("rotate-file").await?;
     let before = fixture.text()?;
+    xattr::set(fixture.path()?, "user.origin", b"installer")?;
     let args = fixture.rotate(&["--overlap", "0s"]);
     fixture.shell.bootstrap_token(args).run().await?.expect(0)?;
     let new = fixture.is_rotated().await?;
@@ -64,6 +65,10 @@ async fn rotate_changes_only_the_token_in_a_kubeconfig_file() -> Result<()> {
         std::fs::metadata(fixture.path()?)?.permissions().mode() & 0o7777 == 0o600,
         "others may read the file"
     );
+    ensure!(
+        xattr::get(fixture.path()?, "user.origin")?.as_deref() == Some(b"installer".as_slice()),
+        "the extended attribute is lost"
+    );
     let beside = std::fs::read_dir(fixture.shell.home())?.filter_map(Result::ok);
     ensure!(
         beside
@@ -71,6 +76,25 @@ async fn rotate_changes_only_the_token_in_a_kubeconfig_file() -> Result<()> {
             .count()
             == 0,
         "a temporary file is left"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_refuses_a_file_that_is_not_utf_8() -> Result<()> {
+    let fixture = RotationFixture::with_file("rotate-binary").await?;
+    let binary = [fixture.text()?.as_bytes(), b"# \xff\n"].concat();
+    std::fs::write(fixture.path()?, &binary)?;
+    let args = fixture.rotate(&["--overlap", "0s"]);
+    let refused = fixture.shell.bootstrap_token(args).run().await?.expect(1)?;
+    ensure!(
+        refused.stderr.contains("it contains bytes that are not UTF-8"),
+        "{refused}"
+    );
+    ensure!(std::fs::read(fixture.path()?)? == binary, "the file was changed");
+    ensure!(
+        fixture.tokens().await? == [fixture.old.id.clone()],
+        "a token was created"
     );
     Ok(())
 }
@@ -102,11 +126,15 @@ async fn second_rotation_names_the_lock_holder_and_list_marks_both_tokens() -> R
     let first = fixture.start_and_deliver(&[]).await?;
     let second = fixture
         .shell
-        .bootstrap_token(fixture.rotate(&[]))
+        .bootstrap_token(fixture.rotate(&["--overlap", "20s", "--ttl", "2h"]))
         .run()
         .await?
         .expect(5)?;
     ensure!(second.stderr.contains("is held by"), "{second}");
+    // The command in the hint can be run as it is printed.
+    let hint = second.stderr.split('`').find_map(|text| text.strip_prefix("kubectl "));
+    let hint = hint.context("no hint")?.split(' ');
+    fixture.shell.kubectl(hint).run().await?.expect(0)?;
     let new = fixture.held().await?;
     ensure!(cluster::row(&fixture.shell, &fixture.old.id).await?["rotation"]["isNew"] == false);
     ensure!(cluster::row(&fixture.shell, &new.id).await?["rotation"]["of"] == fixture.old.id.as_str());

@@ -9,6 +9,7 @@ use expectrl::session::OsSession;
 use expectrl::{Eof, Expect as _};
 use test_cluster::TokenStorage;
 
+use crate::manual_changes;
 use crate::state::{self, Scope, State};
 
 /// The output until the program ends, and its exit status.
@@ -43,6 +44,63 @@ async fn closed_stdout_is_not_an_error() -> Result<()> {
         ensure!(outcome.stderr.is_empty(), "{outcome}");
         ensure!(outcome.code() == Some(0) || outcome.code() == Some(141), "{outcome}");
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_output_stops_no_rotation_and_leaves_no_lock() -> Result<()> {
+    let first = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
+    let second = RancherFixture::begin(TokenStorage::Secret, "lille").await?;
+    let mut before = Vec::new();
+    for fixture in [&first, &second] {
+        before.push(State::of(fixture).await?.system().to_owned());
+    }
+    let (one, other) = (&first.cluster.id, &second.cluster.id);
+    let args = [
+        "rotate",
+        one,
+        other,
+        "--context",
+        "rancher",
+        "--yes",
+        "--settle",
+        "0s",
+        "--max-parallel",
+        "1",
+    ];
+    let rotate = first.shell.crt(args);
+    rotate.run_with_closed_output().await?.expect(0)?;
+    for (fixture, before) in [&first, &second].into_iter().zip(before) {
+        let after = State::of(fixture).await?;
+        ensure!(after.system() != before, "{} was not rotated", fixture.cluster.id);
+        let holder = after.lease.and_then(|lease| lease.holder);
+        ensure!(
+            holder.is_none_or(|holder| holder.is_empty()),
+            "{} is locked",
+            fixture.cluster.id
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_output_does_not_hide_a_failure() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
+    manual_changes::replace_system(&fixture, &"x7k2p".repeat(10)).await?;
+    for args in [
+        vec!["verify", &fixture.cluster.id],
+        vec!["verify", &fixture.cluster.id, "-o", "json"],
+        vec!["rotate", "c-none", "--yes"],
+    ] {
+        let outcome = fixture.shell.crt(&args).run_with_closed_output().await?;
+        ensure!(outcome.code() == Some(1), "{outcome}");
+    }
+    let usage = fixture
+        .shell
+        .crt(["rotate", "--nonsense"])
+        .run_with_closed_output()
+        .await?;
+    ensure!(usage.code() == Some(2), "{usage}");
     Ok(())
 }
 

@@ -63,6 +63,14 @@ async fn rotate_rolls_back_without_a_signer() -> Result<()> {
     let plane = separate_cluster("signer-away").await?;
     let fixture = signed(plane, "unsigned").await?;
     plane.stop_controllers().await;
+    let created = fixture.shell.bootstrap_token(["create"]).run().await?.expect(0)?;
+    ensure!(created.stderr.contains("kubeadm join: no, because"), "{created}");
+    ensure!(
+        created
+            .stderr
+            .contains("signed with other tokens, but not with this one"),
+        "{created}"
+    );
     let args = fixture.rotate(&["--timeout", "8s"]);
     let undone = fixture.shell.bootstrap_token(args).run().await?.expect(1)?;
     ensure!(undone.stderr.contains("cluster-info to be signed"), "{undone}");
