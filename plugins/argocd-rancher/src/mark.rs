@@ -81,6 +81,9 @@ pub(crate) fn keeping(write: Write, cluster: &ClusterSecret, token: &str, existi
     let mut names: Vec<&str> = kept(cluster).into_iter().chain([token]).filter(exists).collect();
     names.sort_unstable();
     names.dedup();
+    if names.is_empty() && kept(cluster).is_empty() {
+        return write;
+    }
     write.marked(KEPT, names.join(","))
 }
 

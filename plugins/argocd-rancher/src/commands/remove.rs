@@ -38,7 +38,7 @@ pub(crate) struct Remove {
     #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = force::of(&[APPLICATIONS, FOREIGN_TOKEN, OWNER, IN_USE]))]
     pub force: Vec<Check>,
 
-    /// Only end what interrupted commands have left: valid tokens that are in no Secret, and backup Secrets; keep the cluster
+    /// Keep the cluster; only revoke tokens and delete backup Secrets that killed commands left
     #[arg(long)]
     pub leftovers: bool,
 
@@ -79,9 +79,6 @@ Examples:
 
   # Delete the cluster Secret and revoke its token
   kubectl argocd-rancher remove staging --rancher-context rancher
-
-  # Keep the cluster, and revoke the tokens that killed commands have left
-  kubectl argocd-rancher remove staging --leftovers --rancher-context rancher
 
 Kill it at any point: run the same command again to finish the removal.";
 
