@@ -25,6 +25,8 @@ use crate::server::ServerUrl;
 const TYPE_LABEL: &str = "argocd.argoproj.io/secret-type";
 /// Its value.
 const TYPE: &str = "cluster";
+/// The label of a Secret that Argo CD has to forget, and that is about to be deleted.
+const REMOVING_LABEL: &str = "kubectl-rotation.github.io/removing";
 /// The annotation that allows Argo CD to delete the Secret. Without it, `argocd cluster rm` only removes the label.
 const MANAGED_BY: &str = "managed-by";
 /// Its value.
@@ -112,6 +114,26 @@ impl NewClusterSecret {
 }
 
 impl ClusterSecret {
+    /// A Secret that does not exist any more, with what is still known about it.
+    pub fn placeholder(object: Observed, server: ServerUrl, config: ClusterConfig) -> Self {
+        Self {
+            name: object.name.clone(),
+            object,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            created: None,
+            deleting: true,
+            immutable: false,
+            server,
+            config: Ok(config),
+            namespaces: Vec::new(),
+            cluster_resources: false,
+            project: None,
+            problems: Vec::new(),
+            metadata: ObjectMeta::default(),
+        }
+    }
+
     /// The bearer token, if Argo CD authenticates with one.
     pub fn token(&self) -> Option<Secret> {
         self.config.as_ref().ok()?.bearer_token()
@@ -119,20 +141,20 @@ impl ClusterSecret {
 
     /// Why Argo CD cannot use the Secret.
     pub fn flaws(&self) -> Vec<String> {
-        self.flaws_but(None)
+        self.flaws_if(|_| true)
     }
 
     /// Why Argo CD could not use the Secret, even with a valid token in it.
     pub fn flaws_besides_token(&self) -> Vec<String> {
-        self.flaws_but(Some(ConfigFlaw::NoCredential))
+        self.flaws_if(|flaw| !flaw.is_of_token())
     }
 
-    fn flaws_but(&self, except: Option<ConfigFlaw>) -> Vec<String> {
+    fn flaws_if(&self, counts: fn(ConfigFlaw) -> bool) -> Vec<String> {
         let mut flaws: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
         match &self.config {
             Err(invalid) => flaws.push(invalid.to_string()),
             Ok(config) => {
-                let of_config = config.flaws().into_iter().filter(|flaw| Some(*flaw) != except);
+                let of_config = config.flaws().into_iter().filter(|flaw| counts(*flaw));
                 flaws.extend(of_config.map(|flaw| format!("config {flaw}")));
             }
         }
@@ -152,10 +174,18 @@ impl ClusterSecret {
 
 /// All cluster Secrets of the Argo CD in this namespace, by name.
 pub async fn list(client: &kube::Client, namespace: &str) -> Result<Vec<ClusterSecret>> {
-    let selector = format!("{TYPE_LABEL}={TYPE}");
+    list_by(client, namespace, &format!("{TYPE_LABEL}={TYPE}")).await
+}
+
+/// The Secrets that [`detach`] has taken away from Argo CD and that still exist.
+pub async fn list_detached(client: &kube::Client, namespace: &str) -> Result<Vec<ClusterSecret>> {
+    list_by(client, namespace, REMOVING_LABEL).await
+}
+
+async fn list_by(client: &kube::Client, namespace: &str, selector: &str) -> Result<Vec<ClusterSecret>> {
     let wanted = ListOptions {
         namespace: Some(namespace),
-        labels: Some(&selector),
+        labels: Some(selector),
         ..ListOptions::default()
     };
     let found: Vec<RawSecret> = request::list_all(client, SECRET, &wanted).await?;
@@ -189,6 +219,14 @@ pub async fn patch_config(
     write: &Write,
 ) -> Result<ClusterSecret> {
     let change = json!({"data": {"config": encoded(config.text().expose())}});
+    let raw: RawSecret = request::patch(client, SECRET, observed, Merge::Json, change, write).await?;
+    Ok(raw.read())
+}
+
+/// Takes a cluster Secret away from Argo CD, which forgets the cluster as if the Secret were deleted, if the Secret has not changed
+/// since it was observed. The Secret stays, so that an interrupted removal can be resumed.
+pub async fn detach(client: &kube::Client, observed: &Observed, write: &Write) -> Result<ClusterSecret> {
+    let change = json!({"metadata": {"labels": {TYPE_LABEL: null, REMOVING_LABEL: "true"}}});
     let raw: RawSecret = request::patch(client, SECRET, observed, Merge::Json, change, write).await?;
     Ok(raw.read())
 }

@@ -73,6 +73,17 @@ pub enum ConfigFlaw {
     NoCredential,
     /// `caData` is not base64 of text.
     CaUnreadable,
+    /// The token begins with `Bearer `, which Argo CD adds itself.
+    TokenPrefix,
+    /// The token has white space or a control character. Go sends no header with a line break, and no server accepts the others.
+    TokenBlanks,
+}
+
+impl ConfigFlaw {
+    /// Whether another token corrects it.
+    pub fn is_of_token(self) -> bool {
+        matches!(self, Self::NoCredential | Self::TokenPrefix | Self::TokenBlanks)
+    }
 }
 
 impl fmt::Display for ConfigFlaw {
@@ -82,6 +93,8 @@ impl fmt::Display for ConfigFlaw {
             Self::BearerAndBasic => "has both a bearer token and a user name, which Argo CD cannot use",
             Self::NoCredential => "has no credential",
             Self::CaUnreadable => "has a caData that is not base64 of PEM",
+            Self::TokenPrefix => "has a bearer token that begins with \"Bearer \", which Argo CD adds itself",
+            Self::TokenBlanks => "has a bearer token with a space or a line break, which Argo CD cannot use",
         })
     }
 }
@@ -162,11 +175,19 @@ impl ClusterConfig {
         let has_ca = self.tls.filled("caData").is_some();
         let has_user = self.fields.filled("username").is_some();
         let method = self.method();
+        let token = self.bearer_token().filter(|_| method == Method::Bearer);
+        let token = token.as_ref().map_or("", Secret::expose);
+        let has_prefix = token
+            .get(..7)
+            .is_some_and(|start| start.eq_ignore_ascii_case("bearer "));
+        let has_blanks = token.chars().any(|c| c.is_whitespace() || c.is_control());
         [
             (has_ca && self.insecure(), ConfigFlaw::CaAndInsecure),
             (method == Method::Bearer && has_user, ConfigFlaw::BearerAndBasic),
             (method == Method::Anonymous, ConfigFlaw::NoCredential),
             (has_ca && self.ca().is_none(), ConfigFlaw::CaUnreadable),
+            (has_prefix, ConfigFlaw::TokenPrefix),
+            (has_blanks && !has_prefix, ConfigFlaw::TokenBlanks),
         ]
         .into_iter()
         .filter_map(|(is, flaw)| is.then_some(flaw))

@@ -15,17 +15,26 @@ pub enum ServerMatch<'a> {
     NotFound,
     /// This one.
     One(&'a ClusterSecret),
-    /// More than one, or one with another spelling of the URL.
+    /// Argo CD confuses these: more than one, or one with another spelling of the URL.
     Ambiguous(Vec<&'a ClusterSecret>),
+    /// More than one, with this URL and different queries: different clusters to Argo CD.
+    Several(Vec<&'a ClusterSecret>),
 }
 
-/// Finds the cluster Secret with this URL. Argo CD compares URLs as text, so another spelling of the same URL is another cluster to
-/// it.
+/// Finds the cluster Secret with this URL, or else with this URL and a query. Argo CD compares URLs as text, so another spelling of the
+/// same URL is another cluster to it.
 pub fn by_server<'a>(clusters: &'a [ClusterSecret], server: &ServerUrl) -> ServerMatch<'a> {
     let same = clusters.iter().filter(|cluster| cluster.server.same_place(server));
     let same: Vec<&ClusterSecret> = same.collect();
     match same.as_slice() {
-        [] => ServerMatch::NotFound,
+        [] => {
+            let there = clusters.iter().filter(|cluster| cluster.server.same_endpoint(server));
+            match there.collect::<Vec<_>>() {
+                none if none.is_empty() => ServerMatch::NotFound,
+                several if several.len() > 1 => ServerMatch::Several(several),
+                one => ServerMatch::One(one[0]),
+            }
+        }
         [one] if one.server == *server => ServerMatch::One(one),
         _ => ServerMatch::Ambiguous(same),
     }

@@ -33,10 +33,29 @@ impl ServerUrl {
         self.0.is_empty()
     }
 
-    /// Whether both are the same URL in any spelling, such as the case of the host or a default port.
+    /// Whether both are the same URL in any spelling, such as the case of the host, a default port, or a double slash.
     pub fn same_place(&self, other: &Self) -> bool {
-        let plain = |url: &Self| url.0.parse::<Url>().ok();
-        self == other || plain(self).is_some_and(|url| plain(other).as_ref() == Some(&url))
+        self == other || self.plain().is_some_and(|url| other.plain().as_ref() == Some(&url))
+    }
+
+    /// Whether both lead to the same API server. Argo CD takes URLs with different queries (`?__uid=…`) as different clusters, but
+    /// does not send the query (`NewRESTClient` in client-go).
+    pub fn same_endpoint(&self, other: &Self) -> bool {
+        let endpoint = |url: &Self| {
+            let mut url = url.plain()?;
+            url.set_query(None);
+            Some(url)
+        };
+        self.same_place(other) || endpoint(self).is_some_and(|url| endpoint(other).as_ref() == Some(&url))
+    }
+
+    /// Without the empty segments of its path.
+    fn plain(&self) -> Option<Url> {
+        let mut url: Url = self.0.parse().ok()?;
+        let segments = url.path_segments()?.filter(|segment| !segment.is_empty());
+        let path = segments.collect::<Vec<_>>().join("/");
+        url.set_path(&path);
+        Some(url)
     }
 }
 

@@ -161,6 +161,8 @@ pub struct ApiToken {
     pub expired: bool,
     /// It is not disabled.
     pub enabled: bool,
+    /// When it was issued.
+    pub created: Option<Timestamp>,
     /// The time of the last request with it, to the second. `None` before the first one, and before Rancher 2.9.
     pub last_used: Option<Timestamp>,
     /// Issued with another token, not by a login. Only such a token can delete itself.
@@ -424,7 +426,7 @@ struct RawToken {
 impl RawToken {
     /// `None`: it has no valid name.
     fn read(self) -> Option<ApiToken> {
-        let expiry = self.expiry();
+        let (expiry, created) = (self.expiry(), self.created());
         let name = if self.name.is_empty() { self.id } else { self.name };
         Some(ApiToken {
             name: name.parse().ok()?,
@@ -434,16 +436,20 @@ impl RawToken {
             expiry,
             expired: self.expired,
             enabled: self.enabled != Some(false),
+            created,
             last_used: time(self.last_used_at.as_deref()),
             derived: self.is_derived,
             current: self.current,
         })
     }
 
-    fn expiry(&self) -> Expiry {
+    fn created(&self) -> Option<Timestamp> {
         let created = self.created_ts.and_then(|ms| Timestamp::from_millisecond(ms).ok());
-        let created = time(self.created.as_deref()).or(created);
-        match (self.ttl, created, time(self.expires_at.as_deref())) {
+        time(self.created.as_deref()).or(created)
+    }
+
+    fn expiry(&self) -> Expiry {
+        match (self.ttl, self.created(), time(self.expires_at.as_deref())) {
             (0, _, _) => Expiry::Never,
             (ttl, Some(created), _) => {
                 let ends = created.saturating_add(SignedDuration::from_millis(ttl.max(0)));

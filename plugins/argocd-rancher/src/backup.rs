@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use client::request::{self, Merge, Metadata, Observed, SECRET, Write};
+use client::request::{self, Item, ListOptions, Merge, Metadata, Observed, SECRET, Write};
 use client::secret::Secret;
 use k8s_openapi::ByteString;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use crate::mark::TOOL;
+use crate::mark::{self, TOOL};
 use crate::rotation::step::Which;
 
 /// The run that it belongs to.
@@ -23,6 +23,9 @@ const USER: &str = "kubectl-rotation.github.io/token-user";
 const KEEP_OLD: &str = "kubectl-rotation.github.io/keep-old";
 /// The label with the name of this program.
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// The end of its name, after the name of the cluster Secret.
+const SUFFIX: &str = "-rotation";
 
 fn key(which: Which) -> &'static str {
     match which {
@@ -78,6 +81,69 @@ pub(crate) struct StoredBackup {
     pub new: Option<Secret>,
 }
 
+impl StoredBackup {
+    /// The cluster Secret that it belongs to.
+    pub(crate) fn secret(&self) -> Option<&str> {
+        self.object.name.strip_suffix(SUFFIX)
+    }
+
+    /// Deletes it, if it has not changed since it was read. It is no error if it does not exist any more.
+    pub(crate) async fn delete(&self, client: &kube::Client) -> request::Result<()> {
+        request::delete(client, SECRET, &self.object, &Write::by(TOOL)).await
+    }
+
+    /// The names of the tokens in it.
+    pub(crate) fn token_names(&self) -> Vec<String> {
+        [&self.old, &self.new]
+            .into_iter()
+            .flatten()
+            .map(mark::token_name)
+            .collect()
+    }
+}
+
+/// All backup Secrets of a namespace.
+pub(crate) async fn list(client: &kube::Client, namespace: &str) -> request::Result<Vec<StoredBackup>> {
+    let selector = format!("{MANAGED_BY}={TOOL}");
+    let wanted = ListOptions {
+        namespace: Some(namespace),
+        labels: Some(&selector),
+        ..ListOptions::default()
+    };
+    let found: Vec<RawSecret> = request::list_all(client, SECRET, &wanted).await?;
+    Ok(found.into_iter().filter_map(RawSecret::read).collect())
+}
+
+#[derive(Deserialize)]
+struct RawSecret {
+    metadata: Metadata,
+    data: Option<BTreeMap<String, ByteString>>,
+}
+
+impl Item for RawSecret {}
+
+impl RawSecret {
+    /// `None`: it is being deleted, or is not ours.
+    fn read(self) -> Option<StoredBackup> {
+        let metadata = self.metadata;
+        let manager = metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
+        if metadata.deletion_timestamp.is_some() || manager.is_none_or(|manager| manager != TOOL) {
+            return None;
+        }
+        let data = self.data.unwrap_or_default();
+        let value = |which: Which| {
+            let text = String::from_utf8(data.get(key(which))?.0.clone()).ok()?;
+            Some(Secret::new(text)).filter(|value| !value.is_empty())
+        };
+        Some(StoredBackup {
+            object: metadata.observed(),
+            mark: BackupMark::read(metadata.annotations),
+            old: value(Which::Old),
+            new: value(Which::New),
+        })
+    }
+}
+
 impl BackupSecret {
     /// The backup of the cluster Secret `namespace/secret`.
     pub(crate) fn of(client: &kube::Client, namespace: &str, secret: &str) -> Self {
@@ -94,30 +160,8 @@ impl BackupSecret {
 
     /// Reads it. `None`: it does not exist, is being deleted, or is not ours. In the last case [`Self::put`] fails.
     pub(crate) async fn read(&self) -> request::Result<Option<StoredBackup>> {
-        #[derive(Deserialize)]
-        struct RawSecret {
-            metadata: Metadata,
-            data: Option<BTreeMap<String, ByteString>>,
-        }
         let found: Option<RawSecret> = request::get(&self.client, SECRET, Some(&self.namespace), &self.name).await?;
-        Ok(found.and_then(|found| {
-            let metadata = found.metadata;
-            let manager = metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
-            if metadata.deletion_timestamp.is_some() || manager.is_none_or(|manager| manager != TOOL) {
-                return None;
-            }
-            let data = found.data.unwrap_or_default();
-            let value = |which: Which| {
-                let text = String::from_utf8(data.get(key(which))?.0.clone()).ok()?;
-                Some(Secret::new(text)).filter(|value| !value.is_empty())
-            };
-            Some(StoredBackup {
-                object: metadata.observed(),
-                mark: BackupMark::read(metadata.annotations),
-                old: value(Which::Old),
-                new: value(Which::New),
-            })
-        }))
+        Ok(found.and_then(RawSecret::read))
     }
 
     /// Stores a value for a run, if the Secret has not changed since it was read. The values of another run are replaced.
@@ -153,10 +197,5 @@ impl BackupSecret {
         }
         request::patch::<IgnoredAny>(client, SECRET, &read.object, Merge::Json, change, &write).await?;
         Ok(())
-    }
-
-    /// Deletes it, if it has not changed since it was read. It is no error if it does not exist any more.
-    pub(crate) async fn delete(&self, read: &StoredBackup) -> request::Result<()> {
-        request::delete(&self.client, SECRET, &read.object, &Write::by(TOOL)).await
     }
 }

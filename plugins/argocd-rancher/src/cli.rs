@@ -68,12 +68,12 @@ impl Plugin for ArgocdRancher {
         let Self { global, command } = self;
         match command {
             Command::List(list) => Box::pin(commands::list::run(list, &global, &context)).await,
-            Command::Verify(verify) => commands::verify::run(verify, &global, &context).await,
-            Command::Add(add) => commands::add::run(add, &global, &context).await,
+            Command::Verify(verify) => Box::pin(commands::verify::run(verify, &global, &context)).await,
+            Command::Add(add) => Box::pin(commands::add::run(add, &global, &context)).await,
             Command::Rotate(rotate) => Box::pin(commands::rotate::run(rotate, &global, &context)).await,
             Command::Rollback(rollback) => Box::pin(commands::rollback::run(rollback, &global, &context)).await,
             Command::Status(status) => Box::pin(commands::status::run(status, &global, &context)).await,
-            Command::Remove(remove) => commands::remove::run(remove, &global, &context).await,
+            Command::Remove(remove) => Box::pin(commands::remove::run(remove, &global, &context)).await,
             Command::Version(version) => commands::version::run(version, &global, &context).await,
         }
     }

@@ -19,6 +19,7 @@ use engine::rotation::{Blocker, Rotation as _};
 use k8s_openapi::ByteString;
 use rancher::ClusterId;
 use rancher::api_token::{self, ApiToken, Credential, IssuedToken, NewToken, TokenName, bearing, proof};
+use rancher::probe::Probe;
 use rancher::reach::{RancherUrl, Reach};
 use serde::Deserialize;
 use url::Url;
@@ -129,6 +130,12 @@ impl Argo {
 
     pub(crate) async fn clusters(&self) -> Result<Vec<ClusterSecret>, Error> {
         let found = cluster_secret::list(&self.server.client, &self.namespace).await;
+        found.map_err(of_argocd)
+    }
+
+    /// The cluster Secrets whose removal was interrupted.
+    pub(crate) async fn detached(&self) -> Result<Vec<ClusterSecret>, Error> {
+        let found = cluster_secret::list_detached(&self.server.client, &self.namespace).await;
         found.map_err(of_argocd)
     }
 
@@ -306,11 +313,6 @@ impl Rancher {
         config.insecure() && !self.anonymous.is_insecure()
     }
 
-    /// A client without a credential.
-    pub(crate) fn public(&self) -> Result<kube::Client, Error> {
-        Ok(self.anonymous.connect()?.client)
-    }
-
     /// The user of this command. The error has a hint if this is not Rancher, or the token is invalid.
     pub(crate) async fn whoami(&self) -> Result<api_token::User, Error> {
         let user = api_token::whoami(&self.client).await;
@@ -344,8 +346,7 @@ impl Rancher {
 
     /// Whether a cluster is reached through this Rancher.
     pub(crate) fn serves(&self, cluster: &ClusterSecret) -> bool {
-        let through = cluster.server.rancher();
-        through.is_some_and(|(_, id)| self.server_of(&id).same_place(&cluster.server))
+        cluster.server.rancher().is_some_and(|(base, _)| base == self.base)
     }
 
     /// Set if a cluster is reached through another Rancher.
@@ -382,11 +383,17 @@ impl Rancher {
                  token with --unscoped",
             )),
             (false, true) => Some(Blocker::new(
-                format!("cluster {cluster} does not need an unscoped token"),
+                "an unscoped token is not needed: a token for this cluster only works".to_owned(),
                 "omit --unscoped",
             )),
             _ => None,
         })
+    }
+
+    /// The CA of its certificate, from its public endpoint. `None`: it is publicly trusted.
+    pub(crate) async fn ca(&self) -> Result<Option<String>, Error> {
+        let pem = Probe::new(self.anonymous.connect()?.client).ca_certificates().await;
+        pem.map_err(|error| error.on(RANCHER))
     }
 
     /// The URL of one of its clusters, for Argo CD.

@@ -60,6 +60,7 @@ pub(crate) fn api_token(name: &str, expiry: Expiry) -> ApiToken {
         expiry,
         expired: false,
         enabled: true,
+        created: None,
         last_used: None,
         derived: true,
         current: false,

@@ -9,9 +9,13 @@ mod connections;
 mod controller;
 #[cfg(test)]
 mod fixtures;
+mod hints;
 mod inventory;
+mod leftovers;
 mod mark;
+mod remedy;
 mod report;
 pub mod rotation;
 mod row;
 mod token_check;
+mod token_facts;

@@ -10,7 +10,7 @@ use client::secret::Secret;
 use engine::rotation::Blocker;
 use k8s_openapi::jiff::Timestamp;
 use rancher::Write;
-use rancher::api_token::{ApiToken, Credential, Lifetime, Mark};
+use rancher::api_token::{ApiToken, Credential, Expiry, Lifetime, Mark};
 
 pub(crate) use cli::rotation::API_VERSION;
 
@@ -24,6 +24,12 @@ pub(crate) const TOKEN: &str = "kubectl-rotation.github.io/token";
 pub(crate) const TOKEN_USER: &str = "kubectl-rotation.github.io/token-user";
 /// When it expires, RFC 3339.
 pub(crate) const TOKEN_EXPIRES: &str = "kubectl-rotation.github.io/token-expires-at";
+/// The text of these annotations for the token of another user.
+pub(crate) const UNKNOWN: &str = "unknown";
+/// The text of [`TOKEN_EXPIRES`] for a token that never expires.
+const NEVER: &str = "never";
+/// The names of earlier tokens that stay valid on purpose, separated by commas.
+const KEPT: &str = "kubectl-rotation.github.io/kept-tokens";
 /// A cluster Secret of which there is no token to rotate.
 pub(crate) const NO_BEARER_TOKEN: &str = "Argo CD does not authenticate with a bearer token";
 
@@ -63,9 +69,22 @@ pub(crate) fn unchangeable(cluster: &ClusterSecret, methods: &[Method]) -> Vec<S
     reasons
 }
 
-/// The hint for a Secret that Argo CD cannot use.
-pub(crate) fn repair_hint(secret: &str) -> String {
-    format!("correct it with `kubectl edit secret {secret}`, or delete the Secret and add the cluster again")
+/// The earlier tokens of a Secret that stay valid on purpose.
+pub(crate) fn kept(cluster: &ClusterSecret) -> Vec<&str> {
+    let kept = cluster.annotations.get(KEPT).map_or("", String::as_str);
+    kept.split(',').filter(|name| !name.is_empty()).collect()
+}
+
+/// A write that also records that this token stays valid, besides those of before that still exist.
+pub(crate) fn keeping(write: Write, cluster: &ClusterSecret, token: &str, existing: &[ApiToken]) -> Write {
+    let exists = |name: &&str| existing.iter().any(|token| token.name.as_str() == *name);
+    let mut names: Vec<&str> = kept(cluster).into_iter().chain([token]).filter(exists).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() && kept(cluster).is_empty() {
+        return write;
+    }
+    write.marked(KEPT, names.join(","))
 }
 
 /// Set if something else manages the Secret, unless that is overridden.
@@ -78,19 +97,19 @@ pub(crate) fn owned(cluster: &ClusterSecret, is_overridden: bool) -> Option<Bloc
     Some(blocker.unless_forced("owner"))
 }
 
-/// How long ago a token was used, if it is still in use.
+/// How long ago a token was used or issued, if it may still be in use: `was used 5s ago`.
 pub(crate) fn recent_use(token: &ApiToken, now: Timestamp) -> Option<String> {
-    // The clocks of two servers differ: the last use may be in the future.
-    let ago = now.as_second() - token.last_used?.as_second();
-    (ago < RECENT).then(|| age::human(ago.max(0)))
+    let recent = |what: &str, at: Option<Timestamp>| {
+        // The clocks of two servers differ: the last use may be in the future.
+        let ago = now.as_second() - at?.as_second();
+        (ago < RECENT).then(|| format!("was {what} {} ago", age::human(ago.max(0))))
+    };
+    recent("used", token.last_used).or_else(|| recent("issued", token.created))
 }
 
 /// A write that records the new token.
 pub(crate) fn write(token: &ApiToken) -> Write {
-    let expires = token
-        .expiry
-        .at()
-        .map_or_else(|| "never".to_owned(), |at| at.to_string());
+    let expires = token.expiry.at().map_or_else(|| NEVER.to_owned(), |at| at.to_string());
     Write::by(TOOL)
         .marked(TOKEN, token.name.as_str())
         .marked(TOKEN_USER, token.user.as_str())
@@ -100,7 +119,16 @@ pub(crate) fn write(token: &ApiToken) -> Write {
 /// The same for another user's token, which Rancher does not list.
 pub(crate) fn write_unknown(value: &Secret) -> Write {
     let write = Write::by(TOOL).marked(TOKEN, token_name(value));
-    write.marked(TOKEN_USER, "unknown").marked(TOKEN_EXPIRES, "unknown")
+    write.marked(TOKEN_USER, UNKNOWN).marked(TOKEN_EXPIRES, UNKNOWN)
+}
+
+/// The expiry in the annotation [`TOKEN_EXPIRES`].
+pub(crate) fn expiry(text: &str) -> Expiry {
+    match text.parse() {
+        Ok(at) => Expiry::At(at),
+        Err(_) if text == NEVER => Expiry::Never,
+        Err(_) => Expiry::Unknown,
+    }
 }
 
 /// The message if Rancher granted a shorter validity than requested.
@@ -125,5 +153,37 @@ pub(crate) fn token_name(value: &Secret) -> String {
         Credential::Ext(name) => format!("ext/{name}"),
         Credential::ServiceAccount => "<service account>".to_owned(),
         Credential::Unknown => format!("<{}>", value.fingerprint()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn a_token_that_was_just_issued_may_be_in_use() {
+        let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+        let now = "2026-11-22T12:00:00Z".parse().unwrap();
+        let mut token = fixtures::api_token("token-a", Expiry::Never);
+        assert_eq!(recent_use(&token, now), None);
+        token.created = at("2026-11-22T11:59:55Z");
+        assert_eq!(recent_use(&token, now).as_deref(), Some("was issued 5s ago"));
+        token.last_used = at("2026-11-22T11:59:58Z");
+        assert_eq!(recent_use(&token, now).as_deref(), Some("was used 2s ago"));
+        (token.created, token.last_used) = (at("2026-11-22T11:00:00Z"), at("2026-11-22T11:01:00Z"));
+        assert_eq!(recent_use(&token, now), None);
+    }
+
+    #[test]
+    fn kept_tokens_are_recorded_while_they_exist() {
+        let mut cluster = fixtures::cluster("one", &fixtures::config("token-c"), ObjectMeta::default());
+        cluster.annotations.insert(KEPT.into(), "token-a,token-gone".into());
+        let existing = ["token-a", "token-b", "token-c"].map(|name| fixtures::api_token(name, Expiry::Never));
+        let write = keeping(Write::by(TOOL), &cluster, "token-b", &existing);
+        assert_eq!(write.annotations[KEPT], "token-a,token-b");
+        assert_eq!(kept(&cluster), ["token-a", "token-gone"]);
     }
 }

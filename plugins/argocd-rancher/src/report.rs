@@ -28,6 +28,8 @@ pub(crate) fn start(seen: &Observed, record: &Record) -> String {
     };
     let watched = if seen.watched {
         "Applications are deployed to the cluster"
+    } else if seen.use_forced {
+        "Argo CD's use of the new token will not be observed (--force=use)"
     } else {
         "Argo CD has no reason to call the cluster, so its use of the new token will not be observed"
     };
@@ -70,15 +72,15 @@ pub(crate) fn target(cluster: &ClusterSecret, commands: Commands) -> Target {
         details,
         restored: "Argo CD has the old token as before",
         commands,
-        lease: lease(cluster),
+        lease: lease(&cluster.object.namespace, name),
     }
 }
 
 /// The Lease of a cluster's token: beside the cluster Secret, under the same name.
-pub(crate) fn lease(cluster: &ClusterSecret) -> LeaseName {
+pub(crate) fn lease(namespace: &str, secret: &str) -> LeaseName {
     LeaseName {
-        namespace: cluster.object.namespace.clone(),
-        name: cluster.object.name.clone(),
+        namespace: namespace.to_owned(),
+        name: secret.to_owned(),
         side: ARGOCD,
     }
 }

@@ -7,17 +7,17 @@ use argocd::{ClusterSecret, config::Method};
 use cli::age;
 use cli::output::Printable;
 use cli::table::Column;
-use client::secret::Secret;
 use k8s_openapi::jiff::Timestamp;
 use rancher::ClusterId;
 use rancher::api_token::proof::CallResult;
-use rancher::api_token::{ApiToken, Credential, Expiry};
+use rancher::api_token::{ApiToken, Expiry};
 use serde::Serialize;
 
 use crate::address::RancherAddress as _;
 use crate::controller::{BLIND, SYNC_FAILED};
 use crate::mark::{self, API_VERSION};
 use crate::report::Part;
+use crate::token_facts::TokenFacts;
 
 /// The state of a cluster's token, worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -90,6 +90,9 @@ pub(crate) struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     probed: Option<&'static str>,
     argocd: Option<Connection>,
+    /// The earlier tokens that stay valid on purpose.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kept_tokens: Vec<String>,
     /// What else manages the Secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     managed_by: Option<String>,
@@ -119,62 +122,13 @@ pub(crate) struct RowInputs<'a> {
     pub duplicates: Vec<String>,
     /// The result of a call with the token.
     pub probed: Option<CallResult>,
+    /// Why no call could be made with the token.
+    pub unprobed: Option<String>,
     /// The connection state that Argo CD reports.
     pub connection: Option<Connection>,
     pub rotation: Option<Part>,
     /// By the clock of Argo CD's API server.
     pub now: Timestamp,
-}
-
-/// The facts about a token: from Rancher if it lists the token, or else from the annotations of the Secret.
-struct TokenFacts<'a> {
-    listed: Option<&'a ApiToken>,
-    owner: Option<String>,
-    expiry: Option<Expiry>,
-    /// It belonged to this user, and Rancher does not list it any more.
-    revoked: bool,
-}
-
-impl<'a> TokenFacts<'a> {
-    fn of(cluster: &ClusterSecret, value: Option<&Secret>, inputs: &RowInputs<'a>) -> Self {
-        let credential = value.map(Credential::of);
-        let name = credential.as_ref().and_then(Credential::api_token);
-        let listed = inputs.tokens.into_iter().flatten();
-        let listed = listed.into_iter().find(|token| Some(&token.name) == name);
-        let annotation = |key: &str| cluster.annotations.get(key).map(String::as_str);
-        // The annotations are about the token that they name.
-        let is_annotated = name.is_some_and(|name| annotation(mark::TOKEN) == Some(name.as_str()));
-        let annotation = |key: &str| annotation(key).filter(|_| is_annotated);
-        let (owner, expiry) = match listed {
-            Some(token) => (Some(token.user.clone()), Some(token.expiry)),
-            None => (
-                annotation(mark::TOKEN_USER).map(str::to_owned),
-                annotation(mark::TOKEN_EXPIRES).map(|text| text.parse().map_or(Expiry::Never, Expiry::At)),
-            ),
-        };
-        let is_own = owner.is_some() && owner.as_deref() == inputs.user;
-        Self {
-            revoked: inputs.tokens.is_some() && listed.is_none() && is_own,
-            listed,
-            owner,
-            expiry,
-        }
-    }
-
-    /// The cells of the columns EXPIRES IN and LAST USED.
-    fn ages(&self, now: Timestamp) -> [String; 2] {
-        let expires = match self.expiry {
-            Some(Expiry::At(at)) => age::until(now, Some(at)),
-            Some(Expiry::Never) => "<never>".to_owned(),
-            _ => "<unknown>".to_owned(),
-        };
-        let last_used = match self.listed.map(|token| token.last_used) {
-            Some(Some(at)) => age::since(now, Some(at)),
-            Some(None) => "<none>".to_owned(),
-            None => "<unknown>".to_owned(),
-        };
-        [expires, last_used]
-    }
 }
 
 impl Row {
@@ -183,7 +137,7 @@ impl Row {
         let (_, id) = cluster.server.rancher()?;
         let object = &cluster.object;
         let value = cluster.token();
-        let facts = TokenFacts::of(cluster, value.as_ref(), inputs);
+        let facts = TokenFacts::of(cluster, value.as_ref(), inputs.tokens, inputs.user);
         let (state, reasons) = state(cluster, &id, &facts, inputs);
         let scope = |token: &ApiToken| {
             token
@@ -208,12 +162,13 @@ impl Row {
             expires_at: facts.expiry.and_then(Expiry::at),
             never_expires: facts.expiry == Some(Expiry::Never),
             last_used_at: facts.listed.and_then(|token| token.last_used),
-            ages: facts.ages(inputs.now),
+            ages: ages(&facts, inputs.now),
             owner: facts.owner,
             state,
             reasons,
             probed: inputs.probed.as_ref().map(CallResult::word),
             argocd: inputs.connection,
+            kept_tokens: mark::kept(cluster).into_iter().map(str::to_owned).collect(),
             managed_by: cluster.owner().map(|owner| owner.to_string()),
             rotation: inputs.rotation,
         })
@@ -238,6 +193,9 @@ impl Row {
             ("state", self.state.word().to_owned()),
         ];
         facts.extend(self.managed_by.iter().map(|owner| ("managed by", owner.clone())));
+        if !self.kept_tokens.is_empty() {
+            facts.push(("kept", self.kept_tokens.join(", ")));
+        }
         facts.extend(self.reasons.iter().map(|reason| ("reason", reason.clone())));
         let connected = self.argocd.and_then(|argocd| argocd.connected);
         facts.extend(connected.map(|connected| {
@@ -270,8 +228,9 @@ fn state(
     let mut reasons = of_secret(cluster);
     reasons.extend(inputs.duplicates.iter().map(|text| (State::Duplicate, text.clone())));
     reasons.extend(inputs.probed.as_ref().and_then(of_probe));
+    reasons.extend(inputs.unprobed.clone().map(|why| (State::Unknown, why)));
     reasons.extend(inputs.connection.and_then(of_connection));
-    reasons.extend(of_token(facts, id, inputs.now));
+    reasons.extend(facts.states(id, inputs.now));
     reasons.extend(inputs.rotation.map(|part| (State::Rotating, part.to_string())));
     reasons.sort_by_key(|(state, _)| *state);
     let is_checked = inputs.probed.as_ref().is_some_and(CallResult::is_accepted) || facts.listed.is_some();
@@ -302,34 +261,27 @@ fn of_probe(result: &CallResult) -> Option<(State, String)> {
     match result {
         CallResult::Accepted { .. } => None,
         CallResult::Rejected => Some((State::Rejected, result.to_string())),
-        other if other.is_valid() => Some((State::Failing, other.to_string())),
+        // Rancher accepted the token before it reported that.
+        other if other.is_valid() || matches!(other, CallResult::AgentOffline) => {
+            Some((State::Failing, other.to_string()))
+        }
         other => Some((State::Unknown, other.to_string())),
     }
 }
 
-fn of_token(facts: &TokenFacts<'_>, cluster: &ClusterId, now: Timestamp) -> Vec<(State, String)> {
-    let mut reasons = Vec::new();
-    let mut add = |state, reason: &str| reasons.push((state, reason.to_owned()));
-    if facts.revoked {
-        add(
-            State::Revoked,
-            "Rancher does not have this token any more: it was revoked, or it expired and was removed",
-        );
-    }
-    let is_over = facts.expiry.and_then(Expiry::at).is_some_and(|at| at <= now);
-    if is_over || facts.listed.is_some_and(|token| token.expired) {
-        add(State::Expired, "it has expired");
-    }
-    let Some(token) = facts.listed else { return reasons };
-    if !token.enabled {
-        add(State::Disabled, "it is disabled");
-    }
-    match &token.cluster {
-        None => add(State::Unscoped, "it works for every cluster that its owner sees"),
-        Some(scope) if scope != cluster => add(State::WrongScope, &format!("it is scoped to cluster {scope}")),
-        Some(_) => {}
-    }
-    reasons
+/// The cells of the columns EXPIRES IN and LAST USED.
+fn ages(facts: &TokenFacts<'_>, now: Timestamp) -> [String; 2] {
+    let expires = match facts.expiry {
+        Some(Expiry::At(at)) => age::until(now, Some(at)),
+        Some(Expiry::Never) => "<never>".to_owned(),
+        _ => "<unknown>".to_owned(),
+    };
+    let last_used = match facts.listed.map(|token| token.last_used) {
+        Some(Some(at)) => age::since(now, Some(at)),
+        Some(None) => "<none>".to_owned(),
+        None => "<unknown>".to_owned(),
+    };
+    [expires, last_used]
 }
 
 impl Printable for Row {

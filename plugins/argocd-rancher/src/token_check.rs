@@ -2,9 +2,10 @@
 //! needs there.
 
 use std::error::Error as StdError;
+use std::future::Future;
 use std::time::Duration;
 
-use argocd::rights::{self, WatchScope};
+use argocd::rights::{self, SyncAccess, WatchScope};
 use argocd::{ClusterConfig, ClusterSecret, ServerUrl};
 use cli::ui::{Stream, Tone, Ui};
 use client::access::Right;
@@ -12,6 +13,8 @@ use client::connection::Server;
 use client::error::Error;
 use client::sanitize;
 use client::secret::Secret;
+use rancher::ClusterId;
+use rancher::api_token::Credential;
 use rancher::api_token::proof::{self, CallResult};
 use rancher::proxy::through;
 use serde::Serialize;
@@ -64,7 +67,7 @@ pub(crate) enum CheckStatus {
 /// The result of one check.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct CheckResult {
-    /// `secret`, `rancher`, `proxy`, `rights` or `argocd`.
+    /// `secret`, `rancher`, `proxy`, `rights`, `sync` or `argocd`.
     pub name: &'static str,
     pub status: CheckStatus,
     /// What was found, in a sentence.
@@ -144,45 +147,105 @@ impl<'a> TokenCheck<'a> {
     pub(crate) async fn at_rancher(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<CallResult, Error> {
         let (base, cluster) = self.server.require_rancher()?;
         let server = argo.as_argocd(base.url(), self.config, self.token, rancher)?;
-        Ok(proof::alone(&server.client, &cluster, self.timeouts.rancher).await)
+        Ok(self.calls(&cluster).rancher(&server, self.is_api_token()).await)
     }
 
     /// The same over a new connection.
     pub(crate) async fn at_rancher_anew(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<CallResult, Error> {
         let (base, cluster) = self.server.require_rancher()?;
         let server = argo.as_argocd_anew(base.url(), self.config, self.token, rancher)?;
-        Ok(proof::alone(&server.client, &cluster, self.timeouts.rancher).await)
+        Ok(self.calls(&cluster).rancher(&server, self.is_api_token()).await)
+    }
+
+    /// Calls Rancher, and through Rancher the cluster. The first result that is not a success.
+    pub(crate) async fn reach(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<CallResult, Error> {
+        let (base, cluster) = self.server.require_rancher()?;
+        let server = argo.as_argocd(base.url(), self.config, self.token, rancher)?;
+        let calls = self.calls(&cluster);
+        let alone = calls.rancher(&server, self.is_api_token()).await;
+        if !alone.is_accepted() {
+            return Ok(alone);
+        }
+        Ok(proof::through_proxy(&server.client, &cluster, self.timeouts.proxy).await)
     }
 
     /// Makes all calls, each only if those before it do not explain its failure.
     pub(crate) async fn run(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<TokenResults, Error> {
+        let (base, cluster) = self.server.require_rancher()?;
+        let server = argo.as_argocd(base.url(), self.config, self.token, rancher)?;
+        Ok(self.calls(&cluster).run(&server, self.is_api_token()).await)
+    }
+
+    /// What a sync may change with it.
+    pub(crate) async fn sync_access(&self, argo: &Argo, rancher: Option<&Rancher>) -> Result<SyncAccess, Error> {
+        let (base, cluster) = self.server.require_rancher()?;
+        let server = argo.as_argocd(base.url(), self.config, self.token, rancher)?;
+        let through = through_rancher(&server, &cluster);
+        in_time(self.timeouts.proxy, Box::pin(rights::sync_access(&through, self.scope))).await
+    }
+
+    /// Rancher accepts the token of a ServiceAccount at its proxy only.
+    fn is_api_token(&self) -> bool {
+        Credential::of(self.token) != Credential::ServiceAccount
+    }
+
+    fn calls(&self, cluster: &'a ClusterId) -> Calls<'a> {
+        Calls {
+            cluster,
+            scope: self.scope,
+            timeouts: self.timeouts,
+        }
+    }
+}
+
+/// The calls with a credential of Rancher, for one cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Calls<'a> {
+    pub cluster: &'a ClusterId,
+    pub scope: WatchScope<'a>,
+    pub timeouts: Timeouts,
+}
+
+impl Calls<'_> {
+    async fn rancher(&self, server: &Server, is_api_token: bool) -> CallResult {
+        if is_api_token {
+            proof::alone(&server.client, self.cluster, self.timeouts.rancher).await
+        } else {
+            proof::through_proxy(&server.client, self.cluster, self.timeouts.proxy).await
+        }
+    }
+
+    /// All of them. `server`: Rancher's own URL with the credential.
+    pub(crate) async fn run(&self, server: &Server, is_api_token: bool) -> TokenResults {
         let mut results = TokenResults {
-            rancher: self.at_rancher(argo, rancher).await?,
+            rancher: self.rancher(server, is_api_token).await,
             proxy: None,
             missing: None,
         };
-        if results.rancher.is_rejected() {
-            return Ok(results);
+        if results.rancher.is_rejected() || !is_api_token && !results.rancher.is_accepted() {
+            return results;
         }
-        let (base, cluster) = self.server.require_rancher()?;
-        let at_rancher = argo.as_argocd(base.url(), self.config, self.token, rancher)?;
-        let proxy = proof::through_proxy(&at_rancher.client, &cluster, self.timeouts.proxy).await;
+        let proxy = proof::through_proxy(&server.client, self.cluster, self.timeouts.proxy).await;
         if proxy.is_accepted() {
-            let through = Server {
-                client: through(&at_rancher.client, &cluster),
-                url: base.cluster(&cluster),
-                ..at_rancher
-            };
-            results.missing = Some(self.missing(&through).await);
+            let through = through_rancher(server, self.cluster);
+            results.missing = Some(in_time(self.timeouts.proxy, rights::missing(&through, self.scope)).await);
         }
         results.proxy = Some(proxy);
-        Ok(results)
+        results
     }
+}
 
-    async fn missing(&self, through: &Server) -> Result<Vec<Right>, Error> {
-        let missing = tokio::time::timeout(self.timeouts.proxy, rights::missing(through, self.scope)).await;
-        missing.unwrap_or_else(|_| Err(Error::failed("the cluster did not respond in time")))
+/// A cluster, through this Rancher.
+fn through_rancher(server: &Server, cluster: &ClusterId) -> Server {
+    Server {
+        client: through(&server.client, cluster),
+        ..server.clone()
     }
+}
+
+async fn in_time<T>(timeout: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let done = tokio::time::timeout(timeout, work).await;
+    done.unwrap_or_else(|_| Err(Error::failed("the cluster did not respond in time")))
 }
 
 impl TokenResults {

@@ -312,6 +312,13 @@ impl FakeRancher {
             .map(drop)
     }
 
+    /// Removes a user. Their tokens are invalid from now on.
+    pub async fn remove_user(&self, name: &str) -> Result<()> {
+        self.control(Method::DELETE, &format!("users/{name}"), &json!({}))
+            .await
+            .map(drop)
+    }
+
     /// All issued API tokens of all users: `name`, `user`, `clusterId`, `valid`, `lastUsedAt`, `description`.
     pub async fn tokens(&self) -> Result<Vec<Value>> {
         let answer = self.control(Method::GET, "tokens", &Value::Null).await?;

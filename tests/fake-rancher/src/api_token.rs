@@ -34,6 +34,8 @@ pub(crate) struct ApiToken {
     pub(crate) description: String,
     pub(crate) created: Timestamp,
     pub(crate) enabled: bool,
+    /// It is a token of `ext.cattle.io`, whose value begins with `ext/`.
+    pub(crate) ext: bool,
     pub(crate) last_used: Option<Timestamp>,
 }
 
@@ -91,6 +93,7 @@ impl ApiTokens {
             description: asked.description.clone(),
             created: Timestamp::now(),
             enabled: true,
+            ext: false,
             last_used: None,
         };
         self.lock().insert(token.name.clone(), token.clone());
@@ -101,7 +104,7 @@ impl ApiTokens {
     pub(crate) fn of(&self, user: &str) -> Vec<ApiToken> {
         self.lock()
             .values()
-            .filter(|token| token.user == user)
+            .filter(|token| token.user == user && !token.ext)
             .cloned()
             .collect()
     }
@@ -111,6 +114,11 @@ impl ApiTokens {
         let mut tokens = self.lock();
         let own = tokens.get(name).is_some_and(|token| token.user == user);
         own && tokens.remove(name).is_some()
+    }
+
+    /// Makes a token one of `ext.cattle.io`. `false`: no such token.
+    pub(crate) fn make_ext(&self, name: &str) -> bool {
+        self.lock().get_mut(name).map(|token| token.ext = true).is_some()
     }
 
     /// Changes a token, like an administrator or time. `false`: no such token.
@@ -128,9 +136,12 @@ impl ApiTokens {
 
     /// The token of a bearer value, if it is valid at a path of this cluster. Each use is recorded, to the second.
     fn used(&self, value: &str, scope: Option<&str>) -> Option<ApiToken> {
+        let (is_ext, value) = value.strip_prefix("ext/").map_or((false, value), |rest| (true, rest));
         let (name, key) = value.split_once(':')?;
         let mut tokens = self.lock();
-        let token = tokens.get_mut(name).filter(|token| token.key == key)?;
+        let token = tokens
+            .get_mut(name)
+            .filter(|token| token.key == key && token.ext == is_ext)?;
         let now = Timestamp::now();
         if !token.is_valid(now, scope) {
             return None;

@@ -24,7 +24,7 @@
 //! POST   addresses                 {"url", "reachable"} whether agents reach Rancher under this URL; if not, its tunnels break
 //! POST   users, DELETE users/<name> adds or removes a Rancher user and its token
 //! GET    tokens                    every issued API token: name, user, clusterId, valid, lastUsedAt, description
-//! POST   tokens/<name>             {"enabled"?, "expired"?: true} changes a token as an administrator or time does
+//! POST   tokens/<name>             {"enabled"?, "expired"?: true, "ext"?: true} changes a token as an administrator or time does; ext: it is one of ext.cattle.io
 //! POST   upgrade                   2.12.0 → 2.15.0
 //! GET    state
 //! ```
@@ -410,10 +410,15 @@ struct TokenChange {
     enabled: Option<bool>,
     #[serde(default)]
     expired: bool,
+    #[serde(default)]
+    ext: bool,
 }
 
 fn change_token(world: &World, name: &str, body: &[u8]) -> Outcome {
     let wanted: TokenChange = parse(body)?;
+    if wanted.ext {
+        world.tokens.make_ext(name);
+    }
     if world.tokens.change(name, wanted.enabled, wanted.expired) {
         Ok(json!({}))
     } else {

@@ -154,6 +154,31 @@ async fn a_dry_run_is_sent_as_such_and_a_delete_has_preconditions() {
 }
 
 #[tokio::test]
+async fn a_detached_secret_loses_only_the_label_and_is_found_again() {
+    let one = read(&[secret("one", &json!({}))]).await.remove(0);
+    let removing = "/api/v1/namespaces/argocd/secrets?labelSelector=kubectl-rotation.github.io%2Fremoving&limit=500";
+    let server = Server::new()
+        .on(
+            "PATCH",
+            "/api/v1/namespaces/argocd/secrets/one?fieldManager=kubectl-argocd-rancher",
+            200,
+            &secret("one", &json!({})),
+        )
+        .on("GET", removing, 200, &list_of(&[secret("one", &json!({}))]));
+    let client = server.client();
+    cluster_secret::detach(&client, &one.object, &write()).await.unwrap();
+    let detached = cluster_secret::list_detached(&client, "argocd").await.unwrap();
+    assert_eq!(detached[0].object.name, "one");
+    let sent = &server.requests()[0].body;
+    assert_eq!(
+        sent["metadata"]["labels"],
+        json!({"argocd.argoproj.io/secret-type": null, "kubectl-rotation.github.io/removing": "true"})
+    );
+    assert_eq!(sent["metadata"]["resourceVersion"], "42");
+    assert!(sent["data"].is_null(), "{sent}");
+}
+
+#[tokio::test]
 async fn a_secret_without_the_label_is_not_found() {
     let mut other = secret("repo", &json!({}));
     other["metadata"]["labels"]["argocd.argoproj.io/secret-type"] = json!("repository");

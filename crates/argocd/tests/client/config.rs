@@ -99,6 +99,8 @@ fn the_authentication_method_is_the_one_that_argo_cd_uses(#[case] text: &str, #[
 #[case(r#"{"bearerToken":"","tlsClientConfig":{"insecure":false}}"#, &[ConfigFlaw::NoCredential])]
 #[case(r#"{"bearerToken":"t","tlsClientConfig":{"caData":"%"}}"#, &[ConfigFlaw::CaUnreadable])]
 #[case(r#"{"bearerToken":"t","tlsClientConfig":{"insecure":true}}"#, &[])]
+#[case(r#"{"bearerToken":"token-x:y\n"}"#, &[ConfigFlaw::TokenBlanks])]
+#[case(r#"{"bearerToken":"Bearer token-x:y"}"#, &[ConfigFlaw::TokenPrefix])]
 fn unusable_configs_are_detected(#[case] text: &str, #[case] flaws: &[ConfigFlaw]) {
     assert_eq!(parse(text).flaws(), flaws);
 }

@@ -45,6 +45,29 @@ async fn another_spelling_of_the_url_is_ambiguous() {
 }
 
 #[tokio::test]
+async fn a_url_with_a_double_slash_is_the_same_cluster() {
+    let doubled = SERVER.replace("/k8s", "//k8s");
+    let clusters = read(&[
+        secret("one", &json!({})),
+        secret("copy", &json!({"server": doubled, "name": "copy"})),
+    ])
+    .await;
+    assert!(matches!(by_server(&clusters, &ServerUrl::new(SERVER)), ServerMatch::Ambiguous(both) if both.len() == 2));
+    assert_eq!(duplicates(&clusters).len(), 1);
+}
+
+#[tokio::test]
+async fn a_url_with_a_query_is_found_and_is_no_duplicate() {
+    let marked =
+        |uid: &str, name: &str| secret(name, &json!({"server": format!("{SERVER}?__uid={uid}"), "name": name}));
+    let clusters = read(&[marked("1", "one"), marked("2", "two")]).await;
+    let server = ServerUrl::new(SERVER);
+    assert!(matches!(by_server(&clusters[..1], &server), ServerMatch::One(one) if one.object.name == "one"));
+    assert!(matches!(by_server(&clusters, &server), ServerMatch::Several(both) if both.len() == 2));
+    assert!(duplicates(&clusters).is_empty());
+}
+
+#[tokio::test]
 async fn two_clusters_with_the_same_name_are_duplicates() {
     let clusters = read(&[
         secret("one", &json!({})),

@@ -1,4 +1,4 @@
-use argocd::rights::{WatchScope, missing};
+use argocd::rights::{SyncAccess, WatchScope, missing, sync_access};
 use client::clock::ServerClock;
 use client::connection::Server;
 use http::{Request, Response};
@@ -20,8 +20,8 @@ fn cluster(allows: fn(&Value) -> bool) -> Server {
                 }]}),
                 "/api" => json!({"versions": ["v1"], "serverAddressByClientCIDRs": []}),
                 "/api/v1" => json!({"groupVersion": "v1", "resources": [
-                    kind("pods", "Pod", true, &["get", "list", "watch"]),
-                    kind("nodes", "Node", false, &["get", "list", "watch"]),
+                    kind("pods", "Pod", true, &["get", "list", "watch", "create"]),
+                    kind("nodes", "Node", false, &["get", "list", "watch", "create"]),
                     kind("events", "Event", true, &["get", "list", "watch"]),
                     kind("bindings", "Binding", true, &["create"]),
                 ]}),
@@ -88,4 +88,30 @@ async fn with_namespaces_only_their_permissions_count() {
     let in_web = |attributes: &Value| attributes["resource"] != "*" && attributes["namespace"] == "web";
     assert!(missing_in(in_web, &["web"], false).await.is_empty());
     assert_eq!(missing_in(in_web, &["web"], true).await, ["list nodes", "watch nodes"]);
+}
+
+async fn syncs(allows: fn(&Value) -> bool) -> SyncAccess {
+    let everywhere = WatchScope {
+        namespaces: &[],
+        cluster_resources: false,
+    };
+    sync_access(&cluster(allows), everywhere).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_role_that_can_only_watch_can_sync_nothing() {
+    assert_eq!(
+        syncs(|attributes| attributes["verb"] != "create" && attributes["verb"] != "patch").await,
+        SyncAccess::Nothing
+    );
+    assert_eq!(
+        syncs(|attributes| attributes["resource"] == "pods").await,
+        SyncAccess::Some
+    );
+    // What every user may create proves nothing.
+    assert_eq!(
+        syncs(|attributes| attributes["resource"] == "bindings").await,
+        SyncAccess::Nothing
+    );
+    assert_eq!(syncs(|_| true).await, SyncAccess::Everything);
 }

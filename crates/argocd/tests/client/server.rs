@@ -58,6 +58,8 @@ fn urls_are_compared_as_text_without_slashes_at_the_end() {
     for other in [
         "https://R.example.com/k8s/clusters/c-a",
         "https://r.example.com:443/k8s/clusters/c-a",
+        "https://r.example.com//k8s/clusters/c-a",
+        "https://r.example.com/k8s//clusters/c-a",
     ] {
         assert_ne!(of(other), of("https://r.example.com/k8s/clusters/c-a"));
         assert!(
@@ -78,6 +80,17 @@ fn a_url_is_printed_without_its_password() {
         "{shown}"
     );
     assert!(url.as_str().contains("hunter2"), "its identity is the whole text");
+}
+
+#[test]
+fn a_query_distinguishes_two_clusters_of_argo_cd_with_one_api_server() {
+    let of = ServerUrl::new;
+    let (plain, marked) = (
+        of("https://r.example.com/k8s/clusters/c-a"),
+        of("https://r.example.com/k8s/clusters/c-a?__uid=7"),
+    );
+    assert!(!plain.same_place(&marked) && plain.same_endpoint(&marked));
+    assert!(!of("https://r.example.com/k8s/clusters/c-b?__uid=7").same_endpoint(&marked));
 }
 
 proptest! {

@@ -115,7 +115,7 @@ pub fn run<P: Plugin>() -> ProcessExit {
                 Some((ui, choice)) => match choice.ask::<P>(&ui).map(|arguments| parse::<P>(&arguments)) {
                     Ok(Ok(matches)) => matches,
                     Ok(Err(error)) => return usage(&error),
-                    Err(error) => return finish(&ui, Err(error)).into(),
+                    Err(error) => return finish(&ui, &Err(error)).into(),
                 },
             }
         }
@@ -140,7 +140,7 @@ pub fn run<P: Plugin>() -> ProcessExit {
     quiet_panics(&ui);
     log::install(&ui, P::LOGGED);
     let outcome = with_runtime(&ui, |context| plugin.run(context), P::NAME);
-    finish(&ui, outcome).into()
+    finish(&ui, &outcome).into()
 }
 
 /// Only a call for help pays for its layout.
@@ -195,13 +195,13 @@ where
 }
 
 /// Prints the error and returns the exit code: that of the work, and only if it succeeded that of an incomplete output.
-fn finish(ui: &Ui, outcome: Result<ExitCode, Error>) -> ExitCode {
+fn finish(ui: &Ui, outcome: &Result<ExitCode, Error>) -> ExitCode {
     let print = |error: &Error| {
         ui.error(error);
         ExitCode::from(error)
     };
     let ended = outcome.as_ref().err();
-    let code = outcome.as_ref().map_or_else(print, |code| *code);
+    let code = outcome.as_ref().copied().unwrap_or_else(print);
     match ui.output_error().filter(|error| ended != Some(error)).map(print) {
         Some(output) if code == ExitCode::Done => output,
         _ => code,

@@ -82,10 +82,18 @@ impl Commands {
     }
 
     fn verb(&self, verb: &str) -> String {
-        let Self {
-            plugin, target, flags, ..
-        } = self;
-        format!("kubectl {plugin} {verb} {}{flags}", shell_word(target))
+        self.on(verb, &self.target)
+    }
+
+    /// A command about another target, or about none.
+    pub fn on(&self, verb: &str, target: &str) -> String {
+        let Self { plugin, flags, .. } = self;
+        let target = if target.is_empty() {
+            String::new()
+        } else {
+            format!(" {}", shell_word(target))
+        };
+        format!("kubectl {plugin} {verb}{target}{flags}")
     }
 }
 
@@ -116,6 +124,15 @@ mod tests {
         assert_eq!(
             Commands::new("crt", "c-x7k2p", &GlobalFlags::default()).rollback(),
             "kubectl crt rollback c-x7k2p"
+        );
+        assert_eq!(
+            commands.on("list", ""),
+            r"kubectl crt list --context 'rancher prod' --downstream-context 'it'\''s-mine'"
+        );
+        assert!(
+            commands
+                .on("verify", "my cluster")
+                .starts_with("kubectl crt verify 'my cluster' ")
         );
     }
 }

@@ -203,6 +203,11 @@ impl<C: Controller> Job<'_, C> {
     /// Observes both sides and makes the plan. `None`: there is nothing to do, and `result` says so.
     async fn survey(&self, result: &mut RotationResult) -> Result<Option<Survey<C>>, Error> {
         let record = self.read_lease().await?;
+        if self.dry_run != DryRun::None && !record.holder_has_exited() && record.holder.is_some() {
+            let (name, now) = (&self.target.display, self.controller.server().clock.now());
+            let holder = record.describe_holder(now).unwrap_or_default();
+            self.ui.warn(format!("the rotation of {name} is held by {holder}"));
+        }
         let journal = match LeasedRotation::<RotationOf<C>>::from(record.clone()).journal {
             None => None,
             Some(Ok(journal)) => Some(self.directed(journal.taken_over())?),
@@ -280,13 +285,19 @@ impl<C: Controller> Job<'_, C> {
         let claim = claimed.run().clone();
         let journal = claimed.resumed(seen);
         let unchanged = journal.as_ref().is_some_and(|journal| *journal.run() == claim);
-        if journal.is_none() && claim.direction != Direction::Forward {
+        let is_discarded = self.force_journal && self.verb == Verb::Rotate;
+        if journal.is_none() && claim.direction != Direction::Forward && !is_discarded {
             let message = format!("nothing of the rotation of {} can be rolled back", self.target.display);
-            return Err(Error::failed(message).hint("--force=journal discards its journal"));
+            let rotate = self.target.commands.rotate();
+            let hint = format!("`{rotate} --force=journal` discards its journal and starts a new rotation");
+            return Err(Error::failed(message).hint(hint));
         }
         if journal.is_none() {
-            self.ui
-                .status("The run in the Lease has changed nothing. Starting a new rotation.");
+            self.ui.status(if is_discarded {
+                "Discarding the run in the Lease. Starting a new rotation."
+            } else {
+                "The run in the Lease has changed nothing. Starting a new rotation."
+            });
         }
         if !unchanged {
             *seen = self.observe(journal.as_ref()).await?;

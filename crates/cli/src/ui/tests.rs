@@ -43,8 +43,8 @@ fn a_message_is_one_line_without_credentials_and_data_cannot_control_the_termina
     let (ui, captured) = ui(PIPE, "");
     ui.hint("`kubectl x a\nerror: forged`");
     ui.error(&Error::failed("cluster \"abcdef.0123456789abcdef\" not found"));
-    ui.out("one\ntwo\u{1b}[2J").unwrap();
-    ui.write_out("one\ntwo\u{9b}2J\n").unwrap();
+    ui.out("one\ntwo\u{1b}[2J");
+    ui.write_out("one\ntwo\u{9b}2J\n");
     assert_eq!(
         captured.err(),
         "hint: `kubectl x a^Jerror: forged`\nerror: cluster \"<hidden>\" not found\n"

@@ -1,31 +1,36 @@
 //! `kubectl argocd-rancher add`: issues a token for one cluster, checks it as Argo CD will use it, and writes it to the cluster
 //! Secret. Nothing is written before the checks have passed. A token that fails them is revoked.
 
+mod flags;
+mod result;
+
 use std::time::Duration;
 
 use argocd::config::Method;
 use argocd::lookup::{self, ServerMatch};
-use argocd::rights::WatchScope;
+use argocd::rights::{SyncAccess, WatchScope};
 use argocd::{ClusterConfig, ClusterSecret, NewClusterSecret, ServerUrl, cluster_secret, secret_name};
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
-use cli::rotation::force;
 use cli::ui::Ui;
+use client::connection::Server;
 use client::error::{Error, Kind};
 use client::secret::Secret;
-use engine::rotation::Check;
 use engine::run::RunId;
-use k8s_openapi::jiff::Timestamp;
+use rancher::ClusterId;
 use rancher::api_token::proof::CallResult;
-use rancher::api_token::{self, ApiToken, IssuedToken, Lifetime, NewToken, VisibleCluster};
-use rancher::probe::{Probe, same_certificates};
-use serde::Serialize;
+use rancher::api_token::{self, ApiToken, IssuedToken, NewToken, VisibleCluster};
+use rancher::probe::same_certificates;
 
-use super::DocumentList;
-use crate::connections::{self, Argo, RANCHER, Rancher, RancherFlags, of_argocd};
-use crate::mark;
-use crate::token_check::{Timeouts, TokenCheck, TokenResults};
+pub(crate) use self::flags::Add;
+use self::flags::{OFFLINE, OWNER, RIGHTS};
+use self::result::{AddOutcome, AddResult};
+use super::{DocumentList, Failures};
+use crate::connections::{self, Argo, RANCHER, Rancher, of_argocd};
+use crate::hints::Hints;
+use crate::token_check::{Calls, Timeouts, TokenCheck, TokenResults};
+use crate::{leftovers, mark, remedy};
 
 /// How often a new token is tried before it counts as rejected, and the time in between: each replica of Rancher receives it by
 /// itself.
@@ -34,130 +39,13 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How often a changed Secret must still hold the new token: Argo CD may write its stale copy back.
 const REREADS: u32 = 3;
 
-/// The flags of `kubectl argocd-rancher add`.
-#[derive(clap::Args, Clone, Debug)]
-#[command(after_help = EXAMPLES)]
-pub(crate) struct Add {
-    /// Cluster id or display name in Rancher
-    #[arg(value_name = "CLUSTER", required = true)]
-    pub targets: Vec<String>,
-
-    /// Name of the cluster in Argo CD; by default its display name in Rancher
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-
-    /// Validity of the token; Rancher may grant less
-    #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = super::lifetime)]
-    pub ttl: Lifetime,
-
-    /// Label of the new Secret, for ApplicationSets to select by; can be repeated
-    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE", value_parser = label)]
-    pub labels: Vec<(String, String)>,
-
-    /// Namespace that Argo CD is limited to; can be repeated
-    #[arg(long = "only-namespace", value_name = "NAMESPACE")]
-    pub namespaces: Vec<String>,
-
-    /// With --only-namespace, include cluster-scoped objects
-    #[arg(long, requires = "namespaces")]
-    pub cluster_resources: bool,
-
-    /// Issue a token that is not limited to the cluster. Only for cluster local, and only where Rancher redirects Argo CD out of the scope of a limited one (Rancher 2.15.0)
-    #[arg(long)]
-    pub unscoped: bool,
-
-    /// Argo CD project of the cluster
-    #[arg(long, value_name = "NAME")]
-    pub project: Option<String>,
-
-    /// Override a check; can be repeated
-    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = force::of(&[OFFLINE, RIGHTS, OWNER]))]
-    pub force: Vec<Check>,
-
-    /// Only print what would be done
-    #[arg(long)]
-    pub dry_run: bool,
-
-    /// Do not ask for confirmation
-    #[arg(short = 'y', long)]
-    pub yes: bool,
-
-    /// How to reach Rancher.
-    #[command(flatten)]
-    pub rancher: RancherFlags,
-
-    /// Output format: json, yaml, jsonpath=TEMPLATE, custom-columns=SPEC
-    #[arg(short = 'o', long, value_name = "FORMAT", help_heading = "Output options")]
-    pub output: Option<String>,
-}
-
-const OFFLINE: Check = Check {
-    name: "offline",
-    help: "check the token at Rancher only, where the agent is offline",
-};
-const RIGHTS: Check = Check {
-    name: "rights",
-    help: "add the cluster although the token's owner lacks permissions",
-};
-const OWNER: Check = Check {
-    name: "owner",
-    help: "change a Secret that a GitOps tool or controller owns",
-};
-
-const EXAMPLES: &str = "\
-Examples:
-  # Print what would be done
-  kubectl argocd-rancher add staging --rancher-context rancher --dry-run
-
-  # Add two clusters to Argo CD, each with its own token
-  kubectl argocd-rancher add staging c-m-x7k2p9bq --rancher-context rancher
-
-  # Use the token of a service user, and set a label that an ApplicationSet selects by
-  pass show rancher/argocd | kubectl argocd-rancher add staging -l env=staging \\
-    --rancher-url https://rancher.example.com --rancher-token-stdin
-
-The token belongs to the Rancher user of this command, and only this user can list or revoke it. In an existing Secret only the token is replaced, and only if it does not work.";
-
-fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("a label must be KEY=VALUE")?;
-    if key.contains("cattle.io/") {
-        // Rancher deletes unknown objects with its own labels.
-        return Err(format!("label {key} is reserved for Rancher"));
-    }
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-/// The result for one cluster.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct AddResult {
-    cluster: rancher::ClusterId,
-    display_name: String,
-    secret: String,
-    result: AddOutcome,
-    token: Option<String>,
-    /// `null`: it never expires, or there is no token yet.
-    expires_at: Option<Timestamp>,
-    /// The previous token, if it is still valid.
-    replaced_token: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum AddOutcome {
-    Created,
-    Adopted,
-    Unchanged,
-    WouldCreate,
-    WouldAdopt,
-}
-
 /// What is the same for every cluster of one command.
 struct AddCommand<'a> {
     add: &'a Add,
     argo: &'a Argo,
     rancher: &'a Rancher,
     ui: &'a Ui,
+    hints: &'a Hints,
     /// The CA of Rancher's certificate. `None`: it is publicly trusted.
     ca: Option<String>,
     /// The tokens of the Rancher user.
@@ -172,6 +60,7 @@ pub(crate) async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Re
         return Err(Error::usage("--name cannot be used with several clusters"));
     }
     let argo = Argo::open(global, &context.environment)?;
+    let hints = Hints::new(&add.rancher, global, &argo.namespace);
     let rancher = add.rancher.require(&argo, global, context).await?;
     rancher.whoami().await?;
     let clusters = find(&rancher, &add.targets).await?;
@@ -179,23 +68,25 @@ pub(crate) async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Re
         context.ui.warn(connections::UNSCOPED);
     }
     let command = AddCommand {
-        ca: ca(&rancher).await?,
+        ca: rancher.ca().await?,
         identity: argo.identity().await?,
         tokens: rancher.tokens().await?,
         add: &add,
         argo: &argo,
         rancher: &rancher,
         ui: &context.ui,
+        hints: &hints,
     };
     let mut results = DocumentList::new("ArgoCDClusterAdditionList", Vec::new());
-    let mut failed = None;
+    let mut failures = Failures::of(&context.ui, clusters.len());
+    let mut ended = Ok(());
     for cluster in &clusters {
         match command.one(cluster).await {
             Ok(result) => results.items.push(result),
-            Err(error) => {
-                failed = Some(error);
-                break;
-            }
+            Err(error) => ended = failures.add(error),
+        }
+        if ended.is_err() {
+            break;
         }
     }
     // The results are printed before the error.
@@ -206,7 +97,9 @@ pub(crate) async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Re
             .for_each(|result| context.ui.out(result.sentence())),
         _ => output::print_value(&context.ui, &flags, &results)?,
     }
-    failed.map_or(Ok(ExitCode::Done), Err)
+    ended?;
+    failures.end("added")?;
+    Ok(ExitCode::Done)
 }
 
 async fn find(rancher: &Rancher, names: &[String]) -> Result<Vec<VisibleCluster>, Error> {
@@ -221,17 +114,44 @@ async fn find(rancher: &Rancher, names: &[String]) -> Result<Vec<VisibleCluster>
     Ok(clusters)
 }
 
-/// The CA of Rancher's certificate, from Rancher's public endpoint. `None`: it is publicly trusted.
-async fn ca(rancher: &Rancher) -> Result<Option<String>, Error> {
-    let pem = Probe::new(rancher.public()?).ca_certificates().await;
-    pem.map_err(|error| error.on(RANCHER))
-}
-
 impl AddCommand<'_> {
     async fn one(&self, cluster: &VisibleCluster) -> Result<AddResult, Error> {
         super::check_interrupt(self.ui, &cluster.id)?;
         let added = self.create_or_adopt(cluster).await;
-        added.map_err(|error| error.doing(format!("add cluster {}", cluster.id)))
+        let added = added.map_err(|error| error.doing(format!("add cluster {}", cluster.id)))?;
+        self.warn_about(&added);
+        Ok(added)
+    }
+
+    /// Warns about a token that cannot sync, and about tokens that interrupted runs have left.
+    fn warn_about(&self, added: &AddResult) {
+        let (cluster, secret) = (&added.cluster, &added.secret);
+        match added.sync {
+            Some(SyncAccess::Nothing) => self.ui.warn(format!(
+                "Argo CD can watch cluster {cluster}, but cannot sync to it: the token's owner can create nothing there"
+            )),
+            Some(SyncAccess::Some) => self.ui.warn(format!(
+                "Argo CD can sync to cluster {cluster} only the kinds that the token's owner can create"
+            )),
+            Some(SyncAccess::Everything) | None => {}
+        }
+        let subject = format!("{}/{secret}", self.argo.namespace);
+        let now = self.argo.server.clock.now();
+        let is_left = |token: &&ApiToken| {
+            let mark = mark::of_ours(token, self.identity.as_deref(), false);
+            let is_there =
+                added.token.as_deref() == Some(token.name.as_str()) || added.kept.contains(&token.name.to_string());
+            mark.is_some_and(|mark| mark.subject == subject) && token.is_valid(now) && !is_there
+        };
+        // Before there is a token, it is not known which one stays.
+        let left = self.tokens.iter().filter(|_| added.token.is_some()).filter(is_left);
+        let left: Vec<&str> = left.map(|token| token.name.as_str()).collect();
+        if !left.is_empty() {
+            self.ui
+                .warn(format!("Secret {secret} has left-over tokens: {}", left.join(", ")));
+            let remove = self.hints.with_flag("remove", secret, leftovers::FLAG);
+            self.ui.hint(format!("{remove} revokes them"));
+        }
     }
 
     async fn create_or_adopt(&self, cluster: &VisibleCluster) -> Result<AddResult, Error> {
@@ -241,6 +161,14 @@ impl AddCommand<'_> {
         match lookup::by_server(&clusters, &server) {
             ServerMatch::One(existing) => self.adopt(cluster, existing).await,
             ServerMatch::NotFound => self.create(cluster, &server, &clusters).await,
+            ServerMatch::Several(secrets) => {
+                let names: Vec<&str> = secrets.iter().map(|secret| secret.object.name.as_str()).collect();
+                let message = format!("the cluster is in several Secrets already: {}", names.join(", "));
+                let rotate = self
+                    .hints
+                    .with_rancher("rotate", names.first().copied().unwrap_or_default());
+                Err(Error::failed(message).hint(format!("{rotate} replaces the token of one of them")))
+            }
             ServerMatch::Ambiguous(secrets) => {
                 // The error for a Secret that Argo CD cannot use has a better hint.
                 if let Some(flawed) = secrets.iter().find(|secret| !secret.flaws_besides_token().is_empty()) {
@@ -266,6 +194,7 @@ impl AddCommand<'_> {
         clusters: &[ClusterSecret],
     ) -> Result<AddResult, Error> {
         let secret = secret_name(server.as_str()).map_err(|error| Error::failed(error.to_string()))?;
+        super::require_no_rotation(self.argo, &secret, "create", self.hints).await?;
         let name = self.add.name.clone().unwrap_or_else(|| called(cluster).to_owned());
         if let Some(other) = clusters.iter().find(|other| other.name == name) {
             return Err(Error::failed(format!(
@@ -274,7 +203,23 @@ impl AddCommand<'_> {
             ))
             .hint("choose another name with --name"));
         }
+        let new = |config: ClusterConfig| NewClusterSecret {
+            secret: secret.clone(),
+            name: name.clone(),
+            server: server.clone(),
+            config,
+            labels: self.add.labels.iter().cloned().collect(),
+            namespaces: self.add.namespaces.clone(),
+            cluster_resources: self.add.cluster_resources,
+            project: self.add.project.clone(),
+        };
+        let (client, scope) = (&self.argo.server.client, self.scope());
         if self.add.dry_run {
+            self.would_prove(&cluster.id, scope).await?;
+            let write = rancher::Write::by(mark::TOOL).dry_run(true);
+            let new = new(ClusterConfig::default());
+            let created = cluster_secret::create(client, &self.argo.namespace, &new, &write).await;
+            created.map_err(|error| self.not_created(&secret, error))?;
             return Ok(AddResult::planned(cluster, &secret, AddOutcome::WouldCreate));
         }
         let _hold = self.ui.hold();
@@ -284,45 +229,83 @@ impl AddCommand<'_> {
             server,
             config: &config,
             token: &value,
-            scope: WatchScope {
-                namespaces: &self.add.namespaces,
-                cluster_resources: self.add.cluster_resources,
-            },
+            scope,
             timeouts: Timeouts::LONG,
         };
         let written = async {
             self.prove(check).await?;
-            let new = NewClusterSecret {
-                secret: secret.clone(),
-                name,
-                server: server.clone(),
-                config: config.clone(),
-                labels: self.add.labels.iter().cloned().collect(),
-                namespaces: self.add.namespaces.clone(),
-                cluster_resources: self.add.cluster_resources,
-                project: self.add.project.clone(),
-            };
-            let client = &self.argo.server.client;
+            let new = new(config.clone());
             let created = cluster_secret::create(client, &self.argo.namespace, &new, &mark::write(&token)).await;
-            created.map(drop).map_err(of_argocd)
+            created.map(drop).map_err(|error| self.not_created(&secret, error))
         };
         self.or_revoke(&token, written.await).await?;
-        Ok(AddResult::planned(cluster, &secret, AddOutcome::Created).with(&token))
+        let sync = check.sync_access(self.argo, Some(self.rancher)).await.ok();
+        let created = AddResult::planned(cluster, &secret, AddOutcome::Created).with(&token);
+        Ok(AddResult { sync, ..created })
+    }
+
+    fn not_created(&self, secret: &str, error: argocd::Error) -> Error {
+        let exists = error.is_already_exists();
+        let error = of_argocd(error);
+        if exists {
+            let remove = self.hints.with_rancher("remove", secret);
+            error.hint(format!("if its removal was interrupted, {remove} finishes it"))
+        } else {
+            error
+        }
+    }
+
+    /// What Argo CD watches in a new cluster.
+    fn scope(&self) -> WatchScope<'_> {
+        WatchScope {
+            namespaces: &self.add.namespaces,
+            cluster_resources: self.add.cluster_resources,
+        }
+    }
+
+    /// Refuses what [`Self::prove`] would refuse. A new token has the same owner as the credential of this command.
+    async fn would_prove(&self, cluster: &ClusterId, scope: WatchScope<'_>) -> Result<(), Error> {
+        let calls = Calls {
+            cluster,
+            scope,
+            timeouts: Timeouts::LONG,
+        };
+        let own = Server {
+            client: self.rancher.client.clone(),
+            ..self.argo.server.clone()
+        };
+        let results = calls.run(&own, true).await;
+        if self.accepts(&results) {
+            Ok(())
+        } else {
+            Err(refused(&results))
+        }
     }
 
     async fn adopt(&self, cluster: &VisibleCluster, existing: &ClusterSecret) -> Result<AddResult, Error> {
         let name = &existing.object.name;
-        let config = adoptable(existing)?;
+        let config = adoptable(existing, self.hints)?;
         self.add.agrees_with(existing)?;
-        super::require_no_rotation(self.argo, existing, "adopt").await?;
+        super::require_no_rotation(self.argo, name, "adopt", self.hints).await?;
         super::refuse(mark::owned(existing, self.add.force.contains(&OWNER)))?;
         let old = config.bearer_token();
         if let Some(old) = &old
             && let Some(token) = self.working_token(cluster, existing, config, old).await?
         {
-            return Ok(AddResult::planned(cluster, name, AddOutcome::Unchanged).with(token));
+            let kept = mark::kept(existing).into_iter().map(str::to_owned).collect();
+            let unchanged = AddResult::planned(cluster, name, AddOutcome::Unchanged).with(token);
+            return Ok(AddResult { kept, ..unchanged });
         }
         if self.add.dry_run {
+            let scope = WatchScope {
+                namespaces: &existing.namespaces,
+                cluster_resources: existing.cluster_resources,
+            };
+            self.would_prove(&cluster.id, scope).await?;
+            let write = rancher::Write::by(mark::TOOL).dry_run(true);
+            let client = &self.argo.server.client;
+            let patched = cluster_secret::patch_config(client, &existing.object, config, &write).await;
+            patched.map_err(of_argocd)?;
             return Ok(AddResult::planned(cluster, name, AddOutcome::WouldAdopt));
         }
         let question = format!(
@@ -330,13 +313,16 @@ impl AddCommand<'_> {
             cluster.id, self.argo.namespace
         );
         self.ui.require_confirmation(&question, self.add.yes).await?;
-        let token = self.replace(cluster, existing, config).await?;
+        let (token, sync) = self.replace(cluster, existing, config).await?;
         let replaced_token = match &old {
             Some(old) if self.is_valid(existing, config, old).await => Some(mark::token_name(old)),
             _ => None,
         };
+        let kept = mark::kept(existing).into_iter().map(str::to_owned);
         Ok(AddResult {
+            kept: kept.chain(old.as_ref().map(mark::token_name)).collect(),
             replaced_token,
+            sync,
             ..AddResult::planned(cluster, name, AddOutcome::Adopted).with(&token)
         })
     }
@@ -347,19 +333,26 @@ impl AddCommand<'_> {
         cluster: &VisibleCluster,
         existing: &ClusterSecret,
         config: &ClusterConfig,
-    ) -> Result<ApiToken, Error> {
+    ) -> Result<(ApiToken, Option<SyncAccess>), Error> {
         let _hold = self.ui.hold();
         let IssuedToken { token, value } = self.issue(cluster, &existing.object.name).await?;
+        // The previous token may be used elsewhere.
+        let write = match config.bearer_token().as_ref().map(mark::token_name) {
+            Some(old) => mark::keeping(mark::write(&token), existing, &old, &self.tokens),
+            None => mark::write(&token),
+        };
         let config = self.with_right_ca(config.clone().with_bearer(&value));
+        let check = TokenCheck::of(existing, &config, &value);
         let written = async {
-            self.prove(TokenCheck::of(existing, &config, &value)).await?;
+            self.prove(check).await?;
             let client = &self.argo.server.client;
-            let patched = cluster_secret::patch_config(client, &existing.object, &config, &mark::write(&token)).await;
+            let patched = cluster_secret::patch_config(client, &existing.object, &config, &write).await;
             patched.map_err(of_argocd)
         };
         let written = self.or_revoke(&token, written.await).await?;
         self.settle(written, &value, &token).await?;
-        Ok(token)
+        let sync = check.sync_access(self.argo, Some(self.rancher)).await.ok();
+        Ok((token, sync))
     }
 
     /// The token of the Secret, if it can stay: it belongs to this user, has the right scope, and works with the right CA.
@@ -479,7 +472,7 @@ impl AddCommand<'_> {
             let found = cluster_secret::get(client, namespace, name).await;
             let gone = || Error::new(Kind::NotFound, format!("Secret {name} was deleted meanwhile"));
             let found = found.map_err(of_argocd)?.ok_or_else(gone)?;
-            let config = adoptable(&found)?.clone();
+            let config = adoptable(&found, self.hints)?.clone();
             if config.bearer_token().as_ref() == Some(value) {
                 unchanged += 1;
                 if unchanged == REREADS {
@@ -503,38 +496,8 @@ impl AddCommand<'_> {
     }
 }
 
-impl Add {
-    /// Refuses flags that would change anything but the token in an existing Secret.
-    fn agrees_with(&self, existing: &ClusterSecret) -> Result<(), Error> {
-        let has = |(key, value): &(String, String)| existing.labels.get(key) == Some(value);
-        let differs = [
-            ("--name", self.name.as_ref().is_some_and(|name| *name != existing.name)),
-            ("--label", !self.labels.iter().all(has)),
-            (
-                "--only-namespace",
-                !self.namespaces.is_empty() && self.namespaces != existing.namespaces,
-            ),
-            (
-                "--cluster-resources",
-                self.cluster_resources && !existing.cluster_resources,
-            ),
-            ("--project", self.project.is_some() && self.project != existing.project),
-        ];
-        let Some((flag, _)) = differs.into_iter().find(|(_, differs)| *differs) else {
-            return Ok(());
-        };
-        let name = &existing.object.name;
-        Err(Error::failed(format!(
-            "Secret {name} exists already for this cluster, and differs from {flag}"
-        ))
-        .hint(format!(
-            "omit {flag}, or change Secret {name} first: `add` replaces only its token"
-        )))
-    }
-}
-
 /// The config of a Secret, if its credential can be replaced.
-fn adoptable(existing: &ClusterSecret) -> Result<&ClusterConfig, Error> {
+fn adoptable<'a>(existing: &'a ClusterSecret, hints: &Hints) -> Result<&'a ClusterConfig, Error> {
     let name = &existing.object.name;
     let wrong = mark::unchangeable(existing, &[Method::Bearer, Method::Anonymous]);
     match &existing.config {
@@ -542,7 +505,7 @@ fn adoptable(existing: &ClusterSecret) -> Result<&ClusterConfig, Error> {
         _ => {
             let wrong = wrong.join("; ");
             let message = format!("Secret {name} exists already for this cluster, but cannot be adopted: {wrong}");
-            Err(Error::failed(message).hint(mark::repair_hint(name)))
+            Err(Error::failed(message).hint(hints.repair(name)))
         }
     }
 }
@@ -553,10 +516,7 @@ fn refused(results: &TokenResults) -> Error {
         error.hint("--force=offline adds the cluster anyway; the token was checked at Rancher only")
     } else if results.lack_rights_only() {
         error
-            .hint(
-                "Argo CD lists and watches every kind: give the user the role cluster-owner, or one with get, list and watch \
-                 on everything",
-            )
+            .hint(remedy::ROLES)
             .hint("--only-namespace limits what Argo CD watches; --force=rights adds the cluster anyway")
     } else {
         error
@@ -569,49 +529,5 @@ fn called(cluster: &VisibleCluster) -> &str {
         cluster.id.as_str()
     } else {
         &cluster.name
-    }
-}
-
-impl AddResult {
-    fn planned(cluster: &VisibleCluster, secret: &str, result: AddOutcome) -> Self {
-        Self {
-            cluster: cluster.id.clone(),
-            display_name: cluster.name.clone(),
-            secret: secret.to_owned(),
-            result,
-            token: None,
-            expires_at: None,
-            replaced_token: None,
-        }
-    }
-
-    fn with(self, token: &ApiToken) -> Self {
-        Self {
-            token: Some(token.name.to_string()),
-            expires_at: token.expiry.at(),
-            ..self
-        }
-    }
-
-    fn sentence(&self) -> String {
-        let what = match self.result {
-            AddOutcome::Created => "created",
-            AddOutcome::Adopted => "adopted",
-            AddOutcome::Unchanged => "unchanged",
-            AddOutcome::WouldCreate => "would be created",
-            AddOutcome::WouldAdopt => "would be adopted, its token replaced",
-        };
-        let token = match (&self.token, self.expires_at) {
-            (Some(token), Some(at)) => format!(" (token {token}, valid until {at})"),
-            (Some(token), None) => format!(" (token {token})"),
-            (None, _) => String::new(),
-        };
-        let replaced = self.replaced_token.as_ref().map_or_else(String::new, |old| {
-            format!("; the previous token {old} is still valid: revoke it if nothing else uses it")
-        });
-        format!(
-            "secret/{} {what} for cluster {}{token}{replaced}",
-            self.secret, self.cluster
-        )
     }
 }

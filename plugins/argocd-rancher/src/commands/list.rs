@@ -2,11 +2,13 @@
 
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
-use cli::output::{self, ListKind, OutputFlags};
+use cli::output::{self, ListKind, OutputFlags, OutputFormat};
 use client::error::Error;
 
 use crate::connections::{Argo, RancherFlags};
+use crate::hints::Hints;
 use crate::inventory::Inventory;
+use crate::leftovers::Surroundings;
 use crate::mark::API_VERSION;
 use crate::row::Row;
 
@@ -19,7 +21,7 @@ const LIST: ListKind = ListKind {
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct List {
-    /// Call Rancher with each token to check that it is accepted; counts as a use of the token
+    /// Call Rancher and the cluster with each token; counts as a use of the token
     #[arg(long)]
     pub probe: bool,
 
@@ -37,7 +39,7 @@ Examples:
   # List the clusters, with what Rancher reports about the tokens of this user
   kubectl argocd-rancher list --rancher-context rancher
 
-  # Read the Secrets only, and check that Rancher accepts each token
+  # Read the Secrets only, and check that each token reaches its cluster
   kubectl argocd-rancher list --probe
 
   # Print the reasons for each state, and the connection state that Argo CD reports
@@ -46,7 +48,7 @@ Examples:
 Rancher lists a token only to its owner. The scope of other tokens is unknown.";
 
 pub(crate) async fn run(list: List, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
-    let is_table = !list.output.format()?.is_structured();
+    let format = list.output.format()?;
     let argo = Argo::open(global, &context.environment)?;
     let rancher = list.rancher.open(&argo, global, context).await?;
     let inventory = Inventory::read(&argo, rancher.as_ref(), context).await?;
@@ -62,9 +64,17 @@ pub(crate) async fn run(list: List, global: &GlobalFlags, context: &Context) -> 
         .collect();
     let none = format!("No clusters of Rancher found in namespace {}.", argo.namespace);
     output::print_list(&context.ui, &list.output, LIST, &rows, &none)?;
-    if is_table && rows.iter().any(Row::is_wrong) {
+    if matches!(format, OutputFormat::Table) && rows.iter().any(Row::is_wrong) {
         context.ui.hint("-o wide prints the reasons");
     }
-    inventory.warn_about_leftovers(&argo.namespace, now, context);
+    let identity = inventory.identity.as_deref();
+    let surroundings = Surroundings::read(&argo, identity, &inventory.clusters).await?;
+    let hints = Hints::new(&list.rancher, global, &argo.namespace);
+    for (hint, warnings) in surroundings.warnings(inventory.own_tokens(), now, &hints) {
+        for warning in warnings {
+            context.ui.warn(warning);
+        }
+        context.ui.hint(hint);
+    }
     Ok(ExitCode::Done)
 }

@@ -15,13 +15,13 @@ use cli::rotation::leases;
 use cli::ui::Ui;
 use client::duration;
 use client::error::{Error, Kind};
-use client::sanitize::shell_word;
 use engine::rotation::Blocker;
 use rancher::api_token::{InvalidLifetime, Lifetime};
 use serde::Serialize;
 
 use crate::address::RancherAddress as _;
 use crate::connections::Argo;
+use crate::hints::Hints;
 use crate::mark::API_VERSION;
 use crate::report;
 use crate::rotation::ArgocdRancher;
@@ -52,7 +52,7 @@ impl<T> DocumentList<T> {
 }
 
 /// The cluster of this name, among those that Argo CD reaches through Rancher.
-fn find_cluster<'a>(clusters: &'a [ClusterSecret], name: &str) -> Result<&'a ClusterSecret, Error> {
+fn find_cluster<'a>(clusters: &'a [ClusterSecret], name: &str, hints: &Hints) -> Result<&'a ClusterSecret, Error> {
     let through = || clusters.iter().filter(|cluster| cluster.server.rancher().is_some());
     if let Some(exact) = through().find(|cluster| cluster.object.name == name) {
         return Ok(exact);
@@ -67,7 +67,7 @@ fn find_cluster<'a>(clusters: &'a [ClusterSecret], name: &str) -> Result<&'a Clu
             Kind::NotFound,
             format!("cluster {name:?} not found among those that Argo CD reaches through Rancher"),
         )
-        .hint("`kubectl argocd-rancher list` prints these clusters")),
+        .hint(format!("{} prints these clusters", hints.command("list", "")))),
         ref several => {
             let secrets: Vec<&str> = several.iter().map(|cluster| cluster.object.name.as_str()).collect();
             let message = format!("cluster {name:?} is ambiguous: it is in Secrets {}", secrets.join(", "));
@@ -85,14 +85,47 @@ fn refuse(blocker: Option<Blocker>) -> Result<(), Error> {
 }
 
 /// Refuses to change a Secret while its token is being rotated. `action`: such as "delete".
-async fn require_no_rotation(argo: &Argo, cluster: &ClusterSecret, action: &str) -> Result<(), Error> {
-    let rotation = leases::of::<ArgocdRancher>(&argo.server, &report::lease(cluster)).await?;
+async fn require_no_rotation(argo: &Argo, name: &str, action: &str, hints: &Hints) -> Result<(), Error> {
+    let lease = report::lease(&argo.namespace, name);
+    let rotation = leases::of::<ArgocdRancher>(&argo.server, &lease).await?;
     let Some(part) = rotation.as_ref().and_then(report::Part::of) else {
         return Ok(());
     };
-    let name = shell_word(&cluster.object.name);
-    let hint = format!("`kubectl argocd-rancher status {name}` prints the commands that resume it or roll it back");
+    let hint = format!("{} rolls it back", hints.with_rancher("rollback", name));
     Err(Error::failed(format!("cannot {action} Secret {name}: {part}")).hint(hint))
+}
+
+/// The failures of a command for several clusters. One of them does not stop the others.
+struct Failures<'a> {
+    ui: &'a Ui,
+    targets: usize,
+    failed: Vec<Error>,
+}
+
+impl<'a> Failures<'a> {
+    fn of(ui: &'a Ui, targets: usize) -> Self {
+        let failed = Vec::new();
+        Self { ui, targets, failed }
+    }
+
+    /// Prints a failure, so that the next cluster can follow. An interrupt ends the command.
+    fn add(&mut self, error: Error) -> Result<(), Error> {
+        if self.targets == 1 || matches!(error.kind, Kind::Interrupted | Kind::Terminated | Kind::BrokenPipe) {
+            return Err(error);
+        }
+        self.ui.error(&error);
+        self.failed.push(error);
+        Ok(())
+    }
+
+    /// `Ok` if there was none. `done`: such as "added".
+    fn end(self, done: &str) -> Result<(), Error> {
+        let Some(first) = self.failed.first() else {
+            return Ok(());
+        };
+        let message = format!("{} of {} clusters were not {done}", self.failed.len(), self.targets);
+        Err(Error::new(first.kind, message))
+    }
 }
 
 /// Ends a command for several clusters that was interrupted.

@@ -1,7 +1,7 @@
-//! `kubectl argocd-rancher remove`: deletes the cluster Secret, then revokes its token. In this order a cluster never has an invalid
-//! token. Run again, it revokes a token that an interrupted run has left.
+//! `kubectl argocd-rancher remove`: takes the cluster Secret away from Argo CD, revokes its token, and deletes the Secret. In this order a
+//! cluster never has an invalid token, and the same command finishes a removal that was interrupted.
 
-use argocd::{ClusterSecret, application, cluster_secret};
+use argocd::{ClusterSecret, application, cluster_secret, secret_name};
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::rotation::force;
@@ -9,13 +9,18 @@ use cli::ui::Ui;
 use client::error::{Error, Kind};
 use client::secret::Secret;
 use engine::rotation::Check;
+use rancher::ClusterId;
 use rancher::api_token::proof::CallResult;
-use rancher::api_token::{ApiToken, Credential};
+use rancher::api_token::{self, ApiToken, Credential};
 
+use super::Failures;
 use crate::connections::{Argo, Rancher, RancherFlags, of_argocd};
 use crate::controller::fleet;
+use crate::hints::Hints;
+use crate::leftovers::{Leftover, Surroundings};
 use crate::mark;
 use crate::token_check::TokenCheck;
+use crate::token_facts::TokenFacts;
 
 /// How often a revoked token is tried until it is rejected, and the time in between: each replica of Rancher learns of it by itself.
 const TRIES: u32 = 20;
@@ -32,6 +37,10 @@ pub(crate) struct Remove {
     /// Override a check; can be repeated
     #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = force::of(&[APPLICATIONS, FOREIGN_TOKEN, OWNER, IN_USE]))]
     pub force: Vec<Check>,
+
+    /// Keep the cluster; only revoke tokens and delete backup Secrets that killed commands left
+    #[arg(long)]
+    pub leftovers: bool,
 
     /// Only print what would be done
     #[arg(long)]
@@ -60,7 +69,7 @@ const OWNER: Check = Check {
 };
 const IN_USE: Check = Check {
     name: "in-use",
-    help: "revoke a token that is in no Secret but was used in the last 15 minutes",
+    help: "revoke a token that is in no Secret but was used or issued in the last 15 minutes",
 };
 
 const EXAMPLES: &str = "\
@@ -69,7 +78,9 @@ Examples:
   kubectl argocd-rancher remove staging --rancher-context rancher --dry-run
 
   # Delete the cluster Secret and revoke its token
-  kubectl argocd-rancher remove staging --rancher-context rancher";
+  kubectl argocd-rancher remove staging --rancher-context rancher
+
+Kill it at any point: run the same command again to finish the removal.";
 
 /// What happens to the token.
 enum Removal<'a> {
@@ -83,26 +94,27 @@ enum Removal<'a> {
 
 pub(crate) async fn run(remove: Remove, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let argo = Argo::open(global, &context.environment)?;
+    let hints = Hints::new(&remove.rancher, global, &argo.namespace);
     let rancher = remove.rancher.require(&argo, global, context).await?;
     let command = RemoveCommand {
         remove: &remove,
         argo: &argo,
         rancher: &rancher,
         ui: &context.ui,
+        hints: &hints,
         user: rancher.whoami().await?.id,
         tokens: rancher.tokens().await?,
         identity: argo.identity().await?,
     };
     let mut is_token_kept = false;
+    let mut failures = Failures::of(&context.ui, remove.targets.len());
     for name in &remove.targets {
-        super::check_interrupt(&context.ui, name)?;
-        let clusters = argo.clusters().await?;
-        match super::find_cluster(&clusters, name) {
-            Ok(cluster) => is_token_kept |= command.cluster(cluster, &clusters).await?,
-            Err(error) if error.kind == Kind::NotFound => command.leftovers(name, &clusters, error).await?,
-            Err(error) => return Err(error),
+        match command.one(name).await {
+            Ok(is_kept) => is_token_kept |= is_kept,
+            Err(error) => failures.add(error)?,
         }
     }
+    failures.end("removed")?;
     Ok(if is_token_kept {
         ExitCode::Failed
     } else {
@@ -116,6 +128,7 @@ struct RemoveCommand<'a> {
     argo: &'a Argo,
     rancher: &'a Rancher,
     ui: &'a Ui,
+    hints: &'a Hints,
     /// The Rancher user, and their tokens.
     user: String,
     tokens: Vec<ApiToken>,
@@ -125,19 +138,65 @@ struct RemoveCommand<'a> {
 
 impl RemoveCommand<'_> {
     /// `true`: the token stays valid.
+    async fn one(&self, name: &str) -> Result<bool, Error> {
+        super::check_interrupt(self.ui, &name)?;
+        let clusters = self.argo.clusters().await?;
+        let found = super::find_cluster(&clusters, name, self.hints);
+        if self.remove.leftovers {
+            self.leftovers(name, &clusters, found).await?;
+            return Ok(false);
+        }
+        let not_found = match found {
+            Ok(cluster) => return self.cluster(cluster, &clusters).await,
+            Err(error) if error.kind == Kind::NotFound => error,
+            Err(error) => return Err(error),
+        };
+        let detached = self.argo.detached().await?;
+        match super::find_cluster(&detached, name, self.hints) {
+            Ok(cluster) => self.resume(cluster, &clusters).await,
+            Err(error) if error.kind == Kind::NotFound => {
+                self.leftovers(name, &clusters, Err(not_found)).await?;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     async fn cluster(&self, cluster: &ClusterSecret, clusters: &[ClusterSecret]) -> Result<bool, Error> {
         let name = &cluster.object.name;
         super::refuse(self.rancher.not_here(cluster))?;
         super::refuse(mark::owned(cluster, self.remove.force.contains(&OWNER)))?;
-        super::require_no_rotation(self.argo, cluster, "delete").await?;
+        super::require_no_rotation(self.argo, name, "delete", self.hints).await?;
         self.applications(cluster).await?;
         let value = cluster.token();
-        let removal = match &value {
-            Some(value) => self.removal(cluster, clusters, value),
-            None => Removal::NoToken,
-        };
-        let then = match &removal {
-            Removal::NoToken => "it holds no token".to_owned(),
+        let removal = self.removal(cluster, clusters, value.as_ref());
+        if !self.is_confirmed(cluster, &removal).await? {
+            return Ok(false);
+        }
+        let _hold = self.ui.hold();
+        let client = &self.argo.server.client;
+        // The Secret stays until its token is revoked, so that the same command finds both again.
+        let detached = cluster_secret::detach(client, &cluster.object, &rancher::Write::by(mark::TOOL)).await;
+        let detached = detached.map_err(|error| resumable(of_argocd(error)))?;
+        self.finish(&detached, removal).await
+    }
+
+    /// Finishes a removal that was interrupted.
+    async fn resume(&self, cluster: &ClusterSecret, clusters: &[ClusterSecret]) -> Result<bool, Error> {
+        let value = cluster.token();
+        let removal = self.removal(cluster, clusters, value.as_ref());
+        if !self.is_confirmed(cluster, &removal).await? {
+            return Ok(false);
+        }
+        let _hold = self.ui.hold();
+        self.finish(cluster, removal).await
+    }
+
+    /// `false`: a dry run.
+    async fn is_confirmed(&self, cluster: &ClusterSecret, removal: &Removal<'_>) -> Result<bool, Error> {
+        let name = &cluster.object.name;
+        let then = match removal {
+            Removal::NoToken => "it holds no valid token".to_owned(),
             Removal::Revoke(token) => format!("and token {} revoked", token.name),
             Removal::Keep(why) => format!("but its token stays valid: {why}"),
         };
@@ -150,31 +209,34 @@ impl RemoveCommand<'_> {
             cluster.object.namespace, cluster.name
         );
         self.ui.require_confirmation(&question, self.remove.yes).await?;
-        let _hold = self.ui.hold();
-        let write = rancher::Write::by(mark::TOOL);
-        cluster_secret::delete(&self.argo.server.client, &cluster.object, &write)
-            .await
-            .map_err(of_argocd)?;
-        self.ui.out(format!("secret/{name} deleted"));
-        match (removal, &cluster.config, &value) {
-            (Removal::Revoke(token), Ok(config), Some(value)) => {
-                self.revoke(token).await?;
-                self.confirm(&TokenCheck::of(cluster, config, value), token).await?;
-                Ok(false)
-            }
-            (Removal::Keep(why), ..) => {
-                self.ui.warn(format!("the token of Secret {name} stays valid: {why}"));
-                Ok(true)
-            }
-            _ => Ok(false),
+        Ok(true)
+    }
+
+    /// Revokes the token, and deletes the Secret, which Argo CD has forgotten.
+    async fn finish(&self, cluster: &ClusterSecret, removal: Removal<'_>) -> Result<bool, Error> {
+        let name = &cluster.object.name;
+        if let (Removal::Revoke(token), Ok(config), Some(value)) = (&removal, &cluster.config, cluster.token()) {
+            self.revoke(token).await?;
+            let confirmed = self.confirm(&TokenCheck::of(cluster, config, &value), token).await;
+            confirmed.map_err(resumable)?;
         }
+        let write = rancher::Write::by(mark::TOOL);
+        let deleted = cluster_secret::delete(&self.argo.server.client, &cluster.object, &write).await;
+        deleted.map_err(|error| resumable(of_argocd(error)))?;
+        self.ui.out(format!("secret/{name} deleted"));
+        let Removal::Keep(why) = removal else { return Ok(false) };
+        self.ui.warn(format!("the token of Secret {name} stays valid: {why}"));
+        Ok(true)
     }
 
     /// Refuses to remove a cluster to which Applications are deployed.
     async fn applications(&self, cluster: &ClusterSecret) -> Result<(), Error> {
         let client = &self.argo.server.client;
-        let all = application::visible(client, &self.argo.namespace).await;
-        let all = all.map_err(of_argocd)?;
+        let is_forced = self.remove.force.contains(&APPLICATIONS);
+        let all = match application::visible(client, &self.argo.namespace).await {
+            Err(error) if error.is_forbidden() && is_forced => return Ok(()),
+            other => other.map_err(of_argocd)?,
+        };
         let there: Vec<String> = all
             .iter()
             .filter(|application| application.points_at(cluster))
@@ -188,7 +250,7 @@ impl RemoveCommand<'_> {
             cluster.name,
             there.join(", ")
         );
-        if self.remove.force.contains(&APPLICATIONS) {
+        if is_forced {
             self.ui.warn(message);
             return Ok(());
         }
@@ -199,7 +261,8 @@ impl RemoveCommand<'_> {
             ))
     }
 
-    fn removal(&self, cluster: &ClusterSecret, clusters: &[ClusterSecret], value: &Secret) -> Removal<'_> {
+    fn removal(&self, cluster: &ClusterSecret, clusters: &[ClusterSecret], value: Option<&Secret>) -> Removal<'_> {
+        let Some(value) = value else { return Removal::NoToken };
         let others = fleet::others_with(clusters, cluster, value);
         if !others.is_empty() {
             return Removal::Keep(format!("it is in Secret {} too", others.join(", ")));
@@ -209,6 +272,10 @@ impl RemoveCommand<'_> {
             return Removal::Keep("it is not a Rancher API token".to_owned());
         };
         let Some(token) = self.tokens.iter().find(|token| token.name == *name) else {
+            let facts = TokenFacts::of(cluster, Some(value), Some(&self.tokens), Some(&self.user));
+            if facts.revoked {
+                return Removal::NoToken;
+            }
             return Removal::Keep(format!(
                 "{name} is not a token of user {}, and only its owner can revoke it",
                 self.user
@@ -254,41 +321,82 @@ impl RemoveCommand<'_> {
         )))
     }
 
-    /// Without a Secret: revokes the tokens for this cluster that interrupted runs have left.
-    async fn leftovers(&self, name: &str, clusters: &[ClusterSecret], not_found: Error) -> Result<(), Error> {
-        let exists = |subject: &str| {
-            let secret = |cluster: &ClusterSecret| format!("{}/{}", cluster.object.namespace, cluster.object.name);
-            clusters.iter().any(|cluster| secret(cluster) == subject)
-        };
-        let is_leftover = |token: &&ApiToken| {
-            let is_scoped = token.cluster.as_ref().is_some_and(|cluster| cluster.as_str() == name);
-            let mark = mark::of_ours(token, self.identity.as_deref(), false);
-            let here = format!("{}/", self.argo.namespace);
-            is_scoped && mark.is_some_and(|mark| mark.subject.starts_with(&here) && !exists(&mark.subject))
-        };
-        let leftovers: Vec<&ApiToken> = self.tokens.iter().filter(is_leftover).collect();
-        if leftovers.is_empty() {
-            return Err(not_found);
+    /// Ends what interrupted commands have left for a cluster: tokens that are in no Secret, and a backup Secret without a rotation.
+    async fn leftovers(
+        &self,
+        name: &str,
+        clusters: &[ClusterSecret],
+        found: Result<&ClusterSecret, Error>,
+    ) -> Result<(), Error> {
+        let surroundings = Surroundings::read(self.argo, self.identity.as_deref(), clusters).await?;
+        if surroundings.rotations.unknown {
+            let message = "cannot tell leftovers from tokens of a rotation in progress: no permission to list Leases";
+            return Err(Error::new(Kind::Forbidden, message));
         }
-        leftovers.iter().try_for_each(|token| self.require_unused(token))?;
+        let cluster = match &found {
+            Ok(_) => None,
+            Err(_) => self.cluster_called(name).await,
+        };
+        let of_cluster = cluster.as_ref().map(|id| self.rancher.server_of(id));
+        let of_cluster = of_cluster.and_then(|server| secret_name(server.as_str()).ok());
+        let of_found = found.as_ref().ok().map(|cluster| cluster.object.name.clone());
+        let secrets: Vec<String> = [Some(name.to_owned()), of_cluster, of_found]
+            .into_iter()
+            .flatten()
+            .collect();
+        let in_progress = |secret: &&String| surroundings.in_progress(secret);
+        if let (Err(_), Some(secret)) = (&found, secrets.iter().find(in_progress)) {
+            let rollback = self.hints.with_rancher("rollback", secret);
+            let message = format!("Secret {secret} was deleted, and its rotation is not finished");
+            return Err(Error::failed(message).hint(format!("{rollback} ends the rotation")));
+        }
+        let is_of =
+            |left: &Leftover<'_>| secrets.contains(&left.secret) || cluster.is_some() && left.token.cluster == cluster;
+        let now = self.argo.server.clock.now();
+        let tokens = surroundings.tokens(&self.tokens, now).into_iter().filter(is_of);
+        let tokens: Vec<&ApiToken> = tokens.map(|left| left.token).collect();
+        let backups = surroundings.backups();
+        let backups = backups.filter(|(_, secret)| secrets.iter().any(|of| of == secret));
+        let backups: Vec<_> = backups.map(|(backup, _)| backup).collect();
+        if tokens.is_empty() && backups.is_empty() {
+            return found.map(|_| self.ui.status(format!("Nothing is left over for cluster {name}.")));
+        }
+        tokens.iter().try_for_each(|token| self.require_unused(token))?;
         if self.remove.dry_run {
-            for token in leftovers {
+            for token in tokens {
                 self.ui
                     .out(format!("token/{} would be revoked: it is in no Secret", token.name));
             }
+            for backup in backups {
+                self.ui.out(format!("secret/{} would be deleted", backup.object.name));
+            }
             return Ok(());
         }
-        let names: Vec<&str> = leftovers.iter().map(|token| token.name.as_str()).collect();
+        let names = tokens.iter().map(|token| token.name.as_str());
+        let names: Vec<&str> = names
+            .chain(backups.iter().map(|backup| backup.object.name.as_str()))
+            .collect();
         let question = format!(
-            "The tokens for cluster {name} that are in no Secret will be revoked: {}.",
+            "What interrupted commands have left for cluster {name} will be revoked or deleted: {}.",
             names.join(", ")
         );
         self.ui.require_confirmation(&question, self.remove.yes).await?;
         let _hold = self.ui.hold();
-        for token in leftovers {
+        for token in tokens {
             self.revoke(token).await?;
         }
+        for backup in backups {
+            let deleted = backup.delete(&self.argo.server.client).await;
+            deleted.map_err(|error| resumable(of_argocd(error)))?;
+            self.ui.out(format!("secret/{} deleted", backup.object.name));
+        }
         Ok(())
+    }
+
+    /// The cluster of this id or display name. Its Secret is gone, so that only Rancher knows the name.
+    async fn cluster_called(&self, name: &str) -> Option<ClusterId> {
+        let known = api_token::find_cluster(&self.rancher.client, name).await;
+        known.map(|cluster| cluster.id).or_else(|_| name.parse()).ok()
     }
 
     /// Refuses to revoke a leftover token that is still used.
@@ -297,12 +405,16 @@ impl RemoveCommand<'_> {
             return Err(Error::failed(own_login(token)));
         }
         let recent = mark::recent_use(token, self.argo.server.clock.now());
-        let Some(ago) = recent.filter(|_| !self.remove.force.contains(&IN_USE)) else {
+        let Some(recent) = recent.filter(|_| !self.remove.force.contains(&IN_USE)) else {
             return Ok(());
         };
-        let message = format!("token {} is in no Secret here, but was used {ago} ago", token.name);
+        let message = format!("token {} is in no Secret here, but {recent}", token.name);
         Err(Error::failed(message).hint("find out what uses it; --force=in-use revokes it anyway"))
     }
+}
+
+fn resumable(error: Error) -> Error {
+    error.hint("run the same command again to finish the removal")
 }
 
 fn own_login(token: &ApiToken) -> String {

@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use cli::ExitCode;
-use cli::app::{Context, GlobalFlags};
+use cli::app::{Context, DryRun, GlobalFlags};
 use cli::rotation::Verb;
 use cli::rotation::results::{Results, exit};
-use client::error::Error;
+use client::error::{Error, Kind};
 
 use super::run::{Command, Common};
 use crate::connections::Argo;
 use crate::controller::ClusterController;
 use crate::controller::fleet::Fleet;
-use crate::report;
+use crate::hints::Hints;
+use crate::{leftovers, report};
 
 /// The flags of `kubectl argocd-rancher rollback`.
 #[derive(clap::Args, Clone, Debug)]
@@ -39,7 +40,7 @@ Examples:
   # Print the plan
   kubectl argocd-rancher rollback staging --rancher-context rancher --dry-run
 
-A rollback is possible until the old token is revoked. After that a rotation can only be finished. If the old token expires before the rollback, the new one stays in use.
+A rollback is possible until the old token is revoked. After that a rotation can only be finished. If the old token expires before the rollback, the new one stays in use. If the cluster Secret was deleted, the rollback only revokes the new token.
 
 Exit codes: 0 rolled back, or nothing to do (3 with --exit-code), 1 failed, 2 usage, 4 pending, 5 held, 130 interrupted.";
 
@@ -50,10 +51,19 @@ pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Cont
     let (ui, common) = (&context.ui, &rollback.common);
     let argo = Argo::open(global, &context.environment)?;
     let rancher = common.rancher.require(&argo, global, context).await?;
+    let hints = Hints::new(&common.rancher, global, &argo.namespace);
     let fleet = Fleet::survey(argo, rancher).await?;
-    let cluster = super::find_cluster(&fleet.clusters, &rollback.target)?;
+    let found = super::find_cluster(&fleet.clusters, &rollback.target, &hints);
+    let deleted = match &found {
+        Err(error) if error.kind == Kind::NotFound => fleet.deleted(&rollback.target).await?,
+        _ => None,
+    };
+    let cluster = match &deleted {
+        Some(deleted) => deleted,
+        None => found?,
+    };
     let longest = LONGEST.try_into().map_err(|error| Error::usage(format!("{error}")))?;
-    let options = common.options(longest);
+    let options = common.options(longest, hints.clone());
     let results = Results::new(ui, &common.run, true)?;
     let command = Command {
         verb: Verb::Rollback,
@@ -66,5 +76,10 @@ pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Cont
     let (result, ended) = Box::pin(command.on(&controller, &target)).await;
     let nothing_to_do = result.outcome == "nothing-to-do";
     results.print(&[result]);
+    if deleted.is_some() && ended.is_ok() && !nothing_to_do && common.run.dry_run == DryRun::None {
+        let remove = hints.with_flag("remove", &cluster.object.name, leftovers::FLAG);
+        ui.warn("the cluster Secret was deleted, and the old token is still valid");
+        ui.hint(format!("{remove} revokes it"));
+    }
     exit(ended, nothing_to_do, rollback.exit_code)
 }

@@ -12,7 +12,8 @@ use cli::rotation::several::{self, Each};
 use cli::rotation::{Target, Verb};
 use client::duration;
 use client::error::Error;
-use rancher::api_token::{Credential, Lifetime};
+use k8s_openapi::jiff::Timestamp;
+use rancher::api_token::{ApiToken, Expiry, Lifetime};
 use tokio::time::Instant;
 
 use super::run::{Command, Common};
@@ -21,8 +22,10 @@ use crate::connections::{self, ARGOCD, Argo};
 use crate::controller::check;
 use crate::controller::fleet::Fleet;
 use crate::controller::{ClusterController, Options};
+use crate::hints::Hints;
 use crate::report::{self, LeasedRotation};
 use crate::rotation::ArgocdRancher;
+use crate::token_facts::TokenFacts;
 
 /// The flags of `kubectl argocd-rancher rotate`.
 #[derive(clap::Args, Clone, Debug)]
@@ -36,7 +39,7 @@ pub(crate) struct Rotate {
     #[arg(long, conflicts_with = "targets")]
     pub all: bool,
 
-    /// Only clusters whose token has expired, expires within DURATION, or has no known expiry
+    /// Only clusters with a token of this user that has expired, expires within DURATION, or has no known expiry
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub within: Option<Duration>,
 
@@ -86,15 +89,16 @@ pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context)
     let results = Results::new(ui, &common.run, rotate.targets.len() == 1)?;
     let argo = Argo::open(global, &context.environment)?;
     let rancher = common.rancher.require(&argo, global, context).await?;
+    let hints = Hints::new(&common.rancher, global, &argo.namespace);
     let fleet = Fleet::survey(argo, rancher).await?;
-    let clusters = rotate.clusters(&fleet, context).await?;
+    let clusters = rotate.clusters(&fleet, context, &hints).await?;
     if !common.force.contains(&check::USE) {
         fleet.await_metrics(&clusters).await;
     }
     let options = Options {
         keep_old: rotate.keep_old,
         unscoped: rotate.unscoped,
-        ..common.options(rotate.ttl)
+        ..common.options(rotate.ttl, hints)
     };
     if options.unscoped {
         ui.warn(connections::UNSCOPED);
@@ -149,7 +153,7 @@ impl Rotate {
             all.push(Each::new(command.job(controller, target, Some(controller.name()))));
         }
         let print = |each: &Each<'_, ClusterController<'_>>| {
-            command.results.print_one(each.target, &each.result, each.ended.is_ok())
+            command.results.print_one(each.target, &each.result, each.ended.is_ok());
         };
         let parallelism = self.several.parallelism(false);
         let yes = self.common.run.yes;
@@ -161,7 +165,12 @@ impl Rotate {
     }
 
     /// The selected clusters, each once: the named ones, or all of this Rancher. With --within only those that are due.
-    async fn clusters<'a>(&self, fleet: &'a Fleet, context: &Context) -> Result<Vec<&'a ClusterSecret>, Error> {
+    async fn clusters<'a>(
+        &self,
+        fleet: &'a Fleet,
+        context: &Context,
+        hints: &Hints,
+    ) -> Result<Vec<&'a ClusterSecret>, Error> {
         let mut chosen: Vec<&ClusterSecret> = Vec::new();
         if self.targets.is_empty() {
             let here = |cluster: &&ClusterSecret| fleet.rancher.serves(cluster);
@@ -174,36 +183,119 @@ impl Rotate {
             }
         }
         for name in &self.targets {
-            let cluster = super::find_cluster(&fleet.clusters, name)?;
+            let cluster = super::find_cluster(&fleet.clusters, name, hints)?;
             if chosen.iter().all(|known| known.object.name != cluster.object.name) {
                 chosen.push(cluster);
             }
         }
         match self.within {
-            Some(within) => due(chosen, within, fleet).await,
+            Some(within) => self.due(chosen, within, fleet, context).await,
             None => Ok(chosen),
         }
     }
+
+    /// The clusters with a rotation in progress, and those with a token of this user that may not be valid until the end of this time.
+    async fn due<'a>(
+        &self,
+        clusters: Vec<&'a ClusterSecret>,
+        within: Duration,
+        fleet: &'a Fleet,
+        context: &Context,
+    ) -> Result<Vec<&'a ClusterSecret>, Error> {
+        let argo = &fleet.argo;
+        let tokens = fleet.tokens(Instant::now()).await?;
+        let rotations = LeasedRotations::<ArgocdRancher>::read(&argo.server, Some(&argo.namespace), ARGOCD).await?;
+        let by = argo.server.clock.now().saturating_add(within);
+        let by = by.map_err(|_| Error::usage("the value of --within is too long"))?;
+        let mut due = Vec::new();
+        let mut others = 0;
+        for cluster in clusters {
+            let object = &cluster.object;
+            let rotation = rotations.of(&object.namespace, &object.name);
+            match is_due(cluster, &tokens, &fleet.user.id, by) {
+                _ if rotation.is_some_and(LeasedRotation::in_progress) => due.push(cluster),
+                Due::Yes => due.push(cluster),
+                Due::No => {}
+                // Only its owner can revoke it.
+                Due::OfAnotherUser { expires } if self.keep_old && expires => due.push(cluster),
+                Due::OfAnotherUser { .. } => others += 1,
+            }
+        }
+        if others > 0 && !self.keep_old {
+            let user = &fleet.user.id;
+            let skipping = format!("Skipping {others} clusters whose token is not known to be one of user {user}.");
+            context.ui.status(skipping);
+        }
+        Ok(due)
+    }
 }
 
-/// The clusters whose token is unknown or not valid until the end of this time, and those with a rotation in progress.
-async fn due<'a>(
-    clusters: Vec<&'a ClusterSecret>,
-    within: Duration,
-    fleet: &'a Fleet,
-) -> Result<Vec<&'a ClusterSecret>, Error> {
-    let argo = &fleet.argo;
-    let tokens = fleet.tokens(Instant::now()).await?;
-    let rotations = LeasedRotations::<ArgocdRancher>::read(&argo.server, Some(&argo.namespace), ARGOCD).await?;
-    let by = argo.server.clock.now().saturating_add(within);
-    let by = by.map_err(|_| Error::usage("the value of --within is too long"))?;
-    let is_due = |cluster: &&ClusterSecret| {
-        let object = &cluster.object;
-        let rotation = rotations.of(&object.namespace, &object.name);
-        let token = cluster.token().map(|value| Credential::of(&value));
-        let token = token.as_ref().and_then(Credential::api_token);
-        let token = tokens.iter().find(|known| Some(&known.name) == token);
-        rotation.is_some_and(LeasedRotation::in_progress) || token.is_none_or(|token| !token.is_valid(by))
+/// Whether a token is to be rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Yes,
+    No,
+    /// It belongs to another user, or its owner is unknown.
+    OfAnotherUser {
+        /// It may not be valid until the end of the time.
+        expires: bool,
+    },
+}
+
+/// By what Rancher says about the token of this cluster, or else by the note on its Secret.
+fn is_due(cluster: &ClusterSecret, tokens: &[ApiToken], user: &str, by: Timestamp) -> Due {
+    let facts = TokenFacts::of(cluster, cluster.token().as_ref(), Some(tokens), Some(user));
+    let ends = match facts.listed {
+        Some(token) => !token.is_valid(by),
+        None => match facts.expiry {
+            Some(Expiry::Never) => false,
+            Some(Expiry::At(at)) => at <= by,
+            Some(Expiry::Unknown) | None => true,
+        },
     };
-    Ok(clusters.into_iter().filter(is_due).collect())
+    match facts.owner.as_deref() {
+        Some(owner) if owner == user && (ends || facts.revoked) => Due::Yes,
+        Some(owner) if owner == user => Due::No,
+        _ => Due::OfAnotherUser { expires: ends },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    use super::*;
+    use crate::{fixtures, mark};
+
+    const TOKEN: &str = "token-x7k2p";
+
+    fn noted(user: &str, expires: &str) -> ClusterSecret {
+        let mut cluster = fixtures::cluster("one", &fixtures::config(TOKEN), ObjectMeta::default());
+        for (key, value) in [
+            (mark::TOKEN, TOKEN),
+            (mark::TOKEN_USER, user),
+            (mark::TOKEN_EXPIRES, expires),
+        ] {
+            cluster.annotations.insert(key.into(), value.into());
+        }
+        cluster
+    }
+
+    #[test]
+    fn only_tokens_of_this_user_are_due_and_the_note_on_the_secret_counts() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let by = at("2026-12-22T12:00:00Z");
+        let due = |cluster: &ClusterSecret, tokens: &[ApiToken]| is_due(cluster, tokens, "u-me", by);
+        let listed = |expires: &str| fixtures::api_token(TOKEN, Expiry::At(at(expires)));
+        let (soon, late) = ("2026-12-01T12:00:00Z", "2027-02-22T12:00:00Z");
+        assert_eq!(due(&noted("u-me", soon), &[listed(soon)]), Due::Yes);
+        assert_eq!(due(&noted("u-me", late), &[listed(late)]), Due::No);
+        // It was revoked.
+        assert_eq!(due(&noted("u-me", late), &[]), Due::Yes);
+        assert_eq!(due(&noted("u-other", late), &[]), Due::OfAnotherUser { expires: false });
+        assert_eq!(due(&noted("u-other", soon), &[]), Due::OfAnotherUser { expires: true });
+        let by_hand = fixtures::cluster("one", &fixtures::config(TOKEN), ObjectMeta::default());
+        assert_eq!(due(&by_hand, &[]), Due::OfAnotherUser { expires: true });
+        assert_eq!(due(&by_hand, &[listed(soon)]), Due::Yes);
+    }
 }

@@ -11,7 +11,9 @@ use engine::rotation::Check;
 use rancher::api_token::Lifetime;
 
 use crate::connections::RancherFlags;
+use crate::controller::check;
 use crate::controller::{ClusterController, Options};
+use crate::hints::Hints;
 use crate::rotation::ArgocdRancher;
 
 /// The flags of both.
@@ -40,8 +42,9 @@ pub(crate) struct Common {
 
 impl Common {
     /// The options of a run with a new token of this lifetime.
-    pub(super) fn options(&self, ttl: Lifetime) -> Options {
+    pub(super) fn options(&self, ttl: Lifetime, hints: Hints) -> Options {
         Options {
+            hints,
             ttl,
             grace: self.grace,
             timeout: self.timeout,
@@ -91,7 +94,7 @@ impl Command<'_> {
             plan_is_data: self.results.plan_is_data(),
             among,
             force_lock: forces(Check::LOCK),
-            force_journal: forces(Check::JOURNAL),
+            force_journal: forces(check::JOURNAL),
         }
     }
 }

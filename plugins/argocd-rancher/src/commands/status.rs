@@ -14,6 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
 use crate::connections::{Argo, RancherFlags};
+use crate::hints::Hints;
 use crate::inventory::Inventory;
 use crate::mark::API_VERSION;
 use crate::report::{self, LeasedRotation};
@@ -73,8 +74,9 @@ pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context)
     let argo = Argo::open(global, &context.environment)?;
     let rancher = status.rancher.open(&argo, global, context).await?;
     let inventory = Inventory::read(&argo, rancher.as_ref(), context).await?;
-    let cluster = super::find_cluster(&inventory.clusters, &status.target)?;
-    let lease = report::lease(cluster);
+    let hints = Hints::new(&status.rancher, global, &argo.namespace);
+    let cluster = super::find_cluster(&inventory.clusters, &status.target, &hints)?;
+    let lease = report::lease(&cluster.object.namespace, &cluster.object.name);
     let rotation = leases::of::<ArgocdRancher>(&argo.server, &lease).await?;
     let commands = status.rancher.commands(&cluster.object.name, global);
     let now = argo.server.clock.now();

@@ -1,12 +1,18 @@
 //! `kubectl argocd-rancher verify`: verifies that the token of a cluster Secret works, as Argo CD uses it.
 
-use argocd::{ClusterSecret, connection, lookup};
+use std::collections::BTreeMap;
+
+use argocd::connection::{self, Connection};
+use argocd::rights::SyncAccess;
+use argocd::{ClusterConfig, ClusterSecret, ServerUrl, lookup};
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
 use cli::rotation::leases::LeasedRotations;
 use client::error::Error;
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use client::secret::Secret;
+use futures::stream::{self, StreamExt as _};
+use k8s_openapi::jiff::Timestamp;
 use rancher::ClusterId;
 use serde::Serialize;
 
@@ -14,10 +20,13 @@ use super::DocumentList;
 use crate::address::RancherAddress as _;
 use crate::connections::{ARGOCD, Argo, Rancher, RancherFlags};
 use crate::controller::{BLIND, SYNC_FAILED};
-use crate::mark;
+use crate::hints::Hints;
+use crate::inventory::OwnTokens;
 use crate::report::Part;
 use crate::rotation::ArgocdRancher;
 use crate::token_check::{CheckResult, CheckStatus, TokenCheck};
+use crate::token_facts::TokenFacts;
+use crate::{mark, remedy};
 
 /// How many clusters are verified in parallel: a disconnected agent takes half a minute.
 const PARALLEL: usize = 8;
@@ -47,7 +56,7 @@ Examples:
   # Print the result for a script
   kubectl argocd-rancher verify c-x7k2p -o jsonpath='{.items[0].proven}'
 
-Nothing is changed. A disconnected agent takes Rancher half a minute to report.
+Nothing is changed. A disconnected agent takes Rancher half a minute to report. With --rancher-context, the result says more about a token that Rancher rejects.
 
 Exit codes: 0 proven, 1 not proven.";
 
@@ -59,26 +68,43 @@ struct TokenVerification {
     cluster: ClusterId,
     token: Option<String>,
     proven: bool,
+    /// What a sync may change. `null`: unknown.
+    sync: Option<SyncAccess>,
     checks: Vec<CheckResult>,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
 }
 
 pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(verify.output.as_ref(), "verify")?;
     let argo = Argo::open(global, &context.environment)?;
+    let hints = Hints::new(&verify.rancher, global, &argo.namespace);
     let rancher = verify.rancher.open(&argo, global, context).await?;
-    let (clusters, rotations) = futures::try_join!(
+    let (clusters, rotations, own_tokens, connections) = futures::join!(
         argo.clusters(),
-        LeasedRotations::<ArgocdRancher>::read(&argo.server, Some(&argo.namespace), ARGOCD)
-    )?;
+        LeasedRotations::<ArgocdRancher>::read(&argo.server, Some(&argo.namespace), ARGOCD),
+        OwnTokens::read(rancher.as_ref()),
+        connection::read(&argo.server.client, &argo.namespace),
+    );
+    let clusters = clusters?;
     let targets = verify.targets.iter();
-    let targets = targets.map(|name| super::find_cluster(&clusters, name));
+    let targets = targets.map(|name| super::find_cluster(&clusters, name, &hints));
     let targets = targets.collect::<Result<Vec<_>, _>>()?;
+    let command = VerifyCommand {
+        argo: &argo,
+        rancher: rancher.as_ref(),
+        clusters: &clusters,
+        rotations: rotations?,
+        own_tokens: own_tokens?,
+        connections: connections.ok().flatten().unwrap_or_default(),
+        hints: &hints,
+        now: argo.server.clock.now(),
+    };
     // A vector: futures that borrow from a closure's argument are not `Send`.
-    let verifications: Vec<_> = targets
-        .into_iter()
-        .map(|cluster| one(&argo, rancher.as_ref(), cluster, &clusters, &rotations))
-        .collect();
-    let items: Vec<TokenVerification> = stream::iter(verifications).buffered(PARALLEL).try_collect().await?;
+    let verifications: Vec<_> = targets.into_iter().map(|cluster| command.one(cluster)).collect();
+    let items: Vec<Option<TokenVerification>> = stream::iter(verifications).buffered(PARALLEL).collect().await;
+    let items: Vec<TokenVerification> = items.into_iter().flatten().collect();
     let all_proven = items.iter().all(|item| item.proven);
     let document = DocumentList::new("ArgoCDClusterVerificationList", items);
     match format {
@@ -88,72 +114,180 @@ pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context)
     Ok(if all_proven { ExitCode::Done } else { ExitCode::Failed })
 }
 
-async fn one(
-    argo: &Argo,
-    rancher: Option<&Rancher>,
-    cluster: &ClusterSecret,
-    clusters: &[ClusterSecret],
-    rotations: &LeasedRotations<ArgocdRancher>,
-) -> Result<TokenVerification, Error> {
-    let token = cluster.token();
-    let mut checks = vec![secret(cluster, clusters)];
-    let object = &cluster.object;
-    if let Some(part) = rotations.of(&object.namespace, &object.name).and_then(Part::of) {
-        let why = format!("not called: {part}, and the call could be mistaken for one of Argo CD");
-        checks.push(CheckResult::new("rancher", CheckStatus::Unknown, why));
-    } else if let (Ok(config), Some(token)) = (&cluster.config, &token) {
-        let results = TokenCheck::of(cluster, config, token).run(argo, rancher).await?;
-        checks.extend(results.checks());
-    }
-    let is_called = checks.len() > 1;
-    // A good connection state proves nothing, because Argo CD reports it for hours after a token was revoked. A bad one does.
-    checks.extend(connection_state(argo, cluster).await);
-    let (_, id) = cluster.server.require_rancher()?;
-    Ok(TokenVerification {
-        secret: object.name.clone(),
-        cluster_name: cluster.name.clone(),
-        cluster: id,
-        token: token.as_ref().map(mark::token_name),
-        proven: is_called && checks.iter().all(|check| check.status == CheckStatus::Passed),
-        checks,
-    })
+/// What is the same for every cluster of one command.
+struct VerifyCommand<'a> {
+    argo: &'a Argo,
+    rancher: Option<&'a Rancher>,
+    clusters: &'a [ClusterSecret],
+    rotations: LeasedRotations<ArgocdRancher>,
+    own_tokens: Option<OwnTokens>,
+    /// The connection state that Argo CD reports, if it can be read.
+    connections: BTreeMap<ServerUrl, Connection>,
+    hints: &'a Hints,
+    now: Timestamp,
 }
 
-fn secret(cluster: &ClusterSecret, clusters: &[ClusterSecret]) -> CheckResult {
-    let name = &cluster.object.name;
-    let mut wrong = cluster.flaws();
-    let config = cluster.config.as_ref();
-    if config.is_ok_and(|config| config.bearer_token().is_none() && config.flaws().is_empty()) {
-        wrong.push(mark::NO_BEARER_TOKEN.to_owned());
-    }
-    let duplicates = lookup::duplicates(clusters);
-    let duplicates = duplicates.iter().filter(|duplicate| duplicate.secrets.contains(name));
-    wrong.extend(duplicates.map(ToString::to_string));
-    if !wrong.is_empty() {
-        let message = format!("Secret {name}: {}", wrong.join("; "));
-        return CheckResult::new("secret", CheckStatus::Failed, message);
-    }
-    let token = cluster.token();
-    let token = token.as_ref().map_or_else(String::new, mark::token_name);
-    CheckResult::new("secret", CheckStatus::Passed, format!("Secret {name} holds {token}"))
+/// The results of the calls with a token.
+#[derive(Default)]
+struct Called {
+    checks: Vec<CheckResult>,
+    sync: Option<SyncAccess>,
+    hint: Option<String>,
 }
 
-/// The connection state that Argo CD reports, if it can be read.
-async fn connection_state(argo: &Argo, cluster: &ClusterSecret) -> Option<CheckResult> {
-    let states = connection::read(&argo.server.client, &argo.namespace).await.ok()??;
-    let state = states.get(&cluster.server)?;
-    let kinds = state
-        .kinds
-        .map_or_else(String::new, |kinds| format!(", and watches {kinds} kinds"));
-    let check = |status, message| CheckResult::new("argocd", status, message);
-    Some(match (state.connected?, state.kinds) {
-        (true, Some(0)) => check(CheckStatus::Failed, BLIND.to_owned()),
-        (true, _) => check(
-            CheckStatus::Passed,
-            format!("Argo CD reports that it is connected{kinds}"),
+impl VerifyCommand<'_> {
+    /// `None`: it is not reached through Rancher.
+    async fn one(&self, cluster: &ClusterSecret) -> Option<TokenVerification> {
+        let (_, id) = cluster.server.rancher()?;
+        let token = cluster.token();
+        let (secret, of_secret) = self.secret(cluster, &id);
+        let called = self.call(cluster, &id, token.as_ref()).await;
+        let is_called = !called.checks.is_empty();
+        // A good connection state proves nothing, because Argo CD reports it for hours after a token was revoked. A bad one does.
+        let (argocd, of_argocd) = self.connection_state(cluster).unzip();
+        let checks: Vec<CheckResult> = std::iter::once(secret).chain(called.checks).chain(argocd).collect();
+        // Argo CD can be meant to watch only.
+        let is_passed = |check: &CheckResult| check.status == CheckStatus::Passed || check.name == SYNC;
+        Some(TokenVerification {
+            secret: cluster.object.name.clone(),
+            cluster_name: cluster.name.clone(),
+            cluster: id,
+            token: token.as_ref().map(mark::token_name),
+            proven: is_called && checks.iter().all(is_passed),
+            sync: called.sync,
+            checks,
+            hint: of_secret.or(called.hint).or(of_argocd.flatten()),
+        })
+    }
+
+    async fn call(&self, cluster: &ClusterSecret, id: &ClusterId, token: Option<&Secret>) -> Called {
+        let object = &cluster.object;
+        if let Some(part) = self.rotations.of(&object.namespace, &object.name).and_then(Part::of) {
+            let why = format!("not called: {part}, and the call could be mistaken for one of Argo CD");
+            let status = self.hints.command("status", &object.name);
+            return Called {
+                checks: vec![CheckResult::new("rancher", CheckStatus::Unknown, why)],
+                hint: Some(format!("{status} prints the commands that resume it or roll it back")),
+                ..Called::default()
+            };
+        }
+        let (Ok(config), Some(token)) = (&cluster.config, token) else {
+            return Called::default();
+        };
+        // The check of the Secret says what is wrong.
+        if !config.flaws().is_empty() {
+            return Called::default();
+        }
+        match self.call_with(cluster, id, config, token).await {
+            Ok(called) => called,
+            // One bad Secret does not end the command.
+            Err(error) => Called {
+                checks: vec![CheckResult::new("rancher", CheckStatus::Unknown, error.message)],
+                hint: Some(self.hints.repair(&object.name)),
+                ..Called::default()
+            },
+        }
+    }
+
+    async fn call_with(
+        &self,
+        cluster: &ClusterSecret,
+        id: &ClusterId,
+        config: &ClusterConfig,
+        token: &Secret,
+    ) -> Result<Called, Error> {
+        let check = TokenCheck::of(cluster, config, token);
+        let results = check.run(self.argo, self.rancher).await?;
+        let mut called = Called {
+            checks: results.checks(),
+            hint: remedy::of_results(cluster, id, &results, self.hints),
+            sync: None,
+        };
+        if results.rancher.is_rejected() {
+            let own = self.own_tokens.as_ref();
+            let tokens = own.and_then(|own| own.of(cluster));
+            let facts = TokenFacts::of(cluster, Some(token), tokens, own.map(|own| own.user.as_str()));
+            let of = (cluster, id, config);
+            if let Some(cause) = remedy::cause(self.argo, self.rancher, of, token, &facts, self.now).await {
+                let message = format!("Rancher rejects it: {cause}");
+                called.checks = vec![CheckResult::new("rancher", CheckStatus::Failed, message)];
+            }
+        } else if results.missing.is_some() {
+            let access = check.sync_access(self.argo, self.rancher).await;
+            called.checks.push(sync(&access));
+            called.sync = access.ok();
+        }
+        Ok(called)
+    }
+
+    /// Whether Argo CD can use the Secret, and what to do if not.
+    fn secret(&self, cluster: &ClusterSecret, id: &ClusterId) -> (CheckResult, Option<String>) {
+        let name = &cluster.object.name;
+        let mut wrong = cluster.flaws();
+        let mut hint = if cluster.flaws_besides_token().is_empty() {
+            remedy::replace(id, self.hints)
+        } else {
+            self.hints.repair(name)
+        };
+        let config = cluster.config.as_ref();
+        if config.is_ok_and(|config| config.bearer_token().is_none() && config.flaws().is_empty()) {
+            wrong.push(mark::NO_BEARER_TOKEN.to_owned());
+            hint = self.hints.repair(name);
+        }
+        let duplicates = lookup::duplicates(self.clusters);
+        let duplicates: Vec<_> = duplicates
+            .iter()
+            .filter(|duplicate| duplicate.secrets.contains(name))
+            .collect();
+        if wrong.is_empty() && !duplicates.is_empty() {
+            "delete or rename all but one of these Secrets".clone_into(&mut hint);
+        }
+        wrong.extend(duplicates.iter().map(ToString::to_string));
+        if !wrong.is_empty() {
+            let message = format!("Secret {name}: {}", wrong.join("; "));
+            return (CheckResult::new("secret", CheckStatus::Failed, message), Some(hint));
+        }
+        let token = cluster.token();
+        let token = token.as_ref().map_or_else(String::new, mark::token_name);
+        let message = format!("Secret {name} holds {token}");
+        (CheckResult::new("secret", CheckStatus::Passed, message), None)
+    }
+
+    /// The connection state that Argo CD reports, and what to do if it is bad.
+    fn connection_state(&self, cluster: &ClusterSecret) -> Option<(CheckResult, Option<String>)> {
+        let state = self.connections.get(&cluster.server)?;
+        let kinds = state
+            .kinds
+            .map_or_else(String::new, |kinds| format!(", and watches {kinds} kinds"));
+        let check = |status, message| CheckResult::new("argocd", status, message);
+        Some(match (state.connected?, state.kinds) {
+            (true, Some(0)) => (check(CheckStatus::Failed, BLIND.to_owned()), None),
+            (true, _) => {
+                let message = format!("Argo CD reports that it is connected{kinds}");
+                (check(CheckStatus::Passed, message), None)
+            }
+            (false, _) => {
+                let hint = format!("`argocd cluster get {}` says why", cluster.server);
+                (check(CheckStatus::Failed, SYNC_FAILED.to_owned()), Some(hint))
+            }
+        })
+    }
+}
+
+/// The name of the check of what a sync may change.
+const SYNC: &str = "sync";
+
+fn sync(access: &Result<SyncAccess, Error>) -> CheckResult {
+    let (status, message) = match access {
+        Ok(SyncAccess::Everything) => (CheckStatus::Passed, "its owner can create, patch and delete everything"),
+        Ok(SyncAccess::Some) => (
+            CheckStatus::Unknown,
+            "its owner can create some kinds only: the sync of any other kind fails",
         ),
-        (false, _) => check(CheckStatus::Failed, SYNC_FAILED.to_owned()),
-    })
+        Ok(SyncAccess::Nothing) => (CheckStatus::Failed, "its owner can create nothing: every sync fails"),
+        Err(error) => (CheckStatus::Unknown, error.message.as_str()),
+    };
+    CheckResult::new(SYNC, status, message)
 }
 
 fn print(context: &Context, items: &[TokenVerification]) {
@@ -163,10 +297,15 @@ fn print(context: &Context, items: &[TokenVerification]) {
             ui.out(check.line(ui));
         }
         let (secret, cluster) = (&item.secret, &item.cluster);
-        ui.out(if item.proven {
-            format!("proven: Argo CD can use cluster {cluster} with Secret {secret}")
-        } else {
-            format!("not proven: see the failed checks of cluster {cluster} with Secret {secret} above")
+        ui.out(match (item.proven, item.sync) {
+            (true, Some(SyncAccess::Nothing)) => {
+                format!("proven for watching only: Argo CD cannot sync to cluster {cluster} with Secret {secret}")
+            }
+            (true, _) => format!("proven: Argo CD can use cluster {cluster} with Secret {secret}"),
+            (false, _) => format!("not proven: see the failed checks of cluster {cluster} with Secret {secret} above"),
         });
+        if let Some(hint) = &item.hint {
+            ui.hint(hint);
+        }
     }
 }

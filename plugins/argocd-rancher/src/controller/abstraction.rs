@@ -49,16 +49,16 @@ pub(super) const DETAILS: &str = "kubectl-rotation.github.io/argocd-rancher-run"
 /// What a run leaves on the cluster Secret for a process that resumes it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct WrittenDetails {
+pub(crate) struct WrittenDetails {
     #[serde(flatten)]
-    pub(super) details: MarkDetails,
+    pub(crate) details: MarkDetails,
     /// When the token that is there was written, by the clock of Argo CD's API server.
     pub(super) placed_at: Option<Timestamp>,
 }
 
 impl WrittenDetails {
     /// Those on the cluster Secret, of whatever run.
-    pub(super) fn read(cluster: &ClusterSecret) -> Option<Self> {
+    pub(crate) fn read(cluster: &ClusterSecret) -> Option<Self> {
         serde_json::from_str(cluster.annotations.get(DETAILS)?).ok()
     }
 }
@@ -98,7 +98,9 @@ pub(super) struct Inputs<'a> {
     pub(super) issued_here: &'a BTreeMap<TokenName, Secret>,
     pub(super) same_rancher: bool,
     pub(super) watched: bool,
+    pub(super) use_forced: bool,
     pub(super) keep_old: bool,
+    pub(super) discard: bool,
 }
 
 impl Inputs<'_> {
@@ -118,9 +120,11 @@ impl Inputs<'_> {
             issued: self.issued(),
             new_accepted: Acceptance::NotAsked,
             watched: self.watched,
+            use_forced: self.use_forced,
             sync: ClusterSync::default(),
             own_calls_recorded: false,
             keep_old: self.keep_old,
+            discard: self.discard,
             secret,
         }
     }

@@ -62,7 +62,7 @@ impl ClusterController<'_> {
                 Request::Revoke(name.map_err(|_| Failure::Permanent(Error::failed("a token has an invalid name")))?)
             }
             Step::DeleteBackup => Request::DeleteBackup,
-            Step::Place { token, used, .. } => {
+            Step::Place { which, token, used } => {
                 let value = self.value_to_write(token.value)?;
                 let state = self.state();
                 let (snapshot, cluster, config) = read_last(state.snapshot.as_ref())?;
@@ -70,7 +70,11 @@ impl ClusterController<'_> {
                     details: run.record.details(used.clone()),
                     placed_at: Some(self.argo().server.clock.now()),
                 };
-                let write = marked(annotated(snapshot, token, &value), run, &written)?;
+                let mut write = annotated(snapshot, token, &value);
+                if let (Which::New, true, Some(old)) = (which, run.record.keep_old, &run.record.old.name) {
+                    write = mark::keeping(write, cluster, &old.0, &snapshot.tokens);
+                }
+                let write = marked(write, run, &written)?;
                 let config = config.clone().with_bearer(&value);
                 Request::Config(Box::new(cluster.clone()), Box::new(config), write)
             }
@@ -105,7 +109,7 @@ impl ClusterController<'_> {
 
     async fn delete_backup(&self) -> Result<(), Failure> {
         let read = self.read_backup().ok_or(Failure::Conflict)?;
-        let deleted = self.backup.delete(&read).await;
+        let deleted = read.delete(&self.argo().server.client).await;
         of_backup(deleted)
     }
 

@@ -23,4 +23,10 @@ pub(crate) const OWNER: Check = Check {
     help: "rotate the token of a Secret that a GitOps tool or controller owns",
 };
 
-pub(crate) const ALL: &[Check] = &[OFFLINE, RIGHTS, USE, OWNER, Check::LOCK, Check::JOURNAL];
+/// The journal can be resumed by this user.
+pub(crate) const JOURNAL: Check = Check {
+    name: "journal",
+    help: "discard a journal that cannot be read or resumed, or that belongs to another Rancher user",
+};
+
+pub(crate) const ALL: &[Check] = &[OFFLINE, RIGHTS, USE, OWNER, Check::LOCK, JOURNAL];

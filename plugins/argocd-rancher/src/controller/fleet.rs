@@ -4,15 +4,19 @@
 use std::time::Duration;
 
 use argocd::application::{self, Application};
-use argocd::{ClusterSecret, connection, lookup};
+use argocd::{ClusterConfig, ClusterSecret, connection, lookup, secret_name};
+use cli::rotation::leases;
 use client::error::Error;
 use client::secret::Secret;
 use rancher::api_token::{self, ApiToken};
+use rancher::{ClusterId, Observed};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::SCRAPE;
 use crate::connections::{Argo, RANCHER, Rancher, of_argocd};
+use crate::rotation::ArgocdRancher;
+use crate::{mark, report};
 
 /// Argo CD collects the metrics of its clusters every 30 s.
 const COLLECTION: Duration = Duration::from_secs(35);
@@ -69,16 +73,58 @@ impl Fleet {
         Ok(tokens)
     }
 
-    /// Whether an Application is deployed to this cluster: then Argo CD watches it.
-    pub(crate) fn is_watched(&self, cluster: &ClusterSecret) -> bool {
-        let mut applications = self.applications.iter().flatten();
-        applications.any(|application| application.points_at(cluster))
+    /// A cluster whose Secret was deleted during its rotation, by the name of the Secret or of the cluster in Rancher. It is rebuilt from
+    /// what the rotation has left, without a token. `None`: there is no such rotation.
+    pub(crate) async fn deleted(&self, name: &str) -> Result<Option<ClusterSecret>, Error> {
+        let known = api_token::find_cluster(&self.rancher.client, name).await;
+        let id = known.map(|cluster| cluster.id).or_else(|_| name.parse()).ok();
+        let of_id = id.map(|id| self.rancher.server_of(&id));
+        let of_id = of_id.and_then(|server| secret_name(server.as_str()).ok());
+        for secret in [Some(name.to_owned()), of_id].into_iter().flatten() {
+            let lease = report::lease(&self.argo.namespace, &secret);
+            let rotation = leases::of::<ArgocdRancher>(&self.argo.server, &lease).await?;
+            if rotation.is_some_and(|rotation| rotation.in_progress()) {
+                return self.rebuilt(&secret).await.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn rebuilt(&self, secret: &str) -> Result<ClusterSecret, Error> {
+        let tokens = self.tokens(Instant::now()).await?;
+        let subject = format!("{}/{secret}", self.argo.namespace);
+        let is_of = |token: &&ApiToken| {
+            let mark = mark::of_ours(token, self.identity.as_deref(), false);
+            mark.is_some_and(|mark| mark.subject == subject)
+        };
+        let scope = tokens.iter().filter(is_of).find_map(|token| token.cluster.clone());
+        // A token without a scope is for this cluster only.
+        let local = || "local".parse::<ClusterId>();
+        let id = scope
+            .map_or_else(local, Ok)
+            .map_err(|error| Error::failed(error.to_string()))?;
+        let object = Observed {
+            namespace: self.argo.namespace.clone(),
+            name: secret.to_owned(),
+            uid: String::new(),
+            resource_version: String::new(),
+        };
+        let config = ClusterConfig::default().with_ca(self.rancher.ca().await?.as_deref());
+        Ok(ClusterSecret::placeholder(object, self.rancher.server_of(&id), config))
+    }
+
+    /// Whether an Application is deployed to this cluster: then Argo CD watches it. `None`: unknown, without the permission to list
+    /// Applications.
+    pub(crate) fn is_watched(&self, cluster: &ClusterSecret) -> Option<bool> {
+        let applications = self.applications.as_ref()?;
+        Some(applications.iter().any(|application| application.points_at(cluster)))
     }
 
     /// Waits until the metrics of Argo CD contain the watched ones of these clusters. They lack a cluster that was added just now.
     pub(crate) async fn await_metrics(&self, clusters: &[&ClusterSecret]) {
         let begun = Instant::now();
-        let watched: Vec<_> = clusters.iter().filter(|cluster| self.is_watched(cluster)).collect();
+        let is_watched = |cluster: &&&ClusterSecret| self.is_watched(cluster) == Some(true);
+        let watched: Vec<_> = clusters.iter().filter(is_watched).collect();
         while !watched.is_empty() && begun.elapsed() < COLLECTION {
             match connection::read(&self.argo.server.client, &self.argo.namespace).await {
                 Ok(Some(metrics)) if watched.iter().any(|cluster| !metrics.contains_key(&cluster.server)) => {

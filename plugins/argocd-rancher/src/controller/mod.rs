@@ -27,9 +27,11 @@ use rancher::api_token::{ApiToken, Lifetime, TokenName};
 use tokio::time::Instant;
 
 use self::abstraction::Snapshot;
+pub(crate) use self::abstraction::WrittenDetails;
 use self::fleet::Fleet;
 use crate::backup::BackupSecret;
 use crate::connections::{ARGOCD, Argo};
+use crate::hints::Hints;
 use crate::mark;
 use crate::report;
 use crate::rotation::ArgocdRancher;
@@ -42,12 +44,14 @@ const SCRAPE: Duration = Duration::from_secs(2);
 
 /// With `resource.respectRBAC`, after a token was rejected at a bad moment (seen on Argo CD 3.5.1).
 pub(crate) const BLIND: &str = "Argo CD reports that it is connected, but watches nothing in the cluster; to refresh it, \
-    `kubectl annotate --overwrite` the Secret with argocd.argoproj.io/refresh=<current time, RFC 3339>";
+    set annotation argocd.argoproj.io/refresh on the Secret to the current time (RFC 3339)";
 /// Argo CD reports that it is not connected.
 pub(crate) const SYNC_FAILED: &str = "Argo CD's last sync of the cluster failed";
 
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
+    /// The commands that hints print.
+    pub(crate) hints: Hints,
     /// How long a new token is to be valid; Rancher may grant less.
     pub(crate) ttl: Lifetime,
     /// How long the cluster Secret is watched before the old token is revoked.

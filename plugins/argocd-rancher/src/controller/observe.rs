@@ -52,8 +52,10 @@ impl ClusterController<'_> {
             argocd: self.fleet.identity.as_deref(),
             issued_here: &state.issued,
             same_rancher: cluster.is_none_or(|cluster| self.fleet.rancher.serves(cluster)),
-            watched: !self.forces(check::USE) && self.fleet.is_watched(self.cluster),
+            watched: !self.forces(check::USE) && self.fleet.is_watched(self.cluster).unwrap_or(true),
+            use_forced: self.forces(check::USE),
             keep_old: self.options.keep_old,
+            discard: self.forces(check::JOURNAL),
         };
         inputs.observed()
     }
@@ -178,6 +180,10 @@ impl ClusterController<'_> {
         let (Ok(config), Some(token)) = (&cluster.config, cluster.token()) else {
             return Ok(Acceptance::NotAsked);
         };
+        // The preflight says what is wrong.
+        if !config.flaws().is_empty() {
+            return Ok(Acceptance::NotAsked);
+        }
         let value = token.fingerprint();
         let is_known = |surveyed: &Surveyed| surveyed.value == value && abstraction::is_fresh(surveyed.at.elapsed());
         if !self.state().surveyed.as_ref().is_some_and(is_known) {

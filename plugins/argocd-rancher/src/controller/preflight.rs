@@ -14,9 +14,10 @@ use rancher::api_token::proof::CallResult;
 use super::abstraction::{self, Snapshot};
 use super::{ClusterController, SYNC_FAILED, check, fleet};
 use crate::address::RancherAddress as _;
-use crate::mark;
+use crate::hints::Hints;
 use crate::rotation::observed::{ClusterSync, Observed};
 use crate::token_check::TokenResults;
+use crate::{mark, remedy};
 
 /// A token with a shorter validity than this would count as about to expire most of the time.
 const SHORT: Duration = Duration::from_mins(15);
@@ -26,9 +27,10 @@ impl ClusterController<'_> {
     pub(super) async fn blockers(&self, seen: &Observed, snapshot: &Snapshot) -> Result<Vec<Blocker>, Error> {
         let Some(cluster) = &snapshot.cluster else {
             let name = &self.cluster.object.name;
+            let list = self.options.hints.command("list", "");
             return Ok(vec![Blocker::new(
                 format!("Secret {name} not found"),
-                "`kubectl argocd-rancher list` prints the Secrets that exist",
+                format!("{list} prints the Secrets that exist"),
             )]);
         };
         let mut all = self.of_cluster(seen, cluster);
@@ -41,11 +43,12 @@ impl ClusterController<'_> {
     }
 
     fn of_cluster(&self, seen: &Observed, cluster: &ClusterSecret) -> Vec<Blocker> {
-        let mut all = of_secret(cluster);
+        let hints = &self.options.hints;
+        let mut all = of_secret(cluster, hints);
         all.extend(self.fleet.duplicate(cluster).map(|duplicate| {
             Blocker::new(
                 duplicate,
-                "Argo CD writes to either of them: delete all but one, then run `kubectl argocd-rancher verify` for that one",
+                "Argo CD writes to either of them: delete all but one, then verify that one",
             )
         }));
         all.extend(mark::owned(cluster, self.forces(check::OWNER)));
@@ -66,8 +69,10 @@ impl ClusterController<'_> {
         if let Some(surveyed) = &self.state().surveyed {
             all.extend(self.of_old(seen, &surveyed.results));
         }
-        if seen.watched && !is_rejected {
-            all.extend(of_sync(&seen.sync));
+        if seen.watched && self.fleet.is_watched(cluster).is_none() {
+            all.push(unlistable());
+        } else if seen.watched && !is_rejected {
+            all.extend(of_sync(&seen.sync, cluster));
         }
         all
     }
@@ -137,7 +142,10 @@ impl ClusterController<'_> {
         (unclear || same_user && not_a_member).then(|| {
             Blocker::new(
                 format!("Argo CD cannot use the present token: {failures}"),
-                "`kubectl argocd-rancher verify` shows the details",
+                format!(
+                    "{} shows the details",
+                    self.options.hints.command("verify", &self.cluster.object.name)
+                ),
             )
         })
     }
@@ -160,12 +168,15 @@ impl ClusterController<'_> {
 }
 
 /// Argo CD's metrics must be readable, because Rancher's last use of a token can be that of any client.
-fn of_sync(sync: &ClusterSync) -> Option<Blocker> {
+fn of_sync(sync: &ClusterSync, cluster: &ClusterSecret) -> Option<Blocker> {
     let blocker = match sync {
         ClusterSync::Before | ClusterSync::Since => return None,
         ClusterSync::Failed => Blocker::new(
             format!("{SYNC_FAILED}, so its use of the new token could not be observed"),
-            "`argocd cluster get` says why; --force=use rotates without waiting for Argo CD's use of the new token",
+            format!(
+                "`argocd cluster get {}` says why; --force=use rotates without waiting for Argo CD's use of the new token",
+                cluster.server
+            ),
         ),
         ClusterSync::Unknown(why) => Blocker::new(
             format!("Argo CD's use of the new token could not be observed: {why}"),
@@ -176,9 +187,33 @@ fn of_sync(sync: &ClusterSync) -> Option<Blocker> {
     Some(blocker.unless_forced(check::USE.name))
 }
 
-fn of_secret(cluster: &ClusterSecret) -> Vec<Blocker> {
+/// Without the permission to list Applications it is unknown whether Argo CD calls the cluster.
+fn unlistable() -> Blocker {
+    let blocker = Blocker::new(
+        "it is unknown whether Applications are deployed to the cluster: no permission to list them",
+        "grant list on applications.argoproj.io in Argo CD's namespace; --force=use rotates without waiting for Argo CD's use of the \
+         new token",
+    );
+    blocker.unless_forced(check::USE.name)
+}
+
+fn of_secret(cluster: &ClusterSecret, hints: &Hints) -> Vec<Blocker> {
     let name = &cluster.object.name;
     let wrong = mark::unchangeable(cluster, &[Method::Bearer]);
-    let blocker = |wrong| Blocker::new(format!("Secret {name}: {wrong}"), mark::repair_hint(name));
-    wrong.into_iter().map(blocker).collect()
+    let blocker = |wrong, hint| Blocker::new(format!("Secret {name}: {wrong}"), hint);
+    if !wrong.is_empty() {
+        return wrong
+            .into_iter()
+            .map(|wrong| blocker(wrong, hints.repair(name)))
+            .collect();
+    }
+    let replace = || match cluster.server.rancher() {
+        Some((_, id)) => remedy::replace(&id, hints),
+        None => hints.repair(name),
+    };
+    cluster
+        .flaws()
+        .into_iter()
+        .map(|flaw| blocker(flaw, replace()))
+        .collect()
 }

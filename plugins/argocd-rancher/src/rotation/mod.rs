@@ -80,7 +80,7 @@ impl Rotation for ArgocdRancher {
         let Some(old) = seen.secret.held() else {
             return Err(vec![Blocker::new(
                 "the cluster Secret holds no token that could be rotated",
-                "`kubectl argocd-rancher add` issues one",
+                "add the cluster again, which issues one",
             )]);
         };
         Ok(Record {

@@ -32,14 +32,18 @@ pub struct Observed {
     pub issued: BTreeMap<Name, Issued>,
     /// Whether Rancher and the cluster accept N for all calls as Argo CD makes them.
     pub new_accepted: Acceptance,
-    /// Whether Argo CD watches this cluster, so that its use of N can be observed.
+    /// Whether Argo CD watches this cluster, so that its use of N is waited for. Also `true` if that is unknown.
     pub watched: bool,
+    /// The user requested not to wait for Argo CD's use of N.
+    pub use_forced: bool,
     /// The state of the cluster in Argo CD's metrics.
     pub sync: ClusterSync,
     /// Rancher has recorded every call of this command with N. A later use is one by Argo CD.
     pub own_calls_recorded: bool,
     /// The user requested that O stays valid.
     pub keep_old: bool,
+    /// The user requested to discard the run of another Rancher user.
+    pub discard: bool,
 }
 
 /// The name of a token in Rancher, `token-abcde`, or a placeholder in a plan. It is not a secret.
@@ -122,6 +126,14 @@ pub struct MarkDetails {
     pub placed: BTreeSet<Name>,
     /// The last use of N in Rancher before N was written to the cluster Secret.
     pub used_before: Option<String>,
+}
+
+impl MarkDetails {
+    /// Whether this is the name of a token of the run.
+    pub(crate) fn names(&self, name: &str) -> bool {
+        let is = |token: &Name| token.0 == name;
+        self.old.name.as_ref().is_some_and(is) || self.placed.iter().any(is)
+    }
 }
 
 /// The writer of the config of the cluster Secret.

@@ -4,6 +4,9 @@
 //! valid come from the run's own marks: on the backup Secret, on the cluster Secret, and in the descriptions of the tokens that it
 //! issued, which only their owner can write. The claims of the Lease count only if they make the run more careful: a token of the run
 //! may have been written to the cluster Secret, or may be about to be revoked.
+//!
+//! Nobody can resume the run of a Rancher user who was deleted. On request such a run is discarded: a new one begins with whatever token
+//! the cluster Secret holds, and with all checks.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +20,8 @@ use super::ArgocdRancher;
 use super::observed::{Name, Observed, RunMark, TokenRef};
 use super::record::Record;
 
-/// The record. `None`: nothing was issued, and the backup Secret does not hold the token of the cluster Secret.
+/// The record. `None`: nothing was issued, and the backup Secret does not hold the token of the cluster Secret. Or another user began the
+/// run, and it is to be discarded.
 pub(super) fn recall(seen: &Observed, claimed: &Run<ArgocdRancher>) -> Option<Record> {
     let (details, backup) = (seen.secret.details(), seen.backup.as_ref());
     let has_issued = seen.secret.mark().is_some() || !seen.issued.is_empty();
@@ -29,8 +33,12 @@ pub(super) fn recall(seen: &Observed, claimed: &Run<ArgocdRancher>) -> Option<Re
     }
     let users = [backup.map(|backup| &backup.user), details.map(|details| &details.user)];
     let user = users.into_iter().flatten().find(|user| !user.is_empty());
+    let user = user.unwrap_or(&seen.user);
+    if seen.discard && *user != seen.user {
+        return None;
+    }
     Some(Record {
-        user: user.unwrap_or(&seen.user).clone(),
+        user: user.clone(),
         old: old(seen),
         old_worked: seen.old_accepted != Acceptance::Rejected,
         keep_old: seen.keep_old || is_kept(seen),

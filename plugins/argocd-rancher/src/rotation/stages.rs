@@ -85,7 +85,10 @@ pub(super) fn guard(look: Look<'_>) -> Stage<()> {
         let (user, me) = (&record.user, &seen.user);
         return Err(Next::refuse(
             format!("the rotation was begun by user {user} of Rancher, and this command runs as {me}"),
-            format!("only the owner of a token can delete it: log in to Rancher as user {user}"),
+            format!(
+                "only the owner of a token can delete it: log in to Rancher as user {user}; if that user does not exist any more, \
+                 rotate with --force=journal, which begins a new rotation"
+            ),
         ));
     }
     if !seen.same_rancher {
@@ -104,7 +107,7 @@ pub(super) fn guard(look: Look<'_>) -> Stage<()> {
         SecretState::Holds { .. } => "another writer has put a different token into the cluster Secret",
     };
     let hint = if can_be_undone {
-        "`kubectl argocd-rancher rollback` leaves the Secret as it is and revokes the new token".to_owned()
+        "a rollback leaves the Secret as it is and revokes the new token".to_owned()
     } else {
         let old = &record.old;
         format!("make sure that nothing else needs {old} and delete it in Rancher; then run the same command again")

@@ -46,6 +46,7 @@ fn inputs(tokens: Option<&[ApiToken]>) -> RowInputs<'_> {
         user: tokens.map(|_| "u-me"),
         duplicates: Vec::new(),
         probed: None,
+        unprobed: None,
         connection: None,
         rotation: None,
         now: now(),
@@ -89,7 +90,8 @@ fn an_unlisted_token_is_unknown_unless_it_was_probed() {
     assert_eq!(row(&cluster_with_token(), &inputs)["state"], "unknown");
     for (result, state) in [
         (CallResult::Accepted { kubernetes: None }, "current"),
-        (CallResult::AgentOffline, "unknown"),
+        (CallResult::AgentOffline, "failing"),
+        (CallResult::Unexpected { code: 418 }, "unknown"),
         (CallResult::NotAMember { user: None }, "failing"),
     ] {
         inputs.probed = Some(result);
@@ -115,6 +117,38 @@ fn annotations_count_only_for_the_token_that_they_name() {
     let revoked = row(&annotated(expires, TOKEN), &inputs(Some(&[])));
     assert_eq!(revoked["state"], "revoked");
     assert_eq!(row(&annotated("never", TOKEN), &inputs(None))["neverExpires"], true);
+}
+
+#[test]
+fn an_earlier_token_of_the_rotation_that_was_written_back_is_revoked() {
+    let mut stale = annotated("2026-12-22T12:00:00Z", "token-newer");
+    let details = json!({
+        "user": "u-me", "old": {"name": TOKEN, "value": "0123456789"}, "keepOld": false, "placed": ["token-newer"],
+        "usedBefore": null, "placedAt": null,
+    });
+    let key = "kubectl-rotation.github.io/argocd-rancher-run";
+    stale.annotations.insert(key.into(), details.to_string());
+    assert_eq!(row(&stale, &inputs(Some(&[])))["state"], "revoked");
+    assert_eq!(row(&stale, &inputs(None))["owner"], "u-me");
+}
+
+#[test]
+fn the_expiry_of_another_users_token_is_unknown() {
+    let mut cluster = annotated("unknown", TOKEN);
+    cluster.annotations.insert(mark::TOKEN_USER.into(), "unknown".into());
+    let row = row(&cluster, &inputs(Some(&[])));
+    assert_eq!(
+        (&row["owner"], &row["neverExpires"]),
+        (&Value::Null, &json!(false)),
+        "{row:#}"
+    );
+}
+
+#[test]
+fn a_token_with_a_line_break_is_broken_although_rancher_lists_it() {
+    let config = fixtures::config(TOKEN).replace("87\"", "87\\n\"");
+    let row = row(&cluster(&config), &inputs(Some(&[token(Some("c-abcde"))])));
+    assert_eq!(row["state"], "broken", "{row:#}");
 }
 
 #[test]

@@ -227,9 +227,11 @@ pub(crate) fn start(watched: bool) -> Observed {
         issued: [].into(),
         new_accepted: Acceptance::NotAsked,
         watched,
+        use_forced: false,
         sync: ClusterSync::Before,
         own_calls_recorded: true,
         keep_old: false,
+        discard: false,
     }
 }
 

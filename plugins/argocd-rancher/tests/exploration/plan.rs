@@ -117,6 +117,23 @@ fn the_token_of_another_user_stays_valid() {
 }
 
 #[test]
+fn the_run_of_another_user_is_resumed_by_nobody_else_and_discarded_on_request() {
+    let mut seen = start(false);
+    let mut run = in_progress(&mut seen, Direction::Forward, Phase::Make);
+    let begun_by = |seen: &mut Observed, user: &str| seen.backup.as_mut().unwrap().user = user.to_owned();
+    begun_by(&mut seen, "u-gone");
+    run.record = ArgocdRancher::recall(&seen, &run).unwrap();
+    assert_eq!(run.record.user, "u-gone");
+    assert!(matches!(decide(&seen, &run), Next::Refuse(_)));
+    seen.discard = true;
+    assert_eq!(ArgocdRancher::recall(&seen, &run), None);
+    // An own run is always resumed.
+    let me = seen.user.clone();
+    begun_by(&mut seen, &me);
+    assert!(ArgocdRancher::recall(&seen, &run).is_some());
+}
+
+#[test]
 fn a_rollback_is_planned_from_the_present_state() {
     let mut seen = start(true);
     let run = in_progress(&mut seen, Direction::Rollback, Phase::Prove);

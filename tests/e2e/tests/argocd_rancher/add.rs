@@ -4,9 +4,6 @@ mod adopt;
 mod interrupted;
 
 use anyhow::Result;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use kube::Api;
-use kube::api::PostParams;
 use serde_json::json;
 use test_cluster::User;
 
@@ -102,6 +99,26 @@ async fn add_dry_run_issues_no_token() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn add_continues_after_a_cluster_that_it_refuses() -> Result<()> {
+    let fixture = Fixture::begin("bari").await?;
+    let second = fixture.base.rancher.register("bari-two").await?;
+    let login = json!({"execProviderConfig": {"command": "x"}, "tlsClientConfig": {"insecure": false}});
+    let server = fixture.server().replace(fixture.id(), &second.id);
+    fixture.by_hand("second", &server, &login).await?;
+    let added = fixture.run(&["add", &second.id, fixture.id()]).run().await?.expect(1)?;
+    assert!(
+        added.stdout.contains(&format!("created for cluster {}", fixture.id())),
+        "{added}"
+    );
+    assert!(
+        added.stderr.contains("does not authenticate with a bearer token")
+            && added.stderr.contains("1 of 2 clusters were not added"),
+        "{added}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn add_reports_a_ttl_shortened_by_rancher() -> Result<()> {
     let fixture = Fixture::begin("cork").await?;
     let added = fixture
@@ -140,6 +157,12 @@ async fn add_refuses_a_disconnected_agent_unless_forced() -> Result<()> {
         "{refused}"
     );
     assert!(refused.stderr.contains("--force=offline"), "{refused}");
+    let planned = fixture
+        .run(&["add", fixture.id(), "--dry-run"])
+        .run()
+        .await?
+        .expect(1)?;
+    assert!(planned.stderr.contains("--force=offline"), "{planned}");
     assert!(fixture.valid_tokens().await?.is_empty() && fixture.secret().await.is_err());
     fixture
         .run(&["add", fixture.id(), "--force=offline"])
@@ -160,19 +183,7 @@ async fn add_refuses_an_owner_without_permissions() -> Result<()> {
     assert!(unseen.stderr.contains("not found"), "{unseen}");
 
     // A member whose role has too few permissions.
-    let client = fixture.base.management.client().await?;
-    let name = format!("member-{}", fixture.id());
-    let role: ClusterRole = serde_json::from_value(json!({
-        "metadata": {"name": name}, "rules": [{
-            "apiGroups": ["management.cattle.io"], "resources": ["clusters"], "resourceNames": [fixture.id()], "verbs": ["get"],
-        }],
-    }))?;
-    let binding: ClusterRoleBinding = serde_json::from_value(json!({
-        "metadata": {"name": name}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user.name}],
-    }))?;
-    Api::all(client.clone()).create(&PostParams::default(), &role).await?;
-    Api::all(client).create(&PostParams::default(), &binding).await?;
+    fixture.make_member(&user).await?;
     let refused = e2e::until("the role to count", async || {
         let refused = fixture.run_at(&shell, &["add", fixture.id()]).run().await?.expect(1)?;
         Ok((!refused.stderr.contains("not found")).then_some(refused))
@@ -180,6 +191,12 @@ async fn add_refuses_an_owner_without_permissions() -> Result<()> {
     .await?;
     assert!(refused.stderr.contains("its owner cannot list "), "{refused}");
     assert!(refused.stderr.contains("cluster-owner"), "{refused}");
+    let planned = fixture
+        .run_at(&shell, &["add", fixture.id(), "--dry-run"])
+        .run()
+        .await?
+        .expect(1)?;
+    assert!(planned.stderr.contains("its owner cannot list "), "{planned}");
     assert!(
         fixture.valid_tokens().await?.is_empty() && fixture.secret().await.is_err(),
         "{refused}"

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use e2e::{Invocation, RancherFixture, Shell};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -68,6 +69,32 @@ impl Fixture {
     pub(crate) async fn shell_of(&self, user: &User) -> Result<Shell> {
         self.base.rancher.add_user(user).await?;
         self.base.shell_of(user).await
+    }
+
+    /// Makes a user a member of the cluster, without permissions in it.
+    pub(crate) async fn make_member(&self, user: &User) -> Result<()> {
+        let rules = json!([{
+            "apiGroups": ["management.cattle.io"], "resources": ["clusters"], "resourceNames": [self.id()], "verbs": ["get"],
+        }]);
+        grant(
+            self.base.management.client().await?,
+            &format!("member-{}", self.id()),
+            user,
+            &rules,
+        )
+        .await
+    }
+
+    /// Lets a user get, list and watch everything in the cluster.
+    pub(crate) async fn let_watch(&self, user: &User) -> Result<()> {
+        let rules = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]);
+        grant(
+            self.base.downstream.client().await?,
+            &format!("watch-{}", self.id()),
+            user,
+            &rules,
+        )
+        .await
     }
 
     /// The only Secret in Argo CD's namespace.
@@ -227,6 +254,18 @@ impl Fixture {
     pub(crate) fn ca_data(&self) -> String {
         STANDARD.encode(self.base.rancher.ca_pem())
     }
+}
+
+/// Creates a ClusterRole, and binds it to a user.
+async fn grant(client: kube::Client, name: &str, user: &User, rules: &Value) -> Result<()> {
+    let role: ClusterRole = serde_json::from_value(json!({"metadata": {"name": name}, "rules": rules}))?;
+    let binding: ClusterRoleBinding = serde_json::from_value(json!({
+        "metadata": {"name": name}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user.name}],
+    }))?;
+    Api::all(client.clone()).create(&PostParams::default(), &role).await?;
+    Api::all(client).create(&PostParams::default(), &binding).await?;
+    Ok(())
 }
 
 /// A value of a Secret, as text.

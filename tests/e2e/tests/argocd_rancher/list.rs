@@ -66,6 +66,13 @@ async fn list_distinguishes_disabled_expired_and_revoked_tokens() -> Result<()> 
 
     rancher.change_token(&name, &json!({"enabled": false})).await?;
     assert_eq!(single_row(&fixture, &[]).await?["state"], "disabled");
+    let table = fixture.run(&["list"]).run().await?.expect(0)?;
+    assert!(table.stderr.contains("-o wide prints the reasons"), "{table}");
+    let wide = fixture.run(&["list", "-o", "wide"]).run().await?.expect(0)?;
+    assert!(
+        wide.stdout.contains("it is disabled") && !wide.stderr.contains("-o wide"),
+        "{wide}"
+    );
     assert_eq!(single_row(&fixture, &["--probe"]).await?["state"], "rejected");
     rancher.change_token(&name, &json!({"enabled": true})).await?;
     assert_eq!(single_row(&fixture, &["--probe"]).await?["probed"], "accepted");
@@ -85,6 +92,21 @@ async fn list_distinguishes_disabled_expired_and_revoked_tokens() -> Result<()> 
     assert_eq!(single_row(&fixture, &["--probe"]).await?["state"], "current");
     assert!(token(&fixture.secret().await?)?.starts_with(&fixture.valid_tokens().await?[0]));
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn list_probe_reports_a_disconnected_agent() -> Result<()> {
+    let fixture = Fixture::begin("emden").await?;
+    fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    let (rancher, cluster) = (fixture.base.rancher, &fixture.base.cluster);
+    rancher.offline(cluster, std::time::Duration::from_mins(10)).await?;
+    let row = single_row(&fixture, &["--probe"]).await?;
+    assert_eq!(
+        (&row["state"], &row["probed"]),
+        (&json!("failing"), &json!("agent-offline")),
+        "{row:#}"
+    );
+    rancher.online(cluster).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ mod add;
 mod connection;
 mod fixture;
 mod leaks;
+mod leftovers;
 mod list;
 mod refusals;
 mod remove;

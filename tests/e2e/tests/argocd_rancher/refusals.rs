@@ -6,7 +6,7 @@ use serde_json::json;
 use test_cluster::Registration;
 
 use crate::fixture::{Fixture, config};
-use crate::tokens::{issue_token, name_of_secret};
+use crate::tokens::{hinted, interrupted_in_grace, issue_token, name_of_secret};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_local_cluster_needs_an_unscoped_token() -> Result<()> {
@@ -23,7 +23,7 @@ async fn the_local_cluster_needs_an_unscoped_token() -> Result<()> {
         .await?
         .expect(1)?;
     ensure!(
-        needless.stderr.contains("does not need an unscoped token"),
+        needless.stderr.contains("an unscoped token is not needed"),
         "{needless}"
     );
     let added = fixture.run(&["add", "local", "--unscoped"]).run().await?.expect(0)?;
@@ -48,6 +48,45 @@ async fn the_local_cluster_needs_an_unscoped_token() -> Result<()> {
         verified.stdout.contains("redirects /k8s/clusters/local/api"),
         "{verified}"
     );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_in_hints_run_as_printed() -> Result<()> {
+    let fixture = Fixture::begin("leknes").await?;
+    interrupted_in_grace(&fixture).await?;
+    let (id, name) = (fixture.id(), name_of_secret(&fixture).await?);
+    let mut commands = Vec::new();
+    let mut collect = async |args: &[&str]| -> Result<()> {
+        let hints = hinted(&fixture.run(args).run().await?);
+        ensure!(!hints.is_empty(), "no hint after {args:?}");
+        commands.extend(hints);
+        Ok(())
+    };
+    collect(&["verify", "nowhere"]).await?;
+    collect(&["verify", id]).await?;
+    collect(&["remove", id, "--yes"]).await?;
+    collect(&["add", id, "--yes"]).await?;
+    fixture
+        .run(&["rollback", id, "--grace", "0s", "--yes"])
+        .run()
+        .await?
+        .expect(0)?;
+    let secret = fixture.secret().await?;
+    let mut login = config(&secret)?;
+    login["bearerToken"] = json!("token-x:y\n");
+    fixture.overwrite(&secret, &login).await?;
+    collect(&["verify", id]).await?;
+    collect(&["rotate", &name, "--yes"]).await?;
+    for command in commands {
+        let changes = ["add", "remove", "rotate", "rollback"].contains(&command[0].as_str());
+        let words = command.iter().map(String::as_str).chain(changes.then_some("--dry-run"));
+        let ran = fixture.base.shell.argocd_rancher(words).run().await?;
+        ensure!(
+            ran.code() != Some(2) && !ran.stderr.contains("no connection to Rancher"),
+            "{ran}"
+        );
+    }
     Ok(())
 }
 

@@ -13,11 +13,12 @@ use insta::assert_snapshot;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::ListParams;
+use rustix::process::Signal;
 use serde_json::json;
 use test_cluster::{Fault, Moment, On, TokenStorage, User};
 
 use crate::fixture::{Fixture, config, token};
-use crate::tokens::{is_valid, issue_token};
+use crate::tokens::{is_valid, issue_token, name_of_secret};
 
 /// Masks the names that differ from run to run.
 async fn plain(fixture: &Fixture, text: &str, old: &str) -> Result<String> {
@@ -327,6 +328,94 @@ async fn rotate_continues_after_a_cluster_that_cannot_be_rotated() -> Result<()>
     ensure!(ended.stderr.contains("1 of 2 rotations did not succeed"), "{ended}");
     ensure!(ended.stderr.contains("--force=offline"), "{ended}");
     rancher.online(&second).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_all_lists_what_it_refuses_and_rotates_the_rest() -> Result<()> {
+    let fixture = Fixture::begin("sortland").await?;
+    fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    let name = name_of_secret(&fixture).await?;
+    let old = token(&fixture.secret().await?)?;
+    let login = json!({"execProviderConfig": {"command": "x"}, "tlsClientConfig": {"insecure": false}});
+    let server = fixture.server().replace(fixture.id(), "c-zzzzz");
+    fixture.by_hand("broken", &server, &login).await?;
+    let args = ["rotate", "--all", "--grace", "0s", "--jitter", "0s", "--yes"];
+    let ended = fixture.run(&args).run().await?.expect(1)?;
+    ensure!(
+        ended.stdout.contains(&format!("secret/{name} rotated"))
+            && ended.stderr.contains("cannot rotate cluster broken (c-zzzzz)")
+            && ended.stderr.contains("1 of 2 rotations did not succeed")
+            && !ended.stderr.contains("cluster broken (c-zzzzz): cannot rotate cluster"),
+        "{ended}"
+    );
+    fixture.delete("broken").await?;
+    fixture.is_rotated(&old).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_within_leaves_tokens_of_other_users() -> Result<()> {
+    let fixture = Fixture::begin("harstad").await?;
+    let login = json!({"bearerToken": User::viewer().token, "tlsClientConfig": {"insecure": false, "caData": fixture.ca_data()}});
+    fixture.by_hand("viewers", &fixture.server(), &login).await?;
+    let args = ["rotate", "--within", "30d", "--exit-code", "--yes"];
+    let nothing = fixture.run(&args).run().await?.expect(3)?;
+    ensure!(nothing.stderr.contains("Skipping 1 clusters whose token"), "{nothing}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_refuses_without_the_permission_to_list_applications() -> Result<()> {
+    let fixture = Fixture::begin("finnsnes").await?;
+    fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    let old = token(&fixture.secret().await?)?;
+    let (proxy, shell) = fixture.behind_proxy().await?;
+    let forbidden = Fault::Answer {
+        status: 403,
+        retry_after: None,
+    };
+    proxy.plan(On::read().path("*/applications").always(), forbidden);
+    let rotate = ["rotate", fixture.id(), "--grace", "0s", "--yes"];
+    let refused = fixture.run_at(&shell, &rotate).run().await?.expect(1)?;
+    ensure!(
+        refused
+            .stderr
+            .contains("it is unknown whether Applications are deployed")
+            && refused.stderr.contains("--force=use"),
+        "{refused}"
+    );
+    let forced = [&rotate[..], &["--force=use"]].concat();
+    let forced = fixture.run_at(&shell, &forced).run().await?.expect(0)?;
+    ensure!(
+        forced.stderr.contains("will not be observed (--force=use)") && !forced.stderr.contains("no reason to call"),
+        "{forced}"
+    );
+    fixture.is_rotated(&old).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dry_run_tells_that_another_run_holds_the_lock() -> Result<()> {
+    let fixture = Fixture::begin("bardufoss").await?;
+    fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    let rotate = ["rotate", fixture.id(), "--grace", "10m", "--yes"];
+    let run = fixture.run(&rotate).start().await?;
+    fixture.reaches("prove").await?;
+    let planned = fixture
+        .run(&["rotate", fixture.id(), "--dry-run"])
+        .run()
+        .await?
+        .expect(0)?;
+    ensure!(planned.stderr.contains("is held by"), "{planned}");
+    run.signal(Signal::INT)?;
+    run.finish().await?.expect(130)?;
+    let planned = fixture
+        .run(&["rotate", fixture.id(), "--dry-run"])
+        .run()
+        .await?
+        .expect(0)?;
+    ensure!(!planned.stderr.contains("is held by"), "{planned}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

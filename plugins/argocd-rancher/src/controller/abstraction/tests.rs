@@ -73,7 +73,9 @@ fn observed(snapshot: &Snapshot, issued_here: &BTreeMap<TokenName, Secret>, in_p
         issued_here,
         same_rancher: true,
         watched: true,
+        use_forced: false,
         keep_old: false,
+        discard: false,
     };
     inputs.observed()
 }

@@ -1,0 +1,87 @@
+//! The commands in hints. Each runs as printed: it has the connection flags of this command.
+
+use cli::app::GlobalFlags;
+use cli::rotation::Commands;
+
+use crate::connections::RancherFlags;
+
+/// Stands for a context that this command was not given.
+const CONTEXT: &str = "CONTEXT_OF_RANCHER";
+
+/// The commands that hints print.
+#[derive(Clone, Debug)]
+pub(crate) struct Hints {
+    plugin: Commands,
+    edit: Commands,
+    has_rancher: bool,
+}
+
+impl Hints {
+    /// With the connection flags of this command. `namespace`: that of Argo CD.
+    pub(crate) fn new(rancher: &RancherFlags, global: &GlobalFlags, namespace: &str) -> Self {
+        Self {
+            plugin: rancher.commands("", global),
+            edit: Commands::new("edit", "", global).with("--namespace", Some(namespace)),
+            has_rancher: rancher.rancher_context.is_some() || rancher.rancher_url.is_some(),
+        }
+    }
+
+    /// A command of this plugin. `target`: a cluster, or empty.
+    pub(crate) fn command(&self, verb: &str, target: &str) -> String {
+        format!("`{}`", self.plugin.on(verb, target))
+    }
+
+    /// The same for a command that requires Rancher.
+    pub(crate) fn with_rancher(&self, verb: &str, target: &str) -> String {
+        let plugin = self.plugin.clone();
+        let plugin = if self.has_rancher {
+            plugin
+        } else {
+            plugin.with("--rancher-context", Some(CONTEXT))
+        };
+        format!("`{}`", plugin.on(verb, target))
+    }
+
+    /// The same with one more flag.
+    pub(crate) fn with_flag(&self, verb: &str, target: &str, flag: &str) -> String {
+        let flagged = Self {
+            plugin: self.plugin.clone().switched_on(flag),
+            ..self.clone()
+        };
+        flagged.with_rancher(verb, target)
+    }
+
+    /// For a Secret that Argo CD cannot use.
+    pub(crate) fn repair(&self, secret: &str) -> String {
+        let edit = self.edit.on("secret", secret);
+        format!("correct it with `{edit}`, or delete the Secret and add the cluster again")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_has_the_connection_flags_of_this_one() {
+        let mut global = GlobalFlags::default();
+        global.connection.context = Some("hub".into());
+        global.connection.namespace = Some("argo".into());
+        let mut rancher = RancherFlags::default();
+        let without = Hints::new(&rancher, &global, "argo");
+        assert_eq!(
+            without.with_rancher("add", "c-x7k2p"),
+            "`kubectl argocd-rancher add c-x7k2p --context hub --namespace argo --rancher-context CONTEXT_OF_RANCHER`"
+        );
+        rancher.rancher_context = Some("my rancher".into());
+        let hints = Hints::new(&rancher, &global, "argo");
+        assert_eq!(
+            hints.with_flag("remove", "c-x7k2p", "--leftovers"),
+            "`kubectl argocd-rancher remove c-x7k2p --context hub --namespace argo --rancher-context 'my rancher' --leftovers`"
+        );
+        assert_eq!(
+            hints.repair("one"),
+            "correct it with `kubectl edit secret one --context hub --namespace argo`, or delete the Secret and add the cluster again"
+        );
+    }
+}
