@@ -113,9 +113,25 @@ impl Management {
 
     /// A cluster by its id, its display name, or `namespace/name` of its provisioning object.
     pub(crate) async fn cluster(&self, name: &str) -> Result<Cluster, Error> {
-        cluster::find(&self.server.client, name)
-            .await
-            .map_err(|error| error.on(MANAGEMENT))
+        cluster::find(&self.server.client, name).await.map_err(|error| {
+            if error.is_not_found() {
+                self.no_rancher()
+            } else {
+                error.on(MANAGEMENT)
+            }
+        })
+    }
+
+    /// The server has no clusters of Rancher, which has at least `local`. An agent may have brought Rancher's kinds along.
+    pub(crate) fn no_rancher(&self) -> Error {
+        let server = match self.connection.context() {
+            Some(context) => format!("context {context:?}"),
+            None => format!("the server at {}", self.connection.server()),
+        };
+        Error::failed(format!(
+            "{server} does not lead to a Rancher management cluster: it has no clusters.management.cattle.io"
+        ))
+        .hint("pass a context of Rancher (…/k8s/clusters/local) with --context")
     }
 
     /// Rancher's settings; empty for a caller who cannot read them.

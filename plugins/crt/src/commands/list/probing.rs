@@ -130,7 +130,9 @@ impl<'a> Prober<'a> {
         let of_tokens = group.tokens.iter().map(|token| token.current().cloned());
         let of_orphans = group.orphans.iter().map(|secret| secret.current.clone());
         // Owned values: futures that borrow from a closure's argument are not `Send`.
-        let values: Vec<Option<Secret>> = of_tokens.chain(of_orphans).collect();
+        let mut values: Vec<Option<Secret>> = of_tokens.chain(of_orphans).collect();
+        // The value of an agent's token that no object has is not known.
+        values.resize(rows.len(), None);
         let storage = storage(group);
         let rows = stream::iter(values.into_iter().zip(rows))
             .map(|(value, row)| async move { row.with_acceptance(self.accepted(storage, value.as_ref()).await) });
