@@ -10,6 +10,8 @@ pub struct Commands {
     plugin: &'static str,
     target: String,
     flags: String,
+    /// Flags that only `rotate` and `rollback` have.
+    to_run: String,
     /// Flags that only `rotate` has.
     to_rotate: String,
 }
@@ -26,6 +28,7 @@ impl Commands {
             plugin,
             target: target.into(),
             flags: String::new(),
+            to_run: String::new(),
             to_rotate: String::new(),
         };
         let commands = commands
@@ -53,6 +56,15 @@ impl Commands {
         self
     }
 
+    /// With a flag that only `rotate` and `rollback` have, where it has a value.
+    #[must_use]
+    pub fn with_to_run(mut self, flag: &str, value: Option<&str>) -> Self {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            let _ = write!(self.to_run, " {flag} {}", quoted(value));
+        }
+        self
+    }
+
     /// With a flag that only `rotate` has, where it has a value.
     #[must_use]
     pub fn with_to_rotate(mut self, flag: &str, value: Option<&str>) -> Self {
@@ -71,12 +83,12 @@ impl Commands {
 
     /// Resumes a rotation.
     pub fn rotate(&self) -> String {
-        self.verb("rotate") + &self.to_rotate
+        self.verb("rotate") + &self.to_run + &self.to_rotate
     }
 
     /// Rolls one back.
     pub fn rollback(&self) -> String {
-        self.verb("rollback")
+        self.verb("rollback") + &self.to_run
     }
 
     /// Shows the status of one.
@@ -115,9 +127,11 @@ mod tests {
             commands.rotate(),
             r"kubectl crt rotate c-x7k2p --context 'rancher prod' --downstream-context 'it'\''s-mine'"
         );
-        assert_eq!(
-            Commands::new("crt", "c-x7k2p", &GlobalFlags::default()).rollback(),
-            "kubectl crt rollback c-x7k2p"
-        );
+        let plain = Commands::new("crt", "c-x7k2p", &GlobalFlags::default());
+        assert_eq!(plain.rollback(), "kubectl crt rollback c-x7k2p");
+        let forced = plain.with_to_run("--force", Some("context"));
+        assert_eq!(forced.rotate(), "kubectl crt rotate c-x7k2p --force context");
+        assert_eq!(forced.rollback(), "kubectl crt rollback c-x7k2p --force context");
+        assert_eq!(forced.status(), "kubectl crt status c-x7k2p");
     }
 }

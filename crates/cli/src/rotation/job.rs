@@ -199,9 +199,13 @@ impl<C: Controller> Job<'_, C> {
     /// Observes both sides and makes the plan. `None`: there is nothing to do, and `result` says so.
     async fn survey(&self, result: &mut RotationResult) -> Result<Option<Survey<C>>, Error> {
         let record = self.read_lease().await?;
+        let mut was_forward = false;
         let journal = match LeasedRotation::<RotationOf<C>>::from(record.clone()).journal {
             None => None,
-            Some(Ok(journal)) => Some(self.directed(journal.taken_over())?),
+            Some(Ok(journal)) => {
+                was_forward = journal.run().direction == Direction::Forward;
+                Some(self.directed(journal.taken_over())?)
+            }
             Some(Err(_)) if self.force_journal => None,
             Some(Err(why)) => return Err(Error::failed(why.to_string())),
         };
@@ -228,6 +232,10 @@ impl<C: Controller> Job<'_, C> {
             }
             Err(NoPlan::Refused(blockers)) if journal.is_none() => {
                 return Err(outcome::refusal(self.target, blockers, result));
+            }
+            // The run stays as it is, so that it can be finished.
+            Err(NoPlan::Refused(blockers)) if self.verb == Verb::Rollback && was_forward => {
+                return Err(outcome::rollback_refusal(self.target, blockers, result));
             }
             // What blocks a run in progress is reported by the engine, with the command that rolls it back.
             Err(NoPlan::Refused(_)) => None,
