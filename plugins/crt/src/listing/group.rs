@@ -48,7 +48,9 @@ impl Group {
             .orphans
             .iter()
             .map(|secret| (secret.current.as_ref(), secret.previous.as_ref()));
-        let mut values = of_tokens.chain(of_orphans).flat_map(|(current, previous)| [current, previous]);
+        let mut values = of_tokens
+            .chain(of_orphans)
+            .flat_map(|(current, previous)| [current, previous]);
         let found = values.any(|held| held.is_some_and(|held| held.fingerprint() == value));
         let unreadable = |token: &RegistrationToken| token.value == Err(ValueError::NoPermission);
         (found || !self.tokens.iter().any(unreadable)).then_some(found)
@@ -217,9 +219,18 @@ mod tests {
         let (x, n) = (print("X"), print("N"));
         let found = rows(&group(vec![token("default-token", "D"), system("N")]), None);
         assert_eq!(found.len(), 3, "{found:#?}");
-        assert!(found[0].contains(" null "), "whether the agent uses it is unknown: {found:#?}");
-        assert!(found[1].starts_with(&format!("\"system\" \"{n}\" [\"system\"]")), "{found:#?}");
-        assert!(found[2].starts_with(&format!("null \"{x}\" [\"agent-inferred\"] \"no registration token")), "{found:#?}");
+        assert!(
+            found[0].contains(" null "),
+            "whether the agent uses it is unknown: {found:#?}"
+        );
+        assert!(
+            found[1].starts_with(&format!("\"system\" \"{n}\" [\"system\"]")),
+            "{found:#?}"
+        );
+        assert!(
+            found[2].starts_with(&format!("null \"{x}\" [\"agent-inferred\"] \"no registration token")),
+            "{found:#?}"
+        );
     }
 
     #[rstest]

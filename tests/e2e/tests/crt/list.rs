@@ -418,7 +418,9 @@ async fn list_shows_an_agent_whose_registration_token_is_gone() -> Result<()> {
     );
     let names = fixture.shell.crt(["list", id, "-o", "name"]).run().await?.expect(0)?;
     assert!(
-        names.stdout.ends_with(&format!("\ncluster.management.cattle.io/{id}\n")),
+        names
+            .stdout
+            .ends_with(&format!("\ncluster.management.cattle.io/{id}\n")),
         "{names}"
     );
     Ok(())
