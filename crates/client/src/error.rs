@@ -321,6 +321,15 @@ fn status_kind(code: u16, reason: &str) -> Kind {
 /// The rule that would allow the request, parsed from the API server's message.
 /// (kubernetes/kubernetes v1.33, `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go`.)
 fn with_missing_rule(error: Error, message: &str) -> Error {
+    // No rule would help an identity that the server does not know. Rancher calls it by the name of the group.
+    if ["system:anonymous", "system:unauthenticated"]
+        .iter()
+        .any(|nobody| message.contains(nobody))
+    {
+        return error.hint(
+            "the server does not accept these credentials: the token is invalid, expired or revoked; use another one",
+        );
+    }
     let Some(rest) = message.split(" cannot ").nth(1) else {
         return error;
     };

@@ -11,7 +11,8 @@ mod stv;
 use crate::error::Result;
 
 pub use credentials::{
-    Credentials, CredentialsContent, create_credentials, credentials, credentials_metadata, delete_credentials,
+    Credentials, CredentialsContent, annotated_credentials, create_credentials, credentials, credentials_metadata,
+    delete_credentials,
 };
 pub use deployment::{
     CredentialVariable, Deployment, Placement, RolloutSettings, ServerAddress, Strategy, deployment,

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::cluster_id::ClusterId;
 
 /// The prefix of all such names.
-const PREFIX: &str = "cattle-credentials-";
+pub(crate) const PREFIX: &str = "cattle-credentials-";
 
 /// A formula for the name (`systemtemplate/import.go` of Rancher).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -64,6 +64,8 @@ pub(crate) struct Connections {
     pub(crate) settings: Settings,
     /// The cluster as it was when the connections were opened.
     pub(crate) cluster: Cluster,
+    /// The commands about it, for hints.
+    pub(crate) commands: Commands,
 }
 
 /// The downstream cluster.
@@ -113,9 +115,25 @@ impl Management {
 
     /// A cluster by its id, its display name, or `namespace/name` of its provisioning object.
     pub(crate) async fn cluster(&self, name: &str) -> Result<Cluster, Error> {
-        cluster::find(&self.server.client, name)
-            .await
-            .map_err(|error| error.on(MANAGEMENT))
+        cluster::find(&self.server.client, name).await.map_err(|error| {
+            if error.is_not_found() {
+                self.no_rancher()
+            } else {
+                error.on(MANAGEMENT)
+            }
+        })
+    }
+
+    /// The server has no clusters of Rancher, which has at least `local`. An agent may have brought Rancher's kinds along.
+    pub(crate) fn no_rancher(&self) -> Error {
+        let server = match self.connection.context() {
+            Some(context) => format!("context {context:?}"),
+            None => format!("the server at {}", self.connection.server()),
+        };
+        Error::failed(format!(
+            "{server} does not lead to a Rancher management cluster: it has no clusters.management.cattle.io"
+        ))
+        .hint("pass a context of Rancher (…/k8s/clusters/local) with --context")
     }
 
     /// Rancher's settings; empty for a caller who cannot read them.
@@ -170,12 +188,12 @@ impl Management {
         self.connection.at(rancher.cluster(cluster)).connect()
     }
 
-    /// Opens the connections of a cluster. `downstream_context` is the user's own route to it.
+    /// Opens the connections of a cluster.
     pub(crate) async fn connections(
         &self,
         cluster: Cluster,
-        flags: &ConnectionFlags,
-        downstream_context: Option<&str>,
+        flags: &DownstreamFlags,
+        global: &GlobalFlags,
         environment: &Environment,
     ) -> Result<Connections, Error> {
         let settings = self.settings().await?;
@@ -184,8 +202,9 @@ impl Management {
             .as_ref()
             .map(|base| self.through_rancher(base, &cluster.id))
             .transpose()?;
-        let downstream = match downstream_context.filter(|name| !name.is_empty()) {
-            Some(name) => Some(by_context(name, flags, environment, &cluster.id, proxied)?),
+        let context = flags.downstream_context.as_deref();
+        let downstream = match context.filter(|name| !name.is_empty()) {
+            Some(name) => Some(by_context(name, &global.connection, environment, &cluster.id, proxied)?),
             None => proxied.map(|server| Downstream {
                 proxied: Some(server.clone()),
                 route: Route::ThroughRancher,
@@ -197,6 +216,7 @@ impl Management {
             downstream,
             probe: self.probe(rancher.as_ref(), &settings)?,
             settings,
+            commands: flags.commands(&cluster.id, global),
             cluster,
         })
     }
@@ -212,9 +232,8 @@ impl Connections {
     ) -> Result<Self, Error> {
         let management = Management::open(global, &context.environment)?;
         let cluster = management.cluster(name).await?;
-        let downstream_context = downstream.downstream_context.as_deref();
         management
-            .connections(cluster, &global.connection, downstream_context, &context.environment)
+            .connections(cluster, downstream, global, &context.environment)
             .await
     }
 

@@ -22,6 +22,7 @@ use kubectl_crt::rotation::record::{Mark, Record, RolloutSettings, ServerAddress
 use kubectl_crt::rotation::step::Step;
 use model::{Counterexample, Environment, Explored, Help, Move, Refusal, World, explore};
 use rancher::TokenStorage;
+use rancher::token::SYSTEM;
 
 const LIMIT: usize = 1_500_000;
 /// A writer that does not stop. It writes only while no pod is starting, so that the number of states is finite.
@@ -44,6 +45,8 @@ struct Budget {
     reapplies: u8,
     /// Rancher's address is changed.
     settings: u8,
+    /// Rancher rotates another registration token by itself, and accepts its value for hours.
+    rotations: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +72,8 @@ struct CrtModel {
     budget: Budget,
     /// Agents with a new value never connect, although Rancher accepts it (a broken image, no room for a pod).
     new_agents_fail: bool,
+    /// Agents with the old value do not connect either: the cluster did not work at the start (`--force=agent`).
+    old_agents_fail: bool,
     /// Agents cannot reach the address that the settings are changed to.
     unreachable: bool,
     /// How often the journal is forged.
@@ -122,6 +127,7 @@ impl CrtModel {
             storage,
             budget,
             new_agents_fail: false,
+            old_agents_fail: false,
             unreachable: false,
             forgeries: 0,
             variant,
@@ -181,8 +187,11 @@ impl CrtModel {
             status_grace: (self.variant == Variant::StaleGrace).then_some(Grace::Near),
             temporary: [].into(),
             others: [("default-token".to_owned(), default)].into(),
+            others_previous: [].into(),
             acceptance: [].into(),
             credentials: [(old(), if self.young { Age::Young } else { Age::Old })].into(),
+            occupied: [].into(),
+            leftovers: [].into(),
             only_agent: false,
             named_secret: String::new(),
             rollout: RolloutSettings::default(),
@@ -198,7 +207,7 @@ impl CrtModel {
                 leaving: false,
             }]
             .into(),
-            connected: Some(AgentConnection {
+            connected: (!self.old_agents_fail).then(|| AgentConnection {
                 token: old(),
                 address: *HERE,
             }),
@@ -212,7 +221,8 @@ impl CrtModel {
 
     /// Whether a rotation ends at all: not where every run is refused.
     fn can_be_rotated(&self) -> bool {
-        self.variant != Variant::WrongDownstream && !(self.new_agents_fail && self.others.1 == 0)
+        let fails = self.new_agents_fail && (self.old_agents_fail || self.others.1 == 0);
+        self.variant != Variant::WrongDownstream && !fails
     }
 
     fn reaches(&self, pod: &Pod) -> bool {
@@ -241,7 +251,11 @@ impl Environment for CrtModel {
             rendered: (self.variant == Variant::RedeployInProgress).then(|| (old(), *HERE)),
             conflict: false,
             reapplied: false,
-            connected_once: [(Some(old()), None, *HERE)].into(),
+            connected_once: if self.old_agents_fail {
+                [].into()
+            } else {
+                [(Some(old()), None, *HERE)].into()
+            },
             unavailable: [].into(),
             event: false,
         };
@@ -271,6 +285,7 @@ impl Environment for CrtModel {
         self.agents(world, &mut moves);
         rancher(world, &mut moves);
         disturbances(world, &mut moves);
+        moves.extend(self.operator(world));
         moves
     }
 
@@ -329,14 +344,14 @@ impl Environment for CrtModel {
     fn condition(&self, seen: &Observed, step: &Step) -> Option<Condition> {
         Some(match step {
             Step::TriggerApply => Condition::Trigger(seen.trigger),
-            Step::CreateTemporary { .. } | Step::CreateCredentials { .. } => return None,
+            Step::CreateTemporary { .. } | Step::CreateCredentials { .. } | Step::DeleteLeftover { .. } => return None,
             Step::PostponeGrace | Step::ClearGrace => Condition::Status(seen.system.clone(), seen.status_grace),
             Step::SetNew if seen.system.is_none() => return None,
-            Step::Adopt { .. }
-            | Step::SetNew
-            | Step::Restore { .. }
-            | Step::Protect { .. }
-            | Step::DropPrevious { .. } => {
+            Step::Adopt { .. } | Step::SetNew | Step::Restore { .. } | Step::Protect { .. } => {
+                let back = seen.mark.as_ref().is_some_and(|mark| mark.direction.is_rollback());
+                Condition::System(seen.system.clone(), back)
+            }
+            Step::DropPrevious { name, .. } if name == SYSTEM => {
                 let back = seen.mark.as_ref().is_some_and(|mark| mark.direction.is_rollback());
                 Condition::System(seen.system.clone(), back)
             }
@@ -348,7 +363,9 @@ impl Environment for CrtModel {
                 seen.deployment_direction,
             ),
             Step::DeleteTemporary { token } => Condition::Temporary(seen.temporary.contains(token)),
-            Step::Renew { name } => Condition::Other(seen.others.get(name).copied()),
+            Step::Renew { name } | Step::DropPrevious { name, .. } => {
+                Condition::Other(seen.others.get(name).copied(), seen.others_previous.get(name).copied())
+            }
         })
     }
 
@@ -392,6 +409,9 @@ impl Environment for CrtModel {
     /// An operator discards a journal that was forged, or that would restore a token of another cluster.
     fn refused(&self, world: &World<Self>, blockers: &[Blocker]) -> Result<Refusal, String> {
         let no_rollback = matches!(self.variant, Variant::WrongDownstream | Variant::ForeignAgent);
+        if self.old_agents_fail {
+            return Ok(Refusal::Waits);
+        }
         if world.was_forged() || no_rollback {
             Ok(Refusal::Discarded)
         } else {
@@ -410,6 +430,9 @@ impl Environment for CrtModel {
         let mut run = run.clone();
         if mutant == Mutant::NoQuietTime {
             run.timers.insert(Timer::Quiet, true);
+        }
+        if mutant == Mutant::AlwaysWorked {
+            run.record.worked = true;
         }
         let mut decision = decide(&self.mutated(seen, Some(&run)), &run);
         match &mut decision.next {
@@ -481,7 +504,7 @@ impl Environment for CrtModel {
                 "the token of an agent that runs was revoked, {pod:?}: {seen:#?}"
             ));
         }
-        if self.new_agents_fail && !running.iter().any(|pod| pod.token == Some(old())) {
+        if self.new_agents_fail && !self.old_agents_fail && !running.iter().any(|pod| pod.token == Some(old())) {
             return Some(format!("the only agent that can connect is gone: {seen:#?}"));
         }
         if !seen.deployed.is_some_and(|named| is_accepted(&named)) {
@@ -493,7 +516,7 @@ impl Environment for CrtModel {
         if !held.contains(&old()) && !seen.credentials.contains_key(&old()) && restorable {
             return Some(format!("the old value is lost while it may still be needed: {seen:#?}"));
         }
-        ended_wrong(world)
+        Self::ended_wrong(world)
     }
 }
 
@@ -501,37 +524,62 @@ fn undoable(run: &Run<Crt>) -> bool {
     run.direction == Direction::Rollback || run.phase.can_be_undone()
 }
 
-fn ended_wrong(world: &W) -> Option<String> {
-    let seen = &world.seen;
-    let direction = world.ended?;
-    if world.memory
-        != (Memory {
-            rendered: None,
-            ..world.memory.clone()
-        })
-    {
-        return None;
-    }
-    let target = seen.system.as_ref().map(|holder| holder.token);
-    let right = match direction {
-        // A forged journal has no old token: the agent keeps its token.
-        Direction::RollForward => false,
-        Direction::Rollback if world.was_forged() => target == seen.deployed,
-        Direction::Rollback => target == Some(old()),
-        Direction::Forward => {
-            // A second rotation, after the journal of the first was discarded, began with another token.
-            let second = world.was_forged() || !seen.foreign.is_empty();
-            let clean = second || !seen.credentials.contains_key(&old());
-            target != Some(old()) && !seen.is_held(old()) && clean
+impl CrtModel {
+    fn ended_wrong(world: &W) -> Option<String> {
+        let seen = &world.seen;
+        let direction = world.ended?;
+        if world.memory
+            != (Memory {
+                rendered: None,
+                ..world.memory.clone()
+            })
+        {
+            return None;
         }
-    };
-    let clean = seen.temporary.is_empty() && seen.system.as_ref().is_some_and(|holder| holder.previous.is_none());
-    let renewed =
-        direction == Direction::Rollback || seen.others.values().all(|held| *held != Fingerprint::of("default"));
-    // A former holder's write may be applied after the end. It does no harm, but may leave something behind.
-    // The next run removes what a forged run has left behind.
-    let clean = clean || world.was_forged();
-    (!right || !clean || !renewed).then(|| format!("ended wrong ({direction}): {seen:#?}"))
+        let target = seen.system.as_ref().map(|holder| holder.token);
+        let right = match direction {
+            // A forged journal has no old token: the agent keeps its token.
+            Direction::RollForward => false,
+            Direction::Rollback if world.was_forged() => target == seen.deployed,
+            Direction::Rollback => target == Some(old()),
+            Direction::Forward => {
+                // A second rotation, after the journal of the first was discarded, began with another token.
+                let second = world.was_forged() || !seen.foreign.is_empty();
+                let clean = second || !seen.credentials.contains_key(&old());
+                target != Some(old()) && !seen.is_held(old()) && clean
+            }
+        };
+        let clean = seen.temporary.is_empty() && seen.system.as_ref().is_some_and(|holder| holder.previous.is_none());
+        let renewed = direction == Direction::Rollback
+            || seen
+                .held_values()
+                .iter()
+                .all(|held| *held != Fingerprint::of("default"));
+        // A former holder's write may be applied after the end. It does no harm, but may leave something behind.
+        // The next run removes what a forged run has left behind.
+        let clean = clean || world.was_forged();
+        (!right || !clean || !renewed).then(|| format!("ended wrong ({direction}): {seen:#?}"))
+    }
+
+    /// Where no agent worked at the start, nothing rolls back by itself, but an operator does. A rollback that is refused from the
+    /// start is not begun: the rotation is resumed.
+    fn operator(&self, world: &W) -> Option<Move<Self>> {
+        let run = world
+            .run
+            .as_ref()
+            .filter(|_| self.old_agents_fail && !world.is_sending())?;
+        let mut to = world.clone();
+        let now = to.run.as_mut()?;
+        if matches!(self.decide(&world.seen, run).next, Next::Refuse(_)) {
+            now.direction = Direction::Forward;
+            return Some(step("the rollback is not begun", Help::Helps, to));
+        }
+        if !self.new_agents_fail || !run.may_turn(Direction::Rollback) {
+            return None;
+        }
+        now.turn(Direction::Rollback);
+        Some(step("the operator gives up", Help::Helps, to))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -542,7 +590,7 @@ enum Condition {
     Credentials(Option<Age>),
     Deployment(Option<Fingerprint>, Option<String>, bool, Option<Direction>),
     Temporary(bool),
-    Other(Option<Fingerprint>),
+    Other(Option<Fingerprint>, Option<Fingerprint>),
 }
 
 fn is_current(seen: &Observed, pod: &Pod) -> bool {
@@ -689,7 +737,12 @@ impl CrtModel {
             let Some(token) = pod.token.filter(|token| world.seen.acceptance.contains_key(token)) else {
                 continue;
             };
-            if self.new_agents_fail && token != old() || !self.reaches(pod) {
+            let fails = if token == old() {
+                self.old_agents_fail
+            } else {
+                self.new_agents_fail
+            };
+            if fails || !self.reaches(pod) {
                 continue;
             }
             let address = pod.address;
@@ -809,6 +862,17 @@ fn disturbances(world: &W, moves: &mut Vec<Move<CrtModel>>) {
         to.memory.rendered = system.zip(world.seen.pushes);
         moves.push(step("Rancher is upgraded to storage `secret`", Help::Disturbs, to));
     }
+    if left.rotations > 0 && world.seen.storage == TokenStorage::Secret {
+        let mut to = world.clone();
+        to.memory.left.rotations -= 1;
+        for (name, held) in &mut to.seen.others {
+            let rotated = Fingerprint::of(&format!("{name} rotated by Rancher"));
+            to.seen
+                .others_previous
+                .insert(name.clone(), std::mem::replace(held, rotated));
+        }
+        moves.push(step("Rancher rotates the other tokens", Help::Disturbs, to));
+    }
     reapplies(world, moves);
     let forward = world.run.as_ref().is_none_or(|run| run.direction == Direction::Forward);
     if left.settings > 0 && forward {
@@ -901,6 +965,7 @@ const QUIET: Budget = Budget {
     slow_starts: 0,
     reapplies: 0,
     settings: 0,
+    rotations: 0,
 };
 
 /// One disturbance of each kind, one kind at a time.
@@ -1047,6 +1112,35 @@ fn a_forged_journal_loses_nothing() {
 }
 
 #[test]
+fn another_token_that_rancher_rotates_loses_nothing() {
+    let budget = Budget { rotations: 1, ..QUIET };
+    nothing_is_lost(
+        "another token",
+        &CrtModel::new(TokenStorage::Secret, Variant::Ordinary, budget),
+    );
+    nothing_is_lost(
+        "another token with the agent's value",
+        &CrtModel::new(TokenStorage::Secret, Variant::NoSystem, budget),
+    );
+}
+
+#[test]
+fn a_rollback_to_a_state_that_did_not_work_ends() {
+    for storage in [TokenStorage::Status, TokenStorage::Secret] {
+        for new_agents_fail in [false, true] {
+            let broken = CrtModel {
+                old_agents_fail: true,
+                new_agents_fail,
+                others: (0, u8::from(!new_agents_fail)),
+                young: true,
+                ..CrtModel::new(storage, Variant::Ordinary, QUIET)
+            };
+            nothing_is_lost("a cluster that did not work", &broken);
+        }
+    }
+}
+
+#[test]
 fn a_change_of_address_loses_nothing() {
     for unreachable in [false, true] {
         let model = CrtModel {
@@ -1086,6 +1180,10 @@ enum Mutant {
     EarlierTemplate,
     /// A template that another writer has replaced between two looks counts as the run's own.
     AnyTemplate,
+    /// Values that Rancher keeps as the previous ones of other tokens are not looked for.
+    NoPreviousOfOthers,
+    /// A rollback waits for an agent with the old token, although none worked at the start.
+    AlwaysWorked,
 }
 
 impl CrtModel {
@@ -1109,6 +1207,7 @@ impl CrtModel {
                 let placed = run.and_then(|run| run.record.restarted_at.clone());
                 seen.restarted_at = placed.or(seen.restarted_at);
             }
+            Some(Mutant::NoPreviousOfOthers) => seen.others_previous.clear(),
             Some(Mutant::AnyDownstream) => seen.downstream = DownstreamIdentity::Proven,
             Some(Mutant::KeepsForeignToken) => seen.foreign.clear(),
             Some(Mutant::RepeatedTrigger) => seen.trigger.iter_mut().for_each(|trigger| trigger.overdue = true),
@@ -1219,6 +1318,23 @@ fn mutants_are_found() {
         Mutant::TrustsLease,
         CrtModel {
             forgeries: 1,
+            ..CrtModel::new(TokenStorage::Status, Variant::Ordinary, QUIET)
+        },
+    );
+    is_found(
+        Mutant::NoPreviousOfOthers,
+        CrtModel::new(
+            TokenStorage::Secret,
+            Variant::Ordinary,
+            Budget { rotations: 1, ..QUIET },
+        ),
+    );
+    is_found(
+        Mutant::AlwaysWorked,
+        CrtModel {
+            old_agents_fail: true,
+            new_agents_fail: true,
+            young: true,
             ..CrtModel::new(TokenStorage::Status, Variant::Ordinary, QUIET)
         },
     );

@@ -115,16 +115,6 @@ mod tests {
             Commands::new("crt", "$(reboot)", &global).status(),
             "kubectl crt status '$(reboot)' --context 'rancher prod' --allow-plain-http"
         );
-        let commands = Commands::new("crt", "c-x7k2p", &GlobalFlags::default())
-            .with_to_run("--overlap", Some("20s"))
-            .with_to_rotate("--ttl", Some("2h"));
-        assert_eq!(commands.rotate(), "kubectl crt rotate c-x7k2p --overlap 20s --ttl 2h");
-        assert_eq!(commands.rollback(), "kubectl crt rollback c-x7k2p --overlap 20s");
-        assert_eq!(commands.status(), "kubectl crt status c-x7k2p");
-        assert_eq!(
-            Commands::new("crt", "c-x7k2p", &GlobalFlags::default()).rollback(),
-            "kubectl crt rollback c-x7k2p"
-        );
         assert_eq!(
             commands.on("list", ""),
             r"kubectl crt list --context 'rancher prod' --downstream-context 'it'\''s-mine'"
@@ -134,5 +124,13 @@ mod tests {
                 .on("verify", "my cluster")
                 .starts_with("kubectl crt verify 'my cluster' ")
         );
+        let plain = Commands::new("crt", "c-x7k2p", &GlobalFlags::default());
+        assert_eq!(plain.rollback(), "kubectl crt rollback c-x7k2p");
+        let commands = plain
+            .with_to_run("--force", Some("context"))
+            .with_to_rotate("--ttl", Some("2h"));
+        assert_eq!(commands.rotate(), "kubectl crt rotate c-x7k2p --force context --ttl 2h");
+        assert_eq!(commands.rollback(), "kubectl crt rollback c-x7k2p --force context");
+        assert_eq!(commands.status(), "kubectl crt status c-x7k2p");
     }
 }

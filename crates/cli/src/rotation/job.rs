@@ -208,9 +208,13 @@ impl<C: Controller> Job<'_, C> {
             let holder = record.describe_holder(now).unwrap_or_default();
             self.ui.warn(format!("the rotation of {name} is held by {holder}"));
         }
+        let mut was_forward = false;
         let journal = match LeasedRotation::<RotationOf<C>>::from(record.clone()).journal {
             None => None,
-            Some(Ok(journal)) => Some(self.directed(journal.taken_over())?),
+            Some(Ok(journal)) => {
+                was_forward = journal.run().direction == Direction::Forward;
+                Some(self.directed(journal.taken_over())?)
+            }
             Some(Err(_)) if self.force_journal => None,
             Some(Err(why)) => return Err(Error::failed(why.to_string())),
         };
@@ -220,7 +224,7 @@ impl<C: Controller> Job<'_, C> {
             return Ok(None);
         }
         let is_resumed = journal.is_some();
-        let surveyed = self.survey_objects(record, journal, result).await;
+        let surveyed = self.survey_objects(record, journal, was_forward, result).await;
         surveyed.map(Some).map_err(|error| match error.kind {
             Kind::Forbidden | Kind::Unauthorized | Kind::Unreachable | Kind::Unavailable if is_resumed => {
                 let commands = &self.target.commands;
@@ -238,6 +242,7 @@ impl<C: Controller> Job<'_, C> {
         &self,
         record: LeaseRecord,
         journal: Option<JournalOf<C>>,
+        was_forward: bool,
         result: &mut RotationResult,
     ) -> Result<Survey<C>, Error> {
         let mut seen = self.observe(journal.as_ref()).await?;
@@ -258,6 +263,10 @@ impl<C: Controller> Job<'_, C> {
             }
             Err(NoPlan::Refused(blockers)) if journal.is_none() => {
                 return Err(outcome::refusal(self.target, blockers, result));
+            }
+            // The run stays as it is, so that it can be finished.
+            Err(NoPlan::Refused(blockers)) if self.verb == Verb::Rollback && was_forward => {
+                return Err(outcome::rollback_refusal(self.target, blockers, result));
             }
             // What blocks a run in progress is reported by the engine, with the command that rolls it back.
             Err(NoPlan::Refused(_)) => None,

@@ -1,5 +1,7 @@
 //! How a run ended: a sentence, an exit code, a document, and the command that resumes it or rolls it back.
 
+use std::collections::BTreeSet;
+
 use crate::ExitCode;
 use client::error::{Error, Kind};
 use client::secret::Fingerprint;
@@ -202,20 +204,29 @@ pub(crate) fn end_of(
 
 /// Why nothing was begun.
 pub fn refusal(target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
+    refused("rotate", target, blockers, result)
+}
+
+/// Why a rollback was not begun. The rotation is still in progress.
+pub(super) fn rollback_refusal(target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
+    let rotate = target.commands.rotate();
+    refused("roll back", target, blockers, result).hint(format!("`{rotate}` resumes the rotation"))
+}
+
+fn refused(verb: &str, target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
     result.outcome = "refused";
     let reasons: Vec<&str> = blockers.iter().map(|blocker| blocker.reason.as_str()).collect();
-    let message = format!("cannot rotate {}: {}", target.display, reasons.join("; "));
-    let error = blockers.iter().fold(Error::failed(message), |error, blocker| {
-        let error = if blocker.hint.is_empty() {
-            error
-        } else {
-            error.hint(blocker.hint.clone())
-        };
-        match blocker.check {
-            Some(check) => error.hint(format!("--force={check} overrides this check")),
-            None => error,
-        }
-    });
+    let message = format!("cannot {verb} {}: {}", target.display, reasons.join("; "));
+    let mut error = Error::failed(message);
+    let hints = blockers.iter().map(|blocker| blocker.hint.clone());
+    error.hints.extend(hints.filter(|hint| !hint.is_empty()));
+    // Where one of them cannot be overridden, the others are not worth it.
+    let checks: Option<BTreeSet<&str>> = blockers.iter().map(|blocker| blocker.check).collect();
+    let checks: Vec<&str> = checks.into_iter().flatten().collect();
+    let these = if checks.len() > 1 { "these checks" } else { "this check" };
+    if !checks.is_empty() {
+        error = error.hint(format!("--force={} overrides {these}", checks.join(",")));
+    }
     result.blockers = blockers;
     error
 }
@@ -373,6 +384,19 @@ mod tests {
     #[case::rolled_back(Verb::Rollback, Outcome::RolledBack("requested".into()), false, "0 rolled-back")]
     #[case::refused(Verb::Rotate, Outcome::Refused(vec![blocker()]), false,
         "1 refused | cannot rotate cluster oslo (c-x7k2p): its agent is away | wait for it | --force=agent overrides this check")]
+    #[case::refused_by_two_checks(
+        Verb::Rotate,
+        Outcome::Refused(vec![blocker(), Blocker { check: Some("owner"), hint: String::new(), ..blocker() }]),
+        false,
+        "1 refused | cannot rotate cluster oslo (c-x7k2p): its agent is away; its agent is away | wait for it | \
+         --force=agent,owner overrides these checks"
+    )]
+    #[case::refused_by_a_check_that_cannot_be_overridden(
+        Verb::Rotate,
+        Outcome::Refused(vec![blocker(), Blocker { check: None, hint: "repair it".into(), ..blocker() }]),
+        false,
+        "1 refused | cannot rotate cluster oslo (c-x7k2p): its agent is away; its agent is away | wait for it | repair it"
+    )]
     #[case::stopped_early(
         Verb::Rotate,
         pending(Phase::Survey, Direction::Forward, Pause::Interrupted),

@@ -81,6 +81,23 @@ fn a_missing_permission_has_a_hint_with_the_rule(#[case] message: &str, #[case] 
     assert_eq!(error.hints, [hint]);
 }
 
+/// The second one is Rancher's, for an API token that is not valid any more.
+#[rstest]
+#[case(
+    "nodes is forbidden: User \"system:anonymous\" cannot list resource \"nodes\" in API group \"\" at the cluster scope"
+)]
+#[case(
+    "clusters.management.cattle.io \"c-x7k2p\" is forbidden: User \"system:unauthenticated\" cannot get resource \"clusters\" in API \
+     group \"management.cattle.io\" at the cluster scope"
+)]
+fn an_unknown_identity_has_no_hint_with_a_rule(#[case] message: &str) {
+    let hints = status(403, "Forbidden", message).hints;
+    assert_eq!(
+        hints,
+        ["the server does not accept these credentials: the token is invalid, expired or revoked; use another one"]
+    );
+}
+
 #[test]
 fn a_403_in_other_words_has_no_invented_rule() {
     for message in ["", "no", "you cannot", "you cannot \"x\"", "a cannot b \"c\" d \"e\" f"] {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::request::{self, SECRET};
+use client::request::{self, ListOptions, SECRET};
 use client::secret::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::NAMESPACE;
-use crate::credential_name::Formula;
+use crate::credential_name::{Formula, PREFIX};
 use crate::error::{Error, Result};
 use crate::object::{self, Observed, Problem, WRONG_TYPE, Write, decoded};
 
@@ -102,6 +102,26 @@ pub struct CredentialsContent {
 pub async fn credentials(client: &kube::Client, name: &str) -> Result<Option<Credentials>> {
     let raw: Option<RawSecret> = request::get(client, SECRET, Some(NAMESPACE), name).await?;
     Ok(raw.map(RawSecret::read))
+}
+
+/// The Secrets with this annotation, without their content. Without permission to list Secrets: none.
+pub async fn annotated_credentials(client: &kube::Client, (key, value): (&str, &str)) -> Result<Vec<Observed>> {
+    let options = ListOptions {
+        namespace: Some(NAMESPACE),
+        only_metadata: true,
+        ..ListOptions::default()
+    };
+    let secrets = match request::list_all::<RawSecret>(client, SECRET, &options).await {
+        Err(error) if error.is_forbidden() => return Ok(Vec::new()),
+        other => other?,
+    };
+    let metadata = secrets.into_iter().map(|secret| secret.metadata);
+    let annotated = metadata.filter(|metadata| {
+        metadata.name.starts_with(PREFIX)
+            && metadata.deletion_timestamp.is_none()
+            && metadata.annotation(key) == Some(value)
+    });
+    Ok(annotated.map(|metadata| metadata.observed()).collect())
 }
 
 /// All metadata of such a Secret. None if it does not exist.

@@ -21,6 +21,8 @@ const VOLUME: &str = "cattle-credentials";
 const VARIABLE: &str = "CATTLE_CREDENTIAL_NAME";
 /// The annotation that `kubectl rollout restart` sets.
 pub(super) const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
+/// The annotation in which a client-side apply keeps what it has applied.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// The default of Kubernetes.
 const PROGRESS_DEADLINE: i32 = 600;
 
@@ -154,6 +156,16 @@ impl Deployment {
             && [self.status_replicas, self.updated_replicas, self.available_replicas]
                 .iter()
                 .all(|n| *n == self.replicas)
+    }
+
+    /// A client-side apply has set rollout settings: `kubectl apply` of what `kubectl get -o yaml` had printed. Rancher's next apply
+    /// removes them, since its manifest has none. While a rollout is held, the default deadline is then smaller than
+    /// `minReadySeconds`, and the API server rejects Rancher's apply (422).
+    pub fn rollout_settings_were_applied(&self) -> bool {
+        let last = self.annotations.get(LAST_APPLIED);
+        let last: Option<Value> = last.and_then(|text| serde_json::from_str(text).ok());
+        let fields = ["minReadySeconds", "progressDeadlineSeconds"];
+        last.is_some_and(|last| fields.iter().any(|field| !last["spec"][field].is_null()))
     }
 
     fn unsupported(&self, what: &'static str) -> Error {

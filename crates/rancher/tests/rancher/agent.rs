@@ -376,3 +376,50 @@ async fn a_disconnected_agent_is_recognized() {
             .contains("cluster agent disconnected")
     );
 }
+
+#[tokio::test]
+async fn rollout_settings_that_were_applied_by_hand_are_recognized() {
+    let mut object = fixture("agent-secret");
+    assert!(!deployment(&object).await.rollout_settings_were_applied());
+    for (spec, expected) in [
+        (json!({ "replicas": 1 }), false),
+        (json!({ "progressDeadlineSeconds": 600 }), true),
+        (json!({ "minReadySeconds": 10 }), true),
+    ] {
+        let last = json!({ "spec": spec }).to_string();
+        object["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] = json!(last);
+        assert_eq!(
+            deployment(&object).await.rollout_settings_were_applied(),
+            expected,
+            "{spec}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn secrets_with_an_annotation_are_found_without_their_content() {
+    let secret = |name: &str, run: &str| {
+        json!({ "metadata": {
+            "name": name, "namespace": "cattle-system", "uid": "u", "resourceVersion": "1", "annotations": { "run": run },
+        } })
+    };
+    let all = list_of(&[
+        secret("cattle-credentials-0123456789", "x7k2p"),
+        secret("cattle-credentials-1234567890", "other"),
+        secret("another", "x7k2p"),
+    ]);
+    let list = format!("{SECRETS}?limit=500");
+    let server = Server::new().on("GET", &list, 200, &all);
+    let found = agent::annotated_credentials(&server.client(), ("run", "x7k2p"))
+        .await
+        .unwrap();
+    let names: Vec<_> = found.iter().map(|found| found.name.as_str()).collect();
+    assert_eq!(names, ["cattle-credentials-0123456789"]);
+    let server = Server::new().on("GET", &list, 403, &status(403, "Forbidden", "no"));
+    assert!(
+        agent::annotated_credentials(&server.client(), ("run", "x7k2p"))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}

@@ -15,7 +15,7 @@ use engine::rotation::Check;
 use rancher::cluster::{self, Cluster, ClusterKind};
 
 use crate::connections::{Connections, DownstreamFlags, MANAGEMENT, Management};
-use crate::controller::{CrtController, Options, unsupported};
+use crate::controller::{CrtController, Options, check, unsupported};
 use crate::report;
 use crate::rotation::Crt;
 
@@ -70,6 +70,15 @@ pub(crate) struct Common {
     /// How to reach the downstream cluster.
     #[command(flatten)]
     downstream: DownstreamFlags,
+}
+
+impl Common {
+    /// The overridden checks that count in every observation, so that a resumed run needs them too.
+    fn forced_throughout(&self) -> String {
+        let throughout = |check: &&Check| [check::CONTEXT, check::ADDRESS].contains(*check);
+        let names = self.force.iter().filter(throughout).map(|check| check.name);
+        names.collect::<Vec<_>>().join(",")
+    }
 }
 
 const EXAMPLES: &str = "\
@@ -182,14 +191,15 @@ impl Opened {
         global: &GlobalFlags,
         context: &Context,
     ) -> Self {
-        let target = report::rotation::target(&cluster, common.downstream.commands(&cluster.id, global));
+        let commands = common.downstream.commands(&cluster.id, global);
+        let commands = commands.with_to_run("--force", Some(&common.forced_throughout()));
+        let target = report::rotation::target(&cluster, commands);
         let mut result = RotationResult::of(&target);
         let connections = if let Some(blocker) = unsupported(&cluster) {
             Err(refusal(&target, vec![blocker], &mut result))
         } else {
-            let name = common.downstream.downstream_context.as_deref();
-            let connections = management.connections(cluster, &global.connection, name, &context.environment);
-            connections
+            management
+                .connections(cluster, &common.downstream, global, &context.environment)
                 .await
                 .and_then(|connections| connections.downstream().map(drop).map(|()| connections))
         };

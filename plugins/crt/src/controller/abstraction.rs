@@ -27,6 +27,8 @@ use crate::rotation::stages::{other, target};
 
 /// The label of a temporary registration token.
 pub(crate) const TEMPORARY_LABEL: &str = "kubectl-rotation.github.io/temporary";
+/// The label or annotation with the run, on what it creates.
+pub(super) const RUN: &str = "kubectl-rotation.github.io/run";
 /// The annotation of the registration token `system`, or of its Secret, with the mark of the run that wrote its value.
 pub(super) const MARK: &str = "kubectl-rotation.github.io/rotation";
 /// The annotation of the Cluster that triggers Rancher: the time, and the token to apply.
@@ -59,6 +61,8 @@ pub(super) struct Snapshot {
     pub(super) deployment: Deployment,
     pub(super) pods: Vec<Pod>,
     pub(super) credentials: Vec<Credentials>,
+    /// The agent's Secrets that this run has created.
+    pub(super) created: Vec<rancher::Observed>,
     pub(super) stv: Option<StvAggregation>,
     pub(super) probe_results: BTreeMap<Fingerprint, ProbeResult>,
     pub(super) tunnel_works: Option<bool>,
@@ -99,6 +103,14 @@ impl Snapshot {
     /// Orphaned token Secrets, which Rancher accepts too.
     pub(super) fn orphans(&self) -> impl Iterator<Item = &TokenSecret> {
         self.tokens.orphans.iter().filter(|secret| !secret.deleting)
+    }
+
+    /// The Secret of one of the other tokens, or an orphaned one, by its name.
+    pub(super) fn secret_of_other(&self, name: &str) -> Option<&TokenSecret> {
+        match self.others().find(|token| token.object.name == name) {
+            Some(token) => token.secret.as_ref(),
+            None => self.orphans().find(|secret| secret.object.name == name),
+        }
     }
 
     /// Every value that was read, by its fingerprint.
@@ -145,8 +157,11 @@ impl Snapshot {
                 .map(Secret::fingerprint)
                 .collect(),
             others: self.other_values(),
+            others_previous: self.others_previous(),
             acceptance: BTreeMap::new(),
             credentials: self.credentials_by_value(names),
+            occupied: self.occupied(names),
+            leftovers: self.leftovers(names),
             only_agent: false,
             named_secret: deployed.unwrap_or_default().to_owned(),
             rollout,
@@ -207,13 +222,17 @@ impl Snapshot {
         recognized.unwrap_or_else(|| Formula::of_manifest(!self.deployment.variables.is_empty()))
     }
 
-    /// Where the agent connects to: by its Secret, else by what it has written, else by Rancher's setting.
-    pub(super) fn server_url(&self, setting: Option<&str>) -> String {
-        let own = self.named_credentials().and_then(|named| named.url.clone());
-        let last = || self.stv.as_ref().and_then(|stv| stv.server_url.clone());
-        own.or_else(last)
-            .or_else(|| setting.map(str::to_owned))
-            .unwrap_or_default()
+    /// Where the agent is to connect to: by its Secret, else where one connected last, else by Rancher's setting. The URL of a
+    /// Secret with which no agent worked at the start does not count if both others say otherwise.
+    pub(super) fn server_url(&self, setting: Option<&str>, run: Option<&Run<Crt>>) -> String {
+        let named = self.named_credentials().and_then(|named| named.url.as_deref());
+        let last = self.stv.as_ref().and_then(|stv| stv.server_url.as_deref());
+        let failed = run.is_some_and(|run| !run.record.worked);
+        let differs = |from: Option<&str>, url: &str| {
+            from.is_some_and(|from| from.trim_end_matches('/') != url.trim_end_matches('/'))
+        };
+        let own = named.filter(|own| !(failed && differs(last, own) && differs(setting, own)));
+        own.or(last).or(setting).unwrap_or_default().to_owned()
     }
 
     /// The Secrets that the agent's Deployment names or may be pointed at.
@@ -310,6 +329,17 @@ impl Snapshot {
         tokens.chain(self.orphans().filter_map(orphan)).collect()
     }
 
+    fn others_previous(&self) -> BTreeMap<String, Fingerprint> {
+        let of_secret =
+            |name: &str, secret: &TokenSecret| Some((name.to_owned(), secret.previous.as_ref()?.fingerprint()));
+        let tokens = self.others().filter(|_| self.storage == TokenStorage::Secret);
+        let tokens = tokens.filter_map(|token| of_secret(&token.object.name, token.secret.as_ref()?));
+        let orphans = self
+            .orphans()
+            .filter_map(|secret| of_secret(&secret.object.name, secret));
+        tokens.chain(orphans).collect()
+    }
+
     fn credentials_by_value(&self, names: &Names) -> BTreeMap<Fingerprint, Age> {
         let mut found = BTreeMap::new();
         for credentials in self.credentials.iter().filter(|credentials| !credentials.deleting) {
@@ -326,6 +356,31 @@ impl Snapshot {
             }
         }
         found
+    }
+
+    fn occupied(&self, names: &Names) -> BTreeMap<Fingerprint, String> {
+        let existing = self.credentials.iter().filter(|credentials| !credentials.deleting);
+        let occupied = existing.filter_map(|credentials| {
+            let name = credentials.object.name.as_str();
+            let content = credentials.token.as_ref().map(Secret::fingerprint);
+            let token = names.should_have(name).filter(|token| content != Some(*token))?;
+            Some((token, name.to_owned()))
+        });
+        occupied.collect()
+    }
+
+    fn leftovers(&self, names: &Names) -> BTreeSet<String> {
+        let pods = self.pods.iter().filter(|pod| !pod.finished);
+        let mounted = pods.filter_map(|pod| pod.secret.as_deref());
+        let variables = self
+            .deployment
+            .variables
+            .iter()
+            .map(|variable| variable.secret.as_str());
+        let mut used = names.all();
+        used.extend(mounted.chain(variables).chain(self.deployment.volume_secret.as_deref()));
+        let created = self.created.iter().map(|secret| secret.name.as_str());
+        created.filter(|name| !used.contains(name)).map(str::to_owned).collect()
     }
 
     fn observed_pod(&self, names: &Names, pod: &Pod) -> observed::Pod {
@@ -442,6 +497,12 @@ impl Names {
     /// All names.
     pub(super) fn all(&self) -> BTreeSet<&str> {
         self.by_value.values().map(String::as_str).collect()
+    }
+
+    /// The value that the Secret with this name should have.
+    fn should_have(&self, name: &str) -> Option<Fingerprint> {
+        let mut named = self.by_value.iter();
+        named.find(|(_, candidate)| *candidate == name).map(|(token, _)| *token)
     }
 
     /// The value of the Secret with this name: by its content, or by its name if it does not exist.

@@ -15,7 +15,7 @@ use rancher::object;
 use rancher::settings;
 use rancher::token::{self, Change, NewToken, RegistrationToken, SYSTEM, SecretChange, TokenSecret, generate};
 
-use super::abstraction::{MARK, Snapshot, TEMPORARY_LABEL, TRIGGERED};
+use super::abstraction::{MARK, RUN, Snapshot, TEMPORARY_LABEL, TRIGGERED};
 use super::{CrtController, FIELD_MANAGER, State};
 use crate::connections::{DOWNSTREAM, MANAGEMENT};
 use crate::rotation::Crt;
@@ -29,8 +29,6 @@ const GRACE: SignedDuration = SignedDuration::from_hours(7 * 24);
 const HOLD: i32 = 1200;
 /// `progressDeadlineSeconds` of a held rollout, which must be larger than `minReadySeconds`.
 const HELD_DEADLINE: i32 = 3600;
-/// The label or annotation with the run, on what it creates.
-const RUN: &str = "kubectl-rotation.github.io/run";
 /// The setting for the time to live of a registration token, in minutes.
 const DEFAULT_TTL: &str = "crt-default-ttl-minutes";
 /// Rancher's default of that setting: 30 days.
@@ -183,8 +181,12 @@ impl CrtController<'_> {
                 };
                 Request::ChangeSecret(state.system_secret()?.object.clone(), change)
             }
-            Step::DropPrevious { .. } => {
-                let secret = state.system_secret()?;
+            Step::DropPrevious { name, .. } => {
+                let secret = if name == SYSTEM {
+                    state.system_secret()?
+                } else {
+                    snapshot.secret_of_other(name).ok_or(Failure::Conflict)?
+                };
                 let change = SecretChange {
                     previous: Change::Remove,
                     grace_ends_at: Change::Remove,
@@ -198,9 +200,16 @@ impl CrtController<'_> {
             Step::Renew { name } => state.renew(name, expiry)?,
             Step::CreateCredentials { token } => {
                 let name = state.names.of(*token).ok_or(Failure::Conflict)?.to_owned();
-                Request::CreateCredentials(name.clone(), self.content(&state, &name, *token)?)
+                Request::CreateCredentials(name.clone(), self.content(&state, run, &name, *token)?)
             }
             Step::DeleteCredentials { token } => Request::DeleteCredentials(state.credentials(*token)?.object.clone()),
+            Step::DeleteLeftover { secret } => {
+                let mut created = snapshot.created.iter();
+                let found = created
+                    .find(|created| created.name == *secret)
+                    .ok_or(Failure::Conflict)?;
+                Request::DeleteCredentials(found.clone())
+            }
             Step::PointHeld { token } => {
                 let mark = run.record.restarted_at.clone().ok_or(Failure::Conflict)?;
                 placed(*token, held(snapshot.deployment.replicas), Change::Set(mark))?
@@ -278,10 +287,16 @@ impl CrtController<'_> {
     }
 
     /// The content that Rancher itself would write. The Secret of the start gets its original content.
-    fn content(&self, state: &State, name: &str, token: Fingerprint) -> Result<CredentialsContent, Failure> {
+    fn content(
+        &self,
+        state: &State,
+        run: &Run<Crt>,
+        name: &str,
+        token: Fingerprint,
+    ) -> Result<CredentialsContent, Failure> {
         let snapshot = state.snapshot.as_ref().ok_or(Failure::Conflict)?;
         let value = state.value(token)?;
-        let url = self.server_url(snapshot);
+        let url = self.server_url(snapshot, Some(run));
         let imported = Formula::ALL
             .into_iter()
             .any(|formula| formula.name(&url, &value, "") == name);
@@ -364,15 +379,10 @@ impl State {
         let snapshot = self.snapshot.as_ref().ok_or(Failure::Conflict)?;
         let value = generate().map_err(|error| Failure::Permanent(error.on(MANAGEMENT)))?;
         let token = snapshot.others().find(|token| token.object.name == name);
-        let orphan = || snapshot.orphans().find(|secret| secret.object.name == name);
-        let secret = match token {
-            Some(token) if snapshot.storage == TokenStorage::Status => {
-                return Ok(Request::SetPlain(token.object.clone(), value));
-            }
-            Some(token) => token.secret.as_ref(),
-            None => orphan(),
-        };
-        let secret = secret.ok_or(Failure::Conflict)?;
+        if let Some(token) = token.filter(|_| snapshot.storage == TokenStorage::Status) {
+            return Ok(Request::SetPlain(token.object.clone(), value));
+        }
+        let secret = snapshot.secret_of_other(name).ok_or(Failure::Conflict)?;
         let change = SecretChange {
             current: Some(value),
             previous: if secret.previous.is_some() {

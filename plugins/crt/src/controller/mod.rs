@@ -171,8 +171,11 @@ impl Controller for CrtController<'_> {
         if self.downstream.route != Route::ThroughRancher || error.kind != Kind::Unavailable {
             return error;
         }
+        let status = self.connections.commands.status();
         error
-            .hint("Rancher reaches the cluster through its agent, whose tunnel may be down: see `kubectl crt status`")
+            .hint(format!(
+                "Rancher reaches the cluster through its agent, whose tunnel may be down: see `{status}`"
+            ))
             .hint("pass a context that does not go through the agent with --downstream-context")
     }
 
@@ -187,17 +190,13 @@ impl Controller for CrtController<'_> {
         self.state().unproven.iter().map(unproven).collect()
     }
 
-    async fn summary(&self, before: &Observed, plan: Option<&PlanOf<Self>>) -> Summary {
-        let found = token::get(
-            &self.connections.management.client,
-            &self.connections.cluster.id,
-            SYSTEM,
-        )
-        .await;
-        let system = found.ok().flatten();
+    async fn summary(&self, _before: &Observed, plan: Option<&PlanOf<Self>>) -> Summary {
+        let client = &self.connections.management.client;
+        let tokens = token::list(client, &self.connections.cluster.id).await.ok();
+        let system = tokens.as_ref().and_then(|tokens| tokens.named(SYSTEM));
         Summary {
             in_use: system.and_then(|token| token.current().map(Secret::fingerprint)),
-            message: report::rotation::summary(before, plan),
+            message: report::rotation::summary(plan, tokens.as_ref()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Reads both clusters.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use client::cluster_identity::{self, CaComparison, SYSTEM_NAMESPACE};
 use client::error::Error;
@@ -18,13 +19,16 @@ use rancher::settings;
 use rancher::token::{self, Tokens};
 use rancher::token_storage::MixedTokenStorage;
 
-use super::abstraction::{Names, Snapshot, is_still_valid, values_to_probe};
+use super::abstraction::{Names, RUN, Snapshot, is_still_valid, values_to_probe};
 use super::{CrtController, FIELD_MANAGER, check, preflight};
 use crate::connections::{DOWNSTREAM, MANAGEMENT, Route};
 use crate::report::inputs;
 use crate::rotation::Crt;
 use crate::rotation::observed::{Address, DownstreamIdentity, Observed};
-use crate::rotation::stages::{target, was_placed};
+use crate::rotation::stages::{restores_failure, target, was_placed};
+
+/// Rancher takes half a minute to say that there is no tunnel, which is longer than an observation may take.
+const LONGEST_CALL: Duration = Duration::from_secs(5);
 
 /// The objects of the downstream cluster.
 type DownstreamObjects = (Deployment, Vec<Pod>, Option<StvAggregation>);
@@ -85,6 +89,7 @@ impl CrtController<'_> {
             deployment,
             pods,
             credentials: Vec::new(),
+            created: Vec::new(),
             stv,
             probe_results: [].into(),
             tunnel_works: None,
@@ -92,6 +97,7 @@ impl CrtController<'_> {
             downstream_now: self.downstream.server.clock.now(),
         };
         let names = self.read_credentials(&mut snapshot, run).await?;
+        snapshot.created = self.created(run).await?;
         snapshot.tunnel_works = self.call(&snapshot, run).await;
         snapshot.writer = self.writer(&snapshot, &names, run).await;
         let mut seen = snapshot.observed(&names, run);
@@ -214,7 +220,7 @@ impl CrtController<'_> {
                 .map_err(|error| error.on(DOWNSTREAM))?;
             snapshot.credentials.extend(named);
         }
-        let names = snapshot.names(run, &self.server_url(snapshot));
+        let names = snapshot.names(run, &self.server_url(snapshot, run));
         let known: BTreeSet<_> = snapshot
             .credentials
             .iter()
@@ -233,16 +239,27 @@ impl CrtController<'_> {
         Ok(names)
     }
 
-    pub(super) fn server_url(&self, snapshot: &Snapshot) -> String {
-        snapshot.server_url(self.connections.settings.server_url.as_deref())
+    /// The agent's Secrets that this run has created, once they may be deleted.
+    async fn created(&self, run: Option<&Run<Crt>>) -> Result<Vec<rancher::Observed>, Error> {
+        let Some(run) = run.filter(|run| !run.phase.can_be_undone()) else {
+            return Ok(Vec::new());
+        };
+        let by_run = (RUN, &*run.id.to_string());
+        let created = agent::annotated_credentials(&self.downstream.server.client, by_run).await;
+        created.map_err(|error| error.on(DOWNSTREAM))
+    }
+
+    pub(super) fn server_url(&self, snapshot: &Snapshot, run: Option<&Run<Crt>>) -> String {
+        snapshot.server_url(self.connections.settings.server_url.as_deref(), run)
     }
 
     /// A call through Rancher's tunnel, sent after the pods were read.
     async fn call(&self, snapshot: &Snapshot, run: Option<&Run<Crt>>) -> Option<bool> {
-        let proving = run.is_some_and(|run| run.phase >= engine::phase::Phase::Place);
+        let proving = run.is_some_and(|run| run.phase >= engine::phase::Phase::Place && !restores_failure(run));
         let proves = proving && snapshot.tunnel_is_of_named_secret();
         let proxied = self.downstream.proxied.as_ref().filter(|_| proves)?;
-        Some(agent::version(&proxied.client).await.is_ok())
+        let call = tokio::time::timeout(LONGEST_CALL, agent::version(&proxied.client)).await;
+        Some(call.is_ok_and(|version| version.is_ok()))
     }
 
     /// Probes the values that matter now.

@@ -22,7 +22,7 @@ const REDEPLOY: &str =
 pub(super) fn blockers(connections: &Connections, snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
     unsupported(&snapshot.cluster)
         .into_iter()
-        .chain(agent(snapshot))
+        .chain(agent(connections, snapshot))
         .chain(rollout(snapshot))
         .chain(redeploy(connections, snapshot, seen))
         .chain(address(connections, snapshot, seen))
@@ -52,7 +52,17 @@ pub(crate) fn unsupported(cluster: &Cluster) -> Option<Blocker> {
     }
 }
 
-fn agent(snapshot: &Snapshot) -> Vec<Blocker> {
+/// The way to another Secret of the agent. Rancher deploys through the agent's tunnel.
+fn another_secret(snapshot: &Snapshot) -> &'static str {
+    if snapshot.cluster.connected() == Some(ConditionStatus::True) {
+        REDEPLOY
+    } else {
+        "run the registration command that Rancher shows for the cluster on the downstream cluster: Rancher cannot redeploy an agent \
+         that is not connected"
+    }
+}
+
+fn agent(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
     let cluster = &snapshot.cluster;
     let mut found = Vec::new();
     if !cluster.is("Provisioned") || cluster.pre_bootstrap() {
@@ -64,7 +74,7 @@ fn agent(snapshot: &Snapshot) -> Vec<Blocker> {
         found.push(unless(
             check::AGENT,
             "Rancher reports its agent as not connected",
-            "see `kubectl crt status`: an agent with a revoked token has to be repaired first",
+            format!("`{}` shows what fails", connections.commands.status()),
         ));
     }
     let deployment = &snapshot.deployment;
@@ -77,7 +87,7 @@ fn agent(snapshot: &Snapshot) -> Vec<Blocker> {
     if !deployment.is_consistent() {
         found.push(Blocker::new(
             "the agent's Deployment names one Secret in its volume and another in CATTLE_CREDENTIAL_NAME",
-            REDEPLOY,
+            another_secret(snapshot),
         ));
     }
     let last = snapshot.stv.as_ref().and_then(|stv| stv.token);
@@ -88,7 +98,7 @@ fn agent(snapshot: &Snapshot) -> Vec<Blocker> {
     match (named, last) {
         (None, _) => found.push(Blocker::new(
             "the Secret that the agent's Deployment names does not exist or has no token",
-            REDEPLOY,
+            another_secret(snapshot),
         )),
         (Some(named), Some(last)) if named == last => {}
         (Some(named), last) => found.push(unless(
@@ -116,6 +126,14 @@ fn rollout(snapshot: &Snapshot) -> Vec<Blocker> {
         found.push(Blocker::new(
             "the agent's Deployment may remove the old pod before the new one is ready",
             "set its strategy to RollingUpdate with maxUnavailable 0 and maxSurge 1, as in Rancher's manifest",
+        ));
+    }
+    // With storage `status` no step waits for Rancher's apply.
+    if snapshot.storage == TokenStorage::Secret && deployment.rollout_settings_were_applied() {
+        found.push(Blocker::new(
+            "the agent's Deployment was applied by hand with progressDeadlineSeconds or minReadySeconds, so Rancher cannot apply the \
+             new token while the rollout is held",
+            format!("{REDEPLOY} and no longer keeps these fields"),
         ));
     }
     if deployment.rollout.min_ready_seconds >= SURELY_HELD {
@@ -249,7 +267,7 @@ fn tokens(snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
         )),
         None => found.push(Blocker::new(
             format!("cannot tell whether Rancher accepts {old}, the agent's token: its value is unknown"),
-            REDEPLOY,
+            another_secret(snapshot),
         )),
     }
     let third = seen

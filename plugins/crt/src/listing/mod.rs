@@ -50,31 +50,34 @@ enum Reading {
 impl Source {
     pub(crate) async fn open(management: &Management, named: &[String], selector: Option<&str>) -> Result<Self, Error> {
         let server = management.server.clone();
-        let (clusters, rotations) = futures::future::try_join(
+        let (clusters, rotations) = futures::future::join(
             clusters(management, named, selector),
             LeasedRotations::read(&server, None, MANAGEMENT),
         )
-        .await?;
+        .await;
+        let (clusters, rotations) = (clusters?, rotations?);
         let filtered = !named.is_empty() || selector.is_some();
+        if !filtered && clusters.as_ref().is_some_and(Vec::is_empty) {
+            return Err(management.no_rancher());
+        }
         let ids: Vec<ClusterId> = clusters
             .iter()
             .flatten()
             .filter(|_| filtered)
             .map(|cluster| cluster.id.clone())
             .collect();
+        let by_id = |cluster: Cluster| (cluster.id.to_string(), ListedCluster::from(cluster));
+        let clusters: Option<BTreeMap<_, _>> = clusters.map(|clusters| clusters.into_iter().map(by_id).collect());
         let reading = if filtered && ids.len() <= FEW {
             Reading::Few(ids)
         } else {
-            let listing = Box::new(Listing::new(server.client.clone()));
             Reading::All {
-                listing,
-                grouping: Grouping::default(),
+                listing: Box::new(Listing::new(server.client.clone())),
+                grouping: Grouping::of(clusters.iter().flat_map(BTreeMap::keys)),
                 filtered,
                 done: false,
             }
         };
-        let by_id = |cluster: Cluster| (cluster.id.to_string(), cluster.into());
-        let clusters = clusters.map(|clusters| clusters.into_iter().map(by_id).collect());
         Ok(Self {
             server,
             clusters,
@@ -188,6 +191,7 @@ async fn clusters(
     if named.is_empty() {
         return match cluster::list(&management.server.client, selector).await {
             Err(error) if error.is_forbidden() && selector.is_none() => Ok(None),
+            Err(error) if error.is_not_found() => Err(management.no_rancher()),
             other => other.map(Some).map_err(|error| error.on(MANAGEMENT)),
         };
     }

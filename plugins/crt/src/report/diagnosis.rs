@@ -9,9 +9,9 @@ use client::redact::without_user_info;
 use client::sanitize;
 use client::secret::{Fingerprint, Secret};
 use rancher::agent::{Deployment, Pod, StvAggregation};
-use rancher::cluster::ConditionStatus;
+use rancher::cluster::{ClusterKind, ConditionStatus};
 use rancher::probe::ProbeResult;
-use rancher::token::{SYSTEM, Tokens};
+use rancher::token::{RegistrationToken, SYSTEM, Tokens};
 use rancher::{ClusterId, TokenStorage};
 use serde::Serialize;
 
@@ -372,6 +372,32 @@ fn deployed(inputs: &DiagnosisInputs) -> CheckResult {
         let text =
             format!("Rancher's next redeploy replaces {value} by {system}, the value of registration token \"system\"");
         return CheckResult::new(name, false, text);
+    }
+    // Its nodes deploy the agent too, with the first token by name.
+    let first = tokens.tokens.iter().min_by_key(|token| &token.object.name);
+    let first = first.filter(|_| inputs.cluster.kind == ClusterKind::Provisioned);
+    if let Some(RegistrationToken {
+        object,
+        value: of_first,
+        ..
+    }) = first
+        && of_first.as_ref().map(Secret::fingerprint) != Ok(value)
+    {
+        let by_name = format!("registration token {:?}, the first by name", object.name);
+        return match of_first {
+            Ok(other) => {
+                let text = format!(
+                    "the cluster's nodes deploy {}, the value of {by_name}",
+                    other.fingerprint()
+                );
+                CheckResult::new(name, false, text)
+            }
+            Err(why) => {
+                let text =
+                    format!("cannot tell what the cluster's nodes deploy, which is the value of {by_name}: {why}");
+                CheckResult::unknown(name, &Unavailable(text))
+            }
+        };
     }
     match inputs.cluster.applied_token {
         Some(applied) if inputs.storage == Ok(TokenStorage::Secret) && applied != value => CheckResult::new(

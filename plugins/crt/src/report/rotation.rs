@@ -6,6 +6,7 @@ use cli::rotation::target::{LeaseName, Target};
 use client::secret::Fingerprint;
 use engine::plan::Plan;
 use rancher::cluster::{Cluster, ClusterId};
+use rancher::token::{SYSTEM, Tokens};
 use serde_json::{Map, Value, json};
 
 use super::row::ClusterName;
@@ -58,25 +59,43 @@ pub(crate) fn also_invalidated(plan: &Plan<Crt>) -> Vec<String> {
     lines
 }
 
-/// What was not rotated, and what remains open.
-pub(crate) fn summary(before: &Observed, plan: Option<&Plan<Crt>>) -> String {
-    let renewed = plan.map(|plan| &plan.record.others);
-    let left: Vec<&str> = before
-        .others
-        .keys()
-        .filter(|name| renewed.is_some_and(|renewed| !renewed.contains_key(*name)))
-        .map(String::as_str)
-        .collect();
+/// What was not rotated and is still accepted, and what remains open. `tokens` are those of the cluster now, if they can be read.
+pub(crate) fn summary(plan: Option<&Plan<Crt>>, tokens: Option<&Tokens>) -> String {
     let old = plan.map_or_else(|| "the old token".to_owned(), |plan| plan.record.old.to_string());
-    let unchanged = if left.is_empty() {
-        "All registration tokens of the cluster were rotated.".to_owned()
-    } else {
-        format!("Not rotated: registration token {}.", left.join(", "))
+    let left = plan.zip(tokens).map(|(plan, tokens)| {
+        let renewed = |name: &str| plan.record.others.contains_key(name);
+        still_accepted(tokens, renewed)
+    });
+    let unchanged = match left {
+        None => "Which other registration tokens are still accepted is unknown.".to_owned(),
+        Some(left) if left.is_empty() => "All registration tokens of the cluster were rotated.".to_owned(),
+        Some(left) => format!("Not rotated: {}.", left.join(", ")),
     };
     format!(
         "{unchanged} Connections opened earlier with {old} stay open until Rancher restarts \
          (kubectl -n cattle-system rollout restart deployment/rancher, on the management cluster)."
     )
+}
+
+/// The registration tokens that were not rotated, each with the values that Rancher still accepts.
+fn still_accepted(tokens: &Tokens, renewed: impl Fn(&str) -> bool) -> Vec<String> {
+    let of_tokens = tokens.tokens.iter().map(|token| {
+        let values = (token.current(), token.previous(), token.grace_ends_at());
+        ("registration token", &token.object.name, values)
+    });
+    let of_orphans = tokens.orphans.iter().map(|secret| {
+        let values = (secret.current.as_ref(), secret.previous.as_ref(), secret.grace_ends_at);
+        ("orphaned token Secret", &secret.object.name, values)
+    });
+    let all = of_tokens.chain(of_orphans);
+    let left = all.filter(|(_, name, _)| name.as_str() != SYSTEM && !renewed(name));
+    left.map(|(kind, name, (current, previous, until))| {
+        let current = current.map_or_else(|| "its value".to_owned(), |value| value.fingerprint().to_string());
+        let until = until.map_or_else(String::new, |until| format!(" until {until}"));
+        let previous = previous.map_or_else(String::new, |value| format!(", and {}{until}", value.fingerprint()));
+        format!("{kind} {name} (Rancher still accepts {current}{previous})")
+    })
+    .collect()
 }
 
 /// A cluster as the target of a rotation.
@@ -120,5 +139,34 @@ pub(crate) fn changes(rotation: &ClusterRotation, token: &str) -> bool {
         None => false,
         Some(Err(_)) => true,
         Some(Ok(journal)) => token == rancher::token::SYSTEM || journal.run().record.others.contains_key(token),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rancher::token::RegistrationToken;
+
+    use super::*;
+    use crate::fixtures::{print, system, token, token_secret};
+
+    #[test]
+    fn each_value_that_is_still_accepted_is_named() {
+        let rotated = RegistrationToken {
+            secret: Some(token_secret("D", Some("O"))),
+            status_grace_ends_at: "2026-11-29T19:00:00Z".parse().ok(),
+            ..token("default-token", "D")
+        };
+        let tokens = Tokens {
+            tokens: vec![rotated, system("N"), token("renewed", "R")],
+            ..Tokens::default()
+        };
+        assert_eq!(
+            still_accepted(&tokens, |name| name == "renewed"),
+            [format!(
+                "registration token default-token (Rancher still accepts {}, and {} until 2026-11-29T19:00:00Z)",
+                print("D"),
+                print("O")
+            )]
+        );
     }
 }

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::API_VERSION;
 use super::rotation::{ClusterRotation, changes};
-use super::token_state::{self, AgentAddress, ClusterInputs, Consumer, State, TokenInputs};
+use super::token_state::{self, AgentAddress, AgentToken, ClusterInputs, Consumer, State, TokenInputs};
 
 /// A row.
 #[derive(Clone, Debug, Serialize)]
@@ -26,7 +26,7 @@ pub(crate) struct Row {
     kind: &'static str,
     metadata: Metadata,
     cluster: ClusterName,
-    token_storage: TokenStorage,
+    token_storage: Option<TokenStorage>,
     fingerprint: Option<Fingerprint>,
     previous_fingerprint: Option<Fingerprint>,
     expires_at: Option<Timestamp>,
@@ -54,9 +54,10 @@ pub(crate) struct Row {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
-    name: String,
+    /// `None`, as `uid`: there is no such object.
+    name: Option<String>,
     namespace: String,
-    uid: String,
+    uid: Option<String>,
     creation_timestamp: Option<Timestamp>,
 }
 
@@ -171,6 +172,49 @@ impl Row {
         row.managed_by(secret.managed_by.as_ref())
     }
 
+    /// The row of a cluster without registration tokens, or of an agent whose token none of them has.
+    pub(crate) fn without_token(inputs: &RowInputs<'_>) -> Self {
+        let agent = inputs.cluster.agent;
+        let state = token_state::missing(agent);
+        let record = inputs.rotation.map(|rotation| &rotation.record);
+        Self {
+            api_version: API_VERSION,
+            kind: "RegistrationToken",
+            metadata: Metadata {
+                name: None,
+                namespace: inputs.name.id.clone(),
+                uid: None,
+                creation_timestamp: None,
+            },
+            cluster: inputs.name.clone(),
+            token_storage: None,
+            fingerprint: agent.fingerprint(),
+            previous_fingerprint: None,
+            expires_at: None,
+            grace_ends_at: None,
+            used_by: match agent {
+                AgentToken::Unknown => None,
+                AgentToken::NoAgent => Some(Vec::new()),
+                agent => Some(vec![agent.consumer()]),
+            },
+            state: state.word(),
+            reason: state.reason(),
+            accepted: None,
+            managed_by: None,
+            address: inputs.cluster.address.clone(),
+            last_rotated: record.and_then(|record| record.last_run),
+            last_result: record.and_then(|record| record.last_result.clone()),
+            problems: Vec::new(),
+            text: TableText {
+                orphan: false,
+                age: age::since(inputs.now, None),
+                expires: age::until(inputs.now, None),
+                state: state_cell(&state),
+                last: last_rotated(record, inputs),
+            },
+        }
+    }
+
     fn new<'p>(
         object: &Observed,
         created: Option<Timestamp>,
@@ -184,13 +228,13 @@ impl Row {
             api_version: API_VERSION,
             kind: "RegistrationToken",
             metadata: Metadata {
-                name: object.name.clone(),
+                name: Some(object.name.clone()),
                 namespace: object.namespace.clone(),
-                uid: object.uid.clone(),
+                uid: Some(object.uid.clone()),
                 creation_timestamp: created,
             },
             cluster: inputs.name.clone(),
-            token_storage: token.storage,
+            token_storage: Some(token.storage),
             fingerprint: token.value.as_ref().ok().copied(),
             previous_fingerprint: token.previous,
             expires_at: token.expires_at,
@@ -235,7 +279,7 @@ impl Row {
         let mut cells = vec![
             self.cluster.display_name.as_deref().unwrap_or("<unknown>").into(),
             self.cluster.id.as_str().into(),
-            self.metadata.name.as_str().into(),
+            self.metadata.name.as_deref().unwrap_or("<none>").into(),
             print(&self.fingerprint, "<unknown>"),
             self.text.age.as_str().into(),
             self.text.expires.as_str().into(),
@@ -249,7 +293,8 @@ impl Row {
             self.text.last.as_str().into(),
             print(&self.previous_fingerprint, "<none>"),
             self.cluster.kind.as_deref().unwrap_or("<unknown>").into(),
-            self.token_storage.to_string().into(),
+            self.token_storage
+                .map_or(Cow::from("<unknown>"), |storage| storage.to_string().into()),
             self.managed_by.as_deref().unwrap_or("<none>").into(),
         ]);
         if probed {
@@ -346,11 +391,10 @@ impl Printable for Row {
     }
 
     fn name(&self) -> String {
-        let name = &self.metadata.name;
-        if self.text.orphan {
-            format!("secret/{name}")
-        } else {
-            format!("clusterregistrationtoken.management.cattle.io/{name}")
+        match &self.metadata.name {
+            None => format!("cluster.management.cattle.io/{}", self.cluster.id),
+            Some(name) if self.text.orphan => format!("secret/{name}"),
+            Some(name) => format!("clusterregistrationtoken.management.cattle.io/{name}"),
         }
     }
 }
@@ -396,109 +440,4 @@ impl Printable for Probed {
 }
 
 #[cfg(test)]
-mod tests {
-    use cli::table::{Look, Table};
-
-    use super::*;
-    use crate::report::token_state::AgentToken;
-
-    fn token(name: &str, value: Result<Secret, ValueError>) -> RegistrationToken {
-        RegistrationToken {
-            object: Observed {
-                namespace: "c-x7k2p".into(),
-                name: name.into(),
-                uid: "u".into(),
-                resource_version: "1".into(),
-            },
-            labels: [].into(),
-            annotations: [].into(),
-            created: "2026-11-20T09:00:00Z".parse().ok(),
-            deleting: false,
-            managed_by: None,
-            value,
-            secret: None,
-            secret_name: Some(format!("crt-token-{name}")),
-            status_expires_at: "2026-12-20T09:00:00Z".parse().ok(),
-            status_grace_ends_at: None,
-            problems: Vec::new(),
-        }
-    }
-
-    fn rows(rotation: Option<&ClusterRotation>) -> Vec<Row> {
-        let value = Secret::new("throw-away");
-        let cluster = ClusterInputs {
-            agent: AgentToken::Reported(value.fingerprint()),
-            system: Some(value.fingerprint()),
-            applied: Some(value.fingerprint()),
-            ..ClusterInputs::default()
-        };
-        let name = ClusterName {
-            id: "c-x7k2p".into(),
-            display_name: Some("oslo".into()),
-            kind: Some("imported".into()),
-        };
-        let now = "2026-11-22T09:00:00Z".parse().unwrap();
-        let inputs = RowInputs {
-            name: &name,
-            cluster: &cluster,
-            rotation,
-            rotations_unknown: false,
-            now,
-        };
-        vec![
-            Row::of_token(&token("default-token", Err(ValueError::NoPermission)), true, &inputs),
-            Row::of_token(&token("system", Ok(value)), false, &inputs),
-        ]
-    }
-
-    fn table<T: Printable>(rows: impl IntoIterator<Item = T>, wide: bool) -> String {
-        let mut table = Table::new(T::COLUMNS);
-        for row in rows {
-            table.row(row.cells());
-        }
-        table.render(Look {
-            wide,
-            no_headers: false,
-        })
-    }
-
-    #[test]
-    fn the_table_has_one_line_for_each_token() {
-        insta::assert_snapshot!(table(rows(None), false), @r"
-        CLUSTER   ID        NAME            FINGERPRINT   AGE   EXPIRES   USED BY        STATE       LAST ROTATED
-        oslo      c-x7k2p   default-token   <unknown>     2d    28d       <unknown>      <unknown>   <never>
-        oslo      c-x7k2p   system          34a6910fab    2d    28d       agent,system   current     <never>
-        ");
-    }
-
-    #[test]
-    fn every_column_has_a_cell() {
-        for row in rows(None) {
-            assert_eq!(row.cells().len(), Row::COLUMNS.len());
-            let probed = Probed(row.with_acceptance(Accepted::Yes));
-            assert_eq!(probed.cells().len(), Probed::COLUMNS.len());
-        }
-    }
-
-    #[test]
-    fn a_rotation_that_was_rolled_back_is_marked() {
-        let record = LeaseRecord {
-            last_run: "2026-11-22T08:00:00Z".parse().ok(),
-            last_result: Some("rolled back: no proof in time".into()),
-            ..LeaseRecord::default()
-        };
-        let rotation = ClusterRotation::from(record);
-        assert!(
-            table(rows(Some(&rotation)), false).ends_with("current     60m (rolled back)\n"),
-            "{}",
-            table(rows(Some(&rotation)), false)
-        );
-    }
-
-    #[test]
-    fn the_document_contains_no_value() {
-        let text = serde_json::to_string(&rows(None)).unwrap();
-        assert!(!text.contains("throw-away"), "{text}");
-        assert!(text.contains(r#""usedBy":["agent","system"]"#), "{text}");
-    }
-}
+mod tests;

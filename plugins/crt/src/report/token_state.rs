@@ -83,6 +83,8 @@ pub(crate) enum AgentToken {
     NoAgent,
     /// Inferred: it should be this one.
     Inferred(Fingerprint),
+    /// Rancher applied this one last, although it is not the value of `system`: the agent may use it or any other one.
+    AppliedLast(Fingerprint),
     /// Reported by Rancher or by the agent.
     Reported(Fingerprint),
 }
@@ -100,6 +102,8 @@ pub(crate) enum State {
     Stale(&'static str),
     /// A Secret without a registration token. Rancher accepts it.
     Orphan,
+    /// There is no registration token with this value, with the reason.
+    Missing(&'static str),
     /// Rancher has not set a value yet.
     Pending,
     /// A rotation is in progress.
@@ -121,6 +125,7 @@ impl State {
             Self::NotPushed => "rotated-not-pushed",
             Self::Stale(_) => "stale",
             Self::Orphan => "orphan",
+            Self::Missing(_) => "missing",
             Self::Pending => "pending",
             Self::Rotating => "rotating",
             Self::Deleting => "deleting",
@@ -136,7 +141,7 @@ impl State {
             Self::NotPushed => {
                 "Rancher rotated it by itself, and pushes the new value when it reconciles the cluster next".to_owned()
             }
-            Self::Stale(why) => (*why).to_owned(),
+            Self::Stale(why) | Self::Missing(why) => (*why).to_owned(),
             Self::Orphan => "a Secret without a registration token, which Rancher accepts".to_owned(),
             Self::Pending => "Rancher has not set a value yet".to_owned(),
             Self::Rotating => "a rotation is in progress".to_owned(),
@@ -211,14 +216,46 @@ pub(crate) fn state(token: &TokenInputs, cluster: &ClusterInputs, now: Timestamp
     }
 }
 
+impl AgentToken {
+    /// Its fingerprint.
+    pub(crate) fn fingerprint(self) -> Option<Fingerprint> {
+        match self {
+            Self::Reported(token) | Self::Inferred(token) | Self::AppliedLast(token) => Some(token),
+            Self::Unknown | Self::NoAgent => None,
+        }
+    }
+
+    /// The agent as the consumer of its token.
+    pub(crate) fn consumer(self) -> Consumer {
+        if matches!(self, Self::Reported(_)) {
+            Consumer::Agent
+        } else {
+            Consumer::AgentInferred
+        }
+    }
+}
+
+/// The state of a cluster without registration tokens, or of an agent whose token none of them has.
+pub(crate) fn missing(agent: AgentToken) -> State {
+    State::Missing(match agent {
+        AgentToken::Reported(_) => {
+            "no registration token of the cluster has the value that the agent uses: the agent is lost when it restarts"
+        }
+        AgentToken::AppliedLast(_) | AgentToken::Inferred(_) => {
+            "no registration token of the cluster has the value that Rancher applied last: if the agent uses it, it is lost when it \
+             restarts"
+        }
+        AgentToken::Unknown | AgentToken::NoAgent => "the cluster has no registration token",
+    })
+}
+
 /// What uses a token. Empty: nothing, as far as is known. `None`: unknown.
 pub(crate) fn consumers(token: &TokenInputs, cluster: &ClusterInputs) -> Option<Vec<Consumer>> {
     let mut consumers = Vec::new();
     let value = token.value.as_ref().ok().copied();
     match cluster.agent {
-        AgentToken::Reported(agent) if Some(agent) == value => consumers.push(Consumer::Agent),
         AgentToken::Reported(agent) if Some(agent) == token.previous => consumers.push(Consumer::AgentOnPrevious),
-        AgentToken::Inferred(agent) if Some(agent) == value => consumers.push(Consumer::AgentInferred),
+        agent if value.is_some() && agent.fingerprint() == value => consumers.push(agent.consumer()),
         _ => {}
     }
     if token.is_system || (value.is_some() && value == cluster.system) {
@@ -227,19 +264,22 @@ pub(crate) fn consumers(token: &TokenInputs, cluster: &ClusterInputs) -> Option<
     if cluster.provisioned && token.is_first && !token.orphan {
         consumers.push(Consumer::FirstByName);
     }
-    let unknown = cluster.agent == AgentToken::Unknown || token.value == Err(ValueError::NoPermission);
+    let unknown = matches!(cluster.agent, AgentToken::Unknown | AgentToken::AppliedLast(_))
+        || token.value == Err(ValueError::NoPermission);
     (!consumers.is_empty() || !unknown).then_some(consumers)
 }
 
-/// The agent's token, by the management cluster: with storage `secret` what Rancher applied last, else what Rancher would deploy,
-/// else what it was imported with.
+/// The agent's token, by the management cluster: with storage `secret` what Rancher applied last, which is a value of `system`
+/// unless somebody has changed it; else what Rancher would deploy, else what it was imported with.
 pub(crate) fn agent_token(
     applied: Option<Fingerprint>,
     system: Option<Fingerprint>,
+    previous: Option<Fingerprint>,
     imported_with: Option<Fingerprint>,
 ) -> AgentToken {
     match (applied, system.or(imported_with)) {
-        (Some(applied), _) => AgentToken::Reported(applied),
+        (Some(applied), _) if [system, previous].contains(&Some(applied)) => AgentToken::Reported(applied),
+        (Some(applied), _) => AgentToken::AppliedLast(applied),
         (None, Some(likely)) => AgentToken::Inferred(likely),
         (None, None) => AgentToken::Unknown,
     }
@@ -341,6 +381,8 @@ mod tests {
     #[case::unreadable_value(
         TokenInputs { value: Err(ValueError::NoPermission), ..token() }, AgentToken::Reported(print("N")), "<unknown>")]
     #[case::agent_on_another_token(token(), AgentToken::Reported(print("X")), "")]
+    #[case::rancher_applied_another_token(token(), AgentToken::AppliedLast(print("X")), "<unknown>")]
+    #[case::rancher_applied_this_token(token(), AgentToken::AppliedLast(print("N")), "agent?")]
     #[case::unknown_agent(token(), AgentToken::Unknown, "<unknown>")]
     #[case::system_with_unreadable_value(
         TokenInputs { value: Err(ValueError::NoPermission), ..system() }, AgentToken::Unknown, "system")]
@@ -399,9 +441,17 @@ mod tests {
     #[test]
     fn the_applied_token_takes_precedence_over_inference() {
         let (a, b, c) = (Some(print("a")), Some(print("b")), Some(print("c")));
-        assert_eq!(agent_token(a, b, c), AgentToken::Reported(print("a")));
-        assert_eq!(agent_token(None, b, c), AgentToken::Inferred(print("b")));
-        assert_eq!(agent_token(None, None, c), AgentToken::Inferred(print("c")));
-        assert_eq!(agent_token(None, None, None), AgentToken::Unknown);
+        assert_eq!(agent_token(a, a, None, c), AgentToken::Reported(print("a")));
+        assert_eq!(agent_token(a, b, a, c), AgentToken::Reported(print("a")));
+        assert_eq!(agent_token(None, b, None, c), AgentToken::Inferred(print("b")));
+        assert_eq!(agent_token(None, None, None, c), AgentToken::Inferred(print("c")));
+        assert_eq!(agent_token(None, None, None, None), AgentToken::Unknown);
+    }
+
+    #[test]
+    fn an_applied_token_that_system_does_not_have_proves_nothing() {
+        let (a, b, c) = (Some(print("a")), Some(print("b")), Some(print("c")));
+        assert_eq!(agent_token(a, b, None, c), AgentToken::AppliedLast(print("a")));
+        assert_eq!(agent_token(a, None, None, a), AgentToken::AppliedLast(print("a")));
     }
 }

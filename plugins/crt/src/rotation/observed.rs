@@ -33,10 +33,17 @@ pub struct Observed {
     pub temporary: BTreeSet<Fingerprint>,
     /// The other registration tokens of the cluster, by name; orphaned token Secrets among them.
     pub others: BTreeMap<String, Fingerprint>,
+    /// Storage `secret`: the previous values of those, which Rancher accepts until their grace periods end.
+    pub others_previous: BTreeMap<String, Fingerprint>,
     /// What Rancher answers to the values that matter now.
     pub acceptance: BTreeMap<Fingerprint, Acceptance>,
     /// The downstream Secrets with a token for an agent, by its value.
     pub credentials: BTreeMap<Fingerprint, Age>,
+    /// The values whose downstream Secret cannot be created, and its name: a Secret with another content has it.
+    pub occupied: BTreeMap<Fingerprint, String>,
+    /// *Retire* and later: the downstream Secrets that this run has created, and that neither the Deployment nor a pod nor O or N
+    /// has a use for, by name. Their values were replaced during the run, or their names follow from another address.
+    pub leftovers: BTreeSet<String>,
     /// The other tokens are left unchanged (`--only-agent`).
     pub only_agent: bool,
     /// Name of the Secret that the agent's Deployment names.
@@ -176,9 +183,12 @@ impl Observed {
 
     /// Whether an agent may need this value: to keep running, or to start again.
     pub fn is_in_use(&self, token: Fingerprint) -> bool {
-        let connected = self.connected.is_some_and(|connected| connected.token == token);
-        let token = Some(token);
-        self.deployed == token || connected || self.pods.iter().any(|pod| pod.token == token)
+        self.is_placed(token) || self.connected.is_some_and(|connected| connected.token == token)
+    }
+
+    /// Whether the Deployment or a pod has this value.
+    pub fn is_placed(&self, token: Fingerprint) -> bool {
+        self.deployed == Some(token) || self.pods.iter().any(|pod| pod.token == Some(token))
     }
 
     /// Whether an agent runs with this value and is not being deleted.
@@ -206,7 +216,7 @@ impl Observed {
 
     /// Whether the value itself can be read anywhere.
     pub fn has_value(&self, token: Fingerprint) -> bool {
-        self.is_held(token) || self.credentials.contains_key(&token)
+        self.held_values().contains(&token) || self.credentials.contains_key(&token)
     }
 
     /// All values of Rancher's objects.
@@ -218,6 +228,7 @@ impl Observed {
         of_system
             .chain(self.temporary.iter().copied())
             .chain(self.others.values().copied())
+            .chain(self.others_previous.values().copied())
             .collect()
     }
 

@@ -5,6 +5,7 @@ use engine::credential::Acceptance;
 use engine::direction::Direction;
 use engine::run::{Draw, Run};
 use rancher::TokenStorage;
+use rancher::token::SYSTEM;
 
 use super::Crt;
 use super::observed::{Address, Age, AgentConnection, Grace, Observed, Pod, SystemToken, Trigger};
@@ -46,13 +47,15 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<Crt>, step: &Step) {
                 system.protected = true;
             }
         }
-        Step::DropPrevious { .. } => {
+        Step::DropPrevious { name, .. } if name == SYSTEM => {
             if let Some(system) = &mut seen.system {
                 system.previous = None;
             }
         }
+        Step::DropPrevious { name, .. } => drop(seen.others_previous.remove(name)),
         Step::CreateCredentials { token } => drop(seen.credentials.insert(*token, Age::Young)),
         Step::DeleteCredentials { token } => drop(seen.credentials.remove(token)),
+        Step::DeleteLeftover { secret } => drop(seen.leftovers.remove(secret)),
         Step::PointHeld { token } => {
             seen.deployed = Some(*token);
             seen.held = true;
@@ -82,6 +85,7 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<Crt>, step: &Step) {
                 renewed
             };
             seen.others.insert(name.clone(), value);
+            seen.others_previous.remove(name);
         }
     }
 }

@@ -24,6 +24,7 @@ use engine::phase::Phase;
 use engine::rotation::{Blocker, Look, Next, Proof, Timer};
 use engine::run::Run;
 use rancher::TokenStorage;
+use rancher::token::SYSTEM;
 
 use super::Crt;
 use super::observed::{Age, DownstreamIdentity, Grace, Observed, SystemToken, Trigger};
@@ -85,8 +86,9 @@ impl Proven {
 
 type Stage<T> = Result<T, Next<Crt>>;
 
-const BY_HAND: &str = "compare with `kubectl crt status`, and correct it by hand";
-const ROTATE_ANEW: &str = "discard the rollback with `kubectl crt rotate --force=journal`, which starts a new rotation";
+const BY_HAND: &str = "compare with the status of the cluster, and correct it by hand";
+const ROTATE_ANEW: &str = "finish the rotation; once a rollback has begun, rotate with --force=journal, which discards it and starts a \
+                           new rotation";
 
 /// The token that the run ends on. `None`: it is not drawn yet.
 pub(crate) fn target(run: &Run<Crt>) -> Option<Fingerprint> {
@@ -156,6 +158,7 @@ fn rotated_by_rancher(seen: &Observed, old: Fingerprint) -> Option<Fingerprint> 
 /// |---|---|
 /// | the downstream cluster is not proven to be this cluster | refuse |
 /// | rollback: O belongs to another cluster, or no object has its value | refuse |
+/// | rollback: O did not work at the start, an agent has connected with N, and nothing is restored yet | refuse |
 pub(super) fn guard(look: Look<'_, Crt>) -> Stage<()> {
     let Look { seen, run, .. } = look;
     if let Some(blocker) = wrong_downstream(seen.downstream) {
@@ -173,7 +176,27 @@ pub(super) fn guard(look: Look<'_, Crt>) -> Stage<()> {
         let reason = format!("no object has the value of the old token {old} any more, so it cannot be restored");
         return Err(Next::refuse(reason, ROTATE_ANEW));
     }
+    // Only before anything is restored: a rollback that has begun is finished.
+    let works = |new: Fingerprint| seen.connected.is_some_and(|connected| connected.token == new);
+    let is_new = |new: Fingerprint| {
+        let mark = seen.mark_of(&run.id.to_string());
+        let set = seen.system.as_ref().is_some_and(|system| system.token == new);
+        set && mark.is_some_and(|mark| !mark.direction.is_rollback())
+    };
+    if restores_failure(run) && run.record.new.is_some_and(|new| works(new) && is_new(new)) {
+        let reason = format!(
+            "no agent worked with the old token {old} when the rotation began, and one works with the new token: restoring {old} would \
+             disconnect it"
+        );
+        return Err(Next::refuse(reason, ROTATE_ANEW));
+    }
     Ok(())
+}
+
+/// A rollback to a state that did not work: no agent was connected with O at the start. It is restored as it was, and nothing waits
+/// for an agent to connect.
+pub(crate) fn restores_failure(run: &Run<Crt>) -> bool {
+    run.direction.is_rollback() && !run.record.worked
 }
 
 /// Another cluster is refused, whatever is forced.
@@ -212,7 +235,7 @@ pub(super) fn make(look: Look<'_, Crt>) -> Stage<Made> {
         return Err(set_system(look)?);
     };
     let other = other(run);
-    keep_valid(seen, other)?;
+    keep_valid(seen, run, other)?;
     if seen.acceptance_of(target).is_accepted() {
         Ok(Made { target, other })
     } else {
@@ -289,8 +312,16 @@ fn keep_replaced(seen: &Observed, run: &Run<Crt>, system: &SystemToken) -> Stage
 }
 
 /// X stays accepted for as long as an agent may need it, whatever has dropped it.
-fn keep_valid(seen: &Observed, other: Option<Fingerprint>) -> Stage<()> {
-    let Some(token) = other.filter(|other| seen.is_in_use(*other) && !seen.foreign.contains(other)) else {
+fn keep_valid(seen: &Observed, run: &Run<Crt>, other: Option<Fingerprint>) -> Stage<()> {
+    // Where no agent connects with O, the last connection may stay that of N for ever.
+    let needs = |token: Fingerprint| {
+        if restores_failure(run) {
+            seen.is_placed(token)
+        } else {
+            seen.is_in_use(token)
+        }
+    };
+    let Some(token) = other.filter(|other| needs(*other) && !seen.foreign.contains(other)) else {
         return Ok(());
     };
     let Some(system) = &seen.system else { return Ok(()) };
@@ -311,10 +342,11 @@ fn keep_valid(seen: &Observed, other: Option<Fingerprint>) -> Stage<()> {
 ///
 /// | if | then |
 /// |---|---|
+/// | the Secret that should have T has another content | refuse |
 /// | the Secret with T does not exist | create it |
 /// | the Deployment is not pointed at T, and the Secret is old enough for an agent to clean it up | delete it |
 /// | the Deployment does not name T, another writer has replaced its template, or a push of another token is to come and the rollout is not held | point it at T, **held** |
-/// | rollback: the agent is still connected with O and nothing is about to be pushed | point the Deployment back at O |
+/// | rollback: the agent is still connected with O, or was not at the start either, and nothing is about to be pushed | point the Deployment back at O |
 /// | rollback: the Deployment names O without the mark of this direction | fence it |
 pub(super) fn place(look: Look<'_, Crt>, made: &Proof<'_, Made>) -> Stage<Placed> {
     let Look { seen, run, .. } = look;
@@ -330,6 +362,14 @@ pub(super) fn place(look: Look<'_, Crt>, made: &Proof<'_, Made>) -> Stage<Placed
         }
     };
     let named = seen.deployed == Some(target);
+    if let Some(secret) = seen.occupied.get(&target) {
+        return Err(Next::refuse(
+            format!(
+                "Secret cattle-system/{secret} of the downstream cluster should have {target}, and has another content"
+            ),
+            "restore its content, or delete it if no agent uses it; then run the same command again",
+        ));
+    }
     match seen.credentials.get(&target) {
         None => return Err(reapply(Next::step(Step::CreateCredentials { token: target }))),
         // An agent with another token may clean it up at any moment.
@@ -347,8 +387,8 @@ pub(super) fn place(look: Look<'_, Crt>, made: &Proof<'_, Made>) -> Stage<Placed
     // The new agent never connected, so the old one still runs as before. Not where Rancher is about to push something: that
     // must meet a held rollout.
     let applied = seen.storage == TokenStorage::Status || seen.applied == Some(target);
-    let undisturbed = applied && !may_apply_another(seen, target) && seen.is_connected(target) && seen.runs(target);
-    if rollback && undisturbed {
+    let as_before = restores_failure(run) || applied && seen.is_connected(target);
+    if rollback && as_before && !may_apply_another(seen, target) && seen.runs(target) {
         return Err(Next::step(Step::PointBack { token: target }));
     }
     // The quiet time begins anew: the writer that pointed it elsewhere may come back.
@@ -383,6 +423,7 @@ fn may_apply_another(seen: &Observed, target: Fingerprint) -> bool {
 ///
 /// | if | then |
 /// |---|---|
+/// | rollback: O did not work at the start | only what removes N below: no proof of O |
 /// | `stv-aggregation` does not say T and the address of the present template: no agent of it was accepted yet, or one with X reconnected later | wait; then restart the agent, held |
 /// | storage `secret`: Rancher has not applied T itself | trigger it and wait, unless it would push another address |
 /// | storage `secret`: Rancher may still apply the other token | wait |
@@ -393,10 +434,11 @@ fn may_apply_another(seen: &Observed, target: Fingerprint) -> bool {
 pub(super) fn prove(look: Look<'_, Crt>, placed: &Proof<'_, Placed>) -> Stage<Proven> {
     let seen = look.seen;
     let Placed { target, other } = **placed;
-    if !seen.is_connected(target) {
+    let unproven = restores_failure(look.run);
+    if !unproven && !seen.is_connected(target) {
         return Err(reconnect(look, target));
     }
-    if seen.storage == TokenStorage::Secret && seen.applied != Some(target) {
+    if !unproven && seen.storage == TokenStorage::Secret && seen.applied != Some(target) {
         return Err(trigger(look, target));
     }
     if may_apply_another(seen, target) {
@@ -404,7 +446,7 @@ pub(super) fn prove(look: Look<'_, Crt>, placed: &Proof<'_, Placed>) -> Stage<Pr
     }
     let pod = || format!("a pod of the agent with {}", Display(&target));
     if seen.held {
-        return Err(if seen.runs_as_deployed(target) {
+        return Err(if unproven || seen.runs_as_deployed(target) {
             Next::step(Step::Release)
         } else {
             look.wait(pod())
@@ -413,10 +455,10 @@ pub(super) fn prove(look: Look<'_, Crt>, placed: &Proof<'_, Placed>) -> Stage<Pr
     if seen.pods.iter().any(|pod| pod.token != Some(target)) {
         return Err(look.wait("the agent's other pods to terminate"));
     }
-    if !seen.runs(target) {
+    if !unproven && !seen.runs(target) {
         return Err(look.wait(pod()));
     }
-    if seen.tunnel_works == Some(false) {
+    if !unproven && seen.tunnel_works == Some(false) {
         return Err(look.wait("a call through the agent's tunnel"));
     }
     if !look.is_quiet() {
@@ -435,7 +477,8 @@ pub(super) fn prove(look: Look<'_, Crt>, placed: &Proof<'_, Placed>) -> Stage<Pr
 pub(super) fn takes_away(look: Look<'_, Crt>) -> bool {
     let Look { seen, run, .. } = look;
     let previous = seen.system.as_ref().and_then(|system| system.previous);
-    let mut values = seen.temporary.iter().copied().chain(previous);
+    let of_others = revoked_previous(seen, run).map(|(_, token)| *token);
+    let mut values = seen.temporary.iter().copied().chain(previous).chain(of_others);
     values.any(|token| Some(token) != target(run))
 }
 
@@ -471,6 +514,18 @@ fn trigger(look: Look<'_, Crt>, target: Fingerprint) -> Next<Crt> {
     }
 }
 
+/// Rancher has rotated another registration token by itself during the run, and keeps a value that this run revokes as its previous
+/// one, for three hours by default.
+fn revoked_previous<'seen>(seen: &'seen Observed, run: &Run<Crt>) -> Option<(&'seen String, &'seen Fingerprint)> {
+    let record = &run.record;
+    let is_revoked = |value: &Fingerprint| {
+        let of_start = *value == record.old || record.others.values().any(|before| before == value);
+        of_start && Some(*value) != target(run) && !seen.is_in_use(*value)
+    };
+    let mut previous = seen.others_previous.iter().filter(|_| !run.direction.is_rollback());
+    previous.find(|(name, value)| record.others.contains_key(*name) && is_revoked(value))
+}
+
 /// X is held by no object any more.
 ///
 /// | if | then |
@@ -480,6 +535,7 @@ fn trigger(look: Look<'_, Crt>, target: Fingerprint) -> Next<Crt> {
 /// | storage `secret`: `system` has a previous token (rollback: N) | drop it |
 /// | storage `secret`: the status of `system` has an end of the grace period | clear it |
 /// | forward: another registration token still has the value of the start | set a new value on it |
+/// | forward: another registration token has O or a value of the start as its previous one, and no agent uses it | drop it |
 pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<Retired> {
     let Look { seen, run, .. } = look;
     if let Proven::Old { new: Some(token), .. } = **proven
@@ -496,7 +552,8 @@ pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<R
         Proven::Old { new, .. } => Some(*previous) == new,
     };
     if let Some(token) = seen.system.as_ref().and_then(|system| system.previous).filter(ours) {
-        return Err(Next::step(Step::DropPrevious { token }));
+        let name = SYSTEM.to_owned();
+        return Err(Next::step(Step::DropPrevious { name, token }));
     }
     if seen.storage == TokenStorage::Secret && seen.status_grace.is_some() {
         return Err(Next::step(Step::ClearGrace));
@@ -508,6 +565,10 @@ pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<R
             return Err(Next::step(Step::Renew { name: name.clone() }));
         }
     }
+    if let Some((name, token)) = revoked_previous(seen, run) {
+        let (name, token) = (name.clone(), *token);
+        return Err(Next::step(Step::DropPrevious { name, token }));
+    }
     Ok(Retired(**proven))
 }
 
@@ -515,8 +576,8 @@ pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<R
 ///
 /// | if | then |
 /// |---|---|
-/// | Rancher accepts X or the old value of a renewed token, or the answer is unknown | wait |
-/// | the agent's Secret with X exists | delete it |
+/// | Rancher accepts X or the old value of a renewed token, or the answer is unknown, and no token that is not rotated has it | wait |
+/// | the agent's Secret with X exists, or one that this run has created and that nothing uses | delete it |
 pub(super) fn confirm(look: Look<'_, Crt>, retired: &Proof<'_, Retired>) -> Stage<()> {
     let Look { seen, run, .. } = look;
     let Retired(proven) = **retired;
@@ -526,15 +587,23 @@ pub(super) fn confirm(look: Look<'_, Crt>, retired: &Proof<'_, Retired>) -> Stag
         .values()
         .filter(|_| matches!(proven, Proven::New { .. }));
     let other = proven.other();
+    let is_kept = |token: Fingerprint| {
+        let mut previous = seen.others_previous.iter();
+        let of_others = previous.any(|(name, value)| *value == token && !run.record.others.contains_key(name));
+        token == proven.target() || seen.is_held(token) || of_others
+    };
     let mut revoked = other
         .iter()
         .chain(renewed)
-        .filter(|token| **token != proven.target() && !seen.is_held(**token) && !seen.foreign.contains(token));
+        .filter(|token| !is_kept(**token) && !seen.foreign.contains(token));
     if let Some(token) = revoked.find(|token| seen.acceptance_of(**token).may_be_accepted()) {
         return Err(look.wait(format!("Rancher to reject {token}")));
     }
-    match other.filter(|other| seen.credentials.contains_key(other)) {
-        Some(token) => Err(Next::step(Step::DeleteCredentials { token })),
+    if let Some(token) = other.filter(|other| seen.credentials.contains_key(other)) {
+        return Err(Next::step(Step::DeleteCredentials { token }));
+    }
+    match seen.leftovers.first().cloned() {
+        Some(secret) => Err(Next::step(Step::DeleteLeftover { secret })),
         None => Ok(()),
     }
 }

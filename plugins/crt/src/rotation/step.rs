@@ -42,6 +42,11 @@ pub enum Step {
         /// The value.
         token: Fingerprint,
     },
+    /// Delete a downstream Secret that this run has created and that nothing uses.
+    DeleteLeftover {
+        /// Its name.
+        secret: String,
+    },
     /// Point the agent's Deployment at the Secret with this value and hold the rollout: the new pod starts beside the old one,
     /// and neither is removed.
     PointHeld {
@@ -65,8 +70,10 @@ pub enum Step {
         /// Its value.
         token: Fingerprint,
     },
-    /// Storage `secret`: remove the previous token and its grace period from the Secret of `system`.
+    /// Storage `secret`: remove the previous value and its grace period from the Secret of a registration token.
     DropPrevious {
+        /// The token's name.
+        name: String,
         /// What is removed.
         token: Fingerprint,
     },
@@ -104,6 +111,7 @@ impl fmt::Display for Step {
             ),
             Self::CreateCredentials { token } => write!(f, "create the agent's Secret with {}", Display(token)),
             Self::DeleteCredentials { token } => write!(f, "delete the agent's Secret with {}", Display(token)),
+            Self::DeleteLeftover { secret } => write!(f, "delete the agent's Secret {secret}, which nothing uses"),
             Self::PointHeld { token } => write!(f, "point the agent at {}, rollout held", Display(token)),
             Self::PointBack { token } => write!(f, "point the agent back at {}", Display(token)),
             Self::Fence => f.write_str("fence the agent's Deployment (bump its resourceVersion)"),
@@ -112,10 +120,10 @@ impl fmt::Display for Step {
             Self::DeleteTemporary { token } => {
                 write!(f, "revoke {}: delete its temporary registration token", Display(token))
             }
-            Self::DropPrevious { token } => {
+            Self::DropPrevious { name, token } => {
                 write!(
                     f,
-                    "revoke {}: drop it as the previous token of \"system\"",
+                    "revoke {}: drop it as the previous token of \"{name}\"",
                     Display(token)
                 )
             }

@@ -363,6 +363,83 @@ async fn list_shows_a_token_that_rancher_rotated_by_itself() -> Result<()> {
     Ok(())
 }
 
+/// The rows of a cluster: name, fingerprint, consumers and state.
+async fn rows(fixture: &RancherFixture, args: &[&str]) -> Result<Vec<[Value; 4]>> {
+    let list = ["list", &fixture.cluster.id, "-o", "json"];
+    let listed = fixture.shell.crt(list.iter().chain(args)).run().await?.expect(0)?;
+    let listed: Value = serde_json::from_str(&listed.stdout)?;
+    let row = |item: &Value| {
+        [
+            item["metadata"]["name"].clone(),
+            item["fingerprint"].clone(),
+            item["usedBy"].clone(),
+            item["state"].clone(),
+        ]
+    };
+    Ok(listed["items"].as_array().into_iter().flatten().map(row).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn list_shows_an_agent_whose_registration_token_is_gone() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
+    let id = fixture.cluster.id.as_str();
+    let values = manual_changes::values(&fixture).await?;
+    let delete = [
+        "--context",
+        "management",
+        "-n",
+        id,
+        "delete",
+        "clusterregistrationtokens.management.cattle.io",
+        "system",
+    ];
+    fixture.shell.kubectl(delete).run().await?.expect(0)?;
+    let secrets = Api::<Secret>::namespaced(fixture.management.client().await?, id);
+    until("the Secret of the token to be collected", async || {
+        Ok(secrets.get_opt("crt-token-system").await?.is_none().then_some(()))
+    })
+    .await?;
+    let [system, default] = ["system", "default-token"].map(|name| json!(crate::state::fingerprint(&values[name])));
+    let name = json!("default-token");
+    assert_eq!(
+        rows(&fixture, &[]).await?,
+        [
+            [name.clone(), default.clone(), Value::Null, json!("current")],
+            [Value::Null, system.clone(), json!(["agent-inferred"]), json!("missing")],
+        ]
+    );
+    // The agent itself knows which token it uses.
+    assert_eq!(
+        rows(&fixture, &["--probe"]).await?,
+        [
+            [name, default, json!([]), json!("current")],
+            [Value::Null, system, json!(["agent"]), json!("missing")],
+        ]
+    );
+    let names = fixture.shell.crt(["list", id, "-o", "name"]).run().await?.expect(0)?;
+    assert!(
+        names
+            .stdout
+            .ends_with(&format!("\ncluster.management.cattle.io/{id}\n")),
+        "{names}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn list_with_the_context_of_a_downstream_cluster_names_that_context() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;
+    let direct = format!("{}-direct", fixture.cluster.id);
+    assert_snapshot!(crt(&fixture, &["list", "--context", &direct]).await?, @r#"
+    $ kubectl-crt list --context c-id123-direct
+    ----- stderr -----
+    error: context "c-id123-direct" does not lead to a Rancher management cluster: it has no clusters.management.cattle.io
+    hint: pass a context of Rancher (…/k8s/clusters/local) with --context
+    ----- exit status: 1 -----
+    "#);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn list_without_permission_to_read_secrets_warns_once() -> Result<()> {
     let fixture = RancherFixture::begin(TokenStorage::Secret, "lyon").await?;

@@ -82,7 +82,7 @@ async fn print<T: Printable + From<Row>>(
     let mut printer = ListPrinter::<T>::new(ui, &list.output, LIST, "No registration tokens found.")?;
     let management = Management::open(global, &context.environment)?;
     let prober = if list.probe {
-        Some(Prober::open(&management, ui).await?)
+        Some(Prober::open(&management, ui, global).await?)
     } else {
         None
     };

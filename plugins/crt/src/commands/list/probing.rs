@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use cli::app::GlobalFlags;
+use cli::rotation::Commands;
 use cli::ui::Ui;
 use client::connection::Server;
 use client::error::Error;
 use client::secret::Secret;
+use engine::rotation::Rotation as _;
 use futures::stream::{self, StreamExt as _};
 use rancher::TokenStorage;
 use rancher::agent::{self, StvAggregation};
@@ -19,6 +22,7 @@ use crate::report::inputs::{self, NOT_CONNECTED, Unavailable};
 use crate::report::rotation::ClusterRotation;
 use crate::report::row::{Accepted, Row};
 use crate::report::token_state::{AgentAddress, AgentToken};
+use crate::rotation::Crt;
 use crate::rotation::observed::Address;
 
 /// Rancher takes half a minute to report a disconnected agent, which is too long for a list.
@@ -31,6 +35,7 @@ const HELD: i32 = 60;
 pub(super) struct Prober<'a> {
     management: &'a Management,
     ui: &'a Ui,
+    global: &'a GlobalFlags,
     probe: Probe,
     rancher: Option<RancherUrl>,
     /// Where Rancher's next redeploy sends an agent.
@@ -45,7 +50,7 @@ pub(super) struct AgentReport {
 }
 
 impl<'a> Prober<'a> {
-    pub(super) async fn open(management: &'a Management, ui: &'a Ui) -> Result<Self, Error> {
+    pub(super) async fn open(management: &'a Management, ui: &'a Ui, global: &'a GlobalFlags) -> Result<Self, Error> {
         let settings = management.settings().await?;
         let rancher = management.rancher().await?;
         if rancher.is_none() {
@@ -57,6 +62,7 @@ impl<'a> Prober<'a> {
         Ok(Self {
             management,
             ui,
+            global,
             probe,
             rancher,
             pushes: inputs::pushed_address(&settings),
@@ -84,7 +90,11 @@ impl<'a> Prober<'a> {
         match report {
             Ok(report) => {
                 if report.held
-                    && let Some(warning) = held_rollout(&group.namespace, &lease)
+                    && let Some(warning) = held_rollout(
+                        &Commands::new(Crt::KIND, &*group.namespace, self.global),
+                        &group.namespace,
+                        &lease,
+                    )
                 {
                     self.ui.warn(warning);
                 }
@@ -130,7 +140,9 @@ impl<'a> Prober<'a> {
         let of_tokens = group.tokens.iter().map(|token| token.current().cloned());
         let of_orphans = group.orphans.iter().map(|secret| secret.current.clone());
         // Owned values: futures that borrow from a closure's argument are not `Send`.
-        let values: Vec<Option<Secret>> = of_tokens.chain(of_orphans).collect();
+        let mut values: Vec<Option<Secret>> = of_tokens.chain(of_orphans).collect();
+        // The value of an agent's token that no object has is not known.
+        values.resize(rows.len(), None);
         let storage = storage(group);
         let rows = stream::iter(values.into_iter().zip(rows))
             .map(|(value, row)| async move { row.with_acceptance(self.accepted(storage, value.as_ref()).await) });
@@ -158,7 +170,11 @@ fn storage(group: &Group) -> TokenStorage {
 }
 
 /// The warning about a held rollout, unless a running rotation will release it.
-fn held_rollout(cluster: &str, lease: &Result<Option<&ClusterRotation>, NoPermission>) -> Option<String> {
+fn held_rollout(
+    commands: &Commands,
+    cluster: &str,
+    lease: &Result<Option<&ClusterRotation>, NoPermission>,
+) -> Option<String> {
     let held = format!("cluster {cluster}: the rollout of its agent is held");
     match lease {
         Err(NoPermission) => Some(format!(
@@ -166,10 +182,12 @@ fn held_rollout(cluster: &str, lease: &Result<Option<&ClusterRotation>, NoPermis
         )),
         Ok(Some(rotation)) if !rotation.is_unattended() => None,
         Ok(Some(rotation)) if rotation.in_progress() => Some(format!(
-            "{held}, and its rotation was interrupted; `kubectl crt rotate {cluster}` resumes it"
+            "{held}, and its rotation was interrupted; `{}` resumes it",
+            commands.rotate()
         )),
         Ok(_) => Some(format!(
-            "{held}, and no rotation is in progress; see `kubectl crt status {cluster}`"
+            "{held}, and no rotation is in progress; see `{}`",
+            commands.status()
         )),
     }
 }

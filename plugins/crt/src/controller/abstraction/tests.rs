@@ -29,6 +29,7 @@ fn snapshot() -> Snapshot {
         deployment: deployment("O"),
         pods: vec![pod("a", "O")],
         credentials: vec![credentials("O")],
+        created: Vec::new(),
         stv: Some(stv_aggregation("O", "O")),
         probe_results: BTreeMap::new(),
         tunnel_works: Some(true),
@@ -285,6 +286,49 @@ fn credentials_that_do_not_count(#[case] credentials: Credentials) {
     assert_eq!(observed(&snapshot, Some(&run())).credentials, [].into());
 }
 
+/// A wrong URL in the agent's Secret is not copied into the new one.
+#[rstest]
+#[case::worked(
+    true,
+    Some("https://old.example.com"),
+    Some("https://old.example.com"),
+    "https://own.example.com"
+)]
+#[case::failed(
+    false,
+    Some("https://old.example.com"),
+    Some("https://old.example.com"),
+    "https://old.example.com"
+)]
+#[case::rancher_would_send_it_there(
+    false,
+    Some("https://old.example.com"),
+    Some("https://own.example.com/"),
+    "https://own.example.com"
+)]
+#[case::an_agent_connected_there(
+    false,
+    Some("https://own.example.com/"),
+    Some("https://new.example.com"),
+    "https://own.example.com"
+)]
+#[case::no_setting(false, Some("https://old.example.com"), None, "https://own.example.com")]
+#[case::nothing_else_known(false, None, None, "https://own.example.com")]
+fn the_url_of_the_new_secret(
+    #[case] worked: bool,
+    #[case] connected: Option<&str>,
+    #[case] setting: Option<&str>,
+    #[case] expected: &str,
+) {
+    let mut run = run();
+    run.record.worked = worked;
+    let mut snapshot = snapshot();
+    snapshot.credentials[0].url = Some("https://own.example.com".into());
+    snapshot.stv.as_mut().unwrap().server_url = connected.map(str::to_owned);
+    assert_eq!(snapshot.server_url(setting, Some(&run)), expected);
+    assert_eq!(snapshot.server_url(setting, None), "https://own.example.com");
+}
+
 /// Two Secrets may have the same value: the one counts that the Deployment would be pointed at.
 #[test]
 fn credentials_under_another_name_do_not_count() {
@@ -297,6 +341,62 @@ fn credentials_under_another_name_do_not_count() {
     snapshot.credentials.push(credentials("N"));
     let found = observed(&snapshot, Some(&run())).credentials;
     assert_eq!(found.into_keys().collect::<BTreeSet<_>>(), prints(&["N", "O"]));
+}
+
+#[rstest]
+#[case::the_value_itself(credentials("N"), &[])]
+#[case::another_value(Credentials { token: Some(value("X")), ..credentials("N") }, &["N"])]
+#[case::no_value(Credentials { token: None, ..credentials("N") }, &["N"])]
+#[case::another_value_and_being_deleted(Credentials { token: None, deleting: true, ..credentials("N") }, &[])]
+fn a_secret_with_another_content_occupies_the_name(#[case] found: Credentials, #[case] expected: &[&str]) {
+    let mut snapshot = snapshot();
+    snapshot.tokens.tokens.push(token("default-token", "N"));
+    snapshot.credentials.push(found);
+    let occupied = observed(&snapshot, Some(&run())).occupied;
+    assert_eq!(occupied.into_keys().collect::<BTreeSet<_>>(), prints(expected));
+}
+
+/// Secrets that this run has created: of a value that was replaced, or with a name by another address.
+#[rstest]
+#[case::nothing_uses_it(&["X"], "N", "N", true)]
+#[case::a_pod_mounts_it(&["X"], "N", "X", false)]
+#[case::the_deployment_names_it(&["X"], "X", "N", false)]
+#[case::of_this_run(&["N", "O"], "O", "O", false)]
+fn leftovers_are_what_nothing_uses(
+    #[case] created: &[&str],
+    #[case] named: &str,
+    #[case] mounted: &str,
+    #[case] left: bool,
+) {
+    let mut snapshot = snapshot();
+    snapshot.tokens.tokens.push(token("default-token", "N"));
+    snapshot.created = created.iter().map(|name| credentials(name).object).collect();
+    (snapshot.deployment, snapshot.pods) = (deployment(named), vec![pod("a", mounted)]);
+    let expected = left.then(|| credentials("X").object.name).into_iter().collect();
+    assert_eq!(observed(&snapshot, Some(&run())).leftovers, expected);
+}
+
+/// Storage `secret`: what Rancher has rotated by itself.
+#[rstest]
+#[case::secret(TokenStorage::Secret, &["default-token D", "crt-token-system P"])]
+#[case::status(TokenStorage::Status, &["crt-token-system P"])]
+fn the_previous_values_of_other_tokens(#[case] storage: TokenStorage, #[case] expected: &[&str]) {
+    let rotated = RegistrationToken {
+        secret: Some(token_secret("R", Some("D"))),
+        ..token("default-token", "R")
+    };
+    let mut snapshot = snapshot_with(token_secret("O", Some("N")));
+    snapshot.storage = storage;
+    snapshot.tokens.tokens.push(rotated);
+    snapshot.tokens.orphans = vec![token_secret("W", Some("P"))];
+    let seen = observed(&snapshot, None);
+    let expected = expected.iter().filter_map(|of| of.split_once(' '));
+    assert_eq!(
+        seen.others_previous,
+        expected.map(|(name, value)| (name.to_owned(), print(value))).collect()
+    );
+    assert!(!seen.is_held(print("D")), "it is not held for good");
+    assert!(seen.has_value(print("P")));
 }
 
 fn rollout(min_ready_seconds: i32, progress_deadline_seconds: i32) -> RolloutSettings {

@@ -81,6 +81,25 @@ fn another_token_in_system_fails_the_check_deployed() {
 }
 
 #[test]
+fn the_nodes_of_a_provisioned_cluster_deploy_the_first_token_by_name() {
+    let mut inputs = healthy();
+    let other = RegistrationToken {
+        object: object("default-token"),
+        ..system("X")
+    };
+    inputs.tokens = Ok(Tokens {
+        tokens: vec![other, system("N")],
+        ..Tokens::default()
+    });
+    assert!(all(&inputs).iter().all(|check| check.status == CheckStatus::Passed));
+    inputs.cluster.kind = ClusterKind::Provisioned;
+    assert_eq!(
+        only_problem(&inputs),
+        "Failed deployed: the cluster's nodes deploy ddc2d03aa6, the value of registration token \"default-token\", the first by name\n"
+    );
+}
+
+#[test]
 fn an_address_that_was_not_pushed_fails_the_check() {
     let mut inputs = healthy();
     inputs.settings.server_url = Some("https://new.example.com/".into());

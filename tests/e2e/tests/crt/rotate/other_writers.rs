@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::RancherFixture;
+use e2e::{RancherFixture, Running, until};
 use kube::api::{Patch, PatchParams};
 use rstest::rstest;
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use test_cluster::{AnotherWriter, Fault, Moment, On, TokenStorage};
+use test_cluster::{AnotherWriter, Fault, FaultProxy, Moment, On, Planned, TokenStorage};
 
-use crate::manual_changes::{DEPLOYMENT, deployments, forge_journal};
+use crate::manual_changes::{DEPLOYMENT, deployments, forge_journal, patch, replace_system, values};
 use crate::state::{self, Scope, State};
 
 #[rstest]
@@ -205,5 +206,145 @@ async fn rotate_refuses_an_address_change_that_is_not_pushed_yet() -> Result<()>
     let report = fixture.rancher.report(&fixture.cluster).await?;
     ensure!(report.connected_since.is_some(), "{report:?}\n{outcome}");
     ensure!(report.fingerprints().contains(&start.named()), "{report:?}\n{outcome}");
+    Ok(())
+}
+
+/// Storage `secret`: a shell and a rotation that is stopped before it points the agent at the new token.
+async fn stopped_in_place(fixture: &RancherFixture, args: &[&str]) -> Result<(Running, FaultProxy, Planned)> {
+    let (proxy, shell) = fixture.behind_proxy().await?;
+    let held = proxy.plan(On::write().path("*/deployments/*"), Fault::Stop(Moment::Before));
+    let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "1s", "-o", "json"];
+    let run = shell.crt(rotate.iter().chain(args)).start().await?;
+    proxy.victim(run.pid()?);
+    held.strikes().await;
+    Ok((run, proxy, held))
+}
+
+/// Rancher itself rotates a token once both copies of its expiry are in the past. Returns the value that it had.
+async fn let_rancher_rotate(fixture: &RancherFixture, name: &str) -> Result<String> {
+    let id = fixture.cluster.id.as_str();
+    let before = values(fixture).await?[name].clone();
+    let past = r#""expiresAt":"2020-01-01T00:00:00Z""#;
+    let secret = format!("crt-token-{name}");
+    patch(
+        fixture,
+        &["secret", &secret, "-n", id],
+        &format!(r#"{{"stringData":{{{past}}}}}"#),
+    )
+    .await?;
+    let token = ["clusterregistrationtokens.management.cattle.io", name, "-n", id];
+    patch(fixture, &token, &format!(r#"{{"status":{{{past}}}}}"#)).await?;
+    let previous = format!("{name}/previousToken");
+    until("Rancher to rotate the token", async || {
+        Ok(State::of(fixture).await?.graces.contains(&previous).then_some(()))
+    })
+    .await?;
+    Ok(before)
+}
+
+#[rstest]
+#[case::all(&[])]
+#[case::only_agent(&["--only-agent"])]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_finishes_when_rancher_rotates_another_token(#[case] args: &[&str]) -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "tavira").await?;
+    let (run, _proxy, held) = stopped_in_place(&fixture, args).await?;
+    let before = state::fingerprint(&let_rancher_rotate(&fixture, "default-token").await?);
+    held.release();
+    run.signal(Signal::CONT)?;
+    let outcome = run.finish().await?.expect(0)?;
+    let now = State::of(&fixture).await?;
+    let accepted = now.report.accepted.contains(&before);
+    if args.is_empty() {
+        ensure!(
+            !accepted && !now.graces.contains("default-token/previousToken"),
+            "{now:#?}\n{outcome}"
+        );
+    } else {
+        // It is left as it was, and the result says what is still accepted, and until when.
+        ensure!(accepted, "{now:#?}\n{outcome}");
+        let values = format!(
+            "(Rancher still accepts {}, and {before} until 20",
+            now.tokens["default-token"]
+        );
+        ensure!(outcome.stdout.contains(&values), "{values:?} is missing: {outcome}");
+    }
+    Ok(())
+}
+
+/// The new value is replaced after its Secret was created in the downstream cluster.
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_deletes_the_secret_of_a_value_that_was_replaced(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "olhao").await?;
+    let start = State::of(&fixture).await?;
+    let (run, _proxy, held) = stopped_in_place(&fixture, &[]).await?;
+    let created = State::of(&fixture).await?.credentials.len();
+    ensure!(created == 2, "{created} Secrets of the agent");
+    let value = "x7k2p".repeat(10);
+    replace_system(&fixture, &value).await?;
+    held.release();
+    run.signal(Signal::CONT)?;
+    let outcome = run.finish().await?.expect(0)?;
+    let now = State::of(&fixture).await?;
+    ensure!(now.named() == state::fingerprint(&value), "{now:#?}\n{outcome}");
+    ensure!(now.credentials.len() == 1, "{now:#?}\n{outcome}");
+    ensure!(
+        !now.report.accepted.iter().any(|token| token == start.named()),
+        "{now:#?}\n{outcome}"
+    );
+    Ok(())
+}
+
+/// What should be the agent's own Secret has another token.
+#[tokio::test(flavor = "multi_thread")]
+async fn rollback_names_a_secret_with_another_content() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Status, "silves").await?;
+    let start = State::of(&fixture).await?;
+    let (proxy, shell) = fixture.behind_proxy().await?;
+    proxy.plan(On::write().path("*/deployments/*"), Fault::Kill(Moment::After));
+    let id = fixture.cluster.id.as_str();
+    let run = shell.crt(["rotate", id, "--yes"]).start().await?;
+    proxy.victim(run.pid()?);
+    run.finish().await?.expect_killed()?;
+    let own = start.deployment.secret.as_str();
+    let put = async |token: &str| {
+        let patch = json!({ "stringData": { "token": token } }).to_string();
+        let words = [
+            "--context",
+            id,
+            "-n",
+            "cattle-system",
+            "patch",
+            "secret",
+            own,
+            "-p",
+            &patch,
+        ];
+        fixture.shell.kubectl(words).run().await?.expect(0)
+    };
+    let token = values(&fixture).await?;
+    let token = token.values().find(|value| state::fingerprint(value) == start.named());
+    let token = token.context("no object has the agent's token")?;
+    put(&"x7k2p".repeat(10)).await?;
+    let outcome = shell
+        .crt(["rollback", id, "--yes", "--settle", "1s"])
+        .run()
+        .await?
+        .expect(4)?;
+    let named = format!(
+        "Secret cattle-system/{own} of the downstream cluster should have {}",
+        start.named()
+    );
+    ensure!(outcome.stderr.contains(&named), "{outcome}");
+    put(token).await?;
+    shell
+        .crt(["rollback", id, "--yes", "--settle", "1s"])
+        .run()
+        .await?
+        .expect(0)?;
+    ensure!(State::of(&fixture).await?.named() == start.named(), "{outcome}");
     Ok(())
 }

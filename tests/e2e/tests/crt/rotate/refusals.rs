@@ -6,9 +6,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use e2e::{RancherFixture, Shell, mask_output, until};
 use insta::{allow_duplicates, assert_snapshot};
+use kube::api::{Patch, PatchParams};
 use rstest::rstest;
-use serde_json::json;
+use serde_json::{Value, json};
 use test_cluster::{FaultProxy, Kubeconfig, Registered, Registration, TestEnvironment, TokenStorage, Upstream, User};
+
+use crate::manual_changes::{DEPLOYMENT, deployments};
 
 /// Runs `kubectl crt` in this shell, through a proxy that must not see a write. Returns the masked output.
 pub(crate) async fn refused(fixture: &RancherFixture, shell: &Shell, args: &[&str]) -> Result<String> {
@@ -240,6 +243,13 @@ async fn rotate_refuses_a_disconnected_agent(#[case] storage: TokenStorage) -> R
     )
     .await?;
     let derived = refused(&fixture, &fixture.shell, &["rotate", id, "--yes"]).await?;
+    // The commands of the hints work as they are printed.
+    for (hint, flag) in [(&by_context, "--downstream-context"), (&derived, "status")] {
+        let command = hint.split('`').nth(1).context("no command")?.replace("c-id123", id);
+        ensure!(command.contains(flag), "{command}");
+        let words = command.split(' ').skip(1);
+        fixture.shell.kubectl(words).run().await?.expect(0)?;
+    }
     // Several reads run in parallel, and any of them may fail first.
     let (before, after) = derived.split_once("cannot ").context("no failed read")?;
     let (_, after) = after.split_once(" on the downstream cluster").context("on no side")?;
@@ -248,13 +258,13 @@ async fn rotate_refuses_a_disconnected_agent(#[case] storage: TokenStorage) -> R
     $ kubectl-crt rotate c-id123 --yes --downstream-context c-id123-direct
     ----- stderr -----
     error: cannot rotate cluster oslo (c-id123): Rancher reports its agent as not connected
-    hint: see `kubectl crt status`: an agent with a revoked token has to be repaired first
+    hint: `kubectl crt status c-id123 --downstream-context c-id123-direct` shows what fails
     hint: --force=agent overrides this check
     ----- exit status: 1 -----
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
     Error from server: cannot … on the downstream cluster: the server responded with 500 Internal Server Error
-    hint: Rancher reaches the cluster through its agent, whose tunnel may be down: see `kubectl crt status`
+    hint: Rancher reaches the cluster through its agent, whose tunnel may be down: see `kubectl crt status c-id123`
     hint: pass a context that does not go through the agent with --downstream-context
     ----- exit status: 1 -----
     ") }
@@ -306,6 +316,41 @@ async fn rotate_refuses_a_held_rollout_without_a_rotation(#[case] storage: Token
     ----- exit status: 1 -----
     ") }
     Ok(())
+}
+
+/// `kubectl get -o yaml | kubectl apply -f -` writes every field into the annotation that Rancher's own apply starts from.
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_refuses_a_deployment_applied_with_rollout_settings() -> Result<()> {
+    const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "oslo").await?;
+    let id = fixture.cluster.id.as_str();
+    let deployments = deployments(&fixture).await?;
+    let agent = deployments.get(DEPLOYMENT).await?;
+    let last = agent.metadata.annotations.unwrap_or_default();
+    let mut last: Value = serde_json::from_str(last.get(LAST_APPLIED).context("never applied")?)?;
+    last["spec"]["progressDeadlineSeconds"] = json!(600);
+    let annotation = json!({ "metadata": { "annotations": { LAST_APPLIED: last.to_string() } } });
+    let annotation = Patch::Merge(&annotation);
+    deployments
+        .patch(DEPLOYMENT, &PatchParams::default(), &annotation)
+        .await?;
+    let refusal = refused(&fixture, &fixture.shell, &["rotate", id, "--yes"]).await?;
+    assert_snapshot!(refusal, @r"
+    $ kubectl-crt rotate c-id123 --yes
+    ----- stderr -----
+    error: cannot rotate cluster oslo (c-id123): the agent's Deployment was applied by hand with progressDeadlineSeconds or minReadySeconds, so Rancher cannot apply the new token while the rollout is held
+    hint: annotate the cluster with io.cattle.agent.force.deploy=true, so that Rancher redeploys the agent and no longer keeps these fields
+    ----- exit status: 1 -----
+    ");
+    // As the hint says.
+    fixture.rancher.redeploy(&fixture.cluster).await?;
+    fixture
+        .shell
+        .crt(["rotate", id, "--yes", "--settle", "1s"])
+        .run()
+        .await?
+        .expect(0)
+        .map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
