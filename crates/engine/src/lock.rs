@@ -11,7 +11,7 @@
 //! Every write checks the [`Fence`] right before it is sent. The fence closes 20 s after the last renewal. The time
 //! during which the machine was suspended counts, so a process that was paused finds its fence closed.
 //!
-//! An outage of the API server is not a lost lock: nobody else can acquire it meanwhile. The fence closes, the renewer
+//! An outage of the API server is not a lost lock: no other process can acquire it meanwhile. The fence closes, the renewer
 //! keeps trying, and the fence opens again with the first renewal that is accepted. A renewal is conditional on the
 //! resourceVersion of this process's last write, so it is rejected if another process has taken over.
 
@@ -446,7 +446,7 @@ impl Renewer {
     }
 
     /// Writes these metadata by compare-and-swap, and renews or releases the lock. It retries until the API server
-    /// answers, another process has taken over, or nobody waits for it any more.
+    /// answers, another process has taken over, or no one waits for it any more.
     async fn write(&mut self, metadata: &serde_json::Value, hold: bool, commands: &Commands) -> Result<(), LockLost> {
         let mut pause = Duration::from_millis(100);
         loop {

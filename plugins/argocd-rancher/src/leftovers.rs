@@ -22,8 +22,8 @@ use crate::rotation::ArgocdRancher;
 /// The flag of `remove` that ends leftovers and keeps the cluster.
 pub(crate) const FLAG: &str = "--leftovers";
 
-/// What leftovers are told apart by.
-pub(crate) struct Surroundings<'a> {
+/// What says which tokens and Secrets are still in use.
+pub(crate) struct Claims<'a> {
     pub(crate) namespace: &'a str,
     /// The identity of Argo CD, for the marks of tokens.
     pub(crate) identity: Option<&'a str>,
@@ -40,7 +40,7 @@ pub(crate) struct Leftover<'a> {
     pub(crate) secret: String,
 }
 
-impl<'a> Surroundings<'a> {
+impl<'a> Claims<'a> {
     pub(crate) async fn read(
         argo: &'a Argo,
         identity: Option<&'a str>,

@@ -8,7 +8,7 @@ use client::error::Error;
 use crate::connections::{Argo, RancherFlags};
 use crate::hints::Hints;
 use crate::inventory::Inventory;
-use crate::leftovers::Surroundings;
+use crate::leftovers::Claims;
 use crate::mark::API_VERSION;
 use crate::row::Row;
 
@@ -68,9 +68,9 @@ pub(crate) async fn run(list: List, global: &GlobalFlags, context: &Context) -> 
         context.ui.hint("-o wide prints the reasons");
     }
     let identity = inventory.identity.as_deref();
-    let surroundings = Surroundings::read(&argo, identity, &inventory.clusters).await?;
+    let claims = Claims::read(&argo, identity, &inventory.clusters).await?;
     let hints = Hints::new(&list.rancher, global, &argo.namespace);
-    for (hint, warnings) in surroundings.warnings(inventory.own_tokens(), now, &hints) {
+    for (hint, warnings) in claims.warnings(inventory.own_tokens(), now, &hints) {
         for warning in warnings {
             context.ui.warn(warning);
         }

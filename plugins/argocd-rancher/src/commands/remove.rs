@@ -17,7 +17,7 @@ use super::Failures;
 use crate::connections::{Argo, Rancher, RancherFlags, of_argocd};
 use crate::controller::fleet;
 use crate::hints::Hints;
-use crate::leftovers::{Leftover, Surroundings};
+use crate::leftovers::{Claims, Leftover};
 use crate::mark;
 use crate::token_check::TokenCheck;
 use crate::token_facts::TokenFacts;
@@ -328,8 +328,8 @@ impl RemoveCommand<'_> {
         clusters: &[ClusterSecret],
         found: Result<&ClusterSecret, Error>,
     ) -> Result<(), Error> {
-        let surroundings = Surroundings::read(self.argo, self.identity.as_deref(), clusters).await?;
-        if surroundings.rotations.unknown {
+        let claims = Claims::read(self.argo, self.identity.as_deref(), clusters).await?;
+        if claims.rotations.unknown {
             let message = "cannot tell leftovers from tokens of a rotation in progress: no permission to list Leases";
             return Err(Error::new(Kind::Forbidden, message));
         }
@@ -344,7 +344,7 @@ impl RemoveCommand<'_> {
             .into_iter()
             .flatten()
             .collect();
-        let in_progress = |secret: &&String| surroundings.in_progress(secret);
+        let in_progress = |secret: &&String| claims.in_progress(secret);
         if let (Err(_), Some(secret)) = (&found, secrets.iter().find(in_progress)) {
             let rollback = self.hints.with_rancher("rollback", secret);
             let message = format!("Secret {secret} was deleted, and its rotation is not finished");
@@ -353,9 +353,9 @@ impl RemoveCommand<'_> {
         let is_of =
             |left: &Leftover<'_>| secrets.contains(&left.secret) || cluster.is_some() && left.token.cluster == cluster;
         let now = self.argo.server.clock.now();
-        let tokens = surroundings.tokens(&self.tokens, now).into_iter().filter(is_of);
+        let tokens = claims.tokens(&self.tokens, now).into_iter().filter(is_of);
         let tokens: Vec<&ApiToken> = tokens.map(|left| left.token).collect();
-        let backups = surroundings.backups();
+        let backups = claims.backups();
         let backups = backups.filter(|(_, secret)| secrets.iter().any(|of| of == secret));
         let backups: Vec<_> = backups.map(|(backup, _)| backup).collect();
         if tokens.is_empty() && backups.is_empty() {

@@ -5,7 +5,7 @@
 //! issued, which only their owner can write. The claims of the Lease count only if they make the run more careful: a token of the run
 //! may have been written to the cluster Secret, or may be about to be revoked.
 //!
-//! Nobody can resume the run of a Rancher user who was deleted. On request such a run is discarded: a new one begins with whatever token
+//! No one can resume the run of a Rancher user who was deleted. On request such a run is discarded: a new one begins with whatever token
 //! the cluster Secret holds, and with all checks.
 
 use std::collections::BTreeSet;

@@ -117,7 +117,7 @@ fn the_token_of_another_user_stays_valid() {
 }
 
 #[test]
-fn the_run_of_another_user_is_resumed_by_nobody_else_and_discarded_on_request() {
+fn the_run_of_another_user_is_resumed_by_no_one_else_and_discarded_on_request() {
     let mut seen = start(false);
     let mut run = in_progress(&mut seen, Direction::Forward, Phase::Make);
     let begun_by = |seen: &mut Observed, user: &str| seen.backup.as_mut().unwrap().user = user.to_owned();

@@ -270,7 +270,7 @@ pub(crate) fn consumers(token: &TokenInputs, cluster: &ClusterInputs) -> Option<
 }
 
 /// The agent's token, by the management cluster: with storage `secret` what Rancher applied last, which is a value of `system`
-/// unless somebody has changed it; else what Rancher would deploy, else what it was imported with.
+/// unless it was changed since; else what Rancher would deploy, else what it was imported with.
 pub(crate) fn agent_token(
     applied: Option<Fingerprint>,
     system: Option<Fingerprint>,

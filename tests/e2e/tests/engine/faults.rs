@@ -78,7 +78,7 @@ async fn rotation_finishes_when_the_api_server_restarts() -> Result<()> {
     fixture.expect_rotated().await
 }
 
-/// Nobody else can have acquired the lock meanwhile. Nothing is written before a renewal is accepted.
+/// No other process can have acquired the lock meanwhile. Nothing is written before a renewal is accepted.
 #[tokio::test(flavor = "multi_thread")]
 async fn rotation_finishes_despite_an_outage_longer_than_the_lease() -> Result<()> {
     let fixture = Fixture::open().await?;

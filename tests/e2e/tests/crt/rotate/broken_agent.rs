@@ -1,4 +1,4 @@
-//! `kubectl crt rotate --force=agent` where the agent did not work before, and the way back to that.
+//! `kubectl crt rotate --force=agent` where the agent did not work before, and the rollback to that state.
 
 use anyhow::{Result, ensure};
 use e2e::{RancherFixture, until};
