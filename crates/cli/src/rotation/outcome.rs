@@ -210,7 +210,8 @@ pub fn refusal(target: &Target, blockers: Vec<Blocker>, result: &mut RotationRes
 /// Why a rollback was not begun. The rotation is still in progress.
 pub(super) fn rollback_refusal(target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
     let rotate = target.commands.rotate();
-    refused("roll back", target, blockers, result).hint(format!("`{rotate}` resumes the rotation"))
+    let error = refused("roll back", target, blockers, result).of_kind(Kind::Pending);
+    error.hint(format!("`{rotate}` resumes the rotation"))
 }
 
 fn refused(verb: &str, target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {

@@ -18,9 +18,9 @@ use crate::error::{self, Error};
 /// The longest object, and the longest event of a watch. etcd accepts 1.5 MiB, and JSON is larger than what it stores.
 const OBJECT: usize = 4 << 20;
 /// The longest page of a list, and the longest text of a Service behind the API server, such as metrics.
-const PAGE: usize = 16 << 20;
+const PAGE: usize = 8 << 20;
 /// The longest list without pages (Rancher's `limit=-1`): more than a thousand clusters.
-const LIST: usize = 32 << 20;
+const LIST: usize = 16 << 20;
 /// The longest response of an error that is read. A `Status` is far smaller.
 const FAILURE: usize = 1 << 20;
 

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::ListParams;
 use rstest::rstest;
 use rustix::process::Signal;
-use test_cluster::{Fault, FaultProxy, Moment, On, User};
+use test_cluster::{Fault, FaultProxy, Kubeconfig, Moment, On, TestEnvironment, Upstream, User};
 
 use crate::fixture::{Fixture, token, user};
 use crate::tokens::{hinted, interrupted_in_grace, is_valid, name_of_secret};
@@ -67,7 +67,9 @@ async fn a_rotation_whose_secret_was_deleted_is_listed_and_ended() -> Result<()>
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_of_a_killed_add_is_revoked_although_the_cluster_has_a_secret() -> Result<()> {
     let fixture = Fixture::begin("floro").await?;
-    let (proxy, shell) = fixture.base.behind_proxy().await?;
+    let proxy = FaultProxy::start([Upstream::admin_of(fixture.base.management)]).await?;
+    let kubeconfig = proxy.redirect(Kubeconfig::read(fixture.base.shell.kubeconfig())?);
+    let shell = Shell::new(TestEnvironment::shared().await?, &kubeconfig)?;
     proxy.plan(On::write().path("*/secrets"), Fault::Kill(Moment::Before));
     let add = fixture.run_at(&shell, &["add", fixture.id()]).start().await?;
     proxy.victim(add.pid()?);
