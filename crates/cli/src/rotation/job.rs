@@ -271,7 +271,13 @@ impl<C: Controller> Job<'_, C> {
             // What blocks a run in progress is reported by the engine, with the command that rolls it back.
             Err(NoPlan::Refused(_)) => None,
         };
-        access::require(&self.controller.needs()).await?;
+        match access::require(&self.controller.needs()).await {
+            // The engine waits until the server answers again, and a refused write leaves the rollback open.
+            Err(error) if journal.is_some() && error.kind.is_transient() => {
+                tracing::debug!(%error, "the permissions of a resumed run could not be checked");
+            }
+            checked => checked?,
+        }
         Ok(Survey {
             record,
             journal,

@@ -87,8 +87,8 @@ impl Proven {
 type Stage<T> = Result<T, Next<Crt>>;
 
 const BY_HAND: &str = "compare with the status of the cluster, and correct it by hand";
-const ROTATE_ANEW: &str = "finish the rotation; once a rollback has begun, rotate with --force=journal, which discards it and starts a \
-                           new rotation";
+const ROTATE_ANEW: &str = "run `rotate` to finish the rotation; if the rollback has already begun, --force=journal discards it and starts a new \
+                           rotation";
 
 /// The token that the run ends on. `None`: it is not drawn yet.
 pub(crate) fn target(run: &Run<Crt>) -> Option<Fingerprint> {

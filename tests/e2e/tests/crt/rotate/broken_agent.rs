@@ -111,7 +111,7 @@ async fn rollback_is_refused_where_only_the_new_token_works(#[case] storage: Tok
     proxy.victim(run.pid()?);
     run.finish().await?.expect_killed()?;
     let rollback = ["rollback", id];
-    let outcome = shell.crt(rollback.iter().chain(&common)).run().await?.expect(1)?;
+    let outcome = shell.crt(rollback.iter().chain(&common)).run().await?.expect(4)?;
     ensure!(outcome.stderr.contains("would disconnect it"), "{outcome}");
     let report = fixture.rancher.report(&fixture.cluster).await?;
     ensure!(report.connected_since.is_some(), "{report:?}\n{outcome}");
