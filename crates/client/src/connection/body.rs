@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -23,6 +23,9 @@ const PAGE: usize = 8 << 20;
 const LIST: usize = 16 << 20;
 /// The longest response of an error that is read. A `Status` is far smaller.
 const FAILURE: usize = 1 << 20;
+
+/// By how much the buffer of a long response grows at most.
+const GROWTH: usize = 256 << 10;
 
 /// Whether the response is a stream: a watch or followed logs.
 pub(super) fn is_streamed(request: &Request<Body>) -> bool {
@@ -51,7 +54,7 @@ fn has_parameter(request: &Request<Body>, is: fn(&str) -> bool) -> bool {
 pub(super) async fn collected(response: Response<Body>, limit: usize) -> Result<Response<Bytes>, Error> {
     let (parts, mut body) = response.into_parts();
     let limit = if parts.status.is_success() { limit } else { FAILURE };
-    let mut bytes = BytesMut::new();
+    let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
         if bytes.len() + data.len() > limit {
@@ -61,9 +64,13 @@ pub(super) async fn collected(response: Response<Body>, limit: usize) -> Result<
             bytes.clear();
             break;
         }
+        // A buffer that doubles would take up to three times the limit.
+        if bytes.capacity() - bytes.len() < data.len() {
+            bytes.reserve_exact(data.len().max(bytes.len().min(GROWTH)));
+        }
         bytes.extend_from_slice(&data);
     }
-    Ok(Response::from_parts(parts, bytes.freeze()))
+    Ok(Response::from_parts(parts, bytes.into()))
 }
 
 /// A body that is handed on. `--request-timeout` covers all of it, as in kubectl.

@@ -236,7 +236,7 @@ fn a_foreign_token_in_the_secret_is_left_where_it_is() {
     let mut seen = start(true);
     let run = in_progress(&mut seen, Direction::Forward, Phase::Prove);
     seen.secret = holds(foreign());
-    insta::assert_snapshot!(lines(seen.clone(), Some(run)), @"refused: another writer has put a different token into the cluster Secret; `kubectl argocd-rancher rollback` leaves the Secret as it is and revokes the new token");
+    insta::assert_snapshot!(lines(seen.clone(), Some(run)), @"refused: another writer has put a different token into the cluster Secret; a rollback leaves the Secret as it is and revokes the new token");
     let run = in_progress(&mut start(true), Direction::Forward, Phase::Retire);
     insta::assert_snapshot!(lines(seen.clone(), Some(run.clone())), @"refused: another writer has put a different token into the cluster Secret; make sure that nothing else needs token-old and delete it in Rancher; then run the same command again");
     seen.old = None;
@@ -261,7 +261,7 @@ fn a_foreign_token_in_the_secret_is_left_where_it_is() {
 fn what_cannot_be_rotated_is_refused() {
     let mut seen = start(true);
     seen.secret = SecretState::Missing;
-    insta::assert_snapshot!(lines(seen.clone(), None), @"refused: the cluster Secret holds no token that could be rotated; `kubectl argocd-rancher add` issues one");
+    insta::assert_snapshot!(lines(seen.clone(), None), @"refused: the cluster Secret holds no token that could be rotated; add the cluster again, which issues one");
     seen.blockers.push(Blocker::new("the agent is offline", "wait for it"));
     insta::assert_snapshot!(lines(seen, None), @"refused: the agent is offline; wait for it");
 }
@@ -271,7 +271,7 @@ fn only_the_user_who_began_resumes() {
     let mut seen = start(true);
     let run = in_progress(&mut seen, Direction::Forward, Phase::Make);
     seen.user = "u-other".to_owned();
-    insta::assert_snapshot!(lines(seen, Some(run)), @"refused: the rotation was begun by user u-argo of Rancher, and this command runs as u-other; only the owner of a token can delete it: log in to Rancher as user u-argo");
+    insta::assert_snapshot!(lines(seen, Some(run)), @"refused: the rotation was begun by user u-argo of Rancher, and this command runs as u-other; only the owner of a token can delete it: log in to Rancher as user u-argo; if that user does not exist any more, rotate with --force=journal, which begins a new rotation");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `kubectl crt rotate --force=agent` where the agent did not work before, and the rollback to that state.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::{RancherFixture, until};
 use rstest::rstest;
 use serde_json::json;
@@ -121,5 +121,50 @@ async fn rollback_is_refused_where_only_the_new_token_works(#[case] storage: Tok
     let outcome = shell.crt(rotate.iter().chain(&common)).run().await?.expect(0)?;
     let now = State::of(&fixture).await?;
     ensure!(now.report.fingerprints() == [now.named()], "{now:#?}\n{outcome}");
+    Ok(())
+}
+
+/// The rollout is still held, and the check that the message names can be overridden.
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_whose_lease_was_deleted_is_started_anew_as_the_message_says(
+    #[case] storage: TokenStorage,
+) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "rouen").await?;
+    let start = State::of(&fixture).await?;
+    let id = fixture.cluster.id.as_str();
+    let (proxy, shell) = fixture.behind_proxy().await?;
+    proxy.plan(On::write().path("*/deployments/*").nth(2), Fault::Kill(Moment::Before));
+    let rotate = ["rotate", id, "--yes", "--settle", "1s"];
+    let run = shell.crt(rotate).start().await?;
+    proxy.victim(run.pid()?);
+    run.finish().await?.expect_killed()?;
+    let delete = ["-n", id, "delete", "lease", "kubectl-crt"];
+    fixture.shell.kubectl(delete).run().await?.expect(0)?;
+    let refused = shell.crt(rotate).run().await?.expect(1)?;
+    let checks = refused
+        .stderr
+        .lines()
+        .find_map(|line| line.strip_prefix("hint: --force=")?.split_once(" overrides "))
+        .with_context(|| refused.to_string())?
+        .0;
+    let force = format!("--force={checks}");
+    let forced = shell
+        .crt(rotate.iter().copied().chain([force.as_str()]))
+        .run()
+        .await?
+        .expect(0)?;
+    let now = State::of(&fixture).await?;
+    ensure!(
+        now.named() != start.named() && now.named() == now.system(),
+        "{now:#?}\n{forced}"
+    );
+    ensure!(now.report.fingerprints() == [now.named()], "{now:#?}\n{forced}");
+    ensure!(
+        !now.report.accepted.iter().any(|token| token == start.named()),
+        "{now:#?}\n{forced}"
+    );
     Ok(())
 }
