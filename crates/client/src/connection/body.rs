@@ -17,10 +17,12 @@ use crate::error::{self, Error};
 
 /// The longest object, and the longest event of a watch. etcd accepts 1.5 MiB, and JSON is larger than what it stores.
 const OBJECT: usize = 4 << 20;
-/// The longest page of a list, and the longest text of a Service behind the API server, such as metrics.
-const PAGE: usize = 8 << 20;
-/// The longest list without pages (Rancher's `limit=-1`): more than a thousand clusters.
-const LIST: usize = 16 << 20;
+/// The longest page of a list. A longer one is read again in smaller pages.
+const PAGE: usize = 6 << 20;
+/// The longest text of a Service behind the API server, such as metrics.
+const TEXT: usize = 8 << 20;
+/// The longest list without pages (Rancher's `limit=-1`): more than 5,000 tokens of one user.
+const LIST: usize = 12 << 20;
 /// The longest response of an error that is read. A `Status` is far smaller.
 const FAILURE: usize = 1 << 20;
 
@@ -38,8 +40,10 @@ pub(super) fn is_streamed(request: &Request<Body>) -> bool {
 pub(super) fn limit(request: &Request<Body>) -> usize {
     if has_parameter(request, |pair| pair == "limit=-1") {
         LIST
-    } else if has_parameter(request, |pair| pair.starts_with("limit=")) || request.uri().path().contains("/proxy/") {
+    } else if has_parameter(request, |pair| pair.starts_with("limit=")) {
         PAGE
+    } else if request.uri().path().contains("/proxy/") {
+        TEXT
     } else {
         OBJECT
     }

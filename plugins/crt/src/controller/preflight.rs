@@ -275,7 +275,14 @@ fn tokens(snapshot: &Snapshot, seen: &Observed) -> Vec<Blocker> {
         .as_ref()
         .and_then(|system| system.previous)
         .filter(|previous| *previous != old);
-    if let Some(third) = third {
+    if let Some(third) = third.filter(|third| seen.is_in_use(*third)) {
+        found.push(Blocker::new(
+            format!(
+                "registration token \"system\" accepts its previous value {third} only until its next change, and an agent uses it"
+            ),
+            "wait until the rollout of the agent is complete, which takes at most twenty minutes",
+        ));
+    } else if let Some(third) = third {
         found.push(unless(
             check::THIRD_TOKEN,
             format!(

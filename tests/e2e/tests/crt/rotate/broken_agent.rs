@@ -1,7 +1,7 @@
 //! `kubectl crt rotate --force=agent` where the agent did not work before, and the rollback to that state.
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{RancherFixture, until};
+use e2e::{CommandOutput, RancherFixture, until};
 use rstest::rstest;
 use serde_json::json;
 use test_cluster::{Fault, Moment, On, TokenStorage};
@@ -124,7 +124,13 @@ async fn rollback_is_refused_where_only_the_new_token_works(#[case] storage: Tok
     Ok(())
 }
 
-/// The rollout is still held, and the check that the message names can be overridden.
+/// The flag that a refusal names.
+fn advertised(refused: &CommandOutput) -> Option<String> {
+    let hint = |line: &str| Some(line.strip_prefix("hint: ")?.split_once(" overrides ")?.0.to_owned());
+    refused.stderr.lines().find_map(hint)
+}
+
+/// The rollout is still held, and what the message says is true.
 #[rstest]
 #[case::status(TokenStorage::Status)]
 #[case::secret(TokenStorage::Secret)]
@@ -143,16 +149,32 @@ async fn a_rotation_whose_lease_was_deleted_is_started_anew_as_the_message_says(
     run.finish().await?.expect_killed()?;
     let delete = ["-n", id, "delete", "lease", "kubectl-crt"];
     fixture.shell.kubectl(delete).run().await?.expect(0)?;
-    let refused = shell.crt(rotate).run().await?.expect(1)?;
-    let checks = refused
-        .stderr
-        .lines()
-        .find_map(|line| line.strip_prefix("hint: --force=")?.split_once(" overrides "))
-        .with_context(|| refused.to_string())?
-        .0;
-    let force = format!("--force={checks}");
+    let mut refused = shell.crt(rotate).run().await?.expect(1)?;
+    if storage == TokenStorage::Secret {
+        // There is one place for a previous value, and the old agent still uses it.
+        ensure!(advertised(&refused).is_none(), "{refused}");
+        let wait = "hint: wait until the rollout of the agent is complete";
+        ensure!(refused.stderr.contains(wait), "{refused}");
+        let direct = format!("{id}-direct");
+        let side = ["--context", &direct, "-n", "cattle-system"];
+        let release = [
+            "patch",
+            "deployment",
+            "cattle-cluster-agent",
+            "-p",
+            r#"{"spec":{"minReadySeconds":0}}"#,
+        ];
+        let release = fixture.shell.kubectl(side.iter().chain(&release));
+        release.run().await?.expect(0)?;
+        until("the old agent to terminate", async || {
+            Ok((State::of(&fixture).await?.pods.len() == 1).then_some(()))
+        })
+        .await?;
+        refused = shell.crt(rotate).run().await?.expect(1)?;
+    }
+    let force = advertised(&refused).with_context(|| refused.to_string())?;
     let forced = shell
-        .crt(rotate.iter().copied().chain([force.as_str()]))
+        .crt(rotate.iter().chain([&force.as_str()]))
         .run()
         .await?
         .expect(0)?;
