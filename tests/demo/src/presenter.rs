@@ -3,7 +3,7 @@
 use std::fmt;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{ExitCode, ExitStatus};
+use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anstyle::Style;
@@ -106,6 +106,14 @@ impl<'a> Presenter<'a> {
 
     /// Runs the user's shell.
     pub(crate) async fn shell(&mut self) -> Result<ExitCode> {
+        // Argo CD itself does not run. The plugin only needs its namespace.
+        let namespace = ["--context", "management", "create", "namespace", "argocd"];
+        self.environment
+            .command("kubectl")?
+            .args(namespace)
+            .stdout(Stdio::null())
+            .status()
+            .await?;
         let shell = std::env::var("SHELL").unwrap_or_else(|_| "/bin/sh".to_owned());
         anstream::println!(
             "\n{TITLE}This is a shell with access to the demo's clusters.{TITLE:#} Exit it to stop everything. Try\n\

@@ -60,16 +60,17 @@ pub(crate) fn also_invalidated(plan: &Plan<Crt>) -> Vec<String> {
 }
 
 /// What was not rotated and is still accepted, and what remains open. `tokens` are those of the cluster now, if they can be read.
-pub(crate) fn summary(plan: Option<&Plan<Crt>>, tokens: Option<&Tokens>) -> String {
+pub(crate) fn summary(cluster: &Cluster, plan: Option<&Plan<Crt>>, tokens: Option<&Tokens>) -> String {
+    let cluster = display(cluster);
     let old = plan.map_or_else(|| "the old token".to_owned(), |plan| plan.record.old.to_string());
     let left = plan.zip(tokens).map(|(plan, tokens)| {
         let renewed = |name: &str| plan.record.others.contains_key(name);
         still_accepted(tokens, renewed)
     });
     let unchanged = match left {
-        None => "Which other registration tokens are still accepted is unknown.".to_owned(),
-        Some(left) if left.is_empty() => "All registration tokens of the cluster were rotated.".to_owned(),
-        Some(left) => format!("Not rotated: {}.", left.join(", ")),
+        None => format!("Which other registration tokens of {cluster} are still accepted is unknown."),
+        Some(left) if left.is_empty() => format!("All registration tokens of {cluster} were rotated."),
+        Some(left) => format!("Not rotated in {cluster}: {}.", left.join(", ")),
     };
     format!(
         "{unchanged} Connections opened earlier with {old} stay open until Rancher restarts \

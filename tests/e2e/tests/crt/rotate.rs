@@ -60,7 +60,8 @@ async fn rotate_only_agent_changes_only_the_agents_token(#[case] storage: TokenS
     let last = document["remarks"].as_array().and_then(|remarks| remarks.last());
     let last = last.and_then(Value::as_str).context("no remarks")?;
     assert!(
-        last.starts_with("Not rotated: registration token default-token (Rancher still accepts "),
+        last.starts_with("Not rotated in cluster ")
+            && last.contains(": registration token default-token (Rancher still accepts "),
         "{last}"
     );
     Ok(())
