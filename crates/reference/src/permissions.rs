@@ -46,8 +46,8 @@ pub(crate) fn markdown(table: &PermissionTable) -> String {
                 let _ = write!(resource, ", only {}", quoted(names));
             }
             let without = match row.need {
-                Need::Required => "refused".to_owned(),
-                Need::When(condition) => format!("refused {condition}"),
+                Need::Required => "the command fails".to_owned(),
+                Need::When(condition) => format!("the command fails {condition}"),
                 Need::Optional(consequence) => consequence.to_owned(),
             };
             let (commands, verbs) = (quoted(row.commands), row.verbs.join(", "));
@@ -316,9 +316,9 @@ mod tests {
         insta::assert_snapshot!(markdown(&TABLE), @r"
         | commands | namespace | verbs | resource | without it |
         |---|---|---|---|---|
-        | `list`, `rotate` | – | get | `widgets.example.com` | refused |
-        | `rotate` | `apps` | get | `secrets` | refused |
-        | `rotate` | `apps` | get, patch | `secrets` | refused with `--deliver` |
+        | `list`, `rotate` | – | get | `widgets.example.com` | the command fails |
+        | `rotate` | `apps` | get | `secrets` | the command fails |
+        | `rotate` | `apps` | get, patch | `secrets` | the command fails with `--deliver` |
         | `rotate` | `apps` | get, list | `secrets` | it is slower |
         | `list` | `apps` | get | `services/proxy`, only `a` | it is unknown |
 
