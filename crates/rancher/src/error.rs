@@ -145,8 +145,8 @@ impl From<Error> for client::error::Error {
     }
 }
 
-/// Rancher's management API answers 403 without a body to who has no role in cluster `local`, whatever the roles of Kubernetes
-/// grant there (seen on Rancher 2.15.0).
+/// Rancher's management API answers 403 without a body to a user without a role in cluster `local`, whatever RBAC grants there
+/// (seen on Rancher 2.15.0).
 fn explained(
     error: request::Error,
     worded: impl FnOnce(request::Error) -> client::error::Error,
@@ -156,7 +156,8 @@ fn explained(
     let error = worded(error);
     if is_unexplained {
         error.hint(
-            "Rancher answers so without a reason where you have no role in cluster local, whatever RBAC grants: ask for              cluster-member or cluster-owner of it",
+            "Rancher answers so without a reason where you have no role in cluster local, whatever RBAC grants: ask for \
+             cluster-member or cluster-owner of it",
         )
     } else {
         error

@@ -93,7 +93,7 @@ async fn a_removal_is_refused_where_a_rotation_in_progress_is_unknown() -> Resul
     let fixture = Fixture::begin("gaeta").await?;
     let (shell, roles) = user_with(&fixture, "write").await?;
     succeeds(&fixture, &shell, &["add", fixture.id()]).await?;
-    let leases = roles.without_each_rule("remove", &[])?;
+    let leases = roles.without_each_rule("remove", &["--leftovers"])?;
     for Reduced { reduced, .. } in leases.into_iter().filter(|rule| rule.resource == "leases") {
         reduced.apply(&fixture.base.shell, &["--context", "management"]).await?;
         let args = ["remove", fixture.id(), "--force=applications", "--dry-run"];
