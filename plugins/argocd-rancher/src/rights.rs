@@ -84,5 +84,5 @@ pub const TABLE: PermissionTable = PermissionTable {
         Permission::on(HERE, ("", "services/proxy"), &["get"], SYNC, Optional(NO_STATE)),
     ],
     reading: &["list", "status", "verify"],
-    free: &["version", "completion"],
+    free: &["version", "completion", "options"],
 };

@@ -175,5 +175,5 @@ pub const TABLE: PermissionTable = PermissionTable {
         .only(JOINING),
     ],
     reading: &["list", "status", "verify", "kubeconfig", "rbac show"],
-    free: &["generate", "version", "completion", "verify --token-stdin"],
+    free: &["generate", "version", "completion", "options", "verify --token-stdin"],
 };

@@ -158,5 +158,5 @@ pub const TABLE: PermissionTable = PermissionTable {
         .only(&["kube-root-ca.crt"]),
     ],
     reading: &["list", "status", "verify", "version"],
-    free: &["completion"],
+    free: &["completion", "options"],
 };
