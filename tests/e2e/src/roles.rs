@@ -4,21 +4,38 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::Shell;
+use crate::{CommandOutput, Shell, until};
 
 /// Roles and bindings of one plugin, as YAML.
 #[derive(Clone, Debug)]
 pub struct Roles(Vec<String>);
 
 /// A role without one of its rules.
-#[derive(Debug)]
-pub struct Reduced {
-    /// The whole role.
-    pub role: Roles,
-    /// The role without the rule.
-    pub reduced: Roles,
+struct Reduced {
+    role: Roles,
+    reduced: Roles,
     /// The resource of the rule.
-    pub resource: String,
+    resource: String,
+}
+
+/// Repeats a command until its output is as expected, since the API server learns of a role a moment later.
+pub async fn run_until(
+    command: impl AsyncFn() -> Result<CommandOutput>,
+    is_expected: impl Fn(&CommandOutput) -> bool,
+) -> Result<()> {
+    let mut last = String::new();
+    let done = until("the expected output", async || {
+        let output = command().await?;
+        last = output.to_string();
+        Ok(is_expected(&output).then_some(()))
+    });
+    let done = done.await;
+    done.with_context(|| last)
+}
+
+/// Repeats a command until it succeeds.
+pub async fn succeeds(command: impl AsyncFn() -> Result<CommandOutput>) -> Result<()> {
+    run_until(command, |output| output.code() == Some(0)).await
 }
 
 impl Roles {
@@ -46,8 +63,31 @@ impl Roles {
         Ok(())
     }
 
-    /// Each role without each rule that a command needs, unless the rule is only for a case that `other_cases` names.
-    pub fn without_each_rule(&self, command: &str, other_cases: &[&str]) -> Result<Vec<Reduced>> {
+    /// Leaves out each rule of a command, one after the other: without it, `run` is refused and names the resource. Rules only
+    /// for the cases in `other_cases` stay.
+    pub async fn are_needed(
+        &self,
+        (command, other_cases): (&str, &[&str]),
+        (admin, flags): (&Shell, &[&str]),
+        run: impl AsyncFn() -> Result<CommandOutput>,
+    ) -> Result<()> {
+        for Reduced {
+            role,
+            reduced,
+            resource,
+        } in self.without_each_rule(command, other_cases)?
+        {
+            reduced.apply(admin, flags).await?;
+            let is_refusal =
+                |output: &CommandOutput| output.code() == Some(1) && output.stderr.to_lowercase().contains(&resource);
+            let refused = run_until(&run, is_refusal).await;
+            refused.with_context(|| format!("without {resource}"))?;
+            role.apply(admin, flags).await?;
+        }
+        Ok(())
+    }
+
+    fn without_each_rule(&self, command: &str, other_cases: &[&str]) -> Result<Vec<Reduced>> {
         let mut all = Vec::new();
         for role in &self.0 {
             let Some((head, rules)) = role.split_once("rules:\n") else {

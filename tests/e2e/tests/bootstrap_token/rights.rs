@@ -2,7 +2,7 @@
 //! without any of these `rotate` is refused.
 
 use anyhow::Result;
-use e2e::{Reduced, Roles, Shell, until};
+use e2e::{CommandOutput, Roles, Shell, succeeds};
 
 use crate::rotation_fixture::RotationFixture;
 
@@ -27,21 +27,12 @@ async fn grant(fixture: &RotationFixture, access: &str, user: &str) -> Result<Ro
     Ok(roles)
 }
 
-/// Runs a command as the user, and fails unless it succeeds.
-async fn run(shell: &Shell, user: &str, args: &[&str]) -> Result<String> {
-    let args = args.iter().copied().chain(["--as", user]);
-    Ok(shell.bootstrap_token(args).run().await?.expect(0)?.stdout)
-}
-
-/// Waits until a command succeeds: the API server learns of a role within milliseconds.
-async fn succeeds(shell: &Shell, user: &str, args: &[&str]) -> Result<()> {
-    until(&format!("{args:?} to succeed"), async || {
-        let args = args.iter().copied().chain(["--as", user]);
-        let output = shell.bootstrap_token(args).run().await?;
-        println!("{output}");
-        Ok((output.code() == Some(0)).then_some(()))
-    })
-    .await
+/// Runs a command as the user.
+async fn run(shell: &Shell, user: &str, args: &[&str]) -> Result<CommandOutput> {
+    shell
+        .bootstrap_token(args.iter().copied().chain(["--as", user]))
+        .run()
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,24 +49,26 @@ async fn commands_work_with_the_required_roles() -> Result<()> {
         &["rbac", "show"],
         &["version"],
     ] {
-        succeeds(shell, reader, args).await?;
+        succeeds(async || run(shell, reader, args).await).await?;
     }
 
     grant(&fixture, "write", writer).await?;
-    succeeds(
-        shell,
-        writer,
-        &["rbac", "apply", "--group", "system:bootstrappers:rights"],
-    )
-    .await?;
-    let created = run(shell, writer, &["create", "--description", "rights-of-writer"]).await?;
-    let new = created.split('.').next().unwrap_or_default();
-    run(shell, writer, &["extend", new, "--ttl", "2h"]).await?;
-    run(shell, writer, &["revoke", new, "--yes", "--timeout", "1m"]).await?;
+    let apply = ["rbac", "apply", "--group", "system:bootstrappers:rights"];
+    succeeds(async || run(shell, writer, &apply).await).await?;
+    let created = run(shell, writer, &["create", "--description", "rights-of-writer"])
+        .await?
+        .expect(0)?;
+    let new = created.stdout.split('.').next().unwrap_or_default();
+    run(shell, writer, &["extend", new, "--ttl", "2h"]).await?.expect(0)?;
+    run(shell, writer, &["revoke", new, "--yes", "--timeout", "1m"])
+        .await?
+        .expect(0)?;
     let rotate = fixture.rotate(&["--overlap", "0s"]);
-    run(shell, writer, &rotate.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    run(shell, writer, &rotate.iter().map(String::as_str).collect::<Vec<_>>())
+        .await?
+        .expect(0)?;
     fixture.is_rotated().await?;
-    run(shell, writer, &["rollback", id, "--yes"]).await?;
+    run(shell, writer, &["rollback", id, "--yes"]).await?.expect(0)?;
     Ok(())
 }
 
@@ -86,23 +79,7 @@ async fn rotate_is_refused_without_any_required_rule() -> Result<()> {
     let roles = grant(&fixture, "write", user).await?;
     let rotate = fixture.rotate(&["--dry-run"]);
     let rotate: Vec<&str> = rotate.iter().map(String::as_str).collect();
-    succeeds(shell, user, &rotate).await?;
-    for Reduced {
-        role,
-        reduced,
-        resource,
-    } in roles.without_each_rule("rotate", &[])?
-    {
-        reduced.apply(shell, &[]).await?;
-        until(&format!("rotate to be refused without {resource}"), async || {
-            let args = rotate.iter().copied().chain(["--as", user]);
-            let output = shell.bootstrap_token(args).run().await?;
-            let is_named = output.stderr.to_lowercase().contains(&resource);
-            Ok((output.code() == Some(1) && is_named).then_some(()))
-        })
-        .await?;
-        role.apply(shell, &[]).await?;
-        succeeds(shell, user, &rotate).await?;
-    }
-    Ok(())
+    let rotate = async || run(shell, user, &rotate).await;
+    succeeds(rotate).await?;
+    roles.are_needed(("rotate", &[]), (shell, &[]), rotate).await
 }
