@@ -182,12 +182,16 @@ impl ConnectionFlags {
     }
 
     /// The same flags pointed at another context of the same kubeconfig: what else was given (server, user, token, …)
-    /// belongs to the first side and is left out.
+    /// belongs to the first side and is left out. Impersonation holds on every side.
     #[must_use]
     pub fn for_context(&self, context: &str) -> Self {
         Self {
             kubeconfig: self.kubeconfig.clone(),
             context: Some(context.to_owned()),
+            impersonate: self.impersonate.clone(),
+            impersonate_uid: self.impersonate_uid.clone(),
+            impersonate_groups: self.impersonate_groups.clone(),
+            impersonate_extra: self.impersonate_extra.clone(),
             request_timeout: self.request_timeout,
             allow_plain_http: self.allow_plain_http,
             disable_compression: self.disable_compression,
@@ -287,8 +291,15 @@ mod tests {
             "--server=https://s",
             "--token=t",
             "--request-timeout=5",
+            "--as=jane",
+            "--as-group=oncall",
         ])
         .for_context("b");
+        // Or a command would act as two users.
+        assert_eq!(
+            (other.impersonate.as_deref(), other.impersonate_groups),
+            (Some("jane"), vec!["oncall".to_owned()])
+        );
         assert_eq!(
             (other.context.as_deref(), other.server, other.token),
             (Some("b"), None, None)

@@ -18,6 +18,7 @@ pub mod console;
 pub mod duration;
 pub mod error;
 pub mod ownership;
+pub mod permission;
 pub mod redact;
 pub mod request;
 pub mod sanitize;

@@ -20,6 +20,13 @@ impl ClusterId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it has the form of an id that Rancher generates.
+    pub fn is_generated(&self) -> bool {
+        let random = |text: &str, length| text.len() == length && text.bytes().all(|c| c.is_ascii_alphanumeric());
+        let rest = self.0.strip_prefix("c-").unwrap_or_default();
+        self.0 == "local" || random(rest, 5) || rest.strip_prefix("m-").is_some_and(|rest| random(rest, 8))
+    }
 }
 
 impl FromStr for ClusterId {

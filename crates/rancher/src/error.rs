@@ -106,7 +106,7 @@ impl Error {
     /// As the terminal prints it, with the cluster that it was on ("the downstream cluster").
     pub fn on(self, side: &str) -> client::error::Error {
         match self {
-            Self::Request(error) => error.on(side),
+            Self::Request(error) => explained(error, |error| error.on(side)),
             other => other.into(),
         }
     }
@@ -130,7 +130,7 @@ impl From<Error> for client::error::Error {
         use client::error::Kind;
         let message = error.to_string();
         match error {
-            Error::Request(error) => error.into(),
+            Error::Request(error) => explained(error, Into::into),
             Error::ClusterNotFound { similar, .. } => {
                 let error = Self::new(Kind::NotFound, message);
                 let similar: Vec<_> = similar.iter().map(|name| format!("{name:?}")).collect();
@@ -142,6 +142,25 @@ impl From<Error> for client::error::Error {
             Error::AmbiguousCluster { .. } => Self::usage(message).hint("use the id of the cluster"),
             _ => Self::failed(message),
         }
+    }
+}
+
+/// Rancher's management API answers 403 without a body to a user without a role in cluster `local`, whatever RBAC grants there
+/// (seen on Rancher 2.15.0).
+fn explained(
+    error: request::Error,
+    worded: impl FnOnce(request::Error) -> client::error::Error,
+) -> client::error::Error {
+    let is_bare = |status: &Status| status.code == 403 && status.message.is_empty();
+    let is_unexplained = error.status().is_some_and(is_bare);
+    let error = worded(error);
+    if is_unexplained {
+        error.hint(
+            "Rancher answers so without a reason where you have no role in cluster local, whatever RBAC grants: ask for \
+             cluster-member or cluster-owner of it",
+        )
+    } else {
+        error
     }
 }
 

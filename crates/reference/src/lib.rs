@@ -1,4 +1,5 @@
-//! The pages that are generated from a plugin's source: its reference, its man pages, and the step table of its rotation.
+//! What is generated from a plugin's source: its reference, its man pages, the step table of its rotation, the table of its
+//! permissions, and the manifests with the roles.
 //!
 //! Each plugin has a test `reference` that calls [`Plugin::check`] and finds outdated pages. Released binaries do not
 //! depend on this crate. `cargo xtask docs` runs the same tests with [`UPDATE`] set, and they write the pages. The man
@@ -7,6 +8,7 @@
 mod help;
 mod man;
 mod markdown;
+mod permissions;
 mod stages;
 
 use std::fs;
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Command;
+use client::permission::PermissionTable;
 
 /// The environment variable that makes [`Plugin::check`] write the pages.
 pub const UPDATE: &str = "UPDATE_DOCS";
@@ -29,6 +32,8 @@ pub struct Plugin {
     pub command: Command,
     /// The text of the file with its stages.
     pub stages: &'static str,
+    /// The permissions of its commands.
+    pub permissions: PermissionTable,
 }
 
 /// A page and its expected text.
@@ -82,12 +87,38 @@ impl Plugin {
             path: root.join(format!("docs/reference/{}.md", self.name)),
             text: markdown::reference(&self.command),
         };
-        let path = root.join(format!("docs/{}-rotation.md", self.name));
-        let page = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        let table = stages::table(self.stages)?;
-        let text = stages::replaced(&page, &table).with_context(|| path.display().to_string())?;
-        Ok(vec![reference, Page { path, text }])
+        let steps = between_markers(
+            root.join(format!("docs/{}-rotation.md", self.name)),
+            "stages",
+            &stages::table(self.stages)?,
+        )?;
+        permissions::is_complete(&self.command, &self.permissions)?;
+        let permissions = between_markers(
+            root.join(format!("docs/{}.md", self.name)),
+            permissions::MARKER,
+            &permissions::markdown(&self.permissions),
+        )?;
+        let manifests = Page {
+            path: root.join(format!("docs/rbac/{}.yaml", self.name)),
+            text: permissions::manifests(self.name, &self.permissions),
+        };
+        Ok(vec![reference, steps, permissions, manifests])
     }
+}
+
+/// The page with this table between the markers of its name.
+fn between_markers(path: PathBuf, name: &str, table: &str) -> Result<Page> {
+    let page = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let text = replaced(&page, name, table).with_context(|| path.display().to_string())?;
+    Ok(Page { path, text })
+}
+
+fn replaced(page: &str, name: &str, table: &str) -> Result<String> {
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+    let markers = || format!("no markers {} and {end}", begin.trim());
+    let (before, rest) = page.split_once(&begin).with_context(markers)?;
+    let (_, after) = rest.split_once(&end).with_context(markers)?;
+    Ok(format!("{before}{begin}{table}{end}{after}"))
 }
 
 fn root() -> PathBuf {
@@ -149,6 +180,14 @@ fn flags(command: &Command) -> impl Iterator<Item = &clap::Arg> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_between_the_markers_is_replaced() {
+        let page = "# Title\n\n<!-- stages -->\nold\n<!-- /stages -->\n\nMore.\n";
+        let expected = "# Title\n\n<!-- stages -->\nnew\n<!-- /stages -->\n\nMore.\n";
+        assert_eq!(replaced(page, "stages", "new\n").unwrap(), expected);
+        assert!(replaced("# Title\n", "stages", "new\n").is_err());
+    }
 
     #[test]
     fn examples_are_distinguished_from_prose() {

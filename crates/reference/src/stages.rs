@@ -3,9 +3,6 @@
 use anyhow::{Context as _, Result, ensure};
 use std::fmt::Write as _;
 
-const BEGIN: &str = "<!-- stages -->\n";
-const END: &str = "<!-- /stages -->";
-
 /// The functions of the stages, and the phase that each of them belongs to.
 const STAGES: [(&str, &str); 6] = [
     ("guard", "every"),
@@ -47,14 +44,6 @@ fn rows<'source>(source: &'source str, function: &str) -> Option<Vec<&'source st
         }
     }
     None
-}
-
-/// The page with this table between its markers.
-pub(crate) fn replaced(page: &str, table: &str) -> Result<String> {
-    let markers = || format!("no markers {} and {END}", BEGIN.trim());
-    let (before, rest) = page.split_once(BEGIN).with_context(markers)?;
-    let (_, after) = rest.split_once(END).with_context(markers)?;
-    Ok(format!("{before}{BEGIN}{table}{END}{after}"))
 }
 
 #[cfg(test)]
@@ -115,13 +104,5 @@ fn confirm(look: Look<'_>) {}
                 .to_string()
                 .contains("no function `retire`")
         );
-    }
-
-    #[test]
-    fn only_what_is_between_the_markers_is_replaced() {
-        let page = "# Title\n\n<!-- stages -->\nold\n<!-- /stages -->\n\nMore.\n";
-        let expected = "# Title\n\n<!-- stages -->\nnew\n<!-- /stages -->\n\nMore.\n";
-        assert_eq!(replaced(page, "new\n").unwrap(), expected);
-        assert!(replaced("# Title\n", "new\n").is_err());
     }
 }

@@ -38,7 +38,7 @@ pub(crate) fn of_argocd(error: request::Error) -> Error {
 }
 
 /// Argo CD's default namespace.
-const NAMESPACE: &str = "argocd";
+pub(crate) const NAMESPACE: &str = "argocd";
 
 /// The warning about an unscoped token.
 pub(crate) const UNSCOPED: &str = "an unscoped token works for every cluster that its owner sees, and can issue and revoke tokens: \
@@ -237,6 +237,7 @@ impl RancherFlags {
                 .for_context(name)
                 .load(&context.environment)
                 .doing(format!("use context {name} for {RANCHER}"))?;
+            refuse_impersonation(connection.impersonated())?;
             let base = Reach::of(connection.server()).base().clone();
             let token = connection.bearer_token().await.doing(format!("log in to {RANCHER}"))?;
             return Ok(Some(Rancher {
@@ -247,7 +248,10 @@ impl RancherFlags {
             }));
         }
         match &self.rancher_url {
-            Some(url) => self.by_url(url, argo, context).await.map(Some),
+            Some(url) => {
+                refuse_impersonation(global.connection.impersonate.as_deref())?;
+                self.by_url(url, argo, context).await.map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -400,6 +404,16 @@ impl Rancher {
     pub(crate) fn server_of(&self, cluster: &ClusterId) -> ServerUrl {
         ServerUrl::through_rancher(&self.base, cluster)
     }
+}
+
+/// Rancher issues a token to the owner of the login, not to the impersonated user, although it reports that user as the caller
+/// (seen on Rancher 2.15.0).
+fn refuse_impersonation(user: Option<&str>) -> Result<(), Error> {
+    let Some(user) = user.filter(|user| !user.is_empty()) else {
+        return Ok(());
+    };
+    let message = format!("cannot act as {user} in {RANCHER}: it would issue tokens to the owner of the login instead");
+    Err(Error::usage(message).hint("omit --as, and log in to Rancher as the user who is to own the tokens"))
 }
 
 fn name_of(token: &Secret) -> Option<TokenName> {

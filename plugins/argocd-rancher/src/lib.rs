@@ -15,6 +15,8 @@ mod leftovers;
 mod mark;
 mod remedy;
 mod report;
+#[doc(hidden)]
+pub mod rights;
 pub mod rotation;
 mod row;
 mod token_check;

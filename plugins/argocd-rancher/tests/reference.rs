@@ -1,6 +1,7 @@
 //! The generated pages are up to date, and the help follows the rules of the project.
 
 use kubectl_argocd_rancher::cli::ArgocdRancher;
+use kubectl_argocd_rancher::rights;
 use reference::Plugin;
 
 fn plugin() -> Plugin {
@@ -8,6 +9,7 @@ fn plugin() -> Plugin {
         name: "argocd-rancher",
         command: cli::app::command::<ArgocdRancher>(),
         stages: include_str!("../src/rotation/stages.rs"),
+        permissions: rights::TABLE,
     }
 }
 

@@ -12,6 +12,8 @@ mod lifetime;
 mod private_file;
 mod probe;
 mod report;
+#[doc(hidden)]
+pub mod rights;
 // Public for the model checker in `tests/exploration`.
 #[doc(hidden)]
 pub mod rotation;

@@ -1,6 +1,7 @@
 //! The generated pages are up to date, and the help follows the rules of the project.
 
 use kubectl_bootstrap_token::cli::BootstrapToken;
+use kubectl_bootstrap_token::rights;
 use reference::Plugin;
 
 fn plugin() -> Plugin {
@@ -8,6 +9,7 @@ fn plugin() -> Plugin {
         name: "bootstrap-token",
         command: cli::app::command::<BootstrapToken>(),
         stages: include_str!("../src/rotation/stages.rs"),
+        permissions: rights::TABLE,
     }
 }
 

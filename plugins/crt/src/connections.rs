@@ -117,9 +117,15 @@ impl Management {
     pub(crate) async fn cluster(&self, name: &str) -> Result<Cluster, Error> {
         cluster::find(&self.server.client, name).await.map_err(|error| {
             if error.is_not_found() {
-                self.no_rancher()
+                return self.no_rancher();
+            }
+            let is_id = name.parse::<ClusterId>().is_ok_and(|id| id.is_generated());
+            let is_hidden = error.is_forbidden() && !is_id;
+            let error = error.on(MANAGEMENT);
+            if is_hidden {
+                error.hint("pass the id of the cluster: its display name is known only to who may list clusters")
             } else {
-                error.on(MANAGEMENT)
+                error
             }
         })
     }

@@ -9,4 +9,6 @@ mod controller;
 mod fixtures;
 mod listing;
 mod report;
+#[doc(hidden)]
+pub mod rights;
 pub mod rotation;

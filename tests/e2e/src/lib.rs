@@ -18,6 +18,7 @@ mod cost;
 mod every_command;
 mod kill_point;
 mod mask;
+mod roles;
 mod wait;
 
 use std::ffi::OsStr;
@@ -39,6 +40,7 @@ pub use cost::Cost;
 pub use every_command::{PLUGINS, every_command, plugin_binary};
 pub use kill_point::KillPoint;
 pub use mask::mask_output;
+pub use roles::{Roles, run_until, succeeds};
 pub use wait::{PATIENCE, until};
 
 /// Longer than any command of a test. A command that hangs fails its test, with its output.

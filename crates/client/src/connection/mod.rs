@@ -218,6 +218,11 @@ impl Connection {
         self.trust.authority.as_deref()
     }
 
+    /// The user that is impersonated, by a flag or by the kubeconfig.
+    pub fn impersonated(&self) -> Option<&str> {
+        self.impersonate.user.as_deref()
+    }
+
     /// The server's certificate is not checked.
     pub fn is_insecure(&self) -> bool {
         self.trust.insecure

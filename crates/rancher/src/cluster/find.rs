@@ -28,19 +28,29 @@ struct RawProvisioningStatus {
 /// A cluster by its id, its display name, or `namespace/name` of its `clusters.provisioning.cattle.io` object (a server may not
 /// serve that kind).
 ///
-/// An id takes precedence over a display name of the same text. Errors: [`Error::AmbiguousCluster`] with all candidates,
-/// [`Error::ClusterNotFound`] with similar names.
+/// An id takes precedence over a display name of the same text. Where the caller may not read a cluster of that id, the text may
+/// still be a display name. Errors: [`Error::AmbiguousCluster`] with all candidates, [`Error::ClusterNotFound`] with similar
+/// names.
 pub async fn find(client: &kube::Client, asked: &str) -> Result<Cluster> {
+    let mut unreadable = None;
     if let Some((namespace, name)) = asked.split_once('/') {
         if let Some(cluster) = by_provisioning_name(client, namespace, name).await? {
             return Ok(cluster);
         }
-    } else if let Ok(id) = asked.parse::<ClusterId>()
-        && let Some(cluster) = get(client, &id).await?
-    {
-        return Ok(cluster);
+    } else if let Ok(id) = asked.parse::<ClusterId>() {
+        match get(client, &id).await {
+            Ok(Some(cluster)) => return Ok(cluster),
+            Ok(None) => {}
+            Err(error) if error.is_forbidden() => unreadable = Some((id, error)),
+            Err(error) => return Err(error),
+        }
     }
-    pick(asked, list(client, None).await?)
+    match (list(client, None).await, unreadable) {
+        (Ok(clusters), _) => pick(asked, clusters),
+        // What Rancher generates is no display name.
+        (Err(_), Some((id, error))) if id.is_generated() => Err(error),
+        (Err(error), _) => Err(error),
+    }
 }
 
 async fn by_provisioning_name(client: &kube::Client, namespace: &str, name: &str) -> Result<Option<Cluster>> {

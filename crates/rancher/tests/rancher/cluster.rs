@@ -412,6 +412,31 @@ async fn an_empty_403_is_a_missing_permission() {
     let error = cluster::get(&server.client(), &id("c-gsrbc")).await.unwrap_err();
     assert!(error.is_forbidden());
     assert_eq!(error.to_string(), "could not read Cluster c-gsrbc");
+    // No rule of RBAC would help.
+    let hints = error.on("the management cluster").hints;
+    assert!(hints.len() == 1 && hints[0].contains("cluster-member"), "{hints:?}");
+}
+
+#[tokio::test]
+async fn a_name_that_may_not_be_read_as_an_id_can_be_a_display_name() {
+    let forbidden = status(403, "Forbidden", "no");
+    let server = Server::new()
+        .on("GET", &format!("{CLUSTERS}/prod"), 403, &forbidden)
+        .on("GET", ALL, 200, &list_of(&[named("c-aaaaa", "prod")]));
+    assert_eq!(cluster::find(&server.client(), "prod").await.unwrap().id, id("c-aaaaa"));
+
+    let server = Server::new()
+        .on("GET", &format!("{CLUSTERS}/prod"), 403, &forbidden)
+        .on("GET", ALL, 403, &forbidden);
+    let error = cluster::find(&server.client(), "prod").await.unwrap_err();
+    assert_eq!(error.to_string(), "could not list Clusters");
+
+    // This can only be an id.
+    let server = Server::new()
+        .on("GET", &format!("{CLUSTERS}/c-gsrbc"), 403, &forbidden)
+        .on("GET", ALL, 403, &forbidden);
+    let error = cluster::find(&server.client(), "c-gsrbc").await.unwrap_err();
+    assert_eq!(error.to_string(), "could not read Cluster c-gsrbc");
 }
 
 #[tokio::test]

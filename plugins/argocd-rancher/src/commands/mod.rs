@@ -87,8 +87,16 @@ fn refuse(blocker: Option<Blocker>) -> Result<(), Error> {
 /// Refuses to change a Secret while its token is being rotated. `action`: such as "delete".
 async fn require_no_rotation(argo: &Argo, name: &str, action: &str, hints: &Hints) -> Result<(), Error> {
     let lease = report::lease(&argo.namespace, name);
-    let rotation = leases::of::<ArgocdRancher>(&argo.server, &lease).await?;
-    let Some(part) = rotation.as_ref().and_then(report::Part::of) else {
+    let Some(rotation) = leases::of::<ArgocdRancher>(&argo.server, &lease).await? else {
+        let message = format!(
+            "cannot {action} Secret {name}: no permission to read Leases, so a rotation in progress is unknown"
+        );
+        return Err(Error::new(Kind::Forbidden, message).hint(format!(
+            "grant get on leases.coordination.k8s.io in namespace {}",
+            argo.namespace
+        )));
+    };
+    let Some(part) = report::Part::of(&rotation) else {
         return Ok(());
     };
     let hint = format!("{} rolls it back", hints.with_rancher("rollback", name));

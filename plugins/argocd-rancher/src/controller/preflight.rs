@@ -14,7 +14,9 @@ use rancher::api_token::proof::CallResult;
 use super::abstraction::{self, Snapshot};
 use super::{ClusterController, SYNC_FAILED, check, fleet};
 use crate::address::RancherAddress as _;
+use crate::connections::{ARGOCD, NAMESPACE};
 use crate::hints::Hints;
+use crate::rights;
 use crate::rotation::observed::{ClusterSync, Observed};
 use crate::token_check::TokenResults;
 use crate::{mark, remedy};
@@ -152,18 +154,12 @@ impl ClusterController<'_> {
 
     /// The permissions that a run needs in Argo CD's namespace.
     pub(super) fn rights(&self) -> Vec<Right> {
-        let has_backup = self.read_backup().is_some();
-        let (namespace, name) = (&self.cluster.object.namespace, &self.cluster.object.name);
-        let there = |verb: &str, group: &str, resource: &str| Right::new(verb, group, resource).in_namespace(namespace);
-        let on = |verb: &str, name: &str| there(verb, "", "secrets").named(name);
-        let mut rights: Vec<Right> = ["get", "patch"].map(|verb| on(verb, name)).into();
-        rights.extend(["get", "patch", "delete"].map(|verb| on(verb, self.backup.name())));
-        if !has_backup {
-            rights.push(there("create", "", "secrets"));
-        }
-        rights.extend(["get", "patch"].map(|verb| there(verb, "coordination.k8s.io", "leases").named(name)));
-        rights.push(there("create", "coordination.k8s.io", "leases"));
-        rights
+        let values = [
+            (NAMESPACE, self.cluster.object.namespace.as_str()),
+            (rights::SECRET, self.cluster.object.name.as_str()),
+            (rights::BACKUP, self.backup.name()),
+        ];
+        rights::TABLE.required("rotate", ARGOCD, &[], &values)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bootstrap::{TokenId, TokenSecret, Usage, secret};
+use bootstrap::{TokenId, TokenSecret, Usage};
 use client::access::Right;
 use engine::rotation::Blocker;
 use k8s_openapi::jiff::Timestamp;
@@ -10,6 +10,8 @@ use k8s_openapi::jiff::Timestamp;
 use super::Options;
 use super::abstraction::{DeliverySnapshot, Snapshot};
 use crate::delivery::DeliveryTarget;
+use crate::report::target::CLUSTER;
+use crate::rights;
 use crate::rotation::blockers::{self, OWNER};
 use crate::rotation::observed::Observed;
 use crate::template::TokenTemplate;
@@ -90,18 +92,18 @@ fn owner(token: &TokenSecret) -> Option<String> {
 
 /// The permissions that a rotation needs.
 pub(super) fn rights(id: &TokenId, snapshot: &Snapshot) -> Vec<Right> {
-    let right = |verb: &str, group: &str, resource: &str| Right::new(verb, group, resource);
-    let mut rights: Vec<Right> = ["get", "create", "patch", "delete"]
-        .map(|verb| right(verb, "", "secrets").in_namespace(secret::NAMESPACE))
-        .into();
-    let lease = |verb| right(verb, "coordination.k8s.io", "leases").in_namespace(secret::NAMESPACE);
-    rights.push(lease("create"));
-    rights.extend(["get", "patch"].map(|verb| lease(verb).named(&id.secret_name())));
-    if let DeliverySnapshot::Secret(key, _) | DeliverySnapshot::Missing(DeliveryTarget::Secret(key)) =
-        &snapshot.delivery
-    {
-        let delivery = |verb| right(verb, "", "secrets").in_namespace(&key.namespace).named(&key.name);
-        rights.extend(["get", "patch"].map(delivery));
-    }
-    rights
+    let delivery = match &snapshot.delivery {
+        DeliverySnapshot::Secret(key, _) | DeliverySnapshot::Missing(DeliveryTarget::Secret(key)) => Some(key),
+        _ => None,
+    };
+    let name = id.secret_name();
+    let mut values = vec![(rights::TOKEN, name.as_str())];
+    values.extend(delivery.iter().flat_map(|key| {
+        [
+            (rights::DELIVERY_NAMESPACE, key.namespace.as_str()),
+            (rights::DELIVERY_SECRET, key.name.as_str()),
+        ]
+    }));
+    let conditions: &[&str] = if delivery.is_some() { &[rights::TO_SECRET] } else { &[] };
+    rights::TABLE.required("rotate", CLUSTER, conditions, &values)
 }

@@ -1,6 +1,6 @@
 //! The preflight checks: each blocker has one sentence and a hint.
 
-use client::access::{Needed, Right};
+use client::access::Needed;
 use client::error::Error;
 use client::secret::Secret;
 use engine::rotation::{Blocker, Check};
@@ -10,8 +10,9 @@ use rancher::probe::ProbeResult;
 
 use super::abstraction::{SURELY_HELD, Snapshot};
 use super::check;
-use crate::connections::{Connections, DOWNSTREAM, Downstream, MANAGEMENT};
+use crate::connections::{Connections, DOWNSTREAM, Downstream, MANAGEMENT, Route};
 use crate::report::{inputs, owners};
+use crate::rights;
 use crate::rotation::observed::Observed;
 
 /// How to make Rancher redeploy the agent.
@@ -300,32 +301,24 @@ pub(super) fn needs<'a>(
     downstream: &'a Downstream,
     storage: TokenStorage,
 ) -> Vec<Needed<'a>> {
-    let id = connections.cluster.id.as_str();
-    let group = "management.cattle.io";
-    let in_cluster = |verb: &str, group: &str, resource: &str| Right::new(verb, group, resource).in_namespace(id);
-    let mut management = vec![
-        Right::new("get", group, "clusters").named(id),
-        in_cluster("get", "coordination.k8s.io", "leases"),
-        in_cluster("create", "coordination.k8s.io", "leases"),
-        in_cluster("patch", "coordination.k8s.io", "leases"),
+    let conditions = [
+        (storage == TokenStorage::Secret).then_some(rights::IN_SECRETS),
+        (downstream.route != Route::ThroughRancher).then_some(rights::DIRECT),
+        downstream.proxied.is_none().then_some(rights::NO_RANCHER),
     ];
-    management.extend(
-        ["get", "list", "create", "patch", "delete"].map(|verb| in_cluster(verb, group, "clusterregistrationtokens")),
-    );
-    if storage == TokenStorage::Secret {
-        management.push(Right::new("patch", group, "clusters").named(id));
-        management.extend(["get", "list", "patch"].map(|verb| in_cluster(verb, "", "secrets")));
-    }
-    let of_agent =
-        |verb: &str, group: &str, resource: &str| Right::new(verb, group, resource).in_namespace("cattle-system");
-    let mut rights: Vec<_> = ["get", "create", "delete"]
-        .map(|verb| of_agent(verb, "", "secrets"))
-        .into();
-    rights.push(of_agent("list", "", "pods"));
-    rights.extend(["get", "patch"].map(|verb| of_agent(verb, "apps", "deployments").named("cattle-cluster-agent")));
-    let on = |server, side, rights| Needed { server, side, rights };
+    let conditions: Vec<&str> = conditions.into_iter().flatten().collect();
+    let on = |server, side| Needed {
+        server,
+        side,
+        rights: rights::TABLE.required(
+            "rotate",
+            side,
+            &conditions,
+            &[(rights::CLUSTER_ID, connections.cluster.id.as_str())],
+        ),
+    };
     vec![
-        on(&connections.management, MANAGEMENT, management),
-        on(&downstream.server, DOWNSTREAM, rights),
+        on(&connections.management, MANAGEMENT),
+        on(&downstream.server, DOWNSTREAM),
     ]
 }

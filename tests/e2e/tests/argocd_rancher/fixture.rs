@@ -60,6 +60,19 @@ impl Fixture {
         self.bare_at(&self.base.shell, args)
     }
 
+    /// The same as another user of Rancher, who is the same user in Argo CD's cluster.
+    pub(crate) fn run_as(&self, shell: &Shell, args: &[&str]) -> Invocation {
+        let contexts = [
+            "--context",
+            "rancher",
+            "--namespace",
+            &self.namespace,
+            "--rancher-context",
+            "rancher",
+        ];
+        shell.argocd_rancher(args.iter().chain(&contexts))
+    }
+
     fn bare_at(&self, shell: &Shell, args: &[&str]) -> Invocation {
         let argo = ["--context", "management", "--namespace", &self.namespace];
         shell.argocd_rancher(args.iter().chain(&argo))

@@ -9,6 +9,7 @@ mod list;
 mod refusals;
 mod remove;
 mod requests;
+mod rights;
 mod rollback;
 mod rotate;
 mod tokens;

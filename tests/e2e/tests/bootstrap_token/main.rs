@@ -16,6 +16,7 @@ mod permissions;
 mod rbac;
 mod requests;
 mod revoke;
+mod rights;
 mod rollback;
 mod rotate;
 mod rotation_fixture;

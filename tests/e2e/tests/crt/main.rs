@@ -7,6 +7,7 @@ mod list;
 mod manual_changes;
 mod registered_cluster;
 mod requests;
+mod rights;
 mod rollback;
 mod rotate;
 mod state;

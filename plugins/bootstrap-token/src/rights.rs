@@ -1,0 +1,179 @@
+//! The permissions that each command needs. The preflight check of a rotation, the documentation and the manifests in
+//! `docs/rbac` follow from this table.
+
+use client::permission::Need::{Optional, Required, When};
+use client::permission::{Permission, PermissionTable};
+
+use crate::report::target::CLUSTER;
+
+/// The Secret of the token, and its Lease.
+pub(crate) const TOKEN: &str = "TOKEN";
+/// The Secret that the token is delivered to.
+pub(crate) const DELIVERY_NAMESPACE: &str = "DELIVERY_NAMESPACE";
+pub(crate) const DELIVERY_SECRET: &str = "DELIVERY_SECRET";
+/// The token is delivered to a Secret.
+pub(crate) const TO_SECRET: &str = "with `--deliver secret:…`";
+
+const ROTATION: &[&str] = &["rotate", "rollback"];
+const RBAC: &[&str] = &["rbac show", "rbac apply"];
+
+const WHOLE: (&str, &str) = (CLUSTER, "");
+const OF_TOKENS: (&str, &str) = (CLUSTER, "kube-system");
+
+const SECRETS: (&str, &str) = ("", "secrets");
+const LEASES: (&str, &str) = ("coordination.k8s.io", "leases");
+const CONFIG_MAPS: (&str, &str) = ("", "configmaps");
+const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
+
+/// The ClusterRoles that nodes need to join.
+const JOINING: &[&str] = &[
+    "system:node-bootstrapper",
+    "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+    "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+];
+
+/// The permissions.
+pub const TABLE: PermissionTable = PermissionTable {
+    rows: &[
+        Permission::on(OF_TOKENS, SECRETS, &["list"], &["list"], Required),
+        Permission::on(
+            WHOLE,
+            SECRETS,
+            &["get", "list"],
+            &["list"],
+            Optional("misplaced tokens in other namespaces are not listed"),
+        ),
+        Permission::on(
+            OF_TOKENS,
+            SECRETS,
+            &["get"],
+            &["list"],
+            Optional("Secrets with the name of a token and another type are not listed"),
+        ),
+        Permission::on(
+            OF_TOKENS,
+            LEASES,
+            &["list"],
+            &["list"],
+            Optional("rotations in progress are unknown"),
+        ),
+        Permission::on(
+            OF_TOKENS,
+            SECRETS,
+            &["get"],
+            &["status", "verify", "kubeconfig"],
+            Required,
+        ),
+        Permission::on(
+            OF_TOKENS,
+            LEASES,
+            &["get"],
+            &["status"],
+            Optional("a rotation in progress is unknown"),
+        ),
+        Permission::on(OF_TOKENS, SECRETS, &["create"], &["create"], Required),
+        Permission::on(
+            OF_TOKENS,
+            SECRETS,
+            &["get", "delete"],
+            &["create"],
+            Optional("a token is left if the response was lost, or if it could not be delivered"),
+        ),
+        Permission::on(OF_TOKENS, SECRETS, &["get", "patch"], &["extend"], Required),
+        Permission::on(OF_TOKENS, SECRETS, &["get", "delete"], &["revoke"], Required),
+        Permission::on(
+            OF_TOKENS,
+            SECRETS,
+            &["list"],
+            &["revoke"],
+            When("with `-l` or `--expired`"),
+        ),
+        Permission::on(
+            OF_TOKENS,
+            SECRETS,
+            &["get", "create", "patch", "delete"],
+            ROTATION,
+            Required,
+        ),
+        Permission::on(OF_TOKENS, LEASES, &["create"], ROTATION, Required),
+        Permission::on(OF_TOKENS, LEASES, &["get", "patch"], ROTATION, Required).target(TOKEN),
+        Permission::on(
+            OF_TOKENS,
+            LEASES,
+            &["delete"],
+            &["rotate"],
+            Optional("the Lease of the revoked token stays"),
+        ),
+        Permission::on(
+            (CLUSTER, DELIVERY_NAMESPACE),
+            SECRETS,
+            &["get", "patch"],
+            ROTATION,
+            When(TO_SECRET),
+        )
+        .only(&[DELIVERY_SECRET]),
+        Permission::on(
+            OF_TOKENS,
+            CONFIG_MAPS,
+            &["get"],
+            ROTATION,
+            Optional("the certificate authority in a delivered file is compared with that of the kubeconfig only"),
+        )
+        .only(&["kube-root-ca.crt"]),
+        Permission::on(
+            WHOLE,
+            ("", "namespaces"),
+            &["get"],
+            &["revoke", "rotate", "rollback"],
+            Optional("it is not checked that each `--api-server` belongs to this cluster"),
+        )
+        .only(&["kube-system"]),
+        Permission::on(
+            (CLUSTER, "kube-public"),
+            CONFIG_MAPS,
+            &["get"],
+            &["create", "status", "verify", "kubeconfig", "rotate", "rollback"],
+            Optional("the signature of a token, the address and the certificate authority for nodes are not checked"),
+        )
+        .only(&["cluster-info"]),
+        Permission::on(
+            WHOLE,
+            ("authorization.k8s.io", "subjectaccessreviews"),
+            &["create"],
+            &["create", "status", "verify"],
+            Optional("whether the group of a token may join is unknown"),
+        ),
+        Permission::on(
+            (CLUSTER, "default"),
+            ("discovery.k8s.io", "endpointslices"),
+            &["list"],
+            &["revoke"],
+            Optional("`revoke` waits for 12 seconds, as if there were several API servers"),
+        ),
+        Permission::on(WHOLE, (RBAC_GROUP, "clusterrolebindings"), &["list"], RBAC, Required),
+        Permission::on(
+            WHOLE,
+            (RBAC_GROUP, "rolebindings"),
+            &["list"],
+            RBAC,
+            Optional("bindings in namespaces that grant tokens too much are not reported"),
+        ),
+        Permission::on(
+            WHOLE,
+            (RBAC_GROUP, "clusterrolebindings"),
+            &["create"],
+            &["rbac apply"],
+            Required,
+        ),
+        Permission::on(
+            WHOLE,
+            (RBAC_GROUP, "clusterroles"),
+            &["bind"],
+            &["rbac apply"],
+            Required,
+        )
+        .only(JOINING),
+    ],
+    reading: &["list", "status", "verify", "kubeconfig", "rbac show"],
+    free: &["generate", "version", "completion", "options", "verify --token-stdin"],
+};

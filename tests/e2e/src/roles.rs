@@ -1,0 +1,130 @@
+//! The roles in `docs/rbac`, as an administrator applies them.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{CommandOutput, Shell, until};
+
+/// Roles and bindings of one plugin, as YAML.
+#[derive(Clone, Debug)]
+pub struct Roles(Vec<String>);
+
+/// A role without one of its rules.
+struct Reduced {
+    role: Roles,
+    reduced: Roles,
+    /// The resource of the rule.
+    resource: String,
+}
+
+/// Repeats a command until its output is as expected, since the API server learns of a role a moment later.
+pub async fn run_until(
+    command: impl AsyncFn() -> Result<CommandOutput>,
+    is_expected: impl Fn(&CommandOutput) -> bool,
+) -> Result<()> {
+    let mut last = String::new();
+    let done = until("the expected output", async || {
+        let output = command().await?;
+        last = output.to_string();
+        Ok(is_expected(&output).then_some(()))
+    });
+    let done = done.await;
+    done.with_context(|| last)
+}
+
+/// Repeats a command until it succeeds.
+pub async fn succeeds(command: impl AsyncFn() -> Result<CommandOutput>) -> Result<()> {
+    run_until(command, |output| output.code() == Some(0)).await
+}
+
+impl Roles {
+    /// Those of a plugin, with the words in capitals replaced.
+    pub fn read(plugin: &str, words: &[(&str, &str)]) -> Result<Self> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../docs/rbac/{plugin}.yaml"));
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let replaced = words.iter().fold(text, |text, (word, value)| text.replace(word, value));
+        Ok(Self(replaced.split("---\n").skip(1).map(str::to_owned).collect()))
+    }
+
+    /// Those with all of these labels, such as `access: read`.
+    #[must_use]
+    pub fn labelled(&self, labels: &[&str]) -> Self {
+        let has = |role: &&String, label: &&str| role.contains(&format!("kubectl-rotation.github.io/{label}\n"));
+        let found = self.0.iter().filter(|role| labels.iter().all(|label| has(role, label)));
+        Self(found.cloned().collect())
+    }
+
+    /// Applies them, as the admin of a shell.
+    pub async fn apply(&self, shell: &Shell, flags: &[&str]) -> Result<()> {
+        ensure!(!self.0.is_empty(), "there are no such roles");
+        let args = flags.iter().copied().chain(["apply", "-f", "-"]);
+        shell.kubectl(args).stdin(self.0.join("---\n")).run().await?.expect(0)?;
+        Ok(())
+    }
+
+    /// Leaves out each rule of a command, one after the other: without it, `run` is refused and names the resource. Rules only
+    /// for the cases in `other_cases` stay.
+    pub async fn are_needed(
+        &self,
+        (command, other_cases): (&str, &[&str]),
+        (admin, flags): (&Shell, &[&str]),
+        run: impl AsyncFn() -> Result<CommandOutput>,
+    ) -> Result<()> {
+        for Reduced {
+            role,
+            reduced,
+            resource,
+        } in self.without_each_rule(command, other_cases)?
+        {
+            reduced.apply(admin, flags).await?;
+            let is_refusal =
+                |output: &CommandOutput| output.code() == Some(1) && output.stderr.to_lowercase().contains(&resource);
+            let refused = run_until(&run, is_refusal).await;
+            refused.with_context(|| format!("without {resource}"))?;
+            role.apply(admin, flags).await?;
+        }
+        Ok(())
+    }
+
+    fn without_each_rule(&self, command: &str, other_cases: &[&str]) -> Result<Vec<Reduced>> {
+        let mut all = Vec::new();
+        for role in &self.0 {
+            let Some((head, rules)) = role.split_once("rules:\n") else {
+                continue;
+            };
+            let rules: Vec<String> = rules
+                .split("# For ")
+                .skip(1)
+                .map(|rule| format!("# For {rule}"))
+                .collect();
+            for (index, rule) in rules.iter().enumerate() {
+                let commands = rule.lines().next().unwrap_or_default();
+                let commands = commands.trim_start_matches("# For ").trim_end_matches('.');
+                if !commands.split(", ").any(|name| name == command)
+                    || other_cases.iter().any(|case| rule.contains(case))
+                {
+                    continue;
+                }
+                let mut others = rules.clone();
+                others.remove(index);
+                let others = if others.is_empty() {
+                    "rules: []\n".to_owned()
+                } else {
+                    format!("rules:\n{}", others.concat())
+                };
+                let resource = rule
+                    .split("resources: [\"")
+                    .nth(1)
+                    .and_then(|rest| rest.split('"').next());
+                all.push(Reduced {
+                    role: Self(vec![role.clone()]),
+                    reduced: Self(vec![format!("{head}{others}")]),
+                    resource: resource.context("a rule without a resource")?.to_owned(),
+                });
+            }
+        }
+        ensure!(!all.is_empty(), "no rule is for {command}");
+        Ok(all)
+    }
+}
