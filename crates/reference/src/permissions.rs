@@ -102,8 +102,8 @@ pub(crate) fn manifests(plugin: &str, table: &PermissionTable) -> String {
                 let of_role = |row: &&Permission| {
                     let is_read = |command: &&str| table.reading.contains(command);
                     let is_used = match access {
-                        "read" => row.commands.iter().any(|command| is_read(&command)),
-                        _ => !row.commands.iter().all(|command| is_read(&command)),
+                        "read" => row.commands.iter().any(&is_read),
+                        _ => !row.commands.iter().all(is_read),
                     };
                     row.side == *side && is_used
                 };

@@ -13,7 +13,7 @@ pub struct Roles(Vec<String>);
 /// A role without one of its rules.
 struct Reduced {
     role: Roles,
-    reduced: Roles,
+    without: Roles,
     /// The resource of the rule.
     resource: String,
 }
@@ -36,6 +36,32 @@ pub async fn run_until(
 /// Repeats a command until it succeeds.
 pub async fn succeeds(command: impl AsyncFn() -> Result<CommandOutput>) -> Result<()> {
     run_until(command, |output| output.code() == Some(0)).await
+}
+
+/// Makes a user a member of cluster `local`: without that, Rancher answers 403 with an empty body, whatever RBAC grants.
+pub async fn make_member_of_local(user: &str, admin: &Shell, flags: &[&str]) -> Result<()> {
+    let name = format!("local-{user}");
+    let role = [
+        "create",
+        "clusterrole",
+        &name,
+        "--verb=get",
+        "--resource=clusters.management.cattle.io",
+    ];
+    let role = role.into_iter().chain(["--resource-name=local"]);
+    admin
+        .kubectl(flags.iter().copied().chain(role))
+        .run()
+        .await?
+        .expect(0)?;
+    let (of_role, of_user) = (format!("--clusterrole={name}"), format!("--user={user}"));
+    let binding = ["create", "clusterrolebinding", &name, &of_role, &of_user];
+    admin
+        .kubectl(flags.iter().copied().chain(binding))
+        .run()
+        .await?
+        .expect(0)?;
+    Ok(())
 }
 
 impl Roles {
@@ -73,11 +99,11 @@ impl Roles {
     ) -> Result<()> {
         for Reduced {
             role,
-            reduced,
+            without,
             resource,
         } in self.without_each_rule(command, other_cases)?
         {
-            reduced.apply(admin, flags).await?;
+            without.apply(admin, flags).await?;
             let is_refusal =
                 |output: &CommandOutput| output.code() == Some(1) && output.stderr.to_lowercase().contains(&resource);
             let refused = run_until(&run, is_refusal).await;
@@ -119,7 +145,7 @@ impl Roles {
                     .and_then(|rest| rest.split('"').next());
                 all.push(Reduced {
                     role: Self(vec![role.clone()]),
-                    reduced: Self(vec![format!("{head}{others}")]),
+                    without: Self(vec![format!("{head}{others}")]),
                     resource: resource.context("a rule without a resource")?.to_owned(),
                 });
             }

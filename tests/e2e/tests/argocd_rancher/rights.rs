@@ -2,7 +2,7 @@
 //! without any of these `rotate` is refused.
 
 use anyhow::{Result, ensure};
-use e2e::{Roles, Shell, succeeds};
+use e2e::{Roles, Shell, make_member_of_local, succeeds};
 
 use crate::fixture::{Fixture, user};
 
@@ -19,7 +19,9 @@ async fn user_with(fixture: &Fixture, access: &str) -> Result<(Shell, Roles)> {
     ];
     let roles = Roles::read("argocd-rancher", &words)?;
     let roles = roles.labelled(&[&format!("access: {access}"), "need: required"]);
-    roles.apply(&fixture.base.shell, &["--context", "management"]).await?;
+    let admin = &["--context", "management"];
+    roles.apply(&fixture.base.shell, admin).await?;
+    make_member_of_local(&user.name, &fixture.base.shell, admin).await?;
     if access == "write" {
         fixture.make_member(&user).await?;
         fixture.let_watch(&user).await?;

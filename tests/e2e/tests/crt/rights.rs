@@ -2,7 +2,7 @@
 //! these `rotate` is refused.
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{RancherFixture, Roles, Shell, succeeds};
+use e2e::{RancherFixture, Roles, Shell, make_member_of_local, succeeds};
 use test_cluster::{TokenStorage, User};
 
 /// The roles of one side, and the admin's kubeconfig of it.
@@ -35,6 +35,8 @@ async fn user_with(fixture: &RancherFixture, access: &str) -> Result<(Shell, Vec
     for (roles, admin) in &sides {
         roles.apply(&fixture.shell, &["--kubeconfig", admin]).await?;
     }
+    let admin = ["--kubeconfig", sides[0].1.as_str()];
+    make_member_of_local(&user.name, &fixture.shell, &admin).await?;
     Ok((fixture.shell_of(&user).await?, sides))
 }
 
