@@ -324,7 +324,7 @@ fn with_missing_rule(error: Error, message: &str) -> Error {
     // No rule would help an identity that the server does not know. Rancher calls it by the name of the group.
     if ["system:anonymous", "system:unauthenticated"]
         .iter()
-        .any(|nobody| message.contains(nobody))
+        .any(|anonymous| message.contains(anonymous))
     {
         return error.hint(
             "the server does not accept these credentials: the token is invalid, expired or revoked; use another one",

@@ -120,7 +120,17 @@ impl RancherFixture {
 
     /// A proxy in front of all servers of the kubeconfig, and a shell whose kubeconfig leads through it.
     pub async fn behind_proxy(&self) -> Result<(FaultProxy, Shell)> {
-        let proxy = FaultProxy::start([self.rancher.upstream(), Upstream::admin_of(self.management)]).await?;
+        self.behind([self.rancher.upstream(), Upstream::admin_of(self.management)])
+            .await
+    }
+
+    /// A proxy in front of the management cluster only, for programs that know Rancher's CA by other means.
+    pub async fn behind_management_proxy(&self) -> Result<(FaultProxy, Shell)> {
+        self.behind([Upstream::admin_of(self.management)]).await
+    }
+
+    async fn behind<const N: usize>(&self, servers: [Upstream; N]) -> Result<(FaultProxy, Shell)> {
+        let proxy = FaultProxy::start(servers).await?;
         let kubeconfig = proxy.redirect(Kubeconfig::read(self.shell.kubeconfig())?);
         let shell = Shell::new(TestEnvironment::shared().await?, &kubeconfig)?;
         Ok((proxy, shell))

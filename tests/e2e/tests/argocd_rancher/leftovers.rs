@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::ListParams;
 use rstest::rstest;
 use rustix::process::Signal;
-use test_cluster::{Fault, FaultProxy, Kubeconfig, Moment, On, TestEnvironment, Upstream, User};
+use test_cluster::{Fault, Moment, On, User};
 
 use crate::fixture::{Fixture, token, user};
 use crate::tokens::{hinted, interrupted_in_grace, is_valid, name_of_secret};
@@ -67,9 +67,7 @@ async fn a_rotation_whose_secret_was_deleted_is_listed_and_ended() -> Result<()>
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_of_a_killed_add_is_revoked_although_the_cluster_has_a_secret() -> Result<()> {
     let fixture = Fixture::begin("floro").await?;
-    let proxy = FaultProxy::start([Upstream::admin_of(fixture.base.management)]).await?;
-    let kubeconfig = proxy.redirect(Kubeconfig::read(fixture.base.shell.kubeconfig())?);
-    let shell = Shell::new(TestEnvironment::shared().await?, &kubeconfig)?;
+    let (proxy, shell) = fixture.base.behind_management_proxy().await?;
     proxy.plan(On::write().path("*/secrets"), Fault::Kill(Moment::Before));
     let add = fixture.run_at(&shell, &["add", fixture.id()]).start().await?;
     proxy.victim(add.pid()?);
@@ -113,7 +111,7 @@ async fn a_killed_remove_is_listed_and_repeated(#[case] path: &str, #[case] mome
         .run()
         .await?
         .expect(0)?;
-    let (proxy, shell): (FaultProxy, Shell) = fixture.behind_proxy().await?;
+    let (proxy, shell) = fixture.behind_proxy().await?;
     proxy.plan(On::write().method(http::Method::DELETE).path(path), Fault::Kill(moment));
     let remove = ["remove", "its-own-name", "--yes"];
     let run = fixture.run_at(&shell, &remove).start().await?;

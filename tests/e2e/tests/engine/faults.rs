@@ -10,7 +10,7 @@ use test_cluster::{Fault, On, Outage, TestEnvironment, TokenStorage};
 use tokio::sync::watch;
 
 use crate::fixture::{Consumer, Fixture};
-use crate::runner::{PauseReason, RunResult};
+use crate::runner::RunResult;
 
 const LEASE: &str = "*/leases/*";
 
@@ -135,16 +135,7 @@ async fn a_run_that_is_cut_off_can_be_interrupted() -> Result<()> {
     };
     let (ended, ()) = tokio::join!(run.run_until(stopped), interrupt);
     let ended = ended?;
-    ensure!(
-        matches!(
-            &ended,
-            RunResult::Pending {
-                because: PauseReason::Interrupted,
-                ..
-            }
-        ),
-        "{ended:?}"
-    );
+    ensure!(ended.was_interrupted(), "{ended:?}");
     Ok(())
 }
 

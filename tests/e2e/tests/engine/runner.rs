@@ -68,6 +68,16 @@ pub(crate) enum PauseReason {
 }
 
 impl RunResult {
+    pub(crate) fn was_interrupted(&self) -> bool {
+        matches!(
+            self,
+            Self::Pending {
+                because: PauseReason::Interrupted,
+                ..
+            }
+        )
+    }
+
     pub(crate) fn lost_the_lock(&self) -> bool {
         matches!(
             self,

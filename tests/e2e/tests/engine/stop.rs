@@ -59,16 +59,7 @@ async fn stopping_before_the_start_leaves_no_lease() -> Result<()> {
     let (_proxy, run) = fixture.run().await?;
     let (_stop, receiver) = watch::channel(true);
     let ended = run.run_until(receiver).await?;
-    ensure!(
-        matches!(
-            &ended,
-            RunResult::Pending {
-                because: PauseReason::Interrupted,
-                ..
-            }
-        ),
-        "{ended:?}"
-    );
+    ensure!(ended.was_interrupted(), "{ended:?}");
     ensure!(fixture.record().await?.is_none());
     fixture.expect_restored().await
 }

@@ -5,6 +5,8 @@ use http::Request;
 use http_body_util::BodyExt as _;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use rstest::rstest;
+
 use super::*;
 use crate::connection::fake::{Fake, Reply, ok, status};
 use crate::connection::{Authority, Environment};
@@ -181,19 +183,6 @@ async fn an_error_with_a_body_without_end_keeps_its_status() {
 }
 
 #[tokio::test]
-async fn a_body_that_stalls_is_given_up() {
-    let fake = Fake::tls(|_, before| if before == 0 { ok("{}") } else { Reply::Stall }).await;
-    let server = fake.simple().connect().unwrap();
-    get(&server).await.unwrap();
-    tokio::time::pause();
-    let error = get(&server).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "Unable to connect to the server: no complete response from the server within 1m30s"
-    );
-}
-
-#[tokio::test]
 async fn a_credential_that_a_server_repeats_is_not_shown() {
     let body =
         r#"{"kind":"Status","status":"Failure","code":403,"reason":"Forbidden","message":"no: Bearer short-word"}"#;
@@ -240,12 +229,15 @@ async fn the_request_timeout_covers_headers_and_body() {
     }
 }
 
+#[rstest]
+#[case::before_the_response(|| Reply::Hang)]
+#[case::in_the_body(|| Reply::Stall)]
 #[tokio::test]
-async fn a_connection_that_has_gone_silent_is_given_up() {
-    let fake = Fake::tls(|_, before| if before == 0 { ok("{}") } else { Reply::Hang }).await;
+async fn a_connection_that_has_gone_silent_is_given_up(#[case] silent: fn() -> Reply) {
+    let fake = Fake::tls(move |_, before| if before == 0 { ok("{}") } else { silent() }).await;
     let server = fake.simple().connect().unwrap();
     get(&server).await.unwrap();
-    // From here on time jumps to the next deadline whenever everybody waits.
+    // From here on time jumps to the next deadline whenever everything waits.
     tokio::time::pause();
     let error = get(&server).await.unwrap_err();
     assert_eq!(

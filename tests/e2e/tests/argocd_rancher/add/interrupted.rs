@@ -3,18 +3,15 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use e2e::Shell;
 use rustix::process::Signal;
-use test_cluster::{Fault, FaultProxy, Kubeconfig, Moment, On, TestEnvironment, Upstream};
+use test_cluster::{Fault, Moment, On};
 
 use crate::fixture::Fixture;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_of_a_killed_add_is_listed_and_removed() -> Result<()> {
     let fixture = Fixture::begin("reims").await?;
-    let proxy = FaultProxy::start([Upstream::admin_of(fixture.base.management)]).await?;
-    let kubeconfig = proxy.redirect(Kubeconfig::read(fixture.base.shell.kubeconfig())?);
-    let shell = Shell::new(TestEnvironment::shared().await?, &kubeconfig)?;
+    let (proxy, shell) = fixture.base.behind_management_proxy().await?;
     proxy.plan(On::write().path("*/secrets"), Fault::Kill(Moment::Before));
     let add = fixture.run_at(&shell, &["add", fixture.id()]).start().await?;
     proxy.victim(add.pid()?);
@@ -38,9 +35,7 @@ async fn the_token_of_a_killed_add_is_listed_and_removed() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn add_revokes_the_token_when_the_secret_is_rejected() -> Result<()> {
     let fixture = Fixture::begin("dijon").await?;
-    let proxy = FaultProxy::start([Upstream::admin_of(fixture.base.management)]).await?;
-    let kubeconfig = proxy.redirect(Kubeconfig::read(fixture.base.shell.kubeconfig())?);
-    let shell = Shell::new(TestEnvironment::shared().await?, &kubeconfig)?;
+    let (proxy, shell) = fixture.base.behind_management_proxy().await?;
     let fault = Fault::Answer {
         status: 403,
         retry_after: None,

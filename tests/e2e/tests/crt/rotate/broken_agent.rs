@@ -32,6 +32,21 @@ async fn with_a_wrong_url(storage: TokenStorage) -> Result<(RancherFixture, Stri
     Ok((fixture, direct))
 }
 
+/// The agent works with a new token, which is that of `system`, and Rancher rejects the old one.
+async fn expect_new_token(fixture: &RancherFixture, start: &State, outcome: &CommandOutput) -> Result<()> {
+    let now = State::of(fixture).await?;
+    ensure!(
+        now.named() != start.named() && now.named() == now.system(),
+        "{now:#?}\n{outcome}"
+    );
+    ensure!(now.report.fingerprints() == [now.named()], "{now:#?}\n{outcome}");
+    ensure!(
+        !now.report.accepted.iter().any(|token| token == start.named()),
+        "{now:#?}\n{outcome}"
+    );
+    Ok(())
+}
+
 #[rstest]
 #[case::status(TokenStorage::Status)]
 #[case::secret(TokenStorage::Secret)]
@@ -50,17 +65,7 @@ async fn rotate_does_not_copy_a_wrong_url_into_the_new_secret(#[case] storage: T
         &direct,
     ];
     let outcome = fixture.shell.crt(rotate).run().await?.expect(0)?;
-    let now = State::of(&fixture).await?;
-    ensure!(
-        now.named() != start.named() && now.named() == now.system(),
-        "{now:#?}\n{outcome}"
-    );
-    ensure!(now.report.fingerprints() == [now.named()], "{now:#?}\n{outcome}");
-    ensure!(
-        !now.report.accepted.iter().any(|token| token == start.named()),
-        "{now:#?}\n{outcome}"
-    );
-    Ok(())
+    expect_new_token(&fixture, &start, &outcome).await
 }
 
 #[rstest]
@@ -178,15 +183,5 @@ async fn a_rotation_whose_lease_was_deleted_is_started_anew_as_the_message_says(
         .run()
         .await?
         .expect(0)?;
-    let now = State::of(&fixture).await?;
-    ensure!(
-        now.named() != start.named() && now.named() == now.system(),
-        "{now:#?}\n{forced}"
-    );
-    ensure!(now.report.fingerprints() == [now.named()], "{now:#?}\n{forced}");
-    ensure!(
-        !now.report.accepted.iter().any(|token| token == start.named()),
-        "{now:#?}\n{forced}"
-    );
-    Ok(())
+    expect_new_token(&fixture, &start, &forced).await
 }
