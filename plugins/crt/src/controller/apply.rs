@@ -172,8 +172,12 @@ impl CrtController<'_> {
                 let temporary = snapshot.temporary().find(holds).ok_or(Failure::Conflict)?;
                 Request::DeleteToken(temporary.object.clone())
             }
-            Step::SetNew => self.set_system(&state, run.record.new.ok_or(Failure::Conflict)?, expiry)?,
-            Step::Restore { token } => self.set_system(&state, *token, None)?,
+            Step::SetNew => {
+                let new = run.record.new.ok_or(Failure::Conflict)?;
+                let before = state.system().ok().and_then(RegistrationToken::current);
+                self.set_system(&state, new, before.map(Secret::fingerprint), expiry)?
+            }
+            Step::Restore { token, previous } => self.set_system(&state, *token, *previous, None)?,
             Step::Protect { token } => {
                 let change = SecretChange {
                     previous: Change::Set(state.value(*token)?),
@@ -232,9 +236,14 @@ impl CrtController<'_> {
         })
     }
 
-    /// Sets this value on `system`. With storage `secret` the value before becomes the previous one, with a grace period that outlasts
-    /// an interruption.
-    fn set_system(&self, state: &State, token: Fingerprint, expiry: Option<Timestamp>) -> Result<Request, Failure> {
+    /// Sets this value on `system`. With storage `secret` the previous one gets a grace period that outlasts an interruption.
+    fn set_system(
+        &self,
+        state: &State,
+        token: Fingerprint,
+        previous: Option<Fingerprint>,
+        expiry: Option<Timestamp>,
+    ) -> Result<Request, Failure> {
         let value = state.value(token)?;
         let snapshot = state.snapshot.as_ref().ok_or(Failure::Conflict)?;
         let Some(system) = snapshot.system() else {
@@ -250,15 +259,17 @@ impl CrtController<'_> {
             return Ok(Request::SetSystem(system.object.clone(), value));
         }
         let secret = state.system_secret()?;
-        let before = system.current().filter(|before| **before != value);
         // A grace period without a previous token would never end.
-        let protection = if before.is_some() || secret.previous.is_some() {
+        let protection = if previous.is_some() {
             self.protection(state, expiry)?
         } else {
             SecretChange::default()
         };
+        let is_kept = previous == secret.previous.as_ref().map(Secret::fingerprint);
+        let set = previous.filter(|_| !is_kept);
+        let set = set.map(|previous| state.value(previous)).transpose()?;
         let change = SecretChange {
-            previous: before.map_or(Change::Keep, |before| Change::Set(before.clone())),
+            previous: set.map_or(Change::Keep, Change::Set),
             current: Some(value),
             ..protection
         };

@@ -39,8 +39,12 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<Crt>, step: &Step) {
         Step::DeleteTemporary { token } => drop(seen.temporary.remove(token)),
         Step::PostponeGrace => seen.status_grace = Some(Grace::Far),
         Step::ClearGrace => seen.status_grace = None,
-        Step::SetNew => set_system(seen, run, run.record.new),
-        Step::Restore { token } => set_system(seen, run, Some(*token)),
+        Step::SetNew => {
+            let system = seen.system.as_ref().map(|system| system.token);
+            let previous = system.filter(|_| seen.storage == TokenStorage::Secret);
+            set_system(seen, run, run.record.new, previous);
+        }
+        Step::Restore { token, previous } => set_system(seen, run, Some(*token), *previous),
         Step::Protect { token } => {
             if let Some(system) = &mut seen.system {
                 system.previous = Some(*token);
@@ -99,21 +103,8 @@ fn restore_address(seen: &mut Observed, run: &Run<Crt>) {
     }
 }
 
-fn set_system(seen: &mut Observed, run: &Run<Crt>, token: Option<Fingerprint>) {
+fn set_system(seen: &mut Observed, run: &Run<Crt>, token: Option<Fingerprint>, previous: Option<Fingerprint>) {
     let Some(token) = token else { return };
-    // The value before becomes the previous one. If `system` has this value already, the previous one stays.
-    let replaced = |system: &SystemToken| {
-        if system.token == token {
-            system.previous
-        } else {
-            Some(system.token)
-        }
-    };
-    let previous = seen
-        .system
-        .as_ref()
-        .filter(|_| seen.storage == TokenStorage::Secret)
-        .and_then(replaced);
     seen.system = Some(SystemToken {
         token,
         previous,

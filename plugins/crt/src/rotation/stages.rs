@@ -222,10 +222,10 @@ fn wrong_downstream(downstream: DownstreamIdentity) -> Option<Blocker> {
 ///
 /// | if | then |
 /// |---|---|
-/// | forward: `system` has a value that Rancher or an admin has set, or N without the mark of this run | adopt it as N |
+/// | forward: `system` has a value that Rancher or an admin has set, and no agent uses N; or N without the mark of this run | adopt it as N |
 /// | `system` must change, and Rancher would then forget the value that it has | keep that value valid first: a temporary registration token (storage `status`), or a postponed grace period (storage `secret`) |
 /// | storage `secret`: `system` has a previous token in use that is neither of this run | refuse |
-/// | `system` does not have T, or not the mark of this direction | set T on `system`; in storage `secret` the value before becomes the previous token |
+/// | `system` does not have T, or not the mark of this direction | set T on `system` (forward: a new value, unless an object has that of N); in storage `secret` the value before becomes the previous token |
 /// | an agent uses X, and nothing keeps it valid | keep it valid: a temporary registration token, or the protected previous token |
 /// | Rancher does not accept T yet | wait |
 pub(super) fn make(look: Look<'_, Crt>) -> Stage<Made> {
@@ -260,7 +260,8 @@ fn set_system(look: Look<'_, Crt>) -> Stage<Next<Crt>> {
     let (record, forward) = (&run.record, !run.direction.is_rollback());
     if let Some(system) = &seen.system {
         let token = system.token;
-        let by_another = Some(token) == record.new || Some(token) != record.system;
+        let replaces = record.new.is_some_and(|new| new != token && seen.is_in_use(new));
+        let by_another = Some(token) == record.new || Some(token) != record.system && !replaces;
         if forward && by_another && token != record.old && !seen.foreign.contains(&token) {
             return Err(Next::step(Step::Adopt { token }).stopping(Timer::Quiet));
         }
@@ -268,10 +269,14 @@ fn set_system(look: Look<'_, Crt>) -> Stage<Next<Crt>> {
             keep_replaced(seen, run, system)?;
         }
     }
-    let step = if forward {
-        Step::SetNew
-    } else {
-        Step::Restore { token: record.old }
+    // An agent may have N already.
+    let drawn = record.new.filter(|new| forward && seen.has_value(*new));
+    let step = match drawn.or((!forward).then_some(record.old)) {
+        Some(token) => Step::Restore {
+            token,
+            previous: previous_beside(seen, run, token),
+        },
+        None => Step::SetNew,
     };
     let next = Next::step(step).stopping(Timer::Quiet);
     let starts_proof = forward && !run.timers.contains_key(&Timer::Proof);
@@ -285,6 +290,23 @@ fn set_system(look: Look<'_, Crt>) -> Stage<Next<Crt>> {
     } else {
         next
     })
+}
+
+/// Storage `secret`: what `system` keeps as its previous token when it gets this value. There is one place: of the value that it has
+/// now and the present previous one, it belongs to the one whose agents stay.
+fn previous_beside(seen: &Observed, run: &Run<Crt>, token: Fingerprint) -> Option<Fingerprint> {
+    let system = seen.system.as_ref().filter(|_| seen.storage == TokenStorage::Secret)?;
+    if system.token == token {
+        return system.previous;
+    }
+    let claim = |value: Fingerprint| {
+        let stays = seen.deployed == Some(value) && !seen.held;
+        seen.is_in_use(value)
+            .then(|| (stays, seen.runs(value), value == run.record.old))
+    };
+    let mut present = system.previous.into_iter().filter(|previous| *previous != token);
+    let present = present.find(|previous| claim(*previous) > claim(system.token));
+    present.or(Some(system.token))
 }
 
 /// The value that `system` has now must stay valid when another one replaces it.

@@ -22,10 +22,12 @@ pub enum Step {
     PostponeGrace,
     /// Set a new value on `system`, which is drawn now; in storage `secret` the value before becomes the previous token.
     SetNew,
-    /// Set the old value on `system`; in storage `secret` the value before becomes the previous token.
+    /// Set a value that exists on `system` again: the old one, or the new one that someone else has replaced.
     Restore {
-        /// The old value.
+        /// The value.
         token: Fingerprint,
+        /// Storage `secret`: its previous token afterwards, the one that it has or the value before.
+        previous: Option<Fingerprint>,
     },
     /// Storage `secret`: keep this previous token of `system` valid for seven days.
     Protect {
@@ -103,7 +105,7 @@ impl fmt::Display for Step {
                 f.write_str("postpone the end of the grace period in the status of registration token \"system\"")
             }
             Self::SetNew => f.write_str("set a new value on registration token \"system\""),
-            Self::Restore { token } => write!(f, "restore {} on registration token \"system\"", Display(token)),
+            Self::Restore { token, .. } => write!(f, "restore {} on registration token \"system\"", Display(token)),
             Self::Protect { token } => write!(
                 f,
                 "keep {} valid as the previous token of \"system\" for seven days",
