@@ -10,11 +10,11 @@ use argocd::config::Method;
 use argocd::lookup::{self, ServerMatch};
 use argocd::rights::{SyncAccess, WatchScope};
 use argocd::{ClusterConfig, ClusterSecret, NewClusterSecret, ServerUrl, cluster_secret, secret_name};
-use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
 use cli::ui::Ui;
 use client::connection::Server;
+use cli::{ExitCode, Failures};
 use client::error::{Error, Kind};
 use client::secret::Secret;
 use engine::run::RunId;
@@ -26,8 +26,8 @@ use rancher::probe::same_certificates;
 pub(crate) use self::flags::Add;
 use self::flags::{OFFLINE, OWNER, RIGHTS};
 use self::result::{AddOutcome, AddResult};
-use super::{DocumentList, Failures};
-use crate::connections::{self, Argo, RANCHER, Rancher, of_argocd};
+use super::DocumentList;
+use crate::connections::{self, ARGOCD, Argo, RANCHER, Rancher, of_argocd};
 use crate::hints::Hints;
 use crate::token_check::{Calls, Timeouts, TokenCheck, TokenResults};
 use crate::{leftovers, mark, remedy};
@@ -63,7 +63,8 @@ pub(crate) async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Re
     let hints = Hints::new(&add.rancher, global, &argo.namespace);
     let rancher = add.rancher.require(&argo, global, context).await?;
     rancher.whoami().await?;
-    let clusters = find(&rancher, &add.targets).await?;
+    let mut failures = Failures::of(&context.ui, "clusters", add.targets.len());
+    let clusters = find(&rancher, &add.targets, &mut failures).await?;
     if add.unscoped {
         context.ui.warn(connections::UNSCOPED);
     }
@@ -78,12 +79,11 @@ pub(crate) async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Re
         hints: &hints,
     };
     let mut results = DocumentList::new("ArgoCDClusterAdditionList", Vec::new());
-    let mut failures = Failures::of(&context.ui, clusters.len());
     let mut ended = Ok(());
     for cluster in &clusters {
         match command.one(cluster).await {
             Ok(result) => results.items.push(result),
-            Err(error) => ended = failures.add(error),
+            Err(error) => ended = failures.add(cluster.id.as_str(), error),
         }
         if ended.is_err() {
             break;
@@ -102,12 +102,13 @@ pub(crate) async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Re
     Ok(ExitCode::Done)
 }
 
-async fn find(rancher: &Rancher, names: &[String]) -> Result<Vec<VisibleCluster>, Error> {
+async fn find(rancher: &Rancher, names: &[String], failures: &mut Failures<'_>) -> Result<Vec<VisibleCluster>, Error> {
     let mut clusters: Vec<VisibleCluster> = Vec::new();
     for name in names {
         let found = api_token::find_cluster(&rancher.client, name).await;
-        let cluster = found.map_err(|error| error.on(RANCHER))?;
-        if clusters.iter().all(|known| known.id != cluster.id) {
+        if let Some(cluster) = failures.found(name, found.map_err(|error| error.on(RANCHER)))?
+            && clusters.iter().all(|known| known.id != cluster.id)
+        {
             clusters.push(cluster);
         }
     }

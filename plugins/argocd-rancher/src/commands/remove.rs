@@ -2,10 +2,10 @@
 //! cluster never has an invalid token, and the same command finishes a removal that was interrupted.
 
 use argocd::{ClusterSecret, application, cluster_secret, secret_name};
-use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::rotation::force;
 use cli::ui::Ui;
+use cli::{ExitCode, Failures};
 use client::error::{Error, Kind};
 use client::secret::Secret;
 use engine::rotation::Check;
@@ -13,7 +13,6 @@ use rancher::ClusterId;
 use rancher::api_token::proof::CallResult;
 use rancher::api_token::{self, ApiToken, Credential};
 
-use super::Failures;
 use crate::connections::{Argo, Rancher, RancherFlags, of_argocd};
 use crate::controller::fleet;
 use crate::hints::Hints;
@@ -107,11 +106,11 @@ pub(crate) async fn run(remove: Remove, global: &GlobalFlags, context: &Context)
         identity: argo.identity().await?,
     };
     let mut is_token_kept = false;
-    let mut failures = Failures::of(&context.ui, remove.targets.len());
+    let mut failures = Failures::of(&context.ui, "clusters", remove.targets.len());
     for name in &remove.targets {
         match command.one(name).await {
             Ok(is_kept) => is_token_kept |= is_kept,
-            Err(error) => failures.add(error)?,
+            Err(error) => failures.add(name, error)?,
         }
     }
     failures.end("removed")?;
