@@ -68,6 +68,13 @@ pub const TABLE: PermissionTable = PermissionTable {
         Permission::on(HERE, LEASES, &["list"], &["remove"], When("with `--leftovers`")),
         Permission::on(
             HERE,
+            LEASES,
+            &["delete"],
+            &["remove"],
+            Optional("the Lease of the removed cluster stays"),
+        ),
+        Permission::on(
+            HERE,
             APPLICATIONS,
             &["list"],
             &["rotate", "remove"],

@@ -17,9 +17,10 @@ use crate::connections::{Argo, Rancher, RancherFlags, of_argocd};
 use crate::controller::fleet;
 use crate::hints::Hints;
 use crate::leftovers::{Claims, Leftover};
-use crate::mark;
+use crate::rotation::ArgocdRancher;
 use crate::token_check::TokenCheck;
 use crate::token_facts::TokenFacts;
+use crate::{mark, report};
 
 /// How often a revoked token is tried until it is rejected, and the time in between: each replica of Rancher learns of it by itself.
 const TRIES: u32 = 20;
@@ -219,6 +220,9 @@ impl RemoveCommand<'_> {
             let confirmed = self.confirm(&TokenCheck::of(cluster, config, &value), token).await;
             confirmed.map_err(resumable)?;
         }
+        // Before the Secret, so that the same command finds both again after a kill.
+        let lease = report::lease(&cluster.object.namespace, name);
+        lease.delete_unused::<ArgocdRancher>(&self.argo.server).await;
         let write = rancher::Write::by(mark::TOOL);
         let deleted = cluster_secret::delete(&self.argo.server.client, &cluster.object, &write).await;
         deleted.map_err(|error| resumable(of_argocd(error)))?;
@@ -320,7 +324,8 @@ impl RemoveCommand<'_> {
         )))
     }
 
-    /// Ends what interrupted commands have left for a cluster: tokens that are in no Secret, and a backup Secret without a rotation.
+    /// Ends what interrupted commands have left for a cluster: tokens that are in no Secret, a backup Secret without a rotation, and the
+    /// Lease of a Secret that is gone.
     async fn leftovers(
         &self,
         name: &str,
@@ -357,7 +362,8 @@ impl RemoveCommand<'_> {
         let backups = claims.backups();
         let backups = backups.filter(|(_, secret)| secrets.iter().any(|of| of == secret));
         let backups: Vec<_> = backups.map(|(backup, _)| backup).collect();
-        if tokens.is_empty() && backups.is_empty() {
+        let leases: Vec<&String> = secrets.iter().filter(|secret| claims.is_lease_unused(secret)).collect();
+        if tokens.is_empty() && backups.is_empty() && leases.is_empty() {
             return found.map(|_| self.ui.status(format!("Nothing is left over for cluster {name}.")));
         }
         tokens.iter().try_for_each(|token| self.require_unused(token))?;
@@ -371,14 +377,18 @@ impl RemoveCommand<'_> {
             }
             return Ok(());
         }
-        let names = tokens.iter().map(|token| token.name.as_str());
-        let names: Vec<&str> = names
-            .chain(backups.iter().map(|backup| backup.object.name.as_str()))
+        let names = tokens.iter().map(|token| token.name.to_string());
+        let names: Vec<String> = names
+            .chain(backups.iter().map(|backup| backup.object.name.clone()))
+            .chain(leases.iter().map(|secret| format!("Lease {secret}")))
             .collect();
         let question = format!(
             "What interrupted commands have left for cluster {name} will be revoked or deleted: {}.",
             names.join(", ")
         );
+            for secret in leases {
+                self.ui.out(format!("lease/{secret} would be deleted"));
+            }
         self.ui.require_confirmation(&question, self.remove.yes).await?;
         let _hold = self.ui.hold();
         for token in tokens {
@@ -399,6 +409,16 @@ impl RemoveCommand<'_> {
     }
 
     /// Refuses to revoke a leftover token that is still used.
+        for secret in leases {
+            let lease = report::lease(&self.argo.namespace, secret);
+            if lease.delete_unused::<ArgocdRancher>(&self.argo.server).await {
+                self.ui.out(format!("lease/{secret} deleted"));
+            } else {
+                self.ui.warn(format!(
+                    "Lease {secret} stays: it could not be deleted, or is in use again"
+                ));
+            }
+        }
     fn require_unused(&self, token: &ApiToken) -> Result<(), Error> {
         if self.rancher.logs_in_with(token) {
             return Err(Error::failed(own_login(token)));

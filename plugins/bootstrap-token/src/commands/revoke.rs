@@ -18,7 +18,8 @@ use tokio::sync::OnceCell;
 
 use crate::cluster::{self, ClusterConnection};
 use crate::probe::{self, RevocationResult};
-use crate::report::row;
+use crate::report::{row, target};
+use crate::rotation::BootstrapToken;
 use crate::rotation::blockers::OWNER;
 use crate::servers::{ServerFlags, ServerResult, Servers};
 
@@ -137,8 +138,8 @@ pub(crate) async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context)
     Ok(ExitCode::Done)
 }
 
-/// The tokens to revoke, and an error for each that does not exist.
-async fn targets(
+/// The tokens to revoke. An id among others that does not exist is a failure of its own.
+async fn targets<'a>(
     revoke: &Revoke,
     ids: BTreeSet<TokenId>,
     cluster: &ClusterConnection,
@@ -210,6 +211,11 @@ impl Revocation<'_> {
             return Err(interrupted("was not revoked"));
         }
         let _hold = ui.hold();
+        // Before the token, so that the same command finds both again after a kill.
+        if let (DryRun::None, Some(id)) = (dry_run, &target.id) {
+            let lease = target::lease(id);
+            lease.delete_unused::<BootstrapToken>(&self.cluster.server).await;
+        }
         if dry_run != DryRun::Client {
             let write = cluster::write(dry_run == DryRun::Server);
             let deleted = tokens::delete(self.cluster.client(), target, &write).await;

@@ -10,8 +10,6 @@ use anyhow::{Context as _, Result, ensure};
 use client::secret::Fingerprint;
 use e2e::{Invocation, RancherFixture, mask_output};
 use insta::assert_snapshot;
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
 use kube::api::ListParams;
 use rustix::process::Signal;
 use serde_json::json;
@@ -229,7 +227,7 @@ async fn closed_output_stops_no_rotation_and_leaves_no_lock() -> Result<()> {
         after.len() == 2 && after.iter().all(|token| !before.contains(token)),
         "not all were rotated"
     );
-    let leases: Api<Lease> = Api::namespaced(fixture.base.management.client().await?, &fixture.namespace);
+    let leases = fixture.leases().await?;
     for lease in leases.list(&ListParams::default()).await? {
         let holder = lease.spec.and_then(|spec| spec.holder_identity);
         ensure!(
@@ -328,6 +326,8 @@ async fn rotate_continues_after_a_cluster_that_cannot_be_rotated() -> Result<()>
     ensure!(ended.stderr.contains("1 of 2 rotations did not succeed"), "{ended}");
     ensure!(ended.stderr.contains("--force=offline"), "{ended}");
     rancher.online(&second).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_continues_after_an_unknown_cluster() -> Result<()> {
     let fixture = Fixture::begin("brekstad").await?;
@@ -347,8 +347,6 @@ async fn rotate_continues_after_an_unknown_cluster() -> Result<()> {
         "{ended}"
     );
     Ok(())
-}
-
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,9 +3,11 @@
 use anyhow::{Result, ensure};
 use e2e::until;
 use expectrl::Expect as _;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, PostParams};
-use serde_json::json;
+use rstest::rstest;
+use serde_json::{Value, json};
 
 use crate::cluster::{self, Raw, bare, by_kubeadm, is_accepted_at, shell};
 use crate::rotation_fixture::separate_cluster;
