@@ -1,5 +1,6 @@
 //! `kubectl argocd-rancher add`: issues a token for one cluster, checks it as Argo CD will use it, and writes it to the cluster
-//! Secret. Nothing is written before the checks have passed. A token that fails them is revoked.
+//! Secret. No token is issued before the API server has accepted the write in a dry run, and nothing is written before the checks have
+//! passed. A token that fails them is revoked.
 
 mod flags;
 mod result;
@@ -13,8 +14,8 @@ use argocd::{ClusterConfig, ClusterSecret, NewClusterSecret, ServerUrl, cluster_
 use cli::app::{Context, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
 use cli::ui::Ui;
-use client::connection::Server;
 use cli::{ExitCode, Failures};
+use client::connection::Server;
 use client::error::{Error, Kind};
 use client::secret::Secret;
 use engine::run::RunId;
@@ -215,12 +216,12 @@ impl AddCommand<'_> {
             project: self.add.project.clone(),
         };
         let (client, scope) = (&self.argo.server.client, self.scope());
+        let trial = rancher::Write::by(mark::TOOL).dry_run(true);
+        let created =
+            cluster_secret::create(client, &self.argo.namespace, &new(ClusterConfig::default()), &trial).await;
+        created.map_err(|error| self.not_created(&secret, error))?;
         if self.add.dry_run {
             self.would_prove(&cluster.id, scope).await?;
-            let write = rancher::Write::by(mark::TOOL).dry_run(true);
-            let new = new(ClusterConfig::default());
-            let created = cluster_secret::create(client, &self.argo.namespace, &new, &write).await;
-            created.map_err(|error| self.not_created(&secret, error))?;
             return Ok(AddResult::planned(cluster, &secret, AddOutcome::WouldCreate));
         }
         let _hold = self.ui.hold();
@@ -246,6 +247,10 @@ impl AddCommand<'_> {
     }
 
     fn not_created(&self, secret: &str, error: argocd::Error) -> Error {
+        if error.is_not_found() {
+            let message = format!("namespace {} not found in {ARGOCD}", self.argo.namespace);
+            return Error::new(Kind::NotFound, message).hint("pass the namespace of Argo CD with --namespace");
+        }
         let exists = error.is_already_exists();
         let error = of_argocd(error);
         if exists {
@@ -297,16 +302,16 @@ impl AddCommand<'_> {
             let unchanged = AddResult::planned(cluster, name, AddOutcome::Unchanged).with(token);
             return Ok(AddResult { kept, ..unchanged });
         }
+        let trial = rancher::Write::by(mark::TOOL).dry_run(true);
+        let client = &self.argo.server.client;
+        let patched = cluster_secret::patch_config(client, &existing.object, config, &trial).await;
+        patched.map_err(of_argocd)?;
         if self.add.dry_run {
             let scope = WatchScope {
                 namespaces: &existing.namespaces,
                 cluster_resources: existing.cluster_resources,
             };
             self.would_prove(&cluster.id, scope).await?;
-            let write = rancher::Write::by(mark::TOOL).dry_run(true);
-            let client = &self.argo.server.client;
-            let patched = cluster_secret::patch_config(client, &existing.object, config, &write).await;
-            patched.map_err(of_argocd)?;
             return Ok(AddResult::planned(cluster, name, AddOutcome::WouldAdopt));
         }
         let question = format!(
