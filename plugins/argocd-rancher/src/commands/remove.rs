@@ -236,15 +236,25 @@ impl RemoveCommand<'_> {
     async fn applications(&self, cluster: &ClusterSecret) -> Result<(), Error> {
         let client = &self.argo.server.client;
         let is_forced = self.remove.force.contains(&APPLICATIONS);
-        let all = match application::visible(client, &self.argo.namespace).await {
+        let visible = match application::visible(client, &self.argo.namespace).await {
             Err(error) if error.is_forbidden() && is_forced => return Ok(()),
             other => other.map_err(of_argocd)?,
         };
-        let there: Vec<String> = all
+        let there: Vec<String> = visible
+            .applications
             .iter()
             .filter(|application| application.points_at(cluster))
             .map(|application| format!("{}/{}", application.namespace, application.name))
             .collect();
+        if there.is_empty() && visible.incomplete && !is_forced {
+            let message = format!(
+                "it is unknown whether Applications outside of namespace {} are deployed to cluster {:?}: no permission to list them",
+                self.argo.namespace, cluster.name
+            );
+            return Err(Error::new(Kind::Forbidden, message)
+                .hint(fleet::LIST_ALL)
+                .hint("--force=applications removes the cluster anyway"));
+        }
         if there.is_empty() {
             return Ok(());
         }
@@ -375,6 +385,9 @@ impl RemoveCommand<'_> {
             for backup in backups {
                 self.ui.out(format!("secret/{} would be deleted", backup.object.name));
             }
+            for secret in leases {
+                self.ui.out(format!("lease/{secret} would be deleted"));
+            }
             return Ok(());
         }
         let names = tokens.iter().map(|token| token.name.to_string());
@@ -386,9 +399,6 @@ impl RemoveCommand<'_> {
             "What interrupted commands have left for cluster {name} will be revoked or deleted: {}.",
             names.join(", ")
         );
-            for secret in leases {
-                self.ui.out(format!("lease/{secret} would be deleted"));
-            }
         self.ui.require_confirmation(&question, self.remove.yes).await?;
         let _hold = self.ui.hold();
         for token in tokens {
@@ -398,6 +408,16 @@ impl RemoveCommand<'_> {
             let deleted = backup.delete(&self.argo.server.client).await;
             deleted.map_err(|error| resumable(of_argocd(error)))?;
             self.ui.out(format!("secret/{} deleted", backup.object.name));
+        }
+        for secret in leases {
+            let lease = report::lease(&self.argo.namespace, secret);
+            if lease.delete_unused::<ArgocdRancher>(&self.argo.server).await {
+                self.ui.out(format!("lease/{secret} deleted"));
+            } else {
+                self.ui.warn(format!(
+                    "Lease {secret} stays: it could not be deleted, or is in use again"
+                ));
+            }
         }
         Ok(())
     }
@@ -409,16 +429,6 @@ impl RemoveCommand<'_> {
     }
 
     /// Refuses to revoke a leftover token that is still used.
-        for secret in leases {
-            let lease = report::lease(&self.argo.namespace, secret);
-            if lease.delete_unused::<ArgocdRancher>(&self.argo.server).await {
-                self.ui.out(format!("lease/{secret} deleted"));
-            } else {
-                self.ui.warn(format!(
-                    "Lease {secret} stays: it could not be deleted, or is in use again"
-                ));
-            }
-        }
     fn require_unused(&self, token: &ApiToken) -> Result<(), Error> {
         if self.rancher.logs_in_with(token) {
             return Err(Error::failed(own_login(token)));
