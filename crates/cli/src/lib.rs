@@ -7,11 +7,13 @@
 //! - [`flags::ConnectionFlags`] are kubectl's connection flags;
 //! - [`output`] and [`table`] print lists and objects as kubectl does;
 //! - [`rotation`] has the commands of every rotation;
+//! - [`Failures`] are those of a command for several targets;
 //! - [`ExitCode`] is how a command ends.
 
 pub mod age;
 pub mod app;
 mod exit_code;
+mod failures;
 pub mod flags;
 pub mod output;
 pub mod rotation;
@@ -19,3 +21,4 @@ pub mod table;
 pub mod ui;
 
 pub use self::exit_code::ExitCode;
+pub use self::failures::Failures;

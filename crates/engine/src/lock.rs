@@ -161,6 +161,37 @@ impl Lock {
             .unwrap_or_default())
     }
 
+    /// Deletes the Lease of a target that is gone for good, and returns whether it did. A Lease that a process holds or that has a
+    /// journal stays, and so does one of another kind.
+    pub async fn delete_unused(&self) -> Result<bool, kube::Error> {
+        let Some(lease) = self.api.get_opt(&self.name).await? else {
+            return Ok(false);
+        };
+        let record = LeaseRecord::of(&lease);
+        let is_held = record.holder.is_some() && !record.holder_has_exited();
+        let labels = lease.metadata.labels.as_ref();
+        let is_ours = labels.and_then(|labels| labels.get(KIND_LABEL)).map(String::as_str) == Some(self.kind);
+        if is_held || record.journal.is_some() || !is_ours {
+            return Ok(false);
+        }
+        match self.delete(&lease).await {
+            Ok(()) => Ok(true),
+            // Another process has acquired the lock, or deleted the Lease.
+            Err(error) if is_conflict(&error) || is_not_found(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes the Lease, unless it has changed.
+    async fn delete(&self, lease: &Lease) -> Result<(), kube::Error> {
+        let preconditions = Preconditions {
+            uid: lease.metadata.uid.clone(),
+            resource_version: lease.metadata.resource_version.clone(),
+        };
+        let params = DeleteParams::default().preconditions(preconditions);
+        self.api.delete(&self.name, &params).await.map(drop)
+    }
+
     /// Acquires the lock, and returns the contents of the Lease at that time.
     ///
     /// `on_wait` is called once with the holder, if the Lease has to be observed before the lock can be acquired.
@@ -537,15 +568,11 @@ impl Renewer {
         self.write(&json!({ "annotations": annotations }), false, commands)
             .await?;
         let record = LeaseRecord::of(&self.lease);
-        if record.journal.is_none() && record.last_run.is_none() {
-            let preconditions = Preconditions {
-                uid: self.lease.metadata.uid.clone(),
-                resource_version: self.lease.metadata.resource_version.clone(),
-            };
-            let params = DeleteParams::default().preconditions(preconditions);
-            if let Err(error) = self.lock.api.delete(&self.lock.name, &params).await {
-                tracing::debug!(%error, "the unused Lease could not be deleted");
-            }
+        if record.journal.is_none()
+            && record.last_run.is_none()
+            && let Err(error) = self.lock.delete(&self.lease).await
+        {
+            tracing::debug!(%error, "the unused Lease could not be deleted");
         }
         Ok(())
     }

@@ -99,6 +99,13 @@ impl<'a> Claims<'a> {
         with_secret.filter(|(_, secret)| !self.rotations.unknown && !self.in_progress(secret))
     }
 
+    /// Whether there is a Lease of this Secret, which is gone, and no rotation is in progress.
+    pub(crate) fn is_lease_unused(&self, secret: &str) -> bool {
+        let is_detached = self.detached.iter().any(|cluster| cluster.object.name == secret);
+        let rotation = self.rotations.of(self.namespace, secret);
+        !self.exists(secret) && !is_detached && rotation.is_some_and(|rotation| !rotation.in_progress())
+    }
+
     /// Whether a rotation of the token of this Secret is in progress.
     pub(crate) fn in_progress(&self, secret: &str) -> bool {
         let rotation = self.rotations.of(self.namespace, secret);

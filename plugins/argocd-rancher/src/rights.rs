@@ -1,6 +1,7 @@
 //! The permissions that each command needs in the cluster of Argo CD. The preflight check of a rotation, the documentation
 //! and the manifests in `docs/rbac` follow from this table. In Rancher, a user's own tokens need no permission.
 
+use argocd::application;
 use client::permission::Need::{Optional, Required, When};
 use client::permission::{Permission, PermissionTable};
 
@@ -65,6 +66,13 @@ pub const TABLE: PermissionTable = PermissionTable {
         Permission::on(HERE, SECRETS, &["get", "create", "patch"], &["add"], Required),
         Permission::on(HERE, SECRETS, &["get", "patch", "delete"], &["remove"], Required),
         Permission::on(HERE, LEASES, &["get"], &["add", "remove"], Required),
+        Permission::on(
+            HERE,
+            LEASES,
+            &["delete"],
+            &["remove"],
+            Optional("the Lease of the removed cluster stays"),
+        ),
         Permission::on(HERE, LEASES, &["list"], &["remove"], When("with `--leftovers`")),
         Permission::on(
             HERE,
@@ -78,8 +86,19 @@ pub const TABLE: PermissionTable = PermissionTable {
             APPLICATIONS,
             &["list"],
             &["rotate", "remove"],
-            Optional("Applications in other namespaces than Argo CD's are not seen"),
+            Optional(
+                "Applications in other namespaces are unknown: if Argo CD may read such, `rotate` requires `--force=use`, and `remove` \
+                 `--force=applications`",
+            ),
         ),
+        Permission::on(
+            HERE,
+            ("", "configmaps"),
+            &["get"],
+            &["rotate", "remove"],
+            Optional("unless all Applications can be listed, Argo CD counts as one that reads other namespaces"),
+        )
+        .only(&[application::SETTINGS]),
         Permission::on(HERE, ("", "services"), &["list"], SYNC, Optional(NO_STATE)),
         Permission::on(HERE, ("", "services/proxy"), &["get"], SYNC, Optional(NO_STATE)),
     ],

@@ -101,7 +101,14 @@ pub const TABLE: PermissionTable = PermissionTable {
             OF_TOKENS,
             LEASES,
             &["delete"],
-            &["rotate"],
+            &["rotate", "revoke"],
+            Optional("the Lease of the revoked token stays"),
+        ),
+        Permission::on(
+            OF_TOKENS,
+            LEASES,
+            &["get"],
+            &["revoke"],
             Optional("the Lease of the revoked token stays"),
         ),
         Permission::on(

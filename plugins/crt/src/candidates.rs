@@ -1,6 +1,8 @@
 //! The names of clusters that shell completion offers, and that a user selects from.
 
+use cli::Failures;
 use cli::app::{Candidate, CompletionRequest, Context};
+use cli::ui::Ui;
 use client::error::Error;
 use rancher::cluster::{self, ClusterKind};
 
@@ -25,7 +27,7 @@ pub(crate) async fn candidates(request: CompletionRequest, context: Context) -> 
     }
     let management = Management::open(&request.global, &context.environment)?;
     if request.with_rows {
-        return with_rows(&management).await;
+        return with_rows(&management, &context.ui).await;
     }
     let clusters = cluster::list(&management.server.client, None).await;
     let clusters = clusters.map_err(|error| error.on(MANAGEMENT))?;
@@ -45,8 +47,9 @@ pub(crate) async fn candidates(request: CompletionRequest, context: Context) -> 
 }
 
 /// Every cluster with an agent, with the row of the agent's token.
-async fn with_rows(management: &Management) -> Result<Vec<Candidate>, Error> {
-    let mut source = Source::open(management, &[], None).await?;
+async fn with_rows(management: &Management, ui: &Ui) -> Result<Vec<Candidate>, Error> {
+    let mut unknown = Failures::of(ui, "clusters", 0);
+    let mut source = Source::open(management, &[], None, &mut unknown).await?;
     let mut candidates = Vec::new();
     while let Some(groups) = source.next().await? {
         let now = management.server.clock.now();

@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use cli::Failures;
 use cli::app::{Context, GlobalFlags};
 use cli::flags::ConnectionFlags;
 use cli::rotation::Commands;
@@ -128,6 +129,19 @@ impl Management {
                 error
             }
         })
+    }
+
+    /// The clusters of a command line, each once. A name among others that leads to none is a failure of its own.
+    pub(crate) async fn clusters(&self, names: &[String], unknown: &mut Failures<'_>) -> Result<Vec<Cluster>, Error> {
+        let mut clusters: Vec<Cluster> = Vec::with_capacity(names.len());
+        for name in names {
+            if let Some(cluster) = unknown.found(name, self.cluster(name).await)?
+                && clusters.iter().all(|known| known.id != cluster.id)
+            {
+                clusters.push(cluster);
+            }
+        }
+        Ok(clusters)
     }
 
     /// The server has no clusters of Rancher, which has at least `local`. An agent may have brought Rancher's kinds along.

@@ -87,13 +87,22 @@ impl From<Vec<RotationResult>> for RotationResultList {
 impl RotationResult {
     /// Nothing was done yet.
     pub fn of(target: &Target) -> Self {
+        Self::named(target.name.clone(), target.details.clone())
+    }
+
+    /// A name of the command line, among others, led to no target.
+    pub(crate) fn without_target(name: &str, error: &Error) -> Self {
+        let mut result = Self::named(name.to_owned(), Map::new());
+        result.fail(error);
+        result
+    }
+
+    fn named(name: String, details: Map<String, Value>) -> Self {
         Self {
             api_version: API_VERSION,
             kind: "RotationResult",
-            metadata: Metadata {
-                name: target.name.clone(),
-            },
-            details: target.details.clone(),
+            metadata: Metadata { name },
+            details,
             outcome: "failed",
             exit_code: ExitCode::Failed as u8,
             message: None,

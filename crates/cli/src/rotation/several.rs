@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::ExitCode;
 use crate::ui::Ui;
+use crate::{ExitCode, Failures, failures};
 use client::error::{Error, Kind};
 use futures::StreamExt as _;
 use futures::stream;
@@ -188,12 +188,22 @@ fn print_failure<C>(ui: &Ui, each: &Each<'_, C>) {
     }
 }
 
-/// How the whole command ends: it succeeds only if all did. Pending comes before failed, since it has to be resumed.
-pub fn exit<C>(all: &[Each<'_, C>]) -> Result<ExitCode, Error> {
-    let kinds: Vec<Kind> = all
+/// The result for each target, and for each name of the command line that led to none, and how the whole command ends: it succeeds
+/// only if all did. Pending comes before failed, since it has to be resumed.
+pub fn end<C>(all: Vec<Each<'_, C>>, unknown: &Failures<'_>) -> (Vec<RotationResult>, Result<ExitCode, Error>) {
+    let unknown = unknown.all();
+    let errors = all.iter().filter_map(|each| each.ended.as_ref().err());
+    let errors = errors.chain(unknown.iter().map(|(_, error)| error));
+    let kinds: Vec<Kind> = errors.map(failures::kind_among_others).collect();
+    let exit = exit(&kinds, all.len() + unknown.len());
+    let results = all.into_iter().map(|each| each.result);
+    let unknown = unknown
         .iter()
-        .filter_map(|each| Some(each.ended.as_ref().err()?.kind))
-        .collect();
+        .map(|(name, error)| RotationResult::without_target(name, error));
+    (results.chain(unknown).collect(), exit)
+}
+
+fn exit(kinds: &[Kind], total: usize) -> Result<ExitCode, Error> {
     let Some(first) = kinds.first() else {
         return Ok(ExitCode::Done);
     };
@@ -202,6 +212,6 @@ pub fn exit<C>(all: &[Each<'_, C>]) -> Result<ExitCode, Error> {
         .into_iter()
         .find(|kind| kinds.contains(kind))
         .unwrap_or(*first);
-    let message = format!("{} of {} rotations did not succeed", kinds.len(), all.len());
+    let message = format!("{} of {total} rotations did not succeed", kinds.len());
     Err(Error::new(kind, message))
 }

@@ -51,6 +51,16 @@ impl LeaseName {
         let api: Api<Lease> = Api::namespaced(server.client.clone(), &self.namespace);
         Lock::new(api, &self.name, R::KIND, R::FIELD_MANAGER, server.clock.clone())
     }
+
+    /// Deletes it where its target is gone for good, unless a rotation needs it. Without permission to delete it, it stays. Returns
+    /// whether it was deleted.
+    pub async fn delete_unused<R: Rotation>(&self, server: &Server) -> bool {
+        let deleted = self.lock::<R>(server).delete_unused().await;
+        deleted.unwrap_or_else(|error| {
+            tracing::debug!(%error, "{self} was not deleted");
+            false
+        })
+    }
 }
 
 /// The label selector of the Leases of a kind of rotation.

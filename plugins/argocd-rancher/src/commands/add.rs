@@ -1,5 +1,6 @@
 //! `kubectl argocd-rancher add`: issues a token for one cluster, checks it as Argo CD will use it, and writes it to the cluster
-//! Secret. Nothing is written before the checks have passed. A token that fails them is revoked.
+//! Secret. No token is issued before the API server has accepted the write in a dry run, and nothing is written before the checks have
+//! passed. A token that fails them is revoked.
 
 mod flags;
 mod result;
@@ -10,10 +11,10 @@ use argocd::config::Method;
 use argocd::lookup::{self, ServerMatch};
 use argocd::rights::{SyncAccess, WatchScope};
 use argocd::{ClusterConfig, ClusterSecret, NewClusterSecret, ServerUrl, cluster_secret, secret_name};
-use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
 use cli::ui::Ui;
+use cli::{ExitCode, Failures};
 use client::connection::Server;
 use client::error::{Error, Kind};
 use client::secret::Secret;
@@ -26,8 +27,8 @@ use rancher::probe::same_certificates;
 pub(crate) use self::flags::Add;
 use self::flags::{OFFLINE, OWNER, RIGHTS};
 use self::result::{AddOutcome, AddResult};
-use super::{DocumentList, Failures};
-use crate::connections::{self, Argo, RANCHER, Rancher, of_argocd};
+use super::DocumentList;
+use crate::connections::{self, ARGOCD, Argo, RANCHER, Rancher, of_argocd};
 use crate::hints::Hints;
 use crate::token_check::{Calls, Timeouts, TokenCheck, TokenResults};
 use crate::{leftovers, mark, remedy};
@@ -63,7 +64,8 @@ pub(crate) async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Re
     let hints = Hints::new(&add.rancher, global, &argo.namespace);
     let rancher = add.rancher.require(&argo, global, context).await?;
     rancher.whoami().await?;
-    let clusters = find(&rancher, &add.targets).await?;
+    let mut failures = Failures::of(&context.ui, "clusters", add.targets.len());
+    let clusters = find(&rancher, &add.targets, &mut failures).await?;
     if add.unscoped {
         context.ui.warn(connections::UNSCOPED);
     }
@@ -78,12 +80,11 @@ pub(crate) async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Re
         hints: &hints,
     };
     let mut results = DocumentList::new("ArgoCDClusterAdditionList", Vec::new());
-    let mut failures = Failures::of(&context.ui, clusters.len());
     let mut ended = Ok(());
     for cluster in &clusters {
         match command.one(cluster).await {
             Ok(result) => results.items.push(result),
-            Err(error) => ended = failures.add(error),
+            Err(error) => ended = failures.add(cluster.id.as_str(), error),
         }
         if ended.is_err() {
             break;
@@ -102,12 +103,13 @@ pub(crate) async fn run(add: Add, global: &GlobalFlags, context: &Context) -> Re
     Ok(ExitCode::Done)
 }
 
-async fn find(rancher: &Rancher, names: &[String]) -> Result<Vec<VisibleCluster>, Error> {
+async fn find(rancher: &Rancher, names: &[String], failures: &mut Failures<'_>) -> Result<Vec<VisibleCluster>, Error> {
     let mut clusters: Vec<VisibleCluster> = Vec::new();
     for name in names {
         let found = api_token::find_cluster(&rancher.client, name).await;
-        let cluster = found.map_err(|error| error.on(RANCHER))?;
-        if clusters.iter().all(|known| known.id != cluster.id) {
+        if let Some(cluster) = failures.found(name, found.map_err(|error| error.on(RANCHER)))?
+            && clusters.iter().all(|known| known.id != cluster.id)
+        {
             clusters.push(cluster);
         }
     }
@@ -214,12 +216,12 @@ impl AddCommand<'_> {
             project: self.add.project.clone(),
         };
         let (client, scope) = (&self.argo.server.client, self.scope());
+        let trial = rancher::Write::by(mark::TOOL).dry_run(true);
+        let created =
+            cluster_secret::create(client, &self.argo.namespace, &new(ClusterConfig::default()), &trial).await;
+        created.map_err(|error| self.not_created(&secret, error))?;
         if self.add.dry_run {
             self.would_prove(&cluster.id, scope).await?;
-            let write = rancher::Write::by(mark::TOOL).dry_run(true);
-            let new = new(ClusterConfig::default());
-            let created = cluster_secret::create(client, &self.argo.namespace, &new, &write).await;
-            created.map_err(|error| self.not_created(&secret, error))?;
             return Ok(AddResult::planned(cluster, &secret, AddOutcome::WouldCreate));
         }
         let _hold = self.ui.hold();
@@ -245,6 +247,10 @@ impl AddCommand<'_> {
     }
 
     fn not_created(&self, secret: &str, error: argocd::Error) -> Error {
+        if error.is_not_found() {
+            let message = format!("namespace {} not found in {ARGOCD}", self.argo.namespace);
+            return Error::new(Kind::NotFound, message).hint("pass the namespace of Argo CD with --namespace");
+        }
         let exists = error.is_already_exists();
         let error = of_argocd(error);
         if exists {
@@ -296,16 +302,16 @@ impl AddCommand<'_> {
             let unchanged = AddResult::planned(cluster, name, AddOutcome::Unchanged).with(token);
             return Ok(AddResult { kept, ..unchanged });
         }
+        let trial = rancher::Write::by(mark::TOOL).dry_run(true);
+        let client = &self.argo.server.client;
+        let patched = cluster_secret::patch_config(client, &existing.object, config, &trial).await;
+        patched.map_err(of_argocd)?;
         if self.add.dry_run {
             let scope = WatchScope {
                 namespaces: &existing.namespaces,
                 cluster_resources: existing.cluster_resources,
             };
             self.would_prove(&cluster.id, scope).await?;
-            let write = rancher::Write::by(mark::TOOL).dry_run(true);
-            let client = &self.argo.server.client;
-            let patched = cluster_secret::patch_config(client, &existing.object, config, &write).await;
-            patched.map_err(of_argocd)?;
             return Ok(AddResult::planned(cluster, name, AddOutcome::WouldAdopt));
         }
         let question = format!(

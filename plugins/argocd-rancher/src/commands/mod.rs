@@ -103,39 +103,6 @@ async fn require_no_rotation(argo: &Argo, name: &str, action: &str, hints: &Hint
     Err(Error::failed(format!("cannot {action} Secret {name}: {part}")).hint(hint))
 }
 
-/// The failures of a command for several clusters. One of them does not stop the others.
-struct Failures<'a> {
-    ui: &'a Ui,
-    targets: usize,
-    failed: Vec<Error>,
-}
-
-impl<'a> Failures<'a> {
-    fn of(ui: &'a Ui, targets: usize) -> Self {
-        let failed = Vec::new();
-        Self { ui, targets, failed }
-    }
-
-    /// Prints a failure, so that the next cluster can follow. An interrupt ends the command.
-    fn add(&mut self, error: Error) -> Result<(), Error> {
-        if self.targets == 1 || matches!(error.kind, Kind::Interrupted | Kind::Terminated | Kind::BrokenPipe) {
-            return Err(error);
-        }
-        self.ui.error(&error);
-        self.failed.push(error);
-        Ok(())
-    }
-
-    /// `Ok` if there was none. `done`: such as "added".
-    fn end(self, done: &str) -> Result<(), Error> {
-        let Some(first) = self.failed.first() else {
-            return Ok(());
-        };
-        let message = format!("{} of {} clusters were not {done}", self.failed.len(), self.targets);
-        Err(Error::new(first.kind, message))
-    }
-}
-
 /// Ends a command for several clusters that was interrupted.
 fn check_interrupt(ui: &Ui, next: &impl std::fmt::Display) -> Result<(), Error> {
     if ui.interrupt().is_cancelled() {

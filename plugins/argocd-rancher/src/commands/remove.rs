@@ -2,10 +2,10 @@
 //! cluster never has an invalid token, and the same command finishes a removal that was interrupted.
 
 use argocd::{ClusterSecret, application, cluster_secret, secret_name};
-use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::rotation::force;
 use cli::ui::Ui;
+use cli::{ExitCode, Failures};
 use client::error::{Error, Kind};
 use client::secret::Secret;
 use engine::rotation::Check;
@@ -13,14 +13,14 @@ use rancher::ClusterId;
 use rancher::api_token::proof::CallResult;
 use rancher::api_token::{self, ApiToken, Credential};
 
-use super::Failures;
 use crate::connections::{Argo, Rancher, RancherFlags, of_argocd};
 use crate::controller::fleet;
 use crate::hints::Hints;
 use crate::leftovers::{Claims, Leftover};
-use crate::mark;
+use crate::rotation::ArgocdRancher;
 use crate::token_check::TokenCheck;
 use crate::token_facts::TokenFacts;
+use crate::{mark, report};
 
 /// How often a revoked token is tried until it is rejected, and the time in between: each replica of Rancher learns of it by itself.
 const TRIES: u32 = 20;
@@ -107,11 +107,11 @@ pub(crate) async fn run(remove: Remove, global: &GlobalFlags, context: &Context)
         identity: argo.identity().await?,
     };
     let mut is_token_kept = false;
-    let mut failures = Failures::of(&context.ui, remove.targets.len());
+    let mut failures = Failures::of(&context.ui, "clusters", remove.targets.len());
     for name in &remove.targets {
         match command.one(name).await {
             Ok(is_kept) => is_token_kept |= is_kept,
-            Err(error) => failures.add(error)?,
+            Err(error) => failures.add(name, error)?,
         }
     }
     failures.end("removed")?;
@@ -220,6 +220,9 @@ impl RemoveCommand<'_> {
             let confirmed = self.confirm(&TokenCheck::of(cluster, config, &value), token).await;
             confirmed.map_err(resumable)?;
         }
+        // Before the Secret, so that the same command finds both again after a kill.
+        let lease = report::lease(&cluster.object.namespace, name);
+        lease.delete_unused::<ArgocdRancher>(&self.argo.server).await;
         let write = rancher::Write::by(mark::TOOL);
         let deleted = cluster_secret::delete(&self.argo.server.client, &cluster.object, &write).await;
         deleted.map_err(|error| resumable(of_argocd(error)))?;
@@ -233,15 +236,25 @@ impl RemoveCommand<'_> {
     async fn applications(&self, cluster: &ClusterSecret) -> Result<(), Error> {
         let client = &self.argo.server.client;
         let is_forced = self.remove.force.contains(&APPLICATIONS);
-        let all = match application::visible(client, &self.argo.namespace).await {
+        let visible = match application::visible(client, &self.argo.namespace).await {
             Err(error) if error.is_forbidden() && is_forced => return Ok(()),
             other => other.map_err(of_argocd)?,
         };
-        let there: Vec<String> = all
+        let there: Vec<String> = visible
+            .applications
             .iter()
             .filter(|application| application.points_at(cluster))
             .map(|application| format!("{}/{}", application.namespace, application.name))
             .collect();
+        if there.is_empty() && visible.incomplete && !is_forced {
+            let message = format!(
+                "it is unknown whether Applications outside of namespace {} are deployed to cluster {:?}: no permission to list them",
+                self.argo.namespace, cluster.name
+            );
+            return Err(Error::new(Kind::Forbidden, message)
+                .hint(fleet::LIST_ALL)
+                .hint("--force=applications removes the cluster anyway"));
+        }
         if there.is_empty() {
             return Ok(());
         }
@@ -321,7 +334,8 @@ impl RemoveCommand<'_> {
         )))
     }
 
-    /// Ends what interrupted commands have left for a cluster: tokens that are in no Secret, and a backup Secret without a rotation.
+    /// Ends what interrupted commands have left for a cluster: tokens that are in no Secret, a backup Secret without a rotation, and the
+    /// Lease of a Secret that is gone.
     async fn leftovers(
         &self,
         name: &str,
@@ -358,7 +372,8 @@ impl RemoveCommand<'_> {
         let backups = claims.backups();
         let backups = backups.filter(|(_, secret)| secrets.iter().any(|of| of == secret));
         let backups: Vec<_> = backups.map(|(backup, _)| backup).collect();
-        if tokens.is_empty() && backups.is_empty() {
+        let leases: Vec<&String> = secrets.iter().filter(|secret| claims.is_lease_unused(secret)).collect();
+        if tokens.is_empty() && backups.is_empty() && leases.is_empty() {
             return found.map(|_| self.ui.status(format!("Nothing is left over for cluster {name}.")));
         }
         tokens.iter().try_for_each(|token| self.require_unused(token))?;
@@ -370,11 +385,15 @@ impl RemoveCommand<'_> {
             for backup in backups {
                 self.ui.out(format!("secret/{} would be deleted", backup.object.name));
             }
+            for secret in leases {
+                self.ui.out(format!("lease/{secret} would be deleted"));
+            }
             return Ok(());
         }
-        let names = tokens.iter().map(|token| token.name.as_str());
-        let names: Vec<&str> = names
-            .chain(backups.iter().map(|backup| backup.object.name.as_str()))
+        let names = tokens.iter().map(|token| token.name.to_string());
+        let names: Vec<String> = names
+            .chain(backups.iter().map(|backup| backup.object.name.clone()))
+            .chain(leases.iter().map(|secret| format!("Lease {secret}")))
             .collect();
         let question = format!(
             "What interrupted commands have left for cluster {name} will be revoked or deleted: {}.",
@@ -389,6 +408,16 @@ impl RemoveCommand<'_> {
             let deleted = backup.delete(&self.argo.server.client).await;
             deleted.map_err(|error| resumable(of_argocd(error)))?;
             self.ui.out(format!("secret/{} deleted", backup.object.name));
+        }
+        for secret in leases {
+            let lease = report::lease(&self.argo.namespace, secret);
+            if lease.delete_unused::<ArgocdRancher>(&self.argo.server).await {
+                self.ui.out(format!("lease/{secret} deleted"));
+            } else {
+                self.ui.warn(format!(
+                    "Lease {secret} stays: it could not be deleted, or is in use again"
+                ));
+            }
         }
         Ok(())
     }

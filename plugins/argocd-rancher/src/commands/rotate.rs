@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use argocd::ClusterSecret;
-use cli::ExitCode;
 use cli::age;
 use cli::app::{Context, GlobalFlags};
 use cli::rotation::leases::LeasedRotations;
 use cli::rotation::results::{Results, SeveralFlags};
 use cli::rotation::several::{self, Each};
 use cli::rotation::{Target, Verb};
+use cli::{ExitCode, Failures};
 use client::duration;
 use client::error::Error;
 use k8s_openapi::jiff::Timestamp;
@@ -91,7 +91,8 @@ pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context)
     let rancher = common.rancher.require(&argo, global, context).await?;
     let hints = Hints::new(&common.rancher, global, &argo.namespace);
     let fleet = Fleet::survey(argo, rancher).await?;
-    let clusters = rotate.clusters(&fleet, context, &hints).await?;
+    let mut unknown = Failures::of(ui, "clusters", rotate.targets.len());
+    let clusters = rotate.clusters(&fleet, context, &hints, &mut unknown).await?;
     if !common.force.contains(&check::USE) {
         fleet.await_metrics(&clusters).await;
     }
@@ -118,7 +119,7 @@ pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context)
         results: &results,
     };
     match opened.as_slice() {
-        [] => {
+        [] if unknown.all().is_empty() => {
             ui.status(match rotate.within {
                 Some(within) => format!(
                     "No token expires within {}.",
@@ -138,7 +139,7 @@ pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context)
             results.print(&[result]);
             ended.map(|()| ExitCode::Done)
         }
-        opened => rotate.on_several(opened, &command).await,
+        opened => rotate.on_several(opened, &command, &unknown).await,
     }
 }
 
@@ -147,6 +148,7 @@ impl Rotate {
         &self,
         opened: &[(ClusterController<'_>, Target)],
         command: &Command<'_>,
+        unknown: &Failures<'_>,
     ) -> Result<ExitCode, Error> {
         let mut all = Vec::new();
         for (controller, target) in opened {
@@ -158,18 +160,19 @@ impl Rotate {
         let parallelism = self.several.parallelism(false);
         let yes = self.common.run.yes;
         Box::pin(several::run(command.ui, &mut all, parallelism, yes, print)).await?;
-        let end = several::exit(&all);
-        let results = all.into_iter().map(|each| each.result).collect::<Vec<_>>();
+        let (results, end) = several::end(all, unknown);
         command.results.print(&results);
         end
     }
 
-    /// The selected clusters, each once: the named ones, or all of this Rancher. With --within only those that are due.
+    /// The selected clusters, each once: the named ones, or all of this Rancher. With --within only those that are due. A name among
+    /// others that leads to none is a failure of its own.
     async fn clusters<'a>(
         &self,
         fleet: &'a Fleet,
         context: &Context,
         hints: &Hints,
+        unknown: &mut Failures<'_>,
     ) -> Result<Vec<&'a ClusterSecret>, Error> {
         let mut chosen: Vec<&ClusterSecret> = Vec::new();
         if self.targets.is_empty() {
@@ -183,8 +186,10 @@ impl Rotate {
             }
         }
         for name in &self.targets {
-            let cluster = super::find_cluster(&fleet.clusters, name, hints)?;
-            if chosen.iter().all(|known| known.object.name != cluster.object.name) {
+            let found = super::find_cluster(&fleet.clusters, name, hints);
+            if let Some(cluster) = unknown.found(name, found)?
+                && chosen.iter().all(|known| known.object.name != cluster.object.name)
+            {
                 chosen.push(cluster);
             }
         }

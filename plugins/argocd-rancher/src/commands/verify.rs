@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use argocd::connection::{self, Connection};
 use argocd::rights::SyncAccess;
 use argocd::{ClusterConfig, ClusterSecret, ServerUrl, lookup};
-use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
 use cli::rotation::leases::LeasedRotations;
+use cli::{ExitCode, Failures};
 use client::error::Error;
 use client::secret::Secret;
 use futures::stream::{self, StreamExt as _};
@@ -88,9 +88,12 @@ pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context)
         connection::read(&argo.server.client, &argo.namespace),
     );
     let clusters = clusters?;
-    let targets = verify.targets.iter();
-    let targets = targets.map(|name| super::find_cluster(&clusters, name, &hints));
-    let targets = targets.collect::<Result<Vec<_>, _>>()?;
+    let mut unknown = Failures::of(&context.ui, "clusters", verify.targets.len());
+    let mut targets = Vec::new();
+    for name in &verify.targets {
+        let found = super::find_cluster(&clusters, name, &hints);
+        targets.extend(unknown.found(name, found)?);
+    }
     let command = VerifyCommand {
         argo: &argo,
         rancher: rancher.as_ref(),
@@ -111,6 +114,7 @@ pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context)
         OutputFormat::Table => print(context, &document.items),
         _ => output::print_value(&context.ui, &flags, &document)?,
     }
+    unknown.end("verified")?;
     Ok(if all_proven { ExitCode::Done } else { ExitCode::Failed })
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use argocd::application::{self, Application};
+use argocd::application::{self, Visible};
 use argocd::{ClusterConfig, ClusterSecret, connection, lookup, secret_name};
 use cli::rotation::leases;
 use client::error::Error;
@@ -21,6 +21,10 @@ use crate::{mark, report};
 /// Argo CD collects the metrics of its clusters every 30 s.
 const COLLECTION: Duration = Duration::from_secs(35);
 
+/// The permission to list the Applications in Argo CD's namespace, and all of them.
+pub(crate) const LIST_OWN: &str = "grant list on applications.argoproj.io in Argo CD's namespace";
+pub(crate) const LIST_ALL: &str = "grant list on applications.argoproj.io in all namespaces";
+
 /// The state when the command began.
 pub(crate) struct Fleet {
     pub argo: Argo,
@@ -33,7 +37,7 @@ pub(crate) struct Fleet {
     pub identity: Option<String>,
     pub clusters: Vec<ClusterSecret>,
     /// All visible Applications. `None`: there is no permission to list them.
-    pub applications: Option<Vec<Application>>,
+    pub applications: Option<Visible>,
     tokens: Mutex<Option<(Instant, Vec<ApiToken>)>>,
 }
 
@@ -114,10 +118,9 @@ impl Fleet {
     }
 
     /// Whether an Application is deployed to this cluster: then Argo CD watches it. `None`: unknown, without the permission to list
-    /// Applications.
+    /// all Applications.
     pub(crate) fn is_watched(&self, cluster: &ClusterSecret) -> Option<bool> {
-        let applications = self.applications.as_ref()?;
-        Some(applications.iter().any(|application| application.points_at(cluster)))
+        self.applications.as_ref()?.any_points_at(cluster)
     }
 
     /// Waits until the metrics of Argo CD contain the watched ones of these clusters. They lack a cluster that was added just now.
@@ -156,7 +159,7 @@ pub(crate) fn others_with<'a>(clusters: &'a [ClusterSecret], cluster: &ClusterSe
 }
 
 /// `None`: there is no permission to list them.
-async fn applications(argo: &Argo) -> Result<Option<Vec<Application>>, Error> {
+async fn applications(argo: &Argo) -> Result<Option<Visible>, Error> {
     match application::visible(&argo.server.client, &argo.namespace).await {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.is_forbidden() => Ok(None),

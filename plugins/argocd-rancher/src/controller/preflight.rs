@@ -72,7 +72,7 @@ impl ClusterController<'_> {
             all.extend(self.of_old(seen, &surveyed.results));
         }
         if seen.watched && self.fleet.is_watched(cluster).is_none() {
-            all.push(unlistable());
+            all.push(self.unlistable());
         } else if seen.watched && !is_rejected {
             all.extend(of_sync(&seen.sync, cluster));
         }
@@ -152,6 +152,22 @@ impl ClusterController<'_> {
         })
     }
 
+    /// Without the permission to list Applications it is unknown whether Argo CD calls the cluster.
+    fn unlistable(&self) -> Blocker {
+        let namespace = &self.fleet.argo.namespace;
+        let (whose, grant) = match self.fleet.applications {
+            None => (String::new(), fleet::LIST_OWN),
+            Some(_) => (format!(" outside of namespace {namespace}"), fleet::LIST_ALL),
+        };
+        let blocker = Blocker::new(
+            format!(
+                "it is unknown whether Applications{whose} are deployed to the cluster: no permission to list them"
+            ),
+            format!("{grant}; --force=use rotates without waiting for Argo CD's use of the new token"),
+        );
+        blocker.unless_forced(check::USE.name)
+    }
+
     /// The permissions that a run needs in Argo CD's namespace.
     pub(super) fn rights(&self) -> Vec<Right> {
         let values = [
@@ -181,16 +197,6 @@ fn of_sync(sync: &ClusterSync, cluster: &ClusterSecret) -> Option<Blocker> {
         ),
     };
     Some(blocker.unless_forced(check::USE.name))
-}
-
-/// Without the permission to list Applications it is unknown whether Argo CD calls the cluster.
-fn unlistable() -> Blocker {
-    let blocker = Blocker::new(
-        "it is unknown whether Applications are deployed to the cluster: no permission to list them",
-        "grant list on applications.argoproj.io in Argo CD's namespace; --force=use rotates without waiting for Argo CD's use of the \
-         new token",
-    );
-    blocker.unless_forced(check::USE.name)
 }
 
 fn of_secret(cluster: &ClusterSecret, hints: &Hints) -> Vec<Blocker> {

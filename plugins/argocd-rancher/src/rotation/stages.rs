@@ -358,8 +358,9 @@ fn back_up_old(look: Look<'_>) -> Stage<()> {
 fn new_token(look: Look<'_>) -> Stage<&TokenRef> {
     let (seen, record) = (look.seen, look.record());
     if let Some(new) = good_new(look) {
-        // At the end the backup Secret is gone, and the cluster Secret has the value.
-        let is_at_end = look.run.phase >= Phase::Confirm && seen.secret.holds(new.value);
+        // At the end the backup Secret is gone, and the cluster Secret has the value. The phase alone does not say that: it comes from
+        // the Lease, and O may still be valid.
+        let is_at_end = !takes_away(look) && seen.secret.holds(new.value);
         return if is_at_end || is_backed_up(look, Which::New, new) {
             Ok(new)
         } else {

@@ -302,6 +302,7 @@ fn mutants_are_found() {
     is_found(Mutant::NoExpiryMargin, rolled_back(with(&[Expiry])));
     is_found(Mutant::OverwritesForeign, with(&[ThirdParty]));
     is_found(Mutant::DeletesBackupEarly, with(&[]));
+    is_found(Mutant::NotBackedUpAgain, with(&[Tampering]));
     is_found(Mutant::RevokesForeign, foreign(with(&[])));
     is_found(Mutant::RevokesPlaced, with(&[Loss, ThirdParty, Tampering]));
     let forged = Model {

@@ -48,6 +48,8 @@ pub(crate) enum Mutant {
     NoConfirmation,
     /// The backup is deleted once N is placed.
     DeletesBackupEarly,
+    /// Once N is placed, its value is not backed up again.
+    NotBackedUpAgain,
     /// A run is resumed by another user than the one who began it.
     AnyUser,
     /// A new token that Argo CD may have is revoked when its value is lost.
@@ -108,6 +110,9 @@ impl Mutant {
                     new,
                     ..Backup::default()
                 });
+            }
+            Self::NotBackedUpAgain if run.phase < Phase::Confirm && places_new(seen, run) => {
+                seen.backup.get_or_insert_default().new = new;
             }
             Self::RevokesBeforePlace if forward && new.is_some() => hold(seen, new),
             Self::SecretNotReread if forward && was_placed => hold(seen, new),

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bootstrap::token::USER_PREFIX;
 use bootstrap::{ProbeResult, TokenId, TokenSecret, tokens};
-use cli::ExitCode;
 use cli::app::{Context, DryRun, GlobalFlags};
 use cli::rotation::force;
 use cli::ui::Ui;
+use cli::{ExitCode, Failures};
 use client::access;
 use client::duration;
 use client::error::{Error, Kind};
@@ -18,7 +18,8 @@ use tokio::sync::OnceCell;
 
 use crate::cluster::{self, ClusterConnection};
 use crate::probe::{self, RevocationResult};
-use crate::report::row;
+use crate::report::{row, target};
+use crate::rotation::BootstrapToken;
 use crate::rotation::blockers::OWNER;
 use crate::servers::{ServerFlags, ServerResult, Servers};
 
@@ -88,17 +89,17 @@ pub(crate) async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context)
         return Err(Error::failed(format!("{server} is an API server of another cluster"))
             .hint("name the API servers of this cluster with --api-server"));
     }
-    let (mut targets, mut failures) = targets(&revoke, ids, &cluster).await?;
+    let (found, mut failures) = targets(&revoke, ids, &cluster, ui).await?;
     let login = access::current_user(cluster.client()).await?;
     let forced = revoke.force.contains(&OWNER);
-    targets.retain(|target| match refusal(target, login.as_deref(), forced) {
-        Some(error) => {
-            failures.push(error);
-            false
+    let mut targets = Vec::new();
+    for target in found {
+        match refusal(&target, login.as_deref(), forced) {
+            Some(error) => failures.add(target.title(), error)?,
+            None => targets.push(target),
         }
-        None => true,
-    });
-    if targets.is_empty() && failures.is_empty() {
+    }
+    if targets.is_empty() && failures.all().is_empty() {
         ui.status("No bootstrap tokens found.");
         return Ok(ExitCode::Done);
     }
@@ -117,42 +118,45 @@ pub(crate) async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context)
         ui,
     };
     let revocations: Vec<_> = targets.iter().map(|target| revocation.revoke(target)).collect();
-    let mut results = stream::iter(revocations).buffered(PARALLEL);
-    while let Some(result) = results.next().await {
+    let mut results = stream::iter(revocations).buffered(PARALLEL).zip(stream::iter(&targets));
+    let mut ended = Ok(());
+    // Also after an interrupt: each says what became of its token.
+    while let Some((result, target)) = results.next().await {
         match result {
             Ok(line) => ui.out(line),
-            Err(error) => failures.push(error),
+            Err(error) => {
+                if let Err(error) = failures.add(target.title(), error)
+                    && let Err(before) = std::mem::replace(&mut ended, Err(error))
+                {
+                    ui.error(&before);
+                }
+            }
         }
     }
-    // All failures are printed. The last one sets the exit code.
-    let Some(last) = failures.pop() else {
-        return Ok(ExitCode::Done);
-    };
-    for failure in &failures {
-        ui.error(failure);
-    }
-    Err(last)
+    ended?;
+    failures.end("revoked")?;
+    Ok(ExitCode::Done)
 }
 
-/// The tokens to revoke, and an error for each that does not exist.
-async fn targets(
+/// The tokens to revoke. An id among others that does not exist is a failure of its own.
+async fn targets<'a>(
     revoke: &Revoke,
     ids: BTreeSet<TokenId>,
     cluster: &ClusterConnection,
-) -> Result<(Vec<TokenSecret>, Vec<Error>), Error> {
+    ui: &'a Ui,
+) -> Result<(Vec<TokenSecret>, Failures<'a>), Error> {
+    let failures = |count| Failures::of(ui, "bootstrap tokens", count);
     if revoke.ids.is_empty() {
         let mut found = tokens::list(cluster.client(), revoke.selector.as_deref()).await?;
         let now = cluster.server.clock.now();
         found.retain(|secret| !revoke.expired || secret.expiration.is_expired(now));
-        return Ok((found, Vec::new()));
+        let failures = failures(found.len());
+        return Ok((found, failures));
     }
-    let (mut targets, mut failures) = (Vec::new(), Vec::new());
+    let (mut targets, mut failures) = (Vec::new(), failures(ids.len()));
     for id in ids {
-        match tokens::require(cluster.client(), &id).await {
-            Ok(secret) => targets.push(secret),
-            Err(error @ bootstrap::Error::NotFound(_)) => failures.push(error.into()),
-            Err(error) => return Err(error.into()),
-        }
+        let found = tokens::require(cluster.client(), &id).await;
+        targets.extend(failures.found(id.as_str(), found.map_err(Error::from))?);
     }
     Ok((targets, failures))
 }
@@ -207,6 +211,11 @@ impl Revocation<'_> {
             return Err(interrupted("was not revoked"));
         }
         let _hold = ui.hold();
+        // Before the token, so that the same command finds both again after a kill.
+        if let (DryRun::None, Some(id)) = (dry_run, &target.id) {
+            let lease = target::lease(id);
+            lease.delete_unused::<BootstrapToken>(&self.cluster.server).await;
+        }
         if dry_run != DryRun::Client {
             let write = cluster::write(dry_run == DryRun::Server);
             let deleted = tokens::delete(self.cluster.client(), target, &write).await;

@@ -13,17 +13,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bootstrap::{Token, TokenId};
-use cli::rotation::LeaseName;
 use client::access::Needed;
 use client::connection::Server;
 use client::error::Error;
 use client::secret::Fingerprint;
 use engine::controller::{Controller, Failure, PlanOf, ServerCheck, Summary};
-use engine::lock::{Fence, LeaseRecord};
+use engine::lock::Fence;
 use engine::rotation::{Check, Timer};
 use engine::run::Draw;
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Api, DeleteParams, Preconditions};
 use tokio::time::Instant;
 
 use self::abstraction::{Identity, Memory, Snapshot};
@@ -109,25 +106,6 @@ impl<'a> TokenController<'a> {
         let token = state.snapshot.as_ref().and_then(|snapshot| snapshot.delivery.token());
         token.is_some() && token == state.memory.last_new
     }
-
-    /// Deletes the Lease of the revoked token, which has no further use. Without permission to delete it, it stays.
-    async fn delete_lease(&self) -> Result<(), kube::Error> {
-        let LeaseName { namespace, name, .. } = target::lease(&self.id);
-        let leases: Api<Lease> = Api::namespaced(self.cluster.client().clone(), &namespace);
-        let Some(lease) = leases.get_opt(&name).await? else {
-            return Ok(());
-        };
-        let record = LeaseRecord::of(&lease);
-        if record.holder.is_some() || record.journal.is_some() {
-            return Ok(());
-        }
-        let preconditions = Preconditions {
-            uid: lease.metadata.uid,
-            resource_version: lease.metadata.resource_version,
-        };
-        let params = DeleteParams::default().preconditions(preconditions);
-        leases.delete(&name, &params).await.map(drop)
-    }
 }
 
 impl Controller for TokenController<'_> {
@@ -208,9 +186,9 @@ impl Controller for TokenController<'_> {
                 message: "The new token no longer exists.".to_owned(),
             };
         };
-        if let Err(error) = self.delete_lease().await {
-            tracing::debug!(%error, "the Lease was not deleted");
-        }
+        // The old token is gone for good.
+        let lease = target::lease(&self.id);
+        lease.delete_unused::<BootstrapToken>(&self.cluster.server).await;
         let abandoned = self.state().abandoned.clone();
         let place = plan.and_then(|plan| plan.record.place.as_ref());
         let id = &new.id;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::rotation::outcome::refusal;
 use cli::rotation::results::{Results, RunFlags, SeveralFlags};
 use cli::rotation::several::{self, Each};
 use cli::rotation::{Job, RotationResult, Target, Verb, force};
 use cli::ui::Ui;
+use cli::{ExitCode, Failures};
 use client::duration;
 use client::error::Error;
 use engine::rotation::Check;
@@ -118,12 +118,11 @@ pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context)
     let common = &rotate.common;
     let results = Results::new(&context.ui, &common.run, rotate.targets.len() == 1)?;
     let management = Management::open(global, &context.environment)?;
-    let clusters = clusters(&rotate, &management, &context.ui).await?;
-    if clusters.len() > 1 && common.downstream.downstream_context.is_some() {
-        let message = format!(
-            "--downstream-context leads to one cluster, but {} clusters are selected",
-            clusters.len()
-        );
+    let mut unknown = Failures::of(&context.ui, "clusters", rotate.targets.len());
+    let clusters = clusters(&rotate, &management, &context.ui, &mut unknown).await?;
+    let selected = clusters.len() + unknown.all().len();
+    if selected > 1 && common.downstream.downstream_context.is_some() {
+        let message = format!("--downstream-context leads to one cluster, but {selected} clusters are selected");
         return Err(Error::usage(message).hint("name one cluster, or use a context of Rancher to reach all of them"));
     }
     let mut opened = Vec::new();
@@ -138,22 +137,27 @@ pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context)
         results: &results,
     };
     match opened.as_slice() {
-        [] => {
+        [] if unknown.all().is_empty() => {
             context.ui.status("No clusters found.");
             results.print(&[]);
             Ok(ExitCode::Done)
         }
-        [only] => {
+        [only] if unknown.all().is_empty() => {
             let (result, ended) = command.on(only).await;
             results.print(&[result]);
             ended.map(|()| ExitCode::Done)
         }
-        several => command.on_several(several, rotate.several).await,
+        several => command.on_several(several, rotate.several, &unknown).await,
     }
 }
 
 /// The selected clusters, each once, in the order of the command line or by id.
-async fn clusters(rotate: &Rotate, management: &Management, ui: &Ui) -> Result<Vec<Cluster>, Error> {
+async fn clusters(
+    rotate: &Rotate,
+    management: &Management,
+    ui: &Ui,
+    unknown: &mut Failures<'_>,
+) -> Result<Vec<Cluster>, Error> {
     if rotate.targets.is_empty() {
         let listed = cluster::list(&management.server.client, rotate.selector.as_deref()).await;
         let mut clusters = listed.map_err(|error| error.on(MANAGEMENT))?;
@@ -165,14 +169,7 @@ async fn clusters(rotate: &Rotate, management: &Management, ui: &Ui) -> Result<V
         clusters.sort_by(|a, b| a.id.cmp(&b.id));
         return Ok(clusters);
     }
-    let mut clusters: Vec<Cluster> = Vec::new();
-    for name in &rotate.targets {
-        let cluster = management.cluster(name).await?;
-        if clusters.iter().all(|known| known.id != cluster.id) {
-            clusters.push(cluster);
-        }
-    }
-    Ok(clusters)
+    management.clusters(&rotate.targets, unknown).await
 }
 
 /// One cluster, and its connections.
@@ -236,7 +233,12 @@ impl Command<'_> {
     }
 
     /// Rotates several. Those that cannot be reached fail, and no other one is started after a failure.
-    async fn on_several(&self, opened: &[Opened], flags: SeveralFlags) -> Result<ExitCode, Error> {
+    async fn on_several(
+        &self,
+        opened: &[Opened],
+        flags: SeveralFlags,
+        unknown: &Failures<'_>,
+    ) -> Result<ExitCode, Error> {
         let ui = &self.context.ui;
         let controllers: Vec<_> = opened.iter().map(|each| (each, self.controller(each))).collect();
         let mut all = Vec::new();
@@ -250,9 +252,8 @@ impl Command<'_> {
             |each: &Each<'_, CrtController<'_>>| self.results.print_one(each.target, &each.result, each.ended.is_ok());
         let parallelism = flags.parallelism(true);
         Box::pin(several::run(ui, &mut all, parallelism, self.common.run.yes, print)).await?;
-        let end = several::exit(&all);
-        self.results
-            .print(&all.into_iter().map(|each| each.result).collect::<Vec<_>>());
+        let (results, end) = several::end(all, unknown);
+        self.results.print(&results);
         end
     }
 

@@ -6,6 +6,7 @@ mod group;
 
 use std::collections::BTreeMap;
 
+use cli::Failures;
 use cli::rotation::leases::LeasedRotations;
 use client::connection::Server;
 use client::error::Error;
@@ -48,10 +49,15 @@ enum Reading {
 }
 
 impl Source {
-    pub(crate) async fn open(management: &Management, named: &[String], selector: Option<&str>) -> Result<Self, Error> {
+    pub(crate) async fn open(
+        management: &Management,
+        named: &[String],
+        selector: Option<&str>,
+        unknown: &mut Failures<'_>,
+    ) -> Result<Self, Error> {
         let server = management.server.clone();
         let (clusters, rotations) = futures::future::join(
-            clusters(management, named, selector),
+            clusters(management, named, selector, unknown),
             LeasedRotations::read(&server, None, MANAGEMENT),
         )
         .await;
@@ -187,6 +193,7 @@ async fn clusters(
     management: &Management,
     named: &[String],
     selector: Option<&str>,
+    unknown: &mut Failures<'_>,
 ) -> Result<Option<Vec<Cluster>>, Error> {
     if named.is_empty() {
         return match cluster::list(&management.server.client, selector).await {
@@ -195,12 +202,5 @@ async fn clusters(
             other => other.map(Some).map_err(|error| error.on(MANAGEMENT)),
         };
     }
-    let mut clusters: Vec<Cluster> = Vec::with_capacity(named.len());
-    for name in named {
-        let cluster = management.cluster(name).await?;
-        if clusters.iter().all(|known| known.id != cluster.id) {
-            clusters.push(cluster);
-        }
-    }
-    Ok(Some(clusters))
+    management.clusters(named, unknown).await.map(Some)
 }

@@ -3,7 +3,8 @@
 mod adopt;
 mod interrupted;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use test_cluster::User;
 
@@ -95,6 +96,57 @@ async fn add_dry_run_issues_no_token() -> Result<()> {
     assert!(plan.stdout.contains("would be created"), "{plan}");
     assert!(fixture.valid_tokens().await?.is_empty());
     assert!(fixture.secret().await.is_err());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn add_requests_no_token_for_a_namespace_that_does_not_exist() -> Result<()> {
+    let fixture = Fixture::begin("nantes").await?;
+    // No other test calls Rancher with this token.
+    let owner = User {
+        groups: User::admin().groups,
+        ..user(&format!("nowhere{}", fixture.id().trim_start_matches("c-")))
+    };
+    let shell = fixture.shell_of(&owner).await?;
+    let nowhere = ["add", fixture.id(), "--rancher-context", "rancher"];
+    let nowhere = [&nowhere[..], &["--context", "management", "--namespace", "nowhere"]].concat();
+    let refused = shell.argocd_rancher(nowhere).run().await?.expect(1)?;
+    ensure!(
+        refused
+            .stderr
+            .contains("namespace nowhere not found in the cluster of Argo CD")
+            && refused.stderr.contains("--namespace"),
+        "{refused}"
+    );
+    let name = owner.token.split(':').next().unwrap_or_default();
+    let requested = || {
+        let calls = fixture.base.rancher.calls_with(&[name], Timestamp::UNIX_EPOCH)?;
+        ensure!(!calls.is_empty(), "the log has no call with {name}");
+        Ok(calls
+            .iter()
+            .filter(|call| call.method == "POST" && call.path.starts_with("/v3/tokens"))
+            .count())
+    };
+    ensure!(requested()? == 0, "a token was requested:\n{refused}");
+    fixture.run_at(&shell, &["add", fixture.id()]).run().await?.expect(0)?;
+    ensure!(requested()? == 1, "the log does not show the request for a token");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn add_continues_after_an_unknown_cluster() -> Result<()> {
+    let fixture = Fixture::begin("rouen").await?;
+    let added = fixture
+        .run(&["add", "no-such-cluster", fixture.id()])
+        .run()
+        .await?
+        .expect(1)?;
+    ensure!(
+        added.stdout.contains(&format!("created for cluster {}", fixture.id()))
+            && added.stderr.contains("cluster \"no-such-cluster\" not found")
+            && added.stderr.contains("1 of 2 clusters were not added"),
+        "{added}"
+    );
     Ok(())
 }
 

@@ -151,11 +151,21 @@ impl Fixture {
         Ok(serde_json::from_str(&output.stdout)?)
     }
 
+    pub(crate) async fn leases(&self) -> Result<Api<Lease>> {
+        Ok(Api::namespaced(self.base.management.client().await?, &self.namespace))
+    }
+
+    /// The names of the Leases in Argo CD's namespace.
+    pub(crate) async fn lease_names(&self) -> Result<Vec<String>> {
+        let leases = self.leases().await?.list(&ListParams::default()).await?;
+        Ok(leases.into_iter().filter_map(|lease| lease.metadata.name).collect())
+    }
+
     /// Waits until the journal of a rotation in progress has reached a phase.
     pub(crate) async fn reaches(&self, phase: &str) -> Result<()> {
         const JOURNAL: &str = "kubectl-rotation.github.io/journal";
         let name = self.cluster_secret().await?.metadata.name.context("no name")?;
-        let leases: Api<Lease> = Api::namespaced(self.base.management.client().await?, &self.namespace);
+        let leases = self.leases().await?;
         e2e::until(&format!("phase {phase}"), async || {
             let annotations = leases
                 .get_opt(&name)

@@ -1,8 +1,7 @@
 //! No output, at any verbosity, shows a token.
 
 use anyhow::Result;
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Api, ListParams};
+use kube::api::ListParams;
 
 use crate::fixture::{Fixture, token};
 
@@ -21,7 +20,7 @@ async fn no_command_prints_a_token() -> Result<()> {
     ] {
         output += &fixture.run(args).run().await?.expect(0)?.to_string();
     }
-    let leases: Api<Lease> = Api::namespaced(fixture.base.management.client().await?, &fixture.namespace);
+    let leases = fixture.leases().await?;
     let value = token(&fixture.secret().await?)?;
     output += &serde_json::to_string(&leases.list(&ListParams::default()).await?.items)?;
     for args in [

@@ -58,6 +58,10 @@ async fn a_rotation_whose_secret_was_deleted_is_listed_and_ended() -> Result<()>
         fixture.secrets.list(&ListParams::default()).await?.items.is_empty(),
         "a Secret is left"
     );
+    ensure!(
+        revoked.stdout.contains(&format!("lease/{name} deleted")) && fixture.lease_names().await?.is_empty(),
+        "{revoked}"
+    );
     let listed = fixture.run(&["list"]).run().await?.expect(0)?;
     ensure!(!listed.stderr.contains("Warning:"), "{listed}");
     fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;

@@ -10,8 +10,6 @@ use anyhow::{Context as _, Result, ensure};
 use client::secret::Fingerprint;
 use e2e::{Invocation, RancherFixture, mask_output};
 use insta::assert_snapshot;
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
 use kube::api::ListParams;
 use rustix::process::Signal;
 use serde_json::json;
@@ -229,7 +227,7 @@ async fn closed_output_stops_no_rotation_and_leaves_no_lock() -> Result<()> {
         after.len() == 2 && after.iter().all(|token| !before.contains(token)),
         "not all were rotated"
     );
-    let leases: Api<Lease> = Api::namespaced(fixture.base.management.client().await?, &fixture.namespace);
+    let leases = fixture.leases().await?;
     for lease in leases.list(&ListParams::default()).await? {
         let holder = lease.spec.and_then(|spec| spec.holder_identity);
         ensure!(
@@ -328,6 +326,27 @@ async fn rotate_continues_after_a_cluster_that_cannot_be_rotated() -> Result<()>
     ensure!(ended.stderr.contains("1 of 2 rotations did not succeed"), "{ended}");
     ensure!(ended.stderr.contains("--force=offline"), "{ended}");
     rancher.online(&second).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_continues_after_an_unknown_cluster() -> Result<()> {
+    let fixture = Fixture::begin("brekstad").await?;
+    fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    let old = token(&fixture.secret().await?)?;
+    let args = ["rotate", "nowhere", fixture.id(), "--grace", "0s", "--jitter", "0s"];
+    let args = [&args[..], &["--yes", "-o", "json"]].concat();
+    let ended = fixture.run(&args).run().await?.expect(1)?;
+    fixture.is_rotated(&old).await?;
+    let results: serde_json::Value = serde_json::from_str(&ended.stdout)?;
+    let outcomes = [0, 1].map(|at| results["items"][at]["outcome"].as_str().unwrap_or_default());
+    ensure!(outcomes == ["rotated", "failed"], "{ended}");
+    ensure!(results["items"][1]["metadata"]["name"] == "nowhere", "{ended}");
+    ensure!(
+        ended.stderr.contains("cluster \"nowhere\" not found")
+            && ended.stderr.contains("1 of 2 rotations did not succeed"),
+        "{ended}"
+    );
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,6 +40,25 @@ async fn verify_succeeds_without_access_to_rancher() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn verify_continues_after_an_unknown_cluster() -> Result<()> {
+    let fixture = Fixture::begin("wels").await?;
+    fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;
+    let seen = fixture
+        .bare(&["verify", "nowhere", fixture.id()])
+        .run()
+        .await?
+        .expect(1)?;
+    ensure!(
+        seen.stdout
+            .contains(&format!("proven: Argo CD can use cluster {}", fixture.id()))
+            && seen.stderr.contains("cluster \"nowhere\" not found")
+            && seen.stderr.contains("1 of 2 clusters were not verified"),
+        "{seen}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn verify_names_a_disconnected_agent_and_a_disabled_token() -> Result<()> {
     let fixture = Fixture::begin("linz").await?;
     fixture.run(&["add", fixture.id()]).run().await?.expect(0)?;

@@ -3,9 +3,11 @@
 use anyhow::{Result, ensure};
 use e2e::until;
 use expectrl::Expect as _;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, PostParams};
-use serde_json::json;
+use rstest::rstest;
+use serde_json::{Value, json};
 
 use crate::cluster::{self, Raw, bare, by_kubeadm, is_accepted_at, shell};
 use crate::rotation_fixture::separate_cluster;
@@ -105,7 +107,38 @@ async fn revoke_continues_after_a_missing_token() -> Result<()> {
     let args = ["revoke", "zzzzzz", &token.id, "--yes"];
     let outcome = shell.bootstrap_token(args).run().await?.expect(1)?;
     ensure!(outcome.stdout == format!("token {} revoked\n", token.id), "{outcome}");
-    ensure!(outcome.stderr.contains("bootstrap token zzzzzz not found"), "{outcome}");
+    ensure!(
+        outcome.stderr.contains("bootstrap token zzzzzz not found")
+            && outcome.stderr.contains("1 of 2 bootstrap tokens were not revoked"),
+        "{outcome}"
+    );
+    Ok(())
+}
+
+/// A rotation that was rolled back leaves a Lease with its result.
+#[rstest]
+#[case::of_a_rotation_that_has_ended(json!({ "kubectl-rotation.github.io/last-result": "rolled back" }), false)]
+#[case::of_a_rotation_in_progress(json!({ "kubectl-rotation.github.io/journal": "{}" }), true)]
+#[tokio::test(flavor = "multi_thread")]
+async fn revoke_deletes_the_lease_of_the_token(#[case] annotations: Value, #[case] stays: bool) -> Result<()> {
+    let plane = bare().await?;
+    let shell = shell(plane).await?;
+    let token = cluster::create(&shell, &[]).await?;
+    let leases: Api<Lease> = Api::namespaced(plane.client().await?, "kube-system");
+    let name = format!("bootstrap-token-{}", token.id);
+    let lease: Lease = serde_json::from_value(json!({ "metadata": {
+        "name": name, "annotations": annotations, "labels": { "kubectl-rotation.github.io/kind": "bootstrap-token" },
+    }}))?;
+    leases.create(&PostParams::default(), &lease).await?;
+    let dry_run = ["revoke", &token.id, "--dry-run=server"];
+    shell.bootstrap_token(dry_run).run().await?.expect(0)?;
+    ensure!(
+        leases.get_opt(&name).await?.is_some(),
+        "a dry run has deleted the Lease"
+    );
+    let revoke = ["revoke", &token.id, "--yes"];
+    let revoked = shell.bootstrap_token(revoke).run().await?.expect(0)?;
+    ensure!(leases.get_opt(&name).await?.is_some() == stays, "{revoked}");
     Ok(())
 }
 

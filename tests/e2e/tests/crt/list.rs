@@ -247,6 +247,17 @@ async fn list_selects_clusters_by_label_and_id() -> Result<()> {
     error: cluster "c-none" not found
     ----- exit status: 1 -----
     "#);
+    let rest = fixture
+        .shell
+        .crt(["list", "c-none", id, "-o", "name"])
+        .run()
+        .await?
+        .expect(1)?;
+    assert_eq!(rest.stdout.lines().count(), 2, "{rest}");
+    assert!(
+        rest.stderr.contains("cluster \"c-none\" not found") && rest.stderr.contains("1 of 2 clusters were not listed"),
+        "{rest}"
+    );
     assert_snapshot!(crt(&fixture, &["list", id, "-l", "a=b"]).await?, @r"
     $ kubectl-crt list c-id123 -l a=b
     ----- stderr -----

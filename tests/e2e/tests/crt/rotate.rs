@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::{RancherFixture, Shell};
 use rstest::rstest;
 use serde_json::{Value, json};
-use test_cluster::{Request, TokenStorage};
+use test_cluster::{Registration, Request, TokenStorage};
 
 use crate::state::{self, Scope, State};
 use crate::writes::{essence, is_lease};
@@ -63,6 +63,28 @@ async fn rotate_only_agent_changes_only_the_agents_token(#[case] storage: TokenS
         last.starts_with("Not rotated in cluster ")
             && last.contains(": registration token default-token (Rancher still accepts "),
         "{last}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_continues_after_a_name_that_is_unknown_or_ambiguous() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "quito").await?;
+    let twins = Registration::imported("guayaquil").quick();
+    tokio::try_join!(fixture.rancher.register_as(&twins), fixture.rancher.register_as(&twins))?;
+    let start = State::of(&fixture).await?;
+    let rotate = ["rotate", "no-such-cluster", "guayaquil", &fixture.cluster.id];
+    let flags = ["--yes", "--settle", "1s", "--jitter", "0s", "-o", "json"];
+    let ended = fixture.shell.crt(rotate.iter().chain(&flags)).run().await?.expect(1)?;
+    state::rotated(&fixture, &start, Scope::All).await?;
+    let document: Value = serde_json::from_str(&ended.stdout)?;
+    let outcomes = [0, 1, 2].map(|at| document["items"][at]["outcome"].as_str().unwrap_or_default());
+    ensure!(outcomes == ["rotated", "failed", "failed"], "{ended}");
+    ensure!(
+        ended.stderr.contains("cluster \"no-such-cluster\" not found")
+            && ended.stderr.contains("2 clusters have the name \"guayaquil\"")
+            && ended.stderr.contains("2 of 3 rotations did not succeed"),
+        "{ended}"
     );
     Ok(())
 }

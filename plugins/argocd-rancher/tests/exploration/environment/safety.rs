@@ -81,8 +81,13 @@ impl Model {
         if direction.is_some_and(|direction| direction != Direction::Forward) {
             return Some("the old token was revoked in a rollback");
         }
-        new.is_none()
-            .then_some("the old token was revoked before a new one replaced it")
+        let Some(new) = new else {
+            return Some("the old token was revoked before a new one replaced it");
+        };
+        // Another writer may change the cluster Secret at any time.
+        let backup = world.seen.backup.as_ref().and_then(|backup| backup.new.as_ref());
+        (backup.map(|token| token.value) != Some(new))
+            .then_some("the old token was revoked while the new one was stored in the cluster Secret only")
     }
 
     pub(super) fn ended_wrong(&self, world: &World) -> Option<String> {

@@ -5,9 +5,9 @@
 
 mod probing;
 
-use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::output::{ListKind, ListPrinter, OutputFlags, Printable};
+use cli::{ExitCode, Failures};
 use client::error::Error;
 use futures::stream::{self, StreamExt as _};
 use k8s_openapi::jiff::Timestamp;
@@ -86,7 +86,8 @@ async fn print<T: Printable + From<Row>>(
     } else {
         None
     };
-    let mut source = Source::open(&management, &list.targets, list.selector.as_deref()).await?;
+    let mut unknown = Failures::of(ui, "clusters", list.targets.len());
+    let mut source = Source::open(&management, &list.targets, list.selector.as_deref(), &mut unknown).await?;
     if source.rotations_unknown() {
         ui.warn("no permission to list Leases: rotations in progress and LAST ROTATED are unknown");
     }
@@ -108,6 +109,7 @@ async fn print<T: Printable + From<Row>>(
         printer.flush()?;
     }
     printer.finish()?;
+    unknown.end("listed")?;
     Ok(ExitCode::Done)
 }
 

@@ -48,6 +48,21 @@ async fn add_revokes_the_token_when_the_secret_is_rejected() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn add_issues_no_token_when_the_dry_run_of_the_secret_is_rejected() -> Result<()> {
+    let fixture = Fixture::begin("tours").await?;
+    let (proxy, shell) = fixture.base.behind_management_proxy().await?;
+    let fault = Fault::Answer {
+        status: 403,
+        retry_after: None,
+    };
+    proxy.plan(On::request().method(http::Method::POST).path("*/secrets"), fault);
+    let refused = fixture.run_at(&shell, &["add", fixture.id()]).run().await?.expect(1)?;
+    assert!(!refused.stderr.contains("issued token"), "{refused}");
+    assert!(fixture.valid_tokens().await?.is_empty() && fixture.secret().await.is_err());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn interrupted_add_revokes_its_token() -> Result<()> {
     let fixture = Fixture::begin("arles").await?;
     // The check through the cluster's proxy takes a while.

@@ -1,8 +1,6 @@
 //! Other writers and owners of the cluster Secret, and forged journals.
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use test_cluster::AnotherWriter;
@@ -22,7 +20,7 @@ async fn rotate_with_a_forged_journal_revokes_no_other_token() -> Result<()> {
     let (old, _) = interrupted_in_grace(&fixture).await?;
     let (victim, _) = issue_token(&fixture, "unrelated", None).await?;
     let name = name_of_secret(&fixture).await?;
-    let leases: Api<Lease> = Api::namespaced(fixture.base.management.client().await?, &fixture.namespace);
+    let leases = fixture.leases().await?;
     let key = "kubectl-rotation.github.io/journal";
     let lease = leases.get(&name).await?;
     let text = lease.metadata.annotations.and_then(|mut all| all.remove(key));
