@@ -209,10 +209,20 @@ async fn rotate_refuses_an_address_change_that_is_not_pushed_yet() -> Result<()>
     Ok(())
 }
 
-/// Storage `secret`: a shell and a rotation that is stopped before it points the agent at the new token.
+/// A shell and a rotation that is stopped before it points the agent at the new token.
 async fn stopped_in_place(fixture: &RancherFixture, args: &[&str]) -> Result<(Running, FaultProxy, Planned)> {
+    stopped_at(fixture, args, "*/deployments/*", Moment::Before).await
+}
+
+/// The same, stopped before or after its first write of this path.
+async fn stopped_at(
+    fixture: &RancherFixture,
+    args: &[&str],
+    path: &str,
+    moment: Moment,
+) -> Result<(Running, FaultProxy, Planned)> {
     let (proxy, shell) = fixture.behind_proxy().await?;
-    let held = proxy.plan(On::write().path("*/deployments/*"), Fault::Stop(Moment::Before));
+    let held = proxy.plan(On::write().path(path), Fault::Stop(moment));
     let rotate = ["rotate", &fixture.cluster.id, "--yes", "--settle", "1s", "-o", "json"];
     let run = shell.crt(rotate.iter().chain(args)).start().await?;
     proxy.victim(run.pid()?);
@@ -280,9 +290,11 @@ async fn rotate_finishes_when_rancher_rotates_another_token(#[case] args: &[&str
 async fn rotate_deletes_the_secret_of_a_value_that_was_replaced(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "olhao").await?;
     let start = State::of(&fixture).await?;
-    let (run, _proxy, held) = stopped_in_place(&fixture, &[]).await?;
-    let created = State::of(&fixture).await?.credentials.len();
-    ensure!(created == 2, "{created} Secrets of the agent");
+    let (run, _proxy, held) = stopped_at(&fixture, &[], "*/namespaces/cattle-system/secrets*", Moment::After).await?;
+    until("the Secret with the new token", async || {
+        Ok((State::of(&fixture).await?.credentials.len() == 2).then_some(()))
+    })
+    .await?;
     let value = "x7k2p".repeat(10);
     replace_system(&fixture, &value).await?;
     held.release();
@@ -295,6 +307,34 @@ async fn rotate_deletes_the_secret_of_a_value_that_was_replaced(#[case] storage:
         !now.report.accepted.iter().any(|token| token == start.named()),
         "{now:#?}\n{outcome}"
     );
+    Ok(())
+}
+
+/// The new value is replaced after the agent was pointed at it: it is set again, and no agent is ever without a valid token.
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_sets_the_new_value_again_when_the_agent_has_it(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = RancherFixture::begin(storage, "aljezur").await?;
+    let start = State::of(&fixture).await?;
+    let (run, _proxy, held) = stopped_at(&fixture, &[], "*/deployments/*", Moment::After).await?;
+    let placed = State::of(&fixture).await?.named().to_owned();
+    ensure!(placed != start.named(), "the agent is not pointed at a new token");
+    let value = "x7k2p".repeat(10);
+    replace_system(&fixture, &value).await?;
+    held.release();
+    run.signal(Signal::CONT)?;
+    let outcome = run.finish().await?.expect(0)?;
+    let now = State::of(&fixture).await?;
+    ensure!(now.named() == placed, "{now:#?}\n{outcome}");
+    ensure!(now.report.without.valid_token.is_empty(), "{now:#?}\n{outcome}");
+    for revoked in [start.named(), &state::fingerprint(&value)] {
+        ensure!(
+            !now.report.accepted.iter().any(|token| token == revoked),
+            "{now:#?}\n{outcome}"
+        );
+    }
     Ok(())
 }
 
