@@ -3,7 +3,7 @@
 
 use client::error::NO_STATUS;
 use client::redact;
-use client::request::{Error as RequestError, Verb};
+use client::request::{Error as RequestError, Verb, at_most};
 use http::{Method, Request, header};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
@@ -113,13 +113,15 @@ pub(super) async fn list<T: DeserializeOwned>(
     path: &str,
 ) -> Result<Vec<T>> {
     #[derive(Deserialize)]
+    #[serde(bound(deserialize = "T: Deserialize<'de>"))]
     struct Collection<T> {
-        data: Option<Vec<T>>,
+        #[serde(default, deserialize_with = "at_most")]
+        data: Vec<T>,
     }
     let joint = if path.contains('?') { '&' } else { '?' };
     let path = format!("{path}{joint}limit=-1");
     let collection: Collection<T> = send(client, operation, Method::GET, &path, None).await?;
-    Ok(collection.data.unwrap_or_default())
+    Ok(collection.data)
 }
 
 /// `None` for "not found".
