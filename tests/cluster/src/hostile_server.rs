@@ -39,6 +39,10 @@ pub enum Hostility {
     ManyFields,
     /// An error that is short enough, with small maps.
     ManyMapsInError,
+    /// As many small maps as a client accepts.
+    FullOfMaps,
+    /// As many empty fields as a client accepts.
+    FullOfFields,
     /// Millions of brackets, each within the other.
     Nested,
     /// A list of which every page names another one.
@@ -77,14 +81,10 @@ impl Hostility {
         let is_later_page = request.uri.query().is_some_and(|query| query.contains("continue="));
         let response = Response::builder();
         Ok(match self {
-            Self::ManyMaps => {
-                let map = r#"{"metadata":{"labels":{"":""},"annotations":{"":""}}},"#;
-                response.body(once(filled(LIST_BEGINS, map, "{}]}", 4 << 20)))?
-            }
-            Self::ManyFields => {
-                let begin = r#"{"kind":"List","apiVersion":"v1","metadata":{"ownerReferences":[{}],"managedFields":["#;
-                response.body(once(filled(begin, "{},", r#"{}]},"items":[]}"#, 4 << 20)))?
-            }
+            Self::ManyMaps => response.body(once(filled(LIST_BEGINS, SMALL_MAPS, "{}]}", 4 << 20)))?,
+            Self::ManyFields => response.body(once(filled(FIELDS_BEGIN, "{},", FIELDS_END, 4 << 20)))?,
+            Self::FullOfMaps => response.body(once(full(LIST_BEGINS, SMALL_MAPS, "{}]}")))?,
+            Self::FullOfFields => response.body(once(full(FIELDS_BEGIN, "{},", FIELDS_END)))?,
             Self::ManyMapsInError => {
                 let begin = r#"{"kind":"Status","status":"Failure","reason":"Forbidden","details":["#;
                 let response = response.status(403);
@@ -149,6 +149,9 @@ const LOGIN_PAGE: &str = "HTTP/1.0 200 OK\r\nContent-Type: text/html\r\nSet-Cook
 
 type Body = BoxStream<'static, Bytes>;
 
+const SMALL_MAPS: &str = r#"{"metadata":{"labels":{"":""},"annotations":{"":""}}},"#;
+const FIELDS_BEGIN: &str = r#"{"kind":"List","apiVersion":"v1","metadata":{"ownerReferences":[{}],"managedFields":["#;
+const FIELDS_END: &str = r#"{}]},"items":[]}"#;
 const LIST_BEGINS: &str = r#"{"kind":"List","apiVersion":"v1","metadata":{},"items":["#;
 static EMPTY_OBJECTS: [u8; 3 << 14] = {
     let mut objects = [0; 3 << 14];
@@ -168,6 +171,14 @@ fn once(body: impl Into<Bytes>) -> Body {
 fn filled(begin: &str, unit: &str, end: &str, length: usize) -> String {
     let count = (length - begin.len() - end.len()) / unit.len();
     [begin, &unit.repeat(count), end].concat()
+}
+
+/// An object with just fewer than 100,000 JSON tokens and 4 MiB, with `unit` again and again.
+fn full(begin: &str, unit: &str, end: &str) -> String {
+    let tokens = unit.matches(['{', '[', ',', ':']).count();
+    let object = [begin, &unit.repeat(99_900 / tokens), end].concat();
+    let padding = "x".repeat((4 << 20) - object.len() - 100);
+    object.replacen('{', &format!(r#"{{"padding":"{padding}","#), 1)
 }
 
 /// A page of a list without objects, and the continue token of the next one.

@@ -25,9 +25,9 @@ pub(super) struct Limit {
     tokens: usize,
 }
 
-/// The most tokens that are parsed into objects. Objects with maps take up to 130 bytes for each, so 20 MiB together.
-/// The largest objects that etcd accepts, Applications with thousands of resources, have fewer.
-const TOKENS: usize = 150_000;
+/// The most tokens that are parsed into objects. Objects with maps take up to 130 bytes for each, so 13 MiB together. An
+/// Application of Argo CD with 6,000 resources has fewer.
+const TOKENS: usize = 100_000;
 
 /// The largest object, and the longest event of a watch. etcd accepts 1.5 MiB, and JSON is larger than what it stores.
 const OBJECT: Limit = Limit {

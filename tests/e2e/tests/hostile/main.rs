@@ -27,8 +27,10 @@ const MOST_KIB: u64 = 64 << 10;
 /// How many commands run side by side. Most of them wait.
 const AT_ONCE: usize = 6;
 /// There a command may find what it asks for.
-const PLAUSIBLE: [Hostility; 5] = [
+const PLAUSIBLE: [Hostility; 7] = [
     Hostility::EvilNames,
+    Hostility::FullOfMaps,
+    Hostility::FullOfFields,
     Hostility::EndlessPages,
     Hostility::SamePage,
     Hostility::ExpiredPages,
@@ -120,6 +122,8 @@ fn harmless(output: &Output) -> Result<String> {
 #[case::many_maps(Hostility::ManyMaps)]
 #[case::many_fields(Hostility::ManyFields)]
 #[case::many_maps_in_error(Hostility::ManyMapsInError)]
+#[case::full_of_maps(Hostility::FullOfMaps)]
+#[case::full_of_fields(Hostility::FullOfFields)]
 #[case::nested(Hostility::Nested)]
 #[case::endless_pages(Hostility::EndlessPages)]
 #[case::same_page(Hostility::SamePage)]
@@ -165,7 +169,7 @@ async fn every_command_survives(#[case] hostility: Hostility) -> Result<()> {
 }
 
 #[rstest]
-#[case::many_maps(Hostility::ManyMaps, "the response of the server has more than 150000 JSON tokens")]
+#[case::many_maps(Hostility::ManyMaps, "the response of the server has more than 100000 JSON tokens")]
 #[case::endless_pages(
     Hostility::EndlessPages,
     "the list of the server does not end: it has more than 1000 pages"
@@ -193,6 +197,8 @@ async fn an_error_says_what_is_wrong_with_the_list(#[case] hostility: Hostility,
 #[case::many_maps(Hostility::ManyMaps)]
 #[case::many_fields(Hostility::ManyFields)]
 #[case::many_maps_in_error(Hostility::ManyMapsInError)]
+#[case::full_of_maps(Hostility::FullOfMaps)]
+#[case::full_of_fields(Hostility::FullOfFields)]
 #[case::nested(Hostility::Nested)]
 #[case::huge_headers(Hostility::HugeHeaders)]
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +209,8 @@ async fn no_command_fills_the_memory(#[case] hostility: Hostility) -> Result<()>
         let measured = victim.run(built("cost")?, &[&[program], words].concat(), "").await?;
         let cost: Value = serde_json::from_slice(&measured.stdout)?;
         let peak = cost["peak_kib"].as_u64().context("no peak")?;
-        ensure!(cost["code"] != 0 && peak < MOST_KIB, "{cost}");
+        let failed = cost["code"] != 0;
+        ensure!((failed || PLAUSIBLE.contains(&hostility)) && peak < MOST_KIB, "{cost}");
         Ok(())
     })
     .await

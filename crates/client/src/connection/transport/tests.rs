@@ -211,7 +211,7 @@ async fn a_body_that_would_grow_when_it_is_parsed_is_refused() {
     let server = fake.simple().connect().unwrap();
     assert_eq!(
         get(&server).await.unwrap_err().to_string(),
-        "error: the response of the server has more than 150000 JSON tokens"
+        "error: the response of the server has more than 100000 JSON tokens"
     );
     get(&server).await.unwrap();
 }
