@@ -39,9 +39,9 @@ pub enum Hostility {
     ManyFields,
     /// An error that is short enough, with small maps.
     ManyMapsInError,
-    /// As many small maps as a client accepts.
+    /// As many objects of small maps as a client accepts: 5000 in a page.
     FullOfMaps,
-    /// As many empty fields as a client accepts.
+    /// As many empty fields as a client accepts: 100,000 JSON tokens.
     FullOfFields,
     /// Millions of brackets, each within the other.
     Nested,
@@ -83,8 +83,8 @@ impl Hostility {
         Ok(match self {
             Self::ManyMaps => response.body(once(filled(LIST_BEGINS, SMALL_MAPS, "{}]}", 4 << 20)))?,
             Self::ManyFields => response.body(once(filled(FIELDS_BEGIN, "{},", FIELDS_END, 4 << 20)))?,
-            Self::FullOfMaps => response.body(once(full(LIST_BEGINS, SMALL_MAPS, "{}]}")))?,
-            Self::FullOfFields => response.body(once(full(FIELDS_BEGIN, "{},", FIELDS_END)))?,
+            Self::FullOfMaps => response.body(once(full(LIST_BEGINS, &SMALL_MAPS.repeat(4900), "{}]}")))?,
+            Self::FullOfFields => response.body(once(full(FIELDS_BEGIN, &"{},".repeat(49_000), FIELDS_END)))?,
             Self::ManyMapsInError => {
                 let begin = r#"{"kind":"Status","status":"Failure","reason":"Forbidden","details":["#;
                 let response = response.status(403);
@@ -173,10 +173,9 @@ fn filled(begin: &str, unit: &str, end: &str, length: usize) -> String {
     [begin, &unit.repeat(count), end].concat()
 }
 
-/// An object with just fewer than 100,000 JSON tokens and 4 MiB, with `unit` again and again.
-fn full(begin: &str, unit: &str, end: &str) -> String {
-    let tokens = unit.matches(['{', '[', ',', ':']).count();
-    let object = [begin, &unit.repeat(99_900 / tokens), end].concat();
+/// An object with a long field, so that it has just fewer than 4 MiB.
+fn full(begin: &str, middle: &str, end: &str) -> String {
+    let object = [begin, middle, end].concat();
     let padding = "x".repeat((4 << 20) - object.len() - 100);
     object.replacen('{', &format!(r#"{{"padding":"{padding}","#), 1)
 }

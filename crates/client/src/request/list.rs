@@ -22,8 +22,8 @@ const MOST_OBJECTS: usize = 250_000;
 /// How often a list starts again after its continue token has expired.
 const MOST_RESTARTS: usize = 3;
 /// The most objects of a page that are read. A server that does not know pages sends all at once; one that sends
-/// millions of empty objects would fill the memory.
-const MOST: usize = 20_000;
+/// thousands of empty objects would fill the memory, above all where a command reads several lists at once.
+const MOST: usize = 5000;
 
 /// An object as it is parsed in a list.
 pub trait Item: DeserializeOwned {
@@ -103,7 +103,7 @@ impl Continue {
 struct RawList<T> {
     #[serde(default)]
     metadata: RawListMeta,
-    #[serde(default, deserialize_with = "at_most")]
+    #[serde(default, deserialize_with = "at_most::<MOST, _, _>")]
     items: Vec<T>,
 }
 
@@ -113,14 +113,16 @@ struct RawListMeta {
     next: Option<String>,
 }
 
-/// Reads at most [`MOST`] objects of a list, for `deserialize_with`. `null` is none.
-pub fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    struct AtMost<T>(PhantomData<T>);
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for AtMost<T> {
+/// Reads at most `N` objects of a list, for `deserialize_with`. `null` is none.
+pub fn at_most<'de, const N: usize, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct AtMost<T, const N: usize>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for AtMost<T, N> {
         type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "at most {MOST} objects")
+            write!(f, "at most {N} objects")
         }
 
         fn visit_unit<E>(self) -> Result<Vec<T>, E> {
@@ -130,15 +132,15 @@ pub fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) 
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
             let mut items = Vec::new();
             while let Some(item) = list.next_element()? {
-                if items.len() == MOST {
-                    return Err(A::Error::invalid_length(MOST + 1, &self));
+                if items.len() == N {
+                    return Err(A::Error::invalid_length(N + 1, &self));
                 }
                 items.push(item);
             }
             Ok(items)
         }
     }
-    deserializer.deserialize_any(AtMost(PhantomData))
+    deserializer.deserialize_any(AtMost::<T, N>(PhantomData))
 }
 
 /// One page of at most 500 objects; the first one, or the one that begins at `from`.

@@ -14,6 +14,8 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
+/// The most objects of a collection, such as the tokens of one user.
+const MOST: usize = 20_000;
 /// How many characters of an unexpected response are kept.
 const LONGEST_MESSAGE: usize = 300;
 
@@ -115,7 +117,7 @@ pub(super) async fn list<T: DeserializeOwned>(
     #[derive(Deserialize)]
     #[serde(bound(deserialize = "T: Deserialize<'de>"))]
     struct Collection<T> {
-        #[serde(default, deserialize_with = "at_most")]
+        #[serde(default, deserialize_with = "at_most::<MOST, _, _>")]
         data: Vec<T>,
     }
     let joint = if path.contains('?') { '&' } else { '?' };
