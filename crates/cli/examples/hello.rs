@@ -68,7 +68,9 @@ impl Plugin for Hello {
         match self.verb {
             Verb::Greet { names } => {
                 tracing::debug!("greeting");
-                names.iter().for_each(|name| ui.out(format!("hello {name}")));
+                for name in names {
+                    ui.out(format!("hello {name}"));
+                }
             }
             Verb::Fail => return Err(Error::new(Kind::Pending, "stopped half-way").hint("run it again to continue")),
             Verb::Idle => {
