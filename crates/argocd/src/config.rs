@@ -8,7 +8,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::secret::Secret;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The fields in the order in which Argo CD writes them (`ClusterConfig` in `pkg/apis/application/v1alpha1/types.go` of
@@ -228,6 +228,9 @@ fn json(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// Argo CD knows ten. Millions of small fields would fill the memory.
+const MOST_FIELDS: usize = 100;
+
 /// The fields of an object in their order, each with its text.
 #[derive(Clone, Default)]
 struct Fields(Vec<(String, String)>);
@@ -292,12 +295,15 @@ impl<'de> Deserialize<'de> for Fields {
             type Value = Fields;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
+                write!(f, "an object with at most {MOST_FIELDS} fields")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
                 let mut fields = Vec::new();
                 while let Some((key, raw)) = map.next_entry::<String, Box<RawValue>>()? {
+                    if fields.len() == MOST_FIELDS {
+                        return Err(A::Error::invalid_length(MOST_FIELDS + 1, &self));
+                    }
                     fields.push((key, raw.get().to_owned()));
                 }
                 Ok(Fields(fields))

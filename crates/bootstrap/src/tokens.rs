@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::request::{self, Item, ListOptions, Merge, Metadata, Observed, SECRET, Write};
+use client::request::{self, Continue, Item, ListOptions, Merge, Metadata, Observed, SECRET, Write};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
@@ -28,8 +28,8 @@ fn of(title: &str) -> String {
 pub async fn page(
     client: &kube::Client,
     labels: Option<&str>,
-    from: Option<&str>,
-) -> Result<(Vec<TokenSecret>, Option<String>)> {
+    from: Option<&Continue>,
+) -> Result<(Vec<TokenSecret>, Option<Continue>)> {
     let wanted = ListOptions {
         namespace: Some(NAMESPACE),
         labels,

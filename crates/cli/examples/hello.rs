@@ -66,7 +66,12 @@ impl Plugin for Hello {
     async fn run(self, context: Context) -> Result<ExitCode, Error> {
         let ui = &context.ui;
         match self.verb {
-            Verb::Greet { names } => names.iter().for_each(|name| ui.out(format!("hello {name}"))),
+            Verb::Greet { names } => {
+                tracing::debug!("greeting");
+                for name in names {
+                    ui.out(format!("hello {name}"));
+                }
+            }
             Verb::Fail => return Err(Error::new(Kind::Pending, "stopped half-way").hint("run it again to continue")),
             Verb::Idle => {
                 ui.out("waiting");
@@ -144,6 +149,7 @@ impl Plugin for Hello {
     }
 
     async fn candidates(request: CompletionRequest, _: Context) -> Result<Vec<Candidate>, Error> {
+        tracing::debug!("reading the names");
         Ok(match (request.flag, request.verbs.as_slice()) {
             (None, [verb]) if verb == "greet" => vec![Candidate::new("world", "the usual one")],
             _ => Vec::new(),

@@ -252,6 +252,22 @@ fn the_second_signal_ends_at_once() {
     assert_eq!(ended(child).0, Some(130));
 }
 
+/// The pipe is open, and nobody writes to it.
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_command_that_waits_for_its_kubeconfig() {
+    let home = tempfile::tempdir().unwrap();
+    let pipe = home.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut command = hello();
+    command.arg("version").arg("--kubeconfig").arg(&pipe);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // Returns when the other end is opened.
+    let _writer = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    signal(&child, rustix::process::Signal::INT);
+    assert_eq!(ended(child), (Some(130), "error: interrupted\n".to_owned()));
+}
+
 #[test]
 fn without_a_terminal_confirmation_requires_yes() {
     assert_eq!(run(&["ask"]).status.code(), Some(1));

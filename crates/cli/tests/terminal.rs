@@ -10,12 +10,16 @@ use expectrl::session::OsSession;
 use expectrl::{ControlCode, Eof, Expect as _, Session};
 
 fn hello(verb: &str) -> OsSession {
+    hello_with(&[verb])
+}
+
+fn hello_with(arguments: &[&str]) -> OsSession {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
     path.pop();
     let mut command = Command::new(path.join("examples/hello"));
     command
-        .arg(verb)
+        .args(arguments)
         .env_clear()
         .env("HOME", "/nonexistent")
         .env("TERM", "xterm")
@@ -108,6 +112,16 @@ fn a_missing_target_is_selected_from_what_completion_offers() {
         text.contains("error: nothing was selected") && code == Some(1),
         "{text:?}"
     );
+}
+
+#[test]
+fn the_log_shows_how_a_selection_is_read() {
+    let mut session = hello_with(&["greet", "-v=4"]);
+    session.expect("DEBUG hello: reading the names").unwrap();
+    session.expect("the usual one").unwrap();
+    session.send(" \r").unwrap();
+    let (text, code) = rest(session);
+    assert!(text.contains("DEBUG hello: greeting") && code == Some(0), "{text:?}");
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use backon::{ExponentialBuilder, Retryable as _};
 use futures::stream::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
@@ -128,15 +127,8 @@ pub async fn missing(server: &Server, rights: &[Right]) -> Result<Vec<Right>, Er
         .map(|review| {
             let api = api.clone();
             async move {
-                let ask = || async {
-                    let answer = api.create(&PostParams::default(), &review).await;
-                    answer.doing("ask which rights are granted")
-                };
-                // A review creates nothing, so unlike any other POST it may be repeated.
-                let answer = ask
-                    .retry(ExponentialBuilder::default().with_max_times(2))
-                    .when(|error| error.kind.is_transient())
-                    .await?;
+                let answer = api.create(&PostParams::default(), &review).await;
+                let answer = answer.doing("ask which rights are granted")?;
                 Ok::<_, Error>(answer.status.is_some_and(|status| status.allowed))
             }
         })

@@ -78,7 +78,7 @@ pub struct Error {
     tried: Vec<String>,
     /// A retry cannot succeed.
     permanent: bool,
-    /// The response was longer than what is read.
+    /// The response was larger than what is read.
     too_long: bool,
 }
 
@@ -259,7 +259,19 @@ pub(crate) fn too_long(limit: usize) -> Error {
     error
 }
 
-/// Whether a request failed because of [`too_long`].
+/// A response that would fill the memory when it is parsed.
+pub(crate) fn too_many_tokens(limit: usize) -> Error {
+    let mut error = Error::failed(format!("the response of the server has more than {limit} JSON tokens"));
+    error.too_long = true;
+    error
+}
+
+/// A list that is given up.
+pub(crate) fn endless(why: impl fmt::Display) -> Error {
+    Error::failed(format!("the list of the server does not end: {why}"))
+}
+
+/// Whether a request failed because of [`too_long`] or [`too_many_tokens`].
 pub(crate) fn is_too_long(error: &kube::Error) -> bool {
     find::<Error>(error).is_some_and(|error| error.too_long)
 }

@@ -199,7 +199,7 @@ pub async fn list(client: &kube::Client, labels: Option<&str>) -> Result<Vec<Clu
             labels,
             ..ListOptions::default()
         };
-        let page = request::list_page::<RawCluster>(client, CLUSTER, &options, from.as_deref()).await?;
+        let page = request::list_page::<RawCluster>(client, CLUSTER, &options, from.as_ref()).await?;
         clusters.extend(
             page.items
                 .into_iter()

@@ -117,6 +117,14 @@ fn invalid_configs_are_rejected(#[case] text: &str, #[case] invalid: InvalidConf
 }
 
 #[test]
+fn a_config_with_too_many_fields_is_rejected() {
+    let fields: Vec<String> = (0..100).map(|nth| format!(r#""{nth}":0"#)).collect();
+    let config = |more: &str| ClusterConfig::parse(&Secret::new(format!("{{{}{more}}}", fields.join(","))));
+    assert!(config("").is_ok());
+    assert_eq!(config(r#","one more":0"#).unwrap_err(), InvalidConfig::NotJson);
+}
+
+#[test]
 fn debug_output_shows_no_value() {
     let config = ClusterConfig::bearing(&Secret::new(TOKEN), Some(PEM));
     assert_eq!(

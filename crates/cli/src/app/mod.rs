@@ -107,16 +107,19 @@ pub fn run<P: Plugin>() -> ProcessExit {
     if let Some(words) = completion::asked(&arguments) {
         return completion::answer::<P>(words);
     }
-    let matches = match parse::<P>(&arguments) {
-        Ok(matches) => matches,
+    let (matches, asked_on) = match parse::<P>(&arguments) {
+        Ok(matches) => (matches, None),
         Err(error) => {
             match choice::Choice::of(&error, command::<P>(), &arguments).and_then(|it| Some((it.ui()?, it))) {
                 None => return usage(&error),
-                Some((ui, choice)) => match choice.ask::<P>(&ui).map(|arguments| parse::<P>(&arguments)) {
-                    Ok(Ok(matches)) => matches,
-                    Ok(Err(error)) => return usage(&error),
-                    Err(error) => return finish(&ui, &Err(error)).into(),
-                },
+                Some((ui, choice)) => {
+                    report_to::<P>(&ui);
+                    match choice.ask::<P>(&ui).map(|arguments| parse::<P>(&arguments)) {
+                        Ok(Ok(matches)) => (matches, Some(ui)),
+                        Ok(Err(error)) => return usage(&error),
+                        Err(error) => return finish(&ui, &Err(error)).into(),
+                    }
+                }
             }
         }
     };
@@ -136,11 +139,19 @@ pub fn run<P: Plugin>() -> ProcessExit {
         Ok(plugin) => plugin,
         Err(error) => return usage(&error),
     };
-    let ui = Ui::of_process(&plugin.global().ui);
-    quiet_panics(&ui);
-    log::install(&ui, P::LOGGED);
+    let ui = asked_on.unwrap_or_else(|| {
+        let ui = Ui::of_process(&plugin.global().ui);
+        report_to::<P>(&ui);
+        ui
+    });
     let outcome = with_runtime(&ui, |context| plugin.run(context), P::NAME);
     finish(&ui, &outcome).into()
+}
+
+/// Sends panics and the log to this terminal.
+fn report_to<P: Plugin>(ui: &Ui) {
+    quiet_panics(ui);
+    log::install(ui, P::LOGGED);
 }
 
 /// Only a call for help pays for its layout.
@@ -175,11 +186,14 @@ fn usage(error: &clap::Error) -> ProcessExit {
 fn with_runtime<T, F, R>(ui: &Ui, work: F, name: &str) -> Result<T, Error>
 where
     F: FnOnce(Context) -> R,
-    R: Future<Output = Result<T, Error>>,
+    R: Future<Output = Result<T, Error>> + Send + 'static,
+    T: Send + 'static,
 {
     // rustls panics if several providers are linked and none is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        // One may be blocked, as in the read of a pipe. The other one receives the signals.
+        .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2)))
         .enable_all()
         .build()
         .map_err(|error| Error::from(error).doing("start the runtime"))?;

@@ -2,28 +2,55 @@
 //! ([`Ui::hold`]). Then the first signal requests an orderly end, and the second one ends the command at once.
 
 use std::future::Future;
+use std::time::Duration;
 
 use client::error::{Error, Kind};
+use tokio::task::JoinError;
+use tokio::time::timeout;
 
 use crate::ui::Ui;
 
+/// How long interrupted work that holds nothing may take to say what it has done, and then to restore the terminal.
+const FAREWELL: Duration = Duration::from_millis(100);
+
 /// Runs `work` until it ends or a signal ends it.
 ///
-/// Interrupted work ends with the exit code of the signal ([`Ui::by_signal`]).
-pub(super) async fn guarded<T>(ui: &Ui, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+/// It runs as a task of its own, so that a signal ends it even while it is blocked, as in the read of a pipe that nobody
+/// writes to. Interrupted work ends with the exit code of the signal ([`Ui::by_signal`]).
+pub(super) async fn guarded<T, R>(ui: &Ui, work: R) -> Result<T, Error>
+where
+    T: Send + 'static,
+    R: Future<Output = Result<T, Error>> + Send + 'static,
+{
     let mut signals = Signals::install().map_err(|error| Error::from(error).doing("listen for signals"))?;
-    tokio::pin!(work);
+    let mut work = tokio::spawn(work);
     let first = tokio::select! {
-        outcome = &mut work => return outcome,
+        outcome = &mut work => return ended(outcome),
         kind = signals.next() => kind,
     };
     ui.interrupt_by(first);
-    tokio::select! {
+    let released = async {
+        ui.released().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    let stopped = tokio::select! {
         biased;
-        outcome = &mut work => outcome.map_err(|error| ui.by_signal(error)),
-        () = ui.released() => Err(Error::new(first, "interrupted")),
-        second = signals.next() => Err(Error::new(second, "stopped at once by a second signal")),
-    }
+        outcome = &mut work => return ended(outcome).map_err(|error| ui.by_signal(error)),
+        () = released => Error::new(first, "interrupted"),
+        second = signals.next() => Error::new(second, "stopped at once by a second signal"),
+    };
+    work.abort();
+    // A blocked thread is left behind.
+    let _ = timeout(FAREWELL, work).await;
+    Err(stopped)
+}
+
+/// The outcome of a task, which was not aborted. A panic goes on.
+fn ended<T>(outcome: Result<Result<T, Error>, JoinError>) -> Result<T, Error> {
+    outcome.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_) => Err(Error::new(Kind::Interrupted, "interrupted")),
+    })
 }
 
 #[cfg(unix)]

@@ -4,11 +4,9 @@
 //! is acquired first, so that a holder is reported before the user reads a plan.
 
 use std::future::Future;
-use std::time::Duration;
 
 use crate::app::DryRun;
 use crate::ui::Ui;
-use backon::{ExponentialBuilder, Retryable as _};
 use client::access;
 use client::error::{Doing as _, Error, Kind};
 use engine::controller::{Controller, Failure, ObservedOf, PlanOf, RotationOf};
@@ -161,8 +159,7 @@ impl<C: Controller> Job<'_, C> {
     async fn read_lease(&self) -> Result<LeaseRecord, Error> {
         let lease = &self.target.lease;
         let lock = lease.lock::<RotationOf<C>>(self.controller.server());
-        let read = || async { lock.read().await.doing(format!("read {lease}")) };
-        read.retry(pauses()).when(may_pass).await
+        lock.read().await.doing(format!("read {lease}"))
     }
 
     async fn lock(&self) -> Result<(LockGuard, LeaseRecord), Error> {
@@ -287,11 +284,8 @@ impl<C: Controller> Job<'_, C> {
     }
 
     async fn observe(&self, journal: Option<&JournalOf<C>>) -> Result<ObservedOf<C>, Error> {
-        let observe = || async {
-            let seen = Box::pin(self.controller.observe(journal.map(Journal::run))).await;
-            seen.map_err(in_words)
-        };
-        observe.retry(pauses()).when(may_pass).await
+        let seen = Box::pin(self.controller.observe(journal.map(Journal::run))).await;
+        seen.map_err(in_words)
     }
 
     /// Replaces the run in the Lease with the run that is recorded on the objects. `None` if no object of it exists: a
@@ -468,16 +462,6 @@ async fn release(held: Option<(LockGuard, LeaseRecord)>) {
 
 /// How a read is repeated that the server has answered with an error which may pass. The client itself repeats what was not
 /// answered.
-fn pauses() -> ExponentialBuilder {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_times(4)
-}
-
-fn may_pass(error: &Error) -> bool {
-    error.kind == Kind::Unavailable
-}
-
 fn in_words(failure: Failure) -> Error {
     match failure {
         Failure::Transient(error) | Failure::Permanent(error) => error,

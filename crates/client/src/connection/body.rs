@@ -1,6 +1,8 @@
-//! The body of a response, limited in bytes and in time, so that no server can fill the memory or hold a command.
+//! The body of a response, limited in bytes, in JSON tokens and in time, so that no server can fill the memory or hold a
+//! command.
 //!
-//! The bytes are counted after decompression: six megabytes of gzip can become six gigabytes.
+//! The bytes are counted after decompression: six megabytes of gzip can become six gigabytes. The tokens are counted
+//! because JSON grows when it is parsed: 6 MiB of `{},{},…` take up to 240 MiB.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,16 +17,42 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::error::{self, Error};
 
-/// The longest object, and the longest event of a watch. etcd accepts 1.5 MiB, and JSON is larger than what it stores.
-const OBJECT: usize = 4 << 20;
-/// The longest page of a list. A longer one is read again in smaller pages.
-const PAGE: usize = 6 << 20;
-/// The longest text of a Service behind the API server, such as metrics.
-const TEXT: usize = 8 << 20;
-/// The longest list without pages (Rancher's `limit=-1`): more than 5,000 tokens of one user.
-const LIST: usize = 12 << 20;
-/// The longest response of an error that is read. A `Status` is far smaller.
-const FAILURE: usize = 1 << 20;
+/// How much of a response is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    bytes: usize,
+    /// The most JSON tokens: each `{`, `[`, `,` and `:` outside of strings. A field or an element has two at most.
+    tokens: usize,
+}
+
+/// The most tokens that are parsed into objects. Objects with maps take up to 130 bytes for each, so 13 MiB together. An
+/// Application of Argo CD with 6,000 resources has fewer.
+const TOKENS: usize = 100_000;
+
+/// The largest object, and the longest event of a watch. etcd accepts 1.5 MiB, and JSON is larger than what it stores.
+const OBJECT: Limit = Limit {
+    bytes: 4 << 20,
+    tokens: TOKENS,
+};
+/// The largest page of a list. A larger one is read again in smaller pages.
+const PAGE: Limit = Limit {
+    bytes: 6 << 20,
+    tokens: TOKENS,
+};
+/// The longest text of a Service behind the API server, such as metrics. It is not parsed as JSON.
+const TEXT: Limit = Limit {
+    bytes: 8 << 20,
+    tokens: usize::MAX,
+};
+/// The largest list without pages (Rancher's `limit=-1`): more than 5,000 tokens of one user, whose fields take less
+/// memory than maps.
+const LIST: Limit = Limit {
+    bytes: 12 << 20,
+    tokens: 500_000,
+};
+/// The longest response of an error that is read. A `Status` is far smaller. It is parsed as any JSON, which takes up to
+/// a hundred times its length.
+const FAILURE: usize = 64 << 10;
 
 /// By how much the buffer of a long response grows at most.
 const GROWTH: usize = 256 << 10;
@@ -37,7 +65,7 @@ pub(super) fn is_streamed(request: &Request<Body>) -> bool {
 }
 
 /// The longest successful response to a request.
-pub(super) fn limit(request: &Request<Body>) -> usize {
+pub(super) fn limit(request: &Request<Body>) -> Limit {
     if has_parameter(request, |pair| pair == "limit=-1") {
         LIST
     } else if has_parameter(request, |pair| pair.starts_with("limit=")) {
@@ -55,15 +83,19 @@ fn has_parameter(request: &Request<Body>, is: fn(&str) -> bool) -> bool {
 
 /// Reads the whole body, so that an incomplete response is a failed attempt. A failed response that is too long has an
 /// empty body: its status is what matters.
-pub(super) async fn collected(response: Response<Body>, limit: usize) -> Result<Response<Bytes>, Error> {
+pub(super) async fn collected(response: Response<Body>, limit: Limit) -> Result<Response<Bytes>, Error> {
     let (parts, mut body) = response.into_parts();
-    let limit = if parts.status.is_success() { limit } else { FAILURE };
+    let longest = if parts.status.is_success() {
+        limit.bytes
+    } else {
+        FAILURE
+    };
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
-        if bytes.len() + data.len() > limit {
+        if bytes.len() + data.len() > longest {
             if parts.status.is_success() {
-                return Err(error::too_long(limit));
+                return Err(error::too_long(longest));
             }
             bytes.clear();
             break;
@@ -74,7 +106,26 @@ pub(super) async fn collected(response: Response<Body>, limit: usize) -> Result<
         }
         bytes.extend_from_slice(&data);
     }
+    // No text has more tokens than bytes, so most are not counted.
+    if bytes.len() > limit.tokens && tokens(&bytes) > limit.tokens {
+        return Err(error::too_many_tokens(limit.tokens));
+    }
     Ok(Response::from_parts(parts, bytes.into()))
+}
+
+/// The number of JSON tokens in a text that may be JSON.
+fn tokens(text: &[u8]) -> usize {
+    let (mut count, mut in_string, mut is_escaped) = (0, false, false);
+    for byte in text {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' | b',' | b':' if !in_string => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 /// A body that is handed on. `--request-timeout` covers all of it, as in kubectl.
@@ -94,7 +145,7 @@ impl Guarded {
             deadline: deadline.map(|(at, timeout)| (Box::pin(sleep_until(at)), timeout)),
             line: 0,
             // Anything else was collected within its own limit.
-            longest_line: if streamed { OBJECT } else { usize::MAX },
+            longest_line: if streamed { OBJECT.bytes } else { usize::MAX },
         }
     }
 
@@ -134,5 +185,24 @@ impl HttpBody for Guarded {
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_in_strings_are_not_counted() {
+        for (text, count) in [
+            ("", 0),
+            ("7", 0),
+            ("[]", 1),
+            (r#"{"a":1,"b":[{},{}]}"#, 8),
+            (r#"{"a,{[:":"\",{[","b":"\"}"#, 4),
+            (r#""not closed {[,:"#, 0),
+        ] {
+            assert_eq!(tokens(text.as_bytes()), count, "{text}");
+        }
     }
 }

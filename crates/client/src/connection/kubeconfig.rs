@@ -2,8 +2,9 @@
 //!
 //! (kubernetes/client-go v0.33, `tools/clientcmd/loader.go`.)
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use kube::config::{AuthInfo, Cluster, Context, Kubeconfig};
 use serde_saphyr::options::DuplicateKeyPolicy;
@@ -27,7 +28,7 @@ impl Merged {
     pub(super) fn load(explicit: Option<&Path>, environment: &Environment) -> Result<Self, Error> {
         let mut merged = Self::default();
         for file in candidates(explicit, environment) {
-            match std::fs::read(&file) {
+            match read_file(&file) {
                 Ok(bytes) => merged.add(parse(&file, &bytes)?, &file),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && explicit.is_none() => {}
                 Err(error) => {
@@ -66,6 +67,23 @@ impl Merged {
             first_wins(&mut self.users, named.name, user);
         }
     }
+}
+
+/// Pipes that were read. Each, as of `--kubeconfig <(…)`, can be read only once, but a command with two contexts loads the
+/// file twice.
+static PIPES: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
+
+fn read_file(file: &Path) -> std::io::Result<Vec<u8>> {
+    if std::fs::metadata(file)?.is_file() {
+        return std::fs::read(file);
+    }
+    let mut pipes = PIPES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(bytes) = pipes.get(file) {
+        return Ok(bytes.clone());
+    }
+    let bytes = std::fs::read(file)?;
+    pipes.insert(file.to_owned(), bytes.clone());
+    Ok(bytes)
 }
 
 fn candidates(explicit: Option<&Path>, environment: &Environment) -> Vec<PathBuf> {

@@ -45,6 +45,34 @@ async fn header(connection: &Connection) -> Option<String> {
     credential.authorization.map(|value| value.to_str().unwrap().to_owned())
 }
 
+/// `--kubeconfig <(…)`. A command with two contexts loads the file twice.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_read_once_for_all_connections() {
+    let home = Home::new();
+    let pipe = home.0.path().join("pipe");
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let writer = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::write(pipe, simple("a")).unwrap()
+    });
+    let options = ConnectionOptions {
+        kubeconfig: Some(pipe),
+        ..ConnectionOptions::default()
+    };
+    for _ in 0..2 {
+        let connection = options.load(&Environment::silent()).unwrap();
+        assert_eq!(connection.context(), Some("a"));
+    }
+    writer.join().unwrap();
+}
+
 #[test]
 fn a_missing_file_in_kubeconfig_is_skipped() {
     let home = Home::new();

@@ -1,4 +1,5 @@
-//! The transport of requests: deadline, credential, limited retries, and the headers `Date` and `Warning`.
+//! The transport of requests: deadline, credential, limited retries, and the headers `Date` and `Warning`. No other module
+//! repeats a request.
 //!
 //! The client of [`wire`] does proxies, TLS, impersonation and decompression. Around it, from the outside in: the deadline of
 //! `--request-timeout`; the credential, renewed once after a 401; retries; and the single attempt, which logs itself and
@@ -97,11 +98,7 @@ impl Transport {
     async fn authenticated(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
         let identity = &self.connection.identity;
         let credential = identity.credential().await?;
-        let again = if may_repeat(request.method()) {
-            copy(&request)
-        } else {
-            None
-        };
+        let again = if may_repeat(&request) { copy(&request) } else { None };
         let response = self.retried(&credential, request).await?;
         if response.status() != StatusCode::UNAUTHORIZED || !identity.refused(&credential).await {
             return Ok(response);
@@ -114,7 +111,7 @@ impl Transport {
 
     async fn retried(&self, credential: &Credential, mut request: Request<Body>) -> Result<Response<Body>, Error> {
         let began = Instant::now();
-        let is_write = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        let is_read = is_read(&request);
         let mut delays = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(100))
             .with_factor(2.0)
@@ -122,16 +119,12 @@ impl Transport {
             .with_max_times(TRIES - 1)
             .build();
         loop {
-            let again = if may_repeat(request.method()) {
-                copy(&request)
-            } else {
-                None
-            };
+            let again = if may_repeat(&request) { copy(&request) } else { None };
             let outcome = self.attempt(credential, request).await;
-            if !worth_another_try(&outcome) {
+            if !worth_another_try(is_read, &outcome) {
                 return outcome;
             }
-            if is_write {
+            if !is_read {
                 UNANSWERED_WRITES.fetch_add(1, Ordering::Relaxed);
             }
             let (Some(delay), Some(next)) = (delays.next(), again) else {
@@ -267,12 +260,22 @@ pub fn unanswered_writes() -> usize {
     UNANSWERED_WRITES.load(Ordering::Relaxed)
 }
 
-/// Whether a retry is safe. A POST without a response may have been carried out.
-fn may_repeat(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::PATCH | Method::DELETE
-    )
+/// Whether the request changes nothing. A review (`selfsubjectaccessreviews`) is created, but only the response has it.
+fn is_read<B>(request: &Request<B>) -> bool {
+    let path = request.uri().path();
+    let is_of_reviews = |group: &str| {
+        path.strip_prefix("/apis/").is_some_and(|rest| rest.starts_with(group)) && path.ends_with("reviews")
+    };
+    match *request.method() {
+        Method::GET | Method::HEAD | Method::OPTIONS => true,
+        Method::POST => is_of_reviews("authorization.k8s.io/") || is_of_reviews("authentication.k8s.io/"),
+        _ => false,
+    }
+}
+
+/// Whether a retry is safe. Any other POST without a response may have been carried out.
+fn may_repeat<B>(request: &Request<B>) -> bool {
+    is_read(request) || matches!(*request.method(), Method::PUT | Method::PATCH | Method::DELETE)
 }
 
 fn copy(request: &Request<Body>) -> Option<Request<Body>> {
@@ -285,10 +288,14 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     Some(copy)
 }
 
-/// Whether a retry may succeed: the server is busy, or the network error is transient.
-fn worth_another_try(outcome: &Result<Response<Body>, Error>) -> bool {
+/// Whether a retry may succeed: the server is busy, or the network error is transient. A 500 may be either, such as while
+/// etcd elects a leader; a write that it has ended is left to the caller.
+fn worth_another_try(is_read: bool, outcome: &Result<Response<Body>, Error>) -> bool {
     match outcome {
-        Ok(response) => matches!(response.status().as_u16(), 429 | 502 | 503 | 504),
+        Ok(response) => match response.status().as_u16() {
+            429 | 502 | 503 | 504 => true,
+            code => code == 500 && is_read,
+        },
         Err(error) => error.is_repeatable(),
     }
 }

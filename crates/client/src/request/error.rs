@@ -154,7 +154,7 @@ impl Error {
         self.code() == Some(403)
     }
 
-    /// The response was longer than what is read.
+    /// The response was larger than what is read.
     pub(super) fn is_too_long(&self) -> bool {
         matches!(self, Self::Failed { source, .. } if crate::error::is_too_long(source))
     }

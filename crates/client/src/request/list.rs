@@ -11,14 +11,19 @@ use serde_json::value::RawValue;
 use super::object::{Metadata, Resource};
 use super::wire::{fetch, parse};
 use super::{Error, Result, Verb};
+use crate::error::{self, Error as UserError};
 
-/// The number of objects per page, as in kubectl; and fewer where such a page is too long, as of large Secrets.
-const PAGES: [u32; 3] = [500, 50, 5];
+/// The number of objects per page, as in kubectl; and fewer where such a page is too large, as of large Secrets.
+const SIZES: [u32; 5] = [500, 100, 20, 5, 1];
+/// The most pages of a list: 100,000 objects also where only a hundred fit into a page.
+const MOST_PAGES: usize = 1000;
+/// The most objects of a list.
+const MOST_OBJECTS: usize = 250_000;
+/// How often a list starts again after its continue token has expired.
+const MOST_RESTARTS: usize = 3;
 /// The most objects of a page that are read. A server that does not know pages sends all at once; one that sends
-/// millions of empty objects would fill the memory.
-const MOST: usize = 20_000;
-/// The longest object of which the metadata is read although the rest is malformed. etcd accepts 1.5 MiB.
-const LONGEST_MALFORMED: usize = 2 << 20;
+/// thousands of empty objects would fill the memory, above all where a command reads several lists at once.
+const MOST: usize = 5000;
 
 /// An object as it is parsed in a list.
 pub trait Item: DeserializeOwned {
@@ -50,8 +55,47 @@ pub struct ListOptions<'a> {
 pub struct Page<T> {
     /// The objects, in the order of namespaces and names.
     pub items: Vec<T>,
-    /// The token of the next page; `None` at the end.
-    pub next: Option<String>,
+    /// Where the next page starts; `None` at the end.
+    pub next: Option<Continue>,
+}
+
+/// Where the next page of a list starts, and what was read before it. A list that does not end is given up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Continue {
+    token: Option<String>,
+    pages: usize,
+    objects: usize,
+    /// The index of the size of a page that was not too large.
+    size: usize,
+}
+
+impl Continue {
+    /// After a page with `count` objects, at the token that the server has sent with it.
+    fn after(&self, count: usize, token: String, size: usize) -> Result<Self, UserError> {
+        let next = Self {
+            pages: self.pages + 1,
+            objects: self.objects + count,
+            token: Some(token),
+            size,
+        };
+        if next.token == self.token {
+            Err(error::endless("a page continues with itself"))
+        } else if next.pages >= MOST_PAGES {
+            Err(error::endless(format_args!("it has more than {MOST_PAGES} pages")))
+        } else if next.objects > MOST_OBJECTS {
+            Err(error::endless(format_args!("it has more than {MOST_OBJECTS} objects")))
+        } else {
+            Ok(next)
+        }
+    }
+
+    /// The same place under another token.
+    fn at(&self, token: &str) -> Self {
+        Self {
+            token: Some(token.to_owned()),
+            ..self.clone()
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -59,7 +103,7 @@ pub struct Page<T> {
 struct RawList<T> {
     #[serde(default)]
     metadata: RawListMeta,
-    #[serde(default, deserialize_with = "at_most")]
+    #[serde(default, deserialize_with = "at_most::<MOST, _, _>")]
     items: Vec<T>,
 }
 
@@ -69,14 +113,16 @@ struct RawListMeta {
     next: Option<String>,
 }
 
-/// Reads at most [`MOST`] objects. `null` is none.
-fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    struct AtMost<T>(PhantomData<T>);
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for AtMost<T> {
+/// Reads at most `N` objects of a list, for `deserialize_with`. `null` is none.
+pub fn at_most<'de, const N: usize, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct AtMost<T, const N: usize>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for AtMost<T, N> {
         type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "at most {MOST} objects")
+            write!(f, "at most {N} objects")
         }
 
         fn visit_unit<E>(self) -> Result<Vec<T>, E> {
@@ -86,15 +132,15 @@ fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
             let mut items = Vec::new();
             while let Some(item) = list.next_element()? {
-                if items.len() == MOST {
-                    return Err(A::Error::invalid_length(MOST + 1, &self));
+                if items.len() == N {
+                    return Err(A::Error::invalid_length(N + 1, &self));
                 }
                 items.push(item);
             }
             Ok(items)
         }
     }
-    deserializer.deserialize_any(AtMost(PhantomData))
+    deserializer.deserialize_any(AtMost::<T, N>(PhantomData))
 }
 
 /// One page of at most 500 objects; the first one, or the one that begins at `from`.
@@ -105,11 +151,13 @@ pub async fn list_page<T: Item>(
     client: &kube::Client,
     resource: Resource,
     options: &ListOptions<'_>,
-    from: Option<&str>,
+    from: Option<&Continue>,
 ) -> Result<Page<T>> {
+    let beginning = Continue::default();
+    let from = from.unwrap_or(&beginning);
     match try_list_page(client, resource, options, from).await {
-        Err(error) if from.is_some() && is_too_late(&error) => match offered_instead(&error) {
-            Some(instead) => try_list_page(client, resource, options, Some(instead)).await,
+        Err(error) if from.token.is_some() && is_too_late(&error) => match offered_instead(&error) {
+            Some(instead) => try_list_page(client, resource, options, &from.at(instead)).await,
             None => Err(error),
         },
         other => other,
@@ -120,11 +168,13 @@ pub async fn list_page<T: Item>(
 pub async fn list_all<T: Item>(client: &kube::Client, resource: Resource, options: &ListOptions<'_>) -> Result<Vec<T>> {
     let mut all = Vec::new();
     let mut from = None;
+    let mut restarts = 0;
     loop {
-        let page = match list_page(client, resource, options, from.as_deref()).await {
-            Err(error) if from.is_some() && is_too_late(&error) => {
+        let page = match list_page(client, resource, options, from.as_ref()).await {
+            Err(error) if from.is_some() && restarts < MOST_RESTARTS && is_too_late(&error) => {
                 all.clear();
                 from = None;
+                restarts += 1;
                 continue;
             }
             other => other?,
@@ -141,31 +191,34 @@ async fn try_list_page<T: Item>(
     client: &kube::Client,
     resource: Resource,
     options: &ListOptions<'_>,
-    from: Option<&str>,
+    from: &Continue,
 ) -> Result<Page<T>> {
     let object = resource.named(options.namespace, None);
-    let bytes = fetch_page(client, resource, &object, options, from).await?;
+    let (bytes, size) = fetch_page(client, resource, &object, options, from).await?;
     let list: RawList<T> = parse(Verb::List, &object, &bytes).or_else(|error| one_by_one(&bytes).ok_or(error))?;
+    let token = list.metadata.next.filter(|token| !token.is_empty());
+    let next = token.map(|token| from.after(list.items.len(), token, size)).transpose();
     Ok(Page {
         items: list.items,
-        next: list.metadata.next.filter(|next| !next.is_empty()),
+        next: next.map_err(|endless| Error::failed(Verb::List, object, kube::Error::Service(endless.into())))?,
     })
 }
 
+/// A page, and the index of its size in [`SIZES`].
 async fn fetch_page(
     client: &kube::Client,
     resource: Resource,
     object: &str,
     options: &ListOptions<'_>,
-    from: Option<&str>,
-) -> Result<Vec<u8>> {
-    let mut sizes = PAGES.into_iter();
+    from: &Continue,
+) -> Result<(Vec<u8>, usize)> {
+    let mut size = from.size;
     loop {
         let params = ListParams {
             label_selector: options.labels.map(ToOwned::to_owned),
             field_selector: options.fields.map(ToOwned::to_owned),
-            limit: sizes.next(),
-            continue_token: from.map(ToOwned::to_owned),
+            limit: Some(SIZES[size]),
+            continue_token: from.token.clone(),
             ..ListParams::default()
         };
         let request = resource.request(options.namespace);
@@ -175,8 +228,8 @@ async fn fetch_page(
             request.list(&params)
         };
         match fetch(client, Verb::List, object, request).await {
-            Err(error) if error.is_too_long() && sizes.len() > 0 => {}
-            page => return page,
+            Err(error) if error.is_too_long() && size + 1 < SIZES.len() => size += 1,
+            page => return Ok((page?, size)),
         }
     }
 }
@@ -185,18 +238,8 @@ async fn fetch_page(
 fn one_by_one<T: Item>(bytes: &[u8]) -> Option<RawList<T>> {
     let list: RawList<&RawValue> = serde_json::from_slice(bytes).ok()?;
     let read = |item: &RawValue| {
-        let malformed = || {
-            let value = serde_json::from_str(item.get()).ok()?;
-            T::unreadable(Metadata::salvage(&value))
-        };
         let parsed = serde_json::from_str(item.get()).ok();
-        parsed.or_else(|| {
-            if item.get().len() > LONGEST_MALFORMED {
-                None
-            } else {
-                malformed()
-            }
-        })
+        parsed.or_else(|| T::unreadable(Metadata::salvage(item.get())))
     };
     let items: Option<Vec<T>> = list.items.into_iter().map(read).collect();
     Some(RawList {

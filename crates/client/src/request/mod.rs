@@ -20,7 +20,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 pub use self::error::{Error, Result, Verb};
-pub use self::list::{Item, ListOptions, Page, list_all, list_page};
+pub use self::list::{Continue, Item, ListOptions, Page, at_most, list_all, list_page};
 pub use self::object::{Metadata, Observed, OwnerReference, Problem, Resource, SECRET, Write};
 use self::wire::{fetch, send};
 

@@ -6,7 +6,7 @@ use std::fmt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{self as meta, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::ownership::{self, Owner};
 
@@ -187,16 +187,38 @@ impl Metadata {
         })
     }
 
-    /// What is usable of an object that does not parse.
-    pub(super) fn salvage(object: &Value) -> Self {
-        let metadata = &object["metadata"];
-        Self::deserialize(metadata).unwrap_or_else(|_| {
-            let text = |key: &str| metadata[key].as_str().unwrap_or_default().to_owned();
+    /// What is usable of an object that does not parse. It is not parsed into a `serde_json::Value`, which can take a
+    /// hundred times the memory.
+    pub(super) fn salvage(object: &str) -> Self {
+        #[derive(Deserialize)]
+        struct Malformed<'a> {
+            #[serde(borrow)]
+            metadata: &'a RawValue,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Names<'a> {
+            #[serde(borrow)]
+            name: Option<&'a RawValue>,
+            #[serde(borrow)]
+            namespace: Option<&'a RawValue>,
+            #[serde(borrow)]
+            uid: Option<&'a RawValue>,
+            #[serde(borrow)]
+            resource_version: Option<&'a RawValue>,
+        }
+        let metadata = serde_json::from_str::<Malformed<'_>>(object).map_or("null", |object| object.metadata.get());
+        serde_json::from_str(metadata).unwrap_or_else(|_| {
+            let names: Names<'_> = serde_json::from_str(metadata).unwrap_or_default();
+            let text = |value: Option<&RawValue>| {
+                let text = value.and_then(|value| serde_json::from_str(value.get()).ok());
+                text.unwrap_or_default()
+            };
             Self {
-                name: text("name"),
-                namespace: text("namespace"),
-                uid: text("uid"),
-                resource_version: text("resourceVersion"),
+                name: text(names.name),
+                namespace: text(names.namespace),
+                uid: text(names.uid),
+                resource_version: text(names.resource_version),
                 ..Self::default()
             }
         })

@@ -58,6 +58,88 @@ async fn a_list_restarts_when_its_continue_token_has_expired() {
     assert!(asked.await.unwrap()[3].ends_with("continue=def"));
 }
 
+/// A server that answers any number of requests, each with a code and a text.
+fn tireless(mut answer: impl FnMut(usize, &str) -> (u16, String) + Send + 'static) -> kube::Client {
+    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    tokio::spawn(async move {
+        for nth in 0.. {
+            let Some((request, send)) = handle.next_request().await else {
+                break;
+            };
+            let (code, text) = answer(nth, request.uri().query().unwrap_or_default());
+            let response = Response::builder().status(code).body(Body::from(text.into_bytes()));
+            send.send_response(response.unwrap());
+        }
+    });
+    kube::Client::new(service, "default")
+}
+
+async fn failure_of_list(client: &kube::Client) -> String {
+    let failed = list_all::<Map>(client, MAPS, &ListOptions::default()).await;
+    crate::error::Error::from(failed.unwrap_err()).to_string()
+}
+
+#[tokio::test]
+async fn a_page_that_continues_with_itself_ends_the_list() {
+    let client = tireless(|_, _| (200, page("a", "abc")));
+    assert_eq!(
+        failure_of_list(&client).await,
+        "error: cannot list ConfigMaps: the list of the server does not end: a page continues with itself"
+    );
+}
+
+#[tokio::test]
+async fn a_list_with_too_many_pages_is_given_up() {
+    let client = tireless(|nth, _| (200, page("a", &format!("page-{nth}"))));
+    assert_eq!(
+        failure_of_list(&client).await,
+        "error: cannot list ConfigMaps: the list of the server does not end: it has more than 1000 pages"
+    );
+}
+
+#[tokio::test]
+async fn a_list_with_too_many_objects_is_given_up_but_not_one_of_200_000() {
+    let items = vec![json!({ "metadata": {}, "data": "" }); 5000];
+    let endless = json!(items).to_string();
+    let client = tireless(move |nth, _| {
+        let next = if nth == 39 {
+            String::new()
+        } else {
+            format!("page-{nth}")
+        };
+        let text = format!(r#"{{"metadata":{{"continue":"{next}"}},"items":{endless}}}"#);
+        (200, text)
+    });
+    let all = list_all::<Map>(&client, MAPS, &ListOptions::default()).await;
+    assert_eq!(all.unwrap().len(), 200_000);
+    // The same client continues with the 40th page, and does not end.
+    assert_eq!(
+        failure_of_list(&client).await,
+        "error: cannot list ConfigMaps: the list of the server does not end: it has more than 250000 objects"
+    );
+}
+
+#[rstest]
+#[case::without_another("")]
+#[case::with_another("def")]
+#[tokio::test]
+async fn a_list_whose_continue_tokens_always_expire_is_given_up(#[case] instead: &'static str) {
+    let client = tireless(move |nth, query| {
+        if !query.contains("continue=") {
+            return (200, page("a", "abc"));
+        }
+        let mut expired: Value = serde_json::from_str(&status(410, "Expired", "too old")).unwrap();
+        if !instead.is_empty() {
+            expired["metadata"]["continue"] = json!(format!("{instead}{nth}"));
+        }
+        (410, expired.to_string())
+    });
+    assert_eq!(
+        failure_of_list(&client).await,
+        "Error from server (Expired): cannot list ConfigMaps: too old"
+    );
+}
+
 #[tokio::test]
 async fn a_malformed_object_fails_the_list_by_default() {
     let text = json!({ "items": [{ "metadata": { "name": "a" }, "data": ["hunter2"] }] }).to_string();
@@ -79,7 +161,7 @@ async fn a_page_with_too_many_objects_is_refused() {
             Some(Self {})
         }
     }
-    for (count, fits) in [(20_000, true), (20_001, false)] {
+    for (count, fits) in [(5000, true), (5001, false)] {
         let text = format!(r#"{{"items":[{}0]}}"#, "{},".repeat(count - 1));
         let (client, _) = server(vec![(200, text)]);
         let all = list_all::<Anything>(&client, MAPS, &ListOptions::default()).await;
@@ -92,17 +174,37 @@ async fn a_page_that_is_too_long_is_read_in_smaller_pages() {
     let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
     let client = kube::Client::new(service, "default");
     let server = async {
-        for limit in ["limit=500", "limit=50"] {
+        for limit in ["limit=500&", "limit=100&", "limit=20&", "limit=5&"] {
             let (request, answer) = handle.next_request().await.unwrap();
-            assert!(request.uri().query().unwrap().contains(limit));
-            answer.send_error(crate::error::too_long(1));
+            assert!(format!("{}&", request.uri().query().unwrap()).contains(limit));
+            answer.send_error(crate::error::too_many_tokens(1));
         }
-        let (_, answer) = handle.next_request().await.unwrap();
-        answer.send_response(Response::new(Body::from(page("a", "").into_bytes())));
+        // The next pages are as small.
+        for next in ["abc", ""] {
+            let (request, answer) = handle.next_request().await.unwrap();
+            assert!(format!("{}&", request.uri().query().unwrap()).contains("limit=1&"));
+            answer.send_response(Response::new(Body::from(page("a", next).into_bytes())));
+        }
     };
     let options = ListOptions::default();
     let (all, ()) = tokio::join!(list_all::<Map>(&client, MAPS, &options), server);
-    assert_eq!(all.unwrap().len(), 1);
+    assert_eq!(all.unwrap().len(), 2);
+}
+
+#[test]
+fn a_malformed_object_keeps_its_names() {
+    let salvaged = |object: &str| {
+        let metadata = Metadata::salvage(object);
+        (metadata.name, metadata.uid, metadata.labels.is_some())
+    };
+    let of = |name: &str, uid: &str, labels| (name.to_owned(), uid.to_owned(), labels);
+    let whole = r#"{"data":7,"metadata":{"name":"a","uid":"b","labels":{}}}"#;
+    assert_eq!(salvaged(whole), of("a", "b", true));
+    let wrong_type = r#"{"metadata":{"name":"a","uid":7,"labels":[{"":0}]}}"#;
+    assert_eq!(salvaged(wrong_type), of("a", "", false));
+    for nothing in ["7", "{}", "[]", r#"{"metadata":null}"#, r#"{"metadata":[1]}"#] {
+        assert_eq!(salvaged(nothing), of("", "", false), "{nothing}");
+    }
 }
 
 #[tokio::test]

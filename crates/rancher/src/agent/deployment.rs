@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use client::request::{self, Merge, Metadata, Resource};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -162,10 +163,21 @@ impl Deployment {
     /// removes them, since its manifest has none. While a rollout is held, the default deadline is then smaller than
     /// `minReadySeconds`, and the API server rejects Rancher's apply (422).
     pub fn rollout_settings_were_applied(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Applied {
+            spec: Spec,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Spec {
+            min_ready_seconds: Option<IgnoredAny>,
+            progress_deadline_seconds: Option<IgnoredAny>,
+        }
         let last = self.annotations.get(LAST_APPLIED);
-        let last: Option<Value> = last.and_then(|text| serde_json::from_str(text).ok());
-        let fields = ["minReadySeconds", "progressDeadlineSeconds"];
-        last.is_some_and(|last| fields.iter().any(|field| !last["spec"][field].is_null()))
+        let last: Option<Applied> = last.and_then(|text| serde_json::from_str(text).ok());
+        last.is_some_and(|Applied { spec }| {
+            spec.min_ready_seconds.is_some() || spec.progress_deadline_seconds.is_some()
+        })
     }
 
     fn unsupported(&self, what: &'static str) -> Error {

@@ -3,7 +3,7 @@
 
 use client::error::NO_STATUS;
 use client::redact;
-use client::request::{Error as RequestError, Verb};
+use client::request::{Error as RequestError, Verb, at_most};
 use http::{Method, Request, header};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
@@ -14,6 +14,8 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
+/// The most objects of a collection, such as the tokens of one user.
+const MOST: usize = 20_000;
 /// How many characters of an unexpected response are kept.
 const LONGEST_MESSAGE: usize = 300;
 
@@ -113,13 +115,15 @@ pub(super) async fn list<T: DeserializeOwned>(
     path: &str,
 ) -> Result<Vec<T>> {
     #[derive(Deserialize)]
+    #[serde(bound(deserialize = "T: Deserialize<'de>"))]
     struct Collection<T> {
-        data: Option<Vec<T>>,
+        #[serde(default, deserialize_with = "at_most::<MOST, _, _>")]
+        data: Vec<T>,
     }
     let joint = if path.contains('?') { '&' } else { '?' };
     let path = format!("{path}{joint}limit=-1");
     let collection: Collection<T> = send(client, operation, Method::GET, &path, None).await?;
-    Ok(collection.data.unwrap_or_default())
+    Ok(collection.data)
 }
 
 /// `None` for "not found".

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use http::Method;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::norman::{self, Response};
 use crate::cluster_id::ClusterId;
@@ -236,24 +235,36 @@ struct ProxyCode {
     code: String,
 }
 
+/// What Kubernetes or Rancher responds, as far as it matters here. It is not parsed into a `Value`, which can take a hundred
+/// times the memory of the text.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Body {
+    kind: Option<String>,
+    r#type: Option<String>,
+    message: Option<String>,
+    git_version: Option<String>,
+}
+
 /// The result of a call, by its response.
 pub fn classify(code: u16, body: &[u8]) -> CallResult {
     let text = String::from_utf8_lossy(body);
-    let json: Value = serde_json::from_slice(body).unwrap_or_default();
+    let json: Body = serde_json::from_slice(body).unwrap_or_default();
+    let is_by_rancher = json.r#type.as_deref() == Some("error");
     let by_proxy: Option<ProxyError> = serde_json::from_slice(body).ok();
     match code {
         200..300 => CallResult::Accepted {
-            kubernetes: json["gitVersion"].as_str().map(str::to_owned),
+            kubernetes: json.git_version,
         },
         401 => CallResult::Rejected,
         403 if text.contains(UNAUTHENTICATED) => CallResult::Rejected,
-        403 if json["kind"] == "Status" => CallResult::NoDownstreamPermission {
-            message: norman::beginning(json["message"].as_str().unwrap_or_default().as_bytes()),
+        403 if json.kind.as_deref() == Some("Status") => CallResult::NoDownstreamPermission {
+            message: norman::beginning(json.message.unwrap_or_default().as_bytes()),
         },
-        403 if body.is_empty() || by_proxy.is_some() || json["type"] == "error" => CallResult::NotAMember {
+        403 if body.is_empty() || by_proxy.is_some() || is_by_rancher => CallResult::NotAMember {
             user: quoted_user(&text),
         },
-        404 if json["type"] == "error" || by_proxy.as_ref().is_some_and(|error| error.code.code == "NotFound") => {
+        404 if is_by_rancher || by_proxy.as_ref().is_some_and(|error| error.code.code == "NotFound") => {
             CallResult::ClusterGone
         }
         500 | 503 if is_offline(&text) => CallResult::AgentOffline,

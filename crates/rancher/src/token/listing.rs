@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use super::{RawSecret, RawToken, RegistrationToken, SECRET_PREFIX, TOKEN, TokenSecret, ValueError, secret_of};
-use client::request::{self, ListOptions, SECRET};
+use client::request::{self, Continue, ListOptions, SECRET};
 
 use crate::error::Result;
 
@@ -64,7 +64,7 @@ impl std::fmt::Debug for OpaqueClient {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Cursor {
     /// None: from the beginning.
-    From(Option<String>),
+    From(Option<Continue>),
     Done,
     /// Not read at all.
     Skipped,
@@ -108,7 +108,7 @@ impl Listing {
             return Ok(None);
         };
         let options = ListOptions::default();
-        let page = request::list_page::<RawToken>(&self.client.0, TOKEN, &options, from.as_deref()).await?;
+        let page = request::list_page::<RawToken>(&self.client.0, TOKEN, &options, from.as_ref()).await?;
         let mut tokens: Vec<_> = page.items.into_iter().map(RawToken::read).collect();
         self.tokens = page.next.map_or(Cursor::Done, |next| Cursor::From(Some(next)));
         let last = match (&self.tokens, tokens.last()) {
@@ -141,7 +141,7 @@ impl Listing {
                 fields: Some(OPAQUE),
                 ..ListOptions::default()
             };
-            let page = request::list_page::<RawSecret>(&self.client.0, SECRET, &options, from.as_deref()).await;
+            let page = request::list_page::<RawSecret>(&self.client.0, SECRET, &options, from.as_ref()).await;
             let page = match page {
                 Err(error) if error.is_forbidden() => {
                     self.no_permission = true;

@@ -112,9 +112,47 @@ async fn idempotent_writes_are_repeated_when_the_connection_breaks() {
     }
 }
 
+#[rstest]
+#[case::access("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")]
+#[case::local_access("/apis/authorization.k8s.io/v1/namespaces/a/localsubjectaccessreviews")]
+#[case::subject("/apis/authentication.k8s.io/v1/selfsubjectreviews?")]
+#[tokio::test]
+async fn a_review_is_repeated_and_is_no_write(#[case] path: &str) {
+    let fake = Fake::tls(|_, before| match before {
+        0 => status(503),
+        1 => status(500),
+        2 => Reply::Close,
+        _ => ok("done"),
+    })
+    .await;
+    let server = fake.simple().connect().unwrap();
+    assert_eq!(ask(&server, "POST", path).await.unwrap(), "done");
+    assert_eq!(fake.methods(), ["POST"; 4]);
+    let request = |path: &str| Request::post(path).body(()).unwrap();
+    assert!(is_read(&request(path)));
+    for path in [
+        "/api/v1/namespaces/a/reviews",
+        "/apis/reviews.example/v1/reviews",
+        "/apis/authorization.k8s.io.example/v1/selfsubjectaccessreviews",
+        "/apis/authentication.k8s.io/v1/namespaces/a/serviceaccounts/b/token",
+    ] {
+        assert!(!is_read(&request(path)), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_internal_error_is_repeated_for_a_read_only() {
+    for (method, attempts) in [("GET", 2), ("PATCH", 1), ("DELETE", 1)] {
+        let fake = Fake::tls(|_, before| if before == 0 { status(500) } else { ok("done") }).await;
+        let answer = ask(&fake.simple().connect().unwrap(), method, "/api").await;
+        assert_eq!(answer.is_ok(), attempts == 2, "{method}");
+        assert_eq!(fake.received().len(), attempts, "{method}");
+    }
+}
+
 #[tokio::test]
 async fn other_errors_are_not_repeated() {
-    for code in [400, 403, 404, 409, 422, 500] {
+    for code in [400, 403, 404, 409, 422, 501] {
         let fake = Fake::tls(move |_, _| status(code)).await;
         assert!(get(&fake.simple().connect().unwrap()).await.is_err());
         assert_eq!(fake.received().len(), 1, "{code}");
@@ -163,6 +201,19 @@ async fn a_body_is_limited_after_decompression() {
     assert_eq!(get(&server).await.unwrap_err().to_string(), TOO_LONG);
     // A page of a list may be longer.
     assert_eq!(ask(&server, "GET", "/api?limit=500").await.unwrap().len(), 5 << 20);
+}
+
+#[tokio::test]
+async fn a_body_that_would_grow_when_it_is_parsed_is_refused() {
+    let maps = format!(r#"{{"items":[{}0]}}"#, r#"{"":0},"#.repeat(100_000));
+    let text = format!(r#"{{"data":"{}"}}"#, "{},".repeat(100_000));
+    let fake = Fake::tls(move |_, before| ok(if before == 0 { &maps } else { &text })).await;
+    let server = fake.simple().connect().unwrap();
+    assert_eq!(
+        get(&server).await.unwrap_err().to_string(),
+        "error: the response of the server has more than 100000 JSON tokens"
+    );
+    get(&server).await.unwrap();
 }
 
 #[tokio::test]
@@ -382,7 +433,7 @@ async fn the_request_log_shows_no_credential_at_any_level() {
 #[tokio::test]
 async fn a_response_body_is_never_a_message() {
     let fake = Fake::tls(|_, before| match before {
-        0 => Reply::Answer(500, &[], "<html>hunter2</html>".into()),
+        0 => Reply::Answer(400, &[], "<html>hunter2</html>".into()),
         1 => Reply::Answer(401, &[], "{\"type\":\"error\",\"message\":\"hunter2\"}".into()),
         _ => ok("{\"kind\":\"hunter2\",\"metadata\":\"hunter2\"}"),
     })
@@ -401,7 +452,7 @@ async fn a_response_body_is_never_a_message() {
     }
     assert_eq!(
         shown[0],
-        "Error from server: cannot read Pod x on the downstream cluster: the server responded with 500 Internal Server Error"
+        "Error from server: cannot read Pod x on the downstream cluster: the server responded with 400 Bad Request"
     );
     assert_eq!(
         shown[1],
