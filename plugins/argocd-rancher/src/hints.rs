@@ -2,6 +2,7 @@
 
 use cli::app::GlobalFlags;
 use cli::rotation::Commands;
+use client::sanitize::shell_word;
 
 use crate::connections::RancherFlags;
 
@@ -12,7 +13,7 @@ const CONTEXT: &str = "CONTEXT_OF_RANCHER";
 #[derive(Clone, Debug)]
 pub(crate) struct Hints {
     plugin: Commands,
-    edit: Commands,
+    namespace: String,
     has_rancher: bool,
 }
 
@@ -21,7 +22,7 @@ impl Hints {
     pub(crate) fn new(rancher: &RancherFlags, global: &GlobalFlags, namespace: &str) -> Self {
         Self {
             plugin: rancher.commands("", global),
-            edit: Commands::new("edit", "", global).with("--namespace", Some(namespace)),
+            namespace: namespace.to_owned(),
             has_rancher: rancher.rancher_context.is_some() || rancher.rancher_url.is_some(),
         }
     }
@@ -53,7 +54,8 @@ impl Hints {
 
     /// For a Secret that Argo CD cannot use.
     pub(crate) fn repair(&self, secret: &str) -> String {
-        let edit = self.edit.on("secret", secret);
+        let words = format!("edit secret {} -n {}", shell_word(secret), shell_word(&self.namespace));
+        let edit = self.plugin.kubectl(&words);
         format!("correct it with `{edit}`, or delete the Secret and add the cluster again")
     }
 }
@@ -81,7 +83,7 @@ mod tests {
         );
         assert_eq!(
             hints.repair("one"),
-            "correct it with `kubectl edit secret one --context hub --namespace argo`, or delete the Secret and add the cluster again"
+            "correct it with `kubectl edit secret one -n argo --context hub`, or delete the Secret and add the cluster again"
         );
     }
 }

@@ -328,7 +328,7 @@ mod tests {
     use super::*;
     use engine::lock::LockLost;
 
-    use crate::rotation::commands::Commands;
+    use crate::rotation::commands::{Commands, fixture::Demo};
     use crate::rotation::target::LeaseName;
 
     fn target() -> Target {
@@ -338,7 +338,7 @@ mod tests {
             display: "cluster oslo (c-x7k2p)".into(),
             details: Map::new(),
             restored: "its agent runs with the old token as before",
-            commands: Commands::new("crt", "c-x7k2p", &GlobalFlags::default()),
+            commands: Commands::new::<Demo>("c-x7k2p", &GlobalFlags::default()),
             lease: LeaseName {
                 namespace: "c-x7k2p".into(),
                 name: "kubectl-crt".into(),

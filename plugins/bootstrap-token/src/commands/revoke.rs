@@ -80,7 +80,7 @@ Certificates that were issued to holders of the token are valid until they expir
 
 pub(crate) async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
-    let ids = revoke.ids.iter().map(|text| cluster::id(text, ui));
+    let ids = revoke.ids.iter().map(|text| cluster::id(text, ui, global));
     let ids: BTreeSet<TokenId> = ids.collect::<Result<_, _>>()?;
     let cluster = ClusterConnection::open(global, context)?;
     let servers = Servers::new(&cluster.connection, &revoke.servers);
@@ -148,10 +148,9 @@ async fn targets(
     }
     let (mut targets, mut failures) = (Vec::new(), Vec::new());
     for id in ids {
-        match tokens::require(cluster.client(), &id).await {
-            Ok(secret) => targets.push(secret),
-            Err(error @ bootstrap::Error::NotFound(_)) => failures.push(error.into()),
-            Err(error) => return Err(error.into()),
+        match tokens::get(cluster.client(), &id).await? {
+            Some(secret) => targets.push(secret),
+            None => failures.push(cluster.not_found(&id)),
         }
     }
     Ok((targets, failures))
@@ -265,7 +264,7 @@ impl Revocation<'_> {
             ))
             .hint(format!(
                 "it may have been created again: `{}` revokes it if it exists",
-                self.cluster.command(&format!("revoke {id}"))
+                self.cluster.command("revoke", id)
             )),
         })
     }

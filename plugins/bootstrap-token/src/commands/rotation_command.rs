@@ -15,7 +15,7 @@ use crate::cluster::ClusterConnection;
 use crate::controller::{Options, TokenController};
 use crate::delivery::DeliveryTarget;
 use crate::lifetime::{DEFAULT, LONG};
-use crate::report::target::{self, PLUGIN};
+use crate::report::target;
 use crate::rotation::blockers::{CLUSTER, TARGET};
 use crate::servers::{ServerFlags, Servers};
 
@@ -63,7 +63,7 @@ impl RotationFlags {
             let is_default = duration::parse(default).is_ok_and(|default| default == value);
             (!is_default).then(|| duration::format(value))
         };
-        let commands = Commands::new(PLUGIN, id.as_str(), global)
+        let commands = Commands::new::<crate::cli::BootstrapToken>(id.as_str(), global)
             .with_to_run("--overlap", unless_default(self.overlap, OVERLAP).as_deref())
             .with_to_run("--timeout", unless_default(self.timeout, TIMEOUT).as_deref());
         let named = self.servers.named.iter();
