@@ -42,7 +42,7 @@ pub use every_command::{PLUGINS, every_command, plugin_binary};
 pub use kill_point::KillPoint;
 pub use mask::mask_output;
 pub use printed::printed_commands;
-pub use roles::{Roles, make_member_of_local, run_until, succeeds};
+pub use roles::{Roles, Unseen, make_member_of_local, run_until, succeeds};
 pub use wait::{PATIENCE, until};
 
 /// Longer than any command of a test. A command that hangs fails its test, with its output.

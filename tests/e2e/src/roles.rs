@@ -18,6 +18,19 @@ struct Reduced {
     resource: String,
 }
 
+/// What a command prints without some of the optional rules, and not with them.
+#[derive(Clone, Copy, Debug)]
+pub struct Unseen<'a> {
+    /// The rules: a resource, and a part of the comment.
+    pub rules: &'a [(&'a str, &'a str)],
+    /// The command.
+    pub args: &'a [&'a str],
+    /// The exit code without the rules.
+    pub code: i32,
+    /// What is printed.
+    pub text: &'a str,
+}
+
 /// Repeats a command until its output is as expected, since the API server learns of a role a moment later.
 pub async fn run_until(
     command: impl AsyncFn() -> Result<CommandOutput>,
@@ -113,17 +126,78 @@ impl Roles {
         Ok(())
     }
 
+    /// Leaves out optional rules, as each case names them: the command ends as expected, and says what it does not know. Together
+    /// the cases name all consequences in the comments, except those in `others`, which are tested elsewhere or cannot be seen.
+    pub async fn are_optional(
+        &self,
+        cases: &[Unseen<'_>],
+        others: &[&str],
+        (admin, flags): (&Shell, &[&str]),
+        run: impl AsyncFn(&[&str]) -> Result<CommandOutput>,
+    ) -> Result<()> {
+        for consequence in self.consequences() {
+            let of_case = |case: &Unseen<'_>| case.rules.iter().any(|(_, part)| consequence.contains(part));
+            let is_known = cases.iter().any(of_case) || others.iter().any(|part| consequence.contains(part));
+            ensure!(is_known, "no case for: {consequence}");
+        }
+        for case in cases {
+            let says = |output: &CommandOutput| output.to_string().contains(case.text);
+            let run = async || run(case.args).await;
+            let with = run_until(run, |output| output.code() != Some(2) && !says(output)).await;
+            with.with_context(|| format!("with all rules: {case:?}"))?;
+            let reduced = self.without(|rule| {
+                let is_about =
+                    |(resource, part): &(&str, &str)| resource_of(rule) == Some(*resource) && rule.contains(part);
+                case.rules.iter().any(is_about)
+            })?;
+            reduced.apply(admin, flags).await?;
+            let without = run_until(run, |output| output.code() == Some(case.code) && says(output)).await;
+            without.with_context(|| format!("without the rules: {case:?}"))?;
+            self.apply(admin, flags).await?;
+        }
+        Ok(())
+    }
+
+    /// The roles without the rules for a case, such as a token storage, that is in their comments.
+    pub fn not_for(&self, cases: &[&str]) -> Result<Self> {
+        if cases.is_empty() {
+            return Ok(self.clone());
+        }
+        self.without(|rule| cases.iter().any(|case| rule.contains(case)))
+    }
+
+    /// What the comments say that is not known without a rule.
+    fn consequences(&self) -> Vec<String> {
+        let lines = self.0.iter().flat_map(|role| role.lines());
+        lines
+            .filter_map(|line| line.strip_prefix("# Without it, ").map(str::to_owned))
+            .collect()
+    }
+
+    /// The roles without some rules.
+    fn without(&self, is_left_out: impl Fn(&str) -> bool) -> Result<Self> {
+        let mut count = 0;
+        let mut reduced = Vec::new();
+        for role in &self.0 {
+            let Some((head, rules)) = split(role) else {
+                reduced.push(role.clone());
+                continue;
+            };
+            let all = rules.len();
+            let left: Vec<String> = rules.into_iter().filter(|rule| !is_left_out(rule)).collect();
+            count += all - left.len();
+            reduced.push(joined(head, &left));
+        }
+        ensure!(count > 0, "there is no such rule");
+        Ok(Self(reduced))
+    }
+
     fn without_each_rule(&self, command: &str, other_cases: &[&str]) -> Result<Vec<Reduced>> {
         let mut all = Vec::new();
         for role in &self.0 {
-            let Some((head, rules)) = role.split_once("rules:\n") else {
+            let Some((head, rules)) = split(role) else {
                 continue;
             };
-            let rules: Vec<String> = rules
-                .split("# For ")
-                .skip(1)
-                .map(|rule| format!("# For {rule}"))
-                .collect();
             for (index, rule) in rules.iter().enumerate() {
                 let commands = rule.lines().next().unwrap_or_default();
                 let commands = commands.trim_start_matches("# For ").trim_end_matches('.');
@@ -134,23 +208,34 @@ impl Roles {
                 }
                 let mut others = rules.clone();
                 others.remove(index);
-                let others = if others.is_empty() {
-                    "rules: []\n".to_owned()
-                } else {
-                    format!("rules:\n{}", others.concat())
-                };
-                let resource = rule
-                    .split("resources: [\"")
-                    .nth(1)
-                    .and_then(|rest| rest.split('"').next());
                 all.push(Reduced {
                     role: Self(vec![role.clone()]),
-                    without: Self(vec![format!("{head}{others}")]),
-                    resource: resource.context("a rule without a resource")?.to_owned(),
+                    without: Self(vec![joined(head, &others)]),
+                    resource: resource_of(rule).context("a rule without a resource")?.to_owned(),
                 });
             }
         }
         ensure!(!all.is_empty(), "no rule is for {command}");
         Ok(all)
     }
+}
+
+/// The rules of a role, and what is before them. `None`: it is a binding.
+fn split(role: &str) -> Option<(&str, Vec<String>)> {
+    let (head, rules) = role.split_once("rules:\n")?;
+    let rules = rules.split("# For ").skip(1).map(|rule| format!("# For {rule}"));
+    Some((head, rules.collect()))
+}
+
+fn joined(head: &str, rules: &[String]) -> String {
+    if rules.is_empty() {
+        format!("{head}rules: []\n")
+    } else {
+        format!("{head}rules:\n{}", rules.concat())
+    }
+}
+
+fn resource_of(rule: &str) -> Option<&str> {
+    let (_, rest) = rule.split_once("resources: [\"")?;
+    rest.split('"').next()
 }
