@@ -64,6 +64,50 @@ impl Hints {
 mod tests {
     use super::*;
 
+    /// A debug build parses each of them.
+    #[test]
+    fn every_command_is_valid_with_every_way_to_rancher() {
+        let (by_context, by_url) = (
+            Some("my rancher".to_owned()),
+            Some("https://rancher.example.com".to_owned()),
+        );
+        let ways = [
+            RancherFlags::default(),
+            RancherFlags {
+                rancher_context: by_context,
+                ..RancherFlags::default()
+            },
+            RancherFlags {
+                rancher_url: by_url.clone(),
+                rancher_token_stdin: true,
+                rancher_certificate_authority: Some("/ca.crt".into()),
+                ..RancherFlags::default()
+            },
+            RancherFlags {
+                rancher_url: by_url.clone(),
+                rancher_token_file: Some("/my token".into()),
+                ..RancherFlags::default()
+            },
+            RancherFlags {
+                rancher_url: by_url,
+                rancher_token_secret: Some("argocd/rancher/token".into()),
+                ..RancherFlags::default()
+            },
+        ];
+        for rancher in ways {
+            let hints = Hints::new(&rancher, &GlobalFlags::default(), "argocd");
+            for verb in ["verify", "status", "add", "rotate", "rollback", "remove"] {
+                assert!(hints.with_rancher(verb, "one").starts_with("`kubectl argocd-rancher "));
+            }
+            let list = hints.command("list", "");
+            assert_eq!(list.contains("--rancher-"), hints.has_rancher, "{list}");
+            let flagged = [("rotate", "--unscoped"), ("remove", crate::leftovers::FLAG)];
+            for (verb, flag) in flagged {
+                assert!(hints.with_flag(verb, "one", flag).contains(flag));
+            }
+        }
+    }
+
     #[test]
     fn a_command_has_the_connection_flags_of_this_one() {
         let mut global = GlobalFlags::default();

@@ -87,6 +87,14 @@ impl Commands {
         self.composed("rotate", &self.target, &[&self.to_run, &self.to_rotate, &force])
     }
 
+    /// The flag that overrides these checks of a refused command.
+    pub(crate) fn force(&self, verb: &str, checks: &[&str]) -> String {
+        let flag = format!("--force={}", checks.join(","));
+        // The flag is valid as a part of the whole command.
+        self.composed(verb, &self.target, &[" ", &flag]);
+        flag
+    }
+
     /// Rolls one back.
     pub fn rollback(&self) -> String {
         self.composed("rollback", &self.target, &[&self.to_run])
