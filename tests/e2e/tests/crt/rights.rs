@@ -10,7 +10,7 @@ use test_cluster::{TokenStorage, User};
 type Side = (Roles, String);
 
 /// Those that are required, without the rules for some cases.
-fn required(roles: &Roles, other_cases: &[&str]) -> Result<Roles> {
+fn required(roles: &Roles, other_cases: &[&str]) -> Roles {
     roles.labelled(&["need: required"]).not_for(other_cases)
 }
 
@@ -18,7 +18,7 @@ fn required(roles: &Roles, other_cases: &[&str]) -> Result<Roles> {
 async fn user_with(
     fixture: &RancherFixture,
     access: &str,
-    select: impl Fn(&Roles) -> Result<Roles>,
+    select: impl Fn(&Roles) -> Roles,
 ) -> Result<(Shell, Vec<Side>)> {
     let id = fixture.cluster.id.as_str();
     let user = User {
@@ -40,7 +40,7 @@ async fn user_with(
     for (side, plane) in [("management", fixture.management), ("downstream", fixture.downstream)] {
         let labels = [&*format!("access: {access}"), &format!("side: {side}")];
         let admin = plane.kubeconfig().to_str().context("the path is not UTF-8")?.to_owned();
-        sides.push((select(&roles.labelled(&labels))?, admin));
+        sides.push((select(&roles.labelled(&labels)), admin));
     }
     for (roles, admin) in &sides {
         roles.apply(&fixture.shell, &["--kubeconfig", admin]).await?;
@@ -78,14 +78,15 @@ async fn commands_work_with_the_required_roles() -> Result<()> {
 enum Path {
     ThroughRancher,
     Direct,
-    /// The context of the management cluster is not Rancher's either. It is the admin's.
+    /// The context of the management cluster is not Rancher's either. It is the admin's. The fake Rancher has not recorded the CA of the
+    /// cluster, so the check of the context is overridden.
     WithoutRancher,
 }
 
 impl Path {
     fn flags(self, id: &str) -> Vec<String> {
         let direct = ["--downstream-context".to_owned(), format!("{id}-direct")];
-        let management = ["--context".to_owned(), "management".to_owned()];
+        let management = ["--context", "management", "--force=context"].map(str::to_owned);
         match self {
             Self::ThroughRancher => Vec::new(),
             Self::Direct => direct.into(),
@@ -139,7 +140,7 @@ async fn commands_say_what_they_do_not_know_without_an_optional_rule() -> Result
     // The name is unique among the tests.
     let fixture = RancherFixture::begin(TokenStorage::Secret, "cuneo").await?;
     let id = fixture.cluster.id.as_str();
-    let (shell, sides) = user_with(&fixture, "read", |roles| Ok(roles.clone())).await?;
+    let (shell, sides) = user_with(&fixture, "read", Roles::clone).await?;
     let (by_id, by_name, list) = (["status", id], ["status", "cuneo"], ["list", id]);
     let run = async |args: &[&str]| shell.crt(args).run().await;
     let unseen = |rules, args, text| Unseen {
