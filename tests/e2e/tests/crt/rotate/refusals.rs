@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{RancherFixture, Shell, mask_output, printed_commands, until};
+use e2e::{RancherFixture, Shell, mask_output, printed_commands, succeeds, until};
 use insta::{allow_duplicates, assert_snapshot};
 use kube::api::{Patch, PatchParams};
 use rstest::rstest;
@@ -331,8 +331,8 @@ async fn rotate_names_the_command_that_resumes_a_paused_deployment() -> Result<(
     ensure!(refused.stderr.contains("Deployment is paused"), "{refused}");
     let resume = "kubectl -n cattle-system rollout resume";
     fixture.shell.follow(&refused, resume, &[]).await?.expect(0)?;
-    fixture.shell.crt(rotate).run().await?.expect(0)?;
-    Ok(())
+    // The rollout is complete once its controller has seen that.
+    succeeds(async || fixture.shell.crt(rotate).run().await).await
 }
 
 /// `kubectl get -o yaml | kubectl apply -f -` writes every field into the annotation that Rancher's own apply starts from.
