@@ -68,8 +68,7 @@ impl From<Error> for client::error::Error {
         let message = error.to_string();
         match error {
             Error::Request(error) => error.into(),
-            Error::NotFound(_) => Self::new(Kind::NotFound, message)
-                .hint("`kubectl bootstrap-token list` lists the tokens; Kubernetes deletes expired ones"),
+            Error::NotFound(_) => Self::new(Kind::NotFound, message),
             _ => Self::failed(message),
         }
     }

@@ -104,25 +104,38 @@ pub async fn list(client: &kube::Client, labels: Option<&str>) -> Result<Vec<Tok
 }
 
 /// Secrets that Kubernetes ignores: of the type of tokens in another namespace, or named like a token in `kube-system` and of
-/// another type. Without permission to list Secrets in all namespaces, only those in `kube-system`.
-pub async fn misplaced(client: &kube::Client, labels: Option<&str>) -> Result<Vec<TokenSecret>> {
+/// another type.
+pub async fn misplaced(client: &kube::Client, labels: Option<&str>) -> Result<Misplaced> {
     // In sequence: opening a second connection takes longer than a request.
     let fields = format!("type={TYPE},metadata.namespace!={NAMESPACE}");
     let elsewhere = match names(client, None, &fields, labels).await {
-        Err(error) if error.is_forbidden() => Vec::new(),
-        other => other?,
+        Err(error) if error.is_forbidden() => None,
+        other => Some(other?),
     };
+    let elsewhere_unknown = elsewhere.is_none();
     let here = names(client, Some(NAMESPACE), &format!("type!={TYPE}"), labels).await?;
     let here = here.into_iter().filter(|secret| secret.name.starts_with(SECRET_PREFIX));
     let mut found = Vec::new();
-    for Metadata { namespace, name, .. } in here.chain(elsewhere) {
+    for Metadata { namespace, name, .. } in here.chain(elsewhere.into_iter().flatten()) {
         match request::get::<KubeSecret>(client, SECRET, Some(&namespace), &name).await {
             // Permission to list does not include permission to get.
             Err(error) if error.is_forbidden() => {}
             other => found.extend(other?.map(TokenSecret::read)),
         }
     }
-    Ok(found)
+    Ok(Misplaced {
+        secrets: found,
+        elsewhere_unknown,
+    })
+}
+
+/// The Secrets that [`misplaced`] finds.
+#[derive(Debug)]
+pub struct Misplaced {
+    /// The Secrets.
+    pub secrets: Vec<TokenSecret>,
+    /// There is no permission to list Secrets in all namespaces, so only those in `kube-system` are there.
+    pub elsewhere_unknown: bool,
 }
 
 /// The metadata of the Secrets that match.

@@ -149,7 +149,7 @@ impl ConnectionFlags {
 
     /// The flags that lead to the same server as the same user, as the user would type them, each after a space. --token is left out,
     /// since it is a secret.
-    pub fn typed(&self) -> String {
+    pub(crate) fn typed(&self) -> String {
         let mut flags = String::new();
         let kubeconfig = self.kubeconfig.as_ref().map(|path| path.to_string_lossy());
         append(&mut flags, "--kubeconfig", kubeconfig.as_deref());
@@ -181,6 +181,15 @@ impl ConnectionFlags {
         flags
     }
 
+    /// The same for a command of kubectl itself, which lacks our own flag.
+    pub(crate) fn typed_for_kubectl(&self) -> String {
+        let flags = Self {
+            allow_plain_http: false,
+            ..self.clone()
+        };
+        flags.typed()
+    }
+
     /// The same flags pointed at another context of the same kubeconfig: what else was given (server, user, token, …)
     /// belongs to the first side and is left out. Impersonation holds on every side.
     #[must_use]
@@ -200,10 +209,11 @@ impl ConnectionFlags {
     }
 }
 
-/// Adds a flag as the user would type it, where it has a value.
+/// Adds a flag as the user would type it, where it has a value. A value that starts with a dash would be taken for a flag.
 pub(crate) fn append(flags: &mut String, flag: &str, value: Option<&str>) {
     if let Some(value) = value.filter(|value| !value.is_empty()) {
-        let _ = write!(flags, " {flag} {}", shell_word(value));
+        let between = if value.starts_with('-') { '=' } else { ' ' };
+        let _ = write!(flags, " {flag}{between}{}", shell_word(value));
     }
 }
 

@@ -5,6 +5,7 @@
 //! depend on this crate. `cargo xtask docs` runs the same tests with [`UPDATE`] set, and they write the pages. The man
 //! pages are not in the repository. They are written for a release, into the directory in [`MAN_PAGES`].
 
+mod examples;
 mod help;
 mod man;
 mod markdown;
@@ -80,6 +81,14 @@ impl Plugin {
     /// If rules are broken. The error lists them. `long`: the commands whose help may be longer than one screen.
     pub fn check_help(&self, program: &str, long: &[&str]) -> Result<()> {
         help::check(&self.command, program, long)
+    }
+
+    /// Checks that the commands in the help and in the documentation are not usage errors.
+    ///
+    /// # Errors
+    /// If some are. The error lists them, and where they are.
+    pub fn check_examples(&self) -> Result<()> {
+        examples::check(self.name, &self.command, &root())
     }
 
     fn pages(&self, root: &Path) -> Result<Vec<Page>> {

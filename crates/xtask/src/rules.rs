@@ -94,3 +94,41 @@ fn requests_of_kube_are_recognized() {
     assert!(!broken("crates/engine/src/lock.rs", "    api: Api<Lease>,"));
     assert!(!broken(SENDERS[3], "    client.send(request).await"));
 }
+
+/// Whether a line has a command of a plugin in a string. Those in help texts begin a line, or are after other text of it.
+fn has_command(line: &str) -> bool {
+    let line = line.trim_start();
+    let plugins = ["crt", "bootstrap-token", "argocd-rancher"].map(|plugin| format!("kubectl {plugin} "));
+    let starts = plugins.iter().filter_map(|start| line.find(start.as_str()));
+    !line.starts_with("//") && starts.min().is_some_and(|at| line[..at].contains('"'))
+}
+
+#[test]
+fn commands_in_messages_are_composed_where_they_are_checked() {
+    let this = name(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/rules.rs"));
+    let mut found = Vec::new();
+    for (file, text) in sources() {
+        if file == this || file.ends_with("tests.rs") {
+            continue;
+        }
+        let product = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        for (number, line) in product.lines().enumerate().filter(|(_, line)| has_command(line)) {
+            found.push(format!("{file}:{}: {}", number + 1, line.trim()));
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "use cli::rotation::Commands, which adds the connection flags and checks the command:\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
+fn commands_in_messages_are_recognized() {
+    assert!(has_command("        error.hint(\"`kubectl crt list` lists them\")"));
+    assert!(has_command("    format!(\"run `kubectl argocd-rancher add {id}`\")"));
+    assert!(!has_command(
+        "  kubectl crt list -o jsonpath='{.items[?(@.state == \\\"x\\\")]}'"
+    ));
+    assert!(!has_command("/// As `kubectl crt list` prints it: \"kubectl crt \""));
+}

@@ -15,7 +15,7 @@ use client::connection::{Authority, Connection, Environment, Server};
 use client::error::{Doing as _, Error};
 use client::request::{self, SECRET};
 use client::secret::{Fingerprint, Secret};
-use engine::rotation::{Blocker, Rotation as _};
+use engine::rotation::Blocker;
 use k8s_openapi::ByteString;
 use rancher::ClusterId;
 use rancher::api_token::{self, ApiToken, Credential, IssuedToken, NewToken, TokenName, bearing, proof};
@@ -25,7 +25,6 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::address::RancherAddress as _;
-use crate::rotation::ArgocdRancher;
 
 /// The cluster of Argo CD, in messages.
 pub(crate) const ARGOCD: &str = "the cluster of Argo CD";
@@ -207,7 +206,7 @@ impl RancherFlags {
     /// The commands for a cluster Secret, with the same connection flags.
     pub(crate) fn commands(&self, secret: &str, global: &GlobalFlags) -> Commands {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
-        let commands = Commands::new(ArgocdRancher::KIND, secret, global)
+        let commands = Commands::new::<crate::cli::ArgocdRancher>(secret, global)
             .with("--namespace", global.connection.namespace.as_deref())
             .with("--rancher-context", self.rancher_context.as_deref())
             .with("--rancher-url", self.rancher_url.as_deref())

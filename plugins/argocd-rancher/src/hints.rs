@@ -2,6 +2,7 @@
 
 use cli::app::GlobalFlags;
 use cli::rotation::Commands;
+use client::sanitize::shell_word;
 
 use crate::connections::RancherFlags;
 
@@ -12,7 +13,7 @@ const CONTEXT: &str = "CONTEXT_OF_RANCHER";
 #[derive(Clone, Debug)]
 pub(crate) struct Hints {
     plugin: Commands,
-    edit: Commands,
+    namespace: String,
     has_rancher: bool,
 }
 
@@ -21,7 +22,7 @@ impl Hints {
     pub(crate) fn new(rancher: &RancherFlags, global: &GlobalFlags, namespace: &str) -> Self {
         Self {
             plugin: rancher.commands("", global),
-            edit: Commands::new("edit", "", global).with("--namespace", Some(namespace)),
+            namespace: namespace.to_owned(),
             has_rancher: rancher.rancher_context.is_some() || rancher.rancher_url.is_some(),
         }
     }
@@ -53,7 +54,8 @@ impl Hints {
 
     /// For a Secret that Argo CD cannot use.
     pub(crate) fn repair(&self, secret: &str) -> String {
-        let edit = self.edit.on("secret", secret);
+        let words = format!("edit secret {} -n {}", shell_word(secret), shell_word(&self.namespace));
+        let edit = self.plugin.kubectl(&words);
         format!("correct it with `{edit}`, or delete the Secret and add the cluster again")
     }
 }
@@ -61,6 +63,50 @@ impl Hints {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A debug build parses each of them.
+    #[test]
+    fn every_command_is_valid_with_every_way_to_rancher() {
+        let (by_context, by_url) = (
+            Some("my rancher".to_owned()),
+            Some("https://rancher.example.com".to_owned()),
+        );
+        let ways = [
+            RancherFlags::default(),
+            RancherFlags {
+                rancher_context: by_context,
+                ..RancherFlags::default()
+            },
+            RancherFlags {
+                rancher_url: by_url.clone(),
+                rancher_token_stdin: true,
+                rancher_certificate_authority: Some("/ca.crt".into()),
+                ..RancherFlags::default()
+            },
+            RancherFlags {
+                rancher_url: by_url.clone(),
+                rancher_token_file: Some("/my token".into()),
+                ..RancherFlags::default()
+            },
+            RancherFlags {
+                rancher_url: by_url,
+                rancher_token_secret: Some("argocd/rancher/token".into()),
+                ..RancherFlags::default()
+            },
+        ];
+        for rancher in ways {
+            let hints = Hints::new(&rancher, &GlobalFlags::default(), "argocd");
+            for verb in ["verify", "status", "add", "rotate", "rollback", "remove"] {
+                assert!(hints.with_rancher(verb, "one").starts_with("`kubectl argocd-rancher "));
+            }
+            let list = hints.command("list", "");
+            assert_eq!(list.contains("--rancher-"), hints.has_rancher, "{list}");
+            let flagged = [("rotate", "--unscoped"), ("remove", crate::leftovers::FLAG)];
+            for (verb, flag) in flagged {
+                assert!(hints.with_flag(verb, "one", flag).contains(flag));
+            }
+        }
+    }
 
     #[test]
     fn a_command_has_the_connection_flags_of_this_one() {
@@ -81,7 +127,7 @@ mod tests {
         );
         assert_eq!(
             hints.repair("one"),
-            "correct it with `kubectl edit secret one --context hub --namespace argo`, or delete the Secret and add the cluster again"
+            "correct it with `kubectl edit secret one -n argo --context hub`, or delete the Secret and add the cluster again"
         );
     }
 }

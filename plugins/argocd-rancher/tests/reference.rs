@@ -27,3 +27,8 @@ fn help_follows_the_rules() {
         )
         .unwrap();
 }
+
+#[test]
+fn commands_in_the_help_and_in_the_documentation_are_valid() {
+    plugin().check_examples().unwrap();
+}

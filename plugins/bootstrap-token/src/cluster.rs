@@ -1,13 +1,12 @@
 //! The connection to the cluster, and how a token is named on the command line.
 
-use bootstrap::{Token, TokenId, Write, distribution};
+use bootstrap::{Token, TokenId, TokenSecret, Write, distribution, tokens};
 use cli::app::{Context, GlobalFlags};
+use cli::rotation::Commands;
 use cli::ui::Ui;
 use client::connection::{Connection, Server};
 use client::error::{Doing as _, Error};
 use client::secret::Secret;
-
-use crate::report::target::PLUGIN;
 
 pub(crate) const MANAGER: &str = "kubectl-bootstrap-token";
 
@@ -16,8 +15,8 @@ pub(crate) struct ClusterConnection {
     pub server: Server,
     /// How it is reached, to connect with another credential.
     pub connection: Connection,
-    /// The connection flags of this command, for the commands in hints.
-    flags: String,
+    /// The commands in hints.
+    commands: Commands,
 }
 
 impl ClusterConnection {
@@ -27,13 +26,32 @@ impl ClusterConnection {
         Ok(Self {
             server: connection.connect()?,
             connection,
-            flags: flags.connection.typed(),
+            commands: commands(flags),
         })
     }
 
-    /// Another command of this plugin for the same cluster, for a hint.
-    pub(crate) fn command(&self, words: &str) -> String {
-        format!("kubectl {PLUGIN} {words}{}", self.flags)
+    /// Another command of this plugin for the same cluster, for a hint. `target`: a token, or empty.
+    pub(crate) fn command(&self, verb: &str, target: &str) -> String {
+        self.commands.on(verb, target)
+    }
+
+    /// The command that lets a group of tokens join, for a hint.
+    pub(crate) fn rbac_apply(&self, group: &str) -> String {
+        let commands = self.commands.clone().with("--group", Some(group));
+        commands.on("rbac apply", "")
+    }
+
+    /// The token with this id.
+    pub(crate) async fn require(&self, id: &TokenId) -> Result<TokenSecret, Error> {
+        let found = tokens::get(self.client(), id).await?;
+        found.ok_or_else(|| self.not_found(id))
+    }
+
+    /// There is no token with this id.
+    pub(crate) fn not_found(&self, id: &TokenId) -> Error {
+        let list = self.command("list", "");
+        let error = Error::from(bootstrap::Error::NotFound(id.clone()));
+        error.hint(format!("`{list}` lists the tokens; Kubernetes deletes expired ones"))
     }
 
     pub(crate) fn client(&self) -> &kube::Client {
@@ -60,14 +78,19 @@ pub(crate) fn write(dry_run: bool) -> Write {
     Write::by(MANAGER).dry_run(dry_run)
 }
 
+fn commands(flags: &GlobalFlags) -> Commands {
+    Commands::new::<crate::cli::BootstrapToken>("", flags)
+}
+
 /// Parses an id. A whole token counts as its id, as with kubeadm. An error does not quote the text, which may be a mistyped token.
-pub(crate) fn id(text: &str, ui: &Ui) -> Result<TokenId, Error> {
+pub(crate) fn id(text: &str, ui: &Ui, flags: &GlobalFlags) -> Result<TokenId, Error> {
     if let Ok(token) = Token::parse(&Secret::new(text)) {
         ui.warn("the command line contains a whole token, which is now in the history of the shell; pass only its id");
         return Ok(token.id);
     }
     text.parse().map_err(|error: bootstrap::token::NotAnId| {
-        Error::usage(error.to_string()).hint("`kubectl bootstrap-token list` lists the ids")
+        let list = commands(flags).on("list", "");
+        Error::usage(error.to_string()).hint(format!("`{list}` lists the ids"))
     })
 }
 
@@ -106,10 +129,10 @@ pub(crate) struct TokenFlags {
 }
 
 impl TokenFlags {
-    pub(crate) async fn read(&self, ui: &Ui) -> Result<TokenArgument, Error> {
+    pub(crate) async fn read(&self, ui: &Ui, flags: &GlobalFlags) -> Result<TokenArgument, Error> {
         match (token_from_stdin(ui, self.token_stdin).await?, &self.id) {
             (Some(token), _) => Ok(TokenArgument::Given(token)),
-            (None, Some(text)) => id(text, ui).map(TokenArgument::Id),
+            (None, Some(text)) => id(text, ui, flags).map(TokenArgument::Id),
             (None, None) => Err(Error::usage("name a token by its id, or pass one with --token-stdin")),
         }
     }

@@ -113,8 +113,12 @@ impl Servers {
         if self.named.is_empty() {
             return Ok(None);
         }
-        let Ok(here) = cluster_identity::uid(client).await else {
-            return Ok(None);
+        let here = match cluster_identity::uid(client).await {
+            Ok(here) => here,
+            Err(error) => {
+                tracing::debug!(%error, "whether the named API servers belong to this cluster is unknown");
+                return Ok(None);
+            }
         };
         for connection in &self.named {
             let there = cluster_identity::uid(&connection.connect()?.client).await;

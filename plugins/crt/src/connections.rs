@@ -13,14 +13,11 @@ use cli::flags::ConnectionFlags;
 use cli::rotation::Commands;
 use client::connection::{Authority, Connection, Environment, Server};
 use client::error::{Doing as _, Error};
-use engine::rotation::Rotation as _;
 use rancher::cluster::{self, Cluster, ClusterId};
 use rancher::probe::{Probe, ServerIdentity};
 use rancher::reach::{RancherUrl, Reach};
 use rancher::settings::{self, Settings};
 use url::Url;
-
-use crate::rotation::Crt;
 
 /// The management cluster, in messages.
 pub(crate) const MANAGEMENT: &str = "the management cluster";
@@ -38,8 +35,19 @@ pub(crate) struct DownstreamFlags {
 impl DownstreamFlags {
     /// The later commands about a cluster, with the same contexts as this one.
     pub(crate) fn commands(&self, cluster: &ClusterId, global: &GlobalFlags) -> Commands {
-        let commands = Commands::new(Crt::KIND, cluster.to_string(), global);
+        let commands = Commands::new::<crate::cli::Crt>(cluster.to_string(), global);
         commands.with("--downstream-context", self.downstream_context.as_deref())
+    }
+
+    /// The commands of kubectl on the downstream cluster. Without its context, they have no connection flags.
+    fn on_downstream(&self, global: &GlobalFlags) -> Commands {
+        let context = self.downstream_context.as_deref().filter(|name| !name.is_empty());
+        let connection = context.map(|name| global.connection.for_context(name));
+        let global = GlobalFlags {
+            connection: connection.unwrap_or_default(),
+            ..GlobalFlags::default()
+        };
+        Commands::new::<crate::cli::Crt>("", &global)
     }
 }
 
@@ -67,6 +75,8 @@ pub(crate) struct Connections {
     pub(crate) cluster: Cluster,
     /// The commands about it, for hints.
     pub(crate) commands: Commands,
+    /// The commands of kubectl on the downstream cluster, for hints.
+    pub(crate) on_downstream: Commands,
 }
 
 /// The downstream cluster.
@@ -237,6 +247,7 @@ impl Management {
             probe: self.probe(rancher.as_ref(), &settings)?,
             settings,
             commands: flags.commands(&cluster.id, global),
+            on_downstream: flags.on_downstream(global),
             cluster,
         })
     }

@@ -24,3 +24,8 @@ fn help_follows_the_rules() {
         .check_help(env!("CARGO_BIN_EXE_kubectl-crt"), &["rotate"])
         .unwrap();
 }
+
+#[test]
+fn commands_in_the_help_and_in_the_documentation_are_valid() {
+    plugin().check_examples().unwrap();
+}

@@ -18,6 +18,7 @@ mod cost;
 mod every_command;
 mod kill_point;
 mod mask;
+mod printed;
 mod roles;
 mod wait;
 
@@ -40,7 +41,8 @@ pub use cost::Cost;
 pub use every_command::{PLUGINS, every_command, plugin_binary};
 pub use kill_point::KillPoint;
 pub use mask::mask_output;
-pub use roles::{Roles, make_member_of_local, run_until, succeeds};
+pub use printed::printed_commands;
+pub use roles::{Roles, Unseen, make_member_of_local, run_until, succeeds};
 pub use wait::{PATIENCE, until};
 
 /// Longer than any command of a test. A command that hangs fails its test, with its output.

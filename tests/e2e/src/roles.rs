@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{CommandOutput, Shell, until};
 
 /// Roles and bindings of one plugin, as YAML.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roles(Vec<String>);
 
 /// A role without one of its rules.
@@ -16,6 +16,19 @@ struct Reduced {
     without: Roles,
     /// The resource of the rule.
     resource: String,
+}
+
+/// What a command prints without some of the optional rules, and not with them.
+#[derive(Clone, Copy, Debug)]
+pub struct Unseen<'a> {
+    /// The rules: a resource, and a part of the comment.
+    pub rules: &'a [(&'a str, &'a str)],
+    /// The command.
+    pub args: &'a [&'a str],
+    /// The exit code without the rules.
+    pub code: i32,
+    /// What is printed.
+    pub text: &'a str,
 }
 
 /// Repeats a command until its output is as expected, since the API server learns of a role a moment later.
@@ -113,17 +126,74 @@ impl Roles {
         Ok(())
     }
 
+    /// Leaves out optional rules, as each case names them: the command ends as expected, and says what it does not know. Together
+    /// the cases name all consequences in the comments, except those in `others`, which are tested elsewhere or cannot be seen.
+    pub async fn are_optional(
+        &self,
+        cases: &[Unseen<'_>],
+        others: &[&str],
+        (admin, flags): (&Shell, &[&str]),
+        run: impl AsyncFn(&[&str]) -> Result<CommandOutput>,
+    ) -> Result<()> {
+        for consequence in self.consequences() {
+            let of_case = |case: &Unseen<'_>| case.rules.iter().any(|(_, part)| consequence.contains(part));
+            let is_known = cases.iter().any(of_case) || others.iter().any(|part| consequence.contains(part));
+            ensure!(is_known, "no case for: {consequence}");
+        }
+        for case in cases {
+            let says = |output: &CommandOutput| output.to_string().contains(case.text);
+            let run = async || run(case.args).await;
+            // A command that is refused without the rules may be refused for another reason with them.
+            let ends = |output: &CommandOutput| output.code().is_some_and(|code| code <= case.code);
+            let with = run_until(run, |output| ends(output) && !says(output)).await;
+            with.with_context(|| format!("with all rules: {case:?}"))?;
+            let is_about = |rule: &str, (resource, part): &(&str, &str)| {
+                resource_of(rule) == Some(*resource) && rule.contains(part)
+            };
+            for named in case.rules {
+                ensure!(self.without(|rule| is_about(rule, named)) != *self, "no rule {named:?}");
+            }
+            let reduced = self.without(|rule| case.rules.iter().any(|named| is_about(rule, named)));
+            reduced.apply(admin, flags).await?;
+            let without = run_until(run, |output| output.code() == Some(case.code) && says(output)).await;
+            without.with_context(|| format!("without the rules: {case:?}"))?;
+            self.apply(admin, flags).await?;
+        }
+        Ok(())
+    }
+
+    /// The roles without the rules for some cases, such as a token storage, that are in their comments.
+    #[must_use]
+    pub fn not_for(&self, cases: &[&str]) -> Self {
+        self.without(|rule| cases.iter().any(|case| rule.contains(case)))
+    }
+
+    /// What the comments say that is not known without a rule.
+    fn consequences(&self) -> Vec<String> {
+        let lines = self.0.iter().flat_map(|role| role.lines());
+        lines
+            .filter_map(|line| line.strip_prefix("# Without it, ").map(str::to_owned))
+            .collect()
+    }
+
+    /// The roles without some rules.
+    fn without(&self, is_left_out: impl Fn(&str) -> bool) -> Self {
+        let reduced = self.0.iter().map(|role| match split(role) {
+            Some((head, mut rules)) => {
+                rules.retain(|rule| !is_left_out(rule));
+                joined(head, &rules)
+            }
+            None => role.clone(),
+        });
+        Self(reduced.collect())
+    }
+
     fn without_each_rule(&self, command: &str, other_cases: &[&str]) -> Result<Vec<Reduced>> {
         let mut all = Vec::new();
         for role in &self.0 {
-            let Some((head, rules)) = role.split_once("rules:\n") else {
+            let Some((head, rules)) = split(role) else {
                 continue;
             };
-            let rules: Vec<String> = rules
-                .split("# For ")
-                .skip(1)
-                .map(|rule| format!("# For {rule}"))
-                .collect();
             for (index, rule) in rules.iter().enumerate() {
                 let commands = rule.lines().next().unwrap_or_default();
                 let commands = commands.trim_start_matches("# For ").trim_end_matches('.');
@@ -134,23 +204,34 @@ impl Roles {
                 }
                 let mut others = rules.clone();
                 others.remove(index);
-                let others = if others.is_empty() {
-                    "rules: []\n".to_owned()
-                } else {
-                    format!("rules:\n{}", others.concat())
-                };
-                let resource = rule
-                    .split("resources: [\"")
-                    .nth(1)
-                    .and_then(|rest| rest.split('"').next());
                 all.push(Reduced {
                     role: Self(vec![role.clone()]),
-                    without: Self(vec![format!("{head}{others}")]),
-                    resource: resource.context("a rule without a resource")?.to_owned(),
+                    without: Self(vec![joined(head, &others)]),
+                    resource: resource_of(rule).context("a rule without a resource")?.to_owned(),
                 });
             }
         }
         ensure!(!all.is_empty(), "no rule is for {command}");
         Ok(all)
     }
+}
+
+/// The rules of a role, and what is before them. `None`: it is a binding.
+fn split(role: &str) -> Option<(&str, Vec<String>)> {
+    let (head, rules) = role.split_once("rules:\n")?;
+    let rules = rules.split("# For ").skip(1).map(|rule| format!("# For {rule}"));
+    Some((head, rules.collect()))
+}
+
+fn joined(head: &str, rules: &[String]) -> String {
+    if rules.is_empty() {
+        format!("{head}rules: []\n")
+    } else {
+        format!("{head}rules:\n{}", rules.concat())
+    }
+}
+
+fn resource_of(rule: &str) -> Option<&str> {
+    let (_, rest) = rule.split_once("resources: [\"")?;
+    rest.split('"').next()
 }

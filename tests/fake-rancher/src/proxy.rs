@@ -218,11 +218,11 @@ async fn local(world: &Arc<World>, uri: String, scope: Option<&str>, request: Re
     .await
 }
 
-/// As an admin of that cluster reaches it: its own API server, no tunnel, no Rancher.
+/// As a user of that cluster reaches it: its own API server, no tunnel, no Rancher. RBAC of that cluster decides.
 async fn direct(world: &Arc<World>, id: &str, uri: String, request: Request<Incoming>) -> Response<Body> {
-    if authenticate(world, &request, None).is_none() {
+    let Some(user) = authenticate(world, &request, None) else {
         return unauthorized_status();
-    }
+    };
     if world
         .downstream
         .get(&paths::namespace(&agent_namespace(id)))
@@ -242,7 +242,7 @@ async fn direct(world: &Arc<World>, id: &str, uri: String, request: Request<Inco
             uri,
             view: Some(view),
             session: None,
-            user: None,
+            user: Some(user),
         },
         request,
     )

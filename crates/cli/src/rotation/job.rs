@@ -16,7 +16,7 @@ use engine::journal::Journal;
 use engine::lock::{AcquireError, LeaseRecord, LockGuard, Release};
 use engine::phase::Phase;
 use engine::plan::{self, NoPlan, Planned};
-use engine::rotation::Rotation;
+use engine::rotation::{Check, Rotation};
 use tokio::sync::watch;
 
 use crate::rotation::leases::LeasedRotation;
@@ -297,8 +297,8 @@ impl<C: Controller> Job<'_, C> {
         let is_discarded = self.force_journal && self.verb == Verb::Rotate;
         if journal.is_none() && claim.direction != Direction::Forward && !is_discarded {
             let message = format!("nothing of the rotation of {} can be rolled back", self.target.display);
-            let rotate = self.target.commands.rotate();
-            let hint = format!("`{rotate} --force=journal` discards its journal and starts a new rotation");
+            let rotate = self.target.commands.rotate_forced(Check::JOURNAL);
+            let hint = format!("`{rotate}` discards its journal and starts a new rotation");
             return Err(Error::failed(message).hint(hint));
         }
         if journal.is_none() {

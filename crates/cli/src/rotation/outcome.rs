@@ -213,20 +213,24 @@ pub(crate) fn end_of(
 
 /// Why nothing was begun.
 pub fn refusal(target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
-    refused("rotate", target, blockers, result)
+    refused(Verb::Rotate, target, blockers, result)
 }
 
 /// Why a rollback was not begun. The rotation is still in progress.
 pub(super) fn rollback_refusal(target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
     let rotate = target.commands.rotate();
-    let error = refused("roll back", target, blockers, result).of_kind(Kind::Pending);
+    let error = refused(Verb::Rollback, target, blockers, result).of_kind(Kind::Pending);
     error.hint(format!("`{rotate}` resumes the rotation"))
 }
 
-fn refused(verb: &str, target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
+fn refused(verb: Verb, target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
     result.outcome = "refused";
     let reasons: Vec<&str> = blockers.iter().map(|blocker| blocker.reason.as_str()).collect();
-    let message = format!("cannot {verb} {}: {}", target.display, reasons.join("; "));
+    let (command, words) = match verb {
+        Verb::Rotate => ("rotate", "rotate"),
+        Verb::Rollback => ("rollback", "roll back"),
+    };
+    let message = format!("cannot {words} {}: {}", target.display, reasons.join("; "));
     let mut error = Error::failed(message);
     let hints = blockers.iter().map(|blocker| blocker.hint.clone());
     error.hints.extend(hints.filter(|hint| !hint.is_empty()));
@@ -235,7 +239,8 @@ fn refused(verb: &str, target: &Target, blockers: Vec<Blocker>, result: &mut Rot
     let checks: Vec<&str> = checks.into_iter().flatten().collect();
     let these = if checks.len() > 1 { "these checks" } else { "this check" };
     if !checks.is_empty() {
-        error = error.hint(format!("--force={} overrides {these}", checks.join(",")));
+        let force = target.commands.force(command, &checks);
+        error = error.hint(format!("{force} overrides {these}"));
     }
     result.blockers = blockers;
     error
@@ -337,7 +342,7 @@ mod tests {
     use super::*;
     use engine::lock::LockLost;
 
-    use crate::rotation::commands::Commands;
+    use crate::rotation::commands::{Commands, fixture::Demo};
     use crate::rotation::target::LeaseName;
 
     fn target() -> Target {
@@ -347,7 +352,7 @@ mod tests {
             display: "cluster oslo (c-x7k2p)".into(),
             details: Map::new(),
             restored: "its agent runs with the old token as before",
-            commands: Commands::new("crt", "c-x7k2p", &GlobalFlags::default()),
+            commands: Commands::new::<Demo>("c-x7k2p", &GlobalFlags::default()),
             lease: LeaseName {
                 namespace: "c-x7k2p".into(),
                 name: "kubectl-crt".into(),

@@ -69,6 +69,11 @@ pub(crate) async fn run(list: List, global: &GlobalFlags, context: &Context) -> 
     }
     let identity = inventory.identity.as_deref();
     let claims = Claims::read(&argo, identity, &inventory.clusters).await?;
+    if claims.rotations.unknown {
+        context
+            .ui
+            .warn("no permission to list Leases: rotations in progress are unknown");
+    }
     let hints = Hints::new(&list.rancher, global, &argo.namespace);
     for (hint, warnings) in claims.warnings(inventory.own_tokens(), now, &hints) {
         for warning in warnings {

@@ -210,6 +210,11 @@ impl Rotate {
         let argo = &fleet.argo;
         let tokens = fleet.tokens(Instant::now()).await?;
         let rotations = LeasedRotations::<ArgocdRancher>::read(&argo.server, Some(&argo.namespace), ARGOCD).await?;
+        if rotations.unknown {
+            context.ui.warn(
+                "no permission to list Leases: --within does not select clusters because of an interrupted rotation",
+            );
+        }
         let by = argo.server.clock.now().saturating_add(within);
         let by = by.map_err(|_| Error::usage("the value of --within is too long"))?;
         let mut due = Vec::new();

@@ -108,6 +108,11 @@ pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context)
     let verifications: Vec<_> = targets.into_iter().map(|cluster| command.one(cluster)).collect();
     let items: Vec<Option<TokenVerification>> = stream::iter(verifications).buffered(PARALLEL).collect().await;
     let items: Vec<TokenVerification> = items.into_iter().flatten().collect();
+    if command.rotations.unknown {
+        context.ui.warn(
+            "no permission to list Leases: rotations in progress are unknown, and a call with a token could be mistaken for one of Argo CD",
+        );
+    }
     let all_proven = items.iter().all(|item| item.proven);
     let document = DocumentList::new("ArgoCDClusterVerificationList", items);
     match format {

@@ -260,7 +260,7 @@ async fn find_created(
         Ok(_) => Err(error.into()),
         Err(_) => Err(Error::from(error).hint(format!(
             "it may have been created: `{}` revokes it if it exists",
-            cluster.command(&format!("revoke {}", new.token.id))
+            cluster.command("revoke", new.token.id.as_str())
         ))),
     }
 }
@@ -280,7 +280,7 @@ async fn warn_if_it_cannot_join(new: &NewToken, distribution: Distribution, clus
     }
     if inputs.permissions != Ok([true, true]) {
         let group = new.groups.first().map_or(BOOTSTRAPPERS, Group::as_str);
-        ui.hint(cluster.command(&format!("rbac apply --group {group}")));
+        ui.hint(cluster.rbac_apply(group));
     }
 }
 
@@ -366,10 +366,7 @@ impl CreatedToken<'_> {
             Err(_) => Error::failed(format!(
                 "bootstrap token {id} was created, but could not be delivered: {why}"
             ))
-            .hint(format!(
-                "`{}` revokes it",
-                self.cluster.command(&format!("revoke {id}"))
-            )),
+            .hint(format!("`{}` revokes it", self.cluster.command("revoke", id.as_str()))),
         }
     }
 }

@@ -44,14 +44,15 @@ The time counts from now, by the API server's clock. It replaces the current exp
 pub(crate) async fn run(extend: Extend, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let ttl = extend.lifetime.checked(None)?;
-    let id = cluster::id(&extend.id, ui)?;
+    let id = cluster::id(&extend.id, ui, global)?;
     let cluster = ClusterConnection::open(global, context)?;
-    let current = tokens::require(cluster.client(), &id).await?;
+    let current = cluster.require(&id).await?;
+    let create = cluster.command("create", "");
     let now = cluster.server.clock.now();
     if current.immutable {
         return Err(
             Error::failed(format!("token {id} cannot be changed: its Secret is immutable"))
-                .hint("create a new token with `kubectl bootstrap-token create`, and revoke this one"),
+                .hint(format!("create a new token with `{create}`, and revoke this one")),
         );
     }
     if let Some(owner) = current.owner.as_ref().filter(|_| !extend.force.contains(&OWNER)) {
@@ -62,7 +63,7 @@ pub(crate) async fn run(extend: Extend, global: &GlobalFlags, context: &Context)
     }
     if current.deleting || current.expiration.is_expired(now) {
         return Err(Error::failed(format!("token {id} has expired or is being deleted"))
-            .hint("create a new token with `kubectl bootstrap-token create`"));
+            .hint(format!("create a new token with `{create}`")));
     }
     let expiry = ttl.map(|ttl| lifetime::expiry(now, ttl)).transpose()?;
     let shorter = expiry.is_some_and(|expiry| match current.expiration {
@@ -74,7 +75,7 @@ pub(crate) async fn run(extend: Extend, global: &GlobalFlags, context: &Context)
         let write = cluster::write(extend.dry_run == DryRun::Server);
         tokens::set_expiration(cluster.client(), &current, expiry, &write)
             .await
-            .map_err(explained)?;
+            .map_err(|error| explained(error, &create))?;
     }
     let before = row::expires(current.expiration);
     let after = row::expires(expiry.map_or(Expiration::Never, Expiration::At));
@@ -87,7 +88,7 @@ pub(crate) async fn run(extend: Extend, global: &GlobalFlags, context: &Context)
     Ok(ExitCode::Done)
 }
 
-fn explained(error: bootstrap::Error) -> Error {
+fn explained(error: bootstrap::Error, create: &str) -> Error {
     let (conflict, not_found) = (error.is_conflict(), error.is_not_found());
     let error = Error::from(error);
     if conflict {
@@ -95,7 +96,9 @@ fn explained(error: bootstrap::Error) -> Error {
             .of_kind(Kind::Conflict)
             .hint("the token was changed concurrently: check its status, and run the same command again")
     } else if not_found {
-        error.hint("it has expired or was revoked: create a new token with `kubectl bootstrap-token create`")
+        error.hint(format!(
+            "it has expired or was revoked: create a new token with `{create}`"
+        ))
     } else {
         error
     }

@@ -1,6 +1,6 @@
 //! `kubectl bootstrap-token kubeconfig`: prints what a kubelet needs for TLS bootstrapping.
 
-use bootstrap::{Token, TokenId, tokens};
+use bootstrap::{Token, TokenId};
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use client::error::Error;
@@ -37,7 +37,7 @@ The address and the certificate authority are read from ConfigMap kube-public/cl
 pub(crate) async fn run(kubeconfig: Kubeconfig, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let file = kubeconfig.write.open()?;
-    let token = kubeconfig.token.read(ui).await?;
+    let token = kubeconfig.token.read(ui, global).await?;
     let cluster = ClusterConnection::open(global, context)?;
     let token = match token {
         TokenArgument::Given(token) => token,
@@ -54,7 +54,7 @@ pub(crate) async fn run(kubeconfig: Kubeconfig, global: &GlobalFlags, context: &
 
 /// A kubelet with an invalid token would retry indefinitely.
 async fn valid_token(cluster: &ClusterConnection, id: &TokenId) -> Result<Token, Error> {
-    let secret = tokens::require(cluster.client(), id).await?;
+    let secret = cluster.require(id).await?;
     let flaws = secret.flaws(cluster.server.clock.now());
     match (secret.token, flaws.first()) {
         (Some(token), None) => Ok(token),

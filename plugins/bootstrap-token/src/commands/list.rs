@@ -72,7 +72,18 @@ pub(crate) async fn run(list: List, global: &GlobalFlags, context: &Context) -> 
     // With many Secrets, the API server takes long to find the misplaced ones.
     let (rest, misplaced) = tokio::join!(rest, tokens::misplaced(cluster.client(), selector));
     rest?;
-    printer.add(rows(misplaced?));
+    let misplaced = misplaced?;
+    printer.add(rows(misplaced.secrets));
     printer.finish()?;
+    if rotations.unknown {
+        context
+            .ui
+            .warn("no permission to list Leases: rotations in progress are unknown");
+    }
+    if misplaced.elsewhere_unknown {
+        context.ui.warn(
+            "no permission to list Secrets in all namespaces: misplaced tokens in other namespaces are not listed",
+        );
+    }
     Ok(ExitCode::Done)
 }

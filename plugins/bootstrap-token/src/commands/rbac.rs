@@ -140,9 +140,7 @@ async fn run_show(show: &Show, global: &GlobalFlags, context: &Context) -> Resul
     }
     warn_about_excess(&bindings, &context.ui);
     if !complete {
-        let group = &show.group;
-        let command = cluster.command(&format!("rbac apply --group {group}"));
-        context.ui.hint(command);
+        context.ui.hint(cluster.rbac_apply(&show.group));
     }
     Ok(ExitCode::Done)
 }

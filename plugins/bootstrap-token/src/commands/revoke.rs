@@ -81,7 +81,7 @@ Certificates that were issued to holders of the token are valid until they expir
 
 pub(crate) async fn run(revoke: Revoke, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
-    let ids = revoke.ids.iter().map(|text| cluster::id(text, ui));
+    let ids = revoke.ids.iter().map(|text| cluster::id(text, ui, global));
     let ids: BTreeSet<TokenId> = ids.collect::<Result<_, _>>()?;
     let cluster = ClusterConnection::open(global, context)?;
     let servers = Servers::new(&cluster.connection, &revoke.servers);
@@ -155,8 +155,8 @@ async fn targets<'a>(
     }
     let (mut targets, mut failures) = (Vec::new(), failures(ids.len()));
     for id in ids {
-        let found = tokens::require(cluster.client(), &id).await;
-        targets.extend(failures.found(id.as_str(), found.map_err(Error::from))?);
+        let found = cluster.require(&id).await;
+        targets.extend(failures.found(id.as_str(), found)?);
     }
     Ok((targets, failures))
 }
@@ -274,7 +274,7 @@ impl Revocation<'_> {
             ))
             .hint(format!(
                 "it may have been created again: `{}` revokes it if it exists",
-                self.cluster.command(&format!("revoke {id}"))
+                self.cluster.command("revoke", id)
             )),
         })
     }

@@ -44,7 +44,7 @@ A rollback is possible until the old token is revoked; after that a rotation can
 Exit codes: 0 rolled back, or nothing to do (3 with --exit-code), 1 failed, 2 usage, 4 pending (resumable), 5 held by another run, 130 interrupted";
 
 pub(crate) async fn run(rollback: Rollback, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
-    let id = cluster::id(&rollback.id, &context.ui)?;
+    let id = cluster::id(&rollback.id, &context.ui, global)?;
     let command = RotationCommand {
         verb: Verb::Rollback,
         // The lifetime is that of a new token that has to be repaired because the old one has expired.

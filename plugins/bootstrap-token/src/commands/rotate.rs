@@ -58,7 +58,7 @@ The new token gets the usages, groups, labels and description of the old one. It
 Exit codes: 0 done, 1 failed or rolled back, 2 usage, 4 pending (resumable), 5 held by another run, 130 interrupted";
 
 pub(crate) async fn run(rotate: Rotate, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
-    let id = cluster::id(&rotate.id, &context.ui)?;
+    let id = cluster::id(&rotate.id, &context.ui, global)?;
     let ttl = rotate.lifetime.checked(Some(DEFAULT))?;
     let command = RotationCommand {
         verb: Verb::Rotate,

@@ -15,7 +15,7 @@ use crate::cluster::ClusterConnection;
 use crate::controller::{Options, TokenController};
 use crate::delivery::DeliveryTarget;
 use crate::lifetime::{DEFAULT, LONG};
-use crate::report::target::{self, PLUGIN};
+use crate::report::target;
 use crate::rotation::blockers::{CLUSTER, TARGET};
 use crate::servers::{ServerFlags, Servers};
 
@@ -63,7 +63,7 @@ impl RotationFlags {
             let is_default = duration::parse(default).is_ok_and(|default| default == value);
             (!is_default).then(|| duration::format(value))
         };
-        let commands = Commands::new(PLUGIN, id.as_str(), global)
+        let commands = Commands::new::<crate::cli::BootstrapToken>(id.as_str(), global)
             .with_to_run("--overlap", unless_default(self.overlap, OVERLAP).as_deref())
             .with_to_run("--timeout", unless_default(self.timeout, TIMEOUT).as_deref());
         let named = self.servers.named.iter();
@@ -131,5 +131,54 @@ impl RotationCommand<'_> {
         let outcome = result.outcome;
         results.print(&[result]);
         Ok((outcome, ended))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::commands::rotate::Rotate;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        rotate: Rotate,
+    }
+
+    fn commands(flags: &[&str]) -> Commands {
+        let Line { rotate } = Line::try_parse_from(["rotate", "07401b"].iter().chain(flags)).unwrap();
+        let ttl = rotate.lifetime.checked(Some(DEFAULT)).unwrap();
+        let options = rotate.rotation.options(ttl, rotate.deliver, rotate.force);
+        let id = rotate.id.parse().unwrap();
+        rotate.rotation.commands(&id, &options, &GlobalFlags::default())
+    }
+
+    #[test]
+    fn the_resume_command_has_what_is_not_in_the_lease() {
+        let plain = commands(&[]);
+        assert_eq!(plain.rotate(), "kubectl bootstrap-token rotate 07401b");
+        let flags = [
+            "--overlap=7m",
+            "--timeout=3m",
+            "--api-server=https://a:6443",
+            "--force=target,owner",
+        ];
+        let of_rotate = ["--deliver", "file:/srv/my file", "--ttl=30h", "--allow-long"];
+        let commands_of_all = commands(&[&flags[..], &of_rotate].concat());
+        let common = "--overlap 7m0s --timeout 3m0s --api-server https://a:6443 --force target";
+        assert_eq!(
+            commands_of_all.rollback(),
+            format!("kubectl bootstrap-token rollback 07401b {common}")
+        );
+        assert_eq!(
+            commands_of_all.rotate(),
+            format!(
+                "kubectl bootstrap-token rotate 07401b {common} --deliver 'file:/srv/my file' --ttl 30h0m0s --allow-long"
+            )
+        );
+        let unlimited = commands(&["--never-expires"]);
+        assert!(unlimited.rotate().ends_with(" --never-expires"));
     }
 }

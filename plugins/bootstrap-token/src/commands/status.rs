@@ -19,7 +19,7 @@ use crate::join;
 use crate::probe;
 use crate::report::join::{JoinCheck, checks};
 use crate::report::row::{self, State};
-use crate::report::target::{self, PLUGIN, Rotation};
+use crate::report::target::{self, Rotation};
 use crate::report::{self, API_VERSION};
 use crate::rotation::BootstrapToken;
 
@@ -85,7 +85,7 @@ struct Metadata {
 pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let ui = &context.ui;
     let (flags, format) = OutputFlags::of_page(status.output.as_ref(), "status")?;
-    let id = cluster::id(&status.id, ui)?;
+    let id = cluster::id(&status.id, ui, global)?;
     let cluster = ClusterConnection::open(global, context)?;
     let lease = target::lease(&id);
     let (secret, rotation) = futures::join!(
@@ -95,9 +95,9 @@ pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context)
     let (secret, rotation) = (secret?, rotation?);
     let in_progress = rotation.as_ref().is_some_and(Rotation::in_progress);
     if secret.is_none() && !in_progress {
-        return Err(bootstrap::Error::NotFound(id).into());
+        return Err(cluster.not_found(&id));
     }
-    let commands = Commands::new(PLUGIN, id.as_str(), global);
+    let commands = Commands::new::<crate::cli::BootstrapToken>(id.as_str(), global);
     let now = cluster.server.clock.now();
     let rotation = RotationStatus::of(rotation.as_ref(), &commands, now);
     let mut document = TokenStatus::new(id, secret.as_ref(), rotation, now);

@@ -81,13 +81,13 @@ struct TokenVerification {
 pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     let (flags, format) = OutputFlags::of_page(verify.output.as_ref(), "verify")?;
     let ui = &context.ui;
-    let token = verify.token.read(ui).await?;
+    let token = verify.token.read(ui, global).await?;
     let cluster = ClusterConnection::open(global, context)?;
     let servers = Servers::new(&cluster.connection, &verify.servers);
     let verification = match token {
         TokenArgument::Given(token) => verify_given(&cluster, &servers, token).await?,
         TokenArgument::Id(id) => {
-            let secret = tokens::require(cluster.client(), &id).await?;
+            let secret = cluster.require(&id).await?;
             verify_secret(&cluster, &servers, &secret).await?
         }
     };

@@ -198,9 +198,10 @@ impl Controller for TokenController<'_> {
                 let at = &place.at;
                 format!("The new token is {id}, but another writer has changed {at}: it does not hold the new token.")
             }
-            None => format!(
-                "The new token is {id}. `kubectl bootstrap-token kubeconfig {id}` prints a bootstrap kubeconfig with it."
-            ),
+            None => {
+                let kubeconfig = self.cluster.command("kubeconfig", id.as_str());
+                format!("The new token is {id}. `{kubeconfig}` prints a bootstrap kubeconfig with it.")
+            }
         };
         let old = &self.id;
         let abandoned =

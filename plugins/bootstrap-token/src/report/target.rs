@@ -14,8 +14,6 @@ use crate::rotation::record::Record;
 
 /// The cluster in messages.
 pub(crate) const CLUSTER: &str = "the cluster";
-/// The name of the plugin after `kubectl`.
-pub(crate) const PLUGIN: &str = <BootstrapToken as engine::rotation::Rotation>::KIND;
 
 /// The rotation of one token, by its Lease.
 pub(crate) type Rotation = LeasedRotation<BootstrapToken>;

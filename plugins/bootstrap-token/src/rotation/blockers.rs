@@ -26,14 +26,14 @@ pub(crate) const CLUSTER: Check = Check {
 pub(crate) fn not_found(id: &Id) -> Blocker {
     Blocker::new(
         format!("bootstrap token {id} not found"),
-        "`kubectl bootstrap-token list` shows all tokens",
+        "check the id: `list` shows all tokens",
     )
 }
 
 pub(crate) fn not_valid(id: &Id, reasons: &[String]) -> Blocker {
     Blocker::new(
         format!("bootstrap token {id} is not valid: {}", reasons.join("; ")),
-        "create a new one with `kubectl bootstrap-token create`",
+        "create a new one with `create`",
     )
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn not_accepted(id: &Id) -> Blocker {
 pub(crate) fn no_value(id: &Id) -> Blocker {
     Blocker::new(
         format!("the Secret of bootstrap token {id} holds no value of a token"),
-        "revoke it, and create a new one with `kubectl bootstrap-token create`",
+        "revoke it, and create a new one with `create`",
     )
 }
 

@@ -385,7 +385,7 @@ fn not_ours(look: Look<'_>, new: &TokenRef, place: &Place) -> Result<Placed, Nex
         _ => format!("{at} is gone"),
     };
     let otherwise = if undoable {
-        "`kubectl bootstrap-token rollback`, which leaves it as it is".to_owned()
+        "`rollback`, which leaves it as it is".to_owned()
     } else {
         format!("revoke {old}, and run the same command again")
     };

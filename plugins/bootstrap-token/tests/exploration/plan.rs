@@ -178,7 +178,7 @@ fn a_value_that_is_neither_is_not_overwritten() {
     seen.delivery = holds_neither();
     insta::assert_snapshot!(lines(seen.clone(), None), @"refused: secret:kube-system/join/token does not hold bootstrap token oldold; rotate without --deliver: only the token that is rotated is overwritten");
     let run = in_progress(&mut seen, Direction::Forward, Phase::Make);
-    insta::assert_snapshot!(lines(seen.clone(), Some(run)), @"refused: another writer has changed secret:kube-system/join/token: it holds neither oldold nor newnew; write oldold there and run the same command again; or `kubectl bootstrap-token rollback`, which leaves it as it is");
+    insta::assert_snapshot!(lines(seen.clone(), Some(run)), @"refused: another writer has changed secret:kube-system/join/token: it holds neither oldold nor newnew; write oldold there and run the same command again; or `rollback`, which leaves it as it is");
     let mut without_old = seen.clone();
     without_old.old.secret = None;
     let run = in_progress(&mut without_old, Direction::Forward, Phase::Make);
@@ -268,9 +268,9 @@ fn unsafe_rotations_are_refused() {
         lines(seen, None)
     });
     insta::assert_snapshot!(refused.join("\n"), @"
-    refused: bootstrap token oldold not found; `kubectl bootstrap-token list` shows all tokens
-    refused: the Secret of bootstrap token oldold holds no value of a token; revoke it, and create a new one with `kubectl bootstrap-token create`
-    refused: bootstrap token oldold is not valid: it has expired, or breaks a rule; create a new one with `kubectl bootstrap-token create`
+    refused: bootstrap token oldold not found; check the id: `list` shows all tokens
+    refused: the Secret of bootstrap token oldold holds no value of a token; revoke it, and create a new one with `create`
+    refused: bootstrap token oldold is not valid: it has expired, or breaks a rule; create a new one with `create`
     refused: the API server rejects bootstrap token oldold, although its Secret is valid; run the API server with `--enable-bootstrap-token-auth`
     refused: secret:kube-system/join/token not found; create it with the present token, or rotate without --deliver
     refused: secret:kube-system/join/token is on the host where the rotation began, not here; run the same command on the host where the rotation began

@@ -196,7 +196,12 @@ impl Controller for CrtController<'_> {
         let system = tokens.as_ref().and_then(|tokens| tokens.named(SYSTEM));
         Summary {
             in_use: system.and_then(|token| token.current().map(Secret::fingerprint)),
-            message: report::rotation::summary(&self.connections.cluster, plan, tokens.as_ref()),
+            message: report::rotation::summary(
+                &self.connections.cluster,
+                plan,
+                tokens.as_ref(),
+                &self.connections.commands,
+            ),
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn blockers(connections: &Connections, snapshot: &Snapshot, seen: &Ob
     unsupported(&snapshot.cluster)
         .into_iter()
         .chain(agent(connections, snapshot))
-        .chain(rollout(snapshot))
+        .chain(rollout(connections, snapshot))
         .chain(redeploy(connections, snapshot, seen))
         .chain(address(connections, snapshot, seen))
         .chain(tokens(snapshot, seen))
@@ -114,13 +114,16 @@ fn agent(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
     found
 }
 
-fn rollout(snapshot: &Snapshot) -> Vec<Blocker> {
+fn rollout(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
     let deployment = &snapshot.deployment;
     let mut found = Vec::new();
     if deployment.paused {
+        let resume = connections
+            .on_downstream
+            .kubectl("-n cattle-system rollout resume deployment/cattle-cluster-agent");
         found.push(Blocker::new(
             "the agent's Deployment is paused",
-            "run `kubectl -n cattle-system rollout resume deployment/cattle-cluster-agent` on the downstream cluster",
+            format!("run `{resume}` on the downstream cluster"),
         ));
     }
     if !deployment.strategy.keeps_old_pods() {

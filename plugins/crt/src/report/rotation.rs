@@ -60,7 +60,13 @@ pub(crate) fn also_invalidated(plan: &Plan<Crt>) -> Vec<String> {
 }
 
 /// What was not rotated and is still accepted, and what remains open. `tokens` are those of the cluster now, if they can be read.
-pub(crate) fn summary(cluster: &Cluster, plan: Option<&Plan<Crt>>, tokens: Option<&Tokens>) -> String {
+pub(crate) fn summary(
+    cluster: &Cluster,
+    plan: Option<&Plan<Crt>>,
+    tokens: Option<&Tokens>,
+    commands: &Commands,
+) -> String {
+    let restart = commands.kubectl("-n cattle-system rollout restart deployment/rancher");
     let cluster = display(cluster);
     let old = plan.map_or_else(|| "the old token".to_owned(), |plan| plan.record.old.to_string());
     let left = plan.zip(tokens).map(|(plan, tokens)| {
@@ -74,7 +80,7 @@ pub(crate) fn summary(cluster: &Cluster, plan: Option<&Plan<Crt>>, tokens: Optio
     };
     format!(
         "{unchanged} Connections opened earlier with {old} stay open until Rancher restarts \
-         (kubectl -n cattle-system rollout restart deployment/rancher, on the management cluster)."
+         ({restart}, on the management cluster)."
     )
 }
 

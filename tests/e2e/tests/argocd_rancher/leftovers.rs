@@ -1,7 +1,6 @@
 //! What interrupted commands leave is listed, and a command ends it.
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{CommandOutput, Shell};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::ListParams;
 use rstest::rstest;
@@ -9,17 +8,7 @@ use rustix::process::Signal;
 use test_cluster::{Fault, Moment, On, User};
 
 use crate::fixture::{Fixture, token, user};
-use crate::tokens::{hinted, interrupted_in_grace, is_valid, name_of_secret};
-
-/// Runs the only hinted command with this verb, as printed and with more flags.
-async fn follow(shell: &Shell, output: &CommandOutput, verb: &str, flags: &[&str]) -> Result<CommandOutput> {
-    let mut commands = hinted(output);
-    commands.retain(|words| words[0] == verb);
-    commands.dedup();
-    ensure!(commands.len() == 1, "{} hints with {verb}:\n{output}", commands.len());
-    let words = commands[0].iter().map(String::as_str).chain(flags.iter().copied());
-    shell.argocd_rancher(words).run().await
-}
+use crate::tokens::{interrupted_in_grace, is_valid, name_of_secret};
 
 fn name_of(token: &str) -> Result<&str> {
     token.split(':').next().context("no name")
@@ -40,14 +29,16 @@ async fn a_rotation_whose_secret_was_deleted_is_listed_and_ended() -> Result<()>
     let removed = fixture.run(&["remove", fixture.id(), "--yes"]).run().await?.expect(1)?;
     ensure!(removed.stderr.contains("its rotation is not finished"), "{removed}");
 
-    let ended = follow(shell, &removed, "rollback", &["--grace", "0s", "--yes"])
+    let ended = shell
+        .follow(&removed, "kubectl argocd-rancher rollback", &["--grace", "0s", "--yes"])
         .await?
         .expect(0)?;
     ensure!(
         !is_valid(&fixture, name_of(&new)?).await?,
         "the new token is valid:\n{ended}"
     );
-    let revoked = follow(shell, &ended, "remove", &["--force=in-use", "--yes"])
+    let revoked = shell
+        .follow(&ended, "kubectl argocd-rancher remove", &["--force=in-use", "--yes"])
         .await?
         .expect(0)?;
     ensure!(
@@ -83,10 +74,11 @@ async fn the_token_of_a_killed_add_is_revoked_although_the_cluster_has_a_secret(
         "{added}"
     );
     let listed = fixture.run(&["list"]).run().await?.expect(0)?;
-    ensure!(hinted(&listed) == hinted(&added), "{listed}\n{added}");
+    ensure!(listed.commands() == added.commands(), "{listed}\n{added}");
     let held = token(&fixture.secret().await?)?;
     let shell = &fixture.base.shell;
-    follow(shell, &listed, "remove", &["--force=in-use", "--yes"])
+    shell
+        .follow(&listed, "kubectl argocd-rancher remove", &["--force=in-use", "--yes"])
         .await?
         .expect(0)?;
     ensure!(

@@ -1,7 +1,6 @@
 //! API tokens of the fake Rancher, and rotations that wait for the grace period.
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::CommandOutput;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use test_cluster::User;
@@ -50,12 +49,4 @@ pub(crate) async fn interrupted_in_grace(fixture: &Fixture) -> Result<(String, S
         "{interrupted}"
     );
     Ok((old, new))
-}
-
-/// The commands of this plugin in the hints of an output, as printed.
-pub(crate) fn hinted(output: &CommandOutput) -> Vec<Vec<String>> {
-    let quoted = output.stderr.split('`').skip(1).step_by(2);
-    let ours = quoted.filter_map(|command| command.strip_prefix("kubectl argocd-rancher "));
-    ours.map(|words| words.split(' ').map(str::to_owned).collect())
-        .collect()
 }

@@ -157,6 +157,36 @@ async fn create_does_not_create_twice_when_the_response_is_lost() -> Result<()> 
     Ok(())
 }
 
+/// The Secret cannot be read either, so it is unknown whether it was created.
+#[tokio::test(flavor = "multi_thread")]
+async fn create_names_the_command_that_revokes_a_token_without_a_response() -> Result<()> {
+    let (proxy, proxied) = behind_proxy().await?;
+    proxy.plan(On::write().path("*/namespaces/kube-system/secrets"), Fault::LoseAnswer);
+    let forbidden = Fault::Answer {
+        status: 403,
+        retry_after: None,
+    };
+    let read = On::read().method(http::Method::GET).path("*/secrets/bootstrap-token-*");
+    proxy.plan(read.always(), forbidden);
+    let label = "test=unknown";
+    let failed = proxied
+        .bootstrap_token(["create", "-l", label])
+        .run()
+        .await?
+        .expect(1)?;
+    ensure!(failed.stderr.contains("it may have been created"), "{failed}");
+    // With the certificate of the proxy, any token would be accepted.
+    let shell = shell(bare().await?).await?;
+    let list = ["list", "-l", label, "-o", "name"];
+    let left = shell.bootstrap_token(list).run().await?.expect(0)?;
+    ensure!(left.stdout.lines().count() == 1, "{left}");
+    let revoke = "kubectl bootstrap-token revoke";
+    shell.follow(&failed, revoke, &["--yes"]).await?.expect(0)?;
+    let left = shell.bootstrap_token(list).run().await?.expect(0)?;
+    ensure!(left.stdout.is_empty(), "{left}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn create_list_and_extend_use_the_clock_of_the_api_server() -> Result<()> {
     let (proxy, shell) = behind_proxy().await?;
@@ -203,14 +233,8 @@ async fn create_warns_when_nodes_cannot_join_with_the_token() -> Result<()> {
             .contains("Warning: kubelet bootstrap: no, because no binding allows it to request a certificate"),
         "{created}"
     );
-    // The hint can be run as it is printed.
-    let hint = created
-        .stderr
-        .lines()
-        .find_map(|line| line.strip_prefix("hint: kubectl "));
-    let hint: Vec<&str> = hint.context("no hint")?.split(' ').collect();
-    ensure!(hint.ends_with(&["--context", "bare"]), "{created}");
-    shell.kubectl(hint).run().await?.expect(0)?;
+    let hint = "kubectl bootstrap-token rbac apply --context bare --group system:bootstrappers:unbound";
+    shell.follow(&created, hint, &[]).await?.expect(0)?;
     let args = ["create", "--groups", "system:bootstrappers:unbound"];
     let bound = shell.bootstrap_token(args).run().await?.expect(0)?;
     ensure!(!bound.stderr.contains("kubelet bootstrap"), "{bound}");

@@ -54,12 +54,28 @@ async fn extend_refuses_immutable_and_missing_tokens() -> Result<()> {
         .await?
         .expect(1)?;
     ensure!(refused.stderr.contains("immutable"), "{refused}");
+    let created = shell
+        .follow(&refused, "kubectl bootstrap-token create", &["--dry-run"])
+        .await?;
+    created.expect(0)?;
     let gone = shell
         .bootstrap_token(["extend", "zzzzzz", "--ttl", "1h"])
         .run()
         .await?
         .expect(1)?;
     ensure!(gone.stderr.contains("bootstrap token zzzzzz not found"), "{gone}");
+    let mistyped = shell
+        .bootstrap_token(["extend", "zz", "--ttl", "1h"])
+        .run()
+        .await?
+        .expect(2)?;
+    for output in [&gone, &mistyped] {
+        let listed = shell
+            .follow(output, "kubectl bootstrap-token list", &[])
+            .await?
+            .expect(0)?;
+        ensure!(listed.stdout.contains("ext002"), "{listed}");
+    }
     let without = shell.bootstrap_token(["extend", "ext002"]).run().await?.expect(2)?;
     ensure!(without.stderr.contains("--ttl"), "{without}");
     Ok(())

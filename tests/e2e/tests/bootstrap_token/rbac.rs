@@ -12,6 +12,12 @@ async fn rbac_apply_creates_bindings_once() -> Result<()> {
     let show = ["rbac", "show", "--group", group, "-o", "json"];
     let before: Value = serde_json::from_str(&shell.bootstrap_token(show).run().await?.expect(0)?.stdout)?;
     ensure!(before["complete"] == false, "{before}");
+    let shown = shell.bootstrap_token(&show[..4]).run().await?.expect(0)?;
+    let hinted = shell
+        .follow(&shown, "kubectl bootstrap-token rbac apply", &["--dry-run=server"])
+        .await?;
+    let hinted = hinted.expect(0)?;
+    ensure!(hinted.stdout.contains("created (server dry run)"), "{hinted}");
     let apply = ["rbac", "apply", "--group", group];
     let dry = shell
         .bootstrap_token(apply.iter().chain(&["--dry-run=server"]))

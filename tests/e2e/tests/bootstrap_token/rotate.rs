@@ -11,7 +11,7 @@ mod signer;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, bail, ensure};
 use test_cluster::{Fault, Moment, On};
 
 use crate::cluster;
@@ -46,6 +46,23 @@ async fn rotate_delivers_to_a_secret_and_revokes_the_old_token() -> Result<()> {
     // The same command again reports that the token no longer exists.
     let again = fixture.shell.bootstrap_token(&args).run().await?.expect(1)?;
     ensure!(again.stderr.contains("not found"), "{again}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_without_a_delivery_names_the_command_that_prints_the_new_token() -> Result<()> {
+    let fixture = RotationFixture::new("rotate-printed").await?;
+    let rotate = ["rotate", &fixture.old.id, "--overlap", "0s", "--yes"];
+    let done = fixture.shell.bootstrap_token(rotate).run().await?.expect(0)?;
+    let [new] = &fixture.tokens().await?[..] else {
+        bail!("not one token:\n{done}")
+    };
+    let kubeconfig = format!("kubectl bootstrap-token kubeconfig {new}");
+    let printed = fixture.shell.follow(&done, &kubeconfig, &[]).await?.expect(0)?;
+    ensure!(
+        printed.stdout.contains(&format!("token: {new}.")),
+        "it has another token"
+    );
     Ok(())
 }
 
@@ -131,10 +148,9 @@ async fn second_rotation_names_the_lock_holder_and_list_marks_both_tokens() -> R
         .await?
         .expect(5)?;
     ensure!(second.stderr.contains("is held by"), "{second}");
-    // The command in the hint can be run as it is printed.
-    let hint = second.stderr.split('`').find_map(|text| text.strip_prefix("kubectl "));
-    let hint = hint.context("no hint")?.split(' ');
-    fixture.shell.kubectl(hint).run().await?.expect(0)?;
+    let status = fixture.shell.follow(&second, "kubectl bootstrap-token status", &[]);
+    let status = status.await?.expect(0)?;
+    ensure!(status.stdout.contains("Rotation in progress"), "{status}");
     let new = fixture.held().await?;
     ensure!(cluster::row(&fixture.shell, &fixture.old.id).await?["rotation"]["isNew"] == false);
     ensure!(cluster::row(&fixture.shell, &new.id).await?["rotation"]["of"] == fixture.old.id.as_str());

@@ -114,7 +114,9 @@ async fn rollback_is_refused_after_retire_and_rotate_finishes(#[case] storage: T
     assert!(refused.stderr.contains(&sentence), "{refused}");
     assert!(proxy.writes().is_empty(), "{}", proxy.transcript());
 
-    run(&fixture, "rotate").await?.expect(0)?;
+    let flags = ["--yes", "--settle", "0s"];
+    let finished = fixture.shell.follow(&refused, "kubectl crt rotate", &flags).await?;
+    finished.expect(0)?;
     state::rotated(&fixture, &start, Scope::All).await.map(drop)
 }
 
@@ -212,5 +214,14 @@ async fn rollback_refuses_when_no_object_shows_the_rotation() -> Result<()> {
     ensure!(refused.stderr.contains("--force=journal"), "{refused}");
     ensure!(!refused.stderr.contains("Starting"), "{refused}");
     ensure!(proxy.writes().is_empty(), "{}", proxy.transcript());
+    // The journal is discarded as the hint says, and the preflight check finds the broken agent.
+    let rotate = "kubectl crt rotate";
+    let anew = fixture
+        .shell
+        .follow(&refused, rotate, &["--dry-run"])
+        .await?
+        .expect(1)?;
+    ensure!(anew.stderr.contains("Discarding the run in the Lease"), "{anew}");
+    ensure!(anew.stderr.contains("Deployment is paused"), "{anew}");
     Ok(())
 }

@@ -28,9 +28,22 @@ async fn rotate_replaces_all_tokens_and_revokes_the_old_ones(#[case] storage: To
     let fixture = RancherFixture::begin(storage, "helsinki").await?;
     let start = State::of(&fixture).await?;
     let rotate = ["crt", "rotate", "helsinki", "--yes", "--settle", "1s"];
-    fixture.shell.kubectl(rotate).run().await?.expect(0)?;
+    let done = fixture.shell.kubectl(rotate).run().await?.expect(0)?;
     let rotated = state::rotated(&fixture, &start, Scope::All).await?;
-    redeploy_changes_nothing(&fixture, &rotated).await
+    redeploy_changes_nothing(&fixture, &rotated).await?;
+
+    // The last line names the command that closes earlier connections.
+    let management = ["--context", "management", "-n", "cattle-system", "create"];
+    let namespace = ["namespace", "cattle-system"];
+    // It may exist.
+    fixture.shell.kubectl(management.iter().chain(&namespace)).run().await?;
+    let deployment = ["deployment", "rancher", "--image=rancher", "--replicas=0"];
+    let create = management.iter().chain(&deployment);
+    fixture.shell.kubectl(create).run().await?.expect(0)?;
+    let restart = "kubectl -n cattle-system rollout restart deployment/rancher";
+    let restarted = fixture.shell.follow(&done, restart, &[]).await?.expect(0)?;
+    ensure!(restarted.stdout.contains("restarted"), "{restarted}");
+    Ok(())
 }
 
 #[rstest]

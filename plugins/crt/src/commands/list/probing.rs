@@ -8,7 +8,6 @@ use cli::ui::Ui;
 use client::connection::Server;
 use client::error::Error;
 use client::secret::Secret;
-use engine::rotation::Rotation as _;
 use futures::stream::{self, StreamExt as _};
 use rancher::TokenStorage;
 use rancher::agent::{self, StvAggregation};
@@ -22,7 +21,6 @@ use crate::report::inputs::{self, NOT_CONNECTED, Unavailable};
 use crate::report::rotation::ClusterRotation;
 use crate::report::row::{Accepted, Row};
 use crate::report::token_state::{AgentAddress, AgentToken};
-use crate::rotation::Crt;
 use crate::rotation::observed::Address;
 
 /// Rancher takes half a minute to report a disconnected agent, which is too long for a list.
@@ -91,7 +89,7 @@ impl<'a> Prober<'a> {
             Ok(report) => {
                 if report.held
                     && let Some(warning) = held_rollout(
-                        &Commands::new(Crt::KIND, &*group.namespace, self.global),
+                        &Commands::new::<crate::cli::Crt>(&*group.namespace, self.global),
                         &group.namespace,
                         &lease,
                     )

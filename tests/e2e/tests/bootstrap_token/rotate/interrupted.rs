@@ -89,10 +89,15 @@ async fn resume_and_rollback_commands_can_be_pasted() -> Result<()> {
         fixture.old.id
     );
     ensure!(stopped.stderr.contains(&format!("`kubectl {undo}`")), "{stopped}");
-    // The printed command is valid.
-    let words = undo.split(' ').chain(["--dry-run"]);
-    let plan = fixture.shell.kubectl(words).run().await?.expect(0)?;
-    ensure!(plan.stdout.contains("deliver bootstrap token"), "{plan}");
+    for (verb, step) in [
+        ("rotate", "revoke bootstrap token"),
+        ("rollback", "deliver bootstrap token"),
+    ] {
+        let command = format!("kubectl bootstrap-token {verb}");
+        let plan = fixture.shell.follow(&stopped, &command, &["--dry-run"]).await?;
+        let plan = plan.expect(0)?;
+        ensure!(plan.stdout.contains(step), "{plan}");
+    }
     Ok(())
 }
 

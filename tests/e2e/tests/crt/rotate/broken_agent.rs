@@ -122,8 +122,8 @@ async fn rollback_is_refused_where_only_the_new_token_works(#[case] storage: Tok
     ensure!(report.connected_since.is_some(), "{report:?}\n{outcome}");
     // As the hint says. The rollback has not begun.
     ensure!(outcome.stderr.contains("resumes the rotation"), "{outcome}");
-    let rotate = ["rotate", id];
-    let outcome = shell.crt(rotate.iter().chain(&common)).run().await?.expect(0)?;
+    let flags = ["--yes", "--settle", "1s"];
+    let outcome = shell.follow(&outcome, "kubectl crt rotate", &flags).await?.expect(0)?;
     let now = State::of(&fixture).await?;
     ensure!(now.report.fingerprints() == [now.named()], "{now:#?}\n{outcome}");
     Ok(())

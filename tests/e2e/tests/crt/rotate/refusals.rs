@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{RancherFixture, Shell, mask_output, until};
+use e2e::{RancherFixture, Shell, mask_output, printed_commands, succeeds, until};
 use insta::{allow_duplicates, assert_snapshot};
 use kube::api::{Patch, PatchParams};
 use rstest::rstest;
@@ -245,10 +245,10 @@ async fn rotate_refuses_a_disconnected_agent(#[case] storage: TokenStorage) -> R
     let derived = refused(&fixture, &fixture.shell, &["rotate", id, "--yes"]).await?;
     // The commands of the hints work as they are printed.
     for (hint, flag) in [(&by_context, "--downstream-context"), (&derived, "status")] {
-        let command = hint.split('`').nth(1).context("no command")?.replace("c-id123", id);
+        let commands = printed_commands(hint);
+        let command = commands.first().context("no command")?.replace("c-id123", id);
         ensure!(command.contains(flag), "{command}");
-        let words = command.split(' ').skip(1);
-        fixture.shell.kubectl(words).run().await?.expect(0)?;
+        fixture.shell.printed(&command, &[]).run().await?.expect(0)?;
     }
     // Several reads run in parallel, and any of them may fail first.
     let (before, after) = derived.split_once("cannot ").context("no failed read")?;
@@ -316,6 +316,23 @@ async fn rotate_refuses_a_held_rollout_without_a_rotation(#[case] storage: Token
     ----- exit status: 1 -----
     ") }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_names_the_command_that_resumes_a_paused_deployment() -> Result<()> {
+    let fixture = RancherFixture::begin(TokenStorage::Secret, "oslo").await?;
+    let id = fixture.cluster.id.as_str();
+    let direct = format!("{id}-direct");
+    let pause = ["--context", &direct, "-n", "cattle-system", "rollout", "pause"];
+    let pause = pause.iter().chain(&["deployment/cattle-cluster-agent"]);
+    fixture.shell.kubectl(pause).run().await?.expect(0)?;
+    let rotate = ["rotate", id, "--downstream-context", &direct, "--dry-run"];
+    let refused = fixture.shell.crt(rotate).run().await?.expect(1)?;
+    ensure!(refused.stderr.contains("Deployment is paused"), "{refused}");
+    let resume = "kubectl -n cattle-system rollout resume";
+    fixture.shell.follow(&refused, resume, &[]).await?.expect(0)?;
+    // The rollout is complete once its controller has seen that.
+    succeeds(async || fixture.shell.crt(rotate).run().await).await
 }
 
 /// `kubectl get -o yaml | kubectl apply -f -` writes every field into the annotation that Rancher's own apply starts from.

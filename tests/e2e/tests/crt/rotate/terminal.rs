@@ -99,8 +99,8 @@ async fn ctrl_c_releases_the_lock_and_names_the_resume_command() -> Result<()> {
     let lease = state.lease.as_ref().context("no Lease")?;
     ensure!(lease.holder.is_none() && lease.journal.is_some(), "{state:#?}");
 
-    let words: Vec<_> = rollback.split(' ').skip(1).chain(["--yes", "--settle", "1s"]).collect();
-    fixture.shell.kubectl(words).run().await?.expect(0)?;
+    let rollback = fixture.shell.printed(&rollback, &["--yes", "--settle", "1s"]);
+    rollback.run().await?.expect(0)?;
     // The Deployment named a token that tunnels reject, as the test has arranged. The old agent was never stopped.
     ensure!(state.report.without.valid_token.is_empty(), "{state:#?}");
     fixture.rancher.reset(&fixture.cluster).await?;

@@ -175,9 +175,9 @@ async fn status_names_the_command_that_resumes_a_killed_rotation(#[case] storage
     )?;
     assert_eq!(document["rotation"]["unattended"], Value::Bool(true), "{document:#}");
 
-    let command = line(&page, "resume").context("no command")?.to_owned();
-    let words: Vec<_> = command.split(' ').skip(1).chain(["--yes", "--settle", "1s"]).collect();
-    fixture.shell.kubectl(words).run().await?.expect(0)?;
+    let flags = ["--yes", "--settle", "1s"];
+    let resumed = fixture.shell.follow(&page, "kubectl crt rotate", &flags).await?;
+    resumed.expect(0)?;
     state::rotated(&fixture, &start, Scope::All).await?;
     Ok(())
 }
