@@ -1,11 +1,12 @@
 //! The connection to the cluster, and how a token is named on the command line.
 
-use bootstrap::{Token, TokenId, Write, distribution};
+use bootstrap::{Token, TokenId, Write};
 use cli::app::{Context, GlobalFlags};
 use cli::ui::Ui;
 use client::connection::{Connection, Server};
 use client::error::{Doing as _, Error};
 use client::secret::Secret;
+use supervisor::token::without_ca_hash;
 
 use crate::report::target::PLUGIN;
 
@@ -51,7 +52,7 @@ impl ClusterConnection {
         if self.connection.server().path().contains("/k8s/clusters/") {
             return None;
         }
-        let served = distribution::authority(self.client()).await;
+        let served = supervisor::ca::served_by_api_server(self.client()).await;
         served.or_else(|| self.connection.authority().map(str::to_owned))
     }
 }
@@ -76,7 +77,7 @@ pub(crate) async fn token_from_stdin(ui: &Ui, token_stdin: bool) -> Result<Optio
     if !token_stdin {
         return Ok(None);
     }
-    let token = Token::parse_joined(&ui.read_secret().await?);
+    let token = Token::parse(&without_ca_hash(&ui.read_secret().await?));
     token
         .map(Some)
         .map_err(|error| Error::usage(format!("invalid token on stdin: {error}")))
