@@ -242,7 +242,10 @@ mod tests {
     fn a_message_loses_the_values_that_were_sent() {
         let value = Secret::new("plain old");
         let message = |text: &str| Sent::with(&HeaderMap::new()).message(&[&value], text);
-        assert_eq!(message("not plain old!\nerror").as_deref(), Some("not <hidden>!^Jerror"));
+        assert_eq!(
+            message("not plain old!\nerror").as_deref(),
+            Some("not <hidden>!^Jerror")
+        );
         let short = Sent::with(&HeaderMap::new()).message(&[&value, &Secret::new("x")], "x is wrong");
         assert_eq!(short, None);
     }

@@ -193,7 +193,12 @@ mod tests {
     #[case(SupervisorKind::K3s, "10.0.0.1", "10.0.0.1:6443", "https://10.0.0.1:6443/")]
     #[case(SupervisorKind::Rke2, "10.0.0.1", "10.0.0.1:9345", "https://10.0.0.1:6443/")]
     #[case(SupervisorKind::Rke2, "fd00::1", "[fd00::1]:9345", "https://[fd00::1]:6443/")]
-    #[case(SupervisorKind::K3s, "server-1.example", "server-1.example:6443", "https://server-1.example:6443/")]
+    #[case(
+        SupervisorKind::K3s,
+        "server-1.example",
+        "server-1.example:6443",
+        "https://server-1.example:6443/"
+    )]
     fn a_node_has_the_default_ports(
         #[case] kind: SupervisorKind,
         #[case] ip: &str,
@@ -201,7 +206,10 @@ mod tests {
         #[case] api: &str,
     ) {
         let address = ServerAddress::of_node(kind, ip).unwrap();
-        assert_eq!((address.to_string().as_str(), address.api_url().as_str()), (supervisor, api));
+        assert_eq!(
+            (address.to_string().as_str(), address.api_url().as_str()),
+            (supervisor, api)
+        );
     }
 
     #[rstest]
@@ -224,7 +232,13 @@ mod tests {
 
     #[rstest]
     #[case("s1=10.0.0.1", "10.0.0.1:6443", 6443, "10.0.0.1:9345", 6443)]
-    #[case("s1=bastion.example:7000", "bastion.example:7000", 7000, "bastion.example:7000", 6443)]
+    #[case(
+        "s1=bastion.example:7000",
+        "bastion.example:7000",
+        7000,
+        "bastion.example:7000",
+        6443
+    )]
     #[case("s1=127.0.0.1:7000,7001", "127.0.0.1:7000", 7001, "127.0.0.1:7000", 7001)]
     #[case("s1=127.0.0.1,7001", "127.0.0.1:6443", 7001, "127.0.0.1:9345", 7001)]
     #[case("s1=fd00::1", "[fd00::1]:6443", 6443, "[fd00::1]:9345", 6443)]
@@ -239,7 +253,10 @@ mod tests {
     ) {
         let parsed: AddressOverride = text.parse().unwrap();
         assert_eq!(parsed.node, "s1");
-        for (kind, supervisor, api) in [(SupervisorKind::K3s, k3s, k3s_api), (SupervisorKind::Rke2, rke2, rke2_api)] {
+        for (kind, supervisor, api) in [
+            (SupervisorKind::K3s, k3s, k3s_api),
+            (SupervisorKind::Rke2, rke2, rke2_api),
+        ] {
             let address = parsed.address(kind);
             assert_eq!((address.to_string().as_str(), address.api_port), (supervisor, api));
         }

@@ -268,13 +268,19 @@ mod tests {
     fn root(name: &str) -> Ca {
         let (params, key) = (params(name, true), KeyPair::generate().unwrap());
         let pem = params.self_signed(&key).unwrap().pem();
-        Ca { pem, issuer: Issuer::new(params, key) }
+        Ca {
+            pem,
+            issuer: Issuer::new(params, key),
+        }
     }
 
     fn signed(name: &str, ca: bool, by: &Ca) -> Ca {
         let (params, key) = (params(name, ca), KeyPair::generate().unwrap());
         let pem = params.signed_by(&key, &by.issuer).unwrap().pem();
-        Ca { pem, issuer: Issuer::new(params, key) }
+        Ca {
+            pem,
+            issuer: Issuer::new(params, key),
+        }
     }
 
     fn bundle(parts: &[&Ca]) -> CaBundle {
@@ -359,8 +365,14 @@ mod tests {
         assert_eq!(Pin::choose(Some(&a), None, Some("PEM")), Ok(Pin::Hash(a.clone())));
         assert_eq!(Pin::choose(None, Some(&a), Some("PEM")), Ok(Pin::Hash(a.clone())));
         assert_eq!(Pin::choose(Some(&a), Some(&a), None), Ok(Pin::Hash(a.clone())));
-        assert_eq!(Pin::choose(None, None, Some("PEM")), Ok(Pin::Kubeconfig("PEM".to_owned())));
-        assert!(matches!(Pin::choose(Some(&a), Some(&b), None), Err(NoPin::Different { .. })));
+        assert_eq!(
+            Pin::choose(None, None, Some("PEM")),
+            Ok(Pin::Kubeconfig("PEM".to_owned()))
+        );
+        assert!(matches!(
+            Pin::choose(Some(&a), Some(&b), None),
+            Err(NoPin::Different { .. })
+        ));
         let error = client::error::Error::from(Pin::choose(None, None, None).unwrap_err());
         assert!(error.hints[0].contains("--ca-hash"), "{error:?}");
     }
@@ -379,6 +391,9 @@ mod tests {
     fn a_join_token_begins_with_the_hash() {
         let hash: CaHash = "a".repeat(64).parse().unwrap();
         let token = hash.join_token(&Secret::new("abcdef.ghijklmnopqrstuv"));
-        assert_eq!(token.expose(), format!("K10{}::abcdef.ghijklmnopqrstuv", "a".repeat(64)));
+        assert_eq!(
+            token.expose(),
+            format!("K10{}::abcdef.ghijklmnopqrstuv", "a".repeat(64))
+        );
     }
 }

@@ -31,11 +31,16 @@ impl ClockReading {
         (self.least + self.most) / 2
     }
 
-    /// By how much two servers may differ: at least and at most.
+    /// By how much two servers may differ: at least and at most. `Date` has whole seconds, so of equal clocks the latter is a second and
+    /// both round trips. Where it is 2 s or more, K3s may take a file for newer than it is.
     pub fn difference(&self, other: &Self) -> (Duration, Duration) {
         let gaps = [self.least - other.most, other.least - self.most];
         let spans = [self.most - other.least, other.most - self.least];
-        let longest = |of: [SignedDuration; 2]| of.into_iter().max().and_then(|longest| Duration::try_from(longest).ok());
+        let longest = |of: [SignedDuration; 2]| {
+            of.into_iter()
+                .max()
+                .and_then(|longest| Duration::try_from(longest).ok())
+        };
         (longest(gaps).unwrap_or_default(), longest(spans).unwrap_or_default())
     }
 }
@@ -67,7 +72,7 @@ mod tests {
 
     #[rstest]
     #[case::same(reading(0, 100, 200), reading(0, 300, 400), 0, 1300)]
-    #[case::a_second_later(reading(0, 900, 950), reading(1000, 1000, 1050), 0, 1150)]
+    #[case::a_second_later(reading(0, 900, 950), reading(1000, 1000, 1050), 0, 1950)]
     #[case::five_seconds_ahead(reading(5000, 100, 200), reading(0, 100, 200), 3900, 6100)]
     #[case::five_seconds_behind(reading(0, 100, 200), reading(5000, 100, 200), 3900, 6100)]
     #[case::slow_responses(reading(0, 0, 4000), reading(2000, 4000, 8000), 0, 7000)]

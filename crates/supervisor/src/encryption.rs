@@ -11,9 +11,8 @@ use crate::supervisor::Supervisor;
 use crate::token::TokenUser;
 use crate::wire::Login;
 
-/// What `GET /v1-k3s/encrypt/status` says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+/// What `GET /v1-k3s/encrypt/status` says. The first two fields are always there: an object without them is not this status.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct EncryptionStatus {
     /// The stage of a rotation of keys; empty if the encryption is off.
     pub stage: String,
@@ -23,10 +22,10 @@ pub struct EncryptionStatus {
     /// Whether the encryption is on. Absent: off.
     pub enable: Option<bool>,
     /// Whether all servers have the same configuration.
-    #[serde(rename = "hashmatch")]
+    #[serde(rename = "hashmatch", default)]
     pub hash_match: bool,
     /// Why they do not.
-    #[serde(rename = "hasherror")]
+    #[serde(rename = "hasherror", default)]
     pub hash_error: String,
     /// Keys that are not in use.
     #[serde(rename = "inactivekeys")]
@@ -64,7 +63,12 @@ pub enum EncryptionBlocker {
 impl EncryptionStatus {
     /// Secrets are not encrypted, and no key exists.
     fn is_off(&self) -> bool {
-        let Self { stage, active_key, enable, .. } = self;
+        let Self {
+            stage,
+            active_key,
+            enable,
+            ..
+        } = self;
         stage.is_empty() && active_key.is_empty() && *enable != Some(true) && !self.has_inactive_keys()
     }
 
@@ -93,14 +97,18 @@ impl EncryptionStatus {
     }
 
     /// Whether a round is safe: off on all of these servers, or on all of them the same complete configuration.
-    pub fn safe_for_round<'a>(
-        servers: impl IntoIterator<Item = (&'a str, &'a Self)>,
-    ) -> Result<(), EncryptionBlocker> {
+    pub fn safe_for_round<'a>(servers: impl IntoIterator<Item = (&'a str, &'a Self)>) -> Result<(), EncryptionBlocker> {
         let mut first: Option<(&str, &Self)> = None;
         for (server, status) in servers {
             status.check(server)?;
             let (name, expected) = *first.get_or_insert((server, status));
-            let same = |status: &Self| (status.stage.clone(), status.active_key.clone(), status.enable == Some(true));
+            let same = |status: &Self| {
+                (
+                    status.stage.clone(),
+                    status.active_key.clone(),
+                    status.enable == Some(true),
+                )
+            };
             if same(status) != same(expected) {
                 return Err(EncryptionBlocker::Different(name.to_owned(), server.to_owned()));
             }
@@ -125,8 +133,7 @@ mod tests {
 
     const OFF: &str = r#"{"stage":"","activekey":""}"#;
     const ON: &str = r#"{"stage":"start","activekey":"AES-CBC aescbckey","enable":true,"hashmatch":true}"#;
-    const ROTATED: &str =
-        r#"{"stage":"reencrypt_finished","activekey":"AES-CBC key2","enable":true,"hashmatch":true,"inactivekeys":null}"#;
+    const ROTATED: &str = r#"{"stage":"reencrypt_finished","activekey":"AES-CBC key2","enable":true,"hashmatch":true,"inactivekeys":null}"#;
 
     #[rstest]
     #[case(&[OFF], None)]

@@ -154,7 +154,10 @@ impl Item for RawNode {}
 
 impl RawNode {
     fn has_label(&self, name: &str) -> bool {
-        self.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(name))
+        self.metadata
+            .labels
+            .as_ref()
+            .is_some_and(|labels| labels.contains_key(name))
     }
 
     fn condition(&self, name: &str) -> Option<&str> {
@@ -166,7 +169,9 @@ impl RawNode {
         // A node of Harvester has the marks of both.
         if self.has_label("harvesterhci.io/managed") {
             Some(NodeManager::Harvester)
-        } else if self.metadata.annotation("cluster.x-k8s.io/machine").is_some() || self.has_label("rke.cattle.io/machine") {
+        } else if self.metadata.annotation("cluster.x-k8s.io/machine").is_some()
+            || self.has_label("rke.cattle.io/machine")
+        {
             Some(NodeManager::Rancher)
         } else {
             None
@@ -178,7 +183,11 @@ impl From<RawNode> for ClusterNode {
     fn from(node: RawNode) -> Self {
         let has_role = |role: &str| node.has_label(&format!("node-role.kubernetes.io/{role}"));
         let distribution = Distribution::of_version(&node.status.node_info.kubelet_version);
-        let internal = node.status.addresses.iter().filter(|address| address.r#type == "InternalIP");
+        let internal = node
+            .status
+            .addresses
+            .iter()
+            .filter(|address| address.r#type == "InternalIP");
         Self {
             distribution,
             is_control_plane: has_role("control-plane") || has_role("master"),
@@ -219,7 +228,12 @@ impl StartConfiguration {
         let Ok(environment) = serde_json::from_str(annotation("node-env").unwrap_or("{}")) else {
             return Self::Unknown("the environment that the node shows is malformed");
         };
-        Configured { arguments, environment, kind }.read()
+        Configured {
+            arguments,
+            environment,
+            kind,
+        }
+        .read()
     }
 }
 
@@ -261,7 +275,9 @@ impl Configured {
     }
 
     fn sources(&self, flags: &[&str], file_flags: &[&str], variable: &str) -> Vec<TokenSource> {
-        let file = self.flag(file_flags).or_else(|| self.variable(&format!("{variable}_FILE")));
+        let file = self
+            .flag(file_flags)
+            .or_else(|| self.variable(&format!("{variable}_FILE")));
         let value = self.flag(flags).map(|_| TokenSource::FlagOrConfig);
         let environment = self.variable(variable).map(|_| TokenSource::Environment);
         let file = file.map(|path| TokenSource::File(path.to_owned()));
@@ -284,7 +300,8 @@ mod tests {
         ]);
         let mut metadata = metadata.clone();
         metadata["name"] = "s1".into();
-        let status = json!({ "conditions": conditions, "addresses": addresses, "nodeInfo": { "kubeletVersion": version } });
+        let status =
+            json!({ "conditions": conditions, "addresses": addresses, "nodeInfo": { "kubeletVersion": version } });
         let raw: RawNode = serde_json::from_value(json!({ "metadata": metadata, "status": status })).unwrap();
         raw.into()
     }
@@ -333,7 +350,13 @@ mod tests {
     fn rke2_has_its_own_names() {
         let start = start(
             "rke2",
-            &json!(["server", "--server", "https://s1:9345", "--datastore-endpoint", "********"]),
+            &json!([
+                "server",
+                "--server",
+                "https://s1:9345",
+                "--datastore-endpoint",
+                "********"
+            ]),
             &json!({ "RKE2_TOKEN": "********", "RKE2_AGENT_TOKEN": "********" }),
         );
         let expected = StartConfiguration::Read {
@@ -365,7 +388,10 @@ mod tests {
         assert_eq!(server.internal_ips, ["10.0.0.1", "fd00::1"]);
         let learner = json!([{ "type": "EtcdIsVoter", "status": "False" }, { "type": "Ready", "status": "True" }]);
         let agent = node("v1.36.3+k3s1", &json!({}), &learner);
-        assert_eq!((agent.supervisor(), agent.etcd_member, agent.is_ready), (None, EtcdMember::NotVoter, Some(true)));
+        assert_eq!(
+            (agent.supervisor(), agent.etcd_member, agent.is_ready),
+            (None, EtcdMember::NotVoter, Some(true))
+        );
         assert_eq!(node("v1.36.3", &labels, &json!([])).supervisor(), None);
     }
 

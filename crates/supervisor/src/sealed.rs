@@ -77,7 +77,11 @@ impl SealedToken {
         let mut sealed = Zeroizing::new(Vec::with_capacity(token.expose().len() + AES_256_GCM.tag_len()));
         sealed.extend_from_slice(token.expose().as_bytes());
         key(with, &salt, ROUNDS)
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context.bytes()), &mut *sealed)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(context.bytes()),
+                &mut *sealed,
+            )
             .expect("a token is shorter than the limit of the cipher");
         Ok(Self {
             version: VERSION,
@@ -118,7 +122,10 @@ mod tests {
 
     use super::*;
 
-    const CONTEXT: SealContext<'_> = SealContext { cluster: "41c0", run: "r1" };
+    const CONTEXT: SealContext<'_> = SealContext {
+        cluster: "41c0",
+        run: "r1",
+    };
 
     fn sealed() -> SealedToken {
         SealedToken::seal(&Secret::new("new-token"), &Secret::new("old-token"), CONTEXT).unwrap()
@@ -131,7 +138,11 @@ mod tests {
         let opened = parsed.open(&Secret::new("old-token"), CONTEXT).unwrap();
         assert_eq!(opened.expose(), "new-token");
         assert_ne!(sealed(), parsed, "salt and nonce are random");
-        for form in ["new-token".to_owned(), STANDARD.encode("new-token"), "old-token".to_owned()] {
+        for form in [
+            "new-token".to_owned(),
+            STANDARD.encode("new-token"),
+            "old-token".to_owned(),
+        ] {
             assert!(!json.contains(&form), "{json}");
         }
     }
@@ -143,7 +154,18 @@ mod tests {
         assert_eq!(open("new-token", "41c0", "r1"), Err(OpenError::WrongToken));
         assert_eq!(open("old-token", "41c1", "r1"), Err(OpenError::WrongToken));
         assert_eq!(open("old-token", "41c0", "r2"), Err(OpenError::WrongToken));
-        assert_ne!(SealContext { cluster: "a", run: "bc" }.bytes(), SealContext { cluster: "ab", run: "c" }.bytes());
+        assert_ne!(
+            SealContext {
+                cluster: "a",
+                run: "bc"
+            }
+            .bytes(),
+            SealContext {
+                cluster: "ab",
+                run: "c"
+            }
+            .bytes()
+        );
     }
 
     #[rstest]

@@ -81,11 +81,10 @@ impl Item for RawSnapshotFile {
 /// All snapshots that the cluster knows. Empty where there is no such kind, as without etcd.
 pub async fn list(client: &kube::Client, kind: SupervisorKind) -> request::Result<Vec<SnapshotFile>> {
     let annotation = format!("etcd.{}.cattle.io/snapshot-token-hash", kind.program());
-    let listed: Vec<RawSnapshotFile> =
-        match request::list_all(client, SNAPSHOT_FILE, &ListOptions::default()).await {
-            Err(error) if error.is_not_found() => Vec::new(),
-            listed => listed?,
-        };
+    let listed: Vec<RawSnapshotFile> = match request::list_all(client, SNAPSHOT_FILE, &ListOptions::default()).await {
+        Err(error) if error.is_not_found() => Vec::new(),
+        listed => listed?,
+    };
     let files = listed.into_iter().map(|file| SnapshotFile {
         token_hash: file.metadata.annotation(&annotation).and_then(|hash| hash.parse().ok()),
         object: file.metadata.name,

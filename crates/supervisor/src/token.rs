@@ -270,7 +270,10 @@ impl FromStr for TokenHash {
             _ => Err(NotATokenHash),
         };
         let digits: Vec<u8> = text.bytes().map(digit).collect::<Result<_, _>>()?;
-        let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
+        let bytes: Vec<u8> = digits
+            .chunks(2)
+            .map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit))
+            .collect();
         match digits.len() {
             12 => bytes.try_into().map(Self).map_err(|_| NotATokenHash),
             _ => Err(NotATokenHash),
@@ -293,7 +296,10 @@ impl<'de> Deserialize<'de> for TokenHash {
 
 /// The token of an agent without the hash of the CA: `K10<hash>::<token>`, or the text itself.
 pub fn without_ca_hash(text: &Secret) -> Secret {
-    let parts = text.expose().strip_prefix(PREFIX).and_then(|rest| rest.split_once("::"));
+    let parts = text
+        .expose()
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.split_once("::"));
     match parts {
         Some((hash, token)) if hash.parse::<CaHash>().is_ok() => Secret::new(token),
         _ => text.clone(),
@@ -318,7 +324,10 @@ fn one_word(text: &str) -> Result<(), InvalidToken> {
 
 /// `[a-z0-9]{6}.[a-z0-9]{16}`.
 fn is_bootstrap_token(text: &str) -> bool {
-    let is_made_of_symbols = |part: &str| part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let is_made_of_symbols = |part: &str| {
+        part.bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
     text.split_once('.').is_some_and(|(id, secret)| {
         id.len() == 6 && secret.len() == 16 && is_made_of_symbols(id) && is_made_of_symbols(secret)
     })
@@ -369,7 +378,10 @@ mod tests {
     #[case("secret\n\nsecret\n", "the token has several lines")]
     #[case(" secret", "the token has white space at an end")]
     #[case("secret\u{a0}", "the token has white space at an end")]
-    #[case("K10abc::server:pw", "the token begins with K10, but the hash of the CA has 3 characters instead of 64")]
+    #[case(
+        "K10abc::server:pw",
+        "the token begins with K10, but the hash of the CA has 3 characters instead of 64"
+    )]
     #[case(
         "K107CC358aa45100f42d57b76e9b235253bfc6fc830b3e45858d2bc473657aae3f7::server:pw",
         "the token begins with K10, but the hash of the CA has upper-case digits, which K3s does not accept"
@@ -382,13 +394,22 @@ mod tests {
     #[case("K10::pw", "the token begins with K10, but is not K10<hash>::<user>:<password>")]
     #[case("K10::server:", "the token is empty")]
     #[case("K10::server: pw", "the token has white space at an end")]
-    #[case("K10::admin:pw", "the token begins with K10, but its user is neither \"server\" nor \"node\"")]
-    #[case("abcdef.0123456789abcdef", "the token is a bootstrap token (ID.SECRET), not a server token")]
+    #[case(
+        "K10::admin:pw",
+        "the token begins with K10, but its user is neither \"server\" nor \"node\""
+    )]
+    #[case(
+        "abcdef.0123456789abcdef",
+        "the token is a bootstrap token (ID.SECRET), not a server token"
+    )]
     #[case(
         "K107cc358aa45100f42d57b76e9b235253bfc6fc830b3e45858d2bc473657aae3f7::abcdef.0123456789abcdef",
         "the token is a bootstrap token (ID.SECRET), not a server token"
     )]
-    #[case("ext/token-abcde:secret", "the token is a Rancher API token (ext/...), not a server token")]
+    #[case(
+        "ext/token-abcde:secret",
+        "the token is a Rancher API token (ext/...), not a server token"
+    )]
     fn an_invalid_token_is_rejected_with_its_reason(#[case] text: &str, #[case] reason: &str) {
         assert_eq!(parse(text).unwrap_err().to_string(), reason);
     }
@@ -442,7 +463,14 @@ mod tests {
         let hash = parse("hunter2").unwrap().hash();
         assert_eq!(hash.to_string(), "f52fbd32b2b3");
         assert_eq!("f52fbd32b2b3".parse(), Ok(hash));
-        for text in ["", "f52fbd32b2b", "f52fbd32b2b3a", "F52FBD32B2B3", "f52fbd32b2bg", "f52fbd32b2bé"] {
+        for text in [
+            "",
+            "f52fbd32b2b",
+            "f52fbd32b2b3a",
+            "F52FBD32B2B3",
+            "f52fbd32b2bg",
+            "f52fbd32b2bé",
+        ] {
             assert_eq!(text.parse::<TokenHash>(), Err(NotATokenHash), "{text}");
         }
     }
@@ -450,7 +478,10 @@ mod tests {
     #[test]
     fn the_hash_of_the_ca_can_be_removed() {
         let without = |text: &str| without_ca_hash(&Secret::new(text)).expose().to_owned();
-        assert_eq!(without(&format!("K10{HASH}::abcdef.ghijklmnopqrstuv")), "abcdef.ghijklmnopqrstuv");
+        assert_eq!(
+            without(&format!("K10{HASH}::abcdef.ghijklmnopqrstuv")),
+            "abcdef.ghijklmnopqrstuv"
+        );
         for other in ["abcdef.ghijklmnopqrstuv", "K10abc::abcdef.ghijklmnopqrstuv", "K10"] {
             assert_eq!(without(other), other);
         }

@@ -203,7 +203,11 @@ async fn exchange(
     let hidden = Sent::with(&headers);
     let mut tasks = JoinSet::new();
     let sent = Timestamp::now();
-    let response = within(limit, round_trip(stream, &mut tasks, headers, call.method, &call.path, call.body)).await;
+    let response = within(
+        limit,
+        round_trip(stream, &mut tasks, headers, call.method, &call.path, call.body),
+    )
+    .await;
     let received = Timestamp::now();
     if response.is_err() {
         // The system must not deliver later what it still holds: closing the connection now resets it. An error means that it is
@@ -238,11 +242,10 @@ async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, UserErr
 }
 
 /// The server is verified when this returns. The second value is the same socket, to reset it.
-async fn connect(
-    server: &ServerAddress,
-    tls: Arc<ClientConfig>,
-) -> Result<(TlsStream<TcpStream>, Socket), UserError> {
-    let tcp = TcpStream::connect(server.socket()).await.map_err(|error| network(&error))?;
+async fn connect(server: &ServerAddress, tls: Arc<ClientConfig>) -> Result<(TlsStream<TcpStream>, Socket), UserError> {
+    let tcp = TcpStream::connect(server.socket())
+        .await
+        .map_err(|error| network(&error))?;
     let socket = configure(&tcp).map_err(|error| network(&error))?;
     let name = server.host.server_name();
     let stream = TlsConnector::from(tls).connect(name, tcp).await;
@@ -268,14 +271,20 @@ fn headers(server: &ServerAddress, options: &Options, login: Login<'_>) -> Resul
     headers.insert(HOST, value(&server.to_string())?);
     // The server adds an address by which a client calls it to its certificate, except for a browser (`cacheHandler` in
     // rancher/dynamiclistener `listener.go`). A probe must not do that.
-    headers.insert(USER_AGENT, value(&format!("Mozilla/5.0 (compatible; {})", options.user_agent))?);
+    headers.insert(
+        USER_AGENT,
+        value(&format!("Mozilla/5.0 (compatible; {})", options.user_agent))?,
+    );
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     match login {
         Login::Anonymous => {}
         login => {
             let header = login.header();
-            headers.insert(AUTHORIZATION, header.ok_or_else(|| UserError::failed("the token cannot be sent in a header"))?);
+            headers.insert(
+                AUTHORIZATION,
+                header.ok_or_else(|| UserError::failed("the token cannot be sent in a header"))?,
+            );
         }
     }
     Ok(headers)
