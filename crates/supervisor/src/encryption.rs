@@ -169,7 +169,7 @@ mod tests {
     )]
     #[case(&[r#"{"stage":"","activekey":"","inactivekeys":["b"]}"#], Some("the encryption status of server s1 is not known"))]
     #[case(&[r#"{"stage":"","activekey":"","enable":true}"#], Some("the encryption status of server s1 is not known"))]
-    #[case(&[r#"{"stage":"start","enable":true,"hashmatch":true}"#], Some("the encryption status of server s1 is not known"))]
+    #[case(&[r#"{"stage":"start","activekey":"","enable":true,"hashmatch":true}"#], Some("the encryption status of server s1 is not known"))]
     fn a_round_needs_encryption_that_is_off_or_complete_and_the_same(
         #[case] servers: &[&str],
         #[case] blocker: Option<&str>,

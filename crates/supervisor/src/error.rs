@@ -40,6 +40,14 @@ pub enum Error {
         /// The reason.
         source: Box<UserError>,
     },
+    /// The caller no longer allowed the request. Nothing was sent.
+    #[error("{request} was not sent to supervisor {server}, because the lock was lost")]
+    NotAllowed {
+        /// The server.
+        server: ServerAddress,
+        /// Method and path.
+        request: String,
+    },
     /// The server rejected the request.
     #[error("supervisor {server} answered {code} to {request}{}", message.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
     Status {
@@ -99,6 +107,7 @@ impl From<Error> for UserError {
             Error::Status { code: 401, .. } => Self::new(Kind::Unauthorized, message),
             Error::Status { code: 403, .. } => Self::new(Kind::Forbidden, message),
             Error::Status { code: 500..=504, .. } => Self::new(Kind::Unavailable, message),
+            Error::NotAllowed { .. } => Self::new(Kind::Held, message),
             Error::Status { .. } | Error::Malformed { .. } | Error::NoRandomness(_) => Self::failed(message),
         }
     }

@@ -38,14 +38,21 @@ pub enum PutResult {
 
 impl Supervisor {
     /// Changes the token. `login` is the password that this server accepts now, which can be an older one than that of its files.
-    pub async fn put_token(&self, login: &Secret, value: &TokenValue) -> PutResult {
+    /// `may_send` is asked when the connection is open, directly before the write: whether the lock is still held.
+    pub async fn put_token(
+        &self,
+        login: &Secret,
+        value: &TokenValue,
+        may_send: impl FnOnce() -> bool + Send,
+    ) -> PutResult {
+        let login = Login::User(TokenUser::Server, login);
         let call = Call {
             method: Method::PUT,
-            path: self.kind().path("token"),
-            login: Login::User(TokenUser::Server, login),
             body: Some(body(value.password())),
             secrets: vec![value.password()],
             timeout: self.options.write_timeout,
+            may_send: Some(Box::new(may_send)),
+            ..Call::get(self.kind().path("token"), login, &self.options)
         };
         match self.send(call).await {
             Ok(response) => match response.code {
@@ -54,7 +61,9 @@ impl Supervisor {
                 500 => PutResult::Failed(response.error()),
                 _ => PutResult::Unanswered(response.error()),
             },
-            Err(error @ Error::NoResponse { sent: false, .. }) => PutResult::NotSent(error),
+            Err(error @ (Error::NoResponse { sent: false, .. } | Error::NotAllowed { .. })) => {
+                PutResult::NotSent(error)
+            }
             Err(error) => PutResult::Unanswered(error),
         }
     }

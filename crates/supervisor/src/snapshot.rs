@@ -98,9 +98,8 @@ pub async fn list(client: &kube::Client, kind: SupervisorKind) -> request::Resul
 }
 
 /// What the server did, by the full names of snapshots.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
-#[derive(Default)]
 struct Done {
     created: Option<Vec<String>>,
     deleted: Option<Vec<String>>,
@@ -127,11 +126,13 @@ impl Supervisor {
         let body = json!({ "operation": operation, "name": names });
         let call = Call {
             method: Method::POST,
-            path: "/db/snapshot".to_owned(),
-            login: Login::User(TokenUser::Server, login),
             body: Some(Zeroizing::new(body.to_string().into_bytes())),
-            secrets: Vec::new(),
             timeout: self.options.write_timeout,
+            ..Call::get(
+                "/db/snapshot".to_owned(),
+                Login::User(TokenUser::Server, login),
+                &self.options,
+            )
         };
         self.send(call).await?.json()
     }

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use client::error::Error as UserError;
-use http::Method;
 use rustls::ClientConfig;
 
 use crate::address::ServerAddress;
@@ -35,14 +34,7 @@ impl fmt::Debug for Supervisor {
 
 /// Reads the CA that a server serves, without verifying the server. To be shown, not to be trusted.
 pub async fn read_ca(address: &ServerAddress, options: &Options) -> Result<CaBundle> {
-    let call = Call {
-        method: Method::GET,
-        path: "/cacerts".to_owned(),
-        login: Login::Anonymous,
-        body: None,
-        secrets: Vec::new(),
-        timeout: options.timeout,
-    };
+    let call = Call::get("/cacerts".to_owned(), Login::Anonymous, options);
     let request = call.name();
     let tls = tls::unverified().map_err(|source| not_sent(address, source))?;
     let pem = wire::send(address, &tls, options, call).await?.text()?;
@@ -98,15 +90,7 @@ impl Supervisor {
 
     /// A read.
     pub(crate) async fn get(&self, path: String, login: Login<'_>) -> Result<Response> {
-        self.send(Call {
-            method: Method::GET,
-            path,
-            login,
-            body: None,
-            secrets: Vec::new(),
-            timeout: self.options.timeout,
-        })
-        .await
+        self.send(Call::get(path, login, &self.options)).await
     }
 
     pub(crate) async fn send(&self, call: Call<'_>) -> Result<Response> {

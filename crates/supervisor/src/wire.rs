@@ -106,9 +106,24 @@ pub(crate) struct Call<'a> {
     /// What else is secret in it.
     pub(crate) secrets: Vec<&'a Secret>,
     pub(crate) timeout: Duration,
+    /// Asked when the connection is open and the server verified, directly before the first byte. `None`: always.
+    pub(crate) may_send: Option<Box<dyn FnOnce() -> bool + Send + 'a>>,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    /// A read.
+    pub(crate) fn get(path: String, login: Login<'a>, options: &Options) -> Self {
+        Self {
+            method: Method::GET,
+            path,
+            login,
+            body: None,
+            secrets: Vec::new(),
+            timeout: options.timeout,
+            may_send: None,
+        }
+    }
+
     /// Method and path.
     pub(crate) fn name(&self) -> String {
         format!("{} {}", self.method, self.path)
@@ -200,6 +215,12 @@ async fn exchange(
     let (stream, socket) = within(options.connect_timeout, connect).await.map_err(failed(false))?;
     let headers = headers(server, options, call.login).map_err(failed(false))?;
     let (request, limit) = (call.name(), call.timeout);
+    if call.may_send.is_some_and(|may_send| !may_send()) {
+        return Err(Error::NotAllowed {
+            server: server.clone(),
+            request,
+        });
+    }
     let hidden = Sent::with(&headers);
     let mut tasks = JoinSet::new();
     let sent = Timestamp::now();

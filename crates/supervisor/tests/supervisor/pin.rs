@@ -72,7 +72,7 @@ async fn a_server_that_another_ca_has_signed_gets_no_credential() {
         "{reason}"
     );
     let value = TokenValue::supplied(&secret(NEW)).unwrap();
-    let result = supervisor.put_token(&secret(OLD), &value).await;
+    let result = supervisor.put_token(&secret(OLD), &value, || true).await;
     assert!(matches!(result, PutResult::NotSent(_)), "{result:?}");
     assert!(server.recorded().is_empty() && !sent_a_credential(&server));
 }

@@ -11,7 +11,7 @@ use crate::server::{FakeServer, NEW, OLD, Reply, impatient, options, reply, secr
 
 async fn put(supervisor: &Supervisor) -> PutResult {
     let value = TokenValue::supplied(&secret(NEW)).unwrap();
-    supervisor.put_token(&secret(OLD), &value).await
+    supervisor.put_token(&secret(OLD), &value, || true).await
 }
 
 fn name(result: &PutResult) -> &'static str {
@@ -104,6 +104,22 @@ async fn a_server_that_is_away_was_sent_nothing() {
         result = put(&supervisor).await;
     }
     assert_eq!(name(&result), "not sent", "{result:?}");
+}
+
+#[tokio::test]
+async fn the_lock_is_checked_when_the_server_is_verified_and_nothing_was_sent() {
+    let server = FakeServer::start(|_| reply(200, "")).await;
+    let supervisor = server.connect().await;
+    let value = TokenValue::supplied(&secret(NEW)).unwrap();
+    let before = server.connections();
+    let result = supervisor
+        .put_token(&secret(OLD), &value, || {
+            assert_eq!(server.connections(), before + 1, "the connection is not open yet");
+            false
+        })
+        .await;
+    assert_eq!(name(&result), "not sent", "{result:?}");
+    assert!(server.recorded().is_empty());
 }
 
 #[tokio::test]

@@ -88,13 +88,14 @@ async fn no_error_log_or_trace_contains_a_token() {
     let all = Everything::default();
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::TRACE);
     tracing_subscriber::util::SubscriberInitExt::init(subscriber.with_writer(all.clone()).with_ansi(false).finish());
+    tracing::trace!("a trace of the test");
     let value = TokenValue::supplied(&secret(NEW)).unwrap();
     for code in [200, 400, 401, 500, 502] {
         let server = FakeServer::start(echo(code)).await;
         let supervisor = server
             .connect_with(SupervisorKind::K3s, options(Arc::new(all.clone())))
             .await;
-        let result = supervisor.put_token(&secret(OLD), &value).await;
+        let result = supervisor.put_token(&secret(OLD), &value, || true).await;
         all.add(&format!("{result:?} {supervisor:?} {value:?}"));
         match result {
             PutResult::Accepted => {}
@@ -116,6 +117,7 @@ async fn no_error_log_or_trace_contains_a_token() {
         text.contains("PUT /v1-k3s/token at 127.0.0.1:"),
         "the request log is missing: {text}"
     );
+    assert!(text.contains("a trace of the test"), "traces are missing: {text}");
     for token in [OLD, NEW, "c2VydmVyOm9sZC1wYXNzd29yZC1vZi10aGUtc2VydmVy"] {
         assert!(!text.contains(token), "{token}: {text}");
     }

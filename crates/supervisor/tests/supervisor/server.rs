@@ -1,9 +1,6 @@
 //! A supervisor's TLS server that answers as a test says, and records what arrives.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,11 +14,11 @@ use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
-use supervisor::{CaHash, Options, Pin as CaPin, ServerAddress, Supervisor, SupervisorKind};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use supervisor::{CaHash, Options, Pin, ServerAddress, Supervisor, SupervisorKind};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::io::InspectReader;
 
 /// The password that every test sends as the current one.
 pub(crate) const OLD: &str = "old-password-of-the-server";
@@ -148,6 +145,10 @@ impl FakeServer {
         self.state.recorded.lock().unwrap().clone()
     }
 
+    pub(crate) fn connections(&self) -> usize {
+        self.state.raw.lock().unwrap().len()
+    }
+
     /// How many records of application data the last connection has received.
     pub(crate) fn records(&self) -> usize {
         let raw = self.state.raw.lock().unwrap().last().unwrap().lock().unwrap().clone();
@@ -164,7 +165,7 @@ impl FakeServer {
     }
 
     pub(crate) async fn connect_with(&self, kind: SupervisorKind, options: Options) -> Supervisor {
-        let pin = CaPin::Hash(CaHash::of(&self.ca()).unwrap());
+        let pin = Pin::Hash(CaHash::of(&self.ca()).unwrap());
         Supervisor::connect(kind, self.address.clone(), &pin, options)
             .await
             .unwrap()
@@ -191,10 +192,11 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 }
 
 async fn serve(stream: TcpStream, state: Arc<State>) {
-    let raw = Arc::default();
+    let raw: Arc<Mutex<Vec<u8>>> = Arc::default();
     state.raw.lock().unwrap().push(Arc::clone(&raw));
+    let stream = InspectReader::new(stream, move |bytes: &[u8]| raw.lock().unwrap().extend_from_slice(bytes));
     let acceptor = state.identity.lock().unwrap().acceptor.clone();
-    let Ok(stream) = acceptor.accept(Recording { stream, raw }).await else {
+    let Ok(stream) = acceptor.accept(stream).await else {
         return;
     };
     let service = service_fn(|request| respond(request, Arc::clone(&state)));
@@ -204,24 +206,7 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
         .await;
 }
 
-#[derive(Debug)]
-struct CutConnection;
-
-impl std::fmt::Display for CutConnection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("cut")
-    }
-}
-
-impl std::error::Error for CutConnection {}
-
-impl From<Infallible> for CutConnection {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
-
-async fn respond(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, CutConnection> {
+async fn respond(request: Request<Incoming>, state: Arc<State>) -> std::io::Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     let recorded = Recorded {
@@ -243,40 +228,7 @@ async fn respond(request: Request<Incoming>, state: Arc<State>) -> Result<Respon
             }
             Ok(response.body(Full::new(body.into())).unwrap())
         }
-        Reply::Cut => Err(CutConnection),
+        Reply::Cut => Err(std::io::ErrorKind::ConnectionReset.into()),
         Reply::Stall => std::future::pending().await,
-    }
-}
-
-/// A stream that keeps what it reads.
-struct Recording {
-    stream: TcpStream,
-    raw: Arc<Mutex<Vec<u8>>>,
-}
-
-impl AsyncRead for Recording {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let before = buffer.filled().len();
-        let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.raw.lock().unwrap().extend_from_slice(&buffer.filled()[before..]);
-        poll
-    }
-}
-
-impl AsyncWrite for Recording {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
