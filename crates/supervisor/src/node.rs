@@ -1,7 +1,7 @@
 //! What the Kubernetes API shows about the servers and agents of K3s and RKE2.
 //!
 //! A server writes its arguments and its environment in annotations of its Node when it starts. Secrets in them are masked. The file
-//! of a configuration is merged into the arguments, so the two cannot be told apart, and an edit shows only after a restart.
+//! of a configuration is merged into the arguments, so the two look the same, and an edit shows only after a restart.
 
 use std::collections::BTreeMap;
 

@@ -13,7 +13,7 @@ use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, 
 pub(crate) fn trusting(authorities: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, UserError> {
     let mut roots = RootCertStore::empty();
     for authority in authorities {
-        roots.add(authority).map_err(invalid)?;
+        roots.add(authority).map_err(|error| invalid(&error))?;
     }
     let mut config = builder()?.with_root_certificates(roots).with_no_client_auth();
     config.resumption = Resumption::disabled();
@@ -29,11 +29,13 @@ pub(crate) fn unverified() -> Result<Arc<ClientConfig>, UserError> {
 
 fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, UserError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    builder.with_safe_default_protocol_versions().map_err(invalid)
+    builder
+        .with_safe_default_protocol_versions()
+        .map_err(|error| invalid(&error))
 }
 
-fn invalid(error: rustls::Error) -> UserError {
-    client::error::network(&error)
+fn invalid(error: &rustls::Error) -> UserError {
+    client::error::network(error)
 }
 
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! One request on a connection of its own: no proxy, no redirect, no retry, bounded in time and bytes.
 //!
-//! A request of which nothing was sent is told from one whose outcome is unknown. That is what a change of the token needs, since a
-//! second one can harm the cluster. The client of the Kubernetes API retries, so it is not used here.
+//! The caller learns whether nothing was sent or the outcome is unknown. A change of the token needs that, since a second one can harm
+//! the cluster. The client of the Kubernetes API retries, so it is not used here.
 
 use std::future::Future;
 use std::sync::Arc;

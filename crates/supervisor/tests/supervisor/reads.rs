@@ -43,7 +43,7 @@ async fn each_credential_is_probed_where_it_counts() {
     ] {
         assert_eq!(supervisor.probe(credential).await, expected, "{credential:?}");
     }
-    assert_eq!(supervisor.probe_ready(&old).await.unwrap(), true);
+    assert!(supervisor.probe_ready(&old).await.unwrap());
     assert_eq!(supervisor.probe_ready(&other).await.unwrap_err().code(), Some(401));
     assert_eq!(server.recorded().len(), 8);
 }
@@ -140,9 +140,13 @@ async fn the_clock_is_read_without_a_credential() {
 
 #[tokio::test]
 async fn snapshots_are_saved_and_deleted_by_name() {
-    let server = FakeServer::start(|request| match request.body.contains("save") {
-        true => reply(200, r#"{"created":["run-1-s1-1700000000"]}"#),
-        false => reply(200, r#"{"deleted":["run-1-s1-1700000000"]}"#),
+    let server = FakeServer::start(|request| {
+        let field = if request.body.contains("save") {
+            "created"
+        } else {
+            "deleted"
+        };
+        reply(200, format!(r#"{{"{field}":["run-1-s1-1700000000"]}}"#))
     })
     .await;
     let supervisor = server.connect().await;
