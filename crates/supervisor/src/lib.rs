@@ -16,6 +16,7 @@
 //!   again. Servers count requests of nodes: call one after the other.
 //! - Functions take the password to log in with, because each server accepts the one that it loaded at its own start. A
 //!   [`ServerToken`] is not tied to a server.
+//! - [`Supervisor::put_token`] takes a check of the lock (`Fence::is_open` of the engine) and calls it when the connection is open.
 //! - [`PutResult`] is not a `Result`: each of its values means another next step, and none of them may be repeated blindly. On Linux
 //!   the system gives up delivery after 10 s. After a timeout the connection is reset. If the process is killed, only the 10 s hold.
 //! - [`ProbeResult::Accepted`] does not mean that the server is ready: a new value put on a starting server harms it.
@@ -53,6 +54,10 @@ pub use supervisor::{Supervisor, read_ca};
 pub use token::{InvalidToken, ServerToken, TokenHash, TokenUser, TokenValue};
 pub use wire::Options;
 
+/// Lower-case hexadecimal digits. In one buffer, which leaves no parts of a token behind.
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+    let digit = |value: u8| char::from_digit(value.into(), 16).unwrap_or_default();
+    let mut hex = String::with_capacity(bytes.len() * 2);
+    hex.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+    hex
 }

@@ -12,7 +12,7 @@ use std::fmt;
 
 use client::secret::Secret;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::supervisor::Supervisor;
 use crate::token::TokenUser;
 use crate::wire::Login;
@@ -99,10 +99,5 @@ impl Supervisor {
             503 | 500 => Ok(false),
             _ => Err(response.error()),
         }
-    }
-
-    /// Whether an error means that the server rejected the password.
-    pub fn is_rejection(error: &Error) -> bool {
-        error.code() == Some(401)
     }
 }

@@ -87,6 +87,8 @@ async fn a_stalled_change_is_unanswered_within_its_limit() {
         "{took:?}"
     );
     assert_eq!(server.recorded().len(), 1);
+    // Not closed in order: the system would deliver what it still holds.
+    assert_eq!(server.end().await, Some(std::io::ErrorKind::ConnectionReset));
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use supervisor::{CaHash, Options, Pin, ServerAddress, Supervisor, SupervisorKind};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::io::InspectReader;
@@ -92,6 +93,8 @@ struct State {
     recorded: Mutex<Vec<Recorded>>,
     /// The bytes of each connection.
     raw: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
+    /// Why the last connection has ended.
+    end: watch::Sender<Option<std::io::ErrorKind>>,
 }
 
 /// The server. It ends when this is dropped.
@@ -111,6 +114,7 @@ impl FakeServer {
             script: Box::new(script),
             recorded: Mutex::default(),
             raw: Mutex::default(),
+            end: watch::Sender::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, Arc::clone(&state)));
@@ -143,6 +147,12 @@ impl FakeServer {
 
     pub(crate) fn all(&self) -> Vec<Recorded> {
         self.state.recorded.lock().unwrap().clone()
+    }
+
+    /// Waits until a connection has failed, and returns how.
+    pub(crate) async fn end(&self) -> Option<std::io::ErrorKind> {
+        let mut end = self.state.end.subscribe();
+        *end.wait_for(Option::is_some).await.unwrap()
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -200,10 +210,11 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
         return;
     };
     let service = service_fn(|request| respond(request, Arc::clone(&state)));
-    // A connection that is cut is an error here.
-    let _ = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = served.await {
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<std::io::Error>());
+        state.end.send_replace(source.map(std::io::Error::kind));
+    }
 }
 
 async fn respond(request: Request<Incoming>, state: Arc<State>) -> std::io::Result<Response<Full<Bytes>>> {
