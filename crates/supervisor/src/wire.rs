@@ -212,7 +212,7 @@ async fn exchange(
         }
     };
     let connect = connect(server, Arc::clone(tls));
-    let (stream, socket) = within(options.connect_timeout, connect).await.map_err(failed(false))?;
+    let (stream, mut reset) = within(options.connect_timeout, connect).await.map_err(failed(false))?;
     let headers = headers(server, options, call.login).map_err(failed(false))?;
     let (request, limit) = (call.name(), call.timeout);
     if call.may_send.is_some_and(|may_send| !may_send()) {
@@ -230,11 +230,10 @@ async fn exchange(
     )
     .await;
     let received = Timestamp::now();
-    if response.is_err() {
-        // The system must not deliver later what it still holds: closing the connection now resets it. An error means that it is
-        // closed already.
-        let _ = socket.set_linger(Some(Duration::ZERO));
-        drop(socket);
+    if response.is_ok() {
+        reset.0 = None;
+    } else {
+        drop(reset);
         tasks.shutdown().await;
     }
     let (code, headers, body) = response.map_err(failed(true))?;
@@ -262,15 +261,28 @@ async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, UserErr
     })
 }
 
-/// The server is verified when this returns. The second value is the same socket, to reset it.
-async fn connect(server: &ServerAddress, tls: Arc<ClientConfig>) -> Result<(TlsStream<TcpStream>, Socket), UserError> {
+/// A connection on which no response came, or that is dropped, is reset: the system must not deliver later what it still holds.
+struct ResetOnDrop(Option<Socket>);
+
+impl Drop for ResetOnDrop {
+    fn drop(&mut self) {
+        // An error means that it is closed already.
+        let _ = self.0.as_ref().map(|socket| socket.set_linger(Some(Duration::ZERO)));
+    }
+}
+
+/// The server is verified when this returns.
+async fn connect(
+    server: &ServerAddress,
+    tls: Arc<ClientConfig>,
+) -> Result<(TlsStream<TcpStream>, ResetOnDrop), UserError> {
     let tcp = TcpStream::connect(server.socket())
         .await
         .map_err(|error| network(&error))?;
-    let socket = configure(&tcp).map_err(|error| network(&error))?;
+    let reset = ResetOnDrop(Some(configure(&tcp).map_err(|error| network(&error))?));
     let name = server.host.server_name();
     let stream = TlsConnector::from(tls).connect(name, tcp).await;
-    Ok((stream.map_err(|error| network(&error))?, socket))
+    Ok((stream.map_err(|error| network(&error))?, reset))
 }
 
 fn configure(tcp: &TcpStream) -> std::io::Result<Socket> {
@@ -351,4 +363,20 @@ fn message(hidden: Sent, secrets: &[&Secret], body: &[u8]) -> Option<String> {
     let status: Status = serde_json::from_slice(body).ok()?;
     let message = hidden.message(secrets, &status.message)?;
     Some(message.chars().take(LONGEST_MESSAGE).collect())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_system_gives_up_delivery_and_does_not_wait_to_send() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = configure(&tcp).unwrap();
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+        assert!(socket.tcp_nodelay().unwrap());
+    }
 }

@@ -92,6 +92,15 @@ async fn a_stalled_change_is_unanswered_within_its_limit() {
 }
 
 #[tokio::test]
+async fn a_change_that_is_abandoned_resets_its_connection() {
+    let server = FakeServer::start(|_| Reply::Stall).await;
+    let supervisor = server.connect().await;
+    let abandoned = tokio::time::timeout(Duration::from_millis(300), put(&supervisor)).await;
+    assert!(abandoned.is_err());
+    assert_eq!(server.end().await, Some(std::io::ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
 async fn a_server_that_is_away_was_sent_nothing() {
     let server = FakeServer::start(|_| reply(200, "")).await;
     let supervisor = server.connect().await;

@@ -213,7 +213,8 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
     let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     if let Err(error) = served.await {
         let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<std::io::Error>());
-        state.end.send_replace(source.map(std::io::Error::kind));
+        let kind = source.map_or(std::io::ErrorKind::Other, std::io::Error::kind);
+        state.end.send_replace(Some(kind));
     }
 }
 
