@@ -136,18 +136,6 @@ fn sign(content: &str, id: &str, secret: &str) -> String {
     format!("{header}..{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
 }
 
-/// The certificates of a PEM bundle, DER.
-pub fn certificates(pem: &str) -> Result<Vec<Vec<u8>>> {
-    let blocks = x509_parser::pem::Pem::iter_from_buffer(pem.as_bytes());
-    let blocks: Vec<_> = blocks.collect::<Result<_, _>>().map_err(|_| Error::NotCertificates)?;
-    let certificates = blocks.into_iter().filter(|block| block.label == "CERTIFICATE");
-    let certificates: Vec<Vec<u8>> = certificates.map(|block| block.contents).collect();
-    if certificates.is_empty() {
-        return Err(Error::NotCertificates);
-    }
-    Ok(certificates)
-}
-
 #[cfg(test)]
 mod tests {
     use client::secret::Secret;

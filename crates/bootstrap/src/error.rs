@@ -20,9 +20,6 @@ pub enum Error {
     /// `cluster-info` is malformed. The message does not quote it.
     #[error("ConfigMap kube-public/cluster-info {0}")]
     InvalidClusterInfo(&'static str),
-    /// A certificate authority is malformed.
-    #[error("the certificate authority is not a PEM bundle of certificates")]
-    NotCertificates,
     /// There are no random bytes.
     #[error("cannot read random bytes from the operating system")]
     NoRandomness(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -12,7 +12,6 @@
 //! `plugin/pkg/auth/authenticator/token/bootstrap/bootstrap.go` in kubernetes/kubernetes v1.36.3.
 
 pub mod cluster_info;
-pub mod distribution;
 mod error;
 pub mod expiration;
 pub mod probe;
@@ -23,7 +22,6 @@ pub mod tokens;
 mod validation;
 
 pub use client::request::Write;
-pub use distribution::Distribution;
 pub use error::{Error, Result};
 pub use expiration::Expiration;
 pub use probe::ProbeResult;

@@ -8,7 +8,6 @@ use rand::TryRng as _;
 use rand::rngs::SysRng;
 use serde::Serialize;
 
-use crate::distribution;
 use crate::error::{Error, Result};
 
 /// The length of an id.
@@ -107,11 +106,6 @@ impl Token {
         let (id, secret) = text.expose().split_once('.').ok_or(NotAToken)?;
         let id = id.parse().map_err(|NotAnId| NotAToken)?;
         Self::new(id, Secret::new(secret))
-    }
-
-    /// Parses a token as a node gets it: bare, or `K10<hash>::id.secret`, as on K3s and RKE2.
-    pub fn parse_joined(text: &Secret) -> Result<Self, NotAToken> {
-        Self::parse(&Secret::new(distribution::without_hash(text.expose())))
     }
 
     /// A random token. Each symbol has the same probability.

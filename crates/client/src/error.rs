@@ -420,7 +420,7 @@ pub(crate) fn root_cause(error: &(dyn StdError + 'static)) -> String {
 }
 
 /// A network error as a message that names the cause. Certificate errors have their well-known wording.
-fn network(error: &(dyn StdError + 'static)) -> Error {
+pub fn network(error: &(dyn StdError + 'static)) -> Error {
     match find::<rustls::Error>(error) {
         Some(tls) => unreachable(tls_words(tls)).lasting(),
         None => unreachable(redact::text(&root_cause(error))),

@@ -7,6 +7,9 @@ use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 
+use crate::sanitize;
+use crate::secret::Secret;
+
 /// The replacement of a credential.
 const HIDDEN: &str = "<hidden>";
 
@@ -14,11 +17,11 @@ const HIDDEN: &str = "<hidden>";
 const SHORTEST: usize = 8;
 
 /// The credentials in a request, to be hidden wherever the server repeats them.
-pub(crate) struct Sent(Vec<String>);
+pub struct Sent(Vec<String>);
 
 impl Sent {
     /// Those in the headers of a request: `Authorization`, and what is marked as sensitive.
-    pub(crate) fn with(headers: &HeaderMap) -> Self {
+    pub fn with(headers: &HeaderMap) -> Self {
         let secret = headers
             .iter()
             .filter(|(name, value)| value.is_sensitive() || *name == AUTHORIZATION);
@@ -29,6 +32,17 @@ impl Sent {
                 .map(str::to_owned)
                 .collect(),
         )
+    }
+
+    /// The text of a server, without them and without anything else that looks like a credential, on one line. `None` if one of these
+    /// values was sent and is too short to be found.
+    pub fn message(mut self, values: &[&Secret], text: &str) -> Option<String> {
+        if values.iter().any(|value| value.expose().len() < SHORTEST) {
+            return None;
+        }
+        self.0.extend(values.iter().map(|value| value.expose().to_owned()));
+        let hidden = self.hidden(text.as_bytes());
+        Some(sanitize::line(&self::text(hidden.as_deref().unwrap_or(text))))
     }
 
     /// Hides them in a body.
@@ -222,6 +236,18 @@ mod tests {
             (&answer["location"], &answer["date"]),
             (&HeaderValue::from_static(HIDDEN), &HeaderValue::from_static("today"))
         );
+    }
+
+    #[test]
+    fn a_message_loses_the_values_that_were_sent() {
+        let value = Secret::new("plain old");
+        let message = |text: &str| Sent::with(&HeaderMap::new()).message(&[&value], text);
+        assert_eq!(
+            message("not plain old!\nerror").as_deref(),
+            Some("not <hidden>!^Jerror")
+        );
+        let short = Sent::with(&HeaderMap::new()).message(&[&value, &Secret::new("x")], "x is wrong");
+        assert_eq!(short, None);
     }
 
     #[test]

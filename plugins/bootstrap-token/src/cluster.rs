@@ -1,12 +1,13 @@
 //! The connection to the cluster, and how a token is named on the command line.
 
-use bootstrap::{Token, TokenId, TokenSecret, Write, distribution, tokens};
+use bootstrap::{Token, TokenId, TokenSecret, Write, tokens};
 use cli::app::{Context, GlobalFlags};
 use cli::rotation::Commands;
 use cli::ui::Ui;
 use client::connection::{Connection, Server};
 use client::error::{Doing as _, Error};
 use client::secret::Secret;
+use supervisor::token::without_ca_hash;
 
 pub(crate) const MANAGER: &str = "kubectl-bootstrap-token";
 
@@ -69,7 +70,7 @@ impl ClusterConnection {
         if self.connection.server().path().contains("/k8s/clusters/") {
             return None;
         }
-        let served = distribution::authority(self.client()).await;
+        let served = supervisor::ca::served_by_api_server(self.client()).await;
         served.or_else(|| self.connection.authority().map(str::to_owned))
     }
 }
@@ -99,7 +100,7 @@ pub(crate) async fn token_from_stdin(ui: &Ui, token_stdin: bool) -> Result<Optio
     if !token_stdin {
         return Ok(None);
     }
-    let token = Token::parse_joined(&ui.read_secret().await?);
+    let token = Token::parse(&without_ca_hash(&ui.read_secret().await?));
     token
         .map(Some)
         .map_err(|error| Error::usage(format!("invalid token on stdin: {error}")))

@@ -147,7 +147,7 @@ fn same_address(one: &str, other: &str) -> bool {
 /// Whether both contain the same certificates, in any order.
 pub(crate) fn same_authority(one: Option<&str>, other: Option<&str>) -> bool {
     let set = |pem: &str| {
-        let certificates = cluster_info::certificates(pem).ok()?;
+        let certificates = client::connection::certificates(pem).ok()?;
         Some(certificates.into_iter().collect::<BTreeSet<_>>())
     };
     match (one, other) {

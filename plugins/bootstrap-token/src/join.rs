@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use bootstrap::{Distribution, NewToken, Token, TokenId, Usage, cluster_info, rbac};
+use bootstrap::{NewToken, Token, TokenId, Usage, cluster_info, rbac};
 use cli::ui::Ui;
 use client::error::Error;
+use supervisor::Distribution;
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::ClusterConnection;
@@ -73,7 +74,7 @@ pub(crate) async fn inputs_of_new(
         discovery: Discovery::Signed,
         permissions: Ok([true, true]),
     };
-    if distribution.has_supervisor() {
+    if distribution.supervisor().is_some() {
         if !authenticates {
             inputs.authentication = Authentication::Rejected;
         }

@@ -243,7 +243,7 @@ fn config(connection: &Connection) -> Result<kube::Config, Error> {
 }
 
 /// The certificates of a PEM bundle, DER; at least one.
-pub(crate) fn certificates(pem: &str) -> Result<Vec<Vec<u8>>, Error> {
+pub fn certificates(pem: &str) -> Result<Vec<Vec<u8>>, Error> {
     let refused = || Error::failed("the certificate authority is not a PEM bundle of certificates");
     let parsed: Result<Vec<Vec<u8>>, Error> = x509_parser::pem::Pem::iter_from_buffer(pem.as_bytes())
         .filter(|block| block.as_ref().map_or(true, |block| block.label == "CERTIFICATE"))

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use bootstrap::{BOOTSTRAPPERS, Distribution, Group, NewToken, Token, TokenSecret, Usage, distribution, tokens};
+use bootstrap::{BOOTSTRAPPERS, Group, KUBEADM_GROUP, NewToken, Token, TokenSecret, Usage, tokens};
 use cli::ExitCode;
 use cli::app::{Context, DryRun, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
 use cli::ui::Ui;
 use client::error::Error;
+use supervisor::{CaHash, Distribution};
 
 use crate::cluster::{self, ClusterConnection};
 use crate::endpoint::{self, EndpointFlags};
@@ -103,7 +104,7 @@ pub(crate) async fn run(create: Create, global: &GlobalFlags, context: &Context)
     // Also sets the server's clock.
     let distribution = Distribution::of_version(&cluster.version().await?);
     if create.groups.is_none() && template.usages.contains(&Usage::Authentication) {
-        template.groups = vec![distribution.group()];
+        template.groups = vec![default_group(distribution)];
     }
     let endpoint = match output {
         CreateOutput::Kubeconfig => Some(endpoint::find(&cluster, create.endpoint, ui).await?),
@@ -265,6 +266,16 @@ async fn find_created(
     }
 }
 
+/// The group that the distribution's own command gives a new token.
+fn default_group(distribution: Distribution) -> Group {
+    let name = match distribution {
+        Distribution::Kubernetes => KUBEADM_GROUP,
+        Distribution::K3s => "system:bootstrappers:k3s:default-node-token",
+        Distribution::Rke2 => "system:bootstrappers:rke2:default-node-token",
+    };
+    name.parse().expect("a valid group")
+}
+
 /// The API server accepts a valid token that nodes cannot join with.
 async fn warn_if_it_cannot_join(new: &NewToken, distribution: Distribution, cluster: &ClusterConnection, ui: &Ui) {
     let inputs = join::inputs_of_new(new, distribution, cluster, ui).await;
@@ -316,9 +327,9 @@ impl CreatedToken<'_> {
             Some(time) => format!("Token {id} expires at {}.", bootstrap::expiration::format(time)),
             None => format!("Token {id} never expires. Revoke it when it is no longer needed."),
         });
-        let with_authority = if self.distribution.has_supervisor() {
+        let with_authority = if self.distribution.supervisor().is_some() {
             let authority = self.cluster.authority_of_supervisor().await;
-            let text = authority.and_then(|pem| distribution::with_authority(token, &pem));
+            let text = authority.and_then(|pem| Some(CaHash::of(&pem)?.join_token(&token.text())));
             if text.is_none() {
                 self.ui
                     .warn("the token is printed without the hash of the certificate authority, which is not known: agents do not verify the server with it");

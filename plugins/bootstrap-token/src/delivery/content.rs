@@ -5,10 +5,11 @@
 use bootstrap::Token;
 use client::secret::Secret;
 use serde::Deserialize;
+use supervisor::token::without_ca_hash;
 
 /// The token, either bare (or with K3s' hash) with white space around it, or of the user of the current context.
 pub(crate) fn token_in(content: &Secret) -> Option<Token> {
-    let bare = Token::parse_joined(&Secret::new(content.expose().trim()));
+    let bare = Token::parse(&without_ca_hash(&Secret::new(content.expose().trim())));
     bare.ok().or_else(|| of_kubeconfig(content.expose()))
 }
 

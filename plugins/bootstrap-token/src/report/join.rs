@@ -4,8 +4,9 @@
 //! the cluster-info ConfigMap" (kubernetes/kubernetes `cmd/kubeadm/app/discovery/token/token.go`, v1.36.3).
 
 use bootstrap::cluster_info::{ClusterInfo, Signature};
-use bootstrap::{Distribution, ProbeResult, Token};
+use bootstrap::{ProbeResult, Token};
 use serde::Serialize;
+use supervisor::Distribution;
 
 /// A way of joining.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub(crate) enum JoinMethod {
 impl JoinMethod {
     /// The ways that a distribution has.
     fn of(distribution: Distribution) -> &'static [Self] {
-        if distribution.has_supervisor() {
+        if distribution.supervisor().is_some() {
             &[Self::Agent]
         } else {
             &[Self::Kubeadm, Self::Kubelet]
