@@ -67,7 +67,7 @@ impl Plugin for Hello {
         let ui = &context.ui;
         match self.verb {
             Verb::Greet { names } => {
-                tracing::debug!("greeting");
+                tracing::debug!("saying hello");
                 for name in names {
                     ui.out(format!("hello {name}"));
                 }

@@ -252,7 +252,7 @@ fn the_second_signal_ends_at_once() {
     assert_eq!(ended(child).0, Some(130));
 }
 
-/// The pipe is open, and nobody writes to it.
+/// The pipe is open, and no one writes to it.
 #[cfg(unix)]
 #[test]
 fn a_signal_ends_a_command_that_waits_for_its_kubeconfig() {

@@ -15,7 +15,7 @@ const FAREWELL: Duration = Duration::from_millis(100);
 
 /// Runs `work` until it ends or a signal ends it.
 ///
-/// It runs as a task of its own, so that a signal ends it even while it is blocked, as in the read of a pipe that nobody
+/// It runs as a task of its own, so that a signal ends it even while it is blocked, as in the read of a pipe that no one
 /// writes to. Interrupted work ends with the exit code of the signal ([`Ui::by_signal`]).
 pub(super) async fn guarded<T, R>(ui: &Ui, work: R) -> Result<T, Error>
 where
@@ -45,7 +45,7 @@ where
     Err(stopped)
 }
 
-/// The outcome of a task, which was not aborted. A panic goes on.
+/// The outcome of a task, which was not aborted. A panic is passed on.
 fn ended<T>(outcome: Result<Result<T, Error>, JoinError>) -> Result<T, Error> {
     outcome.unwrap_or_else(|error| match error.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
