@@ -121,7 +121,10 @@ fn the_log_shows_how_a_selection_is_read() {
     session.expect("the usual one").unwrap();
     session.send(" \r").unwrap();
     let (text, code) = rest(session);
-    assert!(text.contains("DEBUG hello: saying hello") && code == Some(0), "{text:?}");
+    assert!(
+        text.contains("DEBUG hello: saying hello") && code == Some(0),
+        "{text:?}"
+    );
 }
 
 #[test]
