@@ -460,8 +460,6 @@ async fn release(held: Option<(LockGuard, LeaseRecord)>) {
     }
 }
 
-/// How a read is repeated that the server has answered with an error which may pass. The client itself repeats what was not
-/// answered.
 fn in_words(failure: Failure) -> Error {
     match failure {
         Failure::Transient(error) | Failure::Permanent(error) => error,
