@@ -62,10 +62,13 @@ pub const TABLE: PermissionTable = PermissionTable {
             &["list", "status", "verify", "rotate", "rollback", "version"],
             Optional(
                 "Rancher's version and address are unknown: `list --probe`, `verify`, `rotate` and `rollback` need a context of \
-                 Rancher, and do not notice a change of the address that was not pushed",
+                 Rancher",
             ),
         )
         .only(&["server-url", "cacerts", "server-version", "agent-image", "crt-default-ttl-minutes"]),
+        // A new token would push a changed address too.
+        Permission::on(EVERYWHERE, ("management.cattle.io", "settings"), &["get"], ROTATION, When(IN_SECRETS))
+            .only(&["server-url", "cacerts"]),
         Permission::on(
             EVERYWHERE,
             ("management.cattle.io", "features"),
