@@ -62,9 +62,9 @@ impl Contents {
     }
 
     /// `RotateBootstrapToken` in `pkg/cluster/storage.go`: moves the content of the old key to the new one, if there is
-    /// an old one. `old` is the text in `cred/passwd`, `new` that in `server/token`.
+    /// an old one. `old` is the text in `cred/passwd`, `new` the password in `server/token`, in whatever form.
     pub(crate) fn rotate_key(&mut self, old: &str, new: &str) -> Result<(), &'static str> {
-        let (old, new) = (normalize(old)?, normalize(new)?);
+        let old = normalize(old)?;
         if old != new && self.open(old).is_some() {
             let sealed = self.bootstrap.remove(&hash12(old)).map(|sealed| sealed.files);
             let files = sealed.unwrap_or_default();
