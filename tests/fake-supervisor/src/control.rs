@@ -9,7 +9,7 @@
 //! POST nodes/<n>/faults            {"kill"?, "delay"?, "cut"?, "ahead"?, "staysDown"?} changes the named ones (faults.rs)
 //! POST nodes/<n>/pin               {"pin": "config", "token": "…"} what configuration management would write
 //! POST nodes/<n>/encryption        {"stage": "prepare" | "rotate_keys" | …} secrets-encrypt on that server
-//! POST nodes/<n>/systemctl         {"arguments": […]} → {"stdout", "stderr", "code"}
+//! POST nodes/<n>/systemctl         {"arguments": […]} → {"stdout", "stderr", "code"}; likewise systemd-run
 //! POST agents                      {"name", "token", "server"?} a node joins as an agent → {"joined"} or {"error"}
 //! POST age                         {"seconds"} everything so far was that much earlier
 //! ```
@@ -32,7 +32,7 @@ use tokio::net::TcpListener;
 use crate::config::{Pin, ServerConfig};
 use crate::faults::Faults;
 use crate::manager::{Manager, files};
-use crate::{agent, encryption, state, systemctl};
+use crate::{agent, encryption, exec, state, systemctl};
 
 pub(crate) async fn bind() -> Result<(TcpListener, String)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -98,7 +98,7 @@ struct Age {
 }
 
 #[derive(Deserialize)]
-struct Systemctl {
+struct Arguments {
     arguments: Vec<String>,
 }
 
@@ -148,7 +148,8 @@ async fn on_node(manager: &Manager, name: &str, action: &str, body: &[u8]) -> Re
             unit.reload()?;
         }
         "encryption" => encryption::advance(node, &files(node)?, &parse::<Stage>(body)?.stage)?,
-        "systemctl" => return systemctl::run(&unit, &parse::<Systemctl>(body)?.arguments).await,
+        "systemctl" => return systemctl::run(&unit, &parse::<Arguments>(body)?.arguments).await,
+        "systemd-run" => return exec::run_later(node, &parse::<Arguments>(body)?.arguments),
         _ => bail!("no such control: {action}"),
     }
     Ok(json!({}))

@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -19,7 +19,22 @@ use crate::node::Node;
 /// ssh's own exit code.
 const UNREACHABLE: u8 = 255;
 
-/// Replaces this process by the command, with the node's programs first in PATH.
+/// A command on a node, with the node's programs first in PATH.
+fn command_on(node: &Node, command: &[String]) -> Result<Command> {
+    let (program, arguments) = command.split_first().context("no command")?;
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", node.root().join("bin").display());
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(node.root())
+        .env_clear()
+        .env("PATH", path)
+        .env("HOME", node.root())
+        .env("USER", "root");
+    Ok(command)
+}
+
+/// Replaces this process by the command.
 pub(crate) fn node_exec(dir: &Path, address: &str, command: &[String]) -> Result<ExitCode> {
     let dir = std::fs::canonicalize(dir)?;
     let address = address.rsplit('@').next().unwrap_or_default();
@@ -36,24 +51,40 @@ pub(crate) fn node_exec(dir: &Path, address: &str, command: &[String]) -> Result
         )?;
         return Ok(ExitCode::from(UNREACHABLE));
     };
-    let (program, arguments) = command.split_first().context("no command")?;
-    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", node.root().join("bin").display());
-    let error = Command::new(program)
-        .args(arguments)
-        .current_dir(node.root())
-        .env_clear()
-        .env("PATH", path)
-        .env("HOME", node.root())
-        .env("USER", "root")
-        .exec();
-    Err(error).with_context(|| format!("run {program}"))
+    let error = command_on(&node, command)?.exec();
+    Err(error).with_context(|| format!("run {command:?}"))
+}
+
+/// `systemd-run --on-active=SECONDS COMMAND…`: the manager runs it, so that it outlives the caller. The delay is scaled.
+pub(crate) fn run_later(node: &Node, arguments: &[String]) -> Result<Value> {
+    let options = arguments.iter().take_while(|word| word.starts_with('-')).count();
+    let (options, command) = arguments.split_at(options);
+    let delay = options.iter().find_map(|option| option.strip_prefix("--on-active="));
+    let delay: f64 = delay
+        .unwrap_or("0")
+        .trim_end_matches('s')
+        .parse()
+        .context("--on-active")?;
+    let mut command = tokio::process::Command::from(command_on(node, command)?);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    let delay = node.config.timing.scaled(delay);
+    tokio::spawn(async move {
+        tokio::time::sleep(delay).await;
+        // Nobody waits for it, as with a timer of systemd.
+        let _ = command.status().await;
+    });
+    Ok(json!({"stdout": "", "stderr": "Running timer as unit: run-1.timer\n", "code": 0}))
 }
 
 /// Asks the manager.
-pub(crate) async fn systemctl(dir: &Path, node: &str, arguments: &[String]) -> Result<ExitCode> {
+pub(crate) async fn ask(dir: &Path, node: &str, program: &str, arguments: &[String]) -> Result<ExitCode> {
     let url = std::fs::read_to_string(dir.join("control.url")).context("the cluster is not running")?;
     let body = json!({"arguments": arguments}).to_string();
-    let request = Request::post(format!("/nodes/{node}/systemctl")).body(Full::<Bytes>::from(body))?;
+    let request = Request::post(format!("/nodes/{node}/{program}")).body(Full::<Bytes>::from(body))?;
     let (status, body) = Client::new(&url, "")?.send(request).await?;
     let answer: Value = serde_json::from_slice(&body)?;
     if status != 200 {

@@ -1,9 +1,11 @@
 //! What the servers and agents write to the real API server: Nodes with their conditions, labels and annotations.
 
 use anyhow::{Context, Result};
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
@@ -46,6 +48,11 @@ pub(crate) async fn install(client: &Client) -> Result<()> {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     anyhow::bail!("the API server did not establish {name}")
+}
+
+/// Whether the server has a Node. It stays Ready over a short restart.
+pub(crate) async fn exists(client: &Client, name: &str) -> Result<bool> {
+    Ok(Api::<NodeObject>::all(client.clone()).get_opt(name).await?.is_some())
 }
 
 /// Writes the Node of a server with the configuration that it started with.
@@ -140,7 +147,7 @@ pub(crate) async fn renew(client: &Client, node: &Node) -> Result<()> {
 
 async fn renew_lease(client: &Client, name: &str) -> Result<()> {
     let api: Api<k8s_openapi::api::coordination::v1::Lease> = Api::namespaced(client.clone(), "kube-node-lease");
-    let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
+    let now = format!("{:.6}", Timestamp::now());
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name},
         "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now},
@@ -170,17 +177,16 @@ pub(crate) async fn write_lost(client: &Client, name: &str) -> Result<()> {
 }
 
 /// Follows deletions of Nodes: the other servers remove the member from etcd within 4 s.
-pub(crate) async fn follow_deletions(client: Client, deleted: impl Fn(&str) + Send) -> Result<()> {
-    use futures::TryStreamExt as _;
+pub(crate) async fn follow_deletions(client: Client, deleted: impl Fn(&str) + Send) {
     let api: Api<NodeObject> = Api::all(client);
-    let events = kube::runtime::watcher(api, kube::runtime::watcher::Config::default());
+    let events = watcher(api, watcher::Config::default()).default_backoff();
     events
-        .try_for_each(|event| {
-            if let kube::runtime::watcher::Event::Delete(node) = event {
+        .for_each(|event| {
+            // After an error the watch begins again.
+            if let Ok(watcher::Event::Delete(node)) = event {
                 deleted(&node.name_any());
             }
-            std::future::ready(Ok(()))
+            std::future::ready(())
         })
-        .await?;
-    Ok(())
+        .await;
 }

@@ -8,7 +8,7 @@
 //! fake-supervisor manage --dir DIR          the whole cluster of DIR/cluster.json, as systemd runs it
 //! fake-supervisor serve --dir DIR …         one server; started by `manage`
 //! fake-supervisor node-exec --dir DIR ADDRESS -- COMMAND…     instead of `ssh root@ADDRESS COMMAND…`
-//! fake-supervisor systemctl --dir DIR --node NODE -- …        `systemctl` on a node
+//! fake-supervisor systemctl --dir DIR --node NODE -- …        `systemctl` on a node; likewise `systemd-run`
 //! ```
 
 mod agent;
@@ -88,6 +88,15 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Run a command on a node later
+    SystemdRun {
+        #[arg(long)]
+        dir: PathBuf,
+        #[arg(long)]
+        node: String,
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
 }
 
 /// Runs the program.
@@ -99,7 +108,12 @@ pub fn run() -> Result<ExitCode> {
         Command::Manage { dir } => runtime.block_on(manager::run(&dir)).map(|()| ExitCode::SUCCESS),
         Command::Serve { dir, node, arguments } => runtime.block_on(serve::run(&dir, &node, &arguments)),
         Command::NodeExec { dir, address, command } => exec::node_exec(&dir, &address, &command),
-        Command::Systemctl { dir, node, arguments } => runtime.block_on(exec::systemctl(&dir, &node, &arguments)),
+        Command::Systemctl { dir, node, arguments } => {
+            runtime.block_on(exec::ask(&dir, &node, "systemctl", &arguments))
+        }
+        Command::SystemdRun { dir, node, arguments } => {
+            runtime.block_on(exec::ask(&dir, &node, "systemd-run", &arguments))
+        }
     };
     // The thread that reads stdin may be blocked forever, so it is not awaited.
     runtime.shutdown_background();

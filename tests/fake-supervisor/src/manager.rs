@@ -112,17 +112,18 @@ pub(crate) fn files(node: &Node) -> Result<ServerFiles> {
 fn write_programs(node: &Node) -> Result<()> {
     let (program, dir) = (std::env::current_exe()?, node.root().join("bin"));
     std::fs::create_dir_all(&dir)?;
-    let systemctl = format!(
-        "#!/bin/sh\nexec '{}' systemctl --dir '{}' --node '{}' -- \"$@\"\n",
-        program.display(),
-        node.cluster.display(),
-        node.server.name
-    );
-    let journalctl = format!(
-        "#!/bin/sh\n# All arguments are ignored: there is one unit.\ncat '{}'\n",
-        node.log().display()
-    );
-    for (name, text) in [("systemctl", systemctl), ("journalctl", journalctl)] {
+    let asks_us = |name: &str| {
+        let (program, cluster, node) = (program.display(), node.cluster.display(), &node.server.name);
+        format!("#!/bin/sh\nexec '{program}' {name} --dir '{cluster}' --node '{node}' -- \"$@\"\n")
+    };
+    let log = node.log();
+    let programs = [
+        ("systemctl", asks_us("systemctl")),
+        ("systemd-run", asks_us("systemd-run")),
+        // Its arguments are ignored: there is one unit.
+        ("journalctl", format!("#!/bin/sh\nexec cat '{}'\n", log.display())),
+    ];
+    for (name, text) in programs {
         let path = dir.join(name);
         std::fs::write(&path, text)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?;
@@ -188,13 +189,13 @@ async fn serve(manager: &Arc<Manager>, config: &Config, node: &Node) -> Result<(
     }
     manager.age(AGE)?;
     if let Some(client) = manager.kube.clone() {
-        let (store, nodes) = (Datastore::of(node), node.all());
+        let (store, node) = (Datastore::of(node), node.clone());
         tokio::spawn(async move {
-            kubernetes::follow_deletions(client, |name| {
+            let remove = |name: &str| {
                 // An error leaves the member, which the test sees.
-                let _ = store.change(&nodes, None, |contents| contents.members.remove(name));
-            })
-            .await
+                let _ = store.change(&node.all(), None, |contents| contents.members.remove(name));
+            };
+            kubernetes::follow_deletions(client, remove).await;
         });
     }
     let mut stdout = std::io::stdout().lock();

@@ -178,7 +178,7 @@ impl Server {
         encryption::publish(&self.node, &self.files)?;
         self.until(ETCD).await;
         self.enter(Phase::Etcd)?;
-        self.node_object(false).await;
+        self.new_node_object().await;
         if !self.settings.disable_etcd && !self.save(&store, &token)? {
             self.until(dies_after).await;
             self.journal.line("fatal", &save_failed());
@@ -227,6 +227,16 @@ impl Server {
                     self.noted(kubernetes::renew(client, &self.node).await);
                 }
             }
+        }
+    }
+
+    /// Creates the Node of a server that has just joined, which is not Ready yet.
+    async fn new_node_object(&self) {
+        let Some(client) = &self.kube else { return };
+        match kubernetes::exists(client, &self.node.server.name).await {
+            Ok(true) => {}
+            Ok(false) => self.node_object(false).await,
+            Err(error) => self.noted(Err(error)),
         }
     }
 

@@ -47,5 +47,12 @@ async fn send(server: &Server, mut request: Request<Incoming>) -> Result<Respons
     let mut response = sender.send_request(request).await?;
     response.headers_mut().remove(CONNECTION);
     response.headers_mut().remove(TRANSFER_ENCODING);
-    Ok(response.map(|body| body.map_err(std::io::Error::other).boxed_unsync()))
+    Ok(response.map(|body| {
+        body.map_err(move |error| {
+            // The connection lasts as long as the body.
+            let _ = &sender;
+            std::io::Error::other(error)
+        })
+        .boxed_unsync()
+    }))
 }

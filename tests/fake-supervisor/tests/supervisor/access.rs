@@ -164,3 +164,18 @@ async fn a_restart_takes_the_scaled_part_of_8_s() {
     assert_eq!(cluster.post("/nodes/s1/restart", json!({})).await["ready"], true);
     assert!(start.elapsed() >= Duration::from_millis(950), "{:?}", start.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_that_is_handed_to_systemd_outlives_the_script() {
+    let cluster = Cluster::start(servers("config", 1)).await;
+    let (code, _) = cluster
+        .exec(
+            "s1",
+            "systemd-run --on-active=2 --collect systemctl --no-block restart k3s",
+        )
+        .await;
+    assert_eq!(code, 0);
+    cluster
+        .until(|state| state["servers"]["s1"]["unit"]["starts"] == 2 && state["servers"]["s1"]["phase"] == "ready")
+        .await;
+}
