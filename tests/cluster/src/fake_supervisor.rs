@@ -32,7 +32,9 @@ pub struct FakeSupervisorOptions<'a> {
     /// The directory for its files. It is created if necessary.
     pub dir: &'a Path,
     /// `{"token", "servers": [{"name": "s1", "pin": "nowhere"}], "distribution"?, "timing"?, …}`; see `config.rs` of
-    /// `fake-supervisor`. Addresses are added.
+    /// `fake-supervisor`. Addresses are added. A restart takes half a second, so that file times are too close for the
+    /// rule of 3 s: where a test is about that rule, set `{"timing": {"writeGap": 4}}`, or call
+    /// [`FakeSupervisor::time_passes`] between the steps.
     pub cluster: Value,
 }
 
@@ -191,7 +193,7 @@ impl FakeSupervisor {
         Ok(self.on(server, "restart", &json!({})).await?["ready"] == true)
     }
 
-    /// Kills a server. Its unit starts it again.
+    /// Kills a server. Its unit restarts it.
     pub async fn kill_server(&self, server: &str) -> Result<()> {
         self.on(server, "kill", &json!({})).await.map(drop)
     }

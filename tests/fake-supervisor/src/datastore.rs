@@ -99,7 +99,7 @@ struct Writes {
 }
 
 /// A working member. It ends with its process, however that ends.
-pub(crate) struct Alive(#[expect(dead_code, reason = "the lock lasts as long as the file is open")] File);
+pub(crate) struct WorkingMember(#[expect(dead_code, reason = "the lock lasts as long as the file is open")] File);
 
 impl Datastore {
     pub(crate) fn of(node: &Node) -> Self {
@@ -111,7 +111,7 @@ impl Datastore {
     /// Creates the directory for a new cluster.
     pub(crate) fn create(node: &Node) -> Result<Self> {
         let store = Self::of(node);
-        std::fs::create_dir_all(store.dir.join("alive"))?;
+        std::fs::create_dir_all(store.dir.join("working"))?;
         let writes = Writes {
             gap: node.config.timing.write_gap,
             last: seconds(SystemTime::now()),
@@ -147,7 +147,7 @@ impl Datastore {
             let name = node.server.name.as_str();
             if let Some(member) = contents.members.get(name)
                 && behind != Some(name)
-                && self.is_alive(node)
+                && self.is_working(node)
             {
                 replace(&member.copy, &contents)?;
             }
@@ -184,18 +184,18 @@ impl Datastore {
     }
 
     /// Declares a server to be a working member until its process ends.
-    pub(crate) fn declare_alive(&self, node: &Node) -> Result<Alive> {
-        let file = File::create(self.alive_file(&node.server.name))?;
+    pub(crate) fn declare_working(&self, node: &Node) -> Result<WorkingMember> {
+        let file = File::create(self.working_file(&node.server.name))?;
         file.lock()?;
-        Ok(Alive(file))
+        Ok(WorkingMember(file))
     }
 
-    fn alive_file(&self, name: &str) -> PathBuf {
-        self.dir.join("alive").join(name)
+    fn working_file(&self, name: &str) -> PathBuf {
+        self.dir.join("working").join(name)
     }
 
-    pub(crate) fn is_alive(&self, node: &Node) -> bool {
-        let free = File::open(self.alive_file(&node.server.name)).is_ok_and(|file| file.try_lock().is_err());
+    pub(crate) fn is_working(&self, node: &Node) -> bool {
+        let free = File::open(self.working_file(&node.server.name)).is_ok_and(|file| file.try_lock().is_err());
         free && !node.faults().cut
     }
 
@@ -204,7 +204,7 @@ impl Datastore {
         let members = self.read().members;
         let working = nodes
             .iter()
-            .filter(|node| members.contains_key(&node.server.name) && self.is_alive(node))
+            .filter(|node| members.contains_key(&node.server.name) && self.is_working(node))
             .count();
         working * 2 > members.len()
     }
@@ -256,7 +256,7 @@ impl Datastore {
         for (name, member) in self.read().members {
             let down = nodes
                 .iter()
-                .any(|node| node.server.name == name && !self.is_alive(node));
+                .any(|node| node.server.name == name && !self.is_working(node));
             if down && let Some(mut copy) = Self::read_copy(&member.copy) {
                 older(&mut copy);
                 replace(&member.copy, &copy)?;

@@ -74,7 +74,7 @@ pub(crate) fn run_later(node: &Node, arguments: &[String]) -> Result<Value> {
     let delay = node.config.timing.scaled(delay);
     tokio::spawn(async move {
         tokio::time::sleep(delay).await;
-        // Nobody waits for it, as with a timer of systemd.
+        // It is not awaited, like a timer of systemd.
         let _ = command.status().await;
     });
     Ok(json!({"stdout": "", "stderr": "Running timer as unit: run-1.timer\n", "code": 0}))

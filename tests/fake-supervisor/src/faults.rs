@@ -1,4 +1,4 @@
-//! What a test has asked a server to do wrong: a file that the control interface writes and the server reads.
+//! The faults that a test has requested of a server: a file that the control interface writes and the server reads.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +34,7 @@ pub(crate) struct Faults {
     pub(crate) cut: bool,
     /// How many seconds the clock of the node is ahead.
     pub(crate) ahead: f64,
-    /// After its next end the server is not started again by itself.
+    /// After its next exit the unit does not restart the server.
     pub(crate) stays_down: bool,
 }
 

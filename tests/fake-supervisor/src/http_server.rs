@@ -26,7 +26,7 @@ use crate::datastore::Datastore;
 use crate::encryption;
 use crate::faults::Faults;
 use crate::put::{Put, put};
-use crate::serve::{Phase, Server};
+use crate::serve::{Phase, Server, die};
 use crate::{snapshots, upstream};
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -47,15 +47,15 @@ pub(crate) fn body(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A complete answer, before it is known who reads it.
-pub(crate) enum Answer {
+/// A complete response, before it is rendered for the client.
+pub(crate) enum Reply {
     Text(u16, String),
     Json(u16, Value),
     /// A `Status` object.
     Status(u16, String),
 }
 
-impl Answer {
+impl Reply {
     fn status(code: u16, message: &str) -> Self {
         Self::Status(code, message.to_owned())
     }
@@ -103,7 +103,7 @@ impl Answer {
     }
 }
 
-/// Serves on one port, for as long as the process lives.
+/// Serves on one port, until the process exits.
 pub(crate) async fn serve(server: Arc<Server>, port: u16) -> Result<()> {
     let dir = server.node.run_dir();
     let certificates: Vec<CertificateDer<'static>> =
@@ -172,24 +172,30 @@ async fn logged(server: Arc<Server>, request: Request<Incoming>) -> Result<Respo
     Ok(response)
 }
 
+/// The API server cannot read without it.
+fn has_quorum(server: &Server) -> bool {
+    server.node.is_sqlite() || Datastore::of(&server.node).has_quorum(&server.node.all())
+}
+
 type Routed = (Result<Response<Body>, Hangup>, Option<String>);
 
 async fn route(server: &Arc<Server>, request: Request<Incoming>) -> Routed {
     let headers = request.headers().clone();
     let path = request.uri().path().to_owned();
     if server.phase() <= Phase::Unavailable {
-        return (Ok(Answer::status(503, "apiserver not ready").respond(&headers)), None);
+        return (Ok(Reply::status(503, "apiserver not ready").respond(&headers)), None);
     }
     let own = path.strip_prefix(&format!("/v1-{}/", server.node.program()));
     let answer = match (own, path.as_str()) {
-        (_, "/cacerts") => Answer::Text(200, server.ca_pem.clone()),
-        (_, "/ping") => Answer::Text(200, "pong".into()),
+        (_, "/cacerts") => Reply::Text(200, server.ca_pem.clone()),
+        (_, "/ping") => Reply::Text(200, "pong".into()),
         (Some(route), _) => return supervisor(server, route, request).await,
         (None, "/db/snapshot") => return supervisor(server, "/db/snapshot", request).await,
-        _ if server.phase() < Phase::Api => Answer::status(503, "apiserver not ready"),
+        _ if server.phase() < Phase::Api => Reply::status(503, "apiserver not ready"),
+        _ if !has_quorum(server) => Reply::status(500, "[-]etcd failed: reason withheld"),
         _ if server.upstream.is_some() => return upstream::forward(server, request).await,
-        (None, "/readyz" | "/livez" | "/healthz") => Answer::Text(200, "ok".into()),
-        _ => Answer::status(404, "page not found"),
+        (None, "/readyz" | "/livez" | "/healthz") => Reply::Text(200, "ok".into()),
+        _ => Reply::status(404, "page not found"),
     };
     (Ok(answer.respond(&headers)), None)
 }
@@ -219,8 +225,8 @@ async fn supervisor(server: &Arc<Server>, route: &str, request: Request<Incoming
                 _ => Login::Server,
             };
             let answer = match login {
-                Login::Wrong => Ok(Answer::status(401, "not authorized")),
-                login if login != needed => Ok(Answer::status(403, "forbidden")),
+                Login::Wrong => Ok(Reply::status(401, "not authorized")),
+                login if login != needed => Ok(Reply::status(403, "forbidden")),
                 _ if is_put => token(&server, &bytes, kill),
                 _ => handle(&server, &parts.method, &route, &bytes).await,
             };
@@ -231,16 +237,16 @@ async fn supervisor(server: &Arc<Server>, route: &str, request: Request<Incoming
     tokio::spawn(handler).await.unwrap_or((Err(Hangup), None))
 }
 
-async fn handle(server: &Server, method: &Method, route: &str, bytes: &[u8]) -> Result<Answer, Hangup> {
+async fn handle(server: &Server, method: &Method, route: &str, bytes: &[u8]) -> Result<Reply, Hangup> {
     let store = Datastore::of(&server.node);
     Ok(match (route, server.phase()) {
-        ("token", _) => Answer::status(405, "method not allowed"),
-        ("readyz" | "config", phase) if phase < Phase::Ready => Answer::status(503, "apiserver not ready"),
-        ("readyz", _) => Answer::Text(200, "ok".into()),
-        ("config", _) => Answer::Json(200, json!({"ClusterDomain": "cluster.local"})),
+        ("token", _) => Reply::status(405, "method not allowed"),
+        ("readyz" | "config", phase) if phase < Phase::Ready => Reply::status(503, "apiserver not ready"),
+        ("readyz", _) => Reply::Text(200, "ok".into()),
+        ("config", _) => Reply::Json(200, json!({"ClusterDomain": "cluster.local"})),
         ("encrypt/status", phase) if phase < Phase::Ready => failed(server, "encryption", "not ready"),
-        ("encrypt/status", _) => Answer::Json(200, encryption::status(&server.node, &server.files, &store.read())),
-        ("server-bootstrap", _) if server.node.is_sqlite() => Answer::status(400, "etcd disabled"),
+        ("encrypt/status", _) => Reply::Json(200, encryption::status(&server.node, &server.files, &store.read())),
+        ("server-bootstrap", _) if server.node.is_sqlite() => Reply::status(400, "etcd disabled"),
         ("server-bootstrap", phase) => {
             server.journal.line("info", "Serving HTTP bootstrap");
             let token = server.token().clone();
@@ -249,33 +255,32 @@ async fn handle(server: &Server, method: &Method, route: &str, bytes: &[u8]) -> 
                 .ok()
                 .and_then(|password| contents.open(password));
             match opened.filter(|_| phase >= Phase::Etcd) {
-                Some(bundle) => Answer::Json(200, json!(bundle)),
+                Some(bundle) => Reply::Json(200, json!(bundle)),
                 None => failed(server, "bootstrap", crate::datastore::DIFFERENT_TOKEN),
             }
         }
-        ("/db/snapshot", _) if *method != Method::POST => Answer::status(405, "method not allowed"),
+        ("/db/snapshot", _) if *method != Method::POST => Reply::status(405, "method not allowed"),
         ("/db/snapshot", phase) => match snapshots::handle(server, bytes, phase).await {
             Ok(answer) => answer,
             Err(error) => failed(server, "etcd-snapshot", &format!("{error:#}")),
         },
-        _ => Answer::status(404, "page not found"),
+        _ => Reply::status(404, "page not found"),
     })
 }
 
-fn token(server: &Arc<Server>, bytes: &[u8], kill: Option<crate::faults::Step>) -> Result<Answer, Hangup> {
+fn token(server: &Server, bytes: &[u8], kill: Option<crate::faults::Step>) -> Result<Reply, Hangup> {
     match put(server, bytes, kill) {
         Put::Done { kill } => {
             if kill {
-                let server = Arc::clone(server);
-                tokio::spawn(async move {
+                tokio::spawn(async {
                     // Long enough for the answer to be sent.
                     tokio::time::sleep(Duration::from_millis(50)).await;
-                    server.die();
+                    die();
                 });
             }
-            Ok(Answer::Text(200, String::new()))
+            Ok(Reply::Text(200, String::new()))
         }
-        Put::Malformed(error) => Ok(Answer::Status(400, error)),
+        Put::Malformed(error) => Ok(Reply::Status(400, error)),
         Put::Panic => {
             server
                 .journal
@@ -287,10 +292,10 @@ fn token(server: &Arc<Server>, bytes: &[u8], kill: Option<crate::faults::Step>) 
 }
 
 /// 500 with a number; the reason stands only in the log.
-fn failed(server: &Server, what: &str, reason: &str) -> Answer {
+fn failed(server: &Server, what: &str, reason: &str) -> Reply {
     let id = rand::random::<u16>();
     server
         .journal
         .line("error", &format!("{what} error ID {id:05}: {reason}"));
-    Answer::Status(500, format!("{what} error ID {id:05}"))
+    Reply::Status(500, format!("{what} error ID {id:05}"))
 }

@@ -182,7 +182,7 @@ pub(crate) async fn follow_deletions(client: Client, deleted: impl Fn(&str) + Se
     let events = watcher(api, watcher::Config::default()).default_backoff();
     events
         .for_each(|event| {
-            // After an error the watch begins again.
+            // After an error the watch restarts.
             if let Ok(watcher::Event::Delete(node)) = event {
                 deleted(&node.name_any());
             }

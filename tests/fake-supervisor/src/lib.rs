@@ -46,7 +46,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(version, about = "Stands in for K3s and RKE2 servers in tests")]
+#[command(version, about = "A fake of K3s and RKE2 servers for tests")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -164,7 +164,7 @@ impl Node {
             Some(name) => {
                 let join = self.all().into_iter().find(|node| node.server.name == name);
                 let join = join.with_context(|| format!("server {name:?} not found"))?;
-                yaml.push_str(&format!("server: {}\n", join.url()));
+                yaml.extend(["server: ", &join.url(), "\n"]);
             }
         }
         if self.is_control_plane_only() {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::config::Line;
 use crate::datastore::{Contents, Datastore, Sealed};
 use crate::faults::Step;
-use crate::serve::{Phase, Server};
+use crate::serve::{Phase, Server, die};
 use crate::token::{hash12, normalize};
 
 /// How the PUT ends.
@@ -48,12 +48,12 @@ fn rotate(server: &Server, new_token: &str, kill: Option<Step>) -> Result<()> {
     let mut token = server.token();
     let kill_at = |step: Step| {
         if kill == Some(step) {
-            server.die();
+            die();
         }
     };
     let mut new = match new_token {
         "" => crate::random_hex(),
-        given => given.to_owned(),
+        value => value.to_owned(),
     };
     if server.node.config.line == Line::Current {
         new = normalize(&new).map_err(anyhow::Error::msg)?.to_owned();
@@ -72,7 +72,7 @@ fn rotate(server: &Server, new_token: &str, kill: Option<Step>) -> Result<()> {
     kill_at(Step::AfterPasswd);
     if kill == Some(Step::InToken) {
         server.files.truncate_token()?;
-        server.die();
+        die();
     }
     server
         .files
@@ -96,7 +96,7 @@ fn rotate(server: &Server, new_token: &str, kill: Option<Step>) -> Result<()> {
         .map_err(anyhow::Error::msg)?;
     if kill == Some(Step::AfterKey) {
         leave_behind(server, &before, &written)?;
-        server.die();
+        die();
     }
     new.clone_into(&mut token);
     let files = server.files.bundle();

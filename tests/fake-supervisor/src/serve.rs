@@ -98,12 +98,6 @@ impl Server {
         self.syncs.store(false, Ordering::SeqCst);
     }
 
-    /// Ends at once, like kill -9.
-    pub(crate) fn die(&self) -> ! {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        std::process::abort()
-    }
-
     /// Enters a phase, and says so to the manager and to the tests.
     fn enter(&self, phase: Phase) -> Result<()> {
         self.phase.send_replace(phase);
@@ -129,7 +123,7 @@ impl Server {
     }
 
     /// Starts, and serves forever. Returns the code of a start that fails.
-    async fn live(self: &Arc<Self>) -> Result<ExitCode> {
+    async fn start_and_serve(self: &Arc<Self>) -> Result<ExitCode> {
         let start = Start {
             node: &self.node,
             settings: &self.settings,
@@ -153,7 +147,7 @@ impl Server {
         let Prepared {
             token,
             logins,
-            dies_after,
+            exits_after,
         } = prepared;
         *locked(&self.logins) = logins;
         token.clone_into(&mut self.token());
@@ -165,7 +159,7 @@ impl Server {
         }
         // From here on it is a working member of etcd.
         let (store, copy) = (Datastore::of(&self.node), self.files.own_copy());
-        let _alive = store.declare_alive(&self.node)?;
+        let _working = store.declare_working(&self.node)?;
         if !self.settings.disable_etcd && !self.node.is_sqlite() {
             store.join(&self.node, &copy)?;
             store.sync(&copy)?;
@@ -180,7 +174,7 @@ impl Server {
         self.enter(Phase::Etcd)?;
         self.new_node_object().await;
         if !self.settings.disable_etcd && !self.save(&store, &token)? {
-            self.until(dies_after).await;
+            self.until(exits_after).await;
             self.journal.line("fatal", &save_failed());
             return Ok(ExitCode::FAILURE);
         }
@@ -211,7 +205,7 @@ impl Server {
         Ok(saved.is_ok())
     }
 
-    /// Follows the datastore after a cut of the network, and keeps the Node alive.
+    /// Follows the datastore after a cut of the network, and renews the Lease of the Node.
     async fn keep(&self, store: &Datastore, copy: &Path) -> Result<ExitCode> {
         let mut renewed = Instant::now();
         loop {
@@ -254,6 +248,12 @@ impl Server {
     }
 }
 
+/// Ends the process at once, like kill -9.
+pub(crate) fn die() -> ! {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    std::process::abort()
+}
+
 /// Runs one server. `arguments` are those of its unit, the environment is the unit's.
 pub(crate) async fn run(dir: &Path, name: &str, arguments: &[String]) -> Result<ExitCode> {
     let node = Node::open(dir, name)?;
@@ -287,7 +287,7 @@ pub(crate) async fn run(dir: &Path, name: &str, arguments: &[String]) -> Result<
         node,
     });
     tokio::select! {
-        code = server.live() => code,
+        code = server.start_and_serve() => code,
         ended = crate::asked_to_end() => {
             ended?;
             tokio::time::sleep(server.node.config.timing.scaled(STOP)).await;

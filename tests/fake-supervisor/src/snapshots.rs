@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::datastore::{Datastore, Snapshot};
-use crate::http_server::Answer;
+use crate::http_server::Reply;
 use crate::node::seconds;
 use crate::serve::{Phase, Server};
 use crate::token::hash12;
@@ -24,19 +24,16 @@ struct Operation {
     name: Vec<String>,
 }
 
-pub(crate) async fn handle(server: &Server, body: &[u8], phase: Phase) -> Result<Answer> {
+pub(crate) async fn handle(server: &Server, body: &[u8], phase: Phase) -> Result<Reply> {
     if server.node.is_sqlite() {
-        return Ok(Answer::Status(400, "etcd datastore disabled".into()));
+        return Ok(Reply::Status(400, "etcd datastore disabled".into()));
     }
     let request: Operation = match serde_json::from_slice(body) {
         Ok(request) => request,
-        Err(error) => return Ok(Answer::Status(400, error.to_string())),
+        Err(error) => return Ok(Reply::Status(400, error.to_string())),
     };
     if !["save", "list", "delete"].contains(&request.operation.as_str()) {
-        return Ok(Answer::Status(
-            400,
-            format!("invalid operation {:?}", request.operation),
-        ));
+        return Ok(Reply::Status(400, format!("invalid operation {:?}", request.operation)));
     }
     let nodes = server.node.all();
     let store = Datastore::of(&server.node);
@@ -55,19 +52,19 @@ pub(crate) async fn handle(server: &Server, body: &[u8], phase: Phase) -> Result
             let mut same: Vec<Snapshot> = mine.filter(|s| &s.node == me && s.name.starts_with(prefix)).collect();
             same.reverse();
             delete(server, &store, same.iter().skip(RETENTION)).await?;
-            Answer::Json(200, json!({"created": [created]}))
+            Reply::Json(200, json!({"created": [created]}))
         }
         "delete" => {
             let mut all = store.read().snapshots;
             all.retain(|snapshot| &snapshot.node == me && request.name.contains(&snapshot.name));
             delete(server, &store, all.iter()).await?;
             let names: Vec<&str> = all.iter().map(|snapshot| snapshot.name.as_str()).collect();
-            Answer::Json(200, json!({"deleted": names}))
+            Reply::Json(200, json!({"deleted": names}))
         }
         _ => {
             let all = store.read().snapshots;
             let items: Vec<Value> = all.iter().map(|snapshot| object(server, snapshot)).collect();
-            Answer::Json(
+            Reply::Json(
                 200,
                 json!({"kind": "ETCDSnapshotFileList", "apiVersion": "k3s.cattle.io/v1", "metadata": {}, "items": items}),
             )
@@ -80,7 +77,7 @@ fn save(server: &Server, store: &Datastore, prefix: &str) -> Result<Snapshot> {
     let created = seconds(server.node.now());
     let contents = store.read();
     // Two in the same second need two names.
-    let name = (created..)
+    let name = (created..=i64::MAX)
         .map(|number| format!("{prefix}-{me}-{number}"))
         .find(|name| contents.snapshots.iter().all(|s| &s.name != name))
         .unwrap_or_default();
@@ -94,7 +91,7 @@ fn save(server: &Server, store: &Datastore, prefix: &str) -> Result<Snapshot> {
     std::fs::create_dir_all(&dir)?;
     std::fs::write(dir.join(name), serde_json::to_string(&contents)?)?;
     store.change(&server.node.all(), None, |contents| {
-        contents.snapshots.push(snapshot.clone())
+        contents.snapshots.push(snapshot.clone());
     })?;
     Ok(snapshot)
 }

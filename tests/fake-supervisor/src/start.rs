@@ -43,7 +43,7 @@ pub(crate) struct Prepared {
     /// What it accepts until its next start.
     pub(crate) logins: Passwd,
     /// If the key is not the datastore's: seconds from the start to the end.
-    pub(crate) dies_after: f64,
+    pub(crate) exits_after: f64,
 }
 
 pub(crate) struct Start<'a> {
@@ -77,7 +77,7 @@ impl Start<'_> {
             Err(fatal) => return Ok(Err(fatal)),
         };
         let joins_now = own.is_none() && matches!(source, Source::Remote(_));
-        let dies_after = match source {
+        let exits_after = match source {
             // Seen: 14 to 16 s through the join server, 9 to 11 s from its own copy, 20 s for a new member.
             Source::Remote(_) if joins_now => 20.0,
             Source::Remote(_) => 15.0,
@@ -98,7 +98,7 @@ impl Start<'_> {
         Ok(Ok(Prepared {
             token,
             logins,
-            dies_after,
+            exits_after,
         }))
     }
 

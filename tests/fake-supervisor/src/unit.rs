@@ -1,4 +1,4 @@
-//! The unit of one node: it starts the server, and starts it again after any end, as `Restart=always` says.
+//! The unit of one node: it starts the server, and restarts it after any exit, as `Restart=always` requires.
 
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -20,6 +20,7 @@ const RESTART_SEC: f64 = 5.0;
 const STOP_LIMIT: f64 = 90.0;
 
 /// systemd's names.
+#[expect(clippy::enum_variant_names, reason = "they are systemd's")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Active {
@@ -41,7 +42,7 @@ pub(crate) struct UnitState {
     pub(crate) starts: u32,
     /// Of the last start: whether it became ready. `None` while that is open.
     pub(crate) succeeded: Option<bool>,
-    /// Ends that nobody asked for.
+    /// Exits that were not requested.
     pub(crate) failures: u32,
 }
 
@@ -125,27 +126,27 @@ impl UnitHandle {
     pub(crate) async fn stop(&self, wait: bool) {
         self.order(Order::Stop);
         if wait {
-            let dead = |state: &UnitState| matches!(state.active, Active::Inactive | Active::Failed);
-            let _ = self.state.clone().wait_for(dead).await;
+            let stopped = |state: &UnitState| matches!(state.active, Active::Inactive | Active::Failed);
+            let _ = self.state.clone().wait_for(stopped).await;
         }
     }
 
-    /// Kills the process, which is started again by itself.
+    /// Kills the process. The unit restarts it.
     pub(crate) fn kill(&self) {
         self.order(Order::Kill);
     }
 
     async fn outcome(&self, start: u32) -> bool {
-        let known = |state: &UnitState| state.starts > start || (state.starts == start && state.succeeded.is_some());
+        let decided = |state: &UnitState| state.starts > start || (state.starts == start && state.succeeded.is_some());
         let mut state = self.state.clone();
         state
-            .wait_for(known)
+            .wait_for(decided)
             .await
             .is_ok_and(|state| state.starts == start && state.succeeded == Some(true))
     }
 
     fn order(&self, order: Order) {
-        // The runner lives as long as the manager.
+        // The runner exists as long as the manager.
         let _ = self.orders.send(order);
     }
 }

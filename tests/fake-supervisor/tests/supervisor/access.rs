@@ -56,7 +56,7 @@ async fn a_restart_returns_when_it_is_ready_or_has_failed_and_at_once_without_bl
     cluster.until(|state| state["servers"]["s1"]["phase"] == "ready").await;
     assert_eq!(cluster.put("s1", OLD, NEW).await, 200);
     assert_eq!(cluster.exec("s1", "systemctl restart k3s").await.0, 1);
-    // Restart=always: it goes on failing.
+    // Restart=always: it keeps failing.
     cluster
         .until(|state| state["servers"]["s1"]["unit"]["failures"].as_u64() > Some(1))
         .await;

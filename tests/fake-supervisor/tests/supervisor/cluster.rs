@@ -223,7 +223,7 @@ impl Cluster {
         self.post(&format!("/nodes/{server}/stop"), json!({})).await;
     }
 
-    /// A start that must fail with this line. The unit is stopped, so that it does not start again by itself.
+    /// A start that must fail with this line. The unit is stopped, so that it does not restart.
     pub(crate) async fn fails(&self, server: &str, line: &str) {
         self.stop(server).await;
         let before = self.log(server).len();
@@ -257,7 +257,7 @@ impl Cluster {
     }
 
     /// A PUT that kills the server at this moment. The server does not come back by itself.
-    pub(crate) async fn put_and_die(&self, server: &str, step: &str) -> u16 {
+    pub(crate) async fn put_and_kill(&self, server: &str, step: &str) -> u16 {
         self.faults(server, json!({"kill": step, "staysDown": true})).await;
         let status = self.put(server, OLD, NEW).await;
         self.until(|state| state["servers"][server]["unit"]["active"] == "failed")
@@ -279,7 +279,7 @@ impl Cluster {
         panic!("not within 12 s: {}", self.state().await)
     }
 
-    /// Writes the password part of `server/token`, as an operator does on a dead server.
+    /// Writes the password part of `server/token`, as an operator does on a server that does not start.
     pub(crate) fn write_token(&self, server: &str, password: &str) {
         std::fs::write(
             self.file(server, "token"),
@@ -318,7 +318,11 @@ pub(crate) struct Response {
 
 /// The fingerprint in the state: 12 digits of the SHA-256.
 pub(crate) fn fingerprint(text: &str) -> String {
+    sha256(text.as_bytes())[..12].to_owned()
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest as _;
-    let digest = sha2::Sha256::digest(text.as_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()[..12].to_owned()
+    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap());
+    sha2::Sha256::digest(bytes).iter().flat_map(digits).collect()
 }

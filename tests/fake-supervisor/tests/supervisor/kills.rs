@@ -26,7 +26,7 @@ async fn after_passwd_within_3_s_of_the_last_save_nothing_has_happened() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_passwd_later_it_is_the_trap_and_the_same_put_elsewhere_completes_it() {
     let cluster = Cluster::start(unpinned()).await;
-    assert_eq!(cluster.put_and_die("s1", "after-passwd").await, 0);
+    assert_eq!(cluster.put_and_kill("s1", "after-passwd").await, 0);
     cluster.fails("s1", TRAP).await;
     std::fs::remove_file(cluster.file("s1", "cred/passwd")).unwrap();
     cluster.starts("s1").await;
@@ -36,7 +36,7 @@ async fn after_passwd_later_it_is_the_trap_and_the_same_put_elsewhere_completes_
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_token_file_is_fatal_until_the_old_token_is_configured_and_passwd_deleted() {
     let cluster = Cluster::start(unpinned()).await;
-    assert_eq!(cluster.put_and_die("s1", "in-token").await, 0);
+    assert_eq!(cluster.put_and_kill("s1", "in-token").await, 0);
     cluster
         .fails(
             "s1",
@@ -52,7 +52,7 @@ async fn an_empty_token_file_is_fatal_until_the_old_token_is_configured_and_pass
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_key_moved_the_own_copy_has_two_keys() {
     let cluster = Cluster::start(unpinned()).await;
-    assert_eq!(cluster.put_and_die("s1", "after-key").await, 0);
+    assert_eq!(cluster.put_and_kill("s1", "after-key").await, 0);
     assert_eq!(cluster.state().await["datastore"]["keys"], json!([fingerprint(NEW)]));
     cluster.fails("s1", TRAP).await;
     assert!(cluster.log("s1").contains("found multiple bootstrap keys in storage"));
@@ -77,7 +77,7 @@ async fn after_the_key_moved_the_own_copy_has_two_keys() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_save_everything_is_done_but_the_answer() {
     let cluster = Cluster::start(unpinned()).await;
-    assert_eq!(cluster.put_and_die("s1", "after-save").await, 0);
+    assert_eq!(cluster.put_and_kill("s1", "after-save").await, 0);
     for server in ["s2", "s3"] {
         assert_eq!(cluster.put(server, OLD, NEW).await, 200);
     }
@@ -89,7 +89,7 @@ async fn after_the_save_everything_is_done_but_the_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn right_after_the_answer_the_own_copy_can_lack_the_save() {
     let cluster = Cluster::start(unpinned()).await;
-    assert_eq!(cluster.put_and_die("s1", "after-answer").await, 200);
+    assert_eq!(cluster.put_and_kill("s1", "after-answer").await, 200);
     cluster.fails("s1", TRAP).await;
     std::fs::remove_file(cluster.file("s1", "cred/passwd")).unwrap();
     cluster.fails("s1", SAVE).await;
@@ -100,7 +100,7 @@ async fn right_after_the_answer_the_own_copy_can_lack_the_save() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_token_the_key_is_the_old_one_and_another_server_completes_the_put() {
     let cluster = Cluster::start(unpinned()).await;
-    assert_eq!(cluster.put_and_die("s1", "after-token").await, 0);
+    assert_eq!(cluster.put_and_kill("s1", "after-token").await, 0);
     assert_eq!(cluster.state().await["datastore"]["keys"], json!([fingerprint(OLD)]));
     for server in ["s2", "s3"] {
         assert_eq!(cluster.put(server, OLD, NEW).await, 200);

@@ -1,4 +1,6 @@
-//! The fake against what was seen on real servers (v1.36.3+k3s1): each behavior is one test. Without Kubernetes.
+//! Compares the fake with what was seen on real servers (v1.36.3+k3s1), one test for each behavior. No Kubernetes is needed.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, and so may its helpers")]
 
 mod access;
 mod agents;

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::cluster::{Cluster, NEW, OLD, SAVE, STALE, TRAP, fingerprint, pinned, servers, unpinned};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_server_dies_with_the_old_token_and_starts_with_the_new_one() {
+async fn the_first_server_fails_with_the_old_token_and_starts_with_the_new_one() {
     let cluster = Cluster::start(pinned()).await;
     assert_eq!(cluster.put("s1", OLD, NEW).await, 200);
     cluster.a_minute_passes().await;
@@ -20,7 +20,7 @@ async fn the_first_server_dies_with_the_old_token_and_starts_with_the_new_one() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_joined_server_with_the_old_token_dies_when_it_saves_and_then_by_the_trap() {
+async fn a_joined_server_with_the_old_token_fails_when_it_saves_and_then_by_the_trap() {
     let cluster = Cluster::start(pinned()).await;
     cluster.round(OLD, NEW).await;
     cluster.a_minute_passes().await;
@@ -36,7 +36,7 @@ async fn a_joined_server_with_the_old_token_dies_when_it_saves_and_then_by_the_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_joined_server_with_the_old_token_that_its_join_server_rejects_dies_without_the_trap() {
+async fn a_joined_server_with_the_old_token_that_its_join_server_rejects_fails_without_the_trap() {
     let cluster = Cluster::start(pinned()).await;
     cluster.round(OLD, NEW).await;
     cluster.pin("s1", "config", Some(NEW)).await;
@@ -67,7 +67,7 @@ async fn the_new_token_starts_although_the_join_server_rejects_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_configured_token_a_placed_server_starts_and_another_dies_without_the_trap() {
+async fn without_a_configured_token_a_placed_server_starts_and_another_fails_without_the_trap() {
     let cluster = Cluster::start(unpinned()).await;
     assert_eq!(cluster.put("s1", OLD, NEW).await, 200);
     assert_eq!(cluster.put("s2", OLD, NEW).await, 200);
@@ -80,7 +80,7 @@ async fn without_a_configured_token_a_placed_server_starts_and_another_dies_with
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_server_is_rejected_with_the_new_token_and_becomes_a_dead_member_with_the_old_one() {
+async fn a_new_server_is_rejected_with_the_new_token_and_becomes_a_failed_member_with_the_old_one() {
     let cluster = Cluster::start(unpinned()).await;
     cluster.round(OLD, NEW).await;
     cluster.a_minute_passes().await;
@@ -103,6 +103,7 @@ async fn a_new_server_is_rejected_with_the_new_token_and_becomes_a_dead_member_w
     // Three of four are a quorum, two are not.
     cluster.stop("s3").await;
     assert_eq!(cluster.state().await["datastore"]["quorum"], false);
+    assert_eq!(cluster.get("s1", "/readyz", None).await, 500);
     assert_eq!(cluster.put("s1", OLD, NEW).await, 500);
 }
 
@@ -232,7 +233,7 @@ async fn a_changed_agent_token_is_fatal_at_the_second_start_unless_a_put_saves_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_older_line_dies_with_another_message() {
+async fn the_older_line_fails_with_another_message() {
     let mut config = pinned();
     config["line"] = json!("1.33");
     let cluster = Cluster::start(config).await;

@@ -54,7 +54,7 @@ async fn the_same_put_again_on_an_earlier_server_arms_the_trap_on_a_later_one() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_round_that_is_turned_round_half_way_arms_the_trap_on_the_first_server() {
+async fn a_round_that_is_reversed_half_way_arms_the_trap_on_the_first_server() {
     let cluster = Cluster::start(unpinned()).await;
     assert_eq!(cluster.put("s1", OLD, NEW).await, 200);
     cluster.a_minute_passes().await;

@@ -63,9 +63,9 @@ async fn snapshots_are_deleted_by_name_and_pruned_by_the_prefix_of_the_name() {
 async fn another_operation_is_refused() {
     let cluster = Cluster::start(unpinned()).await;
     assert_eq!(snapshot(&cluster, "s1", json!({"operation": "bogus"})).await.0, 400);
-    let nobody = cluster
+    let anonymous = cluster
         .send("s1", Method::POST, "/db/snapshot", None, r#"{"operation":"list"}"#)
         .await
         .unwrap();
-    assert_eq!(nobody.status, 403);
+    assert_eq!(anonymous.status, 403);
 }
