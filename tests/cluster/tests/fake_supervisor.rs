@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Secret};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::json;
-use test_cluster::{FakeSupervisor, FakeSupervisorOptions, TestEnvironment};
+use test_cluster::{ControlPlane, FakeSupervisor, FakeSupervisorOptions, Shape, TestEnvironment};
 
 const OLD: &str = "old-0123456789abcdef";
 const NEW: &str = "new-0123456789abcdef";
@@ -48,8 +48,10 @@ fn snapshots(client: kube::Client) -> Api<DynamicObject> {
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_snapshots_and_bootstrap_tokens_are_in_the_real_api_server() -> Result<()> {
     let environment = TestEnvironment::shared().await?;
+    let dir = environment.dir().join("k3s");
+    let plane = ControlPlane::start(environment.programs(), &dir, "k3s", Shape::WithoutNodes).await?;
     let mut cluster = FakeSupervisor::start(FakeSupervisorOptions {
-        plane: environment.downstream().await?,
+        plane: &plane,
         dir: &environment.dir().join("fake-supervisor"),
         cluster: json!({"token": OLD, "servers": [
             {"name": "s1", "pin": "nowhere"}, {"name": "s2", "pin": "config"}, {"name": "s3", "pin": "env"},

@@ -184,8 +184,9 @@ impl Server {
             return std::future::pending().await;
         }
         self.until(API).await;
-        self.enter(Phase::Api)?;
+        // Before the unit is active, so that a test that waits for the unit finds the Node of this start.
         self.node_object(true).await;
+        self.enter(Phase::Api)?;
         self.until(READY).await;
         self.enter(Phase::Ready)?;
         self.keep(&store, &copy).await

@@ -264,4 +264,21 @@ mod tests {
         assert_eq!(flags["disable-etcd"], true);
         assert_eq!(flags["data-dir"], "/d");
     }
+
+    #[test]
+    fn the_annotations_show_where_a_token_is_configured_and_not_the_token() {
+        let mut settings = Settings::default();
+        let words = ["server", "--token=secret", "--config=/c", "--server=https://a:6443"];
+        settings.merged = flags(&words.map(str::to_owned));
+        settings.variables = [("K3S_TOKEN", "secret"), ("K3S_URL", "https://a"), ("PATH", "/bin")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        let arguments: Vec<String> = serde_json::from_str(&settings.node_args()).unwrap();
+        assert_eq!(arguments[0], "server");
+        for pair in [["--token", "********"], ["--server", "https://a:6443"]] {
+            assert!(arguments.windows(2).any(|two| two == pair), "{arguments:?}");
+        }
+        let environment = settings.node_env(Distribution::K3s);
+        assert_eq!(environment, r#"{"K3S_TOKEN":"********","K3S_URL":"https://a"}"#);
+    }
 }

@@ -77,19 +77,23 @@ impl Start<'_> {
             Err(fatal) => return Ok(Err(fatal)),
         };
         let joins_now = own.is_none() && matches!(source, Source::Remote(_));
-        let exits_after = match source {
+        let exits_after = match &source {
             // Seen: 14 to 16 s through the join server, 9 to 11 s from its own copy, 20 s for a new member.
             Source::Remote(_) if joins_now => 20.0,
             Source::Remote(_) => 15.0,
             Source::Local(_) | Source::New => 10.0,
         };
-        match source {
-            Source::New => self.journal.line("info", "Bootstrap key not found, new cluster"),
-            Source::Remote(bundle) | Source::Local(bundle) => {
-                if let Err(fatal) = self.reconcile(&bundle)? {
-                    return Ok(Err(fatal));
-                }
+        let (bundle, origin) = match &source {
+            Source::New => (None, "new"),
+            Source::Remote(bundle) => (Some(bundle), "remote"),
+            Source::Local(bundle) => (Some(bundle), "local"),
+        };
+        if let Some(bundle) = bundle {
+            if let Err(fatal) = self.reconcile(bundle)? {
+                return Ok(Err(fatal));
             }
+            let text = format!("Successfully reconciled with {origin} datastore");
+            self.journal.line("info", &text);
         }
         if own.is_none() && self.settings.encryption && !joins_now {
             encryption::create(self.files)?;
@@ -140,11 +144,7 @@ impl Start<'_> {
         // Only a configured token is sent to the join server.
         if let (Some(join), Some(token)) = (&self.settings.server, &self.settings.token) {
             match self.fetch(join, token).await {
-                Ok(bundle) => {
-                    self.journal
-                        .line("info", "Successfully reconciled with remote datastore");
-                    return Ok(Source::Remote(bundle));
-                }
+                Ok(bundle) => return Ok(Source::Remote(bundle)),
                 Err(error) => {
                     let text = format!("Unable to reconcile with remote datastore: {error}");
                     self.journal.line("warning", &text);
@@ -251,8 +251,6 @@ impl Start<'_> {
                 .line("warning", &format!("{file} will be updated from the datastore"));
         }
         self.files.replace(bundle, &comparison.outdated)?;
-        self.journal
-            .line("info", "Successfully reconciled with local datastore");
         Ok(Ok(()))
     }
 
