@@ -198,7 +198,8 @@ impl FakeSupervisor {
         self.on(server, "kill", &json!({})).await.map(drop)
     }
 
-    /// Changes the named faults: `{"kill": "after-key", "delay": 2.5, "cut": true, "ahead": 5.0, "staysDown": true}`.
+    /// Changes the named faults: `{"kill": "after-key", "delay": 2.5, "cut": true, "ahead": 5.0, "hold": "login",
+    /// "staysDown": true}`. A start does not get beyond the phase `hold`: `unavailable`, `login`, `etcd`, `api`.
     pub async fn faults(&self, server: &str, faults: &Value) -> Result<()> {
         self.on(server, "faults", faults).await.map(drop)
     }

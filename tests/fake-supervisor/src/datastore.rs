@@ -155,9 +155,12 @@ impl Datastore {
         Ok(result)
     }
 
-    /// Brings a server's own copy up to date.
-    pub(crate) fn sync(&self, copy: &Path) -> Result<()> {
+    /// Brings a server's own copy up to date, if this is still true when it is its turn.
+    pub(crate) fn sync(&self, copy: &Path, follows: impl FnOnce() -> bool) -> Result<()> {
         let _lock = self.lock()?;
+        if !follows() {
+            return Ok(());
+        }
         let contents = self.read();
         if Self::read_copy(copy).is_none_or(|mine| mine.revision < contents.revision) {
             replace(copy, &contents)?;
@@ -166,7 +169,8 @@ impl Datastore {
     }
 
     /// Makes an own copy contain what `contents` says, without the latest changes.
-    pub(crate) fn set_back(copy: &Path, contents: &Contents) -> Result<()> {
+    pub(crate) fn set_back(&self, copy: &Path, contents: &Contents) -> Result<()> {
+        let _lock = self.lock()?;
         replace(copy, contents)
     }
 
@@ -195,8 +199,8 @@ impl Datastore {
     }
 
     pub(crate) fn is_working(&self, node: &Node) -> bool {
-        let free = File::open(self.working_file(&node.server.name)).is_ok_and(|file| file.try_lock().is_err());
-        free && !node.faults().cut
+        let held = File::open(self.working_file(&node.server.name)).is_ok_and(|file| file.try_lock_shared().is_err());
+        held && !node.faults().cut
     }
 
     /// Whether more than half of the members work.

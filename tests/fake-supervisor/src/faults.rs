@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::node::Node;
+use crate::serve::Phase;
 
 /// A moment in the handling of a PUT of a new token, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,6 +35,8 @@ pub(crate) struct Faults {
     pub(crate) cut: bool,
     /// How many seconds the clock of the node is ahead.
     pub(crate) ahead: f64,
+    /// A start does not get beyond this phase.
+    pub(crate) hold: Option<Phase>,
     /// After its next exit the unit does not restart the server.
     pub(crate) stays_down: bool,
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, DATE, USER_AGENT};
+use http::header::{CONNECTION, CONTENT_TYPE, DATE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
@@ -130,11 +130,15 @@ pub(crate) async fn serve(server: Arc<Server>, port: u16) -> Result<()> {
                 let _ = stream.set_nodelay(true);
                 connected(&server).await;
                 let Ok(stream) = tls.accept(stream).await else { return };
+                let replied = Arc::clone(&server);
                 let service = service_fn(move |request| logged(Arc::clone(&server), request));
                 // An error is the end of the connection by the client.
                 let _ = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)
                     .await;
+                if replied.exits_after_reply() {
+                    die();
+                }
             });
         }
     });
@@ -162,6 +166,11 @@ async fn logged(server: Arc<Server>, request: Request<Incoming>) -> Result<Respo
     }));
     connected(&server).await;
     let mut response = result?;
+    if server.exits_after_reply() {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if server.node.faults().ahead != 0.0
         && let Ok(now) = Timestamp::try_from(server.node.now())
         && let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&now)
@@ -272,11 +281,7 @@ fn token(server: &Server, bytes: &[u8], kill: Option<crate::faults::Step>) -> Re
     match put(server, bytes, kill) {
         Put::Done { kill } => {
             if kill {
-                tokio::spawn(async {
-                    // Long enough for the answer to be sent.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    die();
-                });
+                server.exit_after_reply();
             }
             Ok(Reply::Text(200, String::new()))
         }

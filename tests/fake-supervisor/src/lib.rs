@@ -125,8 +125,8 @@ fn random_hex() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-/// Returns on SIGTERM, on Ctrl-C, and when the parent process has ended and closed the pipe.
-async fn asked_to_end() -> Result<()> {
+/// Returns true on SIGTERM and on Ctrl-C, and false when the parent process has ended and closed the pipe.
+async fn asked_to_end() -> Result<bool> {
     use tokio::io::AsyncReadExt as _;
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -135,10 +135,9 @@ async fn asked_to_end() -> Result<()> {
         let mut buffer = [0; 64];
         while stdin.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
     };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = closed => {}
-    }
-    Ok(())
+    Ok(tokio::select! {
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => true,
+        () = closed => false,
+    })
 }

@@ -173,7 +173,7 @@ pub(crate) async fn run(dir: &Path) -> Result<()> {
     });
     tokio::select! {
         result = serve(&manager, &config, &node) => result,
-        result = crate::asked_to_end() => result,
+        result = crate::asked_to_end() => result.map(drop),
     }
 }
 

@@ -122,5 +122,5 @@ fn leave_behind(server: &Server, before: &Contents, new: &str) -> Result<()> {
         return Datastore::of(&server.node).change(&[], None, |contents| contents.bootstrap = copy.bootstrap);
     }
     server.stop_sync();
-    Datastore::set_back(&server.files.own_copy(), &copy)
+    Datastore::of(&server.node).set_back(&server.files.own_copy(), &copy)
 }

@@ -66,6 +66,7 @@ pub(crate) struct Server {
     logins: Mutex<Passwd>,
     accepted_tokens: Mutex<BTreeMap<String, Instant>>,
     syncs: AtomicBool,
+    exits_after_reply: AtomicBool,
     started: Instant,
 }
 
@@ -98,6 +99,15 @@ impl Server {
         self.syncs.store(false, Ordering::SeqCst);
     }
 
+    /// Plans its end after the response to the current request is sent.
+    pub(crate) fn exit_after_reply(&self) {
+        self.exits_after_reply.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn exits_after_reply(&self) -> bool {
+        self.exits_after_reply.load(Ordering::SeqCst)
+    }
+
     /// Enters a phase, and says so to the manager and to the tests.
     fn enter(&self, phase: Phase) -> Result<()> {
         self.phase.send_replace(phase);
@@ -118,6 +128,9 @@ impl Server {
 
     /// Sleeps until so many seconds of a real server after the start.
     async fn until(&self, seconds: f64) {
+        while self.node.faults().hold == Some(self.phase()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let moment = self.started + self.node.config.timing.scaled(seconds);
         tokio::time::sleep_until(moment.into()).await;
     }
@@ -152,17 +165,17 @@ impl Server {
         *locked(&self.logins) = logins;
         token.clone_into(&mut self.token());
         self.until(UNAVAILABLE).await;
-        self.enter(Phase::Unavailable)?;
         http_server::serve(Arc::clone(self), self.node.port()).await?;
         if self.node.api_port() != self.node.port() {
             http_server::serve(Arc::clone(self), self.node.api_port()).await?;
         }
+        self.enter(Phase::Unavailable)?;
         // From here on it is a working member of etcd.
         let (store, copy) = (Datastore::of(&self.node), self.files.own_copy());
         let _working = store.declare_working(&self.node)?;
         if !self.settings.disable_etcd && !self.node.is_sqlite() {
             store.join(&self.node, &copy)?;
-            store.sync(&copy)?;
+            store.sync(&copy, || true)?;
         }
         self.until(LOGIN).await;
         self.enter(Phase::Login)?;
@@ -212,8 +225,8 @@ impl Server {
         loop {
             tokio::time::sleep(Duration::from_millis(100)).await;
             let cut = self.node.faults().cut;
-            if !cut && self.syncs.load(Ordering::SeqCst) && !self.settings.disable_etcd && !self.node.is_sqlite() {
-                store.sync(copy)?;
+            if !cut && !self.settings.disable_etcd && !self.node.is_sqlite() {
+                store.sync(copy, || self.syncs.load(Ordering::SeqCst))?;
             }
             // The controllers would otherwise declare the Node lost after 40 s.
             if !cut && renewed.elapsed() > Duration::from_secs(10) {
@@ -283,6 +296,7 @@ pub(crate) async fn run(dir: &Path, name: &str, arguments: &[String]) -> Result<
         logins: Mutex::default(),
         accepted_tokens: Mutex::default(),
         syncs: AtomicBool::new(true),
+        exits_after_reply: AtomicBool::new(false),
         started: Instant::now(),
         settings,
         node,
@@ -290,8 +304,9 @@ pub(crate) async fn run(dir: &Path, name: &str, arguments: &[String]) -> Result<
     tokio::select! {
         code = server.start_and_serve() => code,
         ended = crate::asked_to_end() => {
-            ended?;
-            tokio::time::sleep(server.node.config.timing.scaled(STOP)).await;
+            if ended? {
+                tokio::time::sleep(server.node.config.timing.scaled(STOP)).await;
+            }
             Ok(ExitCode::SUCCESS)
         }
     }

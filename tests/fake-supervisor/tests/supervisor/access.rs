@@ -42,6 +42,7 @@ async fn a_script_on_a_node_finds_its_unit_and_restarts_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_returns_when_it_is_ready_or_has_failed_and_at_once_without_blocking() {
     let cluster = Cluster::start(servers("config", 1)).await;
+    cluster.faults("s1", json!({"hold": "login"})).await;
     assert_eq!(
         cluster.exec("s1", "systemctl stop k3s; systemctl is-active k3s").await,
         (3, "inactive\n".to_owned())
@@ -53,6 +54,7 @@ async fn a_restart_returns_when_it_is_ready_or_has_failed_and_at_once_without_bl
             .1,
         "activating\n"
     );
+    cluster.faults("s1", json!({"hold": null})).await;
     cluster.until(|state| state["servers"]["s1"]["phase"] == "ready").await;
     assert_eq!(cluster.put("s1", OLD, NEW).await, 200);
     assert_eq!(cluster.exec("s1", "systemctl restart k3s").await.0, 1);
@@ -97,8 +99,8 @@ async fn the_arguments_of_a_unit_need_a_daemon_reload_and_its_environment_file_d
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_put_is_handled_after_its_client_has_gone() {
     let cluster = Cluster::start(unpinned()).await;
-    cluster.faults("s1", json!({"delay": 0.5})).await;
-    let gone = tokio::time::timeout(Duration::from_millis(200), cluster.put("s1", OLD, NEW)).await;
+    cluster.faults("s1", json!({"delay": 1.5})).await;
+    let gone = tokio::time::timeout(Duration::from_millis(700), cluster.put("s1", OLD, NEW)).await;
     assert!(gone.is_err());
     assert_eq!(cluster.state().await["datastore"]["keys"], json!([fingerprint(OLD)]));
     cluster

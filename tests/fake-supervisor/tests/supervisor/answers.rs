@@ -83,24 +83,31 @@ async fn an_error_is_a_status_on_one_line_and_its_reason_is_in_the_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_starting_server_is_503_then_accepts_logins_but_a_new_value_poisons_it() {
-    let mut config = servers("config", 1);
-    // Slow enough for the requests of each phase on a busy machine.
-    config["timing"] = json!({"scale": 0.6});
-    let cluster = Cluster::start(config).await;
+    let cluster = Cluster::start(servers("config", 1)).await;
+    let hold = async |phase: Value| {
+        cluster.faults("s1", json!({"hold": phase})).await;
+    };
+    let reached = async |phase: &str| {
+        cluster.until(|state| state["servers"]["s1"]["phase"] == phase).await;
+    };
+    hold(json!("unavailable")).await;
     cluster.post("/nodes/s1/restart", json!({"wait": false})).await;
-    cluster
-        .until(|state| state["servers"]["s1"]["phase"] == "unavailable")
-        .await;
+    reached("unavailable").await;
     for login in [SERVER, WRONG, None] {
         assert_eq!(cluster.get("s1", "/v1-k3s/token", login).await, 503, "{login:?}");
     }
-    cluster.until(|state| state["servers"]["s1"]["phase"] == "login").await;
-    assert_eq!(cluster.probe("s1", OLD).await, 405);
+    hold(json!("login")).await;
+    reached("login").await;
+    assert_eq!(
+        (cluster.probe("s1", OLD).await, cluster.probe("s1", NEW).await),
+        (405, 401)
+    );
     assert_eq!(cluster.get("s1", "/v1-k3s/readyz", NODE).await, 503);
     assert_eq!(cluster.get("s1", "/v1-k3s/encrypt/status", SERVER).await, 500);
-    assert_ne!(cluster.get("s1", "/readyz", None).await, 200);
+    assert_eq!(cluster.get("s1", "/readyz", None).await, 503);
     assert_eq!(cluster.put("s1", OLD, NEW).await, 500);
-    cluster.until(|state| state["servers"]["s1"]["phase"] == "ready").await;
+    hold(json!(null)).await;
+    reached("ready").await;
     // Both files have the new value, the datastore has not.
     assert_eq!(cluster.put("s1", OLD, NEW).await, 500);
     assert_eq!(cluster.put("s1", OLD, OLD).await, 200);

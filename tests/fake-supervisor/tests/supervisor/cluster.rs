@@ -74,8 +74,11 @@ impl Cluster {
             stdout.read_line(&mut line).map(|_| line)
         });
         let line = line.await.unwrap().unwrap();
-        let url = serde_json::from_str::<Value>(&line).expect("the cluster starts")["url"].clone();
-        let mut plain = kube::Config::new(url.as_str().unwrap().parse().unwrap());
+        let Ok(Value::Object(ready)) = serde_json::from_str(&line) else {
+            drop(child.stdin.take());
+            panic!("the cluster did not start: {:?}", child.wait())
+        };
+        let mut plain = kube::Config::new(ready["url"].as_str().unwrap().parse().unwrap());
         plain.default_retry = false;
         Self {
             dir,
@@ -294,7 +297,8 @@ impl Cluster {
         child.arg("node-exec").arg("--dir").arg(self.dir.path());
         child.args([format!("root@{}", self.address(server)).as_str(), "--", "sh", "-s"]);
         let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        // A command that cannot start reads nothing.
+        let _ = child.stdin.take().unwrap().write_all(script.as_bytes());
         let output = tokio::task::spawn_blocking(move || child.wait_with_output());
         let output = output.await.unwrap().unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
@@ -306,6 +310,10 @@ impl Drop for Cluster {
         // It and its servers end when this is closed.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
+        // The servers end a moment later, and may still write.
+        while self.dir.path().exists() && std::fs::remove_dir_all(self.dir.path()).is_err() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
