@@ -1,7 +1,7 @@
 //! A fake of the K3s and RKE2 supervisor, for tests only: servers as far as their tokens are concerned. Each server is a
 //! process with files and configuration in a directory that stands for its node. All share a datastore, and each has its
 //! own copy of it. Nodes and snapshot objects are in the real API server of the test cluster. It shares no code with the
-//! product that it tests. Behavior was seen on v1.36.3+k3s1 (and v1.33.3+k3s1 for [`config::Line::Before`]) unless a
+//! product that it tests. Behavior was seen on v1.36.3+k3s1 (and v1.33.3+k3s1 for the older line) unless a
 //! comment says something else; file names in comments are those of github.com/k3s-io/k3s.
 //!
 //! ```text
