@@ -405,7 +405,7 @@ impl FakeRancher {
 }
 
 /// Waits for the line with its URL.
-async fn ready(process: &Component, stdout: std::process::ChildStdout) -> Result<String> {
+pub(crate) async fn ready(process: &Component, stdout: std::process::ChildStdout) -> Result<String> {
     #[derive(Deserialize)]
     struct Ready {
         url: String,

@@ -1,5 +1,5 @@
 //! A real Kubernetes for tests and for the demo: etcd, API server, controllers, scheduler and kubelet as plain
-//! processes on 127.0.0.1, the fake Rancher, and a fault proxy.
+//! processes on 127.0.0.1, the fake Rancher, the fake supervisor, and a fault proxy.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -24,6 +24,7 @@ mod component;
 mod control_plane;
 mod environment;
 mod fake_rancher;
+mod fake_supervisor;
 mod fault_proxy;
 mod go_module;
 mod hostile_server;
@@ -40,6 +41,7 @@ pub use environment::{TestEnvironment, TokenStorage};
 pub use fake_rancher::{
     Call, FakeRancher, FakeRancherOptions, Interval, Registered, Registration, Report, Session, User, Without, built,
 };
+pub use fake_supervisor::{FakeSupervisor, FakeSupervisorOptions};
 pub use fault_proxy::{Fault, FaultProxy, Moment, On, Outage, Planned, Request, Upstream};
 pub use go_module::GoModule;
 pub use hostile_server::{EVIL_NAME, HostileServer, Hostility};
