@@ -13,6 +13,7 @@ use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::error::{self, Error};
@@ -54,6 +55,11 @@ const LIST: Limit = Limit {
 /// a hundred times its length.
 const FAILURE: usize = 64 << 10;
 
+/// How many bytes of a response are read beside a long one. Of the long ones only one is read at a time, so that the limits do
+/// not add up where a command sends several requests at once.
+const BESIDE: usize = 1 << 20;
+static LONG: Semaphore = Semaphore::const_new(1);
+
 /// By how much the buffer of a long response grows at most.
 const GROWTH: usize = 256 << 10;
 
@@ -90,9 +96,12 @@ pub(super) async fn collected(response: Response<Body>, limit: Limit) -> Result<
     } else {
         FAILURE
     };
-    let mut bytes = Vec::new();
+    let (mut bytes, mut alone) = (Vec::new(), None);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
+        if alone.is_none() && bytes.len() + data.len() > BESIDE {
+            alone = LONG.acquire().await.ok();
+        }
         if bytes.len() + data.len() > longest {
             if parts.status.is_success() {
                 return Err(error::too_long(longest));
