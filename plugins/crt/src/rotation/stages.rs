@@ -69,13 +69,6 @@ pub enum Proven {
 pub struct Retired(Proven);
 
 impl Proven {
-    fn target(self) -> Fingerprint {
-        match self {
-            Self::New { new, .. } => new,
-            Self::Old { old, .. } => old,
-        }
-    }
-
     fn other(self) -> Option<Fingerprint> {
         match self {
             Self::New { old, .. } => Some(old),
@@ -260,7 +253,7 @@ fn set_system(look: Look<'_, Crt>) -> Stage<Next<Crt>> {
     let (record, forward) = (&run.record, !run.direction.is_rollback());
     if let Some(system) = &seen.system {
         let token = system.token;
-        let replaces = record.new.is_some_and(|new| new != token && seen.is_in_use(new));
+        let replaces = record.new.is_some_and(|new| seen.is_in_use(new));
         let by_another = Some(token) == record.new || Some(token) != record.system && !replaces;
         if forward && by_another && token != record.old && !seen.foreign.contains(&token) {
             return Err(Next::step(Step::Adopt { token }).stopping(Timer::Quiet));
@@ -346,16 +339,15 @@ fn keep_valid(seen: &Observed, run: &Run<Crt>, other: Option<Fingerprint>) -> St
     let Some(token) = other.filter(|other| needs(*other) && !seen.foreign.contains(other)) else {
         return Ok(());
     };
-    let Some(system) = &seen.system else { return Ok(()) };
-    let is_previous = system.previous == Some(token);
+    let Some(system) = seen.system.as_ref().filter(|_| !seen.is_held_beside_system(token)) else {
+        return Ok(());
+    };
     Err(Next::step(match seen.storage {
-        TokenStorage::Status if seen.is_held_beside_system(token) => return Ok(()),
         TokenStorage::Status => Step::CreateTemporary { token },
         TokenStorage::Secret if seen.status_grace == Some(Grace::Near) && system.previous.is_some() => {
             Step::PostponeGrace
         }
-        TokenStorage::Secret if is_previous && system.protected => return Ok(()),
-        TokenStorage::Secret if !is_previous && seen.is_held_beside_system(token) => return Ok(()),
+        TokenStorage::Secret if system.previous == Some(token) && system.protected => return Ok(()),
         TokenStorage::Secret => Step::Protect { token },
     }))
 }
@@ -542,7 +534,7 @@ fn revoked_previous<'seen>(seen: &'seen Observed, run: &Run<Crt>) -> Option<(&'s
     let record = &run.record;
     let is_revoked = |value: &Fingerprint| {
         let of_start = *value == record.old || record.others.values().any(|before| before == value);
-        of_start && Some(*value) != target(run) && !seen.is_in_use(*value)
+        of_start && Some(*value) != target(run)
     };
     let mut previous = seen.others_previous.iter().filter(|_| !run.direction.is_rollback());
     previous.find(|(name, value)| record.others.contains_key(*name) && is_revoked(value))
@@ -557,7 +549,7 @@ fn revoked_previous<'seen>(seen: &'seen Observed, run: &Run<Crt>) -> Option<(&'s
 /// | storage `secret`: `system` has a previous token (rollback: N) | drop it |
 /// | storage `secret`: the status of `system` has an end of the grace period | clear it |
 /// | forward: another registration token still has the value of the start | set a new value on it |
-/// | forward: another registration token has O or a value of the start as its previous one, and no agent uses it | drop it |
+/// | forward: another registration token has O or a value of the start as its previous one | drop it |
 pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<Retired> {
     let Look { seen, run, .. } = look;
     if let Proven::Old { new: Some(token), .. } = **proven
@@ -612,7 +604,7 @@ pub(super) fn confirm(look: Look<'_, Crt>, retired: &Proof<'_, Retired>) -> Stag
     let is_kept = |token: Fingerprint| {
         let mut previous = seen.others_previous.iter();
         let of_others = previous.any(|(name, value)| *value == token && !run.record.others.contains_key(name));
-        token == proven.target() || seen.is_held(token) || of_others
+        seen.is_held(token) || of_others
     };
     let mut revoked = other
         .iter()

@@ -314,12 +314,19 @@ fn a_rollback_to_what_did_not_work_is_refused_while_the_new_token_works() {
         };
         restores(|_, run| run.record.worked = true);
         restores(|seen, _| seen.connected = None);
+        restores(|seen, _| {
+            let address = *HERE;
+            seen.connected = Some(AgentConnection {
+                token: third(),
+                address,
+            });
+        });
         restores(|seen, _| seen.mark = None);
+        restores(|seen, _| seen.system.iter_mut().for_each(|system| system.token = third()));
         restores(|seen, _| {
             seen.mark
                 .iter_mut()
                 .for_each(|mark| mark.direction = Direction::Rollback);
-            seen.system.iter_mut().for_each(|system| system.token = third());
         });
     }
 }
@@ -348,6 +355,39 @@ fn a_resumed_run_is_read_from_the_objects() {
     assert_eq!((recalled.old, recalled.new), (old(), None));
     seen.deployed = None;
     assert_eq!(Crt::recall(&seen, &back), None);
+}
+
+#[test]
+fn who_holds_and_who_uses_a_value_is_read_from_the_objects() {
+    let mut seen = start(TokenStorage::Secret);
+    seen.system = Some(SystemToken {
+        token: new(),
+        previous: Some(third()),
+        protected: true,
+    });
+    seen.others_previous = [("default-token".to_owned(), Fingerprint::of("before"))].into();
+    for held in [new(), third(), Fingerprint::of("default")] {
+        assert!(seen.is_held(held) && seen.has_value(held), "{held}");
+    }
+    assert!(
+        !seen.is_held(old()) && seen.has_value(old()),
+        "a Secret of the agent has it"
+    );
+    seen.credentials.clear();
+    assert!(!seen.has_value(old()) && seen.has_value(Fingerprint::of("before")));
+    let used = |change: &dyn Fn(&mut Observed)| {
+        let mut seen = seen.clone();
+        (seen.deployed, seen.connected, seen.pods) = (None, None, [].into());
+        change(&mut seen);
+        seen.is_in_use(old())
+    };
+    let address = *HERE;
+    assert!(!used(&|_| {}));
+    assert!(used(&|seen| seen.deployed = Some(old())));
+    assert!(used(&|seen| _ = seen.pods.insert(pod(old(), ""))));
+    assert!(used(
+        &|seen| seen.connected = Some(AgentConnection { token: old(), address })
+    ));
 }
 
 #[test]

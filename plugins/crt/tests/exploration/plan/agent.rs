@@ -64,6 +64,35 @@ fn another_writer_of_the_template_is_seen() {
         assert!(matches!(intent(&seen, &run).repeats, Repeats::Reapply(_)));
         run.phase = Phase::Place;
         assert_eq!(intent(&seen, &run).repeats, Repeats::Never, "it was not placed yet");
+        with(
+            &state,
+            |seen, run| {
+                seen.restarted_at = Some("another".to_owned());
+                run.phase = Phase::Place;
+            },
+            "prove: wait for the agent to connect with N",
+        );
+    }
+}
+
+#[test]
+fn a_rollback_counts_other_writers_once_its_own_mark_is_there() {
+    for storage in STORAGES {
+        let (mut seen, run) = placed(storage, Direction::Rollback);
+        seen.deployed = Some(new());
+        assert!(matches!(intent(&seen, &run).repeats, Repeats::Reapply(_)));
+        seen.deployment_direction = None;
+        assert_eq!(intent(&seen, &run).repeats, Repeats::Never);
+    }
+}
+
+/// Only a rollback returns to a pod that is there already.
+#[test]
+fn a_rotation_never_points_back() {
+    for storage in STORAGES {
+        let (mut seen, run) = proven(storage, Direction::Forward);
+        seen.deployed = Some(old());
+        assert_eq!(next(&seen, &run), "place: point the agent at N, rollout held");
     }
 }
 
@@ -84,6 +113,13 @@ fn what_rancher_may_still_push_meets_a_held_rollout() {
     with(&state, |seen, _| seen.trigger = trigger(old(), true), retired);
     with(&state, |seen, _| seen.trigger = trigger(new(), false), retired);
     with(&state, |seen, _| seen.trigger = None, retired);
+    let (mut seen, run) = proven(TokenStorage::Status, Direction::Forward);
+    seen.trigger = trigger(old(), false);
+    assert_eq!(
+        next(&seen, &run),
+        "retire: revoke O: delete its temporary registration token",
+        "storage `status` pushes nothing by itself"
+    );
     let mut applied = state.clone();
     applied.0.applied = Some(old());
     with(

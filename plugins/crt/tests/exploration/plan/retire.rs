@@ -128,6 +128,14 @@ fn retire_revokes_everything_that_holds_the_other_value() {
     let default = Fingerprint::of("default");
     with(
         &state,
+        |seen, run| {
+            kept(new())(seen);
+            run.record.others = [("default-token".to_owned(), new())].into();
+        },
+        confirms,
+    );
+    with(
+        &state,
         |seen, _| kept(default)(seen),
         &format!("retire: revoke {default}: drop it as the previous token of \"default-token\""),
     );
@@ -171,7 +179,8 @@ fn a_rollback_keeps_what_was_valid_before() {
         &state,
         |seen, _| {
             seen.system.iter_mut().for_each(|system| system.previous = None);
-            seen.others_previous.insert("default-token".to_owned(), old());
+            let default = Fingerprint::of("default");
+            seen.others_previous.insert("default-token".to_owned(), default);
         },
         confirms,
     );
@@ -237,9 +246,40 @@ fn confirm_waits_until_every_revoked_value_is_rejected() {
             },
             "done",
         );
+        let before = |value| move |seen: &mut Observed| _ = seen.others_previous.insert("kept".to_owned(), value);
+        with(
+            &state,
+            |seen, _| before(third())(seen),
+            "confirm: wait for Rancher to reject O",
+        );
+        // Another one had the new value at the start: it is not rejected.
+        with(
+            &state,
+            |seen, run| {
+                all_rejected(seen);
+                run.record.others = [("default-token".to_owned(), new())].into();
+            },
+            deletes,
+        );
         // In a rollback the others were not renewed.
         let mut back = retired(storage, Direction::Rollback);
+        with(&back, |_, _| {}, "confirm: wait for Rancher to reject N");
+        let of_rotated = |seen: &mut Observed| _ = seen.others_previous.insert("default-token".to_owned(), new());
+        with(
+            &back,
+            |seen, _| of_rotated(seen),
+            "confirm: wait for Rancher to reject N",
+        );
         back.0.acceptance.insert(new(), Acceptance::Rejected);
         with(&back, |_, _| {}, "done");
+        with(
+            &back,
+            |seen, _| {
+                for value in seen.others.values_mut() {
+                    *value = third();
+                }
+            },
+            "done",
+        );
     }
 }
