@@ -369,7 +369,7 @@ pub(super) fn place(look: Look<'_, Crt>, made: &Proof<'_, Made>) -> Stage<Placed
     let fenced = seen.deployment_direction == Some(Direction::Rollback);
     // Where the target was in place before, another writer was there.
     let reapply = |next: Next<Crt>| {
-        if (rollback && fenced) || was_placed(run) {
+        if fenced || was_placed(run) {
             look.reapply(next, &seen.writer)
         } else {
             next

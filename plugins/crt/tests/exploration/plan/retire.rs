@@ -151,6 +151,17 @@ fn retire_revokes_everything_that_holds_the_other_value() {
 }
 
 #[test]
+fn a_grace_period_is_cleared_only_where_there_are_any() {
+    let (mut seen, run) = proven(TokenStorage::Status, Direction::Forward);
+    seen.temporary.clear();
+    seen.status_grace = Some(Grace::Far);
+    assert_eq!(
+        next(&seen, &run),
+        "retire: set a new value on registration token \"default-token\""
+    );
+}
+
+#[test]
 fn a_rollback_keeps_what_was_valid_before() {
     let (mut seen, run) = proven(TokenStorage::Secret, Direction::Rollback);
     with(
