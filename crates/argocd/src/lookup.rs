@@ -3,6 +3,8 @@
 //! Argo CD accepts a second Secret with the same URL. It then reads one of them and writes to either, so that a token may end up in
 //! the wrong Secret (in three of ten attempts on Argo CD 3.5.1).
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use crate::cluster_secret::ClusterSecret;
@@ -68,14 +70,17 @@ impl fmt::Display for Duplicate {
     }
 }
 
-/// All duplicates: first those by URL, then those by name.
+/// All duplicates: first those by URL, then those by name. A name counts where the URLs differ.
 pub fn duplicates(clusters: &[ClusterSecret]) -> Vec<Duplicate> {
-    let by_server = groups(clusters, |one, other| {
-        !one.server.is_empty() && one.server.same_place(&other.server)
+    let by_server = groups(clusters, |cluster| {
+        (!cluster.server.is_empty()).then(|| cluster.server.place())
     });
-    let by_name = groups(clusters, |one, other| {
-        one.name == other.name && !one.server.same_place(&other.server)
-    });
+    let mut by_name = groups(clusters, |cluster| Some(cluster.name.clone()));
+    for group in &mut by_name {
+        let mut places = HashSet::new();
+        group.retain(|cluster| places.insert(cluster.server.place()));
+    }
+    by_name.retain(|group| group.len() > 1);
     let duplicate = |what, group: Vec<&ClusterSecret>| Duplicate {
         what,
         secrets: group.iter().map(|secret| secret.object.name.clone()).collect(),
@@ -89,13 +94,17 @@ pub fn duplicates(clusters: &[ClusterSecret]) -> Vec<Duplicate> {
     by_server.chain(by_name).collect()
 }
 
-/// Clusters that are alike, in groups of at least two.
-fn groups(clusters: &[ClusterSecret], alike: fn(&ClusterSecret, &ClusterSecret) -> bool) -> Vec<Vec<&ClusterSecret>> {
-    let mut groups: Vec<Vec<&ClusterSecret>> = Vec::new();
+/// Clusters with the same key, in groups of at least two.
+fn groups(clusters: &[ClusterSecret], key: fn(&ClusterSecret) -> Option<String>) -> Vec<Vec<&ClusterSecret>> {
+    let (mut groups, mut known) = (Vec::<Vec<&ClusterSecret>>::new(), HashMap::<String, usize>::new());
     for cluster in clusters {
-        match groups.iter_mut().find(|group| alike(group[0], cluster)) {
-            Some(group) => group.push(cluster),
-            None => groups.push(vec![cluster]),
+        let Some(key) = key(cluster) else { continue };
+        match known.entry(key) {
+            Entry::Occupied(at) => groups[*at.get()].push(cluster),
+            Entry::Vacant(at) => {
+                at.insert(groups.len());
+                groups.push(vec![cluster]);
+            }
         }
     }
     groups.retain(|group| group.len() > 1);

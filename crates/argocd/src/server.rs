@@ -35,7 +35,12 @@ impl ServerUrl {
 
     /// Whether both are the same URL in any spelling, such as the case of the host, a default port, or a double slash.
     pub fn same_place(&self, other: &Self) -> bool {
-        self == other || self.plain().is_some_and(|url| other.plain().as_ref() == Some(&url))
+        self == other || self.place() == other.place()
+    }
+
+    /// Its common spelling: the same for every URL of the same place.
+    pub(crate) fn place(&self) -> String {
+        self.plain().map_or_else(|| self.0.clone(), String::from)
     }
 
     /// Whether both lead to the same API server. Argo CD takes URLs with different queries (`?__uid=…`) as different clusters, but
