@@ -175,7 +175,51 @@ impl Row {
     /// The row of a cluster without registration tokens, or of an agent whose token none of them has.
     pub(crate) fn without_token(inputs: &RowInputs<'_>) -> Self {
         let agent = inputs.cluster.agent;
-        let state = token_state::missing(agent);
+        Self {
+            fingerprint: agent.fingerprint(),
+            used_by: match agent {
+                AgentToken::Unknown => None,
+                AgentToken::NoAgent => Some(Vec::new()),
+                agent => Some(vec![agent.consumer()]),
+            },
+            ..Self::of_cluster(&token_state::missing(agent), inputs)
+        }
+    }
+
+    fn new<'p>(
+        object: &Observed,
+        created: Option<Timestamp>,
+        token: &TokenInputs,
+        problems: impl Iterator<Item = &'p Problem>,
+        inputs: &RowInputs<'_>,
+    ) -> Self {
+        let row = Self::of_cluster(&token_state::state(token, inputs.cluster, inputs.now), inputs);
+        Self {
+            metadata: Metadata {
+                name: Some(object.name.clone()),
+                namespace: object.namespace.clone(),
+                uid: Some(object.uid.clone()),
+                creation_timestamp: created,
+            },
+            token_storage: Some(token.storage),
+            fingerprint: token.value.as_ref().ok().copied(),
+            previous_fingerprint: token.previous,
+            expires_at: token.expires_at,
+            grace_ends_at: token.grace_ends_at,
+            used_by: token_state::consumers(token, inputs.cluster),
+            problems: problems.map(ToString::to_string).collect(),
+            text: TableText {
+                orphan: token.orphan,
+                age: age::since(inputs.now, created),
+                expires: age::until(inputs.now, token.expires_at),
+                ..row.text
+            },
+            ..row
+        }
+    }
+
+    /// What is known without a token.
+    fn of_cluster(state: &State, inputs: &RowInputs<'_>) -> Self {
         let record = inputs.rotation.map(|rotation| &rotation.record);
         Self {
             api_version: API_VERSION,
@@ -188,15 +232,11 @@ impl Row {
             },
             cluster: inputs.name.clone(),
             token_storage: None,
-            fingerprint: agent.fingerprint(),
+            fingerprint: None,
             previous_fingerprint: None,
             expires_at: None,
             grace_ends_at: None,
-            used_by: match agent {
-                AgentToken::Unknown => None,
-                AgentToken::NoAgent => Some(Vec::new()),
-                agent => Some(vec![agent.consumer()]),
-            },
+            used_by: None,
             state: state.word(),
             reason: state.reason(),
             accepted: None,
@@ -209,50 +249,7 @@ impl Row {
                 orphan: false,
                 age: age::since(inputs.now, None),
                 expires: age::until(inputs.now, None),
-                state: state_cell(&state),
-                last: last_rotated(record, inputs),
-            },
-        }
-    }
-
-    fn new<'p>(
-        object: &Observed,
-        created: Option<Timestamp>,
-        token: &TokenInputs,
-        problems: impl Iterator<Item = &'p Problem>,
-        inputs: &RowInputs<'_>,
-    ) -> Self {
-        let state = token_state::state(token, inputs.cluster, inputs.now);
-        let record = inputs.rotation.map(|rotation| &rotation.record);
-        Self {
-            api_version: API_VERSION,
-            kind: "RegistrationToken",
-            metadata: Metadata {
-                name: Some(object.name.clone()),
-                namespace: object.namespace.clone(),
-                uid: Some(object.uid.clone()),
-                creation_timestamp: created,
-            },
-            cluster: inputs.name.clone(),
-            token_storage: Some(token.storage),
-            fingerprint: token.value.as_ref().ok().copied(),
-            previous_fingerprint: token.previous,
-            expires_at: token.expires_at,
-            grace_ends_at: token.grace_ends_at,
-            used_by: token_state::consumers(token, inputs.cluster),
-            state: state.word(),
-            reason: state.reason(),
-            accepted: None,
-            managed_by: None,
-            address: inputs.cluster.address.clone(),
-            last_rotated: record.and_then(|record| record.last_run),
-            last_result: record.and_then(|record| record.last_result.clone()),
-            problems: problems.map(ToString::to_string).collect(),
-            text: TableText {
-                orphan: token.orphan,
-                age: age::since(inputs.now, created),
-                expires: age::until(inputs.now, token.expires_at),
-                state: state_cell(&state),
+                state: state_cell(state),
                 last: last_rotated(record, inputs),
             },
         }
