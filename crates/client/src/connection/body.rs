@@ -96,11 +96,14 @@ pub(super) async fn collected(response: Response<Body>, limit: Limit) -> Result<
     } else {
         FAILURE
     };
-    let (mut bytes, mut alone) = (Vec::new(), None);
+    let (mut bytes, mut tokens, mut alone) = (Vec::new(), Tokens::default(), None);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
         if alone.is_none() && bytes.len() + data.len() > BESIDE {
             alone = LONG.acquire().await.ok();
+        }
+        if tokens.after(&data) > limit.tokens {
+            return Err(error::too_many_tokens(limit.tokens));
         }
         if bytes.len() + data.len() > longest {
             if parts.status.is_success() {
@@ -115,26 +118,31 @@ pub(super) async fn collected(response: Response<Body>, limit: Limit) -> Result<
         }
         bytes.extend_from_slice(&data);
     }
-    // No text has more tokens than bytes, so most are not counted.
-    if bytes.len() > limit.tokens && tokens(&bytes) > limit.tokens {
-        return Err(error::too_many_tokens(limit.tokens));
-    }
     Ok(Response::from_parts(parts, bytes.into()))
 }
 
-/// The number of JSON tokens in a text that may be JSON.
-fn tokens(text: &[u8]) -> usize {
-    let (mut count, mut in_string, mut is_escaped) = (0, false, false);
-    for byte in text {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' if in_string => is_escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' | b',' | b':' if !in_string => count += 1,
-            _ => {}
+/// Counts the JSON tokens of a text that may be JSON.
+#[derive(Default)]
+struct Tokens {
+    count: usize,
+    in_string: bool,
+    is_escaped: bool,
+}
+
+impl Tokens {
+    /// How many there are after this part of the text too.
+    fn after(&mut self, part: &[u8]) -> usize {
+        for byte in part {
+            match byte {
+                _ if self.is_escaped => self.is_escaped = false,
+                b'\\' if self.in_string => self.is_escaped = true,
+                b'"' => self.in_string = !self.in_string,
+                b'{' | b'[' | b',' | b':' if !self.in_string => self.count += 1,
+                _ => {}
+            }
         }
+        self.count
     }
-    count
 }
 
 /// A body that is handed on. `--request-timeout` covers all of it, as in kubectl.
@@ -211,7 +219,10 @@ mod tests {
             (r#"{"a,{[:":"\",{[","b":"\"}"#, 4),
             (r#""not closed {[,:"#, 0),
         ] {
-            assert_eq!(tokens(text.as_bytes()), count, "{text}");
+            assert_eq!(Tokens::default().after(text.as_bytes()), count, "{text}");
+            let mut tokens = Tokens::default();
+            let parts: Vec<_> = text.bytes().map(|byte| tokens.after(&[byte])).collect();
+            assert_eq!(parts.last().copied().unwrap_or_default(), count, "{text}, byte by byte");
         }
     }
 }
