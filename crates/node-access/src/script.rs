@@ -1,0 +1,98 @@
+//! A script as it is sent to a node: its variables, the parts that it needs, and the end of its result.
+//!
+//! All of it is one brace group, which a shell runs only when it has read its end. So a script that is cut off does nothing.
+
+use client::secret::Secret;
+use rand::RngExt as _;
+use zeroize::Zeroizing;
+
+const PRELUDE: &str = include_str!("script/prelude.sh");
+const LOCATE: &str = include_str!("script/locate.sh");
+const READ: &str = include_str!("script/read.sh");
+const LOG: &str = include_str!("script/log.sh");
+const SWAP: &str = include_str!("script/swap.sh");
+const EDIT: &str = include_str!("script/edit.sh");
+const TOKEN: &str = include_str!("script/token.sh");
+const SERVICE: &str = include_str!("script/service.sh");
+
+/// What a script does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Read,
+    Status,
+    Edit,
+    Token,
+    Service,
+}
+
+impl Operation {
+    fn parts(self) -> &'static [&'static str] {
+        match self {
+            Self::Read => &[PRELUDE, LOCATE, READ, LOG],
+            Self::Status => &[PRELUDE, LOG],
+            Self::Edit => &[PRELUDE, LOCATE, SWAP, EDIT],
+            Self::Token => &[PRELUDE, LOCATE, SWAP, TOKEN],
+            Self::Service => &[PRELUDE, SERVICE],
+        }
+    }
+}
+
+/// A script with its values. It may contain a secret, so it travels on standard input or in a Secret, and is never printed.
+pub struct Script {
+    text: Zeroizing<String>,
+    secrets: Vec<Secret>,
+    nonce: String,
+}
+
+impl Script {
+    pub(crate) fn new(operation: Operation, variables: &[(&str, &str)], secret: Option<&Secret>) -> Self {
+        let nonce = format!("{:016x}", rand::rng().random::<u64>());
+        let parts = operation.parts();
+        let size = parts.iter().map(|part| part.len()).sum::<usize>() + 8192;
+        // Large enough for all of it: a string that grows leaves parts of a secret behind.
+        let mut text = Zeroizing::new(String::with_capacity(size));
+        text.push_str("{\n");
+        // A variable that the login has exported stays exported.
+        text.push_str("unset secret\n");
+        push_variable(&mut text, "nonce", &nonce);
+        push_variable(&mut text, "secret", secret.map_or("", Secret::expose));
+        for (name, value) in variables {
+            push_variable(&mut text, name, value);
+        }
+        parts.iter().for_each(|part| text.push_str(part));
+        text.push_str("emit end\nexit 0\n}\n");
+        Self {
+            text,
+            secrets: secret.into_iter().cloned().collect(),
+            nonce,
+        }
+    }
+
+    /// Its text, for standard input.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The secrets in it, to be hidden wherever the node repeats them.
+    pub fn secrets(&self) -> &[Secret] {
+        &self.secrets
+    }
+
+    /// What each line of its result begins with.
+    pub(crate) fn nonce(&self) -> &str {
+        &self.nonce
+    }
+}
+
+/// `name='value'`. The value is taken literally, whatever it contains.
+fn push_variable(text: &mut String, name: &str, value: &str) {
+    text.push_str(name);
+    text.push_str("='");
+    for (index, part) in value.split('\'').enumerate() {
+        if index > 0 {
+            text.push_str(r"'\''");
+        }
+        text.push_str(part);
+    }
+    text.push_str("'\n");
+}
