@@ -2,6 +2,9 @@
 //!
 //! All of it is one brace group, which a shell runs only when it has read its end. So a script that is cut off does nothing.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
 use client::secret::Secret;
 use rand::RngExt as _;
 use zeroize::Zeroizing;
@@ -52,8 +55,10 @@ impl Script {
         // Large enough for all of it: a string that grows leaves parts of a secret behind.
         let mut text = Zeroizing::new(String::with_capacity(size));
         text.push_str("{\n");
-        // A variable that the login has exported stays exported.
-        text.push_str("unset secret\n");
+        // A variable that the login has exported would be in the environment of every command.
+        for name in assigned(parts) {
+            let _ = writeln!(text, "unset {name}");
+        }
         push_variable(&mut text, "nonce", &nonce);
         push_variable(&mut text, "secret", secret.map_or("", Secret::expose));
         for (name, value) in variables {
@@ -82,6 +87,26 @@ impl Script {
     pub(crate) fn nonce(&self) -> &str {
         &self.nonce
     }
+}
+
+/// The variables that scripts set, by `name=`, `for name` or `read -r name`, and those that are set before.
+fn assigned(parts: &[&str]) -> BTreeSet<String> {
+    let mut names = BTreeSet::from(["nonce", "secret"].map(str::to_owned));
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    for text in parts {
+        for (at, _) in text.match_indices('=') {
+            let name = text[..at].rsplit(|c| !is_name(c)).next().unwrap_or_default();
+            names.insert(name.to_owned());
+        }
+        for keyword in ["for ", "read -r "] {
+            for (at, _) in text.match_indices(keyword) {
+                let rest = &text[at + keyword.len()..];
+                names.insert(rest.split(|c| !is_name(c)).next().unwrap_or_default().to_owned());
+            }
+        }
+    }
+    names.remove("");
+    names
 }
 
 /// `name='value'`. The value is taken literally, whatever it contains.

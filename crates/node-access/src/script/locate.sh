@@ -1,13 +1,12 @@
 # Where a token is configured. A `place` record has: kind, file, line, lines, name, key, state, fingerprint, user, SHA-256 of the file,
 # target, SHA-256 of the target. `state` is `plain`, or why the place cannot be edited. The values go to $known, so that they can be masked in the log.
 
-known=
 bom=$(printf '\357\273\277')
 case $program in
     k3s) prefix=K3S ;;
     *) prefix=RKE2 ;;
 esac
-config=${config_file:-}
+config=$config_file
 flag_config='' env_config='' flag_data='' yaml_data='' env_data=''
 
 # The key of a name of a flag, a YAML key or a variable: $key. Others: 1.
@@ -90,12 +89,12 @@ yaml_value() {
             esac
             ;;
     esac
+    [ "$state" = plain ] || return 0
     trim "$after"
-    case $after in
-        '' | [[:space:]]*) ;;
+    case $after:$trimmed in
+        :* | [[:space:]]*: | [[:space:]]*:'#'*) ;;
         *) state="it is not a value on one line" ;;
     esac
-    case $trimmed in '' | '#'*) ;; *) state="it is not a value on one line" ;; esac
 }
 
 # A line of YAML that begins with a key: $name, and $rest after the colon. Others: 1.

@@ -77,6 +77,6 @@ last_errors() {
     done
 }
 
-[ "${manager-}" ] || find_unit
+[ "$manager" ] || find_unit
 service_state
 [ -z "$want_log" ] || last_errors

@@ -4,9 +4,6 @@
 # builtin, or the standard input of a command.
 
 set -uf
-# A variable that the login has exported would be in the environment of every command.
-unset record part trimmed password known value line rest text masked script properties arguments argument_value at_value \
-    pending_value variables word after set
 umask 077
 LC_ALL=C
 export LC_ALL
@@ -17,6 +14,7 @@ root=${KUBECTL_ROTATION_ROOT-}
 cr=$(printf '\r')
 nl='
 '
+quiet='' manager='' known=''
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -30,7 +28,7 @@ field() {
 
 # A record of the result: its name and its fields.
 emit() {
-    case ${quiet-}:$1 in 1:error | :*) ;; *) return 0 ;; esac
+    case $quiet:$1 in 1:error | :*) ;; *) return 0 ;; esac
     record=@$nonce
     for part; do record=$record$(field "$part"); done
     printf '%s\n' "$record"

@@ -18,7 +18,6 @@ hand_over() {
 }
 
 # Until it is removed, systemd starts the service once, and not again if it fails.
-once=$root/run/systemd/system/$unit.service.d/90-kubectl-rotation.conf
 start_once() {
     mkdir -p "${once%/*}" && printf '[Service]\nRestart=no\n' >"$once" || return 1
     bounded systemctl daemon-reload && bounded systemctl --no-block start "$unit.service"
@@ -67,6 +66,7 @@ perform() {
 }
 
 find_unit
+once=$root/run/systemd/system/$unit.service.d/90-kubectl-rotation.conf
 perform >&2
 code=$?
 case $code in
