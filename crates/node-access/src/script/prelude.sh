@@ -78,16 +78,17 @@ bounded() {
     [ "$left" -gt 0 ] || left=1
     if [ "$has_timeout" ]; then
         timeout "$left" "$@" </dev/null
-        return
+    else
+        "$@" </dev/null &
+        child=$!
+        (
+            while [ "$left" -gt 0 ]; do sleep 1 && kill -0 "$child" || exit; left=$((left - 1)); done
+            kill "$child"
+        ) >/dev/null 2>&1 &
+        wait "$child"
     fi
-    "$@" </dev/null &
-    child=$!
-    (
-        while kill -0 "$child" && [ "$left" -gt 0 ]; do sleep 1 && left=$((left - 1)); done
-        kill "$child"
-    ) >/dev/null 2>&1 &
-    wait "$child"
     code=$?
+    # SIGTERM, which the timeout of busybox reports as it is.
     [ "$code" -ne 143 ] || code=124
     return "$code"
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +54,17 @@ impl Machine {
         ] {
             fs::create_dir_all(root.join(directory)).unwrap();
         }
-        symlink(which(shell), root.join("bin/sh")).unwrap();
+        let program = which(shell).unwrap_or_else(|| panic!("{shell} is not installed"));
+        if shell == "busybox" {
+            // With all its programs, in place of the system's.
+            let install = Command::new(&program)
+                .args(["--install", "-s"])
+                .arg(root.join("bin"))
+                .status();
+            assert!(install.unwrap().success());
+        }
+        let _ = fs::remove_file(root.join("bin/sh"));
+        symlink(program, root.join("bin/sh")).unwrap();
         machine.program("systemctl", SYSTEMCTL);
         machine.program("journalctl", "#!/bin/sh\ncat \"$KUBECTL_ROTATION_ROOT/log\"\n");
         let login = format!(
@@ -71,8 +82,9 @@ impl Machine {
         machine
     }
 
+    /// `TEST_SHELL=busybox` runs the tests with another shell; but those that replace a program, since busybox may run its own.
     pub(crate) fn new() -> Self {
-        Self::with_shell("dash")
+        Self::with_shell(&std::env::var("TEST_SHELL").unwrap_or_else(|_| "sh".to_owned()))
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -142,11 +154,15 @@ pub(crate) fn target() -> NodeTarget {
     NodeTarget::new("s1", "10.0.0.1".parse().unwrap()).unwrap()
 }
 
-pub(crate) fn which(program: &str) -> PathBuf {
-    let path = std::env::var("PATH").unwrap();
-    let found = path.split(':').map(|directory| Path::new(directory).join(program));
-    found
+/// The shells that are installed. Without a further one, `sh` alone is tested.
+pub(crate) fn shells() -> impl Iterator<Item = &'static str> {
+    ["sh", "dash", "bash", "busybox"]
         .into_iter()
-        .find(|path| path.exists())
-        .unwrap_or_else(|| panic!("{program} is not installed"))
+        .filter(|shell| which(shell).is_some())
+}
+
+pub(crate) fn which(program: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap();
+    let mut found = path.split(':').map(|directory| Path::new(directory).join(program));
+    found.find(|path| path.exists())
 }
