@@ -5,11 +5,11 @@ use std::sync::Arc;
 use client::secret::Secret;
 use supervisor::CaHash;
 
-use crate::configuration::{Place, PlaceKind};
-use crate::error::{Error, Problem, Result};
+use crate::configuration::{PlaceKind, TokenPlace};
+use crate::error::{Error, NodeProblem, Result};
 use crate::options::ServiceOptions;
-use crate::record::{self, Record};
-use crate::script::{Operation, Script};
+use crate::record::{self, ResultRecord};
+use crate::script::{NodeOperation, Script};
 use crate::shell::NodeShell;
 use crate::state::{NodeState, ServiceState};
 use crate::target::NodeTarget;
@@ -102,7 +102,7 @@ impl NodeAccess {
         let doing = "read the configuration";
         let log_command = self.options.log_command.as_deref().unwrap_or_default();
         let variables = [("want_log", flag(with_log)), ("log_command", log_command)];
-        let records = self.run(node, doing, Operation::Read, &variables, None).await?;
+        let records = self.run(node, doing, NodeOperation::Read, &variables, None).await?;
         NodeState::of_records(&records).map_err(|problem| self.error(node, doing, problem))
     }
 
@@ -110,20 +110,20 @@ impl NodeAccess {
     pub async fn service_state(&self, node: &NodeTarget) -> Result<ServiceState> {
         let doing = "read the state of the service";
         let variables = [("want_log", "")];
-        let records = self.run(node, doing, Operation::Status, &variables, None).await?;
+        let records = self.run(node, doing, NodeOperation::Status, &variables, None).await?;
         ServiceState::of_records(&records).map_err(|problem| self.error(node, doing, problem))
     }
 
     /// Removes a configured token. The first version of the file is kept as `FILE.<run>.bak`.
     ///
     /// A key that names a file is removed as a line; the file itself stays.
-    pub async fn remove(&self, node: &NodeTarget, place: &Place) -> Result<Edited> {
+    pub async fn remove(&self, node: &NodeTarget, place: &TokenPlace) -> Result<Edited> {
         self.replace(node, place, place.lines, None).await
     }
 
     /// Writes a token in a place. For a key that names a file, the file is written. `is_removed`: the place was removed in this run, and
     /// `place.sha256` is that of the file after that.
-    pub async fn set(&self, node: &NodeTarget, place: &Place, value: &Secret, is_removed: bool) -> Result<Edited> {
+    pub async fn set(&self, node: &NodeTarget, place: &TokenPlace, value: &Secret, is_removed: bool) -> Result<Edited> {
         let lines = if is_removed { 0 } else { place.lines };
         self.replace(node, place, lines, Some(value)).await
     }
@@ -146,7 +146,7 @@ impl NodeAccess {
     }
 
     /// Puts back the version that the first edit of this run has found. `expected`: the SHA-256 after the last edit.
-    pub async fn restore(&self, node: &NodeTarget, place: &Place, expected: &str) -> Result<Edited> {
+    pub async fn restore(&self, node: &NodeTarget, place: &TokenPlace, expected: &str) -> Result<Edited> {
         let doing = format!("restore {}", place.file);
         let variables = [
             ("action", "restore"),
@@ -162,10 +162,14 @@ impl NodeAccess {
     pub async fn forget(&self, node: &NodeTarget, files: &[&str]) -> Result<()> {
         let doing = "remove the backups";
         if files.iter().any(|file| file.contains(char::is_whitespace)) {
-            return Err(self.error(node, doing, Problem::Refused("a path contains white space".to_owned())));
+            return Err(self.error(
+                node,
+                doing,
+                NodeProblem::Refused("a path contains white space".to_owned()),
+            ));
         }
         let variables = [("action", "forget"), ("files", &files.join(" ")), ("expected", "")];
-        self.run(node, doing, Operation::Edit, &variables, None).await?;
+        self.run(node, doing, NodeOperation::Edit, &variables, None).await?;
         Ok(())
     }
 
@@ -173,10 +177,10 @@ impl NodeAccess {
     pub async fn read_token(&self, node: &NodeTarget) -> Result<Option<(Secret, String)>> {
         let doing = "read server/token";
         if !self.returns_secrets() {
-            return Err(self.error(node, doing, Problem::NoSecret));
+            return Err(self.error(node, doing, NodeProblem::NoSecret));
         }
         let variables = [("action", "read"), ("expected", ""), ("k10", "")];
-        let records = self.run(node, doing, Operation::Token, &variables, None).await?;
+        let records = self.run(node, doing, NodeOperation::Token, &variables, None).await?;
         let value = records.iter().find(|record| record.name == "value");
         Ok(value.map(|record| (record.secret(1), record.text(0).to_owned())))
     }
@@ -194,7 +198,7 @@ impl NodeAccess {
         let k10 = ca_hash.map_or(String::new(), |hash| format!("K10{hash}::server:"));
         let variables = [("action", "write"), ("expected", expected), ("k10", &k10)];
         let records = self
-            .run(node, doing, Operation::Token, &variables, Some(password))
+            .run(node, doing, NodeOperation::Token, &variables, Some(password))
             .await?;
         self.edited(node, doing, &records)
     }
@@ -202,7 +206,7 @@ impl NodeAccess {
     /// Deletes `cred/passwd`, which the server writes again at its start. It is kept as a backup. No other file is ever deleted.
     pub async fn remove_passwd(&self, node: &NodeTarget, expected: &str) -> Result<()> {
         let variables = [("action", "remove-passwd"), ("expected", expected), ("k10", "")];
-        self.run(node, "delete cred/passwd", Operation::Token, &variables, None)
+        self.run(node, "delete cred/passwd", NodeOperation::Token, &variables, None)
             .await?;
         Ok(())
     }
@@ -229,18 +233,28 @@ impl NodeAccess {
             ("command", command.as_deref().unwrap_or_default()),
             ("delay", &delay.to_string()),
         ];
-        self.run(node, action.describe(), Operation::Service, &variables, None)
+        self.run(node, action.describe(), NodeOperation::Service, &variables, None)
             .await?;
         Ok(())
     }
 
-    async fn replace(&self, node: &NodeTarget, place: &Place, lines: u32, value: Option<&Secret>) -> Result<Edited> {
+    async fn replace(
+        &self,
+        node: &NodeTarget,
+        place: &TokenPlace,
+        lines: u32,
+        value: Option<&Secret>,
+    ) -> Result<Edited> {
         if let (true, Some(value), Some(target)) = (place.key.is_file(), value, &place.target) {
             return self.set_file(node, target, &place.target_sha256, value).await;
         }
         let doing = format!("edit {}", place.describe());
         if let Some(blocker) = &place.blocker {
-            return Err(self.error(node, &doing, Problem::Refused(blocker.clone())));
+            let problem = NodeProblem::Blocked {
+                reason: blocker.clone(),
+                by_hand: place.by_hand(value.is_none()),
+            };
+            return Err(self.error(node, &doing, problem));
         }
         if let Some(value) = value {
             self.check_value(node, &doing, value)?;
@@ -267,7 +281,7 @@ impl NodeAccess {
     }
 
     /// systemd obeys an edit of a unit only then.
-    async fn reload_after(&self, node: &NodeTarget, place: &Place) -> Result<()> {
+    async fn reload_after(&self, node: &NodeTarget, place: &TokenPlace) -> Result<()> {
         match place.kind {
             PlaceKind::Args => self.service(node, ServiceAction::Reload).await,
             _ => Ok(()),
@@ -281,13 +295,13 @@ impl NodeAccess {
         variables: &[(&str, &str)],
         value: Option<&Secret>,
     ) -> Result<Edited> {
-        let records = self.run(node, doing, Operation::Edit, variables, value).await?;
+        let records = self.run(node, doing, NodeOperation::Edit, variables, value).await?;
         self.edited(node, doing, &records)
     }
 
-    fn edited(&self, node: &NodeTarget, doing: &str, records: &[Record]) -> Result<Edited> {
+    fn edited(&self, node: &NodeTarget, doing: &str, records: &[ResultRecord]) -> Result<Edited> {
         let record = records.iter().find(|record| record.name == "edited");
-        let record = record.ok_or_else(|| self.error(node, doing, Problem::Malformed))?;
+        let record = record.ok_or_else(|| self.error(node, doing, NodeProblem::Malformed))?;
         Ok(Edited {
             file: record.text(0).to_owned(),
             sha256: record.text(1).to_owned(),
@@ -302,17 +316,17 @@ impl NodeAccess {
             return Ok(());
         }
         let reason = "the token is empty, or contains characters that cannot be written safely".to_owned();
-        Err(self.error(node, doing, Problem::Refused(reason)))
+        Err(self.error(node, doing, NodeProblem::Refused(reason)))
     }
 
     async fn run(
         &self,
         node: &NodeTarget,
         doing: &str,
-        operation: Operation,
+        operation: NodeOperation,
         variables: &[(&str, &str)],
         secret: Option<&Secret>,
-    ) -> Result<Vec<Record>> {
+    ) -> Result<Vec<ResultRecord>> {
         // The node reports its own timeout before the command is killed.
         let limit = self.shell.timeout().as_secs().saturating_sub(2).max(1).to_string();
         let of_options = |option: &'_ Option<String>| option.clone().unwrap_or_default();
@@ -335,8 +349,8 @@ impl NodeAccess {
             let output = self.shell.run(node, &script).await?;
             match record::parse(script.nonce(), &output.stdout) {
                 // ssh and sh say on standard error why there is no result.
-                Err(Problem::Incomplete) if output.code != Some(0) => {
-                    Err(Problem::of_exit(output.code, &output.stderr, script.secrets()))
+                Err(NodeProblem::Incomplete) if output.code != Some(0) => {
+                    Err(NodeProblem::of_exit(output.code, &output.stderr, script.secrets()))
                 }
                 other => other,
             }
@@ -344,7 +358,7 @@ impl NodeAccess {
         run.await.map_err(|problem| self.error(node, doing, problem))
     }
 
-    fn error(&self, node: &NodeTarget, doing: &str, problem: Problem) -> Error {
+    fn error(&self, node: &NodeTarget, doing: &str, problem: NodeProblem) -> Error {
         Error {
             node: node.name().to_owned(),
             way: self.shell.way(),

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use supervisor::TokenHash;
 
-use crate::error::Problem;
-use crate::record::Record;
+use crate::error::NodeProblem;
+use crate::record::ResultRecord;
 
 /// Where a token can be configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ impl TokenKey {
 /// One place. It contains no secret, so it may be kept in a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Place {
+pub struct TokenPlace {
     /// Where it is.
     pub kind: PlaceKind,
     /// The file; empty where it is not known.
@@ -86,8 +86,8 @@ pub struct Place {
     pub blocker: Option<String>,
 }
 
-impl Place {
-    fn of_record(record: &Record) -> Option<Self> {
+impl TokenPlace {
+    fn of_record(record: &ResultRecord) -> Option<Self> {
         let kind = match record.text(0) {
             "args" => PlaceKind::Args,
             "unit" => PlaceKind::Unit,
@@ -117,6 +117,16 @@ impl Place {
         })
     }
 
+    /// What to do by hand where it cannot be edited.
+    pub fn by_hand(&self, removes: bool) -> String {
+        let verb = if removes { "remove" } else { "change" };
+        let then = match self.kind {
+            PlaceKind::Args | PlaceKind::Unit => ", and run systemctl daemon-reload",
+            PlaceKind::Env | PlaceKind::Yaml => "",
+        };
+        format!("{verb} {} by hand{then}; then repeat the command", self.describe())
+    }
+
     /// As in a sentence: `token in /etc/rancher/k3s/config.yaml, line 3`.
     pub fn describe(&self) -> String {
         let name = &self.name;
@@ -133,7 +143,7 @@ impl Place {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Configuration {
     /// All places, in the order in which they are found: arguments, environment, `config.yaml`, `config.yaml.d`.
-    pub places: Vec<Place>,
+    pub places: Vec<TokenPlace>,
     /// The path of `config.yaml`.
     pub config_file: String,
     /// The data directory, such as `/var/lib/rancher/k3s`.
@@ -145,8 +155,8 @@ impl Configuration {
     ///
     /// A token file wins over each token; then the arguments (k3s-io/k3s `pkg/configfilearg`), `config.yaml.d`, `config.yaml` and the
     /// environment (seen on K3s 1.36.3).
-    pub fn effective(&self, for_agents: bool) -> Option<&Place> {
-        let rank = |place: &&Place| match (place.key.is_file(), place.kind) {
+    pub fn effective(&self, for_agents: bool) -> Option<&TokenPlace> {
+        let rank = |place: &&TokenPlace| match (place.key.is_file(), place.kind) {
             (true, _) => 3,
             (_, PlaceKind::Args) => 2,
             (_, PlaceKind::Yaml) => 1,
@@ -159,13 +169,13 @@ impl Configuration {
             .max_by_key(rank)
     }
 
-    pub(crate) fn of_records(records: &[Record]) -> Result<Self, Problem> {
+    pub(crate) fn of_records(records: &[ResultRecord]) -> Result<Self, NodeProblem> {
         let mut configuration = Self::default();
         for record in records {
             match record.name.as_str() {
                 "place" => configuration
                     .places
-                    .push(Place::of_record(record).ok_or(Problem::Malformed)?),
+                    .push(TokenPlace::of_record(record).ok_or(NodeProblem::Malformed)?),
                 "configuration" => {
                     record.text(0).clone_into(&mut configuration.config_file);
                     record.text(1).clone_into(&mut configuration.data_dir);
@@ -210,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_effective_place_is_the_one_of_k3s() {
-        let effective = |lines: &[&str]| configuration(lines).effective(false).map(Place::describe);
+        let effective = |lines: &[&str]| configuration(lines).effective(false).map(TokenPlace::describe);
         assert_eq!(effective(&[AGENT]), None);
         assert_eq!(effective(&[ENV]).unwrap(), "K3S_TOKEN in /e, line 1");
         assert_eq!(effective(&[ENV, CONFIG]).unwrap(), "token in /c, line 1");
@@ -227,7 +237,7 @@ mod tests {
         let places = configuration(&[CONFIG, CONFIG, FILE]).places;
         let blockers: Vec<bool> = places.iter().map(|place| place.blocker.is_some()).collect();
         assert_eq!(blockers, [true, true, false]);
-        let kept: Place = serde_json::from_value(serde_json::to_value(&places[0]).unwrap()).unwrap();
+        let kept: TokenPlace = serde_json::from_value(serde_json::to_value(&places[0]).unwrap()).unwrap();
         assert_eq!(kept, places[0]);
     }
 }

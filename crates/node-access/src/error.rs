@@ -8,7 +8,8 @@ use client::redact::{self, Sent};
 use client::sanitize;
 use client::secret::Secret;
 
-use crate::record::Record;
+use crate::pod::NodePod;
+use crate::record::ResultRecord;
 
 /// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -24,13 +25,13 @@ pub struct Error {
     /// `read the configuration`, `edit /etc/rancher/k3s/config.yaml`.
     pub doing: String,
     /// Why.
-    pub problem: Problem,
+    pub problem: NodeProblem,
 }
 
 /// Why an operation on a node failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Problem {
+pub enum NodeProblem {
     /// The command of `--node-exec` cannot be started.
     #[error("cannot start {program}: {reason}")]
     Start {
@@ -74,6 +75,14 @@ pub enum Problem {
     /// It cannot be done safely.
     #[error("{0}")]
     Refused(String),
+    /// A place that is not of a form that can be edited safely.
+    #[error("{reason}")]
+    Blocked {
+        /// Why.
+        reason: String,
+        /// What to do by hand.
+        by_hand: String,
+    },
     /// A command of the node failed.
     #[error("{0}")]
     Failed(String),
@@ -81,16 +90,21 @@ pub enum Problem {
     #[error("a pod does not return secrets")]
     NoSecret,
     /// A request to the Kubernetes API failed.
-    #[error("{}", .0.message)]
-    Api(Box<UserError>),
+    #[error("{what}: {}", source.message)]
+    Api {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: Box<UserError>,
+    },
     /// The pod did not run.
     #[error("{0}")]
     Pod(String),
 }
 
-impl Problem {
+impl NodeProblem {
     /// That of a record `error`: kind, sentence, file.
-    pub(crate) fn of_record(record: &Record) -> Self {
+    pub(crate) fn of_record(record: &ResultRecord) -> Self {
         let text = redact::text(&sanitize::line(record.text(1)));
         let file = sanitize::line(record.text(2));
         let sentence = if file.is_empty() {
@@ -131,15 +145,18 @@ impl Problem {
                 | Self::Incomplete
                 | Self::Malformed
                 | Self::Failed(_)
-                | Self::Api(_)
+                | Self::Api { .. }
                 | Self::Pod(_)
         )
     }
 
-    fn hint(&self) -> Option<&'static str> {
+    fn hint(&self, way: &str) -> Option<&'static str> {
         Some(match self {
             Self::Start { .. } => {
                 "pass a command that runs sh on the node as root, such as --node-exec 'ssh root@{address}'"
+            }
+            Self::Exit { .. } | Self::Incomplete | Self::Pod(_) if way == NodePod::WAY => {
+                "pass an image with sh and nsenter with --image, or use --node-exec"
             }
             Self::Exit { .. } | Self::Incomplete => {
                 "run the command of --node-exec by hand; it has to run sh on the node as root, without a password prompt"
@@ -166,15 +183,16 @@ impl From<Error> for UserError {
     fn from(error: Error) -> Self {
         let message = error.to_string();
         let kind = match &error.problem {
-            Problem::Locked => Kind::Held,
-            Problem::Changed { .. } => Kind::Conflict,
-            Problem::TimedOut(_) => Kind::TimedOut,
-            Problem::Api(source) => source.kind,
+            NodeProblem::Locked => Kind::Held,
+            NodeProblem::Changed { .. } => Kind::Conflict,
+            NodeProblem::TimedOut(_) => Kind::TimedOut,
+            NodeProblem::Api { source, .. } => source.kind,
             _ => Kind::Failed,
         };
-        let hint = error.problem.hint();
+        let hint = error.problem.hint(error.way);
         let hints = match error.problem {
-            Problem::Api(source) => source.hints,
+            NodeProblem::Api { source, .. } => source.hints,
+            NodeProblem::Blocked { by_hand, .. } => vec![by_hand],
             _ => Vec::new(),
         };
         let first = Self::new(kind, message);

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use zeroize::Zeroizing;
 
-use crate::error::Problem;
+use crate::error::NodeProblem;
 use crate::script::Script;
 use crate::shell::{NodeShell, Output};
 use crate::target::NodeTarget;
@@ -85,7 +85,7 @@ impl NodeExec {
         words.chain(["sh", "-s"].map(str::to_owned)).collect()
     }
 
-    async fn execute(&self, node: &NodeTarget, script: &Script) -> Result<Output, Problem> {
+    async fn execute(&self, node: &NodeTarget, script: &Script) -> Result<Output, NodeProblem> {
         let words = self.words(node);
         let mut child = Command::new(&words[0])
             .args(&words[1..])
@@ -94,11 +94,11 @@ impl NodeExec {
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
-            .map_err(|error| Problem::Start {
+            .map_err(|error| NodeProblem::Start {
                 program: words[0].clone(),
                 reason: client::error::Error::from(error).message,
             })?;
-        let mut group = Group::of(&child);
+        let mut group = ProcessGroup::of(&child);
         let result = tokio::time::timeout(self.timeout, communicate(&mut child, script)).await;
         match result {
             // A service command that was handed over may still run in the group.
@@ -109,13 +109,13 @@ impl NodeExec {
             other => {
                 drop(group);
                 let _ = child.wait().await;
-                other.unwrap_or(Err(Problem::TimedOut(self.timeout)))
+                other.unwrap_or(Err(NodeProblem::TimedOut(self.timeout)))
             }
         }
     }
 }
 
-async fn communicate(child: &mut Child, script: &Script) -> Result<Output, Problem> {
+async fn communicate(child: &mut Child, script: &Script) -> Result<Output, NodeProblem> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let feed = async {
         if let Some(mut stdin) = stdin {
@@ -152,7 +152,7 @@ async fn communicate(child: &mut Child, script: &Script) -> Result<Output, Probl
     })
 }
 
-async fn read(stream: Option<impl AsyncRead + Unpin>, into: &mut Zeroizing<Vec<u8>>) -> Result<(), Problem> {
+async fn read(stream: Option<impl AsyncRead + Unpin>, into: &mut Zeroizing<Vec<u8>>) -> Result<(), NodeProblem> {
     let Some(mut stream) = stream else { return Ok(()) };
     // At its full size from the start: a buffer that grows leaves parts of a secret behind.
     into.reserve_exact(LIMIT);
@@ -160,22 +160,22 @@ async fn read(stream: Option<impl AsyncRead + Unpin>, into: &mut Zeroizing<Vec<u
     loop {
         match stream.read(&mut part).await {
             Ok(0) | Err(_) => return Ok(()),
-            Ok(count) if into.len() + count > LIMIT => return Err(Problem::TooMuchOutput(LIMIT)),
+            Ok(count) if into.len() + count > LIMIT => return Err(NodeProblem::TooMuchOutput(LIMIT)),
             Ok(count) => into.extend_from_slice(&part[..count]),
         }
     }
 }
 
 /// Kills the process group of the command when it is dropped, also by an interrupt.
-struct Group(Option<Pid>);
+struct ProcessGroup(Option<Pid>);
 
-impl Group {
+impl ProcessGroup {
     fn of(child: &Child) -> Self {
         Self(child.id().and_then(|id| Pid::from_raw(id.cast_signed())))
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(pid) = self.0 {
             let _ = kill_process_group(pid, Signal::KILL);
@@ -200,7 +200,7 @@ impl NodeShell for NodeExec {
         self.timeout
     }
 
-    fn run<'a>(&'a self, node: &'a NodeTarget, script: &'a Script) -> BoxFuture<'a, Result<Output, Problem>> {
+    fn run<'a>(&'a self, node: &'a NodeTarget, script: &'a Script) -> BoxFuture<'a, Result<Output, NodeProblem>> {
         Box::pin(self.execute(node, script))
     }
 }

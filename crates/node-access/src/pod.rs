@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
-use crate::error::Problem;
+use crate::error::NodeProblem;
 use crate::image;
 use crate::script::Script;
 use crate::shell::{NodeShell, Output};
@@ -48,6 +48,9 @@ pub struct NodePod {
 }
 
 impl NodePod {
+    /// Its flag.
+    pub(crate) const WAY: &str = "--via pod";
+
     /// Pods that this client creates. `timeout` is `--node-timeout`; a pod has a minute more to start. `image` is `--image`; without it
     /// each node uses one that it has.
     pub fn new(client: kube::Client, run: &str, image: Option<String>, timeout: Duration, field_manager: &str) -> Self {
@@ -86,7 +89,7 @@ impl NodePod {
         Ok(())
     }
 
-    async fn execute(&self, node: &NodeTarget, script: &Script) -> Result<Output, Problem> {
+    async fn execute(&self, node: &NodeTarget, script: &Script) -> Result<Output, NodeProblem> {
         let image = match &self.image {
             Some(image) => image.clone(),
             None => self.image_of(node).await?,
@@ -104,9 +107,9 @@ impl NodePod {
         Ok(output)
     }
 
-    async fn run_pod(&self, name: &str, node: &NodeTarget, image: &str) -> Result<Output, Problem> {
+    async fn run_pod(&self, name: &str, node: &NodeTarget, image: &str) -> Result<Output, NodeProblem> {
         let body = self.pod_body(name, node, image);
-        let pod: Pod = request::create(&self.client, POD, Some(NAMESPACE), name, &body, &self.write)
+        let pod: RawPod = request::create(&self.client, POD, Some(NAMESPACE), name, &body, &self.write)
             .await
             .map_err(api)?;
         let output = self.result(name).await;
@@ -116,20 +119,20 @@ impl NodePod {
         Ok(output)
     }
 
-    async fn delete(&self, resource: Resource, metadata: &Metadata) -> Result<(), Problem> {
+    async fn delete(&self, resource: Resource, metadata: &Metadata) -> Result<(), NodeProblem> {
         request::delete_any_version(&self.client, resource, &metadata.observed(), &self.write)
             .await
             .map_err(api)
     }
 
     /// Waits for the end of the pod, and reads its log.
-    async fn result(&self, name: &str) -> Result<Output, Problem> {
+    async fn result(&self, name: &str) -> Result<Output, NodeProblem> {
         let limit = self.timeout + START;
         let end = Instant::now() + limit;
         let mut waiting = None;
         let status = loop {
             // The API may be away while a server restarts.
-            if let Ok(Some(pod)) = request::get::<Pod>(&self.client, POD, Some(NAMESPACE), name).await {
+            if let Ok(Some(pod)) = request::get::<RawPod>(&self.client, POD, Some(NAMESPACE), name).await {
                 if matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
                     break pod.status;
                 }
@@ -137,15 +140,15 @@ impl NodePod {
             }
             if Instant::now() >= end {
                 return Err(match waiting {
-                    Some(reason) => Problem::Pod(format!("the pod does not start: {reason}")),
-                    None => Problem::TimedOut(limit),
+                    Some(reason) => NodeProblem::Pod(format!("the pod does not start: {reason}")),
+                    None => NodeProblem::TimedOut(limit),
                 });
             }
             sleep(INTERVAL).await;
         };
         let code = status.exit_code();
         if code.is_none() {
-            return Err(Problem::Pod(status.reason()));
+            return Err(NodeProblem::Pod(status.reason()));
         }
         let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}/log?container=script&limitBytes={LIMIT}");
         let log = loop {
@@ -156,9 +159,9 @@ impl NodePod {
             }
         };
         if log.len() >= LIMIT {
-            return Err(Problem::TooMuchOutput(LIMIT));
+            return Err(NodeProblem::TooMuchOutput(LIMIT));
         }
-        // The log has both streams. Records are told apart by their beginning.
+        // The log has both streams. A record begins with @.
         let errors = log.lines().filter(|line| !line.starts_with('@')).collect::<Vec<_>>();
         Ok(Output {
             stderr: Zeroizing::new(errors.join("\n")),
@@ -167,14 +170,14 @@ impl NodePod {
         })
     }
 
-    async fn image_of(&self, node: &NodeTarget) -> Result<String, Problem> {
+    async fn image_of(&self, node: &NodeTarget) -> Result<String, NodeProblem> {
         let found: NodeImages = request::require(&self.client, NODE, None, node.name())
             .await
             .map_err(api)?;
         let names: Vec<Vec<String>> = found.status.images.into_iter().map(|image| image.names).collect();
         image::choose(&names)
             .map(str::to_owned)
-            .ok_or_else(|| Problem::Pod("the node has no image with sh and nsenter".to_owned()))
+            .ok_or_else(|| NodeProblem::Pod("the node has no image with sh and nsenter".to_owned()))
     }
 
     fn metadata(&self, name: &str) -> Value {
@@ -231,7 +234,7 @@ impl NodePod {
 
 impl NodeShell for NodePod {
     fn way(&self) -> &'static str {
-        "--via pod"
+        Self::WAY
     }
 
     fn returns_secrets(&self) -> bool {
@@ -246,13 +249,16 @@ impl NodeShell for NodePod {
         self.timeout
     }
 
-    fn run<'a>(&'a self, node: &'a NodeTarget, script: &'a Script) -> BoxFuture<'a, Result<Output, Problem>> {
+    fn run<'a>(&'a self, node: &'a NodeTarget, script: &'a Script) -> BoxFuture<'a, Result<Output, NodeProblem>> {
         Box::pin(self.execute(node, script))
     }
 }
 
-fn api(error: request::Error) -> Problem {
-    Problem::Api(Box::new(error.into()))
+fn api(error: request::Error) -> NodeProblem {
+    NodeProblem::Api {
+        what: error.to_string(),
+        source: Box::new(error.into()),
+    }
 }
 
 #[derive(Deserialize)]
@@ -263,7 +269,7 @@ struct Named {
 impl Item for Named {}
 
 #[derive(Deserialize)]
-struct Pod {
+struct RawPod {
     metadata: Metadata,
     #[serde(default)]
     status: PodStatus,

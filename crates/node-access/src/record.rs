@@ -4,15 +4,15 @@
 use client::secret::Secret;
 use zeroize::Zeroizing;
 
-use crate::error::Problem;
+use crate::error::NodeProblem;
 
 /// A record. A field may be a secret only in the result of a script that was asked for one.
-pub(crate) struct Record {
+pub(crate) struct ResultRecord {
     pub(crate) name: String,
     fields: Vec<Secret>,
 }
 
-impl Record {
+impl ResultRecord {
     /// A field, or nothing.
     pub(crate) fn text(&self, index: usize) -> &str {
         self.fields.get(index).map_or("", Secret::expose)
@@ -35,7 +35,7 @@ impl Record {
 }
 
 /// The records of a complete result.
-pub(crate) fn parse(nonce: &str, output: &[u8]) -> Result<Vec<Record>, Problem> {
+pub(crate) fn parse(nonce: &str, output: &[u8]) -> Result<Vec<ResultRecord>, NodeProblem> {
     let text = Zeroizing::new(String::from_utf8_lossy(output).into_owned());
     let prefix = format!("@{nonce} ");
     let mut records = Vec::new();
@@ -44,14 +44,19 @@ pub(crate) fn parse(nonce: &str, output: &[u8]) -> Result<Vec<Record>, Problem> 
             continue;
         };
         let mut fields = line.split(' ').map(decode);
-        let name = fields.next().flatten().ok_or(Problem::Malformed)?.expose().to_owned();
-        let fields = fields.collect::<Option<_>>().ok_or(Problem::Malformed)?;
-        records.push(Record { name, fields });
+        let name = fields
+            .next()
+            .flatten()
+            .ok_or(NodeProblem::Malformed)?
+            .expose()
+            .to_owned();
+        let fields = fields.collect::<Option<_>>().ok_or(NodeProblem::Malformed)?;
+        records.push(ResultRecord { name, fields });
     }
     match records.last() {
         Some(record) if record.name == "end" => Ok(records),
-        Some(record) if record.name == "error" => Err(Problem::of_record(record)),
-        _ => Err(Problem::Incomplete),
+        Some(record) if record.name == "error" => Err(NodeProblem::of_record(record)),
+        _ => Err(NodeProblem::Incomplete),
     }
 }
 
@@ -98,7 +103,9 @@ mod tests {
         assert!(
             matches!(
                 (&problem, expected),
-                (Problem::Incomplete, "incomplete") | (Problem::Malformed, "malformed") | (Problem::Changed { .. }, _)
+                (NodeProblem::Incomplete, "incomplete")
+                    | (NodeProblem::Malformed, "malformed")
+                    | (NodeProblem::Changed { .. }, _)
             ),
             "{problem:?}"
         );

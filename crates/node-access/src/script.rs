@@ -20,7 +20,7 @@ const SERVICE: &str = include_str!("script/service.sh");
 
 /// What a script does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
+pub(crate) enum NodeOperation {
     Read,
     Status,
     Edit,
@@ -28,7 +28,7 @@ pub(crate) enum Operation {
     Service,
 }
 
-impl Operation {
+impl NodeOperation {
     fn parts(self) -> &'static [&'static str] {
         match self {
             Self::Read => &[PRELUDE, LOCATE, READ, LOG],
@@ -48,13 +48,13 @@ pub struct Script {
 }
 
 impl Script {
-    pub(crate) fn new(operation: Operation, variables: &[(&str, &str)], secret: Option<&Secret>) -> Self {
+    pub(crate) fn new(operation: NodeOperation, variables: &[(&str, &str)], secret: Option<&Secret>) -> Self {
         let nonce = format!("{:016x}", rand::rng().random::<u64>());
         let parts = operation.parts();
         let size = parts.iter().map(|part| part.len()).sum::<usize>() + 8192;
         // Large enough for all of it: a string that grows leaves parts of a secret behind.
         let mut text = Zeroizing::new(String::with_capacity(size));
-        text.push_str("{\n");
+        text.push_str("{\nset +x\n");
         // A variable that the login has exported would be in the environment of every command.
         for name in assigned(parts) {
             let _ = writeln!(text, "unset {name}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use zeroize::Zeroizing;
 
-use crate::error::Problem;
+use crate::error::NodeProblem;
 use crate::script::Script;
 use crate::target::NodeTarget;
 
@@ -34,5 +34,5 @@ pub trait NodeShell: Send + Sync {
     fn timeout(&self) -> Duration;
 
     /// Runs a script. `Ok`: it ended. Its result may still be an error.
-    fn run<'a>(&'a self, node: &'a NodeTarget, script: &'a Script) -> BoxFuture<'a, Result<Output, Problem>>;
+    fn run<'a>(&'a self, node: &'a NodeTarget, script: &'a Script) -> BoxFuture<'a, Result<Output, NodeProblem>>;
 }

@@ -4,8 +4,8 @@ use client::{redact, sanitize};
 use supervisor::TokenHash;
 
 use crate::configuration::Configuration;
-use crate::error::Problem;
-use crate::record::Record;
+use crate::error::NodeProblem;
+use crate::record::ResultRecord;
 
 /// The state of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,9 +91,9 @@ pub struct ServiceState {
 }
 
 impl ServiceState {
-    pub(crate) fn of_records(records: &[Record]) -> Result<Self, Problem> {
+    pub(crate) fn of_records(records: &[ResultRecord]) -> Result<Self, NodeProblem> {
         let record = records.iter().find(|record| record.name == "service");
-        let record = record.ok_or(Problem::Malformed)?;
+        let record = record.ok_or(NodeProblem::Malformed)?;
         Ok(Self {
             manager: match record.text(0) {
                 "systemd" => ServiceManager::Systemd,
@@ -110,7 +110,7 @@ impl ServiceState {
 }
 
 impl NodeState {
-    pub(crate) fn of_records(records: &[Record]) -> Result<Self, Problem> {
+    pub(crate) fn of_records(records: &[ResultRecord]) -> Result<Self, NodeProblem> {
         let mut state = Self {
             configuration: Configuration::of_records(records)?,
             service: ServiceState::of_records(records)?,
@@ -125,7 +125,7 @@ impl NodeState {
                 "token" => {
                     state.server_token = Some(ServerTokenFile {
                         sha256: record.text(0).to_owned(),
-                        modified: record.number(1).ok_or(Problem::Malformed)?,
+                        modified: record.number(1).ok_or(NodeProblem::Malformed)?,
                         user: record.some(2).filter(|user| user != "-"),
                         fingerprint: record.number(3),
                     });
@@ -135,7 +135,7 @@ impl NodeState {
                     rows: Vec::new(),
                 }),
                 "row" => {
-                    let of = state.passwd.last_mut().ok_or(Problem::Malformed)?;
+                    let of = state.passwd.last_mut().ok_or(NodeProblem::Malformed)?;
                     of.rows.push((sanitize::line(record.text(1)), record.number(2)));
                 }
                 "encryption" => state.encryption.push(file(record)?),
@@ -147,10 +147,10 @@ impl NodeState {
     }
 }
 
-fn file(record: &Record) -> Result<StateFile, Problem> {
+fn file(record: &ResultRecord) -> Result<StateFile, NodeProblem> {
     Ok(StateFile {
         file: record.text(0).to_owned(),
         sha256: record.text(1).to_owned(),
-        modified: record.number(2).ok_or(Problem::Malformed)?,
+        modified: record.number(2).ok_or(NodeProblem::Malformed)?,
     })
 }

@@ -34,29 +34,35 @@ resolve() {
     backup=$real.$run.bak new=$real.$run.new
 }
 
-guard() { [ "$(digest <"$real")" = "$expected" ] || fail changed "it has changed since it was read" "$file"; }
+guard() { [ "$(digest <"$real")" = "$expected" ] || give_up changed "it has changed since it was read"; }
+
+# Like `fail`, about $file, and leaves no half-written file.
+give_up() {
+    rm -f "$new"
+    fail "$1" "$2" "$file"
+}
 
 # The first version that this run has found is kept until it is forgotten.
 keep() {
     [ -e "$backup" ] && return
     rm -f "$new" && cp "$real" "$new" && chmod 600 "$new" && synced "$new" && mv -f "$new" "$backup" ||
-        fail failed "the backup cannot be written" "$file"
+        give_up failed "the backup cannot be written"
 }
 
 attributes() { stat -c '%u:%g:%a' "$1"; }
 
 # Replaces the file by what the function $1 prints.
 swap() {
-    rm -f "$new" && cp -p "$real" "$new" || fail failed "a file beside it cannot be written" "$file"
-    "$1" >"$new" || fail failed "a file beside it cannot be written" "$file"
+    rm -f "$new" && cp -p "$real" "$new" || give_up failed "a file beside it cannot be written"
+    "$1" >"$new" || give_up failed "a file beside it cannot be written"
     if have chcon && [ -e /sys/fs/selinux/enforce ]; then
-        chcon --reference="$real" "$new" || fail failed "the SELinux label cannot be copied" "$file"
+        chcon --reference="$real" "$new" || give_up failed "the SELinux label cannot be copied"
     fi
-    [ "$(attributes "$real")" = "$(attributes "$new")" ] || fail failed "mode and owner cannot be copied" "$file"
+    [ "$(attributes "$real")" = "$(attributes "$new")" ] || give_up failed "mode and owner cannot be copied"
     synced "$new"
     after=$(digest <"$new")
     guard
-    mv -f "$new" "$real" || fail failed "it cannot be replaced" "$file"
+    mv -f "$new" "$real" || give_up failed "it cannot be replaced"
     synced "${real%/*}"
     emit edited "$file" "$after"
 }

@@ -3,15 +3,16 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
+use client::error::Error as UserError;
 use client::secret::Secret;
-use node_access::{Place, Problem};
+use node_access::{NodeProblem, TokenPlace};
 use rstest::rstest;
 
 use crate::machine::{CONFIG, ENV, Machine, PASSWD, PASSWORD, TOKEN, UNIT, shells, target};
 
 const NEW: &str = "0123456789abcdef-new";
 
-async fn place(machine: &Machine) -> Place {
+async fn place(machine: &Machine) -> TokenPlace {
     machine.read().await.configuration.places.remove(0)
 }
 
@@ -117,7 +118,13 @@ async fn arguments_of_another_form_are_refused(#[case] unit: &str) {
     machine.write(UNIT, unit);
     let found = place(&machine).await;
     let error = machine.access().remove(&target(), &found).await.unwrap_err();
-    assert!(matches!(error.problem, Problem::Refused(_)), "{error}");
+    assert!(matches!(error.problem, NodeProblem::Blocked { .. }) && error.problem.is_harmless());
+    assert_eq!(
+        UserError::from(error).hints,
+        [
+            "remove --token in the arguments of the service by hand, and run systemctl daemon-reload; then repeat the command"
+        ]
+    );
     assert_eq!(machine.text(UNIT), unit);
 }
 
@@ -147,7 +154,7 @@ async fn a_file_that_has_changed_is_not_edited() {
     let found = place(&machine).await;
     machine.write(CONFIG, "token: theirs\n");
     let error = machine.access().remove(&target(), &found).await.unwrap_err();
-    assert!(matches!(error.problem, Problem::Changed { .. }) && error.problem.is_harmless());
+    assert!(matches!(error.problem, NodeProblem::Changed { .. }) && error.problem.is_harmless());
     assert_eq!(machine.text(CONFIG), "token: theirs\n");
     assert_eq!(beside(&machine, CONFIG), Vec::<String>::new());
 }
@@ -163,8 +170,9 @@ async fn a_file_that_changes_during_the_edit_is_not_replaced() {
         "#!/bin/sh\ncase $1 in *.new) echo 'token: theirs' >\"$KUBECTL_ROTATION_ROOT/etc/rancher/k3s/config.yaml\" ;; esac\n",
     );
     let error = machine.access().remove(&target(), &found).await.unwrap_err();
-    assert!(matches!(error.problem, Problem::Changed { .. }), "{error}");
+    assert!(matches!(error.problem, NodeProblem::Changed { .. }), "{error}");
     assert_eq!(machine.text(CONFIG), "token: theirs\n");
+    assert_eq!(beside(&machine, CONFIG), ["config.yaml.abcde.bak"]);
 }
 
 #[rstest]
@@ -187,7 +195,7 @@ async fn a_kill_at_the_rename_leaves_one_whole_version(#[case] rename: &str) {
     if rename == "exit 0" {
         repeated.unwrap();
     } else {
-        assert!(matches!(repeated.unwrap_err().problem, Problem::Changed { .. }));
+        assert!(matches!(repeated.unwrap_err().problem, NodeProblem::Changed { .. }));
     }
     assert_eq!(machine.text(CONFIG), "a: b\n");
     assert_eq!(machine.text(&format!("{CONFIG}.abcde.bak")), "token: old\na: b\n");
@@ -241,7 +249,7 @@ async fn two_edits_do_not_run_at_once(#[case] has_flock: bool) {
         None
     };
     let error = machine.access().remove(&target(), &found).await.unwrap_err();
-    assert!(matches!(error.problem, Problem::Locked), "{error}");
+    assert!(matches!(error.problem, NodeProblem::Locked), "{error}");
     drop(held);
     if !has_flock {
         // That of a process that has ended is removed.
@@ -289,7 +297,7 @@ async fn a_value_that_needs_quotes_is_not_written(#[case] value: &str) {
         .set(&target(), &found, &Secret::new(value), false)
         .await
         .unwrap_err();
-    assert!(matches!(error.problem, Problem::Refused(_)));
+    assert!(matches!(error.problem, NodeProblem::Refused(_)));
     assert_eq!(machine.text(CONFIG), "token: old\n");
 }
 
@@ -341,7 +349,7 @@ async fn only_the_passwd_that_was_read_is_deleted() {
     let text = machine.text(PASSWD);
     machine.write(PASSWD, "x,node,node,k3s:agent\n");
     let error = access.remove_passwd(&node, &read).await.unwrap_err();
-    assert!(matches!(error.problem, Problem::Changed { .. }));
+    assert!(matches!(error.problem, NodeProblem::Changed { .. }));
     machine.write(PASSWD, &text);
     access.remove_passwd(&node, &read).await.unwrap();
     assert!(!machine.path(PASSWD).exists() && machine.path(TOKEN).exists());

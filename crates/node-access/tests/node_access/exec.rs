@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use client::error::Error as UserError;
 use client::secret::Secret;
-use node_access::Problem;
+use node_access::NodeProblem;
 use rstest::rstest;
 
 use crate::machine::{CONFIG, Machine, TOKEN, target};
@@ -29,7 +29,7 @@ async fn a_command_that_hangs_is_killed_with_its_children() {
     let script = format!("sh -c 'echo $$ >{}/pid; sleep 600; :'", machine.root().display());
     let command = command(&machine, &script);
     let error = machine.access_by(&command).read(&target(), false).await.unwrap_err();
-    assert!(matches!(error.problem, Problem::TimedOut(_)), "{error}");
+    assert!(matches!(error.problem, NodeProblem::TimedOut(_)), "{error}");
     assert!(!is_running(&machine));
 
     // Also if the caller gives up first.
@@ -58,7 +58,7 @@ async fn output_without_end_is_limited(#[case] script: &str) {
     let machine = Machine::new();
     let command = command(&machine, script);
     let error = machine.access_by(&command).read(&target(), false).await.unwrap_err();
-    assert!(matches!(error.problem, Problem::TooMuchOutput(_)), "{error}");
+    assert!(matches!(error.problem, NodeProblem::TooMuchOutput(_)), "{error}");
 }
 
 #[rstest]
@@ -120,7 +120,7 @@ async fn a_script_that_arrives_in_part_does_nothing() {
     let script = format!("head -c -10 | {} s1 \"$@\"", login.display());
     let command = command(&machine, &script);
     let error = machine.access_by(&command).remove(&target(), &place).await.unwrap_err();
-    assert!(matches!(error.problem, Problem::Exit { .. }), "{error}");
+    assert!(matches!(error.problem, NodeProblem::Exit { .. }), "{error}");
     assert_eq!(machine.text(CONFIG), "token: old\n");
     assert!(!machine.path("/run/kubectl-rotation.lock").exists());
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use client::secret::Secret;
 use http::{Method, Request, Response};
 use kube::client::Body;
-use node_access::{NodeAccess, NodePod, NodeTarget, Problem, ServiceAction};
+use node_access::{NodeAccess, NodePod, NodeProblem, NodeTarget, ServiceAction};
 use serde_json::{Value, json};
 
 use crate::machine::{Machine, PASSWORD, TOKEN, target};
@@ -87,6 +87,10 @@ fn respond(cluster: &mut Cluster, parts: &http::request::Parts, body: Value, log
             cluster.pod = Some(body.clone());
             created(body)
         }
+        (&Method::GET, Some(_), _) if path.split('/').count() == 6 => {
+            let left = json!([{ "metadata": { "name": "left", "namespace": "kube-system", "uid": "u" } }]);
+            (200, json!({ "metadata": {}, "items": left }).to_string())
+        }
         (&Method::GET, Some("pods"), true) => (200, cluster.log.clone()),
         (&Method::GET, Some("pods"), false) => {
             let state = if cluster.never_starts {
@@ -106,15 +110,14 @@ fn respond(cluster: &mut Cluster, parts: &http::request::Parts, body: Value, log
     }
 }
 
+fn node_pod(machine: &Machine, cluster: &Arc<Mutex<Cluster>>) -> NodePod {
+    let client = client(machine, Arc::clone(cluster));
+    let limit = Duration::from_secs(20);
+    NodePod::new(client, "abcde", None, limit, "tests").owned_by("coordination.k8s.io/v1", "Lease", "run", "1")
+}
+
 fn access(machine: &Machine, cluster: &Arc<Mutex<Cluster>>) -> (NodeAccess, NodeTarget) {
-    let pod = NodePod::new(
-        client(machine, Arc::clone(cluster)),
-        "abcde",
-        None,
-        Duration::from_secs(20),
-        "tests",
-    )
-    .owned_by("coordination.k8s.io/v1", "Lease", "run", "1");
+    let pod = node_pod(machine, cluster);
     (
         NodeAccess::new(Arc::new(pod), machine.options.clone(), "abcde"),
         target(),
@@ -139,6 +142,7 @@ async fn a_secret_goes_in_by_a_secret_and_never_into_the_log() {
     for token in [PASSWORD, new.expose()] {
         assert!(!cluster.log.contains(token), "the log has a token");
     }
+    assert!(cluster.log.contains(" =end"), "there is no log");
     let spec = &pod["spec"];
     assert_eq!(
         (
@@ -172,7 +176,7 @@ async fn a_pod_returns_no_secret_and_restarts_by_systemd_run() {
     );
     let (access, node) = access(&machine, &cluster);
     let error = access.read_token(&node).await.unwrap_err();
-    assert!(matches!(error.problem, Problem::NoSecret));
+    assert!(matches!(error.problem, NodeProblem::NoSecret));
     assert!(cluster.lock().unwrap().requests.is_empty());
     access.service(&node, ServiceAction::Restart).await.unwrap();
     assert!(
@@ -201,4 +205,18 @@ async fn a_pod_that_does_not_start_is_deleted_with_its_reason() {
         .filter(|request| request.starts_with("DELETE"))
         .count();
     assert_eq!(deleted, 2, "{:?}", cluster.requests);
+}
+
+#[tokio::test]
+async fn what_a_killed_process_has_left_is_deleted() {
+    let (machine, cluster) = (Machine::new(), Arc::<Mutex<Cluster>>::default());
+    node_pod(&machine, &cluster).clean_up().await.unwrap();
+    let namespace = "/api/v1/namespaces/kube-system";
+    let expected = ["secrets", "pods"].map(|kind| {
+        [
+            format!("GET {namespace}/{kind}"),
+            format!("DELETE {namespace}/{kind}/left"),
+        ]
+    });
+    assert_eq!(cluster.lock().unwrap().requests, expected.concat());
 }

@@ -1,9 +1,9 @@
 //! What is read from a node.
 
 use client::secret::Secret;
-use node_access::{PlaceKind, ServiceManager, TokenKey};
+use node_access::{NodeRole, PlaceKind, ServiceManager, ServiceOptions, TokenKey};
 use rstest::rstest;
-use supervisor::TokenHash;
+use supervisor::{SupervisorKind, TokenHash};
 
 use crate::machine::{CONFIG, ENV, Machine, PASSWD, PASSWORD, TOKEN, UNIT, shells, target};
 
@@ -239,4 +239,28 @@ async fn the_token_itself_is_returned_where_it_is_asked_for() {
     assert_eq!((value.expose(), sha256), (hostile, machine.sha256(TOKEN)));
     std::fs::remove_file(machine.path(TOKEN)).unwrap();
     assert_eq!(machine.access().read_token(&target()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn rke2_has_names_of_its_own() {
+    let mut machine = Machine::new();
+    machine.options = ServiceOptions::of(SupervisorKind::Rke2, NodeRole::Server);
+    let systemctl = machine
+        .text("/bin/systemctl")
+        .replace("k3s.service", "rke2-server.service");
+    machine.program("systemctl", &systemctl);
+    machine.show("rke2 server", "", "/etc/default/rke2-server");
+    machine.write("/etc/default/rke2-server", "K3S_TOKEN=ignored\nRKE2_TOKEN=from-env\n");
+    machine.write("/etc/rancher/rke2/config.yaml", "agent-token: from-yaml\n");
+    machine.write("/var/lib/rancher/rke2/server/token", "bare");
+    let state = machine.read().await;
+    let found: Vec<_> = state
+        .configuration
+        .places
+        .iter()
+        .map(|place| (place.line, place.fingerprint))
+        .collect();
+    assert_eq!(found, [(2, hash("from-env")), (1, hash("from-yaml"))]);
+    assert_eq!(state.server_token.unwrap().fingerprint, hash("bare"));
+    assert_eq!(state.service.unit, "rke2-server");
 }

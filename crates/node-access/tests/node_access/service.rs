@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use node_access::{Problem, ServiceAction};
+use node_access::{NodeProblem, ServiceAction};
 use rstest::rstest;
 
 use crate::machine::{Machine, target};
@@ -82,7 +82,7 @@ async fn openrc_and_an_unknown_service() {
         .service(&target(), ServiceAction::Restart)
         .await
         .unwrap_err();
-    assert!(matches!(error.problem, Problem::Refused(_)), "{error}");
+    assert!(matches!(error.problem, NodeProblem::Refused(_)), "{error}");
     machine.program(
         "rc-service",
         "#!/bin/sh\necho \"rc-service $*\" >>\"$KUBECTL_ROTATION_ROOT/calls\"\n",
