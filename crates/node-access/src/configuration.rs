@@ -205,11 +205,16 @@ mod tests {
     use crate::record;
 
     fn configuration(lines: &[&str]) -> Configuration {
-        let lines = lines
+        let lines: Vec<String> = lines
             .iter()
-            .map(|line| format!("@n =place {line}\n"))
-            .collect::<String>();
-        Configuration::of_records(&record::parse("n", (lines + "@n =end\n").as_bytes()).unwrap()).unwrap()
+            .map(|line| {
+                format!(
+                    "@n =place {line}
+"
+                )
+            })
+            .collect();
+        Configuration::of_records(&record::parse("n", (lines.concat() + "@n =end\n").as_bytes()).unwrap()).unwrap()
     }
 
     const ENV: &str = "=env =/e =1 =1 =K3S_TOKEN =token =plain =f52fbd32b2b3 =- =00 =";

@@ -30,7 +30,7 @@ pub const RUN_LABEL: &str = "kubectl-rotation/run";
 const POD: Resource = Resource::new("Pod", "v1", "pods");
 const NODE: Resource = Resource::new("Node", "v1", "nodes");
 /// How long a pod may take to start, beyond the limit of the script.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 /// How often the state of a pod is read.
 const INTERVAL: Duration = Duration::from_millis(300);
 /// The most bytes of a log that are read.

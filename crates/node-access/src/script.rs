@@ -64,7 +64,9 @@ impl Script {
         for (name, value) in variables {
             push_variable(&mut text, name, value);
         }
-        parts.iter().for_each(|part| text.push_str(part));
+        for part in parts {
+            text.push_str(part);
+        }
         text.push_str("emit end\nexit 0\n}\n");
         Self {
             text,

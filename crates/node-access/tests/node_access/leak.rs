@@ -69,7 +69,11 @@ async fn find_leaks(machine: &Machine) {
     let words = texts.split(|c: char| !c.is_ascii_lowercase() && c != '_');
     let names: BTreeSet<&str> = words.filter(|word| !word.is_empty()).collect();
     assert!(names.contains("secret") && names.contains("known"));
-    let exports: String = names.iter().map(|name| format!("export {name}=x\n")).collect();
+    let exports = names
+        .iter()
+        .map(|name| format!("export {name}=x\n"))
+        .collect::<Vec<_>>()
+        .concat();
     let login = std::fs::read_to_string(machine.path("/bin/login")).unwrap();
     machine.program("login", &login.replacen("shift", &format!("{exports}shift"), 1));
 
@@ -89,23 +93,28 @@ async fn find_leaks(machine: &Machine) {
     );
     let (access, node, new) = (machine.access(), target(), Secret::new(NEW));
     let state = machine.read().await;
-    let mut messages = format!("{state:?}\n");
+    let mut messages = vec![format!("{state:?}")];
     let yaml = state
         .configuration
         .places
         .iter()
-        .filter(|place| place.file == CONFIG)
-        .next()
+        .find(|place| place.file == CONFIG)
         .unwrap();
     let edited = access.set(&node, yaml, &new, false).await.unwrap();
-    messages += &format!("{:?}", access.remove(&node, yaml).await.unwrap_err());
-    messages += &format!("{:?}", access.restore(&node, yaml, &edited.sha256).await.unwrap());
+    messages.push(format!("{:?}", access.remove(&node, yaml).await.unwrap_err()));
+    messages.push(format!(
+        "{:?}",
+        access.restore(&node, yaml, &edited.sha256).await.unwrap()
+    ));
     let written = access
         .write_token(&node, &machine.sha256(TOKEN), &new, None)
         .await
         .unwrap();
-    messages += &format!("{:?}", access.write_token(&node, "0", &new, None).await.unwrap_err());
-    messages += &format!("{written:?} {:?}", access.read_token(&node).await.unwrap());
+    messages.push(format!(
+        "{:?}",
+        access.write_token(&node, "0", &new, None).await.unwrap_err()
+    ));
+    messages.push(format!("{written:?} {:?}", access.read_token(&node).await.unwrap()));
     access.remove_passwd(&node, &machine.sha256(PASSWD)).await.unwrap();
     access.service(&node, ServiceAction::Stop).await.unwrap();
     access.forget(&node, &[CONFIG, TOKEN, PASSWD]).await.unwrap();
@@ -115,7 +124,7 @@ async fn find_leaks(machine: &Machine) {
         recorded.contains("sha256sum") && recorded.contains("KUBECTL_ROTATION_ROOT"),
         "nothing was recorded"
     );
-    for (what, text) in [("a process", &recorded), ("a message", &messages)] {
+    for (what, text) in [("a process", &recorded), ("a message", &messages.join("\n"))] {
         for token in [PASSWORD, NEW] {
             let line = text.lines().find(|line| line.contains(token));
             assert_eq!(line, None, "{what} has a token");

@@ -108,7 +108,11 @@ impl Machine {
 
     pub(crate) fn sha256(&self, path: &str) -> String {
         let digest = Sha256::digest(fs::read(self.path(path)).unwrap());
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        digest
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<Vec<_>>()
+            .concat()
     }
 
     pub(crate) fn program(&self, name: &str, text: &str) {
