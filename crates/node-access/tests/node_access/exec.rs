@@ -26,7 +26,7 @@ fn is_running(machine: &Machine) -> bool {
 async fn a_command_that_hangs_is_killed_with_its_children() {
     let mut machine = Machine::new();
     machine.timeout = Duration::from_millis(700);
-    let script = format!("sh -c 'echo $$ >{}/pid; sleep 600; :'", machine.root().display());
+    let script = format!("sh -c 'echo $$ >{}/pid; sleep 60; :'", machine.root().display());
     let command = command(&machine, &script);
     let error = machine.access_by(&command).read(&target(), false).await.unwrap_err();
     assert!(matches!(error.problem, NodeProblem::TimedOut(_)), "{error}");

@@ -8,6 +8,8 @@ use node_access::ServiceAction;
 use crate::machine::{CONFIG, ENV, Machine, PASSWD, PASSWORD, TOKEN, shells, target, which};
 
 const NEW: &str = "next-token-of-tests";
+/// One that is only in `cred/passwd`.
+const LOGIN: &str = "login-of-tests";
 
 const PROGRAMS: [&str; 24] = [
     "od",
@@ -89,8 +91,9 @@ async fn find_leaks(machine: &Machine) {
     machine.write(ENV, &format!("K3S_TOKEN='{PASSWORD}'\n"));
     machine.write(
         "/log",
-        &format!("level=fatal msg={PASSWORD}\nlevel=fatal msg=x{PASSWORD}\n"),
+        &format!("level=fatal msg={PASSWORD}\nlevel=fatal msg={LOGIN}\n"),
     );
+    machine.write(PASSWD, &format!("{LOGIN},server,server,k3s:server\n"));
     let (access, node, new) = (machine.access(), target(), Secret::new(NEW));
     let state = machine.read().await;
     let mut messages = vec![format!("{state:?}")];
@@ -125,7 +128,7 @@ async fn find_leaks(machine: &Machine) {
         "nothing was recorded"
     );
     for (what, text) in [("a process", &recorded), ("a message", &messages.join("\n"))] {
-        for token in [PASSWORD, NEW] {
+        for token in [PASSWORD, NEW, LOGIN] {
             let line = text.lines().find(|line| line.contains(token));
             assert_eq!(line, None, "{what} has a token");
         }

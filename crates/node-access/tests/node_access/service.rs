@@ -106,7 +106,7 @@ async fn a_service_manager_that_hangs_is_ended_on_the_node(#[case] has_timeout: 
     if !has_timeout {
         machine.program("timeout", "#!/bin/sh\nexit 1\n");
     }
-    machine.options.stop_command = Some("echo $$ >$KUBECTL_ROTATION_ROOT/pid; exec sleep 600".into());
+    machine.options.stop_command = Some("echo $$ >$KUBECTL_ROTATION_ROOT/pid; exec sleep 60".into());
     let error = machine
         .access()
         .service(&target(), ServiceAction::Stop)
