@@ -60,8 +60,10 @@ impl SupervisorFlags {
     /// If there are none, or `--server-address` names another one.
     pub(crate) fn servers(&self, nodes: &[ClusterNode]) -> Result<Vec<ServerTarget>, Error> {
         self.check_names()?;
-        let servers: Vec<(&ClusterNode, SupervisorKind)> =
-            nodes.iter().filter_map(|node| Some((node, node.supervisor()?))).collect();
+        let servers: Vec<(&ClusterNode, SupervisorKind)> = nodes
+            .iter()
+            .filter_map(|node| Some((node, node.supervisor()?)))
+            .collect();
         if servers.is_empty() {
             let is_known = nodes.iter().any(|node| node.distribution.supervisor().is_some());
             return Err(Error::failed(if is_known || nodes.is_empty() {
@@ -117,7 +119,10 @@ impl SupervisorFlags {
 
     fn check_names(&self) -> Result<(), Error> {
         let names = || self.server_addresses.iter().map(|named| &named.node);
-        match names().enumerate().find(|(at, name)| names().take(*at).any(|other| other == *name)) {
+        match names()
+            .enumerate()
+            .find(|(at, name)| names().take(*at).any(|other| other == *name))
+        {
             Some((_, name)) => Err(Error::usage(format!("--server-address names server {name:?} twice"))),
             None => Ok(()),
         }
@@ -145,7 +150,12 @@ impl Access {
         }
         let authority = cluster.connection.authority();
         Ok(Self {
-            pin: pin(flags.ca_hash()?.as_ref(), token.ca_hash(), authority, cluster.is_through_rancher())?,
+            pin: pin(
+                flags.ca_hash()?.as_ref(),
+                token.ca_hash(),
+                authority,
+                cluster.is_through_rancher(),
+            )?,
             options: Options::new(user_agent(MANAGER, env!("CARGO_PKG_VERSION")), Arc::new(ui.clone())),
         })
     }
@@ -225,7 +235,13 @@ async fn recognize(
             Err(_) => return Err(error),
         },
     };
-    let by_port = || if port == SupervisorKind::Rke2.port() { SupervisorKind::Rke2 } else { SupervisorKind::K3s };
+    let by_port = || {
+        if port == SupervisorKind::Rke2.port() {
+            SupervisorKind::Rke2
+        } else {
+            SupervisorKind::K3s
+        }
+    };
     let kind = bundle.kind().unwrap_or_else(by_port);
     let address = named.address(kind);
     Ok((kind, ServerAddress { port, ..address }))
@@ -278,10 +294,18 @@ mod tests {
         let servers = flags(&["s2=bastion.example:7000,7001"]).servers(&nodes).unwrap();
         let addresses = servers.iter().map(|server| server.address().map(ToString::to_string));
         let expected = [Some("10.0.0.1:6443"), Some("bastion.example:7000"), None, None];
-        assert_eq!(addresses.collect::<Vec<_>>(), expected.map(|address| address.map(str::to_owned)));
-        let Location::Unknown(reason) = &servers[2].location else { panic!("{servers:?}") };
+        assert_eq!(
+            addresses.collect::<Vec<_>>(),
+            expected.map(|address| address.map(str::to_owned))
+        );
+        let Location::Unknown(reason) = &servers[2].location else {
+            panic!("{servers:?}")
+        };
         assert!(reason.contains("neither an IP address nor a host name"), "{reason}");
-        assert_eq!(servers[3].location, Location::Unknown("its Node has no InternalIP".to_owned()));
+        assert_eq!(
+            servers[3].location,
+            Location::Unknown("its Node has no InternalIP".to_owned())
+        );
     }
 
     #[rstest]
@@ -296,7 +320,10 @@ mod tests {
     fn an_address_has_to_name_each_server_once() {
         let nodes = [node("s1", Distribution::K3s, true, "10.0.0.1")];
         let error = flags(&["S1=10.0.0.1"]).servers(&nodes).unwrap_err();
-        assert_eq!((error.kind, error.hints), (Kind::Usage, vec!["the servers are s1".to_owned()]));
+        assert_eq!(
+            (error.kind, error.hints),
+            (Kind::Usage, vec!["the servers are s1".to_owned()])
+        );
         let twice = flags(&["s1=10.0.0.1", "s1=10.0.0.2"]);
         for error in [twice.servers(&nodes).unwrap_err(), twice.named_servers().unwrap_err()] {
             assert_eq!(error.message, "--server-address names server \"s1\" twice");
@@ -307,13 +334,25 @@ mod tests {
     #[test]
     fn without_a_pin_nothing_is_sent() {
         let hash: CaHash = "a".repeat(64).parse().unwrap();
-        assert_eq!(pin(None, None, Some("PEM"), false).unwrap(), Pin::Kubeconfig("PEM".to_owned()));
+        assert_eq!(
+            pin(None, None, Some("PEM"), false).unwrap(),
+            Pin::Kubeconfig("PEM".to_owned())
+        );
         for error in [pin(None, None, None, false), pin(None, None, Some("PEM"), true)].map(Result::unwrap_err) {
-            assert!(error.kind == Kind::Usage && error.hints[0].contains("--ca-hash"), "{error:?}");
+            assert!(
+                error.kind == Kind::Usage && error.hints[0].contains("--ca-hash"),
+                "{error:?}"
+            );
         }
         let error = pin(None, None, Some("PEM"), true).unwrap_err();
-        assert!(error.message.ends_with("the kubeconfig has the CA of Rancher"), "{error:?}");
-        for pin in [pin(Some(&hash), None, None, true), pin(None, Some(&hash), Some("PEM"), true)] {
+        assert!(
+            error.message.ends_with("the kubeconfig has the CA of Rancher"),
+            "{error:?}"
+        );
+        for pin in [
+            pin(Some(&hash), None, None, true),
+            pin(None, Some(&hash), Some("PEM"), true),
+        ] {
             assert_eq!(pin.unwrap(), Pin::Hash(hash.clone()));
         }
     }

@@ -104,7 +104,9 @@ fn entropy(text: &str) -> f64 {
         *counts.entry(character).or_default() += 1;
     }
     let total = f64::from(counts.values().sum::<u32>());
-    let bits = counts.values().map(|count| f64::from(*count) * (total / f64::from(*count)).log2());
+    let bits = counts
+        .values()
+        .map(|count| f64::from(*count) * (total / f64::from(*count)).log2());
     bits.sum()
 }
 
@@ -130,7 +132,10 @@ mod tests {
     fn every_form_is_read(#[case] text: &str, #[case] roles: &[Role], #[case] password: &str, #[case] has_hash: bool) {
         let token = parse(text);
         assert_eq!((token.roles(), token.password().expose()), (roles, password));
-        assert_eq!(token.ca_hash().map(ToString::to_string), has_hash.then(|| HASH.to_owned()));
+        assert_eq!(
+            token.ca_hash().map(ToString::to_string),
+            has_hash.then(|| HASH.to_owned())
+        );
     }
 
     #[test]

@@ -79,12 +79,14 @@ impl RotationState {
             }
         };
         match &self.rotation {
-            None if self.rotation_unknown => {
-                "Rotation in progress: unknown (no permission to read Leases)".to_owned()
-            }
+            None if self.rotation_unknown => "Rotation in progress: unknown (no permission to read Leases)".to_owned(),
             None => format!("Rotation in progress: none. Last rotation: {}", last()),
             Some(Held { holder: None, .. }) => "Rotation in progress: held by <none>".to_owned(),
-            Some(Held { holder: Some(holder), unattended, .. }) => {
+            Some(Held {
+                holder: Some(holder),
+                unattended,
+                ..
+            }) => {
                 let ended = if *unattended { ", has ended" } else { "" };
                 format!("Rotation in progress: held by {}{ended}", sanitize::cell(holder))
             }
@@ -106,15 +108,24 @@ pub(super) mod tests {
         let now = Timestamp::from_second(100).unwrap();
         let line = |record: Option<&LeaseRecord>| RotationState::of(record, now).line(now);
         let mut record = LeaseRecord::default();
-        assert_eq!(line(None), "Rotation in progress: unknown (no permission to read Leases)");
+        assert_eq!(
+            line(None),
+            "Rotation in progress: unknown (no permission to read Leases)"
+        );
         assert_eq!(line(Some(&record)), "Rotation in progress: none. Last rotation: <none>");
         record.last_run = Timestamp::from_second(40).ok();
         record.last_result = Some("rotated".to_owned());
-        assert_eq!(line(Some(&record)), "Rotation in progress: none. Last rotation: rotated (60s ago)");
+        assert_eq!(
+            line(Some(&record)),
+            "Rotation in progress: none. Last rotation: rotated (60s ago)"
+        );
         record.journal = Some("{}".to_owned());
         assert_eq!(line(Some(&record)), "Rotation in progress: held by <none>");
         record.holder = Some("laptop".to_owned());
         record.renewed = Timestamp::from_second(96).ok();
-        assert_eq!(line(Some(&record)), "Rotation in progress: held by laptop, renewed 4s ago");
+        assert_eq!(
+            line(Some(&record)),
+            "Rotation in progress: held by laptop, renewed 4s ago"
+        );
     }
 }

@@ -127,7 +127,10 @@ impl Acceptance {
 pub(crate) async fn probe(supervisor: &Supervisor, token: &GivenToken, version: Option<&str>) -> Acceptance {
     let mut results = Vec::new();
     for &role in token.roles() {
-        let result = match version.filter(|_| role == Role::Server).and_then(|version| unanswerable(supervisor, version)) {
+        let result = match version
+            .filter(|_| role == Role::Server)
+            .and_then(|version| unanswerable(supervisor, version))
+        {
             Some(reason) => ProbeResult::Unknown(UnknownReason::NoResponse(reason)),
             None => supervisor.probe(token.credential(role)).await,
         };
@@ -163,8 +166,16 @@ mod tests {
     #[case(ProbeResult::Rejected, ProbeResult::Accepted, accepted(&[Role::Agent]))]
     #[case(ProbeResult::Accepted, ProbeResult::Unknown(UnknownReason::Starting), accepted(&[Role::Server]))]
     #[case(ProbeResult::Rejected, ProbeResult::Rejected, Acceptance::Rejected)]
-    #[case::starting(ProbeResult::Rejected, ProbeResult::Unknown(UnknownReason::Starting), unknown("the server is starting"))]
-    #[case::error(ProbeResult::Unknown(UnknownReason::Unexpected(500)), ProbeResult::Rejected, unknown("unexpected response 500"))]
+    #[case::starting(
+        ProbeResult::Rejected,
+        ProbeResult::Unknown(UnknownReason::Starting),
+        unknown("the server is starting")
+    )]
+    #[case::error(
+        ProbeResult::Unknown(UnknownReason::Unexpected(500)),
+        ProbeResult::Rejected,
+        unknown("unexpected response 500")
+    )]
     #[case::timeout(
         ProbeResult::Unknown(UnknownReason::NoResponse("no response within 10s".to_owned())),
         ProbeResult::Unknown(UnknownReason::Starting),
@@ -175,7 +186,10 @@ mod tests {
         #[case] agent: ProbeResult,
         #[case] expected: Acceptance,
     ) {
-        assert_eq!(Acceptance::of_roles(vec![(Role::Server, server), (Role::Agent, agent)]), expected);
+        assert_eq!(
+            Acceptance::of_roles(vec![(Role::Server, server), (Role::Agent, agent)]),
+            expected
+        );
     }
 
     #[test]

@@ -48,7 +48,9 @@ pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context)
     };
     let format = flags.format()?;
     if matches!(format, OutputFormat::Name) {
-        return Err(Error::usage("status prints a page, wide, json, yaml, jsonpath or custom-columns"));
+        return Err(Error::usage(
+            "status prints a page, wide, json, yaml, jsonpath or custom-columns",
+        ));
     }
     let token = status.supervisors.token(ui).await?;
     if let Some(GivenToken::Bootstrap { .. }) = token {
@@ -113,7 +115,9 @@ async fn observe<'a>(
         acceptance: None,
         encryption: None,
     };
-    let Some((token, access)) = with_token else { return observation };
+    let Some((token, access)) = with_token else {
+        return observation;
+    };
     match target.connect(access).await {
         Err(error) => observation.acceptance = Some(error.into()),
         Ok(supervisor) => {
@@ -131,7 +135,9 @@ async fn encryption(
     token: &GivenToken,
     acceptance: &Acceptance,
 ) -> Option<Result<supervisor::EncryptionStatus, String>> {
-    let Credential::Server(password) = token.credential(Role::Server) else { return None };
+    let Credential::Server(password) = token.credential(Role::Server) else {
+        return None;
+    };
     if !acceptance.roles().contains(&Role::Server) {
         return None;
     }

@@ -50,7 +50,10 @@ pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context)
         Ok(nodes) => verify.supervisors.servers(&nodes)?,
         Err(error) if verify.supervisors.names_servers() => {
             let error = Error::from(error);
-            ui.warn(format!("cannot list Nodes, so only the servers of --server-address are verified: {}", error.message));
+            ui.warn(format!(
+                "cannot list Nodes, so only the servers of --server-address are verified: {}",
+                error.message
+            ));
             verify.supervisors.named_servers()?
         }
         Err(error) => {

@@ -79,7 +79,9 @@ impl ServerRow {
             configured: token.ok(),
             agent_token_configured: agent_token.ok(),
             accepted: acceptance.map(Acceptance::word),
-            accepted_as: acceptance.map(|acceptance| acceptance.roles().to_vec()).unwrap_or_default(),
+            accepted_as: acceptance
+                .map(|acceptance| acceptance.roles().to_vec())
+                .unwrap_or_default(),
             accepted_unknown: acceptance.and_then(Acceptance::reason).map(str::to_owned),
             encryption: encryption.map(encryption_text),
         }
@@ -114,7 +116,11 @@ fn of_field(field: Option<&Vec<ConfiguredSource>>) -> Configured {
 /// Roles in a table.
 pub(crate) fn names(roles: &[Role]) -> String {
     let names: Vec<&str> = roles.iter().map(|role| role.name()).collect();
-    if names.is_empty() { "<none>".to_owned() } else { names.join(", ") }
+    if names.is_empty() {
+        "<none>".to_owned()
+    } else {
+        names.join(", ")
+    }
 }
 
 fn ready(observed: &ServerObservation<'_>) -> (&'static str, Option<String>) {
@@ -190,7 +196,12 @@ impl AgentRow {
             Some(false) => "no",
             None => "unknown",
         };
-        vec![self.name.clone(), ready.to_owned(), self.configured(), self.version.clone()]
+        vec![
+            self.name.clone(),
+            ready.to_owned(),
+            self.configured(),
+            self.version.clone(),
+        ]
     }
 }
 
@@ -217,7 +228,11 @@ pub(crate) mod tests {
             is_ready: Some(true),
             internal_ips: vec!["10.0.0.1".to_owned()],
             start: StartConfiguration::Read {
-                token: if has_token { vec![TokenSource::FlagOrConfig] } else { Vec::new() },
+                token: if has_token {
+                    vec![TokenSource::FlagOrConfig]
+                } else {
+                    Vec::new()
+                },
                 agent_token: Vec::new(),
                 has_datastore_endpoint: false,
                 has_server: false,
@@ -251,7 +266,18 @@ pub(crate) mod tests {
         let without = ServerRow::new(&observed(&node));
         assert_eq!(
             without.cells(),
-            ["s1", "10.0.0.1:6443", "yes", "voter", "flag or config file", "<none>", "unknown", "<none>", "nowhere", "v1.36.3+k3s1"]
+            [
+                "s1",
+                "10.0.0.1:6443",
+                "yes",
+                "voter",
+                "flag or config file",
+                "<none>",
+                "unknown",
+                "<none>",
+                "nowhere",
+                "v1.36.3+k3s1"
+            ]
         );
         let with = ServerRow::new(&ServerObservation {
             acceptance: Some(accepted()),

@@ -67,7 +67,8 @@ impl Snapshots {
             (0, _) => "Snapshots: <none>".to_owned(),
             (_, false) => format!("Snapshots: {all}"),
             (_, true) => {
-                let [given, another, unknown] = [Needs::Given, Needs::Another, Needs::Unknown].map(|needs| self.count(needs));
+                let [given, another, unknown] =
+                    [Needs::Given, Needs::Another, Needs::Unknown].map(|needs| self.count(needs));
                 format!("Snapshots: {all} ({given} need the given token, {another} another, {unknown} unknown)")
             }
         }
@@ -100,7 +101,10 @@ pub(crate) mod tests {
         files[4].error = Some("no space".to_owned());
         let given = TokenHash::of(&Secret::new("new"));
         let snapshots = Snapshots::new(files.clone(), Some(given));
-        assert_eq!(snapshots.line(true), "Snapshots: 4 (2 need the given token, 1 another, 1 unknown)");
+        assert_eq!(
+            snapshots.line(true),
+            "Snapshots: 4 (2 need the given token, 1 another, 1 unknown)"
+        );
         assert_eq!(snapshots.tokens, 2);
         let without = Snapshots::new(files, None);
         assert_eq!((without.line(false).as_str(), without.tokens), ("Snapshots: 4", 2));

@@ -200,15 +200,24 @@ mod tests {
         let page = include_str!("../../../../../docs/output.md");
         let (_, section) = page.split_once("## ServerTokenStatus").unwrap();
         let section = section.split("\n## ").next().unwrap();
-        for field in fields.into_iter().filter(|field| !["apiVersion", "kind"].contains(&field.as_str())) {
+        for field in fields
+            .into_iter()
+            .filter(|field| !["apiVersion", "kind"].contains(&field.as_str()))
+        {
             assert!(section.contains(&format!("`{field}")), "{field} is not documented");
         }
         for part in ["servers", "agents"] {
             for field in document[part][0].as_object().unwrap().keys() {
-                assert!(section.contains(&format!(".{field}`")), "{part}[].{field} is not documented");
+                assert!(
+                    section.contains(&format!(".{field}`")),
+                    "{part}[].{field} is not documented"
+                );
             }
         }
-        assert_eq!((&document["snapshots"], &document["rotationUnknown"]), (&json!(null), &json!(false)));
+        assert_eq!(
+            (&document["snapshots"], &document["rotationUnknown"]),
+            (&json!(null), &json!(false))
+        );
     }
 
     #[test]
@@ -221,8 +230,14 @@ mod tests {
             (status.owner, status.warnings[0].clone())
         };
         let (owner, warning) = of(None);
-        assert!(owner == Some("rancher") && warning.starts_with("Rancher provisioned"), "{warning}");
+        assert!(
+            owner == Some("rancher") && warning.starts_with("Rancher provisioned"),
+            "{warning}"
+        );
         let (owner, warning) = of(Some(NodeManager::Harvester));
-        assert!(owner == Some("harvester") && warning.starts_with("Harvester owns"), "{warning}");
+        assert!(
+            owner == Some("harvester") && warning.starts_with("Harvester owns"),
+            "{warning}"
+        );
     }
 }

@@ -46,7 +46,11 @@ pub(super) fn warnings(inputs: &Inputs<'_>) -> Vec<String> {
 
 fn not_voting(servers: &[ServerObservation<'_>]) -> Option<String> {
     let is_not = |server: &&ServerObservation<'_>| server.node.is_etcd && server.node.etcd_member != EtcdMember::Voter;
-    let names: Vec<&str> = servers.iter().filter(is_not).map(|server| server.node.name.as_str()).collect();
+    let names: Vec<&str> = servers
+        .iter()
+        .filter(is_not)
+        .map(|server| server.node.name.as_str())
+        .collect();
     (!names.is_empty()).then(|| format!("not a voting member of etcd: {}", joined(&names)))
 }
 
@@ -55,7 +59,10 @@ fn configuration(rows: &[ServerRow]) -> Vec<String> {
     let mut warnings = Vec::new();
     for row in rows {
         if let Some(reason) = row.configured_unknown {
-            warnings.push(format!("where the token of server {} is configured is unknown: {reason}", row.name));
+            warnings.push(format!(
+                "where the token of server {} is configured is unknown: {reason}",
+                row.name
+            ));
         }
     }
     let mut places: BTreeMap<bool, Vec<String>> = BTreeMap::new();
@@ -87,7 +94,7 @@ fn acceptance(rows: &[ServerRow]) -> Vec<String> {
     let mut warnings = Vec::new();
     match (yes.is_empty(), no.is_empty()) {
         (false, false) => warnings.push(format!(
-            "the servers accept different tokens: {} accept the given one, {} reject it",
+            "the servers accept different tokens: the given one is accepted by {}, and rejected by {}",
             joined(&yes),
             joined(&no)
         )),
@@ -96,7 +103,10 @@ fn acceptance(rows: &[ServerRow]) -> Vec<String> {
     }
     for row in rows {
         if let Some(reason) = &row.accepted_unknown {
-            warnings.push(format!("whether server {} accepts the token is unknown: {reason}", row.name));
+            warnings.push(format!(
+                "whether server {} accepts the token is unknown: {reason}",
+                row.name
+            ));
         }
     }
     warnings
@@ -115,7 +125,9 @@ fn encryption(servers: &[ServerObservation<'_>]) -> Vec<String> {
         }
     }
     if let (false, Err(blocker)) = (known.is_empty(), EncryptionStatus::safe_for_round(known)) {
-        warnings.push(format!("{blocker}: changing the token now can lose every Secret of the cluster"));
+        warnings.push(format!(
+            "{blocker}: changing the token now can lose every Secret of the cluster"
+        ));
     }
     warnings
 }
@@ -125,7 +137,11 @@ fn versions(servers: &[ServerObservation<'_>]) -> Option<String> {
         let kind = server.node.supervisor();
         kind.is_some_and(|kind| kind.can_change_token(&server.node.version) == Some(false))
     };
-    let names: Vec<&str> = servers.iter().filter(is_too_old).map(|server| server.node.name.as_str()).collect();
+    let names: Vec<&str> = servers
+        .iter()
+        .filter(is_too_old)
+        .map(|server| server.node.name.as_str())
+        .collect();
     (!names.is_empty()).then(|| format!("the version of {} cannot change its server token", joined(&names)))
 }
 
@@ -137,7 +153,9 @@ fn snapshots(snapshots: &Snapshots) -> Option<String> {
         ));
     }
     let tokens = snapshots.tokens;
-    (tokens > 1).then(|| format!("the {all} snapshots need {tokens} different tokens: keep each until its snapshots are deleted"))
+    (tokens > 1).then(|| {
+        format!("the {all} snapshots need {tokens} different tokens: keep each until its snapshots are deleted")
+    })
 }
 
 #[cfg(test)]
@@ -176,17 +194,23 @@ mod tests {
 
     #[test]
     fn a_token_that_is_configured_on_some_servers_is_reported() {
-        let nodes = [server("s1", &["--token", "********"]), server("s2", &[]), server("s3", &[])];
+        let nodes = [
+            server("s1", &["--token", "********"]),
+            server("s2", &[]),
+            server("s3", &[]),
+        ];
         let servers = nodes.each_ref().map(observed);
         assert_eq!(
             of(&servers),
-            ["a token is configured on s1 (flag or config file), but not on s2 and s3: once the token is rotated, a server on which the old one is configured does not start"]
+            [
+                "a token is configured on s1 (flag or config file), but not on s2 and s3: once the token is rotated, a server on which the old one is configured does not start"
+            ]
         );
         assert_eq!(of(&servers[..1]), [""; 0]);
     }
 
     #[rstest]
-    #[case::disagree([accepted(), accepted(), Acceptance::Rejected], "the servers accept different tokens: s1 and s2 accept the given one, s3 reject it")]
+    #[case::disagree([accepted(), accepted(), Acceptance::Rejected], "the servers accept different tokens: the given one is accepted by s1 and s2, and rejected by s3")]
     #[case::rejected([Acceptance::Rejected, Acceptance::Rejected, Acceptance::Rejected], "the given token is rejected by s1, s2 and s3")]
     fn servers_that_disagree_are_named(#[case] results: [Acceptance; 3], #[case] warning: &str) {
         let nodes = ["s1", "s2", "s3"].map(|name| server(name, &[]));
@@ -243,7 +267,9 @@ mod tests {
             .collect();
         assert_eq!(
             of(&servers),
-            ["the encryption of servers s1 and s2 differs: changing the token now can lose every Secret of the cluster"]
+            [
+                "the encryption of servers s1 and s2 differs: changing the token now can lose every Secret of the cluster"
+            ]
         );
     }
 
