@@ -101,10 +101,10 @@ impl ServerFixture {
         servers.iter().map(flag).collect()
     }
 
-    /// The shell of a kubeconfig with another address of the API server.
-    pub(crate) async fn shell_at(&self, url: &str) -> Result<Shell> {
-        let kubeconfig = Kubeconfig::read(self.shell.kubeconfig())?.current("s1");
-        let own = format!("https://{}:6443", self.cluster.address("s1")?);
+    /// The shell of a kubeconfig that leads to this URL instead of the API server of `server`.
+    pub(crate) async fn shell_at(&self, server: &str, url: &str) -> Result<Shell> {
+        let kubeconfig = Kubeconfig::read(self.shell.kubeconfig())?.current(server);
+        let own = format!("https://{}:6443", self.cluster.address(server)?);
         let kubeconfig = kubeconfig.moved(&own, url, self.cluster.ca_pem());
         Shell::new(TestEnvironment::shared().await?, &kubeconfig)
     }

@@ -100,7 +100,7 @@ async fn a_token_file_must_be_private_and_hold_one_token() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_works_without_the_kubernetes_api() -> Result<()> {
     let fixture = ServerFixture::shared().await?;
-    let shell = fixture.shell_at(NOWHERE).await?;
+    let shell = fixture.shell_at("s1", NOWHERE).await?;
     let refused = run(&shell, &["verify"], TOKEN).await?.expect(1)?;
     ensure!(refused.stderr.contains("pass --server-address NODE=HOST"), "{refused}");
     let addresses = fixture.addresses(&["s1", "s2", "s3"])?;
@@ -127,7 +127,9 @@ async fn verify_works_without_the_kubernetes_api() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn through_rancher_the_token_needs_a_hash_and_goes_to_the_servers_directly() -> Result<()> {
     let fixture = ServerFixture::shared().await?;
-    let shell = fixture.shell_at(&format!("{NOWHERE}/k8s/clusters/c-abcde")).await?;
+    let shell = fixture
+        .shell_at("s1", &format!("{NOWHERE}/k8s/clusters/c-abcde"))
+        .await?;
     let address = fixture.addresses(&["s1"])?;
     let args = ["verify", address[0].as_str()];
     let refused = run(&shell, &args, TOKEN).await?.expect(2)?;
@@ -201,10 +203,7 @@ async fn rke2_has_its_own_port_and_is_recognized_without_the_kubernetes_api() ->
         "{status}"
     );
 
-    let kubeconfig = test_cluster::Kubeconfig::read(fixture.shell.kubeconfig())?;
-    let own = format!("https://{}:6443", fixture.cluster.address("r1")?);
-    let kubeconfig = kubeconfig.moved(&own, NOWHERE, fixture.cluster.ca_pem());
-    let shell = e2e::Shell::new(test_cluster::TestEnvironment::shared().await?, &kubeconfig)?;
+    let shell = fixture.shell_at("r1", NOWHERE).await?;
     let flag = format!("--server-address=r1={address}");
     let verified = run(&shell, &["verify", &flag], TOKEN).await?.expect(0)?;
     ensure!(verified.stdout.contains(&address), "{verified}");
