@@ -92,7 +92,8 @@ impl ServerFixture {
     /// The hash of the CA in the `K10` form of a token: of one certificate, that of the file.
     pub(crate) fn ca_hash(&self) -> String {
         let digest = Sha256::digest(self.cluster.ca_pem());
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        let digits: Vec<String> = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        digits.concat()
     }
 
     /// The flags that name each server, for a command without the Kubernetes API.

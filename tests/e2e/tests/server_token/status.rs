@@ -54,7 +54,7 @@ async fn status_without_a_token_shows_what_the_kubernetes_api_shows() -> Result<
     let page = fixture.run(&["status"], "").await?.expect(0)?;
     for text in [
         "NAME",
-        "Agents: 1 (token configured by 1: flag or config file)",
+        "Agents: 1 (token from: 1 flag or config file)",
         "Snapshots: <none>",
         "Rotation in progress: none",
     ] {

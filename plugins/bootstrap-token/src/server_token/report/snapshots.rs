@@ -83,7 +83,7 @@ pub(crate) mod tests {
 
     /// Those that were taken with these tokens.
     pub(crate) fn taken_with(tokens: &[Option<&str>]) -> Vec<SnapshotFile> {
-        let file = |token: &Option<&str>| SnapshotFile {
+        let file = |token: Option<&str>| SnapshotFile {
             object: String::new(),
             name: "daily".to_owned(),
             node: "s1".to_owned(),
@@ -92,7 +92,7 @@ pub(crate) mod tests {
             error: None,
             token_hash: token.map(|token| TokenHash::of(&Secret::new(token))),
         };
-        tokens.iter().map(file).collect()
+        tokens.iter().copied().map(file).collect()
     }
 
     #[test]

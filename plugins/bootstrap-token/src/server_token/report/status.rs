@@ -83,12 +83,12 @@ impl ServerTokenStatus {
             page += &table(AGENT_COLUMNS, self.agents.iter().map(AgentRow::cells), wide);
             page.push('\n');
         } else {
-            page += &format!("Agents: {}\n", self.agents_in_words());
+            page = page + "Agents: " + &self.agents_in_words() + "\n";
         }
         page + &format!("{}\n{}\n", self.snapshot_line, self.rotation.line(now))
     }
 
-    /// How many have their token where: `12 (10 by flag or config file, 2 by environment)`.
+    /// How many have their token where: `12 (token from: 2 environment, 10 flag or config file)`.
     fn agents_in_words(&self) -> String {
         let mut counts = BTreeMap::<String, usize>::new();
         for agent in &self.agents {
@@ -97,9 +97,9 @@ impl ServerTokenStatus {
         if counts.is_empty() {
             return "<none>".to_owned();
         }
-        let counts = counts.iter().map(|(place, count)| format!("{count}: {place}"));
-        let places = client::sanitize::cell(&counts.collect::<Vec<_>>().join("; "));
-        format!("{} (token configured by {places})", self.agents.len())
+        let counts = counts.iter().map(|(place, count)| format!("{count} {place}"));
+        let places = client::sanitize::cell(&counts.collect::<Vec<_>>().join(", "));
+        format!("{} (token from: {places})", self.agents.len())
     }
 }
 
@@ -175,7 +175,7 @@ mod tests {
         NAME   ADDRESS         READY   ETCD    CONFIGURED            ACCEPTED   ENCRYPTION
         s1     10.0.0.1:6443   yes     voter   flag or config file   <none>     unknown
 
-        Agents: 3 (token configured by 1: environment; 2: flag or config file)
+        Agents: 3 (token from: 1 environment, 2 flag or config file)
         Snapshots: 2
         Rotation in progress: none. Last rotation: <none>
         ");
