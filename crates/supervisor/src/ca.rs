@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::distribution::SupervisorKind;
 use crate::hex;
 use crate::token::PREFIX;
 
@@ -154,6 +155,18 @@ impl CaBundle {
             Some(root) => Sha256::digest(&self.certificates[root]),
             None => Sha256::digest(&self.pem),
         }))
+    }
+
+    /// Whose CA it is, by the name of a CA that the server has created itself: `k3s-server-ca@1754000000`
+    /// (`createSigningCertKey` in k3s-io/k3s `pkg/daemons/control/deps/deps.go`). `None`: the user has supplied the CA.
+    pub fn kind(&self) -> Option<SupervisorKind> {
+        let certificates = self.parsed();
+        let is_of = |kind: &SupervisorKind| {
+            let prefix = format!("{}-server-ca", kind.program());
+            let mut names = certificates.iter().flat_map(|one| one.subject().iter_common_name());
+            names.any(|name| name.as_str().is_ok_and(|name| name.starts_with(&prefix)))
+        };
+        [SupervisorKind::K3s, SupervisorKind::Rke2].into_iter().find(is_of)
     }
 
     /// The certificates that may be trusted, if the pin is met. `None`: it is not.
@@ -306,6 +319,14 @@ mod tests {
         let more = CaBundle::parse(format!("{}\n", ca.pem)).unwrap();
         assert_eq!(trusted(&more, &pin), None, "white space matters");
         assert_eq!(trusted(&bundle(&[&root("k3s-server-ca")]), &pin), None);
+    }
+
+    #[test]
+    fn the_name_of_a_created_ca_tells_whose_it_is() {
+        let kind = |name: &str| bundle(&[&root("root"), &root(name)]).kind();
+        assert_eq!(kind("k3s-server-ca@1754000000"), Some(SupervisorKind::K3s));
+        assert_eq!(kind("rke2-server-ca@1754000000"), Some(SupervisorKind::Rke2));
+        assert_eq!(kind("corporate CA"), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use cli::ExitCode;
 use cli::app::{Candidate, CompletionRequest, Context, GlobalFlags, Plugin};
 use client::error::Error;
 
-use crate::{candidates, commands};
+use crate::{candidates, commands, server_token};
 
 /// Create, check, rotate and revoke the tokens that nodes join with
 #[derive(clap::Parser, Debug)]
@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Rbac(commands::rbac::Rbac),
     /// Print the bootstrap kubeconfig of a token
     Kubeconfig(commands::kubeconfig::Kubeconfig),
+    /// Show and verify the server token of K3s and RKE2
+    ServerToken(server_token::commands::ServerToken),
     /// Print the client and server version information
     Version(commands::version::Version),
 }
@@ -78,6 +80,7 @@ impl Plugin for BootstrapToken {
             Command::Verify(verify) => commands::verify::run(verify, &global, &context).await,
             Command::Rbac(rbac) => commands::rbac::run(rbac, &global, &context).await,
             Command::Kubeconfig(kubeconfig) => commands::kubeconfig::run(kubeconfig, &global, &context).await,
+            Command::ServerToken(command) => server_token::commands::run(command, &global, &context).await,
             Command::Version(version) => commands::version::run(version, &global, &context).await,
         }
     }

@@ -65,9 +65,15 @@ impl ClusterConnection {
         Ok(version.doing("read the version of the cluster")?.git_version)
     }
 
+    /// The kubeconfig leads through Rancher's proxy. It carries requests of Rancher's own users to the API server only, and has Rancher's
+    /// certificate authority.
+    pub(crate) fn is_through_rancher(&self) -> bool {
+        self.connection.server().path().contains("/k8s/clusters/")
+    }
+
     /// The certificate authority by which agents of K3s and RKE2 verify the server. `None`: not known, as behind Rancher's proxy.
     pub(crate) async fn authority_of_supervisor(&self) -> Option<String> {
-        if self.connection.server().path().contains("/k8s/clusters/") {
+        if self.is_through_rancher() {
             return None;
         }
         let served = supervisor::ca::served_by_api_server(self.client()).await;

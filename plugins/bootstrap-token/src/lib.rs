@@ -17,5 +17,6 @@ pub mod rights;
 // Public for the model checker in `tests/exploration`.
 #[doc(hidden)]
 pub mod rotation;
+mod server_token;
 mod servers;
 mod template;

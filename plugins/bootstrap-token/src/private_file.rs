@@ -1,12 +1,39 @@
-//! `--write FILE`: a new file with a token, which only its owner can read from the start. A shell's `>` makes one that everybody can
-//! read.
+//! Files with a token that only their owner can read.
+//!
+//! `--write FILE` makes a new one. A shell's `>` makes one that everybody can read. `--token-file FILE` reads one.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use client::error::{Doing as _, Error};
+use client::sanitize::shell_word;
+use client::secret::Secret;
 use tempfile::NamedTempFile;
+
+use crate::delivery::file;
+
+/// The permissions of all users but the owner.
+const OF_OTHERS: u32 = 0o077;
+
+/// Reads a file with a secret.
+///
+/// # Errors
+/// If other users have any permission on it, or it is not a regular file.
+pub(crate) fn read(path: &Path) -> Result<Secret, Error> {
+    let reading = || format!("read {}", path.display());
+    let file = file::open(OpenOptions::new().read(true), path).doing(reading())?;
+    let mode = file.metadata().doing(reading())?.permissions().mode() & 0o7777;
+    if mode & OF_OTHERS != 0 {
+        let name = path.display().to_string();
+        return Err(
+            Error::failed(format!("other users have permissions on {name} (mode {mode:04o})"))
+                .hint(format!("chmod 600 {}", shell_word(&name))),
+        );
+    }
+    file::content(file).doing(reading())
+}
 
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct WriteFlags {
@@ -62,8 +89,6 @@ impl PrivateFile {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     fn write(path: &Path, text: &str) -> Result<(), Error> {
@@ -83,6 +108,28 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        fs::write(&path, "secret\n").unwrap();
+        for (mode, is_private) in [
+            (0o600, true),
+            (0o400, true),
+            (0o640, false),
+            (0o604, false),
+            (0o620, false),
+        ] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let result = read(&path);
+            assert_eq!(result.is_ok(), is_private, "{mode:o}");
+            if let Err(error) = result {
+                assert!(error.hints[0].starts_with("chmod 600 "), "{error:?}");
+            }
+        }
+        assert!(read(directory.path()).is_err() && read(&directory.path().join("nowhere")).is_err());
     }
 
     #[test]

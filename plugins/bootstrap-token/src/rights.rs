@@ -15,6 +15,8 @@ pub(crate) const DELIVERY_SECRET: &str = "DELIVERY_SECRET";
 pub(crate) const TO_SECRET: &str = "with `--deliver secret:…`";
 
 const ROTATION: &[&str] = &["rotate", "rollback"];
+const SERVER_STATUS: &str = "server-token status";
+const SERVER_VERIFY: &str = "server-token verify";
 const RBAC: &[&str] = &["rbac show", "rbac apply"];
 
 const WHOLE: (&str, &str) = (CLUSTER, "");
@@ -22,6 +24,7 @@ const OF_TOKENS: (&str, &str) = (CLUSTER, "kube-system");
 
 const SECRETS: (&str, &str) = ("", "secrets");
 const LEASES: (&str, &str) = ("coordination.k8s.io", "leases");
+const NODES: (&str, &str) = ("", "nodes");
 const CONFIG_MAPS: (&str, &str) = ("", "configmaps");
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -68,8 +71,23 @@ pub const TABLE: PermissionTable = PermissionTable {
             OF_TOKENS,
             LEASES,
             &["get"],
-            &["status"],
+            &["status", SERVER_STATUS],
             Optional("a rotation in progress is unknown"),
+        ),
+        Permission::on(WHOLE, NODES, &["list"], &[SERVER_STATUS], Required),
+        Permission::on(
+            WHOLE,
+            NODES,
+            &["list"],
+            &[SERVER_VERIFY],
+            When("without `--server-address`"),
+        ),
+        Permission::on(
+            WHOLE,
+            ("k3s.cattle.io", "etcdsnapshotfiles"),
+            &["list"],
+            &[SERVER_STATUS],
+            Optional("which token the snapshots of etcd need is unknown"),
         ),
         Permission::on(OF_TOKENS, SECRETS, &["create"], &["create"], Required),
         Permission::on(
@@ -181,6 +199,14 @@ pub const TABLE: PermissionTable = PermissionTable {
         )
         .only(JOINING),
     ],
-    reading: &["list", "status", "verify", "kubeconfig", "rbac show"],
+    reading: &[
+        "list",
+        "status",
+        "verify",
+        "kubeconfig",
+        "rbac show",
+        SERVER_STATUS,
+        SERVER_VERIFY,
+    ],
     free: &["generate", "version", "completion", "options", "verify --token-stdin"],
 };

@@ -34,17 +34,22 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Revision>> {
         other => other?,
     };
     let metadata = file.metadata()?;
-    let mut bytes = Vec::new();
-    file.take(LARGE).read_to_end(&mut bytes)?;
-    let content = std::str::from_utf8(&bytes).map_err(|_| io::Error::other("it contains bytes that are not UTF-8"))?;
     Ok(Some(Revision {
-        content: Secret::new(content),
+        content: content(file)?,
         inode: (metadata.dev(), metadata.ino()),
     }))
 }
 
+/// The content of an open file.
+pub(crate) fn content(file: File) -> io::Result<Secret> {
+    let mut bytes = Vec::new();
+    file.take(LARGE).read_to_end(&mut bytes)?;
+    let content = std::str::from_utf8(&bytes).map_err(|_| io::Error::other("it contains bytes that are not UTF-8"))?;
+    Ok(Secret::new(content))
+}
+
 /// Opens a regular file. `O_NONBLOCK`: the open of a named pipe would wait for its other end, which nothing can interrupt.
-fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let file = options.custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() > LARGE {

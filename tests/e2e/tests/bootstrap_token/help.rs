@@ -16,6 +16,7 @@ async fn every_command_has_help_with_examples() -> Result<()> {
         "verify",
         "rbac",
         "kubeconfig",
+        "server-token",
         "version",
         "completion",
     ] {

@@ -1,0 +1,40 @@
+//! `kubectl bootstrap-token server-token`: its commands, one file each.
+
+mod status;
+mod verify;
+
+use cli::ExitCode;
+use cli::app::{Context, GlobalFlags};
+use client::error::Error;
+
+#[derive(clap::Args, Clone, Debug)]
+#[command(arg_required_else_help = true, after_help = EXAMPLES)]
+pub(crate) struct ServerToken {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Clone, Debug)]
+enum Command {
+    /// Show each server, its token configuration, and the token it accepts
+    Status(status::Status),
+    /// Verify that every server accepts a token
+    Verify(verify::Verify),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # Show the servers, and where their token is configured
+  kubectl bootstrap-token server-token status
+
+  # Verify that every server accepts a token
+  kubectl bootstrap-token server-token verify --token-file token
+
+Requests go to the supervisor of each server, at the InternalIP of its Node. Rancher's proxy does not carry them.";
+
+pub(crate) async fn run(command: ServerToken, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
+    match command.command {
+        Command::Status(status) => status::run(status, global, context).await,
+        Command::Verify(verify) => verify::run(verify, global, context).await,
+    }
+}

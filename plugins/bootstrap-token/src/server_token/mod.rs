@@ -1,0 +1,11 @@
+//! The server token of K3s and RKE2: with it a machine joins as a server, and with it the datastore's bootstrap data is encrypted.
+//!
+//! Each server accepts the token that it loaded at its own start, and serves its own supervisor. So every server is asked on its own,
+//! at its own address. The Kubernetes API shows the servers, how they were started, and the snapshots.
+
+pub(crate) mod commands;
+mod connections;
+mod given_token;
+mod lease;
+mod probe;
+mod report;

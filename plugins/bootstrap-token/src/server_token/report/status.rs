@@ -1,0 +1,243 @@
+//! The document and the page of `server-token status`.
+
+use std::collections::BTreeMap;
+
+use cli::table::{Column, Look, Table};
+use client::secret::Fingerprint;
+use k8s_openapi::jiff::Timestamp;
+use serde::Serialize;
+use supervisor::node::{ClusterNode, NodeManager};
+use supervisor::snapshot::SnapshotFile;
+
+use super::server::{AGENT_COLUMNS, AgentRow, COLUMNS, ServerObservation, ServerRow};
+use super::snapshots::{SnapshotRow, Snapshots};
+use super::warnings::{Inputs, warnings};
+use crate::report::API_VERSION;
+use crate::server_token::given_token::GivenToken;
+use crate::server_token::lease::RotationState;
+
+/// The document of `-o json`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ServerTokenStatus {
+    api_version: &'static str,
+    kind: &'static str,
+    /// Of the given token. `None`: there is none, or it is guessable.
+    fingerprint: Option<Fingerprint>,
+    /// What manages the token, if it is not the user: `rancher` or `harvester`.
+    owner: Option<&'static str>,
+    servers: Vec<ServerRow>,
+    agents: Vec<AgentRow>,
+    /// `None`: they may not be listed.
+    snapshots: Option<Vec<SnapshotRow>>,
+    #[serde(flatten)]
+    rotation: RotationState,
+    pub warnings: Vec<String>,
+    #[serde(skip)]
+    snapshot_line: String,
+}
+
+impl ServerTokenStatus {
+    /// `snapshots`: `None` if they may not be listed.
+    pub(crate) fn new(
+        nodes: &[ClusterNode],
+        servers: &[ServerObservation<'_>],
+        snapshots: Option<Vec<SnapshotFile>>,
+        rotation: RotationState,
+        token: Option<&GivenToken>,
+    ) -> Self {
+        let given = token.and_then(GivenToken::server_hash);
+        let snapshots = snapshots.map(|files| Snapshots::new(files, given));
+        let rows: Vec<ServerRow> = servers.iter().map(ServerRow::new).collect();
+        let owner = owner(nodes);
+        let mut all: Vec<String> = owner.map(|(_, text)| text.to_owned()).into_iter().collect();
+        all.extend(warnings(&Inputs {
+            servers,
+            rows: &rows,
+            snapshots: snapshots.as_ref(),
+            is_guessable: token.is_some_and(GivenToken::is_guessable),
+        }));
+        let is_agent = |node: &&ClusterNode| node.distribution.supervisor().is_some() && node.supervisor().is_none();
+        Self {
+            api_version: API_VERSION,
+            kind: "ServerTokenStatus",
+            fingerprint: token.and_then(GivenToken::fingerprint),
+            owner: owner.map(|(name, _)| name),
+            servers: rows,
+            agents: nodes.iter().filter(is_agent).map(AgentRow::new).collect(),
+            snapshot_line: snapshots.as_ref().map_or_else(
+                || "Snapshots: unknown (no permission to list ETCDSnapshotFiles)".to_owned(),
+                |snapshots| snapshots.line(given.is_some()),
+            ),
+            snapshots: snapshots.map(|snapshots| snapshots.rows),
+            rotation,
+            warnings: all,
+        }
+    }
+
+    /// The human-readable page.
+    pub(crate) fn page(&self, wide: bool, now: Timestamp) -> String {
+        let mut page = table(COLUMNS, self.servers.iter().map(ServerRow::cells), wide);
+        page.push('\n');
+        if wide && !self.agents.is_empty() {
+            page += &table(AGENT_COLUMNS, self.agents.iter().map(AgentRow::cells), wide);
+            page.push('\n');
+        } else {
+            page = page + "Agents: " + &self.agents_in_words() + "\n";
+        }
+        page + &format!("{}\n{}\n", self.snapshot_line, self.rotation.line(now))
+    }
+
+    /// How many have their token where: `12 (token from: 2 environment, 10 flag or config file)`.
+    fn agents_in_words(&self) -> String {
+        let mut counts = BTreeMap::<String, usize>::new();
+        for agent in &self.agents {
+            *counts.entry(agent.configured()).or_default() += 1;
+        }
+        if counts.is_empty() {
+            return "<none>".to_owned();
+        }
+        let counts = counts.iter().map(|(place, count)| format!("{count} {place}"));
+        let places = client::sanitize::cell(&counts.collect::<Vec<_>>().join(", "));
+        format!("{} (token from: {places})", self.agents.len())
+    }
+}
+
+fn table(columns: &[Column], rows: impl Iterator<Item = Vec<String>>, wide: bool) -> String {
+    let mut table = Table::new(columns);
+    for row in rows {
+        table.row(row);
+    }
+    table.render(Look {
+        wide,
+        no_headers: false,
+    })
+}
+
+/// What manages the token, and the warning about it. A node of Harvester may be recognized as Rancher's, but not the other way round.
+fn owner(nodes: &[ClusterNode]) -> Option<(&'static str, &'static str)> {
+    let managers: Vec<NodeManager> = nodes.iter().filter_map(|node| node.manager).collect();
+    if managers.contains(&NodeManager::Harvester) {
+        Some((
+            "harvester",
+            "Harvester owns the server token: it keeps it in Secret fleet-local/local-rke-state, configures it on the nodes, and does not support changing it",
+        ))
+    } else if managers.contains(&NodeManager::Rancher) {
+        Some((
+            "rancher",
+            "Rancher provisioned the cluster and owns its server token: it keeps it in Secret fleet-default/CLUSTER-rke-state of the management cluster, and configures it on the nodes",
+        ))
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use supervisor::node::{StartConfiguration, TokenSource};
+
+    use super::super::server::tests::{observed, server};
+    use super::super::snapshots::tests::taken_with;
+    use super::*;
+    use crate::server_token::lease::tests::idle;
+
+    fn agent(name: &str, source: TokenSource) -> ClusterNode {
+        let mut node = server(name, &[]);
+        (node.is_control_plane, node.is_etcd) = (false, false);
+        node.start = StartConfiguration::Read {
+            token: vec![source],
+            agent_token: Vec::new(),
+            has_datastore_endpoint: false,
+            has_server: true,
+        };
+        node
+    }
+
+    fn nodes() -> Vec<ClusterNode> {
+        vec![
+            server("s1", &["--token"]),
+            agent("a1", TokenSource::FlagOrConfig),
+            agent("a2", TokenSource::Environment),
+            agent("a3", TokenSource::FlagOrConfig),
+        ]
+    }
+
+    fn status(nodes: &[ClusterNode], snapshots: Option<Vec<SnapshotFile>>) -> ServerTokenStatus {
+        ServerTokenStatus::new(nodes, &[observed(&nodes[0])], snapshots, idle(), None)
+    }
+
+    #[test]
+    fn the_page_has_a_row_for_each_server_and_a_summary() {
+        let nodes = nodes();
+        let status = status(&nodes, Some(taken_with(&[Some("one"), None])));
+        insta::assert_snapshot!(status.page(false, Timestamp::UNIX_EPOCH), @r"
+        NAME   ADDRESS         READY   ETCD    CONFIGURED            ACCEPTED   ENCRYPTION
+        s1     10.0.0.1:6443   yes     voter   flag or config file   <none>     unknown
+
+        Agents: 3 (token from: 1 environment, 2 flag or config file)
+        Snapshots: 2
+        Rotation in progress: none. Last rotation: <none>
+        ");
+        insta::assert_snapshot!(status.page(true, Timestamp::UNIX_EPOCH), @r"
+        NAME   ADDRESS         READY   ETCD    CONFIGURED            ACCEPTED   ENCRYPTION   ACCEPTED-AS   AGENT-TOKEN   VERSION
+        s1     10.0.0.1:6443   yes     voter   flag or config file   <none>     unknown      <none>        nowhere       v1.36.3+k3s1
+
+        AGENT   READY   CONFIGURED            VERSION
+        a1      yes     flag or config file   v1.36.3+k3s1
+        a2      yes     environment           v1.36.3+k3s1
+        a3      yes     flag or config file   v1.36.3+k3s1
+
+        Snapshots: 2
+        Rotation in progress: none. Last rotation: <none>
+        ");
+    }
+
+    #[test]
+    fn the_document_has_the_documented_fields() {
+        let document = serde_json::to_value(status(&nodes(), None)).unwrap();
+        let fields: Vec<&String> = document.as_object().unwrap().keys().collect();
+        let page = include_str!("../../../../../docs/output.md");
+        let (_, section) = page.split_once("## ServerTokenStatus").unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        for field in fields
+            .into_iter()
+            .filter(|field| !["apiVersion", "kind"].contains(&field.as_str()))
+        {
+            assert!(section.contains(&format!("`{field}")), "{field} is not documented");
+        }
+        for part in ["servers", "agents"] {
+            for field in document[part][0].as_object().unwrap().keys() {
+                assert!(
+                    section.contains(&format!(".{field}`")),
+                    "{part}[].{field} is not documented"
+                );
+            }
+        }
+        assert_eq!(
+            (&document["snapshots"], &document["rotationUnknown"]),
+            (&json!(null), &json!(false))
+        );
+    }
+
+    #[test]
+    fn the_owner_of_the_token_is_named() {
+        let of = |manager| {
+            let mut nodes = nodes();
+            nodes[0].manager = Some(NodeManager::Rancher);
+            nodes[1].manager = manager;
+            let status = status(&nodes, Some(Vec::new()));
+            (status.owner, status.warnings[0].clone())
+        };
+        let (owner, warning) = of(None);
+        assert!(
+            owner == Some("rancher") && warning.starts_with("Rancher provisioned"),
+            "{warning}"
+        );
+        let (owner, warning) = of(Some(NodeManager::Harvester));
+        assert!(
+            owner == Some("harvester") && warning.starts_with("Harvester owns"),
+            "{warning}"
+        );
+    }
+}
