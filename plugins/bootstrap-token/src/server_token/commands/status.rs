@@ -55,7 +55,7 @@ pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context)
     let token = status.supervisors.token(ui).await?;
     if let Some(GivenToken::Bootstrap { .. }) = token {
         return Err(Error::usage(InvalidToken::BootstrapToken.to_string())
-            .hint("to verify a bootstrap token, use `kubectl bootstrap-token server-token verify`"));
+            .hint("`server-token verify` verifies bootstrap tokens too"));
     }
     let cluster = ClusterConnection::open(global, context)?;
     let access = token
