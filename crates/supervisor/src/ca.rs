@@ -96,7 +96,7 @@ pub enum NoPin {
     #[error("the CA of the cluster cannot be verified: the token has no hash of it, and the kubeconfig has no CA")]
     Missing,
     /// Two hashes.
-    #[error("the token is for a cluster whose CA has hash {token}, but --ca-hash is {flag}")]
+    #[error("the token is for a cluster whose CA has hash {token:.12}…, but --ca-hash is {flag:.12}…")]
     Different {
         /// The hash in the token.
         token: CaHash,

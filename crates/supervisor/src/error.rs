@@ -13,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The CA of the server has another hash than the pinned one. Nothing secret was sent.
-    #[error("the CA of supervisor {server} has hash {served}, not {expected}")]
+    #[error("the CA of supervisor {server} has hash {served:.12}…, not {expected:.12}…")]
     OtherCaHash {
         /// The server.
         server: ServerAddress,

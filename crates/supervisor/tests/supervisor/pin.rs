@@ -29,7 +29,7 @@ async fn a_ca_with_another_hash_is_refused_before_a_credential_is_sent() {
     );
     let error = connected.await.unwrap_err();
     let expected = format!(
-        "the CA of supervisor {} has hash {}, not {}",
+        "the CA of supervisor {} has hash {:.12}…, not {:.12}…",
         server.address,
         CaHash::of(&server.ca()).unwrap(),
         "a".repeat(64)
