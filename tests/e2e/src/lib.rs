@@ -34,8 +34,9 @@ use test_cluster::{
     ControlPlane, FakeRancher, FaultProxy, Kubeconfig, On, Registered, Registration, TestEnvironment, TokenStorage,
     Upstream, User,
 };
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 pub use cost::Cost;
 pub use every_command::{PLUGINS, every_command, plugin_binary};
@@ -278,7 +279,15 @@ impl Invocation {
         let mut stdin = child.stdin.take().context("no standard input")?;
         // It may end without reading.
         let _ = stdin.write_all(&self.stdin).await;
-        Ok(Running { line, child, began })
+        // What is not read fills the pipe, and a command with `-v=9` stops there.
+        let [stdout, stderr] = [child.stdout.take().map(whole), child.stderr.take().map(whole)];
+        Ok(Running {
+            line,
+            child,
+            began,
+            stdout,
+            stderr,
+        })
     }
 
     /// Starts it on its own terminal, where it prompts and shows progress.
@@ -306,11 +315,23 @@ fn unread() -> Result<Stdio> {
     Ok(writer.into())
 }
 
+type Whole = JoinHandle<std::io::Result<String>>;
+
+/// Reads an output while the command runs.
+fn whole(mut output: impl AsyncRead + Unpin + Send + 'static) -> Whole {
+    tokio::spawn(async move {
+        let mut text = String::new();
+        output.read_to_string(&mut text).await.map(|_| text)
+    })
+}
+
 /// A running command.
 pub struct Running {
     line: String,
     child: Child,
     began: Instant,
+    stdout: Option<Whole>,
+    stderr: Option<Whole>,
 }
 
 impl Running {
@@ -329,22 +350,28 @@ impl Running {
 
     /// Waits for its end.
     pub async fn finish(self) -> Result<CommandOutput> {
-        let Self { line, child, began } = self;
-        let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-        let output = child.wait_with_output();
-        tokio::pin!(output);
-        let (output, hangs) = tokio::select! {
-            output = &mut output => (output?, false),
-            () = tokio::time::sleep(LONGEST) => {
-                kill_process(pid.context("no process id")?, Signal::KILL)?;
-                (output.await?, true)
-            }
+        let Self {
+            line,
+            mut child,
+            began,
+            stdout,
+            stderr,
+        } = self;
+        let ended = tokio::time::timeout(LONGEST, child.wait()).await;
+        let hangs = ended.is_err();
+        if hangs {
+            child.start_kill()?;
+        }
+        let status = child.wait().await?;
+        let read = async |output: Option<Whole>| match output {
+            Some(output) => anyhow::Ok(output.await??),
+            None => Ok(String::new()),
         };
         let outcome = CommandOutput {
             line,
-            stdout: String::from_utf8(output.stdout)?,
-            stderr: String::from_utf8(output.stderr)?,
-            status: output.status,
+            stdout: read(stdout).await?,
+            stderr: read(stderr).await?,
+            status,
             took: began.elapsed(),
         };
         ensure!(!hangs, "no end within {LONGEST:?} of\n{outcome}");

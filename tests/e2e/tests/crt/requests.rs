@@ -9,7 +9,7 @@ use test_cluster::{Request, TokenStorage};
 use crate::writes::essence;
 
 /// The reads of the preflight checks before the confirmation and in the engine, and those that happen once.
-const PREFLIGHT: usize = 42;
+const PREFLIGHT: usize = 44;
 
 /// The reads of one observation: Cluster, tokens, Secrets, feature; Deployment, pods, record; a Secret for each value; two
 /// probes of two endpoints for two values; a call through the tunnel.
