@@ -17,5 +17,8 @@ pub mod rights;
 // Public for the model checker in `tests/exploration`.
 #[doc(hidden)]
 pub mod rotation;
+// Public for the model checker in `tests/server_token`.
+#[doc(hidden)]
+pub mod server_token;
 mod servers;
 mod template;
