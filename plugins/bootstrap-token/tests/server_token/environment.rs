@@ -217,6 +217,18 @@ impl Model {
     }
 }
 
+/// What a step is conditional on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Condition {
+    Nothing,
+    /// The version of the backup Secret.
+    Backup(Option<Record>),
+    /// The hash of the file.
+    Configuration(Option<Configured>),
+    /// The controller looks once more right before it sends what cannot be conditional.
+    Everything(Box<Observed>),
+}
+
 /// What another process does not know.
 fn forget(seen: &mut Observed) {
     seen.forget_files();
@@ -230,8 +242,7 @@ fn forget(seen: &mut Observed) {
 impl Environment for Model {
     type Rotation = ServerToken;
     type Memory = Memory;
-    /// The backup Secret, or everything: the controller looks once more right before it sends what cannot be conditional.
-    type Condition = (Option<Record>, Option<Box<Observed>>);
+    type Condition = Condition;
 
     fn starts(&self) -> Vec<World> {
         let world = World::new(self.observed(), self.memory());
@@ -264,11 +275,13 @@ impl Environment for Model {
 
     fn condition(&self, seen: &Observed, step: &Step) -> Option<Self::Condition> {
         match step {
-            Step::BackUp(_) | Step::Forget => Some((seen.backup.clone(), None)),
-            Step::Round(_) | Step::Restart(_) | Step::Unpin { .. } | Step::Repin { .. } => {
-                Some((None, Some(Box::new(seen.clone()))))
+            Step::BackUp(_) | Step::Forget => Some(Condition::Backup(seen.backup.clone())),
+            Step::Round(_) | Step::Restart(_) => Some(Condition::Everything(Box::new(seen.clone()))),
+            Step::Unpin { server: node } | Step::Repin { node, .. } => {
+                let configured = seen.servers.get(node).map(|server| server.configured);
+                Some(Condition::Configuration(configured))
             }
-            _ => Some((None, None)),
+            _ => Some(Condition::Nothing),
         }
     }
 
@@ -354,7 +367,11 @@ impl Environment for Model {
             Step::Round(round) => Some(round.servers().iter().map(|it| puts(it, round.value())).collect()),
             Step::Heal(heal) => Some(vec![puts(&heal.server().to_owned(), heal.value())]),
             Step::Restart(restart) => Some(vec![changed(&|memory| {
-                if memory.disks[restart.server()].state == State::Up {
+                if memory
+                    .disks
+                    .get(restart.server())
+                    .is_some_and(|disk| disk.state == State::Up)
+                {
                     safety::check_late_restart(memory, restart.server());
                     memory.stop(restart.server(), true);
                 }

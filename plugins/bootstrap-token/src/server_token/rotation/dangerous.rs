@@ -248,9 +248,7 @@ fn refuse_configuration(configured: Configured, server: &str) -> Next {
 /// | a server joins, or the members of etcd are not the servers | wait; after `--restart-timeout` refuse: `recover` |
 pub(super) fn nothing_else_happens(look: Look<'_>) -> Result<(), Next> {
     let seen = look.seen;
-    if seen.may_be_in_flight && !look.run.passed(Timer::InFlight) {
-        return Err(Next::wait("writes in flight to arrive"));
-    }
+    nothing_in_flight(look)?;
     match &seen.encryption {
         Encryption::Safe => {}
         Encryption::Unsafe(reason) => return Err(Next::Refuse(vec![blockers::encryption(reason)])),
@@ -265,6 +263,16 @@ pub(super) fn nothing_else_happens(look: Look<'_>) -> Result<(), Next> {
     }
     if seen.cluster.datastore == Datastore::Etcd && seen.members != Members::Same {
         return Err(wait_or_recover(look, "the members of etcd to be the servers"));
+    }
+    Ok(())
+}
+
+/// | if | then |
+/// |---|---|
+/// | a write of another process, or one without an answer, may be in flight | wait |
+pub(super) fn nothing_in_flight(look: Look<'_>) -> Result<(), Next> {
+    if look.seen.may_be_in_flight && !look.run.passed(Timer::InFlight) {
+        return Err(Next::wait("writes in flight to arrive"));
     }
     Ok(())
 }

@@ -403,6 +403,7 @@ fn unpin(look: Look<'_>, before: Fingerprint, value: Fingerprint) -> Result<(), 
 /// | a server has not loaded T | restart it |
 /// | `--only` names another server | refuse: the rest is restarted later |
 /// | a server is not up | wait; after `--restart-timeout` refuse: `recover` |
+/// | a write of another process may be in flight, such as the removal of a token from a configuration | wait |
 /// | the run has removed a token from a configuration, and it is a rollback or `--repin` | put T there |
 /// | `--repin --agents`, and an agent has another token in its configuration | put T there |
 pub(super) fn prove<'look>(look: Look<'look>, placed: &Proof<'look, Placed>) -> Result<Proven, Next> {
@@ -413,6 +414,7 @@ pub(super) fn prove<'look>(look: Look<'look>, placed: &Proof<'look, Placed>) -> 
         Placed::NotCreated => return Ok(Proven::Unchanged),
     };
     dangerous::every_server_is_up(look)?;
+    dangerous::nothing_in_flight(look)?;
     let others: Vec<String> = order(seen, seen.backup.as_ref().and_then(|backup| backup.round.as_ref()));
     let others: Vec<String> = others
         .into_iter()

@@ -151,7 +151,10 @@ impl Memory {
     /// Whether it is answered with 200. A server that is not ready, or whose `passwd` does not have the datastore's key, rejects another
     /// token after it has overwritten its files.
     pub(crate) fn put_at(&mut self, name: &str, value: Fingerprint, time: u8) -> bool {
-        let disk = self.disks.get_mut(name).expect("it is there");
+        // A late one may be for a server that was removed.
+        let Some(disk) = self.disks.get_mut(name) else {
+            return false;
+        };
         match disk.state {
             State::Up | State::Starting => {}
             State::Stopped { .. } | State::Down => return false,

@@ -46,6 +46,7 @@ pub(super) fn moves(model: &Model, world: &World) -> Vec<Move<Model>> {
     };
     for name in world.memory.disks.keys() {
         moves.server(name);
+        moves.removal(name);
         moves.configuration(name);
     }
     moves.mishaps();
@@ -146,6 +147,21 @@ impl Moves<'_> {
                 server.files = Files::Unknown;
                 server.is_restarting = false;
             }),
+        }
+    }
+
+    /// An operator deletes the Node and the member of a server that does not come back.
+    fn removal(&mut self, name: &str) {
+        let is_down = self.world.memory.disks[name].state == State::Down;
+        if is_down && self.world.memory.disks.len() > 2 {
+            self.push(format!("{name} is removed from the cluster"), Help::Disturbs, |to| {
+                to.memory.disks.remove(name);
+                to.seen.servers.remove(name);
+                let mishap = to.memory.mishap.take();
+                to.memory.mishap = mishap.filter(|(server, _)| server != name);
+                let flying = to.memory.flying.take();
+                to.memory.flying = flying.filter(|(server, _)| server != name);
+            });
         }
     }
 

@@ -187,7 +187,10 @@ fn a_rollback_is_planned_from_each_phase() {
     // Before a backup Secret, and before a round.
     let (seen, run) = super::begun(3);
     insta::assert_snapshot!(rollback((seen, run)), @"");
-    insta::assert_snapshot!(rollback(made(Direction::Forward)), @"confirm delete the backup Secret");
+    insta::assert_snapshot!(rollback(made(Direction::Forward)), @r"
+    prove   wait for writes in flight to arrive
+    confirm delete the backup Secret
+    ");
     // Within a round: it is recorded.
     insta::assert_snapshot!(rollback(recorded(Direction::Forward)), @r"
     place   wait for writes in flight to arrive
