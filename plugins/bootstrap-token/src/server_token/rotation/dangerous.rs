@@ -28,7 +28,9 @@ use super::{blockers, order};
 /// How it is sent: each server is asked with what it accepts now, in this order, at once, whatever signal arrives; only a lost lock
 /// ends it. If a server answers 500 before any has carried it out, it ends there ([`RoundResult::Rejected`]). After that a failure
 /// does not end it: the remaining servers get the token, then the failed ones once more, and the result is
-/// [`RoundResult::Repeated`]. After a request without an answer the step fails with a transient error.
+/// [`RoundResult::Repeated`]. After a request without an answer the step fails with a transient error, and
+/// [`Observed::may_be_in_flight`] is set. Without snapshots, what a server has in its files is known once it has carried the same token
+/// out twice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Round {
     value: Fingerprint,

@@ -1,12 +1,15 @@
 //! *Prove*, *retire* and *confirm*.
 
 use engine::direction::Direction;
-use engine::rotation::Timer;
+use engine::rotation::{Next, Rotation as _, Timer, decide};
+use kubectl_bootstrap_token::server_token::rotation::ServerToken;
 use kubectl_bootstrap_token::server_token::rotation::observed::{
     Configured, Datastore, Files, Login, Needs, Observed, Repin,
 };
 
-use super::place::stops;
+use supervisor::node::EtcdMember;
+
+use super::place::{OBSTACLES, stops};
 use super::{State, begun, fresh, load, made, new, next, old, placed, proven, recorded, server, with};
 
 const RESTARTS: &str = "prove: restart server s1";
@@ -56,6 +59,46 @@ fn a_server_that_has_not_come_back_stops_all_others() {
         |seen, _| load_one(seen, "s3"),
         &next(&proven(Direction::Forward)),
     );
+    // That it accepts the token is not enough.
+    let state = proven(Direction::Forward);
+    with(&state, |seen, _| server(seen, "s3").is_ready = false, waits);
+    with(
+        &state,
+        |seen, _| server(seen, "s3").member = EtcdMember::NotVoter,
+        waits,
+    );
+}
+
+#[test]
+fn the_time_for_a_restart_ends_once_every_server_is_up() {
+    let (mut seen, run) = placed(Direction::Forward);
+    assert_eq!(ServerToken::stale_timers(&seen, &run), [Timer::Proof]);
+    assert_eq!(ServerToken::timers(&seen, &run), []);
+    server(&mut seen, "s3").is_ready = false;
+    seen.may_be_in_flight = true;
+    assert_eq!(ServerToken::stale_timers(&seen, &run), []);
+    assert_eq!(ServerToken::timers(&seen, &run), [Timer::InFlight]);
+    let (mut seen, run) = placed(Direction::Forward);
+    seen.joining.insert("s4".to_owned());
+    assert_eq!(ServerToken::stale_timers(&seen, &run), []);
+}
+
+/// A rollback would be another round.
+#[test]
+fn no_wait_turns_the_run_back() {
+    for state in [
+        made(Direction::Forward),
+        recorded(Direction::Forward),
+        placed(Direction::Forward),
+    ] {
+        for (change, _) in OBSTACLES {
+            let (mut seen, mut run) = state.clone();
+            change(&mut seen);
+            run.timers.insert(Timer::Proof, true);
+            let decision = decide(&seen, &run);
+            assert!(!matches!(decision.next, Next::Turn { .. }), "{decision:?}");
+        }
+    }
 }
 
 fn load_one(seen: &mut Observed, name: &str) {
