@@ -100,7 +100,7 @@ pub(crate) struct Memory {
     pub(crate) datastore: Data,
     pub(crate) disks: BTreeMap<String, Disk>,
     pub(crate) budget: Budget,
-    pub(crate) mishap: Option<(String, Mishap)>,
+    pub(crate) mishaps: BTreeMap<String, Mishap>,
     /// A PUT of this process that has not arrived.
     pub(crate) flying: Option<(String, Fingerprint)>,
     /// The token with which a server is joining.
@@ -203,7 +203,7 @@ impl Model {
             datastore,
             disks: (0..self.servers).map(|at| (name(at), disk)).collect(),
             budget: self.budget,
-            mishap: None,
+            mishaps: BTreeMap::new(),
             flying: None,
             joining: None,
             rejected: None,

@@ -171,6 +171,19 @@ fn one_server_and_one_disturbance_lose_nothing() {
     }
 }
 
+#[test]
+fn two_puts_that_go_wrong_lose_nothing() {
+    for (rollbacks, is_given) in [(0, false), (1, true)] {
+        let model = Model {
+            budget: budget(|it| it.mishaps = 2),
+            rollbacks,
+            is_given,
+            ..Model::default()
+        };
+        nothing_is_lost(&format!("two PUTs that go wrong, {rollbacks} rollbacks"), &model);
+    }
+}
+
 /// Without snapshots, what a server has in its files is shown by the second round only.
 #[test]
 fn an_external_datastore_and_one_disturbance_lose_nothing() {

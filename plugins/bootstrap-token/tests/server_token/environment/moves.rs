@@ -157,8 +157,7 @@ impl Moves<'_> {
             self.push(format!("{name} is removed from the cluster"), Help::Disturbs, |to| {
                 to.memory.disks.remove(name);
                 to.seen.servers.remove(name);
-                let mishap = to.memory.mishap.take();
-                to.memory.mishap = mishap.filter(|(server, _)| server != name);
+                to.memory.mishaps.remove(name);
                 let flying = to.memory.flying.take();
                 to.memory.flying = flying.filter(|(server, _)| server != name);
             });
@@ -191,17 +190,18 @@ impl Moves<'_> {
         let Some(Step::Round(round)) = world.sending() else {
             return;
         };
-        if memory.budget.mishaps == 0 || memory.mishap.is_some() {
+        if memory.budget.mishaps == 0 {
             return;
         }
-        for server in round.servers() {
+        let is_well = |server: &&String| !memory.mishaps.contains_key(*server);
+        for server in round.servers().iter().filter(is_well) {
             for mishap in MISHAPS {
                 self.push(
                     format!("{mishap:?} is going to happen to the PUT on {server}"),
                     Help::Disturbs,
                     |to| {
                         to.memory.budget.mishaps -= 1;
-                        to.memory.mishap = Some((server.clone(), mishap));
+                        to.memory.mishaps.insert(server.clone(), mishap);
                     },
                 );
             }
@@ -323,7 +323,10 @@ pub(super) fn send_round(model: &Model, world: &mut World, round: &Round) {
                     .map(|it| it.before);
                 memory.rejected = before.map(|before| (name.clone(), before));
                 seen.round = RoundResult::Rejected(name.clone());
-                memory.mishap = None;
+                if is_unanswered {
+                    unanswered(seen, run);
+                }
+                memory.mishaps.clear();
                 memory.rank();
                 show(model, world);
                 return;
@@ -350,7 +353,7 @@ pub(super) fn send_round(model: &Model, world: &mut World, round: &Round) {
             seen.servers.get_mut(*name).expect("it is shown").files = Files::Unknown;
         }
     }
-    memory.mishap = None;
+    memory.mishaps.clear();
     if !failed.is_empty() {
         seen.round = if one_accepted {
             RoundResult::Repeated
@@ -378,12 +381,9 @@ pub(super) fn unanswered(seen: &mut Observed, run: &mut Option<Run>) {
 
 /// One PUT, and its answer.
 fn put(memory: &mut super::Memory, name: &str, value: Fingerprint, time: u8) -> Option<bool> {
-    let mishap = match &memory.mishap {
-        Some((server, mishap)) if server == name => Some(*mishap),
-        _ => None,
-    };
+    let mishap = memory.mishaps.get(name).copied();
     if mishap.is_some_and(|it| it != Mishap::Unreachable) {
-        memory.mishap = None;
+        memory.mishaps.remove(name);
     }
     match memory.disks[name].state {
         State::Up => {}
