@@ -7,7 +7,7 @@
 //!
 //! No server is lost, because outside a round the next start of every server finds the token of the datastore. A server compares the
 //! times of files too: it does not start if its own are newer than those that the datastore has saved last, and differ. So each round
-//! has the same order, which ends with the server whose clock is furthest ahead, and a round after which it is in doubt which files are
+//! has the same order, which ends with the server whose clock is furthest ahead, and a round after which it is not certain which files are
 //! the newest is followed by one with a token that no server has.
 //!
 //! | question | answer |

@@ -32,7 +32,7 @@ pub struct RoundRecord {
     pub value: Fingerprint,
     /// The order of the servers. It is the same in each round of a run.
     pub order: Vec<String>,
-    /// The order of the files before it is in doubt: it has to give every server others, and cannot be undone by leaving it.
+    /// The order of the files before it is not certain: it has to give every server others, and cannot be undone by leaving it.
     #[serde(default)]
     pub mends: bool,
     /// Every server has the token, and the last one has the newest files.

@@ -228,7 +228,7 @@ fn back_up(record: Record, change: Change) -> Next {
 /// | a round with T is complete, and it is not known what a server has in its files | take snapshots |
 /// | a round with T is complete | pass |
 /// | a round was recorded, and it is not known what a server has in its files | take snapshots |
-/// | a round was recorded, every server has its former token, that is T, and the order of the files before it is not in doubt | record that the round with T is complete |
+/// | a round was recorded, every server has its former token, that is T, and the order of the files before it is certain | record that the round with T is complete |
 /// | a round was recorded, and every server has its former token | send it |
 /// | a round was recorded, and a server has its token | the same round once more |
 /// | a server has rejected it before any had carried it out | PUT the former token there, then begin it again |

@@ -102,9 +102,9 @@ fn who_resumes_a_round_need_not_say_where_the_token_goes() {
 }
 
 /// What stops a round, and with it each restart.
-type Obstacle = (fn(&mut Observed), &'static str);
+type Disturbed = (fn(&mut Observed), &'static str);
 
-pub(super) const OBSTACLES: [Obstacle; 13] = [
+pub(super) const DISTURBED: [Disturbed; 13] = [
     (
         |seen| seen.may_be_in_flight = true,
         "wait for writes in flight to arrive",
@@ -165,7 +165,7 @@ pub(super) const OBSTACLES: [Obstacle; 13] = [
 
 #[track_caller]
 pub(super) fn stops(state: &State, phase: &str) {
-    for (change, expected) in OBSTACLES {
+    for (change, expected) in DISTURBED {
         let expected = if expected.starts_with("refuse") {
             expected.to_owned()
         } else {
@@ -244,7 +244,7 @@ fn a_round_that_was_recorded_is_sent_or_completed_with_its_own_token() {
     let state = recorded(Direction::Forward);
     with(&state, |_, _| {}, SENDS);
     with(&state, |seen, _| seen.round = RoundResult::Healed, SENDS);
-    // Nobody knows how far it has come.
+    // It is not known how far it has come.
     let unknown = |seen: &mut Observed| seen.round = RoundResult::Unknown;
     with(&state, |seen, _| unknown(seen), SENDS);
     with(&state, |seen, _| (unknown(seen), seen.forget_files()).1, SNAPSHOTS);
@@ -280,7 +280,7 @@ fn a_round_that_was_recorded_is_sent_or_completed_with_its_own_token() {
         },
         REPEATS,
     );
-    // Where no server has carried it out, there is nothing to complete, unless the order of the files before is in doubt.
+    // Where no server has carried it out, there is nothing to complete, unless the order of the files before is not certain.
     let undone = "place: record in the backup Secret that every server has O";
     with(&state, rollback, undone);
     with(
@@ -306,7 +306,7 @@ fn a_rejected_round_is_undone_on_the_server_that_has_rejected_it() {
     let heals = "place: set O again on s1, which has rejected the new one";
     with(&state, |seen, _| rejected(seen), heals);
     // At once, whatever else happens.
-    for (change, _) in &OBSTACLES[..8] {
+    for (change, _) in &DISTURBED[..8] {
         with(&state, |seen, _| (rejected(seen), change(seen)).1, heals);
     }
     // Another server has carried it out, without an answer.

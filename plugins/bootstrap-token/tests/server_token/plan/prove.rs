@@ -9,7 +9,7 @@ use kubectl_bootstrap_token::server_token::rotation::observed::{
 
 use supervisor::node::EtcdMember;
 
-use super::place::{OBSTACLES, stops};
+use super::place::{DISTURBED, stops};
 use super::{State, begun, fresh, load, made, new, next, old, placed, proven, recorded, server, with};
 
 const RESTARTS: &str = "prove: restart server s1";
@@ -91,7 +91,7 @@ fn no_wait_turns_the_run_back() {
         recorded(Direction::Forward),
         placed(Direction::Forward),
     ] {
-        for (change, _) in OBSTACLES {
+        for (change, _) in DISTURBED {
             let (mut seen, mut run) = state.clone();
             change(&mut seen);
             run.timers.insert(Timer::Proof, true);
