@@ -7,6 +7,7 @@ use client::connection::Server;
 use client::error::{Error, Kind};
 use client::secret::Fingerprint;
 
+use crate::engine::LONGEST_WRITE;
 use crate::lock::Fence;
 use crate::plan::Plan;
 use crate::rotation::{Rotation, Timer};
@@ -36,7 +37,13 @@ pub trait Controller {
     /// before it sends.
     async fn apply(&self, step: &StepOf<Self>, run: &RunOf<Self>, fence: &Fence) -> Result<(), Failure>;
 
-    /// The duration of a timer. The engine determines that of [`Timer::InFlight`] itself.
+    /// How long one step may take. A step of several requests may take longer than one write under the fence: each of them asks
+    /// the fence, and none of them may be harmful once [`Timer::InFlight`] has passed.
+    fn longest(&self, _step: &StepOf<Self>) -> Duration {
+        LONGEST_WRITE
+    }
+
+    /// The duration of a timer. That of [`Timer::InFlight`] is at least [`LONGEST_WRITE`].
     fn lasts(&self, timer: Timer) -> Duration;
 
     /// The API server that stores the Lease. Journaled deadlines are times of its clock.

@@ -172,6 +172,10 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
             .unwrap_or_else(|| deadlines[0].max(deadlines[1]) + BEYOND_DEADLINES)
     }
 
+    fn longest_in_flight(&self) -> Duration {
+        LONGEST_WRITE.max(self.controller.lasts(Timer::InFlight))
+    }
+
     async fn turn(&self, state: &mut State<C>) -> Turn {
         let run = self.run_now(state);
         let seen = match self.observe(run.as_ref()).await {
@@ -242,7 +246,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
     fn advance(&self, state: &mut State<C>, seen: &ObservedOf<C>, decision: &Decision<RotationOf<C>>) -> bool {
         let now = self.controller.server().clock.now();
         let lasts = |timer| match timer {
-            Timer::InFlight => LONGEST_WRITE,
+            Timer::InFlight => self.longest_in_flight(),
             Timer::Proof | Timer::Quiet | Timer::Retry | Timer::Cache => self.controller.lasts(timer),
         };
         let mut draw = self.controller.draw();
@@ -277,8 +281,9 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
             return Turn::Again;
         };
         let unanswered = unanswered_writes();
-        let sent = tokio::time::timeout(LONGEST_WRITE, self.controller.apply(step, &run, state.lock.fence())).await;
-        match sent.unwrap_or_else(|_| Err(no_answer(LONGEST_WRITE))) {
+        let longest = self.controller.longest(step);
+        let sent = tokio::time::timeout(longest, self.controller.apply(step, &run, state.lock.fence())).await;
+        match sent.unwrap_or_else(|_| Err(no_answer(longest))) {
             Ok(()) => {
                 self.listener.on(Event::Stepped);
                 state.waiting = None;
@@ -297,7 +302,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
             Err(failure) => {
                 let reopened = match (&failure, &mut state.journal) {
                     (Failure::Transient(_), Some(journal)) => {
-                        journal.unanswered(self.controller.server().clock.now());
+                        journal.unanswered(self.controller.server().clock.now(), self.longest_in_flight());
                         false
                     }
                     (failure, Some(journal)) => {

@@ -10,7 +10,6 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::direction::Direction;
-use crate::engine::LONGEST_WRITE;
 use crate::phase::Phase;
 use crate::rotation::{Decision, Next, Rotation, Timer};
 use crate::run::{Draw, Run, RunId};
@@ -170,9 +169,9 @@ impl<R: Rotation> Journal<R> {
     }
 
     /// Records that a step got no response: [`Run::unanswered`].
-    pub fn unanswered(&mut self, now: Timestamp) {
+    pub fn unanswered(&mut self, now: Timestamp, in_flight: Duration) {
         if let Some(deadline) = self.deadlines.get_mut(&Timer::InFlight) {
-            *deadline = later(now, LONGEST_WRITE);
+            *deadline = later(now, in_flight);
         }
     }
 

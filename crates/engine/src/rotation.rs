@@ -212,7 +212,7 @@ pub enum Timer {
     /// How long a server may keep accepting a revoked credential from its cache.
     Cache,
     /// How long a write of a former holder, or one without a response, may still be in flight
-    /// ([`crate::engine::LONGEST_WRITE`]). The engine restarts it after a write without a response. A rotation with
+    /// (at least [`crate::engine::LONGEST_WRITE`]). The engine restarts it after a write without a response. A rotation with
     /// writes that cannot be conditional starts it by an observation, and sends none of them before it has passed.
     InFlight,
 }

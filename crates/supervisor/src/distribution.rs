@@ -41,7 +41,7 @@ impl Distribution {
 }
 
 /// Whose supervisor it is. It determines ports, paths and the names of annotations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SupervisorKind {
     /// K3s.

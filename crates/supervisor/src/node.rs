@@ -45,7 +45,7 @@ pub struct ClusterNode {
 }
 
 /// Whether a server is a member of etcd, by the condition `EtcdIsVoter`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EtcdMember {
     /// It votes.
     Voter,
@@ -88,7 +88,7 @@ pub enum TokenSource {
 }
 
 /// What manages a Node, and with it the token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NodeManager {
     /// Rancher has provisioned the cluster.
     Rancher,

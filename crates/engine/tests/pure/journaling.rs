@@ -216,14 +216,18 @@ fn stopped_timer_has_no_deadline() {
 fn step_without_an_answer_moves_the_deadline_of_writes_in_flight() {
     let mut journal = journal();
     let minute = at(journal.started.as_second() + 60);
-    journal.unanswered(minute);
+    journal.unanswered(minute, LONGEST_WRITE);
     assert_eq!(journal.deadline(Timer::InFlight), None);
     let wait = Next::wait("writes in flight").starting(Timer::InFlight);
     advance(&mut journal, Phase::Place, wait, 0, LONGEST_WRITE);
     assert!(journal.run_at(minute).passed(Timer::InFlight));
-    journal.unanswered(minute);
+    journal.unanswered(minute, LONGEST_WRITE);
     assert!(journal.run_at(minute).running(Timer::InFlight));
     assert!(journal.run_at(at(minute.as_second() + 8)).passed(Timer::InFlight));
+    // A controller whose writes take longer to arrive has a longer one.
+    journal.unanswered(minute, Duration::from_secs(60));
+    assert!(journal.run_at(at(minute.as_second() + 59)).running(Timer::InFlight));
+    assert!(journal.run_at(at(minute.as_second() + 60)).passed(Timer::InFlight));
 }
 
 #[test]

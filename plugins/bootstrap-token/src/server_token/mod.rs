@@ -9,3 +9,4 @@ mod given_token;
 mod lease;
 mod probe;
 mod report;
+pub mod rotation;

@@ -1,0 +1,96 @@
+//! Everything that speaks against a rotation, else what it starts from. Nothing is written, and no PUT is sent.
+
+use engine::rotation::Blocker;
+use supervisor::SupervisorKind;
+use supervisor::node::NodeManager;
+
+use super::blockers;
+use super::observed::{Clocks, Configured, Datastore, Encryption, Files, Login, Members, Observed, Output, Role};
+use super::record::Record;
+
+pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
+    let mut found = cluster(seen);
+    for (name, server) in &seen.servers {
+        if server.role != Role::Full {
+            found.push(blockers::role(name, server.role));
+        } else if !server.is_up(seen.cluster.datastore) {
+            found.push(blockers::not_up(name));
+        } else if server.accepts != Login::Accepts(seen.given) {
+            found.push(blockers::rejects(name));
+        }
+        if server.configured == Configured::Unknown && !seen.options.force_unpin {
+            found.push(blockers::configuration_unknown(name));
+        }
+        let is_other = match server.files {
+            Files::Hold(value) => value != seen.given,
+            Files::Damaged => true,
+            Files::Unknown => false,
+        };
+        if is_other && server.accepts == Login::Accepts(seen.given) {
+            found.push(blockers::not_the_datastores(seen.given));
+        }
+    }
+    if let Some(what) = unmeasured(seen).filter(|_| !seen.options.force_unmeasured) {
+        found.push(blockers::unmeasured(what));
+    }
+    if found.is_empty() {
+        Ok(Record {
+            old: seen.given,
+            new: seen.given_new.into_iter().collect(),
+            is_given: seen.given_new.is_some(),
+            is_ended: false,
+            round: None,
+        })
+    } else {
+        found.dedup();
+        Err(found)
+    }
+}
+
+fn cluster(seen: &Observed) -> Vec<Blocker> {
+    let cluster = &seen.cluster;
+    let managed = cluster.manager.map(|manager| match manager {
+        NodeManager::Harvester => blockers::harvester(),
+        NodeManager::Rancher => blockers::provisioned(),
+    });
+    let version = cluster.can_change_token;
+    let joining: Vec<&str> = seen.joining.iter().map(String::as_str).collect();
+    let encryption = match &seen.encryption {
+        Encryption::Safe => None,
+        Encryption::Unsafe(reason) => Some(blockers::encryption(reason)),
+        Encryption::Unknown => Some(blockers::encryption_unknown()),
+    };
+    let clocks = match seen.clocks {
+        _ if seen.servers.len() < 2 => None,
+        Clocks::Close(_) => None,
+        Clocks::Skewed => Some(blockers::clocks(true)),
+        Clocks::Unknown => Some(blockers::clocks(false)),
+    };
+    let differ = cluster.datastore == Datastore::Etcd && seen.members != Members::Same;
+    let found = [
+        managed,
+        (version != Some(true)).then(|| blockers::no_endpoint(version.is_some())),
+        cluster.is_ca_rotating.then(blockers::ca_rotation),
+        (seen.output == Output::Nowhere).then(blockers::no_output),
+        (seen.given_new == Some(seen.given)).then(blockers::same_token),
+        seen.servers.is_empty().then(blockers::no_server),
+        differ.then(blockers::members),
+        (!joining.is_empty()).then(|| blockers::joining(&joining.join(", "))),
+        encryption,
+        clocks,
+    ];
+    found.into_iter().flatten().collect()
+}
+
+/// What differs from the clusters on which the procedure was measured.
+pub(super) fn unmeasured(seen: &Observed) -> Option<String> {
+    let count = seen.servers.len();
+    let what = [
+        (seen.cluster.supervisor == SupervisorKind::Rke2).then(|| "RKE2".to_owned()),
+        (seen.cluster.datastore == Datastore::External && count > 1)
+            .then(|| "several servers with an external datastore".to_owned()),
+        (![0, 1, 3].contains(&count)).then(|| format!("{count} servers")),
+    ];
+    let what: Vec<String> = what.into_iter().flatten().collect();
+    (!what.is_empty()).then(|| what.join(", "))
+}
