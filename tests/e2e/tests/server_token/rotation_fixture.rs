@@ -212,7 +212,8 @@ impl RotationFixture {
 /// What the fake calls a token.
 pub(crate) fn hash12(token: &str) -> String {
     let digest = Sha256::digest(token);
-    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    let first = digest.iter().take(6);
+    first.fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// All files below a directory that are a backup of a run.

@@ -13,7 +13,7 @@ use engine::rotation::Check;
 use node_access::{NodeAccess, NodeExec, NodeRole, NodeTarget, ServiceOptions, UnitName};
 use serde_json::Map;
 use supervisor::node::{self, ClusterNode};
-use supervisor::{Distribution, ServerToken, SupervisorKind, TokenValue};
+use supervisor::{ServerToken, SupervisorKind, TokenValue};
 
 use crate::cluster::ClusterConnection;
 use crate::server_token::connections::{Access, SupervisorFlags};
@@ -220,14 +220,14 @@ impl RotationCommand<'_> {
         let token = flags.supervisors.token(ui).await?;
         let cluster = ClusterConnection::open(self.global, self.context)?;
         // Also sets the server's clock, by which all deadlines are.
-        let version = cluster.version().await?;
-        let kind = Distribution::of_version(&version).supervisor();
-        let kind =
-            kind.ok_or_else(|| Error::failed("the cluster runs neither K3s nor RKE2, so it has no server token"))?;
+        let nodes_of_cluster = node::list(cluster.client()).await?;
+        flags.supervisors.servers(&nodes_of_cluster)?;
+        let kind = nodes_of_cluster.iter().find_map(ClusterNode::supervisor);
+        let kind = kind.ok_or_else(|| Error::failed("no server of the cluster has a Node"))?;
         let service = flags.nodes.service(kind);
         let token = match token {
             Some(token) => token,
-            None => read_from_node(&cluster, &nodes, &service).await?,
+            None => read_from_node(&nodes_of_cluster, &nodes, &service).await?,
         };
         let access = Access::new(&flags.supervisors, &token, &cluster, ui)?;
         let given = token
@@ -302,17 +302,12 @@ fn commands(flags: &RotationFlags, new: &NewTokenFlags, forced: &[Check], global
 }
 
 /// The token in `server/token` of the first server whose file can be read.
-async fn read_from_node(
-    cluster: &ClusterConnection,
-    way: &NodeWay,
-    service: &ServiceOptions,
-) -> Result<GivenToken, Error> {
+async fn read_from_node(nodes: &[ClusterNode], way: &NodeWay, service: &ServiceOptions) -> Result<GivenToken, Error> {
     let missing = || Error::usage("pass the current server token with --token-file or --token-stdin");
     let NodeWay::Exec(exec) = way else {
         return Err(missing());
     };
     let access = NodeAccess::new(std::sync::Arc::new(exec.clone()), service.clone(), "survey");
-    let nodes = node::list(cluster.client()).await?;
     let mut last = missing();
     for node in nodes.iter().filter(|node| node.supervisor().is_some()) {
         let Some(target) = target_of(node) else { continue };
