@@ -45,7 +45,7 @@ async fn a_dry_run_changes_nothing_and_prints_every_step() -> Result<()> {
         let plan = fixture.run("rotate", &[mode]).await?.expect(0)?;
         for step in [
             "create a new token, and write it to",
-            "on s1, s2, s3",
+            "take an etcd snapshot on every server, to keep",
             "restart server s1",
             "restart server s2",
             "restart server s3",
