@@ -17,6 +17,8 @@ pub mod rights;
 // Public for the model checker in `tests/exploration`.
 #[doc(hidden)]
 pub mod rotation;
-mod server_token;
+// Public for the model checker in `tests/server_token`.
+#[doc(hidden)]
+pub mod server_token;
 mod servers;
 mod template;

@@ -8,4 +8,5 @@ mod connections;
 mod given_token;
 mod lease;
 mod probe;
+pub mod recovery;
 mod report;
