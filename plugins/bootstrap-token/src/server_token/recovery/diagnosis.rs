@@ -124,7 +124,7 @@ fn datastore_token(facts: &RecoveryFacts) -> Option<TokenHash> {
         .with(Presence::Ready)
         .any(|(_, server)| server.loaded == Some(token));
     let contradicts = |server: &ServerFacts| {
-        server.starts.rejected.contains(&token) || server.former().chain(server.next_token()).any(|it| it != token)
+        failed_by_token(server.starts.failure()) || server.former().chain(server.next_token()).any(|it| it != token)
     };
     let mut others = facts
         .servers
@@ -161,6 +161,7 @@ fn is_stuck(facts: &RecoveryFacts) -> bool {
 /// | the token of the datastore is not known | not known: a PUT tells |
 /// | its files have another token, or are empty or differ | poisoned; empty token file |
 /// | it is configured with another token | configured with another token |
+/// | it was brought back with a configured token, and the datastore does not have its files | placed |
 /// | it has loaded the token of the datastore | healthy |
 /// | it has loaded another one | placed |
 fn ready(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFacts) -> (ServerState, String) {
@@ -202,6 +203,10 @@ fn ready(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFac
                 "it is not known which token it is configured with".to_owned(),
             )
         }
+        _ if server.needs_save.is_some() => (
+            ServerState::Placed,
+            format!("it has started with {datastore} configured, and its second start can be the trap"),
+        ),
         _ if server.loaded == Some(datastore) => (
             ServerState::Healthy,
             format!("it accepts {datastore}, and its next start finds it"),
@@ -281,9 +286,9 @@ pub(super) fn value_to_finish(facts: &RecoveryFacts) -> Option<TokenHash> {
 /// | it has never been ready, and its first start failed with a token that the datastore or its join server rejects | joined and dead |
 /// | the trap names any other file than `cred/passwd` | trap: other files |
 /// | a start failed to save after its `server/token` had another token | key without files |
-/// | the trap names only `cred/passwd`, its files agree, and no ready server has their token | key without files |
+/// | the trap names only `cred/passwd`, its files agree, none is configured, the last start was with them, and no ready server has their token: it opened its own copy | key without files |
 /// | the trap names only `cred/passwd` | trap |
-/// | it is configured with another token than the datastore's, or with one that a start has rejected | configured with another token |
+/// | it is configured with another token than the datastore's, or its start failed by its token | configured with another token |
 /// | its token file is empty or missing, and none is configured | empty token file |
 /// | its token does not open its own copy | stale copy |
 /// | it failed to save | not saved |
@@ -306,12 +311,12 @@ fn down(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFact
         );
         return (ServerState::TrapOther(files.clone()), evidence);
     }
-    if let (true, Some(value)) = (server.starts.is_key_without_files, with(server)) {
+    if let (true, Some(value)) = (server.starts.without_files > 0, with(server)) {
         let evidence = format!("its start with {value} replaced that by an older token, and then failed to save");
         return (ServerState::KeyWithoutFiles(value), evidence);
     }
     if let ConfiguredToken::Holds(token) = server.configured()
-        && (datastore.is_some_and(|datastore| datastore != token) || server.starts.rejected.contains(&token))
+        && (datastore.is_some_and(|datastore| datastore != token) || failed_by_token(failure))
     {
         let evidence = format!("it is configured with {token}, and does not start with it");
         return (ServerState::ConfiguredOther { runs: false }, evidence);
@@ -344,18 +349,31 @@ fn down(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFact
 
 fn trap(facts: &RecoveryFacts, server: &ServerFacts) -> (ServerState, String) {
     let others = facts.file_tokens();
+    let is_unpinned = server.configured() == ConfiguredToken::Nowhere;
     match server.file() {
-        FileToken::Holds(token) if server.passwd().is_some() && !others.is_empty() && !others.contains(&token) => (
-            ServerState::KeyWithoutFiles(token),
-            format!(
-                "its files have {token}, which no ready server has, and its start reports cred/passwd as newer than the datastore"
-            ),
-        ),
+        FileToken::Holds(token)
+            if is_unpinned
+                && with(server) == Some(token)
+                && server.passwd().is_some()
+                && !others.contains(&token)
+                && !others.is_empty() =>
+        {
+            (
+                ServerState::KeyWithoutFiles(token),
+                format!(
+                    "its files have {token}, which no ready server has, and its start reports cred/passwd as newer than the datastore"
+                ),
+            )
+        }
         _ => (
             ServerState::TrapPasswd,
             "its start reports that cred/passwd, and no other file, is newer than the datastore".to_owned(),
         ),
     }
+}
+
+fn failed_by_token(failure: Option<&StartFailure>) -> bool {
+    matches!(failure, Some(StartFailure::OwnCopy | StartFailure::Save))
 }
 
 /// The token of its last start.

@@ -60,9 +60,10 @@ pub struct RoundFacts {
 /// How a round has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoundEnd {
-    /// Each server has answered 200 at the first time, so the last one has the newest files.
+    /// Each server has answered 200 at the first time, and none of them had the token in its files: the last one has the newest files.
     InOrder,
-    /// Each server has answered 200, some of them later. Which files are the newest is not known.
+    /// Each server has answered 200, some of them later, or some had the token already
+    /// ([`is_repeated`](super::plan::RecoveryRound::is_repeated)). Which files are the newest is not known.
     OutOfOrder,
     /// Some servers have not answered 200.
     Unfinished,
@@ -96,6 +97,10 @@ pub struct ServerFacts {
     pub starts: FailedStarts,
     /// It was started by [`StartOnce`](super::plan::RecoveryAction::StartOnce), so the service manager does not start it again.
     pub starts_once: bool,
+    /// It was brought back with a configured token, and has not answered 200 to a PUT since: its `cred/passwd` can be newer than the
+    /// datastore's, so a second start can be the trap. The number of its start in this run. A start
+    /// without a configured token clears it.
+    pub needs_save: Option<usize>,
 }
 
 /// What answers at the address of a server.
@@ -173,9 +178,9 @@ pub struct FailedStarts {
     pub last: Option<LastStart>,
     /// Tokens that do not help: its copy has another one, or, since the last failure to save, the datastore.
     pub rejected: Vec<TokenHash>,
-    /// A start has failed to save although `server/token` had another token before it than after it: the datastore has got a new key
+    /// How many starts have failed to save although `server/token` had another token before than after: the datastore has got a new key
     /// without the files that belong to it.
-    pub is_key_without_files: bool,
+    pub without_files: usize,
     pub count: usize,
 }
 
@@ -246,8 +251,9 @@ impl FailedStarts {
         match (&start.failure, start.with) {
             (StartFailure::OwnCopy, Some(with)) if !self.rejected.contains(&with) => self.rejected.push(with),
             (StartFailure::Save, with) => {
-                self.is_key_without_files = with.is_some() && file.is_some() && with != file;
-                self.rejected = file.or(with).into_iter().collect();
+                let is_changed = with.is_some() && file.is_some() && with != file;
+                self.without_files = if is_changed { self.without_files + 1 } else { 0 };
+                self.rejected = with.and(file.or(with)).into_iter().collect();
             }
             _ => {}
         }
@@ -361,11 +367,11 @@ impl ServerFacts {
         }
     }
 
-    /// The failed start that its log shows when it is read for the first time: nothing was edited since.
+    /// The failed start that its log shows when it is read for the first time. Its configuration and its files may have been edited since,
+    /// so it is not known with which token it was.
     pub fn start_of_log(&self) -> Option<LastStart> {
         let failure = StartFailure::of_log(&self.node.as_ref()?.log)?;
-        let with = self.next_token();
-        Some(LastStart { with, failure })
+        Some(LastStart { with: None, failure })
     }
 }
 

@@ -11,7 +11,9 @@ use node_access::Instruction;
 use supervisor::TokenHash;
 
 use super::diagnosis::{Diagnosis, ServerState};
-use super::facts::{ConfiguredToken, EncryptionFacts, FileToken, Presence, RecoveryFacts, ServerFacts, StartFailure};
+use super::facts::{
+    ConfiguredToken, EncryptionFacts, FileToken, LastStart, Presence, RecoveryFacts, ServerFacts, StartFailure,
+};
 use super::round;
 
 /// How many failed starts of one server are enough.
@@ -66,6 +68,8 @@ pub struct RecoveryRound {
     pub servers: Vec<String>,
     /// Whether nothing is sent to the others if the first server answers 500. Otherwise all are asked, and the failed ones once more.
     pub ends_at_first_rejection: bool,
+    /// A server has the token in its files already, so its PUT saves files that can be older than those of another one.
+    pub is_repeated: bool,
 }
 
 /// The token of a round.
@@ -213,10 +217,10 @@ fn bring_back(facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Option<Recovery> 
 /// | it is configured with the token to start with | keep it |
 /// | it is configured with another one | remove it; refuse where it cannot be edited |
 /// | it was killed in a PUT, other servers run, and the datastore's token is not known to be its own | the same PUT on the others |
-/// | it was killed in a PUT, and no other server runs | by hand: configure the token for one start |
+/// | the same, and a start has shown that the datastore lacks its files: without a quorum, or although the others have it | by hand: configure the token for one start |
 /// | no token is left to try | refuse |
 /// | `server/token` has another one | write it |
-/// | the trap names only `cred/passwd`, and that exists | delete it |
+/// | the last start with this token ended in the trap, it names only `cred/passwd`, and that exists | delete it |
 /// | | start it once |
 fn bring_back_one(facts: &RecoveryFacts, state: &ServerState, name: &str, server: &ServerFacts) -> Recovery {
     if server.starts.count >= MAX_STARTS {
@@ -244,12 +248,7 @@ fn bring_back_one(facts: &RecoveryFacts, state: &ServerState, name: &str, server
     match server.configured() {
         ConfiguredToken::Nowhere => {}
         ConfiguredToken::Holds(token) if token == value => {}
-        _ => {
-            if let Some(refused) = not_editable(name, server) {
-                return refused;
-            }
-            return act(RecoveryAction::Unpin { server: server_name });
-        }
+        _ => return unpin_one(name, server),
     }
     let file_has = match server.file() {
         FileToken::Holds(token) | FileToken::PasswdDiffers(token) => Some(token),
@@ -268,7 +267,8 @@ fn bring_back_one(facts: &RecoveryFacts, state: &ServerState, name: &str, server
             value,
         });
     }
-    let is_trap = server.starts.failure().is_some_and(StartFailure::names_only_passwd);
+    let is_last = |start: &LastStart| start.with == Some(value) && start.failure.names_only_passwd();
+    let is_trap = server.starts.last.as_ref().is_some_and(is_last);
     if is_trap && server.passwd().is_some() {
         return act(RecoveryAction::DeletePasswd { server: server_name });
     }
@@ -280,59 +280,64 @@ fn bring_back_one(facts: &RecoveryFacts, state: &ServerState, name: &str, server
 ///
 /// | if | then |
 /// |---|---|
+/// | no failed start is known | its own |
 /// | the datastore's token is proven | that one |
 /// | a PUT has written a token on a ready server that none has loaded | that one |
-/// | it has a token | that one |
+/// | it has a token, and its last start has not failed by one | that one |
 /// | other servers have one in their files | that one |
 /// | its `cred/passwd` or a backup has one, or one is at hand | that one |
+/// | it has a token | that one |
 fn token_to_try(facts: &RecoveryFacts, server: &ServerFacts) -> Option<TokenHash> {
     let own_file = match server.file() {
         FileToken::Holds(token) | FileToken::PasswdDiffers(token) => Some(token),
         FileToken::Empty | FileToken::Unknown => None,
     };
-    let own = server.next_token().into_iter().chain(own_file);
+    let failed_by_token = matches!(
+        server.starts.failure(),
+        Some(StartFailure::OwnCopy | StartFailure::Save)
+    );
+    let own = || server.next_token().into_iter().chain(own_file);
     let is_usable = |value: &TokenHash| {
         let has = facts.is_at_hand(*value) || server.next_token() == Some(*value) || own_file == Some(*value);
         has && !server.starts.rejected.contains(value)
     };
-    facts
-        .proven
-        .into_iter()
+    let is_untried = server.starts.last.is_none();
+    own()
+        .filter(|_| is_untried)
+        .chain(facts.proven)
         .chain(facts.written_since())
-        .chain(own)
+        .chain(own().filter(|_| !failed_by_token))
         .chain(facts.file_tokens())
         .chain(server.former())
         .chain(facts.at_hand.iter().copied())
+        .chain(own())
         .find(is_usable)
 }
 
 /// The token of a server that was killed in a PUT, on the others: it completes the PUT from each point at which it can have been killed,
 /// and re-encrypts nothing where it is complete. This is the only PUT while a server is down.
 fn complete_put(facts: &RecoveryFacts, name: &str, value: TokenHash) -> Option<Recovery> {
-    let others: Vec<_> = facts.with(Presence::Ready).collect();
+    let starts = &facts.servers[name].starts;
     let has = |server: &ServerFacts| server.file() == FileToken::Holds(value);
-    if others.is_empty() {
+    let is_complete = facts.has_quorum() && facts.with(Presence::Ready).all(|(_, server)| has(server));
+    if is_complete && starts.without_files < 2 {
+        return None;
+    }
+    if is_complete || !facts.has_quorum() {
         // Its own start writes the datastore's older cred/passwd, unless the token is configured.
-        let starts = &facts.servers[name].starts;
-        return starts.is_key_without_files.then(|| Recovery::ByHand {
+        return (starts.without_files > 0).then(|| Recovery::ByHand {
             reason: format!("the datastore has token {value}, and not the files of server {name} that belong to it"),
             instructions: vec![configure_once(facts, name, value)],
         });
     }
-    if others.iter().all(|(_, server)| has(server)) {
-        return None;
-    }
-    if !facts.has_quorum() {
-        return Some(refuse(
-            format!("server {name} was killed while its token was changed, and etcd has no quorum to complete that"),
-            "bring back another server first",
-        ));
-    }
-    let servers = others
-        .iter()
-        .filter(|(_, server)| !has(server))
-        .map(|(name, _)| (*name).clone());
-    Some(round::send(facts, RoundValue::Known(value), servers.collect(), false))
+    // A server whose start has written its files is first.
+    let mut servers: Vec<_> = facts
+        .with(Presence::Ready)
+        .filter(|(_, server)| !has(server) || server.needs_save.is_some())
+        .collect();
+    servers.sort_by_key(|(_, server)| (server.needs_save.is_none(), server.needs_save));
+    let servers = servers.into_iter().map(|(name, _)| name.clone()).collect();
+    Some(round::send(facts, RoundValue::Known(value), servers, false))
 }
 
 fn configure_once(facts: &RecoveryFacts, name: &str, value: TokenHash) -> Instruction {
@@ -397,16 +402,31 @@ fn joined_and_dead(diagnosis: &Diagnosis) -> Option<Recovery> {
     ))
 }
 
+/// With node access, before a round with another token than the configured one, where it changes nothing: the files have that one too.
+pub(super) fn unpin_before(facts: &RecoveryFacts, value: Option<TokenHash>) -> Option<Recovery> {
+    let is_same = |server: &ServerFacts| match (server.configured(), server.file()) {
+        (ConfiguredToken::Holds(token), FileToken::Holds(file)) => token == file && Some(token) != value,
+        _ => false,
+    };
+    let (name, server) = facts
+        .with(Presence::Ready)
+        .find(|(_, server)| server.node.is_some() && is_same(server))?;
+    Some(unpin_one(name, server))
+}
+
+fn unpin_one(name: &str, server: &ServerFacts) -> Recovery {
+    let server_name = name.to_owned();
+    let unpin = || Recovery::Act(RecoveryAction::Unpin { server: server_name });
+    not_editable(name, server).unwrap_or_else(unpin)
+}
+
 /// With node access, before any restart: a server that restarts by itself meanwhile needs it as well.
 fn unpin(facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Option<Recovery> {
     let datastore = diagnosis.datastore?;
     let (name, server) = facts
         .with(Presence::Ready)
         .find(|(_, server)| server.node.is_some() && is_other(server, datastore))?;
-    not_editable(name, server).or_else(|| {
-        let server = name.clone();
-        Some(Recovery::Act(RecoveryAction::Unpin { server }))
-    })
+    Some(unpin_one(name, server))
 }
 
 fn is_other(server: &ServerFacts, datastore: TokenHash) -> bool {

@@ -1,10 +1,11 @@
 //! Which round mends the files of servers that are all ready, and the only function that builds one.
 
 use node_access::Instruction;
+use supervisor::TokenHash;
 
 use super::diagnosis::{Diagnosis, value_to_finish};
 use super::facts::{ClockFacts, FileToken, Presence, RecoveryFacts, RoundEnd, ServerFacts};
-use super::plan::{Recovery, RecoveryAction, RecoveryRound, RoundValue, encryption, quiet, refuse};
+use super::plan::{Recovery, RecoveryAction, RecoveryRound, RoundValue, encryption, quiet, refuse, unpin_before};
 
 /// The round that is needed, if any. Every server is ready.
 ///
@@ -12,11 +13,13 @@ use super::plan::{Recovery, RecoveryAction, RecoveryRound, RoundValue, encryptio
 /// |---|---|
 /// | every PUT was answered with 500 | by hand: `cred/passwd` of one server, then repeat the command |
 /// | the first server has rejected a fresh token | the token of the others there; refuse if they differ |
+/// | a server was brought back with a configured token | that one there |
 /// | a round is not finished | the same token on the servers that do not have it |
 /// | the files of a server are not known, and snapshots can be taken | take them |
 /// | they are not known otherwise | a token that is at hand and was not loaded, on every server; else a fresh one |
-/// | all have the datastore's token, and none needs a restart | none |
-/// | all have the same one, and the last round has written it in order | none |
+/// | all have the same one, and none needs a restart, or the last round has written it in order | none |
+/// | all have the same one, and there is one server | that one |
+/// | a round with another token follows, and a server is configured with the one that its files have | remove it first |
 /// | all have the same one | a fresh token: which files are the newest is not known |
 /// | they differ, and the value to finish with is at hand | that one, on the servers that do not have it |
 /// | they differ, and no such value is at hand | a fresh token, begun on a server whose files have one that no server has loaded |
@@ -26,6 +29,9 @@ pub(super) fn next(facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Option<Recov
     }
     if let Some(RoundEnd::FirstRejected(server)) = facts.last_round.as_ref().map(|round| &round.end) {
         return Some(heal(facts, server));
+    }
+    if let Some(save) = save(facts) {
+        return Some(save);
     }
     let files: Vec<FileToken> = facts.servers.values().map(ServerFacts::file).collect();
     if files.contains(&FileToken::Unknown) {
@@ -41,21 +47,34 @@ pub(super) fn next(facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Option<Recov
         return match last.map(|round| &round.end) {
             _ if !needs_restart && facts.proven.is_none_or(|proven| proven == token) => None,
             Some(RoundEnd::InOrder) => None,
-            _ => Some(send(facts, RoundValue::Fresh, all, true)),
+            // One server has the newest files.
+            _ if all.len() == 1 && facts.is_at_hand(token) => Some(send(facts, RoundValue::Known(token), all, false)),
+            _ => Some(fresh(facts, all)),
         };
     }
     match value_to_finish(facts).filter(|value| facts.is_at_hand(*value)) {
         Some(value) => {
             let lacks = |name: &String| facts.servers[name].file() != FileToken::Holds(value);
-            Some(send(
-                facts,
-                RoundValue::Known(value),
-                all.into_iter().filter(lacks).collect(),
-                false,
-            ))
+            let servers = all.into_iter().filter(lacks).collect();
+            let before = unpin_before(facts, Some(value));
+            Some(before.unwrap_or_else(|| send(facts, RoundValue::Known(value), servers, false)))
         }
-        None => Some(send(facts, RoundValue::Fresh, newest_first(facts), true)),
+        None => Some(fresh(facts, newest_first(facts))),
     }
+}
+
+fn fresh(facts: &RecoveryFacts, servers: Vec<String>) -> Recovery {
+    unpin_before(facts, None).unwrap_or_else(|| send(facts, RoundValue::Fresh, servers, true))
+}
+
+/// Its start has written its files, so they are the newest: before any other PUT, and in the order of the starts.
+fn save(facts: &RecoveryFacts) -> Option<Recovery> {
+    let servers = facts
+        .with(Presence::Ready)
+        .filter(|(_, server)| server.needs_save.is_some());
+    let (name, server) = servers.min_by_key(|(_, server)| server.needs_save)?;
+    let token: TokenHash = server.loaded?;
+    Some(send(facts, RoundValue::Known(token), vec![name.clone()], false))
 }
 
 /// A server whose files have a token that no server has loaded is the one that the last PUT was sent to: its file equals the datastore,
@@ -146,10 +165,13 @@ pub(super) fn send(facts: &RecoveryFacts, value: RoundValue, mut servers: Vec<St
         }
         ClockFacts::Close(None) | ClockFacts::NotClose => {}
     }
+    let has = |name: &String| matches!(value, RoundValue::Known(token) if facts.servers[name].file() == FileToken::Holds(token));
+    let is_repeated = facts.servers.len() > 1 && servers.iter().any(has);
     Recovery::Act(RecoveryAction::Round(RecoveryRound {
         value,
         servers,
         ends_at_first_rejection: careful,
+        is_repeated,
     }))
 }
 

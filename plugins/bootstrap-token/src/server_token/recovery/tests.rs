@@ -87,6 +87,7 @@ pub(super) fn ready(loaded: &str, file: &str, configured: Option<&str>) -> Serve
         node: Some(node(file, file, configured)),
         starts: Default::default(),
         starts_once: false,
+        needs_save: None,
     }
 }
 
@@ -116,7 +117,8 @@ pub(super) fn down(token: Option<&str>, passwd: Option<&str>, configured: Option
         node: Some(state),
         ..ready("old", "old", None)
     };
-    if let Some(start) = server.start_of_log() {
+    if let Some(mut start) = server.start_of_log() {
+        start.with = server.next_token();
         server.starts.add(start, token.map(hash));
     }
     server

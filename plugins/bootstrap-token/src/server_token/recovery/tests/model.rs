@@ -1,1 +1,660 @@
-//! model
+//! A model of the servers, written from what was measured and from nothing of the diagnosis: how a PUT and a start change files, copies
+//! and the datastore. From each state that some events lead to, the recovery reaches its end, and no action of it makes the next start
+//! of a server fail that would have succeeded.
+
+use std::collections::HashSet;
+
+use supervisor::TokenHash;
+
+use super::super::facts::{FailedStarts, LastStart, RecoveryFacts, Response, RoundEnd, RoundFacts, ServerFacts};
+use super::super::plan::{Recovery, RecoveryAction, RecoveryRound, RoundValue};
+use super::{PASSWD, brief, cluster, decide, hash, node, ready, start};
+
+pub(super) type Token = u8;
+pub(super) const OLD: Token = 0;
+pub(super) const NEW: Token = 1;
+const OTHER: Token = 2;
+const FRESH: Token = 3;
+
+/// Of `s1`, `s2`, …
+fn index(server: &str) -> usize {
+    server[1..].parse::<usize>().expect("a number") - 1
+}
+
+fn value(token: Token) -> TokenHash {
+    match token {
+        OLD => hash("old"),
+        NEW => hash("new"),
+        OTHER => hash("other"),
+        FRESH => hash("fresh"),
+        later => hash(&format!("fresh {later}")),
+    }
+}
+
+/// What the recovery can reach.
+pub(super) struct Access {
+    has_nodes: bool,
+    given: Vec<Token>,
+}
+
+impl Access {
+    pub(super) fn nodes(given: &[Token]) -> Self {
+        let (has_nodes, given) = (true, given.to_vec());
+        Self { has_nodes, given }
+    }
+
+    pub(super) fn none(given: &[Token]) -> Self {
+        Self {
+            has_nodes: false,
+            ..Self::nodes(given)
+        }
+    }
+}
+
+/// `cred/passwd`. Its rows can be in another order each time that it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Passwd {
+    token: Token,
+    written: u32,
+    time: u32,
+}
+
+/// The keys of the datastore, or of a server's own copy of it, each with the file that was saved with it.
+type Contents = Vec<(Token, Passwd)>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Ready,
+    /// It waits for other members of etcd.
+    Waiting,
+    Down,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Server {
+    phase: Phase,
+    /// Its service starts it again and again.
+    loops: bool,
+    live: Token,
+    token: Option<Token>,
+    passwd: Option<Passwd>,
+    pin: Option<Token>,
+    copy: Contents,
+    log: Option<&'static str>,
+    // What the recovery has seen.
+    snapshot: Option<Token>,
+    placed: Option<Token>,
+    starts: FailedStarts,
+    starts_once: bool,
+    needs_save: Option<usize>,
+    started_with: Option<TokenHash>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct World {
+    servers: Vec<Server>,
+    store: Contents,
+    time: u32,
+    written: u32,
+    drawn: Token,
+    proven: Option<Token>,
+    last_round: Option<(Token, u8, usize)>,
+}
+
+const TRAP: &str = " newer than datastore and could cause a cluster outage";
+const SAVE: &str = "failed to save bootstrap data: bootstrap data already found and encrypted with different token";
+const OWN_COPY: &str =
+    "failed to reconcile with local datastore: bootstrap data already found and encrypted with different token";
+const NO_TOKEN: &str = "failed to start cluster: bootstrap data already found and encrypted with different token";
+
+/// Where a server can be killed in a PUT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kill {
+    AfterPasswd,
+    InToken,
+    AfterToken,
+    AfterKey,
+    /// The datastore has everything, and its own copy lacks the save.
+    AfterSave,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Put(Token),
+    Killed(Token, Kill),
+    Restarts,
+    Stops,
+    Pinned(Option<Token>),
+}
+
+impl World {
+    pub(super) fn new(servers: usize, is_pinned: bool) -> Self {
+        let passwd = Passwd {
+            token: OLD,
+            written: 0,
+            time: 0,
+        };
+        let server = Server {
+            phase: Phase::Ready,
+            loops: false,
+            live: OLD,
+            token: Some(OLD),
+            passwd: Some(passwd),
+            pin: is_pinned.then_some(OLD),
+            copy: vec![(OLD, passwd)],
+            log: None,
+            snapshot: None,
+            placed: None,
+            starts: FailedStarts::default(),
+            starts_once: false,
+            needs_save: None,
+            started_with: None,
+        };
+        Self {
+            store: server.copy.clone(),
+            servers: vec![server; servers],
+            time: 100,
+            written: 0,
+            drawn: FRESH,
+            proven: None,
+            last_round: None,
+        }
+    }
+
+    pub(super) fn is_ready(&self, server: usize) -> bool {
+        self.servers[server].phase == Phase::Ready
+    }
+
+    pub(super) fn pass(&mut self) {
+        self.time += 10;
+    }
+
+    fn has_quorum(&self) -> bool {
+        let up = self.servers.iter().filter(|server| server.phase != Phase::Down).count();
+        up * 2 > self.servers.len()
+    }
+
+    fn sync(&mut self) {
+        let store = &self.store;
+        let up = self.servers.iter_mut().filter(|server| server.phase != Phase::Down);
+        up.for_each(|server| server.copy.clone_from(store));
+    }
+
+    fn write(&mut self, token: Token) -> Passwd {
+        self.written += 1;
+        let (written, time) = (self.written, self.time);
+        Passwd { token, written, time }
+    }
+
+    /// §1 and §2: files first, then the key, then the save. True: 200.
+    pub(super) fn put(&mut self, server: usize, token: Token) -> bool {
+        self.put_until(server, token, None)
+    }
+
+    fn put_until(&mut self, at: usize, token: Token, kill: Option<Kill>) -> bool {
+        self.time += 1;
+        if self.servers[at].phase != Phase::Ready {
+            return false;
+        }
+        let former = self.servers[at].passwd.expect("a server that runs has it");
+        let changed = if former.token == token {
+            former
+        } else {
+            self.write(token)
+        };
+        self.servers[at].passwd = Some(changed);
+        let before = self.store.clone();
+        let ends = |world: &mut Self, here: Kill| {
+            if kill == Some(here) {
+                let server = &mut world.servers[at];
+                (server.phase, server.loops) = (Phase::Down, true);
+                match here {
+                    Kill::InToken => server.token = None,
+                    Kill::AfterKey | Kill::AfterSave => {
+                        server.copy = before.clone();
+                        server.copy.push((token, before[0].1));
+                    }
+                    Kill::AfterPasswd | Kill::AfterToken => {}
+                }
+            }
+            kill == Some(here)
+        };
+        if ends(self, Kill::AfterPasswd) || ends(self, Kill::InToken) {
+            return false;
+        }
+        self.servers[at].token = Some(token);
+        if ends(self, Kill::AfterToken) || !self.has_quorum() {
+            return false;
+        }
+        if self.store.iter().all(|(key, _)| *key != token) {
+            let Some((key, _)) = self.store.iter_mut().find(|(key, _)| *key == former.token) else {
+                return false;
+            };
+            *key = token;
+        }
+        if ends(self, Kill::AfterKey) {
+            self.sync();
+            return false;
+        }
+        self.store = vec![(token, changed)];
+        let killed = ends(self, Kill::AfterSave);
+        self.sync();
+        !killed
+    }
+
+    /// §3: what a start reads, compares and writes. It ends, or waits for etcd.
+    fn start(&mut self, at: usize) {
+        self.pass();
+        let server = &self.servers[at];
+        let join = &self.servers[0];
+        let joins = at > 0 && join.phase == Phase::Ready && server.pin == Some(join.live);
+        let bundle = if joins {
+            Ok(self.store[0].1)
+        } else {
+            server.pin.or(server.token).ok_or(NO_TOKEN).and_then(|token| {
+                let opened = server.copy.iter().find(|(key, _)| *key == token);
+                opened.map(|(_, passwd)| *passwd).ok_or(OWN_COPY)
+            })
+        };
+        let bundle = match bundle {
+            Ok(bundle) => bundle,
+            Err(log) => return self.ends(at, log),
+        };
+        let mut passwd = server.passwd.unwrap_or(bundle);
+        if passwd.written != bundle.written {
+            if passwd.time >= bundle.time + 3 {
+                return self.ends(at, TRAP);
+            }
+            passwd = bundle;
+        }
+        let token = server.pin.unwrap_or(passwd.token);
+        if passwd.token != token {
+            passwd = self.write(token);
+        }
+        let server = &mut self.servers[at];
+        (server.token, server.passwd, server.live) = (Some(token), Some(passwd), token);
+        server.phase = Phase::Waiting;
+    }
+
+    fn ends(&mut self, at: usize, log: &'static str) {
+        let server = &mut self.servers[at];
+        (server.phase, server.log) = (Phase::Down, Some(log));
+    }
+
+    /// With enough members, those that wait join etcd and save.
+    fn settle(&mut self, has_quorum: bool) {
+        if !has_quorum {
+            return;
+        }
+        self.sync();
+        for at in 0..self.servers.len() {
+            if self.servers[at].phase == Phase::Waiting {
+                if self.store.iter().any(|(key, _)| *key == self.servers[at].live) {
+                    self.servers[at].phase = Phase::Ready;
+                    self.proven = Some(self.servers[at].live);
+                } else {
+                    self.ends(at, SAVE);
+                }
+            }
+        }
+    }
+
+    /// Started by its service, up to four times.
+    pub(super) fn crash_loop(&mut self, at: usize) {
+        self.servers[at].phase = Phase::Down;
+        for _ in 0..4 {
+            if self.servers[at].phase == Phase::Down {
+                self.start(at);
+                self.settle(self.has_quorum());
+            }
+        }
+        self.servers[at].loops = self.servers[at].phase == Phase::Down;
+    }
+
+    /// Whether its next start succeeds, if etcd has a quorum.
+    fn would_start(&self, at: usize) -> bool {
+        let mut later = self.clone();
+        later.servers[at].phase = Phase::Down;
+        later.start(at);
+        later.settle(true);
+        later.servers[at].phase == Phase::Ready
+    }
+
+    fn happens(&mut self, at: usize, event: Event) {
+        match event {
+            Event::Put(token) => {
+                self.put(at, token);
+            }
+            Event::Killed(token, kill) => {
+                self.put_until(at, token, Some(kill));
+                self.pass();
+                if !self.is_ready(at) {
+                    self.crash_loop(at);
+                }
+            }
+            Event::Restarts => self.crash_loop(at),
+            Event::Stops => {
+                let server = &mut self.servers[at];
+                (server.phase, server.loops, server.log) = (Phase::Down, false, None);
+            }
+            Event::Pinned(token) => self.servers[at].pin = token,
+        }
+        self.pass();
+    }
+
+    fn facts(&self, access: &Access) -> RecoveryFacts {
+        let fact = |server: &Server| self.server_facts(server, access);
+        let servers: Vec<ServerFacts> = self.servers.iter().map(fact).collect();
+        let mut facts = cluster(&servers, &[]);
+        facts.at_hand = access
+            .given
+            .iter()
+            .copied()
+            .chain(FRESH..self.drawn)
+            .map(value)
+            .collect();
+        facts.proven = self.proven.map(value);
+        facts.last_round = self.last_round.map(|(token, end, first)| RoundFacts {
+            value: value(token),
+            end: match end {
+                0 => RoundEnd::InOrder,
+                1 => RoundEnd::OutOfOrder,
+                2 => RoundEnd::Unfinished,
+                3 => RoundEnd::FirstRejected(format!("s{}", first + 1)),
+                _ => RoundEnd::NoneAccepted,
+            },
+        });
+        let is_up = self.servers.iter().all(|server| server.phase == Phase::Ready);
+        facts.members_are_servers = is_up.then_some(true);
+        facts
+    }
+
+    fn server_facts(&self, server: &Server, access: &Access) -> ServerFacts {
+        let is_ready = server.phase == Phase::Ready;
+        let mut state = node(
+            server.token.map(value),
+            server.passwd.map(|it| value(it.token)),
+            server.pin.map(value),
+        );
+        let service = &mut state.service;
+        match server.phase {
+            Phase::Ready | Phase::Waiting => {}
+            Phase::Down if server.loops => {
+                (service.active, service.sub) = ("activating".to_owned(), "auto-restart".to_owned())
+            }
+            Phase::Down => service.active = "failed".to_owned(),
+        }
+        if let Some(log) = server.log {
+            let files = if log == TRAP { PASSWD } else { "" };
+            state.log = vec![format!("level=fatal msg=\"{files}{log}\"")];
+        }
+        ServerFacts {
+            response: if is_ready { Response::Ready } else { Response::None },
+            loaded: is_ready.then(|| value(server.live)),
+            snapshot: server.snapshot.map(value),
+            placed: server.placed.map(value),
+            start: start(server.pin.is_some()),
+            node: access.has_nodes.then_some(state),
+            starts: server.starts.clone(),
+            starts_once: server.starts_once,
+            needs_save: server.needs_save,
+            ..ready("old", "old", None)
+        }
+    }
+
+    /// Recovers until the end. Returns the actions that tell something; an error with all of them if it does not end, or did harm.
+    pub(super) fn recover(&mut self, access: &Access) -> Result<Vec<Recovery>, String> {
+        self.proven = None;
+        self.last_round = None;
+        for server in &mut self.servers {
+            (server.starts, server.snapshot, server.placed) = (FailedStarts::default(), None, None);
+        }
+        let first = self.facts(access);
+        for (server, facts) in self.servers.iter_mut().zip(first.servers.values()) {
+            if let Some(start) = facts.start_of_log().filter(|_| server.phase == Phase::Down) {
+                server.starts.add(start, server.token.map(value));
+            }
+        }
+        let mut actions: Vec<Recovery> = Vec::new();
+        let trace = |actions: &[Recovery], why: &str| {
+            let trace: Vec<String> = actions.iter().map(brief).collect();
+            format!("{why} after {}", trace.join(", "))
+        };
+        for _ in 0..100 {
+            let facts = self.facts(access);
+            let (_, next) = decide(&facts);
+            let would_start: Vec<bool> = (0..self.servers.len()).map(|at| self.would_start(at)).collect();
+            actions.push(next.clone());
+            match &next {
+                Recovery::Act(action) => self.apply(action, &facts).map_err(|why| trace(&actions, &why))?,
+                Recovery::ByHand { instructions, .. } if instructions[0].steps[0].contains("recover.yaml") => {
+                    self.configure_once(&instructions[0].node);
+                }
+                Recovery::Done => {
+                    actions.pop();
+                    let is_ended = |(at, server): (usize, &Server)| {
+                        server.phase == Phase::Ready && server.live == self.store[0].0 && self.would_start(at)
+                    };
+                    let all = self.servers.iter().enumerate().all(is_ended);
+                    return if all {
+                        Ok(actions)
+                    } else {
+                        Err(trace(&actions, "a wrong end"))
+                    };
+                }
+                _ => return Err(trace(&actions, "it stops")),
+            }
+            // Its second start fails until a PUT, which is next.
+            let is_exempt = |at: usize| self.servers[at].needs_save.is_some();
+            let fails = |at: &usize| would_start[*at] && !is_exempt(*at) && !self.would_start(*at);
+            if let Some(at) = (0..would_start.len()).find(fails) {
+                return Err(trace(&actions, &format!("s{} would not start any more", at + 1)));
+            }
+        }
+        Err(trace(&actions, "no end"))
+    }
+
+    /// The instruction for a server that was killed in a PUT, carried out.
+    fn configure_once(&mut self, node: &str) {
+        let at = index(node);
+        let token = self.store[0].0;
+        let server = &mut self.servers[at];
+        (server.pin, server.passwd, server.needs_save) = (Some(token), None, Some(self.time as usize));
+        self.start(at);
+        self.settle(self.has_quorum());
+        self.servers[at].pin = None;
+    }
+
+    fn apply(&mut self, action: &RecoveryAction, facts: &RecoveryFacts) -> Result<(), String> {
+        let at = |name: &String| index(name);
+        match action {
+            RecoveryAction::Stop { server } => {
+                let server = &mut self.servers[at(server)];
+                if server.phase != Phase::Down {
+                    return Err("stops a server that runs".to_owned());
+                }
+                server.loops = false;
+            }
+            RecoveryAction::Unpin { server } => {
+                self.servers[at(server)].pin.take().ok_or("unpins twice")?;
+            }
+            RecoveryAction::WriteToken { server, value: written } => {
+                let token = (0..self.drawn).find(|token| value(*token) == *written);
+                self.servers[at(server)].token = token;
+            }
+            RecoveryAction::DeletePasswd { server } => {
+                self.servers[at(server)].passwd.take().ok_or("deletes twice")?;
+            }
+            RecoveryAction::StartOnce { server } => self.start_once(at(server), facts.servers[server].next_token()),
+            RecoveryAction::EndOnce { server } => self.servers[at(server)].starts_once = false,
+            RecoveryAction::Snapshot => {
+                let all = self.servers.iter_mut();
+                all.for_each(|server| server.snapshot = server.token);
+            }
+            RecoveryAction::Round(round) => self.round(round, &at),
+            RecoveryAction::Restart { server, unpins } => {
+                let at = at(server);
+                if self.servers.iter().any(|server| server.phase != Phase::Ready) {
+                    return Err("restarts a server while another one is away".to_owned());
+                }
+                if *unpins {
+                    self.servers[at].pin = None;
+                }
+                self.start(at);
+                self.settle(self.has_quorum());
+                if !self.is_ready(at) {
+                    return Err(format!("s{} does not start again", at + 1));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn start_once(&mut self, at: usize, with: Option<TokenHash>) {
+        let down: Vec<usize> = (0..self.servers.len())
+            .filter(|at| self.servers[*at].phase != Phase::Ready)
+            .collect();
+        self.servers[at].starts_once = true;
+        self.servers[at].needs_save = self.servers[at].pin.map(|_| self.time as usize);
+        self.servers[at].started_with = with;
+        self.start(at);
+        self.settle(self.has_quorum());
+        for server in down {
+            let server_at = &mut self.servers[server];
+            if server_at.phase == Phase::Down && (server == at || server_at.starts_once) {
+                server_at.starts_once = false;
+                let log = server_at.log.expect("it has ended");
+                let with = server_at.started_with;
+                let line = format!("{}{log}", if log == TRAP { PASSWD } else { "" });
+                let failure = super::super::facts::StartFailure::of_log(&[line]).expect("a line");
+                server_at
+                    .starts
+                    .add(LastStart { with, failure }, server_at.token.map(value));
+            }
+        }
+    }
+
+    fn round(&mut self, round: &RecoveryRound, at: &dyn Fn(&String) -> usize) {
+        self.pass();
+        let token = match round.value {
+            RoundValue::Known(known) => (0..self.drawn)
+                .find(|token| value(*token) == known)
+                .expect("a known token"),
+            RoundValue::Fresh => {
+                self.drawn += 1;
+                self.drawn - 1
+            }
+        };
+        let servers: Vec<usize> = round.servers.iter().map(at).collect();
+        let (mut failed, mut accepted) = (Vec::new(), 0);
+        for server in &servers {
+            if self.record_put(*server, token) {
+                accepted += 1;
+            } else {
+                failed.push(*server);
+                if round.ends_at_first_rejection && accepted == 0 {
+                    self.last_round = Some((token, 3, *server));
+                    return;
+                }
+            }
+        }
+        let in_order = failed.is_empty() && !round.is_repeated;
+        failed.retain(|server| !self.record_put(*server, token));
+        let none = failed.len() == servers.len();
+        let end = if none {
+            4
+        } else if !failed.is_empty() {
+            2
+        } else {
+            u8::from(!in_order)
+        };
+        self.last_round = Some((token, end, 0));
+        self.pass();
+    }
+
+    fn record_put(&mut self, at: usize, token: Token) -> bool {
+        let accepted = self.put(at, token);
+        let server = &mut self.servers[at];
+        (server.snapshot, server.placed) = (None, accepted.then_some(token));
+        if accepted {
+            server.needs_save = None;
+            self.proven = Some(token);
+        }
+        accepted
+    }
+}
+
+fn events() -> Vec<Event> {
+    let kills = [
+        Kill::AfterPasswd,
+        Kill::InToken,
+        Kill::AfterToken,
+        Kill::AfterKey,
+        Kill::AfterSave,
+    ];
+    let mut events = vec![Event::Restarts, Event::Stops];
+    events.extend([OLD, NEW, OTHER].map(Event::Put));
+    events.extend(kills.map(|kill| Event::Killed(NEW, kill)));
+    events.extend([None, Some(OLD), Some(NEW)].map(Event::Pinned));
+    events
+}
+
+/// Each state that so many events lead to, each once.
+fn states(servers: usize, depth: usize) -> Vec<(World, Vec<(usize, Event)>)> {
+    let mut known = HashSet::new();
+    let mut all: Vec<(World, Vec<(usize, Event)>)> = Vec::new();
+    for is_pinned in [true, false] {
+        all.push((World::new(servers, is_pinned), Vec::new()));
+    }
+    let mut from = 0;
+    for _ in 0..depth {
+        for index in from..all.len() {
+            from = index + 1;
+            for at in 0..servers {
+                for event in events() {
+                    let (mut world, mut trace) = all[index].clone();
+                    world.happens(at, event);
+                    trace.push((at, event));
+                    if known.insert(world.clone()) {
+                        all.push((world, trace));
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+fn every_state_recovers(servers: usize, depth: usize) {
+    let access = Access::nodes(&[NEW, OLD, OTHER]);
+    let states = states(servers, depth);
+    println!("{} states of {servers} servers", states.len());
+    let mut failed = Vec::new();
+    for (world, trace) in &states {
+        if let Err(why) = world.clone().recover(&access) {
+            failed.push(format!("{trace:?}: {why}"));
+        }
+    }
+    assert!(
+        failed.is_empty(),
+        "{} of {}, such as\n{}",
+        failed.len(),
+        states.len(),
+        failed[..failed.len().min(8)].join("\n")
+    );
+}
+
+#[test]
+fn each_state_of_one_server_recovers() {
+    every_state_recovers(1, 4);
+}
+
+#[test]
+fn each_state_of_two_servers_recovers() {
+    every_state_recovers(2, 3);
+}
+
+#[test]
+fn each_state_of_three_servers_recovers() {
+    every_state_recovers(3, 2);
+}
