@@ -254,8 +254,8 @@ fn of_half_round(facts: &RecoveryFacts, server: &ServerFacts) -> (ServerState, S
     }
 }
 
-/// The token with which a half-finished round is finished: one that is proven, else one that a PUT has written and whose value is at
-/// hand, else another one in the files of a server.
+/// The token with which a half-finished round is finished: one that is proven, else the one in the newest `cred/passwd`, else one that a
+/// PUT has written since the servers have started, else another one in the files of a server. Its value is at hand.
 ///
 /// With the same token on every server each order of events ends well: it is the datastore's, or it becomes the datastore's on the first
 /// server whose files are the datastore's.
@@ -268,6 +268,9 @@ pub(super) fn value_to_finish(facts: &RecoveryFacts) -> Option<TokenHash> {
     let tokens = facts.file_tokens();
     if facts.proven.is_some() {
         return facts.proven;
+    }
+    if let Some(newest) = facts.newest_file() {
+        return Some(newest).filter(|value| facts.is_at_hand(*value));
     }
     let written = facts.written_since();
     let by_preference = |tokens: &[TokenHash]| facts.at_hand.iter().find(|value| tokens.contains(value)).copied();

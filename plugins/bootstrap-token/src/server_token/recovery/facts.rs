@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use node_access::{NodeState, ServiceState, TokenPlace};
+use node_access::{NodeState, PasswdFile, StateFile, ServiceState, TokenPlace};
 use supervisor::node::{EtcdMember, StartConfiguration};
 use supervisor::{SupervisorKind, TokenHash};
 
@@ -320,10 +320,18 @@ impl ServerFacts {
         }
     }
 
+    fn passwd_rows(&self) -> Option<&PasswdFile> {
+        let mut files = self.node.as_ref()?.passwd.iter();
+        files.find(|passwd| passwd.file.file.ends_with("/cred/passwd"))
+    }
+
+    fn passwd_file(&self) -> Option<&StateFile> {
+        self.passwd_rows().map(|passwd| &passwd.file)
+    }
+
     /// The row of `server` in `cred/passwd`. `None`: no such file. `Some(None)`: a row is malformed or missing.
     pub fn passwd(&self) -> Option<Option<TokenHash>> {
-        let files = &self.node.as_ref()?.passwd;
-        let passwd = files.iter().find(|passwd| passwd.file.file.ends_with("/cred/passwd"))?;
+        let passwd = self.passwd_rows()?;
         let row = passwd.rows.iter().find(|(user, _)| user == "server");
         let is_malformed = passwd.rows.iter().any(|(_, value)| value.is_none());
         Some(row.and_then(|(_, value)| *value).filter(|_| !is_malformed))
@@ -407,6 +415,27 @@ impl RecoveryFacts {
             }
         }
         tokens
+    }
+
+    /// The token of the `cred/passwd` that was written last. `None`: not known without node access, while clocks differ, or where another
+    /// one was written within a second.
+    pub(super) fn newest_file(&self) -> Option<TokenHash> {
+        let file = |server: &ServerFacts| Some((server.passwd_file()?.modified, server.passwd()??));
+        let files: Option<Vec<_>> = self.servers.values().map(file).collect();
+        let files = files.filter(|_| matches!(self.clocks, ClockFacts::Close(_)))?;
+        let (last, token) = files.iter().copied().max_by_key(|(modified, _)| *modified)?;
+        let is_only = files.iter().all(|(modified, other)| *other == token || last - modified >= 2);
+        is_only.then_some(token)
+    }
+
+    /// Whether no file `cred/passwd` can be newer than what the datastore has of another server and differ: all are the same byte for
+    /// byte, or were written within a second. `None`: not known without node access.
+    pub(super) fn passwd_files_agree(&self) -> Option<bool> {
+        let files: Option<Vec<_>> = self.servers.values().map(ServerFacts::passwd_file).collect();
+        let files = files?;
+        let modified = || files.iter().map(|file| file.modified);
+        let are_close = modified().max()? - modified().min()? < 2;
+        Some(are_close || files.iter().all(|file| file.sha256 == files[0].sha256))
     }
 
     /// Whether more than half of the servers are ready.

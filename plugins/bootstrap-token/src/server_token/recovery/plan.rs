@@ -12,7 +12,7 @@ use supervisor::TokenHash;
 
 use super::diagnosis::{Diagnosis, ServerState};
 use super::facts::{
-    ConfiguredToken, EncryptionFacts, FileToken, LastStart, Presence, RecoveryFacts, ServerFacts, StartFailure,
+    ConfiguredToken, EncryptionFacts, FileToken, LastStart, Presence, RecoveryFacts, ServerFacts,
 };
 use super::round;
 
@@ -280,37 +280,32 @@ fn bring_back_one(facts: &RecoveryFacts, state: &ServerState, name: &str, server
 ///
 /// | if | then |
 /// |---|---|
-/// | no failed start is known | its own |
+/// | none is configured, or no failed start is known | the one that it has |
 /// | the datastore's token is proven | that one |
 /// | a PUT has written a token on a ready server that none has loaded | that one |
-/// | it has a token, and its last start has not failed by one | that one |
+/// | it has a token | that one |
 /// | other servers have one in their files | that one |
 /// | its `cred/passwd` or a backup has one, or one is at hand | that one |
-/// | it has a token | that one |
 fn token_to_try(facts: &RecoveryFacts, server: &ServerFacts) -> Option<TokenHash> {
     let own_file = match server.file() {
         FileToken::Holds(token) | FileToken::PasswdDiffers(token) => Some(token),
         FileToken::Empty | FileToken::Unknown => None,
     };
-    let failed_by_token = matches!(
-        server.starts.failure(),
-        Some(StartFailure::OwnCopy | StartFailure::Save)
-    );
     let own = || server.next_token().into_iter().chain(own_file);
     let is_usable = |value: &TokenHash| {
         let has = facts.is_at_hand(*value) || server.next_token() == Some(*value) || own_file == Some(*value);
         has && !server.starts.rejected.contains(value)
     };
-    let is_untried = server.starts.last.is_none();
+    let is_unpinned = server.configured() == ConfiguredToken::Nowhere;
+    let own_first = is_unpinned || server.starts.last.is_none();
     own()
-        .filter(|_| is_untried)
+        .filter(|_| own_first)
         .chain(facts.proven)
         .chain(facts.written_since())
-        .chain(own().filter(|_| !failed_by_token))
+        .chain(own())
         .chain(facts.file_tokens())
         .chain(server.former())
         .chain(facts.at_hand.iter().copied())
-        .chain(own())
         .find(is_usable)
 }
 

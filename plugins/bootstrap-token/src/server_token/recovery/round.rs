@@ -17,7 +17,9 @@ use super::plan::{Recovery, RecoveryAction, RecoveryRound, RoundValue, encryptio
 /// | a round is not finished | the same token on the servers that do not have it |
 /// | the files of a server are not known, and snapshots can be taken | take them |
 /// | they are not known otherwise | a token that is at hand and was not loaded, on every server; else a fresh one |
-/// | all have the same one, and none needs a restart, or the last round has written it in order | none |
+/// | all have the same one, which the last round has written in order | none |
+/// | all have the same one, none needs a restart or was brought back, and the files `cred/passwd` agree, or that is not known | none |
+/// | all have the same one, and the files `cred/passwd` agree | that one on one server, which proves and saves it; then none |
 /// | all have the same one, and there is one server | that one |
 /// | a round with another token follows, and a server is configured with the one that its files have | remove it first |
 /// | all have the same one | a fresh token: which files are the newest is not known |
@@ -37,16 +39,25 @@ pub(super) fn next(facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Option<Recov
     if files.contains(&FileToken::Unknown) {
         return Some(unknown_files(facts));
     }
-    let all: Vec<String> = facts.servers.keys().cloned().collect();
+    let mut all: Vec<String> = facts.servers.keys().cloned().collect();
     let tokens = facts.file_tokens();
     let is_same = tokens.len() == 1 && files.iter().all(|file| matches!(file, FileToken::Holds(_)));
     if is_same {
         let token = tokens[0];
         let needs_restart = facts.servers.values().any(|server| server.loaded != Some(token));
+        // Its copy may have been older than the datastore.
+        let came_back = facts.servers.values().any(|server| server.starts.count > 0);
+        let agree = facts.passwd_files_agree();
         let last = facts.last_round.as_ref().filter(|round| round.value == token);
         return match last.map(|round| &round.end) {
-            _ if !needs_restart && facts.proven.is_none_or(|proven| proven == token) => None,
             Some(RoundEnd::InOrder) => None,
+            Some(RoundEnd::OutOfOrder) if agree == Some(true) => None,
+            _ if !needs_restart && !came_back && agree != Some(false) => None,
+            // The order does not matter, and the PUT proves the token.
+            _ if agree == Some(true) && facts.is_at_hand(token) => {
+                all.truncate(1);
+                Some(send(facts, RoundValue::Known(token), all, false))
+            }
             // One server has the newest files.
             _ if all.len() == 1 && facts.is_at_hand(token) => Some(send(facts, RoundValue::Known(token), all, false)),
             _ => Some(fresh(facts, all)),
@@ -80,7 +91,7 @@ fn save(facts: &RecoveryFacts) -> Option<Recovery> {
 /// A server whose files have a token that no server has loaded is the one that the last PUT was sent to: its file equals the datastore,
 /// unless the PUT has failed there.
 fn newest_first(facts: &RecoveryFacts) -> Vec<String> {
-    let written = facts.written_since();
+    let written = facts.newest_file().map_or_else(|| facts.written_since(), |newest| vec![newest]);
     let is_newest =
         |name: &String| matches!(facts.servers[name].file(), FileToken::Holds(token) if written.contains(&token));
     let (mut servers, others): (Vec<_>, Vec<_>) = facts.servers.keys().cloned().partition(is_newest);

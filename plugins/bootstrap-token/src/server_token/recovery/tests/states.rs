@@ -162,6 +162,11 @@ fn a_poisoned_server_and_a_half_finished_round_are_not_told_apart_and_both_are_m
 #[test]
 fn placed_servers_are_restarted_one_by_one_after_a_round_whose_order_is_known() {
     let mut facts = cluster(&[ready("old", "new", None), ready("old", "new", None)], &["new", "old"]);
+    assert_eq!(brief(&decide(&facts).1), "put new on s1");
+    for (sha256, server) in ["1", "2"].into_iter().zip(facts.servers.values_mut()) {
+        let passwd = &mut server.node.as_mut().unwrap().passwd[0].file;
+        (passwd.sha256, passwd.modified) = (sha256.to_owned(), if sha256 == "1" { 0 } else { 60 });
+    }
     assert_eq!(brief(&decide(&facts).1), "put fresh on s1 s2");
     facts.last_round = Some(RoundFacts {
         value: hash("new"),
