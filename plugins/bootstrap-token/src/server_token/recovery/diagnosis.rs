@@ -203,7 +203,7 @@ fn ready(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFac
                 "it is not known which token it is configured with".to_owned(),
             )
         }
-        _ if server.needs_save.is_some() => (
+        _ if facts.lacks_save(server) => (
             ServerState::Placed,
             format!("it has started with {datastore} configured, and its second start can be the trap"),
         ),
@@ -254,7 +254,8 @@ fn of_half_round(facts: &RecoveryFacts, server: &ServerFacts) -> (ServerState, S
     }
 }
 
-/// The token with which a half-finished round is finished: one that is proven, else the one in the newest `cred/passwd`, else one that a
+/// The token with which a half-finished round is finished: one that is proven, else one
+/// that a server was configured with since it has started, else the one in the newest `cred/passwd`, else one that a
 /// PUT has written since the servers have started, else another one in the files of a server. Its value is at hand.
 ///
 /// With the same token on every server each order of events ends well: it is the datastore's, or it becomes the datastore's on the first
@@ -268,6 +269,16 @@ pub(super) fn value_to_finish(facts: &RecoveryFacts) -> Option<TokenHash> {
     let tokens = facts.file_tokens();
     if facts.proven.is_some() {
         return facts.proven;
+    }
+    // An operator has configured it since the server has started.
+    let configured = facts
+        .with(Presence::Ready)
+        .find_map(|(_, server)| match server.configured() {
+            ConfiguredToken::Holds(token) if server.loaded != Some(token) && tokens.contains(&token) => Some(token),
+            _ => None,
+        });
+    if let Some(configured) = configured.filter(|token| facts.is_at_hand(*token)) {
+        return Some(configured);
     }
     if let Some(newest) = facts.newest_file() {
         return Some(newest).filter(|value| facts.is_at_hand(*value));
@@ -289,7 +300,7 @@ pub(super) fn value_to_finish(facts: &RecoveryFacts) -> Option<TokenHash> {
 /// | it has never been ready, and its first start failed with a token that the datastore or its join server rejects | joined and dead |
 /// | the trap names any other file than `cred/passwd` | trap: other files |
 /// | a start failed to save after its `server/token` had another token | key without files |
-/// | the trap names only `cred/passwd`, its files agree, none is configured, the last start was with them, and no ready server has their token: it opened its own copy | key without files |
+/// | the trap names only `cred/passwd`, its files agree, none is configured, the last start was with them, no ready server has their token, and no newer `cred/passwd` has another one: it opened its own copy | key without files |
 /// | the trap names only `cred/passwd` | trap |
 /// | it is configured with another token than the datastore's, or its start failed by its token | configured with another token |
 /// | its token file is empty or missing, and none is configured | empty token file |
@@ -352,10 +363,10 @@ fn down(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFact
 
 fn trap(facts: &RecoveryFacts, server: &ServerFacts) -> (ServerState, String) {
     let others = facts.file_tokens();
-    let is_unpinned = server.configured() == ConfiguredToken::Nowhere;
+    let is_own = server.configured() == ConfiguredToken::Nowhere && !facts.is_overtaken(server);
     match server.file() {
         FileToken::Holds(token)
-            if is_unpinned
+            if is_own
                 && with(server) == Some(token)
                 && server.passwd().is_some()
                 && !others.contains(&token)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use node_access::{NodeState, PasswdFile, StateFile, ServiceState, TokenPlace};
+use node_access::{NodeState, PasswdFile, ServiceState, StateFile, TokenPlace};
 use supervisor::node::{EtcdMember, StartConfiguration};
 use supervisor::{SupervisorKind, TokenHash};
 
@@ -249,7 +249,11 @@ impl FailedStarts {
     pub fn add(&mut self, start: LastStart, file: Option<TokenHash>) {
         self.count += 1;
         match (&start.failure, start.with) {
-            (StartFailure::OwnCopy, Some(with)) if !self.rejected.contains(&with) => self.rejected.push(with),
+            (StartFailure::OwnCopy, with) => {
+                // The copy is from a time when the datastore had another key than that of the lost files.
+                self.without_files = 0;
+                self.rejected.extend(with.filter(|with| !self.rejected.contains(with)));
+            }
             (StartFailure::Save, with) => {
                 let is_changed = with.is_some() && file.is_some() && with != file;
                 self.without_files = if is_changed { self.without_files + 1 } else { 0 };
@@ -417,6 +421,23 @@ impl RecoveryFacts {
         tokens
     }
 
+    /// Whether another server has a newer `cred/passwd` with another token: a PUT has changed the token since.
+    pub(super) fn is_overtaken(&self, server: &ServerFacts) -> bool {
+        let of = |server: &ServerFacts| Some((server.passwd_file()?.modified, server.passwd()??));
+        let Some((modified, token)) = of(server) else {
+            return false;
+        };
+        let is_newer = |(later, other): (i64, TokenHash)| later > modified && other != token;
+        self.servers.values().filter_map(of).any(is_newer)
+    }
+
+    /// Whether the start with a configured token has written `cred/passwd`: then it is the newest. Where it is not, a PUT of it would
+    /// have the datastore take it for the newest.
+    pub(super) fn lacks_save(&self, server: &ServerFacts) -> bool {
+        let modified = |server: &ServerFacts| server.passwd_file().map(|file| file.modified);
+        server.needs_save.is_some() && self.servers.values().all(|other| modified(other) <= modified(server))
+    }
+
     /// The token of the `cred/passwd` that was written last. `None`: not known without node access, while clocks differ, or where another
     /// one was written within a second.
     pub(super) fn newest_file(&self) -> Option<TokenHash> {
@@ -424,7 +445,9 @@ impl RecoveryFacts {
         let files: Option<Vec<_>> = self.servers.values().map(file).collect();
         let files = files.filter(|_| matches!(self.clocks, ClockFacts::Close(_)))?;
         let (last, token) = files.iter().copied().max_by_key(|(modified, _)| *modified)?;
-        let is_only = files.iter().all(|(modified, other)| *other == token || last - modified >= 2);
+        let is_only = files
+            .iter()
+            .all(|(modified, other)| *other == token || last - modified >= 2);
         is_only.then_some(token)
     }
 

@@ -11,9 +11,7 @@ use node_access::Instruction;
 use supervisor::TokenHash;
 
 use super::diagnosis::{Diagnosis, ServerState};
-use super::facts::{
-    ConfiguredToken, EncryptionFacts, FileToken, LastStart, Presence, RecoveryFacts, ServerFacts,
-};
+use super::facts::{ConfiguredToken, EncryptionFacts, FileToken, LastStart, Presence, RecoveryFacts, ServerFacts};
 use super::round;
 
 /// How many failed starts of one server are enough.
@@ -328,9 +326,9 @@ fn complete_put(facts: &RecoveryFacts, name: &str, value: TokenHash) -> Option<R
     // A server whose start has written its files is first.
     let mut servers: Vec<_> = facts
         .with(Presence::Ready)
-        .filter(|(_, server)| !has(server) || server.needs_save.is_some())
+        .filter(|(_, server)| !has(server) || facts.lacks_save(server))
         .collect();
-    servers.sort_by_key(|(_, server)| (server.needs_save.is_none(), server.needs_save));
+    servers.sort_by_key(|(_, server)| (!facts.lacks_save(server), server.needs_save));
     let servers = servers.into_iter().map(|(name, _)| name.clone()).collect();
     Some(round::send(facts, RoundValue::Known(value), servers, false))
 }

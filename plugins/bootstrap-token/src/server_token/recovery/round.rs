@@ -82,7 +82,7 @@ fn fresh(facts: &RecoveryFacts, servers: Vec<String>) -> Recovery {
 fn save(facts: &RecoveryFacts) -> Option<Recovery> {
     let servers = facts
         .with(Presence::Ready)
-        .filter(|(_, server)| server.needs_save.is_some());
+        .filter(|(_, server)| facts.lacks_save(server));
     let (name, server) = servers.min_by_key(|(_, server)| server.needs_save)?;
     let token: TokenHash = server.loaded?;
     Some(send(facts, RoundValue::Known(token), vec![name.clone()], false))
@@ -91,7 +91,9 @@ fn save(facts: &RecoveryFacts) -> Option<Recovery> {
 /// A server whose files have a token that no server has loaded is the one that the last PUT was sent to: its file equals the datastore,
 /// unless the PUT has failed there.
 fn newest_first(facts: &RecoveryFacts) -> Vec<String> {
-    let written = facts.newest_file().map_or_else(|| facts.written_since(), |newest| vec![newest]);
+    let written = facts
+        .newest_file()
+        .map_or_else(|| facts.written_since(), |newest| vec![newest]);
     let is_newest =
         |name: &String| matches!(facts.servers[name].file(), FileToken::Holds(token) if written.contains(&token));
     let (mut servers, others): (Vec<_>, Vec<_>) = facts.servers.keys().cloned().partition(is_newest);
