@@ -54,7 +54,7 @@ pub enum ServerState {
     /// It was killed in a PUT: the datastore has its token, and may not have the files that belong to it.
     KeyWithoutFiles(TokenHash),
     /// It has joined with a token that was not the datastore's any more: it is a member of etcd, and has never been ready.
-    JoinedAndDead,
+    JoinedAndFailed,
     /// It does not run, and no failed start is known.
     Stopped,
     Starting,
@@ -63,7 +63,7 @@ pub enum ServerState {
     /// Two states cannot be told apart.
     NotKnown {
         /// What tells them apart.
-        told_by: &'static str,
+        distinguished_by: &'static str,
     },
 }
 
@@ -86,9 +86,9 @@ pub fn diagnose(facts: &RecoveryFacts) -> Diagnosis {
             ),
             Presence::Down => down(facts, datastore, server),
             Presence::NoResponse => {
-                let told_by = NODE_ACCESS;
+                let distinguished_by = NODE_ACCESS;
                 (
-                    ServerState::NotKnown { told_by },
+                    ServerState::NotKnown { distinguished_by },
                     "it does not answer, and its files are not known".to_owned(),
                 )
             }
@@ -172,9 +172,9 @@ fn ready(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFac
     };
     match (file, configured) {
         (FileToken::Unknown, _) => {
-            let told_by = "take an etcd snapshot on it: its annotation has the hash of server/token";
+            let distinguished_by = "take an etcd snapshot on it: its annotation has the hash of server/token";
             (
-                ServerState::NotKnown { told_by },
+                ServerState::NotKnown { distinguished_by },
                 "it is not known which token its files have".to_owned(),
             )
         }
@@ -197,9 +197,10 @@ fn ready(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFac
             ),
         ),
         (_, ConfiguredToken::Some | ConfiguredToken::Unknown) => {
-            let told_by = "read its configuration (--node-exec), or give the token that it accepts (--token-file)";
+            let distinguished_by =
+                "read its configuration (--node-exec), or give the token that it accepts (--token-file)";
             (
-                ServerState::NotKnown { told_by },
+                ServerState::NotKnown { distinguished_by },
                 "it is not known which token it is configured with".to_owned(),
             )
         }
@@ -220,12 +221,12 @@ fn ready(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFac
 
 fn of_half_round(facts: &RecoveryFacts, server: &ServerFacts) -> (ServerState, String) {
     let tokens = facts.file_tokens();
-    let told_by = "a PUT of the same token on another server, which is also what mends either";
+    let distinguished_by = "a PUT of the same token on another server, which is also what mends either";
     match (server.file(), &tokens[..]) {
         (FileToken::Unknown, _) => {
-            let told_by = "take an etcd snapshot on it: its annotation has the hash of server/token";
+            let distinguished_by = "take an etcd snapshot on it: its annotation has the hash of server/token";
             (
-                ServerState::NotKnown { told_by },
+                ServerState::NotKnown { distinguished_by },
                 "it is not known which token its files have".to_owned(),
             )
         }
@@ -241,14 +242,14 @@ fn of_half_round(facts: &RecoveryFacts, server: &ServerFacts) -> (ServerState, S
                 ),
             ),
             _ => (
-                ServerState::NotKnown { told_by },
+                ServerState::NotKnown { distinguished_by },
                 format!(
                     "only some servers have {own} in their files: a round is half finished, or a PUT has failed there"
                 ),
             ),
         },
         (FileToken::Holds(own) | FileToken::PasswdDiffers(own), _) => (
-            ServerState::NotKnown { told_by },
+            ServerState::NotKnown { distinguished_by },
             format!("its files have {own}, and nothing proves that the datastore has it too"),
         ),
     }
@@ -313,7 +314,7 @@ fn down(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFact
     let is_rejected = matches!(failure, Some(StartFailure::Save | StartFailure::NotAuthorized));
     if server.has_been_ready == Some(false) && is_rejected {
         let evidence = "it is a member of etcd, has never been ready, and its token was rejected at its first start";
-        return (ServerState::JoinedAndDead, evidence.to_owned());
+        return (ServerState::JoinedAndFailed, evidence.to_owned());
     }
     if failure.is_some_and(StartFailure::names_only_passwd) {
         return trap(facts, server);

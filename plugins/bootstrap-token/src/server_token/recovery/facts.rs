@@ -213,8 +213,8 @@ impl StartFailure {
                 None
             }
         };
-        let told = lines.iter().rev().find_map(classify);
-        told.or_else(|| lines.last().cloned().map(Self::Other))
+        let classified = lines.iter().rev().find_map(classify);
+        classified.or_else(|| lines.last().cloned().map(Self::Other))
     }
 
     /// The trap names `cred/passwd` and no other file.
@@ -373,8 +373,8 @@ impl ServerFacts {
     /// The token of its next start, as far as it is known.
     pub fn next_token(&self) -> Option<TokenHash> {
         match (self.configured(), self.file()) {
-            (ConfiguredToken::Holds(token), _) => Some(token),
-            (ConfiguredToken::Nowhere, FileToken::Holds(token) | FileToken::PasswdDiffers(token)) => Some(token),
+            (ConfiguredToken::Holds(token), _)
+            | (ConfiguredToken::Nowhere, FileToken::Holds(token) | FileToken::PasswdDiffers(token)) => Some(token),
             _ => None,
         }
     }

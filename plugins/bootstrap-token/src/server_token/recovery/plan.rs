@@ -74,7 +74,7 @@ pub struct RecoveryRound {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoundValue {
     /// One whose value is at hand.
-    Known(TokenHash),
+    Existing(TokenHash),
     /// A new one, which no server has: each server gets other files, in order.
     Fresh,
 }
@@ -114,7 +114,7 @@ pub fn next_action(facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Recovery {
         .or_else(|| starting(facts))
         .or_else(|| bring_back(facts, diagnosis))
         .or_else(|| no_response(facts))
-        .or_else(|| joined_and_dead(diagnosis))
+        .or_else(|| joined_and_failed(diagnosis))
         .or_else(|| round::next(facts, diagnosis))
         .or_else(|| unpin(facts, diagnosis))
         .or_else(|| restart(facts, diagnosis))
@@ -131,7 +131,7 @@ fn done(diagnosis: &Diagnosis) -> Recovery {
         None => Recovery::Done,
         Some((name, finding)) => {
             let hint = match finding.state {
-                ServerState::NotKnown { told_by } => told_by,
+                ServerState::NotKnown { distinguished_by } => distinguished_by,
                 _ => "run the same command again",
             };
             refuse(
@@ -194,7 +194,7 @@ fn starting(facts: &RecoveryFacts) -> Option<Recovery> {
 
 /// The first server that can be brought back. If none can, the reason of the first.
 fn bring_back(facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Option<Recovery> {
-    let is_joined = |name: &String| diagnosis.servers[name].state == ServerState::JoinedAndDead;
+    let is_joined = |name: &String| diagnosis.servers[name].state == ServerState::JoinedAndFailed;
     let down = facts.with(Presence::Down).filter(|(name, _)| !is_joined(name));
     let mut first = None;
     for (name, server) in down {
@@ -330,7 +330,7 @@ fn complete_put(facts: &RecoveryFacts, name: &str, value: TokenHash) -> Option<R
         .collect();
     servers.sort_by_key(|(_, server)| (!facts.lacks_save(server), server.needs_save));
     let servers = servers.into_iter().map(|(name, _)| name.clone()).collect();
-    Some(round::send(facts, RoundValue::Known(value), servers, false))
+    Some(round::send(facts, RoundValue::Existing(value), servers, false))
 }
 
 fn configure_once(facts: &RecoveryFacts, name: &str, value: TokenHash) -> Instruction {
@@ -384,9 +384,9 @@ fn no_response(facts: &RecoveryFacts) -> Option<Recovery> {
     })
 }
 
-fn joined_and_dead(diagnosis: &Diagnosis) -> Option<Recovery> {
+fn joined_and_failed(diagnosis: &Diagnosis) -> Option<Recovery> {
     let mut servers = diagnosis.servers.iter();
-    let (name, _) = servers.find(|(_, finding)| finding.state == ServerState::JoinedAndDead)?;
+    let (name, _) = servers.find(|(_, finding)| finding.state == ServerState::JoinedAndFailed)?;
     Some(refuse(
         format!("server {name} has joined with a token that is not the datastore's, and counts as a member of etcd"),
         format!(

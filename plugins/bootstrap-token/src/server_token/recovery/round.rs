@@ -56,10 +56,12 @@ pub(super) fn next(facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Option<Recov
             // The order does not matter, and the PUT proves the token.
             _ if agree == Some(true) && facts.is_at_hand(token) => {
                 all.truncate(1);
-                Some(send(facts, RoundValue::Known(token), all, false))
+                Some(send(facts, RoundValue::Existing(token), all, false))
             }
             // One server has the newest files.
-            _ if all.len() == 1 && facts.is_at_hand(token) => Some(send(facts, RoundValue::Known(token), all, false)),
+            _ if all.len() == 1 && facts.is_at_hand(token) => {
+                Some(send(facts, RoundValue::Existing(token), all, false))
+            }
             _ => Some(fresh(facts, all)),
         };
     }
@@ -68,7 +70,7 @@ pub(super) fn next(facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Option<Recov
             let lacks = |name: &String| facts.servers[name].file() != FileToken::Holds(value);
             let servers = all.into_iter().filter(lacks).collect();
             let before = unpin_before(facts, Some(value));
-            Some(before.unwrap_or_else(|| send(facts, RoundValue::Known(value), servers, false)))
+            Some(before.unwrap_or_else(|| send(facts, RoundValue::Existing(value), servers, false)))
         }
         None => Some(fresh(facts, newest_first(facts))),
     }
@@ -85,7 +87,7 @@ fn save(facts: &RecoveryFacts) -> Option<Recovery> {
         .filter(|(_, server)| facts.lacks_save(server));
     let (name, server) = servers.min_by_key(|(_, server)| server.needs_save)?;
     let token: TokenHash = server.loaded?;
-    Some(send(facts, RoundValue::Known(token), vec![name.clone()], false))
+    Some(send(facts, RoundValue::Existing(token), vec![name.clone()], false))
 }
 
 /// A server whose files have a token that no server has loaded is the one that the last PUT was sent to: its file equals the datastore,
@@ -117,7 +119,7 @@ fn heal(facts: &RecoveryFacts, server: &str) -> Recovery {
             "give the tokens that the cluster has had with --token-file, and run the same command again",
         );
     }
-    send(facts, RoundValue::Known(token), vec![server.to_owned()], false)
+    send(facts, RoundValue::Existing(token), vec![server.to_owned()], false)
 }
 
 fn unknown_files(facts: &RecoveryFacts) -> Recovery {
@@ -127,7 +129,7 @@ fn unknown_files(facts: &RecoveryFacts) -> Recovery {
     let all: Vec<String> = facts.servers.keys().cloned().collect();
     let is_loaded = |token| facts.servers.values().any(|server| server.loaded == Some(token));
     match facts.at_hand.iter().find(|token| !is_loaded(**token)) {
-        Some(token) => send(facts, RoundValue::Known(*token), all, false),
+        Some(token) => send(facts, RoundValue::Existing(*token), all, false),
         None => send(facts, RoundValue::Fresh, all, true),
     }
 }
@@ -155,7 +157,7 @@ pub(super) fn send(facts: &RecoveryFacts, value: RoundValue, mut servers: Vec<St
             "give the token that it was started with by --token-file",
         );
     }
-    if let RoundValue::Known(token) = value
+    if let RoundValue::Existing(token) = value
         && !facts.is_at_hand(token)
     {
         return refuse(
@@ -178,7 +180,7 @@ pub(super) fn send(facts: &RecoveryFacts, value: RoundValue, mut servers: Vec<St
         }
         ClockFacts::Close(None) | ClockFacts::NotClose => {}
     }
-    let has = |name: &String| matches!(value, RoundValue::Known(token) if facts.servers[name].file() == FileToken::Holds(token));
+    let has = |name: &String| matches!(value, RoundValue::Existing(token) if facts.servers[name].file() == FileToken::Holds(token));
     let is_repeated = facts.servers.len() > 1 && servers.iter().any(has);
     Recovery::Act(RecoveryAction::Round(RecoveryRound {
         value,

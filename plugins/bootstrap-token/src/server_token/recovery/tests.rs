@@ -12,7 +12,7 @@ use supervisor::node::{EtcdMember, StartConfiguration, TokenSource};
 use supervisor::{SupervisorKind, TokenHash};
 
 use super::diagnosis::{Diagnosis, diagnose};
-use super::facts::{ClockFacts, EncryptionFacts, RecoveryFacts, Response, ServerFacts};
+use super::facts::{ClockFacts, EncryptionFacts, FailedStarts, RecoveryFacts, Response, ServerFacts};
 use super::plan::{Recovery, RecoveryAction, next_action};
 
 pub(super) const PASSWD: &str = "/var/lib/rancher/k3s/server/cred/passwd";
@@ -85,7 +85,7 @@ pub(super) fn ready(loaded: &str, file: &str, configured: Option<&str>) -> Serve
         placed: None,
         start: start(configured.is_some()),
         node: Some(node(file, file, configured)),
-        starts: Default::default(),
+        starts: FailedStarts::default(),
         starts_once: false,
         needs_save: None,
     }
@@ -170,7 +170,7 @@ pub(super) fn brief(next: &Recovery) -> String {
             RecoveryAction::Snapshot => "snapshot".to_owned(),
             RecoveryAction::Round(round) => {
                 let value = match &round.value {
-                    super::plan::RoundValue::Known(value) => name(value),
+                    super::plan::RoundValue::Existing(value) => name(value),
                     super::plan::RoundValue::Fresh => "fresh".to_owned(),
                 };
                 format!("put {value} on {}", round.servers.join(" "))

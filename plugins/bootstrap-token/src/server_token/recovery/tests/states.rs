@@ -125,7 +125,7 @@ fn a_member_that_joined_with_the_old_token_is_never_brought_back() {
         joined,
     ];
     let (diagnosis, next) = decide(&cluster(&servers, &["new", "old"]));
-    assert_eq!(diagnosis.servers["s4"].state, ServerState::JoinedAndDead);
+    assert_eq!(diagnosis.servers["s4"].state, ServerState::JoinedAndFailed);
     let Recovery::Refuse { hint, .. } = next else {
         panic!("{next:?}");
     };

@@ -105,3 +105,15 @@ fn a_dead_server_needs_a_value_that_is_at_hand() {
     // The server is unpinned and stopped, and nothing else is changed.
     world.recover(&Access::nodes(&[NEW, OLD])).unwrap();
 }
+
+#[test]
+fn the_model_arms_the_trap_where_a_round_is_turned_half_way_and_a_fresh_token_disarms_it() {
+    let mut world = World::new(3, false);
+    assert!(world.put(0, NEW));
+    world.pass();
+    assert!((0..3).all(|server| world.put(server, OLD)));
+    world.pass();
+    assert!(!world.would_start(0));
+    let actions = world.recover(&Access::nodes(&[NEW, OLD])).unwrap();
+    assert_eq!(brief(&actions[0]), "put fresh on s1 s2 s3");
+}
