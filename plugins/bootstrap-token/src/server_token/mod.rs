@@ -8,5 +8,6 @@ mod connections;
 mod given_token;
 mod lease;
 mod probe;
+pub mod recovery;
 mod report;
 pub mod rotation;
