@@ -60,7 +60,7 @@ pub enum ServerState {
     Starting,
     /// No rule for it: it cannot be brought back by its token, or that was not measured.
     Damaged,
-    /// Two states cannot be told apart.
+    /// Two states look the same.
     NotKnown {
         /// What tells them apart.
         distinguished_by: &'static str,

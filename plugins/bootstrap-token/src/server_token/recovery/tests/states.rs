@@ -150,7 +150,7 @@ fn a_poisoned_server_gets_the_token_that_is_proven() {
 }
 
 #[test]
-fn a_poisoned_server_and_a_half_finished_round_are_not_told_apart_and_both_are_mended_by_the_same_token() {
+fn a_poisoned_server_and_a_half_finished_round_look_the_same_and_both_are_mended_by_the_same_token() {
     let facts = cluster(&[ready("old", "new", None), ready("old", "old", None)], &["new", "old"]);
     let (diagnosis, next) = decide(&facts);
     assert_eq!(diagnosis.datastore, None);
