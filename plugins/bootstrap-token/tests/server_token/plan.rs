@@ -164,7 +164,7 @@ fn refusal(blockers: &[Blocker]) -> String {
         .map(|it| {
             let recover = if it
                 .hint
-                .starts_with("run `kubectl bootstrap-token server-token recover`")
+                .starts_with("run `recover`")
             {
                 " [recover]"
             } else {
