@@ -171,17 +171,8 @@ fn ready(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFac
         return of_half_round(facts, server);
     };
     match (file, configured) {
-        (FileToken::Unknown, _) => {
-            let distinguished_by = "take an etcd snapshot on it: its annotation has the hash of server/token";
-            (
-                ServerState::NotKnown { distinguished_by },
-                "it is not known which token its files have".to_owned(),
-            )
-        }
-        (FileToken::Empty, _) => (
-            ServerState::EmptyTokenFile,
-            "it runs, and its server/token is empty or missing".to_owned(),
-        ),
+        (FileToken::Unknown, _) => unknown_files(),
+        (FileToken::Empty, _) => empty_token_file(),
         (FileToken::PasswdDiffers(token), _) => (
             ServerState::Poisoned,
             format!("its server/token has {token}, and its cred/passwd another token"),
@@ -219,21 +210,27 @@ fn ready(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFac
     }
 }
 
+fn unknown_files() -> (ServerState, String) {
+    let distinguished_by = "take an etcd snapshot on it: its annotation has the hash of server/token";
+    (
+        ServerState::NotKnown { distinguished_by },
+        "it is not known which token its files have".to_owned(),
+    )
+}
+
+fn empty_token_file() -> (ServerState, String) {
+    (
+        ServerState::EmptyTokenFile,
+        "it runs, and its server/token is empty or missing".to_owned(),
+    )
+}
+
 fn of_half_round(facts: &RecoveryFacts, server: &ServerFacts) -> (ServerState, String) {
     let tokens = facts.file_tokens();
     let distinguished_by = "a PUT of the same token on another server, which is also what mends either";
     match (server.file(), &tokens[..]) {
-        (FileToken::Unknown, _) => {
-            let distinguished_by = "take an etcd snapshot on it: its annotation has the hash of server/token";
-            (
-                ServerState::NotKnown { distinguished_by },
-                "it is not known which token its files have".to_owned(),
-            )
-        }
-        (FileToken::Empty, _) => (
-            ServerState::EmptyTokenFile,
-            "it runs, and its server/token is empty or missing".to_owned(),
-        ),
+        (FileToken::Unknown, _) => unknown_files(),
+        (FileToken::Empty, _) => empty_token_file(),
         (FileToken::Holds(own) | FileToken::PasswdDiffers(own), [_, _, ..]) => match value_to_finish(facts) {
             Some(value) if value != own => (
                 ServerState::HalfRound(value),
