@@ -282,6 +282,12 @@ impl Shared {
         )
     }
 
+    /// A signal takes effect some time after it was sent. Until then the victim runs, and must not get its answer.
+    async fn stop_victim(&self, planned: &Planned) {
+        self.signal_victim(Signal::STOP).await;
+        let _ = planned.released.subscribe().wait_for(|released| *released).await;
+    }
+
     async fn signal_victim(&self, signal: Signal) {
         let mut victim = self.victim.subscribe();
         if let Ok(pid) = victim.wait_for(Option::is_some).await
@@ -405,10 +411,7 @@ async fn arrived(
             shared.signal_victim(Signal::KILL).await;
             bail!("the client was killed")
         }
-        Fault::Stop(Moment::Before) => {
-            shared.signal_victim(Signal::STOP).await;
-            let _ = planned.released.subscribe().wait_for(|released| *released).await;
-        }
+        Fault::Stop(Moment::Before) => shared.stop_victim(&planned).await,
         Fault::Answer { status, retry_after } => {
             ticket.note(|request| request.status = Some(status));
             return refusal(status, retry_after);
@@ -422,7 +425,7 @@ async fn arrived(
             shared.signal_victim(Signal::KILL).await;
             bail!("the client was killed")
         }
-        Fault::Stop(Moment::After) => shared.signal_victim(Signal::STOP).await,
+        Fault::Stop(Moment::After) => shared.stop_victim(&planned).await,
         Fault::LoseAnswer => bail!("the answer is lost"),
         Fault::Cut => return cut(answer),
         _ => {}

@@ -225,7 +225,7 @@ fn step_without_an_answer_moves_the_deadline_of_writes_in_flight() {
     assert!(journal.run_at(minute).running(Timer::InFlight));
     assert!(journal.run_at(at(minute.as_second() + 8)).passed(Timer::InFlight));
     // A controller whose writes take longer to arrive has a longer one.
-    journal.unanswered(minute, Duration::from_secs(60));
+    journal.unanswered(minute, Duration::from_mins(1));
     assert!(journal.run_at(at(minute.as_second() + 59)).running(Timer::InFlight));
     assert!(journal.run_at(at(minute.as_second() + 60)).passed(Timer::InFlight));
 }

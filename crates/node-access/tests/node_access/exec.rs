@@ -37,9 +37,12 @@ async fn a_command_that_hangs_is_killed_with_its_children() {
     std::fs::remove_file(machine.path("/pid")).unwrap();
     let (access, node) = (machine.access_by(&command), target());
     let run = tokio::spawn(async move { access.read(&node, false).await.map(drop) });
-    while !std::fs::read_to_string(machine.path("/pid")).is_ok_and(|pid| pid.ends_with('\n')) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let start = async {
+        while !std::fs::read_to_string(machine.path("/pid")).is_ok_and(|pid| pid.ends_with('\n')) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), start).await.unwrap();
     run.abort();
     assert!(run.await.unwrap_err().is_cancelled());
     let end = async {

@@ -9,5 +9,6 @@ mod controller;
 mod given_token;
 mod lease;
 mod probe;
+pub mod recovery;
 mod report;
 pub mod rotation;

@@ -162,10 +162,7 @@ fn refusal(blockers: &[Blocker]) -> String {
     let reasons: Vec<String> = blockers
         .iter()
         .map(|it| {
-            let recover = if it
-                .hint
-                .starts_with("run `kubectl bootstrap-token server-token recover`")
-            {
+            let recover = if it.hint.starts_with("run `recover`") {
                 " [recover]"
             } else {
                 ""

@@ -100,7 +100,7 @@ pub enum Moment {
 pub enum Fault {
     /// SIGKILL ends the victim. The request or the response is dropped.
     Kill(Moment),
-    /// SIGSTOP pauses the victim. With [`Moment::Before`], the proxy holds the request until [`Planned::release`].
+    /// SIGSTOP pauses the victim. The proxy holds the request or the response until [`Planned::release`].
     Stop(Moment),
     /// The server does not receive it. The client gets this status with a `kind: Status` body as Kubernetes writes it.
     Answer {
@@ -155,7 +155,7 @@ impl Planned {
         let _ = self.struck.clone().wait_for(|struck| *struck > 0).await;
     }
 
-    /// Releases a request that [`Fault::Stop`] holds. The test continues the victim itself, before or after.
+    /// Releases what [`Fault::Stop`] holds. The test continues the victim itself, before or after.
     pub fn release(&self) {
         self.released.send_replace(true);
     }

@@ -20,7 +20,7 @@ pub(crate) const UNMEASURED: Check = Check {
 };
 
 const WAIT: &str = "wait until every server is ready, and run the same command again";
-const RECOVER: &str = "run `kubectl bootstrap-token server-token recover`";
+const RECOVER: &str = "run `recover`";
 
 /// A state that only `recover` mends. Nothing is written any more.
 pub(crate) fn recover(reason: impl Into<String>) -> Blocker {
@@ -31,7 +31,7 @@ pub(crate) fn backup_gone() -> Blocker {
     Blocker::new(
         "the backup Secret of the rotation is gone, and nothing shows that the rotation was complete",
         "pass the token that every server accepts, and if nothing is left of the rotation, add --force=journal; where servers accept \
-         different ones, run `kubectl bootstrap-token server-token recover`",
+         different ones, run `recover`",
     )
 }
 
