@@ -59,6 +59,11 @@ impl NodeExec {
         }
     }
 
+    /// The limit of one script.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// The words for a node, with `sh -s`. Values are replaced inside words and are not split. No value begins with a dash.
     pub fn words(&self, node: &NodeTarget) -> Vec<String> {
         let address = node.address();

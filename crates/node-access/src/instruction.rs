@@ -32,7 +32,6 @@ impl Instruction {
                 format!("remove `token:` and `token-file:` from /etc/rancher/{program}/config.yaml and config.yaml.d"),
                 format!("remove {prefix}_TOKEN and {prefix}_TOKEN_FILE from the environment file of {unit}"),
                 "remove --token and --token-file from the unit, then run systemctl daemon-reload".to_owned(),
-                "do not restart the service yet".to_owned(),
             ],
             &[
                 format!("grep -rlE '^(token|token-file):' /etc/rancher/{program}/"),

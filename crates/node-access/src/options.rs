@@ -71,6 +71,13 @@ pub struct UnitName(String);
 #[error("{0:?} is not the name of a service")]
 pub struct InvalidUnitName(String);
 
+impl UnitName {
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl std::str::FromStr for UnitName {
     type Err = InvalidUnitName;
 

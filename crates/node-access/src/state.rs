@@ -20,6 +20,8 @@ pub struct NodeState {
     pub server_token: Option<ServerTokenFile>,
     /// `cred/passwd`, and copies of it beside it.
     pub passwd: Vec<PasswdFile>,
+    /// The files of which this run has a backup.
+    pub backups: Vec<String>,
     /// The files of the encryption of Secrets.
     pub encryption: Vec<StateFile>,
     /// Its service.
@@ -138,6 +140,7 @@ impl NodeState {
                     let of = state.passwd.last_mut().ok_or(NodeProblem::Malformed)?;
                     of.rows.push((sanitize::line(record.text(1)), record.number(2)));
                 }
+                "backup" => state.backups.push(record.text(0).to_owned()),
                 "encryption" => state.encryption.push(file(record)?),
                 "log" => state.log.push(redact::text(&sanitize::line(record.text(0)))),
                 _ => {}

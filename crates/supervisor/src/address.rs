@@ -135,6 +135,17 @@ impl AddressOverride {
     }
 }
 
+impl fmt::Display for AddressOverride {
+    /// As it is parsed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.node, self.host)?;
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        self.api_port.map_or(Ok(()), |port| write!(f, ",{port}"))
+    }
+}
+
 impl FromStr for AddressOverride {
     type Err = InvalidAddress;
 

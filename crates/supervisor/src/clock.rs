@@ -19,7 +19,16 @@ pub struct ClockReading {
 
 impl ClockReading {
     /// By a `Date` in whole seconds, rounded down, of a request that was sent and answered at these local times.
-    fn of(date: Timestamp, sent: Timestamp, received: Timestamp) -> Self {
+    ///
+    /// ```
+    /// use k8s_openapi::jiff::Timestamp;
+    /// use supervisor::ClockReading;
+    ///
+    /// let at = |millis| Timestamp::from_millisecond(millis).unwrap();
+    /// let (one, other) = (ClockReading::of(at(0), at(500), at(510)), ClockReading::of(at(1000), at(500), at(510)));
+    /// assert!(other.ahead() > one.ahead());
+    /// ```
+    pub fn of(date: Timestamp, sent: Timestamp, received: Timestamp) -> Self {
         Self {
             least: date.duration_since(received),
             most: date.duration_since(sent) + SignedDuration::from_secs(1),
@@ -29,6 +38,16 @@ impl ClockReading {
     /// By how much the server is ahead of the local clock: the middle of what is possible.
     pub fn ahead(&self) -> SignedDuration {
         (self.least + self.most) / 2
+    }
+
+    /// What a later reading of the same server allows too. Alone, where they contradict each other: the clock was set in between.
+    #[must_use]
+    pub fn narrowed(self, later: Self) -> Self {
+        let both = Self {
+            least: self.least.max(later.least),
+            most: self.most.min(later.most),
+        };
+        if both.least <= both.most { both } else { later }
     }
 
     /// By how much two servers may differ: at least and at most. `Date` has whole seconds, so of equal clocks the latter is a second and
@@ -85,6 +104,18 @@ mod tests {
         let expected = (Duration::from_millis(least), Duration::from_millis(most));
         assert_eq!(one.difference(&other), expected);
         assert_eq!(other.difference(&one), expected);
+    }
+
+    #[test]
+    fn two_readings_show_more_than_one() {
+        // A clock that is 0.9 s ahead.
+        let (first, second) = (reading(1000, 500, 510), reading(1000, 1050, 1060));
+        let (one, other) = (reading(0, 500, 510), reading(1000, 1050, 1060));
+        assert_eq!(first.difference(&one).1, Duration::from_millis(2010));
+        let narrowed = first.narrowed(second).difference(&one.narrowed(other));
+        assert_eq!(narrowed.1, Duration::from_millis(1010));
+        let set = reading(9000, 1050, 1060);
+        assert_eq!(first.narrowed(set), set);
     }
 
     #[test]

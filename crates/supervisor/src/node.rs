@@ -24,6 +24,8 @@ pub struct ClusterNode {
     pub name: String,
     /// Tells it from a later Node of the same name.
     pub uid: String,
+    /// Its `/etc/machine-id`. Empty: not known.
+    pub machine_id: String,
     /// Its distribution, by the version of its kubelet.
     pub distribution: Distribution,
     /// The version of its kubelet.
@@ -147,6 +149,8 @@ struct RawAddress {
 #[serde(rename_all = "camelCase", default)]
 struct RawInfo {
     kubelet_version: String,
+    #[serde(rename = "machineID")]
+    machine_id: String,
 }
 
 /// The API server checks Nodes, so none is malformed.
@@ -209,6 +213,7 @@ impl From<RawNode> for ClusterNode {
                 None => StartConfiguration::Unknown("the node is neither of K3s nor of RKE2"),
             },
             manager: node.manager(),
+            machine_id: node.status.node_info.machine_id,
             version: node.status.node_info.kubelet_version,
             name: node.metadata.name,
             uid: node.metadata.uid,

@@ -60,7 +60,15 @@ pub(crate) enum Command {
 
 impl Plugin for BootstrapToken {
     const NAME: &'static str = "bootstrap-token";
-    const LOGGED: &'static [&'static str] = &["kubectl_bootstrap_token", "client", "cli", "bootstrap", "engine"];
+    const LOGGED: &'static [&'static str] = &[
+        "kubectl_bootstrap_token",
+        "client",
+        "cli",
+        "bootstrap",
+        "engine",
+        "supervisor",
+        "node_access",
+    ];
 
     fn global(&self) -> &GlobalFlags {
         &self.global

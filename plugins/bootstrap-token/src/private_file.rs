@@ -57,7 +57,7 @@ pub(crate) struct PrivateFile {
 }
 
 impl PrivateFile {
-    fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Ok(metadata) if metadata.is_file() => {}
@@ -74,13 +74,15 @@ impl PrivateFile {
         })
     }
 
-    /// Writes the file as a whole, and puts it at its path.
+    /// Writes the file as a whole, puts it at its path, and syncs both to the disk.
     pub(crate) fn write(self, text: &str) -> Result<(), Error> {
         let Self { path, mut file } = self;
         let write = move |path: &Path| {
             file.write_all(text.as_bytes())?;
             file.as_file().sync_all()?;
             file.persist(path).map_err(|error| error.error)?;
+            let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+            fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
             Ok::<_, io::Error>(())
         };
         write(&path).doing(format!("write {}", path.display()))

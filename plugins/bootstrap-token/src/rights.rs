@@ -15,6 +15,14 @@ pub(crate) const DELIVERY_SECRET: &str = "DELIVERY_SECRET";
 pub(crate) const TO_SECRET: &str = "with `--deliver secret:…`";
 
 const ROTATION: &[&str] = &["rotate", "rollback"];
+/// Nodes are reached with pods.
+pub(crate) const VIA_POD: &str = "with `--via pod`";
+/// There are snapshots.
+pub(crate) const WITH_ETCD: &str = "with embedded etcd";
+pub(crate) const SERVER_ROTATE: &str = "server-token rotate";
+const SERVER_ROTATION: &[&str] = &[SERVER_ROTATE, "server-token rollback"];
+/// The Lease of the rotation of the server token.
+const SERVER_LEASE: &str = "server-token";
 const SERVER_STATUS: &str = "server-token status";
 const SERVER_VERIFY: &str = "server-token verify";
 const RBAC: &[&str] = &["rbac show", "rbac apply"];
@@ -89,6 +97,42 @@ pub const TABLE: PermissionTable = PermissionTable {
             &[SERVER_STATUS],
             Optional("which token the snapshots of etcd need is unknown"),
         ),
+        Permission::on(WHOLE, NODES, &["list"], SERVER_ROTATION, Required),
+        Permission::on(
+            WHOLE,
+            ("k3s.cattle.io", "etcdsnapshotfiles"),
+            &["list"],
+            SERVER_ROTATION,
+            When(WITH_ETCD),
+        ),
+        Permission::on(
+            OF_TOKENS,
+            SECRETS,
+            &["get", "create", "patch", "delete"],
+            SERVER_ROTATION,
+            Required,
+        ),
+        Permission::on(OF_TOKENS, LEASES, &["create"], SERVER_ROTATION, Required),
+        Permission::on(OF_TOKENS, LEASES, &["get", "patch"], SERVER_ROTATION, Required).only(&[SERVER_LEASE]),
+        Permission::on(WHOLE, ("", "namespaces"), &["get"], SERVER_ROTATION, Required).only(&["kube-system"]),
+        Permission::on(
+            WHOLE,
+            ("apiextensions.k8s.io", "customresourcedefinitions"),
+            &["get"],
+            SERVER_ROTATION,
+            Optional("a Harvester is recognized by the labels of its Nodes only"),
+        )
+        .only(&["settings.harvesterhci.io"]),
+        Permission::on(WHOLE, NODES, &["get"], SERVER_ROTATION, When(VIA_POD)),
+        Permission::on(
+            OF_TOKENS,
+            ("", "pods"),
+            &["create", "get", "list", "delete"],
+            SERVER_ROTATION,
+            When(VIA_POD),
+        ),
+        Permission::on(OF_TOKENS, ("", "pods/log"), &["get"], SERVER_ROTATION, When(VIA_POD)),
+        Permission::on(OF_TOKENS, SECRETS, &["list"], SERVER_ROTATION, When(VIA_POD)),
         Permission::on(OF_TOKENS, SECRETS, &["create"], &["create"], Required),
         Permission::on(
             OF_TOKENS,
@@ -208,5 +252,7 @@ pub const TABLE: PermissionTable = PermissionTable {
         SERVER_STATUS,
         SERVER_VERIFY,
     ],
+    // With the token, a privileged pod, or the Secrets of kube-system, a node can be controlled.
+    apart: &[("server-token", SERVER_ROTATION)],
     free: &["generate", "version", "completion", "options", "verify --token-stdin"],
 };

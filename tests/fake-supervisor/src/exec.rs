@@ -19,19 +19,26 @@ use crate::node::Node;
 /// ssh's own exit code.
 const UNREACHABLE: u8 = 255;
 
+/// The node's own /run: it shows that systemd runs, and has its drop-ins, and the locks of scripts.
+const IN_OWN_RUN: &str = r#"mount --bind "$0" /run && exec "$@""#;
+
 /// A command on a node, with the node's programs first in PATH.
 fn command_on(node: &Node, command: &[String]) -> Result<Command> {
-    let (program, arguments) = command.split_first().context("no command")?;
+    anyhow::ensure!(!command.is_empty(), "no command");
     let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", node.root().join("bin").display());
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
+    std::fs::create_dir_all(node.root().join("run/systemd/system"))?;
+    let own = ["--mount", "--propagation=private", "sh", "-c", IN_OWN_RUN];
+    let mut in_own_run = Command::new("unshare");
+    in_own_run
+        .args(own)
+        .arg(node.root().join("run"))
+        .args(command)
         .current_dir(node.root())
         .env_clear()
         .env("PATH", path)
         .env("HOME", node.root())
         .env("USER", "root");
-    Ok(command)
+    Ok(in_own_run)
 }
 
 /// Replaces this process by the command.

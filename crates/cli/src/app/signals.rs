@@ -57,6 +57,8 @@ fn ended<T>(outcome: Result<Result<T, Error>, JoinError>) -> Result<T, Error> {
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    /// `None`: it ends the process, or is ignored, as under nohup.
+    hangup: Option<tokio::signal::unix::Signal>,
 }
 
 #[cfg(unix)]
@@ -66,6 +68,11 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: if is_hangup_fatal() {
+                Some(signal(SignalKind::hangup())?)
+            } else {
+                None
+            },
         })
     }
 
@@ -73,8 +80,19 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => Kind::Interrupted,
             _ = self.terminate.recv() => Kind::Terminated,
+            Some(()) = async { self.hangup.as_mut()?.recv().await } => Kind::Terminated,
         }
     }
+}
+
+/// Whether a hangup would end the process. A process under nohup has to go on. Only Linux shows which signals are ignored.
+#[cfg(unix)]
+fn is_hangup_fatal() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // The lowest bit is that of signal 1.
+    ignored.is_some_and(|mask| mask & 1 == 0)
 }
 
 #[cfg(not(unix))]

@@ -17,6 +17,8 @@ pub struct Commands {
     plugin: &'static str,
     /// The command line of the plugin.
     parse: fn(&[String]) -> Result<(), clap::Error>,
+    /// The words before the verb, with a space after them.
+    group: String,
     target: String,
     /// The connection flags that kubectl has too.
     of_kubectl: String,
@@ -33,12 +35,20 @@ impl Commands {
         Self {
             plugin: P::NAME,
             parse: parse::<P>,
+            group: String::new(),
             target: target.into(),
             of_kubectl: global.connection.typed_for_kubectl(),
             flags: global.connection.typed(),
             to_run: String::new(),
             to_rotate: String::new(),
         }
+    }
+
+    /// The commands of a group: `kubectl PLUGIN GROUP VERB`.
+    #[must_use]
+    pub fn in_group(mut self, group: &str) -> Self {
+        self.group = format!("{group} ");
+        self
     }
 
     /// With another flag, where it has a value.
@@ -116,13 +126,15 @@ impl Commands {
     }
 
     fn composed(&self, verb: &str, target: &str, more: &[&str]) -> String {
-        let Self { plugin, flags, .. } = self;
+        let Self {
+            plugin, group, flags, ..
+        } = self;
         let target = if target.is_empty() {
             String::new()
         } else {
             format!(" {}", shell_word(target))
         };
-        let words = format!("{verb}{target}{flags}{}", more.concat());
+        let words = format!("{group}{verb}{target}{flags}{}", more.concat());
         debug_assert!(self.is_valid(&words), "not a command of kubectl {plugin}: {words}");
         format!("kubectl {plugin} {words}")
     }

@@ -49,6 +49,22 @@ server_files() {
     done
 }
 
+# The files of which the run has a backup.
+backups() {
+    # shellcheck disable=SC2086
+    for file in ${fragment:-} ${dropins:-} $variable_files "$config"; do
+        real=$(readlink -f "$root$file" 2>/dev/null) || continue
+        [ ! -e "$real.$run.bak" ] || emit backup "$file"
+    done
+    set +f
+    for path in "$root$config.d"/*."$run.bak"; do
+        file=${path#"$root"}
+        [ ! -e "$path" ] || emit backup "${file%."$run.bak"}"
+    done
+    set -f
+}
+
 locate
 server_files
+backups
 emit host "$(hostname 2>/dev/null || uname -n)" "$(one_line /etc/machine-id)"

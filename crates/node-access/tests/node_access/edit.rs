@@ -59,6 +59,8 @@ async fn edit_and_restore(machine: &Machine, before: &str, removed: &str, set: &
         .mode();
     assert_eq!(mode & 0o7777, 0o600);
 
+    assert_eq!(machine.read().await.backups, [CONFIG]);
+
     access.restore(&node, &found, &edited.sha256).await.unwrap();
     assert_eq!(machine.text(CONFIG), before);
 
@@ -66,6 +68,7 @@ async fn edit_and_restore(machine: &Machine, before: &str, removed: &str, set: &
     assert_eq!(machine.text(CONFIG), set.replace("NEW", NEW));
     access.forget(&node, &[CONFIG]).await.unwrap();
     assert_eq!(beside(machine, CONFIG), Vec::<String>::new());
+    assert_eq!(machine.read().await.backups, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -97,6 +100,7 @@ async fn variables_and_arguments_are_edited() {
     assert_eq!(machine.text(ENV), format!("A=b\nexport K3S_TOKEN='{NEW}'\n"));
     assert_eq!(machine.text(UNIT), unit.replace("'old'", &format!("'{NEW}'")));
     assert!(machine.calls().contains("systemctl daemon-reload"));
+    assert_eq!(machine.read().await.backups, [UNIT, ENV]);
     machine.show(&format!("k3s server --token {NEW} --x"), "", ENV);
     let found = place(&machine).await;
     access.remove(&target(), &found).await.unwrap();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cli::rotation::Commands;
 use cli::ui::Ui;
 use client::connection::user_agent;
 use client::error::Error;
@@ -47,6 +48,22 @@ impl SupervisorFlags {
         token
             .map(Some)
             .map_err(|error| Error::usage(format!("invalid token in {place}: {error}")))
+    }
+
+    /// These flags in the commands of hints.
+    pub(crate) fn typed(&self, commands: Commands) -> Commands {
+        let file = self.token_file.as_ref().map(|path| path.display().to_string());
+        let commands = commands.with("--token-file", file.as_deref());
+        let commands = if self.token_stdin {
+            commands.switched_on("--token-stdin")
+        } else {
+            commands
+        };
+        let commands = commands.with("--ca-hash", self.ca_hash.as_deref());
+        let addresses = self.server_addresses.iter();
+        addresses.fold(commands, |commands, address| {
+            commands.with("--server-address", Some(&address.to_string()))
+        })
     }
 
     fn ca_hash(&self) -> Result<Option<CaHash>, Error> {
@@ -180,6 +197,13 @@ fn pin(
     })
 }
 
+impl Access {
+    /// How long one write may take.
+    pub(crate) fn longest_write(&self) -> std::time::Duration {
+        self.options.connect_timeout + self.options.write_timeout
+    }
+}
+
 /// A server to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerTarget {
@@ -260,6 +284,7 @@ mod tests {
         ClusterNode {
             name: name.to_owned(),
             uid: String::new(),
+            machine_id: String::new(),
             distribution,
             version: "v1.36.3+k3s1".to_owned(),
             is_control_plane: is_server,

@@ -50,6 +50,18 @@ impl GivenToken {
         }
     }
 
+    /// The server token that it is.
+    ///
+    /// # Errors
+    /// If it is an agent token or a bootstrap token.
+    pub(crate) fn into_server_token(self) -> Result<ServerToken, InvalidToken> {
+        match self {
+            Self::Server(token) if token.user == TokenUser::Server => Ok(token),
+            Self::Server(_) => Err(InvalidToken::AgentToken),
+            Self::Bootstrap { .. } => Err(InvalidToken::BootstrapToken),
+        }
+    }
+
     fn password(&self) -> &Secret {
         match self {
             Self::Server(token) => token.password(),

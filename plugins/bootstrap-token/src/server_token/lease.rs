@@ -16,6 +16,15 @@ use crate::report::target::CLUSTER;
 /// The kind of the rotation, and the name of its Lease: a cluster has one server token.
 const KIND: &str = "server-token";
 
+/// The Lease of the rotation.
+pub(crate) fn name() -> LeaseName {
+    LeaseName {
+        namespace: SYSTEM_NAMESPACE.to_owned(),
+        name: KIND.to_owned(),
+        side: CLUSTER,
+    }
+}
+
 /// What the document says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -40,11 +49,7 @@ struct Held {
 
 impl RotationState {
     pub(crate) async fn read(server: &Server) -> Result<Self, Error> {
-        let lease = LeaseName {
-            namespace: SYSTEM_NAMESPACE.to_owned(),
-            name: KIND.to_owned(),
-            side: CLUSTER,
-        };
+        let lease = name();
         let api = Api::namespaced(server.client.clone(), &lease.namespace);
         let lock = Lock::new(api, &lease.name, KIND, MANAGER, server.clock.clone());
         match lock.read().await {

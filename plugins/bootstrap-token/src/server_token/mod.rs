@@ -5,6 +5,7 @@
 
 pub(crate) mod commands;
 mod connections;
+mod controller;
 mod given_token;
 mod lease;
 mod probe;

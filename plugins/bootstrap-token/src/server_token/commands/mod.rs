@@ -1,5 +1,8 @@
 //! `kubectl bootstrap-token server-token`: its commands, one file each.
 
+mod rollback;
+mod rotate;
+mod rotation_command;
 mod status;
 mod verify;
 
@@ -20,6 +23,10 @@ enum Command {
     Status(status::Status),
     /// Verify that every server accepts a token
     Verify(verify::Verify),
+    /// Rotate the server token without losing a server
+    Rotate(rotate::Rotate),
+    /// Roll back an unfinished rotation
+    Rollback(rollback::Rollback),
 }
 
 const EXAMPLES: &str = "\
@@ -30,11 +37,16 @@ Examples:
   # Verify that every server accepts a token
   kubectl bootstrap-token server-token verify --token-file token
 
+  # Rotate the token, and restart the servers one at a time over ssh
+  kubectl bootstrap-token server-token rotate --token-file token --write-token new-token --node-exec 'ssh root@{address}'
+
 Requests go to the supervisor of each server, at the InternalIP of its Node. Rancher's proxy does not carry them.";
 
 pub(crate) async fn run(command: ServerToken, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
     match command.command {
         Command::Status(status) => status::run(status, global, context).await,
         Command::Verify(verify) => verify::run(verify, global, context).await,
+        Command::Rotate(rotate) => rotate::run(rotate, global, context).await,
+        Command::Rollback(rollback) => rollback::run(rollback, global, context).await,
     }
 }

@@ -220,6 +220,7 @@ pub(crate) mod tests {
         ClusterNode {
             name: name.to_owned(),
             uid: String::new(),
+            machine_id: String::new(),
             distribution: Distribution::K3s,
             version: "v1.36.3+k3s1".to_owned(),
             is_control_plane: true,

@@ -1,0 +1,417 @@
+//! What `server-token rotate` and `rollback` share: their flags, and the run.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cli::app::{Context, GlobalFlags};
+use cli::rotation::outcome::{RotationResult, Verb};
+use cli::rotation::results::{Results, RunFlags};
+use cli::rotation::{Commands, Job, Target};
+use client::duration;
+use client::error::Error;
+use engine::rotation::Check;
+use node_access::{NodeAccess, NodeExec, NodeRole, NodeTarget, ServiceOptions, UnitName};
+use serde_json::Map;
+use supervisor::node::{self, ClusterNode};
+use supervisor::{ServerToken, SupervisorKind, TokenValue};
+
+use crate::cluster::ClusterConnection;
+use crate::server_token::connections::{Access, SupervisorFlags};
+use crate::server_token::controller::{NodeWay, Options, OutputTarget, ServerTokenController};
+use crate::server_token::given_token::GivenToken;
+use crate::server_token::lease;
+use crate::server_token::rotation::blockers::{UNMEASURED, UNPIN};
+use crate::server_token::rotation::observed::Repin;
+
+const NODE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The flags that `rotate` and `rollback` share.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct RotationFlags {
+    #[command(flatten)]
+    pub supervisors: SupervisorFlags,
+
+    #[command(flatten)]
+    pub nodes: NodeFlags,
+
+    /// Stop if a server is not ready within this time after its restart. Nothing more is restarted then. The default is 5m, and 15m on RKE2
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub restart_timeout: Option<Duration>,
+
+    /// Wait this long between the restarts of two servers
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub pause_between: Option<Duration>,
+
+    /// Restart only this server. The rotation then stops, and the same command without this flag finishes it
+    #[arg(long, value_name = "NODE")]
+    pub only: Option<String>,
+
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// How nodes are reached.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Node options")]
+pub(super) struct NodeFlags {
+    /// Run scripts on nodes with this command, which gets them on standard input: 'ssh root@{address}'. {node} and {address} are replaced. By default, an operator does by hand what the command prints
+    #[arg(long, value_name = "COMMAND", conflicts_with = "via")]
+    node_exec: Option<String>,
+
+    /// Run scripts on nodes in a privileged pod each, which is deleted afterwards
+    #[arg(long, value_enum, value_name = "WAY")]
+    via: Option<Via>,
+
+    /// The image of the pods, with sh and nsenter. By default, one that the node has
+    #[arg(long, value_name = "IMAGE", requires = "via")]
+    image: Option<String>,
+
+    /// The limit of one script on a node. The default is 30s
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    node_timeout: Option<Duration>,
+
+    /// The name of the service on servers. By default k3s or rke2-server
+    #[arg(long, value_name = "NAME")]
+    unit: Option<UnitName>,
+
+    /// Restart the service with this command, which runs in sh on the node. It may return before the service is ready. By default, systemd or OpenRC
+    #[arg(long, value_name = "COMMAND", requires = "node_exec", conflicts_with = "via")]
+    restart_command: Option<String>,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Via {
+    Pod,
+}
+
+impl NodeFlags {
+    fn way(&self) -> Result<NodeWay, Error> {
+        let timeout = self.node_timeout.unwrap_or(NODE_TIMEOUT);
+        match (&self.node_exec, self.via) {
+            (Some(command), _) => NodeExec::parse(command, timeout)
+                .map(NodeWay::Exec)
+                .map_err(|error| Error::usage(format!("invalid value for --node-exec: {error}"))),
+            (None, Some(Via::Pod)) => Ok(NodeWay::Pod {
+                image: self.image.clone(),
+                timeout,
+            }),
+            (None, None) if self.unit.is_some() => Err(Error::usage("--unit needs --node-exec or --via pod")),
+            (None, None) if self.node_timeout.is_some() => {
+                Err(Error::usage("--node-timeout needs --node-exec or --via pod"))
+            }
+            (None, None) => Ok(NodeWay::ByHand),
+        }
+    }
+
+    fn service(&self, kind: SupervisorKind) -> ServiceOptions {
+        ServiceOptions {
+            unit: self.unit.clone(),
+            restart_command: self.restart_command.clone(),
+            ..ServiceOptions::of(kind, NodeRole::Server)
+        }
+    }
+
+    fn typed(&self, commands: Commands) -> Commands {
+        let timeout = self.node_timeout.map(duration::format);
+        commands
+            .with_to_run("--node-exec", self.node_exec.as_deref())
+            .with_to_run("--via", self.via.map(|Via::Pod| "pod"))
+            .with_to_run("--image", self.image.as_deref())
+            .with_to_run("--node-timeout", timeout.as_deref())
+            .with_to_run("--unit", self.unit.as_ref().map(UnitName::as_str))
+            .with_to_run("--restart-command", self.restart_command.as_deref())
+    }
+}
+
+/// Where the new token comes from and goes to, and what is configured at the end. Only `rotate` has these.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(super) struct NewTokenFlags {
+    /// Read the new token from this file, which only its owner may access (0600), instead of creating one: 16 characters or more of letters, digits, dots, underscores and dashes
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub new_token_file: Option<PathBuf>,
+
+    /// Write the new token to this file, which only its owner can read (0600), before any server has it. What the file holds is kept as FILE.1
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with = "print_token")]
+    pub write_token: Option<PathBuf>,
+
+    /// Print the new token before any server has it
+    #[arg(long, conflicts_with = "output")]
+    pub print_token: bool,
+
+    /// At the end, write the new token into the configuration of the servers that had one. Needs access to nodes
+    #[arg(long)]
+    pub repin: bool,
+
+    /// With --repin, write the new token into the configuration of agents too
+    #[arg(long, requires = "repin")]
+    pub agents: bool,
+}
+
+impl NewTokenFlags {
+    fn output(&self) -> OutputTarget {
+        match self.write_token.as_ref().or(self.new_token_file.as_ref()) {
+            _ if self.print_token => OutputTarget::Print,
+            Some(path) => OutputTarget::File(path.clone()),
+            None => OutputTarget::Nowhere,
+        }
+    }
+
+    fn given(&self) -> Result<Option<TokenValue>, Error> {
+        let Some(path) = &self.new_token_file else {
+            return Ok(None);
+        };
+        let text = crate::private_file::read(path)?;
+        let invalid =
+            |error: supervisor::InvalidToken| Error::usage(format!("invalid new token in {}: {error}", path.display()));
+        // A resumed run finds it as it was written: in the K10 form.
+        let token = ServerToken::of_line(&text).map_err(invalid)?;
+        if token.user == supervisor::TokenUser::Node {
+            return Err(invalid(supervisor::InvalidToken::AgentToken));
+        }
+        TokenValue::supplied(token.password()).map(Some).map_err(invalid)
+    }
+
+    fn repin(&self) -> Repin {
+        match (self.repin, self.agents) {
+            (false, _) => Repin::Nowhere,
+            (true, false) => Repin::Servers,
+            (true, true) => Repin::ServersAndAgents,
+        }
+    }
+
+    fn typed(&self, commands: Commands) -> Commands {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let mut commands = commands
+            .with_to_rotate("--new-token-file", path(&self.new_token_file).as_deref())
+            .with_to_rotate("--write-token", path(&self.write_token).as_deref());
+        for (is_set, flag) in [
+            (self.print_token, "--print-token"),
+            (self.repin, "--repin"),
+            (self.agents, "--agents"),
+        ] {
+            if is_set {
+                commands = commands.switched_on_to_rotate(flag);
+            }
+        }
+        commands
+    }
+}
+
+/// One command.
+pub(super) struct RotationCommand<'a> {
+    pub(super) verb: Verb,
+    pub(super) flags: &'a RotationFlags,
+    pub(super) new: &'a NewTokenFlags,
+    pub(super) forced: Vec<Check>,
+    pub(super) global: &'a GlobalFlags,
+    pub(super) context: &'a Context,
+}
+
+impl RotationCommand<'_> {
+    /// Runs the command and prints the result. Also returns the name of the outcome.
+    pub(super) async fn run(self) -> Result<(&'static str, Result<(), Error>), Error> {
+        let (ui, flags) = (&self.context.ui, self.flags);
+        let results = Results::new(ui, &flags.run, true)?;
+        let nodes = flags.nodes.way()?;
+        if self.new.repin && matches!(nodes, NodeWay::ByHand) {
+            return Err(Error::usage("--repin needs --node-exec or --via pod"));
+        }
+        let given_new = self.new.given()?;
+        let token = flags.supervisors.token(ui).await?;
+        let cluster = ClusterConnection::open(self.global, self.context)?;
+        // Also sets the server's clock, by which all deadlines are.
+        let nodes_of_cluster = node::list(cluster.client()).await?;
+        flags.supervisors.servers(&nodes_of_cluster)?;
+        let kind = nodes_of_cluster.iter().find_map(ClusterNode::supervisor);
+        let kind = kind.ok_or_else(|| Error::failed("no server of the cluster has a Node"))?;
+        let service = flags.nodes.service(kind);
+        let token = match token {
+            Some(token) => token,
+            None => read_from_node(&nodes_of_cluster, &nodes, &service).await?,
+        };
+        let access = Access::new(&flags.supervisors, &token, &cluster, ui)?;
+        let given = token
+            .into_server_token()
+            .map_err(|error| Error::usage(error.to_string()))?;
+        let [force_lock, force_journal] = [Check::LOCK, Check::JOURNAL].map(|check| self.forced.contains(&check));
+        let target = self.target();
+        let options = Options {
+            kind,
+            given,
+            given_new,
+            output: self.new.output(),
+            nodes,
+            service,
+            restart_timeout: flags.restart_timeout.unwrap_or(match kind {
+                SupervisorKind::K3s => Duration::from_mins(5),
+                SupervisorKind::Rke2 => Duration::from_mins(15),
+            }),
+            pause_between: flags.pause_between,
+            only: flags.only.clone(),
+            repin: self.new.repin(),
+            forced: self.forced.clone(),
+        };
+        let job = Job {
+            ui,
+            controller: &ServerTokenController::new(ui, &cluster, &flags.supervisors, access, options)?,
+            target: &target,
+            verb: self.verb,
+            yes: flags.run.yes,
+            dry_run: flags.run.dry_run,
+            plan_is_data: results.plan_is_data(),
+            among: None,
+            force_lock,
+            force_journal,
+        };
+        let mut result = RotationResult::of(&target);
+        let ended = job.run(&mut result).await;
+        results.print_one(&target, &result, ended.is_ok());
+        let outcome = result.outcome;
+        results.print(&[result]);
+        Ok((outcome, ended))
+    }
+
+    fn target(&self) -> Target {
+        Target {
+            object: "server-token".to_owned(),
+            name: "server-token".to_owned(),
+            display: "the server token".to_owned(),
+            details: Map::new(),
+            restored: "every server accepts the old token as before",
+            commands: commands(self.flags, self.new, &self.forced, self.global),
+            lease: lease::name(),
+        }
+    }
+}
+
+/// The commands that resume a rotation or roll it back, with these options. They are not in the Lease.
+fn commands(flags: &RotationFlags, new: &NewTokenFlags, forced: &[Check], global: &GlobalFlags) -> Commands {
+    let commands = Commands::new::<crate::cli::BootstrapToken>("", global).in_group("server-token");
+    let commands = flags.supervisors.typed(commands);
+    let duration = |value: Option<Duration>| value.map(duration::format);
+    let commands = flags
+        .nodes
+        .typed(commands)
+        .with_to_run("--restart-timeout", duration(flags.restart_timeout).as_deref())
+        .with_to_run("--pause-between", duration(flags.pause_between).as_deref());
+    let forced = [UNPIN, UNMEASURED].into_iter().filter(|check| forced.contains(check));
+    let commands = forced.fold(commands, |commands, check| {
+        commands.with_to_run("--force", Some(check.name))
+    });
+    new.typed(commands)
+}
+
+/// The token in `server/token` of the first server whose file can be read.
+async fn read_from_node(nodes: &[ClusterNode], way: &NodeWay, service: &ServiceOptions) -> Result<GivenToken, Error> {
+    let missing = || Error::usage("pass the current server token with --token-file or --token-stdin");
+    let NodeWay::Exec(exec) = way else {
+        return Err(missing());
+    };
+    let access = NodeAccess::new(std::sync::Arc::new(exec.clone()), service.clone(), "survey");
+    let mut last = missing();
+    for node in nodes.iter().filter(|node| node.supervisor().is_some()) {
+        let Some(target) = target_of(node) else { continue };
+        match access.read_token(&target).await {
+            Ok(Some((text, _))) => {
+                return GivenToken::of_line(&text).map_err(|error| {
+                    Error::failed(format!("invalid token in server/token of {}: {error}", node.name))
+                });
+            }
+            Ok(None) => {}
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+fn target_of(node: &ClusterNode) -> Option<NodeTarget> {
+    NodeTarget::new(&node.name, node.internal_ips.first()?.parse().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::server_token::commands::rotate::Rotate;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        rotate: Rotate,
+    }
+
+    fn parse(flags: &[&str]) -> Result<Rotate, clap::Error> {
+        Line::try_parse_from(["rotate"].iter().chain(flags)).map(|line| line.rotate)
+    }
+
+    fn commands(flags: &[&str]) -> Commands {
+        let rotate = parse(flags).unwrap();
+        super::commands(&rotate.rotation, &rotate.new, &rotate.force, &GlobalFlags::default())
+    }
+
+    #[test]
+    fn the_resume_command_has_what_is_not_in_the_lease() {
+        let plain = commands(&["--token-file", "old", "--write-token", "new"]);
+        assert_eq!(
+            plain.rotate(),
+            "kubectl bootstrap-token server-token rotate --token-file old --write-token new"
+        );
+        assert_eq!(
+            plain.rollback(),
+            "kubectl bootstrap-token server-token rollback --token-file old"
+        );
+        let nodes = [
+            "--node-exec",
+            "ssh root@{address}",
+            "--node-timeout",
+            "5s",
+            "--unit",
+            "k3s-server",
+        ];
+        let restarts = [
+            "--restart-timeout",
+            "10m",
+            "--pause-between",
+            "1m",
+            "--restart-command",
+            "reboot",
+        ];
+        let others = [
+            "--server-address",
+            "s1=10.0.0.1:7000,7001",
+            "--force",
+            "unmeasured,lock",
+            "--print-token",
+        ];
+        assert_eq!(
+            commands(&[&nodes[..], &restarts, &others].concat()).rotate(),
+            "kubectl bootstrap-token server-token rotate --server-address s1=10.0.0.1:7000,7001 --node-exec \
+             'ssh root@{address}' --node-timeout 5s --unit k3s-server --restart-command reboot --restart-timeout 10m0s \
+             --pause-between 1m0s --force unmeasured --print-token"
+        );
+    }
+
+    #[test]
+    fn options_of_nodes_need_a_way_to_them() {
+        for flags in [&["--unit", "k3s-server"][..], &["--node-timeout", "5s"]] {
+            assert!(parse(flags).unwrap().rotation.nodes.way().is_err(), "{flags:?}");
+            let flags: Vec<&str> = flags.iter().copied().chain(["--via", "pod"]).collect();
+            assert!(parse(&flags).unwrap().rotation.nodes.way().is_ok(), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn options_that_exclude_each_other_are_refused() {
+        for flags in [
+            &["--write-token", "new", "--print-token"][..],
+            &["--print-token", "-o", "json"],
+            &["--agents"],
+            &["--image", "busybox"],
+            &["--node-exec", "ssh {address}", "--via", "pod"],
+            &["--via", "pod", "--restart-command", "true"],
+        ] {
+            assert!(parse(flags).is_err(), "{flags:?}");
+        }
+    }
+}

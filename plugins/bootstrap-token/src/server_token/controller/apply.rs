@@ -1,0 +1,260 @@
+//! Applies single steps. What cannot be conditional is sent only if everything is still as it was observed.
+
+use std::time::Duration;
+
+use client::error::Error;
+use engine::controller::{Failure, ServerCheck};
+use engine::lock::Fence;
+use futures::future::try_join_all;
+use supervisor::sealed::SealContext;
+use supervisor::snapshot;
+use tokio::time::{Instant, sleep};
+
+use super::abstraction::{snapshot_name, taken};
+use super::backup::{self, Content};
+use super::tokens::{fingerprint_of, with_hash};
+use super::{OutputTarget, Run, ServerTokenController, output};
+use crate::server_token::rotation::observed::{Files, RoundResult};
+use crate::server_token::rotation::step::{BackUp, Change, SnapshotKind, Step};
+
+/// How long a snapshot may take to show in the Kubernetes API.
+const SHOWN: Duration = Duration::from_secs(15);
+const INTERVAL: Duration = Duration::from_millis(200);
+
+impl ServerTokenController<'_> {
+    pub(super) async fn send(&self, step: &Step, run: &Run, fence: &Fence) -> Result<(), Failure> {
+        if !fence.is_open() {
+            return Err(Failure::LockLost);
+        }
+        self.clean_up_once(run).await?;
+        match step {
+            Step::Create { .. } => self.write_output(run)?,
+            Step::BackUp(change) => self.back_up(change, run, fence).await?,
+            Step::Print(value) => {
+                let token = self.state().tokens.require(*value)?;
+                let text = with_hash(&token, self.ca_hash().as_ref());
+                self.ui.out(text.expose());
+                self.state().memory.printed = Some(*value);
+            }
+            Step::Snapshot(kind) => self.take_snapshots(*kind, run, fence).await?,
+            Step::Unpin { server } => return self.unpin(server, run, fence).await,
+            Step::Round(round) => return self.send_round(round, run, fence).await,
+            Step::Heal(heal) => return self.send_heal(heal, fence).await,
+            Step::Restart(restart) => return self.restart(restart, run, fence).await,
+            Step::Repin { node, value } => return self.repin(node, *value, run, fence).await,
+            Step::DeleteConfigurationBackups => return self.delete_configuration_backups(run, fence).await,
+            Step::DeleteSnapshots => self.delete_snapshots(run, fence).await?,
+            Step::Forget => self.forget().await?,
+        }
+        // Servers and nodes are as they were.
+        self.state().is_reusable = true;
+        Ok(())
+    }
+
+    /// Deletes what another process of this run has left running.
+    async fn clean_up_once(&self, run: &Run) -> Result<(), Failure> {
+        let is_due = {
+            let mut state = self.state();
+            !state.memory.is_own && !std::mem::replace(&mut state.is_cleaned_up, true)
+        };
+        if is_due {
+            self.clean_up_pods(run).await?;
+        }
+        Ok(())
+    }
+
+    /// Observes once more. A conflict if anything that the step depends on has changed.
+    pub(super) async fn unchanged(&self, run: &Run) -> Result<(), Failure> {
+        let before = self.state().latest.as_ref().map(|latest| latest.seen.clone());
+        let before = before.ok_or(Failure::Conflict)?;
+        let now = Box::pin(self.observation(Some(run), true)).await?;
+        let is_same = now.servers == before.servers
+            && now.joining == before.joining
+            && now.members == before.members
+            && now.encryption == before.encryption
+            && now.backup == before.backup
+            && now.round == before.round;
+        if is_same { Ok(()) } else { Err(Failure::Conflict) }
+    }
+
+    fn write_output(&self, run: &Run) -> Result<(), Failure> {
+        let value = run.record.new.last().copied().ok_or(Failure::Conflict)?;
+        let token = self.state().tokens.require(value)?;
+        match &self.options.output {
+            OutputTarget::File(path) => {
+                output::write(path, &with_hash(&token, self.ca_hash().as_ref())).map_err(Failure::Permanent)
+            }
+            OutputTarget::Print | OutputTarget::Nowhere => Ok(()),
+        }
+    }
+
+    fn ca_hash(&self) -> Option<supervisor::CaHash> {
+        let state = self.state();
+        state.supervisors.values().next().map(|known| known.ca_hash().clone())
+    }
+
+    async fn back_up(&self, BackUp { record, change }: &BackUp, run: &Run, fence: &Fence) -> Result<(), Failure> {
+        let mut content = match self.backup_content() {
+            Ok(content) => content,
+            Err(_) => Content::new(record.clone()),
+        };
+        content.record.clone_from(record);
+        if let Change::RoundBegins(_) = change {
+            self.state().memory.round = RoundResult::Unknown;
+        }
+        self.save(run, &mut content, fence).await?;
+        if let Change::RoundBegins(_) = change {
+            self.state().memory.round = RoundResult::Recorded;
+        }
+        Ok(())
+    }
+
+    /// What the backup Secret holds.
+    pub(super) fn backup_content(&self) -> Result<Content, Failure> {
+        let state = self.state();
+        let backup = state.latest.as_ref().and_then(|latest| latest.backup.as_ref());
+        backup.map(|backup| backup.content.clone()).ok_or(Failure::Conflict)
+    }
+
+    /// Writes the backup Secret, if it is as it was read, and reads it back.
+    pub(super) async fn save(&self, run: &Run, content: &mut Content, fence: &Fence) -> Result<(), Failure> {
+        let (cluster, tokens) = (self.cluster_uid().await?, self.state().tokens.clone());
+        let (id, mut sealed) = (run.id.to_string(), content.clone());
+        let sealing = tokio::task::spawn_blocking(move || {
+            let context = SealContext {
+                cluster: &cluster,
+                run: &id,
+            };
+            sealed.seal(&tokens, context).map(|()| sealed)
+        });
+        let sealed = sealing
+            .await
+            .map_err(|error| Failure::Permanent(Error::failed(error.to_string())))?;
+        *content = sealed?;
+        let before = self.state().latest.as_ref().and_then(|latest| latest.backup.clone());
+        if !fence.is_open() {
+            return Err(Failure::LockLost);
+        }
+        let run = run.id.to_string();
+        let written = backup::write(self.cluster.client(), &run, before.as_ref(), content).await?;
+        if let Some(latest) = &mut self.state().latest {
+            latest.backup = Some(written);
+        }
+        Ok(())
+    }
+
+    /// Takes a snapshot on each server, where it needs one, and waits until the Kubernetes API shows which token it needs.
+    async fn take_snapshots(&self, kind: SnapshotKind, run: &Run, fence: &Fence) -> Result<(), Failure> {
+        let run = run.id.to_string();
+        let name = snapshot_name(&run, kind);
+        let known = self.state().snapshots.clone().unwrap_or_default();
+        // A checking one shows what is there now. The others are kept, one on each server.
+        let lacks = |server: &String| kind == SnapshotKind::Checking || taken(&run, kind, server, &known).is_empty();
+        let servers: Vec<String> = self.server_names().into_iter().filter(lacks).collect();
+        self.state().snapshots = None;
+        let taken = try_join_all(servers.iter().map(|server| async {
+            let (supervisor, password) = self.login(server).await?;
+            if !fence.is_open() {
+                return Err(Failure::LockLost);
+            }
+            let names = supervisor.save_snapshot(&password, &name).await;
+            let names = names.map_err(|error| Failure::from(Error::from(error)))?;
+            Ok((server.clone(), names))
+        }));
+        let taken: Vec<(String, Vec<String>)> = taken.await?;
+        let until = Instant::now() + SHOWN;
+        loop {
+            let kind = self.options.kind;
+            let files = self
+                .read_api(|client| async move { Ok(snapshot::list(&client, kind).await?) })
+                .await?;
+            let shown = taken.iter().map(|(server, names)| {
+                let file = files
+                    .iter()
+                    .find(|file| names.contains(&file.name) && file.node == *server);
+                let hash = file.filter(|file| file.is_ready)?.token_hash?;
+                Some((server.clone(), fingerprint_of(hash).map_or(Files::Unknown, Files::Hold)))
+            });
+            let shown: Option<Vec<(String, Files)>> = shown.collect();
+            if let Some(shown) = shown {
+                let mut state = self.state();
+                state.memory.files.extend(shown);
+                state.snapshots = Some(files);
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                let message = "the snapshots that were taken do not show which token they need";
+                return Err(Failure::Permanent(Error::failed(message)));
+            }
+            sleep(INTERVAL).await;
+        }
+    }
+
+    /// Deletes the snapshots of the run that were taken to check files.
+    async fn delete_snapshots(&self, run: &Run, fence: &Fence) -> Result<(), Failure> {
+        let run = run.id.to_string();
+        let known = self.state().snapshots.take().unwrap_or_default();
+        for server in self.server_names() {
+            let files = taken(&run, SnapshotKind::Checking, &server, &known);
+            let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
+            if names.is_empty() {
+                continue;
+            }
+            let (supervisor, password) = self.login(&server).await?;
+            if !fence.is_open() {
+                return Err(Failure::LockLost);
+            }
+            let deleted = supervisor.delete_snapshots(&password, &names).await;
+            deleted.map_err(|error| Failure::from(Error::from(error)))?;
+        }
+        Ok(())
+    }
+
+    async fn forget(&self) -> Result<(), Failure> {
+        let backup = self.state().latest.as_ref().and_then(|latest| latest.backup.clone());
+        backup::delete(self.cluster.client(), &backup.ok_or(Failure::Conflict)?).await?;
+        if let Some(latest) = &mut self.state().latest {
+            latest.backup = None;
+        }
+        Ok(())
+    }
+
+    fn server_names(&self) -> Vec<String> {
+        let state = self.state();
+        let servers = state.latest.iter().flat_map(|latest| latest.seen.servers.keys());
+        servers.cloned().collect()
+    }
+
+    /// What `--dry-run=server` can check by itself.
+    pub(super) async fn check(&self, step: &Step) -> ServerCheck {
+        match step {
+            Step::BackUp(BackUp {
+                record,
+                change: Change::Token(_),
+            }) => backup::check(self.cluster.client(), record.clone()).await.into(),
+            Step::BackUp(_) | Step::Forget => ServerCheck::NotChecked("it depends on the steps before it"),
+            Step::Create { .. } | Step::Print(_) => ServerCheck::NotChecked("it is not sent to a server"),
+            Step::Round(_) | Step::Heal(_) | Step::Snapshot(_) | Step::DeleteSnapshots => {
+                ServerCheck::NotChecked("supervisors have no dry run")
+            }
+            Step::Unpin { .. } | Step::Restart(_) | Step::Repin { .. } | Step::DeleteConfigurationBackups => {
+                ServerCheck::NotChecked("nodes have no dry run")
+            }
+        }
+    }
+
+    /// How long a step may take. After that its writes count as without an answer.
+    pub(super) fn longest_step(&self, step: &Step) -> Duration {
+        let servers = self.server_names().len().try_into().unwrap_or(u32::MAX).max(1);
+        let each = self.access.longest_write();
+        match step {
+            Step::Round(_) => each * servers * 2 + Duration::from_secs(30),
+            Step::Heal(_) => each,
+            Step::Snapshot(_) => each + SHOWN + Duration::from_secs(15),
+            Step::DeleteSnapshots => each * servers,
+            Step::Restart(_) | Step::Unpin { .. } | Step::Repin { .. } => self.options.node_timeout() * 6,
+            Step::DeleteConfigurationBackups => self.options.node_timeout() * (servers + 1),
+            Step::Create { .. } | Step::BackUp(_) | Step::Print(_) | Step::Forget => engine::engine::LONGEST_WRITE,
+        }
+    }
+}

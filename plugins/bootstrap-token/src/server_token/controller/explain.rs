@@ -1,0 +1,182 @@
+//! What a run says at its end, or where it stops.
+
+use client::error::{Error, Kind};
+use client::secret::Fingerprint;
+use engine::controller::{PlanOf, Summary};
+use supervisor::snapshot::SnapshotFile;
+
+use super::abstraction::ServerReading;
+use super::observe::Latest;
+use super::tokens::fingerprint_of;
+use super::{OutputTarget, ServerTokenController};
+use crate::server_token::rotation::agents_with_token;
+use crate::server_token::rotation::observed::{Login, Observed};
+use crate::server_token::rotation::record::Record;
+
+impl ServerTokenController<'_> {
+    /// Adds why servers are not ready, and what to mind until the end.
+    pub(super) fn explained(&self, error: Error) -> Error {
+        if error.kind == Kind::Usage {
+            return error;
+        }
+        let state = self.state();
+        let Some(latest) = &state.latest else { return error };
+        let reasons = problems(latest).into_iter().chain(state.reasons.iter().cloned());
+        let error = reasons.fold(error, Error::hint);
+        let record = latest.backup.as_ref().map(|backup| &backup.content.record);
+        match record.filter(|record| record.round.is_some()) {
+            Some(record) => until_the_end(record, &latest.seen).into_iter().fold(error, Error::hint),
+            None => error,
+        }
+    }
+
+    pub(super) fn not_proven(&self) -> Vec<String> {
+        let options = self.options.of_rotation();
+        if options.force_unpin && !options.has_node_access {
+            vec![
+                "Not proven: that no server has another token in its configuration (--force=unpin). One that has does not start again."
+                    .to_owned(),
+            ]
+        } else {
+            Vec::new()
+        }
+    }
+
+    pub(super) async fn summarized(&self, plan: Option<&PlanOf<Self>>) -> Summary {
+        let (seen, run) = {
+            let state = self.state();
+            (
+                state.latest.as_ref().map(|latest| latest.seen.clone()),
+                state.own_run.clone(),
+            )
+        };
+        if let (Some(plan), Some(id)) = (plan, run) {
+            let run = engine::run::Run::begin(id, plan.record.clone());
+            if let Err(error) = self.clean_up_pods(&run).await {
+                self.ui
+                    .warn(format!("pods of the rotation were not deleted: {}", error.message));
+            }
+        }
+        let in_use = seen.as_ref().and_then(accepted_by_all);
+        let mut sentences = Vec::new();
+        let name = in_use.map_or_else(|| "unknown".to_owned(), |value| value.to_string());
+        sentences.push(match &self.options.output {
+            OutputTarget::File(path) => format!("The new token is {name}, in {}.", path.display()),
+            OutputTarget::Print | OutputTarget::Nowhere => format!("The new token is {name}."),
+        });
+        let snapshots = self.state().snapshots.clone().unwrap_or_default();
+        sentences.extend(older_snapshots(&snapshots, in_use));
+        let agents: Vec<&str> = seen.iter().flat_map(agents_with_token).map(String::as_str).collect();
+        if !agents.is_empty() {
+            sentences.push(format!(
+                "These agents still have the old token in their configuration, and need the new one before they join again: {}.",
+                agents.join(", ")
+            ));
+        }
+        Summary {
+            in_use,
+            message: sentences.join(" "),
+        }
+    }
+}
+
+/// The token that every server accepts.
+fn accepted_by_all(seen: &Observed) -> Option<Fingerprint> {
+    let mut servers = seen.servers.values();
+    let Login::Accepts(first) = servers.next()?.accepts else {
+        return None;
+    };
+    servers
+        .all(|server| server.accepts == Login::Accepts(first))
+        .then_some(first)
+}
+
+/// Snapshots that need another token.
+fn older_snapshots(snapshots: &[SnapshotFile], in_use: Option<Fingerprint>) -> Option<String> {
+    let needs_another = |file: &&SnapshotFile| {
+        let needed = file.token_hash.and_then(fingerprint_of);
+        needed.is_some() && needed != in_use
+    };
+    let count = snapshots.iter().filter(needs_another).count();
+    match count {
+        0 => None,
+        1 => Some("One snapshot needs another token: keep that until the snapshot is deleted.".to_owned()),
+        _ => Some(format!(
+            "{count} snapshots need another token: keep it until the last of them is deleted."
+        )),
+    }
+}
+
+/// Why servers are not ready, one sentence each.
+fn problems(latest: &Latest) -> Vec<String> {
+    let problem = |(name, reading): (&String, &ServerReading)| {
+        let readiness = match &reading.readiness {
+            Some(Err(reason)) => Some(reason),
+            Some(Ok(())) | None => None,
+        };
+        let reason = reading.problem.as_ref().or(readiness)?;
+        Some(format!("server {name}: {reason}"))
+    };
+    let of_servers = latest.readings.iter().filter_map(problem);
+    let encryption = |(name, reading): (&String, &ServerReading)| match &reading.encryption {
+        Some(Err(reason)) => Some(format!("server {name}: {reason}")),
+        Some(Ok(_)) | None => None,
+    };
+    of_servers
+        .chain(latest.readings.iter().filter_map(encryption))
+        .collect()
+}
+
+/// What to mind where a round was begun and the rotation has not ended.
+fn until_the_end(record: &Record, seen: &Observed) -> Vec<String> {
+    let accepts = |value: Fingerprint| {
+        let servers = seen
+            .servers
+            .iter()
+            .filter(|(_, server)| server.accepts == Login::Accepts(value));
+        let names: Vec<&str> = servers.map(|(name, _)| name.as_str()).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    let old = accepts(record.old).map(|names| format!("the old token {} is still accepted by {names}", record.old));
+    let new = record.new.iter().filter_map(|value| {
+        let names = accepts(*value)?;
+        Some(format!("the new token {value} is accepted by {names}"))
+    });
+    let rest = "until the rotation has ended, join no server, and pause autoscaling and configuration management";
+    old.into_iter().chain(new).chain([rest.to_owned()]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(name: &str, token: Option<&str>) -> SnapshotFile {
+        let value = token.map(|token| supervisor::TokenHash::of(&client::secret::Secret::new(token)));
+        SnapshotFile {
+            object: name.to_owned(),
+            name: name.to_owned(),
+            node: "s1".to_owned(),
+            is_ready: true,
+            created: None,
+            error: None,
+            token_hash: value,
+        }
+    }
+
+    #[test]
+    fn snapshots_that_need_another_token_are_counted() {
+        let new = Some(Fingerprint::of("new"));
+        assert_eq!(
+            older_snapshots(&[snapshot("a", Some("new")), snapshot("b", None)], new),
+            None
+        );
+        let old = [
+            snapshot("a", Some("new")),
+            snapshot("b", Some("old")),
+            snapshot("c", Some("older")),
+        ];
+        let text = older_snapshots(&old, new).unwrap();
+        assert!(text.starts_with("2 snapshots need another token"), "{text}");
+        assert!(older_snapshots(&old[..2], new).unwrap().starts_with("One snapshot"));
+    }
+}

@@ -1,0 +1,470 @@
+//! Reads everything that the stages depend on: Nodes, snapshots, the backup Secret, the supervisor of each server, and the nodes.
+//!
+//! Servers are read in parallel, and each gets one request after the other. Where the API server of the kubeconfig is away, that of
+//! another server is read instead.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use client::cluster_identity;
+use client::connection::Server as ApiServer;
+use client::error::{Error, Kind};
+use client::secret::{Fingerprint, Secret};
+use engine::controller::Failure;
+use engine::rotation::Timer;
+use futures::future::join_all;
+use supervisor::node::{self, ClusterNode};
+use supervisor::ready::{self, ApiReadiness};
+use supervisor::sealed::SealContext;
+use supervisor::snapshot::{self, SnapshotFile};
+use supervisor::{Credential, ProbeResult, ServerAddress, Supervisor};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::abstraction::{Inputs, ServerReading, compare_clocks, is_agent};
+use super::backup::{self, Backup, tokens_of};
+use super::{NodeWay, OutputTarget, Run, ServerTokenController, output};
+use crate::server_token::connections::ServerTarget;
+use crate::server_token::rotation::observed::{Clocks, Observed, Output, Repin};
+
+/// How long what was read of servers and nodes counts after a step that does not change them.
+const FRESH: Duration = Duration::from_secs(3);
+/// How often the configuration of a node is read while nothing changes it. A pod takes longer than a connection.
+const NODE_FRESH: Duration = Duration::from_secs(10);
+const NODE_FRESH_BY_POD: Duration = Duration::from_mins(1);
+/// How long an API server may take to answer a read, so that another one can be asked within one observation.
+const API: Duration = Duration::from_secs(4);
+/// How long another API server is read before the named one is tried again.
+const AWAY: Duration = Duration::from_secs(5);
+/// How long the answer about its readiness may take.
+const READY: Duration = Duration::from_secs(3);
+/// How often clocks are read until their difference is known.
+const CLOCK_TRIES: usize = 5;
+/// At another part of the second each time.
+const CLOCK_PAUSE: Duration = Duration::from_millis(230);
+
+/// What the last observation has read, for the next step.
+#[derive(Clone, Debug)]
+pub(super) struct Latest {
+    pub(super) at: Instant,
+    pub(super) nodes: Vec<ClusterNode>,
+    pub(super) targets: Vec<ServerTarget>,
+    pub(super) readings: BTreeMap<String, ServerReading>,
+    pub(super) backup: Option<Backup>,
+    pub(super) seen: Observed,
+}
+
+impl Latest {
+    /// The Node of a server.
+    pub(super) fn node(&self, name: &str) -> Option<&ClusterNode> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+}
+
+/// The values of tokens, with their fingerprints.
+type Values = Vec<(Fingerprint, Secret)>;
+
+impl ServerTokenController<'_> {
+    /// `is_checked`: directly before a step that cannot be conditional. Then nothing is taken from an earlier observation.
+    pub(super) async fn observation(&self, run: Option<&Run>, is_checked: bool) -> Result<Observed, Failure> {
+        self.note_run(run);
+        let reused = self.reusable(is_checked);
+        let (nodes, targets) = match &reused {
+            Some(latest) => (latest.nodes.clone(), latest.targets.clone()),
+            None => self.servers().await?,
+        };
+        let name = run.map(|run| run.id.to_string());
+        let backup = self.backup(name.as_deref()).await?;
+        let snapshots = self.snapshots().await?;
+        let tokens_known = self.tokens_known(run, backup.as_ref());
+        let readings = match &reused {
+            Some(latest) => latest.readings.clone(),
+            None => self.readings(&nodes, &targets).await,
+        };
+        let is_harvester = self.is_harvester(run).await?;
+        let (output, options) = (self.output(), self.options.of_rotation());
+        let removed = backup.iter().flat_map(|backup| backup.content.removed.keys().cloned());
+        let removed: BTreeSet<String> = removed.collect();
+        let seen = loop {
+            self.node_states(run, &nodes, &readings, is_checked).await?;
+            let mut state = self.state();
+            let mut seen = Inputs {
+                run: name.as_deref(),
+                kind: self.options.kind,
+                given: self.options.given.password().fingerprint(),
+                given_new: self.options.given_new.as_ref().map(|new| new.password().fingerprint()),
+                nodes: &nodes,
+                readings: &readings,
+                node_states: &state.read_nodes(),
+                snapshots: &snapshots,
+                backup: backup.as_ref().map(|backup| &backup.content.record),
+                configuration_backups: &removed,
+                has_arrived: run.is_some_and(|run| run.passed(Timer::InFlight)),
+                all_known: tokens_known,
+                is_harvester,
+                options: &options,
+                output: &output,
+                memory: &state.memory,
+            }
+            .observed();
+            let restarting = state.memory.restarting.len();
+            state.memory.follow_restarts(&mut seen);
+            // The node of a server that is back was not read while it was starting.
+            if state.memory.restarting.len() == restarting || !options.has_node_access {
+                break seen;
+            }
+        };
+        let at = reused.map_or_else(Instant::now, |latest| latest.at);
+        self.state().latest = Some(Latest {
+            at,
+            nodes,
+            targets,
+            readings,
+            backup,
+            seen: seen.clone(),
+        });
+        Ok(seen)
+    }
+
+    /// Whether this process has begun the run: the observation before was without one.
+    fn note_run(&self, run: Option<&Run>) {
+        let mut state = self.state();
+        match run {
+            None => state.own_run = None,
+            Some(run) if state.memory.is_own && state.own_run.as_ref() == Some(&run.id) => {}
+            Some(run) => {
+                state.memory.is_own = state.had_no_run;
+                state.own_run = Some(run.id.clone());
+            }
+        }
+        state.had_no_run = run.is_none();
+    }
+
+    /// Servers and nodes as they were read last, directly after a step that has not changed them.
+    fn reusable(&self, is_checked: bool) -> Option<Latest> {
+        let mut state = self.state();
+        let is_reusable = std::mem::take(&mut state.is_reusable) && !is_checked;
+        let latest = state.latest.clone().filter(|_| is_reusable)?;
+        (latest.at.elapsed() < FRESH).then_some(latest)
+    }
+
+    async fn servers(&self) -> Result<(Vec<ClusterNode>, Vec<ServerTarget>), Failure> {
+        let nodes = self
+            .read_api(|client| async move { Ok(node::list(&client).await?) })
+            .await?;
+        let targets = self.flags.servers(&nodes).map_err(Failure::Permanent)?;
+        if let Some(only) = &self.options.only
+            && !targets.iter().any(|target| target.name == *only)
+        {
+            return Err(Failure::Permanent(Error::usage(format!(
+                "server {only:?} of --only not found"
+            ))));
+        }
+        Ok((nodes, targets))
+    }
+
+    /// Reads from the API server of the kubeconfig or, while that is away, from that of another server.
+    pub(super) async fn read_api<T, F>(&self, read: impl Fn(kube::Client) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let named = async || {
+            let answer = timeout(API, read(self.cluster.client().clone())).await;
+            answer.unwrap_or_else(|_| Err(Error::new(Kind::Unavailable, "the API server does not answer")))
+        };
+        let others = self.other_api_servers();
+        let is_away = self.state().api_away.is_some_and(|at| at.elapsed() < AWAY);
+        let first = if is_away && !others.is_empty() {
+            None
+        } else {
+            match named().await {
+                Err(error) if error.kind.is_transient() => Some(error),
+                other => return Ok(other?),
+            }
+        };
+        if first.is_some() {
+            self.state().api_away = Some(Instant::now());
+        }
+        for server in others {
+            if let Ok(Ok(found)) = timeout(API, read(server.client)).await {
+                return Ok(found);
+            }
+        }
+        match first {
+            Some(error) => Err(error.into()),
+            None => Ok(named().await?),
+        }
+    }
+
+    /// Behind Rancher, its proxy has other API servers by itself.
+    fn other_api_servers(&self) -> Vec<ApiServer> {
+        if self.cluster.is_through_rancher() {
+            return Vec::new();
+        }
+        let targets = self.state().latest.as_ref().map(|latest| latest.targets.clone());
+        let named = self.cluster.connection.server();
+        let urls = targets
+            .iter()
+            .flatten()
+            .filter_map(|target| Some(target.address()?.api_url()));
+        let others = urls.filter(|url| url.host_str() != named.host_str());
+        others
+            .filter_map(|url| self.cluster.connection.at(url).connect().ok())
+            .collect()
+    }
+
+    /// The backup Secret of the run, after its tokens were opened.
+    async fn backup(&self, run: Option<&str>) -> Result<Option<Backup>, Failure> {
+        let Some(run) = run else { return Ok(None) };
+        let found = self
+            .read_api(|client| async move { backup::read(&client, run).await })
+            .await?;
+        let Some(backup) = found else { return Ok(None) };
+        let mut tokens = self.state().tokens.clone();
+        let is_missing = |token: Fingerprint| !tokens.knows(token);
+        let given = self.options.given.password().fingerprint();
+        let is_of_run = tokens_of(&backup.content.record).any(|token| token == given);
+        if is_of_run && tokens_of(&backup.content.record).any(is_missing) {
+            let (cluster, run) = (self.cluster_uid().await?, run.to_owned());
+            let content = backup.content.clone();
+            let opened = tokio::task::spawn_blocking(move || {
+                let context = SealContext {
+                    cluster: &cluster,
+                    run: &run,
+                };
+                content.open(&mut tokens, context).map(|()| tokens)
+            });
+            let opened = opened
+                .await
+                .map_err(|error| Failure::Permanent(Error::failed(error.to_string())))?;
+            let name = &backup.version.name;
+            self.state().tokens = opened.map_err(|error| {
+                Failure::Permanent(Error::failed(format!(
+                    "cannot open the tokens in Secret kube-system/{name}: {error}"
+                )))
+            })?;
+        }
+        Ok(Some(backup))
+    }
+
+    /// The uid of kube-system, which a sealed token is bound to.
+    pub(super) async fn cluster_uid(&self) -> Result<String, Failure> {
+        if let Some(uid) = &self.state().cluster_uid {
+            return Ok(uid.clone());
+        }
+        let uid = self
+            .read_api(|client| async move { Ok(cluster_identity::uid(&client).await?) })
+            .await?;
+        self.state().cluster_uid = Some(uid.clone());
+        Ok(uid)
+    }
+
+    /// Only this process takes and deletes the snapshots of its run.
+    async fn snapshots(&self) -> Result<Vec<SnapshotFile>, Failure> {
+        if let Some(read) = &self.state().snapshots {
+            return Ok(read.clone());
+        }
+        let kind = self.options.kind;
+        let read = self
+            .read_api(|client| async move { Ok(snapshot::list(&client, kind).await?) })
+            .await?;
+        self.state().snapshots = Some(read.clone());
+        Ok(read)
+    }
+
+    /// Whether each server can be asked with every token of the run.
+    fn tokens_known(&self, run: Option<&Run>, backup: Option<&Backup>) -> bool {
+        let state = self.state();
+        let records = run.map(|run| &run.record).into_iter();
+        let records = records.chain(backup.map(|backup| &backup.content.record));
+        records.flat_map(tokens_of).all(|token| state.tokens.knows(token))
+    }
+
+    async fn is_harvester(&self, run: Option<&Run>) -> Result<bool, Failure> {
+        if run.is_some() {
+            return Ok(false);
+        }
+        match node::is_harvester(self.cluster.client()).await {
+            // The labels of its Nodes show it too.
+            Err(error) if error.is_forbidden() => Ok(false),
+            other => Ok(other.map_err(Error::from)?),
+        }
+    }
+
+    fn output(&self) -> Output {
+        match &self.options.output {
+            OutputTarget::Nowhere => Output::Nowhere,
+            OutputTarget::File(path) => Output::File {
+                path: path.display().to_string(),
+                holds: output::holds(path),
+            },
+            OutputTarget::Print => Output::Print {
+                printed: self.state().memory.printed,
+            },
+        }
+    }
+
+    async fn readings(&self, nodes: &[ClusterNode], targets: &[ServerTarget]) -> BTreeMap<String, ServerReading> {
+        let values: Values = {
+            let state = self.state();
+            let values = state.tokens.iter();
+            values
+                .map(|(fingerprint, value)| (fingerprint, value.password().clone()))
+                .collect()
+        };
+        let all = targets.iter().map(|target| self.read_server(nodes, target, &values));
+        let mut readings: BTreeMap<String, ServerReading> = join_all(all).await.into_iter().collect();
+        for _ in 1..CLOCK_TRIES {
+            let clocks: Option<Vec<_>> = readings.iter().map(|(name, read)| Some((name, read.clock?))).collect();
+            // Where a server does not answer, it is not asked again.
+            if clocks.is_none_or(|clocks| compare_clocks(&clocks) != Clocks::Unknown) {
+                break;
+            }
+            sleep(CLOCK_PAUSE).await;
+            let again = targets.iter().map(async |target| {
+                let clock = match self.supervisor(target).await {
+                    Ok(supervisor) => supervisor.clock().await.ok(),
+                    Err(_) => None,
+                };
+                (target.name.clone(), clock)
+            });
+            for (name, clock) in join_all(again).await {
+                if let Some(reading) = readings.get_mut(&name) {
+                    reading.clock = reading.clock.zip(clock).map(|(before, later)| before.narrowed(later));
+                }
+            }
+        }
+        readings
+    }
+
+    /// The supervisor of a server. Its CA was verified when it was first reached.
+    pub(super) async fn supervisor(&self, target: &ServerTarget) -> Result<Supervisor, Error> {
+        let known = self.state().supervisors.get(&target.name).cloned();
+        if let Some(supervisor) = known.filter(|known| Some(known.address()) == target.address()) {
+            return Ok(supervisor);
+        }
+        let supervisor = target.connect(&self.access).await?;
+        self.state().supervisors.insert(target.name.clone(), supervisor.clone());
+        Ok(supervisor)
+    }
+
+    async fn read_server(
+        &self,
+        nodes: &[ClusterNode],
+        target: &ServerTarget,
+        values: &Values,
+    ) -> (String, ServerReading) {
+        let mut reading = ServerReading::default();
+        let supervisor = match self.supervisor(target).await {
+            Ok(supervisor) => supervisor,
+            Err(error) => {
+                reading.problem = Some(error.message);
+                return (target.name.clone(), reading);
+            }
+        };
+        reading.ca_hash = Some(supervisor.ca_hash().clone());
+        match supervisor.clock().await {
+            Ok(clock) => reading.clock = Some(clock),
+            Err(error) => {
+                // It is away. Each further request would take its time.
+                reading.problem = Some(error.to_string());
+                return (target.name.clone(), reading);
+            }
+        }
+        for (value, password) in values {
+            let result = supervisor.probe(Credential::Server(password)).await;
+            reading.as_server.push((*value, result));
+            let result = supervisor.probe(Credential::Node(password)).await;
+            reading.as_node.push((*value, result));
+        }
+        let accepted = reading
+            .as_server
+            .iter()
+            .find(|(_, result)| *result == ProbeResult::Accepted);
+        let accepted = accepted.map(|(accepted, _)| *accepted);
+        let password = values
+            .iter()
+            .find(|(value, _)| Some(*value) == accepted)
+            .map(|(_, password)| password);
+        if let Some(password) = password {
+            let status = supervisor.encryption(password).await;
+            reading.encryption = Some(status.map_err(|error| error.to_string()));
+        }
+        let is_control_plane = nodes
+            .iter()
+            .any(|node| node.name == target.name && node.is_control_plane);
+        let api = target.address().filter(|_| is_control_plane);
+        reading.readiness = Some(match password {
+            None => Err("it accepts no known token".to_owned()),
+            Some(password) => self.readiness(&supervisor, api, password).await,
+        });
+        (target.name.clone(), reading)
+    }
+
+    /// By `/readyz` of its own API server. Where the kubeconfig cannot be used there, by that of the supervisor, as a node.
+    async fn readiness(
+        &self,
+        supervisor: &Supervisor,
+        api: Option<&ServerAddress>,
+        password: &Secret,
+    ) -> Result<(), String> {
+        let reason = match api {
+            None => "it runs no API server".to_owned(),
+            Some(address) => {
+                // A server that is starting would be asked again and again.
+                let asked = timeout(READY, ready::api_ready(&self.cluster.connection, address)).await;
+                match asked {
+                    Err(_) => return Err(format!("no response within {}s", READY.as_secs())),
+                    Ok(ApiReadiness::Ready) => return Ok(()),
+                    Ok(ApiReadiness::NotReady(reason)) => return Err(reason),
+                    Ok(ApiReadiness::NotUsable(reason)) => reason,
+                }
+            }
+        };
+        match supervisor.probe_ready(password).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("the server is starting".to_owned()),
+            Err(error) => Err(format!("{error}; {reason}")),
+        }
+    }
+
+    /// Reads the nodes where there is access to them. While a server restarts or is not up, its files are being written, and are not
+    /// read.
+    async fn node_states(
+        &self,
+        run: Option<&Run>,
+        nodes: &[ClusterNode],
+        readings: &BTreeMap<String, ServerReading>,
+        is_checked: bool,
+    ) -> Result<(), Failure> {
+        if !self.options.has_node_access() {
+            return Ok(());
+        }
+        let is_up = |name: &String| readings.get(name).is_some_and(|read| read.readiness == Some(Ok(())));
+        let fresh = match self.options.nodes {
+            NodeWay::Pod { .. } => NODE_FRESH_BY_POD,
+            NodeWay::Exec(_) | NodeWay::ByHand => NODE_FRESH,
+        };
+        let with_agents = self.options.repin == Repin::ServersAndAgents;
+        let is_due = |node: &&ClusterNode| {
+            let is_read = if node.supervisor().is_some() {
+                is_up(&node.name) && !self.state().memory.restarting.contains_key(&node.name)
+            } else {
+                with_agents && is_agent(node, self.options.kind)
+            };
+            let age = self.state().node_states.get(&node.name).map(|(at, _)| at.elapsed());
+            is_read && (is_checked && node.supervisor().is_some() || age.is_none_or(|age| age >= fresh))
+        };
+        let due: Vec<&ClusterNode> = nodes.iter().filter(is_due).collect();
+        let read = join_all(due.iter().map(|node| self.read_node(run, node))).await;
+        for (node, read) in due.iter().zip(read) {
+            let read = read?;
+            self.state()
+                .node_states
+                .insert(node.name.clone(), (Instant::now(), read));
+        }
+        self.state()
+            .node_states
+            .retain(|name, _| nodes.iter().any(|node| node.name == *name));
+        Ok(())
+    }
+}
