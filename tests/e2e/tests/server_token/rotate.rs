@@ -232,6 +232,15 @@ async fn only_restarts_one_server_and_the_same_command_finishes() -> Result<()> 
     ensure!(stopped.stderr.contains("is still accepted by s1, s3"), "{stopped}");
     ensure!(stopped.stderr.contains("join no server"), "{stopped}");
     fixture.prints_no_token(&stopped)?;
+    let status = fixture.servers.run(&["status"], TOKEN).await?.expect(0)?;
+    for line in [
+        "Rotation in progress",
+        "phase     prove",
+        "server-token rotate",
+        "server-token rollback",
+    ] {
+        ensure!(status.stdout.contains(line), "{line:?} is missing:\n{status}");
+    }
     let state = fixture.servers.cluster.state().await?;
     let new = json!(hash12(&fixture.new_token()?));
     let live = |server: &str| &state["servers"][server]["live"]["server"];

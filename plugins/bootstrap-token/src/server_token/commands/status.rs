@@ -3,6 +3,8 @@
 use cli::ExitCode;
 use cli::app::{Context, GlobalFlags};
 use cli::output::{self, OutputFlags, OutputFormat};
+use cli::rotation::in_progress::RotationStatus;
+use cli::rotation::{Commands, leases};
 use client::error::Error;
 use futures::future::join_all;
 use supervisor::node::{self, ClusterNode};
@@ -11,10 +13,11 @@ use supervisor::{Credential, InvalidToken, Supervisor, ready, snapshot};
 use crate::cluster::ClusterConnection;
 use crate::server_token::connections::{Access, ServerTarget, SupervisorFlags};
 use crate::server_token::given_token::GivenToken;
-use crate::server_token::lease::RotationState;
+use crate::server_token::lease;
 use crate::server_token::probe::{self, Acceptance, Role};
 use crate::server_token::report::server::ServerObservation;
 use crate::server_token::report::status::ServerTokenStatus;
+use crate::server_token::rotation::ServerToken;
 
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -73,20 +76,26 @@ pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context)
             None => Ok(Vec::new()),
         }
     };
+    let lease = lease::name();
     let (servers, snapshots, rotation) = futures::join!(
         join_all(servers.map(|(node, target)| observe(node, target, &cluster, with_token))),
         snapshots,
-        RotationState::read(&cluster.server)
+        leases::of::<ServerToken>(&cluster.server, &lease)
     );
+    let now = cluster.server.clock.now();
+    let commands = Commands::new::<crate::cli::BootstrapToken>("", global).in_group("server-token");
+    let commands = status.supervisors.typed(commands);
+    let rotation = RotationStatus::of(rotation?.as_ref(), &commands, now);
     let snapshots = match snapshots {
         Err(error) if error.is_forbidden() => None,
         snapshots => Some(snapshots?),
     };
-    let document = ServerTokenStatus::new(&nodes, &servers, snapshots, rotation?, token.as_ref());
+    let document = ServerTokenStatus::new(&nodes, &servers, snapshots, rotation, token.as_ref());
     match format {
         OutputFormat::Table | OutputFormat::Wide => {
             let is_wide = matches!(format, OutputFormat::Wide);
-            ui.write_out(&document.page(is_wide, cluster.server.clock.now()));
+            let rotation = document.rotation.page(ui, now).join("\n");
+            ui.write_out(&(document.page(is_wide) + &rotation + "\n"));
             document.warnings.iter().for_each(|warning| ui.warn(warning));
             if token.is_none() {
                 ui.hint("pass the server token with --token-file or --token-stdin to see which servers accept it, the state of secrets-encryption, and which snapshots need another token");

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use cli::rotation::in_progress::RotationStatus;
 use cli::table::{Column, Look, Table};
 use client::secret::Fingerprint;
-use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 use supervisor::node::{ClusterNode, NodeManager};
 use supervisor::snapshot::SnapshotFile;
@@ -14,7 +14,6 @@ use super::snapshots::{SnapshotRow, Snapshots};
 use super::warnings::{Inputs, warnings};
 use crate::report::API_VERSION;
 use crate::server_token::given_token::GivenToken;
-use crate::server_token::lease::RotationState;
 
 /// The document of `-o json`.
 #[derive(Debug, Serialize)]
@@ -31,7 +30,7 @@ pub(crate) struct ServerTokenStatus {
     /// `None`: they may not be listed.
     snapshots: Option<Vec<SnapshotRow>>,
     #[serde(flatten)]
-    rotation: RotationState,
+    pub rotation: RotationStatus,
     pub warnings: Vec<String>,
     #[serde(skip)]
     snapshot_line: String,
@@ -43,7 +42,7 @@ impl ServerTokenStatus {
         nodes: &[ClusterNode],
         servers: &[ServerObservation<'_>],
         snapshots: Option<Vec<SnapshotFile>>,
-        rotation: RotationState,
+        rotation: RotationStatus,
         token: Option<&GivenToken>,
     ) -> Self {
         let given = token.and_then(GivenToken::server_hash);
@@ -75,8 +74,8 @@ impl ServerTokenStatus {
         }
     }
 
-    /// The human-readable page.
-    pub(crate) fn page(&self, wide: bool, now: Timestamp) -> String {
+    /// The human-readable page, without the rotation.
+    pub(crate) fn page(&self, wide: bool) -> String {
         let mut page = table(COLUMNS, self.servers.iter().map(ServerRow::cells), wide);
         page.push('\n');
         if wide && !self.agents.is_empty() {
@@ -85,7 +84,7 @@ impl ServerTokenStatus {
         } else {
             page = page + "Agents: " + &self.agents_in_words() + "\n";
         }
-        page + &format!("{}\n{}\n", self.snapshot_line, self.rotation.line(now))
+        page + &self.snapshot_line + "\n"
     }
 
     /// How many have their token where: `12 (token from: 2 environment, 10 flag or config file)`.
@@ -140,7 +139,6 @@ mod tests {
     use super::super::server::tests::{observed, server};
     use super::super::snapshots::tests::taken_with;
     use super::*;
-    use crate::server_token::lease::tests::idle;
 
     fn agent(name: &str, source: TokenSource) -> ClusterNode {
         let mut node = server(name, &[]);
@@ -163,23 +161,31 @@ mod tests {
         ]
     }
 
+    fn none() -> RotationStatus {
+        RotationStatus {
+            rotation: None,
+            rotation_unknown: false,
+            last_rotated: None,
+            last_result: None,
+        }
+    }
+
     fn status(nodes: &[ClusterNode], snapshots: Option<Vec<SnapshotFile>>) -> ServerTokenStatus {
-        ServerTokenStatus::new(nodes, &[observed(&nodes[0])], snapshots, idle(), None)
+        ServerTokenStatus::new(nodes, &[observed(&nodes[0])], snapshots, none(), None)
     }
 
     #[test]
     fn the_page_has_a_row_for_each_server_and_a_summary() {
         let nodes = nodes();
         let status = status(&nodes, Some(taken_with(&[Some("one"), None])));
-        insta::assert_snapshot!(status.page(false, Timestamp::UNIX_EPOCH), @r"
+        insta::assert_snapshot!(status.page(false), @r"
         NAME   ADDRESS         READY   ETCD    CONFIGURED            ACCEPTED   ENCRYPTION
         s1     10.0.0.1:6443   yes     voter   flag or config file   <none>     unknown
 
         Agents: 3 (token from: 1 environment, 2 flag or config file)
         Snapshots: 2
-        Rotation in progress: none. Last rotation: <none>
         ");
-        insta::assert_snapshot!(status.page(true, Timestamp::UNIX_EPOCH), @r"
+        insta::assert_snapshot!(status.page(true), @r"
         NAME   ADDRESS         READY   ETCD    CONFIGURED            ACCEPTED   ENCRYPTION   ACCEPTED-AS   AGENT-TOKEN   VERSION
         s1     10.0.0.1:6443   yes     voter   flag or config file   <none>     unknown      <none>        nowhere       v1.36.3+k3s1
 
@@ -189,7 +195,6 @@ mod tests {
         a3      yes     flag or config file   v1.36.3+k3s1
 
         Snapshots: 2
-        Rotation in progress: none. Last rotation: <none>
         ");
     }
 
