@@ -102,6 +102,19 @@ impl Placeholder {
     }
 }
 
+/// A fingerprint, or `<new>` for a credential that is not drawn yet.
+pub struct Named<'a>(pub &'a Fingerprint);
+
+impl Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self.0 == Placeholder::fingerprint() {
+            f.write_str("<new>")
+        } else {
+            self.0.fmt(f)
+        }
+    }
+}
+
 impl Draw for Placeholder {
     fn credential(&mut self) -> Fingerprint {
         Self::fingerprint()

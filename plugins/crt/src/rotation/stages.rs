@@ -21,6 +21,7 @@
 use client::secret::Fingerprint;
 use engine::direction::Direction;
 use engine::phase::Phase;
+use engine::plan::Named;
 use engine::rotation::{Blocker, Look, Next, Proof, Timer};
 use engine::run::Run;
 use rancher::TokenStorage;
@@ -29,7 +30,7 @@ use rancher::token::SYSTEM;
 use super::Crt;
 use super::observed::{Age, DownstreamIdentity, Grace, Observed, SystemToken, Trigger};
 use super::record::Record;
-use super::step::{Display, Step};
+use super::step::Step;
 
 /// Rancher accepts T, and keeps accepting whatever an agent may still use.
 #[derive(Clone, Copy, Debug)]
@@ -232,7 +233,7 @@ pub(super) fn make(look: Look<'_, Crt>) -> Stage<Made> {
     if seen.acceptance_of(target).is_accepted() {
         Ok(Made { target, other })
     } else {
-        Err(look.wait(format!("Rancher to accept {}", Display(&target))))
+        Err(look.wait(format!("Rancher to accept {}", Named(&target))))
     }
 }
 
@@ -458,7 +459,7 @@ pub(super) fn prove(look: Look<'_, Crt>, placed: &Proof<'_, Placed>) -> Stage<Pr
     if may_apply_another(seen, target) {
         return Err(look.wait("Rancher to finish applying the other token"));
     }
-    let pod = || format!("a pod of the agent with {}", Display(&target));
+    let pod = || format!("a pod of the agent with {}", Named(&target));
     if seen.held {
         return Err(if unproven || seen.runs_as_deployed(target) {
             Next::step(Step::Release)
@@ -501,7 +502,7 @@ fn reconnect(look: Look<'_, Crt>, target: Fingerprint) -> Next<Crt> {
     let run = look.run;
     let not_started = !run.timers.contains_key(&Timer::Retry);
     if run.running(Timer::Retry) || not_started && look.seen.held {
-        let what = format!("the agent to connect with {}", Display(&target));
+        let what = format!("the agent to connect with {}", Named(&target));
         return look.wait(what).starting(Timer::Retry);
     }
     Next::step(Step::PointHeld { token: target }).starting(Timer::Retry)
@@ -522,7 +523,7 @@ fn trigger(look: Look<'_, Crt>, target: Fingerprint) -> Next<Crt> {
     }
     match seen.trigger {
         Some(Trigger { token, overdue: false }) if token == target => {
-            look.wait(format!("Rancher to apply {} itself", Display(&target)))
+            look.wait(format!("Rancher to apply {} itself", Named(&target)))
         }
         _ => Next::step(Step::TriggerApply).triggering(),
     }

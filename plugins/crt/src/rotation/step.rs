@@ -3,7 +3,7 @@
 use std::fmt;
 
 use client::secret::Fingerprint;
-use engine::plan::Placeholder;
+use engine::plan::Named;
 
 /// One step. Each is conditional on the object as it was observed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -94,58 +94,45 @@ impl fmt::Display for Step {
             Self::Adopt { token } => write!(
                 f,
                 "adopt {} as the new token: registration token \"system\" already has it",
-                Display(token)
+                Named(token)
             ),
             Self::CreateTemporary { token } => write!(
                 f,
                 "create a temporary registration token that keeps {} valid",
-                Display(token)
+                Named(token)
             ),
             Self::PostponeGrace => {
                 f.write_str("postpone the end of the grace period in the status of registration token \"system\"")
             }
             Self::SetNew => f.write_str("set a new value on registration token \"system\""),
-            Self::Restore { token, .. } => write!(f, "restore {} on registration token \"system\"", Display(token)),
+            Self::Restore { token, .. } => write!(f, "restore {} on registration token \"system\"", Named(token)),
             Self::Protect { token } => write!(
                 f,
                 "keep {} valid as the previous token of \"system\" for seven days",
-                Display(token)
+                Named(token)
             ),
-            Self::CreateCredentials { token } => write!(f, "create the agent's Secret with {}", Display(token)),
-            Self::DeleteCredentials { token } => write!(f, "delete the agent's Secret with {}", Display(token)),
+            Self::CreateCredentials { token } => write!(f, "create the agent's Secret with {}", Named(token)),
+            Self::DeleteCredentials { token } => write!(f, "delete the agent's Secret with {}", Named(token)),
             Self::DeleteLeftover { secret } => write!(f, "delete the agent's Secret {secret}, which nothing uses"),
-            Self::PointHeld { token } => write!(f, "point the agent at {}, rollout held", Display(token)),
-            Self::PointBack { token } => write!(f, "point the agent back at {}", Display(token)),
+            Self::PointHeld { token } => write!(f, "point the agent at {}, rollout held", Named(token)),
+            Self::PointBack { token } => write!(f, "point the agent back at {}", Named(token)),
             Self::Fence => f.write_str("fence the agent's Deployment (bump its resourceVersion)"),
             Self::Release => f.write_str("release the rollout"),
             Self::TriggerApply => f.write_str("annotate the cluster, so that Rancher applies the token of \"system\""),
             Self::DeleteTemporary { token } => {
-                write!(f, "revoke {}: delete its temporary registration token", Display(token))
+                write!(f, "revoke {}: delete its temporary registration token", Named(token))
             }
             Self::DropPrevious { name, token } => {
                 write!(
                     f,
                     "revoke {}: drop it as the previous token of \"{name}\"",
-                    Display(token)
+                    Named(token)
                 )
             }
             Self::ClearGrace => {
                 f.write_str("clear the end of the grace period in the status of registration token \"system\"")
             }
             Self::Renew { name } => write!(f, "set a new value on registration token \"{name}\""),
-        }
-    }
-}
-
-/// A fingerprint, or `<new>` for a value that is not drawn yet.
-pub(super) struct Display<'a>(pub(super) &'a Fingerprint);
-
-impl fmt::Display for Display<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self.0 == Placeholder::fingerprint() {
-            f.write_str("<new>")
-        } else {
-            self.0.fmt(f)
         }
     }
 }

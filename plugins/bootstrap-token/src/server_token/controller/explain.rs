@@ -100,9 +100,11 @@ fn older_snapshots(snapshots: &[SnapshotFile], in_use: Option<Fingerprint>) -> O
     let count = snapshots.iter().filter(needs_another).count();
     match count {
         0 => None,
-        1 => Some("One snapshot needs another token: keep that until the snapshot is deleted.".to_owned()),
+        1 => Some(
+            "One snapshot can be restored only with another token. Keep the old token until it is deleted.".to_owned(),
+        ),
         _ => Some(format!(
-            "{count} snapshots need another token: keep it until the last of them is deleted."
+            "{count} snapshots can be restored only with another token. Keep the old token until the last of them is deleted."
         )),
     }
 }
@@ -176,7 +178,10 @@ mod tests {
             snapshot("c", Some("older")),
         ];
         let text = older_snapshots(&old, new).unwrap();
-        assert!(text.starts_with("2 snapshots need another token"), "{text}");
+        assert!(
+            text.starts_with("2 snapshots can be restored only with another token."),
+            "{text}"
+        );
         assert!(older_snapshots(&old[..2], new).unwrap().starts_with("One snapshot"));
     }
 }

@@ -186,7 +186,7 @@ pub(crate) fn configured_again(server: &str) -> Blocker {
 
 pub(crate) fn only(rest: &str) -> Blocker {
     Blocker::new(
-        format!("{rest} still to be restarted: each accepts the former token until then (--only)"),
-        "run the same command without --only; until then join no server, and pause autoscaling and configuration management",
+        format!("{rest} still to be restarted (--only)"),
+        "run the same command without --only to restart the rest",
     )
 }

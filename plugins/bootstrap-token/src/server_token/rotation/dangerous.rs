@@ -15,6 +15,7 @@
 use std::fmt;
 
 use client::secret::Fingerprint;
+use engine::plan::Named;
 use engine::rotation::{Proof, Timer};
 
 use super::observed::{Clocks, Configured, Datastore, Encryption, Login, Members, Observed, Role, RoundResult};
@@ -244,22 +245,24 @@ fn refuse_configuration(configured: Configured, server: &str) -> Next {
 /// |---|---|
 /// | a write of another process, or one without an answer, may be in flight | wait |
 /// | the encryption of Secrets is not the same and complete on every server | refuse, and nothing forces it |
-/// | it is not known | wait |
 /// | a server is control-plane-only or etcd-only | refuse |
 /// | a server is not ready, is not a voter, or does not answer | wait; after `--restart-timeout` refuse: `recover` |
+/// | the status of the encryption is not known | wait; after `--restart-timeout` refuse: `recover` |
 /// | a server joins, or the members of etcd are not the servers | wait; after `--restart-timeout` refuse: `recover` |
 pub(super) fn nothing_else_happens(look: Look<'_>) -> Result<(), Next> {
     let seen = look.seen;
     nothing_in_flight(look)?;
     match &seen.encryption {
-        Encryption::Safe => {}
+        Encryption::Safe | Encryption::Unknown => {}
         Encryption::Unsafe(reason) => return Err(Next::Refuse(vec![blockers::encryption(reason)])),
-        Encryption::Unknown => return Err(wait_or_recover(look, "the encryption status of every server")),
     }
     if let Some((name, server)) = seen.servers.iter().find(|(_, server)| server.role != Role::Full) {
         return Err(Next::Refuse(vec![blockers::role(name, server.role)]));
     }
     every_server_is_up(look)?;
+    if seen.encryption == Encryption::Unknown {
+        return Err(wait_or_recover(look, "the encryption status of every server"));
+    }
     if let Some(server) = seen.joining.first() {
         return Err(wait_or_recover(look, &format!("server {server} to join")));
     }
@@ -309,7 +312,12 @@ fn wait_or_recover(look: Look<'_>, what: &str) -> Next {
 impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let once_more = if self.is_repeated { " once more" } else { "" };
-        write!(f, "set {} on {}{once_more}", self.value, self.servers.join(", "))?;
+        write!(
+            f,
+            "set {} on {}{once_more}",
+            Named(&self.value),
+            self.servers.join(", ")
+        )?;
         if !self.unproven.is_empty() {
             let servers = self.unproven.join(", ");
             write!(f, " (not proven that no other token is configured on {servers})")?;

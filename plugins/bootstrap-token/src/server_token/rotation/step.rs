@@ -4,6 +4,8 @@ use std::fmt;
 
 use client::secret::Fingerprint;
 
+use engine::plan::Named;
+
 use super::dangerous::{Heal, Restart, Round};
 use super::record::Record;
 
@@ -79,15 +81,21 @@ impl fmt::Display for Step {
             Self::Create { value, path } => match (value, path) {
                 (None, Some(path)) => write!(f, "create a new token, and write it to {path}"),
                 (None, None) => f.write_str("create a new token"),
-                (Some(value), Some(path)) => write!(f, "write {value} to {path}"),
-                (Some(value), None) => write!(f, "use {value} as the new token"),
+                (Some(value), Some(path)) => write!(f, "write {} to {path}", Named(value)),
+                (Some(value), None) => write!(f, "use {} as the new token", Named(value)),
             },
             Self::BackUp(BackUp { change, .. }) => match change {
-                Change::Token(value) => write!(f, "back up {value} in the backup Secret"),
-                Change::RoundBegins(value) => write!(f, "record in the backup Secret that a round with {value} begins"),
-                Change::RoundEnds(value) => write!(f, "record in the backup Secret that every server has {value}"),
+                Change::Token(value) => write!(f, "back up {} in the backup Secret", Named(value)),
+                Change::RoundBegins(value) => write!(
+                    f,
+                    "record in the backup Secret that a round with {} begins",
+                    Named(value)
+                ),
+                Change::RoundEnds(value) => {
+                    write!(f, "record in the backup Secret that every server has {}", Named(value))
+                }
             },
-            Self::Print(value) => write!(f, "print {value}"),
+            Self::Print(value) => write!(f, "print {}", Named(value)),
             Self::Snapshot(SnapshotKind::First) => f.write_str("take an etcd snapshot on every server, to keep"),
             Self::Snapshot(SnapshotKind::Checking) => {
                 f.write_str("take an etcd snapshot on every server, to check its files")
@@ -97,7 +105,7 @@ impl fmt::Display for Step {
             Self::Round(round) => fmt::Display::fmt(round, f),
             Self::Heal(heal) => fmt::Display::fmt(heal, f),
             Self::Restart(restart) => fmt::Display::fmt(restart, f),
-            Self::Repin { node, value } => write!(f, "put {value} into the configuration of {node}"),
+            Self::Repin { node, value } => write!(f, "put {} into the configuration of {node}", Named(value)),
             Self::DeleteConfigurationBackups => f.write_str("delete the backups of configurations"),
             Self::DeleteSnapshots => f.write_str("delete the etcd snapshots that were taken to check files"),
             Self::Forget => f.write_str("delete the backup Secret"),
