@@ -3,6 +3,7 @@
 mod cluster;
 mod kill;
 mod refusals;
+mod requests;
 mod rollback;
 mod rotate;
 mod rotation_fixture;
