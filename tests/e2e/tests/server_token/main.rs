@@ -1,6 +1,7 @@
 //! End-to-end tests of `kubectl bootstrap-token server-token`, on a real API server and fake servers of K3s and RKE2.
 
 mod cluster;
+mod join;
 mod kill;
 mod refusals;
 mod requests;
