@@ -4,6 +4,7 @@ mod api_away;
 mod cluster;
 mod join;
 mod kill;
+mod leaks;
 mod refusals;
 mod requests;
 mod rollback;
