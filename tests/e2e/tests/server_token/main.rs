@@ -5,6 +5,7 @@ mod cluster;
 mod join;
 mod kill;
 mod leaks;
+mod network;
 mod refusals;
 mod requests;
 mod rollback;
