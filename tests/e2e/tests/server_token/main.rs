@@ -8,6 +8,7 @@ mod leaks;
 mod network;
 mod refusals;
 mod requests;
+mod rights;
 mod rollback;
 mod rotate;
 mod rotation_fixture;
