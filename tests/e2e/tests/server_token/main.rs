@@ -6,6 +6,7 @@ mod join;
 mod kill;
 mod leaks;
 mod network;
+mod pods;
 mod refusals;
 mod requests;
 mod rights;
