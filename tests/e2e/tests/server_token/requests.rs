@@ -49,14 +49,15 @@ fn is_step(line: &str) -> bool {
 }
 
 impl Logged {
-    /// A wait is what lies between the first observation after a step and the last one before the next step.
+    /// A wait is what lies between the first observation after a step and the last one before the next step. Nothing is waited for
+    /// before the first step.
     fn of(output: &CommandOutput) -> Self {
         let mut logged = Self::default();
-        let mut looks: Vec<Vec<&str>> = vec![Vec::new()];
+        let (mut looks, mut is_first): (Vec<Vec<&str>>, bool) = (vec![Vec::new()], true);
         for line in output.stderr.lines() {
             if is_step(line) {
-                logged.count(&looks);
-                looks = vec![Vec::new()];
+                logged.count(&looks, is_first);
+                (looks, is_first) = (vec![Vec::new()], false);
             }
             if !is_request(line) {
                 continue;
@@ -69,14 +70,14 @@ impl Logged {
                 look.push(line);
             }
         }
-        logged.count(&looks);
+        logged.count(&looks, is_first);
         logged
     }
 
-    fn count(&mut self, looks: &[Vec<&str>]) {
+    fn count(&mut self, looks: &[Vec<&str>], is_first: bool) {
         // What a step sends by itself comes before its first observation.
         let last = looks.len().saturating_sub(1);
-        let counted = looks.iter().enumerate().filter(|(at, _)| *at <= 1 || *at == last);
+        let counted = looks.iter().enumerate().filter(|(at, _)| is_first || *at <= 1 || *at == last);
         for line in counted.flat_map(|(_, look)| look) {
             let counter = if !line.contains("https://") {
                 &mut self.to_supervisors
