@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::error::Result;
 use crate::supervisor::Supervisor;
-use crate::wire::Login;
+use crate::wire::{Login, Response};
 
 /// How far the clock of a server is ahead of the local one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,11 @@ impl ClockReading {
             least: date.duration_since(received),
             most: date.duration_since(sent) + SignedDuration::from_secs(1),
         }
+    }
+
+    /// By a response, if it has a `Date`.
+    pub(crate) fn of_response(response: &Response) -> Option<Self> {
+        Some(Self::of(response.date?, response.sent, response.received))
     }
 
     /// By how much the server is ahead of the local clock: the middle of what is possible.
@@ -71,10 +76,7 @@ impl Supervisor {
     /// If there is no response, or it has no `Date`.
     pub async fn clock(&self) -> Result<ClockReading> {
         let response = self.get("/ping".to_owned(), Login::Anonymous).await?;
-        match response.date {
-            Some(date) => Ok(ClockReading::of(date, response.sent, response.received)),
-            None => Err(response.malformed()),
-        }
+        ClockReading::of_response(&response).ok_or_else(|| response.malformed())
     }
 }
 

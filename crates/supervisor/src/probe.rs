@@ -12,6 +12,7 @@ use std::fmt;
 
 use client::secret::Secret;
 
+use crate::clock::ClockReading;
 use crate::error::Result;
 use crate::supervisor::Supervisor;
 use crate::token::TokenUser;
@@ -74,17 +75,29 @@ impl fmt::Display for UnknownReason {
 impl Supervisor {
     /// Whether the server accepts a credential now.
     pub async fn probe(&self, credential: Credential<'_>) -> ProbeResult {
+        self.timed_probe(credential).await.0
+    }
+
+    /// The same, and the clock of the server, which every response shows.
+    pub async fn timed_probe(&self, credential: Credential<'_>) -> (ProbeResult, Option<ClockReading>) {
         let (path, accepted) = match credential {
             Credential::Server(_) => ("token", 405),
             Credential::Node(_) | Credential::BootstrapToken(_) => ("readyz", 200),
         };
-        match self.get(self.kind().path(path), credential.login()).await {
-            Ok(response) if response.code == accepted => ProbeResult::Accepted,
-            Ok(response) if response.code == 401 => ProbeResult::Rejected,
-            Ok(response) if response.code == 503 => ProbeResult::Unknown(UnknownReason::Starting),
-            Ok(response) => ProbeResult::Unknown(UnknownReason::Unexpected(response.code)),
-            Err(error) => ProbeResult::Unknown(UnknownReason::NoResponse(error.to_string())),
-        }
+        let response = match self.get(self.kind().path(path), credential.login()).await {
+            Ok(response) => response,
+            Err(error) => {
+                let reason = UnknownReason::NoResponse(error.to_string());
+                return (ProbeResult::Unknown(reason), None);
+            }
+        };
+        let result = match response.code {
+            code if code == accepted => ProbeResult::Accepted,
+            401 => ProbeResult::Rejected,
+            503 => ProbeResult::Unknown(UnknownReason::Starting),
+            code => ProbeResult::Unknown(UnknownReason::Unexpected(code)),
+        };
+        (result, ClockReading::of_response(&response))
     }
 
     /// Whether the server is ready to serve agents, asked as an agent. It can be false for a moment after the API server is ready.

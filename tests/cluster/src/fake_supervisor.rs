@@ -217,6 +217,14 @@ impl FakeSupervisor {
         self.on(server, "encryption", &json!({"stage": stage})).await.map(drop)
     }
 
+    /// How long everything takes from the next start of each server, as a part of that of real servers.
+    pub fn slow_down(&self, scale: f64) -> Result<()> {
+        let file = self.dir.join("cluster.json");
+        let mut cluster: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
+        cluster["timing"]["scale"] = json!(scale);
+        Ok(std::fs::write(file, cluster.to_string())?)
+    }
+
     /// Another server joins with this token. Returns whether it became ready.
     pub async fn add_server(&mut self, name: &str, token: &str) -> Result<bool> {
         let address = format!("{}.{}", self.prefix, self.servers.len() + 1);

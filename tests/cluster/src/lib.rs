@@ -32,6 +32,7 @@ mod kubeconfig;
 mod pki;
 mod ports;
 mod programs;
+mod tunnel;
 
 pub use another_writer::{AnotherWriter, Writing};
 pub use argocd::{Application, ArgoCd, Connection, Content, GATE, Operation};
@@ -48,3 +49,4 @@ pub use hostile_server::{EVIL_NAME, HostileServer, Hostility};
 pub use kubeconfig::{Identity, Kubeconfig};
 pub use pki::{Authority, KeyPairPem};
 pub use programs::{KREW, Programs, build_all};
+pub use tunnel::Tunnel;

@@ -120,6 +120,9 @@ pub(crate) struct ServerConfig {
     pub(crate) name: String,
     /// The Node's InternalIP, which is one of 127.0.0.0/8.
     pub(crate) address: IpAddr,
+    /// What its Node shows instead, as where nodes have a network of their own.
+    #[serde(default)]
+    pub(crate) node_address: Option<IpAddr>,
     /// The supervisor: 6443 (K3s) or 9345 (RKE2).
     #[serde(default)]
     pub(crate) port: Option<u16>,

@@ -123,7 +123,8 @@ async fn write(client: &Client, node: &Node, metadata: Value, conditions: Vec<Va
     let mut status = json!({"conditions": conditions, "nodeInfo": info});
     if node.server.name == name {
         status["addresses"] = json!([
-            {"type": "InternalIP", "address": node.server.address}, {"type": "Hostname", "address": name},
+            {"type": "InternalIP", "address": node.server.node_address.unwrap_or(node.server.address)},
+            {"type": "Hostname", "address": name},
         ]);
     }
     let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": status});

@@ -97,7 +97,8 @@ impl RotationFixture {
             .context("the new token is not in the K10 form of this cluster")
     }
 
-    /// A proxy in front of the API server of the kubeconfig, and a shell whose kubeconfig leads through it.
+    /// A proxy in front of the API server of the kubeconfig, and a shell whose kubeconfig leads through it. It trusts the other
+    /// servers too.
     pub(crate) async fn behind_proxy(&self) -> Result<(FaultProxy, Shell)> {
         let cluster = &self.servers.cluster;
         let upstream = Upstream {
@@ -107,7 +108,10 @@ impl RotationFixture {
         };
         let proxy = FaultProxy::start([upstream]).await?;
         let kubeconfig = Kubeconfig::read(self.shell().kubeconfig())?.current("s1");
-        let shell = Shell::new(TestEnvironment::shared().await?, &proxy.redirect(kubeconfig))?;
+        let own = format!("https://{}:6443", cluster.address("s1")?);
+        let both = format!("{}{}", proxy.ca_pem(), cluster.ca_pem());
+        let kubeconfig = kubeconfig.moved(&own, proxy.url(), &both);
+        let shell = Shell::new(TestEnvironment::shared().await?, &kubeconfig)?;
         Ok((proxy, shell))
     }
 
@@ -224,7 +228,7 @@ pub(crate) fn hash12(token: &str) -> String {
 }
 
 /// All files below a directory that are a backup of a run.
-fn backups(dir: &std::path::Path) -> Result<Vec<std::path::PathBuf>> {
+pub(crate) fn backups(dir: &std::path::Path) -> Result<Vec<std::path::PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;

@@ -254,7 +254,7 @@ pub(super) fn login(results: &[(Fingerprint, ProbeResult)], all_known: bool) -> 
 }
 
 /// Whether agents have a token of their own, which no rotation of the server token changes.
-fn has_agent_token(node: &ClusterNode, state: Option<&NodeState>) -> bool {
+pub(super) fn has_agent_token(node: &ClusterNode, state: Option<&NodeState>) -> bool {
     if state.is_some_and(|state| state.configuration.effective(true).is_some()) {
         return true;
     }

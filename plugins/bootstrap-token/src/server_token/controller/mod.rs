@@ -10,6 +10,7 @@ mod nodes;
 mod observe;
 mod output;
 mod preflight;
+mod reading;
 mod round;
 mod tokens;
 
@@ -136,6 +137,7 @@ struct State {
     cluster_uid: Option<String>,
     /// When the API server of the kubeconfig was found to be away.
     api_away: Option<Instant>,
+    is_no_harvester: bool,
     /// The pods of another process of the run are deleted.
     is_cleaned_up: bool,
     /// Why PUTs of the last round failed.

@@ -9,22 +9,20 @@ use std::time::Duration;
 use client::cluster_identity;
 use client::connection::Server as ApiServer;
 use client::error::{Error, Kind};
-use client::secret::{Fingerprint, Secret};
+use client::secret::Fingerprint;
 use engine::controller::Failure;
 use engine::rotation::Timer;
 use futures::future::join_all;
 use supervisor::node::{self, ClusterNode};
-use supervisor::ready::{self, ApiReadiness};
 use supervisor::sealed::SealContext;
 use supervisor::snapshot::{self, SnapshotFile};
-use supervisor::{Credential, ProbeResult, ServerAddress, Supervisor};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
-use super::abstraction::{Inputs, ServerReading, compare_clocks, is_agent};
+use super::abstraction::{Inputs, ServerReading, is_agent};
 use super::backup::{self, Backup, tokens_of};
 use super::{NodeWay, OutputTarget, Run, ServerTokenController, output};
 use crate::server_token::connections::ServerTarget;
-use crate::server_token::rotation::observed::{Clocks, Observed, Output, Repin};
+use crate::server_token::rotation::observed::{Observed, Output, Repin};
 
 /// How long what was read of servers and nodes counts after a step that does not change them.
 const FRESH: Duration = Duration::from_secs(3);
@@ -35,12 +33,6 @@ const NODE_FRESH_BY_POD: Duration = Duration::from_mins(1);
 const API: Duration = Duration::from_secs(4);
 /// How long another API server is read before the named one is tried again.
 const AWAY: Duration = Duration::from_secs(5);
-/// How long the answer about its readiness may take.
-const READY: Duration = Duration::from_secs(3);
-/// How often clocks are read until their difference is known.
-const CLOCK_TRIES: usize = 5;
-/// At another part of the second each time.
-const CLOCK_PAUSE: Duration = Duration::from_millis(230);
 
 /// What the last observation has read, for the next step.
 #[derive(Clone, Debug)]
@@ -60,9 +52,6 @@ impl Latest {
     }
 }
 
-/// The values of tokens, with their fingerprints.
-type Values = Vec<(Fingerprint, Secret)>;
-
 impl ServerTokenController<'_> {
     /// `is_checked`: directly before a step that cannot be conditional. Then nothing is taken from an earlier observation.
     pub(super) async fn observation(&self, run: Option<&Run>, is_checked: bool) -> Result<Observed, Failure> {
@@ -73,7 +62,10 @@ impl ServerTokenController<'_> {
             None => self.servers().await?,
         };
         let name = run.map(|run| run.id.to_string());
-        let backup = self.backup(name.as_deref()).await?;
+        let backup = match &reused {
+            Some(latest) => latest.backup.clone(),
+            None => self.backup(name.as_deref()).await?,
+        };
         let snapshots = self.snapshots().await?;
         let tokens_known = self.tokens_known(run, backup.as_ref());
         let readings = match &reused {
@@ -133,13 +125,15 @@ impl ServerTokenController<'_> {
             Some(run) if state.memory.is_own && state.own_run.as_ref() == Some(&run.id) => {}
             Some(run) => {
                 state.memory.is_own = state.had_no_run;
+                // It was begun on what was read directly before, under the lock.
+                state.is_reusable = state.memory.is_own;
                 state.own_run = Some(run.id.clone());
             }
         }
         state.had_no_run = run.is_none();
     }
 
-    /// Servers and nodes as they were read last, directly after a step that has not changed them.
+    /// Servers, nodes and the backup Secret as they were read last, directly after a step that has changed no server and no node.
     fn reusable(&self, is_checked: bool) -> Option<Latest> {
         let mut state = self.state();
         let is_reusable = std::mem::take(&mut state.is_reusable) && !is_checked;
@@ -280,14 +274,16 @@ impl ServerTokenController<'_> {
     }
 
     async fn is_harvester(&self, run: Option<&Run>) -> Result<bool, Failure> {
-        if run.is_some() {
+        if run.is_some() || self.state().is_no_harvester {
             return Ok(false);
         }
-        match node::is_harvester(self.cluster.client()).await {
+        let is_harvester = match node::is_harvester(self.cluster.client()).await {
             // The labels of its Nodes show it too.
-            Err(error) if error.is_forbidden() => Ok(false),
-            other => Ok(other.map_err(Error::from)?),
-        }
+            Err(error) if error.is_forbidden() => false,
+            other => other.map_err(Error::from)?,
+        };
+        self.state().is_no_harvester = !is_harvester;
+        Ok(is_harvester)
     }
 
     fn output(&self) -> Output {
@@ -300,130 +296,6 @@ impl ServerTokenController<'_> {
             OutputTarget::Print => Output::Print {
                 printed: self.state().memory.printed,
             },
-        }
-    }
-
-    async fn readings(&self, nodes: &[ClusterNode], targets: &[ServerTarget]) -> BTreeMap<String, ServerReading> {
-        let values: Values = {
-            let state = self.state();
-            let values = state.tokens.iter();
-            values
-                .map(|(fingerprint, value)| (fingerprint, value.password().clone()))
-                .collect()
-        };
-        let all = targets.iter().map(|target| self.read_server(nodes, target, &values));
-        let mut readings: BTreeMap<String, ServerReading> = join_all(all).await.into_iter().collect();
-        for _ in 1..CLOCK_TRIES {
-            let clocks: Option<Vec<_>> = readings.iter().map(|(name, read)| Some((name, read.clock?))).collect();
-            // Where a server does not answer, it is not asked again.
-            if clocks.is_none_or(|clocks| compare_clocks(&clocks) != Clocks::Unknown) {
-                break;
-            }
-            sleep(CLOCK_PAUSE).await;
-            let again = targets.iter().map(async |target| {
-                let clock = match self.supervisor(target).await {
-                    Ok(supervisor) => supervisor.clock().await.ok(),
-                    Err(_) => None,
-                };
-                (target.name.clone(), clock)
-            });
-            for (name, clock) in join_all(again).await {
-                if let Some(reading) = readings.get_mut(&name) {
-                    reading.clock = reading.clock.zip(clock).map(|(before, later)| before.narrowed(later));
-                }
-            }
-        }
-        readings
-    }
-
-    /// The supervisor of a server. Its CA was verified when it was first reached.
-    pub(super) async fn supervisor(&self, target: &ServerTarget) -> Result<Supervisor, Error> {
-        let known = self.state().supervisors.get(&target.name).cloned();
-        if let Some(supervisor) = known.filter(|known| Some(known.address()) == target.address()) {
-            return Ok(supervisor);
-        }
-        let supervisor = target.connect(&self.access).await?;
-        self.state().supervisors.insert(target.name.clone(), supervisor.clone());
-        Ok(supervisor)
-    }
-
-    async fn read_server(
-        &self,
-        nodes: &[ClusterNode],
-        target: &ServerTarget,
-        values: &Values,
-    ) -> (String, ServerReading) {
-        let mut reading = ServerReading::default();
-        let supervisor = match self.supervisor(target).await {
-            Ok(supervisor) => supervisor,
-            Err(error) => {
-                reading.problem = Some(error.message);
-                return (target.name.clone(), reading);
-            }
-        };
-        reading.ca_hash = Some(supervisor.ca_hash().clone());
-        match supervisor.clock().await {
-            Ok(clock) => reading.clock = Some(clock),
-            Err(error) => {
-                // It is away. Each further request would take its time.
-                reading.problem = Some(error.to_string());
-                return (target.name.clone(), reading);
-            }
-        }
-        for (value, password) in values {
-            let result = supervisor.probe(Credential::Server(password)).await;
-            reading.as_server.push((*value, result));
-            let result = supervisor.probe(Credential::Node(password)).await;
-            reading.as_node.push((*value, result));
-        }
-        let accepted = reading
-            .as_server
-            .iter()
-            .find(|(_, result)| *result == ProbeResult::Accepted);
-        let accepted = accepted.map(|(accepted, _)| *accepted);
-        let password = values
-            .iter()
-            .find(|(value, _)| Some(*value) == accepted)
-            .map(|(_, password)| password);
-        if let Some(password) = password {
-            let status = supervisor.encryption(password).await;
-            reading.encryption = Some(status.map_err(|error| error.to_string()));
-        }
-        let is_control_plane = nodes
-            .iter()
-            .any(|node| node.name == target.name && node.is_control_plane);
-        let api = target.address().filter(|_| is_control_plane);
-        reading.readiness = Some(match password {
-            None => Err("it accepts no known token".to_owned()),
-            Some(password) => self.readiness(&supervisor, api, password).await,
-        });
-        (target.name.clone(), reading)
-    }
-
-    /// By `/readyz` of its own API server. Where the kubeconfig cannot be used there, by that of the supervisor, as a node.
-    async fn readiness(
-        &self,
-        supervisor: &Supervisor,
-        api: Option<&ServerAddress>,
-        password: &Secret,
-    ) -> Result<(), String> {
-        let reason = match api {
-            None => "it runs no API server".to_owned(),
-            Some(address) => {
-                // A server that is starting would be asked again and again.
-                let asked = timeout(READY, ready::api_ready(&self.cluster.connection, address)).await;
-                match asked {
-                    Err(_) => return Err(format!("no response within {}s", READY.as_secs())),
-                    Ok(ApiReadiness::Ready) => return Ok(()),
-                    Ok(ApiReadiness::NotReady(reason)) => return Err(reason),
-                    Ok(ApiReadiness::NotUsable(reason)) => reason,
-                }
-            }
-        };
-        match supervisor.probe_ready(password).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err("the server is starting".to_owned()),
-            Err(error) => Err(format!("{error}; {reason}")),
         }
     }
 

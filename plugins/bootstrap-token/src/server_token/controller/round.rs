@@ -74,7 +74,10 @@ impl ServerTokenController<'_> {
             } else {
                 RoundResult::Repeated
             };
-            return self.end_round(result, &progress);
+            self.end_round(result, &progress)?;
+            // No login has changed, and the nodes are read again.
+            self.state().is_reusable = true;
+            return Ok(());
         }
         for name in progress.failed.clone() {
             let (supervisor, password) = self.login_now(&name, round).await?;

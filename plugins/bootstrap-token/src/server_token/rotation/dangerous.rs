@@ -247,20 +247,19 @@ fn refuse_configuration(configured: Configured, server: &str) -> Next {
 /// | the encryption of Secrets is not the same and complete on every server | refuse, and nothing forces it |
 /// | a server is control-plane-only or etcd-only | refuse |
 /// | a server is not ready, is not a voter, or does not answer | wait; after `--restart-timeout` refuse: `recover` |
-/// | the status of the encryption is not known | wait; after `--restart-timeout` refuse: `recover` |
+/// | the encryption of Secrets is not known | wait; after `--restart-timeout` refuse: `recover` |
 /// | a server joins, or the members of etcd are not the servers | wait; after `--restart-timeout` refuse: `recover` |
 pub(super) fn nothing_else_happens(look: Look<'_>) -> Result<(), Next> {
     let seen = look.seen;
     nothing_in_flight(look)?;
-    match &seen.encryption {
-        Encryption::Safe | Encryption::Unknown => {}
-        Encryption::Unsafe(reason) => return Err(Next::Refuse(vec![blockers::encryption(reason)])),
+    if let Encryption::Unsafe(reason) = &seen.encryption {
+        return Err(Next::Refuse(vec![blockers::encryption(reason)]));
     }
     if let Some((name, server)) = seen.servers.iter().find(|(_, server)| server.role != Role::Full) {
         return Err(Next::Refuse(vec![blockers::role(name, server.role)]));
     }
     every_server_is_up(look)?;
-    if seen.encryption == Encryption::Unknown {
+    if seen.encryption != Encryption::Safe {
         return Err(wait_or_recover(look, "the encryption status of every server"));
     }
     if let Some(server) = seen.joining.first() {

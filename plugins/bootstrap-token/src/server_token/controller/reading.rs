@@ -1,0 +1,251 @@
+//! Reads one server: what it accepts, its encryption, its clock, and whether it is ready.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use client::error::Error;
+use client::secret::{Fingerprint, Secret};
+use futures::future::join_all;
+use supervisor::node::ClusterNode;
+use supervisor::ready::{self, ApiReadiness};
+use supervisor::{ClockReading, Credential, ProbeResult, ServerAddress, Supervisor, UnknownReason};
+use tokio::time::{sleep, timeout};
+
+use super::ServerTokenController;
+use super::abstraction::{ServerReading, compare_clocks, has_agent_token};
+use crate::server_token::connections::ServerTarget;
+use crate::server_token::rotation::observed::Clocks;
+
+/// How long the answer about its readiness may take.
+const READY: Duration = Duration::from_secs(3);
+/// How often clocks are read until their difference is known.
+const CLOCK_TRIES: usize = 5;
+/// At another part of the second each time.
+const CLOCK_PAUSE: Duration = Duration::from_millis(230);
+
+/// The values of tokens, with their fingerprints.
+type Values = Vec<(Fingerprint, Secret)>;
+
+/// The results of probes.
+type Results = Vec<(Fingerprint, ProbeResult)>;
+
+impl ServerTokenController<'_> {
+    pub(super) async fn readings(
+        &self,
+        nodes: &[ClusterNode],
+        targets: &[ServerTarget],
+    ) -> BTreeMap<String, ServerReading> {
+        let values: Values = {
+            let state = self.state();
+            let values = state.tokens.iter();
+            values
+                .map(|(fingerprint, value)| (fingerprint, value.password().clone()))
+                .collect()
+        };
+        let before = {
+            let state = self.state();
+            state
+                .latest
+                .as_ref()
+                .map(|latest| latest.readings.clone())
+                .unwrap_or_default()
+        };
+        let all = targets
+            .iter()
+            .map(|target| self.read_server(nodes, target, &values, before.get(&target.name)));
+        let mut readings: BTreeMap<String, ServerReading> = join_all(all).await.into_iter().collect();
+        for _ in 1..CLOCK_TRIES {
+            let clocks: Option<Vec<_>> = readings.iter().map(|(name, read)| Some((name, read.clock?))).collect();
+            // Where a server does not answer, it is not asked again.
+            if clocks.is_none_or(|clocks| compare_clocks(&clocks) != Clocks::Unknown) {
+                break;
+            }
+            sleep(CLOCK_PAUSE).await;
+            let again = targets.iter().map(async |target| {
+                let clock = match self.supervisor(target).await {
+                    Ok(supervisor) => supervisor.clock().await.ok(),
+                    Err(_) => None,
+                };
+                (target.name.clone(), clock)
+            });
+            for (name, clock) in join_all(again).await {
+                if let Some(reading) = readings.get_mut(&name) {
+                    reading.clock = reading.clock.zip(clock).map(|(before, later)| before.narrowed(later));
+                }
+            }
+        }
+        readings
+    }
+
+    /// The supervisor of a server. Its CA was verified when it was first reached.
+    pub(super) async fn supervisor(&self, target: &ServerTarget) -> Result<Supervisor, Error> {
+        let known = self.state().supervisors.get(&target.name).cloned();
+        if let Some(supervisor) = known.filter(|known| Some(known.address()) == target.address()) {
+            return Ok(supervisor);
+        }
+        let supervisor = target.connect(&self.access).await?;
+        self.state().supervisors.insert(target.name.clone(), supervisor.clone());
+        Ok(supervisor)
+    }
+
+    /// The first request that gets no answer is the last one: it is away, and each further request would take its time.
+    async fn read_server(
+        &self,
+        nodes: &[ClusterNode],
+        target: &ServerTarget,
+        values: &Values,
+        before: Option<&ServerReading>,
+    ) -> (String, ServerReading) {
+        let mut reading = ServerReading::default();
+        let name = target.name.clone();
+        let supervisor = match self.supervisor(target).await {
+            Ok(supervisor) => supervisor,
+            Err(error) => {
+                reading.problem = Some(error.message);
+                return (name, reading);
+            }
+        };
+        reading.ca_hash = Some(supervisor.ca_hash().clone());
+        let before = before.cloned().unwrap_or_default();
+        // The encryption status is shown only to a server: where it is, the password is still accepted.
+        let mut first = None;
+        if let Some((value, password)) = accepted(&before.as_server, values) {
+            match supervisor.encryption(password).await {
+                Ok(status) => {
+                    reading.encryption = Some(Ok(status));
+                    first = Some((*value, ProbeResult::Accepted));
+                }
+                Err(error @ supervisor::Error::NoResponse { .. }) => {
+                    reading.problem = Some(error.to_string());
+                    return (name, reading);
+                }
+                Err(_) => {}
+            }
+        }
+        let mut asked = Asked {
+            supervisor: &supervisor,
+            values,
+            clock: None,
+            problem: None,
+        };
+        reading.as_server = asked.all(Credential::Server, &before.as_server, first).await;
+        let node = nodes.iter().find(|node| node.name == target.name);
+        // Where agents have a token of their own, no token of the run is theirs.
+        let has_other = node.is_some_and(|node| has_agent_token(node, self.state().read_nodes().get(&node.name)));
+        if !has_other && asked.problem.is_none() {
+            reading.as_node = asked.all(Credential::Node, &before.as_node, None).await;
+        }
+        if asked.clock.is_none() && asked.problem.is_none() {
+            asked.clock = supervisor.clock().await.ok();
+        }
+        (reading.clock, reading.problem) = (asked.clock, asked.problem);
+        if reading.problem.is_some() {
+            return (name, reading);
+        }
+        let password = accepted(&reading.as_server, values).map(|(_, password)| password);
+        if let (Some(password), None) = (password, &reading.encryption) {
+            let status = supervisor.encryption(password).await;
+            reading.encryption = Some(status.map_err(|error| error.to_string()));
+        }
+        let is_control_plane = node.is_some_and(|node| node.is_control_plane);
+        let api = target.address().filter(|_| is_control_plane);
+        let accepts_nodes = accepted(&reading.as_node, values).is_some();
+        reading.readiness = Some(match password {
+            None => Err("it accepts no known token".to_owned()),
+            Some(password) => self.readiness(&supervisor, api, password, accepts_nodes).await,
+        });
+        (name, reading)
+    }
+
+    /// By `/readyz` of its own API server. Where the kubeconfig cannot be used there, by that of the supervisor, as a node.
+    async fn readiness(
+        &self,
+        supervisor: &Supervisor,
+        api: Option<&ServerAddress>,
+        password: &Secret,
+        accepts_nodes: bool,
+    ) -> Result<(), String> {
+        let reason = match api {
+            None => "it runs no API server".to_owned(),
+            Some(address) => {
+                // A server that is starting would be asked again and again.
+                let asked = timeout(READY, ready::api_ready(&self.cluster.connection, address)).await;
+                match asked {
+                    Err(_) => return Err(format!("no response within {}s", READY.as_secs())),
+                    Ok(ApiReadiness::Ready) => return Ok(()),
+                    Ok(ApiReadiness::NotReady(reason)) => return Err(reason),
+                    Ok(ApiReadiness::NotUsable(reason)) => reason,
+                }
+            }
+        };
+        // Only a server that is ready accepts nodes.
+        if accepts_nodes {
+            return Ok(());
+        }
+        match supervisor.probe_ready(password).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("the server is starting".to_owned()),
+            Err(error) => Err(format!("{error}; {reason}")),
+        }
+    }
+}
+
+/// The requests of one user to one server.
+struct Asked<'a> {
+    supervisor: &'a Supervisor,
+    values: &'a Values,
+    /// By all answers so far.
+    clock: Option<ClockReading>,
+    /// Why there was no answer.
+    problem: Option<String>,
+}
+
+impl<'a> Asked<'a> {
+    /// The result of each token. A user has one password, which changes only at a start: while what the server accepted is still
+    /// accepted, it still rejects what it rejected. `first`: what is known of the token that it accepted.
+    async fn all(
+        &mut self,
+        user: fn(&'a Secret) -> Credential<'a>,
+        before: &Results,
+        first: Option<(Fingerprint, ProbeResult)>,
+    ) -> Results {
+        let values = self.values;
+        let known = match (first, accepted(before, values)) {
+            (Some(known), _) => Some(known),
+            (None, Some((value, password))) => Some((*value, self.once(user(password)).await)),
+            (None, None) => None,
+        };
+        let is_same = known
+            .as_ref()
+            .is_some_and(|(_, result)| *result == ProbeResult::Accepted);
+        let mut results = Results::new();
+        for (value, password) in values {
+            let result = match &known {
+                Some((known, result)) if known == value => result.clone(),
+                _ if is_same && before.contains(&(*value, ProbeResult::Rejected)) => ProbeResult::Rejected,
+                _ if self.problem.is_some() => return results,
+                _ => self.once(user(password)).await,
+            };
+            results.push((*value, result));
+        }
+        results
+    }
+
+    async fn once(&mut self, credential: Credential<'_>) -> ProbeResult {
+        let (result, clock) = self.supervisor.timed_probe(credential).await;
+        self.clock = match (self.clock, clock) {
+            (Some(before), Some(later)) => Some(before.narrowed(later)),
+            (before, later) => later.or(before),
+        };
+        if let ProbeResult::Unknown(UnknownReason::NoResponse(reason)) = &result {
+            self.problem = Some(reason.clone());
+        }
+        result
+    }
+}
+
+/// The token that was accepted.
+fn accepted<'v>(results: &Results, values: &'v Values) -> Option<&'v (Fingerprint, Secret)> {
+    let is_accepted = |(value, _): &&(Fingerprint, Secret)| results.contains(&(*value, ProbeResult::Accepted));
+    values.iter().find(is_accepted)
+}
