@@ -8,6 +8,7 @@ mod connections;
 mod controller;
 mod given_token;
 mod lease;
+mod node_way;
 mod probe;
 pub mod recovery;
 mod report;

@@ -1,5 +1,6 @@
 //! `kubectl bootstrap-token server-token`: its commands, one file each.
 
+mod node_flags;
 mod rollback;
 mod rotate;
 mod rotation_command;

@@ -10,20 +10,20 @@ use cli::rotation::{Commands, Job, Target};
 use client::duration;
 use client::error::Error;
 use engine::rotation::Check;
-use node_access::{NodeAccess, NodeExec, NodeRole, NodeTarget, ServiceOptions, UnitName};
+use node_access::{NodeAccess, NodeTarget, ServiceOptions};
 use serde_json::Map;
 use supervisor::node::{self, ClusterNode};
 use supervisor::{ServerToken, SupervisorKind, TokenValue};
 
+use super::node_flags::NodeFlags;
 use crate::cluster::ClusterConnection;
 use crate::server_token::connections::{Access, SupervisorFlags};
-use crate::server_token::controller::{NodeWay, Options, OutputTarget, ServerTokenController};
+use crate::server_token::controller::{Options, OutputTarget, ServerTokenController};
 use crate::server_token::given_token::GivenToken;
 use crate::server_token::lease;
+use crate::server_token::node_way::NodeWay;
 use crate::server_token::rotation::blockers::{UNMEASURED, UNPIN};
 use crate::server_token::rotation::observed::Repin;
-
-const NODE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The flags that `rotate` and `rollback` share.
 #[derive(clap::Args, Clone, Debug)]
@@ -48,79 +48,6 @@ pub(super) struct RotationFlags {
 
     #[command(flatten)]
     pub run: RunFlags,
-}
-
-/// How nodes are reached.
-#[derive(clap::Args, Clone, Debug)]
-#[command(next_help_heading = "Node options")]
-pub(super) struct NodeFlags {
-    /// Run scripts on nodes with this command, which gets them on standard input: 'ssh root@{address}'. {node} and {address} are replaced. By default, an operator does by hand what the command prints
-    #[arg(long, value_name = "COMMAND", conflicts_with = "via")]
-    node_exec: Option<String>,
-
-    /// Run scripts on nodes in a privileged pod each, which is deleted afterwards
-    #[arg(long, value_enum, value_name = "WAY")]
-    via: Option<Via>,
-
-    /// The image of the pods, with sh and nsenter. By default, one that the node has
-    #[arg(long, value_name = "IMAGE", requires = "via")]
-    image: Option<String>,
-
-    /// The limit of one script on a node. The default is 30s
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
-    node_timeout: Option<Duration>,
-
-    /// The name of the service on servers. By default k3s or rke2-server
-    #[arg(long, value_name = "NAME")]
-    unit: Option<UnitName>,
-
-    /// Restart the service with this command, which runs in sh on the node. It may return before the service is ready. By default, systemd or OpenRC
-    #[arg(long, value_name = "COMMAND", requires = "node_exec", conflicts_with = "via")]
-    restart_command: Option<String>,
-}
-
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Via {
-    Pod,
-}
-
-impl NodeFlags {
-    fn way(&self) -> Result<NodeWay, Error> {
-        let timeout = self.node_timeout.unwrap_or(NODE_TIMEOUT);
-        match (&self.node_exec, self.via) {
-            (Some(command), _) => NodeExec::parse(command, timeout)
-                .map(NodeWay::Exec)
-                .map_err(|error| Error::usage(format!("invalid value for --node-exec: {error}"))),
-            (None, Some(Via::Pod)) => Ok(NodeWay::Pod {
-                image: self.image.clone(),
-                timeout,
-            }),
-            (None, None) if self.unit.is_some() => Err(Error::usage("--unit needs --node-exec or --via pod")),
-            (None, None) if self.node_timeout.is_some() => {
-                Err(Error::usage("--node-timeout needs --node-exec or --via pod"))
-            }
-            (None, None) => Ok(NodeWay::ByHand),
-        }
-    }
-
-    fn service(&self, kind: SupervisorKind) -> ServiceOptions {
-        ServiceOptions {
-            unit: self.unit.clone(),
-            restart_command: self.restart_command.clone(),
-            ..ServiceOptions::of(kind, NodeRole::Server)
-        }
-    }
-
-    fn typed(&self, commands: Commands) -> Commands {
-        let timeout = self.node_timeout.map(duration::format);
-        commands
-            .with_to_run("--node-exec", self.node_exec.as_deref())
-            .with_to_run("--via", self.via.map(|Via::Pod| "pod"))
-            .with_to_run("--image", self.image.as_deref())
-            .with_to_run("--node-timeout", timeout.as_deref())
-            .with_to_run("--unit", self.unit.as_ref().map(UnitName::as_str))
-            .with_to_run("--restart-command", self.restart_command.as_deref())
-    }
 }
 
 /// Where the new token comes from and goes to, and what is configured at the end. Only `rotate` has these.
@@ -221,7 +148,7 @@ impl RotationCommand<'_> {
         let cluster = ClusterConnection::open(self.global, self.context)?;
         // Also sets the server's clock, by which all deadlines are.
         let nodes_of_cluster = node::list(cluster.client()).await?;
-        flags.supervisors.servers(&nodes_of_cluster)?;
+        flags.supervisors.addresses.servers(&nodes_of_cluster)?;
         let kind = nodes_of_cluster.iter().find_map(ClusterNode::supervisor);
         let kind = kind.ok_or_else(|| Error::failed("no server of the cluster has a Node"))?;
         let service = flags.nodes.service(kind);
@@ -229,7 +156,7 @@ impl RotationCommand<'_> {
             Some(token) => token,
             None => read_from_node(&nodes_of_cluster, &nodes, &service).await?,
         };
-        let access = Access::new(&flags.supervisors, &token, &cluster, ui)?;
+        let access = Access::new(&flags.supervisors.addresses, token.ca_hash(), &cluster, ui)?;
         let given = token
             .into_server_token()
             .map_err(|error| Error::usage(error.to_string()))?;
