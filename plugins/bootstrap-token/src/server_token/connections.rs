@@ -9,7 +9,7 @@ use client::connection::user_agent;
 use client::error::Error;
 use supervisor::ca::NoPin;
 use supervisor::node::ClusterNode;
-use supervisor::{AddressOverride, CaHash, Options, Pin, ServerAddress, Supervisor, SupervisorKind, read_ca};
+use supervisor::{AddressOverride, CaHash, Host, Options, Pin, ServerAddress, Supervisor, SupervisorKind, read_ca};
 
 use super::given_token::GivenToken;
 use crate::cluster::{ClusterConnection, MANAGER};
@@ -248,6 +248,27 @@ impl ServerTarget {
         }
     }
 
+    /// K3s or RKE2, as far as that is known before the server is asked: by its Node, else by the port of RKE2.
+    pub(crate) fn kind(&self) -> Option<SupervisorKind> {
+        match &self.location {
+            Location::Known(kind, _) => Some(*kind),
+            Location::Named(named) => {
+                let port = named.address(SupervisorKind::K3s).port;
+                (port == SupervisorKind::Rke2.port()).then_some(SupervisorKind::Rke2)
+            }
+            Location::Unknown(_) => None,
+        }
+    }
+
+    /// Where it is reached.
+    pub(crate) fn host(&self) -> Option<Host> {
+        match &self.location {
+            Location::Known(_, address) => Some(address.host.clone()),
+            Location::Named(named) => Some(named.address(SupervisorKind::K3s).host),
+            Location::Unknown(_) => None,
+        }
+    }
+
     /// Verifies the CA of the server.
     pub(crate) async fn connect(&self, access: &Access) -> Result<Supervisor, Error> {
         let (kind, address) = match &self.location {
@@ -307,6 +328,7 @@ mod tests {
             is_etcd: is_server,
             etcd_member: EtcdMember::Voter,
             is_ready: Some(true),
+            has_been_ready: Some(true),
             internal_ips: vec![ip.to_owned()],
             start: StartConfiguration::Unknown("the node does not show its arguments"),
             manager: None,

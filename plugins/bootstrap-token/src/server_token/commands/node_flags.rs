@@ -75,12 +75,16 @@ impl NodeFlags {
 
     pub(super) fn typed(&self, commands: Commands) -> Commands {
         let timeout = self.node_timeout.map(duration::format);
-        commands
-            .with_to_run("--node-exec", self.node_exec.as_deref())
-            .with_to_run("--via", self.via.map(|Via::Pod| "pod"))
-            .with_to_run("--image", self.image.as_deref())
-            .with_to_run("--node-timeout", timeout.as_deref())
-            .with_to_run("--unit", self.unit.as_ref().map(UnitName::as_str))
-            .with_to_run("--restart-command", self.restart_command.as_deref())
+        let flags = [
+            ("--node-exec", self.node_exec.as_deref()),
+            ("--via", self.via.map(|Via::Pod| "pod")),
+            ("--image", self.image.as_deref()),
+            ("--node-timeout", timeout.as_deref()),
+            ("--unit", self.unit.as_ref().map(UnitName::as_str)),
+            ("--restart-command", self.restart_command.as_deref()),
+        ];
+        flags.into_iter().fold(commands, |commands, (flag, value)| {
+            commands.with_to_run(flag, value).with_to_recover(flag, value)
+        })
     }
 }

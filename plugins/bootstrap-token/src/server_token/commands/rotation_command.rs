@@ -1,6 +1,5 @@
 //! What `server-token rotate` and `rollback` share: their flags, and the run.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use cli::app::{Context, GlobalFlags};
@@ -13,12 +12,13 @@ use engine::rotation::Check;
 use node_access::{NodeAccess, NodeTarget, ServiceOptions};
 use serde_json::Map;
 use supervisor::node::{self, ClusterNode};
-use supervisor::{ServerToken, SupervisorKind, TokenValue};
+use supervisor::SupervisorKind;
 
+use super::new_value::NewValueFlags;
 use super::node_flags::NodeFlags;
 use crate::cluster::ClusterConnection;
 use crate::server_token::connections::{Access, SupervisorFlags};
-use crate::server_token::controller::{Options, OutputTarget, ServerTokenController};
+use crate::server_token::controller::{Options, ServerTokenController};
 use crate::server_token::given_token::GivenToken;
 use crate::server_token::lease;
 use crate::server_token::node_way::NodeWay;
@@ -53,17 +53,8 @@ pub(super) struct RotationFlags {
 /// Where the new token comes from and goes to, and what is configured at the end. Only `rotate` has these.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(super) struct NewTokenFlags {
-    /// Read the new token from this file, which only its owner may access (0600), instead of creating one: 16 characters or more of letters, digits, dots, underscores and dashes
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    pub new_token_file: Option<PathBuf>,
-
-    /// Write the new token to this file, which only its owner can read (0600), before any server has it. What the file holds is kept as FILE.1
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with = "print_token")]
-    pub write_token: Option<PathBuf>,
-
-    /// Print the new token before any server has it
-    #[arg(long, conflicts_with = "output")]
-    pub print_token: bool,
+    #[command(flatten)]
+    pub value: NewValueFlags,
 
     /// At the end, write the new token into the configuration of the servers that had one. Needs access to nodes
     #[arg(long)]
@@ -75,29 +66,6 @@ pub(super) struct NewTokenFlags {
 }
 
 impl NewTokenFlags {
-    fn output(&self) -> OutputTarget {
-        match self.write_token.as_ref().or(self.new_token_file.as_ref()) {
-            _ if self.print_token => OutputTarget::Print,
-            Some(path) => OutputTarget::File(path.clone()),
-            None => OutputTarget::Nowhere,
-        }
-    }
-
-    fn given(&self) -> Result<Option<TokenValue>, Error> {
-        let Some(path) = &self.new_token_file else {
-            return Ok(None);
-        };
-        let text = crate::private_file::read(path)?;
-        let invalid =
-            |error: supervisor::InvalidToken| Error::usage(format!("invalid new token in {}: {error}", path.display()));
-        // A resumed run finds it as it was written: in the K10 form.
-        let token = ServerToken::of_line(&text).map_err(invalid)?;
-        if token.user == supervisor::TokenUser::Node {
-            return Err(invalid(supervisor::InvalidToken::AgentToken));
-        }
-        TokenValue::supplied(token.password()).map(Some).map_err(invalid)
-    }
-
     fn repin(&self) -> Repin {
         match (self.repin, self.agents) {
             (false, _) => Repin::Nowhere,
@@ -107,15 +75,8 @@ impl NewTokenFlags {
     }
 
     fn typed(&self, commands: Commands) -> Commands {
-        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
-        let mut commands = commands
-            .with_to_rotate("--new-token-file", path(&self.new_token_file).as_deref())
-            .with_to_rotate("--write-token", path(&self.write_token).as_deref());
-        for (is_set, flag) in [
-            (self.print_token, "--print-token"),
-            (self.repin, "--repin"),
-            (self.agents, "--agents"),
-        ] {
+        let mut commands = self.value.typed(commands);
+        for (is_set, flag) in [(self.repin, "--repin"), (self.agents, "--agents")] {
             if is_set {
                 commands = commands.switched_on_to_rotate(flag);
             }
@@ -143,7 +104,7 @@ impl RotationCommand<'_> {
         if self.new.repin && matches!(nodes, NodeWay::ByHand) {
             return Err(Error::usage("--repin needs --node-exec or --via pod"));
         }
-        let given_new = self.new.given()?;
+        let given_new = self.new.value.given()?;
         let token = flags.supervisors.token(ui).await?;
         let cluster = ClusterConnection::open(self.global, self.context)?;
         // Also sets the server's clock, by which all deadlines are.
@@ -166,7 +127,7 @@ impl RotationCommand<'_> {
             kind,
             given,
             given_new,
-            output: self.new.output(),
+            output: self.new.value.output(),
             nodes,
             service,
             restart_timeout: flags.restart_timeout.unwrap_or(match kind {

@@ -2,16 +2,16 @@
 //!
 //! It decides nothing. What it reads becomes an [`Observed`] of names, fingerprints and states ([`abstraction`]).
 
-mod abstraction;
+pub(super) mod abstraction;
 mod apply;
-mod backup;
+pub(super) mod backup;
 mod explain;
-mod nodes;
+pub(super) mod nodes;
 mod observe;
-mod output;
+pub(super) mod output;
 mod preflight;
 mod round;
-mod tokens;
+pub(super) mod tokens;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

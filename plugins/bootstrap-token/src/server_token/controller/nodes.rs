@@ -274,9 +274,15 @@ fn note(content: &mut Content, name: &str, edited: &Edited) {
 
 /// What an operator does on the node.
 fn instruction(name: &str, unpins: bool, kind: SupervisorKind) -> String {
-    let mut text = format!("On server {name}:");
     let removal = unpins.then(|| Instruction::remove_token(name, kind));
-    let all = removal.into_iter().chain([Instruction::restart(name, kind)]);
+    let all: Vec<Instruction> = removal.into_iter().chain([Instruction::restart(name, kind)]).collect();
+    instructions(&all)
+}
+
+/// The instructions for one node, as they are printed.
+pub(crate) fn instructions(all: &[Instruction]) -> String {
+    let name = all.first().map_or("", |instruction| instruction.node.as_str());
+    let mut text = format!("On server {name}:");
     for instruction in all {
         for step in &instruction.steps {
             let _ = write!(text, "\n  - {step}");

@@ -14,7 +14,6 @@ use engine::controller::Failure;
 use engine::rotation::Timer;
 use futures::future::join_all;
 use supervisor::node::{self, ClusterNode};
-use supervisor::ready::{self, ApiReadiness};
 use supervisor::sealed::SealContext;
 use supervisor::snapshot::{self, SnapshotFile};
 use supervisor::{Credential, ProbeResult, ServerAddress, Supervisor};
@@ -25,6 +24,7 @@ use super::backup::{self, Backup, tokens_of};
 use super::{OutputTarget, Run, ServerTokenController, output};
 use crate::server_token::connections::ServerTarget;
 use crate::server_token::node_way::NodeWay;
+use crate::server_token::readiness::readiness;
 use crate::server_token::rotation::observed::{Clocks, Observed, Output, Repin};
 
 /// How long what was read of servers and nodes counts after a step that does not change them.
@@ -36,8 +36,6 @@ const NODE_FRESH_BY_POD: Duration = Duration::from_mins(1);
 const API: Duration = Duration::from_secs(4);
 /// How long another API server is read before the named one is tried again.
 const AWAY: Duration = Duration::from_secs(5);
-/// How long the answer about its readiness may take.
-const READY: Duration = Duration::from_secs(3);
 /// How often clocks are read until their difference is known.
 const CLOCK_TRIES: usize = 5;
 /// At another part of the second each time.
@@ -396,36 +394,9 @@ impl ServerTokenController<'_> {
         let api = target.address().filter(|_| is_control_plane);
         reading.readiness = Some(match password {
             None => Err("it accepts no known token".to_owned()),
-            Some(password) => self.readiness(&supervisor, api, password).await,
+            Some(password) => readiness(&self.cluster.connection, &supervisor, api, password).await,
         });
         (target.name.clone(), reading)
-    }
-
-    /// By `/readyz` of its own API server. Where the kubeconfig cannot be used there, by that of the supervisor, as a node.
-    async fn readiness(
-        &self,
-        supervisor: &Supervisor,
-        api: Option<&ServerAddress>,
-        password: &Secret,
-    ) -> Result<(), String> {
-        let reason = match api {
-            None => "it runs no API server".to_owned(),
-            Some(address) => {
-                // A server that is starting would be asked again and again.
-                let asked = timeout(READY, ready::api_ready(&self.cluster.connection, address)).await;
-                match asked {
-                    Err(_) => return Err(format!("no response within {}s", READY.as_secs())),
-                    Ok(ApiReadiness::Ready) => return Ok(()),
-                    Ok(ApiReadiness::NotReady(reason)) => return Err(reason),
-                    Ok(ApiReadiness::NotUsable(reason)) => reason,
-                }
-            }
-        };
-        match supervisor.probe_ready(password).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err("the server is starting".to_owned()),
-            Err(error) => Err(format!("{error}; {reason}")),
-        }
     }
 
     /// Reads the nodes where there is access to them. While a server restarts or is not up, its files are being written, and are not
