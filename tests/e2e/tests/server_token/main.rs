@@ -2,6 +2,7 @@
 
 mod cluster;
 mod kill;
+mod recover;
 mod refusals;
 mod rollback;
 mod rotate;

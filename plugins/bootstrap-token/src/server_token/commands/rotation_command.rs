@@ -138,6 +138,7 @@ impl RotationCommand<'_> {
             only: flags.only.clone(),
             repin: self.new.repin(),
             forced: self.forced.clone(),
+            commands: target.commands.clone(),
         };
         let job = Job {
             ui,
@@ -177,6 +178,7 @@ fn commands(flags: &RotationFlags, new: &NewTokenFlags, forced: &[Check], global
     let commands = Commands::new::<crate::cli::BootstrapToken>("", global).in_group("server-token");
     let commands = flags.supervisors.typed(commands);
     let duration = |value: Option<Duration>| value.map(duration::format);
+    let commands = commands.with_to_recover("--restart-timeout", duration(flags.restart_timeout).as_deref());
     let commands = flags
         .nodes
         .typed(commands)
@@ -244,6 +246,10 @@ mod tests {
         assert_eq!(
             plain.rotate(),
             "kubectl bootstrap-token server-token rotate --token-file old --write-token new"
+        );
+        assert_eq!(
+            plain.recover(),
+            "kubectl bootstrap-token server-token recover --token-file old --write-token new"
         );
         assert_eq!(
             plain.rollback(),

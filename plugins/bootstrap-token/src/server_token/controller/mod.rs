@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cli::rotation::Commands;
 use cli::ui::Ui;
 use client::access::Needed;
 use client::connection::Server;
@@ -63,6 +64,7 @@ pub(crate) struct Options {
     pub(crate) only: Option<String>,
     pub(crate) repin: Repin,
     pub(crate) forced: Vec<Check>,
+    pub(crate) commands: Commands,
 }
 
 /// Where the new token goes.

@@ -16,7 +16,7 @@ use futures::future::join_all;
 use supervisor::node::{self, ClusterNode};
 use supervisor::sealed::SealContext;
 use supervisor::snapshot::{self, SnapshotFile};
-use supervisor::{Credential, ProbeResult, ServerAddress, Supervisor};
+use supervisor::{Credential, ProbeResult, Supervisor};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::abstraction::{Inputs, ServerReading, compare_clocks, is_agent};

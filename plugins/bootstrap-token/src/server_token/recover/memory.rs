@@ -230,3 +230,178 @@ fn starting(node: &mut NodeState) {
     "start".clone_into(&mut service.sub);
     service.restarts = Some(0);
 }
+
+#[cfg(test)]
+mod tests {
+    use client::secret::Secret;
+    use node_access::{ServerTokenFile, ServiceState};
+    use supervisor::node::{EtcdMember, StartConfiguration};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_mins(5);
+    const DIFFERENT: &str = "bootstrap data already found and encrypted with different token";
+
+    fn hash(token: &str) -> TokenHash {
+        TokenHash::of(&Secret::new(token))
+    }
+
+    fn own_copy(second: u32) -> String {
+        format!("time={second} level=fatal msg=\"failed to reconcile with local datastore: {DIFFERENT}\"")
+    }
+
+    /// A server whose service is in this state, with this log.
+    fn server(active: &str, log: &[String]) -> ServerFacts {
+        let service = ServiceState {
+            manager: ServiceManager::Systemd,
+            active: active.to_owned(),
+            restarts: Some(0),
+            ..ServiceState::default()
+        };
+        ServerFacts {
+            response: Response::None,
+            is_full: true,
+            member: EtcdMember::Unknown,
+            has_been_ready: None,
+            loaded: None,
+            snapshot: None,
+            placed: None,
+            start: StartConfiguration::Unknown("there is no API server"),
+            node: Some(NodeState {
+                service,
+                server_token: Some(ServerTokenFile {
+                    sha256: String::new(),
+                    modified: 0,
+                    user: None,
+                    fingerprint: Some(hash("old")),
+                }),
+                log: log.to_vec(),
+                ..NodeState::default()
+            }),
+            starts: FailedStarts::default(),
+            starts_once: false,
+            needs_save: None,
+        }
+    }
+
+    fn ready(loaded: &str) -> ServerFacts {
+        ServerFacts {
+            response: Response::Ready,
+            loaded: Some(hash(loaded)),
+            ..server("active", &[])
+        }
+    }
+
+    fn follow(memory: &mut ServerMemory, mut server: ServerFacts, at: Instant) -> (ServerFacts, bool) {
+        let has_started = memory.follow(&mut server, at, LIMIT, 0);
+        (server, has_started)
+    }
+
+    #[test]
+    fn each_failed_start_is_counted_once() {
+        let (mut memory, at) = (ServerMemory::default(), Instant::now());
+        let first = server("failed", &[own_copy(1)]);
+        for _ in 0..2 {
+            let (facts, _) = follow(&mut memory, first.clone(), at);
+            assert_eq!((facts.starts.count, facts.presence()), (1, Presence::Down));
+            // With which token that start was is not known.
+            assert_eq!(facts.starts.rejected, []);
+        }
+        memory.start_once(&first, 0);
+        // systemd has accepted it, and has not begun.
+        let (facts, _) = follow(&mut memory, first.clone(), at);
+        assert_eq!((facts.starts.count, facts.presence()), (1, Presence::Starting));
+        for _ in 0..2 {
+            let again = server("failed", &[own_copy(1), own_copy(5)]);
+            let (facts, has_started) = follow(&mut memory, again, at);
+            assert_eq!((facts.starts.count, facts.presence(), has_started), (2, Presence::Down, false));
+            assert_eq!(facts.starts.rejected, [hash("old")]);
+            assert!(!facts.starts_once);
+        }
+    }
+
+    #[test]
+    fn a_log_that_shows_no_new_error_is_waited_for_and_then_counts_as_it_is() {
+        let (mut memory, at) = (ServerMemory::default(), Instant::now());
+        let first = server("failed", &[own_copy(1)]);
+        follow(&mut memory, first.clone(), at);
+        memory.start_once(&first, 0);
+        let panic = server("failed", &[own_copy(1), "panic: nil".to_owned()]);
+        let (facts, _) = follow(&mut memory, panic.clone(), at);
+        assert_eq!(facts.presence(), Presence::Starting);
+        let (facts, _) = follow(&mut memory, panic, at + LAG);
+        let failure = facts.starts.last.map(|start| start.failure);
+        // The error before it is of another start.
+        assert_eq!(failure, Some(StartFailure::Other("panic: nil".to_owned())));
+    }
+
+    #[test]
+    fn a_start_that_succeeds_proves_the_token_and_is_not_repeated() {
+        let (mut memory, at) = (ServerMemory::default(), Instant::now());
+        let down = server("failed", &[]);
+        follow(&mut memory, down.clone(), at);
+        memory.start_once(&down, 0);
+        let (facts, has_started) = follow(&mut memory, ready("old"), at);
+        assert!(has_started && facts.starts_once);
+        assert_eq!(facts.needs_save, None, "nothing is configured");
+        memory.end_once();
+        let (facts, has_started) = follow(&mut memory, ready("old"), at);
+        assert!(!has_started && !facts.starts_once);
+    }
+
+    #[test]
+    fn a_restart_counts_as_starting_until_the_server_was_away_or_accepts_another_token() {
+        for is_seen_away in [true, false] {
+            let (mut memory, at) = (ServerMemory::default(), Instant::now());
+            memory.restart(&ready("old"));
+            let (facts, has_started) = follow(&mut memory, ready("old"), at);
+            assert_eq!((facts.presence(), has_started), (Presence::Starting, false));
+            if is_seen_away {
+                let (facts, _) = follow(&mut memory, server("deactivating", &[]), at);
+                assert_eq!(facts.presence(), Presence::Starting);
+                assert!(follow(&mut memory, ready("old"), at).1);
+            } else {
+                assert!(follow(&mut memory, ready("new"), at).1);
+            }
+        }
+    }
+
+    #[test]
+    fn without_node_access_a_restart_has_failed_after_the_limit() {
+        let without_node = |mut server: ServerFacts| {
+            server.node = None;
+            server
+        };
+        let (mut memory, at) = (ServerMemory::default(), Instant::now());
+        memory.restart(&without_node(ready("old")));
+        let away = without_node(server("", &[]));
+        let (facts, _) = follow(&mut memory, away.clone(), at);
+        assert_eq!(facts.presence(), Presence::Starting);
+        let (facts, _) = follow(&mut memory, away, at + LIMIT);
+        assert_eq!(facts.presence(), Presence::NoResponse);
+    }
+
+    #[test]
+    fn without_a_service_manager_the_commands_and_the_log_show_the_state() {
+        let unmanaged = |log: &[String]| {
+            let mut facts = server("", log);
+            if let Some(node) = &mut facts.node {
+                node.service = ServiceState::default();
+            }
+            facts
+        };
+        let (mut memory, at) = (ServerMemory::default(), Instant::now());
+        let (facts, _) = follow(&mut memory, unmanaged(&[own_copy(1)]), at);
+        assert!(facts.presence() == Presence::Down && !facts.is_stopped());
+        memory.stopped();
+        let (facts, _) = follow(&mut memory, unmanaged(&[own_copy(1)]), at);
+        assert!(facts.presence() == Presence::Down && facts.is_stopped());
+        memory.start_once(&facts, 0);
+        let (facts, _) = follow(&mut memory, unmanaged(&[own_copy(1)]), at + LAG);
+        assert_eq!(facts.presence(), Presence::Starting);
+        let (facts, _) = follow(&mut memory, unmanaged(&[own_copy(1), own_copy(2)]), at + LAG);
+        // The user's command may start it again.
+        assert!(facts.presence() == Presence::Down && !facts.is_stopped());
+        assert_eq!(facts.starts.count, 2);
+    }
+}

@@ -1,4 +1,5 @@
-//! Facts of invented servers, for the tests beside it.
+//! The recovery of servers: its states, the story that it is for, and a model of the servers on which each state is mended. The facts
+//! of invented servers are here.
 
 mod model;
 mod states;
@@ -11,9 +12,9 @@ use node_access::{
 use supervisor::node::{EtcdMember, StartConfiguration, TokenSource};
 use supervisor::{SupervisorKind, TokenHash};
 
-use super::diagnosis::{Diagnosis, diagnose};
-use super::facts::{ClockFacts, EncryptionFacts, FailedStarts, RecoveryFacts, Response, ServerFacts};
-use super::plan::{Recovery, RecoveryAction, next_action};
+use kubectl_bootstrap_token::server_token::recovery::diagnosis::{Diagnosis, diagnose};
+use kubectl_bootstrap_token::server_token::recovery::facts::{ClockFacts, EncryptionFacts, FailedStarts, RecoveryFacts, Response, ServerFacts};
+use kubectl_bootstrap_token::server_token::recovery::plan::{Recovery, RecoveryAction, next_action};
 
 pub(super) const PASSWD: &str = "/var/lib/rancher/k3s/server/cred/passwd";
 
@@ -170,8 +171,8 @@ pub(super) fn brief(next: &Recovery) -> String {
             RecoveryAction::Snapshot => "snapshot".to_owned(),
             RecoveryAction::Round(round) => {
                 let value = match &round.value {
-                    super::plan::RoundValue::Existing(value) => name(value),
-                    super::plan::RoundValue::Fresh => "fresh".to_owned(),
+                    kubectl_bootstrap_token::server_token::recovery::plan::RoundValue::Existing(value) => name(value),
+                    kubectl_bootstrap_token::server_token::recovery::plan::RoundValue::Fresh => "fresh".to_owned(),
                 };
                 format!("put {value} on {}", round.servers.join(" "))
             }

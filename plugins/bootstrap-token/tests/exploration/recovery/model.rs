@@ -6,7 +6,7 @@ mod walk;
 
 use supervisor::TokenHash;
 
-use super::super::facts::FailedStarts;
+use kubectl_bootstrap_token::server_token::recovery::facts::FailedStarts;
 use super::hash;
 
 pub(super) type Token = u8;

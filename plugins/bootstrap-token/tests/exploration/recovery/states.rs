@@ -2,9 +2,9 @@
 
 use rstest::rstest;
 
-use super::super::diagnosis::ServerState;
-use super::super::facts::{ConfiguredToken, FileToken, LastStart, Presence, RoundEnd, RoundFacts, StartFailure};
-use super::super::plan::Recovery;
+use kubectl_bootstrap_token::server_token::recovery::diagnosis::ServerState;
+use kubectl_bootstrap_token::server_token::recovery::facts::{ConfiguredToken, FileToken, LastStart, Presence, RoundEnd, RoundFacts, StartFailure};
+use kubectl_bootstrap_token::server_token::recovery::plan::Recovery;
 use super::{
     ClockFacts, EncryptionFacts, PASSWD, RecoveryFacts, Response, ServerFacts, brief, cluster, decide, down, hash,
     node, ready, start, without_access,

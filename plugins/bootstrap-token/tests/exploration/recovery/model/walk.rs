@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use supervisor::TokenHash;
 
-use super::super::super::facts::{FailedStarts, LastStart, RecoveryFacts, Response, RoundEnd, RoundFacts, ServerFacts};
-use super::super::super::plan::{Recovery, RecoveryAction, RecoveryRound, RoundValue};
+use kubectl_bootstrap_token::server_token::recovery::facts::{FailedStarts, LastStart, RecoveryFacts, Response, RoundEnd, RoundFacts, ServerFacts};
+use kubectl_bootstrap_token::server_token::recovery::plan::{Recovery, RecoveryAction, RecoveryRound, RoundValue};
 use super::super::{PASSWD, brief, cluster, decide, node, ready, start};
 
 use super::{Access, Event, FRESH, Kill, NEW, OLD, OTHER, Phase, Server, TRAP, Token, World, index, value};
@@ -197,7 +197,7 @@ impl World {
                 let log = server_at.log.expect("it has ended");
                 let with = server_at.started_with;
                 let line = format!("{}{log}", if log == TRAP { PASSWD } else { "" });
-                let failure = super::super::super::facts::StartFailure::of_log(&[line]).expect("a line");
+                let failure = kubectl_bootstrap_token::server_token::recovery::facts::StartFailure::of_log(&[line]).expect("a line");
                 server_at
                     .starts
                     .add(LastStart { with, failure }, server_at.token.map(value));
@@ -331,7 +331,6 @@ fn each_state_of_three_servers_recovers() {
 }
 
 #[test]
-#[ignore = "takes 15 s: run it after a change of the recovery"]
 fn each_state_of_three_servers_after_three_events_recovers() {
     every_state_recovers(3, 3);
 }
