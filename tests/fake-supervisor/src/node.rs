@@ -62,7 +62,10 @@ impl Node {
     pub(crate) fn drop_ins(&self) -> Vec<PathBuf> {
         let dir = format!("systemd/system/{}.service.d", self.distribution().unit());
         let entries = std::fs::read_dir(self.run_dir().join(dir));
-        let files = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+        let files = entries
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()));
         files
             .filter(|file| file.extension().is_some_and(|extension| extension == "conf"))
             .collect()

@@ -146,7 +146,12 @@ fn show(unit: &UnitHandle, properties: &[&str], only_value: bool) -> String {
         })
         .collect();
     let stale = crate::settings::Unit::load(&unit.node).is_ok_and(|file| file != loaded);
-    let drop_ins: Vec<String> = unit.node.drop_ins().iter().map(|file| file.display().to_string()).collect();
+    let drop_ins: Vec<String> = unit
+        .node
+        .drop_ins()
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
     let mut lines = vec![
         format!("Id={}.service", unit.node.distribution().unit()),
         "LoadState=loaded".to_owned(),

@@ -30,9 +30,7 @@ impl NodeWay {
     /// The pods of a run, to delete what a killed process has left.
     pub(crate) fn pods(&self, client: &kube::Client, run: &str) -> Option<NodePod> {
         match self {
-            Self::Pod { image, timeout } => {
-                Some(NodePod::new(client.clone(), run, image.clone(), *timeout, MANAGER))
-            }
+            Self::Pod { image, timeout } => Some(NodePod::new(client.clone(), run, image.clone(), *timeout, MANAGER)),
             Self::ByHand | Self::Exec(_) => None,
         }
     }
@@ -51,8 +49,12 @@ impl NodeWay {
 pub(crate) fn check_machine(node: &str, machine_id: &str, read: &NodeState) -> Result<(), Error> {
     match &read.machine_id {
         Some(id) if !machine_id.is_empty() && id != machine_id => {
-            let message = format!("the machine at the address of node {node} is another one: {}", read.host);
-            let hint = "compare its /etc/machine-id with status.nodeInfo.machineID of the Node, and correct --node-exec";
+            let message = format!(
+                "the machine at the address of node {node} is another one: {}",
+                read.host
+            );
+            let hint =
+                "compare its /etc/machine-id with status.nodeInfo.machineID of the Node, and correct --node-exec";
             Err(Error::failed(message).hint(hint))
         }
         _ => Ok(()),

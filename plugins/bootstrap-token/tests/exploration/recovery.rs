@@ -13,7 +13,9 @@ use supervisor::node::{EtcdMember, StartConfiguration, TokenSource};
 use supervisor::{SupervisorKind, TokenHash};
 
 use kubectl_bootstrap_token::server_token::recovery::diagnosis::{Diagnosis, diagnose};
-use kubectl_bootstrap_token::server_token::recovery::facts::{ClockFacts, EncryptionFacts, FailedStarts, RecoveryFacts, Response, ServerFacts};
+use kubectl_bootstrap_token::server_token::recovery::facts::{
+    ClockFacts, EncryptionFacts, FailedStarts, RecoveryFacts, Response, ServerFacts,
+};
 use kubectl_bootstrap_token::server_token::recovery::plan::{Recovery, RecoveryAction, next_action};
 
 pub(super) const PASSWD: &str = "/var/lib/rancher/k3s/server/cred/passwd";

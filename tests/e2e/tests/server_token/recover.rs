@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{CommandOutput, Shell};
+use e2e::{CommandOutput, Shell, until};
 use rstest::rstest;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::cluster::{OTHER, TOKEN, file};
@@ -22,7 +23,9 @@ async fn recover_in(fixture: &RotationFixture, shell: &Shell, tokens: &[&str], m
 }
 
 fn args(fixture: &RotationFixture, tokens: &[&str], more: &[&str]) -> Result<Vec<String>> {
-    let mut args = ["server-token", "recover", "--yes", "--write-token", fixture.new_file()].map(str::to_owned).to_vec();
+    let mut args = ["server-token", "recover", "--yes", "--write-token", fixture.new_file()]
+        .map(str::to_owned)
+        .to_vec();
     for (number, token) in tokens.iter().enumerate() {
         let text = format!("K10{}::server:{token}\n", fixture.servers.ca_hash());
         let path = file(fixture.shell(), &format!("token-{number}"), &text, 0o600)?;
@@ -125,7 +128,10 @@ async fn restarted_by_hand(fixture: &RotationFixture) -> Result<()> {
 #[case::known("known", &[OTHER, TOKEN])]
 #[case::unknown("unknown", &[TOKEN])]
 #[tokio::test(flavor = "multi_thread")]
-async fn without_node_access_an_operator_unpins_and_restarts(#[case] name: &str, #[case] tokens: &[&str]) -> Result<()> {
+async fn without_node_access_an_operator_unpins_and_restarts(
+    #[case] name: &str,
+    #[case] tokens: &[&str],
+) -> Result<()> {
     let fixture = rotated_by_hand(&format!("recover-operator-{name}"), PINNED).await?;
     let args = args(&fixture, tokens, &["--restart-timeout", "20s"])?;
     let running = fixture.shell().bootstrap_token(args).start().await?;
@@ -211,7 +217,10 @@ async fn a_server_that_was_killed_in_a_put_comes_back(#[case] moment: &str) -> R
 async fn a_poisoned_server_is_healed() -> Result<()> {
     let fixture = rotated_by_hand("recover-poisoned", UNPINNED).await?;
     let poison = "00112233445566778899aabbccddeeff";
-    ensure!(fixture.servers.put("s2", TOKEN, poison).await.is_err(), "it was accepted");
+    ensure!(
+        fixture.servers.put("s2", TOKEN, poison).await.is_err(),
+        "it was accepted"
+    );
     fixture.servers.cluster.time_passes(MINUTE).await?;
     let done = recover(&fixture, &[OTHER, TOKEN], &[]).await?.expect(0)?;
     is_recovered(&fixture, &done).await?;
@@ -221,7 +230,8 @@ async fn a_poisoned_server_is_healed() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trap_that_names_another_file_is_reported_and_nothing_is_removed() -> Result<()> {
     let servers = ["s1", "s2", "s3"].map(|name| json!({ "name": name, "pin": "nowhere" }));
-    let fixture = RotationFixture::start("recover-encrypted", json!({ "encryption": true, "servers": servers })).await?;
+    let fixture =
+        RotationFixture::start("recover-encrypted", json!({ "encryption": true, "servers": servers })).await?;
     let cluster = &fixture.servers.cluster;
     cluster.time_passes(MINUTE).await?;
     cluster.encryption("s1", "prepare").await?;
@@ -248,5 +258,179 @@ async fn tokens_that_no_server_accepts_are_refused() -> Result<()> {
     ensure!(fixture.puts().await? == 0, "a PUT was sent");
     let none = recover_in(&fixture, fixture.shell(), &[], &[]).await?.expect(2)?;
     ensure!(none.stderr.contains("--token-file or --token-stdin"), "{none}");
+    Ok(())
+}
+
+/// Where there is no systemd: what replaces it, and where the files of the node are.
+fn without_systemd(fixture: &RotationFixture) -> Result<Vec<String>> {
+    let cluster = &fixture.servers.cluster;
+    let root = cluster.root("s1");
+    let nodes = root.parent().context("a node without a directory")?;
+    let script = r#"rm -rf /run/systemd; exec "$@""#;
+    let exec = cluster.node_exec()?;
+    let exec = format!(
+        "{exec} sh -c '{script}' sh env 'KUBECTL_ROTATION_ROOT={}/{{node}}'",
+        nodes.display()
+    );
+    let flags = [
+        ("--node-exec", exec.as_str()),
+        ("--stop-command", "systemctl stop k3s"),
+        ("--start-command", "systemctl --no-block start k3s"),
+        ("--restart-command", "systemctl --no-block restart k3s"),
+        ("--log-command", "journalctl -u k3s"),
+    ];
+    Ok(flags.iter().map(|(flag, value)| format!("{flag}={value}")).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_systemd_the_commands_of_the_user_stop_and_start_the_service() -> Result<()> {
+    let fixture = rotated_by_hand("recover-commands", PINNED).await?;
+    for server in THREE {
+        // The command starts it once.
+        fixture
+            .servers
+            .cluster
+            .faults(server, &json!({ "staysDown": true }))
+            .await?;
+    }
+    breaks(&fixture, "s2").await?;
+    let flags = without_systemd(&fixture)?;
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let done = recover_in(&fixture, fixture.shell(), &[OTHER, TOKEN], &flags)
+        .await?
+        .expect(0)?;
+    ensure!(done.stderr.contains("Start the service on s2 once"), "{done}");
+    is_recovered(&fixture, &done).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_server_without_node_access_is_for_an_operator() -> Result<()> {
+    let fixture = rotated_by_hand("recover-operator-dead", UNPINNED).await?;
+    let cluster = &fixture.servers.cluster;
+    breaks(&fixture, "s2").await?;
+    let running = fixture
+        .shell()
+        .bootstrap_token(args(&fixture, &[OTHER, TOKEN], &[])?)
+        .start()
+        .await?;
+    let operator = async {
+        let lease = ["-n", "kube-system", "get", "lease", "server-token", "-o", "name"];
+        until("the lock", async || {
+            Ok(fixture
+                .shell()
+                .kubectl(lease)
+                .run()
+                .await?
+                .code()
+                .filter(|code| *code == 0))
+        })
+        .await?;
+        // What it prints is followed: its token is written, and it is started.
+        cluster.stop_server("s2").await?;
+        let token = cluster.root("s2").join("var/lib/rancher/k3s/server/token");
+        std::fs::write(&token, format!("K10{}::server:{OTHER}\n", fixture.servers.ca_hash()))?;
+        ensure!(cluster.start_server("s2").await?, "s2 does not start");
+        let is_placed = |state: &Value| {
+            let key = &state["datastore"]["keys"][0];
+            THREE
+                .iter()
+                .all(|server| state["servers"][*server]["files"]["token"]["fingerprint"] == *key)
+        };
+        cluster.wait_for("the round", is_placed).await?;
+        for server in THREE {
+            ensure!(cluster.restart_server(server).await?, "{server} does not start");
+        }
+        anyhow::Ok(())
+    };
+    let (done, operated) = tokio::join!(running.finish(), operator);
+    let done = done?.expect(0)?;
+    operated?;
+    ensure!(done.stderr.contains("On server s2:"), "{done}");
+    ensure!(done.stderr.contains("server/token, with mode 0600"), "{done}");
+    is_recovered(&fixture, &done).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_recovery_is_continued_by_whoever_has_one_of_the_tokens() -> Result<()> {
+    let fixture = rotated_by_hand("recover-killed", UNPINNED).await?;
+    for server in ["s2", "s3"] {
+        fixture.servers.cluster.faults(server, &json!({ "delay": 4.0 })).await?;
+    }
+    // Without the value that the first server has, a new one is drawn.
+    let running = fixture
+        .shell()
+        .bootstrap_token(args(&fixture, &[TOKEN], &[])?)
+        .start()
+        .await?;
+    until("the first PUT of the new token", async || {
+        Ok((fixture.puts().await? > 1).then_some(()))
+    })
+    .await?;
+    running.signal(Signal::KILL)?;
+    running.finish().await?.expect_killed()?;
+    let drawn = fixture.new_token()?;
+    std::fs::remove_file(fixture.new_file())?;
+    let done = recover(&fixture, &[TOKEN], &[]).await?.expect(0)?;
+    ensure!(done.stderr.contains("writes of another process"), "{done}");
+    ensure!(!done.to_string().contains(&drawn), "a token is printed:\n{done}");
+    ensure!(is_recovered(&fixture, &done).await? == hash12(&drawn), "{done}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_rotation_is_recovered_and_then_resumed() -> Result<()> {
+    let fixture = RotationFixture::start_three("recover-rotation", UNPINNED).await?;
+    for server in THREE {
+        fixture.servers.cluster.faults(server, &json!({ "delay": 4.0 })).await?;
+    }
+    let exec = fixture.node_exec()?;
+    let running = fixture.spawn(fixture.shell(), &[&exec]).await?;
+    until("the first PUT", async || Ok((fixture.puts().await? > 0).then_some(()))).await?;
+    running.signal(Signal::KILL)?;
+    running.finish().await?.expect_killed()?;
+    let new = fixture.new_token()?;
+    // Its tokens are sealed with each other.
+    let done = recover_in(&fixture, fixture.shell(), &[TOKEN], &[&exec])
+        .await?
+        .expect(0)?;
+    ensure!(done.stderr.contains("has kept its record"), "{done}");
+    let state = fixture.servers.cluster.state().await?;
+    for server in THREE {
+        ensure!(
+            state["servers"][server]["live"]["server"] == json!(hash12(&new)),
+            "{server}: {state}"
+        );
+    }
+    fixture.run("rotate", &[]).await?.expect(0)?;
+    fixture.is_rotated().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_diagnosis_is_a_document_too() -> Result<()> {
+    let fixture = rotated_by_hand("recover-json", PINNED).await?;
+    let planned = recover(&fixture, &[OTHER, TOKEN], &["--dry-run", "-o", "json"])
+        .await?
+        .expect(0)?;
+    let document: Value = serde_json::from_str(&planned.stdout)?;
+    ensure!(document["outcome"] == "planned", "{document}");
+    ensure!(
+        document["servers"]["s2"]["state"] == "half-finished-round",
+        "{document}"
+    );
+    ensure!(
+        document["next"] == "remove the token from the configuration of s2",
+        "{document}"
+    );
+    let nowhere = ["server-token", "recover", "--yes", "--token-file"];
+    let token = file(fixture.shell(), "given", TOKEN, 0o600)?;
+    let args = nowhere.iter().copied().chain([token.as_str()]);
+    let refused = fixture.shell().bootstrap_token(args).run().await?.expect(2)?;
+    ensure!(
+        refused.stderr.contains("--write-token FILE or --print-token"),
+        "{refused}"
+    );
+    ensure!(fixture.puts().await? == 1, "a PUT was sent");
     Ok(())
 }

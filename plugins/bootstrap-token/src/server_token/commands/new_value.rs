@@ -49,7 +49,10 @@ impl NewValueFlags {
 
     pub(super) fn typed(&self, commands: Commands) -> Commands {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
-        let files = [("--new-token-file", path(&self.new_token_file)), ("--write-token", path(&self.write_token))];
+        let files = [
+            ("--new-token-file", path(&self.new_token_file)),
+            ("--write-token", path(&self.write_token)),
+        ];
         let commands = files.into_iter().fold(commands, |commands, (flag, path)| {
             let path = path.as_deref();
             commands.with_to_rotate(flag, path).with_to_recover(flag, path)

@@ -93,7 +93,10 @@ Exit codes: 0 recovered, or nothing to do, 1 refused or failed, 2 usage, 4 pendi
 impl Recover {
     /// The given tokens, the ones to prefer first, and the new one among them.
     async fn tokens(&self, ui: &Ui) -> Result<(Vec<ServerToken>, Option<ServerToken>), Error> {
-        let new = self.new.given()?.map(|value| server_token(value.password(), "--new-token-file"));
+        let new = self
+            .new
+            .given()?
+            .map(|value| server_token(value.password(), "--new-token-file"));
         let new = new.transpose()?;
         let mut tokens: Vec<ServerToken> = new.clone().into_iter().collect();
         for path in &self.token_files {
@@ -110,7 +113,9 @@ impl Recover {
         let path = |path: &PathBuf| path.display().to_string();
         let mut files = self.token_files.iter().map(path);
         let commands = commands.with("--token-file", files.next().as_deref());
-        let commands = files.fold(commands, |commands, file| commands.with_to_recover("--token-file", Some(&file)));
+        let commands = files.fold(commands, |commands, file| {
+            commands.with_to_recover("--token-file", Some(&file))
+        });
         let commands = if self.token_stdin {
             commands.switched_on_to_recover("--token-stdin")
         } else {
@@ -118,7 +123,11 @@ impl Recover {
         };
         let commands = self.nodes.typed(self.addresses.typed(commands));
         let commands = self.new.typed(commands);
-        let ServiceFlags { stop_command, start_command, log_command } = &self.service;
+        let ServiceFlags {
+            stop_command,
+            start_command,
+            log_command,
+        } = &self.service;
         let timeout = self.restart_timeout.map(duration::format);
         [
             ("--stop-command", stop_command),
@@ -127,7 +136,9 @@ impl Recover {
             ("--restart-timeout", &timeout),
         ]
         .into_iter()
-        .fold(commands, |commands, (flag, value)| commands.with_to_recover(flag, value.as_deref()))
+        .fold(commands, |commands, (flag, value)| {
+            commands.with_to_recover(flag, value.as_deref())
+        })
     }
 }
 
@@ -143,13 +154,19 @@ pub(crate) async fn run(recover: Recover, global: &GlobalFlags, context: &Contex
     let nodes = recover.nodes.way()?;
     let (tokens, given_new) = recover.tokens(ui).await?;
     if tokens.is_empty() && !matches!(nodes, NodeWay::Exec(_)) {
-        return Err(Error::usage("pass each token that the cluster has had with --token-file or --token-stdin")
-            .hint("with --node-exec, the tokens that servers have in their files are read"));
+        return Err(
+            Error::usage("pass each token that the cluster has had with --token-file or --token-stdin")
+                .hint("with --node-exec, the tokens that servers have in their files are read"),
+        );
     }
     let cluster = ClusterConnection::open(global, context)?;
     let hash = tokens.iter().find_map(|token| token.ca_hash.as_ref());
     let access = Access::new(&recover.addresses, hash, &cluster, ui)?;
-    let ServiceFlags { stop_command, start_command, log_command } = recover.service.clone();
+    let ServiceFlags {
+        stop_command,
+        start_command,
+        log_command,
+    } = recover.service.clone();
     let options = RecoverOptions {
         tokens,
         given_new,

@@ -11,8 +11,8 @@ use client::error::Error;
 use engine::rotation::Check;
 use node_access::{NodeAccess, NodeTarget, ServiceOptions};
 use serde_json::Map;
-use supervisor::node::{self, ClusterNode};
 use supervisor::SupervisorKind;
+use supervisor::node::{self, ClusterNode};
 
 use super::new_value::NewValueFlags;
 use super::node_flags::NodeFlags;

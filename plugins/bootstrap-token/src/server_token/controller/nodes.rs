@@ -8,8 +8,8 @@ use client::secret::Fingerprint;
 use engine::controller::Failure;
 use engine::lock::Fence;
 use node_access::{
-    Edited, Instruction, NodeAccess, NodeProblem, NodeRole, NodeState, NodeTarget, ServiceAction,
-    ServiceOptions, TokenPlace,
+    Edited, Instruction, NodeAccess, NodeProblem, NodeRole, NodeState, NodeTarget, ServiceAction, ServiceOptions,
+    TokenPlace,
 };
 use supervisor::node::ClusterNode;
 use supervisor::{Host, SupervisorKind};

@@ -30,7 +30,9 @@ impl Recoverer<'_> {
         match action {
             RecoveryAction::Round(round) => return self.send_round(round, facts).await,
             RecoveryAction::Snapshot => return self.take_snapshots(facts).await,
-            RecoveryAction::Restart { server: name, unpins } => return self.restart(name, server(name)?, *unpins, facts).await,
+            RecoveryAction::Restart { server: name, unpins } => {
+                return self.restart(name, server(name)?, *unpins, facts).await;
+            }
             RecoveryAction::StartOnce { server: name } => {
                 let number = self.starts;
                 self.starts += 1;
@@ -116,14 +118,23 @@ impl Recoverer<'_> {
     }
 
     /// Asks for it, or has an operator do it. It has happened once an observation shows it.
-    async fn restart(&mut self, name: &str, server: &ServerFacts, unpins: bool, facts: &RecoveryFacts) -> Result<(), Error> {
+    async fn restart(
+        &mut self,
+        name: &str,
+        server: &ServerFacts,
+        unpins: bool,
+        facts: &RecoveryFacts,
+    ) -> Result<(), Error> {
         self.memory(name).restart(server);
         if server.node.is_some() && !unpins {
             return self.service(name, ServiceAction::Restart).await;
         }
         let kind = facts.supervisor;
         let removal = unpins.then(|| node_access::Instruction::remove_token(name, kind));
-        let all: Vec<_> = removal.into_iter().chain([node_access::Instruction::restart(name, kind)]).collect();
+        let all: Vec<_> = removal
+            .into_iter()
+            .chain([node_access::Instruction::restart(name, kind)])
+            .collect();
         self.ui.status(instructions(&all));
         Ok(())
     }
@@ -135,7 +146,12 @@ impl Recoverer<'_> {
         for server in facts.servers.keys() {
             logins.push((server.clone(), self.login(server, facts)?));
         }
-        let taken = join_all(logins.iter().map(|(_, (supervisor, password))| supervisor.save_snapshot(password, &name))).await;
+        let taken = join_all(
+            logins
+                .iter()
+                .map(|(_, (supervisor, password))| supervisor.save_snapshot(password, &name)),
+        )
+        .await;
         let mut names: Vec<(String, Vec<String>)> = Vec::new();
         for ((server, _), taken) in logins.iter().zip(taken) {
             names.push((server.clone(), taken.map_err(Error::from)?));
@@ -145,14 +161,18 @@ impl Recoverer<'_> {
             let Some(api) = &self.api else { return Ok(()) };
             let files = snapshot::list(&api.client, self.kind).await.map_err(Error::from)?;
             let hash = |(server, names): &(String, Vec<String>)| {
-                let file = files.iter().find(|file| names.contains(&file.name) && file.node == *server);
+                let file = files
+                    .iter()
+                    .find(|file| names.contains(&file.name) && file.node == *server);
                 Some((server.clone(), file.filter(|file| file.is_ready)?.token_hash?))
             };
             if let Some(shown) = names.iter().map(hash).collect::<Option<Vec<_>>>() {
                 break shown;
             }
             if Instant::now() >= until {
-                return Err(Error::failed("the snapshots that were taken do not show which token they need"));
+                return Err(Error::failed(
+                    "the snapshots that were taken do not show which token they need",
+                ));
             }
             sleep(INTERVAL).await;
         };
@@ -162,7 +182,8 @@ impl Recoverer<'_> {
         for ((server, names), (_, (supervisor, password))) in names.iter().zip(&logins) {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             if let Err(error) = supervisor.delete_snapshots(password, &names).await {
-                self.ui.warn(format!("snapshots of server {server} were not deleted: {error}"));
+                self.ui
+                    .warn(format!("snapshots of server {server} were not deleted: {error}"));
             }
         }
         Ok(())

@@ -29,11 +29,18 @@ impl Recoverer<'_> {
         }
         self.ui.status(match &self.options.output {
             OutputTarget::File(path) if self.sent.contains(&token) && self.is_in_file(path, token) => {
-                format!("Every server accepts {token}, and starts with it. It is in {}.", path.display())
+                format!(
+                    "Every server accepts {token}, and starts with it. It is in {}.",
+                    path.display()
+                )
             }
             _ => format!("Every server accepts {token}, and starts with it."),
         });
-        let is_kept = obsolete.is_none() && self.leftovers.as_ref().is_some_and(|leftovers| leftovers.rotation.is_some());
+        let is_kept = obsolete.is_none()
+            && self
+                .leftovers
+                .as_ref()
+                .is_some_and(|leftovers| leftovers.rotation.is_some());
         if is_kept {
             let commands = &self.options.commands;
             let (rotate, rollback) = (commands.on("rotate", ""), commands.rollback());
@@ -41,7 +48,11 @@ impl Recoverer<'_> {
                 "A rotation is in progress, and has kept its record: `{rotate}` resumes it, and `{rollback}` restores the old token."
             ));
         }
-        let release = if is_kept { Release::KeepJournal } else { Release::Finish("recovered".to_owned()) };
+        let release = if is_kept {
+            Release::KeepJournal
+        } else {
+            Release::Finish("recovered".to_owned())
+        };
         if let Some(lock) = self.lock.take()
             && let Err(lost) = lock.release(release).await
         {
@@ -88,7 +99,10 @@ impl Recoverer<'_> {
     /// A rotation that does not know the token which every server has now cannot be resumed.
     fn obsolete_rotation(&self, token: TokenHash) -> Option<String> {
         let rotation = self.leftovers.as_ref()?.rotation.as_ref()?;
-        let record = rotation.backup.as_ref().map_or(&rotation.record, |backup| &backup.content.record);
+        let record = rotation
+            .backup
+            .as_ref()
+            .map_or(&rotation.record, |backup| &backup.content.record);
         let knows = tokens_of(record).any(|known| self.tokens.hash_of(known) == Some(token));
         (!knows || rotation.backup.is_none()).then(|| rotation.run.clone())
     }
@@ -107,7 +121,9 @@ impl Recoverer<'_> {
         if let (Some(backup), Some(api)) = (rotation.and_then(|rotation| rotation.backup), &self.api) {
             backup::delete(&api.client, &backup).await.map_err(in_words)?;
         }
-        self.ui.status(format!("Rotation {run} cannot be resumed: its tokens are not valid any more. Its record was removed."));
+        self.ui.status(format!(
+            "Rotation {run} cannot be resumed: its tokens are not valid any more. Its record was removed."
+        ));
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! What a rotation that has not ended, or an earlier recovery, has left in the cluster: tokens, and the last round.
 
-use client::error::{Doing as _, Error};
 use cli::rotation::leases::LeasedRotation;
+use client::error::{Doing as _, Error};
 use engine::lock::LeaseRecord;
 use supervisor::ServerToken as GivenServerToken;
 use supervisor::sealed::SealContext;
@@ -56,8 +56,13 @@ impl Recoverer<'_> {
             }
         };
         let own = backup::read(&server.client, RUN).await?;
-        let of_rotation = rotation.as_ref().and_then(|rotation| Some((rotation.run.clone(), rotation.backup.clone()?)));
-        for (run, backup) in of_rotation.into_iter().chain(own.clone().map(|own| (RUN.to_owned(), own))) {
+        let of_rotation = rotation
+            .as_ref()
+            .and_then(|rotation| Some((rotation.run.clone(), rotation.backup.clone()?)));
+        for (run, backup) in of_rotation
+            .into_iter()
+            .chain(own.clone().map(|own| (RUN.to_owned(), own)))
+        {
             self.open_tokens(&run, &backup.content).await?;
             self.last_round = self.round_of(&backup.content.record).or(self.last_round.take());
         }
@@ -89,7 +94,8 @@ impl Recoverer<'_> {
             }
             Err(error) => {
                 let name = backup::name(run);
-                self.ui.warn(format!("cannot open the tokens in Secret kube-system/{name}: {error}"));
+                self.ui
+                    .warn(format!("cannot open the tokens in Secret kube-system/{name}: {error}"));
             }
         }
         Ok(())
@@ -106,7 +112,11 @@ impl Recoverer<'_> {
     /// The last round of a record, if its token is known.
     fn round_of(&self, record: &Record) -> Option<RoundFacts> {
         let round = record.round.as_ref()?;
-        let end = if round.is_complete { RoundEnd::InOrder } else { RoundEnd::Unfinished };
+        let end = if round.is_complete {
+            RoundEnd::InOrder
+        } else {
+            RoundEnd::Unfinished
+        };
         let value = self.tokens.hash_of(round.value)?;
         Some(RoundFacts { value, end })
     }
@@ -172,8 +182,9 @@ pub(super) fn in_words(failure: engine::controller::Failure) -> Error {
     use engine::controller::Failure;
     match failure {
         Failure::Transient(error) | Failure::Permanent(error) => error,
-        Failure::Conflict => Error::failed("another process has changed the record of the recovery")
-            .hint("run the same command again"),
+        Failure::Conflict => {
+            Error::failed("another process has changed the record of the recovery").hint("run the same command again")
+        }
         Failure::LockLost => Error::failed("the lock was lost"),
     }
 }

@@ -1,5 +1,7 @@
 //! The lock: the Lease of the rotations, where an API server answers. Without one, nothing keeps a second process away, and that is said.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use client::error::{Doing as _, Error, Kind};
 use engine::lock::{AcquireError, Fence};
 use tokio::time::Instant;
@@ -25,13 +27,17 @@ impl Recoverer<'_> {
             return Ok(());
         };
         let name = lease::name();
+        let lock = name.lock::<ServerToken>(&server);
+        let before = lock.read().await.doing(format!("read {name}"))?;
+        let was_held = AtomicBool::new(before.holder.is_some());
         let on_wait = |holder: &str| {
+            was_held.store(true, Ordering::Relaxed);
             self.ui.status(format!(
                 "The lock of the server token is held by {holder}. Checking whether the holder still renews it."
             ));
         };
-        let acquired = name.lock::<ServerToken>(&server).acquire(false, on_wait).await;
-        let (lock, record) = match acquired {
+        let acquired = lock.acquire(false, on_wait).await;
+        let (guard, record) = match acquired {
             Ok(acquired) => acquired,
             Err(AcquireError::Held(holder)) => {
                 let message = format!("a rotation or a recovery of the server token is in progress, held by {holder}");
@@ -40,9 +46,13 @@ impl Recoverer<'_> {
             }
             Err(AcquireError::Api(error)) => return Err(error).doing(format!("acquire the lock, {name}")),
         };
-        self.lock = Some(lock);
-        let is_taken_over = record.holder.is_some() || record.journal.is_some();
-        if self.leftovers.as_ref().is_some_and(|leftovers| leftovers.journal != record.journal) {
+        self.lock = Some(guard);
+        let is_taken_over = was_held.load(Ordering::Relaxed) || record.journal.is_some();
+        if self
+            .leftovers
+            .as_ref()
+            .is_some_and(|leftovers| leftovers.journal != record.journal)
+        {
             self.leftovers = None;
         }
         let has_own = self.leftovers.as_ref().is_some_and(|leftovers| leftovers.own.is_some());
@@ -55,8 +65,6 @@ impl Recoverer<'_> {
     /// Whoever takes over waits for what another process has sent.
     fn wait_for_others(&mut self) {
         self.in_flight = Some(Instant::now() + IN_FLIGHT);
-        let seconds = IN_FLIGHT.as_secs();
-        self.ui.status(format!("Waiting {seconds} s for writes of a process that may have been stopped."));
     }
 
     /// Whether a PUT may be sent, asked directly before it.
@@ -67,7 +75,8 @@ impl Recoverer<'_> {
 
     /// Whether something may be done on a node. While no API server answers, no other process can take the lock.
     pub(super) fn may_act(&self) -> bool {
-        let is_kept = |lock: &engine::lock::LockGuard| lock.lost().is_none() && (self.api.is_none() || lock.fence().is_open());
+        let is_kept =
+            |lock: &engine::lock::LockGuard| lock.lost().is_none() && (self.api.is_none() || lock.fence().is_open());
         self.lock.as_ref().is_none_or(is_kept)
     }
 }

@@ -314,7 +314,10 @@ mod tests {
         for _ in 0..2 {
             let again = server("failed", &[own_copy(1), own_copy(5)]);
             let (facts, has_started) = follow(&mut memory, again, at);
-            assert_eq!((facts.starts.count, facts.presence(), has_started), (2, Presence::Down, false));
+            assert_eq!(
+                (facts.starts.count, facts.presence(), has_started),
+                (2, Presence::Down, false)
+            );
             assert_eq!(facts.starts.rejected, [hash("old")]);
             assert!(!facts.starts_once);
         }

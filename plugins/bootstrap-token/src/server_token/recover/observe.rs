@@ -86,7 +86,9 @@ impl Recoverer<'_> {
         let kind_of_datastore = datastore(&self.nodes);
         if has_api && kind_of_datastore == Datastore::External {
             let message = "the servers have an external datastore, for which nothing was measured";
-            return Err(Error::failed(message).hint("see the documentation of K3s, and restore the datastore with its token"));
+            return Err(
+                Error::failed(message).hint("see the documentation of K3s, and restore the datastore with its token")
+            );
         }
         let is_in_flight = self.in_flight.is_some_and(|until| Instant::now() < until);
         Ok(RecoveryFacts {
@@ -130,7 +132,9 @@ impl Recoverer<'_> {
             return Vec::new();
         }
         let reached = self.supervisors.values().map(Supervisor::address);
-        let addresses: Vec<&ServerAddress> = reached.chain(self.targets.iter().filter_map(ServerTarget::address)).collect();
+        let addresses: Vec<&ServerAddress> = reached
+            .chain(self.targets.iter().filter_map(ServerTarget::address))
+            .collect();
         let urls = addresses.into_iter().map(ServerAddress::api_url);
         let connected = urls.filter_map(|url| self.cluster.connection.at(url).connect().ok());
         connected.collect()
@@ -180,7 +184,9 @@ impl Recoverer<'_> {
         let Some(supervisor) = self.supervisors.get(name) else {
             // It may answer while it is starting, and is not verified then.
             return match target.connect(&self.access).await {
-                Err(error) if error.kind == Kind::Unavailable => ServerReading::unanswered(name, Response::NotReady, error.message),
+                Err(error) if error.kind == Kind::Unavailable => {
+                    ServerReading::unanswered(name, Response::NotReady, error.message)
+                }
                 Err(error) => ServerReading::unanswered(name, Response::None, error.message),
                 Ok(_) => ServerReading::unanswered(name, Response::NotReady, "it has just begun to answer".to_owned()),
             };
@@ -241,7 +247,10 @@ impl Recoverer<'_> {
         for reading in readings {
             if let Some(clock) = reading.clock {
                 let before = self.clocks.get(&reading.name);
-                current.push((reading.name.clone(), before.map_or(clock, |before| before.narrowed(clock))));
+                current.push((
+                    reading.name.clone(),
+                    before.map_or(clock, |before| before.narrowed(clock)),
+                ));
             }
         }
         for tried in 1..=CLOCK_TRIES {
@@ -283,7 +292,11 @@ impl Recoverer<'_> {
         let ip = self.node(server).and_then(|node| node.internal_ips.first());
         let host = match ip {
             Some(ip) => Some(ip.parse().map_err(|error| invalid(format!("{error}")))?),
-            None => self.targets.iter().find(|target| target.name == server).and_then(ServerTarget::host),
+            None => self
+                .targets
+                .iter()
+                .find(|target| target.name == server)
+                .and_then(ServerTarget::host),
         };
         let host = host.ok_or_else(|| invalid("its address is not known".to_owned()))?;
         let target = NodeTarget::new(server, host).map_err(|error| invalid(error.to_string()))?;
@@ -301,7 +314,8 @@ impl Recoverer<'_> {
             return Err(Error::failed(message).hint("pass the token that it was started with by --token-file"));
         }
         if let Some(problem) = &reading.problem {
-            self.problems.insert(format!("server {}", reading.name), problem.clone());
+            self.problems
+                .insert(format!("server {}", reading.name), problem.clone());
         }
         match state {
             Ok(Some(read)) => {
@@ -338,7 +352,10 @@ impl Recoverer<'_> {
             if missing.is_empty() {
                 continue;
             }
-            let Some((access, node)) = self.node_access(&target.name)?.filter(|(access, _)| access.returns_secrets()) else {
+            let Some((access, node)) = self
+                .node_access(&target.name)?
+                .filter(|(access, _)| access.returns_secrets())
+            else {
                 continue;
             };
             let read = access.read_tokens(&node).await?;
@@ -355,9 +372,9 @@ impl Recoverer<'_> {
         let datastore = datastore(&self.nodes);
         let mut server = ServerFacts {
             response: reading.response,
-            is_full: node.as_ref().is_none_or(|node| {
-                node.is_control_plane && (node.is_etcd || datastore != Datastore::Etcd)
-            }),
+            is_full: node
+                .as_ref()
+                .is_none_or(|node| node.is_control_plane && (node.is_etcd || datastore != Datastore::Etcd)),
             member: node.as_ref().map_or(EtcdMember::Unknown, |node| node.etcd_member),
             has_been_ready: node.as_ref().and_then(|node| node.has_been_ready),
             loaded: reading.loaded,
@@ -381,10 +398,13 @@ impl Recoverer<'_> {
     pub(super) async fn require_permissions(&self, has_snapshots: bool) -> Result<(), Error> {
         let Some(server) = &self.api else { return Ok(()) };
         let has_pods = matches!(self.options.nodes, NodeWay::Pod { .. });
-        let conditions: Vec<&str> = [(has_pods, crate::rights::VIA_POD), (has_snapshots, crate::rights::WITH_ETCD)]
-            .into_iter()
-            .filter_map(|(holds, condition)| holds.then_some(condition))
-            .collect();
+        let conditions: Vec<&str> = [
+            (has_pods, crate::rights::VIA_POD),
+            (has_snapshots, crate::rights::WITH_ETCD),
+        ]
+        .into_iter()
+        .filter_map(|(holds, condition)| holds.then_some(condition))
+        .collect();
         let side = crate::report::target::CLUSTER;
         let rights = crate::rights::TABLE.required(crate::rights::SERVER_RECOVER, side, &conditions, &[]);
         access::require(&[access::Needed { server, side, rights }]).await
@@ -399,9 +419,13 @@ fn is_away(error: &Error) -> bool {
 /// Those of the server, not those of agents.
 fn tokens_of(state: &NodeState) -> impl Iterator<Item = TokenHash> {
     let places = state.configuration.places.iter();
-    let configured = places.filter(|place| !place.key.is_for_agents()).filter_map(|place| place.fingerprint);
+    let configured = places
+        .filter(|place| !place.key.is_for_agents())
+        .filter_map(|place| place.fingerprint);
     let rows = state.passwd.iter().flat_map(|passwd| &passwd.rows);
-    let former = rows.filter(|(user, _)| user == "server").filter_map(|(_, value)| *value);
+    let former = rows
+        .filter(|(user, _)| user == "server")
+        .filter_map(|(_, value)| *value);
     let file = state.server_token.as_ref().and_then(|file| file.fingerprint);
     configured.chain(file).chain(former)
 }
@@ -415,7 +439,13 @@ fn are_members(nodes: &[ClusterNode], datastore: Datastore) -> bool {
 /// Of the servers that are ready: unsafe by what any of them says, safe only by what all of them say.
 fn encryption(readings: &[ServerReading]) -> EncryptionFacts {
     let ready = || readings.iter().filter(|reading| reading.response == Response::Ready);
-    let status = |reading: &'_ ServerReading| reading.encryption.as_ref().and_then(|status| status.as_ref().ok()).cloned();
+    let status = |reading: &'_ ServerReading| {
+        reading
+            .encryption
+            .as_ref()
+            .and_then(|status| status.as_ref().ok())
+            .cloned()
+    };
     let known: Vec<(&str, EncryptionStatus)> = ready()
         .filter_map(|reading| Some((reading.name.as_str(), status(reading)?)))
         .collect();

@@ -57,8 +57,13 @@ pub(super) fn page(diagnosis: &Diagnosis) -> String {
     for (name, finding) in &diagnosis.servers {
         table.row([name.as_str(), state(&finding.state), &finding.evidence]);
     }
-    let datastore = diagnosis.datastore.map_or_else(|| "unknown".to_owned(), |token| token.to_string());
-    format!("{}\nToken of the datastore: {datastore}\n", table.render(Look::default()))
+    let datastore = diagnosis
+        .datastore
+        .map_or_else(|| "unknown".to_owned(), |token| token.to_string());
+    format!(
+        "{}\nToken of the datastore: {datastore}\n",
+        table.render(Look::default())
+    )
 }
 
 fn state(state: &ServerState) -> &'static str {
@@ -96,7 +101,9 @@ pub(super) fn describe(next: &Recovery) -> String {
 
 fn describe_action(action: &RecoveryAction) -> String {
     match action {
-        RecoveryAction::Stop { server } => format!("stop the service on {server}, which starts and fails again and again"),
+        RecoveryAction::Stop { server } => {
+            format!("stop the service on {server}, which starts and fails again and again")
+        }
         RecoveryAction::Unpin { server } => format!("remove the token from the configuration of {server}"),
         RecoveryAction::WriteToken { server, value } => format!("write {value} into server/token on {server}"),
         RecoveryAction::DeletePasswd { server } => format!("delete cred/passwd on {server}, with a backup"),

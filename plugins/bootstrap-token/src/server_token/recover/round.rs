@@ -48,7 +48,11 @@ impl Recoverer<'_> {
         self.last_round = Some(round_facts(hash, RoundEnd::Unfinished));
         for (name, (supervisor, password)) in &logins {
             let outcome = self.put(name, supervisor, password, &value, &mut progress).await;
-            if outcome == PutOutcome::Failed && round.ends_at_first_rejection && progress.accepted == 0 && !progress.is_open {
+            if outcome == PutOutcome::Failed
+                && round.ends_at_first_rejection
+                && progress.accepted == 0
+                && !progress.is_open
+            {
                 self.last_round = Some(round_facts(hash, RoundEnd::FirstRejected(name.clone())));
                 self.show_reasons(&progress);
                 return Ok(());
@@ -56,7 +60,11 @@ impl Recoverer<'_> {
         }
         if progress.failed.is_empty() {
             self.show(hash, &round.servers, began);
-            let end = if round.is_repeated { RoundEnd::OutOfOrder } else { RoundEnd::InOrder };
+            let end = if round.is_repeated {
+                RoundEnd::OutOfOrder
+            } else {
+                RoundEnd::InOrder
+            };
             let is_complete = end == RoundEnd::InOrder;
             self.last_round = Some(round_facts(hash, end));
             return self.record_round(login, token, &round.servers, is_complete).await;
@@ -116,7 +124,10 @@ impl Recoverer<'_> {
 
     fn show(&self, token: TokenHash, servers: &[String], began: Instant) {
         let seconds = began.elapsed().as_secs_f64();
-        self.ui.status(format!("{} accepted {token} within {seconds:.2} s.", servers.join(", ")));
+        self.ui.status(format!(
+            "{} accepted {token} within {seconds:.2} s.",
+            servers.join(", ")
+        ));
     }
 
     /// A server, and the password that it accepts by this observation.
@@ -131,7 +142,11 @@ impl Recoverer<'_> {
 
     /// A token that no server has. It is where the user wants it before any server gets it.
     fn fresh(&mut self, facts: &RecoveryFacts) -> Result<TokenValue, Error> {
-        let given = self.options.given_new.as_ref().filter(|new| !self.is_used(new.hash(), facts));
+        let given = self
+            .options
+            .given_new
+            .as_ref()
+            .filter(|new| !self.is_used(new.hash(), facts));
         let (value, is_given) = match given {
             Some(given) => (self.tokens.value(given.hash())?, true),
             None => (TokenValue::generate()?, false),
@@ -140,12 +155,15 @@ impl Recoverer<'_> {
         match &self.options.output {
             OutputTarget::File(path) if output::holds(path) != Some(value.password().fingerprint()) => {
                 output::write(path, &text)?;
-                self.ui.status(format!("The new token {} is in {}.", value.hash(), path.display()));
+                self.ui
+                    .status(format!("The new token {} is in {}.", value.hash(), path.display()));
             }
             OutputTarget::Print => self.ui.out(text.expose()),
             OutputTarget::Nowhere if !is_given => {
-                return Err(Error::new(Kind::Usage, "a new token is needed, and nothing says where it goes")
-                    .hint("add --write-token FILE or --print-token"));
+                return Err(
+                    Error::new(Kind::Usage, "a new token is needed, and nothing says where it goes")
+                        .hint("add --write-token FILE or --print-token"),
+                );
             }
             OutputTarget::File(_) | OutputTarget::Nowhere => {}
         }
@@ -157,13 +175,19 @@ impl Recoverer<'_> {
     /// A server has it, or had it in this run.
     fn is_used(&self, token: TokenHash, facts: &RecoveryFacts) -> bool {
         let has = |server: &crate::server_token::recovery::facts::ServerFacts| {
-            server.loaded == Some(token) || server.next_token() == Some(token) || server.former().any(|former| former == token)
+            server.loaded == Some(token)
+                || server.next_token() == Some(token)
+                || server.former().any(|former| former == token)
         };
         self.sent.contains(&token) || facts.servers.values().any(has)
     }
 
     pub(super) fn ca_hash(&self) -> Option<CaHash> {
-        let served = self.supervisors.values().next().map(|supervisor| supervisor.ca_hash().clone());
+        let served = self
+            .supervisors
+            .values()
+            .next()
+            .map(|supervisor| supervisor.ca_hash().clone());
         let given = || self.options.tokens.iter().find_map(|token| token.ca_hash.clone());
         served.or_else(given)
     }

@@ -6,7 +6,7 @@ use client::error::{Error, Kind};
 use tokio::time::{Instant, sleep};
 
 use super::report::{ServerTokenRecovery, describe, page};
-use super::{RUN, Recoverer};
+use super::{IN_FLIGHT, RUN, Recoverer};
 use crate::server_token::controller::OutputTarget;
 use crate::server_token::controller::nodes::instructions;
 use crate::server_token::node_way::NodeWay;
@@ -22,6 +22,13 @@ const INTERVAL_BY_POD: Duration = Duration::from_secs(5);
 struct Waiting {
     what: String,
     since: Instant,
+}
+
+impl Waiting {
+    fn begins(what: String) -> Self {
+        let since = Instant::now();
+        Self { what, since }
+    }
 }
 
 impl Recoverer<'_> {
@@ -65,17 +72,15 @@ impl Recoverer<'_> {
             return Ok(());
         }
         if matches!(self.options.output, OutputTarget::Nowhere) {
-            return Err(Error::usage("a new token can be needed, and nothing says where it goes")
-                .hint("add --write-token FILE or --print-token"));
+            return Err(
+                Error::usage("a new token can be needed, and nothing says where it goes")
+                    .hint("add --write-token FILE or --print-token"),
+            );
         }
         self.require_permissions(facts.has_snapshots).await?;
         self.ui.require_confirmation("", self.options.yes).await?;
         let _hold = self.ui.hold();
-        let mended = self.mend(diagnosis).await;
-        let (facts, diagnosis) = match mended {
-            Ok(mended) => mended,
-            Err(error) => return Err(error),
-        };
+        let (facts, diagnosis) = self.mend(diagnosis).await?;
         *document = Some(ServerTokenRecovery::new("recovered", &diagnosis, &Recovery::Done));
         self.finish(&facts, &diagnosis).await
     }
@@ -108,19 +113,33 @@ impl Recoverer<'_> {
             match next {
                 Recovery::Act(action) => {
                     waiting = None;
-                    self.ui.status(format!("{}.", capitalized(&describe(&Recovery::Act(action.clone())))));
+                    self.ui
+                        .status(format!("{}.", capitalized(&describe(&Recovery::Act(action.clone())))));
                     self.act(&action, &facts).await?;
                 }
-                Recovery::ByHand { reason, instructions: by_hand } => {
+                Recovery::ByHand {
+                    reason,
+                    instructions: by_hand,
+                } => {
                     let is_new = waiting.as_ref().is_none_or(|waiting| waiting.what != reason);
                     if is_new {
-                        self.ui.status(format!("{}.\n{}", capitalized(&reason), instructions(&by_hand)));
+                        self.ui
+                            .status(format!("{}.\n{}", capitalized(&reason), instructions(&by_hand)));
                     }
                     if diagnosis.is_stuck {
                         let message = "the recovery needs an operator on a server";
                         return Err(Error::new(Kind::Pending, message).hint(self.again()));
                     }
                     self.wait(&mut waiting, reason).await?;
+                }
+                Recovery::Wait(what) if facts.may_be_in_flight => {
+                    if waiting.as_ref().is_none_or(|waiting| waiting.what != what) {
+                        let seconds = IN_FLIGHT.as_secs();
+                        self.ui.status(format!("Waiting up to {seconds} s for {what}."));
+                    }
+                    // This ends by itself, whatever the limit of the user is.
+                    waiting = Some(Waiting::begins(what));
+                    self.pause().await?;
                 }
                 Recovery::Wait(what) => {
                     if waiting.as_ref().is_none_or(|waiting| waiting.what != what) {
@@ -148,6 +167,11 @@ impl Recoverer<'_> {
             return Err(Error::new(Kind::Pending, message).hint(self.again()));
         }
         *waiting = Some(Waiting { what, since });
+        self.pause().await
+    }
+
+    /// Until the next observation.
+    async fn pause(&self) -> Result<(), Error> {
         let interval = match self.options.nodes {
             NodeWay::Pod { .. } => INTERVAL_BY_POD,
             NodeWay::ByHand | NodeWay::Exec(_) => INTERVAL,
@@ -169,7 +193,10 @@ impl Recoverer<'_> {
     /// One line for each server whose state has changed.
     fn show_changes(&self, before: &Diagnosis, now: &Diagnosis) {
         for (name, finding) in &now.servers {
-            let is_new = before.servers.get(name).is_none_or(|before| before.state != finding.state);
+            let is_new = before
+                .servers
+                .get(name)
+                .is_none_or(|before| before.state != finding.state);
             if is_new && finding.state != ServerState::Starting {
                 self.ui.status(format!("{name}: {}.", finding.evidence));
             }
@@ -183,7 +210,12 @@ impl Recoverer<'_> {
         let has_backup = |node: &node_access::NodeState| {
             !node.backups.is_empty() || node.passwd.iter().any(|passwd| passwd.file.file.ends_with(&suffix))
         };
-        has_own || facts.servers.values().filter_map(|server| server.node.as_ref()).any(has_backup)
+        has_own
+            || facts
+                .servers
+                .values()
+                .filter_map(|server| server.node.as_ref())
+                .any(has_backup)
     }
 }
 

@@ -6,8 +6,8 @@ mod walk;
 
 use supervisor::TokenHash;
 
-use kubectl_bootstrap_token::server_token::recovery::facts::FailedStarts;
 use super::hash;
+use kubectl_bootstrap_token::server_token::recovery::facts::FailedStarts;
 
 pub(super) type Token = u8;
 pub(super) const OLD: Token = 0;

@@ -4,9 +4,11 @@ use std::collections::HashSet;
 
 use supervisor::TokenHash;
 
-use kubectl_bootstrap_token::server_token::recovery::facts::{FailedStarts, LastStart, RecoveryFacts, Response, RoundEnd, RoundFacts, ServerFacts};
-use kubectl_bootstrap_token::server_token::recovery::plan::{Recovery, RecoveryAction, RecoveryRound, RoundValue};
 use super::super::{PASSWD, brief, cluster, decide, node, ready, start};
+use kubectl_bootstrap_token::server_token::recovery::facts::{
+    FailedStarts, LastStart, RecoveryFacts, Response, RoundEnd, RoundFacts, ServerFacts,
+};
+use kubectl_bootstrap_token::server_token::recovery::plan::{Recovery, RecoveryAction, RecoveryRound, RoundValue};
 
 use super::{Access, Event, FRESH, Kill, NEW, OLD, OTHER, Phase, Server, TRAP, Token, World, index, value};
 
@@ -197,7 +199,8 @@ impl World {
                 let log = server_at.log.expect("it has ended");
                 let with = server_at.started_with;
                 let line = format!("{}{log}", if log == TRAP { PASSWD } else { "" });
-                let failure = kubectl_bootstrap_token::server_token::recovery::facts::StartFailure::of_log(&[line]).expect("a line");
+                let failure = kubectl_bootstrap_token::server_token::recovery::facts::StartFailure::of_log(&[line])
+                    .expect("a line");
                 server_at
                     .starts
                     .add(LastStart { with, failure }, server_at.token.map(value));
