@@ -19,10 +19,6 @@ const INTERVAL: Duration = Duration::from_millis(200);
 
 impl Recoverer<'_> {
     pub(super) async fn act(&mut self, action: &RecoveryAction, facts: &RecoveryFacts) -> Result<(), Error> {
-        if !self.may_act() {
-            // The lock is renewed, or lost.
-            return Ok(());
-        }
         let server = |name: &String| {
             let found = facts.servers.get(name);
             found.ok_or_else(|| Error::failed(format!("server {name} is not known")))

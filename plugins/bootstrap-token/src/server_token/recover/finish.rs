@@ -19,7 +19,12 @@ impl Recoverer<'_> {
         };
         for (name, server) in &facts.servers {
             if let Some(node) = &server.node {
-                self.clean_up(name, node, RUN).await?;
+                if let Err(error) = self.clean_up(name, node, RUN).await {
+                    self.ui.warn(format!(
+                        "not everything was removed from server {name}: {}",
+                        error.message
+                    ));
+                }
             }
         }
         self.delete_own_record().await?;

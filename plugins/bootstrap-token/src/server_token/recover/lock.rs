@@ -8,14 +8,15 @@ use tokio::time::Instant;
 
 use super::{IN_FLIGHT, Recoverer};
 use crate::server_token::lease;
+use crate::server_token::recovery::plan::RecoveryAction;
 use crate::server_token::rotation::ServerToken;
 
 impl Recoverer<'_> {
-    /// Takes the lock as soon as an API server answers, and says where there is none.
-    pub(super) async fn hold_lock(&mut self) -> Result<(), Error> {
+    /// Takes the lock as soon as an API server answers, and says where there is none. Returns whether that has changed.
+    pub(super) async fn hold_lock(&mut self) -> Result<bool, Error> {
         if let Some(lock) = &self.lock {
             let lost = lock.lost();
-            return lost.map_or(Ok(()), |lost| Err(Error::new(Kind::Held, lost.to_string())));
+            return lost.map_or(Ok(false), |lost| Err(Error::new(Kind::Held, lost.to_string())));
         }
         let Some(server) = self.api.clone() else {
             if self.in_flight.is_none() {
@@ -23,8 +24,9 @@ impl Recoverer<'_> {
                     "no API server answers, so this recovery holds no lock: make sure that no other recovery or rotation is running",
                 );
                 self.wait_for_others();
+                return Ok(true);
             }
-            return Ok(());
+            return Ok(false);
         };
         let name = lease::name();
         let lock = name.lock::<ServerToken>(&server);
@@ -59,7 +61,7 @@ impl Recoverer<'_> {
         if is_taken_over || has_own {
             self.wait_for_others();
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whoever takes over waits for what another process has sent.
@@ -73,8 +75,15 @@ impl Recoverer<'_> {
         move || fence.as_ref().is_none_or(Fence::is_open)
     }
 
+    pub(super) fn has_lock_for(&self, action: &RecoveryAction) -> bool {
+        match action {
+            RecoveryAction::Round(_) => self.may_send()(),
+            _ => self.may_act(),
+        }
+    }
+
     /// Whether something may be done on a node. While no API server answers, no other process can take the lock.
-    pub(super) fn may_act(&self) -> bool {
+    fn may_act(&self) -> bool {
         let is_kept =
             |lock: &engine::lock::LockGuard| lock.lost().is_none() && (self.api.is_none() || lock.fence().is_open());
         self.lock.as_ref().is_none_or(is_kept)

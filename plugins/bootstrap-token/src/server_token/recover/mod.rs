@@ -93,6 +93,8 @@ pub(crate) struct Recoverer<'a> {
     last_round: Option<RoundFacts>,
     /// The tokens of the rounds of this process.
     sent: Vec<TokenHash>,
+    /// How many rounds began with a PUT that was not sent.
+    unsent: usize,
 }
 
 impl<'a> Recoverer<'a> {
@@ -130,6 +132,7 @@ impl<'a> Recoverer<'a> {
             proven: None,
             last_round: None,
             sent: Vec::new(),
+            unsent: 0,
         }
     }
 

@@ -64,10 +64,10 @@ impl Recoverer<'_> {
         self.problems.clear();
         let nodes = self.api_nodes().await?;
         self.find_servers(nodes)?;
-        self.read_leftovers().await?;
         self.connect().await?;
         let states = join_all(self.targets.iter().map(|target| self.read_node(&target.name))).await;
         self.learn_tokens(&states).await?;
+        self.read_leftovers().await?;
         if self.tokens.is_empty() {
             return Err(Error::usage("no token of the servers is known").hint(
                 "pass each token that the cluster has had with --token-file, or use --node-exec, which can read them",

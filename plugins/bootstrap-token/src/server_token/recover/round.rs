@@ -12,6 +12,9 @@ use crate::server_token::put::{PutOutcome, put};
 use crate::server_token::recovery::facts::{RecoveryFacts, RoundEnd, RoundFacts};
 use crate::server_token::recovery::plan::{RecoveryRound, RoundValue};
 
+/// How often a round may begin with a PUT that is not sent.
+const UNSENT: usize = 5;
+
 /// How the PUTs of one round have ended.
 #[derive(Debug, Default)]
 struct Progress {
@@ -37,17 +40,20 @@ impl Recoverer<'_> {
         let login = login.ok_or_else(|| Error::failed("a round has no server"))?;
         let token = value.password().fingerprint();
         self.record_round(login, token, &round.servers, false).await?;
-        if !self.may_send()() {
-            // Nothing was sent. The lock is renewed, or lost.
-            return Ok(());
-        }
         let (hash, began) = (value.hash(), Instant::now());
         self.sent.push(hash);
         let mut progress = Progress::default();
         // Until the end is known, nothing is.
+        let before = self.last_round.take();
         self.last_round = Some(round_facts(hash, RoundEnd::Unfinished));
         for (name, (supervisor, password)) in &logins {
             let outcome = self.put(name, supervisor, password, &value, &mut progress).await;
+            let is_unsent = matches!(outcome, PutOutcome::Unsent | PutOutcome::LockLost);
+            if is_unsent && progress.accepted == 0 && progress.failed.len() == 1 {
+                // Nothing has happened anywhere.
+                self.last_round = before;
+                return self.unsent(&progress);
+            }
             if outcome == PutOutcome::Failed
                 && round.ends_at_first_rejection
                 && progress.accepted == 0
@@ -114,6 +120,16 @@ impl Recoverer<'_> {
         progress.reasons.extend(reason);
         self.memory(name).put(hash, is_accepted);
         outcome
+    }
+
+    /// The round is decided again, a few times.
+    fn unsent(&mut self, progress: &Progress) -> Result<(), Error> {
+        self.unsent += 1;
+        if self.unsent < UNSENT {
+            return Ok(());
+        }
+        let reasons = progress.reasons.join("; ");
+        Err(Error::new(Kind::Pending, format!("the token cannot be changed: {reasons}")).hint(self.again()))
     }
 
     fn show_reasons(&self, progress: &Progress) {

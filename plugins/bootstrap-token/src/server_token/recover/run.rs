@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use client::error::{Error, Kind};
+use engine::rotation::Blocker;
+use supervisor::node::NodeManager;
 use tokio::time::{Instant, sleep};
 
 use super::report::{ServerTokenRecovery, describe, page};
@@ -13,6 +15,7 @@ use crate::server_token::node_way::NodeWay;
 use crate::server_token::recovery::diagnosis::{Diagnosis, ServerState, diagnose};
 use crate::server_token::recovery::facts::RecoveryFacts;
 use crate::server_token::recovery::plan::{Recovery, next_action};
+use crate::server_token::rotation::blockers;
 
 /// How often servers are observed while something is waited for. A pod takes longer than a connection.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -71,6 +74,9 @@ impl Recoverer<'_> {
         if is_dry {
             return Ok(());
         }
+        if let Some(blocker) = self.owner() {
+            return Err(Error::failed(blocker.reason).hint(blocker.hint));
+        }
         if matches!(self.options.output, OutputTarget::Nowhere) {
             return Err(
                 Error::usage("a new token can be needed, and nothing says where it goes")
@@ -83,6 +89,15 @@ impl Recoverer<'_> {
         let (facts, diagnosis) = self.mend(diagnosis).await?;
         *document = Some(ServerTokenRecovery::new("recovered", &diagnosis, &Recovery::Done));
         self.finish(&facts, &diagnosis).await
+    }
+
+    /// Another system owns the token, and would write its own again.
+    fn owner(&self) -> Option<Blocker> {
+        let managers: Vec<NodeManager> = self.nodes.iter().filter_map(|node| node.manager).collect();
+        if managers.contains(&NodeManager::Harvester) {
+            return Some(blockers::harvester());
+        }
+        managers.first().map(|_| blockers::provisioned())
     }
 
     fn say(&self, text: &str) {
@@ -103,14 +118,20 @@ impl Recoverer<'_> {
     async fn mend(&mut self, mut shown: Diagnosis) -> Result<(RecoveryFacts, Diagnosis), Error> {
         let mut waiting: Option<Waiting> = None;
         loop {
-            self.hold_lock().await?;
             let (facts, diagnosis, next) = self.decide().await?;
+            if self.hold_lock().await? {
+                // What was observed before may be another process's work.
+                continue;
+            }
             if self.ui.interrupt().is_cancelled() {
                 return Err(self.interrupted());
             }
             self.show_changes(&shown, &diagnosis);
             shown.clone_from(&diagnosis);
             match next {
+                Recovery::Act(ref action) if !self.has_lock_for(action) => {
+                    self.wait(&mut waiting, "the lock to be renewed".to_owned()).await?;
+                }
                 Recovery::Act(action) => {
                     waiting = None;
                     self.ui
@@ -186,7 +207,7 @@ impl Recoverer<'_> {
         Error::new(Kind::Interrupted, "interrupted before the recovery has ended").hint(self.again())
     }
 
-    fn again(&self) -> String {
+    pub(super) fn again(&self) -> String {
         format!("`{}` continues it", self.options.commands.recover())
     }
 
