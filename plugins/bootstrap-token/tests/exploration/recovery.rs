@@ -106,7 +106,7 @@ pub(super) fn start(is_configured: bool) -> StartConfiguration {
 /// A server that does not start, with the last line of its log.
 pub(super) fn down(token: Option<&str>, passwd: Option<&str>, configured: Option<&str>, log: &str) -> ServerFacts {
     let mut state = node(token.map(hash), passwd.map(hash), configured.map(hash));
-    state.service.active = "failed".to_owned();
+    "failed".clone_into(&mut state.service.active);
     state.log = if log.is_empty() {
         Vec::new()
     } else {

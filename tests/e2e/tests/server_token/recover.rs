@@ -101,7 +101,7 @@ async fn after_a_rotation_by_hand_the_round_is_finished_with_its_token() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_value_that_nobody_knows_is_read_from_the_server_that_has_it() -> Result<()> {
+async fn a_value_that_was_not_given_is_read_from_the_server_that_has_it() -> Result<()> {
     let fixture = rotated_by_hand("recover-read", PINNED).await?;
     let done = recover(&fixture, &[], &[]).await?.expect(0)?;
     ensure!(is_recovered(&fixture, &done).await? == hash12(OTHER), "{done}");
@@ -353,7 +353,7 @@ async fn a_dead_server_without_node_access_is_for_an_operator() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_recovery_is_continued_by_whoever_has_one_of_the_tokens() -> Result<()> {
+async fn a_killed_recovery_is_continued_with_one_of_the_tokens() -> Result<()> {
     let fixture = rotated_by_hand("recover-killed", UNPINNED).await?;
     for server in ["s2", "s3"] {
         fixture.servers.cluster.faults(server, &json!({ "delay": 4.0 })).await?;

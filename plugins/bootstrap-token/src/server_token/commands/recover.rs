@@ -58,6 +58,7 @@ pub(crate) struct Recover {
 /// What replaces systemd and OpenRC, beside `--restart-command`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Node options")]
+#[expect(clippy::struct_field_names, reason = "they are the names of flags")]
 struct ServiceFlags {
     /// Stop the service with this command, which runs in sh on the node and returns when the service has stopped
     #[arg(long, value_name = "COMMAND", requires = "node_exec", conflicts_with = "via")]

@@ -18,13 +18,13 @@ impl Recoverer<'_> {
             return Err(Error::failed("the token of the datastore is not known"));
         };
         for (name, server) in &facts.servers {
-            if let Some(node) = &server.node {
-                if let Err(error) = self.clean_up(name, node, RUN).await {
-                    self.ui.warn(format!(
-                        "not everything was removed from server {name}: {}",
-                        error.message
-                    ));
-                }
+            if let Some(node) = &server.node
+                && let Err(error) = self.clean_up(name, node, RUN).await
+            {
+                self.ui.warn(format!(
+                    "not everything was removed from server {name}: {}",
+                    error.message
+                ));
             }
         }
         self.delete_own_record().await?;

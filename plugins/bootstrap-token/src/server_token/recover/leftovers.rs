@@ -121,7 +121,8 @@ impl Recoverer<'_> {
         Some(RoundFacts { value, end })
     }
 
-    /// Before a round, and after it: its token, sealed with what the servers accept, so that whoever repeats a killed recovery has it.
+    /// Before a round, and after it: its token, sealed with what the servers accept, so that another operator who repeats a
+    /// killed recovery has it.
     /// Without an API server or the lock there is no such record.
     pub(super) async fn record_round(
         &mut self,

@@ -64,7 +64,7 @@ impl Recoverer<'_> {
         Ok(true)
     }
 
-    /// Whoever takes over waits for what another process has sent.
+    /// A process that takes over waits for what another one has sent.
     fn wait_for_others(&mut self) {
         self.in_flight = Some(Instant::now() + IN_FLIGHT);
     }

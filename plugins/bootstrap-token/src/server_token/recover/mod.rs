@@ -40,7 +40,7 @@ use crate::server_token::recovery::facts::RoundFacts;
 
 /// How long a write of a process that has ended, or one without an answer, may be on its way.
 const IN_FLIGHT: Duration = Duration::from_mins(1);
-/// The run in the names of backups on nodes. There is one recovery at a time, and whoever repeats it deletes what is left.
+/// The run in the names of backups on nodes. There is one recovery at a time, and a repeated one deletes what is left.
 const RUN: &str = "recover";
 
 /// What the user has asked for.

@@ -210,7 +210,7 @@ impl World {
                 match here {
                     Kill::InToken => server.token = None,
                     Kill::AfterKey | Kill::AfterSave => {
-                        server.copy = before.clone();
+                        server.copy.clone_from(&before);
                         server.copy.push((token, before[0].1));
                     }
                     Kill::AfterPasswd | Kill::AfterToken => {}

@@ -57,7 +57,7 @@ impl World {
             Phase::Down if server.loops => {
                 (service.active, service.sub) = ("activating".to_owned(), "auto-restart".to_owned());
             }
-            Phase::Down => service.active = "failed".to_owned(),
+            Phase::Down => "failed".clone_into(&mut service.active),
         }
         if let Some(log) = server.log {
             let files = if log == TRAP { PASSWD } else { "" };
