@@ -12,6 +12,8 @@ pub struct PermissionTable {
     pub rows: &'static [Permission],
     /// The commands that only read. All others write.
     pub reading: &'static [&'static str],
+    /// The commands that write and have roles of their own, by the name of these: who may run the others does not get their permissions.
+    pub apart: &'static [(&'static str, &'static [&'static str])],
     /// The commands that need no permission.
     pub free: &'static [&'static str],
 }
@@ -100,6 +102,16 @@ impl Permission {
 }
 
 impl PermissionTable {
+    /// The kind of access that the roles of a command give.
+    pub fn access(&self, command: &str) -> &'static str {
+        let mut apart = self.apart.iter();
+        match apart.find(|(_, commands)| commands.contains(&command)) {
+            Some((name, _)) => name,
+            None if self.reading.contains(&command) => "read",
+            None => "write",
+        }
+    }
+
     /// What a command cannot do without on one side, if only the named conditions hold. `values`: placeholders, and what
     /// stands for them.
     pub fn required(&self, command: &str, side: &str, conditions: &[&str], values: &[(&str, &str)]) -> Vec<Right> {
@@ -172,6 +184,7 @@ mod tests {
             Permission::on((SIDE, ""), ("", "pods"), &["delete"], &["list"], Need::Required),
         ],
         reading: &["list"],
+        apart: &[],
         free: &[],
     };
 

@@ -196,6 +196,7 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
             Next::Turn { to, .. } => self.turn_to(state, &seen, decision, to).await,
             Next::Done => Turn::End(self.reached(state)),
             Next::Refuse(blockers) => Turn::End(pending(state, Pause::Blocked(blockers))),
+            Next::Pause(blocker) => Turn::End(pending(state, Pause::Blocked(vec![blocker]))),
         }
     }
 

@@ -156,7 +156,7 @@ impl<R: Rotation> Journal<R> {
         match &decision.next {
             Next::Step(intent) => self.step = Some(intent.step.to_string()),
             Next::Turn { reason, .. } => self.reason = Some(reason.clone()),
-            Next::Wait(_) | Next::Refuse(_) | Next::Done => {}
+            Next::Wait(_) | Next::Refuse(_) | Next::Pause(_) | Next::Done => {}
         }
         changed
     }

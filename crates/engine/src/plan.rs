@@ -42,6 +42,13 @@ pub enum Planned<S> {
         /// What for.
         what: String,
     },
+    /// The rest is done later.
+    Pause {
+        /// The phase that it belongs to.
+        phase: Phase,
+        /// What the rest is.
+        rest: String,
+    },
 }
 
 /// Why there is no plan.
@@ -58,6 +65,7 @@ impl<S: Display> Display for Planned<S> {
         match self {
             Self::Step { phase, step } => write!(f, "{phase:<8}{step}"),
             Self::Wait { phase, what } => write!(f, "{phase:<8}wait for {what}"),
+            Self::Pause { phase, rest } => write!(f, "{phase:<8}stop: {rest}"),
         }
     }
 }
@@ -139,16 +147,22 @@ pub fn plan<R: Rotation>(mut seen: R::Observed, run: Option<Run<R>>) -> Result<P
             } => {}
             Next::Turn { reason, .. } => return Err(NoPlan::Stuck(reason)),
             Next::Refuse(blockers) => return Err(NoPlan::Refused(blockers)),
-            Next::Done => {
-                return Ok(Plan {
-                    steps,
-                    record,
-                    direction: run.direction,
-                });
+            Next::Pause(Blocker { reason: rest, .. }) => {
+                steps.push(Planned::Pause { phase, rest });
+                return Ok(planned(steps, record, &run));
             }
+            Next::Done => return Ok(planned(steps, record, &run)),
         }
     }
     Err(NoPlan::Stuck("more steps than a rotation has".to_owned()))
+}
+
+fn planned<R: Rotation>(steps: Vec<Planned<R::Step>>, record: R::Record, run: &Run<R>) -> Plan<R> {
+    Plan {
+        steps,
+        record,
+        direction: run.direction,
+    }
 }
 
 /// Lets the environment settle. If nothing changes, lets the timers pass that a successful run waits for. Returns

@@ -249,6 +249,8 @@ pub enum Next<R: Rotation> {
     },
     /// It is not known to be safe to continue.
     Refuse(Vec<Blocker>),
+    /// The user wants the rest to be done later. The run stays as it is.
+    Pause(Blocker),
     /// The credential that the direction asks for is in use, and the other one is rejected.
     Done,
 }
@@ -346,7 +348,7 @@ impl<R: Rotation> Next<R> {
     pub fn starting(mut self, timer: Timer) -> Self {
         match &mut self {
             Self::Step(Intent { starts, .. }) | Self::Wait(Wait { starts, .. }) => starts.push(timer),
-            Self::Turn { .. } | Self::Done | Self::Refuse(_) => {}
+            Self::Turn { .. } | Self::Done | Self::Refuse(_) | Self::Pause(_) => {}
         }
         self
     }

@@ -80,7 +80,7 @@ impl<R: Rotation> Run<R> {
                     self.start_unless_running(*timer, &mut started);
                 }
             }
-            Next::Turn { .. } | Next::Refuse(_) | Next::Done => {}
+            Next::Turn { .. } | Next::Refuse(_) | Next::Pause(_) | Next::Done => {}
         }
         started
     }

@@ -563,6 +563,7 @@ fn decided<E: Environment>(environment: &E, world: &World<E>) -> Result<Option<M
                     to.run = None;
                     "is done".to_owned()
                 }
+                Next::Pause(blocker) => format!("stops ({}), and is run again later", blocker.reason),
                 Next::Refuse(blockers) => match environment.refused(world, &blockers)? {
                     Refusal::Waits => "refuses, and is run again later".to_owned(),
                     Refusal::Discarded => {

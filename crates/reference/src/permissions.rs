@@ -96,16 +96,12 @@ pub(crate) fn manifests(plugin: &str, table: &PermissionTable) -> String {
          # Roles for `kubectl {plugin}`, bound to user USER. Replace the words in capitals, and select by label what to apply.\n"
     );
     let sides = sides(table);
-    for access in ["read", "write"] {
+    let apart = table.apart.iter().map(|(name, _)| *name);
+    for access in ["read", "write"].into_iter().chain(apart) {
         for need in ["required", "optional"] {
             for side in &sides {
                 let of_role = |row: &&Permission| {
-                    let is_read = |command: &&str| table.reading.contains(command);
-                    let is_used = match access {
-                        "read" => row.commands.iter().any(&is_read),
-                        _ => !row.commands.iter().all(is_read),
-                    };
-                    row.side == *side && is_used
+                    row.side == *side && row.commands.iter().any(|command| table.access(command) == access)
                 };
                 let rows: Vec<&Permission> = table.rows.iter().filter(of_role).collect();
                 let mut namespaces: Vec<&str> = Vec::new();
@@ -298,8 +294,10 @@ mod tests {
                 Need::Optional("it is unknown"),
             )
             .only(&["a"]),
+            Permission::on(HERE, ("", "pods"), &["create"], &["replace"], Need::Required),
         ],
         reading: &["list"],
+        apart: &[("own", &["replace"])],
         free: &["version"],
     };
 
@@ -321,6 +319,7 @@ mod tests {
         | `rotate` | `apps` | get, patch | `secrets` | the command fails with `--deliver` |
         | `rotate` | `apps` | get, list | `secrets` | it is slower |
         | `list` | `apps` | get | `services/proxy`, only `a` | it is unknown |
+        | `replace` | `apps` | create | `pods` | the command fails |
 
         No permission is needed by `version`.
         ");
@@ -360,6 +359,12 @@ mod tests {
           resources: ["services/proxy"]
           resourceNames: ["a"]
           verbs: ["get"]
+        "#);
+        insta::assert_snapshot!(rules("kubectl-x-own", "Role"), @r#"
+        # For replace.
+        - apiGroups: [""]
+          resources: ["pods"]
+          verbs: ["create"]
         "#);
         assert_eq!(text.matches("kind: ClusterRoleBinding\n").count(), 2, "{text}");
     }

@@ -11,13 +11,20 @@ use crate::step::Steps;
 use crate::test_binary::TestBinary;
 use crate::voice;
 
-/// End-to-end tests wait more than they compute.
-const TEST_THREADS: &str = "--test-threads=4";
+/// End-to-end tests wait more than they compute. Those of the server token wait a minute for writes in flight, in each resumed run.
+fn test_threads(binary: &TestBinary) -> &'static str {
+    match binary.target.as_str() {
+        "server_token" => "--test-threads=12",
+        _ => "--test-threads=4",
+    }
+}
+
 /// So many test executables side by side, each with its own control plane (850 MB).
 const AT_ONCE: usize = 2;
 /// The longest end-to-end tests start first, so that none runs alone at the end. Others start before these.
-const LONGEST_FIRST: [&str; 6] = [
+const LONGEST_FIRST: [&str; 7] = [
     "crt",
+    "server_token",
     "bootstrap_token",
     "argocd_rancher",
     "argocd_rancher_live",
@@ -103,7 +110,7 @@ fn run_parts(steps: &Steps, test: &Test) -> Result<()> {
         // They are few and watched, and the first failure is the one that was looked for.
         return on_the_control_plane.iter().try_for_each(|binary| {
             let mut command = binary.command_through(&private_network);
-            command.arg(TEST_THREADS).args(&test.names);
+            command.arg(test_threads(binary)).args(&test.names);
             steps.run(&title(binary), &mut command)
         });
     }
@@ -114,7 +121,7 @@ fn run_parts(steps: &Steps, test: &Test) -> Result<()> {
         let private_network = prepare_control_plane(steps)?;
         parallel.extend(longest_first(on_the_control_plane).iter().map(|binary| {
             let mut command = binary.command_through(&private_network);
-            command.arg(TEST_THREADS);
+            command.arg(test_threads(binary));
             (title(binary), command)
         }));
     }

@@ -103,5 +103,6 @@ pub const TABLE: PermissionTable = PermissionTable {
         Permission::on(HERE, ("", "services/proxy"), &["get"], SYNC, Optional(NO_STATE)),
     ],
     reading: &["list", "status", "verify"],
+    apart: &[],
     free: &["version", "completion", "options"],
 };

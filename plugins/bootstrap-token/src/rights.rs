@@ -253,5 +253,7 @@ pub const TABLE: PermissionTable = PermissionTable {
         SERVER_STATUS,
         SERVER_VERIFY,
     ],
+    // With the token, a privileged pod, or the Secrets of kube-system, a node can be controlled.
+    apart: &[("server-token", SERVER_ROTATION)],
     free: &["generate", "version", "completion", "options", "verify --token-stdin"],
 };

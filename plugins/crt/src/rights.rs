@@ -161,5 +161,6 @@ pub const TABLE: PermissionTable = PermissionTable {
         .only(&["kube-root-ca.crt"]),
     ],
     reading: &["list", "status", "verify", "version"],
+    apart: &[],
     free: &["completion", "options"],
 };

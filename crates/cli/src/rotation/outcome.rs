@@ -223,6 +223,12 @@ pub(super) fn rollback_refusal(target: &Target, blockers: Vec<Blocker>, result: 
     error.hint(format!("`{rotate}` resumes the rotation"))
 }
 
+/// With the way out of each.
+fn with_hints(error: Error, blockers: &[Blocker]) -> Error {
+    let hints = blockers.iter().map(|blocker| blocker.hint.as_str());
+    hints.filter(|hint| !hint.is_empty()).fold(error, Error::hint)
+}
+
 fn refused(verb: Verb, target: &Target, blockers: Vec<Blocker>, result: &mut RotationResult) -> Error {
     result.outcome = "refused";
     let reasons: Vec<&str> = blockers.iter().map(|blocker| blocker.reason.as_str()).collect();
@@ -231,9 +237,7 @@ fn refused(verb: Verb, target: &Target, blockers: Vec<Blocker>, result: &mut Rot
         Verb::Rollback => ("rollback", "roll back"),
     };
     let message = format!("cannot {words} {}: {}", target.display, reasons.join("; "));
-    let mut error = Error::failed(message);
-    let hints = blockers.iter().map(|blocker| blocker.hint.clone());
-    error.hints.extend(hints.filter(|hint| !hint.is_empty()));
+    let mut error = with_hints(Error::failed(message), &blockers);
     // Where one of them cannot be overridden, the others are not worth it.
     let checks: Option<BTreeSet<&str>> = blockers.iter().map(|blocker| blocker.check).collect();
     let checks: Vec<&str> = checks.into_iter().flatten().collect();
@@ -289,8 +293,7 @@ fn stopped(
     match &because {
         Pause::Error(cause) => error.hints.clone_from(&cause.hints),
         Pause::Blocked(blockers) => {
-            let hints = blockers.iter().map(|blocker| blocker.hint.clone());
-            error.hints.extend(hints.filter(|hint| !hint.is_empty()));
+            error = with_hints(error, blockers);
         }
         Pause::Contested(writer) => {
             error = error.hint(format!(

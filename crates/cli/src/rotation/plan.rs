@@ -38,6 +38,12 @@ pub(crate) fn lines<R: Rotation>(plan: &Plan<R>) -> Vec<Line> {
             wait: true,
             checked: None,
         },
+        Planned::Pause { phase, rest } => Line {
+            phase: *phase,
+            what: format!("stop: {rest}"),
+            wait: false,
+            checked: None,
+        },
     };
     plan.steps.iter().map(line).collect()
 }

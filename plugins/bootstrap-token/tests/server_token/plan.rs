@@ -154,6 +154,7 @@ fn next(state: &State) -> String {
         Next::Wait(wait) => format!("{}: wait for {}", decision.phase, wait.what),
         Next::Turn { to, reason } => format!("{}: {to}, {reason}", decision.phase),
         Next::Refuse(blockers) => refusal(&blockers),
+        Next::Pause(blocker) => format!("stop: {}", blocker.reason),
         Next::Done => "done".to_owned(),
     })
 }

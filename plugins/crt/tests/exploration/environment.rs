@@ -452,7 +452,7 @@ impl Environment for CrtModel {
                 _ => {}
             },
             Next::Refuse(blockers) => decision.next = Next::wait(blockers[0].hint.clone()),
-            Next::Wait(_) | Next::Turn { .. } | Next::Done => {}
+            Next::Wait(_) | Next::Turn { .. } | Next::Pause(_) | Next::Done => {}
         }
         decision
     }

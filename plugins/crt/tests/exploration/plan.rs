@@ -145,6 +145,7 @@ fn next(seen: &Observed, run: &Run) -> String {
         Next::Wait(wait) => format!("{}: wait for {}", decision.phase, wait.what),
         Next::Turn { to, reason } => format!("{}: {to}, {reason}", decision.phase),
         Next::Refuse(blockers) => format!("refuse: {}", blockers[0].reason),
+        Next::Pause(blocker) => format!("stop: {}", blocker.reason),
         Next::Done => "done".to_owned(),
     };
     [(old(), "O"), (new(), "N"), (third(), "M")]

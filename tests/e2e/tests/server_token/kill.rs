@@ -118,7 +118,7 @@ async fn a_round_whose_second_server_fails_reaches_every_server() -> Result<()> 
         .await?;
     let done = fixture.run("rotate", &[]).await?.expect(0)?;
     fixture.prints_no_token(&done)?;
-    // The order of the files was in doubt, so a second new token has followed.
+    // The order of the files was not known, so a second new token has followed.
     let kept = format!("{}.1", fixture.new_file());
     ensure!(
         std::fs::metadata(&kept).is_ok(),

@@ -246,7 +246,7 @@ async fn only_restarts_one_server_and_the_same_command_finishes() -> Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_rotation_can_be_resumed_with_either_token() -> Result<()> {
     let fixture = RotationFixture::start_three("rotate-interrupted", UNPINNED).await?;
-    // Nobody restarts the servers.
+    // No one restarts the servers.
     let running = fixture.spawn(fixture.shell(), &[]).await?;
     let cluster = &fixture.servers.cluster;
     let is_placed = |state: &Value| state["servers"]["s3"]["files"]["token"]["fingerprint"] != json!(hash12(TOKEN));

@@ -128,6 +128,13 @@ impl RotationFixture {
         Ok(requests.iter().filter(|request| request["method"] == "PUT").count())
     }
 
+    /// How often a server was started, which the fixture itself does too.
+    pub(crate) async fn starts(&self, server: &str) -> Result<u64> {
+        let state = self.servers.cluster.state().await?;
+        let starts = state["servers"][server]["unit"]["starts"].as_u64();
+        starts.with_context(|| format!("{server}: {state}"))
+    }
+
     /// Every server has loaded the new token, has it in its files, and starts with it; nothing is left of the rotation.
     pub(crate) async fn is_rotated(&self) -> Result<()> {
         let new = self.new_token()?;

@@ -31,7 +31,8 @@ impl ServerTokenController<'_> {
             Step::Create { .. } => self.write_output(run)?,
             Step::BackUp(change) => self.back_up(change, run, fence).await?,
             Step::Print(value) => {
-                let text = with_hash(&self.state().tokens.require(*value)?, self.ca_hash().as_ref());
+                let token = self.state().tokens.require(*value)?;
+                let text = with_hash(&token, self.ca_hash().as_ref());
                 self.ui.out(text.expose());
                 self.state().memory.printed = Some(*value);
             }

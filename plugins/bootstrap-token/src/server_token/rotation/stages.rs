@@ -8,7 +8,8 @@
 )]
 
 use client::secret::Fingerprint;
-use engine::rotation::Proof;
+use engine::direction::Direction;
+use engine::rotation::{Blocker, Proof};
 
 use super::dangerous::{self, Heal, Restart, Round};
 use super::observed::{Configured, Files, Login, Needs, Observed, Output, Repin, RoundResult, Server};
@@ -67,8 +68,9 @@ pub enum Retired {
 /// |---|---|
 /// | a round was begun, there is no backup Secret, and nothing confirms that the run has ended | refuse |
 /// | the given token is neither O nor N | refuse |
+/// | nothing was changed, and what the run may do is to end | pass |
 /// | a server accepts neither O nor N | refuse: `recover` |
-/// | the files of a server are damaged, or have another token | refuse: `recover` |
+/// | the files of a server are damaged, or have another token, and a round was begun | refuse: `recover` |
 /// | a server that has rejected the new token rejects the former one too | refuse: `recover` |
 pub(super) fn guard(look: Look<'_>) -> Result<(), Next> {
     let seen = look.seen;
@@ -81,6 +83,10 @@ pub(super) fn guard(look: Look<'_>) -> Result<(), Next> {
     if !record.knows(seen.given) && !look.record().knows(seen.given) {
         return refuse(blockers::another_token(seen.given));
     }
+    let is_unchanged = seen.backup.is_none() && look.record().round.is_none();
+    if is_unchanged && look.direction().is_rollback() {
+        return Ok(());
+    }
     let knows = |value| record.knows(value) || look.record().knows(value);
     for (name, server) in &seen.servers {
         if server.accepts == Login::Another {
@@ -88,6 +94,8 @@ pub(super) fn guard(look: Look<'_>) -> Result<(), Next> {
             return refuse(blockers::recover(reason));
         }
         let damage = match server.files {
+            // The first snapshots show it.
+            _ if is_unchanged => continue,
             Files::Hold(value) if !knows(value) => "has another token in its files",
             Files::Damaged => "has files that contradict each other",
             Files::Hold(_) | Files::Unknown => continue,
@@ -109,7 +117,7 @@ pub(super) fn guard(look: Look<'_>) -> Result<(), Next> {
 /// | a rollback, and there is no backup Secret | pass: no server was changed |
 /// | a rollback | pass |
 /// | there is neither a backup Secret nor a first snapshot on each server | take them |
-/// | there is no backup Secret, and a first snapshot needs another token than O | refuse |
+/// | there is no backup Secret, and a first snapshot needs another token than O | roll back: nothing was changed |
 /// | N is not drawn, or the user's file does not hold it | create it |
 /// | the backup Secret does not hold N | back it up |
 /// | N is to be printed, and a round with N is not complete | print it |
@@ -179,7 +187,11 @@ fn first_snapshots(look: Look<'_>) -> Result<(), Next> {
     }
     match seen.snapshots.first {
         Some(Needs::Token(value)) if value == old => Ok(()),
-        Some(_) => Err(Next::Refuse(vec![blockers::not_the_datastores(old)])),
+        Some(_) => {
+            let Blocker { reason, hint, .. } = blockers::not_the_datastores(old);
+            let (to, reason) = (Direction::Rollback, format!("{reason}; {hint}"));
+            Err(Next::Turn { to, reason })
+        }
         None => Err(Next::step(Step::Snapshot(SnapshotKind::First))),
     }
 }
@@ -401,7 +413,7 @@ fn unpin(look: Look<'_>, before: Fingerprint, value: Fingerprint) -> Result<(), 
 /// | a rollback, and no server was changed | pass |
 /// | a server has not loaded T, and another thing happens | wait or refuse |
 /// | a server has not loaded T | restart it |
-/// | `--only` names another server | refuse: the rest is restarted later |
+/// | `--only` names another server | stop: the rest is restarted later |
 /// | a server is not up | wait; after `--restart-timeout` refuse: `recover` |
 /// | a write of another process may be in flight, such as the removal of a token from a configuration | wait |
 /// | the run has removed a token from a configuration, and it is a rollback or `--repin` | put T there |
@@ -425,12 +437,12 @@ pub(super) fn prove<'look>(look: Look<'look>, placed: &Proof<'look, Placed>) -> 
         return Err(Restart::next(look, placed, name, target).unwrap_or_else(|first| first));
     }
     if let Some(name) = others.first() {
-        return Err(Next::Refuse(vec![match **placed {
-            Placed::Everywhere(_) => blockers::only(&others.join(", ")),
-            _ => blockers::recover(format!(
+        return Err(match **placed {
+            Placed::Everywhere(_) => Next::Pause(blockers::only(&others.join(", "))),
+            _ => Next::Refuse(vec![blockers::recover(format!(
                 "server {name} does not accept {target}, although nothing was changed"
-            )),
-        }]));
+            ))]),
+        });
     }
     repin(look, target)?;
     Ok(if is_changed {

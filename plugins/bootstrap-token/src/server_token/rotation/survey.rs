@@ -5,7 +5,9 @@ use supervisor::SupervisorKind;
 use supervisor::node::NodeManager;
 
 use super::blockers;
-use super::observed::{Clocks, Configured, Datastore, Encryption, Files, Login, Members, Observed, Output, Role};
+use super::observed::{
+    Clocks, Configured, Datastore, Encryption, Files, Login, Members, Observed, Output, Role, Server,
+};
 use super::record::Record;
 
 pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
@@ -13,6 +15,8 @@ pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
     for (name, server) in &seen.servers {
         if server.role != Role::Full {
             found.push(blockers::role(name, server.role));
+        } else if server.accepts == Login::Another {
+            found.push(blockers::rejects(name));
         } else if !server.is_up(seen.cluster.datastore) {
             found.push(blockers::not_up(name));
         } else if server.accepts != Login::Accepts(seen.given) {
@@ -55,7 +59,10 @@ fn cluster(seen: &Observed) -> Vec<Blocker> {
     });
     let version = cluster.can_change_token;
     let joining: Vec<&str> = seen.joining.iter().map(String::as_str).collect();
+    // It is asked with the token.
+    let rejects = |server: &Server| server.accepts == Login::Another;
     let encryption = match &seen.encryption {
+        Encryption::Unknown if seen.servers.values().any(rejects) => None,
         Encryption::Safe => None,
         Encryption::Unsafe(reason) => Some(blockers::encryption(reason)),
         Encryption::Unknown => Some(blockers::encryption_unknown()),

@@ -7,7 +7,7 @@ use kubectl_bootstrap_token::server_token::rotation::observed::{
 };
 use supervisor::node::EtcdMember;
 
-use super::{State, begun, fresh, hold, made, new, next, old, placed, recorded, round, server, set_round, with};
+use super::{Run, State, begun, fresh, hold, made, new, next, old, placed, recorded, round, server, set_round, with};
 
 const SNAPSHOTS: &str = "place: take an etcd snapshot on every server, to check its files";
 const SENDS: &str = "place: set N on s1, s2, s3";
@@ -29,9 +29,16 @@ fn make_proves_the_old_token_and_stores_the_new_one_before_anything_else() {
         |seen, _| seen.cluster.datastore = Datastore::Sqlite,
         "make: create a new token, and write it to FILE",
     );
-    let refused = "refuse: a server does not have O in its files, although it accepts it: an earlier change was not completed [recover]";
+    // Nothing was changed, so the run ends, whatever the servers have.
+    let turned = "make: rollback, a server does not have O in its files, although it accepts it: an earlier change was not completed; run `recover`";
     for needs in [Needs::Unknown, Needs::Token(new())] {
-        with(&state, |seen, _| seen.snapshots.first = Some(needs), refused);
+        with(&state, |seen, _| seen.snapshots.first = Some(needs), turned);
+        let ends = |seen: &mut Observed, run: &mut Run| {
+            seen.snapshots.first = Some(needs);
+            server(seen, "s1").files = Files::Hold(fresh());
+            run.direction = Direction::Rollback;
+        };
+        with(&state, ends, "done");
     }
     seen.snapshots.first = Some(Needs::Token(old()));
     let state = (seen.clone(), run.clone());

@@ -143,7 +143,7 @@ fn restarts_can_be_spread_over_maintenance_windows() {
     with(
         &state,
         |seen, _| seen.options.only = Some("s3".to_owned()),
-        "refuse: s1, s2 still to be restarted: each accepts the former token until then (--only)",
+        "stop: s1, s2 still to be restarted: each accepts the former token until then (--only)",
     );
     let pause = "prove: wait for the pause between two restarts (--pause-between)";
     with(&state, |seen, _| seen.options.pauses = true, pause);
