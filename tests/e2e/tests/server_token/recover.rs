@@ -434,3 +434,14 @@ async fn the_diagnosis_is_a_document_too() -> Result<()> {
     ensure!(fixture.puts().await? == 1, "a PUT was sent");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_is_refused_names_the_command_that_recovers() -> Result<()> {
+    let fixture = rotated_by_hand("recover-refused", UNPINNED).await?;
+    let refused = fixture.run("rotate", &[]).await?;
+    ensure!(refused.code() != Some(0), "{refused}");
+    let command = "kubectl bootstrap-token server-token recover --token-file";
+    let done = fixture.shell().follow(&refused, command, &["--yes"]).await?.expect(0)?;
+    ensure!(is_recovered(&fixture, &done).await? == hash12(OTHER), "{done}");
+    Ok(())
+}
