@@ -402,12 +402,12 @@ enum Command {
 
 impl LockGuard {
     /// The fence of this lock.
-    pub(crate) fn fence(&self) -> &Fence {
+    pub fn fence(&self) -> &Fence {
         &self.fence
     }
 
     /// How the lock was lost, if it was.
-    pub(crate) fn lost(&self) -> Option<LockLost> {
+    pub fn lost(&self) -> Option<LockLost> {
         self.commands.is_closed().then(|| self.loss())
     }
 

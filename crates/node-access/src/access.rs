@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use client::secret::Secret;
-use supervisor::CaHash;
+use supervisor::{CaHash, ServerToken, TokenUser};
 
 use crate::configuration::{PlaceKind, TokenPlace};
 use crate::error::{Error, NodeProblem, Result};
@@ -185,7 +185,22 @@ impl NodeAccess {
         Ok(value.map(|record| (record.secret(1), record.text(0).to_owned())))
     }
 
-    /// Writes the password part of `server/token`. `ca_hash` is for a file that has lost its own.
+    /// The tokens that the node has: in its configuration, where one can be of agents, in `server/token`, in `cred/passwd` and its
+    /// backups. What is no token is left out.
+    pub async fn read_tokens(&self, node: &NodeTarget) -> Result<Vec<ServerToken>> {
+        let doing = "read the tokens of the server";
+        if !self.returns_secrets() {
+            return Err(self.error(node, doing, NodeProblem::NoSecret));
+        }
+        let variables = [("action", "values"), ("expected", ""), ("k10", "")];
+        let records = self.run(node, doing, NodeOperation::Token, &variables, None).await?;
+        let values = records.iter().filter(|record| record.name == "value");
+        let tokens = values.filter_map(|record| ServerToken::parse(&record.secret(0)).ok());
+        Ok(tokens.filter(|token| token.user == TokenUser::Server).collect())
+    }
+
+    /// Writes the password part of `server/token`. `ca_hash` is for a file that has lost its own. `expected`: its SHA-256; empty for a
+    /// file that is missing, which is created.
     pub async fn write_token(
         &self,
         node: &NodeTarget,

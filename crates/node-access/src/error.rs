@@ -171,7 +171,7 @@ impl NodeProblem {
             Self::Missing(text) if text.contains("service") => "pass the name of the service with --unit",
             Self::Refused(text) if text.contains("services") => "pass the name of the service with --unit",
             Self::Refused(text) if text.contains("pod") => "use --node-exec",
-            Self::Refused(text) if text.contains("OpenRC has") => {
+            Self::Refused(text) if text.contains("OpenRC has") || text.contains("service is not known") => {
                 "pass --restart-command, --stop-command and --start-command"
             }
             _ => return None,

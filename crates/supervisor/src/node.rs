@@ -6,9 +6,13 @@
 use std::collections::BTreeMap;
 
 use client::request::{self, Item, ListOptions, Metadata, Resource};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use crate::distribution::{Distribution, SupervisorKind};
+
+/// How soon after a Node was created its kubelet reports its conditions.
+const FIRST_REPORT: SignedDuration = SignedDuration::from_secs(5);
 
 const NODE: Resource = Resource::new("Node", "v1", "nodes");
 const DEFINITION: Resource = Resource::new(
@@ -38,6 +42,8 @@ pub struct ClusterNode {
     pub etcd_member: EtcdMember,
     /// Its condition `Ready`. `None`: unknown.
     pub is_ready: Option<bool>,
+    /// Whether it has ever been ready. `Some(false)`: it has not been since it was created. `None`: not known.
+    pub has_been_ready: Option<bool>,
     /// Its InternalIPs, unparsed ([`ServerAddress::of_node`](crate::ServerAddress::of_node)).
     pub internal_ips: Vec<String>,
     /// How it was started.
@@ -134,9 +140,11 @@ struct RawStatus {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct RawCondition {
     r#type: String,
     status: String,
+    last_transition_time: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -167,6 +175,21 @@ impl RawNode {
     fn condition(&self, name: &str) -> Option<&str> {
         let condition = self.status.conditions.iter().find(|condition| condition.r#type == name);
         condition.map(|condition| condition.status.as_str())
+    }
+
+    /// Not ready since it was created: its first kubelet says so within seconds.
+    fn has_been_ready(&self) -> Option<bool> {
+        let mut conditions = self.status.conditions.iter();
+        let ready = conditions.find(|condition| condition.r#type == "Ready")?;
+        match ready.status.as_str() {
+            "True" => Some(true),
+            "False" => {
+                let since: Timestamp = ready.last_transition_time.as_deref()?.parse().ok()?;
+                let age = since.duration_since(self.metadata.created()?);
+                (age < FIRST_REPORT).then_some(false)
+            }
+            _ => None,
+        }
     }
 
     fn manager(&self) -> Option<NodeManager> {
@@ -207,6 +230,7 @@ impl From<RawNode> for ClusterNode {
                 Some("False") => Some(false),
                 _ => None,
             },
+            has_been_ready: node.has_been_ready(),
             internal_ips: internal.map(|address| address.address.clone()).collect(),
             start: match distribution.supervisor() {
                 Some(kind) => StartConfiguration::of(&node.metadata, kind),

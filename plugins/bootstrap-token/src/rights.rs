@@ -20,7 +20,8 @@ pub(crate) const VIA_POD: &str = "with `--via pod`";
 /// There are snapshots.
 pub(crate) const WITH_ETCD: &str = "with embedded etcd";
 pub(crate) const SERVER_ROTATE: &str = "server-token rotate";
-const SERVER_ROTATION: &[&str] = &[SERVER_ROTATE, "server-token rollback"];
+pub(crate) const SERVER_RECOVER: &str = "server-token recover";
+const SERVER_ROTATION: &[&str] = &[SERVER_ROTATE, "server-token rollback", SERVER_RECOVER];
 /// The Lease of the rotation of the server token.
 const SERVER_LEASE: &str = "server-token";
 const SERVER_STATUS: &str = "server-token status";

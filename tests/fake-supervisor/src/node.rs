@@ -58,6 +58,19 @@ impl Node {
             .join(format!("{}.service", self.distribution().unit()))
     }
 
+    /// What systemd adds to the unit until the next boot.
+    pub(crate) fn drop_ins(&self) -> Vec<PathBuf> {
+        let dir = format!("systemd/system/{}.service.d", self.distribution().unit());
+        let entries = std::fs::read_dir(self.run_dir().join(dir));
+        let files = entries
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()));
+        files
+            .filter(|file| file.extension().is_some_and(|extension| extension == "conf"))
+            .collect()
+    }
+
     pub(crate) fn environment_file(&self) -> PathBuf {
         self.root()
             .join("etc/systemd/system")

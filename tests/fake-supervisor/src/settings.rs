@@ -20,6 +20,8 @@ pub(crate) struct Unit {
     pub(crate) environment: BTreeMap<String, String>,
     /// `EnvironmentFile`, and whether it may be missing.
     pub(crate) environment_files: Vec<(PathBuf, bool)>,
+    /// `Restart=no`, by a drop-in.
+    pub(crate) starts_once: bool,
 }
 
 impl Unit {
@@ -34,6 +36,7 @@ impl Unit {
                 "Environment" => unit
                     .environment
                     .extend(words(value).iter().filter_map(|word| assignment(word))),
+                "Restart" => unit.starts_once = value.trim() == "no",
                 "EnvironmentFile" => {
                     let path = value.trim();
                     let optional = path.strip_prefix('-');
@@ -47,6 +50,15 @@ impl Unit {
             bail!("the unit has no ExecStart");
         }
         Ok(unit)
+    }
+
+    /// The unit of a node, with its drop-ins.
+    pub(crate) fn load(node: &Node) -> Result<Self> {
+        let mut text = std::fs::read_to_string(node.unit_file())?;
+        for file in node.drop_ins() {
+            text.push_str(&std::fs::read_to_string(file)?);
+        }
+        Self::parse(&text)
     }
 
     /// The variables of the process. Environment files are read at each start.
@@ -143,7 +155,7 @@ impl Settings {
 
     /// Those that a start of the unit would read now.
     pub(crate) fn of(node: &Node) -> Result<Self> {
-        let unit = Unit::parse(&std::fs::read_to_string(node.unit_file())?)?;
+        let unit = Unit::load(node)?;
         Self::read(node, &unit.command[1..], unit.variables()?)
     }
 

@@ -145,18 +145,23 @@ fn show(unit: &UnitHandle, properties: &[&str], only_value: bool) -> String {
             format!("EnvironmentFiles={} (ignore_errors={ignore})", path.display())
         })
         .collect();
-    let text = std::fs::read_to_string(unit.node.unit_file()).unwrap_or_default();
-    let stale = crate::settings::Unit::parse(&text).is_ok_and(|file| file != loaded);
+    let stale = crate::settings::Unit::load(&unit.node).is_ok_and(|file| file != loaded);
+    let drop_ins: Vec<String> = unit
+        .node
+        .drop_ins()
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
     let mut lines = vec![
         format!("Id={}.service", unit.node.distribution().unit()),
         "LoadState=loaded".to_owned(),
         format!("ActiveState={}", word(state.active)),
         format!("SubState={}", state.sub),
         format!("MainPID={}", state.pid.unwrap_or(0)),
-        format!("NRestarts={}", state.failures),
+        format!("NRestarts={}", state.restarts),
         "Type=notify".to_owned(),
         format!("FragmentPath={}", unit.node.unit_file().display()),
-        "DropInPaths=".to_owned(),
+        format!("DropInPaths={}", drop_ins.join(" ")),
         format!("NeedDaemonReload={}", if stale { "yes" } else { "no" }),
         format!("Environment={}", environment.join(" ")),
         format!(

@@ -44,6 +44,8 @@ pub(crate) struct UnitState {
     pub(crate) succeeded: Option<bool>,
     /// Exits that were not requested.
     pub(crate) failures: u32,
+    /// How often the unit has started it by itself since the last order to start it.
+    pub(crate) restarts: u32,
 }
 
 enum Order {
@@ -73,6 +75,7 @@ impl UnitHandle {
             starts: 0,
             succeeded: None,
             failures: 0,
+            restarts: 0,
         });
         let handle = Self {
             node: node.clone(),
@@ -92,8 +95,7 @@ impl UnitHandle {
 
     /// `daemon-reload`.
     pub(crate) fn reload(&self) -> Result<()> {
-        let text = std::fs::read_to_string(self.node.unit_file())?;
-        let unit = Unit::parse(&text).with_context(|| format!("load {}", self.node.unit_file().display()))?;
+        let unit = Unit::load(&self.node).with_context(|| format!("load {}", self.node.unit_file().display()))?;
         *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = unit;
         Ok(())
     }
@@ -168,7 +170,7 @@ impl Runner {
     async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
         loop {
             match orders.recv().await {
-                Some(Order::Start | Order::Restart) => {}
+                Some(Order::Start | Order::Restart) => self.state.send_modify(|state| state.restarts = 0),
                 Some(Order::Stop) => {
                     self.set(Active::Inactive, "dead");
                     continue;
@@ -194,12 +196,12 @@ impl Runner {
                 }
             };
             match end {
-                End::Restart => {}
+                End::Restart => self.state.send_modify(|state| state.restarts = 0),
                 End::Stopped => {
                     self.set(Active::Inactive, "dead");
                     return Some(());
                 }
-                End::Itself if self.node.faults().stays_down => {
+                End::Itself if self.node.faults().stays_down || self.starts_once() => {
                     self.set(Active::Failed, "failed");
                     return Some(());
                 }
@@ -209,9 +211,15 @@ impl Runner {
                     tokio::pin!(pause);
                     loop {
                         tokio::select! {
-                            () = &mut pause => break,
+                            () = &mut pause => {
+                                self.state.send_modify(|state| state.restarts += 1);
+                                break;
+                            }
                             order = orders.recv() => match order? {
-                                Order::Start | Order::Restart => break,
+                                Order::Start | Order::Restart => {
+                                    self.state.send_modify(|state| state.restarts = 0);
+                                    break;
+                                }
                                 Order::Kill => {}
                                 Order::Stop => {
                                     self.set(Active::Inactive, "dead");
@@ -223,6 +231,10 @@ impl Runner {
                 }
             }
         }
+    }
+
+    fn starts_once(&self) -> bool {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).starts_once
     }
 
     fn spawn(&self) -> Result<Child> {

@@ -27,6 +27,8 @@ pub struct Commands {
     to_run: String,
     /// Flags that only `rotate` has.
     to_rotate: String,
+    /// Flags that only `recover` has.
+    to_recover: String,
 }
 
 impl Commands {
@@ -41,6 +43,7 @@ impl Commands {
             flags: global.connection.typed(),
             to_run: String::new(),
             to_rotate: String::new(),
+            to_recover: String::new(),
         }
     }
 
@@ -86,6 +89,20 @@ impl Commands {
         self
     }
 
+    /// With a flag that only `recover` has, where it has a value.
+    #[must_use]
+    pub fn with_to_recover(mut self, flag: &str, value: Option<&str>) -> Self {
+        append(&mut self.to_recover, flag, value);
+        self
+    }
+
+    /// With a flag that only `recover` has, and that has no value.
+    #[must_use]
+    pub fn switched_on_to_recover(mut self, flag: &str) -> Self {
+        let _ = write!(self.to_recover, " {flag}");
+        self
+    }
+
     /// Resumes a rotation.
     pub fn rotate(&self) -> String {
         self.composed("rotate", &self.target, &[&self.to_run, &self.to_rotate])
@@ -108,6 +125,11 @@ impl Commands {
     /// Rolls one back.
     pub fn rollback(&self) -> String {
         self.composed("rollback", &self.target, &[&self.to_run])
+    }
+
+    /// Mends what no rotation can resume.
+    pub fn recover(&self) -> String {
+        self.composed("recover", &self.target, &[&self.to_recover])
     }
 
     /// Shows the status of one.

@@ -1,4 +1,4 @@
-# The files `server/token` and `cred/passwd`. $action: read, write, remove-passwd.
+# The files `server/token` and `cred/passwd`. $action: read, values, write, remove-passwd.
 
 # A K10 form keeps its hash; an empty file gets the one that is given.
 new_token() {
@@ -19,7 +19,33 @@ case $action in
             emit value "$(digest <"$root$file")" "$trimmed"
         fi
         ;;
+    values)
+        # Of the places of a configuration, the passwords are there too.
+        values=$known
+        [ ! -e "$root$file" ] || { must_read "$file" && values=$values$nl$(cat "$root$file"); }
+        set +f
+        for path in "$root$data"/server/cred/passwd*; do
+            [ -f "$path" ] || continue
+            while IFS= read -r line || [ "$line" ]; do
+                case $line in *,server,*) values=$values$nl${line%%,*} ;; esac
+            done <"$path"
+        done
+        set -f
+        spaces=$IFS IFS=$nl
+        # shellcheck disable=SC2086
+        set -- $values
+        IFS=$spaces
+        for value; do
+            trim "$value"
+            [ -z "$trimmed" ] || emit value "$trimmed"
+        done
+        ;;
     write)
+        # A file that is missing was read as one without a SHA-256.
+        if [ ! -e "$root$file" ] && [ -z "$expected" ]; then
+            : >"$root$file" || fail failed "it cannot be created" "$file"
+            expected=$(digest <"$root$file")
+        fi
         resolve "$file"
         guard
         keep

@@ -344,6 +344,17 @@ async fn server_token_keeps_its_hash_and_an_empty_one_gets_it() {
     assert_eq!(machine.text(TOKEN), format!("K10{hash}::server:{NEW}\n"));
     assert_eq!(edited.sha256, machine.sha256(TOKEN));
     assert_eq!(machine.text(&format!("{TOKEN}.abcde.bak")), before);
+    // A start needs it, so a file that is missing is written too.
+    std::fs::remove_file(machine.path(TOKEN)).unwrap();
+    let error = access.write_token(&node, &edited.sha256, &new, None).await.unwrap_err();
+    assert!(matches!(error.problem, NodeProblem::Missing(_)), "{error}");
+    access.write_token(&node, "", &new, Some(&ca_hash)).await.unwrap();
+    assert_eq!(machine.text(TOKEN), format!("K10{hash}::server:{NEW}\n"));
+    let mode = std::fs::metadata(machine.path(TOKEN)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    // Where it is there again, it is another file than the one that was read.
+    let error = access.write_token(&node, "", &new, None).await.unwrap_err();
+    assert!(matches!(error.problem, NodeProblem::Changed { .. }), "{error}");
 }
 
 #[tokio::test]

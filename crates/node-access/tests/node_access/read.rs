@@ -263,3 +263,18 @@ async fn rke2_has_names_of_its_own() {
     assert_eq!(state.server_token.unwrap().fingerprint, hash("bare"));
     assert_eq!(state.service.unit, "rke2-server");
 }
+
+#[tokio::test]
+async fn every_token_of_a_server_is_returned_where_it_is_asked_for() {
+    let machine = Machine::new();
+    machine.write(CONFIG, "token: configured\nagent-token: of-agents\n");
+    machine.write(
+        &format!("{PASSWD}.abcde.bak"),
+        "former-of-nodes,node,node,k3s:agent\nformer,server,server,k3s:server\nbad\"row,server,x\n",
+    );
+    let read = machine.access().read_tokens(&target()).await.unwrap();
+    let has = |token: &str| read.iter().any(|read| Some(read.hash()) == hash(token));
+    assert!(has("configured") && has(PASSWORD) && has("former"), "{read:?}");
+    // Which of them are of agents is in the state of the node.
+    assert!(has("of-agents") && !has("former-of-nodes"), "{read:?}");
+}

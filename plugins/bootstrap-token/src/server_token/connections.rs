@@ -9,7 +9,7 @@ use client::connection::user_agent;
 use client::error::Error;
 use supervisor::ca::NoPin;
 use supervisor::node::ClusterNode;
-use supervisor::{AddressOverride, CaHash, Options, Pin, ServerAddress, Supervisor, SupervisorKind, read_ca};
+use supervisor::{AddressOverride, CaHash, Host, Options, Pin, ServerAddress, Supervisor, SupervisorKind, read_ca};
 
 use super::given_token::GivenToken;
 use crate::cluster::{ClusterConnection, MANAGER};
@@ -26,6 +26,13 @@ pub(crate) struct SupervisorFlags {
     #[arg(long)]
     token_stdin: bool,
 
+    #[command(flatten)]
+    pub(crate) addresses: ServerFlags,
+}
+
+/// Where the servers are, and how they are verified.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct ServerFlags {
     /// Reach the server NODE at this address instead of its InternalIP. The default ports are 6443, and 9345 for the supervisor of RKE2. Can be repeated
     #[arg(long = "server-address", value_name = "NODE=HOST[:PORT][,API-PORT]")]
     server_addresses: Vec<AddressOverride>,
@@ -59,6 +66,13 @@ impl SupervisorFlags {
         } else {
             commands
         };
+        self.addresses.typed(commands)
+    }
+}
+
+impl ServerFlags {
+    /// These flags in the commands of hints.
+    pub(crate) fn typed(&self, commands: Commands) -> Commands {
         let commands = commands.with("--ca-hash", self.ca_hash.as_deref());
         let addresses = self.server_addresses.iter();
         addresses.fold(commands, |commands, address| {
@@ -66,7 +80,7 @@ impl SupervisorFlags {
         })
     }
 
-    fn ca_hash(&self) -> Result<Option<CaHash>, Error> {
+    pub(crate) fn ca_hash(&self) -> Result<Option<CaHash>, Error> {
         let parsed = self.ca_hash.as_deref().map(str::parse).transpose();
         parsed.map_err(|error| Error::usage(format!("invalid value for --ca-hash: {error}")))
     }
@@ -154,11 +168,13 @@ pub(crate) struct Access {
 }
 
 impl Access {
+    /// `token`: the hash of the CA in a token that was passed.
+    ///
     /// # Errors
     /// If there is nothing to verify the CA of the servers by.
     pub(crate) fn new(
-        flags: &SupervisorFlags,
-        token: &GivenToken,
+        flags: &ServerFlags,
+        token: Option<&CaHash>,
         cluster: &ClusterConnection,
         ui: &Ui,
     ) -> Result<Self, Error> {
@@ -169,7 +185,7 @@ impl Access {
         Ok(Self {
             pin: pin(
                 flags.ca_hash()?.as_ref(),
-                token.ca_hash(),
+                token,
                 authority,
                 cluster.is_through_rancher(),
             )?,
@@ -232,6 +248,27 @@ impl ServerTarget {
         }
     }
 
+    /// K3s or RKE2, as far as that is known before the server is asked: by its Node, else by the port of RKE2.
+    pub(crate) fn kind(&self) -> Option<SupervisorKind> {
+        match &self.location {
+            Location::Known(kind, _) => Some(*kind),
+            Location::Named(named) => {
+                let port = named.address(SupervisorKind::K3s).port;
+                (port == SupervisorKind::Rke2.port()).then_some(SupervisorKind::Rke2)
+            }
+            Location::Unknown(_) => None,
+        }
+    }
+
+    /// Where it is reached.
+    pub(crate) fn host(&self) -> Option<Host> {
+        match &self.location {
+            Location::Known(_, address) => Some(address.host.clone()),
+            Location::Named(named) => Some(named.address(SupervisorKind::K3s).host),
+            Location::Unknown(_) => None,
+        }
+    }
+
     /// Verifies the CA of the server.
     pub(crate) async fn connect(&self, access: &Access) -> Result<Supervisor, Error> {
         let (kind, address) = match &self.location {
@@ -291,16 +328,15 @@ mod tests {
             is_etcd: is_server,
             etcd_member: EtcdMember::Voter,
             is_ready: Some(true),
+            has_been_ready: Some(true),
             internal_ips: vec![ip.to_owned()],
             start: StartConfiguration::Unknown("the node does not show its arguments"),
             manager: None,
         }
     }
 
-    fn flags(addresses: &[&str]) -> SupervisorFlags {
-        SupervisorFlags {
-            token_file: None,
-            token_stdin: false,
+    fn flags(addresses: &[&str]) -> ServerFlags {
+        ServerFlags {
             server_addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             ca_hash: None,
         }
@@ -385,7 +421,7 @@ mod tests {
     #[test]
     fn an_invalid_hash_is_not_repeated() {
         let token = format!("K10{}::server:secret", "a".repeat(64));
-        let flags = SupervisorFlags {
+        let flags = ServerFlags {
             ca_hash: Some(token),
             ..flags(&[])
         };

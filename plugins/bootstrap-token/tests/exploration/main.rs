@@ -7,6 +7,7 @@
 mod environment;
 mod mutants;
 mod plan;
+mod recovery;
 
 use environment::{Budget, Model, To};
 use model::explore;

@@ -7,6 +7,7 @@ mod kill;
 mod leaks;
 mod network;
 mod pods;
+mod recover;
 mod refusals;
 mod requests;
 mod rights;

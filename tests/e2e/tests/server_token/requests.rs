@@ -77,7 +77,10 @@ impl Logged {
     fn count(&mut self, looks: &[Vec<&str>], is_first: bool) {
         // What a step sends by itself comes before its first observation.
         let last = looks.len().saturating_sub(1);
-        let counted = looks.iter().enumerate().filter(|(at, _)| is_first || *at <= 1 || *at == last);
+        let counted = looks
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| is_first || *at <= 1 || *at == last);
         for line in counted.flat_map(|(_, look)| look) {
             let counter = if !line.contains("https://") {
                 &mut self.to_supervisors

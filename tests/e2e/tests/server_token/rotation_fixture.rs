@@ -153,8 +153,17 @@ impl RotationFixture {
         self.starts_again().await
     }
 
+    /// The same with the token of this fingerprint.
+    pub(crate) async fn all_accept(&self, fingerprint: &str) -> Result<()> {
+        self.all_have_hash(fingerprint).await?;
+        self.starts_again().await
+    }
+
     async fn all_have(&self, token: &str) -> Result<()> {
-        let expected = hash12(token);
+        self.all_have_hash(&hash12(token)).await
+    }
+
+    async fn all_have_hash(&self, expected: &str) -> Result<()> {
         let state = self.servers.cluster.state().await?;
         for (name, server) in state["servers"].as_object().context("no servers")? {
             let has = (&server["live"]["server"], &server["files"]["token"]["fingerprint"]);

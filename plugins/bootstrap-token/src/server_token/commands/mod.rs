@@ -1,5 +1,8 @@
 //! `kubectl bootstrap-token server-token`: its commands, one file each.
 
+mod new_value;
+mod node_flags;
+mod recover;
 mod rollback;
 mod rotate;
 mod rotation_command;
@@ -27,6 +30,8 @@ enum Command {
     Rotate(rotate::Rotate),
     /// Roll back an unfinished rotation
     Rollback(rollback::Rollback),
+    /// Recover servers that a change of the token has broken
+    Recover(recover::Recover),
 }
 
 const EXAMPLES: &str = "\
@@ -48,5 +53,6 @@ pub(crate) async fn run(command: ServerToken, global: &GlobalFlags, context: &Co
         Command::Verify(verify) => verify::run(verify, global, context).await,
         Command::Rotate(rotate) => rotate::run(rotate, global, context).await,
         Command::Rollback(rollback) => rollback::run(rollback, global, context).await,
+        Command::Recover(recover) => recover::run(recover, global, context).await,
     }
 }

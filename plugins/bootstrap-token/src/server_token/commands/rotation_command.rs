@@ -1,6 +1,5 @@
 //! What `server-token rotate` and `rollback` share: their flags, and the run.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use cli::app::{Context, GlobalFlags};
@@ -10,20 +9,21 @@ use cli::rotation::{Commands, Job, Target};
 use client::duration;
 use client::error::Error;
 use engine::rotation::Check;
-use node_access::{NodeAccess, NodeExec, NodeRole, NodeTarget, ServiceOptions, UnitName};
+use node_access::{NodeAccess, NodeTarget, ServiceOptions};
 use serde_json::Map;
+use supervisor::SupervisorKind;
 use supervisor::node::{self, ClusterNode};
-use supervisor::{ServerToken, SupervisorKind, TokenValue};
 
+use super::new_value::NewValueFlags;
+use super::node_flags::NodeFlags;
 use crate::cluster::ClusterConnection;
 use crate::server_token::connections::{Access, SupervisorFlags};
-use crate::server_token::controller::{NodeWay, Options, OutputTarget, ServerTokenController};
+use crate::server_token::controller::{Options, ServerTokenController};
 use crate::server_token::given_token::GivenToken;
 use crate::server_token::lease;
+use crate::server_token::node_way::NodeWay;
 use crate::server_token::rotation::blockers::{UNMEASURED, UNPIN};
 use crate::server_token::rotation::observed::Repin;
-
-const NODE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The flags that `rotate` and `rollback` share.
 #[derive(clap::Args, Clone, Debug)]
@@ -50,93 +50,11 @@ pub(super) struct RotationFlags {
     pub run: RunFlags,
 }
 
-/// How nodes are reached.
-#[derive(clap::Args, Clone, Debug)]
-#[command(next_help_heading = "Node options")]
-pub(super) struct NodeFlags {
-    /// Run scripts on nodes with this command, which gets them on standard input: 'ssh root@{address}'. {node} and {address} are replaced. By default, an operator does by hand what the command prints
-    #[arg(long, value_name = "COMMAND", conflicts_with = "via")]
-    node_exec: Option<String>,
-
-    /// Run scripts on nodes in a privileged pod each, which is deleted afterwards
-    #[arg(long, value_enum, value_name = "WAY")]
-    via: Option<Via>,
-
-    /// The image of the pods, with sh and nsenter. By default, one that the node has
-    #[arg(long, value_name = "IMAGE", requires = "via")]
-    image: Option<String>,
-
-    /// The limit of one script on a node. The default is 30s
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
-    node_timeout: Option<Duration>,
-
-    /// The name of the service on servers. By default k3s or rke2-server
-    #[arg(long, value_name = "NAME")]
-    unit: Option<UnitName>,
-
-    /// Restart the service with this command, which runs in sh on the node. It may return before the service is ready. By default, systemd or OpenRC
-    #[arg(long, value_name = "COMMAND", requires = "node_exec", conflicts_with = "via")]
-    restart_command: Option<String>,
-}
-
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Via {
-    Pod,
-}
-
-impl NodeFlags {
-    fn way(&self) -> Result<NodeWay, Error> {
-        let timeout = self.node_timeout.unwrap_or(NODE_TIMEOUT);
-        match (&self.node_exec, self.via) {
-            (Some(command), _) => NodeExec::parse(command, timeout)
-                .map(NodeWay::Exec)
-                .map_err(|error| Error::usage(format!("invalid value for --node-exec: {error}"))),
-            (None, Some(Via::Pod)) => Ok(NodeWay::Pod {
-                image: self.image.clone(),
-                timeout,
-            }),
-            (None, None) if self.unit.is_some() => Err(Error::usage("--unit needs --node-exec or --via pod")),
-            (None, None) if self.node_timeout.is_some() => {
-                Err(Error::usage("--node-timeout needs --node-exec or --via pod"))
-            }
-            (None, None) => Ok(NodeWay::ByHand),
-        }
-    }
-
-    fn service(&self, kind: SupervisorKind) -> ServiceOptions {
-        ServiceOptions {
-            unit: self.unit.clone(),
-            restart_command: self.restart_command.clone(),
-            ..ServiceOptions::of(kind, NodeRole::Server)
-        }
-    }
-
-    fn typed(&self, commands: Commands) -> Commands {
-        let timeout = self.node_timeout.map(duration::format);
-        commands
-            .with_to_run("--node-exec", self.node_exec.as_deref())
-            .with_to_run("--via", self.via.map(|Via::Pod| "pod"))
-            .with_to_run("--image", self.image.as_deref())
-            .with_to_run("--node-timeout", timeout.as_deref())
-            .with_to_run("--unit", self.unit.as_ref().map(UnitName::as_str))
-            .with_to_run("--restart-command", self.restart_command.as_deref())
-    }
-}
-
 /// Where the new token comes from and goes to, and what is configured at the end. Only `rotate` has these.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(super) struct NewTokenFlags {
-    /// Read the new token from this file, which only its owner may access (0600), instead of creating one: 16 characters or more of letters, digits, dots, underscores and dashes
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    pub new_token_file: Option<PathBuf>,
-
-    /// Write the new token to this file, which only its owner can read (0600), before any server has it. What the file holds is kept as FILE.1
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with = "print_token")]
-    pub write_token: Option<PathBuf>,
-
-    /// Print the new token before any server has it
-    #[arg(long, conflicts_with = "output")]
-    pub print_token: bool,
+    #[command(flatten)]
+    pub value: NewValueFlags,
 
     /// At the end, write the new token into the configuration of the servers that had one. Needs access to nodes
     #[arg(long)]
@@ -148,29 +66,6 @@ pub(super) struct NewTokenFlags {
 }
 
 impl NewTokenFlags {
-    fn output(&self) -> OutputTarget {
-        match self.write_token.as_ref().or(self.new_token_file.as_ref()) {
-            _ if self.print_token => OutputTarget::Print,
-            Some(path) => OutputTarget::File(path.clone()),
-            None => OutputTarget::Nowhere,
-        }
-    }
-
-    fn given(&self) -> Result<Option<TokenValue>, Error> {
-        let Some(path) = &self.new_token_file else {
-            return Ok(None);
-        };
-        let text = crate::private_file::read(path)?;
-        let invalid =
-            |error: supervisor::InvalidToken| Error::usage(format!("invalid new token in {}: {error}", path.display()));
-        // A resumed run finds it as it was written: in the K10 form.
-        let token = ServerToken::of_line(&text).map_err(invalid)?;
-        if token.user == supervisor::TokenUser::Node {
-            return Err(invalid(supervisor::InvalidToken::AgentToken));
-        }
-        TokenValue::supplied(token.password()).map(Some).map_err(invalid)
-    }
-
     fn repin(&self) -> Repin {
         match (self.repin, self.agents) {
             (false, _) => Repin::Nowhere,
@@ -180,15 +75,8 @@ impl NewTokenFlags {
     }
 
     fn typed(&self, commands: Commands) -> Commands {
-        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
-        let mut commands = commands
-            .with_to_rotate("--new-token-file", path(&self.new_token_file).as_deref())
-            .with_to_rotate("--write-token", path(&self.write_token).as_deref());
-        for (is_set, flag) in [
-            (self.print_token, "--print-token"),
-            (self.repin, "--repin"),
-            (self.agents, "--agents"),
-        ] {
+        let mut commands = self.value.typed(commands);
+        for (is_set, flag) in [(self.repin, "--repin"), (self.agents, "--agents")] {
             if is_set {
                 commands = commands.switched_on_to_rotate(flag);
             }
@@ -216,12 +104,12 @@ impl RotationCommand<'_> {
         if self.new.repin && matches!(nodes, NodeWay::ByHand) {
             return Err(Error::usage("--repin needs --node-exec or --via pod"));
         }
-        let given_new = self.new.given()?;
+        let given_new = self.new.value.given()?;
         let token = flags.supervisors.token(ui).await?;
         let cluster = ClusterConnection::open(self.global, self.context)?;
         // Also sets the server's clock, by which all deadlines are.
         let nodes_of_cluster = node::list(cluster.client()).await?;
-        flags.supervisors.servers(&nodes_of_cluster)?;
+        flags.supervisors.addresses.servers(&nodes_of_cluster)?;
         let kind = nodes_of_cluster.iter().find_map(ClusterNode::supervisor);
         let kind = kind.ok_or_else(|| Error::failed("no server of the cluster has a Node"))?;
         let service = flags.nodes.service(kind);
@@ -229,7 +117,7 @@ impl RotationCommand<'_> {
             Some(token) => token,
             None => read_from_node(&nodes_of_cluster, &nodes, &service).await?,
         };
-        let access = Access::new(&flags.supervisors, &token, &cluster, ui)?;
+        let access = Access::new(&flags.supervisors.addresses, token.ca_hash(), &cluster, ui)?;
         let given = token
             .into_server_token()
             .map_err(|error| Error::usage(error.to_string()))?;
@@ -239,7 +127,7 @@ impl RotationCommand<'_> {
             kind,
             given,
             given_new,
-            output: self.new.output(),
+            output: self.new.value.output(),
             nodes,
             service,
             restart_timeout: flags.restart_timeout.unwrap_or(match kind {
@@ -250,6 +138,7 @@ impl RotationCommand<'_> {
             only: flags.only.clone(),
             repin: self.new.repin(),
             forced: self.forced.clone(),
+            commands: target.commands.clone(),
         };
         let job = Job {
             ui,
@@ -289,6 +178,7 @@ fn commands(flags: &RotationFlags, new: &NewTokenFlags, forced: &[Check], global
     let commands = Commands::new::<crate::cli::BootstrapToken>("", global).in_group("server-token");
     let commands = flags.supervisors.typed(commands);
     let duration = |value: Option<Duration>| value.map(duration::format);
+    let commands = commands.with_to_recover("--restart-timeout", duration(flags.restart_timeout).as_deref());
     let commands = flags
         .nodes
         .typed(commands)
@@ -356,6 +246,10 @@ mod tests {
         assert_eq!(
             plain.rotate(),
             "kubectl bootstrap-token server-token rotate --token-file old --write-token new"
+        );
+        assert_eq!(
+            plain.recover(),
+            "kubectl bootstrap-token server-token recover --token-file old --write-token new"
         );
         assert_eq!(
             plain.rollback(),

@@ -63,11 +63,11 @@ pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context)
     let cluster = ClusterConnection::open(global, context)?;
     let access = token
         .as_ref()
-        .map(|token| Access::new(&status.supervisors, token, &cluster, ui))
+        .map(|token| Access::new(&status.supervisors.addresses, token.ca_hash(), &cluster, ui))
         .transpose()?;
     let with_token = token.as_ref().zip(access.as_ref());
     let nodes = node::list(cluster.client()).await?;
-    let targets = status.supervisors.servers(&nodes)?;
+    let targets = status.supervisors.addresses.servers(&nodes)?;
     let servers = nodes.iter().filter(|node| node.supervisor().is_some()).zip(&targets);
     let kind = nodes.iter().find_map(ClusterNode::supervisor);
     let snapshots = async {

@@ -45,16 +45,16 @@ pub(crate) async fn run(verify: Verify, global: &GlobalFlags, context: &Context)
     let token = verify.supervisors.token(ui).await?;
     let token = token.ok_or_else(|| Error::usage("pass the token with --token-file or --token-stdin"))?;
     let cluster = ClusterConnection::open(global, context)?;
-    let access = Access::new(&verify.supervisors, &token, &cluster, ui)?;
+    let access = Access::new(&verify.supervisors.addresses, token.ca_hash(), &cluster, ui)?;
     let servers = match node::list(cluster.client()).await {
-        Ok(nodes) => verify.supervisors.servers(&nodes)?,
-        Err(error) if verify.supervisors.names_servers() => {
+        Ok(nodes) => verify.supervisors.addresses.servers(&nodes)?,
+        Err(error) if verify.supervisors.addresses.names_servers() => {
             let error = Error::from(error);
             ui.warn(format!(
                 "cannot list Nodes, so only the servers of --server-address are verified: {}",
                 error.message
             ));
-            verify.supervisors.named_servers()?
+            verify.supervisors.addresses.named_servers()?
         }
         Err(error) => {
             return Err(Error::from(error).hint(

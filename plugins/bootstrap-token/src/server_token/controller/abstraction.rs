@@ -282,7 +282,7 @@ fn files(state: &NodeState) -> Files {
     }
 }
 
-fn datastore(nodes: &[ClusterNode]) -> Datastore {
+pub(crate) fn datastore(nodes: &[ClusterNode]) -> Datastore {
     let servers = || nodes.iter().filter(|node| node.supervisor().is_some());
     let has_endpoint = |node: &ClusterNode| {
         matches!(
@@ -335,7 +335,7 @@ fn encryption<'s>(servers: impl Iterator<Item = &'s String>, readings: &BTreeMap
 }
 
 /// `Date` has whole seconds: where the clocks may differ by 2 s and need not, it is not known.
-pub(super) fn compare_clocks(clocks: &[(&String, ClockReading)]) -> Clocks {
+pub(crate) fn compare_clocks(clocks: &[(&String, ClockReading)]) -> Clocks {
     let mut is_close = true;
     for (at, (_, one)) in clocks.iter().enumerate() {
         for (_, other) in &clocks[..at] {

@@ -24,29 +24,29 @@ use crate::server_token::rotation::record::Record;
 const LABEL: &str = "kubectl-rotation.github.io/server-token";
 
 /// The name of the backup Secret of a run.
-pub(super) fn name(run: &str) -> String {
+pub(crate) fn name(run: &str) -> String {
     format!("server-token-rotation-{run}")
 }
 
 /// The backup Secret as it was read.
 #[derive(Clone, Debug)]
-pub(super) struct Backup {
-    pub(super) version: Version,
-    pub(super) content: Content,
+pub(crate) struct Backup {
+    pub(crate) version: Version,
+    pub(crate) content: Content,
 }
 
 /// What it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Content {
-    pub(super) record: Record,
-    pub(super) sealed: Vec<SealedFor>,
+pub(crate) struct Content {
+    pub(crate) record: Record,
+    pub(crate) sealed: Vec<SealedFor>,
     /// By the names of Nodes: the places from which the run has removed a token, as they are since.
-    pub(super) removed: BTreeMap<String, Vec<TokenPlace>>,
+    pub(crate) removed: BTreeMap<String, Vec<TokenPlace>>,
 }
 
 /// One token, sealed with another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SealedFor {
+pub(crate) struct SealedFor {
     token: Fingerprint,
     with: Fingerprint,
     value: SealedToken,
@@ -60,7 +60,7 @@ struct RawSecret {
 }
 
 impl Content {
-    pub(super) fn new(record: Record) -> Self {
+    pub(crate) fn new(record: Record) -> Self {
         Self {
             record,
             sealed: Vec::new(),
@@ -69,7 +69,7 @@ impl Content {
     }
 
     /// Opens each token that a known one opens. The derivation of a key takes some tenths of a second of processor time.
-    pub(super) fn open(&self, tokens: &mut Tokens, context: SealContext<'_>) -> Result<(), OpenError> {
+    pub(crate) fn open(&self, tokens: &mut Tokens, context: SealContext<'_>) -> Result<(), OpenError> {
         loop {
             let next = self.sealed.iter().find_map(|sealed| {
                 let with = tokens.get(sealed.with).filter(|_| !tokens.knows(sealed.token))?;
@@ -87,7 +87,7 @@ impl Content {
     }
 
     /// Seals each token of the record with each other one, where that is missing.
-    pub(super) fn seal(&mut self, tokens: &Tokens, context: SealContext<'_>) -> Result<(), Failure> {
+    pub(crate) fn seal(&mut self, tokens: &Tokens, context: SealContext<'_>) -> Result<(), Failure> {
         let of_run: Vec<Fingerprint> = tokens_of(&self.record).collect();
         for (token, with) in pairs(&of_run) {
             if self.sealed.iter().any(|one| (one.token, one.with) == (token, with)) {
@@ -123,7 +123,7 @@ impl Content {
 }
 
 /// The tokens of a record.
-pub(super) fn tokens_of(record: &Record) -> impl Iterator<Item = Fingerprint> {
+pub(crate) fn tokens_of(record: &Record) -> impl Iterator<Item = Fingerprint> {
     std::iter::once(record.old).chain(record.new.iter().copied())
 }
 
@@ -137,7 +137,7 @@ fn pairs(of: &[Fingerprint]) -> impl Iterator<Item = (Fingerprint, Fingerprint)>
 }
 
 /// Reads it. `None`: there is none.
-pub(super) async fn read(client: &kube::Client, run: &str) -> Result<Option<Backup>, Error> {
+pub(crate) async fn read(client: &kube::Client, run: &str) -> Result<Option<Backup>, Error> {
     let found: Option<RawSecret> = request::get(client, SECRET, Some(SYSTEM_NAMESPACE), &name(run)).await?;
     found.map(|secret| of_raw(&secret, run)).transpose()
 }
@@ -152,7 +152,7 @@ fn of_raw(secret: &RawSecret, run: &str) -> Result<Backup, Error> {
 }
 
 /// Creates or changes it, and reads it back.
-pub(super) async fn write(
+pub(crate) async fn write(
     client: &kube::Client,
     run: &str,
     before: Option<&Backup>,
@@ -173,7 +173,7 @@ pub(super) async fn write(
 }
 
 /// Asks the API server whether it would create it.
-pub(super) async fn check(client: &kube::Client, record: Record) -> Result<(), Error> {
+pub(crate) async fn check(client: &kube::Client, record: Record) -> Result<(), Error> {
     let body = body("check", &Content::new(record));
     let by = cluster::write(true);
     let created: RawSecret =
@@ -192,7 +192,7 @@ fn body(run: &str, content: &Content) -> Value {
     })
 }
 
-pub(super) async fn delete(client: &kube::Client, backup: &Backup) -> Result<(), Failure> {
+pub(crate) async fn delete(client: &kube::Client, backup: &Backup) -> Result<(), Failure> {
     let deleted = request::delete(client, SECRET, &backup.version, &cluster::write(false)).await;
     deleted.map_err(of_request)
 }

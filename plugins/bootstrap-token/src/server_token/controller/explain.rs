@@ -15,7 +15,12 @@ use crate::server_token::rotation::record::Record;
 
 impl ServerTokenController<'_> {
     /// Adds why servers are not ready, and what to mind until the end.
-    pub(super) fn explained(&self, error: Error) -> Error {
+    pub(super) fn explained(&self, mut error: Error) -> Error {
+        // The stages know the verb alone.
+        let recover = format!("`{}`", self.options.commands.recover());
+        for hint in &mut error.hints {
+            *hint = hint.replace("`recover`", &recover);
+        }
         if error.kind == Kind::Usage {
             return error;
         }

@@ -2,23 +2,24 @@
 //!
 //! It decides nothing. What it reads becomes an [`Observed`] of names, fingerprints and states ([`abstraction`]).
 
-mod abstraction;
+pub(super) mod abstraction;
 mod apply;
-mod backup;
+pub(super) mod backup;
 mod explain;
-mod nodes;
+pub(super) mod nodes;
 mod observe;
-mod output;
+pub(super) mod output;
 mod preflight;
 mod reading;
 mod round;
-mod tokens;
+pub(super) mod tokens;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cli::rotation::Commands;
 use cli::ui::Ui;
 use client::access::Needed;
 use client::connection::Server;
@@ -27,7 +28,7 @@ use engine::controller::{Controller, Failure, PlanOf, ServerCheck, Summary};
 use engine::lock::Fence;
 use engine::rotation::{Check, Timer};
 use engine::run::{Draw, RunId};
-use node_access::{NodeExec, NodeState, ServiceOptions};
+use node_access::{NodeState, ServiceOptions};
 use supervisor::snapshot::SnapshotFile;
 use supervisor::{ServerToken as GivenServerToken, Supervisor, SupervisorKind, TokenValue};
 use tokio::time::Instant;
@@ -38,6 +39,7 @@ use self::tokens::{SystemRandom, Tokens};
 use crate::cluster::ClusterConnection;
 use crate::report::target::CLUSTER;
 use crate::server_token::connections::{Access, SupervisorFlags};
+use crate::server_token::node_way::NodeWay;
 use crate::server_token::rotation::ServerToken;
 use crate::server_token::rotation::blockers::{UNMEASURED, UNPIN};
 use crate::server_token::rotation::observed::{Observed, Options as RotationOptions, Repin};
@@ -63,6 +65,7 @@ pub(crate) struct Options {
     pub(crate) only: Option<String>,
     pub(crate) repin: Repin,
     pub(crate) forced: Vec<Check>,
+    pub(crate) commands: Commands,
 }
 
 /// Where the new token goes.
@@ -74,25 +77,13 @@ pub(crate) enum OutputTarget {
     Print,
 }
 
-/// How nodes are reached.
-#[derive(Clone, Debug)]
-pub(crate) enum NodeWay {
-    ByHand,
-    Exec(NodeExec),
-    Pod { image: Option<String>, timeout: Duration },
-}
-
 impl Options {
     pub(crate) fn has_node_access(&self) -> bool {
         !matches!(self.nodes, NodeWay::ByHand)
     }
 
     fn node_timeout(&self) -> Duration {
-        match &self.nodes {
-            NodeWay::ByHand => Duration::from_secs(10),
-            NodeWay::Exec(exec) => exec.timeout() + Duration::from_secs(5),
-            NodeWay::Pod { timeout, .. } => *timeout + Duration::from_mins(2),
-        }
+        self.nodes.longest()
     }
 
     fn of_rotation(&self) -> RotationOptions {

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use client::error::Error;
 use client::secret::Fingerprint;
 use engine::controller::Failure;
 use engine::lock::Fence;
 use node_access::{
-    Edited, Instruction, NodeAccess, NodeProblem, NodeRole, NodeShell, NodeState, NodeTarget, ServiceAction,
-    ServiceOptions, TokenPlace,
+    Edited, Instruction, NodeAccess, NodeProblem, NodeRole, NodeState, NodeTarget, ServiceAction, ServiceOptions,
+    TokenPlace,
 };
 use supervisor::node::ClusterNode;
 use supervisor::{Host, SupervisorKind};
@@ -18,8 +17,8 @@ use supervisor::{Host, SupervisorKind};
 use super::abstraction::{Restarting, configured};
 use super::backup::Content;
 use super::tokens::with_hash;
-use super::{NodeWay, Run, ServerTokenController};
-use crate::cluster::MANAGER;
+use super::{Run, ServerTokenController};
+use crate::server_token::node_way::check_machine;
 use crate::server_token::rotation::dangerous::Restart;
 use crate::server_token::rotation::observed::Configured;
 
@@ -36,20 +35,6 @@ impl ServerTokenController<'_> {
     /// The way to a node. `None`: by hand.
     fn node(&self, run: Option<&Run>, node: &ClusterNode) -> Result<Option<AccessibleNode>, Failure> {
         let run = run.map_or_else(|| NO_RUN.to_owned(), |run| run.id.to_string());
-        let shell: Arc<dyn NodeShell> = match &self.options.nodes {
-            NodeWay::ByHand => return Ok(None),
-            NodeWay::Exec(exec) => Arc::new(exec.clone()),
-            NodeWay::Pod { image, timeout } => {
-                let client = self.cluster.client().clone();
-                Arc::new(node_access::NodePod::new(
-                    client,
-                    &run,
-                    image.clone(),
-                    *timeout,
-                    MANAGER,
-                ))
-            }
-        };
         let is_server = node.supervisor().is_some();
         let service = ServiceOptions {
             role: if is_server { NodeRole::Server } else { NodeRole::Agent },
@@ -63,8 +48,8 @@ impl ServerTokenController<'_> {
         let address = address.ok_or_else(|| invalid("it has no InternalIP".to_owned()))?;
         let address: Host = address.parse().map_err(|error| invalid(format!("{error}")))?;
         let target = NodeTarget::new(&node.name, address).map_err(|error| invalid(error.to_string()))?;
-        let access = NodeAccess::new(shell, service, &run);
-        Ok(Some(AccessibleNode { access, target }))
+        let access = self.options.nodes.access(self.cluster.client(), service, &run);
+        Ok(access.map(|access| AccessibleNode { access, target }))
     }
 
     fn require_node(&self, run: &Run, name: &str) -> Result<AccessibleNode, Failure> {
@@ -83,18 +68,8 @@ impl ServerTokenController<'_> {
         let read = access.read(&target, false).await;
         // A connection that fails once is not the end of a run. Before a run begins, it is reported at once.
         let read = read.map_err(|error| Failure::Transient(error.into()))?;
-        match &read.machine_id {
-            Some(id) if !node.machine_id.is_empty() && *id != node.machine_id => {
-                let message = format!(
-                    "the machine at the address of node {} is another one: {}",
-                    node.name, read.host
-                );
-                let hint =
-                    "compare its /etc/machine-id with status.nodeInfo.machineID of the Node, and correct --node-exec";
-                Err(Failure::Permanent(Error::failed(message).hint(hint)))
-            }
-            _ => Ok(read),
-        }
+        check_machine(&node.name, &node.machine_id, &read).map_err(Failure::Permanent)?;
+        Ok(read)
     }
 
     /// Why an edit or a restart failed. If it may still arrive, that is remembered.
@@ -114,12 +89,10 @@ impl ServerTokenController<'_> {
 
     /// Deletes the pods that a killed process of the run has left.
     pub(super) async fn clean_up_pods(&self, run: &Run) -> Result<(), Error> {
-        if let NodeWay::Pod { image, timeout } = &self.options.nodes {
-            let client = self.cluster.client().clone();
-            let pods = node_access::NodePod::new(client, &run.id.to_string(), image.clone(), *timeout, MANAGER);
-            pods.clean_up().await?;
+        match self.options.nodes.pods(self.cluster.client(), &run.id.to_string()) {
+            Some(pods) => Ok(pods.clean_up().await?),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Asks for a restart, or has an operator do it. It has happened once an observation shows it.
@@ -301,9 +274,15 @@ fn note(content: &mut Content, name: &str, edited: &Edited) {
 
 /// What an operator does on the node.
 fn instruction(name: &str, unpins: bool, kind: SupervisorKind) -> String {
-    let mut text = format!("On server {name}:");
     let removal = unpins.then(|| Instruction::remove_token(name, kind));
-    let all = removal.into_iter().chain([Instruction::restart(name, kind)]);
+    let all: Vec<Instruction> = removal.into_iter().chain([Instruction::restart(name, kind)]).collect();
+    instructions(&all)
+}
+
+/// The instructions for one node, as they are printed.
+pub(crate) fn instructions(all: &[Instruction]) -> String {
+    let name = all.first().map_or("", |instruction| instruction.node.as_str());
+    let mut text = format!("On server {name}:");
     for instruction in all {
         for step in &instruction.steps {
             let _ = write!(text, "\n  - {step}");

@@ -20,8 +20,9 @@ use tokio::time::{Instant, timeout};
 
 use super::abstraction::{Inputs, ServerReading, is_agent};
 use super::backup::{self, Backup, tokens_of};
-use super::{NodeWay, OutputTarget, Run, ServerTokenController, output};
+use super::{OutputTarget, Run, ServerTokenController, output};
 use crate::server_token::connections::ServerTarget;
+use crate::server_token::node_way::NodeWay;
 use crate::server_token::rotation::observed::{Observed, Output, Repin};
 
 /// How long what was read of servers and nodes counts after a step that does not change them.
@@ -145,7 +146,7 @@ impl ServerTokenController<'_> {
         let nodes = self
             .read_api(|client| async move { Ok(node::list(&client).await?) })
             .await?;
-        let targets = self.flags.servers(&nodes).map_err(Failure::Permanent)?;
+        let targets = self.flags.addresses.servers(&nodes).map_err(Failure::Permanent)?;
         if let Some(only) = &self.options.only
             && !targets.iter().any(|target| target.name == *only)
         {

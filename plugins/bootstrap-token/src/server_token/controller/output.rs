@@ -11,14 +11,14 @@ use supervisor::ServerToken;
 use crate::private_file::{self, PrivateFile};
 
 /// The token in the file. `None`: there is none, or others can read it.
-pub(super) fn holds(path: &Path) -> Option<Fingerprint> {
+pub(crate) fn holds(path: &Path) -> Option<Fingerprint> {
     let text = private_file::read(path).ok()?;
     let token = ServerToken::of_line(&text).ok()?;
     Some(token.password().fingerprint())
 }
 
 /// Writes the token, after it has kept the former content under a name that is free.
-pub(super) fn write(path: &Path, token: &Secret) -> Result<(), Error> {
+pub(crate) fn write(path: &Path, token: &Secret) -> Result<(), Error> {
     keep(path).doing(format!("keep the former content of {}", path.display()))?;
     let file = PrivateFile::open(path).doing(format!("write {}", path.display()))?;
     file.write(&format!("{}\n", token.expose()))

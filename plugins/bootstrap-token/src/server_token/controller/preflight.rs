@@ -2,9 +2,10 @@
 
 use client::access::Right;
 
-use super::{NodeWay, Options};
+use super::Options;
 use crate::report::target::CLUSTER;
 use crate::rights;
+use crate::server_token::node_way::NodeWay;
 use crate::server_token::rotation::observed::Observed;
 
 /// By how nodes are reached, and whether there are snapshots.

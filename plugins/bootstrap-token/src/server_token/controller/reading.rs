@@ -7,17 +7,15 @@ use client::error::Error;
 use client::secret::{Fingerprint, Secret};
 use futures::future::join_all;
 use supervisor::node::ClusterNode;
-use supervisor::ready::{self, ApiReadiness};
-use supervisor::{ClockReading, Credential, ProbeResult, ServerAddress, Supervisor, UnknownReason};
-use tokio::time::{sleep, timeout};
+use supervisor::{ClockReading, Credential, ProbeResult, Supervisor, UnknownReason};
+use tokio::time::sleep;
 
 use super::ServerTokenController;
 use super::abstraction::{ServerReading, compare_clocks, has_agent_token};
 use crate::server_token::connections::ServerTarget;
+use crate::server_token::readiness::readiness;
 use crate::server_token::rotation::observed::Clocks;
 
-/// How long the answer about its readiness may take.
-const READY: Duration = Duration::from_secs(3);
 /// How often clocks are read until their difference is known.
 const CLOCK_TRIES: usize = 5;
 /// At another part of the second each time.
@@ -152,41 +150,9 @@ impl ServerTokenController<'_> {
         let accepts_nodes = accepted(&reading.as_node, values).is_some();
         reading.readiness = Some(match password {
             None => Err("it accepts no known token".to_owned()),
-            Some(password) => self.readiness(&supervisor, api, password, accepts_nodes).await,
+            Some(password) => readiness(&self.cluster.connection, &supervisor, api, password, accepts_nodes).await,
         });
         (name, reading)
-    }
-
-    /// By `/readyz` of its own API server. Where the kubeconfig cannot be used there, by that of the supervisor, as a node.
-    async fn readiness(
-        &self,
-        supervisor: &Supervisor,
-        api: Option<&ServerAddress>,
-        password: &Secret,
-        accepts_nodes: bool,
-    ) -> Result<(), String> {
-        let reason = match api {
-            None => "it runs no API server".to_owned(),
-            Some(address) => {
-                // A server that is starting would be asked again and again.
-                let asked = timeout(READY, ready::api_ready(&self.cluster.connection, address)).await;
-                match asked {
-                    Err(_) => return Err(format!("no response within {}s", READY.as_secs())),
-                    Ok(ApiReadiness::Ready) => return Ok(()),
-                    Ok(ApiReadiness::NotReady(reason)) => return Err(reason),
-                    Ok(ApiReadiness::NotUsable(reason)) => reason,
-                }
-            }
-        };
-        // Only a server that is ready accepts nodes.
-        if accepts_nodes {
-            return Ok(());
-        }
-        match supervisor.probe_ready(password).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err("the server is starting".to_owned()),
-            Err(error) => Err(format!("{error}; {reason}")),
-        }
     }
 }
 

@@ -6,10 +6,11 @@ use client::error::{Error, Kind};
 use client::secret::{Fingerprint, Secret};
 use engine::controller::Failure;
 use engine::lock::Fence;
-use supervisor::{Credential, ProbeResult, PutResult, Supervisor, TokenValue};
+use supervisor::{Credential, ProbeResult, Supervisor, TokenValue};
 use tokio::time::Instant;
 
 use super::{Run, ServerTokenController};
+use crate::server_token::put::{PutOutcome, put};
 use crate::server_token::rotation::dangerous::{Heal, Round};
 use crate::server_token::rotation::observed::{Files, Login, RoundResult};
 
@@ -24,18 +25,6 @@ struct Progress {
     failed: Vec<String>,
     /// Why they have not.
     reasons: Vec<String>,
-}
-
-/// What one PUT means for the round.
-#[derive(Debug, PartialEq, Eq)]
-enum Outcome {
-    Accepted,
-    /// The server answered 500: its files may be changed.
-    Failed,
-    Unanswered,
-    /// Nothing has happened there.
-    Unsent,
-    LockLost,
 }
 
 impl ServerTokenController<'_> {
@@ -53,13 +42,13 @@ impl ServerTokenController<'_> {
         for (name, (supervisor, password)) in &servers {
             let outcome = self.put(supervisor, password, &value, fence, &mut progress).await;
             match outcome {
-                Outcome::Accepted => progress.is_accepted = true,
-                Outcome::LockLost => return Err(Failure::LockLost),
-                Outcome::Failed if !progress.is_accepted => {
+                PutOutcome::Accepted => progress.is_accepted = true,
+                PutOutcome::LockLost => return Err(Failure::LockLost),
+                PutOutcome::Failed if !progress.is_accepted => {
                     return self.end_round(RoundResult::Rejected((*name).to_owned()), &progress);
                 }
-                Outcome::Failed | Outcome::Unanswered | Outcome::Unsent => {
-                    progress.is_unanswered |= outcome == Outcome::Unanswered;
+                PutOutcome::Failed | PutOutcome::Unanswered | PutOutcome::Unsent => {
+                    progress.is_unanswered |= outcome == PutOutcome::Unanswered;
                     progress.failed.push((*name).to_owned());
                 }
             }
@@ -82,9 +71,9 @@ impl ServerTokenController<'_> {
         for name in progress.failed.clone() {
             let (supervisor, password) = self.login_now(&name, round).await?;
             match self.put(&supervisor, &password, &value, fence, &mut progress).await {
-                Outcome::Accepted => progress.is_accepted = true,
-                Outcome::LockLost => return Err(Failure::LockLost),
-                outcome => progress.is_unanswered |= outcome == Outcome::Unanswered,
+                PutOutcome::Accepted => progress.is_accepted = true,
+                PutOutcome::LockLost => return Err(Failure::LockLost),
+                outcome => progress.is_unanswered |= outcome == PutOutcome::Unanswered,
             }
         }
         self.end_round(
@@ -105,13 +94,13 @@ impl ServerTokenController<'_> {
         let (_, was_unanswered) = self.before_put();
         let mut progress = Progress::default();
         let outcome = self.put(&supervisor, &password, &value, fence, &mut progress).await;
-        progress.is_unanswered = outcome == Outcome::Unanswered;
+        progress.is_unanswered = outcome == PutOutcome::Unanswered;
         let result = match outcome {
-            Outcome::Accepted => RoundResult::Healed,
-            Outcome::Failed => RoundResult::NotHealed(heal.server().to_owned()),
+            PutOutcome::Accepted => RoundResult::Healed,
+            PutOutcome::Failed => RoundResult::NotHealed(heal.server().to_owned()),
             // A heal may be repeated.
-            Outcome::Unanswered | Outcome::Unsent => rejected,
-            Outcome::LockLost => return Err(Failure::LockLost),
+            PutOutcome::Unanswered | PutOutcome::Unsent => rejected,
+            PutOutcome::LockLost => return Err(Failure::LockLost),
         };
         let ended = self.end_round(result, &progress);
         // Nothing is waited for before a heal: what was in flight still is.
@@ -176,18 +165,9 @@ impl ServerTokenController<'_> {
         value: &TokenValue,
         fence: &Fence,
         progress: &mut Progress,
-    ) -> Outcome {
-        if !fence.is_open() {
-            return Outcome::LockLost;
-        }
-        let (outcome, error) = match supervisor.put_token(password, value, || fence.is_open()).await {
-            PutResult::Accepted => return Outcome::Accepted,
-            PutResult::NotSent(supervisor::Error::NotAllowed { .. }) => return Outcome::LockLost,
-            PutResult::Failed(error) => (Outcome::Failed, error),
-            PutResult::Unanswered(error) => (Outcome::Unanswered, error),
-            PutResult::NotSent(error) | PutResult::RefusedUnchanged(error) => (Outcome::Unsent, error),
-        };
-        progress.reasons.push(error.to_string());
+    ) -> PutOutcome {
+        let (outcome, reason) = put(supervisor, password, value, || fence.is_open()).await;
+        progress.reasons.extend(reason);
         outcome
     }
 

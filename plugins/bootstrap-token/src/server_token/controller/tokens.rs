@@ -12,36 +12,36 @@ use super::ServerTokenController;
 
 /// By their fingerprints.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tokens(BTreeMap<Fingerprint, TokenValue>);
+pub(crate) struct Tokens(BTreeMap<Fingerprint, TokenValue>);
 
 impl Tokens {
-    pub(super) fn insert(&mut self, value: TokenValue) -> Fingerprint {
+    pub(crate) fn insert(&mut self, value: TokenValue) -> Fingerprint {
         let fingerprint = value.password().fingerprint();
         self.0.insert(fingerprint, value);
         fingerprint
     }
 
-    pub(super) fn get(&self, of: Fingerprint) -> Option<&TokenValue> {
+    pub(crate) fn get(&self, of: Fingerprint) -> Option<&TokenValue> {
         self.0.get(&of)
     }
 
-    pub(super) fn knows(&self, of: Fingerprint) -> bool {
+    pub(crate) fn knows(&self, of: Fingerprint) -> bool {
         self.0.contains_key(&of)
     }
 
     /// The value of a token that a step needs.
-    pub(super) fn require(&self, of: Fingerprint) -> Result<TokenValue, Failure> {
+    pub(crate) fn require(&self, of: Fingerprint) -> Result<TokenValue, Failure> {
         let found = self.get(of).cloned();
         found.ok_or_else(|| Failure::Permanent(Error::failed(format!("the value of token {of} is unknown"))))
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Fingerprint, &TokenValue)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Fingerprint, &TokenValue)> {
         self.0.iter().map(|(fingerprint, value)| (*fingerprint, value))
     }
 }
 
 /// A token as K3s writes it in its files, with the hash of the CA.
-pub(super) fn with_hash(value: &TokenValue, ca_hash: Option<&CaHash>) -> Secret {
+pub(crate) fn with_hash(value: &TokenValue, ca_hash: Option<&CaHash>) -> Secret {
     let password = value.password();
     match ca_hash {
         Some(hash) => hash.join_token(&Secret::new(format!("{}:{}", SERVER_USER, password.expose()))),
@@ -52,18 +52,18 @@ pub(super) fn with_hash(value: &TokenValue, ca_hash: Option<&CaHash>) -> Secret 
 const SERVER_USER: &str = "server";
 
 /// The value of a server token, if its servers can take it again.
-pub(super) fn value_of(text: &Secret) -> Option<TokenValue> {
+pub(crate) fn value_of(text: &Secret) -> Option<TokenValue> {
     let token = ServerToken::parse(text).ok()?;
     (token.user == TokenUser::Server).then(|| token.value().ok()).flatten()
 }
 
 /// A `TokenHash` begins with the digits of the fingerprint of the same password.
-pub(super) fn fingerprint_of(hash: TokenHash) -> Option<Fingerprint> {
+pub(crate) fn fingerprint_of(hash: TokenHash) -> Option<Fingerprint> {
     hash.to_string().get(..10)?.parse().ok()
 }
 
 /// Draws tokens from the operating system, and keeps them for the step.
-pub(super) struct SystemRandom<'a>(pub(super) &'a ServerTokenController<'a>);
+pub(crate) struct SystemRandom<'a>(pub(crate) &'a ServerTokenController<'a>);
 
 impl Draw for SystemRandom<'_> {
     fn credential(&mut self) -> Fingerprint {

@@ -277,7 +277,7 @@ impl ServerFacts {
     /// | ready | any | ready |
     /// | not ready | any | starting |
     /// | none | not known | no response |
-    /// | none | runs, or starts for the first time | starting |
+    /// | none | runs, stops, or starts for the first time | starting |
     /// | none | anything else | down |
     pub fn presence(&self) -> Presence {
         match (self.response, self.service()) {
@@ -287,7 +287,8 @@ impl ServerFacts {
             (Response::None, Some(service)) => {
                 let is_first = service.restarts.unwrap_or(0) == 0 && service.sub != "auto-restart";
                 match service.active.as_str() {
-                    "active" => Presence::Starting,
+                    // A restart stops it first.
+                    "active" | "reloading" | "deactivating" => Presence::Starting,
                     "activating" if is_first => Presence::Starting,
                     _ => Presence::Down,
                 }
@@ -329,7 +330,7 @@ impl ServerFacts {
         files.find(|passwd| passwd.file.file.ends_with("/cred/passwd"))
     }
 
-    fn passwd_file(&self) -> Option<&StateFile> {
+    pub fn passwd_file(&self) -> Option<&StateFile> {
         self.passwd_rows().map(|passwd| &passwd.file)
     }
 

@@ -17,5 +17,3 @@ pub mod diagnosis;
 pub mod facts;
 pub mod plan;
 mod round;
-#[cfg(test)]
-mod tests;

@@ -15,6 +15,7 @@ use super::plan::{Recovery, RecoveryAction, RecoveryRound, RoundValue, encryptio
 /// | the first server has rejected a fresh token | the token of the others there; refuse if they differ |
 /// | a server was brought back with a configured token | that one there |
 /// | a round is not finished | the same token on the servers that do not have it |
+/// | the files of a server are not known, and one accepts none of the known tokens | refuse |
 /// | the files of a server are not known, and snapshots can be taken | take them |
 /// | they are not known otherwise | a token that is at hand and was not loaded, on every server; else a fresh one |
 /// | all have the same one, which the last round has written in order | none |
@@ -123,6 +124,9 @@ fn heal(facts: &RecoveryFacts, server: &str) -> Recovery {
 }
 
 fn unknown_files(facts: &RecoveryFacts) -> Recovery {
+    if let Some(refused) = no_login(facts, facts.servers.keys()) {
+        return refused;
+    }
     if facts.has_snapshots {
         return Recovery::Act(RecoveryAction::Snapshot);
     }
@@ -151,11 +155,8 @@ pub(super) fn send(facts: &RecoveryFacts, value: RoundValue, mut servers: Vec<St
     if let Some(blocked) = blocked {
         return blocked;
     }
-    if let Some(name) = servers.iter().find(|name| facts.servers[*name].loaded.is_none()) {
-        return refuse(
-            format!("server {name} accepts none of the known tokens"),
-            "give the token that it was started with by --token-file",
-        );
+    if let Some(refused) = no_login(facts, servers.iter()) {
+        return refused;
     }
     if let RoundValue::Existing(token) = value
         && !facts.is_at_hand(token)
@@ -188,6 +189,15 @@ pub(super) fn send(facts: &RecoveryFacts, value: RoundValue, mut servers: Vec<St
         ends_at_first_rejection: careful,
         is_repeated,
     }))
+}
+
+/// A PUT and a snapshot need what the server accepts now.
+fn no_login<'s>(facts: &RecoveryFacts, mut servers: impl Iterator<Item = &'s String>) -> Option<Recovery> {
+    let name = servers.find(|name| facts.servers[*name].loaded.is_none())?;
+    Some(refuse(
+        format!("server {name} accepts none of the known tokens"),
+        "give the token that it was started with by --token-file",
+    ))
 }
 
 /// Measured: the rows of `cred/passwd` on one live server, then a PUT there, with its live login. No restart is needed.

@@ -227,6 +227,7 @@ pub(crate) mod tests {
             is_etcd: true,
             etcd_member: EtcdMember::Voter,
             is_ready: Some(true),
+            has_been_ready: Some(true),
             internal_ips: vec!["10.0.0.1".to_owned()],
             start: StartConfiguration::Read {
                 token: if has_token {

@@ -85,6 +85,7 @@ fn node(name: &str) -> ClusterNode {
         is_etcd: true,
         etcd_member: EtcdMember::Voter,
         is_ready: Some(true),
+        has_been_ready: Some(true),
         internal_ips: vec!["10.0.0.1".to_owned()],
         start: start(&[]),
         manager: None,

@@ -4,9 +4,11 @@ use std::collections::HashSet;
 
 use supervisor::TokenHash;
 
-use super::super::super::facts::{FailedStarts, LastStart, RecoveryFacts, Response, RoundEnd, RoundFacts, ServerFacts};
-use super::super::super::plan::{Recovery, RecoveryAction, RecoveryRound, RoundValue};
 use super::super::{PASSWD, brief, cluster, decide, node, ready, start};
+use kubectl_bootstrap_token::server_token::recovery::facts::{
+    FailedStarts, LastStart, RecoveryFacts, Response, RoundEnd, RoundFacts, ServerFacts,
+};
+use kubectl_bootstrap_token::server_token::recovery::plan::{Recovery, RecoveryAction, RecoveryRound, RoundValue};
 
 use super::{Access, Event, FRESH, Kill, NEW, OLD, OTHER, Phase, Server, TRAP, Token, World, index, value};
 
@@ -55,7 +57,7 @@ impl World {
             Phase::Down if server.loops => {
                 (service.active, service.sub) = ("activating".to_owned(), "auto-restart".to_owned());
             }
-            Phase::Down => service.active = "failed".to_owned(),
+            Phase::Down => "failed".clone_into(&mut service.active),
         }
         if let Some(log) = server.log {
             let files = if log == TRAP { PASSWD } else { "" };
@@ -197,7 +199,8 @@ impl World {
                 let log = server_at.log.expect("it has ended");
                 let with = server_at.started_with;
                 let line = format!("{}{log}", if log == TRAP { PASSWD } else { "" });
-                let failure = super::super::super::facts::StartFailure::of_log(&[line]).expect("a line");
+                let failure = kubectl_bootstrap_token::server_token::recovery::facts::StartFailure::of_log(&[line])
+                    .expect("a line");
                 server_at
                     .starts
                     .add(LastStart { with, failure }, server_at.token.map(value));
@@ -331,7 +334,6 @@ fn each_state_of_three_servers_recovers() {
 }
 
 #[test]
-#[ignore = "takes 15 s: run it after a change of the recovery"]
 fn each_state_of_three_servers_after_three_events_recovers() {
     every_state_recovers(3, 3);
 }

@@ -2,13 +2,15 @@
 
 use rstest::rstest;
 
-use super::super::diagnosis::ServerState;
-use super::super::facts::{ConfiguredToken, FileToken, LastStart, Presence, RoundEnd, RoundFacts, StartFailure};
-use super::super::plan::Recovery;
 use super::{
     ClockFacts, EncryptionFacts, PASSWD, RecoveryFacts, Response, ServerFacts, brief, cluster, decide, down, hash,
     node, ready, start, without_access,
 };
+use kubectl_bootstrap_token::server_token::recovery::diagnosis::ServerState;
+use kubectl_bootstrap_token::server_token::recovery::facts::{
+    ConfiguredToken, FileToken, LastStart, Presence, RoundEnd, RoundFacts, StartFailure,
+};
+use kubectl_bootstrap_token::server_token::recovery::plan::Recovery;
 
 const DIFFERENT: &str = "bootstrap data already found and encrypted with different token";
 
@@ -285,6 +287,22 @@ fn files_that_are_not_known_are_shown_by_a_snapshot_and_on_sqlite_by_a_put() {
     assert_eq!(brief(&decide(&facts).1), "put new on s1");
     facts.at_hand = vec![hash("old")];
     assert_eq!(brief(&decide(&facts).1), "put fresh on s1");
+    // Neither is possible without what the server accepts.
+    facts.servers.get_mut("s1").unwrap().loaded = None;
+    for has_snapshots in [true, false] {
+        facts.has_snapshots = has_snapshots;
+        let refused = "refuse: server s1 accepts none of the known tokens";
+        assert_eq!(brief(&decide(&facts).1), refused);
+    }
+}
+
+#[test]
+fn a_service_that_is_stopping_is_not_a_server_that_has_failed() {
+    let mut server = down(Some("old"), Some("old"), None, "");
+    for (active, presence) in [("deactivating", Presence::Starting), ("failed", Presence::Down)] {
+        active.clone_into(&mut server.node.as_mut().unwrap().service.active);
+        assert_eq!(server.presence(), presence, "{active}");
+    }
 }
 
 #[rstest]

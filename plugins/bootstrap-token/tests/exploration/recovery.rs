@@ -1,4 +1,5 @@
-//! Facts of invented servers, for the tests beside it.
+//! The recovery of servers: its states, the story that it is for, and a model of the servers on which each state is mended. The facts
+//! of invented servers are here.
 
 mod model;
 mod states;
@@ -11,9 +12,11 @@ use node_access::{
 use supervisor::node::{EtcdMember, StartConfiguration, TokenSource};
 use supervisor::{SupervisorKind, TokenHash};
 
-use super::diagnosis::{Diagnosis, diagnose};
-use super::facts::{ClockFacts, EncryptionFacts, FailedStarts, RecoveryFacts, Response, ServerFacts};
-use super::plan::{Recovery, RecoveryAction, next_action};
+use kubectl_bootstrap_token::server_token::recovery::diagnosis::{Diagnosis, diagnose};
+use kubectl_bootstrap_token::server_token::recovery::facts::{
+    ClockFacts, EncryptionFacts, FailedStarts, RecoveryFacts, Response, ServerFacts,
+};
+use kubectl_bootstrap_token::server_token::recovery::plan::{Recovery, RecoveryAction, next_action};
 
 pub(super) const PASSWD: &str = "/var/lib/rancher/k3s/server/cred/passwd";
 
@@ -103,7 +106,7 @@ pub(super) fn start(is_configured: bool) -> StartConfiguration {
 /// A server that does not start, with the last line of its log.
 pub(super) fn down(token: Option<&str>, passwd: Option<&str>, configured: Option<&str>, log: &str) -> ServerFacts {
     let mut state = node(token.map(hash), passwd.map(hash), configured.map(hash));
-    state.service.active = "failed".to_owned();
+    "failed".clone_into(&mut state.service.active);
     state.log = if log.is_empty() {
         Vec::new()
     } else {
@@ -170,8 +173,8 @@ pub(super) fn brief(next: &Recovery) -> String {
             RecoveryAction::Snapshot => "snapshot".to_owned(),
             RecoveryAction::Round(round) => {
                 let value = match &round.value {
-                    super::plan::RoundValue::Existing(value) => name(value),
-                    super::plan::RoundValue::Fresh => "fresh".to_owned(),
+                    kubectl_bootstrap_token::server_token::recovery::plan::RoundValue::Existing(value) => name(value),
+                    kubectl_bootstrap_token::server_token::recovery::plan::RoundValue::Fresh => "fresh".to_owned(),
                 };
                 format!("put {value} on {}", round.servers.join(" "))
             }

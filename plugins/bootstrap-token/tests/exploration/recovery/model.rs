@@ -6,8 +6,8 @@ mod walk;
 
 use supervisor::TokenHash;
 
-use super::super::facts::FailedStarts;
 use super::hash;
+use kubectl_bootstrap_token::server_token::recovery::facts::FailedStarts;
 
 pub(super) type Token = u8;
 pub(super) const OLD: Token = 0;
@@ -210,7 +210,7 @@ impl World {
                 match here {
                     Kill::InToken => server.token = None,
                     Kill::AfterKey | Kill::AfterSave => {
-                        server.copy = before.clone();
+                        server.copy.clone_from(&before);
                         server.copy.push((token, before[0].1));
                     }
                     Kill::AfterPasswd | Kill::AfterToken => {}

@@ -1,0 +1,91 @@
+//! The lock: the Lease of the rotations, where an API server answers. Without one, nothing keeps a second process away, and that is said.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use client::error::{Doing as _, Error, Kind};
+use engine::lock::{AcquireError, Fence};
+use tokio::time::Instant;
+
+use super::{IN_FLIGHT, Recoverer};
+use crate::server_token::lease;
+use crate::server_token::recovery::plan::RecoveryAction;
+use crate::server_token::rotation::ServerToken;
+
+impl Recoverer<'_> {
+    /// Takes the lock as soon as an API server answers, and says where there is none. Returns whether that has changed.
+    pub(super) async fn hold_lock(&mut self) -> Result<bool, Error> {
+        if let Some(lock) = &self.lock {
+            let lost = lock.lost();
+            return lost.map_or(Ok(false), |lost| Err(Error::new(Kind::Held, lost.to_string())));
+        }
+        let Some(server) = self.api.clone() else {
+            if self.in_flight.is_none() {
+                self.ui.warn(
+                    "no API server answers, so this recovery holds no lock: make sure that no other recovery or rotation is running",
+                );
+                self.wait_for_others();
+                return Ok(true);
+            }
+            return Ok(false);
+        };
+        let name = lease::name();
+        let lock = name.lock::<ServerToken>(&server);
+        let before = lock.read().await.doing(format!("read {name}"))?;
+        let was_held = AtomicBool::new(before.holder.is_some());
+        let on_wait = |holder: &str| {
+            was_held.store(true, Ordering::Relaxed);
+            self.ui.status(format!(
+                "The lock of the server token is held by {holder}. Checking whether the holder still renews it."
+            ));
+        };
+        let acquired = lock.acquire(false, on_wait).await;
+        let (guard, record) = match acquired {
+            Ok(acquired) => acquired,
+            Err(AcquireError::Held(holder)) => {
+                let message = format!("a rotation or a recovery of the server token is in progress, held by {holder}");
+                let status = self.options.commands.status();
+                return Err(Error::new(Kind::Held, message).hint(format!("`{status}` shows its progress")));
+            }
+            Err(AcquireError::Api(error)) => return Err(error).doing(format!("acquire the lock, {name}")),
+        };
+        self.lock = Some(guard);
+        let is_taken_over = was_held.load(Ordering::Relaxed) || record.journal.is_some();
+        if self
+            .leftovers
+            .as_ref()
+            .is_some_and(|leftovers| leftovers.journal != record.journal)
+        {
+            self.leftovers = None;
+        }
+        let has_own = self.leftovers.as_ref().is_some_and(|leftovers| leftovers.own.is_some());
+        if is_taken_over || has_own {
+            self.wait_for_others();
+        }
+        Ok(true)
+    }
+
+    /// A process that takes over waits for what another one has sent.
+    fn wait_for_others(&mut self) {
+        self.in_flight = Some(Instant::now() + IN_FLIGHT);
+    }
+
+    /// Whether a PUT may be sent, asked directly before it.
+    pub(super) fn may_send(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let fence = self.lock.as_ref().map(|lock| lock.fence().clone());
+        move || fence.as_ref().is_none_or(Fence::is_open)
+    }
+
+    pub(super) fn has_lock_for(&self, action: &RecoveryAction) -> bool {
+        match action {
+            RecoveryAction::Round(_) => self.may_send()(),
+            _ => self.may_act(),
+        }
+    }
+
+    /// Whether something may be done on a node. While no API server answers, no other process can take the lock.
+    fn may_act(&self) -> bool {
+        let is_kept =
+            |lock: &engine::lock::LockGuard| lock.lost().is_none() && (self.api.is_none() || lock.fence().is_open());
+        self.lock.as_ref().is_none_or(is_kept)
+    }
+}

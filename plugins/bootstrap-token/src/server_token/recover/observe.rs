@@ -1,0 +1,460 @@
+//! Reads everything that the diagnosis depends on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use client::access;
+use client::connection::Server as ApiServer;
+use client::error::{Error, Kind};
+use futures::future::join_all;
+use node_access::{NodeAccess, NodeState, NodeTarget, ServiceOptions};
+use supervisor::node::{self, ClusterNode, EtcdMember, StartConfiguration};
+use supervisor::ready::{self, ApiReadiness};
+use supervisor::{
+    ClockReading, Credential, EncryptionBlocker, EncryptionStatus, ProbeResult, ServerAddress, Supervisor, TokenHash,
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{RUN, Recoverer};
+use crate::server_token::connections::ServerTarget;
+use crate::server_token::controller::abstraction::{compare_clocks, datastore};
+use crate::server_token::node_way::{NodeWay, check_machine};
+use crate::server_token::readiness::readiness;
+use crate::server_token::recovery::facts::{
+    ClockFacts, EncryptionFacts, FailedStarts, RecoveryFacts, Response, ServerFacts,
+};
+use crate::server_token::rotation::observed::{Clocks, Datastore};
+
+/// How long an API server may take to answer a read.
+const API: Duration = Duration::from_secs(4);
+/// How often clocks are read until their difference is known.
+const CLOCK_TRIES: usize = 5;
+/// At another part of the second each time.
+const CLOCK_PAUSE: Duration = Duration::from_millis(230);
+
+/// What one server has answered.
+struct ServerReading {
+    name: String,
+    response: Response,
+    loaded: Option<TokenHash>,
+    encryption: Option<Result<EncryptionStatus, String>>,
+    clock: Option<ClockReading>,
+    problem: Option<String>,
+    /// It has rejected every known token, and its readiness cannot be asked otherwise.
+    is_closed: bool,
+}
+
+impl ServerReading {
+    fn unanswered(name: &str, response: Response, problem: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            response,
+            loaded: None,
+            encryption: None,
+            clock: None,
+            problem: Some(problem),
+            is_closed: false,
+        }
+    }
+}
+
+impl Recoverer<'_> {
+    /// One observation. With node access, tokens that are found there are tried at once.
+    pub(super) async fn observe(&mut self) -> Result<RecoveryFacts, Error> {
+        self.problems.clear();
+        let nodes = self.api_nodes().await?;
+        self.find_servers(nodes)?;
+        self.connect().await?;
+        let states = join_all(self.targets.iter().map(|target| self.read_node(&target.name))).await;
+        self.learn_tokens(&states).await?;
+        self.read_leftovers().await?;
+        if self.tokens.is_empty() {
+            return Err(Error::usage("no token of the servers is known").hint(
+                "pass each token that the cluster has had with --token-file, or use --node-exec, which can read them",
+            ));
+        }
+        let readings = join_all(self.targets.iter().map(|target| self.read_server(target))).await;
+        let clocks = self.clock_facts(&readings).await;
+        let encryption = encryption(&readings);
+        let mut servers = BTreeMap::new();
+        for (reading, state) in readings.into_iter().zip(states) {
+            let state = self.usable(&reading, state)?;
+            let facts = self.server_facts(&reading, state);
+            servers.insert(reading.name, facts);
+        }
+        let has_api = self.api.is_some();
+        let kind_of_datastore = datastore(&self.nodes);
+        if has_api && kind_of_datastore == Datastore::External {
+            let message = "the servers have an external datastore, for which nothing was measured";
+            return Err(
+                Error::failed(message).hint("see the documentation of K3s, and restore the datastore with its token")
+            );
+        }
+        let is_in_flight = self.in_flight.is_some_and(|until| Instant::now() < until);
+        Ok(RecoveryFacts {
+            supervisor: self.kind,
+            servers,
+            members_are_servers: has_api.then(|| are_members(&self.nodes, kind_of_datastore)),
+            encryption,
+            at_hand: self.tokens.at_hand(),
+            proven: self.proven,
+            last_round: self.last_round.clone(),
+            may_be_in_flight: is_in_flight,
+            has_snapshots: has_api && kind_of_datastore == Datastore::Etcd,
+            clocks,
+        })
+    }
+
+    /// The Nodes, from the API server that has answered last, else from that of the kubeconfig, else from that of a server.
+    async fn api_nodes(&mut self) -> Result<Option<Vec<ClusterNode>>, Error> {
+        let last = self.api.take();
+        let named = last.is_none().then(|| self.cluster.server.clone());
+        for server in last.into_iter().chain(named).chain(self.other_api_servers()) {
+            match timeout(API, node::list(&server.client)).await {
+                Ok(Ok(nodes)) => {
+                    self.api = Some(server);
+                    return Ok(Some(nodes));
+                }
+                Ok(Err(error)) => {
+                    let error = Error::from(error);
+                    if !error.kind.is_transient() {
+                        return Err(error);
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn other_api_servers(&self) -> Vec<ApiServer> {
+        if self.cluster.is_through_rancher() {
+            return Vec::new();
+        }
+        let reached = self.supervisors.values().map(Supervisor::address);
+        let addresses: Vec<&ServerAddress> = reached
+            .chain(self.targets.iter().filter_map(ServerTarget::address))
+            .collect();
+        let urls = addresses.into_iter().map(ServerAddress::api_url);
+        let connected = urls.filter_map(|url| self.cluster.connection.at(url).connect().ok());
+        connected.collect()
+    }
+
+    fn find_servers(&mut self, nodes: Option<Vec<ClusterNode>>) -> Result<(), Error> {
+        match nodes {
+            Some(nodes) => {
+                self.targets = self.addresses.servers(&nodes)?;
+                self.nodes = nodes;
+            }
+            // They were found while there was an API server.
+            None if !self.nodes.is_empty() => {}
+            None if self.addresses.names_servers() => self.targets = self.addresses.named_servers()?,
+            None => {
+                return Err(Error::new(Kind::Unreachable, "no API server of the cluster answers")
+                    .hint("pass --server-address NODE=HOST for each server: the recovery works without the Kubernetes API"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn connect(&mut self) -> Result<(), Error> {
+        let unknown: Vec<&ServerTarget> = self
+            .targets
+            .iter()
+            .filter(|target| !self.supervisors.contains_key(&target.name))
+            .collect();
+        let connected = join_all(unknown.iter().map(|target| target.connect(&self.access))).await;
+        let mut supervisors = Vec::new();
+        for (target, supervisor) in unknown.iter().zip(connected) {
+            match supervisor {
+                Ok(supervisor) => supervisors.push((target.name.clone(), supervisor)),
+                Err(error) if is_away(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.supervisors.extend(supervisors);
+        let reached = self.supervisors.values().next().map(Supervisor::kind);
+        let known = self.targets.iter().find_map(ServerTarget::kind).or(reached);
+        self.kind = known.unwrap_or(self.kind);
+        Ok(())
+    }
+
+    async fn read_server(&self, target: &ServerTarget) -> ServerReading {
+        let name = &target.name;
+        let Some(supervisor) = self.supervisors.get(name) else {
+            // It may answer while it is starting, and is not verified then.
+            return match target.connect(&self.access).await {
+                Err(error) if error.kind == Kind::Unavailable => {
+                    ServerReading::unanswered(name, Response::NotReady, error.message)
+                }
+                Err(error) => ServerReading::unanswered(name, Response::None, error.message),
+                Ok(_) => ServerReading::unanswered(name, Response::NotReady, "it has just begun to answer".to_owned()),
+            };
+        };
+        let clock = match supervisor.clock().await {
+            Ok(clock) => clock,
+            Err(error @ supervisor::Error::NoResponse { .. }) => {
+                return ServerReading::unanswered(name, Response::None, error.to_string());
+            }
+            Err(error) => return ServerReading::unanswered(name, Response::NotReady, error.to_string()),
+        };
+        let (mut login, mut is_closed) = (None, true);
+        for (hash, password) in self.tokens.passwords() {
+            match supervisor.probe(Credential::Server(&password)).await {
+                ProbeResult::Accepted => {
+                    login = Some((hash, password));
+                    break;
+                }
+                ProbeResult::Rejected => {}
+                ProbeResult::Unknown(_) => is_closed = false,
+            }
+        }
+        let is_control_plane = self.node(name).is_none_or(|node| node.is_control_plane);
+        let api = Some(supervisor.address()).filter(|_| is_control_plane);
+        let readiness = match (&login, api) {
+            (Some((_, password)), _) => readiness(&self.cluster.connection, supervisor, api, password, false).await,
+            (None, Some(api)) => match ready::api_ready(&self.cluster.connection, api).await {
+                ApiReadiness::Ready => Ok(()),
+                ApiReadiness::NotReady(reason) => {
+                    is_closed = false;
+                    Err(reason)
+                }
+                ApiReadiness::NotUsable(reason) => Err(reason),
+            },
+            (None, None) => Err("it accepts no known token".to_owned()),
+        };
+        let encryption = match &login {
+            Some((_, password)) => Some(supervisor.encryption(password).await.map_err(|error| error.to_string())),
+            None => None,
+        };
+        ServerReading {
+            name: name.clone(),
+            is_closed: is_closed && login.is_none() && readiness.is_err(),
+            response: match readiness {
+                Ok(()) => Response::Ready,
+                Err(_) => Response::NotReady,
+            },
+            loaded: login.map(|(hash, _)| hash),
+            encryption,
+            clock: Some(clock),
+            problem: readiness.err(),
+        }
+    }
+
+    /// The clocks of the servers that answer, narrowed by each reading.
+    async fn clock_facts(&mut self, readings: &[ServerReading]) -> ClockFacts {
+        let mut current: Vec<(String, ClockReading)> = Vec::new();
+        for reading in readings {
+            if let Some(clock) = reading.clock {
+                let before = self.clocks.get(&reading.name);
+                current.push((
+                    reading.name.clone(),
+                    before.map_or(clock, |before| before.narrowed(clock)),
+                ));
+            }
+        }
+        for tried in 1..=CLOCK_TRIES {
+            let compared: Vec<(&String, ClockReading)> = current.iter().map(|(name, clock)| (name, *clock)).collect();
+            let clocks = compare_clocks(&compared);
+            if clocks != Clocks::Unknown || tried == CLOCK_TRIES {
+                self.clocks = current.into_iter().collect();
+                return match clocks {
+                    Clocks::Close(ahead) => ClockFacts::Close(ahead),
+                    Clocks::Skewed | Clocks::Unknown => ClockFacts::NotClose,
+                };
+            }
+            sleep(CLOCK_PAUSE).await;
+            for (name, clock) in &mut current {
+                if let Some(supervisor) = self.supervisors.get(name)
+                    && let Ok(later) = supervisor.clock().await
+                {
+                    *clock = clock.narrowed(later);
+                }
+            }
+        }
+        ClockFacts::NotClose
+    }
+
+    /// The way to the node of a server. `None`: by hand, or a pod while there is no API server.
+    pub(super) fn node_access(&self, server: &str) -> Result<Option<(NodeAccess, NodeTarget)>, Error> {
+        let client = match (&self.options.nodes, &self.api) {
+            (NodeWay::Pod { .. }, None) => return Ok(None),
+            (_, api) => api.as_ref().unwrap_or(&self.cluster.server).client.clone(),
+        };
+        let service = ServiceOptions {
+            kind: self.kind,
+            ..self.options.service.clone()
+        };
+        let Some(access) = self.options.nodes.access(&client, service, RUN) else {
+            return Ok(None);
+        };
+        let invalid = |why: String| Error::failed(format!("cannot reach node {server}: {why}"));
+        let ip = self.node(server).and_then(|node| node.internal_ips.first());
+        let host = match ip {
+            Some(ip) => Some(ip.parse().map_err(|error| invalid(format!("{error}")))?),
+            None => self
+                .targets
+                .iter()
+                .find(|target| target.name == server)
+                .and_then(ServerTarget::host),
+        };
+        let host = host.ok_or_else(|| invalid("its address is not known".to_owned()))?;
+        let target = NodeTarget::new(server, host).map_err(|error| invalid(error.to_string()))?;
+        Ok(Some((access, target)))
+    }
+
+    /// Where the machine of a server may be off, what the server answers counts alone. Anything else has to be known.
+    fn usable(
+        &mut self,
+        reading: &ServerReading,
+        state: Result<Option<NodeState>, Error>,
+    ) -> Result<Option<NodeState>, Error> {
+        if reading.is_closed {
+            let message = format!("server {} accepts none of the known tokens", reading.name);
+            return Err(Error::failed(message).hint("pass the token that it was started with by --token-file"));
+        }
+        if let Some(problem) = &reading.problem {
+            self.problems
+                .insert(format!("server {}", reading.name), problem.clone());
+        }
+        match state {
+            Ok(Some(read)) => {
+                let machine_id = self.node(&reading.name).map_or("", |node| node.machine_id.as_str());
+                check_machine(&reading.name, machine_id, &read)?;
+                Ok(Some(read))
+            }
+            Err(error) if reading.response == Response::None => {
+                self.problems.insert(format!("node {}", reading.name), error.message);
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    async fn read_node(&self, server: &str) -> Result<Option<NodeState>, Error> {
+        let Some((access, target)) = self.node_access(server)? else {
+            return Ok(None);
+        };
+        let read = match access.read(&target, true).await {
+            Ok(read) => read,
+            // A connection can fail once.
+            Err(_) => access.read(&target, true).await?,
+        };
+        Ok(Some(read))
+    }
+
+    /// Reads the values of tokens that the nodes have and that are not known.
+    async fn learn_tokens(&mut self, states: &[Result<Option<NodeState>, Error>]) -> Result<(), Error> {
+        let mut learned = Vec::new();
+        for (target, state) in self.targets.iter().zip(states) {
+            let Ok(Some(state)) = state else { continue };
+            let missing: Vec<TokenHash> = tokens_of(state).filter(|token| !self.tokens.has(*token)).collect();
+            if missing.is_empty() {
+                continue;
+            }
+            let Some((access, node)) = self
+                .node_access(&target.name)?
+                .filter(|(access, _)| access.returns_secrets())
+            else {
+                continue;
+            };
+            let read = access.read_tokens(&node).await?;
+            learned.extend(read.into_iter().filter(|token| missing.contains(&token.hash())));
+        }
+        for token in learned {
+            self.tokens.add(token);
+        }
+        Ok(())
+    }
+
+    fn server_facts(&mut self, reading: &ServerReading, state: Option<NodeState>) -> ServerFacts {
+        let node = self.node(&reading.name).cloned();
+        let datastore = datastore(&self.nodes);
+        let mut server = ServerFacts {
+            response: reading.response,
+            is_full: node
+                .as_ref()
+                .is_none_or(|node| node.is_control_plane && (node.is_etcd || datastore != Datastore::Etcd)),
+            member: node.as_ref().map_or(EtcdMember::Unknown, |node| node.etcd_member),
+            has_been_ready: node.as_ref().and_then(|node| node.has_been_ready),
+            loaded: reading.loaded,
+            snapshot: None,
+            placed: None,
+            start: node.map_or(StartConfiguration::Unknown("there is no API server"), |node| node.start),
+            node: state,
+            starts: FailedStarts::default(),
+            starts_once: false,
+            needs_save: None,
+        };
+        let (limit, number) = (self.limit(), self.starts);
+        let memory = self.memory(&reading.name);
+        if memory.follow(&mut server, Instant::now(), limit, number) {
+            self.proven = server.loaded.or(self.proven);
+        }
+        server
+    }
+
+    /// The permissions that this run needs, where an API server answers.
+    pub(super) async fn require_permissions(&self, has_snapshots: bool) -> Result<(), Error> {
+        let Some(server) = &self.api else { return Ok(()) };
+        let has_pods = matches!(self.options.nodes, NodeWay::Pod { .. });
+        let conditions: Vec<&str> = [
+            (has_pods, crate::rights::VIA_POD),
+            (has_snapshots, crate::rights::WITH_ETCD),
+        ]
+        .into_iter()
+        .filter_map(|(holds, condition)| holds.then_some(condition))
+        .collect();
+        let side = crate::report::target::CLUSTER;
+        let rights = crate::rights::TABLE.required(crate::rights::SERVER_RECOVER, side, &conditions, &[]);
+        access::require(&[access::Needed { server, side, rights }]).await
+    }
+}
+
+/// Nothing answers there, or it is starting.
+fn is_away(error: &Error) -> bool {
+    error.kind.is_transient() || error.kind == Kind::TimedOut
+}
+
+/// Those of the server, not those of agents.
+fn tokens_of(state: &NodeState) -> impl Iterator<Item = TokenHash> {
+    let places = state.configuration.places.iter();
+    let configured = places
+        .filter(|place| !place.key.is_for_agents())
+        .filter_map(|place| place.fingerprint);
+    let rows = state.passwd.iter().flat_map(|passwd| &passwd.rows);
+    let former = rows
+        .filter(|(user, _)| user == "server")
+        .filter_map(|(_, value)| *value);
+    let file = state.server_token.as_ref().and_then(|file| file.fingerprint);
+    configured.chain(file).chain(former)
+}
+
+fn are_members(nodes: &[ClusterNode], datastore: Datastore) -> bool {
+    let servers = nodes.iter().filter(|node| node.supervisor().is_some());
+    let mut servers = servers.filter(|node| node.has_been_ready != Some(false));
+    datastore != Datastore::Etcd || servers.all(|node| node.etcd_member == EtcdMember::Voter)
+}
+
+/// Of the servers that are ready: unsafe by what any of them says, safe only by what all of them say.
+fn encryption(readings: &[ServerReading]) -> EncryptionFacts {
+    let ready = || readings.iter().filter(|reading| reading.response == Response::Ready);
+    let status = |reading: &'_ ServerReading| {
+        reading
+            .encryption
+            .as_ref()
+            .and_then(|status| status.as_ref().ok())
+            .cloned()
+    };
+    let known: Vec<(&str, EncryptionStatus)> = ready()
+        .filter_map(|reading| Some((reading.name.as_str(), status(reading)?)))
+        .collect();
+    let is_missing = known.len() < ready().count();
+    let known = known.iter().map(|(name, status)| (*name, status));
+    match EncryptionStatus::safe_for_round(known) {
+        Err(EncryptionBlocker::Unknown(_) | EncryptionBlocker::NoServer) => EncryptionFacts::Unknown,
+        Err(blocker) => EncryptionFacts::Unsafe(blocker.to_string()),
+        Ok(()) if is_missing => EncryptionFacts::Unknown,
+        Ok(()) => EncryptionFacts::Safe,
+    }
+}
