@@ -161,6 +161,9 @@ impl NodeProblem {
             Self::Exit { .. } | Self::Incomplete => {
                 "run the command of --node-exec by hand; it has to run sh on the node as root, without a password prompt"
             }
+            Self::Api { source, .. } if source.message.contains("violates PodSecurity") => {
+                "allow privileged pods in namespace kube-system, or use --node-exec"
+            }
             Self::TimedOut(_) => "raise --node-timeout, and read the state of the node before you repeat the command",
             Self::Changed { .. } => "pause configuration management, and repeat the command",
             Self::Locked => "wait for the other run to end, and repeat the command",

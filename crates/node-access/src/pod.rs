@@ -129,14 +129,16 @@ impl NodePod {
     async fn result(&self, name: &str) -> Result<Output, NodeProblem> {
         let limit = self.timeout + START;
         let end = Instant::now() + limit;
-        let mut waiting = None;
+        let mut waiting = Some("no kubelet has accepted it".to_owned());
         let status = loop {
             // The API may be away while a server restarts.
             if let Ok(Some(pod)) = request::get::<RawPod>(&self.client, POD, Some(NAMESPACE), name).await {
                 if matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
                     break pod.status;
                 }
-                waiting = pod.status.waiting();
+                if !pod.status.container_statuses.is_empty() {
+                    waiting = pod.status.waiting();
+                }
             }
             if Instant::now() >= end {
                 return Err(match waiting {

@@ -87,7 +87,7 @@ async fn an_agent_may_join_with_the_old_token_until_the_servers_restart() -> Res
     fixture.is_rotated().await
 }
 
-/// The round is complete, and nobody restarts the servers.
+/// The round is complete, and no server is restarted.
 async fn interrupt_after_the_round(fixture: &RotationFixture) -> Result<()> {
     let running = fixture.spawn(fixture.shell(), &[]).await?;
     let is_placed = |state: &Value| {
