@@ -11,10 +11,10 @@ use crate::step::Steps;
 use crate::test_binary::TestBinary;
 use crate::voice;
 
-/// End-to-end tests wait more than they compute. Those of the server token wait a minute for writes in flight, in each resumed run.
+/// End-to-end tests wait more than they compute, and those of the server token most of all: each resumed run waits for writes in flight.
 fn test_threads(binary: &TestBinary) -> &'static str {
     match binary.target.as_str() {
-        "server_token" => "--test-threads=12",
+        "server_token" => "--test-threads=8",
         _ => "--test-threads=4",
     }
 }

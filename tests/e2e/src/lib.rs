@@ -225,7 +225,9 @@ impl Invocation {
             .env("HOME", shell.home())
             .env("PATH", &bin)
             .env("KUBECONFIG", &shell.kubeconfig)
-            .env("TZ", "UTC");
+            .env("TZ", "UTC")
+            // The delays of the fake servers are shorter than that.
+            .env("KUBECTL_ROTATION_TEST_IN_FLIGHT", "10s");
         Self {
             command,
             stdin: Vec::new(),

@@ -7,6 +7,7 @@ pub(crate) mod commands;
 mod connections;
 mod controller;
 mod given_token;
+mod in_flight;
 mod lease;
 mod node_way;
 mod probe;

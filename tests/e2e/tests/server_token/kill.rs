@@ -1,6 +1,6 @@
 //! Rotations that are killed, and resumed with the old token or with the new one.
 //!
-//! A process that takes over waits a minute for writes in flight. So each test kills once.
+//! A process that takes over waits for writes in flight, here for 10 s. So each test kills once.
 
 use anyhow::{Result, ensure};
 use e2e::{CommandOutput, until};

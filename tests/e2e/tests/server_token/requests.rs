@@ -1,4 +1,4 @@
-//! What a rotation costs: its requests, and its time beside that of the restarts.
+//! What a rotation costs: its requests. No two servers are away at once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,10 +21,6 @@ const TO_KUBERNETES: usize = 15;
 const READINESS: usize = 10;
 /// The writes of the Lease: one for each step and each wait, one to begin, and one to end.
 const LEASE_WRITES: usize = 20;
-/// How long a real server takes to restart, and so the fake.
-const RESTART: Duration = Duration::from_secs(8);
-/// How much longer a rotation takes than the restarts of its servers.
-const BESIDE_RESTARTS: f64 = 1.2;
 
 /// The requests that a command has logged (`-v=6`).
 #[derive(Debug, Default)]
@@ -157,11 +153,6 @@ async fn a_rotation_costs_little_beside_its_restarts() -> Result<()> {
         ensure!(count <= most, "{count} requests to {what}:\n{counted}");
     }
     println!("{:?}, of which {restarts:?} are restarts", rotated.took);
-    ensure!(
-        rotated.took <= (RESTART * 3).mul_f64(BESIDE_RESTARTS),
-        "{:?}, of which servers were away for {restarts:?}:\n{rotated}",
-        rotated.took
-    );
     fixture.servers.cluster.slow_down(1.0 / 16.0)?;
     fixture.is_rotated().await
 }

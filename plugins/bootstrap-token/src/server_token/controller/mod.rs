@@ -39,6 +39,7 @@ use self::tokens::{SystemRandom, Tokens};
 use crate::cluster::ClusterConnection;
 use crate::report::target::CLUSTER;
 use crate::server_token::connections::{Access, SupervisorFlags};
+use crate::server_token::in_flight::in_flight;
 use crate::server_token::node_way::NodeWay;
 use crate::server_token::rotation::ServerToken;
 use crate::server_token::rotation::blockers::{UNMEASURED, UNPIN};
@@ -46,9 +47,6 @@ use crate::server_token::rotation::observed::{Observed, Options as RotationOptio
 use crate::server_token::rotation::step::Step;
 
 type Run = engine::run::Run<ServerToken>;
-
-/// How long a request to a supervisor, or a restart that was handed over, may be on its way.
-const IN_FLIGHT: Duration = Duration::from_mins(1);
 
 /// What the user has asked for.
 #[derive(Clone, Debug)]
@@ -209,7 +207,7 @@ impl Controller for ServerTokenController<'_> {
         match timer {
             Timer::Proof => self.options.restart_timeout,
             Timer::Quiet => self.options.pause_between.unwrap_or_default(),
-            Timer::InFlight => IN_FLIGHT,
+            Timer::InFlight => in_flight(),
             Timer::Retry | Timer::Cache => Duration::ZERO,
         }
     }

@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use client::connection::Server;
 use client::error::{Doing as _, Error, Kind};
 use engine::lock::{AcquireError, Fence};
 use tokio::time::Instant;
 
-use super::{IN_FLIGHT, Recoverer};
+use super::Recoverer;
+use crate::server_token::in_flight::in_flight;
 use crate::server_token::lease;
 use crate::server_token::recovery::plan::RecoveryAction;
 use crate::server_token::rotation::ServerToken;
@@ -18,18 +20,26 @@ impl Recoverer<'_> {
             let lost = lock.lost();
             return lost.map_or(Ok(false), |lost| Err(Error::new(Kind::Held, lost.to_string())));
         }
-        let Some(server) = self.api.clone() else {
-            if self.in_flight.is_none() {
-                self.ui.warn(
-                    "no API server answers, so this recovery holds no lock: make sure that no other recovery or rotation is running",
-                );
-                self.wait_for_others();
-                return Ok(true);
+        if let Some(server) = self.api.clone() {
+            match self.take_lock(&server).await {
+                // It answers, and its etcd does not.
+                Err(error) if error.kind.is_transient() => tracing::debug!(%error, "the lock cannot be taken yet"),
+                taken => return taken.map(|()| true),
             }
+        }
+        if self.in_flight.is_some() {
             return Ok(false);
-        };
+        }
+        self.ui.warn(
+            "no API server answers, so this recovery holds no lock: make sure that no other recovery or rotation is running",
+        );
+        self.wait_for_others();
+        Ok(true)
+    }
+
+    async fn take_lock(&mut self, server: &Server) -> Result<(), Error> {
         let name = lease::name();
-        let lock = name.lock::<ServerToken>(&server);
+        let lock = name.lock::<ServerToken>(server);
         let before = lock.read().await.doing(format!("read {name}"))?;
         let was_held = AtomicBool::new(before.holder.is_some());
         let on_wait = |holder: &str| {
@@ -61,12 +71,12 @@ impl Recoverer<'_> {
         if is_taken_over || has_own {
             self.wait_for_others();
         }
-        Ok(true)
+        Ok(())
     }
 
     /// A process that takes over waits for what another one has sent.
     fn wait_for_others(&mut self) {
-        self.in_flight = Some(Instant::now() + IN_FLIGHT);
+        self.in_flight = Some(Instant::now() + in_flight());
     }
 
     /// Whether a PUT may be sent, asked directly before it.

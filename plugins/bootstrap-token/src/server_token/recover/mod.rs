@@ -35,11 +35,10 @@ use self::tokens::KnownTokens;
 use crate::cluster::ClusterConnection;
 use crate::server_token::connections::{Access, ServerFlags, ServerTarget};
 use crate::server_token::controller::OutputTarget;
+use crate::server_token::in_flight::in_flight;
 use crate::server_token::node_way::NodeWay;
 use crate::server_token::recovery::facts::RoundFacts;
 
-/// How long a write of a process that has ended, or one without an answer, may be on its way.
-const IN_FLIGHT: Duration = Duration::from_mins(1);
 /// The run in the names of backups on nodes. There is one recovery at a time, and a repeated one deletes what is left.
 const RUN: &str = "recover";
 
@@ -150,7 +149,7 @@ impl<'a> Recoverer<'a> {
 
     /// A write of this process got no answer.
     fn may_arrive(&mut self) {
-        self.in_flight = Some(Instant::now() + IN_FLIGHT);
+        self.in_flight = Some(Instant::now() + in_flight());
     }
 
     fn node(&self, name: &str) -> Option<&ClusterNode> {

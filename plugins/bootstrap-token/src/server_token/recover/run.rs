@@ -8,9 +8,10 @@ use supervisor::node::NodeManager;
 use tokio::time::{Instant, sleep};
 
 use super::report::{ServerTokenRecovery, describe, page};
-use super::{IN_FLIGHT, RUN, Recoverer};
+use super::{RUN, Recoverer};
 use crate::server_token::controller::OutputTarget;
 use crate::server_token::controller::nodes::instructions;
+use crate::server_token::in_flight::in_flight;
 use crate::server_token::node_way::NodeWay;
 use crate::server_token::recovery::diagnosis::{Diagnosis, ServerState, diagnose};
 use crate::server_token::recovery::facts::RecoveryFacts;
@@ -155,7 +156,7 @@ impl Recoverer<'_> {
                 }
                 Recovery::Wait(what) if facts.may_be_in_flight => {
                     if waiting.as_ref().is_none_or(|waiting| waiting.what != what) {
-                        let seconds = IN_FLIGHT.as_secs();
+                        let seconds = in_flight().as_secs();
                         self.ui.status(format!("Waiting up to {seconds} s for {what}."));
                     }
                     // This ends by itself, whatever the limit of the user is.
