@@ -150,7 +150,6 @@ async fn without_node_access_an_operator_unpins_and_restarts(
 #[rstest]
 #[case::first("first", &["s1"])]
 #[case::joined("joined", &["s2"])]
-#[case::two("two", &["s2", "s3"])]
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_that_were_restarted_and_are_dead_come_back(#[case] name: &str, #[case] dead: &[&str]) -> Result<()> {
     let fixture = rotated_by_hand(&format!("recover-dead-{name}"), PINNED).await?;
