@@ -36,6 +36,7 @@ use test_cluster::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use cost::Cost;
@@ -317,14 +318,25 @@ fn unread() -> Result<Stdio> {
     Ok(writer.into())
 }
 
-type Whole = JoinHandle<std::io::Result<String>>;
+/// What a command has printed so far.
+struct Whole {
+    bytes: watch::Receiver<Vec<u8>>,
+    reading: JoinHandle<std::io::Result<()>>,
+}
 
 /// Reads an output while the command runs.
 fn whole(mut output: impl AsyncRead + Unpin + Send + 'static) -> Whole {
-    tokio::spawn(async move {
-        let mut text = String::new();
-        output.read_to_string(&mut text).await.map(|_| text)
-    })
+    let (sender, bytes) = watch::channel(Vec::new());
+    let reading = tokio::spawn(async move {
+        let mut chunk = [0; 8192];
+        loop {
+            match output.read(&mut chunk).await? {
+                0 => return Ok(()),
+                count => sender.send_modify(|bytes| bytes.extend_from_slice(&chunk[..count])),
+            }
+        }
+    });
+    Whole { bytes, reading }
 }
 
 /// A running command.
@@ -350,6 +362,17 @@ impl Running {
         Ok(kill_process(pid, signal)?)
     }
 
+    /// Waits until it has printed something to stderr: `find` gets all of it so far.
+    pub async fn until_stderr<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> Result<T> {
+        let stderr = self.stderr.as_ref().context("stderr is not read")?;
+        let mut bytes = stderr.bytes.clone();
+        let found = |bytes: &Vec<u8>| find(&String::from_utf8_lossy(bytes));
+        let printed = tokio::time::timeout(PATIENCE, bytes.wait_for(|bytes| found(bytes).is_some())).await;
+        let printed = printed.with_context(|| format!("timed out after {PATIENCE:?} waiting for {what}"))?;
+        let bytes = printed.with_context(|| format!("`{}` has ended without {what}", self.line))?;
+        found(&bytes).with_context(|| format!("{what} is gone"))
+    }
+
     /// Waits for its end.
     pub async fn finish(self) -> Result<CommandOutput> {
         let Self {
@@ -366,7 +389,10 @@ impl Running {
         }
         let status = child.wait().await?;
         let read = async |output: Option<Whole>| match output {
-            Some(output) => anyhow::Ok(output.await??),
+            Some(output) => {
+                output.reading.await??;
+                anyhow::Ok(String::from_utf8(output.bytes.borrow().clone())?)
+            }
             None => Ok(String::new()),
         };
         let outcome = CommandOutput {

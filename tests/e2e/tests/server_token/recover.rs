@@ -108,22 +108,6 @@ async fn a_value_that_was_not_given_is_read_from_the_server_that_has_it() -> Res
     Ok(())
 }
 
-/// An operator who removes the token of each server and restarts it, once all servers have the same one.
-async fn restarted_by_hand(fixture: &RotationFixture) -> Result<()> {
-    let cluster = &fixture.servers.cluster;
-    let is_placed = |state: &Value| {
-        let key = &state["datastore"]["keys"][0];
-        let has = |server: &&str| state["servers"][*server]["files"]["token"]["fingerprint"] == *key;
-        THREE.iter().all(has)
-    };
-    cluster.wait_for("the round", is_placed).await?;
-    for server in THREE {
-        cluster.pin(server, "nowhere", None).await?;
-        ensure!(cluster.restart_server(server).await?, "{server} does not start");
-    }
-    Ok(())
-}
-
 #[rstest]
 #[case::known("known", &[OTHER, TOKEN])]
 #[case::unknown("unknown", &[TOKEN])]
@@ -135,9 +119,8 @@ async fn without_node_access_an_operator_unpins_and_restarts(
     let fixture = rotated_by_hand(&format!("recover-operator-{name}"), PINNED).await?;
     let args = args(&fixture, tokens, &["--restart-timeout", "20s"])?;
     let running = fixture.shell().bootstrap_token(args).start().await?;
-    let (done, restarted) = tokio::join!(running.finish(), restarted_by_hand(&fixture));
-    let done = done?.expect(0)?;
-    restarted?;
+    fixture.operate(&running, &THREE).await?;
+    let done = running.finish().await?.expect(0)?;
     ensure!(done.stderr.contains("On server s1:"), "{done}");
     ensure!(done.stderr.contains("remove `token:`"), "{done}");
     let token = is_recovered(&fixture, &done).await?;

@@ -1,7 +1,6 @@
 //! `server-token rotate`, undisturbed.
 
 use anyhow::{Result, ensure};
-use e2e::until;
 use rstest::rstest;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -80,7 +79,7 @@ async fn on_sqlite_a_second_put_shows_what_cannot_be_seen() -> Result<()> {
     let cluster = json!({ "datastore": "sqlite", "servers": [{ "name": "s1", "pin": "nowhere" }] });
     let fixture = RotationFixture::start("rotate-sqlite-by-hand", cluster).await?;
     let running = fixture.spawn(fixture.shell(), &[]).await?;
-    restart_by_hand(&fixture, &["s1"]).await?;
+    fixture.operate(&running, &["s1"]).await?;
     running.finish().await?.expect(0)?;
     ensure!(fixture.puts().await? == 2, "{}", fixture.puts().await?);
     fixture.is_rotated().await
@@ -90,32 +89,13 @@ async fn on_sqlite_a_second_put_shows_what_cannot_be_seen() -> Result<()> {
 async fn rotate_has_an_operator_restart_each_server() -> Result<()> {
     let fixture = RotationFixture::start_three("rotate-by-hand", UNPINNED).await?;
     let running = fixture.spawn(fixture.shell(), &[]).await?;
-    restart_by_hand(&fixture, &["s1", "s2", "s3"]).await?;
+    fixture.operate(&running, &["s1", "s2", "s3"]).await?;
     let done = running.finish().await?.expect(0)?;
     for server in ["s1", "s2", "s3"] {
         ensure!(done.stderr.contains(&format!("On server {server}:")), "{done}");
     }
     ensure!(done.stderr.contains("systemctl --no-block restart k3s"), "{done}");
     fixture.is_rotated().await
-}
-
-/// An operator who restarts each server when the rotation asks for it.
-async fn restart_by_hand(fixture: &RotationFixture, servers: &[&str]) -> Result<()> {
-    let mut rest = servers.to_vec();
-    while !rest.is_empty() {
-        let named = until("the instruction for a restart", async || {
-            let step = fixture.step().await?;
-            let is_named = |server: &&&str| step.ends_with(&format!("restart server {server}"));
-            Ok(rest.iter().find(is_named).copied())
-        })
-        .await?;
-        ensure!(
-            fixture.servers.cluster.restart_server(named).await?,
-            "{named} does not start"
-        );
-        rest.retain(|server| *server != named);
-    }
-    Ok(())
 }
 
 #[rstest]

@@ -115,15 +115,19 @@ impl RotationFixture {
         Ok((proxy, shell))
     }
 
-    /// The step in the journal. Empty: there is none.
-    pub(crate) async fn step(&self) -> Result<String> {
-        let get = ["-n", "kube-system", "get", "lease", "server-token", "-o", "json"];
-        let lease = self.shell().kubectl(get).run().await?;
-        // It may not exist yet, and the API server is away while the only server restarts.
-        let lease: Value = serde_json::from_str(&lease.stdout).unwrap_or_default();
-        let journal = lease["metadata"]["annotations"]["kubectl-rotation.github.io/journal"].as_str();
-        let journal: Value = serde_json::from_str(journal.unwrap_or("null"))?;
-        Ok(journal["step"].as_str().unwrap_or_default().to_owned())
+    /// An operator who removes the token of each server from its configuration and restarts it, when the command asks for that.
+    pub(crate) async fn operate(&self, running: &Running, servers: &[&str]) -> Result<()> {
+        let cluster = &self.servers.cluster;
+        let mut rest = servers.to_vec();
+        while !rest.is_empty() {
+            let is_asked = |text: &str, server: &str| text.contains(&format!("On server {server}:"));
+            let find = |text: &str| rest.iter().copied().find(|server| is_asked(text, server));
+            let server = running.until_stderr("an instruction for an operator", find).await?;
+            cluster.pin(server, "nowhere", None).await?;
+            ensure!(cluster.restart_server(server).await?, "{server} does not start");
+            rest.retain(|other| *other != server);
+        }
+        Ok(())
     }
 
     /// How many changes of the token the servers have carried out or refused.
