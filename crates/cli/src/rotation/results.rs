@@ -8,7 +8,9 @@ use crate::output::{self, OutputFlags, OutputFormat};
 use crate::ui::Ui;
 use client::duration;
 use client::error::Error;
+use engine::controller::Controller;
 
+use crate::rotation::job::Job;
 use crate::rotation::outcome::{RotationResult, RotationResultList};
 use crate::rotation::several::Parallelism;
 use crate::rotation::target::Target;
@@ -88,6 +90,14 @@ impl<'a> Results<'a> {
     /// Whether the plan of a dry run is what stdout is for.
     pub fn plan_is_data(&self) -> bool {
         self.dry_run != DryRun::None && matches!(self.format, OutputFormat::Table)
+    }
+
+    /// Runs a job, and prints how it ended.
+    pub async fn run_one<C: Controller>(&self, job: &Job<'_, C>) -> (RotationResult, Result<(), Error>) {
+        let mut result = RotationResult::of(job.target);
+        let ended = job.run(&mut result).await;
+        self.print_one(job.target, &result, ended.is_ok());
+        (result, ended)
     }
 
     /// One target has ended: the line that kubectl would print, and what else there is to know.

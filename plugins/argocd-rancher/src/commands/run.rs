@@ -70,10 +70,7 @@ impl Command<'_> {
         controller: &ClusterController<'_>,
         target: &Target,
     ) -> (RotationResult, Result<(), Error>) {
-        let mut result = RotationResult::of(target);
-        let ended = self.job(controller, target, None).run(&mut result).await;
-        self.results.print_one(target, &result, ended.is_ok());
-        (result, ended)
+        self.results.run_one(&self.job(controller, target, None)).await
     }
 
     /// `among`: its name, where it is one of several.

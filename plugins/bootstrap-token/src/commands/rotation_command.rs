@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bootstrap::TokenId;
 use cli::app::{Context, GlobalFlags};
-use cli::rotation::outcome::{RotationResult, Verb};
+use cli::rotation::outcome::Verb;
 use cli::rotation::results::{Results, RunFlags};
 use cli::rotation::{Commands, Job};
 use client::duration;
@@ -125,9 +125,7 @@ impl RotationCommand<'_> {
             force_lock,
             force_journal,
         };
-        let mut result = RotationResult::of(&target);
-        let ended = job.run(&mut result).await;
-        results.print_one(&target, &result, ended.is_ok());
+        let (result, ended) = results.run_one(&job).await;
         let outcome = result.outcome;
         results.print(&[result]);
         Ok((outcome, ended))

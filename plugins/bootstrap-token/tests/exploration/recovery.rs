@@ -14,9 +14,10 @@ use supervisor::{SupervisorKind, TokenHash};
 
 use kubectl_bootstrap_token::server_token::recovery::diagnosis::{Diagnosis, diagnose};
 use kubectl_bootstrap_token::server_token::recovery::facts::{
-    ClockFacts, EncryptionFacts, FailedStarts, RecoveryFacts, Response, ServerFacts,
+    ClockFacts, FailedStarts, RecoveryFacts, Response, ServerFacts,
 };
 use kubectl_bootstrap_token::server_token::recovery::plan::{Recovery, RecoveryAction, next_action};
+use kubectl_bootstrap_token::server_token::rotation::observed::Encryption;
 
 pub(super) const PASSWD: &str = "/var/lib/rancher/k3s/server/cred/passwd";
 
@@ -139,7 +140,7 @@ pub(super) fn cluster(servers: &[ServerFacts], at_hand: &[&str]) -> RecoveryFact
         supervisor: SupervisorKind::K3s,
         servers: servers.iter().enumerate().map(named).collect(),
         members_are_servers: Some(true),
-        encryption: EncryptionFacts::Safe,
+        encryption: Encryption::Safe,
         at_hand: at_hand.iter().map(|token| hash(token)).collect(),
         proven: None,
         last_round: None,

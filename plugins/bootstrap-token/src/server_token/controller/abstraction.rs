@@ -316,14 +316,19 @@ fn members<'s>(servers: impl Iterator<Item = &'s Server>, datastore: Datastore) 
     }
 }
 
-/// Unsafe by what any server says, safe only by what all of them say.
 fn encryption<'s>(servers: impl Iterator<Item = &'s String>, readings: &BTreeMap<String, ServerReading>) -> Encryption {
+    let status = |name: &String| readings.get(name)?.encryption.as_ref()?.as_ref().ok();
+    encryption_of(servers.map(|name| (name.as_str(), status(name))))
+}
+
+/// Unsafe by what any server says, safe only by what all of them say. `None`: one does not say.
+pub(crate) fn encryption_of<'s>(servers: impl Iterator<Item = (&'s str, Option<&'s EncryptionStatus>)>) -> Encryption {
     let mut is_missing = false;
     let mut known: Vec<(&str, &EncryptionStatus)> = Vec::new();
-    for name in servers {
-        match readings.get(name).and_then(|reading| reading.encryption.as_ref()) {
-            Some(Ok(status)) => known.push((name.as_str(), status)),
-            Some(Err(_)) | None => is_missing = true,
+    for (name, status) in servers {
+        match status {
+            Some(status) => known.push((name, status)),
+            None => is_missing = true,
         }
     }
     match EncryptionStatus::safe_for_round(known) {
@@ -333,6 +338,11 @@ fn encryption<'s>(servers: impl Iterator<Item = &'s String>, readings: &BTreeMap
         Ok(()) => Encryption::Safe,
     }
 }
+
+/// How often clocks are read until their difference is known.
+pub(crate) const CLOCK_TRIES: usize = 5;
+/// At another part of the second each time.
+pub(crate) const CLOCK_PAUSE: Duration = Duration::from_millis(230);
 
 /// `Date` has whole seconds: where the clocks may differ by 2 s and need not, it is not known.
 pub(crate) fn compare_clocks(clocks: &[(&String, ClockReading)]) -> Clocks {

@@ -1,7 +1,6 @@
 //! Reads one server: what it accepts, its encryption, its clock, and whether it is ready.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use client::error::Error;
 use client::secret::{Fingerprint, Secret};
@@ -11,15 +10,10 @@ use supervisor::{ClockReading, Credential, ProbeResult, Supervisor, UnknownReaso
 use tokio::time::sleep;
 
 use super::ServerTokenController;
-use super::abstraction::{ServerReading, compare_clocks, has_agent_token};
+use super::abstraction::{CLOCK_PAUSE, CLOCK_TRIES, ServerReading, compare_clocks, has_agent_token};
 use crate::server_token::connections::ServerTarget;
 use crate::server_token::readiness::readiness;
 use crate::server_token::rotation::observed::Clocks;
-
-/// How often clocks are read until their difference is known.
-const CLOCK_TRIES: usize = 5;
-/// At another part of the second each time.
-const CLOCK_PAUSE: Duration = Duration::from_millis(230);
 
 /// The values of tokens, with their fingerprints.
 type Values = Vec<(Fingerprint, Secret)>;

@@ -10,27 +10,21 @@ use futures::future::join_all;
 use node_access::{NodeAccess, NodeState, NodeTarget, ServiceOptions};
 use supervisor::node::{self, ClusterNode, EtcdMember, StartConfiguration};
 use supervisor::ready::{self, ApiReadiness};
-use supervisor::{
-    ClockReading, Credential, EncryptionBlocker, EncryptionStatus, ProbeResult, ServerAddress, Supervisor, TokenHash,
-};
+use supervisor::{ClockReading, Credential, EncryptionStatus, ProbeResult, ServerAddress, Supervisor, TokenHash};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{RUN, Recoverer};
 use crate::server_token::connections::ServerTarget;
-use crate::server_token::controller::abstraction::{compare_clocks, datastore};
+use crate::server_token::controller::abstraction::{
+    CLOCK_PAUSE, CLOCK_TRIES, compare_clocks, datastore, encryption_of,
+};
 use crate::server_token::node_way::{NodeWay, check_machine};
 use crate::server_token::readiness::readiness;
-use crate::server_token::recovery::facts::{
-    ClockFacts, EncryptionFacts, FailedStarts, RecoveryFacts, Response, ServerFacts,
-};
-use crate::server_token::rotation::observed::{Clocks, Datastore};
+use crate::server_token::recovery::facts::{ClockFacts, FailedStarts, RecoveryFacts, Response, ServerFacts};
+use crate::server_token::rotation::observed::{Clocks, Datastore, Encryption};
 
 /// How long an API server may take to answer a read.
 const API: Duration = Duration::from_secs(4);
-/// How often clocks are read until their difference is known.
-const CLOCK_TRIES: usize = 5;
-/// At another part of the second each time.
-const CLOCK_PAUSE: Duration = Duration::from_millis(230);
 
 /// What one server has answered.
 struct ServerReading {
@@ -436,25 +430,11 @@ fn are_members(nodes: &[ClusterNode], datastore: Datastore) -> bool {
     datastore != Datastore::Etcd || servers.all(|node| node.etcd_member == EtcdMember::Voter)
 }
 
-/// Of the servers that are ready: unsafe by what any of them says, safe only by what all of them say.
-fn encryption(readings: &[ServerReading]) -> EncryptionFacts {
-    let ready = || readings.iter().filter(|reading| reading.response == Response::Ready);
-    let status = |reading: &'_ ServerReading| {
-        reading
-            .encryption
-            .as_ref()
-            .and_then(|status| status.as_ref().ok())
-            .cloned()
-    };
-    let known: Vec<(&str, EncryptionStatus)> = ready()
-        .filter_map(|reading| Some((reading.name.as_str(), status(reading)?)))
-        .collect();
-    let is_missing = known.len() < ready().count();
-    let known = known.iter().map(|(name, status)| (*name, status));
-    match EncryptionStatus::safe_for_round(known) {
-        Err(EncryptionBlocker::Unknown(_) | EncryptionBlocker::NoServer) => EncryptionFacts::Unknown,
-        Err(blocker) => EncryptionFacts::Unsafe(blocker.to_string()),
-        Ok(()) if is_missing => EncryptionFacts::Unknown,
-        Ok(()) => EncryptionFacts::Safe,
-    }
+/// Of the servers that are ready.
+fn encryption(readings: &[ServerReading]) -> Encryption {
+    let ready = readings.iter().filter(|reading| reading.response == Response::Ready);
+    encryption_of(ready.map(|reading| {
+        let status = reading.encryption.as_ref().and_then(|status| status.as_ref().ok());
+        (reading.name.as_str(), status)
+    }))
 }

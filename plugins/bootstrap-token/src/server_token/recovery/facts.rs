@@ -6,6 +6,8 @@ use node_access::{NodeState, PasswdFile, ServiceState, StateFile, TokenPlace};
 use supervisor::node::{EtcdMember, StartConfiguration};
 use supervisor::{SupervisorKind, TokenHash};
 
+use crate::server_token::rotation::observed::Encryption;
+
 /// What is known about the cluster.
 #[derive(Clone, Debug)]
 pub struct RecoveryFacts {
@@ -15,7 +17,7 @@ pub struct RecoveryFacts {
     /// Whether the members of etcd are the servers, all of them vote, and none joins. `None`: not known, as without an API server.
     /// A server in [`ServerFacts::has_been_ready`]`: Some(false)` does not count.
     pub members_are_servers: Option<bool>,
-    pub encryption: EncryptionFacts,
+    pub encryption: Encryption,
     /// The tokens whose values are at hand, the ones to prefer first: the given new one, the given old one, those in the files of nodes
     /// that can be read. The values of `cred/passwd` and its backups are among them.
     pub at_hand: Vec<TokenHash>,
@@ -29,16 +31,6 @@ pub struct RecoveryFacts {
     /// Snapshots can be taken: etcd, and an API server that answers.
     pub has_snapshots: bool,
     pub clocks: ClockFacts,
-}
-
-/// Whether the encryption of Secrets allows a PUT (`EncryptionStatus::safe_for_round`, asked of every server).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EncryptionFacts {
-    Safe,
-    /// With the reason.
-    Unsafe(String),
-    /// A server does not say.
-    Unknown,
 }
 
 /// The clocks of the servers that answer.

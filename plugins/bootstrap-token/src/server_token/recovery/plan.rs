@@ -11,8 +11,9 @@ use node_access::Instruction;
 use supervisor::TokenHash;
 
 use super::diagnosis::{Diagnosis, ServerState};
-use super::facts::{ConfiguredToken, EncryptionFacts, FileToken, LastStart, Presence, RecoveryFacts, ServerFacts};
+use super::facts::{ConfiguredToken, FileToken, LastStart, Presence, RecoveryFacts, ServerFacts};
 use super::round;
+use crate::server_token::rotation::observed::Encryption;
 
 /// How many failed starts of one server are enough.
 const MAX_STARTS: usize = 12;
@@ -453,11 +454,11 @@ pub(super) fn quiet(facts: &RecoveryFacts) -> Option<Recovery> {
 
 pub(super) fn encryption(facts: &RecoveryFacts) -> Option<Recovery> {
     match &facts.encryption {
-        EncryptionFacts::Safe => None,
-        EncryptionFacts::Unsafe(reason) => Some(refuse(
+        Encryption::Safe => None,
+        Encryption::Unsafe(reason) => Some(refuse(
             format!("a change of the token or a restart can lose every Secret: {reason}"),
             "complete the rotation of the encryption keys first: `k3s secrets-encrypt status` on every server",
         )),
-        EncryptionFacts::Unknown => Some(Recovery::Wait("the encryption status of every server".to_owned())),
+        Encryption::Unknown => Some(Recovery::Wait("the encryption status of every server".to_owned())),
     }
 }

@@ -3,8 +3,8 @@
 use rstest::rstest;
 
 use super::{
-    ClockFacts, EncryptionFacts, PASSWD, RecoveryFacts, Response, ServerFacts, brief, cluster, decide, down, hash,
-    node, ready, start, without_access,
+    ClockFacts, Encryption, PASSWD, RecoveryFacts, Response, ServerFacts, brief, cluster, decide, down, hash, node,
+    ready, start, without_access,
 };
 use kubectl_bootstrap_token::server_token::recovery::diagnosis::ServerState;
 use kubectl_bootstrap_token::server_token::recovery::facts::{
@@ -226,10 +226,10 @@ fn a_killed_server_alone_is_configured_by_hand_once_its_start_has_shown_the_old_
 }
 
 #[rstest]
-#[case::unsafe_encryption(EncryptionFacts::Unsafe("stages differ".to_owned()), "refuse: a change of the token or a restart can lose every Secret: stages differ")]
-#[case::unknown_encryption(EncryptionFacts::Unknown, "wait: the encryption status of every server")]
+#[case::unsafe_encryption(Encryption::Unsafe("stages differ".to_owned()), "refuse: a change of the token or a restart can lose every Secret: stages differ")]
+#[case::unknown_encryption(Encryption::Unknown, "wait: the encryption status of every server")]
 fn the_encryption_of_secrets_is_asked_before_each_put_and_restart(
-    #[case] encryption: EncryptionFacts,
+    #[case] encryption: Encryption,
     #[case] expected: &str,
 ) {
     let mut facts = cluster(&[ready("old", "new", None), ready("old", "old", None)], &["new", "old"]);

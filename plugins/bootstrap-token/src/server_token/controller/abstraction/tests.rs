@@ -2,9 +2,10 @@ use k8s_openapi::jiff::Timestamp;
 use node_access::{PasswdFile, PlaceKind, ServerTokenFile, StateFile, TokenKey, TokenPlace};
 use rstest::rstest;
 use supervisor::node::TokenSource;
-use supervisor::{Distribution, TokenHash, UnknownReason};
+use supervisor::{TokenHash, UnknownReason};
 
 use super::*;
+use crate::server_token::report::server::tests::server;
 use crate::server_token::rotation::record::RoundRecord;
 
 fn old() -> Fingerprint {
@@ -74,24 +75,6 @@ fn clocks_are_close_only_if_they_cannot_differ_by_two_seconds(
     assert_eq!(compare_clocks(&clocks), expected);
 }
 
-fn node(name: &str) -> ClusterNode {
-    ClusterNode {
-        name: name.to_owned(),
-        uid: String::new(),
-        machine_id: String::new(),
-        distribution: Distribution::K3s,
-        version: "v1.36.3+k3s1".to_owned(),
-        is_control_plane: true,
-        is_etcd: true,
-        etcd_member: EtcdMember::Voter,
-        is_ready: Some(true),
-        has_been_ready: Some(true),
-        internal_ips: vec!["10.0.0.1".to_owned()],
-        start: start(&[]),
-        manager: None,
-    }
-}
-
 fn start(token: &[TokenSource]) -> StartConfiguration {
     StartConfiguration::Read {
         token: token.to_vec(),
@@ -140,7 +123,7 @@ impl World {
     fn new() -> Self {
         let names = ["s1", "s2", "s3"];
         Self {
-            nodes: names.map(node).into(),
+            nodes: names.map(|name| server(name, &[])).into(),
             readings: names.map(|name| (name.to_owned(), reading())).into(),
             node_states: BTreeMap::new(),
             snapshots: Vec::new(),
@@ -518,7 +501,7 @@ fn the_datastore_follows_from_the_nodes(
     #[case] count: usize,
     #[case] expected: Datastore,
 ) {
-    let mut nodes: Vec<ClusterNode> = (0..count).map(|at| node(&format!("s{at}"))).collect();
+    let mut nodes: Vec<ClusterNode> = (0..count).map(|at| server(&format!("s{at}"), &[])).collect();
     for node in &mut nodes {
         node.is_etcd = is_etcd;
         if let StartConfiguration::Read {
