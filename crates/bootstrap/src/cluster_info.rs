@@ -6,6 +6,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use client::request::{self, Resource};
+use client::yaml;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde::{Deserialize, Serialize};
@@ -120,7 +121,7 @@ fn only_cluster(kubeconfig: &str) -> Result<Cluster> {
         cluster: Cluster,
     }
     let parsed: Kubeconfig =
-        serde_saphyr::from_str(kubeconfig).map_err(|_| Error::InvalidClusterInfo("has an invalid kubeconfig"))?;
+        yaml::from_str(kubeconfig).map_err(|_| Error::InvalidClusterInfo("has an invalid kubeconfig"))?;
     let first = parsed.clusters.into_iter().next();
     first
         .map(|named| named.cluster)

@@ -23,3 +23,4 @@ pub mod redact;
 pub mod request;
 pub mod sanitize;
 pub mod secret;
+pub mod yaml;

@@ -23,6 +23,7 @@ use super::kuberc;
 use crate::console::Console;
 use crate::error::{Error, Kind, io_words, unreachable};
 use crate::secret::Secret;
+use crate::yaml;
 
 /// The versions of the protocol. In `v1beta1`, `interactiveMode` is optional.
 const V1: &str = "client.authentication.k8s.io/v1";
@@ -189,7 +190,7 @@ impl Plugin {
         // YAML is a superset of JSON; plugins write either. What they wrote holds a credential and is never quoted.
         let text = zeroize::Zeroizing::new(String::from_utf8_lossy(output).into_owned());
         let answer: ExecCredential =
-            serde_saphyr::from_str(&text).map_err(|_| self.failed("did not print an ExecCredential"))?;
+            yaml::from_str(&text).map_err(|_| self.failed("did not print an ExecCredential"))?;
         if answer.kind != "ExecCredential" || answer.api_version != self.version {
             return Err(self.failed(&format!("did not return an ExecCredential of {}", self.version)));
         }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use kube::config::{AuthInfo, Cluster, Context, Kubeconfig};
-use serde_saphyr::options::DuplicateKeyPolicy;
 
 use super::environment::Environment;
 use crate::error::{Error, io_words};
+use crate::yaml;
 
 /// All kubeconfig files merged. For each name the first file wins. Paths are relative to their file.
 /// It is not `Debug`, because the variables of a plugin and the settings of a provider may contain credentials.
@@ -114,15 +114,8 @@ fn parse(file: &Path, bytes: &[u8]) -> Result<Kubeconfig, Error> {
     if text.trim().is_empty() {
         return Ok(Kubeconfig::default());
     }
-    let parsed = read(&text).map_err(|error| {
-        let place = error
-            .location()
-            .map(|at| format!(" (line {}, column {})", at.line(), at.column()));
-        let (file, place) = (file.display(), place.unwrap_or_default());
-        Error::failed(format!(
-            "error loading config file \"{file}\": it is not a valid kubeconfig{place}"
-        ))
-    })?;
+    let parsed: Option<Kubeconfig> = yaml::from_str(&text)
+        .map_err(|invalid| Error::failed(format!("error loading config file \"{}\": {invalid}", file.display())))?;
     let parsed = parsed.unwrap_or_default();
     let duplicate = first_duplicate(parsed.clusters.iter().map(|named| &named.name)).map(|name| ("cluster", name));
     let duplicate = duplicate
@@ -135,17 +128,6 @@ fn parse(file: &Path, bytes: &[u8]) -> Result<Kubeconfig, Error> {
         ))),
         None => Ok(parsed),
     }
-}
-
-/// Of duplicate keys the last one wins, as in Go's YAML library. Our library does that for a map but not for kube's
-/// type, which flattens unknown fields. So the map is the second attempt. The error is that of the first one, which has
-/// the position.
-fn read(text: &str) -> Result<Option<Kubeconfig>, serde_saphyr::Error> {
-    serde_saphyr::from_str(text).or_else(|error| {
-        let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
-        let map: Result<serde_json::Value, _> = serde_saphyr::from_str_with_options(text, options);
-        map.ok().and_then(|map| serde_json::from_value(map).ok()).ok_or(error)
-    })
 }
 
 fn first_duplicate<'a>(mut names: impl Iterator<Item = &'a String>) -> Option<&'a String> {

@@ -5,10 +5,10 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde_saphyr::options::DuplicateKeyPolicy;
 
 use super::environment::Environment;
 use crate::error::{Error, Kind, unreachable};
+use crate::yaml;
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -30,13 +30,8 @@ pub(super) fn check(command: &str, environment: &Environment) -> Result<(), Erro
     let Ok(text) = std::fs::read_to_string(&file) else {
         return Ok(());
     };
-    let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
-    let preferences: Option<Preferences> = serde_saphyr::from_str_with_options(&text, options).map_err(|_| {
-        Error::failed(format!(
-            "error loading kuberc file \"{}\": it is not valid",
-            file.display()
-        ))
-    })?;
+    let preferences: Option<Preferences> = yaml::from_str(&text)
+        .map_err(|invalid| Error::failed(format!("error loading kuberc file \"{}\": {invalid}", file.display())))?;
     let preferences = preferences.unwrap_or_default();
     let listed = preferences
         .credential_plugin_allowlist

@@ -4,6 +4,7 @@
 
 use bootstrap::Token;
 use client::secret::Secret;
+use client::yaml;
 use serde::Deserialize;
 use supervisor::token::without_ca_hash;
 
@@ -15,7 +16,7 @@ pub(crate) fn token_in(content: &Secret) -> Option<Token> {
 
 /// The `certificate-authority-data` of the current cluster of a kubeconfig.
 pub(crate) fn authority_in(content: &Secret) -> Option<String> {
-    let kubeconfig: Kubeconfig = serde_saphyr::from_str(content.expose()).ok()?;
+    let kubeconfig: Kubeconfig = yaml::from_str(content.expose()).ok()?;
     let name = kubeconfig.current().map(|context| context.cluster.as_str());
     let cluster = named_or_only(&kubeconfig.clusters, name, |cluster| &cluster.name)?;
     cluster.cluster.certificate_authority_data.clone()
@@ -95,7 +96,7 @@ fn named_or_only<'a, T>(entries: &'a [T], name: Option<&str>, name_of: fn(&T) ->
 
 /// Errors of the parser are dropped: they quote the text.
 fn of_kubeconfig(text: &str) -> Option<Token> {
-    let kubeconfig: Kubeconfig = serde_saphyr::from_str(text).ok()?;
+    let kubeconfig: Kubeconfig = yaml::from_str(text).ok()?;
     let name = kubeconfig.current().map(|context| context.user.as_str());
     let user = named_or_only(&kubeconfig.users, name, |user| &user.name)?;
     Token::parse(&Secret::new(user.user.token.clone()?)).ok()
