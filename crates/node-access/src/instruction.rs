@@ -24,7 +24,7 @@ impl Instruction {
 
     /// Remove the configured token. Where it is configured is known only by flag or file, from outside.
     pub fn remove_token(node: &str, kind: SupervisorKind) -> Self {
-        let (program, unit) = (kind.program(), unit(kind));
+        let (program, unit) = (kind.program(), kind.server_unit());
         let prefix = program.to_uppercase();
         Self::new(
             node,
@@ -42,7 +42,7 @@ impl Instruction {
 
     /// Restart the service, without waiting.
     pub fn restart(node: &str, kind: SupervisorKind) -> Self {
-        let unit = unit(kind);
+        let unit = kind.server_unit();
         Self::new(
             node,
             &["restart the service".to_owned()],
@@ -52,7 +52,7 @@ impl Instruction {
 
     /// Bring back a server that does not start.
     pub fn write_server_token(node: &str, kind: SupervisorKind, data_dir: &str) -> Self {
-        let unit = unit(kind);
+        let unit = kind.server_unit();
         Self::new(
             node,
             &[
@@ -69,12 +69,5 @@ impl Instruction {
                 format!("systemctl --no-block start {unit}"),
             ],
         )
-    }
-}
-
-fn unit(kind: SupervisorKind) -> &'static str {
-    match kind {
-        SupervisorKind::K3s => "k3s",
-        SupervisorKind::Rke2 => "rke2-server",
     }
 }

@@ -55,9 +55,8 @@ impl ServiceOptions {
         match (&self.unit, self.kind, self.role) {
             (Some(unit), ..) => &unit.0,
             (None, SupervisorKind::K3s, NodeRole::Server) => "k3s k3s-server",
-            (None, SupervisorKind::K3s, NodeRole::Agent) => "k3s-agent",
-            (None, SupervisorKind::Rke2, NodeRole::Server) => "rke2-server",
-            (None, SupervisorKind::Rke2, NodeRole::Agent) => "rke2-agent",
+            (None, kind, NodeRole::Server) => kind.server_unit(),
+            (None, kind, NodeRole::Agent) => kind.agent_unit(),
         }
     }
 }

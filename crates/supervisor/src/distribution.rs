@@ -59,6 +59,22 @@ impl SupervisorKind {
         }
     }
 
+    /// The name of the service on servers, as its installer calls it.
+    pub fn server_unit(self) -> &'static str {
+        match self {
+            Self::K3s => "k3s",
+            Self::Rke2 => "rke2-server",
+        }
+    }
+
+    /// The name of the service on agents.
+    pub fn agent_unit(self) -> &'static str {
+        match self {
+            Self::K3s => "k3s-agent",
+            Self::Rke2 => "rke2-agent",
+        }
+    }
+
     /// The default port of the supervisor. K3s serves it on the port of the API server.
     pub fn port(self) -> u16 {
         match self {

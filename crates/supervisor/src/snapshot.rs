@@ -6,6 +6,8 @@
 use client::request::{self, Item, ListOptions, Metadata, Resource};
 use client::secret::Secret;
 use http::Method;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -30,8 +32,12 @@ pub struct SnapshotFile {
     pub node: String,
     /// Whether it can be restored.
     pub is_ready: bool,
-    /// When it was taken (RFC 3339).
-    pub created: Option<String>,
+    /// When it was taken.
+    pub created: Option<Timestamp>,
+    /// Where its file is: `file://` and a path on its node, or `s3://`.
+    pub location: String,
+    /// In bytes, as a quantity.
+    pub size: Option<String>,
     /// Why it could not be taken.
     pub error: Option<String>,
     /// The hash of the token that it needs. `None`: not known.
@@ -52,6 +58,7 @@ struct RawSnapshotFile {
 struct RawSpec {
     snapshot_name: String,
     node_name: String,
+    location: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -59,6 +66,7 @@ struct RawSpec {
 struct RawStatus {
     ready_to_use: bool,
     creation_time: Option<String>,
+    size: Option<Quantity>,
     error: Option<RawError>,
 }
 
@@ -90,8 +98,10 @@ pub async fn list(client: &kube::Client, kind: SupervisorKind) -> request::Resul
         object: file.metadata.name,
         name: file.spec.snapshot_name,
         node: file.spec.node_name,
+        location: file.spec.location,
         is_ready: file.status.ready_to_use,
-        created: file.status.creation_time,
+        created: file.status.creation_time.and_then(|time| time.parse().ok()),
+        size: file.status.size.map(|size| size.0),
         error: file.status.error.map(|error| client::redact::text(&error.message)),
     });
     Ok(files.collect())

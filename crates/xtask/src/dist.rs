@@ -89,11 +89,6 @@ impl Shipped {
     /// Builds one.
     pub(crate) fn build(&self, package: &str) -> Command {
         let mut build = cargo(["build", "--locked", "--profile", "dist", "-p", package]);
-        // A panic aborts, and the symbols are stripped: the tables to unwind the stack would be a tenth of the file, for nothing.
-        // Windows does not load a program without them.
-        if self.target.contains("linux") {
-            build.env("RUSTFLAGS", "-C force-unwind-tables=no");
-        }
         if !self.host {
             build.args(["--target", &self.target]);
         }

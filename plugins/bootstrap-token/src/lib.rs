@@ -21,4 +21,5 @@ pub mod rotation;
 #[doc(hidden)]
 pub mod server_token;
 mod servers;
+mod snapshots;
 mod template;

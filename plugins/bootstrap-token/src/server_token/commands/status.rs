@@ -90,7 +90,7 @@ pub(crate) async fn run(status: Status, global: &GlobalFlags, context: &Context)
         Err(error) if error.is_forbidden() => None,
         snapshots => Some(snapshots?),
     };
-    let document = ServerTokenStatus::new(&nodes, &servers, snapshots, rotation, token.as_ref());
+    let document = ServerTokenStatus::new(&nodes, &servers, snapshots, rotation, token.as_ref(), now);
     match format {
         OutputFormat::Table | OutputFormat::Wide => {
             let is_wide = matches!(format, OutputFormat::Wide);

@@ -165,6 +165,8 @@ mod tests {
             node: "s1".to_owned(),
             is_ready: true,
             created: None,
+            location: String::new(),
+            size: None,
             error: None,
             token_hash: value,
         }

@@ -2,7 +2,6 @@
 
 pub(crate) mod configured;
 pub(crate) mod server;
-pub(crate) mod snapshots;
 pub(crate) mod status;
 pub(crate) mod verification;
 mod warnings;

@@ -237,7 +237,7 @@ pub(crate) mod tests {
                 },
                 agent_token: Vec::new(),
                 has_datastore_endpoint: false,
-                has_server: false,
+                has_server: arguments.contains(&"--server"),
             },
             manager: None,
         }

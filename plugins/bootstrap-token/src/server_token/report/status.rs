@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use cli::rotation::in_progress::RotationStatus;
 use cli::table::{Column, Look, Table};
 use client::secret::Fingerprint;
+use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 use supervisor::node::{ClusterNode, NodeManager};
 use supervisor::snapshot::SnapshotFile;
 
 use super::server::{AGENT_COLUMNS, AgentRow, COLUMNS, ServerObservation, ServerRow};
-use super::snapshots::{SnapshotRow, Snapshots};
 use super::warnings::{Inputs, warnings};
 use crate::report::API_VERSION;
 use crate::server_token::given_token::GivenToken;
+use crate::snapshots::needs::Given;
+use crate::snapshots::row::{SnapshotRow, Snapshots};
 
 /// The document of `-o json`.
 #[derive(Debug, Serialize)]
@@ -44,9 +46,14 @@ impl ServerTokenStatus {
         snapshots: Option<Vec<SnapshotFile>>,
         rotation: RotationStatus,
         token: Option<&GivenToken>,
+        now: Timestamp,
     ) -> Self {
         let given = token.and_then(GivenToken::server_hash);
-        let snapshots = snapshots.map(|files| Snapshots::new(files, given));
+        let given: Vec<Given> = given
+            .map(|hash| ("the given token".to_owned(), hash))
+            .into_iter()
+            .collect();
+        let snapshots = snapshots.map(|files| Snapshots::new(files, &given, None, now));
         let rows: Vec<ServerRow> = servers.iter().map(ServerRow::new).collect();
         let owner = owner(nodes);
         let mut all: Vec<String> = owner.map(|(_, text)| text.to_owned()).into_iter().collect();
@@ -66,7 +73,7 @@ impl ServerTokenStatus {
             agents: nodes.iter().filter(is_agent).map(AgentRow::new).collect(),
             snapshot_line: snapshots.as_ref().map_or_else(
                 || "Snapshots: unknown (no permission to list ETCDSnapshotFiles)".to_owned(),
-                |snapshots| snapshots.line(given.is_some()),
+                Snapshots::line,
             ),
             snapshots: snapshots.map(|snapshots| snapshots.rows),
             rotation,
@@ -137,8 +144,8 @@ mod tests {
     use supervisor::node::{StartConfiguration, TokenSource};
 
     use super::super::server::tests::{observed, server};
-    use super::super::snapshots::tests::taken_with;
     use super::*;
+    use crate::snapshots::needs::tests::taken_with;
 
     fn agent(name: &str, source: TokenSource) -> ClusterNode {
         let mut node = server(name, &[]);
@@ -171,7 +178,14 @@ mod tests {
     }
 
     fn status(nodes: &[ClusterNode], snapshots: Option<Vec<SnapshotFile>>) -> ServerTokenStatus {
-        ServerTokenStatus::new(nodes, &[observed(&nodes[0])], snapshots, none(), None)
+        ServerTokenStatus::new(
+            nodes,
+            &[observed(&nodes[0])],
+            snapshots,
+            none(),
+            None,
+            Timestamp::UNIX_EPOCH,
+        )
     }
 
     #[test]

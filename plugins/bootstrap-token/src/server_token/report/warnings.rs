@@ -8,7 +8,8 @@ use supervisor::node::EtcdMember;
 use super::configured;
 use super::joined;
 use super::server::{ServerObservation, ServerRow};
-use super::snapshots::{Needs, Snapshots};
+use crate::snapshots::needs::Needs;
+use crate::snapshots::row::Snapshots;
 
 /// What the warnings follow from.
 pub(super) struct Inputs<'a> {
@@ -146,8 +147,10 @@ fn versions(servers: &[ServerObservation<'_>]) -> Option<String> {
 }
 
 fn snapshots(snapshots: &Snapshots) -> Option<String> {
-    let (another, all) = (snapshots.count(Needs::Another), snapshots.rows.len());
-    if another > 0 {
+    let all = snapshots.count(|_| true);
+    let given = snapshots.count(|needs| needs == Needs::Given);
+    let another = all - given - snapshots.count(|needs| needs == Needs::Unknown);
+    if snapshots.has_given && another > 0 {
         return Some(format!(
             "{another} of {all} snapshots can be restored only with another token: keep it until they are deleted"
         ));
@@ -160,19 +163,20 @@ fn snapshots(snapshots: &Snapshots) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use client::secret::Secret;
     use rstest::rstest;
-    use supervisor::TokenHash;
     use supervisor::ready::ApiReadiness;
 
     use super::super::server::tests::{accepted, encryption_of, observed, server};
-    use super::super::snapshots::tests::taken_with;
+    use k8s_openapi::jiff::Timestamp;
+
     use super::*;
     use crate::server_token::probe::Acceptance;
+    use crate::snapshots::needs::Given;
+    use crate::snapshots::needs::tests::{hash, taken_with};
 
     fn of(servers: &[ServerObservation<'_>]) -> Vec<String> {
         let rows: Vec<ServerRow> = servers.iter().map(ServerRow::new).collect();
-        let snapshots = Snapshots::new(Vec::new(), None);
+        let snapshots = Snapshots::new(Vec::new(), &[], None, Timestamp::UNIX_EPOCH);
         warnings(&Inputs {
             servers,
             rows: &rows,
@@ -275,6 +279,7 @@ mod tests {
 
     #[test]
     fn snapshots_and_a_weak_token_are_reported() {
+        let of = |files, given: &[Given]| Snapshots::new(files, given, None, Timestamp::UNIX_EPOCH);
         let warnings_of = |snapshots: Option<&Snapshots>, is_guessable| {
             warnings(&Inputs {
                 servers: &[],
@@ -283,17 +288,17 @@ mod tests {
                 is_guessable,
             })
         };
-        let given = TokenHash::of(&Secret::new("new"));
+        let given = [("given".to_owned(), hash("new"))];
         let files = || taken_with(&[Some("old"), Some("new"), Some("new")]);
         assert_eq!(
-            warnings_of(Some(&Snapshots::new(files(), Some(given))), false),
+            warnings_of(Some(&of(files(), &given)), false),
             ["1 of 3 snapshots can be restored only with another token: keep it until they are deleted"]
         );
         assert_eq!(
-            warnings_of(Some(&Snapshots::new(files(), None)), false),
+            warnings_of(Some(&of(files(), &[])), false),
             ["the 3 snapshots need 2 different tokens: keep each until its snapshots are deleted"]
         );
         assert!(warnings_of(None, false)[0].starts_with("no permission to list ETCDSnapshotFiles"));
-        assert!(warnings_of(Some(&Snapshots::new(Vec::new(), None)), true)[0].contains("a person made up"));
+        assert!(warnings_of(Some(&of(Vec::new(), &[])), true)[0].contains("a person made up"));
     }
 }

@@ -389,7 +389,9 @@ fn snapshot(server: &str, name: &str, token: Option<&str>, created: &str) -> Sna
         name: format!("{name}-{server}-1"),
         node: server.to_owned(),
         is_ready: true,
-        created: Some(created.to_owned()),
+        created: created.parse().ok(),
+        location: String::new(),
+        size: None,
         error: None,
         token_hash: token.map(hash),
     }
