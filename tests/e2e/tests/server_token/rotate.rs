@@ -212,6 +212,11 @@ async fn only_restarts_one_server_and_the_same_command_finishes() -> Result<()> 
     ensure!(stopped.stderr.contains("is still accepted by s1, s3"), "{stopped}");
     ensure!(stopped.stderr.contains("join no server"), "{stopped}");
     fixture.prints_no_token(&stopped)?;
+    let is_place = |line: &str| line.starts_with("place ") && line.contains("waiting for server");
+    ensure!(
+        !stopped.stderr.lines().any(is_place),
+        "a restart is not of phase place:\n{stopped}"
+    );
     let status = fixture.servers.run(&["status"], TOKEN).await?.expect(0)?;
     for line in [
         "Rotation in progress",
@@ -221,6 +226,8 @@ async fn only_restarts_one_server_and_the_same_command_finishes() -> Result<()> 
     ] {
         ensure!(status.stdout.contains(line), "{line:?} is missing:\n{status}");
     }
+    // Nothing waits for a server.
+    ensure!(!status.stdout.contains("deadline"), "{status}");
     let state = fixture.servers.cluster.state().await?;
     let new = json!(hash12(&fixture.new_token()?));
     let live = |server: &str| &state["servers"][server]["live"]["server"];
