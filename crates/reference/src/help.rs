@@ -18,9 +18,9 @@ const PLAIN: [&str; 1] = ["options"];
 /// Checks every command of a plugin. `long`: those whose help may be longer than a screen.
 pub(crate) fn check(root: &Command, program: &str, long: &[&str]) -> Result<()> {
     let mut broken = texts(root);
-    broken.extend(headings(root));
     let mut root = root.clone().disable_help_subcommand(true);
     root.build();
+    broken.extend(headings(&root));
     for command in all(&root) {
         let words = words(&root, command);
         let name = words.join(" ");
@@ -51,7 +51,7 @@ fn all(root: &Command) -> impl Iterator<Item = &Command> {
     std::iter::once(root).chain(subcommands(root))
 }
 
-/// The flags that have another heading in another command. clap puts a flag under the heading of the struct before it, if it has none.
+/// The flags that have another heading in another command. The root was built. clap puts a flag under the heading of the struct before it, if it has none.
 fn headings(root: &Command) -> Vec<String> {
     let mut known: BTreeMap<&str, (&str, Option<&str>)> = BTreeMap::new();
     let mut broken = Vec::new();
@@ -136,9 +136,13 @@ mod tests {
             .arg(flag("node").help_heading("Node options"));
         let leaks = Command::new("two").next_help_heading("Node options");
         let leaks = leaks.arg(flag("node")).arg(flag("yes"));
+        let broken = |mut root: Command| {
+            root.build();
+            headings(&root)
+        };
         let root = Command::new("root").subcommand(one);
-        assert_eq!(headings(&root), [""; 0]);
-        let broken = headings(&root.subcommand(Command::new("group").subcommand(leaks)));
+        assert_eq!(broken(root.clone()), [""; 0]);
+        let broken = broken(root.subcommand(Command::new("group").subcommand(leaks)));
         assert_eq!(
             broken,
             [r#"--yes <yes> is under Some("Node options") in two, and under None in one"#]

@@ -266,7 +266,8 @@ mod tests {
         let journal = Journal::<ServerToken>::begin(record, "anyone", Timestamp::UNIX_EPOCH);
         let mut journal: Value = serde_json::from_str(&journal.to_text().unwrap()).unwrap();
         journal["deadlines"]["proof"] = json!("2026-08-14T12:00:00Z");
-        let commands = Commands::new::<crate::cli::BootstrapToken>("", &GlobalFlags::default());
+        let commands =
+            Commands::new::<crate::cli::BootstrapToken>("", &GlobalFlags::default()).in_group("server-token");
         let deadlines = |holder: Option<&str>| {
             let lease = LeaseRecord {
                 holder: holder.map(str::to_owned),
