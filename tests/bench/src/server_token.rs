@@ -161,7 +161,8 @@ impl Fixture {
         let requests = self.cluster.requests().await?.split_off(before);
         let by_us = |request: &&Value| {
             let agent = request["userAgent"].as_str().unwrap_or_default();
-            agent.starts_with("kubectl") || agent.starts_with("curl")
+            // The plugin asks supervisors as a browser, which get short messages.
+            agent.contains("kubectl") || agent.starts_with("curl")
         };
         let is_supervisor = |request: &&Value| {
             let path = request["path"].as_str().unwrap_or_default();
