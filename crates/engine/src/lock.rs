@@ -30,7 +30,7 @@ use tokio::time::MissedTickBehavior;
 use crate::identity::HolderIdentity;
 
 /// How long the lock is valid after a renewal.
-const LEASE_DURATION: Duration = Duration::from_secs(30);
+pub const LEASE_DURATION: Duration = Duration::from_secs(30);
 /// How often the lock is renewed.
 const RENEW_INTERVAL: Duration = Duration::from_secs(10);
 /// How long after a renewal a write may still be sent. The remaining third of the lease duration is for writes in

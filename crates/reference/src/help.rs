@@ -1,9 +1,12 @@
 //! The rules for the help of a command.
 
+use std::collections::BTreeMap;
 use std::process;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Arg, Command};
+
+use crate::{flags, subcommands, words};
 
 /// The lines of a screen.
 const SCREEN: usize = 48;
@@ -17,13 +20,13 @@ pub(crate) fn check(root: &Command, program: &str, long: &[&str]) -> Result<()> 
     let mut broken = texts(root);
     let mut root = root.clone().disable_help_subcommand(true);
     root.build();
-    for command in std::iter::once(&root).chain(root.get_subcommands()) {
-        let name = command.get_name();
-        let is_root = name == root.get_name();
-        let words = [name, "--help"];
-        let printed = printed(program, if is_root { &words[1..] } else { &words })?;
+    broken.extend(headings(&root));
+    for command in all(&root) {
+        let words = words(&root, command);
+        let name = words.join(" ");
+        let printed = printed(program, &words)?;
         let lines = printed.lines().count();
-        if long.contains(&name) {
+        if long.contains(&name.as_str()) {
             ensure!(
                 lines > SCREEN,
                 "the help of {name} fits on a screen: take it off the list"
@@ -44,19 +47,41 @@ pub(crate) fn check(root: &Command, program: &str, long: &[&str]) -> Result<()> 
     }
 }
 
+fn all(root: &Command) -> impl Iterator<Item = &Command> {
+    std::iter::once(root).chain(subcommands(root))
+}
+
+/// The flags that have another heading in another command. The root was built. clap puts a flag under the heading of the struct before it, if it has none.
+fn headings(root: &Command) -> Vec<String> {
+    let mut known: BTreeMap<&str, (&str, Option<&str>)> = BTreeMap::new();
+    let mut broken = Vec::new();
+    for command in all(root) {
+        for flag in flags(command) {
+            let (name, heading) = (command.get_name(), flag.get_help_heading());
+            let (first, expected) = *known.entry(flag.get_id().as_str()).or_insert((name, heading));
+            if heading != expected {
+                broken.push(format!(
+                    "{flag} is under {heading:?} in {name}, and under {expected:?} in {first}"
+                ));
+            }
+        }
+    }
+    broken
+}
+
 /// The help without a terminal, in 100 columns.
-fn printed(program: &str, arguments: &[&str]) -> Result<String> {
+fn printed(program: &str, words: &[&str]) -> Result<String> {
     let mut command = process::Command::new(program);
-    let out = command.args(arguments).env_remove("COLUMNS").output();
+    let out = command.args(words).arg("--help").env_remove("COLUMNS").output();
     let out = out.with_context(|| format!("run {program}"))?;
-    ensure!(out.status.success(), "{program} {arguments:?}: {}", out.status);
+    ensure!(out.status.success(), "{program} {words:?}: {}", out.status);
     Ok(String::from_utf8(out.stdout)?)
 }
 
 /// The broken rules of the texts in the definitions.
 fn texts(root: &Command) -> Vec<String> {
     let mut broken = Vec::new();
-    for command in std::iter::once(root).chain(root.get_subcommands()) {
+    for command in all(root) {
         let name = command.get_name();
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
         if about.chars().count() >= SHORT || about.ends_with('.') || about.is_empty() {
@@ -100,6 +125,27 @@ mod tests {
         assert_eq!(
             wrapped("A rollback is possible until\nthe old token is revoked."),
             Some("A rollback is possible until".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_flag_has_the_same_heading_in_every_command() {
+        let flag = |name: &'static str| Arg::new(name).long(name);
+        let one = Command::new("one")
+            .arg(flag("yes"))
+            .arg(flag("node").help_heading("Node options"));
+        let leaks = Command::new("two").next_help_heading("Node options");
+        let leaks = leaks.arg(flag("node")).arg(flag("yes"));
+        let broken = |mut root: Command| {
+            root.build();
+            headings(&root)
+        };
+        let root = Command::new("root").subcommand(one);
+        assert_eq!(broken(root.clone()), [""; 0]);
+        let broken = broken(root.subcommand(Command::new("group").subcommand(leaks)));
+        assert_eq!(
+            broken,
+            [r#"--yes <yes> is under Some("Node options") in two, and under None in one"#]
         );
     }
 

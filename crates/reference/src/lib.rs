@@ -31,8 +31,8 @@ pub struct Plugin {
     pub name: &'static str,
     /// Its command line.
     pub command: Command,
-    /// The text of the file with its stages.
-    pub stages: &'static str,
+    /// Its rotations, each with the text of the file with its stages: `crt`'s page is `docs/crt-rotation.md`.
+    pub rotations: &'static [(&'static str, &'static str)],
     /// The permissions of its commands.
     pub permissions: PermissionTable,
 }
@@ -96,11 +96,11 @@ impl Plugin {
             path: root.join(format!("docs/reference/{}.md", self.name)),
             text: markdown::reference(&self.command),
         };
-        let steps = between_markers(
-            root.join(format!("docs/{}-rotation.md", self.name)),
-            "stages",
-            &stages::table(self.stages)?,
-        )?;
+        let mut pages = vec![reference];
+        for (name, source) in self.rotations {
+            let page = root.join(format!("docs/{name}-rotation.md"));
+            pages.push(between_markers(page, "stages", &stages::table(source)?)?);
+        }
         permissions::is_complete(&self.command, &self.permissions)?;
         let permissions = between_markers(
             root.join(format!("docs/{}.md", self.name)),
@@ -111,7 +111,8 @@ impl Plugin {
             path: root.join(format!("docs/rbac/{}.yaml", self.name)),
             text: permissions::manifests(self.name, &self.permissions),
         };
-        Ok(vec![reference, steps, permissions, manifests])
+        pages.extend([permissions, manifests]);
+        Ok(pages)
     }
 }
 
@@ -178,6 +179,24 @@ enum Paragraph {
     Prose(String),
     /// Commands, without their indentation.
     Code(String),
+}
+
+/// The commands below a command, each followed by those below it.
+fn subcommands(command: &Command) -> Vec<&Command> {
+    let each = command.get_subcommands();
+    each.flat_map(|command| std::iter::once(command).chain(subcommands(command)))
+        .collect()
+}
+
+/// The words after those of the root with which a command is run. The root was built.
+fn words<'c>(root: &Command, command: &'c Command) -> Vec<&'c str> {
+    let name = |command: &'c Command| command.get_bin_name().unwrap_or_else(|| command.get_name());
+    let before = root.get_bin_name().unwrap_or_else(|| root.get_name());
+    name(command)
+        .strip_prefix(before)
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect()
 }
 
 /// The flags, in the order of their definition, without `--help` and `--version`.

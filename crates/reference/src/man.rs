@@ -5,7 +5,7 @@ use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use crate::{Paragraph, paragraphs};
+use crate::{Paragraph, paragraphs, subcommands};
 
 /// The file name and the text of each page.
 pub(crate) fn pages(root: &Command) -> Result<Vec<(String, String)>> {
@@ -13,7 +13,7 @@ pub(crate) fn pages(root: &Command) -> Result<Vec<(String, String)>> {
     root.build();
     let source = format!("{} {}", root.get_name(), root.get_version().unwrap_or_default());
     let mut pages = vec![page(root.clone(), &source, None)?];
-    for command in root.get_subcommands() {
+    for command in subcommands(&root) {
         // The page of the plugin lists them.
         let command = command.clone().mut_args(|flag| {
             let is_global = flag.is_global_set();
@@ -105,9 +105,21 @@ mod tests {
             .bin_name("kubectl demo")
             .version("1.0")
             .arg(global);
-        let pages = pages(&root.subcommand(rotate)).unwrap();
+        let nested = Command::new("server").subcommand(Command::new("restart").arg(clap::Arg::new("now").long("now")));
+        let pages = pages(&root.subcommand(rotate).subcommand(nested)).unwrap();
         let files: Vec<&str> = pages.iter().map(|(file, _)| file.as_str()).collect();
-        assert_eq!(files, ["kubectl-demo.1", "kubectl-demo-rotate.1"]);
+        let expected = [
+            "kubectl-demo.1",
+            "kubectl-demo-rotate.1",
+            "kubectl-demo-server.1",
+            "kubectl-demo-server-restart.1",
+        ];
+        assert_eq!(files, expected);
+        assert!(
+            pages[3].1.contains(r"\-\-now") && !pages[3].1.contains("context"),
+            "{}",
+            pages[3].1
+        );
         assert!(pages[0].1.contains(r"\-\-context"), "{}", pages[0].1);
         insta::assert_snapshot!(pages[1].1, @r#"
         .ie \n(.g .ds Aq \(aq

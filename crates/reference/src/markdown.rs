@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::{Arg, Command};
 
-use crate::{Paragraph, flags, paragraphs};
+use crate::{Paragraph, flags, paragraphs, subcommands, words};
 
 /// The page.
 pub(crate) fn reference(root: &Command) -> String {
@@ -13,8 +13,9 @@ pub(crate) fn reference(root: &Command) -> String {
     let mut page =
         "<!-- Written by `cargo xtask docs` from the definitions of the commands. Do not edit. -->\n".to_owned();
     section(&mut page, "#", &root);
-    for command in root.get_subcommands() {
-        section(&mut page, "##", command);
+    for command in subcommands(&root) {
+        let level = "#".repeat(1 + words(&root, command).len());
+        section(&mut page, &level, command);
     }
     page += "\n## Options of all commands\n";
     let global: Vec<&Arg> = flags(&root).filter(|flag| flag.is_global_set()).collect();
@@ -138,4 +139,30 @@ fn with_full_stop(text: &str) -> String {
 fn cell(text: &str) -> String {
     let text = text.replace("\n\n", "<br>").replace('\n', " ");
     text.replace('|', "\\|")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nested_command_has_a_section_with_its_flags() {
+        let rotate = Command::new("rotate")
+            .about("Rotate it")
+            .arg(Arg::new("all").long("all").help("All of them"));
+        let group = Command::new("server").about("Manage servers").subcommand(rotate);
+        let root = Command::new("demo").bin_name("kubectl demo").subcommand(group);
+        let page = reference(&root.subcommand(Command::new("list").about("List them")));
+        let sections: Vec<&str> = page.lines().filter(|line| line.starts_with('#')).collect();
+        let expected = [
+            "# kubectl demo",
+            "## kubectl demo server",
+            "### kubectl demo server rotate",
+            "## kubectl demo list",
+            "## Options of all commands",
+        ];
+        assert_eq!(sections, expected);
+        assert!(page.contains("(#kubectl-demo-server-rotate)"), "{page}");
+        assert!(page.contains("| `--all <all>` |  | All of them |"), "{page}");
+    }
 }

@@ -13,7 +13,7 @@ use crate::step::Steps;
 #[derive(clap::Args)]
 pub(crate) struct Bench {
     /// What to measure; everything if nothing is named
-    #[arg(value_parser = ["size", "start", "list", "rotation", "bootstrap-token", "argocd-rancher"])]
+    #[arg(value_parser = ["size", "start", "list", "rotation", "bootstrap-token", "argocd-rancher", "server-token"])]
     what: Vec<String>,
 
     /// How many tokens there are for each listing (registration tokens: ten to a namespace)

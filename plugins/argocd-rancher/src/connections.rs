@@ -45,31 +45,40 @@ pub(crate) const UNSCOPED: &str = "an unscoped token works for every cluster tha
 
 /// How to reach Rancher.
 #[derive(clap::Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Rancher options")]
 #[allow(clippy::struct_field_names, reason = "a field has the name of its flag")]
 pub(crate) struct RancherFlags {
     /// The kubeconfig context of Rancher: of the bare host or of any of its clusters
-    #[arg(long, value_name = "NAME", conflicts_with = "rancher_url")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with = "rancher_url",
+        help_heading = "Rancher options"
+    )]
     pub rancher_context: Option<String>,
 
     /// The URL of Rancher; requires a token
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help_heading = "Rancher options")]
     pub rancher_url: Option<String>,
 
     /// Read the token for --rancher-url from standard input
-    #[arg(long, requires = "rancher_url", conflicts_with_all = ["rancher_token_file", "rancher_token_secret"])]
+    #[arg(long, requires = "rancher_url", conflicts_with_all = ["rancher_token_file", "rancher_token_secret"], help_heading = "Rancher options")]
     pub rancher_token_stdin: bool,
 
     /// Read the token for --rancher-url from this file
-    #[arg(long, value_name = "FILE", requires = "rancher_url", value_hint = clap::ValueHint::FilePath, conflicts_with = "rancher_token_secret")]
+    #[arg(long, value_name = "FILE", requires = "rancher_url", value_hint = clap::ValueHint::FilePath, conflicts_with = "rancher_token_secret", help_heading = "Rancher options")]
     pub rancher_token_file: Option<PathBuf>,
 
     /// Read the token for --rancher-url from a Secret in Argo CD's cluster
-    #[arg(long, value_name = "NAMESPACE/NAME/KEY", requires = "rancher_url")]
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME/KEY",
+        requires = "rancher_url",
+        help_heading = "Rancher options"
+    )]
     pub rancher_token_secret: Option<String>,
 
     /// Path to a cert file for the certificate authority of --rancher-url
-    #[arg(long, value_name = "FILE", requires = "rancher_url", value_hint = clap::ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", requires = "rancher_url", value_hint = clap::ValueHint::FilePath, help_heading = "Rancher options")]
     pub rancher_certificate_authority: Option<PathBuf>,
 }
 

@@ -52,7 +52,7 @@ pub(crate) enum Command {
     Rbac(commands::rbac::Rbac),
     /// Print the bootstrap kubeconfig of a token
     Kubeconfig(commands::kubeconfig::Kubeconfig),
-    /// Show and verify the server token of K3s and RKE2
+    /// Show, rotate and recover the server token of K3s and RKE2
     ServerToken(server_token::commands::ServerToken),
     /// List the etcd snapshots of K3s and RKE2, and the token that each needs
     Snapshots(snapshots::command::Snapshots),

@@ -8,7 +8,10 @@ fn plugin() -> Plugin {
     Plugin {
         name: "bootstrap-token",
         command: cli::app::command::<BootstrapToken>(),
-        stages: include_str!("../src/rotation/stages.rs"),
+        rotations: &[
+            ("bootstrap-token", include_str!("../src/rotation/stages.rs")),
+            ("server-token", include_str!("../src/server_token/rotation/stages.rs")),
+        ],
         permissions: rights::TABLE,
     }
 }
@@ -21,7 +24,15 @@ fn pages_are_up_to_date() {
 #[test]
 fn help_follows_the_rules() {
     plugin()
-        .check_help(env!("CARGO_BIN_EXE_kubectl-bootstrap_token"), &["rotate"])
+        .check_help(
+            env!("CARGO_BIN_EXE_kubectl-bootstrap_token"),
+            &[
+                "rotate",
+                "server-token rotate",
+                "server-token rollback",
+                "server-token recover",
+            ],
+        )
         .unwrap();
 }
 

@@ -8,7 +8,7 @@ fn plugin() -> Plugin {
     Plugin {
         name: "crt",
         command: cli::app::command::<Crt>(),
-        stages: include_str!("../src/rotation/stages.rs"),
+        rotations: &[("crt", include_str!("../src/rotation/stages.rs"))],
         permissions: rights::TABLE,
     }
 }

@@ -7,6 +7,7 @@ mod cost;
 mod figures;
 mod list;
 mod rotation;
+mod server_token;
 mod start;
 
 use std::path::PathBuf;
@@ -64,6 +65,7 @@ enum What {
     Rotation,
     BootstrapToken,
     ArgocdRancher,
+    ServerToken,
 }
 
 #[tokio::main]
@@ -95,6 +97,9 @@ async fn main() -> Result<()> {
     if wanted(What::ArgocdRancher) {
         let rotation = argocd_rancher::run(&environment, argocd_rancher, &bench.kubectl, bench.clusters);
         Box::pin(rotation).await?;
+    }
+    if wanted(What::ServerToken) {
+        Box::pin(server_token::run(&environment, bootstrap_token, &bench.kubectl)).await?;
     }
     anyhow::ensure!(fits, "a plugin is larger than {MOST_MIB} MiB");
     Ok(())

@@ -4,9 +4,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use http::Method;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -14,6 +14,7 @@ use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Config};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use crate::component::{Component, Launch};
 use crate::control_plane::ControlPlane;
@@ -168,6 +169,30 @@ impl FakeSupervisor {
         match tokio::time::timeout(Duration::from_mins(1), waiting).await {
             Ok(state) => state,
             Err(_) => bail!("{what} did not come within a minute: {}", self.state().await?),
+        }
+    }
+
+    /// How long servers were away, in sum, until the sender is dropped. Fails if two were at once.
+    pub async fn watch_restarts(&self, mut until: oneshot::Receiver<()>) -> Result<Duration> {
+        let (mut away, mut last) = (Duration::ZERO, Instant::now());
+        loop {
+            let state = self.state().await?;
+            let servers = state["servers"].as_object().context("no servers")?;
+            let is_up = |server: &Value| server["phase"] == "ready" && server["unit"]["active"] == "active";
+            let names: Vec<&String> = servers
+                .iter()
+                .filter(|(_, it)| !is_up(it))
+                .map(|(name, _)| name)
+                .collect();
+            ensure!(names.len() <= 1, "two servers are away: {names:?}");
+            if !names.is_empty() {
+                away += last.elapsed();
+            }
+            last = Instant::now();
+            let ended = tokio::time::timeout(Duration::from_millis(20), &mut until).await;
+            if ended.is_ok() {
+                return Ok(away);
+            }
         }
     }
 

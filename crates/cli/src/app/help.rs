@@ -6,6 +6,9 @@ use std::io;
 use clap::builder::PossibleValue;
 use clap::{Arg, Command};
 
+/// A command with more flags than this lists them by heading.
+const ONE_LIST: usize = 15;
+
 /// The command that lists the flags of all commands.
 pub(super) const OPTIONS: &str = "options";
 
@@ -39,11 +42,15 @@ fn pointer(root: &str) -> String {
 }
 
 fn concise_command(command: Command, root: &str) -> Command {
+    let command = command.mut_subcommands(|command| concise_command(command, root));
     let values: Vec<String> = command.get_arguments().filter_map(explained_values).collect();
+    let flags = command.get_arguments().filter(|flag| !flag.is_positional()).count();
     // One list of flags. The meaning of their values is below it, to keep the list short.
-    let command = command.mut_args(|flag| {
+    let command = command.mut_args(|mut flag| {
         let is_explained = flag.get_possible_values().iter().any(has_help);
-        let flag = flag.help_heading(None::<&str>);
+        if flags <= ONE_LIST {
+            flag = flag.help_heading(None::<&str>);
+        }
         if is_explained {
             flag.hide_possible_values(true)
         } else {
@@ -123,6 +130,23 @@ mod tests {
         },
         /// Do nothing
         Nothing,
+        /// Manage servers
+        #[command(subcommand)]
+        Server(ServerVerb),
+    }
+
+    #[derive(clap::Subcommand)]
+    enum ServerVerb {
+        /// Restart a server
+        #[command(after_help = "Examples:\n  # One\n  kubectl demo server restart")]
+        Restart {
+            /// Override a check
+            #[arg(long, value_enum)]
+            force: Option<Check>,
+            /// Output format
+            #[arg(short, long, help_heading = "Output options")]
+            output: Option<String>,
+        },
     }
 
     #[derive(clap::ValueEnum, Clone)]
@@ -135,8 +159,10 @@ mod tests {
 
     fn help(command: &str) -> String {
         let root = <Demo as clap::CommandFactory>::command().subcommand(options_command());
-        let arguments = ["kubectl-demo", command, "--help"];
-        let words = arguments.into_iter().filter(|word| !word.is_empty());
+        let words = ["kubectl-demo"]
+            .into_iter()
+            .chain(command.split_whitespace())
+            .chain(["--help"]);
         let shown = concise(root.term_width(100)).try_get_matches_from(words);
         shown.unwrap_err().to_string()
     }
@@ -183,6 +209,51 @@ mod tests {
     }
 
     #[test]
+    fn help_of_a_nested_command_is_like_that_of_the_others() {
+        insta::assert_snapshot!(help("server restart"), @r#"
+        Restart a server
+
+        Usage: kubectl demo server restart [OPTIONS]
+
+        Options:
+              --force <FORCE>    Override a check
+          -o, --output <OUTPUT>  Output format
+          -h, --help             Print help
+
+        Values of --force:
+          lock   take the lock from a process that still renews it
+          owner  rotate an object that another owner writes
+
+        Examples:
+          # One
+          kubectl demo server restart
+
+        Use "kubectl demo options" for a list of global command-line options (applies to all commands).
+        "#);
+    }
+
+    /// A user looks for a flag there.
+    #[test]
+    fn a_long_list_of_flags_has_headings() {
+        let flags = |count: usize| {
+            let flag = |at: usize| {
+                let name: &str = format!("flag-{at}").leak();
+                Arg::new(name)
+                    .long(name)
+                    .help_heading((at % 2 == 1).then_some("Odd options"))
+            };
+            let command = Command::new("long").args((0..count).map(flag));
+            let root = Command::new("demo").bin_name("demo").subcommand(command);
+            let shown = concise(root).try_get_matches_from(["demo", "long", "--help"]);
+            shown.unwrap_err().to_string()
+        };
+        assert!(!flags(ONE_LIST).contains("Odd options:"));
+        let long = flags(ONE_LIST + 1);
+        let (before, odd) = long.split_once("Odd options:").unwrap();
+        assert!(before.contains("--flag-2") && odd.contains("--flag-3"), "{long}");
+    }
+
+    #[test]
     fn help_of_the_root_shows_commands() {
         insta::assert_snapshot!(help(""), @r#"
         Rotate tokens
@@ -192,6 +263,7 @@ mod tests {
         Commands:
           rotate   Rotate a token
           nothing  Do nothing
+          server   Manage servers
           options  Print the list of flags inherited by all commands
           help     Print this message or the help of the given subcommand(s)
 

@@ -106,7 +106,7 @@ pub struct RunStatus {
     pub step: Option<String>,
     /// When it began.
     pub started: Timestamp,
-    /// Its deadlines.
+    /// The deadlines of the process that holds the lock. Who resumes the rotation sets others.
     pub deadlines: BTreeMap<&'static str, Timestamp>,
     /// Who can resume it.
     pub resumable_by: String,
@@ -120,7 +120,7 @@ impl RotationInProgress {
     /// By a Lease; `None` where no rotation is in progress.
     pub fn of<R: Rotation>(rotation: &LeasedRotation<R>, commands: &Commands, now: Timestamp) -> Option<Self> {
         let (run, unreadable) = match rotation.journal.as_ref()? {
-            Ok(journal) => (Some(RunStatus::of(journal)), None),
+            Ok(journal) => (Some(RunStatus::of(journal, rotation.is_unattended())), None),
             Err(why) => (None, Some(why.to_string())),
         };
         let forward = run.as_ref().is_none_or(|run| run.direction == Direction::Forward);
@@ -160,8 +160,9 @@ impl RotationInProgress {
 }
 
 impl RunStatus {
-    fn of<R: Rotation>(journal: &Journal<R>) -> Self {
-        let named = |timer: Timer| Some((timer.name(R::QUIET_FLAG), journal.deadline(timer)?));
+    fn of<R: Rotation>(journal: &Journal<R>, is_unattended: bool) -> Self {
+        let deadline = |timer| journal.deadline(timer).filter(|_| !is_unattended);
+        let named = |timer: Timer| Some((timer.name(R::QUIET_FLAG), deadline(timer)?));
         let run = journal.run();
         let Credentials { old, new } = R::credentials(&run.record);
         Self {

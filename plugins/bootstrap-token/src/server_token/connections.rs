@@ -34,12 +34,16 @@ pub(crate) struct SupervisorFlags {
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct ServerFlags {
     /// Reach the server NODE at this address instead of its InternalIP. The default ports are 6443, and 9345 for the supervisor of RKE2. Can be repeated
-    #[arg(long = "server-address", value_name = "NODE=HOST[:PORT][,API-PORT]")]
+    #[arg(
+        long = "server-address",
+        value_name = "NODE=HOST[:PORT][,API-PORT]",
+        help_heading = "Connection options"
+    )]
     server_addresses: Vec<AddressOverride>,
 
     // A string, because an error of the parser would repeat a token that was passed by mistake.
     /// Verify the servers by this hash of their CA: the digits between K10 and :: in the file server/token. By default, the hash in the token, or else the CA in the kubeconfig
-    #[arg(long, value_name = "HASH")]
+    #[arg(long, value_name = "HASH", help_heading = "Connection options")]
     ca_hash: Option<String>,
 }
 

@@ -76,6 +76,8 @@ pub(crate) struct Budget {
     pub(crate) key_rotations: u8,
     /// Another program changes the token.
     pub(crate) foreign_puts: u8,
+    /// The clock of the first server is set ahead of the others.
+    pub(crate) skews: u8,
 }
 
 /// What goes wrong with one PUT of the next round.
@@ -107,6 +109,8 @@ pub(crate) struct Memory {
     pub(crate) joining: Option<Fingerprint>,
     /// The server that has rejected the first PUT of a round, and what it had before.
     pub(crate) rejected: Option<(String, Fingerprint)>,
+    /// The server whose clock is 2 s or more ahead of the others.
+    pub(crate) skewed: Option<String>,
     /// Another program has changed a token: the facts do not allow a promise any more.
     pub(crate) is_foreign: bool,
     pub(crate) fault: Option<&'static str>,
@@ -207,13 +211,15 @@ impl Model {
             flying: None,
             joining: None,
             rejected: None,
+            skewed: None,
             is_foreign: false,
             fault: None,
         }
     }
 
-    pub(crate) fn ahead(&self) -> Option<String> {
-        self.is_ahead.then(|| name(0))
+    /// The server that gives its files later times than those that are written after them.
+    pub(crate) fn ahead(&self, memory: &Memory) -> Option<String> {
+        memory.skewed.clone().or_else(|| self.is_ahead.then(|| name(0)))
     }
 }
 
@@ -293,7 +299,8 @@ impl Environment for Model {
             Step::Heal(heal) => {
                 memory.rejected = None;
                 let is_up = matches!(memory.disks[heal.server()].state, State::Up | State::Starting);
-                let is_healed = memory.put(heal.server(), heal.value(), self.ahead().as_ref());
+                let ahead = self.ahead(memory);
+                let is_healed = memory.put(heal.server(), heal.value(), ahead.as_ref());
                 if !is_up {
                     moves::unanswered(seen, run);
                     seen.round = RoundResult::Unknown;
@@ -345,7 +352,8 @@ impl Environment for Model {
         let killed_after = |puts: usize| {
             let mut to = world.clone();
             let servers = &round.servers()[..puts];
-            to.memory.put_all(servers, round.value(), self.ahead().as_ref());
+            to.memory
+                .put_all(servers, round.value(), self.ahead(&world.memory).as_ref());
             to
         };
         (1..=round.servers().len()).map(killed_after).collect()
@@ -360,7 +368,7 @@ impl Environment for Model {
             to
         };
         let puts = |server: &String, value| {
-            let (server, ahead) = (server.clone(), self.ahead());
+            let (server, ahead) = (server.clone(), self.ahead(&world.memory));
             changed(&move |memory| _ = memory.put(&server, value, ahead.as_ref()))
         };
         match step {

@@ -184,6 +184,26 @@ fn two_puts_that_go_wrong_lose_nothing() {
     }
 }
 
+/// They differ before, between and after the PUTs of a round, also in a run that is resumed later.
+#[test]
+fn clocks_that_differ_lose_nothing() {
+    for (servers, datastore, rollbacks) in [
+        (2, Datastore::Etcd, 1),
+        (2, Datastore::External, 0),
+        (3, Datastore::Etcd, 0),
+    ] {
+        let model = Model {
+            servers,
+            datastore,
+            rollbacks,
+            late_holders: 1,
+            budget: budget(|it| it.skews = 1),
+            ..Model::default()
+        };
+        nothing_is_lost(&format!("clocks, {servers} servers, {datastore:?}"), &model);
+    }
+}
+
 /// Without snapshots, what a server has in its files is shown by the second round only.
 #[test]
 fn an_external_datastore_and_one_disturbance_lose_nothing() {
@@ -269,6 +289,7 @@ fn all_mutants_are_found() {
         (Mutant::RepinsEarly, pinned),
         (Mutant::NoFreshToken, with(|it| it.mishaps = 1)),
         (Mutant::IgnoresClocks, ahead),
+        (Mutant::IgnoresSkew, with(|it| it.skews = 1)),
         (Mutant::IgnoresConfiguration, with(|it| it.repins = 1)),
     ] {
         found(mutant, model);

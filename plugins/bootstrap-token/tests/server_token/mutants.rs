@@ -50,6 +50,8 @@ pub(crate) enum Mutant {
     NoFreshToken,
     /// The server whose clock is ahead is not the last one.
     IgnoresClocks,
+    /// Once a run has begun, it is not looked at whether the clocks of the servers differ.
+    IgnoresSkew,
     /// The configuration is not read again before a restart.
     IgnoresConfiguration,
 }
@@ -166,6 +168,7 @@ impl Mutant {
             }
             Self::NoFreshToken if seen.round == RoundResult::Repeated => seen.round = RoundResult::Complete,
             Self::IgnoresClocks => seen.clocks = Clocks::Close(None),
+            Self::IgnoresSkew if seen.clocks == Clocks::Skewed => seen.clocks = Clocks::Close(None),
             Self::IgnoresConfiguration if round.is_some() => {
                 for server in seen.servers.values_mut() {
                     server.configured = Configured::Nowhere;

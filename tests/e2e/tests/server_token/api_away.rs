@@ -63,6 +63,8 @@ async fn a_run_whose_api_server_is_away_for_long_loses_its_lock_to_another_run()
         stopped.stderr.contains(reason),
         "the other run is not named:\n{stopped}"
     );
+    // That was so when it was cut off.
+    ensure!(!stopped.stderr.contains("is still accepted"), "{stopped}");
     ensure!(fixture.puts().await? == puts, "a PUT was sent without the lock");
     fixture.is_rotated().await
 }

@@ -1,13 +1,10 @@
 //! What a rotation costs: its requests. No two servers are away at once.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::CommandOutput;
 use serde_json::Value;
-use test_cluster::FakeSupervisor;
 use tokio::sync::oneshot;
 
 use crate::rotation_fixture::RotationFixture;
@@ -95,29 +92,6 @@ impl Logged {
     }
 }
 
-/// How long a server was away, until the sender is dropped. Fails if two were.
-async fn watch(cluster: &FakeSupervisor, mut until: oneshot::Receiver<()>) -> Result<Duration> {
-    let (mut away, mut last) = (Duration::ZERO, Instant::now());
-    loop {
-        let state = cluster.state().await?;
-        let servers = state["servers"].as_object().context("no servers")?;
-        let is_up = |server: &Value| server["phase"] == "ready" && server["unit"]["active"] == "active";
-        let is_away = |(name, server): (&String, &Value)| (!is_up(server)).then(|| name.clone());
-        let names: BTreeSet<String> = servers.iter().filter_map(is_away).collect();
-        ensure!(names.len() <= 1, "two servers are away: {names:?}");
-        if !names.is_empty() {
-            away += last.elapsed();
-        }
-        last = Instant::now();
-        if tokio::time::timeout(Duration::from_millis(20), &mut until)
-            .await
-            .is_ok()
-        {
-            return Ok(away);
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_costs_little_beside_its_restarts() -> Result<()> {
     let fixture = Arc::new(RotationFixture::start_three("requests", ["nowhere"; SERVERS]).await?);
@@ -125,7 +99,7 @@ async fn a_rotation_costs_little_beside_its_restarts() -> Result<()> {
     fixture.servers.cluster.slow_down(1.0)?;
     let (done, until) = oneshot::channel();
     let watched = Arc::clone(&fixture);
-    let watching = tokio::spawn(async move { watch(&watched.servers.cluster, until).await });
+    let watching = tokio::spawn(async move { watched.servers.cluster.watch_restarts(until).await });
     let rotated = fixture.run("rotate", &["-v=6"]).await?.expect(0)?;
     drop(done);
     let restarts = watching.await??;

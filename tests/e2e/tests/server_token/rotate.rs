@@ -212,6 +212,11 @@ async fn only_restarts_one_server_and_the_same_command_finishes() -> Result<()> 
     ensure!(stopped.stderr.contains("is still accepted by s1, s3"), "{stopped}");
     ensure!(stopped.stderr.contains("join no server"), "{stopped}");
     fixture.prints_no_token(&stopped)?;
+    let is_place = |line: &str| line.starts_with("place ") && line.contains("waiting for server");
+    ensure!(
+        !stopped.stderr.lines().any(is_place),
+        "a restart is not of phase place:\n{stopped}"
+    );
     let status = fixture.servers.run(&["status"], TOKEN).await?.expect(0)?;
     for line in [
         "Rotation in progress",
@@ -221,6 +226,8 @@ async fn only_restarts_one_server_and_the_same_command_finishes() -> Result<()> 
     ] {
         ensure!(status.stdout.contains(line), "{line:?} is missing:\n{status}");
     }
+    // Nothing waits for a server.
+    ensure!(!status.stdout.contains("deadline"), "{status}");
     let state = fixture.servers.cluster.state().await?;
     let new = json!(hash12(&fixture.new_token()?));
     let live = |server: &str| &state["servers"][server]["live"]["server"];
@@ -247,5 +254,26 @@ async fn an_interrupted_rotation_can_be_resumed_with_either_token() -> Result<()
     let args = fixture.args_with("rotate", fixture.new_file(), &[&exec]);
     let done = fixture.shell().bootstrap_token(args).run().await?.expect(0)?;
     fixture.prints_no_token(&done)?;
+    fixture.is_rotated().await
+}
+
+/// They were close when the rotation began, and it is resumed later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_rotation_sends_nothing_while_the_clocks_differ() -> Result<()> {
+    let fixture = RotationFixture::start_three("rotate-clocks", ["config"; 3]).await?;
+    // It asks an operator to remove the token of s1, before the round.
+    let running = fixture.spawn(fixture.shell(), &[]).await?;
+    let asks = |text: &str| text.contains("On server s1:").then_some(());
+    running.until_stderr("an instruction for an operator", asks).await?;
+    running.signal(Signal::INT)?;
+    running.finish().await?.expect(130)?;
+    let cluster = &fixture.servers.cluster;
+    cluster.faults("s1", &json!({ "ahead": 5.0 })).await?;
+    let stopped = fixture.run("rotate", &[]).await?.expect(4)?;
+    let reason = "the clocks of the servers differ by 2 s or more";
+    ensure!(stopped.stderr.contains(reason), "{stopped}");
+    ensure!(fixture.puts().await? == 0, "a PUT was sent:\n{stopped}");
+    cluster.faults("s1", &json!({ "ahead": 0.0 })).await?;
+    fixture.run("rotate", &[]).await?.expect(0)?;
     fixture.is_rotated().await
 }

@@ -14,30 +14,35 @@ const NODE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How nodes are reached.
 #[derive(clap::Args, Clone, Debug)]
-#[command(next_help_heading = "Node options")]
 pub(super) struct NodeFlags {
     /// Run scripts on nodes with this command, which gets them on standard input: 'ssh root@{address}'. {node} and {address} are replaced. By default, an operator does by hand what the command prints
-    #[arg(long, value_name = "COMMAND", conflicts_with = "via")]
+    #[arg(long, value_name = "COMMAND", conflicts_with = "via", help_heading = "Node options")]
     node_exec: Option<String>,
 
     /// Run scripts on nodes in a privileged pod each, which is deleted afterwards
-    #[arg(long, value_enum, value_name = "WAY")]
+    #[arg(long, value_enum, value_name = "WAY", help_heading = "Node options")]
     via: Option<Via>,
 
     /// The image of the pods, with sh and nsenter. By default, one that the node has
-    #[arg(long, value_name = "IMAGE", requires = "via")]
+    #[arg(long, value_name = "IMAGE", requires = "via", help_heading = "Node options")]
     image: Option<String>,
 
     /// The limit of one script on a node. The default is 30s
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, help_heading = "Node options")]
     node_timeout: Option<Duration>,
 
     /// The name of the service on servers. By default k3s or rke2-server
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Node options")]
     unit: Option<UnitName>,
 
     /// Restart the service with this command, which runs in sh on the node. It may return before the service is ready. By default, systemd or OpenRC
-    #[arg(long, value_name = "COMMAND", requires = "node_exec", conflicts_with = "via")]
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        requires = "node_exec",
+        conflicts_with = "via",
+        help_heading = "Node options"
+    )]
     restart_command: Option<String>,
 }
 

@@ -57,19 +57,30 @@ pub(crate) struct Recover {
 
 /// What replaces systemd and OpenRC, beside `--restart-command`.
 #[derive(clap::Args, Clone, Debug)]
-#[command(next_help_heading = "Node options")]
 #[expect(clippy::struct_field_names, reason = "they are the names of flags")]
 struct ServiceFlags {
     /// Stop the service with this command, which runs in sh on the node and returns when the service has stopped
-    #[arg(long, value_name = "COMMAND", requires = "node_exec", conflicts_with = "via")]
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        requires = "node_exec",
+        conflicts_with = "via",
+        help_heading = "Node options"
+    )]
     stop_command: Option<String>,
 
     /// Start the service with this command, which runs in sh on the node. It may return before the service is ready. It should not start the service again if it fails
-    #[arg(long, value_name = "COMMAND", requires = "node_exec", conflicts_with = "via")]
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        requires = "node_exec",
+        conflicts_with = "via",
+        help_heading = "Node options"
+    )]
     start_command: Option<String>,
 
     /// Print the last lines of the log of the service with this command, which runs in sh on the node
-    #[arg(long, value_name = "COMMAND", requires = "node_exec")]
+    #[arg(long, value_name = "COMMAND", requires = "node_exec", help_heading = "Node options")]
     log_command: Option<String>,
 }
 

@@ -14,7 +14,7 @@ use super::abstraction::{snapshot_name, taken};
 use super::backup::{self, Content};
 use super::tokens::{fingerprint_of, with_hash};
 use super::{OutputTarget, Run, ServerTokenController, output};
-use crate::server_token::rotation::observed::{Files, RoundResult};
+use crate::server_token::rotation::observed::{Files, Observed, RoundResult};
 use crate::server_token::rotation::step::{BackUp, Change, SnapshotKind, Step};
 
 /// How long a snapshot may take to show in the Kubernetes API.
@@ -64,7 +64,7 @@ impl ServerTokenController<'_> {
     }
 
     /// Observes once more. A conflict if anything that the step depends on has changed.
-    pub(super) async fn unchanged(&self, run: &Run) -> Result<(), Failure> {
+    pub(super) async fn unchanged(&self, run: &Run) -> Result<Observed, Failure> {
         let before = self.state().latest.as_ref().map(|latest| latest.seen.clone());
         let before = before.ok_or(Failure::Conflict)?;
         let now = Box::pin(self.observation(Some(run), true)).await?;
@@ -74,7 +74,7 @@ impl ServerTokenController<'_> {
             && now.encryption == before.encryption
             && now.backup == before.backup
             && now.round == before.round;
-        if is_same { Ok(()) } else { Err(Failure::Conflict) }
+        if is_same { Ok(now) } else { Err(Failure::Conflict) }
     }
 
     fn write_output(&self, run: &Run) -> Result<(), Failure> {

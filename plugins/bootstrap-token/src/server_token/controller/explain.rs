@@ -1,8 +1,11 @@
 //! What a run says at its end, or where it stops.
 
+use std::time::Duration;
+
 use client::error::{Error, Kind};
 use client::secret::Fingerprint;
 use engine::controller::{PlanOf, Summary};
+use engine::lock::LEASE_DURATION;
 use supervisor::snapshot::SnapshotFile;
 
 use super::abstraction::ServerReading;
@@ -26,11 +29,19 @@ impl ServerTokenController<'_> {
         }
         let state = self.state();
         let Some(latest) = &state.latest else { return error };
+        let record = latest.backup.as_ref().map(|backup| &backup.content.record);
+        let record = record.filter(|record| record.round.is_some());
+        // Another process has ended it since it was observed.
+        if record.is_some() && !leaves_a_run(error.kind) {
+            return error;
+        }
         let reasons = problems(latest).into_iter().chain(state.reasons.iter().cloned());
         let error = reasons.fold(error, Error::hint);
-        let record = latest.backup.as_ref().map(|backup| &backup.content.record);
-        match record.filter(|record| record.round.is_some()) {
-            Some(record) => until_the_end(record, &latest.seen).into_iter().fold(error, Error::hint),
+        match record {
+            Some(record) => {
+                let hints = until_the_end(record, &logins(&latest.seen, latest.at.elapsed()));
+                hints.into_iter().fold(error, Error::hint)
+            }
             None => error,
         }
     }
@@ -85,6 +96,11 @@ impl ServerTokenController<'_> {
     }
 }
 
+/// Whether a command that ends with such an error may leave a rotation in progress.
+fn leaves_a_run(kind: Kind) -> bool {
+    matches!(kind, Kind::Pending | Kind::Held | Kind::Interrupted)
+}
+
 /// The token that every server accepts.
 fn accepted_by_all(seen: &Observed) -> Option<Fingerprint> {
     let mut servers = seen.servers.values();
@@ -134,14 +150,17 @@ fn problems(latest: &Latest) -> Vec<String> {
         .collect()
 }
 
+/// What each server accepts by the last observation. Nothing once another process may have taken the run over since, and changed it.
+fn logins(seen: &Observed, age: Duration) -> Vec<(&str, Login)> {
+    let servers = seen.servers.iter().filter(|_| age < LEASE_DURATION);
+    servers.map(|(name, server)| (name.as_str(), server.accepts)).collect()
+}
+
 /// What to mind where a round was begun and the rotation has not ended.
-fn until_the_end(record: &Record, seen: &Observed) -> Vec<String> {
+fn until_the_end(record: &Record, logins: &[(&str, Login)]) -> Vec<String> {
     let accepts = |value: Fingerprint| {
-        let servers = seen
-            .servers
-            .iter()
-            .filter(|(_, server)| server.accepts == Login::Accepts(value));
-        let names: Vec<&str> = servers.map(|(name, _)| name.as_str()).collect();
+        let servers = logins.iter().filter(|(_, login)| *login == Login::Accepts(value));
+        let names: Vec<&str> = servers.map(|(name, _)| *name).collect();
         (!names.is_empty()).then(|| names.join(", "))
     };
     let old = accepts(record.old).map(|names| format!("the old token {} is still accepted by {names}", record.old));
@@ -169,6 +188,44 @@ mod tests {
             size: None,
             error: None,
             token_hash: value,
+        }
+    }
+
+    #[test]
+    fn the_servers_that_accept_a_token_are_named_only_while_that_is_known() {
+        let [old, new] = ["old", "new"].map(Fingerprint::of);
+        let record = Record {
+            old,
+            new: vec![new],
+            is_given: false,
+            is_ended: false,
+            round: None,
+        };
+        let rest = "until the rotation has ended, join no server, and pause autoscaling and configuration management";
+        let known = [
+            ("s1", Login::Accepts(new)),
+            ("s2", Login::Accepts(old)),
+            ("s3", Login::Unknown),
+        ];
+        assert_eq!(
+            until_the_end(&record, &known),
+            [
+                format!("the old token {old} is still accepted by s2"),
+                format!("the new token {new} is accepted by s1"),
+                rest.to_owned(),
+            ]
+        );
+        assert_eq!(until_the_end(&record, &[]), [rest]);
+    }
+
+    /// Another process may have finished the rotation.
+    #[test]
+    fn an_old_observation_says_nothing_about_a_rotation_in_progress() {
+        let seen = crate::server_token::controller::abstraction::tests::observed();
+        assert_eq!(logins(&seen, Duration::ZERO).len(), 3);
+        assert_eq!(logins(&seen, LEASE_DURATION), []);
+        for (kind, expected) in [(Kind::Pending, true), (Kind::Interrupted, true), (Kind::Failed, false)] {
+            assert_eq!(leaves_a_run(kind), expected, "{kind:?}");
         }
     }
 

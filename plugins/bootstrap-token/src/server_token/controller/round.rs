@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{Run, ServerTokenController};
 use crate::server_token::put::{PutOutcome, put};
 use crate::server_token::rotation::dangerous::{Heal, Round};
-use crate::server_token::rotation::observed::{Files, Login, RoundResult};
+use crate::server_token::rotation::observed::{Clocks, Files, Login, RoundResult};
 
 /// The PUTs of one round so far.
 #[derive(Debug, Default)]
@@ -30,7 +30,11 @@ struct Progress {
 impl ServerTokenController<'_> {
     /// Sends the token to each server, with what it accepts now. Only a lost lock ends it once a server has carried it out.
     pub(super) async fn send_round(&self, round: &Round, run: &Run, fence: &Fence) -> Result<(), Failure> {
-        self.unchanged(run).await?;
+        let seen = self.unchanged(run).await?;
+        // The next observation says why nothing is sent.
+        if !round.is_repeated() && seen.servers.len() > 1 && !matches!(seen.clocks, Clocks::Close(_)) {
+            return Err(Failure::Conflict);
+        }
         let value = self.state().tokens.require(round.value())?;
         let mut servers = Vec::new();
         for name in round.servers() {

@@ -140,11 +140,18 @@ fn owner(nodes: &[ClusterNode]) -> Option<(&'static str, &'static str)> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use cli::app::GlobalFlags;
+    use cli::rotation::Commands;
+    use engine::journal::Journal;
+    use engine::lock::LeaseRecord;
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::{Value, json};
     use supervisor::node::{StartConfiguration, TokenSource};
 
     use super::super::server::tests::{observed, server};
     use super::*;
+    use crate::server_token::rotation::ServerToken;
+    use crate::server_token::rotation::record::Record;
     use crate::snapshots::needs::tests::taken_with;
 
     fn agent(name: &str, source: TokenSource) -> ClusterNode {
@@ -258,5 +265,33 @@ mod tests {
             owner == Some("harvester") && warning.starts_with("Harvester owns"),
             "{warning}"
         );
+    }
+
+    /// Who resumes it sets its own.
+    #[test]
+    fn a_rotation_that_no_process_holds_has_no_deadlines() {
+        let record = Record {
+            old: Fingerprint::of("old"),
+            new: Vec::new(),
+            is_given: false,
+            is_ended: false,
+            round: None,
+        };
+        let journal = Journal::<ServerToken>::begin(record, "anyone", Timestamp::UNIX_EPOCH);
+        let mut journal: Value = serde_json::from_str(&journal.to_text().unwrap()).unwrap();
+        journal["deadlines"]["proof"] = json!("2026-08-14T12:00:00Z");
+        let commands =
+            Commands::new::<crate::cli::BootstrapToken>("", &GlobalFlags::default()).in_group("server-token");
+        let deadlines = |holder: Option<&str>| {
+            let lease = LeaseRecord {
+                holder: holder.map(str::to_owned),
+                journal: Some(journal.to_string()),
+                ..LeaseRecord::default()
+            };
+            let rotation = RotationStatus::of::<ServerToken>(Some(&lease.into()), &commands, Timestamp::UNIX_EPOCH);
+            rotation.rotation.unwrap().run.unwrap().deadlines.len()
+        };
+        assert_eq!(deadlines(Some("another-host/1/x")), 1);
+        assert_eq!(deadlines(None), 0);
     }
 }

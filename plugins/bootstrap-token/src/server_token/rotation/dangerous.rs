@@ -62,7 +62,7 @@ impl Round {
     ///
     /// | if | then |
     /// |---|---|
-    /// | something else happens, or the clocks differ | wait or refuse |
+    /// | something else happens, or the clocks differ by 2 s or more, or that is not known | wait or refuse |
     /// | it is not known what a server has in its files | take snapshots |
     /// | a server does not have the former token in its files | refuse: `recover` |
     /// | forward, and the configuration of a server has a token, or may have one | refuse, unless forced |
@@ -86,7 +86,8 @@ impl Round {
     }
 
     /// The same token once more on every server, in the same order: it is not known how far a round has come. Neither the files nor the
-    /// configurations count: until it is complete, a server may not start again.
+    /// configurations count: until it is complete, a server may not start again. Nor do the clocks: which files are the newest is not
+    /// known after it anyway, and the round with a fresh token that follows waits for them.
     ///
     /// | if | then |
     /// |---|---|

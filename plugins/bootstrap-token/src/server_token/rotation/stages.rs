@@ -36,6 +36,8 @@ pub enum Made {
 pub enum Placed {
     /// The next start of every server finds this token. Servers may be restarted.
     Everywhere(Fingerprint),
+    /// The last round is complete, and a server is down: what it has in its files cannot be read. It is waited for, and nothing else.
+    Unread,
     /// A rollback before the first round: every server has O, and none needs a restart.
     Unchanged(Fingerprint),
     /// There is no backup Secret any more. No server needs a restart.
@@ -237,6 +239,7 @@ fn back_up(record: Record, change: Change) -> Next {
 /// | no round was begun | begin a round with N |
 /// | a round is complete, with another token than T | begin a round with T |
 /// | a round with T is complete, and a server has joined since | begin a round with a fresh token |
+/// | a round with T is complete, it is not known what a server has in its files, and one is down | pass: nothing is restarted |
 /// | a round with T is complete, and it is not known what a server has in its files | take snapshots |
 /// | a round with T is complete | pass |
 /// | a round was recorded, and it is not known what a server has in its files | take snapshots |
@@ -276,6 +279,7 @@ pub(super) fn place(look: Look<'_>, made: &Proof<'_, Made>) -> Result<Placed, Ne
     }
     match look.seen.all_hold(target) {
         Some(false) => Err(Next::Refuse(vec![blockers::not_the_datastores(target)])),
+        None if dangerous::every_server_is_up(look).is_err() => Ok(Placed::Unread),
         None if look.seen.has_snapshots() => Err(check_files(look)),
         Some(true) | None => Ok(Placed::Everywhere(target)),
     }
@@ -411,6 +415,7 @@ fn unpin(look: Look<'_>, before: Fingerprint, value: Fingerprint) -> Result<(), 
 /// | if | then |
 /// |---|---|
 /// | a rollback, and no server was changed | pass |
+/// | a server is down, and what it has in its files cannot be read | wait; after `--restart-timeout` refuse: `recover` |
 /// | a server has not loaded T, and another thing happens | wait or refuse |
 /// | a server has not loaded T | restart it |
 /// | `--only` names another server | stop: the rest is restarted later |
@@ -424,6 +429,10 @@ pub(super) fn prove<'look>(look: Look<'look>, placed: &Proof<'look, Placed>) -> 
         Placed::Everywhere(target) | Placed::Forgotten(target) => (target, true),
         Placed::Unchanged(target) => (target, false),
         Placed::NotCreated => return Ok(Proven::Unchanged),
+        Placed::Unread => {
+            dangerous::every_server_is_up(look)?;
+            return Err(Next::wait("the files of every server"));
+        }
     };
     dangerous::every_server_is_up(look)?;
     dangerous::nothing_in_flight(look)?;

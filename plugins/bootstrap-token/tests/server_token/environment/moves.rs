@@ -3,7 +3,7 @@
 use client::secret::Fingerprint;
 use kubectl_bootstrap_token::server_token::rotation::dangerous::Round;
 use kubectl_bootstrap_token::server_token::rotation::observed::{
-    Configured, Encryption, Files, Login, Members, Observed, RoundResult, Server,
+    Clocks, Configured, Encryption, Files, Login, Members, Observed, RoundResult, Server,
 };
 use kubectl_bootstrap_token::server_token::rotation::step::Step;
 use model::{Help, Move};
@@ -52,6 +52,7 @@ pub(super) fn moves(model: &Model, world: &World) -> Vec<Move<Model>> {
     moves.mishaps();
     moves.join();
     moves.keys();
+    moves.clocks();
     moves.foreign_put();
     if matches!(world.seen.round, RoundResult::NotHealed(_)) {
         moves.push("what refuses is run again", Help::Helps, |to| forget(&mut to.seen));
@@ -275,8 +276,28 @@ impl Moves<'_> {
         }
     }
 
+    fn clocks(&mut self) {
+        let (model, memory) = (self.model, &self.world.memory);
+        // Some server is always the first one of a round.
+        let Some(first) = memory.disks.keys().next().cloned() else {
+            return;
+        };
+        if memory.skewed.is_some() {
+            self.push("the clocks are set", Help::Helps, |to| {
+                to.memory.skewed = None;
+                to.seen.clocks = Clocks::Close(model.ahead(&to.memory));
+            });
+        } else if memory.budget.skews > 0 {
+            self.push(format!("the clock of {first} is set ahead"), Help::Disturbs, |to| {
+                to.memory.budget.skews -= 1;
+                to.memory.skewed = Some(first);
+                to.seen.clocks = Clocks::Skewed;
+            });
+        }
+    }
+
     fn foreign_put(&mut self) {
-        let ahead = self.model.ahead();
+        let ahead = self.model.ahead(&self.world.memory);
         if self.world.memory.budget.foreign_puts > 0 && self.world.memory.disks["s1"].state == State::Up {
             self.push("`k3s token rotate` is run on s1", Help::Disturbs, |to| {
                 to.memory.budget.foreign_puts -= 1;
@@ -294,7 +315,8 @@ fn shown<'a>(world: &'a mut World, name: &str) -> &'a mut Server {
 /// The PUT without an answer arrives.
 pub(super) fn land(model: &Model, world: &mut World) {
     if let Some((server, value)) = world.memory.flying.take() {
-        world.memory.put(&server, value, model.ahead().as_ref());
+        let ahead = model.ahead(&world.memory);
+        world.memory.put(&server, value, ahead.as_ref());
     }
 }
 
@@ -305,9 +327,9 @@ pub(super) fn send_round(model: &Model, world: &mut World, round: &Round) {
     if memory.joining.is_some() {
         memory.fault = Some("a round while a server joins");
     }
-    let base = memory.latest() + 1;
+    let (base, ahead) = (memory.latest() + 1, model.ahead(memory));
     let time = |at: usize, name: &String| {
-        let is_ahead = Some(name) == model.ahead().as_ref();
+        let is_ahead = Some(name) == ahead.as_ref();
         base + if is_ahead { 2 * servers.len() } else { at } as u8
     };
     let (mut one_accepted, mut is_unanswered, mut failed) = (false, false, Vec::new());

@@ -128,6 +128,7 @@ pub(super) fn check_refusal(world: &World, blockers: &[Blocker]) -> Result<Refus
     let is_mended_elsewhere = memory.disks.keys().any(|name| is_pinned_elsewhere(memory, name))
         || seen.encryption != Encryption::Safe
         || memory.joining.is_some()
+        || memory.skewed.is_some()
         || matches!(seen.round, RoundResult::NotHealed(_))
         || seen.backup.is_none() && seen.given != memory.datastore.key;
     if is_up && !is_mended_elsewhere {

@@ -69,6 +69,32 @@ fn a_server_that_has_not_come_back_stops_all_others() {
     );
 }
 
+/// While it is down, its files cannot be read. The others may not be restarted, and the files of a server that is up are checked first.
+#[test]
+fn the_wait_for_a_restart_is_of_the_phase_that_restarts() {
+    let mut state = placed(Direction::Forward);
+    let s1 = server(&mut state.0, "s1");
+    (s1.files, s1.accepts, s1.is_ready, s1.is_restarting) = (Files::Unknown, Login::Unknown, false, true);
+    let waits = "prove: wait for server s1 to be ready";
+    with(&state, |_, _| {}, waits);
+    with(&state, |seen, _| seen.cluster.datastore = Datastore::Sqlite, waits);
+    with(&state, |seen, _| seen.forget_files(), waits);
+    with(
+        &state,
+        |_, run| _ = run.timers.insert(Timer::Proof, true),
+        "refuse: still waiting for server s1 to be ready when --restart-timeout expired; restart nothing [recover]",
+    );
+    let s1 = server(&mut state.0, "s1");
+    (s1.accepts, s1.is_ready) = (Login::Accepts(new()), true);
+    with(&state, |_, _| {}, "prove: wait for server s1 to restart");
+    server(&mut state.0, "s1").is_restarting = false;
+    with(
+        &state,
+        |_, _| {},
+        "place: take an etcd snapshot on every server, to check its files",
+    );
+}
+
 #[test]
 fn the_time_for_a_restart_ends_once_every_server_is_up() {
     let (mut seen, run) = placed(Direction::Forward);

@@ -164,6 +164,11 @@ impl World {
     }
 }
 
+/// Three servers that agree.
+pub(crate) fn observed() -> Observed {
+    World::new().observed()
+}
+
 #[test]
 fn three_servers_that_agree_are_up_and_safe() {
     let seen = World::new().observed();
