@@ -26,6 +26,7 @@ const SERVER_ROTATION: &[&str] = &[SERVER_ROTATE, "server-token rollback", SERVE
 const SERVER_LEASE: &str = "server-token";
 const SERVER_STATUS: &str = "server-token status";
 const SERVER_VERIFY: &str = "server-token verify";
+const SNAPSHOTS: &[&str] = &["snapshots", "snapshots restore-plan"];
 const RBAC: &[&str] = &["rbac show", "rbac apply"];
 
 const WHOLE: (&str, &str) = (CLUSTER, "");
@@ -80,8 +81,16 @@ pub const TABLE: PermissionTable = PermissionTable {
             OF_TOKENS,
             LEASES,
             &["get"],
-            &["status", SERVER_STATUS],
+            &["status", SERVER_STATUS, SNAPSHOTS[0], SNAPSHOTS[1]],
             Optional("a rotation in progress is unknown"),
+        ),
+        Permission::on(WHOLE, NODES, &["list"], SNAPSHOTS, Required),
+        Permission::on(
+            WHOLE,
+            ("k3s.cattle.io", "etcdsnapshotfiles"),
+            &["list"],
+            SNAPSHOTS,
+            Required,
         ),
         Permission::on(WHOLE, NODES, &["list"], &[SERVER_STATUS], Required),
         Permission::on(
@@ -252,6 +261,8 @@ pub const TABLE: PermissionTable = PermissionTable {
         "rbac show",
         SERVER_STATUS,
         SERVER_VERIFY,
+        SNAPSHOTS[0],
+        SNAPSHOTS[1],
     ],
     // With the token, a privileged pod, or the Secrets of kube-system, a node can be controlled.
     apart: &[("server-token", SERVER_ROTATION)],

@@ -14,5 +14,6 @@ mod rights;
 mod rollback;
 mod rotate;
 mod rotation_fixture;
+mod snapshots;
 mod status;
 mod verify;

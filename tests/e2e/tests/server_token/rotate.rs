@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{OTHER, TOKEN, file};
 use crate::rotation_fixture::{RotationFixture, hash12};
+use crate::snapshots;
 
 const UNPINNED: [&str; 3] = ["nowhere"; 3];
 
@@ -34,7 +35,7 @@ async fn rotate_replaces_the_token_of_three_servers() -> Result<()> {
     verify(TOKEN).await?.expect(1)?;
     let status = fixture.servers.json(&["status"], &fixture.new_token()?, 0).await?;
     ensure!(status["lastResult"] == "rotated", "{status}");
-    Ok(())
+    snapshots::each_snapshot_shows_its_token(&fixture).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,6 +80,11 @@ impl RotationFixture {
         &self.servers.shell
     }
 
+    /// The file with the old token.
+    pub(crate) fn old_file(&self) -> &str {
+        &self.old
+    }
+
     /// The file with the new token.
     pub(crate) fn new_file(&self) -> &str {
         &self.new
