@@ -17,3 +17,4 @@ mod recover;
 pub mod recovery;
 mod report;
 pub mod rotation;
+mod snapshots;
