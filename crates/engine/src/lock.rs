@@ -101,6 +101,11 @@ impl LeaseRecord {
         Some(ago.map_or_else(|| process.clone(), |ago| format!("{process}, renewed {ago}s ago")))
     }
 
+    /// Whether this process is the holder: a request of it was not answered, or it acquired the lock through another API server.
+    pub fn is_of_this_process(&self) -> bool {
+        self.holder.as_deref() == Some(HolderIdentity::of_this_process().to_string().as_str())
+    }
+
     /// Whether the holder is known to have exited without releasing the lock.
     pub fn holder_has_exited(&self) -> bool {
         self.holder
@@ -223,7 +228,7 @@ impl Lock {
             };
             let record = LeaseRecord::of(&lease);
             if let Some(sent) = unanswered
-                && record.holder == Some(HolderIdentity::of_this_process().to_string())
+                && record.is_of_this_process()
             {
                 return Ok(self.acquired(lease, sent));
             }
@@ -547,9 +552,8 @@ impl Renewer {
             return Err(LockLost::Deleted);
         }
         self.lease = lease;
-        let this_process = HolderIdentity::of_this_process().to_string();
         let written = contains(&self.lease, change);
-        let held = LeaseRecord::of(&self.lease).holder.as_deref() == Some(this_process.as_str());
+        let held = LeaseRecord::of(&self.lease).is_of_this_process();
         if held || written && !hold {
             Ok(written)
         } else {

@@ -26,7 +26,8 @@ const SERVER_ROTATION: &[&str] = &[SERVER_ROTATE, "server-token rollback", SERVE
 const SERVER_LEASE: &str = "server-token";
 const SERVER_STATUS: &str = "server-token status";
 const SERVER_VERIFY: &str = "server-token verify";
-const SNAPSHOTS: &[&str] = &["snapshots", "snapshots restore-plan"];
+const SNAPSHOTS: &str = "snapshots";
+const RESTORE_PLAN: &str = "snapshots restore-plan";
 const RBAC: &[&str] = &["rbac show", "rbac apply"];
 
 const WHOLE: (&str, &str) = (CLUSTER, "");
@@ -81,15 +82,15 @@ pub const TABLE: PermissionTable = PermissionTable {
             OF_TOKENS,
             LEASES,
             &["get"],
-            &["status", SERVER_STATUS, SNAPSHOTS[0], SNAPSHOTS[1]],
+            &["status", SERVER_STATUS, SNAPSHOTS, RESTORE_PLAN],
             Optional("a rotation in progress is unknown"),
         ),
-        Permission::on(WHOLE, NODES, &["list"], SNAPSHOTS, Required),
+        Permission::on(WHOLE, NODES, &["list"], &[SNAPSHOTS, RESTORE_PLAN], Required),
         Permission::on(
             WHOLE,
             ("k3s.cattle.io", "etcdsnapshotfiles"),
             &["list"],
-            SNAPSHOTS,
+            &[SNAPSHOTS, RESTORE_PLAN],
             Required,
         ),
         Permission::on(WHOLE, NODES, &["list"], &[SERVER_STATUS], Required),
@@ -261,8 +262,8 @@ pub const TABLE: PermissionTable = PermissionTable {
         "rbac show",
         SERVER_STATUS,
         SERVER_VERIFY,
-        SNAPSHOTS[0],
-        SNAPSHOTS[1],
+        SNAPSHOTS,
+        RESTORE_PLAN,
     ],
     // With the token, a privileged pod, or the Secrets of kube-system, a node can be controlled.
     apart: &[("server-token", SERVER_ROTATION)],

@@ -224,7 +224,7 @@ impl FakeSupervisor {
     }
 
     /// Changes the named faults: `{"kill": "after-key", "delay": 2.5, "cut": true, "ahead": 5.0, "hold": "login",
-    /// "staysDown": true}`. A start does not get beyond the phase `hold`: `unavailable`, `login`, `etcd`, `api`.
+    /// "staysDown": true, "leads": true}`. A start does not get beyond the phase `hold`: `unavailable`, `login`, `etcd`, `api`.
     pub async fn faults(&self, server: &str, faults: &Value) -> Result<()> {
         self.on(server, "faults", faults).await.map(drop)
     }

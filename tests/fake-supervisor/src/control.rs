@@ -6,7 +6,7 @@
 //! POST nodes                       {"name", "address", "token"?, …} another server joins → {"ready"}
 //! POST nodes/<n>/start             {"wait"?: true} → {"ready"}; likewise stop and restart
 //! POST nodes/<n>/kill              kill -9; the unit restarts it
-//! POST nodes/<n>/faults            {"kill"?, "delay"?, "cut"?, "ahead"?, "hold"?, "staysDown"?} changes the named ones (faults.rs)
+//! POST nodes/<n>/faults            {"kill"?, "delay"?, "cut"?, "ahead"?, "hold"?, "staysDown"?, "leads"?} changes the named ones (faults.rs)
 //! POST nodes/<n>/pin               {"pin": "config", "token": "…"} what configuration management would write
 //! POST nodes/<n>/encryption        {"stage": "prepare" | "rotate_keys" | …} secrets-encrypt on that server
 //! POST nodes/<n>/systemctl         {"arguments": […]} → {"stdout", "stderr", "code"}; likewise systemd-run

@@ -39,6 +39,8 @@ pub(crate) struct Faults {
     pub(crate) hold: Option<Phase>,
     /// After its next exit the unit does not restart the server.
     pub(crate) stays_down: bool,
+    /// It leads, so it ends when etcd has had no quorum for a while.
+    pub(crate) leads: bool,
 }
 
 impl Faults {

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::client::Client;
 use crate::datastore::{DIFFERENT_TOKEN, Datastore};
+use crate::faults::Faults;
 use crate::files::ServerFiles;
 use crate::journal::Journal;
 use crate::node::Node;
@@ -49,6 +50,9 @@ const ETCD: f64 = 4.2;
 const API: f64 = 7.0;
 const READY: f64 = 7.5;
 const STOP: f64 = 1.0;
+/// Seconds without a quorum until a leader ends: the controller manager renews its Lease within 10 s (not seen; the text is that of
+/// `pkg/server/server.go`).
+const LEADS: f64 = 10.0;
 
 /// A running server.
 pub(crate) struct Server {
@@ -219,12 +223,19 @@ impl Server {
         Ok(saved.is_ok())
     }
 
-    /// Follows the datastore after a cut of the network, and renews the Lease of the Node.
+    /// Follows the datastore after a cut of the network, and renews the Lease of the Node. Ends as a leader does without a quorum.
     async fn keep(&self, store: &Datastore, copy: &Path) -> Result<ExitCode> {
-        let mut renewed = Instant::now();
+        let (mut renewed, mut led) = (Instant::now(), Instant::now());
         loop {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            let cut = self.node.faults().cut;
+            let Faults { cut, leads, .. } = self.node.faults();
+            if !leads || self.node.is_sqlite() || store.has_quorum(&self.node.all()) {
+                led = Instant::now();
+            } else if led.elapsed() > self.node.config.timing.scaled(LEADS) {
+                let text = format!("leaderelection lost for {}", self.node.program());
+                self.journal.line("fatal", &text);
+                return Ok(ExitCode::FAILURE);
+            }
             if !cut && !self.settings.disable_etcd && !self.node.is_sqlite() {
                 store.sync(copy, || self.syncs.load(Ordering::SeqCst))?;
             }

@@ -7,7 +7,9 @@ modified() { stat -Lc %Y "$root$1"; }
 passwd_rows() {
     while IFS= read -r line || [ "$line" ]; do
         case $line in
-            \"*) rest=${line#*\",} && value=${line#\"} && value=${value%%\",*} ;;
+            \"*\",*) rest=${line#*\",} && value=${line#\"} && value=${value%%\",*} ;;
+            # A password with a line break takes several lines.
+            \"*) emit row "$1" '' '' && continue ;;
             *,*) rest=${line#*,} && value=${line%%,*} ;;
             *) continue ;;
         esac

@@ -230,6 +230,22 @@ async fn a_service_that_is_named_has_to_exist() {
 }
 
 #[tokio::test]
+async fn a_password_with_a_line_break_is_a_malformed_row_without_the_password() {
+    for shell in shells() {
+        let machine = Machine::with_shell(shell);
+        let row = |user: &str| format!("\"{PASSWORD}\n\",{user},{user},k3s:{user}\n");
+        machine.write(PASSWD, &format!("{}{}", row("node"), row("server")));
+        let state = machine.read().await;
+        assert!(
+            state.passwd[0].rows.iter().all(|(_, value)| value.is_none()),
+            "{:?}",
+            state.passwd
+        );
+        assert!(!format!("{state:?}").contains(PASSWORD));
+    }
+}
+
+#[tokio::test]
 async fn the_token_itself_is_returned_where_it_is_asked_for() {
     let machine = Machine::new();
     let hostile = "a'b\"c $(reboot) `x` \\ %s é";

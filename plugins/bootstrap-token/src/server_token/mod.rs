@@ -17,3 +17,4 @@ mod recover;
 pub mod recovery;
 pub(crate) mod report;
 pub mod rotation;
+mod snapshots;

@@ -13,11 +13,9 @@ use supervisor::node::{EtcdMember, StartConfiguration, TokenSource};
 use supervisor::{SupervisorKind, TokenHash};
 
 use kubectl_bootstrap_token::server_token::recovery::diagnosis::{Diagnosis, diagnose};
-use kubectl_bootstrap_token::server_token::recovery::facts::{
-    ClockFacts, FailedStarts, RecoveryFacts, Response, ServerFacts,
-};
+use kubectl_bootstrap_token::server_token::recovery::facts::{FailedStarts, RecoveryFacts, Response, ServerFacts};
 use kubectl_bootstrap_token::server_token::recovery::plan::{Recovery, RecoveryAction, next_action};
-use kubectl_bootstrap_token::server_token::rotation::observed::Encryption;
+use kubectl_bootstrap_token::server_token::rotation::observed::{Clocks, Encryption};
 
 pub(super) const PASSWD: &str = "/var/lib/rancher/k3s/server/cred/passwd";
 
@@ -83,7 +81,6 @@ pub(super) fn ready(loaded: &str, file: &str, configured: Option<&str>) -> Serve
         response: Response::Ready,
         is_full: true,
         member: EtcdMember::Voter,
-        has_been_ready: Some(true),
         loaded: Some(hash(loaded)),
         snapshot: file,
         placed: None,
@@ -146,7 +143,7 @@ pub(super) fn cluster(servers: &[ServerFacts], at_hand: &[&str]) -> RecoveryFact
         last_round: None,
         may_be_in_flight: false,
         has_snapshots: true,
-        clocks: ClockFacts::Close(None),
+        clocks: Clocks::Close(None),
     }
 }
 

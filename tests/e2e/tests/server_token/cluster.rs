@@ -22,6 +22,8 @@ pub(crate) const OTHER: &str = "5d41402abc4b2a76b9719d911017c592";
 pub(crate) struct ServerFixture {
     pub(crate) cluster: FakeSupervisor,
     pub(crate) shell: Shell,
+    /// `k3s` or `rke2`.
+    pub(crate) program: &'static str,
     /// The Nodes are in its API server.
     _plane: ControlPlane,
 }
@@ -33,6 +35,11 @@ impl ServerFixture {
         let dir = environment.dir().join(name);
         let plane = ControlPlane::start(environment.programs(), &dir, name, Shape::WithoutNodes).await?;
         cluster["token"] = json!(TOKEN);
+        let program = if cluster["distribution"] == "rke2" {
+            "rke2"
+        } else {
+            "k3s"
+        };
         let options = FakeSupervisorOptions {
             plane: &plane,
             dir: &dir.join("servers"),
@@ -48,6 +55,7 @@ impl ServerFixture {
         Ok(Self {
             cluster,
             shell,
+            program,
             _plane: plane,
         })
     }
@@ -113,7 +121,14 @@ impl ServerFixture {
     /// Changes the token on one server, as `k3s token rotate` does. `login`: the token that the server accepts.
     pub(crate) async fn put(&self, server: &str, login: &str, new: &str) -> Result<()> {
         let body = json!({ "newToken": new });
-        self.request(server, login, Method::PUT, "/v1-k3s/token", &body).await
+        let path = format!("/v1-{}/token", self.program);
+        self.request(server, login, Method::PUT, &path, &body).await
+    }
+
+    /// The directory `server` of a server's data directory.
+    pub(crate) fn server_dir(&self, server: &str) -> std::path::PathBuf {
+        let data = format!("var/lib/rancher/{}/server", self.program);
+        self.cluster.root(server).join(data)
     }
 
     /// Takes a snapshot on one server.
@@ -123,7 +138,8 @@ impl ServerFixture {
     }
 
     async fn request(&self, server: &str, login: &str, method: Method, path: &str, body: &Value) -> Result<()> {
-        let mut config = kube::Config::new(format!("https://{}:6443", self.cluster.address(server)?).parse()?);
+        let port = if self.program == "rke2" { 9345 } else { 6443 };
+        let mut config = kube::Config::new(format!("https://{}:{port}", self.cluster.address(server)?).parse()?);
         config.accept_invalid_certs = true;
         config.default_retry = false;
         let login = STANDARD.encode(format!("server:{login}"));

@@ -1,11 +1,13 @@
 //! `server-token recover`: from each state of the servers to one token that all accept and start with.
 
+mod interrupted;
+mod states;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::{CommandOutput, Shell, until};
 use rstest::rstest;
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::cluster::{OTHER, TOKEN, file};
@@ -131,14 +133,46 @@ async fn without_node_access_an_operator_unpins_and_restarts(
 }
 
 #[rstest]
-#[case::first("first", &["s1"])]
-#[case::joined("joined", &["s2"])]
+#[case::first("first", &["s1"], PINNED)]
+#[case::joined("joined", &["s2"], PINNED)]
+#[case::two("two", &["s2", "s3"], PINNED)]
+#[case::two_and_the_first("two-and-first", &["s1", "s3"], PINNED)]
+#[case::two_unpinned("two-unpinned", &["s2", "s3"], UNPINNED)]
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_that_were_restarted_and_are_dead_come_back(#[case] name: &str, #[case] dead: &[&str]) -> Result<()> {
-    let fixture = rotated_by_hand(&format!("recover-dead-{name}"), PINNED).await?;
+async fn servers_that_were_restarted_and_are_dead_come_back(
+    #[case] name: &str,
+    #[case] dead: &[&str],
+    #[case] pins: [&str; 3],
+) -> Result<()> {
+    let fixture = rotated_by_hand(&format!("recover-dead-{name}"), pins).await?;
     for server in dead {
         breaks(&fixture, server).await?;
     }
+    let done = recover_at(&fixture, &THREE, &[OTHER, TOKEN]).await?.expect(0)?;
+    is_recovered(&fixture, &done).await?;
+    Ok(())
+}
+
+#[rstest]
+#[case::pinned("pinned", PINNED)]
+#[case::unpinned("unpinned", UNPINNED)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_ends_without_its_two_members_comes_back(
+    #[case] name: &str,
+    #[case] pins: [&str; 3],
+) -> Result<()> {
+    let fixture = rotated_by_hand(&format!("recover-leader-{name}"), pins).await?;
+    let cluster = &fixture.servers.cluster;
+    // It is not started again: its state does not depend on the moment of the command.
+    cluster
+        .faults("s1", &json!({ "leads": true, "staysDown": true }))
+        .await?;
+    for server in ["s2", "s3"] {
+        breaks(&fixture, server).await?;
+    }
+    let has_ended = |state: &Value| state["servers"]["s1"]["unit"]["active"] == "failed";
+    cluster.wait_for("the end of the leader", has_ended).await?;
+    cluster.faults("s1", &json!({ "staysDown": false })).await?;
     let done = recover_at(&fixture, &THREE, &[OTHER, TOKEN]).await?.expect(0)?;
     is_recovered(&fixture, &done).await?;
     Ok(())
@@ -158,10 +192,36 @@ async fn without_any_api_server_three_dead_servers_come_back() -> Result<()> {
     Ok(())
 }
 
+/// `dead`: servers that were restarted after `rke2 token rotate` by hand on the first.
+#[rstest]
+#[case::running("running", &[])]
+#[case::one("one", &["s2"])]
+#[case::all("all", &["s3", "s2", "s1"])]
 #[tokio::test(flavor = "multi_thread")]
-async fn one_server_with_sqlite_comes_back() -> Result<()> {
-    let cluster = json!({ "datastore": "sqlite", "servers": [{ "name": "s1", "pin": "config" }] });
-    let fixture = RotationFixture::start("recover-sqlite", cluster).await?;
+async fn rke2_has_its_own_port_files_and_service(#[case] name: &str, #[case] dead: &[&str]) -> Result<()> {
+    let servers = THREE.map(|name| json!({ "name": name, "pin": "config" }));
+    let cluster = json!({ "distribution": "rke2", "servers": servers });
+    let fixture = RotationFixture::start(&format!("recover-rke2-{name}"), cluster).await?;
+    fixture.servers.cluster.time_passes(MINUTE).await?;
+    fixture.servers.put("s1", TOKEN, OTHER).await?;
+    fixture.servers.cluster.time_passes(MINUTE).await?;
+    for server in dead {
+        breaks(&fixture, server).await?;
+    }
+    // Without a server that answers, only the nodes show that it is RKE2.
+    let done = recover_at(&fixture, &THREE, &[OTHER, TOKEN]).await?.expect(0)?;
+    ensure!(!done.stderr.contains("k3s"), "{done}");
+    is_recovered(&fixture, &done).await?;
+    Ok(())
+}
+
+#[rstest]
+#[case::sqlite("sqlite")]
+#[case::etcd("etcd")]
+#[tokio::test(flavor = "multi_thread")]
+async fn one_server_comes_back(#[case] datastore: &str) -> Result<()> {
+    let cluster = json!({ "datastore": datastore, "servers": [{ "name": "s1", "pin": "config" }] });
+    let fixture = RotationFixture::start(&format!("recover-one-{datastore}"), cluster).await?;
     fixture.servers.put("s1", TOKEN, OTHER).await?;
     breaks(&fixture, "s1").await?;
     let done = recover_at(&fixture, &["s1"], &[OTHER, TOKEN]).await?.expect(0)?;
@@ -310,7 +370,7 @@ async fn a_dead_server_without_node_access_is_for_an_operator() -> Result<()> {
         .await?;
         // What it prints is followed: its token is written, and it is started.
         cluster.stop_server("s2").await?;
-        let token = cluster.root("s2").join("var/lib/rancher/k3s/server/token");
+        let token = fixture.servers.server_dir("s2").join("token");
         std::fs::write(&token, format!("K10{}::server:{OTHER}\n", fixture.servers.ca_hash()))?;
         ensure!(cluster.start_server("s2").await?, "s2 does not start");
         let is_placed = |state: &Value| {
@@ -332,61 +392,6 @@ async fn a_dead_server_without_node_access_is_for_an_operator() -> Result<()> {
     ensure!(done.stderr.contains("server/token, with mode 0600"), "{done}");
     is_recovered(&fixture, &done).await?;
     Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_recovery_is_continued_with_one_of_the_tokens() -> Result<()> {
-    let fixture = rotated_by_hand("recover-killed", UNPINNED).await?;
-    for server in ["s2", "s3"] {
-        fixture.servers.cluster.faults(server, &json!({ "delay": 4.0 })).await?;
-    }
-    // Without the value that the first server has, a new one is drawn.
-    let running = fixture
-        .shell()
-        .bootstrap_token(args(&fixture, &[TOKEN], &[])?)
-        .start()
-        .await?;
-    until("the first PUT of the new token", async || {
-        Ok((fixture.puts().await? > 1).then_some(()))
-    })
-    .await?;
-    running.signal(Signal::KILL)?;
-    running.finish().await?.expect_killed()?;
-    let drawn = fixture.new_token()?;
-    std::fs::remove_file(fixture.new_file())?;
-    let done = recover(&fixture, &[TOKEN], &[]).await?.expect(0)?;
-    ensure!(done.stderr.contains("writes of another process"), "{done}");
-    ensure!(!done.to_string().contains(&drawn), "a token is printed:\n{done}");
-    ensure!(is_recovered(&fixture, &done).await? == hash12(&drawn), "{done}");
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_rotation_is_recovered_and_then_resumed() -> Result<()> {
-    let fixture = RotationFixture::start_three("recover-rotation", UNPINNED).await?;
-    for server in THREE {
-        fixture.servers.cluster.faults(server, &json!({ "delay": 4.0 })).await?;
-    }
-    let exec = fixture.node_exec()?;
-    let running = fixture.spawn(fixture.shell(), &[&exec]).await?;
-    until("the first PUT", async || Ok((fixture.puts().await? > 0).then_some(()))).await?;
-    running.signal(Signal::KILL)?;
-    running.finish().await?.expect_killed()?;
-    let new = fixture.new_token()?;
-    // Its tokens are sealed with each other.
-    let done = recover_in(&fixture, fixture.shell(), &[TOKEN], &[&exec])
-        .await?
-        .expect(0)?;
-    ensure!(done.stderr.contains("has kept its record"), "{done}");
-    let state = fixture.servers.cluster.state().await?;
-    for server in THREE {
-        ensure!(
-            state["servers"][server]["live"]["server"] == json!(hash12(&new)),
-            "{server}: {state}"
-        );
-    }
-    fixture.run("rotate", &[]).await?.expect(0)?;
-    fixture.is_rotated().await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,9 +6,7 @@ use client::error::Error;
 use engine::controller::{Failure, ServerCheck};
 use engine::lock::Fence;
 use futures::future::try_join_all;
-use supervisor::sealed::SealContext;
 use supervisor::snapshot;
-use tokio::time::{Instant, sleep};
 
 use super::abstraction::{snapshot_name, taken};
 use super::backup::{self, Content};
@@ -16,10 +14,7 @@ use super::tokens::{fingerprint_of, with_hash};
 use super::{OutputTarget, Run, ServerTokenController, output};
 use crate::server_token::rotation::observed::{Files, Observed, RoundResult};
 use crate::server_token::rotation::step::{BackUp, Change, SnapshotKind, Step};
-
-/// How long a snapshot may take to show in the Kubernetes API.
-const SHOWN: Duration = Duration::from_secs(15);
-const INTERVAL: Duration = Duration::from_millis(200);
+use crate::server_token::snapshots;
 
 impl ServerTokenController<'_> {
     pub(super) async fn send(&self, step: &Step, run: &Run, fence: &Fence) -> Result<(), Failure> {
@@ -119,18 +114,7 @@ impl ServerTokenController<'_> {
     /// Writes the backup Secret, if it is as it was read, and reads it back.
     pub(super) async fn save(&self, run: &Run, content: &mut Content, fence: &Fence) -> Result<(), Failure> {
         let (cluster, tokens) = (self.cluster_uid().await?, self.state().tokens.clone());
-        let (id, mut sealed) = (run.id.to_string(), content.clone());
-        let sealing = tokio::task::spawn_blocking(move || {
-            let context = SealContext {
-                cluster: &cluster,
-                run: &id,
-            };
-            sealed.seal(&tokens, context).map(|()| sealed)
-        });
-        let sealed = sealing
-            .await
-            .map_err(|error| Failure::Permanent(Error::failed(error.to_string())))?;
-        *content = sealed?;
+        *content = content.clone().sealed(tokens, cluster, run.id.to_string()).await?;
         let before = self.state().latest.as_ref().and_then(|latest| latest.backup.clone());
         if !fence.is_open() {
             return Err(Failure::LockLost);
@@ -162,32 +146,15 @@ impl ServerTokenController<'_> {
             Ok((server.clone(), names))
         }));
         let taken: Vec<(String, Vec<String>)> = taken.await?;
-        let until = Instant::now() + SHOWN;
-        loop {
-            let kind = self.options.kind;
-            let files = self
-                .read_api(|client| async move { Ok(snapshot::list(&client, kind).await?) })
-                .await?;
-            let shown = taken.iter().map(|(server, names)| {
-                let file = files
-                    .iter()
-                    .find(|file| names.contains(&file.name) && file.node == *server);
-                let hash = file.filter(|file| file.is_ready)?.token_hash?;
-                Some((server.clone(), fingerprint_of(hash).map_or(Files::Unknown, Files::Hold)))
-            });
-            let shown: Option<Vec<(String, Files)>> = shown.collect();
-            if let Some(shown) = shown {
-                let mut state = self.state();
-                state.memory.files.extend(shown);
-                state.snapshots = Some(files);
-                return Ok(());
-            }
-            if Instant::now() >= until {
-                let message = "the snapshots that were taken do not show which token they need";
-                return Err(Failure::Permanent(Error::failed(message)));
-            }
-            sleep(INTERVAL).await;
-        }
+        let kind = self.options.kind;
+        let list = || self.read_api(|client| async move { Ok(snapshot::list(&client, kind).await?) });
+        let (shown, files) = snapshots::shown(&taken, list).await?;
+        let files_of = |hash| fingerprint_of(hash).map_or(Files::Unknown, Files::Hold);
+        let mut state = self.state();
+        let shown = shown.into_iter().map(|(server, hash)| (server, files_of(hash)));
+        state.memory.files.extend(shown);
+        state.snapshots = Some(files);
+        Ok(())
     }
 
     /// Deletes the snapshots of the run that were taken to check files.
@@ -250,7 +217,7 @@ impl ServerTokenController<'_> {
         match step {
             Step::Round(_) => each * servers * 2 + Duration::from_secs(30),
             Step::Heal(_) => each,
-            Step::Snapshot(_) => each + SHOWN + Duration::from_secs(15),
+            Step::Snapshot(_) => each + snapshots::SHOWN + Duration::from_secs(15),
             Step::DeleteSnapshots => each * servers,
             Step::Restart(_) | Step::Unpin { .. } | Step::Repin { .. } => self.options.node_timeout() * 6,
             Step::DeleteConfigurationBackups => self.options.node_timeout() * (servers + 1),

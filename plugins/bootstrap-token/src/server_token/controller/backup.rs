@@ -86,6 +86,32 @@ impl Content {
         }
     }
 
+    /// The same without blocking the process. Returns the tokens with those that were opened.
+    pub(crate) async fn opened(self, mut tokens: Tokens, cluster: String, run: String) -> Result<Tokens, Error> {
+        let secret = name(&run);
+        let opening = tokio::task::spawn_blocking(move || {
+            let (cluster, run) = (cluster.as_str(), run.as_str());
+            self.open(&mut tokens, SealContext { cluster, run }).map(|()| tokens)
+        });
+        let opened = opening.await.map_err(|error| Error::failed(error.to_string()))?;
+        opened.map_err(|error| {
+            Error::failed(format!(
+                "cannot open the tokens in Secret {SYSTEM_NAMESPACE}/{secret}: {error}"
+            ))
+        })
+    }
+
+    /// The same as [`seal`](Self::seal) without blocking the process.
+    pub(crate) async fn sealed(mut self, tokens: Tokens, cluster: String, run: String) -> Result<Self, Failure> {
+        let sealing = tokio::task::spawn_blocking(move || {
+            let (cluster, run) = (cluster.as_str(), run.as_str());
+            self.seal(&tokens, SealContext { cluster, run }).map(|()| self)
+        });
+        sealing
+            .await
+            .map_err(|error| Failure::Permanent(Error::failed(error.to_string())))?
+    }
+
     /// Seals each token of the record with each other one, where that is missing.
     pub(crate) fn seal(&mut self, tokens: &Tokens, context: SealContext<'_>) -> Result<(), Failure> {
         let of_run: Vec<Fingerprint> = tokens_of(&self.record).collect();

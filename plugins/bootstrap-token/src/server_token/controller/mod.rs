@@ -10,7 +10,7 @@ pub(super) mod nodes;
 mod observe;
 pub(super) mod output;
 mod preflight;
-mod reading;
+pub(super) mod reading;
 mod round;
 pub(super) mod tokens;
 

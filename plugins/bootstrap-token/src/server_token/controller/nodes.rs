@@ -273,7 +273,7 @@ fn note(content: &mut Content, name: &str, edited: &Edited) {
 }
 
 /// What an operator does on the node.
-fn instruction(name: &str, unpins: bool, kind: SupervisorKind) -> String {
+pub(crate) fn instruction(name: &str, unpins: bool, kind: SupervisorKind) -> String {
     let removal = unpins.then(|| Instruction::remove_token(name, kind));
     let all: Vec<Instruction> = removal.into_iter().chain([Instruction::restart(name, kind)]).collect();
     instructions(&all)

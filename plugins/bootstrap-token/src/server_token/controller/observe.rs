@@ -14,7 +14,6 @@ use engine::controller::Failure;
 use engine::rotation::Timer;
 use futures::future::join_all;
 use supervisor::node::{self, ClusterNode};
-use supervisor::sealed::SealContext;
 use supervisor::snapshot::{self, SnapshotFile};
 use tokio::time::{Instant, timeout};
 
@@ -214,29 +213,16 @@ impl ServerTokenController<'_> {
             .read_api(|client| async move { backup::read(&client, run).await })
             .await?;
         let Some(backup) = found else { return Ok(None) };
-        let mut tokens = self.state().tokens.clone();
+        let tokens = self.state().tokens.clone();
         let is_missing = |token: Fingerprint| !tokens.knows(token);
         let given = self.options.given.password().fingerprint();
         let is_of_run = tokens_of(&backup.content.record).any(|token| token == given);
         if is_of_run && tokens_of(&backup.content.record).any(is_missing) {
-            let (cluster, run) = (self.cluster_uid().await?, run.to_owned());
-            let content = backup.content.clone();
-            let opened = tokio::task::spawn_blocking(move || {
-                let context = SealContext {
-                    cluster: &cluster,
-                    run: &run,
-                };
-                content.open(&mut tokens, context).map(|()| tokens)
-            });
-            let opened = opened
-                .await
-                .map_err(|error| Failure::Permanent(Error::failed(error.to_string())))?;
-            let name = &backup.version.name;
-            self.state().tokens = opened.map_err(|error| {
-                Failure::Permanent(Error::failed(format!(
-                    "cannot open the tokens in Secret kube-system/{name}: {error}"
-                )))
-            })?;
+            let opened = backup
+                .content
+                .clone()
+                .opened(tokens, self.cluster_uid().await?, run.to_owned());
+            self.state().tokens = opened.await.map_err(Failure::Permanent)?;
         }
         Ok(Some(backup))
     }

@@ -46,24 +46,19 @@ impl ServerTokenController<'_> {
             .iter()
             .map(|target| self.read_server(nodes, target, &values, before.get(&target.name)));
         let mut readings: BTreeMap<String, ServerReading> = join_all(all).await.into_iter().collect();
-        for _ in 1..CLOCK_TRIES {
-            let clocks: Option<Vec<_>> = readings.iter().map(|(name, read)| Some((name, read.clock?))).collect();
-            // Where a server does not answer, it is not asked again.
-            if clocks.is_none_or(|clocks| compare_clocks(&clocks) != Clocks::Unknown) {
-                break;
-            }
-            sleep(CLOCK_PAUSE).await;
-            let again = targets.iter().map(async |target| {
-                let clock = match self.supervisor(target).await {
-                    Ok(supervisor) => supervisor.clock().await.ok(),
-                    Err(_) => None,
-                };
-                (target.name.clone(), clock)
-            });
-            for (name, clock) in join_all(again).await {
-                if let Some(reading) = readings.get_mut(&name) {
-                    reading.clock = reading.clock.zip(clock).map(|(before, later)| before.narrowed(later));
-                }
+        let clocks: Option<BTreeMap<_, _>> = readings
+            .iter()
+            .map(|(name, read)| Some((name.clone(), read.clock?)))
+            .collect();
+        // Where a server does not answer, none is asked again.
+        if let Some(mut clocks) = clocks {
+            let ask = async |name: String| {
+                let target = targets.iter().find(|target| target.name == name)?;
+                self.supervisor(target).await.ok()?.clock().await.ok()
+            };
+            narrow_clocks(&mut clocks, ask).await;
+            for (name, clock) in clocks {
+                readings.entry(name).and_modify(|reading| reading.clock = Some(clock));
             }
         }
         readings
@@ -148,6 +143,28 @@ impl ServerTokenController<'_> {
         });
         (name, reading)
     }
+}
+
+/// Asks servers for their clocks again, at another part of the second each time, until these can be compared or one does not answer.
+pub(crate) async fn narrow_clocks<F>(clocks: &mut BTreeMap<String, ClockReading>, ask: impl Fn(String) -> F) -> Clocks
+where
+    F: Future<Output = Option<ClockReading>>,
+{
+    for _ in 1..CLOCK_TRIES {
+        let compared = compare_clocks(&clocks.iter().map(|(name, clock)| (name, *clock)).collect::<Vec<_>>());
+        if compared != Clocks::Unknown {
+            return compared;
+        }
+        sleep(CLOCK_PAUSE).await;
+        let later = join_all(clocks.keys().map(|name| ask(name.clone()))).await;
+        if later.contains(&None) {
+            return Clocks::Unknown;
+        }
+        for (clock, later) in clocks.values_mut().zip(later.into_iter().flatten()) {
+            *clock = clock.narrowed(later);
+        }
+    }
+    compare_clocks(&clocks.iter().map(|(name, clock)| (name, *clock)).collect::<Vec<_>>())
 }
 
 /// The requests of one user to one server.

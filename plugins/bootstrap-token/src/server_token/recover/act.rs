@@ -1,21 +1,15 @@
 //! Carries out one action on nodes, and takes snapshots. Rounds are in [`round`](super::round).
 
-use std::time::Duration;
-
 use client::error::Error;
 use futures::future::join_all;
 use node_access::{NodeAccess, NodeProblem, NodeTarget, ServiceAction, ServiceManager};
 use supervisor::snapshot;
-use tokio::time::{Instant, sleep};
 
-use super::Recoverer;
-use crate::server_token::controller::nodes::instructions;
+use super::{RUN, Recoverer};
+use crate::server_token::controller::nodes::instruction;
 use crate::server_token::recovery::facts::{RecoveryFacts, ServerFacts};
 use crate::server_token::recovery::plan::RecoveryAction;
-
-/// How long a snapshot may take to show in the Kubernetes API.
-const SHOWN: Duration = Duration::from_secs(15);
-const INTERVAL: Duration = Duration::from_millis(200);
+use crate::server_token::snapshots;
 
 impl Recoverer<'_> {
     pub(super) async fn act(&mut self, action: &RecoveryAction, facts: &RecoveryFacts) -> Result<(), Error> {
@@ -63,11 +57,11 @@ impl Recoverer<'_> {
             RecoveryAction::Unpin { server } => {
                 let place = facts(server)?.place();
                 let place = place.ok_or_else(|| Error::failed(format!("no token is configured on server {server}")))?;
-                let (access, target) = self.require_node(server)?;
+                let (access, target) = self.require_node(server, RUN)?;
                 access.remove(&target, place).await.map(drop)
             }
             RecoveryAction::WriteToken { server, value } => {
-                let (access, target) = self.require_node(server)?;
+                let (access, target) = self.require_node(server, RUN)?;
                 let file = facts(server)?.node.as_ref().and_then(|node| node.server_token.as_ref());
                 let expected = file.map_or("", |file| file.sha256.as_str());
                 let (password, ca_hash) = (self.tokens.password(*value)?, self.ca_hash());
@@ -75,7 +69,7 @@ impl Recoverer<'_> {
                 written.await.map(drop)
             }
             RecoveryAction::DeletePasswd { server } => {
-                let (access, target) = self.require_node(server)?;
+                let (access, target) = self.require_node(server, RUN)?;
                 let file = facts(server)?.passwd_file();
                 let file = file.ok_or_else(|| Error::failed(format!("server {server} has no cred/passwd")))?;
                 access.remove_passwd(&target, &file.sha256).await
@@ -98,13 +92,13 @@ impl Recoverer<'_> {
         }
     }
 
-    pub(super) fn require_node(&self, server: &str) -> Result<(NodeAccess, NodeTarget), Error> {
-        let access = self.node_access(server)?;
+    pub(super) fn require_node(&self, server: &str, run: &str) -> Result<(NodeAccess, NodeTarget), Error> {
+        let access = self.node_access(server, run)?;
         access.ok_or_else(|| Error::failed(format!("there is no access to node {server}")).hint("add --node-exec"))
     }
 
     async fn service(&mut self, server: &str, action: ServiceAction) -> Result<(), Error> {
-        let (access, target) = self.require_node(server)?;
+        let (access, target) = self.require_node(server, RUN)?;
         let done = access.service(&target, action).await;
         let is_harmless = done.as_ref().is_err_and(|error| error.problem.is_harmless());
         if is_harmless && matches!(action, ServiceAction::StartOnce | ServiceAction::Restart) {
@@ -125,13 +119,7 @@ impl Recoverer<'_> {
         if server.node.is_some() && !unpins {
             return self.service(name, ServiceAction::Restart).await;
         }
-        let kind = facts.supervisor;
-        let removal = unpins.then(|| node_access::Instruction::remove_token(name, kind));
-        let all: Vec<_> = removal
-            .into_iter()
-            .chain([node_access::Instruction::restart(name, kind)])
-            .collect();
-        self.ui.status(instructions(&all));
+        self.ui.status(instruction(name, unpins, facts.supervisor));
         Ok(())
     }
 
@@ -152,26 +140,10 @@ impl Recoverer<'_> {
         for ((server, _), taken) in logins.iter().zip(taken) {
             names.push((server.clone(), taken.map_err(Error::from)?));
         }
-        let until = Instant::now() + SHOWN;
-        let shown = loop {
-            let Some(api) = &self.api else { return Ok(()) };
-            let files = snapshot::list(&api.client, self.kind).await.map_err(Error::from)?;
-            let hash = |(server, names): &(String, Vec<String>)| {
-                let file = files
-                    .iter()
-                    .find(|file| names.contains(&file.name) && file.node == *server);
-                Some((server.clone(), file.filter(|file| file.is_ready)?.token_hash?))
-            };
-            if let Some(shown) = names.iter().map(hash).collect::<Option<Vec<_>>>() {
-                break shown;
-            }
-            if Instant::now() >= until {
-                return Err(Error::failed(
-                    "the snapshots that were taken do not show which token they need",
-                ));
-            }
-            sleep(INTERVAL).await;
-        };
+        let Some(api) = self.api.clone() else { return Ok(()) };
+        let kind = self.kind;
+        let list = || async { snapshot::list(&api.client, kind).await.map_err(Error::from) };
+        let (shown, _) = snapshots::shown(&names, list).await?;
         for (server, hash) in shown {
             self.memory(&server).snapshot(hash);
         }

@@ -2,7 +2,7 @@
 
 use client::error::Error;
 use engine::lock::Release;
-use node_access::{NodeState, ServiceAction, ServiceOptions};
+use node_access::{NodeState, ServiceAction};
 use supervisor::TokenHash;
 
 use super::leftovers::in_words;
@@ -35,11 +35,11 @@ impl Recoverer<'_> {
         self.ui.status(match &self.options.output {
             OutputTarget::File(path) if self.sent.contains(&token) && self.is_in_file(path, token) => {
                 format!(
-                    "Every server accepts {token}, and starts with it. It is in {}.",
+                    "Every server accepts token {token}, and starts with it. It is in {}.",
                     path.display()
                 )
             }
-            _ => format!("Every server accepts {token}, and starts with it."),
+            _ => format!("Every server accepts token {token}, and starts with it."),
         });
         let is_kept = obsolete.is_none()
             && self
@@ -73,24 +73,12 @@ impl Recoverer<'_> {
 
     /// A killed recovery can have left a service that is not restarted.
     async fn clean_up(&self, name: &str, node: &NodeState, run: &str) -> Result<(), Error> {
-        let (access, target) = self.require_node(name)?;
+        let (access, target) = self.require_node(name, run)?;
         access.service(&target, ServiceAction::EndOnce).await?;
         let data = &node.configuration.data_dir;
         let files = [format!("{data}/server/token"), format!("{data}/server/cred/passwd")];
         let files: Vec<&str> = node.backups.iter().chain(&files).map(String::as_str).collect();
-        let access = if run == RUN { access } else { self.access_of(name, run)? };
         Ok(access.forget(&target, &files).await?)
-    }
-
-    /// The way to a node, in the name of a rotation.
-    fn access_of(&self, name: &str, run: &str) -> Result<node_access::NodeAccess, Error> {
-        let client = &self.api.as_ref().unwrap_or(&self.cluster.server).client;
-        let service = ServiceOptions {
-            kind: self.kind,
-            ..self.options.service.clone()
-        };
-        let access = self.options.nodes.access(client, service, run);
-        access.ok_or_else(|| Error::failed(format!("there is no access to node {name}")))
     }
 
     async fn delete_own_record(&mut self) -> Result<(), Error> {
@@ -116,8 +104,7 @@ impl Recoverer<'_> {
     async fn delete_rotation(&mut self, run: &str, facts: &RecoveryFacts) -> Result<(), Error> {
         for (name, server) in &facts.servers {
             if server.node.is_some() {
-                let (_, target) = self.require_node(name)?;
-                let access = self.access_of(name, run)?;
+                let (access, target) = self.require_node(name, run)?;
                 let read = access.read(&target, false).await?;
                 self.clean_up(name, &read, run).await?;
             }

@@ -4,7 +4,6 @@ use cli::rotation::leases::LeasedRotation;
 use client::error::{Doing as _, Error};
 use engine::lock::LeaseRecord;
 use supervisor::ServerToken as GivenServerToken;
-use supervisor::sealed::SealContext;
 
 use super::{RUN, Recoverer};
 use crate::server_token::controller::backup::{self, Backup, Content, tokens_of};
@@ -75,16 +74,11 @@ impl Recoverer<'_> {
     async fn open_tokens(&mut self, run: &str, content: &Content) -> Result<(), Error> {
         let Some(server) = &self.api else { return Ok(()) };
         let cluster = client::cluster_identity::uid(&server.client).await?;
-        let mut tokens = self.sealing_tokens();
-        let (name, content) = (run.to_owned(), content.clone());
-        let opened = tokio::task::spawn_blocking(move || {
-            let context = SealContext {
-                cluster: &cluster,
-                run: &name,
-            };
-            content.open(&mut tokens, context).map(|()| tokens)
-        });
-        match opened.await.map_err(|error| Error::failed(error.to_string()))? {
+        match content
+            .clone()
+            .opened(self.sealing_tokens(), cluster, run.to_owned())
+            .await
+        {
             Ok(opened) => {
                 for (_, value) in opened.iter() {
                     if let Ok(token) = GivenServerToken::parse(value.password()) {
@@ -92,11 +86,7 @@ impl Recoverer<'_> {
                     }
                 }
             }
-            Err(error) => {
-                let name = backup::name(run);
-                self.ui
-                    .warn(format!("cannot open the tokens in Secret kube-system/{name}: {error}"));
-            }
+            Err(error) => self.ui.warn(error.message),
         }
         Ok(())
     }
@@ -160,16 +150,8 @@ impl Recoverer<'_> {
             is_complete,
         });
         let cluster = client::cluster_identity::uid(&server.client).await?;
-        let tokens = self.sealing_tokens();
-        let sealing = tokio::task::spawn_blocking(move || {
-            let context = SealContext {
-                cluster: &cluster,
-                run: RUN,
-            };
-            content.seal(&tokens, context).map(|()| content)
-        });
-        let sealed = sealing.await.map_err(|error| Error::failed(error.to_string()))?;
-        let content = sealed.map_err(in_words)?;
+        let sealed = content.sealed(self.sealing_tokens(), cluster, RUN.to_owned());
+        let content = sealed.await.map_err(in_words)?;
         let written = backup::write(&server.client, RUN, before.as_ref(), &content).await;
         let written = written.map_err(in_words)?;
         if let Some(leftovers) = &mut self.leftovers {

@@ -17,8 +17,14 @@ impl Recoverer<'_> {
     /// Takes the lock as soon as an API server answers, and says where there is none. Returns whether that has changed.
     pub(super) async fn hold_lock(&mut self) -> Result<bool, Error> {
         if let Some(lock) = &self.lock {
-            let lost = lock.lost();
-            return lost.map_or(Ok(false), |lost| Err(Error::new(Kind::Held, lost.to_string())));
+            if let Some(lost) = lock.lost() {
+                return Err(Error::new(Kind::Held, lost.to_string()));
+            }
+            // It is renewed through one API server. While that is away, it is acquired again through the one that answers.
+            let is_same = self.api.as_ref().map(|api| &api.url) == self.lock_url.as_ref();
+            if lock.fence().is_open() || is_same {
+                return Ok(false);
+            }
         }
         if let Some(server) = self.api.clone() {
             match self.take_lock(&server).await {
@@ -27,7 +33,7 @@ impl Recoverer<'_> {
                 taken => return taken.map(|()| true),
             }
         }
-        if self.in_flight.is_some() {
+        if self.lock.is_some() || self.in_flight.is_some() {
             return Ok(false);
         }
         self.ui.warn(
@@ -41,14 +47,15 @@ impl Recoverer<'_> {
         let name = lease::name();
         let lock = name.lock::<ServerToken>(server);
         let before = lock.read().await.doing(format!("read {name}"))?;
-        let was_held = AtomicBool::new(before.holder.is_some());
+        let is_own = before.is_of_this_process();
+        let was_held = AtomicBool::new(before.holder.is_some() && !is_own);
         let on_wait = |holder: &str| {
             was_held.store(true, Ordering::Relaxed);
             self.ui.status(format!(
                 "The lock of the server token is held by {holder}. Checking whether the holder still renews it."
             ));
         };
-        let acquired = lock.acquire(false, on_wait).await;
+        let acquired = lock.acquire(is_own, on_wait).await;
         let (guard, record) = match acquired {
             Ok(acquired) => acquired,
             Err(AcquireError::Held(holder)) => {
@@ -58,7 +65,11 @@ impl Recoverer<'_> {
             }
             Err(AcquireError::Api(error)) => return Err(error).doing(format!("acquire the lock, {name}")),
         };
-        self.lock = Some(guard);
+        let was_here = is_own && self.lock.is_some();
+        (self.lock, self.lock_url) = (Some(guard), Some(server.url.clone()));
+        if was_here {
+            return Ok(());
+        }
         let is_taken_over = was_held.load(Ordering::Relaxed) || record.journal.is_some();
         if self
             .leftovers

@@ -262,7 +262,6 @@ mod tests {
             response: Response::None,
             is_full: true,
             member: EtcdMember::Unknown,
-            has_been_ready: None,
             loaded: None,
             snapshot: None,
             placed: None,

@@ -28,6 +28,7 @@ use node_access::ServiceOptions;
 use supervisor::node::ClusterNode;
 use supervisor::{ClockReading, ServerToken, Supervisor, SupervisorKind, TokenHash};
 use tokio::time::Instant;
+use url::Url;
 
 use self::leftovers::Leftovers;
 use self::memory::ServerMemory;
@@ -82,6 +83,8 @@ pub(crate) struct Recoverer<'a> {
     /// Why servers or nodes could not be asked.
     problems: BTreeMap<String, String>,
     lock: Option<LockGuard>,
+    /// The API server through which it is renewed.
+    lock_url: Option<Url>,
     /// The Lease was looked for.
     leftovers: Option<Leftovers>,
     in_flight: Option<Instant>,
@@ -124,6 +127,7 @@ impl<'a> Recoverer<'a> {
             clocks: BTreeMap::new(),
             problems: BTreeMap::new(),
             lock: None,
+            lock_url: None,
             leftovers: None,
             in_flight: None,
             memory: BTreeMap::new(),

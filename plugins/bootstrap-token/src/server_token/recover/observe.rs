@@ -7,27 +7,28 @@ use client::access;
 use client::connection::Server as ApiServer;
 use client::error::{Error, Kind};
 use futures::future::join_all;
-use node_access::{NodeAccess, NodeState, NodeTarget, ServiceOptions};
+use node_access::{NodeAccess, NodeState, NodeTarget, ServiceManager, ServiceOptions};
 use supervisor::node::{self, ClusterNode, EtcdMember, StartConfiguration};
 use supervisor::ready::{self, ApiReadiness};
-use supervisor::{ClockReading, Credential, EncryptionStatus, ProbeResult, ServerAddress, Supervisor, TokenHash};
-use tokio::time::{Instant, sleep, timeout};
+use supervisor::{
+    ClockReading, Credential, EncryptionStatus, ProbeResult, ServerAddress, Supervisor, SupervisorKind, TokenHash,
+};
+use tokio::time::{Instant, timeout};
 
 use super::{RUN, Recoverer};
 use crate::server_token::connections::ServerTarget;
-use crate::server_token::controller::abstraction::{
-    CLOCK_PAUSE, CLOCK_TRIES, compare_clocks, datastore, encryption_of,
-};
+use crate::server_token::controller::abstraction::{datastore, encryption_of};
+use crate::server_token::controller::reading::narrow_clocks;
 use crate::server_token::node_way::{NodeWay, check_machine};
 use crate::server_token::readiness::readiness;
-use crate::server_token::recovery::facts::{ClockFacts, FailedStarts, RecoveryFacts, Response, ServerFacts};
+use crate::server_token::recovery::facts::{FailedStarts, RecoveryFacts, Response, ServerFacts};
 use crate::server_token::rotation::observed::{Clocks, Datastore, Encryption};
 
 /// How long an API server may take to answer a read.
 const API: Duration = Duration::from_secs(4);
 
 /// What one server has answered.
-struct ServerReading {
+struct ProbedServer {
     name: String,
     response: Response,
     loaded: Option<TokenHash>,
@@ -38,7 +39,7 @@ struct ServerReading {
     is_closed: bool,
 }
 
-impl ServerReading {
+impl ProbedServer {
     fn unanswered(name: &str, response: Response, problem: String) -> Self {
         Self {
             name: name.to_owned(),
@@ -59,16 +60,30 @@ impl Recoverer<'_> {
         let nodes = self.api_nodes().await?;
         self.find_servers(nodes)?;
         self.connect().await?;
-        let states = join_all(self.targets.iter().map(|target| self.read_node(&target.name))).await;
+        let mut states = self.read_nodes().await;
+        if self.supervisors.is_empty() && self.nodes.is_empty() && has_no_server(&states) {
+            let before = self.kind;
+            self.kind = other_kind(before);
+            let other = self.read_nodes().await;
+            if has_no_server(&other) {
+                self.kind = before;
+            } else {
+                states = other;
+            }
+        }
         self.learn_tokens(&states).await?;
-        self.read_leftovers().await?;
+        match self.read_leftovers().await {
+            // It answers, and its etcd does not: it counts as away.
+            Err(error) if error.kind.is_transient() => self.api = None,
+            read => read?,
+        }
         if self.tokens.is_empty() {
             return Err(Error::usage("no token of the servers is known").hint(
                 "pass each token that the cluster has had with --token-file, or use --node-exec, which can read them",
             ));
         }
         let readings = join_all(self.targets.iter().map(|target| self.read_server(target))).await;
-        let clocks = self.clock_facts(&readings).await;
+        let clocks = self.compare_clocks(&readings).await;
         let encryption = encryption(&readings);
         let mut servers = BTreeMap::new();
         for (reading, state) in readings.into_iter().zip(states) {
@@ -173,24 +188,24 @@ impl Recoverer<'_> {
         Ok(())
     }
 
-    async fn read_server(&self, target: &ServerTarget) -> ServerReading {
+    async fn read_server(&self, target: &ServerTarget) -> ProbedServer {
         let name = &target.name;
         let Some(supervisor) = self.supervisors.get(name) else {
             // It may answer while it is starting, and is not verified then.
             return match target.connect(&self.access).await {
                 Err(error) if error.kind == Kind::Unavailable => {
-                    ServerReading::unanswered(name, Response::NotReady, error.message)
+                    ProbedServer::unanswered(name, Response::NotReady, error.message)
                 }
-                Err(error) => ServerReading::unanswered(name, Response::None, error.message),
-                Ok(_) => ServerReading::unanswered(name, Response::NotReady, "it has just begun to answer".to_owned()),
+                Err(error) => ProbedServer::unanswered(name, Response::None, error.message),
+                Ok(_) => ProbedServer::unanswered(name, Response::NotReady, "it has just begun to answer".to_owned()),
             };
         };
         let clock = match supervisor.clock().await {
             Ok(clock) => clock,
             Err(error @ supervisor::Error::NoResponse { .. }) => {
-                return ServerReading::unanswered(name, Response::None, error.to_string());
+                return ProbedServer::unanswered(name, Response::None, error.to_string());
             }
-            Err(error) => return ServerReading::unanswered(name, Response::NotReady, error.to_string()),
+            Err(error) => return ProbedServer::unanswered(name, Response::NotReady, error.to_string()),
         };
         let (mut login, mut is_closed) = (None, true);
         for (hash, password) in self.tokens.passwords() {
@@ -221,7 +236,7 @@ impl Recoverer<'_> {
             Some((_, password)) => Some(supervisor.encryption(password).await.map_err(|error| error.to_string())),
             None => None,
         };
-        ServerReading {
+        ProbedServer {
             name: name.clone(),
             is_closed: is_closed && login.is_none() && readiness.is_err(),
             response: match readiness {
@@ -236,41 +251,22 @@ impl Recoverer<'_> {
     }
 
     /// The clocks of the servers that answer, narrowed by each reading.
-    async fn clock_facts(&mut self, readings: &[ServerReading]) -> ClockFacts {
-        let mut current: Vec<(String, ClockReading)> = Vec::new();
-        for reading in readings {
-            if let Some(clock) = reading.clock {
-                let before = self.clocks.get(&reading.name);
-                current.push((
-                    reading.name.clone(),
-                    before.map_or(clock, |before| before.narrowed(clock)),
-                ));
-            }
-        }
-        for tried in 1..=CLOCK_TRIES {
-            let compared: Vec<(&String, ClockReading)> = current.iter().map(|(name, clock)| (name, *clock)).collect();
-            let clocks = compare_clocks(&compared);
-            if clocks != Clocks::Unknown || tried == CLOCK_TRIES {
-                self.clocks = current.into_iter().collect();
-                return match clocks {
-                    Clocks::Close(ahead) => ClockFacts::Close(ahead),
-                    Clocks::Skewed | Clocks::Unknown => ClockFacts::NotClose,
-                };
-            }
-            sleep(CLOCK_PAUSE).await;
-            for (name, clock) in &mut current {
-                if let Some(supervisor) = self.supervisors.get(name)
-                    && let Ok(later) = supervisor.clock().await
-                {
-                    *clock = clock.narrowed(later);
-                }
-            }
-        }
-        ClockFacts::NotClose
+    async fn compare_clocks(&mut self, readings: &[ProbedServer]) -> Clocks {
+        let narrowed = |reading: &ProbedServer| {
+            let (name, clock) = (reading.name.clone(), reading.clock?);
+            let before = self.clocks.get(&name);
+            Some((name, before.map_or(clock, |before| before.narrowed(clock))))
+        };
+        let mut current: BTreeMap<String, ClockReading> = readings.iter().filter_map(narrowed).collect();
+        let supervisors = &self.supervisors;
+        let ask = async |name: String| supervisors.get(&name)?.clock().await.ok();
+        let clocks = narrow_clocks(&mut current, ask).await;
+        self.clocks = current;
+        clocks
     }
 
-    /// The way to the node of a server. `None`: by hand, or a pod while there is no API server.
-    pub(super) fn node_access(&self, server: &str) -> Result<Option<(NodeAccess, NodeTarget)>, Error> {
+    /// The way to the node of a server. `None`: by hand, or a pod while there is no API server. `run`: whose backups are meant.
+    pub(super) fn node_access(&self, server: &str, run: &str) -> Result<Option<(NodeAccess, NodeTarget)>, Error> {
         let client = match (&self.options.nodes, &self.api) {
             (NodeWay::Pod { .. }, None) => return Ok(None),
             (_, api) => api.as_ref().unwrap_or(&self.cluster.server).client.clone(),
@@ -279,7 +275,7 @@ impl Recoverer<'_> {
             kind: self.kind,
             ..self.options.service.clone()
         };
-        let Some(access) = self.options.nodes.access(&client, service, RUN) else {
+        let Some(access) = self.options.nodes.access(&client, service, run) else {
             return Ok(None);
         };
         let invalid = |why: String| Error::failed(format!("cannot reach node {server}: {why}"));
@@ -300,7 +296,7 @@ impl Recoverer<'_> {
     /// Where the machine of a server may be off, what the server answers counts alone. Anything else has to be known.
     fn usable(
         &mut self,
-        reading: &ServerReading,
+        reading: &ProbedServer,
         state: Result<Option<NodeState>, Error>,
     ) -> Result<Option<NodeState>, Error> {
         if reading.is_closed {
@@ -325,8 +321,12 @@ impl Recoverer<'_> {
         }
     }
 
+    async fn read_nodes(&self) -> Vec<Result<Option<NodeState>, Error>> {
+        join_all(self.targets.iter().map(|target| self.read_node(&target.name))).await
+    }
+
     async fn read_node(&self, server: &str) -> Result<Option<NodeState>, Error> {
-        let Some((access, target)) = self.node_access(server)? else {
+        let Some((access, target)) = self.node_access(server, RUN)? else {
             return Ok(None);
         };
         let read = match access.read(&target, true).await {
@@ -347,7 +347,7 @@ impl Recoverer<'_> {
                 continue;
             }
             let Some((access, node)) = self
-                .node_access(&target.name)?
+                .node_access(&target.name, RUN)?
                 .filter(|(access, _)| access.returns_secrets())
             else {
                 continue;
@@ -361,7 +361,7 @@ impl Recoverer<'_> {
         Ok(())
     }
 
-    fn server_facts(&mut self, reading: &ServerReading, state: Option<NodeState>) -> ServerFacts {
+    fn server_facts(&mut self, reading: &ProbedServer, state: Option<NodeState>) -> ServerFacts {
         let node = self.node(&reading.name).cloned();
         let datastore = datastore(&self.nodes);
         let mut server = ServerFacts {
@@ -370,7 +370,6 @@ impl Recoverer<'_> {
                 .as_ref()
                 .is_none_or(|node| node.is_control_plane && (node.is_etcd || datastore != Datastore::Etcd)),
             member: node.as_ref().map_or(EtcdMember::Unknown, |node| node.etcd_member),
-            has_been_ready: node.as_ref().and_then(|node| node.has_been_ready),
             loaded: reading.loaded,
             snapshot: None,
             placed: None,
@@ -410,6 +409,20 @@ fn is_away(error: &Error) -> bool {
     error.kind.is_transient() || error.kind == Kind::TimedOut
 }
 
+/// No node that was read has a service or a file of a server of this kind.
+fn has_no_server(states: &[Result<Option<NodeState>, Error>]) -> bool {
+    let mut read = states.iter().flatten().flatten().peekable();
+    let is_empty = |state: &NodeState| state.service.manager == ServiceManager::Unknown && state.server_token.is_none();
+    read.peek().is_some() && read.all(is_empty)
+}
+
+fn other_kind(kind: SupervisorKind) -> SupervisorKind {
+    match kind {
+        SupervisorKind::K3s => SupervisorKind::Rke2,
+        SupervisorKind::Rke2 => SupervisorKind::K3s,
+    }
+}
+
 /// Those of the server, not those of agents.
 fn tokens_of(state: &NodeState) -> impl Iterator<Item = TokenHash> {
     let places = state.configuration.places.iter();
@@ -425,13 +438,12 @@ fn tokens_of(state: &NodeState) -> impl Iterator<Item = TokenHash> {
 }
 
 fn are_members(nodes: &[ClusterNode], datastore: Datastore) -> bool {
-    let servers = nodes.iter().filter(|node| node.supervisor().is_some());
-    let mut servers = servers.filter(|node| node.has_been_ready != Some(false));
+    let mut servers = nodes.iter().filter(|node| node.supervisor().is_some());
     datastore != Datastore::Etcd || servers.all(|node| node.etcd_member == EtcdMember::Voter)
 }
 
 /// Of the servers that are ready.
-fn encryption(readings: &[ServerReading]) -> Encryption {
+fn encryption(readings: &[ProbedServer]) -> Encryption {
     let ready = readings.iter().filter(|reading| reading.response == Response::Ready);
     encryption_of(ready.map(|reading| {
         let status = reading.encryption.as_ref().and_then(|status| status.as_ref().ok());

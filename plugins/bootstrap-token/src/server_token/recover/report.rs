@@ -80,7 +80,6 @@ fn state(state: &ServerState) -> &'static str {
         ServerState::NotSaved => "not-saved",
         ServerState::EmptyTokenFile => "empty-token-file",
         ServerState::KeyWithoutFiles(_) => "key-without-files",
-        ServerState::JoinedAndFailed => "joined-and-failed",
         ServerState::Stopped => "stopped",
         ServerState::Starting => "starting",
         ServerState::Damaged => "damaged",
@@ -105,14 +104,14 @@ fn describe_action(action: &RecoveryAction) -> String {
             format!("stop the service on {server}, which starts and fails again and again")
         }
         RecoveryAction::Unpin { server } => format!("remove the token from the configuration of {server}"),
-        RecoveryAction::WriteToken { server, value } => format!("write {value} into server/token on {server}"),
+        RecoveryAction::WriteToken { server, value } => format!("write token {value} into server/token on {server}"),
         RecoveryAction::DeletePasswd { server } => format!("delete cred/passwd on {server}, with a backup"),
         RecoveryAction::StartOnce { server } => format!("start the service on {server} once"),
         RecoveryAction::EndOnce { server } => format!("let the service manager restart the service on {server} again"),
         RecoveryAction::Snapshot => "take a snapshot on every server, to see which token its files have".to_owned(),
         RecoveryAction::Round(round) => {
             let value = match round.value {
-                RoundValue::Existing(value) => value.to_string(),
+                RoundValue::Existing(value) => format!("token {value}"),
                 RoundValue::Fresh => "a new token".to_owned(),
             };
             format!("set {value} on {}", round.servers.join(", "))

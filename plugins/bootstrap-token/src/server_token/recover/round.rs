@@ -15,6 +15,9 @@ use crate::server_token::recovery::plan::{RecoveryRound, RoundValue};
 /// How often a round may begin with a PUT that is not sent.
 const UNSENT: usize = 5;
 
+/// How many rounds are enough: each one that is decided on ends the disorder, unless a server keeps rejecting its token.
+const ROUNDS: usize = 20;
+
 /// How the PUTs of one round have ended.
 #[derive(Debug, Default)]
 struct Progress {
@@ -28,6 +31,10 @@ struct Progress {
 impl Recoverer<'_> {
     /// Sends the token to each server, and once more to those that have not carried it out.
     pub(super) async fn send_round(&mut self, round: &RecoveryRound, facts: &RecoveryFacts) -> Result<(), Error> {
+        if self.sent.len() >= ROUNDS {
+            let message = "servers keep rejecting the token that they are sent; their logs say why";
+            return Err(Error::new(Kind::Pending, message).hint(self.again()));
+        }
         let mut logins = Vec::new();
         for name in &round.servers {
             logins.push((name.clone(), self.login(name, facts)?));
@@ -141,7 +148,7 @@ impl Recoverer<'_> {
     fn show(&self, token: TokenHash, servers: &[String], began: Instant) {
         let seconds = began.elapsed().as_secs_f64();
         self.ui.status(format!(
-            "{} accepted {token} within {seconds:.2} s.",
+            "{} accepted token {token} within {seconds:.2} s.",
             servers.join(", ")
         ));
     }

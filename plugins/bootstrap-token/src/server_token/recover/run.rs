@@ -133,11 +133,18 @@ impl Recoverer<'_> {
                 Recovery::Act(ref action) if !self.has_lock_for(action) => {
                     self.wait(&mut waiting, "the lock to be renewed".to_owned()).await?;
                 }
-                Recovery::Act(action) => {
-                    waiting = None;
-                    self.ui
-                        .status(format!("{}.", capitalized(&describe(&Recovery::Act(action.clone())))));
-                    self.act(&action, &facts).await?;
+                Recovery::Act(ref action) => {
+                    if waiting.is_none() {
+                        self.ui.status(format!("{}.", capitalized(&describe(&next))));
+                    }
+                    match self.act(action, &facts).await {
+                        // The API server has gone away since it was observed.
+                        Err(error) if error.kind.is_transient() => self.wait(&mut waiting, error.message).await?,
+                        acted => {
+                            acted?;
+                            waiting = None;
+                        }
+                    }
                 }
                 Recovery::ByHand {
                     reason,
@@ -185,7 +192,7 @@ impl Recoverer<'_> {
         };
         if since.elapsed() > self.limit() {
             let limit = client::duration::format(self.limit());
-            let message = format!("the recovery waits for {what} since {limit}");
+            let message = format!("the recovery has waited {limit} for {what}");
             return Err(Error::new(Kind::Pending, message).hint(self.again()));
         }
         *waiting = Some(Waiting { what, since });
@@ -209,7 +216,7 @@ impl Recoverer<'_> {
     }
 
     pub(super) fn again(&self) -> String {
-        format!("`{}` continues it", self.options.commands.recover())
+        format!("`{}` resumes the recovery", self.options.commands.recover())
     }
 
     /// One line for each server whose state has changed.

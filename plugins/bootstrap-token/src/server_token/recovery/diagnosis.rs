@@ -53,8 +53,6 @@ pub enum ServerState {
     EmptyTokenFile,
     /// It was killed in a PUT: the datastore has its token, and may not have the files that belong to it.
     KeyWithoutFiles(TokenHash),
-    /// It has joined with a token that was not the datastore's any more: it is a member of etcd, and has never been ready.
-    JoinedAndFailed,
     /// It does not run, and no failed start is known.
     Stopped,
     Starting,
@@ -107,6 +105,7 @@ pub fn diagnose(facts: &RecoveryFacts) -> Diagnosis {
 /// | if | then |
 /// |---|---|
 /// | it was proven in this run | that one |
+/// | the last round had the token of the files, and has not ended | not known |
 /// | all ready servers have the same token in their files, one of them has loaded it, and no other server contradicts: in its files, in what it is configured with, or by a start with it that has failed | that one |
 /// | all ready servers have the same token in their files, every server is ready, and the last round with it has ended | that one |
 /// | anything else: also where no ready server has loaded it, since each PUT may have failed | not known |
@@ -130,12 +129,13 @@ fn datastore_token(facts: &RecoveryFacts) -> Option<TokenHash> {
         .servers
         .values()
         .filter(|server| server.presence() != Presence::Ready);
-    let ended = facts
-        .last_round
-        .as_ref()
-        .is_some_and(|round| round.value == token && matches!(round.end, RoundEnd::InOrder | RoundEnd::OutOfOrder));
+    let last = facts.last_round.as_ref().filter(|round| round.value == token);
+    let ended = last.map(|round| matches!(round.end, RoundEnd::InOrder | RoundEnd::OutOfOrder));
+    if ended == Some(false) {
+        return None;
+    }
     let is_confirmed = match others.next() {
-        None => is_loaded || ended,
+        None => is_loaded || ended.is_some(),
         Some(first) => is_loaded && !contradicts(first) && !others.any(contradicts),
     };
     (all_known && is_confirmed).then_some(token)
@@ -175,16 +175,16 @@ fn ready(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFac
         (FileToken::Empty, _) => empty_token_file(),
         (FileToken::PasswdDiffers(token), _) => (
             ServerState::Poisoned,
-            format!("its server/token has {token}, and its cred/passwd another token"),
+            format!("its server/token has token {token}, and its cred/passwd another one"),
         ),
         (FileToken::Holds(token), _) if token != datastore => (
             ServerState::Poisoned,
-            format!("its files have {token}, and the datastore has {datastore}"),
+            format!("its files have token {token}, and the datastore has {datastore}"),
         ),
         (_, ConfiguredToken::Holds(token)) if token != datastore => (
             ServerState::ConfiguredOther { runs: true },
             format!(
-                "it is configured with {token}, and the datastore has {datastore}: it is one restart away from an outage"
+                "it is configured with token {token}, and the datastore has {datastore}: it is one restart away from an outage"
             ),
         ),
         (_, ConfiguredToken::Some | ConfiguredToken::Unknown) => {
@@ -197,15 +197,17 @@ fn ready(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFac
         }
         _ if facts.lacks_save(server) => (
             ServerState::Placed,
-            format!("it has started with {datastore} configured, and its second start can be the trap"),
+            format!(
+                "it was started with token {datastore} configured, and its next start can fail: its cred/passwd is newer than the datastore"
+            ),
         ),
         _ if server.loaded == Some(datastore) => (
             ServerState::Healthy,
-            format!("it accepts {datastore}, and its next start finds it"),
+            format!("it accepts token {datastore}, and its next start finds it"),
         ),
         _ => (
             ServerState::Placed,
-            format!("its next start finds {datastore}, which it does not accept yet"),
+            format!("its next start finds token {datastore}, which it does not accept yet"),
         ),
     }
 }
@@ -235,19 +237,19 @@ fn of_half_round(facts: &RecoveryFacts, server: &ServerFacts) -> (ServerState, S
             Some(value) if value != own => (
                 ServerState::HalfRound(value),
                 format!(
-                    "its files have {own}, and those of another server have {value}, which this one may need at its next start"
+                    "its files have token {own}, and those of another server have {value}, which this one may need at its next start"
                 ),
             ),
             _ => (
                 ServerState::NotKnown { distinguished_by },
                 format!(
-                    "only some servers have {own} in their files: a round is half finished, or a PUT has failed there"
+                    "only some servers have token {own} in their files: a round is half finished, or a PUT has failed there"
                 ),
             ),
         },
         (FileToken::Holds(own) | FileToken::PasswdDiffers(own), _) => (
             ServerState::NotKnown { distinguished_by },
-            format!("its files have {own}, and nothing proves that the datastore has it too"),
+            format!("its files have token {own}, and nothing proves that the datastore has it too"),
         ),
     }
 }
@@ -295,7 +297,6 @@ pub(super) fn value_to_finish(facts: &RecoveryFacts) -> Option<TokenHash> {
 ///
 /// | if | then |
 /// |---|---|
-/// | it has never been ready, and its first start failed with a token that the datastore or its join server rejects | joined and dead |
 /// | the trap names any other file than `cred/passwd` | trap: other files |
 /// | a start failed to save after its `server/token` had another token | key without files |
 /// | the trap names only `cred/passwd`, its files agree, none is configured, the last start was with them, no ready server has their token, and no newer `cred/passwd` has another one: it opened its own copy | key without files |
@@ -304,15 +305,10 @@ pub(super) fn value_to_finish(facts: &RecoveryFacts) -> Option<TokenHash> {
 /// | its token file is empty or missing, and none is configured | empty token file |
 /// | its token does not open its own copy | stale copy |
 /// | it failed to save | not saved |
-/// | no failed start is known | stopped |
+/// | no failed start is known, it ended without a quorum of etcd, or its log has an error without a rule and it was not started since | stopped |
 /// | anything else | damaged |
 fn down(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFacts) -> (ServerState, String) {
     let failure = server.starts.failure();
-    let is_rejected = matches!(failure, Some(StartFailure::Save | StartFailure::NotAuthorized));
-    if server.has_been_ready == Some(false) && is_rejected {
-        let evidence = "it is a member of etcd, has never been ready, and its token was rejected at its first start";
-        return (ServerState::JoinedAndFailed, evidence.to_owned());
-    }
     if failure.is_some_and(StartFailure::names_only_passwd) {
         return trap(facts, server);
     }
@@ -324,24 +320,28 @@ fn down(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFact
         return (ServerState::TrapOther(files.clone()), evidence);
     }
     if let (true, Some(value)) = (server.starts.without_files > 0, with(server)) {
-        let evidence = format!("its start with {value} replaced that by an older token, and then failed to save");
+        let evidence = format!("its start with token {value} replaced that by an older one, and then failed to save");
         return (ServerState::KeyWithoutFiles(value), evidence);
     }
     if let ConfiguredToken::Holds(token) = server.configured()
         && (datastore.is_some_and(|datastore| datastore != token) || failed_by_token(failure))
     {
-        let evidence = format!("it is configured with {token}, and does not start with it");
+        let evidence = format!("it is configured with token {token}, and does not start with it");
         return (ServerState::ConfiguredOther { runs: false }, evidence);
     }
     if server.file() == FileToken::Empty && server.configured() == ConfiguredToken::Nowhere {
         let evidence = "its server/token is empty or missing, and no token is configured".to_owned();
         return (ServerState::EmptyTokenFile, evidence);
     }
-    let token = with(server).map_or_else(|| "its token".to_owned(), |token| token.to_string());
+    let token = with(server).map_or_else(|| "its token".to_owned(), |token| format!("token {token}"));
     match failure {
         None | Some(StartFailure::Newer(_)) => (
             ServerState::Stopped,
             "it does not run, and its log has no error".to_owned(),
+        ),
+        Some(StartFailure::NoQuorum) => (
+            ServerState::Stopped,
+            "it ended when too few members of etcd were running".to_owned(),
         ),
         Some(StartFailure::OwnCopy | StartFailure::NoToken) => (
             ServerState::StaleCopy,
@@ -355,7 +355,15 @@ fn down(facts: &RecoveryFacts, datastore: Option<TokenHash>, server: &ServerFact
             ServerState::Damaged,
             "its join server rejects its token, and it has no data of its own".to_owned(),
         ),
-        Some(StartFailure::Other(line)) => (ServerState::Damaged, format!("no rule for its last error: {line}")),
+        // A server that runs logs errors too.
+        Some(StartFailure::Other(line)) if server.starts.count < 2 => (
+            ServerState::Stopped,
+            format!("it does not run, and the last error in its log is not about a token: {line}"),
+        ),
+        Some(StartFailure::Other(line)) => (
+            ServerState::Damaged,
+            format!("the recovery does not know its last error: {line}"),
+        ),
     }
 }
 
@@ -373,7 +381,7 @@ fn trap(facts: &RecoveryFacts, server: &ServerFacts) -> (ServerState, String) {
             (
                 ServerState::KeyWithoutFiles(token),
                 format!(
-                    "its files have {token}, which no ready server has, and its start reports cred/passwd as newer than the datastore"
+                    "its files have token {token}, which no ready server has, and its start reports cred/passwd as newer than the datastore"
                 ),
             )
         }

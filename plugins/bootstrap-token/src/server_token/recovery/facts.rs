@@ -6,7 +6,7 @@ use node_access::{NodeState, PasswdFile, ServiceState, StateFile, TokenPlace};
 use supervisor::node::{EtcdMember, StartConfiguration};
 use supervisor::{SupervisorKind, TokenHash};
 
-use crate::server_token::rotation::observed::Encryption;
+use crate::server_token::rotation::observed::{Clocks, Encryption};
 
 /// What is known about the cluster.
 #[derive(Clone, Debug)]
@@ -15,7 +15,6 @@ pub struct RecoveryFacts {
     /// By the names of their Nodes, or of `--server-address`.
     pub servers: BTreeMap<String, ServerFacts>,
     /// Whether the members of etcd are the servers, all of them vote, and none joins. `None`: not known, as without an API server.
-    /// A server in [`ServerFacts::has_been_ready`]`: Some(false)` does not count.
     pub members_are_servers: Option<bool>,
     pub encryption: Encryption,
     /// The tokens whose values are at hand, the ones to prefer first: the given new one, the given old one, those in the files of nodes
@@ -30,16 +29,8 @@ pub struct RecoveryFacts {
     pub may_be_in_flight: bool,
     /// Snapshots can be taken: etcd, and an API server that answers.
     pub has_snapshots: bool,
-    pub clocks: ClockFacts,
-}
-
-/// The clocks of the servers that answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClockFacts {
-    /// They differ by less than 2 s. The server that is furthest ahead, if there are several.
-    Close(Option<String>),
-    /// They differ by 2 s or more, or that is not known: the times of files say nothing.
-    NotClose,
+    /// Of the servers that answer.
+    pub clocks: Clocks,
 }
 
 /// What a round has done.
@@ -72,8 +63,6 @@ pub struct ServerFacts {
     /// It runs an API server and etcd.
     pub is_full: bool,
     pub member: EtcdMember,
-    /// Whether its Node has ever been ready. `Some(false)`: it has joined, and its first start has failed.
-    pub has_been_ready: Option<bool>,
     /// The token that it accepts as server: the one that it has loaded at its start. `None`: none of the given ones, or not known.
     pub loaded: Option<TokenHash>,
     /// The token of a snapshot that it has taken when nothing was in flight: that of its `server/token`.
@@ -152,6 +141,8 @@ pub enum StartFailure {
     NoToken,
     /// Its join server has rejected its token, at its first start.
     NotAuthorized,
+    /// It led, and etcd lost its quorum: it ends then, whatever its token is.
+    NoQuorum,
     /// Anything else, with the line.
     Other(String),
 }
@@ -186,6 +177,7 @@ impl StartFailure {
     /// | `failed to reconcile with local datastore: bootstrap data …`, `… with temporary etcd: …` (1.33), `failed to bootstrap cluster data: …` (SQLite) | `OwnCopy` |
     /// | `failed to start cluster: bootstrap data …` | `NoToken` |
     /// | `failed to bootstrap cluster data: not authorized` | `NotAuthorized` |
+    /// | `leaderelection lost for k3s` (k3s-io/k3s `pkg/server/server.go`; not seen) | `NoQuorum` |
     /// | anything else | `Other` |
     pub fn of_log(lines: &[String]) -> Option<Self> {
         const DIFFERENT: &str = "bootstrap data already found and encrypted with different token";
@@ -201,6 +193,8 @@ impl StartFailure {
                 Some(Self::OwnCopy)
             } else if line.contains("failed to bootstrap cluster data: not authorized") {
                 Some(Self::NotAuthorized)
+            } else if line.contains("leaderelection lost") {
+                Some(Self::NoQuorum)
             } else {
                 None
             }
@@ -342,6 +336,23 @@ impl ServerFacts {
             .filter_map(|(_, value)| *value)
     }
 
+    /// Whether agents have a token of their own there that is not the one in `cred/passwd`. Its next start writes that file again.
+    fn lacks_agent_token(&self) -> bool {
+        let place = self.node.as_ref().and_then(|node| node.configuration.effective(true));
+        let configured = place.map_or_else(|| self.passwd().flatten(), |place| place.fingerprint);
+        let row = self.passwd_row("node");
+        row.is_some() && configured.is_some() && row != configured
+    }
+
+    /// The row of `node` in `cred/passwd`, where agents have a token of their own.
+    fn agent_token(&self) -> Option<TokenHash> {
+        self.passwd_row("node").filter(|row| self.passwd() != Some(Some(*row)))
+    }
+
+    fn passwd_row(&self, of: &str) -> Option<TokenHash> {
+        self.passwd_rows()?.rows.iter().find(|(user, _)| user == of)?.1
+    }
+
     /// The place of the configured token that its next start obeys.
     pub fn place(&self) -> Option<&TokenPlace> {
         self.node.as_ref()?.configuration.effective(false)
@@ -436,7 +447,7 @@ impl RecoveryFacts {
     pub(super) fn newest_file(&self) -> Option<TokenHash> {
         let file = |server: &ServerFacts| Some((server.passwd_file()?.modified, server.passwd()??));
         let files: Option<Vec<_>> = self.servers.values().map(file).collect();
-        let files = files.filter(|_| matches!(self.clocks, ClockFacts::Close(_)))?;
+        let files = files.filter(|_| matches!(self.clocks, Clocks::Close(_)))?;
         let (last, token) = files.iter().copied().max_by_key(|(modified, _)| *modified)?;
         let is_only = files
             .iter()
@@ -452,6 +463,19 @@ impl RecoveryFacts {
         let modified = || files.iter().map(|file| file.modified);
         let are_close = modified().max()? - modified().min()? < 2;
         Some(are_close || files.iter().all(|file| file.sha256 == files[0].sha256))
+    }
+
+    /// A server whose agent token was changed in its configuration alone, or is not that of the others: the next start but one is the
+    /// trap. Not known without node access.
+    pub(super) fn with_other_agent_token(&self) -> Option<&String> {
+        let known = || {
+            self.servers
+                .iter()
+                .filter(|(_, server)| server.passwd().flatten().is_some())
+        };
+        let first = known().next().map(|(_, server)| server.agent_token());
+        let differs = |server: &ServerFacts| server.lacks_agent_token() || Some(server.agent_token()) != first;
+        known().find(|(_, server)| differs(server)).map(|(name, _)| name)
     }
 
     /// Whether more than half of the servers are ready.

@@ -13,6 +13,7 @@
 //! So a server that does not start comes back with the token of its own copy, and after one failed start with that of the datastore. A
 //! failed start says which of the two was wrong. That is why the token of a copy, which cannot be read, need not be known.
 
+mod by_hand;
 pub mod diagnosis;
 pub mod facts;
 pub mod plan;

@@ -10,6 +10,7 @@
 use node_access::Instruction;
 use supervisor::TokenHash;
 
+use super::by_hand::{agent_token, configure_once, no_response, not_full};
 use super::diagnosis::{Diagnosis, ServerState};
 use super::facts::{ConfiguredToken, FileToken, LastStart, Presence, RecoveryFacts, ServerFacts};
 use super::round;
@@ -97,7 +98,7 @@ pub(super) fn refuse(reason: impl Into<String>, hint: impl Into<String>) -> Reco
 /// | a server starts, and the servers that run are enough for etcd, or none is down | wait |
 /// | a server is down | bring it back: one server at a time |
 /// | a server does not answer, and there is no node access | by hand: configuration, `server/token`, one start |
-/// | a member of etcd has never been ready | refuse: its Node is deleted by hand |
+/// | the agent token was changed in the configuration alone | refuse: how that is completed |
 /// | every PUT is answered with 500 | by hand: the rows of `cred/passwd` of one server |
 /// | it is not known, or not so, that the members of etcd are the servers | wait |
 /// | the files of servers differ, are not known, or their order is not known and a server needs a restart | snapshots, or a round |
@@ -107,6 +108,7 @@ pub(super) fn refuse(reason: impl Into<String>, hint: impl Into<String>) -> Reco
 /// | anything else | refuse: not known |
 pub fn next_action(facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Recovery {
     let blocked = in_flight(facts)
+        .or_else(|| not_full(facts))
         .or_else(|| not_measured(diagnosis))
         .or_else(|| other_files(diagnosis));
     blocked
@@ -115,7 +117,7 @@ pub fn next_action(facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Recovery {
         .or_else(|| starting(facts))
         .or_else(|| bring_back(facts, diagnosis))
         .or_else(|| no_response(facts))
-        .or_else(|| joined_and_failed(diagnosis))
+        .or_else(|| agent_token(facts))
         .or_else(|| round::next(facts, diagnosis))
         .or_else(|| unpin(facts, diagnosis))
         .or_else(|| restart(facts, diagnosis))
@@ -195,10 +197,8 @@ fn starting(facts: &RecoveryFacts) -> Option<Recovery> {
 
 /// The first server that can be brought back. If none can, the reason of the first.
 fn bring_back(facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Option<Recovery> {
-    let is_joined = |name: &String| diagnosis.servers[name].state == ServerState::JoinedAndFailed;
-    let down = facts.with(Presence::Down).filter(|(name, _)| !is_joined(name));
     let mut first = None;
-    for (name, server) in down {
+    for (name, server) in facts.with(Presence::Down) {
         let next = bring_back_one(facts, &diagnosis.servers[name].state, name, server);
         if !matches!(next, Recovery::Refuse { .. }) {
             return Some(next);
@@ -239,7 +239,9 @@ fn bring_back_one(facts: &RecoveryFacts, state: &ServerState, name: &str, server
     let Some(value) = value else {
         return refuse(
             format!("none of the known tokens starts server {name}"),
-            "give the tokens that the cluster has had with --token-file, or restore a snapshot",
+            format!(
+                "give the tokens that the cluster has had with --token-file, or run `kubectl delete node {name}` and join the server again"
+            ),
         );
     };
     let server_name = name.to_owned();
@@ -334,32 +336,6 @@ fn complete_put(facts: &RecoveryFacts, name: &str, value: TokenHash) -> Option<R
     Some(round::send(facts, RoundValue::Existing(value), servers, false))
 }
 
-fn configure_once(facts: &RecoveryFacts, name: &str, value: TokenHash) -> Instruction {
-    let program = facts.supervisor.program();
-    let restart = Instruction::restart(name, facts.supervisor);
-    let drop_in = format!("/etc/rancher/{program}/config.yaml.d/recover.yaml");
-    Instruction {
-        steps: vec![
-            format!("write the token {value} as `token:` into {drop_in}, with mode 0600"),
-            format!(
-                "delete {}/server/cred/passwd if the log names it and no other file",
-                data_dir(facts, name)
-            ),
-            "restart the service".to_owned(),
-            format!("when the server is ready, delete {drop_in}"),
-        ],
-        ..restart
-    }
-}
-
-fn data_dir(facts: &RecoveryFacts, name: &str) -> String {
-    let node = facts.servers.get(name).and_then(|server| server.node.as_ref());
-    let known = node
-        .map(|node| node.configuration.data_dir.clone())
-        .filter(|dir| !dir.is_empty());
-    known.unwrap_or_else(|| format!("/var/lib/rancher/{}", facts.supervisor.program()))
-}
-
 fn not_editable(name: &str, server: &ServerFacts) -> Option<Recovery> {
     let Some(place) = server.place() else {
         return Some(refuse(
@@ -370,30 +346,6 @@ fn not_editable(name: &str, server: &ServerFacts) -> Option<Recovery> {
     let blocker = place.blocker.as_ref()?;
     let reason = format!("the token of server {name} cannot be removed from its configuration: {blocker}");
     Some(refuse(reason, place.by_hand(true)))
-}
-
-/// A server that does not answer, without node access: what an operator does there.
-fn no_response(facts: &RecoveryFacts) -> Option<Recovery> {
-    let (name, _) = facts.with(Presence::NoResponse).next()?;
-    let kind = facts.supervisor;
-    Some(Recovery::ByHand {
-        reason: format!("server {name} does not answer, and without node access it is not known why"),
-        instructions: vec![
-            Instruction::remove_token(name, kind),
-            Instruction::write_server_token(name, kind, &data_dir(facts, name)),
-        ],
-    })
-}
-
-fn joined_and_failed(diagnosis: &Diagnosis) -> Option<Recovery> {
-    let mut servers = diagnosis.servers.iter();
-    let (name, _) = servers.find(|(_, finding)| finding.state == ServerState::JoinedAndFailed)?;
-    Some(refuse(
-        format!("server {name} has joined with a token that is not the datastore's, and counts as a member of etcd"),
-        format!(
-            "stop its service and run `kubectl delete node {name}`, which removes the member; join it again at the end"
-        ),
-    ))
 }
 
 /// With node access, before a round with another token than the configured one, where it changes nothing: the files have that one too.
@@ -457,7 +409,10 @@ pub(super) fn encryption(facts: &RecoveryFacts) -> Option<Recovery> {
         Encryption::Safe => None,
         Encryption::Unsafe(reason) => Some(refuse(
             format!("a change of the token or a restart can lose every Secret: {reason}"),
-            "complete the rotation of the encryption keys first: `k3s secrets-encrypt status` on every server",
+            format!(
+                "complete the rotation of the encryption keys first: `{} secrets-encrypt status` on every server",
+                facts.supervisor.program()
+            ),
         )),
         Encryption::Unknown => Some(Recovery::Wait("the encryption status of every server".to_owned())),
     }

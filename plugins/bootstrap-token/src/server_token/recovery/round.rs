@@ -1,11 +1,12 @@
 //! Which round mends the files of servers that are all ready, and the only function that builds one.
 
-use node_access::Instruction;
 use supervisor::TokenHash;
 
+use super::by_hand::stuck;
 use super::diagnosis::{Diagnosis, value_to_finish};
-use super::facts::{ClockFacts, FileToken, Presence, RecoveryFacts, RoundEnd, ServerFacts};
+use super::facts::{FileToken, Presence, RecoveryFacts, RoundEnd, ServerFacts};
 use super::plan::{Recovery, RecoveryAction, RecoveryRound, RoundValue, encryption, quiet, refuse, unpin_before};
+use crate::server_token::rotation::observed::Clocks;
 
 /// The round that is needed, if any. Every server is ready.
 ///
@@ -19,7 +20,8 @@ use super::plan::{Recovery, RecoveryAction, RecoveryRound, RoundValue, encryptio
 /// | the files of a server are not known, and snapshots can be taken | take them |
 /// | they are not known otherwise | a token that is at hand and was not loaded, on every server; else a fresh one |
 /// | all have the same one, which the last round has written in order | none |
-/// | all have the same one, none needs a restart or was brought back, and the files `cred/passwd` agree, or that is not known | none |
+/// | all have the same one, and the last round with it has not ended | that one on every server |
+/// | all have the same one, none needs a restart or was brought back, and the files `cred/passwd` agree, or that is not known and no round was out of order | none |
 /// | all have the same one, and the files `cred/passwd` agree | that one on one server, which proves and saves it; then none |
 /// | all have the same one, and there is one server | that one |
 /// | a round with another token follows, and a server is configured with the one that its files have | remove it first |
@@ -53,7 +55,10 @@ pub(super) fn next(facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Option<Recov
         return match last.map(|round| &round.end) {
             Some(RoundEnd::InOrder) => None,
             Some(RoundEnd::OutOfOrder) if agree == Some(true) => None,
-            _ if !needs_restart && !came_back && agree != Some(false) => None,
+            Some(RoundEnd::Unfinished) if facts.is_at_hand(token) => {
+                Some(send(facts, RoundValue::Existing(token), all, false))
+            }
+            end if !needs_restart && !came_back && agree != Some(false) && end != Some(&RoundEnd::OutOfOrder) => None,
             // The order does not matter, and the PUT proves the token.
             _ if agree == Some(true) && facts.is_at_hand(token) => {
                 all.truncate(1);
@@ -148,6 +153,7 @@ fn unknown_files(facts: &RecoveryFacts) -> Recovery {
 /// | a server accepts none of the known tokens | refuse |
 /// | the value is not at hand | refuse |
 /// | the clocks of several servers differ by 2 s or more | refuse |
+/// | they cannot be compared yet | wait |
 /// | | the round; the server whose clock is furthest ahead is the last, unless a fresh token begins there |
 pub(super) fn send(facts: &RecoveryFacts, value: RoundValue, mut servers: Vec<String>, careful: bool) -> Recovery {
     let all_ready = facts.with(Presence::Ready).count() == facts.servers.len();
@@ -168,18 +174,22 @@ pub(super) fn send(facts: &RecoveryFacts, value: RoundValue, mut servers: Vec<St
     }
     let begins_there = value == RoundValue::Fresh && facts.file_tokens().len() > 1;
     match &facts.clocks {
-        ClockFacts::NotClose if facts.servers.len() > 1 => {
-            let reason = "the clocks of the servers differ by 2 s or more, or are not known: which files are the newest would be too";
+        Clocks::Skewed if facts.servers.len() > 1 => {
+            let reason =
+                "the clocks of the servers differ by 2 s or more: which files are the newest would not be known";
             return refuse(reason, "synchronize the clocks, and run the same command again");
         }
-        ClockFacts::Close(Some(ahead)) => {
+        Clocks::Unknown if facts.servers.len() > 1 => {
+            return Recovery::Wait("the clocks of the servers to be known".to_owned());
+        }
+        Clocks::Close(Some(ahead)) => {
             let at = servers.iter().position(|name| name == ahead);
             if let Some(at) = at.filter(|at| *at > 0 || !begins_there) {
                 let ahead = servers.remove(at);
                 servers.push(ahead);
             }
         }
-        ClockFacts::Close(None) | ClockFacts::NotClose => {}
+        Clocks::Close(None) | Clocks::Skewed | Clocks::Unknown => {}
     }
     let has = |name: &String| matches!(value, RoundValue::Existing(token) if facts.servers[name].file() == FileToken::Holds(token));
     let is_repeated = facts.servers.len() > 1 && servers.iter().any(has);
@@ -198,27 +208,4 @@ fn no_login<'s>(facts: &RecoveryFacts, mut servers: impl Iterator<Item = &'s Str
         format!("server {name} accepts none of the known tokens"),
         "give the token that it was started with by --token-file",
     ))
-}
-
-/// Measured: the rows of `cred/passwd` on one live server, then a PUT there, with its live login. No restart is needed.
-fn stuck(facts: &RecoveryFacts) -> Recovery {
-    let Some(name) = facts.servers.keys().next() else {
-        return Recovery::Done;
-    };
-    let restart = Instruction::restart(name, facts.supervisor);
-    Recovery::ByHand {
-        reason: "every change of the token is rejected: the datastore has one that no server has in cred/passwd, such as one that was \
-                 given with white space at its end, which the datastore has without it"
-            .to_owned(),
-        instructions: vec![Instruction {
-            steps: vec![
-                "do not restart any server".to_owned(),
-                "write the token of the datastore as the password into the rows of node and server in server/cred/passwd of this server"
-                    .to_owned(),
-                "run this command again".to_owned(),
-            ],
-            commands: Vec::new(),
-            ..restart
-        }],
-    }
 }

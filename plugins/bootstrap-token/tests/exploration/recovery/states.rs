@@ -3,8 +3,8 @@
 use rstest::rstest;
 
 use super::{
-    ClockFacts, Encryption, PASSWD, RecoveryFacts, Response, ServerFacts, brief, cluster, decide, down, hash, node,
-    ready, start, without_access,
+    Clocks, Encryption, PASSWD, RecoveryFacts, Response, ServerFacts, brief, cluster, decide, down, hash, node, ready,
+    start, without_access,
 };
 use kubectl_bootstrap_token::server_token::recovery::diagnosis::ServerState;
 use kubectl_bootstrap_token::server_token::recovery::facts::{
@@ -40,6 +40,7 @@ fn trap(files: &str) -> String {
 #[case::not_authorized("failed to bootstrap cluster data: not authorized", StartFailure::NotAuthorized)]
 #[case::passwd(&trap(PASSWD), StartFailure::Newer(vec![PASSWD.to_owned()]))]
 #[case::two_files(&trap("/a/encryption-config.json, /a/encryption-state.json"), StartFailure::Newer(vec!["/a/encryption-config.json".to_owned(), "/a/encryption-state.json".to_owned()]))]
+#[case::quorum("level=fatal msg=\"leaderelection lost for k3s\"", StartFailure::NoQuorum)]
 #[case::other("panic: nil", StartFailure::Other("panic: nil".to_owned()))]
 fn the_last_line_that_tells_is_the_failure(#[case] line: &str, #[case] failure: StartFailure) {
     let log = [save(), line.to_owned()];
@@ -103,8 +104,13 @@ fn only_a_trap_that_names_nothing_but_passwd_allows_to_delete_it(#[case] files: 
 #[case::stopped(down(Some("old"), Some("old"), None, ""), ServerState::Stopped, "start s1 once")]
 #[case::no_rule(
     down(Some("old"), Some("old"), None, "level=fatal msg=\"no space left on device\""),
-    ServerState::Damaged,
-    "refuse: server s1 cannot be brought back by its token: no rule for its last error: level=fatal msg=\"no space left on device\""
+    ServerState::Stopped,
+    "start s1 once"
+)]
+#[case::led_without_a_quorum(
+    down(Some("old"), Some("old"), None, "level=fatal msg=\"leaderelection lost for k3s\""),
+    ServerState::Stopped,
+    "start s1 once"
 )]
 fn a_server_beside_two_healthy_ones(#[case] server: ServerFacts, #[case] state: ServerState, #[case] first: &str) {
     let facts = cluster(
@@ -117,21 +123,39 @@ fn a_server_beside_two_healthy_ones(#[case] server: ServerFacts, #[case] state: 
 }
 
 #[test]
-fn a_member_that_joined_with_the_old_token_is_never_brought_back() {
-    let mut joined = down(Some("old"), Some("old"), Some("old"), &save());
-    joined.has_been_ready = Some(false);
+fn a_server_is_started_once_before_an_error_without_a_rule_is_its_end() {
+    let mut server = down(
+        Some("old"),
+        Some("old"),
+        None,
+        "level=error msg=\"no space left on device\"",
+    );
+    let last = server.starts.last.clone().unwrap();
+    server.starts.add(last, None);
+    let facts = cluster(
+        &[server, ready("old", "old", None), ready("old", "old", None)],
+        &["old"],
+    );
+    let (diagnosis, next) = decide(&facts);
+    assert_eq!(diagnosis.servers["s1"].state, ServerState::Damaged);
+    let refused = "refuse: server s1 cannot be brought back by its token: the recovery does not know its last error: level=error msg=\"no space left on device\"";
+    assert_eq!(brief(&next), refused);
+}
+
+#[test]
+fn a_member_that_joined_with_the_old_token_is_brought_back_before_any_round() {
     let servers = [
         ready("old", "new", None),
         ready("old", "new", None),
         ready("old", "new", None),
-        joined,
+        down(Some("old"), Some("old"), Some("old"), &save()),
     ];
     let (diagnosis, next) = decide(&cluster(&servers, &["new", "old"]));
-    assert_eq!(diagnosis.servers["s4"].state, ServerState::JoinedAndFailed);
-    let Recovery::Refuse { hint, .. } = next else {
-        panic!("{next:?}");
-    };
-    assert!(hint.contains("kubectl delete node s4"), "{hint}");
+    assert_eq!(
+        diagnosis.servers["s4"].state,
+        ServerState::ConfiguredOther { runs: false }
+    );
+    assert_eq!(brief(&next), "unpin s4");
 }
 
 #[test]
@@ -312,11 +336,15 @@ fn a_service_that_is_stopping_is_not_a_server_that_has_failed() {
     "wait: the members of etcd to be the servers, and all of them to vote"
 )]
 #[case::clocks(
-    |facts: &mut RecoveryFacts| facts.clocks = ClockFacts::NotClose,
-    "refuse: the clocks of the servers differ by 2 s or more, or are not known: which files are the newest would be too"
+    |facts: &mut RecoveryFacts| facts.clocks = Clocks::Skewed,
+    "refuse: the clocks of the servers differ by 2 s or more: which files are the newest would not be known"
+)]
+#[case::clocks_unknown(
+    |facts: &mut RecoveryFacts| facts.clocks = Clocks::Unknown,
+    "wait: the clocks of the servers to be known"
 )]
 #[case::ahead(
-    |facts: &mut RecoveryFacts| facts.clocks = ClockFacts::Close(Some("s2".to_owned())),
+    |facts: &mut RecoveryFacts| facts.clocks = Clocks::Close(Some("s2".to_owned())),
     "put new on s3 s2"
 )]
 #[case::login(
@@ -326,7 +354,7 @@ fn a_service_that_is_stopping_is_not_a_server_that_has_failed() {
 #[case::value(|facts: &mut RecoveryFacts| facts.at_hand = vec![hash("old")], "put fresh on s1 s2 s3")]
 #[case::role(
     |facts: &mut RecoveryFacts| facts.servers.get_mut("s3").unwrap().is_full = false,
-    "refuse: server s3 cannot be brought back by its token: it runs only a control plane or only etcd, for which nothing was measured"
+    "refuse: server s3 runs only a control plane or only etcd, for which the recovery has no rules"
 )]
 fn a_round_waits_for_what_it_needs(#[case] change: fn(&mut RecoveryFacts), #[case] expected: &str) {
     let servers = [
