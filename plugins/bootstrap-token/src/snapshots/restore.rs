@@ -123,6 +123,12 @@ pub(super) fn plan(file: &SnapshotFile, token: &str, nodes: &[ClusterNode]) -> S
         plan.command(&format!("systemctl restart {}", kind.agent_unit()));
         plan.note("A node that joined after the snapshot has no Node in it: it joins again with the token in its configuration.");
     }
+    if !others.is_empty() {
+        plan.step("Keep their own snapshots", &names(&others));
+        plan.command(&format!(
+            "mv {data}/server.before-restore/db/snapshots {data}/server/db/"
+        ));
+    }
     plan.step(
         "Remove what is no longer needed, once the cluster works",
         &all.join(", "),
@@ -189,7 +195,48 @@ mod tests {
     #[test]
     fn the_plan_names_every_command_on_every_server() {
         let file = &taken_with(&[Some("token")])[0];
-        insta::assert_snapshot!(plan(file, "the token in token.txt", &cluster("v1.36.3+k3s1")), @"");
+        insta::assert_snapshot!(plan(file, "the token in token.txt", &cluster("v1.36.3+k3s1")), @r#"
+        Restore daily-0 on s1. It needs the token in token.txt.
+        What was written after the snapshot is lost.
+
+        1. Put the token into a file (on s1, s2, s3)
+             install -m 600 /dev/stdin /root/snapshot-token   # paste the token, Enter, Ctrl-D
+
+        2. Stop every server, and keep its files (on s1, s2, s3)
+             systemctl stop k3s
+             cp -a /var/lib/rancher/k3s/server /var/lib/rancher/k3s/server.before-restore
+
+        3. Restore (on s1)
+             k3s server --cluster-reset --cluster-reset-restore-path=/var/lib/rancher/k3s/server/db/snapshots/daily-0 --token-file=/root/snapshot-token
+           It ends with "Managed etcd cluster membership has been reset, restart without --cluster-reset flag now".
+
+        4. Configure the token of the snapshot instead of the one that is configured (on s1)
+           Where it is configured: `kubectl bootstrap-token server-token status`. A server does not start with another one.
+
+        5. Start it (on s1)
+             systemctl start k3s
+           Wait until `kubectl get --raw /readyz` prints ok.
+
+        6. Remove the database that is not restored (on s2, s3)
+             rm -rf /var/lib/rancher/k3s/server/db /var/lib/rancher/k3s/server/cred/passwd
+
+        7. Let the others use the token of the snapshot (on s2, s3)
+             install -m 600 /root/snapshot-token /var/lib/rancher/k3s/server/token
+
+        8. Start it, and wait until it has joined (on s2)
+             systemctl start k3s
+           Wait: `kubectl wait --for=condition=EtcdIsVoter node/s2 --timeout=10m`
+
+        9. Start it, and wait until it has joined (on s3)
+             systemctl start k3s
+           Wait: `kubectl wait --for=condition=EtcdIsVoter node/s3 --timeout=10m`
+
+        10. Keep their own snapshots (on s2, s3)
+             mv /var/lib/rancher/k3s/server.before-restore/db/snapshots /var/lib/rancher/k3s/server/db/
+
+        11. Remove what is no longer needed, once the cluster works (on s1, s2, s3)
+             rm -rf /root/snapshot-token /var/lib/rancher/k3s/server.before-restore
+        "#);
     }
 
     #[test]

@@ -203,7 +203,13 @@ mod tests {
         let given = [("token.txt".to_owned(), hash("new"))];
         let snapshots = Snapshots::new(files, &given, None, Timestamp::from_second(600).unwrap());
         let cells: Vec<String> = snapshots.rows.iter().map(|row| row.cells()[..6].join(" ")).collect();
-        insta::assert_snapshot!(cells.join("\n"), @"");
+        insta::assert_snapshot!(cells.join("\n"), @r"
+        daily-3 s1 1.0Ki 7m <unknown> ready
+        daily-4 s1 1.0Ki 11m older ready
+        daily-0 s1 1.0Ki 10m previous ready
+        daily-2 s1 1.0Ki 8m token.txt failed: no space left on device
+        daily-1 s1 1.0Ki 9m token.txt ready
+        ");
         assert_eq!(snapshots.tokens, 3);
         assert_eq!(
             snapshots.line(),

@@ -24,7 +24,7 @@ pub(crate) async fn each_snapshot_shows_its_token(fixture: &RotationFixture) -> 
             .map(|row| format!("{} {}", row["needs"].as_str().unwrap_or_default(), row["uncertain"]))
             .collect())
     };
-    let rows = |first: &str, second: &str| [[first; 3], [second; 3]].concat();
+    let rows = |first, second| [[first; 3], [second; 3]].concat();
     ensure!(needs(&[]).await? == rows("previous false", "current false"));
     let (old, new) = (fixture.old_file(), fixture.new_file());
     ensure!(needs(&["--token-file", new]).await? == rows("previous false", "given false"));
