@@ -39,6 +39,12 @@ pub(crate) struct Faults {
     pub(crate) hold: Option<Phase>,
     /// After its next exit the unit does not restart the server.
     pub(crate) stays_down: bool,
+    /// A pod starts only after so many seconds.
+    pub(crate) pod_delay: f64,
+    /// A pod does not start, for this reason.
+    pub(crate) pod_waits: Option<String>,
+    /// A pod is evicted before it starts.
+    pub(crate) pod_evicted: bool,
 }
 
 impl Faults {

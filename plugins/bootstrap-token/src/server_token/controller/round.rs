@@ -30,7 +30,8 @@ struct Progress {
 impl ServerTokenController<'_> {
     /// Sends the token to each server, with what it accepts now. Only a lost lock ends it once a server has carried it out.
     pub(super) async fn send_round(&self, round: &Round, run: &Run, fence: &Fence) -> Result<(), Failure> {
-        self.unchanged(run).await?;
+        let names: Vec<&str> = round.servers().iter().map(String::as_str).collect();
+        self.unchanged(run, &names).await?;
         let value = self.state().tokens.require(round.value())?;
         let mut servers = Vec::new();
         for name in round.servers() {

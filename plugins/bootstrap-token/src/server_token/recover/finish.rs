@@ -89,7 +89,7 @@ impl Recoverer<'_> {
             kind: self.kind,
             ..self.options.service.clone()
         };
-        let access = self.options.nodes.access(client, service, run);
+        let access = self.options.nodes.access(self.ui, client, service, run, self.pods());
         access.ok_or_else(|| Error::failed(format!("there is no access to node {name}")))
     }
 

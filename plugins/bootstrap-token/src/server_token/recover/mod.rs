@@ -84,6 +84,8 @@ pub(crate) struct Recoverer<'a> {
     lock: Option<LockGuard>,
     /// The Lease was looked for.
     leftovers: Option<Leftovers>,
+    /// The permissions for pods are checked, and abandoned ones are deleted.
+    is_prepared: bool,
     in_flight: Option<Instant>,
     memory: BTreeMap<String, ServerMemory>,
     /// Of this process.
@@ -125,6 +127,7 @@ impl<'a> Recoverer<'a> {
             problems: BTreeMap::new(),
             lock: None,
             leftovers: None,
+            is_prepared: false,
             in_flight: None,
             memory: BTreeMap::new(),
             starts: 0,

@@ -18,7 +18,7 @@ use crate::server_token::connections::ServerTarget;
 use crate::server_token::controller::abstraction::{
     CLOCK_PAUSE, CLOCK_TRIES, compare_clocks, datastore, encryption_of,
 };
-use crate::server_token::node_way::{NodeWay, check_machine};
+use crate::server_token::node_way::{NO_RUN, NodeWay, check_machine};
 use crate::server_token::readiness::readiness;
 use crate::server_token::recovery::facts::{ClockFacts, FailedStarts, RecoveryFacts, Response, ServerFacts};
 use crate::server_token::rotation::observed::{Clocks, Datastore, Encryption};
@@ -57,6 +57,7 @@ impl Recoverer<'_> {
     pub(super) async fn observe(&mut self) -> Result<RecoveryFacts, Error> {
         self.problems.clear();
         let nodes = self.api_nodes().await?;
+        self.prepare().await?;
         self.find_servers(nodes)?;
         self.connect().await?;
         let states = join_all(self.targets.iter().map(|target| self.read_node(&target.name))).await;
@@ -279,7 +280,7 @@ impl Recoverer<'_> {
             kind: self.kind,
             ..self.options.service.clone()
         };
-        let Some(access) = self.options.nodes.access(&client, service, RUN) else {
+        let Some(access) = self.options.nodes.access(self.ui, &client, service, RUN, self.pods()) else {
             return Ok(None);
         };
         let invalid = |why: String| Error::failed(format!("cannot reach node {server}: {why}"));
@@ -295,6 +296,11 @@ impl Recoverer<'_> {
         let host = host.ok_or_else(|| invalid("its address is not known".to_owned()))?;
         let target = NodeTarget::new(server, host).map_err(|error| invalid(error.to_string()))?;
         Ok(Some((access, target)))
+    }
+
+    /// The run of pods. Without the lock they may be of another process, which only diagnoses.
+    pub(super) fn pods(&self) -> &'static str {
+        if self.lock.is_some() { RUN } else { NO_RUN }
     }
 
     /// Where the machine of a server may be off, what the server answers counts alone. Anything else has to be known.
@@ -388,10 +394,28 @@ impl Recoverer<'_> {
         server
     }
 
+    /// Once, before the first pod.
+    async fn prepare(&mut self) -> Result<(), Error> {
+        if let Some(server) = self.api.as_ref().filter(|_| !self.is_prepared) {
+            self.options
+                .nodes
+                .prepare(self.ui, server, self.needed(server, false))
+                .await?;
+            self.is_prepared = true;
+        }
+        Ok(())
+    }
+
     /// The permissions that this run needs, where an API server answers.
     pub(super) async fn require_permissions(&self, has_snapshots: bool) -> Result<(), Error> {
-        let Some(server) = &self.api else { return Ok(()) };
-        let has_pods = matches!(self.options.nodes, NodeWay::Pod { .. });
+        match &self.api {
+            Some(server) => access::require(&[self.needed(server, has_snapshots)]).await,
+            None => Ok(()),
+        }
+    }
+
+    fn needed<'s>(&self, server: &'s ApiServer, has_snapshots: bool) -> access::Needed<'s> {
+        let has_pods = self.options.nodes.is_by_pod();
         let conditions: Vec<&str> = [
             (has_pods, crate::rights::VIA_POD),
             (has_snapshots, crate::rights::WITH_ETCD),
@@ -401,7 +425,7 @@ impl Recoverer<'_> {
         .collect();
         let side = crate::report::target::CLUSTER;
         let rights = crate::rights::TABLE.required(crate::rights::SERVER_RECOVER, side, &conditions, &[]);
-        access::require(&[access::Needed { server, side, rights }]).await
+        access::Needed { server, side, rights }
     }
 }
 
