@@ -79,3 +79,40 @@ impl NodeStates {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_read_again_when_its_server_was_down_or_it_was_read_long_ago() {
+        let fresh = Duration::from_mins(10);
+        let mut states = NodeStates::default();
+        assert!(states.is_due("s1", fresh));
+        states.insert("s1", NodeState::default());
+        tokio::time::advance(fresh / 2).await;
+        assert!(!states.is_due("s1", fresh));
+        states.is_down("s1");
+        assert!(states.is_due("s1", fresh));
+        assert!(states.get("s1").is_some(), "what was read is lost while the server is down");
+        states.insert("s1", NodeState::default());
+        assert!(!states.is_due("s1", fresh));
+        tokio::time::advance(fresh).await;
+        assert!(states.is_due("s1", fresh));
+    }
+
+    #[test]
+    fn backups_that_were_deleted_are_not_deleted_again() {
+        let mut states = NodeStates::default();
+        let backups = vec!["/etc/rancher/k3s/config.yaml".to_owned()];
+        let read = NodeState {
+            backups: backups.clone(),
+            ..NodeState::default()
+        };
+        states.insert("s1", read);
+        states.insert("s2", NodeState::default());
+        assert_eq!(states.backups(), [("s1".to_owned(), backups)]);
+        states.forget_backups("s1");
+        assert!(states.backups().is_empty());
+    }
+}

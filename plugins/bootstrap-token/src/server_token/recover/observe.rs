@@ -270,10 +270,13 @@ impl Recoverer<'_> {
         ClockFacts::NotClose
     }
 
-    /// The way to the node of a server. `None`: by hand, or a pod while there is no API server.
+    /// The way to the node of a server. `None`: by hand, or a pod while there is no API server, or while the node is not ready: the
+    /// kubelet is a part of the server.
     pub(super) fn node_access(&self, server: &str) -> Result<Option<(NodeAccess, NodeTarget)>, Error> {
+        let is_ready = self.node(server).is_some_and(|node| node.is_ready == Some(true));
         let client = match (&self.options.nodes, &self.api) {
             (NodeWay::Pod { .. }, None) => return Ok(None),
+            (NodeWay::Pod { .. }, _) if !is_ready => return Ok(None),
             (_, api) => api.as_ref().unwrap_or(&self.cluster.server).client.clone(),
         };
         let service = ServiceOptions {
@@ -317,13 +320,14 @@ impl Recoverer<'_> {
             self.problems
                 .insert(format!("server {}", reading.name), problem.clone());
         }
+        let by_pod = self.options.nodes.is_by_pod();
         match state {
             Ok(Some(read)) => {
                 let machine_id = self.node(&reading.name).map_or("", |node| node.machine_id.as_str());
                 check_machine(&reading.name, machine_id, &read)?;
                 Ok(Some(read))
             }
-            Err(error) if reading.response == Response::None => {
+            Err(error) if reading.response == Response::None || by_pod && reading.response != Response::Ready => {
                 self.problems.insert(format!("node {}", reading.name), error.message);
                 Ok(None)
             }
@@ -338,7 +342,8 @@ impl Recoverer<'_> {
         let read = match access.read(&target, true).await {
             Ok(read) => read,
             // A connection can fail once.
-            Err(_) => access.read(&target, true).await?,
+            Err(_) if !self.options.nodes.is_by_pod() => access.read(&target, true).await?,
+            Err(error) => return Err(error.into()),
         };
         Ok(Some(read))
     }
