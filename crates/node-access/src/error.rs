@@ -158,6 +158,9 @@ impl NodeProblem {
             Self::Start { .. } => {
                 "pass a command that runs sh on the node as root, such as --node-exec 'ssh root@{address}'"
             }
+            Self::Pod(text) | Self::NoPod(text) if !text.to_lowercase().contains("image") => {
+                "make sure that the node can run pods, or use --node-exec"
+            }
             Self::Exit { .. } | Self::Incomplete | Self::Pod(_) | Self::NoPod(_) if way == NodePod::WAY => {
                 "pass an image with sh and nsenter with --image, or use --node-exec"
             }

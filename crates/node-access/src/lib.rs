@@ -57,7 +57,7 @@ pub use error::{Error, NodeProblem, Result};
 pub use exec::{InvalidCommand, NodeExec};
 pub use instruction::Instruction;
 pub use options::{InvalidUnitName, NodeRole, ServiceOptions, UnitName};
-pub use pod::{NAMESPACE, NodePod, RUN_LABEL};
+pub use pod::NodePod;
 pub use script::Script;
 pub use shell::{NodeShell, Output};
 pub use state::{NodeState, PasswdFile, ServerTokenFile, ServiceManager, ServiceState, StateFile};

@@ -31,9 +31,9 @@ use crate::shell::{NodeShell, Output};
 use crate::target::NodeTarget;
 
 /// Where the pods run. Its Pod Security level allows privileged pods.
-pub const NAMESPACE: &str = "kube-system";
+const NAMESPACE: &str = "kube-system";
 /// The label of everything of a run.
-pub const RUN_LABEL: &str = "kubectl-rotation/run";
+const RUN_LABEL: &str = "kubectl-rotation/run";
 /// Everything of all runs.
 const ALL: &str = "app.kubernetes.io/managed-by=kubectl-rotation,kubectl-rotation/run";
 /// The annotation that says for how many seconds after its creation an object can be in use.
@@ -232,11 +232,11 @@ fn api(error: request::Error) -> NodeProblem {
 
 /// Whether no process can use it any more. What says nothing about it is left alone.
 fn is_over(metadata: &Metadata, now: i64) -> bool {
-    let lifetime = metadata.annotation(LIFETIME).and_then(|text| text.parse::<i64>().ok());
-    let created = metadata.created().map(|created| created.as_second());
-    created
-        .zip(lifetime)
-        .is_some_and(|(created, lifetime)| now > created.saturating_add(lifetime))
+    let end = || {
+        let lifetime: i64 = metadata.annotation(LIFETIME)?.parse().ok()?;
+        Some(metadata.created()?.as_second().saturating_add(lifetime))
+    };
+    end().is_some_and(|end| now > end)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! Each pod leaves its object and its log in `log/pods` of the node, for tests.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -63,13 +64,13 @@ pub(crate) async fn run(manager: Arc<Manager>, client: Client) {
                     let _ = pods
                         .delete(&pod.name_any(), &DeleteParams::default().grace_period(0))
                         .await;
-                } else if !running.contains_key(&uid) {
+                } else if let Entry::Vacant(new) = running.entry(uid) {
                     let client = client.clone();
                     let task = tokio::spawn(async move {
                         // An error leaves the pod Pending, which the test sees.
                         let _ = start(&client, &unit, &pod).await;
                     });
-                    running.insert(uid, task.abort_handle());
+                    new.insert(task.abort_handle());
                 }
             }
             Ok(watcher::Event::Delete(pod)) => stop(&mut running, &pod.uid().unwrap_or_default()),
@@ -217,7 +218,7 @@ pub(crate) async fn serve_logs(unit: Arc<UnitHandle>) -> Result<()> {
                     return;
                 }
                 let Ok(stream) = tls.accept(stream).await else { return };
-                let service = service_fn(move |request| answer(Arc::clone(&unit), request));
+                let service = service_fn(move |request| std::future::ready(answer(&unit, &request)));
                 // An error is the end of the connection by the client.
                 let _ = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)
@@ -228,7 +229,7 @@ pub(crate) async fn serve_logs(unit: Arc<UnitHandle>) -> Result<()> {
     Ok(())
 }
 
-async fn answer(unit: Arc<UnitHandle>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
-    let name = request.uri().path().split('/').nth(3).unwrap_or_default().to_owned();
-    Ok(Response::new(Full::from(std::fs::read(pod_log(&unit.node, &name))?)))
+fn answer(unit: &UnitHandle, request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    let name = request.uri().path().split('/').nth(3).unwrap_or_default();
+    Ok(Response::new(Full::from(std::fs::read(pod_log(&unit.node, name))?)))
 }

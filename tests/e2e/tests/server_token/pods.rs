@@ -84,7 +84,10 @@ async fn pods_that_fail_are_interrupted_or_are_left_behind_change_nothing_and_ar
     let cluster = &fixture.servers.cluster;
     let none = json!({ "podWaits": null, "podEvicted": false });
     for (fault, reason) in [
-        (json!({ "podWaits": "ImagePullBackOff" }), "does not start: ImagePullBackOff"),
+        (
+            json!({ "podWaits": "ImagePullBackOff" }),
+            "does not start: ImagePullBackOff",
+        ),
         (json!({ "podEvicted": true }), "Evicted"),
     ] {
         cluster.faults("s2", &fault).await?;
@@ -194,7 +197,15 @@ async fn a_rotation_killed_while_a_pod_runs_deletes_it_and_ends(#[case] verb: &s
         late(&fixture, server, 60.0).await?;
     }
     // It has not started, so it is not deleted in this moment.
-    let pending = ["-n", "kube-system", "get", "pods", "--field-selector=status.phase=Pending", "-o", "name"];
+    let pending = [
+        "-n",
+        "kube-system",
+        "get",
+        "pods",
+        "--field-selector=status.phase=Pending",
+        "-o",
+        "name",
+    ];
     until("a pod that is late", async || {
         let pods = fixture.shell().kubectl(pending).run().await?.expect(0)?;
         Ok(pods.stdout.contains("pod/").then_some(()))

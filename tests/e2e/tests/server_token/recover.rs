@@ -350,6 +350,18 @@ async fn by_pods_the_servers_are_restarted_once_an_operator_has_started_the_dead
     fixture.servers.put("s1", TOKEN, OTHER).await?;
     cluster.time_passes(MINUTE).await?;
     breaks(&fixture, "s2").await?;
+    // Until then, a pod would wait for its kubelet.
+    let ready = r#"-o=jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
+    until("node s2 to be lost", async || {
+        let ready = fixture
+            .shell()
+            .kubectl(["get", "node", "s2", ready])
+            .run()
+            .await?
+            .expect(0)?;
+        Ok((ready.stdout != "True").then_some(()))
+    })
+    .await?;
     let args = args(&fixture, &[OTHER, TOKEN], &["--via", "pod"])?;
     let running = fixture.shell().bootstrap_token(args).start().await?;
     let is_asked = |text: &str| text.contains("On server s2:").then_some(());

@@ -196,7 +196,16 @@ impl RotationFixture {
 
     /// The pods, and the Secrets with their scripts.
     pub(crate) async fn of_pods(&self) -> Result<String> {
-        let get = ["-n", "kube-system", "get", "pods,secrets", "-l", POD_LABEL, "-o", "name"];
+        let get = [
+            "-n",
+            "kube-system",
+            "get",
+            "pods,secrets",
+            "-l",
+            POD_LABEL,
+            "-o",
+            "name",
+        ];
         Ok(self.shell().kubectl(get).run().await?.expect(0)?.stdout)
     }
 

@@ -94,7 +94,10 @@ mod tests {
         assert!(!states.is_due("s1", fresh));
         states.is_down("s1");
         assert!(states.is_due("s1", fresh));
-        assert!(states.get("s1").is_some(), "what was read is lost while the server is down");
+        assert!(
+            states.get("s1").is_some(),
+            "what was read is lost while the server is down"
+        );
         states.insert("s1", NodeState::default());
         assert!(!states.is_due("s1", fresh));
         tokio::time::advance(fresh).await;
