@@ -5,7 +5,7 @@
 //! on the node and is read by log collectors, so no secret is ever in it: a script that returns one is refused. Attach would return it
 //! without a log, but needs a connection to the kubelet while the service restarts.
 //!
-//! What is created is always deleted ([`PodTask`]). Only a process that is killed leaves it behind. Nobody uses it any more once its
+//! What is created is always deleted ([`PodTask`]). Only a process that is killed leaves it behind. It is not in use any more once its
 //! lifetime is over, which is an annotation, so a later command deletes it then.
 
 mod status;

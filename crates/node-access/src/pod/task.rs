@@ -42,7 +42,7 @@ pub(super) struct PodTask {
 impl PodTask {
     pub(super) async fn run(self, mut sender: oneshot::Sender<Result<Output, NodeProblem>>) {
         let output = self.output(&mut sender).await;
-        // Before the result, so that a caller that goes on has left nothing.
+        // Before the result, so that nothing is left when the caller continues.
         let deleted = self.delete().await;
         let is_pending = matches!(&deleted, Err(error) if error.kind.is_transient());
         let _ = sender.send(match deleted {
@@ -61,7 +61,7 @@ impl PodTask {
         }
     }
 
-    /// Creates both, and waits for the result, as long as somebody else waits for it.
+    /// Creates both, and waits for the result, unless the receiver is dropped.
     async fn output(&self, sender: &mut oneshot::Sender<Result<Output, NodeProblem>>) -> Result<Output, NodeProblem> {
         self.create(SECRET, &self.secret).await?;
         if !sender.is_closed() {
