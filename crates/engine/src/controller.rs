@@ -7,7 +7,7 @@ use client::connection::Server;
 use client::error::{Error, Kind};
 use client::secret::Fingerprint;
 
-use crate::engine::LONGEST_WRITE;
+use crate::engine::{LONGEST_OBSERVATION, LONGEST_WRITE};
 use crate::lock::Fence;
 use crate::plan::Plan;
 use crate::rotation::{Rotation, Timer};
@@ -22,8 +22,13 @@ pub trait Controller {
     /// The rotation that it carries out.
     type Rotation: Rotation;
 
-    /// Reads both sides.
+    /// Reads both sides. It may be dropped at any moment.
     async fn observe(&self, run: Option<&RunOf<Self>>) -> Result<ObservedOf<Self>, Failure>;
+
+    /// How long one observation may take. After that it is dropped, and counts as without an answer.
+    fn longest_observation(&self) -> Duration {
+        LONGEST_OBSERVATION
+    }
 
     /// The source of new values. The controller keeps them until the step that needs them. The result must not hold a
     /// lock, since other methods are called before it is dropped.

@@ -33,9 +33,9 @@ const RETRY: Duration = Duration::from_secs(2);
 /// How long one write may take. The fence is open for 20 s after a renewal, and the lock lasts 30 s. So a write that
 /// was sent under the lock has arrived or failed before another process can acquire the lock.
 pub const LONGEST_WRITE: Duration = Duration::from_secs(8);
-/// How long one observation may take. Requests to the downstream cluster may hang while the agent restarts. A new
-/// request uses the new tunnel.
-const LONGEST_OBSERVATION: Duration = Duration::from_secs(15);
+/// How long an observation of API requests may take. Requests to the downstream cluster may hang while the agent
+/// restarts. A new request uses the new tunnel.
+pub const LONGEST_OBSERVATION: Duration = Duration::from_secs(15);
 
 /// How many conflicts in a row, or repetitions of one step, are ordinary. More of them count as a wait, which has a
 /// limit.
@@ -229,10 +229,11 @@ impl<C: Controller, L: Listener> Engine<'_, C, L> {
     /// step.
     async fn observe(&self, run: Option<&RunOf<C>>) -> Result<Option<ObservedOf<C>>, Failure> {
         let mut stop = self.stop.clone();
+        let longest = self.controller.longest_observation();
         tokio::select! {
-            seen = tokio::time::timeout(LONGEST_OBSERVATION, self.controller.observe(run)) => match seen {
+            seen = tokio::time::timeout(longest, self.controller.observe(run)) => match seen {
                 Ok(seen) => seen.map(Some),
-                Err(_) => Err(no_answer(LONGEST_OBSERVATION)),
+                Err(_) => Err(no_answer(longest)),
             },
             Ok(_) = stop.wait_for(|stop| *stop) => Ok(None),
         }

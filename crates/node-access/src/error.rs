@@ -97,7 +97,10 @@ pub enum NodeProblem {
         /// Why it failed.
         source: Box<UserError>,
     },
-    /// The pod did not run.
+    /// No pod was created, so nothing was changed.
+    #[error("{0}")]
+    NoPod(String),
+    /// The pod did not run to its end.
     #[error("{0}")]
     Pod(String),
 }
@@ -155,7 +158,10 @@ impl NodeProblem {
             Self::Start { .. } => {
                 "pass a command that runs sh on the node as root, such as --node-exec 'ssh root@{address}'"
             }
-            Self::Exit { .. } | Self::Incomplete | Self::Pod(_) if way == NodePod::WAY => {
+            Self::Pod(text) | Self::NoPod(text) if !text.to_lowercase().contains("image") => {
+                "make sure that the node can run pods, or use --node-exec"
+            }
+            Self::Exit { .. } | Self::Incomplete | Self::Pod(_) | Self::NoPod(_) if way == NodePod::WAY => {
                 "pass an image with sh and nsenter with --image, or use --node-exec"
             }
             Self::Exit { .. } | Self::Incomplete => {

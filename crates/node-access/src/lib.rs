@@ -30,7 +30,9 @@
 //! - [`ServiceAction::StartOnce`] writes a drop-in `Restart=no` to `/run`, which [`ServiceAction::EndOnce`] removes. With
 //!   `--start-command` the command has to take care of that itself.
 //! - Compare [`NodeState::machine_id`] with `status.nodeInfo.machineID` of the Node: a wrong address reaches another machine.
-//! - [`NodePod::clean_up`] deletes what a killed process has left. Call it when a run is resumed and when it ends.
+//! - A pod is deleted whatever becomes of the future that waits for its result. The process has to wait for that before it ends: see
+//!   [`NodePod::new`]. [`NodePod::clean_up`] deletes what killed processes have left. Call it before the first pod, and when a run is
+//!   resumed.
 //!
 //! For tests, the environment variable `KUBECTL_ROTATION_ROOT` of the node's shell is put before each path, so that a directory can be a
 //! node.
@@ -55,7 +57,7 @@ pub use error::{Error, NodeProblem, Result};
 pub use exec::{InvalidCommand, NodeExec};
 pub use instruction::Instruction;
 pub use options::{InvalidUnitName, NodeRole, ServiceOptions, UnitName};
-pub use pod::{NAMESPACE, NodePod, RUN_LABEL};
+pub use pod::NodePod;
 pub use script::Script;
 pub use shell::{NodeShell, Output};
 pub use state::{NodeState, PasswdFile, ServerTokenFile, ServiceManager, ServiceState, StateFile};

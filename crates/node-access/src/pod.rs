@@ -4,18 +4,26 @@
 //! Meanwhile it is in the datastore, and in a snapshot that is taken in these seconds. The result is the log of the pod. The log is kept
 //! on the node and is read by log collectors, so no secret is ever in it: a script that returns one is refused. Attach would return it
 //! without a log, but needs a connection to the kubelet while the service restarts.
+//!
+//! What is created is always deleted ([`PodTask`]). Only a process that is killed leaves it behind. It is not in use any more once its
+//! lifetime is over, which is an annotation, so a later command deletes it then.
 
+mod status;
+mod task;
+
+use std::sync::Arc;
 use std::time::Duration;
 
+use client::clock::ServerClock;
 use client::error::Error as UserError;
-use client::request::{self, Item, ListOptions, Metadata, Resource, SECRET, Write};
+use client::request::{self, ListOptions, Metadata, Resource, SECRET, Write};
 use futures::future::BoxFuture;
 use rand::RngExt as _;
-use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
-use zeroize::Zeroizing;
+use tokio::sync::oneshot;
 
+use self::status::{Named, RawNode};
+use self::task::PodTask;
 use crate::error::NodeProblem;
 use crate::image;
 use crate::script::Script;
@@ -23,18 +31,23 @@ use crate::shell::{NodeShell, Output};
 use crate::target::NodeTarget;
 
 /// Where the pods run. Its Pod Security level allows privileged pods.
-pub const NAMESPACE: &str = "kube-system";
+const NAMESPACE: &str = "kube-system";
 /// The label of everything of a run.
-pub const RUN_LABEL: &str = "kubectl-rotation/run";
+const RUN_LABEL: &str = "kubectl-rotation/run";
+/// Everything of all runs.
+const ALL: &str = "app.kubernetes.io/managed-by=kubectl-rotation,kubectl-rotation/run";
+/// The annotation that says for how many seconds after its creation an object can be in use.
+const LIFETIME: &str = "kubectl-rotation/lifetime-seconds";
 
 const POD: Resource = Resource::new("Pod", "v1", "pods");
 const NODE: Resource = Resource::new("Node", "v1", "nodes");
 /// How long a pod may take to start, beyond the limit of the script.
 const START: Duration = Duration::from_mins(1);
-/// How often the state of a pod is read.
-const INTERVAL: Duration = Duration::from_millis(300);
-/// The most bytes of a log that are read.
-const LIMIT: usize = 1 << 20;
+/// How long its requests may take, beyond the life of the pod.
+const REQUESTS: Duration = Duration::from_mins(1);
+
+/// What exists as long as a pod: the process does not end before it is dropped.
+type Hold = Box<dyn Send>;
 
 /// The pods of one run.
 #[derive(Clone)]
@@ -43,8 +56,8 @@ pub struct NodePod {
     run: String,
     image: Option<String>,
     timeout: Duration,
-    owner: Option<Value>,
     write: Write,
+    hold: Arc<dyn Fn() -> Hold + Send + Sync>,
 }
 
 impl NodePod {
@@ -52,146 +65,100 @@ impl NodePod {
     pub(crate) const WAY: &str = "--via pod";
 
     /// Pods that this client creates. `timeout` is `--node-timeout`; a pod has a minute more to start. `image` is `--image`; without it
-    /// each node uses one that it has.
-    pub fn new(client: kube::Client, run: &str, image: Option<String>, timeout: Duration, field_manager: &str) -> Self {
+    /// each node uses one that it has. `hold` returns what is dropped once the pod is deleted, which may be after its future was
+    /// dropped: the process has to wait for it before it ends.
+    pub fn new<H: Send + 'static>(
+        client: kube::Client,
+        run: &str,
+        image: Option<String>,
+        timeout: Duration,
+        field_manager: &str,
+        hold: impl Fn() -> H + Send + Sync + 'static,
+    ) -> Self {
         Self {
             client,
             run: run.to_owned(),
             image,
             timeout,
-            owner: None,
             write: Write::by(field_manager),
+            hold: Arc::new(move || Box::new(hold())),
         }
     }
 
-    /// Sets an owner in the same namespace, such as the Lease, with which they are deleted.
-    #[must_use]
-    pub fn owned_by(mut self, api_version: &str, kind: &str, name: &str, uid: &str) -> Self {
-        self.owner = Some(json!([{ "apiVersion": api_version, "kind": kind, "name": name, "uid": uid }]));
-        self
+    /// How long a script may take by this way, with the start of its pod and all requests.
+    pub fn longest(timeout: Duration) -> Duration {
+        timeout + START + REQUESTS
     }
 
-    /// Deletes what a killed process of this run has left.
-    pub async fn clean_up(&self) -> Result<(), UserError> {
-        let labels = format!("{RUN_LABEL}={}", self.run);
+    /// Deletes what killed processes have left: everything whose lifetime is over, and with `is_taken_over` everything of this run, of
+    /// which no other process exists.
+    pub async fn clean_up(&self, clock: &ServerClock, is_taken_over: bool) -> Result<(), UserError> {
         let options = ListOptions {
             namespace: Some(NAMESPACE),
-            labels: Some(&labels),
+            labels: Some(ALL),
             only_metadata: true,
             ..ListOptions::default()
         };
         for resource in [SECRET, POD] {
-            let left: Vec<Named> = request::list_all(&self.client, resource, &options).await?;
-            for object in left {
-                request::delete_any_version(&self.client, resource, &object.metadata.observed(), &self.write).await?;
+            let found: Vec<Named> = request::list_all(&self.client, resource, &options).await?;
+            let now = clock.now().as_second();
+            for Named { metadata } in found {
+                let run = metadata.labels.as_ref().and_then(|labels| labels.get(RUN_LABEL));
+                if is_over(&metadata, now) || is_taken_over && run == Some(&self.run) {
+                    request::delete_any_version(&self.client, resource, &metadata.observed(), &self.write).await?;
+                }
             }
         }
         Ok(())
     }
 
     async fn execute(&self, node: &NodeTarget, script: &Script) -> Result<Output, NodeProblem> {
-        let image = match &self.image {
-            Some(image) => image.clone(),
-            None => self.image_of(node).await?,
-        };
+        let image = self.image_on(node).await?;
         let name = format!("kubectl-rotation-{}-{:08x}", self.run, rand::rng().random::<u32>());
-        let body = self.secret_body(&name, script);
-        let secret: Named = request::create(&self.client, SECRET, Some(NAMESPACE), &name, &body, &self.write)
-            .await
-            .map_err(api)?;
-        let output = self.run_pod(&name, node, &image).await;
-        // First what may contain a token, then the rest, whatever happened.
-        let deleted = self.delete(SECRET, &secret.metadata).await;
-        let output = output?;
-        deleted?;
-        Ok(output)
-    }
-
-    async fn run_pod(&self, name: &str, node: &NodeTarget, image: &str) -> Result<Output, NodeProblem> {
-        let body = self.pod_body(name, node, image);
-        let pod: RawPod = request::create(&self.client, POD, Some(NAMESPACE), name, &body, &self.write)
-            .await
-            .map_err(api)?;
-        let output = self.result(name).await;
-        let deleted = self.delete(POD, &pod.metadata).await;
-        let output = output?;
-        deleted?;
-        Ok(output)
-    }
-
-    async fn delete(&self, resource: Resource, metadata: &Metadata) -> Result<(), NodeProblem> {
-        request::delete_any_version(&self.client, resource, &metadata.observed(), &self.write)
-            .await
-            .map_err(api)
-    }
-
-    /// Waits for the end of the pod, and reads its log.
-    async fn result(&self, name: &str) -> Result<Output, NodeProblem> {
-        let limit = self.timeout + START;
-        let end = Instant::now() + limit;
-        let mut waiting = Some("no kubelet has accepted it".to_owned());
-        let status = loop {
-            // The API may be away while a server restarts.
-            if let Ok(Some(pod)) = request::get::<RawPod>(&self.client, POD, Some(NAMESPACE), name).await {
-                if matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
-                    break pod.status;
-                }
-                if !pod.status.container_statuses.is_empty() {
-                    waiting = pod.status.waiting();
-                }
-            }
-            if Instant::now() >= end {
-                return Err(match waiting {
-                    Some(reason) => NodeProblem::Pod(format!("the pod does not start: {reason}")),
-                    None => NodeProblem::TimedOut(limit),
-                });
-            }
-            sleep(INTERVAL).await;
+        let task = PodTask {
+            secret: self.secret_body(&name, script),
+            pod: self.pod_body(&name, node, &image),
+            name,
+            client: self.client.clone(),
+            write: self.write.clone(),
+            timeout: self.timeout,
         };
-        let code = status.exit_code();
-        if code.is_none() {
-            return Err(NodeProblem::Pod(status.reason()));
-        }
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}/log?container=script&limitBytes={LIMIT}");
-        let log = loop {
-            match request::get_text(&self.client, "the log of", &path).await {
-                Ok(log) => break log,
-                Err(error) if Instant::now() >= end => return Err(api(error)),
-                Err(_) => sleep(INTERVAL).await,
-            }
-        };
-        if log.len() >= LIMIT {
-            return Err(NodeProblem::TooMuchOutput(LIMIT));
-        }
-        // The log has both streams. A record begins with @.
-        let errors = log.lines().filter(|line| !line.starts_with('@')).collect::<Vec<_>>();
-        Ok(Output {
-            stderr: Zeroizing::new(errors.join("\n")),
-            stdout: Zeroizing::new(log.into_bytes()),
-            code,
-        })
+        let (sender, output) = oneshot::channel();
+        let hold = (self.hold)();
+        // A task of its own, which ends in the deletion although this future is dropped.
+        tokio::spawn(async move {
+            task.run(sender).await;
+            drop(hold);
+        });
+        output.await.unwrap_or(Err(NodeProblem::Incomplete))
     }
 
-    async fn image_of(&self, node: &NodeTarget) -> Result<String, NodeProblem> {
-        let found: NodeImages = request::require(&self.client, NODE, None, node.name())
+    /// The image of a pod on this node.
+    async fn image_on(&self, node: &NodeTarget) -> Result<String, NodeProblem> {
+        let found: RawNode = request::require(&self.client, NODE, None, node.name())
             .await
             .map_err(api)?;
-        let names: Vec<Vec<String>> = found.status.images.into_iter().map(|image| image.names).collect();
-        image::choose(&names)
+        if !found.is_ready() {
+            // On a server of K3s or RKE2 that is down, there is no kubelet either.
+            return Err(NodeProblem::NoPod(
+                "the node is not ready, so no pod starts there".to_owned(),
+            ));
+        }
+        if let Some(image) = &self.image {
+            return Ok(image.clone());
+        }
+        image::choose(&found.images())
             .map(str::to_owned)
-            .ok_or_else(|| NodeProblem::Pod("the node has no image with sh and nsenter".to_owned()))
+            .ok_or_else(|| NodeProblem::NoPod("the node has no image with sh and nsenter".to_owned()))
     }
 
     fn metadata(&self, name: &str) -> Value {
-        let mut metadata = json!({
+        json!({
             "name": name,
             "namespace": NAMESPACE,
             "labels": { RUN_LABEL: self.run, "app.kubernetes.io/managed-by": "kubectl-rotation" },
-        });
-        if let Some(owner) = &self.owner {
-            metadata["ownerReferences"] = owner.clone();
-        }
-        metadata
+            "annotations": { LIFETIME: Self::longest(self.timeout).as_secs().to_string() },
+        })
     }
 
     fn secret_body(&self, name: &str, script: &Script) -> Value {
@@ -263,83 +230,33 @@ fn api(error: request::Error) -> NodeProblem {
     }
 }
 
-#[derive(Deserialize)]
-struct Named {
-    metadata: Metadata,
+/// Whether no process can use it any more. What says nothing about it is left alone.
+fn is_over(metadata: &Metadata, now: i64) -> bool {
+    let end = || {
+        let lifetime: i64 = metadata.annotation(LIFETIME)?.parse().ok()?;
+        Some(metadata.created()?.as_second().saturating_add(lifetime))
+    };
+    end().is_some_and(|end| now > end)
 }
 
-impl Item for Named {}
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
 
-#[derive(Deserialize)]
-struct RawPod {
-    metadata: Metadata,
-    #[serde(default)]
-    status: PodStatus,
-}
+    use super::*;
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct PodStatus {
-    phase: String,
-    reason: Option<String>,
-    container_statuses: Vec<ContainerStatus>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ContainerStatus {
-    state: ContainerState,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ContainerState {
-    waiting: Option<Waiting>,
-    terminated: Option<Terminated>,
-}
-
-#[derive(Deserialize)]
-struct Waiting {
-    reason: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Terminated {
-    exit_code: i32,
-}
-
-impl PodStatus {
-    fn exit_code(&self) -> Option<i32> {
-        let state = &self.container_statuses.first()?.state;
-        state.terminated.as_ref().map(|terminated| terminated.exit_code)
+    #[rstest]
+    #[case::in_use(json!({ LIFETIME: "150" }), 150, false)]
+    #[case::over(json!({ LIFETIME: "150" }), 151, true)]
+    #[case::not_ours(json!({}), 1_000_000, false)]
+    #[case::malformed(json!({ LIFETIME: "soon" }), 1_000_000, false)]
+    fn an_object_is_left_alone_while_a_process_may_use_it(
+        #[case] annotations: Value,
+        #[case] age: i64,
+        #[case] expected: bool,
+    ) {
+        let metadata = json!({ "creationTimestamp": "1970-01-01T00:16:40Z", "annotations": annotations });
+        let metadata: Metadata = serde_json::from_value(metadata).unwrap();
+        assert_eq!(is_over(&metadata, 1000 + age), expected);
     }
-
-    fn waiting(&self) -> Option<String> {
-        let state = &self.container_statuses.first()?.state;
-        state.waiting.as_ref()?.reason.clone()
-    }
-
-    fn reason(&self) -> String {
-        let reason = self.reason.as_deref().unwrap_or(&self.phase);
-        format!("the pod ended before its script ran: {reason}")
-    }
-}
-
-#[derive(Deserialize)]
-struct NodeImages {
-    #[serde(default)]
-    status: Images,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Images {
-    images: Vec<ImageNames>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ImageNames {
-    names: Vec<String>,
 }

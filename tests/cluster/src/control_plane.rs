@@ -427,6 +427,8 @@ impl ControlPlane {
             "--service-account-signing-key-file=sa.key",
             "--service-account-issuer=https://kubernetes.default.svc",
             "--cert-dir=.",
+            // The names of nodes are in no DNS.
+            "--kubelet-preferred-address-types=InternalIP",
         ];
         let flags = fixed.map(str::to_owned).into_iter();
         let own = [

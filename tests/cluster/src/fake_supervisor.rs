@@ -223,8 +223,27 @@ impl FakeSupervisor {
         self.on(server, "kill", &json!({})).await.map(drop)
     }
 
+    /// The pods that the kubelet of a server has started: each with its name, its object and its log.
+    pub fn pods(&self, server: &str) -> Result<Vec<(String, Value, String)>> {
+        let mut pods = Vec::new();
+        let Ok(entries) = std::fs::read_dir(self.root(server).join("log/pods")) else {
+            return Ok(pods);
+        };
+        for entry in entries {
+            let file = entry?.path();
+            if file.extension().is_some_and(|extension| extension == "json") {
+                let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                let object = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
+                let log = std::fs::read_to_string(file.with_extension("log")).unwrap_or_default();
+                pods.push((name, object, log));
+            }
+        }
+        Ok(pods)
+    }
+
     /// Changes the named faults: `{"kill": "after-key", "delay": 2.5, "cut": true, "ahead": 5.0, "hold": "login",
-    /// "staysDown": true, "leads": true}`. A start does not get beyond the phase `hold`: `unavailable`, `login`, `etcd`, `api`.
+    /// "staysDown": true, "leads": true, "podDelay": 20.0, "podWaits": "ImagePullBackOff", "podEvicted": true}`. A start does not get
+    /// beyond the phase `hold`: `unavailable`, `login`, `etcd`, `api`.
     pub async fn faults(&self, server: &str, faults: &Value) -> Result<()> {
         self.on(server, "faults", faults).await.map(drop)
     }

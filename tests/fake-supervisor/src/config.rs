@@ -205,6 +205,9 @@ pub(crate) struct Config {
     /// Secrets-encryption.
     #[serde(default)]
     pub(crate) encryption: bool,
+    /// The nodes have a kubelet, and an image.
+    #[serde(default)]
+    pub(crate) kubelet: bool,
     #[serde(default)]
     pub(crate) timing: Timing,
 }

@@ -23,7 +23,7 @@ const UNREACHABLE: u8 = 255;
 const IN_OWN_RUN: &str = r#"mount --bind "$0" /run && exec "$@""#;
 
 /// A command on a node, with the node's programs first in PATH.
-fn command_on(node: &Node, command: &[String]) -> Result<Command> {
+pub(crate) fn command_on(node: &Node, command: &[String]) -> Result<Command> {
     anyhow::ensure!(!command.is_empty(), "no command");
     let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", node.root().join("bin").display());
     std::fs::create_dir_all(node.root().join("run/systemd/system"))?;

@@ -41,6 +41,12 @@ pub(crate) struct Faults {
     pub(crate) stays_down: bool,
     /// It leads, so it ends when etcd has had no quorum for a while.
     pub(crate) leads: bool,
+    /// A pod starts only after so many seconds.
+    pub(crate) pod_delay: f64,
+    /// A pod does not start, for this reason.
+    pub(crate) pod_waits: Option<String>,
+    /// A pod is evicted before it starts.
+    pub(crate) pod_evicted: bool,
 }
 
 impl Faults {

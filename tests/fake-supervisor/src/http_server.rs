@@ -25,6 +25,7 @@ use crate::auth::{Login, login};
 use crate::datastore::Datastore;
 use crate::encryption;
 use crate::faults::Faults;
+use crate::node::Node;
 use crate::put::{Put, put};
 use crate::serve::{Phase, Server, die};
 use crate::{snapshots, upstream};
@@ -103,9 +104,9 @@ impl Reply {
     }
 }
 
-/// Serves on one port, until the process exits.
-pub(crate) async fn serve(server: Arc<Server>, port: u16) -> Result<()> {
-    let dir = server.node.run_dir();
+/// TLS with the certificate of a server.
+pub(crate) fn tls(node: &Node) -> Result<TlsAcceptor> {
+    let dir = node.run_dir();
     let certificates: Vec<CertificateDer<'static>> =
         CertificateDer::pem_file_iter(dir.join("serving.crt")).and_then(Iterator::collect)?;
     let key = PrivateKeyDer::from_pem_file(dir.join("serving.key"))?;
@@ -113,7 +114,12 @@ pub(crate) async fn serve(server: Arc<Server>, port: u16) -> Result<()> {
         .with_no_client_auth()
         .with_single_cert(certificates, key)?;
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let tls = TlsAcceptor::from(Arc::new(tls));
+    Ok(TlsAcceptor::from(Arc::new(tls)))
+}
+
+/// Serves on one port, until the process exits.
+pub(crate) async fn serve(server: Arc<Server>, port: u16) -> Result<()> {
+    let tls = tls(&server.node)?;
     let address = (server.node.server.address, port);
     let listener = TcpListener::bind(address)
         .await

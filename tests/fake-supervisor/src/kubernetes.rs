@@ -9,6 +9,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
+use crate::kubelet;
 use crate::node::Node;
 use crate::settings::Settings;
 
@@ -126,6 +127,10 @@ async fn write(client: &Client, node: &Node, metadata: Value, conditions: Vec<Va
             {"type": "InternalIP", "address": node.server.node_address.unwrap_or(node.server.address)},
             {"type": "Hostname", "address": name},
         ]);
+        if node.config.kubelet {
+            status["images"] = json!([{"names": [kubelet::IMAGE], "sizeBytes": 1}]);
+            status["daemonEndpoints"] = json!({"kubeletEndpoint": {"Port": kubelet::PORT}});
+        }
     }
     let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": status});
     api.patch_status(&name, &params, &Patch::Apply(object)).await?;

@@ -23,6 +23,7 @@ mod faults;
 mod files;
 mod http_server;
 mod journal;
+mod kubelet;
 mod kubernetes;
 mod manager;
 mod node;

@@ -17,7 +17,7 @@ use crate::node::Node;
 use crate::pki::Authority;
 use crate::settings::Settings;
 use crate::unit::{Active, UnitHandle};
-use crate::{control, kubernetes, upstream};
+use crate::{control, kubelet, kubernetes, upstream};
 
 /// Everything is this much older than the first write of a test.
 const AGE: Duration = Duration::from_hours(1);
@@ -64,6 +64,9 @@ impl Manager {
         self.authority.write_server(&node)?;
         write_programs(&node)?;
         let unit = Arc::new(UnitHandle::load(&node)?);
+        if node.config.kubelet {
+            kubelet::serve_logs(Arc::clone(&unit)).await?;
+        }
         self.units
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -120,6 +123,11 @@ fn write_programs(node: &Node) -> Result<()> {
     let programs = [
         ("systemctl", asks_us("systemctl")),
         ("systemd-run", asks_us("systemd-run")),
+        // A pod enters process 1. That of this machine is not the node's, and the container is already there.
+        (
+            "nsenter",
+            "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nshift\nexec \"$@\"\n".to_owned(),
+        ),
         // Its arguments are ignored: there is one unit.
         ("journalctl", format!("#!/bin/sh\nexec cat '{}'\n", log.display())),
     ];
@@ -189,6 +197,9 @@ async fn serve(manager: &Arc<Manager>, config: &Config, node: &Node) -> Result<(
     }
     manager.age(AGE)?;
     if let Some(client) = manager.kube.clone() {
+        if config.kubelet {
+            tokio::spawn(kubelet::run(Arc::clone(manager), client.clone()));
+        }
         let (store, node) = (Datastore::of(node), node.clone());
         tokio::spawn(async move {
             let remove = |name: &str| {

@@ -5,13 +5,15 @@ use std::future::Future;
 use std::time::Duration;
 
 use client::error::{Error, Kind};
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
 use crate::ui::Ui;
 
 /// How long interrupted work that holds nothing may take to say what it has done, and then to restore the terminal.
 const FAREWELL: Duration = Duration::from_millis(100);
+/// How long the process waits for what is still held once the work has ended, such as the deletion of a pod.
+const CLEAN_UP: Duration = Duration::from_secs(10);
 
 /// Runs `work` until it ends or a signal ends it.
 ///
@@ -24,8 +26,26 @@ where
 {
     let mut signals = Signals::install().map_err(|error| Error::from(error).doing("listen for signals"))?;
     let mut work = tokio::spawn(work);
+    let outcome = until_stopped(ui, &mut work, &mut signals).await;
+    // Tasks of the work can hold longer than it does. A further signal ends that too.
+    tokio::select! {
+        _ = timeout(CLEAN_UP, ui.released()) => {}
+        _ = signals.next() => {}
+    }
+    match outcome {
+        Ended::ByItself(outcome) => ended(outcome).map_err(|error| ui.by_signal(error)),
+        Ended::Stopped(error) => Err(error),
+    }
+}
+
+enum Ended<T> {
+    ByItself(Result<Result<T, Error>, JoinError>),
+    Stopped(Error),
+}
+
+async fn until_stopped<T>(ui: &Ui, work: &mut JoinHandle<Result<T, Error>>, signals: &mut Signals) -> Ended<T> {
     let first = tokio::select! {
-        outcome = &mut work => return ended(outcome),
+        outcome = &mut *work => return Ended::ByItself(outcome),
         kind = signals.next() => kind,
     };
     ui.interrupt_by(first);
@@ -35,14 +55,14 @@ where
     };
     let stopped = tokio::select! {
         biased;
-        outcome = &mut work => return ended(outcome).map_err(|error| ui.by_signal(error)),
+        outcome = &mut *work => return Ended::ByItself(outcome),
         () = released => Error::new(first, "interrupted"),
         second = signals.next() => Error::new(second, "stopped at once by a second signal"),
     };
     work.abort();
     // A blocked thread is left behind.
     let _ = timeout(FAREWELL, work).await;
-    Err(stopped)
+    Ended::Stopped(stopped)
 }
 
 /// The outcome of a task, which was not aborted. A panic is passed on.

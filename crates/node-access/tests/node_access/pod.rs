@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use client::clock::ServerClock;
 use client::secret::Secret;
 use http::{Method, Request, Response};
 use kube::client::Body;
@@ -21,6 +22,17 @@ struct Cluster {
     log: String,
     code: i32,
     never_starts: bool,
+    /// The answer to the creation of the Secret is lost.
+    loses_answer: bool,
+    /// How many pods are not deleted yet.
+    held: Arc<()>,
+}
+
+impl Cluster {
+    fn deleted(&self) -> usize {
+        let deleted = self.requests.iter().filter(|request| request.starts_with("DELETE"));
+        deleted.count()
+    }
 }
 
 fn client(machine: &Machine, cluster: Arc<Mutex<Cluster>>) -> kube::Client {
@@ -64,6 +76,9 @@ fn respond(cluster: &mut Cluster, parts: &http::request::Parts, body: Value, log
         }
         (&Method::POST, Some("secrets"), _) => {
             cluster.secret = Some(body.clone());
+            if cluster.loses_answer {
+                return (500, String::new());
+            }
             created(body)
         }
         (&Method::POST, Some("pods"), _) => {
@@ -88,9 +103,26 @@ fn respond(cluster: &mut Cluster, parts: &http::request::Parts, body: Value, log
             created(body)
         }
         (&Method::GET, Some(_), _) if path.split('/').count() == 6 => {
-            let left = json!([{ "metadata": { "name": "left", "namespace": "kube-system", "uid": "u" } }]);
+            let object = |name: &str, run: &str, lifetime: &str| {
+                json!({ "metadata": {
+                    "name": name, "namespace": "kube-system", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z",
+                    "labels": { "kubectl-rotation/run": run },
+                    "annotations": { "kubectl-rotation/lifetime-seconds": lifetime },
+                }})
+            };
+            let long = "10000000000";
+            let left = [
+                object("own", "abcde", long),
+                object("others", "survey", long),
+                object("abandoned", "survey", "90"),
+            ];
             (200, json!({ "metadata": {}, "items": left }).to_string())
         }
+        (&Method::GET, Some("secrets"), _) if cluster.secret.is_some() => {
+            let metadata = json!({ "name": "p", "namespace": "kube-system", "uid": "u", "resourceVersion": "1" });
+            (200, json!({ "metadata": metadata }).to_string())
+        }
+        (&Method::GET, Some("pods"), _) if cluster.pod.is_none() => missing,
         (&Method::GET, Some("pods"), true) => (200, cluster.log.clone()),
         (&Method::GET, Some("pods"), false) => {
             let state = if cluster.never_starts {
@@ -102,7 +134,8 @@ fn respond(cluster: &mut Cluster, parts: &http::request::Parts, body: Value, log
             let status = json!({ "phase": phase, "containerStatuses": [{ "state": state }] });
             (
                 200,
-                json!({ "metadata": { "name": "p" }, "status": status }).to_string(),
+                json!({ "metadata": { "name": "p", "namespace": "kube-system", "uid": "u" }, "status": status })
+                    .to_string(),
             )
         }
         (&Method::DELETE, ..) => (200, "{}".to_owned()),
@@ -113,7 +146,8 @@ fn respond(cluster: &mut Cluster, parts: &http::request::Parts, body: Value, log
 fn node_pod(machine: &Machine, cluster: &Arc<Mutex<Cluster>>) -> NodePod {
     let client = client(machine, Arc::clone(cluster));
     let limit = Duration::from_secs(20);
-    NodePod::new(client, "abcde", None, limit, "tests").owned_by("coordination.k8s.io/v1", "Lease", "run", "1")
+    let held = Arc::clone(&cluster.lock().unwrap().held);
+    NodePod::new(client, "abcde", None, limit, "tests", move || Arc::clone(&held))
 }
 
 fn access(machine: &Machine, cluster: &Arc<Mutex<Cluster>>) -> (NodeAccess, NodeTarget) {
@@ -158,13 +192,11 @@ async fn a_secret_goes_in_by_a_secret_and_never_into_the_log() {
         "docker.io/rancher/mirrored-library-busybox:1.36"
     );
     assert_eq!(pod["metadata"]["labels"]["kubectl-rotation/run"], "abcde");
-    assert_eq!(pod["metadata"]["ownerReferences"][0]["kind"], "Lease");
-    let deleted: Vec<&String> = cluster
-        .requests
-        .iter()
-        .filter(|request| request.starts_with("DELETE"))
-        .collect();
-    assert_eq!(deleted.len(), 4, "{:?}", cluster.requests);
+    assert_eq!(
+        pod["metadata"]["annotations"]["kubectl-rotation/lifetime-seconds"],
+        "140"
+    );
+    assert_eq!(cluster.deleted(), 4, "{:?}", cluster.requests);
 }
 
 #[tokio::test]
@@ -199,24 +231,66 @@ async fn a_pod_that_does_not_start_is_deleted_with_its_reason() {
         "{error}"
     );
     let cluster = cluster.lock().unwrap();
-    let deleted = cluster
+    assert_eq!(cluster.deleted(), 2, "{:?}", cluster.requests);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_result_is_not_awaited_any_more_is_deleted() {
+    let (machine, cluster) = (Machine::new(), Arc::<Mutex<Cluster>>::default());
+    cluster.lock().unwrap().never_starts = true;
+    let held = Arc::clone(&cluster.lock().unwrap().held);
+    let (access, node) = access(&machine, &cluster);
+    let before = Arc::strong_count(&held);
+    let dropped = tokio::time::timeout(Duration::from_secs(5), access.read(&node, false)).await;
+    assert!(dropped.is_err(), "the pod never starts");
+    assert!(
+        Arc::strong_count(&held) > before,
+        "nothing is held while the pod exists"
+    );
+    while Arc::strong_count(&held) > before {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let cluster = cluster.lock().unwrap();
+    let deleted: Vec<&str> = cluster
         .requests
         .iter()
-        .filter(|request| request.starts_with("DELETE"))
-        .count();
-    assert_eq!(deleted, 2, "{:?}", cluster.requests);
+        .filter_map(|request| request.strip_prefix("DELETE /api/v1/namespaces/kube-system/"))
+        .collect();
+    assert_eq!(deleted, ["secrets/p", "pods/p"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_whose_creation_got_no_answer_is_deleted() {
+    let (machine, cluster) = (Machine::new(), Arc::<Mutex<Cluster>>::default());
+    cluster.lock().unwrap().loses_answer = true;
+    let (access, node) = access(&machine, &cluster);
+    let error = access.read(&node, false).await.unwrap_err();
+    assert!(matches!(error.problem, NodeProblem::Api { .. }), "{error}");
+    let cluster = cluster.lock().unwrap();
+    assert_eq!(
+        (cluster.deleted(), cluster.pod.is_none()),
+        (1, true),
+        "{:?}",
+        cluster.requests
+    );
 }
 
 #[tokio::test]
-async fn what_a_killed_process_has_left_is_deleted() {
-    let (machine, cluster) = (Machine::new(), Arc::<Mutex<Cluster>>::default());
-    node_pod(&machine, &cluster).clean_up().await.unwrap();
-    let namespace = "/api/v1/namespaces/kube-system";
-    let expected = ["secrets", "pods"].map(|kind| {
-        [
-            format!("GET {namespace}/{kind}"),
-            format!("DELETE {namespace}/{kind}/left"),
-        ]
-    });
-    assert_eq!(cluster.lock().unwrap().requests, expected.concat());
+async fn what_killed_processes_have_left_is_deleted() {
+    let deleted = async |is_taken_over| {
+        let (machine, cluster) = (Machine::new(), Arc::<Mutex<Cluster>>::default());
+        let pods = node_pod(&machine, &cluster);
+        pods.clean_up(&ServerClock::default(), is_taken_over).await.unwrap();
+        let cluster = cluster.lock().unwrap();
+        let deleted = cluster
+            .requests
+            .iter()
+            .filter_map(|request| request.strip_prefix("DELETE /api/v1/namespaces/kube-system/"));
+        deleted.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(deleted(false).await, ["secrets/abandoned", "pods/abandoned"]);
+    assert_eq!(
+        deleted(true).await,
+        ["secrets/own", "secrets/abandoned", "pods/own", "pods/abandoned"]
+    );
 }

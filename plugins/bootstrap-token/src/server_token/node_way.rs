@@ -3,10 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cli::ui::Ui;
+use client::access::{self, Needed};
+use client::connection::Server;
 use client::error::Error;
 use node_access::{NodeAccess, NodeExec, NodePod, NodeShell, NodeState, ServiceOptions};
 
 use crate::cluster::MANAGER;
+
+/// The name of the run where there is none yet. It only reads.
+pub(crate) const NO_RUN: &str = "survey";
 
 /// How nodes are reached.
 #[derive(Clone, Debug)]
@@ -17,22 +23,46 @@ pub(crate) enum NodeWay {
 }
 
 impl NodeWay {
-    /// The way to the nodes. `run`: a part of the names of backups and pods. `None`: by hand.
-    pub(crate) fn access(&self, client: &kube::Client, service: ServiceOptions, run: &str) -> Option<NodeAccess> {
+    /// The way to the nodes. `run`: a part of the names of backups. `pods`: of those of pods. `None`: by hand.
+    pub(crate) fn access(
+        &self,
+        ui: &Ui,
+        client: &kube::Client,
+        service: ServiceOptions,
+        run: &str,
+        pods: &str,
+    ) -> Option<NodeAccess> {
         let shell: Arc<dyn NodeShell> = match self {
             Self::ByHand => return None,
             Self::Exec(exec) => Arc::new(exec.clone()),
-            Self::Pod { .. } => Arc::new(self.pods(client, run)?),
+            Self::Pod { .. } => Arc::new(self.pods(ui, client, pods)?),
         };
         Some(NodeAccess::new(shell, service, run))
     }
 
-    /// The pods of a run, to delete what a killed process has left.
-    pub(crate) fn pods(&self, client: &kube::Client, run: &str) -> Option<NodePod> {
+    /// The pods of a run. The process does not end before they are deleted.
+    pub(crate) fn pods(&self, ui: &Ui, client: &kube::Client, run: &str) -> Option<NodePod> {
         match self {
-            Self::Pod { image, timeout } => Some(NodePod::new(client.clone(), run, image.clone(), *timeout, MANAGER)),
+            Self::Pod { image, timeout } => {
+                let (ui, image) = (ui.clone(), image.clone());
+                let hold = move || ui.hold();
+                Some(NodePod::new(client.clone(), run, image, *timeout, MANAGER, hold))
+            }
             Self::ByHand | Self::Exec(_) => None,
         }
+    }
+
+    pub(crate) fn is_by_pod(&self) -> bool {
+        matches!(self, Self::Pod { .. })
+    }
+
+    /// Before the first pod: its permissions are checked, and what killed processes have left is deleted.
+    pub(crate) async fn prepare(&self, ui: &Ui, server: &Server, needed: Needed<'_>) -> Result<(), Error> {
+        let Some(pods) = self.pods(ui, &server.client, NO_RUN) else {
+            return Ok(());
+        };
+        access::require(&[needed]).await?;
+        pods.clean_up(&server.clock, false).await
     }
 
     /// How long one script may take, until it is known what came of it.
@@ -40,7 +70,7 @@ impl NodeWay {
         match self {
             Self::ByHand => Duration::from_secs(10),
             Self::Exec(exec) => exec.timeout() + Duration::from_secs(5),
-            Self::Pod { timeout, .. } => *timeout + Duration::from_mins(2),
+            Self::Pod { timeout, .. } => NodePod::longest(*timeout),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::rotation_fixture::{RotationFixture, backups};
 const VERBOSE: &str = "-v=9";
 
 /// Fails if one of the tokens is in a text, also encoded as in a Secret or in a header.
-fn hides(what: &str, text: &str, tokens: &[String]) -> Result<()> {
+pub(crate) fn hides(what: &str, text: &str, tokens: &[String]) -> Result<()> {
     for token in tokens {
         let forms = [
             token.clone(),

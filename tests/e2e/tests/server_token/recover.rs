@@ -86,6 +86,16 @@ async fn breaks(fixture: &RotationFixture, server: &str) -> Result<()> {
     Ok(())
 }
 
+/// An operator writes the token of a dead server, and starts it.
+async fn starts_with(fixture: &RotationFixture, server: &str, token: &str) -> Result<()> {
+    let cluster = &fixture.servers.cluster;
+    cluster.stop_server(server).await?;
+    let file = cluster.root(server).join("var/lib/rancher/k3s/server/token");
+    std::fs::write(&file, format!("K10{}::server:{token}\n", fixture.servers.ca_hash()))?;
+    ensure!(cluster.start_server(server).await?, "{server} does not start");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_rotation_by_hand_the_round_is_finished_with_its_token() -> Result<()> {
     let fixture = rotated_by_hand("recover-by-hand", PINNED).await?;
@@ -368,11 +378,8 @@ async fn a_dead_server_without_node_access_is_for_an_operator() -> Result<()> {
                 .filter(|code| *code == 0))
         })
         .await?;
-        // What it prints is followed: its token is written, and it is started.
-        cluster.stop_server("s2").await?;
-        let token = fixture.servers.server_dir("s2").join("token");
-        std::fs::write(&token, format!("K10{}::server:{OTHER}\n", fixture.servers.ca_hash()))?;
-        ensure!(cluster.start_server("s2").await?, "s2 does not start");
+        // What it prints is followed.
+        starts_with(&fixture, "s2", OTHER).await?;
         let is_placed = |state: &Value| {
             let key = &state["datastore"]["keys"][0];
             THREE
@@ -390,6 +397,39 @@ async fn a_dead_server_without_node_access_is_for_an_operator() -> Result<()> {
     operated?;
     ensure!(done.stderr.contains("On server s2:"), "{done}");
     ensure!(done.stderr.contains("server/token, with mode 0600"), "{done}");
+    is_recovered(&fixture, &done).await?;
+    Ok(())
+}
+
+/// The kubelet of a dead server is dead too, so that server is for an operator, and the others are restarted by pods.
+#[tokio::test(flavor = "multi_thread")]
+async fn by_pods_the_servers_are_restarted_once_an_operator_has_started_the_dead_one() -> Result<()> {
+    let fixture = RotationFixture::start_with_pods("recover-pods", UNPINNED).await?;
+    let cluster = &fixture.servers.cluster;
+    cluster.time_passes(MINUTE).await?;
+    fixture.servers.put("s1", TOKEN, OTHER).await?;
+    cluster.time_passes(MINUTE).await?;
+    breaks(&fixture, "s2").await?;
+    // Until then, a pod would wait for its kubelet.
+    let ready = r#"-o=jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
+    until("node s2 to be lost", async || {
+        let ready = fixture
+            .shell()
+            .kubectl(["get", "node", "s2", ready])
+            .run()
+            .await?
+            .expect(0)?;
+        Ok((ready.stdout != "True").then_some(()))
+    })
+    .await?;
+    let args = args(&fixture, &[OTHER, TOKEN], &["--via", "pod"])?;
+    let running = fixture.shell().bootstrap_token(args).start().await?;
+    let is_asked = |text: &str| text.contains("On server s2:").then_some(());
+    running.until_stderr("an instruction for an operator", is_asked).await?;
+    starts_with(&fixture, "s2", OTHER).await?;
+    let done = running.finish().await?.expect(0)?;
+    ensure!(!done.stderr.contains("On server s1:"), "{done}");
+    ensure!(!cluster.pods("s1")?.is_empty(), "no pod has run on s1");
     is_recovered(&fixture, &done).await?;
     Ok(())
 }

@@ -10,6 +10,8 @@ use test_cluster::{FaultProxy, Kubeconfig, TestEnvironment, Upstream};
 
 use crate::cluster::{ServerFixture, TOKEN, file};
 
+/// The label of the pods on nodes and of their Secrets.
+const POD_LABEL: &str = "kubectl-rotation/run";
 /// The prefix of the backup Secrets.
 const BACKUP: &str = "server-token-rotation-";
 
@@ -38,6 +40,13 @@ impl RotationFixture {
         let servers = [("s1", pins[0]), ("s2", pins[1]), ("s3", pins[2])];
         let servers = servers.map(|(name, pin)| json!({ "name": name, "pin": pin }));
         Self::start(name, json!({ "servers": servers })).await
+    }
+
+    /// The same with nodes that run pods.
+    pub(crate) async fn start_with_pods(name: &str, pins: [&str; 3]) -> Result<Self> {
+        let servers = [("s1", pins[0]), ("s2", pins[1]), ("s3", pins[2])];
+        let servers = servers.map(|(name, pin)| json!({ "name": name, "pin": pin }));
+        Self::start(name, json!({ "servers": servers, "kubelet": true })).await
     }
 
     /// The command line of `rotate` or `rollback` with the old token.
@@ -190,8 +199,25 @@ impl RotationFixture {
         self.has_left_nothing().await
     }
 
-    /// No backup Secret, no journal, no snapshot that only checked files, and no backup of a file.
+    /// The pods, and the Secrets with their scripts.
+    pub(crate) async fn of_pods(&self) -> Result<String> {
+        let get = [
+            "-n",
+            "kube-system",
+            "get",
+            "pods,secrets",
+            "-l",
+            POD_LABEL,
+            "-o",
+            "name",
+        ];
+        Ok(self.shell().kubectl(get).run().await?.expect(0)?.stdout)
+    }
+
+    /// No backup Secret, no journal, no snapshot that only checked files, no backup of a file, and no pod.
     async fn has_left_nothing(&self) -> Result<()> {
+        let pods = self.of_pods().await?;
+        ensure!(pods.is_empty(), "left: {pods}");
         let get = ["-n", "kube-system", "get", "secrets", "-o", "name"];
         let secrets = self.shell().kubectl(get).run().await?.expect(0)?;
         ensure!(!secrets.stdout.contains(BACKUP), "{secrets}");

@@ -21,7 +21,7 @@ use crate::server_token::connections::{Access, SupervisorFlags};
 use crate::server_token::controller::{Options, ServerTokenController};
 use crate::server_token::given_token::GivenToken;
 use crate::server_token::lease;
-use crate::server_token::node_way::NodeWay;
+use crate::server_token::node_way::{NO_RUN, NodeWay};
 use crate::server_token::rotation::blockers::{UNMEASURED, UNPIN};
 use crate::server_token::rotation::observed::Repin;
 
@@ -195,7 +195,7 @@ async fn read_from_node(nodes: &[ClusterNode], way: &NodeWay, service: &ServiceO
     let NodeWay::Exec(exec) = way else {
         return Err(missing());
     };
-    let access = NodeAccess::new(std::sync::Arc::new(exec.clone()), service.clone(), "survey");
+    let access = NodeAccess::new(std::sync::Arc::new(exec.clone()), service.clone(), NO_RUN);
     let mut last = missing();
     for node in nodes.iter().filter(|node| node.supervisor().is_some()) {
         let Some(target) = target_of(node) else { continue };

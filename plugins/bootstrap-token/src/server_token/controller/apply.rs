@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use client::error::Error;
-use engine::controller::{Failure, ServerCheck};
+use engine::controller::{Controller as _, Failure, ServerCheck};
 use engine::lock::Fence;
 use futures::future::try_join_all;
 use supervisor::snapshot;
@@ -58,11 +58,16 @@ impl ServerTokenController<'_> {
         Ok(())
     }
 
-    /// Observes once more. A conflict if anything that the step depends on has changed.
-    pub(super) async fn unchanged(&self, run: &Run) -> Result<Observed, Failure> {
+    /// Observes once more. A conflict if anything that the step depends on has changed. `read`: the servers whose files it depends on,
+    /// and which it does not check itself.
+    pub(super) async fn unchanged(&self, run: &Run, read: &[&str]) -> Result<Observed, Failure> {
         let before = self.state().latest.as_ref().map(|latest| latest.seen.clone());
         let before = before.ok_or(Failure::Conflict)?;
-        let now = Box::pin(self.observation(Some(run), true)).await?;
+        let mut now = Box::pin(self.observation(Some(run), Some(read))).await?;
+        if self.options.nodes.is_by_pod() && !read.is_empty() {
+            // Pods have taken their time. What servers have answered before is not from directly before the step.
+            now = Box::pin(self.observation(Some(run), Some(&[]))).await?;
+        }
         let is_same = now.servers == before.servers
             && now.joining == before.joining
             && now.members == before.members
@@ -215,7 +220,7 @@ impl ServerTokenController<'_> {
         let servers = self.server_names().len().try_into().unwrap_or(u32::MAX).max(1);
         let each = self.access.longest_write();
         match step {
-            Step::Round(_) => each * servers * 2 + Duration::from_secs(30),
+            Step::Round(_) => each * servers * 2 + Duration::from_secs(30) + self.longest_observation(),
             Step::Heal(_) => each,
             Step::Snapshot(_) => each + snapshots::SHOWN + Duration::from_secs(15),
             Step::DeleteSnapshots => each * servers,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use client::error::{Error, Kind};
 use client::secret::Fingerprint;
-use engine::controller::{PlanOf, Summary};
+use engine::controller::Summary;
 use engine::lock::LEASE_DURATION;
 use supervisor::snapshot::SnapshotFile;
 
@@ -58,21 +58,8 @@ impl ServerTokenController<'_> {
         }
     }
 
-    pub(super) async fn summarized(&self, plan: Option<&PlanOf<Self>>) -> Summary {
-        let (seen, run) = {
-            let state = self.state();
-            (
-                state.latest.as_ref().map(|latest| latest.seen.clone()),
-                state.own_run.clone(),
-            )
-        };
-        if let (Some(plan), Some(id)) = (plan, run) {
-            let run = engine::run::Run::begin(id, plan.record.clone());
-            if let Err(error) = self.clean_up_pods(&run).await {
-                self.ui
-                    .warn(format!("pods of the rotation were not deleted: {}", error.message));
-            }
-        }
+    pub(super) fn summarized(&self) -> Summary {
+        let seen = self.state().latest.as_ref().map(|latest| latest.seen.clone());
         let in_use = seen.as_ref().and_then(accepted_by_all);
         let mut sentences = Vec::new();
         let name = in_use.map_or_else(|| "unknown".to_owned(), |value| value.to_string());

@@ -6,6 +6,7 @@ pub(super) mod abstraction;
 mod apply;
 pub(super) mod backup;
 mod explain;
+mod node_states;
 pub(super) mod nodes;
 mod observe;
 pub(super) mod output;
@@ -25,15 +26,17 @@ use client::access::Needed;
 use client::connection::Server;
 use client::error::Error;
 use engine::controller::{Controller, Failure, PlanOf, ServerCheck, Summary};
+use engine::engine::LONGEST_OBSERVATION;
 use engine::lock::Fence;
 use engine::rotation::{Check, Timer};
 use engine::run::{Draw, RunId};
-use node_access::{NodeState, ServiceOptions};
+use node_access::ServiceOptions;
 use supervisor::snapshot::SnapshotFile;
 use supervisor::{ServerToken as GivenServerToken, Supervisor, SupervisorKind, TokenValue};
 use tokio::time::Instant;
 
 use self::abstraction::Memory;
+use self::node_states::NodeStates;
 use self::observe::Latest;
 use self::tokens::{SystemRandom, Tokens};
 use crate::cluster::ClusterConnection;
@@ -119,8 +122,11 @@ struct State {
     is_reusable: bool,
     /// By the names of servers.
     supervisors: BTreeMap<String, Supervisor>,
-    /// When each node was read.
-    node_states: BTreeMap<String, (Instant, NodeState)>,
+    node_states: NodeStates,
+    /// The nodes were read after everything in flight had arrived.
+    has_arrived: bool,
+    /// The permissions for pods are checked, and abandoned ones are deleted.
+    is_prepared: bool,
     /// `None`: they have to be read.
     snapshots: Option<Vec<SnapshotFile>>,
     cluster_uid: Option<String>,
@@ -131,14 +137,6 @@ struct State {
     is_cleaned_up: bool,
     /// Why PUTs of the last round failed.
     reasons: Vec<String>,
-}
-
-impl State {
-    /// The nodes as they were read last.
-    fn read_nodes(&self) -> BTreeMap<String, NodeState> {
-        let states = self.node_states.iter();
-        states.map(|(name, (_, read))| (name.clone(), read.clone())).collect()
-    }
 }
 
 impl<'a> ServerTokenController<'a> {
@@ -171,6 +169,14 @@ impl<'a> ServerTokenController<'a> {
         })
     }
 
+    fn needed(&self) -> Needed<'_> {
+        Needed {
+            server: &self.cluster.server,
+            side: CLUSTER,
+            rights: preflight::rights(&self.options, self.state().latest.as_ref().map(|latest| &latest.seen)),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,7 +186,17 @@ impl Controller for ServerTokenController<'_> {
     type Rotation = ServerToken;
 
     async fn observe(&self, run: Option<&Run>) -> Result<Observed, Failure> {
-        Box::pin(self.observation(run, false)).await
+        Box::pin(self.observation(run, None)).await
+    }
+
+    /// Nodes are read by commands or pods, and once more where a server has just come back.
+    fn longest_observation(&self) -> Duration {
+        let by_nodes = if self.options.has_node_access() {
+            self.options.node_timeout() * 2
+        } else {
+            Duration::ZERO
+        };
+        LONGEST_OBSERVATION + by_nodes
     }
 
     fn draw(&self) -> Box<dyn Draw + Send + '_> {
@@ -188,11 +204,7 @@ impl Controller for ServerTokenController<'_> {
     }
 
     fn needs(&self) -> Vec<Needed<'_>> {
-        vec![Needed {
-            server: &self.cluster.server,
-            side: CLUSTER,
-            rights: preflight::rights(&self.options, self.state().latest.as_ref().map(|latest| &latest.seen)),
-        }]
+        vec![self.needed()]
     }
 
     async fn apply(&self, step: &Step, run: &Run, fence: &Fence) -> Result<(), Failure> {
@@ -233,7 +245,7 @@ impl Controller for ServerTokenController<'_> {
         self.not_proven()
     }
 
-    async fn summary(&self, _: &Observed, plan: Option<&PlanOf<Self>>) -> Summary {
-        self.summarized(plan).await
+    async fn summary(&self, _: &Observed, _: Option<&PlanOf<Self>>) -> Summary {
+        self.summarized()
     }
 }

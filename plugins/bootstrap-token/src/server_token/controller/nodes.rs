@@ -18,12 +18,9 @@ use super::abstraction::{Restarting, configured};
 use super::backup::Content;
 use super::tokens::with_hash;
 use super::{Run, ServerTokenController};
-use crate::server_token::node_way::check_machine;
+use crate::server_token::node_way::{NO_RUN, check_machine};
 use crate::server_token::rotation::dangerous::Restart;
 use crate::server_token::rotation::observed::Configured;
-
-/// The name of the run where there is none yet. It only reads.
-const NO_RUN: &str = "survey";
 
 /// A node, and the way to it.
 struct AccessibleNode {
@@ -48,7 +45,10 @@ impl ServerTokenController<'_> {
         let address = address.ok_or_else(|| invalid("it has no InternalIP".to_owned()))?;
         let address: Host = address.parse().map_err(|error| invalid(format!("{error}")))?;
         let target = NodeTarget::new(&node.name, address).map_err(|error| invalid(error.to_string()))?;
-        let access = self.options.nodes.access(self.cluster.client(), service, &run);
+        let access = self
+            .options
+            .nodes
+            .access(self.ui, self.cluster.client(), service, &run, &run);
         Ok(access.map(|access| AccessibleNode { access, target }))
     }
 
@@ -74,11 +74,9 @@ impl ServerTokenController<'_> {
 
     /// Why an edit or a restart failed. If it may still arrive, that is remembered.
     fn failed(&self, error: node_access::Error) -> Failure {
+        self.state().node_states.remove(&error.node);
         match error.problem {
-            NodeProblem::Changed { .. } => {
-                self.state().node_states.remove(&error.node);
-                Failure::Conflict
-            }
+            NodeProblem::Changed { .. } => Failure::Conflict,
             ref problem if problem.is_harmless() => Failure::Permanent(error.into()),
             _ => {
                 self.state().memory.is_unanswered = true;
@@ -87,18 +85,19 @@ impl ServerTokenController<'_> {
         }
     }
 
-    /// Deletes the pods that a killed process of the run has left.
+    /// Deletes the pods that a killed process of the run has left. This one holds its lock.
     pub(super) async fn clean_up_pods(&self, run: &Run) -> Result<(), Error> {
-        match self.options.nodes.pods(self.cluster.client(), &run.id.to_string()) {
-            Some(pods) => Ok(pods.clean_up().await?),
+        let run = run.id.to_string();
+        match self.options.nodes.pods(self.ui, self.cluster.client(), &run) {
+            Some(pods) => pods.clean_up(&self.cluster.server.clock, true).await,
             None => Ok(()),
         }
     }
 
     /// Asks for a restart, or has an operator do it. It has happened once an observation shows it.
     pub(super) async fn restart(&self, restart: &Restart, run: &Run, fence: &Fence) -> Result<(), Failure> {
-        self.unchanged(run).await?;
         let name = restart.server();
+        self.unchanged(run, &[name]).await?;
         let before = {
             let state = self.state();
             let seen = state.latest.as_ref().and_then(|latest| latest.seen.servers.get(name));
@@ -129,16 +128,14 @@ impl ServerTokenController<'_> {
         })
     }
 
-    /// Removes every token for servers from a configuration. The places are in the backup Secret before.
+    /// Removes every token for servers from a configuration. The places are in the backup Secret before. An edit is carried out only if
+    /// its file is as it was read.
     pub(super) async fn unpin(&self, name: &str, run: &Run, fence: &Fence) -> Result<(), Failure> {
-        self.unchanged(run).await?;
+        self.unchanged(run, &[]).await?;
         let AccessibleNode { access, target } = self.require_node(run, name)?;
         let mut content = self.backup_content()?;
-        let mut configuration = access
-            .read(&target, false)
-            .await
-            .map_err(|error| self.failed(error))?
-            .configuration;
+        let read = self.state().node_states.remove(name);
+        let mut configuration = read.ok_or(Failure::Conflict)?.configuration;
         let removed = content.removed.entry(name.to_owned()).or_default();
         for place in of_servers(&configuration.places) {
             if !removed
@@ -161,20 +158,17 @@ impl ServerTokenController<'_> {
                 .await
                 .map_err(|error| self.failed(error))?;
             note(&mut content, name, &edited);
-            configuration = access
-                .read(&target, false)
-                .await
-                .map_err(|error| self.failed(error))?
-                .configuration;
+            let read = access.read(&target, false).await.map_err(|error| self.failed(error))?;
+            configuration = read.configuration.clone();
+            self.state().node_states.insert(name, read);
         }
-        self.state().node_states.remove(name);
         self.save(run, &mut content, fence).await
     }
 
     /// Puts a token into a configuration: of a server, where the run has removed one; of an agent, where it has another one. A rollback
     /// restores the files as they were.
     pub(super) async fn repin(&self, name: &str, value: Fingerprint, run: &Run, fence: &Fence) -> Result<(), Failure> {
-        self.unchanged(run).await?;
+        self.unchanged(run, &[]).await?;
         let AccessibleNode { access, target } = self.require_node(run, name)?;
         let token = {
             let state = self.state();
@@ -226,16 +220,7 @@ impl ServerTokenController<'_> {
 
     /// The backup Secret is gone: the nodes show the files.
     pub(super) async fn delete_configuration_backups(&self, run: &Run, fence: &Fence) -> Result<(), Failure> {
-        let backups: Vec<(String, Vec<String>)> = {
-            let state = self.state();
-            let states = state
-                .node_states
-                .iter()
-                .filter(|(_, (_, read))| !read.backups.is_empty());
-            states
-                .map(|(name, (_, read))| (name.clone(), read.backups.clone()))
-                .collect()
-        };
+        let backups = self.state().node_states.backups();
         for (name, files) in backups {
             let AccessibleNode { access, target } = self.require_node(run, &name)?;
             if !fence.is_open() {
@@ -246,7 +231,7 @@ impl ServerTokenController<'_> {
                 .forget(&target, &files)
                 .await
                 .map_err(|error| self.failed(error))?;
-            self.state().node_states.remove(&name);
+            self.state().node_states.forget_backups(&name);
         }
         Ok(())
     }

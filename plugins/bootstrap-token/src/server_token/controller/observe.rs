@@ -21,14 +21,13 @@ use super::abstraction::{Inputs, ServerReading, is_agent};
 use super::backup::{self, Backup, tokens_of};
 use super::{OutputTarget, Run, ServerTokenController, output};
 use crate::server_token::connections::ServerTarget;
-use crate::server_token::node_way::NodeWay;
 use crate::server_token::rotation::observed::{Observed, Output, Repin};
 
 /// How long what was read of servers and nodes counts after a step that does not change them.
 const FRESH: Duration = Duration::from_secs(3);
-/// How often the configuration of a node is read while nothing changes it. A pod takes longer than a connection.
+/// How often the configuration of a node is read while nothing changes it. By pod, it is read where a step depends on it.
 const NODE_FRESH: Duration = Duration::from_secs(10);
-const NODE_FRESH_BY_POD: Duration = Duration::from_mins(1);
+const NODE_FRESH_BY_POD: Duration = Duration::from_mins(10);
 /// How long an API server may take to answer a read, so that another one can be asked within one observation.
 const API: Duration = Duration::from_secs(4);
 /// How long another API server is read before the named one is tried again.
@@ -53,10 +52,12 @@ impl Latest {
 }
 
 impl ServerTokenController<'_> {
-    /// `is_checked`: directly before a step that cannot be conditional. Then nothing is taken from an earlier observation.
-    pub(super) async fn observation(&self, run: Option<&Run>, is_checked: bool) -> Result<Observed, Failure> {
+    /// `checked`: directly before a step that cannot be conditional. Then nothing of servers is taken from an earlier observation, and
+    /// nothing of the nodes of these servers.
+    pub(super) async fn observation(&self, run: Option<&Run>, checked: Option<&[&str]>) -> Result<Observed, Failure> {
         self.note_run(run);
-        let reused = self.reusable(is_checked);
+        self.prepare().await?;
+        let reused = self.reusable(checked.is_some());
         let (nodes, targets) = match &reused {
             Some(latest) => (latest.nodes.clone(), latest.targets.clone()),
             None => self.servers().await?,
@@ -77,7 +78,7 @@ impl ServerTokenController<'_> {
         let removed = backup.iter().flat_map(|backup| backup.content.removed.keys().cloned());
         let removed: BTreeSet<String> = removed.collect();
         let seen = loop {
-            self.node_states(run, &nodes, &readings, is_checked).await?;
+            self.node_states(run, &nodes, &readings, checked).await?;
             let mut state = self.state();
             let mut seen = Inputs {
                 run: name.as_deref(),
@@ -86,7 +87,7 @@ impl ServerTokenController<'_> {
                 given_new: self.options.given_new.as_ref().map(|new| new.password().fingerprint()),
                 nodes: &nodes,
                 readings: &readings,
-                node_states: &state.read_nodes(),
+                node_states: &state.node_states.all(),
                 snapshots: &snapshots,
                 backup: backup.as_ref().map(|backup| &backup.content.record),
                 configuration_backups: &removed,
@@ -115,6 +116,16 @@ impl ServerTokenController<'_> {
             seen: seen.clone(),
         });
         Ok(seen)
+    }
+
+    /// Once, before the first pod.
+    async fn prepare(&self) -> Result<(), Failure> {
+        if !self.state().is_prepared {
+            let (nodes, server) = (&self.options.nodes, &self.cluster.server);
+            nodes.prepare(self.ui, server, self.needed()).await?;
+            self.state().is_prepared = true;
+        }
+        Ok(())
     }
 
     /// Whether this process has begun the run: the observation before was without one.
@@ -293,16 +304,17 @@ impl ServerTokenController<'_> {
         run: Option<&Run>,
         nodes: &[ClusterNode],
         readings: &BTreeMap<String, ServerReading>,
-        is_checked: bool,
+        checked: Option<&[&str]>,
     ) -> Result<(), Failure> {
         if !self.options.has_node_access() {
             return Ok(());
         }
         let is_up = |name: &String| readings.get(name).is_some_and(|read| read.readiness == Some(Ok(())));
-        let fresh = match self.options.nodes {
-            NodeWay::Pod { .. } => NODE_FRESH_BY_POD,
-            NodeWay::Exec(_) | NodeWay::ByHand => NODE_FRESH,
-        };
+        self.forget_outdated(run, nodes, is_up);
+        let by_pod = self.options.nodes.is_by_pod();
+        let fresh = if by_pod { NODE_FRESH_BY_POD } else { NODE_FRESH };
+        // Where a read costs little, every server is checked.
+        let is_checked = |name: &str| checked.is_some_and(|servers| !by_pod || servers.contains(&name));
         let with_agents = self.options.repin == Repin::ServersAndAgents;
         let is_due = |node: &&ClusterNode| {
             let is_read = if node.supervisor().is_some() {
@@ -310,20 +322,32 @@ impl ServerTokenController<'_> {
             } else {
                 with_agents && is_agent(node, self.options.kind)
             };
-            let age = self.state().node_states.get(&node.name).map(|(at, _)| at.elapsed());
-            is_read && (is_checked && node.supervisor().is_some() || age.is_none_or(|age| age >= fresh))
+            let is_due = self.state().node_states.is_due(&node.name, fresh);
+            is_read && (is_due || node.supervisor().is_some() && is_checked(&node.name))
         };
         let due: Vec<&ClusterNode> = nodes.iter().filter(is_due).collect();
         let read = join_all(due.iter().map(|node| self.read_node(run, node))).await;
         for (node, read) in due.iter().zip(read) {
-            let read = read?;
-            self.state()
-                .node_states
-                .insert(node.name.clone(), (Instant::now(), read));
+            self.state().node_states.insert(&node.name, read?);
         }
-        self.state()
-            .node_states
-            .retain(|name, _| nodes.iter().any(|node| node.name == *name));
         Ok(())
+    }
+
+    /// What was read of nodes, and what their files may not have any more.
+    fn forget_outdated(&self, run: Option<&Run>, nodes: &[ClusterNode], is_up: impl Fn(&String) -> bool) {
+        let mut state = self.state();
+        let has_arrived = run.is_some_and(|run| run.passed(Timer::InFlight));
+        if has_arrived && !state.has_arrived {
+            state.node_states.clear();
+        }
+        state.has_arrived = has_arrived;
+        state
+            .node_states
+            .retain(|name| nodes.iter().any(|node| node.name == name));
+        for node in nodes.iter().filter(|node| node.supervisor().is_some()) {
+            if !is_up(&node.name) {
+                state.node_states.is_down(&node.name);
+            }
+        }
     }
 }

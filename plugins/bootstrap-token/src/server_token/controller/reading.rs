@@ -118,7 +118,7 @@ impl ServerTokenController<'_> {
         reading.as_server = asked.all(Credential::Server, &before.as_server, first).await;
         let node = nodes.iter().find(|node| node.name == target.name);
         // Where agents have a token of their own, no token of the run is theirs.
-        let has_other = node.is_some_and(|node| has_agent_token(node, self.state().read_nodes().get(&node.name)));
+        let has_other = node.is_some_and(|node| has_agent_token(node, self.state().node_states.get(&node.name)));
         if !has_other && asked.problem.is_none() {
             reading.as_node = asked.all(Credential::Node, &before.as_node, None).await;
         }

@@ -30,7 +30,8 @@ struct Progress {
 impl ServerTokenController<'_> {
     /// Sends the token to each server, with what it accepts now. Only a lost lock ends it once a server has carried it out.
     pub(super) async fn send_round(&self, round: &Round, run: &Run, fence: &Fence) -> Result<(), Failure> {
-        let seen = self.unchanged(run).await?;
+        let names: Vec<&str> = round.servers().iter().map(String::as_str).collect();
+        let seen = self.unchanged(run, &names).await?;
         // The next observation says why nothing is sent.
         if !round.is_repeated() && seen.servers.len() > 1 && !matches!(seen.clocks, Clocks::Close(_)) {
             return Err(Failure::Conflict);

@@ -7,7 +7,7 @@ use client::error::{Doing as _, Error, Kind};
 use engine::lock::{AcquireError, Fence};
 use tokio::time::Instant;
 
-use super::Recoverer;
+use super::{RUN, Recoverer};
 use crate::server_token::in_flight::in_flight;
 use crate::server_token::lease;
 use crate::server_token::recovery::plan::RecoveryAction;
@@ -69,6 +69,9 @@ impl Recoverer<'_> {
         (self.lock, self.lock_url) = (Some(guard), Some(server.url.clone()));
         if was_here {
             return Ok(());
+        }
+        if let Some(pods) = self.options.nodes.pods(self.ui, &server.client, RUN) {
+            pods.clean_up(&server.clock, true).await?;
         }
         let is_taken_over = was_held.load(Ordering::Relaxed) || record.journal.is_some();
         if self

@@ -87,6 +87,8 @@ pub(crate) struct Recoverer<'a> {
     lock_url: Option<Url>,
     /// The Lease was looked for.
     leftovers: Option<Leftovers>,
+    /// The permissions for pods are checked, and abandoned ones are deleted.
+    is_prepared: bool,
     in_flight: Option<Instant>,
     memory: BTreeMap<String, ServerMemory>,
     /// Of this process.
@@ -129,6 +131,7 @@ impl<'a> Recoverer<'a> {
             lock: None,
             lock_url: None,
             leftovers: None,
+            is_prepared: false,
             in_flight: None,
             memory: BTreeMap::new(),
             starts: 0,

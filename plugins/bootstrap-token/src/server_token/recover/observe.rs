@@ -19,7 +19,7 @@ use super::{RUN, Recoverer};
 use crate::server_token::connections::ServerTarget;
 use crate::server_token::controller::abstraction::{datastore, encryption_of};
 use crate::server_token::controller::reading::narrow_clocks;
-use crate::server_token::node_way::{NodeWay, check_machine};
+use crate::server_token::node_way::{NO_RUN, NodeWay, check_machine};
 use crate::server_token::readiness::readiness;
 use crate::server_token::recovery::facts::{FailedStarts, RecoveryFacts, Response, ServerFacts};
 use crate::server_token::rotation::observed::{Clocks, Datastore, Encryption};
@@ -58,6 +58,7 @@ impl Recoverer<'_> {
     pub(super) async fn observe(&mut self) -> Result<RecoveryFacts, Error> {
         self.problems.clear();
         let nodes = self.api_nodes().await?;
+        self.prepare().await?;
         self.find_servers(nodes)?;
         self.connect().await?;
         let mut states = self.read_nodes().await;
@@ -265,17 +266,20 @@ impl Recoverer<'_> {
         clocks
     }
 
-    /// The way to the node of a server. `None`: by hand, or a pod while there is no API server. `run`: whose backups are meant.
+    /// The way to the node of a server. `None`: by hand, or a pod while there is no API server, or while the node is not ready: the
+    /// kubelet is a part of the server. `run`: whose backups are meant.
     pub(super) fn node_access(&self, server: &str, run: &str) -> Result<Option<(NodeAccess, NodeTarget)>, Error> {
+        let is_ready = self.node(server).is_some_and(|node| node.is_ready == Some(true));
         let client = match (&self.options.nodes, &self.api) {
             (NodeWay::Pod { .. }, None) => return Ok(None),
+            (NodeWay::Pod { .. }, _) if !is_ready => return Ok(None),
             (_, api) => api.as_ref().unwrap_or(&self.cluster.server).client.clone(),
         };
         let service = ServiceOptions {
             kind: self.kind,
             ..self.options.service.clone()
         };
-        let Some(access) = self.options.nodes.access(&client, service, run) else {
+        let Some(access) = self.options.nodes.access(self.ui, &client, service, run, self.pods()) else {
             return Ok(None);
         };
         let invalid = |why: String| Error::failed(format!("cannot reach node {server}: {why}"));
@@ -293,6 +297,11 @@ impl Recoverer<'_> {
         Ok(Some((access, target)))
     }
 
+    /// The run of pods. Without the lock they may be of another process, which only diagnoses.
+    pub(super) fn pods(&self) -> &'static str {
+        if self.lock.is_some() { RUN } else { NO_RUN }
+    }
+
     /// Where the machine of a server may be off, what the server answers counts alone. Anything else has to be known.
     fn usable(
         &mut self,
@@ -307,13 +316,14 @@ impl Recoverer<'_> {
             self.problems
                 .insert(format!("server {}", reading.name), problem.clone());
         }
+        let by_pod = self.options.nodes.is_by_pod();
         match state {
             Ok(Some(read)) => {
                 let machine_id = self.node(&reading.name).map_or("", |node| node.machine_id.as_str());
                 check_machine(&reading.name, machine_id, &read)?;
                 Ok(Some(read))
             }
-            Err(error) if reading.response == Response::None => {
+            Err(error) if reading.response == Response::None || by_pod && reading.response != Response::Ready => {
                 self.problems.insert(format!("node {}", reading.name), error.message);
                 Ok(None)
             }
@@ -332,7 +342,8 @@ impl Recoverer<'_> {
         let read = match access.read(&target, true).await {
             Ok(read) => read,
             // A connection can fail once.
-            Err(_) => access.read(&target, true).await?,
+            Err(_) if !self.options.nodes.is_by_pod() => access.read(&target, true).await?,
+            Err(error) => return Err(error.into()),
         };
         Ok(Some(read))
     }
@@ -387,10 +398,28 @@ impl Recoverer<'_> {
         server
     }
 
+    /// Once, before the first pod.
+    async fn prepare(&mut self) -> Result<(), Error> {
+        if let Some(server) = self.api.as_ref().filter(|_| !self.is_prepared) {
+            self.options
+                .nodes
+                .prepare(self.ui, server, self.needed(server, false))
+                .await?;
+            self.is_prepared = true;
+        }
+        Ok(())
+    }
+
     /// The permissions that this run needs, where an API server answers.
     pub(super) async fn require_permissions(&self, has_snapshots: bool) -> Result<(), Error> {
-        let Some(server) = &self.api else { return Ok(()) };
-        let has_pods = matches!(self.options.nodes, NodeWay::Pod { .. });
+        match &self.api {
+            Some(server) => access::require(&[self.needed(server, has_snapshots)]).await,
+            None => Ok(()),
+        }
+    }
+
+    fn needed<'s>(&self, server: &'s ApiServer, has_snapshots: bool) -> access::Needed<'s> {
+        let has_pods = self.options.nodes.is_by_pod();
         let conditions: Vec<&str> = [
             (has_pods, crate::rights::VIA_POD),
             (has_snapshots, crate::rights::WITH_ETCD),
@@ -400,7 +429,7 @@ impl Recoverer<'_> {
         .collect();
         let side = crate::report::target::CLUSTER;
         let rights = crate::rights::TABLE.required(crate::rights::SERVER_RECOVER, side, &conditions, &[]);
-        access::require(&[access::Needed { server, side, rights }]).await
+        access::Needed { server, side, rights }
     }
 }
 

@@ -110,7 +110,12 @@ impl Recoverer<'_> {
     }
 
     async fn decide(&mut self) -> Result<(RecoveryFacts, Diagnosis, Recovery), Error> {
-        let facts = self.observe().await?;
+        let interrupt = self.ui.interrupt().clone();
+        // A pod may take a minute.
+        let facts = match interrupt.run_until_cancelled(Box::pin(self.observe())).await {
+            Some(facts) => facts?,
+            None => return Err(self.interrupted()),
+        };
         let diagnosis = diagnose(&facts);
         let next = next_action(&facts, &diagnosis);
         Ok((facts, diagnosis, next))
