@@ -22,9 +22,16 @@ pub(crate) const WITH_ETCD: &str = "with embedded etcd";
 pub(crate) const SERVER_ROTATE: &str = "server-token rotate";
 pub(crate) const SERVER_RECOVER: &str = "server-token recover";
 const SERVER_ROTATION: &[&str] = &[SERVER_ROTATE, "server-token rollback", SERVER_RECOVER];
+const BY_POD: &[&str] = &[
+    SERVER_ROTATE,
+    "server-token rollback",
+    SERVER_RECOVER,
+    SERVER_STATUS_BY_POD,
+];
 /// The Lease of the rotation of the server token.
 const SERVER_LEASE: &str = "server-token";
 const SERVER_STATUS: &str = "server-token status";
+pub(crate) const SERVER_STATUS_BY_POD: &str = "server-token status --via pod";
 const SERVER_VERIFY: &str = "server-token verify";
 const SNAPSHOTS: &str = "snapshots";
 const RESTORE_PLAN: &str = "snapshots restore-plan";
@@ -134,16 +141,16 @@ pub const TABLE: PermissionTable = PermissionTable {
             Optional("a Harvester is recognized by the labels of its Nodes only"),
         )
         .only(&["settings.harvesterhci.io"]),
-        Permission::on(WHOLE, NODES, &["get"], SERVER_ROTATION, When(VIA_POD)),
+        Permission::on(WHOLE, NODES, &["get"], BY_POD, When(VIA_POD)),
         Permission::on(
             OF_TOKENS,
             ("", "pods"),
             &["create", "get", "list", "delete"],
-            SERVER_ROTATION,
+            BY_POD,
             When(VIA_POD),
         ),
-        Permission::on(OF_TOKENS, ("", "pods/log"), &["get"], SERVER_ROTATION, When(VIA_POD)),
-        Permission::on(OF_TOKENS, SECRETS, &["list"], SERVER_ROTATION, When(VIA_POD)),
+        Permission::on(OF_TOKENS, ("", "pods/log"), &["get"], BY_POD, When(VIA_POD)),
+        Permission::on(OF_TOKENS, SECRETS, &["list", "create", "delete"], BY_POD, When(VIA_POD)),
         Permission::on(OF_TOKENS, SECRETS, &["create"], &["create"], Required),
         Permission::on(
             OF_TOKENS,
@@ -266,6 +273,6 @@ pub const TABLE: PermissionTable = PermissionTable {
         RESTORE_PLAN,
     ],
     // With the token, a privileged pod, or the Secrets of kube-system, a node can be controlled.
-    apart: &[("server-token", SERVER_ROTATION)],
+    apart: &[("server-token", BY_POD)],
     free: &["generate", "version", "completion", "options", "verify --token-stdin"],
 };

@@ -10,8 +10,10 @@ use http::Method;
 use kube::client::Body;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use test_cluster::{ControlPlane, FakeSupervisor, FakeSupervisorOptions, Kubeconfig, Shape, TestEnvironment};
+use test_cluster::{FakeSupervisor, FakeSupervisorOptions, Kubeconfig, TestEnvironment};
 use tokio::sync::OnceCell;
+
+use crate::planes::Borrowed;
 
 /// The server token at the start.
 pub(crate) const TOKEN: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
@@ -24,8 +26,8 @@ pub(crate) struct ServerFixture {
     pub(crate) shell: Shell,
     /// `k3s` or `rke2`.
     pub(crate) program: &'static str,
-    /// The Nodes are in its API server.
-    _plane: ControlPlane,
+    /// The Nodes are in its API server. It is dropped last.
+    _plane: Borrowed,
 }
 
 impl ServerFixture {
@@ -33,7 +35,8 @@ impl ServerFixture {
     pub(crate) async fn start(name: &str, mut cluster: Value) -> Result<Self> {
         let environment = TestEnvironment::shared().await?;
         let dir = environment.dir().join(name);
-        let plane = ControlPlane::start(environment.programs(), &dir, name, Shape::WithoutNodes).await?;
+        let servers = dir.join("servers");
+        let plane = Borrowed::take(&servers).await?;
         cluster["token"] = json!(TOKEN);
         let program = if cluster["distribution"] == "rke2" {
             "rke2"
@@ -41,8 +44,8 @@ impl ServerFixture {
             "k3s"
         };
         let options = FakeSupervisorOptions {
-            plane: &plane,
-            dir: &dir.join("servers"),
+            plane: plane.plane()?,
+            dir: &servers,
             cluster,
         };
         let cluster = FakeSupervisor::start(options).await?;

@@ -6,6 +6,7 @@ mod join;
 mod kill;
 mod leaks;
 mod network;
+mod planes;
 mod pods;
 mod recover;
 mod refusals;

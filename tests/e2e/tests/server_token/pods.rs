@@ -95,6 +95,14 @@ async fn pods_that_fail_are_interrupted_or_are_left_behind_change_nothing_and_ar
         cluster.faults("s2", &none).await?;
     }
 
+    let page = fixture
+        .shell()
+        .bootstrap_token(["server-token", "status", "--via", "pod"]);
+    let page = page.run().await?.expect(0)?;
+    ensure!(page.stdout.matches("config.yaml").count() == 3, "{page}");
+    let left = fixture.of_pods().await?;
+    ensure!(left.is_empty(), "left by status: {left}");
+
     late(&fixture, "s2", 60.0).await?;
     let interrupted = fixture.spawn(fixture.shell(), &VIA_POD).await?;
     until_a_pod_exists(&fixture).await?;

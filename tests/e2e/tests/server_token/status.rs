@@ -175,6 +175,49 @@ async fn status_and_verify_show_a_rotation_that_was_not_completed() -> Result<()
     Ok(())
 }
 
+/// An edit shows at once, and what cannot be read is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_node_access_the_configuration_is_that_of_the_files() -> Result<()> {
+    let fixture = ServerFixture::start(
+        "status-files",
+        json!({ "servers": [{ "name": "s1", "pin": "nowhere" }, { "name": "s2", "pin": "config" }] }),
+    )
+    .await?;
+    let exec = format!("--node-exec={}", fixture.cluster.node_exec()?);
+    let status = fixture.json(&["status", &exec], "", 0).await?;
+    let of = |status: &Value, at: usize| status["servers"][at]["configured"][0].clone();
+    ensure!(of(&status, 0).is_null(), "{status}");
+    let config = of(&status, 1);
+    ensure!(config["source"] == "config", "{status}");
+    let file = config["path"].as_str().context("no path")?.to_owned();
+    ensure!(file.ends_with("config.yaml"), "{status}");
+    ensure!(!warnings(&status).contains("was edited"), "{status}");
+
+    let file = fixture.cluster.root("s2").join("etc/rancher/k3s/config.yaml");
+    let text = std::fs::read_to_string(&file)?;
+    let without: String = text
+        .lines()
+        .filter(|line| !line.starts_with("token"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    std::fs::write(&file, without)?;
+    let status = fixture.json(&["status", &exec], "", 0).await?;
+    ensure!(of(&status, 1).is_null(), "{status}");
+    ensure!(
+        warnings(&status).contains(
+            "server s2 was edited after its last start: its next start takes the token from its file server/token"
+        ),
+        "{status}"
+    );
+    let status = fixture.json(&["status", "--node-exec=false"], "", 0).await?;
+    ensure!(of(&status, 1)["source"] == "flag-or-config", "{status}");
+    ensure!(
+        warnings(&status).contains("the files of server s1 could not be read"),
+        "{status}"
+    );
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_roles_are_what_status_needs() -> Result<()> {
     let fixture = ServerFixture::shared().await?;

@@ -10,7 +10,6 @@ mod node_states;
 pub(super) mod nodes;
 mod observe;
 pub(super) mod output;
-mod preflight;
 pub(super) mod reading;
 mod round;
 pub(super) mod tokens;
@@ -41,6 +40,7 @@ use self::observe::Latest;
 use self::tokens::{SystemRandom, Tokens};
 use crate::cluster::ClusterConnection;
 use crate::report::target::CLUSTER;
+use crate::rights::SERVER_ROTATE;
 use crate::server_token::connections::{Access, SupervisorFlags};
 use crate::server_token::in_flight::in_flight;
 use crate::server_token::node_way::NodeWay;
@@ -170,10 +170,12 @@ impl<'a> ServerTokenController<'a> {
     }
 
     fn needed(&self) -> Needed<'_> {
+        let state = self.state();
+        let has_snapshots = state.latest.as_ref().is_some_and(|latest| latest.seen.has_snapshots());
         Needed {
             server: &self.cluster.server,
             side: CLUSTER,
-            rights: preflight::rights(&self.options, self.state().latest.as_ref().map(|latest| &latest.seen)),
+            rights: self.options.nodes.rights(SERVER_ROTATE, has_snapshots),
         }
     }
 

@@ -7,12 +7,9 @@ use client::error::Error;
 use client::secret::Fingerprint;
 use engine::controller::Failure;
 use engine::lock::Fence;
-use node_access::{
-    Edited, Instruction, NodeAccess, NodeProblem, NodeRole, NodeState, NodeTarget, ServiceAction, ServiceOptions,
-    TokenPlace,
-};
+use node_access::{Edited, Instruction, NodeAccess, NodeProblem, NodeState, NodeTarget, ServiceAction, TokenPlace};
+use supervisor::SupervisorKind;
 use supervisor::node::ClusterNode;
-use supervisor::{Host, SupervisorKind};
 
 use super::abstraction::{Restarting, configured};
 use super::backup::Content;
@@ -32,24 +29,11 @@ impl ServerTokenController<'_> {
     /// The way to a node. `None`: by hand.
     fn node(&self, run: Option<&Run>, node: &ClusterNode) -> Result<Option<AccessibleNode>, Failure> {
         let run = run.map_or_else(|| NO_RUN.to_owned(), |run| run.id.to_string());
-        let is_server = node.supervisor().is_some();
-        let service = ServiceOptions {
-            role: if is_server { NodeRole::Server } else { NodeRole::Agent },
-            // It is the name on servers.
-            unit: self.options.service.unit.clone().filter(|_| is_server),
-            ..self.options.service.clone()
-        };
-        let invalid =
-            |why: String| Failure::Permanent(Error::failed(format!("cannot reach node {}: {why}", node.name)));
-        let address = node.internal_ips.first();
-        let address = address.ok_or_else(|| invalid("it has no InternalIP".to_owned()))?;
-        let address: Host = address.parse().map_err(|error| invalid(format!("{error}")))?;
-        let target = NodeTarget::new(&node.name, address).map_err(|error| invalid(error.to_string()))?;
-        let access = self
-            .options
-            .nodes
-            .access(self.ui, self.cluster.client(), service, &run, &run);
-        Ok(access.map(|access| AccessibleNode { access, target }))
+        let (way, with) = (&self.options.nodes, (self.ui, self.cluster.client()));
+        let found = way
+            .to(node, with, &self.options.service, &run)
+            .map_err(Failure::Permanent)?;
+        Ok(found.map(|(access, target)| AccessibleNode { access, target }))
     }
 
     fn require_node(&self, run: &Run, name: &str) -> Result<AccessibleNode, Failure> {

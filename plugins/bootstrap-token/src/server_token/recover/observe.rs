@@ -419,16 +419,8 @@ impl Recoverer<'_> {
     }
 
     fn needed<'s>(&self, server: &'s ApiServer, has_snapshots: bool) -> access::Needed<'s> {
-        let has_pods = self.options.nodes.is_by_pod();
-        let conditions: Vec<&str> = [
-            (has_pods, crate::rights::VIA_POD),
-            (has_snapshots, crate::rights::WITH_ETCD),
-        ]
-        .into_iter()
-        .filter_map(|(holds, condition)| holds.then_some(condition))
-        .collect();
         let side = crate::report::target::CLUSTER;
-        let rights = crate::rights::TABLE.required(crate::rights::SERVER_RECOVER, side, &conditions, &[]);
+        let rights = self.options.nodes.rights(crate::rights::SERVER_RECOVER, has_snapshots);
         access::Needed { server, side, rights }
     }
 }

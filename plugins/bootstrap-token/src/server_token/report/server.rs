@@ -1,6 +1,7 @@
 //! One server of the cluster, and one agent, in `server-token status`.
 
 use cli::table::Column;
+use node_access::NodeState;
 use serde::Serialize;
 use supervisor::EncryptionStatus;
 use supervisor::node::{ClusterNode, EtcdMember};
@@ -21,6 +22,8 @@ pub(crate) struct ServerObservation<'a> {
     pub acceptance: Option<Acceptance>,
     /// `None`: it was not asked, since it does not accept the token as a server.
     pub encryption: Option<Result<EncryptionStatus, String>>,
+    /// Its files. `None`: they were not read.
+    pub files: Option<Result<NodeState, String>>,
 }
 
 /// Its row, and its entry in the document.
@@ -40,6 +43,10 @@ pub(crate) struct ServerRow {
     agent_token_configured: Option<Vec<ConfiguredSource>>,
     /// Why these are unknown.
     pub configured_unknown: Option<&'static str>,
+    /// A token was added to its configuration, or removed, after its last start.
+    pub edited: bool,
+    /// Why its files could not be read.
+    pub files_unknown: Option<String>,
     /// `None`: no token was passed.
     pub accepted: Option<&'static str>,
     accepted_as: Vec<Role>,
@@ -64,7 +71,11 @@ pub(crate) const COLUMNS: &[Column] = &[
 impl ServerRow {
     pub(crate) fn new(observed: &ServerObservation<'_>) -> Self {
         let node = observed.node;
-        let (token, agent_token) = configured::of_start(&node.start);
+        let started = configured::of_start(&node.start);
+        let files = observed.files.as_ref().and_then(|files| files.as_ref().ok());
+        let (token, agent_token) =
+            files.map_or_else(|| started.clone(), |files| configured::of_files(&files.configuration));
+        let is_edited = matches!((&started.0, &token), (Ok(before), Ok(now)) if before.is_empty() != now.is_empty());
         let (ready, ready_reason) = ready(observed);
         let acceptance = observed.acceptance.as_ref();
         let encryption = observed.encryption.as_ref().and_then(|status| status.as_ref().ok());
@@ -76,6 +87,8 @@ impl ServerRow {
             ready_reason,
             etcd: node.is_etcd.then(|| member(node.etcd_member)),
             configured_unknown: token.as_ref().err().copied(),
+            edited: is_edited,
+            files_unknown: observed.files.as_ref().and_then(|files| files.as_ref().err().cloned()),
             configured: token.ok(),
             agent_token_configured: agent_token.ok(),
             accepted: acceptance.map(Acceptance::word),
@@ -176,12 +189,17 @@ pub(crate) const AGENT_COLUMNS: &[Column] = &[
 ];
 
 impl AgentRow {
-    pub(crate) fn new(node: &ClusterNode) -> Self {
+    pub(crate) fn new(node: &ClusterNode, files: Option<&Result<NodeState, String>>) -> Self {
+        let files = files.and_then(|files| files.as_ref().ok());
+        let configured = files.map_or_else(
+            || configured::of_start(&node.start).0,
+            |files| configured::of_files(&files.configuration).0,
+        );
         Self {
             name: node.name.clone(),
             version: node.version.clone(),
             ready: node.is_ready,
-            configured: configured::of_start(&node.start).0.ok(),
+            configured: configured.ok(),
         }
     }
 
@@ -251,6 +269,7 @@ pub(crate) mod tests {
             readiness: Some(ApiReadiness::Ready),
             acceptance: None,
             encryption: None,
+            files: None,
         }
     }
 

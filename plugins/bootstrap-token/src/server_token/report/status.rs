@@ -6,6 +6,7 @@ use cli::rotation::in_progress::RotationStatus;
 use cli::table::{Column, Look, Table};
 use client::secret::Fingerprint;
 use k8s_openapi::jiff::Timestamp;
+use node_access::NodeState;
 use serde::Serialize;
 use supervisor::node::{ClusterNode, NodeManager};
 use supervisor::snapshot::SnapshotFile;
@@ -39,10 +40,11 @@ pub(crate) struct ServerTokenStatus {
 }
 
 impl ServerTokenStatus {
-    /// `snapshots`: `None` if they may not be listed.
+    /// `agents`: the files of those that were read. `snapshots`: `None` if they may not be listed.
     pub(crate) fn new(
         nodes: &[ClusterNode],
         servers: &[ServerObservation<'_>],
+        agents: &BTreeMap<String, Result<NodeState, String>>,
         snapshots: Option<Vec<SnapshotFile>>,
         rotation: RotationStatus,
         token: Option<&GivenToken>,
@@ -70,7 +72,11 @@ impl ServerTokenStatus {
             fingerprint: token.and_then(GivenToken::fingerprint),
             owner: owner.map(|(name, _)| name),
             servers: rows,
-            agents: nodes.iter().filter(is_agent).map(AgentRow::new).collect(),
+            agents: nodes
+                .iter()
+                .filter(is_agent)
+                .map(|node| AgentRow::new(node, agents.get(&node.name)))
+                .collect(),
             snapshot_line: snapshots.as_ref().map_or_else(
                 || "Snapshots: unknown (no permission to list ETCDSnapshotFiles)".to_owned(),
                 Snapshots::line,
@@ -188,6 +194,7 @@ mod tests {
         ServerTokenStatus::new(
             nodes,
             &[observed(&nodes[0])],
+            &BTreeMap::new(),
             snapshots,
             none(),
             None,

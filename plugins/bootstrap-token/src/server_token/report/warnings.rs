@@ -59,6 +59,22 @@ fn not_voting(servers: &[ServerObservation<'_>]) -> Option<String> {
 fn configuration(rows: &[ServerRow]) -> Vec<String> {
     let mut warnings = Vec::new();
     for row in rows {
+        if let Some(reason) = &row.files_unknown {
+            warnings.push(format!(
+                "the files of server {} could not be read, so its configuration is that of its last start: {reason}",
+                row.name
+            ));
+        }
+        if row.edited {
+            warnings.push(format!(
+                "the configuration of server {} was edited after its last start: its next start takes the token from {}",
+                row.name,
+                match configured::text(&row.configured()).as_str() {
+                    "nowhere" => "its file server/token".to_owned(),
+                    place => place.to_owned(),
+                }
+            ));
+        }
         if let Some(reason) = row.configured_unknown {
             warnings.push(format!(
                 "where the token of server {} is configured is unknown: {reason}",
