@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic, and so may its helpers")]
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use expectrl::session::OsSession;
 use expectrl::{ControlCode, Eof, Expect as _, Session};
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn hello(verb: &str) -> OsSession {
     hello_with(&[verb])
@@ -25,7 +27,7 @@ fn hello_with(arguments: &[&str]) -> OsSession {
         .env("TERM", "xterm")
         .env("LANG", "C.UTF-8");
     let mut session = Session::spawn(command).unwrap();
-    session.set_expect_timeout(Some(Duration::from_secs(20)));
+    session.set_expect_timeout(Some(PATIENCE));
     session
 }
 
@@ -131,6 +133,12 @@ fn the_log_shows_how_a_selection_is_read() {
 fn a_token_is_typed_unseen() {
     let mut session = hello("type");
     session.expect("Token: ").unwrap();
+    // What is typed before the terminal hides it is dropped.
+    let began = Instant::now();
+    while session.get_process().get_echo().unwrap() {
+        assert!(began.elapsed() < PATIENCE, "the terminal does not hide what is typed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     session.send("hunter2\r").unwrap();
     let (text, code) = rest(session);
     assert!(text.contains("7 characters") && code == Some(0), "{text}");

@@ -12,6 +12,8 @@ use crate::{flags, subcommands, words};
 const SCREEN: usize = 48;
 /// The maximum length of a short description, so that each command has one line in the list.
 const SHORT: usize = 70;
+/// The columns that help is wrapped to without a terminal.
+const WIDTH: usize = 100;
 /// Commands that need no example.
 const PLAIN: [&str; 1] = ["options"];
 
@@ -93,6 +95,13 @@ fn texts(root: &Command) -> Vec<String> {
         if !after.starts_with("Examples:\n  # ") && !PLAIN.contains(&name) {
             broken.push(format!("{name}: the help has no examples"));
         }
+        // A command that is wrapped cannot be copied.
+        for line in after
+            .lines()
+            .filter(|line| line.starts_with("  kubectl ") && line.chars().count() > WIDTH)
+        {
+            broken.push(format!("{name}: an example is wider than {WIDTH} columns: {line}"));
+        }
         let of_flag = |flag: &Arg| flag.get_long_help().or(flag.get_help()).map(ToString::to_string);
         let texts = command.get_arguments().filter_map(of_flag).chain([after]);
         for line in texts.filter_map(|text| wrapped(&text)) {
@@ -154,12 +163,15 @@ mod tests {
         let good = Command::new("good")
             .about("Do it")
             .after_help("Examples:\n  # One\n  kubectl good");
+        let long = format!("Examples:\n  # One\n  kubectl {}", "x".repeat(100));
         let bad = Command::new("bad").about("x".repeat(70));
+        let wide = Command::new("bad").about("Do it").after_help(long);
         let root = Command::new("root")
             .about("Do all")
             .after_help("Examples:\n  # One\n  kubectl root");
-        let broken = texts(&root.subcommand(good).subcommand(bad));
-        assert_eq!(broken.len(), 2, "{broken:?}");
+        let broken = texts(&root.subcommand(good).subcommand(bad).subcommand(wide.name("wide")));
+        assert_eq!(broken.len(), 3, "{broken:?}");
+        let broken = &broken[..2];
         assert!(broken.iter().all(|line| line.starts_with("bad: ")), "{broken:?}");
     }
 }

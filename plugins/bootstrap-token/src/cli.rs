@@ -54,7 +54,7 @@ pub(crate) enum Command {
     Kubeconfig(commands::kubeconfig::Kubeconfig),
     /// Show, rotate and recover the server token of K3s and RKE2
     ServerToken(server_token::commands::ServerToken),
-    /// List the etcd snapshots of K3s and RKE2, and the token that each needs
+    /// List the etcd snapshots, and the server token that each needs
     Snapshots(snapshots::command::Snapshots),
     /// Print the client and server version information
     Version(commands::version::Version),

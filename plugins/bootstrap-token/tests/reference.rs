@@ -31,6 +31,7 @@ fn help_follows_the_rules() {
                 "server-token rotate",
                 "server-token rollback",
                 "server-token recover",
+                "server-token status",
             ],
         )
         .unwrap();

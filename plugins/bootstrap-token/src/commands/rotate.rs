@@ -46,7 +46,8 @@ Examples:
   kubectl bootstrap-token rotate 07401b --deliver secret:kube-system/join/token --yes -o json
 
   # Check the token on each API server behind a load balancer
-  kubectl bootstrap-token rotate 07401b --api-server https://10.0.0.1:6443 --api-server https://10.0.0.2:6443
+  kubectl bootstrap-token rotate 07401b --api-server https://10.0.0.1:6443 \\
+      --api-server https://10.0.0.2:6443
 
   # Finish a rotation that delivered to a file on a host that is lost for good
   kubectl bootstrap-token rotate 07401b --force=target

@@ -52,7 +52,8 @@ Examples:
   kubectl bootstrap-token verify --token-stdin < token
 
   # Verify that each API server behind a load balancer accepts it
-  kubectl bootstrap-token verify 07401b --api-server https://10.0.0.1:6443 --api-server https://10.0.0.2:6443
+  kubectl bootstrap-token verify 07401b --api-server https://10.0.0.1:6443 \\
+      --api-server https://10.0.0.2:6443
 
 The token is sent only to the API server in the kubeconfig and to the named ones, over TLS that the kubeconfig trusts.
 

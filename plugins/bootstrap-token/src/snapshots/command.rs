@@ -13,7 +13,7 @@ use supervisor::ServerToken;
 use supervisor::node::{self, ClusterNode};
 use supervisor::snapshot::{self, SnapshotFile};
 
-use super::needs::Given;
+use super::needs::PassedToken;
 use super::restore;
 use super::row::Snapshots as SnapshotRows;
 use crate::cluster::ClusterConnection;
@@ -117,7 +117,10 @@ async fn restore_plan(plan: RestorePlan, global: &GlobalFlags, context: &Context
     let rows = found.rows(&cluster, &given);
     let row = rows.rows.iter().find(|row| row.object() == file.object);
     let token = row.map(super::row::SnapshotRow::token_in_words).unwrap_or_default();
-    context.ui.write_out(&restore::plan(file, &token, &found.nodes));
+    let status = cluster.command("server-token status", "");
+    context
+        .ui
+        .write_out(&restore::plan(file, &token, &found.nodes, &status));
     found.warnings().iter().for_each(|warning| context.ui.warn(warning));
     Ok(ExitCode::Done)
 }
@@ -154,7 +157,7 @@ impl Found {
         })
     }
 
-    fn rows(&self, cluster: &ClusterConnection, given: &[Given]) -> SnapshotRows {
+    fn rows(&self, cluster: &ClusterConnection, given: &[PassedToken]) -> SnapshotRows {
         SnapshotRows::new(self.files.clone(), given, self.began, cluster.server.clock.now())
     }
 
@@ -212,7 +215,7 @@ impl Found {
 }
 
 impl TokenFlags {
-    async fn read(&self, ui: &Ui) -> Result<Vec<Given>, Error> {
+    async fn read(&self, ui: &Ui) -> Result<Vec<PassedToken>, Error> {
         let mut given = Vec::new();
         for path in &self.token_files {
             let place = path.display().to_string();
@@ -225,7 +228,7 @@ impl TokenFlags {
     }
 }
 
-fn hash(text: &Secret, place: String) -> Result<Given, Error> {
+fn hash(text: &Secret, place: String) -> Result<PassedToken, Error> {
     let token =
         ServerToken::of_line(text).map_err(|error| Error::usage(format!("invalid token in {place}: {error}")))?;
     Ok((place, token.hash()))

@@ -38,10 +38,10 @@ pub(crate) struct Token<'a> {
 }
 
 /// A token that the user has passed, and where.
-pub(crate) type Given = (String, TokenHash);
+pub(crate) type PassedToken = (String, TokenHash);
 
 /// The token of each snapshot. `began`: when the rotation in progress did.
-pub(crate) fn tokens<'a>(files: &[SnapshotFile], given: &'a [Given], began: Option<Timestamp>) -> Vec<Token<'a>> {
+pub(crate) fn tokens<'a>(files: &[SnapshotFile], given: &'a [PassedToken], began: Option<Timestamp>) -> Vec<Token<'a>> {
     let taken: Vec<(Timestamp, String)> = files.iter().filter_map(shown).collect();
     let mut newest: BTreeMap<&str, Timestamp> = BTreeMap::new();
     for (created, hash) in &taken {
@@ -99,7 +99,7 @@ pub(crate) mod tests {
 
     /// Snapshots that were taken with these tokens, a minute after each other.
     pub(crate) fn taken_with(tokens: &[Option<&str>]) -> Vec<SnapshotFile> {
-        let file = |(minute, token): (usize, &Option<&str>)| SnapshotFile {
+        let file = |(minute, token): (usize, Option<&str>)| SnapshotFile {
             object: format!("local-{minute}"),
             name: format!("daily-{minute}"),
             node: "s1".to_owned(),
@@ -110,10 +110,10 @@ pub(crate) mod tests {
             error: None,
             token_hash: token.map(hash),
         };
-        tokens.iter().enumerate().map(file).collect()
+        tokens.iter().copied().enumerate().map(file).collect()
     }
 
-    fn words(taken: &str, given: &[Given], began: Option<i64>) -> String {
+    fn words(taken: &str, given: &[PassedToken], began: Option<i64>) -> String {
         let names: Vec<String> = taken.chars().map(String::from).collect();
         let files = taken_with(
             &names

@@ -13,8 +13,8 @@ use supervisor::snapshot::SnapshotFile;
 const SNAPSHOTS: &str = "/server/db/snapshots/";
 const TOKEN: &str = "/root/snapshot-token";
 
-/// The plan. `token`: which one the snapshot needs, in words.
-pub(super) fn plan(file: &SnapshotFile, token: &str, nodes: &[ClusterNode]) -> String {
+/// The plan. `token`: which one the snapshot needs, in words. `status`: the command that shows where a token is configured.
+pub(super) fn plan(file: &SnapshotFile, token: &str, nodes: &[ClusterNode], status: &str) -> String {
     let servers: Vec<&ClusterNode> = nodes.iter().filter(|node| node.supervisor().is_some()).collect();
     let agents = nodes
         .iter()
@@ -80,7 +80,9 @@ pub(super) fn plan(file: &SnapshotFile, token: &str, nodes: &[ClusterNode]) -> S
             "Configure the token of the snapshot instead of the one that is configured",
             &names(&pinned),
         );
-        plan.note("Where it is configured: `kubectl bootstrap-token server-token status`. A server does not start with another one.");
+        plan.note(&format!(
+            "`{status}` shows where it is configured. A server does not start with another one."
+        ));
     }
     plan.step("Start it", first);
     plan.command(&format!("systemctl start {unit}"));
@@ -195,7 +197,7 @@ mod tests {
     #[test]
     fn the_plan_names_every_command_on_every_server() {
         let file = &taken_with(&[Some("token")])[0];
-        insta::assert_snapshot!(plan(file, "the token in token.txt", &cluster("v1.36.3+k3s1")), @r#"
+        insta::assert_snapshot!(plan(file, "the token in token.txt", &cluster("v1.36.3+k3s1"), "STATUS"), @r#"
         Restore daily-0 on s1. It needs the token in token.txt.
         What was written after the snapshot is lost.
 
@@ -211,7 +213,7 @@ mod tests {
            It ends with "Managed etcd cluster membership has been reset, restart without --cluster-reset flag now".
 
         4. Configure the token of the snapshot instead of the one that is configured (on s1)
-           Where it is configured: `kubectl bootstrap-token server-token status`. A server does not start with another one.
+           `STATUS` shows where it is configured. A server does not start with another one.
 
         5. Start it (on s1)
              systemctl start k3s
@@ -244,7 +246,7 @@ mod tests {
         let mut file = taken_with(&[Some("token")]).remove(0);
         "s2".clone_into(&mut file.node);
         file.location = file.location.replace("k3s", "rke2");
-        let plan = plan(&file, "the token in token.txt", &cluster("v1.36.3+rke2r1"));
+        let plan = plan(&file, "the token in token.txt", &cluster("v1.36.3+rke2r1"), "STATUS");
         assert!(plan.contains("Restore daily-0 on s2."), "{plan}");
         assert!(
             plan.contains("(on s1)\n     echo 'server: https://10.0.0.1:9345' >>"),
@@ -259,11 +261,9 @@ mod tests {
     #[test]
     fn a_snapshot_in_a_bucket_is_restored_on_the_first_server() {
         let mut file = taken_with(&[Some("token")]).remove(0);
-        (
-            "s3".clone_into(&mut file.node),
-            "s3://bucket/daily-0".clone_into(&mut file.location),
-        );
-        let plan = plan(&file, "the token in token.txt", &cluster("v1.36.3+k3s1")[..1]);
+        "s3".clone_into(&mut file.node);
+        "s3://bucket/daily-0".clone_into(&mut file.location);
+        let plan = plan(&file, "the token in token.txt", &cluster("v1.36.3+k3s1")[..1], "STATUS");
         assert!(plan.contains("Restore daily-0 on s1."), "{plan}");
         assert!(
             plan.contains("--etcd-s3 --cluster-reset-restore-path=daily-0 "),

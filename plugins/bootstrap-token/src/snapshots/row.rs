@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 use supervisor::snapshot::SnapshotFile;
 
-use super::needs::{Given, Needs, tokens};
+use super::needs::{Needs, PassedToken, tokens};
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -48,7 +48,12 @@ pub(crate) struct Snapshots {
 
 impl Snapshots {
     /// `began`: when the rotation in progress did.
-    pub(crate) fn new(files: Vec<SnapshotFile>, given: &[Given], began: Option<Timestamp>, now: Timestamp) -> Self {
+    pub(crate) fn new(
+        files: Vec<SnapshotFile>,
+        given: &[PassedToken],
+        began: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Self {
         let tokens = tokens(&files, given, began);
         let mut hashes: Vec<String> = files
             .iter()

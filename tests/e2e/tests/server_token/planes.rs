@@ -29,22 +29,16 @@ impl Borrowed {
     /// One without anything that a test could see. `servers`: the directory of the fake servers that will be on it.
     pub(crate) async fn take(servers: &Path) -> Result<Self> {
         let free = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let plane = match free {
-            Some((plane, before)) => {
-                have_ended(&before).await?;
-                empty(&plane.client().await?).await.context("empty a control plane")?;
-                plane
-            }
-            None => {
-                let environment = TestEnvironment::shared().await?;
-                let name = servers
-                    .parent()
-                    .and_then(Path::file_name)
-                    .context("no name")?
-                    .to_string_lossy();
-                let dir = environment.dir().join(format!("{name}-plane"));
-                ControlPlane::start(environment.programs(), &dir, &name, Shape::WithoutNodes).await?
-            }
+        let plane = if let Some((plane, before)) = free {
+            have_ended(&before).await?;
+            empty(&plane.client().await?).await.context("empty a control plane")?;
+            plane
+        } else {
+            let environment = TestEnvironment::shared().await?;
+            let test = servers.parent().and_then(Path::file_name).context("no name")?;
+            let name = test.to_string_lossy();
+            let dir = environment.dir().join(format!("{name}-plane"));
+            ControlPlane::start(environment.programs(), &dir, &name, Shape::WithoutNodes).await?
         };
         Ok(Self {
             plane: Some(plane),

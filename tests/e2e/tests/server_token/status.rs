@@ -195,11 +195,8 @@ async fn with_node_access_the_configuration_is_that_of_the_files() -> Result<()>
 
     let file = fixture.cluster.root("s2").join("etc/rancher/k3s/config.yaml");
     let text = std::fs::read_to_string(&file)?;
-    let without: String = text
-        .lines()
-        .filter(|line| !line.starts_with("token"))
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let without: Vec<&str> = text.lines().filter(|line| !line.starts_with("token")).collect();
+    let without = without.join("\n") + "\n";
     std::fs::write(&file, without)?;
     let status = fixture.json(&["status", &exec], "", 0).await?;
     ensure!(of(&status, 1).is_null(), "{status}");
@@ -209,7 +206,7 @@ async fn with_node_access_the_configuration_is_that_of_the_files() -> Result<()>
         ),
         "{status}"
     );
-    let status = fixture.json(&["status", "--node-exec=false"], "", 0).await?;
+    let status = fixture.json(&["status", "--node-exec=false {node}"], "", 0).await?;
     ensure!(of(&status, 1)["source"] == "flag-or-config", "{status}");
     ensure!(
         warnings(&status).contains("the files of server s1 could not be read"),

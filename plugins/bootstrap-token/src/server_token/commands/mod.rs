@@ -43,7 +43,8 @@ Examples:
   kubectl bootstrap-token server-token verify --token-file token
 
   # Rotate the token, and restart the servers one at a time over ssh
-  kubectl bootstrap-token server-token rotate --token-file token --write-token new-token --node-exec 'ssh root@{address}'
+  kubectl bootstrap-token server-token rotate --token-file token --write-token new-token \\
+      --node-exec 'ssh root@{address}'
 
 Requests go to the supervisor of each server, at the InternalIP of its Node. Rancher's proxy does not carry them.";
 

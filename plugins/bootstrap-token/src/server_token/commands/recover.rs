@@ -87,16 +87,20 @@ struct ServiceFlags {
 const EXAMPLES: &str = "\
 Examples:
   # Diagnose every server, and print what would be done next
-  kubectl bootstrap-token server-token recover --token-file new --token-file old --node-exec 'ssh root@{address}' --dry-run
+  kubectl bootstrap-token server-token recover --token-file new --token-file old \\
+      --node-exec 'ssh root@{address}' --dry-run
 
   # Mend the servers after `k3s token rotate`, with every token that the cluster has had
-  kubectl bootstrap-token server-token recover --token-file new --token-file old --write-token newest --node-exec 'ssh root@{address}'
+  kubectl bootstrap-token server-token recover --token-file new --token-file old \\
+      --write-token newest --node-exec 'ssh root@{address}'
 
   # Mend them without access to nodes: an operator does there what the command prints
-  kubectl bootstrap-token server-token recover --token-file new --token-file old --write-token newest
+  kubectl bootstrap-token server-token recover --token-file new --token-file old \\
+      --write-token newest
 
   # Bring back servers while no API server answers
-  kubectl bootstrap-token server-token recover --token-file old --write-token newest --server-address s1=10.0.0.1 --node-exec 'ssh root@{address}'
+  kubectl bootstrap-token server-token recover --token-file old --write-token newest \\
+      --server-address s1=10.0.0.1 --node-exec 'ssh root@{address}'
 
 It can be run in every state, again and again. No file but cred/passwd is ever deleted, and that only if the log of the server names it and no other file. A server that names another one is reported, and nothing is changed.
 

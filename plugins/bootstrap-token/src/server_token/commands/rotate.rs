@@ -29,7 +29,8 @@ Examples:
   kubectl bootstrap-token server-token rotate --token-file old --write-token new --dry-run
 
   # Rotate, and restart the servers one at a time over ssh
-  kubectl bootstrap-token server-token rotate --token-file old --write-token new --node-exec 'ssh root@{address}'
+  kubectl bootstrap-token server-token rotate --token-file old --write-token new \\
+      --node-exec 'ssh root@{address}'
 
   # Rotate, and have an operator restart each server
   kubectl bootstrap-token server-token rotate --token-file old --write-token new
@@ -38,7 +39,8 @@ Examples:
   kubectl bootstrap-token server-token rotate --token-file old --write-token new --only s2
 
   # Also write the new token into the configuration of the servers and agents that had the old one
-  kubectl bootstrap-token server-token rotate --token-file old --write-token new --node-exec 'ssh root@{address}' --repin --agents
+  kubectl bootstrap-token server-token rotate --token-file old --write-token new \\
+      --node-exec 'ssh root@{address}' --repin --agents
 
 Kill it at any point: run the same command again to resume, with the old or the new token. Until its end, `kubectl bootstrap-token server-token rollback` restores the old token. In between, join no server, and pause autoscaling and configuration management.
 

@@ -54,7 +54,8 @@ Examples:
   kubectl bootstrap-token server-token status --node-exec 'ssh root@{address}'
 
   # Print the servers that reject a token
-  kubectl bootstrap-token server-token status --token-file token -o jsonpath='{.servers[?(@.accepted==\"no\")].name}'
+  kubectl bootstrap-token server-token status --token-file token \\
+      -o jsonpath='{.servers[?(@.accepted==\"no\")].name}'
 
 Without --node-exec or --via pod, where a token is configured is what the last start of the node has shown. An edit of a file is then shown after the next start.";
 

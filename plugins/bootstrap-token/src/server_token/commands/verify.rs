@@ -33,7 +33,8 @@ Examples:
   kubectl bootstrap-token server-token verify --token-stdin < token
 
   # Verify two servers while the Kubernetes API is not available
-  kubectl bootstrap-token server-token verify --token-file token --server-address s1=10.0.0.1 --server-address s2=10.0.0.2
+  kubectl bootstrap-token server-token verify --token-file token \\
+      --server-address s1=10.0.0.1 --server-address s2=10.0.0.2
 
 The token is sent only to servers whose CA is verified. A server that is starting or does not respond is unknown, not rejecting.
 

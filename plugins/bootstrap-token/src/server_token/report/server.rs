@@ -311,7 +311,7 @@ pub(crate) mod tests {
             json!({
                 "name": "s1", "address": "10.0.0.1:6443", "version": "v1.36.3+k3s1",
                 "ready": "yes", "readyReason": null, "etcd": "voter",
-                "configured": [{ "source": "flag-or-config" }], "agentTokenConfigured": [], "configuredUnknown": null,
+                "configured": [{ "source": "flag-or-config" }], "agentTokenConfigured": [], "configuredUnknown": null, "edited": false, "filesUnknown": null,
                 "accepted": "yes", "acceptedAs": ["server", "agent"], "acceptedUnknown": null, "encryption": "off",
             })
         );

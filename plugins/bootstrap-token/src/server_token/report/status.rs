@@ -15,7 +15,7 @@ use super::server::{AGENT_COLUMNS, AgentRow, COLUMNS, ServerObservation, ServerR
 use super::warnings::{Inputs, warnings};
 use crate::report::API_VERSION;
 use crate::server_token::given_token::GivenToken;
-use crate::snapshots::needs::Given;
+use crate::snapshots::needs::PassedToken;
 use crate::snapshots::row::{SnapshotRow, Snapshots};
 
 /// The document of `-o json`.
@@ -51,7 +51,7 @@ impl ServerTokenStatus {
         now: Timestamp,
     ) -> Self {
         let given = token.and_then(GivenToken::server_hash);
-        let given: Vec<Given> = given
+        let given: Vec<PassedToken> = given
             .map(|hash| ("the given token".to_owned(), hash))
             .into_iter()
             .collect();

@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
     use crate::server_token::probe::Acceptance;
-    use crate::snapshots::needs::Given;
+    use crate::snapshots::needs::PassedToken;
     use crate::snapshots::needs::tests::{hash, taken_with};
 
     fn of(servers: &[ServerObservation<'_>]) -> Vec<String> {
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn snapshots_and_a_weak_token_are_reported() {
-        let of = |files, given: &[Given]| Snapshots::new(files, given, None, Timestamp::UNIX_EPOCH);
+        let of = |files, given: &[PassedToken]| Snapshots::new(files, given, None, Timestamp::UNIX_EPOCH);
         let warnings_of = |snapshots: Option<&Snapshots>, is_guessable| {
             warnings(&Inputs {
                 servers: &[],

@@ -59,7 +59,8 @@ Examples:
   kubectl crt list -l env=production --probe
 
   # List clusters with a token that Rancher has rotated and not pushed
-  kubectl crt list -o json | jq -r '.items[] | select(.state == \"rotated-not-pushed\") | .cluster.id'
+  kubectl crt list -o json |
+      jq -r '.items[] | select(.state == \"rotated-not-pushed\") | .cluster.id'
 
 A token is shown by its fingerprint, the first ten hexadecimal digits of its SHA-256.";
 
