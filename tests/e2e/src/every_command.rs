@@ -14,7 +14,7 @@ const OFFLINE: [&str; 4] = ["completion", "help", "options", "generate"];
 /// The arguments of a command, but for those that name Rancher.
 fn arguments(plugin: &str, command: &str) -> Option<&'static [&'static str]> {
     Some(match (plugin, command) {
-        (_, "list" | "version") | ("bootstrap-token", "create") => &[],
+        (_, "list" | "version") | ("bootstrap-token", "create" | "snapshots") => &[],
         ("bootstrap-token", "rbac") => &["show"],
         ("bootstrap-token", "server-token") => &["status"],
         ("bootstrap-token", "kubeconfig" | "revoke" | "rotate" | "rollback" | "status" | "verify") => &["07401b"],
