@@ -191,7 +191,8 @@ impl Found {
 
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if self.nodes.iter().any(|node| node.name == "s3") {
+        let is_kept = |file: &SnapshotFile| file.node == "s3" && file.location.starts_with("file:");
+        if self.nodes.iter().any(|node| node.name == "s3") && !self.files.iter().any(is_kept) {
             warnings.push(
                 "the Node s3 has the name that K3s gives to the bucket: K3s deletes the objects of its snapshots, so they are missing here. \
                  Look into its directory server/db/snapshots"
