@@ -12,6 +12,11 @@ as() {
 code() { as "$1" "$2" /v1-k3s/token --output /dev/null --write-out '%{http_code}' || true; }
 on() { sh -c "$(printf %s "$NODE_EXEC" | sed "s/{address}/$1/") sh -s"; }
 ready() { kubectl --context "$1" get --raw /readyz >/dev/null 2>&1; }
+# It may still answer 503 when the API server is ready.
+serves_agents() {
+    printf 'user = "node:%s"\n' "$(cat "$1")" |
+        curl --silent --fail --cacert "$CA" --config - --output /dev/null "https://$2:6443/v1-k3s/readyz"
+}
 votes() {
     type='{.status.conditions[?(@.type=="EtcdIsVoter")].status}'
     [ "$(kubectl --context "$1" get node "$1" -o "jsonpath=$type")" = True ]
@@ -45,7 +50,9 @@ rm "$NEW.json"
 for server; do
     name=${server%%=*} address=${server#*=}
     echo "systemctl --no-block restart k3s" | on "$address"
-    until [ "$(code "$NEW" "$address")" = 405 ] && ready "$name" && votes "$name"; do sleep 0.5; done
+    until [ "$(code "$NEW" "$address")" = 405 ] && ready "$name" && serves_agents "$NEW" "$address" && votes "$name"; do
+        sleep 0.5
+    done
     [ "$(code "$OLD" "$address")" = 401 ]
 done
 

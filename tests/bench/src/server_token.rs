@@ -82,6 +82,11 @@ impl Fixture {
             cluster: json!({"token": TOKENS[0], "servers": servers}),
         })
         .await?;
+        let ready = |state: &Value| {
+            let servers = state["servers"].as_object();
+            servers.is_some_and(|all| all.values().all(|server| server["phase"] == "ready"))
+        };
+        cluster.wait_for("all servers to be ready", ready).await?;
         cluster.slow_down(1.0)?;
         let dir = dir.join("user");
         std::fs::create_dir(&dir)?;
@@ -148,7 +153,7 @@ impl Fixture {
         let watching = tokio::spawn(async move { cluster.watch_restarts(until).await });
         let cost = tokio::task::block_in_place(|| command.once())?;
         drop(done);
-        let away = watching.await??;
+        let away = watching.await?.with_context(|| command.name.clone())?;
         let state = self.cluster.state().await?;
         let keys = state["datastore"]["keys"].as_array().context("no datastore")?;
         let servers = state["servers"].as_object().context("no servers")?;
