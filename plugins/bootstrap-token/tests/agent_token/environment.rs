@@ -8,7 +8,8 @@ use engine::phase::Phase;
 use engine::rotation::{Blocker, Decision, Rotation as _, Timer};
 use kubectl_bootstrap_token::agent_token::rotation::AgentToken;
 use kubectl_bootstrap_token::agent_token::rotation::observed::{
-    Clocks, Cluster, Configured, Datastore, Encryption, Login, Members, Observed, Options, Output, Purpose, Role, Server,
+    Clocks, Cluster, Configured, Datastore, Encryption, Login, Members, Observed, Options, Output, Purpose, Role,
+    Server,
 };
 use kubectl_bootstrap_token::agent_token::rotation::record::Record;
 use kubectl_bootstrap_token::agent_token::rotation::step::{Change, Step};
@@ -105,7 +106,11 @@ impl Model {
     }
 
     pub(crate) fn target(&self, direction: Direction) -> Fingerprint {
-        if direction.is_rollback() { self.old() } else { self.new() }
+        if direction.is_rollback() {
+            self.old()
+        } else {
+            self.new()
+        }
     }
 
     /// All servers, as a rotation finds them.
@@ -332,7 +337,7 @@ impl Environment for Model {
     }
 
     fn refused(&self, world: &World, blockers: &[Blocker]) -> Result<Refusal, String> {
-        safety::check_refusal(self, world, blockers)
+        safety::check_refusal(world, blockers)
     }
 
     fn unsafe_because(&self, world: &World) -> Option<String> {

@@ -125,7 +125,8 @@ impl Moves<'_> {
     fn join(&mut self) {
         match self.world.memory.joining {
             None if self.world.memory.budget.joins > 0 => {
-                for token in [self.model.old(), self.model.new()] {
+                let has_new = self.world.seen.backup.is_some().then(|| self.model.new());
+                for token in [Some(self.model.old()), has_new].into_iter().flatten() {
                     self.push("a server begins to join", Help::Disturbs, |to| {
                         to.memory.budget.joins -= 1;
                         to.memory.joining = Some(Model::configured(token));
@@ -212,7 +213,7 @@ pub(crate) fn restart(memory: &mut Memory, restart: &Restart) {
 pub(crate) fn show(model: &Model, world: &mut World) {
     let World { seen, memory, .. } = world;
     let has_node_access = seen.options.has_node_access;
-    let is_known = |value| !model.is_old_unknown || has_node_access || value != model.old();
+    let is_known = |value| !model.is_old_unknown || value != model.old();
     for (name, disk) in &memory.disks {
         let server = seen.servers.get_mut(name).expect("it is shown");
         let is_up = matches!(disk.state, State::Up | State::Starting);

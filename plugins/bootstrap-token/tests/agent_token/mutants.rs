@@ -112,11 +112,11 @@ impl Mutant {
             // Only where the decision is a wait, which the caller cannot know: every server is said to be up.
             Self::RestartsTwo | Self::IgnoresDown => {
                 if let Next::Wait(_) = decide(seen, run).next {
+                    let before = (seen.clone(), run.clone());
                     up(seen);
                     run.timers.insert(Timer::InFlight, true);
-                    let before = (seen.clone(), run.clone());
-                    if is_put(decide(&before.0, &before.1).next) != (self == Self::IgnoresDown) {
-                        pretend_saved(seen);
+                    if is_put(decide(seen, run).next) != (self == Self::IgnoresDown) {
+                        (*seen, *run) = before;
                     }
                 }
             }

@@ -77,7 +77,7 @@ pub(crate) fn unsafe_because(model: &Model, world: &World) -> Option<String> {
 }
 
 /// A refusal is right where an operator has to mend something first.
-pub(crate) fn check_refusal(model: &Model, world: &World, blockers: &[Blocker]) -> Result<Refusal, String> {
+pub(crate) fn check_refusal(world: &World, blockers: &[Blocker]) -> Result<Refusal, String> {
     let World { seen, memory, .. } = world;
     if seen.backup.is_none() && world.was_forged() {
         return Ok(Refusal::Discarded);
@@ -85,8 +85,7 @@ pub(crate) fn check_refusal(model: &Model, world: &World, blockers: &[Blocker]) 
     let reason = &blockers[0].reason;
     let is_up = memory.disks.values().all(|disk| disk.state == State::Up);
     let is_unclear = reason.contains("which of them has started last") && !seen.options.has_node_access;
-    let is_unknown = reason.contains("cannot be restored") && model.is_old_unknown;
-    if is_up && seen.encryption == Encryption::Safe && memory.joining.is_none() && !is_unclear && !is_unknown {
+    if is_up && seen.encryption == Encryption::Safe && memory.joining.is_none() && !is_unclear {
         return Err(format!("refuses where nothing has to be mended: {reason}"));
     }
     Ok(Refusal::Waits)

@@ -33,13 +33,6 @@ pub(super) fn old_rejected(server: &str) -> Blocker {
     )
 }
 
-pub(super) fn old_unknown() -> Blocker {
-    Blocker::new(
-        "the old agent token is not known, so it cannot be restored",
-        "pass it with --agent-token-file, or continue with `rotate`",
-    )
-}
-
 pub(super) fn differ() -> Blocker {
     Blocker::new(
         "servers accept different agent tokens",

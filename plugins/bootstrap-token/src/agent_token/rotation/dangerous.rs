@@ -53,8 +53,9 @@ enum Armed {
 impl Save {
     /// Comes first, in every phase.
     ///
-    /// With node access the times of the files decide. They are right also where a PUT of a former process has arrived that is not
-    /// recorded: then it is sent once more. The file is the same, so nothing changes.
+    /// With node access the times of the files decide. A PUT on the server with the newest file is always right. A process that takes
+    /// over sends it in any case: a PUT of the former one may have arrived without being recorded. Mostly the file is the same, and
+    /// nothing changes.
     ///
     /// By hand, a server that accepts another token than the datastore has may have an older file, which is harmless, or have started
     /// since. There, a PUT on the wrong server would make the datastore's file older than that of another server.
@@ -62,7 +63,7 @@ impl Save {
     /// | if | then |
     /// |---|---|
     /// | a PUT was carried out, and is not recorded | record it |
-    /// | with node access, the newest file is not the one that was saved last | PUT on its server |
+    /// | with node access, the newest file is not the one that was saved last, or another process may have saved one | PUT on its server |
     /// | by hand, nothing was saved, and one server accepts another token than O | PUT on it |
     /// | by hand, one server has started since the last PUT, and accepts another token than the datastore has | PUT on it |
     /// | by hand, there are several, or it is not known which have started, or which of them a former process has saved | refuse |
@@ -112,8 +113,11 @@ fn armed(seen: &Observed, backup: &Record) -> Armed {
     let accepted = |name: &String| seen.servers.get(name).and_then(as_node);
     let differs = |name: &&String| accepted(name).is_some_and(|token| token != saved.token);
     let others: BTreeSet<String> = seen.servers.keys().filter(differs).cloned().collect();
+    // A PUT of a former process may have arrived, and a server that has started since then may have changed back what it accepts.
+    let is_uncertain = seen.may_be_in_flight && seen.put.as_ref() != Some(saved);
     if let Some(newest) = &seen.newest {
         let is_saved = match &saved.by {
+            _ if is_uncertain => false,
             Some(by) => newest.contains(by) && !newest.iter().any(|name| others.contains(name)),
             None => others.is_empty(),
         };
@@ -124,8 +128,6 @@ fn armed(seen: &Observed, backup: &Record) -> Armed {
             _ => Armed::Nobody,
         };
     }
-    // A PUT of a former process may have arrived, and a server that has started since then may have changed back what it accepts.
-    let is_uncertain = seen.may_be_in_flight;
     let changed = match (&seen.started, &saved.by) {
         _ if others.is_empty() => return Armed::Nobody,
         (Some(started), Some(_)) => others.intersection(started).cloned().collect(),

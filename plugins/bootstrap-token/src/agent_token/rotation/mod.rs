@@ -49,7 +49,6 @@ mod stages;
 pub mod step;
 mod survey;
 
-use engine::phase::Phase;
 use engine::plan::{Named, Placeholder, Plan, Planned};
 use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
 use engine::run::{Draw, Run};
@@ -134,12 +133,8 @@ impl Rotation for AgentToken {
         if let Some(backup) = &seen.backup {
             return Some(backup.clone());
         }
-        let target = claimed.record.target(claimed.direction.is_rollback())?;
-        let has_ended = claimed.phase == Phase::Confirm && seen.all_accept(target);
-        (has_ended && claimed.record.server == seen.given).then(|| Record {
-            is_ended: true,
-            ..claimed.record.clone()
-        })
+        let is_of_this = claimed.record.server == seen.given && stages::ended(seen, claimed);
+        is_of_this.then(|| claimed.record.clone())
     }
 
     fn intend(step: &Step, run: &Run<Self>, draw: &mut dyn Draw) -> Record {

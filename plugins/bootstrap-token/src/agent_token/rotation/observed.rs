@@ -2,7 +2,7 @@
 //!
 //! Most of it is that of the rotation of the server token. Of a [`Server`] it uses `accepts` for the server token, `as_node` for the token
 //! that it accepts as node (here it is always asked), and `configured` for the agent token in its configuration. [`Login::Another`] as
-//! node is the old token where that is not known. A token that a server rejects with 401 while it starts is rejected: with the right one
+//! node is the old token where the record does not have it, also if it is passed or can be read later. A token that a server rejects with 401 while it starts is rejected: with the right one
 //! it answers 500 or 503 then. So what it accepts is known before it is ready.
 
 use std::collections::{BTreeMap, BTreeSet};

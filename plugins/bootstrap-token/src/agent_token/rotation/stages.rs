@@ -10,11 +10,13 @@
 )]
 
 use client::secret::Fingerprint;
+use engine::direction::Direction;
 use engine::phase::Phase;
 use engine::rotation::Proof;
+use engine::run::Run;
 
 use super::dangerous::{Restart, Save};
-use super::observed::{Configured, Login, Observed, Output, as_node};
+use super::observed::{Configured, Login, Observed, Output, Server, as_node};
 use super::record::{Record, Saved};
 use super::step::{BackUp, Change, Step};
 use super::{AgentToken, blockers};
@@ -30,6 +32,8 @@ pub enum Made {
     BackedUp(Fingerprint),
     /// A rollback before there was a backup Secret: no server was changed.
     NotCreated,
+    /// A rollback before any server was changed, and what they accept is not known.
+    Unchanged,
     /// The backup Secret was deleted after everything else.
     Forgotten,
 }
@@ -41,6 +45,8 @@ pub enum Placed {
     Configured(Fingerprint),
     /// An operator writes it into a configuration when that server is restarted.
     ByHand(Fingerprint),
+    /// No server was changed.
+    Unchanged,
     /// There is no backup Secret any more, or there never was one.
     NoBackup,
 }
@@ -50,7 +56,7 @@ pub enum Placed {
 pub enum Proven {
     /// Every server accepts T as node and rejects the other token.
     Loaded,
-    /// Every server accepts T as node. The other token is not known, so that it is rejected is not proven.
+    /// Every server accepts T as node, or none was changed. The other token is not known, so that it is rejected is not proven.
     OtherUnknown,
     /// The run has ended, or nothing was changed.
     NoBackup,
@@ -69,7 +75,7 @@ pub enum Retired {
 ///
 /// | if | then |
 /// |---|---|
-/// | a configuration was changed, and there is no backup Secret, and this process has not deleted it | refuse |
+/// | a configuration was changed, there is no backup Secret, and nothing shows that the run has ended | refuse |
 /// | the given server token is not that of the run | refuse |
 /// | nothing was changed, and it is a rollback | pass |
 /// | a server rejects the server token | refuse |
@@ -78,7 +84,7 @@ pub(super) fn guard(look: Look<'_>) -> Result<(), Next> {
     let (seen, record) = (look.seen, look.record());
     let refuse = |blocker| Err(Next::Refuse(vec![blocker]));
     let has_backup = seen.backup.is_some();
-    if !has_backup && look.run.phase >= Phase::Place && !record.is_ended {
+    if !has_backup && look.run.phase >= Phase::Place && !ended(seen, look.run) {
         return refuse(blockers::backup_gone());
     }
     if seen.given != record.server {
@@ -107,9 +113,11 @@ pub(super) fn guard(look: Look<'_>) -> Result<(), Next> {
 ///
 /// | if | then |
 /// |---|---|
-/// | there is no backup Secret, and this process has deleted it | pass |
+/// | there is no backup Secret, this process has deleted it or was about to, and every server accepts T | pass |
 /// | a rollback, and there is no backup Secret | pass: no server was changed |
-/// | a rollback, and O is not known | refuse |
+/// | a rollback, O is not known, and a write of another process may be in flight | wait |
+/// | a rollback, O is not known, and no server was changed | pass |
+/// | a rollback, and O is not known | turn forward again: it cannot be restored |
 /// | a rollback | pass |
 /// | N is not drawn, or the user's file does not hold it, and it is not the server token | create it |
 /// | the backup Secret does not hold N | back it up |
@@ -118,11 +126,13 @@ pub(super) fn make(look: Look<'_>) -> Result<Made, Next> {
     let (seen, record) = (look.seen, look.record());
     let is_rollback = look.direction().is_rollback();
     match &seen.backup {
-        None if record.is_ended => return Ok(Made::Forgotten),
+        None if ended(seen, look.run) => return Ok(Made::Forgotten),
         None if is_rollback => return Ok(Made::NotCreated),
         Some(backup) if is_rollback => {
-            let old = backup.old.map(Made::BackedUp);
-            return old.ok_or_else(|| Next::Refuse(vec![blockers::old_unknown()]));
+            return match backup.old {
+                Some(old) => Ok(Made::BackedUp(old)),
+                None => unchanged(look, backup),
+            };
         }
         _ => {}
     }
@@ -139,6 +149,27 @@ pub(super) fn make(look: Look<'_>) -> Result<Made, Next> {
         return Err(Next::step(Step::Print(value)));
     }
     Ok(Made::BackedUp(value))
+}
+
+/// Whether everything was done. The Lease alone is not believed: this process, or what every server accepts, confirms it.
+pub(super) fn ended(seen: &Observed, run: &Run<AgentToken>) -> bool {
+    let target = run.record.target(run.direction.is_rollback());
+    let is_confirmed = || run.phase == Phase::Confirm && target.is_some_and(|target| seen.all_accept(target));
+    run.record.is_ended || is_confirmed()
+}
+
+/// A rollback to a token that is not known.
+fn unchanged(look: Look<'_>, backup: &Record) -> Result<Made, Next> {
+    let seen = look.seen;
+    gates::nothing_in_flight(look)?;
+    gates::every_server_is_up(look)?;
+    let is_unchanged = |server: &Server| as_node(server) == Some(None) && !server.has_configuration_backup;
+    if backup.saved.by.is_none() && seen.put.is_none() && seen.servers.values().all(is_unchanged) {
+        return Ok(Made::Unchanged);
+    }
+    let to = Direction::RollForward;
+    let reason = "the old agent token is not known, so it cannot be restored".to_owned();
+    Err(Next::Turn { to, reason })
 }
 
 /// N, once it is drawn and the file of the user holds it. Who resumes a run need not say where N goes: it was there before.
@@ -174,7 +205,7 @@ pub(super) fn saved(backup: &Record, put: &Saved) -> Next {
 ///
 /// | if | then |
 /// |---|---|
-/// | there is no backup Secret | pass |
+/// | there is no backup Secret, or no server was changed and it is a rollback to a token that is not known | pass |
 /// | a PUT was carried out, and is not recorded | record it |
 /// | the next start of a server is fatal, and another server is not up, or something else happens | wait or refuse |
 /// | the next start of a server is fatal, and which server has the newest file is not known | refuse |
@@ -185,7 +216,12 @@ pub(super) fn saved(backup: &Record, put: &Saved) -> Next {
 pub(super) fn place(look: Look<'_>, made: &Proof<'_, Made>) -> Result<Placed, Next> {
     let seen = look.seen;
     let (Made::BackedUp(target), Some(backup)) = (**made, &seen.backup) else {
-        return Ok(Placed::NoBackup);
+        let is_unchanged = **made == Made::Unchanged;
+        return Ok(if is_unchanged {
+            Placed::Unchanged
+        } else {
+            Placed::NoBackup
+        });
     };
     Save::next(look, backup)?;
     if !seen.options.has_node_access {
@@ -215,7 +251,7 @@ pub(super) fn place(look: Look<'_>, made: &Proof<'_, Made>) -> Result<Placed, Ne
 ///
 /// | if | then |
 /// |---|---|
-/// | there is no backup Secret | pass |
+/// | there is no backup Secret, or no server was changed and it is a rollback to a token that is not known | pass |
 /// | a server is not up, or does not say what it accepts as node | wait; after `--restart-timeout` refuse: `recover` |
 /// | a write of another process may be in flight, such as that of a configuration | wait |
 /// | a server does not accept T as node, and another thing happens | wait or refuse |
@@ -226,8 +262,10 @@ pub(super) fn place(look: Look<'_>, made: &Proof<'_, Made>) -> Result<Placed, Ne
 /// | a rollback, and an agent has N in its configuration | put T there |
 pub(super) fn prove<'look>(look: Look<'look>, placed: &Proof<'look, Placed>) -> Result<Proven, Next> {
     let seen = look.seen;
-    let (Placed::Configured(target) | Placed::ByHand(target)) = **placed else {
-        return Ok(Proven::NoBackup);
+    let target = match **placed {
+        Placed::Configured(target) | Placed::ByHand(target) => target,
+        Placed::Unchanged => return Ok(Proven::OtherUnknown),
+        Placed::NoBackup => return Ok(Proven::NoBackup),
     };
     gates::every_server_is_up(look)?;
     gates::nothing_in_flight(look)?;
