@@ -8,8 +8,8 @@ use engine::phase::Phase;
 use engine::rotation::{Blocker, Decision, Rotation as _, Timer};
 use kubectl_bootstrap_token::agent_token::rotation::AgentToken;
 use kubectl_bootstrap_token::agent_token::rotation::observed::{
-    Clocks, Cluster, Configured, Datastore, Encryption, Login, Members, Observed, Options, Output, Purpose, Role,
-    Server,
+    Clocks, Cluster, Configured, Datastore, Encryption, Login, Members, Observed, Options, Output, Purpose, PutResult,
+    Role, Server,
 };
 use kubectl_bootstrap_token::agent_token::rotation::record::Record;
 use kubectl_bootstrap_token::agent_token::rotation::step::{Change, Step};
@@ -150,7 +150,7 @@ impl Model {
             clocks: Clocks::Close(None),
             newest: None,
             started: None,
-            put: None,
+            put: PutResult::Unknown,
             backup: None,
             output: Output::File {
                 path: "token".to_owned(),
@@ -240,8 +240,8 @@ impl Environment for Model {
 
     fn condition(&self, seen: &Observed, step: &Step) -> Option<Self::Condition> {
         match step {
-            Step::BackUp(_) | Step::Forget => Some(Condition::Backup(seen.backup.clone())),
-            Step::Save(_) | Step::Restart(_) => Some(Condition::Everything(Box::new(seen.clone()))),
+            Step::BackUp(_) => Some(Condition::Backup(seen.backup.clone())),
+            Step::Save(_) | Step::Restart(_) | Step::Forget => Some(Condition::Everything(Box::new(seen.clone()))),
             Step::Configure { server, .. } => {
                 let configured = seen.servers.get(server).map(|server| server.configured);
                 Some(Condition::Configuration(configured))
@@ -256,7 +256,7 @@ impl Environment for Model {
         match step {
             Step::Save(save) => {
                 if !memory.put(save.server(), save.login()) {
-                    seen.put = None;
+                    seen.put = PutResult::Unknown;
                 }
             }
             Step::Restart(restart) => moves::restart(memory, restart),
@@ -304,7 +304,7 @@ impl Environment for Model {
     /// What another process does not know.
     fn resumed(&self, world: &mut World) {
         let seen = &mut world.seen;
-        seen.put = None;
+        seen.put = PutResult::Unknown;
         seen.may_be_in_flight = true;
         for server in seen.servers.values_mut() {
             server.is_restarting = false;

@@ -124,9 +124,9 @@ impl Moves<'_> {
 
     fn join(&mut self) {
         match self.world.memory.joining {
-            None if self.world.memory.budget.joins > 0 => {
-                let has_new = self.world.seen.backup.is_some().then(|| self.model.new());
-                for token in [Some(self.model.old()), has_new].into_iter().flatten() {
+            // A server that joins after the end is no matter of the run.
+            None if self.world.memory.budget.joins > 0 && self.world.seen.backup.is_some() => {
+                for token in [self.model.old(), self.model.new()] {
                     self.push("a server begins to join", Help::Disturbs, |to| {
                         to.memory.budget.joins -= 1;
                         to.memory.joining = Some(Model::configured(token));

@@ -4,7 +4,9 @@
 
 use engine::rotation::{Decision, Next, Timer, decide};
 use kubectl_bootstrap_token::agent_token::rotation::AgentToken;
-use kubectl_bootstrap_token::agent_token::rotation::observed::{Configured, Encryption, Login, Members, Observed};
+use kubectl_bootstrap_token::agent_token::rotation::observed::{
+    Configured, Encryption, Login, Members, Observed, PutResult,
+};
 use kubectl_bootstrap_token::agent_token::rotation::record::Saved;
 use kubectl_bootstrap_token::agent_token::rotation::step::Step;
 
@@ -143,7 +145,8 @@ fn pretend_saved(seen: &mut Observed) {
     };
     let saved = Saved { token, by: Some(by) };
     backup.saved = saved.clone();
-    seen.put = Some(saved);
+    backup.saving.clear();
+    seen.put = PutResult::Done(saved);
 }
 
 fn believe(seen: &mut Observed, token: client::secret::Fingerprint) {

@@ -83,23 +83,88 @@ fn server<'a>(seen: &'a mut Observed, name: &str) -> &'a mut Server {
 
 #[test]
 fn the_first_agent_token_is_set_on_three_servers() {
-    insta::assert_snapshot!(rotation(Purpose::Set, 3, true), @r"");
+    insta::assert_snapshot!(rotation(Purpose::Set, 3, true), @r"
+    make    create a new token, and write it to token
+    make    back up <new> in the backup Secret
+    place   put <new> into the configuration of server s1 as agent token
+    place   put <new> into the configuration of server s2 as agent token
+    place   put <new> into the configuration of server s3 as agent token
+    prove   restart server s1
+    prove   wait for server s1 to be ready
+    place   record in the backup Secret that the datastore gets the files of s1
+    place   set the same server token again on s1, which saves its files into the datastore
+    place   record in the backup Secret that the datastore has the files of s1
+    prove   restart server s2
+    prove   wait for server s2 to be ready
+    prove   restart server s3
+    prove   wait for server s3 to be ready
+    confirm delete the backups of configurations
+    confirm delete the backup Secret
+    ");
 }
 
 #[test]
 fn it_is_changed_by_hand() {
-    insta::assert_snapshot!(rotation(Purpose::Rotate, 3, false), @r"");
+    insta::assert_snapshot!(rotation(Purpose::Rotate, 3, false), @r"
+    make    create a new token, and write it to token
+    make    back up <new> in the backup Secret
+    prove   have an operator put <new> into the configuration of server s1 as agent token, and restart it
+    prove   wait for server s1 to be ready
+    place   record in the backup Secret that the datastore gets the files of s1
+    place   set the same server token again on s1, which saves its files into the datastore
+    place   record in the backup Secret that the datastore has the files of s1
+    prove   have an operator put <new> into the configuration of server s2 as agent token, and restart it
+    prove   wait for server s2 to be ready
+    prove   have an operator put <new> into the configuration of server s3 as agent token, and restart it
+    prove   wait for server s3 to be ready
+    confirm delete the backup Secret
+    ");
 }
 
 #[test]
 fn it_is_removed() {
-    insta::assert_snapshot!(rotation(Purpose::Remove, 3, true), @r"");
-    insta::assert_snapshot!(rotation(Purpose::Remove, 1, false), @r"");
+    insta::assert_snapshot!(rotation(Purpose::Remove, 3, true), @r"
+    make    back up S in the backup Secret
+    place   remove the agent token from the configuration of server s1
+    place   remove the agent token from the configuration of server s2
+    place   remove the agent token from the configuration of server s3
+    prove   restart server s1
+    prove   wait for server s1 to be ready
+    place   record in the backup Secret that the datastore gets the files of s1
+    place   set the same server token again on s1, which saves its files into the datastore
+    place   record in the backup Secret that the datastore has the files of s1
+    prove   restart server s2
+    prove   wait for server s2 to be ready
+    prove   restart server s3
+    prove   wait for server s3 to be ready
+    confirm delete the backups of configurations
+    confirm delete the backup Secret
+    ");
+    insta::assert_snapshot!(rotation(Purpose::Remove, 1, false), @r"
+    make    back up S in the backup Secret
+    prove   have an operator remove the agent token from the configuration of server s1, and restart it
+    prove   wait for server s1 to be ready
+    place   record in the backup Secret that the datastore gets the files of s1
+    place   set the same server token again on s1, which saves its files into the datastore
+    place   record in the backup Secret that the datastore has the files of s1
+    confirm delete the backup Secret
+    ");
 }
 
 #[test]
 fn it_is_changed_on_one_server() {
-    insta::assert_snapshot!(rotation(Purpose::Rotate, 1, true), @r"");
+    insta::assert_snapshot!(rotation(Purpose::Rotate, 1, true), @r"
+    make    create a new token, and write it to token
+    make    back up <new> in the backup Secret
+    place   put <new> into the configuration of server s1 as agent token
+    prove   restart server s1
+    prove   wait for server s1 to be ready
+    place   record in the backup Secret that the datastore gets the files of s1
+    place   set the same server token again on s1, which saves its files into the datastore
+    place   record in the backup Secret that the datastore has the files of s1
+    confirm delete the backups of configurations
+    confirm delete the backup Secret
+    ");
 }
 
 #[test]
@@ -111,6 +176,7 @@ fn a_rollback_puts_first() {
             token: Some(old()),
             by: None,
         };
+        seen.backup.as_mut().expect("it is there").saving = ["s1".to_owned()].into();
         run.direction = Direction::Rollback;
         seen.may_be_in_flight = true;
         if let Some(started) = &mut seen.started {
@@ -118,9 +184,32 @@ fn a_rollback_puts_first() {
         }
         let plan = lines(seen, Some(run));
         if has_node_access {
-            insta::assert_snapshot!(plan, @r"");
+            insta::assert_snapshot!(plan, @r"
+            place   wait for writes in flight to arrive
+            place   set the same server token again on s1, which saves its files into the datastore
+            place   record in the backup Secret that the datastore has the files of s1
+            place   put O into the configuration of server s1 as agent token
+            place   put O into the configuration of server s2 as agent token
+            place   put O into the configuration of server s3 as agent token
+            prove   restart server s1
+            prove   wait for server s1 to be ready
+            place   record in the backup Secret that the datastore gets the files of s1
+            place   set the same server token again on s1, which saves its files into the datastore
+            place   record in the backup Secret that the datastore has the files of s1
+            confirm delete the backup Secret
+            ");
         } else {
-            insta::assert_snapshot!(plan, @r"");
+            insta::assert_snapshot!(plan, @r"
+            place   wait for writes in flight to arrive
+            place   set the same server token again on s1, which saves its files into the datastore
+            place   record in the backup Secret that the datastore has the files of s1
+            prove   have an operator put O into the configuration of server s1 as agent token, and restart it
+            prove   wait for server s1 to be ready
+            place   record in the backup Secret that the datastore gets the files of s1
+            place   set the same server token again on s1, which saves its files into the datastore
+            place   record in the backup Secret that the datastore has the files of s1
+            confirm delete the backup Secret
+            ");
         }
     }
 }
@@ -248,8 +337,7 @@ fn next(has_node_access: bool, change: impl FnOnce(&mut Observed), expected: &st
 #[test]
 fn the_newest_file_is_saved_before_the_next_restart() {
     next(true, |_| {}, "restart server s2");
-    let put =
-        |server: &str| format!("set the same server token again on {server}, which saves its files into the datastore");
+    let put = |server: &str| format!("record in the backup Secret that the datastore gets the files of {server}");
     next(true, |seen| seen.newest = Some(["s3".to_owned()].into()), &put("s3"));
     // Nothing is restarted before this process has seen a PUT.
     next(
@@ -296,7 +384,7 @@ fn by_hand_it_has_to_be_known_which_servers_have_started() {
     next(
         false,
         started(&["s3"]),
-        "set the same server token again on s3, which saves its files into the datastore",
+        "record in the backup Secret that the datastore gets the files of s3",
     );
     next(false, started(&["s2", "s3"]), unclear);
     next(false, |seen| seen.started = None, unclear);

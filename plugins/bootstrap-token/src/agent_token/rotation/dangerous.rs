@@ -15,9 +15,9 @@ use client::secret::Fingerprint;
 use engine::rotation::{Proof, Timer};
 
 use super::blockers;
-use super::observed::{Observed, as_node};
+use super::observed::{Observed, PutResult, as_node};
 use super::record::{Record, Saved};
-use super::stages::{Look, Next, Placed};
+use super::stages::{self, Look, Next, Placed};
 use super::step::{self, Step};
 use crate::server_token::rotation::gates;
 
@@ -53,9 +53,8 @@ enum Armed {
 impl Save {
     /// Comes first, in every phase.
     ///
-    /// With node access the times of the files decide. A PUT on the server with the newest file is always right. A process that takes
-    /// over sends it in any case: a PUT of the former one may have arrived without being recorded. Mostly the file is the same, and
-    /// nothing changes.
+    /// With node access the times of the files decide: a PUT on the server with the newest file is always right. So after a PUT that may
+    /// have arrived and is not recorded, it is sent once more. Mostly the file is the same, and nothing changes.
     ///
     /// By hand, a server that accepts another token than the datastore has may have an older file, which is harmless, or have started
     /// since. There, a PUT on the wrong server would make the datastore's file older than that of another server.
@@ -63,20 +62,27 @@ impl Save {
     /// | if | then |
     /// |---|---|
     /// | a PUT was carried out, and is not recorded | record it |
-    /// | with node access, the newest file is not the one that was saved last, or another process may have saved one | PUT on its server |
+    /// | with node access, the newest file is not the one that was saved last, or a PUT that was begun is not recorded | PUT on its server |
     /// | by hand, nothing was saved, and one server accepts another token than O | PUT on it |
     /// | by hand, one server has started since the last PUT, and accepts another token than the datastore has | PUT on it |
-    /// | by hand, there are several, or it is not known which have started, or which of them a former process has saved | refuse |
+    /// | by hand, a PUT that was begun is not recorded, and no other server has started since | PUT on it |
+    /// | by hand, there are several such servers, or it is not known which have started | refuse |
+    /// | it is not recorded that the PUT begins | record it |
     /// | before the PUT, another server is not up, or something else happens | wait or refuse |
     pub(super) fn next(look: Look<'_>, backup: &Record) -> Result<(), Next> {
         let seen = look.seen;
-        if let Some(put) = seen.put.as_ref().filter(|put| **put != backup.saved) {
-            return Err(super::stages::saved(backup, put));
+        if let PutResult::Done(put) = &seen.put
+            && (*put != backup.saved || !backup.saving.is_empty())
+        {
+            return Err(stages::saved(backup, put));
         }
         match armed(seen, backup) {
             Armed::Nobody => Ok(()),
             Armed::Newest(server, token) => {
                 gates::nothing_else_happens_but(look, Some(&server))?;
+                if !backup.saving.contains(&server) {
+                    return Err(stages::saves(backup, server));
+                }
                 let by = Some(server.clone());
                 Err(Next::step(Step::Save(Self {
                     login: backup.server,
@@ -113,12 +119,13 @@ fn armed(seen: &Observed, backup: &Record) -> Armed {
     let accepted = |name: &String| seen.servers.get(name).and_then(as_node);
     let differs = |name: &&String| accepted(name).is_some_and(|token| token != saved.token);
     let others: BTreeSet<String> = seen.servers.keys().filter(differs).cloned().collect();
-    // A PUT of a former process may have arrived, and a server that has started since then may have changed back what it accepts.
-    let is_uncertain = seen.may_be_in_flight && seen.put.as_ref() != Some(saved);
+    // A PUT may have arrived, and a server that has started since then may have changed back what it accepts.
+    let is_recorded_only = seen.put == PutResult::Recorded && backup.saving.len() == 1;
+    let is_uncertain = !backup.saving.is_empty() && !is_recorded_only;
     if let Some(newest) = &seen.newest {
         let is_saved = match &saved.by {
             _ if is_uncertain => false,
-            Some(by) => newest.contains(by) && !newest.iter().any(|name| others.contains(name)),
+            Some(by) => newest.contains(by) && newest.is_disjoint(&others),
             None => others.is_empty(),
         };
         let mut known = newest.iter().filter_map(|name| Some((name, accepted(name)?)));
@@ -128,21 +135,23 @@ fn armed(seen: &Observed, backup: &Record) -> Armed {
             _ => Armed::Nobody,
         };
     }
-    let changed = match (&seen.started, &saved.by) {
-        _ if others.is_empty() => return Armed::Nobody,
-        (Some(started), Some(_)) => others.intersection(started).cloned().collect(),
-        (None, Some(_)) => return Armed::OneOf(others),
+    let suspects: BTreeSet<String> = match (&seen.started, &saved.by) {
+        (None, _) if is_uncertain => seen.servers.keys().cloned().collect(),
+        (Some(started), by) if is_uncertain => {
+            let others = others.into_iter().filter(|_| by.is_none());
+            others.chain(started.iter().chain(&backup.saving).cloned()).collect()
+        }
         (_, None) => others,
+        (Some(started), Some(_)) => others.intersection(started).cloned().collect(),
+        // The one that was saved last has started since, and any other may have.
+        (None, Some(by)) if others.iter().all(|name| name == by) => others,
+        (None, Some(_)) => return Armed::OneOf(others),
     };
-    let suspects = match &seen.started {
-        _ if changed.is_empty() => return Armed::Nobody,
-        Some(started) if is_uncertain => changed.union(started).cloned().collect(),
-        None if is_uncertain => return Armed::OneOf(changed),
-        _ => changed,
-    };
-    match suspects.first() {
-        Some(name) if suspects.len() == 1 => Armed::Newest(name.clone(), accepted(name).flatten()),
-        _ => Armed::OneOf(suspects),
+    match suspects.first().map(|name| (name, accepted(name))) {
+        _ if suspects.len() > 1 => Armed::OneOf(suspects),
+        Some((name, Some(token))) => Armed::Newest(name.clone(), token),
+        // It is waited for, before anything is restarted.
+        Some((_, None)) | None => Armed::Nobody,
     }
 }
 

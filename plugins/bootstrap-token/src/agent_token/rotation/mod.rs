@@ -133,8 +133,10 @@ impl Rotation for AgentToken {
         if let Some(backup) = &seen.backup {
             return Some(backup.clone());
         }
-        let is_of_this = claimed.record.server == seen.given && stages::ended(seen, claimed);
-        is_of_this.then(|| claimed.record.clone())
+        let mut claimed = claimed.clone();
+        claimed.record.is_ended = false;
+        let is_of_this = claimed.record.server == seen.given && stages::ended(seen, &claimed);
+        is_of_this.then_some(claimed.record)
     }
 
     fn intend(step: &Step, run: &Run<Self>, draw: &mut dyn Draw) -> Record {

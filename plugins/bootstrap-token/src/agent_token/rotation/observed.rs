@@ -39,8 +39,7 @@ pub struct Observed {
     /// The servers whose process has started since the last PUT that the run has recorded, or else since the run began. `None`: not
     /// known. With node access nothing depends on it.
     pub started: Option<BTreeSet<String>>,
-    /// The last PUT that this process has seen answered with 200.
-    pub put: Option<Saved>,
+    pub put: PutResult,
     /// The record in the backup Secret. The Secret holds the values of O and N, sealed with the server token.
     pub backup: Option<Record>,
     pub output: Output,
@@ -50,6 +49,18 @@ pub struct Observed {
     pub agents: BTreeMap<String, Configured>,
     /// `--agents`: the new token is written into the configuration of agents that have another.
     pub writes_agents: bool,
+}
+
+/// The last PUT that was begun, as far as this process knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PutResult {
+    /// There was none, or another process has begun it, or it got no answer.
+    #[default]
+    Unknown,
+    /// This process has recorded that it begins, and has not sent it.
+    Recorded,
+    /// It was answered with 200.
+    Done(Saved),
 }
 
 /// What the user has asked for. Only the survey tells them apart.
@@ -73,9 +84,9 @@ pub(crate) fn as_node(server: &Server) -> Option<Option<Fingerprint>> {
 }
 
 impl Observed {
-    pub(crate) fn all_accept(&self, value: Fingerprint) -> bool {
-        let mut servers = self.servers.values();
-        servers.all(|server| as_node(server) == Some(Some(value)))
+    /// `None`: the old token, which is not known.
+    pub(crate) fn all_accept(&self, value: Option<Fingerprint>) -> bool {
+        self.servers.values().all(|server| as_node(server) == Some(value))
     }
 
     /// What a server accepts as node after a start with this configuration. `None`: not known.

@@ -4,7 +4,7 @@ use engine::run::{Draw, Run};
 use supervisor::node::EtcdMember;
 
 use super::AgentToken;
-use super::observed::{Configured, Datastore, Login, Observed, Output, as_node};
+use super::observed::{Configured, Datastore, Login, Observed, Output, PutResult, as_node};
 use super::record::Record;
 use super::step::{Change, Step};
 
@@ -34,8 +34,10 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<AgentToken>, step: &Step) {
         }
         Step::BackUp(backup) => {
             seen.backup = Some(backup.record.clone());
-            if let (Change::Saved(_), Some(started)) = (&backup.change, &mut seen.started) {
-                started.clear();
+            match (&backup.change, &mut seen.started) {
+                (Change::Saves(_), _) => seen.put = PutResult::Recorded,
+                (Change::Saved(_), Some(started)) => started.clear(),
+                _ => {}
             }
         }
         Step::Print(value) => seen.output = Output::Print { printed: Some(*value) },
@@ -59,7 +61,7 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<AgentToken>, step: &Step) {
                 server.as_node = Some(Login::Unknown);
             }
         }
-        Step::Save(save) => seen.put = Some(save.saved().clone()),
+        Step::Save(save) => seen.put = PutResult::Done(save.saved().clone()),
         Step::DeleteConfigurationBackups => {
             for server in seen.servers.values_mut() {
                 server.has_configuration_backup = false;

@@ -1,5 +1,7 @@
 //! What a run records in the Lease and, as the copy that counts, on its backup Secret.
 
+use std::collections::BTreeSet;
+
 use client::secret::Fingerprint;
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +17,11 @@ pub struct Record {
     /// `None`: it is not drawn yet.
     #[serde(default)]
     pub new: Option<Fingerprint>,
-    /// What the datastore has.
+    /// What the datastore has, unless a PUT has begun since.
     pub saved: Saved,
+    /// The servers on which a PUT has begun since.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub saving: BTreeSet<String>,
     /// This process deletes the backup Secret: everything else is done. Another process has to see that.
     #[serde(skip)]
     pub is_ended: bool,

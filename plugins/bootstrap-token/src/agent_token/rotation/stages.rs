@@ -9,6 +9,8 @@
     reason = "a stage returns once per look, and the step that it returns is sent at once"
 )]
 
+use std::collections::BTreeSet;
+
 use client::secret::Fingerprint;
 use engine::direction::Direction;
 use engine::phase::Phase;
@@ -71,6 +73,11 @@ pub enum Retired {
     NoBackup,
 }
 
+/// The record that counts: a write of a former process may have arrived.
+fn record<'look>(look: Look<'look>) -> &'look Record {
+    look.seen.backup.as_ref().unwrap_or(look.record())
+}
+
 /// Nothing is written with another server token, or where a token is in use that is not of this run.
 ///
 /// | if | then |
@@ -81,7 +88,7 @@ pub enum Retired {
 /// | a server rejects the server token | refuse |
 /// | a server accepts neither O nor N, and O is known | refuse |
 pub(super) fn guard(look: Look<'_>) -> Result<(), Next> {
-    let (seen, record) = (look.seen, look.record());
+    let (seen, record) = (look.seen, record(look));
     let refuse = |blocker| Err(Next::Refuse(vec![blocker]));
     let has_backup = seen.backup.is_some();
     if !has_backup && look.run.phase >= Phase::Place && !ended(seen, look.run) {
@@ -123,7 +130,7 @@ pub(super) fn guard(look: Look<'_>) -> Result<(), Next> {
 /// | the backup Secret does not hold N | back it up |
 /// | N is to be printed, and no server accepts it | print it |
 pub(super) fn make(look: Look<'_>) -> Result<Made, Next> {
-    let (seen, record) = (look.seen, look.record());
+    let (seen, record) = (look.seen, record(look));
     let is_rollback = look.direction().is_rollback();
     match &seen.backup {
         None if ended(seen, look.run) => return Ok(Made::Forgotten),
@@ -153,9 +160,10 @@ pub(super) fn make(look: Look<'_>) -> Result<Made, Next> {
 
 /// Whether everything was done. The Lease alone is not believed: this process, or what every server accepts, confirms it.
 pub(super) fn ended(seen: &Observed, run: &Run<AgentToken>) -> bool {
-    let target = run.record.target(run.direction.is_rollback());
-    let is_confirmed = || run.phase == Phase::Confirm && target.is_some_and(|target| seen.all_accept(target));
-    run.record.is_ended || is_confirmed()
+    let is_rollback = run.direction.is_rollback();
+    let target = run.record.target(is_rollback);
+    let is_known = is_rollback || target.is_some();
+    run.record.is_ended || run.phase == Phase::Confirm && is_known && seen.all_accept(target)
 }
 
 /// A rollback to a token that is not known.
@@ -163,8 +171,9 @@ fn unchanged(look: Look<'_>, backup: &Record) -> Result<Made, Next> {
     let seen = look.seen;
     gates::nothing_in_flight(look)?;
     gates::every_server_is_up(look)?;
-    let is_unchanged = |server: &Server| as_node(server) == Some(None) && !server.has_configuration_backup;
-    if backup.saved.by.is_none() && seen.put.is_none() && seen.servers.values().all(is_unchanged) {
+    let is_configured = |server: &Server| server.has_configuration_backup;
+    let is_saved = backup.saved.by.is_some() || !backup.saving.is_empty();
+    if !is_saved && seen.all_accept(None) && !seen.servers.values().any(is_configured) {
         return Ok(Made::Unchanged);
     }
     let to = Direction::RollForward;
@@ -192,10 +201,18 @@ fn back_up(record: Record, change: Change) -> Next {
     Next::step(Step::BackUp(BackUp { record, change }))
 }
 
+/// Records that a PUT begins.
+pub(super) fn saves(backup: &Record, server: String) -> Next {
+    let mut record = backup.clone();
+    record.saving.insert(server.clone());
+    back_up(record, Change::Saves(server))
+}
+
 /// Records a PUT that was carried out.
 pub(super) fn saved(backup: &Record, put: &Saved) -> Next {
     let record = Record {
         saved: put.clone(),
+        saving: BTreeSet::new(),
         ..backup.clone()
     };
     back_up(record, Change::Saved(put.by.clone().unwrap_or_default()))
@@ -209,9 +226,11 @@ pub(super) fn saved(backup: &Record, put: &Saved) -> Next {
 /// | a PUT was carried out, and is not recorded | record it |
 /// | the next start of a server is fatal, and another server is not up, or something else happens | wait or refuse |
 /// | the next start of a server is fatal, and which server has the newest file is not known | refuse |
+/// | the next start of a server is fatal, and it is not recorded that the PUT begins | record it |
 /// | the next start of a server is fatal | PUT the same server token on the server that has the newest file |
 /// | without node access | pass: an operator configures T before each restart |
 /// | it is not known which agent token a configuration has | refuse |
+/// | a configuration has another agent token than T, and a write of another process may be in flight | wait |
 /// | a configuration has another agent token than T | write T there |
 pub(super) fn place(look: Look<'_>, made: &Proof<'_, Made>) -> Result<Placed, Next> {
     let seen = look.seen;
@@ -234,6 +253,7 @@ pub(super) fn place(look: Look<'_>, made: &Proof<'_, Made>) -> Result<Placed, Ne
         if held == target {
             continue;
         }
+        gates::nothing_in_flight(look)?;
         let step = Next::step(Step::Configure {
             server: name.clone(),
             value: Some(target).filter(|target| *target != backup.server),
@@ -258,6 +278,7 @@ pub(super) fn place(look: Look<'_>, made: &Proof<'_, Made>) -> Result<Placed, Ne
 /// | a server does not accept T as node, and the pause between two restarts has not passed | wait |
 /// | a server does not accept T as node | restart it; without node access an operator configures T first |
 /// | `--only` names another server | stop: the rest is restarted later |
+/// | a server joins, or the members of etcd are not the servers | wait; after `--restart-timeout` refuse: `recover` |
 /// | `--agents`, and an agent has another token in its configuration | put T there |
 /// | a rollback, and an agent has N in its configuration | put T there |
 pub(super) fn prove<'look>(look: Look<'look>, placed: &Proof<'look, Placed>) -> Result<Proven, Next> {
@@ -283,16 +304,17 @@ pub(super) fn prove<'look>(look: Look<'look>, placed: &Proof<'look, Placed>) -> 
         let rest: Vec<&str> = others.iter().map(|name| name.as_str()).collect();
         return Err(Next::Pause(blockers::only(&rest.join(", "))));
     }
+    gates::nobody_joins(look)?;
     if let Some(agent) = agent_with_another(look, target) {
         return Err(Next::step(Step::ConfigureAgent { agent, value: target }));
     }
-    let other = look.record().target(!look.direction().is_rollback());
+    let other = record(look).target(!look.direction().is_rollback());
     Ok(other.map_or(Proven::OtherUnknown, |_| Proven::Loaded))
 }
 
 fn agent_with_another(look: Look<'_>, target: Fingerprint) -> Option<String> {
     let seen: &Observed = look.seen;
-    let is_undone = |held: Option<Fingerprint>| look.direction().is_rollback() && held == look.record().new;
+    let is_undone = |held: Option<Fingerprint>| look.direction().is_rollback() && held == record(look).new;
     let is_another = |configured: &Configured| match configured {
         Configured::Token(held) => *held != Some(target) && (seen.writes_agents || is_undone(*held)),
         Configured::Nowhere | Configured::Unknown => false,

@@ -10,8 +10,8 @@ use super::record::Record;
 
 /// One step.
 ///
-/// Writes of the backup Secret are conditional on its version, those of configurations on the hash of the file. [`Save`] and [`Restart`]
-/// cannot be conditional: they are sent only if every server is still as it was observed. The others are harmless whenever they arrive.
+/// Writes of the backup Secret are conditional on its version, those of configurations on the hash of the file. [`Save`], [`Restart`]
+/// and the deletion of the backup Secret are sent only if every server is still as it was observed, which no server checks. The others are harmless whenever they arrive.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Draws a new token, or takes that of the run, and writes it to the file of the user. What the file held is kept beside it. With
@@ -56,6 +56,8 @@ pub struct BackUp {
 pub enum Change {
     /// It gets a token.
     Token(Fingerprint),
+    /// A PUT begins on a server.
+    Saves(String),
     /// A server has saved its files into the datastore.
     Saved(String),
 }
@@ -71,6 +73,12 @@ impl fmt::Display for Step {
             },
             Self::BackUp(BackUp { change, .. }) => match change {
                 Change::Token(value) => write!(f, "back up {} in the backup Secret", Named(value)),
+                Change::Saves(server) => {
+                    write!(
+                        f,
+                        "record in the backup Secret that the datastore gets the files of {server}"
+                    )
+                }
                 Change::Saved(server) => write!(
                     f,
                     "record in the backup Secret that the datastore has the files of {server}"

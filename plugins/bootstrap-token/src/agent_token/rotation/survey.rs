@@ -42,6 +42,7 @@ pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
             old,
             new,
             saved: Saved { token: old, by: None },
+            saving: BTreeSet::new(),
             is_ended: false,
         }),
         Ok(_) => Err(found),
