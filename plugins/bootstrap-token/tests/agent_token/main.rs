@@ -122,7 +122,7 @@ fn three_servers_and_one_disturbance_lose_nothing() {
                 has_node_access,
                 shows_starts,
                 budget: budget(disturb),
-                rollbacks: 1,
+                rollbacks: 1 - budget(disturb).restarts,
                 ..Model::default()
             };
             model.budget.restarts *= 2;
