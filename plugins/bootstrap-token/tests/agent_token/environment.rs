@@ -98,7 +98,7 @@ impl Model {
         }
     }
 
-    pub(crate) fn new(&self) -> Fingerprint {
+    pub(crate) fn replacement(&self) -> Fingerprint {
         match self.purpose {
             Purpose::Remove => server_token(),
             Purpose::Set | Purpose::Rotate => drawn(),
@@ -109,7 +109,7 @@ impl Model {
         if direction.is_rollback() {
             self.old()
         } else {
-            self.new()
+            self.replacement()
         }
     }
 
@@ -141,7 +141,7 @@ impl Model {
             },
             purpose: self.purpose,
             given: server_token(),
-            given_new: self.is_begun.then(|| self.new()),
+            given_new: self.is_begun.then(|| self.replacement()),
             given_old: (!self.is_old_unknown).then(|| self.old()),
             servers: (0..self.servers).map(|at| (name(at), server.clone())).collect(),
             members: Members::Same,
@@ -154,7 +154,7 @@ impl Model {
             backup: None,
             output: Output::File {
                 path: "token".to_owned(),
-                holds: self.is_begun.then(|| self.new()),
+                holds: self.is_begun.then(|| self.replacement()),
             },
             may_be_in_flight: false,
             agents: BTreeMap::new(),
@@ -191,7 +191,7 @@ impl Model {
             fault: None,
         };
         if self.is_begun {
-            memory.disk("s1").configured = Self::configured(self.new());
+            memory.disk("s1").configured = Self::configured(self.replacement());
             let state = State::Up;
             let started = memory.start("s1").expect("it starts once");
             memory.disks.insert("s1".to_owned(), Disk { state, ..started });
@@ -255,7 +255,8 @@ impl Environment for Model {
         let World { seen, memory, .. } = world;
         match step {
             Step::Save(save) => {
-                if !memory.put(save.server(), save.login()) {
+                let is_accepted = memory.put(save.server(), save.login());
+                if !is_accepted {
                     seen.put = PutResult::Unknown;
                 }
             }
@@ -350,7 +351,7 @@ impl Environment for Model {
 
     /// A second rotation is not explored.
     fn survey(&self, seen: &Observed) -> Result<Record, Vec<Blocker>> {
-        let is_new = |server: &Server| server.as_node == Some(Login::Accepts(self.new()));
+        let is_new = |server: &Server| server.as_node == Some(Login::Accepts(self.replacement()));
         let is_second = !self.is_begun && seen.servers.values().any(is_new);
         if is_second || seen.may_be_in_flight && seen.backup.is_none() && self.is_begun {
             return Err(Vec::new());

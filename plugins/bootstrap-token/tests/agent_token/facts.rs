@@ -53,6 +53,7 @@ pub(crate) struct Memory {
     /// The servers that have started since the last PUT, recorded or not.
     pub(crate) since_put: BTreeSet<String>,
     /// The token with which a server is joining. The outer `None`: there is none.
+    #[expect(clippy::option_option, reason = "the inner one is its configuration")]
     pub(crate) joining: Option<Option<Fingerprint>>,
     /// The operator does not change the configuration before the next restart.
     pub(crate) forgets: bool,

@@ -126,7 +126,7 @@ impl Moves<'_> {
         match self.world.memory.joining {
             // A server that joins after the end is no matter of the run.
             None if self.world.memory.budget.joins > 0 && self.world.seen.backup.is_some() => {
-                for token in [self.model.old(), self.model.new()] {
+                for token in [self.model.old(), self.model.replacement()] {
                     self.push("a server begins to join", Help::Disturbs, |to| {
                         to.memory.budget.joins -= 1;
                         to.memory.joining = Some(Model::configured(token));

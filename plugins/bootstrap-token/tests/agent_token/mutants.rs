@@ -106,10 +106,8 @@ impl Mutant {
                     believe(seen, token);
                 }
             }
-            Self::ForgetsEarly => {
-                if seen.backup.as_ref().is_some_and(|it| it.saved.token == Some(target)) {
-                    believe(seen, target);
-                }
+            Self::ForgetsEarly if seen.backup.as_ref().is_some_and(|it| it.saved.token == Some(target)) => {
+                believe(seen, target);
             }
             // Only where the decision is a wait, which the caller cannot know: every server is said to be up.
             Self::RestartsTwo | Self::IgnoresDown => {

@@ -36,8 +36,8 @@ fn lines(seen: Observed, run: Option<Run>) -> String {
 
 fn rotation(purpose: Purpose, servers: usize, has_node_access: bool) -> String {
     let model = Model {
-        purpose,
         servers,
+        purpose,
         has_node_access,
         ..Model::default()
     };
@@ -361,6 +361,12 @@ fn the_newest_file_is_saved_before_the_next_restart() {
         server(seen, "s2").is_ready = false;
     };
     next(true, two, "wait for server s2 to be ready");
+    let pauses = |seen: &mut Observed| seen.options.pauses = true;
+    next(
+        true,
+        pauses,
+        "wait for the pause between two restarts (--pause-between)",
+    );
     let silent = |seen: &mut Observed| server(seen, "s3").as_node = Some(Login::Unknown);
     next(true, silent, "wait for server s3 to answer agents");
     next(

@@ -38,6 +38,10 @@ pub struct Save {
 pub struct Restart {
     server: String,
     /// An operator changes the configuration first: to this token, or to none.
+    #[expect(
+        clippy::option_option,
+        reason = "the inner one is what the configuration has afterwards"
+    )]
     by_hand: Option<Option<Fingerprint>>,
 }
 

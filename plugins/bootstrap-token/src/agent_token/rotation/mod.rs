@@ -201,7 +201,7 @@ impl Gated for AgentToken {
     fn servers(seen: &Observed) -> Servers<'_> {
         Servers {
             cluster: &seen.cluster,
-            servers: &seen.servers,
+            by_name: &seen.servers,
             members: seen.members,
             joining: &seen.joining,
             encryption: &seen.encryption,

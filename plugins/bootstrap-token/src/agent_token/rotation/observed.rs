@@ -75,6 +75,10 @@ pub enum Purpose {
 }
 
 /// What a server accepts as node. The inner `None` is the old token where that is not known.
+#[expect(
+    clippy::option_option,
+    reason = "the inner one is a token of the record, which may not be known"
+)]
 pub(crate) fn as_node(server: &Server) -> Option<Option<Fingerprint>> {
     match server.as_node {
         Some(Login::Accepts(value)) => Some(Some(value)),

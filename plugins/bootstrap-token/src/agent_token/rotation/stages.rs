@@ -74,7 +74,7 @@ pub enum Retired {
 }
 
 /// The record that counts: a write of a former process may have arrived.
-fn record<'look>(look: Look<'look>) -> &'look Record {
+fn record(look: Look<'_>) -> &Record {
     look.seen.backup.as_ref().unwrap_or(look.record())
 }
 

@@ -1,10 +1,5 @@
 //! What both rotations of K3s' tokens check before a server is changed or restarted.
 
-#![expect(
-    clippy::result_large_err,
-    reason = "a stage returns once per look, and the step that it returns is sent at once"
-)]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::rotation::{Look, Next, Rotation, Timer};
@@ -16,7 +11,7 @@ use super::observed::{Clocks, Cluster, Datastore, Encryption, Login, Members, Op
 #[derive(Clone, Copy)]
 pub(crate) struct Servers<'a> {
     pub(crate) cluster: &'a Cluster,
-    pub(crate) servers: &'a BTreeMap<String, Server>,
+    pub(crate) by_name: &'a BTreeMap<String, Server>,
     pub(crate) members: Members,
     pub(crate) joining: &'a BTreeSet<String>,
     pub(crate) encryption: &'a Encryption,
@@ -50,7 +45,7 @@ pub(crate) fn nothing_else_happens_but<R: Gated>(look: Look<'_, R>, starting: Op
     if let Encryption::Unsafe(reason) = seen.encryption {
         return Err(Next::Refuse(vec![blockers::encryption(reason)]));
     }
-    if let Some((name, server)) = seen.servers.iter().find(|(_, server)| server.role != Role::Full) {
+    if let Some((name, server)) = seen.by_name.iter().find(|(_, server)| server.role != Role::Full) {
         return Err(Next::Refuse(vec![blockers::role(name, server.role)]));
     }
     every_server_is_up_but(look, starting)?;
@@ -93,8 +88,8 @@ pub(crate) fn every_server_is_up<R: Gated>(look: Look<'_, R>) -> Result<(), Next
 }
 
 fn every_server_is_up_but<R: Gated>(look: Look<'_, R>, starting: Option<&str>) -> Result<(), Next<R>> {
-    let Servers { cluster, servers, .. } = R::servers(look.seen);
-    for (name, server) in servers {
+    let Servers { cluster, by_name, .. } = R::servers(look.seen);
+    for (name, server) in by_name {
         if server.is_restarting && server.is_ready && server.accepts != Login::Unknown {
             return Err(Next::wait(format!("server {name} to restart")));
         }
@@ -139,6 +134,6 @@ pub(crate) fn timers(seen: Servers<'_>) -> Vec<Timer> {
 /// See [`timers`].
 pub(crate) fn stale_timers(seen: Servers<'_>) -> Vec<Timer> {
     let datastore = seen.cluster.datastore;
-    let are_up = seen.servers.values().all(|server| server.is_up(datastore)) && seen.joining.is_empty();
+    let are_up = seen.by_name.values().all(|server| server.is_up(datastore)) && seen.joining.is_empty();
     are_up.then_some(Timer::Proof).into_iter().collect()
 }

@@ -77,13 +77,13 @@ pub(crate) fn cluster(seen: Servers<'_>) -> Vec<Blocker> {
     // It is asked with the token.
     let rejects = |server: &Server| server.accepts == Login::Another;
     let encryption = match seen.encryption {
-        Encryption::Unknown if seen.servers.values().any(rejects) => None,
+        Encryption::Unknown if seen.by_name.values().any(rejects) => None,
         Encryption::Safe => None,
         Encryption::Unsafe(reason) => Some(blockers::encryption(reason)),
         Encryption::Unknown => Some(blockers::encryption_unknown()),
     };
     let clocks = match seen.clocks {
-        _ if seen.servers.len() < 2 => None,
+        _ if seen.by_name.len() < 2 => None,
         Clocks::Close(_) => None,
         Clocks::Skewed => Some(blockers::clocks(true)),
         Clocks::Unknown => Some(blockers::clocks(false)),
@@ -93,7 +93,7 @@ pub(crate) fn cluster(seen: Servers<'_>) -> Vec<Blocker> {
         managed,
         (version != Some(true)).then(|| blockers::no_endpoint(version.is_some())),
         cluster.is_ca_rotating.then(blockers::ca_rotation),
-        seen.servers.is_empty().then(blockers::no_server),
+        seen.by_name.is_empty().then(blockers::no_server),
         differ.then(blockers::members),
         (!joining.is_empty()).then(|| blockers::joining(&joining.join(", "))),
         encryption,
@@ -104,7 +104,7 @@ pub(crate) fn cluster(seen: Servers<'_>) -> Vec<Blocker> {
 
 /// What differs from the clusters on which the procedure was measured.
 pub(crate) fn unmeasured(seen: Servers<'_>) -> Option<String> {
-    let count = seen.servers.len();
+    let count = seen.by_name.len();
     let what = [
         (seen.cluster.supervisor == SupervisorKind::Rke2).then(|| "RKE2".to_owned()),
         (seen.cluster.datastore == Datastore::External && count > 1)
