@@ -83,7 +83,7 @@ fn one_disturbance_a_former_holder_and_a_rollback_lose_nothing() {
                 has_node_access,
                 shows_starts,
                 budget: budget(disturb),
-                // A PUT in flight cannot be recalled when somebody begins to rotate the encryption keys.
+                // A PUT in flight cannot be recalled when an operator begins to rotate the encryption keys.
                 late_holders: 1 - budget(disturb).key_rotations,
                 rollbacks: 1,
                 ..Model::default()

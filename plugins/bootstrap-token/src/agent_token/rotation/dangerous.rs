@@ -47,7 +47,7 @@ pub struct Restart {
 
 /// The servers that do not start again.
 enum Armed {
-    Nobody,
+    NoServer,
     /// This one has the newest file, with this token. Once the datastore has it, every other server starts: its file is older.
     Newest(String, Option<Fingerprint>),
     /// Which of these has the newest file is not known.
@@ -81,7 +81,7 @@ impl Save {
             return Err(stages::saved(backup, put));
         }
         match armed(seen, backup) {
-            Armed::Nobody => Ok(()),
+            Armed::NoServer => Ok(()),
             Armed::Newest(server, token) => {
                 gates::nothing_else_happens_but(look, Some(&server))?;
                 if !backup.saving.contains(&server) {
@@ -136,7 +136,7 @@ fn armed(seen: &Observed, backup: &Record) -> Armed {
         return match known.next() {
             Some((name, token)) if !is_saved => Armed::Newest(name.clone(), token),
             // It is waited for, before anything is restarted.
-            _ => Armed::Nobody,
+            _ => Armed::NoServer,
         };
     }
     let suspects: BTreeSet<String> = match (&seen.started, &saved.by) {
@@ -155,7 +155,7 @@ fn armed(seen: &Observed, backup: &Record) -> Armed {
         _ if suspects.len() > 1 => Armed::OneOf(suspects),
         Some((name, Some(token))) => Armed::Newest(name.clone(), token),
         // It is waited for, before anything is restarted.
-        Some((_, None)) | None => Armed::Nobody,
+        Some((_, None)) | None => Armed::NoServer,
     }
 }
 

@@ -304,7 +304,7 @@ pub(super) fn prove<'look>(look: Look<'look>, placed: &Proof<'look, Placed>) -> 
         let rest: Vec<&str> = others.iter().map(|name| name.as_str()).collect();
         return Err(Next::Pause(blockers::only(&rest.join(", "))));
     }
-    gates::nobody_joins(look)?;
+    gates::no_server_joins(look)?;
     if let Some(agent) = agent_with_another(look, target) {
         return Err(Next::step(Step::ConfigureAgent { agent, value: target }));
     }

@@ -53,7 +53,7 @@ pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
     }
 }
 
-/// What the servers accept as node. A server may have the new token already: somebody has begun the change by hand.
+/// What the servers accept as node. A server may have the new token already: an operator has begun the change by hand.
 fn old(seen: &Observed, new: Option<Fingerprint>) -> Result<Option<Fingerprint>, Blocker> {
     let mut accepted = BTreeSet::new();
     for (name, server) in &seen.servers {

@@ -52,13 +52,13 @@ pub(crate) fn nothing_else_happens_but<R: Gated>(look: Look<'_, R>, starting: Op
     if *seen.encryption != Encryption::Safe {
         return Err(wait_or_recover(look, "the encryption status of every server"));
     }
-    nobody_joins(look)
+    no_server_joins(look)
 }
 
 /// | if | then |
 /// |---|---|
 /// | a server joins, or the members of etcd are not the servers | wait; after `--restart-timeout` refuse: `recover` |
-pub(crate) fn nobody_joins<R: Gated>(look: Look<'_, R>) -> Result<(), Next<R>> {
+pub(crate) fn no_server_joins<R: Gated>(look: Look<'_, R>) -> Result<(), Next<R>> {
     let seen = R::servers(look.seen);
     if let Some(server) = seen.joining.first() {
         return Err(wait_or_recover(look, &format!("server {server} to join")));
