@@ -1,5 +1,8 @@
 //! `kubectl bootstrap-token`: creates, checks, extends, rotates and revokes the tokens that nodes join a cluster with.
 
+// Public for the model checker in `tests/agent_token`.
+#[doc(hidden)]
+pub mod agent_token;
 mod candidates;
 pub mod cli;
 mod cluster;

@@ -10,6 +10,7 @@ fn plugin() -> Plugin {
         command: cli::app::command::<BootstrapToken>(),
         rotations: &[
             ("bootstrap-token", include_str!("../src/rotation/stages.rs")),
+            ("agent-token", include_str!("../src/agent_token/rotation/stages.rs")),
             ("server-token", include_str!("../src/server_token/rotation/stages.rs")),
         ],
         permissions: rights::TABLE,

@@ -1,4 +1,4 @@
-//! The steps that can lose a server. Only the checks in this file build them.
+//! The steps that can lose a server. Only the checks in this file and in `gates.rs` build them.
 //!
 //! Outside a round, the next start of every server finds the token of the datastore. A round ends that for a second. These rules keep
 //! it short, and make sure that it ends:
@@ -18,11 +18,11 @@ use client::secret::Fingerprint;
 use engine::plan::Named;
 use engine::rotation::{Proof, Timer};
 
-use super::observed::{Clocks, Configured, Datastore, Encryption, Login, Members, Observed, Role, RoundResult};
+use super::observed::{Clocks, Configured, Observed, RoundResult};
 use super::record::RoundRecord;
 use super::stages::{Look, Next, Placed};
 use super::step::{SnapshotKind, Step};
-use super::{blockers, order};
+use super::{blockers, gates, order};
 
 /// PUTs of one token, one server after the other.
 ///
@@ -93,7 +93,7 @@ impl Round {
     /// |---|---|
     /// | something else happens | wait or refuse |
     pub(super) fn repeat(look: Look<'_>, round: &RoundRecord) -> Next {
-        match nothing_else_happens(look) {
+        match gates::nothing_else_happens(look) {
             Ok(()) => Next::step(Step::Round(Self::of(look.seen, round, true))),
             Err(first) => first,
         }
@@ -158,7 +158,7 @@ impl Restart {
         server: &str,
         value: Fingerprint,
     ) -> Result<Next, Next> {
-        nothing_else_happens(look)?;
+        gates::nothing_else_happens(look)?;
         let options = &look.seen.options;
         for (name, server) in &look.seen.servers {
             match server.configured {
@@ -169,9 +169,7 @@ impl Restart {
             }
         }
         let has_restarted_one = look.seen.servers.values().any(|server| server.has_loaded(value));
-        if options.pauses && has_restarted_one && !look.run.passed(Timer::Quiet) {
-            return Err(Next::wait("the pause between two restarts (--pause-between)").starting(Timer::Quiet));
-        }
+        gates::pause(look, options, has_restarted_one)?;
         Ok(Self::step(look.seen, server, false))
     }
 
@@ -183,7 +181,7 @@ impl Restart {
     /// | something else happens | wait or refuse |
     /// | a server does not have the token of the datastore in its files, or it is not known | take snapshots, or refuse: `recover` |
     pub(super) fn after_unpin(look: Look<'_>, server: &str, value: Fingerprint) -> Result<Next, Next> {
-        nothing_else_happens(look)?;
+        gates::nothing_else_happens(look)?;
         every_file_has(look, value)?;
         Ok(Self::step(look.seen, server, true))
     }
@@ -213,7 +211,7 @@ impl Restart {
 
 /// A round with a token that is new to the servers may begin.
 pub(super) fn ready_for_new_value(look: Look<'_>, before: Fingerprint) -> Result<(), Next> {
-    nothing_else_happens(look)?;
+    gates::nothing_else_happens(look)?;
     if look.seen.servers.len() > 1 {
         match &look.seen.clocks {
             Clocks::Close(_) => {}
@@ -238,75 +236,6 @@ fn refuse_configuration(configured: Configured, server: &str) -> Next {
         Configured::Unknown => blockers::configuration_unknown(server),
         Configured::Nowhere | Configured::Token(_) => blockers::configured_again(server),
     }])
-}
-
-/// No write is in flight, every server is up, none joins, and the encryption of Secrets allows a round.
-///
-/// | if | then |
-/// |---|---|
-/// | a write of another process, or one without an answer, may be in flight | wait |
-/// | the encryption of Secrets is not the same and complete on every server | refuse, and nothing forces it |
-/// | a server is control-plane-only or etcd-only | refuse |
-/// | a server is not ready, is not a voter, or does not answer | wait; after `--restart-timeout` refuse: `recover` |
-/// | the encryption of Secrets is not known | wait; after `--restart-timeout` refuse: `recover` |
-/// | a server joins, or the members of etcd are not the servers | wait; after `--restart-timeout` refuse: `recover` |
-pub(super) fn nothing_else_happens(look: Look<'_>) -> Result<(), Next> {
-    let seen = look.seen;
-    nothing_in_flight(look)?;
-    if let Encryption::Unsafe(reason) = &seen.encryption {
-        return Err(Next::Refuse(vec![blockers::encryption(reason)]));
-    }
-    if let Some((name, server)) = seen.servers.iter().find(|(_, server)| server.role != Role::Full) {
-        return Err(Next::Refuse(vec![blockers::role(name, server.role)]));
-    }
-    every_server_is_up(look)?;
-    if seen.encryption != Encryption::Safe {
-        return Err(wait_or_recover(look, "the encryption status of every server"));
-    }
-    if let Some(server) = seen.joining.first() {
-        return Err(wait_or_recover(look, &format!("server {server} to join")));
-    }
-    if seen.cluster.datastore == Datastore::Etcd && seen.members != Members::Same {
-        return Err(wait_or_recover(look, "the members of etcd to be the servers"));
-    }
-    Ok(())
-}
-
-/// | if | then |
-/// |---|---|
-/// | a write of another process, or one without an answer, may be in flight | wait |
-pub(super) fn nothing_in_flight(look: Look<'_>) -> Result<(), Next> {
-    if look.seen.may_be_in_flight && !look.run.passed(Timer::InFlight) {
-        return Err(Next::wait("writes in flight to arrive"));
-    }
-    Ok(())
-}
-
-/// | if | then |
-/// |---|---|
-/// | this process has asked for a restart, and the server has not stopped | wait |
-/// | a server is not ready, is not a voter, or does not answer | wait; after `--restart-timeout` refuse: `recover` |
-pub(super) fn every_server_is_up(look: Look<'_>) -> Result<(), Next> {
-    let datastore = look.seen.cluster.datastore;
-    for (name, server) in &look.seen.servers {
-        if server.is_restarting && server.is_ready && server.accepts != Login::Unknown {
-            return Err(Next::wait(format!("server {name} to restart")));
-        }
-        if !server.is_up(datastore) {
-            return Err(wait_or_recover(look, &format!("server {name} to be ready")));
-        }
-    }
-    Ok(())
-}
-
-/// It never turns the run back: that would be a round while a server is down.
-fn wait_or_recover(look: Look<'_>, what: &str) -> Next {
-    if look.run.passed(Timer::Proof) {
-        return Next::Refuse(vec![blockers::recover(format!(
-            "still waiting for {what} when --restart-timeout expired; restart nothing"
-        ))]);
-    }
-    Next::wait(what).starting(Timer::Proof)
 }
 
 impl fmt::Display for Round {

@@ -32,17 +32,19 @@
 
 pub(crate) mod blockers;
 pub mod dangerous;
+pub(crate) mod gates;
 pub mod observed;
 mod predict;
 pub mod record;
 mod stages;
 pub mod step;
-mod survey;
+pub(crate) mod survey;
 
 use engine::plan::{Placeholder, Plan, Planned};
 use engine::rotation::{Blocker, Check, Credentials, Look, Next, Proof, Rotation, Timer};
 use engine::run::{Draw, Run};
 
+use self::gates::{Gated, Servers};
 use self::observed::{Clocks, Configured, Observed};
 use self::record::{Record, RoundRecord};
 use self::stages::{Made, Placed, Proven, Retired};
@@ -105,14 +107,11 @@ impl Rotation for ServerToken {
     }
 
     fn timers(seen: &Observed, _: &Run<Self>) -> Vec<Timer> {
-        seen.may_be_in_flight.then_some(Timer::InFlight).into_iter().collect()
+        gates::timers(Self::servers(seen))
     }
 
-    /// `--restart-timeout` is about one wait: once every server is up, it has not begun.
     fn stale_timers(seen: &Observed, _: &Run<Self>) -> Vec<Timer> {
-        let datastore = seen.cluster.datastore;
-        let are_up = seen.servers.values().all(|server| server.is_up(datastore)) && seen.joining.is_empty();
-        are_up.then_some(Timer::Proof).into_iter().collect()
+        gates::stale_timers(Self::servers(seen))
     }
 
     /// From the backup Secret. Without it, the run has not begun a round, or has ended, or the Secret was deleted. Where a round is
@@ -155,7 +154,7 @@ impl Rotation for ServerToken {
         } else {
             format!("{count} servers accept")
         };
-        let unmeasured = survey::unmeasured(seen).map(|what| format!(" (unmeasured: {what})"));
+        let unmeasured = survey::unmeasured(Self::servers(seen)).map(|what| format!(" (unmeasured: {what})"));
         format!("{servers} {}{}", record.old, unmeasured.unwrap_or_default())
     }
 
@@ -181,6 +180,20 @@ impl Rotation for ServerToken {
             "{old}: the configuration of agents, user data, launch templates and join commands that contain it; nodes that have \
              joined are not affected while their Node exists. Older snapshots still need it: keep it until the last one is gone"
         )]
+    }
+}
+
+impl Gated for ServerToken {
+    fn servers(seen: &Observed) -> Servers<'_> {
+        Servers {
+            cluster: &seen.cluster,
+            by_name: &seen.servers,
+            members: seen.members,
+            joining: &seen.joining,
+            encryption: &seen.encryption,
+            clocks: &seen.clocks,
+            may_be_in_flight: seen.may_be_in_flight,
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! The stages of the rotation. **All of its safety is in this file, in `dangerous.rs` and in the abstraction of what is read.**
+//! The stages of the rotation. **All of its safety is in this file, in `dangerous.rs`, in `gates.rs` and in the abstraction of what is
+//! read.**
 //!
 //! O is the old token, N the new one. T is the token that the run ends on: forward N, in a rollback O.
 
@@ -15,7 +16,7 @@ use super::dangerous::{self, Heal, Restart, Round};
 use super::observed::{Configured, Files, Login, Needs, Observed, Output, Repin, RoundResult, Server};
 use super::record::{Record, RoundRecord};
 use super::step::{BackUp, Change, SnapshotKind, Step};
-use super::{ServerToken, blockers, order};
+use super::{ServerToken, blockers, gates, order};
 
 pub(super) type Look<'look> = engine::rotation::Look<'look, ServerToken>;
 pub(super) type Next = engine::rotation::Next<ServerToken>;
@@ -279,7 +280,7 @@ pub(super) fn place(look: Look<'_>, made: &Proof<'_, Made>) -> Result<Placed, Ne
     }
     match look.seen.all_hold(target) {
         Some(false) => Err(Next::Refuse(vec![blockers::not_the_datastores(target)])),
-        None if dangerous::every_server_is_up(look).is_err() => Ok(Placed::Unread),
+        None if gates::every_server_is_up(look).is_err() => Ok(Placed::Unread),
         None if look.seen.has_snapshots() => Err(check_files(look)),
         Some(true) | None => Ok(Placed::Everywhere(target)),
     }
@@ -328,7 +329,7 @@ fn sent(look: Look<'_>, backup: &Record, round: &RoundRecord) -> Next {
 
 /// Snapshots that nothing else disturbs.
 fn check_files(look: Look<'_>) -> Next {
-    match dangerous::nothing_else_happens(look) {
+    match gates::nothing_else_happens(look) {
         Ok(()) => Next::step(Step::Snapshot(SnapshotKind::Checking)),
         Err(first) => first,
     }
@@ -430,12 +431,12 @@ pub(super) fn prove<'look>(look: Look<'look>, placed: &Proof<'look, Placed>) -> 
         Placed::Unchanged(target) => (target, false),
         Placed::NotCreated => return Ok(Proven::Unchanged),
         Placed::Unread => {
-            dangerous::every_server_is_up(look)?;
+            gates::every_server_is_up(look)?;
             return Err(Next::wait("the files of every server"));
         }
     };
-    dangerous::every_server_is_up(look)?;
-    dangerous::nothing_in_flight(look)?;
+    gates::every_server_is_up(look)?;
+    gates::nothing_in_flight(look)?;
     let others: Vec<String> = order(seen, seen.backup.as_ref().and_then(|backup| backup.round.as_ref()));
     let others: Vec<String> = others
         .into_iter()

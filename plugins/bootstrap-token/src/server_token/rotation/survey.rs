@@ -1,27 +1,28 @@
 //! Everything that speaks against a rotation, else what it starts from. Nothing is written, and no PUT is sent.
 
+use client::secret::Fingerprint;
 use engine::rotation::Blocker;
 use supervisor::SupervisorKind;
 use supervisor::node::NodeManager;
 
-use super::blockers;
+use super::gates::{Gated as _, Servers};
 use super::observed::{
     Clocks, Configured, Datastore, Encryption, Files, Login, Members, Observed, Output, Role, Server,
 };
 use super::record::Record;
+use super::{ServerToken, blockers};
 
 pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
-    let mut found = cluster(seen);
+    let all = ServerToken::servers(seen);
+    let mut found = cluster(all);
+    if seen.output == Output::Nowhere {
+        found.push(blockers::no_output());
+    }
+    if seen.given_new == Some(seen.given) {
+        found.push(blockers::same_token());
+    }
     for (name, server) in &seen.servers {
-        if server.role != Role::Full {
-            found.push(blockers::role(name, server.role));
-        } else if server.accepts == Login::Another {
-            found.push(blockers::rejects(name));
-        } else if !server.is_up(seen.cluster.datastore) {
-            found.push(blockers::not_up(name));
-        } else if server.accepts != Login::Accepts(seen.given) {
-            found.push(blockers::rejects(name));
-        }
+        found.extend(one(all, name, server, seen.given));
         if server.configured == Configured::Unknown && !seen.options.force_unpin {
             found.push(blockers::configuration_unknown(name));
         }
@@ -34,7 +35,7 @@ pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
             found.push(blockers::not_the_datastores(seen.given));
         }
     }
-    if let Some(what) = unmeasured(seen).filter(|_| !seen.options.force_unmeasured) {
+    if let Some(what) = unmeasured(all).filter(|_| !seen.options.force_unmeasured) {
         found.push(blockers::unmeasured(what));
     }
     if found.is_empty() {
@@ -51,8 +52,22 @@ pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
     }
 }
 
-fn cluster(seen: &Observed) -> Vec<Blocker> {
-    let cluster = &seen.cluster;
+/// A server that is not whole, not up, or rejects the token.
+pub(crate) fn one(all: Servers<'_>, name: &str, server: &Server, given: Fingerprint) -> Option<Blocker> {
+    if server.role != Role::Full {
+        Some(blockers::role(name, server.role))
+    } else if server.accepts == Login::Another {
+        Some(blockers::rejects(name))
+    } else if !server.is_up(all.cluster.datastore) {
+        Some(blockers::not_up(name))
+    } else {
+        (server.accepts != Login::Accepts(given)).then(|| blockers::rejects(name))
+    }
+}
+
+/// What speaks against any change of a token of this cluster.
+pub(crate) fn cluster(seen: Servers<'_>) -> Vec<Blocker> {
+    let cluster = seen.cluster;
     let managed = cluster.manager.map(|manager| match manager {
         NodeManager::Harvester => blockers::harvester(),
         NodeManager::Rancher => blockers::provisioned(),
@@ -61,14 +76,14 @@ fn cluster(seen: &Observed) -> Vec<Blocker> {
     let joining: Vec<&str> = seen.joining.iter().map(String::as_str).collect();
     // It is asked with the token.
     let rejects = |server: &Server| server.accepts == Login::Another;
-    let encryption = match &seen.encryption {
-        Encryption::Unknown if seen.servers.values().any(rejects) => None,
+    let encryption = match seen.encryption {
+        Encryption::Unknown if seen.by_name.values().any(rejects) => None,
         Encryption::Safe => None,
         Encryption::Unsafe(reason) => Some(blockers::encryption(reason)),
         Encryption::Unknown => Some(blockers::encryption_unknown()),
     };
     let clocks = match seen.clocks {
-        _ if seen.servers.len() < 2 => None,
+        _ if seen.by_name.len() < 2 => None,
         Clocks::Close(_) => None,
         Clocks::Skewed => Some(blockers::clocks(true)),
         Clocks::Unknown => Some(blockers::clocks(false)),
@@ -78,9 +93,7 @@ fn cluster(seen: &Observed) -> Vec<Blocker> {
         managed,
         (version != Some(true)).then(|| blockers::no_endpoint(version.is_some())),
         cluster.is_ca_rotating.then(blockers::ca_rotation),
-        (seen.output == Output::Nowhere).then(blockers::no_output),
-        (seen.given_new == Some(seen.given)).then(blockers::same_token),
-        seen.servers.is_empty().then(blockers::no_server),
+        seen.by_name.is_empty().then(blockers::no_server),
         differ.then(blockers::members),
         (!joining.is_empty()).then(|| blockers::joining(&joining.join(", "))),
         encryption,
@@ -90,8 +103,8 @@ fn cluster(seen: &Observed) -> Vec<Blocker> {
 }
 
 /// What differs from the clusters on which the procedure was measured.
-pub(super) fn unmeasured(seen: &Observed) -> Option<String> {
-    let count = seen.servers.len();
+pub(crate) fn unmeasured(seen: Servers<'_>) -> Option<String> {
+    let count = seen.by_name.len();
     let what = [
         (seen.cluster.supervisor == SupervisorKind::Rke2).then(|| "RKE2".to_owned()),
         (seen.cluster.datastore == Datastore::External && count > 1)
