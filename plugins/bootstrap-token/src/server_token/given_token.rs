@@ -1,11 +1,15 @@
 //! The token that the user passes: a server token, an agent token or a bootstrap token.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
+use cli::ui::Ui;
+use client::error::Error;
 use client::secret::{Fingerprint, Secret};
 use supervisor::{CaHash, Credential, InvalidToken, ServerToken, TokenHash, TokenUser};
 
 use super::probe::Role;
+use crate::private_file;
 
 /// A token with fewer characters may be guessed.
 const SHORTEST: usize = 20;
@@ -60,6 +64,34 @@ impl GivenToken {
             Self::Server(_) => Err(InvalidToken::AgentToken),
             Self::Bootstrap { .. } => Err(InvalidToken::BootstrapToken),
         }
+    }
+
+    /// Server tokens that were passed, each with its place: the files in their order, then stdin.
+    ///
+    /// # Errors
+    /// If one of them is another kind of token, or none.
+    pub(crate) async fn server_tokens(
+        files: &[PathBuf],
+        stdin: bool,
+        ui: &Ui,
+    ) -> Result<Vec<(String, ServerToken)>, Error> {
+        let mut tokens = Vec::new();
+        for path in files {
+            let place = path.display().to_string();
+            let token = Self::server_token(&private_file::read(path)?, &place)?;
+            tokens.push((place, token));
+        }
+        if stdin {
+            let token = Self::server_token(&ui.read_secret().await?, "stdin")?;
+            tokens.push(("stdin".to_owned(), token));
+        }
+        Ok(tokens)
+    }
+
+    /// The server token in one place.
+    pub(crate) fn server_token(text: &Secret, place: &str) -> Result<ServerToken, Error> {
+        let token = Self::of_line(text).and_then(Self::into_server_token);
+        token.map_err(|error| Error::usage(format!("invalid token in {place}: {error}")))
     }
 
     fn password(&self) -> &Secret {

@@ -6,7 +6,7 @@
 pub(crate) mod commands;
 mod connections;
 mod controller;
-mod given_token;
+pub(crate) mod given_token;
 mod in_flight;
 pub(crate) mod lease;
 mod node_way;

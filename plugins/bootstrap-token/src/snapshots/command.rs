@@ -8,8 +8,6 @@ use cli::output::{self, ListKind, OutputFlags};
 use cli::rotation::leases;
 use cli::ui::Ui;
 use client::error::Error;
-use client::secret::Secret;
-use supervisor::ServerToken;
 use supervisor::node::{self, ClusterNode};
 use supervisor::snapshot::{self, SnapshotFile};
 
@@ -17,10 +15,10 @@ use super::needs::PassedToken;
 use super::restore;
 use super::row::Snapshots as SnapshotRows;
 use crate::cluster::ClusterConnection;
-use crate::private_file;
 use crate::report::API_VERSION;
+use crate::server_token::given_token::GivenToken;
 use crate::server_token::lease;
-use crate::server_token::rotation::ServerToken as ServerTokenRotation;
+use crate::server_token::rotation::ServerToken;
 
 #[derive(clap::Args, Clone, Debug)]
 #[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
@@ -146,7 +144,7 @@ impl Found {
         let lease = lease::name();
         let (files, rotation) = futures::join!(
             snapshot::list(cluster.client(), kind),
-            leases::of::<ServerTokenRotation>(&cluster.server, &lease)
+            leases::of::<ServerToken>(&cluster.server, &lease)
         );
         let rotation = rotation?;
         Ok(Self {
@@ -217,20 +215,7 @@ impl Found {
 
 impl TokenFlags {
     async fn read(&self, ui: &Ui) -> Result<Vec<PassedToken>, Error> {
-        let mut given = Vec::new();
-        for path in &self.token_files {
-            let place = path.display().to_string();
-            given.push(hash(&private_file::read(path)?, place)?);
-        }
-        if self.token_stdin {
-            given.push(hash(&ui.read_secret().await?, "stdin".to_owned())?);
-        }
-        Ok(given)
+        let given = GivenToken::server_tokens(&self.token_files, self.token_stdin, ui).await?;
+        Ok(given.into_iter().map(|(place, token)| (place, token.hash())).collect())
     }
-}
-
-fn hash(text: &Secret, place: String) -> Result<PassedToken, Error> {
-    let token =
-        ServerToken::of_line(text).map_err(|error| Error::usage(format!("invalid token in {place}: {error}")))?;
-    Ok((place, token.hash()))
 }

@@ -82,7 +82,11 @@ pub(crate) fn tokens<'a>(files: &[SnapshotFile], given: &'a [PassedToken], began
     files.iter().map(token).collect()
 }
 
+/// `None` also for one that was not taken.
 fn shown(file: &SnapshotFile) -> Option<(Timestamp, String)> {
+    if file.error.is_some() {
+        return None;
+    }
     Some((file.created?, file.token_hash?.to_string()))
 }
 
@@ -133,6 +137,14 @@ pub(crate) mod tests {
             format!("{word}{}", if token.is_uncertain { "?" } else { "" })
         };
         tokens(&files, given, began).iter().map(word).collect()
+    }
+
+    #[test]
+    fn a_snapshot_that_was_not_taken_changes_nothing_for_the_others() {
+        let mut files = taken_with(&[Some("old"), Some("new"), Some("failed")]);
+        files[2].error = Some("no space".to_owned());
+        let needs: Vec<Needs> = tokens(&files, &[], None).iter().map(|token| token.needs).collect();
+        assert_eq!(needs[..2], [Needs::Previous, Needs::Current]);
     }
 
     #[rstest]

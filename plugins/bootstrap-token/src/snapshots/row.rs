@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use cli::age;
 use cli::output::Printable;
@@ -55,13 +56,8 @@ impl Snapshots {
         now: Timestamp,
     ) -> Self {
         let tokens = tokens(&files, given, began);
-        let mut hashes: Vec<String> = files
-            .iter()
-            .filter_map(|file| file.token_hash)
-            .map(|hash| hash.to_string())
-            .collect();
-        hashes.sort();
-        hashes.dedup();
+        let taken = files.iter().filter(|file| file.error.is_none());
+        let hashes: BTreeSet<String> = taken.filter_map(|file| Some(file.token_hash?.to_string())).collect();
         let mut rows: Vec<SnapshotRow> = files
             .into_iter()
             .zip(tokens)
@@ -221,6 +217,22 @@ mod tests {
             "Snapshots: 4 (1 need the given token, 2 another, 1 unknown)"
         );
         assert_eq!(snapshots.count(|needs| needs == Needs::Given), 1);
+    }
+
+    #[test]
+    fn each_snapshot_needs_the_given_token_or_another() {
+        let mut files = taken_with(&[Some("old"), Some("new"), Some("new"), None, Some("failed")]);
+        files[4].error = Some("no space".to_owned());
+        let given = [("token.txt".to_owned(), hash("new"))];
+        let of = |given: &[PassedToken]| Snapshots::new(files.clone(), given, None, Timestamp::UNIX_EPOCH);
+        let snapshots = of(&given);
+        assert_eq!(
+            snapshots.line(),
+            "Snapshots: 4 (2 need the given token, 1 another, 1 unknown)"
+        );
+        assert_eq!(snapshots.tokens, 2);
+        let without = of(&[]);
+        assert_eq!((without.line().as_str(), without.tokens), ("Snapshots: 4", 2));
     }
 
     #[rstest]

@@ -11,14 +11,12 @@ use cli::rotation::results::RunFlags;
 use cli::ui::Ui;
 use client::duration;
 use client::error::Error;
-use client::secret::Secret;
 use node_access::ServiceOptions;
 use supervisor::{ServerToken, SupervisorKind};
 
 use super::new_value::NewValueFlags;
 use super::node_flags::NodeFlags;
 use crate::cluster::ClusterConnection;
-use crate::private_file;
 use crate::server_token::connections::{Access, ServerFlags};
 use crate::server_token::given_token::GivenToken;
 use crate::server_token::node_way::NodeWay;
@@ -112,15 +110,11 @@ impl Recover {
         let new = self
             .new
             .given()?
-            .map(|value| server_token(value.password(), "--new-token-file"));
+            .map(|value| GivenToken::server_token(value.password(), "--new-token-file"));
         let new = new.transpose()?;
         let mut tokens: Vec<ServerToken> = new.clone().into_iter().collect();
-        for path in &self.token_files {
-            tokens.push(server_token(&private_file::read(path)?, &path.display().to_string())?);
-        }
-        if self.token_stdin {
-            tokens.push(server_token(&ui.read_secret().await?, "stdin")?);
-        }
+        let given = GivenToken::server_tokens(&self.token_files, self.token_stdin, ui).await?;
+        tokens.extend(given.into_iter().map(|(_, token)| token));
         Ok((tokens, new))
     }
 
@@ -156,12 +150,6 @@ impl Recover {
             commands.with_to_recover(flag, value.as_deref())
         })
     }
-}
-
-fn server_token(text: &Secret, place: &str) -> Result<ServerToken, Error> {
-    let invalid = |error: supervisor::InvalidToken| Error::usage(format!("invalid token in {place}: {error}"));
-    let token = GivenToken::of_line(text).map_err(invalid)?;
-    token.into_server_token().map_err(invalid)
 }
 
 pub(crate) async fn run(recover: Recover, global: &GlobalFlags, context: &Context) -> Result<ExitCode, Error> {
