@@ -82,11 +82,6 @@ impl Fixture {
             cluster: json!({"token": TOKENS[0], "servers": servers}),
         })
         .await?;
-        let ready = |state: &Value| {
-            let servers = state["servers"].as_object();
-            servers.is_some_and(|all| all.values().all(|server| server["phase"] == "ready"))
-        };
-        cluster.wait_for("all servers to be ready", ready).await?;
         cluster.slow_down(1.0)?;
         let dir = dir.join("user");
         std::fs::create_dir(&dir)?;

@@ -11,7 +11,7 @@ use http::Method;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -85,7 +85,7 @@ impl FakeSupervisor {
         let (process, stdout) = Component::start_with_stdout(launch)?;
         let mut control = Config::new(ready(&process, stdout).await?.parse()?);
         control.default_retry = false;
-        Ok(Self {
+        let cluster = Self {
             dir: dir.to_owned(),
             ca_pem: std::fs::read_to_string(dir.join("ca.pem"))?,
             servers,
@@ -93,7 +93,19 @@ impl FakeSupervisor {
             bearer: bearer(&plane.client().await?).await?,
             control: Client::try_from(control)?,
             process,
-        })
+        };
+        let are_ready = |state: &Value| {
+            let servers = state["servers"].as_object();
+            servers.is_some_and(|all| all.values().all(|server| server["phase"] == "ready"))
+        };
+        cluster.wait_for("all servers to be ready", are_ready).await?;
+        Ok(cluster)
+    }
+
+    /// The snapshots of a cluster, with a client of its API.
+    pub fn snapshot_files(client: Client) -> Api<DynamicObject> {
+        let kind = GroupVersionKind::gvk("k3s.cattle.io", "v1", "ETCDSnapshotFile");
+        Api::all_with(client, &ApiResource::from_gvk(&kind))
     }
 
     /// What `/cacerts` of every server returns.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::{Node, Secret};
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::json;
 use test_cluster::{ControlPlane, FakeSupervisor, FakeSupervisorOptions, Shape, TestEnvironment};
@@ -32,17 +32,6 @@ async fn put(cluster: &FakeSupervisor, server: &str, old: &str, new: &str) -> Re
     let mut config = kube::Config::new(format!("https://{}:6443", cluster.address(server)?).parse()?);
     config.accept_invalid_certs = true;
     Ok(kube::Client::try_from(config)?.send(request).await?.status().as_u16())
-}
-
-fn snapshots(client: kube::Client) -> Api<DynamicObject> {
-    let kind = ApiResource {
-        group: "k3s.cattle.io".into(),
-        version: "v1".into(),
-        api_version: "k3s.cattle.io/v1".into(),
-        kind: "ETCDSnapshotFile".into(),
-        plural: "etcdsnapshotfiles".into(),
-    };
-    Api::all_with(client, &kind)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,7 +99,9 @@ async fn nodes_snapshots_and_bootstrap_tokens_are_in_the_real_api_server() -> Re
     config.accept_invalid_certs = true;
     let response = kube::Client::try_from(config)?.send(request).await?;
     assert_eq!(response.status(), 200);
-    let list = snapshots(api.clone()).list(&ListParams::default()).await?;
+    let list = FakeSupervisor::snapshot_files(api.clone())
+        .list(&ListParams::default())
+        .await?;
     let hashes: Vec<_> = list
         .iter()
         .map(|s| s.metadata.annotations.clone().unwrap_or_default())

@@ -50,11 +50,6 @@ impl ServerFixture {
         };
         let cluster = FakeSupervisor::start(options).await?;
         let shell = Shell::new(environment, &cluster.kubeconfig())?;
-        let ready = |state: &Value| {
-            let servers = state["servers"].as_object();
-            servers.is_some_and(|all| all.values().all(|server| server["phase"] == "ready"))
-        };
-        cluster.wait_for("all servers to be ready", ready).await?;
         Ok(Self {
             cluster,
             shell,

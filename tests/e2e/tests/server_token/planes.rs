@@ -9,10 +9,10 @@ use anyhow::{Context as _, Result};
 use e2e::until;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret};
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
-use test_cluster::{ControlPlane, Shape, TestEnvironment};
+use test_cluster::{ControlPlane, FakeSupervisor, Shape, TestEnvironment};
 
 /// Those that no test uses now, with the directory of the fake servers that were on each.
 static FREE: Mutex<Vec<(ControlPlane, PathBuf)>> = Mutex::new(Vec::new());
@@ -91,14 +91,7 @@ async fn empty(client: &Client) -> Result<()> {
         .await?;
     let lease = Api::<Lease>::namespaced(client.clone(), SYSTEM);
     found(lease.delete("server-token", &at_once).await)?;
-    let kind = ApiResource {
-        group: "k3s.cattle.io".into(),
-        version: "v1".into(),
-        api_version: "k3s.cattle.io/v1".into(),
-        kind: "ETCDSnapshotFile".into(),
-        plural: "etcdsnapshotfiles".into(),
-    };
-    let snapshots = Api::<DynamicObject>::all_with(client.clone(), &kind);
+    let snapshots = FakeSupervisor::snapshot_files(client.clone());
     found(snapshots.delete_collection(&at_once, &all).await)?;
     let namespaces = Api::<Namespace>::all(client.clone());
     let labels: BTreeSet<String> = namespaces.get(SYSTEM).await?.labels().keys().cloned().collect();
