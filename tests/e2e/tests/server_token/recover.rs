@@ -422,10 +422,18 @@ async fn by_pods_the_servers_are_restarted_once_an_operator_has_started_the_dead
         Ok((ready.stdout != "True").then_some(()))
     })
     .await?;
-    let args = args(&fixture, &[OTHER, TOKEN], &["--via", "pod"])?;
+    let args = args(&fixture, &[OTHER, TOKEN], &["--via", "pod", "-v=6"])?;
     let running = fixture.shell().bootstrap_token(args).start().await?;
     let is_asked = |text: &str| text.contains("On server s2:").then_some(());
     running.until_stderr("an instruction for an operator", is_asked).await?;
+    // The recovery outlasts a pod that fails on a server that is ready.
+    cluster.faults("s3", &json!({ "podEvicted": true })).await?;
+    let has_failed = |text: &str| {
+        text.contains("the pod ended before its script did: Evicted")
+            .then_some(())
+    };
+    running.until_stderr("a pod to fail", has_failed).await?;
+    cluster.faults("s3", &json!({ "podEvicted": false })).await?;
     starts_with(&fixture, "s2", OTHER).await?;
     let done = running.finish().await?.expect(0)?;
     ensure!(!done.stderr.contains("On server s1:"), "{done}");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use client::access;
 use client::connection::Server as ApiServer;
 use client::error::{Error, Kind};
+use engine::controller::Failure;
 use futures::future::join_all;
 use node_access::{NodeAccess, NodeState, NodeTarget, ServiceManager, ServiceOptions};
 use supervisor::node::{self, ClusterNode, EtcdMember, StartConfiguration};
@@ -55,7 +56,7 @@ impl ProbedServer {
 
 impl Recoverer<'_> {
     /// One observation. With node access, tokens that are found there are tried at once.
-    pub(super) async fn observe(&mut self) -> Result<RecoveryFacts, Error> {
+    pub(super) async fn observe(&mut self) -> Result<RecoveryFacts, Failure> {
         self.problems.clear();
         let nodes = self.api_nodes().await?;
         self.prepare().await?;
@@ -79,9 +80,10 @@ impl Recoverer<'_> {
             read => read?,
         }
         if self.tokens.is_empty() {
-            return Err(Error::usage("no token of the servers is known").hint(
+            let error = Error::usage("no token of the servers is known").hint(
                 "pass each token that the cluster has had with --token-file, or use --node-exec, which can read them",
-            ));
+            );
+            return Err(error.into());
         }
         let readings = join_all(self.targets.iter().map(|target| self.read_server(target))).await;
         let clocks = self.compare_clocks(&readings).await;
@@ -96,9 +98,8 @@ impl Recoverer<'_> {
         let kind_of_datastore = datastore(&self.nodes);
         if has_api && kind_of_datastore == Datastore::External {
             let message = "the servers have an external datastore, for which nothing was measured";
-            return Err(
-                Error::failed(message).hint("see the documentation of K3s, and restore the datastore with its token")
-            );
+            let hint = "see the documentation of K3s, and restore the datastore with its token";
+            return Err(Error::failed(message).hint(hint).into());
         }
         let is_in_flight = self.in_flight.is_some_and(|until| Instant::now() < until);
         Ok(RecoveryFacts {
@@ -302,15 +303,16 @@ impl Recoverer<'_> {
         if self.lock.is_some() { RUN } else { NO_RUN }
     }
 
-    /// Where the machine of a server may be off, what the server answers counts alone. Anything else has to be known.
+    /// Where the machine of a server may be off, what the server answers counts alone. Anything else has to be known, so it is read again.
     fn usable(
         &mut self,
         reading: &ProbedServer,
         state: Result<Option<NodeState>, Error>,
-    ) -> Result<Option<NodeState>, Error> {
+    ) -> Result<Option<NodeState>, Failure> {
         if reading.is_closed {
             let message = format!("server {} accepts none of the known tokens", reading.name);
-            return Err(Error::failed(message).hint("pass the token that it was started with by --token-file"));
+            let hint = "pass the token that it was started with by --token-file";
+            return Err(Error::failed(message).hint(hint).into());
         }
         if let Some(problem) = &reading.problem {
             self.problems
@@ -327,7 +329,7 @@ impl Recoverer<'_> {
                 self.problems.insert(format!("node {}", reading.name), error.message);
                 Ok(None)
             }
-            other => other,
+            other => other.map_err(Failure::Transient),
         }
     }
 
@@ -339,13 +341,7 @@ impl Recoverer<'_> {
         let Some((access, target)) = self.node_access(server, RUN)? else {
             return Ok(None);
         };
-        let read = match access.read(&target, true).await {
-            Ok(read) => read,
-            // A connection can fail once.
-            Err(_) if !self.options.nodes.is_by_pod() => access.read(&target, true).await?,
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Some(read))
+        Ok(Some(access.read(&target, true).await?))
     }
 
     /// Reads the values of tokens that the nodes have and that are not known.

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use client::error::{Error, Kind};
+use engine::controller::Failure;
 use engine::rotation::Blocker;
 use supervisor::node::NodeManager;
 use tokio::time::{Instant, sleep};
 
+use super::leftovers::in_words;
 use super::report::{ServerTokenRecovery, describe, page};
 use super::{RUN, Recoverer};
 use crate::server_token::controller::OutputTarget;
@@ -54,7 +56,7 @@ impl Recoverer<'_> {
     }
 
     async fn recover(&mut self, document: &mut Option<ServerTokenRecovery>) -> Result<(), Error> {
-        let (facts, diagnosis, next) = self.decide().await?;
+        let (facts, diagnosis, next) = self.decide().await.map_err(in_words)?;
         let is_dry = self.options.dry_run;
         let outcome = match &next {
             Recovery::Refuse { .. } => "refused",
@@ -109,12 +111,12 @@ impl Recoverer<'_> {
         }
     }
 
-    async fn decide(&mut self) -> Result<(RecoveryFacts, Diagnosis, Recovery), Error> {
+    async fn decide(&mut self) -> Result<(RecoveryFacts, Diagnosis, Recovery), Failure> {
         let interrupt = self.ui.interrupt().clone();
         // A pod may take a minute.
         let facts = match interrupt.run_until_cancelled(Box::pin(self.observe())).await {
             Some(facts) => facts?,
-            None => return Err(self.interrupted()),
+            None => return Err(Failure::Permanent(self.interrupted())),
         };
         let diagnosis = diagnose(&facts);
         let next = next_action(&facts, &diagnosis);
@@ -123,8 +125,17 @@ impl Recoverer<'_> {
 
     async fn mend(&mut self, mut shown: Diagnosis) -> Result<(RecoveryFacts, Diagnosis), Error> {
         let mut waiting: Option<Waiting> = None;
+        // What has failed, and is tried again.
+        let mut tried: Option<String> = None;
         loop {
-            let (facts, diagnosis, next) = self.decide().await?;
+            let (facts, diagnosis, next) = match self.decide().await {
+                // As a pod that was created while its node went away.
+                Err(Failure::Transient(error)) => {
+                    self.wait_out(&mut waiting, error).await?;
+                    continue;
+                }
+                decided => decided.map_err(in_words)?,
+            };
             if self.hold_lock().await? {
                 // What was observed before may be another process's work.
                 continue;
@@ -139,15 +150,17 @@ impl Recoverer<'_> {
                     self.wait(&mut waiting, "the lock to be renewed".to_owned()).await?;
                 }
                 Recovery::Act(ref action) => {
-                    if waiting.is_none() {
-                        self.ui.status(format!("{}.", capitalized(&describe(&next))));
+                    let what = describe(&next);
+                    if tried.as_ref() != Some(&what) {
+                        self.ui.status(format!("{}.", capitalized(&what)));
                     }
+                    tried = Some(what);
                     match self.act(action, &facts).await {
                         // The API server has gone away since it was observed.
-                        Err(error) if error.kind.is_transient() => self.wait(&mut waiting, error.message).await?,
+                        Err(error) if error.kind.is_transient() => self.wait_out(&mut waiting, error).await?,
                         acted => {
                             acted?;
-                            waiting = None;
+                            (waiting, tried) = (None, None);
                         }
                     }
                 }
@@ -191,17 +204,30 @@ impl Recoverer<'_> {
 
     /// Waits for the next observation, within the limit for the same thing.
     async fn wait(&self, waiting: &mut Option<Waiting>, what: String) -> Result<(), Error> {
-        let since = match waiting.take() {
-            Some(before) if before.what == what => before.since,
-            _ => Instant::now(),
-        };
-        if since.elapsed() > self.limit() {
-            let limit = client::duration::format(self.limit());
-            let message = format!("the recovery has waited {limit} for {what}");
-            return Err(Error::new(Kind::Pending, message).hint(self.again()));
+        if waiting.as_ref().is_none_or(|before| before.what != what) {
+            *waiting = Some(Waiting::begins(what));
         }
-        *waiting = Some(Waiting { what, since });
-        self.pause().await
+        match waiting {
+            Some(over) if over.since.elapsed() > self.limit() => {
+                let limit = client::duration::format(self.limit());
+                let message = format!("the recovery has waited {limit} for {}", over.what);
+                Err(Error::new(Kind::Pending, message).hint(self.again()))
+            }
+            _ => self.pause().await,
+        }
+    }
+
+    /// Waits until an error has passed, as long as for anything else.
+    async fn wait_out(&self, waiting: &mut Option<Waiting>, error: Error) -> Result<(), Error> {
+        tracing::debug!(%error, "tried again");
+        let waited = self.wait(waiting, error.message.clone()).await;
+        waited.map_err(|over| {
+            if over.kind == Kind::Pending {
+                error.hint(self.again())
+            } else {
+                over
+            }
+        })
     }
 
     /// Until the next observation.

@@ -104,8 +104,8 @@ pub(super) fn refuse(reason: impl Into<String>, hint: impl Into<String>) -> Reco
 /// | the files of servers differ, are not known, or their order is not known and a server needs a restart | snapshots, or a round |
 /// | a server is configured with another token | remove it; without node access together with its restart |
 /// | a server has not loaded the token of the datastore | restart it |
-/// | every server is healthy | done |
-/// | anything else | refuse: not known |
+/// | every server is healthy, and answers about its encryption | done |
+/// | anything else | wait, or refuse: not known |
 pub fn next_action(facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Recovery {
     let blocked = in_flight(facts)
         .or_else(|| not_full(facts))
@@ -121,16 +121,22 @@ pub fn next_action(facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Recovery {
         .or_else(|| round::next(facts, diagnosis))
         .or_else(|| unpin(facts, diagnosis))
         .or_else(|| restart(facts, diagnosis))
-        .unwrap_or_else(|| done(diagnosis))
+        .unwrap_or_else(|| done(facts, diagnosis))
 }
 
 /// | if | then |
 /// |---|---|
-/// | every server is healthy | done |
+/// After a start, the API server is ready a few seconds before the rest of the server, which answers about its encryption.
+///
+/// | if | then |
+/// |---|---|
+/// | every server is healthy, and the encryption of all is known | done |
+/// | every server is healthy | wait |
 /// | it is not known of one | refuse: what tells |
-fn done(diagnosis: &Diagnosis) -> Recovery {
+fn done(facts: &RecoveryFacts, diagnosis: &Diagnosis) -> Recovery {
     let mut servers = diagnosis.servers.iter();
     match servers.find(|(_, finding)| finding.state != ServerState::Healthy) {
+        None if facts.encryption == Encryption::Unknown => encryption_known(),
         None => Recovery::Done,
         Some((name, finding)) => {
             let hint = match finding.state {
@@ -414,6 +420,10 @@ pub(super) fn encryption(facts: &RecoveryFacts) -> Option<Recovery> {
                 facts.supervisor.program()
             ),
         )),
-        Encryption::Unknown => Some(Recovery::Wait("the encryption status of every server".to_owned())),
+        Encryption::Unknown => Some(encryption_known()),
     }
+}
+
+fn encryption_known() -> Recovery {
+    Recovery::Wait("the encryption status of every server".to_owned())
 }

@@ -277,6 +277,16 @@ fn the_encryption_of_secrets_is_asked_before_each_put_and_restart(
 }
 
 #[test]
+fn a_server_that_does_not_answer_about_its_encryption_yet_is_still_starting() {
+    let mut facts = cluster(&[ready("old", "old", None)], &["old"]);
+    assert_eq!(brief(&decide(&facts).1), "done");
+    facts.encryption = Encryption::Unknown;
+    assert_eq!(brief(&decide(&facts).1), "wait: the encryption status of every server");
+    facts.encryption = Encryption::Unsafe("stages differ".to_owned());
+    assert_eq!(brief(&decide(&facts).1), "done");
+}
+
+#[test]
 fn a_restarting_service_is_stopped_before_anything_is_changed() {
     let mut dead = down(Some("old"), Some("old"), Some("old"), &trap(PASSWD));
     let service = &mut dead.node.as_mut().unwrap().service;
