@@ -33,7 +33,7 @@ async fn a_rotation_needs_a_place_for_the_new_token_and_the_current_token() -> R
     let output = run(&["--token-file", &old]).await?;
     refused(&fixture, output, "nothing says where the new token goes").await?;
     let output = run(&["--token-file", &other, "--write-token", "new"]).await?;
-    refused(&fixture, output, "server s1 rejects the token").await?;
+    refused(&fixture, output, "servers s1, s2, s3 reject the token").await?;
     let usage = run(&["--write-token", "new"]).await?.expect(2)?;
     ensure!(usage.stderr.contains("pass the current server token"), "{usage}");
     let agent = format!("K10{}::node:{TOKEN}", fixture.servers.ca_hash());

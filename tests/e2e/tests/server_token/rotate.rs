@@ -17,7 +17,7 @@ async fn rotate_replaces_the_token_of_three_servers() -> Result<()> {
     let done = fixture.run("rotate", &["-v=9"]).await?.expect(0)?;
     fixture.prints_no_token(&done)?;
     ensure!(done.stdout.contains("server-token rotated"), "{done}");
-    ensure!(done.stderr.contains("All 3 servers have"), "{done}");
+    ensure!(done.stderr.contains("All 3 servers accepted"), "{done}");
     ensure!(fixture.puts().await? == 3, "one round is three PUTs");
     // The first and the last snapshot of each server are kept.
     let state = fixture.servers.cluster.state().await?;

@@ -102,7 +102,7 @@ pub(super) fn guard(look: Look<'_>) -> Result<(), Next> {
     }
     for (name, server) in &seen.servers {
         if server.accepts == Login::Another {
-            return refuse(blockers::rejects(name));
+            return refuse(blockers::rejects(&[name]));
         }
         let is_of_run = match as_node(server) {
             Some(None) => record.old.is_none(),

@@ -158,8 +158,8 @@ impl ServerTokenController<'_> {
         let token = value.password().fingerprint();
         let seconds = window.as_secs_f64();
         self.ui.status(match servers {
-            1 => format!("The server has {token} after {seconds:.2} s."),
-            _ => format!("All {servers} servers have {token} within {seconds:.2} s."),
+            1 => format!("The server accepted {token} after {seconds:.2} s."),
+            _ => format!("All {servers} servers accepted {token} within {seconds:.2} s."),
         });
     }
 

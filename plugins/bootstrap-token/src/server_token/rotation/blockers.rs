@@ -101,9 +101,13 @@ pub(crate) fn not_up(server: &str) -> Blocker {
     )
 }
 
-pub(crate) fn rejects(server: &str) -> Blocker {
+pub(crate) fn rejects(servers: &[&str]) -> Blocker {
+    let reason = match servers {
+        [server] => format!("server {server} rejects the token"),
+        _ => format!("servers {} reject the token", servers.join(", ")),
+    };
     Blocker::new(
-        format!("server {server} rejects the token"),
+        reason,
         "pass the token that every server accepts; `verify` shows it. After a rotation that is the new one",
     )
 }

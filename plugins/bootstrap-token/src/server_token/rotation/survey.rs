@@ -21,7 +21,14 @@ pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
     if seen.given_new == Some(seen.given) {
         found.push(blockers::same_token());
     }
-    for (name, server) in &seen.servers {
+    // Nothing else is known of a server that rejects the token.
+    let is_rejecting = |server: &Server| server.role == Role::Full && server.accepts == Login::Another;
+    let rejecting = seen.servers.iter().filter(|(_, server)| is_rejecting(server));
+    let rejecting: Vec<&str> = rejecting.map(|(name, _)| name.as_str()).collect();
+    if !rejecting.is_empty() {
+        found.push(blockers::rejects(&rejecting));
+    }
+    for (name, server) in seen.servers.iter().filter(|(_, server)| !is_rejecting(server)) {
         found.extend(one(all, name, server, seen.given));
         if server.configured == Configured::Unknown && !seen.options.force_unpin {
             found.push(blockers::configuration_unknown(name));
@@ -57,11 +64,11 @@ pub(crate) fn one(all: Servers<'_>, name: &str, server: &Server, given: Fingerpr
     if server.role != Role::Full {
         Some(blockers::role(name, server.role))
     } else if server.accepts == Login::Another {
-        Some(blockers::rejects(name))
+        Some(blockers::rejects(&[name]))
     } else if !server.is_up(all.cluster.datastore) {
         Some(blockers::not_up(name))
     } else {
-        (server.accepts != Login::Accepts(given)).then(|| blockers::rejects(name))
+        (server.accepts != Login::Accepts(given)).then(|| blockers::rejects(&[name]))
     }
 }
 

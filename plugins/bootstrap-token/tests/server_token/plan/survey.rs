@@ -65,6 +65,13 @@ fn survey_refuses_a_server_that_is_not_up_or_not_whole() {
     let rejects = "server s2 rejects the token";
     refused(|seen| server(seen, "s2").accepts = Login::Another, rejects);
     refused(|seen| server(seen, "s2").accepts = Login::Accepts(new()), rejects);
+    // It is said once, and nothing else is asked of them.
+    let wrong_token = |seen: &mut Observed| {
+        for server in seen.servers.values_mut() {
+            (server.accepts, server.configured) = (Login::Another, Configured::Unknown);
+        }
+    };
+    refused(wrong_token, "servers s1, s2, s3 reject the token");
     refused(
         |seen| server(seen, "s2").role = Role::ControlPlaneOnly,
         "server s2 has no etcd: it does not start without a configured token",
