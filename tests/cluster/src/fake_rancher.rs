@@ -268,6 +268,12 @@ impl FakeRancher {
         self.of(cluster, "ca-cert", &json!({ "stale": stale })).await.map(drop)
     }
 
+    /// Changes a control-plane machine of a provisioned cluster: `{"alive": false}` stops its system-agent, `{"restart": true}` starts its
+    /// server, which applies the file that it has, `{"delete": true}` deletes the Machine.
+    pub async fn change_machine(&self, cluster: &Registered, machine: &str, change: &Value) -> Result<()> {
+        self.of(cluster, &format!("machines/{machine}"), change).await.map(drop)
+    }
+
     /// Clears the recorded interruptions.
     pub async fn reset(&self, cluster: &Registered) -> Result<()> {
         self.of(cluster, "reset", &json!({})).await.map(drop)

@@ -13,11 +13,11 @@ use crate::conditions::{Condition, write_cluster};
 use crate::config::TokenStorage;
 use crate::deploy;
 use crate::identity::{ca_cert, stale_ca_cert};
-use crate::manifest;
 use crate::registration::secret_name;
 use crate::sessions::Tunnel;
 use crate::token::{NamePattern, suffix};
 use crate::world::{World, agent_namespace};
+use crate::{manifest, planner};
 
 /// The kinds of cluster that a client can distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -28,7 +28,6 @@ pub(crate) enum ClusterKind {
     Rke2,
     Eks,
     Harvester,
-    #[serde(alias = "rke2-provisioned")]
     Provisioned,
     Local,
 }
@@ -37,9 +36,10 @@ impl ClusterKind {
     /// `status.driver` (`pkg/apis/management.cattle.io/v3/cluster_types.go`, `ClusterDriver…`).
     fn driver(self) -> &'static str {
         match self {
-            Self::Imported | Self::Harvester => "imported",
+            // Also of a provisioned cluster (seen on Rancher 2.15.0).
+            Self::Imported | Self::Harvester | Self::Provisioned => "imported",
             Self::K3s => "k3s",
-            Self::Rke2 | Self::Provisioned => "rke2",
+            Self::Rke2 => "rke2",
             Self::Eks => "EKS",
             Self::Local => "local",
         }
@@ -83,6 +83,9 @@ pub(crate) struct Registration {
     /// Begin in the final state of an import, with one rollout instead of three.
     #[serde(default)]
     quick: bool,
+    /// The control-plane machines of a provisioned cluster.
+    #[serde(default = "one")]
+    machines: u32,
 }
 
 fn imported() -> ClusterKind {
@@ -184,6 +187,9 @@ pub(crate) async fn register(world: &Arc<World>, wanted: Registration) -> Result
         .await?;
     import(world, &id, &token, &wanted).await?;
     settle(world, &id, wanted.replicas).await?;
+    if wanted.kind == ClusterKind::Provisioned {
+        planner::adopt(world, &id, &wanted.display_name, wanted.machines).await?;
+    }
     world.sessions.arm(&id);
     world.log.line("registered", json!({"cluster": id}));
     Ok(id)
@@ -334,6 +340,13 @@ fn unsettled(world: &World, id: &str, replicas: u32) -> Option<&'static str> {
     checks.into_iter().find(|(done, _)| !done).map(|(_, missing)| missing)
 }
 
+/// EKS, AKS, GKE: Rancher reaches their API servers without an agent.
+pub(crate) fn is_hosted(world: &World, id: &str) -> bool {
+    world
+        .cluster(id)
+        .is_some_and(|cluster| cluster["status"]["driver"] == ClusterKind::Eks.driver())
+}
+
 /// Removes a cluster with all that belongs to it.
 pub(crate) async fn remove(world: &World, id: &str) -> ApiResult<()> {
     world.management.delete(&paths::cluster(id)).await?;
@@ -377,6 +390,7 @@ pub(crate) fn report(world: &World, id: &str) -> Option<Value> {
         .into_iter()
         .collect::<Vec<_>>()
         .into();
+    report["machines"] = planner::report(world, id);
     report["namespace"] = agent_namespace(id).into();
     Some(report)
 }

@@ -36,7 +36,7 @@ impl Condition {
         }
     }
 
-    fn is_false(kind: &'static str, reason: &'static str, message: &'static str) -> Self {
+    pub(crate) fn is_false(kind: &'static str, reason: &'static str, message: &'static str) -> Self {
         Self {
             kind,
             status: false,

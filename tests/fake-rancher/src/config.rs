@@ -56,6 +56,15 @@ pub(crate) struct Timing {
     /// 2.5 to 4 s without latency, 5.5 to 8.6 s at 80 ms of round trip, 9.7 to 11.9 s at 200 ms.
     #[serde(deserialize_with = "duration")]
     pub(crate) redeploy: Duration,
+    /// From an event to the plans of a provisioned cluster. Seen on Rancher 2.15.0: 0.1 to 0.4 s.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) plan: Duration,
+    /// From a plan to its file on a machine.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) plan_apply: Duration,
+    /// The longest time until RKE2 reads a changed file: 15 s.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) file_apply: Duration,
     /// The lag of the authorizer's index behind the API server.
     #[serde(deserialize_with = "duration")]
     pub(crate) replica_lag: Duration,
@@ -74,6 +83,9 @@ impl Default for Timing {
             agent_retry: Duration::from_secs(1),
             connected_tick: Duration::from_secs(1),
             redeploy: Duration::from_secs(1),
+            plan: Duration::from_millis(100),
+            plan_apply: Duration::from_millis(300),
+            file_apply: Duration::from_millis(800),
             replica_lag: Duration::ZERO,
             disconnected_wait: Duration::from_secs(2),
             upgraded_annotation: Duration::from_millis(500),

@@ -2,7 +2,7 @@
 //! listens only on the loopback interface.
 //!
 //! ```text
-//! POST   clusters                  {"displayName", "id"?, "kind"?, "namePattern"?, "replicas"?, "quick"?} → {"id"}
+//! POST   clusters                  {"displayName", "id"?, "kind"?, "namePattern"?, "replicas"?, "quick"?, "machines"?} → {"id"}
 //!                                  kind: imported k3s rke2 eks harvester provisioned local; namePattern: sha256 md5 import.
 //!                                  Responds when the agent is connected and all rollouts are complete. quick: one rollout, not three.
 //! GET    clusters                  ids
@@ -17,6 +17,8 @@
 //! POST   clusters/<id>/timing      {"redeploy"?} how long one apply of this cluster's agent takes; as everywhere without it
 //! POST   clusters/<id>/cluster-event sets an annotation without meaning
 //! POST   clusters/<id>/ca-cert     {"stale": bool} status.caCert is the cluster's CA, or a former one until the agent connects again
+//! POST   clusters/<id>/machines/<name> {"alive"?, "restart"?: true, "delete"?: true} of a provisioned cluster: its system-agent runs or not;
+//!                                  its server starts, and applies the file that it has; the Machine is deleted
 //! POST   clusters/<id>/reset       forget the intervals so far
 //! POST   faults                    replicaLag, replicas (1|2), leaderGap, refuse, refuseNewTokens, admit, and times
 //! POST   settings                  {"serverUrl"?, "reachable"?, "cacerts"?} changes Rancher's settings, and nothing else: answers
@@ -45,7 +47,7 @@ use crate::api::{ApiError, ApiResult, MERGE, paths, read};
 use crate::config::{TokenStorage, User, optional_duration};
 use crate::server::{Body, json_answer};
 use crate::world::World;
-use crate::{agent, api_token, clusters, deploy, upgrade};
+use crate::{agent, api_token, clusters, deploy, planner, upgrade};
 
 /// An HTTP status and a message.
 struct Failure(u16, String);
@@ -156,6 +158,11 @@ async fn cluster(world: &Arc<World>, method: &Method, id: &str, rest: &[&str], b
             Ok(clusters::write_ca_cert(world, id, wanted.stale)
                 .await
                 .map(|()| json!({}))?)
+        }
+        (&Method::POST, ["machines", machine]) => {
+            let changed = planner::change(world, id, machine, parse(body)?).await;
+            let changed = changed.ok_or_else(|| Failure(404, format!("no machine {machine}")))?;
+            Ok(changed.map(|()| json!({}))?)
         }
         (&Method::POST, ["reset"]) => {
             world.sessions.reset(id);
@@ -310,6 +317,10 @@ struct Faults {
     redeploy: Option<Duration>,
     #[serde(default, deserialize_with = "optional_duration")]
     disconnected_wait: Option<Duration>,
+    #[serde(default, deserialize_with = "optional_duration")]
+    plan_apply: Option<Duration>,
+    #[serde(default, deserialize_with = "optional_duration")]
+    file_apply: Option<Duration>,
 }
 
 fn faults(world: &World, body: &[u8]) -> Outcome {
@@ -340,6 +351,8 @@ fn faults(world: &World, body: &[u8]) -> Outcome {
         timing.connected_tick = wanted.connected_tick.unwrap_or(timing.connected_tick);
         timing.redeploy = wanted.redeploy.unwrap_or(timing.redeploy);
         timing.disconnected_wait = wanted.disconnected_wait.unwrap_or(timing.disconnected_wait);
+        timing.plan_apply = wanted.plan_apply.unwrap_or(timing.plan_apply);
+        timing.file_apply = wanted.file_apply.unwrap_or(timing.file_apply);
     });
     Ok(json!({}))
 }

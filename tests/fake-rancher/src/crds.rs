@@ -73,6 +73,30 @@ fn features() -> Value {
     crd("features", "Feature", "Cluster", &schema, false)
 }
 
+/// The kinds of provisioned clusters. 2.15.0 serves another version of machines beside that of 2.12.0.
+fn of_provisioned(storage: TokenStorage) -> [Value; 2] {
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let schema = json!({"type": "object", "properties": {"spec": open, "status": open}});
+    let mut clusters = crd("clusters", "Cluster", "Namespaced", &schema, false);
+    let version = &mut clusters["spec"]["versions"][0];
+    version["name"] = "v1".into();
+    clusters["spec"]["group"] = "provisioning.cattle.io".into();
+    clusters["metadata"]["name"] = "clusters.provisioning.cattle.io".into();
+    let mut machines = crd("machines", "Machine", "Namespaced", &schema, false);
+    machines["spec"]["versions"][0]["name"] = "v1beta1".into();
+    if storage == TokenStorage::Secret {
+        let mut newer = machines["spec"]["versions"][0].clone();
+        (newer["name"], newer["storage"]) = ("v1beta2".into(), false.into());
+        machines["spec"]["versions"] = json!([machines["spec"]["versions"][0], newer]);
+    }
+    machines["spec"]["group"] = "cluster.x-k8s.io".into();
+    machines["metadata"]["name"] = "machines.cluster.x-k8s.io".into();
+    // What is said of Cluster API's kinds: a name alone is not enough for them.
+    machines["metadata"]["annotations"] =
+        json!({"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/cluster-api"});
+    [clusters, machines]
+}
+
 fn crd(plural: &str, kind: &str, scope: &str, schema: &Value, status: bool) -> Value {
     let mut version = json!({
         "name": "v3", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema},
@@ -95,7 +119,8 @@ fn crd(plural: &str, kind: &str, scope: &str, schema: &Value, status: bool) -> V
 
 /// Installs or changes the kinds, and returns when the API server serves them.
 pub(crate) async fn install(api: &Api, storage: TokenStorage) -> ApiResult<()> {
-    for crd in [registration_tokens(storage), clusters(storage), settings(), features()] {
+    let own = [registration_tokens(storage), clusters(storage), settings(), features()];
+    for crd in own.into_iter().chain(of_provisioned(storage)) {
         let name = crd["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         match api.create(CRDS, &crd).await {
             Ok(_) => {}
@@ -106,8 +131,13 @@ pub(crate) async fn install(api: &Api, storage: TokenStorage) -> ApiResult<()> {
             Err(error) => return Err(error),
         }
     }
-    for plural in ["clusterregistrationtokens", "clusters", "settings", "features"] {
-        let path = format!("/apis/management.cattle.io/v3/{plural}");
+    let own = ["clusterregistrationtokens", "clusters", "settings", "features"];
+    let own = own.map(|plural| format!("/apis/management.cattle.io/v3/{plural}"));
+    let others = [
+        "/apis/provisioning.cattle.io/v1/clusters",
+        "/apis/cluster.x-k8s.io/v1beta1/machines",
+    ];
+    for path in own.into_iter().chain(others.map(str::to_owned)) {
         while api.get(&path).await?.is_none() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::api::{ApiError, ApiResult, MERGE, paths, read};
 use crate::apply::apply;
+use crate::clusters::is_hosted;
 use crate::conditions::{Condition, update_cluster};
 use crate::config::TokenStorage;
 use crate::manifest::{Values, agent_image, features};
@@ -113,7 +114,7 @@ async fn sync(world: &Arc<World>, id: &str) -> ApiResult<()> {
         return Ok(());
     };
     // The downstream API must be reachable, which is not the condition `Connected`.
-    if world.sessions.oldest(Tunnel::Agent, id).is_none() {
+    if world.sessions.oldest(Tunnel::Agent, id).is_none() && !is_hosted(world, id) {
         return Ok(());
     }
     let first = read::condition(&cluster, "AgentDeployed") != "True";
@@ -253,7 +254,7 @@ pub(crate) async fn apply_objects(world: &World, id: &str, objects: &[Value]) ->
 async fn wait_for_tunnel(world: &World, id: &str) -> ApiResult<()> {
     let mut changed = world.sessions.changed();
     let wait = async {
-        while world.sessions.oldest(Tunnel::Agent, id).is_none() {
+        while world.sessions.oldest(Tunnel::Agent, id).is_none() && !is_hosted(world, id) {
             if changed.changed().await.is_err() {
                 return;
             }

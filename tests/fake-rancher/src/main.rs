@@ -20,6 +20,7 @@ mod index;
 mod log;
 mod manifest;
 mod norman;
+mod planner;
 mod probes;
 mod proxy;
 mod registration;

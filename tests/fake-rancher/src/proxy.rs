@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::api::{Api, paths};
 use crate::api_token::authenticate;
+use crate::clusters::is_hosted;
 use crate::config::{TokenStorage, User};
 use crate::filter::Filter;
 use crate::identity::{Outward, View};
@@ -145,19 +146,25 @@ async fn downstream(world: &Arc<World>, id: &str, uri: String, request: Request<
     if !may_get(world, &user, id).await {
         return forbidden(id, &user.name);
     }
-    let Some(session) = tunnel(world, id).await else {
+    // A hosted cluster is reached without an agent (seen on Rancher 2.15.0).
+    let session = if is_hosted(world, id) {
+        None
+    } else if let Some(session) = tunnel(world, id).await {
+        Some(session)
+    } else {
         // Seen on Rancher 2.15.0 and 2.12.0, after a wait of 27 to 38 s.
         return text(500, "error trying to reach service: cluster agent disconnected");
     };
     // The cluster of the tunnel, whatever the token says.
-    let Ok(view) = world.shared.view(&session.home) else {
+    let home = session.as_ref().map_or(id, |session| &session.home);
+    let Ok(view) = world.shared.view(home) else {
         return text(500, "no view of this cluster");
     };
     let target = Target {
         api: &world.downstream,
         uri,
         view: Some(view),
-        session: Some(session),
+        session,
         user: Some(user),
     };
     forward(target, request).await

@@ -17,6 +17,7 @@ use crate::deploy::Deployers;
 use crate::identity::Shared;
 use crate::index::Index;
 use crate::log::Log;
+use crate::planner::Planners;
 use crate::registration::Registrars;
 use crate::sessions::{Lack, Sessions, Tunnel};
 use crate::store::{Cache, Kind};
@@ -74,6 +75,8 @@ pub(crate) struct World {
     pub(crate) secrets: Arc<Cache>,
     pub(crate) settings: Arc<Cache>,
     pub(crate) features: Arc<Cache>,
+    pub(crate) provisioning: Arc<Cache>,
+    pub(crate) machines: Arc<Cache>,
     pub(crate) deployments: Arc<Cache>,
     pub(crate) pods: Arc<Cache>,
     pub(crate) downstream_secrets: Arc<Cache>,
@@ -82,6 +85,7 @@ pub(crate) struct World {
     pub(crate) agents: Agents,
     pub(crate) registrars: Registrars,
     pub(crate) deployers: Deployers,
+    pub(crate) planners: Planners,
     traits: Mutex<HashMap<String, Traits>>,
     leader_back: watch::Sender<Option<Instant>>,
     serving: watch::Sender<bool>,
@@ -126,6 +130,8 @@ impl World {
             secrets: Cache::new(),
             settings: Cache::new(),
             features: Cache::new(),
+            provisioning: Cache::new(),
+            machines: Cache::new(),
             deployments: Cache::new(),
             pods: Cache::new(),
             downstream_secrets: Cache::new(),
@@ -134,6 +140,7 @@ impl World {
             agents: Agents::default(),
             registrars: Registrars::default(),
             deployers: Deployers::default(),
+            planners: Planners::default(),
             traits: Mutex::default(),
             leader_back: watch::Sender::new(None),
             serving: watch::Sender::new(true),
@@ -159,6 +166,7 @@ impl World {
     fn wire(self: Arc<Self>) {
         crate::registration::wire(&self);
         crate::deploy::wire(&self);
+        crate::planner::wire(&self);
         crate::agent::wire(&self);
         let this = self.clone();
         let mut crts = self.crts.subscribe();
@@ -206,8 +214,14 @@ impl World {
         );
         self.secrets
             .start(management(), &kind("", "v1", "Secret", "secrets"), all());
+        let provisioning = kind("provisioning.cattle.io", "v1", "Cluster", "clusters");
+        self.provisioning.start(management(), &provisioning, all());
+        let machine = kind("cluster.x-k8s.io", "v1beta1", "Machine", "machines");
+        self.machines.start(management(), &machine, all());
         for cache in [
             &self.settings,
+            &self.provisioning,
+            &self.machines,
             &self.features,
             &self.clusters,
             &self.crts,

@@ -42,7 +42,7 @@ pub struct Registration {
     /// The id, if the test needs a fixed one: `c-abcde`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `imported`, `k3s`, `rke2`, `eks`, `harvester`, `rke2-provisioned`, `local`.
+    /// `imported`, `k3s`, `rke2`, `eks`, `harvester`, `provisioned`, `local`.
     pub kind: String,
     /// The formula for the name of the downstream Secret: `sha256`, `md5`, `import`.
     pub name_pattern: String,
@@ -50,6 +50,8 @@ pub struct Registration {
     pub replicas: u32,
     /// Start in the state at the end of an import, with one rollout instead of three.
     pub quick: bool,
+    /// The control-plane machines of a provisioned cluster.
+    pub machines: u32,
 }
 
 impl Registration {
@@ -62,6 +64,7 @@ impl Registration {
             name_pattern: "sha256".into(),
             replicas: 1,
             quick: false,
+            machines: 1,
         }
     }
 
@@ -84,6 +87,15 @@ impl Registration {
     pub fn kind(mut self, kind: &str) -> Self {
         kind.clone_into(&mut self.kind);
         self
+    }
+
+    /// The same, provisioned by Rancher with this number of control-plane machines.
+    #[must_use]
+    pub fn provisioned(self, machines: u32) -> Self {
+        Self {
+            machines,
+            ..self.kind("provisioned")
+        }
     }
 
     /// The same with another formula for the name of the downstream Secret.

@@ -78,7 +78,7 @@ async fn rotate_refuses_the_local_cluster(#[case] storage: TokenStorage) -> Resu
 async fn rotate_refuses_unsupported_cluster_kinds(#[case] storage: TokenStorage) -> Result<()> {
     let fixture = RancherFixture::begin(storage, "oslo").await?;
     let mut all = String::new();
-    for kind in ["eks", "harvester", "rke2-provisioned"] {
+    for kind in ["eks", "harvester", "provisioned"] {
         let registration = Registration::imported(&format!("my-{kind}")).quick().kind(kind);
         let cluster = fixture.rancher.register_as(&registration).await?;
         let shell = shell_of(&fixture, &cluster, &User::admin()).await?;
@@ -99,7 +99,7 @@ async fn rotate_refuses_unsupported_cluster_kinds(#[case] storage: TokenStorage)
     ----- exit status: 1 -----
     $ kubectl-crt rotate c-id123 --yes
     ----- stderr -----
-    error: cannot rotate cluster my-rke2-provisioned (c-id123): clusters of kind provisioned are not supported by this version
+    error: cannot rotate cluster my-provisioned (c-id123): clusters of kind provisioned are not supported by this version
     hint: rotate imported (generic) clusters
     ----- exit status: 1 -----
     ") }
