@@ -56,7 +56,7 @@ impl Formula {
     }
 }
 
-fn hex<D: Digest>(parts: &[&str]) -> String {
+pub(crate) fn hex<D: Digest>(parts: &[&str]) -> String {
     let mut hash = D::new();
     for part in parts {
         hash.update(part.as_bytes());

@@ -24,6 +24,7 @@ pub mod credential_name;
 mod error;
 pub mod object;
 pub mod probe;
+pub mod provisioned;
 pub mod proxy;
 pub mod reach;
 pub mod settings;

@@ -1,29 +1,9 @@
 //! Finds a cluster by what the user types.
 
-use client::request::{self, Resource};
-use serde::Deserialize;
-
 use super::{Cluster, ClusterId, get, list};
 use crate::error::{Candidate, Error, Result};
+use crate::provisioned;
 use crate::similar::similar;
-
-const PROVISIONING: Resource = Resource::new(
-    "Cluster.provisioning.cattle.io",
-    "provisioning.cattle.io/v1",
-    "clusters",
-);
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct RawProvisioning {
-    status: RawProvisioningStatus,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct RawProvisioningStatus {
-    cluster_name: Option<String>,
-}
 
 /// A cluster by its id, its display name, or `namespace/name` of its `clusters.provisioning.cattle.io` object (a server may not
 /// serve that kind).
@@ -57,9 +37,8 @@ async fn by_provisioning_name(client: &kube::Client, namespace: &str, name: &str
     if namespace.parse::<ClusterId>().is_err() || !may_be_an_object_name(name) {
         return Ok(None);
     }
-    let found: Option<RawProvisioning> = request::get(client, PROVISIONING, Some(namespace), name).await?;
-    match found.and_then(|found| found.status.cluster_name?.parse().ok()) {
-        Some(id) => get(client, &id).await,
+    match provisioned::get(client, namespace, name).await? {
+        Some(found) => get(client, &found.cluster).await,
         None => Ok(None),
     }
 }
