@@ -32,6 +32,7 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<Crt>, step: &Step) {
             let system = seen.system.as_ref();
             seen.trigger = system.map(|system| Trigger {
                 token: system.token,
+                first: seen.planner_renders(),
                 overdue: false,
             });
         }

@@ -522,9 +522,9 @@ fn trigger(look: Look<'_, Crt>, target: Fingerprint) -> Next<Crt> {
         );
     }
     match seen.trigger {
-        Some(Trigger { token, overdue: false }) if token == target => {
-            look.wait(format!("Rancher to apply {} itself", Named(&target)))
-        }
+        Some(Trigger {
+            token, overdue: false, ..
+        }) if token == target => look.wait(format!("Rancher to apply {} itself", Named(&target))),
         _ => Next::step(Step::TriggerApply).triggering(),
     }
 }

@@ -14,7 +14,8 @@ use engine::rotation::{Blocker, Decision, Next, Rotation as _, Timer, decide};
 use engine::run::RunId;
 use kubectl_crt::rotation::Crt;
 use kubectl_crt::rotation::observed::{
-    Address, Age, AgentConnection, DownstreamIdentity, Grace, Observed, Pod, SystemToken, Trigger,
+    Address, Age, AgentConnection, DownstreamAccess, DownstreamIdentity, Grace, Kind, Observed, Pod, SystemToken,
+    Trigger,
 };
 use kubectl_crt::rotation::record::{Mark, Record, RolloutSettings, ServerAddress};
 use kubectl_crt::rotation::step::Step;
@@ -178,7 +179,11 @@ impl CrtModel {
             Fingerprint::of("default")
         };
         let mut seen = Observed {
+            kind: Kind::Imported,
             storage: self.storage,
+            access: DownstreamAccess::Full,
+            given: [].into(),
+            weak_proof_forced: false,
             blockers: Vec::new(),
             downstream: if self.variant == Variant::WrongDownstream {
                 DownstreamIdentity::Another
