@@ -20,10 +20,10 @@ use rancher::token::{RegistrationToken, SYSTEM, TokenSecret, Tokens};
 
 use crate::rotation::Crt;
 use crate::rotation::observed::{
-    self, Address, Age, AgentConnection, DownstreamAccess, DownstreamIdentity, Grace, Kind, Observed, SystemToken,
-    Trigger,
+    self, Address, Age, AgentConnection, DownstreamAccess, DownstreamIdentity, GivenMark, Grace, Kind, Observed,
+    SystemToken, Trigger,
 };
-use crate::rotation::record::{Mark, RolloutSettings, ServerAddress};
+use crate::rotation::record::{Mark, OtherMark, RolloutSettings, ServerAddress};
 use crate::rotation::stages::{other, target};
 
 /// The label of a temporary registration token.
@@ -161,7 +161,7 @@ impl Snapshot {
                 .collect(),
             others: self.other_values(),
             others_previous: self.others_previous(),
-            given: BTreeMap::new(),
+            given: run.map_or_else(BTreeMap::new, |run| self.given(run)),
             acceptance: BTreeMap::new(),
             credentials: self.credentials_by_value(names),
             occupied: self.occupied(names),
@@ -283,6 +283,27 @@ impl Snapshot {
         let mut mark: Mark = serde_json::from_str(text).ok()?;
         mark.record.rollout = bounded(mark.record.rollout);
         Some(mark)
+    }
+
+    /// What this run has given to other tokens. After a migration into a Secret the mark is still on the token.
+    fn given(&self, run: &Run<Crt>) -> BTreeMap<String, GivenMark> {
+        let run = run.id.to_string();
+        let marks = self.others().filter_map(|token| {
+            let of_secret = token.secret.as_ref().and_then(|secret| secret.annotations.get(MARK));
+            let text = of_secret.or_else(|| token.annotations.get(MARK))?;
+            let OtherMark {
+                run: by,
+                direction,
+                before,
+            } = serde_json::from_str(text).ok()?;
+            (by == run).then(|| (token.object.name.clone(), GivenMark { direction, before }))
+        });
+        marks.collect()
+    }
+
+    /// [`Observed::planner_renders`] of this look.
+    pub(super) fn planner_renders(&self) -> Option<Fingerprint> {
+        None
     }
 
     /// Where the Deployment's template sends the agent.
@@ -448,6 +469,7 @@ pub(super) fn values_to_probe(
     values.extend(other(run).filter(|other| retired || !seen.is_held(*other)));
     if retired && !run.direction.is_rollback() {
         values.extend(run.record.others.values());
+        values.extend(seen.given.values().map(|mark| mark.before));
     }
     // The cluster of the old token must be known in every direction.
     let old = run.record.old;

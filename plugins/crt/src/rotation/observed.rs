@@ -123,12 +123,12 @@ pub struct Provisioned {
     pub plans: Plans,
     /// The old value is revoked although a control-plane machine has not applied the new one (`--force=machine`).
     pub machine_forced: bool,
-    /// Storage `secret`: the grace periods of `system` and F, where they have a previous token, end an hour sooner than one that is
-    /// set now would. A run that ends pending extends them first.
-    pub graces_are_aging: bool,
+    /// Storage `secret`: those of `system` and F whose previous token has a grace period that ends an hour sooner, or more, than one
+    /// that is set now would. A run that ends pending extends them first.
+    pub aging: BTreeSet<String>,
 }
 
-/// F. Its value is in [`Observed::others`], its previous one in [`Observed::others_previous`], the mark of this run in
+/// F. Its value is in [`Observed::others`]; without one the planner writes no plan (seen on Rancher 2.15.0). Its previous one in [`Observed::others_previous`], the mark of this run in
 /// [`Observed::given`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FirstToken {
@@ -138,8 +138,6 @@ pub struct FirstToken {
     pub protected: bool,
     /// As [`Observed::status_grace`].
     pub status_grace: Option<Grace>,
-    /// Storage `secret`: it has no Secret with a value. The planner then writes no plan (seen on Rancher 2.15.0).
-    pub is_empty: bool,
 }
 
 /// The plans of the control-plane machines: Secrets of type `rke.cattle.io/machine-plan` with the label
@@ -281,6 +279,11 @@ pub struct Pod {
 }
 
 impl Observed {
+    /// Whether the downstream cluster can be read and written.
+    pub fn is_downstream_readable(&self) -> bool {
+        self.access == DownstreamAccess::Full
+    }
+
     /// What a cluster has that Rancher provisioned.
     pub fn provisioned(&self) -> Option<&Provisioned> {
         match &self.kind {
@@ -289,10 +292,19 @@ impl Observed {
         }
     }
 
-    /// F, if it is another token than `system`, and its value.
+    /// F, if it is another token than `system` and has a value.
     pub fn first(&self) -> Option<(&FirstToken, Fingerprint)> {
         let first = self.provisioned()?.first.as_ref()?;
         Some((first, *self.others.get(&first.name)?))
+    }
+
+    /// Whether Rancher keeps accepting this value if this other token is given another one.
+    pub fn is_held_beside(&self, name: &str, token: Fingerprint) -> bool {
+        let mut others = self.others.iter().filter(|(other, _)| *other != name);
+        let system = self.system.as_ref();
+        self.temporary.contains(&token)
+            || system.is_some_and(|system| system.token == token || system.previous == Some(token))
+            || others.any(|(_, value)| *value == token)
     }
 
     /// What the planner renders at its next event: F by name and value.
@@ -330,7 +342,7 @@ impl Observed {
 
     /// Whether an agent may need this value: to keep running, or to start again.
     pub fn is_in_use(&self, token: Fingerprint) -> bool {
-        self.access == DownstreamAccess::None
+        !self.is_downstream_readable()
             || self.is_placed(token)
             || self.is_planned(token)
             || self.connected.is_some_and(|connected| connected.token == token)
