@@ -13,21 +13,19 @@ use rancher::token::SYSTEM;
 
 use super::Crt;
 use super::observed::{Grace, MachinePlan, Observed, Plans, Provisioned, Reconfiguration};
-use super::stages::{Stage, other, target};
+use super::stages::{Stage, target};
 use super::step::Step;
 
-/// What the planner deploys at the end: N; in a rollback the value that F had before.
-fn planned_target(seen: &Observed, run: &Run<Crt>) -> Option<Fingerprint> {
-    let Some((first, value)) = seen.first().filter(|_| run.direction.is_rollback()) else {
-        return target(run);
-    };
-    Some(value_before(seen, &first.name, value))
-}
-
-/// The value that a rollback restores. What cannot be read anywhere is left.
+/// The value that a token had before this run. What cannot be read anywhere cannot be restored.
 fn value_before(seen: &Observed, name: &str, value: Fingerprint) -> Fingerprint {
     let before = seen.given.get(name).map(|mark| mark.before);
     before.filter(|before| seen.has_value(*before)).unwrap_or(value)
+}
+
+/// *Retire* of a rollback gives each token back what it had. Until then F has O, so that both controllers deploy the same.
+fn is_restored(seen: &Observed, run: &Run<Crt>, name: &str, value: Fingerprint) -> bool {
+    let retires = run.direction.is_rollback() && !run.phase.can_be_undone();
+    retires && seen.given.get(name).is_some_and(|mark| mark.before == value)
 }
 
 /// Why no run begins.
@@ -66,9 +64,12 @@ fn unreadable(seen: &Observed) -> Option<Blocker> {
     (!seen.weak_proof_forced).then(blocker)
 }
 
+/// Before anything is written the rollout is held: from the moment at which F has N, the planner may deploy it at any event, before an
+/// agent with N has connected.
+///
 /// A previous value of F that is in use would be lost when F gets another one: Rancher has rotated F by itself, and written no plan
-/// since (seen on Rancher 2.15.0). First whatever uses it gets the present value.
-pub(super) fn leave_previous(look: Look<'_, Crt>) -> Stage<()> {
+/// since (seen on Rancher 2.15.0). So whatever uses it gets the present value first.
+pub(super) fn prepare(look: Look<'_, Crt>) -> Stage<()> {
     let Look { seen, run, .. } = look;
     let Some(provisioned) = seen.provisioned() else {
         return Ok(());
@@ -76,55 +77,87 @@ pub(super) fn leave_previous(look: Look<'_, Crt>) -> Stage<()> {
     let Some((first, value)) = seen.first() else {
         return match &provisioned.first {
             Some(first) => Err(look.wait(format!("registration token \"{}\" to have a value", first.name))),
-            None => Ok(()),
+            None => hold(look),
         };
     };
+    let target = target(run);
+    if Some(value) == target || is_restored(seen, run, &first.name, value) {
+        return Ok(());
+    }
+    hold(look)?;
     let previous = seen.others_previous.get(&first.name).copied();
-    let lost = previous.filter(|previous| seen.is_in_use(*previous) && !seen.is_held(*previous));
-    let is_overwritten = planned_target(seen, run) != Some(value);
-    let is_restored = |previous: Fingerprint| planned_target(seen, run) == Some(previous);
-    match lost.filter(|previous| is_overwritten && !is_restored(*previous)) {
+    let lost =
+        previous.filter(|previous| Some(*previous) != target && seen.is_in_use(*previous) && !seen.is_held(*previous));
+    match lost.filter(|_| !seen.given.contains_key(&first.name)) {
         Some(previous) => Err(trigger(look, &format!("every machine and agent to leave {previous}"))),
         None => Ok(()),
     }
 }
 
-/// F has T, and whatever a machine or an agent may still use stays valid. In a rollback each token has the value that it had before.
+/// A pod that has just started counts as unavailable then, and might be removed: not where T runs already.
+fn hold(look: Look<'_, Crt>) -> Stage<()> {
+    let Look { seen, run, .. } = look;
+    let begins = !run.direction.is_rollback() && run.phase <= Phase::Place;
+    let is_there = target(run).is_some_and(|target| seen.is_placed(target));
+    if begins && !seen.held && !is_there && seen.is_downstream_readable() {
+        return Err(Next::step(Step::Hold));
+    }
+    Ok(())
+}
+
+/// F has T, and whatever a machine or an agent may still use stays valid.
 pub(super) fn give(look: Look<'_, Crt>) -> Stage<()> {
     let Look { seen, run, .. } = look;
-    let Some(provisioned) = seen.provisioned() else {
+    let (Some(provisioned), Some(target)) = (seen.provisioned(), target(run)) else {
         return Ok(());
     };
     if run.direction.is_rollback() {
-        restore(look, provisioned)?;
-    } else if let Some(((first, value), target)) = seen.first().zip(target(run))
-        && value != target
-    {
+        take_back(look, provisioned, target)?;
+    } else if let Some((first, value)) = seen.first().filter(|(_, value)| *value != target) {
         keep_replaced(seen, provisioned, &first.name, value)?;
-        // From now on the planner may deploy N at any event, before N is proven.
-        if !seen.held && run.phase <= Phase::Place && seen.is_downstream_readable() {
-            return Err(Next::step(Step::Hold));
-        }
         return Err(set(seen, &first.name, value, target));
     }
-    keep_valid(seen, run)
+    keep_valid(seen)
 }
 
 /// Each token that this run, or a late write of it, may change is written, even if it has its value already.
-fn restore(look: Look<'_, Crt>, provisioned: &Provisioned) -> Stage<()> {
+fn take_back(look: Look<'_, Crt>, provisioned: &Provisioned, target: Fingerprint) -> Stage<()> {
     let Look { seen, run, .. } = look;
-    let is_first = |name: &String| provisioned.first.as_ref().is_some_and(|first| first.name == *name);
+    let first = provisioned.first.as_ref().map(|first| first.name.as_str());
     for (name, value) in &seen.others {
         let mark = seen.given.get(name);
-        if mark.is_none() && !is_first(name) && !run.record.others.contains_key(name) {
+        let is_of_run = mark.is_some() || first == Some(name) || run.record.others.contains_key(name);
+        if !is_of_run || is_restored(seen, run, name, *value) {
             continue;
         }
-        let before = value_before(seen, name, *value);
-        if *value != before || mark.is_none_or(|mark| !mark.direction.is_rollback()) {
-            if *value != before {
+        let given = mark.is_some_and(|mark| mark.before != *value)
+            || first == Some(name) && mark.is_none() && Some(*value) == run.record.new;
+        let token = if given { target } else { *value };
+        if *value != token || mark.is_none_or(|mark| !mark.direction.is_rollback()) {
+            if *value != token {
                 keep_replaced(seen, provisioned, name, *value)?;
             }
-            return Err(set(seen, name, *value, before));
+            return Err(set(seen, name, *value, token));
+        }
+    }
+    Ok(())
+}
+
+/// A rollback: the tokens that have O, or N, get back what they had before.
+pub(super) fn restore(look: Look<'_, Crt>) -> Stage<()> {
+    let Look { seen, run, .. } = look;
+    for (name, mark) in &seen.given {
+        let Some(value) = seen.others.get(name).filter(|_| run.direction.is_rollback()) else {
+            continue;
+        };
+        let before = value_before(seen, name, *value);
+        if *value != before {
+            return Err(Next::step(Step::SetOther {
+                name: name.clone(),
+                token: before,
+                before: mark.before,
+                previous: None,
+            }));
         }
     }
     Ok(())
@@ -132,8 +165,14 @@ fn restore(look: Look<'_, Crt>, provisioned: &Provisioned) -> Stage<()> {
 
 fn set(seen: &Observed, name: &str, value: Fingerprint, token: Fingerprint) -> Next<Crt> {
     let before = seen.given.get(name).map_or(value, |mark| mark.before);
-    let previous = if value == token {
-        seen.others_previous.get(name).copied()
+    let present = seen
+        .others_previous
+        .get(name)
+        .copied()
+        .filter(|previous| *previous != token);
+    // There is one place. A rollback keeps the value of before there, since `system` keeps N.
+    let previous = if value == token || present.is_some() && seen.is_held_beside(name, value) {
+        present
     } else {
         Some(value)
     };
@@ -164,16 +203,12 @@ fn keep_replaced(seen: &Observed, provisioned: &Provisioned, name: &str, value: 
     }
 }
 
-/// The value that F had before, or N in a rollback, stays valid for as long as anything uses it.
-fn keep_valid(seen: &Observed, run: &Run<Crt>) -> Stage<()> {
+/// The value that F had before stays valid for as long as anything uses it.
+fn keep_valid(seen: &Observed) -> Stage<()> {
     let Some((first, value)) = seen.first() else {
         return Ok(());
     };
-    let before = if run.direction.is_rollback() {
-        other(run)
-    } else {
-        seen.given.get(&first.name).map(|mark| mark.before)
-    };
+    let before = seen.given.get(&first.name).map(|mark| mark.before);
     let needed = before.filter(|before| *before != value && seen.is_in_use(*before) && !seen.foreign.contains(before));
     let Some(token) = needed.filter(|token| seen.has_value(*token) && !seen.is_held(*token)) else {
         return Ok(());
@@ -204,15 +239,9 @@ pub(super) fn may_deploy_other(seen: &Observed, run: &Run<Crt>) -> bool {
         return false;
     };
     match &provisioned.plans {
-        Plans::Read(machines) => {
-            let has_other = |machine: &MachinePlan| {
-                let has = |value: Option<Fingerprint>| {
-                    value.is_some() && value == other(run) && value != planned_target(seen, run)
-                };
-                has(machine.planned) || has(machine.applied)
-            };
-            machines.values().any(|machine| machine.answers && has_other(machine))
-        }
+        Plans::Read(machines) => machines
+            .values()
+            .any(|machine| machine.answers && !is_done(machine, run)),
         Plans::Unreadable(_) => !seen.given.is_empty() && !is_settled(seen, run),
     }
 }
@@ -220,7 +249,7 @@ pub(super) fn may_deploy_other(seen: &Observed, run: &Run<Crt>) -> bool {
 /// Every control-plane machine that answers has applied the plan with T.
 pub(super) fn prove(look: Look<'_, Crt>) -> Stage<()> {
     let Look { seen, run, .. } = look;
-    let (Some(provisioned), Some(target)) = (seen.provisioned(), planned_target(seen, run)) else {
+    let (Some(provisioned), Some(target)) = (seen.provisioned(), target(run)) else {
         return Ok(());
     };
     let what = format!(
@@ -237,7 +266,7 @@ pub(super) fn prove(look: Look<'_, Crt>) -> Stage<()> {
             }
             let mut waited = machines
                 .iter()
-                .filter(|(_, machine)| machine.answers && !has_applied(machine, target));
+                .filter(|(_, machine)| machine.answers && !is_done(machine, run));
             match waited.next() {
                 // It answers, or is found not to: the run never turns back for it.
                 Some((name, _)) => Err(Next::wait(format!(
@@ -261,8 +290,23 @@ pub(super) fn prove(look: Look<'_, Crt>) -> Stage<()> {
     }
 }
 
-fn has_applied(machine: &MachinePlan, target: Fingerprint) -> bool {
-    machine.planned == Some(target) && machine.applied == Some(target) && machine.is_applied
+/// Forward a plan has N. A rollback only needs plans without it: O and what F had before stay valid.
+fn is_planned(machine: &MachinePlan, run: &Run<Crt>) -> bool {
+    if run.direction.is_rollback() {
+        machine.planned.is_none() || machine.planned != run.record.new
+    } else {
+        machine.planned.is_some() && machine.planned == run.record.new
+    }
+}
+
+/// The machine has such a plan, and the files of it.
+fn is_done(machine: &MachinePlan, run: &Run<Crt>) -> bool {
+    is_planned(machine, run)
+        && if run.direction.is_rollback() {
+            machine.applied.is_none() || machine.applied != run.record.new
+        } else {
+            machine.applied == machine.planned && machine.is_applied
+        }
 }
 
 /// Every machine has applied the plan that came of the last trigger, by the condition `Ready`. It does not leave True where an event of
@@ -288,17 +332,23 @@ fn trigger(look: Look<'_, Crt>, what: &str) -> Next<Crt> {
     Next::step(Step::TriggerApply { plans: true }).triggering()
 }
 
-/// Whether the quiet time may run: every machine that answers has the file with T. RKE2 and K3s read it up to 15 s later.
+/// Whether the quiet time may run: every machine has the file with T. RKE2 and K3s read it up to 15 s later, and a server that has
+/// started meanwhile may still be applying the file before.
 pub(super) fn is_settled(seen: &Observed, run: &Run<Crt>) -> bool {
-    let (Some(provisioned), Some(target)) = (seen.provisioned(), planned_target(seen, run)) else {
+    let (Some(provisioned), Some(target)) = (seen.provisioned(), target(run)) else {
         return true;
     };
-    let first_has_it = seen.first().is_none_or(|(_, value)| value == target);
+    let first = seen.first();
+    let first_has_it = first.is_none_or(|(first, value)| {
+        value == target
+            || run.direction.is_rollback() && seen.given.get(&first.name).is_none_or(|mark| mark.before == value)
+    });
     first_has_it
         && match &provisioned.plans {
             Plans::Read(machines) => {
-                let mut answering = machines.values().filter(|machine| machine.answers);
-                answering.all(|machine| has_applied(machine, target))
+                let ignored = |machine: &MachinePlan| provisioned.machine_forced && !machine.answers;
+                let mut machines = machines.values();
+                machines.all(|machine| is_done(machine, run) || ignored(machine))
             }
             Plans::Unreadable(ready) => is_reconfigured(seen, *ready),
         }
@@ -308,10 +358,10 @@ pub(super) fn is_settled(seen: &Observed, run: &Run<Crt>) -> bool {
 /// it has applied T or is deleted; what is kept valid is kept as long as possible.
 pub(super) fn every_machine(look: Look<'_, Crt>) -> Stage<()> {
     let Look { seen, run, .. } = look;
-    let (Some(provisioned), Some(target)) = (seen.provisioned(), planned_target(seen, run)) else {
+    let (Some(provisioned), Some(target)) = (seen.provisioned(), target(run)) else {
         return Ok(());
     };
-    let silent = seen.machines().filter(|(_, machine)| !has_applied(machine, target));
+    let silent = seen.machines().filter(|(_, machine)| !is_done(machine, run));
     let silent: Vec<&str> = silent.map(|(name, _)| name.as_str()).collect();
     if silent.is_empty() || provisioned.machine_forced {
         return Ok(());

@@ -251,19 +251,20 @@ fn wrong_downstream(downstream: DownstreamIdentity) -> Option<Blocker> {
 ///
 /// | if | then |
 /// |---|---|
+/// | provisioned, forward: F does not have N, and no agent was pointed at N yet | **hold** the rollout |
+/// | provisioned: F does not have T, and has a previous token that is in use and that nothing else keeps valid | trigger Rancher's planner, and wait until all have left it |
 /// | forward: `system` has a value that Rancher or an admin has set, and no agent uses N; or N without the mark of this run | adopt it as N |
 /// | `system` must change, and Rancher would then forget the value that it has | keep that value valid first: a temporary registration token (storage `status`), or a postponed grace period (storage `secret`) |
 /// | storage `secret`: `system` has a previous token in use that is neither of this run | refuse |
 /// | `system` does not have T, or not the mark of this direction | set T on `system` (forward: a new value, unless an object has that of N); in storage `secret` the value before becomes the previous token |
 /// | an agent uses X, and nothing keeps it valid | keep it valid: a temporary registration token, or the protected previous token |
-/// | provisioned: F has a previous token that is in use, F is about to lose it, and nothing else keeps it valid | first, before `system` is written: trigger Rancher's planner, and wait until all have left it |
-/// | provisioned, forward: F does not have N | keep its value valid, **hold** the rollout, set N on it; in storage `secret` the value before becomes its previous token |
-/// | provisioned, rollback: F or another token of the run does not have its value of before, or not the mark of this direction | set it |
+/// | provisioned, forward: F does not have N | keep its value valid and set N on it; in storage `secret` the value before becomes its previous token |
+/// | provisioned, rollback: a token that this run may have given N has it, or not the mark of this direction | set O on it, or the value that it has |
 /// | provisioned: a machine or an agent uses the value that F had before, and nothing keeps it valid | keep it valid |
 /// | Rancher does not accept T yet | wait |
 pub(super) fn make(look: Look<'_, Crt>) -> Stage<Made> {
     let Look { seen, run, .. } = look;
-    planner::leave_previous(look)?;
+    planner::prepare(look)?;
     let target = target(run).filter(|target| system_is_at(seen, run, *target));
     let Some(target) = target else {
         return Err(set_system(look)?);
@@ -623,6 +624,7 @@ fn revoked_previous<'seen>(seen: &'seen Observed, run: &Run<Crt>) -> Option<(&'s
 /// | storage `secret`: `system` has a previous token (rollback: N) | drop it |
 /// | storage `secret`: the status of `system`, or of F if this run has given it a value, has an end of the grace period | clear it |
 /// | forward: another registration token still has the value of the start | set a new value on it |
+/// | rollback: a token that this run has given a value does not have the one of before | restore it |
 /// | another registration token has O or a value of the start as its previous one, or the value before this run gave it T (rollback: N) | drop it |
 pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<Retired> {
     let Look { seen, run, .. } = look;
@@ -654,6 +656,7 @@ pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<R
             return Err(Next::step(Step::Renew { name: name.clone() }));
         }
     }
+    planner::restore(look)?;
     if let Some((name, token)) = revoked_previous(seen, run) {
         let (name, token) = (name.clone(), *token);
         return Err(Next::step(Step::DropPrevious { name, token }));
@@ -713,14 +716,20 @@ pub(super) fn is_restorable(look: Look<'_, Crt>) -> bool {
 /// flight, and a redeploy may begin just before it arrives.
 pub(super) fn timers(seen: &Observed, run: &Run<Crt>) -> Vec<Timer> {
     let is_set = target(run).is_some_and(|target| system_is_at(seen, run, target));
-    let quiet = is_set && planner::is_settled(seen, run);
+    let quiet = is_set && is_settled(seen, run);
     quiet.then_some(Timer::Quiet).into_iter().collect()
 }
 
 /// A machine that answers again, or another F, begins the quiet time anew.
 pub(super) fn stale_timers(seen: &Observed, run: &Run<Crt>) -> Vec<Timer> {
-    let stale = (!planner::is_settled(seen, run)).then_some(Timer::Quiet);
+    let stale = (!is_settled(seen, run)).then_some(Timer::Quiet);
     stale.into_iter().collect()
+}
+
+/// Where the rollout cannot be observed, the quiet time must include it.
+fn is_settled(seen: &Observed, run: &Run<Crt>) -> bool {
+    let is_pushed = || seen.storage == TokenStorage::Status || seen.applied == target(run);
+    planner::is_settled(seen, run) && (seen.is_downstream_readable() || is_pushed())
 }
 
 /// What the objects say of a run that is resumed.

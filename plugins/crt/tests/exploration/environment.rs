@@ -433,6 +433,12 @@ impl Environment for CrtModel {
                 moves::settle_availability(world);
             }
             Step::Release => moves::settle_availability(world),
+            // The agent of the start has run for longer than the rollout is held.
+            Step::Hold => {
+                moves::settle_availability(world);
+                let of_start = self.observed().pods;
+                world.memory.unavailable.retain(|pod| !of_start.contains(pod));
+            }
             _ => {}
         }
     }

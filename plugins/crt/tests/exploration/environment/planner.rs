@@ -123,7 +123,11 @@ impl CrtModel {
     /// What is observed of the kind at the start.
     pub(super) fn provision(&self, seen: &mut Observed) {
         match self.cluster {
-            ClusterModel::Imported | ClusterModel::Unreadable => {}
+            ClusterModel::Imported => {}
+            ClusterModel::Unreadable => {
+                seen.access = DownstreamAccess::None;
+                seen.weak_proof_forced = true;
+            }
             ClusterModel::Hosted => seen.kind = Kind::Hosted,
             ClusterModel::Provisioned { readable, .. } => {
                 seen.credentials.insert(self.planned_at_start(), Age::Young);
@@ -146,8 +150,6 @@ impl CrtModel {
     pub(super) fn view(&self, seen: &Observed) -> Observed {
         let mut view = seen.clone();
         if self.cluster == ClusterModel::Unreadable {
-            view.access = DownstreamAccess::None;
-            view.weak_proof_forced = true;
             (view.deployed, view.connected, view.restarted_at) = (None, None, None);
             view.pods.clear();
             view.credentials.clear();
@@ -308,7 +310,8 @@ fn system_agents(world: &World, moves: &mut Vec<Move<CrtModel>>) {
             let mut to = world.clone();
             to.memory.planner.dead.remove(name);
             moves.push(step(format!("the system-agent of {name} is started"), Help::Helps, to));
-            if planner.machines.len() > 1 {
+            // The node is gone, or it is reset before.
+            if planner.machines.len() > 1 && planner.applying.is_none() {
                 let mut to = world.clone();
                 to.memory.planner.dead.remove(name);
                 to.memory.planner.unread.remove(name);
@@ -357,8 +360,9 @@ fn disturbances(world: &World, moves: &mut Vec<Move<CrtModel>>) {
         moves.push(step("an event of Rancher's own starts the planner", Help::Disturbs, to));
     }
     for (name, machine) in &planner.machines {
-        // Also where no system-agent runs.
-        if left.starts > 0 && planner.applying.is_none() {
+        // Also where no system-agent runs. With two machines only there, so that the number of states stays small.
+        let may_start = planner.machines.len() == 1 || planner.dead.contains(name);
+        if left.starts > 0 && may_start && planner.applying.is_none() {
             let mut to = world.clone();
             to.memory.left.starts -= 1;
             to.memory.planner.unread.remove(name);

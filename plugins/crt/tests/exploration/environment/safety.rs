@@ -30,7 +30,8 @@ impl CrtModel {
             ));
         }
         let system = seen.system.as_ref().map(|holder| holder.token);
-        let in_time = |trigger: &Trigger| !trigger.overdue && Some(trigger.token) == system;
+        let renders = seen.planner_renders();
+        let in_time = |trigger: &Trigger| !trigger.overdue && Some(trigger.token) == system && trigger.first == renders;
         // A write that a former holder has overtaken is rejected: the Cluster has another version by then.
         if self.others.0 == 0
             && matches!(world.sending(), Some(Step::TriggerApply { .. }))
@@ -122,7 +123,7 @@ impl CrtModel {
             Direction::Forward => {
                 // A second rotation, after the journal of the first was discarded, began with another token.
                 let second = world.was_forged() || !seen.foreign.is_empty();
-                let left = self.cluster == ClusterModel::Unreadable || seen.is_planned(old());
+                let left = self.cluster == ClusterModel::Unreadable || seen.provisioned().is_some();
                 let clean = second || left || !seen.credentials.contains_key(&old());
                 target != Some(old()) && !seen.is_held(old()) && clean
             }
