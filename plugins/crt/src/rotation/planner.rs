@@ -261,7 +261,7 @@ pub(super) fn prove(look: Look<'_, Crt>) -> Stage<()> {
             if machines.is_empty() {
                 return Err(look.wait("a plan of a control-plane machine"));
             }
-            if machines.values().any(|machine| machine.planned != Some(target)) {
+            if !machines.values().all(|machine| is_planned(machine, run)) {
                 return Err(trigger(look, &what));
             }
             let mut waited = machines

@@ -158,11 +158,13 @@ pub(super) fn settle(seen: &mut Observed) {
         ready: true,
         leaving: false,
     };
-    let is_new = !seen.pods.contains(&current);
+    let is_new = !seen.pods.contains(&current) && seen.is_downstream_readable();
     if !seen.held {
         seen.pods.clear();
     }
-    seen.pods.insert(current);
+    if seen.is_downstream_readable() {
+        seen.pods.insert(current);
+    }
     if is_new {
         let address = seen.address;
         seen.connected = seen.deployed.map(|token| AgentConnection { token, address });

@@ -375,8 +375,11 @@ fn keep_replaced(seen: &Observed, run: &Run<Crt>, system: &SystemToken) -> Stage
 fn keep_valid(seen: &Observed, run: &Run<Crt>, other: Option<Fingerprint>) -> Stage<()> {
     // Where no agent connects with O, the last connection may stay that of N for ever.
     let needs = |token: Fingerprint| {
-        if restores_failure(run) {
-            seen.is_placed(token) || seen.is_planned(token) || !seen.is_downstream_readable()
+        if !seen.is_downstream_readable() {
+            // Once it was proven, by what can be seen, nothing is in use any more.
+            run.phase.can_be_undone() || seen.is_planned(token)
+        } else if restores_failure(run) {
+            seen.is_placed(token) || seen.is_planned(token)
         } else {
             seen.is_in_use(token)
         }
@@ -521,14 +524,14 @@ pub(super) fn prove(look: Look<'_, Crt>, placed: &Proof<'_, Placed>) -> Stage<Pr
         return Err(look.wait("Rancher to finish applying the other token"));
     }
     let pod = || format!("a pod of the agent with {}", Named(&target));
-    if seen.held {
+    if readable && seen.held {
         return Err(if unproven || seen.runs_as_deployed(target) {
             Next::step(Step::Release)
         } else {
             look.wait(pod())
         });
     }
-    if seen.pods.iter().any(|pod| pod.token != Some(target)) {
+    if readable && seen.pods.iter().any(|pod| pod.token != Some(target)) {
         return Err(look.wait("the agent's other pods to terminate"));
     }
     if !unproven && readable && !seen.runs(target) {
@@ -620,11 +623,11 @@ fn revoked_previous<'seen>(seen: &'seen Observed, run: &Run<Crt>) -> Option<(&'s
 /// | if | then |
 /// |---|---|
 /// | rollback: the agent's Secret with N exists, and no machine has N | delete it: its name follows from N, which no object has afterwards |
+/// | rollback: a token that this run has given a value does not have the one of before | restore it |
 /// | a temporary registration token exists | delete it |
 /// | storage `secret`: `system` has a previous token (rollback: N) | drop it |
 /// | storage `secret`: the status of `system`, or of F if this run has given it a value, has an end of the grace period | clear it |
 /// | forward: another registration token still has the value of the start | set a new value on it |
-/// | rollback: a token that this run has given a value does not have the one of before | restore it |
 /// | another registration token has O or a value of the start as its previous one, or the value before this run gave it T (rollback: N) | drop it |
 pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<Retired> {
     let Look { seen, run, .. } = look;
@@ -634,6 +637,7 @@ pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<R
     {
         return Err(Next::step(Step::DeleteCredentials { token }));
     }
+    planner::restore(look)?;
     if let Some(token) = seen.temporary.first() {
         return Err(Next::step(Step::DeleteTemporary { token: *token }));
     }
@@ -656,7 +660,6 @@ pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<R
             return Err(Next::step(Step::Renew { name: name.clone() }));
         }
     }
-    planner::restore(look)?;
     if let Some((name, token)) = revoked_previous(seen, run) {
         let (name, token) = (name.clone(), *token);
         return Err(Next::step(Step::DropPrevious { name, token }));

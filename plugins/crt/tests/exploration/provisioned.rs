@@ -71,15 +71,16 @@ fn a_rollback_of_a_provisioned_cluster_loses_nothing() {
 /// It is waited for, or deleted. Nothing is revoked before.
 #[test]
 fn a_machine_that_does_not_answer_loses_nothing() {
-    let budget = Budget {
-        deaths: 1,
-        starts: 1,
-        ..QUIET
-    };
+    let dies = Budget { deaths: 1, ..QUIET };
     for storage in [TokenStorage::Status, TokenStorage::Secret] {
         nothing_is_lost(
             &format!("provisioned, a silent machine, {storage}"),
-            &provisioned(2, storage, Variant::Ordinary, budget),
+            &provisioned(2, storage, Variant::Ordinary, dies),
+        );
+        let starts = Budget { starts: 1, ..dies };
+        nothing_is_lost(
+            &format!("provisioned, a silent machine whose server starts, {storage}"),
+            &provisioned(2, storage, Variant::Shared, starts),
         );
     }
 }

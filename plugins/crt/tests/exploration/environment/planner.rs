@@ -182,7 +182,7 @@ impl CrtModel {
         }
         render(world, moves);
         system_agents(world, moves);
-        rke2(world, moves);
+        rke2(world, self.budget.starts > 0, moves);
         disturbances(world, moves);
     }
 
@@ -322,28 +322,39 @@ fn system_agents(world: &World, moves: &mut Vec<Move<CrtModel>>) {
     }
 }
 
+fn apply(world: &mut World, token: Fingerprint) {
+    world.seen.credentials.entry(token).or_insert(Age::Young);
+    world.seen.deployed = Some(token);
+    let before = world.memory.planner.owned.replace(token);
+    if let Some(before) = before.filter(|before| *before != token) {
+        world.seen.credentials.remove(&before);
+    }
+    moves::settle_availability(world);
+}
+
 /// RKE2 applies a file up to 15 s after it has changed ([S] K3s' deploy controller), and owns what is in it: the Secret of the file
 /// before is deleted at once, whoever has made that of this one.
-fn rke2(world: &World, moves: &mut Vec<Move<CrtModel>>) {
+fn rke2(world: &World, split: bool, moves: &mut Vec<Move<CrtModel>>) {
     let planner = &world.memory.planner;
     if let Some(token) = planner.applying {
         let mut to = world.clone();
         to.memory.planner.applying = None;
-        to.seen.credentials.entry(token).or_insert(Age::Young);
-        to.seen.deployed = Some(token);
-        let before = to.memory.planner.owned.replace(token);
-        if let Some(before) = before.filter(|before| *before != token) {
-            to.seen.credentials.remove(&before);
-        }
-        moves::settle_availability(&mut to);
+        apply(&mut to, token);
         moves.push(step("RKE2 applies a file", Help::Helps, to));
         return;
     }
     for name in &planner.unread {
         let mut to = world.clone();
         to.memory.planner.unread.remove(name);
-        to.memory.planner.applying = planner.machines.get(name).and_then(|machine| machine.applied);
-        moves.push(step(format!("RKE2 on {name} reads its file"), Help::Helps, to));
+        let read = planner.machines.get(name).and_then(|machine| machine.applied);
+        // Only a start of another server makes a difference between the two.
+        if split {
+            to.memory.planner.applying = read;
+            moves.push(step(format!("RKE2 on {name} reads its file"), Help::Helps, to));
+        } else if let Some(token) = read {
+            apply(&mut to, token);
+            moves.push(step(format!("RKE2 on {name} applies its file"), Help::Helps, to));
+        }
     }
 }
 
