@@ -20,9 +20,10 @@ use rancher::token::{RegistrationToken, SYSTEM, TokenSecret, Tokens};
 
 use crate::rotation::Crt;
 use crate::rotation::observed::{
-    self, Address, Age, AgentConnection, DownstreamIdentity, Grace, Observed, SystemToken, Trigger,
+    self, Address, Age, AgentConnection, DownstreamAccess, DownstreamIdentity, GivenMark, Grace, Kind, Observed,
+    SystemToken, Trigger,
 };
-use crate::rotation::record::{Mark, RolloutSettings, ServerAddress};
+use crate::rotation::record::{Mark, OtherMark, RolloutSettings, ServerAddress};
 use crate::rotation::stages::{other, target};
 
 /// The label of a temporary registration token.
@@ -144,9 +145,11 @@ impl Snapshot {
         let url = self.url_of(deployed, self.deployment.server_url.as_deref());
         let marked = self.deployment.annotations.get(direction::ANNOTATION).zip(run);
         Observed {
+            kind: Kind::Imported,
             storage: self.storage,
             blockers: Vec::new(),
             downstream: self.downstream,
+            access: DownstreamAccess::Full,
             foreign: BTreeSet::new(),
             mark: self.mark(),
             system: self.system().and_then(|token| self.system_token(token)),
@@ -158,6 +161,7 @@ impl Snapshot {
                 .collect(),
             others: self.other_values(),
             others_previous: self.others_previous(),
+            given: run.map_or_else(BTreeMap::new, |run| self.given(run)),
             acceptance: BTreeMap::new(),
             credentials: self.credentials_by_value(names),
             occupied: self.occupied(names),
@@ -173,6 +177,7 @@ impl Snapshot {
             server_address: self.server_address(),
             pushes: self.pushes,
             move_forced: self.move_forced,
+            weak_proof_forced: false,
             writer: self.writer.clone(),
             pods: self
                 .pods
@@ -280,6 +285,27 @@ impl Snapshot {
         Some(mark)
     }
 
+    /// What this run has given to other tokens. After a migration into a Secret the mark is still on the token.
+    fn given(&self, run: &Run<Crt>) -> BTreeMap<String, GivenMark> {
+        let run = run.id.to_string();
+        let marks = self.others().filter_map(|token| {
+            let of_secret = token.secret.as_ref().and_then(|secret| secret.annotations.get(MARK));
+            let text = of_secret.or_else(|| token.annotations.get(MARK))?;
+            let OtherMark {
+                run: by,
+                direction,
+                before,
+            } = serde_json::from_str(text).ok()?;
+            (by == run).then(|| (token.object.name.clone(), GivenMark { direction, before }))
+        });
+        marks.collect()
+    }
+
+    /// [`Observed::planner_renders`] of this look.
+    pub(super) fn planner_renders(&self) -> Option<Fingerprint> {
+        None
+    }
+
     /// Where the Deployment's template sends the agent.
     pub(super) fn server_address(&self) -> ServerAddress {
         ServerAddress {
@@ -290,13 +316,18 @@ impl Snapshot {
 
     /// A trigger is overdue once Rancher has not applied it in time.
     fn trigger(&self) -> Option<Trigger> {
-        let (at, token) = self.cluster.annotations.get(TRIGGERED)?.split_once(' ')?;
-        let (at, token) = (at.parse::<Timestamp>().ok()?, token.parse().ok()?);
+        let mut words = self.cluster.annotations.get(TRIGGERED)?.split(' ');
+        let at: Timestamp = words.next()?.parse().ok()?;
+        let token = words.next()?.parse().ok()?;
+        let first = words.next().map(str::parse).transpose().ok()?;
+        if words.next().is_some() {
+            return None;
+        }
         let since = self.now.duration_since(at);
         let quiet = self.now.duration_since(self.cluster_changed.max(at));
         // A time in the future comes from another clock or another writer.
         let overdue = since.is_negative() || quiet >= BETWEEN_TRIGGERS || since >= LONGEST_BETWEEN_TRIGGERS;
-        Some(Trigger { token, overdue })
+        Some(Trigger { token, first, overdue })
     }
 
     fn system_token(&self, token: &RegistrationToken) -> Option<SystemToken> {
@@ -438,6 +469,7 @@ pub(super) fn values_to_probe(
     values.extend(other(run).filter(|other| retired || !seen.is_held(*other)));
     if retired && !run.direction.is_rollback() {
         values.extend(run.record.others.values());
+        values.extend(seen.given.values().map(|mark| mark.before));
     }
     // The cluster of the old token must be known in every direction.
     let old = run.record.old;

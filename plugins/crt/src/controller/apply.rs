@@ -14,12 +14,13 @@ use rancher::credential_name::Formula;
 use rancher::object;
 use rancher::settings;
 use rancher::token::{self, Change, NewToken, RegistrationToken, SYSTEM, SecretChange, TokenSecret, generate};
+use serde::Serialize;
 
 use super::abstraction::{MARK, RUN, Snapshot, TEMPORARY_LABEL, TRIGGERED};
 use super::{CrtController, FIELD_MANAGER, State};
 use crate::connections::{DOWNSTREAM, MANAGEMENT};
 use crate::rotation::Crt;
-use crate::rotation::record::{Mark, RolloutSettings};
+use crate::rotation::record::{Mark, OtherMark, RolloutSettings};
 use crate::rotation::step::Step;
 
 /// How long a previous token is kept valid, so that an interrupted rotation can be resumed; renewed on resume.
@@ -57,6 +58,12 @@ impl CrtController<'_> {
             Request::ChangeSystem(at, change) => {
                 on_management(token::change_secret(management, &at, &change, &marked).await)
             }
+            Request::SetOther(at, value, by) => {
+                on_management(token::set_status_value(management, &at, &value, &by).await)
+            }
+            Request::ChangeOther(at, change, by) => {
+                on_management(token::change_secret(management, &at, &change, &by).await)
+            }
             Request::SetPlain(at, value) => on_management(token::set_status_value(management, &at, &value, &by).await),
             Request::ChangeSecret(at, change) => {
                 on_management(token::change_secret(management, &at, &change, &by).await)
@@ -65,9 +72,10 @@ impl CrtController<'_> {
                 on_management(token::change_status_grace(management, &at, &change, &by).await)
             }
             Request::DeleteToken(at) => on_management(token::delete(management, &at, &by).await),
-            Request::Trigger(at, token) => {
+            Request::Trigger(at, token, first) => {
                 let now = self.connections.management.clock.now();
-                let triggered = format!("{now} {token}");
+                let first = first.map_or_else(String::new, |first| format!(" {first}"));
+                let triggered = format!("{now} {token}{first}");
                 let write = object::Write::by(FIELD_MANAGER);
                 let cluster = cluster::trigger_reconcile(management, &at, (TRIGGERED, &triggered), &write).await;
                 if let Ok(cluster) = &cluster {
@@ -178,19 +186,29 @@ impl CrtController<'_> {
                 self.set_system(&state, new, before.map(Secret::fingerprint), expiry)?
             }
             Step::Restore { token, previous } => self.set_system(&state, *token, *previous, None)?,
-            Step::Protect { token } => {
+            Step::SetOther {
+                name,
+                token,
+                before,
+                previous,
+            } => {
+                let mark = OtherMark {
+                    run: run.id.to_string(),
+                    direction: run.direction,
+                    before: *before,
+                };
+                self.set_other(&state, name, (*token, *previous), &mark)?
+            }
+            Step::Protect { name, token } => {
+                let secret = state.token_secret(name)?;
                 let change = SecretChange {
                     previous: Change::Set(state.value(*token)?),
-                    ..self.protection(&state, None)?
+                    ..self.protection(secret, None)?
                 };
-                Request::ChangeSecret(state.system_secret()?.object.clone(), change)
+                Request::ChangeSecret(secret.object.clone(), change)
             }
             Step::DropPrevious { name, .. } => {
-                let secret = if name == SYSTEM {
-                    state.system_secret()?
-                } else {
-                    snapshot.secret_of_other(name).ok_or(Failure::Conflict)?
-                };
+                let secret = state.token_secret(name)?;
                 let change = SecretChange {
                     previous: Change::Remove,
                     grace_ends_at: Change::Remove,
@@ -199,8 +217,8 @@ impl CrtController<'_> {
                 };
                 Request::ChangeSecret(secret.object.clone(), change)
             }
-            Step::PostponeGrace => state.status_grace(Change::Set(self.later(GRACE)?))?,
-            Step::ClearGrace => state.status_grace(Change::Remove)?,
+            Step::PostponeGrace { name } => state.status_grace(name, Change::Set(self.later(GRACE)?))?,
+            Step::ClearGrace { name } => state.status_grace(name, Change::Remove)?,
             Step::Renew { name } => state.renew(name, expiry)?,
             Step::CreateCredentials { token } => {
                 let name = state.names.of(*token).ok_or(Failure::Conflict)?.to_owned();
@@ -214,6 +232,10 @@ impl CrtController<'_> {
                     .ok_or(Failure::Conflict)?;
                 Request::DeleteCredentials(found.clone())
             }
+            Step::Hold => Request::Release(
+                Box::new(snapshot.deployment.clone()),
+                held(snapshot.deployment.replicas),
+            ),
             Step::PointHeld { token } => {
                 let mark = run.record.restarted_at.clone().ok_or(Failure::Conflict)?;
                 placed(*token, held(snapshot.deployment.replicas), Change::Set(mark))?
@@ -229,9 +251,9 @@ impl CrtController<'_> {
             }
             Step::Fence => Request::Fence(Box::new(snapshot.deployment.clone())),
             Step::Release => Request::Release(Box::new(snapshot.deployment.clone()), rollout),
-            Step::TriggerApply => {
+            Step::TriggerApply { .. } => {
                 let token = state.system()?.current().ok_or(Failure::Conflict)?.fingerprint();
-                Request::Trigger(snapshot.cluster.object.clone(), token)
+                Request::Trigger(snapshot.cluster.object.clone(), token, snapshot.planner_renders())
             }
         })
     }
@@ -261,7 +283,7 @@ impl CrtController<'_> {
         let secret = state.system_secret()?;
         // A grace period without a previous token would never end.
         let protection = if previous.is_some() {
-            self.protection(state, expiry)?
+            self.protection(secret, expiry)?
         } else {
             SecretChange::default()
         };
@@ -276,13 +298,40 @@ impl CrtController<'_> {
         Ok(Request::ChangeSystem(secret.object.clone(), change))
     }
 
+    /// Sets this value on another token, with its mark.
+    fn set_other(
+        &self,
+        state: &State,
+        name: &str,
+        (token, previous): (Fingerprint, Option<Fingerprint>),
+        mark: &OtherMark,
+    ) -> Result<Request, Failure> {
+        let value = state.value(token)?;
+        let snapshot = state.snapshot.as_ref().ok_or(Failure::Conflict)?;
+        let by = marked_as(mark)?;
+        let other = snapshot.others().find(|token| token.object.name == name);
+        if let Some(other) = other.filter(|_| snapshot.storage == TokenStorage::Status) {
+            return Ok(Request::SetOther(other.object.clone(), value, by));
+        }
+        let secret = state.token_secret(name)?;
+        let protection = match previous {
+            Some(previous) => SecretChange {
+                previous: Change::Set(state.value(previous)?),
+                ..self.protection(secret, None)?
+            },
+            None => SecretChange::default(),
+        };
+        let change = SecretChange {
+            current: Some(value),
+            ..protection
+        };
+        Ok(Request::ChangeOther(secret.object.clone(), change, by))
+    }
+
     /// Neither the end of the grace period nor Rancher's own rotation drops the previous token in the next days.
-    fn protection(&self, state: &State, expiry: Option<Timestamp>) -> Result<SecretChange, Failure> {
+    fn protection(&self, secret: &TokenSecret, expiry: Option<Timestamp>) -> Result<SecretChange, Failure> {
         let far = self.later(GRACE)?;
-        let expires_at = state
-            .system_secret()?
-            .expires_at
-            .map(|at| at.max(far).max(expiry.unwrap_or(far)));
+        let expires_at = secret.expires_at.map(|at| at.max(far).max(expiry.unwrap_or(far)));
         Ok(SecretChange {
             grace_ends_at: Change::Set(far),
             expires_at: expires_at.map_or(Change::Keep, Change::Set),
@@ -326,7 +375,11 @@ impl CrtController<'_> {
 
 /// A write of `system` carries the mark of the run, from which a resumed run reads its record.
 fn marked(run: &Run<Crt>) -> Result<object::Write, Failure> {
-    let text = serde_json::to_string(&Mark::of(run));
+    marked_as(&Mark::of(run))
+}
+
+fn marked_as(mark: &impl Serialize) -> Result<object::Write, Failure> {
+    let text = serde_json::to_string(mark);
     let text = text
         .map_err(|error| Failure::Permanent(Error::failed(format!("cannot serialize the mark of the run: {error}"))))?;
     Ok(object::Write::by(FIELD_MANAGER).marked(MARK, text))
@@ -339,11 +392,14 @@ enum Request {
     CreateSystem(NewToken),
     SetSystem(object::Observed, Secret),
     ChangeSystem(object::Observed, SecretChange),
+    /// The next two carry the mark of the run on another token.
+    SetOther(object::Observed, Secret, object::Write),
+    ChangeOther(object::Observed, SecretChange, object::Write),
     SetPlain(object::Observed, Secret),
     ChangeSecret(object::Observed, SecretChange),
     ChangeStatusGrace(object::Observed, Change<Timestamp>),
     DeleteToken(object::Observed),
-    Trigger(object::Observed, Fingerprint),
+    Trigger(object::Observed, Fingerprint, Option<Fingerprint>),
     CreateCredentials(String, CredentialsContent),
     DeleteCredentials(object::Observed),
     Place(Box<agent::Deployment>, Placement),
@@ -381,8 +437,19 @@ impl State {
         found.next().ok_or(Failure::Conflict)
     }
 
-    fn status_grace(&self, change: Change<Timestamp>) -> Result<Request, Failure> {
-        Ok(Request::ChangeStatusGrace(self.system()?.object.clone(), change))
+    /// The Secret of `system` or of another token.
+    fn token_secret(&self, name: &str) -> Result<&TokenSecret, Failure> {
+        if name == SYSTEM {
+            return self.system_secret();
+        }
+        let snapshot = self.snapshot.as_ref().ok_or(Failure::Conflict)?;
+        snapshot.secret_of_other(name).ok_or(Failure::Conflict)
+    }
+
+    fn status_grace(&self, name: &str, change: Change<Timestamp>) -> Result<Request, Failure> {
+        let snapshot = self.snapshot.as_ref().ok_or(Failure::Conflict)?;
+        let token = snapshot.tokens.named(name).ok_or(Failure::Conflict)?;
+        Ok(Request::ChangeStatusGrace(token.object.clone(), change))
     }
 
     /// Sets a new value on another token.

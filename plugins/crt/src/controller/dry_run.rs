@@ -33,7 +33,7 @@ impl Checker<'_> {
             Step::SetNew => (MANAGEMENT, self.renew(SYSTEM).await),
             Step::Renew { name } => (MANAGEMENT, self.renew(name).await),
             Step::CreateTemporary { .. } => (MANAGEMENT, self.create("zz-crt-temporary-check").await),
-            Step::TriggerApply => (MANAGEMENT, self.trigger().await),
+            Step::TriggerApply { .. } => (MANAGEMENT, self.trigger().await),
             Step::CreateCredentials { .. } => (DOWNSTREAM, self.create_credentials().await),
             Step::PointHeld { .. } => (DOWNSTREAM, self.place().await),
             _ => (MANAGEMENT, Ok(false)),

@@ -1,7 +1,8 @@
 //! The rotation of a cluster's registration tokens: the observed state ([`observed`]), what a run records ([`record`]), the stages
-//! ([`stages`]), the single steps ([`step`]) and their effects (`predict`).
+//! ([`stages`], and `planner` for clusters that Rancher provisioned), the single steps ([`step`]) and their effects (`predict`).
 
 pub mod observed;
+mod planner;
 mod predict;
 pub mod record;
 pub(crate) mod stages;
@@ -77,6 +78,10 @@ impl Rotation for Crt {
 
     fn timers(seen: &Self::Observed, run: &Run<Self>) -> Vec<Timer> {
         stages::timers(seen, run)
+    }
+
+    fn stale_timers(seen: &Self::Observed, run: &Run<Self>) -> Vec<Timer> {
+        stages::stale_timers(seen, run)
     }
 
     fn recall(seen: &Self::Observed, claimed: &Run<Self>) -> Option<Self::Record> {

@@ -14,12 +14,16 @@ use super::record::{Mark, RolloutSettings, ServerAddress};
 /// The state of one cluster, in Rancher and downstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Observed {
+    /// Who writes the agent's Deployment, and what proves the agent.
+    pub kind: Kind,
     /// Where this Rancher keeps the values of registration tokens.
     pub storage: TokenStorage,
     /// The failed preflight checks. Once a rotation is in progress they do not count.
     pub blockers: Vec<Blocker>,
     /// Whether the downstream cluster is the one that the registration tokens belong to.
     pub downstream: DownstreamIdentity,
+    /// Whether the run may read and write the downstream cluster.
+    pub access: DownstreamAccess,
     /// Values that Rancher accepts as tokens of another cluster. None of them is ever written into this one.
     pub foreign: BTreeSet<Fingerprint>,
     /// The mark that a run has set on the registration token `system`, in the same write as its value.
@@ -35,6 +39,9 @@ pub struct Observed {
     pub others: BTreeMap<String, Fingerprint>,
     /// Storage `secret`: the previous values of those, which Rancher accepts until their grace periods end.
     pub others_previous: BTreeMap<String, Fingerprint>,
+    /// The other registration tokens that this run has given a value, by name, with the mark that it has set in the same write.
+    /// After a migration into a Secret the mark is still on the token.
+    pub given: BTreeMap<String, GivenMark>,
     /// What Rancher answers to the values that matter now.
     pub acceptance: BTreeMap<Fingerprint, Acceptance>,
     /// The downstream Secrets with a token for an agent, by its value.
@@ -66,6 +73,8 @@ pub struct Observed {
     pub pushes: Option<Address>,
     /// The next push may send the agent elsewhere (`--force=address`).
     pub move_forced: bool,
+    /// The run goes on with the proofs that remain where the downstream cluster or the plans cannot be read (`--force=weak-proof`).
+    pub weak_proof_forced: bool,
     /// The last other writer of the Deployment's pod template, for messages.
     pub writer: String,
     /// The pods of the agent.
@@ -76,8 +85,106 @@ pub struct Observed {
     pub trigger: Option<Trigger>,
     /// Storage `secret`: the token that Rancher applied last on the downstream cluster, by the annotation on the Cluster.
     pub applied: Option<Fingerprint>,
-    /// Whether a call through Rancher's tunnel has just succeeded. `None` where it cannot be tried.
+    /// Whether a call through the agent's tunnel has just succeeded. `None` where it cannot be tried. Hosted: a proxied call that
+    /// Rancher answers without an agent does not count (seen on Rancher 2.15.0).
     pub tunnel_works: Option<bool>,
+}
+
+/// Whether the run may read and write the downstream cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DownstreamAccess {
+    /// Its agent's Deployment, Secrets and pods.
+    Full,
+    /// No permissions there: Rancher pushes the token by itself. Everything that is read downstream is empty, and any value may be in
+    /// use.
+    None,
+}
+
+/// Who writes the agent's Deployment, and what proves the agent. Local clusters and RKE1 are refused before a run.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Only Rancher's deploy controller, with the value of `system`. Also an imported Harvester.
+    Imported,
+    /// The deploy controller, and the planner through the files of the control-plane machines. By `rkeConfig` of the provisioning
+    /// cluster: `status.driver` says `imported` (seen on Rancher 2.15.0).
+    Provisioned(Provisioned),
+    /// The deploy controller. Rancher reaches the API server without an agent, so that neither the applied manifest nor a proxied
+    /// call proves one.
+    Hosted,
+}
+
+/// What only a cluster that Rancher provisioned has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Provisioned {
+    /// F: the first registration token of the cluster by name at this look, which the planner deploys. `None` where it is `system`
+    /// itself, or where there is no token.
+    pub first: Option<FirstToken>,
+    /// The plans of the control-plane machines.
+    pub plans: Plans,
+    /// The old value is revoked although a control-plane machine has not applied the new one (`--force=machine`).
+    pub machine_forced: bool,
+    /// Storage `secret`: those of `system` and F whose previous token has a grace period that ends an hour sooner, or more, than one
+    /// that is set now would. A run that ends pending extends them first.
+    pub aging: BTreeSet<String>,
+}
+
+/// F. Its value is in [`Observed::others`]; without one the planner writes no plan (seen on Rancher 2.15.0). Its previous one in [`Observed::others_previous`], the mark of this run in
+/// [`Observed::given`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FirstToken {
+    /// Its name.
+    pub name: String,
+    /// As [`SystemToken::protected`].
+    pub protected: bool,
+    /// As [`Observed::status_grace`].
+    pub status_grace: Option<Grace>,
+}
+
+/// The plans of the control-plane machines: Secrets of type `rke.cattle.io/machine-plan` with the label
+/// `rke.cattle.io/control-plane-role`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Plans {
+    /// By the machine's name. A machine that is being deleted is left out once its plan Secret is gone.
+    Read(BTreeMap<String, MachinePlan>),
+    /// No permission to read them: they hold the cluster's join token.
+    Unreadable(Reconfiguration),
+}
+
+/// The plan of one control-plane machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MachinePlan {
+    /// The token in the agent's manifest in `plan`. `None` where the plan has no such file.
+    pub planned: Option<Fingerprint>,
+    /// The same in `appliedPlan`: the file that the machine has, and that RKE2 and K3s apply at every start of the server.
+    pub applied: Option<Fingerprint>,
+    /// `applied-checksum` is the SHA-256 of `plan`: the machine has written the files of its plan.
+    pub is_applied: bool,
+    /// Its system-agent answers. `false` where the plan has waited for it for a minute (`plan-last-updated`, and the clock of the
+    /// API server), or the Machine is reported as not healthy; never where the plan is applied.
+    pub answers: bool,
+    /// A Node of the cluster belongs to it.
+    pub has_node: bool,
+}
+
+/// The condition `Ready` of the provisioning cluster since the last trigger of this run: by its `lastUpdateTime`, or as this process
+/// has seen it change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reconfiguration {
+    /// It was not seen to leave True. It stays True for a moment after the trigger (seen on Rancher 2.15.0: 0.3 s).
+    NotSeen,
+    /// It is not True.
+    InProgress,
+    /// It was not True, and is True again: every machine has applied its plan.
+    Finished,
+}
+
+/// The mark of a run on another registration token than `system`, written in the same request as its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GivenMark {
+    /// The direction in which it was written.
+    pub direction: Direction,
+    /// The value that the token had before this run. A rollback restores it.
+    pub before: Fingerprint,
 }
 
 /// Whether the downstream cluster is the right one.
@@ -118,6 +225,8 @@ pub struct AgentConnection {
 pub struct Trigger {
     /// The value of `system` at that time.
     pub token: Fingerprint,
+    /// F at that time, by a fingerprint of its name and value: its planner has rendered this one, or a later one.
+    pub first: Option<Fingerprint>,
     /// Rancher has had the time to apply it. A change of the Cluster before that makes Rancher's apply start again (seen on
     /// Rancher 2.15.0: it ends with an update that conflicts with every change since its beginning).
     pub overdue: bool,
@@ -170,6 +279,56 @@ pub struct Pod {
 }
 
 impl Observed {
+    /// Whether the downstream cluster can be read and written.
+    pub fn is_downstream_readable(&self) -> bool {
+        self.access == DownstreamAccess::Full
+    }
+
+    /// What a cluster has that Rancher provisioned.
+    pub fn provisioned(&self) -> Option<&Provisioned> {
+        match &self.kind {
+            Kind::Provisioned(provisioned) => Some(provisioned),
+            Kind::Imported | Kind::Hosted => None,
+        }
+    }
+
+    /// F, if it is another token than `system` and has a value.
+    pub fn first(&self) -> Option<(&FirstToken, Fingerprint)> {
+        let first = self.provisioned()?.first.as_ref()?;
+        Some((first, *self.others.get(&first.name)?))
+    }
+
+    /// Whether Rancher keeps accepting this value if this other token is given another one.
+    pub fn is_held_beside(&self, name: &str, token: Fingerprint) -> bool {
+        let mut others = self.others.iter().filter(|(other, _)| *other != name);
+        let system = self.system.as_ref();
+        self.temporary.contains(&token)
+            || system.is_some_and(|system| system.token == token || system.previous == Some(token))
+            || others.any(|(_, value)| *value == token)
+    }
+
+    /// What the planner renders at its next event: F by name and value.
+    pub fn planner_renders(&self) -> Option<Fingerprint> {
+        let (first, token) = self.first()?;
+        Some(Fingerprint::of(&format!("{} {token}", first.name)))
+    }
+
+    /// The plans of the control-plane machines. None where there is no planner, or where they cannot be read.
+    pub fn machines(&self) -> impl Iterator<Item = (&String, &MachinePlan)> {
+        let plans = self.provisioned().map(|provisioned| &provisioned.plans);
+        let read = plans.and_then(|plans| match plans {
+            Plans::Read(machines) => Some(machines),
+            Plans::Unreadable(_) => None,
+        });
+        read.into_iter().flatten()
+    }
+
+    /// Whether a control-plane machine has this value in its plan or in its files, and may bring it to the agent at any moment.
+    pub fn is_planned(&self, token: Fingerprint) -> bool {
+        let mut machines = self.machines();
+        machines.any(|(_, machine)| machine.planned == Some(token) || machine.applied == Some(token))
+    }
+
     /// Whether Rancher keeps accepting this value if `system` is given another one.
     pub fn is_held_beside_system(&self, token: Fingerprint) -> bool {
         self.temporary.contains(&token) || self.others.values().any(|value| *value == token)
@@ -183,7 +342,10 @@ impl Observed {
 
     /// Whether an agent may need this value: to keep running, or to start again.
     pub fn is_in_use(&self, token: Fingerprint) -> bool {
-        self.is_placed(token) || self.connected.is_some_and(|connected| connected.token == token)
+        !self.is_downstream_readable()
+            || self.is_placed(token)
+            || self.is_planned(token)
+            || self.connected.is_some_and(|connected| connected.token == token)
     }
 
     /// Whether the Deployment or a pod has this value.

@@ -8,7 +8,9 @@ use rancher::TokenStorage;
 use rancher::token::SYSTEM;
 
 use super::Crt;
-use super::observed::{Address, Age, AgentConnection, Grace, Observed, Pod, SystemToken, Trigger};
+use super::observed::{
+    Address, Age, AgentConnection, GivenMark, Grace, Kind, Observed, Plans, Pod, Reconfiguration, SystemToken, Trigger,
+};
 use super::record::{Mark, Record};
 use super::step::Step;
 
@@ -28,38 +30,41 @@ pub(super) fn intend(step: &Step, run: &Run<Crt>, draw: &mut dyn Draw) -> Record
 pub(super) fn predict(seen: &mut Observed, run: &Run<Crt>, step: &Step) {
     match step {
         Step::Adopt { .. } => seen.mark = Some(Mark::of(run)),
-        Step::TriggerApply => {
+        Step::TriggerApply { .. } => {
             let system = seen.system.as_ref();
             seen.trigger = system.map(|system| Trigger {
                 token: system.token,
+                first: seen.planner_renders(),
                 overdue: false,
             });
         }
         Step::CreateTemporary { token } => drop(seen.temporary.insert(*token)),
         Step::DeleteTemporary { token } => drop(seen.temporary.remove(token)),
-        Step::PostponeGrace => seen.status_grace = Some(Grace::Far),
-        Step::ClearGrace => seen.status_grace = None,
+        Step::PostponeGrace { name } => set_status_grace(seen, name, Some(Grace::Far)),
+        Step::ClearGrace { name } => set_status_grace(seen, name, None),
         Step::SetNew => {
             let system = seen.system.as_ref().map(|system| system.token);
             let previous = system.filter(|_| seen.storage == TokenStorage::Secret);
             set_system(seen, run, run.record.new, previous);
         }
         Step::Restore { token, previous } => set_system(seen, run, Some(*token), *previous),
-        Step::Protect { token } => {
-            if let Some(system) = &mut seen.system {
-                system.previous = Some(*token);
-                system.protected = true;
-            }
+        Step::SetOther {
+            name,
+            token,
+            before,
+            previous,
+        } => {
+            let (direction, before) = (run.direction, *before);
+            seen.others.insert(name.clone(), *token);
+            seen.given.insert(name.clone(), GivenMark { direction, before });
+            set_previous(seen, name, *previous);
         }
-        Step::DropPrevious { name, .. } if name == SYSTEM => {
-            if let Some(system) = &mut seen.system {
-                system.previous = None;
-            }
-        }
-        Step::DropPrevious { name, .. } => drop(seen.others_previous.remove(name)),
+        Step::Protect { name, token } => set_previous(seen, name, Some(*token)),
+        Step::DropPrevious { name, .. } => set_previous(seen, name, None),
         Step::CreateCredentials { token } => drop(seen.credentials.insert(*token, Age::Young)),
         Step::DeleteCredentials { token } => drop(seen.credentials.remove(token)),
         Step::DeleteLeftover { secret } => drop(seen.leftovers.remove(secret)),
+        Step::Hold => seen.held = true,
         Step::PointHeld { token } => {
             seen.deployed = Some(*token);
             seen.held = true;
@@ -94,6 +99,35 @@ pub(super) fn predict(seen: &mut Observed, run: &Run<Crt>, step: &Step) {
     }
 }
 
+/// Sets the previous value of a token, or drops it, in storage `secret`; with a far grace period.
+fn set_previous(seen: &mut Observed, name: &str, previous: Option<Fingerprint>) {
+    if let Kind::Provisioned(provisioned) = &mut seen.kind {
+        provisioned.aging.remove(name);
+        let first = provisioned.first.iter_mut().filter(|first| first.name == name);
+        first.for_each(|first| first.protected = true);
+    }
+    if name == SYSTEM {
+        if let Some(system) = &mut seen.system {
+            system.previous = previous;
+            system.protected |= previous.is_some();
+        }
+    } else if let Some(previous) = previous {
+        seen.others_previous.insert(name.to_owned(), previous);
+    } else {
+        seen.others_previous.remove(name);
+    }
+}
+
+fn set_status_grace(seen: &mut Observed, name: &str, grace: Option<Grace>) {
+    match &mut seen.kind {
+        Kind::Provisioned(provisioned) if name != SYSTEM => {
+            let first = provisioned.first.iter_mut().filter(|first| first.name == name);
+            first.for_each(|first| first.status_grace = grace);
+        }
+        _ => seen.status_grace = grace,
+    }
+}
+
 /// A rollback restores the address of the start.
 fn restore_address(seen: &mut Observed, run: &Run<Crt>) {
     if run.direction.is_rollback() {
@@ -124,11 +158,13 @@ pub(super) fn settle(seen: &mut Observed) {
         ready: true,
         leaving: false,
     };
-    let is_new = !seen.pods.contains(&current);
+    let is_new = !seen.pods.contains(&current) && seen.is_downstream_readable();
     if !seen.held {
         seen.pods.clear();
     }
-    seen.pods.insert(current);
+    if seen.is_downstream_readable() {
+        seen.pods.insert(current);
+    }
     if is_new {
         let address = seen.address;
         seen.connected = seen.deployed.map(|token| AgentConnection { token, address });
@@ -138,4 +174,28 @@ pub(super) fn settle(seen: &mut Observed) {
         seen.applied = Some(trigger.token);
     }
     seen.tunnel_works = seen.tunnel_works.map(|_| true);
+    settle_plans(seen);
+}
+
+/// The planner renders F when the Cluster changes, and the machines that answer apply their plans (seen on Rancher 2.15.0). What RKE2
+/// and K3s apply then is what the Deployment has already.
+fn settle_plans(seen: &mut Observed) {
+    let rendered = seen.first().map(|(_, token)| token);
+    let rendered = rendered.or(seen.system.as_ref().map(|system| system.token));
+    let Some(trigger) = seen.trigger else { return };
+    let is_rendered = trigger.first == seen.planner_renders();
+    let Kind::Provisioned(provisioned) = &mut seen.kind else {
+        return;
+    };
+    match &mut provisioned.plans {
+        Plans::Unreadable(ready) if is_rendered => *ready = Reconfiguration::Finished,
+        Plans::Unreadable(_) => {}
+        Plans::Read(machines) => {
+            for machine in machines.values_mut() {
+                machine.planned = rendered;
+                machine.is_applied = machine.answers;
+                machine.applied = rendered.filter(|_| machine.answers).or(machine.applied);
+            }
+        }
+    }
 }

@@ -67,3 +67,15 @@ impl Mark {
         }
     }
 }
+
+/// The mark of a run on another registration token, written in the same request as its value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OtherMark {
+    /// The run.
+    pub(crate) run: String,
+    /// The direction in which it was written.
+    pub(crate) direction: Direction,
+    /// The value that the token had before the run.
+    pub(crate) before: Fingerprint,
+}

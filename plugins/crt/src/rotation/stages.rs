@@ -27,10 +27,10 @@ use engine::run::Run;
 use rancher::TokenStorage;
 use rancher::token::SYSTEM;
 
-use super::Crt;
-use super::observed::{Age, DownstreamIdentity, Grace, Observed, SystemToken, Trigger};
+use super::observed::{Age, DownstreamIdentity, Grace, Kind, Observed, SystemToken, Trigger};
 use super::record::Record;
 use super::step::Step;
+use super::{Crt, planner};
 
 /// Rancher accepts T, and keeps accepting whatever an agent may still use.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +78,7 @@ impl Proven {
     }
 }
 
-type Stage<T> = Result<T, Next<Crt>>;
+pub(super) type Stage<T> = Result<T, Next<Crt>>;
 
 const BY_HAND: &str = "compare with the status of the cluster, and correct it by hand";
 const ROTATE_ANEW: &str = "run `rotate` to finish the rotation; if the rollback has already begun, --force=journal discards it and starts a new \
@@ -116,8 +116,37 @@ pub(super) fn survey(seen: &Observed) -> Result<Record, Vec<Blocker>> {
             BY_HAND,
         )]
     };
-    let old = seen.deployed.ok_or_else(no_secret)?;
-    Ok(record(seen, old, rotated_by_rancher(seen, old)))
+    let old = if seen.is_downstream_readable() {
+        seen.deployed.ok_or_else(no_secret)?
+    } else {
+        unread(seen).map_err(|blocker| vec![blocker])?
+    };
+    match planner::blocker(seen, old) {
+        Some(blocker) => Err(vec![blocker]),
+        None => Ok(record(seen, old, rotated_by_rancher(seen, old))),
+    }
+}
+
+/// The token of an agent that cannot be looked at: the one that Rancher deployed last.
+fn unread(seen: &Observed) -> Result<Fingerprint, Blocker> {
+    if seen.storage == TokenStorage::Status && seen.provisioned().is_none() {
+        return Err(Blocker::new(
+            "no permissions on the downstream cluster, and this Rancher does not deploy a new token by itself",
+            "request the permissions that the documentation lists",
+        ));
+    }
+    if !seen.weak_proof_forced {
+        return Err(Blocker::new(
+            "no permissions on the downstream cluster, so that the agent itself cannot be observed",
+            "request the permissions that the documentation lists; with --force=weak-proof Rancher deploys the new token without a held \
+             rollout, and what Rancher says of it is trusted",
+        )
+        .unless_forced("weak-proof"));
+    }
+    let system = seen.system.as_ref().map(|system| system.token);
+    seen.applied
+        .or(system)
+        .ok_or_else(|| Blocker::new("there is no registration token \"system\"", BY_HAND))
 }
 
 /// The record of a run that starts from here.
@@ -127,13 +156,19 @@ pub(crate) fn record(seen: &Observed, old: Fingerprint, new: Option<Fingerprint>
         new,
         system: seen.system.as_ref().map(|system| system.token),
         others: if seen.only_agent {
-            [].into()
+            // Rancher may deploy F to the agent too.
+            let first = seen.first().map(|(first, token)| (first.name.clone(), token));
+            first.into_iter().collect()
         } else {
             seen.others.clone()
         },
         restarted_at: None,
         server_address: seen.server_address.clone(),
-        worked: seen.is_connected(old),
+        worked: if seen.is_downstream_readable() {
+            seen.is_connected(old)
+        } else {
+            seen.tunnel_works == Some(true)
+        },
         old_secret: seen.named_secret.clone(),
         rollout: seen.rollout,
     }
@@ -216,20 +251,27 @@ fn wrong_downstream(downstream: DownstreamIdentity) -> Option<Blocker> {
 ///
 /// | if | then |
 /// |---|---|
+/// | provisioned, forward: F does not have N, and no agent was pointed at N yet | **hold** the rollout |
+/// | provisioned: F does not have T, and has a previous token that is in use and that nothing else keeps valid | trigger Rancher's planner, and wait until all have left it |
 /// | forward: `system` has a value that Rancher or an admin has set, and no agent uses N; or N without the mark of this run | adopt it as N |
 /// | `system` must change, and Rancher would then forget the value that it has | keep that value valid first: a temporary registration token (storage `status`), or a postponed grace period (storage `secret`) |
 /// | storage `secret`: `system` has a previous token in use that is neither of this run | refuse |
 /// | `system` does not have T, or not the mark of this direction | set T on `system` (forward: a new value, unless an object has that of N); in storage `secret` the value before becomes the previous token |
 /// | an agent uses X, and nothing keeps it valid | keep it valid: a temporary registration token, or the protected previous token |
+/// | provisioned, forward: F does not have N | keep its value valid and set N on it; in storage `secret` the value before becomes its previous token |
+/// | provisioned, rollback: a token that this run may have given N has it, or not the mark of this direction | set O on it, or the value that it has |
+/// | provisioned: a machine or an agent uses the value that F had before, and nothing keeps it valid | keep it valid |
 /// | Rancher does not accept T yet | wait |
 pub(super) fn make(look: Look<'_, Crt>) -> Stage<Made> {
     let Look { seen, run, .. } = look;
+    planner::prepare(look)?;
     let target = target(run).filter(|target| system_is_at(seen, run, *target));
     let Some(target) = target else {
         return Err(set_system(look)?);
     };
     let other = other(run);
     keep_valid(seen, run, other)?;
+    planner::give(look)?;
     if seen.acceptance_of(target).is_accepted() {
         Ok(Made { target, other })
     } else {
@@ -309,7 +351,9 @@ fn keep_replaced(seen: &Observed, run: &Run<Crt>, system: &SystemToken) -> Stage
     match seen.storage {
         TokenStorage::Status if seen.is_held_beside_system(token) => Ok(()),
         TokenStorage::Status => Err(Next::step(Step::CreateTemporary { token })),
-        TokenStorage::Secret if seen.status_grace == Some(Grace::Near) => Err(Next::step(Step::PostponeGrace)),
+        TokenStorage::Secret if seen.status_grace == Some(Grace::Near) => Err(Next::step(Step::PostponeGrace {
+            name: SYSTEM.to_owned(),
+        })),
         // There is one place for a previous token. Only the values of this run may be overwritten.
         TokenStorage::Secret => {
             let record = &run.record;
@@ -331,8 +375,11 @@ fn keep_replaced(seen: &Observed, run: &Run<Crt>, system: &SystemToken) -> Stage
 fn keep_valid(seen: &Observed, run: &Run<Crt>, other: Option<Fingerprint>) -> Stage<()> {
     // Where no agent connects with O, the last connection may stay that of N for ever.
     let needs = |token: Fingerprint| {
-        if restores_failure(run) {
-            seen.is_placed(token)
+        if !seen.is_downstream_readable() {
+            // Once it was proven, by what can be seen, nothing is in use any more.
+            run.phase.can_be_undone() || seen.is_planned(token)
+        } else if restores_failure(run) {
+            seen.is_placed(token) || seen.is_planned(token)
         } else {
             seen.is_in_use(token)
         }
@@ -340,16 +387,22 @@ fn keep_valid(seen: &Observed, run: &Run<Crt>, other: Option<Fingerprint>) -> St
     let Some(token) = other.filter(|other| needs(*other) && !seen.foreign.contains(other)) else {
         return Ok(());
     };
-    let Some(system) = seen.system.as_ref().filter(|_| !seen.is_held_beside_system(token)) else {
+    let is_kept = seen.is_held_beside_system(token) || planner::keeps(seen, token);
+    let Some(system) = seen.system.as_ref().filter(|_| !is_kept) else {
         return Ok(());
     };
     Err(Next::step(match seen.storage {
         TokenStorage::Status => Step::CreateTemporary { token },
         TokenStorage::Secret if seen.status_grace == Some(Grace::Near) && system.previous.is_some() => {
-            Step::PostponeGrace
+            Step::PostponeGrace {
+                name: SYSTEM.to_owned(),
+            }
         }
         TokenStorage::Secret if system.previous == Some(token) && system.protected => return Ok(()),
-        TokenStorage::Secret => Step::Protect { token },
+        TokenStorage::Secret => Step::Protect {
+            name: SYSTEM.to_owned(),
+            token,
+        },
     }))
 }
 
@@ -357,20 +410,25 @@ fn keep_valid(seen: &Observed, run: &Run<Crt>, other: Option<Fingerprint>) -> St
 ///
 /// | if | then |
 /// |---|---|
+/// | the downstream cluster cannot be read | pass: Rancher deploys T |
 /// | the Secret that should have T has another content | refuse |
 /// | the Secret with T does not exist | create it |
 /// | the Deployment is not pointed at T, and the Secret is old enough for an agent to clean it up | delete it |
-/// | the Deployment does not name T, another writer has replaced its template, or a push of another token is to come and the rollout is not held | point it at T, **held** |
+/// | the Deployment does not name T, another writer has replaced its template, or a push of another token is to come (provisioned, rollback: a machine that answers has N) and the rollout is not held | point it at T, **held** |
 /// | rollback: the agent is still connected with O, or was not at the start either, and nothing is about to be pushed | point the Deployment back at O |
 /// | rollback: the Deployment names O without the mark of this direction | fence it |
 pub(super) fn place(look: Look<'_, Crt>, made: &Proof<'_, Made>) -> Stage<Placed> {
     let Look { seen, run, .. } = look;
     let Made { target, other } = **made;
+    if !seen.is_downstream_readable() {
+        return Ok(Placed { target, other });
+    }
     let rollback = run.direction.is_rollback();
     let fenced = seen.deployment_direction == Some(Direction::Rollback);
-    // Where the target was in place before, another writer was there.
+    // Where the target was in place before, another writer was there. Not where a machine has brought its plan.
+    let is_planned = seen.deployed.is_some_and(|deployed| seen.is_planned(deployed));
     let reapply = |next: Next<Crt>| {
-        if fenced || was_placed(run) {
+        if !is_planned && (fenced || was_placed(run)) {
             look.reapply(next, &seen.writer)
         } else {
             next
@@ -391,7 +449,8 @@ pub(super) fn place(look: Look<'_, Crt>, made: &Proof<'_, Made>) -> Stage<Placed
         Some(Age::Old) if !named => return Err(Next::step(Step::DeleteCredentials { token: target })),
         Some(_) => {}
     }
-    let exposed = may_apply_another(seen, target) && !seen.held;
+    let may_deploy_other = may_apply_another(seen, target) || planner::may_deploy_other(seen, run);
+    let exposed = may_deploy_other && !seen.held;
     if named && !exposed && !was_replaced(seen, run) {
         return if rollback && !fenced {
             Err(Next::step(Step::Fence))
@@ -403,7 +462,7 @@ pub(super) fn place(look: Look<'_, Crt>, made: &Proof<'_, Made>) -> Stage<Placed
     // must meet a held rollout.
     let applied = seen.storage == TokenStorage::Status || seen.applied == Some(target);
     let as_before = restores_failure(run) || applied && seen.is_connected(target);
-    if rollback && as_before && !may_apply_another(seen, target) && seen.runs(target) {
+    if rollback && as_before && !may_deploy_other && seen.runs(target) {
         return Err(Next::step(Step::PointBack { token: target }));
     }
     // The quiet time begins anew: the writer that pointed it elsewhere may come back.
@@ -441,40 +500,48 @@ fn may_apply_another(seen: &Observed, target: Fingerprint) -> bool {
 /// | rollback: O did not work at the start | only what removes N below: no proof of O |
 /// | `stv-aggregation` does not say T and the address of the present template: no agent of it was accepted yet, or one with X reconnected later | wait; then restart the agent, held |
 /// | storage `secret`: Rancher has not applied T itself | trigger it and wait, unless it would push another address |
+/// | provisioned: a control-plane machine has no plan with F's T, or one that answers has not applied it | trigger it and wait, without turning back for a machine |
+/// | provisioned, and the plans cannot be read | wait until the provisioning cluster has left Ready after the trigger, and is Ready again; without `--force=weak-proof` refuse |
 /// | storage `secret`: Rancher may still apply the other token | wait |
 /// | the rollout is held | release it once a pod of the present template runs with T |
 /// | a pod without T exists, or none runs with T | wait |
-/// | a fresh call through the tunnel fails | wait |
-/// | *retire* has something to revoke, and the quiet time (`--settle`) has not passed since T was seen on `system` | wait |
+/// | a fresh call through the tunnel fails; hosted, or the downstream cluster cannot be read: it cannot be tried | wait |
+/// | provisioned: *retire* has something to revoke, and a control-plane machine has not applied its plan with T | stop for now (exit code 4) |
+/// | *retire* has something to revoke, and the quiet time (`--settle`; provisioned: at least 20 s) has not passed since T was seen on `system` (provisioned: and in every applied plan) | wait |
 pub(super) fn prove(look: Look<'_, Crt>, placed: &Proof<'_, Placed>) -> Stage<Proven> {
     let seen = look.seen;
     let Placed { target, other } = **placed;
+    let readable = seen.is_downstream_readable();
     let unproven = restores_failure(look.run);
-    if !unproven && !seen.is_connected(target) {
+    if !unproven && readable && !seen.is_connected(target) {
         return Err(reconnect(look, target));
     }
     if !unproven && seen.storage == TokenStorage::Secret && seen.applied != Some(target) {
         return Err(trigger(look, target));
     }
+    planner::prove(look)?;
     if may_apply_another(seen, target) {
         return Err(look.wait("Rancher to finish applying the other token"));
     }
     let pod = || format!("a pod of the agent with {}", Named(&target));
-    if seen.held {
+    if readable && seen.held {
         return Err(if unproven || seen.runs_as_deployed(target) {
             Next::step(Step::Release)
         } else {
             look.wait(pod())
         });
     }
-    if seen.pods.iter().any(|pod| pod.token != Some(target)) {
+    if readable && seen.pods.iter().any(|pod| pod.token != Some(target)) {
         return Err(look.wait("the agent's other pods to terminate"));
     }
-    if !unproven && !seen.runs(target) {
+    if !unproven && readable && !seen.runs(target) {
         return Err(look.wait(pod()));
     }
-    if !unproven && seen.tunnel_works == Some(false) {
+    if !unproven && !tunnel_works(seen) {
         return Err(look.wait("a call through the agent's tunnel"));
+    }
+    if takes_away(look) {
+        planner::every_machine(look)?;
     }
     if !look.is_quiet() {
         return Err(Next::wait("redeploys that Rancher may have begun before (--settle)"));
@@ -486,6 +553,12 @@ pub(super) fn prove(look: Look<'_, Crt>, placed: &Proof<'_, Placed>) -> Stage<Pr
             new: other,
         },
     })
+}
+
+/// Where other proofs exist, a tunnel that cannot be tried is none.
+fn tunnel_works(seen: &Observed) -> bool {
+    let is_needed = !seen.is_downstream_readable() || seen.kind == Kind::Hosted && !seen.weak_proof_forced;
+    seen.tunnel_works.unwrap_or(!is_needed)
 }
 
 /// Whether *retire* would revoke a value.
@@ -522,10 +595,13 @@ fn trigger(look: Look<'_, Crt>, target: Fingerprint) -> Next<Crt> {
         );
     }
     match seen.trigger {
-        Some(Trigger { token, overdue: false }) if token == target => {
-            look.wait(format!("Rancher to apply {} itself", Named(&target)))
-        }
-        _ => Next::step(Step::TriggerApply).triggering(),
+        Some(Trigger {
+            token, overdue: false, ..
+        }) if token == target => look.wait(format!("Rancher to apply {} itself", Named(&target))),
+        _ => Next::step(Step::TriggerApply {
+            plans: seen.provisioned().is_some(),
+        })
+        .triggering(),
     }
 }
 
@@ -538,26 +614,30 @@ fn revoked_previous<'seen>(seen: &'seen Observed, run: &Run<Crt>) -> Option<(&'s
         of_start && Some(*value) != target(run)
     };
     let mut previous = seen.others_previous.iter().filter(|_| !run.direction.is_rollback());
-    previous.find(|(name, value)| record.others.contains_key(*name) && is_revoked(value))
+    let of_start = previous.find(|(name, value)| record.others.contains_key(*name) && is_revoked(value));
+    of_start.or_else(|| planner::previous_of_given(seen, run).next())
 }
 
 /// X is held by no object any more.
 ///
 /// | if | then |
 /// |---|---|
-/// | rollback: the agent's Secret with N exists | delete it: its name follows from N, which no object has afterwards |
+/// | rollback: the agent's Secret with N exists, and no machine has N | delete it: its name follows from N, which no object has afterwards |
+/// | rollback: a token that this run has given a value does not have the one of before | restore it |
 /// | a temporary registration token exists | delete it |
 /// | storage `secret`: `system` has a previous token (rollback: N) | drop it |
-/// | storage `secret`: the status of `system` has an end of the grace period | clear it |
+/// | storage `secret`: the status of `system`, or of F if this run has given it a value, has an end of the grace period | clear it |
 /// | forward: another registration token still has the value of the start | set a new value on it |
-/// | forward: another registration token has O or a value of the start as its previous one | drop it |
+/// | another registration token has O or a value of the start as its previous one, or the value before this run gave it T (rollback: N) | drop it |
 pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<Retired> {
     let Look { seen, run, .. } = look;
     if let Proven::Old { new: Some(token), .. } = **proven
         && seen.credentials.contains_key(&token)
+        && !seen.is_planned(token)
     {
         return Err(Next::step(Step::DeleteCredentials { token }));
     }
+    planner::restore(look)?;
     if let Some(token) = seen.temporary.first() {
         return Err(Next::step(Step::DeleteTemporary { token: *token }));
     }
@@ -570,8 +650,8 @@ pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<R
         let name = SYSTEM.to_owned();
         return Err(Next::step(Step::DropPrevious { name, token }));
     }
-    if seen.storage == TokenStorage::Secret && seen.status_grace.is_some() {
-        return Err(Next::step(Step::ClearGrace));
+    if let Some(name) = status_grace(seen) {
+        return Err(Next::step(Step::ClearGrace { name }));
     }
     if let Proven::New { new, .. } = **proven {
         let unchanged =
@@ -587,6 +667,14 @@ pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<R
     Ok(Retired(**proven))
 }
 
+/// Storage `secret`: the token whose status has an end of the grace period that this run has to clear.
+fn status_grace(seen: &Observed) -> Option<String> {
+    let of_system = seen.status_grace.map(|_| SYSTEM.to_owned());
+    let given = seen.first().filter(|(first, _)| seen.given.contains_key(&first.name));
+    let of_first = given.and_then(|(first, _)| first.status_grace.map(|_| first.name.clone()));
+    of_system.or(of_first).filter(|_| seen.storage == TokenStorage::Secret)
+}
+
 /// Rancher rejects X, and nothing of it is left.
 ///
 /// | if | then |
@@ -596,11 +684,9 @@ pub(super) fn retire(look: Look<'_, Crt>, proven: &Proof<'_, Proven>) -> Stage<R
 pub(super) fn confirm(look: Look<'_, Crt>, retired: &Proof<'_, Retired>) -> Stage<()> {
     let Look { seen, run, .. } = look;
     let Retired(proven) = **retired;
-    let renewed = run
-        .record
-        .others
-        .values()
-        .filter(|_| matches!(proven, Proven::New { .. }));
+    let given = seen.given.values().map(|mark| &mark.before);
+    let renewed = run.record.others.values().chain(given);
+    let renewed = renewed.filter(|token| matches!(proven, Proven::New { new, .. } if new != **token));
     let other = proven.other();
     let is_kept = |token: Fingerprint| {
         let mut previous = seen.others_previous.iter();
@@ -614,7 +700,7 @@ pub(super) fn confirm(look: Look<'_, Crt>, retired: &Proof<'_, Retired>) -> Stag
     if let Some(token) = revoked.find(|token| seen.acceptance_of(**token).may_be_accepted()) {
         return Err(look.wait(format!("Rancher to reject {token}")));
     }
-    if let Some(token) = other.filter(|other| seen.credentials.contains_key(other)) {
+    if let Some(token) = other.filter(|other| seen.credentials.contains_key(other) && !seen.is_planned(*other)) {
         return Err(Next::step(Step::DeleteCredentials { token }));
     }
     match seen.leftovers.first().cloned() {
@@ -633,7 +719,20 @@ pub(super) fn is_restorable(look: Look<'_, Crt>) -> bool {
 /// flight, and a redeploy may begin just before it arrives.
 pub(super) fn timers(seen: &Observed, run: &Run<Crt>) -> Vec<Timer> {
     let is_set = target(run).is_some_and(|target| system_is_at(seen, run, target));
-    is_set.then_some(Timer::Quiet).into_iter().collect()
+    let quiet = is_set && is_settled(seen, run);
+    quiet.then_some(Timer::Quiet).into_iter().collect()
+}
+
+/// A machine that answers again, or another F, begins the quiet time anew.
+pub(super) fn stale_timers(seen: &Observed, run: &Run<Crt>) -> Vec<Timer> {
+    let stale = (!is_settled(seen, run)).then_some(Timer::Quiet);
+    stale.into_iter().collect()
+}
+
+/// Where the rollout cannot be observed, the quiet time must include it.
+fn is_settled(seen: &Observed, run: &Run<Crt>) -> bool {
+    let is_pushed = || seen.storage == TokenStorage::Status || seen.applied == target(run);
+    planner::is_settled(seen, run) && (seen.is_downstream_readable() || is_pushed())
 }
 
 /// What the objects say of a run that is resumed.

@@ -18,8 +18,11 @@ pub enum Step {
         /// The value.
         token: Fingerprint,
     },
-    /// Storage `secret`: postpone the end of the grace period in the status of `system`.
-    PostponeGrace,
+    /// Storage `secret`: postpone the end of the grace period in the status of `system` or F.
+    PostponeGrace {
+        /// The token's name.
+        name: String,
+    },
     /// Set a new value on `system`, which is drawn now; in storage `secret` the value before becomes the previous token.
     SetNew,
     /// Set a value that exists on `system` again: the old one, or the new one that someone else has replaced.
@@ -29,8 +32,22 @@ pub enum Step {
         /// Storage `secret`: its previous token afterwards, the one that it has or the value before.
         previous: Option<Fingerprint>,
     },
-    /// Storage `secret`: keep this previous token of `system` valid for seven days.
+    /// Set a value on F, which Rancher's planner deploys; a rollback: restore the value of another token than `system`. The mark of
+    /// the run is set with it.
+    SetOther {
+        /// The token's name.
+        name: String,
+        /// The value.
+        token: Fingerprint,
+        /// The value that it had before this run, for the mark.
+        before: Fingerprint,
+        /// Storage `secret`: its previous token afterwards.
+        previous: Option<Fingerprint>,
+    },
+    /// Storage `secret`: keep this previous token of `system` or F valid for seven days.
     Protect {
+        /// The token's name.
+        name: String,
         /// The previous token.
         token: Fingerprint,
     },
@@ -49,6 +66,8 @@ pub enum Step {
         /// Its name.
         secret: String,
     },
+    /// Hold the rollout of the agent's Deployment as it is: what Rancher's planner applies starts beside the running agent.
+    Hold,
     /// Point the agent's Deployment at the Secret with this value and hold the rollout: the new pod starts beside the old one,
     /// and neither is removed.
     PointHeld {
@@ -65,8 +84,12 @@ pub enum Step {
     Fence,
     /// Restore the Deployment's own rollout settings: pods with other values are removed.
     Release,
-    /// Storage `secret`: annotate the Cluster, so that Rancher reconciles it and applies the token of `system`.
-    TriggerApply,
+    /// Annotate the Cluster, so that Rancher reconciles it: with storage `secret` its deploy controller applies the token of `system`,
+    /// and its planner, if it has one, writes F into the plans of the control-plane machines.
+    TriggerApply {
+        /// It has a planner.
+        plans: bool,
+    },
     /// Delete a temporary registration token.
     DeleteTemporary {
         /// Its value.
@@ -79,8 +102,11 @@ pub enum Step {
         /// What is removed.
         token: Fingerprint,
     },
-    /// Storage `secret`: remove the end of the grace period from the status of `system`.
-    ClearGrace,
+    /// Storage `secret`: remove the end of the grace period from the status of `system` or F.
+    ClearGrace {
+        /// The token's name.
+        name: String,
+    },
     /// Set a new value on another registration token of the cluster.
     Renew {
         /// Its name.
@@ -101,24 +127,31 @@ impl fmt::Display for Step {
                 "create a temporary registration token that keeps {} valid",
                 Named(token)
             ),
-            Self::PostponeGrace => {
-                f.write_str("postpone the end of the grace period in the status of registration token \"system\"")
+            Self::PostponeGrace { name } => {
+                write!(f, "postpone the end of the grace period in the status of registration token \"{name}\"")
             }
             Self::SetNew => f.write_str("set a new value on registration token \"system\""),
             Self::Restore { token, .. } => write!(f, "restore {} on registration token \"system\"", Named(token)),
-            Self::Protect { token } => write!(
+            Self::SetOther { name, token, .. } => write!(f, "set {} on registration token \"{name}\"", Named(token)),
+            Self::Protect { name, token } => write!(
                 f,
-                "keep {} valid as the previous token of \"system\" for seven days",
+                "keep {} valid as the previous token of \"{name}\" for seven days",
                 Named(token)
             ),
             Self::CreateCredentials { token } => write!(f, "create the agent's Secret with {}", Named(token)),
             Self::DeleteCredentials { token } => write!(f, "delete the agent's Secret with {}", Named(token)),
             Self::DeleteLeftover { secret } => write!(f, "delete the agent's Secret {secret}, which nothing uses"),
+            Self::Hold => f.write_str("hold the rollout of the agent"),
             Self::PointHeld { token } => write!(f, "point the agent at {}, rollout held", Named(token)),
             Self::PointBack { token } => write!(f, "point the agent back at {}", Named(token)),
             Self::Fence => f.write_str("fence the agent's Deployment (bump its resourceVersion)"),
             Self::Release => f.write_str("release the rollout"),
-            Self::TriggerApply => f.write_str("annotate the cluster, so that Rancher applies the token of \"system\""),
+            Self::TriggerApply { plans: false } => {
+                f.write_str("annotate the cluster, so that Rancher applies the token of \"system\"")
+            }
+            Self::TriggerApply { plans: true } => f.write_str(
+                "annotate the cluster, so that Rancher applies its tokens and writes the plans of the control-plane machines",
+            ),
             Self::DeleteTemporary { token } => {
                 write!(f, "revoke {}: delete its temporary registration token", Named(token))
             }
@@ -129,8 +162,8 @@ impl fmt::Display for Step {
                     Named(token)
                 )
             }
-            Self::ClearGrace => {
-                f.write_str("clear the end of the grace period in the status of registration token \"system\"")
+            Self::ClearGrace { name } => {
+                write!(f, "clear the end of the grace period in the status of registration token \"{name}\"")
             }
             Self::Renew { name } => write!(f, "set a new value on registration token \"{name}\""),
         }

@@ -1,6 +1,8 @@
-//! A model of one imported cluster: Rancher, Kubernetes, agents, operators and other writers.
+//! A model of one cluster: Rancher, Kubernetes, agents, operators and other writers. The parts of a cluster that Rancher provisioned are
+//! in `planner`.
 
 mod moves;
+pub(crate) mod planner;
 mod safety;
 
 use std::collections::BTreeSet;
@@ -14,7 +16,8 @@ use engine::rotation::{Blocker, Decision, Next, Rotation as _, Timer, decide};
 use engine::run::RunId;
 use kubectl_crt::rotation::Crt;
 use kubectl_crt::rotation::observed::{
-    Address, Age, AgentConnection, DownstreamIdentity, Grace, Observed, Pod, SystemToken, Trigger,
+    Address, Age, AgentConnection, DownstreamAccess, DownstreamIdentity, GivenMark, Grace, Kind, Observed, Pod,
+    SystemToken, Trigger,
 };
 use kubectl_crt::rotation::record::{Mark, Record, RolloutSettings, ServerAddress};
 use kubectl_crt::rotation::step::Step;
@@ -22,6 +25,7 @@ use model::{Environment, Help, Move, Refusal};
 use rancher::TokenStorage;
 use rancher::token::SYSTEM;
 
+use self::planner::Planner;
 use crate::mutants::Mutant;
 
 pub(crate) type Run = engine::run::Run<Crt>;
@@ -53,6 +57,14 @@ pub(crate) struct Budget {
     pub(crate) withdrawals: u8,
     /// `system` is given another value: an admin restores that of the start or sets a new one, or Rancher rotates it.
     pub(crate) admins: u8,
+    /// Provisioned: the planner reconciles by itself.
+    pub(crate) events: u8,
+    /// Provisioned: a server starts, and applies the file that it has.
+    pub(crate) starts: u8,
+    /// Provisioned: the system-agent of a control-plane machine stops.
+    pub(crate) deaths: u8,
+    /// Provisioned: someone creates a registration token that sorts first.
+    pub(crate) firsts: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,10 +84,13 @@ pub(crate) struct Memory {
     pub(crate) event: bool,
     /// Values that someone else has dropped in mid-run.
     pub(crate) withdrawn: BTreeSet<Fingerprint>,
+    /// Provisioned: the planner and the machines.
+    pub(crate) planner: Planner,
 }
 
-/// A model of one imported cluster.
+/// A model of one cluster.
 pub(crate) struct CrtModel {
+    pub(crate) cluster: ClusterModel,
     pub(crate) storage: TokenStorage,
     pub(crate) budget: Budget,
     /// Agents with a new value never connect, although Rancher accepts it (a broken image, no room for a pod).
@@ -94,6 +109,20 @@ pub(crate) struct CrtModel {
     pub(crate) mutant: Option<Mutant>,
 }
 
+/// What kind of cluster it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClusterModel {
+    Imported,
+    /// With so many control-plane machines, and whether their plans can be read.
+    Provisioned {
+        machines: u8,
+        readable: bool,
+    },
+    Hosted,
+    /// An imported cluster on which the run has no permissions.
+    Unreadable,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Variant {
     /// A healthy cluster.
@@ -104,6 +133,10 @@ pub(crate) enum Variant {
     RotatedByRancher,
     /// Storage `secret`: the status of `system` has an old end of a grace period.
     StaleGrace,
+    /// Provisioned: F and `system` have the same value, as after a rotation.
+    Shared,
+    /// Provisioned, storage `secret`: Rancher has rotated F by itself, and the plans have its previous value.
+    FirstRotated,
     /// `system` was deleted; the agent runs with the token of another one.
     NoSystem,
     /// The agent runs with the value of another registration token, and `system` has one of its own.
@@ -134,6 +167,7 @@ pub(crate) fn old() -> Fingerprint {
 impl CrtModel {
     pub(crate) fn new(storage: TokenStorage, variant: Variant, budget: Budget) -> Self {
         Self {
+            cluster: ClusterModel::Imported,
             storage,
             budget,
             new_agents_fail: false,
@@ -172,13 +206,20 @@ impl CrtModel {
             Variant::RotatedByRancher => Some(old()),
             _ => system.as_ref().map(|holder| holder.token).or(Some(old())),
         };
-        let default = if matches!(self.variant, Variant::NoSystem | Variant::SystemElsewhere) {
+        let default = if matches!(
+            self.variant,
+            Variant::NoSystem | Variant::SystemElsewhere | Variant::Shared
+        ) {
             old()
         } else {
             Fingerprint::of("default")
         };
         let mut seen = Observed {
+            kind: Kind::Imported,
             storage: self.storage,
+            access: DownstreamAccess::Full,
+            given: [].into(),
+            weak_proof_forced: false,
             blockers: Vec::new(),
             downstream: if self.variant == Variant::WrongDownstream {
                 DownstreamIdentity::Another
@@ -197,7 +238,10 @@ impl CrtModel {
             status_grace: (self.variant == Variant::StaleGrace).then_some(Grace::Near),
             temporary: [].into(),
             others: [("default-token".to_owned(), default)].into(),
-            others_previous: [].into(),
+            others_previous: (self.variant == Variant::FirstRotated)
+                .then(|| ("default-token".to_owned(), planner::before_native()))
+                .into_iter()
+                .collect(),
             acceptance: [].into(),
             credentials: [(old(), if self.young { Age::Young } else { Age::Old })].into(),
             occupied: [].into(),
@@ -224,6 +268,7 @@ impl CrtModel {
             applied: system_token.filter(|_| self.storage == TokenStorage::Secret),
             tunnel_works: Some(true),
         };
+        self.provision(&mut seen);
         let accepted = seen.held_values().into_iter().chain(seen.foreign.iter().copied());
         seen.acceptance = accepted.map(|token| (token, Acceptance::Accepted)).collect();
         seen
@@ -259,6 +304,7 @@ impl Environment for CrtModel {
             unavailable: [].into(),
             event: false,
             withdrawn: [].into(),
+            planner: self.planner(),
         };
         let world = World::new(self.observed(), memory).with(self.others.0, self.others.1);
         let mut world = world.forgeries(self.forgeries);
@@ -287,6 +333,7 @@ impl Environment for CrtModel {
         moves::rancher(world, &mut moves);
         moves::disturbances(world, &mut moves);
         moves.extend(self.operator(world));
+        self.machines(world, &mut moves);
         moves
     }
 
@@ -303,7 +350,7 @@ impl Environment for CrtModel {
                     .as_ref()
                     .is_some_and(|run| run.direction == Direction::Rollback);
                 let quiet = world.memory.left.reapplies == 0 || world.memory.reapplied || back;
-                (landed && quiet).then_some(Help::Helps)
+                (landed && quiet && self.is_at_rest(world)).then_some(Help::Helps)
             }
             Timer::Cache | Timer::InFlight => None,
             Timer::Retry if world.is_sending() => None,
@@ -344,10 +391,13 @@ impl Environment for CrtModel {
 
     fn condition(&self, seen: &Observed, step: &Step) -> Option<Condition> {
         Some(match step {
-            Step::TriggerApply => Condition::Trigger(seen.trigger),
+            Step::TriggerApply { .. } => Condition::Trigger(seen.trigger),
             Step::CreateTemporary { .. } | Step::CreateCredentials { .. } | Step::DeleteLeftover { .. } => return None,
-            Step::PostponeGrace | Step::ClearGrace => Condition::Status(seen.system.clone(), seen.status_grace),
+            Step::PostponeGrace { .. } | Step::ClearGrace { .. } => {
+                Condition::Status(seen.system.clone(), seen.status_grace)
+            }
             Step::SetNew if seen.system.is_none() => return None,
+            Step::Protect { name, .. } if name != SYSTEM => other(seen, name),
             Step::Adopt { .. } | Step::SetNew | Step::Restore { .. } | Step::Protect { .. } => {
                 let back = seen.mark.as_ref().is_some_and(|mark| mark.direction.is_rollback());
                 Condition::System(seen.system.clone(), back)
@@ -357,24 +407,25 @@ impl Environment for CrtModel {
                 Condition::System(seen.system.clone(), back)
             }
             Step::DeleteCredentials { token } => Condition::Credentials(seen.credentials.get(token).copied()),
-            Step::PointHeld { .. } | Step::PointBack { .. } | Step::Fence | Step::Release => Condition::Deployment(
-                seen.deployed,
-                seen.restarted_at.clone(),
-                seen.held,
-                seen.deployment_direction,
-            ),
-            Step::DeleteTemporary { token } => Condition::Temporary(seen.temporary.contains(token)),
-            Step::Renew { name } | Step::DropPrevious { name, .. } => {
-                Condition::Other(seen.others.get(name).copied(), seen.others_previous.get(name).copied())
+            Step::Hold | Step::PointHeld { .. } | Step::PointBack { .. } | Step::Fence | Step::Release => {
+                Condition::Deployment(
+                    seen.deployed,
+                    seen.restarted_at.clone(),
+                    seen.held,
+                    seen.deployment_direction,
+                )
             }
+            Step::DeleteTemporary { token } => Condition::Temporary(seen.temporary.contains(token)),
+            Step::SetOther { name, .. } | Step::Renew { name } | Step::DropPrevious { name, .. } => other(seen, name),
         })
     }
 
     fn applied(&self, world: &mut World, step: &Step) {
         match step {
-            Step::TriggerApply => {
-                world.memory.event = true;
+            Step::TriggerApply { .. } => {
+                world.memory.event = world.seen.storage == TokenStorage::Secret;
                 world.memory.conflict |= world.memory.rendered.is_some();
+                self.triggered(world);
             }
             // A new or changed template: its ReplicaSet gets the present `minReadySeconds`.
             Step::PointHeld { .. } | Step::PointBack { .. } => {
@@ -382,6 +433,12 @@ impl Environment for CrtModel {
                 moves::settle_availability(world);
             }
             Step::Release => moves::settle_availability(world),
+            // The agent of the start has run for longer than the rollout is held.
+            Step::Hold => {
+                moves::settle_availability(world);
+                let of_start = self.observed().pods;
+                world.memory.unavailable.retain(|pod| !of_start.contains(pod));
+            }
             _ => {}
         }
     }
@@ -421,10 +478,11 @@ impl Environment for CrtModel {
     }
 
     fn survey(&self, seen: &Observed) -> Result<Record, Vec<Blocker>> {
-        Crt::survey(&self.mutated(seen, None))
+        Crt::survey(&self.mutated(&self.view(seen), None))
     }
 
     fn decide(&self, seen: &Observed, run: &Run) -> Decision<Crt> {
+        let seen = &self.view(seen);
         let Some(mutant) = self.mutant else {
             return decide(seen, run);
         };
@@ -464,11 +522,12 @@ impl Environment for CrtModel {
                 ..claimed
             });
         }
-        claimed.resumed(seen)
+        claimed.resumed(&self.view(seen))
     }
 
     fn predict(&self, seen: &mut Observed, run: &Run, step: &Step) {
         Crt::predict(seen, run, step);
+        self.mispredict(seen, step);
         if self.mutant == Some(Mutant::NotHeld) {
             seen.held = false;
         }
@@ -487,7 +546,15 @@ pub(crate) enum Condition {
     Credentials(Option<Age>),
     Deployment(Option<Fingerprint>, Option<String>, bool, Option<Direction>),
     Temporary(bool),
-    Other(Option<Fingerprint>, Option<Fingerprint>),
+    Other(Option<Fingerprint>, Option<Fingerprint>, Option<GivenMark>),
+}
+
+fn other(seen: &Observed, name: &str) -> Condition {
+    Condition::Other(
+        seen.others.get(name).copied(),
+        seen.others_previous.get(name).copied(),
+        seen.given.get(name).copied(),
+    )
 }
 
 pub(crate) fn record(new: Fingerprint) -> Record {

@@ -8,6 +8,7 @@
 mod environment;
 mod mutants;
 mod plan;
+mod provisioned;
 
 use environment::{Budget, CrtModel, ENDLESS, Variant};
 use model::explore;
@@ -45,6 +46,10 @@ const QUIET: Budget = Budget {
     rotations: 0,
     withdrawals: 0,
     admins: 0,
+    events: 0,
+    starts: 0,
+    deaths: 0,
+    firsts: 0,
 };
 
 /// One disturbance of each kind, one kind at a time.

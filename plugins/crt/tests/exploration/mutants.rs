@@ -1,7 +1,9 @@
 //! Planted mistakes, each of which the model checker must find.
 
+use client::secret::Fingerprint;
 use engine::direction::Direction;
-use kubectl_crt::rotation::observed::{AgentConnection, DownstreamIdentity, Observed, Pod};
+use engine::phase::Phase;
+use kubectl_crt::rotation::observed::{AgentConnection, DownstreamIdentity, Kind, Observed, Plans, Pod};
 use kubectl_crt::rotation::record::Mark;
 use model::explore;
 use rancher::TokenStorage;
@@ -46,6 +48,26 @@ pub(crate) enum Mutant {
     ValidOnce,
     /// The value of the start counts as a new one where `system` has it.
     AdoptsOld,
+    /// Provisioned: F is the token that it was when the rotation began.
+    RemembersFirst,
+    /// Provisioned: only `system` is rotated.
+    OnlySystem,
+    /// Provisioned: the old token is revoked before the plans were applied.
+    PlansNotAwaited,
+    /// Provisioned: the plans are awaited, and what a machine has written and RKE2 not applied is not.
+    NoTimeToApply,
+    /// Provisioned: a machine that does not answer is not waited for.
+    SilentMachinesIgnored,
+    /// Provisioned: a previous value that Rancher's own rotation left, and that is in use, is overwritten.
+    OverwritesPrevious,
+    /// Provisioned: a temporary token sorts before F.
+    SortsFirst,
+    /// Provisioned: F is deleted, so that `system` is the first.
+    DeletesFirst,
+    /// Provisioned: N is set on F before the rollout is held.
+    FirstNotHeld,
+    /// Provisioned: a rollback leaves what the plans have.
+    PlansNotRestored,
 }
 
 impl CrtModel {
@@ -74,6 +96,12 @@ impl CrtModel {
                 seen.others.extend(other.map(|other| ("kept".to_owned(), other)));
             }
             Some(Mutant::NoPreviousOfOthers) => seen.others_previous.clear(),
+            Some(Mutant::OnlySystem) => seen.kind = Kind::Imported,
+            Some(Mutant::FirstNotHeld) if run.is_some_and(|run| run.phase < Phase::Place) => seen.held = true,
+            Some(Mutant::OverwritesPrevious) => seen.others_previous.clear(),
+            _ => self.mutate_plans(&mut seen, target),
+        }
+        match self.mutant {
             Some(Mutant::AnyDownstream) => seen.downstream = DownstreamIdentity::Proven,
             Some(Mutant::KeepsForeignToken) => seen.foreign.clear(),
             Some(Mutant::RepeatedTrigger) => seen.trigger.iter_mut().for_each(|trigger| trigger.overdue = true),
@@ -88,6 +116,29 @@ impl CrtModel {
             _ => {}
         }
         seen
+    }
+}
+
+impl CrtModel {
+    fn mutate_plans(&self, seen: &mut Observed, target: Option<Fingerprint>) {
+        let Kind::Provisioned(provisioned) = &mut seen.kind else {
+            return;
+        };
+        match (self.mutant, &mut provisioned.plans) {
+            (Some(Mutant::RemembersFirst), _) => {
+                provisioned
+                    .first
+                    .iter_mut()
+                    .for_each(|first| first.name = "default-token".to_owned());
+            }
+            (Some(Mutant::PlansNotAwaited), Plans::Read(machines)) => {
+                for machine in machines.values_mut() {
+                    (machine.planned, machine.applied, machine.is_applied) = (target, target, true);
+                }
+            }
+            (Some(Mutant::SilentMachinesIgnored), _) => provisioned.machine_forced = true,
+            _ => {}
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Each condition of the stages on its own: what the next step is in one state, and what it is with one fact changed.
 
 mod agent;
+mod kinds;
 mod make;
 mod retire;
 

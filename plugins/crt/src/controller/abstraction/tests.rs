@@ -199,6 +199,7 @@ fn a_trigger_is_overdue(#[case] triggered_ago: i64, #[case] changed_ago: i64, #[
     snapshot.cluster_changed = seconds_ago(changed_ago);
     let expected = Trigger {
         token: print("N"),
+        first: None,
         overdue,
     };
     assert_eq!(observed(&snapshot, None).trigger, Some(expected));

@@ -186,7 +186,12 @@ pub(super) fn rancher(world: &World, moves: &mut Vec<Move<CrtModel>>) {
     }
     // Nothing is in progress, so that a minute may pass.
     let waiting = world.seen.trigger.is_some_and(|trigger| !trigger.overdue);
-    if waiting && !world.memory.event && world.memory.rendered.is_none() && !world.is_sending() {
+    if waiting
+        && !world.memory.event
+        && !world.memory.planner.is_working()
+        && world.memory.rendered.is_none()
+        && !world.is_sending()
+    {
         let mut to = world.clone();
         to.seen.trigger.iter_mut().for_each(|trigger| trigger.overdue = true);
         moves.push(step("a minute passes after the trigger", Help::Helps, to));

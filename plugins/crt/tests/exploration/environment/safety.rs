@@ -12,7 +12,7 @@ use client::secret::Fingerprint;
 use model::Environment as _;
 use rancher::TokenStorage;
 
-use super::{CrtModel, Memory, Run, Variant, World, old};
+use super::{ClusterModel, CrtModel, Memory, Run, Variant, World, old};
 
 impl CrtModel {
     /// Why this state is unsafe, if it is.
@@ -30,10 +30,11 @@ impl CrtModel {
             ));
         }
         let system = seen.system.as_ref().map(|holder| holder.token);
-        let in_time = |trigger: &Trigger| !trigger.overdue && Some(trigger.token) == system;
+        let renders = seen.planner_renders();
+        let in_time = |trigger: &Trigger| !trigger.overdue && Some(trigger.token) == system && trigger.first == renders;
         // A write that a former holder has overtaken is rejected: the Cluster has another version by then.
         if self.others.0 == 0
-            && world.sending() == Some(&Step::TriggerApply)
+            && matches!(world.sending(), Some(Step::TriggerApply { .. }))
             && seen.trigger.as_ref().is_some_and(in_time)
         {
             return Some("Rancher was triggered again before it could apply anything".to_owned());
@@ -52,8 +53,10 @@ impl CrtModel {
         }
         // Storage `secret` has one place for a previous token. An agent that Rancher gave a third value has none, while another works.
         let drawn = world.run.as_ref().and_then(|run| run.record.new);
-        let is_third =
-            |token: &Fingerprint| self.storage == TokenStorage::Secret && drawn != Some(*token) && *token != old();
+        let is_third = |token: &Fingerprint| {
+            let one_place = self.storage == TokenStorage::Secret && seen.provisioned().is_none();
+            one_place && drawn != Some(*token) && *token != old()
+        };
         // Its tunnel stays open, but once that breaks it cannot connect again.
         let revoked = |pod: &&Pod| {
             pod.ready && !pod.leaving && pod.token.is_some_and(|token| !is_accepted(&token) && !is_third(&token))
@@ -78,7 +81,7 @@ impl CrtModel {
         if !held.contains(&old()) && !seen.credentials.contains_key(&old()) && restorable {
             return Some(format!("the old value is lost while it may still be needed: {seen:#?}"));
         }
-        self.ended_wrong(world)
+        self.is_lost_by_a_machine(world).or_else(|| self.ended_wrong(world))
     }
     /// What someone else has dropped is given back before anything is done to an agent, and nothing waits until it is.
     fn gives_back(&self, world: &World) -> bool {
@@ -92,10 +95,11 @@ impl CrtModel {
             intent.step,
             Step::CreateTemporary { .. }
                 | Step::Protect { .. }
-                | Step::PostponeGrace
+                | Step::PostponeGrace { .. }
                 | Step::SetNew
                 | Step::Adopt { .. }
                 | Step::Restore { .. }
+                | Step::SetOther { .. }
         )
     }
 
@@ -119,7 +123,8 @@ impl CrtModel {
             Direction::Forward => {
                 // A second rotation, after the journal of the first was discarded, began with another token.
                 let second = world.was_forged() || !seen.foreign.is_empty();
-                let clean = second || !seen.credentials.contains_key(&old());
+                let left = self.cluster == ClusterModel::Unreadable || seen.provisioned().is_some();
+                let clean = second || left || !seen.credentials.contains_key(&old());
                 target != Some(old()) && !seen.is_held(old()) && clean
             }
         };
@@ -136,7 +141,8 @@ impl CrtModel {
         // A former holder's write may be applied after the end. It does no harm, but may leave something behind.
         // The next run removes what a forged run has left behind.
         let clean = clean || world.was_forged();
-        (!right || !clean || !renewed).then(|| format!("ended wrong ({direction}): {seen:#?}"))
+        let restored = self.ended_as_planned(world, direction);
+        (!right || !clean || !renewed || !restored).then(|| format!("ended wrong ({direction}): {seen:#?}"))
     }
 }
 

@@ -100,7 +100,13 @@ fn a_rotation_never_points_back() {
 #[test]
 fn what_rancher_may_still_push_meets_a_held_rollout() {
     let (mut seen, run) = proven(TokenStorage::Secret, Direction::Forward);
-    let trigger = |token, overdue| Some(Trigger { token, overdue });
+    let trigger = |token, overdue| {
+        Some(Trigger {
+            token,
+            first: None,
+            overdue,
+        })
+    };
     seen.trigger = trigger(old(), false);
     let state = (seen, run);
     with(&state, |_, _| {}, "place: point the agent at N, rollout held");
@@ -159,6 +165,7 @@ fn a_rollback_points_back_at_the_pod_that_still_runs() {
                 &state,
                 |seen, _| {
                     seen.trigger = Some(Trigger {
+                        first: None,
                         token: new(),
                         overdue: false,
                     });
@@ -263,7 +270,15 @@ fn rancher_is_triggered_once_and_never_for_another_address() {
     let state = (seen, run);
     let triggered = "prove: annotate the cluster, so that Rancher applies the token of \"system\"";
     with(&state, |_, _| {}, triggered);
-    let trigger = |token, overdue| move |seen: &mut Observed| seen.trigger = Some(Trigger { token, overdue });
+    let trigger = |token, overdue| {
+        move |seen: &mut Observed| {
+            seen.trigger = Some(Trigger {
+                token,
+                first: None,
+                overdue,
+            })
+        }
+    };
     with(
         &state,
         |seen, _| trigger(new(), false)(seen),
