@@ -27,6 +27,13 @@ pub const NAMESPACE: &str = "cattle-system";
 /// The agent's Deployment, and the value of the label `app` on its pods.
 pub const NAME: &str = "cattle-cluster-agent";
 
+/// Asks the API that the agent itself serves, through its tunnel. Rancher answers other calls to a hosted cluster without an agent (seen on
+/// Rancher 2.15.0), but not this one (rancher/rancher `pkg/api/steve/proxy`).
+pub async fn own_api(client: &kube::Client) -> Result<()> {
+    client::request::get_text(client, "the agent's API", "/v1").await?;
+    Ok(())
+}
+
 /// The version of the downstream API server, e.g. `v1.36.3`: the shortest request that has to go all the way.
 ///
 /// Through Rancher, without an agent, the response is a 500 "cluster agent disconnected" after some 30 s (seen on Rancher

@@ -49,8 +49,11 @@ pub struct Cluster {
     pub id: ClusterId,
     /// Its display name.
     pub display_name: String,
-    /// What kind of cluster it is.
+    /// What kind of cluster it is. [`ClusterKind::Provisioned`] may be an imported one: only its
+    /// [provisioning cluster](crate::provisioned) tells.
     pub kind: ClusterKind,
+    /// The namespace of its provisioning cluster, if it has one.
+    pub workspace: Option<String>,
     /// Annotations. Empty where clusters are listed.
     pub annotations: BTreeMap<String, String>,
     /// `status.caCert`: base64 of the CA of the cluster's API server, which may be stale. None where clusters are listed.
@@ -112,6 +115,7 @@ impl Item for RawCluster {
 #[serde(rename_all = "camelCase", default)]
 struct RawSpec {
     display_name: Option<String>,
+    fleet_workspace_name: Option<String>,
     internal: Option<bool>,
     desired_agent_image: Option<String>,
     agent_image_override: Option<String>,
@@ -167,6 +171,7 @@ impl RawCluster {
             kind: ClusterKind::of(&id, internal, administrated, &driver, &provider),
             id,
             display_name: spec.display_name.unwrap_or_default(),
+            workspace: filled(spec.fleet_workspace_name),
             deleting: metadata.deletion_timestamp.is_some(),
             conditions,
             applied_token,

@@ -17,7 +17,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::ClusterId;
-use crate::cluster::ConditionStatus;
+use crate::cluster::{Cluster, ConditionStatus};
 use crate::credential_name::hex;
 use crate::error::Result;
 use crate::object::{self, decoded};
@@ -122,6 +122,12 @@ pub async fn list(client: &kube::Client, namespace: Option<&str>) -> Result<Vec<
         found => found?,
     };
     Ok(found.into_iter().filter_map(RawProvisioning::read).collect())
+}
+
+/// The provisioning cluster of a cluster. None: it has none.
+pub async fn of_cluster(client: &kube::Client, cluster: &Cluster) -> Result<Option<ProvisioningCluster>> {
+    let all = list(client, cluster.workspace.as_deref()).await?;
+    Ok(all.into_iter().find(|found| found.cluster == cluster.id))
 }
 
 /// The plan of a control-plane machine.

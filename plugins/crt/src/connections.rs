@@ -13,8 +13,9 @@ use cli::flags::ConnectionFlags;
 use cli::rotation::Commands;
 use client::connection::{Authority, Connection, Environment, Server};
 use client::error::{Doing as _, Error};
-use rancher::cluster::{self, Cluster, ClusterId};
+use rancher::cluster::{self, Cluster, ClusterId, ClusterKind};
 use rancher::probe::{Probe, ServerIdentity};
+use rancher::provisioned::{self, ProvisioningCluster};
 use rancher::reach::{RancherUrl, Reach};
 use rancher::settings::{self, Settings};
 use url::Url;
@@ -73,6 +74,8 @@ pub(crate) struct Connections {
     pub(crate) settings: Settings,
     /// The cluster as it was when the connections were opened.
     pub(crate) cluster: Cluster,
+    /// The provisioning cluster of one that Rancher provisioned. `None`: it has not.
+    pub(crate) provisioning: Option<ProvisioningCluster>,
     /// The commands about it, for hints.
     pub(crate) commands: Commands,
     /// The commands of kubectl on the downstream cluster, for hints.
@@ -221,11 +224,12 @@ impl Management {
     /// Opens the connections of a cluster.
     pub(crate) async fn connections(
         &self,
-        cluster: Cluster,
+        mut cluster: Cluster,
         flags: &DownstreamFlags,
         global: &GlobalFlags,
         environment: &Environment,
     ) -> Result<Connections, Error> {
+        let provisioning = self.provisioning(&mut cluster).await?;
         let settings = self.settings().await?;
         let rancher = self.rancher().await?;
         let proxied = rancher
@@ -249,7 +253,23 @@ impl Management {
             commands: flags.commands(&cluster.id, global),
             on_downstream: flags.on_downstream(global),
             cluster,
+            provisioning,
         })
+    }
+
+    /// The provisioning cluster of one that Rancher provisioned. An imported one may look like that.
+    async fn provisioning(&self, cluster: &mut Cluster) -> Result<Option<ProvisioningCluster>, Error> {
+        if cluster.kind != ClusterKind::Provisioned {
+            return Ok(None);
+        }
+        let found = provisioned::of_cluster(&self.server.client, cluster).await;
+        let found = found
+            .map_err(|error| error.on(MANAGEMENT))?
+            .filter(|found| found.has_machines);
+        if found.is_none() {
+            cluster.kind = ClusterKind::Imported;
+        }
+        Ok(found)
     }
 }
 

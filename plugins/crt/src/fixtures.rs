@@ -37,6 +37,7 @@ pub(crate) fn object(name: &str) -> Observed {
 /// A connected cluster, where Rancher applied this token last.
 pub(crate) fn cluster(applied: &str) -> Cluster {
     Cluster {
+        workspace: None,
         object: object("c-x7k2p"),
         id: id(),
         display_name: "oslo".into(),

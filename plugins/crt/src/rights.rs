@@ -57,6 +57,27 @@ pub const TABLE: PermissionTable = PermissionTable {
         ),
         Permission::on(
             EVERYWHERE,
+            ("provisioning.cattle.io", "clusters"),
+            &["list"],
+            ALL,
+            Optional("an imported cluster with a provisioning cluster is shown as provisioned, and a provisioned one is not rotated"),
+        ),
+        Permission::on(
+            EVERYWHERE,
+            ("cluster.x-k8s.io", "machines"),
+            &["list"],
+            &["status", "rotate", "rollback"],
+            Optional("the machines of a provisioned cluster are not listed"),
+        ),
+        Permission::on(
+            EVERYWHERE,
+            SECRETS,
+            &["list"],
+            ROTATION,
+            Optional("the plans of a provisioned cluster are not read, and it is rotated only with `--force=weak-proof`"),
+        ),
+        Permission::on(
+            EVERYWHERE,
             ("management.cattle.io", "settings"),
             &["get"],
             &["list", "status", "verify", "rotate", "rollback", "version"],

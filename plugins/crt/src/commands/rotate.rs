@@ -11,7 +11,7 @@ use cli::ui::Ui;
 use cli::{ExitCode, Failures};
 use client::duration;
 use client::error::Error;
-use engine::rotation::Check;
+use engine::rotation::{Blocker, Check};
 use rancher::cluster::{self, Cluster, ClusterKind};
 
 use crate::connections::{Connections, DownstreamFlags, MANAGEMENT, Management};
@@ -75,7 +75,16 @@ pub(crate) struct Common {
 impl Common {
     /// The overridden checks that count in every observation, so that a resumed run needs them too.
     fn forced_throughout(&self) -> String {
-        let throughout = |check: &&Check| [check::CONTEXT, check::ADDRESS].contains(*check);
+        let throughout = |check: &&Check| {
+            [
+                check::CONTEXT,
+                check::ADDRESS,
+                check::MACHINE,
+                check::WEAK_PROOF,
+                check::UNMEASURED,
+            ]
+            .contains(*check)
+        };
         let names = self.force.iter().filter(throughout).map(|check| check.name);
         names.collect::<Vec<_>>().join(",")
     }
@@ -192,7 +201,8 @@ impl Opened {
         let commands = commands.with_to_run("--force", Some(&common.forced_throughout()));
         let target = report::rotation::target(&cluster, commands);
         let mut result = RotationResult::of(&target);
-        let connections = if let Some(blocker) = unsupported(&cluster) {
+        let is_forced = |blocker: &Blocker| common.force.iter().any(|check| blocker.check == Some(check.name));
+        let connections = if let Some(blocker) = unsupported(&cluster).filter(|blocker| !is_forced(blocker)) {
             Err(refusal(&target, vec![blocker], &mut result))
         } else {
             management

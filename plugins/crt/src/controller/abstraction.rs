@@ -13,11 +13,12 @@ use engine::run::Run;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rancher::TokenStorage;
 use rancher::agent::{Credentials, Deployment, Pod, StvAggregation};
-use rancher::cluster::{Cluster, ClusterId};
+use rancher::cluster::{Cluster, ClusterId, ClusterKind};
 use rancher::credential_name::Formula;
 use rancher::probe::ProbeResult;
 use rancher::token::{RegistrationToken, SYSTEM, TokenSecret, Tokens};
 
+use super::provisioned::ProvisionedObjects;
 use crate::rotation::Crt;
 use crate::rotation::observed::{
     self, Address, Age, AgentConnection, DownstreamAccess, DownstreamIdentity, GivenMark, Grace, Kind, Observed,
@@ -59,6 +60,8 @@ pub(super) struct Snapshot {
     pub(super) storage: TokenStorage,
     pub(super) cluster: Cluster,
     pub(super) tokens: Tokens,
+    /// None: Rancher has not provisioned the cluster.
+    pub(super) provisioned: Option<ProvisionedObjects>,
     pub(super) deployment: Deployment,
     pub(super) pods: Vec<Pod>,
     pub(super) credentials: Vec<Credentials>,
@@ -71,6 +74,7 @@ pub(super) struct Snapshot {
     /// Where Rancher's next push would send the agent.
     pub(super) pushes: Option<Address>,
     pub(super) move_forced: bool,
+    pub(super) weak_proof_forced: bool,
     /// The last other writer of the Deployment.
     pub(super) writer: String,
     /// When the Cluster was observed to change last, by the clock of [`Self::now`].
@@ -126,7 +130,10 @@ impl Snapshot {
             .credentials
             .iter()
             .filter_map(|credentials| credentials.token.as_ref());
-        let all = of_tokens.chain(of_orphans).chain(of_agents);
+        let all = of_tokens
+            .chain(of_orphans)
+            .chain(of_agents)
+            .chain(self.planned_values());
         all.map(|value| (value.fingerprint(), value.clone())).collect()
     }
 
@@ -145,7 +152,7 @@ impl Snapshot {
         let url = self.url_of(deployed, self.deployment.server_url.as_deref());
         let marked = self.deployment.annotations.get(direction::ANNOTATION).zip(run);
         Observed {
-            kind: Kind::Imported,
+            kind: self.kind(),
             storage: self.storage,
             blockers: Vec::new(),
             downstream: self.downstream,
@@ -153,7 +160,7 @@ impl Snapshot {
             foreign: BTreeSet::new(),
             mark: self.mark(),
             system: self.system().and_then(|token| self.system_token(token)),
-            status_grace: self.status_grace(),
+            status_grace: self.system().and_then(|token| self.status_grace_of(token)),
             temporary: self
                 .temporary()
                 .filter_map(|token| token.current())
@@ -177,7 +184,7 @@ impl Snapshot {
             server_address: self.server_address(),
             pushes: self.pushes,
             move_forced: self.move_forced,
-            weak_proof_forced: false,
+            weak_proof_forced: self.weak_proof_forced,
             writer: self.writer.clone(),
             pods: self
                 .pods
@@ -301,9 +308,12 @@ impl Snapshot {
         marks.collect()
     }
 
-    /// [`Observed::planner_renders`] of this look.
-    pub(super) fn planner_renders(&self) -> Option<Fingerprint> {
-        None
+    fn kind(&self) -> Kind {
+        match (self.observed_provisioned(), &self.cluster.kind) {
+            (Some(provisioned), _) => Kind::Provisioned(provisioned),
+            (None, ClusterKind::Hosted(_)) => Kind::Hosted,
+            (None, _) => Kind::Imported,
+        }
     }
 
     /// Where the Deployment's template sends the agent.
@@ -314,10 +324,16 @@ impl Snapshot {
         }
     }
 
+    /// When a run has triggered Rancher last.
+    pub(super) fn triggered_at(&self) -> Option<Timestamp> {
+        let text = self.cluster.annotations.get(TRIGGERED)?;
+        text.split(' ').next()?.parse().ok()
+    }
+
     /// A trigger is overdue once Rancher has not applied it in time.
     fn trigger(&self) -> Option<Trigger> {
-        let mut words = self.cluster.annotations.get(TRIGGERED)?.split(' ');
-        let at: Timestamp = words.next()?.parse().ok()?;
+        let at = self.triggered_at()?;
+        let mut words = self.cluster.annotations.get(TRIGGERED)?.split(' ').skip(1);
         let token = words.next()?.parse().ok()?;
         let first = words.next().map(str::parse).transpose().ok()?;
         if words.next().is_some() {
@@ -333,23 +349,33 @@ impl Snapshot {
     fn system_token(&self, token: &RegistrationToken) -> Option<SystemToken> {
         let value = token.current()?.fingerprint();
         let secret = token.secret.as_ref().filter(|_| self.storage == TokenStorage::Secret);
-        let far = |at: Option<Timestamp>| at.is_none_or(|at| self.now.saturating_add(FAR).is_ok_and(|far| at > far));
         Some(SystemToken {
             token: value,
             previous: secret
                 .and_then(|secret| secret.previous.as_ref())
                 .map(Secret::fingerprint),
-            protected: secret.is_none_or(|secret| far(secret.grace_ends_at) && far(secret.expires_at)),
+            protected: secret.is_none_or(|secret| self.is_protected(secret)),
         })
     }
 
-    fn status_grace(&self) -> Option<Grace> {
-        let at = self
-            .system()
-            .filter(|_| self.storage == TokenStorage::Secret)?
-            .status_grace_ends_at?;
-        let far = self.now.saturating_add(FAR).is_ok_and(|far| at > far);
-        Some(if far { Grace::Far } else { Grace::Near })
+    /// Neither the end of the grace period nor an expiry drops the previous value soon.
+    pub(super) fn is_protected(&self, secret: &TokenSecret) -> bool {
+        [secret.grace_ends_at, secret.expires_at]
+            .into_iter()
+            .flatten()
+            .all(|at| self.is_far(at))
+    }
+
+    fn is_far(&self, at: Timestamp) -> bool {
+        self.now.saturating_add(FAR).is_ok_and(|far| at > far)
+    }
+
+    /// Storage `secret`: the end of the grace period in the status of a token.
+    pub(super) fn status_grace_of(&self, token: &RegistrationToken) -> Option<Grace> {
+        let at = token
+            .status_grace_ends_at
+            .filter(|_| self.storage == TokenStorage::Secret)?;
+        Some(if self.is_far(at) { Grace::Far } else { Grace::Near })
     }
 
     fn other_values(&self) -> BTreeMap<String, Fingerprint> {

@@ -24,7 +24,7 @@ use crate::rotation::record::{Mark, OtherMark, RolloutSettings};
 use crate::rotation::step::Step;
 
 /// How long a previous token is kept valid, so that an interrupted rotation can be resumed; renewed on resume.
-const GRACE: SignedDuration = SignedDuration::from_hours(7 * 24);
+pub(super) const GRACE: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// For how long a rollout is held, in seconds, for all replicas together. Each agent deletes other Secrets that are older than an
 /// hour, so the rollout must be complete much earlier, even if the run is not resumed.
 const HOLD: i32 = 1200;

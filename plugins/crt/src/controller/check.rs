@@ -38,6 +38,23 @@ pub(crate) const ADDRESS: Check = Check {
     help: "also apply a change of Rancher's address or CA that was not pushed yet",
 };
 
+/// Every control-plane machine of a provisioned cluster has applied the plan with the new token.
+pub(crate) const MACHINE: Check = Check {
+    name: "machine",
+    help: "revoke the old token although a control-plane machine has not applied the new one",
+};
+/// The plans of a provisioned cluster, and a hosted cluster's agent through Rancher, can be read.
+pub(crate) const WEAK_PROOF: Check = Check {
+    name: "weak-proof",
+    help: "go on with the proofs that remain where others cannot be had",
+};
+
+/// The procedure was measured on clusters of this kind.
+pub(crate) const UNMEASURED: Check = Check {
+    name: "unmeasured",
+    help: "rotate a cluster of RKE1, for which nothing was measured",
+};
+
 /// All of them.
 pub(crate) const ALL: &[Check] = &[
     AGENT,
@@ -47,6 +64,9 @@ pub(crate) const ALL: &[Check] = &[
     CONTEXT,
     OWNER,
     ADDRESS,
+    MACHINE,
+    WEAK_PROOF,
+    UNMEASURED,
     Check::LOCK,
     Check::JOURNAL,
 ];

@@ -9,6 +9,7 @@ pub(crate) mod check;
 mod dry_run;
 mod observe;
 mod preflight;
+mod provisioned;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -81,10 +82,14 @@ struct State {
     owners: BTreeMap<Fingerprint, ClusterId>,
     /// The version of the Cluster that was read last, and since when.
     cluster_version: Option<(String, Timestamp)>,
+    /// The trigger since which the provisioning cluster was seen not `Ready`.
+    not_ready: Option<Option<String>>,
     /// How often this process has created a new agent pod.
     restarts: u32,
 }
 
+/// RKE2 and K3s look at a changed file within 15 s. A plan that is applied means that the file is written.
+const FILE_IS_READ: Duration = Duration::from_secs(20);
 /// How long the first new agent pod may take to connect before another one is created. Each further one gets twice the time, up to
 /// eight minutes.
 const RECONNECT: Duration = Duration::from_secs(30);
@@ -144,6 +149,7 @@ impl Controller for CrtController<'_> {
     fn lasts(&self, timer: Timer) -> Duration {
         match timer {
             Timer::Proof => self.options.timeout,
+            Timer::Quiet if self.connections.provisioning.is_some() => self.options.settle.max(FILE_IS_READ),
             Timer::Quiet => self.options.settle,
             // Where pods start slowly, a pod that is replaced too early never connects.
             Timer::Retry => RECONNECT * 2_u32.pow(self.state().restarts.min(DOUBLINGS)),

@@ -9,11 +9,11 @@ use client::ownership;
 use client::secret::Fingerprint;
 use engine::controller::Failure;
 use engine::run::Run;
-use futures::future::{join_all, try_join, try_join_all};
+use futures::future::{join_all, try_join_all, try_join3};
 use k8s_openapi::jiff::Timestamp;
 use rancher::TokenStorage;
 use rancher::agent::{self, Deployment, Pod, StvAggregation};
-use rancher::cluster::{self, Cluster};
+use rancher::cluster::{self, Cluster, ClusterKind};
 use rancher::probe::ProbeResult;
 use rancher::settings;
 use rancher::token::{self, Tokens};
@@ -70,8 +70,8 @@ impl CrtController<'_> {
 
     /// One look: read the objects, abstract them, probe the values that matter, and before a run do the preflight checks.
     pub(super) async fn look(&self, run: Option<&Run<Crt>>) -> Result<Observed, Failure> {
-        let ((cluster, tokens, has_feature), (deployment, pods, stv)) =
-            try_join(self.read_management(), self.read_downstream()).await?;
+        let ((cluster, tokens, has_feature), (deployment, pods, stv), provisioned) =
+            try_join3(self.read_management(), self.read_downstream(), self.read_provisioned()).await?;
         let storage = TokenStorage::of(has_feature, &tokens.tokens).map_err(|mixed| mixed_storage(run, &mixed))?;
         self.state().has_feature = Some(has_feature);
         let now = self.connections.management.clock.now();
@@ -81,11 +81,13 @@ impl CrtController<'_> {
             downstream: downstream?,
             pushes: pushes?,
             move_forced: self.forces(check::ADDRESS),
+            weak_proof_forced: self.forces(check::WEAK_PROOF),
             writer: String::new(),
             cluster_changed,
             storage,
             cluster,
             tokens,
+            provisioned,
             deployment,
             pods,
             credentials: Vec::new(),
@@ -96,6 +98,7 @@ impl CrtController<'_> {
             now,
             downstream_now: self.downstream.server.clock.now(),
         };
+        self.follow_ready(&mut snapshot);
         let names = self.read_credentials(&mut snapshot, run).await?;
         snapshot.created = self.created(run).await?;
         snapshot.tunnel_works = self.call(&snapshot, run).await;
@@ -258,8 +261,16 @@ impl CrtController<'_> {
         let proving = run.is_some_and(|run| run.phase >= engine::phase::Phase::Place && !restores_failure(run));
         let proves = proving && snapshot.tunnel_is_of_named_secret();
         let proxied = self.downstream.proxied.as_ref().filter(|_| proves)?;
-        let call = tokio::time::timeout(LONGEST_CALL, agent::version(&proxied.client)).await;
-        Some(call.is_ok_and(|version| version.is_ok()))
+        let is_hosted = matches!(snapshot.cluster.kind, ClusterKind::Hosted(_));
+        let call = async {
+            if is_hosted {
+                agent::own_api(&proxied.client).await
+            } else {
+                agent::version(&proxied.client).await.map(drop)
+            }
+        };
+        let called = tokio::time::timeout(LONGEST_CALL, call).await;
+        Some(called.is_ok_and(|called| called.is_ok()))
     }
 
     /// Probes the values that matter now.

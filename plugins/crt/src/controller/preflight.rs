@@ -41,14 +41,19 @@ pub(crate) fn unsupported(cluster: &Cluster) -> Option<Blocker> {
         return Some(Blocker::new("it is being deleted", ""));
     }
     match &cluster.kind {
-        ClusterKind::Imported => None,
+        ClusterKind::Imported | ClusterKind::Provisioned | ClusterKind::Hosted(_) | ClusterKind::Harvester => None,
         ClusterKind::Local => Some(Blocker::new(
             "it is the cluster that Rancher runs in, and has no agent",
             "no agent uses its registration tokens; on Harvester, nodes join with default-token",
         )),
-        kind => Some(Blocker::new(
-            format!("clusters of kind {kind} are not supported by this version"),
-            "rotate imported (generic) clusters",
+        ClusterKind::Rke1 => Some(unless(
+            check::UNMEASURED,
+            "it is a cluster of RKE1, for which nothing was measured",
+            "Rancher has no such clusters since 2.12; a custom cluster of RKE2 or K3s takes its place",
+        )),
+        _ => Some(Blocker::new(
+            "its kind is not known: it has not been connected yet, or Rancher has a driver that this version does not know",
+            "wait until Rancher shows it as active",
         )),
     }
 }

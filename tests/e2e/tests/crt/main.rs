@@ -5,6 +5,7 @@
 mod leaks;
 mod list;
 mod manual_changes;
+mod provisioned;
 mod registered_cluster;
 mod requests;
 mod rights;

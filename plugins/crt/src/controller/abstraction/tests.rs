@@ -20,6 +20,8 @@ fn seconds_ago(seconds: i64) -> Timestamp {
 /// A cluster whose agent uses O, which is the value of `system`.
 fn snapshot() -> Snapshot {
     Snapshot {
+        provisioned: None,
+        weak_proof_forced: false,
         storage: TokenStorage::Status,
         cluster: cluster("O"),
         tokens: Tokens {
