@@ -487,7 +487,14 @@ impl Environment for CrtModel {
             return decide(seen, run);
         };
         let mut run = run.clone();
-        if mutant == Mutant::NoQuietTime {
+        // The plans decide when the quiet time begins, and what is observed of them is the mutant's.
+        let of_plans = [
+            Mutant::OnlySystem,
+            Mutant::PlansNotAwaited,
+            Mutant::SilentMachinesIgnored,
+            Mutant::RemembersFirst,
+        ];
+        if mutant == Mutant::NoQuietTime || of_plans.contains(&mutant) {
             run.timers.insert(Timer::Quiet, true);
         }
         if mutant == Mutant::AlwaysWorked {
