@@ -433,6 +433,10 @@ impl Environment for CrtModel {
                 moves::settle_availability(world);
             }
             Step::Release => moves::settle_availability(world),
+            // Rancher changes the Cluster when a token is created.
+            Step::CreateTemporary { .. } if self.mutant == Some(Mutant::SortsFirst) => {
+                world.memory.planner.event = true
+            }
             // The agent of the start has run for longer than the rollout is held.
             Step::Hold => {
                 moves::settle_availability(world);

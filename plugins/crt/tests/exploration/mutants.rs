@@ -314,7 +314,10 @@ fn mutants_of_provisioned_clusters_are_found() {
         provisioned(1, TokenStorage::Secret, Variant::FirstRotated, QUIET),
     );
     is_found(Mutant::SortsFirst, model(QUIET));
-    is_found(Mutant::DeletesFirst, model(QUIET));
+    is_found(
+        Mutant::DeletesFirst,
+        provisioned(1, TokenStorage::Secret, Variant::Ordinary, QUIET),
+    );
     is_found(
         Mutant::FirstNotHeld,
         CrtModel {

@@ -81,24 +81,18 @@ fn a_machine_that_does_not_answer_loses_nothing() {
             &format!("provisioned, a silent machine, {storage}"),
             &provisioned(2, storage, Variant::Ordinary, dies),
         );
-        let starts = Budget { starts: 1, ..dies };
-        nothing_is_lost(
-            &format!("provisioned, a silent machine whose server starts, {storage}"),
-            &provisioned(2, storage, Variant::Shared, starts),
-        );
     }
 }
 
 #[test]
 fn a_rollback_with_a_machine_that_does_not_answer_loses_nothing() {
     let budget = Budget { deaths: 1, ..QUIET };
-    for storage in [TokenStorage::Status, TokenStorage::Secret] {
-        let model = CrtModel {
-            others: (0, 1),
-            ..provisioned(2, storage, Variant::Ordinary, budget)
-        };
-        nothing_is_lost(&format!("provisioned, a rollback, a silent machine, {storage}"), &model);
-    }
+    // With storage `secret` there are too many states.
+    let model = CrtModel {
+        others: (0, 1),
+        ..provisioned(2, TokenStorage::Status, Variant::Shared, budget)
+    };
+    nothing_is_lost("provisioned, a rollback, a silent machine", &model);
 }
 
 #[test]
