@@ -433,6 +433,10 @@ impl Environment for CrtModel {
                 moves::settle_availability(world);
             }
             Step::Release => moves::settle_availability(world),
+            // Rancher changes the Cluster when a token is created.
+            Step::CreateTemporary { .. } if self.mutant == Some(Mutant::SortsFirst) => {
+                world.memory.planner.event = true
+            }
             // The agent of the start has run for longer than the rollout is held.
             Step::Hold => {
                 moves::settle_availability(world);
@@ -487,7 +491,14 @@ impl Environment for CrtModel {
             return decide(seen, run);
         };
         let mut run = run.clone();
-        if mutant == Mutant::NoQuietTime {
+        // The plans decide when the quiet time begins, and what is observed of them is the mutant's.
+        let of_plans = [
+            Mutant::OnlySystem,
+            Mutant::PlansNotAwaited,
+            Mutant::SilentMachinesIgnored,
+            Mutant::RemembersFirst,
+        ];
+        if mutant == Mutant::NoQuietTime || of_plans.contains(&mutant) {
             run.timers.insert(Timer::Quiet, true);
         }
         if mutant == Mutant::AlwaysWorked {

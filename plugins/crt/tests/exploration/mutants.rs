@@ -9,6 +9,7 @@ use model::explore;
 use rancher::TokenStorage;
 
 use crate::environment::{Budget, CrtModel, ENDLESS, Run, Variant};
+use crate::provisioned::provisioned;
 use crate::{LIMIT, QUIET};
 
 /// A planted mistake in the stages. The model checker must find each of them.
@@ -54,8 +55,6 @@ pub(crate) enum Mutant {
     OnlySystem,
     /// Provisioned: the old token is revoked before the plans were applied.
     PlansNotAwaited,
-    /// Provisioned: the plans are awaited, and what a machine has written and RKE2 not applied is not.
-    NoTimeToApply,
     /// Provisioned: a machine that does not answer is not waited for.
     SilentMachinesIgnored,
     /// Provisioned: a previous value that Rancher's own rotation left, and that is in use, is overwritten.
@@ -66,8 +65,6 @@ pub(crate) enum Mutant {
     DeletesFirst,
     /// Provisioned: N is set on F before the rollout is held.
     FirstNotHeld,
-    /// Provisioned: a rollback leaves what the plans have.
-    PlansNotRestored,
 }
 
 impl CrtModel {
@@ -152,8 +149,9 @@ fn is_found(mutant: Mutant, model: CrtModel) {
     match explore(&model, LIMIT) {
         Ok(explored) => panic!("{mutant:?} was not found in {explored}"),
         Err(counterexample) => println!(
-            "{mutant:?} found after {} moves: {}",
+            "{mutant:?} found after {} moves: {}: {}",
             counterexample.trace.len(),
+            counterexample.because.lines().next().unwrap_or_default(),
             counterexample.trace.join("; ")
         ),
     }
@@ -285,5 +283,46 @@ fn mutants_are_found() {
             Variant::SystemElsewhere,
             Budget { admins: 1, ..QUIET },
         ),
+    );
+}
+
+#[test]
+fn mutants_of_provisioned_clusters_are_found() {
+    let model = |budget| provisioned(1, TokenStorage::Status, Variant::Ordinary, budget);
+    is_found(Mutant::RemembersFirst, model(Budget { firsts: 1, ..QUIET }));
+    is_found(Mutant::OnlySystem, model(QUIET));
+    is_found(Mutant::PlansNotAwaited, model(QUIET));
+    is_found(
+        Mutant::PlansNotAwaited,
+        CrtModel {
+            others: (0, 1),
+            ..model(QUIET)
+        },
+    );
+    is_found(Mutant::NoQuietTime, model(Budget { starts: 1, ..QUIET }));
+    is_found(
+        Mutant::SilentMachinesIgnored,
+        provisioned(
+            2,
+            TokenStorage::Secret,
+            Variant::Ordinary,
+            Budget { deaths: 1, ..QUIET },
+        ),
+    );
+    is_found(
+        Mutant::OverwritesPrevious,
+        provisioned(1, TokenStorage::Secret, Variant::FirstRotated, QUIET),
+    );
+    is_found(Mutant::SortsFirst, model(QUIET));
+    is_found(
+        Mutant::DeletesFirst,
+        provisioned(1, TokenStorage::Secret, Variant::Ordinary, QUIET),
+    );
+    is_found(
+        Mutant::FirstNotHeld,
+        CrtModel {
+            new_agents_fail: true,
+            ..model(Budget { events: 1, ..QUIET })
+        },
     );
 }

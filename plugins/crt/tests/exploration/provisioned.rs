@@ -57,8 +57,12 @@ fn one_disturbance_of_a_provisioned_cluster_loses_nothing() {
 
 #[test]
 fn a_rollback_of_a_provisioned_cluster_loses_nothing() {
-    for variant in [Variant::Ordinary, Variant::Shared, Variant::SystemElsewhere] {
-        for storage in storages(variant) {
+    for (variant, storages) in [
+        (Variant::Ordinary, &[TokenStorage::Status][..]),
+        (Variant::Shared, storages(Variant::Shared)),
+        (Variant::SystemElsewhere, storages(Variant::SystemElsewhere)),
+    ] {
+        for storage in storages {
             let model = CrtModel {
                 others: (0, 1),
                 ..provisioned(1, *storage, variant, QUIET)
@@ -77,24 +81,18 @@ fn a_machine_that_does_not_answer_loses_nothing() {
             &format!("provisioned, a silent machine, {storage}"),
             &provisioned(2, storage, Variant::Ordinary, dies),
         );
-        let starts = Budget { starts: 1, ..dies };
-        nothing_is_lost(
-            &format!("provisioned, a silent machine whose server starts, {storage}"),
-            &provisioned(2, storage, Variant::Shared, starts),
-        );
     }
 }
 
 #[test]
 fn a_rollback_with_a_machine_that_does_not_answer_loses_nothing() {
     let budget = Budget { deaths: 1, ..QUIET };
-    for storage in [TokenStorage::Status, TokenStorage::Secret] {
-        let model = CrtModel {
-            others: (0, 1),
-            ..provisioned(2, storage, Variant::Ordinary, budget)
-        };
-        nothing_is_lost(&format!("provisioned, a rollback, a silent machine, {storage}"), &model);
-    }
+    // With storage `secret` there are too many states.
+    let model = CrtModel {
+        others: (0, 1),
+        ..provisioned(2, TokenStorage::Status, Variant::Shared, budget)
+    };
+    nothing_is_lost("provisioned, a rollback, a silent machine", &model);
 }
 
 #[test]

@@ -95,7 +95,12 @@ pub(super) fn roll_out(world: &World, moves: &mut Vec<Move<CrtModel>>) {
             if to.memory.connected_once.remove(&template(pod)) {
                 to.memory.connected_once.insert(template(&leaving));
             }
-            to.seen.pods.insert(leaving);
+            // How long it takes to terminate is explored in the model of imported clusters.
+            if to.seen.provisioned().is_some() {
+                to.memory.connected_once.remove(&template(&leaving));
+            } else {
+                to.seen.pods.insert(leaving);
+            }
             moves.push(step("Kubernetes removes a pod of another template", Help::Helps, to));
         }
     }

@@ -167,6 +167,13 @@ impl CrtModel {
             && (self.cluster != ClusterModel::Unreadable || rolled_out())
     }
 
+    /// The file is written and applied in one move, where there would be too many states: in a rollback with storage `secret` or with
+    /// several machines.
+    fn is_at_once(&self) -> bool {
+        let several = self.planner().machines.len() > 1;
+        self.others.1 > 0 && (several || self.storage == TokenStorage::Secret)
+    }
+
     /// One change of the Cluster starts both controllers.
     pub(super) fn triggered(&self, world: &mut World) {
         if world.seen.provisioned().is_some() {
@@ -181,7 +188,7 @@ impl CrtModel {
             return;
         }
         render(world, moves);
-        system_agents(world, moves);
+        system_agents(world, self.is_at_once(), moves);
         rke2(world, self.budget.starts > 0, moves);
         disturbances(world, moves);
     }
@@ -230,13 +237,11 @@ impl CrtModel {
             return true;
         }
         let has_secret = seen.deployed.is_some_and(|token| seen.credentials.contains_key(&token));
-        let value = seen.others.get("default-token").copied();
-        let at_start = self.observed().others.get("default-token").copied();
-        let system = seen.system.as_ref().map(|system| system.token);
         let first = if direction == Direction::Forward {
-            value == system
+            first_value(seen) == seen.system.as_ref().map(|system| system.token)
         } else {
-            value == at_start
+            let of_default = |seen: &Observed| seen.others.get("default-token").copied();
+            of_default(seen) == of_default(&self.observed())
         };
         has_secret && first
     }
@@ -276,7 +281,7 @@ fn render(world: &World, moves: &mut Vec<Move<CrtModel>>) {
     moves.push(step("the planner writes the plans", Help::Helps, to));
 }
 
-fn system_agents(world: &World, moves: &mut Vec<Move<CrtModel>>) {
+fn system_agents(world: &World, at_once: bool, moves: &mut Vec<Move<CrtModel>>) {
     let planner = &world.memory.planner;
     for (name, machine) in &planner.machines {
         let dead = planner.dead.contains(name);
@@ -292,11 +297,16 @@ fn system_agents(world: &World, moves: &mut Vec<Move<CrtModel>>) {
                     ..machine.clone()
                 },
             );
-            planner.unread.insert(name.clone());
+            if !at_once {
+                planner.unread.insert(name.clone());
+            }
             if planner.machines.values().all(|machine| machine.is_applied)
                 && planner.ready == Reconfiguration::InProgress
             {
                 planner.ready = Reconfiguration::Finished;
+            }
+            if let Some(token) = machine.planned.filter(|_| at_once) {
+                apply(&mut to, token);
             }
             moves.push(step(format!("{name} writes its file"), Help::Helps, to));
         }

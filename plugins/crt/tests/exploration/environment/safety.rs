@@ -12,6 +12,8 @@ use client::secret::Fingerprint;
 use model::Environment as _;
 use rancher::TokenStorage;
 
+use crate::mutants::Mutant;
+
 use super::{ClusterModel, CrtModel, Memory, Run, Variant, World, old};
 
 impl CrtModel {
@@ -34,6 +36,7 @@ impl CrtModel {
         let in_time = |trigger: &Trigger| !trigger.overdue && Some(trigger.token) == system && trigger.first == renders;
         // A write that a former holder has overtaken is rejected: the Cluster has another version by then.
         if self.others.0 == 0
+            && self.mutant != Some(Mutant::RemembersFirst)
             && matches!(world.sending(), Some(Step::TriggerApply { .. }))
             && seen.trigger.as_ref().is_some_and(in_time)
         {
