@@ -125,13 +125,22 @@ pub(crate) async fn adopt(world: &Arc<World>, id: &str, name: &str, machines: u3
     let namespace = json!({"metadata": {"name": NAMESPACE}});
     world.management.ensure(&paths::namespaces(), &namespace).await?;
     let ready = json!({"type": "Ready", "status": "True", "lastUpdateTime": rfc3339(Timestamp::now())});
+    // Rancher's UI imports a cluster by such an object, without one.
+    let config = if machines == 0 {
+        Value::Null
+    } else {
+        json!({"machineGlobalConfig": {"cni": "canal"}})
+    };
     let cluster = json!({
         "apiVersion": "provisioning.cattle.io/v1", "kind": "Cluster", "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {"kubernetesVersion": "v1.33.5+rke2r1", "rkeConfig": {"machineGlobalConfig": {"cni": "canal"}}},
+        "spec": {"kubernetesVersion": "v1.33.5+rke2r1", "rkeConfig": config},
         "status": {"clusterName": id, "ready": true, "agentDeployed": true, "fleetWorkspaceName": NAMESPACE, "conditions": [ready]},
     });
     let created = world.management.create(&provisioning(""), &cluster).await;
     created.context("create the provisioning Cluster")?;
+    if machines == 0 {
+        return Ok(());
+    }
     let provisioned = Arc::new(Provisioned {
         name: name.to_owned(),
         nodes: Mutex::default(),

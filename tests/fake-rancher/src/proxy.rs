@@ -146,6 +146,15 @@ async fn downstream(world: &Arc<World>, id: &str, uri: String, request: Request<
     if !may_get(world, &user, id).await {
         return forbidden(id, &user.name);
     }
+    // The API of the agent itself, through its other tunnel (`pkg/api/steve/proxy/proxy.go`, 2.15.0).
+    if uri == "/v1" {
+        let code = if world.sessions.oldest(Tunnel::Steve, id).is_some() {
+            200
+        } else {
+            404
+        };
+        return json_answer(code, &json!({"type": "collection", "links": {}}));
+    }
     // A hosted cluster is reached without an agent (seen on Rancher 2.15.0).
     let session = if is_hosted(world, id) {
         None

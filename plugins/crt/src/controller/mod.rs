@@ -82,6 +82,8 @@ struct State {
     owners: BTreeMap<Fingerprint, ClusterId>,
     /// The version of the Cluster that was read last, and since when.
     cluster_version: Option<(String, Timestamp)>,
+    /// When this process looked first.
+    began: Option<Timestamp>,
     /// The trigger since which the provisioning cluster was seen not `Ready`.
     not_ready: Option<Option<String>>,
     /// How often this process has created a new agent pod.

@@ -260,8 +260,12 @@ impl CrtController<'_> {
     async fn call(&self, snapshot: &Snapshot, run: Option<&Run<Crt>>) -> Option<bool> {
         let proving = run.is_some_and(|run| run.phase >= engine::phase::Phase::Place && !restores_failure(run));
         let proves = proving && snapshot.tunnel_is_of_named_secret();
-        let proxied = self.downstream.proxied.as_ref().filter(|_| proves)?;
+        let proxied = self.downstream.proxied.as_ref()?;
         let is_hosted = matches!(snapshot.cluster.kind, ClusterKind::Hosted(_));
+        if !proves {
+            // Of a hosted cluster it is needed later.
+            return is_hosted.then_some(false);
+        }
         let call = async {
             if is_hosted {
                 agent::own_api(&proxied.client).await

@@ -31,6 +31,8 @@ pub(super) struct ProvisionedObjects {
     /// `Ready` was seen not True since the trigger that the Cluster has now.
     pub(super) was_not_ready: bool,
     pub(super) machine_forced: bool,
+    /// Since when this process waits for machines.
+    pub(super) waiting_since: Timestamp,
 }
 
 impl CrtController<'_> {
@@ -67,6 +69,10 @@ impl CrtController<'_> {
             machines,
             was_not_ready: false,
             machine_forced: self.forces(super::check::MACHINE),
+            waiting_since: *self
+                .state()
+                .began
+                .get_or_insert(self.connections.management.clock.now()),
         }))
     }
 
@@ -126,9 +132,9 @@ impl Snapshot {
 
     fn machine_plan(&self, provisioned: &ProvisionedObjects, name: &str, plan: &MachinePlan) -> observed::MachinePlan {
         let machine = provisioned.machines.iter().find(|machine| machine.name == name);
-        let is_late = plan
-            .updated
-            .is_some_and(|updated| self.now.duration_since(updated) > SILENT);
+        // A command that is run again waits again.
+        let since = plan.updated.map(|updated| updated.max(provisioned.waiting_since));
+        let is_late = since.is_some_and(|since| self.now.duration_since(since) > SILENT);
         let is_unhealthy = machine.is_some_and(|machine| machine.healthy == Some(ConditionStatus::False));
         let (planned, applied) = plan.fingerprints();
         observed::MachinePlan {

@@ -40,7 +40,10 @@ async fn survives_restarts(fixture: &RancherFixture) -> Result<()> {
     let before = State::of(fixture).await?;
     for machine in machines(fixture).await? {
         let restart = json!({ "restart": true });
-        fixture.rancher.change_machine(&fixture.cluster, &machine, &restart).await?;
+        fixture
+            .rancher
+            .change_machine(&fixture.cluster, &machine, &restart)
+            .await?;
     }
     fixture.rancher.cluster_event(&fixture.cluster).await?;
     let after = State::of(fixture).await?;
@@ -64,4 +67,156 @@ async fn rotate_replaces_the_token_of_the_plans_too(#[case] storage: TokenStorag
     let report = fixture.rancher.report(&fixture.cluster).await?;
     ensure!(has_planned(&report, rotated.named()), "{report:#?}\n{done}");
     survives_restarts(&fixture).await
+}
+
+async fn change(fixture: &RancherFixture, machine: &str, change: serde_json::Value) -> Result<()> {
+    fixture.rancher.change_machine(&fixture.cluster, machine, &change).await
+}
+
+/// Nothing was revoked: both old values are accepted, that of the agent and that of the first token.
+async fn has_revoked_nothing(fixture: &RancherFixture, start: &Report) -> Result<Report> {
+    let report = fixture.rancher.report(&fixture.cluster).await?;
+    let missing = start.accepted.iter().find(|token| !report.accepted.contains(token));
+    ensure!(missing.is_none(), "{missing:?} is revoked: {report:#?}");
+    Ok(report)
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_does_not_answer_keeps_the_old_token_valid(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = begin(storage, "brugge", 2).await?;
+    let (start, accepted) = (
+        State::of(&fixture).await?,
+        fixture.rancher.report(&fixture.cluster).await?,
+    );
+    let silent = machines(&fixture).await?.pop().context("no machine")?;
+    change(&fixture, &silent, json!({ "alive": false })).await?;
+    let pending = run(&fixture, "rotate", &[]).await?.expect(4)?;
+    ensure!(
+        pending
+            .stderr
+            .contains(&format!("control-plane machine {silent} has not applied")),
+        "{pending}"
+    );
+    let report = has_revoked_nothing(&fixture, &accepted).await?;
+    ensure!(
+        report.fingerprints() != [start.named()],
+        "the agent still has the old token: {report:#?}"
+    );
+    // The rollout is not held while nobody works on it.
+    let now = State::of(&fixture).await?;
+    ensure!(now.deployment.settings == start.deployment.settings, "{now:?}");
+    // The server of that machine starts: the agent has a valid token all the same.
+    change(&fixture, &silent, json!({ "restart": true })).await?;
+    let again = run(&fixture, "rotate", &[]).await?.expect(4)?;
+    ensure!(again.stderr.contains(&silent), "{again}");
+    has_revoked_nothing(&fixture, &accepted).await?;
+    change(&fixture, &silent, json!({ "alive": true })).await?;
+    // RKE2's own rollout has no hold.
+    fixture.rancher.reset(&fixture.cluster).await?;
+    run(&fixture, "rotate", &[]).await?.expect(0)?;
+    let rotated = state::rotated(&fixture, &start, Scope::All).await?;
+    ensure!(has_planned(
+        &fixture.rancher.report(&fixture.cluster).await?,
+        rotated.named()
+    ));
+    survives_restarts(&fixture).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_gone_is_deleted_or_given_up() -> Result<()> {
+    let fixture = begin(TokenStorage::Secret, "leuven", 3).await?;
+    let start = State::of(&fixture).await?;
+    let mut all = machines(&fixture).await?;
+    let (gone, given_up) = all.pop().zip(all.pop()).context("no machines")?;
+    for machine in [&gone, &given_up] {
+        change(&fixture, machine, json!({ "alive": false })).await?;
+    }
+    let pending = run(&fixture, "rotate", &[]).await?.expect(4)?;
+    ensure!(
+        pending.stderr.contains("control-plane machines") && pending.stderr.contains("--force=machine"),
+        "{pending}"
+    );
+    change(&fixture, &gone, json!({ "delete": true })).await?;
+    let pending = run(&fixture, "rotate", &[]).await?.expect(4)?;
+    ensure!(
+        pending
+            .stderr
+            .contains(&format!("control-plane machine {given_up} has not")),
+        "{pending}"
+    );
+    run(&fixture, "rotate", &["--force=machine"]).await?.expect(0)?;
+    state::rotated(&fixture, &start, Scope::All).await?;
+    Ok(())
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rollback_restores_the_plans_too(#[case] storage: TokenStorage) -> Result<()> {
+    let fixture = begin(storage, "namur", 2).await?;
+    let (start, before) = (
+        State::of(&fixture).await?,
+        fixture.rancher.report(&fixture.cluster).await?,
+    );
+    let silent = machines(&fixture).await?.pop().context("no machine")?;
+    let first = before.machines[&silent]["file"].as_str().context("no file")?.to_owned();
+    change(&fixture, &silent, json!({ "alive": false })).await?;
+    run(&fixture, "rotate", &[]).await?.expect(4)?;
+    let pending = run(&fixture, "rollback", &[]).await?;
+    println!("{pending}");
+    change(&fixture, &silent, json!({ "alive": true })).await?;
+    if pending.code() != Some(0) {
+        run(&fixture, "rollback", &[]).await?.expect(0)?;
+    }
+    let after = fixture.rancher.report(&fixture.cluster).await?;
+    let known = [start.named(), first.as_str()];
+    ensure!(
+        after.fingerprints().iter().all(|token| known.contains(token)),
+        "{after:#?}"
+    );
+    let mut accepted = [before.accepted.clone(), after.accepted.clone()];
+    accepted.iter_mut().for_each(|all| all.sort());
+    ensure!(accepted[0] == accepted[1], "{accepted:?}");
+    let end = State::of(&fixture).await?;
+    assert_eq!((&end.tokens, &end.graces), (&start.tokens, &start.graces));
+    Ok(())
+}
+
+/// As Rancher's UI imports a cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_imported_cluster_may_look_like_a_provisioned_one() -> Result<()> {
+    let registration = Registration::imported("mechelen").quick().provisioned(0);
+    let fixture = RancherFixture::begin_with(TokenStorage::Secret, &registration).await?;
+    let start = State::of(&fixture).await?;
+    let done = run(&fixture, "rotate", &[]).await?.expect(0)?;
+    ensure!(!done.stderr.contains("control-plane"), "{done}");
+    state::rotated(&fixture, &start, Scope::All).await?;
+    Ok(())
+}
+
+/// Rancher answers calls to it without an agent.
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hosted_cluster_is_proven_by_its_agent_alone(#[case] storage: TokenStorage) -> Result<()> {
+    let registration = Registration::imported("aalst").quick().kind("eks");
+    let fixture = RancherFixture::begin_with(storage, &registration).await?;
+    let start = State::of(&fixture).await?;
+    fixture
+        .rancher
+        .fault(&json!({ "refuseNewTokens": [fixture.cluster.id] }))
+        .await?;
+    let back = run(&fixture, "rotate", &["--timeout", "10s"]).await?.expect(1)?;
+    ensure!(back.stderr.contains("rolled back"), "{back}");
+    ensure!(State::of(&fixture).await?.named() == start.named());
+    fixture.rancher.fault(&json!({ "admit": ["*"] })).await?;
+    fixture.rancher.reset(&fixture.cluster).await?;
+    run(&fixture, "rotate", &[]).await?.expect(0)?;
+    state::rotated(&fixture, &start, Scope::All).await?;
+    Ok(())
 }
