@@ -75,7 +75,8 @@ pub(crate) struct Common {
 impl Common {
     /// The overridden checks that count in every observation, so that a resumed run needs them too.
     fn forced_throughout(&self) -> String {
-        let throughout = |check: &&Check| [check::CONTEXT, check::ADDRESS].contains(*check);
+        let throughout =
+            |check: &&Check| [check::CONTEXT, check::ADDRESS, check::MACHINE, check::WEAK_PROOF].contains(*check);
         let names = self.force.iter().filter(throughout).map(|check| check.name);
         names.collect::<Vec<_>>().join(",")
     }

@@ -71,6 +71,7 @@ pub(super) struct Snapshot {
     /// Where Rancher's next push would send the agent.
     pub(super) pushes: Option<Address>,
     pub(super) move_forced: bool,
+    pub(super) weak_proof_forced: bool,
     /// The last other writer of the Deployment.
     pub(super) writer: String,
     /// When the Cluster was observed to change last, by the clock of [`Self::now`].
@@ -177,7 +178,7 @@ impl Snapshot {
             server_address: self.server_address(),
             pushes: self.pushes,
             move_forced: self.move_forced,
-            weak_proof_forced: false,
+            weak_proof_forced: self.weak_proof_forced,
             writer: self.writer.clone(),
             pods: self
                 .pods

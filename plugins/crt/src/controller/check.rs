@@ -37,6 +37,16 @@ pub(crate) const ADDRESS: Check = Check {
     name: "address",
     help: "also apply a change of Rancher's address or CA that was not pushed yet",
 };
+/// Provisioned: every control-plane machine has applied its plan with the new token.
+pub(crate) const MACHINE: Check = Check {
+    name: "machine",
+    help: "revoke the old token although a control-plane machine has not applied the new one",
+};
+/// The agent, and the plans of control-plane machines, can be observed.
+pub(crate) const WEAK_PROOF: Check = Check {
+    name: "weak-proof",
+    help: "trust what Rancher says of agents and plans that cannot be read",
+};
 
 /// All of them.
 pub(crate) const ALL: &[Check] = &[
@@ -47,6 +57,8 @@ pub(crate) const ALL: &[Check] = &[
     CONTEXT,
     OWNER,
     ADDRESS,
+    MACHINE,
+    WEAK_PROOF,
     Check::LOCK,
     Check::JOURNAL,
 ];

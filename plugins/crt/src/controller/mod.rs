@@ -23,7 +23,7 @@ use engine::lock::Fence;
 use engine::rotation::{Check, Timer};
 use engine::run::{Draw, Run};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use rancher::cluster::ClusterId;
+use rancher::cluster::{ClusterId, ClusterKind};
 use rancher::probe::ProbeResult;
 use rancher::token::{self, SYSTEM, generate};
 use tokio::sync::OnceCell;
@@ -89,6 +89,8 @@ struct State {
 /// eight minutes.
 const RECONNECT: Duration = Duration::from_secs(30);
 const DOUBLINGS: u32 = 4;
+/// RKE2 and K3s read a changed file of their manifests up to 15 s later (k3s `pkg/deploy/controller.go`).
+const FILE_IS_READ: Duration = Duration::from_secs(20);
 
 impl<'a> CrtController<'a> {
     /// For a cluster with open connections.
@@ -144,6 +146,9 @@ impl Controller for CrtController<'_> {
     fn lasts(&self, timer: Timer) -> Duration {
         match timer {
             Timer::Proof => self.options.timeout,
+            Timer::Quiet if self.connections.cluster.kind == ClusterKind::Provisioned => {
+                self.options.settle.max(FILE_IS_READ)
+            }
             Timer::Quiet => self.options.settle,
             // Where pods start slowly, a pod that is replaced too early never connects.
             Timer::Retry => RECONNECT * 2_u32.pow(self.state().restarts.min(DOUBLINGS)),

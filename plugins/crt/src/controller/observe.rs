@@ -81,6 +81,7 @@ impl CrtController<'_> {
             downstream: downstream?,
             pushes: pushes?,
             move_forced: self.forces(check::ADDRESS),
+            weak_proof_forced: self.forces(check::WEAK_PROOF),
             writer: String::new(),
             cluster_changed,
             storage,

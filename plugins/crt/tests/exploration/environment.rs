@@ -437,12 +437,7 @@ impl Environment for CrtModel {
             Step::CreateTemporary { .. } if self.mutant == Some(Mutant::SortsFirst) => {
                 world.memory.planner.event = true
             }
-            // The agent of the start has run for longer than the rollout is held.
-            Step::Hold => {
-                moves::settle_availability(world);
-                let of_start = self.observed().pods;
-                world.memory.unavailable.retain(|pod| !of_start.contains(pod));
-            }
+            Step::Hold => moves::settle_availability(world),
             _ => {}
         }
     }

@@ -36,6 +36,7 @@ fn snapshot() -> Snapshot {
         downstream: DownstreamIdentity::Proven,
         pushes: None,
         move_forced: false,
+        weak_proof_forced: false,
         writer: "rancher".into(),
         cluster_changed: seconds_ago(3600),
         now: now(),
@@ -214,6 +215,15 @@ fn a_malformed_trigger_is_none(#[case] annotation: &str) {
     let mut snapshot = snapshot();
     snapshot.cluster.annotations.insert(TRIGGERED.into(), annotation.into());
     assert_eq!(observed(&snapshot, None).trigger, None);
+}
+
+#[test]
+fn a_trigger_names_what_the_planner_rendered() {
+    let mut snapshot = snapshot();
+    let annotation = format!("{} {} {}", seconds_ago(1), print("N"), print("F"));
+    snapshot.cluster.annotations.insert(TRIGGERED.into(), annotation);
+    let trigger = observed(&snapshot, None).trigger.expect("a trigger");
+    assert_eq!((trigger.token, trigger.first), (print("N"), Some(print("F"))));
 }
 
 const DAY: i64 = 24 * 3600;

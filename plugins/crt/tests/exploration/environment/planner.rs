@@ -167,11 +167,14 @@ impl CrtModel {
             && (self.cluster != ClusterModel::Unreadable || rolled_out())
     }
 
-    /// The file is written and applied in one move, where there would be too many states: in a rollback with storage `secret` or with
-    /// several machines.
+    /// The file is written and applied in one move where there would be too many states.
     fn is_at_once(&self) -> bool {
-        let several = self.planner().machines.len() > 1;
-        self.others.1 > 0 && (several || self.storage == TokenStorage::Secret)
+        let (late, rollbacks) = self.others;
+        let crowded = late > 0
+            || self.budget.upgrades > 0
+            || self.storage == TokenStorage::Secret
+            || self.planner().machines.len() > 1;
+        rollbacks > 0 && crowded || self.budget.firsts > 0
     }
 
     /// One change of the Cluster starts both controllers.
