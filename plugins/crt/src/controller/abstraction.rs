@@ -13,7 +13,7 @@ use engine::run::Run;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rancher::TokenStorage;
 use rancher::agent::{Credentials, Deployment, Pod, StvAggregation};
-use rancher::cluster::{Cluster, ClusterId};
+use rancher::cluster::{Cluster, ClusterId, ClusterKind};
 use rancher::credential_name::Formula;
 use rancher::probe::ProbeResult;
 use rancher::token::{RegistrationToken, SYSTEM, TokenSecret, Tokens};
@@ -302,9 +302,17 @@ impl Snapshot {
         marks.collect()
     }
 
+    /// F of a cluster that Rancher provisioned: the first registration token by name, if that is not `system`.
+    fn first(&self) -> Option<&RegistrationToken> {
+        let tokens = self.tokens.tokens.iter().filter(|token| !token.deleting);
+        let first = tokens.min_by_key(|token| &token.object.name)?;
+        (self.cluster.kind == ClusterKind::Provisioned && first.object.name != SYSTEM).then_some(first)
+    }
+
     /// [`Observed::planner_renders`] of this look.
     pub(super) fn planner_renders(&self) -> Option<Fingerprint> {
-        None
+        let first = self.first()?;
+        Some(observed::rendered(&first.object.name, first.current()?.fingerprint()))
     }
 
     /// Where the Deployment's template sends the agent.

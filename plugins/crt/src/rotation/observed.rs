@@ -278,6 +278,11 @@ pub struct Pod {
     pub leaving: bool,
 }
 
+/// F by name and value.
+pub(crate) fn rendered(name: &str, token: Fingerprint) -> Fingerprint {
+    Fingerprint::of(&format!("{name} {token}"))
+}
+
 impl Observed {
     /// Whether the downstream cluster can be read and written.
     pub fn is_downstream_readable(&self) -> bool {
@@ -310,7 +315,7 @@ impl Observed {
     /// What the planner renders at its next event: F by name and value.
     pub fn planner_renders(&self) -> Option<Fingerprint> {
         let (first, token) = self.first()?;
-        Some(Fingerprint::of(&format!("{} {token}", first.name)))
+        Some(rendered(&first.name, token))
     }
 
     /// The plans of the control-plane machines. None where there is no planner, or where they cannot be read.

@@ -425,19 +425,18 @@ impl Environment for CrtModel {
             Step::TriggerApply { .. } => {
                 world.memory.event = world.seen.storage == TokenStorage::Secret;
                 world.memory.conflict |= world.memory.rendered.is_some();
-                self.triggered(world);
+                planner::triggered(world);
             }
             // A new or changed template: its ReplicaSet gets the present `minReadySeconds`.
             Step::PointHeld { .. } | Step::PointBack { .. } => {
                 world.memory.reapplied = false;
                 moves::settle_availability(world);
             }
-            Step::Release => moves::settle_availability(world),
+            Step::Hold | Step::Release => moves::settle_availability(world),
             // Rancher changes the Cluster when a token is created.
             Step::CreateTemporary { .. } if self.mutant == Some(Mutant::SortsFirst) => {
-                world.memory.planner.event = true
+                world.memory.planner.event = true;
             }
-            Step::Hold => moves::settle_availability(world),
             _ => {}
         }
     }
