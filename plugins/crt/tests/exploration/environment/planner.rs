@@ -347,7 +347,7 @@ fn apply(world: &mut World, token: Fingerprint) {
 }
 
 /// RKE2 applies a file up to 15 s after it has changed ([S] K3s' deploy controller), and owns what is in it: the Secret of the file
-/// before is deleted at once, whoever has made that of this one.
+/// before is deleted at once, also if this one was made by another writer.
 fn rke2(world: &World, split: bool, moves: &mut Vec<Move<CrtModel>>) {
     let planner = &world.memory.planner;
     if let Some(token) = planner.applying {
