@@ -217,6 +217,32 @@ fn a_malformed_trigger_is_none(#[case] annotation: &str) {
     assert_eq!(observed(&snapshot, None).trigger, None);
 }
 
+/// The mark on another token than `system` belongs to one run too, and is on the token after a migration into a Secret.
+#[test]
+fn what_a_run_has_given_to_another_token_is_read_from_its_mark() {
+    let given = |text: &str| {
+        let mut snapshot = snapshot();
+        let mut other = token("default-token", "N");
+        other.annotations = [(MARK.into(), text.into())].into();
+        snapshot.tokens.tokens.push(other);
+        observed(&snapshot, Some(&run())).given
+    };
+    let mark = |run: &str, before: &str| format!(r#"{{"run":"{run}","direction":"forward","before":"{before}"}}"#);
+    let expected = observed::GivenMark {
+        direction: Direction::Forward,
+        before: print("D"),
+    };
+    let own = given(&mark("new", &print("D").to_string()));
+    assert_eq!(own.get("default-token"), Some(&expected));
+    for foreign in [
+        mark("x7k2p", &print("D").to_string()),
+        mark("new", "secret"),
+        "new".to_owned(),
+    ] {
+        assert!(given(&foreign).is_empty(), "{foreign}");
+    }
+}
+
 #[test]
 fn a_trigger_names_what_the_planner_rendered() {
     let mut snapshot = snapshot();
