@@ -37,7 +37,6 @@ pub(crate) const ADDRESS: Check = Check {
     name: "address",
     help: "also apply a change of Rancher's address or CA that was not pushed yet",
 };
-
 /// Every control-plane machine of a provisioned cluster has applied the plan with the new token.
 pub(crate) const MACHINE: Check = Check {
     name: "machine",

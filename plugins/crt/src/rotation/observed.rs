@@ -73,7 +73,7 @@ pub struct Observed {
     pub pushes: Option<Address>,
     /// The next push may send the agent elsewhere (`--force=address`).
     pub move_forced: bool,
-    /// The run goes on with the proofs that remain where the downstream cluster or the plans cannot be read (`--force=weak-proof`).
+    /// The run continues with the proofs that remain where the downstream cluster or the plans cannot be read (`--force=weak-proof`).
     pub weak_proof_forced: bool,
     /// The last other writer of the Deployment's pod template, for messages.
     pub writer: String,

@@ -15,6 +15,7 @@ use super::Crt;
 use super::observed::{Grace, MachinePlan, Observed, Plans, Provisioned, Reconfiguration};
 use super::stages::{Stage, target};
 use super::step::Step;
+use crate::controller::check;
 
 /// The value that a token had before this run. What cannot be read anywhere cannot be restored.
 fn value_before(seen: &Observed, name: &str, value: Fingerprint) -> Fingerprint {
@@ -59,7 +60,7 @@ fn unreadable(seen: &Observed) -> Option<Blocker> {
             "no permission to read the plans of its control-plane machines, which may apply the old token again",
             "request that permission; with --force=weak-proof the condition Ready of the provisioning cluster is trusted instead",
         )
-        .unless_forced("weak-proof")
+        .unless_forced(check::WEAK_PROOF.name)
     };
     (!seen.weak_proof_forced).then(blocker)
 }
@@ -388,7 +389,9 @@ pub(super) fn every_machine(look: Look<'_, Crt>) -> Stage<()> {
     );
     let hint = "start its system-agent, or delete the Machine in Rancher if the node is gone, and run the command again; with \
                 --force=machine the agent loses its connection when that server starts, until its system-agent has applied the plan";
-    Err(Next::Pause(Blocker::new(reason, hint).unless_forced("machine")))
+    Err(Next::Pause(
+        Blocker::new(reason, hint).unless_forced(check::MACHINE.name),
+    ))
 }
 
 /// The other registration tokens that this run has given a value, and what each keeps as its previous one that is to be revoked.

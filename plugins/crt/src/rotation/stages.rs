@@ -31,6 +31,7 @@ use super::observed::{Age, DownstreamIdentity, Grace, Kind, Observed, SystemToke
 use super::record::Record;
 use super::step::Step;
 use super::{Crt, planner};
+use crate::controller::check;
 
 /// Rancher accepts T, and keeps accepting whatever an agent may still use.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +142,7 @@ fn unread(seen: &Observed) -> Result<Fingerprint, Blocker> {
             "request the permissions that the documentation lists; with --force=weak-proof Rancher deploys the new token without a held \
              rollout, and what Rancher says of it is trusted",
         )
-        .unless_forced("weak-proof"));
+        .unless_forced(check::WEAK_PROOF.name));
     }
     let system = seen.system.as_ref().map(|system| system.token);
     seen.applied

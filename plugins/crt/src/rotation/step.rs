@@ -128,7 +128,10 @@ impl fmt::Display for Step {
                 Named(token)
             ),
             Self::PostponeGrace { name } => {
-                write!(f, "postpone the end of the grace period in the status of registration token \"{name}\"")
+                write!(
+                    f,
+                    "postpone the end of the grace period in the status of registration token \"{name}\""
+                )
             }
             Self::SetNew => f.write_str("set a new value on registration token \"system\""),
             Self::Restore { token, .. } => write!(f, "restore {} on registration token \"system\"", Named(token)),
@@ -149,9 +152,9 @@ impl fmt::Display for Step {
             Self::TriggerApply { plans: false } => {
                 f.write_str("annotate the cluster, so that Rancher applies the token of \"system\"")
             }
-            Self::TriggerApply { plans: true } => f.write_str(
-                "annotate the cluster, so that Rancher applies its tokens and writes the plans of the control-plane machines",
-            ),
+            Self::TriggerApply { plans: true } => {
+                f.write_str("annotate the cluster, so that Rancher applies its tokens and writes the machines' plans")
+            }
             Self::DeleteTemporary { token } => {
                 write!(f, "revoke {}: delete its temporary registration token", Named(token))
             }
@@ -163,7 +166,10 @@ impl fmt::Display for Step {
                 )
             }
             Self::ClearGrace { name } => {
-                write!(f, "clear the end of the grace period in the status of registration token \"{name}\"")
+                write!(
+                    f,
+                    "clear the end of the grace period in the status of registration token \"{name}\""
+                )
             }
             Self::Renew { name } => write!(f, "set a new value on registration token \"{name}\""),
         }

@@ -425,23 +425,17 @@ impl Environment for CrtModel {
             Step::TriggerApply { .. } => {
                 world.memory.event = world.seen.storage == TokenStorage::Secret;
                 world.memory.conflict |= world.memory.rendered.is_some();
-                self.triggered(world);
+                planner::triggered(world);
             }
             // A new or changed template: its ReplicaSet gets the present `minReadySeconds`.
             Step::PointHeld { .. } | Step::PointBack { .. } => {
                 world.memory.reapplied = false;
                 moves::settle_availability(world);
             }
-            Step::Release => moves::settle_availability(world),
+            Step::Hold | Step::Release => moves::settle_availability(world),
             // Rancher changes the Cluster when a token is created.
             Step::CreateTemporary { .. } if self.mutant == Some(Mutant::SortsFirst) => {
-                world.memory.planner.event = true
-            }
-            // The agent of the start has run for longer than the rollout is held.
-            Step::Hold => {
-                moves::settle_availability(world);
-                let of_start = self.observed().pods;
-                world.memory.unavailable.retain(|pod| !of_start.contains(pod));
+                world.memory.planner.event = true;
             }
             _ => {}
         }

@@ -57,8 +57,6 @@ pub(crate) enum Mutant {
     PlansNotAwaited,
     /// Provisioned: a machine that does not answer is not waited for.
     SilentMachinesIgnored,
-    /// Provisioned: a previous value that Rancher's own rotation left, and that is in use, is overwritten.
-    OverwritesPrevious,
     /// Provisioned: a temporary token sorts before F.
     SortsFirst,
     /// Provisioned: F is deleted, so that `system` is the first.
@@ -95,7 +93,6 @@ impl CrtModel {
             Some(Mutant::NoPreviousOfOthers) => seen.others_previous.clear(),
             Some(Mutant::OnlySystem) => seen.kind = Kind::Imported,
             Some(Mutant::FirstNotHeld) if run.is_some_and(|run| run.phase < Phase::Place) => seen.held = true,
-            Some(Mutant::OverwritesPrevious) => seen.others_previous.clear(),
             _ => self.mutate_plans(&mut seen, target),
         }
         match self.mutant {
@@ -126,7 +123,7 @@ impl CrtModel {
                 provisioned
                     .first
                     .iter_mut()
-                    .for_each(|first| first.name = "default-token".to_owned());
+                    .for_each(|first| "default-token".clone_into(&mut first.name));
             }
             (Some(Mutant::PlansNotAwaited), Plans::Read(machines)) => {
                 for machine in machines.values_mut() {
@@ -309,8 +306,9 @@ fn mutants_of_provisioned_clusters_are_found() {
             Budget { deaths: 1, ..QUIET },
         ),
     );
+    // A previous value that Rancher's own rotation has left, and that is in use, is overwritten.
     is_found(
-        Mutant::OverwritesPrevious,
+        Mutant::NoPreviousOfOthers,
         provisioned(1, TokenStorage::Secret, Variant::FirstRotated, QUIET),
     );
     is_found(Mutant::SortsFirst, model(QUIET));

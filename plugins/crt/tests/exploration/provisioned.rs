@@ -97,7 +97,7 @@ fn a_rollback_with_a_machine_that_does_not_answer_loses_nothing() {
 
 #[test]
 fn a_former_holder_on_a_provisioned_cluster_loses_nothing() {
-    for (storage, others) in [(TokenStorage::Status, (1, 1)), (TokenStorage::Secret, (1, 1))] {
+    for (storage, others) in [(TokenStorage::Status, (1, 1)), (TokenStorage::Secret, (1, 0))] {
         let model = CrtModel {
             others,
             ..provisioned(1, storage, Variant::Ordinary, QUIET)
@@ -120,25 +120,23 @@ fn new_agents_that_never_connect_on_a_provisioned_cluster_cause_a_rollback() {
 #[test]
 fn an_upgrade_in_the_middle_on_a_provisioned_cluster_loses_nothing() {
     let budget = Budget { upgrades: 1, ..QUIET };
-    for rollbacks in [0, 1] {
-        let model = CrtModel {
-            others: (0, rollbacks),
-            ..provisioned(1, TokenStorage::Status, Variant::Ordinary, budget)
-        };
-        nothing_is_lost("provisioned, an upgrade", &model);
-    }
+    // With a rollback there are too many states: the redeploy that the upgrade brings has N, and so may a file.
+    nothing_is_lost(
+        "provisioned, an upgrade",
+        &provisioned(1, TokenStorage::Status, Variant::Ordinary, budget),
+    );
 }
 
 #[test]
 fn plans_that_cannot_be_read_lose_nothing() {
     for storage in [TokenStorage::Status, TokenStorage::Secret] {
-        for (name, budget) in [("nothing", QUIET), ("an event", Budget { events: 1, ..QUIET })] {
+        for (name, budget, rollbacks) in [("a rollback", QUIET, 1), ("an event", Budget { events: 1, ..QUIET }, 0)] {
             let model = CrtModel {
                 cluster: ClusterModel::Provisioned {
                     machines: 1,
                     readable: false,
                 },
-                others: (0, 1),
+                others: (0, rollbacks),
                 ..provisioned(1, storage, Variant::Ordinary, budget)
             };
             nothing_is_lost(&format!("provisioned, no plans, {name}, {storage}"), &model);

@@ -1,17 +1,13 @@
 //! Clusters that Rancher has provisioned: two controllers write the agent's Deployment, and RKE2 applies the file of each control-plane
 //! machine at every start of its server.
 
-use std::time::Duration;
-
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::{CommandOutput, RancherFixture};
 use rstest::rstest;
 use serde_json::json;
 use test_cluster::{Registration, Report, TokenStorage};
 
 use crate::state::{self, Scope, State};
-
-const PATIENCE: Duration = Duration::from_mins(1);
 
 async fn begin(storage: TokenStorage, name: &str, machines: u32) -> Result<RancherFixture> {
     let registration = Registration::imported(name).quick().provisioned(machines);

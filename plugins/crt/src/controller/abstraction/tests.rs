@@ -21,7 +21,6 @@ fn seconds_ago(seconds: i64) -> Timestamp {
 fn snapshot() -> Snapshot {
     Snapshot {
         provisioned: None,
-        weak_proof_forced: false,
         storage: TokenStorage::Status,
         cluster: cluster("O"),
         tokens: Tokens {
@@ -38,6 +37,7 @@ fn snapshot() -> Snapshot {
         downstream: DownstreamIdentity::Proven,
         pushes: None,
         move_forced: false,
+        weak_proof_forced: false,
         writer: "rancher".into(),
         cluster_changed: seconds_ago(3600),
         now: now(),
@@ -216,6 +216,41 @@ fn a_malformed_trigger_is_none(#[case] annotation: &str) {
     let mut snapshot = snapshot();
     snapshot.cluster.annotations.insert(TRIGGERED.into(), annotation.into());
     assert_eq!(observed(&snapshot, None).trigger, None);
+}
+
+/// The mark on another token than `system` belongs to one run too, and is on the token after a migration into a Secret.
+#[test]
+fn what_a_run_has_given_to_another_token_is_read_from_its_mark() {
+    let given = |text: &str| {
+        let mut snapshot = snapshot();
+        let mut other = token("default-token", "N");
+        other.annotations = [(MARK.into(), text.into())].into();
+        snapshot.tokens.tokens.push(other);
+        observed(&snapshot, Some(&run())).given
+    };
+    let mark = |run: &str, before: &str| format!(r#"{{"run":"{run}","direction":"forward","before":"{before}"}}"#);
+    let expected = observed::GivenMark {
+        direction: Direction::Forward,
+        before: print("D"),
+    };
+    let own = given(&mark("new", &print("D").to_string()));
+    assert_eq!(own.get("default-token"), Some(&expected));
+    for foreign in [
+        mark("x7k2p", &print("D").to_string()),
+        mark("new", "secret"),
+        "new".to_owned(),
+    ] {
+        assert!(given(&foreign).is_empty(), "{foreign}");
+    }
+}
+
+#[test]
+fn a_trigger_names_what_the_planner_rendered() {
+    let mut snapshot = snapshot();
+    let annotation = format!("{} {} {}", seconds_ago(1), print("N"), print("F"));
+    snapshot.cluster.annotations.insert(TRIGGERED.into(), annotation);
+    let trigger = observed(&snapshot, None).trigger.expect("a trigger");
+    assert_eq!((trigger.token, trigger.first), (print("N"), Some(print("F"))));
 }
 
 const DAY: i64 = 24 * 3600;

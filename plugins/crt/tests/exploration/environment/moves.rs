@@ -44,7 +44,9 @@ pub(super) fn settle_availability(world: &mut World) {
         })
         .collect();
     for pod in current {
-        if world.seen.held {
+        // Provisioned: the agent of the start has run for longer than any rollout is held.
+        let of_start = pod.token == Some(old()) && pod.restarted_at.is_none() && world.seen.provisioned().is_some();
+        if world.seen.held && !of_start {
             world.memory.unavailable.insert(pod);
         } else {
             world.memory.unavailable.remove(&pod);

@@ -167,20 +167,14 @@ impl CrtModel {
             && (self.cluster != ClusterModel::Unreadable || rolled_out())
     }
 
-    /// The file is written and applied in one move, where there would be too many states: in a rollback with storage `secret` or with
-    /// several machines.
+    /// The file is written and applied in one move where there would be too many states.
     fn is_at_once(&self) -> bool {
-        let several = self.planner().machines.len() > 1;
-        self.others.1 > 0 && (several || self.storage == TokenStorage::Secret)
-    }
-
-    /// One change of the Cluster starts both controllers.
-    pub(super) fn triggered(&self, world: &mut World) {
-        if world.seen.provisioned().is_some() {
-            world.memory.planner.event = true;
-            world.memory.planner.ready = Reconfiguration::NotSeen;
-            show(world);
-        }
+        let (late, rollbacks) = self.others;
+        let crowded = late > 0
+            || self.budget.upgrades > 0
+            || self.storage == TokenStorage::Secret
+            || self.planner().machines.len() > 1;
+        rollbacks > 0 && crowded || self.budget.firsts > 0
     }
 
     pub(super) fn machines(&self, world: &World, moves: &mut Vec<Move<Self>>) {
@@ -214,22 +208,6 @@ impl CrtModel {
         }
     }
 
-    /// RKE2 applies the file that it has at every start, so that its value is the agent's at any moment.
-    pub(super) fn is_lost_by_a_machine(&self, world: &World) -> Option<String> {
-        let seen = &world.seen;
-        let held = seen.held_values();
-        let planner = &world.memory.planner;
-        let of_machines = planner.machines.iter().flat_map(|(name, machine)| {
-            let values = machine.applied.into_iter().chain(machine.planned);
-            values.map(move |value| (name.as_str(), value))
-        });
-        let mut values = of_machines.chain(planner.applying.map(|value| ("RKE2", value)));
-        let (name, value) = values.find(|(_, value)| !held.contains(value))?;
-        Some(format!(
-            "{value}, which {name} may bring to the agent at any moment, was revoked: {seen:#?} {planner:#?}"
-        ))
-    }
-
     /// F ends on the value that it should have, and the Secret that the Deployment names exists.
     pub(super) fn ended_as_planned(&self, world: &World, direction: Direction) -> bool {
         let seen = &world.seen;
@@ -245,6 +223,31 @@ impl CrtModel {
         };
         has_secret && first
     }
+}
+
+/// One change of the Cluster starts both controllers.
+pub(super) fn triggered(world: &mut World) {
+    if world.seen.provisioned().is_some() {
+        world.memory.planner.event = true;
+        world.memory.planner.ready = Reconfiguration::NotSeen;
+        show(world);
+    }
+}
+
+/// RKE2 applies the file that it has at every start, so that its value is the agent's at any moment.
+pub(super) fn is_lost_by_a_machine(world: &World) -> Option<String> {
+    let seen = &world.seen;
+    let held = seen.held_values();
+    let planner = &world.memory.planner;
+    let of_machines = planner.machines.iter().flat_map(|(name, machine)| {
+        let values = machine.applied.into_iter().chain(machine.planned);
+        values.map(move |value| (name.as_str(), value))
+    });
+    let mut values = of_machines.chain(planner.applying.map(|value| ("RKE2", value)));
+    let (name, value) = values.find(|(_, value)| !held.contains(value))?;
+    Some(format!(
+        "{value}, which {name} may bring to the agent at any moment, was revoked: {seen:#?} {planner:#?}"
+    ))
 }
 
 fn first_value(seen: &Observed) -> Option<Fingerprint> {
@@ -312,8 +315,9 @@ fn system_agents(world: &World, at_once: bool, moves: &mut Vec<Move<CrtModel>>) 
         }
         if !machine.is_applied && dead && machine.answers {
             let mut to = world.clone();
-            let machine = to.memory.planner.machines.get_mut(name);
-            machine.into_iter().for_each(|machine| machine.answers = false);
+            if let Some(machine) = to.memory.planner.machines.get_mut(name) {
+                machine.answers = false;
+            }
             moves.push(step(format!("{name} is found not to answer"), Help::Helps, to));
         }
         if dead && !machine.answers {
@@ -343,7 +347,7 @@ fn apply(world: &mut World, token: Fingerprint) {
 }
 
 /// RKE2 applies a file up to 15 s after it has changed ([S] K3s' deploy controller), and owns what is in it: the Secret of the file
-/// before is deleted at once, whoever has made that of this one.
+/// before is deleted at once, also if this one was made by another writer.
 fn rke2(world: &World, split: bool, moves: &mut Vec<Move<CrtModel>>) {
     let planner = &world.memory.planner;
     if let Some(token) = planner.applying {

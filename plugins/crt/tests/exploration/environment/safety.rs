@@ -14,6 +14,7 @@ use rancher::TokenStorage;
 
 use crate::mutants::Mutant;
 
+use super::planner::is_lost_by_a_machine;
 use super::{ClusterModel, CrtModel, Memory, Run, Variant, World, old};
 
 impl CrtModel {
@@ -84,7 +85,7 @@ impl CrtModel {
         if !held.contains(&old()) && !seen.credentials.contains_key(&old()) && restorable {
             return Some(format!("the old value is lost while it may still be needed: {seen:#?}"));
         }
-        self.is_lost_by_a_machine(world).or_else(|| self.ended_wrong(world))
+        is_lost_by_a_machine(world).or_else(|| self.ended_wrong(world))
     }
     /// What someone else has dropped is given back before anything is done to an agent, and nothing waits until it is.
     fn gives_back(&self, world: &World) -> bool {

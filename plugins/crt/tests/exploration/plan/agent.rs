@@ -276,7 +276,7 @@ fn rancher_is_triggered_once_and_never_for_another_address() {
                 token,
                 first: None,
                 overdue,
-            })
+            });
         }
     };
     with(
