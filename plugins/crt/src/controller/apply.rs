@@ -23,6 +23,13 @@ use crate::rotation::Crt;
 use crate::rotation::record::{Mark, OtherMark, RolloutSettings};
 use crate::rotation::step::Step;
 
+/// A token without a previous value.
+const NO_PREVIOUS: SecretChange = SecretChange {
+    current: None,
+    previous: Change::Remove,
+    expires_at: Change::Keep,
+    grace_ends_at: Change::Remove,
+};
 /// How long a previous token is kept valid, so that an interrupted rotation can be resumed; renewed on resume.
 pub(super) const GRACE: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// For how long a rollout is held, in seconds, for all replicas together. Each agent deletes other Secrets that are older than an
@@ -210,10 +217,8 @@ impl CrtController<'_> {
             Step::DropPrevious { name, .. } => {
                 let secret = state.token_secret(name)?;
                 let change = SecretChange {
-                    previous: Change::Remove,
-                    grace_ends_at: Change::Remove,
                     expires_at: if_there(secret.expires_at, expiry),
-                    ..SecretChange::default()
+                    ..NO_PREVIOUS
                 };
                 Request::ChangeSecret(secret.object.clone(), change)
             }
@@ -319,7 +324,7 @@ impl CrtController<'_> {
                 previous: Change::Set(state.value(previous)?),
                 ..self.protection(secret, None)?
             },
-            None => SecretChange::default(),
+            None => NO_PREVIOUS,
         };
         let change = SecretChange {
             current: Some(value),

@@ -145,7 +145,10 @@ fn rollout(connections: &Connections, snapshot: &Snapshot) -> Vec<Blocker> {
             format!("{REDEPLOY} and no longer keeps these fields"),
         ));
     }
-    if deployment.rollout.min_ready_seconds >= SURELY_HELD {
+    let is_held = deployment.rollout.min_ready_seconds >= SURELY_HELD;
+    if is_held && snapshot.provisioned.is_some() {
+        // The first write of a rotation there, which has not left a mark yet. Rancher's planner and RKE2 set neither of both fields.
+    } else if is_held {
         found.push(unless(
             check::AGENT,
             format!(
