@@ -5,6 +5,7 @@
 //! follows, with the same credentials, by the cluster's id. From the management cluster's own kubeconfig it does not: its
 //! credentials are not those of a Rancher user.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use cli::Failures;
@@ -255,6 +256,26 @@ impl Management {
             cluster,
             provisioning,
         })
+    }
+
+    /// Tells imported clusters from those that Rancher provisioned, as far as the caller may list provisioning clusters.
+    pub(crate) async fn tell_kinds(&self, clusters: &mut [Cluster]) -> Result<(), Error> {
+        let is_unclear = |cluster: &Cluster| cluster.kind == ClusterKind::Provisioned;
+        if !clusters.iter().any(is_unclear) {
+            return Ok(());
+        }
+        let provisioning = match provisioned::list(&self.server.client, None).await {
+            Err(error) if error.is_forbidden() => return Ok(()),
+            found => found.map_err(|error| error.on(MANAGEMENT))?,
+        };
+        let with_machines = provisioning.iter().filter(|found| found.has_machines);
+        let with_machines: BTreeSet<&ClusterId> = with_machines.map(|found| &found.cluster).collect();
+        for cluster in clusters.iter_mut().filter(|cluster| is_unclear(cluster)) {
+            if !with_machines.contains(&cluster.id) {
+                cluster.kind = ClusterKind::Imported;
+            }
+        }
+        Ok(())
     }
 
     /// The provisioning cluster of one that Rancher provisioned. An imported one may look like that.

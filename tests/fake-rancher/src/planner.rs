@@ -131,13 +131,21 @@ pub(crate) async fn adopt(world: &Arc<World>, id: &str, name: &str, machines: u3
     } else {
         json!({"machineGlobalConfig": {"cni": "canal"}})
     };
-    let cluster = json!({
+    let mut cluster = json!({
         "apiVersion": "provisioning.cattle.io/v1", "kind": "Cluster", "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {"kubernetesVersion": "v1.33.5+rke2r1", "rkeConfig": config},
         "status": {"clusterName": id, "ready": true, "agentDeployed": true, "fleetWorkspaceName": NAMESPACE, "conditions": [ready]},
     });
-    let created = world.management.create(&provisioning(""), &cluster).await;
-    created.context("create the provisioning Cluster")?;
+    let created = match world.management.create(&provisioning(""), &cluster).await {
+        // Several clusters may have the same display name.
+        Err(ApiError::AlreadyExists) => {
+            cluster["metadata"]["name"] = id.into();
+            world.management.create(&provisioning(""), &cluster).await
+        }
+        created => created,
+    };
+    let created = created.context("create the provisioning Cluster")?;
+    let name = read::name(&created);
     if machines == 0 {
         return Ok(());
     }

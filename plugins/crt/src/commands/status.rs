@@ -17,6 +17,7 @@ use crate::connections::{Connections, DownstreamFlags};
 use crate::report::API_VERSION;
 use crate::report::diagnosis::{self, CheckResult, CheckStatus};
 use crate::report::inputs::DiagnosisInputs;
+use crate::report::machines::{self, MachineRow};
 use crate::report::rotation::{self, ClusterRotation};
 use crate::report::row::ClusterName;
 
@@ -66,6 +67,12 @@ struct ClusterStatus {
     /// No check has failed. Unknown ones do not count.
     healthy: bool,
     checks: Vec<CheckResult>,
+    /// The machines of a cluster that Rancher provisioned: those without a Node first, then the youngest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    machines: Vec<MachineRow>,
+    /// What a leaked token means for them.
+    #[serde(skip)]
+    after_a_leak: Option<String>,
     /// The rotation of the cluster.
     #[serde(flatten)]
     rotation_status: in_progress::RotationStatus,
@@ -106,6 +113,9 @@ impl ClusterStatus {
         let cluster = &connections.cluster;
         let downstream = connections.downstream.as_ref();
         let checks = diagnosis::all(inputs);
+        let machines = machines::rows(inputs.machines.as_deref().unwrap_or_default());
+        let provisioning = connections.provisioning.as_ref();
+        let after_a_leak = provisioning.and_then(|found| machines::after_a_leak(found, &machines, commands, now));
         Self {
             api_version: API_VERSION,
             kind: "ClusterStatus",
@@ -119,6 +129,8 @@ impl ClusterStatus {
             fingerprint: inputs.token(),
             healthy: checks.iter().all(|check| check.status != CheckStatus::Failed),
             checks,
+            machines,
+            after_a_leak,
             rotation_status: in_progress::RotationStatus::of(rotation, commands, now),
         }
     }
@@ -133,6 +145,9 @@ fn page(context: &Context, status: &ClusterStatus, now: Timestamp) -> String {
     ];
     lines.extend(status.checks.iter().map(|check| check.line(&context.ui)));
     lines.push(String::new());
+    if let Some(text) = &status.after_a_leak {
+        lines.extend([text.clone(), String::new()]);
+    }
     lines.extend(status.rotation_status.page(&context.ui, now));
     lines.join("\n") + "\n"
 }

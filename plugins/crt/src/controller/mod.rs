@@ -209,6 +209,7 @@ impl Controller for CrtController<'_> {
                 plan,
                 tokens.as_ref(),
                 &self.connections.commands,
+                self.after_a_leak().await,
             ),
         }
     }

@@ -14,6 +14,7 @@ use super::CrtController;
 use super::abstraction::{Snapshot, TRIGGERED};
 use super::apply::GRACE;
 use crate::connections::MANAGEMENT;
+use crate::report::machines;
 use crate::rotation::observed::{self, FirstToken, Plans, Provisioned, Reconfiguration};
 
 /// How long a machine may take to apply a plan before it counts as silent. Seen on Rancher 2.15.0: at most 3.4 s.
@@ -74,6 +75,17 @@ impl CrtController<'_> {
                 .began
                 .get_or_insert(self.connections.management.clock.now()),
         }))
+    }
+
+    /// The machines that may have joined with a leaked token.
+    pub(super) async fn after_a_leak(&self) -> Option<String> {
+        let connections = self.connections;
+        let cluster = connections.provisioning.as_ref()?;
+        let read = provisioned::machines(&connections.management.client, cluster)
+            .await
+            .ok()?;
+        let now = connections.management.clock.now();
+        machines::after_a_leak(cluster, &machines::rows(&read), &connections.commands, now)
     }
 
     /// Remembers that `Ready` was not True. Another trigger begins anew.

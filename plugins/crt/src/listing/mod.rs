@@ -195,12 +195,15 @@ async fn clusters(
     selector: Option<&str>,
     unknown: &mut Failures<'_>,
 ) -> Result<Option<Vec<Cluster>>, Error> {
-    if named.is_empty() {
-        return match cluster::list(&management.server.client, selector).await {
-            Err(error) if error.is_forbidden() && selector.is_none() => Ok(None),
-            Err(error) if error.is_not_found() => Err(management.no_rancher()),
-            other => other.map(Some).map_err(|error| error.on(MANAGEMENT)),
-        };
-    }
-    management.clusters(named, unknown).await.map(Some)
+    let mut clusters = if named.is_empty() {
+        match cluster::list(&management.server.client, selector).await {
+            Err(error) if error.is_forbidden() && selector.is_none() => return Ok(None),
+            Err(error) if error.is_not_found() => return Err(management.no_rancher()),
+            other => other.map_err(|error| error.on(MANAGEMENT))?,
+        }
+    } else {
+        management.clusters(named, unknown).await?
+    };
+    management.tell_kinds(&mut clusters).await?;
+    Ok(Some(clusters))
 }

@@ -87,7 +87,7 @@ impl CheckResult {
 
 /// All checks, from the cluster to a call through its tunnel.
 pub(crate) fn all(inputs: &DiagnosisInputs) -> Vec<CheckResult> {
-    vec![
+    let mut checks = vec![
         cluster(inputs),
         agent(&inputs.deployment),
         secret(inputs),
@@ -99,7 +99,9 @@ pub(crate) fn all(inputs: &DiagnosisInputs) -> Vec<CheckResult> {
         owner(inputs),
         tunnels(inputs),
         call(inputs),
-    ]
+    ];
+    checks.extend(plans(inputs));
+    checks
 }
 
 /// The checks that prove that the agent uses one token and that Rancher accepts it.
@@ -385,13 +387,15 @@ fn deployed(inputs: &DiagnosisInputs) -> CheckResult {
     {
         let by_name = format!("registration token {:?}, the first by name", object.name);
         return match of_first {
-            Ok(other) => {
-                let text = format!(
-                    "the cluster's nodes deploy {}, the value of {by_name}",
+            // That is so from the first deployment on, and both are valid.
+            Ok(other) => CheckResult {
+                name,
+                status: CheckStatus::Warning,
+                message: format!(
+                    "Rancher's next redeploy keeps this token, and the cluster's nodes replace it by {}, the value of {by_name}",
                     other.fingerprint()
-                );
-                CheckResult::new(name, false, text)
-            }
+                ),
+            },
             Err(why) => {
                 let text =
                     format!("cannot tell what the cluster's nodes deploy, which is the value of {by_name}: {why}");
@@ -407,6 +411,41 @@ fn deployed(inputs: &DiagnosisInputs) -> CheckResult {
         ),
         _ => CheckResult::new(name, true, "Rancher's next redeploy keeps this token"),
     }
+}
+
+/// Whether every control-plane machine has applied its plan. RKE2 and K3s apply the file of an older one at each start of the server.
+fn plans(inputs: &DiagnosisInputs) -> Option<CheckResult> {
+    let name = "plans";
+    if inputs.cluster.kind != ClusterKind::Provisioned {
+        return None;
+    }
+    let plans = match &inputs.plans {
+        Ok(plans) => plans,
+        Err(why) => return Some(CheckResult::unknown(name, why)),
+    };
+    let stale: Vec<String> = plans
+        .iter()
+        .filter(|(_, plan)| !plan.is_applied)
+        .map(|(machine, plan)| match plan.fingerprints().1 {
+            Some(applied) => format!("{machine} (it deploys {applied})"),
+            None => machine.clone(),
+        })
+        .collect();
+    Some(if stale.is_empty() {
+        let count = plans.len();
+        let machines = if count == 1 { "machine has" } else { "machines have" };
+        CheckResult::new(
+            name,
+            count > 0,
+            format!("{count} control-plane {machines} applied the last plan"),
+        )
+    } else {
+        CheckResult::new(
+            name,
+            false,
+            format!("not every machine has applied its plan: {}", stale.join(", ")),
+        )
+    })
 }
 
 /// Whether the next redeploy by Rancher would keep the address that the agent connects to.
@@ -491,11 +530,12 @@ fn call(inputs: &DiagnosisInputs) -> CheckResult {
             status: CheckStatus::Skipped,
             message: "no call through Rancher: --context has no credentials of a Rancher user".to_owned(),
         },
-        Some(Ok(version)) => CheckResult::new(
+        Some(Ok(Some(version))) => CheckResult::new(
             name,
             true,
             format!("a call through Rancher succeeded (Kubernetes {version})"),
         ),
+        Some(Ok(None)) => CheckResult::new(name, true, "a call to the agent through Rancher succeeded"),
         Some(Err(why)) => CheckResult::new(name, false, format!("a call through Rancher failed: {}", why.0)),
     }
 }

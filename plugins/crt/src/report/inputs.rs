@@ -1,6 +1,7 @@
 //! Collects the inputs of a diagnosis, as far as permissions and routes allow. What cannot be read becomes [`Unavailable`] with its
 //! reason, not an error.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use client::redact::without_user_info;
 use client::secret::{Fingerprint, Secret};
 use rancher::TokenStorage;
 use rancher::agent::{self, Credentials, Deployment, Pod, StvAggregation};
-use rancher::cluster::Cluster;
+use rancher::cluster::{Cluster, ClusterKind};
 use rancher::probe::ProbeResult;
+use rancher::provisioned::{self, Machine, MachinePlan};
 use rancher::settings::Settings;
 use rancher::token::{self, SYSTEM, Tokens};
 use rancher::token_storage;
@@ -62,19 +64,26 @@ pub(crate) struct DiagnosisInputs {
     pub(crate) settings: Settings,
     /// What else writes the agent's objects and `system`, and would restore an old state.
     pub(crate) owned: Collected<Vec<Owned>>,
-    /// The Kubernetes version, by a call through Rancher's tunnel. `None`: there is no route through Rancher.
-    pub(crate) call: Option<Collected<String>>,
+    /// The Kubernetes version, by a call through Rancher's tunnel; nothing of a hosted cluster, whose agent is asked itself. `None`: there is
+    /// no route through Rancher.
+    pub(crate) call: Option<Collected<Option<String>>>,
+    /// The machines of a cluster that Rancher provisioned.
+    pub(crate) machines: Collected<Vec<Machine>>,
+    /// The plans of its control-plane machines.
+    pub(crate) plans: Collected<BTreeMap<String, MachinePlan>>,
 }
 
 impl DiagnosisInputs {
     /// Reads both clusters.
     pub(crate) async fn collect(connections: &Connections) -> Self {
         let client = &connections.management.client;
-        let (storage, tokens, agent, call) = futures::join!(
+        let (storage, tokens, agent, call, machines, plans) = futures::join!(
             token_storage::detect(client),
             token::list(client, &connections.cluster.id),
             AgentObjects::read(connections.downstream.as_ref()),
-            call(connections.downstream.as_ref()),
+            call(connections),
+            machines(connections),
+            plans(connections),
         );
         let storage = storage.map_err(|error| error.on(MANAGEMENT).into());
         let (probe, owned) = futures::join!(
@@ -99,6 +108,8 @@ impl DiagnosisInputs {
             settings: connections.settings.clone(),
             owned,
             call,
+            machines,
+            plans,
         }
     }
 
@@ -168,9 +179,36 @@ async fn with_timeout<T>(read: impl Future<Output = rancher::Result<T>>) -> Coll
     }
 }
 
-async fn call(downstream: Option<&Downstream>) -> Option<Collected<String>> {
-    let proxied = downstream?.proxied.as_ref()?;
-    Some(with_timeout(agent::version(&proxied.client)).await)
+/// Rancher answers for a hosted cluster without an agent.
+async fn call(connections: &Connections) -> Option<Collected<Option<String>>> {
+    let proxied = connections.downstream.as_ref()?.proxied.as_ref()?;
+    let call = async {
+        match connections.cluster.kind {
+            ClusterKind::Hosted(_) => agent::own_api(&proxied.client).await.map(|()| None),
+            _ => agent::version(&proxied.client).await.map(Some),
+        }
+    };
+    Some(with_timeout(call).await)
+}
+
+async fn machines(connections: &Connections) -> Collected<Vec<Machine>> {
+    match &connections.provisioning {
+        Some(cluster) => {
+            let read = provisioned::machines(&connections.management.client, cluster).await;
+            read.map_err(|error| error.on(MANAGEMENT).into())
+        }
+        None => Ok(Vec::new()),
+    }
+}
+
+async fn plans(connections: &Connections) -> Collected<BTreeMap<String, MachinePlan>> {
+    match &connections.provisioning {
+        Some(cluster) => {
+            let read = provisioned::plans(&connections.management.client, cluster).await;
+            read.map_err(|error| error.on(MANAGEMENT).into())
+        }
+        None => Ok(BTreeMap::new()),
+    }
 }
 
 async fn probe(

@@ -3,6 +3,7 @@
 
 pub(crate) mod diagnosis;
 pub(crate) mod inputs;
+pub(crate) mod machines;
 pub(crate) mod owners;
 pub(crate) mod rotation;
 pub(crate) mod row;

@@ -65,6 +65,7 @@ pub(crate) fn summary(
     plan: Option<&Plan<Crt>>,
     tokens: Option<&Tokens>,
     commands: &Commands,
+    after_a_leak: Option<String>,
 ) -> String {
     let restart = commands.kubectl("-n cattle-system rollout restart deployment/rancher");
     let cluster = display(cluster);
@@ -78,10 +79,14 @@ pub(crate) fn summary(
         Some(left) if left.is_empty() => format!("All registration tokens of {cluster} were rotated."),
         Some(left) => format!("Not rotated in {cluster}: {}.", left.join(", ")),
     };
-    format!(
+    let connections = format!(
         "{unchanged} Connections opened earlier with {old} stay open until Rancher restarts \
          ({restart}, on the management cluster)."
-    )
+    );
+    std::iter::once(connections)
+        .chain(after_a_leak)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The registration tokens that were not rotated, each with the values that Rancher still accepts.

@@ -26,7 +26,9 @@ fn healthy() -> DiagnosisInputs {
             ..Settings::default()
         },
         owned: Ok(Vec::new()),
-        call: Some(Ok("v1.36.3".into())),
+        call: Some(Ok(Some("v1.36.3".into()))),
+        machines: Ok(Vec::new()),
+        plans: Ok(std::collections::BTreeMap::new()),
     }
 }
 

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::{CommandOutput, RancherFixture};
 use futures::future::join_all;
 use rstest::rstest;
-use test_cluster::{Fault, Moment, On, Request, TokenStorage};
+use test_cluster::{Fault, Moment, On, Registration, Request, TokenStorage};
 
 use crate::state::{self, Scope, State};
 use crate::writes::{essence, is_lease, same_as};
@@ -55,7 +55,23 @@ enum Then {
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_write_and_run_again_it_finishes(#[case] storage: TokenStorage) -> Result<()> {
-    Matrix::new(storage, Then::Rotate).await?.run().await
+    Matrix::new(storage, Machines(0), Then::Rotate).await?.run().await
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_on_a_provisioned_cluster_and_run_again_it_finishes(#[case] storage: TokenStorage) -> Result<()> {
+    Matrix::new(storage, Machines(2), Then::Rotate).await?.run().await
+}
+
+#[rstest]
+#[case::status(TokenStorage::Status)]
+#[case::secret(TokenStorage::Secret)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rollback_restores_a_provisioned_cluster_after_a_kill(#[case] storage: TokenStorage) -> Result<()> {
+    Matrix::new(storage, Machines(2), Then::Rollback).await?.run().await
 }
 
 #[rstest]
@@ -63,11 +79,53 @@ async fn killed_at_any_write_and_run_again_it_finishes(#[case] storage: TokenSto
 #[case::secret(TokenStorage::Secret)]
 #[tokio::test(flavor = "multi_thread")]
 async fn rollback_restores_the_start_after_a_kill_before_retire(#[case] storage: TokenStorage) -> Result<()> {
-    Matrix::new(storage, Then::Rollback).await?.run().await
+    Matrix::new(storage, Machines(0), Then::Rollback).await?.run().await
+}
+
+/// The control-plane machines of a cluster that Rancher provisioned; none: an imported cluster.
+#[derive(Clone, Copy)]
+struct Machines(u32);
+
+impl Machines {
+    async fn begin(self, storage: TokenStorage, name: &str) -> Result<RancherFixture> {
+        let imported = Registration::imported(name).quick();
+        let registration = if self.0 == 0 {
+            imported
+        } else {
+            imported.provisioned(self.0)
+        };
+        RancherFixture::begin_with(storage, &registration).await
+    }
+
+    /// A rotation of a provisioned cluster waits 20 s until RKE2 has read its file.
+    fn side_by_side(self) -> usize {
+        if self.0 == 0 { SIDE_BY_SIDE } else { 2 * SIDE_BY_SIDE }
+    }
+
+    /// What the start was. Rancher's planner may have deployed its token since: the first one by name.
+    async fn restored(self, fixture: &RancherFixture, start: &State, new: Option<&str>) -> Result<()> {
+        if self.0 == 0 {
+            return state::restored(fixture, start, new).await.map(drop);
+        }
+        let now = State::of(fixture).await?;
+        ensure!((&now.tokens, &now.graces) == (&start.tokens, &start.graces), "{now:#?}");
+        ensure!(now.tokens.values().any(|value| value == now.named()), "{now:#?}");
+        ensure!(
+            now.temporary.is_empty() && now.lease.as_ref().is_some_and(|lease| lease.journal.is_none()),
+            "{now:#?}"
+        );
+        let accepted = &now.report.accepted;
+        ensure!(
+            new.is_none_or(|new| accepted.iter().all(|token| token != new)),
+            "{now:#?}"
+        );
+        Ok(())
+    }
 }
 
 struct Matrix {
     storage: TokenStorage,
+    machines: Machines,
     then: Then,
     /// The number of writes of an undisturbed run.
     writes: usize,
@@ -87,8 +145,8 @@ struct Results {
 }
 
 impl Matrix {
-    async fn new(storage: TokenStorage, then: Then) -> Result<Self> {
-        let fixture = RancherFixture::begin(storage, "clean").await?;
+    async fn new(storage: TokenStorage, machines: Machines, then: Then) -> Result<Self> {
+        let fixture = machines.begin(storage, "clean").await?;
         let start = State::of(&fixture).await?;
         let (proxy, shell) = fixture.behind_proxy().await?;
         let rotated = shell.crt(command("rotate", &fixture)).run().await?.expect(0)?;
@@ -96,6 +154,7 @@ impl Matrix {
         let writes = proxy.writes();
         Ok(Self {
             storage,
+            machines,
             then,
             writes: writes.len(),
             renewals: usize::try_from(rotated.took.as_secs() / RENEWED_EVERY.as_secs())?,
@@ -106,7 +165,7 @@ impl Matrix {
 
     async fn run(&self) -> Result<()> {
         let began = Instant::now();
-        join_all((0..SIDE_BY_SIDE).map(|worker| self.work(worker))).await;
+        join_all((0..self.machines.side_by_side()).map(|worker| self.work(worker))).await;
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         println!("{self}: {} writes, {:.0?}", self.writes, began.elapsed());
         ensure!(results.failed.is_empty(), "{}", results.failed.join("\n\n"));
@@ -156,7 +215,7 @@ impl Matrix {
     async fn on(&self, fixture: &mut Option<RancherFixture>, worker: usize, point: &Point) -> Result<String> {
         let fixture = match fixture {
             Some(fixture) => fixture,
-            None => fixture.insert(RancherFixture::begin(self.storage, &format!("city-{worker}")).await?),
+            None => fixture.insert(self.machines.begin(self.storage, &format!("city-{worker}")).await?),
         };
         fixture.rancher.reset(&fixture.cluster).await?;
         let start = State::of(fixture).await?;
@@ -203,7 +262,7 @@ impl Matrix {
             }
             Some(_) => {
                 let rollback = rollback.expect(0)?;
-                let restored = state::restored(fixture, start, left.new_token()).await;
+                let restored = self.machines.restored(fixture, start, left.new_token()).await;
                 restored.with_context(|| rollback.to_string())?;
                 Ok("rolled back".to_owned())
             }
@@ -300,6 +359,11 @@ impl fmt::Display for Matrix {
             Then::Rotate => "rotate again",
             Then::Rollback => "rollback",
         };
-        write!(f, "[{} storage, {then}]", self.storage.word())
+        let kind = if self.machines.0 == 0 {
+            "imported"
+        } else {
+            "provisioned"
+        };
+        write!(f, "[{kind}, {} storage, {then}]", self.storage.word())
     }
 }
