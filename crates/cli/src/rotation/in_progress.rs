@@ -8,6 +8,7 @@ use client::sanitize;
 use client::secret::Fingerprint;
 use engine::direction::Direction;
 use engine::journal::{Journal, Unreadable};
+use engine::lock::LeaseRecord;
 use engine::phase::Phase;
 use engine::rotation::{Credentials, Rotation, Timer};
 use k8s_openapi::jiff::Timestamp;
@@ -38,7 +39,7 @@ impl RotationStatus {
             rotation: rotation.and_then(|rotation| RotationInProgress::of(rotation, commands, now)),
             rotation_unknown: rotation.is_none(),
             last_rotated: record.and_then(|record| record.last_run),
-            last_result: record.and_then(|record| record.last_result.clone()),
+            last_result: record.and_then(last_result::<R>),
         }
     }
 
@@ -65,6 +66,15 @@ impl RotationStatus {
             (None, _) => "<none>".to_owned(),
         };
         format!("Rotation in progress: none. Last rotation: {last}")
+    }
+}
+
+/// One of another kind with the same Lease is named.
+fn last_result<R: Rotation>(record: &LeaseRecord) -> Option<String> {
+    let result = record.last_result.clone()?;
+    match &record.kind {
+        Some(kind) if kind != R::KIND => Some(format!("{result}, {kind}")),
+        _ => Some(result),
     }
 }
 

@@ -114,6 +114,11 @@ async fn rotations_of_both_tokens_see_each_other() -> Result<()> {
     )?;
     fixture.run("set", &[]).await?.expect(0)?;
     fixture.all_accept(&fixture.new_token()?).await?;
+    let status = fixture.rotation.servers.run(&["status"], TOKEN).await?.expect(0)?;
+    ensure!(
+        status.stdout.contains("Last rotation: rotated, agent-token"),
+        "{status}"
+    );
 
     fixture.rotation.run("rotate", &["--only", "s2"]).await?.expect(4)?;
     let refused = fixture.run("rotate", &[]).await?.expect(1)?;
